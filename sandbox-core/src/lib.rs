@@ -1,0 +1,1 @@
+//! The `Sandbox` trait and everything that backends and applications share.

@@ -1,0 +1,1 @@
+//! The embedded backend: real Linux isolation without a daemon.

@@ -81,6 +81,11 @@ fn limits(resources: &Resources) -> Vec<Limit> {
 const OPTIONAL: &[&str] = &["memory.swap.max", "memory.memsw.limit_in_bytes", "memory.oom.group"];
 
 impl Cgroup {
+    /// No limits.
+    pub(crate) fn none() -> Self {
+        Self { dirs: Vec::new(), controls: Vec::new() }
+    }
+
     /// Makes cgroups with these limits, as far as they can be had; `Err` for each that can't.
     /// The number of processes is not limited here: a resource limit does that on every host.
     pub(crate) fn create(
@@ -88,7 +93,7 @@ impl Cgroup {
         resources: &Resources,
         configured: Option<&Path>,
     ) -> (Self, Vec<NoCgroup>) {
-        let mut made = Self { dirs: Vec::new(), controls: Vec::new() };
+        let mut made = Self::none();
         let mut missing = Vec::new();
         let limits = limits(resources);
         if limits.is_empty() {
@@ -139,13 +144,19 @@ impl Cgroup {
     }
 
     /// Puts a process, and so all that it will start, under the limits.
-    pub(crate) fn attach(&self, pid: i32) -> io::Result<()> {
+    pub(crate) fn attach(&self, pid: u32) -> io::Result<()> {
         self.dirs.iter().try_for_each(|dir| fs::write(dir.join("cgroup.procs"), pid.to_string()))
     }
 
-    /// What is limited, and by what.
-    pub(crate) fn controls(&self) -> &[(Control, &'static str)] {
-        &self.controls
+    /// By what a control is limited, if the process is found under it.
+    pub(crate) fn covers(&self, control: Control, pid: u32) -> Option<&'static str> {
+        let (_, by) = self.controls.iter().find(|(known, _)| *known == control)?;
+        let pid = pid.to_string();
+        let listed = |dir: &PathBuf| {
+            fs::read_to_string(dir.join("cgroup.procs"))
+                .is_ok_and(|list| list.lines().any(|line| line == pid))
+        };
+        self.dirs.iter().all(listed).then_some(*by)
     }
 }
 

@@ -3,10 +3,13 @@
 //! Must never freeze a layer into which somebody can still write.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandbox_core::{Control, Error, ErrorKind, Network, Operation, Result};
+use sandbox_core::{
+    Control, Error, ErrorKind, GuestPath, ListOptions, Network, Operation, Result,
+};
 
 use crate::blueprint::Blueprint;
 use crate::cgroup::Cgroup;
@@ -14,7 +17,8 @@ use crate::compact;
 use crate::copy;
 use crate::engine::{Engine, Identity as EngineIdentity, StartConfig};
 use crate::failure;
-use crate::files::GuestRoot;
+use crate::files::{GuestIdentity, GuestRoot};
+use crate::identity::Identity;
 use crate::sandbox::blocking;
 use crate::setup::{Setup, Upper};
 use crate::shared::Shared;
@@ -28,10 +32,11 @@ const START: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) engine: Engine,
-    pub(crate) root: GuestRoot,
+    pub(crate) root: Arc<GuestRoot>,
     pub(crate) cgroup: Arc<Cgroup>,
     stack: Stack,
     writes: Writes,
+    state_dir: PathBuf,
 }
 
 /// Where the guest's writes are.
@@ -77,12 +82,14 @@ impl Live {
                     .with_message("the set-up did not hand over the upper layer"));
             }
         };
+        let guest = shared.identity.map(|Identity { uid, gid }| GuestIdentity { uid, gid });
         Ok(Self {
             engine: started.engine,
-            root: GuestRoot::new(started.root, shared.identity),
+            root: Arc::new(GuestRoot::new(started.root, guest)),
             cgroup,
             stack,
             writes,
+            state_dir: shared.state.layers_dir(),
         })
     }
 
@@ -122,8 +129,17 @@ impl Live {
                 .with_message("the sandbox's init is gone")
                 .with_source(lost)
         })?;
-        let in_memory = self.root.has_entries(&"/dev/shm".into());
-        Ok((idle && !in_memory).then(|| upper.clone()))
+        let root = self.root.clone();
+        let in_memory = blocking(Operation::Fork, move || {
+            let nothing = ListOptions::default().with_limit(0);
+            Ok(root.list(&GuestPath::from("/dev/shm"), &nothing).is_err())
+        });
+        Ok((idle && !in_memory.await?).then(|| upper.clone()))
+    }
+
+    /// A directory of the host that no guest may see.
+    pub(crate) fn state_dir(&self) -> &Path {
+        &self.state_dir
     }
 
     /// The stack with a copy of the upper layer on top, taken while every process stands still.

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sandbox_core::{
     Capabilities, Capability, CollectOptions, Command, CreateDirOptions, DirEntry, Env, EnvValue,
-    Error, ErrorKind, ExportOptions, FileBatch, FileWrite, ForkOptions, GuestPath, ImportOptions,
+    Error, ErrorKind, ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions,
     IsolationReport, Labels, ListOptions, Metadata, Operation, Output, Process, Ran, ReadOptions,
     RemoveOptions, RenameOptions, Result, Sandbox, SandboxId, SandboxInfo, SandboxSpec, Snapshot,
     SnapshotOptions, Stdin, TransferReport,
@@ -48,8 +48,6 @@ pub(crate) struct LocalSandbox {
     settings: RwLock<Settings>,
     live: Arc<AsyncRwLock<Option<Live>>>,
     closed: Arc<AtomicBool>,
-    /// Raised at close: file operations under way stop early.
-    cancel: CancelFlag,
     /// Also held by every running command: while one runs the sandbox is in use.
     in_use: Arc<()>,
     /// Milliseconds from `born` to the last use.
@@ -120,7 +118,6 @@ impl LocalSandbox {
             settings: RwLock::new(settings),
             live: Arc::new(AsyncRwLock::new(Some(live))),
             closed: Arc::new(AtomicBool::new(false)),
-            cancel: CancelFlag::default(),
             in_use: Arc::new(()),
             last_use: AtomicU64::new(0),
             born: Instant::now(),
@@ -134,7 +131,7 @@ impl LocalSandbox {
 
     async fn make_workdir(&self) -> Result<()> {
         let path = self.settings().workdir;
-        self.files(Operation::Create, move |root, _| {
+        self.files(Operation::Create, move |root| {
             root.create_dir(&path, &CreateDirOptions::default())
         })
         .await
@@ -199,12 +196,11 @@ impl LocalSandbox {
     async fn files<T, F>(&self, operation: Operation, work: F) -> Result<T>
     where
         T: Send + 'static,
-        F: FnOnce(&GuestRoot, &CancelFlag) -> Result<T> + Send + 'static,
+        F: FnOnce(&GuestRoot) -> Result<T> + Send + 'static,
     {
         let live = self.live(operation).await?;
-        let cancel = self.cancel.clone();
         let done = blocking(operation, move || {
-            let result = work(&live.root, &cancel);
+            let result = work(&live.root);
             drop(live);
             result
         });
@@ -293,6 +289,15 @@ async fn expire(sandbox: std::sync::Weak<LocalSandbox>, ttl: Duration) {
     }
 }
 
+/// Stops a transfer when the future that waits for it is dropped.
+struct CancelOnDrop(CancelFlag);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
 impl Drop for LocalSandbox {
     fn drop(&mut self) {
         self.shared.leave(&self.id);
@@ -348,44 +353,38 @@ impl Sandbox for LocalSandbox {
     async fn write_files(&self, batch: FileBatch) -> Result<()> {
         self.check_open(Operation::WriteFiles)?;
         let workdir = self.settings().workdir;
-        let files: Vec<(GuestPath, FileWrite)> = batch
-            .resolve(&workdir)
-            .map_err(|error| self.tell(error))?
-            .into_iter()
-            .map(|(path, file)| (path, file.clone()))
-            .collect();
-        self.files(Operation::WriteFiles, move |root, _| root.write(&files)).await
+        self.files(Operation::WriteFiles, move |root| root.write(&batch.resolve(&workdir)?)).await
     }
 
     async fn read_file(&self, path: &GuestPath, options: ReadOptions) -> Result<Bytes> {
         let path = self.resolve(path, Operation::ReadFile)?;
-        self.files(Operation::ReadFile, move |root, _| root.read(&path, &options)).await
+        self.files(Operation::ReadFile, move |root| root.read(&path, &options)).await
     }
 
     async fn list_dir(&self, path: &GuestPath, options: ListOptions) -> Result<Vec<DirEntry>> {
         let path = self.resolve(path, Operation::ListDir)?;
-        self.files(Operation::ListDir, move |root, _| root.list(&path, &options)).await
+        self.files(Operation::ListDir, move |root| root.list(&path, &options)).await
     }
 
     async fn metadata(&self, path: &GuestPath) -> Result<Metadata> {
         let path = self.resolve(path, Operation::Metadata)?;
-        self.files(Operation::Metadata, move |root, _| root.metadata(&path)).await
+        self.files(Operation::Metadata, move |root| root.metadata(&path)).await
     }
 
     async fn remove(&self, path: &GuestPath, options: RemoveOptions) -> Result<()> {
         let path = self.resolve(path, Operation::Remove)?;
-        self.files(Operation::Remove, move |root, _| root.remove(&path, &options)).await
+        self.files(Operation::Remove, move |root| root.remove(&path, &options)).await
     }
 
     async fn create_dir(&self, path: &GuestPath, options: CreateDirOptions) -> Result<()> {
         let path = self.resolve(path, Operation::CreateDir)?;
-        self.files(Operation::CreateDir, move |root, _| root.create_dir(&path, &options)).await
+        self.files(Operation::CreateDir, move |root| root.create_dir(&path, &options)).await
     }
 
     async fn rename(&self, from: &GuestPath, to: &GuestPath, options: RenameOptions) -> Result<()> {
         let from = self.resolve(from, Operation::Rename)?;
         let to = self.resolve(to, Operation::Rename)?;
-        self.files(Operation::Rename, move |root, _| root.rename(&from, &to, &options)).await
+        self.files(Operation::Rename, move |root| root.rename(&from, &to, &options)).await
     }
 
     async fn import_dir(
@@ -396,7 +395,7 @@ impl Sandbox for LocalSandbox {
     ) -> Result<TransferReport> {
         let to = self.resolve(to, Operation::ImportDir)?;
         let from = from.to_owned();
-        self.files(Operation::ImportDir, move |root, _| root.import(&from, &to, &options)).await
+        self.files(Operation::ImportDir, move |root| root.import(&from, &to, &options)).await
     }
 
     async fn export_dir(
@@ -408,19 +407,15 @@ impl Sandbox for LocalSandbox {
         let from = self.resolve(from, Operation::ExportDir)?;
         let to = to.to_owned();
         // Of this call alone: dropping its future stops it between two files.
-        let cancel = CancelFlag::default();
-        let _raise = cancel.raise_on_drop();
-        let done = self.files(Operation::ExportDir, {
-            let cancel = cancel.clone();
-            move |root, _| root.export(&from, &to, &options, &cancel)
-        });
-        done.await
+        let cancel = CancelOnDrop(CancelFlag::default());
+        let flag = cancel.0.clone();
+        self.files(Operation::ExportDir, move |root| root.export(&from, &to, &options, &flag)).await
     }
 
     async fn set_workdir(&self, path: &GuestPath) -> Result<()> {
         let path = self.resolve(path, Operation::SetWorkdir)?;
         let checked = path.clone();
-        self.files(Operation::SetWorkdir, move |root, _| {
+        self.files(Operation::SetWorkdir, move |root| {
             root.check_dir(&checked, Operation::SetWorkdir)
         })
         .await?;
@@ -454,7 +449,6 @@ impl Sandbox for LocalSandbox {
     async fn close(&self) -> Result<()> {
         self.closed.store(true, Ordering::Release);
         self.shared.leave(&self.id);
-        self.cancel.raise();
         let live = self.live.clone();
         let state = self.shared.state.clone();
         // In a task: dropping the future of `close` does not stop the closing.

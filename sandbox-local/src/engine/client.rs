@@ -148,6 +148,11 @@ impl Engine {
         Ok(frozen)
     }
 
+    /// Kills everything, without waiting.
+    pub(crate) fn kill(&self) {
+        self.inner.kill();
+    }
+
     /// Kills everything and waits until it is gone and reaped, at most five
     /// seconds; says whether it is.
     pub(crate) async fn shutdown(&self) -> bool {
@@ -155,6 +160,12 @@ impl Engine {
         tokio::time::timeout(Duration::from_secs(5), self.gone())
             .await
             .is_ok()
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("pid", &self.pid()).finish_non_exhaustive()
     }
 }
 

@@ -38,16 +38,11 @@ pub(super) fn limit(plan: &mut Plan, resources: &Resources) {
     // One more than the spec grants: the agent counts as well.
     let processes = resources.pids.map_or(DEFAULT_PROCESSES, u64::from) + 1;
     plan.set_limit("limit processes", libc::RLIMIT_NPROC, processes, processes);
-    let hard = hard_limit(libc::RLIMIT_NOFILE).min(OPEN_FILES);
+    let host = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let hard = host.maximum.unwrap_or(u64::MAX).min(OPEN_FILES);
     let soft = SOFT_OPEN_FILES.min(hard);
     plan.set_limit("limit open files", libc::RLIMIT_NOFILE, soft, hard);
     plan.set_limit("switch core dumps off", libc::RLIMIT_CORE, 0, 0);
-}
-
-fn hard_limit(resource: libc::__rlimit_resource_t) -> u64 {
-    debug_assert_eq!(resource, libc::RLIMIT_NOFILE, "the only one asked for");
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    limit.maximum.unwrap_or(u64::MAX)
 }
 
 /// Gives up every right, for good.
@@ -72,11 +67,6 @@ fn last_capability() -> u64 {
     known.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(40)
 }
 
-/// The version of Landlock that this kernel has; zero for none.
-pub(crate) fn landlock_version() -> u32 {
-    crate::sys::landlock_version()
-}
-
 /// Where the kernel has Landlock: no device can be made, and signals and abstract sockets stay
 /// within the sandbox even where it shares the host's network.
 fn landlock(plan: &mut Plan) {
@@ -87,7 +77,7 @@ fn landlock(plan: &mut Plan) {
     const NET: u64 = 0;
     let devices = MAKE_CHAR | MAKE_BLOCK;
     // struct landlock_ruleset_attr as far as the kernel knows it: files, network, scopes.
-    let attributes = match landlock_version() {
+    let attributes = match crate::sys::landlock_version() {
         0 => return,
         1..=3 => vec![devices],
         4..=5 => vec![devices, NET],

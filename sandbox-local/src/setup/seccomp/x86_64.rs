@@ -18,7 +18,4 @@ pub(super) const DENIED: &[i64] = &[
     libc::SYS_ustat,
     libc::SYS_sysfs,
     libc::SYS__sysctl,
-    libc::SYS_create_module,
-    libc::SYS_get_kernel_syms,
-    libc::SYS_query_module,
 ];

@@ -1,0 +1,19 @@
+//! The cases: what the contract promises, one promise each.
+//!
+//! Invariant: a case assumes a POSIX `/bin/sh` with its usual programs and nothing else about the
+//! guest; what is missing fails the case with a clear text.
+
+mod batch;
+mod files;
+mod listing;
+mod paths;
+
+use crate::kit::Case;
+
+/// Every case, in order.
+pub fn all() -> impl Iterator<Item = Case> {
+    [files::CASES, batch::CASES, listing::CASES, paths::CASES]
+        .into_iter()
+        .flatten()
+        .copied()
+}

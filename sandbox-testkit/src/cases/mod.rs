@@ -4,16 +4,28 @@
 //! guest; what is missing fails the case with a clear text.
 
 mod batch;
+mod env;
+mod exec;
 mod files;
 mod listing;
 mod paths;
+mod streams;
+mod tools;
 
 use crate::kit::Case;
 
 /// Every case, in order.
 pub fn all() -> impl Iterator<Item = Case> {
-    [files::CASES, batch::CASES, listing::CASES, paths::CASES]
-        .into_iter()
-        .flatten()
-        .copied()
+    [
+        files::CASES,
+        batch::CASES,
+        listing::CASES,
+        paths::CASES,
+        exec::CASES,
+        streams::CASES,
+        env::CASES,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
 }

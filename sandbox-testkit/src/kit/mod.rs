@@ -22,3 +22,4 @@ pub use run::{CaseReport, Outcome, Report, run, run_blocking};
 
 pub(crate) use case::cases;
 pub(crate) use check::{ensure, ensure_eq};
+pub(crate) use cx::{eventually, sh_on};

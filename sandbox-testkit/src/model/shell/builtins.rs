@@ -141,6 +141,8 @@ impl Sh {
                 Ok(0)
             }
             b"wait" => self.wait(code_of_pid(arg(1))).await,
+            // Redirections of a bare `exec` last; the caller leaves them in place.
+            b"exec" if argv.len() == 1 => Ok(0),
             b"exec" => match self.dispatch(&argv[1..]).await {
                 Ok(code) => Err(Flow::Exit(code)),
                 ended => ended,

@@ -31,6 +31,14 @@ pub(crate) struct Cmd {
     pub(crate) redirects: Vec<Redirect>,
 }
 
+impl Cmd {
+    /// Whether it is `exec` alone, whose redirections are the shell's own from then on.
+    pub(crate) fn is_bare_exec(&self) -> bool {
+        matches!(&self.body, Body::Simple { words, .. }
+            if words.len() == 1 && words[0].bare() == Some(b"exec"))
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(crate) enum Body {
     Simple {

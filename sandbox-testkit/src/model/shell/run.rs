@@ -218,7 +218,9 @@ impl Sh {
                 }
             }
             let done = self.body(&command.body).await;
-            self.io = outer;
+            if !command.is_bare_exec() {
+                self.io = outer;
+            }
             done
         })
     }

@@ -60,7 +60,12 @@ pub(super) fn find(
         })?;
         return match &node.kind {
             Kind::File(content) if node.allows(1) && content.starts_with(b"#!") => {
-                Ok(Target::Script(path))
+                let line = content.split(|b| *b == b'\n').next().unwrap_or_default();
+                if line.ends_with(b"/sh") {
+                    Ok(Target::Script(path))
+                } else {
+                    Err(ErrorKind::CommandNotFound)
+                }
             }
             _ => Err(ErrorKind::NotExecutable),
         };

@@ -7,8 +7,11 @@ mod batch;
 mod env;
 mod exec;
 mod files;
+mod fork;
+mod kill;
 mod listing;
 mod paths;
+mod spawn;
 mod streams;
 mod tools;
 
@@ -24,6 +27,9 @@ pub fn all() -> impl Iterator<Item = Case> {
         exec::CASES,
         streams::CASES,
         env::CASES,
+        kill::CASES,
+        spawn::CASES,
+        fork::CASES,
     ]
     .into_iter()
     .flatten()

@@ -37,6 +37,9 @@ impl Sh {
                 }
                 self.out(text).await.map(|()| 0)
             }
+            "printf" if args.first().is_some_and(|arg| arg == b"--") => {
+                self.out(super::text::printf(&args[1..])).await.map(|()| 0)
+            }
             "printf" => self.out(super::text::printf(args)).await.map(|()| 0),
             "test" => Ok(u8::from(!self.test(args))),
             "[" => Ok(u8::from(!self.test(&args[..args.len().saturating_sub(1)]))),

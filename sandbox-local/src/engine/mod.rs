@@ -1,0 +1,31 @@
+//! The process engine: starts a sandbox's agent by a plan of system calls and
+//! runs processes through it.
+//!
+//! Layers, bottom up: [`image`] (the agent as a file), [`plan`] (what the agent
+//! is to do before it serves), [`start`] (bringing it up, blocking), [`client`]
+//! (talking to it), [`process`] (one process: its streams and its end). The
+//! engine must never know what a sandbox is for: which directories, limits and
+//! filters there are is in the plan that it is given.
+
+mod client;
+mod error;
+mod image;
+mod plan;
+mod plan_calls;
+mod process;
+mod request;
+mod spawn;
+mod start;
+mod stream;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use client::{Engine, Frozen, Killed, Started};
+pub(crate) use error::{ExitError, Failure, FailureKind, Lost, PlanError, SpawnError, StartError};
+pub(crate) use plan::{Arg, Data, Dir, Plan, Slot, Step};
+pub(crate) use process::{Exit, ExitFuture, Running, Tree};
+pub(crate) use request::{SpawnRequest, Stdin};
+pub(crate) use start::{Identity, StartConfig, Tolerated};
+pub(crate) use stream::{Output, StdinWriter};

@@ -1,0 +1,6 @@
+//! The library's unsafe code: starting the agent, reading into uninitialised
+//! buffers, keeping SIGPIPE from the application. Must stay small, and must
+//! never decide what a sandbox may do.
+
+pub(crate) mod launch;
+pub(crate) mod pipe;

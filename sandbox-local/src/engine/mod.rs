@@ -10,8 +10,10 @@
 mod client;
 mod error;
 mod image;
+mod listen;
 mod plan;
 mod plan_calls;
+mod plan_limits;
 mod process;
 mod request;
 mod spawn;
@@ -22,10 +24,17 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+#[allow(unused_imports)] // part of what the backend above builds on
 pub(crate) use client::{Engine, Frozen, Killed, Started};
+#[allow(unused_imports)]
 pub(crate) use error::{ExitError, Failure, FailureKind, Lost, PlanError, SpawnError, StartError};
+#[allow(unused_imports)]
 pub(crate) use plan::{Arg, Data, Dir, Plan, Slot, Step};
+#[allow(unused_imports)]
 pub(crate) use process::{Exit, ExitFuture, Running, Tree};
+#[allow(unused_imports)]
 pub(crate) use request::{SpawnRequest, Stdin};
+#[allow(unused_imports)]
 pub(crate) use start::{Identity, StartConfig, Tolerated};
+#[allow(unused_imports)]
 pub(crate) use stream::{Output, StdinWriter};

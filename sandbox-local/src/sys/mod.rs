@@ -4,3 +4,4 @@
 
 pub(crate) mod launch;
 pub(crate) mod pipe;
+pub(crate) mod watch;

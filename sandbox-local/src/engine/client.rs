@@ -1,8 +1,6 @@
-//! Talking to an agent: requests go out from any task, one task per sandbox
-//! hears the replies and passes them on.
-//!
-//! When the agent is gone, everybody who waits must hear of it at once; that task
-//! sees to it, however it ends, and reaps the agent.
+//! Talking to an agent: requests go out from any task, and wait for the replies
+//! that [`super::listen`] passes on. Sending must never block the runtime, and
+//! dropping anything must never wait.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,17 +9,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::process::{Signal, WaitId, WaitIdOptions};
+use rustix::process::Signal;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock, oneshot, watch};
 
 use super::error::{Lost, StartError};
+use super::listen::Listener;
 use super::process::Shared;
 use super::start::{self, StartConfig, Tolerated};
 use super::wire;
-use crate::protocol::{MAX_FORGET, Message, killed, reply, request};
+use crate::protocol::{MAX_FORGET, Message, killed, request};
 use crate::sys::launch::Launched;
 
 /// Ids collected before they are sent along with the next exec.
@@ -57,23 +56,24 @@ pub(crate) struct Killed {
     pub(crate) lingering: bool,
 }
 
+/// Who waits for what.
 #[derive(Default)]
-struct State {
-    lost: bool,
-    execs: HashMap<u64, Arc<Shared>>,
-    kills: HashMap<u64, Vec<oneshot::Sender<Message>>>,
-    answers: HashMap<u64, oneshot::Sender<Message>>,
+pub(super) struct State {
+    pub(super) lost: bool,
+    pub(super) execs: HashMap<u64, Arc<Shared>>,
+    pub(super) kills: HashMap<u64, Vec<oneshot::Sender<Message>>>,
+    pub(super) answers: HashMap<u64, oneshot::Sender<Message>>,
     forget: Vec<u64>,
 }
 
 /// What all handles of a sandbox share.
 pub(crate) struct Inner {
-    socket: AsyncFd<OwnedFd>,
-    process: Launched,
+    pub(super) socket: AsyncFd<OwnedFd>,
+    pub(super) process: Launched,
     state: Mutex<State>,
     next: AtomicU64,
     runtime: Handle,
-    reaped: watch::Sender<bool>,
+    pub(super) reaped: watch::Sender<bool>,
     /// Held shared by spawns, alone by a freeze.
     gate: Arc<RwLock<()>>,
 }
@@ -90,7 +90,7 @@ impl Engine {
             errno: Errno::from_io_error(&error).unwrap_or(Errno::IO),
         };
         let interest = Interest::READABLE | Interest::WRITABLE;
-        let socket = AsyncFd::with_interest(up.socket, interest).map_err(register)?;
+        let socket = crate::sys::watch::watch(up.socket, interest).map_err(register)?;
         let process = up.agent.release().ok_or(StartError::NoRuntime)?;
         let inner = Arc::new(Inner {
             socket,
@@ -101,9 +101,7 @@ impl Engine {
             reaped: watch::Sender::new(false),
             gate: Arc::default(),
         });
-        runtime.spawn(listen(Listener {
-            inner: inner.clone(),
-        }));
+        runtime.spawn(Listener::new(inner.clone()).listen());
         let engine = Self { inner };
         Ok(Started {
             engine,
@@ -215,7 +213,7 @@ impl Drop for Frozen {
 }
 
 impl Inner {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing in here panics half-way through a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -230,7 +228,7 @@ impl Inner {
     }
 
     /// Kills the agent, and with it its pid namespace.
-    fn kill(&self) {
+    pub(super) fn kill(&self) {
         let _ = rustix::process::pidfd_send_signal(&self.process.pidfd, Signal::KILL);
     }
 
@@ -370,122 +368,4 @@ impl Inner {
             self.lock().forget.extend(ids);
         }
     }
-
-    fn dispatch(&self, message: &Message) {
-        let mut state = self.lock();
-        match message.kind {
-            reply::STARTED => {
-                let exec = state.execs.get(&message.exec).cloned();
-                drop(state);
-                if let Some(exec) = exec {
-                    exec.started();
-                }
-            }
-            reply::EXITED | reply::FAILED => {
-                let exec = state.execs.remove(&message.exec);
-                drop(state);
-                if let Some(exec) = exec {
-                    if message.kind == reply::EXITED {
-                        exec.exited(message);
-                    } else {
-                        exec.failed(message);
-                    }
-                }
-            }
-            reply::TREE_KILLED => {
-                for waiter in state.kills.remove(&message.exec).unwrap_or_default() {
-                    let _ = waiter.send(*message);
-                }
-            }
-            _ => {
-                if let Some(waiter) = state.answers.remove(&message.a) {
-                    let _ = waiter.send(*message);
-                }
-            }
-        }
-    }
-
-    /// Tells everybody who waits that the agent is gone.
-    fn lose(&self) {
-        let mut state = self.lock();
-        state.lost = true;
-        let execs = std::mem::take(&mut state.execs);
-        // Dropping the senders is the message.
-        state.kills.clear();
-        state.answers.clear();
-        drop(state);
-        execs.into_values().for_each(|exec| exec.lost());
-    }
-
-    /// Reaps the agent if it has ended.
-    fn reap(&self) -> bool {
-        let pidfd = WaitId::PidFd(self.process.pidfd.as_fd());
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        // An error means that somebody else reaped it.
-        !matches!(
-            rustix::process::waitid(pidfd, options),
-            Ok(None) | Err(Errno::INTR)
-        )
-    }
-}
-
-/// The task's hold on the sandbox: however the task ends, also by its runtime's
-/// end, nobody is left waiting.
-struct Listener {
-    inner: Arc<Inner>,
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        self.inner.kill();
-        self.inner.lose();
-        if !*self.inner.reaped.borrow() {
-            reap_later(&self.inner);
-        }
-    }
-}
-
-async fn listen(listener: Listener) {
-    let inner = &listener.inner;
-    'listen: while let Ok(mut guard) = inner.socket.readable().await {
-        loop {
-            match wire::receive(inner.socket.get_ref().as_fd()) {
-                Ok(Some(message)) => inner.dispatch(&message),
-                Err(Errno::AGAIN) => {
-                    guard.clear_ready();
-                    break;
-                }
-                Err(Errno::INTR) => {}
-                // Gone, or not making sense, which is as good as gone.
-                Ok(None) | Err(_) => break 'listen,
-            }
-        }
-    }
-    inner.kill();
-    inner.lose();
-    let Ok(watched) = inner.process.pidfd.try_clone() else {
-        return;
-    };
-    if let Ok(ended) = AsyncFd::with_interest(watched, Interest::READABLE)
-        && ended.readable().await.is_ok()
-        && inner.reap()
-    {
-        inner.reaped.send_replace(true);
-    }
-}
-
-/// Agents whose runtime went away before they had ended.
-static ORPHANS: Mutex<Vec<Arc<Inner>>> = Mutex::new(Vec::new());
-
-/// Reaps what can be reaped by now, and keeps `inner` for the next time.
-fn reap_later(inner: &Arc<Inner>) {
-    let mut orphans = ORPHANS.lock().unwrap_or_else(PoisonError::into_inner);
-    orphans.push(inner.clone());
-    orphans.retain(|orphan| {
-        let reaped = orphan.reap();
-        if reaped {
-            orphan.reaped.send_replace(true);
-        }
-        !reaped
-    });
 }

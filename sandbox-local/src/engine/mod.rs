@@ -10,8 +10,10 @@
 mod client;
 mod error;
 mod image;
+mod listen;
 mod plan;
 mod plan_calls;
+mod plan_limits;
 mod probe;
 mod process;
 mod request;
@@ -23,11 +25,10 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use client::{Engine, Frozen, Killed, Started};
-pub(crate) use error::{ExitError, Failure, FailureKind, Lost, PlanError, SpawnError, StartError};
-pub(crate) use plan::{Arg, Data, Dir, Plan, Slot, Step};
+pub(crate) use client::Engine;
+pub(crate) use error::{ExitError, Failure, FailureKind, Lost, SpawnError, StartError};
+pub(crate) use plan::{Arg, Data, Dir, Plan, Slot};
 pub(crate) use probe::{Findings, ProbeError};
 pub(crate) use process::{Exit, ExitFuture, Running, Tree};
 pub(crate) use request::{SpawnRequest, Stdin};
-pub(crate) use start::{Identity, StartConfig, Tolerated};
-pub(crate) use stream::{Output, StdinWriter};
+pub(crate) use start::{Identity, StartConfig};

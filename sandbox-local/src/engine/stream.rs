@@ -15,7 +15,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
 use super::process::{Shared, Waiter};
-use crate::sys::pipe;
+use crate::sys::{pipe, watch};
 
 /// Standard output or error.
 pub(crate) struct Output {
@@ -28,7 +28,7 @@ pub(crate) struct Output {
 
 impl Output {
     pub(super) fn new(fd: OwnedFd, shared: Arc<Shared>, waiter: Waiter) -> io::Result<Self> {
-        let fd = Some(AsyncFd::with_interest(fd, Interest::READABLE)?);
+        let fd = Some(watch::watch(fd, Interest::READABLE)?);
         Ok(Self {
             fd,
             shared,
@@ -106,7 +106,7 @@ pub(crate) struct StdinWriter {
 impl StdinWriter {
     pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
         Ok(Self {
-            fd: Some(AsyncFd::with_interest(fd, Interest::WRITABLE)?),
+            fd: Some(watch::watch(fd, Interest::WRITABLE)?),
         })
     }
 }

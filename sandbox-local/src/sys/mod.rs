@@ -6,5 +6,6 @@ pub(crate) mod fsuid;
 mod landlock;
 pub(crate) mod launch;
 pub(crate) mod pipe;
+pub(crate) mod watch;
 
 pub(crate) use landlock::landlock_version;

@@ -104,6 +104,11 @@ impl Blueprint {
         }
     }
 
+    /// Whether the guest can leave files on the host.
+    pub(crate) fn writes_to_host(&self) -> bool {
+        self.binds.iter().any(|bind| !bind.read_only)
+    }
+
     pub(crate) fn resources(&self) -> &Resources {
         &self.spec.resources
     }

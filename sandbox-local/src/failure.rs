@@ -7,6 +7,8 @@ use sandbox_core::{Error, ErrorKind, Operation, Result};
 
 use crate::cgroup::NoCgroup;
 use crate::engine::StartError;
+use crate::owner::OwnerError;
+use crate::setup::SetupError;
 
 /// The error of a start that failed.
 pub(crate) fn start(error: StartError, operation: Operation) -> Error {
@@ -35,6 +37,35 @@ pub(crate) fn start(error: StartError, operation: Operation) -> Error {
     };
     told.with_source(error)
 }
+
+/// The error of a mount that the guest can't be given.
+pub(crate) fn setup(error: SetupError, operation: Operation) -> Error {
+    let host = match &error {
+        SetupError::Hold { host, .. } | SetupError::Owner { host, .. } => host.clone(),
+    };
+    let told = match &error {
+        SetupError::Hold { errno, .. } => {
+            let forbidden = *errno == Errno::PERM;
+            let told = Error::from_io((*errno).into(), operation)
+                .with_message("a mount's host path can't be used");
+            if forbidden { told.with_hint(MAY_NOT_MOUNT) } else { told }
+        }
+        SetupError::Owner { source: OwnerError::Namespace(_), .. } => {
+            Error::new(ErrorKind::Isolation, operation).with_message(error.to_string())
+        }
+        SetupError::Owner { .. } => Error::new(ErrorKind::Unsupported, operation)
+            .with_message(error.to_string())
+            .with_hint(NO_OWNER_MAP),
+    };
+    told.with_host_path(host).with_source(error)
+}
+
+const MAY_NOT_MOUNT: &str = "root without CAP_SYS_ADMIN can mount host paths only for reading; grant \
+    it, mount read-only, or run as the ordinary user who owns the path";
+
+const NO_OWNER_MAP: &str = "as root, mounting for writing needs a filesystem whose owners can be \
+    mapped (ext4, xfs, btrfs; tmpfs since Linux 6.3; not overlayfs, NFS or proc): use a directory \
+    on one, mount read-only, or run as the ordinary user who owns the path";
 
 /// What usually is in the way, as far as the host shows it.
 fn remedy(error: &StartError, errno: Option<Errno>) -> Option<String> {

@@ -31,6 +31,8 @@ mod identity;
 mod isolation;
 #[cfg(target_os = "linux")]
 mod live;
+#[cfg(target_os = "linux")]
+mod owner;
 mod plain;
 #[cfg(target_os = "linux")]
 mod protocol;

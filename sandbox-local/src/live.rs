@@ -222,6 +222,7 @@ impl Prepared {
         let setup = Setup {
             blueprint,
             identity: shared.identity,
+            owners: &shared.owners,
             layers_dir: &shared.state.layers_dir(),
             lower_dirs: &lower_dirs,
             upper: match (&on_disk, blueprint.resources().disk) {
@@ -229,7 +230,7 @@ impl Prepared {
                 (None, bytes) => Upper::Tmpfs(bytes.unwrap_or_default()),
             },
         };
-        let plan = setup.plan().map_err(io)?;
+        let plan = setup.plan().map_err(|error| failure::setup(error, operation))?;
         let identity = match shared.identity {
             Some(identity) => EngineIdentity::Mapped { uid: identity.uid, gid: identity.gid },
             None => EngineIdentity::Own,

@@ -46,7 +46,7 @@ pub(super) fn limit(plan: &mut Plan, resources: &Resources) {
 }
 
 /// Gives up every right, for good.
-pub(super) fn drop(plan: &mut Plan) {
+pub(super) fn drop(plan: &mut Plan, writes_to_host: bool) {
     plan.prctl("hide the agent's memory", libc::PR_SET_DUMPABLE, [0; 4]);
     plan.prctl("lock the secure bits", libc::PR_SET_SECUREBITS, [SECURE_BITS, 0, 0, 0]);
     let clear = libc::PR_CAP_AMBIENT_CLEAR_ALL as u64;
@@ -58,7 +58,7 @@ pub(super) fn drop(plan: &mut Plan) {
     plan.capset("give up capabilities", KEPT, KEPT, 0);
     plan.prctl("forbid new privileges", libc::PR_SET_NO_NEW_PRIVS, [1, 0, 0, 0]);
     landlock(plan);
-    plan.seccomp_filter("put up the system call filter", &seccomp::filter(), 0);
+    plan.seccomp_filter("put up the system call filter", &seccomp::filter(writes_to_host), 0);
 }
 
 /// The highest capability that this kernel knows.

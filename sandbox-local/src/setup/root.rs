@@ -4,8 +4,6 @@
 //! Documentation/filesystems/overlayfs.rst.
 
 use std::ffi::OsStr;
-use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +11,7 @@ use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 use sandbox_core::GuestPath;
 
-use super::Setup;
+use super::{Setup, SetupError};
 use crate::blueprint::Bind;
 use crate::engine::{Arg, Dir, Plan, Slot};
 use crate::skeleton::GUEST_ID;
@@ -95,10 +93,10 @@ pub(super) fn mount(plan: &mut Plan, setup: &Setup<'_>) {
 
 /// Takes hold of the host's directories that the guest will see, and of its own `/proc` (the
 /// kernel grants one only where another is in full view).
-pub(super) fn hold_host(plan: &mut Plan, setup: &Setup<'_>) -> io::Result<Vec<Held>> {
+pub(super) fn hold_host(plan: &mut Plan, setup: &Setup<'_>) -> Result<Vec<Held>, SetupError> {
     let mut held = Vec::new();
     for bind in &setup.blueprint.binds {
-        let tree = hold(plan, bind, setup.identity.is_some())?;
+        let tree = hold(plan, bind, setup)?;
         let rights = if bind.read_only { ATTR_RDONLY } else { 0 };
         plan.mount_setattr(
             format!("restrict the mount of {}", bind.host.display()),
@@ -129,16 +127,23 @@ fn guest_path(path: &GuestPath) -> PathBuf {
 
 /// As root the set-up runs as a user who may not get to the directory, so the host opens it; an
 /// ordinary user's set-up runs as that user and opens it itself.
-fn hold(plan: &mut Plan, bind: &Bind, as_root: bool) -> io::Result<Slot> {
-    if as_root {
+fn hold(plan: &mut Plan, bind: &Bind, setup: &Setup<'_>) -> Result<Slot, SetupError> {
+    if let Some(identity) = setup.identity {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE
             | OpenTreeFlags::OPEN_TREE_CLOEXEC
             | OpenTreeFlags::AT_RECURSIVE;
         match rustix::mount::open_tree(rustix::fs::CWD, &bind.host, flags) {
-            Ok(tree) => return Ok(plan.inherit(OwnedFd::from(tree))),
-            // Root without the right to mount, as in a container.
-            Err(Errno::PERM) => {}
-            Err(error) => return Err(error.into()),
+            Ok(tree) => {
+                if !bind.read_only {
+                    let host = || bind.host.clone();
+                    let translated = setup.owners.translate(&tree, identity);
+                    translated.map_err(|source| SetupError::Owner { host: host(), source })?;
+                }
+                return Ok(plan.inherit(tree));
+            }
+            // Root without the right to mount, as in a container. What is only read needs none.
+            Err(Errno::PERM) if bind.read_only => {}
+            Err(errno) => return Err(SetupError::Hold { host: bind.host.clone(), errno }),
         }
     }
     let flags = libc::OPEN_TREE_CLONE as u32 | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE as u32;

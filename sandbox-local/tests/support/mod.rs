@@ -34,3 +34,8 @@ pub async fn sh(sandbox: &Arc<dyn Sandbox>, script: &str) -> String {
 pub async fn run(sandbox: &Arc<dyn Sandbox>, command: Command) -> Output {
     sandbox.exec(command).await.expect("the command runs")
 }
+
+/// Whether the tests run as root.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}

@@ -40,6 +40,7 @@ pub(crate) struct Context {
     pub(crate) closed: Arc<AtomicBool>,
     pub(crate) operation: Operation,
     /// Held while the process is: a sandbox with a running command is in use.
+    #[expect(dead_code, reason = "counted by who shares it, not read")]
     pub(crate) in_use: Arc<()>,
 }
 

@@ -135,8 +135,8 @@ impl Copier {
         rustix::fs::futimens(
             file,
             &Timestamps {
-                last_access: time(stat.st_atime, stat.st_atime_nsec as u64),
-                last_modification: time(stat.st_mtime, stat.st_mtime_nsec as u64),
+                last_access: time(stat.st_atime, stat.st_atime_nsec),
+                last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
             },
         )?;
         Ok(())

@@ -76,6 +76,10 @@ impl LocalSandbox {
         let blueprint = Arc::new(blocking(Operation::Create, prepare).await?);
         let id = new_id(Operation::Create)?;
         let live = Live::first(&shared, &blueprint, id.as_str()).await?;
+        if let Err(error) = isolation::require(&live, &blueprint, &shared.proven).await {
+            live.shut_down().await;
+            return Err(error);
+        }
         let mut env = BTreeMap::new();
         let base = Env::new()
             .set("PATH", PATH)

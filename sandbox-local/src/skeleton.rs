@@ -233,10 +233,12 @@ impl Tree {
             for entry in fs::read_dir(from).into_iter().flatten().flatten() {
                 self.copy(&entry.path())?;
             }
-        } else if found.is_file() && found.mode() & 0o004 != 0 && found.len() <= LARGEST {
-            if let Ok(content) = fs::read(from) {
-                self.file(to, &content)?;
-            }
+        } else if found.is_file()
+            && found.mode() & 0o004 != 0
+            && found.len() <= LARGEST
+            && let Ok(content) = fs::read(from)
+        {
+            self.file(to, &content)?;
         }
         Ok(())
     }

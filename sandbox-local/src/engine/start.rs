@@ -13,7 +13,7 @@ use rustix::process::{Signal, WaitId, WaitIdOptions};
 use super::error::StartError;
 use super::plan::{Compiled, Plan};
 use super::{image, wire};
-use crate::protocol::{Message, get_u32, reply, request, serving};
+use crate::protocol::{Message, reply, request, serving};
 use crate::sys::launch::{EXEC_STEP, LaunchError, Launched, launch};
 
 /// User and group number of everything inside the sandbox.
@@ -51,22 +51,12 @@ pub(crate) struct StartConfig {
     pub(crate) timeout: Duration,
 }
 
-/// A failure that the plan tolerated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Tolerated {
-    /// Place of the op in the plan.
-    pub(crate) index: usize,
-    /// The kernel's reason.
-    pub(crate) errno: Errno,
-}
-
 /// An agent that serves.
 pub(super) struct Up {
     pub(super) agent: Agent,
     pub(super) socket: OwnedFd,
     pub(super) root: OwnedFd,
     pub(super) exported: Vec<OwnedFd>,
-    pub(super) tolerated: Vec<Tolerated>,
 }
 
 /// The agent's process; dropping it kills and reaps it, unless taken apart.
@@ -321,21 +311,10 @@ fn ready(
         step: "receive the root",
         errno: Errno::PROTO,
     })?;
-    let tolerated = (0..message.a as usize)
-        .filter_map(|i| {
-            let errno = i32::try_from(get_u32(&payload, 8 * i + 4)?).ok()?;
-            let index = get_u32(&payload, 8 * i)? as usize;
-            Some(Tolerated {
-                index,
-                errno: Errno::from_raw_os_error(errno),
-            })
-        })
-        .collect();
     Ok(Up {
         agent,
         socket,
         root,
         exported,
-        tolerated,
     })
 }

@@ -28,7 +28,7 @@ pub(super) struct Held {
 }
 
 pub(super) fn hold(plan: &mut Plan) -> Held {
-    let clone = libc::OPEN_TREE_CLONE as u32 | libc::OPEN_TREE_CLOEXEC;
+    let clone = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
     let devices = DEVICES
         .iter()
         .map(|name| {

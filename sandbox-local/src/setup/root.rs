@@ -146,7 +146,7 @@ fn hold(plan: &mut Plan, bind: &Bind, setup: &Setup<'_>) -> Result<Slot, SetupEr
             Err(errno) => return Err(SetupError::Hold { host: bind.host.clone(), errno }),
         }
     }
-    let flags = libc::OPEN_TREE_CLONE as u32 | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE as u32;
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE as u32;
     let label = format!("take hold of {}", bind.host.display());
     Ok(plan.open_tree(label, Dir::Cwd, &bind.host, flags).result())
 }

@@ -1,5 +1,6 @@
 //! Host directories that a guest may write, as root and as an ordinary user.
 #![cfg(target_os = "linux")]
+#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking, helpers too")]
 
 mod support;
 

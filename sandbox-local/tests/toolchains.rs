@@ -2,6 +2,7 @@
 //!
 //! A missing tool is a failure: `.ci/run` installs every one of them.
 #![cfg(target_os = "linux")]
+#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking, helpers too")]
 
 mod support;
 

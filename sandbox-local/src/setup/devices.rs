@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use sandbox_core::Resources;
+
 use super::root::{self, ATTR_NOEXEC, ATTR_NOSUID, ATTR_NODEV, ATTR_RDONLY};
 use crate::engine::{Dir, Plan, Slot};
 
@@ -16,8 +18,12 @@ const LINKS: &[(&str, &str)] = &[
     ("ptmx", "pts/ptmx"),
 ];
 
-/// What shared memory may hold, in bytes; it counts towards a limit on memory.
-const SHARED_MEMORY: &str = "536870912";
+/// What shared memory may hold, in bytes. It counts towards a limit on memory, of which half is
+/// left to programs: with all of it in files nothing could be started to remove them.
+fn shared_memory(resources: &Resources) -> u64 {
+    const MOST: u64 = 512 << 20;
+    resources.memory.map_or(MOST, |limit| MOST.min(limit / 2).max(4096))
+}
 
 /// Filesystems and devices, held before the host is let go.
 pub(super) struct Held {
@@ -27,7 +33,7 @@ pub(super) struct Held {
     devices: Vec<(&'static str, Slot)>,
 }
 
-pub(super) fn hold(plan: &mut Plan) -> Held {
+pub(super) fn hold(plan: &mut Plan, resources: &Resources) -> Held {
     let clone = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
     let devices = DEVICES
         .iter()
@@ -41,7 +47,8 @@ pub(super) fn hold(plan: &mut Plan) -> Held {
     let no_devices = (ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC) as u32;
     let dev_options = [("mode", "0755"), ("size", "65536"), ("nr_inodes", "64")];
     let pts_options = [("ptmxmode", "0666"), ("mode", "0620"), ("max", "64")];
-    let shm_options = [("mode", "1777"), ("size", SHARED_MEMORY)];
+    let shared_memory = shared_memory(resources).to_string();
+    let shm_options = [("mode", "1777"), ("size", shared_memory.as_str())];
     Held {
         dev: root::filesystem(plan, "tmpfs", &dev_options, plain),
         pts: root::filesystem(plan, "devpts", &pts_options, plain),

@@ -69,7 +69,7 @@ impl Setup<'_> {
         }
         root::mount(&mut plan, self);
         let system = root::hold_host(&mut plan, self)?;
-        let devices = devices::hold(&mut plan);
+        let devices = devices::hold(&mut plan, self.blueprint.resources());
         root::turn(&mut plan);
         root::place(&mut plan, system);
         devices::place(&mut plan, devices);

@@ -23,7 +23,7 @@ use crate::sandbox::blocking;
 use crate::setup::{Setup, Upper};
 use crate::shared::Shared;
 use crate::stack::{self, Stack};
-use crate::state::Layer;
+use crate::state::{Layer, WorkDir};
 
 /// How long a set-up may take; it is a few milliseconds of system calls.
 const START: Duration = Duration::from_secs(10);
@@ -43,7 +43,11 @@ pub(crate) struct Live {
 #[derive(Debug)]
 enum Writes {
     /// In a layer on disk, which a fork can freeze.
-    Layer(Arc<Layer>),
+    Layer {
+        upper: Arc<Layer>,
+        /// Removed when the mount is no longer needed.
+        _work: WorkDir,
+    },
     /// In a bounded tmpfs, reached by its directory; a fork copies it.
     Tmpfs(OwnedFd),
 }
@@ -75,7 +79,7 @@ impl Live {
         let started =
             Engine::start(config).await.map_err(|error| failure::start(error, operation))?;
         let writes = match (upper, started.exported.into_iter().next()) {
-            (Some(layer), _) => Writes::Layer(layer),
+            (Some((upper, work)), _) => Writes::Layer { upper, _work: work },
             (None, Some(directory)) => Writes::Tmpfs(directory),
             (None, None) => {
                 return Err(Error::new(ErrorKind::Other, operation)
@@ -123,7 +127,7 @@ impl Live {
     /// The upper layer, if it can be frozen: nothing runs, and nothing is kept in memory that a
     /// restart would lose.
     async fn freezable(&self) -> Result<Option<Arc<Layer>>> {
-        let Writes::Layer(upper) = &self.writes else { return Ok(None) };
+        let Writes::Layer { upper, .. } = &self.writes else { return Ok(None) };
         let idle = self.engine.is_idle().await.map_err(|lost| {
             Error::new(ErrorKind::Lost, Operation::Fork)
                 .with_message("the sandbox's init is gone")
@@ -159,7 +163,7 @@ impl Live {
         }
         let from = match &self.writes {
             Writes::Tmpfs(directory) => directory.try_clone().map(copy::From::Opened),
-            Writes::Layer(layer) => Ok(copy::From::Path(layer.path().to_owned())),
+            Writes::Layer { upper, .. } => Ok(copy::From::Path(upper.path().to_owned())),
         };
         let from = from.map_err(|error| Error::from_io(error, OP))?;
         let state = shared.state.clone();
@@ -195,7 +199,7 @@ impl Live {
 /// What is prepared on a thread for blocking work before the agent is started.
 struct Prepared {
     config: StartConfig,
-    upper: Option<Arc<Layer>>,
+    upper: Option<(Arc<Layer>, WorkDir)>,
 }
 
 impl Prepared {
@@ -227,7 +231,7 @@ impl Prepared {
             layers_dir: &shared.state.layers_dir(),
             lower_dirs: &lower_dirs,
             upper: match (&on_disk, blueprint.resources().disk) {
-                (Some((layer, work)), _) => Upper::Layer { name: layer.name(), work },
+                (Some((layer, work)), _) => Upper::Layer { name: layer.name(), work: work.relative() },
                 (None, bytes) => Upper::Tmpfs { bytes: bytes.unwrap_or_default(), mode: root_mode },
             },
         };
@@ -243,7 +247,7 @@ impl Prepared {
             hook: Some(Box::new(move |pid| cgroup.attach(pid))),
             timeout: START,
         };
-        Ok(Self { config, upper: on_disk.map(|(layer, _)| layer) })
+        Ok(Self { config, upper: on_disk })
     }
 }
 

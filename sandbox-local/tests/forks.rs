@@ -7,7 +7,7 @@ mod support;
 use std::sync::Arc;
 
 use sandbox_core::{
-    Command, ErrorKind, FileBatch, ForkOptions, GuestPath, ReadOptions, Resources, Sandbox,
+    Command, ErrorKind, FileBatch, ForkOptions, GuestPath, ReadOptions, RenameOptions, Resources, Sandbox,
     SandboxSpec,
 };
 use support::{run, sh, until};
@@ -347,6 +347,60 @@ async fn what_the_guest_closed_to_itself_is_forked_too() {
         }
         close([sandbox, child]).await;
     }
+}
+
+#[tokio::test]
+async fn a_directory_from_before_a_fork_can_be_renamed() {
+    let sandbox = support::default().await;
+    sh(
+        &sandbox,
+        "mkdir -p d/a/b d/empty; echo one > d/one; ln d/one d/a/two; ln -s ../one d/a/link; \
+         mkfifo d/fifo; chmod 640 d/one; chmod 2750 d/a/b; touch -d @1000000000 d/a d/empty; \
+         mkdir full void; touch full/x; mkdir closed; mkdir -m 000 closed/in",
+    )
+    .await;
+    let child = fork(&sandbox).await;
+    let rename = async |from: &str, to: &str, replace: bool| {
+        let options = match replace {
+            true => RenameOptions::default().replace(),
+            false => RenameOptions::default(),
+        };
+        child.rename(&from.into(), &to.into(), options).await
+    };
+    println!("{}", sh(&child, "ls -laR d; ls -i d/one d/a/two; mkdir /tmp/q; ln d/a/two /tmp/q/two; ls -la /tmp/q d/a; ln d/one /tmp/q/one; ls -la /tmp/q; rm -r /tmp/q").await);
+    for (from, to, replace) in [("d", "/tmp/moved", false), ("/tmp/moved", "void", true)] {
+        rename(from, to, replace).await.expect("it is moved");
+        let look = format!("cd {to}; find . -printf '%P %y %m %l\\n' | sort; cat one a/two; \
+            stat -c %Y a empty; stat -c %h one; test ! -e /workspace/{from} && ls -A /tmp /workspace");
+        let said = sh(&child, &look).await;
+        let expected = " d 755 \na d 755 \na/b d 2750 \na/link l 777 ../one\na/two f 640 \n\
+            empty d 755 \nfifo p 644 \none f 640 \none\none\n1000000000\n1000000000\n2\n";
+        assert!(said.starts_with(expected), "{said}");
+        assert!(!said.contains("sandbox-move"), "{said}");
+    }
+    // It is an ordinary directory afterwards, and the parent has its own.
+    sh(&child, "echo two > void/a/new && mv void again && test ! -e void").await;
+    assert_eq!(sh(&sandbox, "cat d/a/two; ls void").await, "one\n");
+    let later = fork(&child).await;
+    assert_eq!(sh(&later, "cat again/a/new").await, "two\n");
+    // What can't be is an error that leaves everything as it was.
+    let child = later;
+    for (from, to, replace, kind) in [
+        ("full", "again", false, ErrorKind::AlreadyExists),
+        ("full", "again", true, ErrorKind::DirectoryNotEmpty),
+        ("full", "full/below", false, ErrorKind::InvalidInput),
+        ("full", "/dev/shm/full", false, ErrorKind::InvalidInput),
+        ("closed", "open", false, ErrorKind::PermissionDenied),
+    ] {
+        let replaced = match replace {
+            true => RenameOptions::default().replace(),
+            false => RenameOptions::default(),
+        };
+        let error = child.rename(&from.into(), &to.into(), replaced).await.expect_err(to);
+        assert_eq!(error.kind(), kind, "{error}");
+    }
+    assert_eq!(sh(&child, "ls -A . full").await, ".:\nagain\nclosed\nfull\n\nfull:\nx\n");
+    close([sandbox, child]).await;
 }
 
 #[tokio::test]

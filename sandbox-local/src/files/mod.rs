@@ -15,6 +15,7 @@ mod list;
 mod metadata;
 mod place;
 mod read;
+mod relink;
 mod remove;
 mod rename;
 mod resolve;

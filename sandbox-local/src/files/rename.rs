@@ -8,7 +8,8 @@ use sandbox_core::{ErrorKind, GuestPath, Operation, RenameOptions, Result};
 
 use super::GuestRoot;
 use super::place::Place;
-use super::stat::{find_at, stat_at};
+use super::relink::{Entry, move_dir};
+use super::stat::{find_at, stat_at, stat_fd};
 
 impl GuestRoot {
     /// See [`Sandbox::rename`](sandbox_core::Sandbox::rename).
@@ -43,7 +44,7 @@ impl GuestRoot {
         } else {
             RenameFlags::NOREPLACE
         };
-        renameat_with(&from_dir, from_name, &to_dir, to_name, flags).map_err(|errno| match errno {
+        let told = |errno| match errno {
             Errno::NOENT => source.fail(errno, b""),
             Errno::EXIST if !options.replace => target
                 .fail(errno, b"")
@@ -62,11 +63,22 @@ impl GuestRoot {
                 .error(
                     ErrorKind::InvalidInput,
                     b"",
-                    "can't be moved there at once: it would cross a mount, or the directory is \
-                     part of a lower layer",
+                    "can't be moved there at once: it would cross a mount",
                 )
                 .with_hint("copy it and remove the original, as mv does"),
             errno => target.fail(errno, b""),
-        })
+        };
+        let to_mount = stat_fd(&to_dir).map_err(target.failed())?.mount;
+        match renameat_with(&from_dir, from_name, &to_dir, to_name, flags) {
+            // Overlayfs says so of a directory that lies in a lower layer, as after a fork.
+            Err(Errno::XDEV) if stat.is_dir() && stat.mount == to_mount => {
+                let from = Entry { dir: &from_dir, name: from_name, place: &source };
+                let to = Entry { dir: &to_dir, name: to_name, place: &target };
+                move_dir(&from, &to, |staged| {
+                    renameat_with(&to_dir, staged, &to_dir, to_name, flags).map_err(told)
+                })
+            }
+            result => result.map_err(told),
+        }
     }
 }

@@ -38,6 +38,11 @@ impl Stat {
         self.kind == FileKind::File
     }
 
+    /// When the content was changed: seconds and nanoseconds.
+    pub(super) fn modified(&self) -> (i64, u32) {
+        (self.modified.tv_sec, self.modified.tv_nsec)
+    }
+
     /// The permission bits that are carried between host and guest.
     pub(super) fn permissions(&self) -> u32 {
         self.mode & 0o777

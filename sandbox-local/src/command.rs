@@ -40,7 +40,7 @@ pub(crate) struct Context {
     pub(crate) closed: Arc<AtomicBool>,
     pub(crate) operation: Operation,
     /// Held while the process is: a sandbox with a running command is in use.
-    pub(crate) in_use: Arc<()>,
+    pub(crate) _in_use: Arc<()>,
 }
 
 /// Resolves environment, working directory and the paths to try.

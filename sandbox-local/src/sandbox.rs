@@ -227,7 +227,7 @@ impl LocalSandbox {
             sandbox: self.id.clone(),
             closed: self.closed.clone(),
             operation,
-            in_use: self.in_use.clone(),
+            _in_use: self.in_use.clone(),
         };
         command::start(&live.engine, prepared, &command, context).await
     }

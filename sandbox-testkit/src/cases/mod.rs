@@ -9,11 +9,13 @@ mod exec;
 mod files;
 mod fork;
 mod kill;
+mod lifecycle;
 mod listing;
 mod paths;
 mod spawn;
 mod streams;
 mod tools;
+mod transfer;
 
 use crate::kit::Case;
 
@@ -30,6 +32,9 @@ pub fn all() -> impl Iterator<Item = Case> {
         kill::CASES,
         spawn::CASES,
         fork::CASES,
+        transfer::CASES,
+        lifecycle::CASES,
+        lifecycle::SABOTAGE,
     ]
     .into_iter()
     .flatten()

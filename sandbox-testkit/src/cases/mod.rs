@@ -8,6 +8,7 @@ mod env;
 mod exec;
 mod files;
 mod fork;
+mod isolation;
 mod kill;
 mod lifecycle;
 mod listing;
@@ -16,6 +17,7 @@ mod spawn;
 mod streams;
 mod tools;
 mod transfer;
+mod unsupported;
 
 use crate::kit::Case;
 
@@ -35,6 +37,8 @@ pub fn all() -> impl Iterator<Item = Case> {
         transfer::CASES,
         lifecycle::CASES,
         lifecycle::SABOTAGE,
+        isolation::CASES,
+        unsupported::CASES,
     ]
     .into_iter()
     .flatten()

@@ -8,12 +8,16 @@ mod env;
 mod exec;
 mod files;
 mod fork;
+mod isolation;
 mod kill;
+mod lifecycle;
 mod listing;
 mod paths;
 mod spawn;
 mod streams;
 mod tools;
+mod transfer;
+mod unsupported;
 
 use crate::kit::Case;
 
@@ -30,6 +34,11 @@ pub fn all() -> impl Iterator<Item = Case> {
         kill::CASES,
         spawn::CASES,
         fork::CASES,
+        transfer::CASES,
+        lifecycle::CASES,
+        lifecycle::SABOTAGE,
+        isolation::CASES,
+        unsupported::CASES,
     ]
     .into_iter()
     .flatten()

@@ -425,9 +425,8 @@ impl Sandbox for LocalSandbox {
     }
 
     async fn set_env(&self, changes: Env) -> Result<()> {
-        self.check_open(Operation::SetEnv)?;
         changes.validate(Operation::SetEnv).map_err(|error| self.tell(error))?;
-        self.touch();
+        let _live = self.live(Operation::SetEnv).await?;
         self.change(|settings| changes.apply_to(&mut settings.env));
         Ok(())
     }

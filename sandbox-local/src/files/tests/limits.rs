@@ -37,7 +37,7 @@ fn with_few_descriptors<T>(run: impl FnOnce() -> T) -> T {
 
 #[test]
 fn a_tree_of_4096_levels_is_refused_by_list_and_export_and_removed() {
-    let f = Fixture::new();
+    let f = Fixture::fast();
     dig(&f, DEEP, "d");
     with_few_descriptors(|| {
         let list = f
@@ -61,7 +61,7 @@ fn a_tree_of_4096_levels_is_refused_by_list_and_export_and_removed() {
 
 #[test]
 fn long_names_at_many_levels_are_removed() {
-    let f = Fixture::new();
+    let f = Fixture::fast();
     dig(&f, 200, &"n".repeat(255));
     f.guest
         .remove(&path("/deep"), &RemoveOptions::default().recursive())
@@ -71,7 +71,7 @@ fn long_names_at_many_levels_are_removed() {
 
 #[test]
 fn a_directory_of_many_entries_meets_the_limit() {
-    let f = Fixture::new();
+    let f = Fixture::fast();
     std::fs::create_dir(f.root("d")).unwrap();
     for n in 0..4_000 {
         mkdirat(super::open_root(&f.root("d")), format!("{n}"), Mode::RWXU).unwrap();

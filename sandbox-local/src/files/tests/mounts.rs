@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use sandbox_core::{
@@ -16,11 +16,11 @@ use super::super::{CancelFlag, GuestRoot};
 use super::{Fixture, fails, mode, open_root, path, put};
 
 /// A process that keeps a mount namespace; its end is the namespace's.
-struct Namespace(Child);
+pub(super) struct Namespace(Child);
 
 impl Namespace {
     /// Runs this script in a new namespace and keeps it.
-    fn new(dir: &Path, script: &str) -> Self {
+    pub(super) fn new(dir: &Path, script: &str) -> Self {
         let flags = if rustix::process::geteuid().is_root() {
             "-m"
         } else {
@@ -42,10 +42,14 @@ impl Namespace {
         Self(child)
     }
 
+    /// The path from here of what has this path inside.
+    pub(super) fn path(&self, dir: &Path) -> PathBuf {
+        format!("/proc/{}/root{}", self.0.id(), dir.display()).into()
+    }
+
     /// A directory as it is inside.
     fn root(&self, dir: &Path) -> GuestRoot {
-        let inside = format!("/proc/{}/root{}", self.0.id(), dir.display());
-        GuestRoot::new(open_root(inside.as_ref()), None)
+        GuestRoot::new(open_root(&self.path(dir)), None)
     }
 }
 
@@ -56,7 +60,7 @@ impl Drop for Namespace {
     }
 }
 
-fn write(guest: &GuestRoot, batch: &FileBatch) -> sandbox_core::Result<()> {
+pub(super) fn write(guest: &GuestRoot, batch: &FileBatch) -> sandbox_core::Result<()> {
     guest.write(&batch.resolve(&path("/")).unwrap())
 }
 

@@ -51,7 +51,7 @@ fn attack(f: &Fixture, name: &str, mut work: impl FnMut()) {
 }
 
 fn fixture() -> Fixture {
-    let f = Fixture::new();
+    let f = Fixture::fast();
     f.put("a/f", "inside");
     f.put("a/sub/g", "inside");
     symlink("../host/canary", f.root("b")).unwrap();
@@ -152,7 +152,7 @@ fn remove_never_leaves_the_root() {
 
 #[test]
 fn a_recursive_removal_never_leaves_the_tree() {
-    let f = Fixture::new();
+    let f = Fixture::fast();
     put(&f.host("canary/f"), SECRET);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {

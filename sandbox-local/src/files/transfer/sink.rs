@@ -18,7 +18,7 @@ use super::super::place::Place;
 use super::super::resolve::{DIR_PATH, set_mode};
 use super::super::stat::{find_at, stat_fd};
 use super::super::tree::remove_tree;
-use super::super::write::{create_file, staged_prefix};
+use super::super::write::{Modes, create_file, staged_prefix};
 use super::copy::{Copier, CopyError};
 use super::source::Receiver;
 use super::{CancelFlag, Event, too_many_bytes};
@@ -244,10 +244,12 @@ impl Sink<'_> {
             cancel,
             ..
         } = *self.to;
+        // Directories differ in their ACLs, so that nothing is known from the last file.
+        let mut modes = Modes::default();
         let file = self
             .stack
             .current()
-            .and_then(|dir| create_file(dir, own, mode))
+            .and_then(|dir| create_file(dir, own, mode, &mut modes))
             .map_err(|errno| fail(place, errno, path))?;
         let allowed = max_bytes.map_or(u64::MAX, |limit| limit.saturating_sub(self.report.bytes));
         self.copier

@@ -73,7 +73,6 @@ fn what_is_mounted_in_the_guest_is_neither_removed_nor_renamed_nor_replaced() {
     f.put("d/other", "");
     f.put("d/sub/f", "");
     fs::create_dir(f.root("naive")).unwrap();
-    f.put("proc/x", "");
     let namespace = Namespace::new(
         f.dir.path(),
         "mount -t tmpfs none root/d/mnt; mount -t tmpfs none root/naive
@@ -116,6 +115,30 @@ fn what_is_mounted_in_the_guest_is_neither_removed_nor_renamed_nor_replaced() {
     assert_eq!(guest.metadata(&path("/naive/inside")).unwrap().size, 0);
     fs::remove_dir(f.root("naive")).unwrap();
     assert!(guest.metadata(&path("/naive")).is_err());
+}
+
+#[test]
+fn what_the_kernel_makes_up_is_listed_and_not_entered() {
+    let f = Fixture::new();
+    f.put("file", "1");
+    fs::create_dir(f.root("proc")).unwrap();
+    let namespace = Namespace::new(f.dir.path(), "mount --rbind /proc root/proc");
+    let guest = namespace.root(&f.root(""));
+    let list = |at: &str, options: ListOptions| guest.list(&path(at), &options).unwrap();
+    let all = list("/", ListOptions::default().recursive());
+    let names: Vec<_> = all.iter().map(|entry| entry.path.to_string()).collect();
+    assert_eq!(names, ["file", "proc"]);
+    let proc = list("/proc", ListOptions::default());
+    assert!(proc.iter().any(|entry| entry.path == path("version")));
+    let options = ExportOptions::default();
+    let report = guest
+        .export(&path("/"), &f.host("out"), &options, &CancelFlag::new())
+        .unwrap();
+    assert_eq!((report.files, report.skipped_total), (1, 1));
+    assert_eq!(report.skipped[0].path, path("proc"));
+    assert_eq!(super::names(&f.host("out")), ["file"]);
+    let into = write(&guest, &FileBatch::new().file("/proc/x", ""));
+    fails(into, ErrorKind::PermissionDenied, "/proc/x");
 }
 
 #[test]

@@ -151,11 +151,17 @@ fn everything_works_on_an_overlay_with_files_of_lower_layers() {
     put(&f.host("lower/d/g"), "lower");
     put(&f.host("lower/d/sub/h"), "lower");
     put(&f.host("lower/gone/x/y"), "lower");
+    put(&f.host("lower/dir/deep/f"), "lower");
+    put(&f.host("lower/taken/f"), "lower");
+    super::set_mode(&f.host("lower/dir/deep"), 0o510);
+    let old = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
+    let file = fs::File::open(f.host("lower/dir/deep/f")).unwrap();
+    file.set_modified(old).unwrap();
     super::set_mode(&f.host("lower/d/f"), 0o751);
     let namespace = Namespace::new(
         f.dir.path(),
         "o=lowerdir=host/lower,upperdir=host/upper,workdir=host/work
-         mount -t overlay overlay -o $o host/merged || mount -t overlay overlay -o $o,userxattr host/merged",
+         mount -t overlay overlay -o $o,userxattr host/merged",
     );
     let guest = namespace.root(&f.host("merged"));
     let read = |at: &str| guest.read(&path(at), &ReadOptions::default());
@@ -184,12 +190,34 @@ fn everything_works_on_an_overlay_with_files_of_lower_layers() {
     guest
         .rename(&path("/d/sub/h"), &path("/h"), &RenameOptions::default())
         .unwrap();
+    // A directory of a lower layer, which the overlay itself refuses to rename.
+    let rename = |from: &str, to: &str, options: RenameOptions| {
+        guest.rename(&path(from), &path(to), &options)
+    };
+    let taken = rename("/dir", "/taken", RenameOptions::default());
+    fails(taken, ErrorKind::AlreadyExists, "/taken");
+    let full = rename("/dir", "/taken", RenameOptions::default().replace());
+    fails(full, ErrorKind::DirectoryNotEmpty, "/taken");
+    let over = rename("/dir", "/h", RenameOptions::default().replace());
+    fails(over, ErrorKind::NotADirectory, "/h");
+    assert_eq!(read("/dir/deep/f").unwrap(), "lower");
+    rename("/dir", "/d/dir", RenameOptions::default()).unwrap();
+    fails(guest.metadata(&path("/dir")), ErrorKind::NotFound, "/dir");
+    assert_eq!(read("/d/dir/deep/f").unwrap(), "lower");
+    let moved = guest.metadata(&path("/d/dir/deep/f")).unwrap();
+    assert_eq!(moved.modified, Some(old));
+    let deep = guest.metadata(&path("/d/dir/deep")).unwrap();
+    assert_eq!(deep.mode.bits(), 0o510);
+    let staged = guest.list(&path("/"), &ListOptions::default().recursive());
+    let staged = staged.unwrap();
+    assert!(!staged.iter().any(|e| e.path.to_string().contains("stage")));
     put(&f.host("src/d/f"), "imported");
     put(&f.host("src/new/f"), "imported");
     let mirror = ImportOptions::default().mirror();
     let report = guest.import(&f.host("src"), &path("/"), &mirror).unwrap();
-    // d/g, d/n, d/sub, h, moved, moved/a, moved/a/b
-    assert_eq!((report.files, report.removed), (2, 7));
+    // d/g, d/n, d/sub, d/dir, d/dir/deep, d/dir/deep/f, h, moved, moved/a, moved/a/b, taken,
+    // taken/f
+    assert_eq!((report.files, report.removed), (2, 12));
     guest
         .export(
             &path("/"),

@@ -132,8 +132,13 @@ impl Sink<'_> {
                 self.stack.push(&name).map_err(fail)?;
                 // An import reflects the host's modes; an export leaves the host's directories as
                 // they are.
-                if !self.to.place.is_guest() || stat.permissions() == mode {
-                    level_mode = None;
+                let kept = stat.permissions();
+                let wanted = if self.to.place.is_guest() { mode } else { kept };
+                level_mode = (wanted != kept).then_some(wanted);
+                if kept & 0o300 != 0o300 {
+                    // Its owner has shut it and may open it until it is complete.
+                    let _ = set_mode(self.stack.current().map_err(fail)?, stat.mode | 0o700);
+                    level_mode = Some(wanted);
                 }
             }
             Some(_) => {
@@ -182,8 +187,10 @@ impl Sink<'_> {
         };
         if let Some(mode) = level.mode {
             let dir = self.stack.current().map_err(fail)?;
-            if stat_fd(dir).map_err(fail)?.permissions() != mode {
-                match set_mode(dir, mode) {
+            let stat = stat_fd(dir).map_err(fail)?;
+            if stat.permissions() != mode {
+                // What a setgid directory has passed on is its parent's affair.
+                match set_mode(dir, mode | stat.mode & 0o7000) {
                     // A directory of somebody else that was there before keeps its mode.
                     Err(Errno::PERM) if self.staged.is_none() && !self.to.unseen => {}
                     set => set.map_err(fail)?,

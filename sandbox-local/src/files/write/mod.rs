@@ -20,7 +20,7 @@ use sandbox_core::{FileWrite, GuestPath, Operation, Result};
 
 use super::GuestRoot;
 
-pub(super) use stage::create_file;
+pub(super) use stage::{Modes, create_file};
 
 impl GuestRoot {
     /// See [`Sandbox::write_files`](sandbox_core::Sandbox::write_files). The paths are those of

@@ -328,7 +328,10 @@ impl Sandbox for LocalSandbox {
         let live = guard.as_ref().ok_or_else(|| Error::closed(OP, &self.id))?;
         isolation::report(live, &self.blueprint)
             .await
-            .map_err(|error| if live.engine.lost() { self.lost(OP) } else { self.tell(error) })
+            .map_err(|error| match error.kind() {
+                ErrorKind::Lost => self.lost(OP),
+                _ => self.tell(error),
+            })
     }
 
     async fn exec(&self, command: Command) -> Result<Output> {

@@ -11,14 +11,15 @@ use sandbox_core::{
     Operation, ReadOptions, RemoveOptions, RenameOptions,
 };
 
-use super::super::{CancelFlag, GuestIdentity, GuestRoot};
+use super::super::{CancelFlag, GuestRoot};
+use crate::identity::Identity;
 use super::{Fixture, fails, mode, open_root, path, put, set_mode};
 
 const GUEST: u32 = 123_456;
 
 fn fixture() -> Option<Fixture> {
     let mut f = Fixture::new();
-    let identity = GuestIdentity {
+    let identity = Identity {
         uid: GUEST,
         gid: GUEST,
     };

@@ -261,7 +261,7 @@ impl Process {
             CapturedOutput::new(stdout.finish(), stderr.finish(), options.started.elapsed());
         match exit {
             Ok(exit) => Ok(Output::new(exit, streams)),
-            Err(error) if error.ran() == Some(Ran::Unknown) => Err(error),
+            Err(error) if matches!(error.ran(), Some(Ran::Unknown | Ran::NotStarted)) => Err(error),
             Err(error) => Err(error.with_partial_output(streams)),
         }
     }

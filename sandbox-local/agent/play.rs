@@ -1,0 +1,242 @@
+//! Plays the host's plan, one system call after the other, and says how it went.
+//! Must stop at the first failure that the plan does not tolerate.
+
+use crate::protocol::plan::{
+    ARG_DATA, ARG_SLOT, ARG_VALUE, HEADER, NO_SLOT, OP_CALL, OP_STORE_ADDRESS, OP_STORE_SLOT32,
+    OP_STORE_SLOT64, Op,
+};
+use crate::protocol::{
+    FIRST_PLAN_FD, MAX_EXPORTS, MAX_PLAN, MAX_SLOTS, MAX_TOLERATED, Message, get_u32, put, reply,
+    request, serving,
+};
+use crate::sys::{self, Errno, Open, slot, socket};
+
+/// What serving needs open.
+#[derive(Clone, Copy)]
+pub(crate) struct Handles {
+    /// The sandbox's own proc mount.
+    pub(crate) proc: i32,
+    /// `/dev/null`.
+    pub(crate) null: i32,
+}
+
+/// Exit code for a host that does not speak the protocol.
+const MALFORMED: i32 = 3;
+/// Exit code for a plan that failed; the host has the details.
+const FAILED: i32 = 4;
+
+/// Receives and plays the plan, up to READY.
+pub(crate) fn run() -> Result<Handles, i32> {
+    let (slot, _) = slot::all().split_first().ok_or(MALFORMED)?;
+    let (bytes, mut fds) = slot.receive(true).map_err(|_| MALFORMED)?;
+    let message = Message::decode(bytes).ok_or(MALFORMED)?;
+    let fd = fds.take().ok_or(MALFORMED)?;
+    let len = message.a as usize;
+    if message.kind != request::PLAN || !(HEADER..=MAX_PLAN).contains(&len) {
+        return Err(MALFORMED);
+    }
+    let plan = sys::map(fd, len).map_err(|_| MALFORMED)?;
+    sys::close(fd);
+    let mut player = Player::new(plan).ok_or(MALFORMED)?;
+    let mut index = 0;
+    while index < player.ops {
+        match player.step(index) {
+            Some(Ok(())) => index += 1,
+            Some(Err(errno)) => return Err(report(index as u64, errno, 0)),
+            None => return Err(MALFORMED),
+        }
+    }
+    let handles = player.announce()?;
+    sys::unmap(player.plan);
+    Ok(handles)
+}
+
+fn report(index: u64, errno: Errno, flags: u32) -> i32 {
+    let kind = reply::PLAN_FAILED;
+    let message = Message {
+        kind,
+        flags,
+        a: index,
+        b: errno.0 as u64,
+        ..Message::default()
+    };
+    let _ = socket::send(&message.encode(), &[]);
+    FAILED
+}
+
+/// A plan being played.
+pub(crate) struct Player {
+    plan: &'static mut [u8],
+    ops: usize,
+    exports: usize,
+    data: usize,
+    proc: u32,
+    null: u32,
+    slots: [i64; MAX_SLOTS],
+    tolerated: usize,
+    ready: [u8; Message::SIZE + 8 * MAX_TOLERATED],
+}
+
+impl Player {
+    pub(crate) fn new(plan: &'static mut [u8]) -> Option<Self> {
+        let ops = get_u32(plan, 0)? as usize;
+        let exports = get_u32(plan, 4)? as usize;
+        let inherited = get_u32(plan, 8)? as usize;
+        let data = HEADER
+            .checked_add(ops.checked_mul(Op::SIZE)?)?
+            .checked_add(exports * 4)?;
+        // The host rounds the start of the data up to eight bytes.
+        let data = data.next_multiple_of(8);
+        if data > plan.len() || exports > MAX_EXPORTS || inherited > MAX_SLOTS {
+            return None;
+        }
+        let mut slots = [0; MAX_SLOTS];
+        for (fd, slot) in slots.iter_mut().enumerate().take(inherited) {
+            *slot = i64::from(FIRST_PLAN_FD) + fd as i64;
+        }
+        let (proc, null) = (get_u32(plan, 12)?, get_u32(plan, 16)?);
+        let ready = [0; Message::SIZE + 8 * MAX_TOLERATED];
+        Some(Self {
+            plan,
+            ops,
+            exports,
+            data,
+            proc,
+            null,
+            slots,
+            tolerated: 0,
+            ready,
+        })
+    }
+
+    /// Does one op. `None`: the plan makes no sense.
+    fn step(&mut self, index: usize) -> Option<sys::Result<()>> {
+        let op = Op::decode(self.plan, HEADER + index * Op::SIZE)?;
+        match op.kind {
+            OP_CALL => self.call(index, &op),
+            OP_STORE_ADDRESS => {
+                let address = self.address(op.args[1])?;
+                self.store(op.args[0], &address.to_ne_bytes())
+            }
+            OP_STORE_SLOT32 => {
+                let value = *self.slots.get(op.args[1] as usize)? as i32;
+                self.store(op.args[0], &value.to_ne_bytes())
+            }
+            OP_STORE_SLOT64 => {
+                let value = *self.slots.get(op.args[1] as usize)?;
+                self.store(op.args[0], &value.to_ne_bytes())
+            }
+            _ => None,
+        }
+    }
+
+    fn address(&self, offset: u64) -> Option<u64> {
+        let data = self.plan.get(self.data..)?;
+        let at = data.get(offset as usize..)?;
+        (!at.is_empty()).then_some(at.as_ptr() as u64)
+    }
+
+    fn store(&mut self, offset: u64, value: &[u8]) -> Option<sys::Result<()>> {
+        let data = self.plan.get_mut(self.data..)?;
+        let end = (offset as usize).checked_add(value.len())?;
+        put(data.get_mut(offset as usize..end)?, 0, value);
+        Some(Ok(()))
+    }
+
+    fn call(&mut self, index: usize, op: &Op) -> Option<sys::Result<()>> {
+        let mut args = [0; 6];
+        for (i, to) in args.iter_mut().enumerate() {
+            let arg = *op.args.get(i)?;
+            *to = match *op.arg_kinds.get(i)? {
+                ARG_VALUE => arg,
+                ARG_DATA => self.address(arg)?,
+                ARG_SLOT => *self.slots.get(arg as usize)? as u64,
+                _ => return None,
+            };
+        }
+        let result = match sys::plan_call(op.number, args) {
+            Ok(value) => value as i64,
+            Err(errno) => {
+                if !op
+                    .tolerated
+                    .iter()
+                    .any(|known| *known != 0 && i32::from(*known) == errno.0)
+                {
+                    return Some(Err(errno));
+                }
+                if self.tolerated < MAX_TOLERATED {
+                    let at = Message::SIZE + 8 * self.tolerated;
+                    put(&mut self.ready, at, &(index as u32).to_ne_bytes());
+                    put(&mut self.ready, at + 4, &errno.0.to_ne_bytes());
+                    self.tolerated += 1;
+                }
+                -i64::from(errno.0)
+            }
+        };
+        if op.result != NO_SLOT {
+            *self.slots.get_mut(op.result as usize)? = result;
+        }
+        Some(Ok(()))
+    }
+
+    /// Does every op, whatever fails: the result slot of one that does has the
+    /// negative errno.
+    pub(crate) fn try_all(&mut self) -> Option<()> {
+        for index in 0..self.ops {
+            if let Err(errno) = self.step(index)? {
+                let op = Op::decode(self.plan, HEADER + index * Op::SIZE)?;
+                if op.result != NO_SLOT {
+                    *self.slots.get_mut(op.result as usize)? = -i64::from(errno.0);
+                }
+            }
+        }
+        Some(())
+    }
+
+    /// The slots, and the data with what calls have written there.
+    pub(crate) fn findings(&self) -> Option<(&[i64], &[u8])> {
+        Some((&self.slots, self.plan.get(self.data..)?))
+    }
+
+    /// Opens what serving needs and tells the host that all is ready.
+    fn announce(&mut self) -> Result<Handles, i32> {
+        let open = |what: u64, path, how| {
+            sys::open(None, path, how).map_err(|errno| report(what, errno, 1))
+        };
+        let given = |slots: &[i64], slot: u32| slots.get(slot as usize).map(|fd| *fd as i32);
+        let proc = match given(&self.slots, self.proc) {
+            Some(fd) => fd,
+            None => open(serving::PROC, c"/proc", Open::Directory)?,
+        };
+        let null = match given(&self.slots, self.null) {
+            Some(fd) => fd,
+            None => open(serving::NULL, c"/dev/null", Open::Read)?,
+        };
+        // Any process has a mark: without it, trees could not be told apart.
+        sys::inode(proc, c"self/ns/uts").map_err(|errno| report(serving::PROC, errno, 1))?;
+        let root = open(serving::ROOT, c"/", Open::Place)?;
+        let mut fds = [root; MAX_EXPORTS + 1];
+        for (i, fd) in fds.iter_mut().skip(1).enumerate().take(self.exports) {
+            let slot = get_u32(self.plan, HEADER + self.ops * Op::SIZE + 4 * i);
+            *fd = slot
+                .and_then(|slot| given(&self.slots, slot))
+                .ok_or(MALFORMED)?;
+        }
+        let message = Message {
+            kind: reply::READY,
+            a: self.tolerated as u64,
+            ..Message::default()
+        };
+        put(&mut self.ready, 0, &message.encode());
+        let len = Message::SIZE + 8 * self.tolerated;
+        let bytes = self.ready.get(..len).unwrap_or_default();
+        let fds = fds.get(..1 + self.exports).unwrap_or_default();
+        socket::send(bytes, fds).map_err(|_| MALFORMED)?;
+        for fd in fds {
+            if *fd != proc && *fd != null {
+                sys::close(*fd);
+            }
+        }
+        Ok(Handles { proc, null })
+    }
+}

@@ -1,0 +1,197 @@
+//! Reading the sandbox's own proc mount: which processes exist, to which tree
+//! each belongs, whether it stands still. Must never believe a process's name.
+
+use core::ffi::CStr;
+
+use crate::sys::{self, ENOENT, ESRCH, Errno, Open};
+
+/// To which tree a process belongs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// Inode of its UTS namespace.
+    Known(u64),
+    /// It has ended and waits to be reaped by its parent.
+    Ended,
+    /// It was gone before it could be looked at.
+    Vanished,
+    /// The kernel does not tell.
+    Unreadable,
+}
+
+/// A short path below the proc mount.
+struct Path {
+    bytes: [u8; 64],
+    len: usize,
+}
+
+impl Path {
+    fn new(pid: i32, rest: &str) -> Self {
+        let mut path = Self {
+            bytes: [0; 64],
+            len: 0,
+        };
+        path.number(pid);
+        path.text(rest);
+        path
+    }
+
+    fn text(&mut self, text: &str) {
+        for byte in text.bytes() {
+            self.byte(byte);
+        }
+    }
+
+    fn byte(&mut self, byte: u8) {
+        // The last byte stays zero.
+        if self.len + 1 < self.bytes.len()
+            && let Some(to) = self.bytes.get_mut(self.len)
+        {
+            *to = byte;
+            self.len += 1;
+        }
+    }
+
+    fn number(&mut self, number: i32) {
+        let mut digits = [0_u8; 10];
+        let mut rest = number.unsigned_abs();
+        let mut count = 0;
+        loop {
+            if let Some(digit) = digits.get_mut(count) {
+                *digit = b'0' + (rest % 10) as u8;
+            }
+            count += 1;
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        for digit in digits.iter().take(count).rev() {
+            self.byte(*digit);
+        }
+    }
+
+    fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.bytes).unwrap_or(c"")
+    }
+}
+
+/// Calls `each` with every numeric name in the directory, in ascending order,
+/// until it returns false.
+pub(crate) fn for_each_number(dir: i32, mut each: impl FnMut(i32) -> bool) -> sys::Result<()> {
+    sys::rewind(dir)?;
+    // Small, so that what is listed is looked at before it can change much.
+    let mut bytes = [0_u8; 1024];
+    loop {
+        let len = sys::read_dir(dir, &mut bytes)?;
+        if len == 0 {
+            return Ok(());
+        }
+        let mut rest = bytes.get(..len).unwrap_or_default();
+        // struct linux_dirent64: ino u64, off u64, reclen u16, type u8, name.
+        while let Some(length) = rest.get(16..18) {
+            let length = usize::from(u16::from_ne_bytes([length[0], length[1]]));
+            if length < 20 || length > rest.len() {
+                break;
+            }
+            let name = rest.get(19..length).unwrap_or_default();
+            if let Some(number) = parse(name)
+                && !each(number)
+            {
+                return Ok(());
+            }
+            rest = rest.get(length..).unwrap_or_default();
+        }
+    }
+}
+
+/// A zero-terminated decimal number.
+fn parse(name: &[u8]) -> Option<i32> {
+    let mut number = 0_i32;
+    let mut any = false;
+    for byte in name {
+        match byte {
+            0 => break,
+            b'0'..=b'9' => {
+                any = true;
+                number = number
+                    .checked_mul(10)?
+                    .checked_add(i32::from(byte - b'0'))?;
+            }
+            _ => return None,
+        }
+    }
+    any.then_some(number)
+}
+
+/// The tree of `pid`.
+pub(crate) fn mark(proc: i32, pid: i32) -> Mark {
+    match sys::inode(proc, Path::new(pid, "/ns/uts").as_c_str()) {
+        Ok(inode) => Mark::Known(inode),
+        Err(Errno(ENOENT | ESRCH)) => mark_of_threads(proc, pid),
+        Err(_) => Mark::Unreadable,
+    }
+}
+
+/// A process whose first thread has ended has no namespaces to show, but lives
+/// on in its other threads.
+fn mark_of_threads(proc: i32, pid: i32) -> Mark {
+    let dir = match sys::open(
+        Some(proc),
+        Path::new(pid, "/task").as_c_str(),
+        Open::Directory,
+    ) {
+        Ok(dir) => dir,
+        Err(Errno(ENOENT | ESRCH)) => return Mark::Vanished,
+        Err(_) => return Mark::Unreadable,
+    };
+    let mut found = Mark::Ended;
+    let listed = for_each_number(dir, |thread| {
+        match sys::inode(dir, Path::new(thread, "/ns/uts").as_c_str()) {
+            Ok(inode) => found = Mark::Known(inode),
+            Err(Errno(ENOENT | ESRCH)) => {}
+            Err(_) => found = Mark::Unreadable,
+        }
+        found == Mark::Ended
+    });
+    sys::close(dir);
+    match listed {
+        Ok(()) => found,
+        Err(_) => Mark::Vanished,
+    }
+}
+
+/// The state letter of the first thread of process `number` (or of a thread, if
+/// `dir` is a task directory).
+pub(crate) fn state(dir: i32, number: i32) -> Option<u8> {
+    let fd = sys::open(Some(dir), Path::new(number, "/stat").as_c_str(), Open::Read).ok()?;
+    let mut line = [0_u8; 256];
+    let len = sys::read(fd, &mut line);
+    sys::close(fd);
+    let line = line.get(..len.ok()?)?;
+    // "pid (name) S …": the name may hold anything, but nothing after it does.
+    let end = line.iter().rposition(|byte| *byte == b')')?;
+    line.get(end + 2).copied()
+}
+
+/// Whether every thread of `pid` is stopped or has ended.
+pub(crate) fn stands_still(proc: i32, pid: i32) -> bool {
+    let path = Path::new(pid, "/task");
+    let Ok(dir) = sys::open(Some(proc), path.as_c_str(), Open::Directory) else {
+        return true;
+    };
+    let mut still = true;
+    let listed = for_each_number(dir, |thread| {
+        still = match state(dir, thread) {
+            Some(state) => is_still(state),
+            None => true,
+        };
+        still
+    });
+    sys::close(dir);
+    still || listed.is_err()
+}
+
+/// Whether a state letter means that nothing is executed.
+pub(crate) fn is_still(state: u8) -> bool {
+    matches!(state, b'T' | b't' | b'Z' | b'X')
+}

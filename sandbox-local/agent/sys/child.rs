@@ -1,0 +1,100 @@
+//! The first steps of a new process, between clone and its program.
+//!
+//! It shares the agent's memory: it must never write anything but its slot's
+//! atomics and its own stack, and must never return.
+
+use core::sync::atomic::Ordering;
+
+use super::arch::nr;
+use super::slot::Slot;
+use super::{EACCES, ENOENT, ENOTDIR, Errno, Result, call, inode, plain, set_mask};
+use crate::protocol::stage;
+
+/// Runs the slot's job.
+///
+/// # Safety
+/// `slot` must be a static [`Slot`] that was launched.
+pub(super) unsafe extern "C" fn run(slot: *const core::ffi::c_void) -> ! {
+    // SAFETY: the caller's promise.
+    let slot = unsafe { &*slot.cast::<Slot>() };
+    let (stage, errno) = prepare_and_exec(slot);
+    slot.errno.store(errno.0, Ordering::Release);
+    slot.stage.store(stage, Ordering::Release);
+    loop {
+        let _ = plain(nr::EXIT, [127, 0, 0, 0, 0, 0]);
+    }
+}
+
+fn prepare_and_exec(slot: &Slot) -> (u32, Errno) {
+    // SAFETY: the agent wrote both before the clone and leaves them alone until
+    // this process is gone from its memory.
+    let (job, table) = unsafe { (*slot.job.get(), *slot.table.get()) };
+    match inode(job.proc, c"self/ns/uts") {
+        Ok(mark) => slot.mark.store(mark, Ordering::Release),
+        Err(errno) => return (stage::SETUP, errno),
+    }
+    if let Err(errno) = adopt(&[job.stdin, job.stdout, job.stderr]) {
+        return (stage::SETUP, errno);
+    }
+    let word = |i: usize| -> usize {
+        // SAFETY: `relocate` checked that the table has all the words used here.
+        unsafe { *table.add(i) }
+    };
+    let candidates = job.arguments + 1 + job.environment + 1;
+    // SAFETY: `relocate` made this the address of a zero-terminated string.
+    if let Err(errno) = unsafe {
+        call(
+            nr::CHDIR,
+            [word(candidates + job.candidates), 0, 0, 0, 0, 0],
+        )
+    } {
+        return (stage::CWD, errno);
+    }
+    let _ = plain(nr::UMASK, [0o022, 0, 0, 0, 0, 0]);
+    if let Err(errno) = set_mask(0) {
+        return (stage::SETUP, errno);
+    }
+    let argv = table as usize;
+    let envp = argv + 8 * (job.arguments + 1);
+    if let Some(fd) = job.program {
+        const AT_EMPTY_PATH: usize = 0x1000;
+        let empty = c"".as_ptr() as usize;
+        // SAFETY: argv and envp are zero-ended arrays of strings, see `relocate`.
+        let tried = unsafe {
+            call(
+                nr::EXECVEAT,
+                [fd as usize, empty, argv, envp, AT_EMPTY_PATH, 0],
+            )
+        };
+        return (stage::EXEC, tried.err().unwrap_or(Errno(ENOENT)));
+    }
+    let mut last = Errno(ENOENT);
+    for i in 0..job.candidates {
+        // SAFETY: as above.
+        let tried = unsafe { call(nr::EXECVE, [word(candidates + i), argv, envp, 0, 0, 0]) };
+        match tried {
+            // As execvp does: a file that may not be executed is the better
+            // explanation than a later directory that does not have it.
+            Err(Errno(ENOENT | ENOTDIR)) => {}
+            Err(Errno(EACCES)) => last = Errno(EACCES),
+            Err(errno) => return (stage::EXEC, errno),
+            Ok(_) => {}
+        }
+    }
+    (stage::EXEC, last)
+}
+
+/// A session of its own, the three standard streams, and nothing else across
+/// the exec.
+fn adopt(streams: &[i32; 3]) -> Result<()> {
+    const CLOSE_RANGE_CLOEXEC: usize = 4;
+    plain(nr::SETSID, [0; 6])?;
+    for (to, from) in streams.iter().enumerate() {
+        plain(nr::DUP3, [*from as usize, to, 0, 0, 0, 0])?;
+    }
+    plain(
+        nr::CLOSE_RANGE,
+        [3, u32::MAX as usize, CLOSE_RANGE_CLOEXEC, 0, 0, 0],
+    )?;
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! What can go wrong in the engine, with the kernel's reason where there is one.
+//! Must never carry arguments or environment values: they may be secrets.
+
+use std::borrow::Cow;
+use std::io;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use crate::protocol::stage;
+
+/// A plan that cannot be laid out.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub(crate) enum PlanError {
+    /// A path or string contains a zero byte.
+    #[error("{0}: a zero byte inside a string")]
+    Nul(String),
+    /// Too many ops, slots, exports or bytes.
+    #[error("the plan exceeds its limit of {limit} {what}")]
+    TooLarge {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much there may be.
+        limit: usize,
+    },
+}
+
+/// A sandbox that did not start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    /// The plan cannot be laid out.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A step on the host's side failed.
+    #[error("{step}: {errno}")]
+    Step {
+        /// Which.
+        step: &'static str,
+        /// The kernel's reason.
+        errno: Errno,
+    },
+    /// An op of the plan failed.
+    #[error("{label}: {errno}")]
+    Op {
+        /// Its label.
+        label: Cow<'static, str>,
+        /// Its place in the plan.
+        index: usize,
+        /// The kernel's reason.
+        errno: Errno,
+    },
+    /// The plan went through, but the agent misses what it needs to serve.
+    #[error("the sandbox's own {what}: {errno}")]
+    Serving {
+        /// What it needs.
+        what: &'static str,
+        /// The kernel's reason.
+        errno: Errno,
+    },
+    /// The caller's hook failed.
+    #[error("attach the sandbox's first process")]
+    Hook(#[source] io::Error),
+    /// The agent ended before it was ready.
+    #[error("the sandbox's first process ended before it was ready ({0})")]
+    Died(String),
+    /// The agent was not ready in time.
+    #[error("the sandbox was not ready within {0:?}")]
+    TimedOut(Duration),
+    /// There is no tokio runtime, or it is going down.
+    #[error("no tokio runtime to run on")]
+    NoRuntime,
+}
+
+/// The sandbox's agent is gone, and with it everything in the sandbox.
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("the sandbox's first process is gone")]
+pub(crate) struct Lost;
+
+/// A process that did not start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SpawnError {
+    /// An argument, variable or path contains a zero byte.
+    #[error("{0}: a zero byte inside a string")]
+    Nul(&'static str),
+    /// Arguments and environment exceed what the engine takes.
+    #[error("arguments and environment of {size} bytes exceed the limit of {limit}")]
+    TooLarge {
+        /// Their size.
+        size: usize,
+        /// How large they may be.
+        limit: usize,
+    },
+    /// The host could not provide pipes or memory.
+    #[error("{step}: {errno}")]
+    Host {
+        /// What it was doing.
+        step: &'static str,
+        /// The kernel's reason.
+        errno: Errno,
+    },
+    /// The sandbox refused; the program did not run.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+    /// The sandbox is gone; whether the program ran is unknown if it was sent.
+    #[error(transparent)]
+    Lost(#[from] Lost),
+}
+
+/// Why a process has no exit.
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+pub(crate) enum ExitError {
+    /// It did not start.
+    #[error(transparent)]
+    NotStarted(#[from] Failure),
+    /// The sandbox went away while it ran.
+    #[error(transparent)]
+    Lost(#[from] Lost),
+}
+
+/// What kept a program from running inside the sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FailureKind {
+    /// The working directory cannot be entered.
+    Cwd,
+    /// No candidate exists (or its interpreter does not).
+    NotFound,
+    /// A candidate exists but may not be executed.
+    NotExecutable,
+    /// The file is no program.
+    BadFormat,
+    /// Arguments and environment are too long for the kernel.
+    ArgumentsTooLong,
+    /// No more processes are allowed.
+    ProcessLimit,
+    /// Anything else.
+    Other,
+}
+
+/// A program that did not run inside the sandbox.
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{}: {errno}", self.describe())]
+pub(crate) struct Failure {
+    /// What kept it.
+    pub(crate) kind: FailureKind,
+    /// The kernel's reason.
+    pub(crate) errno: Errno,
+}
+
+impl Failure {
+    /// From the agent's report.
+    pub(super) fn new(at: u64, errno: u64) -> Self {
+        let errno = Errno::from_raw_os_error(i32::try_from(errno).unwrap_or(i32::MAX));
+        let kind = match (u32::try_from(at).unwrap_or(0), errno) {
+            (stage::CWD, _) => FailureKind::Cwd,
+            (stage::FORK, Errno::AGAIN) => FailureKind::ProcessLimit,
+            (stage::EXEC, Errno::NOENT | Errno::NOTDIR) => FailureKind::NotFound,
+            (stage::EXEC, Errno::ACCESS | Errno::PERM) => FailureKind::NotExecutable,
+            (stage::EXEC, Errno::NOEXEC) => FailureKind::BadFormat,
+            (stage::EXEC, Errno::TOOBIG) => FailureKind::ArgumentsTooLong,
+            (stage::EXEC, Errno::AGAIN) => FailureKind::ProcessLimit,
+            _ => FailureKind::Other,
+        };
+        Self { kind, errno }
+    }
+
+    fn describe(self) -> &'static str {
+        match self.kind {
+            FailureKind::Cwd => "enter the working directory",
+            FailureKind::NotFound => "find the program",
+            FailureKind::NotExecutable => "execute the program",
+            FailureKind::BadFormat => "understand the program's format",
+            FailureKind::ArgumentsTooLong => "pass arguments and environment",
+            FailureKind::ProcessLimit => "create another process",
+            FailureKind::Other => "start the program",
+        }
+    }
+}

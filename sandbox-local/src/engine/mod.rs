@@ -1,0 +1,34 @@
+//! The process engine: starts a sandbox's agent by a plan of system calls and
+//! runs processes through it.
+//!
+//! Layers, bottom up: [`image`] (the agent as a file), [`plan`] (what the agent
+//! is to do before it serves), [`start`] (bringing it up, blocking), [`client`]
+//! (talking to it), [`process`] (one process: its streams and its end). The
+//! engine must never know what a sandbox is for: which directories, limits and
+//! filters there are is in the plan that it is given.
+
+mod client;
+mod error;
+mod image;
+mod listen;
+mod plan;
+mod plan_calls;
+mod plan_limits;
+mod probe;
+mod process;
+mod request;
+mod spawn;
+mod start;
+mod stream;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use client::Engine;
+pub(crate) use error::{ExitError, Failure, FailureKind, Lost, SpawnError, StartError};
+pub(crate) use plan::{Arg, Data, Dir, Plan, Slot};
+pub(crate) use probe::{Findings, ProbeError};
+pub(crate) use process::{Exit, ExitFuture, Running, Tree};
+pub(crate) use request::{SpawnRequest, Stdin};
+pub(crate) use start::{Identity, StartConfig};

@@ -1,0 +1,178 @@
+//! Starting a process: pipes, payload, request. Nothing may be left running if
+//! the caller loses interest before it has a handle.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use rustix::pipe::PipeFlags;
+
+use super::client::{Engine, Inner};
+use super::error::SpawnError;
+use super::process::{ExitFuture, Running, Shared, Tree, Waiter};
+use super::request::{SpawnRequest, Stdin};
+use super::stream::{Output, StdinWriter};
+use super::{Lost, wire};
+use crate::protocol::{INLINE_PAYLOAD, Message, request, spawn};
+
+fn host<E: Into<Errno>>(step: &'static str) -> impl FnOnce(E) -> SpawnError {
+    move |error| SpawnError::Host {
+        step,
+        errno: error.into(),
+    }
+}
+
+fn watch(error: std::io::Error) -> SpawnError {
+    let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+    SpawnError::Host {
+        step: "watch a pipe",
+        errno,
+    }
+}
+
+/// A pipe whose `ours` end never blocks; the other one does, as programs expect.
+struct Pipe {
+    ours: OwnedFd,
+    theirs: OwnedFd,
+}
+
+impl Pipe {
+    fn new(we_read: bool) -> Result<Self, SpawnError> {
+        let step = "create a pipe";
+        let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(host(step))?;
+        let (ours, theirs) = if we_read {
+            (read, write)
+        } else {
+            (write, read)
+        };
+        rustix::io::ioctl_fionbio(&ours, true).map_err(host(step))?;
+        Ok(Self { ours, theirs })
+    }
+}
+
+/// Kills an exec whose caller went away before it was confirmed.
+struct Unclaimed(Option<Tree>);
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        if let Some(tree) = &self.0 {
+            tree.kill_detached();
+        }
+    }
+}
+
+impl Engine {
+    /// Starts a process. If the returned future is dropped, the process does not
+    /// run or is killed.
+    pub(crate) async fn spawn(&self, request: SpawnRequest) -> Result<Running, SpawnError> {
+        let inner = &self.inner;
+        let payload = request.payload()?;
+        let stdout = Pipe::new(true)?;
+        let stderr = Pipe::new(true)?;
+        let (stdin, given) = match request.stdin {
+            Stdin::Null => (None, None),
+            Stdin::Piped => {
+                let pipe = Pipe::new(false)?;
+                (
+                    Some(StdinWriter::new(pipe.ours).map_err(watch)?),
+                    Some(pipe.theirs),
+                )
+            }
+            Stdin::Given(fd) => (None, Some(fd)),
+        };
+        let memory = if payload.len() > INLINE_PAYLOAD {
+            let step = "hand over the arguments";
+            Some(wire::sealed("sandbox-exec", &[&payload]).map_err(host(step))?)
+        } else {
+            None
+        };
+        let id = inner.next_id();
+        let shared = Arc::new(Shared::default());
+        let exit = ExitFuture {
+            shared: shared.clone(),
+        };
+        let output = |pipe: OwnedFd, waiter| Output::new(pipe, shared.clone(), waiter);
+        let stdout_reader = output(stdout.ours, Waiter::Stdout).map_err(watch)?;
+        let stderr_reader = output(stderr.ours, Waiter::Stderr).map_err(watch)?;
+
+        let mut flags = 0;
+        let mut fds: Vec<BorrowedFd<'_>> = vec![stdout.theirs.as_fd(), stderr.theirs.as_fd()];
+        let optional = [(&given, spawn::STDIN), (&request.program, spawn::PROGRAM)];
+        for (fd, flag) in optional.into_iter().chain([(&memory, spawn::PAYLOAD)]) {
+            if let Some(fd) = fd {
+                fds.push(fd.as_fd());
+                flags |= flag;
+            }
+        }
+        if request.confirm {
+            flags |= spawn::CONFIRM;
+        }
+        let message = Message {
+            kind: request::SPAWN,
+            flags,
+            exec: id,
+            a: payload.len() as u64,
+            b: request.argv.len() as u64,
+            c: request.env.len() as u64,
+            d: request.candidates.len() as u64,
+        };
+        let inline = if memory.is_some() { &[][..] } else { &payload };
+        {
+            let _entered = inner.enter().await;
+            inner.flush_forgotten();
+            register_and_send(inner, id, &shared, &message, inline, &fds).await?;
+        }
+        let mut unclaimed = Unclaimed(Some(Tree {
+            inner: inner.clone(),
+            id,
+        }));
+        // The sandbox has its own; with ours open, the pipes would never end.
+        drop((stdout.theirs, stderr.theirs, given));
+        if request.confirm {
+            let confirmed = shared.confirmed().await;
+            if confirmed.is_err() {
+                unclaimed.0 = None;
+            }
+            confirmed?;
+        }
+        let tree = unclaimed.0.take().ok_or(Lost)?;
+        let (stdout, stderr) = (stdout_reader, stderr_reader);
+        Ok(Running {
+            tree,
+            stdin,
+            stdout,
+            stderr,
+            exit,
+        })
+    }
+}
+
+/// Registers before sending, so that no reply goes unheard, and takes that back
+/// if the message does not go out.
+async fn register_and_send(
+    inner: &Inner,
+    id: u64,
+    shared: &Arc<Shared>,
+    message: &Message,
+    payload: &[u8],
+    fds: &[BorrowedFd<'_>],
+) -> Result<(), SpawnError> {
+    struct Registered<'a>(&'a Inner, u64, bool);
+    impl Drop for Registered<'_> {
+        fn drop(&mut self) {
+            if !self.2 {
+                self.0.unregister(self.1);
+            }
+        }
+    }
+    inner.register(id, shared)?;
+    let mut registered = Registered(inner, id, false);
+    match inner.send(message, payload, fds).await {
+        Ok(()) => {
+            registered.2 = true;
+            Ok(())
+        }
+        Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => Err(Lost.into()),
+        Err(errno) => Err(host("ask the sandbox")(errno)),
+    }
+}

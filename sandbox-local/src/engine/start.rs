@@ -1,0 +1,309 @@
+//! Bringing an agent up: namespaces, identity, plan, ready. Blocking; about a
+//! millisecond. Whatever fails on the way, nothing may stay behind.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::process::{Signal, WaitId, WaitIdOptions};
+
+use super::error::StartError;
+use super::plan::{Compiled, Plan};
+use super::{image, wire};
+use crate::protocol::{Message, get_u32, reply, request, serving};
+use crate::sys::launch::{EXEC_STEP, LaunchError, Launched, launch};
+
+/// User and group number of everything inside the sandbox.
+const GUEST_ID: u32 = 1000;
+
+/// Who the sandbox is on the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Identity {
+    /// The caller's effective user and group: all that an ordinary user can do.
+    Own,
+    /// Others, which takes the rights to say so. The plan must still change to
+    /// the guest's user and group (1000).
+    Mapped {
+        /// User on the host.
+        uid: u32,
+        /// Group on the host.
+        gid: u32,
+    },
+}
+
+/// Called with the agent's pid before the plan runs.
+pub(crate) type Hook = Box<dyn FnOnce(u32) -> io::Result<()> + Send>;
+
+/// What to start.
+pub(crate) struct StartConfig {
+    /// What the agent does before it serves.
+    pub(crate) plan: Plan,
+    /// Who it is on the host.
+    pub(crate) identity: Identity,
+    /// Whether it gets a network namespace of its own.
+    pub(crate) isolate_network: bool,
+    /// For instance: attach it to a cgroup.
+    pub(crate) hook: Option<Hook>,
+    /// How long the plan may take.
+    pub(crate) timeout: Duration,
+}
+
+/// A failure that the plan tolerated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tolerated {
+    /// Place of the op in the plan.
+    pub(crate) index: usize,
+    /// The kernel's reason.
+    pub(crate) errno: Errno,
+}
+
+/// An agent that serves.
+pub(super) struct Up {
+    pub(super) agent: Agent,
+    pub(super) socket: OwnedFd,
+    pub(super) root: OwnedFd,
+    pub(super) exported: Vec<OwnedFd>,
+    pub(super) tolerated: Vec<Tolerated>,
+}
+
+/// The agent's process; dropping it kills and reaps it, unless taken apart.
+pub(super) struct Agent {
+    launched: Option<Launched>,
+}
+
+impl Agent {
+    /// The process, from now on the caller's to kill and reap.
+    pub(super) fn release(mut self) -> Option<Launched> {
+        self.launched.take()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if let Some(launched) = &self.launched {
+            end(launched.pidfd.as_fd());
+        }
+    }
+}
+
+/// Kills and reaps; says how the process ended if it had ended by itself.
+fn end(pidfd: BorrowedFd<'_>) -> String {
+    let options = WaitIdOptions::EXITED;
+    let dying = poll_readable(pidfd, Duration::from_millis(100)).unwrap_or(false);
+    if !dying {
+        let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
+    }
+    loop {
+        match rustix::process::waitid(WaitId::PidFd(pidfd), options) {
+            Err(Errno::INTR) => {}
+            Ok(Some(status)) => {
+                return match (status.exit_status(), status.terminating_signal()) {
+                    (Some(code), _) => format!("exit code {code}"),
+                    (_, Some(signal)) => format!("signal {signal}"),
+                    _ => "no status".to_owned(),
+                };
+            }
+            _ => return "no status".to_owned(),
+        }
+    }
+}
+
+fn poll_readable(fd: BorrowedFd<'_>, timeout: Duration) -> Result<bool, Errno> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let time = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+        match rustix::event::poll(&mut fds, Some(&time)) {
+            Err(Errno::INTR) => {}
+            result => return result.map(|ready| ready > 0),
+        }
+    }
+}
+
+/// Attaches the step's name to an errno.
+fn at<E: Into<Errno>>(step: &'static str) -> impl FnOnce(E) -> StartError {
+    move |error| StartError::Step {
+        step,
+        errno: error.into(),
+    }
+}
+
+impl From<LaunchError> for StartError {
+    fn from(error: LaunchError) -> Self {
+        Self::Step {
+            step: error.step,
+            errno: error.errno,
+        }
+    }
+}
+
+/// Starts an agent and waits until it serves.
+pub(super) fn start(config: StartConfig) -> Result<Up, StartError> {
+    let plan = config.plan.compile()?;
+    let (host_end, agent_end) = wire::control_pair().map_err(at("create the control socket"))?;
+    let namespaces = namespaces(config.isolate_network);
+    let launched = launch_agent(&agent_end, &plan, namespaces)?;
+    drop(agent_end);
+    let pid = launched.pid;
+    let agent = Agent {
+        launched: Some(launched),
+    };
+    map_identity(pid, config.identity)?;
+    if let Some(hook) = config.hook {
+        hook(pid).map_err(StartError::Hook)?;
+    }
+    let memory = wire::sealed("sandbox-plan", &[&plan.bytes]).map_err(at("lay out the plan"))?;
+    let message = Message {
+        kind: request::PLAN,
+        a: plan.bytes.len() as u64,
+        ..Message::default()
+    };
+    wire::send(host_end.as_fd(), &message, &[], &[memory.as_fd()]).map_err(at("send the plan"))?;
+    ready(agent, host_end, &plan, config.timeout)
+}
+
+fn namespaces(network: bool) -> libc::c_int {
+    let always = libc::CLONE_NEWUSER
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWCGROUP;
+    if network {
+        always | libc::CLONE_NEWNET
+    } else {
+        always
+    }
+}
+
+fn launch_agent(
+    agent_end: &OwnedFd,
+    plan: &Compiled,
+    namespaces: libc::c_int,
+) -> Result<Launched, StartError> {
+    let refused = match image::in_memory() {
+        Ok(image) => match launch(image, agent_end.as_fd(), &plan.inherited, namespaces) {
+            Err(error)
+                if error.step == EXEC_STEP
+                    && matches!(error.errno, Errno::ACCESS | Errno::PERM) =>
+            {
+                error.into()
+            }
+            result => return Ok(result?),
+        },
+        Err(errno) => StartError::Step {
+            step: "create the agent's image",
+            errno,
+        },
+    };
+    // A policy against executable memory (vm.memfd_noexec, an LSM): use a file.
+    let Ok(image) = image::on_disk() else {
+        return Err(refused);
+    };
+    Ok(launch(
+        image,
+        agent_end.as_fd(),
+        &plan.inherited,
+        namespaces,
+    )?)
+}
+
+fn map_identity(pid: u32, identity: Identity) -> Result<(), StartError> {
+    let write = |name: &str, step: &'static str, text: String| {
+        // One write: the kernel takes a map at once or not at all.
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(format!("/proc/{pid}/{name}"))
+            .and_then(|mut file| io::Write::write_all(&mut file, text.as_bytes()))
+            .map_err(|error| StartError::Step {
+                step,
+                errno: Errno::from_io_error(&error).unwrap_or(Errno::IO),
+            })
+    };
+    let (uid, gid) = match identity {
+        Identity::Own => {
+            write("setgroups", "give up setgroups", "deny".to_owned())?;
+            let uid = rustix::process::geteuid().as_raw();
+            (uid, rustix::process::getegid().as_raw())
+        }
+        Identity::Mapped { uid, gid } => (uid, gid),
+    };
+    write("uid_map", "map the user", format!("{GUEST_ID} {uid} 1\n"))?;
+    write("gid_map", "map the group", format!("{GUEST_ID} {gid} 1\n"))
+}
+
+fn ready(
+    agent: Agent,
+    socket: OwnedFd,
+    plan: &Compiled,
+    timeout: Duration,
+) -> Result<Up, StartError> {
+    if !poll_readable(socket.as_fd(), timeout).map_err(at("wait for the agent"))? {
+        return Err(StartError::TimedOut(timeout));
+    }
+    let mut payload = Vec::new();
+    let mut fds = Vec::new();
+    let received = match wire::receive_first(socket.as_fd(), &mut payload, &mut fds) {
+        Ok(received) => received,
+        // The agent closed its end without reading everything.
+        Err(Errno::CONNRESET) => None,
+        Err(errno) => return Err(at("hear from the agent")(errno)),
+    };
+    let Some(message) = received else {
+        let status = agent.release().map(|launched| end(launched.pidfd.as_fd()));
+        return Err(StartError::Died(status.unwrap_or_default()));
+    };
+    let errno = || Errno::from_raw_os_error(i32::try_from(message.b).unwrap_or(i32::MAX));
+    if message.kind == reply::PLAN_FAILED {
+        return Err(if message.flags == 0 {
+            let index = usize::try_from(message.a).unwrap_or(usize::MAX);
+            let label = plan.labels.get(index).cloned().unwrap_or_default();
+            StartError::Op {
+                label,
+                index,
+                errno: errno(),
+            }
+        } else {
+            let what = match message.a {
+                serving::PROC => "proc mount",
+                serving::NULL => "/dev/null",
+                _ => "root directory",
+            };
+            StartError::Serving {
+                what,
+                errno: errno(),
+            }
+        });
+    }
+    if message.kind != reply::READY || fds.is_empty() {
+        return Err(at("understand the agent")(Errno::PROTO));
+    }
+    let exported = fds.split_off(1);
+    let root = fds.pop().ok_or(StartError::Step {
+        step: "receive the root",
+        errno: Errno::PROTO,
+    })?;
+    let tolerated = (0..message.a as usize)
+        .filter_map(|i| {
+            let errno = i32::try_from(get_u32(&payload, 8 * i + 4)?).ok()?;
+            let index = get_u32(&payload, 8 * i)? as usize;
+            Some(Tolerated {
+                index,
+                errno: Errno::from_raw_os_error(errno),
+            })
+        })
+        .collect();
+    Ok(Up {
+        agent,
+        socket,
+        root,
+        exported,
+        tolerated,
+    })
+}

@@ -1,0 +1,112 @@
+//! Messages over the control socket, and memory handed over with them.
+//! Must never block, except where told to, and never raise SIGPIPE.
+
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+
+use crate::protocol::{MAX_EXPORTS, Message, spawn};
+
+/// The host's and the agent's end of a control socket.
+pub(super) fn control_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+}
+
+/// Sends one message; `EAGAIN` if there is no room.
+pub(super) fn send(
+    socket: BorrowedFd<'_>,
+    message: &Message,
+    payload: &[u8],
+    fds: &[BorrowedFd<'_>],
+) -> Result<(), Errno> {
+    let head = message.encode();
+    let parts = [IoSlice::new(&head), IoSlice::new(payload)];
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(spawn::MAX_FDS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(Errno::INVAL);
+    }
+    loop {
+        match rustix::net::sendmsg(socket, &parts, &mut control, flags) {
+            Err(Errno::INTR) => {}
+            result => return result.map(drop),
+        }
+    }
+}
+
+/// Receives one message without descriptors; `None` is the end of the agent.
+pub(super) fn receive(socket: BorrowedFd<'_>) -> Result<Option<Message>, Errno> {
+    let mut bytes = [0_u8; Message::SIZE];
+    let (len, _) = rustix::net::recv(socket, &mut bytes[..], RecvFlags::DONTWAIT)?;
+    if len == 0 {
+        return Ok(None);
+    }
+    Message::decode(&bytes).map(Some).ok_or(Errno::PROTO)
+}
+
+/// Receives the agent's first message, with payload and descriptors.
+pub(super) fn receive_first(
+    socket: BorrowedFd<'_>,
+    payload: &mut Vec<u8>,
+    fds: &mut Vec<OwnedFd>,
+) -> Result<Option<Message>, Errno> {
+    let mut bytes = [0_u8; 4096];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_EXPORTS + 1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [std::io::IoSliceMut::new(&mut bytes)];
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    let received = rustix::net::recvmsg(socket, &mut parts, &mut control, flags)?;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(received) = message {
+            fds.extend(received);
+        }
+    }
+    if received.bytes == 0 {
+        return Ok(None);
+    }
+    let bytes = bytes.get(..received.bytes).unwrap_or_default();
+    payload.extend_from_slice(bytes.get(Message::SIZE..).unwrap_or_default());
+    Message::decode(bytes).map(Some).ok_or(Errno::PROTO)
+}
+
+/// `parts` one after the other in sealed memory.
+pub(super) fn sealed(name: &str, parts: &[&[u8]]) -> Result<OwnedFd, Errno> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let fd = match rustix::fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
+        // Kernels before 6.3 do not know the flag.
+        Err(Errno::INVAL) => rustix::fs::memfd_create(name, flags)?,
+        other => other?,
+    };
+    for part in parts {
+        write_all(fd.as_fd(), part)?;
+    }
+    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&fd, seals)?;
+    Ok(fd)
+}
+
+/// Writes all of `bytes`.
+pub(super) fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        match rustix::io::write(fd, bytes) {
+            Ok(0) => return Err(Errno::IO),
+            Ok(len) => bytes = bytes.get(len..).unwrap_or_default(),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,292 @@
+//! Starts the agent in namespaces of its own.
+//!
+//! `clone` with CLONE_VM and CLONE_VFORK: the child borrows this process's memory
+//! until it executes the agent, so nothing is copied and the cost does not grow
+//! with the application. Between clone and exec the child must only make system
+//! calls on memory prepared before: no allocation, no lock, no panic.
+
+use std::ffi::{c_int, c_void};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+
+use rustix::io::Errno;
+
+use crate::protocol::{CONTROL_FD, FIRST_PLAN_FD};
+
+/// The agent's process.
+pub(crate) struct Launched {
+    /// Its number in this process's pid namespace.
+    pub(crate) pid: u32,
+    /// The same, immune to reuse.
+    pub(crate) pidfd: OwnedFd,
+}
+
+/// Where starting the agent failed, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LaunchError {
+    /// The step.
+    pub(crate) step: &'static str,
+    /// The kernel's reason.
+    pub(crate) errno: Errno,
+}
+
+/// The step that executes the agent's image.
+pub(crate) const EXEC_STEP: &str = "execute the agent";
+
+const STEPS: [&str; 5] = [
+    "create namespaces",
+    "hand over descriptors",
+    "close other descriptors",
+    "keep capabilities across exec",
+    EXEC_STEP,
+];
+
+const STACK: usize = 64 * 1024;
+
+/// What parent and child share. The child writes the atomics and `fds`, while the
+/// parent stands still.
+struct Shared {
+    /// Control socket, inherited descriptors, agent image.
+    fds: Vec<RawFd>,
+    step: AtomicU32,
+    errno: AtomicI32,
+}
+
+/// Starts `agent` with `control` and `inherited` as its only descriptors, in new
+/// namespaces according to the CLONE_NEW* `namespaces`.
+pub(crate) fn launch(
+    agent: BorrowedFd<'_>,
+    control: BorrowedFd<'_>,
+    inherited: &[OwnedFd],
+    namespaces: c_int,
+) -> Result<Launched, LaunchError> {
+    let mut fds = vec![control.as_raw_fd()];
+    fds.extend(inherited.iter().map(AsRawFd::as_raw_fd));
+    fds.push(agent.as_raw_fd());
+    let mut shared = Shared {
+        fds,
+        step: AtomicU32::new(0),
+        errno: AtomicI32::new(0),
+    };
+    let stack = Stack::new().map_err(|errno| LaunchError {
+        step: "map a stack",
+        errno,
+    })?;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD | namespaces;
+    let mut pidfd: RawFd = -1;
+    let blocked = BlockedSignals::new();
+    // SAFETY: the stack is private, unused and large enough; `child` follows the
+    // rules in the module's documentation; `shared` outlives the child's use of
+    // it, as CLONE_VFORK returns only once the child has executed or ended; the
+    // thread pointer is shared, which is fine while this thread stands still.
+    let pid = unsafe {
+        libc::clone(
+            child,
+            stack.top(),
+            flags,
+            (&raw mut shared).cast::<c_void>(),
+            &raw mut pidfd,
+        )
+    };
+    let clone_errno = Errno::from_io_error(&std::io::Error::last_os_error());
+    drop(blocked);
+    if pid < 0 {
+        let errno = clone_errno.unwrap_or(Errno::AGAIN);
+        return Err(LaunchError {
+            step: STEPS[0],
+            errno,
+        });
+    }
+    // SAFETY: the kernel stored a new descriptor that nobody else owns.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    let errno = shared.errno.load(Ordering::Acquire);
+    if errno != 0 {
+        reap(&pidfd);
+        let step = STEPS.get(shared.step.load(Ordering::Acquire) as usize);
+        let step = step.copied().unwrap_or("start the agent");
+        return Err(LaunchError {
+            step,
+            errno: Errno::from_raw_os_error(errno),
+        });
+    }
+    Ok(Launched {
+        pid: pid.unsigned_abs(),
+        pidfd,
+    })
+}
+
+fn reap(pidfd: &OwnedFd) {
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    while let Err(Errno::INTR) = waitid(
+        WaitId::PidFd(std::os::fd::AsFd::as_fd(pidfd)),
+        WaitIdOptions::EXITED,
+    ) {}
+}
+
+extern "C" fn child(shared: *mut c_void) -> c_int {
+    // SAFETY: `launch` passes a `Shared` that outlives this process's use of it
+    // and that nobody else touches meanwhile.
+    let shared = unsafe { &mut *shared.cast::<Shared>() };
+    if let Err(step) = become_agent(&mut shared.fds) {
+        // SAFETY: the thread's errno, which is shared with the waiting parent.
+        let errno = unsafe { *libc::__errno_location() };
+        shared.step.store(step, Ordering::Release);
+        shared.errno.store(errno.max(1), Ordering::Release);
+    }
+    1
+}
+
+/// Only returns the index of the step that failed.
+fn become_agent(fds: &mut [RawFd]) -> Result<(), u32> {
+    let done = |step: u32, result: c_int| if result < 0 { Err(step) } else { Ok(()) };
+    let first_free = CONTROL_FD + fds.len() as c_int;
+    // Out of the way of the final places first, so that none is overwritten.
+    for fd in fds.iter_mut() {
+        // SAFETY: works on this process's own descriptor table.
+        *fd = unsafe { libc::fcntl(*fd, libc::F_DUPFD_CLOEXEC, first_free) };
+        done(1, *fd)?;
+    }
+    let image = FIRST_PLAN_FD + fds.len() as c_int - 2;
+    for (to, from) in (CONTROL_FD..).zip(fds.iter()) {
+        let flags = if to == image { libc::O_CLOEXEC } else { 0 };
+        // SAFETY: as above.
+        done(1, unsafe { libc::dup3(*from, to, flags) })?;
+    }
+    // SAFETY: as above; the table is not shared (no CLONE_FILES).
+    unsafe {
+        let none: c_int = 0;
+        done(
+            2,
+            libc::syscall(libc::SYS_close_range, 0, CONTROL_FD - 1, none) as c_int,
+        )?;
+        done(
+            2,
+            libc::syscall(libc::SYS_close_range, first_free, c_int::MAX, none) as c_int,
+        )?;
+    }
+    keep_capabilities().map_err(|()| 3_u32)?;
+    let argv = [c"sandbox-agent".as_ptr(), std::ptr::null()];
+    let envp = [std::ptr::null::<libc::c_char>()];
+    // SAFETY: both arrays are null-ended and live until the exec.
+    unsafe {
+        let (argv, envp) = (argv.as_ptr(), envp.as_ptr());
+        libc::syscall(
+            libc::SYS_execveat,
+            image,
+            c"".as_ptr(),
+            argv,
+            envp,
+            libc::AT_EMPTY_PATH,
+        );
+    }
+    Err(4)
+}
+
+/// The agent is not root in its user namespace, so only ambient capabilities
+/// survive its exec.
+fn keep_capabilities() -> Result<(), ()> {
+    /// _LINUX_CAPABILITY_VERSION_3, this process.
+    const HEADER: [u32; 2] = [0x2008_0522, 0];
+    let mut header = HEADER;
+    // Two of effective, permitted, inheritable.
+    let mut sets = [[0_u32; 3]; 2];
+    // SAFETY: header and sets have the layout of version 3 and live through it.
+    if unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), sets.as_mut_ptr()) } < 0 {
+        return Err(());
+    }
+    for set in &mut sets {
+        set[2] = set[1];
+    }
+    header = HEADER;
+    // SAFETY: as above.
+    if unsafe { libc::syscall(libc::SYS_capset, header.as_mut_ptr(), sets.as_ptr()) } < 0 {
+        return Err(());
+    }
+    for capability in 0..64_usize {
+        let held = sets[capability / 32][1] & (1 << (capability % 32)) != 0;
+        // SAFETY: takes and changes nothing but this process's capabilities.
+        let raised = unsafe {
+            let (raise, none) = (
+                libc::PR_CAP_AMBIENT_RAISE as libc::c_ulong,
+                0 as libc::c_ulong,
+            );
+            libc::prctl(
+                libc::PR_CAP_AMBIENT,
+                raise,
+                capability as libc::c_ulong,
+                none,
+                none,
+            )
+        };
+        if held && raised < 0 {
+            return Err(());
+        }
+    }
+    Ok(())
+}
+
+/// A stack with a guard page below.
+struct Stack {
+    base: *mut c_void,
+    len: usize,
+}
+
+impl Stack {
+    fn new() -> Result<Self, Errno> {
+        let page = rustix::param::page_size();
+        let len = STACK.next_multiple_of(page) + page;
+        let last =
+            || Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::NOMEM);
+        // SAFETY: a new mapping at an address the kernel picks; then its own
+        // lowest page is made inaccessible.
+        unsafe {
+            let protection = libc::PROT_READ | libc::PROT_WRITE;
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK;
+            let base = libc::mmap(std::ptr::null_mut(), len, protection, flags, -1, 0);
+            if base == libc::MAP_FAILED {
+                return Err(last());
+            }
+            let stack = Self { base, len };
+            if libc::mprotect(base, page, libc::PROT_NONE) < 0 {
+                return Err(last());
+            }
+            Ok(stack)
+        }
+    }
+
+    fn top(&self) -> *mut c_void {
+        self.base.wrapping_byte_add(self.len)
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this value's own and nothing runs on it.
+        unsafe { libc::munmap(self.base, self.len) };
+    }
+}
+
+/// Keeps signals from this thread while a child shares its memory: a handler
+/// would run in the child. The child starts with all of them blocked.
+struct BlockedSignals(MaybeUninit<libc::sigset_t>);
+
+impl BlockedSignals {
+    fn new() -> Self {
+        let mut all = MaybeUninit::uninit();
+        let mut old = MaybeUninit::uninit();
+        // SAFETY: the first call initialises `all`, the second `old`.
+        unsafe {
+            libc::sigfillset(all.as_mut_ptr());
+            libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), old.as_mut_ptr());
+        }
+        Self(old)
+    }
+}
+
+impl Drop for BlockedSignals {
+    fn drop(&mut self) {
+        // SAFETY: `new` initialised the set.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, self.0.as_ptr(), std::ptr::null_mut()) };
+    }
+}

@@ -180,6 +180,10 @@ async fn every_call(
 pub(super) async fn all_refused(cx: &Cx, kinds: &[ErrorKind]) -> Verdict {
     for (operation, result) in every_call(cx, &cx.sandbox).await? {
         let Err(error) = result else {
+            // What only the handle keeps needs no sandbox, and so may not notice that it is gone.
+            if operation == Operation::SetEnv && kinds.contains(&ErrorKind::Lost) {
+                continue;
+            }
             return Err(Failed::new(format_args!("{operation} still works")));
         };
         let kind = error.kind();

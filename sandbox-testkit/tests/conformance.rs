@@ -2,20 +2,49 @@
 
 use std::sync::Arc;
 
-use sandbox_core::Provider;
+use async_trait::async_trait;
+use sandbox_core::{
+    Capabilities, Labels, Provider, Result, Sandbox, SandboxId, SandboxInfo, SandboxSpec,
+};
 use sandbox_testkit::model::ModelFixture;
 use sandbox_testkit::{Fixture, wrapped};
 
+/// Hands out every sandbox behind pointers that forward to it.
+#[derive(Debug)]
+struct Pointers(Box<dyn Provider>);
+
+fn behind_pointers(sandbox: Arc<dyn Sandbox>) -> Arc<dyn Sandbox> {
+    let boxed: Box<dyn Sandbox> = Box::new(sandbox);
+    Arc::new(boxed)
+}
+
+#[async_trait]
+impl Provider for Pointers {
+    fn backend(&self) -> &'static str {
+        self.0.backend()
+    }
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+    async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>> {
+        self.0.create(spec).await.map(behind_pointers)
+    }
+    async fn attach(&self, id: &SandboxId) -> Result<Arc<dyn Sandbox>> {
+        self.0.attach(id).await.map(behind_pointers)
+    }
+    async fn list(&self, labels: &Labels) -> Result<Vec<SandboxInfo>> {
+        self.0.list(labels).await
+    }
+    async fn destroy(&self, id: &SandboxId) -> Result<()> {
+        self.0.destroy(id).await
+    }
+}
+
 fn fixtures() -> Vec<Box<dyn Fixture>> {
-    let through = |name: &str, wrap: fn(Arc<dyn Provider>) -> Arc<dyn Provider>| {
-        wrapped(name, ModelFixture::new(), wrap)
-    };
     vec![
         Box::new(ModelFixture::new()),
-        through("model-arc", |provider| Arc::new(provider)),
-        through("model-box", |provider| {
-            let boxed: Box<dyn Provider> = Box::new(provider);
-            Arc::new(boxed)
+        wrapped("model-pointers", ModelFixture::new(), |provider| {
+            Arc::new(Pointers(Box::new(Arc::new(provider))))
         }),
     ]
 }

@@ -4,8 +4,10 @@
 //! guest; what is missing fails the case with a clear text.
 
 mod batch;
+mod entries;
 mod env;
 mod exec;
+mod export;
 mod files;
 mod fork;
 mod isolation;
@@ -13,6 +15,7 @@ mod kill;
 mod lifecycle;
 mod listing;
 mod paths;
+mod provider;
 mod spawn;
 mod streams;
 mod tools;
@@ -25,6 +28,7 @@ use crate::kit::Case;
 pub fn all() -> impl Iterator<Item = Case> {
     [
         files::CASES,
+        entries::CASES,
         batch::CASES,
         listing::CASES,
         paths::CASES,
@@ -35,8 +39,10 @@ pub fn all() -> impl Iterator<Item = Case> {
         spawn::CASES,
         fork::CASES,
         transfer::CASES,
+        export::CASES,
         lifecycle::CASES,
         lifecycle::SABOTAGE,
+        provider::CASES,
         isolation::CASES,
         unsupported::CASES,
     ]

@@ -1,1 +1,37 @@
 //! One trait for running untrusted code: on a laptop, in a container engine, in a cloud.
+//!
+//! [`Sandbox`] is the trait and has the contract; a [`Provider`] creates sandboxes. Which one is
+//! chosen by a URI ([`connect`]) or by the environment ([`connect_from_env`]); everything after
+//! that is the same for all of them.
+//!
+//! ```no_run
+//! use sandbox::{SandboxExt, SandboxSpec};
+//!
+//! # async fn run() -> sandbox::Result<()> {
+//! let provider = sandbox::connect("local:").await?;
+//! let sandbox = provider.create(SandboxSpec::new()).await?;
+//! let output = sandbox.sh("echo hello from $(uname)").await?;
+//! assert!(output.success());
+//! sandbox.close().await
+//! # }
+//! ```
+//!
+//! | URI | Backend | Feature |
+//! |---|---|---|
+//! | `local:` | Linux namespaces on this host, no daemon | `local` (default) |
+//! | `local-plain:` | ordinary processes, **no isolation**, only by name | `local` (default) |
+//!
+//! Architecture invariant: nothing here runs code. This crate chooses a backend, and passes on
+//! what the core and the backends give out.
+
+mod connect;
+mod uri;
+
+pub use connect::{PROVIDER_VARIABLE, Selection, connect, connect_chain, connect_from_env};
+pub use sandbox_core::*;
+
+/// The embedded backend: its providers and their configuration.
+#[cfg(feature = "local")]
+pub mod local {
+    pub use sandbox_local::*;
+}

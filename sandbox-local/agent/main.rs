@@ -18,6 +18,7 @@ mod protocol;
 mod freeze;
 mod kill;
 mod play;
+mod probe;
 mod proc;
 mod serve;
 mod spawn;
@@ -27,6 +28,9 @@ mod table;
 
 /// Runs the agent to its end; the return value is its exit code.
 fn agent() -> i32 {
+    if !sys::is_init() {
+        return probe::run();
+    }
     let Some(memory) = sys::state::take() else {
         return 1;
     };

@@ -64,7 +64,8 @@ fn report(index: u64, errno: Errno, flags: u32) -> i32 {
     FAILED
 }
 
-struct Player {
+/// A plan being played.
+pub(crate) struct Player {
     plan: &'static mut [u8],
     ops: usize,
     exports: usize,
@@ -77,7 +78,7 @@ struct Player {
 }
 
 impl Player {
-    fn new(plan: &'static mut [u8]) -> Option<Self> {
+    pub(crate) fn new(plan: &'static mut [u8]) -> Option<Self> {
         let ops = get_u32(plan, 0)? as usize;
         let exports = get_u32(plan, 4)? as usize;
         let inherited = get_u32(plan, 8)? as usize;
@@ -176,6 +177,25 @@ impl Player {
             *self.slots.get_mut(op.result as usize)? = result;
         }
         Some(Ok(()))
+    }
+
+    /// Does every op, whatever fails: the result slot of one that does has the
+    /// negative errno.
+    pub(crate) fn try_all(&mut self) -> Option<()> {
+        for index in 0..self.ops {
+            if let Err(errno) = self.step(index)? {
+                let op = Op::decode(self.plan, HEADER + index * Op::SIZE)?;
+                if op.result != NO_SLOT {
+                    *self.slots.get_mut(op.result as usize)? = -i64::from(errno.0);
+                }
+            }
+        }
+        Some(())
+    }
+
+    /// The slots, and the data with what calls have written there.
+    pub(crate) fn findings(&self) -> Option<(&[i64], &[u8])> {
+        Some((&self.slots, self.plan.get(self.data..)?))
     }
 
     /// Opens what serving needs and tells the host that all is ready.

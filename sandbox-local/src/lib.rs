@@ -1,11 +1,58 @@
-//! The embedded backend: real Linux isolation without a daemon.
+//! The embedded backend of `sandbox`: real Linux isolation without a daemon, as any user.
+//!
+//! [`LocalProvider`] makes sandboxes out of namespaces, an overlay root and a small init that this
+//! crate carries with it; nothing has to be installed and nothing has to be called from `main`.
+//! [`PlainProvider`] runs ordinary processes without any isolation, for hosts that can't isolate;
+//! it is never used unless it is named.
+//!
+//! How it works, and what it leaves out, is in `ARCHITECTURE.md`; what it defends against is in
+//! `SECURITY.md`.
 
 #[cfg(target_os = "linux")]
-#[allow(dead_code)] // the backend above it uses it piece by piece
+mod blueprint;
+#[cfg(target_os = "linux")]
+mod cgroup;
+#[cfg(target_os = "linux")]
+mod command;
+#[cfg(target_os = "linux")]
+mod compact;
+mod config;
+#[cfg(target_os = "linux")]
+mod copy;
+#[cfg(target_os = "linux")]
 mod engine;
 #[cfg(target_os = "linux")]
-#[allow(dead_code)] // each side uses its half of the shared layout
+mod failure;
+#[cfg(target_os = "linux")]
+mod files;
+#[cfg(target_os = "linux")]
+mod identity;
+#[cfg(target_os = "linux")]
+mod isolation;
+#[cfg(target_os = "linux")]
+mod live;
+mod plain;
+#[cfg(target_os = "linux")]
 mod protocol;
+#[cfg(target_os = "linux")]
+mod provider;
+#[cfg(target_os = "linux")]
+mod sandbox;
+#[cfg(target_os = "linux")]
+mod setup;
+#[cfg(target_os = "linux")]
+mod shared;
+#[cfg(target_os = "linux")]
+mod skeleton;
+#[cfg(target_os = "linux")]
+mod stack;
+#[cfg(target_os = "linux")]
+mod state;
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
 mod sys;
+
+pub use config::LocalConfig;
+pub use plain::PlainProvider;
+#[cfg(target_os = "linux")]
+pub use provider::LocalProvider;

@@ -1,1 +1,44 @@
-//! The conformance kit for implementations of `Sandbox`.
+//! The conformance kit for implementations of [`Sandbox`](sandbox_core::Sandbox).
+//!
+//! A backend's author writes a [`Fixture`] and one line in `tests/conformance.rs`, with
+//! `harness = false` in the manifest:
+//!
+//! ```no_run
+//! sandbox_testkit::conformance_main!(sandbox_testkit::model::ModelFixture::new());
+//! ```
+//!
+//! Every promise of the contract is then a named test. What the backend does not declare is shown
+//! as ignored with the reason, and checked to be refused.
+//!
+//! The kit also has the in-memory reference [`model`], which applications use as a mock in their
+//! own tests; [`fakes`] that each break one promise, to test the kit itself; and a [`property`]
+//! harness that compares any provider with the model.
+//!
+//! Architecture invariants: nothing here is needed at run time by a backend or an application; the
+//! kit knows no backend; a case never decides at run time that it does not apply.
+
+pub mod cases;
+pub mod fakes;
+pub mod kit;
+pub mod model;
+pub mod property;
+
+pub use kit::{Deviation, Fixture, Outcome, Report, main, run, run_blocking, wrapped};
+
+/// The `main` function of a backend's conformance test.
+///
+/// Takes a [`Fixture`] or a `Vec<Box<dyn Fixture>>`. The test needs `harness = false`. Settings
+/// come from the environment:
+///
+/// - `SANDBOX_REQUIRE`: fixtures (a comma-separated list, or `all`) that must be available here;
+///   without it the cases of one that is not are ignored.
+/// - `SANDBOX_CASE_TIMEOUT`: seconds that a case may take; 60 by default.
+/// - `SANDBOX_MATRIX_DIR`: where the conformance matrix of each fixture is written.
+#[macro_export]
+macro_rules! conformance_main {
+    ($fixtures:expr) => {
+        fn main() -> ::std::process::ExitCode {
+            $crate::main($fixtures)
+        }
+    };
+}

@@ -13,6 +13,7 @@ pub(crate) mod nr {
     pub(crate) const GETDENTS64: usize = 61;
     pub(crate) const LSEEK: usize = 62;
     pub(crate) const READ: usize = 63;
+    pub(crate) const WRITE: usize = 64;
     pub(crate) const PPOLL: usize = 73;
     pub(crate) const SIGNALFD4: usize = 74;
     pub(crate) const NEWFSTATAT: usize = 79;
@@ -25,6 +26,7 @@ pub(crate) mod nr {
     pub(crate) const RT_SIGACTION: usize = 134;
     pub(crate) const RT_SIGPROCMASK: usize = 135;
     pub(crate) const GETPGID: usize = 155;
+    pub(crate) const GETPID: usize = 172;
     pub(crate) const SETSID: usize = 157;
     pub(crate) const UMASK: usize = 166;
     pub(crate) const SENDMSG: usize = 211;

@@ -297,6 +297,24 @@ pub(crate) fn read(fd: i32, buffer: &mut [u8]) -> Result<usize> {
     unsafe { call(nr::READ, [fd as usize, at, buffer.len(), 0, 0, 0]) }
 }
 
+/// Writes from `bytes`.
+pub(crate) fn write(fd: i32, bytes: &[u8]) -> Result<usize> {
+    let at = bytes.as_ptr() as usize;
+    // SAFETY: the buffer is as long as said.
+    unsafe { call(nr::WRITE, [fd as usize, at, bytes.len(), 0, 0, 0]) }
+}
+
+/// Length of a file.
+pub(crate) fn length(fd: i32) -> Result<usize> {
+    const END: usize = 2;
+    plain(nr::LSEEK, [fd as usize, 0, END, 0, 0, 0])
+}
+
+/// Whether this process is the first of its pid namespace.
+pub(crate) fn is_init() -> bool {
+    plain(nr::GETPID, [0; 6]) == Ok(1)
+}
+
 /// Reads directory entries into `buffer`.
 pub(crate) fn read_dir(fd: i32, buffer: &mut [u8]) -> Result<usize> {
     let at = buffer.as_mut_ptr() as usize;

@@ -6,6 +6,7 @@ use core::arch::{asm, global_asm};
 pub(crate) mod nr {
     //! System call numbers.
     pub(crate) const READ: usize = 0;
+    pub(crate) const WRITE: usize = 1;
     pub(crate) const CLOSE: usize = 3;
     pub(crate) const LSEEK: usize = 8;
     pub(crate) const MMAP: usize = 9;
@@ -15,6 +16,7 @@ pub(crate) mod nr {
     pub(crate) const DUP: usize = 32;
     pub(crate) const SENDMSG: usize = 46;
     pub(crate) const RECVMSG: usize = 47;
+    pub(crate) const GETPID: usize = 39;
     pub(crate) const EXECVE: usize = 59;
     pub(crate) const EXIT: usize = 60;
     pub(crate) const WAIT4: usize = 61;

@@ -14,6 +14,7 @@ mod listen;
 mod plan;
 mod plan_calls;
 mod plan_limits;
+mod probe;
 mod process;
 mod request;
 mod spawn;
@@ -31,6 +32,7 @@ pub(crate) use error::{ExitError, Failure, FailureKind, Lost, PlanError, SpawnEr
 #[allow(unused_imports)]
 pub(crate) use plan::{Arg, Data, Dir, Plan, Slot, Step};
 #[allow(unused_imports)]
+pub(crate) use probe::{Findings, ProbeError};
 pub(crate) use process::{Exit, ExitFuture, Running, Tree};
 #[allow(unused_imports)]
 pub(crate) use request::{SpawnRequest, Stdin};

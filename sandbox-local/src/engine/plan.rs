@@ -27,11 +27,23 @@ const RESULT: u32 = 0x8000_0000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slot(u32);
 
+impl Slot {
+    /// Its number among the results, in a plan that inherits nothing.
+    pub(super) fn result_index(self) -> usize {
+        (self.0 & !RESULT) as usize
+    }
+}
+
 /// Bytes in the plan, eight-byte aligned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Data(u64);
 
 impl Data {
+    /// Its place in the plan's data.
+    pub(super) fn offset(self) -> usize {
+        self.0 as usize
+    }
+
     /// The address `offset` bytes further on.
     pub(crate) fn at(self, offset: u64) -> Self {
         Self(self.0 + offset)

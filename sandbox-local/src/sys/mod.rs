@@ -2,6 +2,10 @@
 //! buffers, keeping SIGPIPE from the application. Must stay small, and must
 //! never decide what a sandbox may do.
 
+pub(crate) mod fsuid;
+mod landlock;
 pub(crate) mod launch;
 pub(crate) mod pipe;
 pub(crate) mod watch;
+
+pub(crate) use landlock::landlock_version;

@@ -96,8 +96,8 @@ fn a_runtime_that_ends_takes_its_sandboxes_along() {
             stat.is_empty() || stat.contains(") Z")
         })
         .await;
-        // The next sandbox that ends so reaps it, at the latest.
-        drop(super::engine().await);
+        assert!(within(engine.shutdown()).await);
+        assert!(!Path::new(&format!("/proc/{pid}")).exists());
     });
 }
 
@@ -122,19 +122,19 @@ async fn victim() {
 async fn a_killed_host_leaves_nothing() {
     for _ in 0..10 {
         let mark = unique();
-        let mut host = alone("engine::tests::lifetime::victim")
+        let mut host = Victim(alone("engine::tests::lifetime::victim")
             .env("ENGINE_TEST_MARK", &mark)
             .stdout(Stdio::piped())
             .spawn()
-            .unwrap();
-        let lines = BufReader::new(host.stdout.take().unwrap()).lines();
+            .unwrap());
+        let lines = BufReader::new(host.0.stdout.take().unwrap()).lines();
         let agent: u32 = lines
             .map_while(Result::ok)
             .find_map(|line| line.strip_prefix("agent ").and_then(|pid| pid.parse().ok()))
             .expect("the host tells its agent");
-        assert!(processes_with(&mark) >= 2, "the control: they do live");
-        host.kill().unwrap();
-        host.wait().unwrap();
+        until("the control: they do live", || processes_with(&mark) >= 2).await;
+        host.0.kill().unwrap();
+        host.0.wait().unwrap();
         let start = Instant::now();
         until("all die", || {
             processes_with(&mark) == 0

@@ -1,0 +1,223 @@
+//! What to run: an argument vector, its input, its place, its limits.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::{Env, Error, ErrorKind, GuestPath, Operation, Ran, Result, Secret};
+
+/// How many bytes of each output stream are kept when a command says nothing: 16 MiB.
+pub const DEFAULT_OUTPUT_LIMIT: u64 = 16 << 20;
+
+/// Standard input of a command.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub enum Stdin {
+    /// End of file at once (the default).
+    #[default]
+    Empty,
+    /// These bytes, then end of file.
+    Bytes(Bytes),
+    /// A pipe that the caller writes to: only for [`spawn`](crate::Sandbox::spawn).
+    Piped,
+}
+
+impl fmt::Debug for Stdin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("Empty"),
+            Self::Bytes(bytes) => write!(f, "Bytes({} bytes)", bytes.len()),
+            Self::Piped => f.write_str("Piped"),
+        }
+    }
+}
+
+/// A command: an argument vector, never a line for a shell to take apart.
+///
+/// Arguments reach the program byte for byte. A shell is asked for by name, with
+/// [`Command::shell`]. `Debug` shows the program and how many arguments there are, not what they
+/// say.
+///
+/// ```
+/// use std::time::Duration;
+/// use sandbox_core::Command;
+/// let command = Command::new("python3")
+///     .args(["-c", "print(input())"])
+///     .stdin("hello\n")
+///     .env("LANG", "C.UTF-8")
+///     .timeout(Duration::from_secs(10));
+/// assert_eq!(command.argv().len(), 3);
+/// assert!(!format!("{command:?}").contains("input"));
+/// ```
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Command {
+    argv: Vec<Vec<u8>>,
+    /// What the command's environment has beyond the sandbox's.
+    pub env: Env,
+    /// Where it starts, relative to the workdir; the workdir if `None`.
+    pub cwd: Option<GuestPath>,
+    /// Its standard input.
+    pub stdin: Stdin,
+    /// Time after which it and everything it started are killed. `None`: the spec's default, or
+    /// no limit if that has none.
+    pub timeout: Option<Duration>,
+    /// How many bytes of stdout [`exec`](crate::Sandbox::exec) keeps; what is beyond is read and
+    /// thrown away, and the output says so.
+    pub stdout_limit: u64,
+    /// The same for stderr.
+    pub stderr_limit: u64,
+    /// The user in the sandbox to run as; the sandbox's own if `None`.
+    pub user: Option<String>,
+}
+
+impl Command {
+    /// A command that runs `program`, found in the `PATH` of its environment unless it has a `/`.
+    pub fn new(program: impl AsRef<[u8]>) -> Self {
+        Self {
+            argv: vec![program.as_ref().to_vec()],
+            env: Env::new(),
+            cwd: None,
+            stdin: Stdin::Empty,
+            timeout: None,
+            stdout_limit: DEFAULT_OUTPUT_LIMIT,
+            stderr_limit: DEFAULT_OUTPUT_LIMIT,
+            user: None,
+        }
+    }
+
+    /// `/bin/sh -c SCRIPT`: for pipes, redirections and the like.
+    ///
+    /// Never build the script from untrusted text; give it arguments instead: those that
+    /// [`arg`](Command::arg) adds are `$0`, `$1`, … in the script.
+    pub fn shell(script: impl AsRef<[u8]>) -> Self {
+        Self::new("/bin/sh").arg("-c").arg(script)
+    }
+
+    /// Adds an argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<[u8]>) -> Self {
+        self.argv.push(arg.as_ref().to_vec());
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<I: IntoIterator<Item: AsRef<[u8]>>>(mut self, args: I) -> Self {
+        self.argv
+            .extend(args.into_iter().map(|arg| arg.as_ref().to_vec()));
+        self
+    }
+
+    /// Sets a variable of the command's environment.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<Vec<u8>>, value: impl Into<Secret>) -> Self {
+        self.env = self.env.set(name, value);
+        self
+    }
+
+    /// Takes a variable out of the command's environment.
+    #[must_use]
+    pub fn env_remove(mut self, name: impl Into<Vec<u8>>) -> Self {
+        self.env = self.env.unset(name);
+        self
+    }
+
+    /// Starts it in this directory.
+    #[must_use]
+    pub fn cwd(mut self, path: impl Into<GuestPath>) -> Self {
+        self.cwd = Some(path.into());
+        self
+    }
+
+    /// Gives it these bytes on standard input, then end of file.
+    #[must_use]
+    pub fn stdin(mut self, bytes: impl Into<Bytes>) -> Self {
+        self.stdin = Stdin::Bytes(bytes.into());
+        self
+    }
+
+    /// Gives it a pipe for standard input that the caller of `spawn` writes to.
+    #[must_use]
+    pub fn stdin_piped(mut self) -> Self {
+        self.stdin = Stdin::Piped;
+        self
+    }
+
+    /// Kills it and everything it started after this time.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Keeps at most this many bytes of each output stream.
+    #[must_use]
+    pub fn output_limit(mut self, bytes: u64) -> Self {
+        self.stdout_limit = bytes;
+        self.stderr_limit = bytes;
+        self
+    }
+
+    /// Runs it as this user of the sandbox.
+    #[must_use]
+    pub fn user(mut self, name: impl Into<String>) -> Self {
+        self.user = Some(name.into());
+        self
+    }
+
+    /// The argument vector; the first element is the program.
+    pub fn argv(&self) -> &[Vec<u8>] {
+        &self.argv
+    }
+
+    /// The program, for messages.
+    pub fn program(&self) -> &[u8] {
+        self.argv.first().map_or(b"", Vec::as_slice)
+    }
+
+    /// Checks what can be checked without a sandbox.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`], not started: an empty program, a NUL byte in an argument, an
+    /// invalid variable, a piped stdin for `exec`, a timeout of zero.
+    pub fn validate(&self, operation: Operation) -> Result<()> {
+        let invalid = |why: &str| {
+            Error::new(ErrorKind::InvalidInput, operation)
+                .with_message(why)
+                .with_ran(Ran::NotStarted)
+        };
+        if self.program().is_empty() {
+            return Err(invalid("the program is empty"));
+        }
+        if self.argv.iter().any(|arg| arg.contains(&0)) {
+            return Err(invalid("an argument has a NUL byte"));
+        }
+        if operation == Operation::Exec && matches!(self.stdin, Stdin::Piped) {
+            return Err(invalid("exec has no one to write to a piped stdin").with_hint("use spawn"));
+        }
+        if self.timeout == Some(Duration::ZERO) {
+            return Err(invalid("the timeout is zero"));
+        }
+        self.env
+            .validate(operation)
+            .map_err(|error| error.with_ran(Ran::NotStarted))
+    }
+}
+
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Command")
+            .field(
+                "program",
+                &format_args!("\"{}\"", self.program().escape_ascii()),
+            )
+            .field("args", &self.argv.len().saturating_sub(1))
+            .field("env", &self.env)
+            .field("cwd", &self.cwd)
+            .field("stdin", &self.stdin)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,435 @@
+//! The one error type: what failed, on what, and whether the command ran.
+//!
+//! Invariant: no dependency's type appears here; what a dependency said is kept as `source()`.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::{CapturedOutput, GuestPath, SandboxId};
+
+/// A result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// What went wrong, in terms that an application can act on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// An argument, path or spec that can't be right; nothing was done.
+    InvalidInput,
+    /// A path in the sandbox or on the host, a sandbox or a snapshot that does not exist.
+    NotFound,
+    /// The program of a command was found neither as given nor in `PATH`.
+    CommandNotFound,
+    /// The program exists and may not be executed, or is of no executable format.
+    NotExecutable,
+    /// Something is already there, and replacing it was not asked for.
+    AlreadyExists,
+    /// A directory is needed and the path names something else.
+    NotADirectory,
+    /// A directory is there where a file is needed.
+    IsADirectory,
+    /// Neither a regular file nor a directory: a FIFO, socket or device, which is never opened.
+    NotARegularFile,
+    /// A directory that has entries can't be removed without being asked for.
+    DirectoryNotEmpty,
+    /// The sandbox's user may not do this, or the service denies it.
+    PermissionDenied,
+    /// The place is read-only.
+    ReadOnly,
+    /// A limit given by the caller or the backend was reached.
+    LimitExceeded,
+    /// No space or no inode left.
+    StorageFull,
+    /// The deadline passed.
+    Timeout,
+    /// The backend does not have this operation or option. Nothing was done.
+    Unsupported,
+    /// The sandbox is closed.
+    Closed,
+    /// The sandbox is gone without `close`: killed, expired, collected.
+    Lost,
+    /// The isolation that the spec requires can't be had on this host; nothing was created.
+    Isolation,
+    /// The backend can't be reached.
+    Unavailable,
+    /// No or wrong credentials.
+    Unauthenticated,
+    /// Too many requests or too many sandboxes.
+    RateLimited,
+    /// In use, or changed at the same time.
+    Busy,
+    /// Anything else that the operating system or the service reported.
+    Other,
+}
+
+/// Whether the command of a failed [`exec`](crate::Sandbox::exec) or
+/// [`spawn`](crate::Sandbox::spawn) ran. It decides whether running it again is safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub enum Ran {
+    /// It never started: running it again runs it once.
+    NotStarted,
+    /// It started and was ended early; [`Error::partial_output`] has what it had said.
+    Cut,
+    /// Nobody knows.
+    Unknown,
+}
+
+macro_rules! operations {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// An operation of [`Sandbox`](crate::Sandbox) or [`Provider`](crate::Provider).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+        #[non_exhaustive]
+        pub enum Operation { $($(#[$doc])* $name,)* }
+
+        impl Operation {
+            /// The operation's name as it is written in code.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+operations! {
+    /// [`Provider::create`](crate::Provider::create)
+    Create = "create",
+    /// [`Provider::attach`](crate::Provider::attach)
+    Attach = "attach",
+    /// [`Provider::list`](crate::Provider::list)
+    List = "list",
+    /// [`Provider::destroy`](crate::Provider::destroy)
+    Destroy = "destroy",
+    /// Choosing or reaching a provider.
+    Connect = "connect",
+    /// [`Sandbox::exec`](crate::Sandbox::exec)
+    Exec = "exec",
+    /// [`Sandbox::spawn`](crate::Sandbox::spawn)
+    Spawn = "spawn",
+    /// Signalling a spawned process.
+    Signal = "signal",
+    /// [`Sandbox::write_files`](crate::Sandbox::write_files)
+    WriteFiles = "write_files",
+    /// [`Sandbox::read_file`](crate::Sandbox::read_file)
+    ReadFile = "read_file",
+    /// [`Sandbox::list_dir`](crate::Sandbox::list_dir)
+    ListDir = "list_dir",
+    /// [`Sandbox::metadata`](crate::Sandbox::metadata)
+    Metadata = "metadata",
+    /// [`Sandbox::remove`](crate::Sandbox::remove)
+    Remove = "remove",
+    /// [`Sandbox::create_dir`](crate::Sandbox::create_dir)
+    CreateDir = "create_dir",
+    /// [`Sandbox::rename`](crate::Sandbox::rename)
+    Rename = "rename",
+    /// [`Sandbox::import_dir`](crate::Sandbox::import_dir)
+    ImportDir = "import_dir",
+    /// [`Sandbox::export_dir`](crate::Sandbox::export_dir)
+    ExportDir = "export_dir",
+    /// [`Sandbox::set_workdir`](crate::Sandbox::set_workdir)
+    SetWorkdir = "set_workdir",
+    /// [`Sandbox::set_env`](crate::Sandbox::set_env)
+    SetEnv = "set_env",
+    /// [`Sandbox::fork`](crate::Sandbox::fork)
+    Fork = "fork",
+    /// [`Sandbox::snapshot`](crate::Sandbox::snapshot)
+    Snapshot = "snapshot",
+    /// [`Sandbox::close`](crate::Sandbox::close)
+    Close = "close",
+    /// [`Sandbox::isolation`](crate::Sandbox::isolation)
+    Isolation = "isolation",
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The error of every operation.
+///
+/// It says which operation failed, in which sandbox, on which path, whether a command ran, what
+/// to do about it, and what lay beneath ([`source`](std::error::Error::source)).
+///
+/// ```
+/// use sandbox_core::{Error, ErrorKind, GuestPath, Operation};
+/// let error = Error::new(ErrorKind::NotFound, Operation::ReadFile)
+///     .with_message("no such file")
+///     .with_path(GuestPath::from("/workspace/a.txt"));
+/// assert_eq!(error.to_string(), "read_file: no such file: /workspace/a.txt");
+/// assert!(!error.is_retryable());
+/// ```
+pub struct Error(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    kind: ErrorKind,
+    operation: Operation,
+    message: String,
+    path: Option<GuestPath>,
+    host_path: Option<std::path::PathBuf>,
+    sandbox: Option<SandboxId>,
+    hint: Option<String>,
+    ran: Option<Ran>,
+    partial: Option<CapturedOutput>,
+    retryable: bool,
+    source: Option<Source>,
+}
+
+impl Error {
+    /// An error of this kind in this operation.
+    pub fn new(kind: ErrorKind, operation: Operation) -> Self {
+        let retryable = matches!(kind, ErrorKind::Unavailable | ErrorKind::RateLimited);
+        Self(Box::new(Inner {
+            kind,
+            operation,
+            message: String::new(),
+            path: None,
+            host_path: None,
+            sandbox: None,
+            hint: None,
+            ran: None,
+            partial: None,
+            retryable,
+            source: None,
+        }))
+    }
+
+    /// [`ErrorKind::Unsupported`]: the backend lacks `what`, because of `reason`.
+    pub fn unsupported(operation: Operation, what: impl fmt::Display, reason: &str) -> Self {
+        Self::new(ErrorKind::Unsupported, operation)
+            .with_message(format!("{what} is not supported: {reason}"))
+    }
+
+    /// [`ErrorKind::Closed`].
+    pub fn closed(operation: Operation, sandbox: &SandboxId) -> Self {
+        Self::new(ErrorKind::Closed, operation)
+            .with_message("the sandbox is closed")
+            .with_sandbox(sandbox.clone())
+    }
+
+    /// The kind that an I/O error corresponds to, with that error as the source.
+    pub fn from_io(error: std::io::Error, operation: Operation) -> Self {
+        use std::io::ErrorKind as Io;
+        let (kind, message) = match error.kind() {
+            Io::NotFound => (ErrorKind::NotFound, "no such file or directory"),
+            Io::AlreadyExists => (ErrorKind::AlreadyExists, "already exists"),
+            Io::PermissionDenied => (ErrorKind::PermissionDenied, "permission denied"),
+            Io::NotADirectory => (ErrorKind::NotADirectory, "not a directory"),
+            Io::IsADirectory => (ErrorKind::IsADirectory, "is a directory"),
+            Io::DirectoryNotEmpty => (ErrorKind::DirectoryNotEmpty, "the directory is not empty"),
+            Io::ReadOnlyFilesystem => (ErrorKind::ReadOnly, "the place is read-only"),
+            Io::StorageFull | Io::QuotaExceeded => (ErrorKind::StorageFull, "no space left"),
+            Io::FileTooLarge => (ErrorKind::LimitExceeded, "the file is too large"),
+            Io::ResourceBusy => (ErrorKind::Busy, "in use"),
+            Io::TimedOut => (ErrorKind::Timeout, "timed out"),
+            Io::InvalidInput | Io::InvalidFilename => (ErrorKind::InvalidInput, "invalid argument"),
+            _ => (ErrorKind::Other, "the operating system reported an error"),
+        };
+        Self::new(kind, operation)
+            .with_message(message)
+            .with_source(error)
+    }
+
+    /// Says what happened, in a few words without a full stop.
+    #[must_use]
+    pub fn with_message(mut self, message: impl Into<String>) -> Self {
+        self.0.message = message.into();
+        self
+    }
+
+    /// Names the path in the sandbox (or the program, for a command that was not found).
+    #[must_use]
+    pub fn with_path(mut self, path: impl Into<GuestPath>) -> Self {
+        self.0.path = Some(path.into());
+        self
+    }
+
+    /// Names the path on the host.
+    #[must_use]
+    pub fn with_host_path(mut self, path: impl Into<std::path::PathBuf>) -> Self {
+        self.0.host_path = Some(path.into());
+        self
+    }
+
+    /// Names the sandbox.
+    #[must_use]
+    pub fn with_sandbox(mut self, sandbox: SandboxId) -> Self {
+        self.0.sandbox = Some(sandbox);
+        self
+    }
+
+    /// Says what to do about it.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// Says whether the command ran.
+    #[must_use]
+    pub fn with_ran(mut self, ran: Ran) -> Self {
+        self.0.ran = Some(ran);
+        self
+    }
+
+    /// Says that the command was cut, with what it had written until then.
+    #[must_use]
+    pub fn with_partial_output(mut self, partial: CapturedOutput) -> Self {
+        self.0.ran = Some(Ran::Cut);
+        self.0.partial = Some(partial);
+        self
+    }
+
+    /// Overrides whether trying again can help.
+    #[must_use]
+    pub fn with_retryable(mut self, retryable: bool) -> Self {
+        self.0.retryable = retryable;
+        self
+    }
+
+    /// Keeps what lay beneath.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Source>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// What went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Which operation failed.
+    pub fn operation(&self) -> Operation {
+        self.0.operation
+    }
+
+    /// The path in the sandbox, where there is one.
+    pub fn path(&self) -> Option<&GuestPath> {
+        self.0.path.as_ref()
+    }
+
+    /// The path on the host, where there is one.
+    pub fn host_path(&self) -> Option<&std::path::Path> {
+        self.0.host_path.as_deref()
+    }
+
+    /// The sandbox, where there is one.
+    pub fn sandbox(&self) -> Option<&SandboxId> {
+        self.0.sandbox.as_ref()
+    }
+
+    /// What was said of it, without operation and path.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+
+    /// Whether the command ran; `None` if the operation runs no command.
+    pub fn ran(&self) -> Option<Ran> {
+        self.0.ran
+    }
+
+    /// What a command had written before it was cut.
+    pub fn partial_output(&self) -> Option<&CapturedOutput> {
+        self.0.partial.as_ref()
+    }
+
+    /// Whether the same call may succeed later. This says nothing about side effects: before
+    /// running a command again, look at [`ran`](Error::ran).
+    pub fn is_retryable(&self) -> bool {
+        self.0.retryable
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &*self.0;
+        write!(f, "{}: ", inner.operation)?;
+        if inner.message.is_empty() {
+            write!(f, "{:?}", inner.kind)?;
+        } else {
+            f.write_str(&inner.message)?;
+        }
+        if let Some(path) = &inner.path {
+            write!(f, ": {}", path.to_string_lossy().escape_debug())?;
+        }
+        if let Some(path) = &inner.host_path {
+            write!(
+                f,
+                ": host path {}",
+                path.display().to_string().escape_debug()
+            )?;
+        }
+        if let Some(sandbox) = &inner.sandbox {
+            write!(f, " (sandbox {sandbox})")?;
+        }
+        if let Some(hint) = &inner.hint {
+            write!(f, "; {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &*self.0;
+        let mut out = f.debug_struct("Error");
+        out.field("kind", &inner.kind)
+            .field("display", &format_args!("{self}"));
+        if let Some(ran) = &inner.ran {
+            out.field("ran", ran);
+        }
+        if let Some(source) = &inner.source {
+            out.field("source", source);
+        }
+        out.finish()
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error as _;
+
+    #[test]
+    fn the_text_names_operation_path_sandbox_and_remedy() {
+        let error = Error::new(ErrorKind::Isolation, Operation::Create)
+            .with_message("user namespaces are off")
+            .with_sandbox(SandboxId::new("s1"))
+            .with_hint("set user.max_user_namespaces");
+        assert_eq!(
+            error.to_string(),
+            "create: user namespaces are off (sandbox s1); set user.max_user_namespaces"
+        );
+    }
+
+    #[test]
+    fn io_errors_keep_their_source_and_get_a_kind() {
+        let io = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let error = Error::from_io(io, Operation::WriteFiles);
+        assert_eq!(error.kind(), ErrorKind::StorageFull);
+        assert!(error.source().is_some());
+    }
+
+    #[test]
+    fn control_characters_in_a_path_do_not_reach_the_terminal() {
+        let error = Error::new(ErrorKind::NotFound, Operation::ReadFile)
+            .with_message("no such file")
+            .with_path("a\n\u{1b}[31mb");
+        assert!(!error.to_string().contains('\u{1b}'));
+    }
+}

@@ -1,0 +1,464 @@
+//! Files in a sandbox: batches to write, entries to list, what to read.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::{Error, ErrorKind, GuestPath, Operation, Result};
+
+/// How many bytes [`read_file`](crate::Sandbox::read_file) returns at most by default: 64 MiB.
+pub const DEFAULT_READ_LIMIT: u64 = 64 << 20;
+
+/// How many entries [`list_dir`](crate::Sandbox::list_dir) returns at most by default.
+pub const DEFAULT_LIST_LIMIT: usize = 100_000;
+
+/// Permission bits: the lower nine (`rwxrwxrwx`), sticky, setgid and setuid.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub struct Mode(u32);
+
+impl Mode {
+    /// `rw-r--r--`, the default of a file.
+    pub const FILE: Self = Self(0o644);
+    /// `rwxr-xr-x`, the default of a directory and of a program.
+    pub const EXECUTABLE: Self = Self(0o755);
+
+    /// The bits `0o7777` of `bits`; the file type is cut off.
+    pub const fn new(bits: u32) -> Self {
+        Self(bits & 0o7777)
+    }
+
+    /// The bits.
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Debug for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#o}", self.0)
+    }
+}
+
+/// What to do where a file is already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WriteMode {
+    /// Replace it: readers see the old or the new file, never a part.
+    #[default]
+    Replace,
+    /// Fail the batch with [`ErrorKind::AlreadyExists`].
+    CreateNew,
+}
+
+/// One file of a batch.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct FileWrite {
+    /// Where; missing parents are created with mode 755.
+    pub path: GuestPath,
+    /// What.
+    pub content: Bytes,
+    /// Permission bits. `None`: those of the file that is replaced, or `0o644`.
+    pub mode: Option<Mode>,
+    /// What to do where a file is already.
+    pub write_mode: WriteMode,
+}
+
+impl fmt::Debug for FileWrite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileWrite")
+            .field("path", &self.path)
+            .field("content", &format_args!("{} bytes", self.content.len()))
+            .field("mode", &self.mode)
+            .field("write_mode", &self.write_mode)
+            .finish()
+    }
+}
+
+/// Files to write at once: all of them or none.
+///
+/// ```
+/// use sandbox_core::{FileBatch, Mode};
+/// let batch = FileBatch::new()
+///     .file("src/main.rs", "fn main() {}\n")
+///     .file_with_mode("run.sh", "#!/bin/sh\ncargo run\n", Mode::EXECUTABLE);
+/// assert_eq!(batch.files().len(), 2);
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct FileBatch {
+    files: Vec<FileWrite>,
+}
+
+impl FileBatch {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a file, replacing what is there, with the replaced file's mode or `0o644`.
+    #[must_use]
+    pub fn file(mut self, path: impl Into<GuestPath>, content: impl Into<Bytes>) -> Self {
+        self.push(path, content);
+        self
+    }
+
+    /// Adds a file with these permission bits.
+    #[must_use]
+    pub fn file_with_mode(
+        mut self,
+        path: impl Into<GuestPath>,
+        content: impl Into<Bytes>,
+        mode: Mode,
+    ) -> Self {
+        self.push(path, content).mode = Some(mode);
+        self
+    }
+
+    /// Adds a file that must not exist yet.
+    #[must_use]
+    pub fn new_file(mut self, path: impl Into<GuestPath>, content: impl Into<Bytes>) -> Self {
+        self.push(path, content).write_mode = WriteMode::CreateNew;
+        self
+    }
+
+    /// Adds a file and gives it back to be changed.
+    pub fn push(
+        &mut self,
+        path: impl Into<GuestPath>,
+        content: impl Into<Bytes>,
+    ) -> &mut FileWrite {
+        self.files.push(FileWrite {
+            path: path.into(),
+            content: content.into(),
+            mode: None,
+            write_mode: WriteMode::Replace,
+        });
+        let last = self.files.len() - 1;
+        &mut self.files[last]
+    }
+
+    /// The files, in the order in which they were added.
+    pub fn files(&self) -> &[FileWrite] {
+        &self.files
+    }
+
+    /// Resolves every path and refuses what can't be a batch: the shared first step of every
+    /// backend.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] with the path: an invalid path, the root, the same path twice,
+    /// a path below another of the batch, setuid, setgid or sticky bits.
+    pub fn resolve(&self, workdir: &GuestPath) -> Result<Vec<(GuestPath, &FileWrite)>> {
+        const OP: Operation = Operation::WriteFiles;
+        let invalid = |why: &str, path: &GuestPath| {
+            Error::new(ErrorKind::InvalidInput, OP)
+                .with_message(why)
+                .with_path(path)
+        };
+        let mut resolved = Vec::with_capacity(self.files.len());
+        for file in &self.files {
+            let path = file.path.resolve(workdir, OP)?;
+            if path == GuestPath::root() {
+                return Err(invalid("the root is not a file", &path));
+            }
+            if file.path.as_bytes().last() == Some(&b'/') {
+                return Err(invalid(
+                    "a path with a trailing slash names a directory",
+                    &file.path,
+                ));
+            }
+            if file.mode.is_some_and(|mode| mode.bits() & !0o777 != 0) {
+                return Err(invalid(
+                    "setuid, setgid and sticky bits are not written",
+                    &path,
+                ));
+            }
+            resolved.push((path, file));
+        }
+        let mut sorted: Vec<&GuestPath> = resolved.iter().map(|(path, _)| path).collect();
+        // By components, so that "a", "a/b" stand together and "a-b" does not come between.
+        sorted.sort_by(|a, b| a.components().cmp(b.components()));
+        for pair in sorted.windows(2) {
+            if pair[0] == pair[1] {
+                return Err(invalid("the batch has this path twice", pair[1]));
+            }
+            if pair[1].strip_prefix(pair[0]).is_some() {
+                return Err(invalid(
+                    "the batch has a file below another of its files",
+                    pair[1],
+                ));
+            }
+        }
+        Ok(resolved)
+    }
+}
+
+/// How to read a file.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ReadOptions {
+    /// The largest file that is read, in bytes; a larger one is
+    /// [`ErrorKind::LimitExceeded`]. Default: [`DEFAULT_READ_LIMIT`].
+    pub limit: u64,
+}
+
+impl Default for ReadOptions {
+    fn default() -> Self {
+        Self {
+            limit: DEFAULT_READ_LIMIT,
+        }
+    }
+}
+
+impl ReadOptions {
+    /// Reads files of at most this many bytes.
+    #[must_use]
+    pub fn with_limit(mut self, limit: u64) -> Self {
+        self.limit = limit;
+        self
+    }
+}
+
+/// How to list a directory.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ListOptions {
+    /// Whether to descend into directories (never through links). Default: no.
+    pub recursive: bool,
+    /// The largest number of entries; more is [`ErrorKind::LimitExceeded`]. Default:
+    /// [`DEFAULT_LIST_LIMIT`].
+    pub limit: usize,
+}
+
+impl Default for ListOptions {
+    fn default() -> Self {
+        Self {
+            recursive: false,
+            limit: DEFAULT_LIST_LIMIT,
+        }
+    }
+}
+
+impl ListOptions {
+    /// Descends into directories.
+    #[must_use]
+    pub fn recursive(mut self) -> Self {
+        self.recursive = true;
+        self
+    }
+
+    /// Lists at most this many entries.
+    #[must_use]
+    pub fn with_limit(mut self, limit: usize) -> Self {
+        self.limit = limit;
+        self
+    }
+}
+
+/// How to remove.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct RemoveOptions {
+    /// Whether a directory goes with all that is in it. Default: no.
+    pub recursive: bool,
+}
+
+impl RemoveOptions {
+    /// Removes directories with all that is in them.
+    #[must_use]
+    pub fn recursive(mut self) -> Self {
+        self.recursive = true;
+        self
+    }
+}
+
+/// How to create a directory.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct CreateDirOptions {
+    /// Whether missing parents are created and an existing directory is fine, like `mkdir -p`.
+    /// Default: yes.
+    pub parents: bool,
+    /// Permission bits of the directory itself. Default: `0o755`.
+    pub mode: Mode,
+}
+
+impl Default for CreateDirOptions {
+    fn default() -> Self {
+        Self {
+            parents: true,
+            mode: Mode::EXECUTABLE,
+        }
+    }
+}
+
+impl CreateDirOptions {
+    /// Creates one directory; its parent must exist and it must not.
+    #[must_use]
+    pub fn exclusive(mut self) -> Self {
+        self.parents = false;
+        self
+    }
+
+    /// With these permission bits.
+    #[must_use]
+    pub fn with_mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+}
+
+/// How to rename.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct RenameOptions {
+    /// Whether a file (or an empty directory, by a directory) at the new name is replaced.
+    /// Default: no.
+    pub replace: bool,
+}
+
+impl RenameOptions {
+    /// Replaces what has the new name.
+    #[must_use]
+    pub fn replace(mut self) -> Self {
+        self.replace = true;
+        self
+    }
+}
+
+/// What an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[non_exhaustive]
+pub enum FileKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A FIFO.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A character or block device.
+    Device,
+}
+
+/// What is known of an entry. A link is described itself, not what it points to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Metadata {
+    /// What it is.
+    pub kind: FileKind,
+    /// Length in bytes (of a link: of its target's name; of a directory: unspecified).
+    pub size: u64,
+    /// Permission bits.
+    pub mode: Mode,
+    /// Last change of the content, where known.
+    pub modified: Option<SystemTime>,
+    /// Where a link points, exactly as it is written in the link.
+    pub link_target: Option<GuestPath>,
+}
+
+impl Metadata {
+    /// An entry of this kind, size and mode.
+    pub fn new(kind: FileKind, size: u64, mode: Mode) -> Self {
+        Self {
+            kind,
+            size,
+            mode,
+            modified: None,
+            link_target: None,
+        }
+    }
+
+    /// With the time of its last change.
+    #[must_use]
+    pub fn with_modified(mut self, modified: SystemTime) -> Self {
+        self.modified = Some(modified);
+        self
+    }
+
+    /// With a link's target.
+    #[must_use]
+    pub fn with_link_target(mut self, target: impl Into<GuestPath>) -> Self {
+        self.link_target = Some(target.into());
+        self
+    }
+
+    /// Whether it is a regular file.
+    pub fn is_file(&self) -> bool {
+        self.kind == FileKind::File
+    }
+
+    /// Whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        self.kind == FileKind::Directory
+    }
+}
+
+/// An entry of a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DirEntry {
+    /// Its path relative to the directory that was listed: a name, or more when recursive.
+    pub path: GuestPath,
+    /// What it is.
+    pub metadata: Metadata,
+}
+
+impl DirEntry {
+    /// An entry at this path.
+    pub fn new(path: impl Into<GuestPath>, metadata: Metadata) -> Self {
+        Self {
+            path: path.into(),
+            metadata,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(batch: &FileBatch) -> Option<ErrorKind> {
+        batch
+            .resolve(&GuestPath::from("/w"))
+            .err()
+            .map(|error| error.kind())
+    }
+
+    #[test]
+    fn a_batch_refuses_what_cannot_be_put_in_place_at_once() {
+        let invalid = Some(ErrorKind::InvalidInput);
+        assert_eq!(
+            kind(&FileBatch::new().file("a", "").file("./a", "")),
+            invalid
+        );
+        assert_eq!(
+            kind(
+                &FileBatch::new()
+                    .file("a", "")
+                    .file("a-b", "")
+                    .file("a/b", "")
+            ),
+            invalid
+        );
+        assert_eq!(kind(&FileBatch::new().file("a/", "")), invalid);
+        assert_eq!(kind(&FileBatch::new().file("..", "")), invalid);
+        assert_eq!(
+            kind(&FileBatch::new().file_with_mode("a", "", Mode::new(0o4755))),
+            invalid
+        );
+        assert_eq!(
+            kind(
+                &FileBatch::new()
+                    .file("a", "")
+                    .file("ab", "")
+                    .file("b/a", "")
+            ),
+            None
+        );
+    }
+}

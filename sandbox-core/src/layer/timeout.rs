@@ -1,0 +1,55 @@
+//! A bound on every call.
+
+use std::time::Duration;
+
+use super::{Around, Attempt, Call};
+use crate::{Command, Error, ErrorKind, Operation, Ran, Result};
+
+/// How much longer than its command an `exec` may take, to kill the tree and bring the output.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Bounds the time of every call except [`close`](crate::Sandbox::close), which is bounded by
+/// contract.
+///
+/// A command that names no timeout, or a longer one, gets this one, so that the backend kills its
+/// tree and keeps the partial output; the call itself may take five seconds more. Another call
+/// that takes too long is dropped and fails with [`ErrorKind::Timeout`].
+#[derive(Clone, Debug)]
+pub struct Timeout {
+    limit: Duration,
+}
+
+impl Timeout {
+    /// Bounds every call to this time.
+    pub fn new(limit: Duration) -> Self {
+        Self { limit }
+    }
+}
+
+impl Around for Timeout {
+    async fn around<T: Send>(&self, call: Call<'_>, attempt: Attempt<'_, T>) -> Result<T> {
+        let limit = match call.operation {
+            Operation::Close => return attempt().await,
+            Operation::Exec => self.limit.saturating_add(GRACE),
+            _ => self.limit,
+        };
+        match tokio::time::timeout(limit, attempt()).await {
+            Ok(result) => result,
+            Err(_) => {
+                let error = Error::new(ErrorKind::Timeout, call.operation)
+                    .with_message(format!("no answer within {limit:?}"))
+                    .with_sandbox(call.sandbox.info().id);
+                Err(if call.command.is_some() {
+                    error.with_ran(Ran::Unknown)
+                } else {
+                    error
+                })
+            }
+        }
+    }
+
+    fn command(&self, mut command: Command) -> Command {
+        command.timeout = Some(command.timeout.map_or(self.limit, |t| t.min(self.limit)));
+        command
+    }
+}

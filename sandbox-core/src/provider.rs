@@ -1,0 +1,115 @@
+//! The trait `Provider`: creates, finds and destroys sandboxes.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::{
+    Capabilities, Capability, Labels, Operation, Result, Sandbox, SandboxId, SandboxInfo,
+    SandboxSpec,
+};
+
+/// A source of sandboxes: one backend, configured.
+///
+/// # Contract
+/// - [`create`](Provider::create) gives exactly what the spec says or fails: a field that the
+///   backend cannot honour is [`Unsupported`](crate::ErrorKind::Unsupported), isolation that the
+///   spec requires and the host does not grant is [`Isolation`](crate::ErrorKind::Isolation) with
+///   the remedy. A weaker sandbox is never made silently.
+/// - Dropping the provider does not close its sandboxes.
+/// - Dropping a future of [`create`](Provider::create) leaves no sandbox behind.
+#[async_trait]
+pub trait Provider: Debug + Send + Sync + 'static {
+    /// The backend's name: "local", "dagger", ….
+    fn backend(&self) -> &'static str;
+
+    /// What its sandboxes can do. No I/O.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Creates a sandbox.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput),
+    /// [`Unsupported`](crate::ErrorKind::Unsupported),
+    /// [`Isolation`](crate::ErrorKind::Isolation),
+    /// [`Unavailable`](crate::ErrorKind::Unavailable),
+    /// [`LimitExceeded`](crate::ErrorKind::LimitExceeded).
+    async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>>;
+
+    /// A handle to a sandbox that exists.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound); [`Unsupported`](crate::ErrorKind::Unsupported)
+    /// without [`Capability::Attach`] (the default).
+    async fn attach(&self, id: &SandboxId) -> Result<Arc<dyn Sandbox>> {
+        let _ = id;
+        Err(refuse(
+            self.capabilities(),
+            Capability::Attach,
+            Operation::Attach,
+        ))
+    }
+
+    /// The open sandboxes that have all of these labels, oldest first.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) without [`Capability::List`] (the default).
+    async fn list(&self, labels: &Labels) -> Result<Vec<SandboxInfo>> {
+        let _ = labels;
+        Err(refuse(
+            self.capabilities(),
+            Capability::List,
+            Operation::List,
+        ))
+    }
+
+    /// Closes a sandbox by its identifier, whoever holds handles to it.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound); [`Unsupported`](crate::ErrorKind::Unsupported)
+    /// without [`Capability::Attach`].
+    async fn destroy(&self, id: &SandboxId) -> Result<()> {
+        let _ = id;
+        Err(refuse(
+            self.capabilities(),
+            Capability::Attach,
+            Operation::Destroy,
+        ))
+    }
+}
+
+fn refuse(capabilities: Capabilities, needs: Capability, operation: Operation) -> crate::Error {
+    match capabilities.require(needs, operation) {
+        Err(error) => error,
+        Ok(()) => crate::Error::unsupported(operation, needs, "declared but not implemented"),
+    }
+}
+
+macro_rules! forward {
+    ($($pointer:ident),*) => {$(
+        #[async_trait]
+        #[deny(clippy::missing_trait_methods)]
+        impl<T: Provider + ?Sized> Provider for $pointer<T> {
+            fn backend(&self) -> &'static str {
+                (**self).backend()
+            }
+            fn capabilities(&self) -> Capabilities {
+                (**self).capabilities()
+            }
+            async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>> {
+                (**self).create(spec).await
+            }
+            async fn attach(&self, id: &SandboxId) -> Result<Arc<dyn Sandbox>> {
+                (**self).attach(id).await
+            }
+            async fn list(&self, labels: &Labels) -> Result<Vec<SandboxInfo>> {
+                (**self).list(labels).await
+            }
+            async fn destroy(&self, id: &SandboxId) -> Result<()> {
+                (**self).destroy(id).await
+            }
+        }
+    )*};
+}
+forward!(Arc, Box);

@@ -1,0 +1,376 @@
+//! What to create.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::{
+    Control, Env, Error, ErrorKind, GuestPath, Labels, Operation, Result, Secret, SnapshotId,
+};
+
+/// What a sandbox's filesystem starts from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Source {
+    /// The backend's own default.
+    #[default]
+    Default,
+    /// An image by reference, such as `docker.io/library/alpine:3`.
+    Image(String),
+    /// A directory of the host as the root; it is only read.
+    RootDir(PathBuf),
+    /// A snapshot of the same provider.
+    Snapshot(SnapshotId),
+}
+
+/// What the sandbox may reach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Network {
+    /// Nothing but its own loopback (the default).
+    #[default]
+    Off,
+    /// Whatever its host reaches.
+    Open,
+}
+
+/// Limits on a whole sandbox; `None` sets none.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Resources {
+    /// Memory of all processes together, in bytes.
+    pub memory: Option<u64>,
+    /// Processor time per time: 1.5 is one and a half cores.
+    pub cpus: Option<f64>,
+    /// How many processes and threads there may be.
+    pub pids: Option<u32>,
+    /// What may be written to the filesystem, in bytes.
+    pub disk: Option<u64>,
+}
+
+impl Resources {
+    /// No limits.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Limits memory, in bytes.
+    #[must_use]
+    pub fn with_memory(mut self, bytes: u64) -> Self {
+        self.memory = Some(bytes);
+        self
+    }
+
+    /// Limits processor time, in cores.
+    #[must_use]
+    pub fn with_cpus(mut self, cpus: f64) -> Self {
+        self.cpus = Some(cpus);
+        self
+    }
+
+    /// Limits the number of processes and threads.
+    #[must_use]
+    pub fn with_pids(mut self, pids: u32) -> Self {
+        self.pids = Some(pids);
+        self
+    }
+
+    /// Limits what may be written, in bytes.
+    #[must_use]
+    pub fn with_disk(mut self, bytes: u64) -> Self {
+        self.disk = Some(bytes);
+        self
+    }
+}
+
+/// Whether what is mounted may be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Only read.
+    ReadOnly,
+    /// Written, and the host sees it.
+    ReadWrite,
+}
+
+/// A directory or file of the host, visible in the sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Mount {
+    /// Where it is on the host.
+    pub host: PathBuf,
+    /// Where the sandbox sees it.
+    pub guest: GuestPath,
+    /// Whether it may be written.
+    pub access: Access,
+}
+
+impl Mount {
+    /// A mount that is only read.
+    pub fn read_only(host: impl Into<PathBuf>, guest: impl Into<GuestPath>) -> Self {
+        Self {
+            host: host.into(),
+            guest: guest.into(),
+            access: Access::ReadOnly,
+        }
+    }
+
+    /// A mount through which the sandbox writes to the host.
+    pub fn read_write(host: impl Into<PathBuf>, guest: impl Into<GuestPath>) -> Self {
+        Self {
+            host: host.into(),
+            guest: guest.into(),
+            access: Access::ReadWrite,
+        }
+    }
+}
+
+/// Which isolation must be in force for a sandbox to be created.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RequiredIsolation {
+    /// Everything that the backend is for, and every limit that the spec sets (the default).
+    #[default]
+    Full,
+    /// Only these controls. Limits of the spec that are not among them are applied where the host
+    /// grants them; the isolation report tells.
+    Only(Vec<Control>),
+}
+
+/// What to create: the argument of [`Provider::create`](crate::Provider::create).
+///
+/// ```
+/// use sandbox_core::{Network, Resources, SandboxSpec};
+/// let spec = SandboxSpec::new()
+///     .with_resources(Resources::none().with_memory(512 << 20).with_pids(128))
+///     .with_label("tenant", "acme");
+/// assert_eq!(spec.network, Network::Off);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct SandboxSpec {
+    /// What the filesystem starts from.
+    pub source: Source,
+    /// Where relative paths and commands start; created if missing. Default: the backend's,
+    /// usually `/workspace`.
+    pub workdir: Option<GuestPath>,
+    /// The environment of every command.
+    pub env: Env,
+    /// Limits.
+    pub resources: Resources,
+    /// What it may reach.
+    pub network: Network,
+    /// Which isolation must be in force.
+    pub isolation: RequiredIsolation,
+    /// Directories of the host.
+    pub mounts: Vec<Mount>,
+    /// To find it by.
+    pub labels: Labels,
+    /// After this time without use it is closed. Reading its status is no use. Default: never.
+    pub ttl: Option<Duration>,
+    /// The timeout of a command that names none. Default: none.
+    pub command_timeout: Option<Duration>,
+}
+
+impl SandboxSpec {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Starts from this.
+    #[must_use]
+    pub fn with_source(mut self, source: Source) -> Self {
+        self.source = source;
+        self
+    }
+
+    /// Relative paths and commands start here.
+    #[must_use]
+    pub fn with_workdir(mut self, workdir: impl Into<GuestPath>) -> Self {
+        self.workdir = Some(workdir.into());
+        self
+    }
+
+    /// Sets an environment variable for every command.
+    #[must_use]
+    pub fn with_env(mut self, name: impl Into<Vec<u8>>, value: impl Into<Secret>) -> Self {
+        self.env = self.env.set(name, value);
+        self
+    }
+
+    /// Sets a confidential environment variable for every command.
+    #[must_use]
+    pub fn with_secret(mut self, name: impl Into<Vec<u8>>, value: impl Into<Secret>) -> Self {
+        self.env = self.env.secret(name, value);
+        self
+    }
+
+    /// Sets limits.
+    #[must_use]
+    pub fn with_resources(mut self, resources: Resources) -> Self {
+        self.resources = resources;
+        self
+    }
+
+    /// Lets it reach this.
+    #[must_use]
+    pub fn with_network(mut self, network: Network) -> Self {
+        self.network = network;
+        self
+    }
+
+    /// Requires this isolation.
+    #[must_use]
+    pub fn with_isolation(mut self, isolation: RequiredIsolation) -> Self {
+        self.isolation = isolation;
+        self
+    }
+
+    /// Mounts something of the host.
+    #[must_use]
+    pub fn with_mount(mut self, mount: Mount) -> Self {
+        self.mounts.push(mount);
+        self
+    }
+
+    /// Adds a label.
+    #[must_use]
+    pub fn with_label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.insert(key.into(), value.into());
+        self
+    }
+
+    /// Closes it after this time without use.
+    #[must_use]
+    pub fn with_ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// Gives commands that name no timeout this one.
+    #[must_use]
+    pub fn with_command_timeout(mut self, timeout: Duration) -> Self {
+        self.command_timeout = Some(timeout);
+        self
+    }
+
+    /// Checks what can be checked without a backend.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] that names the field: a relative workdir or mount point, a
+    /// relative host path, a limit or time of zero, a label over 63 bytes, an invalid variable.
+    pub fn validate(&self) -> Result<()> {
+        const OP: Operation = Operation::Create;
+        let invalid = |why: String| Error::new(ErrorKind::InvalidInput, OP).with_message(why);
+        let absolute = |what: &str, path: &GuestPath| {
+            if path.is_absolute() {
+                return path.resolve(&GuestPath::root(), OP).map(drop);
+            }
+            Err(invalid(format!("{what} is relative")).with_path(path))
+        };
+        if let Some(workdir) = &self.workdir {
+            absolute("the workdir", workdir)?;
+        }
+        for mount in &self.mounts {
+            absolute("a mount's place in the sandbox", &mount.guest)?;
+            if !mount.host.is_absolute() {
+                return Err(
+                    invalid("a mount's host path is relative".into()).with_host_path(&mount.host)
+                );
+            }
+        }
+        if let Source::RootDir(root) = &self.source
+            && !root.is_absolute()
+        {
+            return Err(
+                invalid("the root directory's path is relative".into()).with_host_path(root)
+            );
+        }
+        let limits = &self.resources;
+        for (name, zero) in [
+            ("memory", limits.memory == Some(0)),
+            (
+                "cpus",
+                limits
+                    .cpus
+                    .is_some_and(|cpus| !cpus.is_finite() || cpus <= 0.0),
+            ),
+            ("pids", limits.pids == Some(0)),
+            ("disk", limits.disk == Some(0)),
+            ("ttl", self.ttl == Some(Duration::ZERO)),
+            (
+                "command_timeout",
+                self.command_timeout == Some(Duration::ZERO),
+            ),
+        ] {
+            if zero {
+                return Err(invalid(format!("{name} must be more than zero")));
+            }
+        }
+        for (key, value) in &self.labels {
+            if key.is_empty() || key.len() > 63 || value.len() > 63 {
+                return Err(invalid(format!("label {key:?} is empty or over 63 bytes")));
+            }
+        }
+        self.env.validate(OP)
+    }
+}
+
+/// How to fork.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ForkOptions {
+    /// The child's labels; the parent's are not inherited.
+    pub labels: Labels,
+}
+
+impl ForkOptions {
+    /// Adds a label to the child.
+    #[must_use]
+    pub fn with_label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.insert(key.into(), value.into());
+        self
+    }
+}
+
+/// How to take a snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SnapshotOptions {
+    /// The snapshot's labels.
+    pub labels: Labels,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_invalid_spec_names_the_field() {
+        for (spec, word) in [
+            (SandboxSpec::new().with_workdir("here"), "workdir"),
+            (
+                SandboxSpec::new().with_mount(Mount::read_only("x", "/x")),
+                "host path",
+            ),
+            (
+                SandboxSpec::new().with_mount(Mount::read_only("/x", "x")),
+                "mount",
+            ),
+            (
+                SandboxSpec::new().with_resources(Resources::none().with_cpus(f64::NAN)),
+                "cpus",
+            ),
+            (
+                SandboxSpec::new().with_resources(Resources::none().with_memory(0)),
+                "memory",
+            ),
+            (SandboxSpec::new().with_label("k", "v".repeat(64)), "label"),
+            (SandboxSpec::new().with_env("A=B", "c"), "variable"),
+            (SandboxSpec::new().with_ttl(Duration::ZERO), "ttl"),
+        ] {
+            let error = spec.validate().expect_err(word);
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            assert!(error.to_string().contains(word), "{error}");
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Directories between host and sandbox.
+
+use crate::GuestPath;
+
+/// How to bring a directory of the host into a sandbox.
+///
+/// Regular files, directories and symbolic links are brought, with permission bits (never setuid,
+/// setgid or sticky); what a link points to on the host is not followed. FIFOs, sockets and
+/// devices are skipped and reported.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct ImportOptions {
+    /// Patterns of gitignore(5) for what is left out, relative to the directory.
+    pub excludes: Vec<String>,
+    /// Whether `.gitignore` and `.ignore` files in the directory are heeded. `.git` itself is not
+    /// left out by this. Default: no.
+    pub ignore_files: bool,
+    /// Whether what is in the sandbox's directory and not in the host's is removed, so that an
+    /// import repeated reflects deletions. What is excluded is left alone. Default: no.
+    pub mirror: bool,
+    /// The largest sum of file sizes, in bytes. Default: no limit.
+    pub max_bytes: Option<u64>,
+}
+
+impl ImportOptions {
+    /// Leaves out what matches this pattern.
+    #[must_use]
+    pub fn exclude(mut self, pattern: impl Into<String>) -> Self {
+        self.excludes.push(pattern.into());
+        self
+    }
+
+    /// Heeds `.gitignore` and `.ignore` files.
+    #[must_use]
+    pub fn with_ignore_files(mut self) -> Self {
+        self.ignore_files = true;
+        self
+    }
+
+    /// Removes what the host's directory does not have.
+    #[must_use]
+    pub fn mirror(mut self) -> Self {
+        self.mirror = true;
+        self
+    }
+
+    /// Brings at most this many bytes of file content.
+    #[must_use]
+    pub fn with_max_bytes(mut self, bytes: u64) -> Self {
+        self.max_bytes = Some(bytes);
+        self
+    }
+}
+
+/// What to do where the host's directory exists already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExistingDir {
+    /// Fail with [`AlreadyExists`](crate::ErrorKind::AlreadyExists), unless it is empty.
+    #[default]
+    Fail,
+    /// Add to it and replace files of the same name, each at once.
+    Merge,
+    /// Put the export in its place at once and remove what was there.
+    Replace,
+}
+
+/// How to bring a directory of a sandbox to the host.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ExportOptions {
+    /// What to do where the host's directory exists already.
+    pub existing: ExistingDir,
+    /// Patterns of gitignore(5) for what is left out, relative to the directory.
+    pub excludes: Vec<String>,
+    /// The largest sum of file sizes, in bytes. Default: 4 GiB.
+    pub max_bytes: u64,
+    /// The largest number of entries. Default: one million.
+    pub max_entries: u64,
+}
+
+impl Default for ExportOptions {
+    fn default() -> Self {
+        Self {
+            existing: ExistingDir::Fail,
+            excludes: Vec::new(),
+            max_bytes: 4 << 30,
+            max_entries: 1_000_000,
+        }
+    }
+}
+
+impl ExportOptions {
+    /// Does this where the host's directory exists already.
+    #[must_use]
+    pub fn with_existing(mut self, existing: ExistingDir) -> Self {
+        self.existing = existing;
+        self
+    }
+
+    /// Leaves out what matches this pattern.
+    #[must_use]
+    pub fn exclude(mut self, pattern: impl Into<String>) -> Self {
+        self.excludes.push(pattern.into());
+        self
+    }
+
+    /// Brings at most this many bytes of file content.
+    #[must_use]
+    pub fn with_max_bytes(mut self, bytes: u64) -> Self {
+        self.max_bytes = bytes;
+        self
+    }
+
+    /// Brings at most this many entries.
+    #[must_use]
+    pub fn with_max_entries(mut self, entries: u64) -> Self {
+        self.max_entries = entries;
+        self
+    }
+}
+
+/// Something that an import or export left behind, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Skipped {
+    /// Its path, relative to the directory.
+    pub path: GuestPath,
+    /// Why it was left: "a FIFO", "a link out of the directory", ….
+    pub reason: String,
+}
+
+impl Skipped {
+    /// Left at this path for this reason.
+    pub fn new(path: impl Into<GuestPath>, reason: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            reason: reason.into(),
+        }
+    }
+}
+
+/// What an import or export moved. What excludes and ignore files leave out is not counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TransferReport {
+    /// Regular files.
+    pub files: u64,
+    /// Directories, without the top one.
+    pub directories: u64,
+    /// Symbolic links.
+    pub symlinks: u64,
+    /// Sum of the files' sizes.
+    pub bytes: u64,
+    /// Entries removed by a mirroring import.
+    pub removed: u64,
+    /// What was left behind; at most 1,000 are named.
+    pub skipped: Vec<Skipped>,
+    /// How many were left behind in all.
+    pub skipped_total: u64,
+}
+
+impl TransferReport {
+    /// Counts something left behind, and names it if there is room.
+    pub fn skip(&mut self, path: impl Into<GuestPath>, reason: impl Into<String>) {
+        const NAMED: usize = 1_000;
+        self.skipped_total += 1;
+        if self.skipped.len() < NAMED {
+            self.skipped.push(Skipped::new(path, reason));
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! What all starts of one sandbox have in common: its spec, checked against this backend.
+//!
+//! A sandbox is started once when it is created and again when it is frozen for a fork; both use
+//! the same blueprint.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sandbox_core::{
+    Access, Control, Error, ErrorKind, GuestPath, Network, Operation, RequiredIsolation, Resources,
+    Result, SandboxSpec, Source,
+};
+
+use crate::skeleton;
+use crate::state::Layer;
+use crate::shared::Shared;
+
+/// Where relative paths and commands start unless the spec says otherwise.
+const WORKDIR: &str = "/workspace";
+
+/// Mount points that belong to the sandbox itself.
+const RESERVED: &[&str] = &["/", "/proc", "/dev", "/dev/shm", "/dev/pts"];
+
+/// A mount of the spec, resolved.
+#[derive(Clone, Debug)]
+pub(crate) struct Bind {
+    pub(crate) host: PathBuf,
+    pub(crate) guest: GuestPath,
+    pub(crate) read_only: bool,
+}
+
+/// A spec, ready to be started any number of times.
+#[derive(Debug)]
+pub(crate) struct Blueprint {
+    pub(crate) spec: SandboxSpec,
+    pub(crate) workdir: GuestPath,
+    /// Host directories to mount: the system's, then those of the spec.
+    pub(crate) binds: Vec<Bind>,
+    /// The lowest layers, topmost first.
+    pub(crate) base: Vec<Arc<Layer>>,
+}
+
+impl Blueprint {
+    /// Checks a spec. No sandbox exists yet.
+    pub(crate) fn new(shared: &Shared, spec: SandboxSpec) -> Result<Self> {
+        const OP: Operation = Operation::Create;
+        spec.validate()?;
+        let failed = |error: std::io::Error| {
+            Error::from_io(error, OP).with_message("a layer could not be prepared in the state directory")
+        };
+        let identity = shared.identity;
+        let mut binds = Vec::new();
+        let mut base = Vec::new();
+        let points = mount_points(&spec)?;
+        if !points.is_empty() {
+            base.push(
+                skeleton::build_mount_points(&shared.state, &points, identity).map_err(failed)?,
+            );
+        }
+        match &spec.source {
+            Source::Default => {
+                base.push(shared.skeleton.clone());
+                binds.extend(shared.system_dirs.iter().map(|dir| Bind {
+                    host: dir.clone(),
+                    guest: guest(dir),
+                    read_only: true,
+                }));
+            }
+            Source::RootDir(root) => {
+                check_root_dir(root)?;
+                base.push(skeleton::build_bare(&shared.state, identity).map_err(failed)?);
+                base.push(Layer::link(&shared.state, root).map_err(failed)?);
+            }
+            other => {
+                return Err(Error::unsupported(
+                    OP,
+                    format_args!("starting from {}", source_name(other)),
+                    "the local backend starts from the host's own programs or a root directory",
+                ));
+            }
+        }
+        binds.extend(spec.mounts.iter().map(|mount| Bind {
+            host: mount.host.clone(),
+            guest: mount.guest.clone(),
+            read_only: mount.access == Access::ReadOnly,
+        }));
+        let workdir = spec.workdir.clone().unwrap_or_else(|| GuestPath::from(WORKDIR));
+        let workdir = workdir.resolve(&GuestPath::root(), OP)?;
+        Ok(Self { spec, workdir, binds, base })
+    }
+
+    /// Whether a control must be in force.
+    pub(crate) fn requires(&self, control: Control) -> bool {
+        match &self.spec.isolation {
+            RequiredIsolation::Only(controls) => controls.contains(&control),
+            _ => match control {
+                Control::Network => self.spec.network == Network::Off,
+                Control::Memory => self.resources().memory.is_some(),
+                Control::Cpu => self.resources().cpus.is_some(),
+                Control::Pids => self.resources().pids.is_some(),
+                Control::Disk => self.resources().disk.is_some(),
+                _ => true,
+            },
+        }
+    }
+
+    pub(crate) fn resources(&self) -> &Resources {
+        &self.spec.resources
+    }
+}
+
+fn guest(host: &Path) -> GuestPath {
+    use std::os::unix::ffi::OsStrExt;
+    GuestPath::from(host.as_os_str().as_bytes())
+}
+
+fn source_name(source: &Source) -> &'static str {
+    match source {
+        Source::Image(_) => "an image",
+        Source::Snapshot(_) => "a snapshot",
+        _ => "this source",
+    }
+}
+
+/// Where the spec's mounts go, each with whether it is a directory.
+fn mount_points(spec: &SandboxSpec) -> Result<Vec<(PathBuf, bool)>> {
+    use std::os::unix::ffi::OsStringExt;
+    const OP: Operation = Operation::Create;
+    let mut points = Vec::new();
+    for mount in &spec.mounts {
+        let point = mount.guest.resolve(&GuestPath::root(), OP)?;
+        if RESERVED.iter().any(|reserved| point.as_bytes() == reserved.as_bytes()) {
+            return Err(Error::new(ErrorKind::InvalidInput, OP)
+                .with_message("this place is the sandbox's own and can't be mounted on")
+                .with_path(point));
+        }
+        let found = std::fs::metadata(&mount.host).map_err(|error| {
+            Error::from_io(error, OP)
+                .with_message("a mount's host path can't be used")
+                .with_host_path(&mount.host)
+        })?;
+        let path = PathBuf::from(std::ffi::OsString::from_vec(point.as_bytes().to_vec()));
+        points.push((path, found.is_dir()));
+    }
+    Ok(points)
+}
+
+/// A root directory must be a directory with programs in it; what we mount on is made by us, so
+/// links that it may have at those places do no harm.
+fn check_root_dir(root: &Path) -> Result<()> {
+    const OP: Operation = Operation::Create;
+    let found = std::fs::metadata(root).map_err(|error| {
+        Error::from_io(error, OP)
+            .with_message("the root directory can't be used")
+            .with_host_path(root)
+    })?;
+    if !found.is_dir() {
+        return Err(Error::new(ErrorKind::NotADirectory, OP)
+            .with_message("the root directory is not a directory")
+            .with_host_path(root));
+    }
+    Ok(())
+}

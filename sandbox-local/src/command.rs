@@ -1,0 +1,324 @@
+//! Commands of the API, as the engine takes them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use rustix::io::Errno;
+use sandbox_core::{
+    Command, EnvValue, Error, ErrorKind, Exit, ExitStatus, GuestPath, Operation, Process,
+    ProcessControl, ProcessOutput, ProcessStdin, Ran, ResourceUsage, Result, SandboxId, Signal,
+    Stdin,
+};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+
+use crate::engine::{
+    Engine, ExitError, ExitFuture, Failure, FailureKind, Lost, Running, SpawnError, SpawnRequest,
+    Tree,
+};
+
+/// Where programs are looked for when the environment has no `PATH`: execvp(3)'s default.
+const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
+
+/// A command with everything resolved.
+pub(crate) struct Prepared {
+    candidates: Vec<Vec<u8>>,
+    argv: Vec<Vec<u8>>,
+    env: Vec<Vec<u8>>,
+    cwd: GuestPath,
+}
+
+/// What errors and the control of a process need to know of the sandbox.
+#[derive(Clone, Debug)]
+pub(crate) struct Context {
+    pub(crate) sandbox: SandboxId,
+    pub(crate) closed: Arc<AtomicBool>,
+    pub(crate) operation: Operation,
+    /// Held while the process is: a sandbox with a running command is in use.
+    pub(crate) in_use: Arc<()>,
+}
+
+/// Resolves environment, working directory and the paths to try.
+pub(crate) fn prepare(
+    command: &Command,
+    workdir: &GuestPath,
+    mut env: BTreeMap<Vec<u8>, EnvValue>,
+    operation: Operation,
+) -> Result<Prepared> {
+    command.env.apply_to(&mut env);
+    let cwd = match &command.cwd {
+        Some(cwd) => cwd.resolve(workdir, operation)?,
+        None => workdir.clone(),
+    };
+    let program = command.program();
+    let candidates = if program.contains(&b'/') {
+        vec![program.to_vec()]
+    } else {
+        let path = env.get(&b"PATH"[..]).map_or(DEFAULT_PATH, |value| value.value.expose());
+        path.split(|b| *b == b':')
+            .map(|dir| {
+                // An empty element of PATH is the working directory.
+                let mut candidate = if dir.is_empty() { b".".to_vec() } else { dir.to_vec() };
+                candidate.push(b'/');
+                candidate.extend_from_slice(program);
+                candidate
+            })
+            .collect()
+    };
+    let env = env
+        .into_iter()
+        .map(|(name, value)| [&name[..], b"=", value.value.expose()].concat())
+        .collect();
+    Ok(Prepared { candidates, argv: command.argv().to_vec(), env, cwd })
+}
+
+/// Starts a prepared command. `exec` learns of a program that can't be run from `wait`; `spawn`
+/// waits until it runs.
+pub(crate) async fn start(
+    engine: &Engine,
+    prepared: Prepared,
+    command: &Command,
+    context: Context,
+) -> Result<Process> {
+    let spawning = context.operation == Operation::Spawn;
+    let request = SpawnRequest {
+        candidates: prepared.candidates,
+        argv: prepared.argv,
+        env: prepared.env,
+        cwd: prepared.cwd.as_bytes().to_vec(),
+        stdin: match &command.stdin {
+            Stdin::Empty => crate::engine::Stdin::Null,
+            _ => crate::engine::Stdin::Piped,
+        },
+        confirm: spawning,
+        ..SpawnRequest::default()
+    };
+    let names = Names { program: command.program().into(), cwd: prepared.cwd };
+    let deadline = command.timeout.filter(|_| spawning);
+    let started = Instant::now();
+    let running = match engine.spawn(request).await {
+        Ok(running) => running,
+        Err(error) => return Err(not_spawned(error, &names, &context)),
+    };
+    let Running { tree, stdin, stdout, stderr, exit } = running;
+    let shared = Arc::new(Shared { tree, context, names, timed_out: AtomicBool::new(false) });
+    let control = Control {
+        exit: Mutex::new(exit),
+        ended: AtomicBool::new(false),
+        deadline: deadline.map(|timeout| {
+            let shared = shared.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep_until((started + timeout).into()).await;
+                shared.timed_out.store(true, Ordering::Release);
+                // Lost is dead as well.
+                let _ = shared.tree.kill().await;
+            })
+        }),
+        shared,
+        timeout: deadline.unwrap_or_default(),
+    };
+    let stdin = match (stdin.map(ProcessStdin::new), &command.stdin) {
+        (Some(mut pipe), Stdin::Bytes(bytes)) if spawning => {
+            let bytes = bytes.clone();
+            // Ends when all is read, or with the last reader.
+            tokio::spawn(async move {
+                let _ = pipe.write_all(&bytes).await;
+                let _ = pipe.shutdown().await;
+            });
+            None
+        }
+        (stdin, _) => stdin,
+    };
+    let (stdout, stderr) = (ProcessOutput::new(stdout), ProcessOutput::new(stderr));
+    Ok(Process::new(control, stdin, Some(stdout), Some(stderr)))
+}
+
+/// What errors name.
+#[derive(Debug)]
+struct Names {
+    program: GuestPath,
+    cwd: GuestPath,
+}
+
+struct Shared {
+    tree: Tree,
+    context: Context,
+    names: Names,
+    timed_out: AtomicBool,
+}
+
+/// Waits for, signals and kills a command of the engine.
+struct Control {
+    /// Held over the wait: the engine wakes one waiter.
+    exit: Mutex<ExitFuture>,
+    ended: AtomicBool,
+    deadline: Option<JoinHandle<()>>,
+    timeout: Duration,
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control")
+            .field("sandbox", &self.shared.context.sandbox)
+            .field("exec", &self.shared.tree.id())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        if let Some(deadline) = &self.deadline {
+            deadline.abort();
+        }
+        if !self.ended.load(Ordering::Acquire) {
+            self.shared.tree.kill_detached();
+        }
+    }
+}
+
+#[async_trait]
+impl ProcessControl for Control {
+    async fn wait(&self) -> Result<Exit> {
+        let outcome = (&mut *self.exit.lock().await).await;
+        self.ended.store(true, Ordering::Release);
+        let shared = &self.shared;
+        if shared.timed_out.load(Ordering::Acquire) {
+            return Err(shared
+                .context
+                .error(ErrorKind::Timeout)
+                .with_message(format!(
+                    "the command was killed after its timeout of {:?}",
+                    self.timeout
+                ))
+                .with_ran(Ran::Cut));
+        }
+        match outcome {
+            Ok(exit) => Ok(exit_of(exit)),
+            Err(ExitError::NotStarted(failure)) => {
+                Err(not_started(failure, &shared.names, &shared.context))
+            }
+            Err(ExitError::Lost(lost)) => Err(shared.context.lost(lost).with_ran(Ran::Cut)),
+        }
+    }
+
+    async fn signal(&self, signal: Signal) -> Result<()> {
+        const LAST: i32 = 64;
+        if !(1..=LAST).contains(&signal.0) {
+            return Err(self
+                .shared
+                .context
+                .error(ErrorKind::InvalidInput)
+                .with_message(format!("{} is no signal", signal.0)));
+        }
+        self.shared.tree.signal(signal.0).await.map_err(|lost| self.shared.context.lost(lost))
+    }
+
+    async fn kill(&self) -> Result<()> {
+        match self.shared.tree.kill().await {
+            Ok(killed) => {
+                if killed.everything {
+                    tracing::warn!(
+                        sandbox = %self.shared.context.sandbox,
+                        "a tree multiplied faster than it could be killed; \
+                         everything in the sandbox was killed"
+                    );
+                }
+                Ok(())
+            }
+            Err(lost) => Err(self.shared.context.lost(lost)),
+        }
+    }
+}
+
+fn exit_of(exit: crate::engine::Exit) -> Exit {
+    let status = match (exit.code, exit.signal) {
+        (_, Some(signal)) => ExitStatus::Signal(signal),
+        (code, None) => ExitStatus::Code(u8::try_from(code.unwrap_or(255)).unwrap_or(255)),
+    };
+    let peak = exit.peak_kib.saturating_mul(1024);
+    Exit::new(status).with_usage(ResourceUsage::new(exit.user, exit.system, peak))
+}
+
+impl Context {
+    fn error(&self, kind: ErrorKind) -> Error {
+        Error::new(kind, self.operation).with_sandbox(self.sandbox.clone())
+    }
+
+    fn lost(&self, lost: Lost) -> Error {
+        if self.closed.load(Ordering::Acquire) {
+            return Error::closed(self.operation, &self.sandbox);
+        }
+        self.error(ErrorKind::Lost)
+            .with_message("the sandbox's init is gone; it was killed from outside")
+            .with_source(lost)
+    }
+}
+
+fn not_spawned(error: SpawnError, names: &Names, context: &Context) -> Error {
+    match error {
+        SpawnError::Failed(failure) => not_started(failure, names, context),
+        // The request may have been on its way.
+        SpawnError::Lost(lost) => context.lost(lost).with_ran(Ran::Unknown),
+        SpawnError::TooLarge { .. } => context
+            .error(ErrorKind::LimitExceeded)
+            .with_message("arguments and environment are too long")
+            .with_hint("pass large input on stdin or in a file")
+            .with_ran(Ran::NotStarted)
+            .with_source(error),
+        SpawnError::Nul(_) => context
+            .error(ErrorKind::InvalidInput)
+            .with_message("a NUL byte in an argument, variable or path")
+            .with_ran(Ran::NotStarted),
+        SpawnError::Host { errno: Errno::MFILE | Errno::NFILE, .. } => context
+            .error(ErrorKind::LimitExceeded)
+            .with_message("the host has no file descriptor left for the command's pipes")
+            .with_hint("raise `ulimit -n` or run fewer commands at once")
+            .with_ran(Ran::NotStarted)
+            .with_source(error),
+        SpawnError::Host { .. } => context
+            .error(ErrorKind::Other)
+            .with_message("the command could not be handed over")
+            .with_ran(Ran::NotStarted)
+            .with_source(error),
+    }
+}
+
+fn not_started(failure: Failure, names: &Names, context: &Context) -> Error {
+    let program = |kind, message: &str| {
+        context.error(kind).with_message(message).with_path(&names.program)
+    };
+    let error = match failure.kind {
+        FailureKind::NotFound => {
+            program(ErrorKind::CommandNotFound, "no such program (or its interpreter)")
+        }
+        FailureKind::NotExecutable => {
+            program(ErrorKind::NotExecutable, "the program may not be executed")
+        }
+        FailureKind::BadFormat => {
+            program(ErrorKind::NotExecutable, "the file is no program that this machine can run")
+                .with_hint("a script needs a first line such as #!/bin/sh")
+        }
+        FailureKind::Cwd => {
+            let io = std::io::Error::from_raw_os_error(failure.errno.raw_os_error());
+            Error::from_io(io, context.operation)
+                .with_sandbox(context.sandbox.clone())
+                .with_message("the working directory can't be entered")
+                .with_path(&names.cwd)
+        }
+        FailureKind::ArgumentsTooLong => context
+            .error(ErrorKind::LimitExceeded)
+            .with_message("arguments and environment are too long")
+            .with_hint("pass large input on stdin or in a file"),
+        FailureKind::ProcessLimit => context
+            .error(ErrorKind::LimitExceeded)
+            .with_message("the sandbox may not have more processes"),
+        FailureKind::Other => program(ErrorKind::Other, "the command could not be started"),
+    };
+    error.with_ran(Ran::NotStarted).with_source(failure)
+}

@@ -1,0 +1,67 @@
+//! What the embedder may set about the host side. Nothing here is about one sandbox.
+
+use std::path::PathBuf;
+
+/// Configuration of a [`LocalProvider`](crate::LocalProvider).
+///
+/// ```
+/// # #[cfg(target_os = "linux")] {
+/// use sandbox_local::LocalConfig;
+/// let config = LocalConfig::default().with_state_dir("/var/tmp/my-agent");
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LocalConfig {
+    /// Where sandboxes keep what they write: on a filesystem that overlayfs accepts as an upper
+    /// layer (ext4, xfs, btrfs, tmpfs; not overlayfs itself, not NFS). Created if missing; must
+    /// belong to the host's user.
+    ///
+    /// Default: `$SANDBOX_STATE_DIR`, or `/var/tmp/sandbox-local-UID`.
+    pub state_dir: Option<PathBuf>,
+    /// Directories of the host that every sandbox sees read-only at the same path, if they exist.
+    ///
+    /// Default: `/usr`, `/nix/store`, and those of `/bin`, `/sbin`, `/lib*` that are not links
+    /// into `/usr`.
+    pub system_dirs: Vec<PathBuf>,
+    /// A cgroup v2 directory that this user may write and that has no processes of its own; limits
+    /// of sandboxes go below it.
+    ///
+    /// Default: the cgroup of this process if it may be used so, or the v1 hierarchies if this
+    /// process is root.
+    pub cgroup: Option<PathBuf>,
+}
+
+impl Default for LocalConfig {
+    fn default() -> Self {
+        let system_dirs = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store"];
+        Self {
+            state_dir: None,
+            system_dirs: system_dirs.iter().map(PathBuf::from).collect(),
+            cgroup: None,
+        }
+    }
+}
+
+impl LocalConfig {
+    /// Keeps what sandboxes write below this directory.
+    #[must_use]
+    pub fn with_state_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.state_dir = Some(dir.into());
+        self
+    }
+
+    /// Shows one more directory of the host to every sandbox, read-only at the same path.
+    #[must_use]
+    pub fn with_system_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.system_dirs.push(dir.into());
+        self
+    }
+
+    /// Puts limits below this cgroup v2 directory.
+    #[must_use]
+    pub fn with_cgroup(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.cgroup = Some(dir.into());
+        self
+    }
+}

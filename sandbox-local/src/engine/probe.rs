@@ -1,0 +1,90 @@
+//! Runs the agent once more as a guest among guests, to try system calls from
+//! inside. Must go the way of every other command: a probe with rights of its own
+//! would prove nothing.
+
+use std::os::fd::AsFd;
+
+use rustix::io::Errno;
+use tokio::io::AsyncReadExt;
+
+use super::client::Engine;
+use super::error::{ExitError, PlanError, SpawnError};
+use super::plan::{Data, Plan, Slot};
+use super::request::{SpawnRequest, Stdin};
+use super::{image, wire};
+use crate::protocol::MAX_SLOTS;
+
+/// More than a probe ever writes.
+const LARGEST: u64 = 1 << 20;
+
+/// A probe that could not be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProbeError {
+    /// The plan cannot be laid out.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The host could not provide the plan or the program.
+    #[error("lay out the probe: {0}")]
+    Host(Errno),
+    /// It did not start.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    /// It did not end.
+    #[error(transparent)]
+    Exit(#[from] ExitError),
+    /// It ended without saying what it found.
+    #[error("the probe said nothing")]
+    Silent,
+}
+
+/// What a probe found.
+#[derive(Debug)]
+pub(crate) struct Findings {
+    bytes: Vec<u8>,
+}
+
+impl Findings {
+    /// What a call returned.
+    pub(crate) fn result(&self, slot: Slot) -> Result<u64, Errno> {
+        let at = 8 * slot.result_index();
+        let value = self.bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
+        let value = value.map_or(-i64::from(libc::EIO), i64::from_ne_bytes);
+        u64::try_from(value)
+            .map_err(|_| Errno::from_raw_os_error(i32::try_from(-value).unwrap_or(libc::EIO)))
+    }
+
+    /// What calls have written to `data`, `length` bytes of it.
+    pub(crate) fn data(&self, data: Data, length: usize) -> &[u8] {
+        let from = 8 * MAX_SLOTS + data.offset();
+        self.bytes.get(from..from + length).unwrap_or_default()
+    }
+}
+
+impl Engine {
+    /// Tries every call of a plan that inherits nothing, as a guest.
+    pub(crate) async fn probe(&self, plan: Plan) -> Result<Findings, ProbeError> {
+        let plan = plan.compile()?;
+        let memory = wire::sealed("sandbox-probe", &[&plan.bytes]).map_err(ProbeError::Host)?;
+        let program = image::in_memory().or_else(|_| image::on_disk()).map_err(ProbeError::Host)?;
+        let program = program
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|error| ProbeError::Host(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
+        let request = SpawnRequest {
+            program: Some(program),
+            argv: vec![b"sandbox-probe".to_vec()],
+            cwd: b"/".to_vec(),
+            stdin: Stdin::Given(memory),
+            ..SpawnRequest::default()
+        };
+        let running = self.spawn(request).await?;
+        let mut bytes = Vec::new();
+        let mut output = running.stdout.take(LARGEST);
+        let read = output.read_to_end(&mut bytes).await;
+        running.exit.await?;
+        if read.is_err() || bytes.len() < 8 * MAX_SLOTS {
+            return Err(ProbeError::Silent);
+        }
+        Ok(Findings { bytes })
+    }
+}

@@ -1,0 +1,113 @@
+//! Why a sandbox could not be started, in words, with what to do about it.
+
+use std::fs;
+
+use rustix::io::Errno;
+use sandbox_core::{Error, ErrorKind, Operation, Result};
+
+use crate::cgroup::NoCgroup;
+use crate::engine::StartError;
+
+/// The error of a start that failed.
+pub(crate) fn start(error: StartError, operation: Operation) -> Error {
+    let errno = match &error {
+        StartError::Step { errno, .. }
+        | StartError::Op { errno, .. }
+        | StartError::Serving { errno, .. } => Some(*errno),
+        _ => None,
+    };
+    let message = format!("the sandbox could not be set up: {error}");
+    let kind = match (&error, errno) {
+        (_, Some(Errno::NOSPC | Errno::DQUOT)) => ErrorKind::StorageFull,
+        (_, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN)) => {
+            ErrorKind::LimitExceeded
+        }
+        (StartError::TimedOut(_), _) => ErrorKind::Timeout,
+        (StartError::Step { .. } | StartError::Op { .. } | StartError::Serving { .. }, _) => {
+            ErrorKind::Isolation
+        }
+        _ => ErrorKind::Other,
+    };
+    let told = Error::new(kind, operation).with_message(message);
+    let told = match remedy(&error, errno) {
+        Some(remedy) => told.with_hint(remedy),
+        None => told,
+    };
+    told.with_source(error)
+}
+
+/// What usually is in the way, as far as the host shows it.
+fn remedy(error: &StartError, errno: Option<Errno>) -> Option<String> {
+    let label = match error {
+        StartError::Op { label, .. } => label.as_ref(),
+        StartError::Step { step, .. } => step,
+        _ => "",
+    };
+    if label.contains("take hold of") || label.contains("place for") {
+        return Some("check that the path of the mount exists and leads through no link".into());
+    }
+    if label.contains("root overlay") && errno == Some(Errno::INVAL) {
+        return Some(
+            "the state directory must be on ext4, xfs, btrfs or tmpfs; choose one with \
+             SANDBOX_STATE_DIR (in a container: a volume)"
+                .into(),
+        );
+    }
+    let sysctl = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
+    if sysctl("/proc/sys/user/max_user_namespaces").as_deref() == Some("0") {
+        return Some("user namespaces are off: sysctl user.max_user_namespaces=15000".into());
+    }
+    if sysctl("/proc/sys/kernel/unprivileged_userns_clone").as_deref() == Some("0") {
+        return Some(
+            "user namespaces are off for ordinary users: \
+             sysctl kernel.unprivileged_userns_clone=1"
+                .into(),
+        );
+    }
+    let restricted = sysctl("/proc/sys/kernel/apparmor_restrict_unprivileged_userns");
+    if restricted.as_deref() == Some("1") {
+        return Some(
+            "AppArmor restricts user namespaces (the default of Ubuntu since 23.10): \
+             sysctl kernel.apparmor_restrict_unprivileged_userns=0, or give this program a \
+             profile with the rule `userns,`"
+                .into(),
+        );
+    }
+    if fs::exists("/.dockerenv").unwrap_or(false) || fs::exists("/run/.containerenv").unwrap_or(false)
+    {
+        return Some(
+            "in a container: start it with --security-opt seccomp=unconfined \
+             --security-opt apparmor=unconfined --security-opt systempaths=unconfined, or use \
+             the plain mode by name"
+                .into(),
+        );
+    }
+    (errno == Some(Errno::PERM) || errno == Some(Errno::NOSYS)).then(|| {
+        "the host forbids this; Linux 5.12 or later with user namespaces is needed. Without \
+         isolation, only by name: `local-plain:`"
+            .into()
+    })
+}
+
+/// The error of a limit that can't be had.
+pub(crate) fn no_cgroup(missing: NoCgroup, operation: Operation) -> Error {
+    Error::new(ErrorKind::Isolation, operation)
+        .with_message(format!("the limit on {} can't be enforced", missing.control))
+        .with_hint(missing.reason.clone())
+        .with_source(missing)
+}
+
+/// A bounded upper layer needs a tmpfs that keeps attributes.
+pub(crate) fn check_tmpfs_upper(operation: Operation) -> Result<()> {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    let version = (numbers.next(), numbers.next());
+    match version {
+        (Some(Ok(major)), Some(Ok(minor))) if (major, minor) < (6, 6) => {
+            Err(Error::new(ErrorKind::Isolation, operation)
+                .with_message("the limit on disk can't be enforced")
+                .with_hint(format!("it needs Linux 6.6 or later; this is {release}")))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,40 @@
+//! As whom a guest runs, seen from the host.
+//!
+//! An ordinary user's guests run as that user, kept apart by namespaces. Root's guests run as a
+//! user that nothing else on the host runs as: whatever escapes has no one's rights, and limits on
+//! the number of processes hold (the kernel does not apply them to root).
+
+use std::io;
+use std::os::unix::fs::lchown;
+use std::path::Path;
+
+/// An unprivileged kernel user and group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// The kernel's user id.
+    pub(crate) uid: u32,
+    /// The kernel's group id.
+    pub(crate) gid: u32,
+}
+
+/// Above systemd's container range and every range that distributions hand out.
+const FIRST: u32 = 1_900_000_000;
+const SPAN: u32 = 1 << 27;
+
+impl Identity {
+    /// For root, a random identity of the provider's own; for an ordinary user, none.
+    pub(crate) fn for_this_host() -> io::Result<Option<Self>> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(None);
+        }
+        let mut bytes = [0u8; 4];
+        rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+        let id = FIRST + u32::from_ne_bytes(bytes) % SPAN;
+        Ok(Some(Self { uid: id, gid: id }))
+    }
+
+    /// Gives a file, directory or link to this identity.
+    pub(crate) fn own(self, path: &Path) -> io::Result<()> {
+        lchown(path, Some(self.uid), Some(self.gid))
+    }
+}

@@ -1,0 +1,153 @@
+//! Which isolation is in force, found out from inside.
+//!
+//! A probe runs as a guest like any other and tries what a guest should not be able to do; the
+//! report says what it found, not what was configured. Must never report a control as enforced on
+//! the strength of having asked for it.
+
+mod evidence;
+mod limits;
+
+use sandbox_core::{
+    Control, Enforcement, Error, ErrorKind, IsolationReport, Network, Operation, Result,
+};
+
+use crate::blueprint::Blueprint;
+use crate::live::Live;
+use evidence::Evidence;
+
+/// Probes a running sandbox.
+pub(crate) async fn report(live: &Live, blueprint: &Blueprint) -> Result<IsolationReport> {
+    let evidence = Evidence::gather(live).await.map_err(|error| {
+        Error::new(ErrorKind::Other, Operation::Isolation)
+            .with_message("the isolation could not be probed")
+            .with_source(error)
+    })?;
+    let mut report = IsolationReport::new()
+        .with(Control::Filesystem, filesystem(&evidence, blueprint))
+        .with(Control::Processes, processes(&evidence))
+        .with(Control::Network, network(&evidence, blueprint))
+        .with(Control::Ipc, ipc(&evidence, blueprint))
+        .with(Control::Privileges, privileges(&evidence))
+        .with(Control::SystemCalls, system_calls(&evidence));
+    for (control, enforcement) in limits::report(live, blueprint, &evidence) {
+        report = report.with(control, enforcement);
+    }
+    Ok(report)
+}
+
+/// Fails with what is missing if a control that the spec requires is not in force.
+pub(crate) fn check(
+    report: &IsolationReport,
+    blueprint: &Blueprint,
+    operation: Operation,
+) -> Result<()> {
+    for control in Control::ALL {
+        if !blueprint.requires(*control) || report.is_enforced(*control) {
+            continue;
+        }
+        // A mount that the caller asked for is no gap in what the backend enforces.
+        if matches!(report.get(*control), Some(Enforcement::Partial { .. })) {
+            continue;
+        }
+        let found = report.get(*control).map_or_else(|| "not probed".into(), ToString::to_string);
+        return Err(Error::new(ErrorKind::Isolation, operation)
+            .with_message(format!("{control} is required and was found {found}"))
+            .with_hint("name the controls that you can do without in SandboxSpec::isolation"));
+    }
+    Ok(())
+}
+
+/// What was found, or what of it is missing.
+fn all(by: &str, found: &[(bool, &str)]) -> Enforcement {
+    match found.iter().find(|(held, _)| !held) {
+        None => Enforcement::enforced(by),
+        Some((_, gap)) => Enforcement::absent(*gap),
+    }
+}
+
+fn filesystem(evidence: &Evidence, blueprint: &Blueprint) -> Enforcement {
+    let by = "user and mount namespaces, a private root";
+    let found = all(
+        by,
+        &[
+            (evidence.other_namespace("user"), "the host's user namespace is shared"),
+            (evidence.other_namespace("mnt"), "the host's mount namespace is shared"),
+            (evidence.root_is_overlay, "the root is not an overlay of the sandbox's own"),
+            (evidence.host_state_hidden, "the host's state directory is visible"),
+            (evidence.system_read_only, "the host's system directories can be written"),
+            (evidence.cannot_mount, "a filesystem can be mounted"),
+        ],
+    );
+    let writable = blueprint.binds.iter().filter(|bind| !bind.read_only).count();
+    match found {
+        Enforcement::Enforced { by } if writable > 0 => Enforcement::partial(
+            by,
+            format!("the spec mounts {writable} host path(s) for writing"),
+        ),
+        found => found,
+    }
+}
+
+fn processes(evidence: &Evidence) -> Enforcement {
+    all(
+        "a pid namespace with its own /proc",
+        &[
+            (evidence.other_namespace("pid"), "the host's pid namespace is shared"),
+            (evidence.init_is_closed, "the init can be read"),
+            (evidence.own_proc, "/proc shows another namespace"),
+        ],
+    )
+}
+
+fn network(evidence: &Evidence, blueprint: &Blueprint) -> Enforcement {
+    if blueprint.spec.network == Network::Open {
+        return Enforcement::absent("the spec opens the host's network, its loopback included");
+    }
+    all(
+        "a network namespace with nothing but loopback",
+        &[
+            (evidence.other_namespace("net"), "the host's network namespace is shared"),
+            (evidence.only_loopback, "there is another interface than loopback"),
+        ],
+    )
+}
+
+fn ipc(evidence: &Evidence, blueprint: &Blueprint) -> Enforcement {
+    let found = all(
+        "an ipc namespace and its own /dev/shm",
+        &[(evidence.other_namespace("ipc"), "the host's ipc namespace is shared")],
+    );
+    let shared = blueprint.spec.network == Network::Open;
+    match found {
+        Enforcement::Enforced { by } if shared && crate::sys::landlock_version() >= 6 => {
+            Enforcement::enforced(format!("{by}; Landlock keeps abstract sockets apart"))
+        }
+        Enforcement::Enforced { by } if shared => Enforcement::partial(
+            by,
+            "abstract sockets belong to the host's network, which the spec opens, and this kernel's \
+             Landlock cannot scope them",
+        ),
+        found => found,
+    }
+}
+
+fn privileges(evidence: &Evidence) -> Enforcement {
+    all(
+        "no capabilities, no_new_privs, no user namespaces",
+        &[
+            (evidence.status_is("NoNewPrivs", "1"), "set-user-ID programs gain rights"),
+            (evidence.no_capabilities, "there are capabilities"),
+            (evidence.no_user_namespace, "a user namespace can be made"),
+        ],
+    )
+}
+
+fn system_calls(evidence: &Evidence) -> Enforcement {
+    all(
+        "a seccomp filter",
+        &[
+            (evidence.status_is("Seccomp", "2"), "no filter is in force"),
+            (evidence.filtered, "a call that the filter refuses went through"),
+        ],
+    )
+}

@@ -1,0 +1,98 @@
+//! Plain mode: commands run as ordinary child processes in a temporary directory.
+//!
+//! For macOS, Windows and hosts that forbid isolation, used only by name. It must never be what
+//! another backend falls back to, and must never report a control as enforced.
+
+mod batch;
+mod copy;
+mod export;
+mod files;
+mod group;
+mod import;
+mod os;
+mod process;
+mod program;
+mod provider;
+mod sandbox;
+mod stream;
+mod tree;
+
+pub use provider::PlainProvider;
+
+use sandbox_core::{Capabilities, Capability, Control, Enforcement, IsolationReport};
+
+/// Why plain mode lacks what it lacks.
+const WHY: &str = "plain mode: ordinary processes of the host's user";
+
+/// What plain mode can do on this platform.
+const CAPABILITIES: Capabilities = platform(
+    Capabilities::none(WHY)
+        .with(Capability::Exec)
+        .with(Capability::Spawn)
+        .with(Capability::StdinPipe)
+        .with(Capability::Background)
+        .partial(
+            Capability::Fork,
+            "copies every file, so that the cost grows with the tree; FIFOs and sockets are left \
+             out",
+        )
+        .with(Capability::NetworkOpen)
+        .without(
+            Capability::KillDaemons,
+            "plain mode kills a process group; a daemon that leaves it is not reached",
+        )
+        .without(
+            Capability::Snapshot,
+            "plain mode keeps nothing beyond its sandboxes",
+        )
+        .without(
+            Capability::List,
+            "plain mode keeps no record of its sandboxes",
+        )
+        .without(
+            Capability::Attach,
+            "plain mode keeps no record of its sandboxes",
+        )
+        .without(Capability::Ttl, "plain mode has no collector"),
+);
+
+#[cfg(unix)]
+const fn platform(capabilities: Capabilities) -> Capabilities {
+    let capabilities = capabilities
+        .with(Capability::Signals)
+        .with(Capability::Symlinks)
+        .with(Capability::Modes)
+        .with(Capability::FilePermissions);
+    if cfg!(target_os = "macos") {
+        capabilities.without(
+            Capability::NonUtf8Names,
+            "the filesystems of macOS refuse them",
+        )
+    } else {
+        capabilities.with(Capability::NonUtf8Names)
+    }
+}
+
+#[cfg(not(unix))]
+const fn platform(capabilities: Capabilities) -> Capabilities {
+    capabilities
+        .without(Capability::Signals, "the host has no signals")
+        .without(
+            Capability::Symlinks,
+            "the host's user may usually not make links",
+        )
+        .without(Capability::Modes, "the host has no permission bits")
+        .without(
+            Capability::NonUtf8Names,
+            "names of the host are not byte strings",
+        )
+}
+
+/// What is in force: nothing.
+fn isolation_report() -> IsolationReport {
+    Control::ALL
+        .iter()
+        .fold(IsolationReport::new(), |report, control| {
+            report.with(*control, Enforcement::absent(WHY))
+        })
+}

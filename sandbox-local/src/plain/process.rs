@@ -1,0 +1,222 @@
+//! Starts a command, watches it to its end and gives its handle out.
+//!
+//! It must never leave the main process running once its handle, its time or its sandbox is gone.
+
+use std::process::{ExitStatus as HostStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sandbox_core::{
+    Error, ErrorKind, Exit, ExitStatus, Operation, Process, ProcessControl, ProcessOutput,
+    ProcessStdin, Ran, Result, SandboxId, Signal,
+};
+use tokio::process::{Child, Command as HostCommand};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::group::{Group, Groups};
+use super::program::not_started;
+use super::stream::{Ended, Stream};
+
+/// How long a killed main process may take to be reported dead.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// What a process is started with.
+pub(super) struct Start<'a> {
+    pub(super) op: Operation,
+    pub(super) program: &'a [u8],
+    pub(super) sandbox: SandboxId,
+    pub(super) timeout: Option<Duration>,
+    /// Whether there is a pipe for standard input.
+    pub(super) stdin: bool,
+    pub(super) groups: &'a Groups,
+    pub(super) closed: watch::Receiver<bool>,
+}
+
+/// How a main process ended.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Exited(Exit),
+    TimedOut(Duration),
+    Closed,
+    Unknown,
+}
+
+/// Starts the command. Must be called in a runtime.
+pub(super) fn start(mut command: HostCommand, start: Start<'_>) -> Result<Process> {
+    let mut child = command
+        .stdin(if start.stdin {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        })
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|e| not_started(e, start.op, start.program))?;
+    let group = Group::new(child.id());
+    start.groups.add(&group);
+    let (done, end) = watch::channel(None);
+    let stdin = child.stdin.take().map(ProcessStdin::new);
+    let stdout = child.stdout.take();
+    let stdout = stdout.map(|pipe| ProcessOutput::new(Stream::new(pipe, ended(&end))));
+    let stderr = child.stderr.take();
+    let stderr = stderr.map(|pipe| ProcessOutput::new(Stream::new(pipe, ended(&end))));
+    tokio::spawn(watch_over(
+        child,
+        KillOnDrop(Arc::clone(&group)),
+        start.timeout,
+        start.closed,
+        done,
+    ));
+    let control = Control {
+        op: start.op,
+        sandbox: start.sandbox,
+        group,
+        end,
+    };
+    Ok(Process::new(control, stdin, stdout, stderr))
+}
+
+fn ended(end: &watch::Receiver<Option<End>>) -> Ended {
+    let mut end = end.clone();
+    Box::pin(async move {
+        // An error says that nobody watches any more, which is an end too.
+        let _ = end.wait_for(Option::is_some).await;
+    })
+}
+
+/// Kills a command whose watcher goes away with the runtime.
+struct KillOnDrop(Arc<Group>);
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        if self.0.is_running() {
+            self.0.kill();
+        }
+    }
+}
+
+async fn watch_over(
+    mut child: Child,
+    group: KillOnDrop,
+    timeout: Option<Duration>,
+    mut closed: watch::Receiver<bool>,
+    done: watch::Sender<Option<End>>,
+) {
+    let group = &group.0;
+    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let cut = loop {
+        tokio::select! {
+            biased;
+            status = child.wait() => {
+                group.main_ended();
+                let end = status.map_or(End::Unknown, |status| End::Exited(exit(status)));
+                done.send_replace(Some(end));
+                return;
+            }
+            () = group.kill_asked() => {
+                // The group is killed; this is for hosts that have none.
+                let _ = child.start_kill();
+            }
+            // A sender that is gone is a sandbox that was dropped.
+            _ = closed.wait_for(|closed| *closed) => break End::Closed,
+            () = reached(deadline) => break End::TimedOut(timeout.unwrap_or_default()),
+        }
+    };
+    group.kill();
+    let _ = child.start_kill();
+    if tokio::time::timeout(GRACE, child.wait()).await.is_ok() {
+        group.main_ended();
+        group.emptied().await;
+    }
+    done.send_replace(Some(cut));
+}
+
+async fn reached(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(unix)]
+fn exit(status: HostStatus) -> Exit {
+    use std::os::unix::process::ExitStatusExt;
+    Exit::new(match status.signal() {
+        Some(signal) => ExitStatus::Signal(super::group::linux_number(signal)),
+        None => ExitStatus::Code(code(status)),
+    })
+}
+
+#[cfg(not(unix))]
+fn exit(status: HostStatus) -> Exit {
+    Exit::new(ExitStatus::Code(code(status)))
+}
+
+/// A code beyond 255, which only Windows has, is 255.
+fn code(status: HostStatus) -> u8 {
+    status
+        .code()
+        .and_then(|code| u8::try_from(code).ok())
+        .unwrap_or(u8::MAX)
+}
+
+/// The handle of a running command.
+#[derive(Debug)]
+struct Control {
+    op: Operation,
+    sandbox: SandboxId,
+    group: Arc<Group>,
+    end: watch::Receiver<Option<End>>,
+}
+
+impl Control {
+    async fn end(&self) -> End {
+        let mut end = self.end.clone();
+        let known = end.wait_for(Option::is_some).await;
+        known.ok().and_then(|end| *end).unwrap_or(End::Unknown)
+    }
+}
+
+#[async_trait]
+impl ProcessControl for Control {
+    async fn wait(&self) -> Result<Exit> {
+        let error = match self.end().await {
+            End::Exited(exit) => return Ok(exit),
+            End::TimedOut(after) => Error::new(ErrorKind::Timeout, self.op).with_message(format!(
+                "the command was killed after its timeout of {after:?}"
+            )),
+            End::Closed => Error::closed(self.op, &self.sandbox),
+            End::Unknown => Error::new(ErrorKind::Lost, self.op)
+                .with_message("the runtime that watched the command is gone"),
+        };
+        Err(error.with_ran(Ran::Cut).with_sandbox(self.sandbox.clone()))
+    }
+
+    async fn signal(&self, signal: Signal) -> Result<()> {
+        super::CAPABILITIES.require(sandbox_core::Capability::Signals, Operation::Signal)?;
+        self.group.signal(signal).map_err(|e| {
+            Error::from_io(e, Operation::Signal)
+                .with_message(format!("signal {} was not sent", signal.0))
+                .with_sandbox(self.sandbox.clone())
+        })
+    }
+
+    async fn kill(&self) -> Result<()> {
+        self.group.kill();
+        self.end().await;
+        self.group.emptied().await;
+        Ok(())
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        if self.group.is_running() {
+            self.group.kill();
+        }
+    }
+}

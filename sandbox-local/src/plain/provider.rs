@@ -1,0 +1,167 @@
+//! Creates plain sandboxes, and refuses what plain mode cannot honour.
+//!
+//! It must never accept a spec and then give less than it says.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sandbox_core::{
+    Capabilities, Capability, Error, ErrorKind, Network, Operation, Provider, RequiredIsolation,
+    Result, Sandbox, SandboxSpec, Source,
+};
+
+use super::program::Surroundings;
+use super::sandbox::PlainSandbox;
+use super::tree::Tree;
+use super::{CAPABILITIES, WHY};
+
+const OP: Operation = Operation::Create;
+
+/// Runs commands as ordinary child processes in a temporary directory: **no isolation at all**.
+///
+/// For macOS, Windows and hosts that forbid isolation; used only by name. A command can read,
+/// write and kill whatever the host's user can.
+///
+/// What differs from an isolating backend:
+/// - A spec must say [`Network::Open`], because the default, [`Network::Off`], cannot be enforced
+///   and an option that cannot be honoured is refused. So are limits, mounts, images, a root
+///   directory, a workdir, a time to live, and [`RequiredIsolation::Only`] with any control.
+///   [`RequiredIsolation::Full`] means everything that the backend is for, which is nothing here.
+/// - Guest paths are paths of the host, confined to the sandbox's directory: the root is a fresh
+///   temporary directory with `workspace` (the workdir), `home` and `tmp`. On Windows they are
+///   written with slashes and one in front: `/C:/Users/…`. The confinement is against mistakes.
+/// - A kill reaches the command's process group, not a daemon that left it; on Windows only the
+///   main process. If the host's process is killed, commands run on and the directory stays.
+/// - A fork copies every file.
+///
+/// ```
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// use sandbox_core::{Command, Network, Provider, SandboxSpec};
+/// use sandbox_local::PlainProvider;
+/// let spec = SandboxSpec::new().with_network(Network::Open);
+/// let sandbox = PlainProvider::new().create(spec).await?;
+/// # if cfg!(unix) {
+/// let output = sandbox.exec(Command::new("echo").arg("hello")).await?;
+/// assert_eq!(output.stdout.bytes, "hello\n");
+/// # }
+/// sandbox.close().await?;
+/// # Ok::<(), Box<dyn std::error::Error>>(()) })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct PlainProvider {
+    base: PathBuf,
+}
+
+impl Default for PlainProvider {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl PlainProvider {
+    /// Sandboxes in the host's temporary directory.
+    pub fn new() -> Self {
+        Self {
+            base: std::env::temp_dir(),
+        }
+    }
+
+    /// Sandboxes in this existing directory of the host.
+    #[must_use]
+    pub fn with_base_dir(mut self, base: impl Into<PathBuf>) -> Self {
+        self.base = base.into();
+        self
+    }
+}
+
+#[async_trait]
+impl Provider for PlainProvider {
+    fn backend(&self) -> &'static str {
+        "local-plain"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        CAPABILITIES
+    }
+
+    async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>> {
+        check(&spec)?;
+        let base = self.base.clone();
+        let made = tokio::task::spawn_blocking(move || {
+            Tree::create(&base).map_err(|e| {
+                Error::from_io(e, OP)
+                    .with_host_path(base)
+                    .with_hint("choose another directory with PlainProvider::with_base_dir")
+            })
+        });
+        let tree = made.await.map_err(|e| {
+            Error::new(ErrorKind::Other, OP)
+                .with_message("the directory was not made")
+                .with_source(e)
+        })??;
+        let mut environment = BTreeMap::new();
+        super::sandbox::default_env(tree.root()).apply_to(&mut environment);
+        spec.env.apply_to(&mut environment);
+        let surroundings = Surroundings {
+            workdir: tree.guest_root().join("workspace"),
+            environment,
+        };
+        Ok(Arc::new(PlainSandbox::new(
+            tree,
+            surroundings,
+            self.base.clone(),
+            spec.command_timeout,
+            spec.labels,
+            None,
+        )))
+    }
+}
+
+fn check(spec: &SandboxSpec) -> Result<()> {
+    spec.validate()?;
+    if let RequiredIsolation::Only(controls) = &spec.isolation
+        && !controls.is_empty()
+    {
+        let names: Vec<_> = controls.iter().map(|control| control.as_str()).collect();
+        return Err(Error::new(ErrorKind::Isolation, OP)
+            .with_message(format!("{} can't be had: {WHY}", names.join(", ")))
+            .with_hint("use the provider \"local:\" on a host that grants isolation"));
+    }
+    let limits = &spec.resources;
+    for (asked, capability) in [
+        (limits.memory.is_some(), Capability::MemoryLimit),
+        (limits.cpus.is_some(), Capability::CpuLimit),
+        (limits.pids.is_some(), Capability::PidsLimit),
+        (limits.disk.is_some(), Capability::DiskLimit),
+        (!spec.mounts.is_empty(), Capability::Mounts),
+        (spec.ttl.is_some(), Capability::Ttl),
+    ] {
+        if asked {
+            CAPABILITIES.require(capability, OP)?;
+        }
+    }
+    match &spec.source {
+        Source::Default => {}
+        Source::Image(_) => CAPABILITIES.require(Capability::Image, OP)?,
+        Source::RootDir(_) => CAPABILITIES.require(Capability::RootDir, OP)?,
+        Source::Snapshot(_) => CAPABILITIES.require(Capability::Snapshot, OP)?,
+        _ => return Err(Error::unsupported(OP, "this source", WHY)),
+    }
+    if let Some(workdir) = &spec.workdir {
+        let why = "plain mode chooses the workdir, below a temporary directory";
+        return Err(Error::unsupported(OP, "a workdir", why)
+            .with_path(workdir)
+            .with_hint("leave it out, and use set_workdir with a relative path"));
+    }
+    match spec.network {
+        Network::Open => Ok(()),
+        _ => CAPABILITIES
+            .require(Capability::NetworkOff, OP)
+            .map_err(|error| {
+                error.with_hint("accept the host's network with with_network(Network::Open)")
+            }),
+    }
+}

@@ -1,0 +1,391 @@
+//! One plain sandbox: the trait, on top of the modules beside this one.
+//!
+//! It must never block the runtime: what touches files runs on a blocking thread.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sandbox_core::{
+    Capabilities, Capability, CollectOptions, Command, CreateDirOptions, DirEntry, Env, Error,
+    ErrorKind, ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions, IsolationReport,
+    Labels, ListOptions, Metadata, Operation, Output, Process, Ran, ReadOptions, RemoveOptions,
+    RenameOptions, Result, Sandbox, SandboxId, SandboxInfo, Snapshot, SnapshotOptions, Stdin,
+    TransferReport,
+};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::watch;
+
+use super::group::Groups;
+use super::import::Cancel;
+use super::program::{self, Surroundings};
+use super::tree::Tree;
+use super::{CAPABILITIES, batch, copy, export, files, import, os, process};
+
+/// The variables that every command gets.
+pub(super) fn default_env(root: &Path) -> Env {
+    os::default_environment(root)
+        .into_iter()
+        .fold(Env::new(), |env, (name, value)| env.set(name, value))
+}
+
+/// A directory and the processes that were started in it.
+#[derive(Debug)]
+pub(super) struct PlainSandbox {
+    info: SandboxInfo,
+    tree: Arc<Tree>,
+    surroundings: Mutex<Surroundings>,
+    /// Where forks go.
+    base: PathBuf,
+    timeout: Option<Duration>,
+    groups: Arc<Groups>,
+    closed: watch::Sender<bool>,
+    /// Held while closing; `true` when that is done.
+    freed: Arc<tokio::sync::Mutex<bool>>,
+}
+
+impl PlainSandbox {
+    pub(super) fn new(
+        tree: Tree,
+        surroundings: Surroundings,
+        base: PathBuf,
+        timeout: Option<Duration>,
+        labels: Labels,
+        parent: Option<SandboxId>,
+    ) -> Self {
+        let id = SandboxId::new(tree.id());
+        let workdir = surroundings.workdir.clone();
+        let mut info = SandboxInfo::new(id, "local-plain", workdir).with_labels(labels);
+        info.parent = parent;
+        Self {
+            info,
+            tree: Arc::new(tree),
+            surroundings: Mutex::new(surroundings),
+            base,
+            timeout,
+            groups: Arc::default(),
+            closed: watch::Sender::new(false),
+            freed: Arc::default(),
+        }
+    }
+
+    fn surroundings(&self) -> Surroundings {
+        let now = self.surroundings.lock();
+        now.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn check_open(&self, op: Operation) -> Result<()> {
+        if *self.closed.borrow() {
+            return Err(Error::closed(op, &self.info.id));
+        }
+        Ok(())
+    }
+
+    /// Runs file work on a blocking thread, in the tree and from the workdir.
+    async fn files<T: Send + 'static>(
+        &self,
+        op: Operation,
+        work: impl FnOnce(&Tree, &GuestPath) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.check_open(op)?;
+        let tree = Arc::clone(&self.tree);
+        let workdir = self.surroundings().workdir;
+        let done = tokio::task::spawn_blocking(move || work(&tree, &workdir)).await;
+        let result = done.unwrap_or_else(|e| {
+            Err(Error::new(ErrorKind::Other, op)
+                .with_message("the work was given up")
+                .with_source(e))
+        });
+        result.map_err(|error| match self.check_open(op) {
+            // Whatever it stumbled over, the directory was going away.
+            Err(closed) => closed.with_source(error),
+            Ok(()) => error.with_sandbox(self.info.id.clone()),
+        })
+    }
+
+    fn start(&self, command: &Command, op: Operation) -> Result<Process> {
+        self.check_open(op)
+            .and_then(|()| command.validate(op))
+            .and_then(|()| match &command.user {
+                Some(_) => CAPABILITIES.require(Capability::User, op),
+                None => Ok(()),
+            })
+            .and_then(|()| program::prepare(&self.tree, self.surroundings(), command, op))
+            .and_then(|host| {
+                process::start(
+                    host,
+                    process::Start {
+                        op,
+                        program: command.program(),
+                        sandbox: self.info.id.clone(),
+                        timeout: command.timeout.or(self.timeout),
+                        stdin: !matches!(command.stdin, Stdin::Empty),
+                        groups: &self.groups,
+                        closed: self.closed.subscribe(),
+                    },
+                )
+            })
+            .map_err(|error| {
+                error
+                    .with_ran(Ran::NotStarted)
+                    .with_sandbox(self.info.id.clone())
+            })
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Sandbox for PlainSandbox {
+    fn info(&self) -> SandboxInfo {
+        let mut info = self.info.clone();
+        info.workdir = self.surroundings().workdir;
+        info
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        CAPABILITIES
+    }
+
+    async fn isolation(&self) -> Result<IsolationReport> {
+        self.check_open(Operation::Isolation)?;
+        Ok(super::isolation_report())
+    }
+
+    async fn exec(&self, command: Command) -> Result<Output> {
+        let mut options = CollectOptions::default();
+        let process = self.start(&command, Operation::Exec)?;
+        options.stdout_limit = command.stdout_limit;
+        options.stderr_limit = command.stderr_limit;
+        options.sandbox = Some(self.info.id.clone());
+        if let Stdin::Bytes(bytes) = command.stdin {
+            options.stdin = bytes;
+        }
+        process.wait_with_output(options).await
+    }
+
+    async fn spawn(&self, command: Command) -> Result<Process> {
+        let mut process = self.start(&command, Operation::Spawn)?;
+        if let Stdin::Bytes(bytes) = command.stdin
+            && let Some(mut stdin) = process.stdin.take()
+        {
+            let mut closed = self.closed.subscribe();
+            tokio::spawn(async move {
+                tokio::select! {
+                    // A program that does not want its input is not an error.
+                    _ = stdin.write_all(&bytes) => {}
+                    _ = closed.wait_for(|closed| *closed) => {}
+                }
+            });
+        }
+        Ok(process)
+    }
+
+    async fn write_files(&self, batch: FileBatch) -> Result<()> {
+        self.files(Operation::WriteFiles, move |tree, workdir| {
+            batch::write(tree, workdir, &batch)
+        })
+        .await
+    }
+
+    async fn read_file(&self, path: &GuestPath, options: ReadOptions) -> Result<Bytes> {
+        let path = path.clone();
+        self.files(Operation::ReadFile, move |tree, workdir| {
+            files::read(tree, workdir, &path, &options)
+        })
+        .await
+    }
+
+    async fn list_dir(&self, path: &GuestPath, options: ListOptions) -> Result<Vec<DirEntry>> {
+        let path = path.clone();
+        self.files(Operation::ListDir, move |tree, workdir| {
+            files::list(tree, workdir, &path, &options)
+        })
+        .await
+    }
+
+    async fn metadata(&self, path: &GuestPath) -> Result<Metadata> {
+        let path = path.clone();
+        self.files(Operation::Metadata, move |tree, workdir| {
+            files::metadata(tree, workdir, &path)
+        })
+        .await
+    }
+
+    async fn remove(&self, path: &GuestPath, options: RemoveOptions) -> Result<()> {
+        let path = path.clone();
+        self.files(Operation::Remove, move |tree, workdir| {
+            files::remove(tree, workdir, &path, &options)
+        })
+        .await
+    }
+
+    async fn create_dir(&self, path: &GuestPath, options: CreateDirOptions) -> Result<()> {
+        let path = path.clone();
+        self.files(Operation::CreateDir, move |tree, workdir| {
+            files::create_dir(tree, workdir, &path, &options)
+        })
+        .await
+    }
+
+    async fn rename(&self, from: &GuestPath, to: &GuestPath, options: RenameOptions) -> Result<()> {
+        let (from, to) = (from.clone(), to.clone());
+        self.files(Operation::Rename, move |tree, workdir| {
+            files::rename(tree, workdir, &from, &to, &options)
+        })
+        .await
+    }
+
+    async fn import_dir(
+        &self,
+        from: &Path,
+        to: &GuestPath,
+        options: ImportOptions,
+    ) -> Result<TransferReport> {
+        let (from, to) = (from.to_path_buf(), to.clone());
+        let cancel = Cancel::default();
+        let _given_up = cancel.on_drop();
+        self.files(Operation::ImportDir, move |tree, workdir| {
+            import::import(tree, workdir, &from, &to, &options, &cancel)
+        })
+        .await
+    }
+
+    async fn export_dir(
+        &self,
+        from: &GuestPath,
+        to: &Path,
+        options: ExportOptions,
+    ) -> Result<TransferReport> {
+        let (from, to) = (from.clone(), to.to_path_buf());
+        let cancel = Cancel::default();
+        let _given_up = cancel.on_drop();
+        self.files(Operation::ExportDir, move |tree, workdir| {
+            export::export(tree, workdir, &from, &to, &options, &cancel)
+        })
+        .await
+    }
+
+    async fn set_workdir(&self, path: &GuestPath) -> Result<()> {
+        const OP: Operation = Operation::SetWorkdir;
+        let path = path.clone();
+        let workdir = self.files(OP, move |tree, workdir| {
+            let is_dir = tree.follow(&path, workdir, OP)?.host.is_dir();
+            let path = path.resolve(workdir, OP)?;
+            if !is_dir {
+                return Err(Error::new(ErrorKind::NotADirectory, OP)
+                    .with_message("not a directory")
+                    .with_path(path));
+            }
+            Ok(path)
+        });
+        let workdir = workdir.await?;
+        let mut now = self
+            .surroundings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        now.workdir = workdir;
+        Ok(())
+    }
+
+    async fn set_env(&self, changes: Env) -> Result<()> {
+        const OP: Operation = Operation::SetEnv;
+        self.check_open(OP)?;
+        changes
+            .validate(OP)
+            .map_err(|error| error.with_sandbox(self.info.id.clone()))?;
+        let mut now = self
+            .surroundings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        changes.apply_to(&mut now.environment);
+        Ok(())
+    }
+
+    async fn fork(&self, options: ForkOptions) -> Result<Arc<dyn Sandbox>> {
+        const OP: Operation = Operation::Fork;
+        let mut surroundings = self.surroundings();
+        let base = self.base.clone();
+        let copied = self.files(OP, move |parent, _| {
+            let child = Tree::empty(&base).map_err(|e| Error::from_io(e, OP))?;
+            copy::tree(parent.root(), child.root()).map_err(|e| Error::from_io(e, OP))?;
+            Ok(child)
+        });
+        let child = copied.await?;
+        if let Some(below) = surroundings.workdir.strip_prefix(self.tree.guest_root()) {
+            surroundings.workdir = child.guest_root().join(below);
+        }
+        // What still has the value that it was given at first moves to the child's directory.
+        let ours = os::default_environment(self.tree.root());
+        let theirs = os::default_environment(child.root());
+        for ((name, old), (_, new)) in ours.into_iter().zip(theirs) {
+            let now = surroundings.environment.get(name.as_bytes());
+            if now.is_some_and(|now| now.value.expose() == old) {
+                Env::new()
+                    .set(name, new)
+                    .apply_to(&mut surroundings.environment);
+            }
+        }
+        Ok(Arc::new(Self::new(
+            child,
+            surroundings,
+            self.base.clone(),
+            self.timeout,
+            options.labels,
+            Some(self.info.id.clone()),
+        )))
+    }
+
+    async fn snapshot(&self, _: SnapshotOptions) -> Result<Snapshot> {
+        const OP: Operation = Operation::Snapshot;
+        self.check_open(OP)?;
+        CAPABILITIES
+            .require(Capability::Snapshot, OP)
+            .map_err(|error| error.with_sandbox(self.info.id.clone()))?;
+        Err(Error::new(ErrorKind::Other, OP))
+    }
+
+    async fn close(&self) -> Result<()> {
+        const OP: Operation = Operation::Close;
+        self.closed.send_replace(true);
+        let (tree, groups) = (Arc::clone(&self.tree), Arc::clone(&self.groups));
+        let freed = Arc::clone(&self.freed);
+        // A task of its own: it goes on when nobody waits for it.
+        let closing = tokio::spawn(async move {
+            let mut freed = freed.lock().await;
+            if *freed {
+                return Ok(());
+            }
+            for group in groups.kill_all() {
+                group.emptied().await;
+            }
+            let removed = tokio::task::spawn_blocking(move || tree.remove()).await;
+            *freed = matches!(removed, Ok(Ok(())));
+            match removed {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(e)) => Err(Error::from_io(e, OP)),
+                Err(e) => Err(Error::new(ErrorKind::Other, OP).with_source(e)),
+            }
+        });
+        let closed = closing.await.unwrap_or_else(|e| {
+            Err(Error::new(ErrorKind::Other, OP)
+                .with_message("the closing was given up")
+                .with_source(e))
+        });
+        closed.map_err(|error| error.with_sandbox(self.info.id.clone()))
+    }
+}
+
+impl Drop for PlainSandbox {
+    fn drop(&mut self) {
+        self.closed.send_replace(true);
+        self.groups.kill_all();
+        let tree = Arc::clone(&self.tree);
+        // Removing files takes time, and a drop may not. Without a thread the last handle to the
+        // tree removes it.
+        let _ = std::thread::Builder::new()
+            .name("sandbox-plain-drop".into())
+            .spawn(move || tree.remove());
+    }
+}

@@ -1,0 +1,125 @@
+//! Creates local sandboxes and finds them again within this process.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sandbox_core::{
+    Capabilities, Capability, Error, ErrorKind, Labels, Operation, Provider, Result, Sandbox,
+    SandboxId, SandboxInfo, SandboxSpec,
+};
+
+use crate::config::LocalConfig;
+use crate::identity::Identity;
+use crate::sandbox::LocalSandbox;
+use crate::shared::Shared;
+use crate::skeleton;
+use crate::state::State;
+
+/// What local sandboxes can do.
+pub(crate) const CAPABILITIES: Capabilities = Capabilities::all()
+    .without(Capability::User, "a sandbox has one user; its namespace maps no other")
+    .without(Capability::ForkMemory, "a fork copies files, not processes")
+    .without(Capability::Snapshot, "layers end with the process that made them")
+    .without(Capability::Image, "no image store; give a root directory instead")
+    .partial(Capability::List, "the sandboxes of this provider in this process")
+    .partial(Capability::Attach, "the sandboxes of this provider in this process")
+    .partial(Capability::MemoryLimit, "needs a delegated cgroup, or root")
+    .partial(Capability::CpuLimit, "needs a delegated cgroup, or root")
+    .partial(Capability::DiskLimit, "what is written is kept in memory; Linux 6.6 or later");
+
+/// Sandboxes on this machine: Linux namespaces, no daemon, as any user.
+///
+/// One provider serves any number of sandboxes; making one prepares a few files and starts one
+/// thread. Its sandboxes live as long as their handles, not as long as the provider.
+///
+/// ```no_run
+/// use sandbox_core::{Provider, SandboxExt, SandboxSpec};
+/// use sandbox_local::LocalProvider;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), sandbox_core::Error> {
+/// let sandbox = LocalProvider::new()?.create(SandboxSpec::new()).await?;
+/// let output = sandbox.sh("echo hello from $(hostname)").await?;
+/// assert_eq!(output.stdout.bytes, "hello from sandbox\n");
+/// sandbox.close().await
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct LocalProvider {
+    shared: Arc<Shared>,
+}
+
+impl LocalProvider {
+    /// A provider with the default configuration.
+    ///
+    /// # Errors
+    /// Those of [`with_config`](LocalProvider::with_config).
+    pub fn new() -> Result<Self> {
+        Self::with_config(LocalConfig::default())
+    }
+
+    /// A provider with this configuration. Blocks for some milliseconds: it copies parts of the
+    /// host's `/etc`.
+    ///
+    /// # Errors
+    /// The state directory can't be made or belongs to someone else.
+    pub fn with_config(config: LocalConfig) -> Result<Self> {
+        let dir = config.state_dir.clone().unwrap_or_else(default_state_dir);
+        let failed = |error| {
+            Error::from_io(error, Operation::Connect)
+                .with_message("the state directory can't be used")
+                .with_host_path(&dir)
+                .with_hint("choose another with SANDBOX_STATE_DIR or LocalConfig::with_state_dir")
+        };
+        let identity = Identity::for_this_host().map_err(failed)?;
+        let state = State::create(&dir, identity).map_err(failed)?;
+        let skeleton = skeleton::build(&state, &config.system_dirs, identity).map_err(failed)?;
+        Ok(Self { shared: Arc::new(Shared::new(config, state, identity, skeleton)) })
+    }
+
+    fn find(&self, id: &SandboxId, operation: Operation) -> Result<Arc<LocalSandbox>> {
+        self.shared.find(id).ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, operation)
+                .with_message("this provider has no such open sandbox")
+                .with_sandbox(id.clone())
+        })
+    }
+}
+
+fn default_state_dir() -> PathBuf {
+    match std::env::var_os("SANDBOX_STATE_DIR") {
+        Some(dir) if !dir.is_empty() => dir.into(),
+        _ => {
+            let user = rustix::process::geteuid().as_raw();
+            PathBuf::from(format!("/var/tmp/sandbox-local-{user}"))
+        }
+    }
+}
+
+#[async_trait]
+impl Provider for LocalProvider {
+    fn backend(&self) -> &'static str {
+        "local"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        CAPABILITIES
+    }
+
+    async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>> {
+        Ok(LocalSandbox::create(self.shared.clone(), spec).await?)
+    }
+
+    async fn attach(&self, id: &SandboxId) -> Result<Arc<dyn Sandbox>> {
+        Ok(self.find(id, Operation::Attach)?)
+    }
+
+    async fn list(&self, labels: &Labels) -> Result<Vec<SandboxInfo>> {
+        Ok(self.shared.list(labels))
+    }
+
+    async fn destroy(&self, id: &SandboxId) -> Result<()> {
+        self.find(id, Operation::Destroy)?.close().await
+    }
+}

@@ -1,0 +1,59 @@
+//! What the agent does before it serves, compiled into a plan of system calls.
+//!
+//! The order matters and is this: become the guest's user; mount the root; take hold of everything
+//! of the host that will be seen, while the host can still be seen; turn round into the root and
+//! let go of the host; put things in their places; set limits; give up every right; put up the
+//! system call filter. A call that fails ends the sandbox, unless it is marked as tolerated.
+//!
+//! Must never resolve a path that a guest may have written before the host's root is gone, and
+//! after that never through a link.
+
+mod devices;
+mod privileges;
+mod root;
+pub(crate) mod seccomp;
+
+use std::path::Path;
+
+use sandbox_core::Network;
+
+use crate::blueprint::Blueprint;
+use crate::engine::Plan;
+use crate::identity::Identity;
+
+pub(crate) use root::Upper;
+
+/// Everything that the set-up of one run depends on.
+pub(crate) struct Setup<'a> {
+    pub(crate) blueprint: &'a Blueprint,
+    pub(crate) identity: Option<Identity>,
+    /// The directory that layers are named relative to.
+    pub(crate) layers_dir: &'a Path,
+    /// `lowerdir=` of the root.
+    pub(crate) lower_dirs: &'a str,
+    /// Where the guest's writes go.
+    pub(crate) upper: Upper<'a>,
+}
+
+impl Setup<'_> {
+    /// The whole set-up. With a tmpfs as upper layer, its directory is exported.
+    pub(crate) fn plan(&self) -> std::io::Result<Plan> {
+        let mut plan = Plan::new();
+        if self.identity.is_some() {
+            privileges::become_guest(&mut plan);
+        }
+        root::mount(&mut plan, self);
+        let system = root::hold_host(&mut plan, self)?;
+        let devices = devices::hold(&mut plan);
+        root::turn(&mut plan);
+        root::place(&mut plan, system);
+        devices::place(&mut plan, devices);
+        plan.sethostname("set the host name", "sandbox");
+        if self.blueprint.spec.network == Network::Off {
+            plan.loopback_up("bring the sandbox's loopback up");
+        }
+        privileges::limit(&mut plan, self.blueprint.resources());
+        privileges::drop(&mut plan);
+        Ok(plan)
+    }
+}

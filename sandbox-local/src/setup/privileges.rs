@@ -1,0 +1,89 @@
+//! Who the guest is and what it may not: user, limits, capabilities, Landlock, system calls.
+//!
+//! References: capabilities(7), prctl(2), getrlimit(2), landlock(7), seccomp(2).
+
+use sandbox_core::Resources;
+
+use super::seccomp;
+use crate::engine::Plan;
+use crate::skeleton::GUEST_ID;
+
+/// Processes and threads, where the spec sets no limit: what stops a fork bomb from taking the
+/// host along.
+const DEFAULT_PROCESSES: u64 = 4096;
+/// Open files of one process.
+const OPEN_FILES: u64 = 65_536;
+const SOFT_OPEN_FILES: u64 = 1024;
+
+/// What the agent itself goes on needing, in its own user namespace: to kill, to read whose
+/// namespaces are whose, to make a namespace for each command.
+const KEPT: u64 = 1 << CAP_KILL | 1 << CAP_SYS_PTRACE | 1 << CAP_SYS_ADMIN;
+const CAP_KILL: u64 = 5;
+const CAP_SYS_PTRACE: u64 = 19;
+const CAP_SYS_ADMIN: u64 = 21;
+
+/// `SECBIT_NOROOT` and `SECBIT_NO_CAP_AMBIENT_RAISE`, both locked: no program gains anything by
+/// being run, whoever runs it.
+const SECURE_BITS: u64 = 1 | 2 | 1 << 6 | 1 << 7;
+
+/// As root the agent starts as nobody that its namespace maps; this makes it the guest's user.
+pub(super) fn become_guest(plan: &mut Plan) {
+    plan.clear_groups("leave the host's groups");
+    plan.setgid("become the guest's group", GUEST_ID);
+    plan.setuid("become the guest's user", GUEST_ID);
+}
+
+/// Limits that every descendant inherits and cannot raise.
+pub(super) fn limit(plan: &mut Plan, resources: &Resources) {
+    // One more than the spec grants: the agent counts as well.
+    let processes = resources.pids.map_or(DEFAULT_PROCESSES, u64::from) + 1;
+    plan.set_limit("limit processes", libc::RLIMIT_NPROC, processes, processes);
+    let host = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let hard = host.maximum.unwrap_or(u64::MAX).min(OPEN_FILES);
+    let soft = SOFT_OPEN_FILES.min(hard);
+    plan.set_limit("limit open files", libc::RLIMIT_NOFILE, soft, hard);
+    plan.set_limit("switch core dumps off", libc::RLIMIT_CORE, 0, 0);
+}
+
+/// Gives up every right, for good.
+pub(super) fn drop(plan: &mut Plan) {
+    plan.prctl("hide the agent's memory", libc::PR_SET_DUMPABLE, [0; 4]);
+    plan.prctl("lock the secure bits", libc::PR_SET_SECUREBITS, [SECURE_BITS, 0, 0, 0]);
+    let clear = libc::PR_CAP_AMBIENT_CLEAR_ALL as u64;
+    plan.prctl("clear the ambient capabilities", libc::PR_CAP_AMBIENT, [clear, 0, 0, 0]);
+    for capability in 0..=last_capability() {
+        let args = [capability, 0, 0, 0];
+        plan.prctl("drop a capability from the bounding set", libc::PR_CAPBSET_DROP, args);
+    }
+    plan.capset("give up capabilities", KEPT, KEPT, 0);
+    plan.prctl("forbid new privileges", libc::PR_SET_NO_NEW_PRIVS, [1, 0, 0, 0]);
+    landlock(plan);
+    plan.seccomp_filter("put up the system call filter", &seccomp::filter(), 0);
+}
+
+/// The highest capability that this kernel knows.
+fn last_capability() -> u64 {
+    let known = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap");
+    known.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(40)
+}
+
+/// Where the kernel has Landlock: no device can be made, and signals and abstract sockets stay
+/// within the sandbox even where it shares the host's network.
+fn landlock(plan: &mut Plan) {
+    const MAKE_CHAR: u64 = 1 << 6;
+    const MAKE_BLOCK: u64 = 1 << 11;
+    const SCOPE_ABSTRACT_UNIX_SOCKET: u64 = 1;
+    const SCOPE_SIGNAL: u64 = 2;
+    const NET: u64 = 0;
+    let devices = MAKE_CHAR | MAKE_BLOCK;
+    // struct landlock_ruleset_attr as far as the kernel knows it: files, network, scopes.
+    let attributes = match crate::sys::landlock_version() {
+        0 => return,
+        1..=3 => vec![devices],
+        4..=5 => vec![devices, NET],
+        _ => vec![devices, NET, SCOPE_ABSTRACT_UNIX_SOCKET | SCOPE_SIGNAL],
+    };
+    let rules = plan.landlock_ruleset("make Landlock rules", &attributes).result();
+    plan.landlock_restrict("put up Landlock", rules, 0);
+    plan.close("close the Landlock rules", rules);
+}

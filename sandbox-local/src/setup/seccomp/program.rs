@@ -1,0 +1,212 @@
+//! From rules to a BPF program: a binary search over call numbers, with checks at the leaves.
+//!
+//! Reference: Documentation/userspace-api/seccomp_filter.rst, linux/bpf_common.h.
+
+/// What to do with one system call.
+pub(super) struct Rule {
+    pub(super) number: u32,
+    pub(super) check: Check,
+}
+
+/// When to refuse; anything else is allowed. Arguments are compared by their low 32 bits, which
+/// is all that the kernel looks at for those that are checked.
+pub(super) enum Check {
+    /// Always.
+    Always(u16),
+    /// If the argument has any of these bits.
+    AnyBit { arg: u32, bits: u32, errno: u16 },
+    /// If the masked argument is one of these.
+    In { arg: u32, mask: u32, values: Vec<u32>, errno: u16 },
+    /// If the argument is none of these.
+    NotIn { arg: u32, values: Vec<u32>, errno: u16 },
+    /// If the first argument is not zero and the second, a pointer, is not null.
+    NonZero { first: u32, second: u32, errno: u16 },
+}
+
+/// `struct sock_filter`.
+#[derive(Clone, Copy)]
+struct Instruction {
+    code: u16,
+    jump_true: u8,
+    jump_false: u8,
+    value: u32,
+}
+
+const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA
+const JUMP_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+const JUMP_GREATER_EQUAL: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
+const JUMP_ANY_BIT: u16 = 0x45; // BPF_JMP | BPF_JSET | BPF_K
+const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
+const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+
+const ALLOW: u32 = 0x7fff_0000; // SECCOMP_RET_ALLOW
+const KILL: u32 = 0x8000_0000; // SECCOMP_RET_KILL_PROCESS
+const ERRNO: u32 = 0x0005_0000; // SECCOMP_RET_ERRNO
+
+/// Offsets in `struct seccomp_data`.
+const NUMBER: u32 = 0;
+const ARCH: u32 = 4;
+
+const fn low(arg: u32) -> u32 {
+    16 + 8 * arg
+}
+
+const fn high(arg: u32) -> u32 {
+    low(arg) + 4
+}
+
+fn op(code: u16, value: u32) -> Instruction {
+    Instruction { code, jump_true: 0, jump_false: 0, value }
+}
+
+fn jump(code: u16, value: u32, jump_true: u8, jump_false: u8) -> Instruction {
+    Instruction { code, jump_true, jump_false, value }
+}
+
+fn refuse(errno: u16) -> Instruction {
+    op(RETURN, ERRNO | u32::from(errno))
+}
+
+/// The program in the kernel's byte layout.
+pub(super) fn compile(arch: u32, x32_bit: Option<u32>, mut rules: Vec<Rule>) -> Vec<u8> {
+    rules.sort_by_key(|rule| rule.number);
+    let mut program = vec![
+        op(LOAD, ARCH),
+        jump(JUMP_EQUAL, arch, 1, 0),
+        op(RETURN, KILL),
+        op(LOAD, NUMBER),
+    ];
+    if let Some(bit) = x32_bit {
+        program.push(jump(JUMP_ANY_BIT, bit, 0, 1));
+        program.push(refuse(libc::ENOSYS as u16));
+    }
+    program.extend(search(&rules));
+    program
+        .iter()
+        .flat_map(|i| {
+            let [c0, c1] = i.code.to_ne_bytes();
+            let [v0, v1, v2, v3] = i.value.to_ne_bytes();
+            [c0, c1, i.jump_true, i.jump_false, v0, v1, v2, v3]
+        })
+        .collect()
+}
+
+/// Decides the call number that is in the accumulator; every path ends in a return.
+fn search(rules: &[Rule]) -> Vec<Instruction> {
+    match rules {
+        [] => vec![op(RETURN, ALLOW)],
+        [rule] => {
+            // A jump over one instruction always fits.
+            let mut code = vec![jump(JUMP_EQUAL, rule.number, 1, 0), op(RETURN, ALLOW)];
+            code.extend(decide(&rule.check));
+            code
+        }
+        _ => {
+            let (left, right) = rules.split_at(rules.len() / 2);
+            let low = search(left);
+            let mut code = match u8::try_from(low.len()) {
+                Ok(distance) => vec![jump(JUMP_GREATER_EQUAL, right[0].number, distance, 0)],
+                Err(_) => vec![
+                    jump(JUMP_GREATER_EQUAL, right[0].number, 0, 1),
+                    op(JUMP, low.len() as u32),
+                ],
+            };
+            code.extend(low);
+            code.extend(search(right));
+            code
+        }
+    }
+}
+
+fn decide(check: &Check) -> Vec<Instruction> {
+    match check {
+        Check::Always(errno) => vec![refuse(*errno)],
+        Check::AnyBit { arg, bits, errno } => vec![
+            op(LOAD, low(*arg)),
+            jump(JUMP_ANY_BIT, *bits, 0, 1),
+            refuse(*errno),
+            op(RETURN, ALLOW),
+        ],
+        Check::In { arg, mask, values, errno } => {
+            let mut code = vec![op(LOAD, low(*arg)), op(AND, *mask)];
+            code.extend(member(values, op(RETURN, ALLOW), refuse(*errno)));
+            code
+        }
+        Check::NotIn { arg, values, errno } => {
+            let mut code = vec![op(LOAD, low(*arg))];
+            code.extend(member(values, refuse(*errno), op(RETURN, ALLOW)));
+            code
+        }
+        Check::NonZero { first, second, errno } => vec![
+            op(LOAD, low(*first)),
+            jump(JUMP_EQUAL, 0, 4, 0),
+            op(LOAD, low(*second)),
+            jump(JUMP_EQUAL, 0, 0, 3),
+            op(LOAD, high(*second)),
+            jump(JUMP_EQUAL, 0, 0, 1),
+            op(RETURN, ALLOW),
+            refuse(*errno),
+        ],
+    }
+}
+
+/// `found` if the accumulator is one of the values, `otherwise` if not.
+fn member(values: &[u32], otherwise: Instruction, found: Instruction) -> Vec<Instruction> {
+    let mut code: Vec<Instruction> = Vec::with_capacity(values.len() + 2);
+    for (i, value) in values.iter().enumerate() {
+        // The lists are written in this crate and short: the distance fits.
+        let distance = (values.len() - i) as u8;
+        code.push(jump(JUMP_EQUAL, *value, distance, 0));
+    }
+    code.push(otherwise);
+    code.push(found);
+    code
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    //! A small interpreter for the programs, so that they can be tested without a kernel.
+
+    fn interpret(program: &[u8], arch: u32, number: u32, args: [u64; 6]) -> (u32, usize) {
+        let mut data = Vec::new();
+        data.extend(number.to_ne_bytes());
+        data.extend(arch.to_ne_bytes());
+        data.extend(0u64.to_ne_bytes());
+        for arg in args {
+            data.extend(arg.to_ne_bytes());
+        }
+        let word = |at: usize| u32::from_ne_bytes(data[at..at + 4].try_into().unwrap());
+        let (mut at, mut accumulator, mut steps) = (0usize, 0u32, 0usize);
+        loop {
+            let i = &program[at * 8..at * 8 + 8];
+            let value = u32::from_ne_bytes(i[4..8].try_into().unwrap());
+            let branch = |yes: bool| 1 + usize::from(if yes { i[2] } else { i[3] });
+            steps += 1;
+            at += match u16::from_ne_bytes([i[0], i[1]]) {
+                super::LOAD => {
+                    accumulator = word(value as usize);
+                    1
+                }
+                super::AND => {
+                    accumulator &= value;
+                    1
+                }
+                super::JUMP => 1 + value as usize,
+                super::JUMP_EQUAL => branch(accumulator == value),
+                super::JUMP_GREATER_EQUAL => branch(accumulator >= value),
+                super::JUMP_ANY_BIT => branch(accumulator & value != 0),
+                super::RETURN => return (value, steps),
+                code => panic!("instruction {code:#x}"),
+            };
+        }
+    }
+
+    pub(in super::super) fn run(program: &[u8], arch: u32, number: u32, args: [u64; 6]) -> u32 {
+        interpret(program, arch, number, args).0
+    }
+
+    pub(in super::super) fn steps(program: &[u8], arch: u32, number: u32) -> usize {
+        interpret(program, arch, number, [0; 6]).1
+    }
+}

@@ -1,0 +1,71 @@
+//! What all sandboxes of a provider share: state directory, skeleton, identity, registry.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use sandbox_core::{Labels, SandboxId, SandboxInfo};
+
+use crate::config::LocalConfig;
+use crate::identity::Identity;
+use crate::sandbox::LocalSandbox;
+use crate::state::{Layer, State};
+
+/// The provider's own, held by every sandbox of it.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: LocalConfig,
+    pub(crate) state: Arc<State>,
+    pub(crate) identity: Option<Identity>,
+    /// The lowest layer of every default root.
+    pub(crate) skeleton: Arc<Layer>,
+    /// Those of the configured system directories that the host has and that are no links.
+    pub(crate) system_dirs: Vec<PathBuf>,
+    registry: Mutex<HashMap<SandboxId, Weak<LocalSandbox>>>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        config: LocalConfig,
+        state: Arc<State>,
+        identity: Option<Identity>,
+        skeleton: Arc<Layer>,
+    ) -> Self {
+        let is_dir = |dir: &&PathBuf| {
+            std::fs::symlink_metadata(dir).is_ok_and(|found| found.is_dir())
+        };
+        let system_dirs = config.system_dirs.iter().filter(is_dir).cloned().collect();
+        Self { config, state, identity, skeleton, system_dirs, registry: Mutex::default() }
+    }
+
+    fn registry(&self) -> std::sync::MutexGuard<'_, HashMap<SandboxId, Weak<LocalSandbox>>> {
+        // Every change of the map is a single call: a panic elsewhere leaves it whole.
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn enter(&self, id: SandboxId, sandbox: &Arc<LocalSandbox>) {
+        self.registry().insert(id, Arc::downgrade(sandbox));
+    }
+
+    pub(crate) fn leave(&self, id: &SandboxId) {
+        self.registry().remove(id);
+    }
+
+    /// An open sandbox.
+    pub(crate) fn find(&self, id: &SandboxId) -> Option<Arc<LocalSandbox>> {
+        self.registry().get(id).and_then(Weak::upgrade)
+    }
+
+    /// The open sandboxes that have these labels, oldest first.
+    pub(crate) fn list(&self, labels: &Labels) -> Vec<SandboxInfo> {
+        use sandbox_core::Sandbox;
+        let sandboxes: Vec<_> = self.registry().values().filter_map(Weak::upgrade).collect();
+        let mut found: Vec<SandboxInfo> = sandboxes
+            .iter()
+            .map(|sandbox| sandbox.info())
+            .filter(|info| labels.iter().all(|(k, v)| info.labels.get(k) == Some(v)))
+            .collect();
+        found.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+        found
+    }
+}

@@ -1,0 +1,47 @@
+//! The layers under one sandbox, and how deep they may get.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::state::Layer;
+
+/// Frozen layers beyond this are merged into one: every layer costs a little on each lookup of a
+/// name that is not there, and mounts stop at 500.
+pub(crate) const DEEPEST: usize = 48;
+
+/// Frozen layers, topmost first, above the base that the blueprint names.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stack {
+    frozen: Vec<Arc<Layer>>,
+}
+
+impl Stack {
+    /// The same with one more layer on top.
+    pub(crate) fn with(&self, top: Arc<Layer>) -> Self {
+        let mut frozen = Vec::with_capacity(self.frozen.len() + 1);
+        frozen.push(top);
+        frozen.extend_from_slice(&self.frozen);
+        Self { frozen }
+    }
+
+    /// The frozen layers, topmost first.
+    pub(crate) fn layers(&self) -> &[Arc<Layer>] {
+        &self.frozen
+    }
+
+    pub(crate) fn is_too_deep(&self) -> bool {
+        self.frozen.len() > DEEPEST
+    }
+
+    /// `lowerdir=` of an overlay mount: names relative to the layers' directory.
+    pub(crate) fn lower_dirs(&self, base: &[Arc<Layer>]) -> String {
+        let names: Vec<&str> =
+            self.frozen.iter().chain(base).map(|layer| layer.name()).collect();
+        names.join(":")
+    }
+}
+
+/// Whether nothing was written into a layer yet.
+pub(crate) fn is_untouched(layer: &Layer) -> io::Result<bool> {
+    Ok(std::fs::read_dir(layer.path())?.next().is_none())
+}

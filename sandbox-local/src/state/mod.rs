@@ -1,0 +1,119 @@
+//! What lies on the host's disk: one directory per provider, with a lease, layers and work
+//! directories.
+//!
+//! ```text
+//! STATE_DIR/p-<random>/     one provider in one host process
+//!     lease                 flock'd for as long as that process uses it
+//!     mnt/                  empty; every sandbox mounts its root here, in its own namespace
+//!     layers/<n>/           a layer: files of a sandbox, frozen or being written
+//!     work/<n>/             overlayfs's own, a fresh one for every mount
+//! ```
+//!
+//! One lease covers all sandboxes of a provider: they live and die with its process, and layers are
+//! shared between forks. Must never remove a directory whose lease somebody holds.
+
+mod collect;
+mod janitor;
+mod layer;
+mod remove;
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::fs::{FlockOperation, flock};
+
+pub(crate) use janitor::Removed;
+pub(crate) use layer::Layer;
+
+use crate::identity::Identity;
+use janitor::Janitor;
+
+/// The directory of one provider. Dropping the last reference removes it, in the background.
+#[derive(Debug)]
+pub(crate) struct State {
+    dir: PathBuf,
+    identity: Option<Identity>,
+    next: AtomicU32,
+    janitor: Janitor,
+    /// Held open: the lock on it is the lease.
+    _lease: File,
+}
+
+impl State {
+    /// Makes the directory and starts collecting what dead processes left beside it.
+    ///
+    /// With an identity (root only) the directory belongs to it, so that a sandbox's set-up, which
+    /// runs as that identity, can reach its layers.
+    pub(crate) fn create(root: &Path, identity: Option<Identity>) -> io::Result<Arc<Self>> {
+        prepare_root(root)?;
+        let name: String = random_hex()?;
+        // Under another name until the lease is held: a collector must not take it for dead.
+        let fresh = root.join(format!("new-{name}"));
+        let dir = root.join(format!("p-{name}"));
+        DirBuilder::new().mode(0o700).create(&fresh)?;
+        let lease = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(fresh.join("lease"))?;
+        flock(lease.as_fd(), FlockOperation::NonBlockingLockExclusive)?;
+        for sub in ["mnt", "layers", "work"] {
+            DirBuilder::new().mode(0o700).create(fresh.join(sub))?;
+            identity.map_or(Ok(()), |identity| identity.own(&fresh.join(sub)))?;
+        }
+        identity.map_or(Ok(()), |identity| identity.own(&fresh))?;
+        fs::rename(&fresh, &dir)?;
+        let janitor = Janitor::start(root.to_owned(), dir.clone())?;
+        Ok(Arc::new(Self { dir, identity, next: AtomicU32::new(0), janitor, _lease: lease }))
+    }
+
+    /// The directory of the layers; overlay mounts name them relative to it.
+    pub(crate) fn layers_dir(&self) -> PathBuf {
+        self.dir.join("layers")
+    }
+
+    fn number(&self) -> u32 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.janitor.remove(self.dir.clone());
+    }
+}
+
+/// Creates the state directory, or checks that nobody else could have put it there.
+fn prepare_root(root: &Path) -> io::Result<()> {
+    let euid = rustix::process::geteuid();
+    // As root, sandboxes run as other users who have to get through.
+    let mode = if euid.is_root() { 0o711 } else { 0o700 };
+    match DirBuilder::new().mode(mode).create(root) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            DirBuilder::new().recursive(true).mode(mode).create(root)?;
+        }
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let found = fs::symlink_metadata(root)?;
+    if !found.is_dir() || found.uid() != euid.as_raw() || found.mode() & 0o022 != 0 {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "the state directory is not a directory of this user alone",
+        ));
+    }
+    Ok(())
+}
+
+/// 128 random bits.
+pub(crate) fn random_hex() -> io::Result<String> {
+    let mut bytes = [0u8; 16];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}

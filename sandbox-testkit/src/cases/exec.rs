@@ -1,0 +1,395 @@
+//! Running commands: arguments, exit codes, what can't be started.
+//!
+//! Invariant: every refusal is checked to say that nothing ran.
+
+use std::time::{Duration, Instant};
+
+use sandbox_core::{
+    Command, Error, ErrorKind, ExitStatus, FileBatch, Mode, Operation, Output, Ran, Result,
+    SandboxExt as _,
+};
+
+use super::tools::{appears, beating, daemon, text};
+use crate::kit::{Cx, Failed, Verdict, cases, ensure, ensure_eq, refused};
+
+cases! { "exec":
+    output_and_code_come_back [Exec],
+    exit_codes_are_exact [Exec],
+    a_code_is_not_an_error [Exec],
+    death_by_signal_is_told_apart [Exec],
+    a_self_sent_term_is_not_a_timeout [Exec],
+    arguments_arrive_verbatim [Exec],
+    an_empty_argument_is_an_argument [Exec],
+    the_shell_form_takes_arguments [Exec],
+    many_arguments_arrive [Exec],
+    a_mebibyte_of_arguments_arrives_or_is_refused [Exec],
+    a_missing_program_is_named [Exec],
+    a_program_of_the_workdir_is_not_found_by_name [Exec],
+    a_missing_program_inside_the_shell_is_127 [Exec],
+    a_file_that_is_no_program_is_not_executable [Exec, Modes],
+    a_directory_is_not_executable [Exec],
+    a_missing_interpreter_is_not_a_result [Exec, Modes],
+    an_empty_program_is_refused [Exec],
+    a_nul_byte_in_an_argument_is_refused [Exec],
+    a_piped_stdin_is_refused [Exec],
+    cwd_is_the_workdir_by_default [Exec],
+    cwd_may_be_relative_or_absolute [Exec],
+    a_missing_cwd_is_named [Exec],
+    a_file_as_cwd_is_refused [Exec],
+    execs_run_at_the_same_time [Exec],
+    fifty_execs_at_once [Exec],
+    a_hundred_execs_in_a_row [Exec],
+    duration_is_of_the_command [Exec],
+    a_grandchild_that_holds_stdout_does_not_hold_exec [Exec],
+    a_background_process_lives_on [Exec, Background],
+    files_written_are_there_when_it_returns [Exec],
+}
+
+async fn output_and_code_come_back(cx: Cx) -> Verdict {
+    let command = Command::new("printf").arg("hello %s\n").arg("world");
+    let output = cx.sandbox.exec(command).await?;
+    ensure_eq!(output.stdout.bytes, "hello world\n", "stdout");
+    ensure_eq!(output.stderr.bytes, "", "stderr");
+    ensure_eq!(output.status, ExitStatus::Code(0), "the status");
+    ensure!(output.success(), "it did not succeed");
+    Ok(())
+}
+
+async fn exit_codes_are_exact(cx: Cx) -> Verdict {
+    for code in [
+        0_u8, 1, 2, 70, 125, 126, 127, 128, 129, 130, 137, 143, 200, 254, 255,
+    ] {
+        let output = cx.sandbox.sh(format!("exit {code}")).await?;
+        ensure_eq!(output.status, ExitStatus::Code(code), "exit {code}");
+    }
+    Ok(())
+}
+
+async fn a_code_is_not_an_error(cx: Cx) -> Verdict {
+    let script = "printf out; printf err >&2; exit 3";
+    let output = cx.sandbox.sh(script).await?;
+    ensure_eq!(output.status, ExitStatus::Code(3), "the status");
+    ensure_eq!(output.stdout.bytes, "out", "stdout");
+    ensure_eq!(output.stderr.bytes, "err", "stderr");
+    Ok(())
+}
+
+async fn death_by_signal_is_told_apart(cx: Cx) -> Verdict {
+    for (name, signal) in [("KILL", 9), ("TERM", 15), ("HUP", 1), ("USR1", 10)] {
+        let script = format!("printf before; kill -{name} $$; sleep 5");
+        let output = cx.sandbox.sh(&script).await?;
+        ensure_eq!(output.status, ExitStatus::Signal(signal), "kill -{name} $$");
+        ensure_eq!(output.stdout.bytes, "before", "what it wrote before");
+        let code = 128 + u8::try_from(signal).unwrap_or(0);
+        let output = cx.sandbox.sh(format!("exit {code}")).await?;
+        ensure_eq!(output.status, ExitStatus::Code(code), "exit {code}");
+    }
+    Ok(())
+}
+
+async fn a_self_sent_term_is_not_a_timeout(cx: Cx) -> Verdict {
+    let command = Command::shell("kill -TERM $$; sleep 5").timeout(Duration::from_secs(30));
+    let output = cx.sandbox.exec(command).await?;
+    ensure_eq!(output.status, ExitStatus::Signal(15), "the status");
+    Ok(())
+}
+
+async fn arguments_arrive_verbatim(cx: Cx) -> Verdict {
+    let arguments = [
+        "a b", "'", "\"", "$HOME", "$(id)", "`id`", "a\nb", "\\", "\\n", "*", "?", "~", "#", ";",
+        "&&", "|", ">x", "-n", "--", "%s", "ü🦀", "\t", "!", "{a,b}", "[x]",
+    ];
+    let output = cx
+        .sandbox
+        .exec(Command::new("printf").arg("<%s>").args(arguments))
+        .await?;
+    let expected: String = arguments.iter().map(|arg| format!("<{arg}>")).collect();
+    ensure_eq!(text(&output), expected, "what the program got");
+    let output = cx
+        .sandbox
+        .exec(Command::new("printf").arg("%s").arg(b"\xff\xfe"))
+        .await?;
+    ensure_eq!(
+        output.stdout.bytes,
+        &b"\xff\xfe"[..],
+        "bytes that are not UTF-8"
+    );
+    ensure_eq!(
+        cx.sandbox.list(".").await?.len(),
+        0,
+        "files that a shell made"
+    );
+    Ok(())
+}
+
+async fn an_empty_argument_is_an_argument(cx: Cx) -> Verdict {
+    let command = Command::new("printf").arg("<%s>").args(["", "a", ""]);
+    let output = cx.sandbox.exec(command).await?;
+    ensure_eq!(text(&output), "<><a><>", "what the program got");
+    Ok(())
+}
+
+async fn the_shell_form_takes_arguments(cx: Cx) -> Verdict {
+    let command = Command::shell("printf '%s|' \"$0\" \"$1\" \"$2\"")
+        .arg("zero")
+        .arg("one two")
+        .arg("$HOME");
+    let output = cx.sandbox.exec(command).await?;
+    ensure_eq!(
+        text(&output),
+        "zero|one two|$HOME|",
+        "the script's arguments"
+    );
+    Ok(())
+}
+
+async fn many_arguments_arrive(cx: Cx) -> Verdict {
+    let arguments: Vec<String> = (0..2000).map(|index| format!("argument-{index}")).collect();
+    let output = cx
+        .sandbox
+        .exec(Command::new("printf").arg("%s\n").args(&arguments))
+        .await?;
+    ensure_eq!(text(&output).lines().count(), 2000, "arguments");
+    ensure!(
+        text(&output).ends_with("argument-1999\n"),
+        "the last is not the last"
+    );
+    Ok(())
+}
+
+async fn a_mebibyte_of_arguments_arrives_or_is_refused(cx: Cx) -> Verdict {
+    let arguments: Vec<String> = (0..1024).map(|index| format!("{index:01023}")).collect();
+    let command = Command::new("printf").arg("%s\n").args(&arguments);
+    match cx.sandbox.exec(command).await {
+        Ok(output) => ensure_eq!(output.stdout.total, 1 << 20, "what the program got"),
+        refusal => drop(not_started(&cx, refusal, ErrorKind::LimitExceeded)?),
+    }
+    // One argument of a mebibyte: no Linux takes it.
+    let command = Command::new("printf").arg("%s").arg("x".repeat(1 << 20));
+    match cx.sandbox.exec(command).await {
+        Ok(output) => ensure_eq!(output.stdout.total, 1 << 20, "what the program got"),
+        refusal => drop(not_started(&cx, refusal, ErrorKind::LimitExceeded)?),
+    }
+    cx.sh("true").await.map(drop)
+}
+
+/// Checks that exec was refused with this kind before anything ran.
+#[track_caller]
+fn not_started(cx: &Cx, result: Result<Output>, kind: ErrorKind) -> Verdict<Error> {
+    let error = refused(result, &cx.sandbox, Operation::Exec, kind)?;
+    if error.ran() != Some(Ran::NotStarted) {
+        return Err(Failed::new(format_args!(
+            "the error should say that nothing ran: {error:?}"
+        )));
+    }
+    if error.partial_output().is_some() {
+        return Err(Failed::new("what did not run has a partial output"));
+    }
+    Ok(error)
+}
+
+async fn a_missing_program_is_named(cx: Cx) -> Verdict {
+    for program in ["no-such-program", "/no/such/program", "./no-such-program"] {
+        let ran = cx.sandbox.exec(Command::new(program).arg("x")).await;
+        let error = not_started(&cx, ran, ErrorKind::CommandNotFound)?;
+        let named = error.path().map(|path| path.to_string());
+        let name = program.trim_start_matches("./");
+        ensure!(
+            named.as_ref().is_some_and(|named| named.ends_with(name)),
+            "the error should name {program}: {error:?}"
+        );
+    }
+    Ok(())
+}
+
+async fn a_program_of_the_workdir_is_not_found_by_name(cx: Cx) -> Verdict {
+    let batch =
+        FileBatch::new().file_with_mode("tool-here", "#!/bin/sh\nprintf ran", Mode::EXECUTABLE);
+    cx.sandbox.write_files(batch).await?;
+    let ran = cx.sandbox.exec(Command::new("tool-here")).await;
+    not_started(&cx, ran, ErrorKind::CommandNotFound)?;
+    let output = cx.sandbox.exec(Command::new("./tool-here")).await?;
+    ensure_eq!(text(&output), "ran", "the same by its path");
+    let path = cx.sandbox.info().workdir.to_string();
+    let output = cx
+        .sandbox
+        .exec(Command::new("tool-here").env("PATH", format!("{path}:/bin:/usr/bin")))
+        .await?;
+    ensure_eq!(text(&output), "ran", "the same by the PATH of the command");
+    Ok(())
+}
+
+async fn a_missing_program_inside_the_shell_is_127(cx: Cx) -> Verdict {
+    let output = cx.sandbox.sh("no-such-program").await?;
+    ensure_eq!(output.status, ExitStatus::Code(127), "the status");
+    ensure!(!output.stderr.bytes.is_empty(), "the shell says nothing");
+    Ok(())
+}
+
+async fn a_file_that_is_no_program_is_not_executable(cx: Cx) -> Verdict {
+    let batch = FileBatch::new()
+        .file_with_mode("no-x", "#!/bin/sh\n", Mode::FILE)
+        .file_with_mode("garbage", &b"\x01\x02\x03\x04"[..], Mode::EXECUTABLE);
+    cx.sandbox.write_files(batch).await?;
+    for program in ["./no-x", "./garbage"] {
+        let ran = cx.sandbox.exec(Command::new(program)).await;
+        not_started(&cx, ran, ErrorKind::NotExecutable)?;
+    }
+    Ok(())
+}
+
+async fn a_directory_is_not_executable(cx: Cx) -> Verdict {
+    cx.sandbox.write("d/f", "").await?;
+    let ran = cx.sandbox.exec(Command::new("./d")).await;
+    not_started(&cx, ran, ErrorKind::NotExecutable).map(drop)
+}
+
+async fn a_missing_interpreter_is_not_a_result(cx: Cx) -> Verdict {
+    let script = "#!/no/such/interpreter\n";
+    let batch = FileBatch::new().file_with_mode("script", script, Mode::EXECUTABLE);
+    cx.sandbox.write_files(batch).await?;
+    let ran = cx.sandbox.exec(Command::new("./script")).await;
+    let kind = match &ran {
+        // Linux says ENOENT for both; which of the two is missing is not always known.
+        Err(error) if error.kind() == ErrorKind::NotExecutable => ErrorKind::NotExecutable,
+        _ => ErrorKind::CommandNotFound,
+    };
+    not_started(&cx, ran, kind).map(drop)
+}
+
+async fn an_empty_program_is_refused(cx: Cx) -> Verdict {
+    let ran = cx.sandbox.exec(Command::new("").arg("x")).await;
+    not_started(&cx, ran, ErrorKind::InvalidInput).map(drop)
+}
+
+async fn a_nul_byte_in_an_argument_is_refused(cx: Cx) -> Verdict {
+    let ran = cx.sandbox.exec(Command::new("printf").arg("a\0b")).await;
+    not_started(&cx, ran, ErrorKind::InvalidInput).map(drop)
+}
+
+async fn a_piped_stdin_is_refused(cx: Cx) -> Verdict {
+    let ran = cx.sandbox.exec(Command::new("cat").stdin_piped()).await;
+    not_started(&cx, ran, ErrorKind::InvalidInput).map(drop)
+}
+
+async fn cwd_is_the_workdir_by_default(cx: Cx) -> Verdict {
+    let output = cx.sh("printf here > marker; pwd").await?;
+    let workdir = cx.sandbox.info().workdir.to_string();
+    ensure_eq!(text(&output).trim_end(), workdir, "pwd");
+    let read = cx.sandbox.read_to_string(cx.at("marker")).await?;
+    ensure_eq!(read, "here", "the file it made");
+    Ok(())
+}
+
+async fn cwd_may_be_relative_or_absolute(cx: Cx) -> Verdict {
+    cx.sandbox.write("d/e/marker", "found").await?;
+    for cwd in ["d/e".into(), "./d/../d/e/".into(), cx.at("d/e")] {
+        let command = Command::new("cat").arg("marker").cwd(&cwd);
+        let output = cx.sandbox.exec(command).await?;
+        ensure_eq!(text(&output), "found", "the file of {cwd}");
+    }
+    let command = Command::new("pwd").cwd("/");
+    let output = cx.sandbox.exec(command).await?;
+    ensure_eq!(text(&output), "/\n", "pwd in the root");
+    Ok(())
+}
+
+async fn a_missing_cwd_is_named(cx: Cx) -> Verdict {
+    let ran = cx.sandbox.exec(Command::new("true").cwd("no/such")).await;
+    let error = not_started(&cx, ran, ErrorKind::NotFound)?;
+    let named = error.path().map(|path| path.to_string());
+    ensure!(
+        named
+            .as_ref()
+            .is_some_and(|named| named.ends_with("no/such")),
+        "the error should name the directory: {error:?}"
+    );
+    Ok(())
+}
+
+async fn a_file_as_cwd_is_refused(cx: Cx) -> Verdict {
+    cx.sandbox.write("f", "").await?;
+    let ran = cx.sandbox.exec(Command::new("true").cwd("f")).await;
+    not_started(&cx, ran, ErrorKind::NotADirectory).map(drop)
+}
+
+async fn execs_run_at_the_same_time(cx: Cx) -> Verdict {
+    let sandbox = cx.sandbox.clone();
+    let waiting = tokio::spawn(async move {
+        let script = "touch waiting; while [ ! -e go ]; do sleep 0.02; done; printf went";
+        let command = Command::shell(script).timeout(Duration::from_secs(30));
+        sandbox.exec(command).await
+    });
+    appears(&*cx.sandbox, "waiting").await?;
+    cx.sh("touch go").await?;
+    ensure_eq!(text(&waiting.await??), "went", "what the first said");
+    Ok(())
+}
+
+async fn fifty_execs_at_once(cx: Cx) -> Verdict {
+    let mut execs = tokio::task::JoinSet::new();
+    for index in 0..50 {
+        let sandbox = cx.sandbox.clone();
+        execs.spawn(async move {
+            let script = format!("printf {index}; printf -- -{index} >&2; exit {index}");
+            (index, sandbox.sh(script).await)
+        });
+    }
+    while let Some(done) = execs.join_next().await {
+        let (index, output) = done?;
+        let output = output?;
+        ensure_eq!(text(&output), index.to_string(), "stdout of {index}");
+        let stderr = output.stderr.to_string_lossy().into_owned();
+        ensure_eq!(stderr, format!("-{index}"), "stderr of {index}");
+        ensure_eq!(output.status, ExitStatus::Code(index), "status of {index}");
+    }
+    Ok(())
+}
+
+async fn a_hundred_execs_in_a_row(cx: Cx) -> Verdict {
+    for index in 0..100 {
+        let output = cx.sandbox.sh(format!("printf {index}")).await?;
+        ensure_eq!(text(&output), index.to_string(), "stdout of {index}");
+    }
+    Ok(())
+}
+
+async fn duration_is_of_the_command(cx: Cx) -> Verdict {
+    let start = Instant::now();
+    let output = cx.sandbox.sh("sleep 0.3").await?;
+    let passed = start.elapsed();
+    ensure!(
+        output.duration >= Duration::from_millis(290) && output.duration <= passed,
+        "the duration is {:?} of {passed:?}",
+        output.duration
+    );
+    Ok(())
+}
+
+async fn a_grandchild_that_holds_stdout_does_not_hold_exec(cx: Cx) -> Verdict {
+    let start = Instant::now();
+    let output = cx.sandbox.sh("sleep 20 & printf done").await?;
+    let passed = start.elapsed();
+    ensure_eq!(output.stdout.bytes, "done", "stdout");
+    ensure!(
+        passed < Duration::from_secs(5),
+        "exec took {passed:?}, waiting for a grandchild"
+    );
+    Ok(())
+}
+
+async fn a_background_process_lives_on(cx: Cx) -> Verdict {
+    cx.sh(daemon("beat")).await?;
+    beating(&*cx.sandbox, "beat").await?;
+    cx.sh("true").await?;
+    beating(&*cx.sandbox, "beat").await
+}
+
+async fn files_written_are_there_when_it_returns(cx: Cx) -> Verdict {
+    for round in 0..20 {
+        cx.sh(format!("printf {round} > f")).await?;
+        let read = cx.sandbox.read_to_string("f").await?;
+        ensure_eq!(read, round.to_string(), "what exec wrote last");
+    }
+    Ok(())
+}

@@ -1,0 +1,379 @@
+//! Forks and snapshots.
+//!
+//! Invariant: independence is checked in both directions.
+
+use std::sync::Arc;
+
+use sandbox_core::{
+    Command, CreateDirOptions, Env, ErrorKind, FileBatch, FileKind, ForkOptions, Mode, Operation,
+    Sandbox, SandboxExt as _, SnapshotId, SnapshotOptions, Source,
+};
+
+use super::tools::{appears, text};
+use crate::kit::{Cx, Failed, Verdict, cases, ensure, ensure_eq, sh_on};
+
+cases! { "fork":
+    a_fork_sees_the_parents_files [Fork],
+    a_fork_sees_modes_links_and_empty_directories [Fork, Exec, Symlinks, Modes],
+    a_fork_sees_deletions [Fork],
+    writes_after_the_fork_stay_on_their_side [Fork],
+    deletions_after_the_fork_stay_on_their_side [Fork],
+    a_fork_has_the_workdir [Fork],
+    a_forks_workdir_is_its_own [Fork],
+    a_fork_has_the_environment [Fork, Exec],
+    a_forks_environment_is_its_own [Fork, Exec],
+    a_fork_says_who_it_comes_from [Fork],
+    the_parent_may_be_closed_first [Fork],
+    the_child_may_be_closed_first [Fork],
+    a_fork_of_a_fork [Fork],
+    forks_a_hundred_deep [Fork],
+    thirty_two_siblings_at_once [Fork],
+    a_fork_while_a_command_runs [Fork, Exec],
+    processes_are_not_forked [Fork, Exec, Background],
+    the_same_command_runs_in_each_fork [Fork, Exec],
+    a_fork_while_files_are_written_is_of_one_moment [Fork],
+    a_fork_of_many_files_is_complete [Fork],
+    a_dropped_fork_leaves_the_parent_usable [Fork],
+    a_snapshot_keeps_the_files [Snapshot],
+    a_missing_snapshot_is_not_found [Snapshot],
+}
+
+async fn is(sandbox: &dyn Sandbox, path: &str, expected: &str, who: &str) -> Verdict {
+    let read = sandbox.read_to_string(path).await?;
+    ensure_eq!(read, expected, "{path} as {who} sees it");
+    Ok(())
+}
+
+async fn a_fork_sees_the_parents_files(cx: Cx) -> Verdict {
+    let batch = FileBatch::new().file("f", "1").file("d/e/g", "2");
+    cx.sandbox.write_files(batch).await?;
+    let child = cx.fork(&cx.sandbox).await?;
+    is(&child, "f", "1", "the child").await?;
+    is(&child, "d/e/g", "2", "the child").await
+}
+
+async fn a_fork_sees_modes_links_and_empty_directories(cx: Cx) -> Verdict {
+    let batch = FileBatch::new().file_with_mode("f", "x", Mode::new(0o751));
+    cx.sandbox.write_files(batch).await?;
+    let options = CreateDirOptions::default().with_mode(Mode::new(0o700));
+    cx.sandbox.create_dir(&"empty".into(), options).await?;
+    cx.sh("ln -s f link; mkfifo fifo").await?;
+    let child = cx.fork(&cx.sandbox).await?;
+    let file = child.metadata(&"f".into()).await?;
+    ensure_eq!(file.mode, Mode::new(0o751), "the file's mode");
+    let dir = child.metadata(&"empty".into()).await?;
+    ensure_eq!(dir.mode, Mode::new(0o700), "the directory's mode");
+    let link = child.metadata(&"link".into()).await?;
+    ensure_eq!(link.link_target, Some("f".into()), "the link");
+    let fifo = child.metadata(&"fifo".into()).await?;
+    ensure_eq!(fifo.kind, FileKind::Fifo, "the FIFO");
+    ensure_eq!(child.list("empty").await?.len(), 0, "entries");
+    Ok(())
+}
+
+async fn a_fork_sees_deletions(cx: Cx) -> Verdict {
+    let batch = FileBatch::new().file("f", "1").file("d/g", "2");
+    cx.sandbox.write_files(batch).await?;
+    let middle = cx.fork(&cx.sandbox).await?;
+    middle.remove_all("f").await?;
+    middle.remove_all("d").await?;
+    middle.write("d/new", "3").await?;
+    let last = cx.fork(&middle).await?;
+    ensure!(!last.exists("f").await?, "a removed file is back");
+    ensure!(
+        !last.exists("d/g").await?,
+        "a file of a removed directory is back"
+    );
+    is(&last, "d/new", "3", "the grandchild").await?;
+    is(&cx.sandbox, "d/g", "2", "the parent").await
+}
+
+async fn writes_after_the_fork_stay_on_their_side(cx: Cx) -> Verdict {
+    cx.sandbox.write("f", "before").await?;
+    let child = cx.fork(&cx.sandbox).await?;
+    cx.sandbox.write("f", "parent").await?;
+    cx.sandbox.write("of-parent", "").await?;
+    is(&child, "f", "before", "the child").await?;
+    child.write("f", "child").await?;
+    child.write("of-child", "").await?;
+    is(&cx.sandbox, "f", "parent", "the parent").await?;
+    is(&child, "f", "child", "the child").await?;
+    ensure!(
+        !child.exists("of-parent").await?,
+        "the child sees a new file of the parent"
+    );
+    ensure!(
+        !cx.sandbox.exists("of-child").await?,
+        "the parent sees a new file of the child"
+    );
+    Ok(())
+}
+
+async fn deletions_after_the_fork_stay_on_their_side(cx: Cx) -> Verdict {
+    let batch = FileBatch::new().file("a", "1").file("b", "2");
+    cx.sandbox.write_files(batch).await?;
+    let child = cx.fork(&cx.sandbox).await?;
+    cx.sandbox.remove_all("a").await?;
+    child.remove_all("b").await?;
+    is(&child, "a", "1", "the child").await?;
+    is(&cx.sandbox, "b", "2", "the parent").await?;
+    ensure!(
+        !cx.sandbox.exists("a").await?,
+        "the parent's deletion is undone"
+    );
+    ensure!(!child.exists("b").await?, "the child's deletion is undone");
+    Ok(())
+}
+
+async fn a_fork_has_the_workdir(cx: Cx) -> Verdict {
+    cx.sandbox.write("d/f", "x").await?;
+    cx.sandbox.set_workdir(&"d".into()).await?;
+    let child = cx.fork(&cx.sandbox).await?;
+    ensure_eq!(
+        child.info().workdir,
+        cx.sandbox.info().workdir,
+        "the workdir of the child"
+    );
+    is(&child, "f", "x", "the child").await
+}
+
+async fn a_forks_workdir_is_its_own(cx: Cx) -> Verdict {
+    cx.sandbox.write("d/f", "x").await?;
+    let before = cx.sandbox.info().workdir;
+    let child = cx.fork(&cx.sandbox).await?;
+    child.set_workdir(&"d".into()).await?;
+    ensure_eq!(cx.sandbox.info().workdir, before, "the parent's workdir");
+    is(&cx.sandbox, "d/f", "x", "the parent").await?;
+    is(&child, "f", "x", "the child").await
+}
+
+async fn variable(sandbox: &dyn Sandbox) -> Verdict<String> {
+    Ok(text(&sh_on(sandbox, "printf '%s' \"$KIT\"").await?))
+}
+
+async fn a_fork_has_the_environment(cx: Cx) -> Verdict {
+    cx.sandbox.set_env(Env::new().set("KIT", "parent")).await?;
+    let child = cx.fork(&cx.sandbox).await?;
+    ensure_eq!(variable(&child).await?, "parent", "the child's variable");
+    Ok(())
+}
+
+async fn a_forks_environment_is_its_own(cx: Cx) -> Verdict {
+    cx.sandbox.set_env(Env::new().set("KIT", "before")).await?;
+    let child = cx.fork(&cx.sandbox).await?;
+    child.set_env(Env::new().set("KIT", "child")).await?;
+    ensure_eq!(variable(&cx.sandbox).await?, "before", "the parent's");
+    cx.sandbox.set_env(Env::new().set("KIT", "parent")).await?;
+    ensure_eq!(variable(&child).await?, "child", "the child's");
+    Ok(())
+}
+
+async fn a_fork_says_who_it_comes_from(cx: Cx) -> Verdict {
+    let parent = cx.sandbox.info();
+    let child = cx.fork(&cx.sandbox).await?.info();
+    ensure!(child.id != parent.id, "the two have the same identifier");
+    ensure_eq!(child.parent, Some(parent.id), "the child's parent");
+    ensure_eq!(child.backend, parent.backend, "the backend");
+    ensure_eq!(child.labels.len(), 0, "labels");
+    Ok(())
+}
+
+async fn the_parent_may_be_closed_first(cx: Cx) -> Verdict {
+    cx.sandbox.write("f", "x").await?;
+    let child = cx.fork(&cx.sandbox).await?;
+    cx.sandbox.close().await?;
+    is(&child, "f", "x", "the child").await?;
+    child.write("g", "y").await?;
+    let grandchild = cx.fork(&child).await?;
+    is(&grandchild, "f", "x", "the grandchild").await
+}
+
+async fn the_child_may_be_closed_first(cx: Cx) -> Verdict {
+    cx.sandbox.write("f", "x").await?;
+    let child = cx.fork(&cx.sandbox).await?;
+    child.write("f", "child").await?;
+    child.close().await?;
+    is(&cx.sandbox, "f", "x", "the parent").await?;
+    let second = cx.fork(&cx.sandbox).await?;
+    is(&second, "f", "x", "a second child").await
+}
+
+async fn a_fork_of_a_fork(cx: Cx) -> Verdict {
+    cx.sandbox.write("f", "0").await?;
+    let child = cx.fork(&cx.sandbox).await?;
+    child.write("f", "1").await?;
+    let grandchild = cx.fork(&child).await?;
+    grandchild.write("f", "2").await?;
+    is(&cx.sandbox, "f", "0", "the first").await?;
+    is(&child, "f", "1", "the second").await?;
+    is(&grandchild, "f", "2", "the third").await
+}
+
+async fn forks_a_hundred_deep(cx: Cx) -> Verdict {
+    cx.sandbox.write("gen/0", "0").await?;
+    let mut last = cx.sandbox.clone();
+    for depth in 1..=100 {
+        let next = cx.fork(&last).await?;
+        next.write(format!("gen/{depth}"), depth.to_string())
+            .await?;
+        // Only the newest stays open, so that the chain is of closed parents.
+        last.close().await?;
+        last = next;
+    }
+    ensure_eq!(
+        last.list("gen").await?.len(),
+        101,
+        "files of all generations"
+    );
+    is(&last, "gen/0", "0", "the last").await?;
+    is(&last, "gen/50", "50", "the last").await
+}
+
+async fn thirty_two_siblings_at_once(cx: Cx) -> Verdict {
+    cx.sandbox.write("f", "common").await?;
+    let mut forks = tokio::task::JoinSet::new();
+    for index in 0..32 {
+        let cx = cx.clone();
+        forks.spawn(async move {
+            let child = cx.fork(&cx.sandbox).await?;
+            is(&child, "f", "common", "a child").await?;
+            child.write("f", index.to_string()).await?;
+            Ok::<_, Failed>((index, child))
+        });
+    }
+    let mut children: Vec<(i32, Arc<dyn Sandbox>)> = Vec::new();
+    while let Some(done) = forks.join_next().await {
+        children.push(done??);
+    }
+    for (index, child) in &children {
+        is(child, "f", &index.to_string(), "its writer").await?;
+    }
+    is(&cx.sandbox, "f", "common", "the parent").await
+}
+
+async fn a_fork_while_a_command_runs(cx: Cx) -> Verdict {
+    let sandbox = cx.sandbox.clone();
+    let script = "touch started; while [ ! -e go ]; do sleep 0.02; done; printf went";
+    let running = tokio::spawn(async move { sandbox.sh(script).await });
+    appears(&*cx.sandbox, "started").await?;
+    let child = cx.fork(&cx.sandbox).await?;
+    ensure!(child.exists("started").await?, "the child misses a file");
+    child.write("go", "").await?;
+    ensure!(
+        !running.is_finished(),
+        "a file of the child was seen by the parent"
+    );
+    cx.sandbox.write("go", "").await?;
+    ensure_eq!(text(&running.await??), "went", "what the command said");
+    Ok(())
+}
+
+async fn processes_are_not_forked(cx: Cx) -> Verdict {
+    if cx
+        .fixture
+        .capabilities()
+        .has(sandbox_core::Capability::ForkMemory)
+    {
+        // Then they are, and the promise is another.
+        return Ok(());
+    }
+    let heart = super::tools::daemon("beat");
+    cx.sh(heart).await?;
+    super::tools::beating(&*cx.sandbox, "beat").await?;
+    let child = cx.fork(&cx.sandbox).await?;
+    super::tools::stopped(&*child, "beat").await?;
+    super::tools::beating(&*cx.sandbox, "beat").await
+}
+
+async fn the_same_command_runs_in_each_fork(cx: Cx) -> Verdict {
+    let a = cx.fork(&cx.sandbox).await?;
+    let b = cx.fork(&cx.sandbox).await?;
+    for sandbox in [&a, &b] {
+        for round in 1..=2 {
+            let command = Command::shell("printf x >> count; cat count");
+            let output = sandbox.exec(command).await?;
+            ensure_eq!(text(&output), "x".repeat(round), "how often it ran");
+        }
+    }
+    ensure!(!cx.sandbox.exists("count").await?, "it ran in the parent");
+    Ok(())
+}
+
+async fn a_fork_while_files_are_written_is_of_one_moment(cx: Cx) -> Verdict {
+    cx.sandbox
+        .write_files(FileBatch::new().file("a", "0").file("b", "0"))
+        .await?;
+    let sandbox = cx.sandbox.clone();
+    let writer = tokio::spawn(async move {
+        for round in 1..=30 {
+            let text = round.to_string();
+            let batch = FileBatch::new().file("a", text.clone()).file("b", text);
+            sandbox.write_files(batch).await?;
+            tokio::task::yield_now().await;
+        }
+        Ok::<(), sandbox_core::Error>(())
+    });
+    for _ in 0..5 {
+        let child = cx.fork(&cx.sandbox).await?;
+        let a = child.read_to_string("a").await?;
+        ensure_eq!(child.read_to_string("b").await?, a, "b beside a");
+        child.close().await?;
+        tokio::task::yield_now().await;
+    }
+    Ok(writer.await??)
+}
+
+async fn a_fork_of_many_files_is_complete(cx: Cx) -> Verdict {
+    let mut batch = FileBatch::new();
+    for index in 0..2000 {
+        batch.push(format!("d{}/{index}", index % 20), index.to_string());
+    }
+    cx.sandbox.write_files(batch).await?;
+    let child = cx.fork(&cx.sandbox).await?;
+    let options = sandbox_core::ListOptions::default().recursive();
+    let found = child.list_dir(&".".into(), options).await?.len();
+    ensure_eq!(found, 2020, "entries");
+    is(&child, "d19/1999", "1999", "the child").await
+}
+
+async fn a_dropped_fork_leaves_the_parent_usable(cx: Cx) -> Verdict {
+    cx.sandbox.write("f", "x").await?;
+    for micros in [0, 100, 1000, 5000] {
+        let fork = cx.sandbox.fork(ForkOptions::default());
+        let limit = std::time::Duration::from_micros(micros);
+        if let Ok(child) = tokio::time::timeout(limit, fork).await {
+            cx.track(child?);
+        }
+    }
+    is(&cx.sandbox, "f", "x", "the parent").await?;
+    let child = cx.fork(&cx.sandbox).await?;
+    is(&child, "f", "x", "the child").await
+}
+
+async fn a_snapshot_keeps_the_files(cx: Cx) -> Verdict {
+    let at = cx.at("f");
+    cx.sandbox.write("f", "kept").await?;
+    let snapshot = cx.sandbox.snapshot(SnapshotOptions::default()).await?;
+    cx.sandbox.write("f", "changed").await?;
+    let spec = cx.fixture.spec().with_source(Source::Snapshot(snapshot.id));
+    cx.sandbox.close().await?;
+    for _ in 0..2 {
+        let sandbox = cx.create(spec.clone()).await?;
+        let read = sandbox.read_to_string(&at).await?;
+        ensure_eq!(read, "kept", "the file, also after another changed it");
+        sandbox.write(&at, "changed again").await?;
+    }
+    Ok(())
+}
+
+async fn a_missing_snapshot_is_not_found(cx: Cx) -> Verdict {
+    let source = Source::Snapshot(SnapshotId::new("no-such-snapshot"));
+    match cx.create(cx.fixture.spec().with_source(source)).await {
+        Ok(_) => Err(Failed::new("created from a snapshot that does not exist")),
+        Err(error) => {
+            ensure_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");
+            ensure_eq!(error.operation(), Operation::Create, "{error:?}");
+            Ok(())
+        }
+    }
+}

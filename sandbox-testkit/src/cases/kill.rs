@@ -1,0 +1,296 @@
+//! How commands are ended from outside: timeouts, dropped futures, close.
+//!
+//! Invariant: what must die is first shown to live.
+
+use std::time::{Duration, Instant};
+
+use sandbox_core::{
+    Command, Error, ErrorKind, Mount, Operation, Output, Ran, Result, SandboxExt as _,
+};
+
+use super::tools::{appears, beating, daemon, far_daemon, heart, stopped, text};
+use crate::kit::{Cx, Failed, Verdict, cases, ensure, ensure_eq, refused};
+
+cases! { "kill":
+    a_timeout_is_an_error_with_the_partial_output [Exec],
+    a_timeout_comes_in_time [Exec],
+    a_timeout_of_zero_is_refused [Exec],
+    a_command_within_its_timeout_is_not_cut [Exec],
+    the_timeout_of_the_spec_holds [Exec],
+    the_commands_own_timeout_comes_first [Exec],
+    a_timeout_kills_the_command [Exec],
+    a_timeout_kills_background_children [Exec],
+    a_timeout_kills_daemons [Exec, KillDaemons],
+    a_timeout_kills_who_ignores_term [Exec],
+    a_timeout_kills_who_is_stopped [Exec],
+    a_timeout_cuts_a_flood [Exec],
+    a_timeout_leaves_other_commands_alone [Exec],
+    a_timeout_leaves_the_sandbox_usable [Exec],
+    a_dropped_exec_kills_the_command [Exec],
+    a_dropped_exec_kills_daemons [Exec, KillDaemons],
+    a_dropped_exec_leaves_the_sandbox_usable [Exec],
+    close_cuts_a_running_command [Exec],
+    close_kills_what_runs [Exec, Background, Mounts],
+    destruction_cuts_a_running_command [Exec, Attach],
+}
+
+/// Checks that a command was cut, and what it had said.
+#[track_caller]
+fn cut(cx: &Cx, ran: Result<Output>, kind: ErrorKind, stdout: &str) -> Verdict<Error> {
+    let error = refused(ran, &cx.sandbox, Operation::Exec, kind)?;
+    if error.ran() != Some(Ran::Cut) {
+        return Err(Failed::new(format_args!(
+            "the error should say that the command was cut: {error:?}"
+        )));
+    }
+    let Some(partial) = error.partial_output() else {
+        return Err(Failed::new(format_args!(
+            "the error has no partial output: {error:?}"
+        )));
+    };
+    if partial.stdout.bytes != stdout {
+        return Err(Failed::new(format_args!(
+            "the partial output should be {stdout:?} and is {:?}",
+            partial.stdout.to_string_lossy()
+        )));
+    }
+    Ok(error)
+}
+
+fn short(script: impl AsRef<[u8]>) -> Command {
+    Command::shell(script).timeout(Duration::from_millis(700))
+}
+
+async fn a_timeout_is_an_error_with_the_partial_output(cx: Cx) -> Verdict {
+    let ran = cx
+        .sandbox
+        .exec(short(
+            "printf before; printf oops >&2; sleep 30; printf after",
+        ))
+        .await;
+    let error = cut(&cx, ran, ErrorKind::Timeout, "before")?;
+    let stderr = error.partial_output().map(|partial| partial.stderr.clone());
+    ensure_eq!(
+        stderr.map(|stderr| stderr.to_string_lossy().into_owned()),
+        Some("oops".to_owned()),
+        "the partial stderr"
+    );
+    Ok(())
+}
+
+async fn a_timeout_comes_in_time(cx: Cx) -> Verdict {
+    let start = Instant::now();
+    let ran = cx.sandbox.exec(short("sleep 30")).await;
+    let passed = start.elapsed();
+    cut(&cx, ran, ErrorKind::Timeout, "")?;
+    ensure!(
+        passed >= Duration::from_millis(650) && passed < Duration::from_secs(3),
+        "a timeout of 0.7 s came after {passed:?}"
+    );
+    Ok(())
+}
+
+async fn a_timeout_of_zero_is_refused(cx: Cx) -> Verdict {
+    let ran = cx
+        .sandbox
+        .exec(Command::shell("touch ran").timeout(Duration::ZERO))
+        .await;
+    let kind = ErrorKind::InvalidInput;
+    let error = refused(ran, &cx.sandbox, Operation::Exec, kind)?;
+    ensure_eq!(error.ran(), Some(Ran::NotStarted), "whether it ran");
+    ensure!(!cx.sandbox.exists("ran").await?, "it ran");
+    Ok(())
+}
+
+async fn a_command_within_its_timeout_is_not_cut(cx: Cx) -> Verdict {
+    let command = Command::shell("sleep 0.3; printf done; exit 3").timeout(Duration::from_secs(20));
+    let output = cx.sandbox.exec(command).await?;
+    ensure_eq!(text(&output), "done", "stdout");
+    ensure_eq!(output.status.code(), Some(3), "the code");
+    Ok(())
+}
+
+async fn the_timeout_of_the_spec_holds(cx: Cx) -> Verdict {
+    let spec = cx
+        .fixture
+        .spec()
+        .with_command_timeout(Duration::from_millis(700));
+    let sandbox = cx.create(spec).await?;
+    let ran = sandbox.sh("printf before; sleep 30").await;
+    let error = refused(ran, &sandbox, Operation::Exec, ErrorKind::Timeout)?;
+    ensure_eq!(error.ran(), Some(Ran::Cut), "whether it ran");
+    Ok(())
+}
+
+async fn the_commands_own_timeout_comes_first(cx: Cx) -> Verdict {
+    let spec = cx
+        .fixture
+        .spec()
+        .with_command_timeout(Duration::from_millis(300));
+    let sandbox = cx.create(spec).await?;
+    let command = Command::shell("sleep 0.8; printf done").timeout(Duration::from_secs(20));
+    ensure_eq!(text(&sandbox.exec(command).await?), "done", "stdout");
+    Ok(())
+}
+
+/// Lets a command time out and checks that its heart stops.
+async fn dies(cx: &Cx, script: String) -> Verdict {
+    let sandbox = cx.sandbox.clone();
+    let command = Command::shell(script).timeout(Duration::from_millis(2500));
+    let running = tokio::spawn(async move { sandbox.exec(command).await });
+    beating(&*cx.sandbox, "beat").await?;
+    let ran = running.await?;
+    refused(ran, &cx.sandbox, Operation::Exec, ErrorKind::Timeout)?;
+    stopped(&*cx.sandbox, "beat").await
+}
+
+async fn a_timeout_kills_the_command(cx: Cx) -> Verdict {
+    dies(&cx, heart("beat")).await
+}
+
+async fn a_timeout_kills_background_children(cx: Cx) -> Verdict {
+    dies(&cx, format!("({}) & sleep 30", heart("beat"))).await
+}
+
+async fn a_timeout_kills_daemons(cx: Cx) -> Verdict {
+    let daemon = far_daemon(&cx, "beat").await?;
+    dies(&cx, format!("{daemon}; sleep 30")).await
+}
+
+async fn a_timeout_kills_who_ignores_term(cx: Cx) -> Verdict {
+    dies(&cx, format!("trap '' TERM HUP INT; {}", heart("beat"))).await
+}
+
+async fn a_timeout_kills_who_is_stopped(cx: Cx) -> Verdict {
+    let start = Instant::now();
+    let ran = cx
+        .sandbox
+        .exec(short("printf up; kill -STOP $$; printf on"))
+        .await;
+    cut(&cx, ran, ErrorKind::Timeout, "up")?;
+    ensure!(
+        start.elapsed() < Duration::from_secs(4),
+        "it took {:?}",
+        start.elapsed()
+    );
+    cx.sh("true").await.map(drop)
+}
+
+async fn a_timeout_cuts_a_flood(cx: Cx) -> Verdict {
+    let start = Instant::now();
+    let ran = cx.sandbox.exec(short("yes").output_limit(1000)).await;
+    let kind = ErrorKind::Timeout;
+    let error = refused(ran, &cx.sandbox, Operation::Exec, kind)?;
+    let partial = error.partial_output().map(|partial| partial.stdout.clone());
+    let partial = partial.unwrap_or_default();
+    ensure_eq!(partial.bytes.len(), 1000, "what is kept");
+    ensure!(partial.truncated(), "it is not marked as truncated");
+    ensure!(
+        start.elapsed() < Duration::from_secs(5),
+        "it took {:?}",
+        start.elapsed()
+    );
+    Ok(())
+}
+
+async fn a_timeout_leaves_other_commands_alone(cx: Cx) -> Verdict {
+    let sandbox = cx.sandbox.clone();
+    let script = "while [ ! -e go ]; do printf x >> beat; sleep 0.05; done; printf went";
+    let command = Command::shell(script).timeout(Duration::from_secs(40));
+    let other = tokio::spawn(async move { sandbox.exec(command).await });
+    beating(&*cx.sandbox, "beat").await?;
+    let ran = cx.sandbox.exec(short("sleep 30")).await;
+    cut(&cx, ran, ErrorKind::Timeout, "")?;
+    beating(&*cx.sandbox, "beat").await?;
+    cx.sandbox.write("go", "").await?;
+    ensure_eq!(text(&other.await??), "went", "what the other said");
+    Ok(())
+}
+
+async fn a_timeout_leaves_the_sandbox_usable(cx: Cx) -> Verdict {
+    cx.sandbox.write("f", "kept").await?;
+    for _ in 0..3 {
+        let ran = cx
+            .sandbox
+            .exec(Command::shell("sleep 30").timeout(Duration::from_millis(100)))
+            .await;
+        cut(&cx, ran, ErrorKind::Timeout, "")?;
+    }
+    ensure_eq!(text(&cx.sh("cat f").await?), "kept", "the file");
+    Ok(())
+}
+
+/// Drops the future of an exec while its heart beats.
+async fn drop_while_beating(cx: &Cx, script: String) -> Verdict {
+    let sandbox = cx.sandbox.clone();
+    let running = tokio::spawn(async move { sandbox.exec(Command::shell(script)).await });
+    beating(&*cx.sandbox, "beat").await?;
+    running.abort();
+    // Aborting drops the future, whatever it returns.
+    let _ = running.await;
+    stopped(&*cx.sandbox, "beat").await
+}
+
+async fn a_dropped_exec_kills_the_command(cx: Cx) -> Verdict {
+    drop_while_beating(&cx, heart("beat")).await
+}
+
+async fn a_dropped_exec_kills_daemons(cx: Cx) -> Verdict {
+    let daemon = far_daemon(&cx, "beat").await?;
+    drop_while_beating(&cx, format!("{daemon}; sleep 30")).await
+}
+
+async fn a_dropped_exec_leaves_the_sandbox_usable(cx: Cx) -> Verdict {
+    cx.sandbox.write("f", "kept").await?;
+    for millis in [0, 1, 5, 20, 50] {
+        let limit = Duration::from_millis(millis);
+        // Dropped at one moment or another.
+        let _ = tokio::time::timeout(limit, cx.sandbox.sh("sleep 5")).await;
+    }
+    ensure_eq!(text(&cx.sh("cat f").await?), "kept", "the file");
+    Ok(())
+}
+
+async fn close_cuts_a_running_command(cx: Cx) -> Verdict {
+    let sandbox = cx.sandbox.clone();
+    let script = "printf before; touch started; sleep 50";
+    let running = tokio::spawn(async move { sandbox.sh(script).await });
+    appears(&*cx.sandbox, "started").await?;
+    let start = Instant::now();
+    cx.sandbox.close().await?;
+    let ran = running.await?;
+    cut(&cx, ran, ErrorKind::Closed, "before")?;
+    let passed = start.elapsed();
+    ensure!(passed < Duration::from_secs(10), "closing took {passed:?}");
+    Ok(())
+}
+
+async fn close_kills_what_runs(cx: Cx) -> Verdict {
+    let host = cx.host_dir()?;
+    let mount = Mount::read_write(host.path(), "/mnt/kit");
+    let sandbox = cx.create(cx.fixture.spec().with_mount(mount)).await?;
+    sandbox.sh(daemon("/mnt/kit/beat")).await?;
+    beating(&*sandbox, "/mnt/kit/beat").await?;
+    sandbox.close().await?;
+    // Only the host can look now.
+    let beats = || std::fs::metadata(host.path().join("beat")).map(|file| file.len());
+    let before = beats()?;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    ensure_eq!(beats()?, before, "beats after close");
+    Ok(())
+}
+
+async fn destruction_cuts_a_running_command(cx: Cx) -> Verdict {
+    let sandbox = cx.sandbox.clone();
+    let running = tokio::spawn(async move { sandbox.sh("touch started; sleep 50").await });
+    appears(&*cx.sandbox, "started").await?;
+    cx.provider.destroy(&cx.sandbox.info().id).await?;
+    let Err(error) = running.await? else {
+        return Err(Failed::new("a command outlived its sandbox"));
+    };
+    ensure!(
+        matches!(error.kind(), ErrorKind::Closed | ErrorKind::Lost),
+        "a command of a destroyed sandbox: {error:?}"
+    );
+    Ok(())
+}

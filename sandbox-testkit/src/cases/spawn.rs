@@ -1,0 +1,321 @@
+//! Commands whose streams are used while they run.
+//!
+//! Invariant: every wait has the case's deadline behind it and a proof of progress before it.
+
+use std::time::Duration;
+
+use sandbox_core::{
+    CollectOptions, Command, ErrorKind, Exit, ExitStatus, Operation, Process, Ran, SandboxExt as _,
+    Signal,
+};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::tools::{appears, beating, daemon, far_daemon, heart, stopped};
+use crate::kit::{Cx, Failed, Verdict, cases, ensure, ensure_eq, refused};
+
+cases! { "spawn":
+    output_comes_while_it_runs [Spawn],
+    streams_end_with_the_process [Spawn],
+    wait_tells_the_exit_and_may_be_asked_again [Spawn],
+    death_by_signal_is_told_apart [Spawn],
+    a_missing_program_is_an_error_of_spawn [Spawn],
+    a_missing_cwd_is_an_error_of_spawn [Spawn],
+    stdin_bytes_are_fed [Spawn],
+    without_input_stdin_is_empty [Spawn],
+    a_dialogue_over_stdin [Spawn, StdinPipe],
+    closing_stdin_is_end_of_file [Spawn, StdinPipe],
+    kill_kills_the_tree [Spawn],
+    kill_kills_daemons [Spawn, KillDaemons],
+    kill_after_the_end_is_fine [Spawn],
+    a_dropped_process_is_killed [Spawn],
+    a_process_dropped_after_its_end_kills_nothing [Spawn, Background],
+    a_signal_reaches_the_program [Spawn, Signals],
+    a_signal_may_be_handled [Spawn, Signals],
+    a_signal_after_the_end_is_fine [Spawn, Signals],
+    an_invalid_signal_is_refused [Spawn, Signals],
+    a_timeout_ends_it [Spawn],
+    close_ends_it [Spawn],
+    who_does_not_read_holds_the_program_up [Spawn],
+    two_run_side_by_side [Spawn],
+    a_grandchild_does_not_keep_the_stream_open [Spawn],
+    waiting_with_output_collects_both_streams [Spawn],
+}
+
+async fn spawn(cx: &Cx, script: impl AsRef<[u8]>) -> Verdict<Process> {
+    Ok(cx.sandbox.spawn(Command::shell(script)).await?)
+}
+
+/// Reads so many bytes of stdout.
+async fn read(process: &mut Process, count: usize) -> Verdict<String> {
+    let stdout = process.stdout.as_mut();
+    let stdout = stdout.ok_or_else(|| Failed::new("there is no stdout"))?;
+    let mut bytes = vec![0; count];
+    stdout.read_exact(&mut bytes).await?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Reads the rest of stdout.
+async fn read_all(process: &mut Process) -> Verdict<String> {
+    let stdout = process.stdout.as_mut();
+    let stdout = stdout.ok_or_else(|| Failed::new("there is no stdout"))?;
+    let mut bytes = Vec::new();
+    stdout.read_to_end(&mut bytes).await?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn ended(exit: Exit, status: ExitStatus) -> Verdict {
+    ensure_eq!(exit.status, status, "how it ended");
+    Ok(())
+}
+
+async fn output_comes_while_it_runs(cx: Cx) -> Verdict {
+    let script = "printf first; while [ ! -e go ]; do sleep 0.02; done; printf second";
+    let mut process = spawn(&cx, script).await?;
+    ensure_eq!(read(&mut process, 5).await?, "first", "what comes first");
+    // It runs on: nothing but this file lets it go.
+    cx.sandbox.write("go", "").await?;
+    ensure_eq!(read(&mut process, 6).await?, "second", "what comes then");
+    ended(process.wait().await?, ExitStatus::Code(0))
+}
+
+async fn streams_end_with_the_process(cx: Cx) -> Verdict {
+    let mut process = spawn(&cx, "printf out; printf err >&2; exit 3").await?;
+    ensure_eq!(read_all(&mut process).await?, "out", "stdout");
+    let mut stderr = String::new();
+    if let Some(stream) = process.stderr.as_mut() {
+        stream.read_to_string(&mut stderr).await?;
+    }
+    ensure_eq!(stderr, "err", "stderr");
+    ended(process.wait().await?, ExitStatus::Code(3))
+}
+
+async fn wait_tells_the_exit_and_may_be_asked_again(cx: Cx) -> Verdict {
+    let process = spawn(&cx, "exit 42").await?;
+    for _ in 0..3 {
+        ended(process.wait().await?, ExitStatus::Code(42))?;
+    }
+    let process = spawn(&cx, "sleep 0.3; exit 5").await?;
+    // A wait that is dropped does not end the process.
+    let early = tokio::time::timeout(Duration::from_millis(20), process.wait()).await;
+    ensure!(early.is_err(), "the process ended at once: {early:?}");
+    ended(process.wait().await?, ExitStatus::Code(5))
+}
+
+async fn death_by_signal_is_told_apart(cx: Cx) -> Verdict {
+    let process = spawn(&cx, "kill -TERM $$; sleep 5").await?;
+    ended(process.wait().await?, ExitStatus::Signal(15))?;
+    let process = spawn(&cx, "exit 143").await?;
+    ended(process.wait().await?, ExitStatus::Code(143))
+}
+
+async fn a_missing_program_is_an_error_of_spawn(cx: Cx) -> Verdict {
+    let spawned = cx.sandbox.spawn(Command::new("no-such-program")).await;
+    let kind = ErrorKind::CommandNotFound;
+    let error = refused(spawned, &cx.sandbox, Operation::Spawn, kind)?;
+    ensure_eq!(error.ran(), Some(Ran::NotStarted), "whether it ran");
+    Ok(())
+}
+
+async fn a_missing_cwd_is_an_error_of_spawn(cx: Cx) -> Verdict {
+    let spawned = cx.sandbox.spawn(Command::new("true").cwd("nope")).await;
+    let kind = ErrorKind::NotFound;
+    let error = refused(spawned, &cx.sandbox, Operation::Spawn, kind)?;
+    ensure_eq!(error.ran(), Some(Ran::NotStarted), "whether it ran");
+    Ok(())
+}
+
+async fn stdin_bytes_are_fed(cx: Cx) -> Verdict {
+    let mut process = cx.sandbox.spawn(Command::new("cat").stdin("fed")).await?;
+    ensure!(
+        process.stdin.is_none(),
+        "there is a pipe that nobody asked for"
+    );
+    ensure_eq!(read_all(&mut process).await?, "fed", "stdout");
+    ended(process.wait().await?, ExitStatus::Code(0))
+}
+
+async fn without_input_stdin_is_empty(cx: Cx) -> Verdict {
+    let mut process = cx.sandbox.spawn(Command::new("cat")).await?;
+    ensure_eq!(read_all(&mut process).await?, "", "stdout");
+    ended(process.wait().await?, ExitStatus::Code(0))
+}
+
+async fn a_dialogue_over_stdin(cx: Cx) -> Verdict {
+    let script = "while read -r line; do printf '<%s>' \"$line\"; done; printf end";
+    let command = Command::shell(script).stdin_piped();
+    let mut process = cx.sandbox.spawn(command).await?;
+    let Some(mut stdin) = process.stdin.take() else {
+        return Err(Failed::new("there is no stdin"));
+    };
+    for word in ["one", "two", "three"] {
+        stdin.write_all(format!("{word}\n").as_bytes()).await?;
+        stdin.flush().await?;
+        let answer = read(&mut process, word.len() + 2).await?;
+        ensure_eq!(answer, format!("<{word}>"), "the answer");
+    }
+    drop(stdin);
+    ensure_eq!(
+        read_all(&mut process).await?,
+        "end",
+        "what comes at the end"
+    );
+    ended(process.wait().await?, ExitStatus::Code(0))
+}
+
+async fn closing_stdin_is_end_of_file(cx: Cx) -> Verdict {
+    let command = Command::new("cat").stdin_piped();
+    let mut process = cx.sandbox.spawn(command).await?;
+    let Some(mut stdin) = process.stdin.take() else {
+        return Err(Failed::new("there is no stdin"));
+    };
+    stdin.write_all(b"some").await?;
+    stdin.shutdown().await?;
+    ensure_eq!(read_all(&mut process).await?, "some", "stdout");
+    ended(process.wait().await?, ExitStatus::Code(0))
+}
+
+async fn kill_kills_the_tree(cx: Cx) -> Verdict {
+    let process = spawn(&cx, format!("({}) & sleep 50", heart("beat"))).await?;
+    beating(&*cx.sandbox, "beat").await?;
+    process.kill().await?;
+    stopped(&*cx.sandbox, "beat").await?;
+    ended(process.wait().await?, ExitStatus::Signal(9))
+}
+
+async fn kill_kills_daemons(cx: Cx) -> Verdict {
+    let daemon = far_daemon(&cx, "beat").await?;
+    let process = spawn(&cx, format!("{daemon}; sleep 50")).await?;
+    beating(&*cx.sandbox, "beat").await?;
+    process.kill().await?;
+    stopped(&*cx.sandbox, "beat").await
+}
+
+async fn kill_after_the_end_is_fine(cx: Cx) -> Verdict {
+    let process = spawn(&cx, "exit 4").await?;
+    process.wait().await?;
+    process.kill().await?;
+    process.kill().await?;
+    ended(process.wait().await?, ExitStatus::Code(4))
+}
+
+async fn a_dropped_process_is_killed(cx: Cx) -> Verdict {
+    let process = spawn(&cx, format!("({}) & sleep 50", heart("beat"))).await?;
+    beating(&*cx.sandbox, "beat").await?;
+    drop(process);
+    stopped(&*cx.sandbox, "beat").await
+}
+
+async fn a_process_dropped_after_its_end_kills_nothing(cx: Cx) -> Verdict {
+    let process = spawn(&cx, daemon("beat")).await?;
+    ended(process.wait().await?, ExitStatus::Code(0))?;
+    beating(&*cx.sandbox, "beat").await?;
+    drop(process);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    beating(&*cx.sandbox, "beat").await
+}
+
+async fn a_signal_reaches_the_program(cx: Cx) -> Verdict {
+    for signal in [Signal::TERMINATE, Signal::KILL, Signal::INTERRUPT] {
+        let mut process = spawn(&cx, "printf up; exec sleep 50").await?;
+        ensure_eq!(read(&mut process, 2).await?, "up", "what it says first");
+        process.signal(signal).await?;
+        ended(process.wait().await?, ExitStatus::Signal(signal.0))?;
+    }
+    Ok(())
+}
+
+async fn a_signal_may_be_handled(cx: Cx) -> Verdict {
+    let script = "trap 'printf got; exit 3' USR1; printf up; while :; do sleep 0.05; done";
+    let mut process = spawn(&cx, script).await?;
+    ensure_eq!(read(&mut process, 2).await?, "up", "what it says first");
+    process.signal(Signal::USER_1).await?;
+    ensure_eq!(read(&mut process, 3).await?, "got", "what its handler says");
+    ended(process.wait().await?, ExitStatus::Code(3))
+}
+
+async fn a_signal_after_the_end_is_fine(cx: Cx) -> Verdict {
+    let process = spawn(&cx, "exit 4").await?;
+    process.wait().await?;
+    process.signal(Signal::TERMINATE).await?;
+    ended(process.wait().await?, ExitStatus::Code(4))
+}
+
+async fn an_invalid_signal_is_refused(cx: Cx) -> Verdict {
+    let process = spawn(&cx, "sleep 50").await?;
+    for number in [-1, 0, 65, 4096] {
+        let kind = ErrorKind::InvalidInput;
+        let sent = process.signal(Signal(number)).await;
+        refused(sent, &cx.sandbox, Operation::Signal, kind)?;
+    }
+    process.kill().await?;
+    ended(process.wait().await?, ExitStatus::Signal(9))
+}
+
+async fn a_timeout_ends_it(cx: Cx) -> Verdict {
+    let command = Command::shell(heart("beat")).timeout(Duration::from_millis(1500));
+    let process = cx.sandbox.spawn(command).await?;
+    beating(&*cx.sandbox, "beat").await?;
+    match process.wait().await {
+        Err(error) => ensure_eq!(error.kind(), ErrorKind::Timeout, "{error:?}"),
+        Ok(exit) => return Err(Failed::new(format_args!("it ended with {}", exit.status))),
+    }
+    stopped(&*cx.sandbox, "beat").await
+}
+
+async fn close_ends_it(cx: Cx) -> Verdict {
+    let mut process = spawn(&cx, "printf up; sleep 50").await?;
+    ensure_eq!(read(&mut process, 2).await?, "up", "what it says first");
+    cx.sandbox.close().await?;
+    let waited = tokio::time::timeout(Duration::from_secs(5), process.wait()).await;
+    match waited {
+        Ok(Err(error)) => ensure_eq!(error.kind(), ErrorKind::Closed, "{error:?}"),
+        other => return Err(Failed::new(format_args!("wait says {other:?}"))),
+    }
+    Ok(())
+}
+
+async fn who_does_not_read_holds_the_program_up(cx: Cx) -> Verdict {
+    // Far more than pipes and transports hold, in steps that a file tells.
+    let script = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do \
+                  yes | head -c 1000000; printf x >> steps; done; touch done";
+    let mut process = spawn(&cx, script).await?;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    ensure!(
+        !cx.sandbox.exists("done").await?,
+        "20 MB went into a pipe that nobody reads"
+    );
+    ensure_eq!(read_all(&mut process).await?.len(), 20_000_000, "bytes");
+    ended(process.wait().await?, ExitStatus::Code(0))?;
+    ensure!(
+        cx.sandbox.exists("done").await?,
+        "it did not come to its end"
+    );
+    Ok(())
+}
+
+async fn two_run_side_by_side(cx: Cx) -> Verdict {
+    let first = spawn(&cx, "while [ ! -e b ]; do sleep 0.02; done; touch a").await?;
+    let second = spawn(&cx, "touch b; while [ ! -e a ]; do sleep 0.02; done").await?;
+    ended(first.wait().await?, ExitStatus::Code(0))?;
+    ended(second.wait().await?, ExitStatus::Code(0))
+}
+
+async fn a_grandchild_does_not_keep_the_stream_open(cx: Cx) -> Verdict {
+    let mut process = spawn(&cx, "sleep 40 & printf done").await?;
+    let all = tokio::time::timeout(Duration::from_secs(5), read_all(&mut process)).await;
+    let Ok(all) = all else {
+        return Err(Failed::new("a grandchild keeps the stream open"));
+    };
+    ensure_eq!(all?, "done", "stdout");
+    ended(process.wait().await?, ExitStatus::Code(0))
+}
+
+async fn waiting_with_output_collects_both_streams(cx: Cx) -> Verdict {
+    let process = spawn(&cx, "printf out; printf err >&2; touch done; exit 6").await?;
+    appears(&*cx.sandbox, "done").await?;
+    let output = process.wait_with_output(CollectOptions::default()).await?;
+    ensure_eq!(output.stdout.bytes, "out", "stdout");
+    ensure_eq!(output.stderr.bytes, "err", "stderr");
+    ensure_eq!(output.status, ExitStatus::Code(6), "the status");
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! What a case is, and how it says that it failed.
+//!
+//! Invariant: a case reports by returning; a panic is a defect of the case, which the runner
+//! catches all the same.
+
+use std::fmt;
+use std::future::Future;
+use std::panic::Location;
+use std::pin::Pin;
+
+use sandbox_core::Capability;
+
+use crate::kit::Cx;
+
+/// Why a case failed, and where in the kit that was seen.
+#[derive(Debug)]
+pub struct Failed(String);
+
+impl Failed {
+    /// A failure with this text, seen at the caller's line.
+    #[track_caller]
+    pub fn new(text: impl fmt::Display) -> Self {
+        let at = Location::caller();
+        Self(format!("{text}\n  at {}:{}", at.file(), at.line()))
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<sandbox_core::Error> for Failed {
+    #[track_caller]
+    fn from(error: sandbox_core::Error) -> Self {
+        Self::new(format_args!("an unexpected error: {error:?}"))
+    }
+}
+
+impl From<std::io::Error> for Failed {
+    #[track_caller]
+    fn from(error: std::io::Error) -> Self {
+        Self::new(format_args!("an I/O error on the host: {error}"))
+    }
+}
+
+impl From<tokio::task::JoinError> for Failed {
+    #[track_caller]
+    fn from(error: tokio::task::JoinError) -> Self {
+        Self::new(format_args!("a task of the case failed: {error}"))
+    }
+}
+
+/// The result of a case.
+pub type Verdict<T = ()> = Result<T, Failed>;
+
+/// A case that is running.
+pub type CaseFuture = Pin<Box<dyn Future<Output = Verdict> + Send>>;
+
+/// One promise of the contract, checked.
+#[derive(Clone, Copy)]
+pub struct Case {
+    /// Its name: `group::what_is_promised`.
+    pub name: &'static str,
+    /// What the backend must have declared for the promise to apply.
+    pub needs: &'static [Capability],
+    /// The capability whose absence this case checks: it runs only where that is not declared.
+    pub lacks: Option<Capability>,
+    /// Whether the fixture must be able to destroy a sandbox behind its handle.
+    pub sabotages: bool,
+    /// Runs it.
+    pub run: fn(Cx) -> CaseFuture,
+}
+
+impl fmt::Debug for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Case")
+            .field("name", &self.name)
+            .field("needs", &self.needs)
+            .field("lacks", &self.lacks)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The table of a module's cases: `cases! { "group": name, other [Exec, Fork], … }`.
+macro_rules! cases {
+    ($group:literal: $($name:ident $([$($need:ident),+ $(,)?])?),+ $(,)?) => {
+        pub(super) const CASES: &[$crate::kit::Case] = &[$(
+            $crate::kit::Case {
+                name: concat!($group, "::", stringify!($name)),
+                needs: &[$($(sandbox_core::Capability::$need),+)?],
+                lacks: None,
+                sabotages: false,
+                run: |cx| Box::pin($name(cx)),
+            },
+        )+];
+    };
+}
+pub(crate) use cases;

@@ -1,0 +1,170 @@
+//! What a case is given: a fresh sandbox, and ways to more of them that are closed afterwards.
+//!
+//! Invariant: whatever a case creates through its context is closed by the runner, also when the
+//! case fails half way.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use sandbox_core::{
+    Command, ForkOptions, GuestPath, Output, Provider, Result, Sandbox, SandboxSpec,
+};
+use tempfile::TempDir;
+
+use crate::kit::{Failed, Fixture, Verdict};
+
+/// How long a case polls for something that has to happen.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The context of one run of a case.
+#[derive(Clone)]
+pub struct Cx {
+    /// The backend under test.
+    pub fixture: Arc<dyn Fixture>,
+    /// Its provider.
+    pub provider: Arc<dyn Provider>,
+    /// A fresh sandbox, created from the fixture's spec.
+    pub sandbox: Arc<dyn Sandbox>,
+    opened: Arc<Mutex<Vec<Arc<dyn Sandbox>>>>,
+}
+
+impl Cx {
+    pub(crate) fn new(
+        fixture: Arc<dyn Fixture>,
+        provider: Arc<dyn Provider>,
+        sandbox: Arc<dyn Sandbox>,
+    ) -> Self {
+        let opened = Arc::new(Mutex::new(vec![sandbox.clone()]));
+        Self {
+            fixture,
+            provider,
+            sandbox,
+            opened,
+        }
+    }
+
+    /// Keeps a sandbox in mind, to be closed when the case is over.
+    pub fn track(&self, sandbox: Arc<dyn Sandbox>) -> Arc<dyn Sandbox> {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        opened.push(sandbox.clone());
+        sandbox
+    }
+
+    /// Another sandbox.
+    ///
+    /// # Errors
+    /// What the provider says.
+    pub async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>> {
+        self.provider
+            .create(spec)
+            .await
+            .map(|sandbox| self.track(sandbox))
+    }
+
+    /// Another sandbox like the case's own.
+    ///
+    /// # Errors
+    /// What the provider says.
+    pub async fn another(&self) -> Result<Arc<dyn Sandbox>> {
+        self.create(self.fixture.spec()).await
+    }
+
+    /// A fork of a sandbox.
+    ///
+    /// # Errors
+    /// What the sandbox says.
+    pub async fn fork(&self, parent: &dyn Sandbox) -> Result<Arc<dyn Sandbox>> {
+        parent
+            .fork(ForkOptions::default())
+            .await
+            .map(|child| self.track(child))
+    }
+
+    /// Runs a script of the case's own that has to succeed; its output.
+    ///
+    /// # Errors
+    /// What exec says, or the exit status with what it wrote to stderr. A missing program is a
+    /// failure of the case: the kit assumes a POSIX shell and its usual programs.
+    #[track_caller]
+    pub fn sh<'a>(
+        &'a self,
+        script: impl AsRef<[u8]>,
+    ) -> impl Future<Output = Verdict<Output>> + Send + 'a {
+        sh_on(&*self.sandbox, script)
+    }
+
+    /// A path of the workdir, absolute.
+    pub fn at(&self, name: &str) -> GuestPath {
+        self.sandbox.info().workdir.join(name)
+    }
+
+    /// An empty directory of the host.
+    ///
+    /// # Errors
+    /// If the host has no place for it.
+    #[track_caller]
+    pub fn host_dir(&self) -> Verdict<TempDir> {
+        TempDir::with_prefix("sandbox-testkit-").map_err(Failed::from)
+    }
+
+    pub(crate) async fn close_all(&self) {
+        let opened = {
+            let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *opened)
+        };
+        for sandbox in opened.into_iter().rev() {
+            // What a case leaves unfreed is not the verdict on what it checked.
+            let _ = sandbox.close().await;
+        }
+    }
+}
+
+/// Runs a script that has to succeed in a sandbox.
+#[track_caller]
+pub(crate) fn sh_on<'a>(
+    sandbox: &'a dyn Sandbox,
+    script: impl AsRef<[u8]>,
+) -> impl Future<Output = Verdict<Output>> + Send + 'a {
+    let at = std::panic::Location::caller();
+    let command = Command::shell(script.as_ref());
+    let script = String::from_utf8_lossy(script.as_ref()).into_owned();
+    async move {
+        let output = sandbox
+            .exec(command)
+            .await
+            .map_err(|error| Failed::new(format_args!("{script:?}, from {at}: {error:?}")))?;
+        if output.success() {
+            return Ok(output);
+        }
+        Err(Failed::new(format_args!(
+            "{script:?}, from {at}, ended with {}: {}",
+            output.status,
+            output.stderr.to_string_lossy()
+        )))
+    }
+}
+
+/// Polls until `done` says yes, and fails with `what` if that takes too long.
+#[track_caller]
+pub(crate) fn eventually<'a, F, T>(what: &'a str, mut done: F) -> impl Future<Output = Verdict> + 'a
+where
+    F: FnMut() -> T + 'a,
+    T: Future<Output = Verdict<bool>> + 'a,
+{
+    let at = std::panic::Location::caller();
+    async move {
+        let start = Instant::now();
+        loop {
+            if done().await? {
+                return Ok(());
+            }
+            if start.elapsed() > PATIENCE {
+                return Err(Failed::new(format_args!(
+                    "did not happen within {PATIENCE:?}: {what}, from {at}"
+                )));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! What a backend's author writes so that the kit can run: where sandboxes come from.
+//!
+//! Invariant: everything but `provider` and `sabotage` is known without talking to a service,
+//! because a test runner may start the program once for each case.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sandbox_core::{Capabilities, Capability, Provider, Result, Sandbox, SandboxSpec};
+
+/// A case that a backend fails knowingly, and why.
+#[derive(Clone, Debug)]
+pub struct Deviation {
+    /// The case's name, without the fixture's.
+    pub case: String,
+    /// Why it is not passed. Shown with the ignored case.
+    pub reason: String,
+}
+
+impl Deviation {
+    /// This case is not passed for this reason.
+    pub fn new(case: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self {
+            case: case.into(),
+            reason: reason.into(),
+        }
+    }
+}
+
+/// A backend under test.
+#[async_trait]
+pub trait Fixture: Send + Sync + 'static {
+    /// Its name: the prefix of its cases and part of the matrix's file name.
+    fn name(&self) -> String;
+
+    /// What the backend declares. No I/O.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Where sandboxes come from. Called once in a process.
+    async fn provider(&self) -> Result<Arc<dyn Provider>>;
+
+    /// What every sandbox of the kit is created from.
+    fn spec(&self) -> SandboxSpec {
+        SandboxSpec::new()
+    }
+
+    /// Whether the backend can run here at all; if not, why. Every case is then ignored with that
+    /// reason, unless `SANDBOX_REQUIRE` names the fixture (or says `all`): then every case fails.
+    fn available(&self) -> std::result::Result<(), String> {
+        Ok(())
+    }
+
+    /// Cases that the backend does not pass.
+    fn deviations(&self) -> Vec<Deviation> {
+        Vec::new()
+    }
+
+    /// Whether this host grants a declared capability that depends on it (a limit, a network); if
+    /// not, why. The cases that need it are then ignored with that reason.
+    fn grants(&self, capability: Capability) -> std::result::Result<(), String> {
+        let _ = capability;
+        Ok(())
+    }
+
+    /// Whether [`sabotage`](Fixture::sabotage) works.
+    fn can_sabotage(&self) -> bool {
+        false
+    }
+
+    /// Destroys a sandbox behind its handle's back, and says whether it did.
+    async fn sabotage(&self, sandbox: &dyn Sandbox) -> bool {
+        let _ = sandbox;
+        false
+    }
+
+    /// A user of the sandbox, other than its own, that commands may run as.
+    fn other_user(&self) -> Option<String> {
+        None
+    }
+
+    /// An image with a POSIX shell, for [`Capability::Image`].
+    fn image(&self) -> Option<String> {
+        None
+    }
+
+    /// A directory of the host with a POSIX system in it, for [`Capability::RootDir`].
+    fn root_dir(&self) -> Option<PathBuf> {
+        None
+    }
+}
+
+/// One fixture or several: what [`conformance_main!`](crate::conformance_main) takes.
+pub trait IntoFixtures {
+    /// The fixtures.
+    fn into_fixtures(self) -> Vec<Arc<dyn Fixture>>;
+}
+
+impl<F: Fixture> IntoFixtures for F {
+    fn into_fixtures(self) -> Vec<Arc<dyn Fixture>> {
+        vec![Arc::new(self)]
+    }
+}
+
+impl IntoFixtures for Vec<Box<dyn Fixture>> {
+    fn into_fixtures(self) -> Vec<Arc<dyn Fixture>> {
+        self.into_iter().map(Arc::from).collect()
+    }
+}
+
+impl IntoFixtures for Vec<Arc<dyn Fixture>> {
+    fn into_fixtures(self) -> Vec<Arc<dyn Fixture>> {
+        self
+    }
+}
+
+/// The same fixture under another name, with something around its provider: a layer, a pointer, a
+/// fault. The rest is the inner fixture's.
+pub fn wrapped<F, W>(name: impl Into<String>, fixture: F, wrap: W) -> Box<dyn Fixture>
+where
+    F: Fixture,
+    W: Fn(Arc<dyn Provider>) -> Arc<dyn Provider> + Send + Sync + 'static,
+{
+    Box::new(Wrapped {
+        name: name.into(),
+        fixture,
+        wrap,
+    })
+}
+
+struct Wrapped<F, W> {
+    name: String,
+    fixture: F,
+    wrap: W,
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<F, W> Fixture for Wrapped<F, W>
+where
+    F: Fixture,
+    W: Fn(Arc<dyn Provider>) -> Arc<dyn Provider> + Send + Sync + 'static,
+{
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+    fn capabilities(&self) -> Capabilities {
+        self.fixture.capabilities()
+    }
+    async fn provider(&self) -> Result<Arc<dyn Provider>> {
+        Ok((self.wrap)(self.fixture.provider().await?))
+    }
+    fn spec(&self) -> SandboxSpec {
+        self.fixture.spec()
+    }
+    fn available(&self) -> std::result::Result<(), String> {
+        self.fixture.available()
+    }
+    fn deviations(&self) -> Vec<Deviation> {
+        self.fixture.deviations()
+    }
+    fn grants(&self, capability: Capability) -> std::result::Result<(), String> {
+        self.fixture.grants(capability)
+    }
+    fn can_sabotage(&self) -> bool {
+        self.fixture.can_sabotage()
+    }
+    async fn sabotage(&self, sandbox: &dyn Sandbox) -> bool {
+        self.fixture.sabotage(sandbox).await
+    }
+    fn other_user(&self) -> Option<String> {
+        self.fixture.other_user()
+    }
+    fn image(&self) -> Option<String> {
+        self.fixture.image()
+    }
+    fn root_dir(&self) -> Option<PathBuf> {
+        self.fixture.root_dir()
+    }
+}

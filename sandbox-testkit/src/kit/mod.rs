@@ -1,0 +1,25 @@
+//! The machinery of the kit: fixtures, cases, the runner, the report.
+//!
+//! Invariant: whether a case runs is decided before anything is listed, without I/O; a case that
+//! runs either passes or fails.
+
+mod case;
+mod check;
+mod cx;
+mod fixture;
+mod main;
+mod matrix;
+mod plan;
+mod run;
+
+pub use case::{Case, CaseFuture, Failed, Verdict};
+pub use check::{Expected, refused, refused_at, same_path};
+pub use cx::Cx;
+pub use fixture::{Deviation, Fixture, IntoFixtures, wrapped};
+pub use main::main;
+pub use plan::{Planned, Skip, plan};
+pub use run::{CaseReport, Outcome, Report, run, run_blocking};
+
+pub(crate) use case::cases;
+pub(crate) use check::{ensure, ensure_eq};
+pub(crate) use cx::{eventually, sh_on};

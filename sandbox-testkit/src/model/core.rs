@@ -1,0 +1,200 @@
+//! What a model sandbox holds, and how it ends.
+//!
+//! Invariant: every operation passes `check` first, so that none works after the end.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, SystemTime};
+
+use sandbox_core::{
+    Env, EnvValue, Error, ErrorKind, ExitStatus, GuestPath, Labels, Operation, Ran, Result,
+    SandboxId, SandboxInfo,
+};
+use tokio::time::Instant;
+
+use super::process::{Group, Proc, lock};
+use super::provider::Shared;
+use super::tree::Tree;
+
+pub(crate) const BACKEND: &str = "model";
+
+/// How a sandbox stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    Open,
+    Closed,
+    Lost,
+}
+
+/// What changes in a sandbox.
+pub(crate) struct State {
+    pub(crate) tree: Tree,
+    pub(crate) workdir: GuestPath,
+    pub(crate) env: BTreeMap<Vec<u8>, EnvValue>,
+    pub(crate) life: Life,
+    pub(crate) used: Instant,
+    running: Vec<(Arc<Group>, Arc<Proc>)>,
+}
+
+impl State {
+    pub(crate) fn new(
+        tree: Tree,
+        workdir: GuestPath,
+        env: BTreeMap<Vec<u8>, EnvValue>,
+    ) -> Mutex<Self> {
+        Mutex::new(Self {
+            tree,
+            workdir,
+            env,
+            life: Life::Open,
+            used: Instant::now(),
+            running: Vec::new(),
+        })
+    }
+}
+
+/// A sandbox, as its handles and its processes share it.
+pub(crate) struct Core {
+    pub(crate) id: SandboxId,
+    pub(crate) parent: Option<SandboxId>,
+    pub(crate) labels: Labels,
+    pub(crate) created: SystemTime,
+    pub(crate) command_timeout: Option<Duration>,
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) state: Mutex<State>,
+    pub(crate) procs: Mutex<BTreeMap<u32, Weak<Proc>>>,
+    pub(crate) next_pid: AtomicU32,
+}
+
+impl Core {
+    pub(crate) fn info(&self) -> SandboxInfo {
+        let workdir = lock(&self.state).workdir.clone();
+        let mut info =
+            SandboxInfo::new(self.id.clone(), BACKEND, workdir).with_labels(self.labels.clone());
+        info.parent = self.parent.clone();
+        info.created = self.created;
+        info
+    }
+
+    /// Refuses an operation on a sandbox that has ended; otherwise counts as use.
+    pub(crate) fn check(&self, operation: Operation) -> Result<()> {
+        let mut state = lock(&self.state);
+        let error = match state.life {
+            Life::Open => {
+                state.used = Instant::now();
+                return Ok(());
+            }
+            Life::Closed => Error::closed(operation, &self.id),
+            Life::Lost => Error::new(ErrorKind::Lost, operation)
+                .with_message("the sandbox is gone")
+                .with_sandbox(self.id.clone()),
+        };
+        Err(match operation {
+            Operation::Exec | Operation::Spawn => error.with_ran(Ran::NotStarted),
+            _ => error,
+        })
+    }
+
+    /// An error that names this sandbox and a path.
+    pub(crate) fn error(&self, kind: ErrorKind, operation: Operation, path: &GuestPath) -> Error {
+        let message = match kind {
+            ErrorKind::NotFound => "no such file or directory",
+            ErrorKind::AlreadyExists => "already exists",
+            ErrorKind::NotADirectory => "not a directory",
+            ErrorKind::IsADirectory => "is a directory",
+            ErrorKind::NotARegularFile => "not a regular file",
+            ErrorKind::DirectoryNotEmpty => "the directory is not empty",
+            ErrorKind::PermissionDenied => "permission denied",
+            ErrorKind::InvalidInput => "not possible with this path",
+            ErrorKind::Other => "too many links",
+            _ => "failed",
+        };
+        Error::new(kind, operation)
+            .with_message(message)
+            .with_path(path)
+            .with_sandbox(self.id.clone())
+    }
+
+    /// The absolute path that one names.
+    pub(crate) fn resolve(&self, path: &GuestPath, operation: Operation) -> Result<GuestPath> {
+        let workdir = lock(&self.state).workdir.clone();
+        path.resolve(&workdir, operation)
+            .map_err(|error| error.with_sandbox(self.id.clone()))
+    }
+
+    pub(crate) fn new_proc(&self, streams: Vec<super::shell::pipe::Writer>) -> Arc<Proc> {
+        let pid = self.next_pid.fetch_add(1, Ordering::Relaxed);
+        let proc = Proc::new(pid, streams);
+        let mut procs = lock(&self.procs);
+        procs.retain(|_, proc| proc.strong_count() > 0);
+        procs.insert(pid, Arc::downgrade(&proc));
+        proc
+    }
+
+    pub(crate) fn find_proc(&self, pid: u32) -> Option<Arc<Proc>> {
+        let proc = lock(&self.procs).get(&pid)?.upgrade()?;
+        (!proc.has_ended()).then_some(proc)
+    }
+
+    /// Keeps a command in mind until all of it is gone.
+    pub(crate) fn started(&self, group: &Arc<Group>, main: &Arc<Proc>) -> bool {
+        let mut state = lock(&self.state);
+        state.running.retain(|(group, _)| group.is_alive());
+        state.running.push((group.clone(), main.clone()));
+        state.life == Life::Open
+    }
+
+    /// Ends the sandbox and kills what runs; the first end counts. What was killed is returned.
+    pub(crate) fn end(&self, life: Life) -> Vec<Arc<Group>> {
+        let running = {
+            let mut state = lock(&self.state);
+            if state.life == Life::Open {
+                state.life = life;
+                state.tree = Tree::new();
+            }
+            std::mem::take(&mut state.running)
+        };
+        let kind = match life {
+            Life::Lost => ErrorKind::Lost,
+            Life::Open | Life::Closed => ErrorKind::Closed,
+        };
+        for (group, main) in &running {
+            if !main.has_ended() {
+                group.fail(kind);
+            }
+            group.kill();
+            main.ended(ExitStatus::Signal(9));
+        }
+        running.into_iter().map(|(group, _)| group).collect()
+    }
+
+    /// The environment that a command with these changes gets.
+    pub(crate) fn environment(&self, changes: &Env) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        let mut env = lock(&self.state).env.clone();
+        changes.apply_to(&mut env);
+        env.into_iter()
+            .map(|(name, value)| (name, value.value.expose().to_vec()))
+            .collect()
+    }
+
+    /// Applies a change to the tree: all of it or, on an error, nothing.
+    pub(crate) fn change<T, E>(
+        &self,
+        change: impl FnOnce(&mut Tree) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
+        let mut state = lock(&self.state);
+        let before = state.tree.clone();
+        let done = change(&mut state.tree);
+        if done.is_err() {
+            state.tree = before;
+        }
+        done
+    }
+
+    /// The tree as it is now.
+    pub(crate) fn tree(&self) -> Tree {
+        lock(&self.state).tree.clone()
+    }
+}

@@ -1,0 +1,273 @@
+//! The `Sandbox` trait on the model.
+//!
+//! Invariant: each method checks that the sandbox is open, resolves its paths, and does the rest
+//! under one lock, so that it takes effect at once.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Instant, SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sandbox_core::{
+    Capabilities, CollectOptions, Command, Control, CreateDirOptions, DirEntry, Enforcement, Env,
+    ErrorKind, ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions, IsolationReport,
+    ListOptions, Metadata, Operation, Output, Process, ReadOptions, RemoveOptions, RenameOptions,
+    Result, Sandbox, SandboxId, SandboxInfo, Snapshot, SnapshotId, SnapshotOptions, TransferReport,
+    WriteMode,
+};
+
+use super::CAPABILITIES;
+use super::core::{Core, Life, State};
+use super::process::lock;
+use super::shell;
+
+/// A sandbox in memory. It ends when its last handle is dropped.
+pub struct ModelSandbox {
+    pub(crate) core: Arc<Core>,
+}
+
+impl std::fmt::Debug for ModelSandbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ModelSandbox")
+            .field("id", &self.core.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for ModelSandbox {
+    fn drop(&mut self) {
+        self.core.end(Life::Closed);
+    }
+}
+
+impl ModelSandbox {
+    fn begin(&self, operation: Operation, what: impl ToString) -> Result<()> {
+        let core = &self.core;
+        core.shared
+            .record(Some(&core.id), operation, what.to_string());
+        core.check(operation)
+    }
+
+    /// The start of every operation on a path: the path, resolved.
+    fn at(&self, operation: Operation, path: &GuestPath) -> Result<GuestPath> {
+        self.begin(operation, path)?;
+        self.core.resolve(path, operation)
+    }
+
+    fn start(&self, command: &Command, operation: Operation) -> Result<Process> {
+        self.begin(operation, command.program().escape_ascii())?;
+        shell::start(&self.core, command, operation)
+    }
+}
+
+#[async_trait]
+impl Sandbox for ModelSandbox {
+    fn info(&self) -> SandboxInfo {
+        self.core.info()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        CAPABILITIES
+    }
+
+    async fn isolation(&self) -> Result<IsolationReport> {
+        self.begin(Operation::Isolation, "")?;
+        let inside = [
+            Control::Filesystem,
+            Control::Processes,
+            Control::Network,
+            Control::Ipc,
+            Control::Privileges,
+            Control::SystemCalls,
+        ];
+        let report = Control::ALL
+            .iter()
+            .fold(IsolationReport::new(), |report, control| {
+                let enforcement = if inside.contains(control) {
+                    Enforcement::enforced("running no program but the model's own")
+                } else {
+                    Enforcement::absent("the model counts nothing")
+                };
+                report.with(*control, enforcement)
+            });
+        Ok(report)
+    }
+
+    async fn exec(&self, command: Command) -> Result<Output> {
+        let started = Instant::now();
+        let process = self.start(&command, Operation::Exec)?;
+        let mut options = CollectOptions::default();
+        options.started = started;
+        options.timeout = command.timeout.or(self.core.command_timeout);
+        options.stdout_limit = command.stdout_limit;
+        options.stderr_limit = command.stderr_limit;
+        options.sandbox = Some(self.core.id.clone());
+        process.wait_with_output(options).await
+    }
+
+    async fn spawn(&self, command: Command) -> Result<Process> {
+        self.start(&command, Operation::Spawn)
+    }
+
+    async fn write_files(&self, batch: FileBatch) -> Result<()> {
+        const OP: Operation = Operation::WriteFiles;
+        self.begin(OP, batch.files().len())?;
+        let core = &self.core;
+        let workdir = lock(&core.state).workdir.clone();
+        let files = batch
+            .resolve(&workdir)
+            .map_err(|error| error.with_sandbox(core.id.clone()))?;
+        core.change(|tree| {
+            for (path, file) in files {
+                let new = file.write_mode == WriteMode::CreateNew;
+                tree.write(&path, &file.content, file.mode, new)
+                    .map_err(|kind| core.error(kind, OP, &path))?;
+            }
+            Ok(())
+        })
+    }
+
+    async fn read_file(&self, path: &GuestPath, options: ReadOptions) -> Result<Bytes> {
+        const OP: Operation = Operation::ReadFile;
+        let resolved = self.at(OP, path)?;
+        let read = self.core.tree().read(&resolved, options.limit);
+        read.map(Bytes::from).map_err(|kind| {
+            let error = self.core.error(kind, OP, path);
+            match kind {
+                ErrorKind::LimitExceeded => error.with_message(format!(
+                    "the file is larger than the limit of {} bytes",
+                    options.limit
+                )),
+                _ => error,
+            }
+        })
+    }
+
+    async fn list_dir(&self, path: &GuestPath, options: ListOptions) -> Result<Vec<DirEntry>> {
+        const OP: Operation = Operation::ListDir;
+        let resolved = self.at(OP, path)?;
+        let tree = self.core.tree();
+        tree.list(&resolved, options.recursive, options.limit)
+            .map_err(|kind| {
+                let error = self.core.error(kind, OP, path);
+                match kind {
+                    ErrorKind::LimitExceeded => error
+                        .with_message(format!("more entries than the limit of {}", options.limit)),
+                    _ => error,
+                }
+            })
+    }
+
+    async fn metadata(&self, path: &GuestPath) -> Result<Metadata> {
+        const OP: Operation = Operation::Metadata;
+        let resolved = self.at(OP, path)?;
+        let found = self.core.tree().get(&resolved, false);
+        found
+            .map(|node| node.metadata())
+            .map_err(|kind| self.core.error(kind, OP, path))
+    }
+
+    async fn remove(&self, path: &GuestPath, options: RemoveOptions) -> Result<()> {
+        const OP: Operation = Operation::Remove;
+        let resolved = self.at(OP, path)?;
+        self.core
+            .change(|tree| tree.remove(&resolved, options.recursive))
+            .map_err(|kind| self.core.error(kind, OP, path))
+    }
+
+    async fn create_dir(&self, path: &GuestPath, options: CreateDirOptions) -> Result<()> {
+        const OP: Operation = Operation::CreateDir;
+        let resolved = self.at(OP, path)?;
+        self.core
+            .change(|tree| tree.make_dir(&resolved, options.parents, options.mode))
+            .map_err(|kind| self.core.error(kind, OP, path))
+    }
+
+    async fn rename(&self, from: &GuestPath, to: &GuestPath, options: RenameOptions) -> Result<()> {
+        const OP: Operation = Operation::Rename;
+        let source = self.at(OP, from)?;
+        let target = self.core.resolve(to, OP)?;
+        self.core
+            .change(|tree| tree.rename(&source, &target, options.replace))
+            .map_err(|(kind, of_from)| self.core.error(kind, OP, if of_from { from } else { to }))
+    }
+
+    async fn import_dir(
+        &self,
+        from: &std::path::Path,
+        to: &GuestPath,
+        options: ImportOptions,
+    ) -> Result<TransferReport> {
+        let resolved = self.at(Operation::ImportDir, to)?;
+        super::import::import(&self.core, from, &resolved, &options).await
+    }
+
+    async fn export_dir(
+        &self,
+        from: &GuestPath,
+        to: &std::path::Path,
+        options: ExportOptions,
+    ) -> Result<TransferReport> {
+        let resolved = self.at(Operation::ExportDir, from)?;
+        super::export::export(&self.core, &resolved, to, &options).await
+    }
+
+    async fn set_workdir(&self, path: &GuestPath) -> Result<()> {
+        const OP: Operation = Operation::SetWorkdir;
+        let resolved = self.at(OP, path)?;
+        let at = |kind| self.core.error(kind, OP, path);
+        if !self.core.tree().get(&resolved, true).map_err(at)?.is_dir() {
+            return Err(at(ErrorKind::NotADirectory));
+        }
+        lock(&self.core.state).workdir = resolved;
+        Ok(())
+    }
+
+    async fn set_env(&self, changes: Env) -> Result<()> {
+        const OP: Operation = Operation::SetEnv;
+        self.begin(OP, "")?;
+        changes
+            .validate(OP)
+            .map_err(|error| error.with_sandbox(self.core.id.clone()))?;
+        changes.apply_to(&mut lock(&self.core.state).env);
+        Ok(())
+    }
+
+    async fn fork(&self, options: ForkOptions) -> Result<Arc<dyn Sandbox>> {
+        self.begin(Operation::Fork, "")?;
+        let core = &self.core;
+        let state = {
+            let state = lock(&core.state);
+            State::new(state.tree.clone(), state.workdir.clone(), state.env.clone())
+        };
+        Ok(core.shared.register(Core {
+            id: SandboxId::new(format!("model-{}", core.shared.number())),
+            parent: Some(core.id.clone()),
+            labels: options.labels,
+            created: SystemTime::now(),
+            command_timeout: core.command_timeout,
+            ttl: core.ttl,
+            shared: core.shared.clone(),
+            state,
+            procs: Mutex::default(),
+            next_pid: 2.into(),
+        }))
+    }
+
+    async fn snapshot(&self, _: SnapshotOptions) -> Result<Snapshot> {
+        self.begin(Operation::Snapshot, "")?;
+        let id = SnapshotId::new(format!("snapshot-{}", self.core.shared.number()));
+        lock(&self.core.shared.snapshots).insert(id.clone(), self.core.tree());
+        Ok(Snapshot::new(id))
+    }
+
+    async fn close(&self) -> Result<()> {
+        let core = &self.core;
+        core.shared
+            .record(Some(&core.id), Operation::Close, String::new());
+        for group in core.end(Life::Closed) {
+            group.gone().await;
+        }
+        Ok(())
+    }
+}

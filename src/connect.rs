@@ -1,0 +1,184 @@
+//! Chooses a provider: by URI, from the environment, or along a chain that is written out.
+//!
+//! It must never choose a weaker backend that the caller did not name.
+
+use std::sync::Arc;
+
+use sandbox_core::{
+    Capability, Error, ErrorKind, Network, Operation, Provider, Result, SandboxSpec,
+};
+
+use crate::uri::{Uri, invalid};
+
+/// The variable that [`connect_from_env`] reads.
+pub const PROVIDER_VARIABLE: &str = "SANDBOX_PROVIDER";
+
+/// A provider and how it was chosen.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Selection {
+    /// The provider.
+    pub provider: Arc<dyn Provider>,
+    /// The URI that it was made from.
+    pub uri: String,
+    /// The URIs before it in the chain, and why each did not work.
+    pub rejected: Vec<(String, Error)>,
+}
+
+/// The provider that a URI names.
+///
+/// Settings stand behind the scheme as `?key=value&key=value`, percent-encoded where needed.
+///
+/// | URI | Settings |
+/// |---|---|
+/// | `local:` | `state_dir`: where its sandboxes keep their files |
+/// | `local-plain:` | `base_dir`: the same; ordinary processes, **no isolation** |
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`] for an unknown scheme (the message lists those that there are, or
+/// names the feature that is missing) and for an unknown setting (it lists those that there are);
+/// [`ErrorKind::Unsupported`] for a backend that this platform does not have; what the backend says
+/// if it can't be reached.
+///
+/// ```
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// let provider = sandbox::connect("local-plain:").await?;
+/// assert_eq!(provider.backend(), "local-plain");
+/// # Ok::<(), sandbox::Error>(()) })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub async fn connect(uri: &str) -> Result<Arc<dyn Provider>> {
+    let uri = Uri::parse(uri)?;
+    match uri.scheme {
+        "local" => local(uri),
+        "local-plain" => local_plain(uri),
+        unknown => Err(invalid(
+            uri.text(),
+            format!("{unknown:?} is no scheme that is known"),
+        )
+        .with_hint("known: local:, local-plain:")),
+    }
+}
+
+/// The first provider of a chain that works.
+///
+/// The chain is URIs with commas between them (a comma inside of one is `%2C`). With a single URI
+/// this is [`connect`]. With more, each is tried by creating and closing a sandbox, without
+/// network where the backend can, and the first that does so is taken. The [`Selection`] says
+/// which one, and why those before it were not: print that, because what stands later in a chain
+/// may isolate less.
+///
+/// # Errors
+/// Those of [`connect`] for a URI that can't be right, wherever it stands in the chain;
+/// [`ErrorKind::Unavailable`] if none works, with the reasons.
+pub async fn connect_chain(chain: &str) -> Result<Selection> {
+    let uris: Vec<&str> = chain.split(',').map(str::trim).collect();
+    if let [uri] = uris[..] {
+        return Ok(Selection {
+            provider: connect(uri).await?,
+            uri: uri.to_owned(),
+            rejected: Vec::new(),
+        });
+    }
+    let mut chosen: Option<(Arc<dyn Provider>, String)> = None;
+    let mut rejected = Vec::new();
+    for uri in uris {
+        // What stands behind the chosen one is looked at too: a mistake there would come to light
+        // only on the day on which it is needed.
+        let tried = match connect(uri).await {
+            Err(error) if error.kind() == ErrorKind::InvalidInput => return Err(error),
+            _ if chosen.is_some() => continue,
+            Ok(provider) => probe(&*provider).await.map(|()| provider),
+            Err(error) => Err(error),
+        };
+        match tried {
+            Ok(provider) => chosen = Some((provider, uri.to_owned())),
+            Err(error) => rejected.push((uri.to_owned(), error)),
+        }
+    }
+    match chosen {
+        Some((provider, uri)) => Ok(Selection {
+            provider,
+            uri,
+            rejected,
+        }),
+        None => Err(none_works(&rejected)),
+    }
+}
+
+/// The provider that the variable [`PROVIDER_VARIABLE`] names: a URI or a chain of URIs, as in
+/// [`connect_chain`]; `local:` if the variable is not set.
+///
+/// # Errors
+/// Those of [`connect_chain`]; [`ErrorKind::InvalidInput`] if the variable is empty or not UTF-8.
+pub async fn connect_from_env() -> Result<Selection> {
+    match std::env::var(PROVIDER_VARIABLE) {
+        Ok(chain) => connect_chain(&chain).await,
+        Err(std::env::VarError::NotPresent) => connect_chain("local:").await,
+        Err(e) => Err(Error::new(ErrorKind::InvalidInput, Operation::Connect)
+            .with_message(format!("{PROVIDER_VARIABLE} is not UTF-8"))
+            .with_source(e)),
+    }
+}
+
+/// Whether a sandbox can be made: nothing else tells for every backend.
+async fn probe(provider: &dyn Provider) -> Result<()> {
+    let network = if provider.capabilities().has(Capability::NetworkOff) {
+        Network::Off
+    } else {
+        Network::Open
+    };
+    let spec = SandboxSpec::new().with_network(network);
+    provider.create(spec).await?.close().await
+}
+
+fn none_works(rejected: &[(String, Error)]) -> Error {
+    let reasons: Vec<String> = rejected
+        .iter()
+        .map(|(uri, error)| format!("{uri} ({error})"))
+        .collect();
+    Error::new(ErrorKind::Unavailable, Operation::Connect).with_message(format!(
+        "none of the providers works: {}",
+        reasons.join(", ")
+    ))
+}
+
+#[cfg(all(feature = "local", target_os = "linux"))]
+fn local(mut uri: Uri<'_>) -> Result<Arc<dyn Provider>> {
+    let mut config = sandbox_local::LocalConfig::default();
+    if let Some(dir) = uri.path("state_dir")? {
+        config = config.with_state_dir(dir);
+    }
+    uri.finish("state_dir")?;
+    Ok(Arc::new(sandbox_local::LocalProvider::with_config(config)?))
+}
+
+#[cfg(all(feature = "local", not(target_os = "linux")))]
+fn local(mut uri: Uri<'_>) -> Result<Arc<dyn Provider>> {
+    uri.path("state_dir")?;
+    uri.finish("state_dir")?;
+    let why = "it isolates with what only Linux has";
+    Err(
+        Error::unsupported(Operation::Connect, "the backend local:", why)
+            .with_hint("local-plain: runs anywhere, without isolation"),
+    )
+}
+
+#[cfg(feature = "local")]
+fn local_plain(mut uri: Uri<'_>) -> Result<Arc<dyn Provider>> {
+    let mut provider = sandbox_local::PlainProvider::new();
+    if let Some(dir) = uri.path("base_dir")? {
+        provider = provider.with_base_dir(dir);
+    }
+    uri.finish("base_dir")?;
+    Ok(Arc::new(provider))
+}
+
+#[cfg(not(feature = "local"))]
+use self::{feature_missing as local, feature_missing as local_plain};
+
+#[cfg(not(feature = "local"))]
+fn feature_missing(uri: Uri<'_>) -> Result<Arc<dyn Provider>> {
+    let why = format!("{}: needs the feature \"local\" of this crate", uri.scheme);
+    Err(invalid(uri.text(), why).with_hint("build with it, or name another provider"))
+}

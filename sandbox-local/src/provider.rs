@@ -16,7 +16,6 @@ use crate::shared::Shared;
 use crate::skeleton;
 use crate::state::State;
 
-/// What local sandboxes can do.
 pub(crate) const CAPABILITIES: Capabilities = Capabilities::all()
     .without(Capability::User, "a sandbox has one user; its namespace maps no other")
     .without(Capability::ForkMemory, "a fork copies files, not processes")
@@ -51,6 +50,9 @@ pub struct LocalProvider {
 }
 
 impl LocalProvider {
+    /// What local sandboxes can do; no I/O, no provider needed.
+    pub const CAPABILITIES: Capabilities = CAPABILITIES;
+
     /// A provider with the default configuration.
     ///
     /// # Errors

@@ -122,11 +122,13 @@ async fn victim() {
 async fn a_killed_host_leaves_nothing() {
     for _ in 0..10 {
         let mark = unique();
-        let mut host = Victim(alone("engine::tests::lifetime::victim")
-            .env("ENGINE_TEST_MARK", &mark)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap());
+        let mut host = Victim(
+            alone("engine::tests::lifetime::victim")
+                .env("ENGINE_TEST_MARK", &mark)
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap(),
+        );
         let lines = BufReader::new(host.0.stdout.take().unwrap()).lines();
         let agent: u32 = lines
             .map_while(Result::ok)

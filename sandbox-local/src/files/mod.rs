@@ -1,0 +1,76 @@
+//! File operations on a guest's filesystem, done from the host through one descriptor.
+//!
+//! Every operation blocks; callers put it on a blocking thread. The guest runs at the same time
+//! and is hostile: it may rename, relink and grow whatever it may write, at any moment.
+//!
+//! Invariants: no guest path is ever resolved other than by `openat2` from the root's descriptor
+//! or by a single name from a directory's descriptor, links not followed; nothing that is not a
+//! regular file or a directory is ever opened; no mount point is ever removed or renamed (the
+//! kernel refuses that only within its own mount namespace, so it is checked here); host paths are
+//! touched with the host's rights and guest paths with the guest's, never the other way round.
+
+mod create;
+mod dir_stack;
+mod list;
+mod metadata;
+mod place;
+mod read;
+mod remove;
+mod rename;
+mod resolve;
+mod stat;
+mod transfer;
+mod tree;
+mod walk;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use std::os::fd::OwnedFd;
+
+use sandbox_core::{Error, ErrorKind, Operation, Result};
+
+use crate::sys::fsuid::FsIdentity;
+
+pub(crate) use transfer::CancelFlag;
+
+/// The kernel's user and group of the guest's processes, as the host sees them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GuestIdentity {
+    /// The user.
+    pub(crate) uid: u32,
+    /// The group.
+    pub(crate) gid: u32,
+}
+
+/// A guest's whole filesystem.
+#[derive(Debug)]
+pub(crate) struct GuestRoot {
+    root: OwnedFd,
+    identity: Option<GuestIdentity>,
+}
+
+impl GuestRoot {
+    /// The filesystem whose `/` this descriptor (`O_PATH | O_DIRECTORY`) is.
+    ///
+    /// With an identity, which only a privileged host can take on, everything is done with the
+    /// rights of that user; without one, with those of the host process.
+    pub(crate) fn new(root: OwnedFd, identity: Option<GuestIdentity>) -> Self {
+        Self { root, identity }
+    }
+
+    /// Takes on the guest's rights for as long as the result lives.
+    fn as_guest(&self, operation: Operation) -> Result<Option<FsIdentity>> {
+        self.identity
+            .map(|GuestIdentity { uid, gid }| {
+                FsIdentity::assume(uid, gid).map_err(|error| {
+                    Error::new(ErrorKind::Other, operation)
+                        .with_message("the host may not act as the guest's user")
+                        .with_hint("give the host process CAP_SETUID and CAP_SETGID")
+                        .with_source(error)
+                })
+            })
+            .transpose()
+    }
+}

@@ -1,0 +1,95 @@
+//! Trees made to exhaust the host: too deep, too many.
+
+use std::os::fd::AsFd as _;
+
+use rustix::fs::{Mode, OFlags, mkdirat, openat};
+use sandbox_core::{ErrorKind, ExportOptions, ListOptions, RemoveOptions};
+
+use super::super::CancelFlag;
+use super::{Fixture, fails, path};
+
+const DEEP: usize = 4096;
+
+fn dig(f: &Fixture, depth: usize, name: &str) {
+    std::fs::create_dir(f.root("deep")).unwrap();
+    let mut dir = super::open_root(&f.root("deep"));
+    for _ in 0..depth {
+        mkdirat(dir.as_fd(), name, Mode::RWXU).unwrap();
+        dir = openat(
+            dir.as_fd(),
+            name,
+            OFlags::PATH | OFlags::DIRECTORY,
+            Mode::empty(),
+        )
+        .unwrap();
+    }
+}
+
+/// With so few descriptors that one for each level would not do.
+fn with_few_descriptors<T>(run: impl FnOnce() -> T) -> T {
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().count();
+    assert!(open < DEEP / 4, "{open} descriptors are open");
+    let result = run();
+    let after = std::fs::read_dir("/proc/self/fd").unwrap().count();
+    assert!(after < DEEP / 4, "{after} descriptors are open");
+    result
+}
+
+#[test]
+fn a_tree_of_4096_levels_is_refused_by_list_and_export_and_removed() {
+    let f = Fixture::new();
+    dig(&f, DEEP, "d");
+    with_few_descriptors(|| {
+        let list = f
+            .guest
+            .list(&path("/deep"), &ListOptions::default().recursive());
+        fails(list, ErrorKind::LimitExceeded, "/deep");
+        let export = f.guest.export(
+            &path("/deep"),
+            &f.host("out"),
+            &ExportOptions::default(),
+            &CancelFlag::new(),
+        );
+        fails(export, ErrorKind::LimitExceeded, "/deep");
+        assert!(super::names(&f.host("")).is_empty(), "leftovers");
+        f.guest
+            .remove(&path("/deep"), &RemoveOptions::default().recursive())
+            .unwrap();
+    });
+    assert!(f.names("").is_empty());
+}
+
+#[test]
+fn long_names_at_many_levels_are_removed() {
+    let f = Fixture::new();
+    dig(&f, 200, &"n".repeat(255));
+    f.guest
+        .remove(&path("/deep"), &RemoveOptions::default().recursive())
+        .unwrap();
+    assert!(f.names("").is_empty());
+}
+
+#[test]
+fn a_directory_of_many_entries_meets_the_limit() {
+    let f = Fixture::new();
+    std::fs::create_dir(f.root("d")).unwrap();
+    for n in 0..4_000 {
+        mkdirat(super::open_root(&f.root("d")), format!("{n}"), Mode::RWXU).unwrap();
+    }
+    let list = f.guest.list(
+        &path("/"),
+        &ListOptions::default().recursive().with_limit(2_000),
+    );
+    fails(list, ErrorKind::LimitExceeded, "/");
+    let mut options = ExportOptions::default();
+    options.max_entries = 2_000;
+    let export = f
+        .guest
+        .export(&path("/d"), &f.host("out"), &options, &CancelFlag::new());
+    fails(export, ErrorKind::LimitExceeded, "/d");
+    assert!(super::names(&f.host("")).is_empty(), "leftovers");
+    f.guest
+        .remove(&path("/d"), &RemoveOptions::default().recursive())
+        .unwrap();
+    assert!(f.names("").is_empty());
+}

@@ -1,0 +1,77 @@
+//! Bringing a directory of the guest to the host.
+//!
+//! Invariant: the guest's directory is read with the guest's rights by its own thread; on the host
+//! nothing is written but below a directory of our own making, or, merging, below the destination
+//! without following a link.
+
+use std::path::Path;
+
+use rustix::fs::OFlags;
+use sandbox_core::{ExportOptions, GuestPath, Operation, Result, TransferReport};
+
+use super::super::GuestRoot;
+use super::super::place::Place;
+use super::super::resolve::{DIR_READ, reopen};
+use super::super::stat::stat_fd;
+use super::filter::Excludes;
+use super::landing::Landing;
+use super::sink::{Destination, receive};
+use super::source::{Rules, send};
+use super::{CancelFlag, transfer};
+
+impl GuestRoot {
+    /// See [`Sandbox::export_dir`](sandbox_core::Sandbox::export_dir).
+    ///
+    /// The host path's parent has to exist. A file that the guest's user may not read fails the
+    /// export. Setting the flag ends it soon; what was written so far is then removed.
+    pub(crate) fn export(
+        &self,
+        from: &GuestPath,
+        to: &Path,
+        options: &ExportOptions,
+        cancel: &CancelFlag,
+    ) -> Result<TransferReport> {
+        const OP: Operation = Operation::ExportDir;
+        let source = Place::guest(OP, from);
+        let target = Place::host(OP, to);
+        let excludes = Excludes::new(&options.excludes, OP)?;
+        let (guest, mode) = {
+            let _guest = self.as_guest(OP)?;
+            let handle = self
+                .open(from, OFlags::PATH | OFlags::DIRECTORY)
+                .map_err(source.failed())?;
+            let mode = stat_fd(&handle).map_err(source.failed())?.permissions();
+            let dir = reopen(&handle, DIR_READ).map_err(source.failed())?;
+            (dir, mode)
+        };
+        let rules = Rules {
+            excludes: &excludes,
+            ignore_files: false,
+            confine_links: true,
+            max_bytes: Some(options.max_bytes),
+            max_entries: Some(options.max_entries),
+            cancel,
+        };
+        let landing = Landing::prepare(to, options.existing, &target)?;
+        let report = transfer(
+            &source,
+            |events| {
+                let _guest = self.as_guest(OP)?;
+                send(&guest, &source, &rules, events)
+            },
+            |events| {
+                let destination = Destination {
+                    place: &target,
+                    source: &source,
+                    unseen: landing.is_new(),
+                    max_bytes: Some(options.max_bytes),
+                    cancel,
+                };
+                receive(landing.open(&target)?, &destination, events)
+            },
+        )?;
+        cancel.check(&target)?;
+        landing.land(mode, &target)?;
+        Ok(report)
+    }
+}

@@ -1,0 +1,351 @@
+//! Writing a transferred tree.
+//!
+//! What goes into a new directory is written straight into it while that still has a staged name;
+//! a file in a directory that exists already is staged beside its place. One rename then puts
+//! either in place whole.
+//!
+//! Invariant: no link at the destination is followed, and nothing but regular files, links and
+//! empty directories is replaced.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::fs::{Access, AtFlags, Mode, accessat, mkdirat, renameat, symlinkat, unlinkat};
+use rustix::io::Errno;
+use sandbox_core::{Error, ErrorKind, Result, TransferReport};
+
+use super::super::dir_stack::{DirStack, Mounts};
+use super::super::place::Place;
+use super::super::resolve::{DIR_PATH, set_mode};
+use super::super::stat::{find_at, stat_fd};
+use super::super::tree::remove_tree;
+use super::super::write::{create_file, staged_prefix};
+use super::copy::{Copier, CopyError};
+use super::source::Receiver;
+use super::{CancelFlag, Event, too_many_bytes};
+
+/// Where and how a tree is written.
+pub(super) struct Destination<'a> {
+    /// Of the top directory.
+    pub(super) place: &'a Place,
+    /// Of the top directory that is read, for errors about it.
+    pub(super) source: &'a Place,
+    /// Whether nobody sees the top directory yet, so that nothing has to be staged in it.
+    pub(super) unseen: bool,
+    pub(super) max_bytes: Option<u64>,
+    pub(super) cancel: &'a CancelFlag,
+}
+
+/// Writes what the receiver gives below `top`, and counts it.
+pub(super) fn receive(
+    top: OwnedFd,
+    destination: &Destination<'_>,
+    events: Receiver,
+) -> Result<TransferReport> {
+    let mut sink = Sink {
+        to: destination,
+        stack: DirStack::new(top, DIR_PATH, Mounts::Enter),
+        levels: Vec::new(),
+        staged: None,
+        prefix: staged_prefix(),
+        counter: 0,
+        copier: Copier::default(),
+        report: TransferReport::default(),
+    };
+    for event in events {
+        if let Err(error) = sink.handle(event) {
+            sink.abandon();
+            return Err(error);
+        }
+    }
+    // The source may have ended early, with a directory begun; then this is not the success.
+    if sink.staged.is_some() {
+        sink.abandon();
+    }
+    Ok(sink.report)
+}
+
+struct Sink<'a> {
+    to: &'a Destination<'a>,
+    stack: DirStack,
+    levels: Vec<Level>,
+    /// The new directory that is not in place yet.
+    staged: Option<Staged>,
+    prefix: String,
+    counter: u64,
+    copier: Copier,
+    report: TransferReport,
+}
+
+/// A directory on the stack.
+struct Level {
+    /// Its final name.
+    name: Vec<u8>,
+    /// The mode that it gets at the end.
+    mode: Option<u32>,
+}
+
+struct Staged {
+    name: Vec<u8>,
+    /// How deep it is.
+    depth: usize,
+}
+
+impl Sink<'_> {
+    fn handle(&mut self, event: Event) -> Result<()> {
+        self.to.cancel.check(self.to.place)?;
+        match event {
+            Event::Enter { name, mode } => self.enter(name, mode),
+            Event::File {
+                name,
+                mode,
+                size,
+                content,
+            } => self.file(&name, mode, size, &content),
+            Event::Link { name, target } => self.link(&name, &target),
+            Event::Leave => self.leave(),
+        }
+    }
+
+    /// Whether nobody sees the directory at work yet.
+    fn unseen(&self) -> bool {
+        self.to.unseen || self.staged.is_some()
+    }
+
+    fn enter(&mut self, name: Vec<u8>, mode: u32) -> Result<()> {
+        let path = self.path(&name);
+        let fail = |errno| fail(self.to.place, errno, &path);
+        let unseen = self.unseen();
+        let existing = if unseen {
+            None
+        } else {
+            find_at(self.stack.current().map_err(fail)?, &name).map_err(fail)?
+        };
+        let mut level_mode = Some(mode);
+        match existing {
+            Some(stat) if stat.is_dir() => {
+                self.stack.push(&name).map_err(fail)?;
+                // An import reflects the host's modes; an export leaves the host's directories as
+                // they are.
+                if !self.to.place.is_guest() || stat.permissions() == mode {
+                    level_mode = None;
+                }
+            }
+            Some(_) => {
+                return Err(self
+                    .to
+                    .place
+                    .error(
+                        ErrorKind::NotADirectory,
+                        &path,
+                        "something that is not a directory is there",
+                    )
+                    .with_hint("remove it first"));
+            }
+            None => {
+                let own = if unseen {
+                    name.clone()
+                } else {
+                    self.next_name()
+                };
+                // Usable by its owner until it is complete.
+                let usable = Mode::from_raw_mode(mode | 0o700);
+                mkdirat(self.stack.current().map_err(fail)?, &*own, usable).map_err(fail)?;
+                if !unseen {
+                    self.staged = Some(Staged {
+                        name: own.clone(),
+                        depth: self.stack.depth() + 1,
+                    });
+                }
+                self.stack.push(&own).map_err(fail)?;
+            }
+        }
+        self.levels.push(Level {
+            name,
+            mode: level_mode,
+        });
+        self.report.directories += 1;
+        Ok(())
+    }
+
+    fn leave(&mut self) -> Result<()> {
+        let path = self.path(b"");
+        let fail = |errno| fail(self.to.place, errno, &path);
+        let Some(level) = self.levels.pop() else {
+            return Ok(());
+        };
+        if let Some(mode) = level.mode {
+            let dir = self.stack.current().map_err(fail)?;
+            if stat_fd(dir).map_err(fail)?.permissions() != mode {
+                match set_mode(dir, mode) {
+                    // A directory of somebody else that was there before keeps its mode.
+                    Err(Errno::PERM) if self.staged.is_none() && !self.to.unseen => {}
+                    set => set.map_err(fail)?,
+                }
+            }
+        }
+        let depth = self.stack.depth();
+        self.stack.pop();
+        if self
+            .staged
+            .as_ref()
+            .is_some_and(|staged| staged.depth == depth)
+        {
+            let dir = self.stack.current().map_err(fail)?;
+            if let Some(staged) = &self.staged {
+                // Of directories only an empty one is ever replaced by this.
+                renameat(dir, &*staged.name, dir, &*level.name).map_err(fail)?;
+            }
+            self.staged = None;
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, name: &[u8], mode: u32, size: u64, content: &OwnedFd) -> Result<()> {
+        let path = self.path(name);
+        let staged = self.place_for(name, &path)?;
+        let own = staged.as_deref().unwrap_or(name);
+        let written = self.write(own, mode, size, content, &path);
+        let dir = self
+            .stack
+            .current()
+            .map_err(|errno| fail(self.to.place, errno, &path))?;
+        let placed = written.and_then(|bytes| {
+            put_in_place(dir, staged.as_deref(), name)
+                .map_err(|errno| fail(self.to.place, errno, &path))?;
+            Ok(bytes)
+        });
+        match placed {
+            Ok(bytes) => {
+                self.report.files += 1;
+                self.report.bytes += bytes;
+                Ok(())
+            }
+            Err(error) => {
+                if let Some(staged) = staged {
+                    let _ = unlinkat(dir, &*staged, AtFlags::empty());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn write(
+        &mut self,
+        own: &[u8],
+        mode: u32,
+        size: u64,
+        content: &OwnedFd,
+        path: &[u8],
+    ) -> Result<u64> {
+        let Destination {
+            place,
+            source,
+            max_bytes,
+            cancel,
+            ..
+        } = *self.to;
+        let file = self
+            .stack
+            .current()
+            .and_then(|dir| create_file(dir, own, mode))
+            .map_err(|errno| fail(place, errno, path))?;
+        let allowed = max_bytes.map_or(u64::MAX, |limit| limit.saturating_sub(self.report.bytes));
+        self.copier
+            .copy(content, &file, size, allowed, cancel)
+            .map_err(|error| match error {
+                CopyError::Read(errno) => source.fail(errno, path),
+                CopyError::Write(errno) => place.fail(errno, path),
+                CopyError::TooLarge => too_many_bytes(source, max_bytes.unwrap_or(u64::MAX)),
+                CopyError::Cancelled => place.error(ErrorKind::Other, b"", "cancelled"),
+            })
+    }
+
+    fn link(&mut self, name: &[u8], target: &[u8]) -> Result<()> {
+        let path = self.path(name);
+        let staged = self.place_for(name, &path)?;
+        let own = staged.as_deref().unwrap_or(name);
+        let fail = |errno| fail(self.to.place, errno, &path);
+        let dir = self.stack.current().map_err(fail)?;
+        symlinkat(target, dir, own).map_err(fail)?;
+        if let Err(errno) = put_in_place(dir, staged.as_deref(), name) {
+            let _ = unlinkat(dir, own, AtFlags::empty());
+            return Err(fail(errno));
+        }
+        self.report.symlinks += 1;
+        Ok(())
+    }
+
+    /// Looks at what is where a file or link is to be; gives the name to stage it under, or
+    /// `None` if it can be written under its own.
+    fn place_for(&mut self, name: &[u8], path: &[u8]) -> Result<Option<Vec<u8>>> {
+        if self.unseen() {
+            return Ok(None);
+        }
+        let place = self.to.place;
+        let dir = self
+            .stack
+            .current()
+            .map_err(|errno| fail(place, errno, path))?;
+        if let Some(stat) = find_at(dir, name).map_err(|errno| fail(place, errno, path))? {
+            if stat.is_dir() {
+                return Err(place
+                    .error(ErrorKind::IsADirectory, path, "a directory is there")
+                    .with_hint("remove it first"));
+            }
+            if stat.mounted {
+                return Err(place.mounted(path));
+            }
+            if place.is_guest() && stat.is_file() {
+                // Renaming over it would need no right to the file itself.
+                let flags = AtFlags::EACCESS | AtFlags::SYMLINK_NOFOLLOW;
+                accessat(dir, name, Access::WRITE_OK, flags)
+                    .map_err(|errno| fail(place, errno, path))?;
+            }
+        }
+        Ok(Some(self.next_name()))
+    }
+
+    fn next_name(&mut self) -> Vec<u8> {
+        self.counter += 1;
+        format!("{}{}", self.prefix, self.counter).into_bytes()
+    }
+
+    /// The path of an entry of the directory at work, by final names.
+    fn path(&self, name: &[u8]) -> Vec<u8> {
+        let mut parts: Vec<&[u8]> = self.levels.iter().map(|level| &*level.name).collect();
+        if !name.is_empty() {
+            parts.push(name);
+        }
+        parts.join(&b'/')
+    }
+
+    /// Removes the new directory that is not in place.
+    fn abandon(&mut self) {
+        let Some(staged) = self.staged.take() else {
+            return;
+        };
+        while self.stack.depth() >= staged.depth {
+            self.stack.pop();
+        }
+        if let Ok(dir) = self.stack.current() {
+            let _ = remove_tree(dir, &staged.name, self.to.place);
+        }
+    }
+}
+
+fn put_in_place(dir: BorrowedFd<'_>, staged: Option<&[u8]>, name: &[u8]) -> rustix::io::Result<()> {
+    match staged {
+        Some(staged) => renameat(dir, staged, dir, name),
+        None => Ok(()),
+    }
+}
+
+/// What the kernel said about an entry; some of it can only come of a change at the same time.
+fn fail(place: &Place, errno: Errno, path: &[u8]) -> Error {
+    match errno {
+        Errno::NOENT | Errno::EXIST | Errno::NOTEMPTY | Errno::LOOP | Errno::NOTDIR => {
+            place.changed(path)
+        }
+        errno => place.fail(errno, path),
+    }
+}

@@ -1,0 +1,270 @@
+//! Reading a tree for a transfer.
+//!
+//! Invariant: only regular files are opened, by a descriptor that was seen to be one; no link is
+//! followed; a link that could lead out of an exported directory is not handed over.
+
+use std::collections::HashMap;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::mpsc;
+
+use rustix::fs::{OFlags, openat, readlinkat};
+use rustix::io::Errno;
+use sandbox_core::{ErrorKind, FileKind, Result, TransferReport};
+
+use super::super::place::Place;
+use super::super::resolve::reopen;
+use super::super::stat::{Stat, stat_fd};
+use super::super::walk::{Found, Visitor, walk};
+use super::filter::{Excludes, IgnoreFiles, is_excluded};
+use super::{CancelFlag, Event, too_many_bytes};
+
+pub(super) type Sender = mpsc::SyncSender<Event>;
+pub(super) type Receiver = mpsc::Receiver<Event>;
+
+/// What is read, and how much of it.
+pub(super) struct Rules<'a> {
+    pub(super) excludes: &'a Excludes,
+    /// Whether `.gitignore` and `.ignore` files are heeded.
+    pub(super) ignore_files: bool,
+    /// Whether links that could lead out of the directory are left behind.
+    pub(super) confine_links: bool,
+    pub(super) max_bytes: Option<u64>,
+    pub(super) max_entries: Option<u64>,
+    pub(super) cancel: &'a CancelFlag,
+}
+
+/// What a tree has in it, with what decides on what it has not.
+#[derive(Default)]
+pub(super) struct Inventory {
+    /// By path: whether it is a directory.
+    pub(super) entries: HashMap<Vec<u8>, bool>,
+    /// By directory; only if ignore files are heeded.
+    pub(super) ignore_files: HashMap<Vec<u8>, IgnoreFiles>,
+}
+
+/// Hands over the tree below `top`, and reports what was left behind.
+pub(super) fn send(
+    top: &OwnedFd,
+    place: &Place,
+    rules: &Rules<'_>,
+    sender: Sender,
+) -> Result<TransferReport> {
+    let mut source = Source::new(place, rules, Output::Events(sender));
+    walk(top, place, &mut source)?;
+    Ok(source.report)
+}
+
+/// Notes what is in the tree below `top` without opening a file.
+pub(super) fn take_inventory(top: &OwnedFd, place: &Place, rules: &Rules<'_>) -> Result<Inventory> {
+    let mut inventory = Inventory::default();
+    let mut source = Source::new(place, rules, Output::Inventory(&mut inventory));
+    walk(top, place, &mut source)?;
+    drop(source);
+    Ok(inventory)
+}
+
+enum Output<'a> {
+    Events(Sender),
+    Inventory(&'a mut Inventory),
+}
+
+struct Source<'a> {
+    place: &'a Place,
+    rules: &'a Rules<'a>,
+    output: Output<'a>,
+    /// Of the directories that the walk is in.
+    ignore_files: Vec<IgnoreFiles>,
+    entries: u64,
+    bytes: u64,
+    report: TransferReport,
+}
+
+impl<'a> Source<'a> {
+    fn new(place: &'a Place, rules: &'a Rules<'a>, output: Output<'a>) -> Self {
+        Self {
+            place,
+            rules,
+            output,
+            ignore_files: Vec::new(),
+            entries: 0,
+            bytes: 0,
+            report: TransferReport::default(),
+        }
+    }
+
+    fn emit(&self, event: Event) -> Result<()> {
+        match &self.output {
+            // The sink has failed and says why itself.
+            Output::Events(sender) => sender
+                .send(event)
+                .map_err(|_| self.place.error(ErrorKind::Other, b"", "stopped")),
+            Output::Inventory(_) => Ok(()),
+        }
+    }
+
+    fn count(&mut self) -> Result<()> {
+        self.entries += 1;
+        match self.rules.max_entries {
+            Some(limit) if self.entries > limit => Err(self
+                .place
+                .error(
+                    ErrorKind::LimitExceeded,
+                    b"",
+                    format!("more than the limit of {limit} entries"),
+                )
+                .with_hint("raise max_entries, or exclude something")),
+            _ => Ok(()),
+        }
+    }
+
+    fn file(&mut self, found: &Found<'_>) -> Result<()> {
+        let fail = |errno| self.place.fail(errno, found.path);
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let handle = match openat(found.dir, found.name, flags, rustix::fs::Mode::empty()) {
+            Ok(handle) => handle,
+            Err(Errno::NOENT) => return Ok(()),
+            Err(errno) => return Err(fail(errno)),
+        };
+        let stat = stat_fd(&handle).map_err(fail)?;
+        if !stat.is_file() {
+            self.report.skip(found.path, "changed at the same time");
+            return Ok(());
+        }
+        self.bytes = self.bytes.saturating_add(stat.size);
+        if let Some(limit) = self.rules.max_bytes.filter(|limit| self.bytes > *limit) {
+            return Err(too_many_bytes(self.place, limit));
+        }
+        let content = reopen(&handle, OFlags::RDONLY).map_err(fail)?;
+        self.emit(Event::File {
+            name: found.name.to_bytes().to_vec(),
+            mode: stat.permissions(),
+            size: stat.size,
+            content,
+        })
+    }
+
+    fn link(&mut self, found: &Found<'_>) -> Result<()> {
+        let target = match readlinkat(found.dir, found.name, Vec::new()) {
+            Ok(target) => target.into_bytes(),
+            Err(Errno::NOENT | Errno::INVAL) => return Ok(()),
+            Err(errno) => return Err(self.place.fail(errno, found.path)),
+        };
+        if self.rules.confine_links
+            && let Some(reason) = leads_out(found.path, &target)
+        {
+            self.report.skip(found.path, reason);
+            return Ok(());
+        }
+        self.emit(Event::Link {
+            name: found.name.to_bytes().to_vec(),
+            target,
+        })
+    }
+}
+
+impl Visitor for Source<'_> {
+    fn entry(&mut self, found: &Found<'_>) -> Result<bool> {
+        self.rules.cancel.check(self.place)?;
+        let above: Vec<&IgnoreFiles> = self.ignore_files.iter().collect();
+        if is_excluded(self.rules.excludes, &above, found.path, found.stat.is_dir()) {
+            return Ok(false);
+        }
+        self.count()?;
+        if let Output::Inventory(inventory) = &mut self.output {
+            let is_dir = found.stat.is_dir();
+            inventory.entries.insert(found.path.to_vec(), is_dir);
+            return Ok(is_dir);
+        }
+        match found.stat.kind {
+            FileKind::Directory => return Ok(true),
+            FileKind::File => self.file(found)?,
+            FileKind::Symlink => self.link(found)?,
+            FileKind::Fifo => self.report.skip(found.path, "a FIFO"),
+            FileKind::Socket => self.report.skip(found.path, "a socket"),
+            _ => self.report.skip(found.path, "a device"),
+        }
+        Ok(false)
+    }
+
+    fn enter(&mut self, dir: BorrowedFd<'_>, path: &[u8], stat: &Stat) -> Result<()> {
+        if self.rules.ignore_files {
+            let files = IgnoreFiles::read(dir, path);
+            if let Output::Inventory(inventory) = &mut self.output {
+                inventory.ignore_files.insert(path.to_vec(), files.clone());
+            }
+            self.ignore_files.push(files);
+        }
+        let name = path.rsplit(|b| *b == b'/').next().unwrap_or_default();
+        if path.is_empty() {
+            return Ok(());
+        }
+        self.emit(Event::Enter {
+            name: name.to_vec(),
+            mode: stat.permissions(),
+        })
+    }
+
+    fn leave(&mut self, path: &[u8]) -> Result<()> {
+        self.ignore_files.pop();
+        if path.is_empty() {
+            return Ok(());
+        }
+        self.emit(Event::Leave)
+    }
+
+    fn made_up(&mut self, path: &[u8]) {
+        self.report
+            .skip(path, "a filesystem that the kernel makes up");
+    }
+}
+
+/// Why a link at this path (relative to the exported directory) could lead out of it, if it could.
+///
+/// A `..` after a name counts as leading out even where the name is a directory now: were it a
+/// link, what the `..` names would depend on where that leads. With `..` only at the start, each
+/// link ends in the tree if all others do.
+fn leads_out(path: &[u8], target: &[u8]) -> Option<&'static str> {
+    if target.first() == Some(&b'/') {
+        return Some("an absolute link");
+    }
+    let mut above = path.iter().filter(|b| **b == b'/').count();
+    let mut named = false;
+    for part in target.split(|b| *b == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." if named || above == 0 => return Some("a link out of the directory"),
+            b".." => above -= 1,
+            _ => named = true,
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::leads_out;
+
+    #[test]
+    fn only_links_that_stay_below_whatever_the_others_are_do_not_lead_out() {
+        for (path, target, out) in [
+            ("l", "a/b", false),
+            ("l", ".", false),
+            ("l", "..", true),
+            ("l", "./../x", true),
+            ("d/l", "..", false),
+            ("d/l", "../x/y", false),
+            ("d/l", "../..", true),
+            ("d/e/l", "up/../..", true),
+            ("d/l", "a/../b", true),
+            ("l", "/etc/passwd", true),
+            ("l", "a//b/./c", false),
+            ("l", "..a", false),
+        ] {
+            assert_eq!(
+                leads_out(path.as_bytes(), target.as_bytes()).is_some(),
+                out,
+                "{path} -> {target}"
+            );
+        }
+    }
+}

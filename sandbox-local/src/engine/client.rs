@@ -157,6 +157,7 @@ impl Engine {
     /// started the engine has ended.
     pub(crate) async fn shutdown(&self) -> bool {
         self.inner.kill();
+        self.inner.lose();
         let ended = listen::ended(&self.inner);
         tokio::time::timeout(Duration::from_secs(5), ended)
             .await

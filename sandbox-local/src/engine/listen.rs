@@ -51,7 +51,7 @@ impl Inner {
     }
 
     /// Tells everybody who waits that the agent is gone.
-    fn lose(&self) {
+    pub(super) fn lose(&self) {
         let mut state = self.lock();
         state.lost = true;
         let execs = std::mem::take(&mut state.execs);

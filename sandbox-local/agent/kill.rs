@@ -147,7 +147,11 @@ fn visit(table: &mut Table, state: &mut KillState, proc: i32, pid: i32, vanished
                 Some(exec) => Some(exec.id),
                 None => return,
             },
-            Mark::Ended => return,
+            Mark::Ended => {
+                // It has left its namespaces, but may not have come to its end.
+                *vanished |= proc::state(proc, pid) != Some(b'Z');
+                return;
+            }
             Mark::Vanished => {
                 *vanished = true;
                 return;

@@ -54,7 +54,10 @@ impl Findings {
     /// What a call returned.
     pub(crate) fn result(&self, slot: Slot) -> Result<u64, Errno> {
         let at = 8 * slot.result_index();
-        let value = self.bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
+        let value = self
+            .bytes
+            .get(at..at + 8)
+            .and_then(|bytes| bytes.try_into().ok());
         let value = value.map_or(-i64::from(libc::EIO), i64::from_ne_bytes);
         u64::try_from(value)
             .map_err(|_| Errno::from_raw_os_error(i32::try_from(-value).unwrap_or(libc::EIO)))
@@ -72,7 +75,9 @@ impl Engine {
     pub(crate) async fn probe(&self, plan: Plan) -> Result<Findings, ProbeError> {
         let plan = plan.compile()?;
         let memory = wire::sealed("sandbox-probe", &[&plan.bytes]).map_err(ProbeError::Host)?;
-        let program = image::in_memory().or_else(|_| image::on_disk()).map_err(ProbeError::Host)?;
+        let program = image::in_memory()
+            .or_else(|_| image::on_disk())
+            .map_err(ProbeError::Host)?;
         let program = program
             .as_fd()
             .try_clone_to_owned()

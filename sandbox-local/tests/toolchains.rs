@@ -2,6 +2,7 @@
 //!
 //! A missing tool is a failure: `.ci/run` installs every one of them.
 #![cfg(target_os = "linux")]
+#![allow(clippy::expect_used, reason = "a test says what it needs")]
 
 mod support;
 

@@ -47,6 +47,14 @@ async fn python3_threads_and_subprocesses() {
 }
 
 #[tokio::test]
+async fn a_file_is_renamed_and_linked_from_one_directory_to_another() {
+    // Not by mv, which copies where a rename fails.
+    let program = "import os\nos.makedirs('a'); os.makedirs('b')\nopen('a/x', 'w').close()\n\
+        os.link('a/x', 'b/y'); os.rename('a/x', 'b/x'); print(sorted(os.listdir('b')))\n";
+    works(FileBatch::new().file("a.py", program), "/usr/bin/python3 a.py", "['x', 'y']").await;
+}
+
+#[tokio::test]
 async fn gcc_compiles_and_links() {
     let program = "#include <stdio.h>\nint main(void) { puts(\"compiled\"); return 0; }\n";
     works(FileBatch::new().file("a.c", program), "gcc -O1 -o a a.c && ./a", "compiled").await;

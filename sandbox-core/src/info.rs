@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +62,8 @@ pub struct SandboxInfo {
     pub labels: Labels,
     /// When it was created.
     pub created: SystemTime,
+    /// The timeout of commands that name none.
+    pub command_timeout: Option<Duration>,
 }
 
 impl SandboxInfo {
@@ -74,6 +76,7 @@ impl SandboxInfo {
             workdir,
             labels: Labels::new(),
             created: SystemTime::now(),
+            command_timeout: None,
         }
     }
 
@@ -81,6 +84,13 @@ impl SandboxInfo {
     #[must_use]
     pub fn with_parent(mut self, parent: SandboxId) -> Self {
         self.parent = Some(parent);
+        self
+    }
+
+    /// With this timeout for commands that name none.
+    #[must_use]
+    pub fn with_command_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.command_timeout = timeout;
         self
     }
 

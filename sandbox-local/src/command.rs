@@ -40,7 +40,7 @@ pub(crate) struct Context {
     pub(crate) closed: Arc<AtomicBool>,
     pub(crate) operation: Operation,
     /// Held while the process is: a sandbox with a running command is in use.
-    pub(crate) in_use: Arc<()>,
+    pub(crate) _in_use: Arc<()>,
 }
 
 /// Resolves environment, working directory and the paths to try.
@@ -209,14 +209,13 @@ impl ProcessControl for Control {
 
     async fn signal(&self, signal: Signal) -> Result<()> {
         const LAST: i32 = 64;
+        let context = self.signalling();
         if !(1..=LAST).contains(&signal.0) {
-            return Err(self
-                .shared
-                .context
+            return Err(context
                 .error(ErrorKind::InvalidInput)
                 .with_message(format!("{} is no signal", signal.0)));
         }
-        self.shared.tree.signal(signal.0).await.map_err(|lost| self.shared.context.lost(lost))
+        self.shared.tree.signal(signal.0).await.map_err(|lost| context.lost(lost))
     }
 
     async fn kill(&self) -> Result<()> {
@@ -231,8 +230,14 @@ impl ProcessControl for Control {
                 }
                 Ok(())
             }
-            Err(lost) => Err(self.shared.context.lost(lost)),
+            Err(lost) => Err(self.signalling().lost(lost)),
         }
+    }
+}
+
+impl Control {
+    fn signalling(&self) -> Context {
+        Context { operation: Operation::Signal, ..self.shared.context.clone() }
     }
 }
 

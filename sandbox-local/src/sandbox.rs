@@ -227,7 +227,7 @@ impl LocalSandbox {
             sandbox: self.id.clone(),
             closed: self.closed.clone(),
             operation,
-            in_use: self.in_use.clone(),
+            _in_use: self.in_use.clone(),
         };
         command::start(&live.engine, prepared, &command, context).await
     }
@@ -309,7 +309,8 @@ impl Sandbox for LocalSandbox {
     fn info(&self) -> SandboxInfo {
         let workdir = self.settings().workdir;
         let mut info = SandboxInfo::new(self.id.clone(), "local", workdir)
-            .with_labels(self.labels.clone());
+            .with_labels(self.labels.clone())
+            .with_command_timeout(self.blueprint.spec.command_timeout);
         info.parent = self.parent.clone();
         info.created = self.created;
         info
@@ -327,7 +328,10 @@ impl Sandbox for LocalSandbox {
         let live = guard.as_ref().ok_or_else(|| Error::closed(OP, &self.id))?;
         isolation::report(live, &self.blueprint)
             .await
-            .map_err(|error| if live.engine.lost() { self.lost(OP) } else { self.tell(error) })
+            .map_err(|error| match error.kind() {
+                ErrorKind::Lost => self.lost(OP),
+                _ => self.tell(error),
+            })
     }
 
     async fn exec(&self, command: Command) -> Result<Output> {
@@ -424,9 +428,8 @@ impl Sandbox for LocalSandbox {
     }
 
     async fn set_env(&self, changes: Env) -> Result<()> {
-        self.check_open(Operation::SetEnv)?;
         changes.validate(Operation::SetEnv).map_err(|error| self.tell(error))?;
-        self.touch();
+        let _live = self.live(Operation::SetEnv).await?;
         self.change(|settings| changes.apply_to(&mut settings.env));
         Ok(())
     }

@@ -65,7 +65,8 @@ pub trait Around: Clone + Debug + Send + Sync + 'static {
     ) -> impl Future<Output = Result<T>> + Send;
 
     /// Changes a command before it is run. The default leaves it alone.
-    fn command(&self, command: Command) -> Command {
+    fn command(&self, sandbox: &dyn Sandbox, command: Command) -> Command {
+        let _ = sandbox;
         command
     }
 
@@ -119,7 +120,7 @@ impl<A: Around> Sandbox for Layered<A> {
     }
 
     async fn exec(&self, command: Command) -> Result<Output> {
-        let command = self.around.command(command);
+        let command = self.around.command(&*self.inner, command);
         let call = Call {
             operation: Operation::Exec,
             sandbox: &*self.inner,
@@ -131,7 +132,7 @@ impl<A: Around> Sandbox for Layered<A> {
     }
 
     async fn spawn(&self, command: Command) -> Result<Process> {
-        let command = self.around.command(command);
+        let command = self.around.command(&*self.inner, command);
         let call = Call {
             operation: Operation::Spawn,
             sandbox: &*self.inner,

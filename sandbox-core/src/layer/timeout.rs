@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Around, Attempt, Call};
-use crate::{Command, Error, ErrorKind, Operation, Ran, Result};
+use crate::{Command, Error, ErrorKind, Operation, Ran, Result, Sandbox};
 
 /// How much longer than its command an `exec` may take, to kill the tree and bring the output.
 const GRACE: Duration = Duration::from_secs(5);
@@ -11,8 +11,8 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Bounds the time of every call except [`close`](crate::Sandbox::close), which is bounded by
 /// contract.
 ///
-/// A command that names no timeout, or a longer one, gets this one, so that the backend kills its
-/// tree and keeps the partial output; the call itself may take five seconds more. Another call
+/// A command whose timeout (its own, or the spec's default) is longer, or that has none, gets this
+/// one, so that the backend kills its tree and keeps the partial output; the call itself may take five seconds more. Another call
 /// that takes too long is dropped and fails with [`ErrorKind::Timeout`].
 #[derive(Clone, Debug)]
 pub struct Timeout {
@@ -48,8 +48,9 @@ impl Around for Timeout {
         }
     }
 
-    fn command(&self, mut command: Command) -> Command {
-        command.timeout = Some(command.timeout.map_or(self.limit, |t| t.min(self.limit)));
+    fn command(&self, sandbox: &dyn Sandbox, mut command: Command) -> Command {
+        let own = command.timeout.or_else(|| sandbox.info().command_timeout);
+        command.timeout = Some(own.map_or(self.limit, |timeout| timeout.min(self.limit)));
         command
     }
 }

@@ -25,18 +25,10 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-#[allow(unused_imports)] // part of what the backend above builds on
-pub(crate) use client::{Engine, Frozen, Killed, Started};
-#[allow(unused_imports)]
-pub(crate) use error::{ExitError, Failure, FailureKind, Lost, PlanError, SpawnError, StartError};
-#[allow(unused_imports)]
-pub(crate) use plan::{Arg, Data, Dir, Plan, Slot, Step};
-#[allow(unused_imports)]
+pub(crate) use client::Engine;
+pub(crate) use error::{ExitError, Failure, FailureKind, Lost, SpawnError, StartError};
+pub(crate) use plan::{Arg, Data, Dir, Plan, Slot};
 pub(crate) use probe::{Findings, ProbeError};
 pub(crate) use process::{Exit, ExitFuture, Running, Tree};
-#[allow(unused_imports)]
 pub(crate) use request::{SpawnRequest, Stdin};
-#[allow(unused_imports)]
-pub(crate) use start::{Identity, StartConfig, Tolerated};
-#[allow(unused_imports)]
-pub(crate) use stream::{Output, StdinWriter};
+pub(crate) use start::{Identity, StartConfig};

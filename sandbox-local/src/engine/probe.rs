@@ -37,6 +37,13 @@ pub(crate) enum ProbeError {
     Silent,
 }
 
+impl ProbeError {
+    /// Whether the sandbox is gone.
+    pub(crate) fn is_lost(&self) -> bool {
+        matches!(self, Self::Spawn(SpawnError::Lost(_)) | Self::Exit(ExitError::Lost(_)))
+    }
+}
+
 /// What a probe found.
 #[derive(Debug)]
 pub(crate) struct Findings {

@@ -19,7 +19,7 @@ pub(super) struct Stat {
     pub(super) size: u64,
     /// Permission bits with setuid, setgid and sticky.
     pub(super) mode: u32,
-    modified: StatxTimestamp,
+    pub(super) modified: StatxTimestamp,
     /// Which filesystem it is on.
     pub(super) device: (u32, u32),
     pub(super) inode: u64,

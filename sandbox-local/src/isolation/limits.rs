@@ -34,10 +34,7 @@ fn pids(asked: Option<u32>, found: u64) -> Enforcement {
             Enforcement::enforced("a resource limit of the sandbox's own user namespace")
         }
         Some(_) => Enforcement::absent(format!("the limit in force is {found}")),
-        None => Enforcement::partial(
-            "a resource limit",
-            format!("the spec sets none; the default is {found}"),
-        ),
+        None => Enforcement::enforced(format!("a resource limit, by default {found}")),
     }
 }
 

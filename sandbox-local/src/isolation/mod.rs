@@ -18,7 +18,8 @@ use evidence::Evidence;
 /// Probes a running sandbox.
 pub(crate) async fn report(live: &Live, blueprint: &Blueprint) -> Result<IsolationReport> {
     let evidence = Evidence::gather(live).await.map_err(|error| {
-        Error::new(ErrorKind::Other, Operation::Isolation)
+        let kind = if error.is_lost() { ErrorKind::Lost } else { ErrorKind::Other };
+        Error::new(kind, Operation::Isolation)
             .with_message("the isolation could not be probed")
             .with_source(error)
     })?;

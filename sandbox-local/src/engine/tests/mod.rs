@@ -24,6 +24,9 @@ use std::time::{Duration, Instant};
 
 use tokio::io::AsyncReadExt;
 
+use super::client::Killed;
+use super::error::PlanError;
+use super::stream::Output;
 use super::*;
 
 /// Longest that anything here may take.

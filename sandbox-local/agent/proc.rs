@@ -173,8 +173,9 @@ pub(crate) fn state(dir: i32, number: i32) -> Option<u8> {
     line.get(end + 2).copied()
 }
 
-/// Whether every thread of `pid` is stopped or has ended.
-pub(crate) fn stands_still(proc: i32, pid: i32) -> bool {
+/// Whether every thread of `pid` is stopped or has ended; with `patient`, a
+/// thread that waits in the kernel and cannot be woken counts as well.
+pub(crate) fn stands_still(proc: i32, pid: i32, patient: bool) -> bool {
     let path = Path::new(pid, "/task");
     let Ok(dir) = sys::open(Some(proc), path.as_c_str(), Open::Directory) else {
         return true;
@@ -182,7 +183,7 @@ pub(crate) fn stands_still(proc: i32, pid: i32) -> bool {
     let mut still = true;
     let listed = for_each_number(dir, |thread| {
         still = match state(dir, thread) {
-            Some(state) => is_still(state),
+            Some(state) => is_still(state) || patient && state == b'D',
             None => true,
         };
         still

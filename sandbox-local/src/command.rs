@@ -268,8 +268,11 @@ impl Context {
 fn not_spawned(error: SpawnError, names: &Names, context: &Context) -> Error {
     match error {
         SpawnError::Failed(failure) => not_started(failure, names, context),
-        // The request may have been on its way.
-        SpawnError::Lost(lost) => context.lost(lost).with_ran(Ran::Unknown),
+        // Only `spawn` waits for a confirmation: for the others nothing was sent.
+        SpawnError::Lost(lost) if context.operation == Operation::Spawn => {
+            context.lost(lost).with_ran(Ran::Unknown)
+        }
+        SpawnError::Lost(lost) => context.lost(lost).with_ran(Ran::NotStarted),
         SpawnError::TooLarge { .. } => context
             .error(ErrorKind::LimitExceeded)
             .with_message("arguments and environment are too long")

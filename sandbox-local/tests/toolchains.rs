@@ -2,6 +2,7 @@
 //!
 //! A missing tool is a failure: `.ci/run` installs every one of them.
 #![cfg(target_os = "linux")]
+#![allow(clippy::expect_used, reason = "a test says what it needs")]
 
 mod support;
 
@@ -43,6 +44,14 @@ async fn python3_threads_and_subprocesses() {
         print(subprocess.run(['echo', 'child'], capture_output=True, text=True).stdout)\n\
         print(json.dumps({'a': hashlib.sha256(b'x').hexdigest()[:4]}))\n";
     works(FileBatch::new().file("a.py", program), "/usr/bin/python3 a.py", "{\"a\": \"2d71\"}").await;
+}
+
+#[tokio::test]
+async fn a_file_is_renamed_and_linked_from_one_directory_to_another() {
+    // Not by mv, which copies where a rename fails.
+    let program = "import os\nos.makedirs('a'); os.makedirs('b')\nopen('a/x', 'w').close()\n\
+        os.link('a/x', 'b/y'); os.rename('a/x', 'b/x'); print(sorted(os.listdir('b')))\n";
+    works(FileBatch::new().file("a.py", program), "/usr/bin/python3 a.py", "['x', 'y']").await;
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@
 use sandbox_core::Resources;
 
 use super::seccomp;
-use crate::engine::Plan;
+use crate::engine::{Dir, Plan};
 use crate::skeleton::GUEST_ID;
 
 /// Processes and threads, where the spec sets no limit: what stops a fork bomb from taking the
@@ -69,21 +69,29 @@ fn last_capability() -> u64 {
 
 /// Where the kernel has Landlock: no device can be made, and signals and abstract sockets stay
 /// within the sandbox even where it shares the host's network.
+///
+/// Rules that do not speak of `REFER` forbid every rename from one directory to another, so it is
+/// granted everywhere; the first version cannot grant it and is left alone.
 fn landlock(plan: &mut Plan) {
     const MAKE_CHAR: u64 = 1 << 6;
     const MAKE_BLOCK: u64 = 1 << 11;
+    const REFER: u64 = 1 << 13;
     const SCOPE_ABSTRACT_UNIX_SOCKET: u64 = 1;
     const SCOPE_SIGNAL: u64 = 2;
     const NET: u64 = 0;
-    let devices = MAKE_CHAR | MAKE_BLOCK;
+    let files = MAKE_CHAR | MAKE_BLOCK | REFER;
     // struct landlock_ruleset_attr as far as the kernel knows it: files, network, scopes.
     let attributes = match crate::sys::landlock_version() {
-        0 => return,
-        1..=3 => vec![devices],
-        4..=5 => vec![devices, NET],
-        _ => vec![devices, NET, SCOPE_ABSTRACT_UNIX_SOCKET | SCOPE_SIGNAL],
+        0..=1 => return,
+        2..=3 => vec![files],
+        4..=5 => vec![files, NET],
+        _ => vec![files, NET, SCOPE_ABSTRACT_UNIX_SOCKET | SCOPE_SIGNAL],
     };
     let rules = plan.landlock_ruleset("make Landlock rules", &attributes).result();
+    let place = libc::O_PATH | libc::O_CLOEXEC;
+    let root = plan.open("open the root for Landlock", Dir::Cwd, "/", place, 0).result();
+    plan.landlock_allow("allow renames in Landlock", rules, REFER, root);
     plan.landlock_restrict("put up Landlock", rules, 0);
+    plan.close("close the root", root);
     plan.close("close the Landlock rules", rules);
 }

@@ -164,6 +164,7 @@ impl Plan {
     }
 
     /// mount_setattr(2) with attributes to set and clear, and a propagation.
+    #[allow(clippy::too_many_arguments)] // the call has as many
     pub(crate) fn mount_setattr(
         &mut self,
         label: impl Into<Label>,

@@ -98,7 +98,7 @@ impl Plan {
         let flags = (libc::IFF_UP | libc::IFF_RUNNING) as u16;
         request[16..18].copy_from_slice(&flags.to_ne_bytes());
         let request = self.data(&request).into();
-        let set_flags = libc::SIOCSIFFLAGS as u64;
+        let set_flags = u64::from(libc::SIOCSIFFLAGS as u32);
         self.call(
             label.clone(),
             libc::SYS_ioctl,

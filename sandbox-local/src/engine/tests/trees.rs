@@ -105,7 +105,7 @@ ctypes.CDLL(None).syscall({'x86_64':60,'aarch64':93}[os.uname().machine],0)";
     let mut running = engine.spawn(wanted).await.unwrap();
     assert_eq!(within(&mut running.exit).await.unwrap().code, Some(0));
     let leader_gone = || {
-        let listed = std::fs::read_dir("/proc")
+        std::fs::read_dir("/proc")
             .unwrap()
             .filter_map(Result::ok)
             .any(|entry| {
@@ -113,8 +113,7 @@ ctypes.CDLL(None).syscall({'x86_64':60,'aarch64':93}[os.uname().machine],0)";
                 let own = entry.file_name().to_string_lossy().parse::<u32>().is_ok();
                 own && task("stat").is_ok_and(|stat| stat.contains("(python3) Z"))
                     && std::fs::read_dir(entry.path().join("task")).is_ok_and(|dir| dir.count() > 1)
-            });
-        listed
+            })
     };
     until("the first thread has ended", leader_gone).await;
     let killed = within(running.tree.kill()).await.unwrap();
@@ -123,9 +122,14 @@ ctypes.CDLL(None).syscall({'x86_64':60,'aarch64':93}[os.uname().machine],0)";
     assert!(within(engine.is_idle()).await.unwrap());
 }
 
+/// The C library's type of it differs.
+fn rlimit_nproc() -> u32 {
+    u32::try_from(i64::from(libc::RLIMIT_NPROC)).unwrap()
+}
+
 fn limited() -> Plan {
     let mut plan = unconfined();
-    plan.set_limit("limit processes", libc::RLIMIT_NPROC as u32, 400, 400);
+    plan.set_limit("limit processes", rlimit_nproc(), 400, 400);
     confine(&mut plan);
     plan
 }

@@ -26,15 +26,26 @@ pub(crate) fn merge(
     identity: Option<Identity>,
 ) -> io::Result<()> {
     let open = |layer: &Layer| rustix::fs::open(layer.path(), DIR, Mode::empty());
-    let tops = layers.iter().map(|layer| open(layer)).collect::<Result<Vec<_>, _>>()?;
+    let tops = layers
+        .iter()
+        .map(|layer| open(layer))
+        .collect::<Result<Vec<_>, _>>()?;
     let out = open(to)?;
     if let Some(top) = tops.first() {
         copy::same_directory(top.as_fd(), out.as_fd(), identity)?;
     }
-    Merge { tops: &tops, out: out.as_fd(), identity }.run()
+    Merge {
+        tops: &tops,
+        out: out.as_fd(),
+        identity,
+    }
+    .run()
 }
 
-const DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const DIR: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
 
 struct Merge<'a> {
     tops: &'a [OwnedFd],
@@ -51,13 +62,19 @@ struct Pending {
 impl Merge<'_> {
     /// An explicit stack of relative paths: a tree may be deeper than there are descriptors.
     fn run(&self) -> io::Result<()> {
-        let mut stack = vec![Pending { path: Vec::new(), layers: (0..self.tops.len()).collect() }];
+        let mut stack = vec![Pending {
+            path: Vec::new(),
+            layers: (0..self.tops.len()).collect(),
+        }];
         let mut directories: Vec<(Vec<u8>, usize)> = Vec::new();
         while let Some(pending) = stack.pop() {
             let out = copy::descend(self.out, &pending.path)?;
             let mut sources = Vec::with_capacity(pending.layers.len());
             for layer in &pending.layers {
-                sources.push((*layer, copy::descend(self.tops[*layer].as_fd(), &pending.path)?));
+                sources.push((
+                    *layer,
+                    copy::descend(self.tops[*layer].as_fd(), &pending.path)?,
+                ));
             }
             for name in names(&sources)? {
                 if let Some((below, top)) = self.name(&pending, &sources, out.as_fd(), &name)? {
@@ -86,7 +103,9 @@ impl Merge<'_> {
         let mut taking_part = Vec::new();
         let mut hides_what_is_below = false;
         for (layer, dir) in sources {
-            let Some(stat) = stat(dir.as_fd(), name)? else { continue };
+            let Some(stat) = stat(dir.as_fd(), name)? else {
+                continue;
+            };
             if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
                 if taking_part.is_empty() {
                     rustix::fs::linkat(dir, name, out, name, AtFlags::empty())?;
@@ -101,7 +120,9 @@ impl Merge<'_> {
                 break;
             }
         }
-        let Some(top) = taking_part.first().copied() else { return Ok(None) };
+        let Some(top) = taking_part.first().copied() else {
+            return Ok(None);
+        };
         rustix::fs::mkdirat(out, name, Mode::RWXU)?;
         let mut path = pending.path.clone();
         if !path.is_empty() {
@@ -112,7 +133,13 @@ impl Merge<'_> {
             let made = rustix::fs::openat(out, name, DIR, Mode::empty())?;
             rustix::fs::fsetxattr(&made, OPAQUE, b"y", XattrFlags::empty())?;
         }
-        Ok(Some((Pending { path, layers: taking_part }, top)))
+        Ok(Some((
+            Pending {
+                path,
+                layers: taking_part,
+            },
+            top,
+        )))
     }
 }
 

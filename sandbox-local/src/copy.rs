@@ -18,8 +18,15 @@ use rustix::io::Errno;
 use crate::identity::Identity;
 
 /// Copies everything in the directory `from` into the empty directory `to`.
-pub(crate) fn layer(from: BorrowedFd<'_>, to: BorrowedFd<'_>, identity: Option<Identity>) -> io::Result<()> {
-    let mut copier = Copier { identity, links: HashMap::new() };
+pub(crate) fn layer(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    identity: Option<Identity>,
+) -> io::Result<()> {
+    let mut copier = Copier {
+        identity,
+        links: HashMap::new(),
+    };
     copier.directory(from, to)
 }
 
@@ -94,7 +101,10 @@ impl Copier {
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
                 let to = rustix::fs::openat(target, name, flags, Mode::RUSR | Mode::WUSR)?;
                 if rustix::fs::ioctl_ficlone(&to, &from).is_err() {
-                    io::copy(&mut std::fs::File::from(from.try_clone()?), &mut std::fs::File::from(to.try_clone()?))?;
+                    io::copy(
+                        &mut std::fs::File::from(from.try_clone()?),
+                        &mut std::fs::File::from(to.try_clone()?),
+                    )?;
                 }
                 self.attributes(from.as_fd(), to.as_fd())?;
                 self.finish(to.as_fd(), stat)
@@ -116,9 +126,17 @@ impl Copier {
     }
 
     fn own(&self, dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
-        let Some(identity) = self.identity else { return Ok(()) };
+        let Some(identity) = self.identity else {
+            return Ok(());
+        };
         let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
-        Ok(rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
+        Ok(rustix::fs::chownat(
+            dir,
+            name,
+            Some(uid),
+            Some(gid),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )?)
     }
 
     /// Owner, then mode (a change of owner clears bits of it), then times.
@@ -135,8 +153,8 @@ impl Copier {
         rustix::fs::futimens(
             file,
             &Timestamps {
-                last_access: time(stat.st_atime, stat.st_atime_nsec as u64),
-                last_modification: time(stat.st_mtime, stat.st_mtime_nsec as u64),
+                last_access: time(stat.st_atime, stat.st_atime_nsec),
+                last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
             },
         )?;
         Ok(())
@@ -151,7 +169,10 @@ impl Copier {
             Err(error) => return Err(error.into()),
         };
         let mut value = vec![0u8; 64 << 10];
-        for name in names[..length].split(|b| *b == 0).filter(|n| n.starts_with(b"user.")) {
+        for name in names[..length]
+            .split(|b| *b == 0)
+            .filter(|n| n.starts_with(b"user."))
+        {
             let name = OsStr::from_bytes(name);
             let length = rustix::fs::fgetxattr(from, name, value.as_mut_slice())?;
             rustix::fs::fsetxattr(to, name, &value[..length], XattrFlags::empty())?;
@@ -166,7 +187,10 @@ pub(crate) fn same_directory(
     to: BorrowedFd<'_>,
     identity: Option<Identity>,
 ) -> io::Result<()> {
-    let copier = Copier { identity, links: HashMap::new() };
+    let copier = Copier {
+        identity,
+        links: HashMap::new(),
+    };
     copier.attributes(from, to)?;
     copier.finish(to, &rustix::fs::fstat(from)?)
 }

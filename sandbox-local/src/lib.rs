@@ -32,9 +32,14 @@ mod identity;
 mod isolation;
 #[cfg(target_os = "linux")]
 mod live;
+#[cfg(target_os = "linux")]
+mod owner;
 mod plain;
 #[cfg(target_os = "linux")]
-#[allow(dead_code)] // each side uses its half of the shared layout
+#[allow(
+    dead_code,
+    reason = "the agent includes the same file; each side uses its half of it"
+)]
 mod protocol;
 #[cfg(target_os = "linux")]
 mod provider;

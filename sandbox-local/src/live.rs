@@ -7,9 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandbox_core::{
-    Control, Error, ErrorKind, GuestPath, ListOptions, Network, Operation, Result,
-};
+use sandbox_core::{Control, Error, ErrorKind, GuestPath, ListOptions, Network, Operation, Result};
 
 use crate::blueprint::Blueprint;
 use crate::cgroup::Cgroup;
@@ -55,7 +53,14 @@ impl Live {
         name: &str,
     ) -> Result<Self> {
         let cgroup = limits(shared, blueprint, name, Operation::Create).await?;
-        Self::start(shared, blueprint, cgroup, Stack::default(), Operation::Create).await
+        Self::start(
+            shared,
+            blueprint,
+            cgroup,
+            Stack::default(),
+            Operation::Create,
+        )
+        .await
     }
 
     async fn start(
@@ -71,8 +76,9 @@ impl Live {
             move || Prepared::new(&shared, &blueprint, &stack, cgroup, operation)
         };
         let Prepared { config, upper } = blocking(operation, prepare).await?;
-        let started =
-            Engine::start(config).await.map_err(|error| failure::start(error, operation))?;
+        let started = Engine::start(config)
+            .await
+            .map_err(|error| failure::start(error, operation))?;
         let writes = match (upper, started.exported.into_iter().next()) {
             (Some(layer), _) => Writes::Layer(layer),
             (None, Some(directory)) => Writes::Tmpfs(directory),
@@ -110,8 +116,10 @@ impl Live {
             return start(self.stack.clone(), cgroup).await;
         }
         let stack = shallow(shared, self.stack.with(upper)).await?;
-        let (parent, child) =
-            tokio::join!(start(stack.clone(), self.cgroup.clone()), start(stack, cgroup));
+        let (parent, child) = tokio::join!(
+            start(stack.clone(), self.cgroup.clone()),
+            start(stack, cgroup)
+        );
         // Only now: if either could not be started, this run goes on as it was.
         let (parent, child) = (parent?, child?);
         *self = parent;
@@ -121,7 +129,9 @@ impl Live {
     /// The upper layer, if it can be frozen: nothing runs, and nothing is kept in memory that a
     /// restart would lose.
     async fn freezable(&self) -> Result<Option<Arc<Layer>>> {
-        let Writes::Layer(upper) = &self.writes else { return Ok(None) };
+        let Writes::Layer(upper) = &self.writes else {
+            return Ok(None);
+        };
         let idle = self.engine.is_idle().await.map_err(|lost| {
             Error::new(ErrorKind::Lost, Operation::Fork)
                 .with_message("the sandbox's init is gone")
@@ -220,16 +230,25 @@ impl Prepared {
         let setup = Setup {
             blueprint,
             identity: shared.identity,
+            owners: &shared.owners,
             layers_dir: &shared.state.layers_dir(),
             lower_dirs: &lower_dirs,
             upper: match (&on_disk, blueprint.resources().disk) {
-                (Some((layer, work)), _) => Upper::Layer { name: layer.name(), work },
+                (Some((layer, work)), _) => Upper::Layer {
+                    name: layer.name(),
+                    work,
+                },
                 (None, bytes) => Upper::Tmpfs(bytes.unwrap_or_default()),
             },
         };
-        let plan = setup.plan().map_err(io)?;
+        let plan = setup
+            .plan()
+            .map_err(|error| failure::setup(error, operation))?;
         let identity = match shared.identity {
-            Some(identity) => EngineIdentity::Mapped { uid: identity.uid, gid: identity.gid },
+            Some(identity) => EngineIdentity::Mapped {
+                uid: identity.uid,
+                gid: identity.gid,
+            },
             None => EngineIdentity::Own,
         };
         let config = StartConfig {
@@ -239,7 +258,10 @@ impl Prepared {
             hook: Some(Box::new(move |pid| cgroup.attach(pid))),
             timeout: START,
         };
-        Ok(Self { config, upper: on_disk.map(|(layer, _)| layer) })
+        Ok(Self {
+            config,
+            upper: on_disk.map(|(layer, _)| layer),
+        })
     }
 }
 
@@ -261,7 +283,10 @@ async fn limits(
     blocking(operation, move || {
         let configured = shared.config.cgroup.as_deref();
         let (cgroup, missing) = Cgroup::create(&name, blueprint.resources(), configured);
-        match missing.into_iter().find(|missing| blueprint.requires(missing.control)) {
+        match missing
+            .into_iter()
+            .find(|missing| blueprint.requires(missing.control))
+        {
             Some(missing) => Err(failure::no_cgroup(missing, operation)),
             None => Ok(Arc::new(cgroup)),
         }

@@ -35,8 +35,12 @@ impl Stack {
 
     /// `lowerdir=` of an overlay mount: names relative to the layers' directory.
     pub(crate) fn lower_dirs(&self, base: &[Arc<Layer>]) -> String {
-        let names: Vec<&str> =
-            self.frozen.iter().chain(base).map(|layer| layer.name()).collect();
+        let names: Vec<&str> = self
+            .frozen
+            .iter()
+            .chain(base)
+            .map(|layer| layer.name())
+            .collect();
         names.join(":")
     }
 }

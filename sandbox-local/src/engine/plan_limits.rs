@@ -133,7 +133,7 @@ impl Plan {
         const PATH_BENEATH: u32 = 1;
         // A packed structure: access, then the descriptor.
         let rule = self.words(&[access, 0]);
-        self.store_slot32(rule.at(8), parent);
+        self.store_descriptor(rule.at(8), parent);
         let args = [ruleset.into(), PATH_BENEATH.into(), rule.into(), 0.into()];
         self.call(label, libc::SYS_landlock_add_rule, &args)
     }

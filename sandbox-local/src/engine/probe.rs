@@ -40,7 +40,10 @@ pub(crate) enum ProbeError {
 impl ProbeError {
     /// Whether the sandbox is gone.
     pub(crate) fn is_lost(&self) -> bool {
-        matches!(self, Self::Spawn(SpawnError::Lost(_)) | Self::Exit(ExitError::Lost(_)))
+        matches!(
+            self,
+            Self::Spawn(SpawnError::Lost(_)) | Self::Exit(ExitError::Lost(_))
+        )
     }
 }
 

@@ -46,25 +46,48 @@ pub(super) fn limit(plan: &mut Plan, resources: &Resources) {
 }
 
 /// Gives up every right, for good.
-pub(super) fn drop(plan: &mut Plan) {
+pub(super) fn drop(plan: &mut Plan, writes_to_host: bool) {
     plan.prctl("hide the agent's memory", libc::PR_SET_DUMPABLE, [0; 4]);
-    plan.prctl("lock the secure bits", libc::PR_SET_SECUREBITS, [SECURE_BITS, 0, 0, 0]);
+    plan.prctl(
+        "lock the secure bits",
+        libc::PR_SET_SECUREBITS,
+        [SECURE_BITS, 0, 0, 0],
+    );
     let clear = libc::PR_CAP_AMBIENT_CLEAR_ALL as u64;
-    plan.prctl("clear the ambient capabilities", libc::PR_CAP_AMBIENT, [clear, 0, 0, 0]);
+    plan.prctl(
+        "clear the ambient capabilities",
+        libc::PR_CAP_AMBIENT,
+        [clear, 0, 0, 0],
+    );
     for capability in 0..=last_capability() {
         let args = [capability, 0, 0, 0];
-        plan.prctl("drop a capability from the bounding set", libc::PR_CAPBSET_DROP, args);
+        plan.prctl(
+            "drop a capability from the bounding set",
+            libc::PR_CAPBSET_DROP,
+            args,
+        );
     }
     plan.capset("give up capabilities", KEPT, KEPT, 0);
-    plan.prctl("forbid new privileges", libc::PR_SET_NO_NEW_PRIVS, [1, 0, 0, 0]);
+    plan.prctl(
+        "forbid new privileges",
+        libc::PR_SET_NO_NEW_PRIVS,
+        [1, 0, 0, 0],
+    );
     landlock(plan);
-    plan.seccomp_filter("put up the system call filter", &seccomp::filter(), 0);
+    plan.seccomp_filter(
+        "put up the system call filter",
+        &seccomp::filter(writes_to_host),
+        0,
+    );
 }
 
 /// The highest capability that this kernel knows.
 fn last_capability() -> u64 {
     let known = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap");
-    known.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(40)
+    known
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(40)
 }
 
 /// Where the kernel has Landlock: no device can be made, and signals and abstract sockets stay
@@ -87,9 +110,13 @@ fn landlock(plan: &mut Plan) {
         4..=5 => vec![files, NET],
         _ => vec![files, NET, SCOPE_ABSTRACT_UNIX_SOCKET | SCOPE_SIGNAL],
     };
-    let rules = plan.landlock_ruleset("make Landlock rules", &attributes).result();
+    let rules = plan
+        .landlock_ruleset("make Landlock rules", &attributes)
+        .result();
     let place = libc::O_PATH | libc::O_CLOEXEC;
-    let root = plan.open("open the root for Landlock", Dir::Cwd, "/", place, 0).result();
+    let root = plan
+        .open("open the root for Landlock", Dir::Cwd, "/", place, 0)
+        .result();
     plan.landlock_allow("allow renames in Landlock", rules, REFER, root);
     plan.landlock_restrict("put up Landlock", rules, 0);
     plan.close("close the root", root);

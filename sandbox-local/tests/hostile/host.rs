@@ -10,10 +10,13 @@ use std::process;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use sandbox_core::{Command, FileBatch, Mode, Output, Sandbox};
+use sandbox_core::{Command, FileBatch, Mode, Output, Process, Sandbox};
+use tokio::io::AsyncReadExt;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-pub(crate) const HEADER: &str = include_str!("report.h");
+use crate::support;
+
+const HEADER: &str = include_str!("report.h");
 
 macro_rules! programs {
     ($($name:literal),*) => {
@@ -21,7 +24,7 @@ macro_rules! programs {
             &[$(($name, include_str!(concat!($name, ".c")))),*];
     };
 }
-programs!("calls");
+programs!("calls", "escape", "net", "quota");
 
 /// Where programs are in a sandbox.
 const TOOLS: &str = "/opt/hostile";
@@ -38,11 +41,19 @@ pub(crate) async fn alone() -> RwLockWriteGuard<'static, ()> {
     TURN.write().await
 }
 
-/// The compiled programs' directory: readable by all, gone with the process.
+/// The compiled programs' directory: readable by all.
 fn tools() -> &'static Path {
-    static DIR: OnceLock<tempfile::TempDir> = OnceLock::new();
-    DIR.get_or_init(|| {
+    static DIR: OnceLock<(tempfile::TempDir, process::Child)> = OnceLock::new();
+    let made = DIR.get_or_init(|| {
         let dir = public_dir();
+        // What is static is not dropped: somebody else removes it when this process has ended and
+        // so closed the pipe.
+        let cleaner = process::Command::new("sh")
+            .args(["-c", "cat; exec rm -rf \"$0\""])
+            .arg(dir.path())
+            .stdin(process::Stdio::piped())
+            .spawn()
+            .expect("sh");
         fs::write(dir.path().join("report.h"), HEADER).expect("write report.h");
         for (name, source) in PROGRAMS {
             let file = dir.path().join(format!("{name}.c"));
@@ -55,9 +66,9 @@ fn tools() -> &'static Path {
                 .expect("cc is installed");
             assert!(made.status.success(), "{name}: {}", String::from_utf8_lossy(&made.stderr));
         }
-        dir
-    })
-    .path()
+        (dir, cleaner)
+    });
+    made.0.path()
 }
 
 /// A new directory that every user may look into.
@@ -113,7 +124,9 @@ impl Findings {
 
 /// Runs a program on the host, as the test's own user: the control.
 pub(crate) fn outside<S: AsRef<OsStr>>(name: &str, args: &[S]) -> Findings {
-    let ran = process::Command::new(tool(name)).args(args).output().expect("the control runs");
+    let dir = public_dir();
+    let ran = process::Command::new(tool(name)).args(args).current_dir(dir.path()).output();
+    let ran = ran.expect("the control runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let status = ran.status.to_string();
     Findings::parse("the control", &text(&ran.stdout), &text(&ran.stderr), &status)
@@ -149,4 +162,44 @@ pub(crate) async fn within(limit: Duration, mut holds: impl FnMut() -> bool) -> 
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// A new sandbox with the programs in it.
+pub(crate) async fn guest() -> Arc<dyn Sandbox> {
+    let sandbox = support::default().await;
+    equip(&sandbox).await;
+    sandbox
+}
+
+/// Starts a program that says what it did and then waits to be killed.
+pub(crate) async fn start<S: AsRef<[u8]>>(
+    sandbox: &Arc<dyn Sandbox>,
+    name: &str,
+    args: &[S],
+) -> (Process, Findings) {
+    let mut process = sandbox.spawn(command(name, args)).await.expect("the program starts");
+    let mut stdout = process.stdout.take().expect("a stdout");
+    let mut said = Vec::new();
+    let read = async {
+        while !said.ends_with(b"end 0\n") {
+            let mut bytes = [0; 1024];
+            let n = stdout.read(&mut bytes).await.expect("its output");
+            assert!(n > 0, "cut short: {}", String::from_utf8_lossy(&said));
+            said.extend_from_slice(&bytes[..n]);
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), read).await.expect("it says something");
+    process.stdout = Some(stdout);
+    let findings = Findings::parse("the guest", &String::from_utf8_lossy(&said), "", "running");
+    (process, findings)
+}
+
+/// The host's number of a process with this among its arguments.
+pub(crate) fn find_process(mark: &str) -> Option<u32> {
+    fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let arguments = fs::read(entry.path().join("cmdline")).ok()?;
+        let mut arguments = arguments.split(|byte| *byte == 0);
+        arguments.any(|argument| argument == mark.as_bytes()).then_some(pid)
+    })
 }

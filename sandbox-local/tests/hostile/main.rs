@@ -6,4 +6,8 @@
 mod support;
 
 mod calls;
+mod escape;
 mod host;
+mod neighbours;
+mod network;
+mod secrets;

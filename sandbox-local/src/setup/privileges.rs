@@ -2,6 +2,7 @@
 //!
 //! References: capabilities(7), prctl(2), getrlimit(2), landlock(7), seccomp(2).
 
+use rustix::process::Resource;
 use sandbox_core::Resources;
 
 use super::seccomp;
@@ -11,9 +12,14 @@ use crate::skeleton::GUEST_ID;
 /// Processes and threads, where the spec sets no limit: what stops a fork bomb from taking the
 /// host along.
 const DEFAULT_PROCESSES: u64 = 4096;
-/// Open files of one process.
-const OPEN_FILES: u64 = 65_536;
-const SOFT_OPEN_FILES: u64 = 1024;
+/// Open files of the agent; its guests get half.
+const OPEN_FILES: u64 = 131_072;
+/// Of what the kernel counts for all processes of a user, in all user namespaces together, a
+/// sandbox gets this part of what the host's user has.
+const SHARE: u64 = 8;
+const SIGNALS: u64 = 4096;
+const INOTIFY_INSTANCES: u64 = 32;
+const INOTIFY_WATCHES: u64 = 65_536;
 
 /// What the agent itself goes on needing, in its own user namespace: to kill, to read whose
 /// namespaces are whose, to make a namespace for each command.
@@ -38,11 +44,63 @@ pub(super) fn limit(plan: &mut Plan, resources: &Resources) {
     // One more than the spec grants: the agent counts as well.
     let processes = resources.pids.map_or(DEFAULT_PROCESSES, u64::from) + 1;
     plan.set_limit("limit processes", libc::RLIMIT_NPROC, processes, processes);
-    let host = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let hard = host.maximum.unwrap_or(u64::MAX).min(OPEN_FILES);
-    let soft = SOFT_OPEN_FILES.min(hard);
-    plan.set_limit("limit open files", libc::RLIMIT_NOFILE, soft, hard);
+    let of_host = |resource| {
+        rustix::process::getrlimit(resource)
+            .maximum
+            .unwrap_or(u64::MAX)
+    };
+    let files = of_host(Resource::Nofile).min(OPEN_FILES);
+    plan.set_limit("limit open files", libc::RLIMIT_NOFILE, files, files);
+    let signals = (of_host(Resource::Sigpending) / SHARE).min(SIGNALS);
+    plan.set_limit(
+        "limit timers and signals",
+        libc::RLIMIT_SIGPENDING,
+        signals,
+        signals,
+    );
+    let queues = of_host(Resource::Msgqueue) / SHARE;
+    plan.set_limit(
+        "limit message queues",
+        libc::RLIMIT_MSGQUEUE,
+        queues,
+        queues,
+    );
     plan.set_limit("switch core dumps off", libc::RLIMIT_CORE, 0, 0);
+}
+
+/// Limits of the sandbox's own user namespace, below those that it shares with the host's user; and
+/// no namespace in it, should the filter ever let a call through. Needs the sandbox's own `/proc`.
+pub(super) fn limit_namespace(plan: &mut Plan) {
+    let of_host = |name: &str| {
+        let text = std::fs::read_to_string(format!("/proc/sys/fs/inotify/{name}"));
+        text.ok()
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or(u64::MAX)
+    };
+    let instances = (of_host("max_user_instances") / SHARE * 2).clamp(1, INOTIFY_INSTANCES);
+    let watches = (of_host("max_user_watches") / SHARE).clamp(1, INOTIFY_WATCHES);
+    for (name, value) in [
+        ("max_inotify_instances", instances),
+        ("max_inotify_watches", watches),
+        ("max_user_namespaces", 0),
+        ("max_mnt_namespaces", 0),
+        ("max_net_namespaces", 0),
+        ("max_pid_namespaces", 0),
+    ] {
+        let label = format!("limit {name}");
+        let path = format!("/proc/sys/user/{name}");
+        let flags = libc::O_WRONLY | libc::O_CLOEXEC;
+        // A kernel may be built without any of them.
+        if !std::path::Path::new(&path).exists() {
+            continue;
+        }
+        let file = plan.open(label.clone(), Dir::Cwd, path, flags, 0).result();
+        let text = value.to_string();
+        let data = plan.data(text.as_bytes());
+        let args = [file.into(), data.into(), (text.len() as u64).into()];
+        plan.call(label.clone(), libc::SYS_write, &args);
+        plan.close(label, file);
+    }
 }
 
 /// Gives up every right, for good.

@@ -72,8 +72,9 @@ static long writable(const char *dir, char *first) {
         return 0;
     for (struct dirent *entry; (entry = readdir(open_dir));) {
         char path[1024];
-        /* The last is open to all, and checks who writes. */
-        if (entry->d_name[0] == '.' || !strcmp(entry->d_name, "ns_last_pid"))
+        /* The others can be opened by all, and check who writes. */
+        if (entry->d_name[0] == '.' || !strcmp(entry->d_name, "ns_last_pid") ||
+            !strcmp(entry->d_name, "timerslack_ns") || !strcmp(entry->d_name, "attr"))
             continue;
         snprintf(path, sizeof path, "%s/%s", dir, entry->d_name);
         if (entry->d_type == DT_DIR) {
@@ -93,6 +94,14 @@ static long writable(const char *dir, char *first) {
     return count;
 }
 
+/* Writes what is there already. */
+static void write_back(const char *name, const char *path) {
+    char text[64];
+    int fd = open(path, O_RDWR);
+    ssize_t length = pread(fd, text, sizeof text, 0);
+    report(name, length > 0 ? pwrite(fd, text, length, 0) : length);
+}
+
 static void procfs(void) {
     static const char *const dirs[] = {"/proc/sys", "/proc/1", "/proc/irq", "/proc/bus",
                                        "/proc/fs",  "/sys",    "/dev/bus"};
@@ -105,10 +114,9 @@ static void procfs(void) {
     char first[1024] = "";
     for (size_t i = 0; i < sizeof dirs / sizeof *dirs; i++)
         say_number(dirs[i], writable(dirs[i], first));
-    int last = open("/proc/sys/kernel/ns_last_pid", O_RDWR);
-    char pid[16];
-    ssize_t length = pread(last, pid, sizeof pid, 0);
-    report("ns_last_pid", length > 0 ? pwrite(last, pid, length, 0) : length);
+    write_back("ns_last_pid", "/proc/sys/kernel/ns_last_pid");
+    write_back("timerslack", "/proc/1/timerslack_ns");
+    write_back("attr", "/proc/1/attr/current");
     say("first_writable", *first ? first : "none");
     for (size_t i = 0; i < sizeof files / sizeof *files; i++)
         report(files[i], open(files[i], O_WRONLY));

@@ -24,7 +24,7 @@ macro_rules! programs {
             &[$(($name, include_str!(concat!($name, ".c")))),*];
     };
 }
-programs!("calls", "escape", "net", "quota");
+programs!("calls", "escape", "layers", "net", "quota");
 
 /// Where programs are in a sandbox.
 const TOOLS: &str = "/opt/hostile";
@@ -239,4 +239,11 @@ pub(crate) fn find_process(mark: &str) -> Option<u32> {
             .any(|argument| argument == mark.as_bytes())
             .then_some(pid)
     })
+}
+
+/// Bytes of memory that this process has resident.
+pub(crate) fn resident() -> u64 {
+    let pages = fs::read_to_string("/proc/self/statm").expect("statm");
+    let pages: u64 = pages.split(' ').nth(1).expect("a field").parse().expect("a number");
+    pages * rustix::param::page_size() as u64
 }

@@ -7,7 +7,14 @@ mod support;
 
 mod calls;
 mod escape;
+mod files;
 mod host;
+mod layers;
+mod lifetime;
 mod neighbours;
 mod network;
+mod race;
+mod resources;
 mod secrets;
+mod shared;
+mod streams;

@@ -2,9 +2,9 @@
 //!
 //! Must never freeze a layer into which somebody can still write.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use sandbox_core::{Control, Error, ErrorKind, GuestPath, ListOptions, Network, Operation, Result};
@@ -15,7 +15,8 @@ use crate::compact;
 use crate::copy;
 use crate::engine::{Engine, Identity as EngineIdentity, StartConfig};
 use crate::failure;
-use crate::files::GuestRoot;
+use crate::files::{GuestIdentity, GuestRoot};
+use crate::identity::Identity;
 use crate::sandbox::blocking;
 use crate::setup::{Setup, Upper};
 use crate::shared::Shared;
@@ -87,9 +88,12 @@ impl Live {
                     .with_message("the set-up did not hand over the upper layer"));
             }
         };
+        let guest = shared
+            .identity
+            .map(|Identity { uid, gid }| GuestIdentity { uid, gid });
         Ok(Self {
             engine: started.engine,
-            root: Arc::new(GuestRoot::new(started.root, shared.identity)),
+            root: Arc::new(GuestRoot::new(started.root, guest)),
             cgroup,
             stack,
             writes,
@@ -166,17 +170,16 @@ impl Live {
                 .with_retryable(true));
         }
         let from = match &self.writes {
-            Writes::Tmpfs(directory) => directory.as_fd().try_clone_to_owned(),
-            Writes::Layer(layer) => std::fs::File::open(layer.path()).map(OwnedFd::from),
+            Writes::Tmpfs(directory) => directory.try_clone().map(copy::From::Opened),
+            Writes::Layer(layer) => Ok(copy::From::Path(layer.path().to_owned())),
         };
         let from = from.map_err(|error| Error::from_io(error, OP))?;
         let state = shared.state.clone();
         let identity = shared.identity;
         let copy = blocking(OP, move || {
-            let copied = || {
+            let copied = move || {
                 let to = Layer::create(&state)?;
-                let target = std::fs::File::open(to.path())?;
-                copy::layer(from.as_fd(), target.as_fd(), identity)?;
+                copy::layer(from, to.path(), identity)?;
                 Ok(to)
             };
             copied().map_err(|error| {
@@ -218,10 +221,12 @@ impl Prepared {
         let io = |error: std::io::Error| {
             Error::from_io(error, operation).with_message("a layer could not be prepared")
         };
+        let root_mode = stack.root_mode().map_err(io)?;
         let on_disk = match blueprint.resources().disk {
             Some(_) => None,
             None => {
                 let layer = Layer::create(&shared.state).map_err(io)?;
+                layer.set_mode(root_mode).map_err(io)?;
                 let work = layer.fresh_work_dir().map_err(io)?;
                 Some((layer, work))
             }
@@ -238,7 +243,10 @@ impl Prepared {
                     name: layer.name(),
                     work,
                 },
-                (None, bytes) => Upper::Tmpfs(bytes.unwrap_or_default()),
+                (None, bytes) => Upper::Tmpfs {
+                    bytes: bytes.unwrap_or_default(),
+                    mode: root_mode,
+                },
             },
         };
         let plan = setup
@@ -300,11 +308,15 @@ async fn shallow(shared: &Arc<Shared>, stack: Stack) -> Result<Stack> {
     if !stack.is_too_deep() {
         return Ok(stack);
     }
-    let state = shared.state.clone();
+    let shared = shared.clone();
     let identity = shared.identity;
     blocking(OP, move || {
         let merged = || {
-            let to = Layer::create(&state)?;
+            let to = Layer::create(&shared.state)?;
+            let _alone = shared
+                .merging
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             compact::merge(stack.layers(), &to, identity)?;
             Ok(Stack::default().with(to))
         };

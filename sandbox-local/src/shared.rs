@@ -21,6 +21,8 @@ pub(crate) struct Shared {
     pub(crate) identity: Option<Identity>,
     pub(crate) owners: Owners,
     pub(crate) proven: Proven,
+    /// Held by who merges layers.
+    pub(crate) merging: Mutex<()>,
     /// The lowest layer of every default root.
     pub(crate) skeleton: Arc<Layer>,
     /// Those of the configured system directories that the host has and that are no links.
@@ -44,6 +46,7 @@ impl Shared {
             identity,
             owners: Owners::default(),
             proven: Proven::default(),
+            merging: Mutex::default(),
             skeleton,
             system_dirs,
             registry: Mutex::default(),

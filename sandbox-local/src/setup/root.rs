@@ -38,8 +38,13 @@ pub(crate) enum Upper<'a> {
         /// Its work directory.
         work: &'a str,
     },
-    /// A tmpfs of this many bytes.
-    Tmpfs(u64),
+    /// A tmpfs of this many bytes, with this mode of the root directory.
+    Tmpfs {
+        /// How much it holds.
+        bytes: u64,
+        /// The permission bits of `/`.
+        mode: u32,
+    },
 }
 
 /// A mount taken from the host and not yet in its place.
@@ -57,7 +62,7 @@ pub(super) fn mount(plan: &mut Plan, setup: &Setup<'_>) {
     let flags = libc::MS_NOSUID | libc::MS_NODEV;
     let (upper, work) = match setup.upper {
         Upper::Layer { name, work } => (name.to_owned(), work.to_owned()),
-        Upper::Tmpfs(bytes) => {
+        Upper::Tmpfs { bytes, mode } => {
             let options = format!("size={bytes},mode=0755,uid={GUEST_ID},gid={GUEST_ID}");
             plan.mount(
                 "mount a tmpfs for the disk limit",
@@ -69,7 +74,7 @@ pub(super) fn mount(plan: &mut Plan, setup: &Setup<'_>) {
             );
             let upper = format!("{MOUNT}/upper");
             let work = format!("{MOUNT}/work");
-            plan.mkdir("make the upper layer", Dir::Cwd, &upper, 0o755);
+            plan.mkdir("make the upper layer", Dir::Cwd, &upper, mode);
             plan.mkdir("make the work directory", Dir::Cwd, &work, 0o700);
             let open = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
             let slot = plan

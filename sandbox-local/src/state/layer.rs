@@ -1,8 +1,8 @@
 //! One directory of files in an overlay: being written by one sandbox, or frozen and shared.
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,6 +29,11 @@ impl Layer {
         });
         layer.own(&layer.path)?;
         Ok(layer)
+    }
+
+    /// Sets the mode of its top.
+    pub(crate) fn set_mode(&self, mode: u32) -> io::Result<()> {
+        std::fs::set_permissions(&self.path, Permissions::from_mode(mode))
     }
 
     /// A layer that is a directory of the host, only read: a link to it. The directory itself

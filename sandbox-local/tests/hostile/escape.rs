@@ -211,7 +211,10 @@ async fn the_kernels_settings_and_devices_are_out_of_reach() {
     }
     assert_eq!(found.get("/proc/sys/kernel/core_pattern"), "EACCES");
     for file in ["ns_last_pid", "timerslack", "attr"] {
-        assert!(["EPERM", "EINVAL"].contains(&found.get(file)), "{file}: {found:?}");
+        assert!(
+            ["EPERM", "EINVAL"].contains(&found.get(file)),
+            "{file}: {found:?}"
+        );
     }
     if host::is_root() {
         assert!(control.number("/proc/sys") > 100, "no control");

@@ -244,6 +244,11 @@ pub(crate) fn find_process(mark: &str) -> Option<u32> {
 /// Bytes of memory that this process has resident.
 pub(crate) fn resident() -> u64 {
     let pages = fs::read_to_string("/proc/self/statm").expect("statm");
-    let pages: u64 = pages.split(' ').nth(1).expect("a field").parse().expect("a number");
+    let pages: u64 = pages
+        .split(' ')
+        .nth(1)
+        .expect("a field")
+        .parse()
+        .expect("a number");
     pages * rustix::param::page_size() as u64
 }

@@ -42,20 +42,36 @@ async fn disguises(spec: SandboxSpec) {
     host::equip(&parent).await;
     parent.write_files(files()).await.expect("files");
     let before = view(&parent).await;
-    let attacker = parent.fork(ForkOptions::default()).await.expect("the attacker");
-    let neighbour = parent.fork(ForkOptions::default()).await.expect("a neighbour");
+    let attacker = parent
+        .fork(ForkOptions::default())
+        .await
+        .expect("the attacker");
+    let neighbour = parent
+        .fork(ForkOptions::default())
+        .await
+        .expect("a neighbour");
     let found = host::inside(&attacker, "layers", &["disguise", "/srv"]).await;
     for name in ["whiteout", "whiteout_in_memory"] {
         assert_eq!(found.get(name), "EPERM", "{name}");
     }
     assert_eq!(found.get("whiteout_by_rename"), "EINVAL");
     assert_eq!(found.get("trusted.overlay.opaque:dir"), "EPERM");
-    assert_eq!(found.get("user.plain:file"), "ok", "no control: no attributes at all");
+    assert_eq!(
+        found.get("user.plain:file"),
+        "ok",
+        "no control: no attributes at all"
+    );
     // Its own view is what it was, now and after its layer was frozen below a fork or copied.
     assert_eq!(view(&attacker).await, before);
-    let child = attacker.fork(ForkOptions::default()).await.expect("a fork of the attacker");
+    let child = attacker
+        .fork(ForkOptions::default())
+        .await
+        .expect("a fork of the attacker");
     let (running, _) = host::start(&attacker, "escape", &["pause"]).await;
-    let copied = attacker.fork(ForkOptions::default()).await.expect("a fork of the busy attacker");
+    let copied = attacker
+        .fork(ForkOptions::default())
+        .await
+        .expect("a fork of the busy attacker");
     running.kill().await.expect("kill");
     for sandbox in [&attacker, &child, &copied, &parent, &neighbour] {
         assert_eq!(view(sandbox).await, before);
@@ -83,7 +99,10 @@ async fn nor_in_layers_that_were_merged() {
     sandbox.write_files(files()).await.expect("files");
     let expected = view(&sandbox).await;
     for round in 0..50 {
-        sandbox.write(format!("/tmp/{round}"), "x").await.expect("write");
+        sandbox
+            .write(format!("/tmp/{round}"), "x")
+            .await
+            .expect("write");
         host::inside(&sandbox, "layers", &["disguise", "/srv"]).await;
         let next = sandbox.fork(ForkOptions::default()).await.expect("a fork");
         sandbox.close().await.expect("close");
@@ -189,7 +208,13 @@ async fn links_where_a_root_is_mounted_on_lead_nowhere() {
             Ok(sandbox) => {
                 let found = host::inside(&sandbox, "escape", &["descriptors"]).await;
                 assert_eq!(found.get("fds"), "0,1,2,", "{place} to {to}");
-                for path in ["/dev/null", "/dev/pts/x", "/dev/shm/x", "/workspace/x", "/etc/x"] {
+                for path in [
+                    "/dev/null",
+                    "/dev/pts/x",
+                    "/dev/shm/x",
+                    "/workspace/x",
+                    "/etc/x",
+                ] {
                     sandbox.write(path, "overwritten").await.ok();
                 }
                 for path in ["/dev/null", "/workspace/null", "/proc/null", "/etc/null"] {
@@ -199,8 +224,11 @@ async fn links_where_a_root_is_mounted_on_lead_nowhere() {
                 sandbox.close().await.expect("close");
             }
             Err(error) => {
-                let kinds =
-                    [ErrorKind::Isolation, ErrorKind::NotADirectory, ErrorKind::AlreadyExists];
+                let kinds = [
+                    ErrorKind::Isolation,
+                    ErrorKind::NotADirectory,
+                    ErrorKind::AlreadyExists,
+                ];
                 assert!(kinds.contains(&error.kind()), "{place} to {to}: {error}");
             }
         }

@@ -34,7 +34,10 @@ impl Canaries {
     fn names(&self) -> Vec<String> {
         let mut names = Vec::new();
         for dir in ["", "sub"] {
-            for entry in fs::read_dir(self.dir.path().join(dir)).expect("the canaries").flatten() {
+            for entry in fs::read_dir(self.dir.path().join(dir))
+                .expect("the canaries")
+                .flatten()
+            {
                 let content = fs::read_to_string(entry.path()).unwrap_or_default();
                 names.push(format!("{dir}/{} {content}", entry.file_name().display()));
             }
@@ -62,7 +65,10 @@ fn layer_with(state: &Path, file: &str) -> PathBuf {
     let providers = fs::read_dir(state).expect("the state directory").flatten();
     let mut layers = providers.flat_map(|p| fs::read_dir(p.path().join("layers")).into_iter());
     let layer = layers.find_map(|layers| {
-        layers.flatten().map(|layer| layer.path()).find(|layer| layer.join(file).exists())
+        layers
+            .flatten()
+            .map(|layer| layer.path())
+            .find(|layer| layer.join(file).exists())
     });
     layer.expect("the sandbox's layer")
 }
@@ -76,20 +82,33 @@ async fn attempt(sandbox: &Arc<dyn Sandbox>, n: u32, scratch: &Path, work: &mut 
     }
     let written = sandbox.write(path("/new"), "written").await;
     work.writes += u32::from(written.is_ok());
-    if let Ok(entries) = sandbox.list_dir(&path(""), ListOptions::default().recursive()).await {
-        let secret = entries.iter().any(|entry| entry.path.as_bytes() == b"removed");
+    if let Ok(entries) = sandbox
+        .list_dir(&path(""), ListOptions::default().recursive())
+        .await
+    {
+        let secret = entries
+            .iter()
+            .any(|entry| entry.path.as_bytes() == b"removed");
         assert!(!secret, "the canaries were listed");
         work.lists += 1;
     }
     work.metadata += u32::from(sandbox.metadata(&path("/file")).await.is_ok());
-    sandbox.create_dir(&path("/made/deep"), CreateDirOptions::default()).await.ok();
+    sandbox
+        .create_dir(&path("/made/deep"), CreateDirOptions::default())
+        .await
+        .ok();
     work.removed += u32::from(sandbox.remove_all(path("/removed")).await.is_ok());
     work.removed += u32::from(sandbox.remove_all(path("/made")).await.is_ok());
-    sandbox.rename(&path("/new"), &path("/renamed"), Default::default()).await.ok();
+    sandbox
+        .rename(&path("/new"), &path("/renamed"), Default::default())
+        .await
+        .ok();
     sandbox.remove_all(path("/renamed")).await.ok();
     if n.is_multiple_of(8) {
         let to = scratch.join(n.to_string());
-        let export = sandbox.export_dir(&"/workspace".into(), &to, ExportOptions::default()).await;
+        let export = sandbox
+            .export_dir(&"/workspace".into(), &to, ExportOptions::default())
+            .await;
         work.exports += u32::from(export.is_ok());
         if to.exists() {
             holds_no_secret(&to);
@@ -124,7 +143,10 @@ async fn exchanging_a_directory_and_a_link_never_leads_out() {
     let state = state.path().join("state");
     let config = LocalConfig::default().with_state_dir(&state);
     let provider = LocalProvider::with_config(config).expect("a provider");
-    let sandbox = provider.create(SandboxSpec::new()).await.expect("a sandbox");
+    let sandbox = provider
+        .create(SandboxSpec::new())
+        .await
+        .expect("a sandbox");
     host::equip(&sandbox).await;
     let target = canaries.dir.path().to_str().expect("UTF-8");
     let prepare = format!(
@@ -139,7 +161,10 @@ async fn exchanging_a_directory_and_a_link_never_leads_out() {
     let layer = layer_with(&state, "workspace/marker");
     // The control: who goes by path is led out at once.
     let naive = || fs::read_to_string(layer.join("workspace/x/file")).is_ok_and(|t| t == SECRET);
-    assert!(host::within(Duration::from_secs(2), naive).await, "no control: no race");
+    assert!(
+        host::within(Duration::from_secs(2), naive).await,
+        "no control: no race"
+    );
     let deadline = Instant::now() + ROUND;
     let mut work = Counts::default();
     for n in 0.. {
@@ -148,10 +173,19 @@ async fn exchanging_a_directory_and_a_link_never_leads_out() {
             break;
         }
     }
-    let output = running.wait_with_output(Default::default()).await.expect("the racer");
+    let output = running
+        .wait_with_output(Default::default())
+        .await
+        .expect("the racer");
     let rounds = host::findings(&output).number("rounds");
     assert!(rounds > 2_000, "no race: {rounds} rounds");
-    let all = [work.reads, work.writes, work.lists, work.metadata, work.exports];
+    let all = [
+        work.reads,
+        work.writes,
+        work.lists,
+        work.metadata,
+        work.exports,
+    ];
     assert!(all.iter().all(|count| *count > 0), "no race: {work:?}");
     assert_eq!(canaries.names(), before, "{work:?}");
     sandbox.close().await.expect("close");

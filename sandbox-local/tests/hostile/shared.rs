@@ -18,7 +18,10 @@ async fn exhausts(what: &str, least_left: i64) {
     let (running, taken) = host::start(&sandbox, "quota", &[what]).await;
     assert!(taken.number("count") > 0, "the guest gets none of {what}");
     let after = host::outside("quota", &[what, "probe"]).number("count");
-    assert!(after * 100 >= before * least_left, "{what}: {before} before, {after} left");
+    assert!(
+        after * 100 >= before * least_left,
+        "{what}: {before} before, {after} left"
+    );
     running.kill().await.expect("kill");
     sandbox.close().await.expect("close");
 }
@@ -44,11 +47,20 @@ async fn a_guest_cannot_take_all_message_queues_of_the_hosts_user() {
 async fn descriptors_in_flight_do_not_stop_the_other_sandboxes() {
     let _turn = host::alone().await;
     let own = getrlimit(Resource::Nofile);
-    let modest = Rlimit { current: Some(1024), maximum: own.maximum };
+    let modest = Rlimit {
+        current: Some(1024),
+        maximum: own.maximum,
+    };
     let provider = LocalProvider::new().expect("a provider");
-    let attacker = provider.create(SandboxSpec::new()).await.expect("the attacker");
+    let attacker = provider
+        .create(SandboxSpec::new())
+        .await
+        .expect("the attacker");
     host::equip(&attacker).await;
-    let victim = attacker.fork(ForkOptions::default()).await.expect("the victim");
+    let victim = attacker
+        .fork(ForkOptions::default())
+        .await
+        .expect("the victim");
     let (running, taken) = host::start(&attacker, "quota", &["in-flight"]).await;
     assert_eq!(taken.get("refused"), "ETOOMANYREFS");
     assert!(taken.number("count") > 256, "{taken:?}");
@@ -57,11 +69,18 @@ async fn descriptors_in_flight_do_not_stop_the_other_sandboxes() {
         assert_eq!(support::sh(sandbox, "echo alive").await, "alive\n");
     }
     let fork = victim.fork(ForkOptions::default()).await.expect("a fork");
-    let other = provider.create(SandboxSpec::new()).await.expect("a new sandbox");
+    let other = provider
+        .create(SandboxSpec::new())
+        .await
+        .expect("a new sandbox");
     for sandbox in [&fork, &other] {
         assert_eq!(support::sh(sandbox, "echo alive").await, "alive\n");
     }
-    assert_eq!(getrlimit(Resource::Nofile).current, Some(1024), "the host's own limit stays");
+    assert_eq!(
+        getrlimit(Resource::Nofile).current,
+        Some(1024),
+        "the host's own limit stays"
+    );
     setrlimit(Resource::Nofile, own).expect("the old limit");
     running.kill().await.expect("kill");
     for sandbox in [attacker, victim, fork, other] {
@@ -76,7 +95,11 @@ async fn init_cannot_be_slowed_down() {
     let own = host::inside(&sandbox, "quota", &["slow", "0"]).await;
     let found = host::inside(&sandbox, "quota", &["slow", "1"]).await;
     let calls = [
-        "sched_setscheduler", "sched_setattr", "sched_setaffinity", "setpriority", "ioprio_set",
+        "sched_setscheduler",
+        "sched_setattr",
+        "sched_setaffinity",
+        "setpriority",
+        "ioprio_set",
     ];
     for call in calls {
         assert_eq!(own.get(call), "ok", "no control for {call}");
@@ -85,7 +108,10 @@ async fn init_cannot_be_slowed_down() {
     let spin = "for i in $(seq 100); do /opt/hostile/bombs spin & done; wait";
     let timeout = Duration::from_secs(1);
     let before = Instant::now();
-    let error = sandbox.exec(Command::shell(spin).timeout(timeout)).await.expect_err("a timeout");
+    let error = sandbox
+        .exec(Command::shell(spin).timeout(timeout))
+        .await
+        .expect_err("a timeout");
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(before.elapsed() < timeout * 2, "{:?}", before.elapsed());
     sandbox.close().await.expect("close");
@@ -106,15 +132,28 @@ async fn the_agents_image_cannot_be_spoilt_through_a_probe() {
         while Instant::now() < until {
             sandbox.isolation().await.expect("a probe");
         }
-        catcher.signal(sandbox_core::Signal::TERMINATE).await.expect("a signal");
-        let output = catcher.wait_with_output(Default::default()).await.expect("its end");
+        catcher
+            .signal(sandbox_core::Signal::TERMINATE)
+            .await
+            .expect("a signal");
+        let output = catcher
+            .wait_with_output(Default::default())
+            .await
+            .expect("its end");
         let said = output.stdout.to_string_lossy().into_owned();
         caught = said.contains("caught ok").then_some(said);
     }
     let said = caught.expect("no control: the image was never caught");
-    assert!(said.contains("write ETXTBSY") && said.contains("truncate ETXTBSY"), "{said}");
+    assert!(
+        said.contains("write ETXTBSY") && said.contains("truncate ETXTBSY"),
+        "{said}"
+    );
     // Where the guest's user owns it, it can be spoilt; but not for others.
-    let spoilt = if host::is_root() { "fchmod EPERM" } else { "fchmod ok" };
+    let spoilt = if host::is_root() {
+        "fchmod EPERM"
+    } else {
+        "fchmod ok"
+    };
     assert!(said.contains(spoilt), "{said}");
     sandbox.isolation().await.expect("a probe");
     let other = support::default().await;

@@ -15,8 +15,7 @@ use crate::compact;
 use crate::copy;
 use crate::engine::{Engine, Identity as EngineIdentity, StartConfig};
 use crate::failure;
-use crate::files::{GuestIdentity, GuestRoot};
-use crate::identity::Identity;
+use crate::files::GuestRoot;
 use crate::sandbox::blocking;
 use crate::setup::{Setup, Upper};
 use crate::shared::Shared;
@@ -88,12 +87,9 @@ impl Live {
                     .with_message("the set-up did not hand over the upper layer"));
             }
         };
-        let guest = shared
-            .identity
-            .map(|Identity { uid, gid }| GuestIdentity { uid, gid });
         Ok(Self {
             engine: started.engine,
-            root: Arc::new(GuestRoot::new(started.root, guest)),
+            root: Arc::new(GuestRoot::new(started.root, shared.identity)),
             cgroup,
             stack,
             writes,

@@ -82,6 +82,14 @@ fn remedy(error: &StartError, errno: Option<Errno>) -> Option<String> {
     if label.contains("take hold of") || label.contains("place for") {
         return Some("check that the path of the mount exists and leads through no link".into());
     }
+    if label.contains("state directory") && errno == Some(Errno::ACCESS) {
+        return Some(
+            "root's sandboxes run as an unprivileged user, who must get through every directory \
+             above the state directory: `chmod o+x` them, or choose another with \
+             SANDBOX_STATE_DIR"
+                .into(),
+        );
+    }
     if label.contains("root overlay") && errno == Some(Errno::INVAL) {
         return Some(
             "the state directory must be on ext4, xfs, btrfs or tmpfs; choose one with \

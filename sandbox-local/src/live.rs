@@ -20,7 +20,7 @@ use crate::sandbox::blocking;
 use crate::setup::{Setup, Upper};
 use crate::shared::Shared;
 use crate::stack::{self, Stack};
-use crate::state::Layer;
+use crate::state::{Layer, WorkDir};
 
 /// How long a set-up may take; it is a few milliseconds of system calls.
 const START: Duration = Duration::from_secs(10);
@@ -40,7 +40,11 @@ pub(crate) struct Live {
 #[derive(Debug)]
 enum Writes {
     /// In a layer on disk, which a fork can freeze.
-    Layer(Arc<Layer>),
+    Layer {
+        upper: Arc<Layer>,
+        /// Removed when the mount is no longer needed.
+        _work: WorkDir,
+    },
     /// In a bounded tmpfs, reached by its directory; a fork copies it.
     Tmpfs(OwnedFd),
 }
@@ -80,7 +84,7 @@ impl Live {
             .await
             .map_err(|error| failure::start(error, operation))?;
         let writes = match (upper, started.exported.into_iter().next()) {
-            (Some(layer), _) => Writes::Layer(layer),
+            (Some((upper, work)), _) => Writes::Layer { upper, _work: work },
             (None, Some(directory)) => Writes::Tmpfs(directory),
             (None, None) => {
                 return Err(Error::new(ErrorKind::Other, operation)
@@ -129,7 +133,7 @@ impl Live {
     /// The upper layer, if it can be frozen: nothing runs, and nothing is kept in memory that a
     /// restart would lose.
     async fn freezable(&self) -> Result<Option<Arc<Layer>>> {
-        let Writes::Layer(upper) = &self.writes else {
+        let Writes::Layer { upper, .. } = &self.writes else {
             return Ok(None);
         };
         let idle = self.engine.is_idle().await.map_err(|lost| {
@@ -167,7 +171,7 @@ impl Live {
         }
         let from = match &self.writes {
             Writes::Tmpfs(directory) => directory.try_clone().map(copy::From::Opened),
-            Writes::Layer(layer) => Ok(copy::From::Path(layer.path().to_owned())),
+            Writes::Layer { upper, .. } => Ok(copy::From::Path(upper.path().to_owned())),
         };
         let from = from.map_err(|error| Error::from_io(error, OP))?;
         let state = shared.state.clone();
@@ -203,7 +207,7 @@ impl Live {
 /// What is prepared on a thread for blocking work before the agent is started.
 struct Prepared {
     config: StartConfig,
-    upper: Option<Arc<Layer>>,
+    upper: Option<(Arc<Layer>, WorkDir)>,
 }
 
 impl Prepared {
@@ -237,7 +241,7 @@ impl Prepared {
             upper: match (&on_disk, blueprint.resources().disk) {
                 (Some((layer, work)), _) => Upper::Layer {
                     name: layer.name(),
-                    work,
+                    work: work.relative(),
                 },
                 (None, bytes) => Upper::Tmpfs {
                     bytes: bytes.unwrap_or_default(),
@@ -264,7 +268,7 @@ impl Prepared {
         };
         Ok(Self {
             config,
-            upper: on_disk.map(|(layer, _)| layer),
+            upper: on_disk,
         })
     }
 }

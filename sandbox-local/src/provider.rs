@@ -86,9 +86,10 @@ impl LocalProvider {
     /// The state directory can't be made or belongs to someone else.
     pub fn with_config(config: LocalConfig) -> Result<Self> {
         let dir = config.state_dir.clone().unwrap_or_else(default_state_dir);
-        let failed = |error| {
+        let failed = |error: std::io::Error| {
+            let message = format!("the state directory can't be used: {error}");
             Error::from_io(error, Operation::Connect)
-                .with_message("the state directory can't be used")
+                .with_message(message)
                 .with_host_path(&dir)
                 .with_hint("choose another with SANDBOX_STATE_DIR or LocalConfig::with_state_dir")
         };

@@ -66,7 +66,7 @@ fn with_all_files(work: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno>
         Resource::Nofile,
         Rlimit {
             current: own.maximum,
-            ..own.clone()
+            ..own
         },
     )?;
     let result = work();

@@ -50,13 +50,18 @@ impl Layer {
     }
 
     /// A fresh work directory for a mount with this layer on top; overlayfs refuses one that was
-    /// used by a volatile mount. The path is relative to the layers' directory.
-    pub(crate) fn fresh_work_dir(&self) -> io::Result<String> {
+    /// used by a volatile mount.
+    pub(crate) fn fresh_work_dir(&self) -> io::Result<WorkDir> {
         let relative = format!("../work/{}-{}", self.name, self.state.number());
         let path = self.state.layers_dir().join(&relative);
         DirBuilder::new().mode(0o700).create(&path)?;
-        self.own(&path)?;
-        Ok(relative)
+        let work = WorkDir {
+            relative,
+            path,
+            state: self.state.clone(),
+        };
+        self.own(&work.path)?;
+        Ok(work)
     }
 
     fn own(&self, path: &Path) -> io::Result<()> {
@@ -78,6 +83,27 @@ impl Layer {
     /// Resolves when everything that was given up before is removed.
     pub(crate) fn settled(state: &Arc<State>) -> Removed {
         state.janitor.settled()
+    }
+}
+
+/// A work directory of one mount. Dropping it removes it, in the background.
+#[derive(Debug)]
+pub(crate) struct WorkDir {
+    relative: String,
+    path: PathBuf,
+    state: Arc<State>,
+}
+
+impl WorkDir {
+    /// Its path relative to the layers' directory.
+    pub(crate) fn relative(&self) -> &str {
+        &self.relative
+    }
+}
+
+impl Drop for WorkDir {
+    fn drop(&mut self) {
+        self.state.janitor.remove(self.path.clone());
     }
 }
 

@@ -1,7 +1,10 @@
 //! The local backend does what the model does, on random sequences of operations.
 #![cfg(target_os = "linux")]
 #![allow(clippy::expect_used, reason = "a test says what it needs")]
-#![allow(clippy::print_stderr, reason = "a seed that is not told can't be tried again")]
+#![allow(
+    clippy::print_stderr,
+    reason = "a seed that is not told can't be tried again"
+)]
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;

@@ -9,9 +9,15 @@ use crate::table::Table;
 /// How long the processes get to come to rest.
 const PATIENCE_MS: u64 = 300;
 
+/// After this time a process that waits in the kernel is taken to stand still:
+/// one whose vfork child was stopped before it could execute waits for ever, and
+/// nothing else can run meanwhile. The most that can still move is one write.
+const WAITING_MS: u64 = 100;
+
 /// Stops everything; says whether all of it stands still.
 pub(crate) fn freeze(table: &mut Table, stopped: &mut [i32], proc: i32) -> sys::Result<bool> {
-    let deadline = sys::now_ms() + PATIENCE_MS;
+    let start = sys::now_ms();
+    let deadline = start + PATIENCE_MS;
     // A process that has not executed its program yet borrows this one's memory
     // and a slot: let it get out first.
     for slot in slot::all() {
@@ -32,9 +38,10 @@ pub(crate) fn freeze(table: &mut Table, stopped: &mut [i32], proc: i32) -> sys::
         true
     });
     loop {
+        let patient = sys::now_ms() >= start + WAITING_MS;
         let mut moving = false;
         let listed = proc::for_each_number(proc, |pid| {
-            if pid > 1 && !proc::stands_still(proc, pid) {
+            if pid > 1 && !proc::stands_still(proc, pid, patient) {
                 moving = true;
                 let _ = sys::kill(pid, SIGSTOP);
             }

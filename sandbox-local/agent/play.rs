@@ -2,7 +2,8 @@
 //! Must stop at the first failure.
 
 use crate::protocol::plan::{
-    ARG_DATA, ARG_SLOT, ARG_VALUE, HEADER, NO_SLOT, OP_CALL, OP_STORE_ADDRESS, Op,
+    ARG_DATA, ARG_SLOT, ARG_VALUE, HEADER, NO_SLOT, OP_CALL, OP_STORE_ADDRESS,
+    OP_STORE_DESCRIPTOR, Op,
 };
 use crate::protocol::{
     FIRST_PLAN_FD, MAX_EXPORTS, MAX_PLAN, MAX_SLOTS, Message, get_u32, put, reply, request, serving,
@@ -105,6 +106,10 @@ impl Player {
             OP_STORE_ADDRESS => {
                 let address = self.address(op.args[1])?;
                 self.store(op.args[0], &address.to_ne_bytes())
+            }
+            OP_STORE_DESCRIPTOR => {
+                let value = *self.slots.get(op.args[1] as usize)? as i32;
+                self.store(op.args[0], &value.to_ne_bytes())
             }
             _ => None,
         }

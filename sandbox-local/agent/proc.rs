@@ -12,6 +12,8 @@ pub(crate) enum Mark {
     Known(u64),
     /// It has ended and waits to be reaped by its parent.
     Ended,
+    /// It has left its namespaces and runs nothing any more, but has not ended.
+    Dying,
     /// It was gone before it could be looked at.
     Vanished,
     /// The kernel does not tell.
@@ -145,7 +147,9 @@ fn mark_of_threads(proc: i32, pid: i32) -> Mark {
         Err(_) => return Mark::Unreadable,
     };
     let mut found = Mark::Ended;
+    let mut threads = 0_u32;
     let listed = for_each_number(dir, |thread| {
+        threads += 1;
         match sys::inode(dir, Path::new(thread, "/ns/uts").as_c_str()) {
             Ok(inode) => found = Mark::Known(inode),
             Err(Errno(ENOENT | ESRCH)) => {}
@@ -154,9 +158,14 @@ fn mark_of_threads(proc: i32, pid: i32) -> Mark {
         found == Mark::Ended
     });
     sys::close(dir);
-    match listed {
-        Ok(()) => found,
-        Err(_) => Mark::Vanished,
+    match (listed, found) {
+        (Err(_), _) => Mark::Vanished,
+        (Ok(()), Mark::Ended) => match state(proc, pid) {
+            Some(b'Z' | b'X') if threads == 1 => Mark::Ended,
+            Some(_) => Mark::Dying,
+            None => Mark::Vanished,
+        },
+        (Ok(()), found) => found,
     }
 }
 
@@ -173,8 +182,9 @@ pub(crate) fn state(dir: i32, number: i32) -> Option<u8> {
     line.get(end + 2).copied()
 }
 
-/// Whether every thread of `pid` is stopped or has ended.
-pub(crate) fn stands_still(proc: i32, pid: i32) -> bool {
+/// Whether every thread of `pid` is stopped or has ended; with `patient`, a
+/// thread that waits in the kernel and cannot be woken counts as well.
+pub(crate) fn stands_still(proc: i32, pid: i32, patient: bool) -> bool {
     let path = Path::new(pid, "/task");
     let Ok(dir) = sys::open(Some(proc), path.as_c_str(), Open::Directory) else {
         return true;
@@ -182,7 +192,7 @@ pub(crate) fn stands_still(proc: i32, pid: i32) -> bool {
     let mut still = true;
     let listed = for_each_number(dir, |thread| {
         still = match state(dir, thread) {
-            Some(state) => is_still(state),
+            Some(state) => is_still(state) || patient && state == b'D',
             None => true,
         };
         still

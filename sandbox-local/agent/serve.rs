@@ -166,7 +166,13 @@ fn handle(
             &mut memory.kill,
             message.exec,
         )),
-        request::IDLE => answer(reply::IDLE, !sys::has_children()),
+        request::IDLE => {
+            // Who has ended but was not reaped yet is nobody.
+            if let Err(code) = reap(memory) {
+                sys::exit_group(code);
+            }
+            answer(reply::IDLE, !sys::has_children())
+        }
         request::FREEZE => {
             match freeze::freeze(&mut memory.table, &mut memory.stopped, handles.proc) {
                 Ok(still) => answer(reply::FROZEN, still),

@@ -11,9 +11,9 @@ use sandbox_core::{
     Result, SandboxSpec, Source,
 };
 
+use crate::shared::Shared;
 use crate::skeleton;
 use crate::state::Layer;
-use crate::shared::Shared;
 
 /// Where relative paths and commands start unless the spec says otherwise.
 const WORKDIR: &str = "/workspace";
@@ -46,7 +46,8 @@ impl Blueprint {
         const OP: Operation = Operation::Create;
         spec.validate()?;
         let failed = |error: std::io::Error| {
-            Error::from_io(error, OP).with_message("a layer could not be prepared in the state directory")
+            Error::from_io(error, OP)
+                .with_message("a layer could not be prepared in the state directory")
         };
         let identity = shared.identity;
         let mut binds = Vec::new();
@@ -84,9 +85,17 @@ impl Blueprint {
             guest: mount.guest.clone(),
             read_only: mount.access == Access::ReadOnly,
         }));
-        let workdir = spec.workdir.clone().unwrap_or_else(|| GuestPath::from(WORKDIR));
+        let workdir = spec
+            .workdir
+            .clone()
+            .unwrap_or_else(|| GuestPath::from(WORKDIR));
         let workdir = workdir.resolve(&GuestPath::root(), OP)?;
-        Ok(Self { spec, workdir, binds, base })
+        Ok(Self {
+            spec,
+            workdir,
+            binds,
+            base,
+        })
     }
 
     /// Whether a control must be in force.
@@ -134,7 +143,10 @@ fn mount_points(spec: &SandboxSpec) -> Result<Vec<(PathBuf, bool)>> {
     let mut points = Vec::new();
     for mount in &spec.mounts {
         let point = mount.guest.resolve(&GuestPath::root(), OP)?;
-        if RESERVED.iter().any(|reserved| point.as_bytes() == reserved.as_bytes()) {
+        if RESERVED
+            .iter()
+            .any(|reserved| point.as_bytes() == reserved.as_bytes())
+        {
             return Err(Error::new(ErrorKind::InvalidInput, OP)
                 .with_message("this place is the sandbox's own and can't be mounted on")
                 .with_path(point));

@@ -32,7 +32,13 @@ pub(crate) fn merge(
     let tops = layers.iter().map(|layer| lent.open_top(layer.path()));
     let tops = tops.collect::<Result<Vec<_>, _>>()?;
     let out = rustix::fs::open(to.path(), copy::DIR, Mode::empty())?;
-    Merge { tops: &tops, out: out.as_fd(), lent, identity }.run()?;
+    Merge {
+        tops: &tops,
+        out: out.as_fd(),
+        lent,
+        identity,
+    }
+    .run()?;
     Ok(())
 }
 
@@ -52,13 +58,19 @@ struct Pending {
 impl Merge<'_> {
     /// An explicit stack of relative paths: a tree may be deeper than there are descriptors.
     fn run(mut self) -> io::Result<()> {
-        let mut stack = vec![Pending { path: Vec::new(), layers: (0..self.tops.len()).collect() }];
+        let mut stack = vec![Pending {
+            path: Vec::new(),
+            layers: (0..self.tops.len()).collect(),
+        }];
         let mut directories: Vec<(Vec<u8>, usize)> = Vec::new();
         while let Some(pending) = stack.pop() {
             let out = copy::descend(self.out, &pending.path)?;
             let mut sources = Vec::with_capacity(pending.layers.len());
             for layer in &pending.layers {
-                sources.push((*layer, copy::descend(self.tops[*layer].as_fd(), &pending.path)?));
+                sources.push((
+                    *layer,
+                    copy::descend(self.tops[*layer].as_fd(), &pending.path)?,
+                ));
             }
             for name in names(&sources)? {
                 if let Some((below, top)) = self.name(&pending, &sources, out.as_fd(), &name)? {
@@ -95,7 +107,9 @@ impl Merge<'_> {
         let mut taking_part = Vec::new();
         let mut hides_what_is_below = false;
         for (layer, dir) in sources {
-            let Some(stat) = stat(dir.as_fd(), name)? else { continue };
+            let Some(stat) = stat(dir.as_fd(), name)? else {
+                continue;
+            };
             if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
                 if taking_part.is_empty() {
                     rustix::fs::linkat(dir, name, out, name, AtFlags::empty())?;
@@ -105,19 +119,29 @@ impl Merge<'_> {
                 break;
             }
             taking_part.push(*layer);
-            let found = self.lent.open_dir(*layer, &path, dir.as_fd(), name, &stat)?;
+            let found = self
+                .lent
+                .open_dir(*layer, &path, dir.as_fd(), name, &stat)?;
             if is_opaque(found.as_fd())? {
                 hides_what_is_below = true;
                 break;
             }
         }
-        let Some(top) = taking_part.first().copied() else { return Ok(None) };
+        let Some(top) = taking_part.first().copied() else {
+            return Ok(None);
+        };
         rustix::fs::mkdirat(out, name, Mode::RWXU)?;
         if hides_what_is_below {
             let made = rustix::fs::openat(out, name, copy::DIR, Mode::empty())?;
             rustix::fs::fsetxattr(&made, OPAQUE, b"y", XattrFlags::empty())?;
         }
-        Ok(Some((Pending { path, layers: taking_part }, top)))
+        Ok(Some((
+            Pending {
+                path,
+                layers: taking_part,
+            },
+            top,
+        )))
     }
 }
 

@@ -36,12 +36,17 @@ pub(crate) fn layer(from: From, to: &Path, identity: Option<Identity>) -> io::Re
         From::Opened(top) => lent.take_top(top)?,
     };
     let to = rustix::fs::open(to, DIR, Mode::empty())?;
-    let mut copier = Copier { identity, links: HashMap::new() };
+    let mut copier = Copier {
+        identity,
+        links: HashMap::new(),
+    };
     copier.directory(from.as_fd(), to.as_fd(), &mut lent)
 }
 
-pub(crate) const DIR: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+pub(crate) const DIR: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
 
 struct Copier {
     identity: Option<Identity>,
@@ -144,9 +149,17 @@ impl Copier {
     }
 
     fn own(&self, dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
-        let Some(identity) = self.identity else { return Ok(()) };
+        let Some(identity) = self.identity else {
+            return Ok(());
+        };
         let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
-        Ok(rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
+        Ok(rustix::fs::chownat(
+            dir,
+            name,
+            Some(uid),
+            Some(gid),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )?)
     }
 
     /// Owner, then mode (a change of owner clears bits of it), then times.
@@ -179,9 +192,8 @@ impl Copier {
             Err(error) => return Err(error.into()),
         };
         let mut value = vec![0u8; 64 << 10];
-        let ours = |name: &&[u8]| {
-            name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_")
-        };
+        let ours =
+            |name: &&[u8]| name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_");
         for name in names[..length].split(|b| *b == 0).filter(ours) {
             let name = OsStr::from_bytes(name);
             let length = rustix::fs::fgetxattr(from, name, value.as_mut_slice())?;
@@ -198,7 +210,10 @@ pub(crate) fn same_directory(
     lent: &Lent,
     identity: Option<Identity>,
 ) -> io::Result<()> {
-    let copier = Copier { identity, links: HashMap::new() };
+    let copier = Copier {
+        identity,
+        links: HashMap::new(),
+    };
     copier.attributes(from, to)?;
     copier.finish(to, &lent.true_stat(from)?)
 }

@@ -48,11 +48,16 @@ pub(crate) fn setup(error: SetupError, operation: Operation) -> Error {
             let forbidden = *errno == Errno::PERM;
             let told = Error::from_io((*errno).into(), operation)
                 .with_message("a mount's host path can't be used");
-            if forbidden { told.with_hint(MAY_NOT_MOUNT) } else { told }
+            if forbidden {
+                told.with_hint(MAY_NOT_MOUNT)
+            } else {
+                told
+            }
         }
-        SetupError::Owner { source: OwnerError::Namespace(_), .. } => {
-            Error::new(ErrorKind::Isolation, operation).with_message(error.to_string())
-        }
+        SetupError::Owner {
+            source: OwnerError::Namespace(_),
+            ..
+        } => Error::new(ErrorKind::Isolation, operation).with_message(error.to_string()),
         SetupError::Owner { .. } => Error::new(ErrorKind::Unsupported, operation)
             .with_message(error.to_string())
             .with_hint(NO_OWNER_MAP),
@@ -92,7 +97,11 @@ fn remedy(error: &StartError, errno: Option<Errno>) -> Option<String> {
                 .into(),
         );
     }
-    let sysctl = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
+    let sysctl = |path: &str| {
+        fs::read_to_string(path)
+            .ok()
+            .map(|text| text.trim().to_owned())
+    };
     if sysctl("/proc/sys/user/max_user_namespaces").as_deref() == Some("0") {
         return Some("user namespaces are off: sysctl user.max_user_namespaces=15000".into());
     }
@@ -112,7 +121,8 @@ fn remedy(error: &StartError, errno: Option<Errno>) -> Option<String> {
                 .into(),
         );
     }
-    if fs::exists("/.dockerenv").unwrap_or(false) || fs::exists("/run/.containerenv").unwrap_or(false)
+    if fs::exists("/.dockerenv").unwrap_or(false)
+        || fs::exists("/run/.containerenv").unwrap_or(false)
     {
         return Some(
             "in a container: start it with --security-opt seccomp=unconfined \
@@ -131,15 +141,23 @@ fn remedy(error: &StartError, errno: Option<Errno>) -> Option<String> {
 /// The error of a limit that can't be had.
 pub(crate) fn no_cgroup(missing: NoCgroup, operation: Operation) -> Error {
     Error::new(ErrorKind::Isolation, operation)
-        .with_message(format!("the limit on {} can't be enforced", missing.control))
+        .with_message(format!(
+            "the limit on {} can't be enforced",
+            missing.control
+        ))
         .with_hint(missing.reason.clone())
         .with_source(missing)
 }
 
 /// A bounded upper layer needs a tmpfs that keeps attributes.
 pub(crate) fn check_tmpfs_upper(operation: Operation) -> Result<()> {
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    let release = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(str::parse::<u32>);
     let version = (numbers.next(), numbers.next());
     match version {
         (Some(Ok(major)), Some(Ok(minor))) if (major, minor) < (6, 6) => {

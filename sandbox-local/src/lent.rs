@@ -96,10 +96,18 @@ impl Lent {
     }
 
     /// Opens a file for reading, for as long as the result lives.
-    pub(crate) fn file(&self, dir: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> io::Result<LentFile> {
+    pub(crate) fn file(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &CStr,
+        stat: &Stat,
+    ) -> io::Result<LentFile> {
         let lent = self.wanting(stat, 0o400);
         let file = open(dir, name, stat, lent)?;
-        Ok(LentFile { file, give_back: lent.map(|_| stat.st_mode & 0o7777) })
+        Ok(LentFile {
+            file,
+            give_back: lent.map(|_| stat.st_mode & 0o7777),
+        })
     }
 }
 
@@ -107,7 +115,9 @@ impl Drop for Lent {
     fn drop(&mut self) {
         // Backwards: a directory can be reached as long as those above it are lent.
         for (tree, path, mode) in self.changed.drain(..).rev() {
-            let Some(top) = self.tops.get(tree) else { continue };
+            let Some(top) = self.tops.get(tree) else {
+                continue;
+            };
             if let Ok(dir) = descend(top.as_fd(), &path) {
                 // The owner may always do this.
                 let _ = rustix::fs::fchmod(&dir, Mode::from_raw_mode(mode));

@@ -7,9 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use sandbox_core::{
-    Control, Error, ErrorKind, GuestPath, ListOptions, Network, Operation, Result,
-};
+use sandbox_core::{Control, Error, ErrorKind, GuestPath, ListOptions, Network, Operation, Result};
 
 use crate::blueprint::Blueprint;
 use crate::cgroup::Cgroup;
@@ -17,8 +15,7 @@ use crate::compact;
 use crate::copy;
 use crate::engine::{Engine, Identity as EngineIdentity, StartConfig};
 use crate::failure;
-use crate::files::{GuestIdentity, GuestRoot};
-use crate::identity::Identity;
+use crate::files::GuestRoot;
 use crate::sandbox::blocking;
 use crate::setup::{Setup, Upper};
 use crate::shared::Shared;
@@ -60,7 +57,14 @@ impl Live {
         name: &str,
     ) -> Result<Self> {
         let cgroup = limits(shared, blueprint, name, Operation::Create).await?;
-        Self::start(shared, blueprint, cgroup, Stack::default(), Operation::Create).await
+        Self::start(
+            shared,
+            blueprint,
+            cgroup,
+            Stack::default(),
+            Operation::Create,
+        )
+        .await
     }
 
     async fn start(
@@ -76,8 +80,9 @@ impl Live {
             move || Prepared::new(&shared, &blueprint, &stack, cgroup, operation)
         };
         let Prepared { config, upper } = blocking(operation, prepare).await?;
-        let started =
-            Engine::start(config).await.map_err(|error| failure::start(error, operation))?;
+        let started = Engine::start(config)
+            .await
+            .map_err(|error| failure::start(error, operation))?;
         let writes = match (upper, started.exported.into_iter().next()) {
             (Some((upper, work)), _) => Writes::Layer { upper, _work: work },
             (None, Some(directory)) => Writes::Tmpfs(directory),
@@ -86,10 +91,9 @@ impl Live {
                     .with_message("the set-up did not hand over the upper layer"));
             }
         };
-        let guest = shared.identity.map(|Identity { uid, gid }| GuestIdentity { uid, gid });
         Ok(Self {
             engine: started.engine,
-            root: Arc::new(GuestRoot::new(started.root, guest)),
+            root: Arc::new(GuestRoot::new(started.root, shared.identity)),
             cgroup,
             stack,
             writes,
@@ -116,8 +120,10 @@ impl Live {
             return start(self.stack.clone(), cgroup).await;
         }
         let stack = shallow(shared, self.stack.with(upper)).await?;
-        let (parent, child) =
-            tokio::join!(start(stack.clone(), self.cgroup.clone()), start(stack, cgroup));
+        let (parent, child) = tokio::join!(
+            start(stack.clone(), self.cgroup.clone()),
+            start(stack, cgroup)
+        );
         // Only now: if either could not be started, this run goes on as it was.
         let (parent, child) = (parent?, child?);
         *self = parent;
@@ -127,7 +133,9 @@ impl Live {
     /// The upper layer, if it can be frozen: nothing runs, and nothing is kept in memory that a
     /// restart would lose.
     async fn freezable(&self) -> Result<Option<Arc<Layer>>> {
-        let Writes::Layer { upper, .. } = &self.writes else { return Ok(None) };
+        let Writes::Layer { upper, .. } = &self.writes else {
+            return Ok(None);
+        };
         let idle = self.engine.is_idle().await.map_err(|lost| {
             Error::new(ErrorKind::Lost, Operation::Fork)
                 .with_message("the sandbox's init is gone")
@@ -231,13 +239,24 @@ impl Prepared {
             layers_dir: &shared.state.layers_dir(),
             lower_dirs: &lower_dirs,
             upper: match (&on_disk, blueprint.resources().disk) {
-                (Some((layer, work)), _) => Upper::Layer { name: layer.name(), work: work.relative() },
-                (None, bytes) => Upper::Tmpfs { bytes: bytes.unwrap_or_default(), mode: root_mode },
+                (Some((layer, work)), _) => Upper::Layer {
+                    name: layer.name(),
+                    work: work.relative(),
+                },
+                (None, bytes) => Upper::Tmpfs {
+                    bytes: bytes.unwrap_or_default(),
+                    mode: root_mode,
+                },
             },
         };
-        let plan = setup.plan().map_err(|error| failure::setup(error, operation))?;
+        let plan = setup
+            .plan()
+            .map_err(|error| failure::setup(error, operation))?;
         let identity = match shared.identity {
-            Some(identity) => EngineIdentity::Mapped { uid: identity.uid, gid: identity.gid },
+            Some(identity) => EngineIdentity::Mapped {
+                uid: identity.uid,
+                gid: identity.gid,
+            },
             None => EngineIdentity::Own,
         };
         let config = StartConfig {
@@ -247,7 +266,10 @@ impl Prepared {
             hook: Some(Box::new(move |pid| cgroup.attach(pid))),
             timeout: START,
         };
-        Ok(Self { config, upper: on_disk })
+        Ok(Self {
+            config,
+            upper: on_disk,
+        })
     }
 }
 
@@ -269,7 +291,10 @@ async fn limits(
     blocking(operation, move || {
         let configured = shared.config.cgroup.as_deref();
         let (cgroup, missing) = Cgroup::create(&name, blueprint.resources(), configured);
-        match missing.into_iter().find(|missing| blueprint.requires(missing.control)) {
+        match missing
+            .into_iter()
+            .find(|missing| blueprint.requires(missing.control))
+        {
             Some(missing) => Err(failure::no_cgroup(missing, operation)),
             None => Ok(Arc::new(cgroup)),
         }
@@ -288,7 +313,10 @@ async fn shallow(shared: &Arc<Shared>, stack: Stack) -> Result<Stack> {
     blocking(OP, move || {
         let merged = || {
             let to = Layer::create(&shared.state)?;
-            let _alone = shared.merging.lock().unwrap_or_else(PoisonError::into_inner);
+            let _alone = shared
+                .merging
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             compact::merge(stack.layers(), &to, identity)?;
             Ok(Stack::default().with(to))
         };

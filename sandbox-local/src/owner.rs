@@ -48,14 +48,13 @@ impl Owners {
         map_owners(tree.as_fd(), namespace.as_fd()).map_err(OwnerError::Translate)
     }
 
-    fn namespace(
-        &self,
-        owner: (u32, u32),
-        guest: Identity,
-    ) -> Result<Arc<OwnedFd>, OwnerError> {
+    fn namespace(&self, owner: (u32, u32), guest: Identity) -> Result<Arc<OwnedFd>, OwnerError> {
         // Held meanwhile, so that one is made once. Every change is a single call: a panic
         // elsewhere leaves the map whole.
-        let mut known = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self
+            .namespaces
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(namespace) = known.get(&owner) {
             return Ok(namespace.clone());
         }

@@ -189,6 +189,8 @@ pub(crate) mod plan {
     pub(crate) const OP_CALL: u8 = 0;
     /// Write the address of data offset `args[1]` to data offset `args[0]`.
     pub(crate) const OP_STORE_ADDRESS: u8 = 1;
+    /// Write slot `args[1]`, a descriptor, as 32 bits to data offset `args[0]`.
+    pub(crate) const OP_STORE_DESCRIPTOR: u8 = 2;
 
     /// The argument is its value.
     pub(crate) const ARG_VALUE: u8 = 0;

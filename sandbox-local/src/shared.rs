@@ -37,9 +37,8 @@ impl Shared {
         identity: Option<Identity>,
         skeleton: Arc<Layer>,
     ) -> Self {
-        let is_dir = |dir: &&PathBuf| {
-            std::fs::symlink_metadata(dir).is_ok_and(|found| found.is_dir())
-        };
+        let is_dir =
+            |dir: &&PathBuf| std::fs::symlink_metadata(dir).is_ok_and(|found| found.is_dir());
         let system_dirs = config.system_dirs.iter().filter(is_dir).cloned().collect();
         Self {
             config,

@@ -33,7 +33,9 @@ impl Stack {
     /// The mode of `/`: an overlay takes it from its upper layer, which is a new one for each run.
     /// What the owner's own processes need is always in it, since nothing could start without.
     pub(crate) fn root_mode(&self) -> io::Result<u32> {
-        let Some(top) = self.frozen.first() else { return Ok(0o755) };
+        let Some(top) = self.frozen.first() else {
+            return Ok(0o755);
+        };
         Ok(std::fs::symlink_metadata(top.path())?.mode() & 0o7777 | 0o700)
     }
 
@@ -43,8 +45,12 @@ impl Stack {
 
     /// `lowerdir=` of an overlay mount: names relative to the layers' directory.
     pub(crate) fn lower_dirs(&self, base: &[Arc<Layer>]) -> String {
-        let names: Vec<&str> =
-            self.frozen.iter().chain(base).map(|layer| layer.name()).collect();
+        let names: Vec<&str> = self
+            .frozen
+            .iter()
+            .chain(base)
+            .map(|layer| layer.name())
+            .collect();
         names.join(":")
     }
 }

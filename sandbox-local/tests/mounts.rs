@@ -1,6 +1,10 @@
 //! Host directories that a guest may write, as root and as an ordinary user.
 #![cfg(target_os = "linux")]
-#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking, helpers too")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, helpers too"
+)]
 
 mod support;
 
@@ -39,7 +43,9 @@ async fn what_the_guest_creates_belongs_to_the_owner_of_the_mounted_directory() 
             mkdir d && ln -s made link && mv made d/moved && stat -c %U there d/moved link";
         let said = sh(&sandbox, script).await;
         assert_eq!(said, "sandbox\nsandbox\nsandbox\nsandbox\n");
-        let batch = FileBatch::new().file("/mnt/host/by-api", "x").file("/mnt/host/there", "after");
+        let batch = FileBatch::new()
+            .file("/mnt/host/by-api", "x")
+            .file("/mnt/host/there", "after");
         sandbox.write_files(batch).await.expect("the batch");
         for name in ["d", "d/moved", "link", "by-api", "there"] {
             let found = fs::symlink_metadata(host.path().join(name)).expect(name);
@@ -48,13 +54,28 @@ async fn what_the_guest_creates_belongs_to_the_owner_of_the_mounted_directory() 
                 assert_eq!(found.gid(), owner, "{name}");
             }
         }
-        assert_eq!(fs::read(host.path().join("d/moved")).expect("moved"), b"new\n");
-        assert_eq!(fs::read(host.path().join("there")).expect("there"), b"after");
+        assert_eq!(
+            fs::read(host.path().join("d/moved")).expect("moved"),
+            b"new\n"
+        );
+        assert_eq!(
+            fs::read(host.path().join("there")).expect("there"),
+            b"after"
+        );
         // The mount is made again for a fork and for the restarted parent.
         let child = sandbox.fork(ForkOptions::default()).await.expect("a fork");
         sh(&sandbox, "echo parent > /mnt/host/parent").await;
-        sh(&child, "cat /mnt/host/parent && echo child > /mnt/host/child").await;
-        assert_eq!(fs::metadata(host.path().join("child")).expect("child").uid(), owner);
+        sh(
+            &child,
+            "cat /mnt/host/parent && echo child > /mnt/host/child",
+        )
+        .await;
+        assert_eq!(
+            fs::metadata(host.path().join("child"))
+                .expect("child")
+                .uid(),
+            owner
+        );
         child.close().await.expect("close");
         sandbox.close().await.expect("close");
         assert_eq!(fs::metadata(host.path()).expect("still there").uid(), owner);
@@ -74,7 +95,10 @@ async fn files_of_others_below_the_mount_stay_theirs() {
     give_to(&theirs, 4712);
     give_to(host.path(), 4711);
     let sandbox = support::create(writable(host.path())).await;
-    let said = sh(&sandbox, "cd /mnt/host; stat -c %U theirs; cat theirs; chmod 777 theirs; true");
+    let said = sh(
+        &sandbox,
+        "cd /mnt/host; stat -c %U theirs; cat theirs; chmod 777 theirs; true",
+    );
     assert_eq!(said.await, "nobody\n");
     let found = fs::metadata(&theirs).expect("still there");
     assert_eq!((found.uid(), found.mode() & 0o777), (4712, 0o600));
@@ -130,7 +154,11 @@ async fn no_set_id_bit_reaches_the_host() {
         let said = sh(&sandbox, "cd /mnt/host && /workspace/set-id").await;
         assert_eq!(said.lines().count(), 11, "{said}");
         for line in said.lines() {
-            let refused = if line.starts_with("openat2") { " ENOSYS" } else { " EPERM" };
+            let refused = if line.starts_with("openat2") {
+                " ENOSYS"
+            } else {
+                " EPERM"
+            };
             assert!(line.ends_with(refused), "{line}");
         }
     }
@@ -139,12 +167,18 @@ async fn no_set_id_bit_reaches_the_host() {
         assert_eq!(found.mode() & 0o6000, 0);
     }
     // Toolchains don't notice.
-    sh(&sandbox, "cd /mnt/host && mkdir -m 1777 t && git init -q r && touch r/f && git -C r add f")
-        .await;
+    sh(
+        &sandbox,
+        "cd /mnt/host && mkdir -m 1777 t && git init -q r && touch r/f && git -C r add f",
+    )
+    .await;
     sandbox.close().await.expect("close");
     // Without such a mount the bits are the guest's own affair.
     let own = support::default().await;
-    assert_eq!(sh(&own, "touch f && chmod 4755 f && stat -c %a f").await, "4755\n");
+    assert_eq!(
+        sh(&own, "touch f && chmod 4755 f && stat -c %a f").await,
+        "4755\n"
+    );
     own.close().await.expect("close");
 }
 
@@ -154,7 +188,10 @@ async fn a_filesystem_that_maps_no_owners_is_an_error_with_the_remedy() {
         return;
     }
     let provider = LocalProvider::new().expect("a provider");
-    let error = provider.create(writable(Path::new("/proc/tty"))).await.expect_err("no owners there");
+    let error = provider
+        .create(writable(Path::new("/proc/tty")))
+        .await
+        .expect_err("no owners there");
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     let text = error.to_string();
     for word in ["/proc/tty", "mount read-only", "ext4"] {
@@ -178,7 +215,10 @@ async fn a_single_file_can_be_mounted_for_writing() {
     assert_eq!(fs::read(&file).expect("the file"), b"new");
     let report = sandbox.isolation().await.expect("a report");
     let filesystem = report.get(Control::Filesystem);
-    assert!(matches!(filesystem, Some(Enforcement::Partial { .. })), "{filesystem:?}");
+    assert!(
+        matches!(filesystem, Some(Enforcement::Partial { .. })),
+        "{filesystem:?}"
+    );
     let removed = run(&sandbox, Command::shell("rm /mnt/file")).await;
     assert!(!removed.success());
     sandbox.close().await.expect("close");

@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock, oneshot, watch};
 
 use super::error::{Lost, StartError};
-use super::listen::Listener;
+use super::listen::{self, Listener};
 use super::process::Shared;
 use super::start::{self, StartConfig};
 use super::wire;
@@ -79,6 +79,7 @@ pub(crate) struct Inner {
 impl Engine {
     /// Starts an agent by a plan. Needs a tokio runtime with I/O and time.
     pub(crate) async fn start(config: StartConfig) -> Result<Started, StartError> {
+        listen::reap_orphans();
         let up = tokio::task::spawn_blocking(move || start::start(config))
             .await
             .map_err(|_| StartError::NoRuntime)??;
@@ -149,18 +150,23 @@ impl Engine {
     }
 
     /// Kills everything and waits until it is gone and reaped, at most five
-    /// seconds; says whether it is.
+    /// seconds; says whether it is. Works in any runtime, also after the one that
+    /// started the engine has ended.
     pub(crate) async fn shutdown(&self) -> bool {
         self.inner.kill();
-        tokio::time::timeout(Duration::from_secs(5), self.gone())
+        self.inner.lose();
+        let ended = listen::ended(&self.inner);
+        tokio::time::timeout(Duration::from_secs(5), ended)
             .await
-            .is_ok()
+            .unwrap_or(false)
     }
 }
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine").field("pid", &self.pid()).finish_non_exhaustive()
+        f.debug_struct("Engine")
+            .field("pid", &self.pid())
+            .finish_non_exhaustive()
     }
 }
 

@@ -51,7 +51,7 @@ impl Inner {
     }
 
     /// Tells everybody who waits that the agent is gone.
-    fn lose(&self) {
+    pub(super) fn lose(&self) {
         let mut state = self.lock();
         state.lost = true;
         let execs = std::mem::take(&mut state.execs);
@@ -115,27 +115,41 @@ impl Listener {
         }
         inner.kill();
         inner.lose();
-        let Ok(watched) = inner.process.pidfd.try_clone() else {
-            return;
-        };
-        if let Ok(ended) = watch::watch(watched, Interest::READABLE)
-            && ended.readable().await.is_ok()
-            && inner.reap()
-        {
-            inner.reaped.send_replace(true);
-        }
+        ended(inner).await;
     }
+}
+
+/// Waits until the agent has ended, and reaps it.
+pub(super) async fn ended(inner: &Inner) -> bool {
+    let Ok(watched) = inner.process.pidfd.try_clone() else {
+        return false;
+    };
+    let ended = match watch::watch(watched, Interest::READABLE) {
+        Ok(watched) => watched.readable().await.is_ok() && inner.reap(),
+        Err(_) => false,
+    };
+    if ended {
+        inner.reaped.send_replace(true);
+    }
+    ended
 }
 
 /// Agents whose runtime went away before they had ended.
 static ORPHANS: Mutex<Vec<Arc<Inner>>> = Mutex::new(Vec::new());
 
-/// Reaps what can be reaped by now, and keeps `inner` for the next time.
+/// Keeps `inner` until it can be reaped.
 fn reap_later(inner: &Arc<Inner>) {
     let mut orphans = ORPHANS.lock().unwrap_or_else(PoisonError::into_inner);
     orphans.push(inner.clone());
+    drop(orphans);
+    reap_orphans();
+}
+
+/// Reaps what can be reaped by now.
+pub(super) fn reap_orphans() {
+    let mut orphans = ORPHANS.lock().unwrap_or_else(PoisonError::into_inner);
     orphans.retain(|orphan| {
-        let reaped = orphan.reap();
+        let reaped = *orphan.reaped.borrow() || orphan.reap();
         if reaped {
             orphan.reaped.send_replace(true);
         }

@@ -13,7 +13,7 @@ use std::path::Path;
 
 use super::error::PlanError;
 use crate::protocol::plan::{
-    ARG_DATA, ARG_SLOT, ARG_VALUE, HEADER, NO_SLOT, OP_STORE_ADDRESS, Op,
+    ARG_DATA, ARG_SLOT, ARG_VALUE, HEADER, NO_SLOT, OP_STORE_ADDRESS, OP_STORE_DESCRIPTOR, Op,
 };
 use crate::protocol::{MAX_EXPORTS, MAX_PLAN, MAX_SLOTS};
 
@@ -217,6 +217,21 @@ impl Plan {
         };
         op.args[0] = at.0;
         op.args[1] = target.0;
+        self.push("prepare a structure".into(), op);
+    }
+
+    /// Before the next call, writes the descriptor in `slot` to `at`: for
+    /// structures that contain descriptors.
+    pub(crate) fn store_descriptor(&mut self, at: Data, slot: Slot) {
+        let mut op = Op {
+            kind: OP_STORE_DESCRIPTOR,
+            result: NO_SLOT,
+            ..Op::default()
+        };
+        op.args[0] = at.0;
+        // As an argument, so that it is numbered like those of calls.
+        op.arg_kinds[1] = ARG_SLOT;
+        op.args[1] = slot.0.into();
         self.push("prepare a structure".into(), op);
     }
 

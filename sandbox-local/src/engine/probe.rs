@@ -2,8 +2,6 @@
 //! inside. Must go the way of every other command: a probe with rights of its own
 //! would prove nothing.
 
-use std::os::fd::AsFd;
-
 use rustix::io::Errno;
 use tokio::io::AsyncReadExt;
 
@@ -37,6 +35,16 @@ pub(crate) enum ProbeError {
     Silent,
 }
 
+impl ProbeError {
+    /// Whether the sandbox is gone.
+    pub(crate) fn is_lost(&self) -> bool {
+        matches!(
+            self,
+            Self::Spawn(SpawnError::Lost(_)) | Self::Exit(ExitError::Lost(_))
+        )
+    }
+}
+
 /// What a probe found.
 #[derive(Debug)]
 pub(crate) struct Findings {
@@ -47,7 +55,10 @@ impl Findings {
     /// What a call returned.
     pub(crate) fn result(&self, slot: Slot) -> Result<u64, Errno> {
         let at = 8 * slot.result_index();
-        let value = self.bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
+        let value = self
+            .bytes
+            .get(at..at + 8)
+            .and_then(|bytes| bytes.try_into().ok());
         let value = value.map_or(-i64::from(libc::EIO), i64::from_ne_bytes);
         u64::try_from(value)
             .map_err(|_| Errno::from_raw_os_error(i32::try_from(-value).unwrap_or(libc::EIO)))
@@ -65,13 +76,8 @@ impl Engine {
     pub(crate) async fn probe(&self, plan: Plan) -> Result<Findings, ProbeError> {
         let plan = plan.compile()?;
         let memory = wire::sealed("sandbox-probe", &[&plan.bytes]).map_err(ProbeError::Host)?;
-        let program = image::in_memory().or_else(|_| image::on_disk()).map_err(ProbeError::Host)?;
-        let program = program
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(|error| ProbeError::Host(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
         let request = SpawnRequest {
-            program: Some(program),
+            program: Some(image::private().map_err(ProbeError::Host)?),
             argv: vec![b"sandbox-probe".to_vec()],
             cwd: b"/".to_vec(),
             stdin: Stdin::Given(memory),

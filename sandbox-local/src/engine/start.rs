@@ -219,8 +219,18 @@ fn map_identity(pid: u32, identity: Identity) -> Result<(), StartError> {
 
 /// Maps one user and one group, each from the inside to the outside.
 fn map(pid: u32, user: (u32, u32), group: (u32, u32)) -> Result<(), StartError> {
-    tell(pid, "uid_map", "map the user", format!("{} {} 1\n", user.0, user.1))?;
-    tell(pid, "gid_map", "map the group", format!("{} {} 1\n", group.0, group.1))
+    tell(
+        pid,
+        "uid_map",
+        "map the user",
+        format!("{} {} 1\n", user.0, user.1),
+    )?;
+    tell(
+        pid,
+        "gid_map",
+        "map the group",
+        format!("{} {} 1\n", group.0, group.1),
+    )
 }
 
 fn tell(pid: u32, name: &str, step: &'static str, text: String) -> Result<(), StartError> {

@@ -15,7 +15,6 @@ mod list;
 mod metadata;
 mod place;
 mod read;
-mod relink;
 mod remove;
 mod rename;
 mod resolve;
@@ -29,27 +28,22 @@ mod write;
 mod tests;
 
 use std::os::fd::OwnedFd;
+use std::sync::Mutex;
 
 use sandbox_core::{Error, ErrorKind, Operation, Result};
 
+use crate::identity::Identity;
 use crate::sys::fsuid::FsIdentity;
 
 pub(crate) use transfer::CancelFlag;
-
-/// The kernel's user and group of the guest's processes, as the host sees them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct GuestIdentity {
-    /// The user.
-    pub(crate) uid: u32,
-    /// The group.
-    pub(crate) gid: u32,
-}
 
 /// A guest's whole filesystem.
 #[derive(Debug)]
 pub(crate) struct GuestRoot {
     root: OwnedFd,
-    identity: Option<GuestIdentity>,
+    identity: Option<Identity>,
+    /// Held while a batch is written.
+    batches: Mutex<()>,
 }
 
 impl GuestRoot {
@@ -57,14 +51,18 @@ impl GuestRoot {
     ///
     /// With an identity, which only a privileged host can take on, everything is done with the
     /// rights of that user; without one, with those of the host process.
-    pub(crate) fn new(root: OwnedFd, identity: Option<GuestIdentity>) -> Self {
-        Self { root, identity }
+    pub(crate) fn new(root: OwnedFd, identity: Option<Identity>) -> Self {
+        Self {
+            root,
+            identity,
+            batches: Mutex::default(),
+        }
     }
 
     /// Takes on the guest's rights for as long as the result lives.
     fn as_guest(&self, operation: Operation) -> Result<Option<FsIdentity>> {
         self.identity
-            .map(|GuestIdentity { uid, gid }| {
+            .map(|Identity { uid, gid }| {
                 FsIdentity::assume(uid, gid).map_err(|error| {
                     Error::new(ErrorKind::Other, operation)
                         .with_message("the host may not act as the guest's user")

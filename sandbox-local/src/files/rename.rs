@@ -8,11 +8,12 @@ use sandbox_core::{ErrorKind, GuestPath, Operation, RenameOptions, Result};
 
 use super::GuestRoot;
 use super::place::Place;
-use super::relink::{Entry, move_dir};
 use super::stat::{find_at, stat_at, stat_fd};
+use super::transfer::Entry;
 
 impl GuestRoot {
-    /// See [`Sandbox::rename`](sandbox_core::Sandbox::rename).
+    /// See [`Sandbox::rename`](sandbox_core::Sandbox::rename). A directory of a lower layer is
+    /// copied: its new name appears at once, and then the old one goes.
     pub(crate) fn rename(
         &self,
         from: &GuestPath,
@@ -44,7 +45,30 @@ impl GuestRoot {
         } else {
             RenameFlags::NOREPLACE
         };
-        let told = |errno| match errno {
+        let renamed = renameat_with(&from_dir, from_name, &to_dir, to_name, flags);
+        let target_mount = stat_fd(&to_dir).map_err(target.failed())?.mount;
+        if renamed == Err(Errno::XDEV) && stat.is_dir() && stat.mount == target_mount {
+            match existing {
+                Some(existing) if !existing.is_dir() => {
+                    return Err(target.fail(Errno::NOTDIR, b""));
+                }
+                _ => {}
+            }
+            return self.move_by_copy(
+                &Entry {
+                    dir: &from_dir,
+                    name: from_name,
+                    place: &source,
+                },
+                &Entry {
+                    dir: &to_dir,
+                    name: to_name,
+                    place: &target,
+                },
+                flags,
+            );
+        }
+        renamed.map_err(|errno| match errno {
             Errno::NOENT => source.fail(errno, b""),
             Errno::EXIST if !options.replace => target
                 .fail(errno, b"")
@@ -67,18 +91,6 @@ impl GuestRoot {
                 )
                 .with_hint("copy it and remove the original, as mv does"),
             errno => target.fail(errno, b""),
-        };
-        let to_mount = stat_fd(&to_dir).map_err(target.failed())?.mount;
-        match renameat_with(&from_dir, from_name, &to_dir, to_name, flags) {
-            // Overlayfs says so of a directory that lies in a lower layer, as after a fork.
-            Err(Errno::XDEV) if stat.is_dir() && stat.mount == to_mount => {
-                let from = Entry { dir: &from_dir, name: from_name, place: &source };
-                let to = Entry { dir: &to_dir, name: to_name, place: &target };
-                move_dir(&from, &to, |staged| {
-                    renameat_with(&to_dir, staged, &to_dir, to_name, flags).map_err(told)
-                })
-            }
-            result => result.map_err(told),
-        }
+        })
     }
 }

@@ -19,7 +19,7 @@ pub(super) struct Stat {
     pub(super) size: u64,
     /// Permission bits with setuid, setgid and sticky.
     pub(super) mode: u32,
-    modified: StatxTimestamp,
+    pub(super) modified: StatxTimestamp,
     /// Which filesystem it is on.
     pub(super) device: (u32, u32),
     pub(super) inode: u64,
@@ -36,11 +36,6 @@ impl Stat {
 
     pub(super) fn is_file(&self) -> bool {
         self.kind == FileKind::File
-    }
-
-    /// When the content was changed: seconds and nanoseconds.
-    pub(super) fn modified(&self) -> (i64, u32) {
-        (self.modified.tv_sec, self.modified.tv_nsec)
     }
 
     /// The permission bits that are carried between host and guest.

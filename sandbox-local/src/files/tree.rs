@@ -210,7 +210,7 @@ fn open_dir(parent: BorrowedFd<'_>, name: &[u8]) -> Sys<std::os::fd::OwnedFd> {
 }
 
 /// Gives the owner of a directory the right to empty it.
-fn make_usable(parent: BorrowedFd<'_>, name: &[u8]) -> Sys<()> {
+pub(super) fn make_usable(parent: BorrowedFd<'_>, name: &[u8]) -> Sys<()> {
     let dir = open_same_mount(parent, name, DIR_PATH | OFlags::NOFOLLOW)?;
     let stat = stat_fd(&dir)?;
     if stat.mode & 0o700 != 0o700 {

@@ -20,8 +20,14 @@ pub(super) fn report(
         (true, None) => Enforcement::absent("no cgroup of the sandbox limits it"),
     };
     vec![
-        (Control::Memory, by_cgroup(Control::Memory, resources.memory.is_some())),
-        (Control::Cpu, by_cgroup(Control::Cpu, resources.cpus.is_some())),
+        (
+            Control::Memory,
+            by_cgroup(Control::Memory, resources.memory.is_some()),
+        ),
+        (
+            Control::Cpu,
+            by_cgroup(Control::Cpu, resources.cpus.is_some()),
+        ),
         (Control::Pids, pids(resources.pids, evidence.processes)),
         (Control::Disk, disk(resources.disk, evidence.root_size)),
     ]
@@ -34,10 +40,7 @@ fn pids(asked: Option<u32>, found: u64) -> Enforcement {
             Enforcement::enforced("a resource limit of the sandbox's own user namespace")
         }
         Some(_) => Enforcement::absent(format!("the limit in force is {found}")),
-        None => Enforcement::partial(
-            "a resource limit",
-            format!("the spec sets none; the default is {found}"),
-        ),
+        None => Enforcement::enforced(format!("a resource limit, by default {found}")),
     }
 }
 

@@ -49,7 +49,10 @@ const MOST: usize = 64;
 
 impl Proven {
     pub(super) fn holds(&self, shape: &Shape) -> bool {
-        self.shapes.lock().unwrap_or_else(PoisonError::into_inner).contains(shape)
+        self.shapes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(shape)
     }
 
     pub(super) fn note(&self, shape: Shape) {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use sandbox_core::Resources;
 
-use super::root::{self, ATTR_NOEXEC, ATTR_NOSUID, ATTR_NODEV, ATTR_RDONLY};
+use super::root::{self, ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY};
 use crate::engine::{Dir, Plan, Slot};
 
 const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom", "tty"];
@@ -22,7 +22,9 @@ const LINKS: &[(&str, &str)] = &[
 /// left to programs: with all of it in files nothing could be started to remove them.
 fn shared_memory(resources: &Resources) -> u64 {
     const MOST: u64 = 512 << 20;
-    resources.memory.map_or(MOST, |limit| MOST.min(limit / 2).max(4096))
+    resources
+        .memory
+        .map_or(MOST, |limit| MOST.min(limit / 2).max(4096))
 }
 
 /// Filesystems and devices, held before the host is let go.
@@ -61,15 +63,34 @@ pub(super) fn place(plan: &mut Plan, held: Held) {
     root::attach(plan, held.dev, Path::new("/dev"), "/dev");
     for (name, device) in held.devices {
         let path = format!("/dev/{name}");
-        plan.mknod(format!("make {path}"), Dir::Cwd, &path, libc::S_IFREG | 0o666, 0);
+        plan.mknod(
+            format!("make {path}"),
+            Dir::Cwd,
+            &path,
+            libc::S_IFREG | 0o666,
+            0,
+        );
         root::attach(plan, device, Path::new(&path), &path);
     }
     for (name, target) in LINKS {
-        plan.symlink(format!("link /dev/{name}"), target, Dir::Cwd, format!("/dev/{name}"));
+        plan.symlink(
+            format!("link /dev/{name}"),
+            target,
+            Dir::Cwd,
+            format!("/dev/{name}"),
+        );
     }
     for (name, tree) in [("/dev/pts", held.pts), ("/dev/shm", held.shm)] {
         plan.mkdir(format!("make {name}"), Dir::Cwd, name, 0o755);
         root::attach(plan, tree, Path::new(name), name);
     }
-    plan.mount_setattr("make /dev read-only", Dir::Cwd, "/dev", 0, ATTR_RDONLY, 0, 0);
+    plan.mount_setattr(
+        "make /dev read-only",
+        Dir::Cwd,
+        "/dev",
+        0,
+        ATTR_RDONLY,
+        0,
+        0,
+    );
 }

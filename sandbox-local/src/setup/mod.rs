@@ -78,6 +78,7 @@ impl Setup<'_> {
             plan.loopback_up("bring the sandbox's loopback up");
         }
         privileges::limit(&mut plan, self.blueprint.resources());
+        privileges::limit_namespace(&mut plan);
         privileges::drop(&mut plan, self.blueprint.writes_to_host());
         Ok(plan)
     }

@@ -77,7 +77,9 @@ pub(super) fn mount(plan: &mut Plan, setup: &Setup<'_>) {
             plan.mkdir("make the upper layer", Dir::Cwd, &upper, mode);
             plan.mkdir("make the work directory", Dir::Cwd, &work, 0o700);
             let open = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
-            let slot = plan.open("open the upper layer", Dir::Cwd, &upper, open, 0).result();
+            let slot = plan
+                .open("open the upper layer", Dir::Cwd, &upper, open, 0)
+                .result();
             plan.export(slot);
             (upper, work)
         }
@@ -122,7 +124,11 @@ pub(super) fn hold_host(plan: &mut Plan, setup: &Setup<'_>) -> Result<Vec<Held>,
     held.sort_by_key(|held| held.at.components().count());
     let attributes = (ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC) as u32;
     let tree = filesystem(plan, "proc", &[], attributes);
-    held.push(Held { tree, at: "/proc".into(), what: "/proc".into() });
+    held.push(Held {
+        tree,
+        at: "/proc".into(),
+        what: "/proc".into(),
+    });
     Ok(held)
 }
 
@@ -142,13 +148,21 @@ fn hold(plan: &mut Plan, bind: &Bind, setup: &Setup<'_>) -> Result<Slot, SetupEr
                 if !bind.read_only {
                     let host = || bind.host.clone();
                     let translated = setup.owners.translate(&tree, identity);
-                    translated.map_err(|source| SetupError::Owner { host: host(), source })?;
+                    translated.map_err(|source| SetupError::Owner {
+                        host: host(),
+                        source,
+                    })?;
                 }
                 return Ok(plan.inherit(tree));
             }
             // Root without the right to mount, as in a container. What is only read needs none.
             Err(Errno::PERM) if bind.read_only => {}
-            Err(errno) => return Err(SetupError::Hold { host: bind.host.clone(), errno }),
+            Err(errno) => {
+                return Err(SetupError::Hold {
+                    host: bind.host.clone(),
+                    errno,
+                });
+            }
         }
     }
     let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE as u32;
@@ -164,12 +178,24 @@ pub(super) fn filesystem(
     attributes: u32,
 ) -> Slot {
     const CLOEXEC: u32 = 1; // FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC
-    let fs = plan.fsopen(format!("open a {kind} filesystem"), kind, CLOEXEC).result();
+    let fs = plan
+        .fsopen(format!("open a {kind} filesystem"), kind, CLOEXEC)
+        .result();
     for (key, value) in options {
-        plan.fsconfig_string(format!("set {key} of the {kind} filesystem"), fs, key, value);
+        plan.fsconfig_string(
+            format!("set {key} of the {kind} filesystem"),
+            fs,
+            key,
+            value,
+        );
     }
     plan.fsconfig_create(format!("create a {kind} filesystem"), fs);
-    let mount = plan.fsmount(format!("mount a {kind} filesystem"), fs, CLOEXEC, attributes);
+    let mount = plan.fsmount(
+        format!("mount a {kind} filesystem"),
+        fs,
+        CLOEXEC,
+        attributes,
+    );
     let mount = mount.result();
     plan.close("close the filesystem's context", fs);
     mount

@@ -22,7 +22,11 @@ impl Layer {
         let name = state.number().to_string();
         let path = state.layers_dir().join(&name);
         DirBuilder::new().mode(0o755).create(&path)?;
-        let layer = Arc::new(Self { name, path, state: state.clone() });
+        let layer = Arc::new(Self {
+            name,
+            path,
+            state: state.clone(),
+        });
         layer.own(&layer.path)?;
         Ok(layer)
     }
@@ -38,7 +42,11 @@ impl Layer {
         let name = state.number().to_string();
         let path = state.layers_dir().join(&name);
         std::os::unix::fs::symlink(host, &path)?;
-        Ok(Arc::new(Self { name, path, state: state.clone() }))
+        Ok(Arc::new(Self {
+            name,
+            path,
+            state: state.clone(),
+        }))
     }
 
     /// A fresh work directory for a mount with this layer on top; overlayfs refuses one that was
@@ -47,13 +55,19 @@ impl Layer {
         let relative = format!("../work/{}-{}", self.name, self.state.number());
         let path = self.state.layers_dir().join(&relative);
         DirBuilder::new().mode(0o700).create(&path)?;
-        let work = WorkDir { relative, path, state: self.state.clone() };
+        let work = WorkDir {
+            relative,
+            path,
+            state: self.state.clone(),
+        };
         self.own(&work.path)?;
         Ok(work)
     }
 
     fn own(&self, path: &Path) -> io::Result<()> {
-        self.state.identity.map_or(Ok(()), |identity| identity.own(path))
+        self.state
+            .identity
+            .map_or(Ok(()), |identity| identity.own(path))
     }
 
     /// Its name, relative to the layers' directory.

@@ -70,7 +70,13 @@ impl State {
         identity.map_or(Ok(()), |identity| identity.own(&fresh))?;
         fs::rename(&fresh, &dir)?;
         let janitor = Janitor::start(root.to_owned(), dir.clone())?;
-        Ok(Arc::new(Self { dir, identity, next: AtomicU32::new(0), janitor, _lease: lease }))
+        Ok(Arc::new(Self {
+            dir,
+            identity,
+            next: AtomicU32::new(0),
+            janitor,
+            _lease: lease,
+        }))
     }
 
     /// The directory of the layers; overlay mounts name them relative to it.

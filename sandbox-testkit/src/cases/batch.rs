@@ -184,8 +184,12 @@ async fn a_trailing_slash_is_refused(cx: Cx) -> Verdict {
 }
 
 async fn a_read_only_place_fails_the_whole_batch(cx: Cx) -> Verdict {
-    let host = cx.host_dir()?;
-    std::fs::write(host.path().join("there"), "host")?;
+    let host = cx.shared_dir()?;
+    let there = host.path().join("there");
+    std::fs::write(&there, "host")?;
+    // Whoever the guest's user is on the host, only the mount may be what stops it.
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    std::fs::set_permissions(&there, open)?;
     let mount = Mount::read_only(host.path(), "/mnt/ro");
     ensure_eq!(mount.access, Access::ReadOnly, "the mount");
     let sandbox = cx.create(cx.fixture.spec().with_mount(mount)).await?;

@@ -266,7 +266,7 @@ async fn close_cuts_a_running_command(cx: Cx) -> Verdict {
 }
 
 async fn close_kills_what_runs(cx: Cx) -> Verdict {
-    let host = cx.host_dir()?;
+    let host = cx.shared_dir()?;
     let mount = Mount::read_write(host.path(), "/mnt/kit");
     let sandbox = cx.create(cx.fixture.spec().with_mount(mount)).await?;
     sandbox.sh(daemon("/mnt/kit/beat")).await?;

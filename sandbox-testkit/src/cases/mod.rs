@@ -4,16 +4,23 @@
 //! guest; what is missing fails the case with a clear text.
 
 mod batch;
+mod entries;
 mod env;
 mod exec;
+mod export;
 mod files;
 mod fork;
+mod isolation;
 mod kill;
+mod lifecycle;
 mod listing;
 mod paths;
+mod provider;
 mod spawn;
 mod streams;
 mod tools;
+mod transfer;
+mod unsupported;
 
 use crate::kit::Case;
 
@@ -21,6 +28,7 @@ use crate::kit::Case;
 pub fn all() -> impl Iterator<Item = Case> {
     [
         files::CASES,
+        entries::CASES,
         batch::CASES,
         listing::CASES,
         paths::CASES,
@@ -30,6 +38,13 @@ pub fn all() -> impl Iterator<Item = Case> {
         kill::CASES,
         spawn::CASES,
         fork::CASES,
+        transfer::CASES,
+        export::CASES,
+        lifecycle::CASES,
+        lifecycle::SABOTAGE,
+        provider::CASES,
+        isolation::CASES,
+        unsupported::CASES,
     ]
     .into_iter()
     .flatten()

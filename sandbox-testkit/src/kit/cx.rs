@@ -108,6 +108,19 @@ impl Cx {
         TempDir::with_prefix("sandbox-testkit-").map_err(Failed::from)
     }
 
+    /// An empty directory of the host that every user of it may write to: the guest's user may be
+    /// another than this process's.
+    ///
+    /// # Errors
+    /// If the host has no place for it.
+    #[track_caller]
+    pub fn shared_dir(&self) -> Verdict<TempDir> {
+        let dir = self.host_dir()?;
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(dir.path(), open)?;
+        Ok(dir)
+    }
+
     pub(crate) async fn close_all(&self) {
         let opened = {
             let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);

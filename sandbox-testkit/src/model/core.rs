@@ -146,6 +146,12 @@ impl Core {
         state.life == Life::Open
     }
 
+    /// Whether a command runs that somebody waits for.
+    pub(crate) fn is_busy(&self) -> bool {
+        let state = lock(&self.state);
+        state.running.iter().any(|(_, main)| !main.has_ended())
+    }
+
     /// Ends the sandbox and kills what runs; the first end counts. What was killed is returned.
     pub(crate) fn end(&self, life: Life) -> Vec<Arc<Group>> {
         let running = {

@@ -77,9 +77,15 @@ async fn expire(core: Weak<Core>, ttl: std::time::Duration) {
             return;
         };
         if until <= tokio::time::Instant::now() {
-            if let Some(core) = core.upgrade() {
-                core.end(Life::Lost);
+            let Some(core) = core.upgrade() else {
+                return;
+            };
+            // A command that runs is use.
+            if core.is_busy() {
+                lock(&core.state).used = tokio::time::Instant::now();
+                continue;
             }
+            core.end(Life::Lost);
             return;
         }
         tokio::time::sleep_until(until).await;

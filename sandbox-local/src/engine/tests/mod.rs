@@ -226,6 +226,16 @@ fn alone(test: &str) -> Command {
     command
 }
 
+/// A process that does not outlive a failed test.
+struct Victim(std::process::Child);
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Whether this process was made by [`alone`].
 fn is_alone() -> bool {
     std::env::var_os("ENGINE_TEST_ALONE").is_some()

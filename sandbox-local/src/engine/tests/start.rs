@@ -9,7 +9,8 @@ async fn a_failing_op_is_named() {
     let mut plan = unconfined();
     plan.mkdir("make a directory", Dir::Cwd, "/proc/impossible", 0o755);
     confine(&mut plan);
-    let Err(StartError::Op { label, errno, .. }) = Engine::start(config(plan)).await.map(drop) else {
+    let Err(StartError::Op { label, errno, .. }) = Engine::start(config(plan)).await.map(drop)
+    else {
         panic!("it must not start");
     };
     assert_eq!((&*label, errno), ("make a directory", Errno::NOENT));
@@ -77,10 +78,19 @@ async fn filters_apply() {
 
     // Landlock without a rule: no directory can be listed.
     let mut plan = self::plan();
-    let ruleset = plan.landlock_ruleset("create a ruleset", &[READ_DIR]).result();
+    let ruleset = plan
+        .landlock_ruleset("create a ruleset", &[READ_DIR])
+        .result();
     plan.landlock_restrict("restrict", ruleset, 0);
-    plan.open("list /", Dir::Cwd, "/", libc::O_RDONLY | libc::O_DIRECTORY, 0);
-    let Err(StartError::Op { label, errno, .. }) = Engine::start(config(plan)).await.map(drop) else {
+    plan.open(
+        "list /",
+        Dir::Cwd,
+        "/",
+        libc::O_RDONLY | libc::O_DIRECTORY,
+        0,
+    );
+    let Err(StartError::Op { label, errno, .. }) = Engine::start(config(plan)).await.map(drop)
+    else {
         panic!("confined")
     };
     assert_eq!((&*label, errno), ("list /", Errno::ACCESS));

@@ -1,63 +1,84 @@
-//! How much a batch costs against plain writes into the same directory. For a release build:
+//! How much a batch costs against plain writes into the same filesystem. For a release build:
 //! `cargo test --release -p sandbox-local -- --ignored --nocapture batch_against_plain_writes`.
 
 use std::fs;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use sandbox_core::FileBatch;
 
-use super::Fixture;
+use super::super::GuestRoot;
+use super::mounts::{Namespace, write};
+use super::{Fixture, open_root};
+
+const FILES: usize = 1000;
 
 #[test]
 #[ignore = "a measurement; needs a release build and a quiet machine"]
 fn batch_against_plain_writes() {
-    const FILES: usize = 1000;
-    let content = vec![b'x'; 1024];
-    for (label, fresh) in [
-        ("into an existing directory", false),
-        ("into a new one", true),
-    ] {
-        let mut times = [Vec::new(), Vec::new(), Vec::new()];
-        for round in 0..15 {
-            let f = Fixture::new();
-            for (kind, times) in times.iter_mut().enumerate() {
-                let dir = format!("d{round}-{kind}");
-                if !fresh {
-                    fs::create_dir(f.root(&dir)).unwrap();
-                }
-                let batch = (0..FILES).fold(FileBatch::new(), |batch, n| {
-                    batch.file(format!("{dir}/{n}"), content.clone())
-                });
-                let started = Instant::now();
-                match kind {
-                    0 => {
-                        let _ = fs::create_dir(f.root(&dir));
-                        for n in 0..FILES {
-                            fs::write(f.root(&format!("{dir}/{n}")), &content).unwrap();
-                        }
-                    }
-                    1 => f.write(batch).unwrap(),
-                    _ => {
-                        f.write(batch.clone()).unwrap();
-                        times.push(started.elapsed());
-                        let again = Instant::now();
-                        f.write(batch).unwrap();
-                        println!("  replacing: {:?}", again.elapsed());
-                        continue;
-                    }
-                }
-                times.push(started.elapsed());
-            }
+    for (place, f) in [("disk", Fixture::new()), ("memory", Fixture::fast())] {
+        println!("{place}, plain directory");
+        measure(&f.guest, &f.root(""));
+        for dir in ["lower", "upper", "work", "merged"] {
+            fs::create_dir(f.host(dir)).unwrap();
         }
-        let median = times.map(|mut times| {
-            times.sort();
-            times[times.len() / 2]
-        });
-        println!(
-            "{label}: plain {:?}, batch {:?} ({:.2})",
-            median[0],
-            median[1],
-            median[1].as_secs_f64() / median[0].as_secs_f64()
+        let namespace = Namespace::new(
+            f.dir.path(),
+            "mount -t overlay overlay \
+             -o volatile,lowerdir=host/lower,upperdir=host/upper,workdir=host/work host/merged",
         );
+        let inside = namespace.path(&f.host("merged"));
+        println!("{place}, overlay in another namespace");
+        measure(&GuestRoot::new(open_root(&inside), None), &inside);
+    }
+}
+
+fn measure(guest: &GuestRoot, root: &Path) {
+    let content = vec![b'x'; 1024];
+    let mut times: [Vec<Duration>; 4] = Default::default();
+    for round in 0..15 {
+        let batch = |dir: &str| {
+            (0..FILES).fold(FileBatch::new(), |batch, n| {
+                batch.file(format!("/{dir}/{n}"), content.clone())
+            })
+        };
+        let dir = |kind: &str| -> (String, PathBuf) {
+            let name = format!("{kind}{round}");
+            let path = root.join(&name);
+            (name, path)
+        };
+        let mut time = |index: usize, run: &dyn Fn()| {
+            let started = Instant::now();
+            run();
+            times[index].push(started.elapsed());
+        };
+        let (_, plain) = dir("plain");
+        fs::create_dir(&plain).unwrap();
+        time(0, &|| {
+            for n in 0..FILES {
+                fs::write(plain.join(n.to_string()), &content).unwrap();
+            }
+        });
+        let (name, there) = dir("there");
+        fs::create_dir(&there).unwrap();
+        let files = batch(&name);
+        time(1, &|| write(guest, &files).unwrap());
+        time(2, &|| write(guest, &files).unwrap());
+        let (name, new) = dir("new");
+        let files = batch(&name);
+        time(3, &|| write(guest, &files).unwrap());
+        for dir in [plain, there, new] {
+            fs::remove_dir_all(dir).unwrap();
+        }
+    }
+    let median = times.map(|mut times| {
+        times.sort();
+        times[times.len() / 2].as_secs_f64() * 1e3
+    });
+    for (label, time) in ["plain", "existing directory", "replacing", "new directory"]
+        .iter()
+        .zip(median)
+    {
+        println!("  {label:20} {time:7.1} ms  {:.2}", time / median[0]);
     }
 }

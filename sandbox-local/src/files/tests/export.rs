@@ -144,7 +144,9 @@ fn limits_and_cancelling_leave_nothing() {
     assert!(run(&options, &stop).is_err());
     let sparse = fs::File::create(f.root("w/sparse")).unwrap();
     sparse.set_len(1 << 40).unwrap();
+    let started = std::time::Instant::now();
     fails(run(&options, &go), ErrorKind::LimitExceeded, "/w");
+    assert!(started.elapsed() < std::time::Duration::from_secs(1));
     // Too large to be done before it is cancelled.
     sparse.set_len(1 << 36).unwrap();
     let cancel = CancelFlag::new();

@@ -142,6 +142,32 @@ fn mirroring_removes_what_is_gone_but_nothing_excluded() {
 }
 
 #[test]
+fn directories_that_their_owner_shut_are_written_and_mirrored_too() {
+    let f = Fixture::new();
+    put(&f.host("src/ro/f"), "1");
+    put(&f.host("src/ro/in/f"), "1");
+    set_mode(&f.host("src/ro"), 0o555);
+    import(&f, "/w", ImportOptions::default());
+    set_mode(&f.host("src/ro"), 0o755);
+    fs::remove_dir_all(f.host("src/ro/in")).unwrap();
+    put(&f.host("src/ro/f"), "2");
+    put(&f.host("src/ro/g"), "2");
+    set_mode(&f.host("src/ro"), 0o555);
+    import(&f, "/w", ImportOptions::default());
+    assert_eq!(f.text("w/ro/f").unwrap(), "2");
+    assert_eq!(f.names("w/ro"), ["f", "g", "in"]);
+    assert_eq!(mode(&f.root("w/ro")), 0o555);
+    import(&f, "/w", ImportOptions::default().mirror());
+    assert_eq!(f.names("w/ro"), ["f", "g"]);
+    assert_eq!(mode(&f.root("w/ro")), 0o555);
+    set_mode(&f.root("w/ro"), 0);
+    set_mode(&f.host("src/ro"), 0o755);
+    fs::remove_dir_all(f.host("src/ro")).unwrap();
+    import(&f, "/w", ImportOptions::default().mirror());
+    assert!(f.names("w").is_empty());
+}
+
+#[test]
 fn errors_of_the_host_name_the_host_path_before_anything_is_written() {
     let f = Fixture::new();
     fs::write(f.host("file"), "").unwrap();

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use sandbox_core::{
@@ -16,11 +16,11 @@ use super::super::{CancelFlag, GuestRoot};
 use super::{Fixture, fails, mode, open_root, path, put};
 
 /// A process that keeps a mount namespace; its end is the namespace's.
-struct Namespace(Child);
+pub(super) struct Namespace(Child);
 
 impl Namespace {
     /// Runs this script in a new namespace and keeps it.
-    fn new(dir: &Path, script: &str) -> Self {
+    pub(super) fn new(dir: &Path, script: &str) -> Self {
         let flags = if rustix::process::geteuid().is_root() {
             "-m"
         } else {
@@ -42,10 +42,14 @@ impl Namespace {
         Self(child)
     }
 
+    /// The path from here of what has this path inside.
+    pub(super) fn path(&self, dir: &Path) -> PathBuf {
+        format!("/proc/{}/root{}", self.0.id(), dir.display()).into()
+    }
+
     /// A directory as it is inside.
     fn root(&self, dir: &Path) -> GuestRoot {
-        let inside = format!("/proc/{}/root{}", self.0.id(), dir.display());
-        GuestRoot::new(open_root(inside.as_ref()), None)
+        GuestRoot::new(open_root(&self.path(dir)), None)
     }
 }
 
@@ -56,7 +60,7 @@ impl Drop for Namespace {
     }
 }
 
-fn write(guest: &GuestRoot, batch: &FileBatch) -> sandbox_core::Result<()> {
+pub(super) fn write(guest: &GuestRoot, batch: &FileBatch) -> sandbox_core::Result<()> {
     guest.write(&batch.resolve(&path("/")).unwrap())
 }
 
@@ -69,7 +73,6 @@ fn what_is_mounted_in_the_guest_is_neither_removed_nor_renamed_nor_replaced() {
     f.put("d/other", "");
     f.put("d/sub/f", "");
     fs::create_dir(f.root("naive")).unwrap();
-    f.put("proc/x", "");
     let namespace = Namespace::new(
         f.dir.path(),
         "mount -t tmpfs none root/d/mnt; mount -t tmpfs none root/naive
@@ -115,6 +118,30 @@ fn what_is_mounted_in_the_guest_is_neither_removed_nor_renamed_nor_replaced() {
 }
 
 #[test]
+fn what_the_kernel_makes_up_is_listed_and_not_entered() {
+    let f = Fixture::new();
+    f.put("file", "1");
+    fs::create_dir(f.root("proc")).unwrap();
+    let namespace = Namespace::new(f.dir.path(), "mount --rbind /proc root/proc");
+    let guest = namespace.root(&f.root(""));
+    let list = |at: &str, options: ListOptions| guest.list(&path(at), &options).unwrap();
+    let all = list("/", ListOptions::default().recursive());
+    let names: Vec<_> = all.iter().map(|entry| entry.path.to_string()).collect();
+    assert_eq!(names, ["file", "proc"]);
+    let proc = list("/proc", ListOptions::default());
+    assert!(proc.iter().any(|entry| entry.path == path("version")));
+    let options = ExportOptions::default();
+    let report = guest
+        .export(&path("/"), &f.host("out"), &options, &CancelFlag::new())
+        .unwrap();
+    assert_eq!((report.files, report.skipped_total), (1, 1));
+    assert_eq!(report.skipped[0].path, path("proc"));
+    assert_eq!(super::names(&f.host("out")), ["file"]);
+    let into = write(&guest, &FileBatch::new().file("/proc/x", ""));
+    fails(into, ErrorKind::PermissionDenied, "/proc/x");
+}
+
+#[test]
 fn everything_works_on_an_overlay_with_files_of_lower_layers() {
     let f = Fixture::new();
     for dir in ["lower/d/sub", "upper", "work", "merged"] {
@@ -124,11 +151,17 @@ fn everything_works_on_an_overlay_with_files_of_lower_layers() {
     put(&f.host("lower/d/g"), "lower");
     put(&f.host("lower/d/sub/h"), "lower");
     put(&f.host("lower/gone/x/y"), "lower");
+    put(&f.host("lower/dir/deep/f"), "lower");
+    put(&f.host("lower/taken/f"), "lower");
+    super::set_mode(&f.host("lower/dir/deep"), 0o510);
+    let old = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
+    let file = fs::File::open(f.host("lower/dir/deep/f")).unwrap();
+    file.set_modified(old).unwrap();
     super::set_mode(&f.host("lower/d/f"), 0o751);
     let namespace = Namespace::new(
         f.dir.path(),
         "o=lowerdir=host/lower,upperdir=host/upper,workdir=host/work
-         mount -t overlay overlay -o $o host/merged || mount -t overlay overlay -o $o,userxattr host/merged",
+         mount -t overlay overlay -o $o,userxattr host/merged",
     );
     let guest = namespace.root(&f.host("merged"));
     let read = |at: &str| guest.read(&path(at), &ReadOptions::default());
@@ -157,12 +190,34 @@ fn everything_works_on_an_overlay_with_files_of_lower_layers() {
     guest
         .rename(&path("/d/sub/h"), &path("/h"), &RenameOptions::default())
         .unwrap();
+    // A directory of a lower layer, which the overlay itself refuses to rename.
+    let rename = |from: &str, to: &str, options: RenameOptions| {
+        guest.rename(&path(from), &path(to), &options)
+    };
+    let taken = rename("/dir", "/taken", RenameOptions::default());
+    fails(taken, ErrorKind::AlreadyExists, "/taken");
+    let full = rename("/dir", "/taken", RenameOptions::default().replace());
+    fails(full, ErrorKind::DirectoryNotEmpty, "/taken");
+    let over = rename("/dir", "/h", RenameOptions::default().replace());
+    fails(over, ErrorKind::NotADirectory, "/h");
+    assert_eq!(read("/dir/deep/f").unwrap(), "lower");
+    rename("/dir", "/d/dir", RenameOptions::default()).unwrap();
+    fails(guest.metadata(&path("/dir")), ErrorKind::NotFound, "/dir");
+    assert_eq!(read("/d/dir/deep/f").unwrap(), "lower");
+    let moved = guest.metadata(&path("/d/dir/deep/f")).unwrap();
+    assert_eq!(moved.modified, Some(old));
+    let deep = guest.metadata(&path("/d/dir/deep")).unwrap();
+    assert_eq!(deep.mode.bits(), 0o510);
+    let staged = guest.list(&path("/"), &ListOptions::default().recursive());
+    let staged = staged.unwrap();
+    assert!(!staged.iter().any(|e| e.path.to_string().contains("stage")));
     put(&f.host("src/d/f"), "imported");
     put(&f.host("src/new/f"), "imported");
     let mirror = ImportOptions::default().mirror();
     let report = guest.import(&f.host("src"), &path("/"), &mirror).unwrap();
-    // d/g, d/n, d/sub, h, moved, moved/a, moved/a/b
-    assert_eq!((report.files, report.removed), (2, 7));
+    // d/g, d/n, d/sub, d/dir, d/dir/deep, d/dir/deep/f, h, moved, moved/a, moved/a/b, taken,
+    // taken/f
+    assert_eq!((report.files, report.removed), (2, 12));
     guest
         .export(
             &path("/"),

@@ -35,12 +35,13 @@ fn attack(f: &Fixture, name: &str, mut work: impl FnMut()) {
             }
             swaps
         });
+        let stopping = Stop(&stop);
         let end = Instant::now() + TIME;
         while Instant::now() < end {
             work();
             rounds += 1;
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         swaps = swapper.join().unwrap();
     });
     println!("{name}: {rounds} rounds against {swaps} swaps");
@@ -50,8 +51,17 @@ fn attack(f: &Fixture, name: &str, mut work: impl FnMut()) {
     assert_eq!(fs::read_to_string(f.host("canary/f")).unwrap(), SECRET);
 }
 
+/// Ends the attack, also when a check has failed.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn fixture() -> Fixture {
-    let f = Fixture::new();
+    let f = Fixture::fast();
     f.put("a/f", "inside");
     f.put("a/sub/g", "inside");
     symlink("../host/canary", f.root("b")).unwrap();
@@ -152,7 +162,7 @@ fn remove_never_leaves_the_root() {
 
 #[test]
 fn a_recursive_removal_never_leaves_the_tree() {
-    let f = Fixture::new();
+    let f = Fixture::fast();
     put(&f.host("canary/f"), SECRET);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -162,6 +172,7 @@ fn a_recursive_removal_never_leaves_the_tree() {
                 let _ = renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE);
             }
         });
+        let _stop = Stop(&stop);
         let end = Instant::now() + TIME;
         let mut rounds = 0_u64;
         while Instant::now() < end {
@@ -182,7 +193,6 @@ fn a_recursive_removal_never_leaves_the_tree() {
                 let _ = fs::remove_dir(f.host(&format!("canary/{n}")));
             }
         }
-        stop.store(true, Ordering::Relaxed);
         println!("recursive removal: {rounds} rounds");
         assert!(rounds > 10);
     });

@@ -119,3 +119,41 @@ fn write_all(to: &impl AsFd, mut content: &[u8]) -> Result<(), CopyError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Seek as _, Write as _};
+
+    use super::*;
+
+    fn copy(content: &[u8], size: u64, allowed: u64) -> Result<u64, CopyError> {
+        let mut from = tempfile::tempfile().unwrap();
+        from.write_all(content).unwrap();
+        from.rewind().unwrap();
+        let to = tempfile::tempfile().unwrap();
+        let copied = Copier::default().copy(&from, &to, size, allowed, &CancelFlag::new());
+        if let Ok(copied) = copied {
+            assert_eq!(to.metadata().unwrap().len(), copied);
+        }
+        copied
+    }
+
+    #[test]
+    fn what_is_allowed_holds_whatever_size_is_claimed() {
+        let large = vec![1; 600 << 10];
+        for claimed in [0, 10, 600 << 10, 1 << 40] {
+            assert!(matches!(copy(b"0123456789", claimed, 10), Ok(10)));
+            assert!(matches!(
+                copy(b"0123456789", claimed, 9),
+                Err(CopyError::TooLarge)
+            ));
+            assert!(matches!(copy(&large, claimed, u64::MAX), Ok(614_400)));
+            assert!(matches!(copy(&large, claimed, 614_400), Ok(614_400)));
+            assert!(matches!(
+                copy(&large, claimed, 614_399),
+                Err(CopyError::TooLarge)
+            ));
+        }
+        assert!(matches!(copy(b"", 0, 0), Ok(0)));
+    }
+}

@@ -48,6 +48,7 @@ impl GuestRoot {
             excludes: &excludes,
             ignore_files: false,
             confine_links: true,
+            refuse_mounts: false,
             max_bytes: Some(options.max_bytes),
             max_entries: Some(options.max_entries),
             cancel,
@@ -63,6 +64,7 @@ impl GuestRoot {
                 let destination = Destination {
                     place: &target,
                     source: &source,
+                    keep_times: false,
                     unseen: landing.is_new(),
                     max_bytes: Some(options.max_bytes),
                     cancel,

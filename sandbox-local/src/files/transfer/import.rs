@@ -37,6 +37,7 @@ impl GuestRoot {
             excludes: &excludes,
             ignore_files: options.ignore_files,
             confine_links: false,
+            refuse_mounts: false,
             max_bytes: options.max_bytes,
             max_entries: None,
             cancel: &cancel,
@@ -62,6 +63,7 @@ impl GuestRoot {
                 let destination = Destination {
                     place: &target,
                     source: &source,
+                    keep_times: false,
                     unseen: false,
                     max_bytes: options.max_bytes,
                     cancel: &cancel,

@@ -12,9 +12,12 @@ mod export;
 mod filter;
 mod import;
 mod landing;
+mod layered;
 mod prune;
 mod sink;
 mod source;
+
+pub(super) use layered::Entry;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -23,6 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use sandbox_core::{Error, ErrorKind, Result, TransferReport};
 
 use super::place::Place;
+use super::stat::Stat;
 
 /// How many events may be under way: as many files are open at most.
 const IN_FLIGHT: usize = 64;
@@ -57,12 +61,11 @@ impl CancelFlag {
 /// A step of a transfer. Names are those of entries in the directory at work.
 enum Event {
     /// Go into a directory, which may have to be made.
-    Enter { name: Vec<u8>, mode: u32 },
+    Enter { name: Vec<u8>, stat: Stat },
     /// A regular file, open for reading, with the size it had.
     File {
         name: Vec<u8>,
-        mode: u32,
-        size: u64,
+        stat: Stat,
         content: OwnedFd,
     },
     /// A symbolic link.

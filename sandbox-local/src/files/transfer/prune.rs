@@ -11,6 +11,7 @@ use sandbox_core::Result;
 
 use super::super::place::Place;
 use super::super::resolve::{DIR_PATH, open_same_mount};
+use super::super::tree::make_usable;
 use super::super::walk::{Found, Visitor, walk};
 use super::filter::{Excludes, IgnoreFiles, is_excluded};
 use super::source::Inventory;
@@ -60,6 +61,11 @@ impl Visitor for Prune<'_> {
         let is_dir = found.stat.is_dir();
         if self.is_excluded(found.path, is_dir) {
             return Ok(false);
+        }
+        if is_dir {
+            // One that stays gets its mode from the import; if it has changed meanwhile the walk
+            // sees so itself.
+            let _ = make_usable(found.dir, found.name.to_bytes());
         }
         // What is a directory on one side only is in the way of what comes.
         if self.inventory.entries.get(found.path) == Some(&is_dir) {

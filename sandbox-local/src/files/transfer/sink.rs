@@ -9,16 +9,19 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use rustix::fs::{Access, AtFlags, Mode, accessat, mkdirat, renameat, symlinkat, unlinkat};
+use rustix::fs::{
+    Access, AtFlags, Mode, StatxTimestamp, Timespec, Timestamps, accessat, futimens, mkdirat,
+    renameat, symlinkat, unlinkat,
+};
 use rustix::io::Errno;
 use sandbox_core::{Error, ErrorKind, Result, TransferReport};
 
 use super::super::dir_stack::{DirStack, Mounts};
 use super::super::place::Place;
-use super::super::resolve::{DIR_PATH, set_mode};
-use super::super::stat::{find_at, stat_fd};
+use super::super::resolve::{DIR_PATH, DIR_READ, reopen, set_mode};
+use super::super::stat::{Stat, find_at, stat_fd};
 use super::super::tree::remove_tree;
-use super::super::write::{create_file, staged_prefix};
+use super::super::write::{Modes, create_file, staged_prefix};
 use super::copy::{Copier, CopyError};
 use super::source::Receiver;
 use super::{CancelFlag, Event, too_many_bytes};
@@ -31,6 +34,8 @@ pub(super) struct Destination<'a> {
     pub(super) source: &'a Place,
     /// Whether nobody sees the top directory yet, so that nothing has to be staged in it.
     pub(super) unseen: bool,
+    /// Whether files and directories keep the time of their last change.
+    pub(super) keep_times: bool,
     pub(super) max_bytes: Option<u64>,
     pub(super) cancel: &'a CancelFlag,
 }
@@ -82,6 +87,7 @@ struct Level {
     name: Vec<u8>,
     /// The mode that it gets at the end.
     mode: Option<u32>,
+    modified: StatxTimestamp,
 }
 
 struct Staged {
@@ -94,13 +100,12 @@ impl Sink<'_> {
     fn handle(&mut self, event: Event) -> Result<()> {
         self.to.cancel.check(self.to.place)?;
         match event {
-            Event::Enter { name, mode } => self.enter(name, mode),
+            Event::Enter { name, stat } => self.enter(name, &stat),
             Event::File {
                 name,
-                mode,
-                size,
+                stat,
                 content,
-            } => self.file(&name, mode, size, &content),
+            } => self.file(&name, &stat, &content),
             Event::Link { name, target } => self.link(&name, &target),
             Event::Leave => self.leave(),
         }
@@ -111,7 +116,8 @@ impl Sink<'_> {
         self.to.unseen || self.staged.is_some()
     }
 
-    fn enter(&mut self, name: Vec<u8>, mode: u32) -> Result<()> {
+    fn enter(&mut self, name: Vec<u8>, from: &Stat) -> Result<()> {
+        let mode = from.permissions();
         let path = self.path(&name);
         let fail = |errno| fail(self.to.place, errno, &path);
         let unseen = self.unseen();
@@ -126,8 +132,13 @@ impl Sink<'_> {
                 self.stack.push(&name).map_err(fail)?;
                 // An import reflects the host's modes; an export leaves the host's directories as
                 // they are.
-                if !self.to.place.is_guest() || stat.permissions() == mode {
-                    level_mode = None;
+                let kept = stat.permissions();
+                let wanted = if self.to.place.is_guest() { mode } else { kept };
+                level_mode = (wanted != kept).then_some(wanted);
+                if kept & 0o300 != 0o300 {
+                    // Its owner has shut it and may open it until it is complete.
+                    let _ = set_mode(self.stack.current().map_err(fail)?, stat.mode | 0o700);
+                    level_mode = Some(wanted);
                 }
             }
             Some(_) => {
@@ -162,6 +173,7 @@ impl Sink<'_> {
         self.levels.push(Level {
             name,
             mode: level_mode,
+            modified: from.modified,
         });
         self.report.directories += 1;
         Ok(())
@@ -175,13 +187,19 @@ impl Sink<'_> {
         };
         if let Some(mode) = level.mode {
             let dir = self.stack.current().map_err(fail)?;
-            if stat_fd(dir).map_err(fail)?.permissions() != mode {
-                match set_mode(dir, mode) {
+            let stat = stat_fd(dir).map_err(fail)?;
+            if stat.permissions() != mode {
+                // What a setgid directory has passed on is its parent's affair.
+                match set_mode(dir, mode | stat.mode & 0o7000) {
                     // A directory of somebody else that was there before keeps its mode.
                     Err(Errno::PERM) if self.staged.is_none() && !self.to.unseen => {}
                     set => set.map_err(fail)?,
                 }
             }
+        }
+        if self.to.keep_times {
+            let dir = self.stack.current().map_err(fail)?;
+            keep_time(dir, level.modified).map_err(fail)?;
         }
         let depth = self.stack.depth();
         self.stack.pop();
@@ -200,11 +218,11 @@ impl Sink<'_> {
         Ok(())
     }
 
-    fn file(&mut self, name: &[u8], mode: u32, size: u64, content: &OwnedFd) -> Result<()> {
+    fn file(&mut self, name: &[u8], from: &Stat, content: &OwnedFd) -> Result<()> {
         let path = self.path(name);
         let staged = self.place_for(name, &path)?;
         let own = staged.as_deref().unwrap_or(name);
-        let written = self.write(own, mode, size, content, &path);
+        let written = self.write(own, from, content, &path);
         let dir = self
             .stack
             .current()
@@ -229,34 +247,37 @@ impl Sink<'_> {
         }
     }
 
-    fn write(
-        &mut self,
-        own: &[u8],
-        mode: u32,
-        size: u64,
-        content: &OwnedFd,
-        path: &[u8],
-    ) -> Result<u64> {
+    fn write(&mut self, own: &[u8], from: &Stat, content: &OwnedFd, path: &[u8]) -> Result<u64> {
         let Destination {
             place,
             source,
             max_bytes,
             cancel,
+            keep_times,
             ..
         } = *self.to;
+        // Directories differ in their ACLs, so that nothing is known from the last file.
+        let mut modes = Modes::default();
         let file = self
             .stack
             .current()
-            .and_then(|dir| create_file(dir, own, mode))
+            .and_then(|dir| create_file(dir, own, from.permissions(), &mut modes))
             .map_err(|errno| fail(place, errno, path))?;
         let allowed = max_bytes.map_or(u64::MAX, |limit| limit.saturating_sub(self.report.bytes));
         self.copier
-            .copy(content, &file, size, allowed, cancel)
+            .copy(content, &file, from.size, allowed, cancel)
             .map_err(|error| match error {
                 CopyError::Read(errno) => source.fail(errno, path),
                 CopyError::Write(errno) => place.fail(errno, path),
                 CopyError::TooLarge => too_many_bytes(source, max_bytes.unwrap_or(u64::MAX)),
                 CopyError::Cancelled => place.error(ErrorKind::Other, b"", "cancelled"),
+            })
+            .and_then(|bytes| {
+                if keep_times {
+                    let times = times(from.modified);
+                    futimens(&file, &times).map_err(|errno| fail(place, errno, path))?;
+                }
+                Ok(bytes)
             })
     }
 
@@ -337,6 +358,27 @@ fn put_in_place(dir: BorrowedFd<'_>, staged: Option<&[u8]>, name: &[u8]) -> rust
     match staged {
         Some(staged) => renameat(dir, staged, dir, name),
         None => Ok(()),
+    }
+}
+
+/// Gives a directory the time of its last change.
+fn keep_time(dir: BorrowedFd<'_>, modified: StatxTimestamp) -> rustix::io::Result<()> {
+    // A descriptor by `O_PATH` takes no times; a directory that can't be read keeps the new one.
+    match reopen(dir, DIR_READ) {
+        Ok(dir) => futimens(&dir, &times(modified)),
+        Err(Errno::ACCESS) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn times(modified: StatxTimestamp) -> Timestamps {
+    let modified = Timespec {
+        tv_sec: modified.tv_sec,
+        tv_nsec: modified.tv_nsec.into(),
+    };
+    Timestamps {
+        last_access: modified,
+        last_modification: modified,
     }
 }
 

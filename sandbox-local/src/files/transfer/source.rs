@@ -28,6 +28,8 @@ pub(super) struct Rules<'a> {
     pub(super) ignore_files: bool,
     /// Whether links that could lead out of the directory are left behind.
     pub(super) confine_links: bool,
+    /// Whether something mounted in the tree is an error.
+    pub(super) refuse_mounts: bool,
     pub(super) max_bytes: Option<u64>,
     pub(super) max_entries: Option<u64>,
     pub(super) cancel: &'a CancelFlag,
@@ -137,8 +139,7 @@ impl<'a> Source<'a> {
         let content = reopen(&handle, OFlags::RDONLY).map_err(fail)?;
         self.emit(Event::File {
             name: found.name.to_bytes().to_vec(),
-            mode: stat.permissions(),
-            size: stat.size,
+            stat,
             content,
         })
     }
@@ -168,6 +169,9 @@ impl Visitor for Source<'_> {
         let above: Vec<&IgnoreFiles> = self.ignore_files.iter().collect();
         if is_excluded(self.rules.excludes, &above, found.path, found.stat.is_dir()) {
             return Ok(false);
+        }
+        if self.rules.refuse_mounts && found.stat.mounted {
+            return Err(self.place.mounted(found.path));
         }
         self.count()?;
         if let Output::Inventory(inventory) = &mut self.output {
@@ -200,7 +204,7 @@ impl Visitor for Source<'_> {
         }
         self.emit(Event::Enter {
             name: name.to_vec(),
-            mode: stat.permissions(),
+            stat: *stat,
         })
     }
 

@@ -16,11 +16,15 @@ mod stage;
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
-use sandbox_core::{FileWrite, GuestPath, Operation, Result};
+use std::sync::PoisonError;
+
+use rustix::fs::StatVfsMountFlags;
+use sandbox_core::{Error, ErrorKind, FileWrite, GuestPath, Operation, Result};
 
 use super::GuestRoot;
+use super::resolve::DIR_PATH;
 
-pub(super) use stage::create_file;
+pub(super) use stage::{Modes, create_file};
 
 impl GuestRoot {
     /// See [`Sandbox::write_files`](sandbox_core::Sandbox::write_files). The paths are those of
@@ -29,13 +33,38 @@ impl GuestRoot {
     /// Something else than a regular file, link or directory at a target (a FIFO, socket or
     /// device) is refused rather than replaced.
     pub(crate) fn write(&self, files: &[(GuestPath, &FileWrite)]) -> Result<()> {
+        // One batch after the other: two that meet at a target would each see it change.
+        let _alone = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
         let _guest = self.as_guest(Operation::WriteFiles)?;
-        let plan = plan::Plan::new(self, files)?;
+        let plan = plan::Plan::new(self, files).map_err(|error| self.read_only(error))?;
         let outcome = stage::stage(self, &plan).and_then(|()| commit::commit(self, &plan));
         if outcome.is_err() {
             stage::clean_up(self, &plan);
         }
-        outcome
+        outcome.map_err(|error| self.read_only(error))
+    }
+
+    /// The kernel looks at the permissions of a file before it looks at its mount; that the place
+    /// is read-only says more.
+    fn read_only(&self, error: Error) -> Error {
+        let place = error
+            .path()
+            .filter(|_| error.kind() == ErrorKind::PermissionDenied);
+        let Some(dir) = place.and_then(GuestPath::parent) else {
+            return error;
+        };
+        let flags = self
+            .open(&dir, DIR_PATH)
+            .and_then(rustix::fs::fstatvfs)
+            .map_or(StatVfsMountFlags::empty(), |found| found.f_flag);
+        if !flags.contains(StatVfsMountFlags::RDONLY) {
+            return error;
+        }
+        let path = error.path().cloned().unwrap_or_else(GuestPath::root);
+        Error::new(ErrorKind::ReadOnly, Operation::WriteFiles)
+            .with_message("the place is read-only")
+            .with_path(path)
+            .with_source(error)
     }
 }
 

@@ -131,8 +131,9 @@ fn write_all(root: &GuestRoot, dir: BorrowedFd<'_>, jobs: &[Job<'_>]) -> Result<
 }
 
 fn write_some(dir: BorrowedFd<'_>, jobs: &[Job<'_>]) -> Result<()> {
+    let mut modes = Modes::default();
     for job in jobs {
-        write_file(dir, job).map_err(|errno| match errno {
+        write_file(dir, job, &mut modes).map_err(|errno| match errno {
             Errno::EXIST => place(job.path).changed(b""),
             Errno::NOENT => refused(job.path),
             errno => place(job.path).fail(errno, b""),
@@ -151,8 +152,8 @@ fn refused(path: &GuestPath) -> Error {
     )
 }
 
-fn write_file(dir: BorrowedFd<'_>, job: &Job<'_>) -> Sys<()> {
-    let file = create_file(dir, &job.name, job.mode)?;
+fn write_file(dir: BorrowedFd<'_>, job: &Job<'_>, modes: &mut Modes) -> Sys<()> {
+    let file = create_file(dir, &job.name, job.mode, modes)?;
     let mut content = job.content;
     while !content.is_empty() {
         match rustix::io::write(&file, content) {
@@ -170,11 +171,19 @@ pub(super) fn mode_of(file: &FileWrite) -> u32 {
     file.mode.unwrap_or(FileMode::FILE).bits() & 0o777
 }
 
+/// The mode with which files came out as asked for in one directory: umask and default ACL leave
+/// the next one alone too, which saves looking at each.
+#[derive(Debug, Default)]
+pub(in super::super) struct Modes {
+    exact: Option<u32>,
+}
+
 /// Creates a file with exactly this mode, whatever the umask.
 pub(in super::super) fn create_file(
     dir: BorrowedFd<'_>,
     name: &[u8],
     mode: u32,
+    modes: &mut Modes,
 ) -> Sys<std::os::fd::OwnedFd> {
     let file = openat(
         dir,
@@ -182,8 +191,12 @@ pub(in super::super) fn create_file(
         OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC,
         Mode::from_raw_mode(mode),
     )?;
-    if stat_fd(&file)?.permissions() != mode {
-        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
+    if modes.exact != Some(mode) {
+        if stat_fd(&file)?.permissions() == mode {
+            modes.exact = Some(mode);
+        } else {
+            rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
+        }
     }
     Ok(file)
 }

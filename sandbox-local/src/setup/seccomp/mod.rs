@@ -108,35 +108,79 @@ fn rules(writes_to_host: bool) -> Vec<Rule> {
     let mut rules: Vec<Rule> = DENIED
         .iter()
         .chain(arch::DENIED)
-        .map(|number| Rule { number: *number as u32, check: Check::Always(EPERM) })
+        .map(|number| Rule {
+            number: *number as u32,
+            check: Check::Always(EPERM),
+        })
         .collect();
-    let mut rule = |number: i64, check| rules.push(Rule { number: number as u32, check });
+    let mut rule = |number: i64, check| {
+        rules.push(Rule {
+            number: number as u32,
+            check,
+        })
+    };
     // glibc and musl fall back to clone, whose flags a filter can see.
     rule(libc::SYS_clone3, Check::Always(ENOSYS));
     for number in [libc::SYS_clone, libc::SYS_unshare] {
-        rule(number, Check::AnyBit { arg: 0, bits: libc::CLONE_NEWUSER as u32, errno: EPERM });
+        rule(
+            number,
+            Check::AnyBit {
+                arg: 0,
+                bits: libc::CLONE_NEWUSER as u32,
+                errno: EPERM,
+            },
+        );
     }
-    rule(libc::SYS_socket, Check::NotIn { arg: 0, values: FAMILIES.to_vec(), errno: EAFNOSUPPORT });
+    rule(
+        libc::SYS_socket,
+        Check::NotIn {
+            arg: 0,
+            values: FAMILIES.to_vec(),
+            errno: EAFNOSUPPORT,
+        },
+    );
     rule(
         libc::SYS_socketpair,
-        Check::NotIn { arg: 0, values: FAMILIES.to_vec(), errno: EAFNOSUPPORT },
+        Check::NotIn {
+            arg: 0,
+            values: FAMILIES.to_vec(),
+            errno: EAFNOSUPPORT,
+        },
     );
     rule(
         libc::SYS_ioctl,
-        Check::In { arg: 1, mask: u32::MAX, values: vec![TIOCSTI, TIOCLINUX], errno: EPERM },
+        Check::In {
+            arg: 1,
+            mask: u32::MAX,
+            values: vec![TIOCSTI, TIOCLINUX],
+            errno: EPERM,
+        },
     );
     // A FIFO or a socket may be made, a device not.
     let make = |arg| {
         let devices = vec![libc::S_IFCHR, libc::S_IFBLK];
         let bits = if writes_to_host { SET_ID } else { 0 };
-        Check::AnyBitOrIn { arg, bits, mask: libc::S_IFMT, values: devices, errno: EPERM }
+        Check::AnyBitOrIn {
+            arg,
+            bits,
+            mask: libc::S_IFMT,
+            values: devices,
+            errno: EPERM,
+        }
     };
     rule(libc::SYS_mknodat, make(2));
     if let Some(mknod) = arch::MKNOD {
         rule(mknod, make(1));
     }
     // Limits of other processes: init has the same uid as the guest.
-    rule(libc::SYS_prlimit64, Check::NonZero { first: 0, second: 2, errno: EPERM });
+    rule(
+        libc::SYS_prlimit64,
+        Check::NonZero {
+            first: 0,
+            second: 2,
+            errno: EPERM,
+        },
+    );
     if writes_to_host {
         no_set_id(&mut rules);
     }
@@ -146,8 +190,17 @@ fn rules(writes_to_host: bool) -> Vec<Rule> {
 /// Every call that gives a mode to something that is not a directory. mkdir(2) is not among them:
 /// the kernel takes these bits out of its mode.
 fn no_set_id(rules: &mut Vec<Rule>) {
-    let mut rule = |number: i64, check| rules.push(Rule { number: number as u32, check });
-    let mode = |arg| Check::AnyBit { arg, bits: SET_ID, errno: EPERM };
+    let mut rule = |number: i64, check| {
+        rules.push(Rule {
+            number: number as u32,
+            check,
+        })
+    };
+    let mode = |arg| Check::AnyBit {
+        arg,
+        bits: SET_ID,
+        errno: EPERM,
+    };
     for number in arch::SET_MODE.iter().copied().chain([libc::SYS_fchmod]) {
         rule(number, mode(1));
     }
@@ -191,7 +244,11 @@ mod tests {
             DENIED.iter().chain(arch::DENIED).copied().collect();
         let checked: Vec<u32> = rules(false).iter().map(|rule| rule.number).collect();
         for number in 0..500 {
-            let expected = if denied.contains(&number) { errno(EPERM) } else { ALLOW };
+            let expected = if denied.contains(&number) {
+                errno(EPERM)
+            } else {
+                ALLOW
+            };
             if denied.contains(&number) || !checked.contains(&(number as u32)) {
                 assert_eq!(decide(number, [0; 6]), expected, "system call {number}");
             }
@@ -205,21 +262,37 @@ mod tests {
             (libc::SYS_clone3, [0; 6], errno(ENOSYS)),
             (libc::SYS_clone, [0x11, 0, 0, 0, 0, 0], ALLOW),
             (libc::SYS_clone, [user | 0x11, 0, 0, 0, 0, 0], errno(EPERM)),
-            (libc::SYS_unshare, [user | 0x2_0000, 0, 0, 0, 0, 0], errno(EPERM)),
+            (
+                libc::SYS_unshare,
+                [user | 0x2_0000, 0, 0, 0, 0, 0],
+                errno(EPERM),
+            ),
             (libc::SYS_unshare, [0x400, 0, 0, 0, 0, 0], ALLOW),
             (libc::SYS_socket, [1, 1, 0, 0, 0, 0], ALLOW),
             (libc::SYS_socket, [40, 1, 0, 0, 0, 0], errno(EAFNOSUPPORT)),
             (libc::SYS_socket, [38, 1, 0, 0, 0, 0], errno(EAFNOSUPPORT)),
             // The kernel looks at the low half only: the high half must not get it past.
-            (libc::SYS_ioctl, [0, 0x1_0000_5412, 0, 0, 0, 0], errno(EPERM)),
+            (
+                libc::SYS_ioctl,
+                [0, 0x1_0000_5412, 0, 0, 0, 0],
+                errno(EPERM),
+            ),
             (libc::SYS_ioctl, [0, 0x5401, 0, 0, 0, 0], ALLOW),
             (libc::SYS_mknodat, [0, 0, 0o010_644, 0, 0, 0], ALLOW),
             (libc::SYS_mknodat, [0, 0, 0o060_644, 0, 0, 0], errno(EPERM)),
             (libc::SYS_prlimit64, [0, 7, 1, 0, 0, 0], ALLOW),
-            (libc::SYS_prlimit64, [1, 7, 0x1_0000_0000, 0, 0, 0], errno(EPERM)),
+            (
+                libc::SYS_prlimit64,
+                [1, 7, 0x1_0000_0000, 0, 0, 0],
+                errno(EPERM),
+            ),
         ];
         for (number, args, expected) in cases {
-            assert_eq!(decide(number, args), expected, "system call {number} {args:x?}");
+            assert_eq!(
+                decide(number, args),
+                expected,
+                "system call {number} {args:x?}"
+            );
         }
         assert_eq!(decide(libc::SYS_prlimit64, [1, 7, 0, 0, 0, 0]), ALLOW);
     }
@@ -252,17 +325,29 @@ mod tests {
         }
         case(libc::SYS_openat2, [5, 1, 1, 24], ENOSYS);
         // What is no mode is not looked at; the sticky bit is harmless.
-        case(libc::SYS_openat, [5, 1, libc::O_DIRECTORY as u64, 0o4755], 0);
+        case(
+            libc::SYS_openat,
+            [5, 1, libc::O_DIRECTORY as u64, 0o4755],
+            0,
+        );
         case(libc::SYS_openat, [5, 1, CREATE, 0o1777], 0);
         case(libc::SYS_fchmod, [5, 0o1777, 0, 0], 0);
         case(libc::SYS_fchmodat, [5, 1, 0o755, 0o6000], 0);
         case(libc::SYS_mknodat, [5, 1, 0o010_644, 0], 0);
         for (number, args, expected) in cases {
-            let expected = if expected == 0 { ALLOW } else { errno(expected) };
+            let expected = if expected == 0 {
+                ALLOW
+            } else {
+                errno(expected)
+            };
             let found = run(&filter(true), arch::AUDIT_ARCH, number as u32, args);
             assert_eq!(found, expected, "system call {number} {args:x?}");
             // Such a sandbox may set what it likes on files that nobody else sees.
-            assert_eq!(decide(number, args), ALLOW, "system call {number} {args:x?}");
+            assert_eq!(
+                decide(number, args),
+                ALLOW,
+                "system call {number} {args:x?}"
+            );
         }
     }
 
@@ -271,7 +356,10 @@ mod tests {
         const I386: u32 = 0x4000_0003;
         assert_eq!(run(&filter(true), I386, 1, [0; 6]), KILL);
         if let Some(bit) = arch::X32_BIT {
-            assert_eq!(run(&filter(true), arch::AUDIT_ARCH, bit | 1, [0; 6]), errno(ENOSYS));
+            assert_eq!(
+                run(&filter(true), arch::AUDIT_ARCH, bit | 1, [0; 6]),
+                errno(ENOSYS)
+            );
         }
     }
 

@@ -115,7 +115,7 @@ impl Sh {
                 }
                 Ok(0)
             }
-            b"set" => Ok(0),
+            b"set" | b"umask" => Ok(0),
             b"shift" => {
                 if self.args.len() > 1 {
                     self.args.remove(1);

@@ -1,0 +1,304 @@
+//! Entries as such: describing, removing, renaming, creating directories.
+//!
+//! Invariant: what was there before and must stay is looked at after every refusal.
+
+use std::time::Duration;
+
+use sandbox_core::{
+    CreateDirOptions, ErrorKind, FileKind, GuestPath, Mode, Operation, RemoveOptions,
+    RenameOptions, SandboxExt as _,
+};
+
+use crate::kit::{Cx, Verdict, cases, ensure, ensure_eq, refused, refused_at};
+
+cases! { "files":
+    remove_takes_a_file_away,
+    removing_a_missing_path_is_not_found,
+    removing_a_full_directory_needs_to_be_asked_for,
+    removing_a_link_leaves_its_target [Exec, Symlinks],
+    removing_takes_names_literally,
+    removing_the_root_is_refused,
+    rename_moves_a_file,
+    rename_moves_a_directory_with_its_content,
+    rename_does_not_replace_unasked,
+    rename_replaces_when_asked,
+    rename_of_a_missing_path_is_not_found,
+    rename_of_a_directory_into_itself_is_refused,
+    create_dir_makes_parents_and_may_find_it_there,
+    create_dir_exclusive_is_exclusive,
+    create_dir_over_a_file_is_refused,
+    create_dir_below_a_file_is_refused,
+    create_dir_sets_the_mode [Modes],
+    metadata_tells_size_kind_and_time,
+    metadata_of_a_link_is_the_links_own [Exec, Symlinks],
+}
+
+async fn remove_takes_a_file_away(cx: Cx) -> Verdict {
+    let sandbox = &cx.sandbox;
+    sandbox.write("f", "x").await?;
+    sandbox.write("g", "x").await?;
+    sandbox
+        .remove(&"f".into(), RemoveOptions::default())
+        .await?;
+    ensure!(!sandbox.exists("f").await?, "f is still there");
+    ensure!(sandbox.exists("g").await?, "g is gone too");
+    sandbox.write("d/sub/f", "x").await?;
+    sandbox.remove_all("d").await?;
+    ensure!(!sandbox.exists("d").await?, "d is still there");
+    sandbox
+        .create_dir(&"e".into(), CreateDirOptions::default())
+        .await?;
+    sandbox
+        .remove(&"e".into(), RemoveOptions::default())
+        .await?;
+    ensure!(!sandbox.exists("e").await?, "e is still there");
+    Ok(())
+}
+
+async fn removing_a_missing_path_is_not_found(cx: Cx) -> Verdict {
+    for options in [
+        RemoveOptions::default(),
+        RemoveOptions::default().recursive(),
+    ] {
+        let done = cx.sandbox.remove(&"nope".into(), options).await;
+        let kind = ErrorKind::NotFound;
+        refused_at(done, &cx.sandbox, Operation::Remove, kind, "nope")?;
+    }
+    Ok(())
+}
+
+async fn removing_a_full_directory_needs_to_be_asked_for(cx: Cx) -> Verdict {
+    cx.sandbox.write("d/f", "x").await?;
+    let done = cx
+        .sandbox
+        .remove(&"d".into(), RemoveOptions::default())
+        .await;
+    let kind = ErrorKind::DirectoryNotEmpty;
+    refused_at(done, &cx.sandbox, Operation::Remove, kind, "d")?;
+    ensure_eq!(
+        cx.sandbox.read_to_string("d/f").await?,
+        "x",
+        "the file in it"
+    );
+    Ok(())
+}
+
+async fn removing_a_link_leaves_its_target(cx: Cx) -> Verdict {
+    cx.sandbox.write("d/f", "x").await?;
+    cx.sh("ln -s d link").await?;
+    cx.sandbox.remove_all("link").await?;
+    ensure!(!cx.sandbox.exists("link").await?, "the link is still there");
+    let kept = cx.sandbox.read_to_string("d/f").await?;
+    ensure_eq!(kept, "x", "what the link pointed to");
+    Ok(())
+}
+
+async fn removing_takes_names_literally(cx: Cx) -> Verdict {
+    let names = ["*", "a", "-rf", "?", "[ab]", "$HOME", "`id`", "a b"];
+    for name in names {
+        cx.sandbox.write(GuestPath::from(name), name).await?;
+    }
+    cx.sandbox
+        .remove(&"*".into(), RemoveOptions::default())
+        .await?;
+    cx.sandbox.remove_all("[ab]").await?;
+    let left: Vec<String> = cx
+        .sandbox
+        .list(".")
+        .await?
+        .iter()
+        .map(|entry| entry.path.to_string())
+        .collect();
+    for name in ["a", "-rf", "?", "$HOME", "`id`", "a b"] {
+        ensure!(
+            left.iter().any(|left| left == name),
+            "{name} is gone: {left:?}"
+        );
+    }
+    ensure!(!left.iter().any(|left| left == "*"), "* is still there");
+    Ok(())
+}
+
+async fn removing_the_root_is_refused(cx: Cx) -> Verdict {
+    cx.sandbox.write("f", "x").await?;
+    for path in ["/", "/..", "/./"] {
+        let options = RemoveOptions::default().recursive();
+        let done = cx.sandbox.remove(&path.into(), options).await;
+        let kind = ErrorKind::InvalidInput;
+        refused(done, &cx.sandbox, Operation::Remove, kind)?;
+    }
+    ensure!(cx.sandbox.exists("f").await?, "something was removed");
+    Ok(())
+}
+
+async fn rename_moves_a_file(cx: Cx) -> Verdict {
+    let sandbox = &cx.sandbox;
+    sandbox.write("a", "content").await?;
+    sandbox
+        .rename(&"a".into(), &"b".into(), RenameOptions::default())
+        .await?;
+    ensure!(!sandbox.exists("a").await?, "the old name is still there");
+    ensure_eq!(sandbox.read_to_string("b").await?, "content", "the content");
+    Ok(())
+}
+
+async fn rename_moves_a_directory_with_its_content(cx: Cx) -> Verdict {
+    let sandbox = &cx.sandbox;
+    sandbox.write("d/sub/f", "content").await?;
+    let to = cx.at("e");
+    sandbox
+        .rename(&"d".into(), &to, RenameOptions::default())
+        .await?;
+    ensure!(!sandbox.exists("d").await?, "the old name is still there");
+    let text = sandbox.read_to_string("e/sub/f").await?;
+    ensure_eq!(text, "content", "the content");
+    Ok(())
+}
+
+async fn rename_does_not_replace_unasked(cx: Cx) -> Verdict {
+    let sandbox = &cx.sandbox;
+    sandbox.write("a", "a").await?;
+    sandbox.write("b", "b").await?;
+    let options = RenameOptions::default();
+    let done = sandbox.rename(&"a".into(), &"b".into(), options).await;
+    let kind = ErrorKind::AlreadyExists;
+    refused_at(done, sandbox, Operation::Rename, kind, "b")?;
+    ensure_eq!(sandbox.read_to_string("a").await?, "a", "a");
+    ensure_eq!(sandbox.read_to_string("b").await?, "b", "b");
+    Ok(())
+}
+
+async fn rename_replaces_when_asked(cx: Cx) -> Verdict {
+    let sandbox = &cx.sandbox;
+    sandbox.write("a", "a").await?;
+    sandbox.write("b", "b").await?;
+    let options = RenameOptions::default().replace();
+    sandbox.rename(&"a".into(), &"b".into(), options).await?;
+    ensure!(!sandbox.exists("a").await?, "the old name is still there");
+    ensure_eq!(sandbox.read_to_string("b").await?, "a", "b");
+    Ok(())
+}
+
+async fn rename_of_a_missing_path_is_not_found(cx: Cx) -> Verdict {
+    let options = RenameOptions::default();
+    let done = cx
+        .sandbox
+        .rename(&"nope".into(), &"b".into(), options)
+        .await;
+    let kind = ErrorKind::NotFound;
+    refused_at(done, &cx.sandbox, Operation::Rename, kind, "nope")?;
+    ensure!(!cx.sandbox.exists("b").await?, "the new name is there");
+    Ok(())
+}
+
+async fn rename_of_a_directory_into_itself_is_refused(cx: Cx) -> Verdict {
+    cx.sandbox.write("d/f", "x").await?;
+    let options = RenameOptions::default();
+    let done = cx.sandbox.rename(&"d".into(), &"d/e".into(), options).await;
+    refused(
+        done,
+        &cx.sandbox,
+        Operation::Rename,
+        ErrorKind::InvalidInput,
+    )?;
+    ensure_eq!(
+        cx.sandbox.read_to_string("d/f").await?,
+        "x",
+        "the file in it"
+    );
+    Ok(())
+}
+
+async fn create_dir_makes_parents_and_may_find_it_there(cx: Cx) -> Verdict {
+    let sandbox = &cx.sandbox;
+    for _ in 0..2 {
+        sandbox
+            .create_dir(&"a/b/c".into(), CreateDirOptions::default())
+            .await?;
+        let metadata = sandbox.metadata(&"a/b/c".into()).await?;
+        ensure!(metadata.is_dir(), "it is {:?}", metadata.kind);
+        sandbox.write("a/b/c/f", "kept").await?;
+    }
+    Ok(())
+}
+
+async fn create_dir_exclusive_is_exclusive(cx: Cx) -> Verdict {
+    let sandbox = &cx.sandbox;
+    let exclusive = || CreateDirOptions::default().exclusive();
+    let done = sandbox.create_dir(&"a/b".into(), exclusive()).await;
+    let kind = ErrorKind::NotFound;
+    refused_at(done, sandbox, Operation::CreateDir, kind, "a/b")?;
+    ensure!(!sandbox.exists("a").await?, "the parent was created");
+    sandbox.create_dir(&"a".into(), exclusive()).await?;
+    let done = sandbox.create_dir(&"a".into(), exclusive()).await;
+    let kind = ErrorKind::AlreadyExists;
+    refused_at(done, sandbox, Operation::CreateDir, kind, "a").map(drop)
+}
+
+async fn create_dir_over_a_file_is_refused(cx: Cx) -> Verdict {
+    cx.sandbox.write("f", "x").await?;
+    let options = CreateDirOptions::default();
+    let done = cx.sandbox.create_dir(&"f".into(), options).await;
+    let kind = ErrorKind::AlreadyExists;
+    refused_at(done, &cx.sandbox, Operation::CreateDir, kind, "f")?;
+    ensure_eq!(cx.sandbox.read_to_string("f").await?, "x", "the file");
+    Ok(())
+}
+
+async fn create_dir_below_a_file_is_refused(cx: Cx) -> Verdict {
+    cx.sandbox.write("f", "x").await?;
+    let options = CreateDirOptions::default();
+    let done = cx.sandbox.create_dir(&"f/d".into(), options).await;
+    let kind = ErrorKind::NotADirectory;
+    refused_at(done, &cx.sandbox, Operation::CreateDir, kind, "f/d").map(drop)
+}
+
+async fn create_dir_sets_the_mode(cx: Cx) -> Verdict {
+    for bits in [0o700, 0o777] {
+        let path = GuestPath::from(format!("d{bits}"));
+        let options = CreateDirOptions::default().with_mode(Mode::new(bits));
+        cx.sandbox.create_dir(&path, options).await?;
+        let mode = cx.sandbox.metadata(&path).await?.mode;
+        ensure_eq!(mode, Mode::new(bits), "the mode, whatever the umask");
+    }
+    Ok(())
+}
+
+async fn metadata_tells_size_kind_and_time(cx: Cx) -> Verdict {
+    cx.sandbox.write("d/f", "12345").await?;
+    let file = cx.sandbox.metadata(&"d/f".into()).await?;
+    ensure_eq!(file.kind, FileKind::File, "the kind of a file");
+    ensure_eq!(file.size, 5, "the size of a file");
+    ensure!(file.link_target.is_none(), "a file has a link's target");
+    if let Some(modified) = file.modified {
+        // The clocks of host and service may differ; they do not differ by a day.
+        let day = Duration::from_secs(24 * 3600);
+        let off = modified.elapsed().unwrap_or_else(|ahead| ahead.duration());
+        ensure!(off < day, "the file was changed {off:?} ago");
+    }
+    let dir = cx.sandbox.metadata(&"d".into()).await?;
+    ensure_eq!(dir.kind, FileKind::Directory, "the kind of a directory");
+    let missing = cx.sandbox.metadata(&"nope".into()).await;
+    let kind = ErrorKind::NotFound;
+    refused_at(missing, &cx.sandbox, Operation::Metadata, kind, "nope")?;
+    let below = cx.sandbox.metadata(&"d/f/g".into()).await;
+    let kind = ErrorKind::NotADirectory;
+    refused_at(below, &cx.sandbox, Operation::Metadata, kind, "d/f/g").map(drop)
+}
+
+async fn metadata_of_a_link_is_the_links_own(cx: Cx) -> Verdict {
+    cx.sandbox.write("target", "12345678").await?;
+    cx.sh("ln -s ./target link && ln -s nowhere dangling")
+        .await?;
+    for (name, target) in [("link", "./target"), ("dangling", "nowhere")] {
+        let link = cx.sandbox.metadata(&name.into()).await?;
+        ensure_eq!(link.kind, FileKind::Symlink, "the kind of {name}");
+        ensure_eq!(
+            link.link_target,
+            Some(GuestPath::from(target)),
+            "its target"
+        );
+        ensure_eq!(link.size, target.len() as u64, "its size");
+    }
+    Ok(())
+}

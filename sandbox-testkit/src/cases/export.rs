@@ -1,0 +1,287 @@
+//! Exports to the host.
+//!
+//! Invariant: what stands beside the exported directory is looked at too: nothing may be left.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
+
+use sandbox_core::{
+    ErrorKind, ExistingDir, ExportOptions, FileBatch, Mode, Operation, SandboxExt as _,
+};
+
+use super::transfer::{put, tree};
+use crate::kit::{Cx, Verdict, cases, ensure, ensure_eq, refused, refused_at};
+
+cases! { "transfer":
+    export_brings_a_whole_tree [Exec, Symlinks, Modes],
+    export_counts_what_it_brings,
+    export_drops_setuid [Exec, Modes],
+    export_skips_links_that_lead_out [Exec, Symlinks],
+    export_skips_and_reports_special_files [Exec],
+    export_takes_excludes,
+    export_into_an_existing_directory_fails,
+    export_into_an_empty_directory_works,
+    export_merges_when_asked,
+    export_replaces_when_asked,
+    export_of_a_missing_directory_is_refused,
+    export_of_a_file_is_refused,
+    export_beyond_a_limit_leaves_nothing,
+    a_cancelled_export_leaves_nothing_under_its_name,
+}
+
+async fn export_brings_a_whole_tree(cx: Cx) -> Verdict {
+    let batch = FileBatch::new()
+        .file("d/a.txt", "one\n")
+        .file_with_mode("d/run.sh", "#!/bin/sh\n", Mode::EXECUTABLE)
+        .file_with_mode("d/sub/private", "p", Mode::new(0o600))
+        .file("d/-odd name\n", "x");
+    cx.sandbox.write_files(batch).await?;
+    cx.sh("cd d && mkdir empty && ln -s run.sh link && ln -s ../a.txt sub/up && ln -s no dangling")
+        .await?;
+    let host = cx.host_dir()?;
+    let to = host.path().join("out");
+    let options = ExportOptions::default();
+    cx.sandbox.export_dir(&"d".into(), &to, options).await?;
+    let expected = [
+        ("-odd name\n", "file 644 x"),
+        ("a.txt", "file 644 one\\n"),
+        ("dangling", "link to no"),
+        ("empty", "directory 755"),
+        ("link", "link to run.sh"),
+        ("run.sh", "file 755 #!/bin/sh\\n"),
+        ("sub", "directory 755"),
+        ("sub/private", "file 600 p"),
+        ("sub/up", "link to ../a.txt"),
+    ];
+    let expected: BTreeMap<_, _> = expected
+        .iter()
+        .map(|(name, what)| ((*name).to_owned(), (*what).to_owned()))
+        .collect();
+    ensure_eq!(tree(&to)?, expected, "the tree");
+    ensure_eq!(fs::read_dir(host.path())?.count(), 1, "entries beside it");
+    Ok(())
+}
+
+async fn export_counts_what_it_brings(cx: Cx) -> Verdict {
+    let batch = FileBatch::new().file("d/a", "12345").file("d/e/b", "123");
+    cx.sandbox.write_files(batch).await?;
+    let host = cx.host_dir()?;
+    let to = host.path().join("out");
+    let options = ExportOptions::default();
+    let report = cx.sandbox.export_dir(&"d".into(), &to, options).await?;
+    ensure_eq!(report.files, 2, "files");
+    ensure_eq!(report.directories, 1, "directories, without the top one");
+    ensure_eq!(report.bytes, 8, "bytes");
+    ensure_eq!(report.skipped_total, 0, "skipped");
+    Ok(())
+}
+
+async fn export_drops_setuid(cx: Cx) -> Verdict {
+    cx.sandbox.write("d/f", "x").await?;
+    cx.sh("chmod 6755 d/f").await?;
+    let inside = cx.sandbox.metadata(&"d/f".into()).await?.mode;
+    ensure_eq!(inside.bits() & 0o777, 0o755, "the mode inside");
+    let host = cx.host_dir()?;
+    let to = host.path().join("out");
+    let options = ExportOptions::default();
+    cx.sandbox.export_dir(&"d".into(), &to, options).await?;
+    let mode = fs::metadata(to.join("f"))?.permissions().mode() & 0o7777;
+    ensure_eq!(mode, 0o755, "the mode on the host");
+    Ok(())
+}
+
+async fn export_skips_links_that_lead_out(cx: Cx) -> Verdict {
+    cx.sandbox.write("d/f", "x").await?;
+    cx.sh(
+        "cd d && mkdir sub && ln -s /etc/passwd absolute && ln -s ../outside up && \
+         ln -s ../f sub/fine && ln -s ../../x sub/out && ln -s sub/../../x around",
+    )
+    .await?;
+    let host = cx.host_dir()?;
+    let to = host.path().join("out");
+    let options = ExportOptions::default();
+    let report = cx.sandbox.export_dir(&"d".into(), &to, options).await?;
+    let found: Vec<String> = tree(&to)?.into_keys().collect();
+    ensure_eq!(found, ["f", "sub", "sub/fine"], "what was brought");
+    let mut skipped: Vec<String> = report.skipped.iter().map(|s| s.path.to_string()).collect();
+    skipped.sort();
+    ensure_eq!(
+        skipped,
+        ["absolute", "around", "sub/out", "up"],
+        "what was reported"
+    );
+    ensure!(
+        report.skipped.iter().all(|s| !s.reason.is_empty()),
+        "no reason given"
+    );
+    Ok(())
+}
+
+async fn export_skips_and_reports_special_files(cx: Cx) -> Verdict {
+    cx.sandbox.write("d/f", "x").await?;
+    cx.sh("mkfifo d/fifo").await?;
+    let host = cx.host_dir()?;
+    let to = host.path().join("out");
+    let options = ExportOptions::default();
+    let from = "d".into();
+    let export = cx.sandbox.export_dir(&from, &to, options);
+    let Ok(report) = tokio::time::timeout(Duration::from_secs(10), export).await else {
+        return Err(crate::kit::Failed::new("exporting a FIFO hangs"));
+    };
+    let report = report?;
+    ensure_eq!(report.skipped_total, 1, "skipped");
+    let found: Vec<String> = tree(&to)?.into_keys().collect();
+    ensure_eq!(found, ["f"], "what was brought");
+    Ok(())
+}
+
+async fn export_takes_excludes(cx: Cx) -> Verdict {
+    let batch = FileBatch::new()
+        .file("d/src/a", "1")
+        .file("d/src/a.o", "2")
+        .file("d/target/b", "3");
+    cx.sandbox.write_files(batch).await?;
+    let host = cx.host_dir()?;
+    let to = host.path().join("out");
+    let options = ExportOptions::default().exclude("/target").exclude("*.o");
+    cx.sandbox.export_dir(&"d".into(), &to, options).await?;
+    let found: Vec<String> = tree(&to)?.into_keys().collect();
+    ensure_eq!(found, ["src", "src/a"], "what was brought");
+    Ok(())
+}
+
+async fn export_into_an_existing_directory_fails(cx: Cx) -> Verdict {
+    let (_host, to) = existing(&cx).await?;
+    let before = tree(&to)?;
+    let options = ExportOptions::default();
+    let done = cx.sandbox.export_dir(&"d".into(), &to, options).await;
+    let kind = ErrorKind::AlreadyExists;
+    let error = refused(done, &cx.sandbox, Operation::ExportDir, kind)?;
+    ensure_eq!(error.host_path(), Some(to.as_path()), "the host path named");
+    ensure_eq!(tree(&to)?, before, "the directory");
+    Ok(())
+}
+
+async fn export_into_an_empty_directory_works(cx: Cx) -> Verdict {
+    cx.sandbox.write("d/f", "x").await?;
+    let host = cx.host_dir()?;
+    let to = host.path().join("out");
+    fs::create_dir(&to)?;
+    let options = ExportOptions::default();
+    cx.sandbox.export_dir(&"d".into(), &to, options).await?;
+    ensure_eq!(fs::read_to_string(to.join("f"))?, "x", "the file");
+    Ok(())
+}
+
+async fn export_merges_when_asked(cx: Cx) -> Verdict {
+    let (host, to) = existing(&cx).await?;
+    let options = ExportOptions::default().with_existing(ExistingDir::Merge);
+    cx.sandbox.export_dir(&"d".into(), &to, options).await?;
+    for (name, text) in [
+        ("f", "new"),
+        ("own", "kept"),
+        ("sub/own", "kept"),
+        ("sub/g", "new"),
+    ] {
+        ensure_eq!(fs::read_to_string(to.join(name))?, text, "{name}");
+    }
+    ensure_eq!(fs::read_dir(host.path())?.count(), 1, "entries beside it");
+    Ok(())
+}
+
+async fn export_replaces_when_asked(cx: Cx) -> Verdict {
+    let (host, to) = existing(&cx).await?;
+    let options = ExportOptions::default().with_existing(ExistingDir::Replace);
+    cx.sandbox.export_dir(&"d".into(), &to, options).await?;
+    let found: Vec<String> = tree(&to)?.into_keys().collect();
+    ensure_eq!(found, ["f", "sub", "sub/g"], "what is there");
+    ensure_eq!(fs::read_to_string(to.join("f"))?, "new", "the file");
+    ensure_eq!(fs::read_dir(host.path())?.count(), 1, "entries beside it");
+    Ok(())
+}
+
+async fn export_of_a_missing_directory_is_refused(cx: Cx) -> Verdict {
+    let host = cx.host_dir()?;
+    let to = host.path().join("out");
+    let options = ExportOptions::default();
+    let done = cx.sandbox.export_dir(&"nope".into(), &to, options).await;
+    let kind = ErrorKind::NotFound;
+    refused_at(done, &cx.sandbox, Operation::ExportDir, kind, "nope")?;
+    ensure_eq!(fs::read_dir(host.path())?.count(), 0, "what was left");
+    Ok(())
+}
+
+async fn export_of_a_file_is_refused(cx: Cx) -> Verdict {
+    cx.sandbox.write("f", "x").await?;
+    let host = cx.host_dir()?;
+    let to = host.path().join("out");
+    let options = ExportOptions::default();
+    let done = cx.sandbox.export_dir(&"f".into(), &to, options).await;
+    let kind = ErrorKind::NotADirectory;
+    refused_at(done, &cx.sandbox, Operation::ExportDir, kind, "f")?;
+    ensure_eq!(fs::read_dir(host.path())?.count(), 0, "what was left");
+    Ok(())
+}
+
+async fn export_beyond_a_limit_leaves_nothing(cx: Cx) -> Verdict {
+    let batch = FileBatch::new().file("d/a", "12345").file("d/b", "12345");
+    cx.sandbox.write_files(batch).await?;
+    let host = cx.host_dir()?;
+    let to = host.path().join("out");
+    for options in [
+        ExportOptions::default().with_max_bytes(9),
+        ExportOptions::default().with_max_entries(1),
+    ] {
+        let done = cx.sandbox.export_dir(&"d".into(), &to, options).await;
+        let kind = ErrorKind::LimitExceeded;
+        refused(done, &cx.sandbox, Operation::ExportDir, kind)?;
+        ensure_eq!(fs::read_dir(host.path())?.count(), 0, "what was left");
+    }
+    let options = ExportOptions::default()
+        .with_max_bytes(10)
+        .with_max_entries(2);
+    cx.sandbox.export_dir(&"d".into(), &to, options).await?;
+    ensure_eq!(fs::read_dir(&to)?.count(), 2, "entries, at the limits");
+    Ok(())
+}
+
+async fn a_cancelled_export_leaves_nothing_under_its_name(cx: Cx) -> Verdict {
+    let mut batch = FileBatch::new();
+    for index in 0..500 {
+        batch.push(format!("d/{}/{index}", index % 7), vec![b'x'; 5000]);
+    }
+    cx.sandbox.write_files(batch).await?;
+    let whole = 500 + 7;
+    for step in 0..12_u64 {
+        let host = cx.host_dir()?;
+        let to = host.path().join("out");
+        let from = "d".into();
+        let export = cx.sandbox.export_dir(&from, &to, ExportOptions::default());
+        // Later and later, until one comes through: somewhere on the way it is cut half way.
+        let limit = Duration::from_micros(50 << step);
+        let done = tokio::time::timeout(limit, export).await;
+        if let Ok(done) = done {
+            done?;
+            ensure_eq!(tree(&to)?.len(), whole, "what a finished export left");
+            return Ok(());
+        }
+        if to.exists() {
+            ensure_eq!(tree(&to)?.len(), whole, "what a cancelled export left");
+        }
+    }
+    Ok(())
+}
+
+/// A directory to export, and one of the host that has something in it.
+async fn existing(cx: &Cx) -> Verdict<(tempfile::TempDir, std::path::PathBuf)> {
+    let batch = FileBatch::new().file("d/f", "new").file("d/sub/g", "new");
+    cx.sandbox.write_files(batch).await?;
+    let host = cx.host_dir()?;
+    let to = host.path().join("out");
+    put(&to, "f", "old")?;
+    put(&to, "own", "kept")?;
+    put(&to, "sub/own", "kept")?;
+    Ok((host, to))
+}

@@ -1,0 +1,397 @@
+//! What keeps the sandbox apart, its limits, users and sources.
+//!
+//! Invariant: "out of reach" is shown for something that is shown to be reachable otherwise; a
+//! missing program never counts as blocked.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::time::Duration;
+
+use sandbox_core::{
+    Command, Control, ErrorKind, Mount, Network, Operation, Ran, RequiredIsolation, Resources,
+    SandboxExt as _, Source,
+};
+
+use super::tools::text;
+use crate::kit::{Cx, Failed, Verdict, cases, ensure, ensure_eq, refused};
+
+cases! { "isolation":
+    the_report_names_every_control,
+    the_report_claims_the_basics [Isolation],
+    required_controls_are_in_force [Isolation],
+    a_listener_of_the_host_is_out_of_reach [Exec, NetworkOff],
+    a_listener_of_the_host_is_in_reach_of_an_open_network [Exec, NetworkOpen],
+    processes_of_the_host_are_not_seen [Exec, Isolation],
+    tmp_is_the_sandboxs_own [Exec],
+    a_read_only_mount_is_read_only [Exec, Mounts],
+    a_read_write_mount_is_shared [Exec, Mounts],
+    a_missing_mount_is_refused [Mounts],
+    a_memory_limit_holds [Exec, MemoryLimit],
+    a_pids_limit_holds [Exec, PidsLimit],
+    a_disk_limit_holds [DiskLimit],
+    a_cpu_limit_is_accepted [Exec, CpuLimit],
+    another_user_runs_commands [Exec, User],
+    an_unknown_user_is_named [Exec, User],
+    an_image_is_started_from [Exec, Image],
+    a_root_directory_is_started_from [Exec, RootDir],
+}
+
+async fn the_report_names_every_control(cx: Cx) -> Verdict {
+    let report = cx.sandbox.isolation().await?;
+    for control in Control::ALL {
+        let Some(enforcement) = report.get(*control) else {
+            return Err(Failed::new(format_args!(
+                "the report says nothing of {control}"
+            )));
+        };
+        let text = enforcement.to_string();
+        let said = text.split_once([':', ' ']).map_or("", |(_, rest)| rest);
+        ensure!(!said.trim().is_empty(), "{control} has no text");
+    }
+    Ok(())
+}
+
+async fn the_report_claims_the_basics(cx: Cx) -> Verdict {
+    let report = cx.sandbox.isolation().await?;
+    for control in [Control::Filesystem, Control::Processes, Control::Privileges] {
+        ensure!(
+            report.is_enforced(control),
+            "{control}: {:?}",
+            report.get(control)
+        );
+    }
+    Ok(())
+}
+
+async fn required_controls_are_in_force(cx: Cx) -> Verdict {
+    // A limit is in force only where a spec sets one; these need no number.
+    let controls = [
+        Control::Filesystem,
+        Control::Processes,
+        Control::Network,
+        Control::Ipc,
+        Control::Privileges,
+        Control::SystemCalls,
+    ];
+    for control in &controls {
+        let required = RequiredIsolation::Only(vec![*control]);
+        match cx.create(cx.fixture.spec().with_isolation(required)).await {
+            Ok(sandbox) => {
+                let report = sandbox.isolation().await?;
+                ensure!(
+                    report.is_enforced(*control),
+                    "{control} was required and is {:?}",
+                    report.get(*control)
+                );
+                sandbox.close().await?;
+            }
+            Err(error) => {
+                ensure_eq!(error.kind(), ErrorKind::Isolation, "{error:?}");
+                ensure!(error.hint().is_some(), "the error has no remedy: {error:?}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A listener of the host that counts who comes, shown to be reachable.
+struct Listener {
+    port: u16,
+    came: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+}
+
+impl Listener {
+    fn start() -> Verdict<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let port = listener.local_addr()?.port();
+        let came = std::sync::Arc::<std::sync::atomic::AtomicUsize>::default();
+        let count = came.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                let mut stream = stream;
+                // Who came and went has been counted.
+                let _ = stream.write_all(b"reached");
+            }
+        });
+        let mut text = String::new();
+        std::net::TcpStream::connect(("127.0.0.1", port))?.read_to_string(&mut text)?;
+        ensure_eq!(text, "reached", "what the listener says to the host");
+        Ok(Self { port, came })
+    }
+
+    fn came(&self) -> usize {
+        self.came.load(std::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+/// Tries to connect with the first program of the guest that can.
+async fn connect(sandbox: &dyn sandbox_core::Sandbox, port: u16) -> Verdict<String> {
+    let python = format!(
+        "import socket\ntry:\n s=socket.create_connection(('127.0.0.1',{port}),3)\n \
+         print(s.recv(9).decode())\nexcept OSError as e:\n print('blocked', e)"
+    );
+    let bash =
+        format!("if exec 3<>/dev/tcp/127.0.0.1/{port}; then head -c 7 <&3; else echo blocked; fi");
+    let nc = format!("nc -w 3 127.0.0.1 {port} < /dev/null || echo blocked");
+    for command in [
+        Command::new("python3").arg("-c").arg(python),
+        Command::new("bash").arg("-c").arg(bash),
+        Command::shell(format!("command -v nc > /dev/null || exit 127; {nc}")),
+    ] {
+        let ran = sandbox.exec(command.timeout(Duration::from_secs(20))).await;
+        match ran {
+            Ok(output) if output.status.code() == Some(127) => {}
+            Ok(output) => return Ok(text(&output)),
+            Err(error) if error.kind() == ErrorKind::CommandNotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Failed::new(
+        "the guest has none of python3, bash and nc: nothing could try to connect",
+    ))
+}
+
+async fn a_listener_of_the_host_is_out_of_reach(cx: Cx) -> Verdict {
+    let listener = Listener::start()?;
+    let sandbox = cx
+        .create(cx.fixture.spec().with_network(Network::Off))
+        .await?;
+    let said = connect(&*sandbox, listener.port).await?;
+    ensure!(said.contains("blocked"), "the guest says {said:?}");
+    ensure_eq!(listener.came(), 1, "connections, one being the host's own");
+    Ok(())
+}
+
+async fn a_listener_of_the_host_is_in_reach_of_an_open_network(cx: Cx) -> Verdict {
+    let listener = Listener::start()?;
+    let spec = cx.fixture.spec().with_network(Network::Open);
+    let sandbox = cx.create(spec).await?;
+    let said = connect(&*sandbox, listener.port).await?;
+    ensure!(said.contains("reached"), "the guest says {said:?}");
+    ensure_eq!(listener.came(), 2, "connections");
+    Ok(())
+}
+
+async fn processes_of_the_host_are_not_seen(cx: Cx) -> Verdict {
+    // The control: the sandbox sees its own.
+    cx.sh("kill -0 $$").await?;
+    let pid = std::process::id();
+    let script = format!("tr '\\000' '\\n' < /proc/{pid}/environ; printf '|'; kill -0 {pid}");
+    let output = cx.sandbox.sh(script).await?;
+    for (name, value) in std::env::vars().filter(|(name, _)| name.starts_with("CARGO")) {
+        let line = format!("{name}={value}");
+        ensure!(
+            !text(&output).contains(&line),
+            "the environment of this process is seen"
+        );
+    }
+    Ok(())
+}
+
+async fn tmp_is_the_sandboxs_own(cx: Cx) -> Verdict {
+    let host = cx.host_dir()?;
+    let name = host
+        .path()
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned());
+    let name = name.unwrap_or_default();
+    let output = cx.sh("ls /tmp; touch /tmp/of-the-guest; ls /tmp").await?;
+    ensure!(
+        text(&output).contains("of-the-guest"),
+        "the guest can't write to /tmp"
+    );
+    ensure!(
+        !text(&output).contains(&name),
+        "the guest sees the host's directory"
+    );
+    Ok(())
+}
+
+async fn a_read_only_mount_is_read_only(cx: Cx) -> Verdict {
+    let host = cx.shared_dir()?;
+    std::fs::write(host.path().join("f"), "host")?;
+    let mount = Mount::read_only(host.path(), "/mnt/kit");
+    let sandbox = cx.create(cx.fixture.spec().with_mount(mount)).await?;
+    let script = "cat /mnt/kit/f; printf x > /mnt/kit/f || printf -- '|denied'";
+    let output = sandbox.sh(script).await?;
+    ensure_eq!(text(&output), "host|denied", "what the guest can do");
+    let kept = std::fs::read_to_string(host.path().join("f"))?;
+    ensure_eq!(kept, "host", "the host's file");
+    Ok(())
+}
+
+async fn a_read_write_mount_is_shared(cx: Cx) -> Verdict {
+    let host = cx.shared_dir()?;
+    std::fs::write(host.path().join("f"), "host")?;
+    let mount = Mount::read_write(host.path(), "/mnt/kit");
+    let sandbox = cx.create(cx.fixture.spec().with_mount(mount)).await?;
+    let output = sandbox
+        .sh("cat /mnt/kit/f; printf guest > /mnt/kit/g")
+        .await?;
+    ensure_eq!(text(&output), "host", "what the guest reads");
+    ensure!(
+        output.success(),
+        "the guest can't write: {}",
+        output.stderr.to_string_lossy()
+    );
+    let written = std::fs::read_to_string(host.path().join("g"))?;
+    ensure_eq!(written, "guest", "what the host reads");
+    Ok(())
+}
+
+async fn a_missing_mount_is_refused(cx: Cx) -> Verdict {
+    let host = cx.host_dir()?;
+    let mount = Mount::read_only(host.path().join("nope"), "/mnt/kit");
+    match cx.create(cx.fixture.spec().with_mount(mount)).await {
+        Ok(_) => Err(Failed::new("a directory that does not exist was mounted")),
+        Err(error) => {
+            let kinds = [ErrorKind::NotFound, ErrorKind::InvalidInput];
+            ensure!(kinds.contains(&error.kind()), "{error:?}");
+            Ok(())
+        }
+    }
+}
+
+async fn a_memory_limit_holds(cx: Cx) -> Verdict {
+    let resources = Resources::none().with_memory(128 << 20);
+    let sandbox = cx
+        .create(cx.fixture.spec().with_resources(resources))
+        .await?;
+    // `tail` of a stream without a newline keeps all of it.
+    let eat = |mebibytes: u32| {
+        format!("dd if=/dev/zero bs=1048576 count={mebibytes} | tail -n 1 | wc -c")
+    };
+    let output = sandbox.sh(eat(8)).await?;
+    ensure_eq!(text(&output).trim(), "8388608", "a little, as the control");
+    let command = Command::shell(eat(512)).timeout(Duration::from_secs(40));
+    match sandbox.exec(command).await {
+        Ok(output) => ensure!(
+            text(&output).trim() != "536870912",
+            "512 MiB were kept within a limit of 128 MiB"
+        ),
+        Err(error) => ensure!(error.kind() != ErrorKind::Timeout, "{error:?}"),
+    }
+    let output = sandbox.sh("printf alive").await?;
+    ensure_eq!(text(&output), "alive", "the sandbox afterwards");
+    Ok(())
+}
+
+async fn a_pids_limit_holds(cx: Cx) -> Verdict {
+    let resources = Resources::none().with_pids(32);
+    let sandbox = cx
+        .create(cx.fixture.spec().with_resources(resources))
+        .await?;
+    let script = |count: u32| {
+        format!(
+            "i=0; while [ $i -lt {count} ]; do sleep 5 & i=$((i+1)); printf x >> started; done; \
+             sleep 0.1"
+        )
+    };
+    let output = sandbox.sh(script(5)).await?;
+    ensure!(
+        output.success(),
+        "five processes, as the control: {output:?}"
+    );
+    let other = cx.another().await?;
+    let command = Command::shell(script(200)).timeout(Duration::from_secs(40));
+    let ran = sandbox.exec(command).await;
+    if let Ok(output) = &ran {
+        ensure!(
+            !output.success() || !output.stderr.bytes.is_empty(),
+            "two hundred processes were started within a limit of 32"
+        );
+    }
+    let output = other.sh("printf alive").await?;
+    ensure_eq!(text(&output), "alive", "another sandbox");
+    Ok(())
+}
+
+async fn a_disk_limit_holds(cx: Cx) -> Verdict {
+    let resources = Resources::none().with_disk(16 << 20);
+    let sandbox = cx
+        .create(cx.fixture.spec().with_resources(resources))
+        .await?;
+    sandbox.write("small", vec![b'x'; 1 << 20]).await?;
+    let done = sandbox.write("big", vec![b'x'; 32 << 20]).await;
+    refused(
+        done,
+        &sandbox,
+        Operation::WriteFiles,
+        ErrorKind::StorageFull,
+    )?;
+    ensure!(!sandbox.exists("big").await?, "a part of it is there");
+    ensure_eq!(sandbox.read("small").await?.len(), 1 << 20, "the small one");
+    sandbox.write("another", vec![b'x'; 1 << 20]).await?;
+    Ok(())
+}
+
+async fn a_cpu_limit_is_accepted(cx: Cx) -> Verdict {
+    let resources = Resources::none().with_cpus(0.2);
+    let sandbox = cx
+        .create(cx.fixture.spec().with_resources(resources))
+        .await?;
+    // A fifth of a core: what spins for two seconds gets about 0.4 of processor time.
+    let command = Command::shell("while :; do :; done").timeout(Duration::from_secs(2));
+    let ran = sandbox.exec(command).await;
+    refused(ran, &sandbox, Operation::Exec, ErrorKind::Timeout)?;
+    let output = sandbox.sh("printf alive").await?;
+    ensure_eq!(text(&output), "alive", "the sandbox afterwards");
+    let report = sandbox.isolation().await?;
+    ensure!(
+        report.is_enforced(Control::Cpu),
+        "the limit was accepted and is {:?}",
+        report.get(Control::Cpu)
+    );
+    Ok(())
+}
+
+async fn another_user_runs_commands(cx: Cx) -> Verdict {
+    let Some(user) = cx.fixture.other_user() else {
+        return Err(Failed::new("the fixture declares users and names none"));
+    };
+    let own = cx.sh("id -u").await?;
+    let command = Command::new("id").arg("-u").user(user);
+    let other = cx.sandbox.exec(command).await?;
+    ensure!(other.success(), "id ended with {}", other.status);
+    ensure!(text(&own) != text(&other), "both are user {}", text(&own));
+    Ok(())
+}
+
+async fn an_unknown_user_is_named(cx: Cx) -> Verdict {
+    let command = Command::shell("touch ran").user("no-such-user");
+    let ran = cx.sandbox.exec(command).await;
+    let kind = match &ran {
+        Err(error) if error.kind() == ErrorKind::NotFound => ErrorKind::NotFound,
+        _ => ErrorKind::InvalidInput,
+    };
+    let error = refused(ran, &cx.sandbox, Operation::Exec, kind)?;
+    ensure!(error.to_string().contains("no-such-user"), "{error}");
+    ensure_eq!(error.ran(), Some(Ran::NotStarted), "whether it ran");
+    ensure!(!cx.sandbox.exists("ran").await?, "it ran");
+    Ok(())
+}
+
+async fn started_from(cx: &Cx, source: Source) -> Verdict {
+    let sandbox = cx.create(cx.fixture.spec().with_source(source)).await?;
+    let output = sandbox.sh("printf up > f; cat f").await?;
+    ensure_eq!(text(&output), "up", "what a command says");
+    ensure_eq!(sandbox.read_to_string("f").await?, "up", "the file");
+    Ok(())
+}
+
+async fn an_image_is_started_from(cx: Cx) -> Verdict {
+    match cx.fixture.image() {
+        Some(image) => started_from(&cx, Source::Image(image)).await,
+        None => Err(Failed::new("the fixture declares images and names none")),
+    }
+}
+
+async fn a_root_directory_is_started_from(cx: Cx) -> Verdict {
+    match cx.fixture.root_dir() {
+        Some(root) => started_from(&cx, Source::RootDir(root)).await,
+        None => Err(Failed::new(
+            "the fixture declares root directories and names none",
+        )),
+    }
+}

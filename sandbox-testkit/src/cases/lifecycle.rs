@@ -1,0 +1,324 @@
+//! Sandboxes from creation to their end.
+//!
+//! Invariant: after an end every operation is tried, not only the likely ones.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sandbox_core::{
+    Command, Env, Error, ErrorKind, ForkOptions, Operation, Ran, Sandbox, SandboxExt as _,
+    SnapshotOptions,
+};
+
+use crate::kit::{Case, Cx, Failed, Verdict, cases, ensure, ensure_eq, eventually, refused};
+
+cases! { "lifecycle":
+    info_says_who_it_is,
+    capabilities_are_the_providers_own,
+    two_sandboxes_never_see_each_other,
+    close_may_be_called_twice,
+    close_may_be_called_at_once,
+    info_works_after_close,
+    every_call_after_close_says_closed,
+    close_is_bounded_in_time [Exec],
+    a_dropped_close_closes_all_the_same,
+    fifty_sandboxes_at_once,
+    a_dropped_sandbox_does_not_block [Exec],
+    dropping_one_handle_leaves_the_other,
+    an_invalid_spec_is_refused,
+    dropping_the_provider_leaves_the_sandbox,
+}
+
+/// The case that needs a fixture which can destroy a sandbox.
+pub(super) const SABOTAGE: &[Case] = &[Case {
+    name: "lifecycle::a_sandbox_destroyed_behind_its_handle_is_lost",
+    needs: &[],
+    lacks: None,
+    sabotages: true,
+    run: |cx| Box::pin(a_sandbox_destroyed_behind_its_handle_is_lost(cx)),
+}];
+
+async fn info_says_who_it_is(cx: Cx) -> Verdict {
+    let info = cx.sandbox.info();
+    ensure!(!info.id.as_str().is_empty(), "the identifier is empty");
+    ensure_eq!(info.backend, cx.provider.backend(), "the backend");
+    ensure_eq!(info.parent, None, "the parent");
+    let age = info.created.elapsed().unwrap_or_default();
+    ensure!(
+        age < Duration::from_secs(24 * 3600),
+        "it was created {age:?} ago"
+    );
+    ensure_eq!(cx.sandbox.info(), info, "info, asked again");
+    Ok(())
+}
+
+async fn capabilities_are_the_providers_own(cx: Cx) -> Verdict {
+    let declared = cx.fixture.capabilities();
+    ensure_eq!(cx.provider.capabilities(), declared, "the provider's");
+    ensure_eq!(cx.sandbox.capabilities(), declared, "the sandbox's");
+    Ok(())
+}
+
+async fn two_sandboxes_never_see_each_other(cx: Cx) -> Verdict {
+    let other = cx.another().await?;
+    ensure!(
+        other.info().id != cx.sandbox.info().id,
+        "they have one identifier"
+    );
+    cx.sandbox.write("/tmp/f", "mine").await?;
+    cx.sandbox.set_env(Env::new().set("KIT", "mine")).await?;
+    ensure!(!other.exists("/tmp/f").await?, "the other sees the file");
+    other.write("/tmp/f", "other").await?;
+    let read = cx.sandbox.read_to_string("/tmp/f").await?;
+    ensure_eq!(read, "mine", "the file after the other wrote its own");
+    other.close().await?;
+    let read = cx.sandbox.read_to_string("/tmp/f").await?;
+    ensure_eq!(read, "mine", "the file after the other closed");
+    Ok(())
+}
+
+async fn close_may_be_called_twice(cx: Cx) -> Verdict {
+    for _ in 0..3 {
+        cx.sandbox.close().await?;
+    }
+    Ok(())
+}
+
+async fn close_may_be_called_at_once(cx: Cx) -> Verdict {
+    let mut closes = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let sandbox = cx.sandbox.clone();
+        closes.spawn(async move { sandbox.close().await });
+    }
+    while let Some(done) = closes.join_next().await {
+        done??;
+    }
+    Ok(())
+}
+
+async fn info_works_after_close(cx: Cx) -> Verdict {
+    let before = cx.sandbox.info();
+    cx.sandbox.close().await?;
+    ensure_eq!(cx.sandbox.info().id, before.id, "the identifier");
+    ensure_eq!(
+        cx.sandbox.capabilities(),
+        cx.fixture.capabilities(),
+        "capabilities"
+    );
+    Ok(())
+}
+
+/// Tries every operation and gives what each said.
+async fn every_call(
+    cx: &Cx,
+    sandbox: &dyn Sandbox,
+) -> Verdict<Vec<(Operation, Result<(), Error>)>> {
+    let host = cx.host_dir()?;
+    std::fs::write(host.path().join("f"), "x")?;
+    let path = "f".into();
+    let out = host.path().join("out");
+    let results = vec![
+        (Operation::Isolation, sandbox.isolation().await.map(drop)),
+        (
+            Operation::Exec,
+            sandbox.exec(Command::new("true")).await.map(drop),
+        ),
+        (
+            Operation::Spawn,
+            sandbox.spawn(Command::new("true")).await.map(drop),
+        ),
+        (Operation::WriteFiles, sandbox.write("f", "x").await),
+        (Operation::ReadFile, sandbox.read("f").await.map(drop)),
+        (Operation::ListDir, sandbox.list(".").await.map(drop)),
+        (Operation::Metadata, sandbox.metadata(&path).await.map(drop)),
+        (Operation::Remove, sandbox.remove_all("f").await),
+        (
+            Operation::CreateDir,
+            sandbox.create_dir(&"d".into(), Default::default()).await,
+        ),
+        (
+            Operation::Rename,
+            sandbox.rename(&path, &"g".into(), Default::default()).await,
+        ),
+        (
+            Operation::ImportDir,
+            sandbox
+                .import_dir(host.path(), &"in".into(), Default::default())
+                .await
+                .map(drop),
+        ),
+        (
+            Operation::ExportDir,
+            sandbox
+                .export_dir(&".".into(), &out, Default::default())
+                .await
+                .map(drop),
+        ),
+        (
+            Operation::SetWorkdir,
+            sandbox.set_workdir(&"/".into()).await,
+        ),
+        (
+            Operation::SetEnv,
+            sandbox.set_env(Env::new().set("A", "b")).await,
+        ),
+        (
+            Operation::Fork,
+            sandbox.fork(ForkOptions::default()).await.map(drop),
+        ),
+        (
+            Operation::Snapshot,
+            sandbox.snapshot(SnapshotOptions::default()).await.map(drop),
+        ),
+    ];
+    ensure!(!out.exists(), "something was exported");
+    Ok(results)
+}
+
+/// Checks that every operation fails with one of these kinds. What the backend does not have at
+/// all may say so instead.
+pub(super) async fn all_refused(cx: &Cx, kinds: &[ErrorKind]) -> Verdict {
+    for (operation, result) in every_call(cx, &cx.sandbox).await? {
+        let Err(error) = result else {
+            // What only the handle keeps needs no sandbox, and so may not notice that it is gone.
+            if operation == Operation::SetEnv && kinds.contains(&ErrorKind::Lost) {
+                continue;
+            }
+            return Err(Failed::new(format_args!("{operation} still works")));
+        };
+        let kind = error.kind();
+        if kind == ErrorKind::Unsupported {
+            continue;
+        }
+        ensure!(kinds.contains(&kind), "{operation} says {error:?}");
+        refused::<()>(Err(error), &cx.sandbox, operation, kind).and_then(|error| {
+            let runs = matches!(operation, Operation::Exec | Operation::Spawn);
+            ensure!(
+                !runs || error.ran() == Some(Ran::NotStarted),
+                "the error should say that nothing ran: {error:?}"
+            );
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+async fn every_call_after_close_says_closed(cx: Cx) -> Verdict {
+    cx.sandbox.write("f", "x").await?;
+    cx.sandbox.close().await?;
+    all_refused(&cx, &[ErrorKind::Closed]).await
+}
+
+async fn a_sandbox_destroyed_behind_its_handle_is_lost(cx: Cx) -> Verdict {
+    cx.sandbox.write("f", "x").await?;
+    ensure!(
+        cx.fixture.sabotage(&cx.sandbox).await,
+        "the fixture could not destroy the sandbox"
+    );
+    all_refused(&cx, &[ErrorKind::Lost]).await?;
+    Ok(cx.sandbox.close().await?)
+}
+
+async fn close_is_bounded_in_time(cx: Cx) -> Verdict {
+    let mut running = tokio::task::JoinSet::new();
+    for _ in 0..5 {
+        let sandbox = cx.sandbox.clone();
+        running.spawn(async move { sandbox.sh("trap '' TERM; sleep 60").await });
+    }
+    cx.sh("true").await?;
+    let start = Instant::now();
+    cx.sandbox.close().await?;
+    let passed = start.elapsed();
+    ensure!(passed < Duration::from_secs(10), "closing took {passed:?}");
+    while let Some(ran) = running.join_next().await {
+        ensure!(ran?.is_err(), "a command outlived its sandbox");
+    }
+    Ok(())
+}
+
+async fn a_dropped_close_closes_all_the_same(cx: Cx) -> Verdict {
+    // Polled once, so that the closing has begun, and dropped.
+    let _ = tokio::time::timeout(Duration::from_micros(1), cx.sandbox.close()).await;
+    eventually("the sandbox is closed", || async {
+        let read = cx.sandbox.list(".").await;
+        Ok(read.is_err_and(|error| error.kind() == ErrorKind::Closed))
+    })
+    .await?;
+    Ok(cx.sandbox.close().await?)
+}
+
+async fn fifty_sandboxes_at_once(cx: Cx) -> Verdict {
+    let mut created = tokio::task::JoinSet::new();
+    for index in 0..50 {
+        let cx = cx.clone();
+        created.spawn(async move {
+            let sandbox = cx.another().await?;
+            sandbox.write("f", index.to_string()).await?;
+            Ok::<_, Error>((index, sandbox))
+        });
+    }
+    let mut sandboxes: Vec<(i32, Arc<dyn Sandbox>)> = Vec::new();
+    while let Some(done) = created.join_next().await {
+        sandboxes.push(done??);
+    }
+    for (index, sandbox) in &sandboxes {
+        let read = sandbox.read_to_string("f").await?;
+        ensure_eq!(read, index.to_string(), "the file of a sandbox");
+    }
+    let mut ids: Vec<_> = sandboxes.iter().map(|(_, s)| s.info().id).collect();
+    ids.sort();
+    ids.dedup();
+    ensure_eq!(ids.len(), 50, "identifiers");
+    Ok(())
+}
+
+async fn a_dropped_sandbox_does_not_block(cx: Cx) -> Verdict {
+    // Not tracked: the only handle is dropped here.
+    let sandbox = cx.provider.create(cx.fixture.spec()).await?;
+    sandbox
+        .sh("sleep 60 > /dev/null 2> /dev/null & printf up")
+        .await?;
+    let start = Instant::now();
+    drop(sandbox);
+    let passed = start.elapsed();
+    ensure!(
+        passed < Duration::from_millis(500),
+        "dropping took {passed:?}"
+    );
+    Ok(())
+}
+
+async fn dropping_one_handle_leaves_the_other(cx: Cx) -> Verdict {
+    let second = cx.sandbox.clone();
+    second.write("f", "x").await?;
+    drop(second);
+    ensure_eq!(cx.sandbox.read_to_string("f").await?, "x", "the file");
+    Ok(())
+}
+
+async fn an_invalid_spec_is_refused(cx: Cx) -> Verdict {
+    for spec in [
+        cx.fixture.spec().with_workdir("relative"),
+        cx.fixture.spec().with_workdir(""),
+        cx.fixture.spec().with_env("A=B", "x"),
+        cx.fixture.spec().with_command_timeout(Duration::ZERO),
+    ] {
+        match cx.create(spec.clone()).await {
+            Ok(_) => return Err(Failed::new(format_args!("created from {spec:?}"))),
+            Err(error) => {
+                ensure_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
+                ensure_eq!(error.operation(), Operation::Create, "{error:?}");
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn dropping_the_provider_leaves_the_sandbox(cx: Cx) -> Verdict {
+    let provider = cx.fixture.provider().await?;
+    let sandbox = cx.track(provider.create(cx.fixture.spec()).await?);
+    drop(provider);
+    sandbox.write("f", "x").await?;
+    ensure_eq!(sandbox.read_to_string("f").await?, "x", "the file");
+    Ok(())
+}

@@ -1,0 +1,389 @@
+//! Imports from the host, and trees there and back.
+//!
+//! Invariant: trees are compared whole, with content, modes and links, never by a sample.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+
+use sandbox_core::{ErrorKind, ExportOptions, ImportOptions, Mode, Operation, SandboxExt as _};
+
+use crate::kit::{Cx, Verdict, cases, ensure, ensure_eq, refused};
+
+cases! { "transfer":
+    import_brings_a_whole_tree [Symlinks, Modes],
+    import_drops_setuid [Modes],
+    import_counts_what_it_brings,
+    import_follows_no_link [Symlinks],
+    import_skips_and_reports_special_files,
+    import_takes_excludes,
+    import_heeds_ignore_files_when_asked,
+    import_again_reflects_changes,
+    import_leaves_what_is_there_unless_asked,
+    import_mirrors_deletions_when_asked,
+    import_mirror_leaves_what_is_excluded,
+    import_of_a_missing_directory_is_refused,
+    import_of_a_file_is_refused,
+    import_beyond_the_limit_is_refused,
+    what_goes_in_comes_out,
+}
+
+/// A tree of the host: path to a description of what is there.
+pub(super) fn tree(top: &Path) -> Verdict<BTreeMap<String, String>> {
+    let mut found = BTreeMap::new();
+    let mut todo = vec![top.to_path_buf()];
+    while let Some(dir) = todo.pop() {
+        for entry in fs::read_dir(&dir)? {
+            let path = entry?.path();
+            let metadata = fs::symlink_metadata(&path)?;
+            let mode = metadata.permissions().mode() & 0o7777;
+            let what = if metadata.is_dir() {
+                todo.push(path.clone());
+                format!("directory {mode:o}")
+            } else if metadata.is_symlink() {
+                format!("link to {}", fs::read_link(&path)?.display())
+            } else {
+                let content = fs::read(&path)?;
+                format!("file {mode:o} {}", content.escape_ascii())
+            };
+            let name = path.strip_prefix(top).unwrap_or(&path);
+            found.insert(name.display().to_string(), what);
+        }
+    }
+    Ok(found)
+}
+
+pub(super) fn put(top: &Path, name: &str, content: &str) -> Verdict {
+    let path = top.join(name);
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    Ok(fs::write(path, content)?)
+}
+
+fn chmod(top: &Path, name: &str, mode: u32) -> Verdict {
+    let permissions = fs::Permissions::from_mode(mode);
+    Ok(fs::set_permissions(top.join(name), permissions)?)
+}
+
+async fn import_brings_a_whole_tree(cx: Cx) -> Verdict {
+    let host = cx.host_dir()?;
+    put(host.path(), "a.txt", "one\n")?;
+    put(host.path(), "d/run.sh", "#!/bin/sh\n")?;
+    put(host.path(), "d/e/deep", "\u{0}\u{1}")?;
+    put(host.path(), "-odd name\n", "x")?;
+    put(host.path(), "empty-file", "")?;
+    fs::create_dir(host.path().join("empty"))?;
+    chmod(host.path(), "d/run.sh", 0o755)?;
+    chmod(host.path(), "a.txt", 0o600)?;
+    chmod(host.path(), "empty", 0o700)?;
+    symlink("d/e", host.path().join("link"))?;
+    symlink("nowhere", host.path().join("dangling"))?;
+    cx.sandbox
+        .import_dir(host.path(), &"in".into(), ImportOptions::default())
+        .await?;
+    let out = cx.host_dir()?;
+    let to = out.path().join("out");
+    cx.sandbox
+        .export_dir(&"in".into(), &to, ExportOptions::default())
+        .await?;
+    ensure_eq!(tree(&to)?, tree(host.path())?, "the tree, there and back");
+    let mode = cx.sandbox.metadata(&"in/d/run.sh".into()).await?.mode;
+    ensure_eq!(mode, Mode::new(0o755), "a mode, inside");
+    let link = cx.sandbox.metadata(&"in/link".into()).await?.link_target;
+    ensure_eq!(link, Some("d/e".into()), "a link, inside");
+    Ok(())
+}
+
+async fn import_drops_setuid(cx: Cx) -> Verdict {
+    let host = cx.host_dir()?;
+    put(host.path(), "f", "x")?;
+    chmod(host.path(), "f", 0o6755)?;
+    let options = ImportOptions::default();
+    cx.sandbox
+        .import_dir(host.path(), &"in".into(), options)
+        .await?;
+    let mode = cx.sandbox.metadata(&"in/f".into()).await?.mode;
+    ensure_eq!(mode, Mode::new(0o755), "the mode");
+    Ok(())
+}
+
+async fn import_counts_what_it_brings(cx: Cx) -> Verdict {
+    let host = cx.host_dir()?;
+    put(host.path(), "a", "12345")?;
+    put(host.path(), "d/b", "123")?;
+    let options = ImportOptions::default();
+    let report = cx
+        .sandbox
+        .import_dir(host.path(), &"in".into(), options)
+        .await?;
+    ensure_eq!(report.files, 2, "files");
+    ensure_eq!(report.directories, 1, "directories, without the top one");
+    ensure_eq!(report.bytes, 8, "bytes");
+    ensure_eq!(report.removed, 0, "removed");
+    ensure_eq!(report.skipped_total, 0, "skipped");
+    Ok(())
+}
+
+async fn import_follows_no_link(cx: Cx) -> Verdict {
+    let outside = cx.host_dir()?;
+    put(outside.path(), "secret/f", "of the host")?;
+    let host = cx.host_dir()?;
+    symlink(outside.path().join("secret"), host.path().join("dir"))?;
+    symlink(outside.path().join("secret/f"), host.path().join("file"))?;
+    let options = ImportOptions::default();
+    cx.sandbox
+        .import_dir(host.path(), &"in".into(), options)
+        .await?;
+    for path in ["in/file", "in/dir/f"] {
+        let read = cx.sandbox.read(path).await;
+        ensure!(read.is_err(), "{path} was brought from behind a link");
+    }
+    Ok(())
+}
+
+async fn import_skips_and_reports_special_files(cx: Cx) -> Verdict {
+    let host = cx.host_dir()?;
+    put(host.path(), "f", "x")?;
+    // A socket is the one special file that can be made without help.
+    let _socket = std::os::unix::net::UnixListener::bind(host.path().join("socket"))?;
+    let options = ImportOptions::default();
+    let report = cx
+        .sandbox
+        .import_dir(host.path(), &"in".into(), options)
+        .await?;
+    ensure_eq!(report.files, 1, "files");
+    ensure_eq!(report.skipped_total, 1, "skipped");
+    let named = report
+        .skipped
+        .first()
+        .map(|skipped| skipped.path.to_string());
+    ensure_eq!(named.as_deref(), Some("socket"), "what was skipped");
+    ensure_eq!(cx.sandbox.list("in").await?.len(), 1, "entries");
+    Ok(())
+}
+
+async fn names(cx: &Cx, path: &str) -> Verdict<Vec<String>> {
+    let options = sandbox_core::ListOptions::default().recursive();
+    let entries = cx.sandbox.list_dir(&path.into(), options).await?;
+    let files = entries.iter().filter(|entry| !entry.metadata.is_dir());
+    Ok(files.map(|entry| entry.path.to_string()).collect())
+}
+
+fn project(host: &Path) -> Verdict {
+    put(host, "src/main.rs", "fn main() {}")?;
+    put(host, "src/main.o", "")?;
+    put(host, "target/debug/big", "x")?;
+    put(host, "node_modules/a/b", "x")?;
+    put(host, "keep.log", "x")?;
+    put(host, "drop.log", "x")
+}
+
+async fn import_takes_excludes(cx: Cx) -> Verdict {
+    let host = cx.host_dir()?;
+    project(host.path())?;
+    let options = ImportOptions::default()
+        .exclude("target/")
+        .exclude("/node_modules")
+        .exclude("*.o")
+        .exclude("*.log")
+        .exclude("!keep.log");
+    let report = cx
+        .sandbox
+        .import_dir(host.path(), &"in".into(), options)
+        .await?;
+    let found = names(&cx, "in").await?;
+    ensure_eq!(found, ["keep.log", "src/main.rs"], "what was brought");
+    ensure_eq!(report.files, 2, "files, as reported");
+    ensure_eq!(report.skipped_total, 0, "what is excluded is not counted");
+    Ok(())
+}
+
+async fn import_heeds_ignore_files_when_asked(cx: Cx) -> Verdict {
+    let host = cx.host_dir()?;
+    project(host.path())?;
+    put(host.path(), ".gitignore", "target\n*.log\n!keep.log\n")?;
+    put(host.path(), ".ignore", "node_modules\n")?;
+    put(host.path(), "src/.gitignore", "*.o\n")?;
+    put(host.path(), ".git/HEAD", "ref")?;
+    let options = ImportOptions::default().with_ignore_files();
+    cx.sandbox
+        .import_dir(host.path(), &"in".into(), options)
+        .await?;
+    let found = names(&cx, "in").await?;
+    let expected = [
+        ".git/HEAD",
+        ".gitignore",
+        ".ignore",
+        "keep.log",
+        "src/.gitignore",
+        "src/main.rs",
+    ];
+    ensure_eq!(found, expected, "what was brought");
+    let options = ImportOptions::default();
+    cx.sandbox
+        .import_dir(host.path(), &"all".into(), options)
+        .await?;
+    let found = names(&cx, "all").await?;
+    ensure_eq!(
+        found.len(),
+        10,
+        "what is brought when nobody asked: {found:?}"
+    );
+    Ok(())
+}
+
+async fn import_again_reflects_changes(cx: Cx) -> Verdict {
+    let host = cx.host_dir()?;
+    put(host.path(), "f", "one")?;
+    for text in ["one", "twotwo", "3"] {
+        put(host.path(), "f", text)?;
+        let options = ImportOptions::default();
+        cx.sandbox
+            .import_dir(host.path(), &"in".into(), options)
+            .await?;
+        ensure_eq!(cx.sandbox.read_to_string("in/f").await?, text, "the file");
+    }
+    Ok(())
+}
+
+async fn import_leaves_what_is_there_unless_asked(cx: Cx) -> Verdict {
+    let host = cx.host_dir()?;
+    put(host.path(), "f", "x")?;
+    cx.sandbox.write("in/own", "kept").await?;
+    let options = ImportOptions::default();
+    cx.sandbox
+        .import_dir(host.path(), &"in".into(), options)
+        .await?;
+    ensure_eq!(names(&cx, "in").await?, ["f", "own"], "entries");
+    Ok(())
+}
+
+async fn import_mirrors_deletions_when_asked(cx: Cx) -> Verdict {
+    let host = cx.host_dir()?;
+    put(host.path(), "a", "1")?;
+    put(host.path(), "d/b", "2")?;
+    put(host.path(), "turns/file", "3")?;
+    let mirror = || ImportOptions::default().mirror();
+    cx.sandbox
+        .import_dir(host.path(), &"in".into(), mirror())
+        .await?;
+    cx.sandbox.write("in/own/deep", "x").await?;
+    fs::remove_dir_all(host.path().join("d"))?;
+    fs::remove_dir_all(host.path().join("turns"))?;
+    put(host.path(), "turns", "into a file")?;
+    let report = cx
+        .sandbox
+        .import_dir(host.path(), &"in".into(), mirror())
+        .await?;
+    ensure_eq!(names(&cx, "in").await?, ["a", "turns"], "files");
+    ensure!(
+        !cx.sandbox.exists("in/d").await?,
+        "a removed directory is there"
+    );
+    ensure!(
+        report.removed >= 2,
+        "removed, as reported: {}",
+        report.removed
+    );
+    cx.sandbox.write("beside", "x").await?;
+    Ok(())
+}
+
+async fn import_mirror_leaves_what_is_excluded(cx: Cx) -> Verdict {
+    let host = cx.host_dir()?;
+    put(host.path(), "src", "1")?;
+    let options = ImportOptions::default().mirror().exclude("target");
+    cx.sandbox.write("in/target/built", "x").await?;
+    cx.sandbox.write("in/old", "x").await?;
+    cx.sandbox
+        .import_dir(host.path(), &"in".into(), options)
+        .await?;
+    ensure_eq!(names(&cx, "in").await?, ["src", "target/built"], "files");
+    Ok(())
+}
+
+async fn import_of_a_missing_directory_is_refused(cx: Cx) -> Verdict {
+    let host = cx.host_dir()?;
+    let from = host.path().join("nope");
+    let done = cx
+        .sandbox
+        .import_dir(&from, &"in".into(), ImportOptions::default())
+        .await;
+    let kind = ErrorKind::NotFound;
+    let error = refused(done, &cx.sandbox, Operation::ImportDir, kind)?;
+    ensure_eq!(
+        error.host_path(),
+        Some(from.as_path()),
+        "the host path named"
+    );
+    ensure!(!cx.sandbox.exists("in").await?, "something was created");
+    Ok(())
+}
+
+async fn import_of_a_file_is_refused(cx: Cx) -> Verdict {
+    let host = cx.host_dir()?;
+    put(host.path(), "f", "x")?;
+    let from = host.path().join("f");
+    let done = cx
+        .sandbox
+        .import_dir(&from, &"in".into(), ImportOptions::default())
+        .await;
+    let kind = ErrorKind::NotADirectory;
+    let error = refused(done, &cx.sandbox, Operation::ImportDir, kind)?;
+    ensure_eq!(
+        error.host_path(),
+        Some(from.as_path()),
+        "the host path named"
+    );
+    ensure!(!cx.sandbox.exists("in").await?, "something was created");
+    Ok(())
+}
+
+async fn import_beyond_the_limit_is_refused(cx: Cx) -> Verdict {
+    let host = cx.host_dir()?;
+    put(host.path(), "f", "1234567890")?;
+    for (limit, fits) in [(10, true), (9, false)] {
+        let options = ImportOptions::default().with_max_bytes(limit);
+        let done = cx
+            .sandbox
+            .import_dir(host.path(), &"in".into(), options)
+            .await;
+        if fits {
+            done?;
+        } else {
+            let kind = ErrorKind::LimitExceeded;
+            let error = refused(done, &cx.sandbox, Operation::ImportDir, kind)?;
+            ensure!(
+                error.to_string().contains('9'),
+                "the limit is not stated: {error}"
+            );
+        }
+    }
+    Ok(())
+}
+
+async fn what_goes_in_comes_out(cx: Cx) -> Verdict {
+    let host = cx.host_dir()?;
+    for index in 0..300 {
+        put(
+            host.path(),
+            &format!("d{}/f{index}", index % 9),
+            &"x".repeat(index * 31),
+        )?;
+    }
+    let report = cx
+        .sandbox
+        .import_dir(host.path(), &"in".into(), ImportOptions::default())
+        .await?;
+    ensure_eq!(report.files, 300, "files");
+    let out = cx.host_dir()?;
+    let to = out.path().join("out");
+    cx.sandbox
+        .export_dir(&"in".into(), &to, ExportOptions::default())
+        .await?;
+    ensure_eq!(tree(&to)?.len(), tree(host.path())?.len(), "entries");
+    ensure!(tree(&to)? == tree(host.path())?, "the trees differ");
+    Ok(())
+}

@@ -1,0 +1,337 @@
+//! What is not declared is refused and does nothing: one case for each capability.
+//!
+//! Invariant: every refusal comes with the proof that the sandbox is as it was.
+
+use std::time::Duration;
+
+use sandbox_core::{
+    Access, Capability, Command, Control, CreateDirOptions, Enforcement, Error, ErrorKind,
+    FileBatch, ForkOptions, ImportOptions, Labels, Mode, Mount, Network, Operation, Ran,
+    RequiredIsolation, Resources, SandboxExt as _, SandboxSpec, Signal, SnapshotId,
+    SnapshotOptions, Source, Support,
+};
+
+use crate::kit::{Case, Cx, Failed, Verdict, ensure, ensure_eq, refused};
+
+macro_rules! unsupported {
+    ($($lacks:ident: $name:ident $(, needs $need:ident)?;)+) => {
+        pub(super) const CASES: &[Case] = &[$(Case {
+            name: concat!("unsupported::", stringify!($name)),
+            needs: &[$(Capability::$need)?],
+            lacks: Some(Capability::$lacks),
+            sabotages: false,
+            run: |cx| Box::pin(async move {
+                reason(&cx, Capability::$lacks)?;
+                $name(cx).await
+            }),
+        },)+];
+    };
+}
+
+unsupported! {
+    Exec: exec;
+    Spawn: spawn;
+    StdinPipe: stdin_pipe;
+    Signals: signals, needs Spawn;
+    User: user;
+    KillDaemons: kill_daemons;
+    Background: background;
+    Fork: fork;
+    ForkMemory: fork_memory;
+    Snapshot: snapshot;
+    List: list;
+    Attach: attach;
+    Ttl: ttl;
+    Image: image;
+    RootDir: root_dir;
+    Mounts: mounts;
+    Symlinks: symlinks;
+    Modes: modes;
+    NonUtf8Names: non_utf8_names;
+    FilePermissions: file_permissions;
+    NetworkOff: network_off;
+    NetworkOpen: network_open;
+    MemoryLimit: memory_limit;
+    CpuLimit: cpu_limit;
+    PidsLimit: pids_limit;
+    DiskLimit: disk_limit;
+    Isolation: isolation;
+}
+
+/// Checks that the declaration gives a reason.
+fn reason(cx: &Cx, capability: Capability) -> Verdict {
+    match cx.fixture.capabilities().support(capability) {
+        Support::None(reason) if !reason.trim().is_empty() => Ok(()),
+        other => Err(Failed::new(format_args!(
+            "{capability} should be absent with a reason and is {other:?}"
+        ))),
+    }
+}
+
+/// Checks a refusal: kind, operation and a reason.
+fn is_refusal(cx: &Cx, error: &Error, lacks: Capability, operation: Operation) -> Verdict {
+    ensure_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
+    ensure_eq!(error.operation(), operation, "{error:?}");
+    ensure!(error.ran() != Some(Ran::Cut), "something ran: {error:?}");
+    ensure!(!error.is_retryable(), "a refusal is not worth retrying");
+    let Support::None(reason) = cx.fixture.capabilities().support(lacks) else {
+        return Err(Failed::new("the capability is declared"));
+    };
+    ensure!(
+        error.message().contains(reason) || error.message().len() >= 10,
+        "the error gives no reason: {error:?}"
+    );
+    Ok(())
+}
+
+/// Checks that an operation of the sandbox is refused and left it as it was.
+async fn refuses<T: std::fmt::Debug>(
+    cx: &Cx,
+    result: Result<T, Error>,
+    lacks: Capability,
+    operation: Operation,
+) -> Verdict {
+    let error = refused(result, &cx.sandbox, operation, ErrorKind::Unsupported)?;
+    is_refusal(cx, &error, lacks, operation)?;
+    still_works(cx).await
+}
+
+/// Checks that the sandbox is empty and usable.
+async fn still_works(cx: &Cx) -> Verdict {
+    ensure_eq!(
+        cx.sandbox.list(".").await?.len(),
+        0,
+        "entries after a refusal"
+    );
+    cx.sandbox.write("probe", "x").await?;
+    ensure_eq!(cx.sandbox.read_to_string("probe").await?, "x", "the file");
+    Ok(cx.sandbox.remove_all("probe").await?)
+}
+
+/// Checks that a spec is refused, and that the same without the option is not.
+async fn refuses_spec(cx: &Cx, spec: SandboxSpec, lacks: Capability) -> Verdict {
+    match cx.create(spec).await {
+        Ok(_) => Err(Failed::new(format_args!(
+            "{lacks} was asked for and ignored"
+        ))),
+        Err(error) => {
+            is_refusal(cx, &error, lacks, Operation::Create)?;
+            cx.another().await?;
+            Ok(())
+        }
+    }
+}
+
+async fn exec(cx: Cx) -> Verdict {
+    let ran = cx.sandbox.exec(Command::shell("printf x > f")).await;
+    refuses(&cx, ran, Capability::Exec, Operation::Exec).await
+}
+
+async fn spawn(cx: Cx) -> Verdict {
+    let spawned = cx.sandbox.spawn(Command::shell("printf x > f")).await;
+    refuses(&cx, spawned, Capability::Spawn, Operation::Spawn).await
+}
+
+async fn stdin_pipe(cx: Cx) -> Verdict {
+    let command = Command::shell("printf x > f").stdin_piped();
+    let spawned = cx.sandbox.spawn(command).await;
+    let lacks = match cx.fixture.capabilities().has(Capability::Spawn) {
+        true => Capability::StdinPipe,
+        false => Capability::Spawn,
+    };
+    refuses(&cx, spawned, lacks, Operation::Spawn).await
+}
+
+async fn signals(cx: Cx) -> Verdict {
+    let process = cx.sandbox.spawn(Command::shell("sleep 50")).await?;
+    let sent = process.signal(Signal::TERMINATE).await;
+    refuses(&cx, sent, Capability::Signals, Operation::Signal).await?;
+    let early = tokio::time::timeout(Duration::from_millis(300), process.wait()).await;
+    ensure!(early.is_err(), "a refused signal ended the process");
+    Ok(process.kill().await?)
+}
+
+async fn user(cx: Cx) -> Verdict {
+    let command = Command::shell("printf x > f").user("nobody");
+    let ran = cx.sandbox.exec(command).await;
+    let lacks = match cx.fixture.capabilities().has(Capability::Exec) {
+        true => Capability::User,
+        false => Capability::Exec,
+    };
+    refuses(&cx, ran, lacks, Operation::Exec).await
+}
+
+/// What has no operation or option of its own: the stated reason is all there is to check.
+async fn kill_daemons(_: Cx) -> Verdict {
+    Ok(())
+}
+
+async fn background(_: Cx) -> Verdict {
+    Ok(())
+}
+
+async fn fork_memory(_: Cx) -> Verdict {
+    Ok(())
+}
+
+async fn file_permissions(_: Cx) -> Verdict {
+    Ok(())
+}
+
+async fn fork(cx: Cx) -> Verdict {
+    let forked = cx.sandbox.fork(ForkOptions::default()).await;
+    refuses(&cx, forked, Capability::Fork, Operation::Fork).await
+}
+
+async fn snapshot(cx: Cx) -> Verdict {
+    let taken = cx.sandbox.snapshot(SnapshotOptions::default()).await;
+    refuses(&cx, taken, Capability::Snapshot, Operation::Snapshot).await?;
+    let source = Source::Snapshot(SnapshotId::new("any"));
+    let spec = cx.fixture.spec().with_source(source);
+    refuses_spec(&cx, spec, Capability::Snapshot).await
+}
+
+async fn list(cx: Cx) -> Verdict {
+    match cx.provider.list(&Labels::new()).await {
+        Ok(listed) => {
+            return Err(Failed::new(format_args!(
+                "list gave {} sandboxes",
+                listed.len()
+            )));
+        }
+        Err(error) => is_refusal(&cx, &error, Capability::List, Operation::List)?,
+    }
+    let spec = cx.fixture.spec().with_label("kit", "x");
+    refuses_spec(&cx, spec, Capability::List).await
+}
+
+async fn attach(cx: Cx) -> Verdict {
+    let id = cx.sandbox.info().id;
+    match cx.provider.attach(&id).await {
+        Ok(_) => return Err(Failed::new("attach gave a sandbox")),
+        Err(error) => is_refusal(&cx, &error, Capability::Attach, Operation::Attach)?,
+    }
+    match cx.provider.destroy(&id).await {
+        Ok(()) => return Err(Failed::new("destroy says that it did something")),
+        Err(error) => is_refusal(&cx, &error, Capability::Attach, Operation::Destroy)?,
+    }
+    still_works(&cx).await
+}
+
+async fn ttl(cx: Cx) -> Verdict {
+    let spec = cx.fixture.spec().with_ttl(Duration::from_secs(3600));
+    refuses_spec(&cx, spec, Capability::Ttl).await
+}
+
+async fn image(cx: Cx) -> Verdict {
+    let source = Source::Image("docker.io/library/alpine:3".into());
+    refuses_spec(
+        &cx,
+        cx.fixture.spec().with_source(source),
+        Capability::Image,
+    )
+    .await
+}
+
+async fn root_dir(cx: Cx) -> Verdict {
+    let source = Source::RootDir("/".into());
+    let spec = cx.fixture.spec().with_source(source);
+    refuses_spec(&cx, spec, Capability::RootDir).await
+}
+
+async fn mounts(cx: Cx) -> Verdict {
+    let host = cx.host_dir()?;
+    for access in [Access::ReadOnly, Access::ReadWrite] {
+        let mount = match access {
+            Access::ReadOnly => Mount::read_only(host.path(), "/mnt/kit"),
+            Access::ReadWrite => Mount::read_write(host.path(), "/mnt/kit"),
+        };
+        refuses_spec(&cx, cx.fixture.spec().with_mount(mount), Capability::Mounts).await?;
+    }
+    Ok(())
+}
+
+async fn symlinks(cx: Cx) -> Verdict {
+    let host = cx.host_dir()?;
+    std::os::unix::fs::symlink("target", host.path().join("link"))?;
+    let options = ImportOptions::default();
+    let to = "in".into();
+    match cx.sandbox.import_dir(host.path(), &to, options).await {
+        // A link that can't be brought is left behind and told, or all is refused.
+        Ok(report) => ensure_eq!(report.skipped_total, 1, "links left behind"),
+        refusal => {
+            let operation = Operation::ImportDir;
+            return refuses(&cx, refusal, Capability::Symlinks, operation).await;
+        }
+    }
+    ensure!(
+        !cx.sandbox.exists("in/link").await?,
+        "something is at the link's name"
+    );
+    Ok(())
+}
+
+async fn modes(cx: Cx) -> Verdict {
+    let batch = FileBatch::new().file_with_mode("f", "x", Mode::new(0o600));
+    let done = cx.sandbox.write_files(batch).await;
+    refuses(&cx, done, Capability::Modes, Operation::WriteFiles).await?;
+    let options = CreateDirOptions::default().with_mode(Mode::new(0o700));
+    let done = cx.sandbox.create_dir(&"d".into(), options).await;
+    refuses(&cx, done, Capability::Modes, Operation::CreateDir).await
+}
+
+async fn non_utf8_names(cx: Cx) -> Verdict {
+    let done = cx.sandbox.write(&b"caf\xe9"[..], "x").await;
+    refuses(&cx, done, Capability::NonUtf8Names, Operation::WriteFiles).await
+}
+
+async fn network_off(cx: Cx) -> Verdict {
+    let spec = cx.fixture.spec().with_network(Network::Off);
+    refuses_spec(&cx, spec, Capability::NetworkOff).await
+}
+
+async fn network_open(cx: Cx) -> Verdict {
+    let spec = cx.fixture.spec().with_network(Network::Open);
+    refuses_spec(&cx, spec, Capability::NetworkOpen).await
+}
+
+async fn limit(cx: Cx, resources: Resources, lacks: Capability) -> Verdict {
+    refuses_spec(&cx, cx.fixture.spec().with_resources(resources), lacks).await
+}
+
+async fn memory_limit(cx: Cx) -> Verdict {
+    let resources = Resources::none().with_memory(512 << 20);
+    limit(cx, resources, Capability::MemoryLimit).await
+}
+
+async fn cpu_limit(cx: Cx) -> Verdict {
+    limit(cx, Resources::none().with_cpus(1.0), Capability::CpuLimit).await
+}
+
+async fn pids_limit(cx: Cx) -> Verdict {
+    limit(cx, Resources::none().with_pids(64), Capability::PidsLimit).await
+}
+
+async fn disk_limit(cx: Cx) -> Verdict {
+    let resources = Resources::none().with_disk(64 << 20);
+    limit(cx, resources, Capability::DiskLimit).await
+}
+
+async fn isolation(cx: Cx) -> Verdict {
+    let report = cx.sandbox.isolation().await?;
+    for control in [Control::Filesystem, Control::Processes] {
+        ensure!(
+            !report.get(control).is_some_and(Enforcement::is_enforced),
+            "{control} is reported as enforced by a backend without isolation"
+        );
+    }
+    let required = RequiredIsolation::Only(vec![Control::Filesystem]);
+    match cx.create(cx.fixture.spec().with_isolation(required)).await {
+        Ok(_) => Err(Failed::new("isolation was required and ignored")),
+        Err(error) => {
+            let kinds = [ErrorKind::Isolation, ErrorKind::Unsupported];
+            ensure!(kinds.contains(&error.kind()), "{error:?}");
+            Ok(())
+        }
+    }
+}

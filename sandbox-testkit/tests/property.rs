@@ -1,0 +1,30 @@
+//! The property harness tested: the model equals itself, and a fake does not equal the model.
+
+use std::sync::Arc;
+
+use sandbox_testkit::fakes::{FakeProvider, Fault};
+use sandbox_testkit::model::ModelProvider;
+use sandbox_testkit::property::{Settings, compare, compare_with_model};
+
+#[test]
+fn the_model_equals_itself() {
+    compare_with_model(Arc::new(ModelProvider::new()), 100).expect("no difference");
+}
+
+#[test]
+fn a_fake_differs_from_the_model() {
+    for fault in [
+        Fault::BatchNotAtomic,
+        Fault::CreateNewReplaces,
+        Fault::ModeLost,
+        Fault::RemoveOfMissingIsFine,
+        Fault::ForkSharesWrites,
+        Fault::ListUnsorted,
+        Fault::DotDotDropped,
+    ] {
+        let provider = Arc::new(FakeProvider::new(fault));
+        let settings = Settings::new(200).with_seed(1);
+        let difference = compare(provider, &settings).expect_err("a difference");
+        assert!(difference.contains("operations"), "{fault:?}: {difference}");
+    }
+}

@@ -1,6 +1,9 @@
 //! What is left when sandboxes, providers and host processes end: nothing.
 #![cfg(target_os = "linux")]
-#![allow(clippy::print_stdout, reason = "a child process of a test talks to the test")]
+#![allow(
+    clippy::print_stdout,
+    reason = "a child process of a test talks to the test"
+)]
 #![allow(
     clippy::expect_used,
     clippy::panic,

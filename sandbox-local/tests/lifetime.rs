@@ -1,6 +1,10 @@
 //! What is left when sandboxes, providers and host processes end: nothing.
 #![cfg(target_os = "linux")]
 #![allow(
+    clippy::print_stdout,
+    reason = "a child process of a test talks to the test"
+)]
+#![allow(
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
@@ -284,7 +288,7 @@ async fn child_that_counts() {
             .await
             .expect("a sandbox");
         sandbox.sh("echo x > f").await.expect("a command");
-        if number % 8 == 0 {
+        if number.is_multiple_of(8) {
             let child = sandbox.fork(ForkOptions::default()).await.expect("a fork");
             child.sh("cat f").await.expect("a command");
             match number % 16 {

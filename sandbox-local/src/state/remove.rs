@@ -53,7 +53,7 @@ mod tests {
         fs::create_dir_all(top.join("a/b")).unwrap();
         fs::write(top.join("a/b/c"), "x").unwrap();
         for locked in ["a/b", "a"] {
-            fs::set_permissions(top.join(locked), Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(top.join(locked), Permissions::from_mode(0o0)).unwrap();
         }
         tree(&top).unwrap();
         assert!(!top.exists());

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sandbox_core::{ErrorKind, Provider, Sandbox, SandboxExt, SandboxSpec};
-use sandbox_local::{LocalConfig, LocalProvider};
 
 use crate::{host, support};
 
@@ -130,8 +129,7 @@ async fn a_dropped_exec_is_the_same_as_a_timeout() {
 #[tokio::test]
 async fn in_a_child_that_is_killed() {
     let Some(state) = std::env::var_os("HOSTILE_STATE") else { return };
-    let config = LocalConfig::default().with_state_dir(state);
-    let provider = LocalProvider::with_config(config).expect("a provider");
+    let provider = host::provider(Path::new(&state));
     let sandbox = provider.create(SandboxSpec::new()).await.expect("a sandbox");
     host::equip(&sandbox).await;
     let locked = "/opt/hostile/bombs daemon undead && mkdir -p a/b && echo x >a/b/c && chmod 0 a/b a";
@@ -147,7 +145,7 @@ async fn when_the_host_is_killed_nothing_lives_on_and_the_next_start_cleans_up()
     let state = dir.path().join("state");
     let mut child = process::Command::new(std::env::current_exe().expect("this program"))
         .args(["--exact", "lifetime::in_a_child_that_is_killed", "--nocapture"])
-        .env("HOSTILE_STATE", &state)
+        .env("HOSTILE_STATE", dir.path())
         .stdout(Stdio::piped())
         .spawn()
         .expect("this program runs");
@@ -162,8 +160,7 @@ async fn when_the_host_is_killed_nothing_lives_on_and_the_next_start_cleans_up()
     child.kill().expect("kill");
     assert!(host::within(GRACE, || in_namespace(&namespace).is_empty()).await, "it lives on");
     child.wait().expect("wait");
-    let config = LocalConfig::default().with_state_dir(&state);
-    let provider = LocalProvider::with_config(config).expect("a provider");
+    let provider = host::provider(dir.path());
     let collected = || !entries(&state).contains(&left[0]);
     assert!(host::within(GRACE * 5, collected).await, "{:?}", entries(&state));
     drop(provider);
@@ -179,20 +176,22 @@ fn entries(dir: &Path) -> Vec<String> {
 #[tokio::test]
 async fn a_bottomless_tree_is_removed_with_its_sandbox() {
     let _turn = host::alone().await;
-    let dir = host::public_dir();
-    let state = dir.path().join("state");
-    let config = LocalConfig::default().with_state_dir(&state);
-    let provider = LocalProvider::with_config(config).expect("a provider");
+    let dir = host::fast_state();
+    let provider = host::provider(dir.path());
     let sandbox = provider.create(SandboxSpec::new()).await.expect("a sandbox");
     host::equip(&sandbox).await;
-    let made = host::inside(&sandbox, "layers", &["deep", "40000"]).await;
-    assert_eq!(made.number("depth"), 40_000);
+    let made = host::inside(&sandbox, "layers", &["deep", "15000"]).await;
+    assert_eq!(made.number("depth"), 15_000);
     support::sh(&sandbox, "chmod 0 d/d/d d/d d").await;
     let error = sandbox.read("d/d/d/d").await.expect_err("locked");
     assert_eq!(error.kind(), ErrorKind::PermissionDenied);
     sandbox.close().await.expect("close");
-    drop(sandbox);
-    drop(provider);
-    let gone = host::within(Duration::from_secs(20), || entries(&state).is_empty()).await;
+    drop((sandbox, provider));
+    let state = dir.path().join("state");
+    let gone = host::within(Duration::from_secs(30), || entries(&state).is_empty()).await;
+    if !gone {
+        // It must not be removed by recursion either.
+        std::mem::forget(dir);
+    }
     assert!(gone, "{:?}", entries(&state));
 }

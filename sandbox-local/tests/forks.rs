@@ -10,9 +10,7 @@ mod support;
 
 use std::sync::Arc;
 
-use sandbox_core::{
-    Command, ErrorKind, FileBatch, GuestPath, ReadOptions, RenameOptions, Sandbox,
-};
+use sandbox_core::{Command, ErrorKind, FileBatch, GuestPath, ReadOptions, RenameOptions, Sandbox};
 use support::{close, fork, run, sh, until};
 
 async fn read(sandbox: &Arc<dyn Sandbox>, path: &str) -> Vec<u8> {

@@ -1,10 +1,6 @@
 //! What is left when sandboxes, providers and host processes end: nothing.
 #![cfg(target_os = "linux")]
 #![allow(
-    clippy::print_stdout,
-    reason = "a child process of a test talks to the test"
-)]
-#![allow(
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
@@ -15,14 +11,11 @@ mod support;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
-use sandbox_core::{
-    Command, ErrorKind, ForkOptions, Labels, Operation, Provider, SandboxExt, SandboxSpec,
-};
+use sandbox_core::{Command, ErrorKind, ForkOptions, Labels, Provider, SandboxExt, SandboxSpec};
 use sandbox_local::{LocalConfig, LocalProvider};
 use support::{STATE, count, provider, providers, sh, state, until};
 

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sandbox_core::{ErrorKind, Provider, Sandbox, SandboxExt, SandboxSpec};
-use sandbox_local::{LocalConfig, LocalProvider};
 
 use crate::{host, support};
 
@@ -159,8 +158,7 @@ async fn in_a_child_that_is_killed() {
     let Some(state) = std::env::var_os("HOSTILE_STATE") else {
         return;
     };
-    let config = LocalConfig::default().with_state_dir(state);
-    let provider = LocalProvider::with_config(config).expect("a provider");
+    let provider = host::provider(Path::new(&state));
     let sandbox = provider
         .create(SandboxSpec::new())
         .await
@@ -184,7 +182,7 @@ async fn when_the_host_is_killed_nothing_lives_on_and_the_next_start_cleans_up()
             "lifetime::in_a_child_that_is_killed",
             "--nocapture",
         ])
-        .env("HOSTILE_STATE", &state)
+        .env("HOSTILE_STATE", dir.path())
         .stdout(Stdio::piped())
         .spawn()
         .expect("this program runs");
@@ -205,8 +203,7 @@ async fn when_the_host_is_killed_nothing_lives_on_and_the_next_start_cleans_up()
         "it lives on"
     );
     child.wait().expect("wait");
-    let config = LocalConfig::default().with_state_dir(&state);
-    let provider = LocalProvider::with_config(config).expect("a provider");
+    let provider = host::provider(dir.path());
     let collected = || !entries(&state).contains(&left[0]);
     assert!(
         host::within(GRACE * 5, collected).await,
@@ -235,23 +232,25 @@ fn entries(dir: &Path) -> Vec<String> {
 #[tokio::test]
 async fn a_bottomless_tree_is_removed_with_its_sandbox() {
     let _turn = host::alone().await;
-    let dir = host::public_dir();
-    let state = dir.path().join("state");
-    let config = LocalConfig::default().with_state_dir(&state);
-    let provider = LocalProvider::with_config(config).expect("a provider");
+    let dir = host::fast_state();
+    let provider = host::provider(dir.path());
     let sandbox = provider
         .create(SandboxSpec::new())
         .await
         .expect("a sandbox");
     host::equip(&sandbox).await;
-    let made = host::inside(&sandbox, "layers", &["deep", "40000"]).await;
-    assert_eq!(made.number("depth"), 40_000);
+    let made = host::inside(&sandbox, "layers", &["deep", "15000"]).await;
+    assert_eq!(made.number("depth"), 15_000);
     support::sh(&sandbox, "chmod 0 d/d/d d/d d").await;
     let error = sandbox.read("d/d/d/d").await.expect_err("locked");
     assert_eq!(error.kind(), ErrorKind::PermissionDenied);
     sandbox.close().await.expect("close");
-    drop(sandbox);
-    drop(provider);
-    let gone = host::within(Duration::from_secs(20), || entries(&state).is_empty()).await;
+    drop((sandbox, provider));
+    let state = dir.path().join("state");
+    let gone = host::within(Duration::from_secs(30), || entries(&state).is_empty()).await;
+    if !gone {
+        // It must not be removed by recursion either.
+        std::mem::forget(dir);
+    }
     assert!(gone, "{:?}", entries(&state));
 }

@@ -16,7 +16,7 @@ use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
 use sandbox_core::{Command, ErrorKind, ForkOptions, Labels, Provider, SandboxExt, SandboxSpec};
-use sandbox_local::{LocalConfig, LocalProvider};
+use sandbox_local::LocalProvider;
 use support::{STATE, count, provider, providers, sh, state, until};
 
 /// A `sleep` that can be told from all others, and whether it runs anywhere on this host.

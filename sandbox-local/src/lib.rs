@@ -35,6 +35,8 @@ mod lent;
 #[cfg(target_os = "linux")]
 mod live;
 #[cfg(target_os = "linux")]
+mod mounts;
+#[cfg(target_os = "linux")]
 mod owner;
 mod plain;
 #[cfg(target_os = "linux")]

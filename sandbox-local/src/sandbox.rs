@@ -141,10 +141,7 @@ impl LocalSandbox {
 
     async fn make_workdir(&self) -> Result<()> {
         let path = self.settings().workdir;
-        self.files(Operation::Create, move |root| {
-            root.create_dir(&path, &CreateDirOptions::default())
-        })
-        .await
+        self.files(Operation::Create, move |root| root.create_workdir(&path)).await
     }
 
     fn settings(&self) -> Settings {

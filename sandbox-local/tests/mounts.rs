@@ -223,3 +223,28 @@ async fn a_single_file_can_be_mounted_for_writing() {
     assert!(!removed.success());
     sandbox.close().await.expect("close");
 }
+
+#[tokio::test]
+async fn a_mount_within_another_is_put_in_its_place() {
+    let host = tempfile::tempdir().expect("a directory");
+    fs::set_permissions(host.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+    for dir in ["outer/in", "inner"] {
+        fs::create_dir_all(host.path().join(dir)).expect("a directory");
+    }
+    fs::write(host.path().join("inner/f"), "inner\n").expect("a file");
+    fs::write(host.path().join("outer/f"), "outer\n").expect("a file");
+    let spec = SandboxSpec::new()
+        .with_mount(Mount::read_only(
+            host.path().join("inner"),
+            "/mnt/x/../o/in",
+        ))
+        .with_mount(Mount::read_only(host.path().join("outer"), "/mnt/o"))
+        .with_mount(Mount::read_only(
+            host.path().join("inner"),
+            "/usr/share/man",
+        ));
+    let sandbox = support::create(spec).await;
+    let said = sh(&sandbox, "cat /mnt/o/f /mnt/o/in/f; ls /usr/share/man").await;
+    assert_eq!(said, "outer\ninner\nf\n");
+    sandbox.close().await.expect("close");
+}

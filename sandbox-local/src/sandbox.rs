@@ -141,7 +141,8 @@ impl LocalSandbox {
 
     async fn make_workdir(&self) -> Result<()> {
         let path = self.settings().workdir;
-        self.files(Operation::Create, move |root| root.create_workdir(&path)).await
+        self.files(Operation::Create, move |root| root.create_workdir(&path))
+            .await
     }
 
     fn settings(&self) -> Settings {

@@ -2,8 +2,8 @@
 //! Must stop at the first failure.
 
 use crate::protocol::plan::{
-    ARG_DATA, ARG_SLOT, ARG_VALUE, HEADER, NO_SLOT, OP_CALL, OP_STORE_ADDRESS,
-    OP_STORE_DESCRIPTOR, Op,
+    ARG_DATA, ARG_SLOT, ARG_VALUE, HEADER, NO_SLOT, OP_CALL, OP_STORE_ADDRESS, OP_STORE_DESCRIPTOR,
+    Op,
 };
 use crate::protocol::{
     FIRST_PLAN_FD, MAX_EXPORTS, MAX_PLAN, MAX_SLOTS, Message, get_u32, put, reply, request, serving,

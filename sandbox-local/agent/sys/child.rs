@@ -108,7 +108,12 @@ fn limit_files() -> Result<()> {
     const SOFT: u64 = 1024;
     let mut limit = [0_u64; 2];
     // SAFETY: the kernel writes a struct rlimit64, two words.
-    unsafe { call(nr::PRLIMIT64, [0, NOFILE, 0, limit.as_mut_ptr() as usize, 0, 0]) }?;
+    unsafe {
+        call(
+            nr::PRLIMIT64,
+            [0, NOFILE, 0, limit.as_mut_ptr() as usize, 0, 0],
+        )
+    }?;
     let [_, hard] = limit;
     limit = [SOFT.min(hard / 2), hard / 2];
     // SAFETY: the kernel reads one.

@@ -27,6 +27,10 @@ fn shared_memory(resources: &Resources) -> u64 {
         .map_or(MOST, |limit| MOST.min(limit / 2).max(4096))
 }
 
+/// How many files shared memory may hold: without content they take no room, but memory of the
+/// kernel's.
+const SHARED_FILES: &str = "131072";
+
 /// Filesystems and devices, held before the host is let go.
 pub(super) struct Held {
     dev: Slot,
@@ -50,7 +54,11 @@ pub(super) fn hold(plan: &mut Plan, resources: &Resources) -> Held {
     let dev_options = [("mode", "0755"), ("size", "65536"), ("nr_inodes", "64")];
     let pts_options = [("ptmxmode", "0666"), ("mode", "0620"), ("max", "64")];
     let shared_memory = shared_memory(resources).to_string();
-    let shm_options = [("mode", "1777"), ("size", shared_memory.as_str())];
+    let shm_options = [
+        ("mode", "1777"),
+        ("size", shared_memory.as_str()),
+        ("nr_inodes", SHARED_FILES),
+    ];
     Held {
         dev: root::filesystem(plan, "tmpfs", &dev_options, plain),
         pts: root::filesystem(plan, "devpts", &pts_options, plain),

@@ -25,6 +25,10 @@ pub(super) const ATTR_NOSUID: u64 = 0x2;
 pub(super) const ATTR_NODEV: u64 = 0x4;
 pub(super) const ATTR_NOEXEC: u64 = 0x8;
 
+/// How many bytes of a limit on disk allow for one file; a file with content takes more.
+const PER_FILE: u64 = 2048;
+const FEWEST_FILES: u64 = 4096;
+
 const MOVE_FROM_EMPTY: u32 = 0x4; // MOVE_MOUNT_F_EMPTY_PATH
 const MOVE_TO_EMPTY: u32 = 0x40; // MOVE_MOUNT_T_EMPTY_PATH
 
@@ -63,7 +67,10 @@ pub(super) fn mount(plan: &mut Plan, setup: &Setup<'_>) {
     let (upper, work) = match setup.upper {
         Upper::Layer { name, work } => (name.to_owned(), work.to_owned()),
         Upper::Tmpfs { bytes, mode } => {
-            let options = format!("size={bytes},mode=0755,uid={GUEST_ID},gid={GUEST_ID}");
+            // An empty file takes no room, but a kibibyte of the kernel's memory.
+            let files = (bytes / PER_FILE).max(FEWEST_FILES);
+            let options =
+                format!("size={bytes},nr_inodes={files},mode=0755,uid={GUEST_ID},gid={GUEST_ID}");
             plan.mount(
                 "mount a tmpfs for the disk limit",
                 Some(Path::new("tmpfs")),

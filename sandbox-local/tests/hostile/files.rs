@@ -5,7 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use sandbox_core::{
-    Command, ErrorKind, ExportOptions, GuestPath, ListOptions, ReadOptions, SandboxExt,
+    Command, ErrorKind, ExportOptions, GuestPath, ListOptions, Provider, ReadOptions, SandboxExt,
+    SandboxSpec,
 };
 
 use crate::{host, support};
@@ -166,7 +167,13 @@ async fn an_export_carries_nothing_that_is_dangerous() {
 #[tokio::test]
 async fn many_entries_and_deep_trees_are_bounded() {
     let _turn = host::alone().await;
-    let sandbox = host::guest().await;
+    let state = host::fast_state();
+    let provider = host::provider(state.path());
+    let sandbox = provider
+        .create(SandboxSpec::new())
+        .await
+        .expect("a sandbox");
+    host::equip(&sandbox).await;
     let mut many = host::command("layers", &["many", "100001"]).cwd("/tmp");
     many.timeout = Some(Duration::from_secs(60));
     let output = sandbox.exec(many).await.expect("many files");

@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use sandbox_core::{Command, FileBatch, Mode, Output, Process, Sandbox};
+use sandbox_local::{LocalConfig, LocalProvider};
 use tokio::io::AsyncReadExt;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -24,7 +25,7 @@ macro_rules! programs {
             &[$(($name, include_str!(concat!($name, ".c")))),*];
     };
 }
-programs!("calls", "escape", "layers", "net", "quota");
+programs!("bombs", "calls", "escape", "layers", "net", "quota");
 
 /// Where programs are in a sandbox.
 const TOOLS: &str = "/opt/hostile";
@@ -192,6 +193,27 @@ pub(crate) async fn within(limit: Duration, mut holds: impl FnMut() -> bool) -> 
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// A directory for the state of sandboxes that write very many files: in memory, if overlays can be
+/// put there (Linux 6.6).
+pub(crate) fn fast_state() -> tempfile::TempDir {
+    let in_memory = tempfile::Builder::new()
+        .prefix("hostile-")
+        .tempdir_in("/dev/shm");
+    let suits = |dir: &tempfile::TempDir| {
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(dir.path(), "user.hostile", b"x", flags).is_ok()
+    };
+    let dir = in_memory.ok().filter(suits).unwrap_or_else(public_dir);
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).expect("its mode");
+    dir
+}
+
+/// A provider that keeps its sandboxes there.
+pub(crate) fn provider(state: &Path) -> LocalProvider {
+    let config = LocalConfig::default().with_state_dir(state.join("state"));
+    LocalProvider::with_config(config).expect("a provider")
 }
 
 /// A new sandbox with the programs in it.

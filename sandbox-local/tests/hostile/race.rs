@@ -9,7 +9,6 @@ use sandbox_core::{
     CreateDirOptions, ExportOptions, GuestPath, ImportOptions, ListOptions, Provider, Sandbox,
     SandboxExt, SandboxSpec,
 };
-use sandbox_local::{LocalConfig, LocalProvider};
 
 use crate::host;
 
@@ -140,9 +139,8 @@ async fn exchanging_a_directory_and_a_link_never_leads_out() {
     fs::create_dir(scratch.path().join("import")).expect("a directory");
     fs::write(scratch.path().join("import/file"), "imported").expect("a file");
     let state = host::public_dir();
+    let provider = host::provider(state.path());
     let state = state.path().join("state");
-    let config = LocalConfig::default().with_state_dir(&state);
-    let provider = LocalProvider::with_config(config).expect("a provider");
     let sandbox = provider
         .create(SandboxSpec::new())
         .await

@@ -94,8 +94,7 @@ async fn init_gives_nothing_of_the_host_away() {
 async fn the_mount_table_does_not_say_where_the_host_keeps_it() {
     let _turn = host::shared().await;
     let state = host::public_dir();
-    let config = sandbox_local::LocalConfig::default().with_state_dir(state.path().join("state"));
-    let provider = sandbox_local::LocalProvider::with_config(config).expect("a provider");
+    let provider = host::provider(state.path());
     let sandbox = sandbox_core::Provider::create(&provider, SandboxSpec::new())
         .await
         .expect("new");

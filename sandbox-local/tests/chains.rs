@@ -74,8 +74,8 @@ impl Dice {
         format!("{top}/{}", names[self.roll(7) as usize])
     }
 
-    /// One change. A file with several names is only removed: writing it would show, as documented,
-    /// that a fork separated them.
+    /// One change. A file with several names (`.h1`, `.h2`) is not written again: that would show, as
+    /// documented, that a fork separated them.
     fn change(&mut self) -> String {
         let (path, other) = (self.path(), self.path());
         match self.roll(14) {
@@ -86,9 +86,11 @@ impl Dice {
             8 => format!("[ -d {path} ] && rm -rf {path} && echo was a directory > {path}"),
             9 => format!("ln -sfn {other} {path}"),
             10 => format!(
-                "[ -f {other} ] && [ ! -L {other} ] && ln {other} {path}.h && chmod 640 {path}.h"
+                "[ -f {other} ] && [ ! -L {other} ] && ln {other} {path}.h1 && \
+                 ln {path}.h1 {path}.h2 && rm {other}"
             ),
-            11 => format!("mv -T {other} {path}"),
+            // A directory of a lower layer is copied by `mv`, which fails on what is closed in it.
+            11 => format!("[ ! -d {other} ] && mv -T {other} {path}"),
             12 => format!(
                 "[ ! -L {path} ] && chmod {} {path}",
                 ["000", "400", "555", "2700", "1777"][self.roll(5) as usize]

@@ -70,15 +70,13 @@ async fn no_more_processes_than_the_limit() {
 #[tokio::test]
 async fn a_command_beyond_the_limit_on_processes_is_refused_and_ran_not() {
     let sandbox = support::create(limited(Resources::none().with_pids(2))).await;
-    let holder = sandbox
-        .spawn(Command::shell("sleep 100 & echo up; wait"))
+    let start = async || sandbox.spawn(Command::new("sleep").arg("100")).await.ok();
+    let first = until("one process", start).await;
+    let holder = until("another", start).await;
+    let error = sandbox
+        .exec(Command::new("true"))
         .await
-        .expect("started");
-    // Two processes: the shell and its sleep.
-    let refused = until("the limit is reached", async || {
-        sandbox.exec(Command::new("true")).await.err()
-    });
-    let error = refused.await;
+        .expect_err("no more");
     assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{error}");
     assert_eq!(error.ran(), Some(sandbox_core::Ran::NotStarted));
     holder.kill().await.expect("killed");
@@ -86,6 +84,7 @@ async fn a_command_beyond_the_limit_on_processes_is_refused_and_ran_not() {
         sandbox.exec(Command::new("true")).await.ok()
     })
     .await;
+    drop((first, holder));
     sandbox.close().await.expect("close");
 }
 

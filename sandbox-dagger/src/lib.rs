@@ -1,0 +1,18 @@
+#![doc = include_str!("../README.md")]
+
+mod chain;
+mod client;
+mod config;
+mod connect;
+mod exec;
+mod files;
+mod frame;
+mod guest;
+mod provider;
+mod query;
+mod sandbox;
+mod stage;
+mod transfer;
+
+pub use config::DaggerConfig;
+pub use provider::DaggerProvider;

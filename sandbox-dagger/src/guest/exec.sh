@@ -76,14 +76,21 @@ export d session input
     for p in /proc/[0-9]*; do
         if [ "$p" != "/proc/$main" ]; then keep="$keep$p "; fi
     done
-    now; t0=$now n=0 parent=
+    read -r line <"/proc/$main/stat"
+    set -- ${line##*) }
+    parent=$2
+    # The signal is on its way: a parent that is not yet stopped would reap all the same.
+    while read -r line <"/proc/$parent/stat"; do
+        case ${line##*) } in T*) break ;; esac
+        sleep 0.001 || sleep 1
+    done
+    now; t0=$now n=0
     echo >"$d/go"
     while :; do
         line=
         read -r line <"/proc/$main/stat" || { code=gone; break; }
         rest=${line##*) }
         set -- $rest
-        parent=$2
         case $1 in Z | X) for code in "$@"; do :; done; break ;; esac
         now
         if [ "$limit" -gt 0 ] && [ $((now - t0)) -ge "$limit" ]; then code=timeout; break; fi

@@ -120,7 +120,9 @@ impl Container {
         let files = |state| Done { state, output: None };
         let state = match &self.step {
             Step::Scratch => return Err(Failure::text("an empty container has no files yet")),
-            Step::From(image) => base(engine, image).await?,
+            Step::From(image) => {
+                return Ok(files(engine.states.keep_for_ever(base(engine, image).await?)));
+            }
             Step::Config => return Ok(files(self.parent_done(engine).await?.state)),
             Step::Rootfs(directory) => {
                 let root = directory.whole_root().ok_or_else(|| {

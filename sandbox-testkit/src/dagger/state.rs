@@ -24,6 +24,7 @@ pub(super) struct States(Mutex<Inner>);
 struct Inner {
     next: u64,
     kept: HashMap<StateId, Arc<dyn Sandbox>>,
+    images: HashMap<StateId, Arc<dyn Sandbox>>,
     /// From the longest unused to the last used.
     order: VecDeque<StateId>,
     /// The base of everything, which never goes.
@@ -53,9 +54,21 @@ impl States {
         id
     }
 
+    /// Keeps a state for ever: an image is pulled once.
+    pub(super) fn keep_for_ever(&self, sandbox: Arc<dyn Sandbox>) -> StateId {
+        let mut inner = lock(&self.0);
+        inner.next += 1;
+        let id = StateId(inner.next);
+        inner.images.insert(id, sandbox);
+        id
+    }
+
     /// A state by its name.
     pub(super) fn get(&self, id: StateId) -> Result<Arc<dyn Sandbox>, Failure> {
         let mut inner = lock(&self.0);
+        if let Some(image) = inner.images.get(&id) {
+            return Ok(image.clone());
+        }
         let found = inner.kept.get(&id).cloned();
         let found = found.ok_or_else(|| Failure::text("the double no longer has this state"))?;
         inner.order.retain(|known| *known != id);

@@ -15,9 +15,10 @@ use sandbox_core::{
 use crate::client::SMALL_ANSWER;
 use crate::frame::{Broken, Frame};
 use crate::guest::Script;
+use crate::query::STAGE;
 
-/// What a command may have on standard input: it travels within the query.
-pub(crate) const MAX_STDIN: usize = 16 << 20;
+/// How much standard input travels within the query; more goes by a staged file.
+pub(crate) const INLINE_STDIN: usize = 1 << 20;
 /// What the arguments and the environment may be together, as Linux has it.
 const MAX_ARGUMENTS: usize = 1 << 20;
 /// What one argument may be, as Linux has it.
@@ -62,9 +63,8 @@ pub(crate) fn prepare(
     }
     let mut script = Script::new(&nonce);
     match &command.stdin {
-        Stdin::Bytes(bytes) if bytes.len() > MAX_STDIN => {
-            return Err(limit("the standard input is larger than 16 MiB")
-                .with_hint("write it to a file"));
+        Stdin::Bytes(bytes) if bytes.len() > INLINE_STDIN => {
+            script = script.line(&format!("input={STAGE}/f/stdin"));
         }
         Stdin::Bytes(bytes) if !bytes.is_empty() => {
             script = script.file_from_base64("input", &STANDARD.encode(bytes));

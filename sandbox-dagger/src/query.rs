@@ -38,15 +38,20 @@ pub(crate) fn run(script: &str, nonce: &str, below: &str) -> String {
     )
 }
 
-/// A script that was staged on the host, run with the staged directory mounted.
+/// A staged directory of the host, mounted around what is selected on the container then.
+pub(crate) fn staged(directory: &str, below: &str) -> String {
+    let source = string(directory);
+    format!("withMountedDirectory(path: \"{STAGE}\", source: {source}) {{ {below} }}")
+}
+
+/// The script of a staged directory, run with the directory mounted.
 pub(crate) fn run_staged(directory: &str, nonce: &str, below: &str) -> String {
-    format!(
-        "withMountedDirectory(path: \"{STAGE}\", source: {}) {{ \
-         withExec(args: [\"/bin/sh\", \"{STAGE}/run.sh\", {}], expect: ANY, \
-         experimentalPrivilegedNesting: false) {{ {below} }} }}",
-        string(directory),
+    let run = format!(
+        "withExec(args: [\"/bin/sh\", \"{STAGE}/run.sh\", {}], expect: ANY, \
+         experimentalPrivilegedNesting: false) {{ {below} }}",
         string(nonce)
-    )
+    );
+    staged(directory, &run)
 }
 
 /// Where a staged directory is mounted for the one command that uses it.

@@ -15,7 +15,7 @@ use sandbox_core::{
     Error, ErrorKind, ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions,
     IsolationReport, Labels, ListOptions, Metadata, Operation, Output, Process, Ran, ReadOptions,
     RemoveOptions, RenameOptions, Result, Sandbox, SandboxId, SandboxInfo, SandboxSpec, Snapshot,
-    SnapshotOptions, Source, TransferReport, WriteMode,
+    SnapshotOptions, Source, Stdin, TransferReport, WriteMode,
 };
 use serde_json::Value;
 use tokio::sync::watch;
@@ -273,6 +273,20 @@ impl DaggerSandbox {
         Ok(())
     }
 
+    /// Hands over standard input that is too large for a query.
+    async fn stage_stdin(&self, command: &Command) -> Result<Option<(Stage, String)>> {
+        const OP: Operation = Operation::Exec;
+        let Stdin::Bytes(bytes) = &command.stdin else { return Ok(None) };
+        if bytes.len() <= exec::INLINE_STDIN {
+            return Ok(None);
+        }
+        let stage = Stage::new(OP)?;
+        stage.file("f/stdin", bytes, 0o644)?;
+        let host = query::host_directory(&stage.path().to_string_lossy());
+        let answer = self.ask(&host, OP, SMALL_ANSWER, self.patience()).await?;
+        Ok(find(&answer, "id").map(str::to_owned).map(|id| (stage, id)))
+    }
+
     async fn run(&self, command: Command) -> Result<Output> {
         const OP: Operation = Operation::Exec;
         let started = Instant::now();
@@ -297,7 +311,14 @@ impl DaggerSandbox {
         let prepared = exec::prepare(&command, &cwd, &env, &secrets, timeout, nonce());
         let prepared = prepared.map_err(|error| self.tell(error))?;
         let turn = self.turn(OP).await.map_err(not_started)?;
-        let mut below = query::run(&prepared.script, &prepared.nonce, "id stdout");
+        let staged = self.stage_stdin(&command).await.map_err(not_started)?;
+        let mut below = match &staged {
+            None => query::run(&prepared.script, &prepared.nonce, "id stdout"),
+            Some((_, directory)) => {
+                let run = query::run(&prepared.script, &prepared.nonce, query::UNSTAGE);
+                query::staged(directory, &run)
+            }
+        };
         for (variable, secret) in &prepared.secrets {
             below = format!(
                 "withSecretVariable(name: \"{variable}\", secret: {}) {{ {below} }}",

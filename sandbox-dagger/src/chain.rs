@@ -27,17 +27,26 @@ pub(crate) struct Chain {
 
 impl Chain {
     pub(crate) fn new(head: Head) -> Self {
-        Self { turn: AsyncMutex::new(()), head: Mutex::new(head) }
+        Self {
+            turn: AsyncMutex::new(()),
+            head: Mutex::new(head),
+        }
     }
 
     /// The container as of now, for who only looks.
     pub(crate) fn head(&self) -> Head {
-        self.head.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.head
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Waits for the turn to change something.
     pub(crate) async fn turn(&self) -> Turn<'_> {
-        Turn { chain: self, _turn: self.turn.lock().await }
+        Turn {
+            chain: self,
+            _turn: self.turn.lock().await,
+        }
     }
 }
 
@@ -56,14 +65,25 @@ impl Turn<'_> {
 
     /// Goes on with this container, which has `more` layers than the one before.
     pub(crate) fn advance(&self, id: &str, more: u32) {
-        let mut head = self.chain.head.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut head = self
+            .chain
+            .head
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         head.id = id.to_owned();
         head.layers += more;
     }
 
     /// Goes on with a container of these few layers.
     pub(crate) fn squashed(&self, id: &str) {
-        let mut head = self.chain.head.lock().unwrap_or_else(PoisonError::into_inner);
-        *head = Head { id: id.to_owned(), layers: 2 };
+        let mut head = self
+            .chain
+            .head
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *head = Head {
+            id: id.to_owned(),
+            layers: 2,
+        };
     }
 }

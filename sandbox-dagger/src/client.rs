@@ -26,7 +26,9 @@ pub(crate) struct Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("url", &self.url).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("url", &self.url)
+            .finish_non_exhaustive()
     }
 }
 
@@ -70,7 +72,11 @@ impl Client {
                     .with_source(error)
             })?;
         let url = format!("http://127.0.0.1:{port}/query");
-        Ok(Self { http, url, token: token.to_owned() })
+        Ok(Self {
+            http,
+            url,
+            token: token.to_owned(),
+        })
     }
 
     /// Sends a query and gives the answer's data.
@@ -83,7 +89,9 @@ impl Client {
         within: Duration,
     ) -> Result<Value, Failed> {
         let answer = self.post(query, largest);
-        tokio::time::timeout(within, answer).await.unwrap_or(Err(Failed::Late(within)))
+        tokio::time::timeout(within, answer)
+            .await
+            .unwrap_or(Err(Failed::Late(within)))
     }
 
     async fn post(&self, query: &str, largest: u64) -> Result<Value, Failed> {
@@ -100,7 +108,11 @@ impl Client {
         };
         let mut response = request.send().await.map_err(sent)?;
         let status = response.status();
-        let largest = if status.is_success() { largest } else { 64 << 10 };
+        let largest = if status.is_success() {
+            largest
+        } else {
+            64 << 10
+        };
         let mut body = BytesMut::new();
         while let Some(chunk) = response.chunk().await.map_err(Failed::Broken)? {
             if (body.len() + chunk.len()) as u64 > largest {
@@ -146,12 +158,19 @@ fn classify(message: String) -> Failed {
 impl Failed {
     /// Whether the engine can't have started anything.
     pub(crate) fn nothing_done(&self) -> bool {
-        matches!(self, Self::NotSent(_) | Self::Refused | Self::Stale(_) | Self::Gone(_))
+        matches!(
+            self,
+            Self::NotSent(_) | Self::Refused | Self::Stale(_) | Self::Gone(_)
+        )
     }
 
     /// The error of an operation. For a command, `ran` says what this failure can say.
     pub(crate) fn error(self, operation: Operation) -> Error {
-        let ran = if self.nothing_done() { Ran::NotStarted } else { Ran::Unknown };
+        let ran = if self.nothing_done() {
+            Ran::NotStarted
+        } else {
+            Ran::Unknown
+        };
         let command = matches!(operation, Operation::Exec);
         let new = |kind, message: String| {
             let error = Error::new(kind, operation).with_message(message);
@@ -161,15 +180,17 @@ impl Failed {
             }
         };
         match self {
-            Self::NotSent(error) => {
-                new(ErrorKind::Unavailable, "the Dagger session can't be reached".into())
-                    .with_hint("is the engine running? the next create connects anew")
-                    .with_source(error)
-            }
-            Self::Broken(error) => {
-                new(ErrorKind::Unavailable, "the Dagger session broke off".into())
-                    .with_source(error)
-            }
+            Self::NotSent(error) => new(
+                ErrorKind::Unavailable,
+                "the Dagger session can't be reached".into(),
+            )
+            .with_hint("is the engine running? the next create connects anew")
+            .with_source(error),
+            Self::Broken(error) => new(
+                ErrorKind::Unavailable,
+                "the Dagger session broke off".into(),
+            )
+            .with_source(error),
             Self::Late(after) => new(
                 ErrorKind::Timeout,
                 format!("the Dagger engine did not answer within {after:?}"),

@@ -53,11 +53,20 @@ pub(crate) fn prepare(
     timeout: Option<Duration>,
     nonce: String,
 ) -> Result<Prepared> {
-    let arguments: usize = command.argv().iter().map(|argument| argument.len() + 9).sum();
-    let variables: usize =
-        env.iter().map(|(name, value)| name.len() + value.value.expose().len() + 10).sum();
+    let arguments: usize = command
+        .argv()
+        .iter()
+        .map(|argument| argument.len() + 9)
+        .sum();
+    let variables: usize = env
+        .iter()
+        .map(|(name, value)| name.len() + value.value.expose().len() + 10)
+        .sum();
     if arguments + variables > MAX_ARGUMENTS
-        || command.argv().iter().any(|argument| argument.len() >= MAX_ARGUMENT)
+        || command
+            .argv()
+            .iter()
+            .any(|argument| argument.len() >= MAX_ARGUMENT)
     {
         return Err(limit("the arguments and the environment are too long"));
     }
@@ -71,20 +80,27 @@ pub(crate) fn prepare(
         }
         _ => script = script.line("input=/dev/null"),
     }
-    let path = env.get(&b"PATH"[..]).map_or(&b"/bin:/usr/bin"[..], |path| path.value.expose());
+    let path = env
+        .get(&b"PATH"[..])
+        .map_or(&b"/bin:/usr/bin"[..], |path| path.value.expose());
     // A timeout below the supervisor's resolution is still a timeout.
     let hundredths = timeout.map_or(0, |timeout| timeout.as_millis().div_ceil(10).max(1));
     script = script
         .set("cwd", cwd.as_bytes())
         .set("path", path)
         .set("prog", command.program())
-        .line(&format!("limit={hundredths} so={} se={}", command.stdout_limit, command.stderr_limit));
+        .line(&format!(
+            "limit={hundredths} so={} se={}",
+            command.stdout_limit, command.stderr_limit
+        ));
     let mut raw = vec!["env".to_owned(), "-i".to_owned()];
     let mut words: Vec<Vec<u8>> = Vec::new();
     let mut secrets = Vec::new();
     for (name, value) in env {
         if let (Some(id), Ok(text)) = (secret_ids.get(name), std::str::from_utf8(name))
-            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
         {
             let variable = format!("SANDBOX_SECRET_{}", secrets.len());
             raw.push(format!("{text}=\"${variable}\""));
@@ -102,7 +118,12 @@ pub(crate) fn prepare(
     let script = script.parameters(&raw, &words).supervise();
     let kept = command.stdout_limit.saturating_add(command.stderr_limit);
     let largest = kept.saturating_mul(3).saturating_add(SMALL_ANSWER) / 2;
-    Ok(Prepared { script, nonce, largest: largest.saturating_add(SMALL_ANSWER), secrets })
+    Ok(Prepared {
+        script,
+        nonce,
+        largest: largest.saturating_add(SMALL_ANSWER),
+        secrets,
+    })
 }
 
 /// What came of a command, from the supervisor's answer.
@@ -141,11 +162,16 @@ fn parse(
     if code == "timeout" {
         let after = timeout.unwrap_or_default();
         return Ok(Err(Error::new(ErrorKind::Timeout, Operation::Exec)
-            .with_message(format!("the command was killed after its timeout of {after:?}"))
+            .with_message(format!(
+                "the command was killed after its timeout of {after:?}"
+            ))
             .with_partial_output(streams)));
     }
     // A wait status: the signal in the lower seven bits, the code above eight.
-    let status: i32 = code.trim().parse().map_err(|_| Broken("its exit code is lost"))?;
+    let status: i32 = code
+        .trim()
+        .parse()
+        .map_err(|_| Broken("its exit code is lost"))?;
     let status = match status & 0x7f {
         0 => ExitStatus::Code(u8::try_from((status >> 8) & 0xff).unwrap_or(u8::MAX)),
         signal => ExitStatus::Signal(signal),
@@ -154,7 +180,10 @@ fn parse(
 }
 
 fn stream(frame: &mut Frame<'_>) -> std::result::Result<Captured, Broken> {
-    let total = frame.line()?.strip_prefix("stream ").ok_or(Broken("no stream"))?;
+    let total = frame
+        .line()?
+        .strip_prefix("stream ")
+        .ok_or(Broken("no stream"))?;
     let total: u64 = total.trim().parse().map_err(|_| Broken("no length"))?;
     let bytes = frame.bytes()?;
     let total = total.max(bytes.len() as u64);
@@ -165,15 +194,31 @@ fn not_started(why: &str, command: &Command, cwd: &GuestPath) -> Error {
     let program = || GuestPath::new(command.program());
     let (kind, message, path) = match why {
         "command-not-found" => (ErrorKind::CommandNotFound, "no such program", program()),
-        "not-executable" => (ErrorKind::NotExecutable, "not an executable program", program()),
-        "cwd-not-found" => (ErrorKind::NotFound, "no such working directory", cwd.clone()),
-        "cwd-not-a-directory" => {
-            (ErrorKind::NotADirectory, "the working directory is none", cwd.clone())
-        }
-        "cwd-denied" => {
-            (ErrorKind::PermissionDenied, "the working directory may not be entered", cwd.clone())
-        }
-        _ => (ErrorKind::Other, "the image has no place for a command's output", cwd.clone()),
+        "not-executable" => (
+            ErrorKind::NotExecutable,
+            "not an executable program",
+            program(),
+        ),
+        "cwd-not-found" => (
+            ErrorKind::NotFound,
+            "no such working directory",
+            cwd.clone(),
+        ),
+        "cwd-not-a-directory" => (
+            ErrorKind::NotADirectory,
+            "the working directory is none",
+            cwd.clone(),
+        ),
+        "cwd-denied" => (
+            ErrorKind::PermissionDenied,
+            "the working directory may not be entered",
+            cwd.clone(),
+        ),
+        _ => (
+            ErrorKind::Other,
+            "the image has no place for a command's output",
+            cwd.clone(),
+        ),
     };
     Error::new(kind, Operation::Exec)
         .with_message(message)

@@ -24,7 +24,11 @@ pub(crate) fn open<'a>(
             None => Ok(Ok(frame)),
             Some(why) => {
                 let named = frame.bytes()?;
-                let named = if named.is_empty() { path.clone() } else { GuestPath::new(named) };
+                let named = if named.is_empty() {
+                    path.clone()
+                } else {
+                    GuestPath::new(named)
+                };
                 Ok(Err(refusal(why, operation).with_path(named)))
             }
         }
@@ -52,7 +56,10 @@ fn refusal(why: &str, operation: Operation) -> Error {
         "storage-full" => (ErrorKind::StorageFull, "no space left"),
         "busy" => (ErrorKind::Busy, "in use"),
         "limit" => (ErrorKind::LimitExceeded, "larger than the limit"),
-        "into-itself" => (ErrorKind::InvalidInput, "a directory can't be moved into itself"),
+        "into-itself" => (
+            ErrorKind::InvalidInput,
+            "a directory can't be moved into itself",
+        ),
         "name-too-long" => (ErrorKind::InvalidInput, "the name is too long"),
         _ => (ErrorKind::Other, "the guest refused"),
     };
@@ -65,7 +72,9 @@ pub(crate) fn entries(frame: &mut Frame<'_>) -> std::result::Result<Vec<DirEntry
     let described = frame.lines()?;
     let targets = frame.bytes()?;
     let mut targets = targets.split(|byte| *byte == 0);
-    let paths = paths.split(|byte| *byte == 0).filter(|path| !path.is_empty());
+    let paths = paths
+        .split(|byte| *byte == 0)
+        .filter(|path| !path.is_empty());
     let mut entries = Vec::with_capacity(described.len());
     let mut lines = described.iter();
     for path in paths {

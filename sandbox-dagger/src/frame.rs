@@ -22,7 +22,8 @@ impl<'a> Frame<'a> {
     pub(crate) fn parse(text: &'a str, nonce: &str) -> Result<Self, Broken> {
         let mut lines = text.lines();
         let is = |line: &str, word: &str| {
-            line.strip_prefix(word).is_some_and(|rest| rest.trim() == nonce)
+            line.strip_prefix(word)
+                .is_some_and(|rest| rest.trim() == nonce)
         };
         if !lines.by_ref().any(|line| is(line, "frame ")) {
             return Err(Broken("the guest's script did not answer"));
@@ -72,8 +73,14 @@ mod tests {
     fn an_answer_is_found_and_a_cut_one_is_not() {
         let text = "noise\nframe n1\nok\nYWJj\nZGVm\n.\nend n1\n";
         let mut frame = Frame::parse(text, "n1").ok();
-        assert_eq!(frame.as_mut().and_then(|frame| frame.line().ok()), Some("ok"));
-        assert_eq!(frame.and_then(|mut frame| frame.bytes().ok()).as_deref(), Some(&b"abcdef"[..]));
+        assert_eq!(
+            frame.as_mut().and_then(|frame| frame.line().ok()),
+            Some("ok")
+        );
+        assert_eq!(
+            frame.and_then(|mut frame| frame.bytes().ok()).as_deref(),
+            Some(&b"abcdef"[..])
+        );
         assert!(Frame::parse(text, "n2").is_err());
         assert!(Frame::parse("frame n\nok\n", "n").is_err());
     }

@@ -24,22 +24,55 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::all()
     .without(Capability::StdinPipe, NO_STREAMS)
     .without(Capability::Signals, NO_STREAMS)
     .without(Capability::User, "commands run as the image's user")
-    .without(Capability::Background, "every command has a container of its own, which ends with it")
-    .without(Capability::ForkMemory, "there are no processes between commands")
-    .without(Capability::Snapshot, "this version of the backend keeps none")
-    .without(Capability::Ttl, "an unused sandbox holds nothing but disk of the engine")
-    .without(Capability::RootDir, "this version of the backend starts from images")
-    .without(Capability::Mounts, "a directory of the host can be brought in, not mounted")
-    .without(Capability::FilePermissions, "file operations have the rights of the image's user, root as a rule")
+    .without(
+        Capability::Background,
+        "every command has a container of its own, which ends with it",
+    )
+    .without(
+        Capability::ForkMemory,
+        "there are no processes between commands",
+    )
+    .without(
+        Capability::Snapshot,
+        "this version of the backend keeps none",
+    )
+    .without(
+        Capability::Ttl,
+        "an unused sandbox holds nothing but disk of the engine",
+    )
+    .without(
+        Capability::RootDir,
+        "this version of the backend starts from images",
+    )
+    .without(
+        Capability::Mounts,
+        "a directory of the host can be brought in, not mounted",
+    )
+    .without(
+        Capability::FilePermissions,
+        "file operations have the rights of the image's user, root as a rule",
+    )
     .without(Capability::NetworkOff, "the engine has no switch for it")
     .without(Capability::MemoryLimit, NO_LIMITS)
     .without(Capability::CpuLimit, NO_LIMITS)
     .without(Capability::PidsLimit, NO_LIMITS)
     .without(Capability::DiskLimit, NO_LIMITS)
-    .without(Capability::Isolation, "it is the engine's, and not probed by this backend")
-    .partial(Capability::KillDaemons, "a program with the supervisor's rights may kill the supervisor; the engine then ends both")
-    .partial(Capability::List, "the sandboxes of this provider in this process")
-    .partial(Capability::Attach, "the sandboxes of this provider in this process");
+    .without(
+        Capability::Isolation,
+        "it is the engine's, and not probed by this backend",
+    )
+    .partial(
+        Capability::KillDaemons,
+        "a program with the supervisor's rights may kill the supervisor; the engine then ends both",
+    )
+    .partial(
+        Capability::List,
+        "the sandboxes of this provider in this process",
+    )
+    .partial(
+        Capability::Attach,
+        "the sandboxes of this provider in this process",
+    );
 
 /// Sandboxes in a Dagger engine.
 ///
@@ -72,7 +105,10 @@ impl Shared {
 
     async fn forget(&self, gone: &Arc<Session>) {
         let mut session = self.session.lock().await;
-        if session.as_ref().is_some_and(|session| Arc::ptr_eq(session, gone)) {
+        if session
+            .as_ref()
+            .is_some_and(|session| Arc::ptr_eq(session, gone))
+        {
             *session = None;
         }
     }
@@ -84,7 +120,10 @@ impl Shared {
     }
 
     pub(crate) fn leave(&self, id: &SandboxId) {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(id);
     }
 }
 
@@ -99,8 +138,14 @@ impl DaggerProvider {
 
     /// A provider with this configuration. Does not connect yet.
     pub fn with_config(config: DaggerConfig) -> Self {
-        let shared = Shared { config, session: AsyncMutex::default(), open: Mutex::default() };
-        Self { shared: Arc::new(shared) }
+        let shared = Shared {
+            config,
+            session: AsyncMutex::default(),
+            open: Mutex::default(),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 
     /// Connects now, so that what is missing comes to light.
@@ -126,7 +171,11 @@ impl DaggerProvider {
     }
 
     fn find(&self, id: &SandboxId, operation: Operation) -> Result<Arc<DaggerSandbox>> {
-        let open = self.shared.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = self
+            .shared
+            .open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         open.get(id).and_then(Weak::upgrade).ok_or_else(|| {
             Error::new(ErrorKind::NotFound, operation)
                 .with_message("this provider has no such open sandbox")
@@ -154,8 +203,14 @@ fn check(spec: &SandboxSpec) -> Result<()> {
         (limits.disk.is_some(), Capability::DiskLimit),
         (!spec.mounts.is_empty(), Capability::Mounts),
         (spec.ttl.is_some(), Capability::Ttl),
-        (matches!(spec.source, Source::RootDir(_)), Capability::RootDir),
-        (matches!(spec.source, Source::Snapshot(_)), Capability::Snapshot),
+        (
+            matches!(spec.source, Source::RootDir(_)),
+            Capability::RootDir,
+        ),
+        (
+            matches!(spec.source, Source::Snapshot(_)),
+            Capability::Snapshot,
+        ),
     ];
     for (asked, capability) in asked {
         if asked {
@@ -163,7 +218,11 @@ fn check(spec: &SandboxSpec) -> Result<()> {
         }
     }
     if !source(&Source::Default) && !matches!(spec.source, Source::Image(_)) {
-        return Err(Error::unsupported(Operation::Create, "this source", "it is not known"));
+        return Err(Error::unsupported(
+            Operation::Create,
+            "this source",
+            "it is not known",
+        ));
     }
     let required: &[Control] = match &spec.isolation {
         RequiredIsolation::Only(controls) => controls,
@@ -209,11 +268,19 @@ impl Provider for DaggerProvider {
 
     async fn list(&self, labels: &Labels) -> Result<Vec<SandboxInfo>> {
         let open: Vec<_> = {
-            let open = self.shared.open.lock().unwrap_or_else(PoisonError::into_inner);
+            let open = self
+                .shared
+                .open
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             open.values().filter_map(Weak::upgrade).collect()
         };
         let mut infos: Vec<_> = open.iter().map(|sandbox| sandbox.info()).collect();
-        infos.retain(|info| labels.iter().all(|(key, value)| info.labels.get(key) == Some(value)));
+        infos.retain(|info| {
+            labels
+                .iter()
+                .all(|(key, value)| info.labels.get(key) == Some(value))
+        });
         infos.sort_by_key(|info| info.created);
         Ok(infos)
     }

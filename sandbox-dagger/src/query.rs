@@ -62,12 +62,18 @@ pub(crate) const UNSTAGE: &str = "stdout withoutMount(path: \"/.sandbox-stage\")
 
 /// Something selected on the container that an id names.
 pub(crate) fn on_container(id: &str, below: &str) -> String {
-    format!("query {{ node(id: {}) {{ ... on Container {{ {below} }} }} }}", string(id))
+    format!(
+        "query {{ node(id: {}) {{ ... on Container {{ {below} }} }} }}",
+        string(id)
+    )
 }
 
 /// The id of a directory of the host, read anew.
 pub(crate) fn host_directory(path: &str) -> String {
-    format!("query {{ host {{ directory(path: {}, noCache: true) {{ id }} }} }}", string(path))
+    format!(
+        "query {{ host {{ directory(path: {}, noCache: true) {{ id }} }} }}",
+        string(path)
+    )
 }
 
 /// The value at the end of the only path that leads to `name`, however the fields between are

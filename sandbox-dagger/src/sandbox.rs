@@ -65,14 +65,20 @@ pub(crate) struct NotCreated {
 
 impl From<Error> for NotCreated {
     fn from(error: Error) -> Self {
-        Self { error, reconnect: false }
+        Self {
+            error,
+            reconnect: false,
+        }
     }
 }
 
 impl From<Failed> for NotCreated {
     fn from(failed: Failed) -> Self {
         let reconnect = matches!(failed, Failed::NotSent(_) | Failed::Stale(_));
-        Self { error: failed.error(Operation::Create), reconnect }
+        Self {
+            error: failed.error(Operation::Create),
+            reconnect,
+        }
     }
 }
 
@@ -84,7 +90,9 @@ pub(crate) fn nonce() -> String {
     static KEYS: std::sync::OnceLock<RandomState> = std::sync::OnceLock::new();
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     // The keys of a hasher are the randomness that the standard library gives out.
-    let random = KEYS.get_or_init(RandomState::new).hash_one((count, std::process::id()));
+    let random = KEYS
+        .get_or_init(RandomState::new)
+        .hash_one((count, std::process::id()));
     format!("{random:016x}{count:x}")
 }
 
@@ -117,9 +125,14 @@ impl DaggerSandbox {
             return Err(Failed::Garbage("no id".into()).into());
         };
         let mut frame = files::open(stdout, &nonce, OP, &workdir)?;
-        let environment = frame.bytes().map_err(|problem| files::broken(problem, OP))?;
-        let mut settings =
-            Settings { workdir, env: image_environment(&environment), secrets: BTreeMap::new() };
+        let environment = frame
+            .bytes()
+            .map_err(|problem| files::broken(problem, OP))?;
+        let mut settings = Settings {
+            workdir,
+            env: image_environment(&environment),
+            secrets: BTreeMap::new(),
+        };
         spec.env.apply_to(&mut settings.env);
         settings.secrets = keep_secrets(session, &spec.env, within).await?;
         let sandbox = Arc::new(Self {
@@ -129,7 +142,10 @@ impl DaggerSandbox {
             created: SystemTime::now(),
             shared: shared.clone(),
             session: session.clone(),
-            chain: Chain::new(Head { id: id.to_owned(), layers: 64 }),
+            chain: Chain::new(Head {
+                id: id.to_owned(),
+                layers: 64,
+            }),
             settings: RwLock::new(settings),
             command_timeout: spec.command_timeout.unwrap_or(COMMAND_TIMEOUT),
             closed: watch::Sender::new(false),
@@ -140,11 +156,19 @@ impl DaggerSandbox {
 
     fn settings(&self) -> Settings {
         // Settings are replaced whole: a panic elsewhere leaves them valid.
-        self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.settings
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn change(&self, change: impl FnOnce(&mut Settings)) {
-        change(&mut self.settings.write().unwrap_or_else(PoisonError::into_inner));
+        change(
+            &mut self
+                .settings
+                .write()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
     }
 
     pub(crate) fn tell(&self, error: Error) -> Error {
@@ -153,7 +177,8 @@ impl DaggerSandbox {
 
     pub(crate) fn resolve(&self, path: &GuestPath, operation: Operation) -> Result<GuestPath> {
         self.check_open(operation)?;
-        path.resolve(&self.settings().workdir, operation).map_err(|error| self.tell(error))
+        path.resolve(&self.settings().workdir, operation)
+            .map_err(|error| self.tell(error))
     }
 
     fn check_open(&self, operation: Operation) -> Result<()> {
@@ -204,7 +229,9 @@ impl DaggerSandbox {
         let script = script(Script::new(&nonce).set("p", path.as_bytes()));
         let below = query::run(&script, &nonce, "stdout");
         let query = query::on_container(&self.chain.head().id, &below);
-        let answer = self.ask(&query, operation, largest, self.patience()).await?;
+        let answer = self
+            .ask(&query, operation, largest, self.patience())
+            .await?;
         let stdout = find(&answer, "stdout").unwrap_or("").to_owned();
         Ok((stdout, nonce))
     }
@@ -225,7 +252,9 @@ impl DaggerSandbox {
         };
         let root = step(query::on_container(&head.id, "rootfs { id }")).await?;
         let root = query::string(&root);
-        let flat = format!("query {{ directory {{ withDirectory(path: \"/\", source: {root}) {{ id }} }} }}");
+        let flat = format!(
+            "query {{ directory {{ withDirectory(path: \"/\", source: {root}) {{ id }} }} }}"
+        );
         let flat = query::string(&step(flat).await?);
         let below = format!("withRootfs(directory: {flat}) {{ id }}");
         let id = step(query::on_container(&head.id, &below)).await?;
@@ -245,7 +274,9 @@ impl DaggerSandbox {
         let script = script(Script::new(&nonce).set("p", path.as_bytes()));
         let below = query::run(&script, &nonce, "id stdout");
         let query = query::on_container(&turn.head().id, &below);
-        let answer = self.ask(&query, operation, SMALL_ANSWER, self.patience()).await?;
+        let answer = self
+            .ask(&query, operation, SMALL_ANSWER, self.patience())
+            .await?;
         let (id, stdout) = self.answer(&answer, operation)?;
         files::open(stdout, &nonce, operation, path).map_err(|error| self.tell(error))?;
         turn.advance(id, 1);
@@ -262,11 +293,15 @@ impl DaggerSandbox {
     ) -> Result<()> {
         let turn = self.turn(operation).await?;
         let host = query::host_directory(&stage.path().to_string_lossy());
-        let answer = self.ask(&host, operation, SMALL_ANSWER, self.patience()).await?;
+        let answer = self
+            .ask(&host, operation, SMALL_ANSWER, self.patience())
+            .await?;
         let directory = find(&answer, "id").unwrap_or("").to_owned();
         let below = query::run_staged(&directory, nonce, query::UNSTAGE);
         let query = query::on_container(&turn.head().id, &below);
-        let answer = self.ask(&query, operation, SMALL_ANSWER, self.patience()).await?;
+        let answer = self
+            .ask(&query, operation, SMALL_ANSWER, self.patience())
+            .await?;
         let (id, stdout) = self.answer(&answer, operation)?;
         files::open(stdout, nonce, operation, path).map_err(|error| self.tell(error))?;
         turn.advance(id, 1);
@@ -276,7 +311,9 @@ impl DaggerSandbox {
     /// Hands over standard input that is too large for a query.
     async fn stage_stdin(&self, command: &Command) -> Result<Option<(Stage, String)>> {
         const OP: Operation = Operation::Exec;
-        let Stdin::Bytes(bytes) = &command.stdin else { return Ok(None) };
+        let Stdin::Bytes(bytes) = &command.stdin else {
+            return Ok(None);
+        };
         if bytes.len() <= exec::INLINE_STDIN {
             return Ok(None);
         }
@@ -293,7 +330,9 @@ impl DaggerSandbox {
         let not_started = |error: Error| self.tell(error).with_ran(Ran::NotStarted);
         command.validate(OP).map_err(|error| self.tell(error))?;
         if command.user.is_some() {
-            CAPABILITIES.require(Capability::User, OP).map_err(not_started)?;
+            CAPABILITIES
+                .require(Capability::User, OP)
+                .map_err(not_started)?;
         }
         self.check_open(OP).map_err(not_started)?;
         let settings = self.settings();
@@ -326,7 +365,9 @@ impl DaggerSandbox {
             );
         }
         let query = query::on_container(&turn.head().id, &below);
-        let within = timeout.unwrap_or(self.command_timeout).saturating_add(exec::GRACE);
+        let within = timeout
+            .unwrap_or(self.command_timeout)
+            .saturating_add(exec::GRACE);
         let answer = self.ask(&query, OP, prepared.largest, within).await;
         let answer = answer.map_err(|error| match error.kind() {
             ErrorKind::Closed => error.with_partial_output(CapturedOutput::default()),
@@ -344,20 +385,30 @@ impl DaggerSandbox {
     }
 
     fn entries(&self, frame: &mut Frame<'_>, operation: Operation) -> Result<Vec<DirEntry>> {
-        files::entries(frame)
-            .map_err(|problem| self.tell(files::broken(problem, operation)))
+        files::entries(frame).map_err(|problem| self.tell(files::broken(problem, operation)))
     }
 }
 
 /// The image's environment, without what the engine adds.
 fn image_environment(environ: &[u8]) -> BTreeMap<Vec<u8>, EnvValue> {
     let mut env = BTreeMap::new();
-    let base = Env::new().set("PATH", PATH).set("HOME", "/root").set("LANG", "C.UTF-8");
+    let base = Env::new()
+        .set("PATH", PATH)
+        .set("HOME", "/root")
+        .set("LANG", "C.UTF-8");
     base.apply_to(&mut env);
     for entry in environ.split(|byte| *byte == 0) {
-        let Some(equals) = entry.iter().position(|byte| *byte == b'=') else { continue };
+        let Some(equals) = entry.iter().position(|byte| *byte == b'=') else {
+            continue;
+        };
         let (name, value) = (&entry[..equals], &entry[equals + 1..]);
-        let foreign = [&b"DAGGER"[..], b"_DAGGER", b"_EXPERIMENTAL", b"OTEL_", b"TRACEPARENT"];
+        let foreign = [
+            &b"DAGGER"[..],
+            b"_DAGGER",
+            b"_EXPERIMENTAL",
+            b"OTEL_",
+            b"TRACEPARENT",
+        ];
         let shell = [&b"PWD"[..], b"OLDPWD", b"SHLVL", b"_", b"LC_ALL"];
         if !foreign.iter().any(|prefix| name.starts_with(prefix)) && !shell.contains(&name) {
             Env::new().set(name, value).apply_to(&mut env);
@@ -374,9 +425,13 @@ async fn keep_secrets(
 ) -> std::result::Result<SecretIds, Failed> {
     let mut ids = SecretIds::new();
     for (name, value) in env.iter() {
-        let Some(value) = value.filter(|value| value.is_secret) else { continue };
+        let Some(value) = value.filter(|value| value.is_secret) else {
+            continue;
+        };
         // The store takes text only; other bytes travel as the rest of the environment does.
-        let Ok(text) = std::str::from_utf8(value.value.expose()) else { continue };
+        let Ok(text) = std::str::from_utf8(value.value.expose()) else {
+            continue;
+        };
         let query = format!(
             "query {{ setSecret(name: \"{}\", plaintext: {}) {{ id }} }}",
             nonce(),
@@ -416,7 +471,8 @@ impl Sandbox for DaggerSandbox {
 
     async fn spawn(&self, command: Command) -> Result<Process> {
         const OP: Operation = Operation::Spawn;
-        self.check_open(OP).map_err(|error| error.with_ran(Ran::NotStarted))?;
+        self.check_open(OP)
+            .map_err(|error| error.with_ran(Ran::NotStarted))?;
         command.validate(OP).map_err(|error| self.tell(error))?;
         let refused = CAPABILITIES.require(Capability::Spawn, OP).err();
         let refused = refused.unwrap_or_else(|| Error::new(ErrorKind::Other, OP));
@@ -426,8 +482,12 @@ impl Sandbox for DaggerSandbox {
     async fn write_files(&self, batch: FileBatch) -> Result<()> {
         const OP: Operation = Operation::WriteFiles;
         self.check_open(OP)?;
-        let files = batch.resolve(&self.settings().workdir).map_err(|error| self.tell(error))?;
-        let Some((first, _)) = files.first() else { return Ok(()) };
+        let files = batch
+            .resolve(&self.settings().workdir)
+            .map_err(|error| self.tell(error))?;
+        let Some((first, _)) = files.first() else {
+            return Ok(());
+        };
         let stage = Stage::new(OP).map_err(|error| self.tell(error))?;
         let nonce = nonce();
         let mut script = Script::new(&nonce).line(&format!("stage={}", query::STAGE));
@@ -446,7 +506,10 @@ impl Sandbox for DaggerSandbox {
                 WriteMode::CreateNew => &b"new"[..],
                 WriteMode::Replace => b"replace",
             };
-            script = script.call("put", &[number.as_bytes(), path.as_bytes(), mode.as_bytes(), how]);
+            script = script.call(
+                "put",
+                &[number.as_bytes(), path.as_bytes(), mode.as_bytes(), how],
+            );
         }
         let script = script.files("begin; finish");
         let written = stage.file("run.sh", script.as_bytes(), 0o755);
@@ -462,13 +525,15 @@ impl Sandbox for DaggerSandbox {
         let script = move |script: Script| script.line(&format!("limit={limit}")).files("op_read");
         let (stdout, nonce) = self.look(script, OP, &path, largest).await?;
         let opened = files::open(&stdout, &nonce, OP, &path).map_err(|error| match error.kind() {
-            ErrorKind::LimitExceeded => {
-                error.with_message(format!("the file is larger than the limit of {limit} bytes"))
-            }
+            ErrorKind::LimitExceeded => error.with_message(format!(
+                "the file is larger than the limit of {limit} bytes"
+            )),
             _ => error,
         });
         let mut frame = opened.map_err(|error| self.tell(error))?;
-        let bytes = frame.bytes().map_err(|problem| self.tell(files::broken(problem, OP)))?;
+        let bytes = frame
+            .bytes()
+            .map_err(|problem| self.tell(files::broken(problem, OP)))?;
         Ok(bytes.into())
     }
 
@@ -484,7 +549,8 @@ impl Sandbox for DaggerSandbox {
         let mut frame = opened.map_err(|error| self.tell(error))?;
         let mut entries = self.entries(&mut frame, OP)?;
         if entries.len() > limit {
-            return Err(self.tell(Error::new(ErrorKind::LimitExceeded, OP))
+            return Err(self
+                .tell(Error::new(ErrorKind::LimitExceeded, OP))
                 .with_message(format!("more than {limit} entries"))
                 .with_path(path));
         }
@@ -509,13 +575,19 @@ impl Sandbox for DaggerSandbox {
         const OP: Operation = Operation::Remove;
         let path = self.resolve(path, OP)?;
         if path == GuestPath::root() {
-            return Err(self.tell(Error::new(ErrorKind::InvalidInput, OP))
+            return Err(self
+                .tell(Error::new(ErrorKind::InvalidInput, OP))
                 .with_message("the root can't be removed")
                 .with_path(path));
         }
         let recursive = if options.recursive { "yes" } else { "no" };
         let settings = format!("recursive={recursive}");
-        self.alter(move |script| script.line(&settings).files("op_remove"), OP, &path).await
+        self.alter(
+            move |script| script.line(&settings).files("op_remove"),
+            OP,
+            &path,
+        )
+        .await
     }
 
     async fn create_dir(&self, path: &GuestPath, options: CreateDirOptions) -> Result<()> {
@@ -523,22 +595,38 @@ impl Sandbox for DaggerSandbox {
         let path = self.resolve(path, OP)?;
         let parents = if options.parents { "yes" } else { "no" };
         let settings = format!("parents={parents} mode={:o}", options.mode.bits());
-        self.alter(move |script| script.line(&settings).files("op_create_dir"), OP, &path).await
+        self.alter(
+            move |script| script.line(&settings).files("op_create_dir"),
+            OP,
+            &path,
+        )
+        .await
     }
 
     async fn rename(&self, from: &GuestPath, to: &GuestPath, options: RenameOptions) -> Result<()> {
         const OP: Operation = Operation::Rename;
         let from = self.resolve(from, OP)?;
         let to = self.resolve(to, OP)?;
-        if let Some(root) = [&from, &to].into_iter().find(|path| **path == GuestPath::root()) {
-            return Err(self.tell(Error::new(ErrorKind::InvalidInput, OP))
+        if let Some(root) = [&from, &to]
+            .into_iter()
+            .find(|path| **path == GuestPath::root())
+        {
+            return Err(self
+                .tell(Error::new(ErrorKind::InvalidInput, OP))
                 .with_message("the root can't be renamed or replaced")
                 .with_path(root));
         }
-        let replace = if options.replace { "replace=yes" } else { "replace=no" };
+        let replace = if options.replace {
+            "replace=yes"
+        } else {
+            "replace=no"
+        };
         let target = to.clone();
         let script = move |script: Script| {
-            script.set("to", target.as_bytes()).line(replace).files("op_rename")
+            script
+                .set("to", target.as_bytes())
+                .line(replace)
+                .files("op_rename")
         };
         self.alter(script, OP, &from).await
     }
@@ -550,7 +638,9 @@ impl Sandbox for DaggerSandbox {
         options: ImportOptions,
     ) -> Result<TransferReport> {
         let to = self.resolve(to, Operation::ImportDir)?;
-        transfer::import(self, from, &to, options).await.map_err(|error| self.tell(error))
+        transfer::import(self, from, &to, options)
+            .await
+            .map_err(|error| self.tell(error))
     }
 
     async fn export_dir(
@@ -560,7 +650,9 @@ impl Sandbox for DaggerSandbox {
         options: ExportOptions,
     ) -> Result<TransferReport> {
         let from = self.resolve(from, Operation::ExportDir)?;
-        transfer::export(self, &from, to, options).await.map_err(|error| self.tell(error))
+        transfer::export(self, &from, to, options)
+            .await
+            .map_err(|error| self.tell(error))
     }
 
     async fn set_workdir(&self, path: &GuestPath) -> Result<()> {

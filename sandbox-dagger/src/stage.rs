@@ -43,7 +43,11 @@ impl Stage {
     pub(crate) fn file(&self, name: &str, content: &[u8], mode: u32) -> Result<()> {
         let write = || -> std::io::Result<()> {
             let mut options = std::fs::OpenOptions::new();
-            let mut file = options.write(true).create_new(true).mode(0o600).open(self.at(name))?;
+            let mut file = options
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(self.at(name))?;
             file.write_all(content)?;
             // Not by the mode at opening: that is subject to the umask.
             file.set_permissions(std::fs::Permissions::from_mode(mode))

@@ -39,7 +39,11 @@ async fn a_session_of_the_cli_works_and_ends_with_its_provider() -> Outcome {
             double.port(),
             double.token(),
             // One ends when its input does, the other never.
-            if polite { "exec cat >/dev/null" } else { "exec sleep 1000" }
+            if polite {
+                "exec cat >/dev/null"
+            } else {
+                "exec sleep 1000"
+            }
         );
         let config = DaggerConfig::default().with_cli(cli(dir.path(), &script)?);
         let provider = DaggerProvider::with_config(config);
@@ -68,11 +72,17 @@ async fn a_cli_that_fails_or_says_nothing_is_told_in_time() -> Outcome {
     let failing = "echo 'cannot connect to the Docker daemon' >&2; exit 1";
     for (program, kind, text) in [
         (missing, ErrorKind::Unavailable, "can't be started"),
-        (cli(dir.path(), failing)?, ErrorKind::Unavailable, "cannot connect to the Docker daemon"),
+        (
+            cli(dir.path(), failing)?,
+            ErrorKind::Unavailable,
+            "cannot connect to the Docker daemon",
+        ),
     ] {
         let config = DaggerConfig::default().with_cli(program);
         let failed = DaggerProvider::with_config(config).connect().await;
-        let Err(error) = failed else { return Err("it should have failed".into()) };
+        let Err(error) = failed else {
+            return Err("it should have failed".into());
+        };
         assert_eq!(error.kind(), kind, "{error:?}");
         assert!(error.to_string().contains(text), "{error}");
         assert!(error.hint().is_some(), "{error}");
@@ -81,7 +91,10 @@ async fn a_cli_that_fails_or_says_nothing_is_told_in_time() -> Outcome {
         .with_cli(cli(dir.path(), "exec sleep 1000")?)
         .with_connect_timeout(Duration::from_millis(500));
     let started = Instant::now();
-    let failed = DaggerProvider::with_config(config).connect().await.map_err(|error| error.kind());
+    let failed = DaggerProvider::with_config(config)
+        .connect()
+        .await
+        .map_err(|error| error.kind());
     assert_eq!(failed, Err(ErrorKind::Timeout));
     assert!(started.elapsed() < Duration::from_secs(10));
     Ok(())

@@ -38,10 +38,22 @@ async fn every_fault_has_its_outcome_and_no_command_runs_twice() -> Outcome {
         (Fault::ResetBefore, (ErrorKind::Unavailable, unknown, 0)),
         (Fault::Garbage, (ErrorKind::Other, unknown, 1)),
         (Fault::NullData, (ErrorKind::Other, unknown, 1)),
-        (Fault::Oversized(64 << 20), (ErrorKind::LimitExceeded, unknown, 1)),
-        (Fault::Status(502, "Bad Gateway\n"), (ErrorKind::Unavailable, unknown, 0)),
-        (Fault::Status(401, "unauthorized\n"), (ErrorKind::Unauthenticated, not_started, 0)),
-        (Fault::StaleSession, (ErrorKind::Unavailable, not_started, 0)),
+        (
+            Fault::Oversized(64 << 20),
+            (ErrorKind::LimitExceeded, unknown, 1),
+        ),
+        (
+            Fault::Status(502, "Bad Gateway\n"),
+            (ErrorKind::Unavailable, unknown, 0),
+        ),
+        (
+            Fault::Status(401, "unauthorized\n"),
+            (ErrorKind::Unauthenticated, not_started, 0),
+        ),
+        (
+            Fault::StaleSession,
+            (ErrorKind::Unavailable, not_started, 0),
+        ),
     ] {
         let text = format!("{fault:?}");
         assert_eq!(exec_with(&rig, fault).await?, expected, "{text}");
@@ -58,7 +70,10 @@ async fn a_failed_batch_leaves_nothing() -> Outcome {
     rig.double.inject(Fault::Slow(Duration::ZERO));
     rig.double.inject(Fault::ResetAfter);
     let failed = rig.sandbox.write("a", "a").await;
-    assert_eq!(failed.map_err(|error| error.kind()), Err(ErrorKind::Unavailable));
+    assert_eq!(
+        failed.map_err(|error| error.kind()),
+        Err(ErrorKind::Unavailable)
+    );
     assert!(!rig.sandbox.exists("a").await?);
     rig.sandbox.write("a", "a").await?;
     assert_eq!(rig.sandbox.read("a").await?, "a");
@@ -77,7 +92,10 @@ async fn a_slow_engine_is_waited_for_and_a_silent_one_is_not() -> Outcome {
     rig.double.inject(Fault::Slow(Duration::from_secs(60)));
     let started = Instant::now();
     let failed = DaggerProvider::with_config(config).create(spec()).await;
-    assert_eq!(failed.map(drop).map_err(|error| error.kind()), Err(ErrorKind::Timeout));
+    assert_eq!(
+        failed.map(drop).map_err(|error| error.kind()),
+        Err(ErrorKind::Timeout)
+    );
     assert!(started.elapsed() < Duration::from_secs(10));
     Ok(())
 }
@@ -93,7 +111,11 @@ async fn create_connects_anew_when_the_session_is_stale() -> Outcome {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_that_is_gone_is_told() -> Outcome {
-    let Rig { double, provider, sandbox } = Rig::new().await?;
+    let Rig {
+        double,
+        provider,
+        sandbox,
+    } = Rig::new().await?;
     drop(double);
     // The accepting task ends at its next turn.
     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -102,7 +124,11 @@ async fn an_engine_that_is_gone_is_told() -> Outcome {
         Err(error) => error,
     };
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
-    let error = provider.create(spec()).await.map(drop).map_err(|error| error.kind());
+    let error = provider
+        .create(spec())
+        .await
+        .map(drop)
+        .map_err(|error| error.kind());
     assert_eq!(error, Err(ErrorKind::Unavailable));
     sandbox.close().await?;
     Ok(())
@@ -112,7 +138,10 @@ async fn an_engine_that_is_gone_is_told() -> Outcome {
 async fn a_wrong_token_is_no_credential() -> Outcome {
     let double = DaggerDouble::start(Quirks::default()).await?;
     let config = DaggerConfig::default().with_session(double.port(), "wrong");
-    let error = DaggerProvider::with_config(config).connect().await.map_err(|e| e.kind());
+    let error = DaggerProvider::with_config(config)
+        .connect()
+        .await
+        .map_err(|e| e.kind());
     assert_eq!(error, Err(ErrorKind::Unauthenticated));
     Ok(())
 }

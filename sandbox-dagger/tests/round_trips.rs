@@ -23,21 +23,32 @@ async fn each_operation_costs_what_the_readme_says() -> Outcome {
     assert_eq!(cost(), 1, "exec");
     sandbox.write("one", "1").await?;
     let one = cost();
-    assert_eq!(one, 2, "one file: the staged directory, and the command that puts it in place");
+    assert_eq!(
+        one, 2,
+        "one file: the staged directory, and the command that puts it in place"
+    );
     let batch = (0..1_000).fold(FileBatch::new(), |batch, number| {
         batch.file(format!("many/{}/{number}", number % 10), number.to_string())
     });
     sandbox.write_files(batch).await?;
     assert_eq!(cost(), one, "a thousand files cost as many as one");
     let options = ReadOptions::default();
-    assert_eq!(sandbox.read_file(&"many/7/997".into(), options).await?, "997");
+    assert_eq!(
+        sandbox.read_file(&"many/7/997".into(), options).await?,
+        "997"
+    );
     assert_eq!(cost(), 1, "read");
     let recursive = ListOptions::default().recursive();
-    assert_eq!(sandbox.list_dir(&"many".into(), recursive).await?.len(), 1_010);
+    assert_eq!(
+        sandbox.list_dir(&"many".into(), recursive).await?.len(),
+        1_010
+    );
     assert_eq!(cost(), 1, "list");
     sandbox.metadata(&"one".into()).await?;
     assert_eq!(cost(), 1, "metadata");
-    sandbox.rename(&"one".into(), &"two".into(), RenameOptions::default()).await?;
+    sandbox
+        .rename(&"one".into(), &"two".into(), RenameOptions::default())
+        .await?;
     assert_eq!(cost(), 1, "rename");
     sandbox.remove_all("two").await?;
     assert_eq!(cost(), 1, "remove");
@@ -88,10 +99,18 @@ async fn two_thousand_operations_on_one_sandbox() -> Outcome {
                 let output = sandbox.sh("cat kept; echo more >>log").await?;
                 assert_eq!(output.stdout.bytes, format!("{}", number - 2));
             }
-            _ => sandbox.create_dir(&format!("d{}", number % 16).into(), Default::default()).await?,
+            _ => {
+                sandbox
+                    .create_dir(&format!("d{}", number % 16).into(), Default::default())
+                    .await?
+            }
         }
     }
     let log = sandbox.read_to_string("log").await?;
-    assert_eq!(log.lines().count(), 500, "nothing was lost when layers were put together");
+    assert_eq!(
+        log.lines().count(),
+        500,
+        "nothing was lost when layers were put together"
+    );
     Ok(())
 }

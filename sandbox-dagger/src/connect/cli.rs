@@ -36,10 +36,13 @@ impl Cli {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| {
-                failed(ErrorKind::Unavailable, "the Dagger CLI can't be started".into())
-                    .with_host_path(program)
-                    .with_hint("install it, or name it with DaggerConfig::with_cli")
-                    .with_source(error)
+                failed(
+                    ErrorKind::Unavailable,
+                    "the Dagger CLI can't be started".into(),
+                )
+                .with_host_path(program)
+                .with_hint("install it, or name it with DaggerConfig::with_cli")
+                .with_source(error)
             })?;
         let said = tokio::time::timeout(within, first_line(&mut child)).await;
         match said {
@@ -75,8 +78,12 @@ async fn first_line(child: &mut Child) -> std::result::Result<(u16, String), Str
     let mut window = (&mut stdout).take(MAX_SAID);
     let read = window.read_line(&mut line).await;
     let session: Option<Value> = serde_json::from_str(&line).ok();
-    let port = session.as_ref().and_then(|session| session.get("port")?.as_u64());
-    let token = session.as_ref().and_then(|session| session.get("session_token")?.as_str());
+    let port = session
+        .as_ref()
+        .and_then(|session| session.get("port")?.as_u64());
+    let token = session
+        .as_ref()
+        .and_then(|session| session.get("session_token")?.as_str());
     let (Some(port), Some(token)) = (port.and_then(|port| u16::try_from(port).ok()), token) else {
         let mut said = Vec::new();
         if read.is_ok_and(|read| read == 0) {
@@ -84,7 +91,11 @@ async fn first_line(child: &mut Child) -> std::result::Result<(u16, String), Str
             let _ = stderr.take(MAX_SAID).read_to_end(&mut said).await;
         }
         let said = String::from_utf8_lossy(&said);
-        return Err(format!("the Dagger CLI named no session: {}{}", line.trim(), said.trim()));
+        return Err(format!(
+            "the Dagger CLI named no session: {}{}",
+            line.trim(),
+            said.trim()
+        ));
     };
     // A full pipe would hold the CLI up.
     tokio::spawn(async move {
@@ -100,5 +111,7 @@ async fn first_line(child: &mut Child) -> std::result::Result<(u16, String), Str
 /// The program `name` in the host's `PATH`.
 pub(super) fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file())
 }

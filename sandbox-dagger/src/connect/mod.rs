@@ -28,8 +28,12 @@ impl Session {
     /// Opens a session and asks its engine's version.
     pub(crate) async fn open(config: &DaggerConfig) -> Result<Self> {
         let session = Self::find(config).await?;
-        let asked = session.client.query("query { version }", SMALL_ANSWER, config.connect_timeout);
-        let answer = asked.await.map_err(|failed| failed.error(Operation::Connect))?;
+        let asked = session
+            .client
+            .query("query { version }", SMALL_ANSWER, config.connect_timeout);
+        let answer = asked
+            .await
+            .map_err(|failed| failed.error(Operation::Connect))?;
         check_version(find(&answer, "version").unwrap_or("unknown"))?;
         Ok(session)
     }
@@ -38,10 +42,16 @@ impl Session {
         if let Some((port, token)) = &config.session {
             let token = std::str::from_utf8(token.expose());
             let token = token.map_err(|_| invalid("the session's token is not UTF-8"))?;
-            return Ok(Self { client: Client::new(*port, token)?, cli: None });
+            return Ok(Self {
+                client: Client::new(*port, token)?,
+                cli: None,
+            });
         }
         if let Some((port, token)) = from_environment()? {
-            return Ok(Self { client: Client::new(port, &token)?, cli: None });
+            return Ok(Self {
+                client: Client::new(port, &token)?,
+                cli: None,
+            });
         }
         let given = config.cli.clone();
         let named = || std::env::var_os("_EXPERIMENTAL_DAGGER_CLI_BIN").map(Into::into);
@@ -61,7 +71,10 @@ impl Session {
             }
         };
         let (cli, port, token) = cli::Cli::start(&program, config.connect_timeout).await?;
-        Ok(Self { client: Client::new(port, &token)?, cli: Some(cli) })
+        Ok(Self {
+            client: Client::new(port, &token)?,
+            cli: Some(cli),
+        })
     }
 
     /// Ends the CLI in bounded time.
@@ -73,8 +86,12 @@ impl Session {
 }
 
 fn from_environment() -> Result<Option<(u16, String)>> {
-    let Ok(port) = std::env::var("DAGGER_SESSION_PORT") else { return Ok(None) };
-    let port = port.parse().map_err(|_| invalid("DAGGER_SESSION_PORT is no port"))?;
+    let Ok(port) = std::env::var("DAGGER_SESSION_PORT") else {
+        return Ok(None);
+    };
+    let port = port
+        .parse()
+        .map_err(|_| invalid("DAGGER_SESSION_PORT is no port"))?;
     let token = std::env::var("DAGGER_SESSION_TOKEN")
         .map_err(|_| invalid("DAGGER_SESSION_PORT is set without DAGGER_SESSION_TOKEN"))?;
     Ok(Some((port, token)))
@@ -89,7 +106,10 @@ fn check_version(version: &str) -> Result<()> {
         _ => Err(Error::new(ErrorKind::Unavailable, Operation::Connect)
             .with_message(format!("the Dagger engine is version {version}"))
             .with_retryable(false)
-            .with_hint(format!("this crate needs 0.21 or later and below 1.0; {} is best", sdk::MADE_FOR))),
+            .with_hint(format!(
+                "this crate needs 0.21 or later and below 1.0; {} is best",
+                sdk::MADE_FOR
+            ))),
     }
 }
 

@@ -19,7 +19,9 @@ pub(crate) async fn download() -> Result<PathBuf> {
     let task = tokio::spawn(async { Downloader::new(MADE_FOR.into()).get_cli().await });
     let failed = |why: String| {
         Error::new(ErrorKind::Unavailable, Operation::Connect)
-            .with_message(format!("the Dagger CLI {MADE_FOR} could not be downloaded: {why}"))
+            .with_message(format!(
+                "the Dagger CLI {MADE_FOR} could not be downloaded: {why}"
+            ))
             .with_hint("install it, and name it with DaggerConfig::with_cli")
     };
     match task.await {

@@ -17,7 +17,9 @@ pub(crate) struct Script(String);
 impl Script {
     /// A script that only sets the locale, in which every byte is a character.
     pub(crate) fn new(nonce: &str) -> Self {
-        Self(format!("LC_ALL=C; export LC_ALL; umask 022\nnonce={nonce}\n"))
+        Self(format!(
+            "LC_ALL=C; export LC_ALL; umask 022\nnonce={nonce}\n"
+        ))
     }
 
     /// Sets a variable to these bytes.
@@ -40,7 +42,11 @@ impl Script {
             }
             None => {
                 // A command substitution drops newlines at the end: the x keeps them.
-                let _ = writeln!(self.0, "{name}=$(printf '{}x'); {name}=${{{name}%x}}", octal(value));
+                let _ = writeln!(
+                    self.0,
+                    "{name}=$(printf '{}x'); {name}=${{{name}%x}}",
+                    octal(value)
+                );
             }
         }
     }
@@ -104,7 +110,10 @@ impl Script {
 /// Single quotes, if the value is text that a query carries as it is.
 fn plain(value: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(value).ok()?;
-    if text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
+    if text
+        .chars()
+        .any(|c| c.is_control() && c != '\n' && c != '\t')
+    {
         return None;
     }
     Some(format!("'{}'", text.replace('\'', "'\\''")))
@@ -123,11 +132,19 @@ mod tests {
 
     #[test]
     fn any_bytes_arrive_as_they_are() {
-        for bytes in [&b"it's $HOME `x` \"q\" \\ \n\n"[..], b"\xff\x01\n\n", b"", b"-n"] {
+        for bytes in [
+            &b"it's $HOME `x` \"q\" \\ \n\n"[..],
+            b"\xff\x01\n\n",
+            b"",
+            b"-n",
+        ] {
             let script = Script::new("n").set("a", bytes).line("printf %s \"$a\"");
             let mut shell = std::process::Command::new("/bin/sh");
             let output = shell.arg("-c").arg(script.0).output();
-            assert_eq!(output.map(|output| output.stdout).ok().as_deref(), Some(bytes));
+            assert_eq!(
+                output.map(|output| output.stdout).ok().as_deref(),
+                Some(bytes)
+            );
         }
     }
 }

@@ -1,5 +1,8 @@
 //! A provider on an engine double of its own.
 
+// Each test program uses a part of this.
+#![allow(dead_code)]
+
 use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +15,6 @@ pub(crate) type Outcome = Result<(), Box<dyn StdError + Send + Sync>>;
 
 pub(crate) struct Rig {
     pub(crate) double: DaggerDouble,
-    // Not every test makes a second sandbox.
-    #[allow(dead_code)]
     pub(crate) provider: DaggerProvider,
     pub(crate) sandbox: Arc<dyn Sandbox>,
 }
@@ -26,7 +27,11 @@ impl Rig {
             .with_operation_timeout(Duration::from_secs(30));
         let provider = DaggerProvider::with_config(config);
         let sandbox = provider.create(spec()).await?;
-        Ok(Self { double, provider, sandbox })
+        Ok(Self {
+            double,
+            provider,
+            sandbox,
+        })
     }
 }
 

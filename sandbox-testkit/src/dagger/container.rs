@@ -112,22 +112,30 @@ impl Container {
 
     /// Does what the step says, after everything before it.
     pub(super) async fn evaluate(self: &Arc<Self>, engine: &Arc<Engine>) -> Result<Done, Failure> {
-        let done = self.done.get_or_try_init(|| Box::pin(self.step(engine))).await?;
+        let done = self
+            .done
+            .get_or_try_init(|| Box::pin(self.step(engine)))
+            .await?;
         Ok(done.clone())
     }
 
     async fn step(self: &Arc<Self>, engine: &Arc<Engine>) -> Result<Done, Failure> {
-        let files = |state| Done { state, output: None };
+        let files = |state| Done {
+            state,
+            output: None,
+        };
         let state = match &self.step {
             Step::Scratch => return Err(Failure::text("an empty container has no files yet")),
             Step::From(image) => {
-                return Ok(files(engine.states.keep_for_ever(base(engine, image).await?)));
+                return Ok(files(
+                    engine.states.keep_for_ever(base(engine, image).await?),
+                ));
             }
             Step::Config => return Ok(files(self.parent_done(engine).await?.state)),
             Step::Rootfs(directory) => {
-                let root = directory.whole_root().ok_or_else(|| {
-                    Failure::text("the double knows roots of containers only")
-                })?;
+                let root = directory
+                    .whole_root()
+                    .ok_or_else(|| Failure::text("the double knows roots of containers only"))?;
                 return Ok(files(root.evaluate(engine).await?.state));
             }
             Step::Exec(exec) => return self.exec(engine, exec).await,
@@ -135,7 +143,9 @@ impl Container {
                 let copied = directory.read(engine).await?;
                 let child = self.child(engine).await?;
                 let to = GuestPath::from(path.as_str());
-                child.import_dir(&copied.path, &to, ImportOptions::default()).await?;
+                child
+                    .import_dir(&copied.path, &to, ImportOptions::default())
+                    .await?;
                 child
             }
             Step::NewFile(path, contents, mode) => {
@@ -169,7 +179,9 @@ impl Container {
         } else {
             "rm -rf -- \"$1\""
         };
-        let removed = child.exec(Command::shell(script).args(["sh", path])).await?;
+        let removed = child
+            .exec(Command::shell(script).args(["sh", path]))
+            .await?;
         match removed.success() {
             true => Ok(()),
             false => Err(Failure::text(removed.stderr.to_string_lossy())),
@@ -178,7 +190,10 @@ impl Container {
 
     async fn parent_done(&self, engine: &Arc<Engine>) -> Result<Done, Failure> {
         let parent = self.parent.as_ref();
-        parent.ok_or_else(|| Failure::text("no parent"))?.evaluate(engine).await
+        parent
+            .ok_or_else(|| Failure::text("no parent"))?
+            .evaluate(engine)
+            .await
     }
 
     async fn child(&self, engine: &Arc<Engine>) -> Result<Arc<dyn Sandbox>, Failure> {
@@ -201,7 +216,9 @@ impl Container {
             match mount {
                 Mount::Directory(directory) => {
                     let copied = directory.read(engine).await?;
-                    child.import_dir(&copied.path, &to, ImportOptions::default()).await?;
+                    child
+                        .import_dir(&copied.path, &to, ImportOptions::default())
+                        .await?;
                 }
                 Mount::Temp => {
                     let open = CreateDirOptions::default().with_mode(Mode::new(0o777));
@@ -276,9 +293,8 @@ pub(super) fn stream_text(engine: &Engine, bytes: &[u8]) -> String {
     if engine.quirks().lossy_text {
         String::from_utf8_lossy(bytes).into_owned()
     } else {
-        String::from_utf8(bytes.to_vec()).unwrap_or_else(|_| {
-            base64::engine::general_purpose::STANDARD.encode(bytes)
-        })
+        String::from_utf8(bytes.to_vec())
+            .unwrap_or_else(|_| base64::engine::general_purpose::STANDARD.encode(bytes))
     }
 }
 
@@ -300,7 +316,10 @@ fn refused(engine: &Engine, exec: &Exec, output: &Output) -> Option<Failure> {
         stream_text(engine, &bytes[from..])
     };
     Some(Failure {
-        message: format!("process {:?} did not complete successfully: exit code: {code}", exec.args),
+        message: format!(
+            "process {:?} did not complete successfully: exit code: {code}",
+            exec.args
+        ),
         exec: Some(json!({
             "_type": "EXEC_ERROR",
             "cmd": exec.args,

@@ -24,10 +24,23 @@ pub(super) struct Directory {
 #[derive(Debug)]
 pub(super) enum Source {
     Empty,
-    Host { path: PathBuf, cached: bool },
-    Guest { container: Arc<Container>, path: String },
-    With { base: Arc<Directory>, path: String, other: Arc<Directory> },
-    Below { base: Arc<Directory>, path: String },
+    Host {
+        path: PathBuf,
+        cached: bool,
+    },
+    Guest {
+        container: Arc<Container>,
+        path: String,
+    },
+    With {
+        base: Arc<Directory>,
+        path: String,
+        other: Arc<Directory>,
+    },
+    Below {
+        base: Arc<Directory>,
+        path: String,
+    },
 }
 
 /// A file of a container or of a directory.
@@ -40,9 +53,17 @@ pub(super) struct File {
 /// Where a file comes from.
 #[derive(Debug)]
 pub(super) enum FileSource {
-    Guest { container: Arc<Container>, path: String },
-    Below { directory: Arc<Directory>, path: String },
-    Host { path: PathBuf },
+    Guest {
+        container: Arc<Container>,
+        path: String,
+    },
+    Below {
+        directory: Arc<Directory>,
+        path: String,
+    },
+    Host {
+        path: PathBuf,
+    },
 }
 
 /// A path below a directory of the host, that can't leave it.
@@ -161,11 +182,16 @@ impl File {
 
 async fn read_guest(state: &dyn Sandbox, path: &str) -> Result<Vec<u8>, Failure> {
     let options = ReadOptions::default().with_limit(1 << 30);
-    Ok(state.read_file(&GuestPath::from(path), options).await?.into())
+    Ok(state
+        .read_file(&GuestPath::from(path), options)
+        .await?
+        .into())
 }
 
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work).await.map_err(Failure::text)?
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(Failure::text)?
 }

@@ -58,7 +58,10 @@ async fn give(engine: &Arc<Engine>, node: &Node, field: &Field) -> Result<Given,
         Node::Directory(directory) => directory_field(engine, directory, field).await,
         Node::File(file) => file_field(engine, file, field).await,
         Node::Secret(secret) => match field.name.as_str() {
-            "id" => Ok(Given::Value(json!(format!("Secret:{}", digest(&secret.name))))),
+            "id" => Ok(Given::Value(json!(format!(
+                "Secret:{}",
+                digest(&secret.name)
+            )))),
             "name" => Ok(Given::Value(json!(secret.name))),
             "plaintext" => Ok(Given::Value(json!(secret.plaintext))),
             _ => unknown(node, field),
@@ -129,16 +132,28 @@ async fn host_field(engine: &Arc<Engine>, field: &Field) -> Result<Given, Failur
             let node = keep_directory(engine, source, &key, 1);
             if let (false, Node::Directory(directory)) = (cached, &node) {
                 let copied = directory.read(engine).await?;
-                let pinned = Source::Host { path: copied.path.clone(), cached: true };
+                let pinned = Source::Host {
+                    path: copied.path.clone(),
+                    cached: true,
+                };
                 engine.host.pin(copied);
-                return Ok(Given::Node(keep_directory(engine, pinned, &format!("{key} read"), 1)));
+                return Ok(Given::Node(keep_directory(
+                    engine,
+                    pinned,
+                    &format!("{key} read"),
+                    1,
+                )));
             }
             Ok(Given::Node(node))
         }
         "file" => {
             let path = PathBuf::from(field.need("path")?);
             let key = format!("host file {}", path.display());
-            Ok(Given::Node(keep_file(engine, FileSource::Host { path }, &key)))
+            Ok(Given::Node(keep_file(
+                engine,
+                FileSource::Host { path },
+                &key,
+            )))
         }
         _ => unknown(&Node::Host, field),
     }
@@ -168,7 +183,14 @@ fn keep_container(
 fn keep_directory(engine: &Engine, source: Source, key: &str, layers: u32) -> Node {
     let digest = digest(("directory", key));
     let id = format!("Directory:{digest}");
-    engine.intern(&id, Node::Directory(Arc::new(Directory { digest, source, layers })))
+    engine.intern(
+        &id,
+        Node::Directory(Arc::new(Directory {
+            digest,
+            source,
+            layers,
+        })),
+    )
 }
 
 fn keep_file(engine: &Engine, source: FileSource, key: &str) -> Node {
@@ -203,23 +225,36 @@ async fn container_field(
         "workdir" => Given::Value(json!(container.config.workdir.as_deref().unwrap_or(""))),
         "envVariable" => {
             let name = field.need("name")?;
-            let found = container.config.env.iter().rev().find(|(known, _)| known == name);
+            let found = container
+                .config
+                .env
+                .iter()
+                .rev()
+                .find(|(known, _)| known == name);
             Given::Value(found.map_or(Value::Null, |(_, value)| json!(value)))
         }
         "exists" => {
             let path = absolute(&container.config, field.need("path")?);
-            Given::Value(json!(container.state(engine).await?.exists(path.as_str()).await?))
+            Given::Value(json!(
+                container.state(engine).await?.exists(path.as_str()).await?
+            ))
         }
         "file" => {
             let path = absolute(&container.config, field.need("path")?);
             let key = format!("{} {path}", container.digest);
-            let source = FileSource::Guest { container: container.clone(), path };
+            let source = FileSource::Guest {
+                container: container.clone(),
+                path,
+            };
             Given::Node(keep_file(engine, source, &key))
         }
         "directory" | "rootfs" => {
             let path = absolute(&container.config, field.text("path").unwrap_or("/"));
             let key = format!("{} {path}", container.digest);
-            let source = Source::Guest { container: container.clone(), path };
+            let source = Source::Guest {
+                container: container.clone(),
+                path,
+            };
             Given::Node(keep_directory(engine, source, &key, container.layers))
         }
         _ => return step_field(engine, container, field),
@@ -262,13 +297,19 @@ fn step_field(
         }
         "withDirectory" => {
             layers += 1;
-            let directory = engine.directory(field.text("source").map_or_else(|| field.need("directory"), Ok)?)?;
+            let directory = engine.directory(
+                field
+                    .text("source")
+                    .map_or_else(|| field.need("directory"), Ok)?,
+            )?;
             Step::Directory(absolute(&config, field.need("path")?), directory)
         }
         "withNewFile" => {
             layers += 1;
             let mode = field.arguments.get("permissions").and_then(Value::as_u64);
-            let mode = mode.and_then(|mode| u32::try_from(mode).ok()).unwrap_or(0o644);
+            let mode = mode
+                .and_then(|mode| u32::try_from(mode).ok())
+                .unwrap_or(0o644);
             let contents = field.need("contents")?.to_owned();
             Step::NewFile(absolute(&config, field.need("path")?), contents, mode)
         }
@@ -281,7 +322,14 @@ fn step_field(
             Step::Config
         }
     };
-    Ok(Given::Node(keep_container(engine, Some(container), config, step, &key, layers)))
+    Ok(Given::Node(keep_container(
+        engine,
+        Some(container),
+        config,
+        step,
+        &key,
+        layers,
+    )))
 }
 
 /// The fields that only change what later commands get.
@@ -289,7 +337,10 @@ fn configure(engine: &Engine, config: &mut Config, field: &Field) -> Result<(), 
     let without = |list: &mut Vec<(String, Mount)>, path: &str| list.retain(|(at, _)| at != path);
     match field.name.as_str() {
         "withEnvVariable" => {
-            let (name, value) = (field.need("name")?.to_owned(), field.need("value")?.to_owned());
+            let (name, value) = (
+                field.need("name")?.to_owned(),
+                field.need("value")?.to_owned(),
+            );
             config.env.retain(|(known, _)| *known != name);
             config.env.push((name, value));
         }
@@ -350,28 +401,42 @@ async fn directory_field(
         }
         "exists" => {
             let copied = directory.read(engine).await?;
-            let there = below(&copied.path, field.need("path")?).symlink_metadata().is_ok();
+            let there = below(&copied.path, field.need("path")?)
+                .symlink_metadata()
+                .is_ok();
             Given::Value(json!(there))
         }
         "file" => {
             let path = field.need("path")?.to_owned();
             let key = format!("{} {path}", directory.digest);
-            let source = FileSource::Below { directory: directory.clone(), path };
+            let source = FileSource::Below {
+                directory: directory.clone(),
+                path,
+            };
             Given::Node(keep_file(engine, source, &key))
         }
         "directory" => {
             let path = field.need("path")?.to_owned();
             let key = format!("{} below {path}", directory.digest);
-            let source = Source::Below { base: directory.clone(), path };
+            let source = Source::Below {
+                base: directory.clone(),
+                path,
+            };
             Given::Node(keep_directory(engine, source, &key, directory.layers))
         }
         "withDirectory" => {
             let path = field.need("path")?.to_owned();
-            let id = field.text("source").map_or_else(|| field.need("directory"), Ok)?;
+            let id = field
+                .text("source")
+                .map_or_else(|| field.need("directory"), Ok)?;
             let other = engine.directory(id)?;
             let key = format!("{} with {path} {}", directory.digest, other.digest);
             let layers = directory.layers + 1;
-            let source = Source::With { base: directory.clone(), path, other };
+            let source = Source::With {
+                base: directory.clone(),
+                path,
+                other,
+            };
             Given::Node(keep_directory(engine, source, &key, layers))
         }
         "export" => {

@@ -47,9 +47,8 @@ impl HostCache {
 fn copy_of(from: &Path) -> Result<Copied, Failure> {
     let dir = TempDir::with_prefix("dagger-double-")?;
     let to = dir.path().join("copy");
-    copy(from, &to).map_err(|error| {
-        Failure::text(format_args!("lstat {}: {error}", from.display()))
-    })?;
+    copy(from, &to)
+        .map_err(|error| Failure::text(format_args!("lstat {}: {error}", from.display())))?;
     Ok(Copied {
         _keep: Arc::new(dir),
         path: to,

@@ -37,7 +37,6 @@ impl DaggerDouble {
     /// # Errors
     /// No port, or no local sandboxes on this host.
     pub async fn start(quirks: Quirks) -> io::Result<Self> {
-        
         let engine = Arc::new(Engine::new(quirks)?);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();

@@ -93,8 +93,7 @@ impl Reader<'_> {
                             serde_json::from_value(given.unwrap_or(Value::Null))
                                 .map_err(|error| error.to_string())
                         })?;
-                        let value =
-                            value.into_json().map_err(|error| error.to_string())?;
+                        let value = value.into_json().map_err(|error| error.to_string())?;
                         arguments.insert(name.node.to_string(), value);
                     }
                     fields.push(Field {

@@ -86,12 +86,16 @@ async fn answer(engine: &Arc<Engine>, request: Request<Incoming>) -> Result<Answ
         }
         Some(Fault::StaleSession) => {
             let message = "waiting for client session attachables: context deadline exceeded";
-            return Ok(reply(&json!({"data": null, "errors": [{"message": message}]})));
+            return Ok(reply(
+                &json!({"data": null, "errors": [{"message": message}]}),
+            ));
         }
         Some(Fault::Slow(delay)) => tokio::time::sleep(*delay).await,
         _ => {}
     }
-    let body = Limited::new(request.into_body(), MAX_REQUEST).collect().await;
+    let body = Limited::new(request.into_body(), MAX_REQUEST)
+        .collect()
+        .await;
     let Ok(body) = body else {
         return Ok(text(StatusCode::BAD_REQUEST, "the body can't be read\n"));
     };

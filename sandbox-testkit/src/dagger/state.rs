@@ -11,7 +11,7 @@ use sandbox_core::Sandbox;
 use super::engine::{Failure, lock};
 
 /// How many states are kept; the oldest unused one goes first.
-const KEPT: usize = 160;
+const KEPT: usize = 400;
 
 /// Names a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -14,7 +14,7 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use crate::config::DaggerConfig;
 use crate::connect::Session;
-use crate::sandbox::DaggerSandbox;
+use crate::handle::DaggerSandbox;
 
 const NO_STREAMS: &str = "the engine shows nothing of a command before its end";
 const NO_LIMITS: &str = "the engine sets no limits on containers";

@@ -16,6 +16,7 @@ mod query;
 mod quirks;
 mod server;
 mod state;
+mod steps;
 
 use std::io;
 use std::sync::Arc;

@@ -66,11 +66,18 @@ fn compile() -> Result<(), String> {
             "-C",
             "target-feature=+crt-static",
         ]);
-    for argument in ["-nostartfiles", "-nostdlib", "-static"] {
-        rustc.arg("-C").arg(format!("link-arg={argument}"));
-    }
-    if let Ok(linker) = env::var("RUSTC_LINKER") {
-        rustc.arg("-C").arg(format!("linker={linker}"));
+    let linker = env::var("RUSTC_LINKER").ok();
+    if linker.is_none() && variable("HOST")? != variable("TARGET")? {
+        // The host's `cc` cannot link for another architecture; the linker that
+        // comes with the compiler can, and a freestanding program needs no more.
+        rustc.args(["-C", "linker=rust-lld", "-C", "linker-flavor=ld.lld"]);
+    } else {
+        for argument in ["-nostartfiles", "-nostdlib", "-static"] {
+            rustc.arg("-C").arg(format!("link-arg={argument}"));
+        }
+        if let Some(linker) = linker {
+            rustc.arg("-C").arg(format!("linker={linker}"));
+        }
     }
     // The flags of the crate itself (sanitizers, native CPU) are not for the agent.
     rustc

@@ -1,7 +1,8 @@
 //! An agent's loop on real input: a crate fails its tests, three candidate patches are tried side
 //! by side in forks of one sandbox, and the one that passes is brought out.
 //!
-//! `cargo run --example quickstart`. Another backend: `SANDBOX_PROVIDER=…`.
+//! `cargo run --example quickstart [-- CRATE]`; without an argument the crate is
+//! `examples/broken-crate`. Another backend: `SANDBOX_PROVIDER=…`.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // An example talks to its user.
 
 mod toolchain;
@@ -64,7 +65,10 @@ async fn agent(sandbox: &dyn Sandbox) -> Result<PathBuf> {
     if !linker.success() {
         return Err("the sandbox has no linker `cc`; `apt-get install gcc` on the host".into());
     }
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/broken-crate");
+    let from = match std::env::args_os().nth(1) {
+        Some(dir) => std::path::absolute(dir)?,
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/broken-crate"),
+    };
     let options = ImportOptions::default().with_ignore_files();
     let brought = sandbox
         .import_dir(&from, &GuestPath::from("."), options)

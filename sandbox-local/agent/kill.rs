@@ -15,7 +15,9 @@ use crate::table::{Kill, Table};
 const PATIENCE_MS: u64 = 300;
 /// How long killed processes may take to end.
 const LINGER_MS: u64 = 5000;
-/// Passes without a member that outweigh processes vanishing while looked at.
+/// Passes without a member that outweigh processes vanishing while looked at:
+/// those have parents that reap them, and if no parent is a member, another exec
+/// is just busy.
 const CALM: u32 = 3;
 
 const REMEMBERED: usize = 4096;
@@ -147,9 +149,12 @@ fn visit(table: &mut Table, state: &mut KillState, proc: i32, pid: i32, vanished
                 Some(exec) => Some(exec.id),
                 None => return,
             },
-            Mark::Ended => {
-                // It has left its namespaces, but may not have come to its end.
-                *vanished |= proc::state(proc, pid) != Some(b'Z');
+            Mark::Ended => return,
+            Mark::Dying => {
+                // Whose it was cannot be told any more; it will not be long.
+                for exec in table.iter_mut().filter(|exec| exec.kill.active) {
+                    exec.kill.seen += 1;
+                }
                 return;
             }
             Mark::Vanished => {

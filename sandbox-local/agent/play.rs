@@ -1,13 +1,12 @@
 //! Plays the host's plan, one system call after the other, and says how it went.
-//! Must stop at the first failure that the plan does not tolerate.
+//! Must stop at the first failure.
 
 use crate::protocol::plan::{
-    ARG_DATA, ARG_SLOT, ARG_VALUE, HEADER, NO_SLOT, OP_CALL, OP_STORE_ADDRESS, OP_STORE_SLOT32,
-    OP_STORE_SLOT64, Op,
+    ARG_DATA, ARG_SLOT, ARG_VALUE, HEADER, NO_SLOT, OP_CALL, OP_STORE_ADDRESS,
+    OP_STORE_DESCRIPTOR, Op,
 };
 use crate::protocol::{
-    FIRST_PLAN_FD, MAX_EXPORTS, MAX_PLAN, MAX_SLOTS, MAX_TOLERATED, Message, get_u32, put, reply,
-    request, serving,
+    FIRST_PLAN_FD, MAX_EXPORTS, MAX_PLAN, MAX_SLOTS, Message, get_u32, put, reply, request, serving,
 };
 use crate::sys::{self, Errno, Open, slot, socket};
 
@@ -70,11 +69,7 @@ pub(crate) struct Player {
     ops: usize,
     exports: usize,
     data: usize,
-    proc: u32,
-    null: u32,
     slots: [i64; MAX_SLOTS],
-    tolerated: usize,
-    ready: [u8; Message::SIZE + 8 * MAX_TOLERATED],
 }
 
 impl Player {
@@ -94,18 +89,12 @@ impl Player {
         for (fd, slot) in slots.iter_mut().enumerate().take(inherited) {
             *slot = i64::from(FIRST_PLAN_FD) + fd as i64;
         }
-        let (proc, null) = (get_u32(plan, 12)?, get_u32(plan, 16)?);
-        let ready = [0; Message::SIZE + 8 * MAX_TOLERATED];
         Some(Self {
             plan,
             ops,
             exports,
             data,
-            proc,
-            null,
             slots,
-            tolerated: 0,
-            ready,
         })
     }
 
@@ -113,17 +102,13 @@ impl Player {
     fn step(&mut self, index: usize) -> Option<sys::Result<()>> {
         let op = Op::decode(self.plan, HEADER + index * Op::SIZE)?;
         match op.kind {
-            OP_CALL => self.call(index, &op),
+            OP_CALL => self.call(&op),
             OP_STORE_ADDRESS => {
                 let address = self.address(op.args[1])?;
                 self.store(op.args[0], &address.to_ne_bytes())
             }
-            OP_STORE_SLOT32 => {
+            OP_STORE_DESCRIPTOR => {
                 let value = *self.slots.get(op.args[1] as usize)? as i32;
-                self.store(op.args[0], &value.to_ne_bytes())
-            }
-            OP_STORE_SLOT64 => {
-                let value = *self.slots.get(op.args[1] as usize)?;
                 self.store(op.args[0], &value.to_ne_bytes())
             }
             _ => None,
@@ -143,7 +128,7 @@ impl Player {
         Some(Ok(()))
     }
 
-    fn call(&mut self, index: usize, op: &Op) -> Option<sys::Result<()>> {
+    fn call(&mut self, op: &Op) -> Option<sys::Result<()>> {
         let mut args = [0; 6];
         for (i, to) in args.iter_mut().enumerate() {
             let arg = *op.args.get(i)?;
@@ -156,22 +141,7 @@ impl Player {
         }
         let result = match sys::plan_call(op.number, args) {
             Ok(value) => value as i64,
-            Err(errno) => {
-                if !op
-                    .tolerated
-                    .iter()
-                    .any(|known| *known != 0 && i32::from(*known) == errno.0)
-                {
-                    return Some(Err(errno));
-                }
-                if self.tolerated < MAX_TOLERATED {
-                    let at = Message::SIZE + 8 * self.tolerated;
-                    put(&mut self.ready, at, &(index as u32).to_ne_bytes());
-                    put(&mut self.ready, at + 4, &errno.0.to_ne_bytes());
-                    self.tolerated += 1;
-                }
-                -i64::from(errno.0)
-            }
+            Err(errno) => return Some(Err(errno)),
         };
         if op.result != NO_SLOT {
             *self.slots.get_mut(op.result as usize)? = result;
@@ -199,19 +169,12 @@ impl Player {
     }
 
     /// Opens what serving needs and tells the host that all is ready.
-    fn announce(&mut self) -> Result<Handles, i32> {
+    fn announce(&self) -> Result<Handles, i32> {
         let open = |what: u64, path, how| {
             sys::open(None, path, how).map_err(|errno| report(what, errno, 1))
         };
-        let given = |slots: &[i64], slot: u32| slots.get(slot as usize).map(|fd| *fd as i32);
-        let proc = match given(&self.slots, self.proc) {
-            Some(fd) => fd,
-            None => open(serving::PROC, c"/proc", Open::Directory)?,
-        };
-        let null = match given(&self.slots, self.null) {
-            Some(fd) => fd,
-            None => open(serving::NULL, c"/dev/null", Open::Read)?,
-        };
+        let proc = open(serving::PROC, c"/proc", Open::Directory)?;
+        let null = open(serving::NULL, c"/dev/null", Open::Read)?;
         // Any process has a mark: without it, trees could not be told apart.
         sys::inode(proc, c"self/ns/uts").map_err(|errno| report(serving::PROC, errno, 1))?;
         let root = open(serving::ROOT, c"/", Open::Place)?;
@@ -219,23 +182,18 @@ impl Player {
         for (i, fd) in fds.iter_mut().skip(1).enumerate().take(self.exports) {
             let slot = get_u32(self.plan, HEADER + self.ops * Op::SIZE + 4 * i);
             *fd = slot
-                .and_then(|slot| given(&self.slots, slot))
+                .and_then(|slot| self.slots.get(slot as usize))
+                .map(|fd| *fd as i32)
                 .ok_or(MALFORMED)?;
         }
         let message = Message {
             kind: reply::READY,
-            a: self.tolerated as u64,
             ..Message::default()
         };
-        put(&mut self.ready, 0, &message.encode());
-        let len = Message::SIZE + 8 * self.tolerated;
-        let bytes = self.ready.get(..len).unwrap_or_default();
         let fds = fds.get(..1 + self.exports).unwrap_or_default();
-        socket::send(bytes, fds).map_err(|_| MALFORMED)?;
+        socket::send(&message.encode(), fds).map_err(|_| MALFORMED)?;
         for fd in fds {
-            if *fd != proc && *fd != null {
-                sys::close(*fd);
-            }
+            sys::close(*fd);
         }
         Ok(Handles { proc, null })
     }

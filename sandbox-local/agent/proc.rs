@@ -12,6 +12,8 @@ pub(crate) enum Mark {
     Known(u64),
     /// It has ended and waits to be reaped by its parent.
     Ended,
+    /// It has left its namespaces and runs nothing any more, but has not ended.
+    Dying,
     /// It was gone before it could be looked at.
     Vanished,
     /// The kernel does not tell.
@@ -145,7 +147,9 @@ fn mark_of_threads(proc: i32, pid: i32) -> Mark {
         Err(_) => return Mark::Unreadable,
     };
     let mut found = Mark::Ended;
+    let mut threads = 0_u32;
     let listed = for_each_number(dir, |thread| {
+        threads += 1;
         match sys::inode(dir, Path::new(thread, "/ns/uts").as_c_str()) {
             Ok(inode) => found = Mark::Known(inode),
             Err(Errno(ENOENT | ESRCH)) => {}
@@ -154,9 +158,14 @@ fn mark_of_threads(proc: i32, pid: i32) -> Mark {
         found == Mark::Ended
     });
     sys::close(dir);
-    match listed {
-        Ok(()) => found,
-        Err(_) => Mark::Vanished,
+    match (listed, found) {
+        (Err(_), _) => Mark::Vanished,
+        (Ok(()), Mark::Ended) => match state(proc, pid) {
+            Some(b'Z' | b'X') if threads == 1 => Mark::Ended,
+            Some(_) => Mark::Dying,
+            None => Mark::Vanished,
+        },
+        (Ok(()), found) => found,
     }
 }
 

@@ -7,19 +7,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sandbox_core::{
-    Access, Control, Error, ErrorKind, GuestPath, Network, Operation, RequiredIsolation, Resources,
-    Result, SandboxSpec, Source,
+    Control, Error, ErrorKind, GuestPath, Network, Operation, RequiredIsolation, Resources, Result,
+    SandboxSpec, Source,
 };
 
+use crate::mounts;
+use crate::shared::Shared;
 use crate::skeleton;
 use crate::state::Layer;
-use crate::shared::Shared;
 
 /// Where relative paths and commands start unless the spec says otherwise.
 const WORKDIR: &str = "/workspace";
-
-/// Mount points that belong to the sandbox itself.
-const RESERVED: &[&str] = &["/", "/proc", "/dev", "/dev/shm", "/dev/pts"];
 
 /// A mount of the spec, resolved.
 #[derive(Clone, Debug)]
@@ -46,12 +44,32 @@ impl Blueprint {
         const OP: Operation = Operation::Create;
         spec.validate()?;
         let failed = |error: std::io::Error| {
-            Error::from_io(error, OP).with_message("a layer could not be prepared in the state directory")
+            Error::from_io(error, OP)
+                .with_message("a layer could not be prepared in the state directory")
         };
         let identity = shared.identity;
         let mut binds = Vec::new();
         let mut base = Vec::new();
-        let points = mount_points(&spec)?;
+        let mut links = Vec::new();
+        if matches!(spec.source, Source::Default) {
+            let is_link = |dir: &&PathBuf| dir.is_symlink();
+            links.extend(
+                shared
+                    .config
+                    .system_dirs
+                    .iter()
+                    .filter(is_link)
+                    .map(|dir| guest(dir)),
+            );
+            binds.extend(shared.system_dirs.iter().map(|dir| Bind {
+                host: dir.clone(),
+                guest: guest(dir),
+                read_only: true,
+            }));
+        }
+        let mounts = mounts::resolve(&spec.mounts, &binds, &links)?;
+        let points = mounts::points(&mounts)?;
+        binds.extend(mounts);
         if !points.is_empty() {
             base.push(
                 skeleton::build_mount_points(&shared.state, &points, identity).map_err(failed)?,
@@ -60,11 +78,6 @@ impl Blueprint {
         match &spec.source {
             Source::Default => {
                 base.push(shared.skeleton.clone());
-                binds.extend(shared.system_dirs.iter().map(|dir| Bind {
-                    host: dir.clone(),
-                    guest: guest(dir),
-                    read_only: true,
-                }));
             }
             Source::RootDir(root) => {
                 check_root_dir(root)?;
@@ -79,14 +92,17 @@ impl Blueprint {
                 ));
             }
         }
-        binds.extend(spec.mounts.iter().map(|mount| Bind {
-            host: mount.host.clone(),
-            guest: mount.guest.clone(),
-            read_only: mount.access == Access::ReadOnly,
-        }));
-        let workdir = spec.workdir.clone().unwrap_or_else(|| GuestPath::from(WORKDIR));
+        let workdir = spec
+            .workdir
+            .clone()
+            .unwrap_or_else(|| GuestPath::from(WORKDIR));
         let workdir = workdir.resolve(&GuestPath::root(), OP)?;
-        Ok(Self { spec, workdir, binds, base })
+        Ok(Self {
+            spec,
+            workdir,
+            binds,
+            base,
+        })
     }
 
     /// Whether a control must be in force.
@@ -102,6 +118,11 @@ impl Blueprint {
                 _ => true,
             },
         }
+    }
+
+    /// Whether the guest can leave files on the host.
+    pub(crate) fn writes_to_host(&self) -> bool {
+        self.binds.iter().any(|bind| !bind.read_only)
     }
 
     pub(crate) fn resources(&self) -> &Resources {
@@ -120,29 +141,6 @@ fn source_name(source: &Source) -> &'static str {
         Source::Snapshot(_) => "a snapshot",
         _ => "this source",
     }
-}
-
-/// Where the spec's mounts go, each with whether it is a directory.
-fn mount_points(spec: &SandboxSpec) -> Result<Vec<(PathBuf, bool)>> {
-    use std::os::unix::ffi::OsStringExt;
-    const OP: Operation = Operation::Create;
-    let mut points = Vec::new();
-    for mount in &spec.mounts {
-        let point = mount.guest.resolve(&GuestPath::root(), OP)?;
-        if RESERVED.iter().any(|reserved| point.as_bytes() == reserved.as_bytes()) {
-            return Err(Error::new(ErrorKind::InvalidInput, OP)
-                .with_message("this place is the sandbox's own and can't be mounted on")
-                .with_path(point));
-        }
-        let found = std::fs::metadata(&mount.host).map_err(|error| {
-            Error::from_io(error, OP)
-                .with_message("a mount's host path can't be used")
-                .with_host_path(&mount.host)
-        })?;
-        let path = PathBuf::from(std::ffi::OsString::from_vec(point.as_bytes().to_vec()));
-        points.push((path, found.is_dir()));
-    }
-    Ok(points)
 }
 
 /// A root directory must be a directory with programs in it; what we mount on is made by us, so

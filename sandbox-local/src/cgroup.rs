@@ -78,12 +78,19 @@ fn limits(resources: &Resources) -> Vec<Limit> {
 }
 
 /// Absent where the kernel was built without swap accounting; then there is nothing to limit.
-const OPTIONAL: &[&str] = &["memory.swap.max", "memory.memsw.limit_in_bytes", "memory.oom.group"];
+const OPTIONAL: &[&str] = &[
+    "memory.swap.max",
+    "memory.memsw.limit_in_bytes",
+    "memory.oom.group",
+];
 
 impl Cgroup {
     /// No limits.
     pub(crate) fn none() -> Self {
-        Self { dirs: Vec::new(), controls: Vec::new() }
+        Self {
+            dirs: Vec::new(),
+            controls: Vec::new(),
+        }
     }
 
     /// Makes cgroups with these limits, as far as they can be had; `Err` for each that can't.
@@ -101,9 +108,12 @@ impl Cgroup {
         }
         let v2 = v2_parent(configured).and_then(|parent| made.v2_child(&parent, name, &limits));
         for limit in &limits {
-            let by_v2 = v2.as_ref().map_err(|error| error.to_string()).and_then(|child| {
-                write_all(child, &limit.v2).map_err(|error| format!("cgroup v2: {error}"))
-            });
+            let by_v2 = v2
+                .as_ref()
+                .map_err(|error| error.to_string())
+                .and_then(|child| {
+                    write_all(child, &limit.v2).map_err(|error| format!("cgroup v2: {error}"))
+                });
             let result = match by_v2 {
                 Ok(()) => Ok("cgroup v2"),
                 Err(v2) if configured.is_some() => Err(v2),
@@ -127,7 +137,10 @@ impl Cgroup {
         let wanted: Vec<&str> = limits.iter().map(|limit| limit.controller).collect();
         for controller in &wanted {
             // Fails where it is on already or may not be switched; the child shows which.
-            let _ = fs::write(parent.join("cgroup.subtree_control"), format!("+{controller}"));
+            let _ = fs::write(
+                parent.join("cgroup.subtree_control"),
+                format!("+{controller}"),
+            );
         }
         let child = parent.join(format!("sandbox-{name}"));
         fs::create_dir(&child)?;
@@ -145,7 +158,9 @@ impl Cgroup {
 
     /// Puts a process, and so all that it will start, under the limits.
     pub(crate) fn attach(&self, pid: u32) -> io::Result<()> {
-        self.dirs.iter().try_for_each(|dir| fs::write(dir.join("cgroup.procs"), pid.to_string()))
+        self.dirs
+            .iter()
+            .try_for_each(|dir| fs::write(dir.join("cgroup.procs"), pid.to_string()))
     }
 
     /// By what a control is limited, if the process is found under it.
@@ -178,7 +193,9 @@ impl Drop for Cgroup {
                 }
             }
         };
-        let _ = thread::Builder::new().name("sandbox-cgroup".into()).spawn(remove);
+        let _ = thread::Builder::new()
+            .name("sandbox-cgroup".into())
+            .spawn(remove);
     }
 }
 
@@ -187,7 +204,10 @@ fn write_all(dir: &Path, files: &[(&str, String)]) -> io::Result<()> {
         match fs::write(dir.join(file), value) {
             Err(_) if OPTIONAL.contains(file) => {}
             result => result.map_err(|error| {
-                io::Error::new(error.kind(), format!("{}: {error}", dir.join(file).display()))
+                io::Error::new(
+                    error.kind(),
+                    format!("{}: {error}", dir.join(file).display()),
+                )
             })?,
         }
     }
@@ -200,7 +220,10 @@ fn v2_parent(configured: Option<&Path>) -> io::Result<PathBuf> {
         return Ok(parent.to_owned());
     }
     let own = own_cgroup(|id, controllers| id == "0" && controllers.is_empty())?;
-    let mounts = [Path::new(MOUNT).to_owned(), Path::new(MOUNT).join("unified")];
+    let mounts = [
+        Path::new(MOUNT).to_owned(),
+        Path::new(MOUNT).join("unified"),
+    ];
     let mount = mounts
         .iter()
         .find(|mount| mount.join("cgroup.controllers").exists())
@@ -217,7 +240,9 @@ fn v1_parent(controller: &str) -> io::Result<PathBuf> {
     let own = own_cgroup(|_, controllers| controllers.split(',').any(|c| c == controller))?;
     let mount = Path::new(MOUNT).join(controller);
     if !mount.exists() {
-        return Err(io::Error::other(format!("the {controller} hierarchy is not mounted")));
+        return Err(io::Error::other(format!(
+            "the {controller} hierarchy is not mounted"
+        )));
     }
     Ok(below(&mount, &own))
 }

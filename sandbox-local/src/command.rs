@@ -59,11 +59,17 @@ pub(crate) fn prepare(
     let candidates = if program.contains(&b'/') {
         vec![program.to_vec()]
     } else {
-        let path = env.get(&b"PATH"[..]).map_or(DEFAULT_PATH, |value| value.value.expose());
+        let path = env
+            .get(&b"PATH"[..])
+            .map_or(DEFAULT_PATH, |value| value.value.expose());
         path.split(|b| *b == b':')
             .map(|dir| {
                 // An empty element of PATH is the working directory.
-                let mut candidate = if dir.is_empty() { b".".to_vec() } else { dir.to_vec() };
+                let mut candidate = if dir.is_empty() {
+                    b".".to_vec()
+                } else {
+                    dir.to_vec()
+                };
                 candidate.push(b'/');
                 candidate.extend_from_slice(program);
                 candidate
@@ -74,7 +80,12 @@ pub(crate) fn prepare(
         .into_iter()
         .map(|(name, value)| [&name[..], b"=", value.value.expose()].concat())
         .collect();
-    Ok(Prepared { candidates, argv: command.argv().to_vec(), env, cwd })
+    Ok(Prepared {
+        candidates,
+        argv: command.argv().to_vec(),
+        env,
+        cwd,
+    })
 }
 
 /// Starts a prepared command. `exec` learns of a program that can't be run from `wait`; `spawn`
@@ -98,15 +109,29 @@ pub(crate) async fn start(
         confirm: spawning,
         ..SpawnRequest::default()
     };
-    let names = Names { program: command.program().into(), cwd: prepared.cwd };
+    let names = Names {
+        program: command.program().into(),
+        cwd: prepared.cwd,
+    };
     let deadline = command.timeout.filter(|_| spawning);
     let started = Instant::now();
     let running = match engine.spawn(request).await {
         Ok(running) => running,
         Err(error) => return Err(not_spawned(error, &names, &context)),
     };
-    let Running { tree, stdin, stdout, stderr, exit } = running;
-    let shared = Arc::new(Shared { tree, context, names, timed_out: AtomicBool::new(false) });
+    let Running {
+        tree,
+        stdin,
+        stdout,
+        stderr,
+        exit,
+    } = running;
+    let shared = Arc::new(Shared {
+        tree,
+        context,
+        names,
+        timed_out: AtomicBool::new(false),
+    });
     let control = Control {
         exit: Mutex::new(exit),
         ended: AtomicBool::new(false),
@@ -215,7 +240,11 @@ impl ProcessControl for Control {
                 .error(ErrorKind::InvalidInput)
                 .with_message(format!("{} is no signal", signal.0)));
         }
-        self.shared.tree.signal(signal.0).await.map_err(|lost| context.lost(lost))
+        self.shared
+            .tree
+            .signal(signal.0)
+            .await
+            .map_err(|lost| context.lost(lost))
     }
 
     async fn kill(&self) -> Result<()> {
@@ -237,7 +266,10 @@ impl ProcessControl for Control {
 
 impl Control {
     fn signalling(&self) -> Context {
-        Context { operation: Operation::Signal, ..self.shared.context.clone() }
+        Context {
+            operation: Operation::Signal,
+            ..self.shared.context.clone()
+        }
     }
 }
 
@@ -283,7 +315,10 @@ fn not_spawned(error: SpawnError, names: &Names, context: &Context) -> Error {
             .error(ErrorKind::InvalidInput)
             .with_message("a NUL byte in an argument, variable or path")
             .with_ran(Ran::NotStarted),
-        SpawnError::Host { errno: Errno::MFILE | Errno::NFILE, .. } => context
+        SpawnError::Host {
+            errno: Errno::MFILE | Errno::NFILE,
+            ..
+        } => context
             .error(ErrorKind::LimitExceeded)
             .with_message("the host has no file descriptor left for the command's pipes")
             .with_hint("raise `ulimit -n` or run fewer commands at once")
@@ -299,19 +334,24 @@ fn not_spawned(error: SpawnError, names: &Names, context: &Context) -> Error {
 
 fn not_started(failure: Failure, names: &Names, context: &Context) -> Error {
     let program = |kind, message: &str| {
-        context.error(kind).with_message(message).with_path(&names.program)
+        context
+            .error(kind)
+            .with_message(message)
+            .with_path(&names.program)
     };
     let error = match failure.kind {
-        FailureKind::NotFound => {
-            program(ErrorKind::CommandNotFound, "no such program (or its interpreter)")
-        }
+        FailureKind::NotFound => program(
+            ErrorKind::CommandNotFound,
+            "no such program (or its interpreter)",
+        ),
         FailureKind::NotExecutable => {
             program(ErrorKind::NotExecutable, "the program may not be executed")
         }
-        FailureKind::BadFormat => {
-            program(ErrorKind::NotExecutable, "the file is no program that this machine can run")
-                .with_hint("a script needs a first line such as #!/bin/sh")
-        }
+        FailureKind::BadFormat => program(
+            ErrorKind::NotExecutable,
+            "the file is no program that this machine can run",
+        )
+        .with_hint("a script needs a first line such as #!/bin/sh"),
         FailureKind::Cwd => {
             let io = std::io::Error::from_raw_os_error(failure.errno.raw_os_error());
             Error::from_io(io, context.operation)

@@ -6,22 +6,47 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsStr};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, RawMode, Stat, Timestamps, Uid, XattrFlags,
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timestamps, Uid, XattrFlags,
 };
 use rustix::io::Errno;
 
 use crate::identity::Identity;
+use crate::lent::Lent;
+
+/// Where the layer is that is copied.
+pub(crate) enum From {
+    /// On the host's disk.
+    Path(PathBuf),
+    /// In the sandbox's mount namespace, where only a descriptor leads; opened for reading.
+    Opened(OwnedFd),
+}
 
 /// Copies everything in the directory `from` into the empty directory `to`.
-pub(crate) fn layer(from: BorrowedFd<'_>, to: BorrowedFd<'_>, identity: Option<Identity>) -> io::Result<()> {
-    let mut copier = Copier { identity, links: HashMap::new() };
-    copier.directory(from, to)
+pub(crate) fn layer(from: From, to: &Path, identity: Option<Identity>) -> io::Result<()> {
+    let mut lent = Lent::new(identity);
+    let from = match from {
+        From::Path(path) => lent.open_top(&path)?,
+        From::Opened(top) => lent.take_top(top)?,
+    };
+    let to = rustix::fs::open(to, DIR, Mode::empty())?;
+    let mut copier = Copier {
+        identity,
+        links: HashMap::new(),
+    };
+    copier.directory(from.as_fd(), to.as_fd(), &mut lent)
 }
+
+pub(crate) const DIR: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
 
 struct Copier {
     identity: Option<Identity>,
@@ -32,8 +57,14 @@ struct Copier {
 impl Copier {
     /// Walks with an explicit stack of paths relative to the tops, each resolved again without
     /// following links: a tree may be deeper than there are descriptors or stack.
-    fn directory(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+    fn directory(
+        &mut self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        lent: &mut Lent,
+    ) -> io::Result<()> {
         self.attributes(from, to)?;
+        let top = lent.true_stat(from)?;
         let mut stack = vec![Vec::new()];
         // Times are set last, deepest first: creating entries changes them.
         let mut done: Vec<(Vec<u8>, Stat)> = Vec::new();
@@ -54,13 +85,14 @@ impl Copier {
                 let stat = rustix::fs::statat(&source, name, AtFlags::SYMLINK_NOFOLLOW)?;
                 if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
                     rustix::fs::mkdirat(&target, name, Mode::RWXU)?;
-                    let inner = descend(from, &below)?;
-                    let copy = descend(to, &below)?;
+                    let inner = lent.open_dir(0, &below, source.as_fd(), name, &stat)?;
+                    let copy = rustix::fs::openat(&target, name, DIR, Mode::empty())?;
                     self.attributes(inner.as_fd(), copy.as_fd())?;
                     done.push((below.clone(), stat));
                     stack.push(below);
                 } else {
-                    self.entry(source.as_fd(), to, target.as_fd(), name, &below, &stat)?;
+                    let places = (source.as_fd(), to, target.as_fd());
+                    self.entry(places, name, &below, &stat, lent)?;
                 }
             }
         }
@@ -68,17 +100,18 @@ impl Copier {
             let copy = descend(to, path)?;
             self.finish(copy.as_fd(), stat)?;
         }
-        self.finish(to, &rustix::fs::fstat(from)?)
+        self.finish(to, &top)
     }
 
+    /// One entry that is no directory; the places are its directory, the top of the copy and the
+    /// directory there.
     fn entry(
         &mut self,
-        source: BorrowedFd<'_>,
-        top: BorrowedFd<'_>,
-        target: BorrowedFd<'_>,
+        (source, top, target): (BorrowedFd<'_>, BorrowedFd<'_>, BorrowedFd<'_>),
         name: &CStr,
         path: &[u8],
         stat: &Stat,
+        lent: &Lent,
     ) -> io::Result<()> {
         let key = (stat.st_dev, stat.st_ino);
         if stat.st_nlink > 1 {
@@ -90,11 +123,11 @@ impl Copier {
         }
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {
-                let from = open_readable(source, name, stat)?;
+                let from = lent.file(source, name, stat)?;
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
                 let to = rustix::fs::openat(target, name, flags, Mode::RUSR | Mode::WUSR)?;
                 if rustix::fs::ioctl_ficlone(&to, &from).is_err() {
-                    io::copy(&mut std::fs::File::from(from.try_clone()?), &mut std::fs::File::from(to.try_clone()?))?;
+                    content(from.as_fd(), to.as_fd(), stat.st_size as u64)?;
                 }
                 self.attributes(from.as_fd(), to.as_fd())?;
                 self.finish(to.as_fd(), stat)
@@ -116,9 +149,17 @@ impl Copier {
     }
 
     fn own(&self, dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
-        let Some(identity) = self.identity else { return Ok(()) };
+        let Some(identity) = self.identity else {
+            return Ok(());
+        };
         let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
-        Ok(rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
+        Ok(rustix::fs::chownat(
+            dir,
+            name,
+            Some(uid),
+            Some(gid),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )?)
     }
 
     /// Owner, then mode (a change of owner clears bits of it), then times.
@@ -135,8 +176,8 @@ impl Copier {
         rustix::fs::futimens(
             file,
             &Timestamps {
-                last_access: time(stat.st_atime, stat.st_atime_nsec as u64),
-                last_modification: time(stat.st_mtime, stat.st_mtime_nsec as u64),
+                last_access: time(stat.st_atime, stat.st_atime_nsec),
+                last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
             },
         )?;
         Ok(())
@@ -151,7 +192,9 @@ impl Copier {
             Err(error) => return Err(error.into()),
         };
         let mut value = vec![0u8; 64 << 10];
-        for name in names[..length].split(|b| *b == 0).filter(|n| n.starts_with(b"user.")) {
+        let ours =
+            |name: &&[u8]| name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_");
+        for name in names[..length].split(|b| *b == 0).filter(ours) {
             let name = OsStr::from_bytes(name);
             let length = rustix::fs::fgetxattr(from, name, value.as_mut_slice())?;
             rustix::fs::fsetxattr(to, name, &value[..length], XattrFlags::empty())?;
@@ -164,53 +207,48 @@ impl Copier {
 pub(crate) fn same_directory(
     from: BorrowedFd<'_>,
     to: BorrowedFd<'_>,
+    lent: &Lent,
     identity: Option<Identity>,
 ) -> io::Result<()> {
-    let copier = Copier { identity, links: HashMap::new() };
+    let copier = Copier {
+        identity,
+        links: HashMap::new(),
+    };
     copier.attributes(from, to)?;
-    copier.finish(to, &rustix::fs::fstat(from)?)
+    copier.finish(to, &lent.true_stat(from)?)
 }
 
-/// Opens a directory below `top`, one component at a time so that any depth fits, lending itself
-/// rights that the guest took away.
-pub(crate) fn descend(top: BorrowedFd<'_>, path: &[u8]) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut at = rustix::fs::openat(top, c".", flags, Mode::empty())?;
-    for part in path.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
-        at = match rustix::fs::openat(&at, part, flags, Mode::empty()) {
-            Err(Errno::ACCESS) => {
-                let stat = rustix::fs::statat(&at, part, AtFlags::SYMLINK_NOFOLLOW)?;
-                with_rights(at.as_fd(), part, stat.st_mode, || {
-                    rustix::fs::openat(&at, part, flags, Mode::empty())
-                })?
-            }
-            result => result?,
+/// Copies what a file holds and leaves its holes: a guest can make a file of any size for nothing,
+/// and must not get the host to fill its disk with it.
+fn content(from: BorrowedFd<'_>, to: BorrowedFd<'_>, size: u64) -> io::Result<()> {
+    rustix::fs::ftruncate(to, size)?;
+    let mut at = 0;
+    while at < size {
+        let start = match rustix::fs::seek(from, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            // Nothing but a hole up to the end.
+            Err(Errno::NXIO) => break,
+            Err(error) => return Err(error.into()),
         };
+        let end = rustix::fs::seek(from, SeekFrom::Hole(start))?.min(size);
+        if end <= start {
+            break;
+        }
+        let mut reader = File::from(from.try_clone_to_owned()?);
+        let mut writer = File::from(to.try_clone_to_owned()?);
+        reader.seek(io::SeekFrom::Start(start))?;
+        writer.seek(io::SeekFrom::Start(start))?;
+        io::copy(&mut reader.take(end - start), &mut writer)?;
+        at = end;
+    }
+    Ok(())
+}
+
+/// Opens a directory below `top`, one component at a time so that any depth fits.
+pub(crate) fn descend(top: BorrowedFd<'_>, path: &[u8]) -> io::Result<OwnedFd> {
+    let mut at = rustix::fs::openat(top, c".", DIR, Mode::empty())?;
+    for part in path.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
+        at = rustix::fs::openat(&at, part, DIR, Mode::empty())?;
     }
     Ok(at)
-}
-
-fn open_readable(dir: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match rustix::fs::openat(dir, name, flags, Mode::empty()) {
-        Err(Errno::ACCESS) => with_rights(dir, name.to_bytes(), stat.st_mode, || {
-            rustix::fs::openat(dir, name, flags, Mode::empty())
-        }),
-        result => Ok(result?),
-    }
-}
-
-/// The guest may have taken its own rights away; as the owner we can lend them to ourselves. The
-/// guest is stopped and so does not see it.
-fn with_rights(
-    dir: BorrowedFd<'_>,
-    name: &[u8],
-    mode: RawMode,
-    open: impl FnOnce() -> rustix::io::Result<OwnedFd>,
-) -> io::Result<OwnedFd> {
-    let set = |mode| rustix::fs::chmodat(dir, name, Mode::from_raw_mode(mode), AtFlags::empty());
-    set((mode & 0o7777) | 0o700)?;
-    let opened = open();
-    set(mode & 0o7777)?;
-    Ok(opened?)
 }

@@ -7,6 +7,8 @@ use sandbox_core::{Error, ErrorKind, Operation, Result};
 
 use crate::cgroup::NoCgroup;
 use crate::engine::StartError;
+use crate::owner::OwnerError;
+use crate::setup::SetupError;
 
 /// The error of a start that failed.
 pub(crate) fn start(error: StartError, operation: Operation) -> Error {
@@ -36,6 +38,40 @@ pub(crate) fn start(error: StartError, operation: Operation) -> Error {
     told.with_source(error)
 }
 
+/// The error of a mount that the guest can't be given.
+pub(crate) fn setup(error: SetupError, operation: Operation) -> Error {
+    let host = match &error {
+        SetupError::Hold { host, .. } | SetupError::Owner { host, .. } => host.clone(),
+    };
+    let told = match &error {
+        SetupError::Hold { errno, .. } => {
+            let forbidden = *errno == Errno::PERM;
+            let told = Error::from_io((*errno).into(), operation)
+                .with_message("a mount's host path can't be used");
+            if forbidden {
+                told.with_hint(MAY_NOT_MOUNT)
+            } else {
+                told
+            }
+        }
+        SetupError::Owner {
+            source: OwnerError::Namespace(_),
+            ..
+        } => Error::new(ErrorKind::Isolation, operation).with_message(error.to_string()),
+        SetupError::Owner { .. } => Error::new(ErrorKind::Unsupported, operation)
+            .with_message(error.to_string())
+            .with_hint(NO_OWNER_MAP),
+    };
+    told.with_host_path(host).with_source(error)
+}
+
+const MAY_NOT_MOUNT: &str = "root without CAP_SYS_ADMIN can mount host paths only for reading; grant \
+    it, mount read-only, or run as the ordinary user who owns the path";
+
+const NO_OWNER_MAP: &str = "as root, mounting for writing needs a filesystem whose owners can be \
+    mapped (ext4, xfs, btrfs; tmpfs since Linux 6.3; not overlayfs, NFS or proc): use a directory \
+    on one, mount read-only, or run as the ordinary user who owns the path";
+
 /// What usually is in the way, as far as the host shows it.
 fn remedy(error: &StartError, errno: Option<Errno>) -> Option<String> {
     let label = match error {
@@ -46,6 +82,14 @@ fn remedy(error: &StartError, errno: Option<Errno>) -> Option<String> {
     if label.contains("take hold of") || label.contains("place for") {
         return Some("check that the path of the mount exists and leads through no link".into());
     }
+    if label.contains("state directory") && errno == Some(Errno::ACCESS) {
+        return Some(
+            "root's sandboxes run as an unprivileged user, who must get through every directory \
+             above the state directory: `chmod o+x` them, or choose another with \
+             SANDBOX_STATE_DIR"
+                .into(),
+        );
+    }
     if label.contains("root overlay") && errno == Some(Errno::INVAL) {
         return Some(
             "the state directory must be on ext4, xfs, btrfs or tmpfs; choose one with \
@@ -53,7 +97,11 @@ fn remedy(error: &StartError, errno: Option<Errno>) -> Option<String> {
                 .into(),
         );
     }
-    let sysctl = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
+    let sysctl = |path: &str| {
+        fs::read_to_string(path)
+            .ok()
+            .map(|text| text.trim().to_owned())
+    };
     if sysctl("/proc/sys/user/max_user_namespaces").as_deref() == Some("0") {
         return Some("user namespaces are off: sysctl user.max_user_namespaces=15000".into());
     }
@@ -73,7 +121,8 @@ fn remedy(error: &StartError, errno: Option<Errno>) -> Option<String> {
                 .into(),
         );
     }
-    if fs::exists("/.dockerenv").unwrap_or(false) || fs::exists("/run/.containerenv").unwrap_or(false)
+    if fs::exists("/.dockerenv").unwrap_or(false)
+        || fs::exists("/run/.containerenv").unwrap_or(false)
     {
         return Some(
             "in a container: start it with --security-opt seccomp=unconfined \
@@ -92,15 +141,23 @@ fn remedy(error: &StartError, errno: Option<Errno>) -> Option<String> {
 /// The error of a limit that can't be had.
 pub(crate) fn no_cgroup(missing: NoCgroup, operation: Operation) -> Error {
     Error::new(ErrorKind::Isolation, operation)
-        .with_message(format!("the limit on {} can't be enforced", missing.control))
+        .with_message(format!(
+            "the limit on {} can't be enforced",
+            missing.control
+        ))
         .with_hint(missing.reason.clone())
         .with_source(missing)
 }
 
 /// A bounded upper layer needs a tmpfs that keeps attributes.
 pub(crate) fn check_tmpfs_upper(operation: Operation) -> Result<()> {
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    let release = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(str::parse::<u32>);
     let version = (numbers.next(), numbers.next());
     match version {
         (Some(Ok(major)), Some(Ok(minor))) if (major, minor) < (6, 6) => {

@@ -2,14 +2,12 @@
 //!
 //! Must never freeze a layer into which somebody can still write.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use sandbox_core::{
-    Control, Error, ErrorKind, GuestPath, ListOptions, Network, Operation, Result,
-};
+use sandbox_core::{Control, Error, ErrorKind, GuestPath, ListOptions, Network, Operation, Result};
 
 use crate::blueprint::Blueprint;
 use crate::cgroup::Cgroup;
@@ -22,7 +20,7 @@ use crate::sandbox::blocking;
 use crate::setup::{Setup, Upper};
 use crate::shared::Shared;
 use crate::stack::{self, Stack};
-use crate::state::Layer;
+use crate::state::{Layer, WorkDir};
 
 /// How long a set-up may take; it is a few milliseconds of system calls.
 const START: Duration = Duration::from_secs(10);
@@ -42,7 +40,11 @@ pub(crate) struct Live {
 #[derive(Debug)]
 enum Writes {
     /// In a layer on disk, which a fork can freeze.
-    Layer(Arc<Layer>),
+    Layer {
+        upper: Arc<Layer>,
+        /// Removed when the mount is no longer needed.
+        _work: WorkDir,
+    },
     /// In a bounded tmpfs, reached by its directory; a fork copies it.
     Tmpfs(OwnedFd),
 }
@@ -55,7 +57,14 @@ impl Live {
         name: &str,
     ) -> Result<Self> {
         let cgroup = limits(shared, blueprint, name, Operation::Create).await?;
-        Self::start(shared, blueprint, cgroup, Stack::default(), Operation::Create).await
+        Self::start(
+            shared,
+            blueprint,
+            cgroup,
+            Stack::default(),
+            Operation::Create,
+        )
+        .await
     }
 
     async fn start(
@@ -71,10 +80,11 @@ impl Live {
             move || Prepared::new(&shared, &blueprint, &stack, cgroup, operation)
         };
         let Prepared { config, upper } = blocking(operation, prepare).await?;
-        let started =
-            Engine::start(config).await.map_err(|error| failure::start(error, operation))?;
+        let started = Engine::start(config)
+            .await
+            .map_err(|error| failure::start(error, operation))?;
         let writes = match (upper, started.exported.into_iter().next()) {
-            (Some(layer), _) => Writes::Layer(layer),
+            (Some((upper, work)), _) => Writes::Layer { upper, _work: work },
             (None, Some(directory)) => Writes::Tmpfs(directory),
             (None, None) => {
                 return Err(Error::new(ErrorKind::Other, operation)
@@ -110,8 +120,10 @@ impl Live {
             return start(self.stack.clone(), cgroup).await;
         }
         let stack = shallow(shared, self.stack.with(upper)).await?;
-        let (parent, child) =
-            tokio::join!(start(stack.clone(), self.cgroup.clone()), start(stack, cgroup));
+        let (parent, child) = tokio::join!(
+            start(stack.clone(), self.cgroup.clone()),
+            start(stack, cgroup)
+        );
         // Only now: if either could not be started, this run goes on as it was.
         let (parent, child) = (parent?, child?);
         *self = parent;
@@ -121,7 +133,9 @@ impl Live {
     /// The upper layer, if it can be frozen: nothing runs, and nothing is kept in memory that a
     /// restart would lose.
     async fn freezable(&self) -> Result<Option<Arc<Layer>>> {
-        let Writes::Layer(upper) = &self.writes else { return Ok(None) };
+        let Writes::Layer { upper, .. } = &self.writes else {
+            return Ok(None);
+        };
         let idle = self.engine.is_idle().await.map_err(|lost| {
             Error::new(ErrorKind::Lost, Operation::Fork)
                 .with_message("the sandbox's init is gone")
@@ -156,17 +170,16 @@ impl Live {
                 .with_retryable(true));
         }
         let from = match &self.writes {
-            Writes::Tmpfs(directory) => directory.as_fd().try_clone_to_owned(),
-            Writes::Layer(layer) => std::fs::File::open(layer.path()).map(OwnedFd::from),
+            Writes::Tmpfs(directory) => directory.try_clone().map(copy::From::Opened),
+            Writes::Layer { upper, .. } => Ok(copy::From::Path(upper.path().to_owned())),
         };
         let from = from.map_err(|error| Error::from_io(error, OP))?;
         let state = shared.state.clone();
         let identity = shared.identity;
         let copy = blocking(OP, move || {
-            let copied = || {
+            let copied = move || {
                 let to = Layer::create(&state)?;
-                let target = std::fs::File::open(to.path())?;
-                copy::layer(from.as_fd(), target.as_fd(), identity)?;
+                copy::layer(from, to.path(), identity)?;
                 Ok(to)
             };
             copied().map_err(|error| {
@@ -194,7 +207,7 @@ impl Live {
 /// What is prepared on a thread for blocking work before the agent is started.
 struct Prepared {
     config: StartConfig,
-    upper: Option<Arc<Layer>>,
+    upper: Option<(Arc<Layer>, WorkDir)>,
 }
 
 impl Prepared {
@@ -208,10 +221,12 @@ impl Prepared {
         let io = |error: std::io::Error| {
             Error::from_io(error, operation).with_message("a layer could not be prepared")
         };
+        let root_mode = stack.root_mode().map_err(io)?;
         let on_disk = match blueprint.resources().disk {
             Some(_) => None,
             None => {
                 let layer = Layer::create(&shared.state).map_err(io)?;
+                layer.set_mode(root_mode).map_err(io)?;
                 let work = layer.fresh_work_dir().map_err(io)?;
                 Some((layer, work))
             }
@@ -220,16 +235,28 @@ impl Prepared {
         let setup = Setup {
             blueprint,
             identity: shared.identity,
+            owners: &shared.owners,
             layers_dir: &shared.state.layers_dir(),
             lower_dirs: &lower_dirs,
             upper: match (&on_disk, blueprint.resources().disk) {
-                (Some((layer, work)), _) => Upper::Layer { name: layer.name(), work },
-                (None, bytes) => Upper::Tmpfs(bytes.unwrap_or_default()),
+                (Some((layer, work)), _) => Upper::Layer {
+                    name: layer.name(),
+                    work: work.relative(),
+                },
+                (None, bytes) => Upper::Tmpfs {
+                    bytes: bytes.unwrap_or_default(),
+                    mode: root_mode,
+                },
             },
         };
-        let plan = setup.plan().map_err(io)?;
+        let plan = setup
+            .plan()
+            .map_err(|error| failure::setup(error, operation))?;
         let identity = match shared.identity {
-            Some(identity) => EngineIdentity::Mapped { uid: identity.uid, gid: identity.gid },
+            Some(identity) => EngineIdentity::Mapped {
+                uid: identity.uid,
+                gid: identity.gid,
+            },
             None => EngineIdentity::Own,
         };
         let config = StartConfig {
@@ -239,7 +266,10 @@ impl Prepared {
             hook: Some(Box::new(move |pid| cgroup.attach(pid))),
             timeout: START,
         };
-        Ok(Self { config, upper: on_disk.map(|(layer, _)| layer) })
+        Ok(Self {
+            config,
+            upper: on_disk,
+        })
     }
 }
 
@@ -261,7 +291,10 @@ async fn limits(
     blocking(operation, move || {
         let configured = shared.config.cgroup.as_deref();
         let (cgroup, missing) = Cgroup::create(&name, blueprint.resources(), configured);
-        match missing.into_iter().find(|missing| blueprint.requires(missing.control)) {
+        match missing
+            .into_iter()
+            .find(|missing| blueprint.requires(missing.control))
+        {
             Some(missing) => Err(failure::no_cgroup(missing, operation)),
             None => Ok(Arc::new(cgroup)),
         }
@@ -275,11 +308,15 @@ async fn shallow(shared: &Arc<Shared>, stack: Stack) -> Result<Stack> {
     if !stack.is_too_deep() {
         return Ok(stack);
     }
-    let state = shared.state.clone();
+    let shared = shared.clone();
     let identity = shared.identity;
     blocking(OP, move || {
         let merged = || {
-            let to = Layer::create(&state)?;
+            let to = Layer::create(&shared.state)?;
+            let _alone = shared
+                .merging
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             compact::merge(stack.layers(), &to, identity)?;
             Ok(Stack::default().with(to))
         };

@@ -24,8 +24,6 @@ pub(crate) const MAX_PLAN: usize = 4 * 1024 * 1024;
 pub(crate) const MAX_SLOTS: usize = 1024;
 /// Descriptors a plan may export.
 pub(crate) const MAX_EXPORTS: usize = 64;
-/// Tolerated failures of a plan that READY reports one by one.
-pub(crate) const MAX_TOLERATED: usize = 64;
 /// Execs that run at the same time in one sandbox.
 pub(crate) const MAX_RUNNING: usize = 1024;
 /// Ids that one FORGET carries.
@@ -54,8 +52,7 @@ pub(crate) mod request {
 
 /// Replies, agent to host.
 pub(crate) mod reply {
-    /// The plan is done; `a` = tolerated failures that follow as (index, errno)
-    /// pairs of u32. Descriptors: `/`, then the exported slots.
+    /// The plan is done. Descriptors: `/`, then the exported slots.
     pub(crate) const READY: u32 = 101;
     /// The plan stopped; `a` = index of the op, `b` = errno, `flags` = 1 when it
     /// was not an op but the start of serving ([`super::serving`] in `a`).
@@ -183,9 +180,8 @@ impl Message {
 /// The plan as laid out in its memfd: this header, then the ops, then the slots
 /// to export (u32 each), then the data.
 pub(crate) mod plan {
-    /// Header: ops, exports, inherited descriptors, slot of the proc directory,
-    /// slot of /dev/null, zero; u32 each.
-    pub(crate) const HEADER: usize = 24;
+    /// Header: ops, exports, inherited descriptors, zero; u32 each.
+    pub(crate) const HEADER: usize = 16;
     /// A slot number that means "none".
     pub(crate) const NO_SLOT: u32 = u32::MAX;
 
@@ -193,10 +189,8 @@ pub(crate) mod plan {
     pub(crate) const OP_CALL: u8 = 0;
     /// Write the address of data offset `args[1]` to data offset `args[0]`.
     pub(crate) const OP_STORE_ADDRESS: u8 = 1;
-    /// Write the low 32 bits of slot `args[1]` to data offset `args[0]`.
-    pub(crate) const OP_STORE_SLOT32: u8 = 2;
-    /// Write slot `args[1]` to data offset `args[0]`.
-    pub(crate) const OP_STORE_SLOT64: u8 = 3;
+    /// Write slot `args[1]`, a descriptor, as 32 bits to data offset `args[0]`.
+    pub(crate) const OP_STORE_DESCRIPTOR: u8 = 2;
 
     /// The argument is its value.
     pub(crate) const ARG_VALUE: u8 = 0;
@@ -204,9 +198,6 @@ pub(crate) mod plan {
     pub(crate) const ARG_DATA: u8 = 1;
     /// The argument is the value of a slot.
     pub(crate) const ARG_SLOT: u8 = 2;
-
-    /// Errnos that one op may tolerate.
-    pub(crate) const TOLERATED: usize = 4;
 
     /// One step of a plan.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -219,15 +210,13 @@ pub(crate) mod plan {
         pub(crate) number: u32,
         /// Slot that takes the result, or [`NO_SLOT`].
         pub(crate) result: u32,
-        /// Errnos that do not stop the plan; zero is no errno.
-        pub(crate) tolerated: [u16; TOLERATED],
         /// Arguments, read according to `arg_kinds`.
         pub(crate) args: [u64; 6],
     }
 
     impl Op {
         /// Bytes of an encoded op.
-        pub(crate) const SIZE: usize = 72;
+        pub(crate) const SIZE: usize = 64;
 
         /// Lays the op out.
         pub(crate) fn encode(&self) -> [u8; Self::SIZE] {
@@ -236,14 +225,8 @@ pub(crate) mod plan {
             super::put(&mut out, 1, &self.arg_kinds);
             super::put(&mut out, 8, &self.number.to_ne_bytes());
             super::put(&mut out, 12, &self.result.to_ne_bytes());
-            let mut at = 16;
-            for errno in self.tolerated {
-                super::put(&mut out, at, &errno.to_ne_bytes());
-                at += 2;
-            }
-            for arg in self.args {
-                super::put(&mut out, at, &arg.to_ne_bytes());
-                at += 8;
+            for (i, arg) in self.args.iter().enumerate() {
+                super::put(&mut out, 16 + 8 * i, &arg.to_ne_bytes());
             }
             out
         }
@@ -258,12 +241,8 @@ pub(crate) mod plan {
                 ..Self::default()
             };
             op.arg_kinds.copy_from_slice(bytes.get(1..7)?);
-            for (i, errno) in op.tolerated.iter_mut().enumerate() {
-                let found = bytes.get(16 + 2 * i..18 + 2 * i)?;
-                *errno = u16::from_ne_bytes(found.try_into().ok()?);
-            }
             for (i, arg) in op.args.iter_mut().enumerate() {
-                *arg = super::get_u64(bytes, 24 + 8 * i)?;
+                *arg = super::get_u64(bytes, 16 + 8 * i)?;
             }
             Some(op)
         }

@@ -17,15 +17,33 @@ use crate::skeleton;
 use crate::state::State;
 
 pub(crate) const CAPABILITIES: Capabilities = Capabilities::all()
-    .without(Capability::User, "a sandbox has one user; its namespace maps no other")
+    .without(
+        Capability::User,
+        "a sandbox has one user; its namespace maps no other",
+    )
     .without(Capability::ForkMemory, "a fork copies files, not processes")
-    .without(Capability::Snapshot, "layers end with the process that made them")
-    .without(Capability::Image, "no image store; give a root directory instead")
-    .partial(Capability::List, "the sandboxes of this provider in this process")
-    .partial(Capability::Attach, "the sandboxes of this provider in this process")
+    .without(
+        Capability::Snapshot,
+        "layers end with the process that made them",
+    )
+    .without(
+        Capability::Image,
+        "no image store; give a root directory instead",
+    )
+    .partial(
+        Capability::List,
+        "the sandboxes of this provider in this process",
+    )
+    .partial(
+        Capability::Attach,
+        "the sandboxes of this provider in this process",
+    )
     .partial(Capability::MemoryLimit, "needs a delegated cgroup, or root")
     .partial(Capability::CpuLimit, "needs a delegated cgroup, or root")
-    .partial(Capability::DiskLimit, "what is written is kept in memory; Linux 6.6 or later");
+    .partial(
+        Capability::DiskLimit,
+        "what is written is kept in memory; Linux 6.6 or later",
+    );
 
 /// Sandboxes on this machine: Linux namespaces, no daemon, as any user.
 ///
@@ -68,16 +86,19 @@ impl LocalProvider {
     /// The state directory can't be made or belongs to someone else.
     pub fn with_config(config: LocalConfig) -> Result<Self> {
         let dir = config.state_dir.clone().unwrap_or_else(default_state_dir);
-        let failed = |error| {
+        let failed = |error: std::io::Error| {
+            let message = format!("the state directory can't be used: {error}");
             Error::from_io(error, Operation::Connect)
-                .with_message("the state directory can't be used")
+                .with_message(message)
                 .with_host_path(&dir)
                 .with_hint("choose another with SANDBOX_STATE_DIR or LocalConfig::with_state_dir")
         };
         let identity = Identity::for_this_host().map_err(failed)?;
         let state = State::create(&dir, identity).map_err(failed)?;
         let skeleton = skeleton::build(&state, &config.system_dirs, identity).map_err(failed)?;
-        Ok(Self { shared: Arc::new(Shared::new(config, state, identity, skeleton)) })
+        Ok(Self {
+            shared: Arc::new(Shared::new(config, state, identity, skeleton)),
+        })
     }
 
     fn find(&self, id: &SandboxId, operation: Operation) -> Result<Arc<LocalSandbox>> {

@@ -76,6 +76,10 @@ impl LocalSandbox {
         let blueprint = Arc::new(blocking(Operation::Create, prepare).await?);
         let id = new_id(Operation::Create)?;
         let live = Live::first(&shared, &blueprint, id.as_str()).await?;
+        if let Err(error) = isolation::require(&live, &blueprint, &shared.proven).await {
+            live.shut_down().await;
+            return Err(error);
+        }
         let mut env = BTreeMap::new();
         let base = Env::new()
             .set("PATH", PATH)
@@ -86,8 +90,14 @@ impl LocalSandbox {
             .set("LANG", "C.UTF-8");
         base.apply_to(&mut env);
         blueprint.spec.env.apply_to(&mut env);
-        let settings = Settings { workdir: blueprint.workdir.clone(), env };
-        let who = Identification { parent: None, labels: blueprint.spec.labels.clone() };
+        let settings = Settings {
+            workdir: blueprint.workdir.clone(),
+            env,
+        };
+        let who = Identification {
+            parent: None,
+            labels: blueprint.spec.labels.clone(),
+        };
         let sandbox = Self::enter(shared, blueprint, id, who, settings, live);
         let made = sandbox.make_workdir().await;
         match made {
@@ -131,24 +141,30 @@ impl LocalSandbox {
 
     async fn make_workdir(&self) -> Result<()> {
         let path = self.settings().workdir;
-        self.files(Operation::Create, move |root| {
-            root.create_dir(&path, &CreateDirOptions::default())
-        })
-        .await
+        self.files(Operation::Create, move |root| root.create_workdir(&path)).await
     }
 
     fn settings(&self) -> Settings {
         // Settings are replaced whole: a panic elsewhere leaves them valid.
-        self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.settings
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn change(&self, change: impl FnOnce(&mut Settings)) {
-        change(&mut self.settings.write().unwrap_or_else(PoisonError::into_inner));
+        change(
+            &mut self
+                .settings
+                .write()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
     }
 
     fn resolve(&self, path: &GuestPath, operation: Operation) -> Result<GuestPath> {
         let settings = self.settings.read().unwrap_or_else(PoisonError::into_inner);
-        path.resolve(&settings.workdir, operation).map_err(|error| self.tell(error))
+        path.resolve(&settings.workdir, operation)
+            .map_err(|error| self.tell(error))
     }
 
     fn tell(&self, error: Error) -> Error {
@@ -168,10 +184,7 @@ impl LocalSandbox {
     }
 
     /// The live run, held against forks and `close` as long as the guard lives.
-    async fn live(
-        &self,
-        operation: Operation,
-    ) -> Result<OwnedRwLockReadGuard<Option<Live>, Live>> {
+    async fn live(&self, operation: Operation) -> Result<OwnedRwLockReadGuard<Option<Live>, Live>> {
         self.check_open(operation)?;
         self.touch();
         let guard = self.live.clone().read_owned().await;
@@ -208,7 +221,9 @@ impl LocalSandbox {
     }
 
     fn prepare(&self, command: &Command, operation: Operation) -> Result<Prepared> {
-        command.validate(operation).map_err(|error| self.tell(error))?;
+        command
+            .validate(operation)
+            .map_err(|error| self.tell(error))?;
         if command.user.is_some() {
             CAPABILITIES
                 .require(Capability::User, operation)
@@ -237,7 +252,9 @@ impl LocalSandbox {
         self.touch();
         let id = new_id(Operation::Fork)?;
         let mut guard = self.live.write().await;
-        let live = guard.as_mut().ok_or_else(|| Error::closed(Operation::Fork, &self.id))?;
+        let live = guard
+            .as_mut()
+            .ok_or_else(|| Error::closed(Operation::Fork, &self.id))?;
         if live.engine.lost() {
             return Err(self.lost(Operation::Fork));
         }
@@ -258,11 +275,13 @@ pub(crate) async fn blocking<T: Send + 'static>(
     operation: Operation,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-        Err(Error::new(ErrorKind::Other, operation)
-            .with_message("the operation's thread ended early")
-            .with_source(error))
-    })
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| {
+            Err(Error::new(ErrorKind::Other, operation)
+                .with_message("the operation's thread ended early")
+                .with_source(error))
+        })
 }
 
 /// Closes a sandbox that was not used for a while.
@@ -357,38 +376,51 @@ impl Sandbox for LocalSandbox {
     async fn write_files(&self, batch: FileBatch) -> Result<()> {
         self.check_open(Operation::WriteFiles)?;
         let workdir = self.settings().workdir;
-        self.files(Operation::WriteFiles, move |root| root.write(&batch.resolve(&workdir)?)).await
+        self.files(Operation::WriteFiles, move |root| {
+            root.write(&batch.resolve(&workdir)?)
+        })
+        .await
     }
 
     async fn read_file(&self, path: &GuestPath, options: ReadOptions) -> Result<Bytes> {
         let path = self.resolve(path, Operation::ReadFile)?;
-        self.files(Operation::ReadFile, move |root| root.read(&path, &options)).await
+        self.files(Operation::ReadFile, move |root| root.read(&path, &options))
+            .await
     }
 
     async fn list_dir(&self, path: &GuestPath, options: ListOptions) -> Result<Vec<DirEntry>> {
         let path = self.resolve(path, Operation::ListDir)?;
-        self.files(Operation::ListDir, move |root| root.list(&path, &options)).await
+        self.files(Operation::ListDir, move |root| root.list(&path, &options))
+            .await
     }
 
     async fn metadata(&self, path: &GuestPath) -> Result<Metadata> {
         let path = self.resolve(path, Operation::Metadata)?;
-        self.files(Operation::Metadata, move |root| root.metadata(&path)).await
+        self.files(Operation::Metadata, move |root| root.metadata(&path))
+            .await
     }
 
     async fn remove(&self, path: &GuestPath, options: RemoveOptions) -> Result<()> {
         let path = self.resolve(path, Operation::Remove)?;
-        self.files(Operation::Remove, move |root| root.remove(&path, &options)).await
+        self.files(Operation::Remove, move |root| root.remove(&path, &options))
+            .await
     }
 
     async fn create_dir(&self, path: &GuestPath, options: CreateDirOptions) -> Result<()> {
         let path = self.resolve(path, Operation::CreateDir)?;
-        self.files(Operation::CreateDir, move |root| root.create_dir(&path, &options)).await
+        self.files(Operation::CreateDir, move |root| {
+            root.create_dir(&path, &options)
+        })
+        .await
     }
 
     async fn rename(&self, from: &GuestPath, to: &GuestPath, options: RenameOptions) -> Result<()> {
         let from = self.resolve(from, Operation::Rename)?;
         let to = self.resolve(to, Operation::Rename)?;
-        self.files(Operation::Rename, move |root| root.rename(&from, &to, &options)).await
+        self.files(Operation::Rename, move |root| {
+            root.rename(&from, &to, &options)
+        })
+        .await
     }
 
     async fn import_dir(
@@ -399,7 +431,10 @@ impl Sandbox for LocalSandbox {
     ) -> Result<TransferReport> {
         let to = self.resolve(to, Operation::ImportDir)?;
         let from = from.to_owned();
-        self.files(Operation::ImportDir, move |root| root.import(&from, &to, &options)).await
+        self.files(Operation::ImportDir, move |root| {
+            root.import(&from, &to, &options)
+        })
+        .await
     }
 
     async fn export_dir(
@@ -413,7 +448,10 @@ impl Sandbox for LocalSandbox {
         // Of this call alone: dropping its future stops it between two files.
         let cancel = CancelOnDrop(CancelFlag::default());
         let flag = cancel.0.clone();
-        self.files(Operation::ExportDir, move |root| root.export(&from, &to, &options, &flag)).await
+        self.files(Operation::ExportDir, move |root| {
+            root.export(&from, &to, &options, &flag)
+        })
+        .await
     }
 
     async fn set_workdir(&self, path: &GuestPath) -> Result<()> {
@@ -428,7 +466,9 @@ impl Sandbox for LocalSandbox {
     }
 
     async fn set_env(&self, changes: Env) -> Result<()> {
-        changes.validate(Operation::SetEnv).map_err(|error| self.tell(error))?;
+        changes
+            .validate(Operation::SetEnv)
+            .map_err(|error| self.tell(error))?;
         let _live = self.live(Operation::SetEnv).await?;
         self.change(|settings| changes.apply_to(&mut settings.env));
         Ok(())
@@ -436,9 +476,19 @@ impl Sandbox for LocalSandbox {
 
     async fn fork(&self, options: ForkOptions) -> Result<Arc<dyn Sandbox>> {
         let (id, live) = self.fork_live().await?;
-        let who = Identification { parent: Some(self.id.clone()), labels: options.labels };
+        let who = Identification {
+            parent: Some(self.id.clone()),
+            labels: options.labels,
+        };
         let settings = self.settings();
-        Ok(Self::enter(self.shared.clone(), self.blueprint.clone(), id, who, settings, live))
+        Ok(Self::enter(
+            self.shared.clone(),
+            self.blueprint.clone(),
+            id,
+            who,
+            settings,
+            live,
+        ))
     }
 
     async fn snapshot(&self, _options: SnapshotOptions) -> Result<Snapshot> {
@@ -463,7 +513,9 @@ impl Sandbox for LocalSandbox {
                 live.kill();
             }
             let taken = tokio::time::timeout(CLOSE_GRACE, live.write()).await;
-            let Some(live) = taken.ok().and_then(|mut live| live.take()) else { return };
+            let Some(live) = taken.ok().and_then(|mut live| live.take()) else {
+                return;
+            };
             live.shut_down().await;
             // Bounded: what is not removed by then is removed later.
             let _ = tokio::time::timeout(CLOSE_GRACE, Layer::settled(&state)).await;

@@ -8,6 +8,8 @@ use sandbox_core::{Labels, SandboxId, SandboxInfo};
 
 use crate::config::LocalConfig;
 use crate::identity::Identity;
+use crate::isolation::Proven;
+use crate::owner::Owners;
 use crate::sandbox::LocalSandbox;
 use crate::state::{Layer, State};
 
@@ -17,6 +19,10 @@ pub(crate) struct Shared {
     pub(crate) config: LocalConfig,
     pub(crate) state: Arc<State>,
     pub(crate) identity: Option<Identity>,
+    pub(crate) owners: Owners,
+    pub(crate) proven: Proven,
+    /// Held by who merges layers.
+    pub(crate) merging: Mutex<()>,
     /// The lowest layer of every default root.
     pub(crate) skeleton: Arc<Layer>,
     /// Those of the configured system directories that the host has and that are no links.
@@ -31,11 +37,20 @@ impl Shared {
         identity: Option<Identity>,
         skeleton: Arc<Layer>,
     ) -> Self {
-        let is_dir = |dir: &&PathBuf| {
-            std::fs::symlink_metadata(dir).is_ok_and(|found| found.is_dir())
-        };
+        let is_dir =
+            |dir: &&PathBuf| std::fs::symlink_metadata(dir).is_ok_and(|found| found.is_dir());
         let system_dirs = config.system_dirs.iter().filter(is_dir).cloned().collect();
-        Self { config, state, identity, skeleton, system_dirs, registry: Mutex::default() }
+        Self {
+            config,
+            state,
+            identity,
+            owners: Owners::default(),
+            proven: Proven::default(),
+            merging: Mutex::default(),
+            skeleton,
+            system_dirs,
+            registry: Mutex::default(),
+        }
     }
 
     fn registry(&self) -> std::sync::MutexGuard<'_, HashMap<SandboxId, Weak<LocalSandbox>>> {

@@ -67,7 +67,10 @@ pub(crate) fn build(
     identity: Option<Identity>,
 ) -> io::Result<Arc<Layer>> {
     let layer = Layer::create(state)?;
-    let mut tree = Tree { top: layer.path().to_owned(), identity };
+    let mut tree = Tree {
+        top: layer.path().to_owned(),
+        identity,
+    };
     for (dir, mode) in [
         ("dev", 0o755),
         ("proc", 0o555),
@@ -98,7 +101,10 @@ pub(crate) fn build(
 /// at the places where we mount, links among them.
 pub(crate) fn build_bare(state: &Arc<State>, identity: Option<Identity>) -> io::Result<Arc<Layer>> {
     let layer = Layer::create(state)?;
-    let tree = Tree { top: layer.path().to_owned(), identity };
+    let tree = Tree {
+        top: layer.path().to_owned(),
+        identity,
+    };
     tree.dir("dev", 0o755)?;
     tree.dir("proc", 0o555)?;
     Ok(layer)
@@ -111,7 +117,10 @@ pub(crate) fn build_mount_points(
     identity: Option<Identity>,
 ) -> io::Result<Arc<Layer>> {
     let layer = Layer::create(state)?;
-    let tree = Tree { top: layer.path().to_owned(), identity };
+    let tree = Tree {
+        top: layer.path().to_owned(),
+        identity,
+    };
     for (point, is_dir) in points {
         let relative = relative(point);
         if *is_dir {
@@ -177,9 +186,7 @@ impl Tree {
     fn mount_point(&self, dir: &Path) -> io::Result<()> {
         match fs::symlink_metadata(dir) {
             Ok(found) if found.is_dir() => self.dirs(relative(dir)),
-            Ok(found) if found.is_symlink() => {
-                self.link(relative(dir), &fs::read_link(dir)?)
-            }
+            Ok(found) if found.is_symlink() => self.link(relative(dir), &fs::read_link(dir)?),
             _ => Ok(()),
         }
     }
@@ -190,7 +197,9 @@ impl Tree {
                 let name = entry.file_name();
                 let Some(name) = name.to_str() else { continue };
                 if FROM_ETC.contains(&name)
-                    || FROM_ETC_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+                    || FROM_ETC_PREFIXES
+                        .iter()
+                        .any(|prefix| name.starts_with(prefix))
                 {
                     self.copy(&entry.path())?;
                 }
@@ -199,8 +208,14 @@ impl Tree {
         let id = GUEST_ID;
         let user = GUEST_USER;
         self.file("etc/hostname", b"sandbox\n")?;
-        self.file("etc/hosts", b"127.0.0.1 localhost sandbox\n::1 localhost sandbox\n")?;
-        self.file("etc/nsswitch.conf", b"passwd: files\ngroup: files\nhosts: files dns\n")?;
+        self.file(
+            "etc/hosts",
+            b"127.0.0.1 localhost sandbox\n::1 localhost sandbox\n",
+        )?;
+        self.file(
+            "etc/nsswitch.conf",
+            b"passwd: files\ngroup: files\nhosts: files dns\n",
+        )?;
         self.file("etc/shells", b"/bin/sh\n")?;
         self.file(
             "etc/passwd",
@@ -224,7 +239,9 @@ impl Tree {
             return Ok(());
         }
         let to = relative(from);
-        let Ok(found) = fs::symlink_metadata(from) else { return Ok(()) };
+        let Ok(found) = fs::symlink_metadata(from) else {
+            return Ok(());
+        };
         if found.is_symlink() {
             return fs::read_link(from).map_or(Ok(()), |target| self.link(to, &target));
         }
@@ -233,10 +250,12 @@ impl Tree {
             for entry in fs::read_dir(from).into_iter().flatten().flatten() {
                 self.copy(&entry.path())?;
             }
-        } else if found.is_file() && found.mode() & 0o004 != 0 && found.len() <= LARGEST {
-            if let Ok(content) = fs::read(from) {
-                self.file(to, &content)?;
-            }
+        } else if found.is_file()
+            && found.mode() & 0o004 != 0
+            && found.len() <= LARGEST
+            && let Ok(content) = fs::read(from)
+        {
+            self.file(to, &content)?;
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The layers under one sandbox, and how deep they may get.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use crate::state::Layer;
@@ -29,19 +30,37 @@ impl Stack {
         &self.frozen
     }
 
+    /// The mode of `/`: an overlay takes it from its upper layer, which is a new one for each run.
+    /// What the owner's own processes need is always in it, since nothing could start without.
+    pub(crate) fn root_mode(&self) -> io::Result<u32> {
+        let Some(top) = self.frozen.first() else {
+            return Ok(0o755);
+        };
+        Ok(std::fs::symlink_metadata(top.path())?.mode() & 0o7777 | 0o700)
+    }
+
     pub(crate) fn is_too_deep(&self) -> bool {
         self.frozen.len() > DEEPEST
     }
 
     /// `lowerdir=` of an overlay mount: names relative to the layers' directory.
     pub(crate) fn lower_dirs(&self, base: &[Arc<Layer>]) -> String {
-        let names: Vec<&str> =
-            self.frozen.iter().chain(base).map(|layer| layer.name()).collect();
+        let names: Vec<&str> = self
+            .frozen
+            .iter()
+            .chain(base)
+            .map(|layer| layer.name())
+            .collect();
         names.join(":")
     }
 }
 
 /// Whether nothing was written into a layer yet.
 pub(crate) fn is_untouched(layer: &Layer) -> io::Result<bool> {
-    Ok(std::fs::read_dir(layer.path())?.next().is_none())
+    match std::fs::read_dir(layer.path()) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        // The guest closed its own root directory.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(false),
+        Err(error) => Err(error),
+    }
 }

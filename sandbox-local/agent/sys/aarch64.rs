@@ -6,6 +6,7 @@ use core::arch::{asm, global_asm};
 pub(crate) mod nr {
     //! System call numbers.
     pub(crate) const DUP: usize = 23;
+    pub(crate) const PRLIMIT64: usize = 261;
     pub(crate) const DUP3: usize = 24;
     pub(crate) const CHDIR: usize = 49;
     pub(crate) const OPENAT: usize = 56;

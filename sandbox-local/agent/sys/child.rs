@@ -88,6 +88,7 @@ fn prepare_and_exec(slot: &Slot) -> (u32, Errno) {
 /// the exec.
 fn adopt(streams: &[i32; 3]) -> Result<()> {
     const CLOSE_RANGE_CLOEXEC: usize = 4;
+    limit_files()?;
     plain(nr::SETSID, [0; 6])?;
     for (to, from) in streams.iter().enumerate() {
         plain(nr::DUP3, [*from as usize, to, 0, 0, 0, 0])?;
@@ -96,5 +97,21 @@ fn adopt(streams: &[i32; 3]) -> Result<()> {
         nr::CLOSE_RANGE,
         [3, u32::MAX as usize, CLOSE_RANGE_CLOEXEC, 0, 0, 0],
     )?;
+    Ok(())
+}
+
+/// Half of the agent's open files. The same limit holds for descriptors on their way through
+/// sockets, which the kernel counts for all processes of a user together: guests that use up
+/// theirs must not keep agents from sending one.
+fn limit_files() -> Result<()> {
+    const NOFILE: usize = 7;
+    const SOFT: u64 = 1024;
+    let mut limit = [0_u64; 2];
+    // SAFETY: the kernel writes a struct rlimit64, two words.
+    unsafe { call(nr::PRLIMIT64, [0, NOFILE, 0, limit.as_mut_ptr() as usize, 0, 0]) }?;
+    let [_, hard] = limit;
+    limit = [SOFT.min(hard / 2), hard / 2];
+    // SAFETY: the kernel reads one.
+    unsafe { call(nr::PRLIMIT64, [0, NOFILE, limit.as_ptr() as usize, 0, 0, 0]) }?;
     Ok(())
 }

@@ -34,6 +34,7 @@ pub(crate) mod nr {
     pub(crate) const NEWFSTATAT: usize = 262;
     pub(crate) const PPOLL: usize = 271;
     pub(crate) const SIGNALFD4: usize = 289;
+    pub(crate) const PRLIMIT64: usize = 302;
     pub(crate) const DUP3: usize = 292;
     pub(crate) const EXECVEAT: usize = 322;
     pub(crate) const CLOSE_RANGE: usize = 436;

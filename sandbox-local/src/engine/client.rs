@@ -18,7 +18,7 @@ use tokio::sync::{OwnedRwLockWriteGuard, RwLock, oneshot, watch};
 use super::error::{Lost, StartError};
 use super::listen::{self, Listener};
 use super::process::Shared;
-use super::start::{self, StartConfig, Tolerated};
+use super::start::{self, StartConfig};
 use super::wire;
 use crate::protocol::{MAX_FORGET, Message, killed, request};
 use crate::sys::launch::Launched;
@@ -40,8 +40,6 @@ pub(crate) struct Started {
     pub(crate) root: OwnedFd,
     /// What the plan exported, in its order.
     pub(crate) exported: Vec<OwnedFd>,
-    /// Which failures the plan tolerated.
-    pub(crate) tolerated: Vec<Tolerated>,
 }
 
 /// How a tree was killed.
@@ -108,7 +106,6 @@ impl Engine {
             engine,
             root: up.root,
             exported: up.exported,
-            tolerated: up.tolerated,
         })
     }
 

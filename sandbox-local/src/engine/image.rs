@@ -23,6 +23,12 @@ pub(super) fn on_disk() -> Result<BorrowedFd<'static>, Errno> {
     shared(FILE.get_or_init(create_file))
 }
 
+/// A copy of its own, for a program that a guest can reach: who runs as the owner could take the
+/// shared image's permissions away, and no sandbox would start any more.
+pub(super) fn private() -> Result<OwnedFd, Errno> {
+    create_memory().or_else(|_| create_file())
+}
+
 fn shared(image: &'static Result<OwnedFd, Errno>) -> Result<BorrowedFd<'static>, Errno> {
     image.as_ref().map(AsFd::as_fd).map_err(|errno| *errno)
 }

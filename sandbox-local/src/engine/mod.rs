@@ -31,4 +31,4 @@ pub(crate) use plan::{Arg, Data, Dir, Plan, Slot};
 pub(crate) use probe::{Findings, ProbeError};
 pub(crate) use process::{Exit, ExitFuture, Running, Tree};
 pub(crate) use request::{SpawnRequest, Stdin};
-pub(crate) use start::{Identity, StartConfig};
+pub(crate) use start::{Identity, StartConfig, owner_map};

@@ -11,12 +11,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::io::Errno;
-
 use super::error::PlanError;
 use crate::protocol::plan::{
-    ARG_DATA, ARG_SLOT, ARG_VALUE, HEADER, NO_SLOT, OP_STORE_ADDRESS, OP_STORE_SLOT32,
-    OP_STORE_SLOT64, Op, TOLERATED,
+    ARG_DATA, ARG_SLOT, ARG_VALUE, HEADER, NO_SLOT, OP_STORE_ADDRESS, OP_STORE_DESCRIPTOR, Op,
 };
 use crate::protocol::{MAX_EXPORTS, MAX_PLAN, MAX_SLOTS};
 
@@ -121,8 +118,6 @@ pub(crate) struct Plan {
     results: u32,
     exports: Vec<Slot>,
     inherited: Vec<OwnedFd>,
-    proc: Option<Slot>,
-    null: Option<Slot>,
     error: Option<PlanError>,
 }
 
@@ -132,25 +127,6 @@ pub(crate) struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// Goes on if the call fails with `errno`; READY reports it. The result is
-    /// the negative errno then.
-    pub(crate) fn tolerate(self, errno: Errno) -> Self {
-        let number = u16::try_from(errno.raw_os_error()).unwrap_or(0);
-        let free = self
-            .plan
-            .ops
-            .last_mut()
-            .and_then(|op| op.tolerated.iter_mut().find(|n| **n == 0));
-        match free {
-            Some(place) => *place = number,
-            None => self.plan.fail(PlanError::TooLarge {
-                what: "tolerated errnos",
-                limit: TOLERATED,
-            }),
-        }
-        self
-    }
-
     /// Keeps the result for later calls.
     pub(crate) fn result(self) -> Slot {
         let slot = self.plan.results | RESULT;
@@ -172,8 +148,6 @@ impl Plan {
             results: 0,
             exports: Vec::new(),
             inherited: Vec::new(),
-            proc: None,
-            null: None,
             error: None,
         }
     }
@@ -188,18 +162,6 @@ impl Plan {
     /// agent closes its own.
     pub(crate) fn export(&mut self, slot: Slot) {
         self.exports.push(slot);
-    }
-
-    /// Tells the agent where its proc mount is, opened for reading; without it,
-    /// it opens `/proc` after the last op.
-    pub(crate) fn use_proc(&mut self, slot: Slot) {
-        self.proc = Some(slot);
-    }
-
-    /// Tells the agent which descriptor is standard input where none is given;
-    /// without it, it opens `/dev/null` after the last op.
-    pub(crate) fn use_null(&mut self, slot: Slot) {
-        self.null = Some(slot);
     }
 
     /// Adds bytes that calls can point to.
@@ -248,28 +210,28 @@ impl Plan {
     /// Before the next call, writes the address of `target` to `at`: for
     /// structures that contain pointers.
     pub(crate) fn store_address(&mut self, at: Data, target: Data) {
-        self.store(OP_STORE_ADDRESS, at, target.0);
-    }
-
-    /// Before the next call, writes a slot as a 32-bit number to `at`: for
-    /// structures that contain descriptors.
-    pub(crate) fn store_slot32(&mut self, at: Data, slot: Slot) {
-        self.store(OP_STORE_SLOT32, at, slot.0.into());
-    }
-
-    /// Before the next call, writes a slot as a 64-bit number to `at`.
-    pub(crate) fn store_slot64(&mut self, at: Data, slot: Slot) {
-        self.store(OP_STORE_SLOT64, at, slot.0.into());
-    }
-
-    fn store(&mut self, kind: u8, at: Data, what: u64) {
         let mut op = Op {
-            kind,
+            kind: OP_STORE_ADDRESS,
             result: NO_SLOT,
             ..Op::default()
         };
         op.args[0] = at.0;
-        op.args[1] = what;
+        op.args[1] = target.0;
+        self.push("prepare a structure".into(), op);
+    }
+
+    /// Before the next call, writes the descriptor in `slot` to `at`: for
+    /// structures that contain descriptors.
+    pub(crate) fn store_descriptor(&mut self, at: Data, slot: Slot) {
+        let mut op = Op {
+            kind: OP_STORE_DESCRIPTOR,
+            result: NO_SLOT,
+            ..Op::default()
+        };
+        op.args[0] = at.0;
+        // As an argument, so that it is numbered like those of calls.
+        op.arg_kinds[1] = ARG_SLOT;
+        op.args[1] = slot.0.into();
         self.push("prepare a structure".into(), op);
     }
 
@@ -281,11 +243,6 @@ impl Plan {
 
     fn fail(&mut self, error: PlanError) {
         self.error.get_or_insert(error);
-    }
-
-    /// How many ops there are.
-    pub(crate) fn len(&self) -> usize {
-        self.ops.len()
     }
 
     /// Lays the plan out for the agent.
@@ -312,13 +269,10 @@ impl Plan {
             slot if slot & RESULT != 0 => (slot & !RESULT) + inherited,
             slot => slot,
         };
-        let chosen = |slot: Option<Slot>| number(slot.map_or(NO_SLOT, |slot| slot.0));
         let head = [
             self.ops.len() as u32,
             self.exports.len() as u32,
             inherited,
-            chosen(self.proc),
-            chosen(self.null),
             0,
         ];
         let mut bytes = Vec::with_capacity(HEADER + self.ops.len() * Op::SIZE + self.data.len());
@@ -327,9 +281,8 @@ impl Plan {
         }
         for mut op in self.ops {
             op.result = number(op.result);
-            let stores = matches!(op.kind, OP_STORE_SLOT32 | OP_STORE_SLOT64);
-            for (i, (kind, arg)) in op.arg_kinds.iter().zip(&mut op.args).enumerate() {
-                if *kind == ARG_SLOT || (stores && i == 1) {
+            for (kind, arg) in op.arg_kinds.iter().zip(&mut op.args) {
+                if *kind == ARG_SLOT {
                     *arg = number(*arg as u32).into();
                 }
             }

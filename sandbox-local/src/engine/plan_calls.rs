@@ -64,11 +64,6 @@ impl Plan {
         self.call(label, libc::SYS_chdir, &[path])
     }
 
-    /// fchdir(2).
-    pub(crate) fn fchdir(&mut self, label: impl Into<Label>, dir: Slot) -> Step<'_> {
-        self.call(label, libc::SYS_fchdir, &[dir.into()])
-    }
-
     /// mkdirat(2).
     pub(crate) fn mkdir(
         &mut self,
@@ -164,6 +159,7 @@ impl Plan {
     }
 
     /// mount_setattr(2) with attributes to set and clear, and a propagation.
+    #[allow(clippy::too_many_arguments, reason = "those of the system call")]
     pub(crate) fn mount_setattr(
         &mut self,
         label: impl Into<Label>,
@@ -203,36 +199,6 @@ impl Plan {
             libc::SYS_fsconfig,
             &[fs.into(), SET_STRING.into(), key, value, 0.into()],
         )
-    }
-
-    /// fsconfig(2) with a flag.
-    pub(crate) fn fsconfig_flag(
-        &mut self,
-        label: impl Into<Label>,
-        fs: Slot,
-        key: &str,
-    ) -> Step<'_> {
-        const SET_FLAG: u32 = 0;
-        let key = self.path(key).into();
-        self.call(
-            label,
-            libc::SYS_fsconfig,
-            &[fs.into(), SET_FLAG.into(), key, Arg::Null, 0.into()],
-        )
-    }
-
-    /// fsconfig(2) with a descriptor.
-    pub(crate) fn fsconfig_fd(
-        &mut self,
-        label: impl Into<Label>,
-        fs: Slot,
-        key: &str,
-        value: Slot,
-    ) -> Step<'_> {
-        const SET_FD: u32 = 5;
-        let key = self.path(key).into();
-        let args = [fs.into(), SET_FD.into(), key, Arg::Null, value.into()];
-        self.call(label, libc::SYS_fsconfig, &args)
     }
 
     /// fsconfig(2): create the superblock.

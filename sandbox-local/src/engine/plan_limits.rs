@@ -98,7 +98,7 @@ impl Plan {
         let flags = (libc::IFF_UP | libc::IFF_RUNNING) as u16;
         request[16..18].copy_from_slice(&flags.to_ne_bytes());
         let request = self.data(&request).into();
-        let set_flags = libc::SIOCSIFFLAGS as u64;
+        let set_flags = u64::from(libc::SIOCSIFFLAGS as u32);
         self.call(
             label.clone(),
             libc::SYS_ioctl,
@@ -133,7 +133,7 @@ impl Plan {
         const PATH_BENEATH: u32 = 1;
         // A packed structure: access, then the descriptor.
         let rule = self.words(&[access, 0]);
-        self.store_slot32(rule.at(8), parent);
+        self.store_descriptor(rule.at(8), parent);
         let args = [ruleset.into(), PATH_BENEATH.into(), rule.into(), 0.into()];
         self.call(label, libc::SYS_landlock_add_rule, &args)
     }

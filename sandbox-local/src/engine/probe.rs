@@ -2,8 +2,6 @@
 //! inside. Must go the way of every other command: a probe with rights of its own
 //! would prove nothing.
 
-use std::os::fd::AsFd;
-
 use rustix::io::Errno;
 use tokio::io::AsyncReadExt;
 
@@ -40,7 +38,10 @@ pub(crate) enum ProbeError {
 impl ProbeError {
     /// Whether the sandbox is gone.
     pub(crate) fn is_lost(&self) -> bool {
-        matches!(self, Self::Spawn(SpawnError::Lost(_)) | Self::Exit(ExitError::Lost(_)))
+        matches!(
+            self,
+            Self::Spawn(SpawnError::Lost(_)) | Self::Exit(ExitError::Lost(_))
+        )
     }
 }
 
@@ -75,15 +76,8 @@ impl Engine {
     pub(crate) async fn probe(&self, plan: Plan) -> Result<Findings, ProbeError> {
         let plan = plan.compile()?;
         let memory = wire::sealed("sandbox-probe", &[&plan.bytes]).map_err(ProbeError::Host)?;
-        let program = image::in_memory()
-            .or_else(|_| image::on_disk())
-            .map_err(ProbeError::Host)?;
-        let program = program
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(|error| ProbeError::Host(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
         let request = SpawnRequest {
-            program: Some(program),
+            program: Some(image::private().map_err(ProbeError::Host)?),
             argv: vec![b"sandbox-probe".to_vec()],
             cwd: b"/".to_vec(),
             stdin: Stdin::Given(memory),

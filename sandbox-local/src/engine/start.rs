@@ -6,13 +6,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 
 use super::error::StartError;
 use super::plan::{Compiled, Plan};
 use super::{image, wire};
-use crate::protocol::{Message, get_u32, reply, request, serving};
+use crate::protocol::{Message, reply, request, serving};
 use crate::sys::launch::{EXEC_STEP, LaunchError, Launched, launch};
 
 /// User and group number of everything inside the sandbox.
@@ -50,22 +51,12 @@ pub(crate) struct StartConfig {
     pub(crate) timeout: Duration,
 }
 
-/// A failure that the plan tolerated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Tolerated {
-    /// Place of the op in the plan.
-    pub(crate) index: usize,
-    /// The kernel's reason.
-    pub(crate) errno: Errno,
-}
-
 /// An agent that serves.
 pub(super) struct Up {
     pub(super) agent: Agent,
     pub(super) socket: OwnedFd,
     pub(super) root: OwnedFd,
     pub(super) exported: Vec<OwnedFd>,
-    pub(super) tolerated: Vec<Tolerated>,
 }
 
 /// The agent's process; dropping it kills and reaps it, unless taken apart.
@@ -215,27 +206,68 @@ fn launch_agent(
 }
 
 fn map_identity(pid: u32, identity: Identity) -> Result<(), StartError> {
-    let write = |name: &str, step: &'static str, text: String| {
-        // One write: the kernel takes a map at once or not at all.
-        std::fs::OpenOptions::new()
-            .write(true)
-            .open(format!("/proc/{pid}/{name}"))
-            .and_then(|mut file| io::Write::write_all(&mut file, text.as_bytes()))
-            .map_err(|error| StartError::Step {
-                step,
-                errno: Errno::from_io_error(&error).unwrap_or(Errno::IO),
-            })
-    };
     let (uid, gid) = match identity {
         Identity::Own => {
-            write("setgroups", "give up setgroups", "deny".to_owned())?;
+            tell(pid, "setgroups", "give up setgroups", "deny".to_owned())?;
             let uid = rustix::process::geteuid().as_raw();
             (uid, rustix::process::getegid().as_raw())
         }
         Identity::Mapped { uid, gid } => (uid, gid),
     };
-    write("uid_map", "map the user", format!("{GUEST_ID} {uid} 1\n"))?;
-    write("gid_map", "map the group", format!("{GUEST_ID} {gid} 1\n"))
+    map(pid, (GUEST_ID, uid), (GUEST_ID, gid))
+}
+
+/// Maps one user and one group, each from the inside to the outside.
+fn map(pid: u32, user: (u32, u32), group: (u32, u32)) -> Result<(), StartError> {
+    tell(
+        pid,
+        "uid_map",
+        "map the user",
+        format!("{} {} 1\n", user.0, user.1),
+    )?;
+    tell(
+        pid,
+        "gid_map",
+        "map the group",
+        format!("{} {} 1\n", group.0, group.1),
+    )
+}
+
+fn tell(pid: u32, name: &str, step: &'static str, text: String) -> Result<(), StartError> {
+    // One write: the kernel takes a map at once or not at all.
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(format!("/proc/{pid}/{name}"))
+        .and_then(|mut file| io::Write::write_all(&mut file, text.as_bytes()))
+        .map_err(|error| StartError::Step {
+            step,
+            errno: Errno::from_io_error(&error).unwrap_or(Errno::IO),
+        })
+}
+
+/// A user namespace that nobody is in, for a mount whose owners are translated by its maps: from
+/// the owner on disk to the owner that the kernel shall see.
+///
+/// The kernel makes no namespace without a process: an agent that is given no plan holds it open
+/// for as long as it takes to get a descriptor. As an init, since only as one does it wait.
+pub(crate) fn owner_map(user: (u32, u32), group: (u32, u32)) -> Result<OwnedFd, StartError> {
+    let plan = Plan::new().compile()?;
+    let (host_end, agent_end) = wire::control_pair().map_err(at("create the control socket"))?;
+    let launched = launch_agent(&agent_end, &plan, libc::CLONE_NEWUSER | libc::CLONE_NEWPID)?;
+    drop(agent_end);
+    let pid = launched.pid;
+    // Reaped at the end; until then its number is its own.
+    let _agent = Agent {
+        launched: Some(launched),
+    };
+    let namespace = map(pid, user, group).and_then(|()| {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        rustix::fs::open(format!("/proc/{pid}/ns/user"), flags, Mode::empty())
+            .map_err(at("open the user namespace"))
+    });
+    // It ends at end-of-file.
+    drop(host_end);
+    namespace
 }
 
 fn ready(
@@ -289,21 +321,10 @@ fn ready(
         step: "receive the root",
         errno: Errno::PROTO,
     })?;
-    let tolerated = (0..message.a as usize)
-        .filter_map(|i| {
-            let errno = i32::try_from(get_u32(&payload, 8 * i + 4)?).ok()?;
-            let index = get_u32(&payload, 8 * i)? as usize;
-            Some(Tolerated {
-                index,
-                errno: Errno::from_raw_os_error(errno),
-            })
-        })
-        .collect();
     Ok(Up {
         agent,
         socket,
         root,
         exported,
-        tolerated,
     })
 }

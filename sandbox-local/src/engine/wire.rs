@@ -4,6 +4,7 @@
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
@@ -11,6 +12,7 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::protocol::{MAX_EXPORTS, Message, spawn};
 
@@ -39,12 +41,37 @@ pub(super) fn send(
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
         return Err(Errno::INVAL);
     }
-    loop {
-        match rustix::net::sendmsg(socket, &parts, &mut control, flags) {
-            Err(Errno::INTR) => {}
-            result => return result.map(drop),
+    let mut try_it = || {
+        loop {
+            match rustix::net::sendmsg(socket, &parts, &mut control, flags) {
+                Err(Errno::INTR) => {}
+                result => return result.map(drop),
+            }
         }
+    };
+    match try_it() {
+        Err(Errno::TOOMANYREFS) => with_all_files(try_it),
+        result => result,
     }
+}
+
+/// The kernel counts descriptors on their way through sockets for all processes of a user, against
+/// the limit on open files of the one that sends. An ordinary user's guests count with their host;
+/// they can use up the soft limit, but have less than half of the hard one (see `setup`).
+fn with_all_files(work: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let own = getrlimit(Resource::Nofile);
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: own.maximum,
+            ..own
+        },
+    )?;
+    let result = work();
+    setrlimit(Resource::Nofile, own)?;
+    result
 }
 
 /// Receives one message without descriptors; `None` is the end of the agent.

@@ -36,6 +36,13 @@ impl GuestRoot {
             .map_err(place.failed())
     }
 
+    /// Makes the directory that a new sandbox starts in, if it is missing.
+    pub(crate) fn create_workdir(&self, path: &GuestPath) -> Result<()> {
+        let _guest = self.as_guest(Operation::Create)?;
+        let place = Place::guest(Operation::Create, path);
+        self.create_all(path, PARENT_MODE, &place).map(drop)
+    }
+
     /// Opens a directory, with its parents created where they are missing.
     ///
     /// The caller has taken on the guest's rights.

@@ -52,7 +52,11 @@ impl GuestRoot {
     /// With an identity, which only a privileged host can take on, everything is done with the
     /// rights of that user; without one, with those of the host process.
     pub(crate) fn new(root: OwnedFd, identity: Option<Identity>) -> Self {
-        Self { root, identity, batches: Mutex::default() }
+        Self {
+            root,
+            identity,
+            batches: Mutex::default(),
+        }
     }
 
     /// Takes on the guest's rights for as long as the result lives.

@@ -42,7 +42,13 @@ struct Read {
 impl Read {
     fn file(plan: &mut Plan, path: &str) -> Self {
         let data = plan.data(&[0; ROOM]);
-        let fd = plan.open("open a file", Dir::Cwd, path, libc::O_RDONLY | libc::O_CLOEXEC, 0);
+        let fd = plan.open(
+            "open a file",
+            Dir::Cwd,
+            path,
+            libc::O_RDONLY | libc::O_CLOEXEC,
+            0,
+        );
         let fd = fd.result();
         let args = [Arg::from(fd), data.into(), (ROOM as u64).into()];
         let length = plan.call("read a file", libc::SYS_read, &args).result();
@@ -52,14 +58,22 @@ impl Read {
     fn link(plan: &mut Plan, path: &str) -> Self {
         let data = plan.data(&[0; ROOM]);
         let path = plan.path(path);
-        let args =
-            [Arg::from(libc::AT_FDCWD), path.into(), data.into(), (ROOM as u64).into()];
-        let length = plan.call("read a link", libc::SYS_readlinkat, &args).result();
+        let args = [
+            Arg::from(libc::AT_FDCWD),
+            path.into(),
+            data.into(),
+            (ROOM as u64).into(),
+        ];
+        let length = plan
+            .call("read a link", libc::SYS_readlinkat, &args)
+            .result();
         Self { data, length }
     }
 
     fn text(&self, findings: &Findings) -> String {
-        let length = findings.result(self.length).map_or(0, |length| length as usize);
+        let length = findings
+            .result(self.length)
+            .map_or(0, |length| length as usize);
         String::from_utf8_lossy(findings.data(self.data, length.min(ROOM))).into_owned()
     }
 }
@@ -72,11 +86,16 @@ struct Refused {
 
 impl Refused {
     fn new(plan: &mut Plan, number: i64, args: &[Arg], with: &'static [Errno]) -> Self {
-        Self { slot: plan.call("try a call", number, args).result(), with }
+        Self {
+            slot: plan.call("try a call", number, args).result(),
+            with,
+        }
     }
 
     fn held(&self, findings: &Findings) -> bool {
-        findings.result(self.slot).is_err_and(|errno| self.with.contains(&errno))
+        findings
+            .result(self.slot)
+            .is_err_and(|errno| self.with.contains(&errno))
     }
 }
 
@@ -85,17 +104,31 @@ impl Evidence {
         let mut plan = Plan::new();
         let namespaces: Vec<(&'static str, Read)> = NAMESPACES
             .iter()
-            .map(|name| (*name, Read::link(&mut plan, &format!("/proc/self/ns/{name}"))))
+            .map(|name| {
+                (
+                    *name,
+                    Read::link(&mut plan, &format!("/proc/self/ns/{name}")),
+                )
+            })
             .collect();
         let status = Read::file(&mut plan, "/proc/self/status");
         let own = Read::link(&mut plan, "/proc/self");
         let interfaces = Read::file(&mut plan, "/proc/self/net/dev");
         let statfs = plan.data(&[0; 120]);
         let root = plan.path("/");
-        let stat = plan.call("look at the root", libc::SYS_statfs, &[root.into(), statfs.into()]);
+        let stat = plan.call(
+            "look at the root",
+            libc::SYS_statfs,
+            &[root.into(), statfs.into()],
+        );
         let stat = stat.result();
         let limit = plan.data(&[0; 16]);
-        let args = [Arg::from(0), libc::RLIMIT_NPROC.into(), Arg::Null, limit.into()];
+        let args = [
+            Arg::from(0),
+            libc::RLIMIT_NPROC.into(),
+            Arg::Null,
+            limit.into(),
+        ];
         plan.call("read a limit", libc::SYS_prlimit64, &args);
         let hidden = state_hidden(&mut plan, live.state_dir());
         let system = writes_refused(&mut plan);
@@ -111,7 +144,10 @@ impl Evidence {
         );
         let findings = live.engine.probe(plan).await?;
         let word = |data: Data, at: usize| {
-            let bytes = findings.data(data, at + 8).get(at..).and_then(|b| b.try_into().ok());
+            let bytes = findings
+                .data(data, at + 8)
+                .get(at..)
+                .and_then(|b| b.try_into().ok());
             bytes.map_or(0, i64::from_ne_bytes)
         };
         let status = status.text(&findings);
@@ -160,28 +196,48 @@ impl Evidence {
 }
 
 fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
-    status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
 }
 
 /// The table has two lines of heading, then one for each interface.
 fn only_loopback(table: &str) -> bool {
-    let mut interfaces = table.lines().skip(2).map(|line| line.trim().split(':').next());
+    let mut interfaces = table
+        .lines()
+        .skip(2)
+        .map(|line| line.trim().split(':').next());
     interfaces.next() == Some(Some("lo")) && interfaces.next().is_none()
 }
 
 fn state_hidden(plan: &mut Plan, dir: &Path) -> Refused {
     let path = plan.path(dir);
     let flags = libc::O_PATH | libc::O_CLOEXEC;
-    let args = [Arg::from(libc::AT_FDCWD), path.into(), flags.into(), 0.into()];
+    let args = [
+        Arg::from(libc::AT_FDCWD),
+        path.into(),
+        flags.into(),
+        0.into(),
+    ];
     Refused::new(plan, libc::SYS_openat, &args, &[Errno::NOENT])
 }
 
 fn writes_refused(plan: &mut Plan) -> Refused {
     let path = plan.path("/usr/.sandbox-probe");
     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC;
-    let args = [Arg::from(libc::AT_FDCWD), path.into(), flags.into(), 0o600.into()];
+    let args = [
+        Arg::from(libc::AT_FDCWD),
+        path.into(),
+        flags.into(),
+        0o600.into(),
+    ];
     // A given root directory may have no /usr.
-    Refused::new(plan, libc::SYS_openat, &args, &[Errno::ROFS, Errno::ACCESS, Errno::NOENT])
+    Refused::new(
+        plan,
+        libc::SYS_openat,
+        &args,
+        &[Errno::ROFS, Errno::ACCESS, Errno::NOENT],
+    )
 }
 
 fn mount_refused(plan: &mut Plan) -> Vec<Refused> {
@@ -190,7 +246,12 @@ fn mount_refused(plan: &mut Plan) -> Vec<Refused> {
     let mount = [kind.into(), target.into(), kind.into(), 0.into(), Arg::Null];
     vec![
         Refused::new(plan, libc::SYS_mount, &mount, &[Errno::PERM]),
-        Refused::new(plan, libc::SYS_fsopen, &[kind.into(), 0.into()], &[Errno::PERM]),
+        Refused::new(
+            plan,
+            libc::SYS_fsopen,
+            &[kind.into(), 0.into()],
+            &[Errno::PERM],
+        ),
     ]
 }
 
@@ -199,7 +260,12 @@ fn init_closed(plan: &mut Plan) -> Vec<Refused> {
         .iter()
         .map(|path| {
             let path = plan.path(path);
-            let args = [Arg::from(libc::AT_FDCWD), path.into(), libc::O_RDONLY.into(), 0.into()];
+            let args = [
+                Arg::from(libc::AT_FDCWD),
+                path.into(),
+                libc::O_RDONLY.into(),
+                0.into(),
+            ];
             Refused::new(plan, libc::SYS_openat, &args, &[Errno::ACCESS, Errno::PERM])
         })
         .collect()
@@ -213,5 +279,8 @@ fn filter_refused(plan: &mut Plan) -> Vec<Refused> {
         (libc::SYS_keyctl, &[Errno::PERM]),
         (libc::SYS_clone3, &[Errno::NOSYS]),
     ];
-    refused.iter().map(|(number, with)| Refused::new(plan, *number, &nothing, with)).collect()
+    refused
+        .iter()
+        .map(|(number, with)| Refused::new(plan, *number, &nothing, with))
+        .collect()
 }

@@ -20,8 +20,14 @@ pub(super) fn report(
         (true, None) => Enforcement::absent("no cgroup of the sandbox limits it"),
     };
     vec![
-        (Control::Memory, by_cgroup(Control::Memory, resources.memory.is_some())),
-        (Control::Cpu, by_cgroup(Control::Cpu, resources.cpus.is_some())),
+        (
+            Control::Memory,
+            by_cgroup(Control::Memory, resources.memory.is_some()),
+        ),
+        (
+            Control::Cpu,
+            by_cgroup(Control::Cpu, resources.cpus.is_some()),
+        ),
         (Control::Pids, pids(resources.pids, evidence.processes)),
         (Control::Disk, disk(resources.disk, evidence.root_size)),
     ]

@@ -6,19 +6,27 @@
 
 mod evidence;
 mod limits;
+mod proven;
 
 use sandbox_core::{
-    Control, Enforcement, Error, ErrorKind, IsolationReport, Network, Operation, Result,
+    Control, Enforcement, Error, ErrorKind, IsolationReport, Network, Operation, Result, Source,
 };
 
 use crate::blueprint::Blueprint;
 use crate::live::Live;
 use evidence::Evidence;
+use proven::Shape;
+
+pub(crate) use proven::Proven;
 
 /// Probes a running sandbox.
 pub(crate) async fn report(live: &Live, blueprint: &Blueprint) -> Result<IsolationReport> {
     let evidence = Evidence::gather(live).await.map_err(|error| {
-        let kind = if error.is_lost() { ErrorKind::Lost } else { ErrorKind::Other };
+        let kind = if error.is_lost() {
+            ErrorKind::Lost
+        } else {
+            ErrorKind::Other
+        };
         Error::new(kind, Operation::Isolation)
             .with_message("the isolation could not be probed")
             .with_source(error)
@@ -37,23 +45,42 @@ pub(crate) async fn report(live: &Live, blueprint: &Blueprint) -> Result<Isolati
 }
 
 /// Fails with what is missing if a control that the spec requires is not in force.
-pub(crate) fn check(
-    report: &IsolationReport,
-    blueprint: &Blueprint,
-    operation: Operation,
-) -> Result<()> {
+///
+/// Probed once for every shape of sandbox: what the host grants one it grants the next.
+pub(crate) async fn require(live: &Live, blueprint: &Blueprint, proven: &Proven) -> Result<()> {
+    let shape = Shape::of(blueprint);
+    if proven.holds(&shape) {
+        return Ok(());
+    }
+    let report = report(live, blueprint).await.map_err(|error| {
+        Error::new(ErrorKind::Isolation, Operation::Create)
+            .with_message("the isolation that is required could not be probed")
+            .with_hint(HINT)
+            .with_source(error)
+    })?;
+    check(&report, |control| blueprint.requires(control))?;
+    proven.note(shape);
+    Ok(())
+}
+
+const HINT: &str = "name the controls that you can't do without in SandboxSpec::isolation \
+    (RequiredIsolation::Only), if this host's are enough";
+
+fn check(report: &IsolationReport, requires: impl Fn(Control) -> bool) -> Result<()> {
     for control in Control::ALL {
-        if !blueprint.requires(*control) || report.is_enforced(*control) {
+        if !requires(*control) || report.is_enforced(*control) {
             continue;
         }
-        // A mount that the caller asked for is no gap in what the backend enforces.
+        // What the caller opened by name is no gap in what the backend enforces.
         if matches!(report.get(*control), Some(Enforcement::Partial { .. })) {
             continue;
         }
-        let found = report.get(*control).map_or_else(|| "not probed".into(), ToString::to_string);
-        return Err(Error::new(ErrorKind::Isolation, operation)
+        let found = report
+            .get(*control)
+            .map_or_else(|| "not probed".into(), ToString::to_string);
+        return Err(Error::new(ErrorKind::Isolation, Operation::Create)
             .with_message(format!("{control} is required and was found {found}"))
-            .with_hint("name the controls that you can do without in SandboxSpec::isolation"));
+            .with_hint(HINT));
     }
     Ok(())
 }
@@ -71,15 +98,35 @@ fn filesystem(evidence: &Evidence, blueprint: &Blueprint) -> Enforcement {
     let found = all(
         by,
         &[
-            (evidence.other_namespace("user"), "the host's user namespace is shared"),
-            (evidence.other_namespace("mnt"), "the host's mount namespace is shared"),
-            (evidence.root_is_overlay, "the root is not an overlay of the sandbox's own"),
-            (evidence.host_state_hidden, "the host's state directory is visible"),
-            (evidence.system_read_only, "the host's system directories can be written"),
+            (
+                evidence.other_namespace("user"),
+                "the host's user namespace is shared",
+            ),
+            (
+                evidence.other_namespace("mnt"),
+                "the host's mount namespace is shared",
+            ),
+            (
+                evidence.root_is_overlay,
+                "the root is not an overlay of the sandbox's own",
+            ),
+            (
+                evidence.host_state_hidden,
+                "the host's state directory is visible",
+            ),
+            (
+                // A given root directory's own are the guest's, above an overlay.
+                evidence.system_read_only || blueprint.spec.source != Source::Default,
+                "the host's system directories can be written",
+            ),
             (evidence.cannot_mount, "a filesystem can be mounted"),
         ],
     );
-    let writable = blueprint.binds.iter().filter(|bind| !bind.read_only).count();
+    let writable = blueprint
+        .binds
+        .iter()
+        .filter(|bind| !bind.read_only)
+        .count();
     match found {
         Enforcement::Enforced { by } if writable > 0 => Enforcement::partial(
             by,
@@ -93,7 +140,10 @@ fn processes(evidence: &Evidence) -> Enforcement {
     all(
         "a pid namespace with its own /proc",
         &[
-            (evidence.other_namespace("pid"), "the host's pid namespace is shared"),
+            (
+                evidence.other_namespace("pid"),
+                "the host's pid namespace is shared",
+            ),
             (evidence.init_is_closed, "the init can be read"),
             (evidence.own_proc, "/proc shows another namespace"),
         ],
@@ -107,8 +157,14 @@ fn network(evidence: &Evidence, blueprint: &Blueprint) -> Enforcement {
     all(
         "a network namespace with nothing but loopback",
         &[
-            (evidence.other_namespace("net"), "the host's network namespace is shared"),
-            (evidence.only_loopback, "there is another interface than loopback"),
+            (
+                evidence.other_namespace("net"),
+                "the host's network namespace is shared",
+            ),
+            (
+                evidence.only_loopback,
+                "there is another interface than loopback",
+            ),
         ],
     )
 }
@@ -116,7 +172,10 @@ fn network(evidence: &Evidence, blueprint: &Blueprint) -> Enforcement {
 fn ipc(evidence: &Evidence, blueprint: &Blueprint) -> Enforcement {
     let found = all(
         "an ipc namespace and its own /dev/shm",
-        &[(evidence.other_namespace("ipc"), "the host's ipc namespace is shared")],
+        &[(
+            evidence.other_namespace("ipc"),
+            "the host's ipc namespace is shared",
+        )],
     );
     let shared = blueprint.spec.network == Network::Open;
     match found {
@@ -136,7 +195,10 @@ fn privileges(evidence: &Evidence) -> Enforcement {
     all(
         "no capabilities, no_new_privs, no user namespaces",
         &[
-            (evidence.status_is("NoNewPrivs", "1"), "set-user-ID programs gain rights"),
+            (
+                evidence.status_is("NoNewPrivs", "1"),
+                "set-user-ID programs gain rights",
+            ),
             (evidence.no_capabilities, "there are capabilities"),
             (evidence.no_user_namespace, "a user namespace can be made"),
         ],
@@ -148,7 +210,46 @@ fn system_calls(evidence: &Evidence) -> Enforcement {
         "a seccomp filter",
         &[
             (evidence.status_is("Seccomp", "2"), "no filter is in force"),
-            (evidence.filtered, "a call that the filter refuses went through"),
+            (
+                evidence.filtered,
+                "a call that the filter refuses went through",
+            ),
         ],
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_required_and_absent_is_an_error_that_names_it() {
+        let report = IsolationReport::new()
+            .with(
+                Control::Filesystem,
+                Enforcement::partial("a root", "a mount for writing"),
+            )
+            .with(Control::Network, Enforcement::enforced("a namespace"))
+            .with(
+                Control::SystemCalls,
+                Enforcement::absent("no filter is in force"),
+            );
+        assert!(check(&report, |_| false).is_ok());
+        assert!(check(&report, |control| control == Control::Network).is_ok());
+        assert!(check(&report, |control| control == Control::Filesystem).is_ok());
+        // The second was not probed at all.
+        for (control, found) in [
+            (Control::SystemCalls, "no filter is in force"),
+            (Control::Ipc, "not probed"),
+        ] {
+            let error = check(&report, |required| required == control).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Isolation);
+            let text = error.to_string();
+            assert!(
+                text.contains(&control.to_string()) && text.contains(found),
+                "{text}"
+            );
+            assert!(text.contains("RequiredIsolation::Only"), "{text}");
+        }
+    }
 }

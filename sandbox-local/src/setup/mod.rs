@@ -13,13 +13,15 @@ mod privileges;
 mod root;
 pub(crate) mod seccomp;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
 use sandbox_core::Network;
 
 use crate::blueprint::Blueprint;
 use crate::engine::Plan;
 use crate::identity::Identity;
+use crate::owner::{OwnerError, Owners};
 
 pub(crate) use root::Upper;
 
@@ -27,6 +29,8 @@ pub(crate) use root::Upper;
 pub(crate) struct Setup<'a> {
     pub(crate) blueprint: &'a Blueprint,
     pub(crate) identity: Option<Identity>,
+    /// For what is mounted for writing.
+    pub(crate) owners: &'a Owners,
     /// The directory that layers are named relative to.
     pub(crate) layers_dir: &'a Path,
     /// `lowerdir=` of the root.
@@ -35,16 +39,37 @@ pub(crate) struct Setup<'a> {
     pub(crate) upper: Upper<'a>,
 }
 
+/// A host path that can't be given to the guest.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SetupError {
+    /// It can't be taken hold of.
+    #[error("take hold of {}: {errno}", host.display())]
+    Hold {
+        /// Which.
+        host: PathBuf,
+        /// The kernel's reason.
+        errno: Errno,
+    },
+    /// The guest can't be made its owner.
+    #[error("mount {} for writing: {source}", host.display())]
+    Owner {
+        /// Which.
+        host: PathBuf,
+        /// What failed.
+        source: OwnerError,
+    },
+}
+
 impl Setup<'_> {
     /// The whole set-up. With a tmpfs as upper layer, its directory is exported.
-    pub(crate) fn plan(&self) -> std::io::Result<Plan> {
+    pub(crate) fn plan(&self) -> Result<Plan, SetupError> {
         let mut plan = Plan::new();
         if self.identity.is_some() {
             privileges::become_guest(&mut plan);
         }
         root::mount(&mut plan, self);
         let system = root::hold_host(&mut plan, self)?;
-        let devices = devices::hold(&mut plan);
+        let devices = devices::hold(&mut plan, self.blueprint.resources());
         root::turn(&mut plan);
         root::place(&mut plan, system);
         devices::place(&mut plan, devices);
@@ -53,7 +78,8 @@ impl Setup<'_> {
             plan.loopback_up("bring the sandbox's loopback up");
         }
         privileges::limit(&mut plan, self.blueprint.resources());
-        privileges::drop(&mut plan);
+        privileges::limit_namespace(&mut plan);
+        privileges::drop(&mut plan, self.blueprint.writes_to_host());
         Ok(plan)
     }
 }

@@ -2,18 +2,24 @@
 //!
 //! References: capabilities(7), prctl(2), getrlimit(2), landlock(7), seccomp(2).
 
+use rustix::process::Resource;
 use sandbox_core::Resources;
 
 use super::seccomp;
-use crate::engine::Plan;
+use crate::engine::{Dir, Plan};
 use crate::skeleton::GUEST_ID;
 
 /// Processes and threads, where the spec sets no limit: what stops a fork bomb from taking the
 /// host along.
 const DEFAULT_PROCESSES: u64 = 4096;
-/// Open files of one process.
-const OPEN_FILES: u64 = 65_536;
-const SOFT_OPEN_FILES: u64 = 1024;
+/// Open files of the agent; its guests get half.
+const OPEN_FILES: u64 = 131_072;
+/// Of what the kernel counts for all processes of a user, in all user namespaces together, a
+/// sandbox gets this part of what the host's user has.
+const SHARE: u64 = 8;
+const SIGNALS: u64 = 4096;
+const INOTIFY_INSTANCES: u64 = 32;
+const INOTIFY_WATCHES: u64 = 65_536;
 
 /// What the agent itself goes on needing, in its own user namespace: to kill, to read whose
 /// namespaces are whose, to make a namespace for each command.
@@ -38,52 +44,139 @@ pub(super) fn limit(plan: &mut Plan, resources: &Resources) {
     // One more than the spec grants: the agent counts as well.
     let processes = resources.pids.map_or(DEFAULT_PROCESSES, u64::from) + 1;
     plan.set_limit("limit processes", libc::RLIMIT_NPROC, processes, processes);
-    let host = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let hard = host.maximum.unwrap_or(u64::MAX).min(OPEN_FILES);
-    let soft = SOFT_OPEN_FILES.min(hard);
-    plan.set_limit("limit open files", libc::RLIMIT_NOFILE, soft, hard);
+    let of_host = |resource| {
+        rustix::process::getrlimit(resource)
+            .maximum
+            .unwrap_or(u64::MAX)
+    };
+    let files = of_host(Resource::Nofile).min(OPEN_FILES);
+    plan.set_limit("limit open files", libc::RLIMIT_NOFILE, files, files);
+    let signals = (of_host(Resource::Sigpending) / SHARE).min(SIGNALS);
+    plan.set_limit(
+        "limit timers and signals",
+        libc::RLIMIT_SIGPENDING,
+        signals,
+        signals,
+    );
+    let queues = of_host(Resource::Msgqueue) / SHARE;
+    plan.set_limit(
+        "limit message queues",
+        libc::RLIMIT_MSGQUEUE,
+        queues,
+        queues,
+    );
     plan.set_limit("switch core dumps off", libc::RLIMIT_CORE, 0, 0);
 }
 
+/// Limits of the sandbox's own user namespace, below those that it shares with the host's user; and
+/// no namespace in it, should the filter ever let a call through. Needs the sandbox's own `/proc`.
+pub(super) fn limit_namespace(plan: &mut Plan) {
+    let of_host = |name: &str| {
+        let text = std::fs::read_to_string(format!("/proc/sys/fs/inotify/{name}"));
+        text.ok()
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or(u64::MAX)
+    };
+    let instances = (of_host("max_user_instances") / SHARE * 2).clamp(1, INOTIFY_INSTANCES);
+    let watches = (of_host("max_user_watches") / SHARE).clamp(1, INOTIFY_WATCHES);
+    for (name, value) in [
+        ("max_inotify_instances", instances),
+        ("max_inotify_watches", watches),
+        ("max_user_namespaces", 0),
+        ("max_mnt_namespaces", 0),
+        ("max_net_namespaces", 0),
+        ("max_pid_namespaces", 0),
+    ] {
+        let label = format!("limit {name}");
+        let path = format!("/proc/sys/user/{name}");
+        let flags = libc::O_WRONLY | libc::O_CLOEXEC;
+        // A kernel may be built without any of them.
+        if !std::path::Path::new(&path).exists() {
+            continue;
+        }
+        let file = plan.open(label.clone(), Dir::Cwd, path, flags, 0).result();
+        let text = value.to_string();
+        let data = plan.data(text.as_bytes());
+        let args = [file.into(), data.into(), (text.len() as u64).into()];
+        plan.call(label.clone(), libc::SYS_write, &args);
+        plan.close(label, file);
+    }
+}
+
 /// Gives up every right, for good.
-pub(super) fn drop(plan: &mut Plan) {
+pub(super) fn drop(plan: &mut Plan, writes_to_host: bool) {
     plan.prctl("hide the agent's memory", libc::PR_SET_DUMPABLE, [0; 4]);
-    plan.prctl("lock the secure bits", libc::PR_SET_SECUREBITS, [SECURE_BITS, 0, 0, 0]);
+    plan.prctl(
+        "lock the secure bits",
+        libc::PR_SET_SECUREBITS,
+        [SECURE_BITS, 0, 0, 0],
+    );
     let clear = libc::PR_CAP_AMBIENT_CLEAR_ALL as u64;
-    plan.prctl("clear the ambient capabilities", libc::PR_CAP_AMBIENT, [clear, 0, 0, 0]);
+    plan.prctl(
+        "clear the ambient capabilities",
+        libc::PR_CAP_AMBIENT,
+        [clear, 0, 0, 0],
+    );
     for capability in 0..=last_capability() {
         let args = [capability, 0, 0, 0];
-        plan.prctl("drop a capability from the bounding set", libc::PR_CAPBSET_DROP, args);
+        plan.prctl(
+            "drop a capability from the bounding set",
+            libc::PR_CAPBSET_DROP,
+            args,
+        );
     }
     plan.capset("give up capabilities", KEPT, KEPT, 0);
-    plan.prctl("forbid new privileges", libc::PR_SET_NO_NEW_PRIVS, [1, 0, 0, 0]);
+    plan.prctl(
+        "forbid new privileges",
+        libc::PR_SET_NO_NEW_PRIVS,
+        [1, 0, 0, 0],
+    );
     landlock(plan);
-    plan.seccomp_filter("put up the system call filter", &seccomp::filter(), 0);
+    plan.seccomp_filter(
+        "put up the system call filter",
+        &seccomp::filter(writes_to_host),
+        0,
+    );
 }
 
 /// The highest capability that this kernel knows.
 fn last_capability() -> u64 {
     let known = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap");
-    known.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(40)
+    known
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(40)
 }
 
 /// Where the kernel has Landlock: no device can be made, and signals and abstract sockets stay
 /// within the sandbox even where it shares the host's network.
+///
+/// Rules that do not speak of `REFER` forbid every rename from one directory to another, so it is
+/// granted everywhere; the first version cannot grant it and is left alone.
 fn landlock(plan: &mut Plan) {
     const MAKE_CHAR: u64 = 1 << 6;
     const MAKE_BLOCK: u64 = 1 << 11;
+    const REFER: u64 = 1 << 13;
     const SCOPE_ABSTRACT_UNIX_SOCKET: u64 = 1;
     const SCOPE_SIGNAL: u64 = 2;
     const NET: u64 = 0;
-    let devices = MAKE_CHAR | MAKE_BLOCK;
+    let files = MAKE_CHAR | MAKE_BLOCK | REFER;
     // struct landlock_ruleset_attr as far as the kernel knows it: files, network, scopes.
     let attributes = match crate::sys::landlock_version() {
-        0 => return,
-        1..=3 => vec![devices],
-        4..=5 => vec![devices, NET],
-        _ => vec![devices, NET, SCOPE_ABSTRACT_UNIX_SOCKET | SCOPE_SIGNAL],
+        0..=1 => return,
+        2..=3 => vec![files],
+        4..=5 => vec![files, NET],
+        _ => vec![files, NET, SCOPE_ABSTRACT_UNIX_SOCKET | SCOPE_SIGNAL],
     };
-    let rules = plan.landlock_ruleset("make Landlock rules", &attributes).result();
+    let rules = plan
+        .landlock_ruleset("make Landlock rules", &attributes)
+        .result();
+    let place = libc::O_PATH | libc::O_CLOEXEC;
+    let root = plan
+        .open("open the root for Landlock", Dir::Cwd, "/", place, 0)
+        .result();
+    plan.landlock_allow("allow renames in Landlock", rules, REFER, root);
     plan.landlock_restrict("put up Landlock", rules, 0);
+    plan.close("close the root", root);
     plan.close("close the Landlock rules", rules);
 }

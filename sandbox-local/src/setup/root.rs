@@ -4,8 +4,6 @@
 //! Documentation/filesystems/overlayfs.rst.
 
 use std::ffi::OsStr;
-use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +11,7 @@ use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 use sandbox_core::GuestPath;
 
-use super::Setup;
+use super::{Setup, SetupError};
 use crate::blueprint::Bind;
 use crate::engine::{Arg, Dir, Plan, Slot};
 use crate::skeleton::GUEST_ID;
@@ -40,8 +38,13 @@ pub(crate) enum Upper<'a> {
         /// Its work directory.
         work: &'a str,
     },
-    /// A tmpfs of this many bytes.
-    Tmpfs(u64),
+    /// A tmpfs of this many bytes, with this mode of the root directory.
+    Tmpfs {
+        /// How much it holds.
+        bytes: u64,
+        /// The permission bits of `/`.
+        mode: u32,
+    },
 }
 
 /// A mount taken from the host and not yet in its place.
@@ -59,7 +62,7 @@ pub(super) fn mount(plan: &mut Plan, setup: &Setup<'_>) {
     let flags = libc::MS_NOSUID | libc::MS_NODEV;
     let (upper, work) = match setup.upper {
         Upper::Layer { name, work } => (name.to_owned(), work.to_owned()),
-        Upper::Tmpfs(bytes) => {
+        Upper::Tmpfs { bytes, mode } => {
             let options = format!("size={bytes},mode=0755,uid={GUEST_ID},gid={GUEST_ID}");
             plan.mount(
                 "mount a tmpfs for the disk limit",
@@ -71,10 +74,12 @@ pub(super) fn mount(plan: &mut Plan, setup: &Setup<'_>) {
             );
             let upper = format!("{MOUNT}/upper");
             let work = format!("{MOUNT}/work");
-            plan.mkdir("make the upper layer", Dir::Cwd, &upper, 0o755);
+            plan.mkdir("make the upper layer", Dir::Cwd, &upper, mode);
             plan.mkdir("make the work directory", Dir::Cwd, &work, 0o700);
             let open = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
-            let slot = plan.open("open the upper layer", Dir::Cwd, &upper, open, 0).result();
+            let slot = plan
+                .open("open the upper layer", Dir::Cwd, &upper, open, 0)
+                .result();
             plan.export(slot);
             (upper, work)
         }
@@ -95,10 +100,10 @@ pub(super) fn mount(plan: &mut Plan, setup: &Setup<'_>) {
 
 /// Takes hold of the host's directories that the guest will see, and of its own `/proc` (the
 /// kernel grants one only where another is in full view).
-pub(super) fn hold_host(plan: &mut Plan, setup: &Setup<'_>) -> io::Result<Vec<Held>> {
+pub(super) fn hold_host(plan: &mut Plan, setup: &Setup<'_>) -> Result<Vec<Held>, SetupError> {
     let mut held = Vec::new();
     for bind in &setup.blueprint.binds {
-        let tree = hold(plan, bind, setup.identity.is_some())?;
+        let tree = hold(plan, bind, setup)?;
         let rights = if bind.read_only { ATTR_RDONLY } else { 0 };
         plan.mount_setattr(
             format!("restrict the mount of {}", bind.host.display()),
@@ -119,7 +124,11 @@ pub(super) fn hold_host(plan: &mut Plan, setup: &Setup<'_>) -> io::Result<Vec<He
     held.sort_by_key(|held| held.at.components().count());
     let attributes = (ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC) as u32;
     let tree = filesystem(plan, "proc", &[], attributes);
-    held.push(Held { tree, at: "/proc".into(), what: "/proc".into() });
+    held.push(Held {
+        tree,
+        at: "/proc".into(),
+        what: "/proc".into(),
+    });
     Ok(held)
 }
 
@@ -129,19 +138,34 @@ fn guest_path(path: &GuestPath) -> PathBuf {
 
 /// As root the set-up runs as a user who may not get to the directory, so the host opens it; an
 /// ordinary user's set-up runs as that user and opens it itself.
-fn hold(plan: &mut Plan, bind: &Bind, as_root: bool) -> io::Result<Slot> {
-    if as_root {
+fn hold(plan: &mut Plan, bind: &Bind, setup: &Setup<'_>) -> Result<Slot, SetupError> {
+    if let Some(identity) = setup.identity {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE
             | OpenTreeFlags::OPEN_TREE_CLOEXEC
             | OpenTreeFlags::AT_RECURSIVE;
         match rustix::mount::open_tree(rustix::fs::CWD, &bind.host, flags) {
-            Ok(tree) => return Ok(plan.inherit(OwnedFd::from(tree))),
-            // Root without the right to mount, as in a container.
-            Err(Errno::PERM) => {}
-            Err(error) => return Err(error.into()),
+            Ok(tree) => {
+                if !bind.read_only {
+                    let host = || bind.host.clone();
+                    let translated = setup.owners.translate(&tree, identity);
+                    translated.map_err(|source| SetupError::Owner {
+                        host: host(),
+                        source,
+                    })?;
+                }
+                return Ok(plan.inherit(tree));
+            }
+            // Root without the right to mount, as in a container. What is only read needs none.
+            Err(Errno::PERM) if bind.read_only => {}
+            Err(errno) => {
+                return Err(SetupError::Hold {
+                    host: bind.host.clone(),
+                    errno,
+                });
+            }
         }
     }
-    let flags = libc::OPEN_TREE_CLONE as u32 | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE as u32;
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE as u32;
     let label = format!("take hold of {}", bind.host.display());
     Ok(plan.open_tree(label, Dir::Cwd, &bind.host, flags).result())
 }
@@ -154,12 +178,24 @@ pub(super) fn filesystem(
     attributes: u32,
 ) -> Slot {
     const CLOEXEC: u32 = 1; // FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC
-    let fs = plan.fsopen(format!("open a {kind} filesystem"), kind, CLOEXEC).result();
+    let fs = plan
+        .fsopen(format!("open a {kind} filesystem"), kind, CLOEXEC)
+        .result();
     for (key, value) in options {
-        plan.fsconfig_string(format!("set {key} of the {kind} filesystem"), fs, key, value);
+        plan.fsconfig_string(
+            format!("set {key} of the {kind} filesystem"),
+            fs,
+            key,
+            value,
+        );
     }
     plan.fsconfig_create(format!("create a {kind} filesystem"), fs);
-    let mount = plan.fsmount(format!("mount a {kind} filesystem"), fs, CLOEXEC, attributes);
+    let mount = plan.fsmount(
+        format!("mount a {kind} filesystem"),
+        fs,
+        CLOEXEC,
+        attributes,
+    );
     let mount = mount.result();
     plan.close("close the filesystem's context", fs);
     mount

@@ -16,7 +16,9 @@ const BEING_MADE: Duration = Duration::from_secs(3600);
 
 /// Removes what dead providers left in `root`, except `own`.
 pub(super) fn dead(root: &Path, own: &Path) {
-    let Ok(entries) = fs::read_dir(root) else { return };
+    let Ok(entries) = fs::read_dir(root) else {
+        return;
+    };
     for entry in entries.flatten() {
         let path = entry.path();
         let name = entry.file_name();

@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rustix::fs::{FlockOperation, flock};
 
 pub(crate) use janitor::Removed;
-pub(crate) use layer::Layer;
+pub(crate) use layer::{Layer, WorkDir};
 
 use crate::identity::Identity;
 use janitor::Janitor;
@@ -70,7 +70,13 @@ impl State {
         identity.map_or(Ok(()), |identity| identity.own(&fresh))?;
         fs::rename(&fresh, &dir)?;
         let janitor = Janitor::start(root.to_owned(), dir.clone())?;
-        Ok(Arc::new(Self { dir, identity, next: AtomicU32::new(0), janitor, _lease: lease }))
+        Ok(Arc::new(Self {
+            dir,
+            identity,
+            next: AtomicU32::new(0),
+            janitor,
+            _lease: lease,
+        }))
     }
 
     /// The directory of the layers; overlay mounts name them relative to it.
@@ -102,13 +108,16 @@ fn prepare_root(root: &Path) -> io::Result<()> {
         _ => {}
     }
     let found = fs::symlink_metadata(root)?;
-    if !found.is_dir() || found.uid() != euid.as_raw() || found.mode() & 0o022 != 0 {
-        return Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            "the state directory is not a directory of this user alone",
-        ));
-    }
-    Ok(())
+    let why = if !found.is_dir() {
+        "it is not a directory (a link is not followed)".to_owned()
+    } else if found.uid() != euid.as_raw() {
+        format!("it belongs to user {}, this process to {euid}", found.uid())
+    } else if found.mode() & 0o022 != 0 {
+        "it may be written by others than its owner; take that away with `chmod go-w`".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
 }
 
 /// 128 random bits.

@@ -1,10 +1,11 @@
 //! The library's unsafe code: starting the agent, reading into uninitialised
-//! buffers, keeping SIGPIPE from the application. Must stay small, and must
-//! never decide what a sandbox may do.
+//! buffers, system calls that no crate has a function for. Must stay small, and
+//! must never decide what a sandbox may do.
 
 pub(crate) mod fsuid;
 mod landlock;
 pub(crate) mod launch;
+pub(crate) mod mount;
 pub(crate) mod pipe;
 pub(crate) mod watch;
 

@@ -1,24 +1,33 @@
 //! What the integration tests share.
 #![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, helpers too"
+)]
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use sandbox_core::{Command, Output, Provider, Sandbox, SandboxSpec};
-use sandbox_local::LocalProvider;
+use sandbox_core::{Command, ForkOptions, Output, Provider, Sandbox, SandboxSpec};
+use sandbox_local::{LocalConfig, LocalProvider};
 
 /// A sandbox of its own provider, with this spec.
-pub async fn create(spec: SandboxSpec) -> Arc<dyn Sandbox> {
+pub(crate) async fn create(spec: SandboxSpec) -> Arc<dyn Sandbox> {
     let provider = LocalProvider::new().expect("a provider");
     provider.create(spec).await.expect("a sandbox")
 }
 
 /// A sandbox with the default spec.
-pub async fn default() -> Arc<dyn Sandbox> {
+pub(crate) async fn default() -> Arc<dyn Sandbox> {
     create(SandboxSpec::new()).await
 }
 
 /// Runs a script that must succeed; gives back its stdout.
-pub async fn sh(sandbox: &Arc<dyn Sandbox>, script: &str) -> String {
+pub(crate) async fn sh(sandbox: &Arc<dyn Sandbox>, script: &str) -> String {
     let output = run(sandbox, Command::shell(script)).await;
     assert!(
         output.success(),
@@ -31,6 +40,87 @@ pub async fn sh(sandbox: &Arc<dyn Sandbox>, script: &str) -> String {
 }
 
 /// Runs a command that must start.
-pub async fn run(sandbox: &Arc<dyn Sandbox>, command: Command) -> Output {
+pub(crate) async fn run(sandbox: &Arc<dyn Sandbox>, command: Command) -> Output {
     sandbox.exec(command).await.expect("the command runs")
+}
+
+/// Whether the tests run as root.
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Asks until there is an answer.
+pub(crate) async fn until<T>(what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "not within 20 s: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A root directory with a shell, a few programs and what they are linked with.
+pub(crate) fn small_root() -> tempfile::TempDir {
+    let root = tempfile::tempdir().expect("a directory");
+    for program in ["sh", "cat", "ls", "mkdir", "rm"] {
+        let file = Path::new("/bin").join(program);
+        let linked = std::process::Command::new("ldd")
+            .arg(&file)
+            .output()
+            .expect("ldd");
+        let linked = String::from_utf8_lossy(&linked.stdout).into_owned();
+        let libraries = linked
+            .split_whitespace()
+            .filter(|word| word.starts_with('/'));
+        for from in libraries.map(Path::new).chain([file.as_path()]) {
+            let to = root.path().join(from.strip_prefix("/").expect("absolute"));
+            fs::create_dir_all(to.parent().expect("a parent")).expect("directories");
+            fs::copy(from, to).expect("a copy");
+        }
+    }
+    fs::write(root.path().join("kept"), "of the host\n").expect("a file");
+    let readable = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(root.path(), readable).expect("chmod");
+    root
+}
+
+/// Tells a test that was started as a process of its own where its state directory is.
+pub(crate) const STATE: &str = "SANDBOX_TEST_STATE";
+
+/// A state directory of the test's own. Root's sandboxes must be able to pass through what is
+/// above it.
+pub(crate) fn state() -> tempfile::TempDir {
+    let dir = tempfile::tempdir_in("/var/tmp").expect("a directory");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).expect("chmod");
+    dir
+}
+
+/// A provider that keeps its state there.
+pub(crate) fn provider(state: &Path) -> LocalProvider {
+    LocalProvider::with_config(LocalConfig::default().with_state_dir(state)).expect("a provider")
+}
+
+/// The directories of providers in a state directory.
+pub(crate) fn providers(state: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(state).expect("the state directory").flatten();
+    entries.map(|entry| entry.path()).collect()
+}
+
+/// How many entries a directory has; none if it is not there.
+pub(crate) fn count(dir: &Path) -> usize {
+    fs::read_dir(dir).map_or(0, Iterator::count)
+}
+
+/// Forks with nothing special.
+pub(crate) async fn fork(sandbox: &Arc<dyn Sandbox>) -> Arc<dyn Sandbox> {
+    sandbox.fork(ForkOptions::default()).await.expect("a fork")
+}
+
+/// Closes them all.
+pub(crate) async fn close(sandboxes: impl IntoIterator<Item = Arc<dyn Sandbox>>) {
+    for sandbox in sandboxes {
+        sandbox.close().await.expect("close");
+    }
 }

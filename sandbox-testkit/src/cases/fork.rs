@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sandbox_core::{
     Command, CreateDirOptions, Env, ErrorKind, FileBatch, FileKind, ForkOptions, Mode, Operation,
-    Sandbox, SandboxExt as _, SnapshotId, SnapshotOptions, Source,
+    RenameOptions, Sandbox, SandboxExt as _, SnapshotId, SnapshotOptions, Source,
 };
 
 use super::tools::{appears, text};
@@ -16,6 +16,7 @@ cases! { "fork":
     a_fork_sees_the_parents_files [Fork],
     a_fork_sees_modes_links_and_empty_directories [Fork, Exec, Symlinks, Modes],
     a_fork_sees_deletions [Fork],
+    an_inherited_directory_may_be_renamed [Fork],
     writes_after_the_fork_stay_on_their_side [Fork],
     deletions_after_the_fork_stay_on_their_side [Fork],
     a_fork_has_the_workdir [Fork],
@@ -86,6 +87,16 @@ async fn a_fork_sees_deletions(cx: Cx) -> Verdict {
     );
     is(&last, "d/new", "3", "the grandchild").await?;
     is(&cx.sandbox, "d/g", "2", "the parent").await
+}
+
+async fn an_inherited_directory_may_be_renamed(cx: Cx) -> Verdict {
+    cx.sandbox.write("d/e/f", "x").await?;
+    let child = cx.fork(&cx.sandbox).await?;
+    let options = RenameOptions::default();
+    child.rename(&"d".into(), &"moved".into(), options).await?;
+    is(&child, "moved/e/f", "x", "the child").await?;
+    ensure!(!child.exists("d").await?, "the old name is still there");
+    is(&cx.sandbox, "d/e/f", "x", "the parent").await
 }
 
 async fn writes_after_the_fork_stay_on_their_side(cx: Cx) -> Verdict {

@@ -30,6 +30,9 @@ pub struct Settings {
     pub spec: SandboxSpec,
     /// The seed, so that a failure comes again; random if `None`.
     pub seed: Option<u64>,
+    /// Whether directories are renamed. A backend that deviates from the contract there turns it
+    /// off, to be compared in everything else. Default: yes.
+    pub directory_renames: bool,
 }
 
 impl Settings {
@@ -39,6 +42,7 @@ impl Settings {
             cases,
             spec: SandboxSpec::new(),
             seed: None,
+            directory_renames: true,
         }
     }
 
@@ -46,6 +50,13 @@ impl Settings {
     #[must_use]
     pub fn with_spec(mut self, spec: SandboxSpec) -> Self {
         self.spec = spec;
+        self
+    }
+
+    /// Leaves out renames of directories.
+    #[must_use]
+    pub fn without_directory_renames(mut self) -> Self {
+        self.directory_renames = false;
         self
     }
 
@@ -127,7 +138,7 @@ async fn play(
         .await
         .map_err(failed)?;
     let reference = model.create(SandboxSpec::new()).await.map_err(failed)?;
-    let mut world = World::new(under_test, reference);
+    let mut world = World::new(under_test, reference, settings.directory_renames);
     let mut outcome = Ok(());
     for (step, op) in sequence.iter().enumerate() {
         outcome = world

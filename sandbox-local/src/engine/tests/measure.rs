@@ -52,6 +52,8 @@ fn cost_of_an_exec() {
                 for _ in 0..rounds {
                     let start = Instant::now();
                     let done = tokio::process::Command::new(&program)
+                        .env_clear()
+                        .current_dir("/")
                         .stdin(std::process::Stdio::null())
                         .output()
                         .await

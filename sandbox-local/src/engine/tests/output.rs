@@ -214,4 +214,9 @@ async fn nothing_of_the_host_is_inherited() {
         assert_eq!(agent.out, b"", "the agent shows nothing");
     }
     drop(kept);
+    if is_root() {
+        // Three for the signals, the socket, its proc mount, /dev/null.
+        let fds = std::fs::read_dir(format!("/proc/{}/fd", engine.pid())).unwrap();
+        assert_eq!(fds.count(), 6, "nothing of the host is in the agent");
+    }
 }

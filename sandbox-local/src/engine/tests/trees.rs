@@ -82,13 +82,15 @@ async fn a_tree_dies_whole_and_alone() {
     .await;
 }
 
-#[tokio::test]
-async fn a_process_whose_first_thread_ended_is_found() {
-    let Some(python) = ["/usr/bin/python3", "/usr/local/bin/python3"]
+fn python() -> Option<&'static str> {
+    ["/usr/bin/python3", "/usr/local/bin/python3"]
         .into_iter()
         .find(|path| Path::new(path).exists())
-    else {
-        // The controls below would be meaningless without the program.
+}
+
+#[tokio::test]
+async fn a_process_whose_first_thread_ended_is_found() {
+    let Some(python) = python() else {
         println!("skipped: no python3");
         return;
     };
@@ -103,7 +105,7 @@ ctypes.CDLL(None).syscall({'x86_64':60,'aarch64':93}[os.uname().machine],0)";
     let mut running = engine.spawn(wanted).await.unwrap();
     assert_eq!(within(&mut running.exit).await.unwrap().code, Some(0));
     let leader_gone = || {
-        let listed = std::fs::read_dir("/proc")
+        std::fs::read_dir("/proc")
             .unwrap()
             .filter_map(Result::ok)
             .any(|entry| {
@@ -111,8 +113,7 @@ ctypes.CDLL(None).syscall({'x86_64':60,'aarch64':93}[os.uname().machine],0)";
                 let own = entry.file_name().to_string_lossy().parse::<u32>().is_ok();
                 own && task("stat").is_ok_and(|stat| stat.contains("(python3) Z"))
                     && std::fs::read_dir(entry.path().join("task")).is_ok_and(|dir| dir.count() > 1)
-            });
-        listed
+            })
     };
     until("the first thread has ended", leader_gone).await;
     let killed = within(running.tree.kill()).await.unwrap();
@@ -121,16 +122,21 @@ ctypes.CDLL(None).syscall({'x86_64':60,'aarch64':93}[os.uname().machine],0)";
     assert!(within(engine.is_idle()).await.unwrap());
 }
 
+/// The C library's type of it differs.
+fn rlimit_nproc() -> u32 {
+    u32::try_from(i64::from(libc::RLIMIT_NPROC)).unwrap()
+}
+
 fn limited() -> Plan {
     let mut plan = unconfined();
-    plan.set_limit("limit processes", libc::RLIMIT_NPROC as u32, 400, 400);
+    plan.set_limit("limit processes", rlimit_nproc(), 400, 400);
     confine(&mut plan);
     plan
 }
 
-async fn bomb(script: &str) {
+async fn bomb(request: SpawnRequest) {
     let engine = Engine::start(config(limited())).await.unwrap().engine;
-    let mut running = engine.spawn(shell(script)).await.unwrap();
+    let mut running = engine.spawn(request).await.unwrap();
     assert_eq!(within(read_line(&mut running.stdout)).await, "lit");
     let pid = engine.pid();
     let children = || {
@@ -158,14 +164,38 @@ async fn bomb(script: &str) {
 
 #[tokio::test]
 async fn a_fork_bomb_does_not_outrun_the_kill() {
-    bomb("echo lit; b() { (b &) ; (b &) ; (b &) ; }; while :; do b 2>/dev/null; done").await;
+    bomb(shell(
+        "echo lit; b() { (b &) ; (b &) ; (b &) ; }; while :; do b 2>/dev/null; done",
+    ))
+    .await;
 }
 
 #[tokio::test]
 async fn a_fork_bomb_that_leaves_its_session_does_not_either() {
     let script =
         "echo lit 2>/dev/null; while :; do setsid sh -c \"$0\" \"$0\" >/dev/null 2>&1 & done";
-    bomb(script).await;
+    bomb(shell(script)).await;
+}
+
+#[tokio::test]
+async fn a_fork_bomb_of_daemons_does_not_either() {
+    let Some(python) = python() else {
+        println!("skipped: no python3");
+        return;
+    };
+    // Every process leaves its session and its parent; none lives for long.
+    let code = "import os
+print('lit', flush=True)
+while True:
+    try:
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() and os.fork(): os._exit(0)
+    except OSError:
+        os._exit(0) if os.getpid() % 3 == 0 else None";
+    let mut wanted = request(&["python3", "-c", code]);
+    wanted.candidates = bytes(&[python]);
+    bomb(wanted).await;
 }
 
 #[tokio::test]

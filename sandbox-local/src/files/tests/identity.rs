@@ -12,8 +12,8 @@ use sandbox_core::{
 };
 
 use super::super::{CancelFlag, GuestRoot};
-use crate::identity::Identity;
 use super::{Fixture, fails, mode, open_root, path, put, set_mode};
+use crate::identity::Identity;
 
 const GUEST: u32 = 123_456;
 

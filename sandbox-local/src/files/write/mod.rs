@@ -47,8 +47,12 @@ impl GuestRoot {
     /// The kernel looks at the permissions of a file before it looks at its mount; that the place
     /// is read-only says more.
     fn read_only(&self, error: Error) -> Error {
-        let place = error.path().filter(|_| error.kind() == ErrorKind::PermissionDenied);
-        let Some(dir) = place.and_then(GuestPath::parent) else { return error };
+        let place = error
+            .path()
+            .filter(|_| error.kind() == ErrorKind::PermissionDenied);
+        let Some(dir) = place.and_then(GuestPath::parent) else {
+            return error;
+        };
         let flags = self
             .open(&dir, DIR_PATH)
             .and_then(rustix::fs::fstatvfs)

@@ -8,6 +8,10 @@ pub(super) const X32_BIT: Option<u32> = None;
 
 pub(super) const MKNOD: Option<i64> = None;
 
+pub(super) const OPEN: Option<i64> = None;
+
+pub(super) const SET_MODE: &[i64] = &[];
+
 /// Calls that only this architecture has (by number where libc has no name).
 pub(super) const DENIED: &[i64] = &[
     // kexec_file_load

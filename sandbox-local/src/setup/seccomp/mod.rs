@@ -90,45 +90,136 @@ const FAMILIES: [u32; 4] = [
     libc::AF_NETLINK as u32,
 ];
 
+/// Set-user-ID and set-group-ID.
+const SET_ID: u32 = libc::S_ISUID | libc::S_ISGID;
+
+/// What makes open(2) look at its mode: `O_CREAT`, and `O_TMPFILE` without `O_DIRECTORY`.
+const CREATES: u32 = (libc::O_CREAT | libc::O_TMPFILE & !libc::O_DIRECTORY) as u32;
+
 /// The filter as the kernel takes it: an array of `struct sock_filter`.
-pub(crate) fn filter() -> Vec<u8> {
-    program::compile(arch::AUDIT_ARCH, arch::X32_BIT, rules())
+///
+/// A guest that can leave files on the host could leave a program there that runs as their owner,
+/// whoever starts it: then no file gets a set-user-ID or set-group-ID bit, wherever it is.
+pub(crate) fn filter(writes_to_host: bool) -> Vec<u8> {
+    program::compile(arch::AUDIT_ARCH, arch::X32_BIT, rules(writes_to_host))
 }
 
-fn rules() -> Vec<Rule> {
-    let file_type = libc::S_IFMT;
-    let devices = vec![libc::S_IFCHR, libc::S_IFBLK];
+fn rules(writes_to_host: bool) -> Vec<Rule> {
     let mut rules: Vec<Rule> = DENIED
         .iter()
         .chain(arch::DENIED)
-        .map(|number| Rule { number: *number as u32, check: Check::Always(EPERM) })
+        .map(|number| Rule {
+            number: *number as u32,
+            check: Check::Always(EPERM),
+        })
         .collect();
-    let mut rule = |number: i64, check| rules.push(Rule { number: number as u32, check });
+    let mut rule = |number: i64, check| {
+        rules.push(Rule {
+            number: number as u32,
+            check,
+        })
+    };
     // glibc and musl fall back to clone, whose flags a filter can see.
     rule(libc::SYS_clone3, Check::Always(ENOSYS));
     for number in [libc::SYS_clone, libc::SYS_unshare] {
-        rule(number, Check::AnyBit { arg: 0, bits: libc::CLONE_NEWUSER as u32, errno: EPERM });
+        rule(
+            number,
+            Check::AnyBit {
+                arg: 0,
+                bits: libc::CLONE_NEWUSER as u32,
+                errno: EPERM,
+            },
+        );
     }
-    rule(libc::SYS_socket, Check::NotIn { arg: 0, values: FAMILIES.to_vec(), errno: EAFNOSUPPORT });
+    rule(
+        libc::SYS_socket,
+        Check::NotIn {
+            arg: 0,
+            values: FAMILIES.to_vec(),
+            errno: EAFNOSUPPORT,
+        },
+    );
     rule(
         libc::SYS_socketpair,
-        Check::NotIn { arg: 0, values: FAMILIES.to_vec(), errno: EAFNOSUPPORT },
+        Check::NotIn {
+            arg: 0,
+            values: FAMILIES.to_vec(),
+            errno: EAFNOSUPPORT,
+        },
     );
     rule(
         libc::SYS_ioctl,
-        Check::In { arg: 1, mask: u32::MAX, values: vec![TIOCSTI, TIOCLINUX], errno: EPERM },
+        Check::In {
+            arg: 1,
+            mask: u32::MAX,
+            values: vec![TIOCSTI, TIOCLINUX],
+            errno: EPERM,
+        },
     );
     // A FIFO or a socket may be made, a device not.
-    rule(
-        libc::SYS_mknodat,
-        Check::In { arg: 2, mask: file_type, values: devices.clone(), errno: EPERM },
-    );
+    let make = |arg| {
+        let devices = vec![libc::S_IFCHR, libc::S_IFBLK];
+        let bits = if writes_to_host { SET_ID } else { 0 };
+        Check::AnyBitOrIn {
+            arg,
+            bits,
+            mask: libc::S_IFMT,
+            values: devices,
+            errno: EPERM,
+        }
+    };
+    rule(libc::SYS_mknodat, make(2));
     if let Some(mknod) = arch::MKNOD {
-        rule(mknod, Check::In { arg: 1, mask: file_type, values: devices, errno: EPERM });
+        rule(mknod, make(1));
     }
     // Limits of other processes: init has the same uid as the guest.
-    rule(libc::SYS_prlimit64, Check::NonZero { first: 0, second: 2, errno: EPERM });
+    rule(
+        libc::SYS_prlimit64,
+        Check::NonZero {
+            first: 0,
+            second: 2,
+            errno: EPERM,
+        },
+    );
+    if writes_to_host {
+        no_set_id(&mut rules);
+    }
     rules
+}
+
+/// Every call that gives a mode to something that is not a directory. mkdir(2) is not among them:
+/// the kernel takes these bits out of its mode.
+fn no_set_id(rules: &mut Vec<Rule>) {
+    let mut rule = |number: i64, check| {
+        rules.push(Rule {
+            number: number as u32,
+            check,
+        })
+    };
+    let mode = |arg| Check::AnyBit {
+        arg,
+        bits: SET_ID,
+        errno: EPERM,
+    };
+    for number in arch::SET_MODE.iter().copied().chain([libc::SYS_fchmod]) {
+        rule(number, mode(1));
+    }
+    for number in [libc::SYS_fchmodat, libc::SYS_fchmodat2] {
+        rule(number, mode(2));
+    }
+    let open = |first| Check::AnyBitOfBoth {
+        first,
+        first_bits: CREATES,
+        second: first + 1,
+        second_bits: SET_ID,
+        errno: EPERM,
+    };
+    rule(libc::SYS_openat, open(2));
+    if let Some(number) = arch::OPEN {
+        rule(number, open(1));
+    }
+    // Its mode is behind a pointer, where a filter can't see it; programs fall back to openat.
+    rule(libc::SYS_openat2, Check::Always(ENOSYS));
 }
 
 #[cfg(test)]
@@ -144,16 +235,20 @@ mod tests {
     }
 
     fn decide(number: i64, args: [u64; 6]) -> u32 {
-        run(&filter(), arch::AUDIT_ARCH, number as u32, args)
+        run(&filter(false), arch::AUDIT_ARCH, number as u32, args)
     }
 
     #[test]
     fn what_the_list_names_is_refused_and_its_neighbours_are_not() {
         let denied: std::collections::BTreeSet<i64> =
             DENIED.iter().chain(arch::DENIED).copied().collect();
-        let checked: Vec<u32> = rules().iter().map(|rule| rule.number).collect();
+        let checked: Vec<u32> = rules(false).iter().map(|rule| rule.number).collect();
         for number in 0..500 {
-            let expected = if denied.contains(&number) { errno(EPERM) } else { ALLOW };
+            let expected = if denied.contains(&number) {
+                errno(EPERM)
+            } else {
+                ALLOW
+            };
             if denied.contains(&number) || !checked.contains(&(number as u32)) {
                 assert_eq!(decide(number, [0; 6]), expected, "system call {number}");
             }
@@ -167,38 +262,111 @@ mod tests {
             (libc::SYS_clone3, [0; 6], errno(ENOSYS)),
             (libc::SYS_clone, [0x11, 0, 0, 0, 0, 0], ALLOW),
             (libc::SYS_clone, [user | 0x11, 0, 0, 0, 0, 0], errno(EPERM)),
-            (libc::SYS_unshare, [user | 0x2_0000, 0, 0, 0, 0, 0], errno(EPERM)),
+            (
+                libc::SYS_unshare,
+                [user | 0x2_0000, 0, 0, 0, 0, 0],
+                errno(EPERM),
+            ),
             (libc::SYS_unshare, [0x400, 0, 0, 0, 0, 0], ALLOW),
             (libc::SYS_socket, [1, 1, 0, 0, 0, 0], ALLOW),
             (libc::SYS_socket, [40, 1, 0, 0, 0, 0], errno(EAFNOSUPPORT)),
             (libc::SYS_socket, [38, 1, 0, 0, 0, 0], errno(EAFNOSUPPORT)),
             // The kernel looks at the low half only: the high half must not get it past.
-            (libc::SYS_ioctl, [0, 0x1_0000_5412, 0, 0, 0, 0], errno(EPERM)),
+            (
+                libc::SYS_ioctl,
+                [0, 0x1_0000_5412, 0, 0, 0, 0],
+                errno(EPERM),
+            ),
             (libc::SYS_ioctl, [0, 0x5401, 0, 0, 0, 0], ALLOW),
             (libc::SYS_mknodat, [0, 0, 0o010_644, 0, 0, 0], ALLOW),
             (libc::SYS_mknodat, [0, 0, 0o060_644, 0, 0, 0], errno(EPERM)),
             (libc::SYS_prlimit64, [0, 7, 1, 0, 0, 0], ALLOW),
-            (libc::SYS_prlimit64, [1, 7, 0x1_0000_0000, 0, 0, 0], errno(EPERM)),
+            (
+                libc::SYS_prlimit64,
+                [1, 7, 0x1_0000_0000, 0, 0, 0],
+                errno(EPERM),
+            ),
         ];
         for (number, args, expected) in cases {
-            assert_eq!(decide(number, args), expected, "system call {number} {args:x?}");
+            assert_eq!(
+                decide(number, args),
+                expected,
+                "system call {number} {args:x?}"
+            );
         }
         assert_eq!(decide(libc::SYS_prlimit64, [1, 7, 0, 0, 0, 0]), ALLOW);
     }
 
     #[test]
+    fn set_id_bits_are_refused_only_where_the_host_would_see_them() {
+        const CREATE: u64 = libc::O_CREAT as u64;
+        const TEMPORARY: u64 = libc::O_TMPFILE as u64;
+        let mut cases: Vec<(i64, [u64; 6], u16)> = Vec::new();
+        let mut case = |number, args: [u64; 4], expected| {
+            cases.push((number, [args[0], args[1], args[2], args[3], 0, 0], expected));
+        };
+        for bits in [0o4755, 0o2755, 0o6000, 0x1_0000_0000 | 0o4000] {
+            let regular = bits | u64::from(libc::S_IFREG);
+            case(libc::SYS_fchmod, [5, bits, 0, 0], EPERM);
+            case(libc::SYS_fchmodat, [5, 1, bits, 0], EPERM);
+            case(libc::SYS_fchmodat2, [5, 1, bits, 0], EPERM);
+            case(libc::SYS_openat, [5, 1, CREATE, bits], EPERM);
+            case(libc::SYS_openat, [5, 1, TEMPORARY, bits], EPERM);
+            case(libc::SYS_mknodat, [5, 1, bits, 0], EPERM);
+            case(libc::SYS_mknodat, [5, 1, regular, 0], EPERM);
+            if let (Some(mknod), Some(open)) = (arch::MKNOD, arch::OPEN) {
+                case(mknod, [1, regular, 0, 0], EPERM);
+                case(open, [1, CREATE, bits, 0], EPERM);
+                case(open, [1, TEMPORARY, bits, 0], EPERM);
+            }
+            for number in arch::SET_MODE {
+                case(*number, [1, bits, 0, 0], EPERM);
+            }
+        }
+        case(libc::SYS_openat2, [5, 1, 1, 24], ENOSYS);
+        // What is no mode is not looked at; the sticky bit is harmless.
+        case(
+            libc::SYS_openat,
+            [5, 1, libc::O_DIRECTORY as u64, 0o4755],
+            0,
+        );
+        case(libc::SYS_openat, [5, 1, CREATE, 0o1777], 0);
+        case(libc::SYS_fchmod, [5, 0o1777, 0, 0], 0);
+        case(libc::SYS_fchmodat, [5, 1, 0o755, 0o6000], 0);
+        case(libc::SYS_mknodat, [5, 1, 0o010_644, 0], 0);
+        for (number, args, expected) in cases {
+            let expected = if expected == 0 {
+                ALLOW
+            } else {
+                errno(expected)
+            };
+            let found = run(&filter(true), arch::AUDIT_ARCH, number as u32, args);
+            assert_eq!(found, expected, "system call {number} {args:x?}");
+            // Such a sandbox may set what it likes on files that nobody else sees.
+            assert_eq!(
+                decide(number, args),
+                ALLOW,
+                "system call {number} {args:x?}"
+            );
+        }
+    }
+
+    #[test]
     fn another_architecture_is_killed_and_x32_does_not_exist() {
         const I386: u32 = 0x4000_0003;
-        assert_eq!(run(&filter(), I386, 1, [0; 6]), KILL);
+        assert_eq!(run(&filter(true), I386, 1, [0; 6]), KILL);
         if let Some(bit) = arch::X32_BIT {
-            assert_eq!(run(&filter(), arch::AUDIT_ARCH, bit | 1, [0; 6]), errno(ENOSYS));
+            assert_eq!(
+                run(&filter(true), arch::AUDIT_ARCH, bit | 1, [0; 6]),
+                errno(ENOSYS)
+            );
         }
     }
 
     #[test]
     fn a_common_call_is_decided_in_few_instructions() {
         let worst = (0..500)
-            .map(|number| super::program::tests::steps(&filter(), arch::AUDIT_ARCH, number))
+            .map(|number| super::program::tests::steps(&filter(true), arch::AUDIT_ARCH, number))
             .max();
         assert!(worst < Some(24), "{worst:?} instructions");
     }

@@ -16,9 +16,34 @@ pub(super) enum Check {
     /// If the argument has any of these bits.
     AnyBit { arg: u32, bits: u32, errno: u16 },
     /// If the masked argument is one of these.
-    In { arg: u32, mask: u32, values: Vec<u32>, errno: u16 },
+    In {
+        arg: u32,
+        mask: u32,
+        values: Vec<u32>,
+        errno: u16,
+    },
+    /// If the argument has any of these bits, or is one of the values when masked.
+    AnyBitOrIn {
+        arg: u32,
+        bits: u32,
+        mask: u32,
+        values: Vec<u32>,
+        errno: u16,
+    },
+    /// If the first argument has any of its bits and the second any of its own.
+    AnyBitOfBoth {
+        first: u32,
+        first_bits: u32,
+        second: u32,
+        second_bits: u32,
+        errno: u16,
+    },
     /// If the argument is none of these.
-    NotIn { arg: u32, values: Vec<u32>, errno: u16 },
+    NotIn {
+        arg: u32,
+        values: Vec<u32>,
+        errno: u16,
+    },
     /// If the first argument is not zero and the second, a pointer, is not null.
     NonZero { first: u32, second: u32, errno: u16 },
 }
@@ -57,11 +82,21 @@ const fn high(arg: u32) -> u32 {
 }
 
 fn op(code: u16, value: u32) -> Instruction {
-    Instruction { code, jump_true: 0, jump_false: 0, value }
+    Instruction {
+        code,
+        jump_true: 0,
+        jump_false: 0,
+        value,
+    }
 }
 
 fn jump(code: u16, value: u32, jump_true: u8, jump_false: u8) -> Instruction {
-    Instruction { code, jump_true, jump_false, value }
+    Instruction {
+        code,
+        jump_true,
+        jump_false,
+        value,
+    }
 }
 
 fn refuse(errno: u16) -> Instruction {
@@ -128,17 +163,56 @@ fn decide(check: &Check) -> Vec<Instruction> {
             refuse(*errno),
             op(RETURN, ALLOW),
         ],
-        Check::In { arg, mask, values, errno } => {
+        Check::In {
+            arg,
+            mask,
+            values,
+            errno,
+        } => {
             let mut code = vec![op(LOAD, low(*arg)), op(AND, *mask)];
             code.extend(member(values, op(RETURN, ALLOW), refuse(*errno)));
             code
         }
+        Check::AnyBitOrIn {
+            arg,
+            bits,
+            mask,
+            values,
+            errno,
+        } => {
+            let mut code = vec![
+                op(LOAD, low(*arg)),
+                jump(JUMP_ANY_BIT, *bits, 0, 1),
+                refuse(*errno),
+                op(AND, *mask),
+            ];
+            code.extend(member(values, op(RETURN, ALLOW), refuse(*errno)));
+            code
+        }
+        Check::AnyBitOfBoth {
+            first,
+            first_bits,
+            second,
+            second_bits,
+            errno,
+        } => vec![
+            op(LOAD, low(*first)),
+            jump(JUMP_ANY_BIT, *first_bits, 0, 3),
+            op(LOAD, low(*second)),
+            jump(JUMP_ANY_BIT, *second_bits, 0, 1),
+            refuse(*errno),
+            op(RETURN, ALLOW),
+        ],
         Check::NotIn { arg, values, errno } => {
             let mut code = vec![op(LOAD, low(*arg))];
             code.extend(member(values, refuse(*errno), op(RETURN, ALLOW)));
             code
         }
-        Check::NonZero { first, second, errno } => vec![
+        Check::NonZero {
+            first,
+            second,
+            errno,
+        } => vec![
             op(LOAD, low(*first)),
             jump(JUMP_EQUAL, 0, 4, 0),
             op(LOAD, low(*second)),

@@ -8,6 +8,11 @@ pub(super) const X32_BIT: Option<u32> = Some(0x4000_0000);
 
 pub(super) const MKNOD: Option<i64> = Some(libc::SYS_mknod);
 
+pub(super) const OPEN: Option<i64> = Some(libc::SYS_open);
+
+/// Calls that give a file the mode in their second argument, and that only this architecture has.
+pub(super) const SET_MODE: &[i64] = &[libc::SYS_chmod, libc::SYS_creat];
+
 /// Calls that only this architecture has.
 pub(super) const DENIED: &[i64] = &[
     libc::SYS_kexec_file_load,

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use sandbox_core::Mode;
+use sandbox_core::{ErrorKind, Mode};
 
 use super::io::In;
 use super::run::{Flow, Sh};
@@ -315,9 +315,10 @@ impl Sh {
                 "chmod" => {
                     let text = String::from_utf8_lossy(&first).into_owned();
                     let mode = u32::from_str_radix(&text, 8);
-                    let mode = mode.map_err(|_| sandbox_core::ErrorKind::InvalidInput)?;
+                    let mode = mode.map_err(|_| ErrorKind::InvalidInput)?;
                     tree.chmod(&path, mode)
                 }
+                "mv" if path == to => Err(ErrorKind::InvalidInput),
                 "mv" => tree.rename(&path, &to, true).map_err(|(kind, _)| kind),
                 "cp" => {
                     let content = tree.read(&path, u64::MAX)?;
@@ -327,14 +328,15 @@ impl Sh {
                 _ => {
                     let whole = flag(b'r') || flag(b'R');
                     if !whole && tree.get(&path, false)?.is_dir() {
-                        return Err(sandbox_core::ErrorKind::IsADirectory);
+                        return Err(ErrorKind::IsADirectory);
                     }
                     tree.remove(&path, whole)
                 }
             });
             match done {
                 Ok(()) => {}
-                Err(sandbox_core::ErrorKind::NotFound) if name == "rm" && flag(b'f') => {}
+                Err(ErrorKind::NotFound | ErrorKind::NotADirectory)
+                    if name == "rm" && flag(b'f') => {}
                 Err(kind) => code = self.failed(name, word, kind).await?,
             }
         }

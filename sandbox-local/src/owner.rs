@@ -1,0 +1,66 @@
+//! Lets root's guests act as the owner of a host directory that is mounted for writing.
+//!
+//! They run as a user that owns nothing on the host, so that they could write nothing there. The
+//! mount translates: what belongs to the directory's owner on disk belongs to the guest's user when
+//! seen through the mount, and what the guest creates belongs to the owner on disk. Nobody else's
+//! files in there become the guest's. The other side of it is a danger, a set-user-ID program that
+//! belongs to the owner, and the system call filter answers it (see `setup/seccomp`).
+//!
+//! References: mount_setattr(2), user_namespaces(7).
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::io::Errno;
+
+use crate::engine::{self, StartError};
+use crate::identity::Identity;
+use crate::sys::mount::map_owners;
+
+/// One user namespace for each owner that was met; the kernel keeps it, we keep the descriptor.
+#[derive(Debug, Default)]
+pub(crate) struct Owners {
+    namespaces: Mutex<HashMap<(u32, u32), Arc<OwnedFd>>>,
+}
+
+/// Why a mount can't be written as its owner.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OwnerError {
+    /// Whose it is can't be told.
+    #[error("find its owner: {0}")]
+    Stat(Errno),
+    /// There is no namespace to translate by.
+    #[error("make a user namespace for its owner: {0}")]
+    Namespace(#[from] StartError),
+    /// The kernel, or the filesystem, does not translate.
+    #[error("translate its owner: {0}")]
+    Translate(Errno),
+}
+
+impl Owners {
+    /// Makes the guest the owner, as seen through this mount, of what belongs to the owner of its
+    /// top. The mount must be detached still.
+    pub(crate) fn translate(&self, tree: impl AsFd, guest: Identity) -> Result<(), OwnerError> {
+        // Of the mount itself, not of a path: that may lead elsewhere by now.
+        let top = rustix::fs::fstat(&tree).map_err(OwnerError::Stat)?;
+        let namespace = self.namespace((top.st_uid, top.st_gid), guest)?;
+        map_owners(tree.as_fd(), namespace.as_fd()).map_err(OwnerError::Translate)
+    }
+
+    fn namespace(&self, owner: (u32, u32), guest: Identity) -> Result<Arc<OwnedFd>, OwnerError> {
+        // Held meanwhile, so that one is made once. Every change is a single call: a panic
+        // elsewhere leaves the map whole.
+        let mut known = self
+            .namespaces
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(namespace) = known.get(&owner) {
+            return Ok(namespace.clone());
+        }
+        let made = engine::owner_map((owner.0, guest.uid), (owner.1, guest.gid))?;
+        let made = Arc::new(made);
+        known.insert(owner, made.clone());
+        Ok(made)
+    }
+}

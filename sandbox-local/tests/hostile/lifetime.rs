@@ -1,0 +1,256 @@
+//! Programs that will not die (D 34, 36–38), and directories that will not go.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{self, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sandbox_core::{ErrorKind, Provider, Sandbox, SandboxExt, SandboxSpec};
+
+use crate::{host, support};
+
+/// How long anything may outlive its end.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The host's processes in a pid namespace, by its link.
+fn in_namespace(namespace: &str) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").expect("/proc").flatten();
+    let numbers = processes.filter_map(|p| p.file_name().to_str()?.parse().ok());
+    numbers
+        .filter(|pid: &u32| {
+            let link = fs::read_link(format!("/proc/{pid}/ns/pid"));
+            link.is_ok_and(|link| link.to_str() == Some(namespace))
+        })
+        .collect()
+}
+
+async fn namespace(sandbox: &Arc<dyn Sandbox>) -> String {
+    support::sh(sandbox, "readlink /proc/self/ns/pid")
+        .await
+        .trim()
+        .to_owned()
+}
+
+/// How many of our programs are alive in a sandbox.
+async fn alive(sandbox: &Arc<dyn Sandbox>) -> usize {
+    let states = "for p in /proc/[0-9]*; do grep -qsx -e bombs -e undead $p/comm && \
+        grep -s ^State $p/status; done; true";
+    let found = support::sh(sandbox, states).await;
+    found.lines().filter(|line| !line.contains('Z')).count()
+}
+
+#[tokio::test]
+async fn what_ignores_stops_or_spins_is_dead_a_second_after_its_timeout() {
+    let _turn = host::alone().await;
+    let sandbox = host::guest().await;
+    for (program, processes) in [("ignore", 1), ("tree", 82), ("spin", 1)] {
+        let timeout = Duration::from_millis(700);
+        let command = host::command("bombs", &[program]).timeout(timeout);
+        let before = Instant::now();
+        let running = tokio::spawn({
+            let sandbox = sandbox.clone();
+            async move { sandbox.exec(command).await }
+        });
+        let mut most = 0;
+        while !running.is_finished() && most < processes {
+            most = most.max(alive(&sandbox).await);
+        }
+        assert!(
+            most >= processes,
+            "no control: {most} processes of {program}"
+        );
+        let error = running.await.expect("no panic").expect_err("a timeout");
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        assert!(
+            before.elapsed() < timeout + GRACE,
+            "{program}: {:?}",
+            before.elapsed()
+        );
+        assert_eq!(alive(&sandbox).await, 0, "{program}");
+    }
+    sandbox.close().await.expect("close");
+}
+
+#[tokio::test]
+async fn a_daemon_dies_with_its_command_and_with_its_sandbox() {
+    let _turn = host::alone().await;
+    let sandbox = host::guest().await;
+    // The control: outside it survives the end of its process group.
+    let mut leader = process::Command::new("setsid");
+    leader
+        .args(["sh", "-c", "\"$0\" daemon undead; exec sleep 60"])
+        .arg(host::tool("bombs"));
+    let mut leader = leader.stdout(Stdio::null()).spawn().expect("a leader");
+    let undead = || {
+        let entries = fs::read_dir("/proc").expect("/proc").flatten();
+        entries.into_iter().find_map(|entry| {
+            let name = fs::read_to_string(entry.path().join("comm")).ok()?;
+            (name.trim() == "undead")
+                .then(|| entry.file_name().to_str()?.parse().ok())
+                .flatten()
+        })
+    };
+    assert!(
+        host::within(GRACE, || undead().is_some()).await,
+        "no control: no daemon"
+    );
+    let kill = |pid: i32| {
+        process::Command::new("kill")
+            .arg("-9")
+            .arg("--")
+            .arg(pid.to_string())
+            .status()
+    };
+    let group = i32::try_from(leader.id()).expect("a pid");
+    // As root `setsid` may have forked; then its group is another and the daemon the proof anyway.
+    kill(-group).expect("kill");
+    leader.kill().ok();
+    leader.wait().expect("wait");
+    let survivor: i32 = undead().expect("no control: killing the group killed the daemon");
+    kill(survivor).expect("kill");
+    assert!(host::within(GRACE, || undead().is_none()).await);
+    // Inside: by the timeout of its command,
+    let script = "/opt/hostile/bombs daemon undead; exec sleep 60";
+    let command = sandbox_core::Command::shell(script).timeout(Duration::from_millis(500));
+    let error = sandbox.exec(command).await.expect_err("a timeout");
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert_eq!(alive(&sandbox).await, 0);
+    // and by the end of its sandbox.
+    support::sh(&sandbox, "/opt/hostile/bombs daemon undead").await;
+    assert_eq!(
+        alive(&sandbox).await,
+        1,
+        "no control: background programs live on"
+    );
+    let namespace = namespace(&sandbox).await;
+    assert!(!in_namespace(&namespace).is_empty(), "no control");
+    sandbox.close().await.expect("close");
+    assert!(host::within(GRACE, || in_namespace(&namespace).is_empty()).await);
+    assert_eq!(undead(), None::<i32>);
+}
+
+#[tokio::test]
+async fn a_dropped_exec_is_the_same_as_a_timeout() {
+    let _turn = host::alone().await;
+    let sandbox = host::guest().await;
+    let command = sandbox_core::Command::shell("/opt/hostile/bombs daemon undead; exec sleep 60");
+    let running = tokio::spawn({
+        let sandbox = sandbox.clone();
+        async move { sandbox.exec(command).await }
+    });
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while alive(&sandbox).await == 0 {
+        assert!(Instant::now() < deadline, "no control: it never ran");
+    }
+    running.abort();
+    let dropped = Instant::now();
+    while alive(&sandbox).await > 0 {
+        assert!(dropped.elapsed() < GRACE, "it lives on");
+    }
+    sandbox.close().await.expect("close");
+}
+
+/// Run by the test below as a process of its own, to be killed.
+#[tokio::test]
+async fn in_a_child_that_is_killed() {
+    let Some(state) = std::env::var_os("HOSTILE_STATE") else {
+        return;
+    };
+    let provider = host::provider(Path::new(&state));
+    let sandbox = provider
+        .create(SandboxSpec::new())
+        .await
+        .expect("a sandbox");
+    host::equip(&sandbox).await;
+    let locked =
+        "/opt/hostile/bombs daemon undead && mkdir -p a/b && echo x >a/b/c && chmod 0 a/b a";
+    support::sh(&sandbox, locked).await;
+    println!("namespace={}", namespace(&sandbox).await);
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test]
+async fn when_the_host_is_killed_nothing_lives_on_and_the_next_start_cleans_up() {
+    let _turn = host::alone().await;
+    let dir = host::public_dir();
+    let state = dir.path().join("state");
+    let mut child = process::Command::new(std::env::current_exe().expect("this program"))
+        .args([
+            "--exact",
+            "lifetime::in_a_child_that_is_killed",
+            "--nocapture",
+        ])
+        .env("HOSTILE_STATE", dir.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("this program runs");
+    let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+    let line = lines
+        .map_while(Result::ok)
+        .find_map(|line| Some(line.split_once("namespace=")?.1.to_owned()));
+    let namespace = line.expect("no control: the child has no sandbox");
+    assert!(
+        in_namespace(&namespace).len() >= 2,
+        "no control: init and a daemon"
+    );
+    let left = entries(&state);
+    assert_eq!(left.len(), 1, "no control: {left:?}");
+    child.kill().expect("kill");
+    assert!(
+        host::within(GRACE, || in_namespace(&namespace).is_empty()).await,
+        "it lives on"
+    );
+    child.wait().expect("wait");
+    let provider = host::provider(dir.path());
+    let collected = || !entries(&state).contains(&left[0]);
+    assert!(
+        host::within(GRACE * 5, collected).await,
+        "{:?}",
+        entries(&state)
+    );
+    drop(provider);
+    assert!(
+        host::within(GRACE * 5, || entries(&state).is_empty()).await,
+        "{:?}",
+        entries(&state)
+    );
+}
+
+fn entries(dir: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .map(|entry| entry.file_name().display().to_string())
+        .collect()
+}
+
+/// Deeper than descriptors, path names and stacks go.
+#[tokio::test]
+async fn a_bottomless_tree_is_removed_with_its_sandbox() {
+    let _turn = host::alone().await;
+    let dir = host::fast_state();
+    let provider = host::provider(dir.path());
+    let sandbox = provider
+        .create(SandboxSpec::new())
+        .await
+        .expect("a sandbox");
+    host::equip(&sandbox).await;
+    let made = host::inside(&sandbox, "layers", &["deep", "15000"]).await;
+    assert_eq!(made.number("depth"), 15_000);
+    support::sh(&sandbox, "chmod 0 d/d/d d/d d").await;
+    let error = sandbox.read("d/d/d/d").await.expect_err("locked");
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    sandbox.close().await.expect("close");
+    drop((sandbox, provider));
+    let state = dir.path().join("state");
+    let gone = host::within(Duration::from_secs(30), || entries(&state).is_empty()).await;
+    if !gone {
+        // It must not be removed by recursion either.
+        std::mem::forget(dir);
+    }
+    assert!(gone, "{:?}", entries(&state));
+}

@@ -1,0 +1,201 @@
+//! Bombs: a limit stops them, the host and its other sandboxes go on (D 32).
+
+use std::process;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sandbox_core::{Command, ErrorKind, Provider, Resources, Sandbox, SandboxExt, SandboxSpec};
+use sandbox_local::LocalProvider;
+
+use crate::{host, support};
+
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// While a bomb goes off in one sandbox, another and the host work; and the bomb ends by its
+/// timeout.
+async fn goes_off(spec: SandboxSpec, args: &[&str]) -> Arc<dyn Sandbox> {
+    let sandbox = support::create(spec).await;
+    host::equip(&sandbox).await;
+    let other = support::default().await;
+    let bomb = host::command("bombs", args).timeout(TIMEOUT);
+    let before = Instant::now();
+    let running = tokio::spawn({
+        let sandbox = sandbox.clone();
+        async move { sandbox.exec(bomb).await }
+    });
+    // Not before it has gone off.
+    tokio::time::sleep(TIMEOUT / 4).await;
+    for _ in 0..3 {
+        let start = Instant::now();
+        let output = other
+            .exec(Command::new("true").timeout(TIMEOUT))
+            .await
+            .expect("another");
+        assert!(
+            output.success() && start.elapsed() < TIMEOUT,
+            "{:?}",
+            start.elapsed()
+        );
+        let start = Instant::now();
+        assert!(
+            process::Command::new("true")
+                .status()
+                .expect("the host forks")
+                .success()
+        );
+        assert!(start.elapsed() < TIMEOUT, "{:?}", start.elapsed());
+    }
+    let error = running
+        .await
+        .expect("no panic")
+        .expect_err("it does not end by itself");
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    let took = before.elapsed();
+    assert!(
+        took < TIMEOUT + Duration::from_secs(2),
+        "{args:?} ended after {took:?}"
+    );
+    let said = error
+        .partial_output()
+        .map(|output| output.stdout.to_string_lossy().into_owned());
+    assert!(
+        args == ["fork-bomb"] || said.is_some_and(|said| said.contains("end 0")),
+        "{args:?}"
+    );
+    let after = sandbox
+        .exec(Command::shell("echo alive").timeout(TIMEOUT))
+        .await;
+    assert_eq!(
+        after.expect("it goes on").stdout.bytes,
+        "alive\n",
+        "{args:?}"
+    );
+    let left = support::sh(&sandbox, "cat /proc/[0-9]*/comm | grep -c bombs; true").await;
+    assert_eq!(left, "0\n", "{args:?} left processes");
+    other.close().await.expect("close");
+    sandbox
+}
+
+fn few_processes() -> SandboxSpec {
+    SandboxSpec::new().with_resources(Resources::none().with_pids(200))
+}
+
+#[tokio::test]
+async fn a_fork_bomb_ends_and_takes_nobody_along() {
+    let _turn = host::alone().await;
+    for spec in [few_processes(), SandboxSpec::new()] {
+        goes_off(spec, &["fork-bomb"])
+            .await
+            .close()
+            .await
+            .expect("close");
+    }
+}
+
+#[tokio::test]
+async fn processes_threads_and_zombies_are_limited() {
+    let _turn = host::alone().await;
+    for bomb in ["fork-many", "threads", "zombies"] {
+        let sandbox = goes_off(few_processes(), &[bomb]).await;
+        let again = host::command("bombs", &[bomb]).timeout(TIMEOUT / 2);
+        let error = sandbox.exec(again).await.expect_err("it stays");
+        let said = error
+            .partial_output()
+            .expect("what it said")
+            .stdout
+            .to_string_lossy()
+            .into_owned();
+        let made = said
+            .lines()
+            .find_map(|line| line.strip_prefix("made ")?.parse::<u32>().ok());
+        assert!(
+            made.is_some_and(|made| (100..=200).contains(&made)),
+            "{bomb}: {said}"
+        );
+        sandbox.close().await.expect("close");
+    }
+}
+
+#[tokio::test]
+async fn descriptors_are_limited() {
+    let _turn = host::alone().await;
+    goes_off(SandboxSpec::new(), &["files"])
+        .await
+        .close()
+        .await
+        .expect("close");
+}
+
+#[tokio::test]
+async fn a_memory_bomb_is_killed_where_cgroups_are_granted() {
+    let _turn = host::alone().await;
+    let resources = Resources::none().with_memory(256 << 20);
+    let provider = LocalProvider::new().expect("a provider");
+    let sandbox = match provider
+        .create(SandboxSpec::new().with_resources(resources))
+        .await
+    {
+        Ok(sandbox) => sandbox,
+        // Refused and said so: the limit is not ignored. As root it must be there.
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Isolation, "{error}");
+            assert!(!host::is_root(), "{error}");
+            return;
+        }
+    };
+    host::equip(&sandbox).await;
+    for bomb in [&["memory"][..], &["fill", "1073741824", "/dev/shm/filled"]] {
+        let output = sandbox
+            .exec(host::command("bombs", bomb))
+            .await
+            .expect("its end");
+        assert!(
+            !output.stdout.to_string_lossy().contains("fill ok"),
+            "{bomb:?}: {output:?}"
+        );
+        let after = sandbox
+            .sh("rm -f /dev/shm/filled; echo alive")
+            .await
+            .expect("it goes on");
+        assert_eq!(after.stdout.bytes, "alive\n", "{bomb:?}");
+    }
+    // The control: what fits is there to be had.
+    let fits = host::inside(&sandbox, "bombs", &["fill", "67108864", "/dev/shm/fits"]).await;
+    assert_eq!(fits.get("fill"), "ok");
+    sandbox.close().await.expect("close");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_an_error_and_the_sandbox_goes_on() {
+    let _turn = host::alone().await;
+    let resources = Resources::none().with_disk(32 << 20);
+    let sandbox = support::create(SandboxSpec::new().with_resources(resources)).await;
+    host::equip(&sandbox).await;
+    let found = host::inside(&sandbox, "bombs", &["fill", "1073741824", "filled"]).await;
+    assert_eq!(found.get("fill"), "ENOSPC");
+    assert!(found.number("written") < 32 << 20, "{found:?}");
+    let error = sandbox
+        .write("more", vec![1; 4 << 20])
+        .await
+        .expect_err("full");
+    assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
+    assert_eq!(support::sh(&sandbox, "echo alive").await, "alive\n");
+    sandbox.remove_all("filled").await.expect("remove");
+    sandbox.write("more", "fits").await.expect("room again");
+    let shm = host::inside(
+        &sandbox,
+        "bombs",
+        &["fill", "1073741824", "/dev/shm/filled"],
+    )
+    .await;
+    assert_eq!(
+        shm.get("fill"),
+        "ENOSPC",
+        "/dev/shm is limited without being asked"
+    );
+    support::sh(&sandbox, "rm /dev/shm/filled").await;
+    let inodes = host::inside(&sandbox, "bombs", &["inodes", "3000000"]).await;
+    assert_eq!(inodes.get("inodes"), "ENOSPC", "{inodes:?}");
+    assert_eq!(support::sh(&sandbox, "echo alive").await, "alive\n");
+    sandbox.close().await.expect("close");
+}

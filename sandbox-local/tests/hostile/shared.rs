@@ -1,0 +1,164 @@
+//! What the kernel shares between a sandbox and its host's user beyond namespaces: what it counts
+//! by user, who may slow whom down, and the image of the agent.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sandbox_core::{Command, ErrorKind, ForkOptions, Provider, SandboxSpec};
+use sandbox_local::LocalProvider;
+
+use crate::{host, support};
+
+/// A guest takes all that it gets; what the host's user has left is compared with before.
+async fn exhausts(what: &str, least_left: i64) {
+    let _turn = host::alone().await;
+    let sandbox = host::guest().await;
+    let before = host::outside("quota", &[what, "probe"]).number("count");
+    assert!(before > 0, "no control: the host's user has none of {what}");
+    let (running, taken) = host::start(&sandbox, "quota", &[what]).await;
+    assert!(taken.number("count") > 0, "the guest gets none of {what}");
+    let after = host::outside("quota", &[what, "probe"]).number("count");
+    assert!(
+        after * 100 >= before * least_left,
+        "{what}: {before} before, {after} left"
+    );
+    running.kill().await.expect("kill");
+    sandbox.close().await.expect("close");
+}
+
+#[tokio::test]
+async fn a_guest_cannot_take_all_timers_of_the_hosts_user() {
+    exhausts("timers", 80).await;
+}
+
+#[tokio::test]
+async fn a_guest_cannot_take_all_inotify_instances_of_the_hosts_user() {
+    exhausts("inotify", 70).await;
+}
+
+#[tokio::test]
+async fn a_guest_cannot_take_all_message_queues_of_the_hosts_user() {
+    exhausts("queues", 70).await;
+}
+
+/// Descriptors on their way through sockets are counted by user and checked against the limit on
+/// open files of the one that sends: of the host, and of every sandbox that starts.
+#[tokio::test]
+async fn descriptors_in_flight_do_not_stop_the_other_sandboxes() {
+    let _turn = host::alone().await;
+    let own = getrlimit(Resource::Nofile);
+    let modest = Rlimit {
+        current: Some(1024),
+        maximum: own.maximum,
+    };
+    let provider = LocalProvider::new().expect("a provider");
+    let attacker = provider
+        .create(SandboxSpec::new())
+        .await
+        .expect("the attacker");
+    host::equip(&attacker).await;
+    let victim = attacker
+        .fork(ForkOptions::default())
+        .await
+        .expect("the victim");
+    let (running, taken) = host::start(&attacker, "quota", &["in-flight"]).await;
+    assert_eq!(taken.get("refused"), "ETOOMANYREFS");
+    assert!(taken.number("count") > 256, "{taken:?}");
+    setrlimit(Resource::Nofile, modest).expect("a modest limit");
+    for sandbox in [&victim, &attacker] {
+        assert_eq!(support::sh(sandbox, "echo alive").await, "alive\n");
+    }
+    let fork = victim.fork(ForkOptions::default()).await.expect("a fork");
+    let other = provider
+        .create(SandboxSpec::new())
+        .await
+        .expect("a new sandbox");
+    for sandbox in [&fork, &other] {
+        assert_eq!(support::sh(sandbox, "echo alive").await, "alive\n");
+    }
+    assert_eq!(
+        getrlimit(Resource::Nofile).current,
+        Some(1024),
+        "the host's own limit stays"
+    );
+    setrlimit(Resource::Nofile, own).expect("the old limit");
+    running.kill().await.expect("kill");
+    for sandbox in [attacker, victim, fork, other] {
+        sandbox.close().await.expect("close");
+    }
+}
+
+#[tokio::test]
+async fn init_cannot_be_slowed_down() {
+    let _turn = host::alone().await;
+    let sandbox = host::guest().await;
+    let own = host::inside(&sandbox, "quota", &["slow", "0"]).await;
+    let found = host::inside(&sandbox, "quota", &["slow", "1"]).await;
+    let calls = [
+        "sched_setscheduler",
+        "sched_setattr",
+        "sched_setaffinity",
+        "setpriority",
+        "ioprio_set",
+    ];
+    for call in calls {
+        assert_eq!(own.get(call), "ok", "no control for {call}");
+        assert_eq!(found.get(call), "EPERM", "{call}");
+    }
+    let spin = "for i in $(seq 100); do /opt/hostile/bombs spin & done; wait";
+    let timeout = Duration::from_secs(1);
+    let before = Instant::now();
+    let error = sandbox
+        .exec(Command::shell(spin).timeout(timeout))
+        .await
+        .expect_err("a timeout");
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(before.elapsed() < timeout * 2, "{:?}", before.elapsed());
+    sandbox.close().await.expect("close");
+}
+
+/// A probe runs the agent's image as the guest's user: whoever catches it by its `/proc` entry has
+/// a descriptor of the image.
+#[tokio::test]
+async fn the_agents_image_cannot_be_spoilt_through_a_probe() {
+    let _turn = host::alone().await;
+    let sandbox = host::guest().await;
+    let mut caught = None;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while caught.is_none() && Instant::now() < deadline {
+        let catcher = host::command("quota", &["image", "500"]);
+        let catcher = sandbox.spawn(catcher).await.expect("a catcher");
+        let until = Instant::now() + Duration::from_millis(400);
+        while Instant::now() < until {
+            sandbox.isolation().await.expect("a probe");
+        }
+        catcher
+            .signal(sandbox_core::Signal::TERMINATE)
+            .await
+            .expect("a signal");
+        let output = catcher
+            .wait_with_output(Default::default())
+            .await
+            .expect("its end");
+        let said = output.stdout.to_string_lossy().into_owned();
+        caught = said.contains("caught ok").then_some(said);
+    }
+    let said = caught.expect("no control: the image was never caught");
+    assert!(
+        said.contains("write ETXTBSY") && said.contains("truncate ETXTBSY"),
+        "{said}"
+    );
+    // Where the guest's user owns it, it can be spoilt; but not for others.
+    let spoilt = if host::is_root() {
+        "fchmod EPERM"
+    } else {
+        "fchmod ok"
+    };
+    assert!(said.contains(spoilt), "{said}");
+    sandbox.isolation().await.expect("a probe");
+    let other = support::default().await;
+    other.isolation().await.expect("a probe of another");
+    for sandbox in [sandbox, other] {
+        sandbox.close().await.expect("close");
+    }
+}

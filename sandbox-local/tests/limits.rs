@@ -1,0 +1,360 @@
+//! Limits on a whole sandbox: that they hold, that the report says so, and what happens where the
+//! host does not grant them.
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, helpers too"
+)]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sandbox_core::{
+    Command, Control, Enforcement, ErrorKind, FileBatch, ForkOptions, GuestPath, Network, Provider,
+    ReadOptions, RequiredIsolation, Resources, Sandbox, SandboxSpec,
+};
+use sandbox_local::LocalProvider;
+use support::{run, sh, until};
+
+fn limited(resources: Resources) -> SandboxSpec {
+    SandboxSpec::new().with_resources(resources)
+}
+
+/// Forks until the kernel refuses; prints how many processes there were, and the refusal.
+const FORK: &str = r"
+import os, signal, errno
+children, why = [], 'never'
+try:
+    while len(children) < 500:
+        pid = os.fork()
+        if pid == 0:
+            signal.pause()
+        children.append(pid)
+except OSError as error:
+    why = errno.errorcode[error.errno]
+for pid in children:
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+print(len(children) + 1, why)
+";
+
+fn fork() -> Command {
+    Command::new("/usr/bin/python3").arg("-c").arg(FORK)
+}
+
+#[tokio::test]
+async fn no_more_processes_than_the_limit() {
+    for limit in [3, 20] {
+        let sandbox = support::create(limited(Resources::none().with_pids(limit))).await;
+        for _ in 0..2 {
+            let output = run(&sandbox, fork()).await;
+            assert_eq!(output.stdout.to_string_lossy(), format!("{limit} EAGAIN\n"));
+        }
+        let report = sandbox.isolation().await.expect("a report");
+        assert!(report.is_enforced(Control::Pids), "{report}");
+        // The child's limit is its own.
+        let child = sandbox.fork(ForkOptions::default()).await.expect("a fork");
+        let (one, other) = tokio::join!(run(&sandbox, fork()), run(&child, fork()));
+        for output in [one, other] {
+            assert_eq!(output.stdout.to_string_lossy(), format!("{limit} EAGAIN\n"));
+        }
+        child.close().await.expect("close");
+        sandbox.close().await.expect("close");
+    }
+}
+
+#[tokio::test]
+async fn a_command_beyond_the_limit_on_processes_is_refused_and_ran_not() {
+    let sandbox = support::create(limited(Resources::none().with_pids(2))).await;
+    let holder = sandbox
+        .spawn(Command::shell("sleep 100 & echo up; wait"))
+        .await
+        .expect("started");
+    // Two processes: the shell and its sleep.
+    let refused = until("the limit is reached", async || {
+        sandbox.exec(Command::new("true")).await.err()
+    });
+    let error = refused.await;
+    assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{error}");
+    assert_eq!(error.ran(), Some(sandbox_core::Ran::NotStarted));
+    holder.kill().await.expect("killed");
+    until("there is room again", async || {
+        sandbox.exec(Command::new("true")).await.ok()
+    })
+    .await;
+    sandbox.close().await.expect("close");
+}
+
+const MIB: usize = 1 << 20;
+
+async fn write(sandbox: &Arc<dyn Sandbox>, name: &str, size: usize) -> sandbox_core::Result<()> {
+    sandbox
+        .write_files(FileBatch::new().file(name, vec![7; size]))
+        .await
+}
+
+#[tokio::test]
+async fn no_more_is_written_than_the_limit_on_disk() {
+    let sandbox = support::create(limited(Resources::none().with_disk(8 << 20))).await;
+    write(&sandbox, "kept", 3 * MIB)
+        .await
+        .expect("there is room");
+    let error = write(&sandbox, "large", 6 * MIB)
+        .await
+        .expect_err("there is no room");
+    assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
+    assert_eq!(
+        sh(&sandbox, "ls").await,
+        "kept\n",
+        "nothing of the batch stayed"
+    );
+    let fill = "dd if=/dev/zero of=fill bs=1M count=20 2>&1; rm fill";
+    assert!(sh(&sandbox, fill).await.contains("No space left"));
+    // Everywhere, not only in the working directory.
+    let fill = "cat /dev/zero > /tmp/fill; stat -c %s /tmp/fill; rm /tmp/fill";
+    let written: u64 = sh(&sandbox, fill).await.trim().parse().expect("a number");
+    assert!(written < 8 << 20 && written > 4 << 20, "{written}");
+    write(&sandbox, "again", 3 * MIB)
+        .await
+        .expect("it is usable still");
+    let report = sandbox.isolation().await.expect("a report");
+    assert!(report.is_enforced(Control::Disk), "{report}");
+    sandbox.close().await.expect("close");
+}
+
+#[tokio::test]
+async fn a_fork_of_a_sandbox_with_a_limit_on_disk_keeps_files_and_has_its_own_limit() {
+    let sandbox = support::create(limited(Resources::none().with_disk(8 << 20))).await;
+    write(&sandbox, "kept", 6 * MIB)
+        .await
+        .expect("there is room");
+    sh(
+        &sandbox,
+        "rm -rf /home/sandbox; mkdir d; chmod 700 d; ln kept d/hard; ln -s kept link",
+    )
+    .await;
+    let child = sandbox.fork(ForkOptions::default()).await.expect("a fork");
+    let look = "stat -c '%n %s %h' kept; stat -c %a d; readlink link; test ! -e /home/sandbox && echo gone";
+    assert_eq!(sh(&child, look).await, sh(&sandbox, look).await);
+    // What the parent had written counts for the parent alone.
+    assert!(write(&sandbox, "more", 4 * MIB).await.is_err());
+    write(&child, "more", 4 * MIB)
+        .await
+        .expect("the child has room");
+    let error = write(&child, "even-more", 6 * MIB)
+        .await
+        .expect_err("not more than its limit");
+    assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
+    let report = child.isolation().await.expect("a report");
+    assert!(report.is_enforced(Control::Disk), "{report}");
+    let grandchild = child.fork(ForkOptions::default()).await.expect("a fork");
+    assert_eq!(
+        sh(&grandchild, "cat kept more | wc -c").await.trim(),
+        (10 * MIB).to_string()
+    );
+    for sandbox in [sandbox, child, grandchild] {
+        sandbox.close().await.expect("close");
+    }
+}
+
+/// Whether this host must grant a cgroup limit to us: root with a v1 hierarchy. Elsewhere it may.
+fn must_be_granted(controller: &str) -> bool {
+    support::is_root()
+        && Path::new("/sys/fs/cgroup")
+            .join(controller)
+            .join("tasks")
+            .exists()
+}
+
+/// Creates with a limit that needs a cgroup; without one, checks what the error says and what
+/// happens when it is not required.
+async fn with_cgroup(resources: Resources, control: Control) -> Option<Arc<dyn Sandbox>> {
+    let provider = LocalProvider::new().expect("a provider");
+    let controller = control.as_str();
+    match provider.create(limited(resources.clone())).await {
+        Ok(sandbox) => {
+            let report = sandbox.isolation().await.expect("a report");
+            assert!(report.is_enforced(control), "{report}");
+            return Some(sandbox);
+        }
+        Err(error) => {
+            assert!(!must_be_granted(controller), "{error}");
+            assert_eq!(error.kind(), ErrorKind::Isolation, "{error}");
+            let text = error.to_string();
+            for word in [controller, "Delegate=yes", "LocalConfig", "root"] {
+                assert!(text.contains(word), "{word} is not in: {text}");
+            }
+        }
+    }
+    let needed = RequiredIsolation::Only(vec![Control::Filesystem, Control::Privileges]);
+    let spec = limited(resources).with_isolation(needed);
+    let sandbox = provider.create(spec).await.expect("it is not required");
+    let report = sandbox.isolation().await.expect("a report");
+    assert!(
+        matches!(report.get(control), Some(Enforcement::Absent { .. })),
+        "{report}"
+    );
+    assert!(report.is_enforced(Control::Filesystem), "{report}");
+    sh(&sandbox, "true").await;
+    sandbox.close().await.expect("close");
+    None
+}
+
+#[tokio::test]
+async fn no_more_memory_than_the_limit() {
+    let resources = Resources::none().with_memory(96 << 20);
+    let Some(sandbox) = with_cgroup(resources, Control::Memory).await else {
+        return;
+    };
+    let take = |mib: usize| {
+        let code = format!(
+            "b = bytearray({mib} << 20); b[::4096] = b'x' * len(b[::4096]); print('taken')"
+        );
+        Command::new("/usr/bin/python3").arg("-c").arg(code)
+    };
+    assert_eq!(
+        run(&sandbox, take(20)).await.stdout.to_string_lossy(),
+        "taken\n"
+    );
+    assert!(!run(&sandbox, take(300)).await.success());
+    // The sandbox outlives it.
+    assert_eq!(
+        run(&sandbox, take(20)).await.stdout.to_string_lossy(),
+        "taken\n"
+    );
+    // What is in shared memory counts as well, and leaves room for programs.
+    let script = "head -c 200M /dev/zero > /dev/shm/fill";
+    assert!(!run(&sandbox, Command::shell(script)).await.success());
+    assert_eq!(
+        sh(&sandbox, "stat -c %s /dev/shm/fill; rm /dev/shm/fill").await,
+        "50331648\n"
+    );
+    // A fork has limits of its own, and a restarted parent is under its old ones.
+    sh(&sandbox, "touch changed").await;
+    let child = sandbox.fork(ForkOptions::default()).await.expect("a fork");
+    for sandbox in [&sandbox, &child] {
+        assert!(
+            sandbox
+                .isolation()
+                .await
+                .expect("a report")
+                .is_enforced(Control::Memory)
+        );
+        assert!(!run(sandbox, take(300)).await.success());
+    }
+    let names = [sandbox.info().id.to_string(), child.info().id.to_string()];
+    child.close().await.expect("close");
+    sandbox.close().await.expect("close");
+    until("the cgroups are gone", async || {
+        let left = cgroups();
+        let ours = |dir: &PathBuf| {
+            names
+                .iter()
+                .any(|name| dir.to_string_lossy().ends_with(name))
+        };
+        (!left.iter().any(ours)).then_some(())
+    })
+    .await;
+}
+
+/// Every cgroup of a sandbox on this host.
+fn cgroups() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut todo = vec![PathBuf::from("/sys/fs/cgroup")];
+    while let Some(dir) = todo.pop() {
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                if entry.file_name().to_string_lossy().starts_with("sandbox-") {
+                    found.push(entry.path());
+                }
+                todo.push(entry.path());
+            }
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn no_more_processor_time_than_the_limit() {
+    let resources = Resources::none().with_cpus(0.25);
+    let Some(sandbox) = with_cgroup(resources, Control::Cpu).await else {
+        return;
+    };
+    let code = "import time\nwhile time.process_time() < 0.4: pass";
+    let started = Instant::now();
+    run(
+        &sandbox,
+        Command::new("/usr/bin/python3").arg("-c").arg(code),
+    )
+    .await;
+    // 0.4 s at a quarter of a core are 1.6 s; half of that leaves room for how quotas are given.
+    assert!(
+        started.elapsed() > Duration::from_millis(800),
+        "{:?}",
+        started.elapsed()
+    );
+    sandbox.close().await.expect("close");
+}
+
+#[tokio::test]
+async fn what_the_caller_does_without_is_not_required() {
+    let provider = LocalProvider::new().expect("a provider");
+    for (network, required) in [
+        (Network::Off, RequiredIsolation::Only(vec![])),
+        (Network::Open, RequiredIsolation::Full),
+        (Network::Off, RequiredIsolation::Full),
+        (
+            Network::Off,
+            RequiredIsolation::Only(vec![Control::Network, Control::Ipc]),
+        ),
+    ] {
+        let spec = SandboxSpec::new()
+            .with_network(network)
+            .with_isolation(required);
+        let sandbox = provider.create(spec.clone()).await.expect("a sandbox");
+        let report = sandbox.isolation().await.expect("a report");
+        assert_eq!(
+            report.is_enforced(Control::Network),
+            network == Network::Off,
+            "{report}"
+        );
+        sandbox.close().await.expect("close");
+    }
+    // What no sandbox of this host can have is not handed out.
+    let required = RequiredIsolation::Only(vec![Control::Network]);
+    let spec = SandboxSpec::new()
+        .with_network(Network::Open)
+        .with_isolation(required);
+    for _ in 0..2 {
+        let error = provider
+            .create(spec.clone())
+            .await
+            .expect_err("the network is open");
+        assert_eq!(error.kind(), ErrorKind::Isolation, "{error}");
+        assert!(error.to_string().contains("network is required"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_root_directory_has_the_full_isolation() {
+    let root = support::small_root();
+    let spec = SandboxSpec::new().with_source(sandbox_core::Source::RootDir(root.path().into()));
+    let sandbox = support::create(spec).await;
+    let report = sandbox.isolation().await.expect("a report");
+    assert!(report.is_enforced(Control::Filesystem), "{report}");
+    assert_eq!(
+        sh(&sandbox, "echo hi > f; cat f; cat /kept").await,
+        "hi\nof the host\n"
+    );
+    sh(&sandbox, "rm -f /kept; echo x > /made; true").await;
+    assert!(root.path().join("kept").exists() && !root.path().join("made").exists());
+    let read = sandbox
+        .read_file(&GuestPath::from("f"), ReadOptions::default())
+        .await;
+    assert_eq!(read.expect("f"), "hi\n");
+    sandbox.close().await.expect("close");
+}

@@ -1,0 +1,31 @@
+//! The local backend does what the model does, on random sequences of operations.
+#![cfg(target_os = "linux")]
+#![allow(clippy::expect_used, reason = "a test says what it needs")]
+#![allow(
+    clippy::print_stderr,
+    reason = "a seed that is not told can't be tried again"
+)]
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
+use std::sync::Arc;
+
+use sandbox_local::LocalProvider;
+use sandbox_testkit::property::{Settings, compare};
+
+/// As many sequences as each seed gives: a few seconds' worth.
+const SEQUENCES: u32 = 30;
+
+#[test]
+fn it_does_what_the_model_does() {
+    let provider = Arc::new(LocalProvider::new().expect("a provider"));
+    // The standard library's hash maps are keyed at random, which is all that is needed here.
+    let random = RandomState::new().hash_one(());
+    eprintln!("the random seed is {random}");
+    for seed in [1, 2, random] {
+        let settings = Settings::new(SEQUENCES).with_seed(seed);
+        if let Err(difference) = compare(provider.clone(), &settings) {
+            panic!("with seed {seed}: {difference}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! State directories that will not do: each is an error with the remedy.
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, helpers too; a child process answers on stdout"
+)]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use sandbox_core::{ErrorKind, Operation, Provider, SandboxSpec};
+use sandbox_local::{LocalConfig, LocalProvider};
+use support::{STATE, count, provider, state};
+
+/// The error of a provider that can't be, with its path and the remedy.
+fn refused(state: &Path, kind: ErrorKind, words: &[&str]) {
+    let config = LocalConfig::default().with_state_dir(state);
+    let error = LocalProvider::with_config(config).expect_err("not there");
+    assert_eq!(
+        (error.kind(), error.operation()),
+        (kind, Operation::Connect),
+        "{error}"
+    );
+    let text = error.to_string();
+    for word in words
+        .iter()
+        .chain(&["SANDBOX_STATE_DIR", &*state.to_string_lossy()])
+    {
+        assert!(text.contains(word), "{word} is not in: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_state_directory_that_can_not_be_trusted_is_refused() {
+    let dir = state();
+    for mode in [0o777, 0o1777, 0o770] {
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).expect("chmod");
+        refused(
+            dir.path(),
+            ErrorKind::PermissionDenied,
+            &["by others", "chmod"],
+        );
+    }
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).expect("chmod");
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink(dir.path(), &link).expect("a link");
+    refused(&link, ErrorKind::PermissionDenied, &["not a directory"]);
+    fs::write(dir.path().join("file"), "").expect("a file");
+    refused(
+        &dir.path().join("file"),
+        ErrorKind::PermissionDenied,
+        &["not a directory"],
+    );
+    // Somebody else's.
+    if support::is_root() {
+        let theirs = dir.path().join("theirs");
+        fs::create_dir(&theirs).expect("a directory");
+        std::os::unix::fs::chown(&theirs, Some(4711), None).expect("chown");
+        refused(
+            &theirs,
+            ErrorKind::PermissionDenied,
+            &["belongs to user 4711"],
+        );
+    } else {
+        refused(
+            Path::new("/etc"),
+            ErrorKind::PermissionDenied,
+            &["belongs to user 0"],
+        );
+    }
+    assert_eq!(
+        count(dir.path()),
+        if support::is_root() { 3 } else { 2 },
+        "nothing was made"
+    );
+    // What is missing is made, with all above it.
+    let deep = dir.path().join("a/b/c");
+    drop(provider(&deep));
+    assert!(deep.is_dir());
+}
+
+#[tokio::test]
+async fn a_state_directory_that_the_guests_of_root_can_not_reach_is_an_error_with_the_remedy() {
+    if !support::is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir_in("/var/tmp").expect("a directory");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).expect("chmod");
+    let provider = provider(&dir.path().join("state"));
+    let error = provider
+        .create(SandboxSpec::new())
+        .await
+        .map(drop)
+        .expect_err("no way through");
+    assert_eq!(error.kind(), ErrorKind::Isolation, "{error}");
+    assert!(error.to_string().contains("chmod o+x"), "{error}");
+}
+
+#[tokio::test]
+#[ignore = "started in a mount namespace of its own"]
+async fn child_on_an_overlay() {
+    let Some(state) = std::env::var_os(STATE) else {
+        return;
+    };
+    let provider = provider(Path::new(&state));
+    let error = provider
+        .create(SandboxSpec::new())
+        .await
+        .map(drop)
+        .expect_err("no overlay on an overlay");
+    assert_eq!(error.kind(), ErrorKind::Isolation, "{error}");
+    for word in ["ext4", "SANDBOX_STATE_DIR", "root overlay"] {
+        assert!(
+            error.to_string().contains(word),
+            "{word} is not in: {error}"
+        );
+    }
+    println!("refused");
+}
+
+#[tokio::test]
+async fn a_filesystem_that_can_not_hold_layers_is_an_error_with_the_remedy() {
+    if !support::is_root() {
+        // Takes a mount.
+        return;
+    }
+    let dir = state();
+    for sub in ["lower", "upper", "work", "merged"] {
+        fs::create_dir(dir.path().join(sub)).expect("a directory");
+    }
+    let script = "cd \"$1\" && mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work \
+        merged && exec \"$2\" --exact child_on_an_overlay --ignored --nocapture";
+    let output = std::process::Command::new("unshare")
+        .args(["--mount", "sh", "-c", script, "sh"])
+        .arg(dir.path())
+        .arg(std::env::current_exe().expect("this program"))
+        .env(STATE, dir.path().join("merged/state"))
+        .output()
+        .expect("unshare");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("refused"),
+        "{output:?}"
+    );
+}

@@ -5,8 +5,7 @@
 use std::time::Instant;
 
 use sandbox_core::{
-    Capability, CapturedOutput, Command, Error, ErrorKind, Operation, Output, Ran, Result, Sandbox,
-    Stdin,
+    Capability, CapturedOutput, Command, Error, ErrorKind, Operation, Output, Ran, Result, Stdin,
 };
 
 use crate::client::SMALL_ANSWER;

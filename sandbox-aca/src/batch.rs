@@ -28,7 +28,7 @@ impl Inner {
             return Ok(());
         }
         let (dir, _) = fresh();
-        let mut script = Script::new(FILES).text(&format!("d={dir}\ntrap 'rm -rf $d' EXIT\ndone_=\n"));
+        let mut script = Script::new(FILES).text(&format!("d={dir}\ntrap 'rm -rf $d' EXIT\ndone_= beside= last=- ours=$(stat -c %d {dir})\n"));
         for (number, (path, _)) in files.iter().enumerate() {
             script = script.text(&format!("p{}=", number + 1));
             script.quoted(path.as_bytes());
@@ -46,7 +46,7 @@ impl Inner {
             let new = if file.write_mode == WriteMode::CreateNew { "1" } else { "''" };
             script = script.text(&format!("put {n} \"$p{n}\" {new}\n"));
         }
-        script = script.text("echo OK\n");
+        script = script.text("swept\necho OK\n");
         let contents = files.iter().map(|(_, file)| {
             (file.content.as_ref(), file.mode.unwrap_or(Mode::FILE))
         });

@@ -42,10 +42,10 @@ pub(crate) struct Inner {
     pub(crate) files: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// A fresh name below /tmp for something of ours.
+/// A fresh name below /var/tmp for something of ours.
 pub(crate) fn fresh() -> (String, String) {
     let nonce = uuid::Uuid::new_v4().simple().to_string();
-    (format!("/tmp/.sandbox-{nonce}"), nonce)
+    (format!("/var/tmp/.sandbox-{nonce}"), nonce)
 }
 
 impl Inner {

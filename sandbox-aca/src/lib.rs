@@ -24,6 +24,6 @@ mod script;
 mod service;
 mod transfer;
 
-pub use auth::{AccessToken, Credential, StaticToken};
+pub use auth::{AccessToken, Credential, DefaultCredential, StaticToken};
 pub use config::AcaConfig;
 pub use provider::AcaSandboxProvider;

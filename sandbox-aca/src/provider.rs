@@ -306,8 +306,7 @@ impl Provider for AcaSandboxProvider {
     async fn attach(&self, id: &SandboxId) -> Result<Arc<dyn Sandbox>> {
         const OP: Operation = Operation::Attach;
         if let Some(open) = find(&self.registry.handles, id.as_str()) {
-            open.inner.open(OP)?;
-            return Ok(open);
+            return open.inner.open(OP).map(|()| open as _).map_err(|_| missing(OP, id));
         }
         let found = self.lookup(OP, id).await?;
         let denied = found["egressPolicy"]["defaultAction"] == "Deny";
@@ -338,7 +337,7 @@ impl Provider for AcaSandboxProvider {
     async fn destroy(&self, id: &SandboxId) -> Result<()> {
         const OP: Operation = Operation::Destroy;
         if let Some(open) = find(&self.registry.handles, id.as_str()) {
-            open.inner.open(OP)?;
+            open.inner.open(OP).map_err(|_| missing(OP, id))?;
             return open.close().await;
         }
         self.lookup(OP, id).await?;

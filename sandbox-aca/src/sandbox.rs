@@ -20,7 +20,7 @@ use serde_json::json;
 use tokio::sync::OnceCell;
 
 use crate::capability::{CAPABILITIES, report};
-use crate::handle::{Inner, Kept, fresh};
+use crate::handle::{Inner, Kept};
 use crate::provider::Registry;
 
 /// How long commands may take to tell what they had written when the sandbox is closed.
@@ -187,11 +187,8 @@ impl Sandbox for AcaSandbox {
         };
         let kept = {
             let kept = self.inner.kept();
-            let (dir, _) = fresh();
-            drop(dir);
-            let info = kept.info.clone();
             Kept {
-                info,
+                info: kept.info.clone(),
                 env: kept.env.clone(),
                 litter: Vec::new(),
                 running: Vec::new(),

@@ -2,6 +2,10 @@
 //!
 //! A token must never be shown, logged or put into an error.
 
+mod chain;
+
+pub use chain::DefaultCredential;
+
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -148,14 +148,18 @@ start() { # start INPUT CWD PROGRAM, the arguments of env in "$a".
   exec 8> "$d/op" 9> "$d/ep"
   now
   b=$u
+  # The program waits until its parent is `sleep`, which reaps nobody: a shell might, and then how
+  # the program ended could not be read from /proc any more.
   setsid sh -c 'd=$1 i=$2; shift 2
-    (exec < "$i" > "$d/op" 2> "$d/ep"; exec env "$@") &
-    echo $! > "$d/pid.t"; mv "$d/pid.t" "$d/pid"; exec sleep 2147483647' \
+    (z=0
+      while [ $z -lt 20000 ] && read -r x < /proc/$$/comm && [ "$x" != sleep ]; do z=$((z + 1)); done
+      exec < "$i" > "$d/op" 2> "$d/ep"
+      exec env "$@") &
+    echo $! > "$d/pid"; exec sleep 2147483647' \
     sh "$d" "$in" "$@" < /dev/null > /dev/null 2>&1 8>&- 9>&- &
   h=$!
   trap '' PIPE
-  while ! [ -e "$d/pid" ]; do sleep 0.005; done
-  read -r p < "$d/pid"
+  until read -r p < "$d/pid"; do sleep 0.005; done 2> /dev/null
   if supervise "$W"; then
     report
   else

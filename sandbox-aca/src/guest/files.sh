@@ -53,7 +53,7 @@ fetch() { # fetch FILE LIMIT
   [ -r "$1" ] || no PERM
   [ "$(stat -L -c %s "$1")" -le "$2" ] || no LIMIT
   mkdir -p "$d"
-  timeout 60 head -c $(($2 + 1)) < "$1" > "$d/out" 2> "$d/err" || denied "$(cat "$d/err")"
+  timeout 60 head -c $(($2 + 1)) -- "$1" > "$d/out" 2> "$d/err" || denied "$(cat "$d/err")"
   [ "$(stat -c %s "$d/out")" -le "$2" ] || no LIMIT
   emit "$d/out"
 }
@@ -109,16 +109,23 @@ check() { # check NUMBER PATH KEEP_MODE CREATE_NEW
   while [ "$q" ] && ! there "$q"; do q=${q%/*}; done
   [ -z "$q" ] || [ -d "$q" ] || no NOTDIR "$1"
 }
+swept() { # Nothing is left beside the files.
+  for x in $beside; do
+    eval "w=\$w$x"
+    rm -f -- "$w$x" "${w}old$x"
+  done
+}
 back() { # Takes back what was done; then says why.
   for x in $done_; do
     y=${x#?}
     eval "z=\$p$y"
     case $x in
     n*) rm -f -- "$z" ;;
-    o*) mv -fT -- "$d/old$y" "$z" ;;
+    o*) eval "w=\$w$y"; mv -fT -- "${w}old$y" "$z" ;;
     m*) eval "z=\$q$y"; find "$z" -type d -empty -delete 2> /dev/null ;;
     esac
   done
+  swept
   denied "$1" "$2"
 }
 put() { # put NUMBER PATH CREATE_NEW
@@ -130,16 +137,25 @@ put() { # put NUMBER PATH CREATE_NEW
     done_="m$1 $done_"
     x=$(LC_ALL=C mkdir -p -- "$y" 2>&1) || back "$x" "$1"
   fi
+  # What takes its place at once must be on the same disk.
+  if [ "$y" != "$last" ]; then last=$y; disk=$(stat -L -c %d -- "${y:-/}"); fi
+  w=$d/
+  if [ "$disk" != "$ours" ]; then
+    w=$y/.sandbox-$$-
+    beside="$beside $1"
+    x=$(LC_ALL=C cp -pT -- "$d/$1" "$w$1" 2>&1) || { rm -f -- "$w$1"; back "$x" "$1"; }
+  fi
+  eval "w$1=\$w"
   if [ "$3" ]; then
-    x=$(LC_ALL=C ln -T -- "$d/$1" "$2" 2>&1) || back "$x" "$1"
+    x=$(LC_ALL=C ln -T -- "$w$1" "$2" 2>&1) || back "$x" "$1"
     done_="n$1 $done_"
     return 0
   fi
   if there "$2"; then
-    x=$(LC_ALL=C ln -T -- "$2" "$d/old$1" 2>&1) || x=$(LC_ALL=C mv -T -- "$2" "$d/old$1" 2>&1) || back "$x" "$1"
+    x=$(LC_ALL=C ln -T -- "$2" "${w}old$1" 2>&1) || x=$(LC_ALL=C mv -T -- "$2" "${w}old$1" 2>&1) || back "$x" "$1"
     done_="o$1 $done_"
   else
     done_="n$1 $done_"
   fi
-  x=$(LC_ALL=C mv -fT -- "$d/$1" "$2" 2>&1) || back "$x" "$1"
+  x=$(LC_ALL=C mv -fT -- "$w$1" "$2" 2>&1) || back "$x" "$1"
 }

@@ -28,7 +28,9 @@ impl Inner {
             return Ok(());
         }
         let (dir, _) = fresh();
-        let mut script = Script::new(FILES).text(&format!("d={dir}\ntrap 'rm -rf $d' EXIT\ndone_= beside= last=- ours=$(stat -c %d {dir})\n"));
+        let mut script = Script::new(FILES).text(&format!(
+            "d={dir}\ntrap 'rm -rf $d' EXIT\ndone_= beside= last=- far=\n"
+        ));
         for (number, (path, _)) in files.iter().enumerate() {
             script = script.text(&format!("p{}=", number + 1));
             script.quoted(path.as_bytes());
@@ -38,18 +40,26 @@ impl Inner {
         for (number, (_, file)) in files.iter().enumerate() {
             let n = number + 1;
             let keep = if file.mode.is_none() { "1" } else { "''" };
-            let new = if file.write_mode == WriteMode::CreateNew { "1" } else { "''" };
+            let new = if file.write_mode == WriteMode::CreateNew {
+                "1"
+            } else {
+                "''"
+            };
             script = script.text(&format!("check {n} \"$p{n}\" {keep} {new}\n"));
         }
         for (number, (_, file)) in files.iter().enumerate() {
             let n = number + 1;
-            let new = if file.write_mode == WriteMode::CreateNew { "1" } else { "''" };
+            let new = if file.write_mode == WriteMode::CreateNew {
+                "1"
+            } else {
+                "''"
+            };
             script = script.text(&format!("put {n} \"$p{n}\" {new}\n"));
         }
         script = script.text("swept\necho OK\n");
-        let contents = files.iter().map(|(_, file)| {
-            (file.content.as_ref(), file.mode.unwrap_or(Mode::FILE))
-        });
+        let contents = files
+            .iter()
+            .map(|(_, file)| (file.content.as_ref(), file.mode.unwrap_or(Mode::FILE)));
         let tar = pack(contents, &script.0).map_err(|e| self.named(Error::from_io(e, OP)))?;
         let paths: Vec<GuestPath> = files.into_iter().map(|(path, _)| path).collect();
         // On a task of its own: once the guest puts files in place it finishes, and a fork waits.
@@ -72,13 +82,18 @@ impl Inner {
         );
         let line = if tar.len() < INLINE / 2 {
             let packed = STANDARD.encode(&tar);
-            format!("mkdir -p {dir}; base64 -d <<'.' > {dir}/tar\n{packed}\n.\nexec < {dir}/tar; {run}")
+            format!(
+                "mkdir -p {dir}; base64 -d <<'.' > {dir}/tar\n{packed}\n.\nexec < {dir}/tar; {run}"
+            )
         } else {
             let parts = self.upload(OP, dir, tar).await?;
             format!("cat {parts} > {dir}/tar; rm -f {parts}; exec < {dir}/tar; {run}")
         };
         let timeout = Duration::from_secs(300);
-        let said = self.http.shell(OP, self.id.as_str(), &line, false, timeout).await;
+        let said = self
+            .http
+            .shell(OP, self.id.as_str(), &line, false, timeout)
+            .await;
         let said = said.map_err(|failure| self.failed(failure))?;
         let paths: Vec<&GuestPath> = paths.iter().collect();
         self.verdict(OP, &said, &paths)
@@ -91,7 +106,10 @@ impl Inner {
         for (number, start) in (0..bytes.len()).step_by(CHUNK).enumerate() {
             let end = (start + CHUNK).min(bytes.len());
             let name = format!("{dir}/part-{number}");
-            let put = self.http.put_file(op, self.id.as_str(), &name, bytes.slice(start..end)).await;
+            let put = self
+                .http
+                .put_file(op, self.id.as_str(), &name, bytes.slice(start..end))
+                .await;
             put.map_err(|failure| self.failed(failure))?;
             names.push(name);
         }
@@ -100,7 +118,10 @@ impl Inner {
 }
 
 /// A tar of numbered files and the script `go`.
-fn pack<'a>(files: impl Iterator<Item = (&'a [u8], Mode)>, script: &[u8]) -> std::io::Result<Vec<u8>> {
+fn pack<'a>(
+    files: impl Iterator<Item = (&'a [u8], Mode)>,
+    script: &[u8],
+) -> std::io::Result<Vec<u8>> {
     let mut tar = tar::Builder::new(Vec::new());
     let mut add = |name: &str, content: &[u8], mode: u32| {
         let mut header = tar::Header::new_gnu();

@@ -7,20 +7,44 @@ use sandbox_core::{Capabilities, Capability, Control, Enforcement, IsolationRepo
 const TIERS: &str = "the service has tiers; choose one in the configuration";
 
 pub(crate) const CAPABILITIES: Capabilities = Capabilities::all()
-    .without(Capability::Spawn, "the service answers when a command has ended")
+    .without(
+        Capability::Spawn,
+        "the service answers when a command has ended",
+    )
     .without(Capability::StdinPipe, "there is no spawn")
     .without(Capability::Signals, "there is no spawn")
     .without(Capability::User, "commands run as the image's user")
-    .partial(Capability::KillDaemons, "but for one that clears its environment")
-    .without(Capability::ForkMemory, "a fork's inherited processes are ended")
-    .partial(Capability::Attach, "environment and workdir are kept by the first handle")
-    .without(Capability::Ttl, "the provider's auto_delete is for the whole group")
+    .partial(
+        Capability::KillDaemons,
+        "but for one that clears its environment",
+    )
+    .without(
+        Capability::ForkMemory,
+        "a fork's inherited processes are ended",
+    )
+    .partial(
+        Capability::Attach,
+        "environment and workdir are kept by the first handle",
+    )
+    .without(
+        Capability::Ttl,
+        "the provider's auto_delete is for the whole group",
+    )
     .partial(Capability::Image, "public disk images by name")
-    .without(Capability::RootDir, "the service knows no directory of this host")
-    .without(Capability::Mounts, "the service knows no directory of this host")
+    .without(
+        Capability::RootDir,
+        "the service knows no directory of this host",
+    )
+    .without(
+        Capability::Mounts,
+        "the service knows no directory of this host",
+    )
     .without(Capability::FilePermissions, "the guest's user is root")
     .partial(Capability::NetworkOff, "names are still resolved")
-    .partial(Capability::NetworkOpen, "the service's network, not this host's")
+    .partial(
+        Capability::NetworkOpen,
+        "the service's network, not this host's",
+    )
     .without(Capability::MemoryLimit, TIERS)
     .without(Capability::CpuLimit, TIERS)
     .without(Capability::PidsLimit, "the service has no such limit")
@@ -56,7 +80,10 @@ pub(crate) fn report(egress_denied: bool) -> IsolationReport {
             Control::SystemCalls,
             Enforcement::absent("the guest has a kernel of its own"),
         ),
-        (Control::Pids, Enforcement::absent("the service has no such limit")),
+        (
+            Control::Pids,
+            Enforcement::absent("the service has no such limit"),
+        ),
     ] {
         report = report.with(control, enforcement);
     }

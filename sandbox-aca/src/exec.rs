@@ -56,10 +56,15 @@ impl Inner {
     pub(crate) async fn cancel(&self, dirs: &[String]) {
         let mut line = String::new();
         for dir in dirs {
-            line.push_str(&format!("mkdir -p {dir}; mkdir {dir}/claim 2>/dev/null; : >{dir}/cancel; "));
+            line.push_str(&format!(
+                "mkdir -p {dir}; mkdir {dir}/claim 2>/dev/null; : >{dir}/cancel; "
+            ));
         }
         let timeout = Duration::from_secs(20);
-        let done = self.http.shell(OP, self.id.as_str(), &line, true, timeout).await;
+        let done = self
+            .http
+            .shell(OP, self.id.as_str(), &line, true, timeout)
+            .await;
         if let Err(failure) = done {
             tracing::debug!(status = ?failure.status, "a command could not be cancelled");
         }
@@ -71,7 +76,8 @@ impl Inner {
         command.validate(OP).map_err(not_started)?;
         if command.user.is_some() {
             let caps = crate::capability::CAPABILITIES;
-            caps.require(sandbox_core::Capability::User, OP).map_err(not_started)?;
+            caps.require(sandbox_core::Capability::User, OP)
+                .map_err(not_started)?;
         }
         let cwd = match &command.cwd {
             Some(cwd) => self.resolve(cwd, OP).map_err(not_started)?,
@@ -88,7 +94,10 @@ impl Inner {
         let input = match &command.stdin {
             Stdin::Bytes(bytes) if !bytes.is_empty() => {
                 let file = format!("{dir}/in");
-                let put = self.http.put_file(OP, self.id.as_str(), &file, bytes.clone()).await;
+                let put = self
+                    .http
+                    .put_file(OP, self.id.as_str(), &file, bytes.clone())
+                    .await;
                 put.map_err(|failure| not_started(self.failed(failure)))?;
                 file
             }
@@ -117,7 +126,11 @@ impl Inner {
             match answer {
                 Ok(text) if text.trim_end() != "R" => return Ok(text),
                 Ok(_) => unknown = 0,
-                Err(failure) if failure.unknown && unknown < UNKNOWN && !self.closing.load(Ordering::Acquire) => {
+                Err(failure)
+                    if failure.unknown
+                        && unknown < UNKNOWN
+                        && !self.closing.load(Ordering::Acquire) =>
+                {
                     unknown += 1;
                     tokio::time::sleep(Duration::from_millis(200) * unknown).await;
                 }
@@ -179,7 +192,9 @@ impl Inner {
                 .with_message("arguments and environment are longer than Linux takes")
                 .with_hint("128 KiB for one, 1.9 MiB for all; give more by stdin or a file"));
         }
-        let limit = timeout.map_or(String::new(), |limit| (limit.as_millis() / 10).max(1).to_string());
+        let limit = timeout.map_or(String::new(), |limit| {
+            (limit.as_millis() / 10).max(1).to_string()
+        });
         let slice = SLICE.as_millis() / 10;
         let mut script = Script::new(EXEC);
         if !litter.is_empty() {
@@ -203,7 +218,10 @@ impl Inner {
                 script = script.text(&String::from_utf8_lossy(PATH)).text("}");
             }
         }
-        script = script.text("\nstart").word(input.as_bytes()).word(cwd.as_bytes());
+        script = script
+            .text("\nstart")
+            .word(input.as_bytes())
+            .word(cwd.as_bytes());
         script = script.word(command.program());
         for word in &words {
             script = script.word(word);
@@ -253,11 +271,14 @@ impl Inner {
                 let error = Error::new(ErrorKind::Unavailable, OP)
                     .with_message("the service lost the command before it started");
                 let closed = self.open(OP).err();
-                Err(self.named(closed.unwrap_or(error)).with_ran(Ran::NotStarted))
+                Err(self
+                    .named(closed.unwrap_or(error))
+                    .with_ran(Ran::NotStarted))
             }
             ["E", name, ..] => {
                 let (kind, message) = kind_of(name);
-                let of_program = matches!(kind, ErrorKind::CommandNotFound | ErrorKind::NotExecutable);
+                let of_program =
+                    matches!(kind, ErrorKind::CommandNotFound | ErrorKind::NotExecutable);
                 let path = match of_program {
                     true => GuestPath::new(command.program()),
                     false => cwd.clone(),
@@ -274,7 +295,13 @@ impl Inner {
         read.map_err(|failure| self.failed(failure).with_ran(Ran::Unknown))
     }
 
-    fn ended(&self, code: u64, how: &str, streams: CapturedOutput, command: &Command) -> Result<Output> {
+    fn ended(
+        &self,
+        code: u64,
+        how: &str,
+        streams: CapturedOutput,
+        command: &Command,
+    ) -> Result<Output> {
         if how.contains('c') {
             let error = match self.open(OP) {
                 Err(closed) => closed,

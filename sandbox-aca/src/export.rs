@@ -35,17 +35,25 @@ impl Inner {
     ) -> Result<TransferReport> {
         self.open(OP)?;
         let from = self.resolve(from, OP)?;
-        let to = std::path::absolute(to).map_err(|e| self.named(Error::from_io(e, OP).with_host_path(to)))?;
+        let to = std::path::absolute(to)
+            .map_err(|e| self.named(Error::from_io(e, OP).with_host_path(to)))?;
         existing(&to, options.existing).map_err(|error| self.named(error))?;
         let entries = self.list_at(OP, &from, "", 10_000_000).await?;
         let (wanted, report) = decide(entries, &options).map_err(|error| self.named(error))?;
         let tar = self.fetch_tar(&from, &wanted, &options).await?;
-        let built = tokio::task::spawn_blocking(move || build(&to, &wanted, tar, &options, report)).await;
-        let built = built.map_err(|e| self.named(Error::new(ErrorKind::Other, OP).with_source(e)))?;
+        let built =
+            tokio::task::spawn_blocking(move || build(&to, &wanted, tar, &options, report)).await;
+        let built =
+            built.map_err(|e| self.named(Error::new(ErrorKind::Other, OP).with_source(e)))?;
         built.map_err(|error| self.named(error))
     }
 
-    async fn fetch_tar(&self, from: &GuestPath, wanted: &Wanted, options: &ExportOptions) -> Result<Bytes> {
+    async fn fetch_tar(
+        &self,
+        from: &GuestPath,
+        wanted: &Wanted,
+        options: &ExportOptions,
+    ) -> Result<Bytes> {
         let mut names = Vec::new();
         for (path, entry) in wanted {
             if entry.metadata.is_file() {
@@ -58,7 +66,10 @@ impl Inner {
             return Ok(Bytes::new());
         }
         let (dir, _) = fresh();
-        let put = self.http.put_file(OP, self.id.as_str(), &format!("{dir}/names"), names.into()).await;
+        let put = self
+            .http
+            .put_file(OP, self.id.as_str(), &format!("{dir}/names"), names.into())
+            .await;
         put.map_err(|failure| self.failed(failure))?;
         let script = self.files_script(&dir).text("from=");
         let mut script = script;
@@ -73,7 +84,8 @@ emit "$d/out"
         let said = self.helper(OP, script, &dir, &[from]).await?;
         // Headers and padding: some KiB for each file.
         let room = 4096 * (wanted.len() as u64 + 16) * 3;
-        self.emitted(OP, &said, &dir, options.max_bytes.saturating_add(room)).await
+        self.emitted(OP, &said, &dir, options.max_bytes.saturating_add(room))
+            .await
     }
 }
 
@@ -87,14 +99,19 @@ fn decide(entries: Vec<DirEntry>, options: &ExportOptions) -> Result<(Wanted, Tr
     let mut count = 0_u64;
     for entry in entries {
         let path = PathBuf::from(OsStr::from_bytes(entry.path.as_bytes()));
-        let sound = path.components().all(|part| matches!(part, Component::Normal(_)));
+        let sound = path
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)));
         if !sound || path.as_os_str().is_empty() {
             return Err(Error::new(ErrorKind::Other, OP)
                 .with_message("the guest names an entry that can't be")
                 .with_path(entry.path));
         }
         let is_dir = entry.metadata.is_dir();
-        if rules.matched_path_or_any_parents(top.join(&path), is_dir).is_ignore() {
+        if rules
+            .matched_path_or_any_parents(top.join(&path), is_dir)
+            .is_ignore()
+        {
             continue;
         }
         count += 1;
@@ -230,7 +247,12 @@ fn build(
 
 /// Takes files out of the tar: those that are wanted, once each, and nothing else. No link is in
 /// the staging directory yet that could lead out of it.
-fn unpack(new: &Path, wanted: &Wanted, tar: Bytes, options: &ExportOptions) -> Result<BTreeMap<PathBuf, u64>> {
+fn unpack(
+    new: &Path,
+    wanted: &Wanted,
+    tar: Bytes,
+    options: &ExportOptions,
+) -> Result<BTreeMap<PathBuf, u64>> {
     let bad = |why: &str| Error::new(ErrorKind::Other, OP).with_message(why);
     let garbled = |e: io::Error| bad("the guest's archive can't be read").with_source(e);
     let mut came = BTreeMap::new();
@@ -242,16 +264,23 @@ fn unpack(new: &Path, wanted: &Wanted, tar: Bytes, options: &ExportOptions) -> R
         let path = path.strip_prefix(".").unwrap_or(&path).to_owned();
         let known = wanted.get(&path).filter(|known| known.metadata.is_file());
         let (Some(known), true) = (known, entry.header().entry_type().is_file()) else {
-            return Err(bad("the guest's archive has an entry that nobody asked for"));
+            return Err(bad(
+                "the guest's archive has an entry that nobody asked for",
+            ));
         };
         let at = new.join(&path);
         let host = |e: io::Error| Error::from_io(e, OP).with_host_path(&at);
         if let Some(parent) = at.parent() {
             fs::create_dir_all(parent).map_err(host)?;
         }
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).open(&at).map_err(host)?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&at)
+            .map_err(host)?;
         let left = options.max_bytes.saturating_sub(total);
-        let copied = io::copy(&mut (&mut entry).take(left.saturating_add(1)), &mut file).map_err(host)?;
+        let copied =
+            io::copy(&mut (&mut entry).take(left.saturating_add(1)), &mut file).map_err(host)?;
         total = total.saturating_add(copied);
         if total > options.max_bytes {
             let why = format!("more than {} bytes", options.max_bytes);
@@ -262,7 +291,8 @@ fn unpack(new: &Path, wanted: &Wanted, tar: Bytes, options: &ExportOptions) -> R
             let _ = file.set_modified(modified);
         }
         let mode = known.metadata.mode.bits() & 0o777;
-        file.set_permissions(fs::Permissions::from_mode(mode)).map_err(host)?;
+        file.set_permissions(fs::Permissions::from_mode(mode))
+            .map_err(host)?;
         came.insert(path, copied);
     }
     Ok(came)

@@ -29,7 +29,9 @@ impl Inner {
         let said = said.map_err(|error| match error.kind() {
             ErrorKind::LimitExceeded => {
                 let error = Error::new(ErrorKind::LimitExceeded, OP)
-                    .with_message(format!("the file is larger than the limit of {limit} bytes"))
+                    .with_message(format!(
+                        "the file is larger than the limit of {limit} bytes"
+                    ))
                     .with_path(&at);
                 self.named(error)
             }
@@ -38,7 +40,11 @@ impl Inner {
         self.emitted(OP, &said, &dir, limit).await
     }
 
-    pub(crate) async fn list_dir(&self, path: &GuestPath, options: ListOptions) -> Result<Vec<DirEntry>> {
+    pub(crate) async fn list_dir(
+        &self,
+        path: &GuestPath,
+        options: ListOptions,
+    ) -> Result<Vec<DirEntry>> {
         const OP: Operation = Operation::ListDir;
         self.open(OP)?;
         let at = self.resolve(path, OP)?;
@@ -76,11 +82,17 @@ impl Inner {
         self.open(OP)?;
         let at = self.resolve(path, OP)?;
         let (dir, _) = fresh();
-        let script = self.files_script(&dir).text("about").word(at.as_bytes()).text("\n");
+        let script = self
+            .files_script(&dir)
+            .text("about")
+            .word(at.as_bytes())
+            .text("\n");
         let said = self.helper(OP, script, &dir, &[&at]).await?;
         let bytes = self.emitted(OP, &said, &dir, LISTING).await?;
         let found = entries(&bytes).and_then(|entries| entries.into_iter().next());
-        found.map(|entry| entry.metadata).ok_or_else(|| self.named(garbled(OP)))
+        found
+            .map(|entry| entry.metadata)
+            .ok_or_else(|| self.named(garbled(OP)))
     }
 
     pub(crate) async fn remove(&self, path: &GuestPath, options: RemoveOptions) -> Result<()> {
@@ -90,11 +102,19 @@ impl Inner {
         self.not_root(&at, OP, "the root can't be removed")?;
         let (dir, _) = fresh();
         let flag = if options.recursive { " 1\n" } else { " ''\n" };
-        let script = self.files_script(&dir).text("take_away").word(at.as_bytes()).text(flag);
+        let script = self
+            .files_script(&dir)
+            .text("take_away")
+            .word(at.as_bytes())
+            .text(flag);
         self.helper(OP, script, &dir, &[&at]).await.map(drop)
     }
 
-    pub(crate) async fn create_dir(&self, path: &GuestPath, options: CreateDirOptions) -> Result<()> {
+    pub(crate) async fn create_dir(
+        &self,
+        path: &GuestPath,
+        options: CreateDirOptions,
+    ) -> Result<()> {
         const OP: Operation = Operation::CreateDir;
         self.open(OP)?;
         let at = self.resolve(path, OP)?;
@@ -105,7 +125,12 @@ impl Inner {
         self.helper(OP, script, &dir, &[&at]).await.map(drop)
     }
 
-    pub(crate) async fn rename(&self, from: &GuestPath, to: &GuestPath, options: RenameOptions) -> Result<()> {
+    pub(crate) async fn rename(
+        &self,
+        from: &GuestPath,
+        to: &GuestPath,
+        options: RenameOptions,
+    ) -> Result<()> {
         const OP: Operation = Operation::Rename;
         self.open(OP)?;
         let (from, to) = (self.resolve(from, OP)?, self.resolve(to, OP)?);
@@ -129,7 +154,11 @@ impl Inner {
         self.open(OP)?;
         let at = self.resolve(path, OP)?;
         let (dir, _) = fresh();
-        let script = self.files_script(&dir).text("enter").word(at.as_bytes()).text("\n");
+        let script = self
+            .files_script(&dir)
+            .text("enter")
+            .word(at.as_bytes())
+            .text("\n");
         self.helper(OP, script, &dir, &[&at]).await?;
         self.kept().info.workdir = at;
         Ok(())
@@ -139,7 +168,9 @@ impl Inner {
         if *path != GuestPath::root() {
             return Ok(());
         }
-        let error = Error::new(ErrorKind::InvalidInput, op).with_message(why).with_path(path);
+        let error = Error::new(ErrorKind::InvalidInput, op)
+            .with_message(why)
+            .with_path(path);
         Err(self.named(error))
     }
 }

@@ -85,7 +85,9 @@ impl Inner {
             return self.named(lost);
         }
         if failure.status == Some(409) && failure.title.contains("NotRunning") {
-            let error = failure.error.with_hint("the service stopped it; resume it first");
+            let error = failure
+                .error
+                .with_hint("the service stopped it; resume it first");
             return self.named(error);
         }
         self.named(failure.error)
@@ -117,7 +119,9 @@ impl Inner {
             Some(line) => line,
             None => {
                 let file = format!("{dir}/script");
-                self.http.put_file(op, id, &file, script.0.clone().into()).await?;
+                self.http
+                    .put_file(op, id, &file, script.0.clone().into())
+                    .await?;
                 format!("sh {file}")
             }
         };
@@ -135,7 +139,9 @@ impl Inner {
             }
             script = script.text("\n");
         }
-        script.text(FILES).text(&format!("d={dir}\ntrap 'rm -rf $d' EXIT\n"))
+        script
+            .text(FILES)
+            .text(&format!("d={dir}\ntrap 'rm -rf $d' EXIT\n"))
     }
 
     /// Runs a script on files. Gives the words after OK, or the error at one of `paths`.
@@ -161,7 +167,10 @@ impl Inner {
             ["E", name, ..] => kind_of(name),
             _ => return Err(self.named(garbled(op))),
         };
-        let at = words.get(2).and_then(|text| text.parse::<usize>().ok()).unwrap_or(1);
+        let at = words
+            .get(2)
+            .and_then(|text| text.parse::<usize>().ok())
+            .unwrap_or(1);
         let mut error = Error::new(kind, op).with_message(message);
         if let Some(path) = paths.get(at.saturating_sub(1)) {
             error = error.with_path(*path);
@@ -170,10 +179,18 @@ impl Inner {
     }
 
     /// The content that a script emitted, within its answer or as a file.
-    pub(crate) async fn emitted(&self, op: Operation, text: &str, dir: &str, limit: u64) -> Result<Bytes> {
+    pub(crate) async fn emitted(
+        &self,
+        op: Operation,
+        text: &str,
+        dir: &str,
+        limit: u64,
+    ) -> Result<Bytes> {
         let mut said = said(text, op).map_err(|error| self.named(error))?;
         match said.words[..] {
-            ["OK", "B", ..] => crate::script::decode(said.rest.next(), op).map_err(|e| self.named(e)),
+            ["OK", "B", ..] => {
+                crate::script::decode(said.rest.next(), op).map_err(|e| self.named(e))
+            }
             ["OK", "F", ..] => {
                 let file = format!("{dir}/out");
                 let read = self.http.get_file(op, self.id.as_str(), &file, limit).await;

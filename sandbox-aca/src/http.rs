@@ -79,12 +79,17 @@ pub(crate) struct Failure {
 
 impl Http {
     pub(crate) fn new(config: AcaConfig, tokens: Tokens) -> Result<Self> {
-        let invalid = |why: String| Error::new(ErrorKind::InvalidInput, Operation::Connect).with_message(why);
+        let invalid =
+            |why: String| Error::new(ErrorKind::InvalidInput, Operation::Connect).with_message(why);
         let base = Url::parse(config.endpoint.trim_end_matches('/'))
             .map_err(|e| invalid("the endpoint is no URL".into()).with_source(e))?;
-        let local = base.host_str().is_some_and(|host| host == "localhost" || host == "127.0.0.1");
+        let local = base
+            .host_str()
+            .is_some_and(|host| host == "localhost" || host == "127.0.0.1");
         if base.scheme() != "https" && !(base.scheme() == "http" && local) {
-            return Err(invalid("the endpoint must be https, or on this host".into()));
+            return Err(invalid(
+                "the endpoint must be https, or on this host".into(),
+            ));
         }
         for (name, value) in [
             ("subscription", &config.subscription),
@@ -129,12 +134,16 @@ impl Http {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let token = self.tokens.get(refused.as_ref()).await.map_err(|error| Failure {
-                error,
-                status: None,
-                title: String::new(),
-                unknown: false,
-            })?;
+            let token = self
+                .tokens
+                .get(refused.as_ref())
+                .await
+                .map_err(|error| Failure {
+                    error,
+                    status: None,
+                    title: String::new(),
+                    unknown: false,
+                })?;
             let (failure, after) = match self.once(op, &request, token.expose()).await {
                 Ok(bytes) => return Ok(bytes),
                 Err(failed) => failed,
@@ -186,7 +195,12 @@ impl Http {
         }
         url.query_pairs_mut()
             .append_pair("api-version", &self.config.api_version)
-            .extend_pairs(request.query.iter().map(|(key, value)| (*key, value.as_str())));
+            .extend_pairs(
+                request
+                    .query
+                    .iter()
+                    .map(|(key, value)| (*key, value.as_str())),
+            );
         let mut built = self
             .client
             .request(request.method.clone(), url)
@@ -211,7 +225,9 @@ impl Http {
         }
         let body = body.unwrap_or_default();
         let problem: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
-        let seconds = problem["retryAfterSeconds"].as_u64().map(Duration::from_secs);
+        let seconds = problem["retryAfterSeconds"]
+            .as_u64()
+            .map(Duration::from_secs);
         Err((self.failure(op, status, &problem, &id), after.or(seconds)))
     }
 
@@ -230,7 +246,12 @@ impl Http {
             500..=599 => ErrorKind::Unavailable,
             _ => ErrorKind::Other,
         };
-        let detail: String = problem["detail"].as_str().unwrap_or_default().chars().take(300).collect();
+        let detail: String = problem["detail"]
+            .as_str()
+            .unwrap_or_default()
+            .chars()
+            .take(300)
+            .collect();
         let mut error = Error::new(kind, op).with_message(format!(
             "the service answered {}{}{title}{}{detail} (request {id})",
             status.as_u16(),
@@ -253,13 +274,22 @@ impl Http {
             error,
             status: Some(status.as_u16()),
             unknown: status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT,
-            title: if code.is_empty() { title } else { code.to_owned() },
+            title: if code.is_empty() {
+                title
+            } else {
+                code.to_owned()
+            },
         }
     }
 }
 
 fn header(response: &reqwest::Response, name: &str) -> Option<String> {
-    response.headers().get(name)?.to_str().ok().map(str::to_owned)
+    response
+        .headers()
+        .get(name)?
+        .to_str()
+        .ok()
+        .map(str::to_owned)
 }
 
 /// A wait as the service writes it: seconds or a date; what has passed is no wait.
@@ -280,11 +310,21 @@ fn backoff(attempt: u32) -> Duration {
 /// A request that got no answer.
 fn broke(op: Operation, e: reqwest::Error) -> Failure {
     let unknown = !e.is_connect() && !e.is_builder();
-    let kind = if e.is_timeout() { ErrorKind::Timeout } else { ErrorKind::Unavailable };
-    let what = if unknown { "no answer came from the service" } else { "the service can't be reached" };
+    let kind = if e.is_timeout() {
+        ErrorKind::Timeout
+    } else {
+        ErrorKind::Unavailable
+    };
+    let what = if unknown {
+        "no answer came from the service"
+    } else {
+        "the service can't be reached"
+    };
     Failure {
         // The URL has identifiers in it.
-        error: Error::new(kind, op).with_message(what).with_source(e.without_url()),
+        error: Error::new(kind, op)
+            .with_message(what)
+            .with_source(e.without_url()),
         status: None,
         title: String::new(),
         unknown,
@@ -294,7 +334,10 @@ fn broke(op: Operation, e: reqwest::Error) -> Failure {
 /// An answer that broke off or is too large.
 fn cut(op: Operation, why: Cut, id: &str) -> Failure {
     let (kind, what) = match why {
-        Cut::TooLarge(limit) => (ErrorKind::LimitExceeded, format!("the answer is over {limit} bytes")),
+        Cut::TooLarge(limit) => (
+            ErrorKind::LimitExceeded,
+            format!("the answer is over {limit} bytes"),
+        ),
         Cut::Broke => (ErrorKind::Unavailable, "the answer broke off".to_owned()),
     };
     Failure {

@@ -40,8 +40,13 @@ impl Inner {
         let to = self.resolve(to, OP)?;
         let (top, given) = (from.to_owned(), options.clone());
         let packed = tokio::task::spawn_blocking(move || pack(&top, &given)).await;
-        let packed = packed.map_err(|e| self.named(Error::new(ErrorKind::Other, OP).with_source(e)))?;
-        let Packed { tar, mut report, brought } = packed.map_err(|error| self.named(error))?;
+        let packed =
+            packed.map_err(|e| self.named(Error::new(ErrorKind::Other, OP).with_source(e)))?;
+        let Packed {
+            tar,
+            mut report,
+            brought,
+        } = packed.map_err(|error| self.named(error))?;
         let (dir, _) = fresh();
         let mut gone: Vec<Vec<u8>> = Vec::new();
         if options.mirror {
@@ -56,27 +61,31 @@ impl Inner {
         let parts = self.upload(OP, &dir, tar).await?;
         if !bytes.is_empty() {
             let file = format!("{dir}/gone");
-            let put = self.http.put_file(OP, self.id.as_str(), &file, bytes.into()).await;
+            let put = self
+                .http
+                .put_file(OP, self.id.as_str(), &file, bytes.into())
+                .await;
             put.map_err(|failure| self.failed(failure))?;
         }
         let mut script = self.files_script(&dir).text("to=");
         script.quoted(to.as_bytes());
-        // Staged below the same parent, so that what is put in place is a second name, and whole.
+        // Staged within the directory itself, so that what is put in place is a second name, and whole.
         let script = script.text(&format!(
             r#"
 x=$(LC_ALL=C mkdir -p -- "$to" 2>&1) || {{ case $x in *'File exists'*) no NOTDIR ;; esac; denied "$x"; }}
 [ -d "$to" ] || no NOTDIR
 cat {parts} > "$d/tar" || no NOSPACE
 rm -f {parts}
-mkdir "$d/new"
-x=$(LC_ALL=C tar -xpf "$d/tar" -C "$d/new" --no-same-owner 2>&1) || denied "$x"
+n=$to/.sandbox-new-$$
+trap 'chmod -R u+rwX "$n" 2> /dev/null; rm -rf "$d" "$n"' EXIT
+x=$(LC_ALL=C mkdir -- "$n" 2>&1) || denied "$x"
+x=$(LC_ALL=C tar -xpf "$d/tar" -C "$n" --no-same-owner 2>&1) || denied "$x"
 if [ -e "$d/gone" ]; then
   cd "$to" && xargs -0 -r rm -f -- < "$d/gone" 2> /dev/null
   tr '\0\n' '\n\0' < "$d/gone" | tac | tr '\0\n' '\n\0' | xargs -0 -r rmdir -- 2> /dev/null
   cd /
 fi
-x=$(LC_ALL=C cp -aflT --remove-destination "$d/new" "$to" 2>&1) || x=$(LC_ALL=C cp -afT --remove-destination "$d/new" "$to" 2>&1) || denied "$x"
-chmod -R u+rwX "$d/new" 2> /dev/null
+x=$(LC_ALL=C cp -aflT --remove-destination "$n" "$to" 2>&1) || x=$(LC_ALL=C cp -afT --remove-destination "$n" "$to" 2>&1) || denied "$x"
 echo OK
 "#
         ));
@@ -102,7 +111,9 @@ echo OK
         for entry in there {
             let relative = PathBuf::from(OsStr::from_bytes(entry.path.as_bytes()));
             let is_dir = entry.metadata.is_dir();
-            let kept = rules.matched_path_or_any_parents(&relative, is_dir).is_ignore();
+            let kept = rules
+                .matched_path_or_any_parents(&relative, is_dir)
+                .is_ignore();
             if !kept && !brought.contains(&(relative, is_dir)) {
                 // `./` in front: a name may begin with a hyphen.
                 gone.push([b"./", entry.path.as_bytes()].concat());
@@ -181,7 +192,10 @@ fn pack(from: &Path, options: &ImportOptions) -> Result<Packed> {
                 kind if kind.is_socket() => FileKind::Socket,
                 _ => FileKind::Device,
             };
-            report.skip(GuestPath::new(relative.as_os_str().as_bytes()), skipped(kind));
+            report.skip(
+                GuestPath::new(relative.as_os_str().as_bytes()),
+                skipped(kind),
+            );
             continue;
         };
         added.map_err(|e| host(e, path))?;
@@ -196,7 +210,10 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     use std::os::unix::fs::OpenOptionsExt as _;
     const NONBLOCK_NOFOLLOW: i32 = 0o4000 | 0o400_000;
     let mut options = fs::OpenOptions::new();
-    let mut file = options.read(true).custom_flags(NONBLOCK_NOFOLLOW).open(path)?;
+    let mut file = options
+        .read(true)
+        .custom_flags(NONBLOCK_NOFOLLOW)
+        .open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::ErrorKind::InvalidInput.into());
     }

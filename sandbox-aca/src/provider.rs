@@ -82,7 +82,8 @@ struct Orphan {
 
 impl Drop for Orphan {
     fn drop(&mut self) {
-        let (Some(id), Ok(runtime)) = (self.id.take(), tokio::runtime::Handle::try_current()) else {
+        let (Some(id), Ok(runtime)) = (self.id.take(), tokio::runtime::Handle::try_current())
+        else {
             return;
         };
         let http = Arc::clone(&self.http);
@@ -126,9 +127,15 @@ impl Registry {
         }
         // The safe place for what a creation may ignore and a restore resets.
         let life = lifecycle(self.http.config().auto_delete);
-        self.http.policy(op, &id, "lifecycle", &life).await.map_err(failed)?;
+        self.http
+            .policy(op, &id, "lifecycle", &life)
+            .await
+            .map_err(failed)?;
         if restored {
-            self.http.policy(op, &id, "egresspolicy", &egress).await.map_err(failed)?;
+            self.http
+                .policy(op, &id, "egresspolicy", &egress)
+                .await
+                .map_err(failed)?;
         }
         kept.info.id = SandboxId::new(&id);
         let (closing, files) = unlocked();
@@ -157,7 +164,9 @@ impl Registry {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let registry = Arc::clone(self);
         tokio::spawn(async move {
-            let made = Arc::clone(&registry).make(op, body, restored, kept, denied).await;
+            let made = Arc::clone(&registry)
+                .make(op, body, restored, kept, denied)
+                .await;
             if let Err(Ok(unwanted)) = sender.send(made) {
                 drop(unwanted.close().await);
             }
@@ -199,9 +208,13 @@ async fn prepare(inner: &Inner, op: Operation, restored: bool) -> Result<()> {
             "for x in $(grep -lsaF SANDBOX_RUN= /proc/[0-9]*/environ); do x=${x#/proc/}; kill -9 \"${x%/environ}\" 2>/dev/null; done\n",
         );
     }
-    let script = script.text("x=$(LC_ALL=C mkdir -p --").word(workdir.as_bytes());
+    let script = script
+        .text("x=$(LC_ALL=C mkdir -p --")
+        .word(workdir.as_bytes());
     let script = script.text(" 2>&1) || denied \"$x\"\necho OK\n");
-    let said = inner.run(op, &script, &dir, true, Duration::from_secs(120)).await;
+    let said = inner
+        .run(op, &script, &dir, true, Duration::from_secs(120))
+        .await;
     let said = said.map_err(|failure| inner.failed(failure))?;
     inner.verdict(op, &said, &[&workdir])
 }
@@ -220,7 +233,10 @@ fn check(spec: &SandboxSpec) -> Result<()> {
         true => CAPABILITIES.require(capability, OP),
         false => Ok(()),
     };
-    need(matches!(spec.source, Source::RootDir(_)), Capability::RootDir)?;
+    need(
+        matches!(spec.source, Source::RootDir(_)),
+        Capability::RootDir,
+    )?;
     need(!spec.mounts.is_empty(), Capability::Mounts)?;
     need(spec.ttl.is_some(), Capability::Ttl)?;
     need(spec.resources.memory.is_some(), Capability::MemoryLimit)?;
@@ -231,10 +247,16 @@ fn check(spec: &SandboxSpec) -> Result<()> {
         && let Some(control) = controls.first()
     {
         return Err(Error::new(ErrorKind::Isolation, OP)
-            .with_message(format!("{control} can't be proven from inside of the service's microVM"))
+            .with_message(format!(
+                "{control} can't be proven from inside of the service's microVM"
+            ))
             .with_hint("leave the requirement at its default to take the service's word"));
     }
-    if spec.labels.keys().any(|key| key == NONCE || key.contains([',', '='])) {
+    if spec
+        .labels
+        .keys()
+        .any(|key| key == NONCE || key.contains([',', '=']))
+    {
         return Err(Error::new(ErrorKind::InvalidInput, OP)
             .with_message("a label has a key that the service can't be asked for"));
     }
@@ -266,7 +288,10 @@ impl Provider for AcaSandboxProvider {
     async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>> {
         const OP: Operation = Operation::Create;
         check(&spec)?;
-        let workdir = spec.workdir.clone().unwrap_or_else(|| GuestPath::from(WORKDIR));
+        let workdir = spec
+            .workdir
+            .clone()
+            .unwrap_or_else(|| GuestPath::from(WORKDIR));
         let workdir = workdir.resolve(&GuestPath::root(), OP)?;
         let info = SandboxInfo::new(SandboxId::new(""), BACKEND, workdir)
             .with_labels(spec.labels.clone())
@@ -283,7 +308,10 @@ impl Provider for AcaSandboxProvider {
         };
         let denied = spec.network == Network::Off;
         if let Source::Snapshot(id) = &spec.source {
-            let made = self.registry.restore(OP, id, kept, spec.labels, denied, None).await?;
+            let made = self
+                .registry
+                .restore(OP, id, kept, spec.labels, denied, None)
+                .await?;
             return Ok(made);
         }
         let config = self.registry.http.config();
@@ -299,14 +327,21 @@ impl Provider for AcaSandboxProvider {
             "labels": spec.labels,
             "egressPolicy": egress(denied),
         });
-        let made = self.registry.make_surely(OP, body, false, kept, denied).await?;
+        let made = self
+            .registry
+            .make_surely(OP, body, false, kept, denied)
+            .await?;
         Ok(made)
     }
 
     async fn attach(&self, id: &SandboxId) -> Result<Arc<dyn Sandbox>> {
         const OP: Operation = Operation::Attach;
         if let Some(open) = find(&self.registry.handles, id.as_str()) {
-            return open.inner.open(OP).map(|()| open as _).map_err(|_| missing(OP, id));
+            return open
+                .inner
+                .open(OP)
+                .map(|()| open as _)
+                .map_err(|_| missing(OP, id));
         }
         let found = self.lookup(OP, id).await?;
         let denied = found["egressPolicy"]["defaultAction"] == "Deny";
@@ -329,7 +364,12 @@ impl Provider for AcaSandboxProvider {
     }
 
     async fn list(&self, labels: &Labels) -> Result<Vec<SandboxInfo>> {
-        let mut found = self.registry.http.list(Operation::List, labels).await.map_err(failed)?;
+        let mut found = self
+            .registry
+            .http
+            .list(Operation::List, labels)
+            .await
+            .map_err(failed)?;
         found.sort_by_key(|entry| entry["createdAt"].as_str().unwrap_or_default().to_owned());
         Ok(found.iter().filter_map(info_of).collect())
     }
@@ -341,7 +381,11 @@ impl Provider for AcaSandboxProvider {
             return open.close().await;
         }
         self.lookup(OP, id).await?;
-        self.registry.http.delete(OP, id.as_str()).await.map_err(failed)
+        self.registry
+            .http
+            .delete(OP, id.as_str())
+            .await
+            .map_err(failed)
     }
 }
 

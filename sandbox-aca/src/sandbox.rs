@@ -49,7 +49,11 @@ impl AcaSandbox {
     async fn snap(&self, op: Operation, labels: &Labels) -> Result<Snapshot> {
         self.inner.open(op)?;
         let _files = self.inner.files.lock().await;
-        let taken = self.inner.http.snapshot(op, self.inner.id.as_str(), labels).await;
+        let taken = self
+            .inner
+            .http
+            .snapshot(op, self.inner.id.as_str(), labels)
+            .await;
         let taken = taken.map_err(|failure| self.inner.failed(failure))?;
         let mut snapshot = Snapshot::new(SnapshotId::new(taken["id"].as_str().unwrap_or_default()));
         snapshot.size = taken["sizeInMB"].as_u64().map(|size| size << 20);
@@ -85,7 +89,10 @@ impl Drop for Passing {
         let (inner, id) = (Arc::clone(&self.inner), self.id.clone());
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                let done = inner.http.delete_snapshot(Operation::Fork, id.as_str()).await;
+                let done = inner
+                    .http
+                    .delete_snapshot(Operation::Fork, id.as_str())
+                    .await;
                 if let Err(failure) = done {
                     tracing::warn!(status = ?failure.status, "a passing snapshot was not deleted");
                 }
@@ -155,11 +162,21 @@ impl Sandbox for AcaSandbox {
         self.inner.rename(from, to, options).await
     }
 
-    async fn import_dir(&self, from: &Path, to: &GuestPath, options: ImportOptions) -> Result<TransferReport> {
+    async fn import_dir(
+        &self,
+        from: &Path,
+        to: &GuestPath,
+        options: ImportOptions,
+    ) -> Result<TransferReport> {
         Arc::clone(&self.inner).import_dir(from, to, options).await
     }
 
-    async fn export_dir(&self, from: &GuestPath, to: &Path, options: ExportOptions) -> Result<TransferReport> {
+    async fn export_dir(
+        &self,
+        from: &GuestPath,
+        to: &Path,
+        options: ExportOptions,
+    ) -> Result<TransferReport> {
         Arc::clone(&self.inner).export_dir(from, to, options).await
     }
 
@@ -170,10 +187,13 @@ impl Sandbox for AcaSandbox {
     async fn set_env(&self, changes: Env) -> Result<()> {
         const OP: Operation = Operation::SetEnv;
         self.inner.open(OP)?;
-        changes.validate(OP).map_err(|error| self.inner.named(error))?;
+        changes
+            .validate(OP)
+            .map_err(|error| self.inner.named(error))?;
         let mut kept = self.inner.kept();
         for (name, value) in changes.iter() {
-            kept.env.insert(name.to_vec(), value.map(|value| value.value.clone()));
+            kept.env
+                .insert(name.to_vec(), value.map(|value| value.value.clone()));
         }
         Ok(())
     }
@@ -196,7 +216,14 @@ impl Sandbox for AcaSandbox {
         };
         let made = self
             .registry
-            .restore(OP, &passing.id, kept, options.labels, self.inner.egress_denied, Some(&self.inner.id))
+            .restore(
+                OP,
+                &passing.id,
+                kept,
+                options.labels,
+                self.inner.egress_denied,
+                Some(&self.inner.id),
+            )
             .await;
         let made = made.map_err(|error| self.inner.named(error))?;
         Ok(made)

@@ -82,7 +82,9 @@ impl Http {
     }
 
     pub(crate) async fn get(&self, op: Operation, id: &str) -> Result<Value, Failure> {
-        let bytes = self.send(op, Request::new(Method::GET, &["sandboxes", id])).await?;
+        let bytes = self
+            .send(op, Request::new(Method::GET, &["sandboxes", id]))
+            .await?;
         parse(op, &bytes)
     }
 
@@ -140,7 +142,10 @@ impl Http {
 
     /// Deletes a sandbox and waits until it is gone.
     pub(crate) async fn delete(&self, op: Operation, id: &str) -> Result<(), Failure> {
-        match self.send(op, Request::new(Method::DELETE, &["sandboxes", id])).await {
+        match self
+            .send(op, Request::new(Method::DELETE, &["sandboxes", id]))
+            .await
+        {
             Err(failure) if failure.status != Some(404) => return Err(failure),
             _ => {}
         }
@@ -219,7 +224,12 @@ impl Http {
     }
 
     /// Takes a snapshot and gives its identifier.
-    pub(crate) async fn snapshot(&self, op: Operation, id: &str, labels: &Labels) -> Result<Value, Failure> {
+    pub(crate) async fn snapshot(
+        &self,
+        op: Operation,
+        id: &str,
+        labels: &Labels,
+    ) -> Result<Value, Failure> {
         let path = ["sandboxes", id, "snapshot"];
         let mut request = Request::new(Method::POST, &path).json(&json!({"labels": labels}));
         request.timeout = self.config().snapshot_timeout;
@@ -232,14 +242,23 @@ impl Http {
     }
 
     pub(crate) async fn delete_snapshot(&self, op: Operation, id: &str) -> Result<(), Failure> {
-        match self.send(op, Request::new(Method::DELETE, &["snapshots", id])).await {
+        match self
+            .send(op, Request::new(Method::DELETE, &["snapshots", id]))
+            .await
+        {
             Err(failure) if failure.status == Some(404) => Ok(()),
             other => other.map(drop),
         }
     }
 
     /// Sets a whole policy: `lifecycle` or `egresspolicy`.
-    pub(crate) async fn policy(&self, op: Operation, id: &str, which: &str, policy: &Value) -> Result<(), Failure> {
+    pub(crate) async fn policy(
+        &self,
+        op: Operation,
+        id: &str,
+        which: &str,
+        policy: &Value,
+    ) -> Result<(), Failure> {
         let path = ["sandboxes", id, which];
         let mut request = Request::new(Method::POST, &path).json(policy);
         // It replaces what is there: once or twice is the same.

@@ -12,9 +12,9 @@ pub(crate) fn patterns(top: &Path, excludes: &[String], op: Operation) -> Result
     let invalid = |why: String| Error::new(ErrorKind::InvalidInput, op).with_message(why);
     let mut builder = GitignoreBuilder::new(top);
     for pattern in excludes {
-        builder
-            .add_line(None, pattern)
-            .map_err(|e| invalid(format!("not a pattern of gitignore: {pattern:?}")).with_source(e))?;
+        builder.add_line(None, pattern).map_err(|e| {
+            invalid(format!("not a pattern of gitignore: {pattern:?}")).with_source(e)
+        })?;
     }
     builder
         .build()

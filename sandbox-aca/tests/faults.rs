@@ -27,7 +27,10 @@ async fn start(options: Options) -> (AcaEmulator, AcaSandboxProvider) {
 
 async fn sandbox() -> (AcaEmulator, Arc<dyn Sandbox>) {
     let (emulator, provider) = start(Options::default()).await;
-    let sandbox = provider.create(SandboxSpec::new()).await.expect("a sandbox");
+    let sandbox = provider
+        .create(SandboxSpec::new())
+        .await
+        .expect("a sandbox");
     (emulator, sandbox)
 }
 
@@ -42,14 +45,21 @@ async fn through(action: Action) -> (Result<sandbox_core::Output>, usize) {
     emulator.inject(Fault::new(EXEC, action));
     let ran = sandbox.exec(counted()).await;
     let count = sandbox.read("count").await.map_or(0, |bytes| bytes.len());
-    assert!(emulator.executions("printf x >> count") <= 1, "sent and run twice");
+    assert!(
+        emulator.executions("printf x >> count") <= 1,
+        "sent and run twice"
+    );
     sandbox.close().await.expect("it closes");
     (ran, count)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_is_lost_is_asked_for_and_the_command_runs_once() {
-    for action in [Action::DropAfter, Action::StatusAfter(504), Action::StatusAfter(500)] {
+    for action in [
+        Action::DropAfter,
+        Action::StatusAfter(504),
+        Action::StatusAfter(500),
+    ] {
         let (ran, count) = through(action.clone()).await;
         let output = ran.unwrap_or_else(|error| panic!("{action:?}: {error:?}"));
         assert_eq!(output.stdout.bytes, "ran", "{action:?}");
@@ -59,7 +69,11 @@ async fn an_answer_that_is_lost_is_asked_for_and_the_command_runs_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_never_arrived_is_not_started_and_not_run_later() {
-    for action in [Action::DropBefore, Action::Status(500, None), Action::Garbage] {
+    for action in [
+        Action::DropBefore,
+        Action::Status(500, None),
+        Action::Garbage,
+    ] {
         let (ran, count) = through(action.clone()).await;
         let error = ran.expect_err("it did not run");
         assert_eq!(error.ran(), Some(Ran::NotStarted), "{action:?}: {error:?}");
@@ -80,7 +94,11 @@ async fn a_refusal_for_haste_is_waited_for_as_asked() {
     let (ran, count) = through(Action::Status(429, Some("86400".into()))).await;
     let error = ran.expect_err("a day is too long");
     assert_eq!(error.kind(), ErrorKind::RateLimited, "{error:?}");
-    assert_eq!((error.ran(), count), (Some(Ran::NotStarted), 0), "{error:?}");
+    assert_eq!(
+        (error.ran(), count),
+        (Some(Ran::NotStarted), 0),
+        "{error:?}"
+    );
 }
 
 /// Gives a token that has expired first, and then good ones.
@@ -104,15 +122,23 @@ impl Credential for Fading {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_token_is_replaced_once() {
-    let emulator = AcaEmulator::start(Options::default()).await.expect("an emulator");
+    let emulator = AcaEmulator::start(Options::default())
+        .await
+        .expect("an emulator");
     let bad = emulator.token_for("https://dynamicsessions.io", -10);
     let fading = Arc::new(Fading {
         bad: bad.clone(),
         good: emulator.token(),
         asked: AtomicUsize::new(0),
     });
-    let sandbox = provider(&emulator, fading.clone()).create(SandboxSpec::new()).await;
-    sandbox.expect("a sandbox").close().await.expect("it closes");
+    let sandbox = provider(&emulator, fading.clone())
+        .create(SandboxSpec::new())
+        .await;
+    sandbox
+        .expect("a sandbox")
+        .close()
+        .await
+        .expect("it closes");
     assert_eq!(fading.asked.load(Ordering::Relaxed), 2);
     let before = emulator.requests("PUT");
     let error = provider(&emulator, Arc::new(StaticToken::new(bad.clone())))
@@ -122,7 +148,10 @@ async fn a_refused_token_is_replaced_once() {
     assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error:?}");
     assert_eq!(emulator.requests("PUT") - before, 2, "once and once again");
     let text = format!("{error} {error:?}");
-    assert!(text.contains("az account get-access-token") && text.contains("dynamicsessions"), "{text}");
+    assert!(
+        text.contains("az account get-access-token") && text.contains("dynamicsessions"),
+        "{text}"
+    );
     assert!(!text.contains(&bad), "the token is shown");
 }
 
@@ -131,10 +160,16 @@ async fn a_missing_role_is_named_with_the_remedy() {
     let mut options = Options::default();
     options.forbidden = true;
     let (_emulator, provider) = start(options).await;
-    let error = provider.create(SandboxSpec::new()).await.expect_err("no role");
+    let error = provider
+        .create(SandboxSpec::new())
+        .await
+        .expect_err("no role");
     assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:?}");
     let text = error.to_string();
-    assert!(text.contains("SandboxGroup Data Owner") && text.contains("az role assignment"), "{text}");
+    assert!(
+        text.contains("SandboxGroup Data Owner") && text.contains("az role assignment"),
+        "{text}"
+    );
     assert!(text.contains("request "), "no request id: {text}");
 }
 
@@ -143,7 +178,10 @@ async fn a_creation_whose_answer_is_lost_makes_one_sandbox() {
     for action in [Action::DropAfter, Action::StatusAfter(503)] {
         let (emulator, provider) = start(Options::default()).await;
         emulator.inject(Fault::new("PUT ", action));
-        let sandbox = provider.create(SandboxSpec::new()).await.expect("it is found");
+        let sandbox = provider
+            .create(SandboxSpec::new())
+            .await
+            .expect("it is found");
         assert_eq!(emulator.counts().0, 1, "sandboxes");
         sandbox.close().await.expect("it closes");
         assert_eq!(emulator.counts(), (0, 0), "what is left");
@@ -169,7 +207,10 @@ async fn a_gateway_that_gives_up_early_does_not_end_a_command() {
     let mut options = Options::default();
     options.gateway = Duration::from_secs(2);
     let (emulator, provider) = start(options).await;
-    let sandbox = provider.create(SandboxSpec::new()).await.expect("a sandbox");
+    let sandbox = provider
+        .create(SandboxSpec::new())
+        .await
+        .expect("a sandbox");
     let command = Command::shell("sleep 3; printf x >> count; printf ran");
     let output = sandbox.exec(command).await.expect("it runs to its end");
     assert_eq!(output.stdout.bytes, "ran");
@@ -187,7 +228,12 @@ async fn lists_in_pages_and_slow_creations_are_waited_for() {
     let (_emulator, provider) = start(options).await;
     let mut sandboxes = Vec::new();
     for _ in 0..5 {
-        sandboxes.push(provider.create(SandboxSpec::new()).await.expect("a sandbox"));
+        sandboxes.push(
+            provider
+                .create(SandboxSpec::new())
+                .await
+                .expect("a sandbox"),
+        );
     }
     let listed = provider.list(&Default::default()).await.expect("a list");
     assert_eq!(listed.len(), 5);

@@ -56,7 +56,14 @@ fn variable(name: &str) -> std::result::Result<String, String> {
 
 /// An error of a credential as text: never the token, which no error has.
 fn text(error: &azure_core::Error) -> String {
-    error.to_string().lines().next().unwrap_or_default().chars().take(300).collect()
+    error
+        .to_string()
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .take(300)
+        .collect()
 }
 
 fn client_secret() -> Made {
@@ -82,7 +89,11 @@ fn developer() -> Made {
     made.map(|made| made as _).map_err(|error| text(&error))
 }
 
-async fn ask(source: &dyn TokenCredential, scope: &str, patience: Duration) -> std::result::Result<AccessToken, String> {
+async fn ask(
+    source: &dyn TokenCredential,
+    scope: &str,
+    patience: Duration,
+) -> std::result::Result<AccessToken, String> {
     let asked = tokio::time::timeout(patience, source.get_token(&[scope], None)).await;
     let token = asked
         .map_err(|_| format!("no answer in {patience:?}"))?

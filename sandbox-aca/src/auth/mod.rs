@@ -92,7 +92,9 @@ impl Tokens {
         let mut current = self.current.lock().await;
         let usable = current.as_ref().filter(|known| {
             let fresh = known.expires.is_none_or(|expires| {
-                expires.duration_since(SystemTime::now()).is_ok_and(|left| left > MARGIN)
+                expires
+                    .duration_since(SystemTime::now())
+                    .is_ok_and(|left| left > MARGIN)
             });
             fresh && Some(&known.token) != refused
         });

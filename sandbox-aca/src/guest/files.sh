@@ -137,10 +137,13 @@ put() { # put NUMBER PATH CREATE_NEW
     done_="m$1 $done_"
     x=$(LC_ALL=C mkdir -p -- "$y" 2>&1) || back "$x" "$1"
   fi
-  # What takes its place at once must be on the same disk.
-  if [ "$y" != "$last" ]; then last=$y; disk=$(stat -L -c %d -- "${y:-/}"); fi
+  # What takes its place at once must be on the same mount, which no number of a device tells.
+  if [ "$y" != "$last" ]; then
+    last=$y
+    if ln -T -- "$d/go" "$y/.sandbox-$$-p" 2> /dev/null; then far= && rm -f -- "$y/.sandbox-$$-p"; else far=1; fi
+  fi
   w=$d/
-  if [ "$disk" != "$ours" ]; then
+  if [ "$far" ]; then
     w=$y/.sandbox-$$-
     beside="$beside $1"
     x=$(LC_ALL=C cp -pT -- "$d/$1" "$w$1" 2>&1) || { rm -f -- "$w$1"; back "$x" "$1"; }

@@ -188,4 +188,3 @@ fn remove_port(state: &State, call: &Call, guest: &Guest) -> Result<Reply, Reply
     }
     Ok(Reply::json(200, json!({"ports": ports})))
 }
-

@@ -37,3 +37,9 @@ pub use sandbox_core::*;
 pub mod local {
     pub use sandbox_local::*;
 }
+
+/// Azure Container Apps: its provider, its configuration and where tokens come from.
+#[cfg(feature = "aca")]
+pub mod aca {
+    pub use sandbox_aca::*;
+}

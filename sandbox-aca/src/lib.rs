@@ -22,6 +22,7 @@ mod provider;
 mod sandbox;
 mod script;
 mod service;
+mod spec;
 mod transfer;
 
 pub use auth::{AccessToken, Credential, DefaultCredential, StaticToken};

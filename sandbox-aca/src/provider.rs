@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sandbox_core::{
-    Capabilities, Capability, Error, ErrorKind, GuestPath, Labels, Network, Operation, Provider,
-    RequiredIsolation, Result, Sandbox, SandboxId, SandboxInfo, SandboxSpec, SnapshotId, Source,
+    Capabilities, Error, ErrorKind, GuestPath, Labels, Network, Operation, Provider, Result,
+    Sandbox, SandboxId, SandboxInfo, SandboxSpec, SnapshotId, Source,
 };
 use serde_json::{Value, json};
 
@@ -21,6 +21,7 @@ use crate::handle::{Inner, Kept, fresh};
 use crate::http::{Failure, Http};
 use crate::sandbox::{AcaSandbox, Handles, find, lifecycle, unlocked};
 use crate::service::NONCE;
+use crate::spec::check;
 
 const BACKEND: &str = "aca-sandboxes";
 const WORKDIR: &str = "/workspace";
@@ -223,44 +224,6 @@ fn egress(denied: bool) -> Value {
     let action = if denied { "Deny" } else { "Allow" };
     let inspection = if denied { "Full" } else { "None" };
     json!({"defaultAction": action, "hostRules": [], "rules": [], "trafficInspection": inspection})
-}
-
-/// Refuses what the service can't do.
-fn check(spec: &SandboxSpec) -> Result<()> {
-    const OP: Operation = Operation::Create;
-    spec.validate()?;
-    let need = |asked: bool, capability| match asked {
-        true => CAPABILITIES.require(capability, OP),
-        false => Ok(()),
-    };
-    need(
-        matches!(spec.source, Source::RootDir(_)),
-        Capability::RootDir,
-    )?;
-    need(!spec.mounts.is_empty(), Capability::Mounts)?;
-    need(spec.ttl.is_some(), Capability::Ttl)?;
-    need(spec.resources.memory.is_some(), Capability::MemoryLimit)?;
-    need(spec.resources.cpus.is_some(), Capability::CpuLimit)?;
-    need(spec.resources.pids.is_some(), Capability::PidsLimit)?;
-    need(spec.resources.disk.is_some(), Capability::DiskLimit)?;
-    if let RequiredIsolation::Only(controls) = &spec.isolation
-        && let Some(control) = controls.first()
-    {
-        return Err(Error::new(ErrorKind::Isolation, OP)
-            .with_message(format!(
-                "{control} can't be proven from inside of the service's microVM"
-            ))
-            .with_hint("leave the requirement at its default to take the service's word"));
-    }
-    if spec
-        .labels
-        .keys()
-        .any(|key| key == NONCE || key.contains([',', '=']))
-    {
-        return Err(Error::new(ErrorKind::InvalidInput, OP)
-            .with_message("a label has a key that the service can't be asked for"));
-    }
-    Ok(())
 }
 
 fn info_of(found: &Value) -> Option<SandboxInfo> {

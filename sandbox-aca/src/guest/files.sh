@@ -160,5 +160,6 @@ put() { # put NUMBER PATH CREATE_NEW
   else
     done_="n$1 $done_"
   fi
-  x=$(LC_ALL=C mv -fT -- "$w$1" "$2" 2>&1) || back "$x" "$1"
+  # Not in a subshell: a batch may have thousands of files.
+  LC_ALL=C mv -fT -- "$w$1" "$2" 2> "$d/err" || back "$(cat "$d/err")" "$1"
 }

@@ -300,11 +300,8 @@ impl Context {
 fn not_spawned(error: SpawnError, names: &Names, context: &Context) -> Error {
     match error {
         SpawnError::Failed(failure) => not_started(failure, names, context),
-        // Only `spawn` waits for a confirmation: for the others nothing was sent.
-        SpawnError::Lost(lost) if context.operation == Operation::Spawn => {
-            context.lost(lost).with_ran(Ran::Unknown)
-        }
         SpawnError::Lost(lost) => context.lost(lost).with_ran(Ran::NotStarted),
+        SpawnError::Unconfirmed(lost) => context.lost(lost).with_ran(Ran::Unknown),
         SpawnError::TooLarge { .. } => context
             .error(ErrorKind::LimitExceeded)
             .with_message("arguments and environment are too long")

@@ -101,9 +101,12 @@ pub(crate) enum SpawnError {
     /// The sandbox refused; the program did not run.
     #[error(transparent)]
     Failed(#[from] Failure),
-    /// The sandbox is gone; whether the program ran is unknown if it was sent.
+    /// The sandbox is gone; nothing was sent.
     #[error(transparent)]
     Lost(#[from] Lost),
+    /// The sandbox went away before it confirmed that the program runs.
+    #[error(transparent)]
+    Unconfirmed(Lost),
 }
 
 /// Why a process has no exit.

@@ -143,7 +143,7 @@ impl Shared {
                 _ if state.started => Some(Ok(())),
                 Some(Ok(_)) => Some(Ok(())),
                 Some(Err(ExitError::NotStarted(failure))) => Some(Err(failure.into())),
-                Some(Err(ExitError::Lost(lost))) => Some(Err(lost.into())),
+                Some(Err(ExitError::Lost(lost))) => Some(Err(SpawnError::Unconfirmed(lost))),
                 None => None,
             })
         })

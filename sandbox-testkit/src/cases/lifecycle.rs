@@ -215,6 +215,12 @@ async fn a_sandbox_destroyed_behind_its_handle_is_lost(cx: Cx) -> Verdict {
         cx.fixture.sabotage(&cx.sandbox).await,
         "the fixture could not destroy the sandbox"
     );
+    // Until the backend has noticed, a command may be on its way: nobody knows whether it ran.
+    eventually("the loss is noticed", || async {
+        let found = cx.sandbox.metadata(&"f".into()).await;
+        Ok(found.is_err_and(|error| error.kind() == ErrorKind::Lost))
+    })
+    .await?;
     all_refused(&cx, &[ErrorKind::Lost]).await?;
     Ok(cx.sandbox.close().await?)
 }

@@ -3,7 +3,7 @@
 
 use core::ffi::CStr;
 
-use crate::sys::{self, ENOENT, ESRCH, Errno, Open};
+use crate::sys::{self, EACCES, ENOENT, ESRCH, Errno, Open};
 
 /// To which tree a process belongs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -125,9 +125,22 @@ fn parse(name: &[u8]) -> Option<i32> {
     any.then_some(number)
 }
 
+/// The UTS namespace of process `number` (or of a thread, if `dir` is a task
+/// directory).
+fn namespace(dir: i32, number: i32) -> sys::Result<u64> {
+    let path = Path::new(number, "/ns/uts");
+    let inode = sys::inode(dir, path.as_c_str());
+    match inode {
+        // Also what proc_ns_get_link() says of a process that is reaped between
+        // the lookup of the link and its reading: then it is gone the next time.
+        Err(Errno(EACCES)) => sys::inode(dir, path.as_c_str()),
+        inode => inode,
+    }
+}
+
 /// The tree of `pid`.
 pub(crate) fn mark(proc: i32, pid: i32) -> Mark {
-    match sys::inode(proc, Path::new(pid, "/ns/uts").as_c_str()) {
+    match namespace(proc, pid) {
         Ok(inode) => Mark::Known(inode),
         Err(Errno(ENOENT | ESRCH)) => mark_of_threads(proc, pid),
         Err(_) => Mark::Unreadable,
@@ -150,7 +163,7 @@ fn mark_of_threads(proc: i32, pid: i32) -> Mark {
     let mut threads = 0_u32;
     let listed = for_each_number(dir, |thread| {
         threads += 1;
-        match sys::inode(dir, Path::new(thread, "/ns/uts").as_c_str()) {
+        match namespace(dir, thread) {
             Ok(inode) => found = Mark::Known(inode),
             Err(Errno(ENOENT | ESRCH)) => {}
             Err(_) => found = Mark::Unreadable,

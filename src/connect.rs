@@ -33,6 +33,7 @@ pub struct Selection {
 /// |---|---|
 /// | `local:` | `state_dir`: where its sandboxes keep their files |
 /// | `local-plain:` | `base_dir`: the same; ordinary processes, **no isolation** |
+/// | `dagger:` | `cli`: the Dagger CLI; `image`: of sandboxes whose spec names none |
 ///
 /// # Errors
 /// [`ErrorKind::InvalidInput`] for an unknown scheme (the message lists those that there are, or
@@ -52,11 +53,12 @@ pub async fn connect(uri: &str) -> Result<Arc<dyn Provider>> {
     match uri.scheme {
         "local" => local(uri),
         "local-plain" => local_plain(uri),
+        "dagger" => dagger(uri).await,
         unknown => Err(invalid(
             uri.text(),
             format!("{unknown:?} is no scheme that is known"),
         )
-        .with_hint("known: local:, local-plain:")),
+        .with_hint("known: local:, local-plain:, dagger:")),
     }
 }
 
@@ -172,6 +174,27 @@ fn local_plain(mut uri: Uri<'_>) -> Result<Arc<dyn Provider>> {
     }
     uri.finish("base_dir")?;
     Ok(Arc::new(provider))
+}
+
+#[cfg(feature = "dagger")]
+async fn dagger(mut uri: Uri<'_>) -> Result<Arc<dyn Provider>> {
+    let mut config = sandbox_dagger::DaggerConfig::default();
+    if let Some(cli) = uri.path("cli")? {
+        config = config.with_cli(cli);
+    }
+    if let Some(image) = uri.value("image") {
+        config = config.with_image(image);
+    }
+    uri.finish("cli, image")?;
+    let provider = sandbox_dagger::DaggerProvider::with_config(config);
+    provider.connect().await?;
+    Ok(Arc::new(provider))
+}
+
+#[cfg(not(feature = "dagger"))]
+async fn dagger(uri: Uri<'_>) -> Result<Arc<dyn Provider>> {
+    let why = "dagger: needs the feature \"dagger\" of this crate";
+    Err(invalid(uri.text(), why).with_hint("build with it, or name another provider"))
 }
 
 #[cfg(not(feature = "local"))]

@@ -20,6 +20,7 @@
 //! |---|---|---|
 //! | `local:` | Linux namespaces on this host, no daemon | `local` (default) |
 //! | `local-plain:` | ordinary processes, **no isolation**, only by name | `local` (default) |
+//! | `dagger:` | containers of a Dagger engine | `dagger` |
 //!
 //! Architecture invariant: nothing here runs code. This crate chooses a backend, and passes on
 //! what the core and the backends give out.
@@ -36,4 +37,10 @@ pub use sandbox_core::*;
 #[cfg(feature = "local")]
 pub mod local {
     pub use sandbox_local::*;
+}
+
+/// Sandboxes in a Dagger engine: the provider and its configuration.
+#[cfg(feature = "dagger")]
+pub mod dagger {
+    pub use sandbox_dagger::*;
 }

@@ -59,12 +59,15 @@ impl<'a> Uri<'a> {
         self.text
     }
 
+    /// Takes a setting as it is.
+    pub(crate) fn value(&mut self, key: &str) -> Option<String> {
+        let at = self.settings.iter().position(|(known, _)| *known == key)?;
+        Some(self.settings.remove(at).1)
+    }
+
     /// Takes a setting that is an absolute host path.
     pub(crate) fn path(&mut self, key: &str) -> Result<Option<PathBuf>> {
-        let Some(at) = self.settings.iter().position(|(known, _)| *known == key) else {
-            return Ok(None);
-        };
-        let path = PathBuf::from(self.settings.remove(at).1);
+        let Some(path) = self.value(key).map(PathBuf::from) else { return Ok(None) };
         if !path.is_absolute() {
             return Err(invalid(self.text, format!("{key} is not an absolute path")));
         }

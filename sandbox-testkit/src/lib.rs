@@ -18,6 +18,8 @@
 //! kit knows no backend; a case never decides at run time that it does not apply.
 
 pub mod cases;
+#[cfg(all(feature = "dagger-double", target_os = "linux"))]
+pub mod dagger;
 pub mod fakes;
 pub mod kit;
 pub mod model;

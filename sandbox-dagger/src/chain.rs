@@ -1,0 +1,89 @@
+//! The state of one sandbox: the id of an immutable container, replaced by each operation that
+//! changes something.
+//!
+//! Invariant: operations that change something run one after the other, and a failed one leaves the
+//! id as it was; the chain of layers behind it stays shorter than the engine can mount.
+
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard};
+
+/// When the layers are put together: well below the 440 at which mounts begin to fail.
+pub(crate) const SQUASH_AT: u32 = 200;
+
+/// An immutable container and how many layers it has at most.
+#[derive(Clone, Debug)]
+pub(crate) struct Head {
+    pub(crate) id: String,
+    pub(crate) layers: u32,
+}
+
+/// The current container.
+#[derive(Debug)]
+pub(crate) struct Chain {
+    turn: AsyncMutex<()>,
+    head: Mutex<Head>,
+}
+
+impl Chain {
+    pub(crate) fn new(head: Head) -> Self {
+        Self {
+            turn: AsyncMutex::new(()),
+            head: Mutex::new(head),
+        }
+    }
+
+    /// The container as of now, for who only looks.
+    pub(crate) fn head(&self) -> Head {
+        self.head
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Waits for the turn to change something.
+    pub(crate) async fn turn(&self) -> Turn<'_> {
+        Turn {
+            chain: self,
+            _turn: self.turn.lock().await,
+        }
+    }
+}
+
+/// The right to change something. Dropping it changes nothing.
+#[derive(Debug)]
+pub(crate) struct Turn<'a> {
+    chain: &'a Chain,
+    _turn: MutexGuard<'a, ()>,
+}
+
+impl Turn<'_> {
+    /// The container to start from.
+    pub(crate) fn head(&self) -> Head {
+        self.chain.head()
+    }
+
+    /// Goes on with this container, which has `more` layers than the one before.
+    pub(crate) fn advance(&self, id: &str, more: u32) {
+        let mut head = self
+            .chain
+            .head
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        head.id = id.to_owned();
+        head.layers += more;
+    }
+
+    /// Goes on with a container of these few layers.
+    pub(crate) fn squashed(&self, id: &str) {
+        let mut head = self
+            .chain
+            .head
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *head = Head {
+            id: id.to_owned(),
+            layers: 2,
+        };
+    }
+}

@@ -1,0 +1,222 @@
+//! One query, one POST: the pooled connection to a session and what may come back from it.
+//!
+//! Invariant: nothing here sends a query twice; no answer grows beyond the caller's bound; no proxy
+//! is asked.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use sandbox_core::{Error, ErrorKind, Operation, Ran};
+use serde_json::{Value, json};
+
+/// The largest answer where nothing else is said.
+pub(crate) const SMALL_ANSWER: u64 = 4 << 20;
+
+/// How long a connection to loopback may take.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// A session's address with a pool of connections.
+#[derive(Clone)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    url: String,
+    token: String,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a query gave no data.
+#[derive(Debug)]
+pub(crate) enum Failed {
+    /// Nothing was sent.
+    NotSent(reqwest::Error),
+    /// The connection broke after the query went out: nobody knows what was done.
+    Broken(reqwest::Error),
+    /// The time was up.
+    Late(Duration),
+    /// The answer is larger than was asked for.
+    TooLarge(u64),
+    /// The token was refused: nothing was done.
+    Refused,
+    /// Something else than the engine answered.
+    Status(u16, String),
+    /// The answer can't be read.
+    Garbage(String),
+    /// The session's client is gone: nothing was done.
+    Stale(String),
+    /// The engine no longer knows what the query starts from.
+    Gone(String),
+    /// The engine says no.
+    Engine(String),
+}
+
+impl Client {
+    /// A client of the session at this port of loopback.
+    pub(crate) fn new(port: u16, token: &str) -> Result<Self, Error> {
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .tcp_nodelay(true)
+            .connect_timeout(CONNECT)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| {
+                Error::new(ErrorKind::Other, Operation::Connect)
+                    .with_message("no HTTP client")
+                    .with_source(error)
+            })?;
+        let url = format!("http://127.0.0.1:{port}/query");
+        Ok(Self {
+            http,
+            url,
+            token: token.to_owned(),
+        })
+    }
+
+    /// Sends a query and gives the answer's data.
+    ///
+    /// Dropping the future closes the connection, upon which the engine cancels the query.
+    pub(crate) async fn query(
+        &self,
+        query: &str,
+        largest: u64,
+        within: Duration,
+    ) -> Result<Value, Failed> {
+        let answer = self.post(query, largest);
+        tokio::time::timeout(within, answer)
+            .await
+            .unwrap_or(Err(Failed::Late(within)))
+    }
+
+    async fn post(&self, query: &str, largest: u64) -> Result<Value, Failed> {
+        let body = json!({"query": query, "variables": null}).to_string();
+        let request = self
+            .http
+            .post(&self.url)
+            .basic_auth(&self.token, Some(""))
+            .header(reqwest::header::CONTENT_TYPE, "application/json")
+            .body(body);
+        let sent = |error: reqwest::Error| match error.is_connect() || error.is_builder() {
+            true => Failed::NotSent(error),
+            false => Failed::Broken(error),
+        };
+        let mut response = request.send().await.map_err(sent)?;
+        let status = response.status();
+        let largest = if status.is_success() {
+            largest
+        } else {
+            64 << 10
+        };
+        let mut body = BytesMut::new();
+        while let Some(chunk) = response.chunk().await.map_err(Failed::Broken)? {
+            if (body.len() + chunk.len()) as u64 > largest {
+                return Err(Failed::TooLarge(largest));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        if status == reqwest::StatusCode::UNAUTHORIZED {
+            return Err(Failed::Refused);
+        }
+        read(&body).map_err(|failed| match failed {
+            Failed::Garbage(text) if !status.is_success() => Failed::Status(status.as_u16(), text),
+            other => other,
+        })
+    }
+}
+
+/// The data of an answer; its errors are read by hand, because extensions come in many shapes.
+fn read(body: &[u8]) -> Result<Value, Failed> {
+    let start = || String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned();
+    let mut answer: Value = serde_json::from_slice(body).map_err(|_| Failed::Garbage(start()))?;
+    if let Some(error) = answer.pointer("/errors/0") {
+        let message = error.pointer("/message").and_then(Value::as_str);
+        let message = message.unwrap_or("an error without a message").to_owned();
+        return Err(classify(message));
+    }
+    match answer.get_mut("data").map(Value::take) {
+        Some(data @ Value::Object(_)) => Ok(data),
+        _ => Err(Failed::Garbage(start())),
+    }
+}
+
+fn classify(message: String) -> Failed {
+    if message.contains("client session attachables") {
+        return Failed::Stale(message);
+    }
+    if message.contains("no object has the id") || message.contains("unknown session") {
+        return Failed::Gone(message);
+    }
+    Failed::Engine(message)
+}
+
+impl Failed {
+    /// Whether the engine can't have started anything.
+    pub(crate) fn nothing_done(&self) -> bool {
+        matches!(
+            self,
+            Self::NotSent(_) | Self::Refused | Self::Stale(_) | Self::Gone(_)
+        )
+    }
+
+    /// The error of an operation. For a command, `ran` says what this failure can say.
+    pub(crate) fn error(self, operation: Operation) -> Error {
+        let ran = if self.nothing_done() {
+            Ran::NotStarted
+        } else {
+            Ran::Unknown
+        };
+        let command = matches!(operation, Operation::Exec);
+        let new = |kind, message: String| {
+            let error = Error::new(kind, operation).with_message(message);
+            match command {
+                true => error.with_ran(ran).with_retryable(ran == Ran::NotStarted),
+                false => error,
+            }
+        };
+        match self {
+            Self::NotSent(error) => new(
+                ErrorKind::Unavailable,
+                "the Dagger session can't be reached".into(),
+            )
+            .with_hint("is the engine running? the next create connects anew")
+            .with_source(error),
+            Self::Broken(error) => new(
+                ErrorKind::Unavailable,
+                "the Dagger session broke off".into(),
+            )
+            .with_source(error),
+            Self::Late(after) => new(
+                ErrorKind::Timeout,
+                format!("the Dagger engine did not answer within {after:?}"),
+            ),
+            Self::TooLarge(largest) => new(
+                ErrorKind::LimitExceeded,
+                format!("the engine's answer is larger than {largest} bytes"),
+            ),
+            Self::Refused => new(
+                ErrorKind::Unauthenticated,
+                "the Dagger session refuses the token".into(),
+            )
+            .with_hint("check DAGGER_SESSION_TOKEN"),
+            Self::Status(status, text) => new(
+                ErrorKind::Unavailable,
+                format!("HTTP {status} instead of an answer: {}", text.trim()),
+            ),
+            Self::Garbage(text) => new(
+                ErrorKind::Other,
+                format!("the answer can't be read: {:?}", text.trim()),
+            )
+            .with_retryable(false),
+            Self::Stale(text) => new(ErrorKind::Unavailable, text)
+                .with_hint("the session's client is gone; connect again"),
+            Self::Gone(text) => new(ErrorKind::Lost, text),
+            Self::Engine(text) => new(ErrorKind::Other, text).with_retryable(false),
+        }
+    }
+}

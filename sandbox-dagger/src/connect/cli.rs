@@ -1,0 +1,117 @@
+//! A session that a `dagger session` child serves.
+//!
+//! Invariant: the child ends when the session is dropped, and when this process dies (its stdin
+//! ends then); nothing waits for it without bound.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use sandbox_core::{Error, ErrorKind, Operation, Result};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+/// How long the child may take to end before it is killed.
+const GRACE: Duration = Duration::from_secs(5);
+/// How much of what it says is looked at.
+const MAX_SAID: u64 = 64 << 10;
+
+/// The running child.
+#[derive(Debug)]
+pub(super) struct Cli(Child);
+
+fn failed(kind: ErrorKind, why: String) -> Error {
+    Error::new(kind, Operation::Connect).with_message(why)
+}
+
+impl Cli {
+    /// Starts the CLI and waits, no longer than `within`, for its port and token.
+    pub(super) async fn start(program: &Path, within: Duration) -> Result<(Self, u16, String)> {
+        let mut child = Command::new(program)
+            .args(["session", "--label", "dagger.io/sdk.name:rust"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| {
+                failed(
+                    ErrorKind::Unavailable,
+                    "the Dagger CLI can't be started".into(),
+                )
+                .with_host_path(program)
+                .with_hint("install it, or name it with DaggerConfig::with_cli")
+                .with_source(error)
+            })?;
+        let said = tokio::time::timeout(within, first_line(&mut child)).await;
+        match said {
+            Ok(Ok((port, token))) => Ok((Self(child), port, token)),
+            Ok(Err(why)) => Err(failed(ErrorKind::Unavailable, why)
+                .with_host_path(program)
+                .with_hint("does `dagger core version` work? It needs a container runtime")),
+            Err(_) => Err(failed(
+                ErrorKind::Timeout,
+                format!("the Dagger CLI named no session within {within:?}"),
+            )
+            .with_host_path(program)
+            .with_hint("is its engine reachable? see _EXPERIMENTAL_DAGGER_RUNNER_HOST")),
+        }
+    }
+
+    /// Ends the child: politely, and after a while by force.
+    pub(super) async fn stop(mut self) {
+        drop(self.0.stdin.take());
+        if tokio::time::timeout(GRACE, self.0.wait()).await.is_err() {
+            // It is killed once more when it is dropped.
+            let _ = tokio::time::timeout(GRACE, self.0.kill()).await;
+        }
+    }
+}
+
+async fn first_line(child: &mut Child) -> std::result::Result<(u16, String), String> {
+    let (Some(stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) else {
+        return Err("the Dagger CLI has no output".into());
+    };
+    let mut stdout = BufReader::new(stdout);
+    let mut line = String::new();
+    let mut window = (&mut stdout).take(MAX_SAID);
+    let read = window.read_line(&mut line).await;
+    let session: Option<Value> = serde_json::from_str(&line).ok();
+    let port = session
+        .as_ref()
+        .and_then(|session| session.get("port")?.as_u64());
+    let token = session
+        .as_ref()
+        .and_then(|session| session.get("session_token")?.as_str());
+    let (Some(port), Some(token)) = (port.and_then(|port| u16::try_from(port).ok()), token) else {
+        let mut said = Vec::new();
+        if read.is_ok_and(|read| read == 0) {
+            // It has ended: what it said is all there is.
+            let _ = stderr.take(MAX_SAID).read_to_end(&mut said).await;
+        }
+        let said = String::from_utf8_lossy(&said);
+        return Err(format!(
+            "the Dagger CLI named no session: {}{}",
+            line.trim(),
+            said.trim()
+        ));
+    };
+    // A full pipe would hold the CLI up.
+    tokio::spawn(async move {
+        let mut nowhere = (tokio::io::sink(), tokio::io::sink());
+        let _ = tokio::join!(
+            tokio::io::copy(&mut stdout, &mut nowhere.0),
+            tokio::io::copy(&mut stderr, &mut nowhere.1)
+        );
+    });
+    Ok((port, token.to_owned()))
+}
+
+/// The program `name` in the host's `PATH`.
+pub(super) fn on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file())
+}

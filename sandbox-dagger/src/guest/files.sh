@@ -1,0 +1,124 @@
+# What the file operations share. They always exit 0 and say on stdout what happened; the answer of
+# a failed one is thrown away together with the files as it left them.
+exec 2>/dev/null
+fail() { echo "frame $nonce"; echo "no $1"; printf %s "$p" | base64; echo .; echo "end $nonce"; exit 0; }
+begin() { echo "frame $nonce"; echo ok; }
+finish() { echo "end $nonce"; exit 0; }
+# Why nothing is at $1.
+absent() {
+    q=$1
+    while [ -n "$q" ]; do
+        if [ -d "$q" ]; then break; fi
+        if [ -e "$q" ]; then fail not-a-directory; fi
+        q=${q%/*}
+    done
+    fail not-found
+}
+there() { [ -e "$1" ] || [ -L "$1" ]; }
+# Why a program that changes something said $1.
+because() {
+    case $1 in
+    *"ead-only"*) fail read-only ;;
+    *"o space left"*) fail storage-full ;;
+    *"name too long"*) fail name-too-long ;;
+    *"ot a directory"*) fail not-a-directory ;;
+    *"esource busy"*) fail busy ;;
+    *) fail denied ;;
+    esac
+}
+op_read() {
+    [ -e "$p" ] || absent "$p"
+    if [ -d "$p" ]; then fail is-a-directory; fi
+    if [ ! -f "$p" ]; then fail not-a-regular-file; fi
+    if [ ! -r "$p" ]; then fail denied; fi
+    size=$(stat -L -c %s -- "$p")
+    if [ "$size" -gt "$limit" ]; then fail limit; fi
+    begin; base64 <"$p"; echo .; finish
+}
+describe() {
+    # $@: arguments for find that choose the entries, in the same order each time.
+    find "$@" -print0 | base64; echo .
+    find "$@" -exec stat -c '%f %s %Y' -- {} +; echo .
+    find "$@" -type l -exec sh -c 'for l; do readlink -n -- "$l"; printf "\0"; done' sh {} + | base64; echo .
+}
+op_metadata() {
+    there "$p" || absent "$p"
+    begin; describe "$p" -prune; finish
+}
+op_list() {
+    there "$p" || absent "$p"
+    if [ ! -d "$p" ]; then fail not-a-directory; fi
+    if [ ! -r "$p" ] || [ ! -x "$p" ]; then fail denied; fi
+    cd -- "$p" || fail denied
+    if [ "$limit" -gt 0 ] && [ "$(find . -mindepth 1 $depth -print | head -n "$((limit + 1))" | wc -l)" -gt "$((limit * 2))" ]; then fail limit; fi
+    begin; describe . -mindepth 1 $depth; finish
+}
+op_remove() {
+    there "$p" || absent "$p"
+    if [ -d "$p" ] && [ ! -L "$p" ]; then
+        if [ "$recursive" = yes ]; then e=$(rm -rf -- "$p" 2>&1) || because "$e"
+        else
+            if [ -n "$(find "$p" -mindepth 1 -maxdepth 1 -print | head -n 1)" ]; then fail not-empty; fi
+            e=$(rmdir -- "$p" 2>&1) || because "$e"
+        fi
+    else e=$(rm -f -- "$p" 2>&1) || because "$e"; fi
+    begin; finish
+}
+op_create_dir() {
+    if there "$p"; then
+        if [ "$parents" = yes ] && [ -d "$p" ]; then begin; finish; fi
+        fail exists
+    fi
+    up=${p%/*}
+    if [ "$parents" = yes ]; then
+        e=$(mkdir -p -- "${up:-/}" 2>&1) || case $e in *xists*) fail not-a-directory ;; *) because "$e" ;; esac
+    elif [ -n "$up" ] && [ ! -d "$up" ]; then there "$up" && fail not-a-directory; absent "$p"; fi
+    e=$(mkdir -- "$p" 2>&1) || because "$e"
+    chmod "$mode" -- "$p" || fail denied
+    begin; finish
+}
+op_rename() {
+    there "$p" || absent "$p"
+    if [ "$p" = "$to" ]; then begin; finish; fi
+    case $to in "$p"/*) if [ -d "$p" ] && [ ! -L "$p" ]; then fail into-itself; fi ;; esac
+    up=${to%/*}
+    if [ -n "$up" ] && [ ! -d "$up" ]; then p=$to; there "$up" && fail not-a-directory; absent "$to"; fi
+    if there "$to"; then
+        from=$p p=$to
+        if [ "$replace" != yes ]; then fail exists; fi
+        if [ -d "$to" ] && [ ! -L "$to" ]; then
+            if [ ! -d "$from" ] || [ -L "$from" ]; then fail is-a-directory; fi
+            e=$(rmdir -- "$to" 2>&1) || fail not-empty
+        else
+            if [ -d "$from" ] && [ ! -L "$from" ]; then fail not-a-directory; fi
+            e=$(rm -f -- "$to" 2>&1) || because "$e"
+        fi
+        p=$from
+    fi
+    e=$(mv -f -- "$p" "$to" 2>&1) || because "$e"
+    begin; finish
+}
+op_check_dir() {
+    [ -e "$p" ] || absent "$p"
+    if [ ! -d "$p" ]; then fail not-a-directory; fi
+    begin; finish
+}
+parents_of() {
+    up=${p%/*}
+    if [ -n "$up" ] && [ ! -d "$up" ]; then
+        e=$(mkdir -p -- "$up" 2>&1) || case $e in *xists*) fail not-a-directory ;; *) because "$e" ;; esac
+    fi
+}
+# put NUMBER PATH MODE HOW: one file of a batch, from the staged directory.
+put() {
+    p=$2 m=
+    if there "$p"; then
+        if [ -d "$p" ] && [ ! -L "$p" ]; then fail is-a-directory; fi
+        if [ "$4" = new ]; then fail exists; fi
+        if [ "$3" = - ] && [ -f "$p" ] && [ ! -L "$p" ]; then m=$(stat -c %a -- "$p"); fi
+        if [ -L "$p" ]; then rm -f -- "$p"; fi
+    else parents_of; fi
+    e=$(mv -f -- "$stage/f/$1" "$p" 2>&1) || because "$e"
+    case $3 in - | staged) ;; *) m=$3 ;; esac
+    if [ -n "$m" ]; then chmod "$m" -- "$p"; fi
+}

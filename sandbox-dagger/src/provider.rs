@@ -1,0 +1,291 @@
+//! Creates sandboxes in an engine and finds them again within this process.
+//!
+//! Invariant: an option that the engine can't honour is refused before anything is created.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use async_trait::async_trait;
+use sandbox_core::{
+    Capabilities, Capability, Control, Error, ErrorKind, Labels, Network, Operation, Provider,
+    RequiredIsolation, Result, Sandbox, SandboxId, SandboxInfo, SandboxSpec, Source,
+};
+use tokio::sync::Mutex as AsyncMutex;
+
+use crate::config::DaggerConfig;
+use crate::connect::Session;
+use crate::handle::DaggerSandbox;
+
+const NO_STREAMS: &str = "the engine shows nothing of a command before its end";
+const NO_LIMITS: &str = "the engine sets no limits on containers";
+
+pub(crate) const CAPABILITIES: Capabilities = Capabilities::all()
+    .without(Capability::Spawn, NO_STREAMS)
+    .without(Capability::StdinPipe, NO_STREAMS)
+    .without(Capability::Signals, NO_STREAMS)
+    .without(Capability::User, "commands run as the image's user")
+    .without(
+        Capability::Background,
+        "every command has a container of its own, which ends with it",
+    )
+    .without(
+        Capability::ForkMemory,
+        "there are no processes between commands",
+    )
+    .without(
+        Capability::Snapshot,
+        "this version of the backend keeps none",
+    )
+    .without(
+        Capability::Ttl,
+        "an unused sandbox holds nothing but disk of the engine",
+    )
+    .without(
+        Capability::RootDir,
+        "this version of the backend starts from images",
+    )
+    .without(
+        Capability::Mounts,
+        "a directory of the host can be brought in, not mounted",
+    )
+    .without(
+        Capability::FilePermissions,
+        "file operations have the rights of the image's user, root as a rule",
+    )
+    .without(Capability::NetworkOff, "the engine has no switch for it")
+    .without(Capability::MemoryLimit, NO_LIMITS)
+    .without(Capability::CpuLimit, NO_LIMITS)
+    .without(Capability::PidsLimit, NO_LIMITS)
+    .without(Capability::DiskLimit, NO_LIMITS)
+    .without(
+        Capability::Isolation,
+        "it is the engine's, and not probed by this backend",
+    )
+    .partial(
+        Capability::KillDaemons,
+        "a program with the supervisor's rights may kill the supervisor; the engine then ends both",
+    )
+    .partial(
+        Capability::List,
+        "the sandboxes of this provider in this process",
+    )
+    .partial(
+        Capability::Attach,
+        "the sandboxes of this provider in this process",
+    );
+
+/// Sandboxes in a Dagger engine.
+///
+/// One provider holds one session with a pool of connections for any number of sandboxes. It
+/// connects when the first sandbox is created, and anew when the engine was restarted. Its
+/// sandboxes live as long as their handles. Dropping the last handle and the provider ends a CLI
+/// that was started for them; [`shutdown`](DaggerProvider::shutdown) does so politely.
+#[derive(Clone, Debug)]
+pub struct DaggerProvider {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: DaggerConfig,
+    session: AsyncMutex<Option<Arc<Session>>>,
+    open: Mutex<HashMap<SandboxId, Weak<DaggerSandbox>>>,
+}
+
+impl Shared {
+    async fn session(&self) -> Result<Arc<Session>> {
+        let mut session = self.session.lock().await;
+        if let Some(session) = &*session {
+            return Ok(session.clone());
+        }
+        let opened = Arc::new(Session::open(&self.config).await?);
+        *session = Some(opened.clone());
+        Ok(opened)
+    }
+
+    async fn forget(&self, gone: &Arc<Session>) {
+        let mut session = self.session.lock().await;
+        if session
+            .as_ref()
+            .is_some_and(|session| Arc::ptr_eq(session, gone))
+        {
+            *session = None;
+        }
+    }
+
+    pub(crate) fn enter(&self, id: SandboxId, sandbox: &Arc<DaggerSandbox>) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|_, sandbox| sandbox.strong_count() > 0);
+        open.insert(id, Arc::downgrade(sandbox));
+    }
+
+    pub(crate) fn leave(&self, id: &SandboxId) {
+        self.open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(id);
+    }
+}
+
+impl DaggerProvider {
+    /// What sandboxes in an engine can do; no I/O, no provider needed.
+    pub const CAPABILITIES: Capabilities = CAPABILITIES;
+
+    /// A provider with the default configuration. Does not connect yet.
+    pub fn new() -> Self {
+        Self::with_config(DaggerConfig::default())
+    }
+
+    /// A provider with this configuration. Does not connect yet.
+    pub fn with_config(config: DaggerConfig) -> Self {
+        let shared = Shared {
+            config,
+            session: AsyncMutex::default(),
+            open: Mutex::default(),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Connects now, so that what is missing comes to light.
+    ///
+    /// Dropping the future ends what was started.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable) without a CLI or an engine, or with one of a wrong
+    /// version; [`Timeout`](ErrorKind::Timeout) if the CLI does not answer;
+    /// [`Unauthenticated`](ErrorKind::Unauthenticated) for a wrong token.
+    pub async fn connect(&self) -> Result<()> {
+        self.shared.session().await.map(drop)
+    }
+
+    /// Ends the session in bounded time. Open sandboxes keep it until they are closed.
+    ///
+    /// Dropping the future kills the CLI at once.
+    pub async fn shutdown(&self) {
+        let session = self.shared.session.lock().await.take();
+        if let Some(session) = session.and_then(Arc::into_inner) {
+            session.stop().await;
+        }
+    }
+
+    fn find(&self, id: &SandboxId, operation: Operation) -> Result<Arc<DaggerSandbox>> {
+        let open = self
+            .shared
+            .open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        open.get(id).and_then(Weak::upgrade).ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, operation)
+                .with_message("this provider has no such open sandbox")
+                .with_sandbox(id.clone())
+        })
+    }
+}
+
+impl Default for DaggerProvider {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Refuses what a spec asks for and the engine does not have.
+fn check(spec: &SandboxSpec) -> Result<()> {
+    spec.validate()?;
+    let limits = &spec.resources;
+    let source = |wanted: &Source| spec.source == *wanted;
+    let asked = [
+        (spec.network == Network::Off, Capability::NetworkOff),
+        (limits.memory.is_some(), Capability::MemoryLimit),
+        (limits.cpus.is_some(), Capability::CpuLimit),
+        (limits.pids.is_some(), Capability::PidsLimit),
+        (limits.disk.is_some(), Capability::DiskLimit),
+        (!spec.mounts.is_empty(), Capability::Mounts),
+        (spec.ttl.is_some(), Capability::Ttl),
+        (
+            matches!(spec.source, Source::RootDir(_)),
+            Capability::RootDir,
+        ),
+        (
+            matches!(spec.source, Source::Snapshot(_)),
+            Capability::Snapshot,
+        ),
+    ];
+    for (asked, capability) in asked {
+        if asked {
+            CAPABILITIES.require(capability, Operation::Create)?;
+        }
+    }
+    if !source(&Source::Default) && !matches!(spec.source, Source::Image(_)) {
+        return Err(Error::unsupported(
+            Operation::Create,
+            "this source",
+            "it is not known",
+        ));
+    }
+    let required: &[Control] = match &spec.isolation {
+        RequiredIsolation::Only(controls) => controls,
+        _ => &[],
+    };
+    if let Some(control) = required.first() {
+        return Err(Error::new(ErrorKind::Isolation, Operation::Create)
+            .with_message(format!("{control} can't be proven in a Dagger engine"))
+            .with_hint("the engine isolates, but this backend does not probe it; use local:"));
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Provider for DaggerProvider {
+    fn backend(&self) -> &'static str {
+        "dagger"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        CAPABILITIES
+    }
+
+    async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>> {
+        check(&spec)?;
+        let session = self.shared.session().await?;
+        match DaggerSandbox::create(&self.shared, &session, &spec).await {
+            Ok(sandbox) => Ok(sandbox),
+            // Nothing was created: an engine that was restarted gets a second chance.
+            Err(failed) if failed.reconnect => {
+                self.shared.forget(&session).await;
+                let session = self.shared.session().await?;
+                let made = DaggerSandbox::create(&self.shared, &session, &spec).await;
+                Ok(made.map_err(|failed| failed.error)?)
+            }
+            Err(failed) => Err(failed.error),
+        }
+    }
+
+    async fn attach(&self, id: &SandboxId) -> Result<Arc<dyn Sandbox>> {
+        Ok(self.find(id, Operation::Attach)?)
+    }
+
+    async fn list(&self, labels: &Labels) -> Result<Vec<SandboxInfo>> {
+        let open: Vec<_> = {
+            let open = self
+                .shared
+                .open
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            open.values().filter_map(Weak::upgrade).collect()
+        };
+        let mut infos: Vec<_> = open.iter().map(|sandbox| sandbox.info()).collect();
+        infos.retain(|info| {
+            labels
+                .iter()
+                .all(|(key, value)| info.labels.get(key) == Some(value))
+        });
+        infos.sort_by_key(|info| info.created);
+        Ok(infos)
+    }
+
+    async fn destroy(&self, id: &SandboxId) -> Result<()> {
+        self.find(id, Operation::Destroy)?.close().await
+    }
+}

@@ -1,0 +1,97 @@
+//! Query texts. They are short and of constant depth: every operation starts at an id.
+//!
+//! Invariant: what the caller gave enters a query as an escaped string, never as syntax.
+
+use std::fmt::Write as _;
+
+/// A text as a GraphQL string.
+pub(crate) fn string(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if c < ' ' || c == '\u{7f}' => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// A script run by the guest's shell, with `below` selected on the container after it.
+///
+/// Nesting is switched off by name: what a default is may change. The engine's own init stays, so
+/// that whatever the script leaves dies with it.
+pub(crate) fn run(script: &str, nonce: &str, below: &str) -> String {
+    format!(
+        "withExec(args: [\"/bin/sh\", \"-s\", {}], stdin: {}, expect: ANY, \
+         experimentalPrivilegedNesting: false) {{ {below} }}",
+        string(nonce),
+        string(script)
+    )
+}
+
+/// A staged directory of the host, mounted around what is selected on the container then.
+pub(crate) fn staged(directory: &str, below: &str) -> String {
+    let source = string(directory);
+    format!("withMountedDirectory(path: \"{STAGE}\", source: {source}) {{ {below} }}")
+}
+
+/// The script of a staged directory, run with the directory mounted.
+pub(crate) fn run_staged(directory: &str, nonce: &str, below: &str) -> String {
+    let run = format!(
+        "withExec(args: [\"/bin/sh\", \"{STAGE}/run.sh\", {}], expect: ANY, \
+         experimentalPrivilegedNesting: false) {{ {below} }}",
+        string(nonce)
+    );
+    staged(directory, &run)
+}
+
+/// Where a staged directory is mounted for the one command that uses it.
+pub(crate) const STAGE: &str = "/.sandbox-stage";
+
+/// The new container without the staged directory.
+pub(crate) const UNSTAGE: &str = "stdout withoutMount(path: \"/.sandbox-stage\") { id }";
+
+/// Something selected on the container that an id names.
+pub(crate) fn on_container(id: &str, below: &str) -> String {
+    format!(
+        "query {{ node(id: {}) {{ ... on Container {{ {below} }} }} }}",
+        string(id)
+    )
+}
+
+/// The id of a directory of the host, read anew.
+pub(crate) fn host_directory(path: &str) -> String {
+    format!(
+        "query {{ host {{ directory(path: {}, noCache: true) {{ id }} }} }}",
+        string(path)
+    )
+}
+
+/// The value at the end of the only path that leads to `name`, however the fields between are
+/// called.
+pub(crate) fn find<'a>(data: &'a serde_json::Value, name: &str) -> Option<&'a str> {
+    let object = data.as_object()?;
+    if let Some(found) = object.get(name) {
+        return found.as_str();
+    }
+    object.values().find_map(|value| find(value, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_can_not_leave_their_quotes() {
+        assert_eq!(string("a\"b\\c\n\u{1}"), "\"a\\\"b\\\\c\\n\\u0001\"");
+    }
+}

@@ -1,0 +1,93 @@
+//! Running a command on a sandbox: waits for the turn, asks once, keeps the files.
+//!
+//! Invariant: the query of a command is never sent again.
+
+use std::time::Instant;
+
+use sandbox_core::{
+    Capability, CapturedOutput, Command, Error, ErrorKind, Operation, Output, Ran, Result, Stdin,
+};
+
+use crate::client::SMALL_ANSWER;
+use crate::exec::{self};
+use crate::handle::{DaggerSandbox, keep_secrets, nonce};
+use crate::provider::CAPABILITIES;
+use crate::query::{self, find};
+use crate::stage::Stage;
+
+impl DaggerSandbox {
+    /// Hands over standard input that is too large for a query.
+    async fn stage_stdin(&self, command: &Command) -> Result<Option<(Stage, String)>> {
+        const OP: Operation = Operation::Exec;
+        let Stdin::Bytes(bytes) = &command.stdin else {
+            return Ok(None);
+        };
+        if bytes.len() <= exec::INLINE_STDIN {
+            return Ok(None);
+        }
+        let stage = Stage::new(OP)?;
+        stage.file("f/stdin", bytes, 0o644)?;
+        let host = query::host_directory(&stage.path().to_string_lossy());
+        let answer = self.ask(&host, OP, SMALL_ANSWER, self.patience()).await?;
+        Ok(find(&answer, "id").map(str::to_owned).map(|id| (stage, id)))
+    }
+
+    pub(crate) async fn run(&self, command: Command) -> Result<Output> {
+        const OP: Operation = Operation::Exec;
+        let started = Instant::now();
+        let not_started = |error: Error| self.tell(error).with_ran(Ran::NotStarted);
+        command.validate(OP).map_err(|error| self.tell(error))?;
+        if command.user.is_some() {
+            CAPABILITIES
+                .require(Capability::User, OP)
+                .map_err(not_started)?;
+        }
+        self.check_open(OP).map_err(not_started)?;
+        let settings = self.settings();
+        let cwd = command.cwd.clone().unwrap_or_else(|| ".".into());
+        let cwd = cwd.resolve(&settings.workdir, OP).map_err(not_started)?;
+        let mut env = settings.env;
+        let mut secrets = settings.secrets;
+        command.env.apply_to(&mut env);
+        for (name, _) in command.env.iter() {
+            secrets.remove(name);
+        }
+        let own = keep_secrets(&self.session, &command.env, self.patience()).await;
+        secrets.extend(own.map_err(|failed| not_started(failed.error(OP)))?);
+        let allowed = command.timeout.unwrap_or(self.command_timeout);
+        let timeout = Some(allowed);
+        let prepared = exec::prepare(&command, &cwd, &env, &secrets, timeout, nonce());
+        let prepared = prepared.map_err(|error| self.tell(error))?;
+        let turn = self.turn(OP).await.map_err(not_started)?;
+        let staged = self.stage_stdin(&command).await.map_err(not_started)?;
+        let mut below = match &staged {
+            None => query::run(&prepared.script, &prepared.nonce, "id stdout"),
+            Some((_, directory)) => {
+                let run = query::run(&prepared.script, &prepared.nonce, query::UNSTAGE);
+                query::staged(directory, &run)
+            }
+        };
+        for (variable, secret) in &prepared.secrets {
+            below = format!(
+                "withSecretVariable(name: \"{variable}\", secret: {}) {{ {below} }}",
+                query::string(secret)
+            );
+        }
+        let query = query::on_container(&turn.head().id, &below);
+        let within = allowed.saturating_add(exec::GRACE);
+        let answer = self.ask(&query, OP, prepared.largest, within).await;
+        let answer = answer.map_err(|error| match error.kind() {
+            ErrorKind::Closed => error.with_partial_output(CapturedOutput::default()),
+            _ => error,
+        })?;
+        let (id, stdout) = self.answer(&answer, OP)?;
+        let output = exec::read(stdout, &prepared.nonce, &command, &cwd, timeout, started);
+        // The files of a command that failed or was cut are kept too; one that did not start left
+        // none.
+        match &output {
+            Err(error) if error.ran() != Some(Ran::Cut) => {}
+            _ => turn.advance(id, 1),
+        }
+        output.map_err(|error| self.tell(error))
+    }
+}

@@ -1,0 +1,51 @@
+//! Directories between host and guest, as tar archives that are built and taken apart here.
+//!
+//! Invariant: patterns mean the same in both directions.
+
+mod export;
+mod import;
+
+pub(crate) use export::export;
+pub(crate) use import::import;
+
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use sandbox_core::{Control, Enforcement, Error, ErrorKind, IsolationReport, Operation, Result};
+
+/// What can be said of an engine's isolation without probing it: nothing is claimed.
+pub(crate) fn unprobed() -> IsolationReport {
+    let why = "it is the engine's, and not probed by this backend";
+    Control::ALL
+        .iter()
+        .fold(IsolationReport::new(), |report, control| {
+            report.with(*control, Enforcement::absent(why))
+        })
+}
+
+fn patterns(excludes: &[String], operation: Operation) -> Result<Gitignore> {
+    let mut builder = GitignoreBuilder::new("");
+    for pattern in excludes {
+        builder.add_line(None, pattern).map_err(|error| {
+            Error::new(ErrorKind::InvalidInput, operation)
+                .with_message(format!("{pattern:?} is no pattern"))
+                .with_source(error)
+        })?;
+    }
+    builder.build().map_err(|error| {
+        Error::new(ErrorKind::InvalidInput, operation)
+            .with_message("the excludes can't be used together")
+            .with_source(error)
+    })
+}
+
+async fn blocking<T: Send + 'static>(
+    operation: Operation,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| {
+            Err(Error::new(ErrorKind::Other, operation)
+                .with_message("the operation's thread ended early")
+                .with_source(error))
+        })
+}

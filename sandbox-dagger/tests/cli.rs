@@ -1,0 +1,101 @@
+//! The child that serves a session: started, found wanting, and never left behind.
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use sandbox_core::{ErrorKind, Provider as _, SandboxExt as _};
+use sandbox_dagger::{DaggerConfig, DaggerProvider};
+use sandbox_testkit::dagger::{DaggerDouble, Quirks};
+use support::{Outcome, spec};
+
+/// A program that stands in for the CLI.
+fn cli(dir: &Path, script: &str) -> std::io::Result<PathBuf> {
+    let file = dir.join("dagger");
+    fs::write(&file, format!("#!/bin/sh\n{script}\n"))?;
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
+    Ok(file)
+}
+
+fn alive(pid: &Path) -> bool {
+    let pid = fs::read_to_string(pid).unwrap_or_default();
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    !stat.is_empty() && !stat.contains(") Z")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_of_the_cli_works_and_ends_with_its_provider() -> Outcome {
+    let double = DaggerDouble::start(Quirks::default()).await?;
+    let dir = tempfile::tempdir()?;
+    let pid = dir.path().join("pid");
+    for polite in [true, false] {
+        let script = format!(
+            "echo $$ >{}\necho '{{\"port\":{},\"session_token\":\"{}\"}}'\n{}",
+            pid.display(),
+            double.port(),
+            double.token(),
+            // One ends when its input does, the other never.
+            if polite {
+                "exec cat >/dev/null"
+            } else {
+                "exec sleep 1000"
+            }
+        );
+        let config = DaggerConfig::default().with_cli(cli(dir.path(), &script)?);
+        let provider = DaggerProvider::with_config(config);
+        let sandbox = provider.create(spec()).await?;
+        assert_eq!(sandbox.sh("echo hi").await?.stdout.bytes, "hi\n");
+        assert!(alive(&pid));
+        drop(sandbox);
+        if polite {
+            provider.shutdown().await;
+        } else {
+            drop(provider);
+        }
+        let started = Instant::now();
+        while alive(&pid) && started.elapsed() < Duration::from_secs(10) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(!alive(&pid), "the CLI was left behind");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cli_that_fails_or_says_nothing_is_told_in_time() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let missing = dir.path().join("no-such");
+    let failing = "echo 'cannot connect to the Docker daemon' >&2; exit 1";
+    for (program, kind, text) in [
+        (missing, ErrorKind::Unavailable, "can't be started"),
+        (
+            cli(dir.path(), failing)?,
+            ErrorKind::Unavailable,
+            "cannot connect to the Docker daemon",
+        ),
+    ] {
+        let config = DaggerConfig::default().with_cli(program);
+        let failed = DaggerProvider::with_config(config).connect().await;
+        let Err(error) = failed else {
+            return Err("it should have failed".into());
+        };
+        assert_eq!(error.kind(), kind, "{error:?}");
+        assert!(error.to_string().contains(text), "{error}");
+        assert!(error.hint().is_some(), "{error}");
+    }
+    let config = DaggerConfig::default()
+        .with_cli(cli(dir.path(), "exec sleep 1000")?)
+        .with_connect_timeout(Duration::from_millis(500));
+    let started = Instant::now();
+    let failed = DaggerProvider::with_config(config)
+        .connect()
+        .await
+        .map_err(|error| error.kind());
+    assert_eq!(failed, Err(ErrorKind::Timeout));
+    assert!(started.elapsed() < Duration::from_secs(10));
+    Ok(())
+}

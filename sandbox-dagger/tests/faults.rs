@@ -1,0 +1,147 @@
+//! What goes wrong between client and engine has a typed outcome in bounded time, and no command
+//! runs twice.
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use sandbox_core::{Command, ErrorKind, Provider as _, Ran, Sandbox as _, SandboxExt as _};
+use sandbox_dagger::{DaggerConfig, DaggerProvider};
+use sandbox_testkit::dagger::{DaggerDouble, Fault, Quirks};
+use support::{Outcome, Rig, spec};
+
+/// Runs a command while this goes wrong: how it failed, and how often it ran.
+async fn exec_with(
+    rig: &Rig,
+    fault: Fault,
+) -> Result<(ErrorKind, Option<Ran>, u64), Box<dyn std::error::Error + Send + Sync>> {
+    let before = rig.double.executions();
+    rig.double.inject(fault);
+    let error = match rig.sandbox.exec(Command::new("true")).await {
+        Ok(output) => return Err(format!("it should have failed: {output:?}").into()),
+        Err(error) => error,
+    };
+    assert_eq!(error.sandbox(), Some(&rig.sandbox.info().id));
+    if error.ran() != Some(Ran::NotStarted) {
+        assert!(!error.is_retryable(), "{error:?}");
+    }
+    Ok((error.kind(), error.ran(), rig.double.executions() - before))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_fault_has_its_outcome_and_no_command_runs_twice() -> Outcome {
+    let rig = Rig::new().await?;
+    let (unknown, not_started) = (Some(Ran::Unknown), Some(Ran::NotStarted));
+    for (fault, expected) in [
+        (Fault::ResetAfter, (ErrorKind::Unavailable, unknown, 1)),
+        (Fault::ResetBefore, (ErrorKind::Unavailable, unknown, 0)),
+        (Fault::Garbage, (ErrorKind::Other, unknown, 1)),
+        (Fault::NullData, (ErrorKind::Other, unknown, 1)),
+        (
+            Fault::Oversized(64 << 20),
+            (ErrorKind::LimitExceeded, unknown, 1),
+        ),
+        (
+            Fault::Status(502, "Bad Gateway\n"),
+            (ErrorKind::Unavailable, unknown, 0),
+        ),
+        (
+            Fault::Status(401, "unauthorized\n"),
+            (ErrorKind::Unauthenticated, not_started, 0),
+        ),
+        (
+            Fault::StaleSession,
+            (ErrorKind::Unavailable, not_started, 0),
+        ),
+    ] {
+        let text = format!("{fault:?}");
+        assert_eq!(exec_with(&rig, fault).await?, expected, "{text}");
+        let output = rig.sandbox.sh("echo still here").await?;
+        assert_eq!(output.stdout.bytes, "still here\n", "after {text}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_batch_leaves_nothing() -> Outcome {
+    let rig = Rig::new().await?;
+    // The first query of a batch hands the directory over, the second puts it in place.
+    rig.double.inject(Fault::Slow(Duration::ZERO));
+    rig.double.inject(Fault::ResetAfter);
+    let failed = rig.sandbox.write("a", "a").await;
+    assert_eq!(
+        failed.map_err(|error| error.kind()),
+        Err(ErrorKind::Unavailable)
+    );
+    assert!(!rig.sandbox.exists("a").await?);
+    rig.sandbox.write("a", "a").await?;
+    assert_eq!(rig.sandbox.read("a").await?, "a");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_engine_is_waited_for_and_a_silent_one_is_not() -> Outcome {
+    let rig = Rig::new().await?;
+    rig.double.inject(Fault::Slow(Duration::from_millis(300)));
+    assert!(rig.sandbox.exec(Command::new("true")).await?.success());
+    let config = DaggerConfig::default()
+        .with_session(rig.double.port(), rig.double.token())
+        .with_operation_timeout(Duration::from_millis(500));
+    rig.double.inject(Fault::Slow(Duration::ZERO));
+    rig.double.inject(Fault::Slow(Duration::from_secs(60)));
+    let started = Instant::now();
+    let failed = DaggerProvider::with_config(config).create(spec()).await;
+    assert_eq!(
+        failed.map(drop).map_err(|error| error.kind()),
+        Err(ErrorKind::Timeout)
+    );
+    assert!(started.elapsed() < Duration::from_secs(10));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn create_connects_anew_when_the_session_is_stale() -> Outcome {
+    let rig = Rig::new().await?;
+    rig.double.inject(Fault::StaleSession);
+    let sandbox = rig.provider.create(spec()).await?;
+    assert!(sandbox.exec(Command::new("true")).await?.success());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_is_gone_is_told() -> Outcome {
+    let Rig {
+        double,
+        provider,
+        sandbox,
+    } = Rig::new().await?;
+    drop(double);
+    // The accepting task ends at its next turn.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let error = match sandbox.exec(Command::new("true")).await {
+        Ok(output) => return Err(format!("{output:?}").into()),
+        Err(error) => error,
+    };
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    let error = provider
+        .create(spec())
+        .await
+        .map(drop)
+        .map_err(|error| error.kind());
+    assert_eq!(error, Err(ErrorKind::Unavailable));
+    sandbox.close().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_token_is_no_credential() -> Outcome {
+    let double = DaggerDouble::start(Quirks::default()).await?;
+    let config = DaggerConfig::default().with_session(double.port(), "wrong");
+    let error = DaggerProvider::with_config(config)
+        .connect()
+        .await
+        .map_err(|e| e.kind());
+    assert_eq!(error, Err(ErrorKind::Unauthenticated));
+    Ok(())
+}

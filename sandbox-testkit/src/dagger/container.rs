@@ -1,0 +1,352 @@
+//! Containers as values: a chain of steps, evaluated when an answer needs it.
+//!
+//! Invariant: a step is evaluated at most once, unless it failed or its request went away.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use sandbox_core::{
+    Command, CreateDirOptions, ErrorKind, ForkOptions, GuestPath, ImportOptions, Mode, Network,
+    Output, Provider as _, Sandbox, SandboxExt as _, SandboxSpec,
+};
+use serde_json::json;
+use tokio::sync::OnceCell;
+
+use super::directory::Directory;
+use super::engine::{Engine, Failure, SecretValue};
+use super::state::StateId;
+
+/// How much of each stream an answer may have.
+const MAX_OUTPUT: u64 = 192 << 20;
+/// How much of each stream an error keeps.
+const TAIL: usize = 100 << 10;
+
+/// A container that may not have been evaluated yet.
+#[derive(Debug)]
+pub(super) struct Container {
+    pub(super) digest: String,
+    pub(super) parent: Option<Arc<Container>>,
+    pub(super) config: Config,
+    pub(super) step: Step,
+    pub(super) layers: u32,
+    pub(super) done: OnceCell<Done>,
+}
+
+/// What is set for later commands.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Config {
+    pub(super) env: Vec<(String, String)>,
+    pub(super) secrets: Vec<(String, Arc<SecretValue>)>,
+    pub(super) workdir: Option<String>,
+    pub(super) mounts: Vec<(String, Mount)>,
+}
+
+/// What is visible at a path without being part of the files.
+#[derive(Clone, Debug)]
+pub(super) enum Mount {
+    Directory(Arc<Directory>),
+    Temp,
+}
+
+/// What makes a container out of its parent.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// Nothing in it.
+    Scratch,
+    /// An image.
+    From(String),
+    /// Only the configuration changes.
+    Config,
+    /// A command.
+    Exec(Exec),
+    /// Another root.
+    Rootfs(Arc<Directory>),
+    /// A directory merged into a path.
+    Directory(String, Arc<Directory>),
+    /// A new text file with a mode.
+    NewFile(String, String, u32),
+    /// A file or directory taken away.
+    Without(String),
+}
+
+/// A command.
+#[derive(Debug)]
+pub(super) struct Exec {
+    pub(super) args: Vec<String>,
+    pub(super) stdin: String,
+    pub(super) any: bool,
+}
+
+/// What an evaluated container is.
+#[derive(Clone, Debug)]
+pub(super) struct Done {
+    state: StateId,
+    output: Option<Arc<Output>>,
+}
+
+impl Container {
+    /// The files, as a sandbox that must not be changed.
+    pub(super) async fn state(
+        self: &Arc<Self>,
+        engine: &Arc<Engine>,
+    ) -> Result<Arc<dyn Sandbox>, Failure> {
+        let done = self.evaluate(engine).await?;
+        engine.states.get(done.state)
+    }
+
+    /// The output of the last command.
+    pub(super) async fn output(
+        self: &Arc<Self>,
+        engine: &Arc<Engine>,
+    ) -> Result<Arc<Output>, Failure> {
+        let mut at = self.clone();
+        loop {
+            let done = at.evaluate(engine).await?;
+            if let Some(output) = done.output {
+                return Ok(output);
+            }
+            let parent = at.parent.clone();
+            at = parent.ok_or_else(|| Failure::text("no command has been set"))?;
+        }
+    }
+
+    /// Does what the step says, after everything before it.
+    pub(super) async fn evaluate(self: &Arc<Self>, engine: &Arc<Engine>) -> Result<Done, Failure> {
+        let done = self
+            .done
+            .get_or_try_init(|| Box::pin(self.step(engine)))
+            .await?;
+        Ok(done.clone())
+    }
+
+    async fn step(self: &Arc<Self>, engine: &Arc<Engine>) -> Result<Done, Failure> {
+        let files = |state| Done {
+            state,
+            output: None,
+        };
+        let state = match &self.step {
+            Step::Scratch => return Err(Failure::text("an empty container has no files yet")),
+            Step::From(image) => {
+                return Ok(files(
+                    engine.states.keep_for_ever(base(engine, image).await?),
+                ));
+            }
+            Step::Config => return Ok(files(self.parent_done(engine).await?.state)),
+            Step::Rootfs(directory) => {
+                let root = directory
+                    .whole_root()
+                    .ok_or_else(|| Failure::text("the double knows roots of containers only"))?;
+                return Ok(files(root.evaluate(engine).await?.state));
+            }
+            Step::Exec(exec) => return self.exec(engine, exec).await,
+            Step::Directory(path, directory) => {
+                let copied = directory.read(engine).await?;
+                let child = self.child(engine).await?;
+                let to = GuestPath::from(path.as_str());
+                child
+                    .import_dir(&copied.path, &to, ImportOptions::default())
+                    .await?;
+                child
+            }
+            Step::NewFile(path, contents, mode) => {
+                let child = self.child(engine).await?;
+                let batch = sandbox_core::FileBatch::new().file_with_mode(
+                    path.as_str(),
+                    contents.clone(),
+                    Mode::new(*mode),
+                );
+                child.write_files(batch).await?;
+                child
+            }
+            Step::Without(path) => {
+                let child = self.child(engine).await?;
+                self.without(engine, &*child, path).await?;
+                child
+            }
+        };
+        Ok(files(engine.states.keep(state)))
+    }
+
+    /// The engine's way to remove: silently, recursively, by pattern.
+    async fn without(
+        &self,
+        engine: &Engine,
+        child: &dyn Sandbox,
+        path: &str,
+    ) -> Result<(), Failure> {
+        let script = if engine.quirks().delete_globs {
+            "IFS=; rm -rf -- $1"
+        } else {
+            "rm -rf -- \"$1\""
+        };
+        let removed = child
+            .exec(Command::shell(script).args(["sh", path]))
+            .await?;
+        match removed.success() {
+            true => Ok(()),
+            false => Err(Failure::text(removed.stderr.to_string_lossy())),
+        }
+    }
+
+    async fn parent_done(&self, engine: &Arc<Engine>) -> Result<Done, Failure> {
+        let parent = self.parent.as_ref();
+        parent
+            .ok_or_else(|| Failure::text("no parent"))?
+            .evaluate(engine)
+            .await
+    }
+
+    async fn child(&self, engine: &Arc<Engine>) -> Result<Arc<dyn Sandbox>, Failure> {
+        if let Some(limit) = engine.quirks().layer_limit
+            && self.layers > limit
+        {
+            return Err(Failure::text(format_args!(
+                "failed to mount: {} layers: no space left on device",
+                self.layers
+            )));
+        }
+        let parent = engine.states.get(self.parent_done(engine).await?.state)?;
+        Ok(parent.fork(ForkOptions::default()).await?)
+    }
+
+    async fn exec(&self, engine: &Arc<Engine>, exec: &Exec) -> Result<Done, Failure> {
+        let child = self.child(engine).await?;
+        for (path, mount) in &self.config.mounts {
+            let to = GuestPath::from(path.as_str());
+            match mount {
+                Mount::Directory(directory) => {
+                    let copied = directory.read(engine).await?;
+                    child
+                        .import_dir(&copied.path, &to, ImportOptions::default())
+                        .await?;
+                }
+                Mount::Temp => {
+                    let open = CreateDirOptions::default().with_mode(Mode::new(0o777));
+                    child.create_dir(&to, open).await?;
+                }
+            }
+        }
+        let Some((program, args)) = exec.args.split_first() else {
+            return Err(Failure::text("no command has been set"));
+        };
+        let mut command = Command::new(program).args(args).stdin(exec.stdin.clone());
+        command = command.output_limit(MAX_OUTPUT);
+        command = command.cwd(self.config.workdir.as_deref().unwrap_or("/"));
+        for (name, value) in &self.config.env {
+            command = command.env(name.as_str(), value.as_str());
+        }
+        for (name, secret) in &self.config.secrets {
+            command = command.env(name.as_str(), secret.plaintext.as_str());
+        }
+        engine.count_execution();
+        let output = match child.exec(command).await {
+            Ok(output) => self.scrubbed(output),
+            Err(error) => {
+                let _ = child.close().await;
+                return Err(match error.kind() {
+                    ErrorKind::CommandNotFound | ErrorKind::NotExecutable => Failure::text(
+                        format_args!("exec: {program:?}: executable file not found in $PATH"),
+                    ),
+                    _ => error.into(),
+                });
+            }
+        };
+        if let Some(failure) = refused(engine, exec, &output) {
+            let _ = child.close().await;
+            return Err(failure);
+        }
+        for (path, _) in &self.config.mounts {
+            child.remove_all(path.as_str()).await?;
+        }
+        Ok(Done {
+            state: engine.states.keep(child),
+            output: Some(Arc::new(output)),
+        })
+    }
+
+    /// The engine takes secrets out of what a command writes.
+    fn scrubbed(&self, mut output: Output) -> Output {
+        for (_, secret) in &self.config.secrets {
+            for stream in [&mut output.stdout, &mut output.stderr] {
+                let text = String::from_utf8_lossy(&stream.bytes);
+                if !secret.plaintext.is_empty() && text.contains(&secret.plaintext) {
+                    let bytes = text.replace(&secret.plaintext, "***").into_bytes();
+                    stream.total = bytes.len() as u64;
+                    stream.bytes = bytes.into();
+                }
+            }
+        }
+        output
+    }
+}
+
+/// The exit code as the engine gives it.
+pub(super) fn exit_code(output: &Output) -> i32 {
+    match output.status {
+        sandbox_core::ExitStatus::Code(code) => code.into(),
+        sandbox_core::ExitStatus::Signal(signal) => 128 + signal,
+    }
+}
+
+/// A stream as text.
+pub(super) fn stream_text(engine: &Engine, bytes: &[u8]) -> String {
+    if engine.quirks().lossy_text {
+        String::from_utf8_lossy(bytes).into_owned()
+    } else {
+        String::from_utf8(bytes.to_vec())
+            .unwrap_or_else(|_| base64::engine::general_purpose::STANDARD.encode(bytes))
+    }
+}
+
+fn refused(engine: &Engine, exec: &Exec, output: &Output) -> Option<Failure> {
+    let code = exit_code(output);
+    let quirks = engine.quirks();
+    let accepted = match exec.any {
+        true => !quirks.any_is_not_all || (0..=127).contains(&code) || (192..=255).contains(&code),
+        false => code == 0,
+    };
+    if accepted {
+        return None;
+    }
+    let tail = |bytes: &[u8]| {
+        let from = match quirks.error_tails {
+            true => bytes.len().saturating_sub(TAIL),
+            false => 0,
+        };
+        stream_text(engine, &bytes[from..])
+    };
+    Some(Failure {
+        message: format!(
+            "process {:?} did not complete successfully: exit code: {code}",
+            exec.args
+        ),
+        exec: Some(json!({
+            "_type": "EXEC_ERROR",
+            "cmd": exec.args,
+            "exitCode": code,
+            "stdout": tail(&output.stdout.bytes),
+            "stderr": tail(&output.stderr.bytes),
+        })),
+    })
+}
+
+/// Every image is this machine's own programs; one whose name says that it is missing is missing.
+async fn base(engine: &Arc<Engine>, image: &str) -> Result<Arc<dyn Sandbox>, Failure> {
+    if image.contains("no-such") {
+        return Err(Failure::text(format_args!(
+            "failed to resolve source metadata for {image}: not found"
+        )));
+    }
+    let base = match engine.states.base() {
+        Some(base) => base,
+        None => {
+            let spec = SandboxSpec::new().with_network(Network::Open);
+            let base = engine.provider.create(spec).await?;
+            // A local sandbox is made with its workdir, an image is not.
+            base.remove_all("/workspace").await?;
+            engine.states.set_base(base.clone());
+            base
+        }
+    };
+    Ok(base.fork(ForkOptions::default()).await?)
+}

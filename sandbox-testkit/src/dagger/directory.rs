@@ -1,0 +1,197 @@
+//! Directories and files as values: of the host, of a container, put together from others.
+//!
+//! Invariant: nothing is read before an answer needs it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sandbox_core::{ExistingDir, ExportOptions, GuestPath, ReadOptions, Sandbox};
+
+use super::container::Container;
+use super::engine::{Engine, Failure};
+use super::host::{self, Copied};
+
+/// A directory that may not have been looked at yet.
+#[derive(Debug)]
+pub(super) struct Directory {
+    pub(super) digest: String,
+    pub(super) source: Source,
+    /// How many layers mounting it takes.
+    pub(super) layers: u32,
+}
+
+/// Where a directory comes from.
+#[derive(Debug)]
+pub(super) enum Source {
+    Empty,
+    Host {
+        path: PathBuf,
+        cached: bool,
+    },
+    Guest {
+        container: Arc<Container>,
+        path: String,
+    },
+    With {
+        base: Arc<Directory>,
+        path: String,
+        other: Arc<Directory>,
+    },
+    Below {
+        base: Arc<Directory>,
+        path: String,
+    },
+}
+
+/// A file of a container or of a directory.
+#[derive(Debug)]
+pub(super) struct File {
+    pub(super) digest: String,
+    pub(super) source: FileSource,
+}
+
+/// Where a file comes from.
+#[derive(Debug)]
+pub(super) enum FileSource {
+    Guest {
+        container: Arc<Container>,
+        path: String,
+    },
+    Below {
+        directory: Arc<Directory>,
+        path: String,
+    },
+    Host {
+        path: PathBuf,
+    },
+}
+
+/// A path below a directory of the host, that can't leave it.
+pub(super) fn below(base: &Path, path: &str) -> PathBuf {
+    let mut full = base.to_owned();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                if full != base {
+                    full.pop();
+                }
+            }
+            name => full.push(name),
+        }
+    }
+    full
+}
+
+impl Directory {
+    /// The container whose whole root this is, if it is nothing else: what a squash hands back.
+    pub(super) fn whole_root(&self) -> Option<&Arc<Container>> {
+        match &self.source {
+            Source::Guest { container, path } if path == "/" => Some(container),
+            Source::With { base, path, other }
+                if path == "/" && matches!(base.source, Source::Empty) =>
+            {
+                other.whole_root()
+            }
+            _ => None,
+        }
+    }
+
+    /// Brings the tree to the host.
+    pub(super) async fn read(&self, engine: &Arc<Engine>) -> Result<Copied, Failure> {
+        match &self.source {
+            Source::Empty => Ok(host::empty()?),
+            Source::Host { path, cached } => engine.host.read(path, *cached).await,
+            Source::Guest { container, path } => {
+                let state = container.state(engine).await?;
+                let copied = host::empty()?;
+                let options = ExportOptions::default().with_existing(ExistingDir::Merge);
+                let from = GuestPath::from(path.as_str());
+                state.export_dir(&from, &copied.path, options).await?;
+                Ok(copied)
+            }
+            Source::With { base, path, other } => {
+                let base = Box::pin(base.read(engine)).await?;
+                let other = Box::pin(other.read(engine)).await?;
+                let path = path.clone();
+                blocking(move || {
+                    let copied = host::empty()?;
+                    host::copy(&base.path, &copied.path)?;
+                    let to = below(&copied.path, &path);
+                    std::fs::create_dir_all(&to)?;
+                    host::copy(&other.path, &to)?;
+                    Ok(copied)
+                })
+                .await
+            }
+            Source::Below { base, path } => {
+                let base = Box::pin(base.read(engine)).await?;
+                let from = below(&base.path, path);
+                blocking(move || {
+                    let copied = host::empty()?;
+                    host::copy(&from, &copied.path)?;
+                    Ok(copied)
+                })
+                .await
+            }
+        }
+    }
+
+    /// The names in it, directories with a slash behind.
+    pub(super) async fn entries(
+        &self,
+        engine: &Arc<Engine>,
+        path: &str,
+    ) -> Result<Vec<String>, Failure> {
+        let copied = self.read(engine).await?;
+        let at = below(&copied.path, path);
+        blocking(move || {
+            let mut names = Vec::new();
+            for entry in std::fs::read_dir(&at)? {
+                let entry = entry?;
+                let slash = if entry.file_type()?.is_dir() { "/" } else { "" };
+                names.push(format!("{}{slash}", entry.file_name().to_string_lossy()));
+            }
+            names.sort();
+            Ok(names)
+        })
+        .await
+    }
+}
+
+impl File {
+    /// Its bytes.
+    pub(super) async fn read(&self, engine: &Arc<Engine>) -> Result<Vec<u8>, Failure> {
+        match &self.source {
+            FileSource::Guest { container, path } => {
+                let state = container.state(engine).await?;
+                read_guest(&*state, path).await
+            }
+            FileSource::Below { directory, path } => {
+                let copied = directory.read(engine).await?;
+                let at = below(&copied.path, path);
+                blocking(move || Ok(std::fs::read(at)?)).await
+            }
+            FileSource::Host { path } => {
+                let path = path.clone();
+                blocking(move || Ok(std::fs::read(path)?)).await
+            }
+        }
+    }
+}
+
+async fn read_guest(state: &dyn Sandbox, path: &str) -> Result<Vec<u8>, Failure> {
+    let options = ReadOptions::default().with_limit(1 << 30);
+    Ok(state
+        .read_file(&GuestPath::from(path), options)
+        .await?
+        .into())
+}
+
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(Failure::text)?
+}

@@ -1,0 +1,194 @@
+//! The double's memory: what ids name, what was counted, what goes wrong next.
+//!
+//! Invariant: an id names one value for the life of the double; nothing is evaluated by naming it.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sandbox_local::LocalProvider;
+use serde_json::{Map, Value};
+
+use super::container::Container;
+use super::directory::{Directory, File};
+use super::eval;
+use super::host::HostCache;
+use super::query::Field;
+use super::quirks::{Fault, Quirks};
+use super::state::States;
+
+/// Why a query failed, as the engine would put it.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    pub(super) message: String,
+    /// The extensions of a failed command.
+    pub(super) exec: Option<Value>,
+}
+
+impl Failure {
+    pub(super) fn text(message: impl std::fmt::Display) -> Self {
+        Self {
+            message: message.to_string(),
+            exec: None,
+        }
+    }
+}
+
+impl From<sandbox_core::Error> for Failure {
+    fn from(error: sandbox_core::Error) -> Self {
+        Self::text(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::text(error)
+    }
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Self::text(message)
+    }
+}
+
+/// What an id names.
+#[derive(Clone, Debug)]
+pub(super) enum Node {
+    Query,
+    Host,
+    Container(Arc<Container>),
+    Directory(Arc<Directory>),
+    File(Arc<File>),
+    Secret(Arc<SecretValue>),
+    Cache(String),
+}
+
+/// A secret's name and text.
+#[derive(Debug)]
+pub(super) struct SecretValue {
+    pub(super) name: String,
+    pub(super) plaintext: String,
+}
+
+/// The engine.
+#[derive(Debug)]
+pub(super) struct Engine {
+    pub(super) token: String,
+    pub(super) provider: LocalProvider,
+    pub(super) states: States,
+    pub(super) host: HostCache,
+    quirks: Mutex<Quirks>,
+    faults: Mutex<VecDeque<Fault>>,
+    nodes: Mutex<HashMap<String, Node>>,
+    queries: AtomicU64,
+    executions: AtomicU64,
+    unique: AtomicU64,
+}
+
+/// A lock whose data a panic elsewhere can't have left half changed.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Engine {
+    pub(super) fn new(quirks: Quirks) -> io::Result<Self> {
+        let provider = LocalProvider::new().map_err(io::Error::other)?;
+        // The keys of a hasher are the randomness that the standard library gives out.
+        let random = RandomState::new();
+        Ok(Self {
+            token: format!("{:016x}{:016x}", random.hash_one(1), random.hash_one(2)),
+            provider,
+            states: States::default(),
+            host: HostCache::default(),
+            quirks: Mutex::new(quirks),
+            faults: Mutex::default(),
+            nodes: Mutex::default(),
+            queries: AtomicU64::new(0),
+            executions: AtomicU64::new(0),
+            unique: AtomicU64::new(0),
+        })
+    }
+
+    pub(super) fn quirks(&self) -> Quirks {
+        lock(&self.quirks).clone()
+    }
+
+    pub(super) fn set_quirks(&self, change: impl FnOnce(&mut Quirks)) {
+        change(&mut lock(&self.quirks));
+    }
+
+    pub(super) fn inject(&self, fault: Fault) {
+        lock(&self.faults).push_back(fault);
+    }
+
+    pub(super) fn next_fault(&self) -> Option<Fault> {
+        lock(&self.faults).pop_front()
+    }
+
+    pub(super) fn count_query(&self) {
+        self.queries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_execution(&self) {
+        self.executions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn queries(&self) -> u64 {
+        self.queries.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn executions(&self) -> u64 {
+        self.executions.load(Ordering::Relaxed)
+    }
+
+    /// A number that was not given out before.
+    pub(super) fn unique(&self) -> u64 {
+        self.unique.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The node of this digest: the one that is known, or this new one. Equal expressions are one
+    /// node, so that what one evaluates the other has.
+    pub(super) fn intern(&self, id: &str, node: Node) -> Node {
+        let mut nodes = lock(&self.nodes);
+        nodes.entry(id.to_owned()).or_insert(node).clone()
+    }
+
+    /// What an id names.
+    pub(super) fn node(&self, id: &str) -> Result<Node, Failure> {
+        let found = lock(&self.nodes).get(id).cloned();
+        found.ok_or_else(|| Failure::text(format_args!("no object has the id {id:?}")))
+    }
+
+    pub(super) fn directory(&self, id: &str) -> Result<Arc<Directory>, Failure> {
+        match self.node(id)? {
+            Node::Directory(directory) => Ok(directory),
+            other => Err(Failure::text(format_args!("not a directory: {other:?}"))),
+        }
+    }
+
+    pub(super) fn secret(&self, id: &str) -> Result<Arc<SecretValue>, Failure> {
+        match self.node(id)? {
+            Node::Secret(secret) => Ok(secret),
+            other => Err(Failure::text(format_args!("not a secret: {other:?}"))),
+        }
+    }
+
+    pub(super) async fn query(self: &Arc<Self>, fields: &[Field]) -> Result<Value, Failure> {
+        let mut data = Map::new();
+        eval::select(self, &Node::Query, fields, &mut data).await?;
+        Ok(Value::Object(data))
+    }
+}
+
+/// A digest of something, as ids have it.
+pub(super) fn digest(of: impl Hash) -> String {
+    let mut one = std::hash::DefaultHasher::new();
+    of.hash(&mut one);
+    let mut two = std::hash::DefaultHasher::new();
+    (1_u8, one.finish()).hash(&mut two);
+    of.hash(&mut two);
+    format!("{:016x}{:016x}", one.finish(), two.finish())
+}

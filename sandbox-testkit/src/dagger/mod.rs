@@ -1,0 +1,83 @@
+//! A double of the Dagger engine: its wire protocol over loopback HTTP, its laziness, its quirks.
+//!
+//! Commands are run for real: the state of a container is a local sandbox, and running a command
+//! in it is a fork of that sandbox and an exec in the fork. What the double does not know is an
+//! error with the field's name, never a made-up answer.
+//!
+//! It must never be used to isolate anything: who has its token can read and write files of the
+//! host with the rights of its process, as with the engine.
+
+mod container;
+mod directory;
+mod engine;
+mod eval;
+mod host;
+mod query;
+mod quirks;
+mod server;
+mod state;
+mod steps;
+
+use std::io;
+use std::sync::Arc;
+
+use engine::Engine;
+pub use quirks::{Fault, Quirks};
+
+/// A running double. Dropping it stops it.
+#[derive(Debug)]
+pub struct DaggerDouble {
+    engine: Arc<Engine>,
+    port: u16,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl DaggerDouble {
+    /// Starts a double on a free port of loopback.
+    ///
+    /// # Errors
+    /// No port, or no local sandboxes on this host.
+    pub async fn start(quirks: Quirks) -> io::Result<Self> {
+        let engine = Arc::new(Engine::new(quirks)?);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let port = listener.local_addr()?.port();
+        let task = tokio::spawn(server::serve(listener, engine.clone()));
+        Ok(Self { engine, port, task })
+    }
+
+    /// The port on 127.0.0.1: `DAGGER_SESSION_PORT`.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The session's token: `DAGGER_SESSION_TOKEN`.
+    pub fn token(&self) -> &str {
+        &self.engine.token
+    }
+
+    /// Changes the quirks from now on.
+    pub fn set_quirks(&self, change: impl FnOnce(&mut Quirks)) {
+        self.engine.set_quirks(change);
+    }
+
+    /// Lets this happen to the next request; faults queue up.
+    pub fn inject(&self, fault: Fault) {
+        self.engine.inject(fault);
+    }
+
+    /// How many queries were carried out.
+    pub fn queries(&self) -> u64 {
+        self.engine.queries()
+    }
+
+    /// How many commands were started.
+    pub fn executions(&self) -> u64 {
+        self.engine.executions()
+    }
+}
+
+impl Drop for DaggerDouble {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

@@ -1,0 +1,65 @@
+//! What the double does like the real engine although nobody would ask for it, and the faults that
+//! a test may order.
+//!
+//! Invariant: every quirk can be switched off, so that a test can show which one it is about.
+
+use std::time::Duration;
+
+/// Behaviour of the real engine that surprises its clients. All are on by default.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Quirks {
+    /// The same command on the same container is run once, and its result shared.
+    pub exec_cache: bool,
+    /// `expect: ANY` means the codes 0–127 and 192–255; others are errors that lose the files.
+    pub any_is_not_all: bool,
+    /// Errors carry the last 100 KiB of each stream only.
+    pub error_tails: bool,
+    /// `*` in the name of a file to remove is a pattern, and what is missing is no error.
+    pub delete_globs: bool,
+    /// A directory of the host is read once in a session, unless `noCache` is said.
+    pub host_cache: bool,
+    /// Bytes that are not UTF-8 become U+FFFD in texts.
+    pub lossy_text: bool,
+    /// Error extensions have no `_type`.
+    pub extensions_without_type: bool,
+    /// More layers than this can't be mounted.
+    pub layer_limit: Option<u32>,
+}
+
+impl Default for Quirks {
+    fn default() -> Self {
+        Self {
+            exec_cache: true,
+            any_is_not_all: true,
+            error_tails: true,
+            delete_globs: true,
+            host_cache: true,
+            lossy_text: true,
+            extensions_without_type: false,
+            layer_limit: Some(440),
+        }
+    }
+}
+
+/// Something that goes wrong with one request.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The request is carried out and the connection closed instead of an answer.
+    ResetAfter,
+    /// The connection is closed before anything is carried out.
+    ResetBefore,
+    /// The request is carried out and the answer is no JSON.
+    Garbage,
+    /// The request is carried out and the answer has this many bytes.
+    Oversized(usize),
+    /// The answer comes this much later.
+    Slow(Duration),
+    /// Nothing is carried out; this status with a plain text.
+    Status(u16, &'static str),
+    /// Nothing is carried out; the engine waits for a client's attachables that never come.
+    StaleSession,
+    /// The request is carried out and the answer has neither data nor errors.
+    NullData,
+}

@@ -1,0 +1,158 @@
+//! The HTTP side of the double: `POST /query` on loopback, with a token.
+//!
+//! Invariant: a client that closes its connection cancels what it asked for, as with the engine.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use super::engine::{Engine, Failure};
+use super::query;
+use super::quirks::Fault;
+
+/// How large a request may be.
+const MAX_REQUEST: usize = 256 << 20;
+
+/// Answers connections until the task is dropped.
+pub(super) async fn serve(listener: TcpListener, engine: Arc<Engine>) {
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let Ok((stream, _)) = accepted else { continue };
+                // Small answers must not wait for the client's delayed acknowledgement.
+                let _ = stream.set_nodelay(true);
+                let engine = engine.clone();
+                connections.spawn(async move {
+                    let service = service_fn(move |request| {
+                        let engine = engine.clone();
+                        async move { answer(&engine, request).await }
+                    });
+                    // What a client does to its connection is its own affair.
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
+                });
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+type Answer = Response<Full<Bytes>>;
+
+/// The connection is closed without an answer.
+#[derive(Debug)]
+struct Reset;
+
+impl std::fmt::Display for Reset {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the double closes this connection")
+    }
+}
+
+impl std::error::Error for Reset {}
+
+impl From<Infallible> for Reset {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+async fn answer(engine: &Arc<Engine>, request: Request<Incoming>) -> Result<Answer, Reset> {
+    let expected = format!("Basic {}", BASE64.encode(format!("{}:", engine.token)));
+    let given = request.headers().get(header::AUTHORIZATION);
+    if given.is_none_or(|given| given.as_bytes() != expected.as_bytes()) {
+        return Ok(text(StatusCode::UNAUTHORIZED, "unauthorized\n"));
+    }
+    if request.uri().path() != "/query" {
+        return Ok(text(StatusCode::NOT_FOUND, "404 page not found\n"));
+    }
+    let fault = engine.next_fault();
+    match &fault {
+        Some(Fault::ResetBefore) => return Err(Reset),
+        Some(Fault::Status(status, body)) => {
+            let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::BAD_GATEWAY);
+            return Ok(text(status, body));
+        }
+        Some(Fault::StaleSession) => {
+            let message = "waiting for client session attachables: context deadline exceeded";
+            return Ok(reply(
+                &json!({"data": null, "errors": [{"message": message}]}),
+            ));
+        }
+        Some(Fault::Slow(delay)) => tokio::time::sleep(*delay).await,
+        _ => {}
+    }
+    let body = Limited::new(request.into_body(), MAX_REQUEST)
+        .collect()
+        .await;
+    let Ok(body) = body else {
+        return Ok(text(StatusCode::BAD_REQUEST, "the body can't be read\n"));
+    };
+    let value = carry_out(engine, &body.to_bytes()).await;
+    match fault {
+        Some(Fault::ResetAfter) => Err(Reset),
+        Some(Fault::Garbage) => Ok(text(StatusCode::OK, "\u{1f}\u{8b}<html>not json")),
+        Some(Fault::Oversized(bytes)) => {
+            let padding = "x".repeat(bytes);
+            Ok(reply(&json!({"data": {"padding": padding}})))
+        }
+        Some(Fault::NullData) => Ok(reply(&json!({"data": null}))),
+        _ => Ok(reply(&value)),
+    }
+}
+
+async fn carry_out(engine: &Arc<Engine>, body: &[u8]) -> Value {
+    engine.count_query();
+    let request: Value = match serde_json::from_slice(body) {
+        Ok(request) => request,
+        Err(error) => return failed(engine, &Failure::text(error)),
+    };
+    let text = request.get("query").and_then(Value::as_str).unwrap_or("");
+    let variables = request.get("variables").unwrap_or(&Value::Null);
+    let done = match query::parse(text, variables) {
+        Ok(fields) => engine.query(&fields).await,
+        Err(error) => Err(Failure::text(error)),
+    };
+    match done {
+        Ok(data) => json!({"data": data}),
+        Err(failure) => failed(engine, &failure),
+    }
+}
+
+fn failed(engine: &Engine, failure: &Failure) -> Value {
+    let mut error = json!({"message": failure.message, "path": []});
+    if let Some(exec) = &failure.exec {
+        let mut extensions = exec.clone();
+        if engine.quirks().extensions_without_type
+            && let Some(map) = extensions.as_object_mut()
+        {
+            map.remove("_type");
+        }
+        error["extensions"] = extensions;
+    }
+    json!({"data": null, "errors": [error]})
+}
+
+fn reply(value: &Value) -> Answer {
+    let mut response = Response::new(Full::new(Bytes::from(value.to_string())));
+    let json = header::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}
+
+fn text(status: StatusCode, body: &str) -> Answer {
+    let mut response = Response::new(Full::new(Bytes::from(body.to_owned())));
+    *response.status_mut() = status;
+    response
+}

@@ -44,3 +44,9 @@ pub mod local {
 pub mod dagger {
     pub use sandbox_dagger::*;
 }
+
+/// Azure Container Apps: its provider, its configuration and where tokens come from.
+#[cfg(feature = "aca")]
+pub mod aca {
+    pub use sandbox_aca::*;
+}

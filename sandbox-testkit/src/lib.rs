@@ -17,6 +17,8 @@
 //! Architecture invariants: nothing here is needed at run time by a backend or an application; the
 //! kit knows no backend; a case never decides at run time that it does not apply.
 
+#[cfg(all(feature = "aca-emulator", target_os = "linux"))]
+pub mod aca;
 pub mod cases;
 #[cfg(all(feature = "dagger-double", target_os = "linux"))]
 pub mod dagger;

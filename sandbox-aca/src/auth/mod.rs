@@ -1,0 +1,109 @@
+//! Tokens: what a credential is, and a cache that asks it as seldom as possible.
+//!
+//! A token must never be shown, logged or put into an error.
+
+mod chain;
+
+pub use chain::DefaultCredential;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use sandbox_core::{Result, Secret};
+use tokio::sync::Mutex;
+
+/// How long before its end a token is no longer used.
+const MARGIN: Duration = Duration::from_secs(300);
+
+/// A token and when it ends.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct AccessToken {
+    /// The token itself.
+    pub token: Secret,
+    /// When it is no longer valid; unknown if `None`.
+    pub expires: Option<SystemTime>,
+}
+
+impl AccessToken {
+    /// A token that is valid until then.
+    pub fn new(token: impl Into<Secret>, expires: Option<SystemTime>) -> Self {
+        Self {
+            token: token.into(),
+            expires,
+        }
+    }
+}
+
+/// A source of tokens for Azure.
+#[async_trait]
+pub trait Credential: Debug + Send + Sync + 'static {
+    /// A token for this scope, such as `https://dynamicsessions.io/.default`. May be asked often:
+    /// who asks keeps what it gets.
+    ///
+    /// # Errors
+    /// [`Unauthenticated`](sandbox_core::ErrorKind::Unauthenticated) with what is missing.
+    async fn token(&self, scope: &str) -> Result<AccessToken>;
+}
+
+/// A token that somebody else got. It is never refreshed.
+#[derive(Clone, Debug)]
+pub struct StaticToken(Secret);
+
+impl StaticToken {
+    /// This token.
+    pub fn new(token: impl Into<Secret>) -> Self {
+        Self(token.into())
+    }
+}
+
+#[async_trait]
+impl Credential for StaticToken {
+    async fn token(&self, _: &str) -> Result<AccessToken> {
+        Ok(AccessToken::new(self.0.clone(), None))
+    }
+}
+
+/// Keeps one token until it is about to end or was refused.
+#[derive(Debug)]
+pub(crate) struct Tokens {
+    credential: Arc<dyn Credential>,
+    scope: String,
+    current: Mutex<Option<AccessToken>>,
+}
+
+impl Tokens {
+    pub(crate) fn new(credential: Arc<dyn Credential>, scope: String) -> Self {
+        Self {
+            credential,
+            scope,
+            current: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn scope(&self) -> &str {
+        &self.scope
+    }
+
+    /// A token, but not the one that was `refused`.
+    pub(crate) async fn get(&self, refused: Option<&Secret>) -> Result<Secret> {
+        let mut current = self.current.lock().await;
+        let usable = current.as_ref().filter(|known| {
+            let fresh = known.expires.is_none_or(|expires| {
+                expires
+                    .duration_since(SystemTime::now())
+                    .is_ok_and(|left| left > MARGIN)
+            });
+            fresh && Some(&known.token) != refused
+        });
+        if let Some(known) = usable {
+            return Ok(known.token.clone());
+        }
+        let token = self.credential.token(&self.scope).await?;
+        let secret = token.token.clone();
+        *current = Some(token);
+        Ok(secret)
+    }
+}

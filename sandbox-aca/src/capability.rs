@@ -1,0 +1,91 @@
+//! What sandboxes of Azure Container Apps can do.
+//!
+//! Nothing is declared here that the conformance kit does not prove.
+
+use sandbox_core::{Capabilities, Capability, Control, Enforcement, IsolationReport};
+
+const TIERS: &str = "the service has tiers; choose one in the configuration";
+
+pub(crate) const CAPABILITIES: Capabilities = Capabilities::all()
+    .without(
+        Capability::Spawn,
+        "the service answers when a command has ended",
+    )
+    .without(Capability::StdinPipe, "there is no spawn")
+    .without(Capability::Signals, "there is no spawn")
+    .without(Capability::User, "commands run as the image's user")
+    .partial(
+        Capability::KillDaemons,
+        "but for one that clears its environment",
+    )
+    .without(
+        Capability::ForkMemory,
+        "a fork's inherited processes are ended",
+    )
+    .partial(
+        Capability::Attach,
+        "environment and workdir are kept by the first handle",
+    )
+    .without(
+        Capability::Ttl,
+        "the provider's auto_delete is for the whole group",
+    )
+    .partial(Capability::Image, "public disk images by name")
+    .without(
+        Capability::RootDir,
+        "the service knows no directory of this host",
+    )
+    .without(
+        Capability::Mounts,
+        "the service knows no directory of this host",
+    )
+    .without(Capability::FilePermissions, "the guest's user is root")
+    .partial(Capability::NetworkOff, "names are still resolved")
+    .partial(
+        Capability::NetworkOpen,
+        "the service's network, not this host's",
+    )
+    .without(Capability::MemoryLimit, TIERS)
+    .without(Capability::CpuLimit, TIERS)
+    .without(Capability::PidsLimit, "the service has no such limit")
+    .without(Capability::DiskLimit, TIERS)
+    .without(Capability::Isolation, "a microVM can't be told from inside");
+
+/// What is known of the isolation: the service's word, which nothing inside can prove.
+pub(crate) fn report(egress_denied: bool) -> IsolationReport {
+    let vm = |control| {
+        let why = "that is the service's word and can't be probed from inside";
+        (control, Enforcement::partial("the service's microVM", why))
+    };
+    let mut report = IsolationReport::new();
+    for (control, enforcement) in [
+        vm(Control::Filesystem),
+        vm(Control::Processes),
+        vm(Control::Ipc),
+        vm(Control::Memory),
+        vm(Control::Cpu),
+        vm(Control::Disk),
+        (
+            Control::Network,
+            match egress_denied {
+                true => Enforcement::partial("the egress policy", "names are still resolved"),
+                false => Enforcement::absent("the spec opens the network"),
+            },
+        ),
+        (
+            Control::Privileges,
+            Enforcement::absent("the guest's user is root in its own machine"),
+        ),
+        (
+            Control::SystemCalls,
+            Enforcement::absent("the guest has a kernel of its own"),
+        ),
+        (
+            Control::Pids,
+            Enforcement::absent("the service has no such limit"),
+        ),
+    ] {
+        report = report.with(control, enforcement);
+    }
+    report
+}

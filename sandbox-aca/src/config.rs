@@ -1,0 +1,86 @@
+//! Where a sandbox group is and what its sandboxes are made of.
+//!
+//! Nothing here is secret; credentials are given apart.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Configuration of an [`AcaSandboxProvider`](crate::AcaSandboxProvider).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct AcaConfig {
+    /// The data plane: `https://management.REGION.azuredevcompute.io`, or an emulator's.
+    pub endpoint: String,
+    /// The subscription's identifier.
+    pub subscription: String,
+    /// The resource group.
+    pub resource_group: String,
+    /// The sandbox group.
+    pub sandbox_group: String,
+    /// The version of the service's interface. Default: `2026-02-01-preview`.
+    pub api_version: String,
+    /// What tokens are asked for. Default: `https://dynamicsessions.io/.default`.
+    pub scope: String,
+    /// The public disk image of sandboxes whose spec names none. Default: `ubuntu`.
+    pub disk_image: String,
+    /// Processors of a sandbox as the service writes them. Default: `1000m`.
+    pub cpu: String,
+    /// Memory of a sandbox as the service writes it. Default: `2048Mi`.
+    pub memory: String,
+    /// A certificate (PEM) to trust beside those of the system: an emulator's.
+    pub ca_file: Option<PathBuf>,
+    /// After this time without use the service deletes a sandbox that was never closed; a safety
+    /// net against what a dead host leaves. Default: one day.
+    pub auto_delete: Duration,
+    /// For how long a 403 is taken for a role that has not arrived yet. Default: not at all.
+    pub role_wait: Duration,
+    /// How long a snapshot may take. Default: 15 minutes.
+    pub snapshot_timeout: Duration,
+}
+
+impl AcaConfig {
+    /// The group of this name, behind this endpoint.
+    pub fn new(
+        endpoint: impl Into<String>,
+        subscription: impl Into<String>,
+        resource_group: impl Into<String>,
+        sandbox_group: impl Into<String>,
+    ) -> Self {
+        Self {
+            endpoint: endpoint.into(),
+            subscription: subscription.into(),
+            resource_group: resource_group.into(),
+            sandbox_group: sandbox_group.into(),
+            api_version: "2026-02-01-preview".into(),
+            scope: "https://dynamicsessions.io/.default".into(),
+            disk_image: "ubuntu".into(),
+            cpu: "1000m".into(),
+            memory: "2048Mi".into(),
+            ca_file: None,
+            auto_delete: Duration::from_secs(86_400),
+            role_wait: Duration::ZERO,
+            snapshot_timeout: Duration::from_secs(900),
+        }
+    }
+
+    /// Trusts this certificate too.
+    #[must_use]
+    pub fn with_ca_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.ca_file = Some(file.into());
+        self
+    }
+
+    /// Waits so long for a role that was just assigned.
+    #[must_use]
+    pub fn with_role_wait(mut self, wait: Duration) -> Self {
+        self.role_wait = wait;
+        self
+    }
+
+    /// Starts sandboxes from this public disk image.
+    #[must_use]
+    pub fn with_disk_image(mut self, name: impl Into<String>) -> Self {
+        self.disk_image = name.into();
+        self
+    }
+}

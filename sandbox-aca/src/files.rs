@@ -1,0 +1,209 @@
+//! Single files and directories: read, list, describe, remove, create, rename.
+//!
+//! Each is one request to the guest, and one more where an answer is large.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use bytes::Bytes;
+use sandbox_core::{
+    CreateDirOptions, DirEntry, Error, ErrorKind, FileKind, GuestPath, ListOptions, Metadata, Mode,
+    Operation, ReadOptions, RemoveOptions, RenameOptions, Result,
+};
+
+use crate::handle::{Inner, fresh};
+use crate::script::garbled;
+
+/// The largest listing in bytes.
+const LISTING: u64 = 1 << 30;
+
+impl Inner {
+    pub(crate) async fn read_file(&self, path: &GuestPath, options: ReadOptions) -> Result<Bytes> {
+        const OP: Operation = Operation::ReadFile;
+        self.open(OP)?;
+        let at = self.resolve(path, OP)?;
+        let (dir, _) = fresh();
+        let limit = options.limit.min(1 << 40);
+        let script = self.files_script(&dir).text("fetch").word(at.as_bytes());
+        let script = script.text(&format!(" {limit}\n"));
+        let said = self.helper(OP, script, &dir, &[&at]).await;
+        let said = said.map_err(|error| match error.kind() {
+            ErrorKind::LimitExceeded => {
+                let error = Error::new(ErrorKind::LimitExceeded, OP)
+                    .with_message(format!(
+                        "the file is larger than the limit of {limit} bytes"
+                    ))
+                    .with_path(&at);
+                self.named(error)
+            }
+            _ => error,
+        })?;
+        self.emitted(OP, &said, &dir, limit).await
+    }
+
+    pub(crate) async fn list_dir(
+        &self,
+        path: &GuestPath,
+        options: ListOptions,
+    ) -> Result<Vec<DirEntry>> {
+        const OP: Operation = Operation::ListDir;
+        self.open(OP)?;
+        let at = self.resolve(path, OP)?;
+        let depth = if options.recursive { "" } else { "-maxdepth 1" };
+        let mut entries = self.list_at(OP, &at, depth, options.limit).await?;
+        if entries.len() > options.limit {
+            let error = Error::new(ErrorKind::LimitExceeded, OP)
+                .with_message(format!("more than {} entries", options.limit))
+                .with_path(&at);
+            return Err(self.named(error));
+        }
+        entries.sort_by(|a, b| a.path.as_bytes().cmp(b.path.as_bytes()));
+        Ok(entries)
+    }
+
+    /// At most one entry more than `limit`, in no order.
+    pub(crate) async fn list_at(
+        &self,
+        op: Operation,
+        at: &GuestPath,
+        depth: &str,
+        limit: usize,
+    ) -> Result<Vec<DirEntry>> {
+        let (dir, _) = fresh();
+        let limit = limit.min(100_000_000);
+        let script = self.files_script(&dir).text("list").word(at.as_bytes());
+        let script = script.text(&format!(" '{depth}' {limit}\n"));
+        let said = self.helper(op, script, &dir, &[at]).await?;
+        let bytes = self.emitted(op, &said, &dir, LISTING).await?;
+        entries(&bytes).ok_or_else(|| self.named(garbled(op)))
+    }
+
+    pub(crate) async fn metadata(&self, path: &GuestPath) -> Result<Metadata> {
+        const OP: Operation = Operation::Metadata;
+        self.open(OP)?;
+        let at = self.resolve(path, OP)?;
+        let (dir, _) = fresh();
+        let script = self
+            .files_script(&dir)
+            .text("about")
+            .word(at.as_bytes())
+            .text("\n");
+        let said = self.helper(OP, script, &dir, &[&at]).await?;
+        let bytes = self.emitted(OP, &said, &dir, LISTING).await?;
+        let found = entries(&bytes).and_then(|entries| entries.into_iter().next());
+        found
+            .map(|entry| entry.metadata)
+            .ok_or_else(|| self.named(garbled(OP)))
+    }
+
+    pub(crate) async fn remove(&self, path: &GuestPath, options: RemoveOptions) -> Result<()> {
+        const OP: Operation = Operation::Remove;
+        self.open(OP)?;
+        let at = self.resolve(path, OP)?;
+        self.not_root(&at, OP, "the root can't be removed")?;
+        let (dir, _) = fresh();
+        let flag = if options.recursive { " 1\n" } else { " ''\n" };
+        let script = self
+            .files_script(&dir)
+            .text("take_away")
+            .word(at.as_bytes())
+            .text(flag);
+        self.helper(OP, script, &dir, &[&at]).await.map(drop)
+    }
+
+    pub(crate) async fn create_dir(
+        &self,
+        path: &GuestPath,
+        options: CreateDirOptions,
+    ) -> Result<()> {
+        const OP: Operation = Operation::CreateDir;
+        self.open(OP)?;
+        let at = self.resolve(path, OP)?;
+        let (dir, _) = fresh();
+        let flag = if options.parents { "1" } else { "''" };
+        let script = self.files_script(&dir).text("make_dir").word(at.as_bytes());
+        let script = script.text(&format!(" {:o} {flag}\n", options.mode.bits()));
+        self.helper(OP, script, &dir, &[&at]).await.map(drop)
+    }
+
+    pub(crate) async fn rename(
+        &self,
+        from: &GuestPath,
+        to: &GuestPath,
+        options: RenameOptions,
+    ) -> Result<()> {
+        const OP: Operation = Operation::Rename;
+        self.open(OP)?;
+        let (from, to) = (self.resolve(from, OP)?, self.resolve(to, OP)?);
+        self.not_root(&from, OP, "the root can't be renamed")?;
+        self.not_root(&to, OP, "the root can't be replaced")?;
+        if from != to && to.strip_prefix(&from).is_some() {
+            let error = Error::new(ErrorKind::InvalidInput, OP)
+                .with_message("a directory can't be moved into itself")
+                .with_path(&from);
+            return Err(self.named(error));
+        }
+        let (dir, _) = fresh();
+        let flag = if options.replace { " 1\n" } else { " ''\n" };
+        let script = self.files_script(&dir).text("move").word(from.as_bytes());
+        let script = script.word(to.as_bytes()).text(flag);
+        self.helper(OP, script, &dir, &[&from, &to]).await.map(drop)
+    }
+
+    pub(crate) async fn set_workdir(&self, path: &GuestPath) -> Result<()> {
+        const OP: Operation = Operation::SetWorkdir;
+        self.open(OP)?;
+        let at = self.resolve(path, OP)?;
+        let (dir, _) = fresh();
+        let script = self
+            .files_script(&dir)
+            .text("enter")
+            .word(at.as_bytes())
+            .text("\n");
+        self.helper(OP, script, &dir, &[&at]).await?;
+        self.kept().info.workdir = at;
+        Ok(())
+    }
+
+    fn not_root(&self, path: &GuestPath, op: Operation, why: &str) -> Result<()> {
+        if *path != GuestPath::root() {
+            return Ok(());
+        }
+        let error = Error::new(ErrorKind::InvalidInput, op)
+            .with_message(why)
+            .with_path(path);
+        Err(self.named(error))
+    }
+}
+
+/// What `find` says: path, type, size, mode, time, target, each with a NUL behind it.
+fn entries(bytes: &[u8]) -> Option<Vec<DirEntry>> {
+    let mut fields = bytes.split(|byte| *byte == 0);
+    let mut entries = Vec::new();
+    loop {
+        let path = fields.next()?;
+        let Some(kind) = fields.next() else {
+            return path.is_empty().then_some(entries);
+        };
+        let mut text = || std::str::from_utf8(fields.next()?).ok();
+        let kind = match kind {
+            b"d" => FileKind::Directory,
+            b"l" => FileKind::Symlink,
+            b"p" => FileKind::Fifo,
+            b"s" => FileKind::Socket,
+            b"c" | b"b" => FileKind::Device,
+            _ => FileKind::File,
+        };
+        let size = text()?.parse().ok()?;
+        let mode = u32::from_str_radix(text()?, 8).ok()?;
+        let time = text()?.parse::<f64>().ok()?;
+        let mut found = Metadata::new(kind, size, Mode::new(mode));
+        if let Ok(since) = Duration::try_from_secs_f64(time) {
+            found = found.with_modified(UNIX_EPOCH + since);
+        }
+        let target = fields.next()?;
+        if kind == FileKind::Symlink {
+            found = found.with_link_target(target);
+        }
+        entries.push(DirEntry::new(path, found));
+    }
+}

@@ -1,0 +1,223 @@
+//! What the operations of one sandbox share: who it is, what it keeps, how its errors read.
+//!
+//! It must never take a sandbox that is gone for an empty one.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use sandbox_core::{
+    Error, ErrorKind, GuestPath, Operation, Result, SandboxId, SandboxInfo, Secret,
+};
+
+use crate::http::{Failure, Http};
+use crate::script::{FILES, Script, garbled, said};
+
+/// How long a helper in the guest may take.
+const HELPER: Duration = Duration::from_secs(300);
+
+/// What a handle keeps of its sandbox.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) info: SandboxInfo,
+    /// Changes to the image's environment; `None` unsets.
+    pub(crate) env: BTreeMap<Vec<u8>, Option<Secret>>,
+    /// Directories of commands in the guest that nobody needs any more.
+    pub(crate) litter: Vec<String>,
+    /// Commands that run now.
+    pub(crate) running: Vec<String>,
+}
+
+/// One sandbox.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) http: Arc<Http>,
+    pub(crate) id: SandboxId,
+    pub(crate) egress_denied: bool,
+    pub(crate) kept: Mutex<Kept>,
+    pub(crate) closing: AtomicBool,
+    /// Held while a batch is put in place and while a fork looks.
+    pub(crate) files: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// A fresh name below /var/tmp for something of ours.
+pub(crate) fn fresh() -> (String, String) {
+    let nonce = uuid::Uuid::new_v4().simple().to_string();
+    (format!("/var/tmp/.sandbox-{nonce}"), nonce)
+}
+
+impl Inner {
+    pub(crate) fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn workdir(&self) -> GuestPath {
+        self.kept().info.workdir.clone()
+    }
+
+    /// Refuses every operation on a closed sandbox.
+    pub(crate) fn open(&self, op: Operation) -> Result<()> {
+        match self.closing.load(Ordering::Acquire) {
+            true => Err(Error::closed(op, &self.id)),
+            false => Ok(()),
+        }
+    }
+
+    pub(crate) fn named(&self, error: Error) -> Error {
+        match error.sandbox() {
+            Some(_) => error,
+            None => error.with_sandbox(self.id.clone()),
+        }
+    }
+
+    /// What a failed request means for this sandbox.
+    pub(crate) fn failed(&self, failure: Failure) -> Error {
+        let op = failure.error.operation();
+        if self.closing.load(Ordering::Acquire) {
+            return Error::closed(op, &self.id);
+        }
+        if failure.status == Some(404) && failure.title != "FileNotFound" {
+            let lost = Error::new(ErrorKind::Lost, op)
+                .with_message("the service no longer has this sandbox")
+                .with_source(failure.error);
+            return self.named(lost);
+        }
+        if failure.status == Some(409) && failure.title.contains("NotRunning") {
+            let error = failure
+                .error
+                .with_hint("the service stopped it; resume it first");
+            return self.named(error);
+        }
+        self.named(failure.error)
+    }
+
+    pub(crate) fn resolve(&self, path: &GuestPath, op: Operation) -> Result<GuestPath> {
+        let resolved = path.resolve(&self.workdir(), op);
+        let resolved = resolved.map_err(|error| self.named(error))?;
+        if resolved.components().any(|part| part.len() > 255) {
+            let error = Error::new(ErrorKind::InvalidInput, op)
+                .with_message("a name is longer than 255 bytes")
+                .with_path(path);
+            return Err(self.named(error));
+        }
+        Ok(resolved)
+    }
+
+    /// Runs a script of ours and gives what it says. A long one goes as a file first.
+    pub(crate) async fn run(
+        &self,
+        op: Operation,
+        script: &Script,
+        dir: &str,
+        repeat: bool,
+        timeout: Duration,
+    ) -> Result<String, Failure> {
+        let id = self.id.as_str();
+        let line = match script.inline() {
+            Some(line) => line,
+            None => {
+                let file = format!("{dir}/script");
+                self.http
+                    .put_file(op, id, &file, script.0.clone().into())
+                    .await?;
+                format!("sh {file}")
+            }
+        };
+        self.http.shell(op, id, &line, repeat, timeout).await
+    }
+
+    /// Starts a script on files, whose staging directory is the given one.
+    pub(crate) fn files_script(&self, dir: &str) -> Script {
+        let mut script = Script::default();
+        let litter = std::mem::take(&mut self.kept().litter);
+        if !litter.is_empty() {
+            script = script.text("rm -rf");
+            for dir in litter {
+                script = script.word(dir.as_bytes());
+            }
+            script = script.text("\n");
+        }
+        script
+            .text(FILES)
+            .text(&format!("d={dir}\ntrap 'rm -rf $d' EXIT\n"))
+    }
+
+    /// Runs a script on files. Gives the words after OK, or the error at one of `paths`.
+    pub(crate) async fn helper(
+        &self,
+        op: Operation,
+        script: Script,
+        dir: &str,
+        paths: &[&GuestPath],
+    ) -> Result<String> {
+        self.open(op)?;
+        let said_ = self.run(op, &script, dir, false, HELPER).await;
+        let text = said_.map_err(|failure| self.failed(failure))?;
+        self.verdict(op, &text, paths)?;
+        Ok(text)
+    }
+
+    /// Whether a script says OK.
+    pub(crate) fn verdict(&self, op: Operation, text: &str, paths: &[&GuestPath]) -> Result<()> {
+        let words = said(text, op).map_err(|error| self.named(error))?.words;
+        let (kind, message) = match words[..] {
+            ["OK", ..] => return Ok(()),
+            ["E", name, ..] => kind_of(name),
+            _ => return Err(self.named(garbled(op))),
+        };
+        let at = words
+            .get(2)
+            .and_then(|text| text.parse::<usize>().ok())
+            .unwrap_or(1);
+        let mut error = Error::new(kind, op).with_message(message);
+        if let Some(path) = paths.get(at.saturating_sub(1)) {
+            error = error.with_path(*path);
+        }
+        Err(self.named(error))
+    }
+
+    /// The content that a script emitted, within its answer or as a file.
+    pub(crate) async fn emitted(
+        &self,
+        op: Operation,
+        text: &str,
+        dir: &str,
+        limit: u64,
+    ) -> Result<Bytes> {
+        let mut said = said(text, op).map_err(|error| self.named(error))?;
+        match said.words[..] {
+            ["OK", "B", ..] => {
+                crate::script::decode(said.rest.next(), op).map_err(|e| self.named(e))
+            }
+            ["OK", "F", ..] => {
+                let file = format!("{dir}/out");
+                let read = self.http.get_file(op, self.id.as_str(), &file, limit).await;
+                self.kept().litter.push(dir.to_owned());
+                read.map_err(|failure| self.failed(failure))
+            }
+            _ => Err(self.named(garbled(op))),
+        }
+    }
+}
+
+/// What an error of the guest's scripts is called.
+pub(crate) fn kind_of(name: &str) -> (ErrorKind, &'static str) {
+    match name {
+        "NOENT" => (ErrorKind::NotFound, "no such file or directory"),
+        "NOTDIR" => (ErrorKind::NotADirectory, "not a directory"),
+        "ISDIR" => (ErrorKind::IsADirectory, "a directory is there"),
+        "NOTREG" => (ErrorKind::NotARegularFile, "neither a file nor a directory"),
+        "EXIST" => (ErrorKind::AlreadyExists, "already exists"),
+        "NOTEMPTY" => (ErrorKind::DirectoryNotEmpty, "the directory is not empty"),
+        "PERM" => (ErrorKind::PermissionDenied, "permission denied"),
+        "RO" => (ErrorKind::ReadOnly, "the place is read-only"),
+        "NOSPACE" => (ErrorKind::StorageFull, "no space left"),
+        "BUSY" => (ErrorKind::Busy, "in use"),
+        "LIMIT" => (ErrorKind::LimitExceeded, "over the limit"),
+        "NOCMD" => (ErrorKind::CommandNotFound, "the program was not found"),
+        "NOEXEC" => (ErrorKind::NotExecutable, "the program can't be executed"),
+        _ => (ErrorKind::Other, "the guest reported an error"),
+    }
+}

@@ -1,0 +1,30 @@
+//! Azure Container Apps as a backend of `sandbox`: microVM sandboxes of a sandbox group.
+//!
+//! [`AcaSandboxProvider`] makes sandboxes in a group; what it needs to know is in [`AcaConfig`],
+//! and tokens come from a [`Credential`]. The guest needs a POSIX shell, GNU coreutils, findutils,
+//! tar and util-linux, which the public disk images have.
+//!
+//! Architecture invariants: a command is never run twice for one call; tokens, identifiers and
+//! environment never reach a log; no type of a dependency is in a public signature; a service that
+//! can't be reached is an error and never an empty sandbox.
+
+mod auth;
+mod batch;
+mod capability;
+mod config;
+mod exec;
+mod export;
+mod files;
+mod handle;
+mod http;
+mod import;
+mod provider;
+mod sandbox;
+mod script;
+mod service;
+mod spec;
+mod transfer;
+
+pub use auth::{AccessToken, Credential, DefaultCredential, StaticToken};
+pub use config::AcaConfig;
+pub use provider::AcaSandboxProvider;

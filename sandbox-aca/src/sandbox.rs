@@ -1,0 +1,278 @@
+//! A sandbox of Azure Container Apps as a [`Sandbox`].
+//!
+//! It must never answer for a sandbox that the service no longer has.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sandbox_core::{
+    Capabilities, Capability, Command, CreateDirOptions, DirEntry, Env, Error, ErrorKind,
+    ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions, IsolationReport, Labels,
+    ListOptions, Metadata, Operation, Output, Process, Ran, ReadOptions, RemoveOptions,
+    RenameOptions, Result, Sandbox, SandboxInfo, Snapshot, SnapshotId, SnapshotOptions,
+    TransferReport,
+};
+use serde_json::json;
+use tokio::sync::OnceCell;
+
+use crate::capability::{CAPABILITIES, report};
+use crate::handle::{Inner, Kept};
+use crate::provider::Registry;
+
+/// How long commands may take to tell what they had written when the sandbox is closed.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+
+/// A handle.
+#[derive(Debug)]
+pub(crate) struct AcaSandbox {
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) registry: Arc<Registry>,
+    /// What came of closing, told to everybody who closes.
+    closed: Arc<OnceCell<std::result::Result<(), String>>>,
+}
+
+impl AcaSandbox {
+    pub(crate) fn new(inner: Inner, registry: Arc<Registry>) -> Arc<Self> {
+        let made = Arc::new(Self {
+            inner: Arc::new(inner),
+            registry,
+            closed: Arc::default(),
+        });
+        made.registry.add(&made);
+        made
+    }
+
+    async fn snap(&self, op: Operation, labels: &Labels) -> Result<Snapshot> {
+        self.inner.open(op)?;
+        let _files = self.inner.files.lock().await;
+        let taken = self
+            .inner
+            .http
+            .snapshot(op, self.inner.id.as_str(), labels)
+            .await;
+        let taken = taken.map_err(|failure| self.inner.failed(failure))?;
+        let mut snapshot = Snapshot::new(SnapshotId::new(taken["id"].as_str().unwrap_or_default()));
+        snapshot.size = taken["sizeInMB"].as_u64().map(|size| size << 20);
+        Ok(snapshot)
+    }
+
+    /// Everything that closing does, to its end.
+    async fn end(inner: Arc<Inner>) -> Result<()> {
+        let running = inner.kept().running.clone();
+        if !running.is_empty() {
+            inner.cancel(&running).await;
+            let silent = async {
+                while !inner.kept().running.is_empty() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            // Who has not told by then tells no more.
+            let _ = tokio::time::timeout(LAST_WORDS, silent).await;
+        }
+        let done = inner.http.delete(Operation::Close, inner.id.as_str()).await;
+        done.map_err(|failure| inner.named(failure.error))
+    }
+}
+
+/// A snapshot that is deleted whatever happens to who took it.
+struct Passing {
+    inner: Arc<Inner>,
+    id: SnapshotId,
+}
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        let (inner, id) = (Arc::clone(&self.inner), self.id.clone());
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                let done = inner
+                    .http
+                    .delete_snapshot(Operation::Fork, id.as_str())
+                    .await;
+                if let Err(failure) = done {
+                    tracing::warn!(status = ?failure.status, "a passing snapshot was not deleted");
+                }
+            });
+        }
+    }
+}
+
+#[async_trait]
+impl Sandbox for AcaSandbox {
+    fn info(&self) -> SandboxInfo {
+        self.inner.kept().info.clone()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        CAPABILITIES
+    }
+
+    async fn isolation(&self) -> Result<IsolationReport> {
+        const OP: Operation = Operation::Isolation;
+        self.inner.open(OP)?;
+        let found = self.inner.http.get(OP, self.inner.id.as_str()).await;
+        let found = found.map_err(|failure| self.inner.failed(failure))?;
+        Ok(report(found["egressPolicy"]["defaultAction"] == "Deny"))
+    }
+
+    async fn exec(&self, command: Command) -> Result<Output> {
+        Arc::clone(&self.inner).exec(command).await
+    }
+
+    async fn spawn(&self, command: Command) -> Result<Process> {
+        const OP: Operation = Operation::Spawn;
+        let not_started = |error: Error| self.inner.named(error).with_ran(Ran::NotStarted);
+        self.inner.open(OP).map_err(not_started)?;
+        let _ = command;
+        let lacks = CAPABILITIES.require(Capability::Spawn, OP);
+        Err(not_started(lacks.err().unwrap_or_else(|| {
+            Error::unsupported(OP, Capability::Spawn, "there is no stream")
+        })))
+    }
+
+    async fn write_files(&self, batch: FileBatch) -> Result<()> {
+        Arc::clone(&self.inner).write_files(batch).await
+    }
+
+    async fn read_file(&self, path: &GuestPath, options: ReadOptions) -> Result<Bytes> {
+        self.inner.read_file(path, options).await
+    }
+
+    async fn list_dir(&self, path: &GuestPath, options: ListOptions) -> Result<Vec<DirEntry>> {
+        self.inner.list_dir(path, options).await
+    }
+
+    async fn metadata(&self, path: &GuestPath) -> Result<Metadata> {
+        self.inner.metadata(path).await
+    }
+
+    async fn remove(&self, path: &GuestPath, options: RemoveOptions) -> Result<()> {
+        self.inner.remove(path, options).await
+    }
+
+    async fn create_dir(&self, path: &GuestPath, options: CreateDirOptions) -> Result<()> {
+        self.inner.create_dir(path, options).await
+    }
+
+    async fn rename(&self, from: &GuestPath, to: &GuestPath, options: RenameOptions) -> Result<()> {
+        self.inner.rename(from, to, options).await
+    }
+
+    async fn import_dir(
+        &self,
+        from: &Path,
+        to: &GuestPath,
+        options: ImportOptions,
+    ) -> Result<TransferReport> {
+        Arc::clone(&self.inner).import_dir(from, to, options).await
+    }
+
+    async fn export_dir(
+        &self,
+        from: &GuestPath,
+        to: &Path,
+        options: ExportOptions,
+    ) -> Result<TransferReport> {
+        Arc::clone(&self.inner).export_dir(from, to, options).await
+    }
+
+    async fn set_workdir(&self, path: &GuestPath) -> Result<()> {
+        self.inner.set_workdir(path).await
+    }
+
+    async fn set_env(&self, changes: Env) -> Result<()> {
+        const OP: Operation = Operation::SetEnv;
+        self.inner.open(OP)?;
+        changes
+            .validate(OP)
+            .map_err(|error| self.inner.named(error))?;
+        let mut kept = self.inner.kept();
+        for (name, value) in changes.iter() {
+            kept.env
+                .insert(name.to_vec(), value.map(|value| value.value.clone()));
+        }
+        Ok(())
+    }
+
+    async fn fork(&self, options: ForkOptions) -> Result<Arc<dyn Sandbox>> {
+        const OP: Operation = Operation::Fork;
+        let snapshot = self.snap(OP, &Labels::new()).await?;
+        let passing = Passing {
+            inner: Arc::clone(&self.inner),
+            id: snapshot.id,
+        };
+        let kept = {
+            let kept = self.inner.kept();
+            Kept {
+                info: kept.info.clone(),
+                env: kept.env.clone(),
+                litter: Vec::new(),
+                running: Vec::new(),
+            }
+        };
+        let made = self
+            .registry
+            .restore(
+                OP,
+                &passing.id,
+                kept,
+                options.labels,
+                self.inner.egress_denied,
+                Some(&self.inner.id),
+            )
+            .await;
+        let made = made.map_err(|error| self.inner.named(error))?;
+        Ok(made)
+    }
+
+    async fn snapshot(&self, options: SnapshotOptions) -> Result<Snapshot> {
+        self.snap(Operation::Snapshot, &options.labels).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.inner.closing.store(true, Ordering::Release);
+        let (inner, closed) = (Arc::clone(&self.inner), Arc::clone(&self.closed));
+        // On a task of its own: closing goes on whoever waits for it.
+        let ending = tokio::spawn(async move {
+            let end = || async { Self::end(inner).await.map_err(|error| error.to_string()) };
+            closed.get_or_init(end).await.clone()
+        });
+        let failed = match ending.await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(why)) => why,
+            Err(error) => error.to_string(),
+        };
+        let error = Error::new(ErrorKind::Other, Operation::Close)
+            .with_message(format!("the service may still have the sandbox: {failed}"));
+        Err(self.inner.named(error))
+    }
+}
+
+/// Open handles by identifier.
+pub(crate) type Handles = Mutex<std::collections::BTreeMap<String, Weak<AcaSandbox>>>;
+
+pub(crate) fn find(handles: &Handles, id: &str) -> Option<Arc<AcaSandbox>> {
+    let mut handles = handles.lock().unwrap_or_else(PoisonError::into_inner);
+    handles.retain(|_, handle| handle.strong_count() > 0);
+    handles.get(id).and_then(Weak::upgrade)
+}
+
+/// The flag and the lock of a fresh handle.
+pub(crate) fn unlocked() -> (AtomicBool, Arc<tokio::sync::Mutex<()>>) {
+    (AtomicBool::new(false), Arc::default())
+}
+
+/// The body of a lifecycle policy.
+pub(crate) fn lifecycle(auto_delete: Duration) -> serde_json::Value {
+    json!({
+        "autoSuspendPolicy": {"enabled": false},
+        "autoDeletePolicy": {
+            "enabled": true,
+            "deleteIntervalInSeconds": auto_delete.as_secs(),
+        },
+    })
+}

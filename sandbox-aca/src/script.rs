@@ -1,0 +1,93 @@
+//! Scripts for the guest's shell: quoting, packing, and reading what they say.
+//!
+//! Nothing that a caller gives may be taken for a part of a script.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use sandbox_core::{Error, ErrorKind, Operation, Result};
+
+pub(crate) const EXEC: &str = include_str!("guest/exec.sh");
+pub(crate) const FILES: &str = include_str!("guest/files.sh");
+
+/// The largest script that goes along with the request; a larger one is a file.
+pub(crate) const INLINE: usize = 60 << 10;
+
+/// A script that is being written.
+#[derive(Debug, Default)]
+pub(crate) struct Script(pub(crate) Vec<u8>);
+
+impl Script {
+    /// Starts with this text.
+    pub(crate) fn new(text: &str) -> Self {
+        Self(text.as_bytes().to_vec())
+    }
+
+    pub(crate) fn text(mut self, text: &str) -> Self {
+        self.0.extend_from_slice(text.as_bytes());
+        self
+    }
+
+    /// Adds a word that the shell takes byte for byte, with a space before it.
+    pub(crate) fn word(mut self, word: &[u8]) -> Self {
+        self.0.push(b' ');
+        self.quoted(word);
+        self
+    }
+
+    pub(crate) fn quoted(&mut self, word: &[u8]) {
+        self.0.push(b'\'');
+        for byte in word {
+            match byte {
+                b'\'' => self.0.extend_from_slice(b"'\\''"),
+                _ => self.0.push(*byte),
+            }
+        }
+        self.0.push(b'\'');
+    }
+
+    /// The script as a request carries it; `None` if it must go as a file.
+    pub(crate) fn inline(&self) -> Option<String> {
+        if self.0.len() > INLINE {
+            return None;
+        }
+        match std::str::from_utf8(&self.0) {
+            Ok(text) => Some(text.to_owned()),
+            Err(_) => {
+                let packed = STANDARD.encode(&self.0);
+                Some(format!("eval \"$(printf %s {packed} | base64 -d)\""))
+            }
+        }
+    }
+}
+
+/// What a script says: lines.
+#[derive(Debug)]
+pub(crate) struct Said<'a> {
+    pub(crate) words: Vec<&'a str>,
+    pub(crate) rest: std::str::Lines<'a>,
+}
+
+/// Takes apart what a script says.
+pub(crate) fn said(text: &str, op: Operation) -> Result<Said<'_>> {
+    let mut rest = text.lines();
+    match rest.next() {
+        Some(line) if !line.is_empty() => Ok(Said {
+            words: line.split(' ').collect(),
+            rest,
+        }),
+        _ => Err(garbled(op)),
+    }
+}
+
+pub(crate) fn garbled(op: Operation) -> Error {
+    Error::new(ErrorKind::Other, op)
+        .with_message("the guest's shell said something that can't be understood")
+        .with_hint("the image needs a POSIX sh, GNU coreutils, findutils, tar, util-linux")
+}
+
+pub(crate) fn decode(line: Option<&str>, op: Operation) -> Result<Bytes> {
+    let line = line.unwrap_or_default();
+    let bytes = STANDARD.decode(line.trim()).map_err(|_| garbled(op))?;
+    Ok(bytes.into())
+}

@@ -1,0 +1,268 @@
+//! The calls of the data plane, one function each.
+//!
+//! It must never send exec or create twice unless the service proves that it did not accept it.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use reqwest::Method;
+use sandbox_core::{Error, ErrorKind, Labels, Operation, Result};
+use serde_json::{Value, json};
+
+use crate::http::{Failure, Http, Request};
+
+/// The label that finds a sandbox whose creation got no answer; not shown to anybody.
+pub(crate) const NONCE: &str = "sandbox-create";
+
+/// How long deletion may take until the sandbox is gone.
+const DELETION: Duration = Duration::from_secs(60);
+
+fn garbled(op: Operation) -> Failure {
+    Failure {
+        error: Error::new(ErrorKind::Unavailable, op)
+            .with_message("the service's answer can't be understood"),
+        status: None,
+        title: String::new(),
+        unknown: true,
+    }
+}
+
+fn parse(op: Operation, bytes: &[u8]) -> Result<Value, Failure> {
+    serde_json::from_slice(bytes).map_err(|_| garbled(op))
+}
+
+impl Http {
+    /// Creates a sandbox; finds the one that was made if the answer is lost.
+    pub(crate) async fn create(&self, mut body: Value) -> Result<Value, Failure> {
+        const OP: Operation = Operation::Create;
+        let nonce = uuid::Uuid::new_v4().simple().to_string();
+        body["labels"][NONCE] = json!(nonce);
+        let mut request = Request::new(Method::PUT, &["sandboxes"]).json(&body);
+        request.timeout = Duration::from_secs(300);
+        let made = match self.send(OP, request).await {
+            Ok(bytes) => parse(OP, &bytes),
+            Err(failure) => Err(failure),
+        };
+        match made {
+            Ok(made) if made["id"].is_string() => Ok(made),
+            Ok(_) => Err(garbled(OP)),
+            Err(failure) if failure.unknown => {
+                let labels = Labels::from([(NONCE.to_owned(), nonce)]);
+                match self.list(OP, &labels).await?.into_iter().next() {
+                    Some(found) => Ok(found),
+                    None => Err(failure),
+                }
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Waits until a sandbox runs.
+    pub(crate) async fn running(&self, op: Operation, id: &str) -> Result<Value, Failure> {
+        let started = Instant::now();
+        loop {
+            let found = match self.get(op, id).await {
+                Ok(found) => found,
+                // A new one may not be found everywhere yet.
+                Err(failure) if failure.status == Some(404) => json!({"state": "Creating"}),
+                Err(failure) => return Err(failure),
+            };
+            match found["state"].as_str() {
+                Some("Running") => return Ok(found),
+                Some("Creating" | "Resuming") if started.elapsed() < Duration::from_secs(300) => {}
+                state => {
+                    let text = format!("the sandbox does not run: {}", state.unwrap_or("no state"));
+                    let mut failure = garbled(op);
+                    failure.error = Error::new(ErrorKind::Unavailable, op).with_message(text);
+                    return Err(failure);
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+    }
+
+    pub(crate) async fn get(&self, op: Operation, id: &str) -> Result<Value, Failure> {
+        let bytes = self
+            .send(op, Request::new(Method::GET, &["sandboxes", id]))
+            .await?;
+        parse(op, &bytes)
+    }
+
+    /// Every sandbox that has these labels, over all pages.
+    pub(crate) async fn list(&self, op: Operation, labels: &Labels) -> Result<Vec<Value>, Failure> {
+        const PAGES: usize = 1000;
+        let mut all = Vec::new();
+        let mut next: Vec<(&'static str, String)> = Vec::new();
+        if !labels.is_empty() {
+            let pairs: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+            next.push(("labels", pairs.join(",")));
+        }
+        let first = next.clone();
+        for _ in 0..PAGES {
+            let mut request = Request::new(Method::GET, &["sandboxes"]);
+            request.query = next;
+            request.limit = 256 << 20;
+            let bytes = self.send(op, request).await?;
+            let page = parse(op, &bytes)?;
+            let link = match page {
+                Value::Array(entries) => {
+                    all.extend(entries);
+                    None
+                }
+                mut page => {
+                    match page["value"].take() {
+                        Value::Array(entries) => all.extend(entries),
+                        _ => return Err(garbled(op)),
+                    }
+                    page["nextLink"].as_str().map(str::to_owned)
+                }
+            };
+            // Only what tells the page is taken from a link: the token goes nowhere else.
+            let Some(url) = link.and_then(|link| reqwest::Url::parse(&link).ok()) else {
+                return Ok(all);
+            };
+            next = first.clone();
+            for (key, value) in url.query_pairs() {
+                let key = match key.as_ref() {
+                    "skip" => "skip",
+                    "$skip" => "$skip",
+                    "$skiptoken" => "$skiptoken",
+                    "skipToken" => "skipToken",
+                    "continuationToken" => "continuationToken",
+                    _ => continue,
+                };
+                next.push((key, value.into_owned()));
+            }
+            if next.len() == first.len() {
+                return Err(garbled(op));
+            }
+        }
+        Err(garbled(op))
+    }
+
+    /// Deletes a sandbox and waits until it is gone.
+    pub(crate) async fn delete(&self, op: Operation, id: &str) -> Result<(), Failure> {
+        match self
+            .send(op, Request::new(Method::DELETE, &["sandboxes", id]))
+            .await
+        {
+            Err(failure) if failure.status != Some(404) => return Err(failure),
+            _ => {}
+        }
+        let started = Instant::now();
+        loop {
+            match self.get(op, id).await {
+                Err(failure) if failure.status == Some(404) => return Ok(()),
+                Err(failure) => return Err(failure),
+                Ok(_) if started.elapsed() > DELETION => {
+                    let mut failure = garbled(op);
+                    failure.error = Error::new(ErrorKind::Timeout, op)
+                        .with_message("the service has not deleted the sandbox in a minute");
+                    return Err(failure);
+                }
+                Ok(_) => tokio::time::sleep(Duration::from_millis(500)).await,
+            }
+        }
+    }
+
+    /// Runs a line of shell; `repeat` only for lines that may run twice.
+    pub(crate) async fn shell(
+        &self,
+        op: Operation,
+        id: &str,
+        line: &str,
+        repeat: bool,
+        timeout: Duration,
+    ) -> Result<String, Failure> {
+        let path = ["sandboxes", id, "executeShellCommand"];
+        let body = json!({"command": line, "workingDirectory": "/"});
+        let mut request = Request::new(Method::POST, &path).json(&body);
+        request.repeat = repeat;
+        request.timeout = timeout;
+        let bytes = self.send(op, request).await?;
+        let mut answer = parse(op, &bytes)?;
+        // Without a code nobody knows what came of it.
+        if answer["exitCode"].as_i64().is_none() {
+            return Err(garbled(op));
+        }
+        match answer["stdout"].take() {
+            Value::String(text) => Ok(text),
+            _ => Err(garbled(op)),
+        }
+    }
+
+    pub(crate) async fn put_file(
+        &self,
+        op: Operation,
+        id: &str,
+        path: &str,
+        bytes: Bytes,
+    ) -> Result<(), Failure> {
+        let parts = ["sandboxes", id, "files"];
+        let mut request = Request::new(Method::PUT, &parts);
+        request.query = vec![("path", path.to_owned()), ("createDirs", "true".into())];
+        request.body = bytes;
+        // The same bytes under the same name: once or twice is the same.
+        request.repeat = true;
+        request.timeout = Duration::from_secs(600);
+        self.send(op, request).await.map(drop)
+    }
+
+    pub(crate) async fn get_file(
+        &self,
+        op: Operation,
+        id: &str,
+        path: &str,
+        limit: u64,
+    ) -> Result<Bytes, Failure> {
+        let parts = ["sandboxes", id, "files"];
+        let mut request = Request::new(Method::GET, &parts);
+        request.query = vec![("path", path.to_owned())];
+        request.timeout = Duration::from_secs(600);
+        request.limit = limit;
+        self.send(op, request).await
+    }
+
+    /// Takes a snapshot and gives its identifier.
+    pub(crate) async fn snapshot(
+        &self,
+        op: Operation,
+        id: &str,
+        labels: &Labels,
+    ) -> Result<Value, Failure> {
+        let path = ["sandboxes", id, "snapshot"];
+        let mut request = Request::new(Method::POST, &path).json(&json!({"labels": labels}));
+        request.timeout = self.config().snapshot_timeout;
+        let bytes = self.send(op, request).await?;
+        let taken = parse(op, &bytes)?;
+        match taken["id"].is_string() {
+            true => Ok(taken),
+            false => Err(garbled(op)),
+        }
+    }
+
+    pub(crate) async fn delete_snapshot(&self, op: Operation, id: &str) -> Result<(), Failure> {
+        match self
+            .send(op, Request::new(Method::DELETE, &["snapshots", id]))
+            .await
+        {
+            Err(failure) if failure.status == Some(404) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// Sets a whole policy: `lifecycle` or `egresspolicy`.
+    pub(crate) async fn policy(
+        &self,
+        op: Operation,
+        id: &str,
+        which: &str,
+        policy: &Value,
+    ) -> Result<(), Failure> {
+        let path = ["sandboxes", id, which];
+        let mut request = Request::new(Method::POST, &path).json(policy);
+        // It replaces what is there: once or twice is the same.
+        request.repeat = true;
+        self.send(op, request).await.map(drop)
+    }
+}

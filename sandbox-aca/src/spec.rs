@@ -1,0 +1,48 @@
+//! What a spec may ask of the service; what it can't do is refused before anything is sent.
+//!
+//! It must never let an option pass that would be ignored.
+
+use sandbox_core::{
+    Capability, Error, ErrorKind, Operation, RequiredIsolation, Result, SandboxSpec, Source,
+};
+
+use crate::capability::CAPABILITIES;
+use crate::service::NONCE;
+
+/// Refuses what the service can't do.
+pub(crate) fn check(spec: &SandboxSpec) -> Result<()> {
+    const OP: Operation = Operation::Create;
+    spec.validate()?;
+    let need = |asked: bool, capability| match asked {
+        true => CAPABILITIES.require(capability, OP),
+        false => Ok(()),
+    };
+    need(
+        matches!(spec.source, Source::RootDir(_)),
+        Capability::RootDir,
+    )?;
+    need(!spec.mounts.is_empty(), Capability::Mounts)?;
+    need(spec.ttl.is_some(), Capability::Ttl)?;
+    need(spec.resources.memory.is_some(), Capability::MemoryLimit)?;
+    need(spec.resources.cpus.is_some(), Capability::CpuLimit)?;
+    need(spec.resources.pids.is_some(), Capability::PidsLimit)?;
+    need(spec.resources.disk.is_some(), Capability::DiskLimit)?;
+    if let RequiredIsolation::Only(controls) = &spec.isolation
+        && let Some(control) = controls.first()
+    {
+        return Err(Error::new(ErrorKind::Isolation, OP)
+            .with_message(format!(
+                "{control} can't be proven from inside of the service's microVM"
+            ))
+            .with_hint("leave the requirement at its default to take the service's word"));
+    }
+    if spec
+        .labels
+        .keys()
+        .any(|key| key == NONCE || key.contains([',', '=']))
+    {
+        return Err(Error::new(ErrorKind::InvalidInput, OP)
+            .with_message("a label has a key that the service can't be asked for"));
+    }
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! Runs commands: buffered, as text, for as long as anybody holds the output.
+//!
+//! A command runs once for each request, to its end, whoever still waits for the answer.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use sandbox_core::{Command, ErrorKind};
+use serde_json::json;
+
+use super::reply::{Reply, invalid, problem};
+use super::route::Call;
+use super::state::{Guest, State};
+
+/// Runs `$0` and waits for whoever holds its output, as the service does.
+const WAIT_FOR_HOLDERS: &str = r#"
+exec 4>&1 5>&2
+code=$({ { { sh -c "$0" 3>&- 4>&- 5>&- 6>&-; echo $? >&3; } 2>&1 1>&6 6>&- | cat >&5; } 6>&1 | cat >&4; } 3>&1)
+exit "$code"
+"#;
+
+pub(super) async fn run(
+    state: &Arc<State>,
+    call: &Call,
+    guest: Arc<Guest>,
+) -> Result<Reply, Reply> {
+    guest.running(&state.options)?;
+    let body = call.json()?;
+    let text = body["command"].as_str().filter(|text| !text.is_empty());
+    let text = text.ok_or_else(|| invalid("command", "a command is required"))?;
+    if text.contains('\0') {
+        return Err(invalid("command", "must have no NUL character"));
+    }
+    // The service hands the line to a shell as one argument.
+    if text.len() >= 128 << 10 {
+        return Err(problem(500, "ExecutionFailed", "argument list too long"));
+    }
+    if body["user"].is_string() {
+        return Err(problem(400, "UserUnknown", "the emulator has one user"));
+    }
+    state.note_command(text);
+    let mut command = Command::new("/bin/sh").args(["-c", WAIT_FOR_HOLDERS, text]);
+    if let Some(dir) = body["workingDirectory"].as_str() {
+        command = command.cwd(dir);
+    }
+    let gateway = state.options.gateway;
+    let started = Instant::now();
+    // On a task of its own: neither the gateway nor a client that goes away ends the command.
+    let running = tokio::spawn(async move { guest.local.exec(command).await });
+    let Ok(done) = tokio::time::timeout(gateway, running).await else {
+        return Err(problem(
+            504,
+            "GatewayTimeout",
+            "the command takes too long; it goes on",
+        ));
+    };
+    let output = match done {
+        Ok(Ok(output)) => output,
+        Ok(Err(error)) if matches!(error.kind(), ErrorKind::Closed | ErrorKind::Lost) => {
+            return Err(problem(404, "SandboxNotFound", "the sandbox was deleted"));
+        }
+        Ok(Err(error)) => return Err(problem(500, "ExecutionFailed", &error.to_string())),
+        Err(_) => return Err(problem(500, "EmulatorFailed", "the command's task ended")),
+    };
+    let code = match output.status {
+        sandbox_core::ExitStatus::Code(code) => i32::from(code),
+        sandbox_core::ExitStatus::Signal(signal) => 128 + signal,
+    };
+    Ok(Reply::json(
+        200,
+        json!({
+            "stdout": output.stdout.to_string_lossy(),
+            "stderr": output.stderr.to_string_lossy(),
+            "exitCode": code,
+            "executionTimeMs": u64::try_from(started.elapsed().as_millis()).unwrap_or(0),
+        }),
+    ))
+}

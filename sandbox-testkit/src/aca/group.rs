@@ -15,9 +15,12 @@ use super::state::{Guest, Snap, State};
 
 /// Now, as RFC 3339 in UTC.
 pub(super) fn timestamp() -> String {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    rfc3339(SystemTime::now())
+}
+
+/// A time as RFC 3339 in UTC.
+pub(super) fn rfc3339(at: SystemTime) -> String {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     // Days to a date: the era of 400 years, the year in it, the day in that.
     let shifted = days + 719_468;

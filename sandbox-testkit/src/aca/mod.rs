@@ -21,6 +21,7 @@ mod policy;
 mod reply;
 mod route;
 mod server;
+mod sessions;
 mod state;
 mod stream;
 
@@ -32,6 +33,7 @@ use sandbox_core::Result;
 
 pub use fault::{Action, Fault};
 pub use options::Options;
+pub use sessions::{FullAs, PoolKind, SessionPool};
 
 use state::State;
 
@@ -105,6 +107,26 @@ impl AcaEmulator {
     /// Destroys a sandbox as if it had never been.
     pub async fn destroy(&self, id: &str) -> bool {
         self.state.forget(id).await
+    }
+
+    /// The identifiers of all dynamic sessions.
+    pub async fn sessions(&self) -> Vec<String> {
+        self.state.sessions.identifiers().await
+    }
+
+    /// Ends a dynamic session as if it had never been.
+    pub async fn end_session(&self, identifier: &str) -> bool {
+        self.state.sessions.delete(None, identifier).await
+    }
+
+    /// Adds a session pool, or changes one.
+    pub fn put_pool(&self, pool: SessionPool) {
+        self.state.sessions.put_pool(pool);
+    }
+
+    /// Lets so much time pass for the cooldown of sessions.
+    pub fn idle(&self, time: std::time::Duration) {
+        self.state.sessions.advance(time);
     }
 }
 

@@ -6,6 +6,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::sessions::{FullAs, PoolKind, SessionPool};
+
 /// How an emulator behaves.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -39,6 +41,14 @@ pub struct Options {
     pub gateway: Duration,
     /// Whether a `stop` without a body hangs.
     pub bodyless_stop_hangs: bool,
+    /// Session pools that are there from the start. Default: `python` and `shell`.
+    pub pools: Vec<SessionPool>,
+    /// How long one execution in a session may take. Default: 220 seconds.
+    pub execution_cap: Duration,
+    /// The largest upload to a session, in bytes. Default: 128 MiB.
+    pub upload_cap: usize,
+    /// How the service says that a session pool is full.
+    pub full_as: FullAs,
     /// Requests per minute before 429; no limit if `None`.
     pub rate: Option<u32>,
     /// Whether every request is logged to standard error.
@@ -65,6 +75,13 @@ impl Default for Options {
             port_url: Duration::ZERO,
             gateway: Duration::from_secs(600),
             bodyless_stop_hangs: false,
+            pools: vec![
+                SessionPool::new("python", PoolKind::PythonLts),
+                SessionPool::new("shell", PoolKind::Shell),
+            ],
+            execution_cap: Duration::from_secs(220),
+            upload_cap: 128 << 20,
+            full_as: FullAs::default(),
             rate: None,
             log: false,
         }

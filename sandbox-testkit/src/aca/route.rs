@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::fault::Action;
 use super::reply::{Broken, Reply, invalid, problem};
 use super::state::{Guest, State};
-use super::{data, group, policy, stream};
+use super::{data, group, policy, sessions, stream};
 
 /// The largest request body.
 const BODY: usize = 1 << 30;
@@ -155,6 +155,21 @@ async fn call(state: &Arc<State>, request: Request<Body>) -> Result<Reply, Reply
             );
             call.rest = rest.iter().map(|part| (*part).to_owned()).collect();
             data(state, call).await
+        }
+        [
+            "subscriptions",
+            subscription,
+            "resourceGroups",
+            resources,
+            "sessionPools",
+            name,
+            ref rest @ ..,
+        ] => {
+            call.group = format!(
+                "/subscriptions/{subscription}/resourceGroups/{resources}/sessionPools/{name}"
+            );
+            call.rest = rest.iter().map(|part| (*part).to_owned()).collect();
+            sessions::answer(state, &head.headers, call).await
         }
         _ => Err(not_found()),
     }

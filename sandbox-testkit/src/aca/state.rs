@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::Options;
 use super::fault::Faults;
 use super::reply::{Reply, coded, problem};
+use super::sessions::Sessions;
 
 /// How many commands and requests are remembered.
 const REMEMBERED: usize = 8192;
@@ -64,6 +65,7 @@ pub(super) struct State {
     pub(super) options: Options,
     pub(super) signature: String,
     pub(super) faults: Faults,
+    pub(super) sessions: Sessions,
     provider: LocalProvider,
     store: Mutex<Store>,
     endpoint: OnceLock<String>,
@@ -72,7 +74,12 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(options: Options) -> sandbox_core::Result<Self> {
+        let sessions = Sessions::default();
+        for pool in &options.pools {
+            sessions.put_pool(pool.clone());
+        }
         Ok(Self {
+            sessions,
             options,
             signature: uuid::Uuid::new_v4().simple().to_string(),
             faults: Faults::default(),

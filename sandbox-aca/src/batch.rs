@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sandbox_core::{Error, ErrorKind, FileBatch, GuestPath, Mode, Operation, Result, WriteMode};
 
+use crate::carrier::Carrier;
 use crate::handle::{Inner, fresh};
 use crate::script::{FILES, INLINE, Script};
 
@@ -16,7 +17,7 @@ const OP: Operation = Operation::WriteFiles;
 /// The largest part of a tar that goes in one request.
 pub(crate) const CHUNK: usize = 64 << 20;
 
-impl Inner {
+impl<C: Carrier> Inner<C> {
     pub(crate) async fn write_files(self: Arc<Self>, batch: FileBatch) -> Result<()> {
         self.open(OP)?;
         let workdir = self.workdir();
@@ -27,7 +28,7 @@ impl Inner {
         if files.is_empty() {
             return Ok(());
         }
-        let (dir, _) = fresh();
+        let (dir, _) = fresh(C::STAGING);
         let mut script = Script::new(FILES).text(&format!(
             "d={dir}\ntrap 'rm -rf $d' EXIT\ndone_= beside= last=- far=\n"
         ));

@@ -12,13 +12,12 @@ use sandbox_core::{
     Output, Ran, Result, Stdin,
 };
 
+use crate::carrier::Carrier;
 use crate::handle::{Inner, fresh, kind_of};
 use crate::http::Failure;
 use crate::script::{EXEC, Script, decode, garbled, said};
 
 const OP: Operation = Operation::Exec;
-/// How long the guest waits before it says "still running"; well under the gateway's 600 s.
-const SLICE: Duration = Duration::from_secs(200);
 /// How long a request may take beyond what the guest waits.
 const SLACK: Duration = Duration::from_secs(60);
 /// The largest output that comes with the answer.
@@ -32,13 +31,13 @@ const UNKNOWN: u32 = 4;
 const PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Kills a command whose caller has gone.
-struct Guard {
-    inner: Arc<Inner>,
+struct Guard<C: Carrier> {
+    inner: Arc<Inner<C>>,
     dir: String,
     armed: bool,
 }
 
-impl Drop for Guard {
+impl<C: Carrier> Drop for Guard<C> {
     fn drop(&mut self) {
         self.inner.kept().running.retain(|dir| *dir != self.dir);
         if !self.armed {
@@ -51,7 +50,7 @@ impl Drop for Guard {
     }
 }
 
-impl Inner {
+impl<C: Carrier> Inner<C> {
     /// Ends commands, or keeps them from starting. What fails here the sandbox's end makes good.
     pub(crate) async fn cancel(&self, dirs: &[String]) {
         let mut line = String::new();
@@ -75,7 +74,7 @@ impl Inner {
         self.open(OP).map_err(not_started)?;
         command.validate(OP).map_err(not_started)?;
         if command.user.is_some() {
-            let caps = crate::capability::CAPABILITIES;
+            let caps = C::CAPABILITIES;
             caps.require(sandbox_core::Capability::User, OP)
                 .map_err(not_started)?;
         }
@@ -83,7 +82,7 @@ impl Inner {
             Some(cwd) => self.resolve(cwd, OP).map_err(not_started)?,
             None => self.workdir(),
         };
-        let (dir, nonce) = fresh();
+        let (dir, nonce) = fresh(C::STAGING);
         let started = Instant::now();
         self.kept().running.push(dir.clone());
         let mut guard = Guard {
@@ -105,8 +104,8 @@ impl Inner {
         };
         let script = self.script(&command, &dir, &nonce, &input, &cwd);
         let script = script.map_err(not_started)?;
-        let answer = self.run(OP, &script, &dir, false, SLICE + SLACK).await;
-        let text = self.settle(answer, &dir, &nonce, &command).await?;
+        let answer = self.run(OP, &script, &dir, false, C::SLICE + SLACK).await;
+        let text = self.settle(answer, &dir, &nonce, &command, started).await?;
         let done = self.outcome(&text, &dir, &command, &cwd, started).await;
         guard.armed = false;
         self.kept().litter.push(dir);
@@ -120,12 +119,16 @@ impl Inner {
         dir: &str,
         nonce: &str,
         command: &Command,
+        started: Instant,
     ) -> Result<String> {
         let mut unknown = 0;
         loop {
             match answer {
                 Ok(text) if text.trim_end() != "R" => return Ok(text),
-                Ok(_) => unknown = 0,
+                Ok(_) => {
+                    unknown = 0;
+                    tokio::time::sleep(C::pause(started.elapsed())).await;
+                }
                 Err(failure)
                     if failure.unknown
                         && unknown < UNKNOWN
@@ -142,12 +145,12 @@ impl Inner {
                     return Err(self.failed(failure).with_ran(ran));
                 }
             }
-            let slice = SLICE.as_millis() / 10;
+            let slice = C::SLICE.as_millis() / 10;
             let ask = Script::new(EXEC).text(&format!(
                 "d={dir} n={nonce} L1={} L2={} I={INLINE} W={slice} T=\nawait\n",
                 command.stdout_limit, command.stderr_limit
             ));
-            answer = self.run(OP, &ask, dir, true, SLICE + SLACK).await;
+            answer = self.run(OP, &ask, dir, true, C::SLICE + SLACK).await;
         }
     }
 
@@ -195,7 +198,7 @@ impl Inner {
         let limit = timeout.map_or(String::new(), |limit| {
             (limit.as_millis() / 10).max(1).to_string()
         });
-        let slice = SLICE.as_millis() / 10;
+        let slice = C::SLICE.as_millis() / 10;
         let mut script = Script::new(EXEC);
         if !litter.is_empty() {
             script = script.text("rm -rf");

@@ -19,6 +19,7 @@ use sandbox_core::{
     TransferReport,
 };
 
+use crate::carrier::Carrier;
 use crate::handle::{Inner, fresh};
 use crate::transfer::{patterns, skipped};
 
@@ -26,7 +27,7 @@ const OP: Operation = Operation::ExportDir;
 
 type Wanted = BTreeMap<PathBuf, DirEntry>;
 
-impl Inner {
+impl<C: Carrier> Inner<C> {
     pub(crate) async fn export_dir(
         self: Arc<Self>,
         from: &GuestPath,
@@ -65,7 +66,7 @@ impl Inner {
         if names.is_empty() {
             return Ok(Bytes::new());
         }
-        let (dir, _) = fresh();
+        let (dir, _) = fresh(C::STAGING);
         let put = self
             .http
             .put_file(OP, self.id.as_str(), &format!("{dir}/names"), names.into())

@@ -16,6 +16,7 @@ use sandbox_core::{
     Error, ErrorKind, FileKind, GuestPath, ImportOptions, Operation, Result, TransferReport,
 };
 
+use crate::carrier::Carrier;
 use crate::handle::{Inner, fresh};
 use crate::transfer::{patterns, skipped};
 
@@ -29,7 +30,7 @@ struct Packed {
     brought: BTreeSet<(PathBuf, bool)>,
 }
 
-impl Inner {
+impl<C: Carrier> Inner<C> {
     pub(crate) async fn import_dir(
         self: Arc<Self>,
         from: &Path,
@@ -47,7 +48,7 @@ impl Inner {
             mut report,
             brought,
         } = packed.map_err(|error| self.named(error))?;
-        let (dir, _) = fresh();
+        let (dir, _) = fresh(C::STAGING);
         let mut gone: Vec<Vec<u8>> = Vec::new();
         if options.mirror {
             gone = self.gone(from, &to, &options, &brought).await?;

@@ -46,6 +46,7 @@ mod reply;
 mod resource;
 mod route;
 mod server;
+mod sessions;
 mod snapshots;
 mod state;
 mod stream;
@@ -60,6 +61,7 @@ use sandbox_core::Result;
 
 pub use fault::{Action, Fault};
 pub use options::{Log, Options, RetryAfter};
+pub use sessions::{FullAs, PoolKind, SessionPool};
 pub use switches::{SWITCHES, Switch};
 
 use state::State;
@@ -133,8 +135,8 @@ impl AcaEmulator {
         self.state.change(how);
     }
 
-    /// Lets so much time pass at once: tokens expire, idle sandboxes are suspended and deleted,
-    /// what takes its time is done.
+    /// Lets so much time pass at once: tokens expire, idle sandboxes are suspended and deleted, idle
+    /// sessions end, what takes its time is done.
     pub fn advance(&self, time: Duration) {
         self.state.clock.advance(time);
     }
@@ -163,6 +165,21 @@ impl AcaEmulator {
     /// Destroys a sandbox as if it had never been.
     pub async fn destroy(&self, id: &str) -> bool {
         self.state.forget(id).await
+    }
+
+    /// The identifiers of all dynamic sessions.
+    pub async fn sessions(&self) -> Vec<String> {
+        self.state.sessions.identifiers().await
+    }
+
+    /// Ends a dynamic session as if it had never been.
+    pub async fn end_session(&self, identifier: &str) -> bool {
+        self.state.sessions.delete(None, identifier).await
+    }
+
+    /// Adds a session pool, or changes one.
+    pub fn put_pool(&self, pool: SessionPool) {
+        self.state.sessions.put_pool(pool);
     }
 }
 

@@ -6,6 +6,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::sessions::{FullAs, PoolKind, SessionPool};
+
 /// How an emulator behaves.
 ///
 /// What is in [`SWITCHES`](super::SWITCHES) can be changed while it runs; the rest counts when it
@@ -63,6 +65,14 @@ pub struct Options {
     pub gateway: Duration,
     /// Whether a `stop` without a body hangs.
     pub bodyless_stop_hangs: bool,
+    /// Session pools that are there from the start. Default: `python` and `shell`.
+    pub pools: Vec<SessionPool>,
+    /// How long one execution in a session may take. Default: 220 seconds.
+    pub execution_cap: Duration,
+    /// The largest upload to a session, in bytes. Default: 128 MiB.
+    pub upload_cap: usize,
+    /// How the service says that a session pool is full.
+    pub full_as: FullAs,
     /// Whether what a command returns lacks its exit code.
     pub no_exit_code: bool,
     /// Whether a commit is answered in the old form, `{diskImageId}`.
@@ -143,6 +153,13 @@ impl Default for Options {
             port_url: Duration::ZERO,
             gateway: Duration::from_secs(600),
             bodyless_stop_hangs: false,
+            pools: vec![
+                SessionPool::new("python", PoolKind::PythonLts),
+                SessionPool::new("shell", PoolKind::Shell),
+            ],
+            execution_cap: Duration::from_secs(220),
+            upload_cap: 128 << 20,
+            full_as: FullAs::default(),
             no_exit_code: false,
             legacy_commit: false,
             ignore_auto_delete: false,

@@ -15,7 +15,7 @@ use super::auth::Plane;
 use super::fault::Action;
 use super::reply::{Broken, Reply, invalid, problem};
 use super::state::State;
-use super::{admin, arm, data, policy, resource, snapshots, stream};
+use super::{admin, arm, data, policy, resource, sessions, snapshots, stream};
 
 /// The largest request body.
 const BODY: usize = 1 << 30;
@@ -173,15 +173,19 @@ async fn call(state: &Arc<State>, request: Request<Body>) -> Result<Reply, Reply
         subscription,
         "resourceGroups",
         resources,
-        "sandboxGroups",
+        of @ ("sandboxGroups" | "sessionPools"),
         name,
         ref rest @ ..,
     ] = path[..]
     else {
         return Err(not_found());
     };
-    call.group =
-        format!("/subscriptions/{subscription}/resourceGroups/{resources}/sandboxGroups/{name}");
+    call.group = format!("/subscriptions/{subscription}/resourceGroups/{resources}/{of}/{name}");
+    call.rest = rest.iter().map(|part| (*part).to_owned()).collect();
+    if of == "sessionPools" {
+        call.body = read(body).await?;
+        return sessions::answer(state, &head.headers, call).await;
+    }
     if let ["sandboxes", id, "exec", "stream"] = rest {
         // Alone in the service, it has no version.
         state.group(&call.group)?;
@@ -196,7 +200,6 @@ async fn call(state: &Arc<State>, request: Request<Body>) -> Result<Reply, Reply
         return Err(invalid("api-version", "the service has no such version"));
     }
     state.group(&call.group)?;
-    call.rest = rest.iter().map(|part| (*part).to_owned()).collect();
     call.body = read(body).await?;
     data(state, call).await
 }

@@ -18,6 +18,7 @@ use super::life::Life;
 use super::log::Lines;
 use super::options::{Options, RetryAfter};
 use super::reply::{Reply, coded, problem};
+use super::sessions::Sessions;
 
 /// How many commands and requests are remembered.
 const REMEMBERED: usize = 8192;
@@ -73,10 +74,11 @@ pub(super) struct Store {
 pub(super) struct State {
     pub(super) signature: String,
     pub(super) faults: Faults,
-    pub(super) clock: Clock,
+    pub(super) clock: Arc<Clock>,
     pub(super) arm: Arm,
     pub(super) log: Lines,
     options: RwLock<Arc<Options>>,
+    pub(super) sessions: Sessions,
     provider: LocalProvider,
     store: Mutex<Store>,
     endpoint: OnceLock<String>,
@@ -85,10 +87,16 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(options: Options, log: Lines) -> sandbox_core::Result<Self> {
+        let clock = Arc::new(Clock::new());
+        let sessions = Sessions::new(Arc::clone(&clock));
+        for pool in &options.pools {
+            sessions.put_pool(pool.clone());
+        }
         Ok(Self {
+            sessions,
+            clock,
             signature: uuid::Uuid::new_v4().simple().to_string(),
             faults: Faults::default(),
-            clock: Clock::new(),
             arm: Arm::default(),
             log,
             options: RwLock::new(Arc::new(options)),
@@ -200,6 +208,7 @@ impl State {
             // What does not end now is collected by the next start.
             let _ = local.close().await;
         }
+        self.sessions.close().await;
     }
 
     pub(super) fn counts(&self) -> (usize, usize) {

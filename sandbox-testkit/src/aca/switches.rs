@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::options::{Options, RetryAfter};
+use super::sessions::FullAs;
 
 /// A quirk that can be switched on by its name.
 #[derive(Debug)]
@@ -24,17 +25,29 @@ enum Field {
     Flag(fn(&mut Options) -> &mut bool),
     Millis(fn(&mut Options) -> &mut Duration),
     Number(fn(&mut Options) -> &mut Option<u32>),
-    RetryAfter,
+    /// One of these words, by its place among them.
+    Word(
+        &'static [&'static str],
+        fn(&Options) -> usize,
+        fn(&mut Options, usize),
+    ),
 }
 
-const RETRY_AFTER: &[(&str, RetryAfter)] = &[
-    ("body", RetryAfter::Body),
-    ("seconds", RetryAfter::Seconds),
-    ("date", RetryAfter::Date),
-    ("past", RetryAfter::Past),
-    ("huge", RetryAfter::Huge),
-    ("absent", RetryAfter::Absent),
+const RETRY_AFTER: &[RetryAfter] = &[
+    RetryAfter::Body,
+    RetryAfter::Seconds,
+    RetryAfter::Date,
+    RetryAfter::Past,
+    RetryAfter::Huge,
+    RetryAfter::Absent,
 ];
+
+const FULL_AS: &[FullAs] = &[FullAs::TooManyRequests, FullAs::NotFound, FullAs::Bare];
+
+/// The place of what is set among what can be.
+fn place<T: PartialEq>(all: &[T], set: &T) -> usize {
+    all.iter().position(|one| one == set).unwrap_or(0)
+}
 
 macro_rules! switch {
     ($kind:ident, $field:ident, $name:literal, $help:literal) => {
@@ -169,7 +182,26 @@ pub const SWITCHES: &[Switch] = &[
     Switch {
         name: "retry-after",
         help: "how a 429 says when to come again: body, seconds, date, past, huge, absent",
-        field: Field::RetryAfter,
+        field: Field::Word(
+            &["body", "seconds", "date", "past", "huge", "absent"],
+            |options| place(RETRY_AFTER, &options.retry_after),
+            |options, at| options.retry_after = RETRY_AFTER[at],
+        ),
+    },
+    switch!(
+        Millis,
+        execution_cap,
+        "execution-cap",
+        "an execution in a session may take so long"
+    ),
+    Switch {
+        name: "full-as",
+        help: "how a full session pool says so: 429, 404, bare",
+        field: Field::Word(
+            &["429", "404", "bare"],
+            |options| place(FULL_AS, &options.full_as),
+            |options, at| options.full_as = FULL_AS[at],
+        ),
     },
     switch!(
         Millis,
@@ -186,7 +218,7 @@ impl Switch {
             Field::Flag(_) => None,
             Field::Millis(_) => Some("MS"),
             Field::Number(_) => Some("N"),
-            Field::RetryAfter => Some("FORM"),
+            Field::Word(..) => Some("WORD"),
         }
     }
 
@@ -213,13 +245,12 @@ impl Switch {
                     }
                 };
             }
-            Field::RetryAfter => {
-                let known = RETRY_AFTER
-                    .iter()
-                    .find(|(name, _)| value.as_str() == Some(name));
-                let (_, form) =
-                    known.ok_or_else(|| wrong("body, seconds, date, past, huge or absent"))?;
-                options.retry_after = *form;
+            Field::Word(words, _, set) => {
+                let at = words.iter().position(|word| value.as_str() == Some(word));
+                set(
+                    options,
+                    at.ok_or_else(|| wrong(&format!("one of {words:?}")))?,
+                );
             }
         }
         Ok(())
@@ -232,7 +263,7 @@ impl Switch {
     pub fn set_word(&self, options: &mut Options, word: Option<&str>) -> Result<(), String> {
         let value = match (&self.field, word) {
             (_, None) => json!(true),
-            (Field::RetryAfter, Some(word)) => json!(word),
+            (Field::Word(..), Some(word)) => json!(word),
             (_, Some(word)) => serde_json::from_str(word).unwrap_or_else(|_| json!(word)),
         };
         self.set(options, &value)
@@ -245,11 +276,7 @@ impl Switch {
             Field::Flag(field) => json!(*field(&mut options)),
             Field::Millis(field) => json!(u64::try_from(field(&mut options).as_millis()).ok()),
             Field::Number(field) => json!(*field(&mut options)),
-            Field::RetryAfter => {
-                let form = options.retry_after;
-                let known = RETRY_AFTER.iter().find(|(_, known)| *known == form);
-                json!(known.map(|(name, _)| name))
-            }
+            Field::Word(words, get, _) => json!(words[get(&options)]),
         }
     }
 }

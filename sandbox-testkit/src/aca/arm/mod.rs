@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::reply::Reply;
 use super::route::Call;
+use super::sessions::{PoolKind, SessionPool};
 use super::state::State;
 use kinds::{KINDS, Kind, Place};
 use operations::Operation;
@@ -145,7 +146,9 @@ pub(super) async fn operation(
             method => plain(state, method, &key, path),
         },
         Some(Target::One(_, _, [_, _])) => get(state, &key),
-        Some(Target::One(_, _, [_, _, "stop"])) if call.method == "POST" => change::stop(state, &key),
+        Some(Target::One(_, _, [_, _, "stop"])) if call.method == "POST" => {
+            change::stop(state, &key)
+        }
         _ => Err(error(404, "InvalidResourceType", "there is no such path")),
     }
 }
@@ -174,6 +177,7 @@ async fn settle(state: &State) {
         let own = |key: &String| key.starts_with(&below);
         state.arm.kept().resources.retain(|key, _| !own(key));
         let group = key.replace("/providers/microsoft.app", "");
+        state.sessions.remove_pool(&group);
         let members: Vec<String> = {
             let mut store = state.store();
             store
@@ -324,7 +328,34 @@ fn put(
         let now = state.clock.now();
         state.store().groups.entry(group).or_insert(now);
     }
+    if let Some(pool) = session_pool(kind, key, &body) {
+        state.sessions.put_pool(pool);
+    }
     keep(state, key, path, body, state.options().arm_operation)
+}
+
+/// The pool of dynamic sessions that a resource is.
+fn session_pool(kind: &Kind, key: &str, body: &Value) -> Option<SessionPool> {
+    let properties = &body["properties"];
+    let of = match properties["containerType"]
+        .as_str()
+        .filter(|_| kind.name == "sessionPools")?
+    {
+        "PythonLTS" => PoolKind::PythonLts,
+        "Shell" => PoolKind::Shell,
+        _ => PoolKind::CustomContainer,
+    };
+    let mut pool = SessionPool::new(key.replace("/providers/microsoft.app", ""), of);
+    let most = properties["scaleConfiguration"]["maxConcurrentSessions"].as_u64();
+    if let Some(most) = most.and_then(|most| usize::try_from(most).ok()) {
+        pool.max_sessions = most;
+    }
+    let lifecycle = &properties["dynamicPoolConfiguration"]["lifecycleConfiguration"];
+    if let Some(seconds) = lifecycle["cooldownPeriodInSeconds"].as_u64() {
+        pool.cooldown = Duration::from_secs(seconds);
+    }
+    pool.egress = properties["sessionNetworkConfiguration"]["status"] == "EgressEnabled";
+    Some(pool)
 }
 
 /// Keeps a resource that is there after so long.

@@ -18,7 +18,7 @@ use crate::auth::{Credential, Tokens};
 use crate::capability::CAPABILITIES;
 use crate::config::AcaConfig;
 use crate::handle::{Inner, Kept, fresh};
-use crate::http::{Failure, Http};
+use crate::http::{Failure, Http, Plane};
 use crate::sandbox::{AcaSandbox, Handles, find, lifecycle, unlocked};
 use crate::service::NONCE;
 use crate::spec::check;
@@ -29,7 +29,8 @@ const WORKDIR: &str = "/workspace";
 /// What a provider and its sandboxes share.
 #[derive(Debug)]
 pub(crate) struct Registry {
-    http: Arc<Http>,
+    pub(crate) http: Arc<Http>,
+    pub(crate) config: AcaConfig,
     handles: Handles,
 }
 
@@ -65,10 +66,11 @@ impl AcaSandboxProvider {
     /// certificate says.
     pub fn new(config: AcaConfig, credential: Arc<dyn Credential>) -> Result<Self> {
         let tokens = Tokens::new(credential, config.scope.clone());
-        let http = Arc::new(Http::new(config, tokens)?);
+        let http = Arc::new(Http::new(Plane::of_group(&config)?, tokens)?);
         Ok(Self {
             registry: Arc::new(Registry {
                 http,
+                config,
                 handles: Mutex::default(),
             }),
         })
@@ -127,7 +129,7 @@ impl Registry {
             self.http.running(op, &id).await.map_err(failed)?;
         }
         // The safe place for what a creation may ignore and a restore resets.
-        let life = lifecycle(self.http.config().auto_delete);
+        let life = lifecycle(self.config.auto_delete);
         self.http
             .policy(op, &id, "lifecycle", &life)
             .await
@@ -277,7 +279,7 @@ impl Provider for AcaSandboxProvider {
                 .await?;
             return Ok(made);
         }
-        let config = self.registry.http.config();
+        let config = &self.registry.config;
         let image = match &spec.source {
             Source::Image(name) => name.as_str(),
             _ => &config.disk_image,

@@ -54,6 +54,16 @@ pub(crate) trait Carrier: Debug + Send + Sync + 'static {
         path: &str,
         limit: u64,
     ) -> impl Future<Output = Result<Bytes, Failure>> + Send;
+
+    /// The same into a file of the host.
+    fn get_file_to(
+        &self,
+        op: Operation,
+        id: &str,
+        path: &str,
+        limit: u64,
+        to: &mut tokio::fs::File,
+    ) -> impl Future<Output = Result<(), Failure>> + Send;
 }
 
 impl Carrier for Http {
@@ -91,5 +101,16 @@ impl Carrier for Http {
         limit: u64,
     ) -> Result<Bytes, Failure> {
         Self::get_file(self, op, id, path, limit).await
+    }
+
+    async fn get_file_to(
+        &self,
+        op: Operation,
+        id: &str,
+        path: &str,
+        limit: u64,
+        to: &mut tokio::fs::File,
+    ) -> Result<(), Failure> {
+        Self::get_file_to(self, op, id, path, limit, to).await
     }
 }

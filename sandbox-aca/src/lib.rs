@@ -19,12 +19,14 @@ mod files;
 mod handle;
 mod http;
 mod import;
+mod launch;
 mod provider;
 mod sandbox;
 mod script;
 mod service;
 mod spec;
 mod transfer;
+mod upload;
 
 pub use auth::{AccessToken, Credential, DefaultCredential, StaticToken};
 pub use config::AcaConfig;

@@ -52,7 +52,12 @@ impl AcaSandbox {
         let taken = self
             .inner
             .http
-            .snapshot(op, self.inner.id.as_str(), labels)
+            .snapshot(
+                op,
+                self.inner.id.as_str(),
+                labels,
+                self.registry.config.snapshot_timeout,
+            )
             .await;
         let taken = taken.map_err(|failure| self.inner.failed(failure))?;
         let mut snapshot = Snapshot::new(SnapshotId::new(taken["id"].as_str().unwrap_or_default()));

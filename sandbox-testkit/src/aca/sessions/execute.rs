@@ -175,7 +175,7 @@ impl Asked {
             Some("asynchronous") => true,
             Some(_) => return Err(invalid("executionType", "is of no known type")),
         };
-        let cap = state.options.execution_cap;
+        let cap = state.options().execution_cap;
         let timeout = match &body["timeoutInSeconds"] {
             Value::Null => Duration::from_secs(default).min(cap),
             given => match given.as_u64().map(Duration::from_secs) {

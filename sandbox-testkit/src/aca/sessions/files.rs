@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::multipart;
 use super::pool::{InUse, PoolKind, SessionPool};
 use super::reply::error;
-use crate::aca::group::rfc3339;
+use crate::aca::clock::rfc3339;
 use crate::aca::reply::Reply;
 use crate::aca::route::{Call, not_found};
 use crate::aca::state::State;
@@ -52,7 +52,7 @@ pub(super) async fn answer(
             Ok(Reply::json(200, json!({"value": shown, "nextLink": null})))
         }
         ("POST", [], false) | ("POST", ["upload"], true) => {
-            if call.body.len() > state.options.upload_cap {
+            if call.body.len() > state.options().upload_cap {
                 return Err(error(413, "PayloadTooLarge", "the file is too large"));
             }
             let part = multipart::file(&call.body)

@@ -132,7 +132,10 @@ async fn list(state: &State, call: &Call) -> Reply {
     let all = state.sessions.list(&call.group).await;
     let skip = call.query.get("skip").and_then(|skip| skip.parse().ok());
     let skip: usize = skip.unwrap_or(0);
-    let size = state.options.page.unwrap_or(PAGE).max(1);
+    let size = state
+        .options()
+        .page
+        .map_or(PAGE, |size| size.max(1) as usize);
     let end = skip.saturating_add(size).min(all.len());
     let version = call.query.get("api-version").map_or("", String::as_str);
     let next = (end < all.len()).then(|| {

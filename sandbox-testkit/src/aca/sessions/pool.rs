@@ -5,14 +5,14 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use sandbox_core::Sandbox;
 use serde_json::{Value, json};
 
 use super::kernel::Kernel;
 use super::reply::{error, full};
-use crate::aca::group::rfc3339;
+use crate::aca::clock::{Clock, rfc3339};
 use crate::aca::reply::Reply;
 use crate::aca::state::State;
 
@@ -67,12 +67,12 @@ pub(super) struct Session {
     /// Executions by their operation.
     pub(super) executions: Mutex<BTreeMap<String, Value>>,
     created: SystemTime,
-    touched: Mutex<Instant>,
+    touched: Mutex<Duration>,
     busy: AtomicUsize,
 }
 
 impl Session {
-    fn touched(&self) -> MutexGuard<'_, Instant> {
+    fn touched(&self) -> MutexGuard<'_, Duration> {
         self.touched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -89,37 +89,35 @@ pub(super) struct InUse {
     pub(super) session: Arc<Session>,
     /// Whether it was made for this call.
     pub(super) fresh: bool,
-    sessions: Arc<Offset>,
+    clock: Arc<Clock>,
 }
 
 impl Drop for InUse {
     fn drop(&mut self) {
-        *self.session.touched() = self.sessions.now();
+        *self.session.touched() = self.clock.now();
         self.session.busy.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// A clock that can be set forward.
-#[derive(Debug, Default)]
-struct Offset(Mutex<Duration>);
-
-impl Offset {
-    fn now(&self) -> Instant {
-        Instant::now() + *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 type Key = (String, String);
 
 /// Every pool and every session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::aca) struct Sessions {
     pools: Mutex<BTreeMap<String, SessionPool>>,
     sessions: tokio::sync::Mutex<BTreeMap<Key, Arc<Session>>>,
-    clock: Arc<Offset>,
+    clock: Arc<Clock>,
 }
 
 impl Sessions {
+    pub(in crate::aca) fn new(clock: Arc<Clock>) -> Self {
+        Self {
+            pools: Mutex::default(),
+            sessions: tokio::sync::Mutex::default(),
+            clock,
+        }
+    }
+
     /// Adds a pool, or replaces what is known of it. Its name is a whole path or a last part.
     pub(in crate::aca) fn put_pool(&self, pool: SessionPool) {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
@@ -134,10 +132,19 @@ impl Sessions {
         pools.get(&path).or_else(|| pools.get(last)).cloned()
     }
 
-    /// Sets the clock of cooldowns forward.
-    pub(in crate::aca) fn advance(&self, by: Duration) {
-        let mut offset = self.clock.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *offset += by;
+    /// Takes a pool away; its sessions end when they expire.
+    pub(in crate::aca) fn remove_pool(&self, path: &str) {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.remove(&path.to_lowercase());
+    }
+
+    /// Ends every session.
+    pub(in crate::aca) async fn close(&self) {
+        let sessions = std::mem::take(&mut *self.sessions.lock().await);
+        for session in sessions.into_values() {
+            // What does not end now is collected by the next start.
+            let _ = session.local.close().await;
+        }
     }
 
     /// The identifiers of all sessions.
@@ -154,7 +161,7 @@ impl Sessions {
             .filter(|((path, _), session)| {
                 let cooldown = self.pool(path).map_or(Duration::ZERO, |pool| pool.cooldown);
                 session.busy.load(Ordering::Acquire) == 0
-                    && now.saturating_duration_since(*session.touched()) >= cooldown
+                    && now.saturating_sub(*session.touched()) >= cooldown
             })
             .map(|(key, _)| key.clone())
             .collect();
@@ -182,7 +189,7 @@ impl Sessions {
             None => {
                 let taken = sessions.keys().filter(|(of, _)| *of == key.0).count();
                 if taken >= pool.max_sessions {
-                    return Err(full(state.options.full_as, pool.max_sessions));
+                    return Err(full(state.options().full_as, pool.max_sessions));
                 }
                 let session = Arc::new(self.make(state, pool, identifier).await?);
                 sessions.insert(key, Arc::clone(&session));
@@ -194,7 +201,7 @@ impl Sessions {
         Ok(InUse {
             session,
             fresh,
-            sessions: Arc::clone(&self.clock),
+            clock: Arc::clone(&self.clock),
         })
     }
 
@@ -217,7 +224,7 @@ impl Sessions {
             local,
             kernel: tokio::sync::Mutex::new(None),
             executions: Mutex::default(),
-            created: SystemTime::now(),
+            created: self.clock.date(),
             touched: Mutex::new(self.clock.now()),
             busy: AtomicUsize::new(0),
         })
@@ -242,11 +249,8 @@ impl Sessions {
 
     fn shown(&self, path: &str, session: &Session) -> Value {
         let cooldown = self.pool(path).map_or(Duration::ZERO, |pool| pool.cooldown);
-        let idle = self
-            .clock
-            .now()
-            .saturating_duration_since(*session.touched());
-        let now = SystemTime::now();
+        let idle = self.clock.now().saturating_sub(*session.touched());
+        let now = self.clock.date();
         let accessed = now.checked_sub(idle).unwrap_or(now);
         json!({
             "identifier": session.identifier,

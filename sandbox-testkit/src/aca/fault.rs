@@ -19,6 +19,9 @@ pub enum Action {
     DropAfter,
     /// Not carried out; answered with something that is no JSON.
     Garbage,
+    /// A WebSocket is carried out, and breaks off after so many frames of the server. Means nothing
+    /// to other requests.
+    CutStream(usize),
 }
 
 /// What goes wrong with the next request that fits.

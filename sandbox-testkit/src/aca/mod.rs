@@ -22,6 +22,7 @@ mod reply;
 mod route;
 mod server;
 mod state;
+mod stream;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -12,8 +12,8 @@ use serde_json::Value;
 
 use super::fault::Action;
 use super::reply::{Broken, Reply, invalid, problem};
-use super::state::State;
-use super::{data, group, policy};
+use super::state::{Guest, State};
+use super::{data, group, policy, stream};
 
 /// The largest request body.
 const BODY: usize = 1 << 30;
@@ -40,7 +40,7 @@ impl Call {
     }
 }
 
-pub(super) async fn answer(state: Arc<State>, request: Request<Body>) -> Response<Body> {
+pub(super) async fn answer(state: Arc<State>, mut request: Request<Body>) -> Response<Body> {
     let line = format!("{} {}", request.method(), request.uri().path());
     let id = uuid::Uuid::new_v4().to_string();
     let client = HeaderName::from_static("x-ms-client-request-id");
@@ -72,6 +72,10 @@ pub(super) async fn answer(state: Arc<State>, request: Request<Body>) -> Respons
             carry_out(&state, request).await;
             problem(status, "Injected", "a fault that a test asked for")
         }
+        Some(Action::CutStream(frames)) => {
+            request.extensions_mut().insert(stream::Cut(frames));
+            carry_out(&state, request).await
+        }
         None => carry_out(&state, request).await,
     };
     if state.options.log {
@@ -97,7 +101,7 @@ async fn carry_out(state: &Arc<State>, request: Request<Body>) -> Reply {
 }
 
 async fn call(state: &Arc<State>, request: Request<Body>) -> Result<Reply, Reply> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let query = query(head.uri.query().unwrap_or_default());
     let path: Vec<String> = head.uri.path().split('/').skip(1).map(decode).collect();
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
@@ -107,6 +111,23 @@ async fn call(state: &Arc<State>, request: Request<Body>) -> Result<Reply, Reply
     let header = head.headers.get(header::AUTHORIZATION);
     state.authorize(header.and_then(|header| header.to_str().ok()))?;
     state.limit()?;
+    if let [
+        "subscriptions",
+        _,
+        "resourceGroups",
+        _,
+        "sandboxGroups",
+        _,
+        "sandboxes",
+        id,
+        "exec",
+        "stream",
+    ] = path[..]
+    {
+        // Alone in the service, it has no version.
+        let guest = sandbox(state, &format!("/{}", path[..6].join("/")), id)?;
+        return stream::open(state, &mut head, guest).await;
+    }
     if !query.contains_key("api-version") {
         return Err(invalid("api-version", "the query parameter is required"));
     }
@@ -145,9 +166,7 @@ async fn data(state: &Arc<State>, call: Call) -> Result<Reply, Reply> {
         ("PUT", ["sandboxes"]) => data::create(state, &call).await,
         ("GET", ["sandboxes"]) => data::list(state, &call),
         (_, ["sandboxes", id, operation @ ..]) => {
-            if uuid::Uuid::parse_str(id).is_err() {
-                return Err(invalid("id", "the identifier is no GUID"));
-            }
+            guid(id)?;
             match (call.method.as_str(), operation) {
                 ("DELETE", []) => data::delete(state, &call.group, id).await,
                 _ => {
@@ -162,6 +181,18 @@ async fn data(state: &Arc<State>, call: Call) -> Result<Reply, Reply> {
         }
         _ => Err(not_found()),
     }
+}
+
+fn guid(id: &str) -> Result<(), Reply> {
+    match uuid::Uuid::parse_str(id) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(invalid("id", "the identifier is no GUID")),
+    }
+}
+
+fn sandbox(state: &State, group: &str, id: &str) -> Result<Arc<Guest>, Reply> {
+    guid(id)?;
+    state.guest(group, id)
 }
 
 pub(super) fn not_found() -> Reply {

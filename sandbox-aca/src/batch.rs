@@ -15,6 +15,7 @@ use sandbox_core::{
     Error, ErrorKind, FileBatch, FileWrite, GuestPath, Mode, Operation, Result, WriteMode,
 };
 
+use crate::carrier::Carrier;
 use crate::handle::{Inner, fresh};
 use crate::script::{BATCH, COMMON, Script};
 
@@ -25,7 +26,7 @@ const SMALL: usize = 30 << 10;
 /// Files by the directory that they go to, with their place in the batch.
 type ByDirectory<'a> = BTreeMap<GuestPath, Vec<(usize, &'a [u8], &'a FileWrite)>>;
 
-impl Inner {
+impl<C: Carrier> Inner<C> {
     pub(crate) async fn write_files(self: Arc<Self>, batch: FileBatch) -> Result<()> {
         self.open(OP)?;
         let workdir = self.workdir();
@@ -41,7 +42,7 @@ impl Inner {
             let entry = by_directory.entry(parent).or_default();
             entry.push((number + 1, name, *file));
         }
-        let (dir, nonce) = fresh();
+        let (dir, nonce) = fresh(C::STAGING);
         let tar = pack(&by_directory, &script(&dir, &nonce, &by_directory));
         let tar = tar.map_err(|e| self.named(Error::from_io(e, OP)))?;
         let paths: Vec<GuestPath> = files.into_iter().map(|(path, _)| path).collect();
@@ -84,10 +85,9 @@ impl Inner {
 
 /// What checks the whole batch and then puts it in place.
 fn script(dir: &str, nonce: &str, by_directory: &ByDirectory<'_>) -> Script {
-    let mut script = Script::default()
-        .text(COMMON)
-        .text(BATCH)
-        .text(&format!("d={dir} n={nonce}\ntrap 'cd /; rm -rf $d' EXIT\nlock\n"));
+    let mut script = Script::default().text(COMMON).text(BATCH).text(&format!(
+        "d={dir} n={nonce}\ntrap 'cd /; rm -rf $d' EXIT\nlock\n"
+    ));
     for (k, (directory, files)) in by_directory.iter().enumerate() {
         let first = files.first().map_or(1, |(number, ..)| *number);
         // The root is the empty word, so that a name goes behind a slash.

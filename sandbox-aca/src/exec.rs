@@ -12,14 +12,13 @@ use sandbox_core::{
     Result,
 };
 
+use crate::carrier::Carrier;
 use crate::handle::{Inner, kind_of};
 use crate::http::Failure;
 use crate::launch::Launch;
 use crate::script::{COMMAND, COMMON, EXEC, Script, decode, garbled, said};
 
 const OP: Operation = Operation::Exec;
-/// How long the guest waits before it says "still running"; well under the gateway's 600 s.
-const SLICE: Duration = Duration::from_secs(200);
 /// How long a request may take beyond what the guest waits.
 const SLACK: Duration = Duration::from_secs(60);
 /// The largest output that comes with the answer.
@@ -29,15 +28,15 @@ const UNKNOWN: u32 = 4;
 
 /// Kills a command whose caller has gone.
 #[derive(Debug)]
-pub(crate) struct Guard {
-    pub(crate) inner: Arc<Inner>,
+pub(crate) struct Guard<C: Carrier> {
+    pub(crate) inner: Arc<Inner<C>>,
     pub(crate) dir: String,
     pub(crate) armed: bool,
 }
 
-impl Guard {
+impl<C: Carrier> Guard<C> {
     /// From now on the command is killed with its sandbox, or when this is dropped.
-    pub(crate) fn new(inner: &Arc<Inner>, dir: &str) -> Self {
+    pub(crate) fn new(inner: &Arc<Inner<C>>, dir: &str) -> Self {
         inner.kept().running.push(dir.to_owned());
         Self {
             inner: Arc::clone(inner),
@@ -47,7 +46,7 @@ impl Guard {
     }
 }
 
-impl Drop for Guard {
+impl<C: Carrier> Drop for Guard<C> {
     fn drop(&mut self) {
         self.inner.kept().running.retain(|dir| *dir != self.dir);
         if !self.armed {
@@ -60,7 +59,7 @@ impl Drop for Guard {
     }
 }
 
-impl Inner {
+impl<C: Carrier> Inner<C> {
     /// Ends commands, or keeps them from starting. What fails here the sandbox's end makes good.
     pub(crate) async fn cancel(&self, dirs: &[String]) {
         let mut line = String::new();
@@ -88,7 +87,7 @@ impl Inner {
             "L1={} L2={} I={INLINE} W={}\n",
             command.stdout_limit.min(i64::MAX as u64 >> 8),
             command.stderr_limit.min(i64::MAX as u64 >> 8),
-            SLICE.as_millis() / 10
+            C::SLICE.as_millis() / 10
         );
         let mut script = self.cleared();
         for text in [COMMON, COMMAND, EXEC, &limits] {
@@ -96,9 +95,9 @@ impl Inner {
         }
         let script = launch.call(launch.settings(script), "start");
         let answer = self
-            .run(OP, &script, &launch.dir, false, SLICE + SLACK)
+            .run(OP, &script, &launch.dir, false, C::SLICE + SLACK)
             .await;
-        let text = self.settle(answer, &launch, &limits).await?;
+        let text = self.settle(answer, &launch, &limits, started).await?;
         let done = self.outcome(&text, &launch, &command, started).await;
         guard.armed = false;
         self.kept().litter.push(launch.dir);
@@ -111,12 +110,16 @@ impl Inner {
         mut answer: Result<String, Failure>,
         launch: &Launch,
         limits: &str,
+        started: Instant,
     ) -> Result<String> {
         let mut unknown = 0;
         loop {
             match answer {
                 Ok(text) if text.trim_end() != "R" => return Ok(text),
-                Ok(_) => unknown = 0,
+                Ok(_) => {
+                    unknown = 0;
+                    tokio::time::sleep(C::pause(started.elapsed())).await;
+                }
                 Err(failure)
                     if failure.unknown
                         && unknown < UNKNOWN
@@ -139,7 +142,7 @@ impl Inner {
                 ask = ask.text(text);
             }
             let ask = ask.text(&format!("d={dir} n={nonce} T=\nawait\n"));
-            answer = self.run(OP, &ask, dir, true, SLICE + SLACK).await;
+            answer = self.run(OP, &ask, dir, true, C::SLICE + SLACK).await;
         }
     }
 

@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use sandbox_core::{Error, ErrorKind, ExportOptions, GuestPath, Operation, Result, TransferReport};
 
+use crate::carrier::Carrier;
 use crate::handle::{Inner, fresh};
 use crate::transfer::{Wanted, build, decide, existing, names};
 
 const OP: Operation = Operation::ExportDir;
 
-impl Inner {
+impl<C: Carrier> Inner<C> {
     pub(crate) async fn export_dir(
         self: Arc<Self>,
         from: &GuestPath,
@@ -43,10 +44,9 @@ impl Inner {
     ) -> Result<File> {
         let names = names(wanted);
         if names.is_empty() {
-            return tempfile::tempfile()
-                .map_err(|e| self.named(Error::from_io(e, OP)));
+            return tempfile::tempfile().map_err(|e| self.named(Error::from_io(e, OP)));
         }
-        let (dir, _) = fresh();
+        let (dir, _) = fresh(C::STAGING);
         let put = self
             .http
             .put_file(OP, self.id.as_str(), &format!("{dir}/names"), names.into())
@@ -68,4 +68,3 @@ emit "$d/out"
         self.emitted_to_file(OP, &said, &dir, limit).await
     }
 }
-

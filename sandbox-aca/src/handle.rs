@@ -13,6 +13,7 @@ use sandbox_core::{
     Error, ErrorKind, GuestPath, Operation, Result, SandboxId, SandboxInfo, Secret,
 };
 
+use crate::carrier::Carrier;
 use crate::http::{Failure, Http};
 use crate::script::{COMMON, FILES, Script, garbled, said};
 
@@ -33,8 +34,8 @@ pub(crate) struct Kept {
 
 /// One sandbox.
 #[derive(Debug)]
-pub(crate) struct Inner {
-    pub(crate) http: Arc<Http>,
+pub(crate) struct Inner<C = Http> {
+    pub(crate) http: Arc<C>,
     pub(crate) id: SandboxId,
     pub(crate) egress_denied: bool,
     pub(crate) kept: Mutex<Kept>,
@@ -43,13 +44,13 @@ pub(crate) struct Inner {
     pub(crate) files: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// A fresh name below /var/tmp for something of ours.
-pub(crate) fn fresh() -> (String, String) {
+/// A fresh name for something of ours that begins like this.
+pub(crate) fn fresh(staging: &str) -> (String, String) {
     let nonce = uuid::Uuid::new_v4().simple().to_string();
-    (format!("/var/tmp/.sandbox-{nonce}"), nonce)
+    (format!("{staging}{nonce}"), nonce)
 }
 
-impl Inner {
+impl<C: Carrier> Inner<C> {
     pub(crate) fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }

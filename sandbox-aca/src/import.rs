@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use sandbox_core::{Error, ErrorKind, GuestPath, ImportOptions, Operation, Result, TransferReport};
 
+use crate::carrier::Carrier;
 use crate::handle::{Inner, fresh};
 use crate::transfer::gather;
 
@@ -30,7 +31,7 @@ x=$(LC_ALL=C cp -aflT --remove-destination "$n" "$to" 2>&1) || x=$(LC_ALL=C cp -
 echo OK
 "#;
 
-impl Inner {
+impl<C: Carrier> Inner<C> {
     pub(crate) async fn import_dir(
         self: Arc<Self>,
         from: &Path,
@@ -44,7 +45,7 @@ impl Inner {
         let mut gathered = gathered
             .map_err(|e| self.named(Error::new(ErrorKind::Other, OP).with_source(e)))?
             .map_err(|error| self.named(error))?;
-        let (dir, _) = fresh();
+        let (dir, _) = fresh(C::STAGING);
         if options.mirror {
             let there = match self.list_at(OP, &to, "", 10_000_000).await {
                 Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
@@ -57,7 +58,9 @@ impl Inner {
                 let mut names = gone.join(&0);
                 names.push(0);
                 let file = format!("{dir}/gone");
-                let put = self.http.put_file(OP, self.id.as_str(), &file, names.into());
+                let put = self
+                    .http
+                    .put_file(OP, self.id.as_str(), &file, names.into());
                 put.await.map_err(|failure| self.failed(failure))?;
             }
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sandbox_core::{Capability, Command, Error, ErrorKind, GuestPath, Operation, Result, Stdin};
 
-use crate::capability::CAPABILITIES;
+use crate::carrier::Carrier;
 use crate::handle::{Inner, fresh};
 use crate::script::Script;
 
@@ -39,19 +39,19 @@ pub(crate) struct Launch {
     path: Option<Vec<u8>>,
 }
 
-impl Inner {
+impl<C: Carrier> Inner<C> {
     /// Checks a command; brings its input along if that is long. No error starts anything.
     pub(crate) async fn prepare(&self, op: Operation, command: &Command) -> Result<Launch> {
         self.open(op)?;
         command.validate(op)?;
         if command.user.is_some() {
-            CAPABILITIES.require(Capability::User, op)?;
+            C::CAPABILITIES.require(Capability::User, op)?;
         }
         let cwd = match &command.cwd {
             Some(cwd) => self.resolve(cwd, op)?,
             None => self.workdir(),
         };
-        let (dir, nonce) = fresh();
+        let (dir, nonce) = fresh(C::STAGING);
         let (mut env, default) = {
             let kept = self.kept();
             (kept.env.clone(), kept.info.command_timeout)

@@ -11,6 +11,7 @@
 mod auth;
 mod batch;
 mod capability;
+mod carrier;
 mod config;
 mod exec;
 mod export;

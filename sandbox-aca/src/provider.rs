@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::auth::{Credential, Tokens};
 use crate::capability::CAPABILITIES;
+use crate::carrier::Carrier;
 use crate::config::AcaConfig;
 use crate::handle::{Inner, Kept, fresh};
 use crate::http::{Failure, Http, Plane};
@@ -202,7 +203,7 @@ impl Registry {
 
 /// The workdir, and an end to what a snapshot brought along.
 async fn prepare(inner: &Inner, op: Operation, restored: bool) -> Result<()> {
-    let (dir, _) = fresh();
+    let (dir, _) = fresh(Http::STAGING);
     let workdir = inner.workdir();
     let mut script = inner.files_script(&dir);
     if restored {

@@ -8,12 +8,13 @@ use std::io::Read as _;
 use bytes::Bytes;
 use sandbox_core::{Error, ErrorKind, Operation, Result};
 
+use crate::carrier::Carrier;
 use crate::handle::Inner;
 
 /// The largest part that goes in one request, and so what is kept in memory of a file.
 pub(crate) const PART: usize = 16 << 20;
 
-impl Inner {
+impl<C: Carrier> Inner<C> {
     /// Uploads bytes in parts and gives the parts' names, for the shell.
     pub(crate) async fn upload(&self, op: Operation, dir: &str, bytes: &Bytes) -> Result<String> {
         let mut names = Vec::new();

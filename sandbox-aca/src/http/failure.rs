@@ -138,7 +138,11 @@ struct Problem {
 impl Problem {
     fn parse(body: &[u8]) -> Self {
         let all: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
-        let inner = if all["error"].is_object() { &all["error"] } else { &all };
+        let inner = if all["error"].is_object() {
+            &all["error"]
+        } else {
+            &all
+        };
         let text = |key: &str| -> String {
             let text = inner[key].as_str().unwrap_or_default();
             text.chars().take(300).collect()

@@ -44,7 +44,9 @@ impl Attempts {
 
 /// How long the service asks to wait, in the header or in the body.
 pub(super) fn asked(headers: &HeaderMap, body: &[u8]) -> Option<Duration> {
-    let header = headers.get("retry-after").and_then(|text| text.to_str().ok());
+    let header = headers
+        .get("retry-after")
+        .and_then(|text| text.to_str().ok());
     header.and_then(retry_after).or_else(|| {
         let body: Value = serde_json::from_slice(body).ok()?;
         Some(Duration::from_secs(body["retryAfterSeconds"].as_u64()?))

@@ -38,6 +38,11 @@ impl<C: Carrier> Guard<C> {
     /// From now on the command is killed with its sandbox, or when this is dropped.
     pub(crate) fn new(inner: &Arc<Inner<C>>, dir: &str) -> Self {
         inner.kept().running.push(dir.to_owned());
+        Self::apart(inner, dir)
+    }
+
+    /// The same for a command that closing does not wait for.
+    pub(crate) fn apart(inner: &Arc<Inner<C>>, dir: &str) -> Self {
         Self {
             inner: Arc::clone(inner),
             dir: dir.to_owned(),

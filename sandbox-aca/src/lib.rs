@@ -24,6 +24,7 @@ mod provider;
 mod sandbox;
 mod script;
 mod service;
+mod spawn;
 mod spec;
 mod transfer;
 mod upload;

@@ -14,7 +14,7 @@ use sandbox_core::{
 
 use crate::carrier::Carrier;
 use crate::handle::{Inner, kind_of};
-use crate::http::{Failure, Http};
+use crate::http::Failure;
 use crate::launch::Launch;
 use crate::script::{COMMAND, COMMON, EXEC, Script, decode, garbled, said};
 
@@ -28,7 +28,7 @@ const UNKNOWN: u32 = 4;
 
 /// Kills a command whose caller has gone.
 #[derive(Debug)]
-pub(crate) struct Guard<C: Carrier = Http> {
+pub(crate) struct Guard<C: Carrier> {
     pub(crate) inner: Arc<Inner<C>>,
     pub(crate) dir: String,
     pub(crate) armed: bool,
@@ -38,6 +38,11 @@ impl<C: Carrier> Guard<C> {
     /// From now on the command is killed with its sandbox, or when this is dropped.
     pub(crate) fn new(inner: &Arc<Inner<C>>, dir: &str) -> Self {
         inner.kept().running.push(dir.to_owned());
+        Self::apart(inner, dir)
+    }
+
+    /// The same for a command that closing does not wait for.
+    pub(crate) fn apart(inner: &Arc<Inner<C>>, dir: &str) -> Self {
         Self {
             inner: Arc::clone(inner),
             dir: dir.to_owned(),

@@ -59,7 +59,8 @@ impl<C: Carrier> Inner<C> {
         for (name, value) in command.env.iter() {
             env.insert(name.to_vec(), value.map(|value| value.value.clone()));
         }
-        let mut words: Vec<Vec<u8>> = Vec::new();
+        // A shell starts in the background what ignores these two.
+        let mut words = vec![b"--default-signal=INT,QUIT".to_vec()];
         for (name, _) in env.iter().filter(|(_, value)| value.is_none()) {
             words.push(b"-u".to_vec());
             words.push(name.clone());

@@ -26,6 +26,7 @@ mod sandbox;
 mod script;
 mod service;
 mod sessions;
+mod spawn;
 mod spec;
 mod transfer;
 mod upload;

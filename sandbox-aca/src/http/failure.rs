@@ -63,6 +63,12 @@ impl Failure {
         }
     }
 
+    /// A request that nobody answered in time.
+    pub(super) fn silent(op: Operation) -> Self {
+        let what = "no answer came from the service in time";
+        Self::unknown(Error::new(ErrorKind::Timeout, op).with_message(what))
+    }
+
     /// A successful answer that broke off.
     pub(super) fn cut(op: Operation, request: &str) -> Self {
         let what = format!("the answer broke off (request {request})");

@@ -9,12 +9,15 @@ mod retry;
 
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use reqwest::header::HeaderMap;
 use reqwest::{Method, StatusCode, Url};
 use sandbox_core::{Error, Operation, Result};
 use serde_json::Value;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 pub(crate) use failure::Failure;
 pub(crate) use plane::Plane;
@@ -30,6 +33,8 @@ const PROBLEM: u64 = 64 << 10;
 #[derive(Debug)]
 pub(crate) struct Http {
     client: reqwest::Client,
+    /// Speaks HTTP/1.1 only, which connections are upgraded from.
+    sockets: reqwest::Client,
     base: Url,
     plane: Plane,
     tokens: Tokens,
@@ -89,6 +94,8 @@ pub(crate) struct Answer {
 enum Sink<'a> {
     Memory(BytesMut),
     File(&'a mut tokio::fs::File),
+    /// There is no body: the connection becomes a WebSocket.
+    Socket(Option<reqwest::Upgraded>),
 }
 
 impl Http {
@@ -97,21 +104,28 @@ impl Http {
         let base = plane.base()?;
         // Whoever installed another provider before has chosen; either serves.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = reqwest::Client::builder()
-            .connect_timeout(Duration::from_secs(15))
-            .redirect(reqwest::redirect::Policy::none());
-        if let Some(file) = &plane.ca_file {
-            let read = std::fs::read(file)
-                .map_err(|e| Error::from_io(e, Operation::Connect).with_host_path(file))?;
-            let certificate = reqwest::Certificate::from_pem(&read)
-                .map_err(|e| invalid("the certificate can't be read".into()).with_source(e))?;
-            builder = builder.tls_certs_merge([certificate]);
-        }
-        let client = builder
-            .build()
-            .map_err(|e| invalid("no client can be made".into()).with_source(e))?;
+        let certificate =
+            match &plane.ca_file {
+                None => None,
+                Some(file) => {
+                    let read = std::fs::read(file)
+                        .map_err(|e| Error::from_io(e, Operation::Connect).with_host_path(file))?;
+                    let certificate = reqwest::Certificate::from_pem(&read);
+                    Some(certificate.map_err(|e| {
+                        invalid("the certificate can't be read".into()).with_source(e)
+                    })?)
+                }
+            };
+        let client = || {
+            reqwest::Client::builder()
+                .connect_timeout(Duration::from_secs(15))
+                .redirect(reqwest::redirect::Policy::none())
+                .tls_certs_merge(certificate.clone())
+        };
+        let failed = |e| invalid("no client can be made".into()).with_source(e);
         Ok(Self {
-            client,
+            client: client().build().map_err(failed)?,
+            sockets: client().http1_only().build().map_err(failed)?,
             base,
             plane,
             tokens,
@@ -133,7 +147,7 @@ impl Http {
         let (status, headers) = self.repeated(op, &request, &mut sink).await?;
         let body = match sink {
             Sink::Memory(body) => body.freeze(),
-            Sink::File(_) => Bytes::new(),
+            Sink::File(_) | Sink::Socket(_) => Bytes::new(),
         };
         Ok(Answer {
             status,
@@ -152,6 +166,21 @@ impl Http {
         self.repeated(op, &request, &mut Sink::File(file))
             .await
             .map(drop)
+    }
+
+    /// Opens a WebSocket. Nothing runs behind it yet, so that it may be tried again.
+    pub(crate) async fn upgrade(
+        &self,
+        op: Operation,
+        path: &[&str],
+    ) -> Result<reqwest::Upgraded, Failure> {
+        let mut sink = Sink::Socket(None);
+        self.repeated(op, &Request::new(Method::GET, path), &mut sink)
+            .await?;
+        match sink {
+            Sink::Socket(Some(socket)) => Ok(socket),
+            _ => Err(Failure::garbled(op)),
+        }
     }
 
     async fn repeated(
@@ -199,18 +228,26 @@ impl Http {
         sink: &mut Sink<'_>,
     ) -> Result<(StatusCode, HeaderMap), (Failure, Option<Duration>)> {
         let mut url = self.url(request.path);
-        url.query_pairs_mut()
-            .append_pair("api-version", &self.plane.api_version)
-            .extend_pairs(
-                request
-                    .query
-                    .iter()
-                    .map(|(key, value)| (*key, value.as_str())),
-            );
-        let mut built = self
-            .client
-            .request(request.method.clone(), url)
-            .timeout(request.timeout)
+        let key = STANDARD.encode(uuid::Uuid::new_v4().as_bytes());
+        let mut built = match sink {
+            Sink::Socket(_) => self
+                .sockets
+                .get(url)
+                .header("connection", "Upgrade")
+                .header("upgrade", "websocket")
+                .header("sec-websocket-version", "13")
+                .header("sec-websocket-key", &key),
+            _ => {
+                let pairs = request.query.iter();
+                url.query_pairs_mut()
+                    .append_pair("api-version", &self.plane.api_version)
+                    .extend_pairs(pairs.map(|(key, value)| (*key, value.as_str())));
+                self.client
+                    .request(request.method.clone(), url)
+                    .timeout(request.timeout)
+            }
+        };
+        built = built
             .header("x-ms-client-request-id", uuid::Uuid::new_v4().to_string())
             .bearer_auth(String::from_utf8_lossy(token));
         if let Some(content_type) = &request.content_type {
@@ -218,18 +255,29 @@ impl Http {
                 .header("content-type", content_type)
                 .body(request.body.clone());
         }
-        let sent = built.send().await;
+        // A socket stays open behind its answer, which alone is bounded.
+        let sent = tokio::time::timeout(request.timeout, built.send()).await;
+        let sent = sent.map_err(|_| (Failure::silent(op), None))?;
         let mut response = sent.map_err(|e| (Failure::broke(op, e), None))?;
         let (status, headers) = (response.status(), response.headers().clone());
         let id = headers.get("x-ms-request-id");
         let id = id.and_then(|id| id.to_str().ok()).unwrap_or("unknown");
+        if let (Sink::Socket(socket), StatusCode::SWITCHING_PROTOCOLS) = (&mut *sink, status) {
+            let accepted = headers.get("sec-websocket-accept");
+            if accepted.is_none_or(|theirs| *theirs != *derive_accept_key(key.as_bytes())) {
+                return Err((Failure::garbled(op), None));
+            }
+            let upgraded = response.upgrade().await;
+            *socket = Some(upgraded.map_err(|e| (Failure::broke(op, e), None))?);
+            return Ok((status, headers));
+        }
         if !status.is_success() {
             let mut said = Sink::Memory(BytesMut::new());
             // What can't be read of a refusal is left out.
             let _ = read(op, &mut response, PROBLEM, id, &mut said).await;
             let said = match said {
                 Sink::Memory(said) => said,
-                Sink::File(_) => BytesMut::new(),
+                Sink::File(_) | Sink::Socket(_) => BytesMut::new(),
             };
             let scope = self.tokens.scope();
             let failure = Failure::answered(op, status, &said, id, &self.plane, scope);
@@ -264,6 +312,7 @@ async fn read(
             file.set_len(0).await.map_err(io)?;
             file.rewind().await.map_err(io)?;
         }
+        Sink::Socket(_) => return Err(Failure::garbled(op)),
     }
     let mut size = 0;
     loop {
@@ -278,10 +327,11 @@ async fn read(
         match sink {
             Sink::Memory(all) => all.extend_from_slice(&chunk),
             Sink::File(file) => file.write_all(&chunk).await.map_err(io)?,
+            Sink::Socket(_) => {}
         }
     }
     match sink {
-        Sink::Memory(_) => Ok(()),
+        Sink::Memory(_) | Sink::Socket(_) => Ok(()),
         Sink::File(file) => file.flush().await.map_err(io),
     }
 }

@@ -38,7 +38,7 @@ pub struct Selection {
 /// | `local-plain:` | `base_dir`: the same; ordinary processes, **no isolation** |
 /// | `dagger:` | `cli`: the Dagger CLI; `image`: of sandboxes whose spec names none |
 /// | `aca-sandboxes:` | `endpoint`, `subscription`, `resource_group`, `group`: the sandbox group; `image`: the public disk image; `ca_file` |
-/// | `aca-sessions:` | `pool`: the pool's management endpoint; `kind`: `python` (default) or `shell`; `egress`: `true` if the pool has it; `ca_file` |
+/// | `aca-sessions:` | `endpoint`: of the session pool; `kind`: `python` (default) or `shell`, as the pool is; `egress`: `on` if the pool has it; `ca_file` |
 ///
 /// A setting of Azure Container Apps that is not in the URI is taken from the environment:
 /// `SANDBOX_ACA_ENDPOINT`, `SANDBOX_ACA_SUBSCRIPTION`, `SANDBOX_ACA_RESOURCE_GROUP`,

@@ -47,7 +47,7 @@ pub mod dagger {
     pub use sandbox_dagger::*;
 }
 
-/// Azure Container Apps: its provider, its configuration and where tokens come from.
+/// Azure Container Apps: its providers, their configuration and where tokens come from.
 #[cfg(feature = "aca")]
 pub mod aca {
     pub use sandbox_aca::*;

@@ -8,7 +8,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sandbox_core::{Capabilities, Operation};
+use sandbox_core::{Capabilities, Error, Operation};
+use tokio::io::AsyncWriteExt as _;
 
 use crate::http::{Failure, Http};
 
@@ -54,6 +55,26 @@ pub(crate) trait Carrier: Debug + Send + Sync + 'static {
         path: &str,
         limit: u64,
     ) -> impl Future<Output = Result<Bytes, Failure>> + Send;
+
+    /// The same into an empty file of the host, for contents that memory should not grow with.
+    fn get_file_to(
+        &self,
+        op: Operation,
+        id: &str,
+        path: &str,
+        limit: u64,
+        to: &mut tokio::fs::File,
+    ) -> impl Future<Output = Result<(), Failure>> + Send {
+        async move {
+            let bytes = self.get_file(op, id, path, limit).await?;
+            let written = async {
+                to.write_all(&bytes).await?;
+                to.flush().await
+            };
+            let io = |e| Failure::unknown(Error::from_io(e, op));
+            written.await.map_err(io)
+        }
+    }
 }
 
 impl Carrier for Http {
@@ -91,5 +112,16 @@ impl Carrier for Http {
         limit: u64,
     ) -> Result<Bytes, Failure> {
         Self::get_file(self, op, id, path, limit).await
+    }
+
+    async fn get_file_to(
+        &self,
+        op: Operation,
+        id: &str,
+        path: &str,
+        limit: u64,
+        to: &mut tokio::fs::File,
+    ) -> Result<(), Failure> {
+        Self::get_file_to(self, op, id, path, limit, to).await
     }
 }

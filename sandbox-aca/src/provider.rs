@@ -19,7 +19,7 @@ use crate::capability::CAPABILITIES;
 use crate::carrier::Carrier;
 use crate::config::AcaConfig;
 use crate::handle::{Inner, Kept, fresh};
-use crate::http::{Failure, Http};
+use crate::http::{Failure, Http, Plane};
 use crate::sandbox::{AcaSandbox, Handles, find, lifecycle, unlocked};
 use crate::service::NONCE;
 use crate::spec::check;
@@ -30,7 +30,8 @@ const WORKDIR: &str = "/workspace";
 /// What a provider and its sandboxes share.
 #[derive(Debug)]
 pub(crate) struct Registry {
-    http: Arc<Http>,
+    pub(crate) http: Arc<Http>,
+    pub(crate) config: AcaConfig,
     handles: Handles,
 }
 
@@ -66,10 +67,11 @@ impl AcaSandboxProvider {
     /// certificate says.
     pub fn new(config: AcaConfig, credential: Arc<dyn Credential>) -> Result<Self> {
         let tokens = Tokens::new(credential, config.scope.clone());
-        let http = Arc::new(Http::new(config, tokens)?);
+        let http = Arc::new(Http::new(Plane::of_group(&config)?, tokens)?);
         Ok(Self {
             registry: Arc::new(Registry {
                 http,
+                config,
                 handles: Mutex::default(),
             }),
         })
@@ -128,7 +130,7 @@ impl Registry {
             self.http.running(op, &id).await.map_err(failed)?;
         }
         // The safe place for what a creation may ignore and a restore resets.
-        let life = lifecycle(self.http.config().auto_delete);
+        let life = lifecycle(self.config.auto_delete);
         self.http
             .policy(op, &id, "lifecycle", &life)
             .await
@@ -278,7 +280,7 @@ impl Provider for AcaSandboxProvider {
                 .await?;
             return Ok(made);
         }
-        let config = self.registry.http.config();
+        let config = &self.registry.config;
         let image = match &spec.source {
             Source::Image(name) => name.as_str(),
             _ => &config.disk_image,

@@ -10,11 +10,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use sandbox_core::{
-    Capabilities, Capability, Command, CreateDirOptions, DirEntry, Env, Error, ErrorKind,
-    ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions, IsolationReport, Labels,
-    ListOptions, Metadata, Operation, Output, Process, Ran, ReadOptions, RemoveOptions,
-    RenameOptions, Result, Sandbox, SandboxInfo, Snapshot, SnapshotId, SnapshotOptions,
-    TransferReport,
+    Capabilities, Command, CreateDirOptions, DirEntry, Env, Error, ErrorKind, ExportOptions,
+    FileBatch, ForkOptions, GuestPath, ImportOptions, IsolationReport, Labels, ListOptions,
+    Metadata, Operation, Output, Process, ReadOptions, RemoveOptions, RenameOptions, Result,
+    Sandbox, SandboxInfo, Snapshot, SnapshotId, SnapshotOptions, TransferReport,
 };
 use serde_json::json;
 use tokio::sync::OnceCell;
@@ -52,7 +51,12 @@ impl AcaSandbox {
         let taken = self
             .inner
             .http
-            .snapshot(op, self.inner.id.as_str(), labels)
+            .snapshot(
+                op,
+                self.inner.id.as_str(),
+                labels,
+                self.registry.config.snapshot_timeout,
+            )
             .await;
         let taken = taken.map_err(|failure| self.inner.failed(failure))?;
         let mut snapshot = Snapshot::new(SnapshotId::new(taken["id"].as_str().unwrap_or_default()));
@@ -124,14 +128,7 @@ impl Sandbox for AcaSandbox {
     }
 
     async fn spawn(&self, command: Command) -> Result<Process> {
-        const OP: Operation = Operation::Spawn;
-        let not_started = |error: Error| self.inner.named(error).with_ran(Ran::NotStarted);
-        self.inner.open(OP).map_err(not_started)?;
-        let _ = command;
-        let lacks = CAPABILITIES.require(Capability::Spawn, OP);
-        Err(not_started(lacks.err().unwrap_or_else(|| {
-            Error::unsupported(OP, Capability::Spawn, "there is no stream")
-        })))
+        Arc::clone(&self.inner).spawn(command).await
     }
 
     async fn write_files(&self, batch: FileBatch) -> Result<()> {

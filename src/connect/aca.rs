@@ -45,7 +45,7 @@ const GROUP: Setting = Setting {
     what: "the sandbox group's name",
 };
 const POOL: Setting = Setting {
-    key: "pool",
+    key: "endpoint",
     variable: "SANDBOX_ACA_POOL_ENDPOINT",
     what: "az containerapp sessionpool show --query properties.poolManagementEndpoint",
 };
@@ -87,7 +87,7 @@ pub(super) fn sessions(mut uri: Uri<'_>) -> Result<Arc<dyn Provider>> {
     let text = uri.text();
     let [pool, kind, ca_file] = [POOL, KIND, CA_FILE].map(|one| read(&mut uri, one));
     let egress = uri.value("egress");
-    uri.finish("pool, kind, egress, ca_file")?;
+    uri.finish("endpoint, kind, egress, ca_file")?;
     let pool = pool.ok_or_else(|| missing(text, &[POOL]))?;
     let kind = match kind.as_deref() {
         None | Some("python") => SessionKind::Python,
@@ -96,9 +96,9 @@ pub(super) fn sessions(mut uri: Uri<'_>) -> Result<Arc<dyn Provider>> {
     };
     let mut config = AcaSessionConfig::new(pool, kind);
     match egress.as_deref() {
-        None | Some("false") => {}
-        Some("true") => config = config.with_egress(true),
-        Some(other) => return Err(invalid(text, format!("egress is true or false, not {other:?}"))),
+        None | Some("off") => {}
+        Some("on") => config = config.with_egress(true),
+        Some(other) => return Err(invalid(text, format!("egress is on or off, not {other:?}"))),
     }
     if let Some(file) = ca_file {
         config = config.with_ca_file(file);

@@ -54,6 +54,11 @@ impl Faults {
         faults.push_back(fault);
     }
 
+    pub(super) fn clear(&self) {
+        let mut faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        faults.clear();
+    }
+
     /// Takes the first that fits.
     pub(super) fn take(&self, request: &str) -> Option<Action> {
         let mut faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 
+use super::life::Busy;
 use super::reply::{Reply, problem};
 use super::state::{Guest, State};
 
@@ -35,7 +36,7 @@ pub(super) async fn open(
     head: &mut Parts,
     guest: Arc<Guest>,
 ) -> Result<Reply, Reply> {
-    guest.running(&state.options)?;
+    let busy = guest.busy(state)?;
     let upgrade = WebSocketUpgrade::from_request_parts(head, &()).await;
     let upgrade = upgrade.map_err(|_| {
         problem(
@@ -47,12 +48,18 @@ pub(super) async fn open(
     let left = head.extensions.get::<Cut>().map_or(usize::MAX, |cut| cut.0);
     let state = Arc::clone(state);
     Ok(Reply::switching(upgrade.on_upgrade(
-        move |socket| async move { serve(&state, guest, socket, left).await },
+        move |socket| async move { serve(&state, guest, busy, socket, left).await },
     )))
 }
 
 /// Carries frames until the command has ended or the client has gone.
-async fn serve(state: &State, guest: Arc<Guest>, mut socket: WebSocket, mut left: usize) {
+async fn serve(
+    state: &State,
+    guest: Arc<Guest>,
+    busy: Busy,
+    mut socket: WebSocket,
+    mut left: usize,
+) {
     let process = match start(state, &guest, &mut socket).await {
         Ok(process) => process,
         Err(why) => {
@@ -65,7 +72,10 @@ async fn serve(state: &State, guest: Arc<Guest>, mut socket: WebSocket, mut left
     let (frames, mut outgoing) = mpsc::channel(WAITING);
     let (input, incoming) = mpsc::channel(WAITING);
     // On a task of its own: a client that goes away does not end the command.
-    tokio::spawn(carry(process, incoming, frames));
+    tokio::spawn(async move {
+        carry(process, incoming, frames).await;
+        drop(busy);
+    });
     loop {
         let received = async {
             // What the command does not read is not taken from the client either.

@@ -1,5 +1,6 @@
 //! Azure Container Apps as a backend of `sandbox`: microVM sandboxes of a sandbox group.
 //!
+//! [`AcaSessionProvider`] does the same over the dynamic sessions of a session pool.
 //! [`AcaSandboxProvider`] makes sandboxes in a group; what it needs to know is in [`AcaConfig`],
 //! and tokens come from a [`Credential`]. The guest needs a POSIX shell, GNU coreutils, findutils,
 //! tar and util-linux, which the public disk images have.
@@ -26,6 +27,7 @@ mod registry;
 mod sandbox;
 mod script;
 mod service;
+mod sessions;
 mod spawn;
 mod spec;
 mod transfer;
@@ -40,3 +42,7 @@ pub use manage::{
     VolumeMount,
 };
 pub use provider::AcaSandboxProvider;
+pub use sessions::{
+    AcaSession, AcaSessionConfig, AcaSessionProvider, CodeOptions, CodeOutput, CodeStatus,
+    SessionKind,
+};

@@ -99,7 +99,7 @@ impl Session {
 impl Carrier for Session {
     // Below the directory that files can be fetched from; a directory's name has no dot there.
     const STAGING: &'static str = "/mnt/data/sandbox-";
-    const SLICE: Duration = Duration::from_millis(250);
+    const SLICE: Duration = Duration::from_millis(150);
     const CAPABILITIES: Capabilities = CLOSED;
 
     fn pause(ran: Duration) -> Duration {

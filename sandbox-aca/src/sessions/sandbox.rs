@@ -48,13 +48,13 @@ impl AcaSession {
     async fn end(inner: Arc<Inner<Session>>, registry: Arc<Registry>) -> Result<()> {
         let running = inner.kept().running.clone();
         if !running.is_empty() {
-            inner.cancel(&running).await;
             let silent = async {
+                inner.cancel(&running).await;
                 while !inner.kept().running.is_empty() {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             };
-            // Who has not told by then tells no more.
+            // Who has not told by then tells no more: with the session all of them end.
             let _ = tokio::time::timeout(LAST_WORDS, silent).await;
         }
         let session = &inner.http;

@@ -1,5 +1,5 @@
-//! Where the kit gets dynamic sessions from: an emulator in this process, or Azure if the
-//! environment names a pool.
+//! Where the kit gets dynamic sessions from: an emulator in this process, or Azure if
+//! `SANDBOX_REQUIRE=aca-sessions` asks for that and the environment names a pool.
 
 use std::sync::Arc;
 
@@ -38,11 +38,17 @@ impl Sessions {
         }
     }
 
-    /// The endpoint of a pool of this kind in Azure.
-    fn azure(&self) -> Option<String> {
+    /// Whether a run against Azure is asked for, with a pool of this kind.
+    fn required(&self) -> bool {
+        let required = std::env::var("SANDBOX_REQUIRE").unwrap_or_default();
         let kind = std::env::var(KIND).unwrap_or_else(|_| "python".into());
+        required.split(',').any(|name| name == "aca-sessions") && kind == self.pool()
+    }
+
+    /// The endpoint of the pool in Azure, if it is to be used.
+    fn azure(&self) -> Option<String> {
         let endpoint = std::env::var(ENDPOINT).ok();
-        endpoint.filter(|_| kind == self.pool())
+        endpoint.filter(|_| self.required())
     }
 
     async fn emulator(&self) -> Result<&AcaEmulator> {
@@ -58,9 +64,9 @@ impl Sessions {
 #[async_trait]
 impl Fixture for Sessions {
     fn name(&self) -> String {
-        match self.azure() {
-            Some(_) => "aca-sessions".into(),
-            None => format!("aca-sessions-{}", self.pool()),
+        match self.required() {
+            true => "aca-sessions".into(),
+            false => format!("aca-sessions-{}", self.pool()),
         }
     }
 
@@ -89,9 +95,7 @@ impl Fixture for Sessions {
     }
 
     fn available(&self) -> std::result::Result<(), String> {
-        let required = std::env::var("SANDBOX_REQUIRE").unwrap_or_default();
-        let asked = required.split(',').any(|name| name == "aca-sessions");
-        match asked && std::env::var_os(ENDPOINT).is_none() {
+        match self.required() && self.azure().is_none() {
             true => Err(format!("{ENDPOINT} names no pool")),
             false => Ok(()),
         }

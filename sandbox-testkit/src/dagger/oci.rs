@@ -167,11 +167,13 @@ async fn pack(state: &dyn Sandbox) -> Result<Vec<u8>, Failure> {
 /// Makes the container's own filesystem what the layer says.
 pub(super) async fn unpack(state: &dyn Sandbox, layer: &[u8]) -> Result<(), Failure> {
     state.write(LAYER, layer.to_vec()).await?;
-    let script = "cd / && tar -tf \"$1\" | sed 's,/$,,' | sort >/dev/shm/kept &&
-        find . -xdev ! -path \"./${1#/}\" | sort | comm -13 /dev/shm/kept - | while IFS= read -r gone; do
-            rm -rf -- \"$gone\"
-        done
-        tar --no-overwrite-dir -xpf \"$1\" -C / 2>&1; e=$?; rm -f \"$1\" /dev/shm/kept; exit $e";
+    // What something else is mounted on stays as it is.
+    let script = "cut -d ' ' -f 2 /proc/mounts | grep -v '^/$' | sed 's,^,.,' >/dev/shm/mounts &&
+        tar -tf \"$1\" | sed 's,/$,,' | sort >/dev/shm/kept &&
+        find . -xdev ! -path \"./${1#/}\" | sort | comm -13 /dev/shm/kept - |
+            while IFS= read -r gone; do rm -rf -- \"$gone\"; done
+        tar --anchored -X /dev/shm/mounts -xpf \"$1\" -C / 2>&1; e=$?
+        rm -f \"$1\" /dev/shm/kept /dev/shm/mounts; exit $e";
     let unpacked = state
         .exec(Command::shell(script).cwd("/").args(["sh", LAYER]))
         .await?;

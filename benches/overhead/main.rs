@@ -30,11 +30,11 @@ fn main() -> support::Outcome<()> {
     if support::wanted("layers") {
         report.insert("layers".into(), layers::print(effort, &runtime)?);
     }
-    if support::wanted("dagger") {
-        report.insert("dagger".into(), remote::dagger(effort, &runtime)?);
-    }
     if support::wanted("aca") {
         report.insert("aca".into(), remote::aca(effort, &runtime)?);
+    }
+    if support::wanted("dagger") {
+        report.insert("dagger".into(), remote::dagger(effort, &runtime)?);
     }
     support::report::save("overhead", &report.into())
 }

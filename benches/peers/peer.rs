@@ -73,7 +73,7 @@ pub(crate) trait Peer {
     /// What a shell script prints in a fresh sandbox.
     fn probe(&mut self, script: &str) -> Outcome<String>;
 
-    /// What it has of Landlock, which cannot be seen from inside.
+    /// Whether it asks for Landlock: whether it got it cannot be seen from inside.
     fn landlock(&self) -> &'static str {
         "no"
     }

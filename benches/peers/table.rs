@@ -99,9 +99,9 @@ impl Field {
     /// One result a peer; `None` where it has no such thing.
     fn measure(&mut self, effort: Effort, work: Work) -> Vec<Option<Measured>> {
         let (rounds, seconds) = match work {
-            Work::Hundred => (11, 12),
-            Work::Fork | Work::Files => (31, 6),
-            Work::True | Work::Exec => (101, 6),
+            Work::Hundred => (7, 8),
+            Work::Fork | Work::Files => (21, 4),
+            Work::True | Work::Exec => (51, 4),
         };
         let budget = Budget::of(effort, rounds, seconds);
         let mut has = Vec::new();
@@ -164,7 +164,10 @@ impl Field {
     fn what_is_in_force(&self, isolation: &InForce) -> Table {
         let mut head = vec!["In force, asked from inside".to_owned()];
         head.extend(isolation::COLUMNS.map(str::to_owned));
-        head.extend(["Landlock".to_owned(), "How the work is done".to_owned()]);
+        head.extend([
+            "Landlock (asked for)".to_owned(),
+            "How the work is done".to_owned(),
+        ]);
         let mut table = Table::with_head(head);
         for (peer, inside) in self.peers.iter().skip(OURS).zip(isolation) {
             let mut cells = vec![peer.name()];

@@ -30,7 +30,6 @@ fn main() -> support::Outcome<()> {
 
     let criterion = criterion::Criterion::default()
         .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(2))
         .sample_size(15)
         .configure_from_args();
     let mut bench = bench::Bench::new(criterion)?;

@@ -42,6 +42,14 @@ pub(crate) fn run(command: &mut Command) -> Outcome<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Whether this process is root's.
+pub(crate) fn is_root() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status
+        .lines()
+        .any(|line| line.starts_with("Uid:") && line.split_whitespace().nth(2) == Some("0"))
+}
+
 /// One line about the machine, for the head of a report.
 pub(crate) fn machine() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
@@ -53,16 +61,16 @@ pub(crate) fn machine() -> String {
         .nth(1)
         .and_then(|kib| kib.parse().ok())
         .unwrap_or(0);
-    let status = read("/proc/self/status");
-    let root = status
-        .lines()
-        .any(|line| line.starts_with("Uid:") && line.split_whitespace().nth(2) == Some("0"));
     let load = read("/proc/loadavg");
     format!(
         "Linux {}, {cpus} cores, {} GiB, as {}, load {}",
         kernel.trim(),
         kib >> 20,
-        if root { "root" } else { "an ordinary user" },
+        if is_root() {
+            "root"
+        } else {
+            "an ordinary user"
+        },
         load.split_whitespace().next().unwrap_or("unknown"),
     )
 }

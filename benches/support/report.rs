@@ -85,12 +85,14 @@ pub(crate) fn dir() -> PathBuf {
     tmp.parent().unwrap_or(tmp).join("sandbox-bench")
 }
 
-/// Writes a report's JSON and says where.
+/// Writes a report's JSON and says where. Another user's target directory is no reason to lose the
+/// figures, which have been printed.
 pub(crate) fn save(name: &str, value: &serde_json::Value) -> Outcome<()> {
-    let dir = dir();
-    fs::create_dir_all(&dir)?;
-    let file = dir.join(format!("{name}.json"));
-    fs::write(&file, serde_json::to_vec_pretty(value)?)?;
-    eprintln!("written: {}", file.display());
+    let text = serde_json::to_vec_pretty(value)?;
+    let file = dir().join(format!("{name}.json"));
+    match fs::create_dir_all(dir()).and_then(|()| fs::write(&file, text)) {
+        Ok(()) => eprintln!("written: {}", file.display()),
+        Err(error) => eprintln!("not written: {}: {error}", file.display()),
+    }
     Ok(())
 }

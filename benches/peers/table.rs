@@ -173,7 +173,10 @@ impl Field {
             let mut cells = vec![peer.name()];
             match inside {
                 Ok(inside) => cells.extend(inside.clone()),
-                Err(why) => cells.extend(isolation::COLUMNS.map(|_| format!("failed: {why}"))),
+                Err(why) => {
+                    cells.push(format!("failed: {}", brief(why)));
+                    cells.extend(isolation::COLUMNS.iter().skip(1).map(|_| "–".to_owned()));
+                }
             }
             cells.extend([peer.landlock().to_owned(), peer.note()]);
             table.row(cells);
@@ -214,14 +217,27 @@ impl Field {
     }
 }
 
+/// As much of an error as a table has room for; the JSON has all of it.
+fn brief(error: &str) -> String {
+    error
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .take(100)
+        .collect()
+}
+
 fn cell(theirs: &Measured, ours: Option<&Measured>) -> String {
     let Some(median) = theirs.median() else {
-        let why = theirs.error.as_deref().unwrap_or("no round");
-        return format!("failed: {}", why.lines().next().unwrap_or_default());
+        return format!(
+            "failed: {}",
+            brief(theirs.error.as_deref().unwrap_or("no round"))
+        );
     };
     let ratio_text = ours.and_then(|ours| ours.ratio_to(theirs)).map(ratio);
     match (ratio_text, &theirs.error) {
-        (_, Some(error)) => format!("{}, then failed: {error}", time(median)),
+        (_, Some(error)) => format!("{}, then failed: {}", time(median), brief(error)),
         (Some(ratio), None) => format!("{} ({ratio})", time(median)),
         (None, None) => format!("**{}**", time(median)),
     }

@@ -3,7 +3,9 @@
 //!
 //! `cargo bench --bench scaling`; `-- --quick` for smaller ranges, `-- layers` for one series.
 //! Prints Markdown, writes `target/sandbox-bench/scaling.json` and a plot for each series beside
-//! it. It must leave a machine memory to live on: a series ends early instead, and says so.
+//! it. A live sandbox holds three descriptors: `ulimit -n 8192` before, for a thousand of them.
+//!
+//! It must leave a machine memory to live on: a series ends early instead, and says so.
 
 #[cfg(target_os = "linux")]
 mod live;

@@ -11,7 +11,9 @@ use crate::support::{Outcome, report};
 pub(crate) fn draw(series: &Series) -> Outcome<()> {
     let dir = report::dir().join("scaling");
     std::fs::create_dir_all(&dir)?;
-    let file = dir.join(format!("{}.svg", series.name.replace([' ', ','], "-")));
+    let words = series.name.split(|c: char| !c.is_ascii_alphanumeric());
+    let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
+    let file = dir.join(format!("{}.svg", words.join("-")));
     let largest = |of: fn(&(f64, f64)) -> f64| {
         let all = series.points.iter().map(of);
         // Nothing has no size, and an axis needs one.

@@ -9,6 +9,7 @@ use sandbox::{Command, FileBatch, Provider, Sandbox, SandboxSpec};
 use serde_json::json;
 use tokio::runtime::Runtime;
 
+use crate::goals;
 use crate::support::measure::{Case, Measured};
 use crate::support::report::{self, Table, ratio, time};
 use crate::support::{Effort, Outcome, host};
@@ -131,6 +132,9 @@ impl Bench {
             }
         }
         println!("{table}");
+        for line in goals::lines(&self.groups) {
+            println!("- {line}");
+        }
         report::save("local", &json!({"machine": machine, "rows": rows}))
     }
 }

@@ -17,6 +17,8 @@ mod files;
 #[cfg(target_os = "linux")]
 mod fork;
 #[cfg(target_os = "linux")]
+mod goals;
+#[cfg(target_os = "linux")]
 mod stream;
 #[cfg(target_os = "linux")]
 #[path = "../support/mod.rs"]

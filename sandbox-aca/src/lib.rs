@@ -21,7 +21,9 @@ mod handle;
 mod http;
 mod import;
 mod launch;
+mod manage;
 mod provider;
+mod registry;
 mod sandbox;
 mod script;
 mod service;
@@ -33,6 +35,12 @@ mod upload;
 
 pub use auth::{AccessToken, Credential, DefaultCredential, StaticToken};
 pub use config::AcaConfig;
+pub use manage::{
+    AcaHandle, AcaOptions, AcaSandboxState, AcaSnapshot, AcaSource, AcaState, AcaStats, Access,
+    DiskImage, EgressAction, EgressDecisions, EgressPolicy, EgressRule, Inspection, IpRule,
+    Lifecycle, NewDiskImage, NewPort, Port, PortAuth, PortProtocol, Usage, Volume, VolumeKind,
+    VolumeMount,
+};
 pub use provider::AcaSandboxProvider;
 pub use sessions::{
     AcaSession, AcaSessionConfig, AcaSessionProvider, CodeOptions, CodeOutput, CodeStatus,

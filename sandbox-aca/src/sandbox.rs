@@ -15,12 +15,13 @@ use sandbox_core::{
     Metadata, Operation, Output, Process, ReadOptions, RemoveOptions, RenameOptions, Result,
     Sandbox, SandboxInfo, Snapshot, SnapshotId, SnapshotOptions, TransferReport,
 };
-use serde_json::json;
+use serde_json::Value;
 use tokio::sync::OnceCell;
 
 use crate::capability::{CAPABILITIES, report};
 use crate::handle::{Inner, Kept};
-use crate::provider::Registry;
+use crate::manage::{EgressPolicy, Lifecycle};
+use crate::registry::{Policies, Registry};
 
 /// How long commands may take to tell what they had written when the sandbox is closed.
 const LAST_WORDS: Duration = Duration::from_secs(3);
@@ -202,26 +203,34 @@ impl Sandbox for AcaSandbox {
             inner: Arc::clone(&self.inner),
             id: snapshot.id,
         };
+        // As they are now: whoever holds the service's own handle may have changed them.
+        let found = self.inner.http.get(OP, self.inner.id.as_str()).await;
+        let mut found = found.map_err(|failure| self.inner.failed(failure))?;
+        let policies = Policies {
+            restored: true,
+            egress: match found["egressPolicy"].take() {
+                Value::Null => EgressPolicy::allow().body(),
+                egress => egress,
+            },
+            lifecycle: match found["lifecycle"].take() {
+                Value::Null => Lifecycle::new(Some(self.registry.config.auto_delete)).body(),
+                lifecycle => lifecycle,
+            },
+            // Open to others: nobody asked for that.
+            ports: Vec::new(),
+        };
         let kept = {
             let kept = self.inner.kept();
+            let mut info = kept.info.clone().with_parent(self.inner.id.clone());
+            info.labels = options.labels;
             Kept {
-                info: kept.info.clone(),
+                info,
                 env: kept.env.clone(),
                 litter: Vec::new(),
                 running: Vec::new(),
             }
         };
-        let made = self
-            .registry
-            .restore(
-                OP,
-                &passing.id,
-                kept,
-                options.labels,
-                self.inner.egress_denied,
-                Some(&self.inner.id),
-            )
-            .await;
+        let made = self.registry.restore(OP, &passing.id, policies, kept).await;
         let made = made.map_err(|error| self.inner.named(error))?;
         Ok(made)
     }
@@ -261,15 +270,4 @@ pub(crate) fn find(handles: &Handles, id: &str) -> Option<Arc<AcaSandbox>> {
 /// The flag and the lock of a fresh handle.
 pub(crate) fn unlocked() -> (AtomicBool, Arc<tokio::sync::Mutex<()>>) {
     (AtomicBool::new(false), Arc::default())
-}
-
-/// The body of a lifecycle policy.
-pub(crate) fn lifecycle(auto_delete: Duration) -> serde_json::Value {
-    json!({
-        "autoSuspendPolicy": {"enabled": false},
-        "autoDeletePolicy": {
-            "enabled": true,
-            "deleteIntervalInSeconds": auto_delete.as_secs(),
-        },
-    })
 }

@@ -275,7 +275,7 @@ impl Http {
         }
     }
 
-    /// Sets a whole policy: `lifecycle` or `egresspolicy`.
+    /// Sets a whole policy: `lifecycle` or `egresspolicy`; or opens a port: `ports/add`.
     pub(crate) async fn policy(
         &self,
         op: Operation,
@@ -283,7 +283,8 @@ impl Http {
         which: &str,
         policy: &Value,
     ) -> Result<(), Failure> {
-        let path = ["sandboxes", id, which];
+        let mut path = vec!["sandboxes", id];
+        path.extend(which.split('/'));
         let mut request = Request::new(Method::POST, &path).json(policy);
         // It replaces what is there: once or twice is the same.
         request.repeat = true;

@@ -30,7 +30,6 @@ use retry::{Attempts, LONGEST_WAIT, asked};
 const PROBLEM: u64 = 64 << 10;
 
 /// The way to one data plane.
-#[derive(Debug)]
 pub(crate) struct Http {
     client: reqwest::Client,
     /// Speaks HTTP/1.1 only, which connections are upgraded from.
@@ -40,8 +39,16 @@ pub(crate) struct Http {
     tokens: Tokens,
 }
 
+impl std::fmt::Debug for Http {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Http");
+        shown
+            .field("endpoint", &self.plane.endpoint)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What is asked of the service.
-#[derive(Debug)]
 pub(crate) struct Request<'a> {
     pub(crate) method: Method,
     /// What stands behind the plane's prefix, in parts that are not encoded.

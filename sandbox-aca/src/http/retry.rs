@@ -35,6 +35,8 @@ impl Attempts {
             // Refused before anything was done: exec and create too.
             Some(429) if more => wait(),
             Some(403) if self.role_may_come => Some(backoff(self.count)),
+            // What is not there does not come.
+            Some(501) => None,
             Some(408 | 500..=599) if more && self.repeat => wait(),
             None if more && (self.repeat || !failure.unknown) => Some(backoff(self.count)),
             _ => None,

@@ -10,4 +10,5 @@ mod ports;
 mod program;
 mod quirks;
 mod resources;
+mod sessions;
 mod stream;

@@ -2,6 +2,9 @@
 //!
 //! It must never choose a weaker backend that the caller did not name.
 
+#[cfg(feature = "aca")]
+mod aca;
+
 use std::sync::Arc;
 
 use sandbox_core::{
@@ -34,7 +37,13 @@ pub struct Selection {
 /// | `local:` | `state_dir`: where its sandboxes keep their files |
 /// | `local-plain:` | `base_dir`: the same; ordinary processes, **no isolation** |
 /// | `dagger:` | `cli`: the Dagger CLI; `image`: of sandboxes whose spec names none |
-/// | `aca-sessions:` | `endpoint`: of the session pool, required; `kind`: `python` (default) or `shell`, as the pool is; `egress`: `on` if the pool has it; `ca_file`: a certificate to trust |
+/// | `aca-sandboxes:` | `endpoint`, `subscription`, `resource_group`, `group`: the sandbox group; `image`: the public disk image; `ca_file` |
+/// | `aca-sessions:` | `endpoint`: of the session pool; `kind`: `python` (default) or `shell`, as the pool is; `egress`: `on` if the pool has it; `ca_file` |
+///
+/// A setting of Azure Container Apps that is not in the URI is taken from the environment:
+/// `SANDBOX_ACA_ENDPOINT`, `SANDBOX_ACA_SUBSCRIPTION`, `SANDBOX_ACA_RESOURCE_GROUP`,
+/// `SANDBOX_ACA_GROUP`, `SANDBOX_ACA_POOL_ENDPOINT`, `SANDBOX_ACA_POOL_KIND`, `SANDBOX_ACA_CA_FILE`.
+/// Tokens come from the default chain, unless `SANDBOX_ACA_TOKEN` has one.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidInput`] for an unknown scheme (the message lists those that there are, or
@@ -55,12 +64,20 @@ pub async fn connect(uri: &str) -> Result<Arc<dyn Provider>> {
         "local" => local(uri),
         "local-plain" => local_plain(uri),
         "dagger" => dagger(uri).await,
-        "aca-sessions" => aca_sessions(uri),
+        #[cfg(feature = "aca")]
+        "aca-sandboxes" => aca::sandboxes(uri),
+        #[cfg(feature = "aca")]
+        "aca-sessions" => aca::sessions(uri),
+        #[cfg(not(feature = "aca"))]
+        "aca-sandboxes" | "aca-sessions" => {
+            let why = format!("{}: needs the feature \"aca\" of this crate", uri.scheme);
+            Err(invalid(uri.text(), why).with_hint("build with it, or name another provider"))
+        }
         unknown => Err(invalid(
             uri.text(),
             format!("{unknown:?} is no scheme that is known"),
         )
-        .with_hint("known: local:, local-plain:, dagger:, aca-sessions:")),
+        .with_hint("known: local:, local-plain:, dagger:, aca-sandboxes:, aca-sessions:")),
     }
 }
 
@@ -196,40 +213,6 @@ async fn dagger(mut uri: Uri<'_>) -> Result<Arc<dyn Provider>> {
 #[cfg(not(feature = "dagger"))]
 async fn dagger(uri: Uri<'_>) -> Result<Arc<dyn Provider>> {
     let why = "dagger: needs the feature \"dagger\" of this crate";
-    Err(invalid(uri.text(), why).with_hint("build with it, or name another provider"))
-}
-
-#[cfg(feature = "aca")]
-fn aca_sessions(mut uri: Uri<'_>) -> Result<Arc<dyn Provider>> {
-    use sandbox_aca::{AcaSessionConfig, AcaSessionProvider, DefaultCredential, SessionKind};
-    let text = uri.text();
-    let kind = match uri.value("kind").as_deref() {
-        None | Some("python") => SessionKind::Python,
-        Some("shell") => SessionKind::Shell,
-        Some(_) => return Err(invalid(text, "kind is neither python nor shell")),
-    };
-    let egress = match uri.value("egress").as_deref() {
-        None | Some("off") => false,
-        Some("on") => true,
-        Some(_) => return Err(invalid(text, "egress is neither on nor off")),
-    };
-    let Some(endpoint) = uri.value("endpoint") else {
-        return Err(invalid(text, "there is no endpoint").with_hint(
-            "az containerapp sessionpool show --query properties.poolManagementEndpoint",
-        ));
-    };
-    let mut config = AcaSessionConfig::new(endpoint, kind).with_egress(egress);
-    if let Some(file) = uri.path("ca_file")? {
-        config = config.with_ca_file(file);
-    }
-    uri.finish("endpoint, kind, egress, ca_file")?;
-    let credential = Arc::new(DefaultCredential::new());
-    Ok(Arc::new(AcaSessionProvider::new(config, credential)?))
-}
-
-#[cfg(not(feature = "aca"))]
-fn aca_sessions(uri: Uri<'_>) -> Result<Arc<dyn Provider>> {
-    let why = "aca-sessions: needs the feature \"aca\" of this crate";
     Err(invalid(uri.text(), why).with_hint("build with it, or name another provider"))
 }
 

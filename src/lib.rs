@@ -21,7 +21,8 @@
 //! | `local:` | Linux namespaces on this host, no daemon | `local` (default) |
 //! | `local-plain:` | ordinary processes, **no isolation**, only by name | `local` (default) |
 //! | `dagger:` | containers of a Dagger engine | `dagger` |
-//! | `aca-sessions:` | dynamic sessions of an Azure Container Apps session pool | `aca` |
+//! | `aca-sandboxes:` | microVM sandboxes of Azure Container Apps | `aca` |
+//! | `aca-sessions:` | dynamic sessions of Azure Container Apps | `aca` |
 //!
 //! Architecture invariant: nothing here runs code. This crate chooses a backend, and passes on
 //! what the core and the backends give out.

@@ -1,7 +1,8 @@
 //! The emulator as a program: `aca-emulator --listen 127.0.0.1:0 --tls`.
 //!
-//! It prints one line of JSON with what a client needs, and serves until it is told to end. It must
-//! never print anything else to standard output.
+//! It prints one line of JSON with what a client needs, and serves until it is told to end; or it
+//! runs a command that finds all that in its environment, and ends with it. It must never print
+//! anything else to standard output.
 
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
@@ -13,19 +14,25 @@ fn main() {}
 
 #[cfg(target_os = "linux")]
 mod linux {
+    use std::ffi::OsString;
     use std::io::Write as _;
     use std::net::SocketAddr;
+    use std::os::unix::process::ExitStatusExt as _;
     use std::path::PathBuf;
     use std::process::ExitCode;
 
     use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
     use sandbox_testkit::aca::{AcaEmulator, Log, Options, SWITCHES};
-    use serde_json::json;
+    use serde_json::{Value, json};
     use tokio::signal::unix::{SignalKind, signal};
 
     const AFTER: &str = "\
 It prints one line of JSON: endpoint, token, armToken, identityEndpoint, subscription,
-resourceGroup, sandboxGroup, caFile; then it serves until SIGINT or SIGTERM.
+resourceGroup, sandboxGroup, pythonPool, shellPool, caFile; then it serves until SIGINT or SIGTERM.
+
+With a COMMAND it prints nothing, and ends with it and with its exit code. The command has that line
+in ACA_EMULATOR, the settings of this project's client (SANDBOX_PROVIDER, SANDBOX_ACA_…), and
+IDENTITY_ENDPOINT; with --tls also REQUESTS_CA_BUNDLE and SSL_CERT_FILE.
 
 Clients take the certificate by REQUESTS_CA_BUNDLE or SSL_CERT_FILE. A managed identity is at
 identityEndpoint (IDENTITY_ENDPOINT; any IDENTITY_HEADER). The management plane is at the same
@@ -58,8 +65,10 @@ drop-after, garbage, cut-stream (with \"frames\").";
             Ok(options) => options,
             Err(why) => return fail(&format!("{why}; see --help")),
         };
+        let command = matches.get_many::<OsString>("command");
+        let command: Vec<OsString> = command.into_iter().flatten().cloned().collect();
         match tokio::runtime::Runtime::new() {
-            Ok(runtime) => runtime.block_on(run(options)),
+            Ok(runtime) => runtime.block_on(run(options, command)),
             Err(error) => fail(&error.to_string()),
         }
     }
@@ -103,6 +112,14 @@ drop-after, garbage, cut-stream (with \"frames\").";
                     .value_name("FILE")
                     .help("log every request there; - is standard error"),
             );
+        command = command.arg(
+            Arg::new("command")
+                .value_name("COMMAND")
+                .num_args(1..)
+                .last(true)
+                .value_parser(value_parser!(OsString))
+                .help("run this against it, and end with it"),
+        );
         for switch in SWITCHES {
             let arg = Arg::new(switch.name)
                 .long(switch.name)
@@ -147,7 +164,7 @@ drop-after, garbage, cut-stream (with \"frames\").";
         Ok(options)
     }
 
-    async fn run(options: Options) -> ExitCode {
+    async fn run(options: Options, command: Vec<OsString>) -> ExitCode {
         let ends = (
             signal(SignalKind::interrupt()),
             signal(SignalKind::terminate()),
@@ -159,25 +176,85 @@ drop-after, garbage, cut-stream (with \"frames\").";
             Ok(emulator) => emulator,
             Err(error) => return fail(&error.to_string()),
         };
-        let line = json!({
-            "endpoint": emulator.endpoint(),
+        let line = describe(&emulator);
+        let work = async {
+            match command.is_empty() {
+                false => client(&emulator, &line, &command).await,
+                true if writeln!(std::io::stdout(), "{line}").is_err() => {
+                    fail("nobody reads the line that says where it is")
+                }
+                true => std::future::pending().await,
+            }
+        };
+        let code = tokio::select! {
+            code = work => code,
+            _ = interrupt.recv() => ExitCode::SUCCESS,
+            _ = terminate.recv() => ExitCode::SUCCESS,
+        };
+        emulator.close().await;
+        code
+    }
+
+    fn describe(emulator: &AcaEmulator) -> Value {
+        const RESOURCES: &str = "/subscriptions/00000000-0000-0000-0000-000000000000\
+            /resourceGroups/emulator";
+        let endpoint = emulator.endpoint();
+        json!({
+            "endpoint": endpoint,
             "token": emulator.token(),
             "armToken": emulator.arm_token(),
             "identityEndpoint": emulator.identity_endpoint(),
             "subscription": "00000000-0000-0000-0000-000000000000",
             "resourceGroup": "emulator",
             "sandboxGroup": "emulator",
+            "pythonPool": format!("{endpoint}{RESOURCES}/sessionPools/python"),
+            "shellPool": format!("{endpoint}{RESOURCES}/sessionPools/shell"),
             "caFile": emulator.ca_file(),
-        });
-        if writeln!(std::io::stdout(), "{line}").is_err() {
-            return fail("nobody reads the line that says where it is");
+        })
+    }
+
+    /// Runs a command with all it needs in its environment, and gives its exit code.
+    async fn client(emulator: &AcaEmulator, line: &Value, command: &[OsString]) -> ExitCode {
+        let mut child = tokio::process::Command::new(&command[0]);
+        child.args(&command[1..]).kill_on_drop(true);
+        child.env("ACA_EMULATOR", line.to_string());
+        for (variable, key) in [
+            ("SANDBOX_ACA_ENDPOINT", "endpoint"),
+            ("SANDBOX_ACA_TOKEN", "token"),
+            ("SANDBOX_ACA_SUBSCRIPTION", "subscription"),
+            ("SANDBOX_ACA_RESOURCE_GROUP", "resourceGroup"),
+            ("SANDBOX_ACA_GROUP", "sandboxGroup"),
+            ("SANDBOX_ACA_POOL_ENDPOINT", "pythonPool"),
+            ("IDENTITY_ENDPOINT", "identityEndpoint"),
+        ] {
+            child.env(variable, line[key].as_str().unwrap_or_default());
         }
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+        child.env("IDENTITY_HEADER", "emulator");
+        // A command that says which of both it wants is not overruled.
+        if std::env::var_os("SANDBOX_PROVIDER").is_none() {
+            child.env("SANDBOX_PROVIDER", "aca-sandboxes:");
         }
-        emulator.close().await;
-        ExitCode::SUCCESS
+        if let Some(file) = emulator.ca_file() {
+            for variable in ["SANDBOX_ACA_CA_FILE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"] {
+                child.env(variable, file);
+            }
+        }
+        let ended = match child.spawn() {
+            Ok(mut child) => child.wait().await,
+            Err(error) => Err(error),
+        };
+        match ended {
+            // Killed by a signal: what a shell says then.
+            Ok(status) => {
+                let code = status.code();
+                let code = code.or(status.signal().map(|signal| 128 + signal));
+                ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+            }
+            Err(error) => {
+                let program = command[0].to_string_lossy();
+                fail(&format!("{program} can't be run: {error}"))
+            }
+        }
     }
 
     fn fail(text: &str) -> ExitCode {

@@ -165,3 +165,24 @@ async fn its_help_names_every_switch_and_a_wrong_option_is_refused() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_runs_against_it_and_its_code_is_the_programs() {
+    let script = r#"
+        [ "$SANDBOX_ACA_ENDPOINT" ] && [ "$SANDBOX_ACA_TOKEN" ] && [ -s "$SANDBOX_ACA_CA_FILE" ]
+        [ "$SANDBOX_PROVIDER" = aca-sandboxes: ] || exit 1
+        printf '%s' "$ACA_EMULATOR"
+        exit 7
+    "#;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_aca-emulator"));
+    command.args(["--tls", "--", "/bin/sh", "-ec", script]);
+    let ran = command.env_remove("SANDBOX_PROVIDER").output().await.expect("it runs");
+    assert_eq!(ran.status.code(), Some(7), "{ran:?}");
+    let line: Value = serde_json::from_slice(&ran.stdout).expect("nothing but the line");
+    assert!(line["pythonPool"].is_string(), "{line}");
+    let missing = Command::new(env!("CARGO_BIN_EXE_aca-emulator"))
+        .args(["--", "/no/such/program"])
+        .output();
+    let missing = missing.await.expect("it runs");
+    assert!(!missing.status.success() && missing.stdout.is_empty(), "{missing:?}");
+}

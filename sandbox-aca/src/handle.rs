@@ -37,7 +37,6 @@ pub(crate) struct Kept {
 pub(crate) struct Inner<C = Http> {
     pub(crate) http: Arc<C>,
     pub(crate) id: SandboxId,
-    pub(crate) egress_denied: bool,
     pub(crate) kept: Mutex<Kept>,
     pub(crate) closing: AtomicBool,
     /// Held while a batch is put in place and while a fork looks.

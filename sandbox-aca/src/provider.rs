@@ -133,13 +133,11 @@ impl Provider for AcaSandboxProvider {
                 .map_err(|_| missing(OP, id));
         }
         let found = self.lookup(OP, id).await?;
-        let denied = found["egressPolicy"]["defaultAction"] == "Deny";
         let info = info_of(&found).ok_or_else(|| missing(OP, id))?;
         let (closing, files) = unlocked();
         let inner = Inner {
             http: Arc::clone(&self.registry.http),
             id: id.clone(),
-            egress_denied: denied,
             kept: Mutex::new(Kept {
                 info,
                 env: BTreeMap::new(),

@@ -112,7 +112,6 @@ impl Registry {
         let inner = Inner {
             http: Arc::clone(&self.http),
             id: SandboxId::new(&id),
-            egress_denied: egress["defaultAction"] == "Deny",
             kept: Mutex::new(kept),
             closing,
             files,

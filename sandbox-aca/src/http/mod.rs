@@ -92,7 +92,6 @@ impl<'a> Request<'a> {
 /// A successful answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
 }
@@ -144,23 +143,19 @@ impl Http {
         self.answer(op, request).await.map(|answer| answer.body)
     }
 
-    /// The same with status and headers.
+    /// The same with the headers.
     pub(crate) async fn answer(
         &self,
         op: Operation,
         request: Request<'_>,
     ) -> Result<Answer, Failure> {
         let mut sink = Sink::Memory(BytesMut::new());
-        let (status, headers) = self.repeated(op, &request, &mut sink).await?;
+        let headers = self.repeated(op, &request, &mut sink).await?;
         let body = match sink {
             Sink::Memory(body) => body.freeze(),
             Sink::File(_) | Sink::Socket(_) => Bytes::new(),
         };
-        Ok(Answer {
-            status,
-            headers,
-            body,
-        })
+        Ok(Answer { headers, body })
     }
 
     /// The same with the body in a file, which is empty before; memory does not grow with it.
@@ -195,7 +190,7 @@ impl Http {
         op: Operation,
         request: &Request<'_>,
         sink: &mut Sink<'_>,
-    ) -> Result<(StatusCode, HeaderMap), Failure> {
+    ) -> Result<HeaderMap, Failure> {
         let started = Instant::now();
         let mut refused = None;
         let mut count = 0;
@@ -233,7 +228,7 @@ impl Http {
         request: &Request<'_>,
         token: &[u8],
         sink: &mut Sink<'_>,
-    ) -> Result<(StatusCode, HeaderMap), (Failure, Option<Duration>)> {
+    ) -> Result<HeaderMap, (Failure, Option<Duration>)> {
         let mut url = self.url(request.path);
         let key = STANDARD.encode(uuid::Uuid::new_v4().as_bytes());
         let mut built = match sink {
@@ -276,7 +271,7 @@ impl Http {
             }
             let upgraded = response.upgrade().await;
             *socket = Some(upgraded.map_err(|e| (Failure::broke(op, e), None))?);
-            return Ok((status, headers));
+            return Ok(headers);
         }
         if !status.is_success() {
             let mut said = Sink::Memory(BytesMut::new());
@@ -292,7 +287,7 @@ impl Http {
         }
         let done = read(op, &mut response, request.limit, id, sink).await;
         done.map_err(|failure| (failure, None))?;
-        Ok((status, headers))
+        Ok(headers)
     }
 
     fn url(&self, path: &[&str]) -> Url {

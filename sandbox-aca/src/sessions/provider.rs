@@ -248,7 +248,6 @@ impl Registry {
         let inner = Inner {
             http: Arc::new(session),
             id: id.clone(),
-            egress_denied: !self.egress,
             kept: Mutex::new(Kept {
                 info,
                 env,

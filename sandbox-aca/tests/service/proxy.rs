@@ -96,6 +96,9 @@ async fn carry(
                 if let Some(now) = take(armed, &up[..n]) {
                     how = Some(now);
                     came = 0;
+                } else if came > 0 {
+                    // Another request, whose answer is whole.
+                    how = None;
                 }
                 match how {
                     Some(Break::BeforeSend) => return Ok(()),

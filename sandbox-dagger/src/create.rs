@@ -161,34 +161,36 @@ async fn prepare(
     workdir: &GuestPath,
 ) -> Result<(String, Vec<u8>), NotCreated> {
     const OP: Operation = Operation::Create;
+    const MAKE: &str = "if [ ! -d \"$p\" ]; then\n\
+         mkdir -p -- \"$p\" || fail denied\n\
+         if [ -n \"$owner\" ]; then chown -- \"$owner\" \"$p\" || fail denied; fi\n\
+         fi\n";
+    const ASK: &str = "begin; base64 </proc/self/environ; echo .; finish";
     let (making, asking) = (nonce(), nonce());
-    let make = Script::new(&making)
-        .set("p", workdir.as_bytes())
-        .set("owner", user.as_bytes())
-        .files(
-            "if [ ! -d \"$p\" ]; then\n\
-             mkdir -p -- \"$p\" || fail denied\n\
-             if [ -n \"$owner\" ]; then chown -- \"$owner\" \"$p\" || fail denied; fi\n\
-             fi\n\
-             begin; finish",
-        );
-    let ask = Script::new(&asking).files("begin; base64 </proc/self/environ; echo .; finish");
-    let ask = query::run(&ask, &asking, "id stdout");
-    let as_user = match user {
-        "" => ask,
-        user => format!("withUser(name: {}) {{ {ask} }}", query::string(user)),
+    let script = |nonce: &str| {
+        Script::new(nonce)
+            .set("p", workdir.as_bytes())
+            .set("owner", user.as_bytes())
     };
-    let make = query::run(&make, &making, &format!("made: stdout {as_user}"));
-    let below = match user {
-        "" => make,
-        _ => format!("withUser(name: \"0\") {{ {make} }}"),
+    let below = if user.is_empty() {
+        // Nobody else than who makes it asks: one command does both.
+        let both = script(&asking).files(&format!("{MAKE}{ASK}"));
+        query::run(&both, &asking, "id stdout")
+    } else {
+        let make = script(&making).files(&format!("{MAKE}begin; finish"));
+        let ask = query::run(&script(&asking).files(ASK), &asking, "id stdout");
+        let ask = format!("withUser(name: {}) {{ {ask} }}", query::string(user));
+        let make = query::run(&make, &making, &format!("made: stdout {ask}"));
+        format!("withUser(name: \"0\") {{ {make} }}")
     };
     let query = query::on_container(id, &below);
     let within = shared.config.operation_timeout;
     let answer = session.client.query(&query, SMALL_ANSWER, within).await?;
     let garbage = || Failed::Garbage("no id".into());
-    let made = find(&answer, "made").ok_or_else(garbage)?;
-    files::open(made, &making, OP, workdir)?;
+    if !user.is_empty() {
+        let made = find(&answer, "made").ok_or_else(garbage)?;
+        files::open(made, &making, OP, workdir)?;
+    }
     let (id, stdout) = (find(&answer, "id"), find(&answer, "stdout"));
     let (id, stdout) = id.zip(stdout).ok_or_else(garbage)?;
     let mut frame = files::open(stdout, &asking, OP, workdir)?;

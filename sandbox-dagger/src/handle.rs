@@ -68,7 +68,12 @@ impl From<Error> for NotCreated {
 
 impl From<Failed> for NotCreated {
     fn from(failed: Failed) -> Self {
-        let reconnect = matches!(failed, Failed::NotSent(_) | Failed::Stale(_));
+        // A CLI outlives its engine and answers 502 ever after. What a create did before the
+        // connection broke is a container that nobody names: it may be done again.
+        let reconnect = matches!(
+            failed,
+            Failed::NotSent(_) | Failed::Stale(_) | Failed::Broken(_) | Failed::Status(..)
+        );
         Self {
             error: failed.error(Operation::Create),
             reconnect,

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 
-use sandbox_core::{Env, EnvValue, Error, GuestPath, Operation, SandboxId, SandboxSpec, Source};
+use sandbox_core::{
+    Env, EnvValue, Error, GuestPath, Operation, SandboxId, SandboxSpec, Secret, Source,
+};
 use tokio::sync::watch;
 
 use crate::base::{NotMade, Start, keep_secret};
@@ -44,7 +46,12 @@ impl From<Error> for NotCreated {
 
 impl From<Failed> for NotCreated {
     fn from(failed: Failed) -> Self {
-        let reconnect = matches!(failed, Failed::NotSent(_) | Failed::Stale(_));
+        // A CLI outlives its engine and answers 502 ever after. What a create did before the
+        // connection broke is a container that nobody names: it may be done again.
+        let reconnect = matches!(
+            failed,
+            Failed::NotSent(_) | Failed::Stale(_) | Failed::Broken(_) | Failed::Status(..)
+        );
         Self {
             error: failed.error(Operation::Create),
             reconnect,
@@ -229,6 +236,10 @@ fn image_environment(environ: &[u8]) -> BTreeMap<Vec<u8>, EnvValue> {
 }
 
 /// Gives the confidential values to the engine's secret store; their ids by name.
+///
+/// The engine replaces a secret's text by `***` wherever a command's output shows it, however short
+/// it is: the secret "1" would spoil the supervisor's answer. So each is kept behind a name that no
+/// output has, up to the first colon.
 pub(crate) async fn keep_secrets(
     session: &Session,
     env: &Env,
@@ -239,8 +250,9 @@ pub(crate) async fn keep_secrets(
         let Some(value) = value.filter(|value| value.is_secret) else {
             continue;
         };
+        let hidden = [nonce().as_bytes(), b":", value.value.expose()].concat();
         // What is not text travels as the rest of the environment does.
-        if let Some(id) = keep_secret(session, &value.value, within).await? {
+        if let Some(id) = keep_secret(session, &Secret::new(hidden), within).await? {
             ids.insert(name.to_vec(), id);
         }
     }

@@ -4,6 +4,11 @@
 //! Run with `cargo run --features dagger --example validate_app`. It uses a Dagger engine and fails
 //! without one. To fall back to this machine the configuration has to name it:
 //! `SANDBOX_PROVIDER=dagger:,local:`.
+//!
+//! To see it without an engine, let the kit's double stand in for the CLI (it isolates nothing):
+//! `cargo build -p sandbox-testkit --features dagger-double --bin dagger-double`, then
+//! `_EXPERIMENTAL_DAGGER_CLI_BIN=$PWD/target/debug/dagger-double cargo run --features dagger
+//! --example validate_app`.
 
 use std::error::Error;
 use std::path::Path;

@@ -8,7 +8,8 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard};
 
-/// When the layers are put together: well below the 440 at which mounts begin to fail.
+/// When the layers are put together: well below the 500 that overlayfs can stack, because each makes
+/// every operation slower (an exec on 450 took twice the time of one on 50).
 pub(crate) const SQUASH_AT: u32 = 200;
 
 /// An immutable container and how many layers it has at most.

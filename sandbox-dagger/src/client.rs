@@ -173,10 +173,17 @@ fn classify(mut message: String, stderr: Option<&Value>) -> Failed {
             message.push_str(line);
         }
     }
-    if message.contains("client session attachables") {
+    // The last two are said, with status 503, of a query that was not begun.
+    let stale = [
+        "client session attachables",
+        "engine is shutting down",
+        "session is closing",
+    ];
+    if stale.iter().any(|text| message.contains(text)) {
         return Failed::Stale(message);
     }
-    if message.contains("no object has the id") || message.contains("unknown session") {
+    // An id is the number of a result in the engine's memory.
+    if message.contains("missing shared result") {
         return Failed::Gone(message);
     }
     if message.contains("no matching entries in passwd file") {

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 
-use sandbox_core::{Env, EnvValue, Error, GuestPath, Operation, SandboxId, SandboxSpec, Source};
+use sandbox_core::{
+    Env, EnvValue, Error, GuestPath, Operation, SandboxId, SandboxSpec, Secret, Source,
+};
 use tokio::sync::watch;
 
 use crate::base::{NotMade, Start, keep_secret};
@@ -44,7 +46,12 @@ impl From<Error> for NotCreated {
 
 impl From<Failed> for NotCreated {
     fn from(failed: Failed) -> Self {
-        let reconnect = matches!(failed, Failed::NotSent(_) | Failed::Stale(_));
+        // A CLI outlives its engine and answers 502 ever after. What a create did before the
+        // connection broke is a container that nobody names: it may be done again.
+        let reconnect = matches!(
+            failed,
+            Failed::NotSent(_) | Failed::Stale(_) | Failed::Broken(_) | Failed::Status(..)
+        );
         Self {
             error: failed.error(Operation::Create),
             reconnect,
@@ -161,34 +168,36 @@ async fn prepare(
     workdir: &GuestPath,
 ) -> Result<(String, Vec<u8>), NotCreated> {
     const OP: Operation = Operation::Create;
+    const MAKE: &str = "if [ ! -d \"$p\" ]; then\n\
+         mkdir -p -- \"$p\" || fail denied\n\
+         if [ -n \"$owner\" ]; then chown -- \"$owner\" \"$p\" || fail denied; fi\n\
+         fi\n";
+    const ASK: &str = "begin; base64 </proc/self/environ; echo .; finish";
     let (making, asking) = (nonce(), nonce());
-    let make = Script::new(&making)
-        .set("p", workdir.as_bytes())
-        .set("owner", user.as_bytes())
-        .files(
-            "if [ ! -d \"$p\" ]; then\n\
-             mkdir -p -- \"$p\" || fail denied\n\
-             if [ -n \"$owner\" ]; then chown -- \"$owner\" \"$p\" || fail denied; fi\n\
-             fi\n\
-             begin; finish",
-        );
-    let ask = Script::new(&asking).files("begin; base64 </proc/self/environ; echo .; finish");
-    let ask = query::run(&ask, &asking, "id stdout");
-    let as_user = match user {
-        "" => ask,
-        user => format!("withUser(name: {}) {{ {ask} }}", query::string(user)),
+    let script = |nonce: &str| {
+        Script::new(nonce)
+            .set("p", workdir.as_bytes())
+            .set("owner", user.as_bytes())
     };
-    let make = query::run(&make, &making, &format!("made: stdout {as_user}"));
-    let below = match user {
-        "" => make,
-        _ => format!("withUser(name: \"0\") {{ {make} }}"),
+    let below = if user.is_empty() {
+        // Nobody else than who makes it asks: one command does both.
+        let both = script(&asking).files(&format!("{MAKE}{ASK}"));
+        query::run(&both, &asking, "id stdout")
+    } else {
+        let make = script(&making).files(&format!("{MAKE}begin; finish"));
+        let ask = query::run(&script(&asking).files(ASK), &asking, "id stdout");
+        let ask = format!("withUser(name: {}) {{ {ask} }}", query::string(user));
+        let make = query::run(&make, &making, &format!("made: stdout {ask}"));
+        format!("withUser(name: \"0\") {{ {make} }}")
     };
     let query = query::on_container(id, &below);
     let within = shared.config.operation_timeout;
     let answer = session.client.query(&query, SMALL_ANSWER, within).await?;
     let garbage = || Failed::Garbage("no id".into());
-    let made = find(&answer, "made").ok_or_else(garbage)?;
-    files::open(made, &making, OP, workdir)?;
+    if !user.is_empty() {
+        let made = find(&answer, "made").ok_or_else(garbage)?;
+        files::open(made, &making, OP, workdir)?;
+    }
     let (id, stdout) = (find(&answer, "id"), find(&answer, "stdout"));
     let (id, stdout) = id.zip(stdout).ok_or_else(garbage)?;
     let mut frame = files::open(stdout, &asking, OP, workdir)?;
@@ -227,6 +236,10 @@ fn image_environment(environ: &[u8]) -> BTreeMap<Vec<u8>, EnvValue> {
 }
 
 /// Gives the confidential values to the engine's secret store; their ids by name.
+///
+/// The engine replaces a secret's text by `***` wherever a command's output shows it, however short
+/// it is: the secret "1" would spoil the supervisor's answer. So each is kept behind a name that no
+/// output has, up to the first colon.
 pub(crate) async fn keep_secrets(
     session: &Session,
     env: &Env,
@@ -237,8 +250,9 @@ pub(crate) async fn keep_secrets(
         let Some(value) = value.filter(|value| value.is_secret) else {
             continue;
         };
+        let hidden = [nonce().as_bytes(), b":", value.value.expose()].concat();
         // What is not text travels as the rest of the environment does.
-        if let Some(id) = keep_secret(session, &value.value, within).await? {
+        if let Some(id) = keep_secret(session, &Secret::new(hidden), within).await? {
             ids.insert(name.to_vec(), id);
         }
     }

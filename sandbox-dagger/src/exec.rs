@@ -138,7 +138,7 @@ fn words(
                 .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
         {
             let variable = format!("SANDBOX_SECRET_{}", secrets.len());
-            raw.push(format!("{text}=\"${variable}\""));
+            raw.push(format!("{text}=\"${{{variable}#*:}}\""));
             secrets.push((variable, id.clone()));
             continue;
         }

@@ -101,11 +101,14 @@ async fn a_slow_engine_is_waited_for_and_a_silent_one_is_not() -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn create_connects_anew_when_the_session_is_stale() -> Outcome {
+async fn create_connects_anew_when_the_session_is_gone() -> Outcome {
     let rig = Rig::new().await?;
-    rig.double.inject(Fault::StaleSession);
-    let sandbox = rig.provider.create(spec()).await?;
-    assert!(sandbox.exec(Command::new("true")).await?.success());
+    let engine_restarted = Fault::Status(502, "http do: Post: connection refused\n");
+    for fault in [Fault::StaleSession, Fault::ResetBefore, engine_restarted] {
+        rig.double.inject(fault);
+        let sandbox = rig.provider.create(spec()).await?;
+        assert!(sandbox.exec(Command::new("true")).await?.success());
+    }
     Ok(())
 }
 

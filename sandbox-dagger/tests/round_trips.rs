@@ -72,6 +72,20 @@ async fn forks_that_run_the_same_command_run_it_twice() -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_secret_of_one_letter_spoils_no_answer() -> Outcome {
+    let rig = Rig::new().await?;
+    for secret in ["a", "1", "=", "a:b", "***"] {
+        let mut command = Command::shell("printf %s \"$S\"; printf %s \"$S\" >&2; exit 11");
+        command.env = command.env.secret("S", secret);
+        let output = rig.sandbox.exec(command).await?;
+        assert_eq!(output.stdout.bytes, secret);
+        assert_eq!(output.stderr.bytes, secret);
+        assert_eq!(output.status.code(), Some(11));
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn secrets_are_not_part_of_what_is_sent_to_run() -> Outcome {
     let rig = Rig::new().await?;
     let command = Command::shell("printf %s \"$TOKEN\"");

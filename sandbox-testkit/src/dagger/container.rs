@@ -3,12 +3,13 @@
 //! Invariant: a step is evaluated at most once, unless it failed or its request went away.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use sandbox_core::{
-    Command, CreateDirOptions, ErrorKind, ExistingDir, ExportOptions, ForkOptions, GuestPath,
-    ImportOptions, Mode, Network, Output, Provider as _, Sandbox, SandboxExt as _, SandboxSpec,
-    Source,
+    Captured, CapturedOutput, Command, CreateDirOptions, ErrorKind, ExistingDir, Exit, ExitStatus,
+    ExportOptions, ForkOptions, GuestPath, ImportOptions, Mode, Network, Output, Provider as _,
+    Sandbox, SandboxExt as _, SandboxSpec, Source,
 };
 use serde_json::json;
 use tokio::sync::OnceCell;
@@ -263,14 +264,21 @@ impl Container {
         engine.count_execution();
         let output = match child.exec(command).await {
             Ok(output) => self.scrubbed(output),
+            // The engine's init says so and exits with 1.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::CommandNotFound | ErrorKind::NotExecutable
+                ) =>
+            {
+                let said = format!("fork/exec {program}: no such file or directory\n");
+                let stderr = Captured::new(said.clone(), said.len() as u64);
+                let streams = CapturedOutput::new(Captured::default(), stderr, Duration::ZERO);
+                Output::new(Exit::new(ExitStatus::Code(1)), streams)
+            }
             Err(error) => {
                 let _ = child.close().await;
-                return Err(match error.kind() {
-                    ErrorKind::CommandNotFound | ErrorKind::NotExecutable => Failure::text(
-                        format_args!("exec: {program:?}: executable file not found in $PATH"),
-                    ),
-                    _ => error.into(),
-                });
+                return Err(error.into());
             }
         };
         if let Some(failure) = refused(engine, exec, &output) {
@@ -345,13 +353,14 @@ fn refused(engine: &Engine, exec: &Exec, output: &Output) -> Option<Failure> {
             true => bytes.len().saturating_sub(TAIL),
             false => 0,
         };
-        stream_text(engine, &bytes[from..]).trim().to_owned()
+        let text = stream_text(engine, &bytes[from..]);
+        match quirks.error_tails {
+            true => text.trim().to_owned(),
+            false => text,
+        }
     };
     Some(Failure {
-        message: format!(
-            "process {:?} did not complete successfully: exit code: {code}",
-            exec.args
-        ),
+        message: format!("exit code: {code}"),
         exec: Some(json!({
             "_type": "EXEC_ERROR",
             "cmd": exec.args,
@@ -366,7 +375,7 @@ fn refused(engine: &Engine, exec: &Exec, output: &Output) -> Option<Failure> {
 async fn base(engine: &Arc<Engine>, image: &str) -> Result<Arc<dyn Sandbox>, Failure> {
     if image.contains("no-such") {
         return Err(Failure::text(format_args!(
-            "failed to resolve source metadata for {image}: not found"
+            "failed to resolve image {image:?} (platform: \"linux/amd64\"): {image}: not found"
         )));
     }
     let base = match engine.states.base() {

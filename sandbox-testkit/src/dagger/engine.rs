@@ -180,7 +180,9 @@ impl Engine {
     /// What an id names.
     pub(super) fn node(&self, id: &str) -> Result<Node, Failure> {
         let found = lock(&self.nodes).get(id).cloned();
-        found.ok_or_else(|| Failure::text(format_args!("no object has the id {id:?}")))
+        found.ok_or_else(|| {
+            Failure::text(format_args!("resolve result {id:?}: missing shared result"))
+        })
     }
 
     pub(super) fn directory(&self, id: &str) -> Result<Arc<Directory>, Failure> {

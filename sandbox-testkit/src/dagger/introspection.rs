@@ -152,3 +152,28 @@ fn input(kinds: &Map<String, Value>, input: &InputValueDefinition) -> Value {
         "isDeprecated": false, "deprecationReason": null,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_says_what_clients_build_theirs_from() {
+        let schema = schema().unwrap_or_default();
+        let types = schema["types"].as_array().cloned().unwrap_or_default();
+        let named = |name: &str| types.iter().find(|known| known["name"] == name).cloned();
+        let node = named("Node").unwrap_or_default();
+        assert_eq!(node["kind"], "INTERFACE");
+        assert_eq!(node["possibleTypes"].as_array().map(Vec::len), Some(7));
+        let container = named("Container").unwrap_or_default();
+        let fields = container["fields"].as_array().cloned().unwrap_or_default();
+        let exec = fields.iter().find(|field| field["name"] == "withExec");
+        let exec = exec.cloned().unwrap_or_default();
+        assert_eq!(exec["type"]["kind"], "NON_NULL");
+        let expect = &exec["args"][2];
+        assert_eq!(
+            (&expect["name"], &expect["type"]["kind"]),
+            (&json!("expect"), &json!("ENUM"))
+        );
+    }
+}

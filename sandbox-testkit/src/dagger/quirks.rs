@@ -13,7 +13,7 @@ pub struct Quirks {
     pub exec_cache: bool,
     /// `expect: ANY` means the codes 0–127 and 192–255; others are errors that lose the files.
     pub any_is_not_all: bool,
-    /// Errors carry the last 100 KiB of each stream only.
+    /// Errors carry the last 100 KiB of each stream only, without white space around it.
     pub error_tails: bool,
     /// `*` in the name of a file to remove is a pattern, and what is missing is no error.
     pub delete_globs: bool,
@@ -37,7 +37,7 @@ impl Default for Quirks {
             host_cache: true,
             lossy_text: true,
             extensions_without_type: false,
-            layer_limit: Some(440),
+            layer_limit: Some(500),
         }
     }
 }

@@ -103,6 +103,8 @@ fn traced() -> Outcome<Counts> {
         .arg(&log)
         .arg(std::env::current_exe()?)
         .arg("--work")
+        // Nothing else is in it, and it goes with the log.
+        .env("SANDBOX_STATE_DIR", dir.path().join("state"))
         .stdin(Stdio::null())
         .output();
     let output = output.map_err(|error| format!("strace: {error} (Debian's package `strace`)"))?;

@@ -47,9 +47,7 @@ pub(crate) fn all() -> Outcome<()> {
         .max_blocking_threads(1)
         .build()?;
     runtime.block_on(async {
-        let state = host::scratch()?;
-        let config = sandbox::local::LocalConfig::default().with_state_dir(state.path());
-        let provider = LocalProvider::with_config(config)?;
+        let provider = LocalProvider::new()?;
         let [create, exec, write, fork] = NAMES;
 
         // The first of everything does what later ones need not.

@@ -23,8 +23,8 @@ pub(crate) enum Kind {
     Default,
     /// With limits on memory and processes, as container engines have them.
     Limits,
-    /// The sandbox was created beforehand: only its first command and its end are timed.
-    Ready,
+    /// Created from what the provider prepares ahead of time, waiting for it off the clock.
+    Prepared,
 }
 
 /// The local backend.
@@ -98,12 +98,10 @@ impl Ours {
     }
 
     fn whole(&mut self) -> Outcome<Duration> {
-        if self.kind == Kind::Ready {
-            let sandbox = self.create()?;
-            return timed(|| {
-                self.exec(&sandbox)?;
-                self.close(&sandbox)
-            });
+        if self.kind == Kind::Prepared {
+            // What the round before used up is made good in the background; there is no way to ask
+            // whether it is.
+            std::thread::sleep(std::time::Duration::from_millis(30));
         }
         timed(|| {
             let sandbox = self.create()?;
@@ -152,7 +150,7 @@ impl Peer for Ours {
         match self.kind {
             Kind::Default => "**this crate**",
             Kind::Limits => "this crate, memory and processes limited",
-            Kind::Ready => "this crate, sandbox created beforehand",
+            Kind::Prepared => "this crate, prepared ahead of time",
         }
         .into()
     }
@@ -161,12 +159,12 @@ impl Peer for Ours {
         match self.kind {
             Kind::Default => "commands in a running sandbox; files by `write_files`; `fork`".into(),
             Kind::Limits => "512 MiB, 128 processes".into(),
-            Kind::Ready => "`exec` and `close` of a sandbox that is waiting".into(),
+            Kind::Prepared => "`LocalConfig::with_prepared(4)`".into(),
         }
     }
 
     fn offers(&self, work: Work) -> bool {
-        self.kind != Kind::Ready || work == Work::True
+        self.kind != Kind::Prepared || work == Work::True
     }
 
     fn round(&mut self, work: Work) -> Outcome<Duration> {

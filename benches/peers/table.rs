@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use sandbox::local::LocalProvider;
+use sandbox::local::{LocalConfig, LocalProvider};
 use serde_json::{Value, json};
 
 use super::command::{Call, Program};
@@ -55,9 +55,14 @@ impl Field {
     fn new(place: &Rc<Place>) -> Outcome<Self> {
         let runtime = Rc::new(tokio::runtime::Runtime::new()?);
         let provider = LocalProvider::new()?;
+        let prepared = LocalProvider::with_config(LocalConfig::default().with_prepared(4))?;
         let ours = |kind| {
+            let provider = match kind {
+                Kind::Prepared => prepared.clone(),
+                _ => provider.clone(),
+            };
             let (place, runtime) = (Rc::clone(place), Rc::clone(&runtime));
-            Box::new(Ours::new(kind, place, runtime, provider.clone()))
+            Box::new(Ours::new(kind, place, runtime, provider))
         };
         let mut field = Self {
             peers: vec![
@@ -65,7 +70,7 @@ impl Field {
                     place: Rc::clone(place),
                 }),
                 ours(Kind::Default),
-                ours(Kind::Ready),
+                ours(Kind::Prepared),
                 ours(Kind::Limits),
             ],
             missing: Vec::new(),
@@ -260,9 +265,9 @@ fn goals(all: &[Times]) -> Vec<String> {
             0.5,
         ),
         (
-            "the same, created beforehand",
+            "the same, prepared ahead of time",
             Work::True,
-            "this crate, sandbox created",
+            "this crate, prepared",
             "bwrap",
             0.35,
         ),

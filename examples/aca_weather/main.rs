@@ -39,7 +39,7 @@ const NORMALS: &str = include_str!("normals.json");
 #[tokio::main]
 async fn main() -> ExitCode {
     tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::DEBUG)
+        .with_max_level(tracing::Level::INFO)
         .with_target(false)
         .with_writer(std::io::stderr)
         .init();

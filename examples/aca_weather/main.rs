@@ -89,7 +89,10 @@ async fn report(city: &str, month: &str) -> Result<String, Error> {
             .timeout(Duration::from_secs(60));
         let output = phase("run", sandbox.exec(python)).await?;
         if !output.success() {
-            return Ok(format!("no such report: {}", output.stderr.to_string_lossy().trim_end()));
+            return Ok(format!(
+                "no such report: {}",
+                output.stderr.to_string_lossy().trim_end()
+            ));
         }
         let report = phase("download", sandbox.read("report.md")).await?;
         Ok(String::from_utf8_lossy(&report).into_owned())

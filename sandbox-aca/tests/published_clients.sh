@@ -1,7 +1,8 @@
 #!/bin/sh
 # Runs published clients of dynamic sessions, unchanged, against the emulator.
 # usage: published_clients.sh EMULATOR-PROGRAM [VIRTUAL-ENVIRONMENT]
-# Without a virtual environment one is made and the clients are installed from PyPI.
+# Without a virtual environment one is made and the clients are installed from PyPI; exit code 77 if
+# they can't be.
 set -eu
 emulator=$1
 here=$(cd "$(dirname "$0")" && pwd)
@@ -11,8 +12,11 @@ trap 'for pid in $pids; do kill "$pid" 2> /dev/null || :; done; rm -rf "$work"' 
 venv=${2:-}
 if [ -z "$venv" ]; then
   venv=$work/venv
-  python3 -m venv "$venv"
-  "$venv/bin/pip" install -q 'langchain-azure-dynamic-sessions==1.0.4' 'semantic-kernel==1.45.0'
+  python3 -m venv "$venv" || exit 77
+  "$venv/bin/pip" install -q 'langchain-azure-dynamic-sessions==1.0.4' 'semantic-kernel==1.45.0' || {
+    echo "NOT RUN: the clients could not be installed from PyPI" >&2
+    exit 77
+  }
 fi
 start() { # start NAME [OPTION]...
   name=$1

@@ -1,12 +1,20 @@
 //! One query, one POST: the pooled connection to a session and what may come back from it.
 //!
 //! Invariant: nothing here sends a query twice; no answer grows beyond the caller's bound; no proxy
-//! is asked.
+//! is asked. A session is on loopback and speaks plain HTTP, so there is no TLS here.
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Request, StatusCode, header};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client as Pool, Error as PoolError};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use sandbox_core::{Error, ErrorKind, Operation, Ran};
 use serde_json::{Value, json};
 
@@ -16,12 +24,18 @@ pub(crate) const SMALL_ANSWER: u64 = 4 << 20;
 /// How long a connection to loopback may take.
 const CONNECT: Duration = Duration::from_secs(10);
 
+/// How many lines of a failed build an error has.
+const ERROR_LINES: usize = 20;
+
+/// How long a connection that nobody uses is kept.
+const IDLE: Duration = Duration::from_secs(60);
+
 /// A session's address with a pool of connections.
 #[derive(Clone)]
 pub(crate) struct Client {
-    http: reqwest::Client,
+    pool: Pool<HttpConnector, Full<Bytes>>,
     url: String,
-    token: String,
+    authorization: String,
 }
 
 impl fmt::Debug for Client {
@@ -32,13 +46,16 @@ impl fmt::Debug for Client {
     }
 }
 
+/// What the connection says of itself.
+type Source = Box<dyn StdError + Send + Sync>;
+
 /// Why a query gave no data.
 #[derive(Debug)]
 pub(crate) enum Failed {
     /// Nothing was sent.
-    NotSent(reqwest::Error),
+    NotSent(Source),
     /// The connection broke after the query went out: nobody knows what was done.
-    Broken(reqwest::Error),
+    Broken(Source),
     /// The time was up.
     Late(Duration),
     /// The answer is larger than was asked for.
@@ -53,30 +70,29 @@ pub(crate) enum Failed {
     Stale(String),
     /// The engine no longer knows what the query starts from.
     Gone(String),
+    /// There is no such image.
+    NoImage(String),
+    /// There is no such user.
+    NoUser(String),
     /// The engine says no.
     Engine(String),
 }
 
 impl Client {
     /// A client of the session at this port of loopback.
-    pub(crate) fn new(port: u16, token: &str) -> Result<Self, Error> {
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .tcp_nodelay(true)
-            .connect_timeout(CONNECT)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|error| {
-                Error::new(ErrorKind::Other, Operation::Connect)
-                    .with_message("no HTTP client")
-                    .with_source(error)
-            })?;
-        let url = format!("http://127.0.0.1:{port}/query");
-        Ok(Self {
-            http,
-            url,
-            token: token.to_owned(),
-        })
+    pub(crate) fn new(port: u16, token: &str) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT));
+        let pool = Pool::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .build(connector);
+        Self {
+            pool,
+            url: format!("http://127.0.0.1:{port}/query"),
+            authorization: format!("Basic {}", STANDARD.encode(format!("{token}:"))),
+        }
     }
 
     /// Sends a query and gives the answer's data.
@@ -96,17 +112,16 @@ impl Client {
 
     async fn post(&self, query: &str, largest: u64) -> Result<Value, Failed> {
         let body = json!({"query": query, "variables": null}).to_string();
-        let request = self
-            .http
-            .post(&self.url)
-            .basic_auth(&self.token, Some(""))
-            .header(reqwest::header::CONTENT_TYPE, "application/json")
-            .body(body);
-        let sent = |error: reqwest::Error| match error.is_connect() || error.is_builder() {
-            true => Failed::NotSent(error),
-            false => Failed::Broken(error),
+        let request = Request::post(&self.url)
+            .header(header::AUTHORIZATION, &self.authorization)
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::from(body))
+            .map_err(|error| Failed::NotSent(error.into()))?;
+        let sent = |error: PoolError| match error.is_connect() {
+            true => Failed::NotSent(error.into()),
+            false => Failed::Broken(error.into()),
         };
-        let mut response = request.send().await.map_err(sent)?;
+        let mut response = self.pool.request(request).await.map_err(sent)?;
         let status = response.status();
         let largest = if status.is_success() {
             largest
@@ -114,13 +129,17 @@ impl Client {
             64 << 10
         };
         let mut body = BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(Failed::Broken)? {
+        while let Some(frame) = response.body_mut().frame().await {
+            let frame = frame.map_err(|error| Failed::Broken(error.into()))?;
+            let Ok(chunk) = frame.into_data() else {
+                continue;
+            };
             if (body.len() + chunk.len()) as u64 > largest {
                 return Err(Failed::TooLarge(largest));
             }
             body.extend_from_slice(&chunk);
         }
-        if status == reqwest::StatusCode::UNAUTHORIZED {
+        if status == StatusCode::UNAUTHORIZED {
             return Err(Failed::Refused);
         }
         read(&body).map_err(|failed| match failed {
@@ -137,7 +156,7 @@ fn read(body: &[u8]) -> Result<Value, Failed> {
     if let Some(error) = answer.pointer("/errors/0") {
         let message = error.pointer("/message").and_then(Value::as_str);
         let message = message.unwrap_or("an error without a message").to_owned();
-        return Err(classify(message));
+        return Err(classify(message, error.pointer("/extensions/stderr")));
     }
     match answer.get_mut("data").map(Value::take) {
         Some(data @ Value::Object(_)) => Ok(data),
@@ -145,12 +164,27 @@ fn read(body: &[u8]) -> Result<Value, Failed> {
     }
 }
 
-fn classify(message: String) -> Failed {
+fn classify(mut message: String, stderr: Option<&Value>) -> Failed {
+    // Of a command that the engine itself judges: those that build images.
+    if let Some(stderr) = stderr.and_then(Value::as_str) {
+        let lines: Vec<_> = stderr.trim().lines().rev().take(ERROR_LINES).collect();
+        for line in lines.into_iter().rev() {
+            message.push('\n');
+            message.push_str(line);
+        }
+    }
     if message.contains("client session attachables") {
         return Failed::Stale(message);
     }
     if message.contains("no object has the id") || message.contains("unknown session") {
         return Failed::Gone(message);
+    }
+    if message.contains("no matching entries in passwd file") {
+        return Failed::NoUser(message);
+    }
+    let resolving = message.contains("failed to resolve source metadata");
+    if resolving && message.contains("not found") {
+        return Failed::NoImage(message);
     }
     Failed::Engine(message)
 }
@@ -160,7 +194,12 @@ impl Failed {
     pub(crate) fn nothing_done(&self) -> bool {
         matches!(
             self,
-            Self::NotSent(_) | Self::Refused | Self::Stale(_) | Self::Gone(_)
+            Self::NotSent(_)
+                | Self::Refused
+                | Self::Stale(_)
+                | Self::Gone(_)
+                | Self::NoImage(_)
+                | Self::NoUser(_)
         )
     }
 
@@ -216,6 +255,9 @@ impl Failed {
             Self::Stale(text) => new(ErrorKind::Unavailable, text)
                 .with_hint("the session's client is gone; connect again"),
             Self::Gone(text) => new(ErrorKind::Lost, text),
+            Self::NoImage(text) => new(ErrorKind::NotFound, text)
+                .with_hint("check the reference, and the login of its registry"),
+            Self::NoUser(text) => new(ErrorKind::NotFound, text).with_retryable(false),
             Self::Engine(text) => new(ErrorKind::Other, text).with_retryable(false),
         }
     }

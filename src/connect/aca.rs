@@ -92,7 +92,12 @@ pub(super) fn sessions(mut uri: Uri<'_>) -> Result<Arc<dyn Provider>> {
     let kind = match kind.as_deref() {
         None | Some("python") => SessionKind::Python,
         Some("shell") => SessionKind::Shell,
-        Some(other) => return Err(invalid(text, format!("kind is python or shell, not {other:?}"))),
+        Some(other) => {
+            return Err(invalid(
+                text,
+                format!("kind is python or shell, not {other:?}"),
+            ));
+        }
     };
     let mut config = AcaSessionConfig::new(pool, kind);
     match egress.as_deref() {
@@ -108,7 +113,11 @@ pub(super) fn sessions(mut uri: Uri<'_>) -> Result<Arc<dyn Provider>> {
 
 fn read(uri: &mut Uri<'_>, setting: Setting) -> Option<String> {
     let given = uri.value(setting.key);
-    given.or_else(|| std::env::var(setting.variable).ok().filter(|value| !value.is_empty()))
+    given.or_else(|| {
+        std::env::var(setting.variable)
+            .ok()
+            .filter(|value| !value.is_empty())
+    })
 }
 
 fn credential() -> Result<Arc<dyn Credential>> {

@@ -43,13 +43,13 @@ impl Session {
             let token = std::str::from_utf8(token.expose());
             let token = token.map_err(|_| invalid("the session's token is not UTF-8"))?;
             return Ok(Self {
-                client: Client::new(*port, token)?,
+                client: Client::new(*port, token),
                 cli: None,
             });
         }
         if let Some((port, token)) = from_environment()? {
             return Ok(Self {
-                client: Client::new(port, &token)?,
+                client: Client::new(port, &token),
                 cli: None,
             });
         }
@@ -72,7 +72,7 @@ impl Session {
         };
         let (cli, port, token) = cli::Cli::start(&program, config.connect_timeout).await?;
         Ok(Self {
-            client: Client::new(port, &token)?,
+            client: Client::new(port, &token),
             cli: Some(cli),
         })
     }

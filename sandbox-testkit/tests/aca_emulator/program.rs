@@ -176,7 +176,11 @@ async fn a_command_runs_against_it_and_its_code_is_the_programs() {
     "#;
     let mut command = Command::new(env!("CARGO_BIN_EXE_aca-emulator"));
     command.args(["--tls", "--", "/bin/sh", "-ec", script]);
-    let ran = command.env_remove("SANDBOX_PROVIDER").output().await.expect("it runs");
+    let ran = command
+        .env_remove("SANDBOX_PROVIDER")
+        .output()
+        .await
+        .expect("it runs");
     assert_eq!(ran.status.code(), Some(7), "{ran:?}");
     let line: Value = serde_json::from_slice(&ran.stdout).expect("nothing but the line");
     assert!(line["pythonPool"].is_string(), "{line}");
@@ -184,5 +188,8 @@ async fn a_command_runs_against_it_and_its_code_is_the_programs() {
         .args(["--", "/no/such/program"])
         .output();
     let missing = missing.await.expect("it runs");
-    assert!(!missing.status.success() && missing.stdout.is_empty(), "{missing:?}");
+    assert!(
+        !missing.status.success() && missing.stdout.is_empty(),
+        "{missing:?}"
+    );
 }

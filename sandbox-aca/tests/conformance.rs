@@ -18,7 +18,12 @@ fn main() -> std::process::ExitCode {
                     .map_err(|e| e.to_string())
             });
         if let Err(error) = cleaned {
-            println!("what is left of this run in Azure was not deleted: {error}");
+            use std::io::Write as _;
+            // Nowhere is left to tell if that can't be written.
+            let _ = writeln!(
+                std::io::stderr(),
+                "what is left of this run in Azure was not deleted: {error}"
+            );
             return std::process::ExitCode::FAILURE;
         }
     }

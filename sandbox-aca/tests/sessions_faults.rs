@@ -1,6 +1,8 @@
 //! Dynamic sessions when something goes wrong, and what they can beyond the trait: a command runs
 //! once, a loss is a loss, an identifier is never shown.
 #![cfg(target_os = "linux")]
+// Helpers of tests are not tests to clippy.
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::sync::Arc;
 use std::time::Duration;

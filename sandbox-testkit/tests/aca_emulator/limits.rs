@@ -20,7 +20,8 @@ async fn too_many_requests_are_a_429_in_every_form_and_pass_with_the_minute() {
         "{refused:?}"
     );
     assert_eq!(refused.header("retry-after"), None);
-    let forms: [(&str, fn(&str) -> bool); 4] = [
+    type Fits = fn(&str) -> bool;
+    let forms: [(&str, Fits); 4] = [
         ("seconds", |after| {
             after.parse::<u64>().is_ok_and(|after| after <= 60)
         }),

@@ -2,6 +2,9 @@
 //!
 //! It must never choose a weaker backend that the caller did not name.
 
+#[cfg(feature = "aca")]
+mod aca;
+
 use std::sync::Arc;
 
 use sandbox_core::{
@@ -34,6 +37,13 @@ pub struct Selection {
 /// | `local:` | `state_dir`: where its sandboxes keep their files |
 /// | `local-plain:` | `base_dir`: the same; ordinary processes, **no isolation** |
 /// | `dagger:` | `cli`: the Dagger CLI; `image`: of sandboxes whose spec names none |
+/// | `aca-sandboxes:` | `endpoint`, `subscription`, `resource_group`, `group`: the sandbox group; `image`: the public disk image; `ca_file` |
+/// | `aca-sessions:` | `endpoint`: of the session pool; `kind`: `python` (default) or `shell`, as the pool is; `egress`: `on` if the pool has it; `ca_file` |
+///
+/// A setting of Azure Container Apps that is not in the URI is taken from the environment:
+/// `SANDBOX_ACA_ENDPOINT`, `SANDBOX_ACA_SUBSCRIPTION`, `SANDBOX_ACA_RESOURCE_GROUP`,
+/// `SANDBOX_ACA_GROUP`, `SANDBOX_ACA_POOL_ENDPOINT`, `SANDBOX_ACA_POOL_KIND`, `SANDBOX_ACA_CA_FILE`.
+/// Tokens come from the default chain, unless `SANDBOX_ACA_TOKEN` has one.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidInput`] for an unknown scheme (the message lists those that there are, or
@@ -54,11 +64,20 @@ pub async fn connect(uri: &str) -> Result<Arc<dyn Provider>> {
         "local" => local(uri),
         "local-plain" => local_plain(uri),
         "dagger" => dagger(uri).await,
+        #[cfg(feature = "aca")]
+        "aca-sandboxes" => aca::sandboxes(uri),
+        #[cfg(feature = "aca")]
+        "aca-sessions" => aca::sessions(uri),
+        #[cfg(not(feature = "aca"))]
+        "aca-sandboxes" | "aca-sessions" => {
+            let why = format!("{}: needs the feature \"aca\" of this crate", uri.scheme);
+            Err(invalid(uri.text(), why).with_hint("build with it, or name another provider"))
+        }
         unknown => Err(invalid(
             uri.text(),
             format!("{unknown:?} is no scheme that is known"),
         )
-        .with_hint("known: local:, local-plain:, dagger:")),
+        .with_hint("known: local:, local-plain:, dagger:, aca-sandboxes:, aca-sessions:")),
     }
 }
 

@@ -21,6 +21,8 @@
 //! | `local:` | Linux namespaces on this host, no daemon | `local` (default) |
 //! | `local-plain:` | ordinary processes, **no isolation**, only by name | `local` (default) |
 //! | `dagger:` | containers of a Dagger engine | `dagger` |
+//! | `aca-sandboxes:` | microVM sandboxes of Azure Container Apps | `aca` |
+//! | `aca-sessions:` | dynamic sessions of Azure Container Apps | `aca` |
 //!
 //! Architecture invariant: nothing here runs code. This crate chooses a backend, and passes on
 //! what the core and the backends give out.
@@ -45,7 +47,7 @@ pub mod dagger {
     pub use sandbox_dagger::*;
 }
 
-/// Azure Container Apps: its provider, its configuration and where tokens come from.
+/// Azure Container Apps: its providers, their configuration and where tokens come from.
 #[cfg(feature = "aca")]
 pub mod aca {
     pub use sandbox_aca::*;

@@ -67,7 +67,9 @@ impl<'a> Uri<'a> {
 
     /// Takes a setting that is an absolute host path.
     pub(crate) fn path(&mut self, key: &str) -> Result<Option<PathBuf>> {
-        let Some(path) = self.value(key).map(PathBuf::from) else { return Ok(None) };
+        let Some(path) = self.value(key).map(PathBuf::from) else {
+            return Ok(None);
+        };
         if !path.is_absolute() {
             return Err(invalid(self.text, format!("{key} is not an absolute path")));
         }

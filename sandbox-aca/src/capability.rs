@@ -7,12 +7,10 @@ use sandbox_core::{Capabilities, Capability, Control, Enforcement, IsolationRepo
 const TIERS: &str = "the service has tiers; choose one in the configuration";
 
 pub(crate) const CAPABILITIES: Capabilities = Capabilities::all()
-    .without(
+    .partial(
         Capability::Spawn,
-        "the service answers when a command has ended",
+        "where the service has exec/stream; a stream that nobody reads holds up the other",
     )
-    .without(Capability::StdinPipe, "there is no spawn")
-    .without(Capability::Signals, "there is no spawn")
     .without(Capability::User, "commands run as the image's user")
     .partial(
         Capability::KillDaemons,

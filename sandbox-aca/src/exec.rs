@@ -8,37 +8,50 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sandbox_core::{
-    Captured, CapturedOutput, Command, Error, ErrorKind, Exit, ExitStatus, GuestPath, Operation,
-    Output, Ran, Result, Stdin,
+    Captured, CapturedOutput, Command, Error, ErrorKind, Exit, ExitStatus, Operation, Output, Ran,
+    Result,
 };
 
-use crate::handle::{Inner, fresh, kind_of};
+use crate::carrier::Carrier;
+use crate::handle::{Inner, kind_of};
 use crate::http::Failure;
-use crate::script::{EXEC, Script, decode, garbled, said};
+use crate::launch::Launch;
+use crate::script::{COMMAND, COMMON, EXEC, Script, decode, garbled, said};
 
 const OP: Operation = Operation::Exec;
-/// How long the guest waits before it says "still running"; well under the gateway's 600 s.
-const SLICE: Duration = Duration::from_secs(200);
 /// How long a request may take beyond what the guest waits.
 const SLACK: Duration = Duration::from_secs(60);
 /// The largest output that comes with the answer.
 const INLINE: u64 = 256 << 10;
-/// The longest argument that Linux takes, and all of them together.
-const LONGEST: usize = 128 << 10;
-const ALL: usize = 1900 << 10;
 /// How often in a row nobody can tell what became of a command.
 const UNKNOWN: u32 = 4;
-/// Where programs are looked for if no environment says so.
-const PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Kills a command whose caller has gone.
-struct Guard {
-    inner: Arc<Inner>,
-    dir: String,
-    armed: bool,
+#[derive(Debug)]
+pub(crate) struct Guard<C: Carrier> {
+    pub(crate) inner: Arc<Inner<C>>,
+    pub(crate) dir: String,
+    pub(crate) armed: bool,
 }
 
-impl Drop for Guard {
+impl<C: Carrier> Guard<C> {
+    /// From now on the command is killed with its sandbox, or when this is dropped.
+    pub(crate) fn new(inner: &Arc<Inner<C>>, dir: &str) -> Self {
+        inner.kept().running.push(dir.to_owned());
+        Self::apart(inner, dir)
+    }
+
+    /// The same for a command that closing does not wait for.
+    pub(crate) fn apart(inner: &Arc<Inner<C>>, dir: &str) -> Self {
+        Self {
+            inner: Arc::clone(inner),
+            dir: dir.to_owned(),
+            armed: true,
+        }
+    }
+}
+
+impl<C: Carrier> Drop for Guard<C> {
     fn drop(&mut self) {
         self.inner.kept().running.retain(|dir| *dir != self.dir);
         if !self.armed {
@@ -51,7 +64,7 @@ impl Drop for Guard {
     }
 }
 
-impl Inner {
+impl<C: Carrier> Inner<C> {
     /// Ends commands, or keeps them from starting. What fails here the sandbox's end makes good.
     pub(crate) async fn cancel(&self, dirs: &[String]) {
         let mut line = String::new();
@@ -72,44 +85,27 @@ impl Inner {
 
     pub(crate) async fn exec(self: Arc<Self>, command: Command) -> Result<Output> {
         let not_started = |error: Error| self.named(error).with_ran(Ran::NotStarted);
-        self.open(OP).map_err(not_started)?;
-        command.validate(OP).map_err(not_started)?;
-        if command.user.is_some() {
-            let caps = crate::capability::CAPABILITIES;
-            caps.require(sandbox_core::Capability::User, OP)
-                .map_err(not_started)?;
-        }
-        let cwd = match &command.cwd {
-            Some(cwd) => self.resolve(cwd, OP).map_err(not_started)?,
-            None => self.workdir(),
-        };
-        let (dir, nonce) = fresh();
         let started = Instant::now();
-        self.kept().running.push(dir.clone());
-        let mut guard = Guard {
-            inner: Arc::clone(&self),
-            dir: dir.clone(),
-            armed: true,
-        };
-        let input = match &command.stdin {
-            Stdin::Bytes(bytes) if !bytes.is_empty() => {
-                let file = format!("{dir}/in");
-                let put = self
-                    .http
-                    .put_file(OP, self.id.as_str(), &file, bytes.clone())
-                    .await;
-                put.map_err(|failure| not_started(self.failed(failure)))?;
-                file
-            }
-            _ => "/dev/null".to_owned(),
-        };
-        let script = self.script(&command, &dir, &nonce, &input, &cwd);
-        let script = script.map_err(not_started)?;
-        let answer = self.run(OP, &script, &dir, false, SLICE + SLACK).await;
-        let text = self.settle(answer, &dir, &nonce, &command).await?;
-        let done = self.outcome(&text, &dir, &command, &cwd, started).await;
+        let launch = self.prepare(OP, &command).await.map_err(not_started)?;
+        let mut guard = Guard::new(&self, &launch.dir);
+        let limits = format!(
+            "L1={} L2={} I={INLINE} W={}\n",
+            command.stdout_limit.min(i64::MAX as u64 >> 8),
+            command.stderr_limit.min(i64::MAX as u64 >> 8),
+            C::SLICE.as_millis() / 10
+        );
+        let mut script = self.cleared();
+        for text in [COMMON, COMMAND, EXEC, &limits] {
+            script = script.text(text);
+        }
+        let script = launch.call(launch.settings(script), "start");
+        let answer = self
+            .run(OP, &script, &launch.dir, false, C::SLICE + SLACK)
+            .await;
+        let text = self.settle(answer, &launch, &limits, started).await?;
+        let done = self.outcome(&text, &launch, &command, started).await;
         guard.armed = false;
-        self.kept().litter.push(dir);
+        self.kept().litter.push(launch.dir);
         done
     }
 
@@ -117,15 +113,18 @@ impl Inner {
     async fn settle(
         &self,
         mut answer: Result<String, Failure>,
-        dir: &str,
-        nonce: &str,
-        command: &Command,
+        launch: &Launch,
+        limits: &str,
+        started: Instant,
     ) -> Result<String> {
         let mut unknown = 0;
         loop {
             match answer {
                 Ok(text) if text.trim_end() != "R" => return Ok(text),
-                Ok(_) => unknown = 0,
+                Ok(_) => {
+                    unknown = 0;
+                    tokio::time::sleep(C::pause(started.elapsed())).await;
+                }
                 Err(failure)
                     if failure.unknown
                         && unknown < UNKNOWN
@@ -142,100 +141,22 @@ impl Inner {
                     return Err(self.failed(failure).with_ran(ran));
                 }
             }
-            let slice = SLICE.as_millis() / 10;
-            let ask = Script::new(EXEC).text(&format!(
-                "d={dir} n={nonce} L1={} L2={} I={INLINE} W={slice} T=\nawait\n",
-                command.stdout_limit, command.stderr_limit
-            ));
-            answer = self.run(OP, &ask, dir, true, SLICE + SLACK).await;
-        }
-    }
-
-    fn script(
-        &self,
-        command: &Command,
-        dir: &str,
-        nonce: &str,
-        input: &str,
-        cwd: &GuestPath,
-    ) -> Result<Script> {
-        let kept = self.kept();
-        let mut env = kept.env.clone();
-        let timeout = command.timeout.or(kept.info.command_timeout);
-        let litter = kept.litter.clone();
-        drop(kept);
-        for (name, value) in command.env.iter() {
-            env.insert(name.to_vec(), value.map(|value| value.value.clone()));
-        }
-        let marker = format!("SANDBOX_RUN={nonce}");
-        // The arguments of `env`: what it unsets, what it sets, the program.
-        let mut words: Vec<Vec<u8>> = Vec::new();
-        for (name, _) in env.iter().filter(|(_, value)| value.is_none()) {
-            words.push(b"-u".to_vec());
-            words.push(name.clone());
-        }
-        words.push(b"--".to_vec());
-        for (name, value) in &env {
-            if let Some(value) = value {
-                words.push([name, b"=".as_slice(), value.expose()].concat());
+            let Launch { dir, nonce, .. } = launch;
+            let mut ask = Script::default();
+            for text in [COMMON, COMMAND, EXEC, limits] {
+                ask = ask.text(text);
             }
+            let ask = ask.text(&format!("d={dir} n={nonce} T=\nawait\n"));
+            answer = self.run(OP, &ask, dir, true, C::SLICE + SLACK).await;
         }
-        words.push(marker.into_bytes());
-        if command.program().contains(&b'=') {
-            // `env` would take it for a variable.
-            words.extend([&b"sh"[..], b"-c", b"exec \"$@\"", b"sh"].map(<[u8]>::to_vec));
-        }
-        words.extend(command.argv().iter().cloned());
-        let total: usize = words.iter().map(|word| word.len() + 9).sum();
-        if total > ALL || words.iter().any(|word| word.len() >= LONGEST) {
-            return Err(Error::new(ErrorKind::LimitExceeded, OP)
-                .with_message("arguments and environment are longer than Linux takes")
-                .with_hint("128 KiB for one, 1.9 MiB for all; give more by stdin or a file"));
-        }
-        let limit = timeout.map_or(String::new(), |limit| {
-            (limit.as_millis() / 10).max(1).to_string()
-        });
-        let slice = SLICE.as_millis() / 10;
-        let mut script = Script::new(EXEC);
-        if !litter.is_empty() {
-            script = script.text("rm -rf");
-            for dir in &litter {
-                script = script.word(dir.as_bytes());
-            }
-            script = script.text("\n");
-        }
-        self.kept().litter.retain(|dir| !litter.contains(dir));
-        script = script.text(&format!(
-            "umask 022\nd={dir} n={nonce} T={limit} L1={} L2={} I={INLINE} W={slice}\npath=",
-            command.stdout_limit.min(i64::MAX as u64 >> 8),
-            command.stderr_limit.min(i64::MAX as u64 >> 8),
-        ));
-        match env.get(&b"PATH"[..]) {
-            Some(Some(path)) => script.quoted(path.expose()),
-            Some(None) => script.quoted(b"/bin:/usr/bin"),
-            None => {
-                script = script.text("${PATH:-");
-                script = script.text(&String::from_utf8_lossy(PATH)).text("}");
-            }
-        }
-        script = script
-            .text("\nstart")
-            .word(input.as_bytes())
-            .word(cwd.as_bytes());
-        script = script.word(command.program());
-        for word in &words {
-            script = script.word(word);
-        }
-        Ok(script.text("\n"))
     }
 
     /// Reads what the guest says of a command that ended or never started.
     async fn outcome(
         &self,
         text: &str,
-        dir: &str,
+        launch: &Launch,
         command: &Command,
-        cwd: &GuestPath,
         started: Instant,
     ) -> Result<Output> {
         let unknown = |error: Error| self.named(error).with_ran(Ran::Unknown);
@@ -249,8 +170,8 @@ impl Inner {
                 let first = said.rest.next();
                 let (stdout, stderr) = match first {
                     Some("F") => (
-                        self.output(&format!("{dir}/o"), kept_out).await?,
-                        self.output(&format!("{dir}/e"), kept_err).await?,
+                        self.output(&format!("{}/o", launch.dir), kept_out).await?,
+                        self.output(&format!("{}/e", launch.dir), kept_err).await?,
                     ),
                     first => (
                         decode(first, OP).map_err(unknown)?,
@@ -265,29 +186,39 @@ impl Inner {
                     Captured::new(stderr, err),
                     started.elapsed(),
                 );
-                self.ended(code, how, streams, command)
+                self.ended(code, how, streams, launch)
             }
+            _ => Err(self.not_started(OP, &said.words, launch, command)),
+        }
+    }
+
+    /// Why a command did not start, by what the guest says.
+    pub(crate) fn not_started(
+        &self,
+        op: Operation,
+        words: &[&str],
+        launch: &Launch,
+        command: &Command,
+    ) -> Error {
+        let error = match words {
             ["N"] | ["E", "CLAIMED", ..] => {
-                let error = Error::new(ErrorKind::Unavailable, OP)
+                let error = Error::new(ErrorKind::Unavailable, op)
                     .with_message("the service lost the command before it started");
-                let closed = self.open(OP).err();
-                Err(self
-                    .named(closed.unwrap_or(error))
-                    .with_ran(Ran::NotStarted))
+                self.open(op).err().unwrap_or(error)
             }
             ["E", name, ..] => {
                 let (kind, message) = kind_of(name);
                 let of_program =
                     matches!(kind, ErrorKind::CommandNotFound | ErrorKind::NotExecutable);
-                let path = match of_program {
-                    true => GuestPath::new(command.program()),
-                    false => cwd.clone(),
-                };
-                let error = Error::new(kind, OP).with_message(message).with_path(path);
-                Err(self.named(error).with_ran(Ran::NotStarted))
+                let error = Error::new(kind, op).with_message(message);
+                match of_program {
+                    true => error.with_path(command.program()),
+                    false => error.with_path(&launch.cwd),
+                }
             }
-            _ => Err(unknown(garbled(OP))),
-        }
+            _ => return self.named(garbled(op)).with_ran(Ran::Unknown),
+        };
+        self.named(error).with_ran(Ran::NotStarted)
     }
 
     async fn output(&self, file: &str, size: u64) -> Result<Bytes> {
@@ -300,7 +231,7 @@ impl Inner {
         code: u64,
         how: &str,
         streams: CapturedOutput,
-        command: &Command,
+        launch: &Launch,
     ) -> Result<Output> {
         if how.contains('c') {
             let error = match self.open(OP) {
@@ -310,17 +241,24 @@ impl Inner {
             return Err(self.named(error).with_partial_output(streams));
         }
         if how.contains('t') {
-            let limit = command.timeout.or(self.kept().info.command_timeout);
-            let error = Error::new(ErrorKind::Timeout, OP).with_message(format!(
-                "the command was killed after its timeout of {:?}",
-                limit.unwrap_or_default()
-            ));
+            let error = timed_out(OP, launch.timeout);
             return Err(self.named(error).with_partial_output(streams));
         }
-        let status = match code & 0x7f {
-            0 => ExitStatus::Code(u8::try_from(code >> 8 & 0xff).unwrap_or(u8::MAX)),
-            signal => ExitStatus::Signal(i32::try_from(signal).unwrap_or(9)),
-        };
-        Ok(Output::new(Exit::new(status), streams))
+        Ok(Output::new(exit(code), streams))
     }
+}
+
+pub(crate) fn timed_out(op: Operation, limit: Option<Duration>) -> Error {
+    Error::new(ErrorKind::Timeout, op).with_message(format!(
+        "the command was killed after its timeout of {:?}",
+        limit.unwrap_or_default()
+    ))
+}
+
+/// How a command ended, by what `wait` would say.
+pub(crate) fn exit(code: u64) -> Exit {
+    Exit::new(match code & 0x7f {
+        0 => ExitStatus::Code(u8::try_from(code >> 8 & 0xff).unwrap_or(u8::MAX)),
+        signal => ExitStatus::Signal(i32::try_from(signal).unwrap_or(9)),
+    })
 }

@@ -10,18 +10,19 @@ use sandbox_core::{
     Operation, ReadOptions, RemoveOptions, RenameOptions, Result,
 };
 
+use crate::carrier::Carrier;
 use crate::handle::{Inner, fresh};
 use crate::script::garbled;
 
 /// The largest listing in bytes.
 const LISTING: u64 = 1 << 30;
 
-impl Inner {
+impl<C: Carrier> Inner<C> {
     pub(crate) async fn read_file(&self, path: &GuestPath, options: ReadOptions) -> Result<Bytes> {
         const OP: Operation = Operation::ReadFile;
         self.open(OP)?;
         let at = self.resolve(path, OP)?;
-        let (dir, _) = fresh();
+        let (dir, _) = fresh(C::STAGING);
         let limit = options.limit.min(1 << 40);
         let script = self.files_script(&dir).text("fetch").word(at.as_bytes());
         let script = script.text(&format!(" {limit}\n"));
@@ -68,7 +69,7 @@ impl Inner {
         depth: &str,
         limit: usize,
     ) -> Result<Vec<DirEntry>> {
-        let (dir, _) = fresh();
+        let (dir, _) = fresh(C::STAGING);
         let limit = limit.min(100_000_000);
         let script = self.files_script(&dir).text("list").word(at.as_bytes());
         let script = script.text(&format!(" '{depth}' {limit}\n"));
@@ -81,7 +82,7 @@ impl Inner {
         const OP: Operation = Operation::Metadata;
         self.open(OP)?;
         let at = self.resolve(path, OP)?;
-        let (dir, _) = fresh();
+        let (dir, _) = fresh(C::STAGING);
         let script = self
             .files_script(&dir)
             .text("about")
@@ -100,7 +101,7 @@ impl Inner {
         self.open(OP)?;
         let at = self.resolve(path, OP)?;
         self.not_root(&at, OP, "the root can't be removed")?;
-        let (dir, _) = fresh();
+        let (dir, _) = fresh(C::STAGING);
         let flag = if options.recursive { " 1\n" } else { " ''\n" };
         let script = self
             .files_script(&dir)
@@ -118,7 +119,7 @@ impl Inner {
         const OP: Operation = Operation::CreateDir;
         self.open(OP)?;
         let at = self.resolve(path, OP)?;
-        let (dir, _) = fresh();
+        let (dir, _) = fresh(C::STAGING);
         let flag = if options.parents { "1" } else { "''" };
         let script = self.files_script(&dir).text("make_dir").word(at.as_bytes());
         let script = script.text(&format!(" {:o} {flag}\n", options.mode.bits()));
@@ -142,7 +143,7 @@ impl Inner {
                 .with_path(&from);
             return Err(self.named(error));
         }
-        let (dir, _) = fresh();
+        let (dir, _) = fresh(C::STAGING);
         let flag = if options.replace { " 1\n" } else { " ''\n" };
         let script = self.files_script(&dir).text("move").word(from.as_bytes());
         let script = script.word(to.as_bytes()).text(flag);
@@ -153,7 +154,7 @@ impl Inner {
         const OP: Operation = Operation::SetWorkdir;
         self.open(OP)?;
         let at = self.resolve(path, OP)?;
-        let (dir, _) = fresh();
+        let (dir, _) = fresh(C::STAGING);
         let script = self
             .files_script(&dir)
             .text("enter")

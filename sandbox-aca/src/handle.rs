@@ -3,6 +3,7 @@
 //! It must never take a sandbox that is gone for an empty one.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,8 +13,9 @@ use sandbox_core::{
     Error, ErrorKind, GuestPath, Operation, Result, SandboxId, SandboxInfo, Secret,
 };
 
+use crate::carrier::Carrier;
 use crate::http::{Failure, Http};
-use crate::script::{FILES, Script, garbled, said};
+use crate::script::{COMMON, FILES, Script, garbled, said};
 
 /// How long a helper in the guest may take.
 const HELPER: Duration = Duration::from_secs(300);
@@ -32,8 +34,8 @@ pub(crate) struct Kept {
 
 /// One sandbox.
 #[derive(Debug)]
-pub(crate) struct Inner {
-    pub(crate) http: Arc<Http>,
+pub(crate) struct Inner<C = Http> {
+    pub(crate) http: Arc<C>,
     pub(crate) id: SandboxId,
     pub(crate) egress_denied: bool,
     pub(crate) kept: Mutex<Kept>,
@@ -42,13 +44,13 @@ pub(crate) struct Inner {
     pub(crate) files: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// A fresh name below /var/tmp for something of ours.
-pub(crate) fn fresh() -> (String, String) {
+/// A fresh name for something of ours that begins like this.
+pub(crate) fn fresh(staging: &str) -> (String, String) {
     let nonce = uuid::Uuid::new_v4().simple().to_string();
-    (format!("/var/tmp/.sandbox-{nonce}"), nonce)
+    (format!("{staging}{nonce}"), nonce)
 }
 
-impl Inner {
+impl<C: Carrier> Inner<C> {
     pub(crate) fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -130,16 +132,8 @@ impl Inner {
 
     /// Starts a script on files, whose staging directory is the given one.
     pub(crate) fn files_script(&self, dir: &str) -> Script {
-        let mut script = Script::default();
-        let litter = std::mem::take(&mut self.kept().litter);
-        if !litter.is_empty() {
-            script = script.text("rm -rf");
-            for dir in litter {
-                script = script.word(dir.as_bytes());
-            }
-            script = script.text("\n");
-        }
-        script
+        self.cleared()
+            .text(COMMON)
             .text(FILES)
             .text(&format!("d={dir}\ntrap 'rm -rf $d' EXIT\n"))
     }
@@ -199,6 +193,34 @@ impl Inner {
             }
             _ => Err(self.named(garbled(op))),
         }
+    }
+
+    /// The same in a temporary file, at its beginning; memory does not grow with it.
+    pub(crate) async fn emitted_to_file(
+        &self,
+        op: Operation,
+        text: &str,
+        dir: &str,
+        limit: u64,
+    ) -> Result<File> {
+        use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
+        let io = |e| self.named(Error::from_io(e, op));
+        let mut file = tokio::fs::File::from_std(tempfile::tempfile().map_err(io)?);
+        if text.starts_with("OK F") {
+            let path = format!("{dir}/out");
+            let got = self
+                .http
+                .get_file_to(op, self.id.as_str(), &path, limit, &mut file)
+                .await;
+            self.kept().litter.push(dir.to_owned());
+            got.map_err(|failure| self.failed(failure))?;
+        } else {
+            let bytes = self.emitted(op, text, dir, limit).await?;
+            file.write_all(&bytes).await.map_err(io)?;
+            file.flush().await.map_err(io)?;
+        }
+        file.rewind().await.map_err(io)?;
+        Ok(file.into_std().await)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Azure Container Apps as a backend of `sandbox`: microVM sandboxes of a sandbox group.
 //!
+//! [`AcaSessionProvider`] does the same over the dynamic sessions of a session pool.
 //! [`AcaSandboxProvider`] makes sandboxes in a group; what it needs to know is in [`AcaConfig`],
 //! and tokens come from a [`Credential`]. The guest needs a POSIX shell, GNU coreutils, findutils,
 //! tar and util-linux, which the public disk images have.
@@ -11,6 +12,7 @@
 mod auth;
 mod batch;
 mod capability;
+mod carrier;
 mod config;
 mod exec;
 mod export;
@@ -18,13 +20,29 @@ mod files;
 mod handle;
 mod http;
 mod import;
+mod launch;
+mod manage;
 mod provider;
+mod registry;
 mod sandbox;
 mod script;
 mod service;
+mod sessions;
+mod spawn;
 mod spec;
 mod transfer;
+mod upload;
 
 pub use auth::{AccessToken, Credential, DefaultCredential, StaticToken};
 pub use config::AcaConfig;
+pub use manage::{
+    AcaHandle, AcaOptions, AcaSandboxState, AcaSnapshot, AcaSource, AcaState, AcaStats, Access,
+    DiskImage, EgressAction, EgressDecisions, EgressPolicy, EgressRule, Inspection, IpRule,
+    Lifecycle, NewDiskImage, NewPort, Port, PortAuth, PortProtocol, Usage, Volume, VolumeKind,
+    VolumeMount,
+};
 pub use provider::AcaSandboxProvider;
+pub use sessions::{
+    AcaSession, AcaSessionConfig, AcaSessionProvider, CodeOptions, CodeOutput, CodeStatus,
+    SessionKind,
+};

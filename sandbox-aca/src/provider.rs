@@ -4,34 +4,28 @@
 //! does not.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use sandbox_core::{
     Capabilities, Error, ErrorKind, GuestPath, Labels, Network, Operation, Provider, Result,
-    Sandbox, SandboxId, SandboxInfo, SandboxSpec, SnapshotId, Source,
+    Sandbox, SandboxId, SandboxInfo, SandboxSpec, Source,
 };
 use serde_json::{Value, json};
 
 use crate::auth::{Credential, Tokens};
 use crate::capability::CAPABILITIES;
 use crate::config::AcaConfig;
-use crate::handle::{Inner, Kept, fresh};
-use crate::http::{Failure, Http};
-use crate::sandbox::{AcaSandbox, Handles, find, lifecycle, unlocked};
+use crate::handle::{Inner, Kept};
+use crate::http::{Http, Plane};
+use crate::manage::{AcaOptions, AcaSource, EgressPolicy, Lifecycle, NewPort};
+use crate::registry::{Policies, Registry};
+use crate::sandbox::{AcaSandbox, find, unlocked};
 use crate::service::NONCE;
 use crate::spec::check;
 
 const BACKEND: &str = "aca-sandboxes";
 const WORKDIR: &str = "/workspace";
-
-/// What a provider and its sandboxes share.
-#[derive(Debug)]
-pub(crate) struct Registry {
-    http: Arc<Http>,
-    handles: Handles,
-}
 
 /// Sandboxes of an Azure Container Apps sandbox group.
 ///
@@ -51,7 +45,7 @@ pub(crate) struct Registry {
 /// ```
 #[derive(Clone, Debug)]
 pub struct AcaSandboxProvider {
-    registry: Arc<Registry>,
+    pub(crate) registry: Arc<Registry>,
 }
 
 impl AcaSandboxProvider {
@@ -65,165 +59,42 @@ impl AcaSandboxProvider {
     /// certificate says.
     pub fn new(config: AcaConfig, credential: Arc<dyn Credential>) -> Result<Self> {
         let tokens = Tokens::new(credential, config.scope.clone());
-        let http = Arc::new(Http::new(config, tokens)?);
+        let http = Arc::new(Http::new(Plane::of_group(&config)?, tokens)?);
         Ok(Self {
             registry: Arc::new(Registry {
                 http,
+                config,
                 handles: Mutex::default(),
             }),
         })
     }
 }
 
-/// Ends a sandbox that nobody got.
-struct Orphan {
-    http: Arc<Http>,
-    id: Option<String>,
-}
-
-impl Drop for Orphan {
-    fn drop(&mut self) {
-        let (Some(id), Ok(runtime)) = (self.id.take(), tokio::runtime::Handle::try_current())
-        else {
-            return;
-        };
-        let http = Arc::clone(&self.http);
-        runtime.spawn(async move {
-            if let Err(failure) = http.delete(Operation::Create, &id).await {
-                tracing::warn!(status = ?failure.status, "an unused sandbox was not deleted");
-            }
-        });
+/// What a sandbox is made from, if spec and options agree.
+fn source(spec: &SandboxSpec, options: &AcaOptions, config: &AcaConfig) -> Result<AcaSource> {
+    let invalid = |why: &str| {
+        let error = Error::new(ErrorKind::InvalidInput, Operation::Create);
+        Err(error.with_message(why.to_owned()))
+    };
+    let source = match (&options.source, &spec.source) {
+        (Some(source), Source::Default) => source.clone(),
+        (Some(_), _) => return invalid("both spec and options say what to start from"),
+        (None, Source::Image(name)) => AcaSource::PublicImage(name.clone()),
+        (None, Source::Snapshot(id)) => AcaSource::Snapshot(id.clone()),
+        (None, _) => AcaSource::PublicImage(config.disk_image.clone()),
+    };
+    let fixed = matches!(source, AcaSource::Preset(_) | AcaSource::Snapshot(_));
+    let sized = options.cpu.is_some() || options.memory.is_some() || options.disk.is_some();
+    if fixed && sized {
+        return invalid("presets and snapshots have resources of their own");
     }
-}
-
-/// A creation that failed: what is not found is what it was to start from.
-fn failed(failure: Failure) -> Error {
-    failure.error
-}
-
-impl Registry {
-    pub(crate) fn add(&self, made: &Arc<AcaSandbox>) {
-        let mut handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
-        handles.insert(made.inner.id.as_str().to_owned(), Arc::downgrade(made));
+    if matches!(source, AcaSource::Snapshot(_)) && !options.volumes.is_empty() {
+        return invalid("a snapshot has volumes of its own");
     }
-
-    /// Creates and makes ready. Runs to its end even if nobody waits; then the sandbox is deleted.
-    async fn make(
-        self: Arc<Self>,
-        op: Operation,
-        body: Value,
-        restored: bool,
-        mut kept: Kept,
-        egress_denied: bool,
-    ) -> Result<Arc<AcaSandbox>> {
-        let egress = egress(egress_denied);
-        let made = self.http.create(body).await.map_err(failed)?;
-        let id = made["id"].as_str().unwrap_or_default().to_owned();
-        let mut orphan = Orphan {
-            http: Arc::clone(&self.http),
-            id: Some(id.clone()),
-        };
-        if made["state"] != "Running" {
-            self.http.running(op, &id).await.map_err(failed)?;
-        }
-        // The safe place for what a creation may ignore and a restore resets.
-        let life = lifecycle(self.http.config().auto_delete);
-        self.http
-            .policy(op, &id, "lifecycle", &life)
-            .await
-            .map_err(failed)?;
-        if restored {
-            self.http
-                .policy(op, &id, "egresspolicy", &egress)
-                .await
-                .map_err(failed)?;
-        }
-        kept.info.id = SandboxId::new(&id);
-        let (closing, files) = unlocked();
-        let inner = Inner {
-            http: Arc::clone(&self.http),
-            id: SandboxId::new(&id),
-            egress_denied,
-            kept: Mutex::new(kept),
-            closing,
-            files,
-        };
-        prepare(&inner, op, restored).await?;
-        orphan.id = None;
-        Ok(AcaSandbox::new(inner, Arc::clone(&self)))
+    if options.egress.is_some() && spec.network == Network::Open {
+        return invalid("both the spec's network and the egress policy say what may be reached");
     }
-
-    /// The same on a task of its own; who drops the future gets the sandbox deleted.
-    async fn make_surely(
-        self: &Arc<Self>,
-        op: Operation,
-        body: Value,
-        restored: bool,
-        kept: Kept,
-        denied: bool,
-    ) -> Result<Arc<AcaSandbox>> {
-        let (sender, receiver) = tokio::sync::oneshot::channel();
-        let registry = Arc::clone(self);
-        tokio::spawn(async move {
-            let made = Arc::clone(&registry)
-                .make(op, body, restored, kept, denied)
-                .await;
-            if let Err(Ok(unwanted)) = sender.send(made) {
-                drop(unwanted.close().await);
-            }
-        });
-        receiver.await.unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::Other, op).with_message("the creation ended"))
-        })
-    }
-
-    /// A sandbox from a snapshot: only the source is sent, the policies follow.
-    pub(crate) async fn restore(
-        self: &Arc<Self>,
-        op: Operation,
-        snapshot: &SnapshotId,
-        mut kept: Kept,
-        labels: Labels,
-        egress_denied: bool,
-        parent: Option<&SandboxId>,
-    ) -> Result<Arc<AcaSandbox>> {
-        let body = json!({
-            "sourcesRef": {"snapshot": {"id": snapshot.as_str()}},
-            "labels": labels,
-        });
-        kept.info.labels = labels;
-        kept.info.created = std::time::SystemTime::now();
-        kept.info.parent = parent.cloned();
-        self.make_surely(op, body, true, kept, egress_denied).await
-    }
-}
-
-/// The workdir, and an end to what a snapshot brought along.
-async fn prepare(inner: &Inner, op: Operation, restored: bool) -> Result<()> {
-    let (dir, _) = fresh();
-    let workdir = inner.workdir();
-    let mut script = inner.files_script(&dir);
-    if restored {
-        // A restore goes on with the processes of its source; a fork is of files.
-        script = script.text(
-            "for x in $(grep -lsaF SANDBOX_RUN= /proc/[0-9]*/environ); do x=${x#/proc/}; kill -9 \"${x%/environ}\" 2>/dev/null; done\n",
-        );
-    }
-    let script = script
-        .text("x=$(LC_ALL=C mkdir -p --")
-        .word(workdir.as_bytes());
-    let script = script.text(" 2>&1) || denied \"$x\"\necho OK\n");
-    let said = inner
-        .run(op, &script, &dir, true, Duration::from_secs(120))
-        .await;
-    let said = said.map_err(|failure| inner.failed(failure))?;
-    inner.verdict(op, &said, &[&workdir])
-}
-
-fn egress(denied: bool) -> Value {
-    let action = if denied { "Deny" } else { "Allow" };
-    let inspection = if denied { "Full" } else { "None" };
-    json!({"defaultAction": action, "hostRules": [], "rules": [], "trafficInspection": inspection})
+    Ok(source)
 }
 
 fn info_of(found: &Value) -> Option<SandboxInfo> {
@@ -249,52 +120,7 @@ impl Provider for AcaSandboxProvider {
     }
 
     async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>> {
-        const OP: Operation = Operation::Create;
-        check(&spec)?;
-        let workdir = spec
-            .workdir
-            .clone()
-            .unwrap_or_else(|| GuestPath::from(WORKDIR));
-        let workdir = workdir.resolve(&GuestPath::root(), OP)?;
-        let info = SandboxInfo::new(SandboxId::new(""), BACKEND, workdir)
-            .with_labels(spec.labels.clone())
-            .with_command_timeout(spec.command_timeout);
-        let mut env = BTreeMap::new();
-        for (name, value) in spec.env.iter() {
-            env.insert(name.to_vec(), value.map(|value| value.value.clone()));
-        }
-        let kept = Kept {
-            info,
-            env,
-            litter: Vec::new(),
-            running: Vec::new(),
-        };
-        let denied = spec.network == Network::Off;
-        if let Source::Snapshot(id) = &spec.source {
-            let made = self
-                .registry
-                .restore(OP, id, kept, spec.labels, denied, None)
-                .await?;
-            return Ok(made);
-        }
-        let config = self.registry.http.config();
-        let image = match &spec.source {
-            Source::Image(name) => name.as_str(),
-            _ => &config.disk_image,
-        };
-        // The environment stays here and goes with each command: the service keeps none of it.
-        let body = json!({
-            "sourcesRef": {"diskImage": {"name": image, "isPublic": true}},
-            "resources": {"cpu": config.cpu, "memory": config.memory},
-            "lifecycle": lifecycle(config.auto_delete),
-            "labels": spec.labels,
-            "egressPolicy": egress(denied),
-        });
-        let made = self
-            .registry
-            .make_surely(OP, body, false, kept, denied)
-            .await?;
-        Ok(made)
+        self.make(spec, AcaOptions::new()).await
     }
 
     async fn attach(&self, id: &SandboxId) -> Result<Arc<dyn Sandbox>> {
@@ -332,7 +158,7 @@ impl Provider for AcaSandboxProvider {
             .http
             .list(Operation::List, labels)
             .await
-            .map_err(failed)?;
+            .map_err(|failure| failure.error)?;
         found.sort_by_key(|entry| entry["createdAt"].as_str().unwrap_or_default().to_owned());
         Ok(found.iter().filter_map(info_of).collect())
     }
@@ -348,18 +174,95 @@ impl Provider for AcaSandboxProvider {
             .http
             .delete(OP, id.as_str())
             .await
-            .map_err(failed)
+            .map_err(|failure| failure.error)
     }
 }
 
 impl AcaSandboxProvider {
+    pub(crate) async fn make(
+        &self,
+        spec: SandboxSpec,
+        options: AcaOptions,
+    ) -> Result<Arc<dyn Sandbox>> {
+        const OP: Operation = Operation::Create;
+        check(&spec)?;
+        let config = &self.registry.config;
+        let source = source(&spec, &options, config)?;
+        let workdir = spec
+            .workdir
+            .clone()
+            .unwrap_or_else(|| GuestPath::from(WORKDIR));
+        let workdir = workdir.resolve(&GuestPath::root(), OP)?;
+        let info = SandboxInfo::new(SandboxId::new(""), BACKEND, workdir)
+            .with_labels(spec.labels.clone())
+            .with_command_timeout(spec.command_timeout);
+        let mut env = BTreeMap::new();
+        for (name, value) in spec.env.iter() {
+            env.insert(name.to_vec(), value.map(|value| value.value.clone()));
+        }
+        let kept = Kept {
+            info,
+            env,
+            litter: Vec::new(),
+            running: Vec::new(),
+        };
+        let egress = options.egress.clone().unwrap_or(match spec.network {
+            Network::Open => EgressPolicy::allow(),
+            _ => EgressPolicy::deny(),
+        });
+        let lifecycle = options.lifecycle.clone();
+        let lifecycle = lifecycle.unwrap_or(Lifecycle::new(Some(config.auto_delete)));
+        let policies = Policies {
+            restored: matches!(source, AcaSource::Snapshot(_)),
+            egress: egress.body(),
+            lifecycle: lifecycle.body(),
+            ports: options.ports.iter().map(NewPort::body).collect(),
+        };
+        // The environment stays here and goes with each command: the service keeps none of it.
+        let mut body = json!({
+            "lifecycle": policies.lifecycle,
+            "labels": spec.labels,
+            "egressPolicy": policies.egress,
+        });
+        match source {
+            AcaSource::Snapshot(id) => {
+                let made = self.registry.restore(OP, &id, policies, kept).await?;
+                return Ok(made);
+            }
+            AcaSource::Preset(name) => body["presetSandboxType"] = json!(name),
+            AcaSource::PublicImage(name) => {
+                body["sourcesRef"] = json!({"diskImage": {"name": name, "isPublic": true}});
+            }
+            AcaSource::DiskImage(id) => {
+                body["sourcesRef"] = json!({"diskImage": {"id": id}});
+            }
+        }
+        if body["presetSandboxType"].is_null() {
+            body["resources"] = json!({
+                "cpu": options.cpu.as_ref().unwrap_or(&config.cpu),
+                "memory": options.memory.as_ref().unwrap_or(&config.memory),
+            });
+            if let Some(disk) = &options.disk {
+                body["resources"]["disk"] = json!(disk);
+            }
+        }
+        if !options.volumes.is_empty() {
+            body["volumes"] = options.volumes_body();
+        }
+        if !policies.ports.is_empty() {
+            body["ports"] = json!(policies.ports);
+        }
+        let made = self.registry.make_surely(OP, body, policies, kept).await?;
+        Ok(made)
+    }
+
     async fn lookup(&self, op: Operation, id: &SandboxId) -> Result<Value> {
         if uuid::Uuid::parse_str(id.as_str()).is_err() {
             return Err(missing(op, id));
         }
         match self.registry.http.get(op, id.as_str()).await {
             Err(failure) if failure.status == Some(404) => Err(missing(op, id)),
-            other => other.map_err(failed),
+            other => other.map_err(|failure| failure.error),
         }
     }
 }

@@ -10,18 +10,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use sandbox_core::{
-    Capabilities, Capability, Command, CreateDirOptions, DirEntry, Env, Error, ErrorKind,
-    ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions, IsolationReport, Labels,
-    ListOptions, Metadata, Operation, Output, Process, Ran, ReadOptions, RemoveOptions,
-    RenameOptions, Result, Sandbox, SandboxInfo, Snapshot, SnapshotId, SnapshotOptions,
-    TransferReport,
+    Capabilities, Command, CreateDirOptions, DirEntry, Env, Error, ErrorKind, ExportOptions,
+    FileBatch, ForkOptions, GuestPath, ImportOptions, IsolationReport, Labels, ListOptions,
+    Metadata, Operation, Output, Process, ReadOptions, RemoveOptions, RenameOptions, Result,
+    Sandbox, SandboxInfo, Snapshot, SnapshotId, SnapshotOptions, TransferReport,
 };
-use serde_json::json;
+use serde_json::Value;
 use tokio::sync::OnceCell;
 
 use crate::capability::{CAPABILITIES, report};
 use crate::handle::{Inner, Kept};
-use crate::provider::Registry;
+use crate::manage::{EgressPolicy, Lifecycle};
+use crate::registry::{Policies, Registry};
 
 /// How long commands may take to tell what they had written when the sandbox is closed.
 const LAST_WORDS: Duration = Duration::from_secs(3);
@@ -52,7 +52,12 @@ impl AcaSandbox {
         let taken = self
             .inner
             .http
-            .snapshot(op, self.inner.id.as_str(), labels)
+            .snapshot(
+                op,
+                self.inner.id.as_str(),
+                labels,
+                self.registry.config.snapshot_timeout,
+            )
             .await;
         let taken = taken.map_err(|failure| self.inner.failed(failure))?;
         let mut snapshot = Snapshot::new(SnapshotId::new(taken["id"].as_str().unwrap_or_default()));
@@ -124,14 +129,7 @@ impl Sandbox for AcaSandbox {
     }
 
     async fn spawn(&self, command: Command) -> Result<Process> {
-        const OP: Operation = Operation::Spawn;
-        let not_started = |error: Error| self.inner.named(error).with_ran(Ran::NotStarted);
-        self.inner.open(OP).map_err(not_started)?;
-        let _ = command;
-        let lacks = CAPABILITIES.require(Capability::Spawn, OP);
-        Err(not_started(lacks.err().unwrap_or_else(|| {
-            Error::unsupported(OP, Capability::Spawn, "there is no stream")
-        })))
+        Arc::clone(&self.inner).spawn(command).await
     }
 
     async fn write_files(&self, batch: FileBatch) -> Result<()> {
@@ -205,26 +203,34 @@ impl Sandbox for AcaSandbox {
             inner: Arc::clone(&self.inner),
             id: snapshot.id,
         };
+        // As they are now: whoever holds the service's own handle may have changed them.
+        let found = self.inner.http.get(OP, self.inner.id.as_str()).await;
+        let mut found = found.map_err(|failure| self.inner.failed(failure))?;
+        let policies = Policies {
+            restored: true,
+            egress: match found["egressPolicy"].take() {
+                Value::Null => EgressPolicy::allow().body(),
+                egress => egress,
+            },
+            lifecycle: match found["lifecycle"].take() {
+                Value::Null => Lifecycle::new(Some(self.registry.config.auto_delete)).body(),
+                lifecycle => lifecycle,
+            },
+            // Open to others: nobody asked for that.
+            ports: Vec::new(),
+        };
         let kept = {
             let kept = self.inner.kept();
+            let mut info = kept.info.clone().with_parent(self.inner.id.clone());
+            info.labels = options.labels;
             Kept {
-                info: kept.info.clone(),
+                info,
                 env: kept.env.clone(),
                 litter: Vec::new(),
                 running: Vec::new(),
             }
         };
-        let made = self
-            .registry
-            .restore(
-                OP,
-                &passing.id,
-                kept,
-                options.labels,
-                self.inner.egress_denied,
-                Some(&self.inner.id),
-            )
-            .await;
+        let made = self.registry.restore(OP, &passing.id, policies, kept).await;
         let made = made.map_err(|error| self.inner.named(error))?;
         Ok(made)
     }
@@ -264,15 +270,4 @@ pub(crate) fn find(handles: &Handles, id: &str) -> Option<Arc<AcaSandbox>> {
 /// The flag and the lock of a fresh handle.
 pub(crate) fn unlocked() -> (AtomicBool, Arc<tokio::sync::Mutex<()>>) {
     (AtomicBool::new(false), Arc::default())
-}
-
-/// The body of a lifecycle policy.
-pub(crate) fn lifecycle(auto_delete: Duration) -> serde_json::Value {
-    json!({
-        "autoSuspendPolicy": {"enabled": false},
-        "autoDeletePolicy": {
-            "enabled": true,
-            "deleteIntervalInSeconds": auto_delete.as_secs(),
-        },
-    })
 }

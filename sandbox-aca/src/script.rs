@@ -7,7 +7,11 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use sandbox_core::{Error, ErrorKind, Operation, Result};
 
+pub(crate) const COMMON: &str = include_str!("guest/common.sh");
+pub(crate) const COMMAND: &str = include_str!("guest/command.sh");
 pub(crate) const EXEC: &str = include_str!("guest/exec.sh");
+pub(crate) const SPAWN: &str = include_str!("guest/spawn.sh");
+pub(crate) const BATCH: &str = include_str!("guest/batch.sh");
 pub(crate) const FILES: &str = include_str!("guest/files.sh");
 
 /// The largest script that goes along with the request; a larger one is a file.
@@ -18,11 +22,6 @@ pub(crate) const INLINE: usize = 60 << 10;
 pub(crate) struct Script(pub(crate) Vec<u8>);
 
 impl Script {
-    /// Starts with this text.
-    pub(crate) fn new(text: &str) -> Self {
-        Self(text.as_bytes().to_vec())
-    }
-
     pub(crate) fn text(mut self, text: &str) -> Self {
         self.0.extend_from_slice(text.as_bytes());
         self
@@ -33,6 +32,12 @@ impl Script {
         self.0.push(b' ');
         self.quoted(word);
         self
+    }
+
+    /// Adds bytes as base64.
+    pub(crate) fn base64(self, bytes: &[u8]) -> Self {
+        let packed = STANDARD.encode(bytes);
+        self.text(&packed)
     }
 
     pub(crate) fn quoted(&mut self, word: &[u8]) {

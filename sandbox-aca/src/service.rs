@@ -17,18 +17,16 @@ pub(crate) const NONCE: &str = "sandbox-create";
 /// How long deletion may take until the sandbox is gone.
 const DELETION: Duration = Duration::from_secs(60);
 
-fn garbled(op: Operation) -> Failure {
-    Failure {
-        error: Error::new(ErrorKind::Unavailable, op)
-            .with_message("the service's answer can't be understood"),
-        status: None,
-        title: String::new(),
-        unknown: true,
-    }
+pub(crate) fn parse(op: Operation, bytes: &[u8]) -> Result<Value, Failure> {
+    serde_json::from_slice(bytes).map_err(|_| Failure::garbled(op))
 }
 
-fn parse(op: Operation, bytes: &[u8]) -> Result<Value, Failure> {
-    serde_json::from_slice(bytes).map_err(|_| garbled(op))
+fn file_request<'a>(parts: &'a [&'a str], path: &str, limit: u64) -> Request<'a> {
+    let mut request = Request::new(Method::GET, parts);
+    request.query = vec![("path", path.to_owned())];
+    request.timeout = Duration::from_secs(600);
+    request.limit = limit;
+    request
 }
 
 impl Http {
@@ -45,7 +43,7 @@ impl Http {
         };
         match made {
             Ok(made) if made["id"].is_string() => Ok(made),
-            Ok(_) => Err(garbled(OP)),
+            Ok(_) => Err(Failure::garbled(OP)),
             Err(failure) if failure.unknown => {
                 let labels = Labels::from([(NONCE.to_owned(), nonce)]);
                 match self.list(OP, &labels).await?.into_iter().next() {
@@ -72,9 +70,8 @@ impl Http {
                 Some("Creating" | "Resuming") if started.elapsed() < Duration::from_secs(300) => {}
                 state => {
                     let text = format!("the sandbox does not run: {}", state.unwrap_or("no state"));
-                    let mut failure = garbled(op);
-                    failure.error = Error::new(ErrorKind::Unavailable, op).with_message(text);
-                    return Err(failure);
+                    let error = Error::new(ErrorKind::Unavailable, op).with_message(text);
+                    return Err(Failure::before(error));
                 }
             }
             tokio::time::sleep(Duration::from_millis(250)).await;
@@ -88,23 +85,32 @@ impl Http {
         parse(op, &bytes)
     }
 
-    /// Every sandbox that has these labels, over all pages.
+    /// Every sandbox that has these labels.
     pub(crate) async fn list(&self, op: Operation, labels: &Labels) -> Result<Vec<Value>, Failure> {
-        const PAGES: usize = 1000;
-        let mut all = Vec::new();
-        let mut next: Vec<(&'static str, String)> = Vec::new();
+        let mut query = Vec::new();
         if !labels.is_empty() {
             let pairs: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
-            next.push(("labels", pairs.join(",")));
+            query.push(("labels", pairs.join(",")));
         }
-        let first = next.clone();
+        self.pages(op, &["sandboxes"], query).await
+    }
+
+    /// Every entry of a collection, over all pages; a bare array is one page.
+    pub(crate) async fn pages(
+        &self,
+        op: Operation,
+        path: &[&str],
+        first: Vec<(&'static str, String)>,
+    ) -> Result<Vec<Value>, Failure> {
+        const PAGES: usize = 1000;
+        let mut all = Vec::new();
+        let mut next = first.clone();
         for _ in 0..PAGES {
-            let mut request = Request::new(Method::GET, &["sandboxes"]);
+            let mut request = Request::new(Method::GET, path);
             request.query = next;
             request.limit = 256 << 20;
             let bytes = self.send(op, request).await?;
-            let page = parse(op, &bytes)?;
-            let link = match page {
+            let link = match parse(op, &bytes)? {
                 Value::Array(entries) => {
                     all.extend(entries);
                     None
@@ -112,7 +118,7 @@ impl Http {
                 mut page => {
                     match page["value"].take() {
                         Value::Array(entries) => all.extend(entries),
-                        _ => return Err(garbled(op)),
+                        _ => return Err(Failure::garbled(op)),
                     }
                     page["nextLink"].as_str().map(str::to_owned)
                 }
@@ -134,10 +140,10 @@ impl Http {
                 next.push((key, value.into_owned()));
             }
             if next.len() == first.len() {
-                return Err(garbled(op));
+                return Err(Failure::garbled(op));
             }
         }
-        Err(garbled(op))
+        Err(Failure::garbled(op))
     }
 
     /// Deletes a sandbox and waits until it is gone.
@@ -155,10 +161,9 @@ impl Http {
                 Err(failure) if failure.status == Some(404) => return Ok(()),
                 Err(failure) => return Err(failure),
                 Ok(_) if started.elapsed() > DELETION => {
-                    let mut failure = garbled(op);
-                    failure.error = Error::new(ErrorKind::Timeout, op)
+                    let error = Error::new(ErrorKind::Timeout, op)
                         .with_message("the service has not deleted the sandbox in a minute");
-                    return Err(failure);
+                    return Err(Failure::unknown(error));
                 }
                 Ok(_) => tokio::time::sleep(Duration::from_millis(500)).await,
             }
@@ -183,11 +188,11 @@ impl Http {
         let mut answer = parse(op, &bytes)?;
         // Without a code nobody knows what came of it.
         if answer["exitCode"].as_i64().is_none() {
-            return Err(garbled(op));
+            return Err(Failure::garbled(op));
         }
         match answer["stdout"].take() {
             Value::String(text) => Ok(text),
-            _ => Err(garbled(op)),
+            _ => Err(Failure::garbled(op)),
         }
     }
 
@@ -199,13 +204,21 @@ impl Http {
         bytes: Bytes,
     ) -> Result<(), Failure> {
         let parts = ["sandboxes", id, "files"];
-        let mut request = Request::new(Method::PUT, &parts);
+        let mut request =
+            Request::new(Method::PUT, &parts).with_body("application/octet-stream", bytes);
         request.query = vec![("path", path.to_owned()), ("createDirs", "true".into())];
-        request.body = bytes;
         // The same bytes under the same name: once or twice is the same.
         request.repeat = true;
         request.timeout = Duration::from_secs(600);
-        self.send(op, request).await.map(drop)
+        let size = request.body.len() as u64;
+        let answer = match self.send(op, request).await? {
+            empty if empty.is_empty() => Value::Null,
+            answer => parse(op, &answer)?,
+        };
+        match answer["bytesWritten"].as_u64() {
+            Some(written) if written != size => Err(Failure::garbled(op)),
+            _ => Ok(()),
+        }
     }
 
     pub(crate) async fn get_file(
@@ -215,12 +228,22 @@ impl Http {
         path: &str,
         limit: u64,
     ) -> Result<Bytes, Failure> {
+        self.send(op, file_request(&["sandboxes", id, "files"], path, limit))
+            .await
+    }
+
+    /// The same into a file of the host.
+    pub(crate) async fn get_file_to(
+        &self,
+        op: Operation,
+        id: &str,
+        path: &str,
+        limit: u64,
+        to: &mut tokio::fs::File,
+    ) -> Result<(), Failure> {
         let parts = ["sandboxes", id, "files"];
-        let mut request = Request::new(Method::GET, &parts);
-        request.query = vec![("path", path.to_owned())];
-        request.timeout = Duration::from_secs(600);
-        request.limit = limit;
-        self.send(op, request).await
+        self.download(op, file_request(&parts, path, limit), to)
+            .await
     }
 
     /// Takes a snapshot and gives its identifier.
@@ -229,15 +252,16 @@ impl Http {
         op: Operation,
         id: &str,
         labels: &Labels,
+        timeout: Duration,
     ) -> Result<Value, Failure> {
         let path = ["sandboxes", id, "snapshot"];
         let mut request = Request::new(Method::POST, &path).json(&json!({"labels": labels}));
-        request.timeout = self.config().snapshot_timeout;
+        request.timeout = timeout;
         let bytes = self.send(op, request).await?;
         let taken = parse(op, &bytes)?;
         match taken["id"].is_string() {
             true => Ok(taken),
-            false => Err(garbled(op)),
+            false => Err(Failure::garbled(op)),
         }
     }
 
@@ -251,7 +275,7 @@ impl Http {
         }
     }
 
-    /// Sets a whole policy: `lifecycle` or `egresspolicy`.
+    /// Sets a whole policy: `lifecycle` or `egresspolicy`; or opens a port: `ports/add`.
     pub(crate) async fn policy(
         &self,
         op: Operation,
@@ -259,7 +283,8 @@ impl Http {
         which: &str,
         policy: &Value,
     ) -> Result<(), Failure> {
-        let path = ["sandboxes", id, which];
+        let mut path = vec!["sandboxes", id];
+        path.extend(which.split('/'));
         let mut request = Request::new(Method::POST, &path).json(policy);
         // It replaces what is there: once or twice is the same.
         request.repeat = true;

@@ -24,6 +24,9 @@ pub(crate) const SMALL_ANSWER: u64 = 4 << 20;
 /// How long a connection to loopback may take.
 const CONNECT: Duration = Duration::from_secs(10);
 
+/// How many lines of a failed build an error has.
+const ERROR_LINES: usize = 20;
+
 /// How long a connection that nobody uses is kept.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -67,6 +70,10 @@ pub(crate) enum Failed {
     Stale(String),
     /// The engine no longer knows what the query starts from.
     Gone(String),
+    /// There is no such image.
+    NoImage(String),
+    /// There is no such user.
+    NoUser(String),
     /// The engine says no.
     Engine(String),
 }
@@ -149,7 +156,7 @@ fn read(body: &[u8]) -> Result<Value, Failed> {
     if let Some(error) = answer.pointer("/errors/0") {
         let message = error.pointer("/message").and_then(Value::as_str);
         let message = message.unwrap_or("an error without a message").to_owned();
-        return Err(classify(message));
+        return Err(classify(message, error.pointer("/extensions/stderr")));
     }
     match answer.get_mut("data").map(Value::take) {
         Some(data @ Value::Object(_)) => Ok(data),
@@ -157,7 +164,15 @@ fn read(body: &[u8]) -> Result<Value, Failed> {
     }
 }
 
-fn classify(message: String) -> Failed {
+fn classify(mut message: String, stderr: Option<&Value>) -> Failed {
+    // Of a command that the engine itself judges: those that build images.
+    if let Some(stderr) = stderr.and_then(Value::as_str) {
+        let lines: Vec<_> = stderr.trim().lines().rev().take(ERROR_LINES).collect();
+        for line in lines.into_iter().rev() {
+            message.push('\n');
+            message.push_str(line);
+        }
+    }
     // The last two are said, with status 503, of a query that was not begun.
     let stale = [
         "client session attachables",
@@ -171,6 +186,13 @@ fn classify(message: String) -> Failed {
     if message.contains("missing shared result") {
         return Failed::Gone(message);
     }
+    if message.contains("no matching entries in passwd file") {
+        return Failed::NoUser(message);
+    }
+    let resolving = message.contains("failed to resolve image");
+    if resolving && message.contains("not found") {
+        return Failed::NoImage(message);
+    }
     Failed::Engine(message)
 }
 
@@ -179,7 +201,12 @@ impl Failed {
     pub(crate) fn nothing_done(&self) -> bool {
         matches!(
             self,
-            Self::NotSent(_) | Self::Refused | Self::Stale(_) | Self::Gone(_)
+            Self::NotSent(_)
+                | Self::Refused
+                | Self::Stale(_)
+                | Self::Gone(_)
+                | Self::NoImage(_)
+                | Self::NoUser(_)
         )
     }
 
@@ -235,6 +262,9 @@ impl Failed {
             Self::Stale(text) => new(ErrorKind::Unavailable, text)
                 .with_hint("the session's client is gone; connect again"),
             Self::Gone(text) => new(ErrorKind::Lost, text),
+            Self::NoImage(text) => new(ErrorKind::NotFound, text)
+                .with_hint("check the reference, and the login of its registry"),
+            Self::NoUser(text) => new(ErrorKind::NotFound, text).with_retryable(false),
             Self::Engine(text) => new(ErrorKind::Other, text).with_retryable(false),
         }
     }

@@ -1,9 +1,11 @@
-//! What the embedder may set about the connection. Nothing here is about one sandbox.
+//! Configuration of a provider: the connection, and what its sandboxes have in common.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use sandbox_core::Secret;
+
+use crate::options::{Base, CacheMount, ProcessLimits, RegistryLogin, Snapshots};
 
 /// Configuration of a [`DaggerProvider`](crate::DaggerProvider).
 #[derive(Clone, Debug)]
@@ -22,8 +24,18 @@ pub struct DaggerConfig {
     /// How long an operation other than a command may take. Default: ten minutes, because the first
     /// one pulls the image.
     pub operation_timeout: Duration,
-    /// The image of sandboxes whose spec names none. Default: `node:20-alpine3.22`.
-    pub image: String,
+    /// What sandboxes start from whose spec names no source. Default: `node:20-alpine3.22`.
+    pub base: Base,
+    /// The user that sandboxes run as, by name or number. Default: the image's.
+    pub user: Option<String>,
+    /// Caches that every sandbox mounts. Default: none.
+    pub caches: Vec<CacheMount>,
+    /// Who one is at registries, for images and snapshots. Default: nobody.
+    pub logins: Vec<RegistryLogin>,
+    /// Where snapshots are kept. Default: they go with the provider.
+    pub snapshots: Snapshots,
+    /// Limits of every process. Default: none.
+    pub limits: ProcessLimits,
 }
 
 impl Default for DaggerConfig {
@@ -34,7 +46,12 @@ impl Default for DaggerConfig {
             download: false,
             connect_timeout: crate::connect::CONNECT_TIMEOUT,
             operation_timeout: Duration::from_secs(600),
-            image: "node:20-alpine3.22".into(),
+            base: Base::Image("node:20-alpine3.22".into()),
+            user: None,
+            caches: Vec::new(),
+            logins: Vec::new(),
+            snapshots: Snapshots::default(),
+            limits: ProcessLimits::default(),
         }
     }
 }
@@ -75,10 +92,67 @@ impl DaggerConfig {
         self
     }
 
-    /// Starts sandboxes from this image unless their spec names another.
+    /// Starts sandboxes from this image unless their spec names a source.
     #[must_use]
-    pub fn with_image(mut self, image: impl Into<String>) -> Self {
-        self.image = image.into();
+    pub fn with_image(self, image: impl Into<String>) -> Self {
+        self.with_base(Base::Image(image.into()))
+    }
+
+    /// Starts sandboxes from the image that the engine builds of this directory's `Dockerfile`,
+    /// unless their spec names a source.
+    #[must_use]
+    pub fn with_dockerfile(self, context: impl Into<PathBuf>) -> Self {
+        self.with_base(Base::Dockerfile {
+            context: context.into(),
+            file: "Dockerfile".into(),
+        })
+    }
+
+    /// Starts sandboxes from this archive of an image, unless their spec names a source.
+    #[must_use]
+    pub fn with_tarball(self, archive: impl Into<PathBuf>) -> Self {
+        self.with_base(Base::Tarball(archive.into()))
+    }
+
+    /// Starts sandboxes from this unless their spec names a source.
+    #[must_use]
+    pub fn with_base(mut self, base: Base) -> Self {
+        self.base = base;
+        self
+    }
+
+    /// Runs sandboxes as this user, by name or number.
+    #[must_use]
+    pub fn with_user(mut self, user: impl Into<String>) -> Self {
+        self.user = Some(user.into());
+        self
+    }
+
+    /// Mounts this cache in every sandbox.
+    #[must_use]
+    pub fn with_cache(mut self, cache: CacheMount) -> Self {
+        self.caches.push(cache);
+        self
+    }
+
+    /// Is this user at that registry.
+    #[must_use]
+    pub fn with_login(mut self, login: RegistryLogin) -> Self {
+        self.logins.push(login);
+        self
+    }
+
+    /// Keeps snapshots there.
+    #[must_use]
+    pub fn with_snapshots(mut self, snapshots: Snapshots) -> Self {
+        self.snapshots = snapshots;
+        self
+    }
+
+    /// Limits every process.
+    #[must_use]
+    pub fn with_limits(mut self, limits: ProcessLimits) -> Self {
+        self.limits = limits;
         self
     }
 }

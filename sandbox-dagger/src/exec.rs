@@ -15,6 +15,7 @@ use sandbox_core::{
 use crate::client::SMALL_ANSWER;
 use crate::frame::{Broken, Frame};
 use crate::guest::Script;
+use crate::options::ProcessLimits;
 use crate::query::STAGE;
 
 /// How much standard input travels within the query; more goes by a staged file.
@@ -23,6 +24,8 @@ pub(crate) const INLINE_STDIN: usize = 1 << 20;
 const MAX_ARGUMENTS: usize = 1 << 20;
 /// What one argument may be, as Linux has it.
 const MAX_ARGUMENT: usize = 128 << 10;
+/// How many confidential variables there may be: each makes the query two levels deeper.
+const MAX_SECRETS: usize = 32;
 /// What is left to the engine beyond a command's own time.
 pub(crate) const GRACE: Duration = Duration::from_secs(60);
 
@@ -51,6 +54,7 @@ pub(crate) fn prepare(
     env: &BTreeMap<Vec<u8>, EnvValue>,
     secret_ids: &SecretIds,
     timeout: Option<Duration>,
+    limits: &ProcessLimits,
     nonce: String,
 ) -> Result<Prepared> {
     let arguments: usize = command
@@ -70,7 +74,7 @@ pub(crate) fn prepare(
     {
         return Err(limit("the arguments and the environment are too long"));
     }
-    let mut script = Script::new(&nonce);
+    let mut script = Script::new(&nonce).set("limits", limits.script().as_bytes());
     match &command.stdin {
         Stdin::Bytes(bytes) if bytes.len() > INLINE_STDIN => {
             script = script.line(&format!("input={STAGE}/f/stdin"));
@@ -93,6 +97,37 @@ pub(crate) fn prepare(
             "limit={hundredths} so={} se={}",
             command.stdout_limit, command.stderr_limit
         ));
+    let Words {
+        raw,
+        words,
+        secrets,
+    } = words(command, env, secret_ids)?;
+    let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+    let script = script.parameters(&raw, &words).supervise();
+    let kept = command.stdout_limit.saturating_add(command.stderr_limit);
+    let largest = kept.saturating_mul(3).saturating_add(SMALL_ANSWER) / 2;
+    Ok(Prepared {
+        script,
+        nonce,
+        largest: largest.saturating_add(SMALL_ANSWER),
+        secrets,
+    })
+}
+
+/// A command with its environment in front, as `env` takes it.
+struct Words {
+    /// Our own script: `env` and the variables that the engine fills in.
+    raw: Vec<String>,
+    words: Vec<Vec<u8>>,
+    /// The engine's secret variables: name and secret.
+    secrets: Vec<(String, String)>,
+}
+
+fn words(
+    command: &Command,
+    env: &BTreeMap<Vec<u8>, EnvValue>,
+    secret_ids: &SecretIds,
+) -> Result<Words> {
     let mut raw = vec!["env".to_owned(), "-i".to_owned()];
     let mut words: Vec<Vec<u8>> = Vec::new();
     let mut secrets = Vec::new();
@@ -109,21 +144,46 @@ pub(crate) fn prepare(
         }
         words.push([name, &b"="[..], value.value.expose()].concat());
     }
+    if secrets.len() > MAX_SECRETS {
+        return Err(limit("more than 32 confidential variables"));
+    }
     if command.program().contains(&b'=') {
         // env would take it for a variable.
         words.extend([&b"/bin/sh"[..], b"-c", b"exec \"$0\" \"$@\""].map(<[u8]>::to_vec));
     }
     words.extend(command.argv().iter().cloned());
-    let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
-    let script = script.parameters(&raw, &words).supervise();
-    let kept = command.stdout_limit.saturating_add(command.stderr_limit);
-    let largest = kept.saturating_mul(3).saturating_add(SMALL_ANSWER) / 2;
-    Ok(Prepared {
-        script,
-        nonce,
-        largest: largest.saturating_add(SMALL_ANSWER),
+    Ok(Words {
+        raw,
+        words,
         secrets,
     })
+}
+
+/// The script of a command that serves: nobody supervises it. With it, the secret variables.
+pub(crate) fn serve(
+    command: &Command,
+    cwd: &GuestPath,
+    env: &BTreeMap<Vec<u8>, EnvValue>,
+    secret_ids: &SecretIds,
+    limits: &ProcessLimits,
+) -> Result<(String, Vec<(String, String)>)> {
+    let Words {
+        raw,
+        words,
+        secrets,
+    } = words(command, env, secret_ids)?;
+    let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+    let script = Script::new("serve")
+        .set("cwd", cwd.as_bytes())
+        .line("cd -- \"$cwd\" || exit 1")
+        .line(&format!("{} || exit 1", limits.script()))
+        .parameters(&raw, &words)
+        .line("exec \"$@\"")
+        .text();
+    if script.len() >= MAX_ARGUMENT {
+        return Err(limit("the arguments and the environment are too long"));
+    }
+    Ok((script, secrets))
 }
 
 /// What came of a command, from the supervisor's answer.
@@ -213,6 +273,11 @@ fn not_started(why: &str, command: &Command, cwd: &GuestPath) -> Error {
             ErrorKind::PermissionDenied,
             "the working directory may not be entered",
             cwd.clone(),
+        ),
+        "limits" => (
+            ErrorKind::Unsupported,
+            "the guest's shell can't set the limits of DaggerConfig::with_limits",
+            program(),
         ),
         _ => (
             ErrorKind::Other,

@@ -7,16 +7,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-use sandbox_core::{
-    DirEntry, Env, EnvValue, Error, GuestPath, Labels, Operation, Result, SandboxId, SandboxSpec,
-    Source,
-};
+use sandbox_core::{DirEntry, EnvValue, Error, GuestPath, Labels, Operation, Result, SandboxId};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::chain::{Chain, Head, SQUASH_AT, Turn};
+use crate::chain::{Chain, SQUASH_AT, Turn};
 use crate::client::{Failed, SMALL_ANSWER};
 use crate::connect::Session;
+use crate::create::owner;
 use crate::exec::SecretIds;
 use crate::files;
 use crate::frame::Frame;
@@ -24,10 +22,6 @@ use crate::guest::Script;
 use crate::provider::Shared;
 use crate::query::{self, find};
 use crate::stage::Stage;
-
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// The timeout of commands where neither they nor the spec name one.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// One sandbox. Handles are `Arc`s of it.
 #[derive(Debug)]
@@ -38,6 +32,8 @@ pub(crate) struct DaggerSandbox {
     pub(crate) created: SystemTime,
     pub(crate) shared: Arc<Shared>,
     pub(crate) session: Arc<Session>,
+    /// The user of the container; empty for the image's root.
+    pub(crate) user: String,
     pub(crate) chain: Chain,
     pub(crate) settings: RwLock<Settings>,
     pub(crate) command_timeout: Duration,
@@ -49,36 +45,6 @@ pub(crate) struct Settings {
     pub(crate) workdir: GuestPath,
     pub(crate) env: BTreeMap<Vec<u8>, EnvValue>,
     pub(crate) secrets: SecretIds,
-}
-
-/// Why no sandbox was created, and whether another session may help.
-pub(crate) struct NotCreated {
-    pub(crate) error: Error,
-    pub(crate) reconnect: bool,
-}
-
-impl From<Error> for NotCreated {
-    fn from(error: Error) -> Self {
-        Self {
-            error,
-            reconnect: false,
-        }
-    }
-}
-
-impl From<Failed> for NotCreated {
-    fn from(failed: Failed) -> Self {
-        // A CLI outlives its engine and answers 502 ever after. What a create did before the
-        // connection broke is a container that nobody names: it may be done again.
-        let reconnect = matches!(
-            failed,
-            Failed::NotSent(_) | Failed::Stale(_) | Failed::Broken(_) | Failed::Status(..)
-        );
-        Self {
-            error: failed.error(Operation::Create),
-            reconnect,
-        }
-    }
 }
 
 /// A name that nobody else has: sixteen hexadecimal digits.
@@ -96,63 +62,6 @@ pub(crate) fn nonce() -> String {
 }
 
 impl DaggerSandbox {
-    pub(crate) async fn create(
-        shared: &Arc<Shared>,
-        session: &Arc<Session>,
-        spec: &SandboxSpec,
-    ) -> std::result::Result<Arc<Self>, NotCreated> {
-        const OP: Operation = Operation::Create;
-        let image = match &spec.source {
-            Source::Image(image) => image,
-            _ => &shared.config.image,
-        };
-        let workdir = spec.workdir.clone().unwrap_or_else(|| "/workspace".into());
-        let workdir = workdir.resolve(&GuestPath::root(), OP)?;
-        let nonce = nonce();
-        let script = Script::new(&nonce).set("p", workdir.as_bytes()).files(
-            "parents=yes mode=755; [ -d \"$p\" ] || mkdir -p -- \"$p\" || fail denied\n\
-             begin; base64 </proc/self/environ; echo .; finish",
-        );
-        let below = query::run(&script, &nonce, "id stdout");
-        let query = format!(
-            "query {{ container {{ from(address: {}) {{ {below} }} }} }}",
-            query::string(image)
-        );
-        let within = shared.config.operation_timeout;
-        let answer = session.client.query(&query, SMALL_ANSWER, within).await?;
-        let (Some(id), Some(stdout)) = (find(&answer, "id"), find(&answer, "stdout")) else {
-            return Err(Failed::Garbage("no id".into()).into());
-        };
-        let mut frame = files::open(stdout, &nonce, OP, &workdir)?;
-        let environment = frame
-            .bytes()
-            .map_err(|problem| files::broken(problem, OP))?;
-        let mut settings = Settings {
-            workdir,
-            env: image_environment(&environment),
-            secrets: BTreeMap::new(),
-        };
-        spec.env.apply_to(&mut settings.env);
-        settings.secrets = keep_secrets(session, &spec.env, within).await?;
-        let sandbox = Arc::new(Self {
-            id: SandboxId::new(&nonce[..16]),
-            parent: None,
-            labels: spec.labels.clone(),
-            created: SystemTime::now(),
-            shared: shared.clone(),
-            session: session.clone(),
-            chain: Chain::new(Head {
-                id: id.to_owned(),
-                layers: 64,
-            }),
-            settings: RwLock::new(settings),
-            command_timeout: spec.command_timeout.unwrap_or(COMMAND_TIMEOUT),
-            closed: watch::Sender::new(false),
-        });
-        shared.enter(sandbox.id.clone(), &sandbox);
-        Ok(sandbox)
-    }
-
     pub(crate) fn settings(&self) -> Settings {
         // Settings are replaced whole: a panic elsewhere leaves them valid.
         self.settings
@@ -300,7 +209,7 @@ impl DaggerSandbox {
             .ask(&host, operation, SMALL_ANSWER, self.patience())
             .await?;
         let directory = find(&answer, "id").unwrap_or("").to_owned();
-        let below = query::run_staged(&directory, nonce, query::UNSTAGE);
+        let below = query::run_staged(&directory, &owner(&self.user), nonce, query::UNSTAGE);
         let query = query::on_container(&turn.head().id, &below);
         let answer = self
             .ask(&query, operation, SMALL_ANSWER, self.patience())
@@ -318,63 +227,4 @@ impl DaggerSandbox {
     ) -> Result<Vec<DirEntry>> {
         files::entries(frame).map_err(|problem| self.tell(files::broken(problem, operation)))
     }
-}
-
-/// The image's environment, without what the engine adds.
-fn image_environment(environ: &[u8]) -> BTreeMap<Vec<u8>, EnvValue> {
-    let mut env = BTreeMap::new();
-    let base = Env::new()
-        .set("PATH", PATH)
-        .set("HOME", "/root")
-        .set("LANG", "C.UTF-8");
-    base.apply_to(&mut env);
-    for entry in environ.split(|byte| *byte == 0) {
-        let Some(equals) = entry.iter().position(|byte| *byte == b'=') else {
-            continue;
-        };
-        let (name, value) = (&entry[..equals], &entry[equals + 1..]);
-        let foreign = [
-            &b"DAGGER"[..],
-            b"_DAGGER",
-            b"_EXPERIMENTAL",
-            b"OTEL_",
-            b"TRACEPARENT",
-        ];
-        let shell = [&b"PWD"[..], b"OLDPWD", b"SHLVL", b"_", b"LC_ALL"];
-        if !foreign.iter().any(|prefix| name.starts_with(prefix)) && !shell.contains(&name) {
-            Env::new().set(name, value).apply_to(&mut env);
-        }
-    }
-    env
-}
-
-/// Gives the confidential values to the engine's secret store; their ids by name.
-///
-/// The engine replaces a secret's text by `***` wherever a command's output shows it, however short
-/// it is: the secret "1" would spoil the supervisor's answer. So each is kept behind a name that no
-/// output has, up to the first colon.
-pub(crate) async fn keep_secrets(
-    session: &Session,
-    env: &Env,
-    within: Duration,
-) -> std::result::Result<SecretIds, Failed> {
-    let mut ids = SecretIds::new();
-    for (name, value) in env.iter() {
-        let Some(value) = value.filter(|value| value.is_secret) else {
-            continue;
-        };
-        // The store takes text only; other bytes travel as the rest of the environment does.
-        let Ok(text) = std::str::from_utf8(value.value.expose()) else {
-            continue;
-        };
-        let query = format!(
-            "query {{ setSecret(name: \"{}\", plaintext: {}) {{ id }} }}",
-            nonce(),
-            query::string(&format!("{}:{text}", nonce()))
-        );
-        let answer = session.client.query(&query, SMALL_ANSWER, within).await?;
-        let id = find(&answer, "id").ok_or_else(|| Failed::Garbage("no id".into()))?;
-        ids.insert(name.to_vec(), id.to_owned());
-    }
-    Ok(ids)
 }

@@ -3,13 +3,14 @@
 //! Invariant: an option that the engine can't honour is refused before anything is created.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use async_trait::async_trait;
 use sandbox_core::{
     Capabilities, Capability, Control, Error, ErrorKind, Labels, Network, Operation, Provider,
-    RequiredIsolation, Result, Sandbox, SandboxId, SandboxInfo, SandboxSpec, Source,
+    RequiredIsolation, Result, Sandbox, SandboxId, SandboxInfo, SandboxSpec,
 };
+use tempfile::TempDir;
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::config::DaggerConfig;
@@ -23,7 +24,6 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::all()
     .without(Capability::Spawn, NO_STREAMS)
     .without(Capability::StdinPipe, NO_STREAMS)
     .without(Capability::Signals, NO_STREAMS)
-    .without(Capability::User, "commands run as the image's user")
     .without(
         Capability::Background,
         "every command has a container of its own, which ends with it",
@@ -33,16 +33,8 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::all()
         "there are no processes between commands",
     )
     .without(
-        Capability::Snapshot,
-        "this version of the backend keeps none",
-    )
-    .without(
         Capability::Ttl,
         "an unused sandbox holds nothing but disk of the engine",
-    )
-    .without(
-        Capability::RootDir,
-        "this version of the backend starts from images",
     )
     .without(
         Capability::Mounts,
@@ -82,7 +74,7 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::all()
 /// that was started for them; [`shutdown`](DaggerProvider::shutdown) does so politely.
 #[derive(Clone, Debug)]
 pub struct DaggerProvider {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
@@ -90,10 +82,12 @@ pub(crate) struct Shared {
     pub(crate) config: DaggerConfig,
     session: AsyncMutex<Option<Arc<Session>>>,
     open: Mutex<HashMap<SandboxId, Weak<DaggerSandbox>>>,
+    /// Where snapshots are kept that nobody named a place for.
+    pub(crate) temporary: OnceLock<TempDir>,
 }
 
 impl Shared {
-    async fn session(&self) -> Result<Arc<Session>> {
+    pub(crate) async fn session(&self) -> Result<Arc<Session>> {
         let mut session = self.session.lock().await;
         if let Some(session) = &*session {
             return Ok(session.clone());
@@ -142,6 +136,7 @@ impl DaggerProvider {
             config,
             session: AsyncMutex::default(),
             open: Mutex::default(),
+            temporary: OnceLock::new(),
         };
         Self {
             shared: Arc::new(shared),
@@ -170,7 +165,7 @@ impl DaggerProvider {
         }
     }
 
-    fn find(&self, id: &SandboxId, operation: Operation) -> Result<Arc<DaggerSandbox>> {
+    pub(crate) fn find(&self, id: &SandboxId, operation: Operation) -> Result<Arc<DaggerSandbox>> {
         let open = self
             .shared
             .open
@@ -194,7 +189,6 @@ impl Default for DaggerProvider {
 fn check(spec: &SandboxSpec) -> Result<()> {
     spec.validate()?;
     let limits = &spec.resources;
-    let source = |wanted: &Source| spec.source == *wanted;
     let asked = [
         (spec.network == Network::Off, Capability::NetworkOff),
         (limits.memory.is_some(), Capability::MemoryLimit),
@@ -203,26 +197,11 @@ fn check(spec: &SandboxSpec) -> Result<()> {
         (limits.disk.is_some(), Capability::DiskLimit),
         (!spec.mounts.is_empty(), Capability::Mounts),
         (spec.ttl.is_some(), Capability::Ttl),
-        (
-            matches!(spec.source, Source::RootDir(_)),
-            Capability::RootDir,
-        ),
-        (
-            matches!(spec.source, Source::Snapshot(_)),
-            Capability::Snapshot,
-        ),
     ];
     for (asked, capability) in asked {
         if asked {
             CAPABILITIES.require(capability, Operation::Create)?;
         }
-    }
-    if !source(&Source::Default) && !matches!(spec.source, Source::Image(_)) {
-        return Err(Error::unsupported(
-            Operation::Create,
-            "this source",
-            "it is not known",
-        ));
     }
     let required: &[Control] = match &spec.isolation {
         RequiredIsolation::Only(controls) => controls,
@@ -232,6 +211,22 @@ fn check(spec: &SandboxSpec) -> Result<()> {
         return Err(Error::new(ErrorKind::Isolation, Operation::Create)
             .with_message(format!("{control} can't be proven in a Dagger engine"))
             .with_hint("the engine isolates, but this backend does not probe it; use local:"));
+    }
+    Ok(())
+}
+
+/// Refuses caches that have no place.
+fn check_caches(config: &DaggerConfig) -> Result<()> {
+    for cache in &config.caches {
+        let text = std::str::from_utf8(cache.path.as_bytes()).is_ok();
+        if !cache.path.is_absolute() || !text {
+            return Err(Error::new(ErrorKind::InvalidInput, Operation::Create)
+                .with_message(format!(
+                    "the path of cache {:?} is relative or not UTF-8",
+                    cache.key
+                ))
+                .with_path(cache.path.clone()));
+        }
     }
     Ok(())
 }
@@ -248,6 +243,7 @@ impl Provider for DaggerProvider {
 
     async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>> {
         check(&spec)?;
+        check_caches(&self.shared.config)?;
         let session = self.shared.session().await?;
         match DaggerSandbox::create(&self.shared, &session, &spec).await {
             Ok(sandbox) => Ok(sandbox),

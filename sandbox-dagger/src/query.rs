@@ -39,19 +39,21 @@ pub(crate) fn run(script: &str, nonce: &str, below: &str) -> String {
 }
 
 /// A staged directory of the host, mounted around what is selected on the container then.
-pub(crate) fn staged(directory: &str, below: &str) -> String {
+///
+/// `owner` is a further argument, or empty: imports belong to root otherwise.
+pub(crate) fn staged(directory: &str, owner: &str, below: &str) -> String {
     let source = string(directory);
-    format!("withMountedDirectory(path: \"{STAGE}\", source: {source}) {{ {below} }}")
+    format!("withMountedDirectory(path: \"{STAGE}\", source: {source}{owner}) {{ {below} }}")
 }
 
 /// The script of a staged directory, run with the directory mounted.
-pub(crate) fn run_staged(directory: &str, nonce: &str, below: &str) -> String {
+pub(crate) fn run_staged(directory: &str, owner: &str, nonce: &str, below: &str) -> String {
     let run = format!(
         "withExec(args: [\"/bin/sh\", \"{STAGE}/run.sh\", {}], expect: ANY, \
          experimentalPrivilegedNesting: false) {{ {below} }}",
         string(nonce)
     );
-    staged(directory, &run)
+    staged(directory, owner, &run)
 }
 
 /// Where a staged directory is mounted for the one command that uses it.
@@ -73,6 +75,22 @@ pub(crate) fn host_directory(path: &str) -> String {
     format!(
         "query {{ host {{ directory(path: {}, noCache: true) {{ id }} }} }}",
         string(path)
+    )
+}
+
+/// The id of a file of the host, read anew.
+pub(crate) fn host_file(path: &str) -> String {
+    format!(
+        "query {{ host {{ file(path: {}, noCache: true) {{ id }} }} }}",
+        string(path)
+    )
+}
+
+/// The same of a service.
+pub(crate) fn on_service(id: &str, below: &str) -> String {
+    format!(
+        "query {{ node(id: {}) {{ ... on Service {{ {below} }} }} }}",
+        string(id)
     )
 }
 

@@ -5,13 +5,13 @@
 use std::time::Instant;
 
 use sandbox_core::{
-    Capability, CapturedOutput, Command, Error, ErrorKind, Operation, Output, Ran, Result, Stdin,
+    CapturedOutput, Command, Error, ErrorKind, Operation, Output, Ran, Result, Stdin,
 };
 
 use crate::client::SMALL_ANSWER;
-use crate::exec::{self};
-use crate::handle::{DaggerSandbox, keep_secrets, nonce};
-use crate::provider::CAPABILITIES;
+use crate::create::{keep_secrets, owner};
+use crate::exec::{self, Prepared};
+use crate::handle::{DaggerSandbox, nonce};
 use crate::query::{self, find};
 use crate::stage::Stage;
 
@@ -32,16 +32,44 @@ impl DaggerSandbox {
         Ok(find(&answer, "id").map(str::to_owned).map(|id| (stage, id)))
     }
 
+    /// The command with what is set for it alone, and the container after it without that.
+    fn around(&self, command: &Command, prepared: &Prepared, staged: Option<&str>) -> String {
+        let mut kept = "id".to_owned();
+        for (variable, _) in &prepared.secrets {
+            kept = format!("withoutSecretVariable(name: \"{variable}\") {{ {kept} }}");
+        }
+        if command.user.is_some() {
+            kept = match self.user.as_str() {
+                "" => format!("withoutUser {{ {kept} }}"),
+                user => format!("withUser(name: {}) {{ {kept} }}", query::string(user)),
+            };
+        }
+        if staged.is_some() {
+            kept = format!("withoutMount(path: \"{}\") {{ {kept} }}", query::STAGE);
+        }
+        let kept = format!("stdout {kept}");
+        let mut below = query::run(&prepared.script, &prepared.nonce, &kept);
+        let user = command.user.as_deref().unwrap_or(&self.user);
+        if let Some(directory) = staged {
+            below = query::staged(directory, &owner(user), &below);
+        }
+        if let Some(user) = &command.user {
+            below = format!("withUser(name: {}) {{ {below} }}", query::string(user));
+        }
+        for (variable, secret) in &prepared.secrets {
+            below = format!(
+                "withSecretVariable(name: \"{variable}\", secret: {}) {{ {below} }}",
+                query::string(secret)
+            );
+        }
+        below
+    }
+
     pub(crate) async fn run(&self, command: Command) -> Result<Output> {
         const OP: Operation = Operation::Exec;
         let started = Instant::now();
         let not_started = |error: Error| self.tell(error).with_ran(Ran::NotStarted);
         command.validate(OP).map_err(|error| self.tell(error))?;
-        if command.user.is_some() {
-            CAPABILITIES
-                .require(Capability::User, OP)
-                .map_err(not_started)?;
-        }
         self.check_open(OP).map_err(not_started)?;
         let settings = self.settings();
         let cwd = command.cwd.clone().unwrap_or_else(|| ".".into());
@@ -56,23 +84,13 @@ impl DaggerSandbox {
         secrets.extend(own.map_err(|failed| not_started(failed.error(OP)))?);
         let allowed = command.timeout.unwrap_or(self.command_timeout);
         let timeout = Some(allowed);
-        let prepared = exec::prepare(&command, &cwd, &env, &secrets, timeout, nonce());
+        let limits = &self.shared.config.limits;
+        let prepared = exec::prepare(&command, &cwd, &env, &secrets, timeout, limits, nonce());
         let prepared = prepared.map_err(|error| self.tell(error))?;
         let turn = self.turn(OP).await.map_err(not_started)?;
         let staged = self.stage_stdin(&command).await.map_err(not_started)?;
-        let mut below = match &staged {
-            None => query::run(&prepared.script, &prepared.nonce, "id stdout"),
-            Some((_, directory)) => {
-                let run = query::run(&prepared.script, &prepared.nonce, query::UNSTAGE);
-                query::staged(directory, &run)
-            }
-        };
-        for (variable, secret) in &prepared.secrets {
-            below = format!(
-                "withSecretVariable(name: \"{variable}\", secret: {}) {{ {below} }}",
-                query::string(secret)
-            );
-        }
+        let directory = staged.as_ref().map(|(_, directory)| directory.as_str());
+        let below = self.around(&command, &prepared, directory);
         let query = query::on_container(&turn.head().id, &below);
         let within = allowed.saturating_add(exec::GRACE);
         let answer = self.ask(&query, OP, prepared.largest, within).await;

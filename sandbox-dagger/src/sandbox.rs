@@ -18,12 +18,13 @@ use tokio::sync::watch;
 
 use crate::chain::Chain;
 use crate::client::SMALL_ANSWER;
+use crate::create::keep_secrets;
 use crate::guest::Script;
-use crate::handle::{DaggerSandbox, keep_secrets, nonce};
+use crate::handle::{DaggerSandbox, nonce};
 use crate::provider::CAPABILITIES;
 use crate::query::{self};
 use crate::stage::Stage;
-use crate::{files, transfer};
+use crate::{files, snapshot, transfer};
 
 #[async_trait]
 impl Sandbox for DaggerSandbox {
@@ -272,6 +273,7 @@ impl Sandbox for DaggerSandbox {
             created: SystemTime::now(),
             shared: self.shared.clone(),
             session: self.session.clone(),
+            user: self.user.clone(),
             chain: Chain::new(self.chain.head()),
             settings: RwLock::new(self.settings()),
             command_timeout: self.command_timeout,
@@ -281,11 +283,10 @@ impl Sandbox for DaggerSandbox {
         Ok(sandbox)
     }
 
-    async fn snapshot(&self, _: SnapshotOptions) -> Result<Snapshot> {
-        const OP: Operation = Operation::Snapshot;
-        self.check_open(OP)?;
-        let refused = CAPABILITIES.require(Capability::Snapshot, OP).err();
-        Err(self.tell(refused.unwrap_or_else(|| Error::new(ErrorKind::Other, OP))))
+    async fn snapshot(&self, options: SnapshotOptions) -> Result<Snapshot> {
+        self.check_open(Operation::Snapshot)?;
+        let taken = snapshot::take(self, &options).await;
+        taken.map_err(|error| self.tell(error))
     }
 
     async fn close(&self) -> Result<()> {

@@ -3,6 +3,8 @@
 
 #[cfg(target_os = "linux")]
 mod fixture;
+#[cfg(target_os = "linux")]
+mod support;
 
 #[cfg(target_os = "linux")]
 sandbox_testkit::conformance_main!(fixture::all());

@@ -6,7 +6,7 @@ use crate::protocol::plan::{
     Op,
 };
 use crate::protocol::{
-    FIRST_PLAN_FD, MAX_EXPORTS, MAX_PLAN, MAX_SLOTS, Message, get_u32, put, reply, request, serving,
+    MAX_EXPORTS, MAX_PLAN, MAX_SLOTS, Message, get_u32, put, reply, request, serving,
 };
 use crate::sys::{self, Errno, Open, slot, socket};
 
@@ -27,16 +27,29 @@ const FAILED: i32 = 4;
 /// Receives and plays the plan, up to READY.
 pub(crate) fn run() -> Result<Handles, i32> {
     let (slot, _) = slot::all().split_first().ok_or(MALFORMED)?;
-    let (bytes, mut fds) = slot.receive(true).map_err(|_| MALFORMED)?;
-    let message = Message::decode(bytes).ok_or(MALFORMED)?;
-    let fd = fds.take().ok_or(MALFORMED)?;
+    let mut slots = [0; MAX_SLOTS];
+    let mut held = 0;
+    let (message, fd) = loop {
+        let (bytes, mut fds) = slot.receive(true).map_err(|_| MALFORMED)?;
+        let message = Message::decode(bytes).ok_or(MALFORMED)?;
+        match message.kind {
+            request::PLAN => break (message, fds.take().ok_or(MALFORMED)?),
+            request::HOLD => {
+                while let Some(fd) = fds.take() {
+                    *slots.get_mut(held).ok_or(MALFORMED)? = i64::from(fd);
+                    held += 1;
+                }
+            }
+            _ => return Err(MALFORMED),
+        }
+    };
     let len = message.a as usize;
-    if message.kind != request::PLAN || !(HEADER..=MAX_PLAN).contains(&len) {
+    if !(HEADER..=MAX_PLAN).contains(&len) {
         return Err(MALFORMED);
     }
     let plan = sys::map(fd, len).map_err(|_| MALFORMED)?;
     sys::close(fd);
-    let mut player = Player::new(plan).ok_or(MALFORMED)?;
+    let mut player = Player::new(plan, slots, held).ok_or(MALFORMED)?;
     let mut index = 0;
     while index < player.ops {
         match player.step(index) {
@@ -73,7 +86,12 @@ pub(crate) struct Player {
 }
 
 impl Player {
-    pub(crate) fn new(plan: &'static mut [u8]) -> Option<Self> {
+    /// `slots` has `held` descriptors, as many as the plan counts on.
+    pub(crate) fn new(
+        plan: &'static mut [u8],
+        slots: [i64; MAX_SLOTS],
+        held: usize,
+    ) -> Option<Self> {
         let ops = get_u32(plan, 0)? as usize;
         let exports = get_u32(plan, 4)? as usize;
         let inherited = get_u32(plan, 8)? as usize;
@@ -82,12 +100,8 @@ impl Player {
             .checked_add(exports * 4)?;
         // The host rounds the start of the data up to eight bytes.
         let data = data.next_multiple_of(8);
-        if data > plan.len() || exports > MAX_EXPORTS || inherited > MAX_SLOTS {
+        if data > plan.len() || exports > MAX_EXPORTS || inherited != held {
             return None;
-        }
-        let mut slots = [0; MAX_SLOTS];
-        for (fd, slot) in slots.iter_mut().enumerate().take(inherited) {
-            *slot = i64::from(FIRST_PLAN_FD) + fd as i64;
         }
         Some(Self {
             plan,

@@ -8,6 +8,8 @@ use std::io;
 use std::os::unix::fs::lchown;
 use std::path::Path;
 
+use crate::engine;
+
 /// An unprivileged kernel user and group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
@@ -31,6 +33,14 @@ impl Identity {
         rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
         let id = FIRST + u32::from_ne_bytes(bytes) % SPAN;
         Ok(Some(Self { uid: id, gid: id }))
+    }
+
+    /// The same in the engine's words.
+    pub(crate) fn engine(identity: Option<Self>) -> engine::Identity {
+        match identity {
+            Some(Self { uid, gid }) => engine::Identity::Mapped { uid, gid },
+            None => engine::Identity::Own,
+        }
     }
 
     /// Gives a file, directory or link to this identity.

@@ -13,9 +13,10 @@ use crate::blueprint::Blueprint;
 use crate::cgroup::Cgroup;
 use crate::compact;
 use crate::copy;
-use crate::engine::{Engine, Identity as EngineIdentity, StartConfig};
+use crate::engine::{Engine, StartConfig};
 use crate::failure;
 use crate::files::GuestRoot;
+use crate::identity::Identity;
 use crate::sandbox::blocking;
 use crate::setup::{Setup, Upper};
 use crate::shared::Shared;
@@ -33,6 +34,7 @@ pub(crate) struct Live {
     pub(crate) cgroup: Arc<Cgroup>,
     stack: Stack,
     writes: Writes,
+    frozen: bool,
     state_dir: PathBuf,
 }
 
@@ -50,39 +52,23 @@ enum Writes {
 }
 
 impl Live {
-    /// The first run of a new sandbox.
-    pub(crate) async fn first(
-        shared: &Arc<Shared>,
-        blueprint: &Arc<Blueprint>,
-        name: &str,
-    ) -> Result<Self> {
-        let cgroup = limits(shared, blueprint, name, Operation::Create).await?;
-        Self::start(
-            shared,
-            blueprint,
-            cgroup,
-            Stack::default(),
-            Operation::Create,
-        )
-        .await
+    /// The first run of a new sandbox. Blocks, as does every start.
+    pub(crate) fn first(shared: &Shared, blueprint: &Blueprint, name: &str) -> Result<Self> {
+        const OP: Operation = Operation::Create;
+        let cgroup = limits(shared, blueprint, name, OP)?;
+        Self::start(shared, blueprint, cgroup, Stack::default(), OP)
     }
 
-    async fn start(
-        shared: &Arc<Shared>,
-        blueprint: &Arc<Blueprint>,
+    fn start(
+        shared: &Shared,
+        blueprint: &Blueprint,
         cgroup: Arc<Cgroup>,
         stack: Stack,
         operation: Operation,
     ) -> Result<Self> {
-        let prepare = {
-            let (shared, blueprint) = (shared.clone(), blueprint.clone());
-            let (stack, cgroup) = (stack.clone(), cgroup.clone());
-            move || Prepared::new(&shared, &blueprint, &stack, cgroup, operation)
-        };
-        let Prepared { config, upper } = blocking(operation, prepare).await?;
-        let started = Engine::start(config)
-            .await
-            .map_err(|error| failure::start(error, operation))?;
+        let Prepared { config, upper } =
+            Prepared::new(shared, blueprint, &stack, cgroup.clone(), operation)?;
+        let started = Engine::start(config).map_err(|error| failure::start(error, operation))?;
         let writes = match (upper, started.exported.into_iter().next()) {
             (Some((upper, work)), _) => Writes::Layer { upper, _work: work },
             (None, Some(directory)) => Writes::Tmpfs(directory),
@@ -97,12 +83,15 @@ impl Live {
             cgroup,
             stack,
             writes,
+            frozen: false,
             state_dir: shared.state.layers_dir(),
         })
     }
 
     /// Makes a second sandbox with the same files. The caller holds this one alone: no file
     /// operation is under way and no command is being started.
+    ///
+    /// If this run is frozen by it, it stays so until it is [renewed](Live::renew).
     pub(crate) async fn fork(
         &mut self,
         shared: &Arc<Shared>,
@@ -110,24 +99,57 @@ impl Live {
         name: &str,
     ) -> Result<Self> {
         const OP: Operation = Operation::Fork;
-        let cgroup = limits(shared, blueprint, name, OP).await?;
-        let start = |stack, cgroup| Self::start(shared, blueprint, cgroup, stack, OP);
-        let Some(upper) = self.freezable().await? else {
-            let stack = self.copied(shared).await?;
-            return start(stack, cgroup).await;
+        let stack = if self.frozen {
+            self.stack.clone()
+        } else {
+            match self.freezable().await? {
+                Some(upper) => self.freeze(shared, upper).await?,
+                None => self.copied(shared).await?,
+            }
         };
-        if stack::is_untouched(&upper).map_err(|error| Error::from_io(error, OP))? {
-            return start(self.stack.clone(), cgroup).await;
+        let (shared, blueprint, name) = (shared.clone(), blueprint.clone(), name.to_owned());
+        blocking(OP, move || {
+            let cgroup = limits(&shared, &blueprint, &name, OP)?;
+            Self::start(&shared, &blueprint, cgroup, stack, OP)
+        })
+        .await
+    }
+
+    /// The stack with the upper layer on top, into which nobody writes from now on. An empty one
+    /// needs no freezing: this run goes on.
+    async fn freeze(&mut self, shared: &Arc<Shared>, upper: Arc<Layer>) -> Result<Stack> {
+        let untouched = {
+            let upper = upper.clone();
+            move || stack::is_untouched(&upper).map_err(|e| Error::from_io(e, Operation::Fork))
+        };
+        if blocking(Operation::Fork, untouched).await? {
+            return Ok(self.stack.clone());
         }
-        let stack = shallow(shared, self.stack.with(upper)).await?;
-        let (parent, child) = tokio::join!(
-            start(stack.clone(), self.cgroup.clone()),
-            start(stack, cgroup)
-        );
-        // Only now: if either could not be started, this run goes on as it was.
-        let (parent, child) = (parent?, child?);
-        *self = parent;
-        Ok(child)
+        self.stack = shallow(shared, self.stack.with(upper)).await?;
+        self.frozen = true;
+        Ok(self.stack.clone())
+    }
+
+    /// Whether the upper layer lies under a fork: nothing may be done in this run any more.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.frozen
+    }
+
+    /// Starts again on the frozen layers, with a fresh one above them. If that fails nothing is
+    /// lost, and it can be tried again. The caller holds this run alone.
+    pub(crate) async fn renew(
+        &mut self,
+        shared: &Arc<Shared>,
+        blueprint: &Arc<Blueprint>,
+        operation: Operation,
+    ) -> Result<()> {
+        let (shared, blueprint) = (shared.clone(), blueprint.clone());
+        let (stack, cgroup) = (self.stack.clone(), self.cgroup.clone());
+        let start = move || Self::start(&shared, &blueprint, cgroup, stack, operation);
+        let old = std::mem::replace(self, blocking(operation, start).await?);
+        // Who is last to let go of a root pays for every inode that was looked at.
+        tokio::task::spawn_blocking(move || drop(old));
+        Ok(())
     }
 
     /// The upper layer, if it can be frozen: nothing runs, and nothing is kept in memory that a
@@ -198,7 +220,11 @@ impl Live {
 
     /// Kills everything and waits until it is dead, within bounds.
     pub(crate) async fn shut_down(self) {
-        if !self.engine.shutdown().await {
+        let Self { engine, root, .. } = self;
+        engine.kill();
+        // Now, so that it is the dying init that is last to let go of the files.
+        drop(root);
+        if !engine.shutdown().await {
             tracing::warn!("a sandbox's init did not end within five seconds of being killed");
         }
     }
@@ -252,17 +278,12 @@ impl Prepared {
         let plan = setup
             .plan()
             .map_err(|error| failure::setup(error, operation))?;
-        let identity = match shared.identity {
-            Some(identity) => EngineIdentity::Mapped {
-                uid: identity.uid,
-                gid: identity.gid,
-            },
-            None => EngineIdentity::Own,
-        };
+        let isolate_network = blueprint.spec.network == Network::Off;
         let config = StartConfig {
             plan,
-            identity,
-            isolate_network: blueprint.spec.network == Network::Off,
+            identity: Identity::engine(shared.identity),
+            isolate_network,
+            blank: isolate_network.then(|| shared.ready.take()).flatten(),
             hook: Some(Box::new(move |pid| cgroup.attach(pid))),
             timeout: START,
         };
@@ -274,9 +295,9 @@ impl Prepared {
 }
 
 /// The cgroups of a sandbox; an error if a limit that is required can't be had.
-async fn limits(
-    shared: &Arc<Shared>,
-    blueprint: &Arc<Blueprint>,
+fn limits(
+    shared: &Shared,
+    blueprint: &Blueprint,
     name: &str,
     operation: Operation,
 ) -> Result<Arc<Cgroup>> {
@@ -287,19 +308,15 @@ async fn limits(
     if resources.memory.is_none() && resources.cpus.is_none() {
         return Ok(Arc::new(Cgroup::none()));
     }
-    let (shared, blueprint, name) = (shared.clone(), blueprint.clone(), name.to_owned());
-    blocking(operation, move || {
-        let configured = shared.config.cgroup.as_deref();
-        let (cgroup, missing) = Cgroup::create(&name, blueprint.resources(), configured);
-        match missing
-            .into_iter()
-            .find(|missing| blueprint.requires(missing.control))
-        {
-            Some(missing) => Err(failure::no_cgroup(missing, operation)),
-            None => Ok(Arc::new(cgroup)),
-        }
-    })
-    .await
+    let configured = shared.config.cgroup.as_deref();
+    let (cgroup, missing) = Cgroup::create(name, resources, configured);
+    match missing
+        .into_iter()
+        .find(|missing| blueprint.requires(missing.control))
+    {
+        Some(missing) => Err(failure::no_cgroup(missing, operation)),
+        None => Ok(Arc::new(cgroup)),
+    }
 }
 
 /// The stack, merged into one layer if it is too deep.

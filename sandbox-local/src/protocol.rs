@@ -11,8 +11,8 @@ pub(crate) const MAGIC: u32 = 0x5342_4f58;
 
 /// Descriptor number of the control socket inside the agent.
 pub(crate) const CONTROL_FD: i32 = 3;
-/// Descriptor number of the first descriptor handed to the plan.
-pub(crate) const FIRST_PLAN_FD: i32 = 4;
+/// Most descriptors that come to the agent with one message.
+pub(crate) const MAX_FDS: usize = 16;
 
 /// Largest spawn payload that travels inside the message itself.
 pub(crate) const INLINE_PAYLOAD: usize = 60 * 1024;
@@ -48,6 +48,8 @@ pub(crate) mod request {
     pub(crate) const THAW: u32 = 7;
     /// The host will not mention these execs again; `a` = how many ids follow.
     pub(crate) const FORGET: u32 = 8;
+    /// Before PLAN: descriptors for it, which take its next slots.
+    pub(crate) const HOLD: u32 = 9;
 }
 
 /// Replies, agent to host.
@@ -85,8 +87,6 @@ pub(crate) mod spawn {
     pub(crate) const PROGRAM: u32 = 4;
     /// The payload is a memfd.
     pub(crate) const PAYLOAD: u32 = 8;
-    /// Most descriptors that come with one SPAWN.
-    pub(crate) const MAX_FDS: usize = 5;
 }
 
 /// Where a spawn failed.
@@ -180,7 +180,7 @@ impl Message {
 /// The plan as laid out in its memfd: this header, then the ops, then the slots
 /// to export (u32 each), then the data.
 pub(crate) mod plan {
-    /// Header: ops, exports, inherited descriptors, zero; u32 each.
+    /// Header: ops, exports, descriptors that came before by HOLD, zero; u32 each.
     pub(crate) const HEADER: usize = 16;
     /// A slot number that means "none".
     pub(crate) const NO_SLOT: u32 = u32::MAX;

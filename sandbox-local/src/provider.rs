@@ -96,8 +96,9 @@ impl LocalProvider {
         let identity = Identity::for_this_host().map_err(failed)?;
         let state = State::create(&dir, identity).map_err(failed)?;
         let skeleton = skeleton::build(&state, &config.system_dirs, identity).map_err(failed)?;
+        let shared = Shared::new(config, state, identity, skeleton).map_err(failed)?;
         Ok(Self {
-            shared: Arc::new(Shared::new(config, state, identity, skeleton)),
+            shared: Arc::new(shared),
         })
     }
 

@@ -69,13 +69,20 @@ struct Identification {
 
 impl LocalSandbox {
     pub(crate) async fn create(shared: Arc<Shared>, spec: SandboxSpec) -> Result<Arc<Self>> {
-        let prepare = {
-            let shared = shared.clone();
-            move || Blueprint::new(&shared, spec)
-        };
-        let blueprint = Arc::new(blocking(Operation::Create, prepare).await?);
         let id = new_id(Operation::Create)?;
-        let live = Live::first(&shared, &blueprint, id.as_str()).await?;
+        // In one piece: each change of threads would cost as much as many of its system calls.
+        let start = {
+            let (shared, id) = (shared.clone(), id.clone());
+            move || {
+                let blueprint = Arc::new(Blueprint::new(&shared, spec)?);
+                let live = Live::first(&shared, &blueprint, id.as_str())?;
+                live.root
+                    .create_workdir(&blueprint.workdir)
+                    .map_err(|error| error.with_sandbox(id))?;
+                Ok((blueprint, live))
+            }
+        };
+        let (blueprint, live) = blocking(Operation::Create, start).await?;
         if let Err(error) = isolation::require(&live, &blueprint, &shared.proven).await {
             live.shut_down().await;
             return Err(error);
@@ -98,16 +105,7 @@ impl LocalSandbox {
             parent: None,
             labels: blueprint.spec.labels.clone(),
         };
-        let sandbox = Self::enter(shared, blueprint, id, who, settings, live);
-        let made = sandbox.make_workdir().await;
-        match made {
-            Ok(()) => Ok(sandbox),
-            Err(error) => {
-                // The error of the creation is the one to tell.
-                let _ = sandbox.close().await;
-                Err(error)
-            }
-        }
+        Ok(Self::enter(shared, blueprint, id, who, settings, live))
     }
 
     fn enter(
@@ -137,12 +135,6 @@ impl LocalSandbox {
             tokio::spawn(expire(Arc::downgrade(&sandbox), ttl));
         }
         sandbox
-    }
-
-    async fn make_workdir(&self) -> Result<()> {
-        let path = self.settings().workdir;
-        self.files(Operation::Create, move |root| root.create_workdir(&path))
-            .await
     }
 
     fn settings(&self) -> Settings {
@@ -188,13 +180,30 @@ impl LocalSandbox {
     async fn live(&self, operation: Operation) -> Result<OwnedRwLockReadGuard<Option<Live>, Live>> {
         self.check_open(operation)?;
         self.touch();
-        let guard = self.live.clone().read_owned().await;
-        let live = OwnedRwLockReadGuard::try_map(guard, Option::as_ref)
-            .map_err(|_| Error::closed(operation, &self.id))?;
+        let live = self.run(operation).await?;
         if live.engine.lost() {
             return Err(self.lost(operation));
         }
         Ok(live)
+    }
+
+    /// A run in which something may be done: one that a fork has frozen is renewed first. If the
+    /// future is dropped meanwhile, the next one does it.
+    async fn run(&self, operation: Operation) -> Result<OwnedRwLockReadGuard<Option<Live>, Live>> {
+        let frozen = |live: &Live| live.is_frozen() && !live.engine.lost();
+        let mut guard = self.live.clone().read_owned().await;
+        if guard.as_ref().is_some_and(frozen) {
+            drop(guard);
+            let mut alone = self.live.clone().write_owned().await;
+            if let Some(live) = alone.as_mut().filter(|live| frozen(live)) {
+                live.renew(&self.shared, &self.blueprint, operation)
+                    .await
+                    .map_err(|error| self.tell(error))?;
+            }
+            guard = alone.downgrade();
+        }
+        OwnedRwLockReadGuard::try_map(guard, Option::as_ref)
+            .map_err(|_| Error::closed(operation, &self.id))
     }
 
     fn lost(&self, operation: Operation) -> Error {
@@ -344,9 +353,8 @@ impl Sandbox for LocalSandbox {
         const OP: Operation = Operation::Isolation;
         self.check_open(OP)?;
         // Not through `live`: asking is no use, and must not keep an idle sandbox from expiring.
-        let guard = self.live.read().await;
-        let live = guard.as_ref().ok_or_else(|| Error::closed(OP, &self.id))?;
-        isolation::report(live, &self.blueprint)
+        let live = self.run(OP).await?;
+        isolation::report(&live, &self.blueprint)
             .await
             .map_err(|error| match error.kind() {
                 ErrorKind::Lost => self.lost(OP),

@@ -1,12 +1,14 @@
 //! What all sandboxes of a provider share: state directory, skeleton, identity, registry.
 
 use std::collections::HashMap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use sandbox_core::{Labels, SandboxId, SandboxInfo};
 
-use crate::config::LocalConfig;
+use crate::config::{LocalConfig, MOST_PREPARED};
+use crate::engine::Ready;
 use crate::identity::Identity;
 use crate::isolation::Proven;
 use crate::owner::Owners;
@@ -20,6 +22,7 @@ pub(crate) struct Shared {
     pub(crate) state: Arc<State>,
     pub(crate) identity: Option<Identity>,
     pub(crate) owners: Owners,
+    pub(crate) ready: Ready,
     pub(crate) proven: Proven,
     /// Held by who merges layers.
     pub(crate) merging: Mutex<()>,
@@ -36,21 +39,24 @@ impl Shared {
         state: Arc<State>,
         identity: Option<Identity>,
         skeleton: Arc<Layer>,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let is_dir =
             |dir: &&PathBuf| std::fs::symlink_metadata(dir).is_ok_and(|found| found.is_dir());
         let system_dirs = config.system_dirs.iter().filter(is_dir).cloned().collect();
-        Self {
+        let count = config.prepared.min(MOST_PREPARED);
+        let ready = Ready::keep(count, Identity::engine(identity))?;
+        Ok(Self {
             config,
             state,
             identity,
             owners: Owners::default(),
+            ready,
             proven: Proven::default(),
             merging: Mutex::default(),
             skeleton,
             system_dirs,
             registry: Mutex::default(),
-        }
+        })
     }
 
     fn registry(&self) -> std::sync::MutexGuard<'_, HashMap<SandboxId, Weak<LocalSandbox>>> {

@@ -1,6 +1,6 @@
 # The supervisor of one command. It always exits 0 and says on stdout what became of the command.
 #
-# Set before: nonce cwd path prog so se limit input, and as the positional parameters the command
+# Set before: nonce cwd path prog so se limit limits input, and as the positional parameters the command
 # with 'env -i' and its environment in front.
 # It must never trust the command: everything it reads back is its own file or /proc.
 exec 2>/dev/null
@@ -41,6 +41,7 @@ case $prog in
     if [ -z "$found" ]; then if [ -n "$denied" ]; then no not-executable; fi; no command-not-found; fi ;;
 esac
 if [ ! -f "$found" ] || [ ! -x "$found" ]; then no not-executable; fi
+(eval "$limits") || no limits
 if [ -r "$found" ]; then
     case $(head -c 4 -- "$found" | od -An -tx1 | tr -d ' \n') in
     7f454c46) ;;
@@ -66,10 +67,10 @@ done
 # command ignore SIGINT and SIGQUIT.
 session=
 if command -v setsid >/dev/null; then session=setsid; fi
-export d session input
+export d session input limits
 /bin/sh -c '
     ( exec 2>/dev/null; read -r me rest </proc/self/stat; kill -STOP $$
-      echo "$me" >"$d/pid"; read -r x <"$d/go"
+      echo "$me" >"$d/pid"; read -r x <"$d/go"; eval "$limits"
       exec $session "$@" <"$input" >"$d/o" 2>"$d/e" ); :' sh "${@}" | {
     read -r main <"$d/pid"
     keep=" "

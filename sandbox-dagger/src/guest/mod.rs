@@ -96,6 +96,11 @@ impl Script {
         self
     }
 
+    /// The whole of it, as it is.
+    pub(crate) fn text(self) -> String {
+        self.0
+    }
+
     /// The whole of it, with the supervisor.
     pub(crate) fn supervise(self) -> String {
         self.0 + EXEC

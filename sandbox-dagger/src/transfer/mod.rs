@@ -37,7 +37,7 @@ fn patterns(excludes: &[String], operation: Operation) -> Result<Gitignore> {
     })
 }
 
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     operation: Operation,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {

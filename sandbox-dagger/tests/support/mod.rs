@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 use std::error::Error as StdError;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,9 +23,7 @@ pub(crate) struct Rig {
 impl Rig {
     pub(crate) async fn new() -> Result<Self, Box<dyn StdError + Send + Sync>> {
         let double = DaggerDouble::start(Quirks::default()).await?;
-        let config = DaggerConfig::default()
-            .with_session(double.port(), double.token())
-            .with_operation_timeout(Duration::from_secs(30));
+        let config = config(&double);
         let provider = DaggerProvider::with_config(config);
         let sandbox = provider.create(spec()).await?;
         Ok(Self {
@@ -33,6 +32,44 @@ impl Rig {
             sandbox,
         })
     }
+}
+
+/// A configuration that connects to this double.
+pub(crate) fn config(double: &DaggerDouble) -> DaggerConfig {
+    DaggerConfig::default()
+        .with_session(double.port(), double.token())
+        .with_operation_timeout(Duration::from_secs(60))
+}
+
+/// A root directory with a shell, the programs that the backend needs and what they are linked
+/// with, all of this machine.
+pub(crate) fn small_system() -> std::io::Result<tempfile::TempDir> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let root = tempfile::Builder::new().prefix("sandbox-root").tempdir()?;
+    std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(0o755))?;
+    let programs = "sh base64 cat chmod chown env find head mkdir mkfifo mktemp mv od readlink rm \
+                    rmdir setsid sleep stat tar tee touch tr wc";
+    for program in programs.split_whitespace() {
+        let found = ["/bin", "/usr/bin"]
+            .map(|dir| Path::new(dir).join(program))
+            .into_iter()
+            .find(|file| file.exists());
+        let missing = || std::io::Error::other(format!("no program {program} on this machine"));
+        let file = found.ok_or_else(missing)?;
+        let linked = std::process::Command::new("ldd").arg(&file).output()?;
+        let linked = String::from_utf8_lossy(&linked.stdout).into_owned();
+        let libraries = linked
+            .split_whitespace()
+            .filter(|word| word.starts_with('/'));
+        for from in libraries.map(Path::new).chain([file.as_path()]) {
+            let to = root.path().join(from.strip_prefix("/").unwrap_or(from));
+            if let Some(parent) = to.parent() {
+                std::fs::create_dir_all(parent)?;
+            }
+            std::fs::copy(from, to)?;
+        }
+    }
+    Ok(root)
 }
 
 pub(crate) fn spec() -> SandboxSpec {

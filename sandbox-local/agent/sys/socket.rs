@@ -4,8 +4,7 @@
 
 use super::arch::nr;
 use super::{Errno, Result, call, close};
-use crate::protocol::spawn::MAX_FDS;
-use crate::protocol::{CONTROL_FD, MAX_EXPORTS};
+use crate::protocol::{CONTROL_FD, MAX_EXPORTS, MAX_FDS};
 
 const SOL_SOCKET: u64 = 1;
 const SCM_RIGHTS: u64 = 1;

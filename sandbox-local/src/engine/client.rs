@@ -77,13 +77,12 @@ pub(crate) struct Inner {
 }
 
 impl Engine {
-    /// Starts an agent by a plan. Needs a tokio runtime with I/O and time.
-    pub(crate) async fn start(config: StartConfig) -> Result<Started, StartError> {
+    /// Starts an agent by a plan. Blocks for a millisecond or two; needs the context of a tokio
+    /// runtime with I/O and time, which its threads for blocking work have.
+    pub(crate) fn start(config: StartConfig) -> Result<Started, StartError> {
         listen::reap_orphans();
-        let up = tokio::task::spawn_blocking(move || start::start(config))
-            .await
-            .map_err(|_| StartError::NoRuntime)??;
         let runtime = Handle::try_current().map_err(|_| StartError::NoRuntime)?;
+        let up = start::start(config)?;
         let register = |error: std::io::Error| StartError::Step {
             step: "watch the control socket",
             errno: Errno::from_io_error(&error).unwrap_or(Errno::IO),

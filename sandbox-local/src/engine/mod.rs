@@ -2,7 +2,8 @@
 //! runs processes through it.
 //!
 //! Layers, bottom up: [`image`] (the agent as a file), [`plan`] (what the agent
-//! is to do before it serves), [`start`] (bringing it up, blocking), [`client`]
+//! is to do before it serves), [`start`] (bringing it up, blocking), [`ready`]
+//! (agents brought up ahead of time), [`client`]
 //! (talking to it), [`process`] (one process: its streams and its end). The
 //! engine must never know what a sandbox is for: which directories, limits and
 //! filters there are is in the plan that it is given.
@@ -16,6 +17,7 @@ mod plan_calls;
 mod plan_limits;
 mod probe;
 mod process;
+mod ready;
 mod request;
 mod spawn;
 mod start;
@@ -30,5 +32,6 @@ pub(crate) use error::{ExitError, Failure, FailureKind, Lost, SpawnError, StartE
 pub(crate) use plan::{Arg, Data, Dir, Plan, Slot};
 pub(crate) use probe::{Findings, ProbeError};
 pub(crate) use process::{Exit, ExitFuture, Running, Tree};
+pub(crate) use ready::Ready;
 pub(crate) use request::{SpawnRequest, Stdin};
 pub(crate) use start::{Identity, StartConfig, owner_map};

@@ -13,7 +13,7 @@ use rustix::process::{Signal, WaitId, WaitIdOptions};
 use super::error::StartError;
 use super::plan::{Compiled, Plan};
 use super::{image, wire};
-use crate::protocol::{Message, reply, request, serving};
+use crate::protocol::{MAX_FDS, Message, reply, request, serving};
 use crate::sys::launch::{EXEC_STEP, LaunchError, Launched, launch};
 
 /// User and group number of everything inside the sandbox.
@@ -49,6 +49,8 @@ pub(crate) struct StartConfig {
     pub(crate) hook: Option<Hook>,
     /// How long the plan may take.
     pub(crate) timeout: Duration,
+    /// An agent of that identity and network that waits already.
+    pub(crate) blank: Option<Blank>,
 }
 
 /// An agent that serves.
@@ -134,20 +136,57 @@ impl From<LaunchError> for StartError {
     }
 }
 
-/// Starts an agent and waits until it serves.
+/// An agent in namespaces of its own that waits for its plan. All that is costly about a
+/// start and does not depend on what is started.
+pub(crate) struct Blank {
+    // Before the agent, which is waited for when it is dropped and ends with this.
+    socket: OwnedFd,
+    agent: Agent,
+    pid: u32,
+}
+
+impl Blank {
+    /// Starts one.
+    pub(crate) fn new(identity: Identity, isolate_network: bool) -> Result<Self, StartError> {
+        let (blank, pid) = Self::launch(namespaces(isolate_network))?;
+        map_identity(pid, identity)?;
+        Ok(blank)
+    }
+
+    fn launch(namespaces: libc::c_int) -> Result<(Self, u32), StartError> {
+        let (socket, agent_end) = wire::control_pair().map_err(at("create the control socket"))?;
+        let launched = launch_agent(&agent_end, namespaces)?;
+        let pid = launched.pid;
+        let agent = Agent {
+            launched: Some(launched),
+        };
+        Ok((Self { socket, agent, pid }, pid))
+    }
+
+    /// Whether it waits still, and was not killed from outside.
+    pub(crate) fn waits(&self) -> bool {
+        poll_readable(self.socket.as_fd(), Duration::ZERO) == Ok(false)
+    }
+}
+
+/// Starts an agent, or takes one that waits, and waits until it serves.
 pub(super) fn start(config: StartConfig) -> Result<Up, StartError> {
     let plan = config.plan.compile()?;
-    let (host_end, agent_end) = wire::control_pair().map_err(at("create the control socket"))?;
-    let namespaces = namespaces(config.isolate_network);
-    let launched = launch_agent(&agent_end, &plan, namespaces)?;
-    drop(agent_end);
-    let pid = launched.pid;
-    let agent = Agent {
-        launched: Some(launched),
+    let blank = match config.blank {
+        Some(blank) => blank,
+        None => Blank::new(config.identity, config.isolate_network)?,
     };
-    map_identity(pid, config.identity)?;
+    let Blank { socket, agent, pid } = blank;
     if let Some(hook) = config.hook {
         hook(pid).map_err(StartError::Hook)?;
+    }
+    for some in plan.inherited.chunks(MAX_FDS) {
+        let fds: Vec<BorrowedFd<'_>> = some.iter().map(AsFd::as_fd).collect();
+        let message = Message {
+            kind: request::HOLD,
+            ..Message::default()
+        };
+        wire::send(socket.as_fd(), &message, &[], &fds).map_err(at("hand over descriptors"))?;
     }
     let memory = wire::sealed("sandbox-plan", &[&plan.bytes]).map_err(at("lay out the plan"))?;
     let message = Message {
@@ -155,8 +194,8 @@ pub(super) fn start(config: StartConfig) -> Result<Up, StartError> {
         a: plan.bytes.len() as u64,
         ..Message::default()
     };
-    wire::send(host_end.as_fd(), &message, &[], &[memory.as_fd()]).map_err(at("send the plan"))?;
-    ready(agent, host_end, &plan, config.timeout)
+    wire::send(socket.as_fd(), &message, &[], &[memory.as_fd()]).map_err(at("send the plan"))?;
+    ready(agent, socket, &plan, config.timeout)
 }
 
 fn namespaces(network: bool) -> libc::c_int {
@@ -173,13 +212,9 @@ fn namespaces(network: bool) -> libc::c_int {
     }
 }
 
-fn launch_agent(
-    agent_end: &OwnedFd,
-    plan: &Compiled,
-    namespaces: libc::c_int,
-) -> Result<Launched, StartError> {
+fn launch_agent(agent_end: &OwnedFd, namespaces: libc::c_int) -> Result<Launched, StartError> {
     let refused = match image::in_memory() {
-        Ok(image) => match launch(image, agent_end.as_fd(), &plan.inherited, namespaces) {
+        Ok(image) => match launch(image, agent_end.as_fd(), namespaces) {
             Err(error)
                 if error.step == EXEC_STEP
                     && matches!(error.errno, Errno::ACCESS | Errno::PERM) =>
@@ -197,12 +232,7 @@ fn launch_agent(
     let Ok(image) = image::on_disk() else {
         return Err(refused);
     };
-    Ok(launch(
-        image,
-        agent_end.as_fd(),
-        &plan.inherited,
-        namespaces,
-    )?)
+    Ok(launch(image, agent_end.as_fd(), namespaces)?)
 }
 
 fn map_identity(pid: u32, identity: Identity) -> Result<(), StartError> {
@@ -251,22 +281,14 @@ fn tell(pid: u32, name: &str, step: &'static str, text: String) -> Result<(), St
 /// The kernel makes no namespace without a process: an agent that is given no plan holds it open
 /// for as long as it takes to get a descriptor. As an init, since only as one does it wait.
 pub(crate) fn owner_map(user: (u32, u32), group: (u32, u32)) -> Result<OwnedFd, StartError> {
-    let plan = Plan::new().compile()?;
-    let (host_end, agent_end) = wire::control_pair().map_err(at("create the control socket"))?;
-    let launched = launch_agent(&agent_end, &plan, libc::CLONE_NEWUSER | libc::CLONE_NEWPID)?;
-    drop(agent_end);
-    let pid = launched.pid;
-    // Reaped at the end; until then its number is its own.
-    let _agent = Agent {
-        launched: Some(launched),
-    };
+    // Reaped at the end; until then its number is its own. It ends at end-of-file.
+    let (blank, pid) = Blank::launch(libc::CLONE_NEWUSER | libc::CLONE_NEWPID)?;
     let namespace = map(pid, user, group).and_then(|()| {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         rustix::fs::open(format!("/proc/{pid}/ns/user"), flags, Mode::empty())
             .map_err(at("open the user namespace"))
     });
-    // It ends at end-of-file.
-    drop(host_end);
+    drop(blank);
     namespace
 }
 

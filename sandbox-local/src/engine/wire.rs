@@ -14,7 +14,7 @@ use rustix::net::{
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::protocol::{MAX_EXPORTS, Message, spawn};
+use crate::protocol::{MAX_EXPORTS, MAX_FDS, Message};
 
 /// The host's and the agent's end of a control socket.
 pub(super) fn control_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
@@ -36,7 +36,7 @@ pub(super) fn send(
     let head = message.encode();
     let parts = [IoSlice::new(&head), IoSlice::new(payload)];
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(spawn::MAX_FDS))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
         return Err(Errno::INVAL);

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use rustix::io::Errno;
 
-use crate::protocol::{CONTROL_FD, FIRST_PLAN_FD};
+use crate::protocol::CONTROL_FD;
 
 /// The agent's process.
 pub(crate) struct Launched {
@@ -44,28 +44,27 @@ const STEPS: [&str; 5] = [
 
 const STACK: usize = 64 * 1024;
 
+/// Where the agent's image is until it is executed.
+const IMAGE_FD: c_int = CONTROL_FD + 1;
+
 /// What parent and child share. The child writes the atomics and `fds`, while the
 /// parent stands still.
 struct Shared {
-    /// Control socket, inherited descriptors, agent image.
-    fds: Vec<RawFd>,
+    /// Control socket, agent image.
+    fds: [RawFd; 2],
     step: AtomicU32,
     errno: AtomicI32,
 }
 
-/// Starts `agent` with `control` and `inherited` as its only descriptors, in new
-/// namespaces according to the CLONE_NEW* `namespaces`.
+/// Starts `agent` with `control` as its only descriptor, in new namespaces according
+/// to the CLONE_NEW* `namespaces`.
 pub(crate) fn launch(
     agent: BorrowedFd<'_>,
     control: BorrowedFd<'_>,
-    inherited: &[OwnedFd],
     namespaces: c_int,
 ) -> Result<Launched, LaunchError> {
-    let mut fds = vec![control.as_raw_fd()];
-    fds.extend(inherited.iter().map(AsRawFd::as_raw_fd));
-    fds.push(agent.as_raw_fd());
     let mut shared = Shared {
-        fds,
+        fds: [control.as_raw_fd(), agent.as_raw_fd()],
         step: AtomicU32::new(0),
         errno: AtomicI32::new(0),
     };
@@ -138,20 +137,19 @@ extern "C" fn child(shared: *mut c_void) -> c_int {
 }
 
 /// Only returns the index of the step that failed.
-fn become_agent(fds: &mut [RawFd]) -> Result<(), u32> {
+fn become_agent(fds: &mut [RawFd; 2]) -> Result<(), u32> {
     let done = |step: u32, result: c_int| if result < 0 { Err(step) } else { Ok(()) };
-    let first_free = CONTROL_FD + fds.len() as c_int;
+    let first_free = IMAGE_FD + 1;
     // Out of the way of the final places first, so that none is overwritten.
     for fd in fds.iter_mut() {
         // SAFETY: works on this process's own descriptor table.
         *fd = unsafe { libc::fcntl(*fd, libc::F_DUPFD_CLOEXEC, first_free) };
         done(1, *fd)?;
     }
-    let image = FIRST_PLAN_FD + fds.len() as c_int - 2;
-    for (to, from) in (CONTROL_FD..).zip(fds.iter()) {
-        let flags = if to == image { libc::O_CLOEXEC } else { 0 };
+    let [control, image] = *fds;
+    for (from, to, flags) in [(control, CONTROL_FD, 0), (image, IMAGE_FD, libc::O_CLOEXEC)] {
         // SAFETY: as above.
-        done(1, unsafe { libc::dup3(*from, to, flags) })?;
+        done(1, unsafe { libc::dup3(from, to, flags) })?;
     }
     // SAFETY: as above; the table is not shared (no CLONE_FILES).
     unsafe {
@@ -173,7 +171,7 @@ fn become_agent(fds: &mut [RawFd]) -> Result<(), u32> {
         let (argv, envp) = (argv.as_ptr(), envp.as_ptr());
         libc::syscall(
             libc::SYS_execveat,
-            image,
+            IMAGE_FD,
             c"".as_ptr(),
             argv,
             envp,
@@ -203,8 +201,8 @@ fn keep_capabilities() -> Result<(), ()> {
     if unsafe { libc::syscall(libc::SYS_capset, header.as_mut_ptr(), sets.as_ptr()) } < 0 {
         return Err(());
     }
-    for capability in 0..64_usize {
-        let held = sets[capability / 32][1] & (1 << (capability % 32)) != 0;
+    let held = |capability: &usize| sets[capability / 32][1] & (1 << (capability % 32)) != 0;
+    for capability in (0..64_usize).filter(held) {
         // SAFETY: takes and changes nothing but this process's capabilities.
         let raised = unsafe {
             let (raise, none) = (
@@ -219,7 +217,7 @@ fn keep_capabilities() -> Result<(), ()> {
                 none,
             )
         };
-        if held && raised < 0 {
+        if raised < 0 {
             return Err(());
         }
     }

@@ -3,8 +3,6 @@
 //!
 //! They prove nothing to anybody else: the signature is a random number of this process.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
@@ -12,11 +10,17 @@ use serde_json::{Value, json};
 use super::reply::{Reply, problem};
 use super::state::State;
 
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-    })
+/// Audiences of the management plane.
+const ARM: &[&str] = &[
+    "https://management.azure.com",
+    "https://management.core.windows.net",
+];
+
+/// What a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Plane {
+    Data,
+    Arm,
 }
 
 impl State {
@@ -25,15 +29,20 @@ impl State {
         let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"none","typ":"JWT"}"#);
         let claims = json!({
             "aud": audience,
-            "exp": now().saturating_add(seconds),
+            "exp": self.now().saturating_add(seconds),
             "iss": "https://emulator.invalid/",
         });
         let claims = URL_SAFE_NO_PAD.encode(claims.to_string());
         format!("{header}.{claims}.{}", self.signature)
     }
 
+    /// Seconds since 1970.
+    fn now(&self) -> i64 {
+        i64::try_from(self.clock.wall().as_secs()).unwrap_or(i64::MAX)
+    }
+
     /// Whether a request may pass; the answer to it if not.
-    pub(super) fn authorize(&self, header: Option<&str>) -> Result<(), Reply> {
+    pub(super) fn authorize(&self, header: Option<&str>, plane: Plane) -> Result<(), Reply> {
         let refuse = |why: &str| problem(401, "Unauthorized", why);
         let token = header
             .and_then(|header| header.strip_prefix("Bearer "))
@@ -52,13 +61,20 @@ impl State {
             .ok_or_else(|| refuse("the token is malformed"))?;
         let audience = claims["aud"].as_str().unwrap_or_default();
         let audience = audience.trim_end_matches('/');
-        if !self.options.audiences.iter().any(|known| known == audience) {
+        let options = self.options();
+        let fits = match plane {
+            Plane::Data => options.audiences.iter().any(|known| known == audience),
+            Plane::Arm => ARM.contains(&audience),
+        };
+        if !fits {
             return Err(refuse("the token's audience is wrong"));
         }
-        if claims["exp"].as_i64().unwrap_or(0) <= now() {
+        if claims["exp"].as_i64().unwrap_or(0) <= self.now() {
             return Err(refuse("the token has expired"));
         }
-        if self.options.forbidden {
+        // The role is one of the data plane.
+        let early = self.clock.now() < options.role_after;
+        if plane == Plane::Data && (options.forbidden || early) {
             return Err(Reply::empty(403));
         }
         Ok(())
@@ -70,7 +86,7 @@ impl State {
             200,
             json!({
                 "access_token": self.mint(resource, 3600),
-                "expires_on": (now() + 3600).to_string(),
+                "expires_on": (self.now() + 3600).to_string(),
                 "resource": resource,
                 "token_type": "Bearer",
             }),

@@ -4,15 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
-use sandbox_core::{Env, ForkOptions, Sandbox};
+use sandbox_core::{Command, Env, ForkOptions, Sandbox};
 use serde_json::{Value, json};
 
-use super::group;
 use super::reply::{Reply, invalid, problem};
 use super::route::Call;
-use super::state::{Guest, State};
+use super::state::{Guest, State, too_many};
+use super::{ports, resource};
 
 /// Disk images that the service offers to everybody; here all are the same.
 pub(super) const PUBLIC: &[&str] = &["ubuntu", "python-3.13", "node-22"];
@@ -23,7 +22,7 @@ pub(super) fn failed(error: &sandbox_core::Error) -> Reply {
 
 pub(super) async fn create(state: &Arc<State>, call: &Call) -> Result<Reply, Reply> {
     let body = call.json()?;
-    check(&body)?;
+    check(state, &body)?;
     // On a task of its own: a client that goes away does not undo a creation.
     let (state, group) = (Arc::clone(state), call.group.clone());
     let made = tokio::spawn(async move { make(&state, &group, &body).await });
@@ -31,103 +30,168 @@ pub(super) async fn create(state: &Arc<State>, call: &Call) -> Result<Reply, Rep
         .unwrap_or_else(|_| Err(problem(500, "EmulatorFailed", "creation ended")))
 }
 
-async fn make(state: &State, group: &str, body: &Value) -> Result<Reply, Reply> {
-    let (local, snapshot) = local(state, group, body).await?;
+/// What a new sandbox starts from.
+struct Start {
+    local: Arc<dyn Sandbox>,
+    /// The snapshot, and the resources that come with it.
+    snapshot: Option<(String, Value)>,
+}
+
+async fn make(state: &Arc<State>, group: &str, body: &Value) -> Result<Reply, Reply> {
+    let options = state.options();
+    let Start { local, snapshot } = start(state, group, body).await?;
     let id = uuid::Uuid::new_v4().to_string();
-    let defaults = json!({
+    let mut lifecycle = json!({
         "autoSuspendPolicy": {"enabled": true, "interval": 300, "mode": "Memory"},
     });
     // A restore starts with the default lifecycle, whatever the source's was.
-    let lifecycle = match (&snapshot, body.get("lifecycle")) {
-        (None, Some(lifecycle)) => lifecycle.clone(),
-        _ => defaults,
+    if let (None, Some(given)) = (&snapshot, body.get("lifecycle")) {
+        lifecycle = given.clone();
+        if let (true, Some(lifecycle)) = (options.ignore_auto_delete, lifecycle.as_object_mut()) {
+            lifecycle.remove("autoDeletePolicy");
+        }
+    }
+    let resources = match &snapshot {
+        Some((_, resources)) => resources.clone(),
+        None => resources(body.get("resources")),
     };
-    let state_now = match state.options.creating.is_zero() {
-        true => "Running",
-        false => "Creating",
-    };
+    let given = |key: &str, or: Value| body.get(key).cloned().unwrap_or(or);
     let mut document = json!({
         "id": id,
-        "state": state_now,
-        "labels": body.get("labels").cloned().unwrap_or_else(|| json!({})),
-        "resources": resources(body.get("resources")),
+        "labels": given("labels", json!({})),
+        "resources": resources,
         "sourcesRef": body.get("sourcesRef"),
         "lifecycle": lifecycle,
         "ports": [],
-        "volumes": body.get("volumes").cloned().unwrap_or_else(|| json!([])),
-        "connections": [],
+        "volumes": [],
+        "connections": given("connections", json!([])),
         "egressPolicy": body.get("egressPolicy"),
-        "vmmType": "CloudHypervisor",
-        "createdAt": group::timestamp(),
+        "vmmType": given("vmmType", json!("CloudHypervisor")),
+        "createdAt": state.clock.timestamp(),
         "region": "emulator",
         "managementUrl": state.endpoint(),
         "outboundIpAddresses": [],
     });
-    if let Some(snapshot) = snapshot {
+    for key in ["presetSandboxType", "entrypoint", "cmd"] {
+        if let Some(value) = body.get(key) {
+            document[key] = value.clone();
+        }
+    }
+    if let Some((snapshot, _)) = snapshot {
         document["snapshotId"] = json!(snapshot);
     }
-    let guest = Guest {
+    let now = state.clock.now();
+    let guest = Arc::new(Guest {
         id: id.clone(),
         group: group.to_owned(),
-        since: Instant::now(),
+        since: now,
         number: state.number(),
         local,
-        document: Mutex::new(document.clone()),
+        document: Mutex::new(document),
         ports: Mutex::default(),
-    };
-    state.store().guests.insert(id, Arc::new(guest));
-    Ok(Reply::json(200, document))
+        life: Mutex::default(),
+    });
+    guest.turn(now, "Creating", options.creating, "Running");
+    for port in body["ports"].as_array().into_iter().flatten() {
+        ports::add(state, &guest, port.clone())?;
+    }
+    entrypoint(&guest, body);
+    let shown = ports::shown(state, &guest);
+    state.store().guests.insert(id, guest);
+    Ok(Reply::json(200, shown))
 }
 
-/// What the sandbox runs in, and the snapshot that it comes from.
-async fn local(
-    state: &State,
-    group: &str,
-    body: &Value,
-) -> Result<(Arc<dyn Sandbox>, Option<String>), Reply> {
+/// Starts what the body wants to run in the sandbox from the beginning.
+fn entrypoint(guest: &Arc<Guest>, body: &Value) {
+    let words = ["entrypoint", "cmd"].into_iter();
+    let words = words.filter_map(|key| body[key].as_array()).flatten();
+    let mut words = words.filter_map(Value::as_str);
+    let Some(program) = words.next() else { return };
+    let command = Command::new(program).args(words).output_limit(0);
+    let guest = Arc::clone(guest);
+    // Nobody asks how it ended; the sandbox's end is its end.
+    tokio::spawn(async move { guest.local.exec(command).await });
+}
+
+async fn start(state: &State, group: &str, body: &Value) -> Result<Start, Reply> {
     if let Some(id) = body["sourcesRef"]["snapshot"]["id"].as_str() {
-        let source = {
+        let (source, resources) = {
             let store = state.store();
             let known = store.snapshots.get(id).filter(|snap| snap.group == group);
-            known.map(|snap| snap.local.clone())
+            let known = known.map(|snap| (snap.local.clone(), snap.document["resources"].clone()));
+            known.ok_or_else(|| problem(404, "SnapshotNotFound", "there is no such snapshot"))?
         };
-        let source =
-            source.ok_or_else(|| problem(404, "SnapshotNotFound", "there is no such snapshot"))?;
         let local = source.fork(ForkOptions::default()).await;
-        return Ok((local.map_err(|error| failed(&error))?, Some(id.to_owned())));
+        return Ok(Start {
+            local: local.map_err(|error| failed(&error))?,
+            snapshot: Some((id.to_owned(), resources)),
+        });
     }
     let image = &body["sourcesRef"]["diskImage"];
+    let mut source = None;
     let known = match (image["name"].as_str(), image["id"].as_str()) {
         (Some(name), _) => PUBLIC.contains(&name),
-        (None, Some(id)) => group::image_ready(state, group, id),
+        (None, Some(id)) => {
+            source = resource::image(state, group, id)?;
+            true
+        }
         (None, None) => body["presetSandboxType"].is_string(),
     };
     if !known {
-        return Err(problem(
-            404,
-            "DiskImageNotFound",
-            "there is no such disk image",
-        ));
+        return Err(resource::no_image());
     }
-    let open = body["egressPolicy"]["defaultAction"] != "Deny";
-    let local = state.local(open).await.map_err(|error| failed(&error))?;
-    let mut env = Env::new();
-    if let Some(variables) = body["environment"].as_object() {
-        for (name, value) in variables {
-            env = env.set(name.as_str(), value.as_str().unwrap_or_default());
+    let local = match source {
+        Some(source) => source.fork(ForkOptions::default()).await,
+        None => {
+            let open = body["egressPolicy"]["defaultAction"] != "Deny";
+            state.local(open).await
         }
+    };
+    let local = local.map_err(|error| failed(&error))?;
+    let mut env = Env::new();
+    for (name, value) in body["environment"].as_object().into_iter().flatten() {
+        env = env.set(name.as_str(), value.as_str().unwrap_or_default());
     }
     local.set_env(env).await.map_err(|error| failed(&error))?;
-    Ok((local, None))
+    Ok(Start {
+        local,
+        snapshot: None,
+    })
 }
 
-fn check(body: &Value) -> Result<(), Reply> {
+fn check(state: &State, body: &Value) -> Result<(), Reply> {
     labels(&body["labels"])?;
     if body["sourcesRef"].is_null() && body["presetSandboxType"].is_null() {
         return Err(invalid("sourcesRef", "a source is required"));
     }
-    if !body["entrypoint"].is_null() && !body["entrypoint"].is_array() {
-        return Err(invalid("entrypoint", "must be an array"));
+    for key in ["entrypoint", "cmd"] {
+        if !body[key].is_null() && !body[key].is_array() {
+            return Err(invalid(key, "must be an array"));
+        }
+    }
+    if body["volumes"]
+        .as_array()
+        .is_some_and(|all| !all.is_empty())
+    {
+        return Err(problem(
+            501,
+            "NotEmulated",
+            "the emulator mounts no volumes",
+        ));
+    }
+    for port in body["ports"].as_array().into_iter().flatten() {
+        ports::check(port)?;
+    }
+    let options = state.options();
+    let others = |body: &Value| body.as_object().map_or(0, serde_json::Map::len) > 1;
+    if options.strict_restore && body["sourcesRef"]["snapshot"].is_object() && others(body) {
+        let why = "a restore has a source and nothing else";
+        return Err(invalid("sourcesRef", why));
+    }
+    let count = state.counts().0;
+    if options.capacity.is_some_and(|most| count >= most as usize) {
+        let why = "the group has as many sandboxes as it may";
+        return Err(too_many(state, "SandboxQuotaExceeded", why, 30));
     }
     super::policy::check_egress(&body["egressPolicy"])
 }
@@ -172,34 +236,27 @@ pub(super) fn list(state: &State, call: &Call) -> Result<Reply, Reply> {
                 .collect()
         });
     let mut guests: Vec<Arc<Guest>> = state.store().guests.values().cloned().collect();
-    guests
-        .retain(|guest| guest.group == call.group && guest.since.elapsed() >= state.options.hidden);
+    guests.retain(|guest| guest.group == call.group && state.visible(guest));
     guests.sort_by_key(|guest| guest.number);
     let shown = guests.iter().filter_map(|guest| {
-        guest.state(&state.options);
-        let document = guest.document().clone();
+        let document = ports::shown(state, guest);
         let fits = |(key, value): (&&str, &&str)| document["labels"][*key] == json!(value);
         wanted.iter().all(fits).then_some(document)
     });
-    Ok(group::page(state, call, shown.collect()))
+    Ok(resource::page(state, call, shown.collect()))
 }
 
 pub(super) async fn delete(state: &State, group: &str, id: &str) -> Result<Reply, Reply> {
-    if state.guest(group, id).is_err() {
-        return Ok(Reply::empty(204));
-    }
-    let Some(guest) = state.take(id) else {
+    let Ok(guest) = state.guest(group, id) else {
         return Ok(Reply::empty(204));
     };
-    guest.local.close().await.map_err(|error| failed(&error))?;
-    let stopped = format!("stop-{id}");
-    let snapshot = state.store().snapshots.remove(&stopped);
-    if let Some(snapshot) = snapshot {
-        snapshot
-            .local
-            .close()
-            .await
-            .map_err(|error| failed(&error))?;
+    let takes = state.options().deleting;
+    if takes.is_zero() {
+        state.forget(id).await;
+    } else if guest.state(state) == "Deleting" {
+        return Ok(Reply::empty(204));
+    } else {
+        guest.turn(state.clock.now(), "Deleting", takes, "Gone");
     }
     Ok(Reply::json(200, json!({})))
 }

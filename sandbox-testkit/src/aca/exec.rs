@@ -24,7 +24,7 @@ pub(super) async fn run(
     call: &Call,
     guest: Arc<Guest>,
 ) -> Result<Reply, Reply> {
-    guest.running(&state.options)?;
+    let busy = guest.busy(state)?;
     let body = call.json()?;
     let text = body["command"].as_str().filter(|text| !text.is_empty());
     let text = text.ok_or_else(|| invalid("command", "a command is required"))?;
@@ -43,16 +43,19 @@ pub(super) async fn run(
     if let Some(dir) = body["workingDirectory"].as_str() {
         command = command.cwd(dir);
     }
-    let gateway = state.options.gateway;
     let started = Instant::now();
     // On a task of its own: neither the gateway nor a client that goes away ends the command.
-    let running = tokio::spawn(async move { guest.local.exec(command).await });
-    let Ok(done) = tokio::time::timeout(gateway, running).await else {
-        return Err(problem(
-            504,
-            "GatewayTimeout",
-            "the command takes too long; it goes on",
-        ));
+    let running = tokio::spawn(async move {
+        let done = guest.local.exec(command).await;
+        drop(busy);
+        done
+    });
+    let done = tokio::select! {
+        done = running => done,
+        () = state.clock.sleep(state.options().gateway) => {
+            let why = "the command takes too long; it goes on";
+            return Err(problem(504, "GatewayTimeout", why));
+        }
     };
     let output = match done {
         Ok(Ok(output)) => output,
@@ -66,13 +69,13 @@ pub(super) async fn run(
         sandbox_core::ExitStatus::Code(code) => i32::from(code),
         sandbox_core::ExitStatus::Signal(signal) => 128 + signal,
     };
-    Ok(Reply::json(
-        200,
-        json!({
-            "stdout": output.stdout.to_string_lossy(),
-            "stderr": output.stderr.to_string_lossy(),
-            "exitCode": code,
-            "executionTimeMs": u64::try_from(started.elapsed().as_millis()).unwrap_or(0),
-        }),
-    ))
+    let mut body = json!({
+        "stdout": output.stdout.to_string_lossy(),
+        "stderr": output.stderr.to_string_lossy(),
+        "executionTimeMs": u64::try_from(started.elapsed().as_millis()).unwrap_or(0),
+    });
+    if !state.options().no_exit_code {
+        body["exitCode"] = json!(code);
+    }
+    Ok(Reply::json(200, body))
 }

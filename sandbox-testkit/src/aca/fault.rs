@@ -19,6 +19,9 @@ pub enum Action {
     DropAfter,
     /// Not carried out; answered with something that is no JSON.
     Garbage,
+    /// A WebSocket is carried out, and breaks off after so many frames of the server. Means nothing
+    /// to other requests.
+    CutStream(usize),
 }
 
 /// What goes wrong with the next request that fits.
@@ -49,6 +52,11 @@ impl Faults {
     pub(super) fn push(&self, fault: Fault) {
         let mut faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         faults.push_back(fault);
+    }
+
+    pub(super) fn clear(&self) {
+        let mut faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        faults.clear();
     }
 
     /// Takes the first that fits.

@@ -21,7 +21,7 @@ pub(super) async fn operation(
     guest: &Guest,
     tail: &[&str],
 ) -> Result<Reply, Reply> {
-    guest.running(&state.options)?;
+    guest.running(state)?;
     let local = &guest.local;
     let path = match (call.method.as_str(), tail) {
         ("POST", ["mkdir"]) => call.json()?["path"].as_str().map(str::to_owned),
@@ -38,7 +38,7 @@ pub(super) async fn operation(
                 .map_err(|e| failed(&e))?;
             Ok(Reply::new(200, "application/octet-stream", bytes))
         }
-        ("PUT" | "POST", []) => {
+        (method, []) if method == call.writes() => {
             if call
                 .query
                 .get("createDirs")

@@ -4,33 +4,65 @@
 //! machine, and runs commands for real, in sandboxes of `sandbox-local`. Official clients work
 //! against it unchanged.
 //!
-//! What differs from the service: the guest's user is not root, a snapshot has files and no memory,
-//! a stopped sandbox keeps its processes, and an egress policy decides about the network only when
-//! a sandbox is created.
+//! Beside the service's own paths it has `/.emulator/…`, by which tests in any language turn its
+//! clock, its [`SWITCHES`] and its faults; and the part of the management plane that makes and
+//! deletes what the data planes work on.
+//!
+//! What differs from the service: the guest's user is not root, all images are this host's, a
+//! snapshot has files and no memory, a stopped sandbox keeps its processes, volumes are not mounted,
+//! URLs of ports lead nowhere, and an egress policy decides about the network only when a sandbox is
+//! created.
 //!
 //! It must never accept what the service refuses, and never run a command twice for one request.
+//!
+//! ```no_run
+//! # async fn run() -> sandbox_core::Result<()> {
+//! use std::time::Duration;
+//! use sandbox_testkit::aca::{AcaEmulator, Action, Fault, Options};
+//!
+//! let emulator = AcaEmulator::start(Options::default()).await?;
+//! emulator.change(|options| options.gateway = Duration::from_secs(2));
+//! emulator.inject(Fault::new("/executeShellCommand", Action::DropAfter));
+//! // … a client works with emulator.endpoint() and emulator.token() …
+//! emulator.advance(Duration::from_secs(3600));
+//! assert!(emulator.executions("pytest") <= 1);
+//! # Ok(()) }
+//! ```
 
+mod admin;
+mod arm;
 mod auth;
+mod clock;
 mod data;
 mod exec;
 mod fault;
 mod files;
-mod group;
+mod life;
+mod log;
 mod options;
 mod policy;
+mod ports;
 mod reply;
+mod resource;
 mod route;
 mod server;
+mod sessions;
+mod snapshots;
 mod state;
+mod stream;
+mod switches;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use sandbox_core::Result;
 
 pub use fault::{Action, Fault};
-pub use options::Options;
+pub use options::{Log, Options, RetryAfter};
+pub use sessions::{FullAs, PoolKind, SessionPool};
+pub use switches::{SWITCHES, Switch};
 
 use state::State;
 
@@ -72,8 +104,20 @@ impl AcaEmulator {
 
     /// A token for the data plane that is valid for a day.
     pub fn token(&self) -> String {
-        let audience = self.state.options.audiences.first();
+        let options = self.state.options();
+        let audience = options.audiences.first();
         self.token_for(audience.map_or("", String::as_str), 86_400)
+    }
+
+    /// A token for the management plane that is valid for a day.
+    pub fn arm_token(&self) -> String {
+        self.token_for("https://management.azure.com", 86_400)
+    }
+
+    /// What a managed identity asks for tokens here, as `IDENTITY_ENDPOINT` (any
+    /// `IDENTITY_HEADER` will do).
+    pub fn identity_endpoint(&self) -> String {
+        format!("{}/msi/token", self.endpoint())
     }
 
     /// A token for this audience that expires after so many seconds (negative: it has expired).
@@ -84,6 +128,17 @@ impl AcaEmulator {
     /// Injects a fault; those that fit a request are taken in the order in which they were given.
     pub fn inject(&self, fault: Fault) {
         self.state.faults.push(fault);
+    }
+
+    /// Changes options while it runs: those in [`SWITCHES`] take effect with the next request.
+    pub fn change(&self, how: impl FnOnce(&mut Options)) {
+        self.state.change(how);
+    }
+
+    /// Lets so much time pass at once: tokens expire, idle sandboxes are suspended and deleted, idle
+    /// sessions end, what takes its time is done.
+    pub fn advance(&self, time: Duration) {
+        self.state.clock.advance(time);
     }
 
     /// How many commands were run whose text has `needle` in it (of the last few thousand).
@@ -101,9 +156,30 @@ impl AcaEmulator {
         self.state.counts()
     }
 
+    /// Ends the server and everything that runs in it.
+    pub async fn close(self) {
+        self.task.abort();
+        self.state.close().await;
+    }
+
     /// Destroys a sandbox as if it had never been.
     pub async fn destroy(&self, id: &str) -> bool {
         self.state.forget(id).await
+    }
+
+    /// The identifiers of all dynamic sessions.
+    pub async fn sessions(&self) -> Vec<String> {
+        self.state.sessions.identifiers().await
+    }
+
+    /// Ends a dynamic session as if it had never been.
+    pub async fn end_session(&self, identifier: &str) -> bool {
+        self.state.sessions.delete(None, identifier).await
+    }
+
+    /// Adds a session pool, or changes one.
+    pub fn put_pool(&self, pool: SessionPool) {
+        self.state.sessions.put_pool(pool);
     }
 }
 

@@ -6,7 +6,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::sessions::{FullAs, PoolKind, SessionPool};
+
 /// How an emulator behaves.
+///
+/// What is in [`SWITCHES`](super::SWITCHES) can be changed while it runs; the rest counts when it
+/// starts.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
@@ -16,33 +21,107 @@ pub struct Options {
     pub tls: bool,
     /// Where the certificate of its authority is written; a temporary directory if `None`.
     pub certificate: Option<PathBuf>,
-    /// Audiences that it accepts in tokens.
+    /// Audiences that it accepts in tokens for the data plane.
     pub audiences: Vec<String>,
+    /// Where it logs requests.
+    pub log: Log,
     /// Whether a sandbox whose egress policy allows everything reaches this host's network.
     /// Otherwise none does, whatever the policy says.
     pub allow_network: bool,
+
     /// Whether the role assignment is missing: every request is answered with an empty 403.
     pub forbidden: bool,
+    /// For how long after the start a role has not arrived: 403 until then.
+    pub role_after: Duration,
+    /// For how long a new group is answered with 404 `SandboxGroupNotFound`: after it was made by
+    /// the management plane, or after the start.
+    pub group_after: Duration,
+    /// Whether there are only the groups that were made by the management plane; otherwise every
+    /// group is there.
+    pub strict_groups: bool,
     /// Whether lists come as `{value, nextLink}` and not as bare arrays.
     pub envelope: bool,
     /// How many entries a page of a list has; all of them if `None`. Needs the envelope.
-    pub page: Option<usize>,
+    pub page: Option<u32>,
     /// How long a sandbox is `Creating` before it is `Running`.
     pub creating: Duration,
     /// How long a new sandbox is answered with 404.
     pub hidden: Duration,
+    /// How long a sandbox is `Stopping`.
+    pub stopping: Duration,
+    /// How long a sandbox is `Resuming`.
+    pub resuming: Duration,
+    /// How long a deleted sandbox is `Deleting` before it is gone.
+    pub deleting: Duration,
     /// How long a snapshot takes.
     pub snapshot: Duration,
+    /// How long a disk image is `Building` before it is `Ready`.
+    pub image_build: Duration,
+    /// Whether the building of disk images fails.
+    pub image_fails: bool,
     /// How long a port has no URL.
     pub port_url: Duration,
     /// How long a command may take before the gateway answers 504; the command goes on.
     pub gateway: Duration,
     /// Whether a `stop` without a body hangs.
     pub bodyless_stop_hangs: bool,
-    /// Requests per minute before 429; no limit if `None`.
+    /// Session pools that are there from the start. Default: `python` and `shell`.
+    pub pools: Vec<SessionPool>,
+    /// How long one execution in a session may take. Default: 220 seconds.
+    pub execution_cap: Duration,
+    /// The largest upload to a session, in bytes. Default: 128 MiB.
+    pub upload_cap: usize,
+    /// How the service says that a session pool is full.
+    pub full_as: FullAs,
+    /// Whether what a command returns lacks its exit code.
+    pub no_exit_code: bool,
+    /// Whether a commit is answered in the old form, `{diskImageId}`.
+    pub legacy_commit: bool,
+    /// Whether an `autoDeletePolicy` in the body of a creation is ignored: nobody has verified that
+    /// the service looks at it there.
+    pub ignore_auto_delete: bool,
+    /// Whether a restore that gives more than the source is refused, as the official client says.
+    pub strict_restore: bool,
+    /// How many sandboxes there may be; no limit if `None`.
+    pub capacity: Option<u32>,
+    /// Requests per minute before 429; no limit if `None`. The service's is 600.
     pub rate: Option<u32>,
-    /// Whether every request is logged to standard error.
-    pub log: bool,
+    /// How a 429 says when to come again.
+    pub retry_after: RetryAfter,
+    /// How long an operation of the management plane takes.
+    pub arm_operation: Duration,
+}
+
+/// Where requests are logged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Log {
+    /// Nowhere.
+    #[default]
+    Off,
+    /// To standard error.
+    Stderr,
+    /// To this file, after what it has.
+    File(PathBuf),
+}
+
+/// How a 429 says when to come again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RetryAfter {
+    /// In the body, `retryAfterSeconds`.
+    #[default]
+    Body,
+    /// By a header, in seconds.
+    Seconds,
+    /// By a header, as a date.
+    Date,
+    /// By a header, as a date that has passed.
+    Past,
+    /// By a header, a day from now.
+    Huge,
+    /// Not at all.
+    Absent,
 }
 
 impl Default for Options {
@@ -55,18 +134,40 @@ impl Default for Options {
                 "https://dynamicsessions.io".into(),
                 "https://management.azuredevcompute.io".into(),
             ],
+            log: Log::Off,
             allow_network: false,
             forbidden: false,
+            role_after: Duration::ZERO,
+            group_after: Duration::ZERO,
+            strict_groups: false,
             envelope: false,
             page: None,
             creating: Duration::ZERO,
             hidden: Duration::ZERO,
+            stopping: Duration::ZERO,
+            resuming: Duration::ZERO,
+            deleting: Duration::ZERO,
             snapshot: Duration::ZERO,
+            image_build: Duration::ZERO,
+            image_fails: false,
             port_url: Duration::ZERO,
             gateway: Duration::from_secs(600),
             bodyless_stop_hangs: false,
+            pools: vec![
+                SessionPool::new("python", PoolKind::PythonLts),
+                SessionPool::new("shell", PoolKind::Shell),
+            ],
+            execution_cap: Duration::from_secs(220),
+            upload_cap: 128 << 20,
+            full_as: FullAs::default(),
+            no_exit_code: false,
+            legacy_commit: false,
+            ignore_auto_delete: false,
+            strict_restore: false,
+            capacity: None,
             rate: None,
-            log: false,
+            retry_after: RetryAfter::Body,
+            arm_operation: Duration::ZERO,
         }
     }
 }

@@ -1,16 +1,15 @@
-//! What can be done with one sandbox: its state machine, its policies, its ports.
+//! What can be done with one sandbox: stop and resume, its policies, and where the rest is.
 //!
-//! Nothing here resumes a sandbox that nobody asked to resume.
+//! An egress policy is checked and kept; it must never be said to be enforced.
 
-use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::reply::{Reply, coded, invalid, problem};
+use super::reply::{Reply, invalid, problem};
 use super::route::{Call, not_found};
 use super::state::{Guest, State, not_running};
-use super::{exec, files, group};
+use super::{exec, files, ports, resource, snapshots};
 
 pub(super) async fn operation(
     state: &Arc<State>,
@@ -19,85 +18,104 @@ pub(super) async fn operation(
     operation: &[&str],
 ) -> Result<Reply, Reply> {
     match (call.method.as_str(), operation) {
-        ("GET", []) => {
-            guest.state(&state.options);
-            Ok(Reply::json(200, shown(state, &guest)))
-        }
+        ("GET", []) => Ok(Reply::json(200, ports::shown(state, &guest))),
         ("POST", ["executeShellCommand"]) => exec::run(state, call, guest).await,
         (_, ["files", tail @ ..]) => files::operation(state, call, &guest, tail).await,
         ("POST", ["stop"]) => stop(state, call, &guest).await,
         ("POST", ["resume"]) => resume(state, &guest).await,
-        ("POST", ["snapshot"]) => group::snapshot(state, call, &guest).await,
-        ("POST", ["commit"]) => group::commit(state, call, &guest),
+        ("POST", ["snapshot"]) => snapshots::take(state, call, &guest).await,
+        ("POST", ["commit"]) => resource::commit(state, call, &guest).await,
         ("POST", ["lifecycle"]) => {
             // The whole policy: what is not in it is gone.
-            guest.document()["lifecycle"] = call.json()?;
-            Ok(Reply::json(200, guest.document()["lifecycle"].clone()))
+            let policy = call.json()?;
+            guest.document()["lifecycle"] = policy.clone();
+            Ok(Reply::json(200, policy))
         }
         ("POST", ["egresspolicy"]) => {
-            guest.running(&state.options)?;
+            guest.running(state)?;
             let policy = call.json()?;
             check_egress(&policy)?;
             guest.document()["egressPolicy"] = policy.clone();
             Ok(Reply::json(200, policy))
         }
-        ("GET", ["egress-decisions"]) => Ok(Reply::json(200, json!({"decisions": []}))),
+        ("GET", ["egress-decisions"]) => Ok(Reply::json(
+            200,
+            json!({
+                "networkEgress": {"allowed": [], "denied": []},
+                "lastUpdated": state.clock.timestamp(),
+            }),
+        )),
         ("GET", ["stats"]) => {
-            guest.running(&state.options)?;
-            Ok(Reply::json(200, json!({"cpuUsage": 0.0, "memoryUsage": 0})))
+            guest.running(state)?;
+            Ok(Reply::json(200, stats(&guest.document()["resources"])))
         }
-        ("POST", ["ports", "add"]) => add_port(state, call, &guest),
-        ("POST", ["ports", "remove"]) => remove_port(state, call, &guest),
+        ("POST", ["ports", "add"]) => {
+            guest.running(state)?;
+            ports::add(state, &guest, call.json()?).map(|shown| Reply::json(200, shown))
+        }
+        ("POST", ["ports", "remove"]) => {
+            guest.running(state)?;
+            ports::remove(&guest, &call.json()?)
+        }
+        ("PUT", ["ports"]) => {
+            guest.running(state)?;
+            ports::replace(state, &guest, &call.json()?)
+        }
+        ("POST", ["volumes", "add"]) => Err(problem(
+            501,
+            "NotEmulated",
+            "the emulator mounts no volumes",
+        )),
         _ => Err(not_found()),
     }
 }
 
-/// The resource; a port has no URL at first.
-fn shown(state: &State, guest: &Guest) -> Value {
-    let mut document = guest.document().clone();
-    let ports = guest.ports.lock().unwrap_or_else(PoisonError::into_inner);
-    let fresh = |port: &Value| {
-        ports.iter().any(|(number, at)| {
-            port["port"] == json!(number) && at.elapsed() < state.options.port_url
-        })
+/// What there is of resources; what is used of them is not measured.
+fn stats(resources: &Value) -> Value {
+    let bytes = |text: &Value| {
+        let text = text.as_str().unwrap_or_default();
+        let gibi = text.strip_suffix("Gi").map(|n| (n, 1_u64 << 30));
+        let (number, unit) = gibi
+            .or_else(|| text.strip_suffix("Mi").map(|n| (n, 1 << 20)))
+            .unwrap_or((text, 1));
+        number.parse::<u64>().unwrap_or(0).saturating_mul(unit)
     };
-    if let Some(list) = document["ports"].as_array_mut() {
-        for port in list {
-            if fresh(port)
-                && let Some(port) = port.as_object_mut()
-            {
-                port.remove("url");
-            }
-        }
-    }
-    document
+    let usage = |total: u64| json!({"usedBytes": 0, "totalBytes": total, "availableBytes": total});
+    json!({
+        "cpu": {"usageNanoCores": 0, "usageCoreNanoSeconds": 0},
+        "memory": usage(bytes(&resources["memory"])),
+        "storage": usage(bytes(&resources["disk"])),
+        "network": {"rxBytes": 0, "txBytes": 0},
+    })
 }
 
 async fn stop(state: &State, call: &Call, guest: &Guest) -> Result<Reply, Reply> {
-    if call.body.is_empty() && state.options.bodyless_stop_hangs {
+    let options = state.options();
+    if call.body.is_empty() && options.bodyless_stop_hangs {
         std::future::pending::<()>().await;
     }
-    guest.running(&state.options)?;
-    {
-        let mut document = guest.document();
-        document["state"] = json!("Stopped");
-        document["stateDetails"] =
-            json!({"stoppedReason": "UserStopped", "stoppedAt": group::timestamp()});
-    }
-    let id = format!("stop-{}", guest.id);
-    Ok(Reply::json(
-        200,
-        group::snapshot_document(&id, guest, json!({})),
-    ))
+    guest.running(state)?;
+    let now = state.clock.now();
+    guest.turn(now, "Stopping", options.stopping, "Stopped");
+    guest.document()["stateDetails"] =
+        json!({"stoppedReason": "UserStopped", "stoppedAt": state.clock.timestamp()});
+    Ok(Reply::json(200, snapshots::of_stop(state, guest)))
 }
 
 async fn resume(state: &State, guest: &Guest) -> Result<Reply, Reply> {
-    match guest.state(&state.options).as_str() {
-        "Stopped" | "Suspended" | "Idle" => guest.document()["state"] = json!("Running"),
-        "Running" => {}
+    match guest.state(state).as_str() {
+        "Stopped" | "Suspended" | "Idle" => {
+            snapshots::end_of_stop(state, guest);
+            if let Some(document) = guest.document().as_object_mut() {
+                document.remove("stateDetails");
+            }
+            let takes = state.options().resuming;
+            guest.turn(state.clock.now(), "Resuming", takes, "Running");
+        }
+        "Running" | "Resuming" => {}
         _ => return Err(not_running()),
     }
-    Ok(Reply::json(200, shown(state, guest)))
+    Ok(Reply::json(200, ports::shown(state, guest)))
 }
 
 /// What the service refuses in an egress policy.
@@ -116,75 +134,4 @@ pub(super) fn check_egress(policy: &Value) -> Result<(), Reply> {
         ));
     }
     Ok(())
-}
-
-fn port_of(body: &Value) -> Result<u64, Reply> {
-    body["port"]
-        .as_u64()
-        .filter(|port| (1..=65_535).contains(port))
-        .ok_or_else(|| invalid("port", "must be a port"))
-}
-
-fn add_port(state: &State, call: &Call, guest: &Guest) -> Result<Reply, Reply> {
-    guest.running(&state.options)?;
-    let mut body = call.json()?;
-    let port = port_of(&body)?;
-    check_access(&body["ipAccessControl"])?;
-    body["url"] = json!(format!("https://{}--{port}.emulator.adcproxy.io", guest.id));
-    let mut document = guest.document();
-    if let Some(ports) = document["ports"].as_array_mut() {
-        if ports.iter().any(|known| known["port"] == json!(port)) {
-            return Err(coded(
-                409,
-                "PortExists",
-                "the port is there already",
-                json!(1),
-            ));
-        }
-        ports.push(body.clone());
-    }
-    let mut since = guest.ports.lock().unwrap_or_else(PoisonError::into_inner);
-    since.push((port, Instant::now()));
-    let ports = document["ports"].clone();
-    if !state.options.port_url.is_zero()
-        && let Some(body) = body.as_object_mut()
-    {
-        body.remove("url");
-    }
-    body["ports"] = ports;
-    Ok(Reply::json(200, body))
-}
-
-fn check_access(access: &Value) -> Result<(), Reply> {
-    let Some(rules) = access["rules"].as_array() else {
-        return Ok(());
-    };
-    let distinct = |key: &str| {
-        let mut seen: Vec<String> = rules.iter().map(|rule| rule[key].to_string()).collect();
-        seen.sort();
-        seen.dedup();
-        seen.len() == rules.len()
-    };
-    if rules.len() > 10 || !distinct("name") || !distinct("priority") {
-        return Err(invalid(
-            "ipAccessControl",
-            "at most 10 rules, of distinct names and priorities",
-        ));
-    }
-    Ok(())
-}
-
-fn remove_port(state: &State, call: &Call, guest: &Guest) -> Result<Reply, Reply> {
-    guest.running(&state.options)?;
-    let port = port_of(&call.json()?)?;
-    let mut document = guest.document();
-    let Some(ports) = document["ports"].as_array_mut() else {
-        return Err(problem(404, "PortNotFound", "the sandbox has no such port"));
-    };
-    let before = ports.len();
-    ports.retain(|known| known["port"] != json!(port));
-    if ports.len() == before {
-        return Err(problem(404, "PortNotFound", "the sandbox has no such port"));
-    }
-    Ok(Reply::json(200, json!({"ports": ports})))
 }

@@ -12,6 +12,8 @@ pub(super) struct Reply {
     pub(super) status: u16,
     pub(super) headers: Vec<(header::HeaderName, String)>,
     pub(super) body: Bytes,
+    /// The response that a WebSocket starts with, in place of all that.
+    switch: Option<Box<Response<Body>>>,
 }
 
 impl Reply {
@@ -20,6 +22,7 @@ impl Reply {
             status,
             headers: vec![(header::CONTENT_TYPE, kind.to_owned())],
             body: body.into(),
+            switch: None,
         }
     }
 
@@ -32,7 +35,26 @@ impl Reply {
             status,
             headers: Vec::new(),
             body: Bytes::new(),
+            switch: None,
         }
+    }
+
+    /// The connection becomes something else.
+    pub(super) fn switching(response: Response<Body>) -> Self {
+        Self {
+            switch: Some(Box::new(response)),
+            ..Self::empty(101)
+        }
+    }
+
+    /// What a problem is called, for the log; nothing for any other answer.
+    pub(super) fn title(&self) -> String {
+        if self.status < 400 {
+            return String::new();
+        }
+        let body = serde_json::from_slice::<Value>(&self.body).unwrap_or_default();
+        let title = body["title"].as_str().or(body["error"]["code"].as_str());
+        title.map_or_else(String::new, |title| format!(" {title}"))
     }
 
     pub(super) fn with(mut self, name: header::HeaderName, value: impl Into<String>) -> Self {
@@ -41,6 +63,9 @@ impl Reply {
     }
 
     pub(super) fn into_response(self, body: Option<Body>) -> Response<Body> {
+        if let (Some(response), None) = (self.switch, &body) {
+            return *response;
+        }
         let mut response = Response::new(body.unwrap_or_else(|| Body::from(self.body)));
         if let Ok(status) = axum::http::StatusCode::from_u16(self.status) {
             *response.status_mut() = status;

@@ -4,16 +4,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderName, Request, Response, header};
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
+use super::auth::Plane;
 use super::fault::Action;
 use super::reply::{Broken, Reply, invalid, problem};
 use super::state::State;
-use super::{data, group, policy};
+use super::{admin, arm, data, policy, resource, sessions, snapshots, stream};
 
 /// The largest request body.
 const BODY: usize = 1 << 30;
@@ -38,15 +40,38 @@ impl Call {
         }
         serde_json::from_slice(&self.body).map_err(|_| invalid("$", "the body is no JSON"))
     }
+
+    /// The method that makes things in the version that the request is for.
+    pub(super) fn writes(&self) -> &'static str {
+        let version = self.query.get("api-version").map(String::as_str);
+        let known = VERSIONS.iter().find(|(known, _)| Some(*known) == version);
+        known.map_or("PUT", |(_, method)| method)
+    }
 }
 
-pub(super) async fn answer(state: Arc<State>, request: Request<Body>) -> Response<Body> {
+/// Versions of the data plane: what is made is put in the older one, and posted in the newer.
+const VERSIONS: &[(&str, &str)] = &[
+    ("2026-02-01-preview", "PUT"),
+    ("2026-09-01-preview", "POST"),
+];
+
+pub(super) async fn answer(state: Arc<State>, mut request: Request<Body>) -> Response<Body> {
     let line = format!("{} {}", request.method(), request.uri().path());
+    let started = Instant::now();
     let id = uuid::Uuid::new_v4().to_string();
     let client = HeaderName::from_static("x-ms-client-request-id");
     let echo = request.headers().get(&client).cloned();
-    state.note_request(&line);
-    let fault = state.faults.take(&line);
+    state.sweep().await;
+    // What is asked of the emulator itself is nothing that the service could be asked.
+    let own = request.uri().path().starts_with("/.emulator");
+    let fault = match own {
+        true => None,
+        false => {
+            state.note_request(&line);
+            state.faults.take(&line)
+        }
+    };
+    let injected = fault.is_some();
     let mut broken = false;
     let reply = match fault {
         Some(Action::Status(status, after)) => {
@@ -72,12 +97,25 @@ pub(super) async fn answer(state: Arc<State>, request: Request<Body>) -> Respons
             carry_out(&state, request).await;
             problem(status, "Injected", "a fault that a test asked for")
         }
+        Some(Action::CutStream(frames)) => {
+            request.extensions_mut().insert(stream::Cut(frames));
+            carry_out(&state, request).await
+        }
         None => carry_out(&state, request).await,
     };
-    if state.options.log {
-        use std::io::Write as _;
-        // Nowhere is left to tell if the log can't be written.
-        let _ = writeln!(std::io::stderr(), "{} {line}", reply.status);
+    if let Some(log) = &state.log {
+        let note = match (injected, broken) {
+            (_, true) => " (a fault: the answer breaks off)",
+            (true, false) => " (a fault)",
+            _ => "",
+        };
+        let (now, status) = (state.clock.timestamp(), reply.status);
+        let took = started.elapsed().as_millis();
+        let title = reply.title();
+        // The log has ended, or its disk is gone.
+        let _ = log
+            .send(format!("{now} {status} {line} {took} ms{title}{note}\n"))
+            .await;
     }
     let body = broken.then(|| Body::new(Broken));
     let mut response = reply.into_response(body);
@@ -97,57 +135,87 @@ async fn carry_out(state: &Arc<State>, request: Request<Body>) -> Reply {
 }
 
 async fn call(state: &Arc<State>, request: Request<Body>) -> Result<Reply, Reply> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let query = query(head.uri.query().unwrap_or_default());
     let path: Vec<String> = head.uri.path().split('/').skip(1).map(decode).collect();
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
-    if path[..] == ["msi", "token"] {
-        return Ok(state.identity(query.get("resource").map_or("", String::as_str)));
-    }
-    let header = head.headers.get(header::AUTHORIZATION);
-    state.authorize(header.and_then(|header| header.to_str().ok()))?;
-    state.limit()?;
-    if !query.contains_key("api-version") {
-        return Err(invalid("api-version", "the query parameter is required"));
-    }
-    let body = axum::body::to_bytes(body, BODY).await;
-    let body = body.map_err(|_| problem(413, "TooLarge", "the body is too large or broke off"))?;
     let mut call = Call {
         method: head.method.to_string(),
         group: String::new(),
         rest: Vec::new(),
         query,
-        body,
+        body: Bytes::new(),
     };
     match path[..] {
-        [
-            "subscriptions",
-            subscription,
-            "resourceGroups",
-            resources,
-            "sandboxGroups",
-            name,
-            ref rest @ ..,
-        ] => {
-            call.group = format!(
-                "/subscriptions/{subscription}/resourceGroups/{resources}/sandboxGroups/{name}"
-            );
-            call.rest = rest.iter().map(|part| (*part).to_owned()).collect();
-            data(state, call).await
+        ["msi", "token"] => {
+            let resource = call.query.get("resource");
+            return Ok(state.identity(resource.map_or("", String::as_str)));
         }
-        _ => Err(not_found()),
+        [".emulator", ref rest @ ..] => {
+            call.body = read(body).await?;
+            return admin::operation(state, &call, rest).await;
+        }
+        _ => {}
     }
+    let plane = match arm::is_path(&path) {
+        true => Plane::Arm,
+        false => Plane::Data,
+    };
+    let header = head.headers.get(header::AUTHORIZATION);
+    state.authorize(header.and_then(|header| header.to_str().ok()), plane)?;
+    if plane == Plane::Arm {
+        call.body = read(body).await?;
+        return arm::operation(state, &call, &path).await;
+    }
+    state.limit()?;
+    let [
+        "subscriptions",
+        subscription,
+        "resourceGroups",
+        resources,
+        of @ ("sandboxGroups" | "sessionPools"),
+        name,
+        ref rest @ ..,
+    ] = path[..]
+    else {
+        return Err(not_found());
+    };
+    call.group = format!("/subscriptions/{subscription}/resourceGroups/{resources}/{of}/{name}");
+    call.rest = rest.iter().map(|part| (*part).to_owned()).collect();
+    if of == "sessionPools" {
+        call.body = read(body).await?;
+        return sessions::answer(state, &head.headers, call).await;
+    }
+    if let ["sandboxes", id, "exec", "stream"] = rest {
+        // Alone in the service, it has no version.
+        state.group(&call.group)?;
+        guid(id)?;
+        let guest = state.guest(&call.group, id)?;
+        return stream::open(state, &mut head, guest).await;
+    }
+    let version = call.query.get("api-version");
+    let version =
+        version.ok_or_else(|| invalid("api-version", "the query parameter is required"))?;
+    if !VERSIONS.iter().any(|(known, _)| known == version) {
+        return Err(invalid("api-version", "the service has no such version"));
+    }
+    state.group(&call.group)?;
+    call.body = read(body).await?;
+    data(state, call).await
+}
+
+async fn read(body: Body) -> Result<Bytes, Reply> {
+    let body = axum::body::to_bytes(body, BODY).await;
+    body.map_err(|_| problem(413, "TooLarge", "the body is too large or broke off"))
 }
 
 async fn data(state: &Arc<State>, call: Call) -> Result<Reply, Reply> {
     let rest: Vec<&str> = call.rest.iter().map(String::as_str).collect();
     match (call.method.as_str(), &rest[..]) {
-        ("PUT", ["sandboxes"]) => data::create(state, &call).await,
+        (method, ["sandboxes"]) if method == call.writes() => data::create(state, &call).await,
         ("GET", ["sandboxes"]) => data::list(state, &call),
         (_, ["sandboxes", id, operation @ ..]) => {
-            if uuid::Uuid::parse_str(id).is_err() {
-                return Err(invalid("id", "the identifier is no GUID"));
-            }
+            guid(id)?;
             match (call.method.as_str(), operation) {
                 ("DELETE", []) => data::delete(state, &call.group, id).await,
                 _ => {
@@ -156,11 +224,18 @@ async fn data(state: &Arc<State>, call: Call) -> Result<Reply, Reply> {
                 }
             }
         }
-        (_, ["snapshots", ..]) => group::snapshots(state, &call, &rest[1..]).await,
+        (_, ["snapshots", tail @ ..]) => snapshots::operation(state, &call, tail).await,
         (_, [kind @ ("diskimages" | "volumes" | "secrets"), tail @ ..]) => {
-            group::resource(state, &call, kind, tail)
+            resource::operation(state, &call, kind, tail).await
         }
         _ => Err(not_found()),
+    }
+}
+
+fn guid(id: &str) -> Result<(), Reply> {
+    match uuid::Uuid::parse_str(id) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(invalid("id", "the identifier is no GUID")),
     }
 }
 

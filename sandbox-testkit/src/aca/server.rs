@@ -19,7 +19,7 @@ use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::server::TlsStream;
 
 use super::state::State;
-use super::{AcaEmulator, Options, route};
+use super::{AcaEmulator, Options, log, route};
 
 /// How long a client may take to say hello.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -52,7 +52,8 @@ pub(super) async fn start(options: Options) -> Result<AcaEmulator> {
         }
         false => None,
     };
-    let state = Arc::new(State::new(options)?);
+    let log = log::open(&options.log).await?;
+    let state = Arc::new(State::new(options, log)?);
     let scheme = if tls.is_some() { "https" } else { "http" };
     state.listens_at(format!("{scheme}://{address}"));
     let shared = Arc::clone(&state);

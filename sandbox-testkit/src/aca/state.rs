@@ -4,16 +4,21 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use sandbox_core::{Network, Provider as _, Sandbox, SandboxSpec};
 use sandbox_local::LocalProvider;
 use serde_json::{Value, json};
 
-use super::Options;
+use super::arm::Arm;
+use super::clock::Clock;
 use super::fault::Faults;
+use super::life::Life;
+use super::log::Lines;
+use super::options::{Options, RetryAfter};
 use super::reply::{Reply, coded, problem};
+use super::sessions::Sessions;
 
 /// How many commands and requests are remembered.
 const REMEMBERED: usize = 8192;
@@ -26,14 +31,16 @@ const TEXT: usize = 16 << 10;
 pub(super) struct Guest {
     pub(super) id: String,
     pub(super) group: String,
-    /// When and as which it came, for lists.
-    pub(super) since: Instant,
+    /// When, by the clock, and as which it came.
+    pub(super) since: Duration,
     pub(super) number: u64,
     pub(super) local: Arc<dyn Sandbox>,
     /// The resource as it is shown.
     pub(super) document: Mutex<Value>,
     /// When each port was added.
-    pub(super) ports: Mutex<Vec<(u64, Instant)>>,
+    pub(super) ports: Mutex<Vec<(u64, Duration)>>,
+    /// What it does and what becomes of it by itself.
+    pub(super) life: Mutex<Life>,
 }
 
 /// A snapshot: a local sandbox that nobody runs anything in.
@@ -42,7 +49,7 @@ pub(super) struct Snap {
     pub(super) group: String,
     pub(super) local: Arc<dyn Sandbox>,
     pub(super) document: Value,
-    /// Those of `stop` are not listed.
+    /// Those of `stop` are not listed, and end with their sandbox.
     pub(super) listed: bool,
 }
 
@@ -53,17 +60,25 @@ pub(super) struct Store {
     pub(super) snapshots: BTreeMap<String, Snap>,
     /// Images, volumes, secrets and groups by path.
     pub(super) resources: BTreeMap<String, Value>,
+    /// What committed images hold, by path.
+    pub(super) images: BTreeMap<String, Arc<dyn Sandbox>>,
+    /// When each group was made, by path.
+    pub(super) groups: BTreeMap<String, Duration>,
     commands: VecDeque<String>,
     requests: VecDeque<String>,
-    recent: VecDeque<Instant>,
+    recent: VecDeque<Duration>,
 }
 
 /// The emulator.
 #[derive(Debug)]
 pub(super) struct State {
-    pub(super) options: Options,
     pub(super) signature: String,
     pub(super) faults: Faults,
+    pub(super) clock: Arc<Clock>,
+    pub(super) arm: Arm,
+    pub(super) log: Lines,
+    options: RwLock<Arc<Options>>,
+    pub(super) sessions: Sessions,
     provider: LocalProvider,
     store: Mutex<Store>,
     endpoint: OnceLock<String>,
@@ -71,16 +86,36 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(options: Options) -> sandbox_core::Result<Self> {
+    pub(super) fn new(options: Options, log: Lines) -> sandbox_core::Result<Self> {
+        let clock = Arc::new(Clock::new());
+        let sessions = Sessions::new(Arc::clone(&clock));
+        for pool in &options.pools {
+            sessions.put_pool(pool.clone());
+        }
         Ok(Self {
-            options,
+            sessions,
+            clock,
             signature: uuid::Uuid::new_v4().simple().to_string(),
             faults: Faults::default(),
+            arm: Arm::default(),
+            log,
+            options: RwLock::new(Arc::new(options)),
             provider: LocalProvider::new()?,
             store: Mutex::default(),
             endpoint: OnceLock::new(),
             numbers: AtomicU64::new(0),
         })
+    }
+
+    /// The options as they are now.
+    pub(super) fn options(&self) -> Arc<Options> {
+        let options = self.options.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&options)
+    }
+
+    pub(super) fn change<T>(&self, how: impl FnOnce(&mut Options) -> T) -> T {
+        let mut options = self.options.write().unwrap_or_else(PoisonError::into_inner);
+        how(Arc::make_mut(&mut options))
     }
 
     pub(super) fn endpoint(&self) -> String {
@@ -102,7 +137,7 @@ impl State {
 
     /// A fresh local sandbox.
     pub(super) async fn local(&self, open: bool) -> sandbox_core::Result<Arc<dyn Sandbox>> {
-        let network = match open && self.options.allow_network {
+        let network = match open && self.options().allow_network {
             true => Network::Open,
             false => Network::Off,
         };
@@ -114,14 +149,44 @@ impl State {
     pub(super) fn guest(&self, group: &str, id: &str) -> Result<Arc<Guest>, Reply> {
         let known = self.store().guests.get(id).cloned();
         known
-            .filter(|guest| guest.group == group)
-            .filter(|guest| guest.since.elapsed() >= self.options.hidden)
+            .filter(|guest| guest.group == group && self.visible(guest))
             .ok_or_else(|| problem(404, "SandboxNotFound", "there is no such sandbox"))
+    }
+
+    /// Whether a sandbox can be found yet.
+    pub(super) fn visible(&self, guest: &Guest) -> bool {
+        self.clock.now() >= guest.since.saturating_add(self.options().hidden)
+    }
+
+    /// Whether a group can be found; the answer if not.
+    pub(super) fn group(&self, group: &str) -> Result<(), Reply> {
+        let options = self.options();
+        let made = self.store().groups.get(group).copied();
+        let since = match (made, options.strict_groups) {
+            (Some(made), _) => Some(made),
+            (None, false) => Some(Duration::ZERO),
+            (None, true) => None,
+        };
+        let known = since
+            .is_some_and(|since| self.clock.now() >= since.saturating_add(options.group_after));
+        match known {
+            true => Ok(()),
+            false => Err(problem(
+                404,
+                "SandboxGroupNotFound",
+                "there is no such sandbox group",
+            )),
+        }
     }
 
     /// Takes a sandbox out; whoever gets it ends it.
     pub(super) fn take(&self, id: &str) -> Option<Arc<Guest>> {
-        self.store().guests.remove(id)
+        let mut store = self.store();
+        // The snapshot of its last stop is the sandbox itself.
+        let own =
+            |_: &String, snap: &mut Snap| snap.listed || snap.document["sandboxId"] != json!(id);
+        store.snapshots.retain(own);
+        store.guests.remove(id)
     }
 
     pub(super) async fn forget(&self, id: &str) -> bool {
@@ -129,6 +194,21 @@ impl State {
             Some(guest) => guest.local.close().await.is_ok(),
             None => false,
         }
+    }
+
+    /// Ends everything that runs.
+    pub(super) async fn close(&self) {
+        let store = std::mem::take(&mut *self.store());
+        let guests = store
+            .guests
+            .into_values()
+            .map(|guest| Arc::clone(&guest.local));
+        let snaps = store.snapshots.into_values().map(|snap| snap.local);
+        for local in guests.chain(snaps).chain(store.images.into_values()) {
+            // What does not end now is collected by the next start.
+            let _ = local.close().await;
+        }
+        self.sessions.close().await;
     }
 
     pub(super) fn counts(&self) -> (usize, usize) {
@@ -165,54 +245,61 @@ impl State {
 
     /// Counts a request against the limit; the answer if there are too many.
     pub(super) fn limit(&self) -> Result<(), Reply> {
-        let Some(rate) = self.options.rate else {
+        const MINUTE: Duration = Duration::from_secs(60);
+        let options = self.options();
+        let Some(rate) = options.rate else {
             return Ok(());
         };
+        let now = self.clock.now();
         let mut store = self.store();
-        while store
-            .recent
-            .front()
-            .is_some_and(|at| at.elapsed().as_secs() >= 60)
+        while let Some(first) = store.recent.front()
+            && now.saturating_sub(*first) >= MINUTE
         {
             store.recent.pop_front();
         }
         if store.recent.len() >= usize::try_from(rate).unwrap_or(usize::MAX) {
-            let body = json!({
-                "title": "Rate limit exceeded", "status": 429,
-                "detail": format!("too many requests (limit {rate} requests/min)."),
-                "retryAfterSeconds": 30,
-            });
-            return Err(Reply::new(
-                429,
-                "application/problem+json",
-                body.to_string(),
+            let oldest = store.recent.front().copied().unwrap_or(now);
+            drop(store);
+            let wait = MINUTE.saturating_sub(now.saturating_sub(oldest));
+            return Err(too_many(
+                self,
+                "Rate limit exceeded",
+                &format!("too many requests (limit {rate} requests/min)."),
+                wait.as_secs().max(1),
             ));
         }
-        store.recent.push_back(Instant::now());
+        store.recent.push_back(now);
         Ok(())
     }
+}
+
+/// A 429 that says when to come again as the options want it.
+pub(super) fn too_many(state: &State, title: &str, detail: &str, seconds: u64) -> Reply {
+    const DAY: u64 = 86_400;
+    let form = state.options().retry_after;
+    let mut body = json!({"title": title, "status": 429, "detail": detail});
+    if form == RetryAfter::Body {
+        body["retryAfterSeconds"] = json!(seconds);
+    }
+    let reply = Reply::new(429, "application/problem+json", body.to_string());
+    let wall = state.clock.wall().as_secs();
+    let header = match form {
+        RetryAfter::Body | RetryAfter::Absent => return reply,
+        RetryAfter::Seconds => seconds.to_string(),
+        RetryAfter::Huge => DAY.to_string(),
+        RetryAfter::Date => date(wall + seconds),
+        RetryAfter::Past => date(wall.saturating_sub(DAY)),
+    };
+    reply.with(axum::http::header::RETRY_AFTER, header)
+}
+
+fn date(seconds: u64) -> String {
+    httpdate::fmt_http_date(std::time::UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
 impl Guest {
     pub(super) fn document(&self) -> MutexGuard<'_, Value> {
         self.document.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Its state now: creation takes the time that the options say.
-    pub(super) fn state(&self, options: &Options) -> String {
-        let mut document = self.document();
-        if document["state"] == "Creating" && self.since.elapsed() >= options.creating {
-            document["state"] = json!("Running");
-        }
-        document["state"].as_str().unwrap_or_default().to_owned()
-    }
-
-    /// Refuses what needs a running sandbox; nothing is resumed by itself.
-    pub(super) fn running(&self, options: &Options) -> Result<(), Reply> {
-        match self.state(options).as_str() {
-            "Running" => Ok(()),
-            _ => Err(not_running()),
-        }
     }
 }
 

@@ -7,15 +7,17 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use sandbox_core::{
-    Captured, CapturedOutput, Command, CreateDirOptions, ErrorKind, Exit, ExitStatus, ForkOptions,
-    GuestPath, ImportOptions, Mode, Network, Output, Provider as _, Sandbox, SandboxExt as _,
-    SandboxSpec,
+    Captured, CapturedOutput, Command, CreateDirOptions, ErrorKind, ExistingDir, Exit, ExitStatus,
+    ExportOptions, ForkOptions, GuestPath, ImportOptions, Mode, Network, Output, Provider as _,
+    Sandbox, SandboxExt as _, SandboxSpec, Source,
 };
 use serde_json::json;
 use tokio::sync::OnceCell;
 
-use super::directory::Directory;
-use super::engine::{Engine, Failure, SecretValue};
+use super::config::{Config, Mount};
+use super::directory::{Directory, File};
+use super::engine::{Engine, Failure};
+use super::oci;
 use super::state::StateId;
 
 /// How much of each stream an answer may have.
@@ -34,22 +36,6 @@ pub(super) struct Container {
     pub(super) done: OnceCell<Done>,
 }
 
-/// What is set for later commands.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Config {
-    pub(super) env: Vec<(String, String)>,
-    pub(super) secrets: Vec<(String, Arc<SecretValue>)>,
-    pub(super) workdir: Option<String>,
-    pub(super) mounts: Vec<(String, Mount)>,
-}
-
-/// What is visible at a path without being part of the files.
-#[derive(Clone, Debug)]
-pub(super) enum Mount {
-    Directory(Arc<Directory>),
-    Temp,
-}
-
 /// What makes a container out of its parent.
 #[derive(Debug)]
 pub(super) enum Step {
@@ -65,6 +51,10 @@ pub(super) enum Step {
     Rootfs(Arc<Directory>),
     /// A directory merged into a path.
     Directory(String, Arc<Directory>),
+    /// A layer of an image's archive.
+    Layer(Arc<Vec<u8>>),
+    /// A file put at a path.
+    File(String, Arc<File>),
     /// A new text file with a mode.
     NewFile(String, String, u32),
     /// A file or directory taken away.
@@ -94,6 +84,13 @@ impl Container {
     ) -> Result<Arc<dyn Sandbox>, Failure> {
         let done = self.evaluate(engine).await?;
         engine.states.get(done.state)
+    }
+
+    /// A state of these files that stays.
+    pub(super) async fn pinned(self: &Arc<Self>, engine: &Arc<Engine>) -> Result<StateId, Failure> {
+        let state = self.state(engine).await?;
+        let copy = state.fork(ForkOptions::default()).await?;
+        Ok(engine.states.keep_for_ever(copy))
     }
 
     /// The output of the last command.
@@ -129,16 +126,30 @@ impl Container {
         let state = match &self.step {
             Step::Scratch => return Err(Failure::text("an empty container has no files yet")),
             Step::From(image) => {
+                if let Some(state) = engine.registry.pull(image, &self.config.logins)? {
+                    return Ok(files(state));
+                }
                 return Ok(files(
                     engine.states.keep_for_ever(base(engine, image).await?),
                 ));
             }
             Step::Config => return Ok(files(self.parent_done(engine).await?.state)),
             Step::Rootfs(directory) => {
-                let root = directory
-                    .whole_root()
-                    .ok_or_else(|| Failure::text("the double knows roots of containers only"))?;
-                return Ok(files(root.evaluate(engine).await?.state));
+                if let Some(root) = directory.whole_root() {
+                    return Ok(files(root.evaluate(engine).await?.state));
+                }
+                let copied = directory.read(engine).await?;
+                let spec = SandboxSpec::new()
+                    .with_source(Source::RootDir(copied.path.clone()))
+                    .with_network(Network::Open);
+                let root = engine.provider.create(spec).await?;
+                engine.host.pin(copied);
+                return Ok(files(engine.states.keep_for_ever(root)));
+            }
+            Step::Layer(layer) => {
+                let state = base(engine, "an archive").await?;
+                oci::unpack(&*state, layer).await?;
+                return Ok(files(engine.states.keep_for_ever(state)));
             }
             Step::Exec(exec) => return self.exec(engine, exec).await,
             Step::Directory(path, directory) => {
@@ -148,6 +159,12 @@ impl Container {
                 child
                     .import_dir(&copied.path, &to, ImportOptions::default())
                     .await?;
+                child
+            }
+            Step::File(path, file) => {
+                let bytes = file.read(engine).await?;
+                let child = self.child(engine).await?;
+                child.write(path.as_str(), bytes).await?;
                 child
             }
             Step::NewFile(path, contents, mode) => {
@@ -182,7 +199,7 @@ impl Container {
             "rm -rf -- \"$1\""
         };
         let removed = child
-            .exec(Command::shell(script).args(["sh", path]))
+            .exec(Command::shell(script).cwd("/").args(["sh", path]))
             .await?;
         match removed.success() {
             true => Ok(()),
@@ -212,7 +229,9 @@ impl Container {
     }
 
     async fn exec(&self, engine: &Arc<Engine>, exec: &Exec) -> Result<Done, Failure> {
+        self.config.check_user()?;
         let child = self.child(engine).await?;
+        let mut caches = Vec::new();
         for (path, mount) in &self.config.mounts {
             let to = GuestPath::from(path.as_str());
             match mount {
@@ -226,20 +245,22 @@ impl Container {
                     let open = CreateDirOptions::default().with_mode(Mode::new(0o777));
                     child.create_dir(&to, open).await?;
                 }
+                Mount::Cache(cache) => {
+                    // One command at a time: they write to one directory.
+                    let held = cache.dir.clone().lock_owned().await;
+                    child
+                        .import_dir(held.path(), &to, ImportOptions::default())
+                        .await?;
+                    caches.push((to, held));
+                }
             }
         }
         let Some((program, args)) = exec.args.split_first() else {
             return Err(Failure::text("no command has been set"));
         };
-        let mut command = Command::new(program).args(args).stdin(exec.stdin.clone());
+        let mut command = self.config.command(program).args(args);
+        command = command.stdin(exec.stdin.clone());
         command = command.output_limit(MAX_OUTPUT);
-        command = command.cwd(self.config.workdir.as_deref().unwrap_or("/"));
-        for (name, value) in &self.config.env {
-            command = command.env(name.as_str(), value.as_str());
-        }
-        for (name, secret) in &self.config.secrets {
-            command = command.env(name.as_str(), secret.plaintext.as_str());
-        }
         engine.count_execution();
         let output = match child.exec(command).await {
             Ok(output) => self.scrubbed(output),
@@ -263,6 +284,16 @@ impl Container {
         if let Some(failure) = refused(engine, exec, &output) {
             let _ = child.close().await;
             return Err(failure);
+        }
+        for (from, held) in caches {
+            let options = ExportOptions::default().with_existing(ExistingDir::Replace);
+            let written = held.path().with_extension("written");
+            child.export_dir(&from, &written, options).await?;
+            super::directory::blocking(move || {
+                std::fs::remove_dir_all(held.path())?;
+                Ok(std::fs::rename(&written, held.path())?)
+            })
+            .await?;
         }
         for (path, _) in &self.config.mounts {
             child.remove_all(path.as_str()).await?;
@@ -322,11 +353,7 @@ fn refused(engine: &Engine, exec: &Exec, output: &Output) -> Option<Failure> {
             true => bytes.len().saturating_sub(TAIL),
             false => 0,
         };
-        let text = stream_text(engine, &bytes[from..]);
-        match quirks.error_tails {
-            true => text.trim().to_owned(),
-            false => text,
-        }
+        stream_text(engine, &bytes[from..]).trim().to_owned()
     };
     Some(Failure {
         message: format!("exit code: {code}"),

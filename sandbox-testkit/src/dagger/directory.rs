@@ -10,6 +10,7 @@ use sandbox_core::{ExistingDir, ExportOptions, GuestPath, ReadOptions, Sandbox};
 use super::container::Container;
 use super::engine::{Engine, Failure};
 use super::host::{self, Copied};
+use super::oci;
 
 /// A directory that may not have been looked at yet.
 #[derive(Debug)]
@@ -41,6 +42,20 @@ pub(super) enum Source {
         base: Arc<Directory>,
         path: String,
     },
+    Edit {
+        base: Arc<Directory>,
+        path: String,
+        edit: Edit,
+    },
+}
+
+/// One change of a directory.
+#[derive(Debug)]
+pub(super) enum Edit {
+    NewFile(String),
+    NewDirectory,
+    File(Arc<File>),
+    Without,
 }
 
 /// A file of a container or of a directory.
@@ -64,6 +79,8 @@ pub(super) enum FileSource {
     Host {
         path: PathBuf,
     },
+    /// A container as an archive.
+    Image(Arc<Container>),
 }
 
 /// A path below a directory of the host, that can't leave it.
@@ -124,6 +141,35 @@ impl Directory {
                 })
                 .await
             }
+            Source::Edit { base, path, edit } => {
+                let base = Box::pin(base.read(engine)).await?;
+                let content = match edit {
+                    Edit::NewFile(contents) => Some(contents.clone().into_bytes()),
+                    Edit::File(file) => Some(Box::pin(file.read(engine)).await?),
+                    Edit::NewDirectory | Edit::Without => None,
+                };
+                let keep = !matches!(edit, Edit::Without);
+                let path = path.clone();
+                blocking(move || {
+                    let copied = host::empty()?;
+                    host::copy(&base.path, &copied.path)?;
+                    let at = below(&copied.path, &path);
+                    match (content, keep) {
+                        (Some(content), _) => {
+                            if let Some(parent) = at.parent() {
+                                std::fs::create_dir_all(parent)?;
+                            }
+                            std::fs::write(at, content)?;
+                        }
+                        (None, true) => std::fs::create_dir_all(at)?,
+                        (None, false) if at.is_dir() => std::fs::remove_dir_all(at)?,
+                        (None, false) if at.exists() => std::fs::remove_file(at)?,
+                        _ => {}
+                    }
+                    Ok(copied)
+                })
+                .await
+            }
             Source::Below { base, path } => {
                 let base = Box::pin(base.read(engine)).await?;
                 let from = below(&base.path, path);
@@ -172,6 +218,7 @@ impl File {
                 let at = below(&copied.path, path);
                 blocking(move || Ok(std::fs::read(at)?)).await
             }
+            FileSource::Image(container) => oci::write(engine, container).await,
             FileSource::Host { path } => {
                 let path = path.clone();
                 blocking(move || Ok(std::fs::read(path)?)).await

@@ -11,13 +11,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sandbox_local::LocalProvider;
 use serde_json::{Map, Value};
 
+use super::config::Cache;
 use super::container::Container;
 use super::directory::{Directory, File};
 use super::eval;
 use super::host::HostCache;
 use super::query::Field;
 use super::quirks::{Fault, Quirks};
+use super::registry::Registries;
+use super::service::Service;
 use super::state::States;
+
+/// How many queries are remembered.
+const SEEN: usize = 100;
 
 /// Why a query failed, as the engine would put it.
 #[derive(Clone, Debug)]
@@ -63,7 +69,8 @@ pub(super) enum Node {
     Directory(Arc<Directory>),
     File(Arc<File>),
     Secret(Arc<SecretValue>),
-    Cache(String),
+    Cache(Arc<Cache>),
+    Service(Arc<Service>),
 }
 
 /// A secret's name and text.
@@ -80,10 +87,12 @@ pub(super) struct Engine {
     pub(super) provider: LocalProvider,
     pub(super) states: States,
     pub(super) host: HostCache,
+    pub(super) registry: Registries,
     quirks: Mutex<Quirks>,
     faults: Mutex<VecDeque<Fault>>,
     nodes: Mutex<HashMap<String, Node>>,
     queries: AtomicU64,
+    seen: Mutex<VecDeque<String>>,
     executions: AtomicU64,
     unique: AtomicU64,
 }
@@ -103,10 +112,12 @@ impl Engine {
             provider,
             states: States::default(),
             host: HostCache::default(),
+            registry: Registries::default(),
             quirks: Mutex::new(quirks),
             faults: Mutex::default(),
             nodes: Mutex::default(),
             queries: AtomicU64::new(0),
+            seen: Mutex::default(),
             executions: AtomicU64::new(0),
             unique: AtomicU64::new(0),
         })
@@ -128,8 +139,18 @@ impl Engine {
         lock(&self.faults).pop_front()
     }
 
-    pub(super) fn count_query(&self) {
+    /// Counts a query, and remembers it for a while.
+    pub(super) fn count_query(&self, text: &str) {
         self.queries.fetch_add(1, Ordering::Relaxed);
+        let mut seen = lock(&self.seen);
+        seen.truncate(SEEN - 1);
+        seen.push_front(text.to_owned());
+    }
+
+    /// How many of the last queries have this text in them.
+    pub(super) fn seen(&self, text: &str) -> usize {
+        let seen = lock(&self.seen);
+        seen.iter().filter(|query| query.contains(text)).count()
     }
 
     pub(super) fn count_execution(&self) {
@@ -167,14 +188,35 @@ impl Engine {
     pub(super) fn directory(&self, id: &str) -> Result<Arc<Directory>, Failure> {
         match self.node(id)? {
             Node::Directory(directory) => Ok(directory),
-            other => Err(Failure::text(format_args!("not a directory: {other:?}"))),
+            _ => Err(Failure::text(format_args!("{id} is not a directory"))),
+        }
+    }
+
+    pub(super) fn file(&self, id: &str) -> Result<Arc<File>, Failure> {
+        match self.node(id)? {
+            Node::File(file) => Ok(file),
+            _ => Err(Failure::text(format_args!("{id} is not a file"))),
         }
     }
 
     pub(super) fn secret(&self, id: &str) -> Result<Arc<SecretValue>, Failure> {
         match self.node(id)? {
             Node::Secret(secret) => Ok(secret),
-            other => Err(Failure::text(format_args!("not a secret: {other:?}"))),
+            _ => Err(Failure::text(format_args!("{id} is not a secret"))),
+        }
+    }
+
+    pub(super) fn cache(&self, id: &str) -> Result<Arc<Cache>, Failure> {
+        match self.node(id)? {
+            Node::Cache(cache) => Ok(cache),
+            _ => Err(Failure::text(format_args!("{id} is not a cache volume"))),
+        }
+    }
+
+    pub(super) fn service(&self, id: &str) -> Result<Arc<Service>, Failure> {
+        match self.node(id)? {
+            Node::Service(service) => Ok(service),
+            _ => Err(Failure::text(format_args!("{id} is not a service"))),
         }
     }
 

@@ -10,11 +10,16 @@ use std::sync::Arc;
 use sandbox_core::SandboxExt as _;
 use serde_json::{Map, Value, json};
 
-use super::container::{Config, Container, Step, exit_code, stream_text};
-use super::directory::{Directory, File, FileSource, Source, below, blocking};
+use super::config::{Cache, Config};
+use super::container::{Container, Step, exit_code, stream_text};
+use super::directory::{Directory, Edit, File, FileSource, Source, below, blocking};
+use super::dockerfile;
 use super::engine::{Engine, Failure, Node, SecretValue, digest};
 use super::host;
+use super::introspection;
+use super::oci;
 use super::query::Field;
+use super::service::{Service, ServiceSource};
 use super::steps::step_field;
 
 /// What a field gives.
@@ -67,9 +72,16 @@ async fn give(engine: &Arc<Engine>, node: &Node, field: &Field) -> Result<Given,
             "plaintext" => Ok(Given::Value(json!(secret.plaintext))),
             _ => unknown(node, field),
         },
-        Node::Cache(key) => match field.name.as_str() {
-            "id" => Ok(Given::Value(json!(format!("CacheVolume:{}", digest(key))))),
+        Node::Cache(cache) => match field.name.as_str() {
+            "id" => Ok(Given::Value(json!(format!(
+                "CacheVolume:{}",
+                digest(&cache.key)
+            )))),
             _ => unknown(node, field),
+        },
+        Node::Service(service) => match service.field(engine, field).await? {
+            Some(value) => Ok(Given::Value(value)),
+            None => unknown(node, field),
         },
     }
 }
@@ -83,6 +95,7 @@ fn type_name(node: &Node) -> &'static str {
         Node::File(_) => "File",
         Node::Secret(_) => "Secret",
         Node::Cache(_) => "CacheVolume",
+        Node::Service(_) => "Service",
     }
 }
 
@@ -96,6 +109,7 @@ fn unknown(node: &Node, field: &Field) -> Result<Given, Failure> {
 
 async fn query(engine: &Arc<Engine>, field: &Field) -> Result<Given, Failure> {
     let node = match field.name.as_str() {
+        "__schema" => return Ok(Given::Value(introspection::schema()?)),
         "version" => return Ok(Given::Value(json!("v0.21.11"))),
         "host" => Node::Host,
         "node" => engine.node(field.need("id")?)?,
@@ -112,7 +126,10 @@ async fn query(engine: &Arc<Engine>, field: &Field) -> Result<Given, Failure> {
         "cacheVolume" => {
             let key = field.need("key")?;
             let id = format!("CacheVolume:{}", digest(key));
-            engine.intern(&id, Node::Cache(key.to_owned()))
+            match engine.node(&id) {
+                Ok(known) => known,
+                Err(_) => engine.intern(&id, Node::Cache(Arc::new(Cache::new(key)?))),
+            }
         }
         _ => return unknown(&Node::Query, field),
     };
@@ -149,15 +166,33 @@ async fn host_field(engine: &Arc<Engine>, field: &Field) -> Result<Given, Failur
         }
         "file" => {
             let path = PathBuf::from(field.need("path")?);
-            let key = format!("host file {}", path.display());
+            let mut key = format!("host file {}", path.display());
+            if field.flag("noCache") || !engine.quirks().host_cache {
+                key = format!("{key} {}", engine.unique());
+            }
             Ok(Given::Node(keep_file(
                 engine,
                 FileSource::Host { path },
                 &key,
             )))
         }
+        "tunnel" => {
+            let upstream = engine.service(field.need("service")?)?;
+            let key = format!("tunnel {}", upstream.digest);
+            Ok(Given::Node(keep_service(
+                engine,
+                ServiceSource::Tunnel(upstream),
+                &key,
+            )))
+        }
         _ => unknown(&Node::Host, field),
     }
+}
+
+fn keep_service(engine: &Engine, source: ServiceSource, key: &str) -> Node {
+    let digest = digest(("service", key));
+    let id = format!("Service:{digest}");
+    engine.intern(&id, Node::Service(Arc::new(Service::new(digest, source))))
 }
 
 pub(super) fn keep_container(
@@ -181,7 +216,7 @@ pub(super) fn keep_container(
     engine.intern(&id, Node::Container(Arc::new(container)))
 }
 
-fn keep_directory(engine: &Engine, source: Source, key: &str, layers: u32) -> Node {
+pub(super) fn keep_directory(engine: &Engine, source: Source, key: &str, layers: u32) -> Node {
     let digest = digest(("directory", key));
     let id = format!("Directory:{digest}");
     engine.intern(
@@ -194,7 +229,7 @@ fn keep_directory(engine: &Engine, source: Source, key: &str, layers: u32) -> No
     )
 }
 
-fn keep_file(engine: &Engine, source: FileSource, key: &str) -> Node {
+pub(super) fn keep_file(engine: &Engine, source: FileSource, key: &str) -> Node {
     let digest = digest(("file", key));
     let id = format!("File:{digest}");
     engine.intern(&id, Node::File(Arc::new(File { digest, source })))
@@ -218,7 +253,7 @@ async fn container_field(
         "id" => Given::Value(json!(format!("Container:{}", container.digest))),
         "sync" => {
             container.evaluate(engine).await?;
-            Given::Node(Node::Container(container.clone()))
+            Given::Value(json!(format!("Container:{}", container.digest)))
         }
         "stdout" => text(&container.output(engine).await?.stdout.bytes),
         "stderr" => text(&container.output(engine).await?.stderr.bytes),
@@ -239,6 +274,44 @@ async fn container_field(
             Given::Value(json!(
                 container.state(engine).await?.exists(path.as_str()).await?
             ))
+        }
+        "user" => Given::Value(json!(container.config.user)),
+        "label" => {
+            let name = field.need("name")?;
+            let mut labels = container.config.labels.iter();
+            let found = labels.find(|(known, _)| known == name);
+            Given::Value(found.map_or(Value::Null, |(_, value)| json!(value)))
+        }
+        "combinedOutput" => {
+            // The double does not know in which order the streams were written.
+            let output = container.output(engine).await?;
+            text(&[&output.stdout.bytes[..], &output.stderr.bytes].concat())
+        }
+        "import" => {
+            let file = engine.file(field.need("source")?)?;
+            let (config, layer) = oci::read(&file.read(engine).await?)?;
+            let key = format!("import {}", file.digest);
+            let step = Step::Layer(Arc::new(layer));
+            Given::Node(keep_container(engine, None, config, step, &key, 1))
+        }
+        "publish" => {
+            let address = field.need("address")?;
+            let published = engine.registry.publish(engine, container, address);
+            Given::Value(json!(published.await?))
+        }
+        "asTarball" => {
+            let key = format!("{} as tarball", container.digest);
+            let source = FileSource::Image(container.clone());
+            Given::Node(keep_file(engine, source, &key))
+        }
+        "asService" => {
+            let args = field.texts("args");
+            let key = format!("{} {args:?}", container.digest);
+            let source = ServiceSource::Container {
+                container: container.clone(),
+                args,
+            };
+            Given::Node(keep_service(engine, source, &key))
         }
         "file" => {
             let path = absolute(&container.config, field.need("path")?);
@@ -271,7 +344,7 @@ async fn directory_field(
         "id" => Given::Value(json!(format!("Directory:{}", directory.digest))),
         "sync" => {
             directory.read(engine).await?;
-            Given::Node(Node::Directory(directory.clone()))
+            Given::Value(json!(format!("Directory:{}", directory.digest)))
         }
         "entries" => {
             let path = field.text("path").unwrap_or("/");
@@ -301,6 +374,28 @@ async fn directory_field(
                 path,
             };
             Given::Node(keep_directory(engine, source, &key, directory.layers))
+        }
+        "dockerBuild" => {
+            let file = field.text("dockerfile").unwrap_or("Dockerfile");
+            Given::Node(dockerfile::build(engine, directory, file).await?)
+        }
+        "withNewFile" | "withNewDirectory" | "withFile" | "withoutFile" | "withoutDirectory" => {
+            let path = field.need("path")?.to_owned();
+            let edit = match field.name.as_str() {
+                "withNewFile" => Edit::NewFile(field.need("contents")?.to_owned()),
+                "withNewDirectory" => Edit::NewDirectory,
+                "withFile" => Edit::File(engine.file(field.need("source")?)?),
+                _ => Edit::Without,
+            };
+            let arguments = Value::Object(field.arguments.clone());
+            let key = format!("{} {} {arguments}", directory.digest, field.name);
+            let source = Source::Edit {
+                base: directory.clone(),
+                path,
+                edit,
+            };
+            let layers = directory.layers + 1;
+            Given::Node(keep_directory(engine, source, &key, layers))
         }
         "withDirectory" => {
             let path = field.need("path")?.to_owned();
@@ -345,7 +440,7 @@ async fn file_field(
         "id" => Given::Value(json!(format!("File:{}", file.digest))),
         "sync" => {
             file.read(engine).await?;
-            Given::Node(Node::File(file.clone()))
+            Given::Value(json!(format!("File:{}", file.digest)))
         }
         "contents" => Given::Value(json!(stream_text(engine, &file.read(engine).await?))),
         "size" => Given::Value(json!(file.read(engine).await?.len())),

@@ -7,14 +7,20 @@
 //! It must never be used to isolate anything: who has its token can read and write files of the
 //! host with the rights of its process, as with the engine.
 
+mod config;
 mod container;
 mod directory;
+mod dockerfile;
 mod engine;
 mod eval;
 mod host;
+mod introspection;
+mod oci;
 mod query;
 mod quirks;
+mod registry;
 mod server;
+mod service;
 mod state;
 mod steps;
 
@@ -65,9 +71,20 @@ impl DaggerDouble {
         self.engine.inject(fault);
     }
 
+    /// From now on this registry (`ghcr.io`, `localhost:5000`) lets nobody else in. The double's
+    /// registries are in memory: what is published to them can be pulled from them.
+    pub fn require_login(&self, registry: &str, user: &str, password: &str) {
+        self.engine.registry.require(registry, user, password);
+    }
+
     /// How many queries were carried out.
     pub fn queries(&self) -> u64 {
         self.engine.queries()
+    }
+
+    /// How many of the last 100 queries have this text in them.
+    pub fn queries_with(&self, text: &str) -> usize {
+        self.engine.seen(text)
     }
 
     /// How many commands were started.

@@ -113,12 +113,12 @@ async fn answer(engine: &Arc<Engine>, request: Request<Incoming>) -> Result<Answ
 }
 
 async fn carry_out(engine: &Arc<Engine>, body: &[u8]) -> Value {
-    engine.count_query();
     let request: Value = match serde_json::from_slice(body) {
         Ok(request) => request,
         Err(error) => return failed(engine, &Failure::text(error)),
     };
     let text = request.get("query").and_then(Value::as_str).unwrap_or("");
+    engine.count_query(text);
     let variables = request.get("variables").unwrap_or(&Value::Null);
     let done = match query::parse(text, variables) {
         Ok(fields) => engine.query(&fields).await,

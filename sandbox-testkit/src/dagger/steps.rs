@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::container::{Config, Container, Exec, Mount, Step};
+use super::config::{Config, Login, Mount};
+use super::container::{Container, Exec, Step};
 use super::engine::{Engine, Failure};
 use super::query::Field;
 
@@ -23,7 +24,16 @@ pub(super) fn step_field(
     let step = match field.name.as_str() {
         "from" => {
             layers = 1;
-            Step::From(field.need("address")?.to_owned())
+            let address = field.need("address")?.to_owned();
+            if let Some(image) = engine.registry.known(&address) {
+                let logins = std::mem::take(&mut config.logins);
+                config = Config {
+                    logins,
+                    ..image.config
+                };
+                key.push_str(&image.digest);
+            }
+            Step::From(address)
         }
         "withExec" => {
             if field.flag("experimentalPrivilegedNesting") || field.flag("insecureRootCapabilities")
@@ -53,6 +63,11 @@ pub(super) fn step_field(
                     .map_or_else(|| field.need("directory"), Ok)?,
             )?;
             Step::Directory(absolute(&config, field.need("path")?), directory)
+        }
+        "withFile" => {
+            layers += 1;
+            let file = engine.file(field.need("source")?)?;
+            Step::File(absolute(&config, field.need("path")?), file)
         }
         "withNewFile" => {
             layers += 1;
@@ -87,12 +102,7 @@ fn configure(engine: &Engine, config: &mut Config, field: &Field) -> Result<(), 
     let without = |list: &mut Vec<(String, Mount)>, path: &str| list.retain(|(at, _)| at != path);
     match field.name.as_str() {
         "withEnvVariable" => {
-            let (name, value) = (
-                field.need("name")?.to_owned(),
-                field.need("value")?.to_owned(),
-            );
-            config.env.retain(|(known, _)| *known != name);
-            config.env.push((name, value));
+            Config::set(&mut config.env, field.need("name")?, field.need("value")?);
         }
         "withoutEnvVariable" => {
             let name = field.need("name")?;
@@ -120,6 +130,32 @@ fn configure(engine: &Engine, config: &mut Config, field: &Field) -> Result<(), 
             without(&mut config.mounts, &path);
             config.mounts.push((path, Mount::Temp));
         }
+        "withMountedCache" => {
+            let cache = engine.cache(field.need("cache")?)?;
+            let path = absolute(config, field.need("path")?);
+            without(&mut config.mounts, &path);
+            config.mounts.push((path, Mount::Cache(cache)));
+        }
+        "withUser" => config.user = field.need("name")?.to_owned(),
+        "withoutUser" => config.user.clear(),
+        "withLabel" => Config::set(
+            &mut config.labels,
+            field.need("name")?,
+            field.need("value")?,
+        ),
+        "withEntrypoint" => config.entrypoint = field.texts("args"),
+        "withExposedPort" => {
+            let port = field.arguments.get("port").and_then(Value::as_u64);
+            let port = port.and_then(|port| u16::try_from(port).ok());
+            let port = port.ok_or_else(|| Failure::text("the port is none"))?;
+            config.ports.retain(|known| *known != port);
+            config.ports.push(port);
+        }
+        "withRegistryAuth" => config.logins.push(Login {
+            registry: field.need("address")?.to_owned(),
+            user: field.need("username")?.to_owned(),
+            password: engine.secret(field.need("secret")?)?,
+        }),
         "withoutMount" => {
             let path = absolute(config, field.need("path")?);
             without(&mut config.mounts, &path);

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::AsyncReadExt;
 
-use super::client::Killed;
+use super::client::{Killed, Started};
 use super::error::PlanError;
 use super::stream::Output;
 use super::*;
@@ -90,11 +90,18 @@ fn config(plan: Plan) -> StartConfig {
         isolate_network: true,
         hook: None,
         timeout: DEADLINE,
+        blank: None,
     }
 }
 
+async fn start(config: StartConfig) -> Result<Started, StartError> {
+    tokio::task::spawn_blocking(move || Engine::start(config))
+        .await
+        .unwrap()
+}
+
 async fn engine() -> Engine {
-    Engine::start(config(plan()))
+    start(config(plan()))
         .await
         .expect("the sandbox starts")
         .engine

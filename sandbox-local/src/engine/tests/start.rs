@@ -9,8 +9,7 @@ async fn a_failing_op_is_named() {
     let mut plan = unconfined();
     plan.mkdir("make a directory", Dir::Cwd, "/proc/impossible", 0o755);
     confine(&mut plan);
-    let Err(StartError::Op { label, errno, .. }) = Engine::start(config(plan)).await.map(drop)
-    else {
+    let Err(StartError::Op { label, errno, .. }) = start(config(plan)).await.map(drop) else {
         panic!("it must not start");
     };
     assert_eq!((&*label, errno), ("make a directory", Errno::NOENT));
@@ -31,7 +30,7 @@ async fn slots_data_and_exports_work() {
     let late = plan.inherit(memory_with(b"late"));
     plan.export(late);
     confine(&mut plan);
-    let started = Engine::start(config(plan)).await.unwrap();
+    let started = start(config(plan)).await.unwrap();
     let [first, proc, late] = &started.exported[..] else {
         panic!("three exports")
     };
@@ -71,7 +70,7 @@ async fn filters_apply() {
     let mut plan = plan();
     plan.seccomp_filter("install a filter", &program, 0);
     plan.mkdir("probe the filter", Dir::Cwd, "/proc/x", 0o700);
-    let Err(StartError::Op { errno, .. }) = Engine::start(config(plan)).await.map(drop) else {
+    let Err(StartError::Op { errno, .. }) = start(config(plan)).await.map(drop) else {
         panic!("the filter must apply");
     };
     assert_eq!(errno, Errno::DQUOT);
@@ -89,8 +88,7 @@ async fn filters_apply() {
         libc::O_RDONLY | libc::O_DIRECTORY,
         0,
     );
-    let Err(StartError::Op { label, errno, .. }) = Engine::start(config(plan)).await.map(drop)
-    else {
+    let Err(StartError::Op { label, errno, .. }) = start(config(plan)).await.map(drop) else {
         panic!("confined")
     };
     assert_eq!((&*label, errno), ("list /", Errno::ACCESS));
@@ -101,12 +99,12 @@ async fn bad_plans_are_refused_before_anything_starts() {
     let mut plan = Plan::new();
     plan.chdir("a zero byte", "a\0b");
     assert!(matches!(
-        Engine::start(config(plan)).await.map(drop),
+        start(config(plan)).await.map(drop),
         Err(StartError::Plan(_))
     ));
     let mut plan = Plan::new();
     plan.data(&vec![0; 5 << 20]);
-    let error = Engine::start(config(plan)).await.map(drop).unwrap_err();
+    let error = start(config(plan)).await.map(drop).unwrap_err();
     assert!(
         matches!(error, StartError::Plan(PlanError::TooLarge { .. })),
         "{error}"
@@ -121,7 +119,7 @@ async fn a_hook_sees_the_agent_and_can_refuse() {
         let _ = send.send(pid);
         Err(std::io::Error::other("no"))
     }));
-    let result = Engine::start(refused).await.map(drop);
+    let result = super::start(refused).await.map(drop);
     assert!(matches!(result, Err(StartError::Hook(_))), "{result:?}");
     let pid = seen.recv().unwrap();
     assert!(
@@ -138,7 +136,7 @@ async fn a_plan_that_hangs_times_out() {
     plan.call("hang", libc::SYS_rt_sigsuspend, &[words.into(), 8.into()]);
     let mut config = config(plan);
     config.timeout = Duration::from_millis(100);
-    let error = Engine::start(config).await.map(drop).unwrap_err();
+    let error = start(config).await.map(drop).unwrap_err();
     assert!(matches!(error, StartError::TimedOut(_)), "{error}");
 }
 

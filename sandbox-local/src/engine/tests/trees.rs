@@ -135,7 +135,7 @@ fn limited() -> Plan {
 }
 
 async fn bomb(request: SpawnRequest) {
-    let engine = Engine::start(config(limited())).await.unwrap().engine;
+    let engine = start(config(limited())).await.unwrap().engine;
     let mut running = engine.spawn(request).await.unwrap();
     assert_eq!(within(read_line(&mut running.stdout)).await, "lit");
     let pid = engine.pid();

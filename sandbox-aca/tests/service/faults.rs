@@ -1,54 +1,26 @@
 //! What goes wrong between client and service, and what is promised then: a command runs once.
-#![cfg(target_os = "linux")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use sandbox_aca::{AcaConfig, AcaSandboxProvider, AccessToken, Credential, StaticToken};
+use sandbox_aca::{AccessToken, Credential, StaticToken};
 use sandbox_core::{
-    Command, ErrorKind, Provider, Ran, Result, Sandbox, SandboxExt as _, SandboxSpec, async_trait,
+    Command, ErrorKind, Provider as _, Ran, Result, SandboxExt as _, SandboxSpec, async_trait,
 };
 use sandbox_testkit::aca::{AcaEmulator, Action, Fault, Options};
 
+use super::{COUNTED, counted, provider, sandbox, start};
+
 const EXEC: &str = "/executeShellCommand";
-
-fn provider(emulator: &AcaEmulator, credential: Arc<dyn Credential>) -> AcaSandboxProvider {
-    let config = AcaConfig::new(emulator.endpoint(), "sub", "group", "faults");
-    AcaSandboxProvider::new(config, credential).expect("a provider")
-}
-
-async fn start(options: Options) -> (AcaEmulator, AcaSandboxProvider) {
-    let emulator = AcaEmulator::start(options).await.expect("an emulator");
-    let credential = Arc::new(StaticToken::new(emulator.token()));
-    let provider = provider(&emulator, credential);
-    (emulator, provider)
-}
-
-async fn sandbox() -> (AcaEmulator, Arc<dyn Sandbox>) {
-    let (emulator, provider) = start(Options::default()).await;
-    let sandbox = provider
-        .create(SandboxSpec::new())
-        .await
-        .expect("a sandbox");
-    (emulator, sandbox)
-}
-
-/// Appends to a file, so that a second run shows.
-fn counted() -> Command {
-    Command::shell("printf x >> count; printf ran").timeout(Duration::from_secs(60))
-}
 
 /// Runs the command through a fault; gives what came, and how often it ran.
 async fn through(action: Action) -> (Result<sandbox_core::Output>, usize) {
-    let (emulator, sandbox) = sandbox().await;
+    let (emulator, _, sandbox) = sandbox().await;
     emulator.inject(Fault::new(EXEC, action));
     let ran = sandbox.exec(counted()).await;
     let count = sandbox.read("count").await.map_or(0, |bytes| bytes.len());
-    assert!(
-        emulator.executions("printf x >> count") <= 1,
-        "sent and run twice"
-    );
+    assert!(emulator.executions(COUNTED) <= 1, "sent and run twice");
     sandbox.close().await.expect("it closes");
     (ran, count)
 }
@@ -190,7 +162,7 @@ async fn a_creation_whose_answer_is_lost_makes_one_sandbox() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fork_leaves_no_snapshot_behind() {
-    let (emulator, sandbox) = sandbox().await;
+    let (emulator, _, sandbox) = sandbox().await;
     let child = sandbox.fork(Default::default()).await.expect("a fork");
     for _ in 0..100 {
         if emulator.counts().1 == 0 {

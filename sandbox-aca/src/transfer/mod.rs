@@ -1,14 +1,20 @@
-//! What import and export share: patterns, and what is left behind.
+//! The host's side of import and export, whatever the guest is.
 //!
 //! Nothing here touches the guest.
+
+mod gather;
+mod receive;
 
 use std::path::Path;
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use sandbox_core::{Error, ErrorKind, FileKind, Operation, Result};
 
+pub(crate) use gather::gather;
+pub(crate) use receive::{Wanted, build, decide, existing, names};
+
 /// Compiles patterns of gitignore(5), relative to `top`.
-pub(crate) fn patterns(top: &Path, excludes: &[String], op: Operation) -> Result<Gitignore> {
+fn patterns(top: &Path, excludes: &[String], op: Operation) -> Result<Gitignore> {
     let invalid = |why: String| Error::new(ErrorKind::InvalidInput, op).with_message(why);
     let mut builder = GitignoreBuilder::new(top);
     for pattern in excludes {
@@ -22,7 +28,7 @@ pub(crate) fn patterns(top: &Path, excludes: &[String], op: Operation) -> Result
 }
 
 /// Why an entry of this kind is left behind.
-pub(crate) fn skipped(kind: FileKind) -> &'static str {
+fn skipped(kind: FileKind) -> &'static str {
     match kind {
         FileKind::Fifo => "a FIFO",
         FileKind::Socket => "a socket",

@@ -1,0 +1,131 @@
+//! Runs the work under strace, and holds the counts against those that are kept.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use super::trace::{Calls, Counts, count};
+use super::work::NAMES;
+use crate::support::report::Table;
+use crate::support::{Outcome, host};
+
+/// How much more than the kept count is let pass, as a part of it: a host has other directories to
+/// mount, a kernel other ways to do it.
+const MARGIN: f64 = 0.10;
+/// What does not look at the host makes few calls, always the same: there one more is seen.
+const FEW: f64 = 50.0;
+const ONE: f64 = 0.9;
+
+const HOW: &str = "If it is on purpose: `cargo bench --bench guard -- --bless` writes the counts \
+                   of today to benches/guard.json; say in the commit what they buy.";
+
+/// Whether no count has risen.
+#[allow(clippy::print_stdout)]
+pub(crate) fn run(bless: bool) -> Outcome<bool> {
+    let now = traced()?;
+    for name in NAMES {
+        if !now.contains_key(name) {
+            return Err(format!("the trace has nothing of {name:?}").into());
+        }
+    }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/guard.json");
+    let mut all: Value = serde_json::from_slice(&fs::read(&file)?)?;
+    // Root does other things than an ordinary user.
+    let user = if host::is_root() { "root" } else { "user" };
+    if bless {
+        all[user] = json!(now);
+        fs::write(&file, format!("{all:#}\n"))?;
+        println!("written: {}", file.display());
+    }
+    let kept = from_json(&all[user]);
+    let mut table = Table::new(["System calls a round", "by", "kept", "now", ""]);
+    let mut why = Vec::new();
+    for (work, parties) in &now {
+        for (who, calls) in parties {
+            let none = Calls::new();
+            let before = kept.get(work).and_then(|parties| parties.get(who));
+            let before = before.unwrap_or(&none);
+            let (old, new): (f64, f64) = (before.values().sum::<f64>() + 0.0, calls.values().sum());
+            let margin = if old < FEW { ONE } else { old * MARGIN };
+            let verdict = if new > old + margin {
+                why.push(format!("{work}, {who}: {}", differences(before, calls)));
+                "**risen**"
+            } else if new < old - margin {
+                "fallen: bless it to keep it"
+            } else {
+                "as before"
+            };
+            table.row(vec![
+                work.clone(),
+                who.clone(),
+                format!("{old:.1}"),
+                format!("{new:.1}"),
+                verdict.into(),
+            ]);
+        }
+    }
+    println!("{table}");
+    for line in &why {
+        println!("- {line}");
+    }
+    if !why.is_empty() {
+        println!("\n{HOW}");
+    }
+    Ok(why.is_empty())
+}
+
+/// What changed, the largest first.
+fn differences(before: &Calls, now: &Calls) -> String {
+    let mut changes: Vec<(f64, &str)> = before
+        .keys()
+        .chain(now.keys())
+        .map(|name| {
+            let of = |calls: &Calls| calls.get(name).copied().unwrap_or_default();
+            (of(now) - of(before), name.as_str())
+        })
+        .filter(|(change, _)| change.abs() > 0.05)
+        .collect();
+    changes.sort_by(|a, b| b.0.abs().total_cmp(&a.0.abs()).then(a.1.cmp(b.1)));
+    changes.dedup();
+    let words = changes.iter().take(8);
+    let words = words.map(|(change, name)| format!("{change:+.1} {name}"));
+    words.collect::<Vec<_>>().join(", ")
+}
+
+fn traced() -> Outcome<Counts> {
+    let dir = host::scratch()?;
+    let log = dir.path().join("strace.log");
+    let output = Command::new("strace")
+        .args(["-f", "-qq", "-s", "200", "-o"])
+        .arg(&log)
+        .arg(std::env::current_exe()?)
+        .arg("--work")
+        .stdin(Stdio::null())
+        .output();
+    let output = output.map_err(|error| format!("strace: {error} (Debian's package `strace`)"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Err(format!("the work failed under strace: {said}").into());
+    }
+    let log = fs::read(log)?;
+    Ok(count(&String::from_utf8_lossy(&log)))
+}
+
+fn from_json(value: &Value) -> Counts {
+    let fields = |value: &Value| value.as_object().cloned().unwrap_or_default();
+    let calls = |value: &Value| -> Calls {
+        let fields = fields(value).into_iter();
+        fields
+            .map(|(name, count)| (name, count.as_f64().unwrap_or_default()))
+            .collect()
+    };
+    let parties = |value: &Value| -> BTreeMap<String, Calls> {
+        let fields = fields(value).into_iter();
+        fields.map(|(who, value)| (who, calls(&value))).collect()
+    };
+    let works = fields(value).into_iter();
+    works.map(|(work, value)| (work, parties(&value))).collect()
+}

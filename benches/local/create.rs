@@ -1,0 +1,131 @@
+//! From nothing to the first command and back to nothing; with a small host and a big one; one
+//! sandbox and many at once.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sandbox::{Command, Provider, Sandbox, SandboxSpec};
+
+use crate::bench::{Bench, clocked, exec, spawn};
+use crate::support::Outcome;
+use crate::support::measure::{Case, timed};
+
+pub(crate) fn all(bench: &mut Bench) -> Outcome<()> {
+    host_of(bench, "")?;
+    let big = bench.effort.pick(0, 1 << 30, 1 << 30);
+    if big > 0 {
+        // Every page is written, so that it is there.
+        let memory = black_box(vec![1_u8; big]);
+        host_of(bench, ", host of 1 GiB")?;
+        drop(memory);
+    }
+    at_once(bench)
+}
+
+fn host_of(bench: &mut Bench, host: &str) -> Outcome<()> {
+    let (runtime, provider) = (Arc::clone(&bench.runtime), bench.provider.clone());
+    let create = || runtime.block_on(provider.create(SandboxSpec::new()));
+    let first = |sandbox: &Arc<dyn Sandbox>| {
+        let sandbox = Arc::clone(sandbox);
+        async move { exec(&sandbox, Command::new("/bin/true")).await }
+    };
+    let cases = vec![
+        Case::new("tokio spawn of true", || spawn(&runtime, "/bin/true", &[])),
+        Case::new("create, exec true", || {
+            let mut made = None;
+            let time = timed(|| Ok(runtime.block_on(first(made.insert(create()?)))?))?;
+            if let Some(sandbox) = made {
+                runtime.block_on(sandbox.close())?;
+            }
+            Ok(time)
+        }),
+        Case::new("create, exec true, close", || {
+            timed(|| {
+                let sandbox = create()?;
+                runtime.block_on(first(&sandbox))?;
+                Ok(runtime.block_on(sandbox.close())?)
+            })
+        }),
+        Case::new("exec true, close; created beforehand", || {
+            let sandbox = create()?;
+            timed(|| {
+                runtime.block_on(first(&sandbox))?;
+                Ok(runtime.block_on(sandbox.close())?)
+            })
+        }),
+    ];
+    bench.compare(&format!("create{host}"), cases)?;
+    let cases = vec![
+        Case::new("tokio spawn of true", || spawn(&runtime, "/bin/true", &[])),
+        Case::new("close", || {
+            let sandbox = create()?;
+            clocked(&runtime, sandbox.close())
+        }),
+    ];
+    let little = Duration::from_millis(300);
+    bench.compare_within(&format!("close{host}"), little, cases)?;
+    let sandbox = create()?;
+    let cases = vec![
+        Case::new("tokio spawn of true", || spawn(&runtime, "/bin/true", &[])),
+        Case::new("exec true", || clocked(&runtime, first(&sandbox))),
+    ];
+    bench.compare(&format!("exec true{host}"), cases)?;
+    bench.close(&sandbox)
+}
+
+/// Each of so many tasks creates a sandbox, runs `true` in it and closes it; the baseline is as
+/// many spawns at once. What two cores give over one is the first line by half of the second.
+fn at_once(bench: &mut Bench) -> Outcome<()> {
+    let counts: &[usize] = bench.effort.pick(&[2], &[1, 2, 8], &[1, 2, 8, 64]);
+    let (runtime, provider) = (Arc::clone(&bench.runtime), bench.provider.clone());
+    for count in counts {
+        let sandboxes = (0..*count)
+            .map(|_| bench.create())
+            .collect::<Outcome<Vec<_>>>()?;
+        let together = |each: &dyn Fn(usize) -> tokio::task::JoinHandle<sandbox::Result<()>>| {
+            timed(|| {
+                let tasks: Vec<_> = {
+                    let _entered = runtime.enter();
+                    (0..*count).map(each).collect()
+                };
+                for task in tasks {
+                    runtime.block_on(task)??;
+                }
+                Ok(())
+            })
+        };
+        let cases = vec![
+            Case::new("tokio spawn of true in each", || {
+                together(&|_| {
+                    tokio::spawn(async {
+                        let run = tokio::process::Command::new("/bin/true").output().await;
+                        run.map(drop)
+                            .map_err(|e| sandbox::Error::from_io(e, sandbox::Operation::Exec))
+                    })
+                })
+            }),
+            Case::new("create, exec true, close", || {
+                together(&|_| {
+                    let provider = provider.clone();
+                    tokio::spawn(async move {
+                        let sandbox = provider.create(SandboxSpec::new()).await?;
+                        exec(&sandbox, Command::new("/bin/true")).await?;
+                        sandbox.close().await
+                    })
+                })
+            }),
+            Case::new("exec true in a running one each", || {
+                together(&|place| {
+                    let sandbox = Arc::clone(&sandboxes[place]);
+                    tokio::spawn(async move { exec(&sandbox, Command::new("/bin/true")).await })
+                })
+            }),
+        ];
+        bench.compare(&format!("{count} at once"), cases)?;
+        for sandbox in sandboxes {
+            bench.close(&sandbox)?;
+        }
+    }
+    Ok(())
+}

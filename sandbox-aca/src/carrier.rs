@@ -1,0 +1,127 @@
+//! What carries the operations of a sandbox to its guest: a shell, and files by name.
+//!
+//! Everything else (commands, batches, listings, transfers) is scripts on top of it, the same for
+//! every service. A carrier must never run a line twice that may not be repeated.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sandbox_core::{Capabilities, Error, Operation};
+use tokio::io::AsyncWriteExt as _;
+
+use crate::http::{Failure, Http};
+
+/// A way to a guest.
+pub(crate) trait Carrier: Debug + Send + Sync + 'static {
+    /// What a directory of ours in the guest is called, without the random end.
+    const STAGING: &'static str;
+    /// How long the guest waits for a command before it says "still running".
+    const SLICE: Duration;
+    /// What its sandboxes can do.
+    const CAPABILITIES: Capabilities;
+
+    /// How long to leave the guest alone before asking again after a command that has run so long.
+    fn pause(ran: Duration) -> Duration {
+        let _ = ran;
+        Duration::ZERO
+    }
+
+    /// Runs a line of shell and gives its standard output; `repeat` for lines that may run twice.
+    fn shell(
+        &self,
+        op: Operation,
+        id: &str,
+        line: &str,
+        repeat: bool,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<String, Failure>> + Send;
+
+    /// Puts bytes where the next line that names the file's directory finds them.
+    fn put_file(
+        &self,
+        op: Operation,
+        id: &str,
+        path: &str,
+        bytes: Bytes,
+    ) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Reads a file that a line has made in one of our directories.
+    fn get_file(
+        &self,
+        op: Operation,
+        id: &str,
+        path: &str,
+        limit: u64,
+    ) -> impl Future<Output = Result<Bytes, Failure>> + Send;
+
+    /// The same into an empty file of the host, for contents that memory should not grow with.
+    fn get_file_to(
+        &self,
+        op: Operation,
+        id: &str,
+        path: &str,
+        limit: u64,
+        to: &mut tokio::fs::File,
+    ) -> impl Future<Output = Result<(), Failure>> + Send {
+        async move {
+            let bytes = self.get_file(op, id, path, limit).await?;
+            let written = async {
+                to.write_all(&bytes).await?;
+                to.flush().await
+            };
+            let io = |e| Failure::unknown(Error::from_io(e, op));
+            written.await.map_err(io)
+        }
+    }
+}
+
+impl Carrier for Http {
+    const STAGING: &'static str = "/var/tmp/.sandbox-";
+    // Well under the gateway's 600 s.
+    const SLICE: Duration = Duration::from_secs(200);
+    const CAPABILITIES: Capabilities = crate::capability::CAPABILITIES;
+
+    async fn shell(
+        &self,
+        op: Operation,
+        id: &str,
+        line: &str,
+        repeat: bool,
+        timeout: Duration,
+    ) -> Result<String, Failure> {
+        Self::shell(self, op, id, line, repeat, timeout).await
+    }
+
+    async fn put_file(
+        &self,
+        op: Operation,
+        id: &str,
+        path: &str,
+        bytes: Bytes,
+    ) -> Result<(), Failure> {
+        Self::put_file(self, op, id, path, bytes).await
+    }
+
+    async fn get_file(
+        &self,
+        op: Operation,
+        id: &str,
+        path: &str,
+        limit: u64,
+    ) -> Result<Bytes, Failure> {
+        Self::get_file(self, op, id, path, limit).await
+    }
+
+    async fn get_file_to(
+        &self,
+        op: Operation,
+        id: &str,
+        path: &str,
+        limit: u64,
+        to: &mut tokio::fs::File,
+    ) -> Result<(), Failure> {
+        Self::get_file_to(self, op, id, path, limit, to).await
+    }
+}

@@ -1,0 +1,344 @@
+//! Requests to a data plane: tokens, retries, bounds, and errors that say what is safe.
+//!
+//! A request that is not safe to repeat is sent again only where the service proves that it did
+//! not accept it. Bodies and tokens must never reach a log.
+
+mod failure;
+mod plane;
+mod retry;
+
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::{Bytes, BytesMut};
+use reqwest::header::HeaderMap;
+use reqwest::{Method, StatusCode, Url};
+use sandbox_core::{Error, Operation, Result};
+use serde_json::Value;
+use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+pub(crate) use failure::Failure;
+pub(crate) use plane::Plane;
+
+use crate::auth::Tokens;
+use plane::invalid;
+use retry::{Attempts, LONGEST_WAIT, asked};
+
+/// How much of the answer to a refused request is read.
+const PROBLEM: u64 = 64 << 10;
+
+/// The way to one data plane.
+pub(crate) struct Http {
+    client: reqwest::Client,
+    /// Speaks HTTP/1.1 only, which connections are upgraded from.
+    sockets: reqwest::Client,
+    base: Url,
+    plane: Plane,
+    tokens: Tokens,
+}
+
+impl std::fmt::Debug for Http {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Http");
+        shown
+            .field("endpoint", &self.plane.endpoint)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is asked of the service.
+pub(crate) struct Request<'a> {
+    pub(crate) method: Method,
+    /// What stands behind the plane's prefix, in parts that are not encoded.
+    pub(crate) path: &'a [&'a str],
+    pub(crate) query: Vec<(&'static str, String)>,
+    /// The type of the body; none is sent without one.
+    pub(crate) content_type: Option<String>,
+    pub(crate) body: Bytes,
+    /// Whether it may be sent again when nobody knows what came of it.
+    pub(crate) repeat: bool,
+    pub(crate) timeout: Duration,
+    /// The largest answer.
+    pub(crate) limit: u64,
+}
+
+impl<'a> Request<'a> {
+    pub(crate) fn new(method: Method, path: &'a [&'a str]) -> Self {
+        Self {
+            repeat: method == Method::GET || method == Method::DELETE,
+            method,
+            path,
+            query: Vec::new(),
+            content_type: None,
+            body: Bytes::new(),
+            timeout: Duration::from_secs(60),
+            limit: 16 << 20,
+        }
+    }
+
+    pub(crate) fn json(self, body: &Value) -> Self {
+        self.with_body("application/json", body.to_string().into())
+    }
+
+    pub(crate) fn with_body(mut self, content_type: impl Into<String>, body: Bytes) -> Self {
+        self.content_type = Some(content_type.into());
+        self.body = body;
+        self
+    }
+}
+
+/// A successful answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// Where the body of an answer goes.
+enum Sink<'a> {
+    Memory(BytesMut),
+    File(&'a mut tokio::fs::File),
+    /// There is no body: the connection becomes a WebSocket.
+    Socket(Option<reqwest::Upgraded>),
+}
+
+impl Http {
+    /// A way to this plane. Talks to nobody yet.
+    pub(crate) fn new(plane: Plane, tokens: Tokens) -> Result<Self> {
+        let base = plane.base()?;
+        // Whoever installed another provider before has chosen; either serves.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let certificate =
+            match &plane.ca_file {
+                None => None,
+                Some(file) => {
+                    let read = std::fs::read(file)
+                        .map_err(|e| Error::from_io(e, Operation::Connect).with_host_path(file))?;
+                    let certificate = reqwest::Certificate::from_pem(&read);
+                    Some(certificate.map_err(|e| {
+                        invalid("the certificate can't be read".into()).with_source(e)
+                    })?)
+                }
+            };
+        let client = || {
+            reqwest::Client::builder()
+                .connect_timeout(Duration::from_secs(15))
+                .redirect(reqwest::redirect::Policy::none())
+                .tls_certs_merge(certificate.clone())
+        };
+        let failed = |e| invalid("no client can be made".into()).with_source(e);
+        Ok(Self {
+            client: client().build().map_err(failed)?,
+            sockets: client().http1_only().build().map_err(failed)?,
+            base,
+            plane,
+            tokens,
+        })
+    }
+
+    /// Sends a request until it succeeds, can't, or must not be sent again; gives the body.
+    pub(crate) async fn send(&self, op: Operation, request: Request<'_>) -> Result<Bytes, Failure> {
+        self.answer(op, request).await.map(|answer| answer.body)
+    }
+
+    /// The same with status and headers.
+    pub(crate) async fn answer(
+        &self,
+        op: Operation,
+        request: Request<'_>,
+    ) -> Result<Answer, Failure> {
+        let mut sink = Sink::Memory(BytesMut::new());
+        let (status, headers) = self.repeated(op, &request, &mut sink).await?;
+        let body = match sink {
+            Sink::Memory(body) => body.freeze(),
+            Sink::File(_) | Sink::Socket(_) => Bytes::new(),
+        };
+        Ok(Answer {
+            status,
+            headers,
+            body,
+        })
+    }
+
+    /// The same with the body in a file, which is empty before; memory does not grow with it.
+    pub(crate) async fn download(
+        &self,
+        op: Operation,
+        request: Request<'_>,
+        file: &mut tokio::fs::File,
+    ) -> Result<(), Failure> {
+        self.repeated(op, &request, &mut Sink::File(file))
+            .await
+            .map(drop)
+    }
+
+    /// Opens a WebSocket. Nothing runs behind it yet, so that it may be tried again.
+    pub(crate) async fn upgrade(
+        &self,
+        op: Operation,
+        path: &[&str],
+    ) -> Result<reqwest::Upgraded, Failure> {
+        let mut sink = Sink::Socket(None);
+        self.repeated(op, &Request::new(Method::GET, path), &mut sink)
+            .await?;
+        match sink {
+            Sink::Socket(Some(socket)) => Ok(socket),
+            _ => Err(Failure::garbled(op)),
+        }
+    }
+
+    async fn repeated(
+        &self,
+        op: Operation,
+        request: &Request<'_>,
+        sink: &mut Sink<'_>,
+    ) -> Result<(StatusCode, HeaderMap), Failure> {
+        let started = Instant::now();
+        let mut refused = None;
+        let mut count = 0;
+        loop {
+            count += 1;
+            let token = self.tokens.get(refused.as_ref()).await;
+            let token = token.map_err(Failure::before)?;
+            let (failure, asked) = match self.once(op, request, token.expose(), sink).await {
+                Ok(answered) => return Ok(answered),
+                Err(failed) => failed,
+            };
+            let attempts = Attempts {
+                count,
+                refused: refused.is_some(),
+                role_may_come: started.elapsed() < self.plane.role_wait,
+                repeat: request.repeat,
+            };
+            if failure.status == Some(401) {
+                refused = Some(token);
+            }
+            let left = request.timeout.saturating_sub(started.elapsed());
+            match attempts.wait(&failure, asked) {
+                Some(wait) if wait <= LONGEST_WAIT && wait < left => {
+                    tracing::debug!(operation = %op, status = ?failure.status, count, "again");
+                    tokio::time::sleep(wait).await;
+                }
+                _ => return Err(failure),
+            }
+        }
+    }
+
+    async fn once(
+        &self,
+        op: Operation,
+        request: &Request<'_>,
+        token: &[u8],
+        sink: &mut Sink<'_>,
+    ) -> Result<(StatusCode, HeaderMap), (Failure, Option<Duration>)> {
+        let mut url = self.url(request.path);
+        let key = STANDARD.encode(uuid::Uuid::new_v4().as_bytes());
+        let mut built = match sink {
+            Sink::Socket(_) => self
+                .sockets
+                .get(url)
+                .header("connection", "Upgrade")
+                .header("upgrade", "websocket")
+                .header("sec-websocket-version", "13")
+                .header("sec-websocket-key", &key),
+            _ => {
+                let pairs = request.query.iter();
+                url.query_pairs_mut()
+                    .append_pair("api-version", &self.plane.api_version)
+                    .extend_pairs(pairs.map(|(key, value)| (*key, value.as_str())));
+                self.client
+                    .request(request.method.clone(), url)
+                    .timeout(request.timeout)
+            }
+        };
+        built = built
+            .header("x-ms-client-request-id", uuid::Uuid::new_v4().to_string())
+            .bearer_auth(String::from_utf8_lossy(token));
+        if let Some(content_type) = &request.content_type {
+            built = built
+                .header("content-type", content_type)
+                .body(request.body.clone());
+        }
+        // A socket stays open behind its answer, which alone is bounded.
+        let sent = tokio::time::timeout(request.timeout, built.send()).await;
+        let sent = sent.map_err(|_| (Failure::silent(op), None))?;
+        let mut response = sent.map_err(|e| (Failure::broke(op, e), None))?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let id = headers.get("x-ms-request-id");
+        let id = id.and_then(|id| id.to_str().ok()).unwrap_or("unknown");
+        if let (Sink::Socket(socket), StatusCode::SWITCHING_PROTOCOLS) = (&mut *sink, status) {
+            let accepted = headers.get("sec-websocket-accept");
+            if accepted.is_none_or(|theirs| *theirs != *derive_accept_key(key.as_bytes())) {
+                return Err((Failure::garbled(op), None));
+            }
+            let upgraded = response.upgrade().await;
+            *socket = Some(upgraded.map_err(|e| (Failure::broke(op, e), None))?);
+            return Ok((status, headers));
+        }
+        if !status.is_success() {
+            let mut said = Sink::Memory(BytesMut::new());
+            // What can't be read of a refusal is left out.
+            let _ = read(op, &mut response, PROBLEM, id, &mut said).await;
+            let said = match said {
+                Sink::Memory(said) => said,
+                Sink::File(_) | Sink::Socket(_) => BytesMut::new(),
+            };
+            let scope = self.tokens.scope();
+            let failure = Failure::answered(op, status, &said, id, &self.plane, scope);
+            return Err((failure, asked(&headers, &said)));
+        }
+        let done = read(op, &mut response, request.limit, id, sink).await;
+        done.map_err(|failure| (failure, None))?;
+        Ok((status, headers))
+    }
+
+    fn url(&self, path: &[&str]) -> Url {
+        let mut url = self.base.clone();
+        if let Ok(mut parts) = url.path_segments_mut() {
+            parts.extend(path);
+        }
+        url
+    }
+}
+
+/// Reads an answer; a second attempt starts over.
+async fn read(
+    op: Operation,
+    response: &mut reqwest::Response,
+    limit: u64,
+    id: &str,
+    sink: &mut Sink<'_>,
+) -> Result<(), Failure> {
+    let io = |e| Failure::unknown(Error::from_io(e, op));
+    match sink {
+        Sink::Memory(all) => all.clear(),
+        Sink::File(file) => {
+            file.set_len(0).await.map_err(io)?;
+            file.rewind().await.map_err(io)?;
+        }
+        Sink::Socket(_) => return Err(Failure::garbled(op)),
+    }
+    let mut size = 0;
+    loop {
+        let chunk = response.chunk().await;
+        let Some(chunk) = chunk.map_err(|_| Failure::cut(op, id))? else {
+            break;
+        };
+        size += chunk.len() as u64;
+        if size > limit {
+            return Err(Failure::too_large(op, limit, id));
+        }
+        match sink {
+            Sink::Memory(all) => all.extend_from_slice(&chunk),
+            Sink::File(file) => file.write_all(&chunk).await.map_err(io)?,
+            Sink::Socket(_) => {}
+        }
+    }
+    match sink {
+        Sink::Memory(_) | Sink::Socket(_) => Ok(()),
+        Sink::File(file) => file.flush().await.map_err(io),
+    }
+}

@@ -1,0 +1,176 @@
+//! What a command is started with: its arguments, its environment, its input, its place.
+//!
+//! Nothing that a caller gives may be taken for a part of a script.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use sandbox_core::{Capability, Command, Error, ErrorKind, GuestPath, Operation, Result, Stdin};
+
+use crate::carrier::Carrier;
+use crate::handle::{Inner, fresh};
+use crate::script::Script;
+
+/// The longest argument that Linux takes, and all of them together.
+const LONGEST: usize = 128 << 10;
+const ALL: usize = 1900 << 10;
+/// Where programs are looked for if no environment says so.
+const PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The largest input that goes along with the script.
+const INLINE: usize = 16 << 10;
+
+/// A command that is about to be started. What it is given stays out of `Debug`.
+pub(crate) struct Launch {
+    /// Its directory in the guest.
+    pub(crate) dir: String,
+    /// What marks everything that it starts.
+    pub(crate) nonce: String,
+    pub(crate) cwd: GuestPath,
+    pub(crate) timeout: Option<Duration>,
+    /// The shell's word for the input.
+    input: String,
+    /// Bytes of the input that go along.
+    given: Bytes,
+    /// The arguments of `env`: what it unsets, what it sets, the program.
+    words: Vec<Vec<u8>>,
+    program: Vec<u8>,
+    /// The command's own `PATH`; the guest's if `None`.
+    path: Option<Vec<u8>>,
+}
+
+impl<C: Carrier> Inner<C> {
+    /// Checks a command; brings its input along if that is long. No error starts anything.
+    pub(crate) async fn prepare(&self, op: Operation, command: &Command) -> Result<Launch> {
+        self.open(op)?;
+        command.validate(op)?;
+        if command.user.is_some() {
+            C::CAPABILITIES.require(Capability::User, op)?;
+        }
+        let cwd = match &command.cwd {
+            Some(cwd) => self.resolve(cwd, op)?,
+            None => self.workdir(),
+        };
+        let (dir, nonce) = fresh(C::STAGING);
+        let (mut env, default) = {
+            let kept = self.kept();
+            (kept.env.clone(), kept.info.command_timeout)
+        };
+        for (name, value) in command.env.iter() {
+            env.insert(name.to_vec(), value.map(|value| value.value.clone()));
+        }
+        // A shell starts in the background what ignores these two.
+        let mut words = vec![b"--default-signal=INT,QUIT".to_vec()];
+        for (name, _) in env.iter().filter(|(_, value)| value.is_none()) {
+            words.push(b"-u".to_vec());
+            words.push(name.clone());
+        }
+        words.push(b"--".to_vec());
+        for (name, value) in &env {
+            if let Some(value) = value {
+                words.push([name, b"=".as_slice(), value.expose()].concat());
+            }
+        }
+        words.push(format!("SANDBOX_RUN={nonce}").into_bytes());
+        if command.program().contains(&b'=') {
+            // `env` would take it for a variable.
+            words.extend([&b"sh"[..], b"-c", b"exec \"$@\"", b"sh"].map(<[u8]>::to_vec));
+        }
+        words.extend(command.argv().iter().cloned());
+        let total: usize = words.iter().map(|word| word.len() + 9).sum();
+        if total > ALL || words.iter().any(|word| word.len() >= LONGEST) {
+            return Err(Error::new(ErrorKind::LimitExceeded, op)
+                .with_message("arguments and environment are longer than Linux takes")
+                .with_hint("128 KiB for one, 1.9 MiB for all; give more by stdin or a file"));
+        }
+        let path = match env.get(&b"PATH"[..]) {
+            Some(Some(path)) => Some(path.expose().to_vec()),
+            Some(None) => Some(b"/bin:/usr/bin".to_vec()),
+            None => None,
+        };
+        let mut launch = Launch {
+            cwd,
+            timeout: command.timeout.or(default),
+            input: "/dev/null".into(),
+            given: Bytes::new(),
+            words,
+            program: command.program().to_vec(),
+            path,
+            dir,
+            nonce,
+        };
+        match &command.stdin {
+            Stdin::Piped => launch.input = "pipe".into(),
+            Stdin::Bytes(bytes) if !bytes.is_empty() => {
+                launch.input = format!("{}/in", launch.dir);
+                if bytes.len() <= INLINE {
+                    launch.given = bytes.clone();
+                } else {
+                    let put = self
+                        .http
+                        .put_file(op, self.id.as_str(), &launch.input, bytes.clone())
+                        .await;
+                    put.map_err(|failure| self.failed(failure))?;
+                }
+            }
+            _ => {}
+        }
+        Ok(launch)
+    }
+
+    /// Starts a script that first clears away what earlier commands left.
+    pub(crate) fn cleared(&self) -> Script {
+        let mut script = Script::default();
+        let litter = std::mem::take(&mut self.kept().litter);
+        if !litter.is_empty() {
+            script = script.text("rm -rf");
+            for dir in litter {
+                script = script.word(dir.as_bytes());
+            }
+            script = script.text("\n");
+        }
+        script
+    }
+}
+
+impl std::fmt::Debug for Launch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Launch");
+        shown.field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+impl Launch {
+    /// The settings that the guest's scripts ask for.
+    pub(crate) fn settings(&self, mut script: Script) -> Script {
+        let limit = self.timeout.map_or(String::new(), |limit| {
+            (limit.as_millis() / 10).max(1).to_string()
+        });
+        let Self { dir, nonce, .. } = self;
+        script = script.text(&format!("d={dir} n={nonce} T={limit}\npath="));
+        match &self.path {
+            Some(path) => script.quoted(path),
+            None => {
+                script = script.text("${PATH:-");
+                script = script.text(&String::from_utf8_lossy(PATH)).text("}");
+            }
+        }
+        if !self.given.is_empty() {
+            script = script.text(&format!("\nmkdir -p {dir}; base64 -d > {dir}/in <<'.'\n"));
+            script = script.base64(&self.given).text("\n.");
+        }
+        script.text("\n")
+    }
+
+    /// Calls a function of the guest's scripts that launches the command.
+    pub(crate) fn call(&self, mut script: Script, function: &str) -> Script {
+        script = script
+            .text(function)
+            .word(self.input.as_bytes())
+            .word(self.cwd.as_bytes())
+            .word(&self.program);
+        for word in &self.words {
+            script = script.word(word);
+        }
+        script.text("\n")
+    }
+}

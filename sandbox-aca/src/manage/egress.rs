@@ -1,0 +1,165 @@
+//! What a sandbox may reach: the egress policy, and what came of it.
+//!
+//! The SDK's default is to allow; here what nobody allowed is denied.
+
+use serde_json::{Value, json};
+
+/// Whether something may be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EgressAction {
+    /// It may.
+    Allow,
+    /// It may not: HTTP is answered with 403, other connections are refused. Names are still
+    /// resolved.
+    Deny,
+}
+
+/// How far the service looks into traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Inspection {
+    /// Into all of it, TLS included. Rules on paths and methods need it.
+    Full,
+    /// Into some; refused by the service together with denying by default.
+    Partial,
+    /// As older versions did.
+    Legacy,
+    /// Into nothing.
+    None,
+}
+
+/// A rule on a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EgressRule {
+    /// A host name; `*.example.com` is `example.com` too.
+    pub host: String,
+    /// What becomes of it.
+    pub action: EgressAction,
+}
+
+/// What a sandbox may reach. Replaces the whole policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EgressPolicy {
+    /// What becomes of what no rule names.
+    pub default: EgressAction,
+    /// Rules by host.
+    pub rules: Vec<EgressRule>,
+    /// How far traffic is looked into.
+    pub inspection: Inspection,
+}
+
+impl EgressPolicy {
+    /// Nothing may be reached but what is allowed then.
+    pub fn deny() -> Self {
+        Self {
+            default: EgressAction::Deny,
+            rules: Vec::new(),
+            inspection: Inspection::Full,
+        }
+    }
+
+    /// Everything may be reached but what is denied then.
+    pub fn allow() -> Self {
+        Self {
+            default: EgressAction::Allow,
+            rules: Vec::new(),
+            inspection: Inspection::None,
+        }
+    }
+
+    /// With a rule on this host.
+    #[must_use]
+    pub fn with_rule(mut self, host: impl Into<String>, action: EgressAction) -> Self {
+        self.rules.push(EgressRule {
+            host: host.into(),
+            action,
+        });
+        self
+    }
+
+    /// With this inspection.
+    #[must_use]
+    pub fn with_inspection(mut self, inspection: Inspection) -> Self {
+        self.inspection = inspection;
+        self
+    }
+
+    pub(crate) fn body(&self) -> Value {
+        let action = |action| match action {
+            EgressAction::Allow => "Allow",
+            EgressAction::Deny => "Deny",
+        };
+        let rules = self.rules.iter();
+        let rules: Vec<Value> = rules
+            .map(|rule| json!({"pattern": rule.host, "action": action(rule.action)}))
+            .collect();
+        json!({
+            "defaultAction": action(self.default),
+            "hostRules": rules,
+            "rules": [],
+            "trafficInspection": match self.inspection {
+                Inspection::Full => "Full",
+                Inspection::Partial => "Partial",
+                Inspection::Legacy => "Legacy",
+                Inspection::None => "None",
+            },
+        })
+    }
+
+    /// A policy as the service shows it; what says nothing of its default allows.
+    pub(super) fn of(shown: &Value) -> Self {
+        let action = |value: &Value| match value.as_str() {
+            Some("Deny") => EgressAction::Deny,
+            _ => EgressAction::Allow,
+        };
+        let rules = shown["hostRules"].as_array().into_iter().flatten();
+        Self {
+            default: action(&shown["defaultAction"]),
+            rules: rules
+                .map(|rule| EgressRule {
+                    host: super::text(rule, "pattern"),
+                    action: action(&rule["action"]),
+                })
+                .collect(),
+            inspection: match shown["trafficInspection"].as_str() {
+                Some("Full") => Inspection::Full,
+                Some("Partial") => Inspection::Partial,
+                Some("Legacy") => Inspection::Legacy,
+                _ => Inspection::None,
+            },
+        }
+    }
+}
+
+/// What a policy has allowed and denied: hosts, as far as the service tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EgressDecisions {
+    /// What was reached.
+    pub allowed: Vec<String>,
+    /// What was not.
+    pub denied: Vec<String>,
+    /// The service's whole answer (JSON): its fields are not documented.
+    pub raw: String,
+}
+
+impl EgressDecisions {
+    pub(super) fn of(shown: &Value) -> Self {
+        let hosts = |key: &str| {
+            let entries = shown["networkEgress"][key].as_array();
+            let entries = entries.into_iter().flatten();
+            entries
+                .filter_map(|entry| entry.as_str().or(entry["host"].as_str()))
+                .map(str::to_owned)
+                .collect()
+        };
+        Self {
+            allowed: hosts("allowed"),
+            denied: hosts("denied"),
+            raw: shown.to_string(),
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! What the service can do with one sandbox.
+//!
+//! A handle talks of a sandbox by its identifier: it neither keeps it nor ends it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use sandbox_core::{Error, ErrorKind, Labels, Operation, Result, SandboxId};
+use serde_json::{Value, json};
+
+use super::{EgressDecisions, EgressPolicy, Lifecycle, NewPort, Port, VolumeMount, labels, text};
+use crate::http::{Failure, Request};
+use crate::registry::Registry;
+use crate::service::parse;
+
+const OP: Operation = Operation::Connect;
+/// How often a state is asked for while it changes.
+const POLL: Duration = Duration::from_millis(250);
+/// How long suspending and resuming may take.
+const TURN: Duration = Duration::from_secs(300);
+
+/// What a sandbox does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AcaState {
+    /// It is being made.
+    Creating,
+    /// It runs.
+    Running,
+    /// It is being suspended.
+    Stopping,
+    /// It was suspended and can be resumed.
+    Stopped,
+    /// The service suspended it.
+    Suspended,
+    /// The service suspended it because nobody used it.
+    Idle,
+    /// It is being resumed.
+    Resuming,
+    /// It is being deleted.
+    Deleting,
+    /// It can't be used any more.
+    Failed,
+    /// Something that this version does not know.
+    Other(String),
+}
+
+/// A sandbox as the service shows it. Its environment is never shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AcaSandboxState {
+    /// What it does.
+    pub state: AcaState,
+    /// Why it does not run, as the service says: `Idle`, `UserStopped`, `Disabled` (which can't be
+    /// resumed); empty if it does.
+    pub stopped_reason: String,
+    /// Its labels.
+    pub labels: Labels,
+    /// Processors, such as `1000m`.
+    pub cpu: String,
+    /// Memory, such as `2048Mi`.
+    pub memory: String,
+    /// Its open ports.
+    pub ports: Vec<Port>,
+    /// What it may reach.
+    pub egress: EgressPolicy,
+    /// Where it comes from when it reaches out.
+    pub outbound_addresses: Vec<String>,
+    /// When it was created, as the service writes it.
+    pub created_at: String,
+}
+
+/// What is used of something, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Usage {
+    /// Used.
+    pub used: u64,
+    /// There is.
+    pub total: u64,
+}
+
+/// What a sandbox uses. The service documents none of the fields: what is missing is 0.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AcaStats {
+    /// Billionths of a processor, now.
+    pub cpu_nanocores: u64,
+    /// Memory.
+    pub memory: Usage,
+    /// Disk.
+    pub disk: Usage,
+    /// Bytes that came in.
+    pub received: u64,
+    /// Bytes that went out.
+    pub sent: u64,
+    /// The service's whole answer (JSON).
+    pub raw: String,
+}
+
+/// What the service can do with one sandbox beyond the trait; from
+/// [`AcaSandboxProvider::handle`](crate::AcaSandboxProvider::handle).
+///
+/// It needs no open [`Sandbox`](sandbox_core::Sandbox) and dropping it does nothing. Each method is one
+/// request unless it says that it waits. Errors: [`ErrorKind::NotFound`] if there is no such sandbox;
+/// [`ErrorKind::Busy`] if its state does not allow the operation; those of a service that can't be
+/// reached, that refuses the token or the role. Dropping a future leaves open whether the service did
+/// it, unless it says otherwise.
+#[derive(Clone, Debug)]
+pub struct AcaHandle {
+    pub(super) registry: Arc<Registry>,
+    pub(super) id: SandboxId,
+}
+
+impl AcaHandle {
+    pub(crate) fn new(registry: Arc<Registry>, id: SandboxId) -> Self {
+        Self { registry, id }
+    }
+
+    /// Whose handle it is.
+    pub fn id(&self) -> &SandboxId {
+        &self.id
+    }
+
+    fn failed(&self, failure: Failure) -> Error {
+        let error = match (failure.status, failure.title.as_str()) {
+            (Some(404), "SandboxNotFound") => Error::new(ErrorKind::NotFound, OP)
+                .with_message("the group has no such sandbox")
+                .with_source(failure.error),
+            (Some(409), title) if title.contains("NotRunning") => failure
+                .error
+                .with_hint("it must run; resume it with AcaHandle::resume"),
+            _ => failure.error,
+        };
+        error.with_sandbox(self.id.clone())
+    }
+
+    async fn call(&self, method: Method, tail: &[&str], body: Option<Value>) -> Result<Value> {
+        let mut path = vec!["sandboxes", self.id.as_str()];
+        path.extend(tail);
+        let mut request = Request::new(method, &path);
+        request.timeout = self.registry.config.snapshot_timeout;
+        if let Some(body) = &body {
+            request = request.json(body);
+        }
+        let sent = self.registry.http.send(OP, request).await;
+        let answer = sent.map_err(|failure| self.failed(failure))?;
+        match answer.is_empty() {
+            true => Ok(Value::Null),
+            false => parse(OP, &answer).map_err(|failure| self.failed(failure)),
+        }
+    }
+
+    async fn shown(&self) -> Result<Value> {
+        self.call(Method::GET, &[], None).await
+    }
+
+    /// What the service shows of it.
+    ///
+    /// # Errors
+    /// Those of the type.
+    pub async fn state(&self) -> Result<AcaSandboxState> {
+        let shown = self.shown().await?;
+        let addresses = shown["outboundIpAddresses"].as_array();
+        let addresses = addresses.into_iter().flatten();
+        Ok(AcaSandboxState {
+            state: AcaState::of(&shown),
+            stopped_reason: text(&shown["stateDetails"], "stoppedReason"),
+            labels: labels(&shown),
+            cpu: text(&shown["resources"], "cpu"),
+            memory: text(&shown["resources"], "memory"),
+            ports: Port::all(&shown),
+            egress: EgressPolicy::of(&shown["egressPolicy"]),
+            outbound_addresses: addresses
+                .filter_map(|address| Some(address.as_str()?.to_owned()))
+                .collect(),
+            created_at: text(&shown, "createdAt"),
+        })
+    }
+
+    /// Suspends it with its memory, and waits until it is. One that is suspended stays so.
+    ///
+    /// # Errors
+    /// Those of the type; [`ErrorKind::Timeout`] after five minutes.
+    pub async fn suspend(&self) -> Result<()> {
+        // A bodyless one hung.
+        let stopped = self.call(Method::POST, &["stop"], Some(json!({}))).await;
+        if let Err(error) = stopped {
+            // Refused by one that does not run, or the answer was lost: its state tells.
+            let state = AcaState::of(&self.shown().await?);
+            if !matches!(state, AcaState::Stopping) && !state.is_suspended() {
+                return Err(error);
+            }
+        }
+        self.until(AcaState::is_suspended).await
+    }
+
+    /// Resumes it, and waits until it runs. One that runs goes on.
+    ///
+    /// # Errors
+    /// Those of the type; [`ErrorKind::Timeout`] after five minutes.
+    pub async fn resume(&self) -> Result<()> {
+        let resumed = self.call(Method::POST, &["resume"], Some(json!({}))).await;
+        if let Err(error) = resumed {
+            let state = AcaState::of(&self.shown().await?);
+            if !matches!(state, AcaState::Resuming | AcaState::Running) {
+                return Err(error);
+            }
+        }
+        self.until(|state| *state == AcaState::Running).await
+    }
+
+    async fn until(&self, there: impl Fn(&AcaState) -> bool) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            let state = AcaState::of(&self.shown().await?);
+            if there(&state) {
+                return Ok(());
+            }
+            if started.elapsed() > TURN || state == AcaState::Failed {
+                let error = Error::new(ErrorKind::Timeout, OP)
+                    .with_message(format!("it is still {state:?}"))
+                    .with_sandbox(self.id.clone());
+                return Err(error);
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Opens a port. Its URL may come later: see [`port_url`](Self::port_url).
+    ///
+    /// # Errors
+    /// Those of the type; [`ErrorKind::InvalidInput`] for access rules that can't be.
+    pub async fn add_port(&self, port: NewPort) -> Result<Port> {
+        let shown = self
+            .call(Method::POST, &["ports", "add"], Some(port.body()))
+            .await?;
+        let known = Port::all(&shown)
+            .into_iter()
+            .find(|known| known.port == port.port);
+        Ok(known.unwrap_or(Port {
+            port: port.port,
+            url: shown["url"].as_str().map(str::to_owned),
+        }))
+    }
+
+    /// Closes a port.
+    ///
+    /// # Errors
+    /// Those of the type; [`ErrorKind::NotFound`] if it is not open.
+    pub async fn remove_port(&self, port: u16) -> Result<()> {
+        let body = json!({"port": port});
+        self.call(Method::POST, &["ports", "remove"], Some(body))
+            .await
+            .map(drop)
+    }
+
+    /// Where a port is reached; waits so long for the URL.
+    ///
+    /// # Errors
+    /// Those of the type; [`ErrorKind::NotFound`] if it is not open; [`ErrorKind::Timeout`].
+    pub async fn port_url(&self, port: u16, wait: Duration) -> Result<String> {
+        let started = Instant::now();
+        loop {
+            let ports = Port::all(&self.shown().await?);
+            let known = ports.into_iter().find(|known| known.port == port);
+            let error = match known {
+                Some(Port { url: Some(url), .. }) => return Ok(url),
+                Some(_) if started.elapsed() < wait => {
+                    tokio::time::sleep(POLL).await;
+                    continue;
+                }
+                Some(_) => Error::new(ErrorKind::Timeout, OP)
+                    .with_message(format!("port {port} has no URL yet")),
+                None => Error::new(ErrorKind::NotFound, OP)
+                    .with_message(format!("port {port} is not open")),
+            };
+            return Err(error.with_sandbox(self.id.clone()));
+        }
+    }
+
+    /// What it uses.
+    ///
+    /// # Errors
+    /// Those of the type.
+    pub async fn stats(&self) -> Result<AcaStats> {
+        let shown = self.call(Method::GET, &["stats"], None).await?;
+        let number = |of: &Value| of.as_u64().unwrap_or(0);
+        let usage = |of: &Value| Usage {
+            used: number(&of["usedBytes"]),
+            total: number(&of["totalBytes"]),
+        };
+        Ok(AcaStats {
+            cpu_nanocores: number(&shown["cpu"]["usageNanoCores"]),
+            memory: usage(&shown["memory"]),
+            disk: usage(&shown["storage"]),
+            received: number(&shown["network"]["rxBytes"]),
+            sent: number(&shown["network"]["txBytes"]),
+            raw: shown.to_string(),
+        })
+    }
+
+    /// Replaces what it may reach.
+    ///
+    /// # Errors
+    /// Those of the type; [`ErrorKind::InvalidInput`] for a policy that the service does not take.
+    pub async fn set_egress(&self, policy: EgressPolicy) -> Result<()> {
+        self.call(Method::POST, &["egresspolicy"], Some(policy.body()))
+            .await
+            .map(drop)
+    }
+
+    /// What the egress policy has allowed and denied.
+    ///
+    /// # Errors
+    /// Those of the type.
+    pub async fn egress_decisions(&self) -> Result<EgressDecisions> {
+        let shown = self.call(Method::GET, &["egress-decisions"], None).await?;
+        Ok(EgressDecisions::of(&shown))
+    }
+
+    /// Replaces when it is suspended and deleted.
+    ///
+    /// # Errors
+    /// Those of the type.
+    pub async fn set_lifecycle(&self, lifecycle: Lifecycle) -> Result<()> {
+        self.call(Method::POST, &["lifecycle"], Some(lifecycle.body()))
+            .await
+            .map(drop)
+    }
+
+    /// Mounts a volume of the group.
+    ///
+    /// # Errors
+    /// Those of the type.
+    pub async fn add_volume(&self, volume: VolumeMount) -> Result<()> {
+        let body = json!({"volumeMount": {
+            "volumeName": volume.volume,
+            "mountpoint": volume.mount_point,
+        }});
+        if volume.read_only {
+            let why = "a volume that is added later can't be read-only; mount it at creation";
+            let error = Error::unsupported(OP, "a read-only volume", why);
+            return Err(error.with_sandbox(self.id.clone()));
+        }
+        self.call(Method::POST, &["volumes", "add"], Some(body))
+            .await
+            .map(drop)
+    }
+
+    /// Makes a disk image of its files, waits until it can be used, and gives its identifier for
+    /// [`AcaSource::DiskImage`](super::AcaSource::DiskImage). The image stays until it is deleted.
+    ///
+    /// # Errors
+    /// Those of the type; [`ErrorKind::Timeout`]; what the service says if the image fails.
+    pub async fn commit(&self, labels: &Labels) -> Result<String> {
+        let body = json!({"labels": labels});
+        let shown = self.call(Method::POST, &["commit"], Some(body)).await?;
+        let id = shown["diskImage"]["id"].as_str();
+        let id = id.or(shown["diskImageId"].as_str()).map(str::to_owned);
+        let id = id.ok_or_else(|| self.failed(Failure::garbled(OP)))?;
+        self.registry.image_ready(OP, &id).await?;
+        Ok(id)
+    }
+}
+
+impl AcaState {
+    fn of(shown: &Value) -> Self {
+        match shown["state"].as_str().unwrap_or_default() {
+            "Creating" => Self::Creating,
+            "Running" => Self::Running,
+            "Stopping" => Self::Stopping,
+            "Stopped" => Self::Stopped,
+            "Suspended" => Self::Suspended,
+            "Idle" => Self::Idle,
+            "Resuming" => Self::Resuming,
+            "Deleting" => Self::Deleting,
+            "Failed" => Self::Failed,
+            other => Self::Other(other.to_owned()),
+        }
+    }
+
+    /// Whether it can be resumed.
+    pub fn is_suspended(&self) -> bool {
+        matches!(self, Self::Stopped | Self::Suspended | Self::Idle)
+    }
+}

@@ -1,0 +1,208 @@
+//! What the service can do beyond the trait: for one sandbox, [`AcaHandle`]; for the group, methods of
+//! [`AcaSandboxProvider`](crate::AcaSandboxProvider).
+//!
+//! Nothing here resumes, keeps or deletes what the caller did not name.
+
+mod egress;
+mod group;
+mod handle;
+mod port;
+
+use std::time::Duration;
+
+use sandbox_core::{Labels, SnapshotId};
+use serde_json::{Value, json};
+
+pub use egress::{EgressAction, EgressDecisions, EgressPolicy, EgressRule, Inspection};
+pub use group::{AcaSnapshot, DiskImage, NewDiskImage, Volume, VolumeKind};
+pub use handle::{AcaHandle, AcaSandboxState, AcaState, AcaStats, Usage};
+pub use port::{Access, IpRule, NewPort, Port, PortAuth, PortProtocol};
+
+/// When the service suspends and deletes a sandbox by itself. Replaces the whole policy.
+///
+/// Outbound traffic is not activity: an idle sandbox with a live outbound connection is suspended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Lifecycle {
+    /// After so long without a request it is suspended, in whole seconds; never if `None` (the
+    /// default).
+    pub suspend_after: Option<Duration>,
+    /// After so long without a request it is deleted, in whole seconds; never if `None`.
+    pub delete_after: Option<Duration>,
+}
+
+impl Lifecycle {
+    /// Never suspended, deleted after this time; without it, never.
+    pub fn new(delete_after: Option<Duration>) -> Self {
+        Self {
+            suspend_after: None,
+            delete_after,
+        }
+    }
+
+    /// Suspended with its memory after this time.
+    #[must_use]
+    pub fn with_suspend_after(mut self, time: Duration) -> Self {
+        self.suspend_after = Some(time);
+        self
+    }
+
+    pub(crate) fn body(&self) -> Value {
+        let suspend = match self.suspend_after {
+            Some(after) => {
+                json!({"enabled": true, "interval": after.as_secs().max(1), "mode": "Memory"})
+            }
+            None => json!({"enabled": false}),
+        };
+        let delete = match self.delete_after {
+            Some(after) => {
+                json!({"enabled": true, "deleteIntervalInSeconds": after.as_secs().max(1)})
+            }
+            None => json!({"enabled": false}),
+        };
+        json!({"autoSuspendPolicy": suspend, "autoDeletePolicy": delete})
+    }
+}
+
+/// What a sandbox is made from, where a [`Source`](sandbox_core::Source) can't say it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AcaSource {
+    /// A disk image of everybody, by name.
+    PublicImage(String),
+    /// A disk image of the group, by identifier.
+    DiskImage(String),
+    /// One of the service's presets, by name.
+    Preset(String),
+    /// A snapshot. Its environment, resources and processes are inherited; the processes are ended.
+    Snapshot(SnapshotId),
+}
+
+/// A volume within a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VolumeMount {
+    /// The group's volume.
+    pub volume: String,
+    /// Where it is in the guest: an absolute path.
+    pub mount_point: String,
+    /// Whether it can't be written.
+    pub read_only: bool,
+}
+
+impl VolumeMount {
+    /// This volume, writable, at this absolute path.
+    pub fn new(volume: impl Into<String>, mount_point: impl Into<String>) -> Self {
+        Self {
+            volume: volume.into(),
+            mount_point: mount_point.into(),
+            read_only: false,
+        }
+    }
+
+    /// Not to be written.
+    #[must_use]
+    pub fn read_only(mut self) -> Self {
+        self.read_only = true;
+        self
+    }
+
+    fn body(&self) -> Value {
+        json!({
+            "volumeName": self.volume,
+            "mountpoint": self.mount_point,
+            "readOnly": self.read_only,
+        })
+    }
+}
+
+/// What [`AcaSandboxProvider::create_with`](crate::AcaSandboxProvider::create_with) asks of the service
+/// beyond the spec. What is `None` is as the provider's configuration says.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct AcaOptions {
+    /// What it is made from; the spec's source otherwise.
+    pub source: Option<AcaSource>,
+    /// Processors, such as `500m`. Not for presets and snapshots.
+    pub cpu: Option<String>,
+    /// Memory, such as `1024Mi`. Not for presets and snapshots.
+    pub memory: Option<String>,
+    /// Disk, such as `20Gi`. Not for presets and snapshots.
+    pub disk: Option<String>,
+    /// When the service suspends and deletes it.
+    pub lifecycle: Option<Lifecycle>,
+    /// What it may reach, instead of what the spec's network says.
+    pub egress: Option<EgressPolicy>,
+    /// Ports that are open from the beginning.
+    pub ports: Vec<NewPort>,
+    /// Volumes that are mounted from the beginning. Not for snapshots.
+    pub volumes: Vec<VolumeMount>,
+}
+
+macro_rules! with {
+    ($($(#[$doc:meta])* $name:ident, $field:ident: $type:ty;)*) => {
+        impl AcaOptions {
+            /// Nothing beyond the spec.
+            pub fn new() -> Self {
+                Self::default()
+            }
+
+            $($(#[$doc])*
+            #[must_use]
+            pub fn $name(mut self, $field: $type) -> Self {
+                self.$field = Some($field.into());
+                self
+            })*
+
+            /// With this port.
+            #[must_use]
+            pub fn with_port(mut self, port: NewPort) -> Self {
+                self.ports.push(port);
+                self
+            }
+
+            /// With this volume.
+            #[must_use]
+            pub fn with_volume(mut self, volume: VolumeMount) -> Self {
+                self.volumes.push(volume);
+                self
+            }
+        }
+    };
+}
+
+with! {
+    /// Made from this.
+    with_source, source: AcaSource;
+    /// With so many processors, such as `500m`.
+    with_cpu, cpu: impl Into<String>;
+    /// With so much memory, such as `1024Mi`.
+    with_memory, memory: impl Into<String>;
+    /// With so much disk, such as `20Gi`.
+    with_disk, disk: impl Into<String>;
+    /// Suspended and deleted like this.
+    with_lifecycle, lifecycle: Lifecycle;
+    /// May reach this.
+    with_egress, egress: EgressPolicy;
+}
+
+impl AcaOptions {
+    /// The body of a creation, without what the environment and the spec's network say.
+    pub(crate) fn volumes_body(&self) -> Value {
+        self.volumes.iter().map(VolumeMount::body).collect()
+    }
+}
+
+/// Labels of a resource.
+fn labels(of: &Value) -> Labels {
+    let pairs = of["labels"].as_object().into_iter().flatten();
+    pairs
+        .filter(|(key, _)| *key != crate::service::NONCE)
+        .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+        .collect()
+}
+
+/// A text field; empty if it is not there.
+fn text(of: &Value, key: &str) -> String {
+    of[key].as_str().unwrap_or_default().to_owned()
+}

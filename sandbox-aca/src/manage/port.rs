@@ -1,0 +1,190 @@
+//! Ports of a sandbox: who may come in, and where.
+//!
+//! A port that nobody said more of asks for the service's own sign-in.
+
+use serde_json::{Value, json};
+
+use super::EgressAction;
+
+/// What is spoken on a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PortProtocol {
+    /// HTTP/1.1.
+    Http,
+    /// HTTP/2.
+    Http2,
+}
+
+/// Who a caller must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PortAuth {
+    /// As the service decides when nothing is said.
+    Default,
+    /// Anybody: the URL is all that is needed.
+    Anonymous,
+}
+
+/// Where a caller must come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Access {
+    /// What becomes of those that no rule names.
+    pub default: EgressAction,
+    /// At most 10, tried by priority.
+    pub rules: Vec<IpRule>,
+}
+
+/// A rule on callers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IpRule {
+    /// Its name; distinct.
+    pub name: String,
+    /// 0 to 1000; distinct.
+    pub priority: u16,
+    /// 1 to 10 networks without host bits, such as `10.0.0.0/8`.
+    pub networks: Vec<String>,
+    /// What becomes of callers from there.
+    pub action: EgressAction,
+}
+
+impl Access {
+    /// Nobody but those who are allowed then.
+    pub fn deny() -> Self {
+        Self {
+            default: EgressAction::Deny,
+            rules: Vec::new(),
+        }
+    }
+
+    /// Allows these networks; the first rule that fits counts.
+    #[must_use]
+    pub fn allow(mut self, name: impl Into<String>, networks: &[&str]) -> Self {
+        self.rules.push(IpRule {
+            name: name.into(),
+            priority: u16::try_from(self.rules.len()).map_or(1000, |n| 100 + n),
+            networks: networks.iter().map(|text| (*text).to_owned()).collect(),
+            action: EgressAction::Allow,
+        });
+        self
+    }
+
+    fn body(&self) -> Value {
+        let action = |action| match action {
+            EgressAction::Allow => "Allow",
+            EgressAction::Deny => "Deny",
+        };
+        let rules = self.rules.iter().map(|rule| {
+            json!({
+                "name": rule.name,
+                "priority": rule.priority,
+                "sourceCidrs": rule.networks,
+                "action": action(rule.action),
+            })
+        });
+        json!({"defaultAction": action(self.default), "rules": rules.collect::<Vec<_>>()})
+    }
+}
+
+/// A port to open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NewPort {
+    /// Its number.
+    pub port: u16,
+    /// What is spoken; as the service decides if `None`.
+    pub protocol: Option<PortProtocol>,
+    /// Who a caller must be.
+    pub auth: PortAuth,
+    /// Where a caller must come from; anywhere if `None`.
+    pub access: Option<Access>,
+    /// Whether a request resumes a suspended sandbox.
+    pub on_demand: bool,
+}
+
+impl NewPort {
+    /// This port.
+    pub fn new(port: u16) -> Self {
+        Self {
+            port,
+            protocol: None,
+            auth: PortAuth::Default,
+            access: None,
+            on_demand: false,
+        }
+    }
+
+    /// Speaks this.
+    #[must_use]
+    pub fn with_protocol(mut self, protocol: PortProtocol) -> Self {
+        self.protocol = Some(protocol);
+        self
+    }
+
+    /// For anybody.
+    #[must_use]
+    pub fn anonymous(mut self) -> Self {
+        self.auth = PortAuth::Anonymous;
+        self
+    }
+
+    /// For callers from there.
+    #[must_use]
+    pub fn with_access(mut self, access: Access) -> Self {
+        self.access = Some(access);
+        self
+    }
+
+    /// Resumes a suspended sandbox.
+    #[must_use]
+    pub fn on_demand(mut self) -> Self {
+        self.on_demand = true;
+        self
+    }
+
+    pub(crate) fn body(&self) -> Value {
+        let mut body = json!({"port": self.port});
+        if let Some(protocol) = self.protocol {
+            body["protocol"] = json!(match protocol {
+                PortProtocol::Http => "Http",
+                PortProtocol::Http2 => "Http2",
+            });
+        }
+        if self.auth == PortAuth::Anonymous {
+            body["auth"] = json!({"anonymous": true});
+        }
+        if let Some(access) = &self.access {
+            body["ipAccessControl"] = access.body();
+        }
+        if self.on_demand {
+            body["activationMode"] = json!("OnDemand");
+        }
+        body
+    }
+}
+
+/// An open port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Port {
+    /// Its number.
+    pub port: u16,
+    /// Where it is reached; it may come a while after the port.
+    pub url: Option<String>,
+}
+
+impl Port {
+    pub(super) fn all(shown: &Value) -> Vec<Self> {
+        let ports = shown["ports"].as_array().into_iter().flatten();
+        ports
+            .filter_map(|port| {
+                Some(Self {
+                    port: u16::try_from(port["port"].as_u64()?).ok()?,
+                    url: port["url"].as_str().map(str::to_owned),
+                })
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,183 @@
+//! Makes sandboxes for a provider and for forks, and finds the open ones again.
+//!
+//! It must never leave behind a sandbox that nobody got.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sandbox_core::{Error, ErrorKind, Operation, Result, Sandbox as _, SandboxId, SnapshotId};
+use serde_json::{Value, json};
+
+use crate::carrier::Carrier;
+use crate::config::AcaConfig;
+use crate::handle::{Inner, Kept, fresh};
+use crate::http::Http;
+use crate::sandbox::{AcaSandbox, Handles, unlocked};
+
+/// What a provider and its sandboxes share.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    pub(crate) http: Arc<Http>,
+    pub(crate) config: AcaConfig,
+    pub(crate) handles: Handles,
+}
+
+/// What follows a creation, as the service takes it.
+#[derive(Debug)]
+pub(crate) struct Policies {
+    /// Whether it is made from a snapshot: then nothing but the source goes with the creation.
+    pub(crate) restored: bool,
+    pub(crate) egress: Value,
+    pub(crate) lifecycle: Value,
+    pub(crate) ports: Vec<Value>,
+}
+
+/// Ends a sandbox that nobody got.
+struct Orphan {
+    http: Arc<Http>,
+    id: Option<String>,
+}
+
+impl Drop for Orphan {
+    fn drop(&mut self) {
+        let (Some(id), Ok(runtime)) = (self.id.take(), tokio::runtime::Handle::try_current())
+        else {
+            return;
+        };
+        let http = Arc::clone(&self.http);
+        runtime.spawn(async move {
+            if let Err(failure) = http.delete(Operation::Create, &id).await {
+                tracing::warn!(status = ?failure.status, "an unused sandbox was not deleted");
+            }
+        });
+    }
+}
+
+impl Registry {
+    pub(crate) fn add(&self, made: &Arc<AcaSandbox>) {
+        let mut handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
+        handles.insert(made.inner.id.as_str().to_owned(), Arc::downgrade(made));
+    }
+
+    /// Creates and makes ready. Runs to its end even if nobody waits; then the sandbox is deleted.
+    async fn make(
+        self: Arc<Self>,
+        op: Operation,
+        body: Value,
+        policies: Policies,
+        mut kept: Kept,
+    ) -> Result<Arc<AcaSandbox>> {
+        let Policies {
+            restored,
+            egress,
+            lifecycle,
+            ports,
+        } = policies;
+        let made = self
+            .http
+            .create(body)
+            .await
+            .map_err(|failure| failure.error)?;
+        let id = made["id"].as_str().unwrap_or_default().to_owned();
+        let mut orphan = Orphan {
+            http: Arc::clone(&self.http),
+            id: Some(id.clone()),
+        };
+        if made["state"] != "Running" {
+            self.http
+                .running(op, &id)
+                .await
+                .map_err(|failure| failure.error)?;
+        }
+        // The safe place for what a creation may ignore and a restore resets.
+        self.http
+            .policy(op, &id, "lifecycle", &lifecycle)
+            .await
+            .map_err(|failure| failure.error)?;
+        if restored {
+            self.http
+                .policy(op, &id, "egresspolicy", &egress)
+                .await
+                .map_err(|failure| failure.error)?;
+            for port in &ports {
+                // A port that is open already is what was wanted.
+                match self.http.policy(op, &id, "ports/add", port).await {
+                    Err(failure) if failure.status == Some(409) => {}
+                    other => other.map_err(|failure| failure.error)?,
+                }
+            }
+        }
+        kept.info.id = SandboxId::new(&id);
+        let (closing, files) = unlocked();
+        let inner = Inner {
+            http: Arc::clone(&self.http),
+            id: SandboxId::new(&id),
+            egress_denied: egress["defaultAction"] == "Deny",
+            kept: Mutex::new(kept),
+            closing,
+            files,
+        };
+        prepare(&inner, op, restored).await?;
+        orphan.id = None;
+        Ok(AcaSandbox::new(inner, Arc::clone(&self)))
+    }
+
+    /// The same on a task of its own; who drops the future gets the sandbox deleted.
+    pub(crate) async fn make_surely(
+        self: &Arc<Self>,
+        op: Operation,
+        body: Value,
+        policies: Policies,
+        kept: Kept,
+    ) -> Result<Arc<AcaSandbox>> {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let registry = Arc::clone(self);
+        tokio::spawn(async move {
+            let made = Arc::clone(&registry).make(op, body, policies, kept).await;
+            if let Err(Ok(unwanted)) = sender.send(made) {
+                drop(unwanted.close().await);
+            }
+        });
+        receiver.await.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Other, op).with_message("the creation ended"))
+        })
+    }
+
+    /// A sandbox from a snapshot: only the source is sent, the policies follow.
+    pub(crate) async fn restore(
+        self: &Arc<Self>,
+        op: Operation,
+        snapshot: &SnapshotId,
+        policies: Policies,
+        mut kept: Kept,
+    ) -> Result<Arc<AcaSandbox>> {
+        let body = json!({
+            "sourcesRef": {"snapshot": {"id": snapshot.as_str()}},
+            "labels": kept.info.labels,
+        });
+        kept.info.created = std::time::SystemTime::now();
+        self.make_surely(op, body, policies, kept).await
+    }
+}
+
+/// The workdir, and an end to what a snapshot brought along.
+async fn prepare(inner: &Inner, op: Operation, restored: bool) -> Result<()> {
+    let (dir, _) = fresh(Http::STAGING);
+    let workdir = inner.workdir();
+    let mut script = inner.files_script(&dir);
+    if restored {
+        // A restore goes on with the processes of its source; a fork is of files.
+        script = script.text(
+            "for x in $(grep -lsaF SANDBOX_RUN= /proc/[0-9]*/environ); do x=${x#/proc/}; kill -9 \"${x%/environ}\" 2>/dev/null; done\n",
+        );
+    }
+    let script = script
+        .text("x=$(LC_ALL=C mkdir -p --")
+        .word(workdir.as_bytes());
+    let script = script.text(" 2>&1) || denied \"$x\"\necho OK\n");
+    let said = inner
+        .run(op, &script, &dir, true, Duration::from_secs(120))
+        .await;
+    let said = said.map_err(|failure| inner.failed(failure))?;
+    inner.verdict(op, &said, &[&workdir])
+}

@@ -1,0 +1,144 @@
+//! What dynamic sessions can do, and what a spec may ask of them.
+//!
+//! Nothing is declared here that the conformance kit does not prove; what can't be done is refused
+//! before anything is sent.
+
+use sandbox_core::{
+    Capabilities, Capability, Control, Enforcement, Error, ErrorKind, IsolationReport, Network,
+    Operation, RequiredIsolation, Result, SandboxSpec, Source,
+};
+
+const POOL: &str = "the service sizes the sessions of built-in pools";
+
+const COMMON: Capabilities = Capabilities::all()
+    .without(
+        Capability::Spawn,
+        "the service answers when an execution has ended",
+    )
+    .without(Capability::StdinPipe, "there is no spawn")
+    .without(Capability::Signals, "there is no spawn")
+    .without(Capability::User, "commands run as the session's user")
+    .partial(
+        Capability::KillDaemons,
+        "but for one that clears its environment",
+    )
+    .partial(
+        Capability::Fork,
+        "files that changed are copied through this host, one by one",
+    )
+    .without(Capability::ForkMemory, "a fork is of files")
+    .without(
+        Capability::Snapshot,
+        "the service keeps nothing of a session",
+    )
+    .partial(
+        Capability::List,
+        "those of this provider: the service keeps no labels",
+    )
+    .partial(
+        Capability::Attach,
+        "environment and workdir are kept by the first handle",
+    )
+    .without(Capability::Ttl, "the cooldown is the whole pool's")
+    .without(Capability::Image, "built-in pools have their own image")
+    .without(
+        Capability::RootDir,
+        "the service knows no directory of this host",
+    )
+    .without(
+        Capability::Mounts,
+        "the service knows no directory of this host",
+    )
+    .without(Capability::FilePermissions, "the guest's user is root")
+    .without(Capability::MemoryLimit, POOL)
+    .without(Capability::CpuLimit, POOL)
+    .without(Capability::PidsLimit, POOL)
+    .without(Capability::DiskLimit, POOL)
+    .without(
+        Capability::Isolation,
+        "a Hyper-V machine can't be told from inside",
+    );
+
+/// Those of a pool without egress, which is the service's default.
+pub(crate) const CLOSED: Capabilities = COMMON
+    .partial(Capability::NetworkOff, "by the pool's configuration")
+    .without(Capability::NetworkOpen, "the pool has no egress");
+
+/// Those of a pool with egress.
+pub(crate) const OPEN: Capabilities = COMMON
+    .without(Capability::NetworkOff, "the pool has egress")
+    .partial(
+        Capability::NetworkOpen,
+        "the service's network, not this host's",
+    );
+
+/// Refuses what sessions can't do.
+pub(crate) fn check(spec: &SandboxSpec, capabilities: &Capabilities) -> Result<()> {
+    const OP: Operation = Operation::Create;
+    spec.validate()?;
+    let limits = &spec.resources;
+    for (asked, capability) in [
+        (matches!(spec.source, Source::Image(_)), Capability::Image),
+        (
+            matches!(spec.source, Source::RootDir(_)),
+            Capability::RootDir,
+        ),
+        (
+            matches!(spec.source, Source::Snapshot(_)),
+            Capability::Snapshot,
+        ),
+        (!spec.mounts.is_empty(), Capability::Mounts),
+        (spec.ttl.is_some(), Capability::Ttl),
+        (limits.memory.is_some(), Capability::MemoryLimit),
+        (limits.cpus.is_some(), Capability::CpuLimit),
+        (limits.pids.is_some(), Capability::PidsLimit),
+        (limits.disk.is_some(), Capability::DiskLimit),
+        (spec.network == Network::Off, Capability::NetworkOff),
+        (spec.network == Network::Open, Capability::NetworkOpen),
+    ] {
+        if asked {
+            capabilities.require(capability, OP)?;
+        }
+    }
+    if let RequiredIsolation::Only(controls) = &spec.isolation
+        && let Some(control) = controls.first()
+    {
+        return Err(Error::new(ErrorKind::Isolation, OP)
+            .with_message(format!(
+                "{control} can't be proven from inside of the service's machine"
+            ))
+            .with_hint("leave the requirement at its default to take the service's word"));
+    }
+    Ok(())
+}
+
+/// What is known of the isolation: the service's word, which nothing inside can prove.
+pub(crate) fn report(egress: bool) -> IsolationReport {
+    let why = "that is the service's word and can't be probed from inside";
+    let machine = || Enforcement::partial("the service's Hyper-V machine", why);
+    let mut report = IsolationReport::new();
+    for control in [
+        Control::Filesystem,
+        Control::Processes,
+        Control::Ipc,
+        Control::Memory,
+        Control::Cpu,
+        Control::Disk,
+    ] {
+        report = report.with(control, machine());
+    }
+    let network = match egress {
+        true => Enforcement::absent("the pool has egress"),
+        false => Enforcement::partial("the pool's configuration", why),
+    };
+    let kernel = Enforcement::absent("the guest has a kernel of its own");
+    let root = Enforcement::absent("the guest's user may be root in its own machine");
+    report
+        .with(Control::Network, network)
+        .with(Control::Privileges, root)
+        .with(Control::SystemCalls, kernel)
+        .with(
+            Control::Pids,
+            Enforcement::absent("the service has no such limit"),
+        )
+}

@@ -1,0 +1,124 @@
+//! Where a session pool is and what its sessions are.
+//!
+//! Nothing here is secret; credentials are given apart.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sandbox_core::{Error, ErrorKind, Operation, Result};
+
+use crate::http::Plane;
+
+/// The version of the interface that is used if nobody names one.
+pub(crate) const NEWEST: &str = "2025-10-02-preview";
+/// Versions whose requests have another shape.
+const OLD: &[&str] = &["2024-02-02-preview", "2024-08-02-preview"];
+/// The role that the data plane asks for.
+const ROLE: &str = "Azure ContainerApps Session Executor";
+
+/// What the sessions of a pool run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SessionKind {
+    /// Python code (a pool of type `PythonLTS`); commands are run from it.
+    Python,
+    /// A shell's commands (a pool of type `Shell`).
+    Shell,
+}
+
+/// Configuration of an [`AcaSessionProvider`](crate::AcaSessionProvider).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct AcaSessionConfig {
+    /// The pool's `poolManagementEndpoint`, with its path.
+    pub endpoint: String,
+    /// What the pool's sessions run.
+    pub kind: SessionKind,
+    /// The version of the service's interface; the shape of requests follows from it.
+    /// Default: `2025-10-02-preview`.
+    pub api_version: String,
+    /// What tokens are asked for. Default: `https://dynamicsessions.io/.default`.
+    pub scope: String,
+    /// A certificate (PEM) to trust beside those of the system: an emulator's.
+    pub ca_file: Option<PathBuf>,
+    /// Whether the pool was made with `EgressEnabled`. The data plane can't be asked, so this is
+    /// taken at its word: a spec that wants it otherwise is refused. Default: no.
+    pub egress: bool,
+    /// For how long a 403 is taken for a role that has not arrived yet. Default: not at all.
+    pub role_wait: Duration,
+}
+
+impl AcaSessionConfig {
+    /// The pool behind this management endpoint.
+    pub fn new(endpoint: impl Into<String>, kind: SessionKind) -> Self {
+        Self {
+            endpoint: endpoint.into(),
+            kind,
+            api_version: NEWEST.into(),
+            scope: "https://dynamicsessions.io/.default".into(),
+            ca_file: None,
+            egress: false,
+            role_wait: Duration::ZERO,
+        }
+    }
+
+    /// Trusts this certificate too.
+    #[must_use]
+    pub fn with_ca_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.ca_file = Some(file.into());
+        self
+    }
+
+    /// Speaks this version of the interface.
+    #[must_use]
+    pub fn with_api_version(mut self, version: impl Into<String>) -> Self {
+        self.api_version = version.into();
+        self
+    }
+
+    /// Says that the pool's sessions reach the network.
+    #[must_use]
+    pub fn with_egress(mut self, egress: bool) -> Self {
+        self.egress = egress;
+        self
+    }
+
+    /// Waits so long for a role that was just assigned.
+    #[must_use]
+    pub fn with_role_wait(mut self, wait: Duration) -> Self {
+        self.role_wait = wait;
+        self
+    }
+
+    /// Whether requests have the old shape.
+    pub(crate) fn is_old(&self) -> bool {
+        OLD.contains(&self.api_version.as_str())
+    }
+
+    /// The data plane, spoken to in this version.
+    pub(crate) fn plane(&self, version: &str) -> Result<Plane> {
+        let invalid =
+            |why: &str| Error::new(ErrorKind::InvalidInput, Operation::Connect).with_message(why);
+        if self.is_old() && self.kind == SessionKind::Shell {
+            return Err(invalid(
+                "this version of the interface has no shell sessions",
+            ));
+        }
+        let Some((_, path)) = self.endpoint.split_once("/subscriptions/") else {
+            return Err(invalid("the endpoint is not that of a session pool").with_hint(
+                "it is properties.poolManagementEndpoint: az containerapp sessionpool show --query properties.poolManagementEndpoint",
+            ));
+        };
+        let path = path.trim_end_matches('/');
+        let resource = path.replace("/sessionPools/", "/providers/Microsoft.App/sessionPools/");
+        Ok(Plane {
+            endpoint: self.endpoint.clone(),
+            prefix: Vec::new(),
+            api_version: version.to_owned(),
+            ca_file: self.ca_file.clone(),
+            role: ROLE,
+            resource: format!("/subscriptions/{resource}"),
+            role_wait: self.role_wait,
+        })
+    }
+}

@@ -1,0 +1,145 @@
+//! A fork: what was changed since a session began is packed, and unpacked in a new session.
+//!
+//! Only our own parts of it pass through this host, one at a time, and nothing here opens them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use sandbox_core::{Error, ErrorKind, Labels, Operation, Result, Sandbox as _};
+
+use super::carry::MARKER;
+use super::client::Session;
+use super::sandbox::AcaSession;
+use crate::carrier::Carrier as _;
+use crate::handle::fresh;
+use crate::script::{garbled, said};
+
+const OP: Operation = Operation::Fork;
+/// The largest part that passes through this host.
+const PART: u64 = 16 << 20;
+/// The largest archive that comes and goes with the scripts.
+const SMALL: u64 = 128 << 10;
+
+/// What was packed.
+enum Packed {
+    Here(Bytes),
+    /// So many parts in a directory of the parent.
+    There(String, u64),
+}
+
+impl AcaSession {
+    /// An independent copy: files, environment, workdir.
+    pub(super) async fn copied(&self, labels: Labels) -> Result<Arc<AcaSession>> {
+        self.inner.open(OP)?;
+        let _files = self.inner.files.lock().await;
+        let (info, env) = {
+            let kept = self.inner.kept();
+            (kept.info.clone(), kept.env.clone())
+        };
+        let mut info = info.with_labels(labels);
+        info.created = std::time::SystemTime::now();
+        info.parent = Some(self.inner.id.clone());
+        let packed = self.pack().await?;
+        let litter = match &packed {
+            Packed::Here(_) => None,
+            Packed::There(dir, _) => Some(dir.clone()),
+        };
+        let moved = async {
+            let child = self.registry.make(OP, info, env).await?;
+            match self.unpack(&child, packed).await {
+                Ok(()) => Ok(child),
+                Err(error) => {
+                    // The first error is the one to tell.
+                    let _ = child.close().await;
+                    Err(error)
+                }
+            }
+        };
+        let moved = moved.await;
+        self.inner.kept().litter.extend(litter);
+        moved.map_err(|error| self.inner.named(error))
+    }
+
+    /// Packs what was changed.
+    async fn pack(&self) -> Result<Packed> {
+        let (dir, _) = fresh(Session::STAGING);
+        let workdir = self.inner.workdir();
+        let mut script = self.inner.files_script(&dir).text("trap - EXIT\nw=");
+        script.quoted(workdir.as_bytes());
+        let script = script.text(&format!(
+            r#"
+mkdir -p "$d"
+cd /
+find / /mnt/data "$w" -xdev -mindepth 1 \( -path /proc -o -path /sys -o -path /dev -o -path /run \
+  -o -path '/mnt/data/sandbox-*' -o -path '/var/tmp/.sandbox-*' -o -path /tmp/.sandbox-lock \) -prune \
+  -o -cnewer {MARKER} ! -type s -print0 2> /dev/null | sort -zu > "$d/names"
+x=$(LC_ALL=C tar -C / --no-recursion --null --verbatim-files-from -T "$d/names" -P -S --format=gnu -cf - 2>&1 > "$d/tar")
+case $? in 0 | 1) ;; *) denied "$x" ;; esac
+if [ "$(stat -c %s "$d/tar")" -le {SMALL} ]; then emit "$d/tar"; rm -rf "$d"; exit 0; fi
+split -b {PART} -a 5 -d "$d/tar" "$d/p" || no NOSPACE
+rm -f "$d/tar" "$d/names"
+set -- "$d"/p*
+echo "OK P $#"
+"#
+        ));
+        let said_ = self.inner.helper(OP, script, &dir, &[&workdir]).await?;
+        let words = said(&said_, OP)
+            .map_err(|error| self.inner.named(error))?
+            .words;
+        match words[..] {
+            ["OK", "P", parts, ..] => {
+                let parts = parts.parse().ok().filter(|parts| *parts < 100_000);
+                let parts = parts.ok_or_else(|| self.inner.named(garbled(OP)))?;
+                Ok(Packed::There(dir, parts))
+            }
+            _ => self
+                .inner
+                .emitted(OP, &said_, &dir, SMALL)
+                .await
+                .map(Packed::Here),
+        }
+    }
+
+    async fn unpack(&self, child: &AcaSession, packed: Packed) -> Result<()> {
+        let (dir, _) = fresh(Session::STAGING);
+        let (source, target) = (&self.inner.http, &child.inner.http);
+        let mut script = child.inner.files_script(&dir);
+        match packed {
+            Packed::Here(bytes) => {
+                let bytes = STANDARD.encode(bytes);
+                script = script.text("mkdir -p \"$d\"; base64 -d > \"$d/p\" <<'.'\n");
+                script = script.text(&bytes).text("\n.\n");
+            }
+            Packed::There(from, parts) => {
+                for number in 0..parts {
+                    let name = format!("p{number:05}");
+                    let part = source
+                        .get_file(OP, "", &format!("{from}/{name}"), PART)
+                        .await;
+                    let part = part.map_err(|failure| self.inner.failed(failure))?;
+                    let put = target
+                        .put_file(OP, "", &format!("{dir}/{name}"), part)
+                        .await;
+                    put.map_err(|failure| child.inner.failed(failure))?;
+                }
+            }
+        }
+        let script = script.text(
+            r#"
+x=$(cat "$d"/p* | LC_ALL=C tar -P -C / -xpf - --no-overwrite-dir 2>&1) || denied "$x"
+echo OK
+"#,
+        );
+        let minutes = Duration::from_secs(200);
+        let said = child.inner.run(OP, &script, &dir, false, minutes).await;
+        let said = said.map_err(|failure| child.inner.failed(failure))?;
+        child.inner.verdict(OP, &said, &[]).map_err(|error| {
+            Error::new(ErrorKind::Other, OP)
+                .with_message("the files could not be unpacked in the fork")
+                .with_source(error)
+        })
+    }
+}

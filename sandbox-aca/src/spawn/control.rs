@@ -1,0 +1,230 @@
+//! What can be done with a spawned command: wait, signal, kill.
+//!
+//! Signals and kills never wait behind the command's streams: each is a request of its own.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sandbox_core::{Error, ErrorKind, Exit, Operation, ProcessControl, Ran, Result, Signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::OP;
+use super::pump::{End, Progress, told};
+use crate::exec::{Guard, timed_out};
+use crate::handle::Inner;
+use crate::http::Http;
+use crate::launch::Launch;
+use crate::script::said;
+
+/// How long the guest waits for the end of a command whose output nobody reads.
+const SLICE: Duration = Duration::from_secs(10);
+/// How long a killed command may take to be dead.
+const KILL: Duration = Duration::from_secs(20);
+/// How long a request may take beyond that.
+const SLACK: Duration = Duration::from_secs(20);
+
+/// A spawned command.
+#[derive(Debug)]
+pub(super) struct Control {
+    guard: Guard<Http>,
+    launch: Launch,
+    progress: watch::Receiver<Progress>,
+    /// What the guest said apart from the stream.
+    known: OnceLock<End>,
+    pump: JoinHandle<()>,
+}
+
+/// What the guest says of a command when it is asked.
+enum Told {
+    /// It never starts.
+    Never,
+    Runs,
+    Ended(End),
+}
+
+impl Inner<Http> {
+    /// Asks how a command is, and kills it before if so wanted; waits so long for its end.
+    async fn ask(
+        &self,
+        op: Operation,
+        launch: &Launch,
+        kill: bool,
+        wait: Duration,
+    ) -> Result<Told> {
+        let dir = &launch.dir;
+        let kill = if kill {
+            format!(": > {dir}/cancel")
+        } else {
+            ":".into()
+        };
+        let line = format!(
+            "mkdir -p {dir}; mkdir {dir}/claim 2> /dev/null && {{ {kill}; echo N; exit; }}; {kill}; i={}; \
+             while ! [ -e {dir}/done ]; do [ $((i -= 1)) -gt 0 ] || {{ echo R; exit; }}; sleep 0.05; done; cat {dir}/done",
+            wait.as_millis() / 50
+        );
+        let text = self
+            .http
+            .shell(op, self.id.as_str(), &line, true, wait + SLACK)
+            .await;
+        let text = text.map_err(|failure| self.failed(failure))?;
+        let words = said(&text, op).map_err(|error| self.named(error))?.words;
+        match words[..] {
+            ["N", ..] => Ok(Told::Never),
+            ["D", code, _, _, _, _, _, why] => {
+                let end = told(code, why);
+                end.map(Told::Ended)
+                    .ok_or_else(|| self.named(crate::script::garbled(op)))
+            }
+            _ => Ok(Told::Runs),
+        }
+    }
+
+    /// Whether a command whose start nobody told of runs: it does not from now on.
+    pub(super) async fn claim(
+        &self,
+        mut guard: Guard<Http>,
+        launch: &Launch,
+    ) -> (Guard<Http>, Ran) {
+        match self.ask(OP, launch, true, Duration::ZERO).await {
+            Ok(Told::Never) => {
+                guard.armed = false;
+                (guard, Ran::NotStarted)
+            }
+            _ => (guard, Ran::Unknown),
+        }
+    }
+}
+
+impl Control {
+    pub(super) fn new(
+        guard: Guard<Http>,
+        launch: Launch,
+        progress: watch::Receiver<Progress>,
+        pump: JoinHandle<()>,
+    ) -> Self {
+        Self {
+            guard,
+            launch,
+            progress,
+            known: OnceLock::new(),
+            pump,
+        }
+    }
+
+    fn inner(&self) -> &Arc<Inner<Http>> {
+        &self.guard.inner
+    }
+
+    fn end(&self) -> Option<End> {
+        let known = self.known.get().cloned();
+        known.or_else(|| self.progress.borrow().end.clone())
+    }
+
+    fn outcome(&self, end: End) -> Result<Exit> {
+        let inner = self.inner();
+        let error = match end {
+            _ if inner.open(OP).is_err() => Error::closed(OP, &inner.id),
+            End::Exit { why, .. } if why.contains('t') => timed_out(OP, self.launch.timeout),
+            End::Exit { exit, .. } => return Ok(exit),
+            End::Broke(why) => Error::new(ErrorKind::Unavailable, OP)
+                .with_message(format!("the command's stream broke off: {why}"))
+                .with_hint("what it goes on to do nobody sees; dropping it kills it"),
+        };
+        Err(inner.named(error).with_ran(Ran::Cut))
+    }
+}
+
+#[async_trait]
+impl ProcessControl for Control {
+    async fn wait(&self) -> Result<Exit> {
+        let mut progress = self.progress.clone();
+        loop {
+            if let Some(end) = self.end() {
+                return self.outcome(end);
+            }
+            let stalled = progress.borrow_and_update().stalled;
+            if !stalled {
+                // Whoever carries the streams says the end before it ends.
+                if progress.changed().await.is_err() {
+                    return self.outcome(End::Broke("nobody carries it".into()));
+                }
+                continue;
+            }
+            // The end may be behind bytes that nobody reads.
+            tokio::select! {
+                changed = progress.changed() => drop(changed),
+                asked = self.inner().ask(OP, &self.launch, false, SLICE) => {
+                    if let Told::Ended(end) = asked? {
+                        let _ = self.known.set(end);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn signal(&self, signal: Signal) -> Result<()> {
+        const OP: Operation = Operation::Signal;
+        let inner = self.inner();
+        if !(1..=64).contains(&signal.0) {
+            let error = Error::new(ErrorKind::InvalidInput, OP)
+                .with_message(format!("{} is no signal", signal.0));
+            return Err(inner.named(error));
+        }
+        inner.open(OP)?;
+        if self.end().is_some() {
+            return Ok(());
+        }
+        let dir = &self.launch.dir;
+        let line = format!(
+            "[ -e {dir}/done ] || {{ read -r p < {dir}/pid && kill -{} \"$p\"; }} 2> /dev/null; echo OK",
+            signal.0
+        );
+        let sent = inner
+            .http
+            .shell(OP, inner.id.as_str(), &line, false, SLACK)
+            .await;
+        sent.map(drop).map_err(|failure| inner.failed(failure))
+    }
+
+    async fn kill(&self) -> Result<()> {
+        if self.end().is_some() {
+            return Ok(());
+        }
+        let inner = self.inner();
+        inner.open(OP)?;
+        match inner.ask(OP, &self.launch, true, KILL).await? {
+            Told::Ended(end) => {
+                let _ = self.known.set(end);
+                Ok(())
+            }
+            Told::Never => Ok(()),
+            Told::Runs => {
+                let error = Error::new(ErrorKind::Timeout, OP)
+                    .with_message("the command is not dead yet")
+                    .with_hint("close the sandbox");
+                Err(inner.named(error))
+            }
+        }
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        match self.end() {
+            // How it ended is known: its directory goes with the next request, its streams with
+            // whoever reads them.
+            Some(End::Exit { .. }) => {
+                self.guard.armed = false;
+                let dir = self.launch.dir.clone();
+                self.inner().kept().litter.push(dir);
+            }
+            Some(End::Broke(_)) => {}
+            None => {
+                // The guard kills it; then nothing is left to carry, or too much that nobody wants.
+                self.pump.abort();
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! `spawn`: a command whose streams are carried over the WebSocket of `exec/stream`.
+//!
+//! The service knows one path to execute, no arguments, no end of input, no signal. So what is
+//! executed is a shell, which gets a script of ours on its input: it starts the command, carries its
+//! streams and says how it ended (`guest/spawn.sh`). Signals and kills are requests of their own. A
+//! command is started at most once: the guest claims it, as for `exec`.
+//!
+//! Both streams come over one socket. Each has a bounded buffer; a program that fills one that nobody
+//! reads holds up the other too.
+
+mod control;
+mod pump;
+mod socket;
+mod trailer;
+
+use std::sync::Arc;
+
+use sandbox_core::{
+    Capability, Command, Error, ErrorKind, Operation, Process, ProcessOutput, ProcessStdin, Ran,
+    Result, Stdin,
+};
+use tokio::sync::watch;
+
+use crate::exec::Guard;
+use crate::handle::Inner;
+use crate::http::{Failure, Http};
+use crate::script::{COMMAND, COMMON, SPAWN, Script};
+
+use control::Control;
+use pump::{Progress, Streams};
+use socket::{Frame, Frames, Input};
+
+const OP: Operation = Operation::Spawn;
+/// What is kept of a stream that nobody reads.
+const BUFFER: usize = 256 << 10;
+/// How much of a script goes in one frame.
+const FRAME: usize = 64 << 10;
+
+impl Inner<Http> {
+    pub(crate) async fn spawn(self: Arc<Self>, command: Command) -> Result<Process> {
+        let not_started = |error: Error| self.named(error).with_ran(Ran::NotStarted);
+        let launch = self.prepare(OP, &command).await.map_err(not_started)?;
+        let socket = self.http.upgrade(OP, &self.stream_path()).await;
+        let socket = socket.map_err(|failure| not_started(self.no_stream(failure)))?;
+        let (mut input, mut frames) = socket::open(socket).await;
+        let guard = Guard::apart(&self, &launch.dir);
+        let mark = format!("end-{}", uuid::Uuid::new_v4().simple());
+        let script = self.cleared().text(COMMON).text(COMMAND).text(SPAWN);
+        let script = launch.settings(script).text(&format!("m={mark}\n"));
+        let script = launch.call(script, "carry");
+        let line = match begin(&mut input, &mut frames, &script).await {
+            Ok(line) => line,
+            Err(error) => {
+                // Nobody knows whether it runs: claimed, it never does.
+                let (guard, ran) = self.claim(guard, &launch).await;
+                drop(guard);
+                return Err(self.named(error).with_ran(ran));
+            }
+        };
+        let Some(first) = line.strip_prefix(b"S\n") else {
+            let said = String::from_utf8_lossy(&line).into_owned();
+            let words: Vec<&str> = said.trim_end().split(' ').collect();
+            return Err(Inner::not_started(&self, OP, &words, &launch, &command));
+        };
+        let (sender, progress) = watch::channel(Progress::default());
+        let (stdout, out) = tokio::io::duplex(BUFFER);
+        let (stderr, err) = tokio::io::duplex(BUFFER);
+        let streams = Streams {
+            mark,
+            out,
+            err,
+            first: first.to_vec(),
+            progress: sender,
+        };
+        let (stdin, given) = match &command.stdin {
+            Stdin::Piped => {
+                let (stdin, given) = tokio::io::duplex(BUFFER);
+                (Some(ProcessStdin::new(stdin)), Some(given))
+            }
+            _ => (None, None),
+        };
+        let feed = pump::feed(input, given, launch.nonce.clone(), progress.clone());
+        tokio::spawn(feed);
+        let pump = tokio::spawn(streams.carry(frames));
+        let control = Control::new(guard, launch, progress, pump);
+        let (stdout, stderr) = (ProcessOutput::new(stdout), ProcessOutput::new(stderr));
+        Ok(Process::new(control, stdin, Some(stdout), Some(stderr)))
+    }
+
+    fn stream_path(&self) -> [&str; 4] {
+        ["sandboxes", self.id.as_str(), "exec", "stream"]
+    }
+
+    /// Why there is no stream: an older service has none at all.
+    fn no_stream(&self, failure: Failure) -> Error {
+        let absent = match failure.status {
+            Some(404) => !failure.title.starts_with("Sandbox"),
+            Some(status) => matches!(status, 405 | 426 | 501),
+            None => false,
+        };
+        match absent {
+            true => {
+                let why = "this service has no exec/stream; exec works";
+                self.named(Error::unsupported(OP, Capability::Spawn, why))
+                    .with_source(failure.error)
+            }
+            false => self.failed(failure),
+        }
+    }
+}
+
+/// Starts a shell, gives it the script, and reads the first line.
+async fn begin(input: &mut Input, frames: &mut Frames, script: &Script) -> Result<Vec<u8>> {
+    input.start("/bin/sh").await?;
+    let size = script.0.len();
+    // A shell reads ahead on its input: only this line may be there until it says that it waits for
+    // so many bytes. The dot keeps newlines at the script's end.
+    let line = format!("exec /bin/sh -c 'echo; x=$(head -c {size}; echo .); eval \"${{x%.}}\"'\n");
+    input.stdin(line.as_bytes()).await?;
+    let mut ready = first_line(frames, Vec::new()).await?;
+    let rest = ready.split_off(1.min(ready.len()));
+    for part in script.0.chunks(FRAME) {
+        input.stdin(part).await?;
+    }
+    first_line(frames, rest).await
+}
+
+/// Reads stdout until there is a line, and gives all that came.
+async fn first_line(frames: &mut Frames, mut got: Vec<u8>) -> Result<Vec<u8>> {
+    let broke = |why: &str| {
+        Error::new(ErrorKind::Unavailable, OP)
+            .with_message(format!("the command's shell did not start: {why}"))
+    };
+    while !got.contains(&b'\n') {
+        match frames.next().await? {
+            Some(Frame::Stdout(bytes)) => got.extend(bytes),
+            // What the shell itself complains about.
+            Some(Frame::Stderr(_)) => {}
+            Some(Frame::Refused(why)) => return Err(broke(&why)),
+            Some(Frame::Exit) | None => return Err(broke("it ended")),
+        }
+    }
+    Ok(got)
+}

@@ -1,0 +1,217 @@
+//! Where tokens come from, how long they are used, and what is said when there is none.
+//!
+//! What the chain reads is the environment, which a test can't change for itself: the test program
+//! starts itself again with another one.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use sandbox_aca::{AccessToken, Credential, DefaultCredential, StaticToken};
+use sandbox_core::{ErrorKind, Provider as _, Result, SandboxSpec, async_trait};
+use sandbox_testkit::aca::{AcaEmulator, Options};
+
+use super::{config, provider, start};
+
+const SCOPE: &str = "https://dynamicsessions.io/.default";
+
+/// Not a test of its own: what a test starts with an environment of its making.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "started by other tests"]
+async fn asks_the_default_credential() {
+    let credential = DefaultCredential::new();
+    for _ in 0..2 {
+        match credential.token(SCOPE).await {
+            Ok(token) => println!("TOKEN {}", String::from_utf8_lossy(token.token.expose())),
+            Err(error) => println!("ERROR {:?} {error}", error.kind()),
+        }
+    }
+}
+
+/// Asks the chain twice with these variables, and none that means anything to it beside.
+fn ask(variables: &[(&str, &str)]) -> String {
+    let program = std::env::current_exe().expect("this program");
+    let mut command = Command::new(program);
+    command
+        .args(["--exact", "auth::asks_the_default_credential"])
+        .args(["--ignored", "--nocapture"])
+        .env_clear()
+        .env("PATH", "/nowhere")
+        .envs(variables.iter().copied());
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().expect("it runs");
+    let said = String::from_utf8_lossy(&stdout).into_owned();
+    assert!(
+        status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&stderr)
+    );
+    said
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_managed_identity_gives_a_token_that_the_service_takes() {
+    let emulator = AcaEmulator::start(Options::default())
+        .await
+        .expect("an emulator");
+    let endpoint = emulator.identity_endpoint();
+    let said = tokio::task::spawn_blocking(move || {
+        ask(&[
+            ("IDENTITY_ENDPOINT", &endpoint),
+            ("IDENTITY_HEADER", "secret"),
+        ])
+    });
+    let said = said.await.expect("it ran");
+    let token = said.lines().find_map(|line| line.split_once("TOKEN "));
+    let (_, token) = token.unwrap_or_else(|| panic!("{said}"));
+    let provider = provider(&emulator, Arc::new(StaticToken::new(token)));
+    provider.list(&Default::default()).await.expect("a list");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_azure_cli_gives_a_token_when_nothing_else_does() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let az = dir.path().join("az");
+    let script = r#"#!/bin/sh
+printf '{"accessToken":"from-az","expires_on":4102444800,"expiresOn":"2100-01-01 00:00:00.000000","subscription":"s","tenant":"t","tokenType":"Bearer"}'
+"#;
+    fs::write(&az, script).expect("a program");
+    fs::set_permissions(&az, fs::Permissions::from_mode(0o755)).expect("it may be run");
+    let path = format!("{}:/usr/bin:/bin", dir.path().display());
+    let said = tokio::task::spawn_blocking(move || ask(&[("PATH", &path)]));
+    let said = said.await.expect("it ran");
+    assert_eq!(said.matches("TOKEN from-az").count(), 2, "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_any_credential_each_says_what_it_lacks() {
+    let said = tokio::task::spawn_blocking(|| {
+        ask(&[
+            ("AZURE_TENANT_ID", "tenant"),
+            ("AZURE_CLIENT_SECRET", "do-not-show"),
+        ])
+    });
+    let said = said.await.expect("it ran");
+    assert!(said.contains("ERROR Unauthenticated"), "{said}");
+    for part in [
+        "client secret: AZURE_CLIENT_ID is not set",
+        "workload identity: AZURE_FEDERATED_TOKEN_FILE is not set",
+        "managed identity: ",
+        "developer tools: ",
+        "az login --scope https://dynamicsessions.io/.default",
+    ] {
+        assert!(said.contains(part), "no {part:?} in: {said}");
+    }
+    assert!(!said.contains("do-not-show"), "a secret is shown: {said}");
+}
+
+/// Gives tokens that are valid for so long, and counts them.
+#[derive(Debug)]
+struct Counting {
+    token: String,
+    valid: Duration,
+    asked: AtomicUsize,
+}
+
+#[async_trait]
+impl Credential for Counting {
+    async fn token(&self, scope: &str) -> Result<AccessToken> {
+        assert_eq!(scope, SCOPE);
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        Ok(AccessToken::new(
+            self.token.as_str(),
+            Some(SystemTime::now() + self.valid),
+        ))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_kept_until_it_is_about_to_end() {
+    let emulator = AcaEmulator::start(Options::default())
+        .await
+        .expect("an emulator");
+    for (valid, asked) in [(3600, 1), (60, 5)] {
+        let credential = Arc::new(Counting {
+            token: emulator.token(),
+            valid: Duration::from_secs(valid),
+            asked: AtomicUsize::new(0),
+        });
+        let provider = provider(&emulator, credential.clone());
+        for _ in 0..5 {
+            provider.list(&Default::default()).await.expect("a list");
+        }
+        assert_eq!(
+            credential.asked.load(Ordering::Relaxed),
+            asked,
+            "valid for {valid} s"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_audience_is_named_with_the_scope_and_the_command() {
+    let emulator = AcaEmulator::start(Options::default())
+        .await
+        .expect("an emulator");
+    let wrong = emulator.token_for("https://management.azure.com", 3600);
+    let provider = provider(&emulator, Arc::new(StaticToken::new(wrong.as_str())));
+    let error = provider
+        .list(&Default::default())
+        .await
+        .expect_err("a wrong audience");
+    assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error:?}");
+    let text = format!("{error} {error:?}");
+    assert!(
+        text.contains(SCOPE) && text.contains("az account get-access-token"),
+        "{text}"
+    );
+    assert!(!text.contains(&wrong), "the token is shown");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_is_about_to_arrive_is_waited_for_when_asked() {
+    let mut options = Options::default();
+    options.role_after = Duration::from_secs(600);
+    let (emulator, hasty) = start(options).await;
+    let error = hasty
+        .create(SandboxSpec::new())
+        .await
+        .expect_err("no role yet");
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:?}");
+    let patient = config(&emulator.endpoint()).with_role_wait(Duration::from_secs(100));
+    let token = Arc::new(StaticToken::new(emulator.token()));
+    let patient = sandbox_aca::AcaSandboxProvider::new(patient, token).expect("a provider");
+    let before = emulator.requests("GET");
+    let list = tokio::spawn(async move { patient.list(&Default::default()).await });
+    while emulator.requests("GET") == before {
+        tokio::task::yield_now().await;
+    }
+    emulator.advance(Duration::from_secs(600));
+    list.await.expect("it ran").expect("the role has come");
+}
+
+#[tokio::test]
+async fn a_configuration_that_can_not_be_is_refused_before_anybody_is_asked() {
+    let token: Arc<dyn Credential> = Arc::new(StaticToken::new("t"));
+    let mut nameless = config("https://example.invalid");
+    nameless.sandbox_group = String::new();
+    let mut slashed = config("https://example.invalid");
+    slashed.resource_group = "a/b".into();
+    for (config, part) in [
+        (config("not a url"), "no URL"),
+        (config("http://example.invalid"), "https"),
+        (nameless, "sandbox_group"),
+        (slashed, "resource_group"),
+    ] {
+        let made = sandbox_aca::AcaSandboxProvider::new(config, Arc::clone(&token));
+        let error = made.expect_err(part);
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
+        assert!(error.to_string().contains(part), "{error}");
+    }
+}

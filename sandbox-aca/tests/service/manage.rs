@@ -1,0 +1,283 @@
+//! What only this service has: suspend, ports, policies, images, volumes.
+
+use std::time::Duration;
+
+use sandbox_aca::{
+    AcaOptions, AcaSource, AcaState, Access, EgressAction, EgressPolicy, Lifecycle, NewDiskImage,
+    NewPort, VolumeKind, VolumeMount,
+};
+use sandbox_core::{
+    ErrorKind, Labels, Network, Provider as _, SandboxExt as _, SandboxId, SandboxSpec, Source,
+};
+use sandbox_testkit::aca::{AcaEmulator, Options};
+
+use super::{sandbox, start};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspended_sandbox_refuses_until_it_is_resumed() {
+    let mut options = Options::default();
+    options.stopping = Duration::from_millis(300);
+    options.resuming = Duration::from_millis(300);
+    let (emulator, provider) = start(options).await;
+    let sandbox = provider
+        .create(SandboxSpec::new())
+        .await
+        .expect("a sandbox");
+    sandbox.write("kept", "here").await.expect("a file");
+    let handle = provider.handle(&sandbox.info().id).expect("a handle");
+    let turning = async {
+        // The emulator's time moves only when it is told to.
+        loop {
+            emulator.advance(Duration::from_millis(100));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let work = async {
+        handle.suspend().await.expect("it is suspended");
+        handle.suspend().await.expect("it stays so");
+        let state = handle.state().await.expect("a state");
+        assert_eq!(state.state, AcaState::Stopped);
+        assert_eq!(state.stopped_reason, "UserStopped");
+        let error = sandbox.sh("true").await.expect_err("it does not run");
+        assert_eq!(error.kind(), ErrorKind::Busy, "{error:?}");
+        handle.resume().await.expect("it runs");
+        handle.resume().await.expect("it goes on");
+        assert_eq!(sandbox.read("kept").await.expect("a file"), "here");
+    };
+    tokio::select! {
+        () = work => {}
+        () = turning => {}
+    }
+    sandbox.close().await.expect("it closes");
+    let error = handle.state().await.expect_err("it is gone");
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ports_have_urls_and_rules() {
+    let (_emulator, provider, sandbox) = sandbox().await;
+    let id = sandbox.info().id;
+    let handle = provider.handle(&id).expect("a handle");
+    let access = Access::deny().allow("office", &["10.1.0.0/16", "192.0.2.7/32"]);
+    let port = NewPort::new(8080).anonymous().with_access(access);
+    assert_eq!(handle.add_port(port).await.expect("a port").port, 8080);
+    let url = handle
+        .port_url(8080, Duration::from_secs(5))
+        .await
+        .expect("a URL");
+    assert!(url.starts_with(&format!("https://{id}--8080.")), "{url}");
+    let bad = NewPort::new(9090).with_access(Access::deny().allow("bad", &["10.1.2.3/16"]));
+    let error = handle.add_port(bad).await.expect_err("host bits");
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
+    handle.remove_port(8080).await.expect("it is closed");
+    assert!(handle.state().await.expect("a state").ports.is_empty());
+    let error = handle
+        .port_url(8080, Duration::ZERO)
+        .await
+        .expect_err("no port");
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn policies_are_set_whole_and_forks_have_them_too() {
+    let (_emulator, provider, sandbox) = sandbox().await;
+    let handle = provider.handle(&sandbox.info().id).expect("a handle");
+    let denied = handle.state().await.expect("a state").egress;
+    assert_eq!(
+        denied,
+        EgressPolicy::deny(),
+        "what a spec without network gets"
+    );
+    let policy = EgressPolicy::deny().with_rule("*.example.com", EgressAction::Allow);
+    handle.set_egress(policy.clone()).await.expect("it is set");
+    let life =
+        Lifecycle::new(Some(Duration::from_secs(600))).with_suspend_after(Duration::from_secs(60));
+    handle.set_lifecycle(life).await.expect("it is set");
+    let child = sandbox.fork(Default::default()).await.expect("a fork");
+    let child = provider.handle(&child.info().id).expect("a handle");
+    assert_eq!(child.state().await.expect("a state").egress, policy);
+    assert!(
+        handle
+            .egress_decisions()
+            .await
+            .expect("decisions")
+            .denied
+            .is_empty()
+    );
+    let stats = handle.stats().await.expect("stats");
+    assert_eq!(stats.memory.total, 2 << 30, "{stats:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_committed_image_is_what_the_sandbox_was() {
+    for legacy in [false, true] {
+        let mut options = Options::default();
+        options.legacy_commit = legacy;
+        let (_emulator, provider) = start(options).await;
+        let sandbox = provider
+            .create(SandboxSpec::new())
+            .await
+            .expect("a sandbox");
+        sandbox
+            .write("/workspace/made", "once")
+            .await
+            .expect("a file");
+        let handle = provider.handle(&sandbox.info().id).expect("a handle");
+        let labels = Labels::from([("purpose".to_owned(), "test".to_owned())]);
+        let image = handle.commit(&labels).await.expect("an image");
+        let known = provider.disk_images().await.expect("images");
+        assert!(
+            known
+                .iter()
+                .any(|known| known.id == image && known.labels == labels),
+            "{known:?}"
+        );
+        let options = AcaOptions::new().with_source(AcaSource::DiskImage(image.clone()));
+        let made = provider
+            .create_with(SandboxSpec::new(), options)
+            .await
+            .expect("a sandbox");
+        assert_eq!(made.read("made").await.expect("a file"), "once");
+        provider.delete_disk_image(&image).await.expect("it goes");
+        provider
+            .delete_disk_image(&image)
+            .await
+            .expect("it is gone");
+        assert!(provider.disk_images().await.expect("images").is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_volumes_and_snapshots_are_made_listed_and_deleted() {
+    let (_emulator, provider, sandbox) = sandbox().await;
+    let public = provider.public_disk_images().await.expect("images");
+    assert!(
+        public.iter().any(|image| image.id == "ubuntu"),
+        "{public:?}"
+    );
+    let image = NewDiskImage::new("docker.io/library/debian:12").with_credentials("me", "hidden");
+    assert!(!format!("{image:?}").contains("hidden"));
+    let image = provider.create_disk_image(image).await.expect("an image");
+    provider.delete_disk_image(&image).await.expect("it goes");
+    let disk = VolumeKind::DataDisk("10Gi".into());
+    provider
+        .create_volume("data", disk)
+        .await
+        .expect("a volume");
+    provider
+        .create_volume("blobs", VolumeKind::AzureBlob)
+        .await
+        .expect("a volume");
+    let mut names: Vec<String> = provider
+        .volumes()
+        .await
+        .expect("volumes")
+        .into_iter()
+        .map(|v| v.name)
+        .collect();
+    names.sort();
+    assert_eq!(names, ["blobs", "data"]);
+    let handle = provider.handle(&sandbox.info().id).expect("a handle");
+    let error = handle.add_volume(VolumeMount::new("data", "/data")).await;
+    // The emulator mounts none; the request is the service's.
+    assert!(error.expect_err("it says so").to_string().contains("501"));
+    provider.delete_volume("data").await.expect("it goes");
+    provider.delete_volume("data").await.expect("it is gone");
+    let snapshot = sandbox
+        .snapshot(Default::default())
+        .await
+        .expect("a snapshot");
+    let listed = provider.snapshots().await.expect("snapshots");
+    assert_eq!(listed.len(), 1);
+    assert_eq!(
+        (&listed[0].id, &listed[0].sandbox),
+        (&snapshot.id, &sandbox.info().id)
+    );
+    let spec = SandboxSpec::new().with_source(Source::Snapshot(snapshot.id.clone()));
+    let options = AcaOptions::new().with_port(NewPort::new(80));
+    let restored = provider
+        .create_with(spec, options)
+        .await
+        .expect("a sandbox");
+    let restored = provider.handle(&restored.info().id).expect("a handle");
+    assert_eq!(restored.state().await.expect("a state").ports[0].port, 80);
+    provider
+        .delete_snapshot(&snapshot.id)
+        .await
+        .expect("it goes");
+    provider
+        .delete_snapshot(&snapshot.id)
+        .await
+        .expect("it is gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_is_made_as_the_options_say() {
+    let (emulator, provider) = start(Options::default()).await;
+    let options = AcaOptions::new()
+        .with_source(AcaSource::PublicImage("node-22".into()))
+        .with_cpu("500m")
+        .with_memory("1Gi")
+        .with_egress(EgressPolicy::deny().with_rule("example.com", EgressAction::Allow))
+        .with_port(NewPort::new(3000))
+        .with_lifecycle(Lifecycle::new(None));
+    let spec = SandboxSpec::new().with_label("run", "one");
+    let made = provider
+        .create_with(spec, options)
+        .await
+        .expect("a sandbox");
+    let state = provider
+        .handle(&made.info().id)
+        .expect("a handle")
+        .state()
+        .await
+        .expect("a state");
+    assert_eq!(
+        (state.cpu.as_str(), state.memory.as_str()),
+        ("500m", "1024Mi")
+    );
+    assert_eq!(
+        state.labels,
+        Labels::from([("run".to_owned(), "one".to_owned())])
+    );
+    assert_eq!(state.ports[0].port, 3000);
+    assert_eq!(state.egress.rules.len(), 1);
+    let preset = AcaOptions::new().with_source(AcaSource::Preset("code-interpreter".into()));
+    provider
+        .create_with(SandboxSpec::new(), preset.clone())
+        .await
+        .expect("a sandbox");
+    let before = emulator.requests("");
+    let image = SandboxSpec::new().with_source(Source::Image("ubuntu".into()));
+    let open = SandboxSpec::new().with_network(Network::Open);
+    for (spec, options) in [
+        (image, preset.clone()),
+        (SandboxSpec::new(), preset.with_cpu("500m")),
+        (open, AcaOptions::new().with_egress(EgressPolicy::deny())),
+    ] {
+        let error = provider
+            .create_with(spec, options)
+            .await
+            .expect_err("they exclude each other");
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
+    }
+    assert_eq!(emulator.requests(""), before, "something was sent");
+    let error = provider
+        .handle(&SandboxId::new("../x"))
+        .expect_err("no identifier");
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
+    everything_is_deleted_by_label(&emulator, &provider).await;
+}
+
+async fn everything_is_deleted_by_label(
+    emulator: &AcaEmulator,
+    provider: &sandbox_aca::AcaSandboxProvider,
+) {
+    let run = Labels::from([("run".to_owned(), "one".to_owned())]);
+    let before = emulator.counts().0;
+    for found in provider.list(&run).await.expect("a list") {
+        provider.attach(&found.id).await.expect("it is found");
+        provider.destroy(&found.id).await.expect("it goes");
+    }
+    assert_eq!(emulator.counts().0, before - 1);
+}

@@ -1,0 +1,195 @@
+//! The table of faults, at every position: what is promised holds for each, and nothing runs twice.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sandbox_aca::{AcaSandboxProvider, StaticToken};
+use sandbox_core::{
+    ErrorKind, FileBatch, Provider as _, Ran, Sandbox, SandboxExt as _, SandboxSpec,
+};
+use sandbox_testkit::aca::{AcaEmulator, Action, Fault, Options};
+
+use super::proxy::{Break, Proxy};
+use super::{COUNTED, config, counted, sandbox};
+
+const BREAKS: &[Break] = &[
+    Break::BeforeSend,
+    Break::MidRequest,
+    Break::AfterSend,
+    Break::MidAnswer(0),
+    Break::MidAnswer(10),
+    Break::MidAnswer(120),
+    Break::MidAnswer(420),
+    Break::Sliced,
+    Break::Slow(Duration::from_millis(500)),
+    Break::Garbage,
+    Break::Endless,
+];
+
+fn actions() -> Vec<Action> {
+    let mut all = vec![
+        Action::DropBefore,
+        Action::DropAfter,
+        Action::Garbage,
+        Action::StatusAfter(500),
+        Action::StatusAfter(504),
+        Action::Status(401, None),
+        Action::Status(503, None),
+        Action::Status(503, Some("1".into())),
+    ];
+    for after in ["0", "1", "Wed, 21 Oct 2015 07:28:00 GMT", "99999999"] {
+        all.push(Action::Status(429, Some(after.into())));
+    }
+    all.push(Action::Status(429, None));
+    all
+}
+
+async fn through() -> (AcaEmulator, Proxy, AcaSandboxProvider) {
+    let emulator = AcaEmulator::start(Options::default()).await;
+    let emulator = emulator.expect("an emulator");
+    let proxy = Proxy::start(emulator.address()).await;
+    let token = Arc::new(StaticToken::new(emulator.token()));
+    let provider = AcaSandboxProvider::new(config(&proxy.endpoint()), token);
+    (emulator, proxy, provider.expect("a provider"))
+}
+
+/// Whether what exec said is what happened.
+async fn told_truly(
+    ran: sandbox_core::Result<sandbox_core::Output>,
+    emulator: &AcaEmulator,
+    sandbox: &dyn Sandbox,
+    what: &str,
+) {
+    let count = sandbox.read("count").await.map_or(0, |bytes| bytes.len());
+    assert!(
+        count <= 1 && emulator.executions(COUNTED) <= 1,
+        "{what}: ran {count} times, sent {} times",
+        emulator.executions(COUNTED)
+    );
+    match ran {
+        Ok(output) => {
+            assert_eq!(output.stdout.bytes, "ran", "{what}");
+            assert_eq!(count, 1, "{what}");
+        }
+        Err(error) => match error.ran() {
+            Some(Ran::NotStarted) => assert_eq!(count, 0, "{what}: {error:?}"),
+            ran => assert!(ran.is_some(), "{what}: {error:?}"),
+        },
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exec_runs_once_wherever_the_connection_breaks() {
+    let (emulator, proxy, provider) = through().await;
+    for how in BREAKS {
+        let before = emulator.executions(COUNTED);
+        let sandbox = provider
+            .create(SandboxSpec::new())
+            .await
+            .expect("a sandbox");
+        proxy.arm("executeShellCommand", *how);
+        let ran = sandbox.exec(counted()).await;
+        assert!(proxy.fired(), "{how:?} did not happen");
+        let count = sandbox.read("count").await.map_or(0, |bytes| bytes.len());
+        let sent = emulator.executions(COUNTED) - before;
+        assert!(count <= 1 && sent <= 1, "{how:?}: ran {count}, sent {sent}");
+        match ran {
+            Ok(output) => {
+                assert_eq!(
+                    (output.stdout.bytes.as_ref(), count),
+                    (&b"ran"[..], 1),
+                    "{how:?}"
+                );
+            }
+            Err(error) => match error.ran() {
+                Some(Ran::NotStarted) => assert_eq!(count, 0, "{how:?}: {error:?}"),
+                ran => assert!(ran.is_some(), "{how:?}: {error:?}"),
+            },
+        }
+        // Where the answer shows that all was sent, the command has run and is known.
+        if matches!(
+            how,
+            Break::AfterSend | Break::MidAnswer(_) | Break::Sliced | Break::Slow(_)
+        ) {
+            assert_eq!(count, 1, "{how:?}");
+        }
+        sandbox.close().await.expect("it closes");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exec_runs_once_whatever_the_service_answers() {
+    for action in actions() {
+        let (emulator, _, sandbox) = sandbox().await;
+        emulator.inject(Fault::new("/executeShellCommand", action.clone()));
+        let ran = sandbox.exec(counted()).await;
+        told_truly(ran, &emulator, &*sandbox, &format!("{action:?}")).await;
+        sandbox.close().await.expect("it closes");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_sandbox_is_made_wherever_the_connection_breaks() {
+    for how in BREAKS {
+        let (emulator, proxy, provider) = through().await;
+        proxy.arm("PUT /", *how);
+        let made = provider.create(SandboxSpec::new()).await;
+        assert!(proxy.fired(), "{how:?} did not happen");
+        let there = emulator.counts().0;
+        match made {
+            Ok(sandbox) => {
+                assert_eq!(there, 1, "{how:?}");
+                sandbox.close().await.expect("it closes");
+            }
+            Err(error) => assert_eq!(there, 0, "{how:?}: {error:?}"),
+        }
+        assert_eq!(emulator.counts(), (0, 0), "{how:?}: what is left");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_there_in_whole_or_not_at_all_wherever_the_connection_breaks() {
+    let (_emulator, proxy, provider) = through().await;
+    let sandbox = provider
+        .create(SandboxSpec::new())
+        .await
+        .expect("a sandbox");
+    // Large, so that it is uploaded first; and small, so that it goes along.
+    for (needle, size) in [
+        ("files?", 100_000),
+        ("executeShellCommand", 100_000),
+        ("executeShellCommand", 10),
+    ] {
+        for how in BREAKS {
+            sandbox.write("a", "old").await.expect("a file");
+            proxy.arm(needle, *how);
+            let content = "n".repeat(size);
+            let batch = FileBatch::new()
+                .file("a", content.clone())
+                .file("b", content.clone());
+            let written = sandbox.write_files(batch).await;
+            assert!(proxy.fired(), "{how:?} at {needle} did not happen");
+            let a = sandbox.read("a").await.expect("a");
+            let b = sandbox.read("b").await;
+            match written {
+                Ok(()) => assert_eq!(a, content, "{how:?}"),
+                // Nobody knows, but it is all or nothing.
+                Err(_) => assert_eq!(a == "old", b.is_err(), "{how:?}: {} bytes", a.len()),
+            }
+            if b.is_ok() {
+                sandbox.remove_all("b").await.expect("it goes");
+            }
+        }
+    }
+    sandbox.close().await.expect("it closes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_can_not_be_reached_is_an_error_that_may_be_tried_again() {
+    let (emulator, _, sandbox) = sandbox().await;
+    emulator.close().await;
+    let error = sandbox.exec(counted()).await.expect_err("nobody answers");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    assert_eq!(error.ran(), Some(Ran::NotStarted), "{error:?}");
+    assert!(error.is_retryable(), "{error:?}");
+}

@@ -1,0 +1,244 @@
+//! Containers to start from: images, Dockerfiles, archives, directories, snapshots.
+//!
+//! Invariant: a path of the host is looked at here before the engine is asked for it, so that what
+//! is missing is told with its path. A password is in no query but the one that hands it over.
+
+use std::path::{Path, PathBuf};
+
+use sandbox_core::{Error, ErrorKind, Operation, Result, Secret, Source};
+
+use crate::client::{Failed, SMALL_ANSWER};
+use crate::config::DaggerConfig;
+use crate::connect::Session;
+use crate::handle::nonce;
+use crate::options::Base;
+use crate::query::{self, find};
+
+/// What a container is made from.
+#[derive(Clone, Debug)]
+pub(crate) enum Start {
+    Image(String),
+    Dockerfile { context: PathBuf, file: String },
+    Tarball(PathBuf),
+    RootDir(PathBuf),
+}
+
+/// A container that was not used yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Based {
+    pub(crate) id: String,
+    /// The user of its image; empty for root.
+    pub(crate) user: String,
+}
+
+impl From<&Base> for Start {
+    fn from(base: &Base) -> Self {
+        match base {
+            Base::Image(image) => Self::Image(image.clone()),
+            Base::Dockerfile { context, file } => Self::Dockerfile {
+                context: context.clone(),
+                file: file.clone(),
+            },
+            Base::Tarball(archive) => Self::Tarball(archive.clone()),
+        }
+    }
+}
+
+impl Start {
+    /// What a spec's source says, snapshots apart.
+    pub(crate) fn new(config: &DaggerConfig, source: &Source) -> Result<Self> {
+        match source {
+            Source::Default => Ok(Self::from(&config.base)),
+            Source::Image(image) => Ok(Self::Image(image.clone())),
+            Source::RootDir(root) => Ok(Self::RootDir(root.clone())),
+            _ => Err(Error::unsupported(
+                Operation::Create,
+                "this source",
+                "it is not known",
+            )),
+        }
+    }
+
+    /// Looks on the host whether everything is there, and makes paths absolute.
+    fn checked(self, operation: Operation) -> Result<Self> {
+        let absolute = |path: &Path, file: &Path, is_dir: bool| {
+            let failed = |error| Error::from_io(error, operation).with_host_path(file);
+            let metadata = std::fs::metadata(file).map_err(failed)?;
+            if metadata.is_dir() != is_dir {
+                let (kind, why) = match is_dir {
+                    true => (ErrorKind::NotADirectory, "not a directory"),
+                    false => (ErrorKind::IsADirectory, "a directory"),
+                };
+                return Err(Error::new(kind, operation)
+                    .with_message(why)
+                    .with_host_path(file));
+            }
+            std::path::absolute(path).map_err(failed)
+        };
+        Ok(match self {
+            Self::Image(image) => Self::Image(image),
+            Self::Dockerfile { context, file } => Self::Dockerfile {
+                context: absolute(&context, &context.join(&file), false)?,
+                file,
+            },
+            Self::Tarball(archive) => Self::Tarball(absolute(&archive, &archive, false)?),
+            Self::RootDir(root) => Self::RootDir(absolute(&root, &root, true)?),
+        })
+    }
+
+    /// The container, made in the engine.
+    pub(crate) async fn container(
+        self,
+        session: &Session,
+        config: &DaggerConfig,
+        operation: Operation,
+    ) -> std::result::Result<Based, NotMade> {
+        const SELECT: &str = "id user";
+        let checked = tokio::task::spawn_blocking(move || self.checked(operation)).await;
+        let start = checked.map_err(|error| {
+            Error::new(ErrorKind::Other, operation)
+                .with_message("the operation's thread ended early")
+                .with_source(error)
+        })??;
+        let ask = async |query: String| {
+            let within = config.operation_timeout;
+            session.client.query(&query, SMALL_ANSWER, within).await
+        };
+        let host = async |query: String| -> std::result::Result<String, Failed> {
+            let answer = ask(query).await?;
+            let id = find(&answer, "id").ok_or_else(|| Failed::Garbage("no id".into()))?;
+            Ok(query::string(id))
+        };
+        let query = match start {
+            Self::Image(image) => {
+                let from = format!("from(address: {}) {{ {SELECT} }}", query::string(&image));
+                let below = signed_in(session, config, &image, operation, from).await?;
+                format!("query {{ container {{ {below} }} }}")
+            }
+            Self::Dockerfile { context, file } => {
+                let id = host(query::host_directory(&context.to_string_lossy())).await?;
+                let file = query::string(&file);
+                format!(
+                    "query {{ node(id: {id}) {{ ... on Directory {{ dockerBuild(dockerfile: {file}) \
+                     {{ {SELECT} }} }} }} }}"
+                )
+            }
+            Self::Tarball(archive) => {
+                let id = host(query::host_file(&archive.to_string_lossy())).await?;
+                format!("query {{ container {{ import(source: {id}) {{ {SELECT} }} }} }}")
+            }
+            Self::RootDir(root) => {
+                let id = host(query::host_directory(&root.to_string_lossy())).await?;
+                format!("query {{ container {{ withRootfs(directory: {id}) {{ {SELECT} }} }} }}")
+            }
+        };
+        let answer = ask(query).await?;
+        let id = find(&answer, "id").ok_or_else(|| Failed::Garbage("no id".into()))?;
+        Ok(Based {
+            id: id.to_owned(),
+            user: find(&answer, "user").unwrap_or_default().to_owned(),
+        })
+    }
+}
+
+/// Why there is no container.
+#[derive(Debug)]
+pub(crate) enum NotMade {
+    Refused(Error),
+    Failed(Failed),
+}
+
+impl From<Error> for NotMade {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<Failed> for NotMade {
+    fn from(failed: Failed) -> Self {
+        Self::Failed(failed)
+    }
+}
+
+impl NotMade {
+    pub(crate) fn error(self, operation: Operation) -> Error {
+        match self {
+            Self::Refused(error) => error,
+            Self::Failed(failed) => failed.error(operation),
+        }
+    }
+}
+
+/// The registry of a reference, as Docker reads it.
+fn registry(reference: &str) -> &str {
+    match reference.split_once('/') {
+        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
+        _ => "docker.io",
+    }
+}
+
+/// What is selected on a container, with the login of the reference's registry around it.
+pub(crate) async fn signed_in(
+    session: &Session,
+    config: &DaggerConfig,
+    reference: &str,
+    operation: Operation,
+    below: String,
+) -> std::result::Result<String, NotMade> {
+    let registry = registry(reference);
+    let login = config
+        .logins
+        .iter()
+        .find(|login| login.registry == registry);
+    let Some(login) = login else {
+        return Ok(below);
+    };
+    let id = keep_secret(session, &login.password, config.operation_timeout).await?;
+    let id = id.ok_or_else(|| {
+        Error::new(ErrorKind::InvalidInput, operation)
+            .with_message(format!("the password for {registry} is not UTF-8"))
+    })?;
+    Ok(format!(
+        "withRegistryAuth(address: {}, username: {}, secret: {}) {{ {below} }}",
+        query::string(registry),
+        query::string(&login.user),
+        query::string(&id)
+    ))
+}
+
+/// Gives a text to the engine's secret store; its id. The store takes no other bytes than text.
+pub(crate) async fn keep_secret(
+    session: &Session,
+    value: &Secret,
+    within: std::time::Duration,
+) -> std::result::Result<Option<String>, Failed> {
+    let Ok(text) = std::str::from_utf8(value.expose()) else {
+        return Ok(None);
+    };
+    let query = format!(
+        "query {{ setSecret(name: \"{}\", plaintext: {}) {{ id }} }}",
+        nonce(),
+        query::string(text)
+    );
+    let answer = session.client.query(&query, SMALL_ANSWER, within).await?;
+    let id = find(&answer, "id").ok_or_else(|| Failed::Garbage("no id".into()))?;
+    Ok(Some(id.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_names_its_registry() {
+        for (reference, expected) in [
+            ("alpine", "docker.io"),
+            ("library/alpine:3", "docker.io"),
+            ("ghcr.io/acme/agent:1", "ghcr.io"),
+            ("localhost/agent", "localhost"),
+            ("localhost:5000/agent", "localhost:5000"),
+        ] {
+            assert_eq!(registry(reference), expected);
+        }
+    }
+}

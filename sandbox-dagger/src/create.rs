@@ -1,0 +1,257 @@
+//! Making a sandbox: a container to start from, its caches and user, its workdir, what its
+//! environment is.
+//!
+//! Invariant: a future that is dropped leaves nothing but values that the engine forgets.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, SystemTime};
+
+use sandbox_core::{
+    Env, EnvValue, Error, GuestPath, Operation, SandboxId, SandboxSpec, Secret, Source,
+};
+use tokio::sync::watch;
+
+use crate::base::{NotMade, Start, keep_secret};
+use crate::chain::{Chain, Head};
+use crate::client::{Failed, SMALL_ANSWER};
+use crate::connect::Session;
+use crate::exec::SecretIds;
+use crate::guest::Script;
+use crate::handle::{DaggerSandbox, Settings, nonce};
+use crate::provider::Shared;
+use crate::query::{self, find};
+use crate::{files, snapshot};
+
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The timeout of commands where neither they nor the spec name one.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(600);
+/// How many layers an image is taken to have at most.
+const IMAGE_LAYERS: u32 = 64;
+
+/// Why no sandbox was created, and whether another session may help.
+pub(crate) struct NotCreated {
+    pub(crate) error: Error,
+    pub(crate) reconnect: bool,
+}
+
+impl From<Error> for NotCreated {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            reconnect: false,
+        }
+    }
+}
+
+impl From<Failed> for NotCreated {
+    fn from(failed: Failed) -> Self {
+        // A CLI outlives its engine and answers 502 ever after. What a create did before the
+        // connection broke is a container that nobody names: it may be done again.
+        let reconnect = matches!(
+            failed,
+            Failed::NotSent(_) | Failed::Stale(_) | Failed::Broken(_) | Failed::Status(..)
+        );
+        Self {
+            error: failed.error(Operation::Create),
+            reconnect,
+        }
+    }
+}
+
+impl From<NotMade> for NotCreated {
+    fn from(not_made: NotMade) -> Self {
+        match not_made {
+            NotMade::Refused(error) => error.into(),
+            NotMade::Failed(failed) => failed.into(),
+        }
+    }
+}
+
+impl DaggerSandbox {
+    pub(crate) async fn create(
+        shared: &Arc<Shared>,
+        session: &Arc<Session>,
+        spec: &SandboxSpec,
+    ) -> std::result::Result<Arc<Self>, NotCreated> {
+        const OP: Operation = Operation::Create;
+        let config = &shared.config;
+        let start = match &spec.source {
+            Source::Snapshot(id) => snapshot::find(shared, id)?,
+            source => Start::new(config, source)?,
+        };
+        let based = start.container(session, config, OP).await;
+        let based = based.map_err(|not_made| match (&spec.source, not_made) {
+            (Source::Snapshot(id), NotMade::Failed(Failed::NoImage(_))) => {
+                NotMade::Refused(snapshot::missing(id))
+            }
+            (_, not_made) => not_made,
+        })?;
+        let user = config.user.clone().unwrap_or(based.user);
+        let id = with_caches(shared, session, based.id, &user).await?;
+        let workdir = spec.workdir.clone().unwrap_or_else(|| "/workspace".into());
+        let workdir = workdir.resolve(&GuestPath::root(), OP)?;
+        let (id, environment) = prepare(shared, session, &id, &user, &workdir).await?;
+        let mut settings = Settings {
+            workdir,
+            env: image_environment(&environment),
+            secrets: BTreeMap::new(),
+        };
+        spec.env.apply_to(&mut settings.env);
+        settings.secrets = keep_secrets(session, &spec.env, config.operation_timeout).await?;
+        let sandbox = Arc::new(Self {
+            id: SandboxId::new(&nonce()[..16]),
+            parent: None,
+            labels: spec.labels.clone(),
+            created: SystemTime::now(),
+            shared: shared.clone(),
+            session: session.clone(),
+            user,
+            chain: Chain::new(Head {
+                id,
+                layers: IMAGE_LAYERS,
+            }),
+            settings: RwLock::new(settings),
+            command_timeout: spec.command_timeout.unwrap_or(COMMAND_TIMEOUT),
+            closed: watch::Sender::new(false),
+        });
+        shared.enter(sandbox.id.clone(), &sandbox);
+        Ok(sandbox)
+    }
+}
+
+/// Whether this user of a container is root, for whom owners need not be set.
+pub(crate) fn is_root(user: &str) -> bool {
+    let name = user.split(':').next().unwrap_or_default();
+    matches!(name, "" | "root" | "0")
+}
+
+/// The owner argument of what is mounted for a user.
+pub(crate) fn owner(user: &str) -> String {
+    match is_root(user) {
+        true => String::new(),
+        false => format!(", owner: {}", query::string(user)),
+    }
+}
+
+async fn with_caches(
+    shared: &Shared,
+    session: &Session,
+    mut id: String,
+    user: &str,
+) -> Result<String, Failed> {
+    let within = shared.config.operation_timeout;
+    let garbage = || Failed::Garbage("no id".into());
+    for cache in &shared.config.caches {
+        let key = query::string(&cache.key);
+        let query = format!("query {{ cacheVolume(key: {key}) {{ id }} }}");
+        let answer = session.client.query(&query, SMALL_ANSWER, within).await?;
+        let volume = query::string(find(&answer, "id").ok_or_else(garbage)?);
+        let path = query::string(&String::from_utf8_lossy(cache.path.as_bytes()));
+        let owner = owner(user);
+        let below = format!(
+            "withMountedCache(path: {path}, cache: {volume}, sharing: SHARED{owner}) {{ id }}"
+        );
+        let query = query::on_container(&id, &below);
+        let answer = session.client.query(&query, SMALL_ANSWER, within).await?;
+        id = find(&answer, "id").ok_or_else(garbage)?.to_owned();
+    }
+    Ok(id)
+}
+
+/// Makes the workdir as root, and asks as the user what the environment is.
+async fn prepare(
+    shared: &Shared,
+    session: &Session,
+    id: &str,
+    user: &str,
+    workdir: &GuestPath,
+) -> Result<(String, Vec<u8>), NotCreated> {
+    const OP: Operation = Operation::Create;
+    let (making, asking) = (nonce(), nonce());
+    let make = Script::new(&making)
+        .set("p", workdir.as_bytes())
+        .set("owner", user.as_bytes())
+        .files(
+            "if [ ! -d \"$p\" ]; then\n\
+             mkdir -p -- \"$p\" || fail denied\n\
+             if [ -n \"$owner\" ]; then chown -- \"$owner\" \"$p\" || fail denied; fi\n\
+             fi\n\
+             begin; finish",
+        );
+    let ask = Script::new(&asking).files("begin; base64 </proc/self/environ; echo .; finish");
+    let ask = query::run(&ask, &asking, "id stdout");
+    let as_user = match user {
+        "" => ask,
+        user => format!("withUser(name: {}) {{ {ask} }}", query::string(user)),
+    };
+    let make = query::run(&make, &making, &format!("made: stdout {as_user}"));
+    let below = match user {
+        "" => make,
+        _ => format!("withUser(name: \"0\") {{ {make} }}"),
+    };
+    let query = query::on_container(id, &below);
+    let within = shared.config.operation_timeout;
+    let answer = session.client.query(&query, SMALL_ANSWER, within).await?;
+    let garbage = || Failed::Garbage("no id".into());
+    let made = find(&answer, "made").ok_or_else(garbage)?;
+    files::open(made, &making, OP, workdir)?;
+    let (id, stdout) = (find(&answer, "id"), find(&answer, "stdout"));
+    let (id, stdout) = id.zip(stdout).ok_or_else(garbage)?;
+    let mut frame = files::open(stdout, &asking, OP, workdir)?;
+    let environment = frame
+        .bytes()
+        .map_err(|problem| files::broken(problem, OP))?;
+    Ok((id.to_owned(), environment))
+}
+
+/// The image's environment, without what the engine adds.
+fn image_environment(environ: &[u8]) -> BTreeMap<Vec<u8>, EnvValue> {
+    let mut env = BTreeMap::new();
+    let base = Env::new()
+        .set("PATH", PATH)
+        .set("HOME", "/root")
+        .set("LANG", "C.UTF-8");
+    base.apply_to(&mut env);
+    for entry in environ.split(|byte| *byte == 0) {
+        let Some(equals) = entry.iter().position(|byte| *byte == b'=') else {
+            continue;
+        };
+        let (name, value) = (&entry[..equals], &entry[equals + 1..]);
+        let foreign = [
+            &b"DAGGER"[..],
+            b"_DAGGER",
+            b"_EXPERIMENTAL",
+            b"OTEL_",
+            b"TRACEPARENT",
+        ];
+        let shell = [&b"PWD"[..], b"OLDPWD", b"SHLVL", b"_", b"LC_ALL"];
+        if !foreign.iter().any(|prefix| name.starts_with(prefix)) && !shell.contains(&name) {
+            Env::new().set(name, value).apply_to(&mut env);
+        }
+    }
+    env
+}
+
+/// Gives the confidential values to the engine's secret store; their ids by name.
+pub(crate) async fn keep_secrets(
+    session: &Session,
+    env: &Env,
+    within: Duration,
+) -> Result<SecretIds, Failed> {
+    let mut ids = SecretIds::new();
+    for (name, value) in env.iter() {
+        let Some(value) = value.filter(|value| value.is_secret) else {
+            continue;
+        };
+        // What is not text travels as the rest of the environment does.
+        // The engine replaces a secret's text by `***` wherever output shows it, however short it
+        // is: "1" would spoil the supervisor's answer. So it is kept behind a name that no output
+        // has, up to the first colon.
+        let hidden = [nonce().as_bytes(), b":", value.value.expose()].concat();
+        if let Some(id) = keep_secret(session, &Secret::new(hidden), within).await? {
+            ids.insert(name.to_vec(), id);
+        }
+    }
+    Ok(ids)
+}

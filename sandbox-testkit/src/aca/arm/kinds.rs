@@ -1,0 +1,201 @@
+//! What the management plane has: one row for each kind of resource.
+//!
+//! A row says what its names look like, what is refused, and what the service adds. Nothing is run
+//! here for container apps and jobs.
+
+use serde_json::{Value, json};
+
+/// A kind of resource.
+#[derive(Debug)]
+pub(super) struct Kind {
+    /// As it stands in paths.
+    pub(super) name: &'static str,
+    /// Whether this can be a resource's name.
+    pub(super) valid: fn(&str) -> bool,
+    /// What can be posted to a resource.
+    pub(super) actions: &'static [&'static str],
+    /// Resources below one.
+    pub(super) children: &'static [&'static str],
+    /// Whether a change takes its time.
+    pub(super) slow_patch: bool,
+    /// What the service refuses in a body, for a version.
+    pub(super) check: fn(&Value, &str) -> Result<(), String>,
+    /// What the service adds, given its own address and the resource's path.
+    pub(super) complete: fn(&mut Value, &str, &Place<'_>),
+}
+
+/// Where a resource is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    pub(super) subscription: &'a str,
+    pub(super) resources: &'a str,
+    pub(super) name: &'a str,
+}
+
+pub(super) const KINDS: &[Kind] = &[
+    Kind {
+        name: "sandboxGroups",
+        valid: |name| {
+            let known = |c: char| c.is_ascii_alphanumeric() || c == '-';
+            (1..=32).contains(&name.len()) && name.chars().all(known) && !name.starts_with('-')
+        },
+        actions: &[],
+        children: &["vnetConnections"],
+        slow_patch: false,
+        check: |_, _| Ok(()),
+        complete: |document, endpoint, _| {
+            document["properties"]["managementEndpoint"] = json!(endpoint);
+        },
+    },
+    Kind {
+        name: "sessionPools",
+        valid: |name| {
+            let known = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+            (3..=63).contains(&name.len())
+                && name.chars().all(known)
+                && name.starts_with(|c: char| c.is_ascii_lowercase())
+        },
+        actions: &[],
+        children: &[],
+        slow_patch: true,
+        check: pool,
+        complete: |document, endpoint, place| {
+            document["properties"]["poolManagementEndpoint"] = json!(format!(
+                "{endpoint}/subscriptions/{}/resourceGroups/{}/sessionPools/{}",
+                place.subscription, place.resources, place.name
+            ));
+            hide(&mut document["properties"]["secrets"]);
+        },
+    },
+    Kind {
+        name: "containerApps",
+        valid: app_name,
+        actions: &["start", "stop"],
+        children: &["authConfigs", "revisions"],
+        slow_patch: true,
+        check: app,
+        complete: |document, _, place| {
+            let name = place.name;
+            let properties = &mut document["properties"];
+            if properties["runningStatus"].is_null() {
+                properties["runningStatus"] = json!("Running");
+            }
+            properties["latestRevisionName"] = json!(format!("{name}--0000001"));
+            let ingress = &mut properties["configuration"]["ingress"];
+            if ingress.is_object() {
+                let inner = if ingress["external"] == true {
+                    ""
+                } else {
+                    ".internal"
+                };
+                ingress["fqdn"] = json!(format!("{name}{inner}.emulator.azurecontainerapps.io"));
+            }
+            hide(&mut properties["configuration"]["secrets"]);
+        },
+    },
+    Kind {
+        name: "jobs",
+        valid: app_name,
+        actions: &["start"],
+        children: &["executions"],
+        slow_patch: true,
+        check: |body, _| {
+            let configuration = &body["properties"]["configuration"];
+            environment(body)?;
+            match configuration["triggerType"].as_str() {
+                Some("Manual" | "Schedule" | "Event") => Ok(()),
+                _ => Err("configuration.triggerType must be Manual, Schedule or Event".into()),
+            }
+        },
+        complete: |document, _, _| hide(&mut document["properties"]["configuration"]["secrets"]),
+    },
+    Kind {
+        name: "managedEnvironments",
+        valid: |name| (1..=60).contains(&name.len()),
+        actions: &[],
+        children: &[],
+        slow_patch: true,
+        check: |_, _| Ok(()),
+        complete: |document, _, _| {
+            document["properties"]["defaultDomain"] = json!("emulator.azurecontainerapps.io");
+        },
+    },
+];
+
+fn app_name(name: &str) -> bool {
+    let known = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (2..=32).contains(&name.len())
+        && name.chars().all(known)
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && !name.ends_with('-')
+        && !name.contains("--")
+}
+
+/// The values of secrets are not shown.
+fn hide(secrets: &mut Value) {
+    for secret in secrets.as_array_mut().into_iter().flatten() {
+        if let Some(secret) = secret.as_object_mut() {
+            secret.remove("value");
+        }
+    }
+}
+
+fn environment(body: &Value) -> Result<(), String> {
+    let properties = &body["properties"];
+    let known = ["environmentId", "managedEnvironmentId"];
+    match known.iter().any(|key| properties[key].is_string()) {
+        true => Ok(()),
+        false => Err("properties.environmentId is required".into()),
+    }
+}
+
+fn app(body: &Value, _: &str) -> Result<(), String> {
+    environment(body)?;
+    let ingress = &body["properties"]["configuration"]["ingress"];
+    if let Some(mode) = ingress["clientCertificateMode"].as_str()
+        && !["ignore", "accept", "require"].contains(&mode.to_ascii_lowercase().as_str())
+    {
+        return Err("clientCertificateMode must be ignore, accept or require".into());
+    }
+    let rules = ingress["ipSecurityRestrictions"].as_array();
+    let mut actions = rules.into_iter().flatten().map(|rule| &rule["action"]);
+    let first = actions.next();
+    match actions.all(|action| Some(action) == first) {
+        true => Ok(()),
+        false => Err("ipSecurityRestrictions must all allow or all deny".into()),
+    }
+}
+
+fn pool(body: &Value, version: &str) -> Result<(), String> {
+    let properties = &body["properties"];
+    let kind = properties["containerType"].as_str().unwrap_or_default();
+    let built_in = match kind {
+        "CustomContainer" => false,
+        "PythonLTS" => true,
+        "Shell" | "NodeLTS" if version.ends_with("-preview") => true,
+        "Shell" | "NodeLTS" => return Err(format!("{kind} needs a preview version")),
+        _ => return Err("containerType is none that is known".into()),
+    };
+    let scale = &properties["scaleConfiguration"];
+    let most = scale["maxConcurrentSessions"].as_u64();
+    if built_in {
+        if properties["environmentId"].is_string() {
+            return Err("a built-in type has no environment".into());
+        }
+        if most.is_some_and(|most| most > 600) {
+            return Err("maxConcurrentSessions is at most 600".into());
+        }
+    } else {
+        environment(body)?;
+        let ready = scale["readySessionInstances"].as_u64().unwrap_or(0);
+        if ready < 1 || most.is_some_and(|most| ready >= most) {
+            return Err("readySessionInstances is at least 1 and below the maximum".into());
+        }
+    }
+    let lifecycle = &properties["dynamicPoolConfiguration"]["lifecycleConfiguration"];
+    let cooldown = lifecycle["cooldownPeriodInSeconds"].as_u64();
+    match cooldown.is_none_or(|seconds| (300..=3600).contains(&seconds)) {
+        true => Ok(()),
+        false => Err("cooldownPeriodInSeconds is 300 to 3600".into()),
+    }
+}

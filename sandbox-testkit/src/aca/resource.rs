@@ -1,0 +1,237 @@
+//! What a group has beside sandboxes and snapshots: disk images, volumes, secrets.
+//!
+//! The values of a secret and the credentials of a registry must never be kept or shown.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sandbox_core::{ForkOptions, Sandbox};
+use serde_json::{Map, Value, json};
+
+use super::data::{PUBLIC, failed, labels};
+use super::reply::{Reply, coded, invalid, problem};
+use super::route::{Call, not_found};
+use super::state::{Guest, State};
+
+/// A list as the options say: bare, or in an envelope with pages.
+pub(super) fn page(state: &State, call: &Call, all: Vec<Value>) -> Reply {
+    let options = state.options();
+    if !options.envelope {
+        return Reply::json(200, json!(all));
+    }
+    let skip = call.query.get("skip").and_then(|skip| skip.parse().ok());
+    let skip: usize = skip.unwrap_or(0);
+    let size = options.page.map_or(usize::MAX, |size| size.max(1) as usize);
+    let end = skip.saturating_add(size).min(all.len());
+    let mut body = json!({"value": all.get(skip..end).unwrap_or_default()});
+    if end < all.len() {
+        let version = call.query.get("api-version").map_or("", String::as_str);
+        let path = format!("{}/{}", call.group, call.rest.join("/"));
+        let labels = call.query.get("labels");
+        let labels = labels.map_or_else(String::new, |labels| format!("&labels={labels}"));
+        let endpoint = state.endpoint();
+        body["nextLink"] = json!(format!(
+            "{endpoint}{path}?api-version={version}&skip={end}{labels}"
+        ));
+    }
+    Reply::json(200, body)
+}
+
+pub(super) fn no_image() -> Reply {
+    problem(404, "DiskImageNotFound", "there is no such disk image")
+}
+
+/// What an image that is ready holds; `None` for one that was not made from a sandbox.
+pub(super) fn image(
+    state: &State,
+    group: &str,
+    id: &str,
+) -> Result<Option<Arc<dyn Sandbox>>, Reply> {
+    let path = format!("{group}/diskimages/{id}");
+    let store = state.store();
+    let image = store.resources.get(&path).ok_or_else(no_image)?;
+    match shown(state, image)["status"]["state"] == "Ready" {
+        true => Ok(store.images.get(&path).cloned()),
+        false => {
+            let why = "the disk image is not ready";
+            Err(coded(409, "DiskImageNotReady", why, json!(1)))
+        }
+    }
+}
+
+/// Makes an image of a sandbox.
+pub(super) async fn commit(
+    state: &Arc<State>,
+    call: &Call,
+    guest: &Arc<Guest>,
+) -> Result<Reply, Reply> {
+    let busy = guest.busy(state)?;
+    let body = call.json()?;
+    labels(&body["labels"])?;
+    let (state, guest) = (Arc::clone(state), Arc::clone(guest));
+    // On a task of its own: a client that goes away does not undo it.
+    let made = tokio::spawn(async move {
+        let local = guest.local.fork(ForkOptions::default()).await;
+        drop(busy);
+        let local = local.map_err(|error| failed(&error))?;
+        let id = uuid::Uuid::new_v4().to_string();
+        let path = format!("{}/diskimages/{id}", guest.group);
+        state.store().images.insert(path.clone(), local);
+        let image = json!({"labels": image_labels(&body), "sandboxId": guest.id});
+        let image = build(&state, path, &id, image);
+        Ok(Reply::json(
+            200,
+            match state.options().legacy_commit {
+                true => json!({"diskImageId": id}),
+                false => json!({"diskImage": image}),
+            },
+        ))
+    });
+    made.await
+        .unwrap_or_else(|_| Err(problem(500, "EmulatorFailed", "the commit ended")))
+}
+
+/// Keeps an image that is building, and gives it as it is shown.
+fn build(state: &State, path: String, id: &str, mut image: Value) -> Value {
+    let options = state.options();
+    let ready = state.clock.now().saturating_add(options.image_build);
+    let name = image["labels"]["name"].clone();
+    image["id"] = json!(id);
+    image["name"] = name;
+    image["becomes"] = json!({
+        "at": u64::try_from(ready.as_millis()).unwrap_or(u64::MAX),
+        "state": if options.image_fails { "Failed" } else { "Ready" },
+    });
+    let result = shown(state, &image);
+    state.store().resources.insert(path, image);
+    result
+}
+
+/// A resource as it is shown: an image has the status that it has come to.
+fn shown(state: &State, resource: &Value) -> Value {
+    let mut resource = resource.clone();
+    let Some(object) = resource.as_object_mut() else {
+        return resource;
+    };
+    if let Some(becomes) = object.remove("becomes") {
+        let at = Duration::from_millis(becomes["at"].as_u64().unwrap_or(0));
+        let status = match state.clock.now() >= at {
+            true => json!({"state": becomes["state"]}),
+            false => json!({"state": "Building"}),
+        };
+        object.insert("status".into(), status);
+    }
+    resource
+}
+
+pub(super) async fn operation(
+    state: &State,
+    call: &Call,
+    kind: &str,
+    tail: &[&str],
+) -> Result<Reply, Reply> {
+    let prefix = format!("{}/{kind}/", call.group);
+    let missing = || problem(404, "NotFound", "there is no such resource");
+    let get = |id: &str| {
+        let store = state.store();
+        let known = store.resources.get(&format!("{prefix}{id}"));
+        known.map(|known| shown(state, known)).ok_or_else(missing)
+    };
+    match (kind, call.method.as_str(), tail) {
+        ("diskimages", "GET", ["public"]) => {
+            let all = PUBLIC.iter().map(|name| public(name)).collect();
+            Ok(page(state, call, all))
+        }
+        ("diskimages", "GET", ["public", name]) => {
+            let known = PUBLIC.iter().find(|known| *known == name);
+            Ok(Reply::json(200, public(known.ok_or_else(missing)?)))
+        }
+        ("diskimages", "PUT", []) => {
+            let body = call.json()?;
+            labels(&body["labels"])?;
+            if !body["image"]["base"].is_string() {
+                return Err(invalid("image", "a base is required"));
+            }
+            let image = json!({"labels": image_labels(&body), "image": body["image"]});
+            let id = uuid::Uuid::new_v4().to_string();
+            let image = build(state, format!("{prefix}{id}"), &id, image);
+            Ok(Reply::json(200, image))
+        }
+        ("volumes", "PUT", [id]) => {
+            let mut body = call.json()?;
+            let kind = body["type"].as_str().unwrap_or_default();
+            if !["AzureBlob", "DataDisk", "AzureBlobByo"].contains(&kind) {
+                return Err(invalid("type", "is no type of a volume"));
+            }
+            if kind == "DataDisk" && !body["size"].is_string() {
+                return Err(invalid("size", "a data disk has a size"));
+            }
+            body["volumeName"] = json!(id);
+            body["isAttached"] = json!(false);
+            keep(state, &prefix, id, &body);
+            Ok(Reply::json(200, body))
+        }
+        ("secrets", "PUT", [id]) => {
+            let body = call.json()?;
+            let values = body["values"].as_object();
+            let values = values.ok_or_else(|| invalid("values", "must be an object"))?;
+            let keys: Vec<&String> = values.keys().collect();
+            let now = state.clock.timestamp();
+            let secret = json!({"id": id, "keys": keys, "createdAt": now, "updatedAt": now});
+            keep(state, &prefix, id, &secret);
+            Ok(Reply::json(200, peek(&secret)))
+        }
+        ("secrets", "GET", [id, "keys"]) => {
+            let secret = get(id)?;
+            Ok(Reply::json(200, json!({"keys": secret["keys"]})))
+        }
+        ("secrets", "POST", [id, "peek"]) => Ok(Reply::json(200, peek(&get(id)?))),
+        (_, "GET", []) => {
+            let all: Vec<Value> = {
+                let store = state.store();
+                let ours = store
+                    .resources
+                    .iter()
+                    .filter(|(path, _)| path.starts_with(&prefix));
+                ours.map(|(_, known)| shown(state, known)).collect()
+            };
+            Ok(match kind {
+                "secrets" => Reply::json(200, json!({"secrets": all})),
+                _ => page(state, call, all),
+            })
+        }
+        ("diskimages" | "volumes", "GET", [id]) => Ok(Reply::json(200, get(id)?)),
+        (_, "DELETE", [id]) => {
+            let path = format!("{prefix}{id}");
+            let (gone, image) = {
+                let mut store = state.store();
+                (store.resources.remove(&path), store.images.remove(&path))
+            };
+            if let Some(image) = image {
+                image.close().await.map_err(|error| failed(&error))?;
+            }
+            gone.map(|_| Reply::empty(202)).ok_or_else(missing)
+        }
+        _ => Err(not_found()),
+    }
+}
+
+fn keep(state: &State, prefix: &str, id: &str, resource: &Value) {
+    let path = format!("{prefix}{id}");
+    state.store().resources.insert(path, resource.clone());
+}
+
+/// A secret's values, none of which is shown.
+fn peek(secret: &Value) -> Value {
+    let keys = secret["keys"].as_array().into_iter().flatten();
+    let values = keys.filter_map(|key| Some((key.as_str()?.to_owned(), json!("***"))));
+    json!({"id": secret["id"], "values": values.collect::<Map<_, _>>()})
+}
+
+fn public(name: &str) -> Value {
+    json!({"id": name, "name": name, "isPublic": true, "status": {"state": "Ready"}})
+}
+
+fn image_labels(body: &Value) -> Value {
+    body.get("labels").cloned().unwrap_or_else(|| json!({}))
+}

@@ -1,0 +1,70 @@
+"""The kernel of a Python session: runs one piece of code after the other, keeps its globals.
+
+A line of JSON comes in for each piece ({"code", "limit"}), a line goes out ({"ok", "out", "err",
+"result", "ms"}). What the code writes goes to files in memory, never to the line out.
+"""
+import ast, json, os, signal, sys, time, traceback
+
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+ask = os.fdopen(os.dup(0), "r", encoding="utf-8")
+tell = os.fdopen(os.dup(1), "w", encoding="utf-8")
+null = os.open("/dev/null", os.O_RDWR)
+for number in (0, 1, 2):
+    os.dup2(null, number)
+space = {"__name__": "__main__", "__builtins__": __builtins__}
+
+
+def plain(value):
+    if value is None or isinstance(value, (bool, int, float, str, list, dict)):
+        try:
+            return json.loads(json.dumps(value, allow_nan=False))
+        except (TypeError, ValueError, RecursionError):
+            pass
+    return repr(value)
+
+
+def evaluate(code):
+    tree = ast.parse(code, "<execution>")
+    last = None
+    if tree.body and isinstance(tree.body[-1], ast.Expr):
+        last = ast.Expression(tree.body.pop().value)
+    exec(compile(tree, "<execution>", "exec"), space)
+    return plain(eval(compile(last, "<execution>", "eval"), space)) if last else None
+
+
+def run(code):
+    streams = [os.memfd_create("out"), os.memfd_create("err")]
+    for number, stream in enumerate(streams, 1):
+        os.dup2(stream, number)
+    sys.stdout = open(1, "w", encoding="utf-8", errors="replace", closefd=False)
+    sys.stderr = open(2, "w", encoding="utf-8", errors="replace", closefd=False)
+    ok, result, started = True, None, time.monotonic()
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        result = evaluate(code)
+    except BaseException:
+        ok = False
+        traceback.print_exc(file=open(2, "w", closefd=False))
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    said = []
+    for number, stream in enumerate(streams, 1):
+        try:
+            (sys.stdout, sys.stderr)[number - 1].flush()
+        except Exception:
+            pass
+        os.dup2(null, number)
+        size = os.fstat(stream).st_size
+        said.append(os.pread(stream, min(size, 64 << 20), 0).decode("utf-8", "replace"))
+        os.close(stream)
+    took = int((time.monotonic() - started) * 1000)
+    return {"ok": ok, "out": said[0], "err": said[1], "result": result, "ms": took}
+
+
+for line in ask:
+    request = json.loads(line)
+    answer = run(request["code"])
+    for stream in ("out", "err"):
+        answer[stream] = answer[stream][: request["limit"]]
+    tell.write(json.dumps(answer) + "\n")
+    tell.flush()

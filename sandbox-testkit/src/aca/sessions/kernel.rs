@@ -1,0 +1,77 @@
+//! The Python process of a session, which keeps its globals between executions.
+//!
+//! One piece of code runs at a time; those that come meanwhile wait, as they do in the service.
+
+use std::time::Duration;
+
+use sandbox_core::{Command, Process, ProcessOutput, ProcessStdin, Sandbox, Signal};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+
+const PROGRAM: &str = include_str!("kernel.py");
+/// How long an interrupted piece of code may take to end before its kernel is ended.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// A kernel that runs.
+#[derive(Debug)]
+pub(super) struct Kernel {
+    process: Process,
+    stdin: ProcessStdin,
+    lines: BufReader<ProcessOutput>,
+}
+
+/// What came of a piece of code.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// What the kernel says of it.
+    Answered(Value),
+    /// It took too long and was interrupted.
+    Late,
+    /// The kernel ended.
+    Died,
+}
+
+impl Kernel {
+    pub(super) async fn start(local: &dyn Sandbox) -> Option<Self> {
+        let command = Command::new("python3")
+            .args(["-u", "-c", PROGRAM])
+            .cwd("/mnt/data")
+            .stdin_piped();
+        let mut process = local.spawn(command).await.ok()?;
+        let (stdin, stdout) = (process.stdin.take()?, process.stdout.take()?);
+        Some(Self {
+            process,
+            stdin,
+            lines: BufReader::new(stdout),
+        })
+    }
+
+    /// Runs a piece of code. A kernel that did not answer must not be used again.
+    pub(super) async fn run(&mut self, code: &str, limit: u64, timeout: Duration) -> Ended {
+        let mut request = json!({"code": code, "limit": limit}).to_string();
+        request.push('\n');
+        if self.stdin.write_all(request.as_bytes()).await.is_err() {
+            return Ended::Died;
+        }
+        match tokio::time::timeout(timeout, self.answer()).await {
+            Ok(Some(answer)) => Ended::Answered(answer),
+            Ok(None) => Ended::Died,
+            Err(_) => {
+                let interrupted = self.process.signal(Signal::INTERRUPT).await;
+                let answer = tokio::time::timeout(GRACE, self.answer()).await;
+                match (interrupted, answer) {
+                    (Ok(()), Ok(Some(_))) => Ended::Late,
+                    _ => Ended::Died,
+                }
+            }
+        }
+    }
+
+    async fn answer(&mut self) -> Option<Value> {
+        let mut line = String::new();
+        match self.lines.read_line(&mut line).await {
+            Ok(read) if read > 0 => serde_json::from_str(&line).ok(),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Dynamic sessions: pools of Python and of Shell sessions, one local sandbox for each identifier.
+//!
+//! Every shape of the interface is served at once, each under its own versions. It must never show
+//! the session of one identifier to another.
+
+mod execute;
+mod files;
+mod kernel;
+mod multipart;
+mod pool;
+mod reply;
+
+use std::sync::Arc;
+
+use axum::http::HeaderMap;
+use serde_json::json;
+
+use super::reply::Reply;
+use super::route::{Call, not_found};
+use super::state::State;
+use reply::{allocated, error};
+
+pub(super) use pool::Sessions;
+pub use pool::{PoolKind, SessionPool};
+pub use reply::FullAs;
+
+const OLD: &[&str] = &["2024-02-02-preview", "2024-08-02-preview"];
+const NEW: &[&str] = &[
+    "2024-10-02-preview",
+    "2025-02-02-preview",
+    "2025-10-02-preview",
+];
+/// How many sessions a page of a list has.
+const PAGE: usize = 100;
+
+/// Answers a request to the pool at `call.group`.
+pub(super) async fn answer(
+    state: &Arc<State>,
+    headers: &HeaderMap,
+    call: Call,
+) -> Result<Reply, Reply> {
+    let path = call.group.clone();
+    let pool = state.sessions.pool(&path);
+    let pool = pool.ok_or_else(|| error(404, "SessionPoolNotFound", "there is no such pool"))?;
+    let version = call.query.get("api-version").map_or("", String::as_str);
+    let old = OLD.contains(&version);
+    if !old && !NEW.contains(&version) {
+        let why = format!(
+            "the version is none of {}, {}",
+            NEW.join(", "),
+            OLD.join(", ")
+        );
+        return Err(error(400, "InvalidApiVersionParameter", &why));
+    }
+    let rest: Vec<&str> = call.rest.iter().map(String::as_str).collect();
+    match (call.method.as_str(), &rest[..]) {
+        ("GET", ["metadata"]) if !old => {
+            let kind = match pool.kind {
+                PoolKind::PythonLts => "PythonLTS",
+                PoolKind::Shell => "Shell",
+                PoolKind::CustomContainer => "CustomContainer",
+            };
+            return Ok(Reply::json(200, json!({"containerType": kind})));
+        }
+        ("GET", ["listSessions"]) if !old => return Ok(list(state, &call).await),
+        _ => {}
+    }
+    let identifier = identifier(&call)?;
+    match (call.method.as_str(), &rest[..]) {
+        ("GET", ["session"]) if !old => {
+            let shown = state.sessions.show(&path, identifier).await;
+            return shown.map(|shown| Reply::json(200, shown)).ok_or_else(none);
+        }
+        ("DELETE", ["session"]) if !old => {
+            return match state.sessions.delete(Some(&path), identifier).await {
+                true => Ok(Reply::empty(204)),
+                false => Err(none()),
+            };
+        }
+        _ => {}
+    }
+    if pool.kind == PoolKind::CustomContainer {
+        let why = "the emulator runs no containers";
+        return Err(error(501, "NotImplemented", why));
+    }
+    let known = match rest[..] {
+        ["executions", ..] => !old,
+        ["code", "execute"] => old && pool.kind == PoolKind::PythonLts,
+        ["files", ..] => true,
+        _ => false,
+    };
+    if !known {
+        return Err(not_found());
+    }
+    // On a task of its own: a client that goes away ends nothing.
+    let (state, headers) = (Arc::clone(state), headers.clone());
+    let identifier = identifier.to_owned();
+    let running = tokio::spawn(async move {
+        let used = state.sessions.allocate(&state, &path, &pool, &identifier);
+        let used = Arc::new(used.await?);
+        let reply = match call.rest[0].as_str() {
+            "files" => files::answer(&state, &call, &pool, &used, old).await,
+            _ => execute::answer(&state, &headers, &call, &pool, &used, old).await,
+        };
+        Ok(allocated(reply.unwrap_or_else(|reply| reply), used.fresh))
+    });
+    let ended = running.await;
+    ended.unwrap_or_else(|_| Err(error(500, "InternalServerError", "the call's task ended")))
+}
+
+fn none() -> Reply {
+    error(404, "NoSessionFoundError", "there is no such session")
+}
+
+/// The identifier of a request: 4 to 128 characters.
+fn identifier(call: &Call) -> Result<&str, Reply> {
+    let given = call.query.get("identifier").map_or("", String::as_str);
+    let sound = given
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || "-_.@:".contains(c));
+    match (4..=128).contains(&given.len()) && sound {
+        true => Ok(given),
+        false => Err(error(
+            400,
+            "SessionIdentifierInvalid",
+            "the identifier must be 4 to 128 letters, digits and hyphens",
+        )),
+    }
+}
+
+async fn list(state: &State, call: &Call) -> Reply {
+    let all = state.sessions.list(&call.group).await;
+    let skip = call.query.get("skip").and_then(|skip| skip.parse().ok());
+    let skip: usize = skip.unwrap_or(0);
+    let size = state
+        .options()
+        .page
+        .map_or(PAGE, |size| size.max(1) as usize);
+    let end = skip.saturating_add(size).min(all.len());
+    let version = call.query.get("api-version").map_or("", String::as_str);
+    let next = (end < all.len()).then(|| {
+        let (endpoint, path) = (state.endpoint(), &call.group);
+        format!("{endpoint}{path}/listSessions?api-version={version}&skip={end}")
+    });
+    let page = all.get(skip..end).unwrap_or_default();
+    Reply::json(200, json!({"sessions": page, "nextLink": next}))
+}

@@ -1,0 +1,303 @@
+//! The quirks by name: one table for the command line, the administration and the help.
+//!
+//! Everything in it can be changed while the emulator runs.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::options::{Options, RetryAfter};
+use super::sessions::FullAs;
+
+/// A quirk that can be switched on by its name.
+#[derive(Debug)]
+pub struct Switch {
+    /// Its name, on the command line and in `/.emulator/switches`.
+    pub name: &'static str,
+    /// What it does.
+    pub help: &'static str,
+    field: Field,
+}
+
+/// What a switch is set to.
+#[derive(Debug)]
+enum Field {
+    Flag(fn(&mut Options) -> &mut bool),
+    Millis(fn(&mut Options) -> &mut Duration),
+    Number(fn(&mut Options) -> &mut Option<u32>),
+    /// One of these words, by its place among them.
+    Word(
+        &'static [&'static str],
+        fn(&Options) -> usize,
+        fn(&mut Options, usize),
+    ),
+}
+
+const RETRY_AFTER: &[RetryAfter] = &[
+    RetryAfter::Body,
+    RetryAfter::Seconds,
+    RetryAfter::Date,
+    RetryAfter::Past,
+    RetryAfter::Huge,
+    RetryAfter::Absent,
+];
+
+const FULL_AS: &[FullAs] = &[FullAs::TooManyRequests, FullAs::NotFound, FullAs::Bare];
+
+/// The place of what is set among what can be.
+fn place<T: PartialEq>(all: &[T], set: &T) -> usize {
+    all.iter().position(|one| one == set).unwrap_or(0)
+}
+
+macro_rules! switch {
+    ($kind:ident, $field:ident, $name:literal, $help:literal) => {
+        Switch {
+            name: $name,
+            help: $help,
+            field: Field::$kind(|options| &mut options.$field),
+        }
+    };
+}
+
+/// Every switch.
+pub const SWITCHES: &[Switch] = &[
+    switch!(
+        Flag,
+        forbidden,
+        "forbidden",
+        "the role is missing: an empty 403 to everything"
+    ),
+    switch!(
+        Millis,
+        role_after,
+        "role-after",
+        "403 for so long after the start: the role has not arrived"
+    ),
+    switch!(
+        Millis,
+        group_after,
+        "group-after",
+        "a new group is 404 SandboxGroupNotFound so long"
+    ),
+    switch!(
+        Flag,
+        strict_groups,
+        "strict-groups",
+        "only groups made by the management plane are there"
+    ),
+    switch!(
+        Flag,
+        envelope,
+        "envelope",
+        "lists come as {value, nextLink}"
+    ),
+    switch!(
+        Number,
+        page,
+        "page",
+        "so many entries on a page (with envelope)"
+    ),
+    switch!(
+        Millis,
+        creating,
+        "creating",
+        "a sandbox is Creating so long"
+    ),
+    switch!(Millis, hidden, "hidden", "a new sandbox is 404 so long"),
+    switch!(
+        Millis,
+        stopping,
+        "stopping",
+        "a sandbox is Stopping so long"
+    ),
+    switch!(
+        Millis,
+        resuming,
+        "resuming",
+        "a sandbox is Resuming so long"
+    ),
+    switch!(
+        Millis,
+        deleting,
+        "deleting",
+        "a deleted sandbox is Deleting so long"
+    ),
+    switch!(Millis, snapshot, "snapshot", "a snapshot takes so long"),
+    switch!(
+        Millis,
+        image_build,
+        "image-build",
+        "a disk image is Building so long"
+    ),
+    switch!(
+        Flag,
+        image_fails,
+        "image-fails",
+        "the building of disk images fails"
+    ),
+    switch!(Millis, port_url, "port-url", "a port has no URL so long"),
+    switch!(
+        Millis,
+        gateway,
+        "gateway",
+        "a command that takes longer is a 504, and goes on"
+    ),
+    switch!(
+        Flag,
+        bodyless_stop_hangs,
+        "bodyless-stop-hangs",
+        "a stop without a body is never answered"
+    ),
+    switch!(
+        Flag,
+        no_exit_code,
+        "no-exit-code",
+        "what a command returns lacks its exit code"
+    ),
+    switch!(
+        Flag,
+        legacy_commit,
+        "legacy-commit",
+        "a commit is answered as {diskImageId}"
+    ),
+    switch!(
+        Flag,
+        ignore_auto_delete,
+        "ignore-auto-delete",
+        "an autoDeletePolicy at creation is ignored"
+    ),
+    switch!(
+        Flag,
+        strict_restore,
+        "strict-restore",
+        "a restore that gives more than the source is a 400"
+    ),
+    switch!(Number, capacity, "capacity", "429 beyond so many sandboxes"),
+    switch!(
+        Number,
+        rate,
+        "rate",
+        "429 beyond so many requests a minute (the service: 600)"
+    ),
+    Switch {
+        name: "retry-after",
+        help: "how a 429 says when to come again: body, seconds, date, past, huge, absent",
+        field: Field::Word(
+            &["body", "seconds", "date", "past", "huge", "absent"],
+            |options| place(RETRY_AFTER, &options.retry_after),
+            |options, at| options.retry_after = RETRY_AFTER[at],
+        ),
+    },
+    switch!(
+        Millis,
+        execution_cap,
+        "execution-cap",
+        "an execution in a session may take so long"
+    ),
+    Switch {
+        name: "full-as",
+        help: "how a full session pool says so: 429, 404, bare",
+        field: Field::Word(
+            &["429", "404", "bare"],
+            |options| place(FULL_AS, &options.full_as),
+            |options, at| options.full_as = FULL_AS[at],
+        ),
+    },
+    switch!(
+        Millis,
+        arm_operation,
+        "arm-operation",
+        "an operation of the management plane takes so long"
+    ),
+];
+
+impl Switch {
+    /// What its value is called; `None` if it is on or off.
+    pub fn value_name(&self) -> Option<&'static str> {
+        match self.field {
+            Field::Flag(_) => None,
+            Field::Millis(_) => Some("MS"),
+            Field::Number(_) => Some("N"),
+            Field::Word(..) => Some("WORD"),
+        }
+    }
+
+    /// Sets it: a flag to a boolean, a time to milliseconds, a number to a number or null.
+    ///
+    /// # Errors
+    /// What the value should have been.
+    pub fn set(&self, options: &mut Options, value: &Value) -> Result<(), String> {
+        let wrong = |what: &str| format!("{} must be {what}, not {value}", self.name);
+        match self.field {
+            Field::Flag(field) => {
+                *field(options) = value.as_bool().ok_or_else(|| wrong("a boolean"))?;
+            }
+            Field::Millis(field) => {
+                let millis = value.as_u64().ok_or_else(|| wrong("milliseconds"))?;
+                *field(options) = Duration::from_millis(millis);
+            }
+            Field::Number(field) => {
+                *field(options) = match value {
+                    Value::Null => None,
+                    value => {
+                        let number = value.as_u64().and_then(|n| u32::try_from(n).ok());
+                        Some(number.ok_or_else(|| wrong("a number or null"))?)
+                    }
+                };
+            }
+            Field::Word(words, _, set) => {
+                let at = words.iter().position(|word| value.as_str() == Some(word));
+                set(
+                    options,
+                    at.ok_or_else(|| wrong(&format!("one of {words:?}")))?,
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets it from a word of the command line; a flag has none.
+    ///
+    /// # Errors
+    /// What the word should have been.
+    pub fn set_word(&self, options: &mut Options, word: Option<&str>) -> Result<(), String> {
+        let value = match (&self.field, word) {
+            (_, None) => json!(true),
+            (Field::Word(..), Some(word)) => json!(word),
+            (_, Some(word)) => serde_json::from_str(word).unwrap_or_else(|_| json!(word)),
+        };
+        self.set(options, &value)
+    }
+
+    fn get(&self, options: &Options) -> Value {
+        // The table has one way to a field, and that is for writing.
+        let mut options = options.clone();
+        match self.field {
+            Field::Flag(field) => json!(*field(&mut options)),
+            Field::Millis(field) => json!(u64::try_from(field(&mut options).as_millis()).ok()),
+            Field::Number(field) => json!(*field(&mut options)),
+            Field::Word(words, get, _) => json!(words[get(&options)]),
+        }
+    }
+}
+
+/// What every switch is set to.
+pub(super) fn all(options: &Options) -> Value {
+    let pairs = SWITCHES
+        .iter()
+        .map(|switch| (switch.name.to_owned(), switch.get(options)));
+    Value::Object(pairs.collect::<Map<_, _>>())
+}
+
+/// Sets what `changes` names, all of it or nothing.
+pub(super) fn apply(options: &mut Options, changes: &Value) -> Result<(), String> {
+    let changes = changes.as_object().ok_or("an object of switches")?;
+    let mut changed = options.clone();
+    for (name, value) in changes {
+        let switch = SWITCHES.iter().find(|switch| switch.name == name);
+        let switch = switch.ok_or_else(|| format!("{name:?} is no switch"))?;
+        switch.set(&mut changed, value)?;
+    }
+    *options = changed;
+    Ok(())
+}

@@ -1,0 +1,119 @@
+//! What a container says besides its files: environment, user, mounts, labels, ports, logins.
+//!
+//! Invariant: secrets and logins never become part of an image.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sandbox_core::Command;
+use tempfile::TempDir;
+use tokio::sync::Mutex;
+
+use super::directory::Directory;
+use super::engine::{Failure, SecretValue};
+
+/// What is set for later commands.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Config {
+    pub(super) env: Vec<(String, String)>,
+    pub(super) secrets: Vec<(String, Arc<SecretValue>)>,
+    pub(super) workdir: Option<String>,
+    pub(super) user: String,
+    pub(super) mounts: Vec<(String, Mount)>,
+    pub(super) labels: Vec<(String, String)>,
+    pub(super) entrypoint: Vec<String>,
+    pub(super) ports: Vec<u16>,
+    pub(super) logins: Vec<Login>,
+}
+
+/// Who one is at a registry.
+#[derive(Clone, Debug)]
+pub(super) struct Login {
+    pub(super) registry: String,
+    pub(super) user: String,
+    pub(super) password: Arc<SecretValue>,
+}
+
+/// What is visible at a path without being part of the files.
+#[derive(Clone, Debug)]
+pub(super) enum Mount {
+    Directory(Arc<Directory>),
+    Temp,
+    Cache(Arc<Cache>),
+}
+
+/// A directory that outlives containers.
+#[derive(Debug)]
+pub(super) struct Cache {
+    pub(super) key: String,
+    pub(super) dir: Arc<Mutex<CacheDir>>,
+}
+
+/// Where a cache's files are on the host.
+#[derive(Debug)]
+pub(super) struct CacheDir {
+    _keep: TempDir,
+    path: PathBuf,
+}
+
+impl CacheDir {
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Cache {
+    pub(super) fn new(key: &str) -> Result<Self, Failure> {
+        let keep = TempDir::with_prefix("dagger-double-cache-")?;
+        let path = keep.path().join("files");
+        std::fs::create_dir(&path)?;
+        let dir = CacheDir { _keep: keep, path };
+        Ok(Self {
+            key: key.to_owned(),
+            dir: Arc::new(Mutex::new(dir)),
+        })
+    }
+}
+
+impl Config {
+    /// The double's containers have one user, whatever it is called.
+    pub(super) fn check_user(&self) -> Result<(), Failure> {
+        let known = ["", "0", "root", "1000", "sandbox"];
+        let name = self.user.split(':').next().unwrap_or_default();
+        match known.contains(&name) {
+            true => Ok(()),
+            false => Err(Failure::text(format_args!(
+                "unable to find user {}: no matching entries in passwd file",
+                self.user
+            ))),
+        }
+    }
+
+    /// A command with everything that is set for it.
+    pub(super) fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program).cwd(self.workdir.as_deref().unwrap_or("/"));
+        for (name, value) in &self.env {
+            command = command.env(name.as_str(), value.as_str());
+        }
+        for (name, secret) in &self.secrets {
+            command = command.env(name.as_str(), secret.plaintext.as_str());
+        }
+        command
+    }
+
+    /// What goes into an image.
+    pub(super) fn of_image(&self) -> Self {
+        Self {
+            secrets: Vec::new(),
+            mounts: Vec::new(),
+            logins: Vec::new(),
+            ..self.clone()
+        }
+    }
+
+    /// Sets a value of a list of pairs.
+    pub(super) fn set(list: &mut Vec<(String, String)>, name: &str, value: &str) {
+        list.retain(|(known, _)| known != name);
+        list.push((name.to_owned(), value.to_owned()));
+    }
+}

@@ -1,0 +1,154 @@
+//! The answer to an introspection query: what `schema.graphqls` says, in the form that clients
+//! build their schema from.
+//!
+//! Invariant: the answer is whole whatever was selected; clients ignore what they did not ask for.
+
+use async_graphql_parser::Positioned;
+use async_graphql_parser::parse_schema;
+use async_graphql_parser::types::{
+    BaseType, FieldDefinition, InputValueDefinition, Type, TypeKind, TypeSystemDefinition,
+};
+use serde_json::{Map, Value, json};
+
+use super::engine::Failure;
+
+const SCHEMA: &str = include_str!("schema.graphqls");
+const SCALARS: [&str; 5] = ["Boolean", "Float", "ID", "Int", "String"];
+
+/// What `__schema` gives.
+pub(super) fn schema() -> Result<Value, Failure> {
+    let document = parse_schema(SCHEMA).map_err(Failure::text)?;
+    let definitions = document.definitions.into_iter();
+    let types: Vec<_> = definitions
+        .filter_map(|definition| match definition {
+            TypeSystemDefinition::Type(definition) => Some(definition.node),
+            _ => None,
+        })
+        .collect();
+    let mut kinds: Map<String, Value> = SCALARS
+        .iter()
+        .map(|scalar| ((*scalar).to_owned(), json!("SCALAR")))
+        .collect();
+    for definition in &types {
+        kinds.insert(definition.name.to_string(), json!(kind(&definition.kind)));
+    }
+    let mut described: Vec<_> = SCALARS
+        .iter()
+        .map(|scalar| whole("SCALAR", scalar))
+        .map(Value::Object)
+        .collect();
+    for definition in &types {
+        let name = definition.name.node.as_str();
+        let mut entry = whole(kind(&definition.kind), name);
+        match &definition.kind {
+            TypeKind::Object(object) => {
+                entry.insert("fields".into(), fields(&kinds, &object.fields));
+                let interfaces = object.implements.iter();
+                let interfaces: Vec<_> = interfaces
+                    .map(|interface| named(&kinds, interface.node.as_str()))
+                    .collect();
+                entry.insert("interfaces".into(), json!(interfaces));
+            }
+            TypeKind::Interface(interface) => {
+                entry.insert("fields".into(), fields(&kinds, &interface.fields));
+                entry.insert("interfaces".into(), json!([]));
+                let implementing = types.iter().filter(|other| match &other.kind {
+                    TypeKind::Object(object) => {
+                        object.implements.iter().any(|known| known.node == name)
+                    }
+                    _ => false,
+                });
+                let implementing: Vec<_> = implementing
+                    .map(|other| named(&kinds, other.name.node.as_str()))
+                    .collect();
+                entry.insert("possibleTypes".into(), json!(implementing));
+            }
+            TypeKind::Enum(choices) => {
+                let values = choices.values.iter().map(|value| {
+                    json!({
+                        "name": value.node.value.node.as_str(), "description": null,
+                        "isDeprecated": false, "deprecationReason": null,
+                    })
+                });
+                entry.insert("enumValues".into(), values.collect());
+            }
+            _ => {}
+        }
+        described.push(Value::Object(entry));
+    }
+    Ok(json!({
+        "description": null,
+        "queryType": {"name": "Query"}, "mutationType": null, "subscriptionType": null,
+        "types": described,
+        "directives": [],
+    }))
+}
+
+fn kind(kind: &TypeKind) -> &'static str {
+    match kind {
+        TypeKind::Scalar => "SCALAR",
+        TypeKind::Object(_) => "OBJECT",
+        TypeKind::Interface(_) => "INTERFACE",
+        TypeKind::Union(_) => "UNION",
+        TypeKind::Enum(_) => "ENUM",
+        TypeKind::InputObject(_) => "INPUT_OBJECT",
+    }
+}
+
+/// A type with everything that a type may have.
+fn whole(kind: &str, name: &str) -> Map<String, Value> {
+    let none = [
+        "description",
+        "specifiedByURL",
+        "fields",
+        "inputFields",
+        "interfaces",
+        "enumValues",
+        "possibleTypes",
+        "isOneOf",
+    ];
+    let mut entry: Map<_, _> = none
+        .iter()
+        .map(|key| ((*key).to_owned(), Value::Null))
+        .collect();
+    entry.insert("kind".into(), json!(kind));
+    entry.insert("name".into(), json!(name));
+    entry
+}
+
+fn named(kinds: &Map<String, Value>, name: &str) -> Value {
+    json!({"kind": kinds.get(name), "name": name, "ofType": null})
+}
+
+fn type_of(kinds: &Map<String, Value>, ty: &Type) -> Value {
+    let inner = match &ty.base {
+        BaseType::Named(name) => named(kinds, name.as_str()),
+        BaseType::List(of) => json!({"kind": "LIST", "name": null, "ofType": type_of(kinds, of)}),
+    };
+    match ty.nullable {
+        true => inner,
+        false => json!({"kind": "NON_NULL", "name": null, "ofType": inner}),
+    }
+}
+
+fn fields(kinds: &Map<String, Value>, fields: &[Positioned<FieldDefinition>]) -> Value {
+    let described = fields.iter().map(|field| {
+        let field = &field.node;
+        let arguments = field.arguments.iter();
+        json!({
+            "name": field.name.node.as_str(), "description": null,
+            "args": arguments.map(|argument| input(kinds, &argument.node)).collect::<Vec<_>>(),
+            "type": type_of(kinds, &field.ty.node),
+            "isDeprecated": false, "deprecationReason": null,
+        })
+    });
+    described.collect()
+}
+
+fn input(kinds: &Map<String, Value>, input: &InputValueDefinition) -> Value {
+    json!({
+        "name": input.name.node.as_str(), "description": null,
+        "type": type_of(kinds, &input.ty.node), "defaultValue": null,
+        "isDeprecated": false, "deprecationReason": null,
+    })
+}

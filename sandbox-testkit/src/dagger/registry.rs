@@ -1,0 +1,114 @@
+//! Registries in memory: what was published can be pulled, by who has logged in.
+//!
+//! Invariant: a registry that something was published to, or that asks for a login, never falls
+//! back to this machine's own programs.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+
+use sha2::{Digest as _, Sha256};
+
+use super::config::{Config, Login};
+use super::container::Container;
+use super::engine::{Engine, Failure, lock};
+use super::state::StateId;
+
+#[derive(Debug, Default)]
+pub(super) struct Registries(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    images: HashMap<String, Image>,
+    hosts: HashSet<String>,
+    logins: HashMap<String, (String, String)>,
+}
+
+/// A published image.
+#[derive(Clone, Debug)]
+pub(super) struct Image {
+    pub(super) config: Config,
+    pub(super) digest: String,
+    state: StateId,
+}
+
+/// The registry of a reference.
+fn host(reference: &str) -> &str {
+    match reference.split_once('/') {
+        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
+        _ => "docker.io",
+    }
+}
+
+impl Registries {
+    /// From now on this registry asks for a login.
+    pub(super) fn require(&self, registry: &str, user: &str, password: &str) {
+        let mut inner = lock(&self.0);
+        inner.hosts.insert(registry.to_owned());
+        let login = (user.to_owned(), password.to_owned());
+        inner.logins.insert(registry.to_owned(), login);
+    }
+
+    fn check(&self, reference: &str, given: &[Login]) -> Result<(), Failure> {
+        let host = host(reference);
+        let inner = lock(&self.0);
+        let Some((user, password)) = inner.logins.get(host) else {
+            return Ok(());
+        };
+        let right = |login: &Login| {
+            login.registry == host && login.user == *user && login.password.plaintext == *password
+        };
+        match given.iter().any(right) {
+            true => Ok(()),
+            false => Err(Failure::text(format_args!(
+                "failed to authorize: {host}: 401 Unauthorized"
+            ))),
+        }
+    }
+
+    /// What is known of an image before it is pulled.
+    pub(super) fn known(&self, reference: &str) -> Option<Image> {
+        lock(&self.0).images.get(reference).cloned()
+    }
+
+    /// An image's files; nothing if the reference's registry is none of these.
+    pub(super) fn pull(
+        &self,
+        reference: &str,
+        logins: &[Login],
+    ) -> Result<Option<StateId>, Failure> {
+        self.check(reference, logins)?;
+        let inner = lock(&self.0);
+        match inner.images.get(reference) {
+            Some(image) => Ok(Some(image.state)),
+            None if inner.hosts.contains(host(reference)) => Err(Failure::text(format_args!(
+                "failed to resolve image {reference:?}: {reference}: not found"
+            ))),
+            None => Ok(None),
+        }
+    }
+
+    /// Publishes a container; the reference with its digest.
+    pub(super) async fn publish(
+        &self,
+        engine: &Arc<Engine>,
+        container: &Arc<Container>,
+        address: &str,
+    ) -> Result<String, Failure> {
+        self.check(address, &container.config.logins)?;
+        let state = container.pinned(engine).await?;
+        let digest = Sha256::digest(container.digest.as_bytes());
+        let digest = digest.iter().map(|byte| format!("{byte:02x}"));
+        let digest = digest.collect::<String>();
+        let reference = format!("{address}@sha256:{digest}");
+        let image = Image {
+            config: container.config.of_image(),
+            digest,
+            state,
+        };
+        let mut inner = lock(&self.0);
+        inner.hosts.insert(host(address).to_owned());
+        inner.images.insert(address.to_owned(), image.clone());
+        inner.images.insert(reference.clone(), image);
+        Ok(reference)
+    }
+}

@@ -1,0 +1,203 @@
+//! Files, disk images, volumes and secrets.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::client::Service;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_on_the_wire_as_the_service_has_them() {
+    let service = Service::start().await;
+    let id = service.create().await;
+    let files = format!("sandboxes/{id}/files");
+    let put = format!("{files}?path=/data/a/f&createDirs=true");
+    let written = service.call("PUT", &put, json!("text")).await.expect(200);
+    assert_eq!(written, json!({"bytesWritten": 6, "success": true}));
+    let deep = format!("{files}?path=/none/f&createDirs=false");
+    service
+        .call("PUT", &deep, json!("text"))
+        .await
+        .problem(404, "FileNotFound");
+    let stat = service
+        .get(&format!("{files}/stat?path=/data/a/f"))
+        .await
+        .expect(200);
+    let keys: Vec<&str> = stat
+        .as_object()
+        .expect("an object")
+        .keys()
+        .map(String::as_str)
+        .collect();
+    let wire = [
+        "isDir",
+        "isSymlink",
+        "mode",
+        "modifiedTime",
+        "name",
+        "path",
+        "size",
+    ];
+    assert_eq!(keys, wire);
+    assert_eq!(
+        (&stat["mode"], &stat["isDir"]),
+        (&json!(0o644), &json!(false))
+    );
+    let read = service.get(&format!("{files}?path=/data/a/f")).await;
+    assert_eq!(read.text, "\"text\"");
+    assert_eq!(
+        read.header("content-type"),
+        Some("application/octet-stream")
+    );
+    let list = service
+        .get(&format!("{files}/list?path=/data"))
+        .await
+        .expect(200);
+    assert_eq!(list["entries"][0]["isDir"], true);
+    service
+        .post(&id, "files/mkdir", json!({"path": "/data/b"}))
+        .await
+        .expect(200);
+    let missing = service.get(&format!("{files}?path=/nothing")).await;
+    assert_eq!(missing.expect(404)["errorCode"], "FileNotFound");
+    let delete = format!("{files}?path=/data&recursive=true");
+    service
+        .call("DELETE", &delete, Value::Null)
+        .await
+        .expect(204);
+    service
+        .call("DELETE", &delete, Value::Null)
+        .await
+        .expect(204);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_ready_when_it_is_built() {
+    let service = Service::with(|options| options.image_build = Duration::from_secs(30)).await;
+    let body = json!({
+        "image": {"base": "docker.io/library/python:3"}, "labels": {"name": "py"},
+        "registryCredentials": {"username": "u", "token": "hidden"},
+    });
+    let made = service.call("PUT", "diskimages", body.clone()).await;
+    assert!(!made.text.contains("hidden"), "{made:?}");
+    let made = made.expect(200);
+    assert_eq!(made["status"]["state"], "Building");
+    let source = json!({"sourcesRef": {"diskImage": {"id": made["id"]}}});
+    service
+        .call("PUT", "sandboxes", source.clone())
+        .await
+        .expect(409);
+    service.advance(30);
+    let path = format!("diskimages/{}", made["id"].as_str().expect("an identifier"));
+    assert_eq!(
+        service.get(&path).await.expect(200)["status"]["state"],
+        "Ready"
+    );
+    service.call("PUT", "sandboxes", source).await.expect(200);
+    service.call("DELETE", &path, Value::Null).await.expect(202);
+    service.get(&path).await.expect(404);
+    service
+        .emulator
+        .change(|options| options.image_fails = true);
+    let made = service.call("PUT", "diskimages", body).await.expect(200);
+    service.advance(30);
+    let path = format!("diskimages/{}", made["id"].as_str().expect("an identifier"));
+    assert_eq!(
+        service.get(&path).await.expect(200)["status"]["state"],
+        "Failed"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_is_an_image_of_the_files() {
+    let service = Service::start().await;
+    let id = service.create().await;
+    service
+        .exec(&id, "echo committed > /tmp/it")
+        .await
+        .expect(200);
+    let made = service
+        .post(&id, "commit", json!({"labels": {"name": "c"}}))
+        .await
+        .expect(200);
+    let source = json!({"sourcesRef": {"diskImage": {"id": made["diskImage"]["id"]}}});
+    let copy = service.call("PUT", "sandboxes", source).await.expect(200);
+    let copy = copy["id"].as_str().expect("an identifier");
+    let output = service.exec(copy, "cat /tmp/it").await.expect(200);
+    assert_eq!(output["stdout"], "committed\n");
+    service
+        .emulator
+        .change(|options| options.legacy_commit = true);
+    let made = service.post(&id, "commit", json!({})).await.expect(200);
+    assert!(made["diskImageId"].is_string(), "{made}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_are_never_shown() {
+    let service = Service::start().await;
+    let body = json!({"values": {"key": "hidden"}});
+    for answer in [
+        service.call("PUT", "secrets/s", body).await,
+        service.get("secrets").await,
+        service.get("secrets/s/keys").await,
+        service.call("POST", "secrets/s/peek", Value::Null).await,
+    ] {
+        answer.expect(200);
+        assert!(!answer.text.contains("hidden"), "{answer:?}");
+        assert!(answer.text.contains("key"), "{answer:?}");
+    }
+    service
+        .call("DELETE", "secrets/s", Value::Null)
+        .await
+        .expect(202);
+    assert_eq!(
+        service.get("secrets").await.expect(200)["secrets"],
+        json!([])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_are_kept_and_never_said_to_be_mounted() {
+    let service = Service::start().await;
+    service
+        .call("PUT", "volumes/v", json!({"type": "DataDisk"}))
+        .await
+        .expect(400);
+    service
+        .call(
+            "PUT",
+            "volumes/v",
+            json!({"type": "DataDisk", "size": "1Gi"}),
+        )
+        .await
+        .expect(200);
+    assert_eq!(
+        service.get("volumes/v").await.expect(200)["volumeName"],
+        "v"
+    );
+    let body = json!({
+        "sourcesRef": {"diskImage": {"name": "ubuntu"}},
+        "volumes": [{"volumeName": "v", "mountpoint": "/v"}],
+    });
+    service.call("PUT", "sandboxes", body).await.expect(501);
+    service
+        .call("DELETE", "volumes/v", Value::Null)
+        .await
+        .expect(202);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_body_wants_to_run_runs_from_the_beginning() {
+    let service = Service::start().await;
+    let body = json!({
+        "sourcesRef": {"diskImage": {"name": "ubuntu"}},
+        "entrypoint": ["/bin/sh", "-c"], "cmd": ["echo begun > /tmp/begun"],
+    });
+    let made = service.call("PUT", "sandboxes", body).await.expect(200);
+    let id = made["id"].as_str().expect("an identifier");
+    let seen = "until [ -s /tmp/begun ]; do sleep 0.1; done; cat /tmp/begun";
+    assert_eq!(
+        service.exec(id, seen).await.expect(200)["stdout"],
+        "begun\n"
+    );
+}

@@ -189,7 +189,7 @@ fn classify(mut message: String, stderr: Option<&Value>) -> Failed {
     if message.contains("no matching entries in passwd file") {
         return Failed::NoUser(message);
     }
-    let resolving = message.contains("failed to resolve source metadata");
+    let resolving = message.contains("failed to resolve image");
     if resolving && message.contains("not found") {
         return Failed::NoImage(message);
     }

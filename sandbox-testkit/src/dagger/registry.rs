@@ -81,7 +81,7 @@ impl Registries {
         match inner.images.get(reference) {
             Some(image) => Ok(Some(image.state)),
             None if inner.hosts.contains(host(reference)) => Err(Failure::text(format_args!(
-                "failed to resolve source metadata for {reference}: {reference}: not found"
+                "failed to resolve image {reference:?}: {reference}: not found"
             ))),
             None => Ok(None),
         }

@@ -250,9 +250,6 @@ pub(crate) async fn keep_secrets(
         let Some(value) = value.filter(|value| value.is_secret) else {
             continue;
         };
-        // The engine replaces a secret's text by `***` wherever output shows it, however short it
-        // is: "1" would spoil the supervisor's answer. So it is kept behind a name that no output
-        // has, up to the first colon.
         let hidden = [nonce().as_bytes(), b":", value.value.expose()].concat();
         // What is not text travels as the rest of the environment does.
         if let Some(id) = keep_secret(session, &Secret::new(hidden), within).await? {

@@ -2,6 +2,7 @@
 //! `SANDBOX_REQUIRE=aca-sessions` asks for that and the environment names a pool.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sandbox_aca::{
     AcaSessionConfig, AcaSessionProvider, DefaultCredential, SessionKind, StaticToken,
@@ -68,6 +69,10 @@ impl Fixture for Sessions {
             true => "aca-sessions".into(),
             false => format!("aca-sessions-{}", self.pool()),
         }
+    }
+
+    fn case_timeout(&self) -> Duration {
+        Duration::from_secs(180)
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use sandbox_core::{Capabilities, Capability, Provider, Result, Sandbox, SandboxSpec};
@@ -61,6 +62,13 @@ pub trait Fixture: Send + Sync + 'static {
     fn grants(&self, capability: Capability) -> std::result::Result<(), String> {
         let _ = capability;
         Ok(())
+    }
+
+    /// The time that a case may take; one minute by default. More is for a service each of whose
+    /// operations is several requests: some cases have hundreds of operations.
+    /// `SANDBOX_CASE_TIMEOUT` comes before it.
+    fn case_timeout(&self) -> Duration {
+        Duration::from_secs(60)
     }
 
     /// Whether [`sabotage`](Fixture::sabotage) works.
@@ -161,6 +169,9 @@ where
     }
     fn grants(&self, capability: Capability) -> std::result::Result<(), String> {
         self.fixture.grants(capability)
+    }
+    fn case_timeout(&self) -> Duration {
+        self.fixture.case_timeout()
     }
     fn can_sabotage(&self) -> bool {
         self.fixture.can_sabotage()

@@ -126,7 +126,7 @@ impl UnderTest {
                 "the backend is required and not available: {reason}"
             )));
         }
-        let deadline = case_timeout();
+        let deadline = asked_timeout().unwrap_or_else(|| self.fixture.case_timeout());
         let late = |what: &str| Failed::new(format_args!("{what} took longer than {deadline:?}"));
         let cx = tokio::time::timeout(deadline, self.context())
             .await
@@ -154,11 +154,8 @@ impl UnderTest {
     }
 }
 
-/// The time that a case may take: `SANDBOX_CASE_TIMEOUT` in seconds, or one minute.
-fn case_timeout() -> Duration {
-    let seconds = std::env::var("SANDBOX_CASE_TIMEOUT")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(60);
-    Duration::from_secs(seconds)
+/// `SANDBOX_CASE_TIMEOUT`, in seconds.
+fn asked_timeout() -> Option<Duration> {
+    let seconds = std::env::var("SANDBOX_CASE_TIMEOUT").ok()?;
+    seconds.parse().ok().map(Duration::from_secs)
 }

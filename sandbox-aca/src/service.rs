@@ -31,19 +31,43 @@ fn file_request<'a>(parts: &'a [&'a str], path: &str, limit: u64) -> Request<'a>
 
 impl Http {
     /// Creates a sandbox; finds the one that was made if the answer is lost.
-    pub(crate) async fn create(&self, mut body: Value) -> Result<Value, Failure> {
+    ///
+    /// The official SDK refuses labels for a restore and sends the source alone; nobody has said
+    /// what the service does with more. So labels are tried, and a restore that is refused with
+    /// them and needs none goes without: then a lost answer can't be made up for.
+    pub(crate) async fn create(&self, body: Value) -> Result<Value, Failure> {
+        let restore = body["sourcesRef"]["snapshot"].is_object();
+        let source = json!({"sourcesRef": body["sourcesRef"]});
+        let unlabelled = body["labels"]
+            .as_object()
+            .is_none_or(serde_json::Map::is_empty);
+        match self.create_marked(body).await {
+            Err(failure) if restore && failure.status == Some(400) => match unlabelled {
+                true => self.create_once(source).await,
+                false => Err(failure.hint("the service may take no labels here: fork without any")),
+            },
+            made => made,
+        }
+    }
+
+    /// Sends the creation, once.
+    async fn create_once(&self, body: Value) -> Result<Value, Failure> {
+        const OP: Operation = Operation::Create;
+        let mut request = Request::new(Method::PUT, &["sandboxes"]).json(&body);
+        request.timeout = Duration::from_secs(300);
+        let made = parse(OP, &self.send(OP, request).await?)?;
+        match made["id"].is_string() {
+            true => Ok(made),
+            false => Err(Failure::garbled(OP)),
+        }
+    }
+
+    /// Creates a sandbox that bears a mark, by which it is found if the answer is lost.
+    async fn create_marked(&self, mut body: Value) -> Result<Value, Failure> {
         const OP: Operation = Operation::Create;
         let nonce = uuid::Uuid::new_v4().simple().to_string();
         body["labels"][NONCE] = json!(nonce);
-        let mut request = Request::new(Method::PUT, &["sandboxes"]).json(&body);
-        request.timeout = Duration::from_secs(300);
-        let made = match self.send(OP, request).await {
-            Ok(bytes) => parse(OP, &bytes),
-            Err(failure) => Err(failure),
-        };
-        match made {
-            Ok(made) if made["id"].is_string() => Ok(made),
-            Ok(_) => Err(Failure::garbled(OP)),
+        match self.create_once(body).await {
             Err(failure) if failure.unknown => {
                 let labels = Labels::from([(NONCE.to_owned(), nonce)]);
                 match self.list(OP, &labels).await?.into_iter().next() {
@@ -51,7 +75,7 @@ impl Http {
                     None => Err(failure),
                 }
             }
-            Err(failure) => Err(failure),
+            made => made,
         }
     }
 

@@ -44,6 +44,12 @@ impl Failure {
         Self::unknown(Error::new(ErrorKind::Unavailable, op).with_message(what))
     }
 
+    /// The same with what to do about it.
+    pub(crate) fn hint(mut self, hint: &str) -> Self {
+        self.error = self.error.with_hint(hint);
+        self
+    }
+
     /// A request that got no answer.
     pub(super) fn broke(op: Operation, e: reqwest::Error) -> Self {
         let unknown = !e.is_connect() && !e.is_builder();

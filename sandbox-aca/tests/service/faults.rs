@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use sandbox_aca::{AccessToken, Credential, StaticToken};
 use sandbox_core::{
-    Command, ErrorKind, Provider as _, Ran, Result, SandboxExt as _, SandboxSpec, async_trait,
+    Command, ErrorKind, ForkOptions, Provider as _, Ran, Result, SandboxExt as _, SandboxSpec,
+    async_trait,
 };
 use sandbox_testkit::aca::{AcaEmulator, Action, Fault, Options};
 
@@ -172,6 +173,28 @@ async fn a_fork_leaves_no_snapshot_behind() {
     }
     assert_eq!(emulator.counts(), (2, 0), "sandboxes and snapshots");
     child.close().await.expect("it closes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_takes_only_the_source_of_a_restore_is_given_no_more() {
+    let mut options = Options::default();
+    options.strict_restore = true;
+    let (emulator, provider) = start(options).await;
+    let sandbox = provider
+        .create(SandboxSpec::new())
+        .await
+        .expect("a sandbox");
+    sandbox.write("f", "kept").await.expect("it writes");
+    let child = sandbox.fork(Default::default()).await.expect("a fork");
+    assert_eq!(child.read("f").await.expect("a file"), "kept");
+    let labelled = ForkOptions::default().with_label("try", "2");
+    let refused = sandbox
+        .fork(labelled)
+        .await
+        .expect_err("labels are refused");
+    assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+    assert!(refused.hint().is_some_and(|hint| hint.contains("labels")));
+    assert_eq!(emulator.counts().0, 2, "sandboxes");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -54,7 +54,7 @@ pub(crate) struct Registry {
 /// ```no_run
 /// use std::sync::Arc;
 /// use sandbox_aca::{AcaSessionConfig, AcaSessionProvider, DefaultCredential, SessionKind};
-/// use sandbox_core::{Provider, SandboxExt, SandboxSpec};
+/// use sandbox_core::{Sandbox, SandboxExt, SandboxSpec};
 ///
 /// # async fn run(endpoint: &str) -> sandbox_core::Result<()> {
 /// let config = AcaSessionConfig::new(endpoint, SessionKind::Python);

@@ -13,6 +13,9 @@ use tokio::io::AsyncWriteExt as _;
 
 use crate::http::{Failure, Http};
 
+/// How long a touch may take: closing waits for one that is under way.
+pub(crate) const TOUCH: Duration = Duration::from_secs(10);
+
 /// A way to a guest.
 pub(crate) trait Carrier: Debug + Send + Sync + 'static {
     /// What a directory of ours in the guest is called, without the random end.
@@ -37,6 +40,10 @@ pub(crate) trait Carrier: Debug + Send + Sync + 'static {
         repeat: bool,
         timeout: Duration,
     ) -> impl Future<Output = Result<String, Failure>> + Send;
+
+    /// Uses the guest in a way that the service counts as use: nothing runs, nothing is made. An
+    /// error with the status 404 says that it is gone.
+    fn touch(&self, id: &str) -> impl Future<Output = Result<(), Failure>> + Send;
 
     /// Puts bytes where the next line that names the file's directory finds them.
     fn put_file(
@@ -92,6 +99,10 @@ impl Carrier for Http {
         timeout: Duration,
     ) -> Result<String, Failure> {
         Self::shell(self, op, id, line, repeat, timeout).await
+    }
+
+    async fn touch(&self, id: &str) -> Result<(), Failure> {
+        Self::touch(self, id).await
     }
 
     async fn put_file(

@@ -5,6 +5,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sandbox_core::Labels;
+
 /// Configuration of an [`AcaSandboxProvider`](crate::AcaSandboxProvider).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -32,10 +34,20 @@ pub struct AcaConfig {
     /// After this time without use the service deletes a sandbox that was never closed; a safety
     /// net against what a dead host leaves. Default: one day.
     pub auto_delete: Duration,
-    /// For how long a 403 is taken for a role that has not arrived yet. Default: not at all.
+    /// For how long a 403 is taken for a role that has not arrived yet, and a group that is not found
+    /// for one that was just made. Default: not at all.
     pub role_wait: Duration,
     /// How long a snapshot may take. Default: 15 minutes.
     pub snapshot_timeout: Duration,
+    /// A sandbox that has a handle and was not used for so long is touched, so that neither
+    /// `auto_delete` nor a [`Lifecycle`](crate::Lifecycle) that suspends takes it for idle. It costs
+    /// a request each time, never runs anything, never resumes what is suspended, and ends with the
+    /// handle (closed or dropped). Default: nothing is touched.
+    pub keep_alive: Option<Duration>,
+    /// Labels that everything of this provider bears at the service, forks and their snapshots
+    /// included: who lists by them finds whatever a run has left. They are not among the labels
+    /// that a sandbox shows. Default: none.
+    pub labels: Labels,
 }
 
 impl AcaConfig {
@@ -60,6 +72,8 @@ impl AcaConfig {
             auto_delete: Duration::from_secs(86_400),
             role_wait: Duration::ZERO,
             snapshot_timeout: Duration::from_secs(900),
+            keep_alive: None,
+            labels: Labels::new(),
         }
     }
 
@@ -70,10 +84,26 @@ impl AcaConfig {
         self
     }
 
-    /// Waits so long for a role that was just assigned.
+    /// Waits so long for a role that was just assigned and for a group that was just made.
     #[must_use]
     pub fn with_role_wait(mut self, wait: Duration) -> Self {
         self.role_wait = wait;
+        self
+    }
+
+    /// Touches sandboxes that were not used for so long: see
+    /// [`keep_alive`](Self#structfield.keep_alive).
+    #[must_use]
+    pub fn with_keep_alive(mut self, every: Duration) -> Self {
+        self.keep_alive = Some(every);
+        self
+    }
+
+    /// Puts this label on everything that the provider makes: see
+    /// [`labels`](Self#structfield.labels).
+    #[must_use]
+    pub fn with_label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.insert(key.into(), value.into());
         self
     }
 

@@ -99,9 +99,9 @@ impl<C: Carrier> Inner<C> {
             script = script.text(text);
         }
         let script = launch.call(launch.settings(script), "start");
-        let answer = self
-            .run(OP, &script, &launch.dir, false, C::SLICE + SLACK)
-            .await;
+        // A service that wants to be left alone is, but not for longer than the command may take.
+        let patience = launch.timeout.unwrap_or(C::SLICE).min(C::SLICE) + SLACK;
+        let answer = self.run(OP, &script, &launch.dir, false, patience).await;
         let text = self.settle(answer, &launch, &limits, started).await?;
         let done = self.outcome(&text, &launch, &command, started).await;
         guard.armed = false;

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sandbox_core::{
@@ -15,6 +15,7 @@ use sandbox_core::{
 
 use crate::carrier::Carrier;
 use crate::http::{Failure, Http};
+use crate::keep::Keeper;
 use crate::script::{COMMON, FILES, Script, garbled, said};
 
 /// How long a helper in the guest may take.
@@ -32,6 +33,17 @@ pub(crate) struct Kept {
     pub(crate) running: Vec<String>,
 }
 
+impl Kept {
+    pub(crate) fn new(info: SandboxInfo, env: BTreeMap<Vec<u8>, Option<Secret>>) -> Self {
+        Self {
+            info,
+            env,
+            litter: Vec::new(),
+            running: Vec::new(),
+        }
+    }
+}
+
 /// One sandbox.
 #[derive(Debug)]
 pub(crate) struct Inner<C = Http> {
@@ -41,6 +53,11 @@ pub(crate) struct Inner<C = Http> {
     pub(crate) closing: AtomicBool,
     /// Held while a batch is put in place and while a fork looks.
     pub(crate) files: Arc<tokio::sync::Mutex<()>>,
+    /// When somebody last began to do something with it.
+    used: Mutex<Instant>,
+    /// What keeps it, if that was asked for; and held while it is touched.
+    pub(crate) keeper: OnceLock<Keeper>,
+    pub(crate) touching: tokio::sync::Mutex<()>,
 }
 
 /// A fresh name for something of ours that begins like this.
@@ -50,6 +67,30 @@ pub(crate) fn fresh(staging: &str) -> (String, String) {
 }
 
 impl<C: Carrier> Inner<C> {
+    pub(crate) fn new(http: Arc<C>, kept: Kept) -> Self {
+        Self {
+            http,
+            id: kept.info.id.clone(),
+            kept: Mutex::new(kept),
+            closing: AtomicBool::new(false),
+            files: Arc::default(),
+            used: Mutex::new(Instant::now()),
+            keeper: OnceLock::new(),
+            touching: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Somebody does something with it.
+    pub(crate) fn used(&self) {
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// For how long nobody has done anything with it.
+    pub(crate) fn idle(&self) -> Duration {
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.elapsed()
+    }
+
     pub(crate) fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -58,8 +99,9 @@ impl<C: Carrier> Inner<C> {
         self.kept().info.workdir.clone()
     }
 
-    /// Refuses every operation on a closed sandbox.
+    /// Refuses every operation on a closed sandbox; any other is a use of it.
     pub(crate) fn open(&self, op: Operation) -> Result<()> {
+        self.used();
         match self.closing.load(Ordering::Acquire) {
             true => Err(Error::closed(op, &self.id)),
             false => Ok(()),
@@ -79,7 +121,8 @@ impl<C: Carrier> Inner<C> {
         if self.closing.load(Ordering::Acquire) {
             return Error::closed(op, &self.id);
         }
-        if failure.status == Some(404) && failure.title != "FileNotFound" {
+        let missing = failure.status == Some(404) && !failure.is_of_group();
+        if missing && failure.title != "FileNotFound" {
             let lost = Error::new(ErrorKind::Lost, op)
                 .with_message("the service no longer has this sandbox")
                 .with_source(failure.error);

@@ -20,6 +20,7 @@ mod files;
 mod handle;
 mod http;
 mod import;
+mod keep;
 mod launch;
 mod manage;
 mod provider;

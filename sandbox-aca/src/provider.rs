@@ -18,11 +18,12 @@ use crate::capability::CAPABILITIES;
 use crate::config::AcaConfig;
 use crate::handle::{Inner, Kept};
 use crate::http::{Http, Plane};
+use crate::keep;
 use crate::manage::{AcaOptions, AcaSource, EgressPolicy, Lifecycle, NewPort};
 use crate::registry::{Policies, Registry};
-use crate::sandbox::{AcaSandbox, find, unlocked};
+use crate::sandbox::{AcaSandbox, find};
 use crate::service::NONCE;
-use crate::spec::check;
+use crate::spec::{check, check_labels};
 
 const BACKEND: &str = "aca-sandboxes";
 const WORKDIR: &str = "/workspace";
@@ -58,6 +59,8 @@ impl AcaSandboxProvider {
     /// [`ErrorKind::InvalidInput`] for a configuration that can't be right; what reading the
     /// certificate says.
     pub fn new(config: AcaConfig, credential: Arc<dyn Credential>) -> Result<Self> {
+        keep::check(config.keep_alive)?;
+        check_labels(Operation::Connect, &config.labels, &Labels::new())?;
         let tokens = Tokens::new(credential, config.scope.clone());
         let http = Arc::new(Http::new(Plane::of_group(&config)?, tokens)?);
         Ok(Self {
@@ -97,11 +100,14 @@ fn source(spec: &SandboxSpec, options: &AcaOptions, config: &AcaConfig) -> Resul
     Ok(source)
 }
 
-fn info_of(found: &Value) -> Option<SandboxInfo> {
+/// What a sandbox shows of itself; `own` are the provider's labels.
+fn info_of(found: &Value, own: &Labels) -> Option<SandboxInfo> {
     let id = SandboxId::new(found["id"].as_str()?);
     let mut info = SandboxInfo::new(id, BACKEND, GuestPath::from(WORKDIR));
     if let Some(labels) = found["labels"].as_object() {
-        let pairs = labels.iter().filter(|(key, _)| *key != NONCE);
+        let pairs = labels
+            .iter()
+            .filter(|(key, _)| *key != NONCE && !own.contains_key(*key));
         info.labels = pairs
             .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
             .collect();
@@ -133,20 +139,10 @@ impl Provider for AcaSandboxProvider {
                 .map_err(|_| missing(OP, id));
         }
         let found = self.lookup(OP, id).await?;
-        let info = info_of(&found).ok_or_else(|| missing(OP, id))?;
-        let (closing, files) = unlocked();
-        let inner = Inner {
-            http: Arc::clone(&self.registry.http),
-            id: id.clone(),
-            kept: Mutex::new(Kept {
-                info,
-                env: BTreeMap::new(),
-                litter: Vec::new(),
-                running: Vec::new(),
-            }),
-            closing,
-            files,
-        };
+        let own = &self.registry.config.labels;
+        let info = info_of(&found, own).ok_or_else(|| missing(OP, id))?;
+        let kept = Kept::new(info, BTreeMap::new());
+        let inner = Inner::new(Arc::clone(&self.registry.http), kept);
         Ok(AcaSandbox::new(inner, Arc::clone(&self.registry)))
     }
 
@@ -158,7 +154,8 @@ impl Provider for AcaSandboxProvider {
             .await
             .map_err(|failure| failure.error)?;
         found.sort_by_key(|entry| entry["createdAt"].as_str().unwrap_or_default().to_owned());
-        Ok(found.iter().filter_map(info_of).collect())
+        let own = &self.registry.config.labels;
+        Ok(found.iter().filter_map(|one| info_of(one, own)).collect())
     }
 
     async fn destroy(&self, id: &SandboxId) -> Result<()> {
@@ -185,6 +182,7 @@ impl AcaSandboxProvider {
         const OP: Operation = Operation::Create;
         check(&spec)?;
         let config = &self.registry.config;
+        check_labels(OP, &spec.labels, &config.labels)?;
         let source = source(&spec, &options, config)?;
         let workdir = spec
             .workdir
@@ -198,12 +196,7 @@ impl AcaSandboxProvider {
         for (name, value) in spec.env.iter() {
             env.insert(name.to_vec(), value.map(|value| value.value.clone()));
         }
-        let kept = Kept {
-            info,
-            env,
-            litter: Vec::new(),
-            running: Vec::new(),
-        };
+        let kept = Kept::new(info, env);
         let egress = options.egress.clone().unwrap_or(match spec.network {
             Network::Open => EgressPolicy::allow(),
             _ => EgressPolicy::deny(),

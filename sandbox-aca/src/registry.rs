@@ -2,7 +2,7 @@
 //!
 //! It must never leave behind a sandbox that nobody got.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use sandbox_core::{Error, ErrorKind, Operation, Result, Sandbox as _, SandboxId, SnapshotId};
@@ -12,7 +12,7 @@ use crate::carrier::Carrier;
 use crate::config::AcaConfig;
 use crate::handle::{Inner, Kept, fresh};
 use crate::http::Http;
-use crate::sandbox::{AcaSandbox, Handles, unlocked};
+use crate::sandbox::{AcaSandbox, Handles};
 
 /// What a provider and its sandboxes share.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl Registry {
         } = policies;
         let made = self
             .http
-            .create(body)
+            .create(body, &self.config.labels)
             .await
             .map_err(|failure| failure.error)?;
         let id = made["id"].as_str().unwrap_or_default().to_owned();
@@ -108,14 +108,7 @@ impl Registry {
             }
         }
         kept.info.id = SandboxId::new(&id);
-        let (closing, files) = unlocked();
-        let inner = Inner {
-            http: Arc::clone(&self.http),
-            id: SandboxId::new(&id),
-            kept: Mutex::new(kept),
-            closing,
-            files,
-        };
+        let inner = Inner::new(Arc::clone(&self.http), kept);
         prepare(&inner, op, restored).await?;
         orphan.id = None;
         Ok(AcaSandbox::new(inner, Arc::clone(&self)))

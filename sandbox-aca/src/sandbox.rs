@@ -3,7 +3,7 @@
 //! It must never answer for a sandbox that the service no longer has.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use crate::capability::{CAPABILITIES, report};
 use crate::handle::{Inner, Kept};
 use crate::manage::{EgressPolicy, Lifecycle};
 use crate::registry::{Policies, Registry};
+use crate::spec::check_labels;
 
 /// How long commands may take to tell what they had written when the sandbox is closed.
 const LAST_WORDS: Duration = Duration::from_secs(3);
@@ -43,11 +44,16 @@ impl AcaSandbox {
             closed: Arc::default(),
         });
         made.registry.add(&made);
+        made.inner.keep(made.registry.config.keep_alive);
         made
     }
 
     async fn snap(&self, op: Operation, labels: &Labels) -> Result<Snapshot> {
         self.inner.open(op)?;
+        let marks = &self.registry.config.labels;
+        check_labels(op, labels, marks).map_err(|error| self.inner.named(error))?;
+        let mut labels = labels.clone();
+        labels.extend(marks.clone());
         let _files = self.inner.files.lock().await;
         let taken = self
             .inner
@@ -55,7 +61,7 @@ impl AcaSandbox {
             .snapshot(
                 op,
                 self.inner.id.as_str(),
-                labels,
+                &labels,
                 self.registry.config.snapshot_timeout,
             )
             .await;
@@ -78,6 +84,8 @@ impl AcaSandbox {
             // Who has not told by then tells no more.
             let _ = tokio::time::timeout(LAST_WORDS, silent).await;
         }
+        // One that is under way ends by itself, and soon.
+        let _ = tokio::time::timeout(LAST_WORDS, inner.untouched()).await;
         let done = inner.http.delete(Operation::Close, inner.id.as_str()).await;
         done.map_err(|failure| inner.named(failure.error))
     }
@@ -198,6 +206,8 @@ impl Sandbox for AcaSandbox {
 
     async fn fork(&self, options: ForkOptions) -> Result<Arc<dyn Sandbox>> {
         const OP: Operation = Operation::Fork;
+        check_labels(OP, &options.labels, &self.registry.config.labels)
+            .map_err(|error| self.inner.named(error))?;
         let snapshot = self.snap(OP, &Labels::new()).await?;
         let passing = Passing {
             inner: Arc::clone(&self.inner),
@@ -223,12 +233,7 @@ impl Sandbox for AcaSandbox {
             let kept = self.inner.kept();
             let mut info = kept.info.clone().with_parent(self.inner.id.clone());
             info.labels = options.labels;
-            Kept {
-                info,
-                env: kept.env.clone(),
-                litter: Vec::new(),
-                running: Vec::new(),
-            }
+            Kept::new(info, kept.env.clone())
         };
         let made = self.registry.restore(OP, &passing.id, policies, kept).await;
         let made = made.map_err(|error| self.inner.named(error))?;
@@ -265,9 +270,4 @@ pub(crate) fn find(handles: &Handles, id: &str) -> Option<Arc<AcaSandbox>> {
     let mut handles = handles.lock().unwrap_or_else(PoisonError::into_inner);
     handles.retain(|_, handle| handle.strong_count() > 0);
     handles.get(id).and_then(Weak::upgrade)
-}
-
-/// The flag and the lock of a fresh handle.
-pub(crate) fn unlocked() -> (AtomicBool, Arc<tokio::sync::Mutex<()>>) {
-    (AtomicBool::new(false), Arc::default())
 }

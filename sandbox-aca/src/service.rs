@@ -9,6 +9,7 @@ use reqwest::Method;
 use sandbox_core::{Error, ErrorKind, Labels, Operation, Result};
 use serde_json::{Value, json};
 
+use crate::carrier::TOUCH;
 use crate::http::{Failure, Http, Request};
 
 /// The label that finds a sandbox whose creation got no answer; not shown to anybody.
@@ -35,13 +36,14 @@ impl Http {
     /// The official SDK refuses labels for a restore and sends the source alone; nobody has said
     /// what the service does with more. So labels are tried, and a restore that is refused with
     /// them and needs none goes without: then a lost answer can't be made up for.
-    pub(crate) async fn create(&self, body: Value) -> Result<Value, Failure> {
+    /// `marks` are labels that nobody asked this sandbox to have.
+    pub(crate) async fn create(&self, body: Value, marks: &Labels) -> Result<Value, Failure> {
         let restore = body["sourcesRef"]["snapshot"].is_object();
         let source = json!({"sourcesRef": body["sourcesRef"]});
         let unlabelled = body["labels"]
             .as_object()
             .is_none_or(serde_json::Map::is_empty);
-        match self.create_marked(body).await {
+        match self.create_marked(body, marks).await {
             Err(failure) if restore && failure.status == Some(400) => match unlabelled {
                 true => self.create_once(source).await,
                 false => Err(failure.hint("the service may take no labels here: fork without any")),
@@ -63,9 +65,12 @@ impl Http {
     }
 
     /// Creates a sandbox that bears a mark, by which it is found if the answer is lost.
-    async fn create_marked(&self, mut body: Value) -> Result<Value, Failure> {
+    async fn create_marked(&self, mut body: Value, marks: &Labels) -> Result<Value, Failure> {
         const OP: Operation = Operation::Create;
         let nonce = uuid::Uuid::new_v4().simple().to_string();
+        for (key, value) in marks {
+            body["labels"][key] = json!(value);
+        }
         body["labels"][NONCE] = json!(nonce);
         match self.create_once(body).await {
             Err(failure) if failure.unknown => {
@@ -218,6 +223,15 @@ impl Http {
             Value::String(text) => Ok(text),
             _ => Err(Failure::garbled(op)),
         }
+    }
+
+    /// Looks at the guest's root: a use of it that needs it to run, and does not resume it.
+    pub(crate) async fn touch(&self, id: &str) -> Result<(), Failure> {
+        let path = ["sandboxes", id, "files", "stat"];
+        let mut request = Request::new(Method::GET, &path);
+        request.query = vec![("path", "/".to_owned())];
+        request.timeout = TOUCH;
+        self.send(Operation::Connect, request).await.map(drop)
     }
 
     pub(crate) async fn put_file(

@@ -3,7 +3,7 @@
 //! It must never let an option pass that would be ignored.
 
 use sandbox_core::{
-    Capability, Error, ErrorKind, Operation, RequiredIsolation, Result, SandboxSpec, Source,
+    Capability, Error, ErrorKind, Labels, Operation, RequiredIsolation, Result, SandboxSpec, Source,
 };
 
 use crate::capability::CAPABILITIES;
@@ -36,13 +36,21 @@ pub(crate) fn check(spec: &SandboxSpec) -> Result<()> {
             ))
             .with_hint("leave the requirement at its default to take the service's word"));
     }
-    if spec
-        .labels
-        .keys()
-        .any(|key| key == NONCE || key.contains([',', '=']))
-    {
-        return Err(Error::new(ErrorKind::InvalidInput, OP)
-            .with_message("a label has a key that the service can't be asked for"));
+    Ok(())
+}
+
+/// Refuses labels that the service can't be asked for, and those that are the provider's own.
+pub(crate) fn check_labels(op: Operation, labels: &Labels, own: &Labels) -> Result<()> {
+    for key in labels.keys() {
+        let why = if key == NONCE || own.contains_key(key) {
+            "is the provider's own"
+        } else if key.contains([',', '=']) {
+            "has a comma or an equals sign, by which the service can't be asked for it"
+        } else {
+            continue;
+        };
+        let message = format!("the label {key:?} {why}");
+        return Err(Error::new(ErrorKind::InvalidInput, op).with_message(message));
     }
     Ok(())
 }

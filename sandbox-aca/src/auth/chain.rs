@@ -32,7 +32,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// | developer tools | `az login`, `azd auth login` |
 #[derive(Default)]
 pub struct DefaultCredential {
-    winner: Mutex<Option<(&'static str, Arc<dyn TokenCredential>)>>,
+    winner: Mutex<Option<Winner>>,
+}
+
+/// The source that gave a token.
+struct Winner {
+    name: &'static str,
+    /// Makes it anew: it keeps tokens, and has no way to be told that one was refused.
+    make: fn() -> Made,
+    source: Arc<dyn TokenCredential>,
 }
 
 impl DefaultCredential {
@@ -103,46 +111,70 @@ async fn ask(
     Ok(AccessToken::new(token.token.secret(), Some(expires)))
 }
 
+impl Winner {
+    async fn ask(&self, scope: &str) -> Result<AccessToken> {
+        let asked = ask(&*self.source, scope, PATIENCE).await;
+        asked.map_err(|why| failed(scope, &format!("{}: {why}", self.name)))
+    }
+}
+
+fn failed(scope: &str, why: &str) -> Error {
+    Error::new(ErrorKind::Unauthenticated, Operation::Connect)
+        .with_message(format!("no credential gave a token for {scope}: {why}"))
+        .with_hint(format!(
+            "sign in with: az login --scope {scope}, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET"
+        ))
+}
+
+/// Asks one source after the other.
+async fn search(scope: &str) -> Result<(Winner, AccessToken)> {
+    let at_hand = std::env::var_os("IDENTITY_ENDPOINT").is_some();
+    let probe = if at_hand { PATIENCE } else { PROBE };
+    let sources: [(&'static str, fn() -> Made, Duration); 4] = [
+        ("client secret", client_secret, PATIENCE),
+        ("workload identity", workload, PATIENCE),
+        ("managed identity", managed, probe),
+        ("developer tools", developer, PATIENCE),
+    ];
+    let mut lacking = Vec::new();
+    for (name, make, patience) in sources {
+        let asked = match make() {
+            Ok(source) => match ask(&*source, scope, patience).await {
+                Ok(token) => {
+                    tracing::debug!(credential = name, "the credential that works");
+                    return Ok((Winner { name, make, source }, token));
+                }
+                Err(why) => why,
+            },
+            Err(why) => why,
+        };
+        lacking.push(format!("{name}: {asked}"));
+    }
+    Err(failed(scope, &lacking.join("; ")))
+}
+
 #[async_trait]
 impl Credential for DefaultCredential {
     async fn token(&self, scope: &str) -> Result<AccessToken> {
-        let failed = |why: String| {
-            Error::new(ErrorKind::Unauthenticated, Operation::Connect)
-                .with_message(format!("no credential gave a token for {scope}: {why}"))
-                .with_hint(format!(
-                    "sign in with: az login --scope {scope}, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET"
-                ))
-        };
         // The sources speak TLS by the process's provider; whoever installed one has chosen.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut winner = self.winner.lock().await;
-        if let Some((name, known)) = winner.as_ref() {
-            let asked = ask(&**known, scope, PATIENCE).await;
-            return asked.map_err(|why| failed(format!("{name}: {why}")));
+        match winner.as_ref() {
+            Some(known) => known.ask(scope).await,
+            None => {
+                let (found, token) = search(scope).await?;
+                *winner = Some(found);
+                Ok(token)
+            }
         }
-        let at_hand = std::env::var_os("IDENTITY_ENDPOINT").is_some();
-        let probe = if at_hand { PATIENCE } else { PROBE };
-        let sources: [(&'static str, fn() -> Made, Duration); 4] = [
-            ("client secret", client_secret, PATIENCE),
-            ("workload identity", workload, PATIENCE),
-            ("managed identity", managed, probe),
-            ("developer tools", developer, PATIENCE),
-        ];
-        let mut lacking = Vec::new();
-        for (name, make, patience) in sources {
-            let asked = match make() {
-                Ok(source) => match ask(&*source, scope, patience).await {
-                    Ok(token) => {
-                        tracing::debug!(credential = name, "the credential that works");
-                        *winner = Some((name, source));
-                        return Ok(token);
-                    }
-                    Err(why) => why,
-                },
-                Err(why) => why,
-            };
-            lacking.push(format!("{name}: {asked}"));
+    }
+
+    async fn renewed(&self, scope: &str) -> Result<AccessToken> {
+        if let Some(known) = self.winner.lock().await.as_mut()
+            && let Ok(source) = (known.make)()
+        {
+            known.source = source;
         }
-        Err(failed(lacking.join("; ")))
+        self.token(scope).await
     }
 }

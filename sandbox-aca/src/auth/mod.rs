@@ -37,7 +37,29 @@ impl AccessToken {
     }
 }
 
-/// A source of tokens for Azure.
+/// A source of tokens for Azure. Any `TokenCredential` of the Azure SDK is one with a few lines:
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::SystemTime;
+/// use azure_core::credentials::TokenCredential;
+/// use sandbox_aca::{AccessToken, Credential};
+/// use sandbox_core::{Error, ErrorKind, Operation, Result, async_trait};
+///
+/// #[derive(Debug)]
+/// struct Azure(Arc<dyn TokenCredential>);
+///
+/// #[async_trait]
+/// impl Credential for Azure {
+///     async fn token(&self, scope: &str) -> Result<AccessToken> {
+///         let token = self.0.get_token(&[scope], None).await.map_err(|e| {
+///             Error::new(ErrorKind::Unauthenticated, Operation::Connect).with_source(e)
+///         })?;
+///         let expires = SystemTime::from(token.expires_on);
+///         Ok(AccessToken::new(token.token.secret(), Some(expires)))
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait Credential: Debug + Send + Sync + 'static {
     /// A token for this scope, such as `https://dynamicsessions.io/.default`. May be asked often:
@@ -46,6 +68,15 @@ pub trait Credential: Debug + Send + Sync + 'static {
     /// # Errors
     /// [`Unauthenticated`](sandbox_core::ErrorKind::Unauthenticated) with what is missing.
     async fn token(&self, scope: &str) -> Result<AccessToken>;
+
+    /// A token in place of the last one, which the service has refused: what keeps tokens must not
+    /// give that one again. Asks [`token`](Self::token) unless it is written otherwise.
+    ///
+    /// # Errors
+    /// Those of [`token`](Self::token).
+    async fn renewed(&self, scope: &str) -> Result<AccessToken> {
+        self.token(scope).await
+    }
 }
 
 /// A token that somebody else got. It is never refreshed.
@@ -101,7 +132,13 @@ impl Tokens {
         if let Some(known) = usable {
             return Ok(known.token.clone());
         }
-        let token = self.credential.token(&self.scope).await?;
+        let again = current
+            .as_ref()
+            .is_some_and(|known| Some(&known.token) == refused);
+        let token = match again {
+            true => self.credential.renewed(&self.scope).await?,
+            false => self.credential.token(&self.scope).await?,
+        };
         let secret = token.token.clone();
         *current = Some(token);
         Ok(secret)

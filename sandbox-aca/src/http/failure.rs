@@ -8,6 +8,9 @@ use serde_json::Value;
 
 use super::Plane;
 
+/// What a group is called that is not there, or not yet.
+const NO_GROUP: &str = "SandboxGroupNotFound";
+
 /// Why a request did not succeed.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -42,6 +45,11 @@ impl Failure {
     pub(crate) fn garbled(op: Operation) -> Self {
         let what = "the service's answer can't be understood";
         Self::unknown(Error::new(ErrorKind::Unavailable, op).with_message(what))
+    }
+
+    /// Whether what is missing is the whole group, which may be about to arrive.
+    pub(crate) fn is_of_group(&self) -> bool {
+        self.status == Some(404) && self.title == NO_GROUP
     }
 
     /// The same with what to do about it.
@@ -108,6 +116,7 @@ impl Failure {
             409 => ErrorKind::Busy,
             413 => ErrorKind::LimitExceeded,
             429 => ErrorKind::RateLimited,
+            501 => ErrorKind::Unsupported,
             408 | 500..=599 => ErrorKind::Unavailable,
             _ => ErrorKind::Other,
         };
@@ -124,6 +133,10 @@ impl Failure {
                 "the caller needs the role \"{role}\" (new roles take minutes): az role assignment create --role \"{role}\" --assignee CALLER --scope {}",
                 plane.resource,
                 role = plane.role,
+            )),
+            404 if problem.title == NO_GROUP => error.with_hint(format!(
+                "check the names, and wait: a new group takes minutes to arrive: az resource show --ids {}",
+                plane.resource
             )),
             _ => error,
         };

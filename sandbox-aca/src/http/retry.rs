@@ -19,7 +19,7 @@ pub(super) struct Attempts {
     pub(super) count: u32,
     /// Whether a token was refused already.
     pub(super) refused: bool,
-    /// Whether a 403 may still be a role that has not arrived.
+    /// Whether a 403 may still be a role that has not arrived, and a 404 a group that has not.
     pub(super) role_may_come: bool,
     /// Whether it may be sent again when nobody knows what came of it.
     pub(super) repeat: bool,
@@ -29,12 +29,15 @@ impl Attempts {
     /// How long to wait before it is sent again; `None` if it must not be.
     pub(super) fn wait(&self, failure: &Failure, asked: Option<Duration>) -> Option<Duration> {
         let more = self.count < ATTEMPTS;
+        // "At once" is what a clock that goes wrong says too: it is no reason to hammer.
+        let asked = asked.filter(|wait| !wait.is_zero());
         let wait = || Some(asked.unwrap_or(backoff(self.count)));
         match failure.status {
             Some(401) if !self.refused => Some(Duration::ZERO),
             // Refused before anything was done: exec and create too.
             Some(429) if more => wait(),
             Some(403) if self.role_may_come => Some(backoff(self.count)),
+            Some(404) if self.role_may_come && failure.is_of_group() => Some(backoff(self.count)),
             // What is not there does not come.
             Some(501) => None,
             Some(408 | 500..=599) if more && self.repeat => wait(),
@@ -44,24 +47,28 @@ impl Attempts {
     }
 }
 
-/// How long the service asks to wait, in the header or in the body.
+/// How long the service asks to wait: in milliseconds, as HTTP has it, or in the body.
 pub(super) fn asked(headers: &HeaderMap, body: &[u8]) -> Option<Duration> {
-    let header = headers
-        .get("retry-after")
-        .and_then(|text| text.to_str().ok());
-    header.and_then(retry_after).or_else(|| {
-        let body: Value = serde_json::from_slice(body).ok()?;
-        Some(Duration::from_secs(body["retryAfterSeconds"].as_u64()?))
-    })
-}
-
-/// A wait as HTTP writes it: seconds or a date; what has passed is no wait.
-fn retry_after(text: &str) -> Option<Duration> {
-    if let Ok(seconds) = text.trim().parse::<u64>() {
+    let text = |name| {
+        let text = headers.get(name).and_then(|text| text.to_str().ok());
+        text.map(str::trim)
+    };
+    for name in ["retry-after-ms", "x-ms-retry-after-ms"] {
+        if let Some(millis) = text(name).and_then(|text| text.parse().ok()) {
+            return Some(Duration::from_millis(millis));
+        }
+    }
+    let date = |name| text(name).and_then(|text| httpdate::parse_http_date(text).ok());
+    if let Some(seconds) = text("retry-after").and_then(|text| text.parse().ok()) {
         return Some(Duration::from_secs(seconds));
     }
-    let at = httpdate::parse_http_date(text.trim()).ok()?;
-    Some(at.duration_since(SystemTime::now()).unwrap_or_default())
+    if let Some(at) = date("retry-after") {
+        // By the service's own clock: this host's may be wrong. What has passed is no wait.
+        let now = date("date").unwrap_or_else(SystemTime::now);
+        return Some(at.duration_since(now).unwrap_or_default());
+    }
+    let body: Value = serde_json::from_slice(body).ok()?;
+    Some(Duration::from_secs(body["retryAfterSeconds"].as_u64()?))
 }
 
 fn backoff(attempt: u32) -> Duration {
@@ -74,20 +81,40 @@ fn backoff(attempt: u32) -> Duration {
 mod tests {
     use super::*;
 
+    fn read(headers: &[(&'static str, &'static str)], body: &str) -> Option<Duration> {
+        let pairs = headers.iter().map(|(name, value)| {
+            let name = reqwest::header::HeaderName::from_static(name);
+            (name, reqwest::header::HeaderValue::from_static(value))
+        });
+        asked(&pairs.collect(), body.as_bytes())
+    }
+
     #[test]
     fn a_wait_is_read_in_every_form() {
-        assert_eq!(retry_after("7"), Some(Duration::from_secs(7)));
-        assert_eq!(
-            retry_after("Wed, 21 Oct 2015 07:28:00 GMT"),
-            Some(Duration::ZERO)
-        );
-        let far = retry_after("Fri, 31 Dec 2117 23:59:59 GMT");
+        const BODY: &str = r#"{"retryAfterSeconds":30}"#;
+        const PAST: &str = "Wed, 21 Oct 2015 07:28:00 GMT";
+        let seconds = |n| Some(Duration::from_secs(n));
+        assert_eq!(read(&[], BODY), seconds(30));
+        assert_eq!(read(&[("retry-after", "7")], BODY), seconds(7));
+        assert_eq!(read(&[("retry-after", PAST)], ""), seconds(0));
+        let far = read(&[("retry-after", "Fri, 31 Dec 2117 23:59:59 GMT")], "");
         assert!(far > Some(LONGEST_WAIT), "{far:?}");
-        for text in ["", "soon", "-1", "1.5"] {
-            assert_eq!(retry_after(text), None, "{text:?}");
+        for name in ["retry-after-ms", "x-ms-retry-after-ms"] {
+            let both = [(name, "1500"), ("retry-after", "2")];
+            assert_eq!(read(&both, BODY), Some(Duration::from_millis(1500)));
         }
-        let body = br#"{"retryAfterSeconds":30}"#;
-        let thirty = Some(Duration::from_secs(30));
-        assert_eq!(asked(&HeaderMap::new(), body), thirty);
+        for text in ["", "soon", "-1", "1.5"] {
+            assert_eq!(read(&[("retry-after", text)], ""), None, "{text:?}");
+            assert_eq!(read(&[("retry-after-ms", text)], BODY), seconds(30));
+        }
+    }
+
+    #[test]
+    fn a_date_is_taken_by_the_clock_of_the_service() {
+        let headers = [
+            ("date", "Wed, 21 Oct 2015 07:28:00 GMT"),
+            ("retry-after", "Wed, 21 Oct 2015 07:28:05 GMT"),
+        ];
+        assert_eq!(read(&headers, ""), Some(Duration::from_secs(5)));
     }
 }

@@ -117,6 +117,10 @@ impl Carrier for Session {
         self.line(op, line, repeat, timeout).await
     }
 
+    async fn touch(&self, _: &str) -> Result<(), Failure> {
+        self.look().await
+    }
+
     async fn put_file(
         &self,
         op: Operation,

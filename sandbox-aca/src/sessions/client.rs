@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::config::SessionKind;
 use super::identifier::Identifier;
+use crate::carrier::TOUCH;
 use crate::http::{Answer, Failure, Http, Request};
 use crate::service::parse;
 
@@ -130,6 +131,25 @@ impl Session {
             true => Err(self.gone(op)),
             false => Ok(answer),
         }
+    }
+
+    /// Asks whether the session is there, which makes none, and then for a list of its files, which
+    /// starts its cooldown anew.
+    pub(super) async fn look(&self) -> Result<(), Failure> {
+        const OP: Operation = Operation::Connect;
+        let mut request = Request::new(Method::GET, &["session"]);
+        request.timeout = TOUCH;
+        request.query.push(("identifier", self.identifier.expose()));
+        match self.pool.manage.send(OP, request).await {
+            Err(failure) if failure.title == "NoSessionFoundError" => return Err(self.gone(OP)),
+            other => other?,
+        };
+        let mut request = Request::new(Method::GET, &["files"]);
+        request.timeout = TOUCH;
+        if self.pool.kind == SessionKind::Shell {
+            request.query.push(("path", HOME.into()));
+        }
+        self.send(OP, request).await.map(drop)
     }
 
     /// Runs code or a line of shell, whichever the pool runs.

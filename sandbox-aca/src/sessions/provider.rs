@@ -3,7 +3,7 @@
 //! It must never leave behind a session that nobody got, and never show an identifier.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use super::client::{Pool, Session};
 use super::config::{AcaSessionConfig, NEWEST};
 use super::identifier::{Identifier, public};
 use super::sandbox::AcaSession;
-use crate::auth::{AccessToken, Credential, Tokens};
+use crate::auth::{Credential, Tokens};
 use crate::carrier::Carrier as _;
 use crate::handle::{Inner, Kept};
 use crate::http::Http;
@@ -41,6 +41,7 @@ struct Known {
 pub(crate) struct Registry {
     pub(super) pool: Arc<Pool>,
     pub(super) egress: bool,
+    keep_alive: Option<Duration>,
     known: Mutex<BTreeMap<String, Known>>,
 }
 
@@ -99,17 +100,6 @@ pub struct AcaSessionProvider {
     registry: Arc<Registry>,
 }
 
-/// One credential for two clients.
-#[derive(Debug)]
-struct Shared(Arc<dyn Credential>);
-
-#[async_trait]
-impl Credential for Shared {
-    async fn token(&self, scope: &str) -> Result<AccessToken> {
-        self.0.token(scope).await
-    }
-}
-
 impl AcaSessionProvider {
     /// What its sandboxes can do if the pool has no egress; no I/O, no provider needed.
     pub const CAPABILITIES: Capabilities = CLOSED;
@@ -120,9 +110,9 @@ impl AcaSessionProvider {
     /// [`ErrorKind::InvalidInput`] for a configuration that can't be right; what reading the
     /// certificate says.
     pub fn new(config: AcaSessionConfig, credential: Arc<dyn Credential>) -> Result<Self> {
+        crate::keep::check(config.keep_alive)?;
         let http = |version: &str| {
-            let shared = Arc::new(Shared(Arc::clone(&credential)));
-            let tokens = Tokens::new(shared, config.scope.clone());
+            let tokens = Tokens::new(Arc::clone(&credential), config.scope.clone());
             Http::new(config.plane(version)?, tokens)
         };
         let old = config.is_old();
@@ -136,6 +126,7 @@ impl AcaSessionProvider {
             registry: Arc::new(Registry {
                 pool: Arc::new(pool),
                 egress: config.egress,
+                keep_alive: config.keep_alive,
                 known: Mutex::default(),
             }),
         })
@@ -215,6 +206,7 @@ impl Registry {
             return Err(error);
         }
         made.inner.http.begun.store(true, Ordering::Release);
+        made.inner.keep(self.keep_alive);
         Ok(made)
     }
 
@@ -245,18 +237,7 @@ impl Registry {
         let identifier = session.identifier.clone();
         let id = info.id.clone();
         let known = info.clone();
-        let inner = Inner {
-            http: Arc::new(session),
-            id: id.clone(),
-            kept: Mutex::new(Kept {
-                info,
-                env,
-                litter: Vec::new(),
-                running: Vec::new(),
-            }),
-            closing: AtomicBool::new(false),
-            files: Arc::default(),
-        };
+        let inner = Inner::new(Arc::new(session), Kept::new(info, env));
         let made = Arc::new(AcaSession::new(inner, Arc::clone(self)));
         let known = Known {
             identifier,
@@ -290,7 +271,9 @@ impl Registry {
         };
         let session = Session::new(Arc::clone(&self.pool), identifier);
         session.begun.store(true, Ordering::Release);
-        Ok(self.handle(session, info, BTreeMap::new()))
+        let found = self.handle(session, info, BTreeMap::new());
+        found.inner.keep(self.keep_alive);
+        Ok(found)
     }
 }
 

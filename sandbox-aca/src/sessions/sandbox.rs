@@ -57,6 +57,7 @@ impl AcaSession {
             // Who has not told by then tells no more: with the session all of them end.
             let _ = tokio::time::timeout(LAST_WORDS, silent).await;
         }
+        let _ = tokio::time::timeout(LAST_WORDS, inner.untouched()).await;
         let session = &inner.http;
         let done = session.pool.delete(Operation::Close, &session.identifier);
         done.await.map_err(|failure| inner.named(failure.error))?;

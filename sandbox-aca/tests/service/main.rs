@@ -4,22 +4,40 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod auth;
+mod chain;
 mod faults;
+mod keep;
+mod labels;
 mod manage;
-mod proxy;
+mod ports;
+mod positions;
+mod rate;
 mod requests;
 mod stream;
 mod table;
+mod volumes;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandbox_aca::{AcaConfig, AcaSandboxProvider, Credential, StaticToken};
+use sandbox_aca::{
+    AcaConfig, AcaSandboxProvider, AcaSessionConfig, Credential, SessionKind, StaticToken,
+};
 use sandbox_core::{Command, Provider as _, Sandbox, SandboxSpec};
 use sandbox_testkit::aca::{AcaEmulator, Options};
 
 fn config(endpoint: &str) -> AcaConfig {
     AcaConfig::new(endpoint, "sub", "group", "faults")
+}
+
+/// The emulator's pool of this kind, behind this endpoint.
+fn pool(endpoint: &str, kind: SessionKind) -> AcaSessionConfig {
+    let name = match kind {
+        SessionKind::Shell => "shell",
+        _ => "python",
+    };
+    let path = format!("{endpoint}/subscriptions/s/resourceGroups/g/sessionPools/{name}");
+    AcaSessionConfig::new(path, kind)
 }
 
 fn provider(emulator: &AcaEmulator, credential: Arc<dyn Credential>) -> AcaSandboxProvider {

@@ -1,10 +1,10 @@
-//! What only this service has: suspend, ports, policies, images, volumes.
+//! What only this service has: suspend, policies, images, resources.
 
 use std::time::Duration;
 
 use sandbox_aca::{
-    AcaOptions, AcaSource, AcaState, Access, EgressAction, EgressPolicy, Lifecycle, NewDiskImage,
-    NewPort, VolumeKind, VolumeMount,
+    AcaOptions, AcaSource, AcaState, EgressAction, EgressPolicy, Lifecycle, NewDiskImage, NewPort,
+    VolumeKind,
 };
 use sandbox_core::{
     ErrorKind, Labels, Network, Provider as _, SandboxExt as _, SandboxId, SandboxSpec, Source,
@@ -50,31 +50,6 @@ async fn a_suspended_sandbox_refuses_until_it_is_resumed() {
     }
     sandbox.close().await.expect("it closes");
     let error = handle.state().await.expect_err("it is gone");
-    assert_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn ports_have_urls_and_rules() {
-    let (_emulator, provider, sandbox) = sandbox().await;
-    let id = sandbox.info().id;
-    let handle = provider.handle(&id).expect("a handle");
-    let access = Access::deny().allow("office", &["10.1.0.0/16", "192.0.2.7/32"]);
-    let port = NewPort::new(8080).anonymous().with_access(access);
-    assert_eq!(handle.add_port(port).await.expect("a port").port, 8080);
-    let url = handle
-        .port_url(8080, Duration::from_secs(5))
-        .await
-        .expect("a URL");
-    assert!(url.starts_with(&format!("https://{id}--8080.")), "{url}");
-    let bad = NewPort::new(9090).with_access(Access::deny().allow("bad", &["10.1.2.3/16"]));
-    let error = handle.add_port(bad).await.expect_err("host bits");
-    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
-    handle.remove_port(8080).await.expect("it is closed");
-    assert!(handle.state().await.expect("a state").ports.is_empty());
-    let error = handle
-        .port_url(8080, Duration::ZERO)
-        .await
-        .expect_err("no port");
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");
 }
 
@@ -177,10 +152,6 @@ async fn images_volumes_and_snapshots_are_made_listed_and_deleted() {
         .collect();
     names.sort();
     assert_eq!(names, ["blobs", "data"]);
-    let handle = provider.handle(&sandbox.info().id).expect("a handle");
-    let error = handle.add_volume(VolumeMount::new("data", "/data")).await;
-    // The emulator mounts none; the request is the service's.
-    assert!(error.expect_err("it says so").to_string().contains("501"));
     provider.delete_volume("data").await.expect("it goes");
     provider.delete_volume("data").await.expect("it is gone");
     let snapshot = sandbox

@@ -8,8 +8,8 @@ use sandbox_core::{
     ErrorKind, FileBatch, Provider as _, Ran, Sandbox, SandboxExt as _, SandboxSpec,
 };
 use sandbox_testkit::aca::{AcaEmulator, Action, Fault, Options};
+use sandbox_testkit::proxy::{Break, FaultProxy};
 
-use super::proxy::{Break, Proxy};
 use super::{COUNTED, config, counted, sandbox};
 
 const BREAKS: &[Break] = &[
@@ -44,10 +44,11 @@ fn actions() -> Vec<Action> {
     all
 }
 
-async fn through() -> (AcaEmulator, Proxy, AcaSandboxProvider) {
+async fn through() -> (AcaEmulator, FaultProxy, AcaSandboxProvider) {
     let emulator = AcaEmulator::start(Options::default()).await;
     let emulator = emulator.expect("an emulator");
-    let proxy = Proxy::start(emulator.address()).await;
+    let proxy = FaultProxy::start(emulator.address()).await;
+    let proxy = proxy.expect("a proxy");
     let token = Arc::new(StaticToken::new(emulator.token()));
     let provider = AcaSandboxProvider::new(config(&proxy.endpoint()), token);
     (emulator, proxy, provider.expect("a provider"))

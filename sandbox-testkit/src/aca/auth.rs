@@ -29,7 +29,7 @@ impl State {
         let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"none","typ":"JWT"}"#);
         let claims = json!({
             "aud": audience,
-            "exp": self.now().saturating_add(seconds),
+            "exp": self.seconds().saturating_add(seconds),
             "iss": "https://emulator.invalid/",
         });
         let claims = URL_SAFE_NO_PAD.encode(claims.to_string());
@@ -37,13 +37,12 @@ impl State {
     }
 
     /// Seconds since 1970.
-    fn now(&self) -> i64 {
+    pub(super) fn seconds(&self) -> i64 {
         i64::try_from(self.clock.wall().as_secs()).unwrap_or(i64::MAX)
     }
 
-    /// Whether a request may pass; the answer to it if not.
-    pub(super) fn authorize(&self, header: Option<&str>, plane: Plane) -> Result<(), Reply> {
-        let refuse = |why: &str| problem(401, "Unauthorized", why);
+    /// The audience of a token that is one of ours and has not expired; the answer if it is not.
+    pub(super) fn genuine(&self, header: Option<&str>) -> Result<String, Reply> {
         let token = header
             .and_then(|header| header.strip_prefix("Bearer "))
             .ok_or_else(|| refuse("a bearer token is required"))?;
@@ -59,18 +58,23 @@ impl State {
             .ok()
             .and_then(|claims| serde_json::from_slice(&claims).ok())
             .ok_or_else(|| refuse("the token is malformed"))?;
+        if claims["exp"].as_i64().unwrap_or(0) <= self.seconds() {
+            return Err(refuse("the token has expired"));
+        }
         let audience = claims["aud"].as_str().unwrap_or_default();
-        let audience = audience.trim_end_matches('/');
+        Ok(audience.trim_end_matches('/').to_owned())
+    }
+
+    /// Whether a request may pass; the answer to it if not.
+    pub(super) fn authorize(&self, header: Option<&str>, plane: Plane) -> Result<(), Reply> {
+        let audience = self.genuine(header)?;
         let options = self.options();
         let fits = match plane {
-            Plane::Data => options.audiences.iter().any(|known| known == audience),
-            Plane::Arm => ARM.contains(&audience),
+            Plane::Data => options.audiences.contains(&audience),
+            Plane::Arm => ARM.contains(&audience.as_str()),
         };
         if !fits {
             return Err(refuse("the token's audience is wrong"));
-        }
-        if claims["exp"].as_i64().unwrap_or(0) <= self.now() {
-            return Err(refuse("the token has expired"));
         }
         // The role is one of the data plane.
         let early = self.clock.now() < options.role_after;
@@ -79,17 +83,8 @@ impl State {
         }
         Ok(())
     }
+}
 
-    /// What the managed identity endpoint of App Service says, for `IDENTITY_ENDPOINT`.
-    pub(super) fn identity(&self, resource: &str) -> Reply {
-        Reply::json(
-            200,
-            json!({
-                "access_token": self.mint(resource, 3600),
-                "expires_on": (self.now() + 3600).to_string(),
-                "resource": resource,
-                "token_type": "Bearer",
-            }),
-        )
-    }
+fn refuse(why: &str) -> Reply {
+    problem(401, "Unauthorized", why)
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::reply::{Reply, invalid, problem};
 use super::route::Call;
 use super::state::{Guest, State, too_many};
-use super::{ports, resource};
+use super::{ports, resource, volumes};
 
 /// Disk images that the service offers to everybody; here all are the same.
 pub(super) const PUBLIC: &[&str] = &["ubuntu", "python-3.13", "node-22"];
@@ -33,8 +33,8 @@ pub(super) async fn create(state: &Arc<State>, call: &Call) -> Result<Reply, Rep
 /// What a new sandbox starts from.
 struct Start {
     local: Arc<dyn Sandbox>,
-    /// The snapshot, and the resources that come with it.
-    snapshot: Option<(String, Value)>,
+    /// The snapshot, and the resources and volumes that come with it.
+    snapshot: Option<(String, Value, Value)>,
 }
 
 async fn make(state: &Arc<State>, group: &str, body: &Value) -> Result<Reply, Reply> {
@@ -52,8 +52,12 @@ async fn make(state: &Arc<State>, group: &str, body: &Value) -> Result<Reply, Re
         }
     }
     let resources = match &snapshot {
-        Some((_, resources)) => resources.clone(),
+        Some((_, resources, _)) => resources.clone(),
         None => resources(body.get("resources")),
+    };
+    let volumes = match &snapshot {
+        Some((_, _, volumes)) => volumes.clone(),
+        None => body.get("volumes").cloned().unwrap_or_else(|| json!([])),
     };
     let given = |key: &str, or: Value| body.get(key).cloned().unwrap_or(or);
     let mut document = json!({
@@ -63,7 +67,7 @@ async fn make(state: &Arc<State>, group: &str, body: &Value) -> Result<Reply, Re
         "sourcesRef": body.get("sourcesRef"),
         "lifecycle": lifecycle,
         "ports": [],
-        "volumes": [],
+        "volumes": volumes,
         "connections": given("connections", json!([])),
         "egressPolicy": body.get("egressPolicy"),
         "vmmType": given("vmmType", json!("CloudHypervisor")),
@@ -77,7 +81,7 @@ async fn make(state: &Arc<State>, group: &str, body: &Value) -> Result<Reply, Re
             document[key] = value.clone();
         }
     }
-    if let Some((snapshot, _)) = snapshot {
+    if let Some((snapshot, ..)) = snapshot {
         document["snapshotId"] = json!(snapshot);
     }
     let now = state.clock.now();
@@ -115,16 +119,19 @@ fn entrypoint(guest: &Arc<Guest>, body: &Value) {
 
 async fn start(state: &State, group: &str, body: &Value) -> Result<Start, Reply> {
     if let Some(id) = body["sourcesRef"]["snapshot"]["id"].as_str() {
-        let (source, resources) = {
+        let (source, resources, volumes) = {
             let store = state.store();
             let known = store.snapshots.get(id).filter(|snap| snap.group == group);
-            let known = known.map(|snap| (snap.local.clone(), snap.document["resources"].clone()));
+            let known = known.map(|snap| {
+                let resources = snap.document["resources"].clone();
+                (snap.local.clone(), resources, snap.volumes.clone())
+            });
             known.ok_or_else(|| problem(404, "SnapshotNotFound", "there is no such snapshot"))?
         };
         let local = source.fork(ForkOptions::default()).await;
         return Ok(Start {
             local: local.map_err(|error| failed(&error))?,
-            snapshot: Some((id.to_owned(), resources)),
+            snapshot: Some((id.to_owned(), resources, volumes)),
         });
     }
     let image = &body["sourcesRef"]["diskImage"];
@@ -140,11 +147,16 @@ async fn start(state: &State, group: &str, body: &Value) -> Result<Start, Reply>
     if !known {
         return Err(resource::no_image());
     }
+    let mounts = volumes::mounts(state, group, body)?;
     let local = match source {
+        Some(_) if !mounts.is_empty() => {
+            let why = "the emulator mounts volumes only into sandboxes of public images";
+            return Err(problem(501, "NotEmulated", why));
+        }
         Some(source) => source.fork(ForkOptions::default()).await,
         None => {
             let open = body["egressPolicy"]["defaultAction"] != "Deny";
-            state.local(open).await
+            state.local(open, mounts).await
         }
     };
     let local = local.map_err(|error| failed(&error))?;
@@ -168,16 +180,6 @@ fn check(state: &State, body: &Value) -> Result<(), Reply> {
         if !body[key].is_null() && !body[key].is_array() {
             return Err(invalid(key, "must be an array"));
         }
-    }
-    if body["volumes"]
-        .as_array()
-        .is_some_and(|all| !all.is_empty())
-    {
-        return Err(problem(
-            501,
-            "NotEmulated",
-            "the emulator mounts no volumes",
-        ));
     }
     for port in body["ports"].as_array().into_iter().flatten() {
         ports::check(port)?;

@@ -9,9 +9,9 @@
 //! deletes what the data planes work on.
 //!
 //! What differs from the service: the guest's user is not root, all images are this host's, a
-//! snapshot has files and no memory, a stopped sandbox keeps its processes, volumes are not mounted,
-//! URLs of ports lead nowhere, and an egress policy decides about the network only when a sandbox is
-//! created.
+//! snapshot has files and no memory, a stopped sandbox keeps its processes, a volume is mounted only
+//! when a sandbox is created, a port's URL is on the emulator's own address, and an egress policy
+//! decides about the network only when a sandbox is created.
 //!
 //! It must never accept what the service refuses, and never run a command twice for one request.
 //!
@@ -34,9 +34,11 @@ mod arm;
 mod auth;
 mod clock;
 mod data;
+mod entra;
 mod exec;
 mod fault;
 mod files;
+mod forward;
 mod life;
 mod log;
 mod options;
@@ -51,6 +53,7 @@ mod snapshots;
 mod state;
 mod stream;
 mod switches;
+mod volumes;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -90,6 +90,10 @@ pub struct Options {
     pub retry_after: RetryAfter,
     /// How long an operation of the management plane takes.
     pub arm_operation: Duration,
+    /// How long the tokens are valid that clients and identities get. Default: an hour.
+    pub token_life: Duration,
+    /// Whether clients get no token, whatever their secret.
+    pub refuse_clients: bool,
 }
 
 /// Where requests are logged.
@@ -114,6 +118,8 @@ pub enum RetryAfter {
     Body,
     /// By a header, in seconds.
     Seconds,
+    /// By a header of Azure's own, in milliseconds.
+    Millis,
     /// By a header, as a date.
     Date,
     /// By a header, as a date that has passed.
@@ -168,6 +174,8 @@ impl Default for Options {
             rate: None,
             retry_after: RetryAfter::Body,
             arm_operation: Duration::ZERO,
+            token_life: Duration::from_secs(3600),
+            refuse_clients: false,
         }
     }
 }

@@ -64,7 +64,7 @@ pub(super) async fn operation(
         ("POST", ["volumes", "add"]) => Err(problem(
             501,
             "NotEmulated",
-            "the emulator mounts no volumes",
+            "the emulator mounts volumes only when a sandbox is created",
         )),
         _ => Err(not_found()),
     }
@@ -102,7 +102,7 @@ async fn stop(state: &State, call: &Call, guest: &Guest) -> Result<Reply, Reply>
     Ok(Reply::json(200, snapshots::of_stop(state, guest)))
 }
 
-async fn resume(state: &State, guest: &Guest) -> Result<Reply, Reply> {
+pub(super) async fn resume(state: &State, guest: &Guest) -> Result<Reply, Reply> {
     match guest.state(state).as_str() {
         "Stopped" | "Suspended" | "Idle" => {
             snapshots::end_of_stop(state, guest);

@@ -1,12 +1,14 @@
 //! Ports of a sandbox: what may be asked for, and the URLs that come later.
 //!
-//! The URLs are shaped like the service's and lead nowhere.
+//! A URL leads to the emulator, which carries HTTP on: its host is not the service's, whose names
+//! nobody here could resolve.
 
 use std::net::IpAddr;
 use std::sync::PoisonError;
 
 use serde_json::{Value, json};
 
+use super::forward;
 use super::reply::{Reply, coded, invalid, problem};
 use super::state::{Guest, State};
 
@@ -129,10 +131,8 @@ fn aligned(cidr: &str) -> bool {
 pub(super) fn add(state: &State, guest: &Guest, mut port: Value) -> Result<Value, Reply> {
     check(&port)?;
     let number = number(&port)?;
-    port["url"] = json!(format!(
-        "https://{}--{number}.emulator.adcproxy.io",
-        guest.id
-    ));
+    let (endpoint, id) = (state.endpoint(), &guest.id);
+    port["url"] = json!(format!("{endpoint}{}{id}/{number}/", forward::PREFIX));
     {
         let mut document = guest.document();
         let Some(ports) = document["ports"].as_array_mut() else {

@@ -12,6 +12,7 @@ use super::data::{PUBLIC, failed, labels};
 use super::reply::{Reply, coded, invalid, problem};
 use super::route::{Call, not_found};
 use super::state::{Guest, State};
+use super::volumes;
 
 /// A list as the options say: bare, or in an envelope with pages.
 pub(super) fn page(state: &State, call: &Call, all: Vec<Value>) -> Reply {
@@ -137,6 +138,10 @@ pub(super) async fn operation(
         let known = store.resources.get(&format!("{prefix}{id}"));
         known.map(|known| shown(state, known)).ok_or_else(missing)
     };
+    let with_use = |known: Value| match kind {
+        "volumes" => volumes::shown(state, &call.group, known),
+        _ => known,
+    };
     match (kind, call.method.as_str(), tail) {
         ("diskimages", "GET", ["public"]) => {
             let all = PUBLIC.iter().map(|name| public(name)).collect();
@@ -157,20 +162,8 @@ pub(super) async fn operation(
             let image = build(state, format!("{prefix}{id}"), &id, image);
             Ok(Reply::json(200, image))
         }
-        ("volumes", "PUT", [id]) => {
-            let mut body = call.json()?;
-            let kind = body["type"].as_str().unwrap_or_default();
-            if !["AzureBlob", "DataDisk", "AzureBlobByo"].contains(&kind) {
-                return Err(invalid("type", "is no type of a volume"));
-            }
-            if kind == "DataDisk" && !body["size"].is_string() {
-                return Err(invalid("size", "a data disk has a size"));
-            }
-            body["volumeName"] = json!(id);
-            body["isAttached"] = json!(false);
-            keep(state, &prefix, id, &body);
-            Ok(Reply::json(200, body))
-        }
+        ("volumes", "PUT", [name]) => volumes::put(state, call, name),
+        ("volumes", "DELETE", [name]) => volumes::delete(state, &call.group, name),
         ("secrets", "PUT", [id]) => {
             let body = call.json()?;
             let values = body["values"].as_object();
@@ -195,12 +188,13 @@ pub(super) async fn operation(
                     .filter(|(path, _)| path.starts_with(&prefix));
                 ours.map(|(_, known)| shown(state, known)).collect()
             };
+            let all = all.into_iter().map(with_use).collect::<Vec<Value>>();
             Ok(match kind {
                 "secrets" => Reply::json(200, json!({"secrets": all})),
                 _ => page(state, call, all),
             })
         }
-        ("diskimages" | "volumes", "GET", [id]) => Ok(Reply::json(200, get(id)?)),
+        ("diskimages" | "volumes", "GET", [id]) => Ok(Reply::json(200, with_use(get(id)?))),
         (_, "DELETE", [id]) => {
             let path = format!("{prefix}{id}");
             let (gone, image) = {

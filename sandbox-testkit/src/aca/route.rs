@@ -3,6 +3,7 @@
 //! A path that the service does not have is a 404 here too; nothing is guessed.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,7 +16,7 @@ use super::auth::Plane;
 use super::fault::Action;
 use super::reply::{Broken, Reply, invalid, problem};
 use super::state::State;
-use super::{admin, arm, data, policy, resource, sessions, snapshots, stream};
+use super::{admin, arm, data, entra, forward, policy, resource, sessions, snapshots, stream};
 
 /// The largest request body.
 const BODY: usize = 1 << 30;
@@ -55,7 +56,16 @@ const VERSIONS: &[(&str, &str)] = &[
     ("2026-09-01-preview", "POST"),
 ];
 
-pub(super) async fn answer(state: Arc<State>, mut request: Request<Body>) -> Response<Body> {
+/// Answers a request of `peer`.
+pub(super) async fn answer(
+    state: Arc<State>,
+    mut request: Request<Body>,
+    peer: Option<IpAddr>,
+) -> Response<Body> {
+    if request.uri().path().starts_with(forward::PREFIX) {
+        state.sweep().await;
+        return forward::answer(&state, request, peer).await;
+    }
     let line = format!("{} {}", request.method(), request.uri().path());
     let started = Instant::now();
     let id = uuid::Uuid::new_v4().to_string();
@@ -122,6 +132,11 @@ pub(super) async fn answer(state: Arc<State>, mut request: Request<Body>) -> Res
     if let Ok(id) = id.parse() {
         response.headers_mut().insert("x-ms-request-id", id);
     }
+    // By the clock that everything here goes by.
+    let date = httpdate::fmt_http_date(state.clock.date());
+    if let Ok(date) = date.parse() {
+        response.headers_mut().insert(header::DATE, date);
+    }
     if let Some(echo) = echo {
         response.headers_mut().insert(client, echo);
     }
@@ -146,16 +161,13 @@ async fn call(state: &Arc<State>, request: Request<Body>) -> Result<Reply, Reply
         query,
         body: Bytes::new(),
     };
-    match path[..] {
-        ["msi", "token"] => {
-            let resource = call.query.get("resource");
-            return Ok(state.identity(resource.map_or("", String::as_str)));
-        }
-        [".emulator", ref rest @ ..] => {
-            call.body = read(body).await?;
-            return admin::operation(state, &call, rest).await;
-        }
-        _ => {}
+    if entra::is_path(&path) {
+        call.body = read(body).await?;
+        return Ok(entra::answer(state, &call, &head.headers, &path));
+    }
+    if let [".emulator", rest @ ..] = &path[..] {
+        call.body = read(body).await?;
+        return admin::operation(state, &call, rest).await;
     }
     let plane = match arm::is_path(&path) {
         true => Plane::Arm,
@@ -247,7 +259,8 @@ fn decode(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
-fn query(text: &str) -> BTreeMap<String, String> {
+/// The pairs of a query, or of a form.
+pub(super) fn query(text: &str) -> BTreeMap<String, String> {
     text.split('&')
         .filter_map(|pair| pair.split_once('='))
         .map(|(key, value)| (decode(key), decode(&value.replace('+', " "))))

@@ -2,12 +2,16 @@
 //!
 //! The authority's key must never leave the memory of this process.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use axum::extract::connect_info::{ConnectInfo, Connected};
+use axum::http::Request;
+use axum::serve::IncomingStream;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use sandbox_core::{Error, ErrorKind, Operation, Result};
 use tokio::net::{TcpListener, TcpStream};
@@ -57,7 +61,12 @@ pub(super) async fn start(options: Options) -> Result<AcaEmulator> {
     let scheme = if tls.is_some() { "https" } else { "http" };
     state.listens_at(format!("{scheme}://{address}"));
     let shared = Arc::clone(&state);
-    let app = Router::new().fallback(move |request| route::answer(Arc::clone(&shared), request));
+    let app = Router::new().fallback(move |request: Request<Body>| {
+        let peer = request.extensions().get::<ConnectInfo<Peer>>();
+        let peer = peer.map(|ConnectInfo(Peer(address))| *address);
+        route::answer(Arc::clone(&shared), request, peer)
+    });
+    let app = app.into_make_service_with_connect_info::<Peer>();
     let (acceptor, ca): (Option<TlsAcceptor>, Option<PathBuf>) = tls.unzip();
     let task = match acceptor {
         None => tokio::spawn(async move {
@@ -123,6 +132,22 @@ impl axum::serve::Listener for Tls {
 
     fn local_addr(&self) -> std::io::Result<SocketAddr> {
         Ok(self.address)
+    }
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy, Debug)]
+struct Peer(IpAddr);
+
+impl Connected<IncomingStream<'_, TcpListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
+        Self(stream.remote_addr().ip())
+    }
+}
+
+impl Connected<IncomingStream<'_, Tls>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Tls>) -> Self {
+        Self(stream.remote_addr().ip())
     }
 }
 

@@ -34,6 +34,7 @@ pub(super) fn of_stop(state: &State, guest: &Guest) -> Value {
         group: guest.group.clone(),
         local: Arc::clone(&guest.local),
         document: document.clone(),
+        volumes: guest.document()["volumes"].clone(),
         listed: false,
     };
     state.store().snapshots.insert(id, snap);
@@ -68,6 +69,7 @@ pub(super) async fn take(
             group: guest.group.clone(),
             local,
             document: document.clone(),
+            volumes: guest.document()["volumes"].clone(),
             listed: true,
         };
         state.store().snapshots.insert(id, snap);

@@ -3,13 +3,16 @@
 //! Nothing here is held locked while a sandbox works; logs are bounded.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use sandbox_core::{Network, Provider as _, Sandbox, SandboxSpec};
+use axum::http::HeaderName;
+use sandbox_core::{Mount, Network, Operation, Provider as _, Sandbox, SandboxSpec};
 use sandbox_local::LocalProvider;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::arm::Arm;
 use super::clock::Clock;
@@ -49,6 +52,8 @@ pub(super) struct Snap {
     pub(super) group: String,
     pub(super) local: Arc<dyn Sandbox>,
     pub(super) document: Value,
+    /// What its source had mounted, and a sandbox from it has too.
+    pub(super) volumes: Value,
     /// Those of `stop` are not listed, and end with their sandbox.
     pub(super) listed: bool,
 }
@@ -62,6 +67,8 @@ pub(super) struct Store {
     pub(super) resources: BTreeMap<String, Value>,
     /// What committed images hold, by path.
     pub(super) images: BTreeMap<String, Arc<dyn Sandbox>>,
+    /// Where volumes are on this host, by path.
+    pub(super) volumes: BTreeMap<String, PathBuf>,
     /// When each group was made, by path.
     pub(super) groups: BTreeMap<String, Duration>,
     commands: VecDeque<String>,
@@ -77,6 +84,8 @@ pub(super) struct State {
     pub(super) clock: Arc<Clock>,
     pub(super) arm: Arm,
     pub(super) log: Lines,
+    /// What is on volumes; goes with the emulator.
+    pub(super) volumes: TempDir,
     options: RwLock<Arc<Options>>,
     pub(super) sessions: Sessions,
     provider: LocalProvider,
@@ -99,6 +108,8 @@ impl State {
             faults: Faults::default(),
             arm: Arm::default(),
             log,
+            volumes: tempfile::tempdir()
+                .map_err(|e| sandbox_core::Error::from_io(e, Operation::Connect))?,
             options: RwLock::new(Arc::new(options)),
             provider: LocalProvider::new()?,
             store: Mutex::default(),
@@ -136,12 +147,17 @@ impl State {
     }
 
     /// A fresh local sandbox.
-    pub(super) async fn local(&self, open: bool) -> sandbox_core::Result<Arc<dyn Sandbox>> {
+    pub(super) async fn local(
+        &self,
+        open: bool,
+        mounts: Vec<Mount>,
+    ) -> sandbox_core::Result<Arc<dyn Sandbox>> {
         let network = match open && self.options().allow_network {
             true => Network::Open,
             false => Network::Off,
         };
-        let spec = SandboxSpec::new().with_network(network).with_workdir("/");
+        let mut spec = SandboxSpec::new().with_network(network).with_workdir("/");
+        spec.mounts = mounts;
         self.provider.create(spec).await
     }
 
@@ -265,7 +281,8 @@ impl State {
                 self,
                 "Rate limit exceeded",
                 &format!("too many requests (limit {rate} requests/min)."),
-                wait.as_secs().max(1),
+                // Whole seconds, and not one too few.
+                wait.as_secs() + 1,
             ));
         }
         store.recent.push_back(now);
@@ -285,6 +302,10 @@ pub(super) fn too_many(state: &State, title: &str, detail: &str, seconds: u64) -
     let wall = state.clock.wall().as_secs();
     let header = match form {
         RetryAfter::Body | RetryAfter::Absent => return reply,
+        RetryAfter::Millis => {
+            let name = HeaderName::from_static("x-ms-retry-after-ms");
+            return reply.with(name, (seconds * 1000).to_string());
+        }
         RetryAfter::Seconds => seconds.to_string(),
         RetryAfter::Huge => DAY.to_string(),
         RetryAfter::Date => date(wall + seconds),

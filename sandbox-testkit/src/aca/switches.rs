@@ -36,6 +36,7 @@ enum Field {
 const RETRY_AFTER: &[RetryAfter] = &[
     RetryAfter::Body,
     RetryAfter::Seconds,
+    RetryAfter::Millis,
     RetryAfter::Date,
     RetryAfter::Past,
     RetryAfter::Huge,
@@ -181,9 +182,11 @@ pub const SWITCHES: &[Switch] = &[
     ),
     Switch {
         name: "retry-after",
-        help: "how a 429 says when to come again: body, seconds, date, past, huge, absent",
+        help: "how a 429 says when to come again: body, seconds, millis, date, past, huge, absent",
         field: Field::Word(
-            &["body", "seconds", "date", "past", "huge", "absent"],
+            &[
+                "body", "seconds", "millis", "date", "past", "huge", "absent",
+            ],
             |options| place(RETRY_AFTER, &options.retry_after),
             |options, at| options.retry_after = RETRY_AFTER[at],
         ),
@@ -208,6 +211,18 @@ pub const SWITCHES: &[Switch] = &[
         arm_operation,
         "arm-operation",
         "an operation of the management plane takes so long"
+    ),
+    switch!(
+        Millis,
+        token_life,
+        "token-life",
+        "tokens of clients and identities are valid so long"
+    ),
+    switch!(
+        Flag,
+        refuse_clients,
+        "refuse-clients",
+        "clients get no token, whatever their secret"
     ),
 ];
 

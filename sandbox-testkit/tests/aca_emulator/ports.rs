@@ -19,7 +19,8 @@ async fn a_port_has_its_url_after_a_while() {
     service.advance(10);
     let shown = service.get(&format!("sandboxes/{id}")).await.expect(200);
     let url = shown["ports"][0]["url"].as_str().expect("a URL");
-    assert_eq!(url, format!("https://{id}--8080.emulator.adcproxy.io"));
+    let endpoint = service.emulator.endpoint();
+    assert_eq!(url, format!("{endpoint}/.ports/{id}/8080/"));
     service
         .post(&id, "ports/add", json!({"port": 8080}))
         .await

@@ -157,33 +157,49 @@ async fn secrets_are_never_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn volumes_are_kept_and_never_said_to_be_mounted() {
+async fn a_volume_is_mounted_from_the_creation_and_stays_while_a_sandbox_has_it() {
     let service = Service::start().await;
-    service
-        .call("PUT", "volumes/v", json!({"type": "DataDisk"}))
+    let volume = |body: Value| service.call("PUT", "volumes/v", body);
+    volume(json!({"type": "DataDisk"})).await.expect(400);
+    let made = volume(json!({"type": "DataDisk", "size": "1Gi"})).await;
+    assert_eq!(made.expect(200)["isAttached"], false);
+    let body = |name: &str, point: &str| {
+        json!({
+            "sourcesRef": {"diskImage": {"name": "ubuntu"}},
+            "volumes": [{"volumeName": name, "mountpoint": point}],
+        })
+    };
+    let create = |body: Value| service.call("PUT", "sandboxes", body);
+    create(body("none", "/v"))
         .await
-        .expect(400);
-    service
-        .call(
-            "PUT",
-            "volumes/v",
-            json!({"type": "DataDisk", "size": "1Gi"}),
-        )
-        .await
-        .expect(200);
+        .problem(404, "VolumeNotFound");
+    create(body("v", "relative")).await.expect(400);
+    let made = create(body("v", "/v")).await.expect(200);
+    assert_eq!(made["volumes"][0]["mountpoint"], "/v");
+    let id = made["id"].as_str().expect("an identifier").to_owned();
+    service.exec(&id, "echo kept > /v/f").await.expect(200);
     assert_eq!(
-        service.get("volumes/v").await.expect(200)["volumeName"],
-        "v"
+        service.get("volumes/v").await.expect(200)["isAttached"],
+        true
     );
-    let body = json!({
-        "sourcesRef": {"diskImage": {"name": "ubuntu"}},
-        "volumes": [{"volumeName": "v", "mountpoint": "/v"}],
-    });
-    service.call("PUT", "sandboxes", body).await.expect(501);
+    let delete = || service.call("DELETE", "volumes/v", Value::Null);
+    delete().await.problem(409, "VolumeInUse");
+    let path = format!("sandboxes/{id}");
+    service.call("DELETE", &path, Value::Null).await.expect(200);
+    let next = create(body("v", "/other/place")).await.expect(200);
+    let next = next["id"].as_str().expect("an identifier");
+    let read = service.exec(next, "cat /other/place/f").await.expect(200);
+    assert_eq!(read["stdout"], "kept\n");
+    // Nothing can be mounted into a sandbox of the emulator that runs.
+    let mount = json!({"volumeMount": {"volumeName": "v", "mountpoint": "/w"}});
     service
-        .call("DELETE", "volumes/v", Value::Null)
+        .post(next, "volumes/add", mount)
         .await
-        .expect(202);
+        .problem(501, "NotEmulated");
+    let path = format!("sandboxes/{next}");
+    service.call("DELETE", &path, Value::Null).await.expect(200);
+    delete().await.expect(202);
+    delete().await.expect(404);
 }
 
 #[tokio::test(flavor = "multi_thread")]

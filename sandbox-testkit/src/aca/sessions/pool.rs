@@ -212,7 +212,7 @@ impl Sessions {
         identifier: &str,
     ) -> Result<Session, Reply> {
         let failed = |e: sandbox_core::Error| error(500, "InternalServerError", &e.to_string());
-        let local = state.local(pool.egress).await.map_err(failed)?;
+        let local = state.local(pool.egress, Vec::new()).await.map_err(failed)?;
         let dir = sandbox_core::GuestPath::from("/mnt/data");
         local
             .create_dir(&dir, Default::default())

@@ -1,0 +1,407 @@
+//! The faults of a remote service at every request of every operation, for sandboxes and both kinds
+//! of sessions: what an operation says is what happened, nothing runs twice, nothing is left.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sandbox_aca::{AcaSandboxProvider, AcaSessionProvider, SessionKind, StaticToken};
+use sandbox_core::{
+    Command, Error, FileBatch, GuestPath, Output, Provider, Ran, Result, Sandbox, SandboxExt as _,
+    SandboxId, SandboxSpec, TransferReport,
+};
+use sandbox_testkit::aca::{AcaEmulator, Options};
+use sandbox_testkit::proxy::{Break, FaultProxy};
+
+use super::{COUNTED, config, counted, pool};
+
+/// Each row of the table that a proxy can play; of those that look alike to a client one each.
+const BREAKS: &[Break] = &[
+    Break::BeforeSend,
+    Break::MidRequest,
+    Break::AfterSend,
+    Break::MidAnswer(150),
+    Break::Garbage,
+    Break::Endless,
+    Break::Sliced,
+    Break::Status(401, None),
+    Break::Status(429, Some("0")),
+    Break::Status(429, Some("99999")),
+    Break::Status(503, Some("0")),
+];
+
+/// A service behind a proxy.
+struct Rig {
+    emulator: AcaEmulator,
+    proxy: FaultProxy,
+    provider: Arc<dyn Provider>,
+}
+
+impl Rig {
+    async fn new(kind: Option<SessionKind>) -> Self {
+        let emulator = AcaEmulator::start(Options::default()).await;
+        let emulator = emulator.expect("an emulator");
+        let proxy = FaultProxy::start(emulator.address()).await;
+        let proxy = proxy.expect("a proxy");
+        let token = Arc::new(StaticToken::new(emulator.token()));
+        let endpoint = proxy.endpoint();
+        let provider: Arc<dyn Provider> = match kind {
+            None => {
+                Arc::new(AcaSandboxProvider::new(config(&endpoint), token).expect("a provider"))
+            }
+            Some(kind) => {
+                let made = AcaSessionProvider::new(pool(&endpoint, kind), token);
+                Arc::new(made.expect("a provider"))
+            }
+        };
+        Self {
+            emulator,
+            proxy,
+            provider,
+        }
+    }
+
+    async fn sandbox(&self) -> Arc<dyn Sandbox> {
+        let made = self.provider.create(SandboxSpec::new()).await;
+        made.expect("a sandbox")
+    }
+
+    /// Ends what a client could not.
+    async fn forget(&self, id: &SandboxId) {
+        if self.emulator.destroy(id.as_str()).await {
+            return;
+        }
+        for identifier in self.emulator.sessions().await {
+            self.emulator.end_session(&identifier).await;
+        }
+    }
+
+    /// How many sandboxes and snapshots, or sessions, there are.
+    async fn there(&self) -> usize {
+        let (sandboxes, snapshots) = self.emulator.counts();
+        sandboxes + snapshots + self.emulator.sessions().await.len()
+    }
+
+    /// Waits until there are so many: what is cleared away is cleared behind the caller's back.
+    async fn left(&self, expected: usize, what: &str) {
+        for _ in 0..500 {
+            if self.there().await == expected {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let there = self.there().await;
+        panic!("{what}: {there} are there and not {expected}");
+    }
+
+    /// Does `act` with each request broken in each way, until none is left to break; what came of
+    /// it is checked when nothing is broken any more.
+    async fn everywhere<T>(
+        &self,
+        name: &str,
+        mut act: impl AsyncFnMut() -> T,
+        mut check: impl AsyncFnMut(T, &str),
+    ) {
+        for how in BREAKS {
+            for position in 0.. {
+                let what = format!(
+                    "{} {name}, {how:?} at request {position}",
+                    self.provider.backend()
+                );
+                self.proxy.arm_after(position, "", *how);
+                let done = act().await;
+                let fired = self.proxy.disarm();
+                check(done, &what).await;
+                if !fired {
+                    assert!(position > 0, "{what}: it never happened");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+const KINDS: [Option<SessionKind>; 3] = [None, Some(SessionKind::Python), Some(SessionKind::Shell)];
+
+/// Does this for each service, side by side.
+async fn each(work: impl AsyncFn(Rig)) {
+    let work = &work;
+    let all = KINDS.map(async |kind| work(Rig::new(kind).await).await);
+    futures_util::future::join_all(all).await;
+}
+
+/// An error has words, and none that is secret.
+fn sound(error: &Error, what: &str) {
+    assert!(!error.to_string().is_empty(), "{what}");
+    assert!(
+        !format!("{error:?}").contains("Bearer"),
+        "{what}: {error:?}"
+    );
+}
+
+async fn text(sandbox: &dyn Sandbox, path: &str) -> Option<String> {
+    sandbox.read_to_string(path).await.ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_runs_at_most_once_and_what_is_said_of_it_is_true() {
+    each(async |rig| {
+        let sandbox = rig.sandbox().await;
+        // Its input is uploaded and its output fetched: each kind of request is there.
+        let command = Command::shell("printf x >> count; cat; head -c 400000 /dev/zero")
+            .stdin(vec![b'i'; 40_000])
+            .timeout(Duration::from_secs(60));
+        let act = async || {
+            let before = rig.emulator.executions(COUNTED);
+            let ran = sandbox.exec(command.clone()).await;
+            (ran, rig.emulator.executions(COUNTED) - before)
+        };
+        let check = async |(ran, sent): (Result<Output>, usize), what: &str| {
+            let count = sandbox.read("count").await.map_or(0, |bytes| bytes.len());
+            assert!(count <= 1 && sent <= 1, "{what}: ran {count}, sent {sent}");
+            match ran {
+                Ok(output) => {
+                    assert_eq!(output.stdout.bytes.len(), 440_000, "{what}");
+                    assert_eq!(count, 1, "{what}");
+                }
+                Err(error) => {
+                    sound(&error, what);
+                    match error.ran() {
+                        Some(Ran::NotStarted) => assert_eq!(count, 0, "{what}: {error:?}"),
+                        ran => assert!(ran.is_some(), "{what}: {error:?}"),
+                    }
+                }
+            }
+            if count > 0 {
+                sandbox.remove_all("count").await.expect("it goes");
+            }
+        };
+        rig.everywhere("exec", act, check).await;
+        sandbox.close().await.expect("it closes");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spawned_command_runs_at_most_once() {
+    let rig = Rig::new(None).await;
+    let sandbox = rig.sandbox().await;
+    let act = async || {
+        let process = sandbox.spawn(counted()).await?;
+        process.wait_with_output(Default::default()).await
+    };
+    let check = async |ran: Result<Output>, what: &str| {
+        let count = sandbox.read("count").await.map_or(0, |bytes| bytes.len());
+        assert!(count <= 1, "{what}: ran {count} times");
+        match ran {
+            Ok(output) => assert_eq!((&*output.stdout.bytes, count), (&b"ran"[..], 1), "{what}"),
+            Err(error) => match error.ran() {
+                Some(Ran::NotStarted) => assert_eq!(count, 0, "{what}: {error:?}"),
+                ran => assert!(ran.is_some(), "{what}: {error:?}"),
+            },
+        }
+        if count > 0 {
+            sandbox.remove_all("count").await.expect("it goes");
+        }
+    };
+    rig.everywhere("spawn", act, check).await;
+    sandbox.close().await.expect("it closes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_creation_makes_one_sandbox_or_leaves_none() {
+    each(async |rig| {
+        let act = async || rig.provider.create(SandboxSpec::new()).await;
+        let check = async |made: Result<Arc<dyn Sandbox>>, what: &str| match made {
+            Ok(sandbox) => {
+                assert_eq!(rig.there().await, 1, "{what}");
+                sandbox.close().await.expect("it closes");
+                rig.left(0, what).await;
+            }
+            Err(error) => {
+                sound(&error, what);
+                rig.left(0, what).await;
+            }
+        };
+        rig.everywhere("create", act, check).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_there_in_whole_or_not_at_all() {
+    each(async |rig| {
+        let sandbox = rig.sandbox().await;
+        sandbox.write("a", "old").await.expect("a file");
+        // Large, so that it is uploaded first.
+        let content = "n".repeat(200_000);
+        let act = async || {
+            let batch = FileBatch::new()
+                .file("a", content.clone())
+                .file("b", content.clone());
+            sandbox.write_files(batch).await
+        };
+        let check = async |written: Result<()>, what: &str| {
+            let (a, b) = (text(&*sandbox, "a").await, text(&*sandbox, "b").await);
+            match (written, b.is_some()) {
+                (Err(error), false) => {
+                    sound(&error, what);
+                    assert_eq!(a.as_deref(), Some("old"), "{what}");
+                    return;
+                }
+                // Nobody knows, but it is all of it.
+                (Ok(()), true) | (Err(_), true) => {
+                    assert_eq!((&a, &b), (&Some(content.clone()), &a), "{what}")
+                }
+                (Ok(()), false) => panic!("{what}: it is not there"),
+            }
+            sandbox.write("a", "old").await.expect("a file");
+            sandbox.remove_all("b").await.expect("it goes");
+        };
+        rig.everywhere("write", act, check).await;
+        sandbox.close().await.expect("it closes");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_is_whole_and_what_is_moved_is_in_one_place() {
+    each(async |rig| {
+        let sandbox = rig.sandbox().await;
+        let content = "r".repeat(600_000);
+        sandbox.write("r", content.clone()).await.expect("a file");
+        let act = async || sandbox.read("r").await;
+        let check = async |read: Result<Bytes>, what: &str| match read {
+            Ok(bytes) => assert!(bytes == content.as_bytes(), "{what}: {} bytes", bytes.len()),
+            Err(error) => sound(&error, what),
+        };
+        rig.everywhere("read", act, check).await;
+        let (from, to) = (GuestPath::from("r"), GuestPath::from("s"));
+        let act = async || sandbox.rename(&from, &to, Default::default()).await;
+        let check = async |moved: Result<()>, what: &str| {
+            let there = [
+                sandbox.exists(from.clone()).await,
+                sandbox.exists(to.clone()).await,
+            ];
+            let there = there.map(|there| there.expect("it is known"));
+            match moved {
+                Ok(()) => assert_eq!(there, [false, true], "{what}"),
+                Err(error) => {
+                    sound(&error, what);
+                    assert!(there[0] != there[1], "{what}: {there:?}");
+                }
+            }
+            if there[1] {
+                let back = sandbox.rename(&to, &from, Default::default()).await;
+                back.expect("it goes back");
+            }
+        };
+        rig.everywhere("rename", act, check).await;
+        sandbox.close().await.expect("it closes");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fork_is_whole_or_nothing_is_left_of_it() {
+    each(async |rig| {
+        let sandbox = rig.sandbox().await;
+        // Large, so that a session's fork goes in parts.
+        let content = "f".repeat(300_000);
+        sandbox.write("f", content.clone()).await.expect("a file");
+        let act = async || sandbox.fork(Default::default()).await;
+        let check = async |forked: Result<Arc<dyn Sandbox>>, what: &str| {
+            match forked {
+                Ok(child) => {
+                    let read = text(&*child, "f").await;
+                    assert!(read.as_ref() == Some(&content), "{what}: it is not whole");
+                    child.close().await.expect("it closes");
+                }
+                Err(error) => sound(&error, what),
+            }
+            rig.left(1, what).await;
+        };
+        rig.everywhere("fork", act, check).await;
+        sandbox.close().await.expect("it closes");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_exported_is_whole_or_absent_and_an_import_says_when_it_failed() {
+    each(async |rig| {
+        let sandbox = rig.sandbox().await;
+        let content = "e".repeat(400_000);
+        sandbox.write("d/e", content.clone()).await.expect("a file");
+        let host = tempfile::tempdir().expect("a directory");
+        let out = host.path().join("out");
+        let act = async || {
+            sandbox
+                .export_dir(&"d".into(), &out, Default::default())
+                .await
+        };
+        let check = async |done: Result<TransferReport>, what: &str| {
+            match done {
+                Ok(_) => {
+                    let read = std::fs::read(out.join("e")).expect("a file");
+                    assert!(read == content.as_bytes(), "{what}: it is not whole");
+                    std::fs::remove_dir_all(&out).expect("it goes");
+                }
+                Err(error) => {
+                    sound(&error, what);
+                    assert!(!out.exists(), "{what}: something is there");
+                }
+            }
+            let left = std::fs::read_dir(host.path()).expect("a directory").count();
+            assert_eq!(left, 0, "{what}: what is left on the host");
+        };
+        rig.everywhere("export", act, check).await;
+        let from = tempfile::tempdir().expect("a directory");
+        std::fs::write(from.path().join("e"), &content).expect("a file");
+        let to = GuestPath::from("in");
+        let act = async || {
+            sandbox
+                .import_dir(from.path(), &to, Default::default())
+                .await
+        };
+        let check = async |done: Result<TransferReport>, what: &str| {
+            let read = text(&*sandbox, "in/e").await;
+            match done {
+                Ok(_) => assert!(read.as_ref() == Some(&content), "{what}: it is not whole"),
+                Err(error) => {
+                    sound(&error, what);
+                    let sound = read.as_ref().is_none_or(|read| *read == content);
+                    assert!(sound, "{what}: a part of a file is there");
+                }
+            }
+            let _ = sandbox.remove_all("in").await;
+        };
+        rig.everywhere("import", act, check).await;
+        sandbox.close().await.expect("it closes");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_closed_is_gone_or_the_error_says_that_it_may_be_there() {
+    each(async |rig| {
+        let next = tokio::sync::Mutex::new(rig.sandbox().await);
+        let act = async || {
+            let sandbox = next.lock().await;
+            (sandbox.close().await, sandbox.info().id)
+        };
+        let check = async |(closed, id): (Result<()>, SandboxId), what: &str| {
+            if let Err(error) = closed {
+                assert!(
+                    error.to_string().contains("may still have"),
+                    "{what}: {error}"
+                );
+                rig.forget(&id).await;
+            }
+            rig.left(0, what).await;
+            *next.lock().await = rig.sandbox().await;
+        };
+        rig.everywhere("close", act, check).await;
+    })
+    .await;
+}

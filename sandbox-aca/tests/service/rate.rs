@@ -1,0 +1,123 @@
+//! The service takes 600 requests a minute: few are needed, and its refusal is obeyed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sandbox_aca::{AcaSandboxProvider, AcaSessionProvider, SessionKind, StaticToken};
+use sandbox_core::{Command, FileBatch, Provider, Sandbox, SandboxExt as _, SandboxSpec};
+use sandbox_testkit::aca::{AcaEmulator, Options, RetryAfter};
+
+use super::{config, pool};
+
+/// A provider of each kind on an emulator of its own.
+async fn all() -> Vec<(AcaEmulator, Arc<dyn Provider>)> {
+    let mut all: Vec<(AcaEmulator, Arc<dyn Provider>)> = Vec::new();
+    for kind in [None, Some(SessionKind::Python), Some(SessionKind::Shell)] {
+        let mut options = Options::default();
+        for pool in &mut options.pools {
+            pool.cooldown = Duration::from_secs(86_400);
+        }
+        let emulator = AcaEmulator::start(options).await;
+        let emulator = emulator.expect("an emulator");
+        let token = Arc::new(StaticToken::new(emulator.token()));
+        let endpoint = emulator.endpoint();
+        let provider: Arc<dyn Provider> = match kind {
+            None => {
+                Arc::new(AcaSandboxProvider::new(config(&endpoint), token).expect("a provider"))
+            }
+            Some(kind) => {
+                let made = AcaSessionProvider::new(pool(&endpoint, kind), token);
+                Arc::new(made.expect("a provider"))
+            }
+        };
+        all.push((emulator, provider));
+    }
+    all
+}
+
+async fn write(sandbox: &dyn Sandbox, files: usize) {
+    let mut batch = FileBatch::new();
+    for number in 0..files {
+        batch.push(format!("d/{number}"), format!("content of {number}"));
+    }
+    sandbox.write_files(batch).await.expect("they are written");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_files_take_two_requests_as_five_thousand_do() {
+    for (emulator, provider) in all().await {
+        let backend = provider.backend();
+        let sandbox = provider.create(SandboxSpec::new()).await;
+        let sandbox = sandbox.expect("a sandbox");
+        for files in [1000, 5000] {
+            let before = emulator.requests("");
+            write(&*sandbox, files).await;
+            let cost = emulator.requests("") - before;
+            println!("{backend}: {files} files in {cost} requests");
+            assert!(cost <= 2, "{backend}: {files} files in {cost} requests");
+        }
+        let read = sandbox.read("d/4999").await.expect("a file");
+        assert_eq!(read, "content of 4999");
+        // So that a limit that allows no more than that is not met.
+        emulator.change(|options| options.rate = Some(2));
+        write(&*sandbox, 1000).await;
+        emulator.change(|options| options.rate = None);
+        sandbox.close().await.expect("it closes");
+    }
+}
+
+const FORMS: [RetryAfter; 6] = [
+    RetryAfter::Body,
+    RetryAfter::Seconds,
+    RetryAfter::Millis,
+    RetryAfter::Date,
+    RetryAfter::Past,
+    RetryAfter::Absent,
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_is_obeyed_in_every_form_and_nothing_is_run_twice() {
+    let all = all().await;
+    let obeyed = all
+        .iter()
+        .map(|(emulator, provider)| obeyed(emulator, &**provider));
+    futures_util::future::join_all(obeyed).await;
+}
+
+async fn obeyed(emulator: &AcaEmulator, provider: &dyn Provider) {
+    let sandbox = provider.create(SandboxSpec::new()).await;
+    let sandbox = sandbox.expect("a sandbox");
+    for form in FORMS {
+        let what = format!("{} {form:?}", provider.backend());
+        // The clocks of client and service disagree by an hour more each time.
+        emulator.advance(Duration::from_secs(3600));
+        emulator.change(|options| {
+            options.rate = Some(2);
+            options.retry_after = form;
+        });
+        let (before, commands) = (emulator.requests(""), emulator.executions(""));
+        run(&*sandbox).await;
+        run(&*sandbox).await;
+        // Some seconds before the minute is over: so long the service wants to be left alone.
+        emulator.advance(Duration::from_secs(57));
+        run(&*sandbox).await;
+        emulator.change(|options| options.rate = None);
+        let refused = emulator.requests("") - before - 3;
+        assert_eq!(emulator.executions("") - commands, 3, "{what}");
+        // Who is told when asks once; who is told nothing, a few times.
+        let most = match form {
+            RetryAfter::Past | RetryAfter::Absent => 4,
+            _ => 1,
+        };
+        assert!((1..=most).contains(&refused), "{what}: {refused} times");
+    }
+    let count = sandbox.read("count").await.expect("a file").len();
+    assert_eq!(count, 3 * FORMS.len(), "{}", provider.backend());
+    sandbox.close().await.expect("it closes");
+}
+
+async fn run(sandbox: &dyn Sandbox) {
+    let command = Command::shell("printf x >> count; printf ran");
+    let output = sandbox.exec(command).await.expect("it runs");
+    assert_eq!(output.stdout.bytes, "ran");
+}

@@ -1,0 +1,182 @@
+//! HTTP to a port of a sandbox: in over the port's URL, and to the program that listens in there.
+//!
+//! Nobody gets through whom the port does not let in. One request takes one connection.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Request, Response, Uri, header};
+use hyper_util::rt::TokioIo;
+use sandbox_core::Command;
+use serde_json::Value;
+
+use super::policy;
+use super::reply::{Reply, problem};
+use super::state::{Guest, State, not_running};
+
+/// What a port's URL has between the endpoint and the sandbox.
+pub(super) const PREFIX: &str = "/.ports/";
+
+/// Carries bytes between a connection in the sandbox and its standard input and output.
+const RELAY: &str =
+    "exec 3<>\"/dev/tcp/127.0.0.1/$0\" || exit 1; cat <&3 & exec cat >&3 3>&- 2>/dev/null";
+
+/// Answers a request to a port's URL; `peer` is who asks.
+pub(super) async fn answer(
+    state: &Arc<State>,
+    request: Request<Body>,
+    peer: Option<IpAddr>,
+) -> Response<Body> {
+    match carry(state, request, peer).await {
+        Ok(response) => response,
+        Err(reply) => reply.into_response(None),
+    }
+}
+
+async fn carry(
+    state: &Arc<State>,
+    mut request: Request<Body>,
+    peer: Option<IpAddr>,
+) -> Result<Response<Body>, Reply> {
+    let missing = || problem(404, "PortNotFound", "there is no such port");
+    let path = request.uri().path_and_query().ok_or_else(missing)?;
+    let rest = path.as_str().strip_prefix(PREFIX).unwrap_or_default();
+    let (id, rest) = rest.split_once('/').ok_or_else(missing)?;
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (number, rest) = rest.split_at(end);
+    let number: u16 = number.parse().map_err(|_| missing())?;
+    let guest = state.store().guests.get(id).cloned().ok_or_else(missing)?;
+    let port = {
+        let document = guest.document();
+        let mut ports = document["ports"].as_array().into_iter().flatten();
+        let found = ports.find(|port| port["port"] == number);
+        found.cloned().ok_or_else(missing)?
+    };
+    admit(state, &request, &port, peer)?;
+    awake(state, &guest, &port).await?;
+    let target = if rest.starts_with('/') {
+        rest.to_owned()
+    } else {
+        format!("/{rest}")
+    };
+    *request.uri_mut() = Uri::try_from(target).map_err(|_| missing())?;
+    // What the next connection does is not what this one does.
+    request.headers_mut().remove(header::CONNECTION);
+    let close = HeaderValue::from_static("close");
+    request.headers_mut().insert(header::CONNECTION, close);
+    through(&guest, request, number).await
+}
+
+/// Who may come in: from where the rules say, and with a token unless the port is for anybody.
+fn admit(
+    state: &State,
+    request: &Request<Body>,
+    port: &Value,
+    peer: Option<IpAddr>,
+) -> Result<(), Reply> {
+    if !admitted(&port["ipAccessControl"], peer) {
+        return Err(problem(
+            403,
+            "AccessDenied",
+            "the port's rules deny this address",
+        ));
+    }
+    let token = request.headers().get(header::AUTHORIZATION);
+    match port["auth"]["anonymous"] == true {
+        true => Ok(()),
+        false => state
+            .genuine(token.and_then(|token| token.to_str().ok()))
+            .map(drop),
+    }
+}
+
+/// The first rule by priority that has the address counts.
+fn admitted(access: &Value, peer: Option<IpAddr>) -> bool {
+    let mut rules: Vec<&Value> = access["rules"].as_array().into_iter().flatten().collect();
+    rules.sort_by_key(|rule| rule["priority"].as_u64());
+    let has = |rule: &&Value| {
+        let mut networks = rule["sourceCidrs"].as_array().into_iter().flatten();
+        networks.any(|network| within(network.as_str().unwrap_or_default(), peer))
+    };
+    let action = match rules.into_iter().find(has) {
+        Some(rule) => &rule["action"],
+        None => &access["defaultAction"],
+    };
+    *action != "Deny"
+}
+
+fn within(network: &str, peer: Option<IpAddr>) -> bool {
+    let parts = network.split_once('/');
+    let Some((Ok(base), Ok(length))) =
+        parts.map(|(base, length)| (base.parse::<IpAddr>(), length.parse::<u32>()))
+    else {
+        return false;
+    };
+    match (base, peer) {
+        (IpAddr::V4(base), Some(IpAddr::V4(peer))) => {
+            let differ = u32::from(base) ^ u32::from(peer);
+            differ
+                .checked_shr(32_u32.saturating_sub(length))
+                .unwrap_or(0)
+                == 0
+        }
+        (IpAddr::V6(base), Some(IpAddr::V6(peer))) => {
+            let differ = u128::from(base) ^ u128::from(peer);
+            differ
+                .checked_shr(128_u32.saturating_sub(length))
+                .unwrap_or(0)
+                == 0
+        }
+        _ => false,
+    }
+}
+
+/// A sandbox that does not run is resumed only if the port says so.
+async fn awake(state: &Arc<State>, guest: &Arc<Guest>, port: &Value) -> Result<(), Reply> {
+    if guest.running(state).is_ok() {
+        return Ok(());
+    }
+    if port["activationMode"] != "OnDemand" {
+        return Err(not_running());
+    }
+    policy::resume(state, guest).await?;
+    state.clock.sleep(state.options().resuming).await;
+    guest.running(state)
+}
+
+async fn through(
+    guest: &Guest,
+    request: Request<Body>,
+    number: u16,
+) -> Result<Response<Body>, Reply> {
+    let nobody = |_| {
+        problem(
+            502,
+            "NobodyListens",
+            "nothing in the sandbox answers on the port",
+        )
+    };
+    let relay = Command::new("/bin/bash")
+        .args(["-c", RELAY, &number.to_string()])
+        .stdin_piped();
+    let mut relay = guest
+        .local
+        .spawn(relay)
+        .await
+        .map_err(|e| super::data::failed(&e))?;
+    let (Some(input), Some(output)) = (relay.stdin.take(), relay.stdout.take()) else {
+        return Err(problem(500, "EmulatorFailed", "the relay has no pipes"));
+    };
+    let io = TokioIo::new(tokio::io::join(output, input));
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
+        .await
+        .map_err(nobody)?;
+    tokio::spawn(async move {
+        // The answer's body ends where the connection does, and the relay with both.
+        let _ = connection.await;
+        drop(relay);
+    });
+    let response = sender.send_request(request).await.map_err(nobody)?;
+    Ok(response.map(Body::new))
+}

@@ -227,14 +227,25 @@ impl<C: Carrier> Inner<C> {
             ["OK", "B", ..] => {
                 crate::script::decode(said.rest.next(), op).map_err(|e| self.named(e))
             }
-            ["OK", "F", ..] => {
+            ["OK", "F", size, ..] => {
                 let file = format!("{dir}/out");
-                let read = self.http.get_file(op, self.id.as_str(), &file, limit).await;
+                let size = self.announced(op, size, limit)?;
+                let read = self.http.get_file(op, self.id.as_str(), &file, size).await;
                 self.kept().litter.push(dir.to_owned());
-                read.map_err(|failure| self.failed(failure))
+                let read = read.map_err(|failure| self.failed(failure))?;
+                match read.len() as u64 == size {
+                    true => Ok(read),
+                    false => Err(self.named(garbled(op))),
+                }
             }
             _ => Err(self.named(garbled(op))),
         }
+    }
+
+    /// How large a file is that a script speaks of: no more of it is taken, whatever comes.
+    fn announced(&self, op: Operation, size: &str, limit: u64) -> Result<u64> {
+        let size = size.parse().ok().filter(|size| *size <= limit);
+        size.ok_or_else(|| self.named(garbled(op)))
     }
 
     /// The same in a temporary file, at its beginning; memory does not grow with it.
@@ -248,14 +259,19 @@ impl<C: Carrier> Inner<C> {
         use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
         let io = |e| self.named(Error::from_io(e, op));
         let mut file = tokio::fs::File::from_std(tempfile::tempfile().map_err(io)?);
-        if text.starts_with("OK F") {
+        let words = said(text, op).map_err(|error| self.named(error))?.words;
+        if let ["OK", "F", size, ..] = words[..] {
             let path = format!("{dir}/out");
+            let size = self.announced(op, size, limit)?;
             let got = self
                 .http
-                .get_file_to(op, self.id.as_str(), &path, limit, &mut file)
+                .get_file_to(op, self.id.as_str(), &path, size, &mut file)
                 .await;
             self.kept().litter.push(dir.to_owned());
             got.map_err(|failure| self.failed(failure))?;
+            if file.metadata().await.map_err(io)?.len() != size {
+                return Err(self.named(garbled(op)));
+            }
         } else {
             let bytes = self.emitted(op, text, dir, limit).await?;
             file.write_all(&bytes).await.map_err(io)?;

@@ -19,10 +19,10 @@ use crate::config::AcaConfig;
 use crate::handle::{Inner, Kept};
 use crate::http::{Http, Plane};
 use crate::keep;
+use crate::made::NONCE;
 use crate::manage::{AcaOptions, AcaSource, EgressPolicy, Lifecycle, NewPort};
 use crate::registry::{Policies, Registry};
 use crate::sandbox::{AcaSandbox, find};
-use crate::service::NONCE;
 use crate::spec::{check, check_labels};
 
 const BACKEND: &str = "aca-sandboxes";

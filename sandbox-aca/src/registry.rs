@@ -73,12 +73,11 @@ impl Registry {
             lifecycle,
             ports,
         } = policies;
-        let made = self
+        let (id, made) = self
             .http
             .create(body, &self.config.labels)
             .await
             .map_err(|failure| failure.error)?;
-        let id = made["id"].as_str().unwrap_or_default().to_owned();
         let mut orphan = Orphan {
             http: Arc::clone(&self.http),
             id: Some(id.clone()),

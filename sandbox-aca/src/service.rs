@@ -12,9 +12,6 @@ use serde_json::{Value, json};
 use crate::carrier::TOUCH;
 use crate::http::{Failure, Http, Request};
 
-/// The label that finds a sandbox whose creation got no answer; not shown to anybody.
-pub(crate) const NONCE: &str = "sandbox-create";
-
 /// How long deletion may take until the sandbox is gone.
 const DELETION: Duration = Duration::from_secs(60);
 
@@ -31,55 +28,34 @@ fn file_request<'a>(parts: &'a [&'a str], path: &str, limit: u64) -> Request<'a>
 }
 
 impl Http {
-    /// Creates a sandbox; finds the one that was made if the answer is lost.
+    /// Creates a sandbox; `marks` are labels that nobody asked this one to have.
     ///
     /// The official SDK refuses labels for a restore and sends the source alone; nobody has said
     /// what the service does with more. So labels are tried, and a restore that is refused with
     /// them and needs none goes without: then a lost answer can't be made up for.
-    /// `marks` are labels that nobody asked this sandbox to have.
-    pub(crate) async fn create(&self, body: Value, marks: &Labels) -> Result<Value, Failure> {
+    pub(crate) async fn create(
+        &self,
+        mut body: Value,
+        marks: &Labels,
+    ) -> Result<(String, Value), Failure> {
+        const OP: Operation = Operation::Create;
+        let request = || {
+            let mut request = Request::new(Method::PUT, &["sandboxes"]);
+            request.timeout = Duration::from_secs(300);
+            request
+        };
         let restore = body["sourcesRef"]["snapshot"].is_object();
         let source = json!({"sourcesRef": body["sourcesRef"]});
-        let unlabelled = body["labels"]
-            .as_object()
-            .is_none_or(serde_json::Map::is_empty);
-        match self.create_marked(body, marks).await {
-            Err(failure) if restore && failure.status == Some(400) => match unlabelled {
-                true => self.create_once(source).await,
-                false => Err(failure.hint("the service may take no labels here: fork without any")),
-            },
-            made => made,
-        }
-    }
-
-    /// Sends the creation, once.
-    async fn create_once(&self, body: Value) -> Result<Value, Failure> {
-        const OP: Operation = Operation::Create;
-        let mut request = Request::new(Method::PUT, &["sandboxes"]).json(&body);
-        request.timeout = Duration::from_secs(300);
-        let made = parse(OP, &self.send(OP, request).await?)?;
-        match made["id"].is_string() {
-            true => Ok(made),
-            false => Err(Failure::garbled(OP)),
-        }
-    }
-
-    /// Creates a sandbox that bears a mark, by which it is found if the answer is lost.
-    async fn create_marked(&self, mut body: Value, marks: &Labels) -> Result<Value, Failure> {
-        const OP: Operation = Operation::Create;
-        let nonce = uuid::Uuid::new_v4().simple().to_string();
+        let labels = body["labels"].as_object();
+        let unlabelled = labels.is_none_or(serde_json::Map::is_empty);
         for (key, value) in marks {
             body["labels"][key] = json!(value);
         }
-        body["labels"][NONCE] = json!(nonce);
-        match self.create_once(body).await {
-            Err(failure) if failure.unknown => {
-                let labels = Labels::from([(NONCE.to_owned(), nonce)]);
-                match self.list(OP, &labels).await?.into_iter().next() {
-                    Some(found) => Ok(found),
-                    None => Err(failure),
-                }
-            }
+        match self.make(OP, request(), body, "sandboxes").await {
+            Err(failure) if restore && failure.status == Some(400) => match unlabelled {
+                true => self.make_once(OP, request(), &source).await,
+                false => Err(failure.hint("the service may take no labels here: fork without any")),
+            },
             made => made,
         }
     }
@@ -293,14 +269,10 @@ impl Http {
         timeout: Duration,
     ) -> Result<Value, Failure> {
         let path = ["sandboxes", id, "snapshot"];
-        let mut request = Request::new(Method::POST, &path).json(&json!({"labels": labels}));
+        let mut request = Request::new(Method::POST, &path);
         request.timeout = timeout;
-        let bytes = self.send(op, request).await?;
-        let taken = parse(op, &bytes)?;
-        match taken["id"].is_string() {
-            true => Ok(taken),
-            false => Err(Failure::garbled(op)),
-        }
+        let made = self.make(op, request, json!({"labels": labels}), "snapshots");
+        made.await.map(|(_, shown)| shown)
     }
 
     pub(crate) async fn delete_snapshot(&self, op: Operation, id: &str) -> Result<(), Failure> {

@@ -7,7 +7,7 @@ use sandbox_core::{
 };
 
 use crate::capability::CAPABILITIES;
-use crate::service::NONCE;
+use crate::made::NONCE;
 
 /// Refuses what the service can't do.
 pub(crate) fn check(spec: &SandboxSpec) -> Result<()> {

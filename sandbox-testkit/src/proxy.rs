@@ -23,7 +23,7 @@ pub enum Break {
     AfterSend,
     /// The connection is closed when so many bytes of the answer have come.
     MidAnswer(usize),
-    /// The answer comes byte by byte.
+    /// The answer comes byte by byte, where it begins.
     Sliced,
     /// The answer comes so late.
     Slow(Duration),
@@ -34,6 +34,9 @@ pub enum Break {
     /// Answered with this status and this `Retry-After`; nothing is sent on.
     Status(u16, Option<&'static str>),
 }
+
+/// How much of what comes at once comes byte by byte.
+const SLICES: usize = 2048;
 
 /// Which request is broken, and how.
 #[derive(Debug)]
@@ -197,11 +200,13 @@ async fn carry(
                         return client.write_all(&bytes[..limit - came]).await;
                     }
                     Some(Break::Sliced) => {
-                        for byte in bytes {
+                        let (first, rest) = bytes.split_at(n.min(SLICES));
+                        for byte in first {
                             client.write_all(&[*byte]).await?;
                             client.flush().await?;
                             tokio::task::yield_now().await;
                         }
+                        client.write_all(rest).await?;
                     }
                     Some(Break::Slow(time)) => {
                         tokio::time::sleep(time).await;

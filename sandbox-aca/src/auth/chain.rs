@@ -126,11 +126,14 @@ fn failed(scope: &str, why: &str) -> Error {
         ))
 }
 
+/// What it is called, what makes it, how long it may take.
+type Source = (&'static str, fn() -> Made, Duration);
+
 /// Asks one source after the other.
 async fn search(scope: &str) -> Result<(Winner, AccessToken)> {
     let at_hand = std::env::var_os("IDENTITY_ENDPOINT").is_some();
     let probe = if at_hand { PATIENCE } else { PROBE };
-    let sources: [(&'static str, fn() -> Made, Duration); 4] = [
+    let sources: [Source; 4] = [
         ("client secret", client_secret, PATIENCE),
         ("workload identity", workload, PATIENCE),
         ("managed identity", managed, probe),

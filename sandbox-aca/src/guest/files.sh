@@ -1,7 +1,7 @@
 # Operations on files. What stands in `d` is the place for what is staged.
 emit() { # A file: here if it is small, to be fetched if not.
   s=$(stat -c %s "$1")
-  if [ "$s" -le 131072 ]; then echo "OK B"; base64 -w0 "$1"; echo; else trap - EXIT; echo "OK F"; fi
+  if [ "$s" -le 131072 ]; then echo "OK B"; base64 -w0 "$1"; echo; else trap - EXIT; echo "OK F $s"; fi
 }
 list() { # list DIRECTORY DEPTH ENTRIES
   if ! [ -d "$1" ]; then

@@ -221,10 +221,9 @@ impl AcaSandboxProvider {
         if let Some(identity) = &image.identity {
             body["managedIdentityResourceId"] = json!(identity);
         }
-        let request = Request::new(Method::PUT, &["diskimages"]).json(&body);
-        let sent = self.registry.http.send(OP, request).await;
-        let shown = sent.and_then(|bytes| parse(OP, &bytes));
-        let id = text(&shown.map_err(|failure| failure.error)?, "id");
+        let request = Request::new(Method::PUT, &["diskimages"]);
+        let made = self.registry.http.make(OP, request, body, "diskimages");
+        let (id, _) = made.await.map_err(|failure| failure.error)?;
         self.registry.image_ready(OP, &id).await?;
         Ok(id)
     }

@@ -355,11 +355,12 @@ impl AcaHandle {
     /// # Errors
     /// Those of the type; [`ErrorKind::Timeout`]; what the service says if the image fails.
     pub async fn commit(&self, labels: &Labels) -> Result<String> {
+        let path = ["sandboxes", self.id.as_str(), "commit"];
+        let mut request = Request::new(Method::POST, &path);
+        request.timeout = self.registry.config.snapshot_timeout;
         let body = json!({"labels": labels});
-        let shown = self.call(Method::POST, &["commit"], Some(body)).await?;
-        let id = shown["diskImage"]["id"].as_str();
-        let id = id.or(shown["diskImageId"].as_str()).map(str::to_owned);
-        let id = id.ok_or_else(|| self.failed(Failure::garbled(OP)))?;
+        let made = self.registry.http.make(OP, request, body, "diskimages");
+        let (id, _) = made.await.map_err(|failure| self.failed(failure))?;
         self.registry.image_ready(OP, &id).await?;
         Ok(id)
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 /// What happens to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +115,7 @@ impl FaultProxy {
         self.armed().take().is_none()
     }
 
-    /// From now on connections are refused; those that there are go on.
+    /// From now on connections are refused; those that there are break off.
     pub async fn leave(&mut self) {
         if let Some(task) = self.task.take() {
             task.abort();
@@ -144,11 +144,19 @@ fn lock(armed: &Mutex<Option<Armed>>) -> MutexGuard<'_, Option<Armed>> {
     armed.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Takes connections until it is aborted, which ends those that it has too.
 async fn listen(listener: TcpListener, to: SocketAddr, armed: Arc<Mutex<Option<Armed>>>) {
-    while let Ok((client, _)) = listener.accept().await {
-        let armed = Arc::clone(&armed);
-        // What breaks is what was meant to.
-        tokio::spawn(async move { drop(carry(client, to, &armed).await) });
+    let mut carried = JoinSet::new();
+    loop {
+        tokio::select! {
+            taken = listener.accept() => {
+                let Ok((client, _)) = taken else { return };
+                let armed = Arc::clone(&armed);
+                // What breaks is what was meant to.
+                carried.spawn(async move { drop(carry(client, to, &armed).await) });
+            }
+            Some(_) = carried.join_next() => {}
+        }
     }
 }
 

@@ -10,11 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use sandbox_aca::{AccessToken, Credential, DefaultCredential, StaticToken};
+use sandbox_aca::{
+    AcaSessionProvider, AccessToken, Credential, DefaultCredential, SessionKind, StaticToken,
+};
 use sandbox_core::{ErrorKind, Provider as _, Result, SandboxSpec, async_trait};
 use sandbox_testkit::aca::{AcaEmulator, Options};
 
-use super::{config, provider, start};
+use super::{config, pool, provider, start};
 
 const SCOPE: &str = "https://dynamicsessions.io/.default";
 
@@ -172,6 +174,68 @@ async fn a_wrong_audience_is_named_with_the_scope_and_the_command() {
         "{text}"
     );
     assert!(!text.contains(&wrong), "the token is shown");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_names_its_role_its_scope_and_what_to_do() {
+    for kind in [SessionKind::Python, SessionKind::Shell] {
+        let emulator = AcaEmulator::start(Options::default()).await;
+        let emulator = emulator.expect("an emulator");
+        let create = async |token: String| {
+            let token = Arc::new(StaticToken::new(token));
+            let provider = AcaSessionProvider::new(pool(&emulator.endpoint(), kind), token);
+            let made = provider
+                .expect("a provider")
+                .create(SandboxSpec::new())
+                .await;
+            made.expect_err("it is refused")
+        };
+        let wrong = emulator.token_for("https://management.azure.com", 3600);
+        let error = create(wrong.clone()).await;
+        assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error:?}");
+        let text = format!("{error} {error:?}");
+        assert!(
+            text.contains(&format!("az account get-access-token --scope {SCOPE}")),
+            "{text}"
+        );
+        assert!(!text.contains(&wrong), "the token is shown");
+        assert_eq!(emulator.requests("POST"), 2, "once and once again");
+        emulator.change(|options| options.forbidden = true);
+        let error = create(emulator.token()).await;
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:?}");
+        let text = error.to_string();
+        for part in [
+            "Azure ContainerApps Session Executor",
+            "az role assignment create",
+            "/providers/Microsoft.App/sessionPools/",
+        ] {
+            assert!(text.contains(part), "no {part:?} in: {text}");
+        }
+        assert!(emulator.sessions().await.is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_is_about_to_arrive_is_waited_for_when_asked() {
+    let mut options = Options::default();
+    options.group_after = Duration::from_secs(600);
+    let (emulator, hasty) = start(options).await;
+    let error = hasty
+        .create(SandboxSpec::new())
+        .await
+        .expect_err("no group");
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");
+    assert!(error.to_string().contains("az resource show"), "{error}");
+    let patient = config(&emulator.endpoint()).with_role_wait(Duration::from_secs(100));
+    let token = Arc::new(StaticToken::new(emulator.token()));
+    let patient = sandbox_aca::AcaSandboxProvider::new(patient, token).expect("a provider");
+    let before = emulator.requests("GET");
+    let list = tokio::spawn(async move { patient.list(&Default::default()).await });
+    while emulator.requests("GET") == before {
+        tokio::task::yield_now().await;
+    }
+    emulator.advance(Duration::from_secs(600));
+    list.await.expect("it ran").expect("the group has come");
 }
 
 #[tokio::test(flavor = "multi_thread")]

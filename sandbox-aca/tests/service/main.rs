@@ -13,6 +13,8 @@ mod ports;
 mod positions;
 mod rate;
 mod requests;
+mod rig;
+mod rows;
 mod stream;
 mod table;
 mod volumes;

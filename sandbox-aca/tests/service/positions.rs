@@ -5,15 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sandbox_aca::{AcaSandboxProvider, AcaSessionProvider, SessionKind, StaticToken};
 use sandbox_core::{
     Command, Error, FileBatch, GuestPath, Output, Provider, Ran, Result, Sandbox, SandboxExt as _,
     SandboxId, SandboxSpec, TransferReport,
 };
-use sandbox_testkit::aca::{AcaEmulator, Options};
-use sandbox_testkit::proxy::{Break, FaultProxy};
+use sandbox_testkit::proxy::Break;
 
-use super::{COUNTED, config, counted, pool};
+use super::rig::{Rig, each};
+use super::{COUNTED, counted};
 
 /// Each row of the table that a proxy can play; of those that look alike to a client one each.
 const BREAKS: &[Break] = &[
@@ -30,104 +29,30 @@ const BREAKS: &[Break] = &[
     Break::Status(503, Some("0")),
 ];
 
-/// A service behind a proxy.
-struct Rig {
-    emulator: AcaEmulator,
-    proxy: FaultProxy,
-    provider: Arc<dyn Provider>,
-}
-
-impl Rig {
-    async fn new(kind: Option<SessionKind>) -> Self {
-        let emulator = AcaEmulator::start(Options::default()).await;
-        let emulator = emulator.expect("an emulator");
-        let proxy = FaultProxy::start(emulator.address()).await;
-        let proxy = proxy.expect("a proxy");
-        let token = Arc::new(StaticToken::new(emulator.token()));
-        let endpoint = proxy.endpoint();
-        let provider: Arc<dyn Provider> = match kind {
-            None => {
-                Arc::new(AcaSandboxProvider::new(config(&endpoint), token).expect("a provider"))
-            }
-            Some(kind) => {
-                let made = AcaSessionProvider::new(pool(&endpoint, kind), token);
-                Arc::new(made.expect("a provider"))
-            }
-        };
-        Self {
-            emulator,
-            proxy,
-            provider,
-        }
-    }
-
-    async fn sandbox(&self) -> Arc<dyn Sandbox> {
-        let made = self.provider.create(SandboxSpec::new()).await;
-        made.expect("a sandbox")
-    }
-
-    /// Ends what a client could not.
-    async fn forget(&self, id: &SandboxId) {
-        if self.emulator.destroy(id.as_str()).await {
-            return;
-        }
-        for identifier in self.emulator.sessions().await {
-            self.emulator.end_session(&identifier).await;
-        }
-    }
-
-    /// How many sandboxes and snapshots, or sessions, there are.
-    async fn there(&self) -> usize {
-        let (sandboxes, snapshots) = self.emulator.counts();
-        sandboxes + snapshots + self.emulator.sessions().await.len()
-    }
-
-    /// Waits until there are so many: what is cleared away is cleared behind the caller's back.
-    async fn left(&self, expected: usize, what: &str) {
-        for _ in 0..500 {
-            if self.there().await == expected {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        let there = self.there().await;
-        panic!("{what}: {there} are there and not {expected}");
-    }
-
-    /// Does `act` with each request broken in each way, until none is left to break; what came of
-    /// it is checked when nothing is broken any more.
-    async fn everywhere<T>(
-        &self,
-        name: &str,
-        mut act: impl AsyncFnMut() -> T,
-        mut check: impl AsyncFnMut(T, &str),
-    ) {
-        for how in BREAKS {
-            for position in 0.. {
-                let what = format!(
-                    "{} {name}, {how:?} at request {position}",
-                    self.provider.backend()
-                );
-                self.proxy.arm_after(position, "", *how);
-                let done = act().await;
-                let fired = self.proxy.disarm();
-                check(done, &what).await;
-                if !fired {
-                    assert!(position > 0, "{what}: it never happened");
-                    break;
-                }
+/// Does `act` with each request broken in each way, until none is left to break; what came of
+/// it is checked when nothing is broken any more.
+async fn everywhere<T>(
+    rig: &Rig,
+    name: &str,
+    mut act: impl AsyncFnMut() -> T,
+    mut check: impl AsyncFnMut(T, &str),
+) {
+    for how in BREAKS {
+        for position in 0.. {
+            let what = format!(
+                "{} {name}, {how:?} at request {position}",
+                rig.provider.backend()
+            );
+            rig.proxy.arm_after(position, "", *how);
+            let done = act().await;
+            let fired = rig.proxy.disarm();
+            check(done, &what).await;
+            if !fired {
+                assert!(position > 0, "{what}: it never happened");
+                break;
             }
         }
     }
-}
-
-const KINDS: [Option<SessionKind>; 3] = [None, Some(SessionKind::Python), Some(SessionKind::Shell)];
-
-/// Does this for each service, side by side.
-async fn each(work: impl AsyncFn(Rig)) {
-    let work = &work;
-    let all = KINDS.map(async |kind| work(Rig::new(kind).await).await);
-    futures_util::future::join_all(all).await;
 }
 
 /// An error has words, and none that is secret.
@@ -176,7 +101,7 @@ async fn a_command_runs_at_most_once_and_what_is_said_of_it_is_true() {
                 sandbox.remove_all("count").await.expect("it goes");
             }
         };
-        rig.everywhere("exec", act, check).await;
+        everywhere(&rig, "exec", act, check).await;
         sandbox.close().await.expect("it closes");
     })
     .await;
@@ -204,7 +129,7 @@ async fn a_spawned_command_runs_at_most_once() {
             sandbox.remove_all("count").await.expect("it goes");
         }
     };
-    rig.everywhere("spawn", act, check).await;
+    everywhere(&rig, "spawn", act, check).await;
     sandbox.close().await.expect("it closes");
 }
 
@@ -223,7 +148,7 @@ async fn a_creation_makes_one_sandbox_or_leaves_none() {
                 rig.left(0, what).await;
             }
         };
-        rig.everywhere("create", act, check).await;
+        everywhere(&rig, "create", act, check).await;
     })
     .await;
 }
@@ -258,7 +183,7 @@ async fn a_batch_is_there_in_whole_or_not_at_all() {
             sandbox.write("a", "old").await.expect("a file");
             sandbox.remove_all("b").await.expect("it goes");
         };
-        rig.everywhere("write", act, check).await;
+        everywhere(&rig, "write", act, check).await;
         sandbox.close().await.expect("it closes");
     })
     .await;
@@ -275,7 +200,7 @@ async fn what_is_read_is_whole_and_what_is_moved_is_in_one_place() {
             Ok(bytes) => assert!(bytes == content.as_bytes(), "{what}: {} bytes", bytes.len()),
             Err(error) => sound(&error, what),
         };
-        rig.everywhere("read", act, check).await;
+        everywhere(&rig, "read", act, check).await;
         let (from, to) = (GuestPath::from("r"), GuestPath::from("s"));
         let act = async || sandbox.rename(&from, &to, Default::default()).await;
         let check = async |moved: Result<()>, what: &str| {
@@ -296,7 +221,7 @@ async fn what_is_read_is_whole_and_what_is_moved_is_in_one_place() {
                 back.expect("it goes back");
             }
         };
-        rig.everywhere("rename", act, check).await;
+        everywhere(&rig, "rename", act, check).await;
         sandbox.close().await.expect("it closes");
     })
     .await;
@@ -321,7 +246,7 @@ async fn a_fork_is_whole_or_nothing_is_left_of_it() {
             }
             rig.left(1, what).await;
         };
-        rig.everywhere("fork", act, check).await;
+        everywhere(&rig, "fork", act, check).await;
         sandbox.close().await.expect("it closes");
     })
     .await;
@@ -355,7 +280,7 @@ async fn what_is_exported_is_whole_or_absent_and_an_import_says_when_it_failed()
             let left = std::fs::read_dir(host.path()).expect("a directory").count();
             assert_eq!(left, 0, "{what}: what is left on the host");
         };
-        rig.everywhere("export", act, check).await;
+        everywhere(&rig, "export", act, check).await;
         let from = tempfile::tempdir().expect("a directory");
         std::fs::write(from.path().join("e"), &content).expect("a file");
         let to = GuestPath::from("in");
@@ -376,7 +301,7 @@ async fn what_is_exported_is_whole_or_absent_and_an_import_says_when_it_failed()
             }
             let _ = sandbox.remove_all("in").await;
         };
-        rig.everywhere("import", act, check).await;
+        everywhere(&rig, "import", act, check).await;
         sandbox.close().await.expect("it closes");
     })
     .await;
@@ -401,7 +326,7 @@ async fn what_is_closed_is_gone_or_the_error_says_that_it_may_be_there() {
             rig.left(0, what).await;
             *next.lock().await = rig.sandbox().await;
         };
-        rig.everywhere("close", act, check).await;
+        everywhere(&rig, "close", act, check).await;
     })
     .await;
 }

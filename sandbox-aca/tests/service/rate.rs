@@ -1,39 +1,11 @@
 //! The service takes 600 requests a minute: few are needed, and its refusal is obeyed.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use sandbox_aca::{AcaSandboxProvider, AcaSessionProvider, SessionKind, StaticToken};
-use sandbox_core::{Command, FileBatch, Provider, Sandbox, SandboxExt as _, SandboxSpec};
-use sandbox_testkit::aca::{AcaEmulator, Options, RetryAfter};
+use sandbox_core::{Command, FileBatch, Sandbox, SandboxExt as _};
+use sandbox_testkit::aca::RetryAfter;
 
-use super::{config, pool};
-
-/// A provider of each kind on an emulator of its own.
-async fn all() -> Vec<(AcaEmulator, Arc<dyn Provider>)> {
-    let mut all: Vec<(AcaEmulator, Arc<dyn Provider>)> = Vec::new();
-    for kind in [None, Some(SessionKind::Python), Some(SessionKind::Shell)] {
-        let mut options = Options::default();
-        for pool in &mut options.pools {
-            pool.cooldown = Duration::from_secs(86_400);
-        }
-        let emulator = AcaEmulator::start(options).await;
-        let emulator = emulator.expect("an emulator");
-        let token = Arc::new(StaticToken::new(emulator.token()));
-        let endpoint = emulator.endpoint();
-        let provider: Arc<dyn Provider> = match kind {
-            None => {
-                Arc::new(AcaSandboxProvider::new(config(&endpoint), token).expect("a provider"))
-            }
-            Some(kind) => {
-                let made = AcaSessionProvider::new(pool(&endpoint, kind), token);
-                Arc::new(made.expect("a provider"))
-            }
-        };
-        all.push((emulator, provider));
-    }
-    all
-}
+use super::rig::{Rig, each};
 
 async fn write(sandbox: &dyn Sandbox, files: usize) {
     let mut batch = FileBatch::new();
@@ -45,10 +17,9 @@ async fn write(sandbox: &dyn Sandbox, files: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_files_take_two_requests_as_five_thousand_do() {
-    for (emulator, provider) in all().await {
-        let backend = provider.backend();
-        let sandbox = provider.create(SandboxSpec::new()).await;
-        let sandbox = sandbox.expect("a sandbox");
+    each(async |rig| {
+        let (emulator, backend) = (&rig.emulator, rig.provider.backend());
+        let sandbox = rig.sandbox().await;
         for files in [1000, 5000] {
             let before = emulator.requests("");
             write(&*sandbox, files).await;
@@ -63,7 +34,8 @@ async fn a_thousand_files_take_two_requests_as_five_thousand_do() {
         write(&*sandbox, 1000).await;
         emulator.change(|options| options.rate = None);
         sandbox.close().await.expect("it closes");
-    }
+    })
+    .await;
 }
 
 const FORMS: [RetryAfter; 6] = [
@@ -77,16 +49,12 @@ const FORMS: [RetryAfter; 6] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_is_obeyed_in_every_form_and_nothing_is_run_twice() {
-    let all = all().await;
-    let obeyed = all
-        .iter()
-        .map(|(emulator, provider)| obeyed(emulator, &**provider));
-    futures_util::future::join_all(obeyed).await;
+    each(obeyed).await;
 }
 
-async fn obeyed(emulator: &AcaEmulator, provider: &dyn Provider) {
-    let sandbox = provider.create(SandboxSpec::new()).await;
-    let sandbox = sandbox.expect("a sandbox");
+async fn obeyed(rig: Rig) {
+    let (emulator, provider) = (&rig.emulator, &rig.provider);
+    let sandbox = rig.sandbox().await;
     for form in FORMS {
         let what = format!("{} {form:?}", provider.backend());
         // The clocks of client and service disagree by an hour more each time.

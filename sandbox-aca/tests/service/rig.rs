@@ -1,0 +1,115 @@
+//! An emulator behind the proxy that breaks things, and a client: of sandboxes, or of either kind of
+//! sessions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sandbox_aca::{AcaSandboxProvider, AcaSessionProvider, Credential, SessionKind, StaticToken};
+use sandbox_core::{Provider, Sandbox, SandboxId, SandboxSpec};
+use sandbox_testkit::aca::{AcaEmulator, Options};
+use sandbox_testkit::proxy::FaultProxy;
+
+use super::{config, pool};
+
+/// The cooldown of the pools.
+pub(super) const COOLDOWN: Duration = Duration::from_secs(86_400);
+
+/// A service behind a proxy.
+pub(super) struct Rig {
+    pub(super) emulator: AcaEmulator,
+    pub(super) proxy: FaultProxy,
+    pub(super) provider: Arc<dyn Provider>,
+    kind: Option<SessionKind>,
+}
+
+impl Rig {
+    pub(super) async fn new(kind: Option<SessionKind>) -> Self {
+        let mut options = Options::default();
+        // Tests turn the clock by hours.
+        for pool in &mut options.pools {
+            pool.cooldown = COOLDOWN;
+        }
+        let emulator = AcaEmulator::start(options).await;
+        let emulator = emulator.expect("an emulator");
+        let proxy = FaultProxy::start(emulator.address()).await;
+        let proxy = proxy.expect("a proxy");
+        let token = Arc::new(StaticToken::new(emulator.token()));
+        let provider = Self::provider(&proxy.endpoint(), kind, token);
+        Self {
+            emulator,
+            proxy,
+            provider,
+            kind,
+        }
+    }
+
+    /// Another client of the same service.
+    pub(super) fn with(&self, credential: Arc<dyn Credential>) -> Arc<dyn Provider> {
+        Self::provider(&self.proxy.endpoint(), self.kind, credential)
+    }
+
+    fn provider(
+        endpoint: &str,
+        kind: Option<SessionKind>,
+        token: Arc<dyn Credential>,
+    ) -> Arc<dyn Provider> {
+        match kind {
+            None => Arc::new(AcaSandboxProvider::new(config(endpoint), token).expect("a provider")),
+            Some(kind) => {
+                let made = AcaSessionProvider::new(pool(endpoint, kind), token);
+                Arc::new(made.expect("a provider"))
+            }
+        }
+    }
+
+    /// What the request that runs a command has in its path.
+    pub(super) fn execution(&self) -> &'static str {
+        match self.kind {
+            None => "/executeShellCommand",
+            Some(_) => "/executions",
+        }
+    }
+
+    pub(super) async fn sandbox(&self) -> Arc<dyn Sandbox> {
+        let made = self.provider.create(SandboxSpec::new()).await;
+        made.expect("a sandbox")
+    }
+
+    /// Ends what a client could not.
+    pub(super) async fn forget(&self, id: &SandboxId) {
+        if self.emulator.destroy(id.as_str()).await {
+            return;
+        }
+        for identifier in self.emulator.sessions().await {
+            self.emulator.end_session(&identifier).await;
+        }
+    }
+
+    /// How many sandboxes and snapshots, or sessions, there are.
+    pub(super) async fn there(&self) -> usize {
+        let (sandboxes, snapshots) = self.emulator.counts();
+        sandboxes + snapshots + self.emulator.sessions().await.len()
+    }
+
+    /// Waits until there are so many: what is cleared away is cleared behind the caller's back.
+    pub(super) async fn left(&self, expected: usize, what: &str) {
+        for _ in 0..500 {
+            if self.there().await == expected {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let there = self.there().await;
+        panic!("{what}: {there} are there and not {expected}");
+    }
+}
+
+pub(super) const KINDS: [Option<SessionKind>; 3] =
+    [None, Some(SessionKind::Python), Some(SessionKind::Shell)];
+
+/// Does this for each service, side by side.
+pub(super) async fn each(work: impl AsyncFn(Rig)) {
+    let work = &work;
+    let all = KINDS.map(async |kind| work(Rig::new(kind).await).await);
+    futures_util::future::join_all(all).await;
+}

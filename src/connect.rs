@@ -37,8 +37,8 @@ pub struct Selection {
 /// | `local:` | `state_dir`: where its sandboxes keep their files |
 /// | `local-plain:` | `base_dir`: the same; ordinary processes, **no isolation** |
 /// | `dagger:` | `cli`: the Dagger CLI; `image`: of sandboxes whose spec names none |
-/// | `aca-sandboxes:` | `endpoint`, `subscription`, `resource_group`, `group`: the sandbox group; `image`: the public disk image; `ca_file` |
-/// | `aca-sessions:` | `endpoint`: of the session pool; `kind`: `python` (default) or `shell`, as the pool is; `egress`: `on` if the pool has it; `ca_file` |
+/// | `aca-sandboxes:` | `endpoint`, `subscription`, `resource_group`, `group`: the sandbox group; `image`: the public disk image; `keep_alive`: touch what was idle for so many seconds; `ca_file` |
+/// | `aca-sessions:` | `endpoint`: of the session pool; `kind`: `python` (default) or `shell`, as the pool is; `egress`: `on` if the pool has it; `keep_alive`: the same; `ca_file` |
 ///
 /// A setting of Azure Container Apps that is not in the URI is taken from the environment:
 /// `SANDBOX_ACA_ENDPOINT`, `SANDBOX_ACA_SUBSCRIPTION`, `SANDBOX_ACA_RESOURCE_GROUP`,

@@ -3,6 +3,7 @@
 //! It must never put a token into a message.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sandbox_aca::{
     AcaConfig, AcaSandboxProvider, AcaSessionConfig, AcaSessionProvider, Credential,
@@ -60,19 +61,35 @@ const CA_FILE: Setting = Setting {
     what: "a certificate to trust, as an emulator has it",
 };
 
+/// How often idle sandboxes are touched, in seconds; only in a URI: nobody gets it unasked.
+fn keep_alive(uri: &mut Uri<'_>) -> Result<Option<Duration>> {
+    let Some(text) = uri.value("keep_alive") else {
+        return Ok(None);
+    };
+    match text.parse::<u64>() {
+        Ok(seconds) if seconds > 0 => Ok(Some(Duration::from_secs(seconds))),
+        _ => Err(invalid(
+            uri.text(),
+            format!("keep_alive is a number of seconds, not {text:?}"),
+        )),
+    }
+}
+
 /// `aca-sandboxes:`
 pub(super) fn sandboxes(mut uri: Uri<'_>) -> Result<Arc<dyn Provider>> {
     let text = uri.text();
     let image = uri.value("image");
+    let keep_alive = keep_alive(&mut uri)?;
     let ca_file = read(&mut uri, CA_FILE);
     let needed = [ENDPOINT, SUBSCRIPTION, RESOURCE_GROUP, GROUP];
     let [endpoint, subscription, resource_group, group] = needed.map(|one| read(&mut uri, one));
-    uri.finish("endpoint, subscription, resource_group, group, image, ca_file")?;
+    uri.finish("endpoint, subscription, resource_group, group, image, keep_alive, ca_file")?;
     let given = (endpoint, subscription, resource_group, group);
     let (Some(endpoint), Some(subscription), Some(resource_group), Some(group)) = given else {
         return Err(missing(text, &needed));
     };
     let mut config = AcaConfig::new(endpoint, subscription, resource_group, group);
+    config.keep_alive = keep_alive;
     if let Some(image) = image {
         config = config.with_disk_image(image);
     }
@@ -87,7 +104,8 @@ pub(super) fn sessions(mut uri: Uri<'_>) -> Result<Arc<dyn Provider>> {
     let text = uri.text();
     let [pool, kind, ca_file] = [POOL, KIND, CA_FILE].map(|one| read(&mut uri, one));
     let egress = uri.value("egress");
-    uri.finish("endpoint, kind, egress, ca_file")?;
+    let keep_alive = keep_alive(&mut uri)?;
+    uri.finish("endpoint, kind, egress, keep_alive, ca_file")?;
     let pool = pool.ok_or_else(|| missing(text, &[POOL]))?;
     let kind = match kind.as_deref() {
         None | Some("python") => SessionKind::Python,
@@ -100,6 +118,7 @@ pub(super) fn sessions(mut uri: Uri<'_>) -> Result<Arc<dyn Provider>> {
         }
     };
     let mut config = AcaSessionConfig::new(pool, kind);
+    config.keep_alive = keep_alive;
     match egress.as_deref() {
         None | Some("off") => {}
         Some("on") => config = config.with_egress(true),

@@ -27,6 +27,9 @@ pub struct Lifecycle {
     /// After so long without a request it is suspended, in whole seconds; never if `None` (the
     /// default).
     pub suspend_after: Option<Duration>,
+    /// Whether its memory is kept when it is suspended; otherwise only its files are, which the
+    /// service demands of one with a data disk. Default: yes.
+    pub keep_memory: bool,
     /// After so long without a request it is deleted, in whole seconds; never if `None`.
     pub delete_after: Option<Duration>,
 }
@@ -36,21 +39,30 @@ impl Lifecycle {
     pub fn new(delete_after: Option<Duration>) -> Self {
         Self {
             suspend_after: None,
+            keep_memory: true,
             delete_after,
         }
     }
 
-    /// Suspended with its memory after this time.
+    /// Suspended after this time.
     #[must_use]
     pub fn with_suspend_after(mut self, time: Duration) -> Self {
         self.suspend_after = Some(time);
         self
     }
 
+    /// Suspended without its memory: what runs in it ends then.
+    #[must_use]
+    pub fn without_memory(mut self) -> Self {
+        self.keep_memory = false;
+        self
+    }
+
     pub(crate) fn body(&self) -> Value {
         let suspend = match self.suspend_after {
             Some(after) => {
-                json!({"enabled": true, "interval": after.as_secs().max(1), "mode": "Memory"})
+                let mode = if self.keep_memory { "Memory" } else { "Disk" };
+                json!({"enabled": true, "interval": after.as_secs().max(1), "mode": mode})
             }
             None => json!({"enabled": false}),
         };
@@ -205,4 +217,22 @@ fn labels(of: &Value) -> Labels {
 /// A text field; empty if it is not there.
 fn text(of: &Value, key: &str) -> String {
     of[key].as_str().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lifecycle_says_what_is_kept_and_what_is_off() {
+        let minute = Duration::from_secs(60);
+        let never = Lifecycle::new(None).body();
+        assert_eq!(never["autoSuspendPolicy"], json!({"enabled": false}));
+        assert_eq!(never["autoDeletePolicy"], json!({"enabled": false}));
+        let life = Lifecycle::new(Some(minute)).with_suspend_after(minute);
+        let suspend = |life: &Lifecycle| life.body()["autoSuspendPolicy"].clone();
+        let memory = json!({"enabled": true, "interval": 60, "mode": "Memory"});
+        assert_eq!(suspend(&life), memory);
+        assert_eq!(suspend(&life.without_memory())["mode"], "Disk");
+    }
 }

@@ -36,6 +36,8 @@ async fn what_is_refused_before_it_is_sent_is_tried_again() {
     each(async |mut rig| {
         let sandbox = rig.sandbox().await;
         rig.proxy.leave().await;
+        // No connection is left of which nobody knows that it is broken.
+        sandbox.read("count").await.expect_err("nobody answers");
         let away = async {
             tokio::time::sleep(Duration::from_millis(300)).await;
             rig.proxy.come_back().await.expect("the port is free");
@@ -44,7 +46,6 @@ async fn what_is_refused_before_it_is_sent_is_tried_again() {
         assert_eq!(ran.expect("it runs").stdout.bytes, "ran");
         assert_eq!(count(&*sandbox).await, 1);
         rig.proxy.leave().await;
-        // No connection is left of which nobody knows that it is broken.
         sandbox.read("count").await.expect_err("nobody answers");
         let error = sandbox.exec(counted()).await.expect_err("nobody answers");
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");

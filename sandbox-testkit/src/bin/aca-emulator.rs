@@ -31,12 +31,15 @@ It prints one line of JSON: endpoint, token, armToken, identityEndpoint, subscri
 resourceGroup, sandboxGroup, pythonPool, shellPool, caFile; then it serves until SIGINT or SIGTERM.
 
 With a COMMAND it prints nothing, and ends with it and with its exit code. The command has that line
-in ACA_EMULATOR, the settings of this project's client (SANDBOX_PROVIDER, SANDBOX_ACA_…), and
-IDENTITY_ENDPOINT; with --tls also REQUESTS_CA_BUNDLE and SSL_CERT_FILE.
+in ACA_EMULATOR, the settings of this project's client (SANDBOX_PROVIDER, SANDBOX_ACA_…; the pool is
+of the kind that SANDBOX_ACA_POOL_KIND says), and IDENTITY_ENDPOINT; with --tls also
+REQUESTS_CA_BUNDLE and SSL_CERT_FILE.
 
 Clients take the certificate by REQUESTS_CA_BUNDLE or SSL_CERT_FILE. A managed identity is at
-identityEndpoint (IDENTITY_ENDPOINT; any IDENTITY_HEADER). The management plane is at the same
-endpoint, with armToken.
+identityEndpoint (IDENTITY_ENDPOINT; any IDENTITY_HEADER). With --tls the endpoint is an
+AZURE_AUTHORITY_HOST too: any client gets tokens there for any secret or assertion. As a proxy
+(http_proxy) it answers for a machine's metadata service. The management plane is at the same
+endpoint, with armToken. The URL of a port leads to the program that listens in the sandbox.
 
 While it runs, without a token:
   GET    /.emulator/                 what it is and has
@@ -218,13 +221,19 @@ drop-after, garbage, cut-stream (with \"frames\").";
         let mut child = tokio::process::Command::new(&command[0]);
         child.args(&command[1..]).kill_on_drop(true);
         child.env("ACA_EMULATOR", line.to_string());
+        // Of the kind that the command is told to expect.
+        let kind = std::env::var("SANDBOX_ACA_POOL_KIND");
+        let pool = match kind.as_deref() {
+            Ok("shell") => "shellPool",
+            _ => "pythonPool",
+        };
         for (variable, key) in [
             ("SANDBOX_ACA_ENDPOINT", "endpoint"),
             ("SANDBOX_ACA_TOKEN", "token"),
             ("SANDBOX_ACA_SUBSCRIPTION", "subscription"),
             ("SANDBOX_ACA_RESOURCE_GROUP", "resourceGroup"),
             ("SANDBOX_ACA_GROUP", "sandboxGroup"),
-            ("SANDBOX_ACA_POOL_ENDPOINT", "pythonPool"),
+            ("SANDBOX_ACA_POOL_ENDPOINT", pool),
             ("IDENTITY_ENDPOINT", "identityEndpoint"),
         ] {
             child.env(variable, line[key].as_str().unwrap_or_default());

@@ -1,5 +1,7 @@
 //! Who may pass.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::client::{GROUP, Service, VERSION};
@@ -105,6 +107,73 @@ async fn a_managed_identity_gives_tokens_for_what_it_is_asked() {
         .send(Some(token), "GET", &path, None)
         .await
         .expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machines_metadata_service_wants_its_header() {
+    let service = Service::start().await;
+    let path = format!("/metadata/identity/oauth2/token?resource={AUDIENCE}");
+    service.send(None, "GET", &path, None).await.expect(400);
+    let client = reqwest::Client::builder().no_proxy().build();
+    let url = format!("{}{path}", service.emulator.endpoint());
+    let asked = client
+        .expect("a client")
+        .get(url)
+        .header("metadata", "true");
+    let answer = asked.send().await.expect("an answer");
+    assert_eq!(answer.status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_gets_a_token_for_its_secret_and_no_other() {
+    let service = Service::with(|options| options.token_life = Duration::from_secs(60)).await;
+    let client = reqwest::Client::builder().no_proxy().build();
+    let client = client.expect("a client");
+    let url = format!("{}/tenant/oauth2/v2.0/token", service.emulator.endpoint());
+    let ask = async |form: &str| {
+        let answer = client.post(&url).body(form.to_owned()).send().await;
+        let answer = answer.expect("an answer");
+        let status = answer.status().as_u16();
+        let body: Value =
+            serde_json::from_str(&answer.text().await.expect("a body")).expect("JSON");
+        (status, body)
+    };
+    let scope = "scope=https%3A%2F%2Fdynamicsessions.io%2F.default";
+    let whole = format!("grant_type=client_credentials&client_id=c&client_secret=a%2Bb&{scope}");
+    let (status, given) = ask(&whole).await;
+    assert_eq!((status, &given["expires_in"]), (200, &json!(60)), "{given}");
+    let path = format!("{GROUP}/sandboxes?api-version={VERSION}");
+    let list = async |token: &Value| {
+        let sent = service.send(token.as_str(), "GET", &path, None).await;
+        sent.status
+    };
+    assert_eq!(list(&given["access_token"]).await, 200);
+    service.advance(60);
+    assert_eq!(list(&given["access_token"]).await, 401, "it has ended");
+    for (without, status, code) in [
+        ("grant_type=client_credentials&", 400, 70_003),
+        ("client_id=c&", 400, 900_144),
+        ("client_secret=a%2Bb&", 401, 7_000_218),
+        ("%2F.default", 400, 70_011),
+    ] {
+        let (refused, body) = ask(&whole.replace(without, "")).await;
+        assert_eq!(
+            (refused, &body["error_codes"][0]),
+            (status, &json!(code)),
+            "{body}"
+        );
+        assert!(!body.to_string().contains("a+b"), "{body}");
+    }
+    service
+        .admin("POST", "switches", json!({"refuse-clients": true}))
+        .await
+        .expect(200);
+    let (refused, body) = ask(&whole).await;
+    assert_eq!(
+        (refused, &body["error"]),
+        (401, &json!("invalid_client")),
+        "{body}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

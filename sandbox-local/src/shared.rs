@@ -13,6 +13,7 @@ use crate::identity::Identity;
 use crate::isolation::Proven;
 use crate::owner::Owners;
 use crate::sandbox::LocalSandbox;
+use crate::setup::devices;
 use crate::state::{Layer, State};
 
 /// The provider's own, held by every sandbox of it.
@@ -22,6 +23,8 @@ pub(crate) struct Shared {
     pub(crate) state: Arc<State>,
     pub(crate) identity: Option<Identity>,
     pub(crate) owners: Owners,
+    /// What root mounts at `/dev`.
+    pub(crate) devices: Option<PathBuf>,
     pub(crate) ready: Ready,
     pub(crate) proven: Proven,
     /// Held by who merges layers.
@@ -45,8 +48,19 @@ impl Shared {
         let system_dirs = config.system_dirs.iter().filter(is_dir).cloned().collect();
         let count = config.prepared.min(MOST_PREPARED);
         let ready = Ready::keep(count, Identity::engine(identity))?;
+        let devices = identity.and_then(|_| {
+            let dir = state.devices_dir();
+            match devices::make_directory(&dir) {
+                Ok(()) => Some(dir),
+                Err(error) => {
+                    tracing::debug!(%error, "each device gets a mount of its own");
+                    None
+                }
+            }
+        });
         Ok(Self {
             config,
+            devices,
             state,
             identity,
             owners: Owners::default(),

@@ -1,11 +1,21 @@
-//! `/dev`: a read-only tmpfs with six harmless devices of the host, pseudoterminals and shared
-//! memory of the sandbox's own.
+//! `/dev`: read-only, with six harmless devices of the host, pseudoterminals and shared memory of
+//! the sandbox's own.
+//!
+//! Root makes a directory with the devices once and mounts that. Nobody else can make a device: a
+//! tmpfs then, with a mount for each. Must never let through what is not on the list.
 
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
+use rustix::io::Errno;
+use rustix::mount::OpenTreeFlags;
 use sandbox_core::Resources;
 
 use super::root::{self, ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY};
+use super::{Setup, SetupError};
 use crate::engine::{Dir, Plan, Slot};
 
 const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom", "tty"];
@@ -31,15 +41,98 @@ fn shared_memory(resources: &Resources) -> u64 {
 /// kernel's.
 const SHARED_FILES: &str = "131072";
 
-/// Filesystems and devices, held before the host is let go.
-pub(super) struct Held {
-    dev: Slot,
-    pts: Slot,
-    shm: Slot,
-    devices: Vec<(&'static str, Slot)>,
+/// Mount points in `/dev`.
+const PTS: &str = "pts";
+const SHM: &str = "shm";
+
+/// Makes the directory that root mounts. Fails where devices can't be made, as in most containers,
+/// or can't be used, as in a place that is mounted `nodev`.
+pub(crate) fn make_directory(at: &Path) -> io::Result<()> {
+    std::fs::create_dir(at)?;
+    for name in DEVICES {
+        let device = rustix::fs::stat(Path::new("/dev").join(name))?.st_rdev;
+        let path = at.join(name);
+        mknodat(CWD, &path, FileType::CharacterDevice, Mode::empty(), device)?;
+        rustix::fs::chmod(&path, Mode::from_raw_mode(0o666))?;
+    }
+    rustix::fs::open(
+        at.join("null"),
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    for (name, target) in LINKS {
+        symlink(target, at.join(name))?;
+    }
+    for name in [PTS, SHM] {
+        std::fs::create_dir(at.join(name))?;
+    }
+    // Whatever the mask of this process is.
+    for dir in [at.to_owned(), at.join(PTS), at.join(SHM)] {
+        rustix::fs::chmod(dir, Mode::from_raw_mode(0o755))?;
+    }
+    clone_directory(at)?;
+    Ok(())
 }
 
-pub(super) fn hold(plan: &mut Plan, resources: &Resources) -> Held {
+/// Filesystems and devices, held before the host is let go.
+pub(super) struct Held {
+    base: Base,
+    pts: Slot,
+    shm: Slot,
+}
+
+enum Base {
+    /// Root's directory.
+    Directory(Slot),
+    /// A tmpfs, and what is to be mounted in it.
+    Each(Slot, Vec<(&'static str, Slot)>),
+}
+
+pub(super) fn hold(plan: &mut Plan, setup: &Setup<'_>) -> Result<Held, SetupError> {
+    let plain = (ATTR_NOSUID | ATTR_NOEXEC) as u32;
+    let no_devices = (ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC) as u32;
+    let pts_options = [("ptmxmode", "0666"), ("mode", "0620"), ("max", "64")];
+    let shared_memory = shared_memory(setup.blueprint.resources()).to_string();
+    let shm_options = [
+        ("mode", "1777"),
+        ("size", shared_memory.as_str()),
+        ("nr_inodes", SHARED_FILES),
+    ];
+    let base = match setup.devices {
+        Some(dir) => Base::Directory(hold_directory(plan, dir)?),
+        None => hold_each(plan, plain),
+    };
+    Ok(Held {
+        base,
+        pts: root::filesystem(plan, "devpts", &pts_options, plain),
+        shm: root::filesystem(plan, "tmpfs", &shm_options, no_devices),
+    })
+}
+
+fn hold_directory(plan: &mut Plan, dir: &Path) -> Result<Slot, SetupError> {
+    let tree = clone_directory(dir).map_err(|errno| SetupError::Hold {
+        host: dir.to_owned(),
+        errno,
+    })?;
+    let tree = plan.inherit(tree);
+    plan.mount_setattr(
+        "restrict the mount of the devices",
+        Dir::Slot(tree),
+        "",
+        libc::AT_EMPTY_PATH,
+        ATTR_RDONLY | ATTR_NOSUID | ATTR_NOEXEC,
+        0,
+        libc::MS_PRIVATE,
+    );
+    Ok(tree)
+}
+
+fn clone_directory(dir: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    rustix::mount::open_tree(CWD, dir, flags)
+}
+
+fn hold_each(plan: &mut Plan, attributes: u32) -> Base {
     let clone = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
     let devices = DEVICES
         .iter()
@@ -49,27 +142,35 @@ pub(super) fn hold(plan: &mut Plan, resources: &Resources) -> Held {
             (*name, plan.open_tree(label, Dir::Cwd, path, clone).result())
         })
         .collect();
-    let plain = (ATTR_NOSUID | ATTR_NOEXEC) as u32;
-    let no_devices = (ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC) as u32;
-    let dev_options = [("mode", "0755"), ("size", "65536"), ("nr_inodes", "64")];
-    let pts_options = [("ptmxmode", "0666"), ("mode", "0620"), ("max", "64")];
-    let shared_memory = shared_memory(resources).to_string();
-    let shm_options = [
-        ("mode", "1777"),
-        ("size", shared_memory.as_str()),
-        ("nr_inodes", SHARED_FILES),
-    ];
-    Held {
-        dev: root::filesystem(plan, "tmpfs", &dev_options, plain),
-        pts: root::filesystem(plan, "devpts", &pts_options, plain),
-        shm: root::filesystem(plan, "tmpfs", &shm_options, no_devices),
+    let options = [("mode", "0755"), ("size", "65536"), ("nr_inodes", "64")];
+    Base::Each(
+        root::filesystem(plan, "tmpfs", &options, attributes),
         devices,
-    }
+    )
 }
 
 pub(super) fn place(plan: &mut Plan, held: Held) {
-    root::attach(plan, held.dev, Path::new("/dev"), "/dev");
-    for (name, device) in held.devices {
+    let fill = matches!(held.base, Base::Each(..));
+    match held.base {
+        Base::Directory(tree) => root::attach(plan, tree, Path::new("/dev"), "/dev"),
+        Base::Each(tmpfs, devices) => place_each(plan, tmpfs, devices),
+    }
+    for (name, tree) in [(PTS, held.pts), (SHM, held.shm)] {
+        let path = format!("/dev/{name}");
+        if fill {
+            plan.mkdir(format!("make {path}"), Dir::Cwd, &path, 0o755);
+        }
+        root::attach(plan, tree, Path::new(&path), &path);
+    }
+    if fill {
+        let read_only = ATTR_RDONLY;
+        plan.mount_setattr("make /dev read-only", Dir::Cwd, "/dev", 0, read_only, 0, 0);
+    }
+}
+
+fn place_each(plan: &mut Plan, tmpfs: Slot, devices: Vec<(&'static str, Slot)>) {
+    root::attach(plan, tmpfs, Path::new("/dev"), "/dev");
+    for (name, device) in devices {
         let path = format!("/dev/{name}");
         plan.mknod(
             format!("make {path}"),
@@ -81,24 +182,7 @@ pub(super) fn place(plan: &mut Plan, held: Held) {
         root::attach(plan, device, Path::new(&path), &path);
     }
     for (name, target) in LINKS {
-        plan.symlink(
-            format!("link /dev/{name}"),
-            target,
-            Dir::Cwd,
-            format!("/dev/{name}"),
-        );
+        let path = format!("/dev/{name}");
+        plan.symlink(format!("link {path}"), target, Dir::Cwd, path);
     }
-    for (name, tree) in [("/dev/pts", held.pts), ("/dev/shm", held.shm)] {
-        plan.mkdir(format!("make {name}"), Dir::Cwd, name, 0o755);
-        root::attach(plan, tree, Path::new(name), name);
-    }
-    plan.mount_setattr(
-        "make /dev read-only",
-        Dir::Cwd,
-        "/dev",
-        0,
-        ATTR_RDONLY,
-        0,
-        0,
-    );
 }

@@ -2,7 +2,7 @@
 //!
 //! Must never freeze a layer into which somebody can still write.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -265,7 +265,7 @@ impl Prepared {
             blueprint,
             identity: shared.identity,
             owners: &shared.owners,
-            devices: shared.devices.as_deref(),
+            devices: shared.devices.as_ref().map(AsFd::as_fd),
             layers_dir: &shared.state.layers_dir(),
             lower_dirs: &lower_dirs,
             upper: match (&on_disk, blueprint.resources().disk) {

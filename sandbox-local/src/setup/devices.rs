@@ -1,17 +1,19 @@
 //! `/dev`: read-only, with six harmless devices of the host, pseudoterminals and shared memory of
 //! the sandbox's own.
 //!
-//! Root makes a directory with the devices once and mounts that. Nobody else can make a device: a
-//! tmpfs then, with a mount for each. Must never let through what is not on the list.
+//! Root makes a tmpfs with the devices once, which all its sandboxes mount. Nobody else can make a
+//! device: a tmpfs for each sandbox then, with a mount for each device. Must never let through what
+//! is not on the list.
 
-use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::symlink;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, chmodat, mkdirat, mknodat, symlinkat};
 use rustix::io::Errno;
-use rustix::mount::OpenTreeFlags;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string,
+    fsmount, fsopen, open_tree,
+};
 use sandbox_core::Resources;
 
 use super::root::{self, ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY};
@@ -41,37 +43,41 @@ fn shared_memory(resources: &Resources) -> u64 {
 /// kernel's.
 const SHARED_FILES: &str = "131072";
 
+/// Of the tmpfs. Its pages can't be written by a guest.
+const OPTIONS: &[(&str, &str)] = &[("mode", "0755"), ("size", "65536"), ("nr_inodes", "64")];
+
 /// Mount points in `/dev`.
 const PTS: &str = "pts";
 const SHM: &str = "shm";
 
-/// Makes the directory that root mounts. Fails where devices can't be made, as in most containers,
-/// or can't be used, as in a place that is mounted `nodev`.
-pub(crate) fn make_directory(at: &Path) -> io::Result<()> {
-    std::fs::create_dir(at)?;
+/// Makes the tmpfs that root mounts, mounted nowhere. Fails where devices can't be made, as in most
+/// containers, and with kernels before 6.15, which don't clone such a mount.
+pub(crate) fn make() -> Result<OwnedFd, Errno> {
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in OPTIONS {
+        fsconfig_set_string(context.as_fd(), *key, *value)?;
+    }
+    fsconfig_create(context.as_fd())?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let tmpfs = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
     for name in DEVICES {
         let device = rustix::fs::stat(Path::new("/dev").join(name))?.st_rdev;
-        let path = at.join(name);
-        mknodat(CWD, &path, FileType::CharacterDevice, Mode::empty(), device)?;
-        rustix::fs::chmod(&path, Mode::from_raw_mode(0o666))?;
+        let kind = FileType::CharacterDevice;
+        mknodat(&tmpfs, *name, kind, Mode::empty(), device)?;
+        // Whatever the mask of this process is.
+        chmodat(&tmpfs, *name, Mode::from_raw_mode(0o666), AtFlags::empty())?;
     }
-    rustix::fs::open(
-        at.join("null"),
-        OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    rustix::fs::openat(&tmpfs, "null", flags, Mode::empty())?;
     for (name, target) in LINKS {
-        symlink(target, at.join(name))?;
+        symlinkat(*target, &tmpfs, *name)?;
     }
     for name in [PTS, SHM] {
-        std::fs::create_dir(at.join(name))?;
+        mkdirat(&tmpfs, name, Mode::empty())?;
+        chmodat(&tmpfs, name, Mode::from_raw_mode(0o755), AtFlags::empty())?;
     }
-    // Whatever the mask of this process is.
-    for dir in [at.to_owned(), at.join(PTS), at.join(SHM)] {
-        rustix::fs::chmod(dir, Mode::from_raw_mode(0o755))?;
-    }
-    clone_directory(at)?;
-    Ok(())
+    clone(tmpfs.as_fd())?;
+    Ok(tmpfs)
 }
 
 /// Filesystems and devices, held before the host is let go.
@@ -82,9 +88,9 @@ pub(super) struct Held {
 }
 
 enum Base {
-    /// Root's directory.
-    Directory(Slot),
-    /// A tmpfs, and what is to be mounted in it.
+    /// Root's.
+    Shared(Slot),
+    /// A tmpfs of its own, and what is to be mounted in it.
     Each(Slot, Vec<(&'static str, Slot)>),
 }
 
@@ -99,7 +105,7 @@ pub(super) fn hold(plan: &mut Plan, setup: &Setup<'_>) -> Result<Held, SetupErro
         ("nr_inodes", SHARED_FILES),
     ];
     let base = match setup.devices {
-        Some(dir) => Base::Directory(hold_directory(plan, dir)?),
+        Some(tmpfs) => Base::Shared(hold_shared(plan, tmpfs)?),
         None => hold_each(plan, plain),
     };
     Ok(Held {
@@ -109,9 +115,9 @@ pub(super) fn hold(plan: &mut Plan, setup: &Setup<'_>) -> Result<Held, SetupErro
     })
 }
 
-fn hold_directory(plan: &mut Plan, dir: &Path) -> Result<Slot, SetupError> {
-    let tree = clone_directory(dir).map_err(|errno| SetupError::Hold {
-        host: dir.to_owned(),
+fn hold_shared(plan: &mut Plan, tmpfs: BorrowedFd<'_>) -> Result<Slot, SetupError> {
+    let tree = clone(tmpfs).map_err(|errno| SetupError::Hold {
+        host: "/dev".into(),
         errno,
     })?;
     let tree = plan.inherit(tree);
@@ -127,9 +133,11 @@ fn hold_directory(plan: &mut Plan, dir: &Path) -> Result<Slot, SetupError> {
     Ok(tree)
 }
 
-fn clone_directory(dir: &Path) -> Result<OwnedFd, Errno> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    rustix::mount::open_tree(CWD, dir, flags)
+fn clone(tmpfs: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    open_tree(tmpfs, "", flags)
 }
 
 fn hold_each(plan: &mut Plan, attributes: u32) -> Base {
@@ -152,7 +160,7 @@ fn hold_each(plan: &mut Plan, attributes: u32) -> Base {
 pub(super) fn place(plan: &mut Plan, held: Held) {
     let fill = matches!(held.base, Base::Each(..));
     match held.base {
-        Base::Directory(tree) => root::attach(plan, tree, Path::new("/dev"), "/dev"),
+        Base::Shared(tree) => root::attach(plan, tree, Path::new("/dev"), "/dev"),
         Base::Each(tmpfs, devices) => place_each(plan, tmpfs, devices),
     }
     for (name, tree) in [(PTS, held.pts), (SHM, held.shm)] {

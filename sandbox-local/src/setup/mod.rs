@@ -13,6 +13,7 @@ mod privileges;
 mod root;
 pub(crate) mod seccomp;
 
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -31,8 +32,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) identity: Option<Identity>,
     /// For what is mounted for writing.
     pub(crate) owners: &'a Owners,
-    /// A directory made by [`devices::make_directory`].
-    pub(crate) devices: Option<&'a Path>,
+    /// A tmpfs made by [`devices::make`].
+    pub(crate) devices: Option<BorrowedFd<'a>>,
     /// The directory that layers are named relative to.
     pub(crate) layers_dir: &'a Path,
     /// `lowerdir=` of the root.

@@ -5,7 +5,6 @@
 //! STATE_DIR/p-<random>/     one provider in one host process
 //!     lease                 flock'd for as long as that process uses it
 //!     mnt/                  empty; every sandbox mounts its root here, in its own namespace
-//!     dev/                  the devices of all sandboxes, where root may make some
 //!     layers/<n>/           a layer: files of a sandbox, frozen or being written
 //!     work/<n>/             overlayfs's own, a fresh one for every mount
 //! ```
@@ -96,11 +95,6 @@ impl State {
     /// The directory of the layers; overlay mounts name them relative to it.
     pub(crate) fn layers_dir(&self) -> PathBuf {
         self.dir.join("layers")
-    }
-
-    /// Where the devices belong; not made yet.
-    pub(crate) fn devices_dir(&self) -> PathBuf {
-        self.dir.join("dev")
     }
 
     fn number(&self) -> u32 {

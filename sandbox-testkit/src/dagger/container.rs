@@ -18,6 +18,7 @@ use super::config::{Config, Mount};
 use super::directory::{Directory, File};
 use super::engine::{Engine, Failure};
 use super::oci;
+use super::service;
 use super::state::StateId;
 
 /// How much of each stream an answer may have.
@@ -261,6 +262,7 @@ impl Container {
         let mut command = self.config.command(program).args(args);
         command = command.stdin(exec.stdin.clone());
         command = command.output_limit(MAX_OUTPUT);
+        let hosts = service::bind(engine, &self.config.bindings, &*child).await?;
         engine.count_execution();
         let output = match child.exec(command).await {
             Ok(output) => self.scrubbed(output),
@@ -285,6 +287,7 @@ impl Container {
             let _ = child.close().await;
             return Err(failure);
         }
+        service::unbind(hosts, &*child).await?;
         for (from, held) in caches {
             let options = ExportOptions::default().with_existing(ExistingDir::Replace);
             let written = held.path().with_extension("written");

@@ -20,6 +20,7 @@ use super::query::Field;
 use super::quirks::{Fault, Quirks};
 use super::registry::Registries;
 use super::service::Service;
+use super::stat::Stat;
 use super::state::States;
 
 /// How many queries are remembered.
@@ -71,6 +72,8 @@ pub(super) enum Node {
     Secret(Arc<SecretValue>),
     Cache(Arc<Cache>),
     Service(Arc<Service>),
+    EnvVariable(Arc<(String, String)>),
+    Stat(Arc<Stat>),
 }
 
 /// A secret's name and text.

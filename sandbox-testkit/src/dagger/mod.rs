@@ -13,6 +13,7 @@ mod directory;
 mod dockerfile;
 mod engine;
 mod eval;
+mod fields;
 mod host;
 mod introspection;
 mod oci;
@@ -21,8 +22,10 @@ mod quirks;
 mod registry;
 mod server;
 mod service;
+mod stat;
 mod state;
 mod steps;
+mod trees;
 
 use std::io;
 use std::sync::Arc;

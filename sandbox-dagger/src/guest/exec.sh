@@ -114,10 +114,12 @@ export d session input limits
             line=
             read -r line <"$p/stat" || continue
             case ${line##*) } in Z* | X*) continue ;; esac
-            left=1
-            kill -9 "${p#/proc/}"
+            left="$left ${p#/proc/}"
         done
         if [ -z "$left" ]; then break; fi
+        # All are stopped first: whoever saw another die would say so, or go on to its next step.
+        kill -STOP $left
+        kill -9 $left
         r=$((r + 1))
         if [ $r -gt 5 ]; then sleep 0.01; fi
     done

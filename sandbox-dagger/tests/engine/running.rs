@@ -12,10 +12,9 @@ use crate::config;
 use crate::support::{Outcome, spec};
 
 /// A command that shows that it and its daemon run: a cache is seen while it is written.
-pub(crate) const BEATING: &str = "beat() { while :; do echo >>/beats/$1; sleep 0.1 || sleep 1; done; }; \
-     : >/beats/one; : >/beats/two; \
-     if command -v setsid >/dev/null; then export -f beat 2>/dev/null; fi; \
-     (trap '' HUP TERM; beat two) >/dev/null 2>&1 & beat one";
+pub(crate) const BEATING: &str = "trap '' HUP INT TERM; : >/beats/one; : >/beats/two; \
+     beat() { while :; do echo >>/beats/$1; sleep 0.1 || sleep 1; done; }; \
+     beat two >/dev/null 2>&1 & beat one";
 
 /// How far it is.
 pub(crate) async fn beats(

@@ -205,7 +205,10 @@ pub(super) fn keep_file(engine: &Engine, source: FileSource, key: &str) -> Node 
 pub(super) fn absolute(config: &Config, path: &str) -> String {
     match path.starts_with('/') {
         true => path.to_owned(),
-        false => format!("{}/{path}", config.workdir.as_deref().unwrap_or("/")),
+        false => {
+            let workdir = config.workdir.as_deref().unwrap_or("/");
+            format!("{}/{path}", workdir.trim_end_matches('/'))
+        }
     }
 }
 

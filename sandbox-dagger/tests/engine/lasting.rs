@@ -12,7 +12,9 @@ use crate::config;
 use crate::support::{Outcome, spec};
 
 /// How many layers the root of a sandbox has, as its commands see it.
-async fn layers(sandbox: &Arc<dyn Sandbox>) -> Result<u32, Box<dyn std::error::Error + Send + Sync>> {
+async fn layers(
+    sandbox: &Arc<dyn Sandbox>,
+) -> Result<u32, Box<dyn std::error::Error + Send + Sync>> {
     let script = "grep -m 1 ' / ' /proc/self/mounts | tr ':' '\\n' | grep -c /fs";
     let counted = sandbox.sh(script).await?;
     Ok(counted.stdout.to_string_lossy().trim().parse()?)

@@ -23,7 +23,10 @@ fn noted(dir: &Path) -> std::io::Result<PathBuf> {
     let file = dir.join("cli");
     let cli = std::env::var("_EXPERIMENTAL_DAGGER_CLI_BIN").unwrap_or_else(|_| "dagger".into());
     let pid = dir.join("pid");
-    let script = format!("#!/bin/sh\necho $$ >'{}'\nexec '{cli}' \"$@\"\n", pid.display());
+    let script = format!(
+        "#!/bin/sh\necho $$ >'{}'\nexec '{cli}' \"$@\"\n",
+        pid.display()
+    );
     fs::write(&file, script)?;
     fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
     Ok(file)

@@ -59,7 +59,10 @@ pub(crate) async fn secrets_are_the_commands_alone() -> Outcome {
     let output = sandbox.sh("printf %s \"$TOKEN\"").await?;
     assert_eq!(output.stdout.bytes, "s3cret\" $x\n");
     let output = sandbox.sh("env | grep -c SANDBOX_SECRET").await?;
-    assert_eq!(output.stdout.bytes, "0\n", "the engine's own names are not seen");
+    assert_eq!(
+        output.stdout.bytes, "0\n",
+        "the engine's own names are not seen"
+    );
     let mut command = Command::shell("printf '%s %s' \"$TOKEN\" \"$OTHER\"");
     command.env = command.env.secret("OTHER", "mine").unset("TOKEN");
     assert_eq!(sandbox.exec(command).await?.stdout.bytes, " mine");

@@ -129,7 +129,7 @@ pub(super) fn unknown(node: &Node, field: &Field) -> Result<Given, Failure> {
 async fn query(engine: &Arc<Engine>, field: &Field) -> Result<Given, Failure> {
     let node = match field.name.as_str() {
         "__schema" => return Ok(Given::Value(introspection::schema()?)),
-        "version" => return Ok(Given::Value(json!("v0.21.11"))),
+        "version" => return Ok(Given::Value(json!(engine.version()))),
         "host" => Node::Host,
         "node" => engine.node(field.need("id")?)?,
         "container" => keep_container(engine, None, Config::default(), Step::Scratch, "scratch", 0),
@@ -211,4 +211,3 @@ pub(super) fn absolute(config: &Config, path: &str) -> String {
         }
     }
 }
-

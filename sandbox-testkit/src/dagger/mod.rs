@@ -80,6 +80,21 @@ impl DaggerDouble {
         self.engine.registry.require(registry, user, password);
     }
 
+    /// Says from now on that it is this version.
+    pub fn set_version(&self, version: &str) {
+        self.engine.set_version(version);
+    }
+
+    /// How many connections were made to it.
+    pub fn connections(&self) -> u64 {
+        self.engine.connections()
+    }
+
+    /// How many fields the deepest query so far had below each other.
+    pub fn deepest(&self) -> usize {
+        self.engine.deepest()
+    }
+
     /// How many queries were carried out.
     pub fn queries(&self) -> u64 {
         self.engine.queries()

@@ -374,11 +374,21 @@ fn refused(engine: &Engine, exec: &Exec, output: &Output) -> Option<Failure> {
     })
 }
 
-/// Every image is this machine's own programs; one whose name says that it is missing is missing.
+/// Every image is this machine's own programs; one whose name says that it is missing, or its
+/// registry, is missing.
 async fn base(engine: &Arc<Engine>, image: &str) -> Result<Arc<dyn Sandbox>, Failure> {
-    if image.contains("no-such") {
+    let why = match image {
+        image if image.contains("no-such") => Some(format!("{image}: not found")),
+        image if image.contains("no-network") => Some(
+            "failed to do request: Head \"https://no-network/v2/\": dial tcp: lookup no-network: \
+             server misbehaving"
+                .to_owned(),
+        ),
+        _ => None,
+    };
+    if let Some(why) = why {
         return Err(Failure::text(format_args!(
-            "failed to resolve image {image:?} (platform: \"linux/amd64\"): {image}: not found"
+            "failed to resolve image {image:?} (platform: \"linux/amd64\"): {why}"
         )));
     }
     let base = match engine.states.base() {

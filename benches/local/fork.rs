@@ -33,6 +33,8 @@ fn tree(bench: &mut Bench, files: u32) -> Outcome<()> {
     let scratch = host::scratch()?;
     let (from, to) = (scratch.path().join("from"), scratch.path().join("to"));
     host::tree(&from, files.min(10_000).into())?;
+    // Or the disk would be busy with the trees while forks are measured.
+    host::run(&mut HostCommand::new("sync"))?;
     let fork = |first: bool| {
         // Something to freeze: a fork of what has not changed costs less.
         runtime.block_on(sandbox.write("changed", "x"))?;

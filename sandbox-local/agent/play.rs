@@ -29,20 +29,25 @@ pub(crate) fn run() -> Result<Handles, i32> {
     let (slot, _) = slot::all().split_first().ok_or(MALFORMED)?;
     let mut slots = [0; MAX_SLOTS];
     let mut held = 0;
-    let (message, fd) = loop {
+    let mut plan = None;
+    loop {
         let (bytes, mut fds) = slot.receive(true).map_err(|_| MALFORMED)?;
         let message = Message::decode(bytes).ok_or(MALFORMED)?;
         match message.kind {
-            request::PLAN => break (message, fds.take().ok_or(MALFORMED)?),
-            request::HOLD => {
+            request::PLAN => plan = Some((message, fds.take().ok_or(MALFORMED)?)),
+            request::HOLD | request::GO => {
                 while let Some(fd) = fds.take() {
                     *slots.get_mut(held).ok_or(MALFORMED)? = i64::from(fd);
                     held += 1;
                 }
+                if message.kind == request::GO {
+                    break;
+                }
             }
             _ => return Err(MALFORMED),
         }
-    };
+    }
+    let (message, fd) = plan.ok_or(MALFORMED)?;
     let len = message.a as usize;
     if !(HEADER..=MAX_PLAN).contains(&len) {
         return Err(MALFORMED);

@@ -2,7 +2,7 @@
 //!
 //! Must never freeze a layer into which somebody can still write.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -68,7 +68,9 @@ impl Live {
     ) -> Result<Self> {
         let Prepared { config, upper } =
             Prepared::new(shared, blueprint, &stack, cgroup.clone(), operation)?;
-        let started = Engine::start(config).map_err(|error| failure::start(error, operation))?;
+        let started = Engine::start(config);
+        shared.ready.refill();
+        let started = started.map_err(|error| failure::start(error, operation))?;
         let writes = match (upper, started.exported.into_iter().next()) {
             (Some((upper, work)), _) => Writes::Layer { upper, _work: work },
             (None, Some(directory)) => Writes::Tmpfs(directory),
@@ -251,9 +253,10 @@ impl Prepared {
         let on_disk = match blueprint.resources().disk {
             Some(_) => None,
             None => {
-                let layer = Layer::create(&shared.state).map_err(io)?;
-                layer.set_mode(root_mode).map_err(io)?;
-                let work = layer.fresh_work_dir().map_err(io)?;
+                let (layer, work) = shared.state.writable().map_err(io)?;
+                if root_mode != 0o755 {
+                    layer.set_mode(root_mode).map_err(io)?;
+                }
                 Some((layer, work))
             }
         };
@@ -262,6 +265,7 @@ impl Prepared {
             blueprint,
             identity: shared.identity,
             owners: &shared.owners,
+            devices: shared.devices.as_ref().map(AsFd::as_fd),
             layers_dir: &shared.state.layers_dir(),
             lower_dirs: &lower_dirs,
             upper: match (&on_disk, blueprint.resources().disk) {
@@ -319,7 +323,7 @@ fn limits(
     }
 }
 
-/// The stack, merged into one layer if it is too deep.
+/// The stack, with some of its layers merged into one if it is too deep.
 async fn shallow(shared: &Arc<Shared>, stack: Stack) -> Result<Stack> {
     const OP: Operation = Operation::Fork;
     if !stack.is_too_deep() {
@@ -334,8 +338,10 @@ async fn shallow(shared: &Arc<Shared>, stack: Stack) -> Result<Stack> {
                 .merging
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            compact::merge(stack.layers(), &to, identity)?;
-            Ok(Stack::default().with(to))
+            let range = stack.worth_merging();
+            let layers = stack.layers().get(range.clone()).unwrap_or_default();
+            compact::merge(layers, &to, identity)?;
+            Ok(stack.replaced(range, to))
         };
         merged().map_err(|error| {
             Error::from_io(error, OP).with_message("the sandbox's layers could not be merged")

@@ -31,7 +31,7 @@ pub(crate) const MAX_FORGET: usize = 64;
 
 /// Requests, host to agent.
 pub(crate) mod request {
-    /// Play the plan in the memfd sent along; `a` = its length.
+    /// The plan is in the memfd sent along; `a` = its length. Played on GO.
     pub(crate) const PLAN: u32 = 1;
     /// Start a process: `exec`, `flags` ([`super::spawn`]), `a` = payload length,
     /// `b` = arguments, `c` = environment entries, `d` = candidates.
@@ -48,8 +48,10 @@ pub(crate) mod request {
     pub(crate) const THAW: u32 = 7;
     /// The host will not mention these execs again; `a` = how many ids follow.
     pub(crate) const FORGET: u32 = 8;
-    /// Before PLAN: descriptors for it, which take its next slots.
+    /// After PLAN: descriptors for it, which take its next slots.
     pub(crate) const HOLD: u32 = 9;
+    /// The last descriptors, as HOLD; the agent is who it is to be, and plays the plan.
+    pub(crate) const GO: u32 = 10;
 }
 
 /// Replies, agent to host.

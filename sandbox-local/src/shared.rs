@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -13,6 +14,7 @@ use crate::identity::Identity;
 use crate::isolation::Proven;
 use crate::owner::Owners;
 use crate::sandbox::LocalSandbox;
+use crate::setup::devices;
 use crate::state::{Layer, State};
 
 /// The provider's own, held by every sandbox of it.
@@ -22,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) state: Arc<State>,
     pub(crate) identity: Option<Identity>,
     pub(crate) owners: Owners,
+    /// What all sandboxes of root mount at `/dev`.
+    pub(crate) devices: Option<OwnedFd>,
     pub(crate) ready: Ready,
     pub(crate) proven: Proven,
     /// Held by who merges layers.
@@ -45,8 +49,16 @@ impl Shared {
         let system_dirs = config.system_dirs.iter().filter(is_dir).cloned().collect();
         let count = config.prepared.min(MOST_PREPARED);
         let ready = Ready::keep(count, Identity::engine(identity))?;
+        let devices = identity.and_then(|_| match devices::make() {
+            Ok(tmpfs) => Some(tmpfs),
+            Err(error) => {
+                tracing::debug!(%error, "each device gets a mount of its own");
+                None
+            }
+        });
         Ok(Self {
             config,
+            devices,
             state,
             identity,
             owners: Owners::default(),

@@ -1,6 +1,7 @@
 //! The layers under one sandbox, and how deep they may get.
 
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
@@ -9,6 +10,9 @@ use crate::state::Layer;
 /// Frozen layers beyond this are merged into one: every layer costs a little on each lookup of a
 /// name that is not there, and mounts stop at 500.
 pub(crate) const DEEPEST: usize = 48;
+
+/// So many small layers in a row are worth merging without those around them.
+const ENOUGH: usize = 12;
 
 /// Frozen layers, topmost first, above the base that the blueprint names.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +45,32 @@ impl Stack {
 
     pub(crate) fn is_too_deep(&self) -> bool {
         self.frozen.len() > DEEPEST
+    }
+
+    /// Which layers of a stack that is too deep are best merged: the longest row of small ones, so
+    /// that a large one below them is not gone through again and again. All of them, if hardly any
+    /// is small.
+    pub(crate) fn worth_merging(&self) -> Range<usize> {
+        let (mut best, mut start) = (0..0, 0);
+        for (index, layer) in self.frozen.iter().enumerate() {
+            if !layer.is_small() {
+                start = index + 1;
+            } else if index + 1 - start > best.len() {
+                best = start..index + 1;
+            }
+        }
+        if best.len() < ENOUGH {
+            0..self.frozen.len()
+        } else {
+            best
+        }
+    }
+
+    /// The same with one layer in the place of some.
+    pub(crate) fn replaced(&self, range: Range<usize>, by: Arc<Layer>) -> Self {
+        let mut frozen = self.frozen.clone();
+        frozen.splice(range, [by]);
+        Self { frozen }
     }
 
     /// `lowerdir=` of an overlay mount: names relative to the layers' directory.

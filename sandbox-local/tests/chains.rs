@@ -224,6 +224,28 @@ async fn what_compaction_has_to_keep_is_kept() {
 }
 
 #[tokio::test]
+async fn a_large_layer_below_a_chain_is_not_merged_with_it() {
+    let sandbox = support::default().await;
+    let script = "mkdir big; cd big; for i in $(seq 2000); do : > $i; done";
+    sh(&sandbox, script).await;
+    let base = fork(&sandbox).await;
+    sh(&base, "echo 0 > small").await;
+    // Kept open, and so are its layers: what is merged becomes another link to their files.
+    let mut end = fork(&base).await;
+    for number in 1..60 {
+        sh(&end, &format!("echo {number} > n{number}")).await;
+        let next = fork(&end).await;
+        end.close().await.expect("close");
+        end = next;
+    }
+    let found = sh(&end, "stat -c %h small big/1 big/2000; ls big n* | wc -l").await;
+    assert_eq!(found, "2\n1\n1\n2061\n");
+    for sandbox in [sandbox, base, end] {
+        sandbox.close().await.expect("close");
+    }
+}
+
+#[tokio::test]
 async fn thirty_two_siblings_of_a_deep_chain_at_once() {
     let mut sandbox = support::default().await;
     for number in 0..50 {

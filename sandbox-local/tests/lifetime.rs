@@ -19,6 +19,14 @@ use sandbox_core::{Command, ErrorKind, ForkOptions, Labels, Provider, SandboxExt
 use sandbox_local::LocalProvider;
 use support::{STATE, count, provider, providers, sh, state, until};
 
+/// Layers and work directories of a provider without a sandbox: the lowest layer of all, and two
+/// pairs for the next to come.
+const NO_SANDBOX: [usize; 2] = [3, 2];
+
+fn directories(home: &Path) -> [usize; 2] {
+    ["layers", "work"].map(|kind| count(&home.join(kind)))
+}
+
 /// A `sleep` that can be told from all others, and whether it runs anywhere on this host.
 fn marked(number: u32) -> (String, impl Fn() -> bool) {
     let time = format!("{}.{number}", 100_000 + std::process::id());
@@ -41,7 +49,6 @@ async fn dropping_frees_processes_layers_and_directories() {
     let (time, runs) = marked(1);
     let provider = provider(state.path());
     let home = providers(state.path()).pop().expect("its directory");
-    let before = (count(&home.join("layers")), count(&home.join("work")));
     let sandbox = provider
         .create(SandboxSpec::new())
         .await
@@ -53,14 +60,13 @@ async fn dropping_frees_processes_layers_and_directories() {
     .await;
     let child = sandbox.fork(ForkOptions::default()).await.expect("a fork");
     assert!(runs());
-    assert!(count(&home.join("layers")) > before.0);
+    assert!(directories(&home) > NO_SANDBOX);
     drop(sandbox);
     until("its processes are dead", async || (!runs()).then_some(())).await;
     sh(&child, "stat a").await;
     drop(child);
     until("its layers are gone", async || {
-        let now = (count(&home.join("layers")), count(&home.join("work")));
-        (now == before).then_some(())
+        (directories(&home) == NO_SANDBOX).then_some(())
     })
     .await;
     assert!(
@@ -96,7 +102,7 @@ async fn sandboxes_outlive_their_provider() {
         drop(child.info());
         providers(state.path())
             .iter()
-            .all(|dir| count(&dir.join("layers")) <= 1)
+            .all(|home| directories(home) == NO_SANDBOX)
             .then_some(())
     })
     .await;
@@ -268,12 +274,9 @@ async fn child_that_counts() {
     let provider = provider(state);
     let home = providers(state).pop().expect("its directory");
     let counts = || {
-        [
-            count(Path::new("/proc/self/fd")),
-            count(Path::new("/proc/self/task")),
-            count(&home.join("layers")),
-            count(&home.join("work")),
-        ]
+        let [layers, work] = directories(&home);
+        let [fds, tasks] = ["fd", "task"].map(|of| count(&Path::new("/proc/self").join(of)));
+        [fds, tasks, layers, work]
     };
     let round = async |number: usize| {
         let sandbox = provider
@@ -304,7 +307,8 @@ async fn child_that_counts() {
         })
     };
     let before = counts();
-    let least = [before[0], before[1], 1, 0];
+    let [layers, work] = NO_SANDBOX;
+    let least = [before[0], before[1], layers, work];
     settled(least).await;
     for number in 0..200 {
         round(number).await;

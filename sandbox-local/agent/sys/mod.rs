@@ -342,9 +342,11 @@ pub(crate) fn inode(dir: i32, path: &core::ffi::CStr) -> Result<u64> {
 /// Maps `len` bytes of a memfd, privately and writable.
 pub(crate) fn map(fd: i32, len: usize) -> Result<&'static mut [u8]> {
     const READ_WRITE: usize = 3;
-    const PRIVATE: usize = 2;
+    // All pages at once: there are few, and each would cost a fault.
+    const PRIVATE_POPULATED: usize = 2 | 0x8000;
+    let arguments = [0, len, READ_WRITE, PRIVATE_POPULATED, fd as usize, 0];
     // SAFETY: a new mapping at an address the kernel picks touches nothing else.
-    let at = unsafe { call(nr::MMAP, [0, len, READ_WRITE, PRIVATE, fd as usize, 0])? };
+    let at = unsafe { call(nr::MMAP, arguments)? };
     // SAFETY: the mapping is `len` bytes long, readable, writable and nobody
     // else's. It stays until `unmap`, which takes the slice back. The host does
     // not shrink the file: it sealed it before sending.

@@ -49,7 +49,8 @@ impl Ready {
         Ok(Self { shared })
     }
 
-    /// One that waits, if there is any.
+    /// One that waits, if there is any. Another one is made in its place when that is
+    /// [asked for](Ready::refill).
     pub(crate) fn take(&self) -> Option<Blank> {
         let mut state = self.shared.lock();
         state.failed = false;
@@ -60,9 +61,13 @@ impl Ready {
                 found => break found,
             }
         };
-        drop(state);
-        self.shared.changed.notify_one();
         found
+    }
+
+    /// Has what was taken replaced: after the start for which it was taken, since the kernel makes
+    /// one namespace at a time and the start would have to wait.
+    pub(crate) fn refill(&self) {
+        self.shared.changed.notify_one();
     }
 }
 

@@ -148,19 +148,21 @@ pub(crate) struct Blank {
 impl Blank {
     /// Starts one.
     pub(crate) fn new(identity: Identity, isolate_network: bool) -> Result<Self, StartError> {
-        let (blank, pid) = Self::launch(namespaces(isolate_network))?;
-        map_identity(pid, identity)?;
+        let blank = Self::launch(control_pair()?, namespaces(isolate_network))?;
+        map_identity(blank.pid, identity)?;
         Ok(blank)
     }
 
-    fn launch(namespaces: libc::c_int) -> Result<(Self, u32), StartError> {
-        let (socket, agent_end) = wire::control_pair().map_err(at("create the control socket"))?;
+    fn launch(
+        (socket, agent_end): (OwnedFd, OwnedFd),
+        namespaces: libc::c_int,
+    ) -> Result<Self, StartError> {
         let launched = launch_agent(&agent_end, namespaces)?;
         let pid = launched.pid;
         let agent = Agent {
             launched: Some(launched),
         };
-        Ok((Self { socket, agent, pid }, pid))
+        Ok(Self { socket, agent, pid })
     }
 
     /// Whether it waits still, and was not killed from outside.
@@ -173,29 +175,58 @@ impl Blank {
 pub(super) fn start(config: StartConfig) -> Result<Up, StartError> {
     let plan = config.plan.compile()?;
     let blank = match config.blank {
-        Some(blank) => blank,
-        None => Blank::new(config.identity, config.isolate_network)?,
+        Some(blank) => {
+            send_plan(&blank.socket, &plan)?;
+            blank
+        }
+        None => {
+            // The plan is there before the agent is, which then waits for nothing but its identity.
+            let pair = control_pair()?;
+            send_plan(&pair.0, &plan)?;
+            let blank = Blank::launch(pair, namespaces(config.isolate_network))?;
+            map_identity(blank.pid, config.identity)?;
+            blank
+        }
     };
     let Blank { socket, agent, pid } = blank;
     if let Some(hook) = config.hook {
         hook(pid).map_err(StartError::Hook)?;
     }
-    for some in plan.inherited.chunks(MAX_FDS) {
-        let fds: Vec<BorrowedFd<'_>> = some.iter().map(AsFd::as_fd).collect();
-        let message = Message {
-            kind: request::HOLD,
-            ..Message::default()
-        };
-        wire::send(socket.as_fd(), &message, &[], &fds).map_err(at("hand over descriptors"))?;
-    }
+    go(&socket, &plan)?;
+    ready(agent, socket, &plan, config.timeout)
+}
+
+fn control_pair() -> Result<(OwnedFd, OwnedFd), StartError> {
+    wire::control_pair().map_err(at("create the control socket"))
+}
+
+fn send_plan(socket: &OwnedFd, plan: &Compiled) -> Result<(), StartError> {
     let memory = wire::sealed("sandbox-plan", &[&plan.bytes]).map_err(at("lay out the plan"))?;
     let message = Message {
         kind: request::PLAN,
         a: plan.bytes.len() as u64,
         ..Message::default()
     };
-    wire::send(socket.as_fd(), &message, &[], &[memory.as_fd()]).map_err(at("send the plan"))?;
-    ready(agent, socket, &plan, config.timeout)
+    wire::send(socket.as_fd(), &message, &[], &[memory.as_fd()]).map_err(at("send the plan"))
+}
+
+/// Hands over what the plan inherits, and has the agent play it.
+fn go(socket: &OwnedFd, plan: &Compiled) -> Result<(), StartError> {
+    // At most one chunk goes along with the last message.
+    let last = plan.inherited.len().saturating_sub(1) / MAX_FDS * MAX_FDS;
+    let (first, last) = plan.inherited.split_at(last);
+    let send = |kind, some: &[OwnedFd]| {
+        let fds: Vec<BorrowedFd<'_>> = some.iter().map(AsFd::as_fd).collect();
+        let message = Message {
+            kind,
+            ..Message::default()
+        };
+        wire::send(socket.as_fd(), &message, &[], &fds).map_err(at("hand over descriptors"))
+    };
+    for some in first.chunks(MAX_FDS) {
+        send(request::HOLD, some)?;
+    }
+    send(request::GO, last)
 }
 
 fn namespaces(network: bool) -> libc::c_int {
@@ -282,11 +313,11 @@ fn tell(pid: u32, name: &str, step: &'static str, text: String) -> Result<(), St
 /// for as long as it takes to get a descriptor. As an init, since only as one does it wait.
 pub(crate) fn owner_map(user: (u32, u32), group: (u32, u32)) -> Result<OwnedFd, StartError> {
     // Reaped at the end; until then its number is its own. It ends at end-of-file.
-    let (blank, pid) = Blank::launch(libc::CLONE_NEWUSER | libc::CLONE_NEWPID)?;
-    let namespace = map(pid, user, group).and_then(|()| {
+    let blank = Blank::launch(control_pair()?, libc::CLONE_NEWUSER | libc::CLONE_NEWPID)?;
+    let namespace = map(blank.pid, user, group).and_then(|()| {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        rustix::fs::open(format!("/proc/{pid}/ns/user"), flags, Mode::empty())
-            .map_err(at("open the user namespace"))
+        let path = format!("/proc/{}/ns/user", blank.pid);
+        rustix::fs::open(path, flags, Mode::empty()).map_err(at("open the user namespace"))
     });
     drop(blank);
     namespace

@@ -1,11 +1,23 @@
-//! `/dev`: a read-only tmpfs with six harmless devices of the host, pseudoterminals and shared
-//! memory of the sandbox's own.
+//! `/dev`: read-only, with six harmless devices of the host, pseudoterminals and shared memory of
+//! the sandbox's own.
+//!
+//! Root makes a tmpfs with the devices once, which all its sandboxes mount. Nobody else can make a
+//! device: a tmpfs for each sandbox then, with a mount for each device. Must never let through what
+//! is not on the list.
 
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, chmodat, mkdirat, mknodat, symlinkat};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string,
+    fsmount, fsopen, open_tree,
+};
 use sandbox_core::Resources;
 
 use super::root::{self, ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY};
+use super::{Setup, SetupError};
 use crate::engine::{Dir, Plan, Slot};
 
 const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom", "tty"];
@@ -31,15 +43,104 @@ fn shared_memory(resources: &Resources) -> u64 {
 /// kernel's.
 const SHARED_FILES: &str = "131072";
 
-/// Filesystems and devices, held before the host is let go.
-pub(super) struct Held {
-    dev: Slot,
-    pts: Slot,
-    shm: Slot,
-    devices: Vec<(&'static str, Slot)>,
+/// Of the tmpfs. Its pages can't be written by a guest.
+const OPTIONS: &[(&str, &str)] = &[("mode", "0755"), ("size", "65536"), ("nr_inodes", "64")];
+
+/// Mount points in `/dev`.
+const PTS: &str = "pts";
+const SHM: &str = "shm";
+
+/// Makes the tmpfs that root mounts, mounted nowhere. Fails where devices can't be made, as in most
+/// containers, and with kernels before 6.15, which don't clone such a mount.
+pub(crate) fn make() -> Result<OwnedFd, Errno> {
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in OPTIONS {
+        fsconfig_set_string(context.as_fd(), *key, *value)?;
+    }
+    fsconfig_create(context.as_fd())?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let tmpfs = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    for name in DEVICES {
+        let device = rustix::fs::stat(Path::new("/dev").join(name))?.st_rdev;
+        let kind = FileType::CharacterDevice;
+        mknodat(&tmpfs, *name, kind, Mode::empty(), device)?;
+        // Whatever the mask of this process is.
+        chmodat(&tmpfs, *name, Mode::from_raw_mode(0o666), AtFlags::empty())?;
+    }
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    rustix::fs::openat(&tmpfs, "null", flags, Mode::empty())?;
+    for (name, target) in LINKS {
+        symlinkat(*target, &tmpfs, *name)?;
+    }
+    for name in [PTS, SHM] {
+        mkdirat(&tmpfs, name, Mode::empty())?;
+        chmodat(&tmpfs, name, Mode::from_raw_mode(0o755), AtFlags::empty())?;
+    }
+    clone(tmpfs.as_fd())?;
+    Ok(tmpfs)
 }
 
-pub(super) fn hold(plan: &mut Plan, resources: &Resources) -> Held {
+/// Filesystems and devices, held before the host is let go.
+pub(super) struct Held {
+    base: Base,
+    pts: Slot,
+    shm: Slot,
+}
+
+enum Base {
+    /// Root's.
+    Shared(Slot),
+    /// A tmpfs of its own, and what is to be mounted in it.
+    Each(Slot, Vec<(&'static str, Slot)>),
+}
+
+pub(super) fn hold(plan: &mut Plan, setup: &Setup<'_>) -> Result<Held, SetupError> {
+    let plain = (ATTR_NOSUID | ATTR_NOEXEC) as u32;
+    let no_devices = (ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC) as u32;
+    let pts_options = [("ptmxmode", "0666"), ("mode", "0620"), ("max", "64")];
+    let shared_memory = shared_memory(setup.blueprint.resources()).to_string();
+    let shm_options = [
+        ("mode", "1777"),
+        ("size", shared_memory.as_str()),
+        ("nr_inodes", SHARED_FILES),
+    ];
+    let base = match setup.devices {
+        Some(tmpfs) => Base::Shared(hold_shared(plan, tmpfs)?),
+        None => hold_each(plan, plain),
+    };
+    Ok(Held {
+        base,
+        pts: root::filesystem(plan, "devpts", &pts_options, plain),
+        shm: root::filesystem(plan, "tmpfs", &shm_options, no_devices),
+    })
+}
+
+fn hold_shared(plan: &mut Plan, tmpfs: BorrowedFd<'_>) -> Result<Slot, SetupError> {
+    let tree = clone(tmpfs).map_err(|errno| SetupError::Hold {
+        host: "/dev".into(),
+        errno,
+    })?;
+    let tree = plan.inherit(tree);
+    plan.mount_setattr(
+        "restrict the mount of the devices",
+        Dir::Slot(tree),
+        "",
+        libc::AT_EMPTY_PATH,
+        ATTR_RDONLY | ATTR_NOSUID | ATTR_NOEXEC,
+        0,
+        libc::MS_PRIVATE,
+    );
+    Ok(tree)
+}
+
+fn clone(tmpfs: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    open_tree(tmpfs, "", flags)
+}
+
+fn hold_each(plan: &mut Plan, attributes: u32) -> Base {
     let clone = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
     let devices = DEVICES
         .iter()
@@ -49,27 +150,35 @@ pub(super) fn hold(plan: &mut Plan, resources: &Resources) -> Held {
             (*name, plan.open_tree(label, Dir::Cwd, path, clone).result())
         })
         .collect();
-    let plain = (ATTR_NOSUID | ATTR_NOEXEC) as u32;
-    let no_devices = (ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC) as u32;
-    let dev_options = [("mode", "0755"), ("size", "65536"), ("nr_inodes", "64")];
-    let pts_options = [("ptmxmode", "0666"), ("mode", "0620"), ("max", "64")];
-    let shared_memory = shared_memory(resources).to_string();
-    let shm_options = [
-        ("mode", "1777"),
-        ("size", shared_memory.as_str()),
-        ("nr_inodes", SHARED_FILES),
-    ];
-    Held {
-        dev: root::filesystem(plan, "tmpfs", &dev_options, plain),
-        pts: root::filesystem(plan, "devpts", &pts_options, plain),
-        shm: root::filesystem(plan, "tmpfs", &shm_options, no_devices),
+    let options = [("mode", "0755"), ("size", "65536"), ("nr_inodes", "64")];
+    Base::Each(
+        root::filesystem(plan, "tmpfs", &options, attributes),
         devices,
-    }
+    )
 }
 
 pub(super) fn place(plan: &mut Plan, held: Held) {
-    root::attach(plan, held.dev, Path::new("/dev"), "/dev");
-    for (name, device) in held.devices {
+    let fill = matches!(held.base, Base::Each(..));
+    match held.base {
+        Base::Shared(tree) => root::attach(plan, tree, Path::new("/dev"), "/dev"),
+        Base::Each(tmpfs, devices) => place_each(plan, tmpfs, devices),
+    }
+    for (name, tree) in [(PTS, held.pts), (SHM, held.shm)] {
+        let path = format!("/dev/{name}");
+        if fill {
+            plan.mkdir(format!("make {path}"), Dir::Cwd, &path, 0o755);
+        }
+        root::attach(plan, tree, Path::new(&path), &path);
+    }
+    if fill {
+        let read_only = ATTR_RDONLY;
+        plan.mount_setattr("make /dev read-only", Dir::Cwd, "/dev", 0, read_only, 0, 0);
+    }
+}
+
+fn place_each(plan: &mut Plan, tmpfs: Slot, devices: Vec<(&'static str, Slot)>) {
+    root::attach(plan, tmpfs, Path::new("/dev"), "/dev");
+    for (name, device) in devices {
         let path = format!("/dev/{name}");
         plan.mknod(
             format!("make {path}"),
@@ -81,24 +190,7 @@ pub(super) fn place(plan: &mut Plan, held: Held) {
         root::attach(plan, device, Path::new(&path), &path);
     }
     for (name, target) in LINKS {
-        plan.symlink(
-            format!("link /dev/{name}"),
-            target,
-            Dir::Cwd,
-            format!("/dev/{name}"),
-        );
+        let path = format!("/dev/{name}");
+        plan.symlink(format!("link {path}"), target, Dir::Cwd, path);
     }
-    for (name, tree) in [("/dev/pts", held.pts), ("/dev/shm", held.shm)] {
-        plan.mkdir(format!("make {name}"), Dir::Cwd, name, 0o755);
-        root::attach(plan, tree, Path::new(name), name);
-    }
-    plan.mount_setattr(
-        "make /dev read-only",
-        Dir::Cwd,
-        "/dev",
-        0,
-        ATTR_RDONLY,
-        0,
-        0,
-    );
 }

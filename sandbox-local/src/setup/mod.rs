@@ -8,11 +8,12 @@
 //! Must never resolve a path that a guest may have written before the host's root is gone, and
 //! after that never through a link.
 
-mod devices;
+pub(crate) mod devices;
 mod privileges;
 mod root;
 pub(crate) mod seccomp;
 
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -31,6 +32,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) identity: Option<Identity>,
     /// For what is mounted for writing.
     pub(crate) owners: &'a Owners,
+    /// A tmpfs made by [`devices::make`].
+    pub(crate) devices: Option<BorrowedFd<'a>>,
     /// The directory that layers are named relative to.
     pub(crate) layers_dir: &'a Path,
     /// `lowerdir=` of the root.
@@ -69,7 +72,7 @@ impl Setup<'_> {
         }
         root::mount(&mut plan, self);
         let system = root::hold_host(&mut plan, self)?;
-        let devices = devices::hold(&mut plan, self.blueprint.resources());
+        let devices = devices::hold(&mut plan, self)?;
         root::turn(&mut plan);
         root::place(&mut plan, system);
         devices::place(&mut plan, devices);

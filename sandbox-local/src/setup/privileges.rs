@@ -2,6 +2,8 @@
 //!
 //! References: capabilities(7), prctl(2), getrlimit(2), landlock(7), seccomp(2).
 
+use std::sync::LazyLock;
+
 use rustix::process::Resource;
 use sandbox_core::Resources;
 
@@ -31,6 +33,47 @@ const CAP_SYS_ADMIN: u64 = 21;
 /// `SECBIT_NOROOT` and `SECBIT_NO_CAP_AMBIENT_RAISE`, both locked: no program gains anything by
 /// being run, whoever runs it.
 const SECURE_BITS: u64 = 1 | 2 | 1 << 6 | 1 << 7;
+
+/// What the kernel of this host has, asked once: it takes more calls than all the rest of a plan.
+static KERNEL: LazyLock<Kernel> = LazyLock::new(Kernel::ask);
+
+struct Kernel {
+    /// Files below `/proc/sys/user` and what goes into them; a kernel may be built without any.
+    namespace_limits: Vec<(String, u64)>,
+    /// The highest capability that it knows.
+    last_capability: u64,
+    /// The version of Landlock.
+    landlock: u32,
+}
+
+impl Kernel {
+    fn ask() -> Self {
+        let number = |path: &str| -> Option<u64> {
+            let text = std::fs::read_to_string(path).ok()?;
+            text.trim().parse().ok()
+        };
+        let of_host = |name| number(&format!("/proc/sys/fs/inotify/{name}")).unwrap_or(u64::MAX);
+        let instances = (of_host("max_user_instances") / SHARE * 2).clamp(1, INOTIFY_INSTANCES);
+        let watches = (of_host("max_user_watches") / SHARE).clamp(1, INOTIFY_WATCHES);
+        let namespace_limits = [
+            ("max_inotify_instances", instances),
+            ("max_inotify_watches", watches),
+            ("max_user_namespaces", 0),
+            ("max_mnt_namespaces", 0),
+            ("max_net_namespaces", 0),
+            ("max_pid_namespaces", 0),
+        ];
+        Self {
+            namespace_limits: namespace_limits
+                .into_iter()
+                .map(|(name, value)| (format!("/proc/sys/user/{name}"), value))
+                .filter(|(path, _)| std::path::Path::new(path).exists())
+                .collect(),
+            last_capability: number("/proc/sys/kernel/cap_last_cap").unwrap_or(40),
+            landlock: crate::sys::landlock_version(),
+        }
+    }
+}
 
 /// As root the agent starts as nobody that its namespace maps; this makes it the guest's user.
 pub(super) fn become_guest(plan: &mut Plan) {
@@ -71,29 +114,9 @@ pub(super) fn limit(plan: &mut Plan, resources: &Resources) {
 /// Limits of the sandbox's own user namespace, below those that it shares with the host's user; and
 /// no namespace in it, should the filter ever let a call through. Needs the sandbox's own `/proc`.
 pub(super) fn limit_namespace(plan: &mut Plan) {
-    let of_host = |name: &str| {
-        let text = std::fs::read_to_string(format!("/proc/sys/fs/inotify/{name}"));
-        text.ok()
-            .and_then(|text| text.trim().parse().ok())
-            .unwrap_or(u64::MAX)
-    };
-    let instances = (of_host("max_user_instances") / SHARE * 2).clamp(1, INOTIFY_INSTANCES);
-    let watches = (of_host("max_user_watches") / SHARE).clamp(1, INOTIFY_WATCHES);
-    for (name, value) in [
-        ("max_inotify_instances", instances),
-        ("max_inotify_watches", watches),
-        ("max_user_namespaces", 0),
-        ("max_mnt_namespaces", 0),
-        ("max_net_namespaces", 0),
-        ("max_pid_namespaces", 0),
-    ] {
-        let label = format!("limit {name}");
-        let path = format!("/proc/sys/user/{name}");
+    for (path, value) in &KERNEL.namespace_limits {
+        let label = format!("limit {path}");
         let flags = libc::O_WRONLY | libc::O_CLOEXEC;
-        // A kernel may be built without any of them.
-        if !std::path::Path::new(&path).exists() {
-            continue;
-        }
         let file = plan.open(label.clone(), Dir::Cwd, path, flags, 0).result();
         let text = value.to_string();
         let data = plan.data(text.as_bytes());
@@ -117,7 +140,7 @@ pub(super) fn drop(plan: &mut Plan, writes_to_host: bool) {
         libc::PR_CAP_AMBIENT,
         [clear, 0, 0, 0],
     );
-    for capability in 0..=last_capability() {
+    for capability in 0..=KERNEL.last_capability {
         let args = [capability, 0, 0, 0];
         plan.prctl(
             "drop a capability from the bounding set",
@@ -139,15 +162,6 @@ pub(super) fn drop(plan: &mut Plan, writes_to_host: bool) {
     );
 }
 
-/// The highest capability that this kernel knows.
-fn last_capability() -> u64 {
-    let known = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap");
-    known
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(40)
-}
-
 /// Where the kernel has Landlock: no device can be made, and signals and abstract sockets stay
 /// within the sandbox even where it shares the host's network.
 ///
@@ -162,7 +176,7 @@ fn landlock(plan: &mut Plan) {
     const NET: u64 = 0;
     let files = MAKE_CHAR | MAKE_BLOCK | REFER;
     // struct landlock_ruleset_attr as far as the kernel knows it: files, network, scopes.
-    let attributes = match crate::sys::landlock_version() {
+    let attributes = match KERNEL.landlock {
         0..=1 => return,
         2..=3 => vec![files],
         4..=5 => vec![files, NET],

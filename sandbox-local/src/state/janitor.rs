@@ -1,17 +1,19 @@
-//! One thread per provider that removes directories, so that nobody waits for it who does not
-//! want to.
+//! One thread per provider that removes directories, and makes a few in advance, so that nobody
+//! waits for it who does not want to.
 
 use std::path::PathBuf;
+use std::sync::Weak;
 use std::sync::mpsc::{Sender, channel};
 use std::{io, thread};
 
-use super::{collect, remove};
+use super::{State, collect, remove};
 
 /// Done when the directories given to the janitor before are gone.
 pub(crate) type Removed = tokio::sync::oneshot::Receiver<()>;
 
 enum Job {
     Remove(PathBuf),
+    Prepare(Weak<State>),
     Report(tokio::sync::oneshot::Sender<()>),
 }
 
@@ -19,7 +21,7 @@ enum Job {
 /// before, the next start collects the rest.
 #[derive(Debug)]
 pub(super) struct Janitor {
-    // Unbounded, but every job is a directory that exists: the disk bounds it.
+    // Unbounded, but nearly every job is a directory that exists: the disk bounds it.
     jobs: Sender<Job>,
 }
 
@@ -36,6 +38,12 @@ impl Janitor {
                             tracing::warn!(path = %path.display(), %error, "could not be removed");
                         }
                     }
+                    Job::Prepare(state) => {
+                        // Who needs one then meets the error and says it.
+                        if let Some(Err(error)) = state.upgrade().map(|state| state.make_spares()) {
+                            tracing::debug!(%error, "no directories could be made in advance");
+                        }
+                    }
                     // Who asked may have gone.
                     Job::Report(done) => drop(done.send(())),
                 }
@@ -47,6 +55,10 @@ impl Janitor {
     pub(super) fn remove(&self, path: PathBuf) {
         // Fails only if the thread panicked; the next start collects then.
         let _ = self.jobs.send(Job::Remove(path));
+    }
+
+    pub(super) fn prepare(&self, state: Weak<State>) {
+        let _ = self.jobs.send(Job::Prepare(state));
     }
 
     pub(super) fn settled(&self) -> Removed {

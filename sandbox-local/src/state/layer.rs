@@ -4,9 +4,11 @@ use std::fs::{DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use super::spare::Pair;
 use super::{Removed, State};
+use crate::identity::Identity;
 
 /// A layer on disk. Dropping the last reference removes it, in the background.
 #[derive(Debug)]
@@ -14,21 +16,42 @@ pub(crate) struct Layer {
     name: String,
     path: PathBuf,
     state: Arc<State>,
+    /// Asked for only when nothing is written any more.
+    small: OnceLock<bool>,
 }
+
+/// The most entries of a small layer.
+const SMALL: usize = 1024;
 
 impl Layer {
     /// An empty layer that the guest may write.
     pub(crate) fn create(state: &Arc<State>) -> io::Result<Arc<Self>> {
         let name = state.number().to_string();
         let path = state.layers_dir().join(&name);
-        DirBuilder::new().mode(0o755).create(&path)?;
-        let layer = Arc::new(Self {
+        make(&path, 0o755, state.identity)?;
+        Ok(Arc::new(Self {
             name,
             path,
             state: state.clone(),
-        });
-        layer.own(&layer.path)?;
-        Ok(layer)
+            small: OnceLock::new(),
+        }))
+    }
+
+    /// Directories that were made in advance.
+    pub(super) fn of_pair(state: &Arc<State>, pair: Pair) -> (Arc<Self>, WorkDir) {
+        let layers = state.layers_dir();
+        let work = WorkDir {
+            path: layers.join(&pair.work),
+            relative: pair.work,
+            state: state.clone(),
+        };
+        let layer = Self {
+            path: layers.join(&pair.layer),
+            name: pair.layer,
+            state: state.clone(),
+            small: OnceLock::new(),
+        };
+        (Arc::new(layer), work)
     }
 
     /// Sets the mode of its top.
@@ -46,28 +69,8 @@ impl Layer {
             name,
             path,
             state: state.clone(),
+            small: OnceLock::new(),
         }))
-    }
-
-    /// A fresh work directory for a mount with this layer on top; overlayfs refuses one that was
-    /// used by a volatile mount.
-    pub(crate) fn fresh_work_dir(&self) -> io::Result<WorkDir> {
-        let relative = format!("../work/{}-{}", self.name, self.state.number());
-        let path = self.state.layers_dir().join(&relative);
-        DirBuilder::new().mode(0o700).create(&path)?;
-        let work = WorkDir {
-            relative,
-            path,
-            state: self.state.clone(),
-        };
-        self.own(&work.path)?;
-        Ok(work)
-    }
-
-    fn own(&self, path: &Path) -> io::Result<()> {
-        self.state
-            .identity
-            .map_or(Ok(()), |identity| identity.own(path))
     }
 
     /// Its name, relative to the layers' directory.
@@ -80,13 +83,40 @@ impl Layer {
         &self.path
     }
 
+    /// Whether this frozen layer has only a few entries. What can't be looked into counts as empty.
+    pub(crate) fn is_small(&self) -> bool {
+        *self.small.get_or_init(|| {
+            let mut entries = 0;
+            let mut directories = vec![self.path.clone()];
+            while let Some(directory) = directories.pop() {
+                for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+                    entries += 1;
+                    if entries > SMALL {
+                        return false;
+                    }
+                    if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                        directories.push(entry.path());
+                    }
+                }
+            }
+            true
+        })
+    }
+
     /// Resolves when everything that was given up before is removed.
     pub(crate) fn settled(state: &Arc<State>) -> Removed {
         state.janitor.settled()
     }
 }
 
-/// A work directory of one mount. Dropping it removes it, in the background.
+/// Makes a directory of this mode, whatever the process's mask, that belongs to the guest.
+pub(super) fn make(path: &Path, mode: u32, identity: Option<Identity>) -> io::Result<()> {
+    DirBuilder::new().mode(mode).create(path)?;
+    std::fs::set_permissions(path, Permissions::from_mode(mode))?;
+    identity.map_or(Ok(()), |identity| identity.own(path))
+}
+
+/// A work directory of one mount; overlayfs refuses one that was used by a volatile mount. Dropping it removes it, in the background.
 #[derive(Debug)]
 pub(crate) struct WorkDir {
     relative: String,

@@ -8,6 +8,7 @@
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use rustix::io::Errno;
@@ -68,7 +69,7 @@ pub(crate) fn launch(
         step: AtomicU32::new(0),
         errno: AtomicI32::new(0),
     };
-    let stack = Stack::new().map_err(|errno| LaunchError {
+    let stack = Stack::take().map_err(|errno| LaunchError {
         step: "map a stack",
         errno,
     })?;
@@ -90,6 +91,7 @@ pub(crate) fn launch(
     };
     let clone_errno = Errno::from_io_error(&std::io::Error::last_os_error());
     drop(blocked);
+    stack.put_back();
     if pid < 0 {
         let errno = clone_errno.unwrap_or(Errno::AGAIN);
         return Err(LaunchError {
@@ -230,7 +232,25 @@ struct Stack {
     len: usize,
 }
 
+// SAFETY: the mapping is this value's own, whichever thread has it.
+unsafe impl Send for Stack {}
+
+/// One that was used before: mapping and unmapping take longer than what runs on it.
+static SPARE_STACK: Mutex<Option<Stack>> = Mutex::new(None);
+
 impl Stack {
+    fn take() -> Result<Self, Errno> {
+        let spare = SPARE_STACK.lock().ok().and_then(|mut spare| spare.take());
+        spare.map_or_else(Self::new, Ok)
+    }
+
+    /// Nobody runs on it any more.
+    fn put_back(self) {
+        if let Ok(mut spare) = SPARE_STACK.lock() {
+            *spare = Some(self);
+        }
+    }
+
     fn new() -> Result<Self, Errno> {
         let page = rustix::param::page_size();
         let len = STACK.next_multiple_of(page) + page;

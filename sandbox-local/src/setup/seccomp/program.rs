@@ -48,6 +48,13 @@ pub(super) enum Check {
     NonZero { first: u32, second: u32, errno: u16 },
 }
 
+impl Check {
+    /// Whether both refuse always, and in the same way.
+    fn always_as(&self, other: &Self) -> bool {
+        matches!((self, other), (Self::Always(one), Self::Always(another)) if one == another)
+    }
+}
+
 /// `struct sock_filter`.
 #[derive(Clone, Copy)]
 struct Instruction {
@@ -116,7 +123,7 @@ pub(super) fn compile(arch: u32, x32_bit: Option<u32>, mut rules: Vec<Rule>) -> 
         program.push(jump(JUMP_ANY_BIT, bit, 0, 1));
         program.push(refuse(libc::ENOSYS as u16));
     }
-    program.extend(search(&rules));
+    program.extend(search(&leaves(&rules)));
     program
         .iter()
         .flat_map(|i| {
@@ -127,23 +134,57 @@ pub(super) fn compile(arch: u32, x32_bit: Option<u32>, mut rules: Vec<Rule>) -> 
         .collect()
 }
 
+/// Call numbers in a row, to which the same applies.
+struct Leaf<'a> {
+    first: u32,
+    last: u32,
+    check: &'a Check,
+}
+
+/// Rules by number as leaves, of which fewer are better: the kernel compiles the program at every
+/// start of a sandbox.
+fn leaves(rules: &[Rule]) -> Vec<Leaf<'_>> {
+    let mut leaves: Vec<Leaf<'_>> = Vec::with_capacity(rules.len());
+    for Rule { number, check } in rules {
+        match leaves.last_mut() {
+            Some(leaf) if leaf.last + 1 == *number && leaf.check.always_as(check) => {
+                leaf.last = *number;
+            }
+            _ => leaves.push(Leaf {
+                first: *number,
+                last: *number,
+                check,
+            }),
+        }
+    }
+    leaves
+}
+
 /// Decides the call number that is in the accumulator; every path ends in a return.
-fn search(rules: &[Rule]) -> Vec<Instruction> {
-    match rules {
+fn search(leaves: &[Leaf<'_>]) -> Vec<Instruction> {
+    match leaves {
         [] => vec![op(RETURN, ALLOW)],
-        [rule] => {
+        [Leaf { first, last, check }] => {
             // A jump over one instruction always fits.
-            let mut code = vec![jump(JUMP_EQUAL, rule.number, 1, 0), op(RETURN, ALLOW)];
-            code.extend(decide(&rule.check));
+            let mut code = if first == last {
+                vec![jump(JUMP_EQUAL, *first, 1, 0)]
+            } else {
+                vec![
+                    jump(JUMP_GREATER_EQUAL, *first, 0, 1),
+                    jump(JUMP_GREATER_EQUAL, last + 1, 0, 1),
+                ]
+            };
+            code.push(op(RETURN, ALLOW));
+            code.extend(decide(check));
             code
         }
         _ => {
-            let (left, right) = rules.split_at(rules.len() / 2);
+            let (left, right) = leaves.split_at(leaves.len() / 2);
             let low = search(left);
             let mut code = match u8::try_from(low.len()) {
-                Ok(distance) => vec![jump(JUMP_GREATER_EQUAL, right[0].number, distance, 0)],
+                Ok(distance) => vec![jump(JUMP_GREATER_EQUAL, right[0].first, distance, 0)],
                 Err(_) => vec![
-                    jump(JUMP_GREATER_EQUAL, right[0].number, 0, 1),
+                    jump(JUMP_GREATER_EQUAL, right[0].first, 0, 1),
                     op(JUMP, low.len() as u32),
                 ],
             };

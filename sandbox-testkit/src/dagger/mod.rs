@@ -15,6 +15,7 @@ mod engine;
 mod eval;
 mod fields;
 mod host;
+mod images;
 mod introspection;
 mod oci;
 mod query;

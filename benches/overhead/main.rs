@@ -7,6 +7,8 @@
 //! operation are counted at the double. It must never reach a network.
 
 #[cfg(target_os = "linux")]
+mod dagger;
+#[cfg(target_os = "linux")]
 mod layers;
 #[cfg(target_os = "linux")]
 mod null;
@@ -34,7 +36,7 @@ fn main() -> support::Outcome<()> {
         report.insert("aca".into(), remote::aca(effort, &runtime)?);
     }
     if support::wanted("dagger") {
-        report.insert("dagger".into(), remote::dagger(effort, &runtime)?);
+        report.insert("dagger".into(), dagger::dagger(effort, &runtime)?);
     }
     support::report::save("overhead", &report.into())
 }

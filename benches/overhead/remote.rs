@@ -4,13 +4,11 @@
 use std::sync::Arc;
 
 use sandbox::aca::{AcaConfig, AcaSandboxProvider, StaticToken};
-use sandbox::dagger::{DaggerConfig, DaggerProvider};
 use sandbox::{
-    Command, FileBatch, ForkOptions, ListOptions, Network, Provider, ReadOptions, Sandbox,
-    SandboxExt, SandboxSpec,
+    Command, FileBatch, ForkOptions, ListOptions, Provider, ReadOptions, Sandbox, SandboxExt,
+    SandboxSpec,
 };
 use sandbox_testkit::aca::{AcaEmulator, Options};
-use sandbox_testkit::dagger::{DaggerDouble, Quirks};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::sync::Mutex;
@@ -19,62 +17,6 @@ use super::raw::Raw;
 use crate::support::measure::{Budget, Case, Measured, interleaved, timed};
 use crate::support::report::{Table, ratio, time};
 use crate::support::{Effort, Outcome, host};
-
-/// The Dagger crate's `exec` against a bare query that runs the same program.
-pub(crate) fn dagger(effort: Effort, runtime: &Runtime) -> Outcome<Value> {
-    let (double, sandbox, raw, id) = runtime.block_on(async {
-        let double = DaggerDouble::start(Quirks::default()).await?;
-        let config = DaggerConfig::default().with_session(double.port(), double.token());
-        let spec = SandboxSpec::new().with_network(Network::Open);
-        let sandbox = DaggerProvider::with_config(config).create(spec).await?;
-        let authorization = format!("Basic {}", base64(&format!("{}:", double.token())));
-        let mut raw = Raw::connect(double.port(), &authorization).await?;
-        let query = json!({
-            "query": "query { container { from(address: \"docker.io/library/alpine:3.22\") \
-                      { id } } }",
-        });
-        let made = raw.ask("POST /query", &query).await?;
-        let id = made["data"]["container"]["from"]["id"].as_str();
-        let id = id.ok_or("the double gave no id")?.to_owned();
-        Outcome::Ok((double, sandbox, Mutex::new(raw), id))
-    })?;
-    let mut number = 0;
-    let cases = vec![
-        Case::new("one raw query that runs `true`", || {
-            // Another argument each time: the engine would answer from its cache.
-            number += 1;
-            let query = format!(
-                "query {{ node(id: \"{id}\") {{ ... on Container {{ \
-                 withExec(args: [\"/bin/true\", \"{number}\"]) {{ id stdout }} }} }} }}"
-            );
-            let query = json!({"query": query});
-            timed(|| runtime.block_on(async { raw.lock().await.ask("POST /query", &query).await }))
-        }),
-        Case::new("one raw query that runs `sh -c true`", {
-            let (raw, id) = (&raw, &id);
-            let mut number = 0;
-            move || {
-                number += 1;
-                let query = format!(
-                    "query {{ node(id: \"{id}\") {{ ... on Container {{ \
-                     withExec(args: [\"/bin/sh\", \"-c\", \"/bin/true\", \"{number}\"]) \
-                     {{ id stdout }} }} }} }}"
-                );
-                let query = json!({"query": query});
-                timed(|| {
-                    runtime.block_on(async { raw.lock().await.ask("POST /query", &query).await })
-                })
-            }
-        }),
-        exec(runtime, &sandbox),
-    ];
-    let measured = interleaved(effort, Budget::of(effort, 51, 6), cases);
-    let requests = runtime.block_on(requests(&sandbox, || {
-        usize::try_from(double.queries()).unwrap_or(usize::MAX)
-    }))?;
-    runtime.block_on(sandbox.close())?;
-    print("Dagger, against the engine double", &measured, &requests)
-}
 
 /// The ACA crate's `exec` against a bare request that runs the same program.
 pub(crate) fn aca(effort: Effort, runtime: &Runtime) -> Outcome<Value> {
@@ -103,21 +45,18 @@ pub(crate) fn aca(effort: Effort, runtime: &Runtime) -> Outcome<Value> {
     let measured = interleaved(effort, Budget::of(effort, 51, 6), cases);
     let requests = runtime.block_on(requests(&sandbox, || emulator.requests("")))?;
     runtime.block_on(sandbox.close())?;
-    print(
-        "Azure Container Apps, against the emulator",
-        &measured,
-        &requests,
-    )
+    let exec = print("Azure Container Apps, against the emulator", &measured)?;
+    Ok(json!({"exec": exec, "requests": print_requests(&requests)}))
 }
 
-fn exec<'a>(runtime: &'a Runtime, sandbox: &'a Arc<dyn Sandbox>) -> Case<'a> {
+pub(crate) fn exec<'a>(runtime: &'a Runtime, sandbox: &'a Arc<dyn Sandbox>) -> Case<'a> {
     Case::new("`exec` of `true`", || {
         timed(|| Ok(runtime.block_on(sandbox.exec(Command::new("/bin/true")))?))
     })
 }
 
 /// How many requests each operation is, as the double counts them.
-async fn requests(
+pub(crate) async fn requests(
     sandbox: &Arc<dyn Sandbox>,
     count: impl Fn() -> usize,
 ) -> Outcome<Vec<(&'static str, usize)>> {
@@ -158,8 +97,9 @@ async fn requests(
     Ok(all)
 }
 
+/// Prints what each takes and how much more than the first.
 #[allow(clippy::print_stdout)]
-fn print(title: &str, measured: &[Measured], requests: &[(&'static str, usize)]) -> Outcome<Value> {
+pub(crate) fn print(title: &str, measured: &[Measured]) -> Outcome<Value> {
     let mut table = Table::new([title, "A call", "Ratio"]);
     let mut rows = Vec::new();
     for case in measured {
@@ -178,6 +118,11 @@ fn print(title: &str, measured: &[Measured], requests: &[(&'static str, usize)])
         }));
     }
     println!("{table}");
+    Ok(rows.into())
+}
+
+#[allow(clippy::print_stdout)]
+pub(crate) fn print_requests(requests: &[(&'static str, usize)]) -> Value {
     let mut table = Table::new(["Operation", "Requests"]);
     for (what, count) in requests {
         table.row(vec![(*what).into(), count.to_string()]);
@@ -187,26 +132,5 @@ fn print(title: &str, measured: &[Measured], requests: &[(&'static str, usize)])
         .iter()
         .map(|(what, count)| ((*what).to_owned(), json!(count)))
         .collect();
-    Ok(json!({"exec": rows, "requests": requests}))
-}
-
-/// Basic authentication wants it, and nothing else here does.
-fn base64(text: &str) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::new();
-    for chunk in text.as_bytes().chunks(3) {
-        let bits = chunk
-            .iter()
-            .chain(std::iter::repeat(&0))
-            .take(3)
-            .fold(0, |bits, byte| bits << 8 | usize::from(*byte));
-        for digit in 0..4 {
-            let value = bits >> (18 - 6 * digit) & 63;
-            out.push(match digit <= chunk.len() {
-                true => char::from(DIGITS[value]),
-                false => '=',
-            });
-        }
-    }
-    out
+    requests.into()
 }

@@ -72,6 +72,8 @@ pub(crate) enum Failed {
     Gone(String),
     /// There is no such image.
     NoImage(String),
+    /// The engine does not reach the image's registry.
+    NoRegistry(String),
     /// There is no such user.
     NoUser(String),
     /// The engine says no.
@@ -193,6 +195,9 @@ fn classify(mut message: String, stderr: Option<&Value>) -> Failed {
     if resolving && message.contains("not found") {
         return Failed::NoImage(message);
     }
+    if resolving && message.contains("failed to do request") {
+        return Failed::NoRegistry(message);
+    }
     Failed::Engine(message)
 }
 
@@ -206,6 +211,7 @@ impl Failed {
                 | Self::Stale(_)
                 | Self::Gone(_)
                 | Self::NoImage(_)
+                | Self::NoRegistry(_)
                 | Self::NoUser(_)
         )
     }
@@ -264,6 +270,8 @@ impl Failed {
             Self::Gone(text) => new(ErrorKind::Lost, text),
             Self::NoImage(text) => new(ErrorKind::NotFound, text)
                 .with_hint("check the reference, and the login of its registry"),
+            Self::NoRegistry(text) => new(ErrorKind::Unavailable, text)
+                .with_hint("the engine itself asks the registry: has it a network, and a proxy?"),
             Self::NoUser(text) => new(ErrorKind::NotFound, text).with_retryable(false),
             Self::Engine(text) => new(ErrorKind::Other, text).with_retryable(false),
         }

@@ -77,7 +77,7 @@ pub(crate) fn prepare(
     let mut script = Script::new(&nonce).set("limits", limits.script().as_bytes());
     match &command.stdin {
         Stdin::Bytes(bytes) if bytes.len() > INLINE_STDIN => {
-            script = script.line(&format!("input={STAGE}/f/stdin"));
+            script = script.line(&format!("input={STAGE}/stdin"));
         }
         Stdin::Bytes(bytes) if !bytes.is_empty() => {
             script = script.file_from_base64("input", &STANDARD.encode(bytes));

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod base;
+mod batch;
 mod chain;
 mod client;
 mod config;

@@ -26,7 +26,7 @@ impl DaggerSandbox {
             return Ok(None);
         }
         let stage = Stage::new(OP)?;
-        stage.file("f/stdin", bytes, 0o644)?;
+        stage.file("stdin", bytes, 0o644)?;
         let host = query::host_directory(&stage.path().to_string_lossy());
         let answer = self.ask(&host, OP, SMALL_ANSWER, self.patience()).await?;
         Ok(find(&answer, "id").map(str::to_owned).map(|id| (stage, id)))

@@ -12,7 +12,7 @@ use sandbox_core::{
     Capabilities, Capability, Command, CreateDirOptions, DirEntry, Env, Error, ErrorKind,
     ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions, IsolationReport, ListOptions,
     Metadata, Operation, Output, Process, Ran, ReadOptions, RemoveOptions, RenameOptions, Result,
-    Sandbox, SandboxId, SandboxInfo, Snapshot, SnapshotOptions, TransferReport, WriteMode,
+    Sandbox, SandboxId, SandboxInfo, Snapshot, SnapshotOptions, TransferReport,
 };
 use tokio::sync::watch;
 
@@ -22,9 +22,7 @@ use crate::create::keep_secrets;
 use crate::guest::Script;
 use crate::handle::{DaggerSandbox, nonce};
 use crate::provider::CAPABILITIES;
-use crate::query::{self};
-use crate::stage::Stage;
-use crate::{files, snapshot, transfer};
+use crate::{batch, files, snapshot, transfer};
 
 #[async_trait]
 impl Sandbox for DaggerSandbox {
@@ -62,41 +60,10 @@ impl Sandbox for DaggerSandbox {
     }
 
     async fn write_files(&self, batch: FileBatch) -> Result<()> {
-        const OP: Operation = Operation::WriteFiles;
-        self.check_open(OP)?;
-        let files = batch
-            .resolve(&self.settings().workdir)
-            .map_err(|error| self.tell(error))?;
-        let Some((first, _)) = files.first() else {
-            return Ok(());
-        };
-        let stage = Stage::new(OP).map_err(|error| self.tell(error))?;
-        let nonce = nonce();
-        let mut script = Script::new(&nonce).line(&format!("stage={}", query::STAGE));
-        for (number, (path, file)) in files.iter().enumerate() {
-            let mode = file.mode.map(|mode| mode.bits());
-            let staged = mode.unwrap_or(0o644) | 0o600;
-            let written = stage.file(&format!("f/{number}"), &file.content, staged);
-            written.map_err(|error| self.tell(error))?;
-            let number = number.to_string();
-            let mode = match mode {
-                None => "-".to_owned(),
-                Some(mode) if mode == staged => "staged".to_owned(),
-                Some(mode) => format!("{mode:o}"),
-            };
-            let how = match file.write_mode {
-                WriteMode::CreateNew => &b"new"[..],
-                WriteMode::Replace => b"replace",
-            };
-            script = script.call(
-                "put",
-                &[number.as_bytes(), path.as_bytes(), mode.as_bytes(), how],
-            );
-        }
-        let script = script.files("begin; finish");
-        let written = stage.file("run.sh", script.as_bytes(), 0o755);
-        written.map_err(|error| self.tell(error))?;
-        self.alter_staged(&stage, &nonce, OP, first).await
+        self.check_open(Operation::WriteFiles)?;
+        batch::write(self, batch)
+            .await
+            .map_err(|error| self.tell(error))
     }
 
     async fn read_file(&self, path: &GuestPath, options: ReadOptions) -> Result<Bytes> {

@@ -21,7 +21,6 @@ impl Stage {
         let dir = TempDir::with_prefix("sandbox-dagger-");
         let dir = dir.map_err(|error| Error::from_io(error, operation))?;
         let stage = Self { dir, operation };
-        std::fs::create_dir(stage.at("f")).map_err(|error| stage.failed(error))?;
         let open = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(stage.dir.path(), open).map_err(|error| stage.failed(error))?;
         Ok(stage)

@@ -56,13 +56,82 @@ async fn a_session_of_the_cli_works_and_ends_with_its_provider() -> Outcome {
         } else {
             drop(provider);
         }
-        let started = Instant::now();
-        while alive(&pid) && started.elapsed() < Duration::from_secs(10) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        assert!(!alive(&pid), "the CLI was left behind");
+        gone(&pid).await?;
     }
     Ok(())
+}
+
+/// A CLI that serves the double's session until its input ends.
+fn polite(dir: &Path, double: &DaggerDouble) -> std::io::Result<PathBuf> {
+    let script = format!(
+        "echo $$ >{}\necho '{{\"port\":{},\"session_token\":\"{}\"}}'\nexec cat >/dev/null",
+        dir.join("pid").display(),
+        double.port(),
+        double.token(),
+    );
+    cli(dir, &script)
+}
+
+async fn gone(pid: &Path) -> Outcome {
+    let started = Instant::now();
+    while alive(pid) {
+        if started.elapsed() > Duration::from_secs(10) {
+            return Err("the CLI was left behind".into());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_leaves_no_cli_behind() -> Outcome {
+    let double = DaggerDouble::start(Quirks::default()).await?;
+    let dir = tempfile::tempdir()?;
+    let pid = dir.path().join("pid");
+    let config = DaggerConfig::default().with_cli(polite(dir.path(), &double)?);
+    let seen = pid.clone();
+    let task = tokio::spawn(async move {
+        let provider = DaggerProvider::with_config(config);
+        let created = provider.create(spec()).await;
+        assert!(created.is_ok() && !alive(&seen), "this panic is meant");
+    });
+    assert!(task.await.is_err_and(|error| error.is_panic()));
+    assert!(pid.exists());
+    gone(&pid).await
+}
+
+/// What the next test starts and kills.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "the next test runs it as a program of its own"]
+async fn a_host_that_waits() -> Outcome {
+    let sandbox = DaggerProvider::new().create(spec()).await?;
+    std::fs::write(std::env::var("SANDBOX_TEST_CONNECTED")?, "")?;
+    std::future::pending::<()>().await;
+    drop(sandbox);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_was_killed_leaves_no_cli_behind() -> Outcome {
+    let double = DaggerDouble::start(Quirks::default()).await?;
+    let dir = tempfile::tempdir()?;
+    let connected = dir.path().join("connected");
+    let mut host = tokio::process::Command::new(std::env::current_exe()?)
+        .args(["--exact", "a_host_that_waits", "--ignored"])
+        .env("_EXPERIMENTAL_DAGGER_CLI_BIN", polite(dir.path(), &double)?)
+        .env("SANDBOX_TEST_CONNECTED", &connected)
+        .env_remove("DAGGER_SESSION_PORT")
+        .kill_on_drop(true)
+        .spawn()?;
+    let started = Instant::now();
+    while !connected.exists() {
+        assert!(started.elapsed() < Duration::from_secs(60), "not connected");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let pid = dir.path().join("pid");
+    assert!(alive(&pid));
+    host.kill().await?;
+    gone(&pid).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

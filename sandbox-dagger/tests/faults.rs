@@ -113,6 +113,48 @@ async fn create_connects_anew_when_the_session_is_gone() -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_goes_while_a_command_runs_is_told() -> Outcome {
+    let Rig {
+        double, sandbox, ..
+    } = Rig::new().await?;
+    let task = {
+        let sandbox = sandbox.clone();
+        tokio::spawn(async move { sandbox.sh("sleep 1000").await })
+    };
+    while double.executions() < 2 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    drop(double);
+    let ended = tokio::time::timeout(Duration::from_secs(20), task).await??;
+    let Err(error) = ended else {
+        return Err("it should have failed".into());
+    };
+    assert_eq!(
+        (error.kind(), error.ran(), error.is_retryable()),
+        (ErrorKind::Unavailable, Some(Ran::Unknown), false),
+        "{error:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_of_another_schema_is_refused() -> Outcome {
+    let double = DaggerDouble::start(Quirks::default()).await?;
+    for version in ["v0.20.8", "v1.0.0-beta.23"] {
+        double.set_version(version);
+        let provider = DaggerProvider::with_config(support::config(&double));
+        let Err(error) = provider.create(spec()).await else {
+            return Err("it should have failed".into());
+        };
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+        assert!(!error.is_retryable(), "{error:?}");
+        assert!(error.to_string().contains(version), "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("0.21")));
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_engine_that_is_gone_is_told() -> Outcome {
     let Rig {
         double,

@@ -5,10 +5,10 @@
 mod support;
 
 use sandbox_core::{
-    Command, FileBatch, ForkOptions, ListOptions, ReadOptions, RenameOptions, Sandbox as _,
-    SandboxExt as _,
+    Command, FileBatch, ForkOptions, ListOptions, Provider as _, ReadOptions, RenameOptions,
+    Sandbox as _, SandboxExt as _,
 };
-use support::{Outcome, Rig};
+use support::{Outcome, Rig, spec};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_operation_costs_what_the_readme_says() -> Outcome {
@@ -101,11 +101,41 @@ async fn secrets_are_not_part_of_what_is_sent_to_run() -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn few_connections_serve_any_number_of_sandboxes() -> Outcome {
+    let rig = Rig::new().await?;
+    for _ in 0..5 {
+        let sandbox = rig.provider.create(spec()).await?;
+        assert!(sandbox.sh("true").await?.success());
+        sandbox.close().await?;
+    }
+    // One that is not back in the pool yet is not waited for.
+    let (connections, queries) = (rig.double.connections(), rig.double.queries());
+    assert!(connections <= 3, "{connections} for {queries} queries");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_files_of_a_failed_command_are_kept() -> Outcome {
+    let rig = Rig::new().await?;
+    for (name, ending) in [("a", "exit 1"), ("b", "exit 150"), ("c", "kill -9 $$")] {
+        let output = rig.sandbox.sh(format!("echo x >{name}; {ending}")).await?;
+        assert!(!output.success());
+        assert!(rig.sandbox.exists(name).await?, "{ending}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_thousand_operations_on_one_sandbox() -> Outcome {
     let rig = Rig::new().await?;
     let sandbox = &rig.sandbox;
+    let mut deepest = None;
     // Most of them are the cheapest there are: what is tested is their number.
     for number in 0..2_000_u32 {
+        if number == 20 {
+            // Each operation was used once.
+            deepest = Some(rig.double.deepest());
+        }
         match number % 20 {
             0 => sandbox.write("kept", format!("{number}")).await?,
             1 => {
@@ -128,6 +158,11 @@ async fn two_thousand_operations_on_one_sandbox() -> Outcome {
         log.lines().count(),
         100,
         "nothing was lost when layers were put together"
+    );
+    assert_eq!(
+        Some(rig.double.deepest()),
+        deepest,
+        "no query became deeper"
     );
     Ok(())
 }

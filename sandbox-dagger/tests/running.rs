@@ -59,6 +59,29 @@ async fn a_dropped_exec_kills_all_that_it_started() -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nobody_goes_on_when_a_timeout_kills_what_it_waits_for() -> Outcome {
+    let rig = Rig::new().await?;
+    // Numbers are used up until a child comes before its parent in the order of their names.
+    let script = "echo said; me=$$ p=$$; while [ ${#p} = ${#me} ]; do p=$(sh -c 'echo $$'); done; \
+                  sh -c 'sleep 1000; echo on >f; sleep 1000; :' >&2; echo on >g";
+    let command = Command::shell(script).timeout(Duration::from_secs(3));
+    let Err(error) = rig.sandbox.exec(command).await else {
+        return Err("it should have been cut".into());
+    };
+    assert_eq!(
+        (error.kind(), error.ran()),
+        (ErrorKind::Timeout, Some(Ran::Cut)),
+        "{error:?}"
+    );
+    let partial = error.partial_output().ok_or("no partial output")?;
+    assert_eq!(partial.stdout.bytes, "said\n");
+    assert_eq!(partial.stderr.bytes, "", "nobody told of a death");
+    assert!(!rig.sandbox.exists("f").await?);
+    assert!(!rig.sandbox.exists("g").await?);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn close_cuts_a_running_command() -> Outcome {
     let rig = Rig::new().await?;
     let time = unique(2);

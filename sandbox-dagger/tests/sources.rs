@@ -53,6 +53,24 @@ async fn what_is_missing_on_the_host_is_named() -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_can_not_be_had_is_told_apart_from_one_that_is_not_there() -> Outcome {
+    let double = DaggerDouble::start(Quirks::default()).await?;
+    for (image, kind) in [
+        ("docker.io/no-such", ErrorKind::NotFound),
+        ("no-network.test/image", ErrorKind::Unavailable),
+    ] {
+        let config = config(&double).with_image(image);
+        let made = DaggerProvider::with_config(config).create(spec()).await;
+        let Err(error) = made else {
+            return Err("it should have failed".into());
+        };
+        assert_eq!(error.kind(), kind, "{error:?}");
+        assert!(error.hint().is_some(), "{error:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_image_is_built_published_with_a_login_and_started_from() -> Outcome {
     let double = DaggerDouble::start(Quirks::default()).await?;
     double.require_login("registry.test:5000", "acme", "s3cret");

@@ -41,11 +41,12 @@ case $prog in
     if [ -z "$found" ]; then if [ -n "$denied" ]; then no not-executable; fi; no command-not-found; fi ;;
 esac
 if [ ! -f "$found" ] || [ ! -x "$found" ]; then no not-executable; fi
-(eval "$limits") || no limits
+if [ "$limits" != : ]; then (eval "$limits") || no limits; fi
 if [ -r "$found" ]; then
-    case $(head -c 4 -- "$found" | od -An -tx1 | tr -d ' \n') in
-    7f454c46) ;;
-    2321*)
+    # The first byte of a binary is no character that could be printed.
+    case $(head -c 4 -- "$found") in
+    [!!-~]ELF) ;;
+    '#!'*)
         IFS= read -r line <"$found"
         line=${line#'#!'}; line=${line#"${line%%[! 	]*}"}; line=${line%%[ 	]*}
         if [ ! -e "$line" ]; then no command-not-found; fi ;;
@@ -81,9 +82,11 @@ export d session input limits
     set -- ${line##*) }
     parent=$2
     # The signal is on its way: a parent that is not yet stopped would reap all the same.
+    n=0
     while read -r line <"/proc/$parent/stat"; do
         case ${line##*) } in T*) break ;; esac
-        sleep 0.001 || sleep 1
+        n=$((n + 1))
+        if [ $n -gt 20 ]; then sleep 0.001 || sleep 1; fi
     done
     now; t0=$now n=0
     echo >"$d/go"
@@ -96,7 +99,9 @@ export d session input limits
         now
         if [ "$limit" -gt 0 ] && [ $((now - t0)) -ge "$limit" ]; then code=timeout; break; fi
         n=$((n + 1))
-        if [ $n -lt 40 ]; then sleep 0.01 || sleep 1; else sleep 0.05 || sleep 1; fi
+        if [ $n -lt 10 ]; then sleep 0.001 || sleep 1
+        elif [ $n -lt 50 ]; then sleep 0.01 || sleep 1
+        else sleep 0.05 || sleep 1; fi
     done
     echo "$code" >"$d/code"
     # Everything that is not the supervisor's own goes, daemons included: nothing outlives a
@@ -109,10 +114,12 @@ export d session input limits
             line=
             read -r line <"$p/stat" || continue
             case ${line##*) } in Z* | X*) continue ;; esac
-            left=1
-            kill -9 "${p#/proc/}"
+            left="$left ${p#/proc/}"
         done
         if [ -z "$left" ]; then break; fi
+        # All are stopped first: whoever saw another die would say so, or go on to its next step.
+        kill -STOP $left
+        kill -9 $left
         r=$((r + 1))
         if [ $r -gt 5 ]; then sleep 0.01; fi
     done
@@ -125,7 +132,7 @@ echo "exit $code"
 for s in o e; do
     read -r count <"$d/$s.count" || count=0
     echo "stream $count"
-    base64 <"$d/$s.kept"
+    if [ -s "$d/$s.kept" ]; then base64 <"$d/$s.kept"; fi
     echo .
 done
 clean

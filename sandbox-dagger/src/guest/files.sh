@@ -109,16 +109,47 @@ parents_of() {
         e=$(mkdir -p -- "$up" 2>&1) || case $e in *xists*) fail not-a-directory ;; *) because "$e" ;; esac
     fi
 }
-# put NUMBER PATH MODE HOW: one file of a batch, from the staged directory.
-put() {
-    p=$2 m=
+# A batch: 'each' calls what it is given with PATH MODE HOW for every file of the archive.
+op_batch() {
+    kept= lost=
+    each check
+    modes=
+    # Files that are replaced keep their modes unless others are asked for.
+    case $kept in *1*) modes=$(each old | xargs -0 stat -c %a --) ;; esac
+    if ! e=$(tar -xpf "$stage/data.tar" -C / 2>&1); then
+        p=
+        each lost
+        because "$e"
+    fi
+    case $kept in *1*) each remode ;; esac
+    begin; finish
+}
+check() {
+    p=$1 f=0
     if there "$p"; then
         if [ -d "$p" ] && [ ! -L "$p" ]; then fail is-a-directory; fi
-        if [ "$4" = new ]; then fail exists; fi
-        if [ "$3" = - ] && [ -f "$p" ] && [ ! -L "$p" ]; then m=$(stat -c %a -- "$p"); fi
-        if [ -L "$p" ]; then rm -f -- "$p"; fi
-    else parents_of; fi
-    e=$(mv -f -- "$stage/f/$1" "$p" 2>&1) || because "$e"
-    case $3 in - | staged) ;; *) m=$3 ;; esac
-    if [ -n "$m" ]; then chmod "$m" -- "$p"; fi
+        if [ "$3" = new ]; then fail exists; fi
+        if [ "$2" = - ] && [ -f "$p" ] && [ ! -L "$p" ]; then f=1; fi
+    else
+        up=${p%/*}
+        while [ -n "$up" ] && [ ! -d "$up" ]; do
+            if there "$up"; then fail not-a-directory; fi
+            up=${up%/*}
+        done
+    fi
+    kept=$kept$f
 }
+# Whether the next file keeps its mode.
+keeps() {
+    f=${kept%"${kept#?}"} kept=${kept#?}
+    [ "$f" = 1 ]
+}
+old() { if keeps; then printf '%s\0' "$1"; fi; }
+remode() {
+    if keeps; then
+        m=${modes%%[!0-7]*} modes=${modes#*[!0-7]}
+        if [ "$m" != 644 ]; then p=$1; chmod "$m" -- "$p" || fail denied; fi
+    fi
+}
+# The first file that is not there, to have a name for what went wrong.
+lost() { if [ -z "$lost" ] && [ ! -f "$1" ]; then p=$1 lost=1; fi; }

@@ -47,8 +47,8 @@ pub(crate) fn small_system() -> std::io::Result<tempfile::TempDir> {
     use std::os::unix::fs::PermissionsExt as _;
     let root = tempfile::Builder::new().prefix("sandbox-root").tempdir()?;
     std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(0o755))?;
-    let programs = "sh base64 cat chmod chown env find head mkdir mkfifo mktemp mv od readlink rm \
-                    rmdir setsid sleep stat tar tee touch tr wc";
+    let programs = "sh base64 cat chmod chown env find head mkdir mkfifo mktemp mv readlink rm \
+                    rmdir setsid sleep stat tar tee touch tr wc xargs";
     for program in programs.split_whitespace() {
         let found = ["/bin", "/usr/bin"]
             .map(|dir| Path::new(dir).join(program))

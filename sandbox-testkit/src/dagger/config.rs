@@ -11,6 +11,7 @@ use tokio::sync::Mutex;
 
 use super::directory::Directory;
 use super::engine::{Failure, SecretValue};
+use super::service::Service;
 
 /// What is set for later commands.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +25,8 @@ pub(super) struct Config {
     pub(super) entrypoint: Vec<String>,
     pub(super) ports: Vec<u16>,
     pub(super) logins: Vec<Login>,
+    /// Services under the names by which commands reach them.
+    pub(super) bindings: Vec<(String, Arc<Service>)>,
 }
 
 /// Who one is at a registry.
@@ -107,6 +110,7 @@ impl Config {
             secrets: Vec::new(),
             mounts: Vec::new(),
             logins: Vec::new(),
+            bindings: Vec::new(),
             ..self.clone()
         }
     }

@@ -17,7 +17,9 @@ use tokio::sync::OnceCell;
 use super::config::{Config, Mount};
 use super::directory::{Directory, File};
 use super::engine::{Engine, Failure};
+use super::images::base;
 use super::oci;
+use super::service;
 use super::state::StateId;
 
 /// How much of each stream an answer may have.
@@ -261,6 +263,7 @@ impl Container {
         let mut command = self.config.command(program).args(args);
         command = command.stdin(exec.stdin.clone());
         command = command.output_limit(MAX_OUTPUT);
+        let hosts = service::bind(engine, &self.config.bindings, &*child).await?;
         engine.count_execution();
         let output = match child.exec(command).await {
             Ok(output) => self.scrubbed(output),
@@ -285,6 +288,7 @@ impl Container {
             let _ = child.close().await;
             return Err(failure);
         }
+        service::unbind(hosts, &*child).await?;
         for (from, held) in caches {
             let options = ExportOptions::default().with_existing(ExistingDir::Replace);
             let written = held.path().with_extension("written");
@@ -369,25 +373,4 @@ fn refused(engine: &Engine, exec: &Exec, output: &Output) -> Option<Failure> {
             "stderr": tail(&output.stderr.bytes),
         })),
     })
-}
-
-/// Every image is this machine's own programs; one whose name says that it is missing is missing.
-async fn base(engine: &Arc<Engine>, image: &str) -> Result<Arc<dyn Sandbox>, Failure> {
-    if image.contains("no-such") {
-        return Err(Failure::text(format_args!(
-            "failed to resolve image {image:?} (platform: \"linux/amd64\"): {image}: not found"
-        )));
-    }
-    let base = match engine.states.base() {
-        Some(base) => base,
-        None => {
-            let spec = SandboxSpec::new().with_network(Network::Open);
-            let base = engine.provider.create(spec).await?;
-            // A local sandbox is made with its workdir, an image is not.
-            base.remove_all("/workspace").await?;
-            engine.states.set_base(base.clone());
-            base
-        }
-    };
-    Ok(base.fork(ForkOptions::default()).await?)
 }

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sandbox_local::LocalProvider;
@@ -20,6 +20,7 @@ use super::query::Field;
 use super::quirks::{Fault, Quirks};
 use super::registry::Registries;
 use super::service::Service;
+use super::stat::Stat;
 use super::state::States;
 
 /// How many queries are remembered.
@@ -71,6 +72,8 @@ pub(super) enum Node {
     Secret(Arc<SecretValue>),
     Cache(Arc<Cache>),
     Service(Arc<Service>),
+    EnvVariable(Arc<(String, String)>),
+    Stat(Arc<Stat>),
 }
 
 /// A secret's name and text.
@@ -91,7 +94,10 @@ pub(super) struct Engine {
     quirks: Mutex<Quirks>,
     faults: Mutex<VecDeque<Fault>>,
     nodes: Mutex<HashMap<String, Node>>,
+    version: Mutex<String>,
+    connections: AtomicU64,
     queries: AtomicU64,
+    deepest: AtomicUsize,
     seen: Mutex<VecDeque<String>>,
     executions: AtomicU64,
     unique: AtomicU64,
@@ -116,7 +122,10 @@ impl Engine {
             quirks: Mutex::new(quirks),
             faults: Mutex::default(),
             nodes: Mutex::default(),
+            version: Mutex::new("v0.21.11".to_owned()),
+            connections: AtomicU64::new(0),
             queries: AtomicU64::new(0),
+            deepest: AtomicUsize::new(0),
             seen: Mutex::default(),
             executions: AtomicU64::new(0),
             unique: AtomicU64::new(0),
@@ -137,6 +146,27 @@ impl Engine {
 
     pub(super) fn next_fault(&self) -> Option<Fault> {
         lock(&self.faults).pop_front()
+    }
+
+    pub(super) fn version(&self) -> String {
+        lock(&self.version).clone()
+    }
+
+    pub(super) fn set_version(&self, version: &str) {
+        version.clone_into(&mut lock(&self.version));
+    }
+
+    pub(super) fn count_connection(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// How many fields the deepest query has below each other.
+    pub(super) fn deepest(&self) -> usize {
+        self.deepest.load(Ordering::Relaxed)
     }
 
     /// Counts a query, and remembers it for a while.
@@ -221,10 +251,16 @@ impl Engine {
     }
 
     pub(super) async fn query(self: &Arc<Self>, fields: &[Field]) -> Result<Value, Failure> {
+        self.deepest.fetch_max(depth(fields), Ordering::Relaxed);
         let mut data = Map::new();
         eval::select(self, &Node::Query, fields, &mut data).await?;
         Ok(Value::Object(data))
     }
+}
+
+fn depth(fields: &[Field]) -> usize {
+    let below = fields.iter().map(|field| 1 + depth(&field.below));
+    below.max().unwrap_or(0)
 }
 
 /// A digest of something, as ids have it.

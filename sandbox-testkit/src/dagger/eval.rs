@@ -3,29 +3,26 @@
 //! Invariant: a field that is not known is an error that names it.
 
 use std::future::Future;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use sandbox_core::SandboxExt as _;
 use serde_json::{Map, Value, json};
 
 use super::config::{Cache, Config};
-use super::container::{Container, Step, exit_code, stream_text};
-use super::directory::{Directory, Edit, File, FileSource, Source, below, blocking};
-use super::dockerfile;
+use super::container::{Container, Step};
+use super::directory::{Directory, File, FileSource, Source};
 use super::engine::{Engine, Failure, Node, SecretValue, digest};
-use super::host;
+use super::fields::container_field;
 use super::introspection;
-use super::oci;
 use super::query::Field;
 use super::service::{Service, ServiceSource};
-use super::steps::step_field;
+use super::trees::{directory_field, file_field, host_field};
 
 /// What a field gives.
 pub(super) enum Given {
     Value(Value),
     Node(Node),
+    Nodes(Vec<Node>),
 }
 
 /// Answers the fields of a node.
@@ -40,6 +37,13 @@ pub(super) fn select<'a>(
             let value = match give(engine, node, field).await? {
                 Given::Value(value) => value,
                 Given::Node(node) => below_node(engine, &node, field).await?,
+                Given::Nodes(nodes) => {
+                    let mut all = Vec::with_capacity(nodes.len());
+                    for node in &nodes {
+                        all.push(below_node(engine, node, field).await?);
+                    }
+                    Value::Array(all)
+                }
             };
             into.insert(field.key.clone(), value);
         }
@@ -79,6 +83,19 @@ async fn give(engine: &Arc<Engine>, node: &Node, field: &Field) -> Result<Given,
             )))),
             _ => unknown(node, field),
         },
+        Node::EnvVariable(variable) => match field.name.as_str() {
+            "id" => Ok(Given::Value(json!(format!(
+                "EnvVariable:{}",
+                digest(&**variable)
+            )))),
+            "name" => Ok(Given::Value(json!(variable.0))),
+            "value" => Ok(Given::Value(json!(variable.1))),
+            _ => unknown(node, field),
+        },
+        Node::Stat(stat) => match stat.field(&field.name) {
+            Some(value) => Ok(Given::Value(value)),
+            None => unknown(node, field),
+        },
         Node::Service(service) => match service.field(engine, field).await? {
             Some(value) => Ok(Given::Value(value)),
             None => unknown(node, field),
@@ -96,10 +113,12 @@ fn type_name(node: &Node) -> &'static str {
         Node::Secret(_) => "Secret",
         Node::Cache(_) => "CacheVolume",
         Node::Service(_) => "Service",
+        Node::EnvVariable(_) => "EnvVariable",
+        Node::Stat(_) => "Stat",
     }
 }
 
-fn unknown(node: &Node, field: &Field) -> Result<Given, Failure> {
+pub(super) fn unknown(node: &Node, field: &Field) -> Result<Given, Failure> {
     Err(Failure::text(format_args!(
         "Cannot query field {:?} on type {:?}.",
         field.name,
@@ -110,7 +129,7 @@ fn unknown(node: &Node, field: &Field) -> Result<Given, Failure> {
 async fn query(engine: &Arc<Engine>, field: &Field) -> Result<Given, Failure> {
     let node = match field.name.as_str() {
         "__schema" => return Ok(Given::Value(introspection::schema()?)),
-        "version" => return Ok(Given::Value(json!("v0.21.11"))),
+        "version" => return Ok(Given::Value(json!(engine.version()))),
         "host" => Node::Host,
         "node" => engine.node(field.need("id")?)?,
         "container" => keep_container(engine, None, Config::default(), Step::Scratch, "scratch", 0),
@@ -136,60 +155,7 @@ async fn query(engine: &Arc<Engine>, field: &Field) -> Result<Given, Failure> {
     Ok(Given::Node(node))
 }
 
-async fn host_field(engine: &Arc<Engine>, field: &Field) -> Result<Given, Failure> {
-    match field.name.as_str() {
-        "directory" => {
-            let path = PathBuf::from(field.need("path")?);
-            let cached = !field.flag("noCache") && engine.quirks().host_cache;
-            let key = match cached {
-                true => format!("host {}", path.display()),
-                false => format!("host {} {}", path.display(), engine.unique()),
-            };
-            // A directory that was asked for without the cache is read now: it is gone later.
-            let source = Source::Host { path, cached };
-            let node = keep_directory(engine, source, &key, 1);
-            if let (false, Node::Directory(directory)) = (cached, &node) {
-                let copied = directory.read(engine).await?;
-                let pinned = Source::Host {
-                    path: copied.path.clone(),
-                    cached: true,
-                };
-                engine.host.pin(copied);
-                return Ok(Given::Node(keep_directory(
-                    engine,
-                    pinned,
-                    &format!("{key} read"),
-                    1,
-                )));
-            }
-            Ok(Given::Node(node))
-        }
-        "file" => {
-            let path = PathBuf::from(field.need("path")?);
-            let mut key = format!("host file {}", path.display());
-            if field.flag("noCache") || !engine.quirks().host_cache {
-                key = format!("{key} {}", engine.unique());
-            }
-            Ok(Given::Node(keep_file(
-                engine,
-                FileSource::Host { path },
-                &key,
-            )))
-        }
-        "tunnel" => {
-            let upstream = engine.service(field.need("service")?)?;
-            let key = format!("tunnel {}", upstream.digest);
-            Ok(Given::Node(keep_service(
-                engine,
-                ServiceSource::Tunnel(upstream),
-                &key,
-            )))
-        }
-        _ => unknown(&Node::Host, field),
-    }
-}
-
-fn keep_service(engine: &Engine, source: ServiceSource, key: &str) -> Node {
+pub(super) fn keep_service(engine: &Engine, source: ServiceSource, key: &str) -> Node {
     let digest = digest(("service", key));
     let id = format!("Service:{digest}");
     engine.intern(&id, Node::Service(Arc::new(Service::new(digest, source))))
@@ -239,218 +205,9 @@ pub(super) fn keep_file(engine: &Engine, source: FileSource, key: &str) -> Node 
 pub(super) fn absolute(config: &Config, path: &str) -> String {
     match path.starts_with('/') {
         true => path.to_owned(),
-        false => format!("{}/{path}", config.workdir.as_deref().unwrap_or("/")),
+        false => {
+            let workdir = config.workdir.as_deref().unwrap_or("/");
+            format!("{}/{path}", workdir.trim_end_matches('/'))
+        }
     }
-}
-
-async fn container_field(
-    engine: &Arc<Engine>,
-    container: &Arc<Container>,
-    field: &Field,
-) -> Result<Given, Failure> {
-    let text = |bytes: &[u8]| Given::Value(json!(stream_text(engine, bytes)));
-    Ok(match field.name.as_str() {
-        "id" => Given::Value(json!(format!("Container:{}", container.digest))),
-        "sync" => {
-            container.evaluate(engine).await?;
-            Given::Value(json!(format!("Container:{}", container.digest)))
-        }
-        "stdout" => text(&container.output(engine).await?.stdout.bytes),
-        "stderr" => text(&container.output(engine).await?.stderr.bytes),
-        "exitCode" => Given::Value(json!(exit_code(&*container.output(engine).await?))),
-        "workdir" => Given::Value(json!(container.config.workdir.as_deref().unwrap_or(""))),
-        "envVariable" => {
-            let name = field.need("name")?;
-            let found = container
-                .config
-                .env
-                .iter()
-                .rev()
-                .find(|(known, _)| known == name);
-            Given::Value(found.map_or(Value::Null, |(_, value)| json!(value)))
-        }
-        "exists" => {
-            let path = absolute(&container.config, field.need("path")?);
-            Given::Value(json!(
-                container.state(engine).await?.exists(path.as_str()).await?
-            ))
-        }
-        "user" => Given::Value(json!(container.config.user)),
-        "label" => {
-            let name = field.need("name")?;
-            let mut labels = container.config.labels.iter();
-            let found = labels.find(|(known, _)| known == name);
-            Given::Value(found.map_or(Value::Null, |(_, value)| json!(value)))
-        }
-        "combinedOutput" => {
-            // The double does not know in which order the streams were written.
-            let output = container.output(engine).await?;
-            text(&[&output.stdout.bytes[..], &output.stderr.bytes].concat())
-        }
-        "import" => {
-            let file = engine.file(field.need("source")?)?;
-            let (config, layer) = oci::read(&file.read(engine).await?)?;
-            let key = format!("import {}", file.digest);
-            let step = Step::Layer(Arc::new(layer));
-            Given::Node(keep_container(engine, None, config, step, &key, 1))
-        }
-        "publish" => {
-            let address = field.need("address")?;
-            let published = engine.registry.publish(engine, container, address);
-            Given::Value(json!(published.await?))
-        }
-        "asTarball" => {
-            let key = format!("{} as tarball", container.digest);
-            let source = FileSource::Image(container.clone());
-            Given::Node(keep_file(engine, source, &key))
-        }
-        "asService" => {
-            let args = field.texts("args");
-            let key = format!("{} {args:?}", container.digest);
-            let source = ServiceSource::Container {
-                container: container.clone(),
-                args,
-            };
-            Given::Node(keep_service(engine, source, &key))
-        }
-        "file" => {
-            let path = absolute(&container.config, field.need("path")?);
-            let key = format!("{} {path}", container.digest);
-            let source = FileSource::Guest {
-                container: container.clone(),
-                path,
-            };
-            Given::Node(keep_file(engine, source, &key))
-        }
-        "directory" | "rootfs" => {
-            let path = absolute(&container.config, field.text("path").unwrap_or("/"));
-            let key = format!("{} {path}", container.digest);
-            let source = Source::Guest {
-                container: container.clone(),
-                path,
-            };
-            Given::Node(keep_directory(engine, source, &key, container.layers))
-        }
-        _ => return step_field(engine, container, field),
-    })
-}
-
-async fn directory_field(
-    engine: &Arc<Engine>,
-    directory: &Arc<Directory>,
-    field: &Field,
-) -> Result<Given, Failure> {
-    Ok(match field.name.as_str() {
-        "id" => Given::Value(json!(format!("Directory:{}", directory.digest))),
-        "sync" => {
-            directory.read(engine).await?;
-            Given::Value(json!(format!("Directory:{}", directory.digest)))
-        }
-        "entries" => {
-            let path = field.text("path").unwrap_or("/");
-            Given::Value(json!(directory.entries(engine, path).await?))
-        }
-        "exists" => {
-            let copied = directory.read(engine).await?;
-            let there = below(&copied.path, field.need("path")?)
-                .symlink_metadata()
-                .is_ok();
-            Given::Value(json!(there))
-        }
-        "file" => {
-            let path = field.need("path")?.to_owned();
-            let key = format!("{} {path}", directory.digest);
-            let source = FileSource::Below {
-                directory: directory.clone(),
-                path,
-            };
-            Given::Node(keep_file(engine, source, &key))
-        }
-        "directory" => {
-            let path = field.need("path")?.to_owned();
-            let key = format!("{} below {path}", directory.digest);
-            let source = Source::Below {
-                base: directory.clone(),
-                path,
-            };
-            Given::Node(keep_directory(engine, source, &key, directory.layers))
-        }
-        "dockerBuild" => {
-            let file = field.text("dockerfile").unwrap_or("Dockerfile");
-            Given::Node(dockerfile::build(engine, directory, file).await?)
-        }
-        "withNewFile" | "withNewDirectory" | "withFile" | "withoutFile" | "withoutDirectory" => {
-            let path = field.need("path")?.to_owned();
-            let edit = match field.name.as_str() {
-                "withNewFile" => Edit::NewFile(field.need("contents")?.to_owned()),
-                "withNewDirectory" => Edit::NewDirectory,
-                "withFile" => Edit::File(engine.file(field.need("source")?)?),
-                _ => Edit::Without,
-            };
-            let arguments = Value::Object(field.arguments.clone());
-            let key = format!("{} {} {arguments}", directory.digest, field.name);
-            let source = Source::Edit {
-                base: directory.clone(),
-                path,
-                edit,
-            };
-            let layers = directory.layers + 1;
-            Given::Node(keep_directory(engine, source, &key, layers))
-        }
-        "withDirectory" => {
-            let path = field.need("path")?.to_owned();
-            let id = field
-                .text("source")
-                .map_or_else(|| field.need("directory"), Ok)?;
-            let other = engine.directory(id)?;
-            let key = format!("{} with {path} {}", directory.digest, other.digest);
-            let layers = directory.layers + 1;
-            let source = Source::With {
-                base: directory.clone(),
-                path,
-                other,
-            };
-            Given::Node(keep_directory(engine, source, &key, layers))
-        }
-        "export" => {
-            let copied = directory.read(engine).await?;
-            let to = PathBuf::from(field.need("path")?);
-            let wipe = field.flag("wipe");
-            let target = to.clone();
-            blocking(move || {
-                if wipe && to.exists() {
-                    std::fs::remove_dir_all(&to)?;
-                }
-                std::fs::create_dir_all(&to)?;
-                Ok(host::copy(&copied.path, &to)?)
-            })
-            .await?;
-            Given::Value(json!(target.to_string_lossy()))
-        }
-        _ => return unknown(&Node::Directory(directory.clone()), field),
-    })
-}
-
-async fn file_field(
-    engine: &Arc<Engine>,
-    file: &Arc<File>,
-    field: &Field,
-) -> Result<Given, Failure> {
-    Ok(match field.name.as_str() {
-        "id" => Given::Value(json!(format!("File:{}", file.digest))),
-        "sync" => {
-            file.read(engine).await?;
-            Given::Value(json!(format!("File:{}", file.digest)))
-        }
-        "contents" => Given::Value(json!(stream_text(engine, &file.read(engine).await?))),
-        "size" => Given::Value(json!(file.read(engine).await?.len())),
-        "export" => {
-            let bytes = file.read(engine).await?;
-            let to = PathBuf::from(field.need("path")?);
-            let target = to.clone();
-            blocking(move || Ok(std::fs::write(to, bytes)?)).await?;
-            Given::Value(json!(target.to_string_lossy()))
-        }
-        _ => return unknown(&Node::File(file.clone()), field),
-    })
 }

@@ -13,7 +13,9 @@ mod directory;
 mod dockerfile;
 mod engine;
 mod eval;
+mod fields;
 mod host;
+mod images;
 mod introspection;
 mod oci;
 mod query;
@@ -21,8 +23,10 @@ mod quirks;
 mod registry;
 mod server;
 mod service;
+mod stat;
 mod state;
 mod steps;
+mod trees;
 
 use std::io;
 use std::sync::Arc;
@@ -75,6 +79,21 @@ impl DaggerDouble {
     /// registries are in memory: what is published to them can be pulled from them.
     pub fn require_login(&self, registry: &str, user: &str, password: &str) {
         self.engine.registry.require(registry, user, password);
+    }
+
+    /// Says from now on that it is this version.
+    pub fn set_version(&self, version: &str) {
+        self.engine.set_version(version);
+    }
+
+    /// How many connections were made to it.
+    pub fn connections(&self) -> u64 {
+        self.engine.connections()
+    }
+
+    /// How many fields the deepest query so far had below each other.
+    pub fn deepest(&self) -> usize {
+        self.engine.deepest()
     }
 
     /// How many queries were carried out.

@@ -31,6 +31,7 @@ pub(super) async fn serve(listener: TcpListener, engine: Arc<Engine>) {
                 let Ok((stream, _)) = accepted else { continue };
                 // Small answers must not wait for the client's delayed acknowledgement.
                 let _ = stream.set_nodelay(true);
+                engine.count_connection();
                 let engine = engine.clone();
                 connections.spawn(async move {
                     let service = service_fn(move |request| {

@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandbox_core::{ForkOptions, Process, Sandbox};
+use sandbox_core::{ForkOptions, Process, Sandbox, SandboxExt as _};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
@@ -19,6 +19,8 @@ use super::container::Container;
 use super::engine::{Engine, Failure};
 use super::query::Field;
 
+/// Where names of services are looked up.
+const HOSTS: &str = "/etc/hosts";
 /// How long the engine's health check waits.
 const HEALTHY: Duration = Duration::from_secs(60);
 
@@ -158,6 +160,7 @@ async fn serve(
         return Err(Failure::text("no command has been set"));
     };
     let command = container.config.command(program).args(args);
+    bind(engine, &container.config.bindings, &*sandbox).await?;
     let mut process = sandbox.spawn(command).await?;
     for stream in [process.stdout.take(), process.stderr.take()] {
         // A full pipe would hold the service up.
@@ -189,6 +192,33 @@ async fn serve(
         _process: process,
     };
     Ok(Running { port, what })
+}
+
+/// Starts what a container is bound to, and has the names in its `hosts`; what was there before.
+pub(super) async fn bind(
+    engine: &Arc<Engine>,
+    bindings: &[(String, Arc<Service>)],
+    sandbox: &dyn Sandbox,
+) -> Result<Option<String>, Failure> {
+    if bindings.is_empty() {
+        return Ok(None);
+    }
+    let before = sandbox.read_to_string(HOSTS).await.unwrap_or_default();
+    let mut hosts = before.clone();
+    for (alias, service) in bindings {
+        Box::pin(service.start(engine)).await?;
+        hosts.push_str(&format!("127.0.0.1 {alias}\n"));
+    }
+    sandbox.write(HOSTS, hosts).await?;
+    Ok(Some(before))
+}
+
+/// Takes the names away again: they are no part of the files.
+pub(super) async fn unbind(before: Option<String>, sandbox: &dyn Sandbox) -> Result<(), Failure> {
+    if let Some(before) = before {
+        sandbox.write(HOSTS, before).await?;
+    }
+    Ok(())
 }
 
 async fn tunnel(to: u16) -> Result<Running, Failure> {

@@ -151,6 +151,12 @@ fn configure(engine: &Engine, config: &mut Config, field: &Field) -> Result<(), 
             config.ports.retain(|known| *known != port);
             config.ports.push(port);
         }
+        "withServiceBinding" => {
+            let alias = field.need("alias")?.to_owned();
+            let service = engine.service(field.need("service")?)?;
+            config.bindings.retain(|(known, _)| *known != alias);
+            config.bindings.push((alias, service));
+        }
         "withRegistryAuth" => config.logins.push(Login {
             registry: field.need("address")?.to_owned(),
             user: field.need("username")?.to_owned(),

@@ -52,16 +52,16 @@ impl Ready {
     /// One that waits, if there is any. Another one is made in its place when that is
     /// [asked for](Ready::refill).
     pub(crate) fn take(&self) -> Option<Blank> {
+        // Dropped, and with that waited for, when the lock is free again.
+        let mut ended = Vec::new();
         let mut state = self.shared.lock();
         state.failed = false;
-        let mut ended = Vec::new();
-        let found = loop {
+        loop {
             match state.blanks.pop() {
                 Some(blank) if !blank.waits() => ended.push(blank),
                 found => break found,
             }
-        };
-        found
+        }
     }
 
     /// Has what was taken replaced: after the start for which it was taken, since the kernel makes

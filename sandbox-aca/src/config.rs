@@ -46,7 +46,8 @@ pub struct AcaConfig {
     pub keep_alive: Option<Duration>,
     /// Labels that everything of this provider bears at the service, forks and their snapshots
     /// included: who lists by them finds whatever a run has left. They are not among the labels
-    /// that a sandbox shows. Default: none.
+    /// that a sandbox shows. A service that takes no labels with a restore gives a fork none; that
+    /// is warned of, and `auto_delete` is what is left for it. Default: none.
     pub labels: Labels,
 }
 

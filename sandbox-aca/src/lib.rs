@@ -22,6 +22,7 @@ mod http;
 mod import;
 mod keep;
 mod launch;
+mod leftover;
 mod made;
 mod manage;
 mod provider;

@@ -12,6 +12,7 @@ use crate::carrier::Carrier;
 use crate::config::AcaConfig;
 use crate::handle::{Inner, Kept, fresh};
 use crate::http::Http;
+use crate::leftover::{Leftover, Made};
 use crate::sandbox::{AcaSandbox, Handles};
 
 /// What a provider and its sandboxes share.
@@ -30,27 +31,6 @@ pub(crate) struct Policies {
     pub(crate) egress: Value,
     pub(crate) lifecycle: Value,
     pub(crate) ports: Vec<Value>,
-}
-
-/// Ends a sandbox that nobody got.
-struct Orphan {
-    http: Arc<Http>,
-    id: Option<String>,
-}
-
-impl Drop for Orphan {
-    fn drop(&mut self) {
-        let (Some(id), Ok(runtime)) = (self.id.take(), tokio::runtime::Handle::try_current())
-        else {
-            return;
-        };
-        let http = Arc::clone(&self.http);
-        runtime.spawn(async move {
-            if let Err(failure) = http.delete(Operation::Create, &id).await {
-                tracing::warn!(status = ?failure.status, "an unused sandbox was not deleted");
-            }
-        });
-    }
 }
 
 impl Registry {
@@ -78,10 +58,7 @@ impl Registry {
             .create(body, &self.config.labels)
             .await
             .map_err(|failure| failure.error)?;
-        let mut orphan = Orphan {
-            http: Arc::clone(&self.http),
-            id: Some(id.clone()),
-        };
+        let orphan = Leftover::new(&self.http, Made::Sandbox(id.clone()));
         if made["state"] != "Running" {
             self.http
                 .running(op, &id)
@@ -109,7 +86,7 @@ impl Registry {
         kept.info.id = SandboxId::new(&id);
         let inner = Inner::new(Arc::clone(&self.http), kept);
         prepare(&inner, op, restored).await?;
-        orphan.id = None;
+        orphan.keep();
         Ok(AcaSandbox::new(inner, Arc::clone(&self)))
     }
 

@@ -20,6 +20,7 @@ use tokio::sync::OnceCell;
 
 use crate::capability::{CAPABILITIES, report};
 use crate::handle::{Inner, Kept};
+use crate::leftover::{Leftover, Made};
 use crate::manage::{EgressPolicy, Lifecycle};
 use crate::registry::{Policies, Registry};
 use crate::spec::check_labels;
@@ -88,29 +89,6 @@ impl AcaSandbox {
         let _ = tokio::time::timeout(LAST_WORDS, inner.untouched()).await;
         let done = inner.http.delete(Operation::Close, inner.id.as_str()).await;
         done.map_err(|failure| inner.named(failure.error))
-    }
-}
-
-/// A snapshot that is deleted whatever happens to who took it.
-struct Passing {
-    inner: Arc<Inner>,
-    id: SnapshotId,
-}
-
-impl Drop for Passing {
-    fn drop(&mut self) {
-        let (inner, id) = (Arc::clone(&self.inner), self.id.clone());
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                let done = inner
-                    .http
-                    .delete_snapshot(Operation::Fork, id.as_str())
-                    .await;
-                if let Err(failure) = done {
-                    tracing::warn!(status = ?failure.status, "a passing snapshot was not deleted");
-                }
-            });
-        }
     }
 }
 
@@ -209,10 +187,9 @@ impl Sandbox for AcaSandbox {
         check_labels(OP, &options.labels, &self.registry.config.labels)
             .map_err(|error| self.inner.named(error))?;
         let snapshot = self.snap(OP, &Labels::new()).await?;
-        let passing = Passing {
-            inner: Arc::clone(&self.inner),
-            id: snapshot.id,
-        };
+        // It goes whatever happens to who took it.
+        let passing = Made::Snapshot(snapshot.id.as_str().to_owned());
+        let _passing = Leftover::new(&self.inner.http, passing);
         // As they are now: whoever holds the service's own handle may have changed them.
         let found = self.inner.http.get(OP, self.inner.id.as_str()).await;
         let mut found = found.map_err(|failure| self.inner.failed(failure))?;
@@ -235,7 +212,10 @@ impl Sandbox for AcaSandbox {
             info.labels = options.labels;
             Kept::new(info, kept.env.clone())
         };
-        let made = self.registry.restore(OP, &passing.id, policies, kept).await;
+        let made = self
+            .registry
+            .restore(OP, &snapshot.id, policies, kept)
+            .await;
         let made = made.map_err(|error| self.inner.named(error))?;
         Ok(made)
     }

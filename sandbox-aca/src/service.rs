@@ -53,7 +53,12 @@ impl Http {
         }
         match self.make(OP, request(), body, "sandboxes").await {
             Err(failure) if restore && failure.status == Some(400) => match unlabelled {
-                true => self.make_once(OP, request(), &source).await,
+                true => {
+                    if !marks.is_empty() {
+                        tracing::warn!("the service takes no labels with a restore: it has none");
+                    }
+                    self.make_once(OP, request(), &source).await
+                }
                 false => Err(failure.hint("the service may take no labels here: fork without any")),
             },
             made => made,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use sandbox_core::{ErrorKind, Provider as _, SandboxExt as _};
 use sandbox_dagger::{DaggerConfig, DaggerProvider};
 use sandbox_testkit::dagger::{DaggerDouble, Quirks};
-use support::{Outcome, spec};
+use support::{Outcome, alive, spec};
 
 /// A program that stands in for the CLI.
 fn cli(dir: &Path, script: &str) -> std::io::Result<PathBuf> {
@@ -19,12 +19,6 @@ fn cli(dir: &Path, script: &str) -> std::io::Result<PathBuf> {
     fs::write(&file, format!("#!/bin/sh\n{script}\n"))?;
     fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
     Ok(file)
-}
-
-fn alive(pid: &Path) -> bool {
-    let pid = fs::read_to_string(pid).unwrap_or_default();
-    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
-    !stat.is_empty() && !stat.contains(") Z")
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,14 +6,13 @@ mod support;
 use std::fs;
 
 use sandbox_core::{
-    Command, ErrorKind, ForkOptions, GuestPath, Provider as _, Ran, SandboxExt as _,
-    SnapshotOptions, Source,
+    Command, ErrorKind, GuestPath, Provider as _, Ran, SandboxExt as _, SnapshotOptions, Source,
 };
 use sandbox_dagger::{
     Base, CacheMount, DaggerProvider, ImageBuild, ProcessLimits, RegistryLogin, Snapshots,
 };
 use sandbox_testkit::dagger::{DaggerDouble, Quirks};
-use support::{Outcome, Rig, config, spec};
+use support::{Outcome, Rig, cache_is_shared, config, spec};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dockerfile_is_built() -> Outcome {
@@ -183,16 +182,7 @@ async fn a_cache_is_shared_and_outlives_sandboxes() -> Outcome {
     let double = DaggerDouble::start(Quirks::default()).await?;
     let config = config(&double).with_cache(CacheMount::new("npm", "/cache"));
     let provider = DaggerProvider::with_config(config);
-    let sandbox = provider.create(spec()).await?;
-    sandbox.sh("printf one >/cache/f; printf own >f").await?;
-    sandbox.close().await?;
-    let other = provider.create(spec()).await?;
-    assert_eq!(other.read("/cache/f").await?, "one");
-    assert!(!other.exists("f").await?);
-    let fork = other.fork(ForkOptions::default()).await?;
-    fork.sh("printf two >/cache/f").await?;
-    assert_eq!(other.read("/cache/f").await?, "two");
-    Ok(())
+    cache_is_shared(&provider).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

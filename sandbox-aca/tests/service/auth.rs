@@ -215,17 +215,15 @@ async fn a_pool_names_its_role_its_scope_and_what_to_do() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_group_that_is_about_to_arrive_is_waited_for_when_asked() {
-    let mut options = Options::default();
-    options.group_after = Duration::from_secs(600);
+/// What comes after ten minutes is refused to who does not wait, and found by who does.
+async fn comes_late(options: Options, kind: ErrorKind, remedy: &str) {
     let (emulator, hasty) = start(options).await;
     let error = hasty
         .create(SandboxSpec::new())
         .await
-        .expect_err("no group");
-    assert_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");
-    assert!(error.to_string().contains("az resource show"), "{error}");
+        .expect_err("not there yet");
+    assert_eq!(error.kind(), kind, "{error:?}");
+    assert!(error.to_string().contains(remedy), "{error}");
     let patient = config(&emulator.endpoint()).with_role_wait(Duration::from_secs(100));
     let token = Arc::new(StaticToken::new(emulator.token()));
     let patient = sandbox_aca::AcaSandboxProvider::new(patient, token).expect("a provider");
@@ -235,29 +233,26 @@ async fn a_group_that_is_about_to_arrive_is_waited_for_when_asked() {
         tokio::task::yield_now().await;
     }
     emulator.advance(Duration::from_secs(600));
-    list.await.expect("it ran").expect("the group has come");
+    list.await.expect("it ran").expect("it has come");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_is_about_to_arrive_is_waited_for_when_asked() {
+    let mut options = Options::default();
+    options.group_after = Duration::from_secs(600);
+    comes_late(options, ErrorKind::NotFound, "az resource show").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_is_about_to_arrive_is_waited_for_when_asked() {
     let mut options = Options::default();
     options.role_after = Duration::from_secs(600);
-    let (emulator, hasty) = start(options).await;
-    let error = hasty
-        .create(SandboxSpec::new())
-        .await
-        .expect_err("no role yet");
-    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:?}");
-    let patient = config(&emulator.endpoint()).with_role_wait(Duration::from_secs(100));
-    let token = Arc::new(StaticToken::new(emulator.token()));
-    let patient = sandbox_aca::AcaSandboxProvider::new(patient, token).expect("a provider");
-    let before = emulator.requests("GET");
-    let list = tokio::spawn(async move { patient.list(&Default::default()).await });
-    while emulator.requests("GET") == before {
-        tokio::task::yield_now().await;
-    }
-    emulator.advance(Duration::from_secs(600));
-    list.await.expect("it ran").expect("the role has come");
+    comes_late(
+        options,
+        ErrorKind::PermissionDenied,
+        "az role assignment create",
+    )
+    .await;
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | refused before send | `what_is_refused_before_it_is_sent_is_tried_again` |
 //! | reset after send or mid-stream | `positions`, `table`, `stream` |
-//! | 429, 503 in every form | `whatever_is_answered_a_command_runs_once` |
+//! | 429, 503 in every form | `whatever_is_answered_a_command_runs_once`, `what_the_service_does_not_delete_at_once_is_deleted_later` |
 //! | 401 mid-run | `a_service_whose_clock_is_ahead_refuses_a_token_once`, `auth` |
 //! | expiry, restart | `what_the_service_lost_is_lost_for_every_operation`, `sessions_faults` |
 //! | upload cut | `positions`, `table` |
@@ -25,7 +25,7 @@ use sandbox_testkit::aca::{Action, Fault};
 use sandbox_testkit::proxy::Break;
 
 use super::counted;
-use super::rig::{COOLDOWN, each};
+use super::rig::{COOLDOWN, Rig, each};
 
 async fn count(sandbox: &dyn Sandbox) -> usize {
     sandbox.read("count").await.map_or(0, |bytes| bytes.len())
@@ -53,6 +53,19 @@ async fn what_is_refused_before_it_is_sent_is_tried_again() {
         assert!(error.is_retryable(), "{error:?}");
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_service_does_not_delete_at_once_is_deleted_later() {
+    let rig = Rig::new(None).await;
+    let sandbox = rig.sandbox().await;
+    // The snapshot that the fork is made from, and no caller would wait for so long.
+    rig.proxy.arm("DELETE", Break::Status(429, Some("99999")));
+    let fork = sandbox.fork(Default::default()).await.expect("a fork");
+    rig.left(2, "a fork's snapshot is refused to go").await;
+    assert!(rig.proxy.fired());
+    fork.close().await.expect("it closes");
+    sandbox.close().await.expect("it closes");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,7 @@ use sandbox_dagger::{CacheMount, DaggerConfig, DaggerProvider};
 
 use crate::config;
 use crate::running::{BEATING, beats, until_still};
-use crate::support::{Outcome, spec};
+use crate::support::{Outcome, alive, spec};
 
 /// Names the CLI for the program that is killed.
 pub(crate) const HOST: &str = "SANDBOX_TEST_HOST";
@@ -30,12 +30,6 @@ fn noted(dir: &Path) -> std::io::Result<PathBuf> {
     fs::write(&file, script)?;
     fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
     Ok(file)
-}
-
-fn alive(pid: &Path) -> bool {
-    let pid = fs::read_to_string(pid).unwrap_or_default();
-    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
-    !stat.is_empty() && !stat.contains(") Z")
 }
 
 async fn gone(pid: &Path) -> Outcome {

@@ -2,15 +2,13 @@
 
 use std::fs;
 
-use sandbox_core::{
-    Command, ErrorKind, ForkOptions, Provider as _, SandboxExt as _, SnapshotOptions, Source,
-};
+use sandbox_core::{Command, ErrorKind, Provider as _, SandboxExt as _, SnapshotOptions, Source};
 use sandbox_dagger::{
     Base, CacheMount, DaggerConfig, DaggerProvider, ImageBuild, RegistryLogin, Snapshots,
 };
 
 use crate::config;
-use crate::support::{Outcome, spec};
+use crate::support::{Outcome, cache_is_shared, spec};
 
 /// The image that everything starts from.
 fn image() -> Result<String, String> {
@@ -157,16 +155,7 @@ pub(crate) async fn a_cache_is_shared_and_outlives_sandboxes() -> Outcome {
     let key = format!("sandbox-test-{}", std::process::id());
     let config = config().with_cache(CacheMount::new(key, "/cache"));
     let provider = DaggerProvider::with_config(config);
-    let sandbox = provider.create(spec()).await?;
-    sandbox.sh("printf one >/cache/f; printf own >f").await?;
-    sandbox.close().await?;
-    let other = provider.create(spec()).await?;
-    assert_eq!(other.read("/cache/f").await?, "one");
-    assert!(!other.exists("f").await?);
-    let fork = other.fork(ForkOptions::default()).await?;
-    fork.sh("printf two >/cache/f").await?;
-    assert_eq!(other.read("/cache/f").await?, "two");
-    Ok(())
+    cache_is_shared(&provider).await
 }
 
 pub(crate) async fn sandboxes_run_as_the_user_that_was_asked_for() -> Outcome {

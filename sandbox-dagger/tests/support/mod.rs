@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandbox_core::{Network, Provider as _, Sandbox, SandboxSpec};
+use sandbox_core::{ForkOptions, Network, Provider as _, Sandbox, SandboxExt as _, SandboxSpec};
 use sandbox_dagger::{DaggerConfig, DaggerProvider};
 use sandbox_testkit::dagger::{DaggerDouble, Quirks};
 
@@ -74,4 +74,25 @@ pub(crate) fn small_system() -> std::io::Result<tempfile::TempDir> {
 
 pub(crate) fn spec() -> SandboxSpec {
     SandboxSpec::new().with_network(Network::Open)
+}
+
+/// Whether the process whose number is in this file is there and no zombie.
+pub(crate) fn alive(pid: &Path) -> bool {
+    let pid = std::fs::read_to_string(pid).unwrap_or_default();
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    !stat.is_empty() && !stat.contains(") Z")
+}
+
+/// Of a provider with a cache at `/cache`: what is in it is seen by all of its sandboxes.
+pub(crate) async fn cache_is_shared(provider: &DaggerProvider) -> Outcome {
+    let sandbox = provider.create(spec()).await?;
+    sandbox.sh("printf one >/cache/f; printf own >f").await?;
+    sandbox.close().await?;
+    let other = provider.create(spec()).await?;
+    assert_eq!(other.read("/cache/f").await?, "one");
+    assert!(!other.exists("f").await?);
+    let fork = other.fork(ForkOptions::default()).await?;
+    fork.sh("printf two >/cache/f").await?;
+    assert_eq!(other.read("/cache/f").await?, "two");
+    Ok(())
 }

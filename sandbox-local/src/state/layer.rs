@@ -2,12 +2,16 @@
 
 use std::fs::{DirBuilder, Permissions};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use rustix::fs::{Dir, FileType, Mode};
+
 use super::spare::Pair;
 use super::{Removed, State};
+use crate::copy;
 use crate::identity::Identity;
 
 /// A layer on disk. Dropping the last reference removes it, in the background.
@@ -85,28 +89,43 @@ impl Layer {
 
     /// Whether this frozen layer has only a few entries. What can't be looked into counts as empty.
     pub(crate) fn is_small(&self) -> bool {
-        *self.small.get_or_init(|| {
-            let mut entries = 0;
-            let mut directories = vec![self.path.clone()];
-            while let Some(directory) = directories.pop() {
-                for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-                    entries += 1;
-                    if entries > SMALL {
-                        return false;
-                    }
-                    if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                        directories.push(entry.path());
-                    }
-                }
-            }
-            true
-        })
+        let small = || few_below(&self.path).unwrap_or(true);
+        *self.small.get_or_init(small)
     }
 
     /// Resolves when everything that was given up before is removed.
     pub(crate) fn settled(state: &Arc<State>) -> Removed {
         state.janitor.settled()
     }
+}
+
+/// Whether there are few entries in a directory and all below it. By descriptor: a guest has given
+/// the names.
+fn few_below(top: &Path) -> io::Result<bool> {
+    let top = rustix::fs::open(top, copy::DIR, Mode::empty())?;
+    let mut entries = 0;
+    let mut directories = vec![Vec::new()];
+    while let Some(path) = directories.pop() {
+        let Ok(directory) = copy::descend(top.as_fd(), &path) else {
+            continue;
+        };
+        for entry in Dir::read_from(&directory)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if matches!(name, b"." | b"..") {
+                continue;
+            }
+            entries += 1;
+            if entries > SMALL {
+                return Ok(false);
+            }
+            // Where a filesystem does not say what it is, the layer counts as smaller than it is.
+            if entry.file_type() == FileType::Directory {
+                directories.push([&path, &b"/"[..], name].concat());
+            }
+        }
+    }
+    Ok(true)
 }
 
 /// Makes a directory of this mode, whatever the process's mask, that belongs to the guest.
@@ -116,7 +135,8 @@ pub(super) fn make(path: &Path, mode: u32, identity: Option<Identity>) -> io::Re
     identity.map_or(Ok(()), |identity| identity.own(path))
 }
 
-/// A work directory of one mount; overlayfs refuses one that was used by a volatile mount. Dropping it removes it, in the background.
+/// A work directory of one mount; overlayfs refuses one that was used by a volatile mount. Dropping
+/// it removes it, in the background.
 #[derive(Debug)]
 pub(crate) struct WorkDir {
     relative: String,

@@ -69,8 +69,10 @@ impl State {
         flock(lease.as_fd(), FlockOperation::NonBlockingLockExclusive)?;
         for sub in ["mnt", "layers", "work"] {
             DirBuilder::new().mode(0o700).create(fresh.join(sub))?;
-            spread(&fresh.join(sub));
             identity.map_or(Ok(()), |identity| identity.own(&fresh.join(sub)))?;
+        }
+        for many in ["layers", "work"] {
+            spread(&fresh.join(many));
         }
         identity.map_or(Ok(()), |identity| identity.own(&fresh))?;
         fs::rename(&fresh, &dir)?;

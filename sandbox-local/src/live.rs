@@ -13,7 +13,7 @@ use crate::blueprint::Blueprint;
 use crate::cgroup::Cgroup;
 use crate::compact;
 use crate::copy;
-use crate::engine::{Engine, StartConfig};
+use crate::engine::{Engine, StartConfig, Taken};
 use crate::failure;
 use crate::files::GuestRoot;
 use crate::identity::Identity;
@@ -68,9 +68,7 @@ impl Live {
     ) -> Result<Self> {
         let Prepared { config, upper } =
             Prepared::new(shared, blueprint, &stack, cgroup.clone(), operation)?;
-        let started = Engine::start(config);
-        shared.ready.refill();
-        let started = started.map_err(|error| failure::start(error, operation))?;
+        let started = Engine::start(config).map_err(|error| failure::start(error, operation))?;
         let writes = match (upper, started.exported.into_iter().next()) {
             (Some((upper, work)), _) => Writes::Layer { upper, _work: work },
             (None, Some(directory)) => Writes::Tmpfs(directory),
@@ -249,6 +247,9 @@ impl Prepared {
         let io = |error: std::io::Error| {
             Error::from_io(error, operation).with_message("a layer could not be prepared")
         };
+        // First, since it may still be on its way.
+        let isolate_network = blueprint.spec.network == Network::Off;
+        let taken = isolate_network.then(|| shared.ready.take()).flatten();
         let root_mode = stack.root_mode().map_err(io)?;
         let on_disk = match blueprint.resources().disk {
             Some(_) => None,
@@ -278,16 +279,16 @@ impl Prepared {
                     mode: root_mode,
                 },
             },
+            loopback_is_up: taken.as_ref().is_some_and(Taken::loopback_is_up),
         };
         let plan = setup
             .plan()
             .map_err(|error| failure::setup(error, operation))?;
-        let isolate_network = blueprint.spec.network == Network::Off;
         let config = StartConfig {
             plan,
             identity: Identity::engine(shared.identity),
             isolate_network,
-            blank: isolate_network.then(|| shared.ready.take()).flatten(),
+            taken,
             hook: Some(Box::new(move |pid| cgroup.attach(pid))),
             timeout: START,
         };

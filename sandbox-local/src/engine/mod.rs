@@ -32,6 +32,6 @@ pub(crate) use error::{ExitError, Failure, FailureKind, Lost, SpawnError, StartE
 pub(crate) use plan::{Arg, Data, Dir, Plan, Slot};
 pub(crate) use probe::{Findings, ProbeError};
 pub(crate) use process::{Exit, ExitFuture, Running, Tree};
-pub(crate) use ready::Ready;
+pub(crate) use ready::{Ready, Taken};
 pub(crate) use request::{SpawnRequest, Stdin};
 pub(crate) use start::{Identity, StartConfig, owner_map};

@@ -12,6 +12,7 @@ use rustix::process::{Signal, WaitId, WaitIdOptions};
 
 use super::error::StartError;
 use super::plan::{Compiled, Plan};
+use super::ready::Taken;
 use super::{image, wire};
 use crate::protocol::{MAX_FDS, Message, reply, request, serving};
 use crate::sys::launch::{EXEC_STEP, LaunchError, Launched, launch};
@@ -49,8 +50,8 @@ pub(crate) struct StartConfig {
     pub(crate) hook: Option<Hook>,
     /// How long the plan may take.
     pub(crate) timeout: Duration,
-    /// An agent of that identity and network that waits already.
-    pub(crate) blank: Option<Blank>,
+    /// An agent of that identity with a network of its own, if one was ready.
+    pub(crate) taken: Option<Taken>,
 }
 
 /// An agent that serves.
@@ -143,6 +144,7 @@ pub(crate) struct Blank {
     socket: OwnedFd,
     agent: Agent,
     pid: u32,
+    loopback_is_up: bool,
 }
 
 impl Blank {
@@ -151,6 +153,15 @@ impl Blank {
         let blank = Self::launch(control_pair()?, namespaces(isolate_network))?;
         map_identity(blank.pid, identity)?;
         Ok(blank)
+    }
+
+    /// Starts one in the network namespace that this thread is in, whose loopback interface is up.
+    pub(super) fn here(identity: Identity) -> Result<Self, StartError> {
+        let blank = Self::new(identity, false)?;
+        Ok(Self {
+            loopback_is_up: true,
+            ..blank
+        })
     }
 
     fn launch(
@@ -162,7 +173,16 @@ impl Blank {
         let agent = Agent {
             launched: Some(launched),
         };
-        Ok(Self { socket, agent, pid })
+        Ok(Self {
+            socket,
+            agent,
+            pid,
+            loopback_is_up: false,
+        })
+    }
+
+    pub(super) fn loopback_is_up(&self) -> bool {
+        self.loopback_is_up
     }
 
     /// Whether it waits still, and was not killed from outside.
@@ -174,8 +194,11 @@ impl Blank {
 /// Starts an agent, or takes one that waits, and waits until it serves.
 pub(super) fn start(config: StartConfig) -> Result<Up, StartError> {
     let plan = config.plan.compile()?;
-    let blank = match config.blank {
-        Some(blank) => {
+    // Until the agent serves: then it is replaced.
+    let mut taken = config.taken;
+    let blank = match taken.as_mut().and_then(Taken::blank) {
+        Some(made) => {
+            let blank = made?;
             send_plan(&blank.socket, &plan)?;
             blank
         }
@@ -188,7 +211,9 @@ pub(super) fn start(config: StartConfig) -> Result<Up, StartError> {
             blank
         }
     };
-    let Blank { socket, agent, pid } = blank;
+    let Blank {
+        socket, agent, pid, ..
+    } = blank;
     if let Some(hook) = config.hook {
         hook(pid).map_err(StartError::Hook)?;
     }

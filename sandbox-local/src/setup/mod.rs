@@ -40,6 +40,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) lower_dirs: &'a str,
     /// Where the guest's writes go.
     pub(crate) upper: Upper<'a>,
+    /// Whether the agent comes with a network namespace in which nothing is left to do.
+    pub(crate) loopback_is_up: bool,
 }
 
 /// A host path that can't be given to the guest.
@@ -77,7 +79,7 @@ impl Setup<'_> {
         root::place(&mut plan, system);
         devices::place(&mut plan, devices);
         plan.sethostname("set the host name", "sandbox");
-        if self.blueprint.spec.network == Network::Off {
+        if self.blueprint.spec.network == Network::Off && !self.loopback_is_up {
             plan.loopback_up("bring the sandbox's loopback up");
         }
         privileges::limit(&mut plan, self.blueprint.resources());

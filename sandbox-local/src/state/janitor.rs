@@ -1,15 +1,20 @@
 //! One thread per provider that removes directories, and makes a few in advance, so that nobody
 //! waits for it who does not want to.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Weak;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use super::{State, collect, remove};
 
 /// Done when the directories given to the janitor before are gone.
 pub(crate) type Removed = tokio::sync::oneshot::Receiver<()>;
+
+/// How long after a start directories are made for the next ones: the start itself, and the first
+/// command, would have to share the processors.
+const PAUSE: Duration = Duration::from_millis(3);
 
 enum Job {
     Remove(PathBuf),
@@ -29,26 +34,13 @@ impl Janitor {
     /// Starts the thread; its first work is to collect what dead providers left in `root`.
     pub(super) fn start(root: PathBuf, own: PathBuf) -> io::Result<Self> {
         let (jobs, queue) = channel();
-        thread::Builder::new().name("sandbox-janitor".into()).spawn(move || {
+        let work = move || {
             collect::dead(&root, &own);
-            for job in queue {
-                match job {
-                    Job::Remove(path) => {
-                        if let Err(error) = remove::tree(&path) {
-                            tracing::warn!(path = %path.display(), %error, "could not be removed");
-                        }
-                    }
-                    Job::Prepare(state) => {
-                        // Who needs one then meets the error and says it.
-                        if let Some(Err(error)) = state.upgrade().map(|state| state.make_spares()) {
-                            tracing::debug!(%error, "no directories could be made in advance");
-                        }
-                    }
-                    // Who asked may have gone.
-                    Job::Report(done) => drop(done.send(())),
-                }
-            }
-        })?;
+            work(&queue);
+        };
+        thread::Builder::new()
+            .name("sandbox-janitor".into())
+            .spawn(work)?;
         Ok(Self { jobs })
     }
 
@@ -65,5 +57,38 @@ impl Janitor {
         let (done, settled) = tokio::sync::oneshot::channel();
         let _ = self.jobs.send(Job::Report(done));
         settled
+    }
+}
+
+/// Does what comes, and in between what was put off.
+fn work(queue: &Receiver<Job>) {
+    let mut put_off: Option<(Instant, Weak<State>)> = None;
+    loop {
+        let job = match &put_off {
+            Some((until, _)) => queue.recv_timeout(until.saturating_duration_since(Instant::now())),
+            None => queue.recv().map_err(RecvTimeoutError::from),
+        };
+        match job {
+            Ok(Job::Remove(path)) => clear(&path),
+            Ok(Job::Prepare(state)) => {
+                put_off.get_or_insert_with(|| (Instant::now() + PAUSE, state));
+            }
+            // Who asked may have gone.
+            Ok(Job::Report(done)) => drop(done.send(())),
+            Err(RecvTimeoutError::Timeout) => {
+                let state = put_off.take().and_then(|(_, state)| state.upgrade());
+                // Who needs one then meets the error and says it.
+                if let Some(Err(error)) = state.map(|state| state.make_spares()) {
+                    tracing::debug!(%error, "no directories could be made in advance");
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+fn clear(path: &Path) {
+    if let Err(error) = remove::tree(path) {
+        tracing::warn!(path = %path.display(), %error, "could not be removed");
     }
 }

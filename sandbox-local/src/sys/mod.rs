@@ -6,6 +6,7 @@ pub(crate) mod fsuid;
 mod landlock;
 pub(crate) mod launch;
 pub(crate) mod mount;
+pub(crate) mod network;
 pub(crate) mod pipe;
 pub(crate) mod watch;
 

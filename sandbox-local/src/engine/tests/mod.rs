@@ -90,7 +90,7 @@ fn config(plan: Plan) -> StartConfig {
         isolate_network: true,
         hook: None,
         timeout: DEADLINE,
-        blank: None,
+        taken: None,
     }
 }
 

@@ -30,12 +30,15 @@ pub struct LocalConfig {
     /// Default: the cgroup of this process if it may be used so, or the v1 hierarchies if this
     /// process is root.
     pub cgroup: Option<PathBuf>,
-    /// How many sandboxes are prepared ahead of time: their namespaces are made in the background,
-    /// which is half the cost of a start. They serve whatever is created or forked next, with the
-    /// network off; with none left, a start takes its whole time. Each costs the host a sleeping
-    /// process; all end with the provider and the last handle of its sandboxes.
+    /// How many sandboxes are started ahead of time, in the background, so that creating one takes
+    /// a fraction of a millisecond. They are of the kind that was asked for last: specs with the
+    /// same network, limits, required isolation and workdir, the default source and no mounts. And
+    /// as many inits that wait in namespaces of their own: for forks, and for what is created in
+    /// another way with the network off, they are half of a start. With none left, a start takes
+    /// its whole time. Each costs the host a sleeping process; all end with the provider and the
+    /// last handle of its sandboxes.
     ///
-    /// A prepared sandbox holds on to the host's mounts as they were: what is mounted later may be
+    /// What is prepared holds on to the host's mounts as they were: what is mounted later may be
     /// missing in it, and what is unmounted stays busy until it is used up.
     ///
     /// Default: 0; at most 64.
@@ -88,7 +91,7 @@ impl LocalConfig {
         self
     }
 
-    /// Prepares this many sandboxes ahead of time, at most 64.
+    /// Prepares this many sandboxes ahead of time, at most 64; see [`prepared`](Self::prepared).
     #[must_use]
     pub fn with_prepared(mut self, count: usize) -> Self {
         self.prepared = count;

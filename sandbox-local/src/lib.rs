@@ -20,6 +20,8 @@ mod config;
 #[cfg(target_os = "linux")]
 mod copy;
 #[cfg(target_os = "linux")]
+mod dormant;
+#[cfg(target_os = "linux")]
 #[allow(dead_code)] // its plans know more calls than today's set-up needs
 mod engine;
 #[cfg(target_os = "linux")]
@@ -39,6 +41,8 @@ mod mounts;
 #[cfg(target_os = "linux")]
 mod owner;
 mod plain;
+#[cfg(target_os = "linux")]
+mod pool;
 #[cfg(target_os = "linux")]
 #[allow(
     dead_code,

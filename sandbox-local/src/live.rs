@@ -2,29 +2,23 @@
 //!
 //! Must never freeze a layer into which somebody can still write.
 
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 
-use sandbox_core::{Control, Error, ErrorKind, GuestPath, ListOptions, Network, Operation, Result};
+use sandbox_core::{Error, ErrorKind, GuestPath, ListOptions, Operation, Result};
 
 use crate::blueprint::Blueprint;
 use crate::cgroup::Cgroup;
 use crate::compact;
 use crate::copy;
-use crate::engine::{Engine, StartConfig, Taken};
+use crate::dormant::{Dormant, Writes, limits};
+use crate::engine::Engine;
 use crate::failure;
 use crate::files::GuestRoot;
-use crate::identity::Identity;
 use crate::sandbox::blocking;
-use crate::setup::{Setup, Upper};
 use crate::shared::Shared;
 use crate::stack::{self, Stack};
-use crate::state::{Layer, WorkDir};
-
-/// How long a set-up may take; it is a few milliseconds of system calls.
-const START: Duration = Duration::from_secs(10);
+use crate::state::Layer;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -38,25 +32,25 @@ pub(crate) struct Live {
     state_dir: PathBuf,
 }
 
-/// Where the guest's writes are.
-#[derive(Debug)]
-enum Writes {
-    /// In a layer on disk, which a fork can freeze.
-    Layer {
-        upper: Arc<Layer>,
-        /// Removed when the mount is no longer needed.
-        _work: WorkDir,
-    },
-    /// In a bounded tmpfs, reached by its directory; a fork copies it.
-    Tmpfs(OwnedFd),
-}
-
 impl Live {
-    /// The first run of a new sandbox. Blocks, as does every start.
-    pub(crate) fn first(shared: &Shared, blueprint: &Blueprint, name: &str) -> Result<Self> {
-        const OP: Operation = Operation::Create;
-        let cgroup = limits(shared, blueprint, name, OP)?;
-        Self::start(shared, blueprint, cgroup, Stack::default(), OP)
+    /// Has a run that waits serve, in this runtime. Does not block.
+    pub(crate) fn wake(run: Dormant, shared: &Shared, operation: Operation) -> Result<Self> {
+        let Dormant {
+            init,
+            root,
+            cgroup,
+            stack,
+            writes,
+        } = run;
+        Ok(Self {
+            engine: Engine::new(init).map_err(|error| failure::start(error, operation))?,
+            root,
+            cgroup,
+            stack,
+            writes,
+            frozen: false,
+            state_dir: shared.state.layers_dir(),
+        })
     }
 
     fn start(
@@ -66,26 +60,8 @@ impl Live {
         stack: Stack,
         operation: Operation,
     ) -> Result<Self> {
-        let Prepared { config, upper } =
-            Prepared::new(shared, blueprint, &stack, cgroup.clone(), operation)?;
-        let started = Engine::start(config).map_err(|error| failure::start(error, operation))?;
-        let writes = match (upper, started.exported.into_iter().next()) {
-            (Some((upper, work)), _) => Writes::Layer { upper, _work: work },
-            (None, Some(directory)) => Writes::Tmpfs(directory),
-            (None, None) => {
-                return Err(Error::new(ErrorKind::Other, operation)
-                    .with_message("the set-up did not hand over the upper layer"));
-            }
-        };
-        Ok(Self {
-            engine: started.engine,
-            root: Arc::new(GuestRoot::new(started.root, shared.identity)),
-            cgroup,
-            stack,
-            writes,
-            frozen: false,
-            state_dir: shared.state.layers_dir(),
-        })
+        let run = Dormant::start(shared, blueprint, cgroup, stack, operation)?;
+        Self::wake(run, shared, operation)
     }
 
     /// Makes a second sandbox with the same files. The caller holds this one alone: no file
@@ -227,100 +203,6 @@ impl Live {
         if !engine.shutdown().await {
             tracing::warn!("a sandbox's init did not end within five seconds of being killed");
         }
-    }
-}
-
-/// What is prepared on a thread for blocking work before the agent is started.
-struct Prepared {
-    config: StartConfig,
-    upper: Option<(Arc<Layer>, WorkDir)>,
-}
-
-impl Prepared {
-    fn new(
-        shared: &Shared,
-        blueprint: &Blueprint,
-        stack: &Stack,
-        cgroup: Arc<Cgroup>,
-        operation: Operation,
-    ) -> Result<Self> {
-        let io = |error: std::io::Error| {
-            Error::from_io(error, operation).with_message("a layer could not be prepared")
-        };
-        // First, since it may still be on its way.
-        let isolate_network = blueprint.spec.network == Network::Off;
-        let taken = isolate_network.then(|| shared.ready.take()).flatten();
-        let root_mode = stack.root_mode().map_err(io)?;
-        let on_disk = match blueprint.resources().disk {
-            Some(_) => None,
-            None => {
-                let (layer, work) = shared.state.writable().map_err(io)?;
-                if root_mode != 0o755 {
-                    layer.set_mode(root_mode).map_err(io)?;
-                }
-                Some((layer, work))
-            }
-        };
-        let lower_dirs = stack.lower_dirs(&blueprint.base);
-        let setup = Setup {
-            blueprint,
-            identity: shared.identity,
-            owners: &shared.owners,
-            devices: shared.devices.as_ref().map(AsFd::as_fd),
-            layers_dir: &shared.state.layers_dir(),
-            lower_dirs: &lower_dirs,
-            upper: match (&on_disk, blueprint.resources().disk) {
-                (Some((layer, work)), _) => Upper::Layer {
-                    name: layer.name(),
-                    work: work.relative(),
-                },
-                (None, bytes) => Upper::Tmpfs {
-                    bytes: bytes.unwrap_or_default(),
-                    mode: root_mode,
-                },
-            },
-            loopback_is_up: taken.as_ref().is_some_and(Taken::loopback_is_up),
-        };
-        let plan = setup
-            .plan()
-            .map_err(|error| failure::setup(error, operation))?;
-        let config = StartConfig {
-            plan,
-            identity: Identity::engine(shared.identity),
-            isolate_network,
-            taken,
-            hook: Some(Box::new(move |pid| cgroup.attach(pid))),
-            timeout: START,
-        };
-        Ok(Self {
-            config,
-            upper: on_disk,
-        })
-    }
-}
-
-/// The cgroups of a sandbox; an error if a limit that is required can't be had.
-fn limits(
-    shared: &Shared,
-    blueprint: &Blueprint,
-    name: &str,
-    operation: Operation,
-) -> Result<Arc<Cgroup>> {
-    let resources = blueprint.resources();
-    if resources.disk.is_some() && blueprint.requires(Control::Disk) {
-        failure::check_tmpfs_upper(operation)?;
-    }
-    if resources.memory.is_none() && resources.cpus.is_none() {
-        return Ok(Arc::new(Cgroup::none()));
-    }
-    let configured = shared.config.cgroup.as_deref();
-    let (cgroup, missing) = Cgroup::create(name, resources, configured);
-    match missing
-        .into_iter()
-        .find(|missing| blueprint.requires(missing.control))
-    {
-        Some(missing) => Err(failure::no_cgroup(missing, operation)),
-        None => Ok(Arc::new(cgroup)),
     }
 }
 

@@ -48,7 +48,7 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::all()
 /// Sandboxes on this machine: Linux namespaces, no daemon, as any user.
 ///
 /// One provider serves any number of sandboxes; making one prepares a few files and starts one
-/// thread. Its sandboxes live as long as their handles, not as long as the provider.
+/// thread, or two as root. Its sandboxes live as long as their handles, not as long as the provider.
 ///
 /// ```no_run
 /// use sandbox_core::{Provider, SandboxExt, SandboxSpec};
@@ -97,9 +97,9 @@ impl LocalProvider {
         let state = State::create(&dir, identity).map_err(failed)?;
         let skeleton = skeleton::build(&state, &config.system_dirs, identity).map_err(failed)?;
         let shared = Shared::new(config, state, identity, skeleton).map_err(failed)?;
-        Ok(Self {
-            shared: Arc::new(shared),
-        })
+        let shared = Arc::new(shared);
+        shared.pool.fill(&shared).map_err(failed)?;
+        Ok(Self { shared })
     }
 
     fn find(&self, id: &SandboxId, operation: Operation) -> Result<Arc<LocalSandbox>> {

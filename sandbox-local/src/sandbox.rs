@@ -23,9 +23,11 @@ use tokio::sync::{OwnedRwLockReadGuard, RwLock as AsyncRwLock};
 
 use crate::blueprint::Blueprint;
 use crate::command::{self, Prepared};
+use crate::dormant::Dormant;
 use crate::files::{CancelFlag, GuestRoot};
 use crate::isolation;
 use crate::live::Live;
+use crate::pool::Pooled;
 use crate::provider::CAPABILITIES;
 use crate::shared::Shared;
 use crate::skeleton::{GUEST_HOME, GUEST_USER};
@@ -69,20 +71,7 @@ struct Identification {
 
 impl LocalSandbox {
     pub(crate) async fn create(shared: Arc<Shared>, spec: SandboxSpec) -> Result<Arc<Self>> {
-        let id = new_id(Operation::Create)?;
-        // In one piece: each change of threads would cost as much as many of its system calls.
-        let start = {
-            let (shared, id) = (shared.clone(), id.clone());
-            move || {
-                let blueprint = Arc::new(Blueprint::new(&shared, spec)?);
-                let live = Live::first(&shared, &blueprint, id.as_str())?;
-                live.root
-                    .create_workdir(&blueprint.workdir)
-                    .map_err(|error| error.with_sandbox(id))?;
-                Ok((blueprint, live))
-            }
-        };
-        let (blueprint, live) = blocking(Operation::Create, start).await?;
+        let (id, blueprint, live) = Self::first(&shared, spec).await?;
         if let Err(error) = isolation::require(&live, &blueprint, &shared.proven).await {
             live.shut_down().await;
             return Err(error);
@@ -106,6 +95,31 @@ impl LocalSandbox {
             labels: blueprint.spec.labels.clone(),
         };
         Ok(Self::enter(shared, blueprint, id, who, settings, live))
+    }
+
+    /// The first run: one that waits, or a new one.
+    async fn first(
+        shared: &Arc<Shared>,
+        spec: SandboxSpec,
+    ) -> Result<(SandboxId, Arc<Blueprint>, Live)> {
+        const OP: Operation = Operation::Create;
+        spec.validate()?;
+        if let Some(Pooled { id, blueprint, run }) = shared.pool.take(&spec) {
+            let live = Live::wake(run, shared, OP)?;
+            let blueprint = Blueprint { spec, ..blueprint };
+            return Ok((id, Arc::new(blueprint), live));
+        }
+        let shared = shared.clone();
+        // In one piece: each change of threads would cost as much as many of its system calls.
+        blocking(OP, move || {
+            let id = new_id(OP)?;
+            let blueprint = Arc::new(Blueprint::new(&shared, spec)?);
+            let run = Dormant::first(&shared, &blueprint, id.as_str())
+                .map_err(|error| error.with_sandbox(id.clone()))?;
+            let live = Live::wake(run, &shared, OP)?;
+            Ok((id, blueprint, live))
+        })
+        .await
     }
 
     fn enter(
@@ -273,7 +287,7 @@ impl LocalSandbox {
     }
 }
 
-fn new_id(operation: Operation) -> Result<SandboxId> {
+pub(crate) fn new_id(operation: Operation) -> Result<SandboxId> {
     match random_hex() {
         Ok(hex) => Ok(SandboxId::new(&hex[..16])),
         Err(error) => Err(Error::from_io(error, operation)),

@@ -13,6 +13,7 @@ use crate::engine::Ready;
 use crate::identity::Identity;
 use crate::isolation::Proven;
 use crate::owner::Owners;
+use crate::pool::Pool;
 use crate::sandbox::LocalSandbox;
 use crate::setup::devices;
 use crate::state::{Layer, State};
@@ -27,6 +28,7 @@ pub(crate) struct Shared {
     /// What all sandboxes of root mount at `/dev`.
     pub(crate) devices: Option<OwnedFd>,
     pub(crate) ready: Ready,
+    pub(crate) pool: Pool,
     pub(crate) proven: Proven,
     /// Held by who merges layers.
     pub(crate) merging: Mutex<()>,
@@ -63,6 +65,7 @@ impl Shared {
             identity,
             owners: Owners::default(),
             ready,
+            pool: Pool::new(count),
             proven: Proven::default(),
             merging: Mutex::default(),
             skeleton,

@@ -18,7 +18,7 @@ use tokio::sync::{OwnedRwLockWriteGuard, RwLock, oneshot, watch};
 use super::error::{Lost, StartError};
 use super::listen::{self, Listener};
 use super::process::Shared;
-use super::start::{self, StartConfig};
+use super::start::Init;
 use super::wire;
 use crate::protocol::{MAX_FORGET, Message, killed, request};
 use crate::sys::launch::Launched;
@@ -30,16 +30,6 @@ const FORGET_BATCH: usize = 32;
 /// waiting.
 pub(crate) struct Engine {
     pub(super) inner: Arc<Inner>,
-}
-
-/// What a start yields.
-pub(crate) struct Started {
-    /// The engine.
-    pub(crate) engine: Engine,
-    /// The sandbox's root directory (O_PATH).
-    pub(crate) root: OwnedFd,
-    /// What the plan exported, in its order.
-    pub(crate) exported: Vec<OwnedFd>,
 }
 
 /// How a tree was killed.
@@ -77,19 +67,18 @@ pub(crate) struct Inner {
 }
 
 impl Engine {
-    /// Starts an agent by a plan. Blocks for a millisecond or two; needs the context of a tokio
-    /// runtime with I/O and time, which its threads for blocking work have.
-    pub(crate) fn start(config: StartConfig) -> Result<Started, StartError> {
+    /// Talks to an agent from now on. Does not block; needs the context of a tokio runtime with I/O
+    /// and time, which its threads for blocking work have.
+    pub(crate) fn new(init: Init) -> Result<Self, StartError> {
         listen::reap_orphans();
         let runtime = Handle::try_current().map_err(|_| StartError::NoRuntime)?;
-        let up = start::start(config)?;
         let register = |error: std::io::Error| StartError::Step {
             step: "watch the control socket",
             errno: Errno::from_io_error(&error).unwrap_or(Errno::IO),
         };
         let interest = Interest::READABLE | Interest::WRITABLE;
-        let socket = crate::sys::watch::watch(up.socket, interest).map_err(register)?;
-        let process = up.agent.release().ok_or(StartError::NoRuntime)?;
+        let socket = crate::sys::watch::watch(init.socket, interest).map_err(register)?;
+        let process = init.agent.release().ok_or(StartError::NoRuntime)?;
         let inner = Arc::new(Inner {
             socket,
             process,
@@ -100,12 +89,7 @@ impl Engine {
             gate: Arc::default(),
         });
         runtime.spawn(Listener::new(inner.clone()).listen());
-        let engine = Self { inner };
-        Ok(Started {
-            engine,
-            root: up.root,
-            exported: up.exported,
-        })
+        Ok(Self { inner })
     }
 
     /// The agent's process number on the host.

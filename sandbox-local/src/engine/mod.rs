@@ -34,4 +34,4 @@ pub(crate) use probe::{Findings, ProbeError};
 pub(crate) use process::{Exit, ExitFuture, Running, Tree};
 pub(crate) use ready::{Ready, Taken};
 pub(crate) use request::{SpawnRequest, Stdin};
-pub(crate) use start::{Identity, StartConfig, owner_map};
+pub(crate) use start::{Identity, Init, StartConfig, owner_map, start};

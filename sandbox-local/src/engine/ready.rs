@@ -1,21 +1,24 @@
 //! What a start needs whatever is started, made before anybody asks: agents that wait for a plan,
 //! and as root a network namespace.
 //!
-//! Making that namespace is more than half of making an agent. So as root one thread stands in one
-//! that nobody has had, and starts an agent in it when it is asked to; then it moves on into
-//! another. It must never make anybody wait, nor two agents share a namespace: who finds nothing
-//! ready starts an agent alone.
+//! Making that namespace is more than half of making an agent. So as root a thread keeps some that
+//! nobody has had, and starts an agent in one of them when it is asked to. It must never make anybody
+//! wait, nor two agents share a namespace: who finds nothing ready starts an agent alone.
 
+use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
 use super::error::StartError;
 use super::start::{Blank, Identity};
 use crate::sys::network;
+
+/// So many network namespaces are kept: a fork and its renewed parent take two.
+const NETWORKS: usize = 2;
 
 /// How long after a start what it took is replaced: the start itself, and the first command, would
 /// have to share the processors.
@@ -36,12 +39,14 @@ type Made = Result<Blank, StartError>;
 #[derive(Default)]
 struct State {
     blanks: Vec<Blank>,
-    /// The thread stands in a namespace that nobody has had, and waits.
-    fresh: bool,
-    /// An agent is to be started in it.
+    /// How many network namespaces there are while the thread waits.
+    networks: usize,
+    /// An agent is to be started in one of them.
     asked: Option<SyncSender<Made>>,
     /// Starts that took something and are under way.
     starting: usize,
+    /// When the last one was over.
+    last: Option<Instant>,
     /// The last attempt failed; the next is made when somebody asks again.
     failed: bool,
     closed: bool,
@@ -51,6 +56,14 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every change is a single step: a panic elsewhere leaves it whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// How much longer nothing is to be made ahead of time; `None` while a start is under way.
+    fn pause(&self) -> Option<Duration> {
+        let over = |last: Instant| PAUSE.saturating_sub(last.elapsed());
+        (self.starting == 0).then(|| self.last.map_or(Duration::ZERO, over))
     }
 }
 
@@ -94,6 +107,7 @@ impl Drop for Taken {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         state.starting -= 1;
+        state.last = Some(Instant::now());
         drop(state);
         self.shared.changed.notify_one();
     }
@@ -106,18 +120,18 @@ impl Ready {
             state: Mutex::default(),
             changed: Condvar::new(),
         });
-        let network = match identity {
-            // Who has no rights on the host can't make a namespace without giving up the host's
-            // users, which a thread alone can't.
-            Identity::Own => Network::Own,
-            Identity::Mapped { .. } => Network::Used,
+        // Without rights on the host nobody can make such a namespace and stay who they are.
+        let wanted = match identity {
+            Identity::Own => 0,
+            Identity::Mapped { .. } => NETWORKS,
         };
-        if count > 0 || network == Network::Used {
+        if count > 0 || wanted > 0 {
             let maker = Maker {
                 shared: shared.clone(),
                 count,
                 identity,
-                network,
+                networks: Vec::new(),
+                wanted,
             };
             thread::Builder::new()
                 .name("sandbox-prepare".into())
@@ -136,9 +150,9 @@ impl Ready {
             match state.blanks.pop() {
                 Some(blank) if !blank.waits() => ended.push(blank),
                 Some(blank) => break Agent::Waits(Some(blank)),
-                None if state.fresh => {
+                None if state.networks > 0 => {
                     let (sender, receiver) = sync_channel(1);
-                    state.fresh = false;
+                    state.networks = 0;
                     state.asked = Some(sender);
                     break Agent::Comes(receiver);
                 }
@@ -171,82 +185,89 @@ impl Drop for Ready {
     }
 }
 
-/// Which network the thread's next agent gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Network {
-    /// One that is made with it.
-    Own,
-    /// The one that the thread stands in.
-    Fresh,
-    /// The thread's belongs to somebody.
-    Used,
-}
-
 /// The thread's own.
 struct Maker {
     shared: Arc<Shared>,
     count: usize,
     identity: Identity,
-    network: Network,
+    /// That nobody has had.
+    networks: Vec<OwnedFd>,
+    /// So many of them.
+    wanted: usize,
+}
+
+enum Task {
+    /// For somebody who waits.
+    Start(SyncSender<Made>),
+    Network,
+    Blank,
+    End(Vec<Blank>),
 }
 
 impl Maker {
     fn work(mut self) {
         loop {
-            if self.network == Network::Used {
-                self.until_quiet();
-                self.network = match network::enter_new() {
-                    Ok(()) => Network::Fresh,
-                    Err(errno) => {
-                        // A container's root, for instance.
-                        tracing::debug!(%errno, "no network namespace is made ahead of time");
-                        Network::Own
-                    }
-                };
-            }
-            let shared = self.shared.clone();
-            let mut state = shared.lock();
-            // Not while a start is under way that would have to share the processors.
-            let full = |state: &State| state.failed || state.blanks.len() >= self.count;
-            let idle = |state: &mut State| {
-                state.fresh = self.network == Network::Fresh && state.asked.is_none();
-                !state.closed && state.asked.is_none() && (state.starting > 0 || full(state))
-            };
-            state = shared
-                .changed
-                .wait_while(state, idle)
-                .unwrap_or_else(PoisonError::into_inner);
-            state.fresh = false;
-            if state.closed {
-                let blanks = std::mem::take(&mut state.blanks);
-                drop(state);
-                // Here, where nobody waits: each is killed and reaped.
-                drop(blanks);
-                return;
-            }
-            let asked = state.asked.take();
-            drop(state);
-            let made = self.start();
-            match asked {
+            match self.next() {
                 // If nobody listens any more it ends with the message.
-                Some(sender) => drop(sender.send(made)),
-                None => self.keep(made),
+                Task::Start(sender) => drop(sender.send(self.start())),
+                Task::Network => self.make_network(),
+                Task::Blank => self.make_blank(),
+                // Here, where nobody waits: each is killed and reaped.
+                Task::End(blanks) => return drop(blanks),
             }
         }
     }
 
-    fn start(&mut self) -> Made {
-        match self.network {
-            Network::Fresh => {
-                // Even if it fails: whatever came of it, nobody else gets this one.
-                self.network = Network::Used;
-                Blank::here(self.identity)
+    /// Waits for something to do; what only later starts need, until nobody has started anything
+    /// for a moment.
+    fn next(&self) -> Task {
+        let mut state = self.shared.lock();
+        loop {
+            if state.closed {
+                return Task::End(std::mem::take(&mut state.blanks));
             }
-            _ => Blank::new(self.identity, true),
+            state.networks = 0;
+            if let Some(sender) = state.asked.take() {
+                return Task::Start(sender);
+            }
+            let task = if self.networks.len() < self.wanted {
+                Some(Task::Network)
+            } else if state.blanks.len() < self.count && !state.failed {
+                Some(Task::Blank)
+            } else {
+                None
+            };
+            let pause = state.pause();
+            if let (Some(task), Some(Duration::ZERO)) = (task, pause) {
+                return task;
+            }
+            state.networks = self.networks.len();
+            state = match pause {
+                Some(left) if !left.is_zero() => {
+                    let waited = self.shared.changed.wait_timeout(state, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                _ => {
+                    let waited = self.shared.changed.wait(state);
+                    waited.unwrap_or_else(PoisonError::into_inner)
+                }
+            };
         }
     }
 
-    fn keep(&self, made: Made) {
+    fn make_network(&mut self) {
+        match network::make() {
+            Ok(made) => self.networks.push(made),
+            Err(errno) => {
+                // A container's root, for instance.
+                tracing::debug!(%errno, "no network namespace is made ahead of time");
+                self.wanted = 0;
+            }
+        }
+    }
+
+    fn make_blank(&mut self) {
+        let made = self.start();
         let mut state = self.shared.lock();
         match made {
             Ok(blank) => state.blanks.push(blank),
@@ -257,20 +278,16 @@ impl Maker {
         }
     }
 
-    /// Waits until nobody has been starting anything for a moment.
-    fn until_quiet(&self) {
-        let mut state = self.shared.lock();
-        loop {
-            let starting = |state: &mut State| !state.closed && state.starting > 0;
-            let waited = self.shared.changed.wait_while(state, starting);
-            state = waited.unwrap_or_else(PoisonError::into_inner);
-            let quiet = |state: &mut State| !state.closed && state.starting == 0;
-            let waited = self.shared.changed.wait_timeout_while(state, PAUSE, quiet);
-            let (now, waited) = waited.unwrap_or_else(PoisonError::into_inner);
-            if now.closed || waited.timed_out() {
-                return;
+    fn start(&mut self) -> Made {
+        match self.networks.pop() {
+            Some(network) => {
+                network::enter(network).map_err(|errno| StartError::Step {
+                    step: "enter a network namespace",
+                    errno,
+                })?;
+                Blank::here(self.identity)
             }
-            state = now;
+            None => Blank::new(self.identity, true),
         }
     }
 }

@@ -54,12 +54,33 @@ pub(crate) struct StartConfig {
     pub(crate) taken: Option<Taken>,
 }
 
-/// An agent that serves.
-pub(super) struct Up {
-    pub(super) agent: Agent,
+/// What a start yields.
+pub(crate) struct Started {
+    /// Who serves.
+    pub(crate) init: Init,
+    /// The sandbox's root directory (O_PATH).
+    pub(crate) root: OwnedFd,
+    /// What the plan exported, in its order.
+    pub(crate) exported: Vec<OwnedFd>,
+}
+
+/// An agent that serves, and that nobody talks to yet. Dropping it ends it and waits for that.
+pub(crate) struct Init {
+    // Before the agent, which ends with this.
     pub(super) socket: OwnedFd,
-    pub(super) root: OwnedFd,
-    pub(super) exported: Vec<OwnedFd>,
+    pub(super) agent: Agent,
+}
+
+impl Init {
+    /// Whether it is there still, and was not killed from outside.
+    pub(crate) fn waits(&self) -> bool {
+        is_silent(&self.socket)
+    }
+}
+
+/// Nothing was said, and nobody has hung up.
+fn is_silent(socket: &OwnedFd) -> bool {
+    poll_readable(socket.as_fd(), Duration::ZERO) == Ok(false)
 }
 
 /// The agent's process; dropping it kills and reaps it, unless taken apart.
@@ -187,12 +208,13 @@ impl Blank {
 
     /// Whether it waits still, and was not killed from outside.
     pub(crate) fn waits(&self) -> bool {
-        poll_readable(self.socket.as_fd(), Duration::ZERO) == Ok(false)
+        is_silent(&self.socket)
     }
 }
 
-/// Starts an agent, or takes one that waits, and waits until it serves.
-pub(super) fn start(config: StartConfig) -> Result<Up, StartError> {
+/// Starts an agent, or takes one that waits, and waits until it serves. Blocks for a millisecond or
+/// two.
+pub(crate) fn start(config: StartConfig) -> Result<Started, StartError> {
     let plan = config.plan.compile()?;
     // Until the agent serves: then it is replaced.
     let mut taken = config.taken;
@@ -353,7 +375,7 @@ fn ready(
     socket: OwnedFd,
     plan: &Compiled,
     timeout: Duration,
-) -> Result<Up, StartError> {
+) -> Result<Started, StartError> {
     if !poll_readable(socket.as_fd(), timeout).map_err(at("wait for the agent"))? {
         return Err(StartError::TimedOut(timeout));
     }
@@ -399,9 +421,8 @@ fn ready(
         step: "receive the root",
         errno: Errno::PROTO,
     })?;
-    Ok(Up {
-        agent,
-        socket,
+    Ok(Started {
+        init: Init { socket, agent },
         root,
         exported,
     })

@@ -1,36 +1,43 @@
-//! A network namespace for the threads of this process that start agents.
+//! Network namespaces, for a thread that starts agents in them.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::thread::LinkNameSpaceType;
 
-/// Moves this thread, for good, into a new network namespace with nothing in it but a loopback
-/// interface that is up. Needs the right to administer the host's.
+/// Makes a network namespace with nothing in it but a loopback interface that is up. This thread is
+/// in it then, for good. Needs the right to administer the host's.
 ///
 /// References: unshare(2), netdevice(7).
-pub(crate) fn enter_new() -> Result<(), Errno> {
-    let failed = || Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO);
+pub(crate) fn make() -> Result<OwnedFd, Errno> {
     // SAFETY: takes no memory; what threads share of it, files and sockets, is left as it is.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } < 0 {
-        return Err(failed());
+        return Err(last());
     }
-    let socket = rustix::net::socket_with(
-        AddressFamily::INET,
-        SocketType::DGRAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
+    let (family, kind) = (AddressFamily::INET, SocketType::DGRAM);
+    let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
     // SAFETY: integers, arrays and unions of them: zeros are a value of each.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
         *to = *from as libc::c_char;
     }
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-    let fd = socket.as_fd().as_raw_fd();
+    let set_flags = libc::SIOCSIFFLAGS as _;
     // SAFETY: the socket is open and the request a whole structure, which the kernel only reads.
-    match unsafe { libc::ioctl(fd, libc::SIOCSIFFLAGS as _, &raw const request) } {
-        0 => Ok(()),
-        _ => Err(failed()),
+    if unsafe { libc::ioctl(socket.as_raw_fd(), set_flags, &raw const request) } < 0 {
+        return Err(last());
     }
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    rustix::fs::open("/proc/thread-self/ns/net", flags, Mode::empty())
+}
+
+/// Moves this thread, for good, into a namespace that it has made.
+pub(crate) fn enter(namespace: OwnedFd) -> Result<(), Errno> {
+    rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+}
+
+fn last() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }

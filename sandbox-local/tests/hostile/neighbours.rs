@@ -117,3 +117,42 @@ async fn known_leak_locks_and_watches_on_shared_read_only_files() {
         sandbox.close().await.expect("close");
     }
 }
+
+#[tokio::test]
+async fn each_has_namespaces_that_no_other_has_had() {
+    const NAMESPACES: &str = "readlink /proc/self/ns/net /proc/self/ns/pid /proc/self/ns/user";
+    let _turn = host::shared().await;
+    let provider = LocalProvider::new().expect("a provider");
+    let mut kept = Vec::new();
+    let mut seen: Vec<String> = ["net", "pid", "user"]
+        .iter()
+        .filter_map(|kind| std::fs::read_link(format!("/proc/self/ns/{kind}")).ok())
+        .map(|link| link.to_string_lossy().into_owned())
+        .collect();
+    assert_eq!(seen.len(), 3, "the host's own");
+    // More at once than any provider has ready, and some that are started one after the other.
+    for _ in 0..2 {
+        let one = || provider.create(SandboxSpec::new());
+        let made = tokio::join!(one(), one(), one(), one());
+        for sandbox in [made.0, made.1, made.2, made.3] {
+            let sandbox = sandbox.expect("a sandbox");
+            kept.push(sandbox.fork(ForkOptions::default()).await.expect("a fork"));
+            kept.push(sandbox);
+        }
+    }
+    for sandbox in &kept {
+        seen.extend(
+            support::sh(sandbox, NAMESPACES)
+                .await
+                .lines()
+                .map(str::to_owned),
+        );
+    }
+    let all = seen.len();
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!((seen.len(), all), (3 + 3 * 16, 3 + 3 * 16));
+    for sandbox in kept {
+        sandbox.close().await.expect("close");
+    }
+}

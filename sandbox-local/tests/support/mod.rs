@@ -44,6 +44,36 @@ pub(crate) async fn run(sandbox: &Arc<dyn Sandbox>, command: Command) -> Output 
     sandbox.exec(command).await.expect("the command runs")
 }
 
+/// The inits that this process has started and that have not ended.
+pub(crate) fn inits() -> Vec<i32> {
+    let own = std::process::id().to_string();
+    let mut inits: Vec<i32> = fs::read_dir("/proc")
+        .expect("/proc")
+        .flatten()
+        .filter(|process| {
+            let stat = fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+            let (name, fields) = stat.rsplit_once(')').unwrap_or_default();
+            let mut fields = fields.split(' ').skip(1);
+            // By its name: one that is dying has no arguments any more, but its files still.
+            name.contains("sandbox-a")
+                && fields.next() != Some("Z")
+                && fields.next() == Some(own.as_str())
+        })
+        .filter_map(|process| process.file_name().to_str()?.parse().ok())
+        .collect();
+    inits.sort_unstable();
+    inits
+}
+
+/// Waits until there are so many.
+pub(crate) async fn inits_are(wanted: usize) -> Vec<i32> {
+    let what = format!("{wanted} inits");
+    until(&what, async || {
+        Some(inits()).filter(|inits| inits.len() == wanted)
+    })
+    .await
+}
+
 /// Whether the tests run as root.
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()

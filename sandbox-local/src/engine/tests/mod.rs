@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::AsyncReadExt;
 
-use super::client::{Killed, Started};
+use super::client::Killed;
 use super::error::PlanError;
 use super::stream::Output;
 use super::*;
@@ -94,10 +94,20 @@ fn config(plan: Plan) -> StartConfig {
     }
 }
 
-async fn start(config: StartConfig) -> Result<Started, StartError> {
-    tokio::task::spawn_blocking(move || Engine::start(config))
-        .await
-        .unwrap()
+struct Up {
+    engine: Engine,
+    root: OwnedFd,
+    exported: Vec<OwnedFd>,
+}
+
+async fn start(config: StartConfig) -> Result<Up, StartError> {
+    let start = move || super::start(config);
+    let started = tokio::task::spawn_blocking(start).await.unwrap()?;
+    Ok(Up {
+        engine: Engine::new(started.init)?,
+        root: started.root,
+        exported: started.exported,
+    })
 }
 
 async fn engine() -> Engine {

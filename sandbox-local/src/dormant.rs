@@ -1,0 +1,180 @@
+//! A run of a sandbox up to where its init serves and nobody has it yet.
+//!
+//! All of it blocks, and none of it needs a runtime: a thread for blocking work does it, or the
+//! pool's ahead of time.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sandbox_core::{Control, Error, ErrorKind, Network, Operation, Result};
+
+use crate::blueprint::Blueprint;
+use crate::cgroup::Cgroup;
+use crate::engine::{self, Init, StartConfig, Taken};
+use crate::failure;
+use crate::files::GuestRoot;
+use crate::identity::Identity;
+use crate::setup::{Setup, Upper};
+use crate::shared::Shared;
+use crate::stack::Stack;
+use crate::state::{Layer, WorkDir};
+
+/// How long a set-up may take; it is a few milliseconds of system calls.
+const START: Duration = Duration::from_secs(10);
+
+/// See the module's documentation. Dropping it ends it and waits for that.
+pub(crate) struct Dormant {
+    // Before all that its mounts hold on to.
+    pub(crate) init: Init,
+    pub(crate) root: Arc<GuestRoot>,
+    pub(crate) cgroup: Arc<Cgroup>,
+    pub(crate) stack: Stack,
+    pub(crate) writes: Writes,
+}
+
+/// Where the guest's writes are.
+#[derive(Debug)]
+pub(crate) enum Writes {
+    /// In a layer on disk, which a fork can freeze.
+    Layer {
+        upper: Arc<Layer>,
+        /// Removed when the mount is no longer needed.
+        _work: WorkDir,
+    },
+    /// In a bounded tmpfs, reached by its directory; a fork copies it.
+    Tmpfs(OwnedFd),
+}
+
+impl Dormant {
+    /// The first run of a new sandbox, with its workdir.
+    pub(crate) fn first(shared: &Shared, blueprint: &Blueprint, name: &str) -> Result<Self> {
+        const OP: Operation = Operation::Create;
+        let cgroup = limits(shared, blueprint, name, OP)?;
+        let run = Self::start(shared, blueprint, cgroup, Stack::default(), OP)?;
+        run.root.create_workdir(&blueprint.workdir)?;
+        Ok(run)
+    }
+
+    /// A run on a stack of layers.
+    pub(crate) fn start(
+        shared: &Shared,
+        blueprint: &Blueprint,
+        cgroup: Arc<Cgroup>,
+        stack: Stack,
+        operation: Operation,
+    ) -> Result<Self> {
+        let Prepared { config, upper } =
+            Prepared::new(shared, blueprint, &stack, cgroup.clone(), operation)?;
+        let started = engine::start(config).map_err(|error| failure::start(error, operation))?;
+        let writes = match (upper, started.exported.into_iter().next()) {
+            (Some((upper, work)), _) => Writes::Layer { upper, _work: work },
+            (None, Some(directory)) => Writes::Tmpfs(directory),
+            (None, None) => {
+                return Err(Error::new(ErrorKind::Other, operation)
+                    .with_message("the set-up did not hand over the upper layer"));
+            }
+        };
+        Ok(Self {
+            init: started.init,
+            root: Arc::new(GuestRoot::new(started.root, shared.identity)),
+            cgroup,
+            stack,
+            writes,
+        })
+    }
+}
+
+/// What is there before the agent is started.
+struct Prepared {
+    config: StartConfig,
+    upper: Option<(Arc<Layer>, WorkDir)>,
+}
+
+impl Prepared {
+    fn new(
+        shared: &Shared,
+        blueprint: &Blueprint,
+        stack: &Stack,
+        cgroup: Arc<Cgroup>,
+        operation: Operation,
+    ) -> Result<Self> {
+        let io = |error: std::io::Error| {
+            Error::from_io(error, operation).with_message("a layer could not be prepared")
+        };
+        // First, since it may still be on its way.
+        let isolate_network = blueprint.spec.network == Network::Off;
+        let taken = isolate_network.then(|| shared.ready.take()).flatten();
+        let root_mode = stack.root_mode().map_err(io)?;
+        let on_disk = match blueprint.resources().disk {
+            Some(_) => None,
+            None => {
+                let (layer, work) = shared.state.writable().map_err(io)?;
+                if root_mode != 0o755 {
+                    layer.set_mode(root_mode).map_err(io)?;
+                }
+                Some((layer, work))
+            }
+        };
+        let lower_dirs = stack.lower_dirs(&blueprint.base);
+        let setup = Setup {
+            blueprint,
+            identity: shared.identity,
+            owners: &shared.owners,
+            devices: shared.devices.as_ref().map(AsFd::as_fd),
+            layers_dir: &shared.state.layers_dir(),
+            lower_dirs: &lower_dirs,
+            upper: match (&on_disk, blueprint.resources().disk) {
+                (Some((layer, work)), _) => Upper::Layer {
+                    name: layer.name(),
+                    work: work.relative(),
+                },
+                (None, bytes) => Upper::Tmpfs {
+                    bytes: bytes.unwrap_or_default(),
+                    mode: root_mode,
+                },
+            },
+            loopback_is_up: taken.as_ref().is_some_and(Taken::loopback_is_up),
+        };
+        let plan = setup
+            .plan()
+            .map_err(|error| failure::setup(error, operation))?;
+        let config = StartConfig {
+            plan,
+            identity: Identity::engine(shared.identity),
+            isolate_network,
+            taken,
+            hook: Some(Box::new(move |pid| cgroup.attach(pid))),
+            timeout: START,
+        };
+        Ok(Self {
+            config,
+            upper: on_disk,
+        })
+    }
+}
+
+/// The cgroups of a sandbox; an error if a limit that is required can't be had.
+pub(crate) fn limits(
+    shared: &Shared,
+    blueprint: &Blueprint,
+    name: &str,
+    operation: Operation,
+) -> Result<Arc<Cgroup>> {
+    let resources = blueprint.resources();
+    if resources.disk.is_some() && blueprint.requires(Control::Disk) {
+        failure::check_tmpfs_upper(operation)?;
+    }
+    if resources.memory.is_none() && resources.cpus.is_none() {
+        return Ok(Arc::new(Cgroup::none()));
+    }
+    let configured = shared.config.cgroup.as_deref();
+    let (cgroup, missing) = Cgroup::create(name, resources, configured);
+    match missing
+        .into_iter()
+        .find(|missing| blueprint.requires(missing.control))
+    {
+        Some(missing) => Err(failure::no_cgroup(missing, operation)),
+        None => Ok(Arc::new(cgroup)),
+    }
+}

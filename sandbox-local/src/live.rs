@@ -2,6 +2,7 @@
 //!
 //! Must never freeze a layer into which somebody can still write.
 
+use std::ops::DerefMut;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
@@ -12,7 +13,7 @@ use crate::cgroup::Cgroup;
 use crate::compact;
 use crate::copy;
 use crate::dormant::{Dormant, Writes, limits};
-use crate::engine::Engine;
+use crate::engine::{Engine, Lost};
 use crate::failure;
 use crate::files::GuestRoot;
 use crate::sandbox::blocking;
@@ -64,46 +65,67 @@ impl Live {
         Self::wake(run, shared, operation)
     }
 
-    /// Makes a second sandbox with the same files. The caller holds this one alone: no file
-    /// operation is under way and no command is being started.
+    /// Makes a second sandbox with the same files. The caller holds this one alone, up to the end
+    /// even if nobody waits for it: no file operation is under way and no command is being started.
     ///
     /// If this run is frozen by it, it stays so until it is [renewed](Live::renew).
     pub(crate) async fn fork(
-        &mut self,
+        mut this: impl DerefMut<Target = Self> + Send + Sync + 'static,
         shared: &Arc<Shared>,
         blueprint: &Arc<Blueprint>,
         name: &str,
     ) -> Result<Self> {
         const OP: Operation = Operation::Fork;
-        let stack = if self.frozen {
-            self.stack.clone()
-        } else {
-            match self.freezable().await? {
-                Some(upper) => self.freeze(shared, upper).await?,
-                None => self.copied(shared).await?,
+        let second = {
+            let (shared, blueprint, name) = (shared.clone(), blueprint.clone(), name.to_owned());
+            move |stack| {
+                let cgroup = limits(&shared, &blueprint, &name, OP)?;
+                Self::start(&shared, &blueprint, cgroup, shallow(&shared, stack)?, OP)
             }
         };
-        let (shared, blueprint, name) = (shared.clone(), blueprint.clone(), name.to_owned());
-        blocking(OP, move || {
-            let cgroup = limits(&shared, &blueprint, &name, OP)?;
-            Self::start(&shared, &blueprint, cgroup, stack, OP)
-        })
-        .await
+        let still = match &this.writes {
+            Writes::Layer { .. } if this.frozen => true,
+            Writes::Layer { .. } => this.engine.is_idle().await.map_err(lost)?,
+            Writes::Tmpfs(_) => false,
+        };
+        if !still {
+            let stack = this.copied(shared).await?;
+            return blocking(OP, move || second(stack)).await;
+        }
+        // In one piece: each change of threads would cost as much as many of its system calls.
+        let shared_ = shared.clone();
+        let forked = blocking(OP, move || match this.freeze(&shared_)? {
+            Some(stack) => Ok(Ok(second(stack)?)),
+            None => Ok(Err((this, second))),
+        });
+        match forked.await? {
+            Ok(child) => Ok(child),
+            Err((this, second)) => {
+                let stack = this.copied(shared).await?;
+                blocking(OP, move || second(stack)).await
+            }
+        }
     }
 
-    /// The stack with the upper layer on top, into which nobody writes from now on. An empty one
-    /// needs no freezing: this run goes on.
-    async fn freeze(&mut self, shared: &Arc<Shared>, upper: Arc<Layer>) -> Result<Stack> {
-        let untouched = {
-            let upper = upper.clone();
-            move || stack::is_untouched(&upper).map_err(|e| Error::from_io(e, Operation::Fork))
+    /// The layers of an idle run, with the upper one on top, into which nobody writes from now on.
+    /// One that is empty needs no freezing: this run goes on. `None` if something is kept in memory
+    /// that a restart would lose.
+    fn freeze(&mut self, shared: &Shared) -> Result<Option<Stack>> {
+        let upper = match &self.writes {
+            Writes::Layer { upper, .. } if !self.frozen => upper.clone(),
+            _ => return Ok(Some(self.stack.clone())),
         };
-        if blocking(Operation::Fork, untouched).await? {
-            return Ok(self.stack.clone());
+        let nothing = ListOptions::default().with_limit(0);
+        let in_memory = self.root.list(&GuestPath::from("/dev/shm"), &nothing);
+        if in_memory.is_err() {
+            return Ok(None);
         }
-        self.stack = shallow(shared, self.stack.with(upper)).await?;
-        self.frozen = true;
-        Ok(self.stack.clone())
+        let untouched = stack::is_untouched(&upper);
+        if !untouched.map_err(|error| Error::from_io(error, Operation::Fork))? {
+            self.stack = shallow(shared, self.stack.with(upper))?;
+            self.frozen = true;
+        }
+        Ok(Some(self.stack.clone()))
     }
 
     /// Whether the upper layer lies under a fork: nothing may be done in this run any more.
@@ -128,25 +150,6 @@ impl Live {
         Ok(())
     }
 
-    /// The upper layer, if it can be frozen: nothing runs, and nothing is kept in memory that a
-    /// restart would lose.
-    async fn freezable(&self) -> Result<Option<Arc<Layer>>> {
-        let Writes::Layer { upper, .. } = &self.writes else {
-            return Ok(None);
-        };
-        let idle = self.engine.is_idle().await.map_err(|lost| {
-            Error::new(ErrorKind::Lost, Operation::Fork)
-                .with_message("the sandbox's init is gone")
-                .with_source(lost)
-        })?;
-        let root = self.root.clone();
-        let in_memory = blocking(Operation::Fork, move || {
-            let nothing = ListOptions::default().with_limit(0);
-            Ok(root.list(&GuestPath::from("/dev/shm"), &nothing).is_err())
-        });
-        Ok((idle && !in_memory.await?).then(|| upper.clone()))
-    }
-
     /// A directory of the host that no guest may see.
     pub(crate) fn state_dir(&self) -> &Path {
         &self.state_dir
@@ -155,11 +158,6 @@ impl Live {
     /// The stack with a copy of the upper layer on top, taken while every process stands still.
     async fn copied(&self, shared: &Arc<Shared>) -> Result<Stack> {
         const OP: Operation = Operation::Fork;
-        let lost = |lost| {
-            Error::new(ErrorKind::Lost, OP)
-                .with_message("the sandbox's init is gone")
-                .with_source(lost)
-        };
         let frozen = self.engine.freeze().await.map_err(lost)?;
         if !frozen.is_still() {
             return Err(Error::new(ErrorKind::Busy, OP)
@@ -186,7 +184,7 @@ impl Live {
         });
         let copied = copy.await;
         frozen.thaw().await.map_err(lost)?;
-        shallow(shared, self.stack.with(copied?)).await
+        Ok(self.stack.with(copied?))
     }
 
     /// Kills everything, without waiting.
@@ -206,29 +204,30 @@ impl Live {
     }
 }
 
+fn lost(lost: Lost) -> Error {
+    Error::new(ErrorKind::Lost, Operation::Fork)
+        .with_message("the sandbox's init is gone")
+        .with_source(lost)
+}
+
 /// The stack, with some of its layers merged into one if it is too deep.
-async fn shallow(shared: &Arc<Shared>, stack: Stack) -> Result<Stack> {
-    const OP: Operation = Operation::Fork;
+fn shallow(shared: &Shared, stack: Stack) -> Result<Stack> {
     if !stack.is_too_deep() {
         return Ok(stack);
     }
-    let shared = shared.clone();
-    let identity = shared.identity;
-    blocking(OP, move || {
-        let merged = || {
-            let to = Layer::create(&shared.state)?;
-            let _alone = shared
-                .merging
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            let range = stack.worth_merging();
-            let layers = stack.layers().get(range.clone()).unwrap_or_default();
-            compact::merge(layers, &to, identity)?;
-            Ok(stack.replaced(range, to))
-        };
-        merged().map_err(|error| {
-            Error::from_io(error, OP).with_message("the sandbox's layers could not be merged")
-        })
+    let merged = || {
+        let to = Layer::create(&shared.state)?;
+        let _alone = shared
+            .merging
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let range = stack.worth_merging();
+        let layers = stack.layers().get(range.clone()).unwrap_or_default();
+        compact::merge(layers, &to, shared.identity)?;
+        Ok(stack.replaced(range, to))
+    };
+    merged().map_err(|error: std::io::Error| {
+        Error::from_io(error, Operation::Fork)
+            .with_message("the sandbox's layers could not be merged")
     })
-    .await
 }

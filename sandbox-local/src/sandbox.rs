@@ -19,7 +19,7 @@ use sandbox_core::{
     RemoveOptions, RenameOptions, Result, Sandbox, SandboxId, SandboxInfo, SandboxSpec, Snapshot,
     SnapshotOptions, Stdin, TransferReport,
 };
-use tokio::sync::{OwnedRwLockReadGuard, RwLock as AsyncRwLock};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock as AsyncRwLock};
 
 use crate::blueprint::Blueprint;
 use crate::command::{self, Prepared};
@@ -275,14 +275,13 @@ impl LocalSandbox {
         self.check_open(Operation::Fork)?;
         self.touch();
         let id = new_id(Operation::Fork)?;
-        let mut guard = self.live.write().await;
-        let live = guard
-            .as_mut()
-            .ok_or_else(|| Error::closed(Operation::Fork, &self.id))?;
+        let guard = self.live.clone().write_owned().await;
+        let live = OwnedRwLockWriteGuard::try_map(guard, Option::as_mut)
+            .map_err(|_| Error::closed(Operation::Fork, &self.id))?;
         if live.engine.lost() {
             return Err(self.lost(Operation::Fork));
         }
-        let child = live.fork(&self.shared, &self.blueprint, id.as_str()).await;
+        let child = Live::fork(live, &self.shared, &self.blueprint, id.as_str()).await;
         Ok((id, child.map_err(|error| self.tell(error))?))
     }
 }

@@ -216,18 +216,19 @@ impl Blank {
 /// two.
 pub(crate) fn start(config: StartConfig) -> Result<Started, StartError> {
     let plan = config.plan.compile()?;
+    let memory = wire::sealed("sandbox-plan", &[&plan.bytes]).map_err(at("lay out the plan"))?;
     // Until the agent serves: then it is replaced.
     let mut taken = config.taken;
     let blank = match taken.as_mut().and_then(Taken::blank) {
         Some(made) => {
             let blank = made?;
-            send_plan(&blank.socket, &plan)?;
+            send_plan(&blank.socket, &plan, &memory)?;
             blank
         }
         None => {
             // The plan is there before the agent is, which then waits for nothing but its identity.
             let pair = control_pair()?;
-            send_plan(&pair.0, &plan)?;
+            send_plan(&pair.0, &plan, &memory)?;
             let blank = Blank::launch(pair, namespaces(config.isolate_network))?;
             map_identity(blank.pid, config.identity)?;
             blank
@@ -247,8 +248,7 @@ fn control_pair() -> Result<(OwnedFd, OwnedFd), StartError> {
     wire::control_pair().map_err(at("create the control socket"))
 }
 
-fn send_plan(socket: &OwnedFd, plan: &Compiled) -> Result<(), StartError> {
-    let memory = wire::sealed("sandbox-plan", &[&plan.bytes]).map_err(at("lay out the plan"))?;
+fn send_plan(socket: &OwnedFd, plan: &Compiled, memory: &OwnedFd) -> Result<(), StartError> {
     let message = Message {
         kind: request::PLAN,
         a: plan.bytes.len() as u64,

@@ -2,13 +2,16 @@
 
 use std::process::Command as HostCommand;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sandbox::{Command, ForkOptions, Sandbox, SandboxExt};
 
 use crate::bench::{Bench, batch, clocked, exec};
 use crate::support::measure::{Case, timed};
 use crate::support::{Outcome, host};
+
+/// There is no way to ask whether everything is at rest.
+const REST: Duration = Duration::from_millis(20);
 
 pub(crate) fn all(bench: &mut Bench) -> Outcome<()> {
     let sizes: &[u32] = bench
@@ -38,6 +41,8 @@ fn tree(bench: &mut Bench, files: u32) -> Outcome<()> {
     let fork = |first: bool| {
         // Something to freeze: a fork of what has not changed costs less.
         runtime.block_on(sandbox.write("changed", "x"))?;
+        // That started the parent again, whose last run is still being cleared away.
+        std::thread::sleep(REST);
         let started = Instant::now();
         let child = runtime.block_on(sandbox.fork(ForkOptions::default()))?;
         if first {

@@ -5,8 +5,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command as HostCommand;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sandbox::{Command, FileBatch, Mode};
+use tokio::runtime::Runtime;
 
 use crate::bench::{Bench, clocked, exec, spawn};
 use crate::support::measure::{Case, timed};
@@ -69,52 +71,73 @@ pub(crate) fn all(bench: &mut Bench) -> Outcome<()> {
         ];
         bench.compare(name, cases)?;
     }
-    throughput(bench, &sandbox, inside)?;
+    let other = bench.create()?;
+    let install = FileBatch::new().file_with_mode("nothing", fs::read(&program)?, Mode::EXECUTABLE);
+    runtime.block_on(other.write_files(install))?;
+    for (name, here, there) in [
+        ("a static program", program.as_str(), inside),
+        ("/bin/true", "/bin/true", "/bin/true"),
+    ] {
+        throughput(bench, [&sandbox, &other], name, here, there)?;
+    }
+    bench.close(&other)?;
     bench.close(&sandbox)
 }
 
 /// The same number of commands, one after the other and two at a time: the second by the first is
-/// what the second core brings.
+/// what the second core brings. Tokio's own spawns too: what it can bring.
 fn throughput(
     bench: &mut Bench,
-    sandbox: &Arc<dyn sandbox::Sandbox>,
-    program: &'static str,
+    sandboxes: [&Arc<dyn sandbox::Sandbox>; 2],
+    name: &str,
+    here: &str,
+    there: &str,
 ) -> Outcome<()> {
     let runtime = Arc::clone(&bench.runtime);
     let count = bench.effort.pick(4, 100, 200);
-    let other = bench.create()?;
-    let run = |sandboxes: [&Arc<dyn sandbox::Sandbox>; 2], tasks: usize| {
-        timed(|| {
-            let _entered = runtime.enter();
-            let tasks: Vec<_> = (0..tasks)
-                .map(|place| {
-                    let sandbox = Arc::clone(sandboxes[place % 2]);
-                    tokio::spawn(async move {
-                        for _ in 0..count / tasks {
-                            exec(&sandbox, Command::new(program)).await?;
-                        }
-                        Ok::<_, sandbox::Error>(())
-                    })
-                })
-                .collect();
-            for task in tasks {
-                runtime.block_on(task)??;
+    let spawns = |tasks: usize| {
+        tasks_of(&runtime, tasks, |_| {
+            let here = here.to_owned();
+            async move {
+                for _ in 0..count / tasks {
+                    tokio::process::Command::new(&here).output().await?;
+                }
+                Ok(())
             }
-            Ok(())
         })
     };
-    runtime.block_on(async {
-        let bytes = sandbox
-            .read_file(&program.into(), sandbox::ReadOptions::default())
-            .await?;
-        let install = FileBatch::new().file_with_mode(program, bytes, Mode::EXECUTABLE);
-        other.write_files(install).await
-    })?;
+    let execs = |tasks: usize, sandboxes: [&Arc<dyn sandbox::Sandbox>; 2]| {
+        tasks_of(&runtime, tasks, |place| {
+            let (sandbox, there) = (Arc::clone(sandboxes[place % 2]), there.to_owned());
+            async move {
+                for _ in 0..count / tasks {
+                    exec(&sandbox, Command::new(there.as_str())).await?;
+                }
+                Ok(())
+            }
+        })
+    };
+    let [one, _] = sandboxes;
     let cases = vec![
-        Case::new("one after the other", || run([sandbox, sandbox], 1)),
-        Case::new("two at a time, one sandbox", || run([sandbox, sandbox], 2)),
-        Case::new("two at a time, two sandboxes", || run([sandbox, &other], 2)),
+        Case::new("tokio spawn, one after the other", || spawns(1)),
+        Case::new("tokio spawn, two at a time", || spawns(2)),
+        Case::new("one after the other", || execs(1, [one, one])),
+        Case::new("two at a time, one sandbox", || execs(2, [one, one])),
+        Case::new("two at a time, two sandboxes", || execs(2, sandboxes)),
     ];
-    bench.compare(&format!("{count} execs of a static program"), cases)?;
-    bench.close(&other)
+    bench.compare(&format!("{count} execs of {name}"), cases)
+}
+
+/// How long so many tasks take side by side.
+fn tasks_of<F>(runtime: &Runtime, tasks: usize, task: impl Fn(usize) -> F) -> Outcome<Duration>
+where
+    F: Future<Output = Outcome<()>> + Send + 'static,
+{
+    timed(|| {
+        let tasks: Vec<_> = (0..tasks).map(|place| runtime.spawn(task(place))).collect();
+        for task in tasks {
+            runtime.block_on(task)??;
+        }
+        Ok(())
+    })
 }

@@ -223,16 +223,18 @@ impl Maker {
     fn next(&self) -> Task {
         let mut state = self.shared.lock();
         loop {
-            if state.closed {
-                return Task::End(std::mem::take(&mut state.blanks));
-            }
             state.networks = 0;
             if let Some(sender) = state.asked.take() {
                 return Task::Start(sender);
             }
-            let task = if self.networks.len() < self.wanted {
+            if state.closed {
+                return Task::End(std::mem::take(&mut state.blanks));
+            }
+            let task = if state.failed {
+                None
+            } else if self.networks.len() < self.wanted {
                 Some(Task::Network)
-            } else if state.blanks.len() < self.count && !state.failed {
+            } else if state.blanks.len() < self.count {
                 Some(Task::Blank)
             } else {
                 None
@@ -258,10 +260,13 @@ impl Maker {
     fn make_network(&mut self) {
         match network::make() {
             Ok(made) => self.networks.push(made),
+            // A container's root has no right to; otherwise it may be had later.
             Err(errno) => {
-                // A container's root, for instance.
                 tracing::debug!(%errno, "no network namespace is made ahead of time");
-                self.wanted = 0;
+                match errno {
+                    Errno::PERM => self.wanted = 0,
+                    _ => self.shared.lock().failed = true,
+                }
             }
         }
     }

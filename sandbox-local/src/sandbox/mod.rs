@@ -1,40 +1,33 @@
-//! A local sandbox: the trait's methods, over a live run of it.
+//! A local sandbox: how it comes to be, and its live run for whoever does something with it.
 //!
 //! Who works on the files or starts a command holds the live run for reading; who forks or closes
 //! holds it for writing. The locks are held over awaits on purpose: a layer must not be frozen
 //! while somebody is writing into it.
 
+mod operations;
+
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use sandbox_core::{
-    Capabilities, Capability, CollectOptions, Command, CreateDirOptions, DirEntry, Env, EnvValue,
-    Error, ErrorKind, ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions,
-    IsolationReport, Labels, ListOptions, Metadata, Operation, Output, Process, Ran, ReadOptions,
-    RemoveOptions, RenameOptions, Result, Sandbox, SandboxId, SandboxInfo, SandboxSpec, Snapshot,
-    SnapshotOptions, Stdin, TransferReport,
+    Capability, Command, Env, EnvValue, Error, ErrorKind, GuestPath, Labels, Operation, Process,
+    Ran, Result, Sandbox as _, SandboxId, SandboxSpec,
 };
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock as AsyncRwLock};
 
 use crate::blueprint::Blueprint;
 use crate::command::{self, Prepared};
 use crate::dormant::Dormant;
-use crate::files::{CancelFlag, GuestRoot};
+use crate::files::GuestRoot;
 use crate::isolation;
 use crate::live::Live;
 use crate::pool::Pooled;
 use crate::provider::CAPABILITIES;
 use crate::shared::Shared;
 use crate::skeleton::{GUEST_HOME, GUEST_USER};
-use crate::state::{Layer, random_hex};
-
-/// How long `close` waits for file operations that are under way, and for what it removes.
-const CLOSE_GRACE: Duration = Duration::from_secs(5);
+use crate::state::random_hex;
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -331,221 +324,8 @@ async fn expire(sandbox: std::sync::Weak<LocalSandbox>, ttl: Duration) {
     }
 }
 
-/// Stops a transfer when the future that waits for it is dropped.
-struct CancelOnDrop(CancelFlag);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.cancel();
-    }
-}
-
 impl Drop for LocalSandbox {
     fn drop(&mut self) {
         self.shared.leave(&self.id);
-    }
-}
-
-#[async_trait]
-impl Sandbox for LocalSandbox {
-    fn info(&self) -> SandboxInfo {
-        let workdir = self.settings().workdir;
-        let mut info = SandboxInfo::new(self.id.clone(), "local", workdir)
-            .with_labels(self.labels.clone())
-            .with_command_timeout(self.blueprint.spec.command_timeout);
-        info.parent = self.parent.clone();
-        info.created = self.created;
-        info
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        CAPABILITIES
-    }
-
-    async fn isolation(&self) -> Result<IsolationReport> {
-        const OP: Operation = Operation::Isolation;
-        self.check_open(OP)?;
-        // Not through `live`: asking is no use, and must not keep an idle sandbox from expiring.
-        let live = self.run(OP).await?;
-        isolation::report(&live, &self.blueprint)
-            .await
-            .map_err(|error| match error.kind() {
-                ErrorKind::Lost => self.lost(OP),
-                _ => self.tell(error),
-            })
-    }
-
-    async fn exec(&self, command: Command) -> Result<Output> {
-        let mut options = CollectOptions::default();
-        options.timeout = command.timeout.or(self.blueprint.spec.command_timeout);
-        options.stdout_limit = command.stdout_limit;
-        options.stderr_limit = command.stderr_limit;
-        options.sandbox = Some(self.id.clone());
-        if let Stdin::Bytes(bytes) = &command.stdin {
-            options.stdin = bytes.clone();
-        }
-        let process = self.start(command, Operation::Exec).await?;
-        let output = process.wait_with_output(options).await;
-        self.touch();
-        output
-    }
-
-    async fn spawn(&self, mut command: Command) -> Result<Process> {
-        command.timeout = command.timeout.or(self.blueprint.spec.command_timeout);
-        self.start(command, Operation::Spawn).await
-    }
-
-    async fn write_files(&self, batch: FileBatch) -> Result<()> {
-        self.check_open(Operation::WriteFiles)?;
-        let workdir = self.settings().workdir;
-        self.files(Operation::WriteFiles, move |root| {
-            root.write(&batch.resolve(&workdir)?)
-        })
-        .await
-    }
-
-    async fn read_file(&self, path: &GuestPath, options: ReadOptions) -> Result<Bytes> {
-        let path = self.resolve(path, Operation::ReadFile)?;
-        self.files(Operation::ReadFile, move |root| root.read(&path, &options))
-            .await
-    }
-
-    async fn list_dir(&self, path: &GuestPath, options: ListOptions) -> Result<Vec<DirEntry>> {
-        let path = self.resolve(path, Operation::ListDir)?;
-        self.files(Operation::ListDir, move |root| root.list(&path, &options))
-            .await
-    }
-
-    async fn metadata(&self, path: &GuestPath) -> Result<Metadata> {
-        let path = self.resolve(path, Operation::Metadata)?;
-        self.files(Operation::Metadata, move |root| root.metadata(&path))
-            .await
-    }
-
-    async fn remove(&self, path: &GuestPath, options: RemoveOptions) -> Result<()> {
-        let path = self.resolve(path, Operation::Remove)?;
-        self.files(Operation::Remove, move |root| root.remove(&path, &options))
-            .await
-    }
-
-    async fn create_dir(&self, path: &GuestPath, options: CreateDirOptions) -> Result<()> {
-        let path = self.resolve(path, Operation::CreateDir)?;
-        self.files(Operation::CreateDir, move |root| {
-            root.create_dir(&path, &options)
-        })
-        .await
-    }
-
-    async fn rename(&self, from: &GuestPath, to: &GuestPath, options: RenameOptions) -> Result<()> {
-        let from = self.resolve(from, Operation::Rename)?;
-        let to = self.resolve(to, Operation::Rename)?;
-        self.files(Operation::Rename, move |root| {
-            root.rename(&from, &to, &options)
-        })
-        .await
-    }
-
-    async fn import_dir(
-        &self,
-        from: &Path,
-        to: &GuestPath,
-        options: ImportOptions,
-    ) -> Result<TransferReport> {
-        let to = self.resolve(to, Operation::ImportDir)?;
-        let from = from.to_owned();
-        self.files(Operation::ImportDir, move |root| {
-            root.import(&from, &to, &options)
-        })
-        .await
-    }
-
-    async fn export_dir(
-        &self,
-        from: &GuestPath,
-        to: &Path,
-        options: ExportOptions,
-    ) -> Result<TransferReport> {
-        let from = self.resolve(from, Operation::ExportDir)?;
-        let to = to.to_owned();
-        // Of this call alone: dropping its future stops it between two files.
-        let cancel = CancelOnDrop(CancelFlag::default());
-        let flag = cancel.0.clone();
-        self.files(Operation::ExportDir, move |root| {
-            root.export(&from, &to, &options, &flag)
-        })
-        .await
-    }
-
-    async fn set_workdir(&self, path: &GuestPath) -> Result<()> {
-        let path = self.resolve(path, Operation::SetWorkdir)?;
-        let checked = path.clone();
-        self.files(Operation::SetWorkdir, move |root| {
-            root.check_dir(&checked, Operation::SetWorkdir)
-        })
-        .await?;
-        self.change(|settings| settings.workdir = path);
-        Ok(())
-    }
-
-    async fn set_env(&self, changes: Env) -> Result<()> {
-        changes
-            .validate(Operation::SetEnv)
-            .map_err(|error| self.tell(error))?;
-        let _live = self.live(Operation::SetEnv).await?;
-        self.change(|settings| changes.apply_to(&mut settings.env));
-        Ok(())
-    }
-
-    async fn fork(&self, options: ForkOptions) -> Result<Arc<dyn Sandbox>> {
-        let (id, live) = self.fork_live().await?;
-        let who = Identification {
-            parent: Some(self.id.clone()),
-            labels: options.labels,
-        };
-        let settings = self.settings();
-        Ok(Self::enter(
-            self.shared.clone(),
-            self.blueprint.clone(),
-            id,
-            who,
-            settings,
-            live,
-        ))
-    }
-
-    async fn snapshot(&self, _options: SnapshotOptions) -> Result<Snapshot> {
-        self.check_open(Operation::Snapshot)?;
-        CAPABILITIES
-            .require(Capability::Snapshot, Operation::Snapshot)
-            .map_err(|error| self.tell(error))?;
-        Err(self.tell(Error::new(ErrorKind::Unsupported, Operation::Snapshot)))
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.closed.store(true, Ordering::Release);
-        self.shared.leave(&self.id);
-        let live = self.live.clone();
-        let state = self.shared.state.clone();
-        // In a task: dropping the future of `close` does not stop the closing.
-        let closing = tokio::spawn(async move {
-            // Kill first: commands and operations that hold the lock then come to their end.
-            if let Ok(live) = live.try_read()
-                && let Some(live) = live.as_ref()
-            {
-                live.kill();
-            }
-            let taken = tokio::time::timeout(CLOSE_GRACE, live.write()).await;
-            let Some(live) = taken.ok().and_then(|mut live| live.take()) else {
-                return;
-            };
-            live.shut_down().await;
-            // Bounded: what is not removed by then is removed later.
-            let _ = tokio::time::timeout(CLOSE_GRACE, Layer::settled(&state)).await;
-        });
-        closing.await.map_err(|error| {
-            self.tell(Error::new(ErrorKind::Other, Operation::Close))
-                .with_message("the sandbox was closed, but not everything was freed")
-                .with_source(error)
-        })
     }
 }

@@ -14,14 +14,26 @@ use sandbox_core::{ForkOptions, Network, Provider, SandboxSpec};
 use sandbox_local::{LocalConfig, LocalProvider};
 use support::{inits, inits_are, sh, state, until};
 
+/// Whether the thread that starts sandboxes ahead of time waits for something to do.
+fn pool_is_idle() -> bool {
+    let tasks = fs::read_dir("/proc/self/task").expect("threads");
+    tasks.flatten().any(|task| {
+        let of = |what| fs::read_to_string(task.path().join(what)).unwrap_or_default();
+        let futex = format!("{} ", libc::SYS_futex);
+        of("comm").trim() == "sandbox-pool" && of("syscall").starts_with(&futex)
+    })
+}
+
 /// The one sandbox that waits, when nothing else is under way: its init has a filter already.
 async fn waiting() -> i32 {
     inits_are(2).await;
     until("a sandbox waits", async || {
-        inits().into_iter().find(|init| {
+        let is_set_up = |init: &i32| {
             let status = fs::read_to_string(format!("/proc/{init}/status")).unwrap_or_default();
             status.contains("Seccomp:\t2")
-        })
+        };
+        let found = inits().into_iter().find(is_set_up);
+        found.filter(|_| pool_is_idle())
     })
     .await
 }

@@ -149,25 +149,25 @@ impl Ready {
         let agent = loop {
             match state.blanks.pop() {
                 Some(blank) if !blank.waits() => ended.push(blank),
-                Some(blank) => break Agent::Waits(Some(blank)),
+                Some(blank) => break Some(Agent::Waits(Some(blank))),
                 None if state.networks > 0 => {
                     let (sender, receiver) = sync_channel(1);
                     state.networks = 0;
                     state.asked = Some(sender);
-                    break Agent::Comes(receiver);
+                    break Some(Agent::Comes(receiver));
                 }
-                None => return None,
+                None => break None,
             }
         };
-        state.starting += 1;
-        drop(state);
-        if matches!(agent, Agent::Comes(_)) {
-            self.shared.changed.notify_one();
+        match agent {
+            Some(_) => state.starting += 1,
+            None => state.last = Some(Instant::now()),
         }
-        Some(Taken {
-            agent,
-            shared: self.shared.clone(),
-        })
+        drop(state);
+        // Whatever was found: an agent is asked for, or is to be made for those who come later.
+        self.shared.changed.notify_one();
+        let shared = self.shared.clone();
+        agent.map(|agent| Taken { agent, shared })
     }
 }
 

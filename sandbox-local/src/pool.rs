@@ -12,8 +12,7 @@ use sandbox_core::{Env, Labels, Operation, Result, SandboxId, SandboxSpec, Sourc
 
 use crate::blueprint::Blueprint;
 use crate::dormant::Dormant;
-use crate::sandbox::new_id;
-use crate::shared::Shared;
+use crate::shared::{Shared, new_id};
 
 /// How long after a creation the next sandbox is started: the first command would have to share the
 /// processors.

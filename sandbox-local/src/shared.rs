@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use sandbox_core::{Labels, SandboxId, SandboxInfo};
+use sandbox_core::{Error, Labels, Operation, Result, SandboxId, SandboxInfo};
 
 use crate::config::{LocalConfig, MOST_PREPARED};
 use crate::engine::Ready;
@@ -16,7 +16,7 @@ use crate::owner::Owners;
 use crate::pool::Pool;
 use crate::sandbox::LocalSandbox;
 use crate::setup::devices;
-use crate::state::{Layer, State};
+use crate::state::{Layer, State, random_hex};
 
 /// The provider's own, held by every sandbox of it.
 #[derive(Debug)]
@@ -103,5 +103,13 @@ impl Shared {
             .collect();
         found.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
         found
+    }
+}
+
+/// An identifier that no sandbox has.
+pub(crate) fn new_id(operation: Operation) -> Result<SandboxId> {
+    match random_hex() {
+        Ok(hex) => Ok(SandboxId::new(&hex[..16])),
+        Err(error) => Err(Error::from_io(error, operation)),
     }
 }

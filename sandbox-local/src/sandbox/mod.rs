@@ -25,9 +25,8 @@ use crate::isolation;
 use crate::live::Live;
 use crate::pool::Pooled;
 use crate::provider::CAPABILITIES;
-use crate::shared::Shared;
+use crate::shared::{Shared, new_id};
 use crate::skeleton::{GUEST_HOME, GUEST_USER};
-use crate::state::random_hex;
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -276,13 +275,6 @@ impl LocalSandbox {
         }
         let child = Live::fork(live, &self.shared, &self.blueprint, id.as_str()).await;
         Ok((id, child.map_err(|error| self.tell(error))?))
-    }
-}
-
-pub(crate) fn new_id(operation: Operation) -> Result<SandboxId> {
-    match random_hex() {
-        Ok(hex) => Ok(SandboxId::new(&hex[..16])),
-        Err(error) => Err(Error::from_io(error, operation)),
     }
 }
 

@@ -39,10 +39,9 @@ pub(crate) struct Blueprint {
 }
 
 impl Blueprint {
-    /// Checks a spec. No sandbox exists yet.
+    /// Checks what of a valid spec depends on this host. No sandbox exists yet.
     pub(crate) fn new(shared: &Shared, spec: SandboxSpec) -> Result<Self> {
         const OP: Operation = Operation::Create;
-        spec.validate()?;
         let failed = |error: std::io::Error| {
             Error::from_io(error, OP)
                 .with_message("a layer could not be prepared in the state directory")

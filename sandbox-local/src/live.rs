@@ -93,11 +93,13 @@ impl Live {
             return blocking(OP, move || second(stack)).await;
         }
         // In one piece: each change of threads would cost as much as many of its system calls.
-        let shared_ = shared.clone();
-        let forked = blocking(OP, move || match this.freeze(&shared_)? {
-            Some(stack) => Ok(Ok(second(stack)?)),
-            None => Ok(Err((this, second))),
-        });
+        let forked = {
+            let shared = shared.clone();
+            blocking(OP, move || match this.freeze(&shared)? {
+                Some(stack) => Ok(Ok(second(stack)?)),
+                None => Ok(Err((this, second))),
+            })
+        };
         match forked.await? {
             Ok(child) => Ok(child),
             Err((this, second)) => {

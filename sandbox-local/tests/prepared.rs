@@ -11,7 +11,7 @@ mod support;
 use rustix::process::{Pid, Signal, kill_process};
 use sandbox_core::{Control, ForkOptions, Provider, SandboxExt, SandboxSpec};
 use sandbox_local::{LocalConfig, LocalProvider};
-use support::{inits_are, sh, state};
+use support::{inits, inits_are, sh, state};
 
 /// Of each kind: sandboxes, and inits for what is not like them.
 const PREPARED: usize = 2;
@@ -24,22 +24,25 @@ async fn prepared_sandboxes_serve_are_replaced_and_end_with_the_provider() {
         .with_state_dir(state.path())
         .with_prepared(PREPARED);
     let provider = LocalProvider::with_config(config).expect("a provider");
-    let prepared = inits_are(2 * PREPARED).await;
+    inits_are(2 * PREPARED).await;
 
+    // Which of them a creation takes is the pool's test.
     let sandbox = provider
         .create(SandboxSpec::new())
         .await
         .expect("a sandbox");
-    let now = inits_are(2 * PREPARED + 1).await;
-    let kept = now.iter().filter(|pid| prepared.contains(pid));
-    assert_eq!(
-        kept.count(),
-        2 * PREPARED,
-        "a prepared one became the sandbox"
-    );
     sh(&sandbox, "echo mine > file").await;
 
-    // A fork takes one as well, and so does its parent when it goes on.
+    // What ends with a fork is one that was there before it.
+    let before = inits_are(2 * PREPARED + 1).await;
+    let fork = sandbox.fork(ForkOptions::default()).await.expect("a fork");
+    fork.close().await.expect("it closes");
+    drop(fork);
+    let now = inits();
+    let gone = before.iter().filter(|init| !now.contains(init)).count();
+    assert_eq!(gone, 1, "a prepared init became the fork");
+
+    // And its parent takes one when it goes on.
     let fork = sandbox.fork(ForkOptions::default()).await.expect("a fork");
     sh(&fork, "echo other > file").await;
     assert_eq!(sh(&sandbox, "cat file").await, "mine\n");

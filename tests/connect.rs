@@ -78,6 +78,7 @@ mod aca {
 
     #[tokio::test]
     #[ignore = "started by another test"]
+    #[allow(clippy::print_stdout)]
     async fn without_settings() {
         for uri in ["aca-sandboxes:", "aca-sessions:"] {
             let error = connect(uri).await.unwrap_err();

@@ -118,6 +118,8 @@ impl<C: Carrier> Inner<C> {
         started: Instant,
     ) -> Result<String> {
         let mut unknown = 0;
+        // Of the first request alone a refusal means that the command did not start.
+        let mut asked = false;
         loop {
             match answer {
                 Ok(text) if text.trim_end() != "R" => return Ok(text),
@@ -134,7 +136,7 @@ impl<C: Carrier> Inner<C> {
                     tokio::time::sleep(Duration::from_millis(200) * unknown).await;
                 }
                 Err(failure) => {
-                    let ran = match failure.unknown || unknown > 0 {
+                    let ran = match failure.unknown || asked {
                         true => Ran::Unknown,
                         false => Ran::NotStarted,
                     };
@@ -148,6 +150,7 @@ impl<C: Carrier> Inner<C> {
             }
             let ask = ask.text(&format!("d={dir} n={nonce} T=\nawait\n"));
             answer = self.run(OP, &ask, dir, true, C::SLICE + SLACK).await;
+            asked = true;
         }
     }
 

@@ -72,8 +72,10 @@ async fn text(sandbox: &dyn Sandbox, path: &str) -> Option<String> {
 async fn a_command_runs_at_most_once_and_what_is_said_of_it_is_true() {
     each(async |rig| {
         let sandbox = rig.sandbox().await;
-        // Its input is uploaded and its output fetched: each kind of request is there.
-        let command = Command::shell("printf x >> count; cat; head -c 400000 /dev/zero")
+        // Its input is uploaded, its end is asked for, its output is fetched: each kind of request
+        // is there.
+        let script = "printf x >> count; sleep 0.2; cat; head -c 400000 /dev/zero";
+        let command = Command::shell(script)
             .stdin(vec![b'i'; 40_000])
             .timeout(Duration::from_secs(60));
         let act = async || {

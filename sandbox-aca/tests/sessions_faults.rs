@@ -236,6 +236,12 @@ async fn the_old_shape_of_the_interface_carries_everything_too() {
         (output.status.code(), &output.stderr.bytes[..]),
         (Some(3), &b"err"[..])
     );
+    // Answers come by file here; one that is refused is no command that did not start.
+    let refused = Action::Status(400, None);
+    emulator.inject(Fault::new("/files/content", refused));
+    let output = session.sh("printf x >> count; head -c 9000 big").await;
+    assert_eq!(output.expect("it ran").stdout.bytes.len(), 9000);
+    assert_eq!(session.read("count").await.expect("it is there"), "x");
     let child = session.fork(Default::default()).await.expect("a fork");
     assert_eq!(child.read("big").await.expect("it is there").len(), 300_000);
     let code = session.run_code("6 * 7", CodeOptions::default()).await;

@@ -344,7 +344,7 @@ async fn a_dropped_batch_is_whole_or_absent(cx: Cx) -> Verdict {
         // If putting in place had begun it is finished; the next write comes after it.
         cx.sandbox.write("fence", "x").await?;
         let mut counts = Vec::new();
-        for _ in 0..20 {
+        for _ in 0..400 {
             let count = match cx.sandbox.list(dir.as_str()).await {
                 Ok(entries) => entries.len(),
                 Err(error) if error.kind() == ErrorKind::NotFound => 0,

@@ -128,18 +128,18 @@ impl Listener {
 /// Tries to connect with the first program of the guest that can.
 async fn connect(sandbox: &dyn sandbox_core::Sandbox, port: u16) -> Verdict<String> {
     let python = format!(
-        "import socket\ntry:\n s=socket.create_connection(('127.0.0.1',{port}),3)\n \
+        "import socket\ntry:\n s=socket.create_connection(('127.0.0.1',{port}),20)\n \
          print(s.recv(9).decode())\nexcept OSError as e:\n print('blocked', e)"
     );
     let bash =
         format!("if exec 3<>/dev/tcp/127.0.0.1/{port}; then head -c 7 <&3; else echo blocked; fi");
-    let nc = format!("nc -w 3 127.0.0.1 {port} < /dev/null || echo blocked");
+    let nc = format!("nc -w 20 127.0.0.1 {port} < /dev/null || echo blocked");
     for command in [
         Command::new("python3").arg("-c").arg(python),
         Command::new("bash").arg("-c").arg(bash),
         Command::shell(format!("command -v nc > /dev/null || exit 127; {nc}")),
     ] {
-        let ran = sandbox.exec(command.timeout(Duration::from_secs(20))).await;
+        let ran = sandbox.exec(command.timeout(Duration::from_secs(60))).await;
         match ran {
             Ok(output) if output.status.code() == Some(127) => {}
             Ok(output) => return Ok(text(&output)),
@@ -284,7 +284,8 @@ async fn a_pids_limit_holds(cx: Cx) -> Verdict {
         .await?;
     let script = |count: u32| {
         format!(
-            "i=0; while [ $i -lt {count} ]; do sleep 5 & i=$((i+1)); printf x >> started; done; \
+            "i=0; while [ $i -lt {count} ]; do sleep 50 > /dev/null 2> /dev/null & \
+             i=$((i+1)); printf x >> started; done; \
              sleep 0.1"
         )
     };

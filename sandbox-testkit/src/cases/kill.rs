@@ -8,7 +8,7 @@ use sandbox_core::{
     Command, Error, ErrorKind, Mount, Operation, Output, Ran, Result, SandboxExt as _,
 };
 
-use super::tools::{appears, beating, daemon, far_daemon, heart, stopped, text};
+use super::tools::{LIFETIMES, appears, beating, beats, daemon, far_daemon, heart, stopped, text};
 use crate::kit::{Cx, Failed, Verdict, cases, ensure, ensure_eq, refused};
 
 cases! { "kill":
@@ -57,19 +57,41 @@ fn cut(cx: &Cx, ran: Result<Output>, kind: ErrorKind, stdout: &str) -> Verdict<E
     Ok(error)
 }
 
+const SHORT: Duration = Duration::from_millis(700);
+
 fn short(script: impl AsRef<[u8]>) -> Command {
-    Command::shell(script).timeout(Duration::from_millis(700))
+    Command::shell(script).timeout(SHORT)
+}
+
+/// Lets a command time out that says so much and goes on for ever; the error. Where a busy host
+/// lets it say less it gets more time.
+async fn cut_short(cx: &Cx, command: Command, stdout: usize, stderr: usize) -> Verdict<Error> {
+    let mut timeout = SHORT;
+    loop {
+        let start = Instant::now();
+        let ran = cx.sandbox.exec(command.clone().timeout(timeout)).await;
+        let passed = start.elapsed();
+        let kind = ErrorKind::Timeout;
+        let error = refused(ran, &cx.sandbox, Operation::Exec, kind)?;
+        ensure!(
+            passed < timeout + Duration::from_secs(20),
+            "a timeout of {timeout:?} came after {passed:?}"
+        );
+        let less = error.partial_output().is_some_and(|partial| {
+            partial.stdout.bytes.len() < stdout || partial.stderr.bytes.len() < stderr
+        });
+        if !less || timeout > Duration::from_secs(5) {
+            return Ok(error);
+        }
+        timeout *= 4;
+    }
 }
 
 async fn a_timeout_is_an_error_with_the_partial_output(cx: Cx) -> Verdict {
-    let ran = cx
-        .sandbox
-        .exec(short(
-            "printf before; printf oops >&2; sleep 30; printf after",
-        ))
-        .await;
-    let error = cut(&cx, ran, ErrorKind::Timeout, "before")?;
+    let script = "printf before; printf oops >&2; sleep 50; printf after";
+    let error = cut_short(&cx, Command::shell(script), 6, 4).await?;
     let stderr = error.partial_output().map(|partial| partial.stderr.clone());
+    cut(&cx, Err(error), ErrorKind::Timeout, "before")?;
     ensure_eq!(
         stderr.map(|stderr| stderr.to_string_lossy().into_owned()),
         Some("oops".to_owned()),
@@ -84,7 +106,7 @@ async fn a_timeout_comes_in_time(cx: Cx) -> Verdict {
     let passed = start.elapsed();
     cut(&cx, ran, ErrorKind::Timeout, "")?;
     ensure!(
-        passed >= Duration::from_millis(650) && passed < Duration::from_secs(3),
+        passed >= Duration::from_millis(650) && passed < Duration::from_secs(20),
         "a timeout of 0.7 s came after {passed:?}"
     );
     Ok(())
@@ -135,13 +157,15 @@ async fn the_commands_own_timeout_comes_first(cx: Cx) -> Verdict {
 
 /// Lets a command time out and checks that its heart stops.
 async fn dies(cx: &Cx, script: String) -> Verdict {
-    let sandbox = cx.sandbox.clone();
-    let command = Command::shell(script).timeout(Duration::from_millis(2500));
-    let running = tokio::spawn(async move { sandbox.exec(command).await });
-    beating(&*cx.sandbox, "beat").await?;
-    let ran = running.await?;
-    refused(ran, &cx.sandbox, Operation::Exec, ErrorKind::Timeout)?;
-    stopped(&*cx.sandbox, "beat").await
+    for timeout in LIFETIMES {
+        let command = Command::shell(&script).timeout(timeout);
+        let ran = cx.sandbox.exec(command).await;
+        refused(ran, &cx.sandbox, Operation::Exec, ErrorKind::Timeout)?;
+        if beats(&*cx.sandbox, "beat").await? > 1 {
+            return stopped(&*cx.sandbox, "beat").await;
+        }
+    }
+    Err(Failed::new("the process never showed that it was alive"))
 }
 
 async fn a_timeout_kills_the_command(cx: Cx) -> Verdict {
@@ -162,34 +186,19 @@ async fn a_timeout_kills_who_ignores_term(cx: Cx) -> Verdict {
 }
 
 async fn a_timeout_kills_who_is_stopped(cx: Cx) -> Verdict {
-    let start = Instant::now();
-    let ran = cx
-        .sandbox
-        .exec(short("printf up; kill -STOP $$; printf on"))
-        .await;
-    cut(&cx, ran, ErrorKind::Timeout, "up")?;
-    ensure!(
-        start.elapsed() < Duration::from_secs(4),
-        "it took {:?}",
-        start.elapsed()
-    );
+    let command = Command::shell("printf up; kill -STOP $$; printf on");
+    let error = cut_short(&cx, command, 2, 0).await?;
+    cut(&cx, Err(error), ErrorKind::Timeout, "up")?;
     cx.sh("true").await.map(drop)
 }
 
 async fn a_timeout_cuts_a_flood(cx: Cx) -> Verdict {
-    let start = Instant::now();
-    let ran = cx.sandbox.exec(short("yes").output_limit(1000)).await;
-    let kind = ErrorKind::Timeout;
-    let error = refused(ran, &cx.sandbox, Operation::Exec, kind)?;
+    let command = Command::shell("yes").output_limit(1000);
+    let error = cut_short(&cx, command, 1000, 0).await?;
     let partial = error.partial_output().map(|partial| partial.stdout.clone());
     let partial = partial.unwrap_or_default();
     ensure_eq!(partial.bytes.len(), 1000, "what is kept");
     ensure!(partial.truncated(), "it is not marked as truncated");
-    ensure!(
-        start.elapsed() < Duration::from_secs(5),
-        "it took {:?}",
-        start.elapsed()
-    );
     Ok(())
 }
 
@@ -261,7 +270,7 @@ async fn close_cuts_a_running_command(cx: Cx) -> Verdict {
     let ran = running.await?;
     cut(&cx, ran, ErrorKind::Closed, "before")?;
     let passed = start.elapsed();
-    ensure!(passed < Duration::from_secs(10), "closing took {passed:?}");
+    ensure!(passed < Duration::from_secs(30), "closing took {passed:?}");
     Ok(())
 }
 

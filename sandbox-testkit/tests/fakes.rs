@@ -4,13 +4,23 @@ use std::sync::Arc;
 
 use sandbox_testkit::fakes::{FakeFixture, Fault};
 use sandbox_testkit::model::ModelFixture;
-use sandbox_testkit::{Outcome, run_blocking};
+use sandbox_testkit::{Outcome, run, run_blocking};
 
-#[test]
-fn every_fault_is_caught_by_the_case_that_is_named_for_it() {
-    for fault in Fault::ALL {
-        let fixture = Arc::new(FakeFixture::new(*fault));
-        let report = run_blocking(fixture, |name| name == fault.caught_by()).expect("a runtime");
+#[tokio::test(flavor = "multi_thread")]
+async fn every_fault_is_caught_by_the_case_that_is_named_for_it() {
+    // At once: those that leave processes are given time to end them.
+    let running: Vec<_> = Fault::ALL
+        .iter()
+        .map(|fault| {
+            let fixture = Arc::new(FakeFixture::new(*fault));
+            tokio::spawn(async move {
+                let report = run(fixture, |name| name == fault.caught_by()).await;
+                (fault, report)
+            })
+        })
+        .collect();
+    for run in running {
+        let (fault, report) = run.await.expect("it ends");
         assert_eq!(
             report.cases.len(),
             1,

@@ -126,9 +126,17 @@ impl Cx {
             let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::take(&mut *opened)
         };
-        for sandbox in opened.into_iter().rev() {
-            // What a case leaves unfreed is not the verdict on what it checked.
-            let _ = sandbox.close().await;
+        let mut closing = tokio::task::JoinSet::new();
+        for sandbox in opened {
+            closing.spawn(async move { sandbox.close().await });
+        }
+        while let Some(closed) = closing.join_next().await {
+            // What a case leaves unfreed is not the verdict on what it checked; a panic is.
+            if let Err(panic) = closed.map_err(tokio::task::JoinError::try_into_panic)
+                && let Ok(panic) = panic
+            {
+                std::panic::resume_unwind(panic);
+            }
         }
     }
 }

@@ -141,7 +141,9 @@ impl UnderTest {
             }
         };
         if tokio::time::timeout(CLOSING, cx.close_all()).await.is_err() && verdict.is_ok() {
-            return Err(late("closing the sandboxes of the case"));
+            return Err(Failed::new(format_args!(
+                "closing the sandboxes of the case took longer than {CLOSING:?}"
+            )));
         }
         verdict
     }

@@ -32,6 +32,12 @@ def evaluate(code):
     return plain(eval(compile(last, "<execution>", "eval"), space)) if last else None
 
 
+def interrupt(number, frame):
+    # Once for each piece of code: a second one could hit what tells of the first.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def run(code):
     streams = [os.memfd_create("out"), os.memfd_create("err")]
     for number, stream in enumerate(streams, 1):
@@ -40,13 +46,14 @@ def run(code):
     sys.stderr = open(2, "w", encoding="utf-8", errors="replace", closefd=False)
     ok, result, started = True, None, time.monotonic()
     try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        result = evaluate(code)
+        try:
+            signal.signal(signal.SIGINT, interrupt)
+            result = evaluate(code)
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
     except BaseException:
         ok = False
         traceback.print_exc(file=open(2, "w", closefd=False))
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
     said = []
     for number, stream in enumerate(streams, 1):
         try:

@@ -2,7 +2,8 @@
 //!
 //! One piece of code runs at a time; those that come meanwhile wait, as they do in the service.
 
-use std::time::Duration;
+use std::pin::pin;
+use std::time::{Duration, Instant};
 
 use sandbox_core::{Command, Process, ProcessOutput, ProcessStdin, Sandbox, Signal};
 use serde_json::{Value, json};
@@ -10,7 +11,10 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
 const PROGRAM: &str = include_str!("kernel.py");
 /// How long an interrupted piece of code may take to end before its kernel is ended.
-const GRACE: Duration = Duration::from_secs(5);
+const GRACE: Duration = Duration::from_secs(30);
+/// How often it is interrupted: on a busy host a kernel may not have begun with it, and does not
+/// hear what comes before.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// A kernel that runs.
 #[derive(Debug)]
@@ -53,25 +57,29 @@ impl Kernel {
         if self.stdin.write_all(request.as_bytes()).await.is_err() {
             return Ended::Died;
         }
-        match tokio::time::timeout(timeout, self.answer()).await {
-            Ok(Some(answer)) => Ended::Answered(answer),
-            Ok(None) => Ended::Died,
-            Err(_) => {
-                let interrupted = self.process.signal(Signal::INTERRUPT).await;
-                let answer = tokio::time::timeout(GRACE, self.answer()).await;
-                match (interrupted, answer) {
-                    (Ok(()), Ok(Some(_))) => Ended::Late,
-                    _ => Ended::Died,
-                }
+        // One for all: a line that is half read when its reading is dropped is lost.
+        let mut answered = pin!(answer(&mut self.lines));
+        match tokio::time::timeout(timeout, &mut answered).await {
+            Ok(Some(answer)) => return Ended::Answered(answer),
+            Ok(None) => return Ended::Died,
+            Err(_) => {}
+        }
+        let late = Instant::now();
+        while late.elapsed() < GRACE && self.process.signal(Signal::INTERRUPT).await.is_ok() {
+            match tokio::time::timeout(AGAIN, &mut answered).await {
+                Ok(Some(_)) => return Ended::Late,
+                Ok(None) => break,
+                Err(_) => {}
             }
         }
+        Ended::Died
     }
+}
 
-    async fn answer(&mut self) -> Option<Value> {
-        let mut line = String::new();
-        match self.lines.read_line(&mut line).await {
-            Ok(read) if read > 0 => serde_json::from_str(&line).ok(),
-            _ => None,
-        }
+async fn answer(lines: &mut BufReader<ProcessOutput>) -> Option<Value> {
+    let mut line = String::new();
+    match lines.read_line(&mut line).await {
+        Ok(read) if read > 0 => serde_json::from_str(&line).ok(),
+        _ => None,
     }
 }

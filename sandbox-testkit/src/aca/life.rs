@@ -88,7 +88,8 @@ impl Guest {
         let (used, busy, due) = {
             let mut life = self.life();
             let due = life.turn.filter(|(at, _)| now >= *at);
-            if due.is_some() {
+            // What is to be gone stays so until it is: whoever asks first need not be the sweep.
+            if due.is_some_and(|(_, to)| to != "Gone") {
                 life.turn = None;
             }
             (life.used, life.busy, due)

@@ -159,10 +159,11 @@ impl AcaEmulator {
         self.state.counts()
     }
 
-    /// Ends the server and everything that runs in it.
+    /// Ends the server and everything that runs in it; the log of what was answered is written then.
     pub async fn close(self) {
         self.task.abort();
         self.state.close().await;
+        log::written(&self.state.log).await;
     }
 
     /// Destroys a sandbox as if it had never been.

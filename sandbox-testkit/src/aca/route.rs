@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::auth::Plane;
 use super::fault::Action;
+use super::log::Entry;
 use super::reply::{Broken, Reply, invalid, problem};
 use super::state::State;
 use super::{admin, arm, data, entra, forward, policy, resource, sessions, snapshots, stream};
@@ -122,10 +123,9 @@ pub(super) async fn answer(
         let (now, status) = (state.clock.timestamp(), reply.status);
         let took = started.elapsed().as_millis();
         let title = reply.title();
+        let line = format!("{now} {status} {line} {took} ms{title}{note}\n");
         // The log has ended, or its disk is gone.
-        let _ = log
-            .send(format!("{now} {status} {line} {took} ms{title}{note}\n"))
-            .await;
+        let _ = log.send(Entry::Line(line)).await;
     }
     let body = broken.then(|| Body::new(Broken));
     let mut response = reply.into_response(body);

@@ -308,7 +308,8 @@ pub(super) fn too_many(state: &State, title: &str, detail: &str, seconds: u64) -
         }
         RetryAfter::Seconds => seconds.to_string(),
         RetryAfter::Huge => DAY.to_string(),
-        RetryAfter::Date => date(wall + seconds),
+        // The answer is dated a moment later, perhaps in the next second.
+        RetryAfter::Date => date(wall + seconds + 1),
         RetryAfter::Past => date(wall.saturating_sub(DAY)),
     };
     reply.with(axum::http::header::RETRY_AFTER, header)

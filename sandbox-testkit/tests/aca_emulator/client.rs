@@ -112,6 +112,14 @@ impl Service {
         made["id"].as_str().expect("an identifier").to_owned()
     }
 
+    /// The same of one that is not suspended, however much time passes.
+    pub(crate) async fn create_awake(&self) -> String {
+        let id = self.create().await;
+        let awake = json!({"autoSuspendPolicy": {"enabled": false}});
+        self.post(&id, "lifecycle", awake).await.expect(200);
+        id
+    }
+
     pub(crate) async fn post(&self, id: &str, operation: &str, body: Value) -> Answer {
         let rest = format!("sandboxes/{id}/{operation}");
         self.call("POST", &rest, body).await

@@ -108,9 +108,9 @@ async fn a_lifecycle_is_replaced_whole_and_deletes_when_it_says() {
         .expect(200);
     let path = format!("sandboxes/{id}");
     assert_eq!(service.get(&path).await.expect(200)["lifecycle"], policy);
-    service.advance(899);
+    service.advance(600);
     assert_eq!(service.state(&id).await, "Running");
-    service.advance(1);
+    service.advance(300);
     service.get(&path).await.expect(404);
     assert_eq!(service.emulator.counts(), (0, 0));
 }

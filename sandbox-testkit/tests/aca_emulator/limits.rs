@@ -79,7 +79,7 @@ async fn a_full_group_takes_no_more() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_gateway_gives_up_and_the_command_goes_on() {
     let service = Service::start().await;
-    let id = service.create().await;
+    let id = service.create_awake().await;
     let waits = "until [ -e /tmp/go ]; do sleep 0.1; done; touch /tmp/done";
     let answer = service.hasten(service.exec(&id, waits)).await;
     answer.problem(504, "GatewayTimeout");
@@ -93,7 +93,7 @@ async fn the_gateway_gives_up_and_the_command_goes_on() {
 async fn a_command_waits_for_whoever_holds_its_output() {
     let service = Service::start().await;
     let id = service.create().await;
-    let held = "(sleep 1; echo late) & echo early";
+    let held = "echo early; (sleep 1; echo late) &";
     let output = service.exec(&id, held).await.expect(200);
     assert_eq!(output["stdout"], "early\nlate\n");
 }
@@ -121,7 +121,7 @@ async fn labels_and_bodies_are_checked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_snapshot_is_answered_when_it_is_taken() {
     let service = Service::with(|options| options.snapshot = Duration::from_secs(232)).await;
-    let id = service.create().await;
+    let id = service.create_awake().await;
     let answer = service
         .hasten(service.post(&id, "snapshot", json!({})))
         .await;

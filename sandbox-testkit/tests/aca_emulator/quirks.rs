@@ -53,11 +53,11 @@ async fn a_list_is_filtered_by_every_label() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_sandbox_is_hidden_for_a_while() {
-    let service = Service::with(|options| options.hidden = Duration::from_secs(5)).await;
+    let service = Service::with(|options| options.hidden = Duration::from_secs(200)).await;
     let id = service.create().await;
     service.get(&format!("sandboxes/{id}")).await.expect(404);
     assert_eq!(service.get("sandboxes").await.expect(200), json!([]));
-    service.advance(5);
+    service.advance(200);
     assert_eq!(service.state(&id).await, "Running");
 }
 

@@ -129,10 +129,21 @@ impl Service {
     }
 
     async fn stop(&self) -> Result<(), Failure> {
-        if let Some(running) = self.running.lock().await.take()
-            && let What::Server { sandbox, .. } = &running.what
+        match self
+            .running
+            .lock()
+            .await
+            .take()
+            .as_mut()
+            .map(|running| &mut running.what)
         {
-            sandbox.close().await?;
+            Some(What::Server { sandbox, .. }) => sandbox.close().await?,
+            Some(What::Tunnel(task)) => {
+                task.abort();
+                // Its listener is closed when it has ended, in whatever way.
+                let _ = task.await;
+            }
+            None => {}
         }
         Ok(())
     }

@@ -3,8 +3,6 @@
 
 mod support;
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,10 +13,7 @@ use support::{Outcome, alive, spec};
 
 /// A program that stands in for the CLI.
 fn cli(dir: &Path, script: &str) -> std::io::Result<PathBuf> {
-    let file = dir.join("dagger");
-    fs::write(&file, format!("#!/bin/sh\n{script}\n"))?;
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
-    Ok(file)
+    support::program(dir.join("dagger"), script)
 }
 
 #[tokio::test(flavor = "multi_thread")]

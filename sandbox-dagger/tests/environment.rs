@@ -4,7 +4,6 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 
 use sandbox_core::{Provider as _, SandboxExt as _};
 use sandbox_dagger::DaggerProvider;
@@ -52,12 +51,8 @@ async fn the_environment_names_the_session() -> Outcome {
     let double = DaggerDouble::start(Quirks::default()).await?;
     let dir = tempfile::tempdir()?;
     let (port, token) = (double.port().to_string(), double.token().to_owned());
-    let cli = dir.path().join("dagger");
-    let script = format!(
-        "#!/bin/sh\necho '{{\"port\":{port},\"session_token\":\"{token}\"}}'\nexec /bin/cat\n"
-    );
-    fs::write(&cli, script)?;
-    fs::set_permissions(&cli, fs::Permissions::from_mode(0o755))?;
+    let script = format!("echo '{{\"port\":{port},\"session_token\":\"{token}\"}}'\nexec /bin/cat");
+    let cli = support::program(dir.path().join("dagger"), &script)?;
     let cli = cli.to_string_lossy().into_owned();
     let session = [
         ("DAGGER_SESSION_PORT", port.clone()),

@@ -10,6 +10,7 @@ use sandbox_core::{Command, ErrorKind, Provider as _, Ran, Sandbox as _, Sandbox
 use sandbox_dagger::{DaggerConfig, DaggerProvider};
 use sandbox_testkit::dagger::{DaggerDouble, Fault, Quirks};
 use support::{Outcome, Rig, spec};
+use tokio::net::TcpStream;
 
 /// Runs a command while this goes wrong: how it failed, and how often it ran.
 async fn exec_with(
@@ -161,9 +162,14 @@ async fn an_engine_that_is_gone_is_told() -> Outcome {
         provider,
         sandbox,
     } = Rig::new().await?;
+    let port = double.port();
     drop(double);
-    // The accepting task ends at its next turn.
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    // The accepting task ends at its next turn; what it has accepted ends before its listener.
+    let dropped = Instant::now();
+    while TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+        assert!(dropped.elapsed() < Duration::from_secs(20), "it listens");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let error = match sandbox.exec(Command::new("true")).await {
         Ok(output) => return Err(format!("{output:?}").into()),
         Err(error) => error,

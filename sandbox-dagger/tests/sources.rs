@@ -240,13 +240,20 @@ async fn processes_have_the_limits_that_were_asked_for() -> Outcome {
     Ok(())
 }
 
+/// A free port that nobody is given who asks for any: those come from higher ones.
+fn free_port() -> std::io::Result<u16> {
+    let own = u16::try_from(std::process::id() % 20_000).unwrap_or(0);
+    (0..100)
+        .map(|step| 10_000 + (own + step * 199) % 20_000)
+        .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .ok_or_else(|| std::io::Error::other("no port is free"))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_is_reached_from_the_host_until_it_is_stopped() -> Outcome {
     let rig = Rig::new().await?;
     rig.sandbox.write("page", "hello from inside").await?;
-    let port = std::net::TcpListener::bind("127.0.0.1:0")?
-        .local_addr()?
-        .port();
+    let port = free_port()?;
     let program = "use IO::Socket::INET; \
         my $s = IO::Socket::INET->new(LocalPort => $ARGV[0], Listen => 5, ReuseAddr => 1) or die; \
         while (my $c = $s->accept) { open(my $f, '<', 'page'); print {$c} <$f>, $ENV{TOKEN}; close $c }";

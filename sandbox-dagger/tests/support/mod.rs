@@ -4,7 +4,7 @@
 #![allow(dead_code)]
 
 use std::error::Error as StdError;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,6 +70,24 @@ pub(crate) fn small_system() -> std::io::Result<tempfile::TempDir> {
         }
     }
     Ok(root)
+}
+
+/// Writes a script that stands in for a program. Another process does: what this one has open for
+/// writing is inherited by whatever it starts meanwhile, and can't be run until that has begun.
+pub(crate) fn program(file: PathBuf, script: &str) -> std::io::Result<PathBuf> {
+    use std::io::Write as _;
+    let mut writer = std::process::Command::new("sh")
+        .args(["-c", "cat >\"$1\" && chmod 755 \"$1\"", "sh"])
+        .arg(&file)
+        .stdin(std::process::Stdio::piped())
+        .spawn()?;
+    if let Some(mut stdin) = writer.stdin.take() {
+        stdin.write_all(format!("#!/bin/sh\n{script}\n").as_bytes())?;
+    }
+    match writer.wait()?.success() {
+        true => Ok(file),
+        false => Err(std::io::Error::other("the script can't be written")),
+    }
 }
 
 pub(crate) fn spec() -> SandboxSpec {

@@ -127,6 +127,19 @@ async fn output_and_time_are_limited() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn late_code_is_interrupted_until_it_hears_it() {
+    let service = Service::start().await;
+    let deaf = "import signal, time\nx = 41\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n\
+                time.sleep(1.5)\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n\
+                while True: pass";
+    let late = json!({"code": deaf, "timeoutInSeconds": 1});
+    let late = python(&service, late).await.expect(200);
+    assert_eq!(late["status"], "Failed", "{late}");
+    let kept = python(&service, json!({"code": "x + 1"})).await.expect(200);
+    assert_eq!(kept["result"]["executionResult"], 42, "{kept}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_asynchronous_execution_is_asked_after() {
     let service = Service::start().await;
     let code = json!({"code": "40 + 2", "executionType": "Asynchronous"});

@@ -84,6 +84,36 @@ async fn dropping_frees_processes_layers_and_directories() {
 }
 
 #[tokio::test]
+async fn how_a_command_ended_is_not_changed_by_its_deadline() {
+    let provider = LocalProvider::new().expect("a provider");
+    let sandbox = provider
+        .create(SandboxSpec::new())
+        .await
+        .expect("a sandbox");
+    let timeout = Duration::from_millis(500);
+    let (time, runs) = marked(4);
+    let script = format!("sleep {time} >/dev/null 2>&1 & exit 7");
+    // A machine may be too busy to run it in time.
+    for _ in 0..20 {
+        let command = Command::shell(&script).timeout(timeout);
+        let running = sandbox.spawn(command).await.expect("started");
+        let Ok(first) = running.wait().await else {
+            continue;
+        };
+        tokio::time::sleep(2 * timeout).await;
+        let again = running.wait().await.expect("the same");
+        assert_eq!(
+            (first.status.code(), again.status.code()),
+            (Some(7), Some(7))
+        );
+        assert!(runs(), "what it left in the background lives on");
+        sandbox.close().await.expect("close");
+        return;
+    }
+    panic!("it never ended in time");
+}
+
+#[tokio::test]
 async fn sandboxes_outlive_their_provider() {
     let state = state();
     let provider = provider(state.path());

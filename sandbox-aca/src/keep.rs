@@ -10,7 +10,7 @@ use std::time::Duration;
 use sandbox_core::{Error, ErrorKind, Operation, Result};
 use tokio::task::AbortHandle;
 
-use crate::carrier::Carrier;
+use crate::carrier::{Carrier, TOUCH};
 use crate::handle::Inner;
 
 /// The task that keeps one sandbox; ends when this is dropped.
@@ -43,10 +43,11 @@ impl<C: Carrier> Inner<C> {
         }
     }
 
-    /// Waits for a touch that is under way: a late one would bring the service's next sandbox to
-    /// life.
+    /// Waits for a touch that is under way, which is bounded itself: a late one would bring the
+    /// service's next sandbox to life.
     pub(crate) async fn untouched(&self) {
-        drop(self.touching.lock().await);
+        // Two requests at most.
+        let _ = tokio::time::timeout(2 * TOUCH, self.touching.lock()).await;
     }
 }
 

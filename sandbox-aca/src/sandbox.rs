@@ -26,7 +26,7 @@ use crate::registry::{Policies, Registry};
 use crate::spec::check_labels;
 
 /// How long commands may take to tell what they had written when the sandbox is closed.
-const LAST_WORDS: Duration = Duration::from_secs(3);
+const LAST_WORDS: Duration = Duration::from_secs(8);
 
 /// A handle.
 #[derive(Debug)]
@@ -85,8 +85,7 @@ impl AcaSandbox {
             // Who has not told by then tells no more.
             let _ = tokio::time::timeout(LAST_WORDS, silent).await;
         }
-        // One that is under way ends by itself, and soon.
-        let _ = tokio::time::timeout(LAST_WORDS, inner.untouched()).await;
+        inner.untouched().await;
         let done = inner.http.delete(Operation::Close, inner.id.as_str()).await;
         done.map_err(|failure| inner.named(failure.error))
     }

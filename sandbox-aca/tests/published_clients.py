@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import os
+import time
 
 import requests
 from langchain_azure_dynamic_sessions import SessionsPythonREPLTool
@@ -22,9 +23,11 @@ def told(name, pool):
 def ended(endpoint, token, identifier):
     """Whether the pool knows the session no more, within a while."""
     url = f"{endpoint}/session?api-version=2025-10-02-preview&identifier={identifier}"
-    for _ in range(100):
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
         if requests.get(url, headers={"Authorization": f"Bearer {token}"}).status_code == 404:
             return True
+        time.sleep(0.05)
     return False
 
 

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 
 /// What happens to a request.
@@ -54,12 +55,14 @@ pub struct FaultProxy {
     address: SocketAddr,
     to: SocketAddr,
     armed: Arc<Mutex<Option<Armed>>>,
-    task: Option<JoinHandle<()>>,
+    task: Option<(JoinHandle<()>, oneshot::Sender<()>)>,
+    /// Keeps the port while nobody listens there.
+    held: Option<TcpSocket>,
 }
 
 impl Drop for FaultProxy {
     fn drop(&mut self) {
-        if let Some(task) = &self.task {
+        if let Some((task, _)) = &self.task {
             task.abort();
         }
     }
@@ -73,13 +76,15 @@ impl FaultProxy {
     pub async fn start(to: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let armed = Arc::default();
-        Ok(Self {
-            task: Some(tokio::spawn(listen(listener, to, Arc::clone(&armed)))),
+        let mut proxy = Self {
             address,
             to,
-            armed,
-        })
+            armed: Arc::default(),
+            task: None,
+            held: None,
+        };
+        proxy.carry_on(listener);
+        Ok(proxy)
     }
 
     /// Where it is: `http://127.0.0.1:PORT`.
@@ -115,27 +120,39 @@ impl FaultProxy {
         self.armed().take().is_none()
     }
 
-    /// From now on connections are refused; those that there are break off.
-    pub async fn leave(&mut self) {
-        if let Some(task) = self.task.take() {
-            task.abort();
-            // It ends by being aborted.
-            let _ = task.await;
+    fn carry_on(&mut self, listener: TcpListener) {
+        let (stop, stopped) = oneshot::channel();
+        let task = listen(listener, self.to, Arc::clone(&self.armed), stopped);
+        self.task = Some((tokio::spawn(task), stop));
+    }
+
+    /// From now on connections are refused; those that there were have broken off when this returns.
+    ///
+    /// # Errors
+    /// If the port can't be kept for [`come_back`](Self::come_back).
+    pub async fn leave(&mut self) -> io::Result<()> {
+        if let Some((task, stop)) = self.task.take() {
+            drop(stop);
+            task.await.map_err(io::Error::other)?;
+            let socket = TcpSocket::new_v4()?;
+            socket.set_reuseaddr(true)?;
+            socket.bind(self.address)?;
+            self.held = Some(socket);
         }
+        Ok(())
     }
 
     /// Takes connections again, where it did before.
     ///
     /// # Errors
-    /// If somebody else took the port.
+    /// If the port was lost.
     pub async fn come_back(&mut self) -> io::Result<()> {
-        self.leave().await;
-        let listener = TcpListener::bind(self.address).await?;
-        self.task = Some(tokio::spawn(listen(
-            listener,
-            self.to,
-            Arc::clone(&self.armed),
-        )));
+        self.leave().await?;
+        let listener = match self.held.take() {
+            Some(socket) => socket.listen(1024)?,
+            None => TcpListener::bind(self.address).await?,
+        };
+        self.carry_on(listener);
         Ok(())
     }
 }
@@ -144,20 +161,28 @@ fn lock(armed: &Mutex<Option<Armed>>) -> MutexGuard<'_, Option<Armed>> {
     armed.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes connections until it is aborted, which ends those that it has too.
-async fn listen(listener: TcpListener, to: SocketAddr, armed: Arc<Mutex<Option<Armed>>>) {
+/// Takes connections until it is told to stop, and ends those that it has then.
+async fn listen(
+    listener: TcpListener,
+    to: SocketAddr,
+    armed: Arc<Mutex<Option<Armed>>>,
+    mut stopped: oneshot::Receiver<()>,
+) {
     let mut carried = JoinSet::new();
     loop {
         tokio::select! {
             taken = listener.accept() => {
-                let Ok((client, _)) = taken else { return };
+                let Ok((client, _)) = taken else { break };
                 let armed = Arc::clone(&armed);
                 // What breaks is what was meant to.
                 carried.spawn(async move { drop(carry(client, to, &armed).await) });
             }
             Some(_) = carried.join_next() => {}
+            _ = &mut stopped => break,
         }
     }
+    drop(listener);
+    carried.shutdown().await;
 }
 
 async fn carry(

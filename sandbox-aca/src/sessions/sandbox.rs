@@ -23,7 +23,7 @@ use super::provider::Registry;
 use crate::handle::Inner;
 
 /// How long commands may take to tell what they had written when the sandbox is closed.
-const LAST_WORDS: Duration = Duration::from_secs(3);
+const LAST_WORDS: Duration = Duration::from_secs(8);
 
 /// A sandbox that is a dynamic session; made by
 /// [`create_session`](crate::AcaSessionProvider::create_session).
@@ -57,7 +57,7 @@ impl AcaSession {
             // Who has not told by then tells no more: with the session all of them end.
             let _ = tokio::time::timeout(LAST_WORDS, silent).await;
         }
-        let _ = tokio::time::timeout(LAST_WORDS, inner.untouched()).await;
+        inner.untouched().await;
         let session = &inner.http;
         let done = session.pool.delete(Operation::Close, &session.identifier);
         done.await.map_err(|failure| inner.named(failure.error))?;

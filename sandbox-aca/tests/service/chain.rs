@@ -137,13 +137,21 @@ fn federated(file: &Path) -> [(&'static str, &str); 3] {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_metadata_service_of_a_machine_gives_a_token_that_is_asked_for_once() {
-    let emulator = emulator(false, |_| {}).await;
-    // Its address is fixed; a proxy leads to where it is played.
-    let endpoint = emulator.endpoint();
-    let machine = [("http_proxy", endpoint.as_str()), ("no_proxy", "127.0.0.1")];
-    let said = run(&emulator, "list list", &machine).await;
-    assert_eq!(listed(&said), 2, "{said}");
-    assert_eq!(emulator.requests(IMDS), 1);
+    let mut said = String::new();
+    // A machine may be too slow for the probe's three seconds, but not each time.
+    for _ in 0..5 {
+        let emulator = emulator(false, |_| {}).await;
+        // Its address is fixed; a proxy leads to where it is played.
+        let endpoint = emulator.endpoint();
+        let machine = [("http_proxy", endpoint.as_str()), ("no_proxy", "127.0.0.1")];
+        said = run(&emulator, "list list", &machine).await;
+        if !said.contains("no answer in 3s") {
+            assert_eq!(listed(&said), 2, "{said}");
+            assert_eq!(emulator.requests(IMDS), 1);
+            return;
+        }
+    }
+    panic!("{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

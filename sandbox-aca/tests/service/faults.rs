@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use sandbox_aca::{AccessToken, Credential, StaticToken};
 use sandbox_core::{
-    Command, ErrorKind, ForkOptions, Provider as _, Ran, Result, SandboxExt as _, SandboxSpec,
-    async_trait,
+    ErrorKind, ForkOptions, Provider as _, Ran, Result, SandboxExt as _, SandboxSpec, async_trait,
 };
 use sandbox_testkit::aca::{AcaEmulator, Action, Fault, Options};
 
-use super::{COUNTED, counted, provider, sandbox, start};
+use super::{COUNTED, counted, provider, sandbox, start, until};
 
 const EXEC: &str = "/executeShellCommand";
 
@@ -165,13 +164,7 @@ async fn a_creation_whose_answer_is_lost_makes_one_sandbox() {
 async fn a_fork_leaves_no_snapshot_behind() {
     let (emulator, _, sandbox) = sandbox().await;
     let child = sandbox.fork(Default::default()).await.expect("a fork");
-    for _ in 0..100 {
-        if emulator.counts().1 == 0 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert_eq!(emulator.counts(), (2, 0), "sandboxes and snapshots");
+    until("no snapshot is left", || emulator.counts() == (2, 0)).await;
     child.close().await.expect("it closes");
 }
 
@@ -199,18 +192,25 @@ async fn a_service_that_takes_only_the_source_of_a_restore_is_given_no_more() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_gives_up_early_does_not_end_a_command() {
-    let mut options = Options::default();
-    options.gateway = Duration::from_secs(2);
-    let (emulator, provider) = start(options).await;
-    let sandbox = provider
-        .create(SandboxSpec::new())
-        .await
-        .expect("a sandbox");
-    let command = Command::shell("sleep 3; printf x >> count; printf ran");
-    let output = sandbox.exec(command).await.expect("it runs to its end");
-    assert_eq!(output.stdout.bytes, "ran");
+    let (emulator, _, sandbox) = sandbox().await;
+    // It goes on when the gateway has given up.
+    let script = "touch begun; until [ -e go ]; do sleep 0.1; done; printf x >> count; printf ran";
+    let meanwhile = async {
+        while !sandbox.exists("begun").await.expect("it says") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        emulator.advance(Options::default().gateway);
+        let asked = emulator.executions("");
+        until("the command is asked for", || {
+            emulator.executions("") > asked
+        })
+        .await;
+        sandbox.write("go", "").await.expect("a file");
+    };
+    let (output, ()) = tokio::join!(sandbox.sh(script), meanwhile);
+    assert_eq!(output.expect("it runs to its end").stdout.bytes, "ran");
     assert_eq!(sandbox.read("count").await.expect("a file").len(), 1);
-    assert_eq!(emulator.executions("sleep 3;"), 1);
+    assert_eq!(emulator.executions("until [ -e go ]"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ use sandbox_aca::{
 use sandbox_core::{ErrorKind, Provider as _, Sandbox as _, SandboxExt as _, SandboxSpec};
 use sandbox_testkit::aca::{AcaEmulator, Options};
 
-use super::{config, pool};
+use super::{config, pool, until};
 
 /// So often that nobody waits for it.
 const OFTEN: Duration = Duration::from_millis(20);
@@ -48,6 +48,21 @@ async fn more(emulator: &AcaEmulator, needle: &str) {
     };
     let seen = tokio::time::timeout(Duration::from_secs(30), seen).await;
     seen.expect("it is touched");
+}
+
+/// Waits until nobody asks for anything any more.
+async fn quiet(emulator: &AcaEmulator) {
+    let quiet = async {
+        loop {
+            let before = emulator.requests("");
+            tokio::time::sleep(OFTEN * 10).await;
+            if emulator.requests("") == before {
+                break;
+            }
+        }
+    };
+    let quiet = tokio::time::timeout(Duration::from_secs(30), quiet).await;
+    quiet.expect("touching ends");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,10 +105,7 @@ async fn touching_ends_when_the_sandbox_is_closed_or_dropped() {
         let id = dropped.info().id;
         drop(dropped);
         // A touch that was under way may still arrive.
-        tokio::time::sleep(OFTEN * 10).await;
-        let last = emulator.requests("");
-        tokio::time::sleep(OFTEN * 10).await;
-        assert_eq!(emulator.requests(""), last, "touched without a handle");
+        quiet(&emulator).await;
         // Whoever attaches to it keeps it again.
         let again = provider.attach(&id).await.expect("it is there");
         more(&emulator, TOUCH).await;
@@ -109,28 +121,14 @@ async fn a_session_that_ended_all_the_same_is_lost_and_not_made_again() {
         for identifier in emulator.sessions().await {
             assert!(emulator.end_session(&identifier).await);
         }
-        // The next touch finds out, and is the last.
-        let gone = async {
-            loop {
-                let before = emulator.requests("");
-                tokio::time::sleep(OFTEN * 10).await;
-                if emulator.requests("") == before {
-                    break;
-                }
-            }
-        };
-        let gone = tokio::time::timeout(Duration::from_secs(30), gone).await;
-        gone.expect("touching ends");
-        assert!(
-            emulator.sessions().await.is_empty(),
-            "an empty one was made"
-        );
+        // The next touch finds out, is the last, and ends what it may have brought to life.
+        until("it is found out", || emulator.requests("DELETE") > 0).await;
+        quiet(&emulator).await;
+        assert!(emulator.sessions().await.is_empty(), "an empty one is left");
+        let before = emulator.requests("");
         let error = session.sh("true").await.expect_err("it is gone");
         assert_eq!(error.kind(), ErrorKind::Lost, "{error:?}");
-        assert!(
-            emulator.sessions().await.is_empty(),
-            "an empty one was made"
-        );
+        assert_eq!(emulator.requests(""), before, "the service was asked");
     }
 }
 

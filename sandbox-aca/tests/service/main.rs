@@ -62,6 +62,17 @@ async fn sandbox() -> (AcaEmulator, AcaSandboxProvider, Arc<dyn Sandbox>) {
     (emulator, provider, sandbox)
 }
 
+/// Waits until this holds: what is cleared away is cleared behind the caller's back.
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let held = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let held = tokio::time::timeout(Duration::from_secs(30), held).await;
+    held.unwrap_or_else(|_| panic!("it never came to that: {what}"));
+}
+
 /// Appends to a file, so that a second run shows.
 fn counted() -> Command {
     Command::shell("printf x >> count; printf ran").timeout(Duration::from_secs(60))

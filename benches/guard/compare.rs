@@ -25,12 +25,7 @@ const HOW: &str = "If it is on purpose: `cargo bench --bench guard -- --bless` w
 /// Whether no count has risen.
 #[allow(clippy::print_stdout)]
 pub(crate) fn run(bless: bool) -> Outcome<bool> {
-    let now = traced()?;
-    for name in NAMES {
-        if !now.contains_key(name) {
-            return Err(format!("the trace has nothing of {name:?}").into());
-        }
-    }
+    let mut now = traced()?;
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/guard.json");
     let mut all: Value = serde_json::from_slice(&fs::read(&file)?)?;
     // Root does other things than an ordinary user.
@@ -41,6 +36,14 @@ pub(crate) fn run(bless: bool) -> Outcome<bool> {
         println!("written: {}", file.display());
     }
     let kept = from_json(&all[user]);
+    // On a busy machine the background work of one step can fall into the next: what it adds is not
+    // there each time.
+    for _ in 0..2 {
+        if !any_risen(&kept, &now) {
+            break;
+        }
+        keep_the_fewer(&mut now, traced()?);
+    }
     let mut table = Table::new(["System calls a round", "by", "kept", "now", ""]);
     let mut why = Vec::new();
     for (work, parties) in &now {
@@ -48,8 +51,7 @@ pub(crate) fn run(bless: bool) -> Outcome<bool> {
             let none = Calls::new();
             let before = kept.get(work).and_then(|parties| parties.get(who));
             let before = before.unwrap_or(&none);
-            let (old, new): (f64, f64) = (before.values().sum::<f64>() + 0.0, calls.values().sum());
-            let margin = if old < FEW { ONE } else { old * MARGIN };
+            let (old, new, margin) = compared(before, calls);
             let verdict = if new > old + margin {
                 why.push(format!("{work}, {who}: {}", differences(before, calls)));
                 "**risen**"
@@ -75,6 +77,41 @@ pub(crate) fn run(bless: bool) -> Outcome<bool> {
         println!("\n{HOW}");
     }
     Ok(why.is_empty())
+}
+
+/// All calls before and now, and by how much they may differ.
+fn compared(before: &Calls, now: &Calls) -> (f64, f64, f64) {
+    let sum = |calls: &Calls| calls.values().sum::<f64>() + 0.0;
+    let old = sum(before);
+    let margin = if old < FEW { ONE } else { old * MARGIN };
+    (old, sum(now), margin)
+}
+
+fn any_risen(kept: &Counts, now: &Counts) -> bool {
+    let none = Calls::new();
+    now.iter().any(|(work, parties)| {
+        parties.iter().any(|(who, calls)| {
+            let before = kept.get(work).and_then(|parties| parties.get(who));
+            let (old, new, margin) = compared(before.unwrap_or(&none), calls);
+            new > old + margin
+        })
+    })
+}
+
+/// Of each work and party the trace with fewer calls.
+fn keep_the_fewer(now: &mut Counts, again: Counts) {
+    for (work, parties) in again {
+        let known = now.entry(work).or_default();
+        for (who, calls) in parties {
+            let sum = |calls: &Calls| calls.values().sum::<f64>();
+            match known.get(&who) {
+                Some(before) if sum(before) <= sum(&calls) => {}
+                _ => {
+                    known.insert(who, calls);
+                }
+            }
+        }
+    }
 }
 
 /// What changed, the largest first.
@@ -113,7 +150,11 @@ fn traced() -> Outcome<Counts> {
         return Err(format!("the work failed under strace: {said}").into());
     }
     let log = fs::read(log)?;
-    Ok(count(&String::from_utf8_lossy(&log)))
+    let counts = count(&String::from_utf8_lossy(&log));
+    match NAMES.iter().find(|name| !counts.contains_key(**name)) {
+        Some(name) => Err(format!("the trace has nothing of {name:?}").into()),
+        None => Ok(counts),
+    }
 }
 
 fn from_json(value: &Value) -> Counts {

@@ -15,8 +15,9 @@ use crate::{
     Captured, CapturedOutput, Error, ErrorKind, Exit, Operation, Output, Ran, Result, SandboxId,
 };
 
-/// How long a killed tree may take to be reported dead before the host gives up on it.
-const KILL_GRACE: Duration = Duration::from_secs(1);
+/// How long a killed tree may take to be reported dead before the host gives up on it. Longer than
+/// any backend takes to give up by itself: giving up earlier would lose what is in the pipes.
+const KILL_GRACE: Duration = Duration::from_secs(10);
 
 /// A signal, by its number on Linux.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -287,7 +288,7 @@ impl Process {
             Ok(Ok(())) => error,
             Ok(Err(cause)) => error.with_source(cause),
             Err(_) => {
-                error.with_hint("the kill was not confirmed within a second; close the sandbox")
+                error.with_hint("the kill was not confirmed within ten seconds; close the sandbox")
             }
         }
     }

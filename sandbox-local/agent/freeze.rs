@@ -6,8 +6,10 @@ use crate::spawn;
 use crate::sys::{self, SIGCONT, SIGSTOP, slot};
 use crate::table::Table;
 
-/// How long the processes get to come to rest.
-const PATIENCE_MS: u64 = 300;
+/// How long the processes get to come to rest, and how many passes at least: the agent may itself
+/// have stood still for most of the time.
+const PATIENCE_MS: u64 = 3000;
+const PASSES: u32 = 20;
 
 /// After this time a process that waits in the kernel is taken to stand still:
 /// one whose vfork child was stopped before it could execute waits for ever, and
@@ -37,7 +39,9 @@ pub(crate) fn freeze(table: &mut Table, stopped: &mut [i32], proc: i32) -> sys::
         }
         true
     });
+    let mut passes = 0;
     loop {
+        passes += 1;
         let patient = sys::now_ms() >= start + WAITING_MS;
         let mut moving = false;
         let listed = proc::for_each_number(proc, |pid| {
@@ -50,7 +54,7 @@ pub(crate) fn freeze(table: &mut Table, stopped: &mut [i32], proc: i32) -> sys::
         if !moving && listed.is_ok() {
             return Ok(true);
         }
-        if sys::now_ms() >= deadline {
+        if sys::now_ms() >= deadline && passes >= PASSES {
             return Ok(false);
         }
         sys::pause_ms(1);

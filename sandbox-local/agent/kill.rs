@@ -13,6 +13,10 @@ use crate::table::{Kill, Table};
 
 /// How long new members may keep turning up before everything is killed.
 const PATIENCE_MS: u64 = 300;
+/// What else must be seen of a fork bomb, as the clock also runs while the agent does not: so many
+/// passes, or members in a pass that does not end.
+const PASSES: u32 = 20;
+const MANY: u32 = 256;
 /// How long killed processes may take to end.
 const LINGER_MS: u64 = 5000;
 /// Passes without a member that outweigh processes vanishing while looked at:
@@ -105,6 +109,7 @@ pub(crate) fn step(table: &mut Table, state: &mut KillState, proc: i32) -> sys::
     }
     state.last_pass = now;
     for exec in table.iter_mut() {
+        exec.kill.passes = exec.kill.passes.saturating_add(1);
         exec.kill.seen = 0;
         exec.kill.fresh = 0;
     }
@@ -194,8 +199,10 @@ fn visit(table: &mut Table, state: &mut KillState, proc: i32, pid: i32, vanished
 
 /// Kills everything once a tree keeps growing for too long.
 fn escalate(table: &mut Table, now: u64) {
-    let outrun =
-        |kill: &Kill| kill.active && kill.fresh > 0 && now.saturating_sub(kill.since) > PATIENCE_MS;
+    let outrun = |kill: &Kill| {
+        let grows = kill.fresh >= MANY || kill.fresh > 0 && kill.passes >= PASSES;
+        kill.active && grows && now.saturating_sub(kill.since) > PATIENCE_MS
+    };
     if !table.iter_mut().any(|exec| outrun(&exec.kill)) {
         return;
     }

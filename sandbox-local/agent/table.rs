@@ -18,6 +18,8 @@ pub(crate) struct Kill {
     pub(crate) since: u64,
     /// Flags of the reply.
     pub(crate) flags: u32,
+    /// Passes so far.
+    pub(crate) passes: u32,
     /// Passes in a row that met no member.
     pub(crate) calm: u32,
     /// Members met in this pass.
@@ -34,6 +36,7 @@ impl Kill {
         active: false,
         since: 0,
         flags: 0,
+        passes: 0,
         calm: 0,
         seen: 0,
         fresh: 0,

@@ -132,13 +132,17 @@ pub(crate) async fn start(
         names,
         timed_out: AtomicBool::new(false),
     });
+    let ended = exit.watch();
     let control = Control {
         exit: Mutex::new(exit),
         ended: AtomicBool::new(false),
         deadline: deadline.map(|timeout| {
-            let shared = shared.clone();
+            let (shared, ended) = (shared.clone(), ended);
             tokio::spawn(async move {
                 tokio::time::sleep_until((started + timeout).into()).await;
+                if ended.is_known() {
+                    return;
+                }
                 shared.timed_out.store(true, Ordering::Release);
                 // Lost is dead as well.
                 let _ = shared.tree.kill().await;
@@ -213,7 +217,9 @@ impl ProcessControl for Control {
         let outcome = (&mut *self.exit.lock().await).await;
         self.ended.store(true, Ordering::Release);
         let shared = &self.shared;
-        if shared.timed_out.load(Ordering::Acquire) {
+        // What ended by itself just then was not cut.
+        let killed = outcome.is_ok_and(|exit| exit.signal == Some(Signal::KILL.0));
+        if killed && shared.timed_out.load(Ordering::Acquire) {
             return Err(shared
                 .context
                 .error(ErrorKind::Timeout)
@@ -363,6 +369,12 @@ fn not_started(failure: Failure, names: &Names, context: &Context) -> Error {
         FailureKind::ProcessLimit => context
             .error(ErrorKind::LimitExceeded)
             .with_message("the sandbox may not have more processes"),
+        FailureKind::Busy => program(
+            ErrorKind::Busy,
+            "the program has been open for writing for a second",
+        )
+        .with_hint("close the file that holds it, or wait for the process that writes it")
+        .with_retryable(true),
         FailureKind::Other => program(ErrorKind::Other, "the command could not be started"),
     };
     error.with_ran(Ran::NotStarted).with_source(failure)

@@ -12,6 +12,7 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use sandbox_core::{ErrorKind, Operation, Provider, SandboxSpec};
 use sandbox_local::{LocalConfig, LocalProvider};
@@ -147,4 +148,35 @@ async fn a_filesystem_that_can_not_hold_layers_is_an_error_with_the_remedy() {
         output.status.success() && said.contains("refused"),
         "{output:?}"
     );
+}
+
+#[tokio::test]
+async fn what_dead_providers_left_is_collected_but_not_where_that_can_not_be_told() {
+    let state = state();
+    let of_yesterday = |name: &str, lease: bool| {
+        let dir = state.path().join(name);
+        fs::create_dir(&dir).expect("a directory");
+        if lease {
+            // A lease that is there and can't be opened: its own link stands for any reason.
+            std::os::unix::fs::symlink("lease", dir.join("lease")).expect("a link");
+        }
+        let opened = fs::File::open(&dir).expect("the directory");
+        let yesterday = SystemTime::now() - Duration::from_secs(24 * 3600);
+        opened.set_modified(yesterday).expect("its time");
+        dir
+    };
+    let [dead, unfinished] = ["p-dead", "new-dead"].map(|name| of_yesterday(name, false));
+    let untold = of_yesterday("p-untold", true);
+    let provider = provider(state.path());
+    support::until("the dead are collected", async || {
+        (!dead.exists() && !unfinished.exists()).then_some(())
+    })
+    .await;
+    let sandbox = provider
+        .create(SandboxSpec::new())
+        .await
+        .expect("a sandbox");
+    // The janitor works in order: when a layer is gone, collecting is done.
+    sandbox.close().await.expect("close");
+    assert!(untold.exists());
 }

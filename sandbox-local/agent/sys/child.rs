@@ -7,8 +7,17 @@ use core::sync::atomic::Ordering;
 
 use super::arch::nr;
 use super::slot::Slot;
-use super::{EACCES, ENOENT, ENOTDIR, Errno, Result, call, inode, plain, set_mask};
+use super::{
+    EACCES, ENOENT, ENOTDIR, ETXTBSY, Errno, Result, call, inode, pause_ms, plain, set_mask,
+};
 use crate::protocol::stage;
+
+/// How often a program that is open for writing is tried again, a millisecond apart.
+///
+/// Whoever clones a process has its descriptors for a moment, also that of a file which is being
+/// written: what was just closed may still be open there. Nobody can wait for that but who
+/// executes it.
+const BUSY_TRIES: u32 = 1000;
 
 /// Runs the slot's job.
 ///
@@ -60,28 +69,43 @@ fn prepare_and_exec(slot: &Slot) -> (u32, Errno) {
         const AT_EMPTY_PATH: usize = 0x1000;
         let empty = c"".as_ptr() as usize;
         // SAFETY: argv and envp are zero-ended arrays of strings, see `relocate`.
-        let tried = unsafe {
-            call(
+        let errno = unsafe {
+            exec(
                 nr::EXECVEAT,
                 [fd as usize, empty, argv, envp, AT_EMPTY_PATH, 0],
             )
         };
-        return (stage::EXEC, tried.err().unwrap_or(Errno(ENOENT)));
+        return (stage::EXEC, errno);
     }
     let mut last = Errno(ENOENT);
     for i in 0..job.candidates {
         // SAFETY: as above.
-        let tried = unsafe { call(nr::EXECVE, [word(candidates + i), argv, envp, 0, 0, 0]) };
-        match tried {
+        match unsafe { exec(nr::EXECVE, [word(candidates + i), argv, envp, 0, 0, 0]) } {
             // As execvp does: a file that may not be executed is the better
             // explanation than a later directory that does not have it.
-            Err(Errno(ENOENT | ENOTDIR)) => {}
-            Err(Errno(EACCES)) => last = Errno(EACCES),
-            Err(errno) => return (stage::EXEC, errno),
-            Ok(_) => {}
+            Errno(ENOENT | ENOTDIR) => {}
+            Errno(EACCES) => last = Errno(EACCES),
+            errno => return (stage::EXEC, errno),
         }
     }
     (stage::EXEC, last)
+}
+
+/// Executes a program; only returns why that failed.
+///
+/// # Safety
+/// As for [`call`].
+unsafe fn exec(number: usize, args: [usize; 6]) -> Errno {
+    let mut tries = 0;
+    loop {
+        // SAFETY: the caller's promise.
+        let errno = unsafe { call(number, args) }.err().unwrap_or(Errno(ENOENT));
+        if errno != Errno(ETXTBSY) || tries == BUSY_TRIES {
+            return errno;
+        }
+        tries += 1;
+        pause_ms(1);
+    }
 }
 
 /// A session of its own, the three standard streams, and nothing else across

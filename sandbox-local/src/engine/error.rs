@@ -135,6 +135,8 @@ pub(crate) enum FailureKind {
     ArgumentsTooLong,
     /// No more processes are allowed.
     ProcessLimit,
+    /// Somebody has it open for writing.
+    Busy,
     /// Anything else.
     Other,
 }
@@ -161,6 +163,7 @@ impl Failure {
             (stage::EXEC, Errno::NOEXEC) => FailureKind::BadFormat,
             (stage::EXEC, Errno::TOOBIG) => FailureKind::ArgumentsTooLong,
             (stage::EXEC, Errno::AGAIN) => FailureKind::ProcessLimit,
+            (stage::EXEC, Errno::TXTBSY) => FailureKind::Busy,
             _ => FailureKind::Other,
         };
         Self { kind, errno }
@@ -174,6 +177,7 @@ impl Failure {
             FailureKind::BadFormat => "understand the program's format",
             FailureKind::ArgumentsTooLong => "pass arguments and environment",
             FailureKind::ProcessLimit => "create another process",
+            FailureKind::Busy => "execute what is open for writing",
             FailureKind::Other => "start the program",
         }
     }

@@ -156,6 +156,23 @@ pub(crate) struct ExitFuture {
     pub(super) shared: Arc<Shared>,
 }
 
+impl ExitFuture {
+    /// To ask whether it has resolved or would.
+    pub(crate) fn watch(&self) -> Ended {
+        Ended(self.shared.clone())
+    }
+}
+
+/// Whether a main process has ended.
+pub(crate) struct Ended(Arc<Shared>);
+
+impl Ended {
+    /// Whether the end is known.
+    pub(crate) fn is_known(&self) -> bool {
+        self.0.ended.load(Ordering::Acquire)
+    }
+}
+
 impl Future for ExitFuture {
     type Output = Outcome;
 

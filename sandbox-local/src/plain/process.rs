@@ -2,6 +2,7 @@
 //!
 //! It must never leave the main process running once its handle, its time or its sandbox is gone.
 
+use std::io::ErrorKind as ErrorKindOfHost;
 use std::process::{ExitStatus as HostStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,12 @@ use super::program::not_started;
 use super::stream::{Ended, Stream};
 
 /// How long a killed main process may take to be reported dead.
-const GRACE: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How often a program that is open for writing is tried again, a millisecond apart: a process that
+/// another thread is just starting has a copy of every descriptor for a moment, also of one that
+/// has been written to and closed here.
+const BUSY_TRIES: u32 = 1000;
 
 /// What a process is started with.
 pub(super) struct Start<'a> {
@@ -43,9 +49,9 @@ enum End {
     Unknown,
 }
 
-/// Starts the command. Must be called in a runtime.
-pub(super) fn start(mut command: HostCommand, start: Start<'_>) -> Result<Process> {
-    let mut child = command
+/// Starts the command. Dropping the future starts nothing.
+pub(super) async fn start(mut command: HostCommand, start: Start<'_>) -> Result<Process> {
+    command
         .stdin(if start.stdin {
             Stdio::piped()
         } else {
@@ -53,9 +59,17 @@ pub(super) fn start(mut command: HostCommand, start: Start<'_>) -> Result<Proces
         })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|e| not_started(e, start.op, start.program))?;
+        .kill_on_drop(true);
+    let mut tries = 0;
+    let mut child = loop {
+        match command.spawn() {
+            Err(e) if e.kind() == ErrorKindOfHost::ExecutableFileBusy && tries < BUSY_TRIES => {
+                tries += 1;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            spawned => break spawned.map_err(|e| not_started(e, start.op, start.program))?,
+        }
+    };
     let group = Group::new(child.id());
     start.groups.add(&group);
     let (done, end) = watch::channel(None);
@@ -108,12 +122,18 @@ async fn watch_over(
 ) {
     let group = &group.0;
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let told = closed.clone();
     let cut = loop {
         tokio::select! {
             biased;
             status = child.wait() => {
                 group.main_ended();
-                let end = status.map_or(End::Unknown, |status| End::Exited(exit(status)));
+                let end = match status.map(exit) {
+                    // `close` kills before it is seen here.
+                    Ok(exit) if *told.borrow() && was_killed(exit) => End::Closed,
+                    Ok(exit) => End::Exited(exit),
+                    Err(_) => End::Unknown,
+                };
                 done.send_replace(Some(end));
                 return;
             }
@@ -133,6 +153,11 @@ async fn watch_over(
         group.emptied().await;
     }
     done.send_replace(Some(cut));
+}
+
+/// Whether it may have been killed; hosts without signals do not tell.
+fn was_killed(exit: Exit) -> bool {
+    !cfg!(unix) || exit.status.signal() == Some(Signal::KILL.0)
 }
 
 async fn reached(deadline: Option<Instant>) {

@@ -139,6 +139,15 @@ pub(super) fn not_started(error: io::Error, op: Operation, program: &[u8]) -> Er
             ErrorKind::LimitExceeded,
             "the arguments and the environment are too long for the host",
         ),
+        io::ErrorKind::ExecutableFileBusy => {
+            return Error::new(ErrorKind::Busy, op)
+                .with_message("the program has been open for writing for a second")
+                .with_hint("close the file that holds it, or wait for the process that writes it")
+                .with_path(GuestPath::from(program))
+                .with_retryable(true)
+                .with_ran(Ran::NotStarted)
+                .with_source(error);
+        }
         io::ErrorKind::WouldBlock => (
             ErrorKind::LimitExceeded,
             "the host allows no more processes",

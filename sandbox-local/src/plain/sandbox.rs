@@ -105,33 +105,33 @@ impl PlainSandbox {
         })
     }
 
-    fn start(&self, command: &Command, op: Operation) -> Result<Process> {
-        self.check_open(op)
+    async fn start(&self, command: &Command, op: Operation) -> Result<Process> {
+        let host = self
+            .check_open(op)
             .and_then(|()| command.validate(op))
             .and_then(|()| match &command.user {
                 Some(_) => CAPABILITIES.require(Capability::User, op),
                 None => Ok(()),
             })
-            .and_then(|()| program::prepare(&self.tree, self.surroundings(), command, op))
-            .and_then(|host| {
-                process::start(
-                    host,
-                    process::Start {
-                        op,
-                        program: command.program(),
-                        sandbox: self.info.id.clone(),
-                        timeout: command.timeout.or(self.timeout),
-                        stdin: !matches!(command.stdin, Stdin::Empty),
-                        groups: &self.groups,
-                        closed: self.closed.subscribe(),
-                    },
-                )
-            })
-            .map_err(|error| {
-                error
-                    .with_ran(Ran::NotStarted)
-                    .with_sandbox(self.info.id.clone())
-            })
+            .and_then(|()| program::prepare(&self.tree, self.surroundings(), command, op));
+        let start = process::Start {
+            op,
+            program: command.program(),
+            sandbox: self.info.id.clone(),
+            timeout: command.timeout.or(self.timeout),
+            stdin: !matches!(command.stdin, Stdin::Empty),
+            groups: &self.groups,
+            closed: self.closed.subscribe(),
+        };
+        let started = match host {
+            Ok(host) => process::start(host, start).await,
+            Err(error) => Err(error),
+        };
+        started.map_err(|error| {
+            error
+                .with_ran(Ran::NotStarted)
+                .with_sandbox(self.info.id.clone())
+        })
     }
 }
 
@@ -155,7 +155,7 @@ impl Sandbox for PlainSandbox {
 
     async fn exec(&self, command: Command) -> Result<Output> {
         let mut options = CollectOptions::default();
-        let process = self.start(&command, Operation::Exec)?;
+        let process = self.start(&command, Operation::Exec).await?;
         options.stdout_limit = command.stdout_limit;
         options.stderr_limit = command.stderr_limit;
         options.sandbox = Some(self.info.id.clone());
@@ -166,7 +166,7 @@ impl Sandbox for PlainSandbox {
     }
 
     async fn spawn(&self, command: Command) -> Result<Process> {
-        let mut process = self.start(&command, Operation::Spawn)?;
+        let mut process = self.start(&command, Operation::Spawn).await?;
         if let Stdin::Bytes(bytes) = command.stdin
             && let Some(mut stdin) = process.stdin.take()
         {

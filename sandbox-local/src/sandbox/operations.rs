@@ -212,7 +212,7 @@ impl Sandbox for LocalSandbox {
         self.shared.leave(&self.id);
         let live = self.live.clone();
         let state = self.shared.state.clone();
-        // In a task: dropping the future of `close` does not stop the closing.
+        // In a task: neither dropping the future of `close` nor its patience stops the closing.
         let closing = tokio::spawn(async move {
             // Kill first: commands and operations that hold the lock then come to their end.
             if let Ok(live) = live.try_read()
@@ -220,18 +220,23 @@ impl Sandbox for LocalSandbox {
             {
                 live.kill();
             }
-            let taken = tokio::time::timeout(GRACE, live.write()).await;
-            let Some(live) = taken.ok().and_then(|mut live| live.take()) else {
-                return;
-            };
-            live.shut_down().await;
-            // Bounded: what is not removed by then is removed later.
-            let _ = tokio::time::timeout(GRACE, Layer::settled(&state)).await;
+            // Held to the end: whoever closes it as well returns when it is dead.
+            let mut live = live.write().await;
+            if let Some(live) = live.take() {
+                live.shut_down().await;
+            }
         });
-        closing.await.map_err(|error| {
+        // Bounded: a fork that is under way may take its time, and the closing comes after it.
+        let Ok(closed) = tokio::time::timeout(2 * GRACE, closing).await else {
+            return Ok(());
+        };
+        closed.map_err(|error| {
             self.tell(Error::new(ErrorKind::Other, Operation::Close))
                 .with_message("the sandbox was closed, but not everything was freed")
                 .with_source(error)
-        })
+        })?;
+        // Bounded: what is not removed by then is removed later.
+        let _ = tokio::time::timeout(GRACE, Layer::settled(&state)).await;
+        Ok(())
     }
 }

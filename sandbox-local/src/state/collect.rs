@@ -3,6 +3,7 @@
 //! Dead is who does not hold the lock on the lease: a process id would lie, since they are reused.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
@@ -26,18 +27,20 @@ pub(super) fn dead(root: &Path, own: &Path) {
         if path == own || !(name.starts_with("p-") || name.starts_with("new-")) {
             continue;
         }
+        // Not even locked: who makes it is about to.
+        if name.starts_with("new-") && is_young(&path) {
+            continue;
+        }
         match File::open(path.join("lease")) {
             Ok(lease) => {
                 // Held until the directory is gone: another collector then leaves it alone.
                 if flock(lease.as_fd(), FlockOperation::NonBlockingLockExclusive).is_err() {
                     continue;
                 }
-                if name.starts_with("new-") && is_young(&path) {
-                    continue;
-                }
             }
-            Err(_) if is_young(&path) => continue,
-            Err(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound && !is_young(&path) => {}
+            // Somebody may hold the lock on one that cannot be opened now.
+            Err(_) => continue,
         }
         match remove::tree(&path) {
             Ok(()) => tracing::info!(path = %path.display(), "collected a dead provider"),

@@ -8,8 +8,8 @@
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::{Mutex, RwLock};
 
 use rustix::io::Errno;
 
@@ -57,6 +57,18 @@ struct Shared {
     errno: AtomicI32,
 }
 
+/// Held shared while a child has a copy of this process's descriptors.
+static COPIED: RwLock<()> = RwLock::new(());
+
+/// Waits until every child that is just being started has let go of this process's descriptors, a
+/// few milliseconds at most.
+///
+/// For whoever has closed a file that it wrote: as long as a child has a copy, the kernel takes the
+/// file for one that is still being written and does not execute it (ETXTBSY).
+pub(crate) fn let_go() {
+    drop(COPIED.write());
+}
+
 /// Starts `agent` with `control` as its only descriptor, in new namespaces according
 /// to the CLONE_NEW* `namespaces`.
 pub(crate) fn launch(
@@ -75,6 +87,7 @@ pub(crate) fn launch(
     })?;
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD | namespaces;
     let mut pidfd: RawFd = -1;
+    let copied = COPIED.read();
     let blocked = BlockedSignals::new();
     // SAFETY: the stack is private, unused and large enough; `child` follows the
     // rules in the module's documentation; `shared` outlives the child's use of
@@ -91,6 +104,7 @@ pub(crate) fn launch(
     };
     let clone_errno = Errno::from_io_error(&std::io::Error::last_os_error());
     drop(blocked);
+    drop(copied);
     stack.put_back();
     if pid < 0 {
         let errno = clone_errno.unwrap_or(Errno::AGAIN);

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use sandbox_core::{Command, ErrorKind, Ran};
+use sandbox_core::{Command, ErrorKind, FileBatch, Mode, Process, Ran};
+use tokio::io::AsyncReadExt;
 
 use crate::{
     Wrong,
@@ -111,5 +112,49 @@ async fn commands_that_can_not_be() {
         let ran = error.map(|error| error.ran());
         assert!(matches!(ran, None | Some(Some(Ran::NotStarted))), "{ran:?}");
     }
+    sandbox.close().await.expect("close");
+}
+
+#[tokio::test]
+async fn a_program_that_is_still_open_for_writing_is_waited_for_and_no_longer_than_a_moment() {
+    let (sandbox, wrong) = (support::default().await, Wrong::default());
+    let program =
+        FileBatch::new().file_with_mode("program", "#!/bin/sh\necho ran\n", Mode::EXECUTABLE);
+    sandbox.write_files(program).await.expect("written");
+    let hold = async || -> Process {
+        let script = Command::shell("exec 3>>program; echo held; read line").stdin_piped();
+        let mut holder = sandbox.spawn(script).await.expect("a holder");
+        let stdout = holder.stdout.as_mut().expect("its output");
+        let mut said = [0; 5];
+        stdout.read_exact(&mut said).await.expect("it holds");
+        holder
+    };
+    let mut waited = None;
+    // Once is enough; but a machine may be too busy to let go within the moment.
+    for _ in 0..5 {
+        let mut holder = hold().await;
+        let (ran, ()) = tokio::join!(sandbox.exec(Command::new("./program")), async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            drop(holder.stdin.take());
+        });
+        holder.kill().await.expect("killed");
+        waited = Some(ran);
+        if matches!(waited, Some(Ok(_))) {
+            break;
+        }
+    }
+    let ran = waited.expect("an attempt").expect("it was waited for");
+    assert_eq!(ran.stdout.bytes, "ran\n");
+    let holder = hold().await;
+    for command in [
+        Command::new("./program"),
+        Command::new("program").env("PATH", "."),
+    ] {
+        let result = sandbox.exec(command).await;
+        let words = ["program", "open for writing"];
+        let error = wrong.check(&sandbox, result, ErrorKind::Busy, &words).await;
+        assert!(error.is_none_or(|error| error.ran() == Some(Ran::NotStarted)));
+    }
+    holder.kill().await.expect("killed");
     sandbox.close().await.expect("close");
 }

@@ -16,11 +16,16 @@ async fn programs_cannot_be_written_and_init_not_even_read() {
     let dir = host::public_dir();
     let program = dir.path().join("bystander");
     fs::copy(host::tool("escape"), &program).expect("a copy");
-    let mut bystander = process::Command::new(&program)
-        .arg("pause")
-        .stdout(process::Stdio::null())
-        .spawn()
-        .expect("a bystander");
+    let bystander = || {
+        let mut command = process::Command::new(&program);
+        command.arg("pause").stdout(process::Stdio::null()).spawn()
+    };
+    // A process that another test just starts has, for a moment, the descriptor of the copy.
+    let mut bystander = support::until("a bystander", async || match bystander() {
+        Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => None,
+        started => Some(started.expect("a bystander")),
+    })
+    .await;
     let control = host::outside("escape", &["exe", &bystander.id().to_string()]);
     bystander.kill().expect("kill");
     bystander.wait().expect("wait");

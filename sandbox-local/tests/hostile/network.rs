@@ -111,7 +111,7 @@ async fn the_outer_world_fails_at_once() {
         let refused = ["ENETUNREACH", "ECONNREFUSED"];
         assert!(refused.contains(&found.get(kind)), "{ip}: {found:?}");
         assert!(
-            found.number(&format!("{kind}_ms")) < 1000,
+            found.number(&format!("{kind}_ms")) < 5000,
             "{ip}: {found:?}"
         );
     }
@@ -127,7 +127,7 @@ async fn the_outer_world_fails_at_once() {
         "getent's answer for what is not found"
     );
     assert!(
-        before.elapsed() < Duration::from_secs(1),
+        before.elapsed() < Duration::from_secs(20),
         "{:?}",
         before.elapsed()
     );

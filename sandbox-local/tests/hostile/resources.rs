@@ -9,7 +9,10 @@ use sandbox_local::LocalProvider;
 
 use crate::{host, support};
 
-const TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a bomb goes off; whoever else asks for something has it before.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long it may take to end on a busy machine.
+const GRACE: Duration = Duration::from_secs(20);
 
 /// While a bomb goes off in one sandbox, another and the host work; and the bomb ends by its
 /// timeout.
@@ -24,7 +27,7 @@ async fn goes_off(spec: SandboxSpec, args: &[&str]) -> Arc<dyn Sandbox> {
         async move { sandbox.exec(bomb).await }
     });
     // Not before it has gone off.
-    tokio::time::sleep(TIMEOUT / 4).await;
+    tokio::time::sleep(TIMEOUT / 10).await;
     for _ in 0..3 {
         let start = Instant::now();
         let output = other
@@ -51,10 +54,7 @@ async fn goes_off(spec: SandboxSpec, args: &[&str]) -> Arc<dyn Sandbox> {
         .expect_err("it does not end by itself");
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
     let took = before.elapsed();
-    assert!(
-        took < TIMEOUT + Duration::from_secs(2),
-        "{args:?} ended after {took:?}"
-    );
+    assert!(took < TIMEOUT + GRACE, "{args:?} ended after {took:?}");
     let said = error
         .partial_output()
         .map(|output| output.stdout.to_string_lossy().into_owned());
@@ -63,15 +63,18 @@ async fn goes_off(spec: SandboxSpec, args: &[&str]) -> Arc<dyn Sandbox> {
         "{args:?}"
     );
     let after = sandbox
-        .exec(Command::shell("echo alive").timeout(TIMEOUT))
+        .exec(Command::shell("echo alive").timeout(GRACE))
         .await;
     assert_eq!(
         after.expect("it goes on").stdout.bytes,
         "alive\n",
         "{args:?}"
     );
-    let left = support::sh(&sandbox, "cat /proc/[0-9]*/comm | grep -c bombs; true").await;
-    assert_eq!(left, "0\n", "{args:?} left processes");
+    support::until("no process is left", async || {
+        let left = support::sh(&sandbox, "cat /proc/[0-9]*/comm | grep -c bombs; true").await;
+        (left == "0\n").then_some(())
+    })
+    .await;
     other.close().await.expect("close");
     sandbox
 }
@@ -97,7 +100,7 @@ async fn processes_threads_and_zombies_are_limited() {
     let _turn = host::alone().await;
     for bomb in ["fork-many", "threads", "zombies"] {
         let sandbox = goes_off(few_processes(), &[bomb]).await;
-        let again = host::command("bombs", &[bomb]).timeout(TIMEOUT / 2);
+        let again = host::command("bombs", &[bomb]).timeout(TIMEOUT);
         let error = sandbox.exec(again).await.expect_err("it stays");
         let said = error
             .partial_output()

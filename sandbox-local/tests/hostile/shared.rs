@@ -113,7 +113,8 @@ async fn init_cannot_be_slowed_down() {
         .await
         .expect_err("a timeout");
     assert_eq!(error.kind(), ErrorKind::Timeout);
-    assert!(before.elapsed() < timeout * 2, "{:?}", before.elapsed());
+    let grace = Duration::from_secs(15);
+    assert!(before.elapsed() < timeout + grace, "{:?}", before.elapsed());
     sandbox.close().await.expect("close");
 }
 
@@ -124,7 +125,7 @@ async fn the_agents_image_cannot_be_spoilt_through_a_probe() {
     let _turn = host::alone().await;
     let sandbox = host::guest().await;
     let mut caught = None;
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while caught.is_none() && Instant::now() < deadline {
         let catcher = host::command("quota", &["image", "500"]);
         let catcher = sandbox.spawn(catcher).await.expect("a catcher");
@@ -141,7 +142,10 @@ async fn the_agents_image_cannot_be_spoilt_through_a_probe() {
             .await
             .expect("its end");
         let said = output.stdout.to_string_lossy().into_owned();
-        caught = said.contains("caught ok").then_some(said);
+        // To the end, and while the probe was still there.
+        let gone = said.contains("write ENOENT") || said.contains("truncate ENOENT");
+        let whole = said.contains("caught ok") && said.contains("fchmod ");
+        caught = (whole && !gone).then_some(said);
     }
     let said = caught.expect("no control: the image was never caught");
     assert!(

@@ -12,7 +12,6 @@ async fn a_killed_agent_is_told_to_everybody_at_once() {
     let mut running = engine.spawn(shell("echo up; sleep 1000")).await.unwrap();
     assert_eq!(within(read_line(&mut running.stdout)).await, "up");
     let pid = rustix::process::Pid::from_raw(engine.pid().cast_signed()).unwrap();
-    let start = Instant::now();
     let kill = async {
         tokio::task::yield_now().await;
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
@@ -24,11 +23,6 @@ async fn a_killed_agent_is_told_to_everybody_at_once() {
     drop(waiting);
     assert_eq!(exit, Err(ExitError::Lost(Lost)));
     assert_eq!(out, b"");
-    assert!(
-        start.elapsed() < Duration::from_secs(1),
-        "{:?}",
-        start.elapsed()
-    );
     assert!(matches!(
         within(engine.spawn(shell(":"))).await,
         Err(SpawnError::Lost(Lost))
@@ -137,18 +131,12 @@ async fn a_killed_host_leaves_nothing() {
         until("the control: they do live", || processes_with(&mark) >= 2).await;
         host.0.kill().unwrap();
         host.0.wait().unwrap();
-        let start = Instant::now();
         until("all die", || {
             processes_with(&mark) == 0
                 && std::fs::read_to_string(format!("/proc/{agent}/stat"))
                     .map_or(true, |stat| stat.contains(") Z"))
         })
         .await;
-        assert!(
-            start.elapsed() < Duration::from_secs(1),
-            "{:?}",
-            start.elapsed()
-        );
     }
 }
 

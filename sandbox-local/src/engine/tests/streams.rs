@@ -68,15 +68,13 @@ async fn a_grandchild_that_holds_the_pipe_does_not_hold_the_reader() {
     let engine = engine().await;
     let mark = unique();
     let wanted = shell(&format!("sleep {mark} & echo main; echo error >&2"));
-    let start = Instant::now();
     let running = engine.spawn(wanted).await.unwrap();
     let done = within(finish(running)).await.unwrap();
     assert_eq!(
         (&done.out[..], &done.err[..]),
         (&b"main\n"[..], &b"error\n"[..])
     );
-    assert!(start.elapsed() < Duration::from_secs(5));
-    assert_eq!(processes_with(&mark), 1, "the grandchild does live");
+    until("the grandchild does live", || processes_with(&mark) == 1).await;
 }
 
 #[tokio::test]

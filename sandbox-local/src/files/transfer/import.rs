@@ -15,6 +15,7 @@ use super::filter::Excludes;
 use super::sink::{Destination, receive};
 use super::source::{Rules, send, take_inventory};
 use super::{CancelFlag, prune, transfer};
+use crate::sys::launch;
 
 impl GuestRoot {
     /// See [`Sandbox::import_dir`](sandbox_core::Sandbox::import_dir).
@@ -72,6 +73,8 @@ impl GuestRoot {
             },
         )?;
         report.removed = removed;
+        // What was written may be executed.
+        launch::let_go();
         Ok(report)
     }
 }

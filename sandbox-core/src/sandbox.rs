@@ -50,7 +50,8 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     /// [`NotFound`](crate::ErrorKind::NotFound) and
     /// [`NotADirectory`](crate::ErrorKind::NotADirectory) for the working directory,
     /// [`LimitExceeded`](crate::ErrorKind::LimitExceeded) (too long an argument vector, too many
-    /// processes), [`InvalidInput`](crate::ErrorKind::InvalidInput). Cut, with the partial output:
+    /// processes), [`Busy`](crate::ErrorKind::Busy) (the program stays open for writing),
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput). Cut, with the partial output:
     /// [`Timeout`](crate::ErrorKind::Timeout), [`Closed`](crate::ErrorKind::Closed),
     /// [`Lost`](crate::ErrorKind::Lost). A non-zero exit is not an error.
     async fn exec(&self, command: Command) -> Result<Output>;

@@ -53,7 +53,7 @@ async fn alive(sandbox: &Arc<dyn Sandbox>) -> usize {
 async fn what_ignores_stops_or_spins_is_dead_soon_after_its_timeout() {
     let _turn = host::alone().await;
     let sandbox = host::guest().await;
-    for (program, processes, seconds) in [("ignore", 1, 3), ("tree", 82, 10), ("spin", 1, 3)] {
+    for (program, processes, seconds) in [("ignore", 1, 3), ("tree", 82, 6), ("spin", 1, 3)] {
         // Long enough for all of them to be seen.
         let timeout = Duration::from_secs(seconds);
         let command = host::command("bombs", &[program]).timeout(timeout);

@@ -23,7 +23,6 @@ use sandbox_core::{Error, ErrorKind, FileWrite, GuestPath, Operation, Result};
 
 use super::GuestRoot;
 use super::resolve::DIR_PATH;
-use crate::sys::launch;
 
 pub(super) use stage::{Modes, create_file};
 
@@ -42,8 +41,6 @@ impl GuestRoot {
         if outcome.is_err() {
             stage::clean_up(self, &plan);
         }
-        // What was written may be executed.
-        launch::let_go();
         outcome.map_err(|error| self.read_only(error))
     }
 

@@ -14,6 +14,7 @@ use super::super::resolve::{DIR_PATH, open_same_mount};
 use super::super::stat::stat_fd;
 use super::super::tree::remove_tree;
 use super::plan::{Plan, Tree, place};
+use crate::sys::launch;
 
 /// From how many files of one directory on a second thread pays.
 const TWO_THREADS: usize = 64;
@@ -138,6 +139,10 @@ fn write_some(dir: BorrowedFd<'_>, jobs: &[Job<'_>]) -> Result<()> {
             Errno::NOENT => refused(job.path),
             errno => place(job.path).fail(errno, b""),
         })?;
+    }
+    // The kernel executes nothing that is open for writing somewhere.
+    if jobs.iter().any(|job| job.mode & 0o111 != 0) {
+        launch::let_go();
     }
     Ok(())
 }

@@ -43,7 +43,7 @@ impl<C: Carrier> Inner<C> {
         }
     }
 
-    /// Waits for a touch that is under way, which is bounded itself: a late one would bring the
+    /// Waits for a touch that is under way, as long as it may take: a late one would bring the
     /// service's next sandbox to life.
     pub(crate) async fn untouched(&self) {
         // Two requests at most.

@@ -137,7 +137,7 @@ pub(crate) async fn start(
         exit: Mutex::new(exit),
         ended: AtomicBool::new(false),
         deadline: deadline.map(|timeout| {
-            let (shared, ended) = (shared.clone(), ended);
+            let shared = shared.clone();
             tokio::spawn(async move {
                 tokio::time::sleep_until((started + timeout).into()).await;
                 if ended.is_known() {

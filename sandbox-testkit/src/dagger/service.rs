@@ -129,14 +129,10 @@ impl Service {
     }
 
     async fn stop(&self) -> Result<(), Failure> {
-        match self
-            .running
-            .lock()
-            .await
-            .take()
-            .as_mut()
-            .map(|running| &mut running.what)
-        {
+        // Held to the end: who starts it again waits until it has stopped.
+        let mut turn = self.running.lock().await;
+        let mut running = turn.take();
+        match running.as_mut().map(|running| &mut running.what) {
             Some(What::Server { sandbox, .. }) => sandbox.close().await?,
             Some(What::Tunnel(task)) => {
                 task.abort();

@@ -4,17 +4,18 @@
 //! disk is bigger than this machine's number of processes.
 
 use std::collections::{HashMap, VecDeque};
-use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use sandbox_core::Sandbox;
 
 use super::engine::{Failure, lock};
 
-/// How many states are kept for each processor, as tests that run side by side share a double, and
-/// at least and at most; the oldest unused one goes first. Each is a process.
-const KEPT_EACH: usize = 200;
-const KEPT: RangeInclusive<usize> = 400..=1600;
+/// How many states are kept; the oldest unused one goes first. Each is a process, and tests that run
+/// side by side, one on a processor, share a double.
+static KEPT: LazyLock<usize> = LazyLock::new(|| {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (200 * processors).clamp(400, 1600)
+});
 
 /// Names a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,11 +35,6 @@ struct Inner {
     base: Option<Arc<dyn Sandbox>>,
 }
 
-fn kept() -> usize {
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    (KEPT_EACH * processors).clamp(*KEPT.start(), *KEPT.end())
-}
-
 impl States {
     /// Keeps a state, and lets the oldest go if there are too many.
     pub(super) fn keep(&self, sandbox: Arc<dyn Sandbox>) -> StateId {
@@ -48,7 +44,7 @@ impl States {
             let id = StateId(inner.next);
             inner.kept.insert(id, sandbox);
             inner.order.push_back(id);
-            let over = inner.kept.len() > kept();
+            let over = inner.kept.len() > *KEPT;
             let oldest = if over { inner.order.pop_front() } else { None };
             let gone = oldest.and_then(|oldest| inner.kept.remove(&oldest));
             (id, gone)

@@ -8,24 +8,10 @@
 //! How it works, and what it leaves out, is in `ARCHITECTURE.md`; what it defends against is in
 //! `SECURITY.md`.
 
-#[cfg(target_os = "linux")]
-mod blueprint;
-#[cfg(target_os = "linux")]
-mod cgroup;
-#[cfg(target_os = "linux")]
-mod command;
-#[cfg(target_os = "linux")]
-mod compact;
 mod config;
-#[cfg(target_os = "linux")]
-mod copy;
-#[cfg(target_os = "linux")]
-mod dormant;
 #[cfg(target_os = "linux")]
 #[allow(dead_code)] // its plans know more calls than today's set-up needs
 mod engine;
-#[cfg(target_os = "linux")]
-mod failure;
 #[cfg(target_os = "linux")]
 mod files;
 #[cfg(target_os = "linux")]
@@ -33,16 +19,8 @@ mod identity;
 #[cfg(target_os = "linux")]
 mod isolation;
 #[cfg(target_os = "linux")]
-mod lent;
-#[cfg(target_os = "linux")]
-mod live;
-#[cfg(target_os = "linux")]
-mod mounts;
-#[cfg(target_os = "linux")]
-mod owner;
+mod layers;
 mod plain;
-#[cfg(target_os = "linux")]
-mod pool;
 #[cfg(target_os = "linux")]
 #[allow(
     dead_code,
@@ -54,15 +32,7 @@ mod provider;
 #[cfg(target_os = "linux")]
 mod sandbox;
 #[cfg(target_os = "linux")]
-mod setup;
-#[cfg(target_os = "linux")]
-mod shared;
-#[cfg(target_os = "linux")]
-mod skeleton;
-#[cfg(target_os = "linux")]
-mod stack;
-#[cfg(target_os = "linux")]
-mod state;
+mod start;
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
 mod sys;

@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::io::Errno;
 
 use crate::engine::{Arg, Data, Dir, Findings, Plan, ProbeError, Slot};
-use crate::live::Live;
+use crate::sandbox::live::Live;
 
 const NAMESPACES: [&str; 5] = ["user", "mnt", "pid", "net", "ipc"];
 /// Room for a file or a link that is read.

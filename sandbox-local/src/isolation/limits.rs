@@ -3,8 +3,8 @@
 use sandbox_core::{Control, Enforcement};
 
 use super::evidence::Evidence;
-use crate::blueprint::Blueprint;
-use crate::live::Live;
+use crate::sandbox::live::Live;
+use crate::start::blueprint::Blueprint;
 
 /// Memory, processor time, processes and disk.
 pub(super) fn report(

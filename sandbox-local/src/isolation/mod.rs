@@ -12,8 +12,8 @@ use sandbox_core::{
     Control, Enforcement, Error, ErrorKind, IsolationReport, Network, Operation, Result, Source,
 };
 
-use crate::blueprint::Blueprint;
-use crate::live::Live;
+use crate::sandbox::live::Live;
+use crate::start::blueprint::Blueprint;
 use evidence::Evidence;
 use proven::Shape;
 

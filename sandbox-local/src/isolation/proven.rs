@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use sandbox_core::{Network, RequiredIsolation, Source};
 
-use crate::blueprint::Blueprint;
+use crate::start::blueprint::Blueprint;
 
 /// What a probe's outcome depends on, apart from the host.
 #[derive(Debug, PartialEq)]

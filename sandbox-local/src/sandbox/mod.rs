@@ -4,6 +4,8 @@
 //! holds it for writing. The locks are held over awaits on purpose: a layer must not be frozen
 //! while somebody is writing into it.
 
+pub(crate) mod command;
+pub(crate) mod live;
 mod operations;
 
 use std::collections::BTreeMap;
@@ -17,16 +19,16 @@ use sandbox_core::{
 };
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock as AsyncRwLock};
 
-use crate::blueprint::Blueprint;
-use crate::command::{self, Prepared};
-use crate::dormant::Dormant;
+use self::command::Prepared;
+use self::live::Live;
 use crate::files::GuestRoot;
 use crate::isolation;
-use crate::live::Live;
-use crate::pool::Pooled;
+use crate::layers::skeleton::{GUEST_HOME, GUEST_USER};
 use crate::provider::CAPABILITIES;
-use crate::shared::{Shared, new_id};
-use crate::skeleton::{GUEST_HOME, GUEST_USER};
+use crate::provider::pool::Pooled;
+use crate::start::blueprint::Blueprint;
+use crate::start::dormant::Dormant;
+use crate::start::host::{Shared, new_id};
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 

@@ -17,8 +17,8 @@ use sandbox_core::{
 use super::{Identification, LocalSandbox};
 use crate::files::CancelFlag;
 use crate::isolation;
+use crate::layers::Layer;
 use crate::provider::CAPABILITIES;
-use crate::state::Layer;
 
 /// How long `close` waits for file operations that are under way, and for what it removes.
 const GRACE: Duration = Duration::from_secs(5);

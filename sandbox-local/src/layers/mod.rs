@@ -13,10 +13,15 @@
 //! shared between forks. Must never remove a directory whose lease somebody holds.
 
 mod collect;
+pub(crate) mod compact;
+pub(crate) mod copy;
 mod janitor;
 mod layer;
+pub(crate) mod lent;
 mod remove;
+pub(crate) mod skeleton;
 mod spare;
+pub(crate) mod stack;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;

@@ -19,10 +19,10 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use sandbox_core::Network;
 
-use crate::blueprint::Blueprint;
 use crate::engine::Plan;
 use crate::identity::Identity;
-use crate::owner::{OwnerError, Owners};
+use crate::start::blueprint::Blueprint;
+use crate::start::owner::{OwnerError, Owners};
 
 pub(crate) use root::Upper;
 

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use sandbox_core::{Env, Labels, Operation, Result, SandboxId, SandboxSpec, Source};
 
-use crate::blueprint::Blueprint;
-use crate::dormant::Dormant;
-use crate::shared::{Shared, new_id};
+use crate::start::blueprint::Blueprint;
+use crate::start::dormant::Dormant;
+use crate::start::host::{Shared, new_id};
 
 /// How long after a creation the next sandbox is started: the first command would have to share the
 /// processors.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::identity::Identity;
-use crate::state::{Layer, State};
+use crate::layers::{Layer, State};
 
 /// The guest's own user, in the sandbox.
 pub(crate) const GUEST_USER: &str = "sandbox";

@@ -11,8 +11,8 @@ use rustix::fs::{Dir, FileType, Mode};
 
 use super::spare::Pair;
 use super::{Removed, State};
-use crate::copy;
 use crate::identity::Identity;
+use crate::layers::copy;
 
 /// A layer on disk. Dropping the last reference removes it, in the background.
 #[derive(Debug)]

@@ -11,10 +11,10 @@ use sandbox_core::{
     SandboxSpec, Source,
 };
 
-use crate::mounts;
-use crate::shared::Shared;
-use crate::skeleton;
-use crate::state::Layer;
+use crate::layers::Layer;
+use crate::layers::skeleton;
+use crate::start::host::Shared;
+use crate::start::mounts;
 
 /// Where relative paths and commands start unless the spec says otherwise.
 const WORKDIR: &str = "/workspace";

@@ -12,9 +12,9 @@ use rustix::mount::OpenTreeFlags;
 use sandbox_core::GuestPath;
 
 use super::{Setup, SetupError};
-use crate::blueprint::Bind;
 use crate::engine::{Arg, Dir, Plan, Slot};
-use crate::skeleton::GUEST_ID;
+use crate::layers::skeleton::GUEST_ID;
+use crate::start::blueprint::Bind;
 
 /// Relative to the layers' directory: empty on disk, the root of every sandbox in its own mount
 /// namespace.

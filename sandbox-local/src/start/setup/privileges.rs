@@ -9,7 +9,7 @@ use sandbox_core::Resources;
 
 use super::seccomp;
 use crate::engine::{Dir, Plan};
-use crate::skeleton::GUEST_ID;
+use crate::layers::skeleton::GUEST_ID;
 
 /// Processes and threads, where the spec sets no limit: what stops a fork bomb from taking the
 /// host along.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use crate::state::Layer;
+use crate::layers::Layer;
 
 /// Frozen layers beyond this are merged into one: every layer costs a little on each lookup of a
 /// name that is not there, and mounts stop at 500.

@@ -1,5 +1,7 @@
 //! Creates local sandboxes and finds them again within this process.
 
+pub(crate) mod pool;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,10 +13,10 @@ use sandbox_core::{
 
 use crate::config::LocalConfig;
 use crate::identity::Identity;
+use crate::layers::State;
+use crate::layers::skeleton;
 use crate::sandbox::LocalSandbox;
-use crate::shared::Shared;
-use crate::skeleton;
-use crate::state::State;
+use crate::start::host::Shared;
 
 pub(crate) const CAPABILITIES: Capabilities = Capabilities::all()
     .without(

@@ -15,10 +15,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, Stat, XattrFlags};
 use rustix::io::Errno;
 
-use crate::copy;
 use crate::identity::Identity;
-use crate::lent::Lent;
-use crate::state::Layer;
+use crate::layers::Layer;
+use crate::layers::copy;
+use crate::layers::lent::Lent;
 
 const OPAQUE: &CStr = c"user.overlay.opaque";
 

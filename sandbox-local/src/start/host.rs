@@ -12,11 +12,11 @@ use crate::config::{LocalConfig, MOST_PREPARED};
 use crate::engine::Ready;
 use crate::identity::Identity;
 use crate::isolation::Proven;
-use crate::owner::Owners;
-use crate::pool::Pool;
+use crate::layers::{Layer, State, random_hex};
+use crate::provider::pool::Pool;
 use crate::sandbox::LocalSandbox;
-use crate::setup::devices;
-use crate::state::{Layer, State, random_hex};
+use crate::start::owner::Owners;
+use crate::start::setup::devices;
 
 /// The provider's own, held by every sandbox of it.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::identity::Identity;
-use crate::lent::Lent;
+use crate::layers::lent::Lent;
 
 /// Where the layer is that is copied.
 pub(crate) enum From {

@@ -15,8 +15,8 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawMode, Stat};
 
-use crate::copy::{DIR, descend};
 use crate::identity::Identity;
+use crate::layers::copy::{DIR, descend};
 
 /// Rights on the directories of some trees.
 #[derive(Debug)]

@@ -8,18 +8,18 @@ use std::sync::{Arc, PoisonError};
 
 use sandbox_core::{Error, ErrorKind, GuestPath, ListOptions, Operation, Result};
 
-use crate::blueprint::Blueprint;
-use crate::cgroup::Cgroup;
-use crate::compact;
-use crate::copy;
-use crate::dormant::{Dormant, Writes, limits};
 use crate::engine::{Engine, Lost};
-use crate::failure;
 use crate::files::GuestRoot;
+use crate::layers::Layer;
+use crate::layers::compact;
+use crate::layers::copy;
+use crate::layers::stack::{self, Stack};
 use crate::sandbox::blocking;
-use crate::shared::Shared;
-use crate::stack::{self, Stack};
-use crate::state::Layer;
+use crate::start::blueprint::Blueprint;
+use crate::start::cgroup::Cgroup;
+use crate::start::dormant::{Dormant, Writes, limits};
+use crate::start::failure;
+use crate::start::host::Shared;
 
 /// See the module's documentation.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use sandbox_core::{Access, Error, ErrorKind, GuestPath, Mount, Operation, Result};
 
-use crate::blueprint::Bind;
+use crate::start::blueprint::Bind;
 
 const OP: Operation = Operation::Create;
 

@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use sandbox_core::{Control, Error, ErrorKind, Network, Operation, Result};
 
-use crate::blueprint::Blueprint;
-use crate::cgroup::Cgroup;
 use crate::engine::{self, Init, StartConfig, Taken};
-use crate::failure;
 use crate::files::GuestRoot;
 use crate::identity::Identity;
-use crate::setup::{Setup, Upper};
-use crate::shared::Shared;
-use crate::stack::Stack;
-use crate::state::{Layer, WorkDir};
+use crate::layers::stack::Stack;
+use crate::layers::{Layer, WorkDir};
+use crate::start::blueprint::Blueprint;
+use crate::start::cgroup::Cgroup;
+use crate::start::failure;
+use crate::start::host::Shared;
+use crate::start::setup::{Setup, Upper};
 
 /// How long a set-up may take; it is a few milliseconds of system calls.
 const START: Duration = Duration::from_secs(10);

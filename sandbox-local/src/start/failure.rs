@@ -5,10 +5,10 @@ use std::fs;
 use rustix::io::Errno;
 use sandbox_core::{Error, ErrorKind, Operation, Result};
 
-use crate::cgroup::NoCgroup;
 use crate::engine::StartError;
-use crate::owner::OwnerError;
-use crate::setup::SetupError;
+use crate::start::cgroup::NoCgroup;
+use crate::start::owner::OwnerError;
+use crate::start::setup::SetupError;
 
 /// The error of a start that failed.
 pub(crate) fn start(error: StartError, operation: Operation) -> Error {

@@ -1,30 +1,13 @@
 #![doc = include_str!("../README.md")]
 
-mod base;
-mod batch;
-mod chain;
-mod client;
 mod config;
-mod connect;
-mod create;
-mod exec;
-mod files;
-mod frame;
 mod guest;
-mod handle;
-mod image;
-mod options;
 mod provider;
-mod query;
-mod run;
 mod sandbox;
-mod service;
-mod snapshot;
-mod stage;
-mod transfer;
+mod session;
 
 pub use config::DaggerConfig;
-pub use image::ImageBuild;
-pub use options::{Base, CacheMount, ProcessLimits, RegistryLogin, Snapshots};
+pub use config::options::{Base, CacheMount, ProcessLimits, RegistryLogin, Snapshots};
 pub use provider::DaggerProvider;
-pub use service::Service;
+pub use provider::image::ImageBuild;
+pub use provider::service::Service;

@@ -3,6 +3,9 @@
 //! Invariant: nothing of the caller becomes script; it arrives as the value of a variable, byte for
 //! byte, quoted or in octal.
 
+pub(crate) mod frame;
+pub(crate) mod stage;
+
 use std::fmt::Write as _;
 
 /// The supervisor of a command.

@@ -7,13 +7,13 @@ use std::path::PathBuf;
 
 use sandbox_core::{Error, ErrorKind, Operation, Result, Snapshot, SnapshotId, SnapshotOptions};
 
-use crate::base::{Start, signed_in};
-use crate::client::{Failed, SMALL_ANSWER};
-use crate::handle::{DaggerSandbox, nonce};
-use crate::options::Snapshots;
+use crate::config::options::Snapshots;
 use crate::provider::Shared;
-use crate::query;
-use crate::transfer::blocking;
+use crate::provider::base::{Start, signed_in};
+use crate::sandbox::transfer::blocking;
+use crate::sandbox::{DaggerSandbox, nonce};
+use crate::session::client::{Failed, SMALL_ANSWER};
+use crate::session::query;
 
 const OP: Operation = Operation::Snapshot;
 /// Each label makes the query one level deeper.

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use sandbox_core::{Error, ErrorKind, Operation, Result, Secret, Source};
 
-use crate::client::{Failed, SMALL_ANSWER};
 use crate::config::DaggerConfig;
-use crate::connect::Session;
-use crate::handle::nonce;
-use crate::options::Base;
-use crate::query::{self, find};
+use crate::config::options::Base;
+use crate::sandbox::nonce;
+use crate::session::client::{Failed, SMALL_ANSWER};
+use crate::session::connect::Session;
+use crate::session::query::{self, find};
 
 /// What a container is made from.
 #[derive(Clone, Debug)]

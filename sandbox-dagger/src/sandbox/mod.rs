@@ -3,6 +3,14 @@
 //!
 //! Invariant: what fails or is dropped leaves the sandbox as it was.
 
+pub(crate) mod batch;
+pub(crate) mod chain;
+pub(crate) mod exec;
+pub(crate) mod files;
+mod operations;
+mod run;
+pub(crate) mod transfer;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
@@ -11,17 +19,16 @@ use sandbox_core::{DirEntry, EnvValue, Error, GuestPath, Labels, Operation, Resu
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::chain::{Chain, SQUASH_AT, Turn};
-use crate::client::{Failed, SMALL_ANSWER};
-use crate::connect::Session;
-use crate::create::owner;
-use crate::exec::SecretIds;
-use crate::files;
-use crate::frame::Frame;
+use self::chain::{Chain, SQUASH_AT, Turn};
+use self::exec::SecretIds;
 use crate::guest::Script;
+use crate::guest::frame::Frame;
+use crate::guest::stage::Stage;
 use crate::provider::Shared;
-use crate::query::{self, find};
-use crate::stage::Stage;
+use crate::provider::create::owner;
+use crate::session::client::{Failed, SMALL_ANSWER};
+use crate::session::connect::Session;
+use crate::session::query::{self, find};
 
 /// One sandbox. Handles are `Arc`s of it.
 #[derive(Debug)]

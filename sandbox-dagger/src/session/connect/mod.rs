@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use sandbox_core::{Error, ErrorKind, Operation, Result};
 
-use crate::client::{Client, SMALL_ANSWER};
 use crate::config::DaggerConfig;
-use crate::query::find;
+use crate::session::client::{Client, SMALL_ANSWER};
+use crate::session::query::find;
 
 /// A connection to an engine; the CLI that serves it, if there is one, ends with it.
 #[derive(Debug)]

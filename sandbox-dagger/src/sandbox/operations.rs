@@ -16,13 +16,14 @@ use sandbox_core::{
 };
 use tokio::sync::watch;
 
-use crate::chain::Chain;
-use crate::client::SMALL_ANSWER;
-use crate::create::keep_secrets;
 use crate::guest::Script;
-use crate::handle::{DaggerSandbox, nonce};
 use crate::provider::CAPABILITIES;
-use crate::{batch, files, snapshot, transfer};
+use crate::provider::create::keep_secrets;
+use crate::provider::snapshot;
+use crate::sandbox::chain::Chain;
+use crate::sandbox::{DaggerSandbox, nonce};
+use crate::sandbox::{batch, files, transfer};
+use crate::session::client::SMALL_ANSWER;
 
 #[async_trait]
 impl Sandbox for DaggerSandbox {

@@ -1,11 +1,13 @@
 //! Configuration of a provider: the connection, and what its sandboxes have in common.
 
+pub(crate) mod options;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use sandbox_core::Secret;
 
-use crate::options::{Base, CacheMount, ProcessLimits, RegistryLogin, Snapshots};
+use crate::config::options::{Base, CacheMount, ProcessLimits, RegistryLogin, Snapshots};
 
 /// Configuration of a [`DaggerProvider`](crate::DaggerProvider).
 #[derive(Clone, Debug)]
@@ -44,7 +46,7 @@ impl Default for DaggerConfig {
             session: None,
             cli: None,
             download: false,
-            connect_timeout: crate::connect::CONNECT_TIMEOUT,
+            connect_timeout: crate::session::connect::CONNECT_TIMEOUT,
             operation_timeout: Duration::from_secs(600),
             base: Base::Image("node:20-alpine3.22".into()),
             user: None,

@@ -17,9 +17,9 @@ use sandbox_core::{
 };
 
 use crate::guest::Script;
-use crate::handle::{DaggerSandbox, nonce};
-use crate::query;
-use crate::stage::Stage;
+use crate::guest::stage::Stage;
+use crate::sandbox::{DaggerSandbox, nonce};
+use crate::session::query;
 
 /// Brings a directory into the guest: an archive, unpacked there by one command.
 pub(crate) async fn import(

@@ -12,16 +12,17 @@ use sandbox_core::{
 };
 use tokio::sync::watch;
 
-use crate::base::{NotMade, Start, keep_secret};
-use crate::chain::{Chain, Head};
-use crate::client::{Failed, SMALL_ANSWER};
-use crate::connect::Session;
-use crate::exec::SecretIds;
 use crate::guest::Script;
-use crate::handle::{DaggerSandbox, Settings, nonce};
 use crate::provider::Shared;
-use crate::query::{self, find};
-use crate::{files, snapshot};
+use crate::provider::base::{NotMade, Start, keep_secret};
+use crate::provider::snapshot;
+use crate::sandbox::chain::{Chain, Head};
+use crate::sandbox::exec::SecretIds;
+use crate::sandbox::files;
+use crate::sandbox::{DaggerSandbox, Settings, nonce};
+use crate::session::client::{Failed, SMALL_ANSWER};
+use crate::session::connect::Session;
+use crate::session::query::{self, find};
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The timeout of commands where neither they nor the spec name one.

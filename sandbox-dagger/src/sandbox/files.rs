@@ -8,7 +8,7 @@ use sandbox_core::{
     DirEntry, Error, ErrorKind, FileKind, GuestPath, Metadata, Mode, Operation, Result,
 };
 
-use crate::frame::{Broken, Frame};
+use crate::guest::frame::{Broken, Frame};
 
 /// Opens the answer of a file script; what it refuses is an error about `path`.
 pub(crate) fn open<'a>(

@@ -16,12 +16,12 @@ use sandbox_core::{
     Error, ErrorKind, ExistingDir, ExportOptions, GuestPath, Operation, Result, TransferReport,
 };
 
-use crate::client::SMALL_ANSWER;
-use crate::files;
 use crate::guest::Script;
-use crate::handle::{DaggerSandbox, nonce};
-use crate::query;
-use crate::stage::Stage;
+use crate::guest::stage::Stage;
+use crate::sandbox::files;
+use crate::sandbox::{DaggerSandbox, nonce};
+use crate::session::client::SMALL_ANSWER;
+use crate::session::query;
 
 /// Brings a directory to the host: the guest packs it, the engine exports the archive.
 pub(crate) async fn export(

@@ -10,11 +10,11 @@ use std::time::Duration;
 use sandbox_core::{Command, Error, ErrorKind, GuestPath, Operation, Result, SandboxId, Stdin};
 
 use crate::DaggerProvider;
-use crate::client::{Failed, SMALL_ANSWER};
-use crate::connect::Session;
-use crate::create::keep_secrets;
-use crate::exec;
-use crate::query::{self, find};
+use crate::provider::create::keep_secrets;
+use crate::sandbox::exec;
+use crate::session::client::{Failed, SMALL_ANSWER};
+use crate::session::connect::Session;
+use crate::session::query::{self, find};
 
 const OP: Operation = Operation::Spawn;
 /// How long stopping may take.

@@ -12,11 +12,11 @@ use sandbox_core::{
     Operation, Output, Ran, Result, Stdin,
 };
 
-use crate::client::SMALL_ANSWER;
-use crate::frame::{Broken, Frame};
+use crate::config::options::ProcessLimits;
 use crate::guest::Script;
-use crate::options::ProcessLimits;
-use crate::query::STAGE;
+use crate::guest::frame::{Broken, Frame};
+use crate::session::client::SMALL_ANSWER;
+use crate::session::query::STAGE;
 
 /// How much standard input travels within the query; more goes by a staged file.
 pub(crate) const INLINE_STDIN: usize = 1 << 20;

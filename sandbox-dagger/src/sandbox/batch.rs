@@ -12,10 +12,10 @@ use std::time::SystemTime;
 use sandbox_core::{Error, FileBatch, Operation, Result, WriteMode};
 
 use crate::guest::Script;
-use crate::handle::{DaggerSandbox, nonce};
-use crate::query;
-use crate::stage::Stage;
-use crate::transfer::blocking;
+use crate::guest::stage::Stage;
+use crate::sandbox::transfer::blocking;
+use crate::sandbox::{DaggerSandbox, nonce};
+use crate::session::query;
 
 const OP: Operation = Operation::WriteFiles;
 /// What a new file's mode is if nobody says; `files.sh` knows it too.

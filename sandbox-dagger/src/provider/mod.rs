@@ -2,6 +2,12 @@
 //!
 //! Invariant: an option that the engine can't honour is refused before anything is created.
 
+pub(crate) mod base;
+pub(crate) mod create;
+pub(crate) mod image;
+pub(crate) mod service;
+pub(crate) mod snapshot;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
@@ -14,8 +20,8 @@ use tempfile::TempDir;
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::config::DaggerConfig;
-use crate::connect::Session;
-use crate::handle::DaggerSandbox;
+use crate::sandbox::DaggerSandbox;
+use crate::session::connect::Session;
 
 const NO_STREAMS: &str = "the engine shows nothing of a command before its end";
 const NO_LIMITS: &str = "the engine sets no limits on containers";

@@ -8,12 +8,12 @@ use sandbox_core::{
     CapturedOutput, Command, Error, ErrorKind, Operation, Output, Ran, Result, Stdin,
 };
 
-use crate::client::SMALL_ANSWER;
-use crate::create::{keep_secrets, owner};
-use crate::exec::{self, Prepared};
-use crate::handle::{DaggerSandbox, nonce};
-use crate::query::{self, find};
-use crate::stage::Stage;
+use crate::guest::stage::Stage;
+use crate::provider::create::{keep_secrets, owner};
+use crate::sandbox::exec::{self, Prepared};
+use crate::sandbox::{DaggerSandbox, nonce};
+use crate::session::client::SMALL_ANSWER;
+use crate::session::query::{self, find};
 
 impl DaggerSandbox {
     /// Hands over standard input that is too large for a query.

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use sandbox_core::{Error, ErrorKind, Operation, Result};
 
 use crate::DaggerProvider;
-use crate::base::{Start, signed_in};
-use crate::client::{Failed, SMALL_ANSWER};
-use crate::connect::Session;
-use crate::options::Base;
-use crate::query::{self, find};
+use crate::config::options::Base;
+use crate::provider::base::{Start, signed_in};
+use crate::session::client::{Failed, SMALL_ANSWER};
+use crate::session::connect::Session;
+use crate::session::query::{self, find};
 
 const OP: Operation = Operation::Snapshot;
 

@@ -1,0 +1,7 @@
+//! The session with an engine: how one is had, the pooled connection to it, and what is sent.
+//!
+//! It must never know what a sandbox is: here are connections, queries and their failures.
+
+pub(crate) mod client;
+pub(crate) mod connect;
+pub(crate) mod query;

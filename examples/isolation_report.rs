@@ -27,7 +27,7 @@ async fn report() -> sandbox::Result<()> {
     } else {
         Network::Open
     };
-    let spec = SandboxSpec::new().with_network(network);
+    let spec = SandboxSpec::new().network(network);
     let sandbox = selection.provider.create(spec).await?;
 
     println!("Isolation of {}\n", selection.uri);

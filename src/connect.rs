@@ -149,7 +149,7 @@ async fn probe(provider: &dyn Provider) -> Result<()> {
     } else {
         Network::Open
     };
-    let spec = SandboxSpec::new().with_network(network);
+    let spec = SandboxSpec::new().network(network);
     provider.create(spec).await?.close().await
 }
 
@@ -168,7 +168,7 @@ fn none_works(rejected: &[(String, Error)]) -> Error {
 fn local(mut uri: Uri<'_>) -> Result<Arc<dyn Provider>> {
     let mut config = sandbox_local::LocalConfig::default();
     if let Some(dir) = uri.path("state_dir")? {
-        config = config.with_state_dir(dir);
+        config = config.state_dir(dir);
     }
     uri.finish("state_dir")?;
     Ok(Arc::new(sandbox_local::LocalProvider::with_config(config)?))
@@ -189,7 +189,7 @@ fn local(mut uri: Uri<'_>) -> Result<Arc<dyn Provider>> {
 fn local_plain(mut uri: Uri<'_>) -> Result<Arc<dyn Provider>> {
     let mut provider = sandbox_local::PlainProvider::new();
     if let Some(dir) = uri.path("base_dir")? {
-        provider = provider.with_base_dir(dir);
+        provider = provider.base_dir(dir);
     }
     uri.finish("base_dir")?;
     Ok(Arc::new(provider))
@@ -199,10 +199,10 @@ fn local_plain(mut uri: Uri<'_>) -> Result<Arc<dyn Provider>> {
 async fn dagger(mut uri: Uri<'_>) -> Result<Arc<dyn Provider>> {
     let mut config = sandbox_dagger::DaggerConfig::default();
     if let Some(cli) = uri.path("cli")? {
-        config = config.with_cli(cli);
+        config = config.cli(cli);
     }
     if let Some(image) = uri.value("image") {
-        config = config.with_image(image);
+        config = config.image(image);
     }
     uri.finish("cli, image")?;
     let provider = sandbox_dagger::DaggerProvider::with_config(config);

@@ -81,8 +81,8 @@ impl Container {
 pub(crate) fn dagger(effort: Effort, runtime: &Runtime) -> Outcome<Value> {
     let (double, sandbox, container) = runtime.block_on(async {
         let double = DaggerDouble::start(Quirks::default()).await?;
-        let config = DaggerConfig::default().with_session(double.port(), double.token());
-        let spec = SandboxSpec::new().with_network(Network::Open);
+        let config = DaggerConfig::default().session(double.port(), double.token());
+        let spec = SandboxSpec::new().network(Network::Open);
         let sandbox = DaggerProvider::with_config(config).create(spec).await?;
         let container = Container::new(&double).await?;
         Outcome::Ok((double, sandbox, container))

@@ -65,9 +65,7 @@ impl Ours {
     fn create(&self) -> Outcome<Arc<dyn Sandbox>> {
         let spec = SandboxSpec::new();
         let spec = match self.kind {
-            Kind::Limits => {
-                spec.with_resources(Resources::none().with_memory(512 << 20).with_pids(128))
-            }
+            Kind::Limits => spec.resources(Resources::new().memory(512 << 20).pids(128)),
             _ => spec,
         };
         Ok(self.runtime.block_on(self.provider.create(spec))?)

@@ -55,7 +55,7 @@ impl Field {
     fn new(place: &Rc<Place>) -> Outcome<Self> {
         let runtime = Rc::new(tokio::runtime::Runtime::new()?);
         let provider = LocalProvider::new()?;
-        let prepared = LocalProvider::with_config(LocalConfig::default().with_prepared(4))?;
+        let prepared = LocalProvider::with_config(LocalConfig::default().prepared(4))?;
         let ours = |kind| {
             let provider = match kind {
                 Kind::Prepared => prepared.clone(),

@@ -76,7 +76,7 @@ async fn report(city: &str, month: &str) -> Result<String, Error> {
     let selection = phase("connect", sandbox::connect_from_env()).await?;
     tracing::info!(provider = %selection.uri, "chosen");
     let provider = LayeredProvider::new(selection.provider, Stack::new().with(Tracing::new()));
-    let spec = SandboxSpec::new().with_label("tool", "weather");
+    let spec = SandboxSpec::new().label("tool", "weather");
     let sandbox = phase("create", provider.create(spec)).await?;
     let worked = async {
         let files = FileBatch::new()

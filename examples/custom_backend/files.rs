@@ -25,7 +25,7 @@ impl Node {
             Self::Dir => Metadata::new(FileKind::Directory, 0, Mode::EXECUTABLE),
             Self::File(content, modified) => {
                 let size = content.len() as u64;
-                Metadata::new(FileKind::File, size, Mode::FILE).with_modified(*modified)
+                Metadata::new(FileKind::File, size, Mode::FILE).modified(*modified)
             }
         }
     }

@@ -226,7 +226,7 @@ impl Sandbox for ToySandbox {
             self.require(Capability::Modes, OP)?;
         }
         self.change(OP, path, |files, path| {
-            files.make_dir(path, options.parents)
+            files.make_dir(path, options.recursive)
         })
     }
 

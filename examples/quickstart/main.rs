@@ -69,7 +69,7 @@ async fn agent(sandbox: &dyn Sandbox) -> Result<PathBuf> {
         Some(dir) => std::path::absolute(dir)?,
         None => Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/broken-crate"),
     };
-    let options = ImportOptions::default().with_ignore_files();
+    let options = ImportOptions::default().ignore_files(true);
     let brought = sandbox
         .import_dir(&from, &GuestPath::from("."), options)
         .await?;

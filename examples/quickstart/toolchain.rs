@@ -37,16 +37,16 @@ pub(crate) fn spec(sysroot: &Path, capabilities: &Capabilities) -> SandboxSpec {
     let mut spec = SandboxSpec::new();
     let mut bin = format!("{GUEST}/bin");
     if capabilities.has(Capability::Mounts) {
-        spec = spec.with_mount(Mount::read_only(sysroot, GUEST));
+        spec = spec.mount(Mount::read_only(sysroot, GUEST));
     } else {
         // A backend without mounts that runs on the host's own files, as plain mode does.
         bin = sysroot.join("bin").to_string_lossy().into_owned();
     }
     if !capabilities.has(Capability::NetworkOff) {
-        spec = spec.with_network(Network::Open);
+        spec = spec.network(Network::Open);
     }
-    spec.with_env("PATH", format!("{bin}:/usr/local/bin:/usr/bin:/bin"))
-        .with_env("CARGO_HOME", "target/cargo-home")
-        .with_env("CARGO_TERM_COLOR", "never")
-        .with_env("CARGO_INCREMENTAL", "0")
+    spec.env("PATH", format!("{bin}:/usr/local/bin:/usr/bin:/bin"))
+        .env("CARGO_HOME", "target/cargo-home")
+        .env("CARGO_TERM_COLOR", "never")
+        .env("CARGO_INCREMENTAL", "0")
 }

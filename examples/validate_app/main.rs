@@ -35,8 +35,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         true => Network::Off,
         false => Network::Open,
     };
-    let spec = SandboxSpec::new().with_network(network);
-    let spec = spec.with_command_timeout(Duration::from_secs(120));
+    let spec = SandboxSpec::new().network(network);
+    let spec = spec.command_timeout(Duration::from_secs(120));
     let sandbox = selection.provider.create(spec).await?;
     let passed = validate(&*sandbox).await;
     sandbox.close().await?;
@@ -76,7 +76,7 @@ async fn validate(sandbox: &dyn Sandbox) -> Result<bool, Box<dyn Error>> {
         }
     }
     let to = std::env::temp_dir().join("validate-app-dist");
-    let options = ExportOptions::default().with_existing(ExistingDir::Replace);
+    let options = ExportOptions::default().existing(ExistingDir::Replace);
     let taken = sandbox.export_dir(&"dist".into(), &to, options).await?;
     say(&format!("took {} files to {}", taken.files, to.display()));
     Ok(true)

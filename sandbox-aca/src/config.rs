@@ -80,14 +80,14 @@ impl AcaConfig {
 
     /// Trusts this certificate too.
     #[must_use]
-    pub fn with_ca_file(mut self, file: impl Into<PathBuf>) -> Self {
+    pub fn ca_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.ca_file = Some(file.into());
         self
     }
 
     /// Waits so long for a role that was just assigned and for a group that was just made.
     #[must_use]
-    pub fn with_role_wait(mut self, wait: Duration) -> Self {
+    pub fn role_wait(mut self, wait: Duration) -> Self {
         self.role_wait = wait;
         self
     }
@@ -95,7 +95,7 @@ impl AcaConfig {
     /// Touches sandboxes that were not used for so long: see
     /// [`keep_alive`](Self#structfield.keep_alive).
     #[must_use]
-    pub fn with_keep_alive(mut self, every: Duration) -> Self {
+    pub fn keep_alive(mut self, every: Duration) -> Self {
         self.keep_alive = Some(every);
         self
     }
@@ -103,14 +103,14 @@ impl AcaConfig {
     /// Puts this label on everything that the provider makes: see
     /// [`labels`](Self#structfield.labels).
     #[must_use]
-    pub fn with_label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.labels.insert(key.into(), value.into());
         self
     }
 
     /// Starts sandboxes from this public disk image.
     #[must_use]
-    pub fn with_disk_image(mut self, name: impl Into<String>) -> Self {
+    pub fn disk_image(mut self, name: impl Into<String>) -> Self {
         self.disk_image = name.into();
         self
     }

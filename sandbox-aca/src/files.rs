@@ -120,7 +120,7 @@ impl<C: Carrier> Inner<C> {
         self.open(OP)?;
         let at = self.resolve(path, OP)?;
         let (dir, _) = fresh(C::STAGING);
-        let flag = if options.parents { "1" } else { "''" };
+        let flag = if options.recursive { "1" } else { "''" };
         let script = self.files_script(&dir).text("make_dir").word(at.as_bytes());
         let script = script.text(&format!(" {:o} {flag}\n", options.mode.bits()));
         self.helper(OP, script, &dir, &[&at]).await.map(drop)
@@ -199,11 +199,11 @@ fn entries(bytes: &[u8]) -> Option<Vec<DirEntry>> {
         let time = text()?.parse::<f64>().ok()?;
         let mut found = Metadata::new(kind, size, Mode::new(mode));
         if let Ok(since) = Duration::try_from_secs_f64(time) {
-            found = found.with_modified(UNIX_EPOCH + since);
+            found = found.modified(UNIX_EPOCH + since);
         }
         let target = fields.next()?;
         if kind == FileKind::Symlink {
-            found = found.with_link_target(target);
+            found = found.link_target(target);
         }
         entries.push(DirEntry::new(path, found));
     }

@@ -190,8 +190,8 @@ impl AcaSandboxProvider {
             .unwrap_or_else(|| GuestPath::from(WORKDIR));
         let workdir = workdir.resolve(&GuestPath::root(), OP)?;
         let info = SandboxInfo::new(SandboxId::new(""), BACKEND, workdir)
-            .with_labels(spec.labels.clone())
-            .with_command_timeout(spec.command_timeout);
+            .labels(spec.labels.clone())
+            .command_timeout(spec.command_timeout);
         let mut env = BTreeMap::new();
         for (name, value) in spec.env.iter() {
             env.insert(name.to_vec(), value.map(|value| value.value.clone()));

@@ -207,7 +207,7 @@ impl Sandbox for AcaSandbox {
         };
         let kept = {
             let kept = self.inner.kept();
-            let mut info = kept.info.clone().with_parent(self.inner.id.clone());
+            let mut info = kept.info.clone().parent(self.inner.id.clone());
             info.labels = options.labels;
             Kept::new(info, kept.env.clone())
         };

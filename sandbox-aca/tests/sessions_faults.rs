@@ -201,7 +201,7 @@ async fn python_code_keeps_the_state_of_its_kernel() {
         "{}",
         raised.stderr
     );
-    let second = CodeOptions::default().with_timeout(Duration::from_secs(1));
+    let second = CodeOptions::default().timeout(Duration::from_secs(1));
     let late = session.run_code("while True: pass", second).await;
     assert_eq!(late.expect("it is interrupted").status, CodeStatus::Failed);
     // Commands and code see the same files, and neither touches the other's names.
@@ -219,7 +219,7 @@ async fn python_code_keeps_the_state_of_its_kernel() {
 async fn the_old_shape_of_the_interface_carries_everything_too() {
     let emulator = AcaEmulator::start(Options::default()).await;
     let emulator = emulator.expect("an emulator");
-    let config = config(&emulator, SessionKind::Python).with_api_version("2024-02-02-preview");
+    let config = config(&emulator, SessionKind::Python).api_version("2024-02-02-preview");
     let provider = provider(&emulator, config);
     let session = provider.create_session(SandboxSpec::new()).await;
     let session = session.expect("a session");

@@ -87,7 +87,7 @@ pub trait SandboxExt: Sandbox + sealed::Sealed {
     /// # Errors
     /// Those of [`Sandbox::remove`].
     async fn remove_all<P: Into<GuestPath> + Send>(&self, path: P) -> Result<()> {
-        self.remove(&path.into(), RemoveOptions::default().recursive())
+        self.remove(&path.into(), RemoveOptions::default().recursive(true))
             .await
     }
 

@@ -212,9 +212,14 @@ impl Default for ReadOptions {
 }
 
 impl ReadOptions {
-    /// Reads files of at most this many bytes.
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the largest file that is read, in bytes.
     #[must_use]
-    pub fn with_limit(mut self, limit: u64) -> Self {
+    pub fn limit(mut self, limit: u64) -> Self {
         self.limit = limit;
         self
     }
@@ -241,16 +246,21 @@ impl Default for ListOptions {
 }
 
 impl ListOptions {
-    /// Descends into directories.
+    /// The defaults: one level, [`DEFAULT_LIST_LIMIT`] entries.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets whether to descend into directories.
     #[must_use]
-    pub fn recursive(mut self) -> Self {
-        self.recursive = true;
+    pub fn recursive(mut self, recursive: bool) -> Self {
+        self.recursive = recursive;
         self
     }
 
-    /// Lists at most this many entries.
+    /// Sets the largest number of entries.
     #[must_use]
-    pub fn with_limit(mut self, limit: usize) -> Self {
+    pub fn limit(mut self, limit: usize) -> Self {
         self.limit = limit;
         self
     }
@@ -265,10 +275,15 @@ pub struct RemoveOptions {
 }
 
 impl RemoveOptions {
-    /// Removes directories with all that is in them.
+    /// The defaults: a directory must be empty.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets whether a directory is removed with everything in it.
     #[must_use]
-    pub fn recursive(mut self) -> Self {
-        self.recursive = true;
+    pub fn recursive(mut self, recursive: bool) -> Self {
+        self.recursive = recursive;
         self
     }
 }
@@ -277,9 +292,10 @@ impl RemoveOptions {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct CreateDirOptions {
-    /// Whether missing parents are created and an existing directory is fine, like `mkdir -p`.
-    /// Default: yes.
-    pub parents: bool,
+    /// Whether missing parents are created and an existing directory is accepted, as `mkdir -p`
+    /// and [`std::fs::DirBuilder::recursive`] do. Without it the parent must exist and the
+    /// directory must not. Default: yes.
+    pub recursive: bool,
     /// Permission bits of the directory itself. Default: `0o755`.
     pub mode: Mode,
 }
@@ -287,23 +303,28 @@ pub struct CreateDirOptions {
 impl Default for CreateDirOptions {
     fn default() -> Self {
         Self {
-            parents: true,
+            recursive: true,
             mode: Mode::EXECUTABLE,
         }
     }
 }
 
 impl CreateDirOptions {
-    /// Creates one directory; its parent must exist and it must not.
+    /// The defaults: missing parents are created, mode `0o755`.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets whether missing parents are created and an existing directory is accepted.
     #[must_use]
-    pub fn exclusive(mut self) -> Self {
-        self.parents = false;
+    pub fn recursive(mut self, recursive: bool) -> Self {
+        self.recursive = recursive;
         self
     }
 
-    /// With these permission bits.
+    /// Sets the permission bits of the directory itself.
     #[must_use]
-    pub fn with_mode(mut self, mode: Mode) -> Self {
+    pub fn mode(mut self, mode: Mode) -> Self {
         self.mode = mode;
         self
     }
@@ -319,10 +340,15 @@ pub struct RenameOptions {
 }
 
 impl RenameOptions {
-    /// Replaces what has the new name.
+    /// The defaults: nothing is replaced.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets whether a file or an empty directory at the new name is replaced.
     #[must_use]
-    pub fn replace(mut self) -> Self {
-        self.replace = true;
+    pub fn replace(mut self, replace: bool) -> Self {
+        self.replace = replace;
         self
     }
 }
@@ -373,16 +399,16 @@ impl Metadata {
         }
     }
 
-    /// With the time of its last change.
+    /// Sets the time of the last change.
     #[must_use]
-    pub fn with_modified(mut self, modified: SystemTime) -> Self {
+    pub fn modified(mut self, modified: SystemTime) -> Self {
         self.modified = Some(modified);
         self
     }
 
-    /// With a link's target.
+    /// Sets the target of a link.
     #[must_use]
-    pub fn with_link_target(mut self, target: impl Into<GuestPath>) -> Self {
+    pub fn link_target(mut self, target: impl Into<GuestPath>) -> Self {
         self.link_target = Some(target.into());
         self
     }

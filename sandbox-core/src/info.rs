@@ -82,21 +82,21 @@ impl SandboxInfo {
 
     /// Forked from this sandbox.
     #[must_use]
-    pub fn with_parent(mut self, parent: SandboxId) -> Self {
+    pub fn parent(mut self, parent: SandboxId) -> Self {
         self.parent = Some(parent);
         self
     }
 
     /// With this timeout for commands that name none.
     #[must_use]
-    pub fn with_command_timeout(mut self, timeout: Option<Duration>) -> Self {
+    pub fn command_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.command_timeout = timeout;
         self
     }
 
     /// With these labels.
     #[must_use]
-    pub fn with_labels(mut self, labels: Labels) -> Self {
+    pub fn labels(mut self, labels: Labels) -> Self {
         self.labels = labels;
         self
     }

@@ -157,7 +157,7 @@ impl Exit {
 
     /// The same with what it used.
     #[must_use]
-    pub fn with_usage(mut self, usage: ResourceUsage) -> Self {
+    pub fn usage(mut self, usage: ResourceUsage) -> Self {
         self.usage = Some(usage);
         self
     }

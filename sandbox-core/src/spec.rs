@@ -49,34 +49,34 @@ pub struct Resources {
 
 impl Resources {
     /// No limits.
-    pub fn none() -> Self {
+    pub fn new() -> Self {
         Self::default()
     }
 
     /// Limits memory, in bytes.
     #[must_use]
-    pub fn with_memory(mut self, bytes: u64) -> Self {
+    pub fn memory(mut self, bytes: u64) -> Self {
         self.memory = Some(bytes);
         self
     }
 
     /// Limits processor time, in cores.
     #[must_use]
-    pub fn with_cpus(mut self, cpus: f64) -> Self {
+    pub fn cpus(mut self, cpus: f64) -> Self {
         self.cpus = Some(cpus);
         self
     }
 
     /// Limits the number of processes and threads.
     #[must_use]
-    pub fn with_pids(mut self, pids: u32) -> Self {
+    pub fn pids(mut self, pids: u32) -> Self {
         self.pids = Some(pids);
         self
     }
 
     /// Limits what may be written, in bytes.
     #[must_use]
-    pub fn with_disk(mut self, bytes: u64) -> Self {
+    pub fn disk(mut self, bytes: u64) -> Self {
         self.disk = Some(bytes);
         self
     }
@@ -140,8 +140,8 @@ pub enum RequiredIsolation {
 /// ```
 /// use sandbox_core::{Network, Resources, SandboxSpec};
 /// let spec = SandboxSpec::new()
-///     .with_resources(Resources::none().with_memory(512 << 20).with_pids(128))
-///     .with_label("tenant", "acme");
+///     .resources(Resources::new().memory(512 << 20).pids(128))
+///     .label("tenant", "acme");
 /// assert_eq!(spec.network, Network::Off);
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -178,77 +178,77 @@ impl SandboxSpec {
 
     /// Starts from this.
     #[must_use]
-    pub fn with_source(mut self, source: Source) -> Self {
+    pub fn source(mut self, source: Source) -> Self {
         self.source = source;
         self
     }
 
     /// Relative paths and commands start here.
     #[must_use]
-    pub fn with_workdir(mut self, workdir: impl Into<GuestPath>) -> Self {
+    pub fn workdir(mut self, workdir: impl Into<GuestPath>) -> Self {
         self.workdir = Some(workdir.into());
         self
     }
 
     /// Sets an environment variable for every command.
     #[must_use]
-    pub fn with_env(mut self, name: impl Into<Vec<u8>>, value: impl Into<Secret>) -> Self {
+    pub fn env(mut self, name: impl Into<Vec<u8>>, value: impl Into<Secret>) -> Self {
         self.env = self.env.set(name, value);
         self
     }
 
     /// Sets a confidential environment variable for every command.
     #[must_use]
-    pub fn with_secret(mut self, name: impl Into<Vec<u8>>, value: impl Into<Secret>) -> Self {
+    pub fn secret(mut self, name: impl Into<Vec<u8>>, value: impl Into<Secret>) -> Self {
         self.env = self.env.secret(name, value);
         self
     }
 
     /// Sets limits.
     #[must_use]
-    pub fn with_resources(mut self, resources: Resources) -> Self {
+    pub fn resources(mut self, resources: Resources) -> Self {
         self.resources = resources;
         self
     }
 
     /// Lets it reach this.
     #[must_use]
-    pub fn with_network(mut self, network: Network) -> Self {
+    pub fn network(mut self, network: Network) -> Self {
         self.network = network;
         self
     }
 
     /// Requires this isolation.
     #[must_use]
-    pub fn with_isolation(mut self, isolation: RequiredIsolation) -> Self {
+    pub fn isolation(mut self, isolation: RequiredIsolation) -> Self {
         self.isolation = isolation;
         self
     }
 
     /// Mounts something of the host.
     #[must_use]
-    pub fn with_mount(mut self, mount: Mount) -> Self {
+    pub fn mount(mut self, mount: Mount) -> Self {
         self.mounts.push(mount);
         self
     }
 
     /// Adds a label.
     #[must_use]
-    pub fn with_label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.labels.insert(key.into(), value.into());
         self
     }
 
     /// Closes it after this time without use.
     #[must_use]
-    pub fn with_ttl(mut self, ttl: Duration) -> Self {
+    pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
     }
 
     /// Gives commands that name no timeout this one.
     #[must_use]
-    pub fn with_command_timeout(mut self, timeout: Duration) -> Self {
+    pub fn command_timeout(mut self, timeout: Duration) -> Self {
         self.command_timeout = Some(timeout);
         self
     }
@@ -324,9 +324,14 @@ pub struct ForkOptions {
 }
 
 impl ForkOptions {
+    /// The defaults: a child without labels.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
     /// Adds a label to the child.
     #[must_use]
-    pub fn with_label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.labels.insert(key.into(), value.into());
         self
     }
@@ -340,6 +345,20 @@ pub struct SnapshotOptions {
     pub labels: Labels,
 }
 
+impl SnapshotOptions {
+    /// The defaults: a snapshot without labels.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a label to the snapshot.
+    #[must_use]
+    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.insert(key.into(), value.into());
+        self
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -347,26 +366,26 @@ mod tests {
     #[test]
     fn an_invalid_spec_names_the_field() {
         for (spec, word) in [
-            (SandboxSpec::new().with_workdir("here"), "workdir"),
+            (SandboxSpec::new().workdir("here"), "workdir"),
             (
-                SandboxSpec::new().with_mount(Mount::read_only("x", "/x")),
+                SandboxSpec::new().mount(Mount::read_only("x", "/x")),
                 "host path",
             ),
             (
-                SandboxSpec::new().with_mount(Mount::read_only("/x", "x")),
+                SandboxSpec::new().mount(Mount::read_only("/x", "x")),
                 "mount",
             ),
             (
-                SandboxSpec::new().with_resources(Resources::none().with_cpus(f64::NAN)),
+                SandboxSpec::new().resources(Resources::new().cpus(f64::NAN)),
                 "cpus",
             ),
             (
-                SandboxSpec::new().with_resources(Resources::none().with_memory(0)),
+                SandboxSpec::new().resources(Resources::new().memory(0)),
                 "memory",
             ),
-            (SandboxSpec::new().with_label("k", "v".repeat(64)), "label"),
-            (SandboxSpec::new().with_env("A=B", "c"), "variable"),
-            (SandboxSpec::new().with_ttl(Duration::ZERO), "ttl"),
+            (SandboxSpec::new().label("k", "v".repeat(64)), "label"),
+            (SandboxSpec::new().env("A=B", "c"), "variable"),
+            (SandboxSpec::new().ttl(Duration::ZERO), "ttl"),
         ] {
             let error = spec.validate().expect_err(word);
             assert_eq!(error.kind(), ErrorKind::InvalidInput);

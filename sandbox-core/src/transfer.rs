@@ -23,6 +23,11 @@ pub struct ImportOptions {
 }
 
 impl ImportOptions {
+    /// The defaults: everything is brought, and nothing is removed.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
     /// Leaves out what matches this pattern.
     #[must_use]
     pub fn exclude(mut self, pattern: impl Into<String>) -> Self {
@@ -30,23 +35,23 @@ impl ImportOptions {
         self
     }
 
-    /// Heeds `.gitignore` and `.ignore` files.
+    /// Sets whether `.gitignore` and `.ignore` files are heeded.
     #[must_use]
-    pub fn with_ignore_files(mut self) -> Self {
-        self.ignore_files = true;
+    pub fn ignore_files(mut self, ignore_files: bool) -> Self {
+        self.ignore_files = ignore_files;
         self
     }
 
-    /// Removes what the host's directory does not have.
+    /// Sets whether what the host's directory lacks is removed from the sandbox's.
     #[must_use]
-    pub fn mirror(mut self) -> Self {
-        self.mirror = true;
+    pub fn mirror(mut self, mirror: bool) -> Self {
+        self.mirror = mirror;
         self
     }
 
-    /// Brings at most this many bytes of file content.
+    /// Sets the largest sum of file sizes, in bytes.
     #[must_use]
-    pub fn with_max_bytes(mut self, bytes: u64) -> Self {
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = Some(bytes);
         self
     }
@@ -90,9 +95,14 @@ impl Default for ExportOptions {
 }
 
 impl ExportOptions {
-    /// Does this where the host's directory exists already.
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets what to do where the host's directory exists already.
     #[must_use]
-    pub fn with_existing(mut self, existing: ExistingDir) -> Self {
+    pub fn existing(mut self, existing: ExistingDir) -> Self {
         self.existing = existing;
         self
     }
@@ -104,16 +114,16 @@ impl ExportOptions {
         self
     }
 
-    /// Brings at most this many bytes of file content.
+    /// Sets the largest sum of file sizes, in bytes.
     #[must_use]
-    pub fn with_max_bytes(mut self, bytes: u64) -> Self {
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// Brings at most this many entries.
+    /// Sets the largest number of entries.
     #[must_use]
-    pub fn with_max_entries(mut self, entries: u64) -> Self {
+    pub fn max_entries(mut self, entries: u64) -> Self {
         self.max_entries = entries;
         self
     }

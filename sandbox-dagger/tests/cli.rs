@@ -34,7 +34,7 @@ async fn a_session_of_the_cli_works_and_ends_with_its_provider() -> Outcome {
                 "exec sleep 1000"
             }
         );
-        let config = DaggerConfig::default().with_cli(cli(dir.path(), &script)?);
+        let config = DaggerConfig::default().cli(cli(dir.path(), &script)?);
         let provider = DaggerProvider::with_config(config);
         let sandbox = provider.create(spec()).await?;
         assert_eq!(sandbox.sh("echo hi").await?.stdout.bytes, "hi\n");
@@ -77,7 +77,7 @@ async fn a_panic_leaves_no_cli_behind() -> Outcome {
     let double = DaggerDouble::start(Quirks::default()).await?;
     let dir = tempfile::tempdir()?;
     let pid = dir.path().join("pid");
-    let config = DaggerConfig::default().with_cli(polite(dir.path(), &double)?);
+    let config = DaggerConfig::default().cli(polite(dir.path(), &double)?);
     let seen = pid.clone();
     let task = tokio::spawn(async move {
         let provider = DaggerProvider::with_config(config);
@@ -136,7 +136,7 @@ async fn a_cli_that_fails_or_says_nothing_is_told_in_time() -> Outcome {
             "cannot connect to the Docker daemon",
         ),
     ] {
-        let config = DaggerConfig::default().with_cli(program);
+        let config = DaggerConfig::default().cli(program);
         let failed = DaggerProvider::with_config(config).connect().await;
         let Err(error) = failed else {
             return Err("it should have failed".into());
@@ -146,8 +146,8 @@ async fn a_cli_that_fails_or_says_nothing_is_told_in_time() -> Outcome {
         assert!(error.hint().is_some(), "{error}");
     }
     let config = DaggerConfig::default()
-        .with_cli(cli(dir.path(), "exec sleep 1000")?)
-        .with_connect_timeout(Duration::from_millis(500));
+        .cli(cli(dir.path(), "exec sleep 1000")?)
+        .connect_timeout(Duration::from_millis(500));
     let started = Instant::now();
     let failed = DaggerProvider::with_config(config)
         .connect()

@@ -87,8 +87,8 @@ async fn a_slow_engine_is_waited_for_and_a_silent_one_is_not() -> Outcome {
     rig.double.inject(Fault::Slow(Duration::from_millis(300)));
     assert!(rig.sandbox.exec(Command::new("true")).await?.success());
     let config = DaggerConfig::default()
-        .with_session(rig.double.port(), rig.double.token())
-        .with_operation_timeout(Duration::from_millis(500));
+        .session(rig.double.port(), rig.double.token())
+        .operation_timeout(Duration::from_millis(500));
     rig.double.inject(Fault::Slow(Duration::ZERO));
     rig.double.inject(Fault::Slow(Duration::from_secs(60)));
     let started = Instant::now();
@@ -188,7 +188,7 @@ async fn an_engine_that_is_gone_is_told() -> Outcome {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_token_is_no_credential() -> Outcome {
     let double = DaggerDouble::start(Quirks::default()).await?;
-    let config = DaggerConfig::default().with_session(double.port(), "wrong");
+    let config = DaggerConfig::default().session(double.port(), "wrong");
     let error = DaggerProvider::with_config(config)
         .connect()
         .await

@@ -38,7 +38,7 @@ async fn each_operation_costs_what_the_readme_says() -> Outcome {
         "997"
     );
     assert_eq!(cost(), 1, "read");
-    let recursive = ListOptions::default().recursive();
+    let recursive = ListOptions::default().recursive(true);
     assert_eq!(
         sandbox.list_dir(&"many".into(), recursive).await?.len(),
         1_010

@@ -21,7 +21,7 @@ async fn a_dockerfile_is_built() -> Outcome {
     let recipe = "FROM alpine:3\nENV WHO=me\nRUN printf built >/made\nCOPY data /data/\n";
     fs::write(context.path().join("Dockerfile"), recipe)?;
     fs::write(context.path().join("data"), "brought")?;
-    let config = config(&double).with_dockerfile(context.path());
+    let config = config(&double).dockerfile(context.path());
     let sandbox = DaggerProvider::with_config(config).create(spec()).await?;
     let output = sandbox.sh("cat /made /data/data; printf %s $WHO").await?;
     assert_eq!(output.stdout.bytes, "builtbroughtme");
@@ -34,8 +34,8 @@ async fn what_is_missing_on_the_host_is_named() -> Outcome {
     let dir = tempfile::tempdir()?;
     let missing = dir.path().join("no-such");
     for config in [
-        config(&double).with_dockerfile(dir.path()),
-        config(&double).with_tarball(&missing),
+        config(&double).dockerfile(dir.path()),
+        config(&double).tarball(&missing),
     ] {
         let made = DaggerProvider::with_config(config).create(spec()).await;
         let Err(error) = made else {
@@ -58,7 +58,7 @@ async fn an_image_that_can_not_be_had_is_told_apart_from_one_that_is_not_there()
         ("docker.io/no-such", ErrorKind::NotFound),
         ("no-network.test/image", ErrorKind::Unavailable),
     ] {
-        let config = config(&double).with_image(image);
+        let config = config(&double).image(image);
         let made = DaggerProvider::with_config(config).create(spec()).await;
         let Err(error) = made else {
             return Err("it should have failed".into());
@@ -90,14 +90,14 @@ async fn an_image_is_built_published_with_a_login_and_started_from() -> Outcome 
     };
     assert!(error.to_string().contains("401"), "{error}");
     let login = RegistryLogin::new("registry.test:5000", "acme", "s3cret");
-    let provider = DaggerProvider::with_config(config(&double).with_login(login));
+    let provider = DaggerProvider::with_config(config(&double).login(login));
     let reference = provider.publish_image(&image, address).await?;
     assert!(reference.starts_with(&format!("{address}@sha256:")));
     assert_eq!(
         double.queries_with("s3cret"),
         double.queries_with("setSecret")
     );
-    let from = spec().with_source(Source::Image(reference.clone()));
+    let from = spec().source(Source::Image(reference.clone()));
     assert!(nobody.create(from.clone()).await.is_err());
     let sandbox = provider.create(from).await?;
     let output = sandbox.sh("cat /tools $AGENT_HOME/main").await?;
@@ -137,7 +137,7 @@ async fn an_archive_is_written_and_started_from() -> Outcome {
         again.map_err(|error| error.kind()),
         Err(ErrorKind::AlreadyExists)
     );
-    let config = config(&double).with_tarball(&archive);
+    let config = config(&double).tarball(&archive);
     let sandbox = DaggerProvider::with_config(config).create(spec()).await?;
     let output = sandbox.sh("cat /made; printf %s $WHO").await?;
     assert_eq!(output.stdout.bytes, "mademe");
@@ -154,16 +154,14 @@ async fn snapshots_outlive_their_provider_where_that_was_asked_for() -> Outcome 
         Snapshots::Registry("registry.test/acme/snapshots".into()),
     ] {
         let login = RegistryLogin::new("registry.test", "acme", "s3cret");
-        let config = config(&double).with_snapshots(snapshots).with_login(login);
+        let config = config(&double).snapshots(snapshots).login(login);
         let provider = DaggerProvider::with_config(config.clone());
-        let sandbox = provider
-            .create(spec().with_secret("TOKEN", "hidden"))
-            .await?;
+        let sandbox = provider.create(spec().secret("TOKEN", "hidden")).await?;
         sandbox.sh("printf kept >f; rm -f /etc/hosts").await?;
         let snapshot = sandbox.snapshot(SnapshotOptions::default()).await?;
         sandbox.close().await?;
         drop((sandbox, provider));
-        let from = spec().with_source(Source::Snapshot(snapshot.id));
+        let from = spec().source(Source::Snapshot(snapshot.id));
         let again = DaggerProvider::with_config(config).create(from).await?;
         let output = again
             .sh("cat f; printf %s \"$TOKEN\"; ls /etc/hosts")
@@ -180,7 +178,7 @@ async fn snapshots_outlive_their_provider_where_that_was_asked_for() -> Outcome 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cache_is_shared_and_outlives_sandboxes() -> Outcome {
     let double = DaggerDouble::start(Quirks::default()).await?;
-    let config = config(&double).with_cache(CacheMount::new("npm", "/cache"));
+    let config = config(&double).cache(CacheMount::new("npm", "/cache"));
     let provider = DaggerProvider::with_config(config);
     cache_is_shared(&provider).await
 }
@@ -188,7 +186,7 @@ async fn a_cache_is_shared_and_outlives_sandboxes() -> Outcome {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cache_without_a_place_is_refused() -> Outcome {
     let double = DaggerDouble::start(Quirks::default()).await?;
-    let config = config(&double).with_cache(CacheMount::new("npm", GuestPath::from("cache")));
+    let config = config(&double).cache(CacheMount::new("npm", GuestPath::from("cache")));
     let made = DaggerProvider::with_config(config).create(spec()).await;
     assert_eq!(
         made.map(drop).map_err(|error| error.kind()),
@@ -200,7 +198,7 @@ async fn a_cache_without_a_place_is_refused() -> Outcome {
 #[tokio::test(flavor = "multi_thread")]
 async fn sandboxes_run_as_the_user_that_was_asked_for() -> Outcome {
     let double = DaggerDouble::start(Quirks::default()).await?;
-    let with = |user: &str| DaggerProvider::with_config(config(&double).with_user(user));
+    let with = |user: &str| DaggerProvider::with_config(config(&double).user(user));
     let sandbox = with("1000").create(spec()).await?;
     sandbox.write("f", "x").await?;
     assert_eq!(sandbox.sh("cat f").await?.stdout.bytes, "x");
@@ -227,10 +225,8 @@ async fn sandboxes_run_as_the_user_that_was_asked_for() -> Outcome {
 #[tokio::test(flavor = "multi_thread")]
 async fn processes_have_the_limits_that_were_asked_for() -> Outcome {
     let double = DaggerDouble::start(Quirks::default()).await?;
-    let limits = ProcessLimits::none()
-        .with_file_size(4096)
-        .with_open_files(32);
-    let provider = DaggerProvider::with_config(config(&double).with_limits(limits));
+    let limits = ProcessLimits::none().file_size(4096).open_files(32);
+    let provider = DaggerProvider::with_config(config(&double).limits(limits));
     let sandbox = provider.create(spec()).await?;
     let output = sandbox.sh("ulimit -n; head -c 4096 /dev/zero >f").await?;
     assert_eq!(output.stdout.bytes, "32\n");

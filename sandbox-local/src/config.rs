@@ -7,7 +7,7 @@ use std::path::PathBuf;
 /// ```
 /// # #[cfg(target_os = "linux")] {
 /// use sandbox_local::LocalConfig;
-/// let config = LocalConfig::default().with_state_dir("/var/tmp/my-agent");
+/// let config = LocalConfig::default().state_dir("/var/tmp/my-agent");
 /// # }
 /// ```
 #[derive(Clone, Debug)]
@@ -72,28 +72,28 @@ impl Default for LocalConfig {
 impl LocalConfig {
     /// Keeps what sandboxes write below this directory.
     #[must_use]
-    pub fn with_state_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+    pub fn state_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.state_dir = Some(dir.into());
         self
     }
 
     /// Shows one more directory of the host to every sandbox, read-only at the same path.
     #[must_use]
-    pub fn with_system_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+    pub fn system_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.system_dirs.push(dir.into());
         self
     }
 
     /// Puts limits below this cgroup v2 directory.
     #[must_use]
-    pub fn with_cgroup(mut self, dir: impl Into<PathBuf>) -> Self {
+    pub fn cgroup(mut self, dir: impl Into<PathBuf>) -> Self {
         self.cgroup = Some(dir.into());
         self
     }
 
     /// Prepares this many sandboxes ahead of time, at most 64; see [`prepared`](Self::prepared).
     #[must_use]
-    pub fn with_prepared(mut self, count: usize) -> Self {
+    pub fn prepared(mut self, count: usize) -> Self {
         self.prepared = count;
         self
     }

@@ -156,7 +156,7 @@ async fn a_chain_of_120_forks_has_the_tree_that_no_fork_has() {
 
 #[tokio::test]
 async fn shapes_of_trees_survive_merging_and_copying() {
-    let limited = SandboxSpec::new().with_resources(Resources::none().with_disk(64 << 20));
+    let limited = SandboxSpec::new().resources(Resources::new().disk(64 << 20));
     tokio::join!(
         chain(2, 52, SandboxSpec::new(), false),
         chain(3, 24, SandboxSpec::new(), true),

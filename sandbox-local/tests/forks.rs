@@ -216,7 +216,7 @@ async fn a_directory_from_before_a_fork_can_be_renamed() {
     let child = fork(&sandbox).await;
     let rename = async |from: &str, to: &str, replace: bool| {
         let options = match replace {
-            true => RenameOptions::default().replace(),
+            true => RenameOptions::default().replace(true),
             false => RenameOptions::default(),
         };
         child.rename(&from.into(), &to.into(), options).await
@@ -252,7 +252,7 @@ async fn a_directory_from_before_a_fork_can_be_renamed() {
         ("closed", "open", false, ErrorKind::PermissionDenied),
     ] {
         let replaced = match replace {
-            true => RenameOptions::default().replace(),
+            true => RenameOptions::default().replace(true),
             false => RenameOptions::default(),
         };
         let error = child

@@ -147,7 +147,7 @@ async fn sandboxes_outlive_their_provider() {
 #[tokio::test]
 async fn after_its_time_to_live_without_use_a_sandbox_closes() {
     let provider = LocalProvider::new().expect("a provider");
-    let spec = || SandboxSpec::new().with_ttl(Duration::from_millis(300));
+    let spec = || SandboxSpec::new().ttl(Duration::from_millis(300));
     let sandbox = provider.create(spec()).await.expect("a sandbox");
     // A command that runs is use for as long as it runs.
     let (time, runs) = marked(2);

@@ -21,7 +21,7 @@ use sandbox_local::LocalProvider;
 use support::{run, sh, until};
 
 fn limited(resources: Resources) -> SandboxSpec {
-    SandboxSpec::new().with_resources(resources)
+    SandboxSpec::new().resources(resources)
 }
 
 /// Forks until the kernel refuses; prints how many processes there were, and the refusal.
@@ -49,7 +49,7 @@ fn fork() -> Command {
 #[tokio::test]
 async fn no_more_processes_than_the_limit() {
     for limit in [3, 20] {
-        let sandbox = support::create(limited(Resources::none().with_pids(limit))).await;
+        let sandbox = support::create(limited(Resources::new().pids(limit))).await;
         for _ in 0..2 {
             let output = run(&sandbox, fork()).await;
             assert_eq!(output.stdout.to_string_lossy(), format!("{limit} EAGAIN\n"));
@@ -69,7 +69,7 @@ async fn no_more_processes_than_the_limit() {
 
 #[tokio::test]
 async fn a_command_beyond_the_limit_on_processes_is_refused_and_ran_not() {
-    let sandbox = support::create(limited(Resources::none().with_pids(2))).await;
+    let sandbox = support::create(limited(Resources::new().pids(2))).await;
     let start = async || sandbox.spawn(Command::new("sleep").arg("100")).await.ok();
     let first = until("one process", start).await;
     let holder = until("another", start).await;
@@ -98,7 +98,7 @@ async fn write(sandbox: &Arc<dyn Sandbox>, name: &str, size: usize) -> sandbox_c
 
 #[tokio::test]
 async fn no_more_is_written_than_the_limit_on_disk() {
-    let sandbox = support::create(limited(Resources::none().with_disk(8 << 20))).await;
+    let sandbox = support::create(limited(Resources::new().disk(8 << 20))).await;
     write(&sandbox, "kept", 3 * MIB)
         .await
         .expect("there is room");
@@ -127,7 +127,7 @@ async fn no_more_is_written_than_the_limit_on_disk() {
 
 #[tokio::test]
 async fn a_fork_of_a_sandbox_with_a_limit_on_disk_keeps_files_and_has_its_own_limit() {
-    let sandbox = support::create(limited(Resources::none().with_disk(8 << 20))).await;
+    let sandbox = support::create(limited(Resources::new().disk(8 << 20))).await;
     write(&sandbox, "kept", 6 * MIB)
         .await
         .expect("there is room");
@@ -190,7 +190,7 @@ async fn with_cgroup(resources: Resources, control: Control) -> Option<Arc<dyn S
         }
     }
     let needed = RequiredIsolation::Only(vec![Control::Filesystem, Control::Privileges]);
-    let spec = limited(resources).with_isolation(needed);
+    let spec = limited(resources).isolation(needed);
     let sandbox = provider.create(spec).await.expect("it is not required");
     let report = sandbox.isolation().await.expect("a report");
     assert!(
@@ -205,7 +205,7 @@ async fn with_cgroup(resources: Resources, control: Control) -> Option<Arc<dyn S
 
 #[tokio::test]
 async fn no_more_memory_than_the_limit() {
-    let resources = Resources::none().with_memory(96 << 20);
+    let resources = Resources::new().memory(96 << 20);
     let Some(sandbox) = with_cgroup(resources, Control::Memory).await else {
         return;
     };
@@ -279,7 +279,7 @@ fn cgroups() -> Vec<PathBuf> {
 
 #[tokio::test]
 async fn no_more_processor_time_than_the_limit() {
-    let resources = Resources::none().with_cpus(0.25);
+    let resources = Resources::new().cpus(0.25);
     let Some(sandbox) = with_cgroup(resources, Control::Cpu).await else {
         return;
     };
@@ -311,9 +311,7 @@ async fn what_the_caller_does_without_is_not_required() {
             RequiredIsolation::Only(vec![Control::Network, Control::Ipc]),
         ),
     ] {
-        let spec = SandboxSpec::new()
-            .with_network(network)
-            .with_isolation(required);
+        let spec = SandboxSpec::new().network(network).isolation(required);
         let sandbox = provider.create(spec.clone()).await.expect("a sandbox");
         let report = sandbox.isolation().await.expect("a report");
         assert_eq!(
@@ -326,8 +324,8 @@ async fn what_the_caller_does_without_is_not_required() {
     // What no sandbox of this host can have is not handed out.
     let required = RequiredIsolation::Only(vec![Control::Network]);
     let spec = SandboxSpec::new()
-        .with_network(Network::Open)
-        .with_isolation(required);
+        .network(Network::Open)
+        .isolation(required);
     for _ in 0..2 {
         let error = provider
             .create(spec.clone())
@@ -341,7 +339,7 @@ async fn what_the_caller_does_without_is_not_required() {
 #[tokio::test]
 async fn a_root_directory_has_the_full_isolation() {
     let root = support::small_root();
-    let spec = SandboxSpec::new().with_source(sandbox_core::Source::RootDir(root.path().into()));
+    let spec = SandboxSpec::new().source(sandbox_core::Source::RootDir(root.path().into()));
     let sandbox = support::create(spec).await;
     let report = sandbox.isolation().await.expect("a report");
     assert!(report.is_enforced(Control::Filesystem), "{report}");

@@ -19,7 +19,7 @@ use sandbox_local::LocalProvider;
 use support::{is_root, run, sh};
 
 fn writable(host: &Path) -> SandboxSpec {
-    SandboxSpec::new().with_mount(Mount::read_write(host, "/mnt/host"))
+    SandboxSpec::new().mount(Mount::read_write(host, "/mnt/host"))
 }
 
 /// Gives a directory to an ordinary user, if we may.
@@ -198,7 +198,7 @@ async fn a_filesystem_that_maps_no_owners_is_an_error_with_the_remedy() {
         assert!(text.contains(word), "{text}");
     }
     // It can be read all the same.
-    let spec = SandboxSpec::new().with_mount(Mount::read_only("/etc/ssl", "/mnt/ssl"));
+    let spec = SandboxSpec::new().mount(Mount::read_only("/etc/ssl", "/mnt/ssl"));
     let sandbox = provider.create(spec).await.expect("a sandbox");
     sh(&sandbox, "ls /mnt/ssl && ! touch /mnt/ssl/x").await;
     sandbox.close().await.expect("close");
@@ -209,7 +209,7 @@ async fn a_single_file_can_be_mounted_for_writing() {
     let host = tempfile::tempdir().expect("a directory");
     let file = host.path().join("file");
     fs::write(&file, "old").expect("a file");
-    let spec = SandboxSpec::new().with_mount(Mount::read_write(&file, "/mnt/file"));
+    let spec = SandboxSpec::new().mount(Mount::read_write(&file, "/mnt/file"));
     let sandbox = support::create(spec).await;
     sh(&sandbox, "printf new > /mnt/file").await;
     assert_eq!(fs::read(&file).expect("the file"), b"new");
@@ -234,12 +234,12 @@ async fn a_mount_within_another_is_put_in_its_place() {
     fs::write(host.path().join("inner/f"), "inner\n").expect("a file");
     fs::write(host.path().join("outer/f"), "outer\n").expect("a file");
     let spec = SandboxSpec::new()
-        .with_mount(Mount::read_only(
+        .mount(Mount::read_only(
             host.path().join("inner"),
             "/mnt/x/../o/in",
         ))
-        .with_mount(Mount::read_only(host.path().join("outer"), "/mnt/o"))
-        .with_mount(Mount::read_only(
+        .mount(Mount::read_only(host.path().join("outer"), "/mnt/o"))
+        .mount(Mount::read_only(
             host.path().join("inner"),
             "/usr/share/man",
         ));

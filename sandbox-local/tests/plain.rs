@@ -15,7 +15,7 @@ use sandbox_local::PlainProvider;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn spec() -> SandboxSpec {
-    SandboxSpec::new().with_network(Network::Open)
+    SandboxSpec::new().network(Network::Open)
 }
 
 async fn sandbox() -> Arc<dyn Sandbox> {
@@ -46,23 +46,20 @@ async fn what_cannot_be_honoured_is_refused() {
     let provider = PlainProvider::new();
     let unsupported = [
         SandboxSpec::new(),
-        spec().with_resources(Resources::none().with_memory(1 << 30)),
-        spec().with_resources(Resources::none().with_pids(8)),
-        spec().with_mount(Mount::read_only("/usr", "/usr")),
-        spec().with_source(Source::RootDir("/".into())),
-        spec().with_source(Source::Image("alpine".into())),
-        spec().with_ttl(Duration::from_secs(1)),
-        spec().with_workdir("/workspace"),
+        spec().resources(Resources::new().memory(1 << 30)),
+        spec().resources(Resources::new().pids(8)),
+        spec().mount(Mount::read_only("/usr", "/usr")),
+        spec().source(Source::RootDir("/".into())),
+        spec().source(Source::Image("alpine".into())),
+        spec().ttl(Duration::from_secs(1)),
+        spec().workdir("/workspace"),
     ];
     for spec in unsupported {
         let error = provider.create(spec.clone()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{spec:?}");
     }
     let only = RequiredIsolation::Only(vec![Control::Filesystem]);
-    let error = provider
-        .create(spec().with_isolation(only))
-        .await
-        .unwrap_err();
+    let error = provider.create(spec().isolation(only)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Isolation);
     assert!(error.to_string().contains("filesystem"), "{error}");
     assert!(error.hint().is_some());
@@ -338,9 +335,9 @@ async fn import_and_export_carry_a_tree_and_leave_out_what_is_asked() {
     std::os::unix::fs::symlink("d/b", from.join("link")).unwrap();
     let sandbox = sandbox().await;
     let options = ImportOptions::default()
-        .with_ignore_files()
+        .ignore_files(true)
         .exclude("*.o")
-        .mirror();
+        .mirror(true);
     let to = GuestPath::from("in");
     let report = sandbox
         .import_dir(&from, &to, options.clone())

@@ -52,16 +52,16 @@ async fn ask(provider: &LocalProvider, spec: SandboxSpec, script: &str, says: &s
 async fn what_waits_is_handed_out_only_as_what_was_asked_for() {
     let state = state();
     let config = LocalConfig::default()
-        .with_state_dir(state.path())
+        .state_dir(state.path())
         // One sandbox, and one init for all that is not like it.
-        .with_prepared(1);
+        .prepared(1);
     let provider = LocalProvider::with_config(config).expect("a provider");
 
     // What a handle keeps of its spec is each one's own.
     let waited = waiting().await;
     let spec = SandboxSpec::new()
-        .with_env("WHOSE", "mine")
-        .with_label("whose", "mine");
+        .env("WHOSE", "mine")
+        .label("whose", "mine");
     let mine = provider.create(spec).await.expect("a sandbox");
     assert_eq!(sh(&mine, "echo $WHOSE; echo x > file").await, "mine\n");
     let labels = mine.info().labels;
@@ -75,8 +75,8 @@ async fn what_waits_is_handed_out_only_as_what_was_asked_for() {
     assert!(ask(&provider, usual(), "echo $WHOSE; ls", "\n").await);
 
     // What is in the sandbox has to be right: who asks for something else finds none.
-    let other = || usual().with_workdir("/other");
-    let open = || usual().with_network(Network::Open);
+    let other = || usual().workdir("/other");
+    let open = || usual().network(Network::Open);
     assert!(!ask(&provider, other(), "pwd", "/other\n").await);
     assert!(!ask(&provider, open(), "pwd", "/workspace\n").await);
     assert!(!ask(&provider, other(), "pwd", "/other\n").await);
@@ -88,7 +88,7 @@ async fn what_waits_is_handed_out_only_as_what_was_asked_for() {
     assert!(!ask(&provider, usual(), "pwd", "/workspace\n").await);
 
     // A spec that is wrong is refused all the same.
-    let wrong = SandboxSpec::new().with_env("A=B", "");
+    let wrong = SandboxSpec::new().env("A=B", "");
     provider.create(wrong).await.expect_err("not a name");
     inits_are(2).await;
 }

@@ -21,8 +21,8 @@ const PREPARED: usize = 2;
 async fn prepared_sandboxes_serve_are_replaced_and_end_with_the_provider() {
     let state = state();
     let config = LocalConfig::default()
-        .with_state_dir(state.path())
-        .with_prepared(PREPARED);
+        .state_dir(state.path())
+        .prepared(PREPARED);
     let provider = LocalProvider::with_config(config).expect("a provider");
     inits_are(2 * PREPARED).await;
 

@@ -23,7 +23,7 @@ fn it_does_what_the_model_does() {
     let random = RandomState::new().hash_one(());
     eprintln!("the random seed is {random}");
     for seed in [1, 2, random] {
-        let settings = Settings::new(SEQUENCES).with_seed(seed);
+        let settings = Settings::new(SEQUENCES).seed(seed);
         if let Err(difference) = compare(provider.clone(), &settings) {
             panic!("with seed {seed}: {difference}");
         }

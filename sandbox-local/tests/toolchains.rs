@@ -20,10 +20,10 @@ async fn sandbox_with(path: &str, mounts: &[PathBuf]) -> Arc<dyn Sandbox> {
     let mut spec = SandboxSpec::new();
     for dir in mounts {
         let guest = dir.to_str().expect("a UTF-8 path");
-        spec = spec.with_mount(Mount::read_only(dir, guest));
+        spec = spec.mount(Mount::read_only(dir, guest));
     }
     if !path.is_empty() {
-        spec = spec.with_env("PATH", format!("{path}:/usr/local/bin:/usr/bin:/bin"));
+        spec = spec.env("PATH", format!("{path}:/usr/local/bin:/usr/bin:/bin"));
     }
     support::create(spec).await
 }

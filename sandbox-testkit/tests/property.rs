@@ -23,7 +23,7 @@ fn a_fake_differs_from_the_model() {
         Fault::DotDotDropped,
     ] {
         let provider = Arc::new(FakeProvider::new(fault));
-        let settings = Settings::new(200).with_seed(1);
+        let settings = Settings::new(200).seed(1);
         let difference = compare(provider, &settings).expect_err("a difference");
         assert!(difference.contains("operations"), "{fault:?}: {difference}");
     }

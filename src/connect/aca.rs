@@ -91,10 +91,10 @@ pub(super) fn sandboxes(mut uri: Uri<'_>) -> Result<Arc<dyn Provider>> {
     let mut config = AcaConfig::new(endpoint, subscription, resource_group, group);
     config.keep_alive = keep_alive;
     if let Some(image) = image {
-        config = config.with_disk_image(image);
+        config = config.disk_image(image);
     }
     if let Some(file) = ca_file {
-        config = config.with_ca_file(file);
+        config = config.ca_file(file);
     }
     Ok(Arc::new(AcaSandboxProvider::new(config, credential()?)?))
 }
@@ -121,11 +121,11 @@ pub(super) fn sessions(mut uri: Uri<'_>) -> Result<Arc<dyn Provider>> {
     config.keep_alive = keep_alive;
     match egress.as_deref() {
         None | Some("off") => {}
-        Some("on") => config = config.with_egress(true),
+        Some("on") => config = config.egress(true),
         Some(other) => return Err(invalid(text, format!("egress is on or off, not {other:?}"))),
     }
     if let Some(file) = ca_file {
-        config = config.with_ca_file(file);
+        config = config.ca_file(file);
     }
     Ok(Arc::new(AcaSessionProvider::new(config, credential()?)?))
 }

@@ -72,7 +72,7 @@ impl EgressPolicy {
 
     /// With a rule on this host.
     #[must_use]
-    pub fn with_rule(mut self, host: impl Into<String>, action: EgressAction) -> Self {
+    pub fn rule(mut self, host: impl Into<String>, action: EgressAction) -> Self {
         self.rules.push(EgressRule {
             host: host.into(),
             action,
@@ -82,7 +82,7 @@ impl EgressPolicy {
 
     /// With this inspection.
     #[must_use]
-    pub fn with_inspection(mut self, inspection: Inspection) -> Self {
+    pub fn inspection(mut self, inspection: Inspection) -> Self {
         self.inspection = inspection;
         self
     }

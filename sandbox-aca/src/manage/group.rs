@@ -75,14 +75,14 @@ impl NewDiskImage {
 
     /// With this label.
     #[must_use]
-    pub fn with_label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.labels.insert(key.into(), value.into());
         self
     }
 
     /// Pulled by this user of the registry.
     #[must_use]
-    pub fn with_credentials(mut self, user: impl Into<String>, token: impl Into<Secret>) -> Self {
+    pub fn credentials(mut self, user: impl Into<String>, token: impl Into<Secret>) -> Self {
         self.credentials = Some((user.into(), token.into()));
         self
     }

@@ -46,15 +46,15 @@ impl Lifecycle {
 
     /// Suspended after this time.
     #[must_use]
-    pub fn with_suspend_after(mut self, time: Duration) -> Self {
+    pub fn suspend_after(mut self, time: Duration) -> Self {
         self.suspend_after = Some(time);
         self
     }
 
     /// Suspended without its memory: what runs in it ends then.
     #[must_use]
-    pub fn without_memory(mut self) -> Self {
-        self.keep_memory = false;
+    pub fn keep_memory(mut self, keep_memory: bool) -> Self {
+        self.keep_memory = keep_memory;
         self
     }
 
@@ -114,8 +114,8 @@ impl VolumeMount {
 
     /// Not to be written.
     #[must_use]
-    pub fn read_only(mut self) -> Self {
-        self.read_only = true;
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
         self
     }
 
@@ -168,14 +168,14 @@ macro_rules! with {
 
             /// With this port.
             #[must_use]
-            pub fn with_port(mut self, port: NewPort) -> Self {
+            pub fn port(mut self, port: NewPort) -> Self {
                 self.ports.push(port);
                 self
             }
 
             /// With this volume.
             #[must_use]
-            pub fn with_volume(mut self, volume: VolumeMount) -> Self {
+            pub fn volume(mut self, volume: VolumeMount) -> Self {
                 self.volumes.push(volume);
                 self
             }
@@ -185,17 +185,17 @@ macro_rules! with {
 
 with! {
     /// Made from this.
-    with_source, source: AcaSource;
+    source, source: AcaSource;
     /// With so many processors, such as `500m`.
-    with_cpu, cpu: impl Into<String>;
+    cpu, cpu: impl Into<String>;
     /// With so much memory, such as `1024Mi`.
-    with_memory, memory: impl Into<String>;
+    memory, memory: impl Into<String>;
     /// With so much disk, such as `20Gi`.
-    with_disk, disk: impl Into<String>;
+    disk, disk: impl Into<String>;
     /// Suspended and deleted like this.
-    with_lifecycle, lifecycle: Lifecycle;
+    lifecycle, lifecycle: Lifecycle;
     /// May reach this.
-    with_egress, egress: EgressPolicy;
+    egress, egress: EgressPolicy;
 }
 
 impl AcaOptions {
@@ -229,10 +229,10 @@ mod tests {
         let never = Lifecycle::new(None).body();
         assert_eq!(never["autoSuspendPolicy"], json!({"enabled": false}));
         assert_eq!(never["autoDeletePolicy"], json!({"enabled": false}));
-        let life = Lifecycle::new(Some(minute)).with_suspend_after(minute);
+        let life = Lifecycle::new(Some(minute)).suspend_after(minute);
         let suspend = |life: &Lifecycle| life.body()["autoSuspendPolicy"].clone();
         let memory = json!({"enabled": true, "interval": 60, "mode": "Memory"});
         assert_eq!(suspend(&life), memory);
-        assert_eq!(suspend(&life.without_memory())["mode"], "Disk");
+        assert_eq!(suspend(&life.keep_memory(false))["mode"], "Disk");
     }
 }

@@ -118,7 +118,7 @@ impl NewPort {
 
     /// Speaks this.
     #[must_use]
-    pub fn with_protocol(mut self, protocol: PortProtocol) -> Self {
+    pub fn protocol(mut self, protocol: PortProtocol) -> Self {
         self.protocol = Some(protocol);
         self
     }
@@ -132,15 +132,15 @@ impl NewPort {
 
     /// For callers from there.
     #[must_use]
-    pub fn with_access(mut self, access: Access) -> Self {
+    pub fn access(mut self, access: Access) -> Self {
         self.access = Some(access);
         self
     }
 
     /// Resumes a suspended sandbox.
     #[must_use]
-    pub fn on_demand(mut self) -> Self {
-        self.on_demand = true;
+    pub fn on_demand(mut self, on_demand: bool) -> Self {
+        self.on_demand = on_demand;
         self
     }
 

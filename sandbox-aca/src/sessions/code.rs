@@ -29,7 +29,7 @@ impl Default for CodeOptions {
 impl CodeOptions {
     /// Interrupts the code after this time.
     #[must_use]
-    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+    pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }

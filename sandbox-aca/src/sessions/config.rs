@@ -71,28 +71,28 @@ impl AcaSessionConfig {
 
     /// Trusts this certificate too.
     #[must_use]
-    pub fn with_ca_file(mut self, file: impl Into<PathBuf>) -> Self {
+    pub fn ca_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.ca_file = Some(file.into());
         self
     }
 
     /// Speaks this version of the interface.
     #[must_use]
-    pub fn with_api_version(mut self, version: impl Into<String>) -> Self {
+    pub fn api_version(mut self, version: impl Into<String>) -> Self {
         self.api_version = version.into();
         self
     }
 
     /// Says that the pool's sessions reach the network.
     #[must_use]
-    pub fn with_egress(mut self, egress: bool) -> Self {
+    pub fn egress(mut self, egress: bool) -> Self {
         self.egress = egress;
         self
     }
 
     /// Waits so long for a role that was just assigned.
     #[must_use]
-    pub fn with_role_wait(mut self, wait: Duration) -> Self {
+    pub fn role_wait(mut self, wait: Duration) -> Self {
         self.role_wait = wait;
         self
     }
@@ -100,7 +100,7 @@ impl AcaSessionConfig {
     /// Touches sandboxes that were not used for so long: see
     /// [`keep_alive`](Self#structfield.keep_alive).
     #[must_use]
-    pub fn with_keep_alive(mut self, every: Duration) -> Self {
+    pub fn keep_alive(mut self, every: Duration) -> Self {
         self.keep_alive = Some(every);
         self
     }

@@ -39,7 +39,7 @@ impl AcaSession {
             let kept = self.inner.kept();
             (kept.info.clone(), kept.env.clone())
         };
-        let mut info = info.with_labels(labels);
+        let mut info = info.labels(labels);
         info.created = std::time::SystemTime::now();
         info.parent = Some(self.inner.id.clone());
         let packed = self.pack().await?;

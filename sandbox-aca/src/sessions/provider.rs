@@ -150,8 +150,8 @@ impl AcaSessionProvider {
         let workdir = spec.workdir.clone().unwrap_or_else(|| WORKDIR.into());
         let workdir = workdir.resolve(&GuestPath::root(), OP)?;
         let info = SandboxInfo::new(SandboxId::new(""), BACKEND, workdir)
-            .with_labels(spec.labels.clone())
-            .with_command_timeout(spec.command_timeout);
+            .labels(spec.labels.clone())
+            .command_timeout(spec.command_timeout);
         let mut env = BTreeMap::new();
         for (name, value) in spec.env.iter() {
             env.insert(name.to_vec(), value.map(|value| value.value.clone()));

@@ -224,7 +224,7 @@ async fn comes_late(options: Options, kind: ErrorKind, remedy: &str) {
         .expect_err("not there yet");
     assert_eq!(error.kind(), kind, "{error:?}");
     assert!(error.to_string().contains(remedy), "{error}");
-    let patient = config(&emulator.endpoint()).with_role_wait(Duration::from_secs(100));
+    let patient = config(&emulator.endpoint()).role_wait(Duration::from_secs(100));
     let token = Arc::new(StaticToken::new(emulator.token()));
     let patient = sandbox_aca::AcaSandboxProvider::new(patient, token).expect("a provider");
     let before = emulator.requests("GET");

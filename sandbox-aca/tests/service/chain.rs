@@ -27,7 +27,7 @@ async fn lists_with_the_default_credential() {
     let endpoint = variable("ENDPOINT");
     let mut config = config(&endpoint);
     if let Ok(file) = std::env::var("SSL_CERT_FILE") {
-        config = config.with_ca_file(file);
+        config = config.ca_file(file);
     }
     let credential = Arc::new(DefaultCredential::new());
     let provider = AcaSandboxProvider::new(config, credential).expect("a provider");

@@ -136,11 +136,11 @@ async fn a_session_that_ended_all_the_same_is_lost_and_not_made_again() {
 async fn a_sandbox_is_kept_from_suspension_and_never_resumed() {
     let emulator = emulator().await;
     let token = Arc::new(StaticToken::new(emulator.token()));
-    let config = config(&emulator.endpoint()).with_keep_alive(OFTEN);
+    let config = config(&emulator.endpoint()).keep_alive(OFTEN);
     let provider = AcaSandboxProvider::new(config, token).expect("a provider");
     let hour = Some(Duration::from_secs(3600));
-    let life = Lifecycle::new(hour).with_suspend_after(Duration::from_secs(300));
-    let options = AcaOptions::new().with_lifecycle(life);
+    let life = Lifecycle::new(hour).suspend_after(Duration::from_secs(300));
+    let options = AcaOptions::new().lifecycle(life);
     let made = provider.create_with(SandboxSpec::new(), options).await;
     let sandbox = made.expect("a sandbox");
     let handle = provider.handle(&sandbox.info().id).expect("a handle");
@@ -165,8 +165,8 @@ async fn a_sandbox_is_kept_from_suspension_and_never_resumed() {
 #[tokio::test]
 async fn to_touch_without_end_is_refused() {
     let token = || Arc::new(StaticToken::new("t"));
-    let sandboxes = config("http://127.0.0.1:1").with_keep_alive(Duration::ZERO);
-    let sessions = pool("http://127.0.0.1:1", SessionKind::Shell).with_keep_alive(Duration::ZERO);
+    let sandboxes = config("http://127.0.0.1:1").keep_alive(Duration::ZERO);
+    let sessions = pool("http://127.0.0.1:1", SessionKind::Shell).keep_alive(Duration::ZERO);
     let errors = [
         AcaSandboxProvider::new(sandboxes, token()).map(drop),
         AcaSessionProvider::new(sessions, token()).map(drop),

@@ -11,7 +11,7 @@ use sandbox_testkit::aca::{AcaEmulator, Options};
 use super::{config, until};
 
 async fn of_run(emulator: &AcaEmulator, run: &str) -> AcaSandboxProvider {
-    let config = config(&emulator.endpoint()).with_label("run", run);
+    let config = config(&emulator.endpoint()).label("run", run);
     let token = Arc::new(StaticToken::new(emulator.token()));
     AcaSandboxProvider::new(config, token).expect("a provider")
 }
@@ -29,14 +29,14 @@ async fn everything_that_a_run_made_is_found_by_its_label() {
         of_run(&emulator, "theirs").await,
     );
     let other = theirs.create(SandboxSpec::new()).await.expect("a sandbox");
-    let spec = SandboxSpec::new().with_label("own", "1");
+    let spec = SandboxSpec::new().label("own", "1");
     let parent = ours.create(spec).await.expect("a sandbox");
     let child = parent.fork(Default::default()).await.expect("a fork");
-    let labelled = ForkOptions::default().with_label("own", "2");
+    let labelled = ForkOptions::default().label("own", "2");
     let grandchild = child.fork(labelled).await.expect("a fork");
     let snapshot = child.snapshot(SnapshotOptions::default()).await;
     let snapshot = snapshot.expect("a snapshot").id;
-    let spec = SandboxSpec::new().with_source(Source::Snapshot(snapshot.clone()));
+    let spec = SandboxSpec::new().source(Source::Snapshot(snapshot.clone()));
     let restored = ours.create(spec).await.expect("a sandbox");
     // They are found, and show what they were given and no more.
     let found = ours.list(&run("ours")).await.expect("a list");
@@ -70,14 +70,14 @@ async fn a_label_that_is_the_providers_own_is_refused() {
     let started = AcaEmulator::start(Options::default()).await;
     let emulator = started.expect("an emulator");
     let provider = of_run(&emulator, "ours").await;
-    let spec = SandboxSpec::new().with_label("run", "mine");
+    let spec = SandboxSpec::new().label("run", "mine");
     let error = provider.create(spec).await.expect_err("it is taken");
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
     let sandbox = provider
         .create(SandboxSpec::new())
         .await
         .expect("a sandbox");
-    let labelled = ForkOptions::default().with_label("run", "mine");
+    let labelled = ForkOptions::default().label("run", "mine");
     let error = sandbox.fork(labelled).await.expect_err("it is taken");
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
     assert_eq!(emulator.counts(), (1, 0));

@@ -63,10 +63,10 @@ async fn policies_are_set_whole_and_forks_have_them_too() {
         EgressPolicy::deny(),
         "what a spec without network gets"
     );
-    let policy = EgressPolicy::deny().with_rule("*.example.com", EgressAction::Allow);
+    let policy = EgressPolicy::deny().rule("*.example.com", EgressAction::Allow);
     handle.set_egress(policy.clone()).await.expect("it is set");
     let life =
-        Lifecycle::new(Some(Duration::from_secs(600))).with_suspend_after(Duration::from_secs(60));
+        Lifecycle::new(Some(Duration::from_secs(600))).suspend_after(Duration::from_secs(60));
     handle.set_lifecycle(life).await.expect("it is set");
     let child = sandbox.fork(Default::default()).await.expect("a fork");
     let child = provider.handle(&child.info().id).expect("a handle");
@@ -107,7 +107,7 @@ async fn a_committed_image_is_what_the_sandbox_was() {
                 .any(|known| known.id == image && known.labels == labels),
             "{known:?}"
         );
-        let options = AcaOptions::new().with_source(AcaSource::DiskImage(image.clone()));
+        let options = AcaOptions::new().source(AcaSource::DiskImage(image.clone()));
         let made = provider
             .create_with(SandboxSpec::new(), options)
             .await
@@ -130,7 +130,7 @@ async fn images_volumes_and_snapshots_are_made_listed_and_deleted() {
         public.iter().any(|image| image.id == "ubuntu"),
         "{public:?}"
     );
-    let image = NewDiskImage::new("docker.io/library/debian:12").with_credentials("me", "hidden");
+    let image = NewDiskImage::new("docker.io/library/debian:12").credentials("me", "hidden");
     assert!(!format!("{image:?}").contains("hidden"));
     let image = provider.create_disk_image(image).await.expect("an image");
     provider.delete_disk_image(&image).await.expect("it goes");
@@ -164,8 +164,8 @@ async fn images_volumes_and_snapshots_are_made_listed_and_deleted() {
         (&listed[0].id, &listed[0].sandbox),
         (&snapshot.id, &sandbox.info().id)
     );
-    let spec = SandboxSpec::new().with_source(Source::Snapshot(snapshot.id.clone()));
-    let options = AcaOptions::new().with_port(NewPort::new(80));
+    let spec = SandboxSpec::new().source(Source::Snapshot(snapshot.id.clone()));
+    let options = AcaOptions::new().port(NewPort::new(80));
     let restored = provider
         .create_with(spec, options)
         .await
@@ -186,13 +186,13 @@ async fn images_volumes_and_snapshots_are_made_listed_and_deleted() {
 async fn a_sandbox_is_made_as_the_options_say() {
     let (emulator, provider) = start(Options::default()).await;
     let options = AcaOptions::new()
-        .with_source(AcaSource::PublicImage("node-22".into()))
-        .with_cpu("500m")
-        .with_memory("1Gi")
-        .with_egress(EgressPolicy::deny().with_rule("example.com", EgressAction::Allow))
-        .with_port(NewPort::new(3000))
-        .with_lifecycle(Lifecycle::new(None));
-    let spec = SandboxSpec::new().with_label("run", "one");
+        .source(AcaSource::PublicImage("node-22".into()))
+        .cpu("500m")
+        .memory("1Gi")
+        .egress(EgressPolicy::deny().rule("example.com", EgressAction::Allow))
+        .port(NewPort::new(3000))
+        .lifecycle(Lifecycle::new(None));
+    let spec = SandboxSpec::new().label("run", "one");
     let made = provider
         .create_with(spec, options)
         .await
@@ -213,18 +213,18 @@ async fn a_sandbox_is_made_as_the_options_say() {
     );
     assert_eq!(state.ports[0].port, 3000);
     assert_eq!(state.egress.rules.len(), 1);
-    let preset = AcaOptions::new().with_source(AcaSource::Preset("code-interpreter".into()));
+    let preset = AcaOptions::new().source(AcaSource::Preset("code-interpreter".into()));
     provider
         .create_with(SandboxSpec::new(), preset.clone())
         .await
         .expect("a sandbox");
     let before = emulator.requests("");
-    let image = SandboxSpec::new().with_source(Source::Image("ubuntu".into()));
-    let open = SandboxSpec::new().with_network(Network::Open);
+    let image = SandboxSpec::new().source(Source::Image("ubuntu".into()));
+    let open = SandboxSpec::new().network(Network::Open);
     for (spec, options) in [
         (image, preset.clone()),
-        (SandboxSpec::new(), preset.with_cpu("500m")),
-        (open, AcaOptions::new().with_egress(EgressPolicy::deny())),
+        (SandboxSpec::new(), preset.cpu("500m")),
+        (open, AcaOptions::new().egress(EgressPolicy::deny())),
     ] {
         let error = provider
             .create_with(spec, options)

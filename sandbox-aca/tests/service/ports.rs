@@ -69,12 +69,12 @@ async fn a_server_in_a_sandbox_is_reached_by_whom_the_port_lets_in() {
     let token = emulator.token();
     assert_eq!(get(&signed, Some(&token)).await.0, StatusCode::OK);
     let office = Access::deny().allow("office", &["10.1.0.0/16"]);
-    let elsewhere = again(NewPort::new(8000).anonymous().with_access(office)).await;
+    let elsewhere = again(NewPort::new(8000).anonymous().access(office)).await;
     assert_eq!(get(&elsewhere, None).await.0, StatusCode::FORBIDDEN);
     let here = Access::deny()
         .allow("office", &["10.1.0.0/16"])
         .allow("here", &["127.0.0.0/8"]);
-    let here = again(NewPort::new(8000).anonymous().with_access(here)).await;
+    let here = again(NewPort::new(8000).anonymous().access(here)).await;
     assert_eq!(get(&here, None).await.0, StatusCode::OK);
 
     handle.suspend().await.expect("it is suspended");
@@ -84,7 +84,7 @@ async fn a_server_in_a_sandbox_is_reached_by_whom_the_port_lets_in() {
         "it is not resumed"
     );
     handle.resume().await.expect("it runs");
-    let waking = again(NewPort::new(8000).anonymous().on_demand()).await;
+    let waking = again(NewPort::new(8000).anonymous().on_demand(true)).await;
     handle.suspend().await.expect("it is suspended");
     assert_eq!(get(&waking, None).await.0, StatusCode::OK, "it is resumed");
 
@@ -98,7 +98,7 @@ async fn a_server_in_a_sandbox_is_reached_by_whom_the_port_lets_in() {
 async fn what_can_not_be_a_port_is_refused() {
     let (_emulator, provider, sandbox) = sandbox().await;
     let handle = provider.handle(&sandbox.info().id).expect("a handle");
-    let bad = NewPort::new(9090).with_access(Access::deny().allow("bad", &["10.1.2.3/16"]));
+    let bad = NewPort::new(9090).access(Access::deny().allow("bad", &["10.1.2.3/16"]));
     let error = handle.add_port(bad).await.expect_err("host bits");
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
     assert!(handle.state().await.expect("a state").ports.is_empty());

@@ -9,7 +9,7 @@ use sandbox_testkit::aca::Options;
 use super::start;
 
 async fn with(provider: &AcaSandboxProvider, mount: VolumeMount) -> Result<Arc<dyn Sandbox>> {
-    let options = AcaOptions::new().with_volume(mount);
+    let options = AcaOptions::new().volume(mount);
     provider.create_with(SandboxSpec::new(), options).await
 }
 
@@ -23,7 +23,11 @@ async fn a_volume_is_shared_and_outlives_its_sandboxes() {
         .expect("a volume");
     let first = with(&provider, VolumeMount::new("data", "/data")).await;
     let first = first.expect("a sandbox");
-    let reader = with(&provider, VolumeMount::new("data", "/mnt/in").read_only()).await;
+    let reader = with(
+        &provider,
+        VolumeMount::new("data", "/mnt/in").read_only(true),
+    )
+    .await;
     let reader = reader.expect("a sandbox");
     first.write("/data/d/f", "shared").await.expect("a file");
     assert_eq!(
@@ -70,7 +74,7 @@ async fn a_volume_that_is_added_later_is_said_to_be_what_the_emulator_can_not() 
     let error = error.expect_err("the emulator says so");
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
     let error = handle
-        .add_volume(VolumeMount::new("v", "/w").read_only())
+        .add_volume(VolumeMount::new("v", "/w").read_only(true))
         .await;
     let error = error.expect_err("the wire has no word for it");
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");

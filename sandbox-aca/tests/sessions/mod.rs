@@ -93,7 +93,7 @@ impl Fixture for Sessions {
         );
         let mut config = AcaSessionConfig::new(endpoint, self.kind);
         if let Some(file) = emulator.ca_file() {
-            config = config.with_ca_file(file);
+            config = config.ca_file(file);
         }
         let credential = Arc::new(StaticToken::new(emulator.token()));
         Ok(Arc::new(AcaSessionProvider::new(config, credential)?))

@@ -26,7 +26,7 @@ impl Retry {
 
     /// With this wait before the second attempt; each later one waits twice as long, 10 s at most.
     #[must_use]
-    pub fn with_wait(mut self, wait: Duration) -> Self {
+    pub fn wait(mut self, wait: Duration) -> Self {
         self.wait = wait;
         self
     }

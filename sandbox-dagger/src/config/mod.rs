@@ -61,50 +61,50 @@ impl Default for DaggerConfig {
 impl DaggerConfig {
     /// Uses the session at this port of loopback.
     #[must_use]
-    pub fn with_session(mut self, port: u16, token: impl Into<Secret>) -> Self {
+    pub fn session(mut self, port: u16, token: impl Into<Secret>) -> Self {
         self.session = Some((port, token.into()));
         self
     }
 
     /// Starts sessions with this CLI.
     #[must_use]
-    pub fn with_cli(mut self, program: impl Into<PathBuf>) -> Self {
+    pub fn cli(mut self, program: impl Into<PathBuf>) -> Self {
         self.cli = Some(program.into());
         self
     }
 
     /// Lets the CLI be downloaded if there is none.
     #[must_use]
-    pub fn with_download(mut self) -> Self {
-        self.download = true;
+    pub fn download(mut self, download: bool) -> Self {
+        self.download = download;
         self
     }
 
     /// Gives connecting this much time.
     #[must_use]
-    pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
     /// Gives operations other than commands this much time.
     #[must_use]
-    pub fn with_operation_timeout(mut self, timeout: Duration) -> Self {
+    pub fn operation_timeout(mut self, timeout: Duration) -> Self {
         self.operation_timeout = timeout;
         self
     }
 
     /// Starts sandboxes from this image unless their spec names a source.
     #[must_use]
-    pub fn with_image(self, image: impl Into<String>) -> Self {
-        self.with_base(Base::Image(image.into()))
+    pub fn image(self, image: impl Into<String>) -> Self {
+        self.base(Base::Image(image.into()))
     }
 
     /// Starts sandboxes from the image that the engine builds of this directory's `Dockerfile`,
     /// unless their spec names a source.
     #[must_use]
-    pub fn with_dockerfile(self, context: impl Into<PathBuf>) -> Self {
-        self.with_base(Base::Dockerfile {
+    pub fn dockerfile(self, context: impl Into<PathBuf>) -> Self {
+        self.base(Base::Dockerfile {
             context: context.into(),
             file: "Dockerfile".into(),
         })
@@ -112,48 +112,48 @@ impl DaggerConfig {
 
     /// Starts sandboxes from this archive of an image, unless their spec names a source.
     #[must_use]
-    pub fn with_tarball(self, archive: impl Into<PathBuf>) -> Self {
-        self.with_base(Base::Tarball(archive.into()))
+    pub fn tarball(self, archive: impl Into<PathBuf>) -> Self {
+        self.base(Base::Tarball(archive.into()))
     }
 
     /// Starts sandboxes from this unless their spec names a source.
     #[must_use]
-    pub fn with_base(mut self, base: Base) -> Self {
+    pub fn base(mut self, base: Base) -> Self {
         self.base = base;
         self
     }
 
     /// Runs sandboxes as this user, by name or number.
     #[must_use]
-    pub fn with_user(mut self, user: impl Into<String>) -> Self {
+    pub fn user(mut self, user: impl Into<String>) -> Self {
         self.user = Some(user.into());
         self
     }
 
     /// Mounts this cache in every sandbox.
     #[must_use]
-    pub fn with_cache(mut self, cache: CacheMount) -> Self {
+    pub fn cache(mut self, cache: CacheMount) -> Self {
         self.caches.push(cache);
         self
     }
 
     /// Is this user at that registry.
     #[must_use]
-    pub fn with_login(mut self, login: RegistryLogin) -> Self {
+    pub fn login(mut self, login: RegistryLogin) -> Self {
         self.logins.push(login);
         self
     }
 
     /// Keeps snapshots there.
     #[must_use]
-    pub fn with_snapshots(mut self, snapshots: Snapshots) -> Self {
+    pub fn snapshots(mut self, snapshots: Snapshots) -> Self {
         self.snapshots = snapshots;
         self
     }
 
     /// Limits every process.
     #[must_use]
-    pub fn with_limits(mut self, limits: ProcessLimits) -> Self {
+    pub fn limits(mut self, limits: ProcessLimits) -> Self {
         self.limits = limits;
         self
     }

@@ -108,28 +108,28 @@ impl ProcessLimits {
 
     /// Limits the size of files, in bytes.
     #[must_use]
-    pub fn with_file_size(mut self, bytes: u64) -> Self {
+    pub fn file_size(mut self, bytes: u64) -> Self {
         self.file_size = Some(bytes);
         self
     }
 
     /// Limits the number of open files.
     #[must_use]
-    pub fn with_open_files(mut self, files: u64) -> Self {
+    pub fn open_files(mut self, files: u64) -> Self {
         self.open_files = Some(files);
         self
     }
 
     /// Limits address space, in bytes.
     #[must_use]
-    pub fn with_address_space(mut self, bytes: u64) -> Self {
+    pub fn address_space(mut self, bytes: u64) -> Self {
         self.address_space = Some(bytes);
         self
     }
 
     /// Limits processor time, in seconds.
     #[must_use]
-    pub fn with_cpu_seconds(mut self, seconds: u64) -> Self {
+    pub fn cpu_seconds(mut self, seconds: u64) -> Self {
         self.cpu_seconds = Some(seconds);
         self
     }

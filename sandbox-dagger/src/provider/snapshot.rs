@@ -123,5 +123,5 @@ pub(crate) fn find(shared: &Shared, id: &SnapshotId) -> Result<Start> {
 pub(crate) fn missing(id: &SnapshotId) -> Error {
     Error::new(ErrorKind::NotFound, Operation::Create)
         .with_message(format!("there is no snapshot {:?}", id.as_str()))
-        .with_hint("it is looked for where DaggerConfig::with_snapshots says")
+        .with_hint("it is looked for where DaggerConfig::snapshots says")
 }

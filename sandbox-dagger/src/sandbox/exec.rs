@@ -276,7 +276,7 @@ fn not_started(why: &str, command: &Command, cwd: &GuestPath) -> Error {
         ),
         "limits" => (
             ErrorKind::Unsupported,
-            "the guest's shell can't set the limits of DaggerConfig::with_limits",
+            "the guest's shell can't set the limits of DaggerConfig::limits",
             program(),
         ),
         _ => (

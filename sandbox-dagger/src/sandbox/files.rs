@@ -89,11 +89,11 @@ pub(crate) fn entries(frame: &mut Frame<'_>) -> std::result::Result<Vec<DirEntry
         if let Ok(seconds) = u64::try_from(seconds)
             && let Some(time) = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
         {
-            metadata = metadata.with_modified(time);
+            metadata = metadata.modified(time);
         }
         if kind == FileKind::Symlink {
             let target = targets.next().ok_or(Broken("a link leads nowhere"))?;
-            metadata = metadata.with_link_target(target);
+            metadata = metadata.link_target(target);
         }
         let path = path.strip_prefix(b"./").unwrap_or(path);
         entries.push(DirEntry::new(path, metadata));

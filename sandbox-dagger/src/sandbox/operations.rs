@@ -29,8 +29,8 @@ use crate::session::client::SMALL_ANSWER;
 impl Sandbox for DaggerSandbox {
     fn info(&self) -> SandboxInfo {
         let mut info = SandboxInfo::new(self.id.clone(), "dagger", self.settings().workdir)
-            .with_labels(self.labels.clone())
-            .with_command_timeout(Some(self.command_timeout));
+            .labels(self.labels.clone())
+            .command_timeout(Some(self.command_timeout));
         info.parent.clone_from(&self.parent);
         info.created = self.created;
         info
@@ -143,7 +143,7 @@ impl Sandbox for DaggerSandbox {
     async fn create_dir(&self, path: &GuestPath, options: CreateDirOptions) -> Result<()> {
         const OP: Operation = Operation::CreateDir;
         let path = self.resolve(path, OP)?;
-        let parents = if options.parents { "yes" } else { "no" };
+        let parents = if options.recursive { "yes" } else { "no" };
         let settings = format!("parents={parents} mode={:o}", options.mode.bits());
         self.alter(
             move |script| script.line(&settings).files("op_create_dir"),

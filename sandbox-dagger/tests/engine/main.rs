@@ -33,7 +33,7 @@ use {
 fn config() -> DaggerConfig {
     let config = DaggerConfig::default();
     match std::env::var("SANDBOX_DAGGER_IMAGE") {
-        Ok(image) => config.with_image(image),
+        Ok(image) => config.image(image),
         Err(_) => config,
     }
 }

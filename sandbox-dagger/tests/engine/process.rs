@@ -47,7 +47,7 @@ pub(crate) async fn a_cli_ends_with_its_provider() -> Outcome {
     for politely in [true, false] {
         let dir = tempfile::tempdir()?;
         let pid = dir.path().join("pid");
-        let provider = DaggerProvider::with_config(config().with_cli(noted(dir.path())?));
+        let provider = DaggerProvider::with_config(config().cli(noted(dir.path())?));
         let sandbox = provider.create(spec()).await?;
         assert_eq!(sandbox.sh("echo hi").await?.stdout.bytes, "hi\n");
         assert!(alive(&pid));
@@ -64,7 +64,7 @@ pub(crate) async fn a_cli_ends_with_its_provider() -> Outcome {
 /// What the killed program does: it says when its command is on its way, and waits for the end.
 pub(crate) fn host(cli: PathBuf) -> ExitCode {
     let run = async {
-        let config = config_of_host().with_cli(cli);
+        let config = config_of_host().cli(cli);
         let sandbox = DaggerProvider::with_config(config).create(spec()).await?;
         let running = sandbox.exec(Command::shell(BEATING));
         tell("started");
@@ -83,7 +83,7 @@ fn tell(text: &str) {
 }
 
 fn config_of_host() -> DaggerConfig {
-    config().with_cache(CacheMount::new(CACHE, "/beats"))
+    config().cache(CacheMount::new(CACHE, "/beats"))
 }
 
 pub(crate) async fn a_cli_ends_with_a_host_that_was_killed() -> Outcome {

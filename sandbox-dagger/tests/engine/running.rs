@@ -54,7 +54,7 @@ pub(crate) async fn a_secret_of_one_letter_spoils_no_answer() -> Outcome {
 pub(crate) async fn secrets_are_the_commands_alone() -> Outcome {
     let provider = DaggerProvider::with_config(config());
     let sandbox = provider
-        .create(spec().with_secret("TOKEN", "s3cret\" $x\n"))
+        .create(spec().secret("TOKEN", "s3cret\" $x\n"))
         .await?;
     let output = sandbox.sh("printf %s \"$TOKEN\"").await?;
     assert_eq!(output.stdout.bytes, "s3cret\" $x\n");
@@ -72,7 +72,7 @@ pub(crate) async fn secrets_are_the_commands_alone() -> Outcome {
 }
 
 pub(crate) async fn a_timeout_ends_everything_and_keeps_what_was_said() -> Outcome {
-    let config = config().with_cache(CacheMount::new("sandbox-test-timeout", "/beats"));
+    let config = config().cache(CacheMount::new("sandbox-test-timeout", "/beats"));
     let provider = DaggerProvider::with_config(config);
     let sandbox = provider.create(spec()).await?;
     let onlooker = provider.create(spec()).await?;
@@ -98,7 +98,7 @@ pub(crate) async fn a_timeout_ends_everything_and_keeps_what_was_said() -> Outco
 }
 
 pub(crate) async fn a_dropped_exec_is_ended_by_the_engine() -> Outcome {
-    let config = config().with_cache(CacheMount::new("sandbox-test-dropped", "/beats"));
+    let config = config().cache(CacheMount::new("sandbox-test-dropped", "/beats"));
     let provider = DaggerProvider::with_config(config);
     let sandbox = provider.create(spec()).await?;
     let onlooker = provider.create(spec()).await?;
@@ -118,10 +118,8 @@ pub(crate) async fn a_dropped_exec_is_ended_by_the_engine() -> Outcome {
 }
 
 pub(crate) async fn processes_have_the_limits_that_were_asked_for() -> Outcome {
-    let limits = ProcessLimits::none()
-        .with_file_size(4096)
-        .with_open_files(32);
-    let provider = DaggerProvider::with_config(config().with_limits(limits));
+    let limits = ProcessLimits::none().file_size(4096).open_files(32);
+    let provider = DaggerProvider::with_config(config().limits(limits));
     let sandbox = provider.create(spec()).await?;
     let output = sandbox.sh("ulimit -n; head -c 4096 /dev/zero >f").await?;
     assert_eq!(output.stdout.bytes, "32\n");

@@ -36,7 +36,7 @@ pub(crate) async fn a_dockerfile_is_built() -> Outcome {
     );
     fs::write(context.path().join("Dockerfile"), recipe)?;
     fs::write(context.path().join("data"), "brought")?;
-    let config = config().with_dockerfile(context.path());
+    let config = config().dockerfile(context.path());
     let provider = DaggerProvider::with_config(config);
     let sandbox = provider.create(spec()).await?;
     let output = sandbox.sh("cat /made /data/data; printf %s $WHO").await?;
@@ -77,7 +77,7 @@ pub(crate) async fn an_archive_is_written_and_started_from() -> Outcome {
         again.map_err(|error| error.kind()),
         Err(ErrorKind::AlreadyExists)
     );
-    let config = config().with_tarball(&archive);
+    let config = config().tarball(&archive);
     let sandbox = DaggerProvider::with_config(config).create(spec()).await?;
     let output = sandbox.sh("cat /made; printf %s $WHO").await?;
     assert_eq!(output.stdout.bytes, "mademe");
@@ -102,13 +102,13 @@ pub(crate) async fn an_image_is_published_with_a_login() -> Outcome {
     };
     let text = format!("{error:?}");
     assert!(text.contains("401") || text.contains("authoriz"), "{text}");
-    let provider = DaggerProvider::with_config(config().with_login(login));
+    let provider = DaggerProvider::with_config(config().login(login));
     let reference = provider.publish_image(&image, &address).await?;
     assert!(
         reference.starts_with(&format!("{address}@sha256:")),
         "{reference}"
     );
-    let from = spec().with_source(Source::Image(reference));
+    let from = spec().source(Source::Image(reference));
     let sandbox = provider.create(from).await?;
     let output = sandbox.sh("cat /tools $AGENT_HOME/main").await?;
     assert_eq!(output.stdout.bytes, "toolsagent");
@@ -118,27 +118,25 @@ pub(crate) async fn an_image_is_published_with_a_login() -> Outcome {
 pub(crate) async fn snapshots_in_archives_outlive_their_provider() -> Outcome {
     let dir = tempfile::tempdir()?;
     let kept = Snapshots::Tarballs(dir.path().join("kept"));
-    outlives(config().with_snapshots(kept)).await
+    outlives(config().snapshots(kept)).await
 }
 
 pub(crate) async fn snapshots_in_a_registry_outlive_their_provider() -> Outcome {
     let (repository, login) = registry()?;
     let kept = Snapshots::Registry(format!("{repository}/snapshots"));
-    outlives(config().with_snapshots(kept).with_login(login)).await
+    outlives(config().snapshots(kept).login(login)).await
 }
 
 async fn outlives(config: DaggerConfig) -> Outcome {
     let provider = DaggerProvider::with_config(config.clone());
-    let sandbox = provider
-        .create(spec().with_secret("TOKEN", "hidden"))
-        .await?;
+    let sandbox = provider.create(spec().secret("TOKEN", "hidden")).await?;
     let made = "printf kept >f; ln -s f link; chmod 4711 f; mkdir -p /srv/d; rm -rf /etc/profile* /etc/os-release";
     assert!(sandbox.sh(made).await?.success());
     let snapshot = sandbox.snapshot(SnapshotOptions::default()).await?;
     sandbox.write("f", "later").await?;
     sandbox.close().await?;
     drop((sandbox, provider));
-    let from = spec().with_source(Source::Snapshot(snapshot.id));
+    let from = spec().source(Source::Snapshot(snapshot.id));
     let provider = DaggerProvider::with_config(config);
     let again = provider.create(from).await?;
     let output = again
@@ -153,15 +151,15 @@ async fn outlives(config: DaggerConfig) -> Outcome {
 
 pub(crate) async fn a_cache_is_shared_and_outlives_sandboxes() -> Outcome {
     let key = format!("sandbox-test-{}", std::process::id());
-    let config = config().with_cache(CacheMount::new(key, "/cache"));
+    let config = config().cache(CacheMount::new(key, "/cache"));
     let provider = DaggerProvider::with_config(config);
     cache_is_shared(&provider).await
 }
 
 pub(crate) async fn sandboxes_run_as_the_user_that_was_asked_for() -> Outcome {
-    let with = |user: &str| DaggerProvider::with_config(config().with_user(user));
+    let with = |user: &str| DaggerProvider::with_config(config().user(user));
     let cache = CacheMount::new("sandbox-test-user", "/cache");
-    let provider = DaggerProvider::with_config(config().with_user("1000").with_cache(cache));
+    let provider = DaggerProvider::with_config(config().user("1000").cache(cache));
     let sandbox = provider.create(spec()).await?;
     sandbox.write("f", "x").await?;
     let host = tempfile::tempdir()?;
@@ -198,7 +196,7 @@ pub(crate) async fn sandboxes_run_as_the_user_that_was_asked_for() -> Outcome {
 pub(crate) async fn an_image_that_is_missing_is_told() -> Outcome {
     let image = image()?;
     let (name, _) = image.rsplit_once(':').unwrap_or((&image, ""));
-    let config = config().with_image(format!("{name}:no-such-tag"));
+    let config = config().image(format!("{name}:no-such-tag"));
     let made = DaggerProvider::with_config(config).create(spec()).await;
     let Err(error) = made else {
         return Err("it should have failed".into());

@@ -37,8 +37,8 @@ impl Rig {
 /// A configuration that connects to this double.
 pub(crate) fn config(double: &DaggerDouble) -> DaggerConfig {
     DaggerConfig::default()
-        .with_session(double.port(), double.token())
-        .with_operation_timeout(Duration::from_secs(60))
+        .session(double.port(), double.token())
+        .operation_timeout(Duration::from_secs(60))
 }
 
 /// A root directory with a shell, the programs that the backend needs and what they are linked
@@ -91,7 +91,7 @@ pub(crate) fn program(file: PathBuf, script: &str) -> std::io::Result<PathBuf> {
 }
 
 pub(crate) fn spec() -> SandboxSpec {
-    SandboxSpec::new().with_network(Network::Open)
+    SandboxSpec::new().network(Network::Open)
 }
 
 /// Whether the process whose number is in this file is there and no zombie.

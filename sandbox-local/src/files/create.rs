@@ -22,7 +22,7 @@ impl GuestRoot {
     pub(crate) fn create_dir(&self, path: &GuestPath, options: &CreateDirOptions) -> Result<()> {
         let _guest = self.as_guest(Operation::CreateDir)?;
         let place = Place::guest(Operation::CreateDir, path);
-        if options.parents {
+        if options.recursive {
             return self
                 .create_all(path, options.mode.bits(), &place)
                 .map(|_dir| ());

@@ -46,7 +46,7 @@ impl Stat {
     pub(super) fn metadata(&self) -> Metadata {
         let metadata = Metadata::new(self.kind, self.size, Mode::new(self.mode));
         match time(self.modified) {
-            Some(modified) => metadata.with_modified(modified),
+            Some(modified) => metadata.modified(modified),
             None => metadata,
         }
     }
@@ -77,7 +77,7 @@ pub(super) fn metadata_at(dir: impl AsFd, name: &std::ffi::CStr, stat: &Stat) ->
     if stat.kind != FileKind::Symlink {
         return Ok(metadata);
     }
-    Ok(metadata.with_link_target(readlinkat(dir, name, Vec::new())?.into_bytes()))
+    Ok(metadata.link_target(readlinkat(dir, name, Vec::new())?.into_bytes()))
 }
 
 fn stat(dir: impl AsFd, name: impl rustix::path::Arg, flags: AtFlags) -> Sys<Stat> {

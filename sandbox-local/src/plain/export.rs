@@ -78,7 +78,7 @@ fn existing(to: &Path, existing: ExistingDir) -> Result<bool> {
         Err(Error::new(kind, OP)
             .with_message(why)
             .with_host_path(to)
-            .with_hint("choose what to do with ExportOptions::with_existing"))
+            .with_hint("choose what to do with ExportOptions::existing"))
     };
     let io = |e| Error::from_io(e, OP).with_host_path(to);
     match fs::symlink_metadata(to) {

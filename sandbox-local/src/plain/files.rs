@@ -141,7 +141,7 @@ pub(super) fn create_dir(
     const OP: Operation = Operation::CreateDir;
     let place = tree.place(path, workdir, OP)?;
     let io = |e| failed(e, OP, &place.guest);
-    if options.parents {
+    if options.recursive {
         match fs::metadata(&place.host) {
             Ok(meta) if meta.is_dir() => return Ok(()),
             Ok(_) => {

@@ -30,7 +30,7 @@ pub(super) fn describe(path: &Path, meta: &HostMetadata) -> io::Result<Metadata>
     let mut out = Metadata::new(kind, meta.len(), mode(meta));
     out.modified = meta.modified().ok();
     if kind == FileKind::Symlink {
-        out = out.with_link_target(bytes(std::fs::read_link(path)?.as_os_str()));
+        out = out.link_target(bytes(std::fs::read_link(path)?.as_os_str()));
     }
     Ok(out)
 }

@@ -40,7 +40,7 @@ const OP: Operation = Operation::Create;
 /// # tokio::runtime::Runtime::new()?.block_on(async {
 /// use sandbox_core::{Command, Network, Provider, SandboxSpec};
 /// use sandbox_local::PlainProvider;
-/// let spec = SandboxSpec::new().with_network(Network::Open);
+/// let spec = SandboxSpec::new().network(Network::Open);
 /// let sandbox = PlainProvider::new().create(spec).await?;
 /// # if cfg!(unix) {
 /// let output = sandbox.exec(Command::new("echo").arg("hello")).await?;
@@ -71,7 +71,7 @@ impl PlainProvider {
 
     /// Sandboxes in this existing directory of the host.
     #[must_use]
-    pub fn with_base_dir(mut self, base: impl Into<PathBuf>) -> Self {
+    pub fn base_dir(mut self, base: impl Into<PathBuf>) -> Self {
         self.base = base.into();
         self
     }
@@ -94,7 +94,7 @@ impl Provider for PlainProvider {
             Tree::create(&base).map_err(|e| {
                 Error::from_io(e, OP)
                     .with_host_path(base)
-                    .with_hint("choose another directory with PlainProvider::with_base_dir")
+                    .with_hint("choose another directory with PlainProvider::base_dir")
             })
         });
         let tree = made.await.map_err(|e| {

@@ -57,7 +57,7 @@ impl PlainSandbox {
     ) -> Self {
         let id = SandboxId::new(tree.id());
         let workdir = surroundings.workdir.clone();
-        let mut info = SandboxInfo::new(id, "local-plain", workdir).with_labels(labels);
+        let mut info = SandboxInfo::new(id, "local-plain", workdir).labels(labels);
         info.parent = parent;
         Self {
             info,

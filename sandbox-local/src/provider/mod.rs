@@ -94,7 +94,7 @@ impl LocalProvider {
             Error::from_io(error, Operation::Connect)
                 .with_message(message)
                 .with_host_path(&dir)
-                .with_hint("choose another with SANDBOX_STATE_DIR or LocalConfig::with_state_dir")
+                .with_hint("choose another with SANDBOX_STATE_DIR or LocalConfig::state_dir")
         };
         let identity = Identity::for_this_host().map_err(failed)?;
         let state = State::create(&dir, identity).map_err(failed)?;

@@ -285,7 +285,7 @@ fn exit_of(exit: crate::engine::Exit) -> Exit {
         (code, None) => ExitStatus::Code(u8::try_from(code.unwrap_or(255)).unwrap_or(255)),
     };
     let peak = exit.peak_kib.saturating_mul(1024);
-    Exit::new(status).with_usage(ResourceUsage::new(exit.user, exit.system, peak))
+    Exit::new(status).usage(ResourceUsage::new(exit.user, exit.system, peak))
 }
 
 impl Context {

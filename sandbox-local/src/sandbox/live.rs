@@ -117,7 +117,7 @@ impl Live {
             Writes::Layer { upper, .. } if !self.frozen => upper.clone(),
             _ => return Ok(Some(self.stack.clone())),
         };
-        let nothing = ListOptions::default().with_limit(0);
+        let nothing = ListOptions::default().limit(0);
         let in_memory = self.root.list(&GuestPath::from("/dev/shm"), &nothing);
         if in_memory.is_err() {
             return Ok(None);

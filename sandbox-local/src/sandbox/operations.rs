@@ -37,8 +37,8 @@ impl Sandbox for LocalSandbox {
     fn info(&self) -> SandboxInfo {
         let workdir = self.settings().workdir;
         let mut info = SandboxInfo::new(self.id.clone(), "local", workdir)
-            .with_labels(self.labels.clone())
-            .with_command_timeout(self.blueprint.spec.command_timeout);
+            .labels(self.labels.clone())
+            .command_timeout(self.blueprint.spec.command_timeout);
         info.parent = self.parent.clone();
         info.created = self.created;
         info

@@ -89,14 +89,14 @@ async fn paths_that_can_not_be() {
         )
         .await;
     let remove = sandbox
-        .remove(&path("/"), RemoveOptions::default().recursive())
+        .remove(&path("/"), RemoveOptions::default().recursive(true))
         .await;
     wrong
         .check(&sandbox, remove, ErrorKind::InvalidInput, &["root"])
         .await;
     for mounted in ["/proc", "/dev", "/usr"] {
         let remove = sandbox
-            .remove(&path(mounted), RemoveOptions::default().recursive())
+            .remove(&path(mounted), RemoveOptions::default().recursive(true))
             .await;
         wrong
             .check(&sandbox, remove, ErrorKind::Busy, &[mounted, "mounted"])

@@ -15,55 +15,43 @@ async fn specs_that_can_not_be() {
     fs::write(&file, "x").expect("a file");
     let missing = host.path().join("missing");
     let new = SandboxSpec::new;
-    let root = |path: &Path| new().with_source(Source::RootDir(path.into()));
-    let mount = |guest: &str| new().with_mount(Mount::read_only(host.path(), guest));
+    let root = |path: &Path| new().source(Source::RootDir(path.into()));
+    let mount = |guest: &str| new().mount(Mount::read_only(host.path(), guest));
     let cases = [
+        (new().workdir("here"), ErrorKind::InvalidInput, "workdir"),
+        (new().workdir("/a\0b"), ErrorKind::InvalidInput, "NUL"),
+        (new().env("A=B", "c"), ErrorKind::InvalidInput, "variable"),
+        (new().ttl(Duration::ZERO), ErrorKind::InvalidInput, "ttl"),
         (
-            new().with_workdir("here"),
-            ErrorKind::InvalidInput,
-            "workdir",
-        ),
-        (new().with_workdir("/a\0b"), ErrorKind::InvalidInput, "NUL"),
-        (
-            new().with_env("A=B", "c"),
-            ErrorKind::InvalidInput,
-            "variable",
-        ),
-        (
-            new().with_ttl(Duration::ZERO),
-            ErrorKind::InvalidInput,
-            "ttl",
-        ),
-        (
-            new().with_resources(Resources::none().with_pids(0)),
+            new().resources(Resources::new().pids(0)),
             ErrorKind::InvalidInput,
             "pids",
         ),
         (
-            new().with_resources(Resources::none().with_cpus(-1.0)),
+            new().resources(Resources::new().cpus(-1.0)),
             ErrorKind::InvalidInput,
             "cpus",
         ),
-        (new().with_label("", "x"), ErrorKind::InvalidInput, "label"),
+        (new().label("", "x"), ErrorKind::InvalidInput, "label"),
         (
-            new().with_source(Source::Image("alpine".into())),
+            new().source(Source::Image("alpine".into())),
             ErrorKind::Unsupported,
             "image",
         ),
         (
-            new().with_source(Source::RootDir("x".into())),
+            new().source(Source::RootDir("x".into())),
             ErrorKind::InvalidInput,
             "relative",
         ),
         (root(&missing), ErrorKind::NotFound, "missing"),
         (root(&file), ErrorKind::NotADirectory, "/file"),
         (
-            new().with_mount(Mount::read_only("x", "/x")),
+            new().mount(Mount::read_only("x", "/x")),
             ErrorKind::InvalidInput,
             "host path",
         ),
         (
-            new().with_mount(Mount::read_only(&missing, "/x")),
+            new().mount(Mount::read_only(&missing, "/x")),
             ErrorKind::NotFound,
             "missing",
         ),
@@ -82,7 +70,7 @@ async fn specs_that_can_not_be() {
         (mount("/a\0b"), ErrorKind::InvalidInput, "NUL"),
         (mount("/usr/bin/sh"), ErrorKind::InvalidInput, "/usr/bin/sh"),
         (
-            mount("/opt/a").with_mount(Mount::read_only(&file, "/opt/../opt/a")),
+            mount("/opt/a").mount(Mount::read_only(&file, "/opt/../opt/a")),
             ErrorKind::InvalidInput,
             "same place",
         ),
@@ -96,17 +84,13 @@ async fn specs_that_can_not_be() {
             "mount",
         ),
         (
-            new().with_mount(Mount::read_only(&file, "/usr/bin")),
+            new().mount(Mount::read_only(&file, "/usr/bin")),
             ErrorKind::InvalidInput,
             "nor a file on a directory",
         ),
+        (new().workdir("/usr/new"), ErrorKind::ReadOnly, "/usr/new"),
         (
-            new().with_workdir("/usr/new"),
-            ErrorKind::ReadOnly,
-            "/usr/new",
-        ),
-        (
-            new().with_workdir("/etc/passwd"),
+            new().workdir("/etc/passwd"),
             ErrorKind::AlreadyExists,
             "/etc/passwd",
         ),

@@ -34,7 +34,7 @@ async fn two_gigabytes_are_refused_and_not_read() {
     assert!(states, "it does not state the limit of {limit}");
     let to = tempfile::tempdir().expect("a directory");
     let target = to.path().join("out");
-    let options = ExportOptions::default().with_max_bytes(1 << 20);
+    let options = ExportOptions::default().max_bytes(1 << 20);
     let export = sandbox.export_dir(&path("d"), &target, options).await;
     wrong
         .check(
@@ -148,7 +148,7 @@ async fn transfers_that_can_not_be() {
 
 #[tokio::test]
 async fn a_full_disk() {
-    let spec = SandboxSpec::new().with_resources(Resources::none().with_disk(4 << 20));
+    let spec = SandboxSpec::new().resources(Resources::new().disk(4 << 20));
     let (sandbox, wrong) = (support::create(spec).await, Wrong::default());
     let host = tempfile::tempdir().expect("a directory");
     fs::create_dir(host.path().join("tree")).expect("a directory");

@@ -280,7 +280,7 @@ async fn a_setuid_program_gains_nothing() {
         let said = String::from_utf8_lossy(&said).into_owned();
         assert!(said.contains("euid 0\n"), "no control: {said}");
     }
-    let spec = SandboxSpec::new().with_mount(Mount::read_only(dir.path(), "/mounted"));
+    let spec = SandboxSpec::new().mount(Mount::read_only(dir.path(), "/mounted"));
     let provider = LocalProvider::new().expect("a provider");
     let sandbox = provider.create(spec).await.expect("a sandbox");
     host::equip(&sandbox).await;

@@ -84,7 +84,7 @@ async fn huge_and_growing_files_are_bounded() {
     let before = Instant::now();
     let error = sandbox.read("sparse").await.expect_err("1 TiB");
     assert_eq!(error.kind(), ErrorKind::LimitExceeded);
-    let unlimited = ReadOptions::default().with_limit(u64::MAX);
+    let unlimited = ReadOptions::default().limit(u64::MAX);
     let error = sandbox
         .read_file(&"sparse".into(), unlimited)
         .await
@@ -93,7 +93,7 @@ async fn huge_and_growing_files_are_bounded() {
     assert!(before.elapsed() < AT_ONCE, "{:?}", before.elapsed());
     let growing = host::command("layers", &["grow", "growing", "60000"]);
     let running = sandbox.spawn(growing).await.expect("it grows");
-    let limit = ReadOptions::default().with_limit(1 << 20);
+    let limit = ReadOptions::default().limit(1 << 20);
     let (mut read, mut refused) = (0, 0);
     let before = Instant::now();
     while before.elapsed().as_secs() < 1 || refused == 0 && before.elapsed().as_secs() < 20 {
@@ -182,7 +182,7 @@ async fn many_entries_and_deep_trees_are_bounded() {
     let resident = host::resident();
     let error = sandbox.list("/tmp").await.expect_err("too many");
     assert_eq!(error.kind(), ErrorKind::LimitExceeded);
-    let more = ListOptions::default().with_limit(100_001);
+    let more = ListOptions::default().limit(100_001);
     assert_eq!(
         sandbox
             .list_dir(&"/tmp".into(), more)
@@ -193,7 +193,7 @@ async fn many_entries_and_deep_trees_are_bounded() {
     );
     let dir = host::public_dir();
     let to = dir.path().join("export");
-    let few = ExportOptions::default().with_max_entries(1000);
+    let few = ExportOptions::default().max_entries(1000);
     let error = sandbox
         .export_dir(&"/tmp".into(), &to, few)
         .await
@@ -207,7 +207,7 @@ async fn many_entries_and_deep_trees_are_bounded() {
     let made = host::inside(&sandbox, "layers", &["deep", "1900"]).await;
     assert_eq!(made.number("depth"), 1900);
     let listed = sandbox
-        .list_dir(&".".into(), ListOptions::default().recursive())
+        .list_dir(&".".into(), ListOptions::default().recursive(true))
         .await;
     assert_eq!(listed.expect("list").len(), 1901);
     let grown = host::resident().saturating_sub(resident);

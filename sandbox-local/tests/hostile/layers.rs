@@ -88,8 +88,8 @@ async fn private_attributes_and_whiteouts_of_a_guest_mean_nothing() {
 
 #[tokio::test]
 async fn nor_do_they_in_memory() {
-    let resources = Resources::none().with_disk(64 << 20);
-    disguises(SandboxSpec::new().with_resources(resources)).await;
+    let resources = Resources::new().disk(64 << 20);
+    disguises(SandboxSpec::new().resources(resources)).await;
 }
 
 #[tokio::test]
@@ -156,7 +156,7 @@ async fn a_given_root_directory_is_only_read() {
     let dir = host::public_dir();
     let root = given_root(dir.path());
     let before = tree(&root);
-    let spec = SandboxSpec::new().with_source(Source::RootDir(root.clone()));
+    let spec = SandboxSpec::new().source(Source::RootDir(root.clone()));
     let sandbox = support::create(spec).await;
     let found = host::inside(&sandbox, "layers", &["disguise", "/etc"]).await;
     assert_eq!(found.get("whiteout"), "EPERM");
@@ -203,7 +203,7 @@ async fn links_where_a_root_is_mounted_on_lead_nowhere() {
         symlink(to, root.join(place)).expect("a link");
         let before = (tree(&outside), tree(&root));
         let provider = LocalProvider::new().expect("a provider");
-        let spec = SandboxSpec::new().with_source(Source::RootDir(root.clone()));
+        let spec = SandboxSpec::new().source(Source::RootDir(root.clone()));
         match provider.create(spec).await {
             Ok(sandbox) => {
                 let found = host::inside(&sandbox, "escape", &["descriptors"]).await;

@@ -76,7 +76,7 @@ async fn the_hosts_loopback_and_abstract_sockets_are_not_the_guests() {
 #[tokio::test]
 async fn with_the_hosts_network_abstract_sockets_stay_apart() {
     let _turn = host::shared().await;
-    let spec = SandboxSpec::new().with_network(Network::Open);
+    let spec = SandboxSpec::new().network(Network::Open);
     let sandbox = support::create(spec).await;
     host::equip(&sandbox).await;
     let listeners = Listeners::new("open");

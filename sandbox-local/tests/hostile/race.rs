@@ -84,7 +84,7 @@ async fn attempt(sandbox: &Arc<dyn Sandbox>, n: u32, scratch: &Path, work: &mut 
     let written = sandbox.write(path("/new"), "written").await;
     work.writes += u32::from(written.is_ok());
     if let Ok(entries) = sandbox
-        .list_dir(&path(""), ListOptions::default().recursive())
+        .list_dir(&path(""), ListOptions::default().recursive(true))
         .await
     {
         let secret = entries
@@ -115,7 +115,7 @@ async fn attempt(sandbox: &Arc<dyn Sandbox>, n: u32, scratch: &Path, work: &mut 
             holds_no_secret(&to);
         }
         let from = scratch.join("import");
-        let import = ImportOptions::default().mirror();
+        let import = ImportOptions::default().mirror(true);
         let import = sandbox.import_dir(&from, &path("/imported"), import).await;
         work.imports += u32::from(import.is_ok());
     }

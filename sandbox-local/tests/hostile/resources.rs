@@ -80,7 +80,7 @@ async fn goes_off(spec: SandboxSpec, args: &[&str]) -> Arc<dyn Sandbox> {
 }
 
 fn few_processes() -> SandboxSpec {
-    SandboxSpec::new().with_resources(Resources::none().with_pids(200))
+    SandboxSpec::new().resources(Resources::new().pids(200))
 }
 
 #[tokio::test]
@@ -132,10 +132,10 @@ async fn descriptors_are_limited() {
 #[tokio::test]
 async fn a_memory_bomb_is_killed_where_cgroups_are_granted() {
     let _turn = host::alone().await;
-    let resources = Resources::none().with_memory(256 << 20);
+    let resources = Resources::new().memory(256 << 20);
     let provider = LocalProvider::new().expect("a provider");
     let sandbox = match provider
-        .create(SandboxSpec::new().with_resources(resources))
+        .create(SandboxSpec::new().resources(resources))
         .await
     {
         Ok(sandbox) => sandbox,
@@ -171,8 +171,8 @@ async fn a_memory_bomb_is_killed_where_cgroups_are_granted() {
 #[tokio::test]
 async fn a_full_disk_is_an_error_and_the_sandbox_goes_on() {
     let _turn = host::alone().await;
-    let resources = Resources::none().with_disk(32 << 20);
-    let sandbox = support::create(SandboxSpec::new().with_resources(resources)).await;
+    let resources = Resources::new().disk(32 << 20);
+    let sandbox = support::create(SandboxSpec::new().resources(resources)).await;
     host::equip(&sandbox).await;
     let found = host::inside(&sandbox, "bombs", &["fill", "1073741824", "filled"]).await;
     assert_eq!(found.get("fill"), "ENOSPC");

@@ -129,7 +129,7 @@ pub(crate) fn state() -> tempfile::TempDir {
 
 /// A provider that keeps its state there.
 pub(crate) fn provider(state: &Path) -> LocalProvider {
-    LocalProvider::with_config(LocalConfig::default().with_state_dir(state)).expect("a provider")
+    LocalProvider::with_config(LocalConfig::default().state_dir(state)).expect("a provider")
 }
 
 /// The directories of providers in a state directory.

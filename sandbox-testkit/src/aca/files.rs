@@ -31,7 +31,7 @@ pub(super) async fn operation(
     let path = GuestPath::from(path.ok_or_else(|| invalid("path", "a path is required"))?);
     match (call.method.as_str(), tail) {
         ("GET", []) => {
-            let options = ReadOptions::default().with_limit(LARGEST);
+            let options = ReadOptions::default().limit(LARGEST);
             let bytes = local
                 .read_file(&path, options)
                 .await
@@ -66,7 +66,7 @@ pub(super) async fn operation(
                 .get("recursive")
                 .is_some_and(|flag| flag == "true");
             let options = match recursive {
-                true => RemoveOptions::default().recursive(),
+                true => RemoveOptions::default().recursive(true),
                 false => RemoveOptions::default(),
             };
             match local.remove(&path, options).await {

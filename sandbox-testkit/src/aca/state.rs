@@ -156,7 +156,7 @@ impl State {
             true => Network::Open,
             false => Network::Off,
         };
-        let mut spec = SandboxSpec::new().with_network(network).with_workdir("/");
+        let mut spec = SandboxSpec::new().network(network).workdir("/");
         spec.mounts = mounts;
         self.provider.create(spec).await
     }

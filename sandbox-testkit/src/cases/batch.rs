@@ -192,7 +192,7 @@ async fn a_read_only_place_fails_the_whole_batch(cx: Cx) -> Verdict {
     std::fs::set_permissions(&there, open)?;
     let mount = Mount::read_only(host.path(), "/mnt/ro");
     ensure_eq!(mount.access, Access::ReadOnly, "the mount");
-    let sandbox = cx.create(cx.fixture.spec().with_mount(mount)).await?;
+    let sandbox = cx.create(cx.fixture.spec().mount(mount)).await?;
     let read = sandbox.read_to_string("/mnt/ro/there").await?;
     ensure_eq!(read, "host", "what is mounted");
     for path in ["/mnt/ro/there", "/mnt/ro/new"] {

@@ -58,7 +58,7 @@ async fn remove_takes_a_file_away(cx: Cx) -> Verdict {
 async fn removing_a_missing_path_is_not_found(cx: Cx) -> Verdict {
     for options in [
         RemoveOptions::default(),
-        RemoveOptions::default().recursive(),
+        RemoveOptions::default().recursive(true),
     ] {
         let done = cx.sandbox.remove(&"nope".into(), options).await;
         let kind = ErrorKind::NotFound;
@@ -122,7 +122,7 @@ async fn removing_takes_names_literally(cx: Cx) -> Verdict {
 async fn removing_the_root_is_refused(cx: Cx) -> Verdict {
     cx.sandbox.write("f", "x").await?;
     for path in ["/", "/..", "/./"] {
-        let options = RemoveOptions::default().recursive();
+        let options = RemoveOptions::default().recursive(true);
         let done = cx.sandbox.remove(&path.into(), options).await;
         let kind = ErrorKind::InvalidInput;
         refused(done, &cx.sandbox, Operation::Remove, kind)?;
@@ -172,7 +172,7 @@ async fn rename_replaces_when_asked(cx: Cx) -> Verdict {
     let sandbox = &cx.sandbox;
     sandbox.write("a", "a").await?;
     sandbox.write("b", "b").await?;
-    let options = RenameOptions::default().replace();
+    let options = RenameOptions::default().replace(true);
     sandbox.rename(&"a".into(), &"b".into(), options).await?;
     ensure!(!sandbox.exists("a").await?, "the old name is still there");
     ensure_eq!(sandbox.read_to_string("b").await?, "a", "b");
@@ -224,7 +224,7 @@ async fn create_dir_makes_parents_and_may_find_it_there(cx: Cx) -> Verdict {
 
 async fn create_dir_exclusive_is_exclusive(cx: Cx) -> Verdict {
     let sandbox = &cx.sandbox;
-    let exclusive = || CreateDirOptions::default().exclusive();
+    let exclusive = || CreateDirOptions::default().recursive(false);
     let done = sandbox.create_dir(&"a/b".into(), exclusive()).await;
     let kind = ErrorKind::NotFound;
     refused_at(done, sandbox, Operation::CreateDir, kind, "a/b")?;
@@ -256,7 +256,7 @@ async fn create_dir_below_a_file_is_refused(cx: Cx) -> Verdict {
 async fn create_dir_sets_the_mode(cx: Cx) -> Verdict {
     for bits in [0o700, 0o777] {
         let path = GuestPath::from(format!("d{bits}"));
-        let options = CreateDirOptions::default().with_mode(Mode::new(bits));
+        let options = CreateDirOptions::default().mode(Mode::new(bits));
         cx.sandbox.create_dir(&path, options).await?;
         let mode = cx.sandbox.metadata(&path).await?.mode;
         ensure_eq!(mode, Mode::new(bits), "the mode, whatever the umask");

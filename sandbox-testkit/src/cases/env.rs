@@ -100,7 +100,7 @@ async fn a_variable_may_be_taken_out_for_one_command(cx: Cx) -> Verdict {
 }
 
 async fn variables_of_the_spec_are_seen(cx: Cx) -> Verdict {
-    let spec = cx.fixture.spec().with_env("KIT", "of the spec");
+    let spec = cx.fixture.spec().env("KIT", "of the spec");
     let sandbox = cx.create(spec).await?;
     for _ in 0..2 {
         let output = sandbox.sh("printf '%s' \"$KIT\"").await?;
@@ -192,7 +192,7 @@ async fn nothing_of_the_hosts_environment_is_there(cx: Cx) -> Verdict {
 
 async fn a_secret_arrives_and_is_not_shown(cx: Cx) -> Verdict {
     const SECRET: &str = "s3cret-of-the-kit";
-    let spec = cx.fixture.spec().with_secret("KIT_SECRET", SECRET);
+    let spec = cx.fixture.spec().secret("KIT_SECRET", SECRET);
     ensure!(!format!("{spec:?}").contains(SECRET), "the spec shows it");
     let sandbox = cx.create(spec).await?;
     let output = sandbox.sh("printf '%s' \"$KIT_SECRET\"").await?;
@@ -228,7 +228,7 @@ async fn there_is_a_path_to_find_programs_by(cx: Cx) -> Verdict {
 }
 
 async fn the_workdir_of_the_spec_is_created(cx: Cx) -> Verdict {
-    let spec = cx.fixture.spec().with_workdir("/tmp/kit/deep/workdir");
+    let spec = cx.fixture.spec().workdir("/tmp/kit/deep/workdir");
     let sandbox = cx.create(spec).await?;
     ensure_eq!(
         sandbox.info().workdir,

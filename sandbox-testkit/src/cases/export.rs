@@ -177,7 +177,7 @@ async fn export_into_an_empty_directory_works(cx: Cx) -> Verdict {
 
 async fn export_merges_when_asked(cx: Cx) -> Verdict {
     let (host, to) = existing(&cx).await?;
-    let options = ExportOptions::default().with_existing(ExistingDir::Merge);
+    let options = ExportOptions::default().existing(ExistingDir::Merge);
     cx.sandbox.export_dir(&"d".into(), &to, options).await?;
     for (name, text) in [
         ("f", "new"),
@@ -193,7 +193,7 @@ async fn export_merges_when_asked(cx: Cx) -> Verdict {
 
 async fn export_replaces_when_asked(cx: Cx) -> Verdict {
     let (host, to) = existing(&cx).await?;
-    let options = ExportOptions::default().with_existing(ExistingDir::Replace);
+    let options = ExportOptions::default().existing(ExistingDir::Replace);
     cx.sandbox.export_dir(&"d".into(), &to, options).await?;
     let found: Vec<String> = tree(&to)?.into_keys().collect();
     ensure_eq!(found, ["f", "sub", "sub/g"], "what is there");
@@ -231,17 +231,15 @@ async fn export_beyond_a_limit_leaves_nothing(cx: Cx) -> Verdict {
     let host = cx.host_dir()?;
     let to = host.path().join("out");
     for options in [
-        ExportOptions::default().with_max_bytes(9),
-        ExportOptions::default().with_max_entries(1),
+        ExportOptions::default().max_bytes(9),
+        ExportOptions::default().max_entries(1),
     ] {
         let done = cx.sandbox.export_dir(&"d".into(), &to, options).await;
         let kind = ErrorKind::LimitExceeded;
         refused(done, &cx.sandbox, Operation::ExportDir, kind)?;
         ensure_eq!(fs::read_dir(host.path())?.count(), 0, "what was left");
     }
-    let options = ExportOptions::default()
-        .with_max_bytes(10)
-        .with_max_entries(2);
+    let options = ExportOptions::default().max_bytes(10).max_entries(2);
     cx.sandbox.export_dir(&"d".into(), &to, options).await?;
     ensure_eq!(fs::read_dir(&to)?.count(), 2, "entries, at the limits");
     Ok(())

@@ -203,7 +203,7 @@ async fn reading_below_a_file_is_refused(cx: Cx) -> Verdict {
 
 async fn reading_beyond_the_limit_states_it(cx: Cx) -> Verdict {
     cx.sandbox.write("f", vec![b'x'; 1001]).await?;
-    let options = ReadOptions::default().with_limit(1000);
+    let options = ReadOptions::default().limit(1000);
     let read = cx.sandbox.read_file(&"f".into(), options).await;
     let kind = ErrorKind::LimitExceeded;
     let error = refused_at(read, &cx.sandbox, Operation::ReadFile, kind, "f")?;
@@ -216,7 +216,7 @@ async fn reading_beyond_the_limit_states_it(cx: Cx) -> Verdict {
 
 async fn reading_at_the_limit_works(cx: Cx) -> Verdict {
     cx.sandbox.write("f", vec![b'x'; 1000]).await?;
-    let options = ReadOptions::default().with_limit(1000);
+    let options = ReadOptions::default().limit(1000);
     let read = cx.sandbox.read_file(&"f".into(), options).await?;
     ensure_eq!(read.len(), 1000, "the length");
     Ok(())

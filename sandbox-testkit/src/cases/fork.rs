@@ -56,7 +56,7 @@ async fn a_fork_sees_the_parents_files(cx: Cx) -> Verdict {
 async fn a_fork_sees_modes_links_and_empty_directories(cx: Cx) -> Verdict {
     let batch = FileBatch::new().file_with_mode("f", "x", Mode::new(0o751));
     cx.sandbox.write_files(batch).await?;
-    let options = CreateDirOptions::default().with_mode(Mode::new(0o700));
+    let options = CreateDirOptions::default().mode(Mode::new(0o700));
     cx.sandbox.create_dir(&"empty".into(), options).await?;
     cx.sh("ln -s f link; mkfifo fifo").await?;
     let child = cx.fork(&cx.sandbox).await?;
@@ -341,7 +341,7 @@ async fn a_fork_of_many_files_is_complete(cx: Cx) -> Verdict {
     }
     cx.sandbox.write_files(batch).await?;
     let child = cx.fork(&cx.sandbox).await?;
-    let options = sandbox_core::ListOptions::default().recursive();
+    let options = sandbox_core::ListOptions::default().recursive(true);
     let found = child.list_dir(&".".into(), options).await?.len();
     ensure_eq!(found, 2020, "entries");
     is(&child, "d19/1999", "1999", "the child").await
@@ -366,7 +366,7 @@ async fn a_snapshot_keeps_the_files(cx: Cx) -> Verdict {
     cx.sandbox.write("f", "kept").await?;
     let snapshot = cx.sandbox.snapshot(SnapshotOptions::default()).await?;
     cx.sandbox.write("f", "changed").await?;
-    let spec = cx.fixture.spec().with_source(Source::Snapshot(snapshot.id));
+    let spec = cx.fixture.spec().source(Source::Snapshot(snapshot.id));
     cx.sandbox.close().await?;
     for _ in 0..2 {
         let sandbox = cx.create(spec.clone()).await?;
@@ -379,7 +379,7 @@ async fn a_snapshot_keeps_the_files(cx: Cx) -> Verdict {
 
 async fn a_missing_snapshot_is_not_found(cx: Cx) -> Verdict {
     let source = Source::Snapshot(SnapshotId::new("no-such-snapshot"));
-    match cx.create(cx.fixture.spec().with_source(source)).await {
+    match cx.create(cx.fixture.spec().source(source)).await {
         Ok(_) => Err(Failed::new("created from a snapshot that does not exist")),
         Err(error) => {
             ensure_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");

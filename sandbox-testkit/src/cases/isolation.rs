@@ -75,7 +75,7 @@ async fn required_controls_are_in_force(cx: Cx) -> Verdict {
     ];
     for control in &controls {
         let required = RequiredIsolation::Only(vec![*control]);
-        match cx.create(cx.fixture.spec().with_isolation(required)).await {
+        match cx.create(cx.fixture.spec().isolation(required)).await {
             Ok(sandbox) => {
                 let report = sandbox.isolation().await?;
                 ensure!(
@@ -154,9 +154,7 @@ async fn connect(sandbox: &dyn sandbox_core::Sandbox, port: u16) -> Verdict<Stri
 
 async fn a_listener_of_the_host_is_out_of_reach(cx: Cx) -> Verdict {
     let listener = Listener::start()?;
-    let sandbox = cx
-        .create(cx.fixture.spec().with_network(Network::Off))
-        .await?;
+    let sandbox = cx.create(cx.fixture.spec().network(Network::Off)).await?;
     let said = connect(&*sandbox, listener.port).await?;
     ensure!(said.contains("blocked"), "the guest says {said:?}");
     ensure_eq!(listener.came(), 1, "connections, one being the host's own");
@@ -165,7 +163,7 @@ async fn a_listener_of_the_host_is_out_of_reach(cx: Cx) -> Verdict {
 
 async fn a_listener_of_the_host_is_in_reach_of_an_open_network(cx: Cx) -> Verdict {
     let listener = Listener::start()?;
-    let spec = cx.fixture.spec().with_network(Network::Open);
+    let spec = cx.fixture.spec().network(Network::Open);
     let sandbox = cx.create(spec).await?;
     let said = connect(&*sandbox, listener.port).await?;
     ensure!(said.contains("reached"), "the guest says {said:?}");
@@ -212,7 +210,7 @@ async fn a_read_only_mount_is_read_only(cx: Cx) -> Verdict {
     let host = cx.shared_dir()?;
     std::fs::write(host.path().join("f"), "host")?;
     let mount = Mount::read_only(host.path(), "/mnt/kit");
-    let sandbox = cx.create(cx.fixture.spec().with_mount(mount)).await?;
+    let sandbox = cx.create(cx.fixture.spec().mount(mount)).await?;
     let script = "cat /mnt/kit/f; printf x > /mnt/kit/f || printf -- '|denied'";
     let output = sandbox.sh(script).await?;
     ensure_eq!(text(&output), "host|denied", "what the guest can do");
@@ -225,7 +223,7 @@ async fn a_read_write_mount_is_shared(cx: Cx) -> Verdict {
     let host = cx.shared_dir()?;
     std::fs::write(host.path().join("f"), "host")?;
     let mount = Mount::read_write(host.path(), "/mnt/kit");
-    let sandbox = cx.create(cx.fixture.spec().with_mount(mount)).await?;
+    let sandbox = cx.create(cx.fixture.spec().mount(mount)).await?;
     let output = sandbox
         .sh("cat /mnt/kit/f; printf guest > /mnt/kit/g")
         .await?;
@@ -243,7 +241,7 @@ async fn a_read_write_mount_is_shared(cx: Cx) -> Verdict {
 async fn a_missing_mount_is_refused(cx: Cx) -> Verdict {
     let host = cx.host_dir()?;
     let mount = Mount::read_only(host.path().join("nope"), "/mnt/kit");
-    match cx.create(cx.fixture.spec().with_mount(mount)).await {
+    match cx.create(cx.fixture.spec().mount(mount)).await {
         Ok(_) => Err(Failed::new("a directory that does not exist was mounted")),
         Err(error) => {
             let kinds = [ErrorKind::NotFound, ErrorKind::InvalidInput];
@@ -254,10 +252,8 @@ async fn a_missing_mount_is_refused(cx: Cx) -> Verdict {
 }
 
 async fn a_memory_limit_holds(cx: Cx) -> Verdict {
-    let resources = Resources::none().with_memory(128 << 20);
-    let sandbox = cx
-        .create(cx.fixture.spec().with_resources(resources))
-        .await?;
+    let resources = Resources::new().memory(128 << 20);
+    let sandbox = cx.create(cx.fixture.spec().resources(resources)).await?;
     // `tail` of a stream without a newline keeps all of it.
     let eat = |mebibytes: u32| {
         format!("dd if=/dev/zero bs=1048576 count={mebibytes} | tail -n 1 | wc -c")
@@ -278,10 +274,8 @@ async fn a_memory_limit_holds(cx: Cx) -> Verdict {
 }
 
 async fn a_pids_limit_holds(cx: Cx) -> Verdict {
-    let resources = Resources::none().with_pids(32);
-    let sandbox = cx
-        .create(cx.fixture.spec().with_resources(resources))
-        .await?;
+    let resources = Resources::new().pids(32);
+    let sandbox = cx.create(cx.fixture.spec().resources(resources)).await?;
     let script = |count: u32| {
         format!(
             "i=0; while [ $i -lt {count} ]; do sleep 50 > /dev/null 2> /dev/null & \
@@ -309,10 +303,8 @@ async fn a_pids_limit_holds(cx: Cx) -> Verdict {
 }
 
 async fn a_disk_limit_holds(cx: Cx) -> Verdict {
-    let resources = Resources::none().with_disk(16 << 20);
-    let sandbox = cx
-        .create(cx.fixture.spec().with_resources(resources))
-        .await?;
+    let resources = Resources::new().disk(16 << 20);
+    let sandbox = cx.create(cx.fixture.spec().resources(resources)).await?;
     sandbox.write("small", vec![b'x'; 1 << 20]).await?;
     let done = sandbox.write("big", vec![b'x'; 32 << 20]).await;
     refused(
@@ -328,10 +320,8 @@ async fn a_disk_limit_holds(cx: Cx) -> Verdict {
 }
 
 async fn a_cpu_limit_is_accepted(cx: Cx) -> Verdict {
-    let resources = Resources::none().with_cpus(0.2);
-    let sandbox = cx
-        .create(cx.fixture.spec().with_resources(resources))
-        .await?;
+    let resources = Resources::new().cpus(0.2);
+    let sandbox = cx.create(cx.fixture.spec().resources(resources)).await?;
     // A fifth of a core: what spins for two seconds gets about 0.4 of processor time.
     let command = Command::shell("while :; do :; done").timeout(Duration::from_secs(2));
     let ran = sandbox.exec(command).await;
@@ -374,7 +364,7 @@ async fn an_unknown_user_is_named(cx: Cx) -> Verdict {
 }
 
 async fn started_from(cx: &Cx, source: Source) -> Verdict {
-    let sandbox = cx.create(cx.fixture.spec().with_source(source)).await?;
+    let sandbox = cx.create(cx.fixture.spec().source(source)).await?;
     let output = sandbox.sh("printf up > f; cat f").await?;
     ensure_eq!(text(&output), "up", "what a command says");
     ensure_eq!(sandbox.read_to_string("f").await?, "up", "the file");

@@ -136,7 +136,7 @@ async fn the_timeout_of_the_spec_holds(cx: Cx) -> Verdict {
     let spec = cx
         .fixture
         .spec()
-        .with_command_timeout(Duration::from_millis(700));
+        .command_timeout(Duration::from_millis(700));
     let sandbox = cx.create(spec).await?;
     let ran = sandbox.sh("printf before; sleep 30").await;
     let error = refused(ran, &sandbox, Operation::Exec, ErrorKind::Timeout)?;
@@ -148,7 +148,7 @@ async fn the_commands_own_timeout_comes_first(cx: Cx) -> Verdict {
     let spec = cx
         .fixture
         .spec()
-        .with_command_timeout(Duration::from_millis(300));
+        .command_timeout(Duration::from_millis(300));
     let sandbox = cx.create(spec).await?;
     let command = Command::shell("sleep 0.8; printf done").timeout(Duration::from_secs(20));
     ensure_eq!(text(&sandbox.exec(command).await?), "done", "stdout");
@@ -277,7 +277,7 @@ async fn close_cuts_a_running_command(cx: Cx) -> Verdict {
 async fn close_kills_what_runs(cx: Cx) -> Verdict {
     let host = cx.shared_dir()?;
     let mount = Mount::read_write(host.path(), "/mnt/kit");
-    let sandbox = cx.create(cx.fixture.spec().with_mount(mount)).await?;
+    let sandbox = cx.create(cx.fixture.spec().mount(mount)).await?;
     sandbox.sh(daemon("/mnt/kit/beat")).await?;
     beating(&*sandbox, "/mnt/kit/beat").await?;
     sandbox.close().await?;

@@ -308,10 +308,10 @@ async fn dropping_one_handle_leaves_the_other(cx: Cx) -> Verdict {
 
 async fn an_invalid_spec_is_refused(cx: Cx) -> Verdict {
     for spec in [
-        cx.fixture.spec().with_workdir("relative"),
-        cx.fixture.spec().with_workdir(""),
-        cx.fixture.spec().with_env("A=B", "x"),
-        cx.fixture.spec().with_command_timeout(Duration::ZERO),
+        cx.fixture.spec().workdir("relative"),
+        cx.fixture.spec().workdir(""),
+        cx.fixture.spec().env("A=B", "x"),
+        cx.fixture.spec().command_timeout(Duration::ZERO),
     ] {
         match cx.create(spec.clone()).await {
             Ok(_) => return Err(Failed::new(format_args!("created from {spec:?}"))),

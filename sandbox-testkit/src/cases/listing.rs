@@ -60,7 +60,7 @@ async fn recursive_lists_what_is_below(cx: Cx) -> Verdict {
         .file("d/a-b", "2")
         .file("d/a/sub/y", "3");
     cx.sandbox.write_files(batch).await?;
-    let found = names(&cx, "d", ListOptions::default().recursive()).await?;
+    let found = names(&cx, "d", ListOptions::default().recursive(true)).await?;
     let expected = ["a", "a-b", "a/sub", "a/sub/y", "a/x"];
     ensure_eq!(
         found,
@@ -101,11 +101,11 @@ async fn ten(cx: &Cx) -> Verdict {
 
 async fn a_limit_is_an_error_not_a_cut(cx: Cx) -> Verdict {
     ten(&cx).await?;
-    for options in [ListOptions::default(), ListOptions::default().recursive()] {
-        let listed = cx
-            .sandbox
-            .list_dir(&"d".into(), options.with_limit(9))
-            .await;
+    for options in [
+        ListOptions::default(),
+        ListOptions::default().recursive(true),
+    ] {
+        let listed = cx.sandbox.list_dir(&"d".into(), options.limit(9)).await;
         let kind = ErrorKind::LimitExceeded;
         let error = refused_at(listed, &cx.sandbox, Operation::ListDir, kind, "d")?;
         ensure!(
@@ -118,7 +118,7 @@ async fn a_limit_is_an_error_not_a_cut(cx: Cx) -> Verdict {
 
 async fn a_listing_at_the_limit_works(cx: Cx) -> Verdict {
     ten(&cx).await?;
-    let found = names(&cx, "d", ListOptions::default().with_limit(10)).await?;
+    let found = names(&cx, "d", ListOptions::default().limit(10)).await?;
     ensure_eq!(found.len(), 10, "entries");
     Ok(())
 }
@@ -148,7 +148,7 @@ async fn links_are_listed_not_followed(cx: Cx) -> Verdict {
         .await?;
     let entries = cx
         .sandbox
-        .list_dir(&"d".into(), ListOptions::default().recursive())
+        .list_dir(&"d".into(), ListOptions::default().recursive(true))
         .await?;
     let found: Vec<_> = entries
         .iter()
@@ -173,7 +173,7 @@ async fn a_link_to_a_directory_is_listed_through(cx: Cx) -> Verdict {
 async fn a_link_loop_ends(cx: Cx) -> Verdict {
     cx.sh("mkdir d && ln -s . d/self && ln -s b a && ln -s a b")
         .await?;
-    let found = names(&cx, "d", ListOptions::default().recursive()).await?;
+    let found = names(&cx, "d", ListOptions::default().recursive(true)).await?;
     ensure_eq!(
         found,
         ["self"],
@@ -224,7 +224,7 @@ async fn hidden_files_are_listed(cx: Cx) -> Verdict {
         .file("d/.git/config", "")
         .file("d/.env", "");
     cx.sandbox.write_files(batch).await?;
-    let found = names(&cx, "d", ListOptions::default().recursive()).await?;
+    let found = names(&cx, "d", ListOptions::default().recursive(true)).await?;
     ensure_eq!(found, [".env", ".git", ".git/config"], "entries");
     Ok(())
 }

@@ -37,9 +37,9 @@ async fn list_has_the_open_ones(cx: Cx) -> Verdict {
 
 async fn list_selects_by_labels(cx: Cx) -> Verdict {
     let (key, value) = label(&cx);
-    let spec = cx.fixture.spec().with_label(&key, &value);
-    let first = cx.create(spec.clone().with_label("n", "1")).await?.info();
-    let second = cx.create(spec.with_label("n", "2")).await?.info();
+    let spec = cx.fixture.spec().label(&key, &value);
+    let first = cx.create(spec.clone().label("n", "1")).await?.info();
+    let second = cx.create(spec.label("n", "2")).await?.info();
     let mut wanted = Labels::from([(key, value)]);
     let listed = cx.provider.list(&wanted).await?;
     let ids: Vec<_> = listed.iter().map(|info| info.id.clone()).collect();
@@ -55,10 +55,8 @@ async fn list_selects_by_labels(cx: Cx) -> Verdict {
 
 async fn labels_of_a_fork_are_its_own(cx: Cx) -> Verdict {
     let (key, value) = label(&cx);
-    let parent = cx
-        .create(cx.fixture.spec().with_label(&key, "parent"))
-        .await?;
-    let options = ForkOptions::default().with_label(&key, &value);
+    let parent = cx.create(cx.fixture.spec().label(&key, "parent")).await?;
+    let options = ForkOptions::default().label(&key, &value);
     let child = cx.track(parent.fork(options).await?);
     ensure_eq!(
         child.info().labels.get(&key),
@@ -72,7 +70,7 @@ async fn labels_of_a_fork_are_its_own(cx: Cx) -> Verdict {
 }
 
 async fn labels_that_are_too_long_are_refused(cx: Cx) -> Verdict {
-    let spec = cx.fixture.spec().with_label("k", "v".repeat(64));
+    let spec = cx.fixture.spec().label("k", "v".repeat(64));
     match cx.create(spec).await {
         Ok(_) => Err(Failed::new("a label of 64 bytes was taken")),
         Err(error) => {
@@ -125,14 +123,14 @@ async fn destroy_of_an_unknown_one_is_not_found(cx: Cx) -> Verdict {
 
 async fn a_ttl_ends_an_unused_sandbox(cx: Cx) -> Verdict {
     let (mut ttl, mut began) = (Duration::from_secs(1), Instant::now());
-    let mut sandbox = cx.create(cx.fixture.spec().with_ttl(ttl)).await?;
+    let mut sandbox = cx.create(cx.fixture.spec().ttl(ttl)).await?;
     while let Err(error) = sandbox.write("f", "x").await {
         if began.elapsed() < ttl || ttl > Duration::from_secs(10) {
             return Err(error.into());
         }
         // A busy host was slower than that.
         (ttl, began) = (ttl * 4, Instant::now());
-        sandbox = cx.create(cx.fixture.spec().with_ttl(ttl)).await?;
+        sandbox = cx.create(cx.fixture.spec().ttl(ttl)).await?;
     }
     let id = sandbox.info().id;
     // Looking would be use: only the wait tells.
@@ -161,7 +159,7 @@ async fn use_puts_the_ttl_off(cx: Cx) -> Verdict {
 /// when it was last used.
 async fn use_for_long(cx: &Cx, ttl: Duration, used: &mut Instant) -> Verdict {
     *used = Instant::now();
-    let sandbox = cx.create(cx.fixture.spec().with_ttl(ttl)).await?;
+    let sandbox = cx.create(cx.fixture.spec().ttl(ttl)).await?;
     let start = Instant::now();
     while start.elapsed() < ttl * 2 {
         let now = Instant::now();

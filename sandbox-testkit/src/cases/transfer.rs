@@ -165,7 +165,7 @@ async fn import_skips_and_reports_special_files(cx: Cx) -> Verdict {
 }
 
 async fn names(cx: &Cx, path: &str) -> Verdict<Vec<String>> {
-    let options = sandbox_core::ListOptions::default().recursive();
+    let options = sandbox_core::ListOptions::default().recursive(true);
     let entries = cx.sandbox.list_dir(&path.into(), options).await?;
     let files = entries.iter().filter(|entry| !entry.metadata.is_dir());
     Ok(files.map(|entry| entry.path.to_string()).collect())
@@ -207,7 +207,7 @@ async fn import_heeds_ignore_files_when_asked(cx: Cx) -> Verdict {
     put(host.path(), ".ignore", "node_modules\n")?;
     put(host.path(), "src/.gitignore", "*.o\n")?;
     put(host.path(), ".git/HEAD", "ref")?;
-    let options = ImportOptions::default().with_ignore_files();
+    let options = ImportOptions::default().ignore_files(true);
     cx.sandbox
         .import_dir(host.path(), &"in".into(), options)
         .await?;
@@ -265,7 +265,7 @@ async fn import_mirrors_deletions_when_asked(cx: Cx) -> Verdict {
     put(host.path(), "a", "1")?;
     put(host.path(), "d/b", "2")?;
     put(host.path(), "turns/file", "3")?;
-    let mirror = || ImportOptions::default().mirror();
+    let mirror = || ImportOptions::default().mirror(true);
     cx.sandbox
         .import_dir(host.path(), &"in".into(), mirror())
         .await?;
@@ -294,7 +294,7 @@ async fn import_mirrors_deletions_when_asked(cx: Cx) -> Verdict {
 async fn import_mirror_leaves_what_is_excluded(cx: Cx) -> Verdict {
     let host = cx.host_dir()?;
     put(host.path(), "src", "1")?;
-    let options = ImportOptions::default().mirror().exclude("target");
+    let options = ImportOptions::default().mirror(true).exclude("target");
     cx.sandbox.write("in/target/built", "x").await?;
     cx.sandbox.write("in/old", "x").await?;
     cx.sandbox
@@ -345,7 +345,7 @@ async fn import_beyond_the_limit_is_refused(cx: Cx) -> Verdict {
     let host = cx.host_dir()?;
     put(host.path(), "f", "1234567890")?;
     for (limit, fits) in [(10, true), (9, false)] {
-        let options = ImportOptions::default().with_max_bytes(limit);
+        let options = ImportOptions::default().max_bytes(limit);
         let done = cx
             .sandbox
             .import_dir(host.path(), &"in".into(), options)

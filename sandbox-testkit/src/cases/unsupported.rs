@@ -187,7 +187,7 @@ async fn snapshot(cx: Cx) -> Verdict {
     let taken = cx.sandbox.snapshot(SnapshotOptions::default()).await;
     refuses(&cx, taken, Capability::Snapshot, Operation::Snapshot).await?;
     let source = Source::Snapshot(SnapshotId::new("any"));
-    let spec = cx.fixture.spec().with_source(source);
+    let spec = cx.fixture.spec().source(source);
     refuses_spec(&cx, spec, Capability::Snapshot).await
 }
 
@@ -201,7 +201,7 @@ async fn list(cx: Cx) -> Verdict {
         }
         Err(error) => is_refusal(&cx, &error, Capability::List, Operation::List)?,
     }
-    let spec = cx.fixture.spec().with_label("kit", "x");
+    let spec = cx.fixture.spec().label("kit", "x");
     refuses_spec(&cx, spec, Capability::List).await
 }
 
@@ -219,23 +219,18 @@ async fn attach(cx: Cx) -> Verdict {
 }
 
 async fn ttl(cx: Cx) -> Verdict {
-    let spec = cx.fixture.spec().with_ttl(Duration::from_secs(3600));
+    let spec = cx.fixture.spec().ttl(Duration::from_secs(3600));
     refuses_spec(&cx, spec, Capability::Ttl).await
 }
 
 async fn image(cx: Cx) -> Verdict {
     let source = Source::Image("docker.io/library/alpine:3".into());
-    refuses_spec(
-        &cx,
-        cx.fixture.spec().with_source(source),
-        Capability::Image,
-    )
-    .await
+    refuses_spec(&cx, cx.fixture.spec().source(source), Capability::Image).await
 }
 
 async fn root_dir(cx: Cx) -> Verdict {
     let source = Source::RootDir("/".into());
-    let spec = cx.fixture.spec().with_source(source);
+    let spec = cx.fixture.spec().source(source);
     refuses_spec(&cx, spec, Capability::RootDir).await
 }
 
@@ -246,7 +241,7 @@ async fn mounts(cx: Cx) -> Verdict {
             Access::ReadOnly => Mount::read_only(host.path(), "/mnt/kit"),
             Access::ReadWrite => Mount::read_write(host.path(), "/mnt/kit"),
         };
-        refuses_spec(&cx, cx.fixture.spec().with_mount(mount), Capability::Mounts).await?;
+        refuses_spec(&cx, cx.fixture.spec().mount(mount), Capability::Mounts).await?;
     }
     Ok(())
 }
@@ -275,7 +270,7 @@ async fn modes(cx: Cx) -> Verdict {
     let batch = FileBatch::new().file_with_mode("f", "x", Mode::new(0o600));
     let done = cx.sandbox.write_files(batch).await;
     refuses(&cx, done, Capability::Modes, Operation::WriteFiles).await?;
-    let options = CreateDirOptions::default().with_mode(Mode::new(0o700));
+    let options = CreateDirOptions::default().mode(Mode::new(0o700));
     let done = cx.sandbox.create_dir(&"d".into(), options).await;
     refuses(&cx, done, Capability::Modes, Operation::CreateDir).await
 }
@@ -286,34 +281,34 @@ async fn non_utf8_names(cx: Cx) -> Verdict {
 }
 
 async fn network_off(cx: Cx) -> Verdict {
-    let spec = cx.fixture.spec().with_network(Network::Off);
+    let spec = cx.fixture.spec().network(Network::Off);
     refuses_spec(&cx, spec, Capability::NetworkOff).await
 }
 
 async fn network_open(cx: Cx) -> Verdict {
-    let spec = cx.fixture.spec().with_network(Network::Open);
+    let spec = cx.fixture.spec().network(Network::Open);
     refuses_spec(&cx, spec, Capability::NetworkOpen).await
 }
 
 async fn limit(cx: Cx, resources: Resources, lacks: Capability) -> Verdict {
-    refuses_spec(&cx, cx.fixture.spec().with_resources(resources), lacks).await
+    refuses_spec(&cx, cx.fixture.spec().resources(resources), lacks).await
 }
 
 async fn memory_limit(cx: Cx) -> Verdict {
-    let resources = Resources::none().with_memory(512 << 20);
+    let resources = Resources::new().memory(512 << 20);
     limit(cx, resources, Capability::MemoryLimit).await
 }
 
 async fn cpu_limit(cx: Cx) -> Verdict {
-    limit(cx, Resources::none().with_cpus(1.0), Capability::CpuLimit).await
+    limit(cx, Resources::new().cpus(1.0), Capability::CpuLimit).await
 }
 
 async fn pids_limit(cx: Cx) -> Verdict {
-    limit(cx, Resources::none().with_pids(64), Capability::PidsLimit).await
+    limit(cx, Resources::new().pids(64), Capability::PidsLimit).await
 }
 
 async fn disk_limit(cx: Cx) -> Verdict {
-    let resources = Resources::none().with_disk(64 << 20);
+    let resources = Resources::new().disk(64 << 20);
     limit(cx, resources, Capability::DiskLimit).await
 }
 
@@ -326,7 +321,7 @@ async fn isolation(cx: Cx) -> Verdict {
         );
     }
     let required = RequiredIsolation::Only(vec![Control::Filesystem]);
-    match cx.create(cx.fixture.spec().with_isolation(required)).await {
+    match cx.create(cx.fixture.spec().isolation(required)).await {
         Ok(_) => Err(Failed::new("isolation was required and ignored")),
         Err(error) => {
             let kinds = [ErrorKind::Isolation, ErrorKind::Unsupported];

@@ -142,8 +142,8 @@ impl Container {
                 }
                 let copied = directory.read(engine).await?;
                 let spec = SandboxSpec::new()
-                    .with_source(Source::RootDir(copied.path.clone()))
-                    .with_network(Network::Open);
+                    .source(Source::RootDir(copied.path.clone()))
+                    .network(Network::Open);
                 let root = engine.provider.create(spec).await?;
                 engine.host.pin(copied);
                 return Ok(files(engine.states.keep_for_ever(root)));
@@ -244,7 +244,7 @@ impl Container {
                         .await?;
                 }
                 Mount::Temp => {
-                    let open = CreateDirOptions::default().with_mode(Mode::new(0o777));
+                    let open = CreateDirOptions::default().mode(Mode::new(0o777));
                     child.create_dir(&to, open).await?;
                 }
                 Mount::Cache(cache) => {
@@ -290,7 +290,7 @@ impl Container {
         }
         service::unbind(hosts, &*child).await?;
         for (from, held) in caches {
-            let options = ExportOptions::default().with_existing(ExistingDir::Replace);
+            let options = ExportOptions::default().existing(ExistingDir::Replace);
             let written = held.path().with_extension("written");
             child.export_dir(&from, &written, options).await?;
             super::directory::blocking(move || {

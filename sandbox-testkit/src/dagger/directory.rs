@@ -122,7 +122,7 @@ impl Directory {
             Source::Guest { container, path } => {
                 let state = container.state(engine).await?;
                 let copied = host::empty()?;
-                let options = ExportOptions::default().with_existing(ExistingDir::Merge);
+                let options = ExportOptions::default().existing(ExistingDir::Merge);
                 let from = GuestPath::from(path.as_str());
                 state.export_dir(&from, &copied.path, options).await?;
                 Ok(copied)
@@ -228,7 +228,7 @@ impl File {
 }
 
 async fn read_guest(state: &dyn Sandbox, path: &str) -> Result<Vec<u8>, Failure> {
-    let options = ReadOptions::default().with_limit(1 << 30);
+    let options = ReadOptions::default().limit(1 << 30);
     Ok(state
         .read_file(&GuestPath::from(path), options)
         .await?

@@ -28,7 +28,7 @@ pub(super) async fn base(engine: &Arc<Engine>, image: &str) -> Result<Arc<dyn Sa
     let base = match engine.states.base() {
         Some(base) => base,
         None => {
-            let spec = SandboxSpec::new().with_network(Network::Open);
+            let spec = SandboxSpec::new().network(Network::Open);
             let base = engine.provider.create(spec).await?;
             // A local sandbox is made with its workdir, an image is not.
             base.remove_all("/workspace").await?;

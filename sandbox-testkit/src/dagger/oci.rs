@@ -158,7 +158,7 @@ async fn pack(state: &dyn Sandbox) -> Result<Vec<u8>, Failure> {
     child
         .exec(Command::shell(script).cwd("/").args(["sh", LAYER]))
         .await?;
-    let options = ReadOptions::default().with_limit(1 << 30);
+    let options = ReadOptions::default().limit(1 << 30);
     let layer = child.read_file(&LAYER.into(), options).await;
     child.close().await?;
     Ok(layer?.into())

@@ -159,7 +159,7 @@ impl Provider for FakeProvider {
 
     async fn create(&self, mut spec: SandboxSpec) -> Result<Arc<dyn Sandbox>> {
         if self.fault == Fault::LimitIgnored {
-            spec.resources = Resources::none();
+            spec.resources = Resources::new();
         }
         let inner = self.model.create(spec).await?;
         Ok(FakeSandbox::wrap(inner, self.fault))

@@ -72,7 +72,7 @@ impl Core {
     pub(crate) fn info(&self) -> SandboxInfo {
         let workdir = lock(&self.state).workdir.clone();
         let mut info =
-            SandboxInfo::new(self.id.clone(), BACKEND, workdir).with_labels(self.labels.clone());
+            SandboxInfo::new(self.id.clone(), BACKEND, workdir).labels(self.labels.clone());
         info.parent = self.parent.clone();
         info.created = self.created;
         info

@@ -179,7 +179,7 @@ impl Sandbox for ModelSandbox {
         const OP: Operation = Operation::CreateDir;
         let resolved = self.at(OP, path)?;
         self.core
-            .change(|tree| tree.make_dir(&resolved, options.parents, options.mode))
+            .change(|tree| tree.make_dir(&resolved, options.recursive, options.mode))
             .map_err(|kind| self.core.error(kind, OP, path))
     }
 

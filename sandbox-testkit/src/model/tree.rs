@@ -66,9 +66,9 @@ impl Node {
             Kind::Link(target) => (FileKind::Symlink, target.len() as u64),
             Kind::Fifo => (FileKind::Fifo, 0),
         };
-        let metadata = Metadata::new(kind, size, mode).with_modified(self.modified);
+        let metadata = Metadata::new(kind, size, mode).modified(self.modified);
         match &self.kind {
-            Kind::Link(target) => metadata.with_link_target(target.as_slice()),
+            Kind::Link(target) => metadata.link_target(target.as_slice()),
             _ => metadata,
         }
     }

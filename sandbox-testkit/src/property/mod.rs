@@ -48,7 +48,7 @@ impl Settings {
 
     /// Creates the provider's sandboxes from this.
     #[must_use]
-    pub fn with_spec(mut self, spec: SandboxSpec) -> Self {
+    pub fn spec(mut self, spec: SandboxSpec) -> Self {
         self.spec = spec;
         self
     }
@@ -62,7 +62,7 @@ impl Settings {
 
     /// Tries the same sequences each time.
     #[must_use]
-    pub fn with_seed(mut self, seed: u64) -> Self {
+    pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }

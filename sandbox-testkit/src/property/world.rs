@@ -201,7 +201,7 @@ async fn apply(sandbox: &dyn Sandbox, op: &Op) -> Result<String, Error> {
         }
         Op::CreateDir(path, parents) => {
             let mut options = CreateDirOptions::default();
-            options.parents = *parents;
+            options.recursive = *parents;
             let path = (*path).into();
             sandbox.create_dir(&path, options).await.map(shown)
         }
@@ -236,7 +236,7 @@ async fn run(sandbox: &dyn Sandbox, command: Command) -> Result<String, Error> {
 /// All that is below the workdir.
 async fn tree(sandbox: &dyn Sandbox, modes: bool) -> Result<Vec<String>, String> {
     let failed = |error: Error| format!("the tree can't be read: {error:?}");
-    let options = ListOptions::default().recursive();
+    let options = ListOptions::default().recursive(true);
     let entries = sandbox.list_dir(&".".into(), options).await;
     let mut found = Vec::new();
     for entry in entries.map_err(failed)? {

@@ -91,7 +91,7 @@ pub(crate) async fn import(
 /// What the sandbox has below a directory; nothing if there is none.
 async fn list(sandbox: &DaggerSandbox, at: &GuestPath) -> Result<Vec<DirEntry>> {
     let listed = sandbox
-        .list_dir(at, ListOptions::default().recursive())
+        .list_dir(at, ListOptions::default().recursive(true))
         .await;
     listed.or_else(|error| match error.kind() {
         ErrorKind::NotFound => Ok(Vec::new()),

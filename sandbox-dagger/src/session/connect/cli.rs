@@ -41,7 +41,7 @@ impl Cli {
                     "the Dagger CLI can't be started".into(),
                 )
                 .with_host_path(program)
-                .with_hint("install it, or name it with DaggerConfig::with_cli")
+                .with_hint("install it, or name it with DaggerConfig::cli")
                 .with_source(error)
             })?;
         let said = tokio::time::timeout(within, first_line(&mut child)).await;

@@ -65,7 +65,7 @@ impl Session {
                     .with_retryable(false)
                     .with_hint(format!(
                         "install the CLI {} (https://docs.dagger.io/install), name it with \
-                         DaggerConfig::with_cli, or allow its download",
+                         DaggerConfig::cli, or allow its download",
                         sdk::MADE_FOR
                     )));
             }

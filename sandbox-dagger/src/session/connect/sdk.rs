@@ -22,7 +22,7 @@ pub(crate) async fn download() -> Result<PathBuf> {
             .with_message(format!(
                 "the Dagger CLI {MADE_FOR} could not be downloaded: {why}"
             ))
-            .with_hint("install it, and name it with DaggerConfig::with_cli")
+            .with_hint("install it, and name it with DaggerConfig::cli")
     };
     match task.await {
         Ok(Ok(path)) => Ok(path),

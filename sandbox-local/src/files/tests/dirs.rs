@@ -14,7 +14,7 @@ fn create_makes_parents_and_is_content_with_what_is_there() {
     symlink("/a/b", f.root("link")).unwrap();
     symlink("../host/x", f.root("dangling")).unwrap();
     let create = |at: &str| {
-        let options = CreateDirOptions::default().with_mode(Mode::new(0o1777));
+        let options = CreateDirOptions::default().mode(Mode::new(0o1777));
         f.guest.create_dir(&path(at), &options)
     };
     create("/a/b/c").unwrap();
@@ -47,15 +47,15 @@ fn create_exclusive_makes_exactly_one() {
     let f = Fixture::new();
     let create = |at: &str| {
         f.guest
-            .create_dir(&path(at), &CreateDirOptions::default().exclusive())
+            .create_dir(&path(at), &CreateDirOptions::default().recursive(false))
     };
     create("/a").unwrap();
     fails(create("/a"), ErrorKind::AlreadyExists, "/a");
     fails(create("/"), ErrorKind::AlreadyExists, "/");
     fails(create("/x/y"), ErrorKind::NotFound, "/x/y");
     let closed = CreateDirOptions::default()
-        .exclusive()
-        .with_mode(Mode::new(0));
+        .recursive(false)
+        .mode(Mode::new(0));
     f.guest.create_dir(&path("/closed"), &closed).unwrap();
     assert_eq!(mode(&f.root("closed")), 0);
 }

@@ -11,7 +11,7 @@ use super::super::CancelFlag;
 use super::{Fixture, fails, mkfifo, mode, names, path, put, set_mode};
 
 fn export(f: &Fixture, to: &Path, existing: ExistingDir) -> Result<TransferReport, Error> {
-    let options = ExportOptions::default().with_existing(existing);
+    let options = ExportOptions::default().existing(existing);
     f.guest
         .export(&path("/w"), to, &options, &CancelFlag::new())
 }
@@ -130,12 +130,12 @@ fn limits_and_cancelling_leave_nothing() {
     let go = CancelFlag::new();
     let options = ExportOptions::default();
     fails(
-        run(&options.clone().with_max_bytes(9), &go),
+        run(&options.clone().max_bytes(9), &go),
         ErrorKind::LimitExceeded,
         "/w",
     );
     fails(
-        run(&options.clone().with_max_entries(1), &go),
+        run(&options.clone().max_entries(1), &go),
         ErrorKind::LimitExceeded,
         "/w",
     );
@@ -158,7 +158,7 @@ fn limits_and_cancelling_leave_nothing() {
             }
             cancel.cancel();
         });
-        run(&options.clone().with_max_bytes(u64::MAX), &cancel).unwrap_err()
+        run(&options.clone().max_bytes(u64::MAX), &cancel).unwrap_err()
     });
     assert!(error.message().contains("cancelled"), "{error}");
     assert!(names(&f.host("")).is_empty());

@@ -104,7 +104,7 @@ fn as_root_all_that_is_made_belongs_to_the_guest() {
     assert_eq!(owner(&f.host("out/d/f")), (0, 0), "an export is the host's");
     assert_eq!(mode(&f.host("out/d/f")), 0o600);
     f.guest
-        .remove(&path("/made"), &RemoveOptions::default().recursive())
+        .remove(&path("/made"), &RemoveOptions::default().recursive(true))
         .unwrap();
 }
 
@@ -155,7 +155,7 @@ fn as_root_what_the_guest_may_not_do_is_denied() {
         &CancelFlag::new(),
     );
     assert_eq!(export.unwrap_err().kind(), denied);
-    let recursive = RemoveOptions::default().recursive();
+    let recursive = RemoveOptions::default().recursive(true);
     let remove = guest.remove(&path("/private"), &recursive);
     assert_eq!(remove.unwrap_err().kind(), denied);
     fails(
@@ -184,7 +184,7 @@ fn as_root_a_guest_may_replace_and_remove_what_it_owns() {
     set_mode(&f.root("shut"), 0);
     f.write(FileBatch::new().file("file", "new")).unwrap();
     f.guest
-        .remove(&path("/shut"), &RemoveOptions::default().recursive())
+        .remove(&path("/shut"), &RemoveOptions::default().recursive(true))
         .unwrap();
     assert_eq!(f.names(""), ["file"]);
 }

@@ -89,7 +89,7 @@ fn excludes_and_ignore_files_leave_out() {
         [".gitignore", "a.log", "doc", "keep.log", "src"]
     );
     assert_eq!(f.names("plain/src"), [".gitignore", "gen", "main.rs"]);
-    import(&f, "/git", ImportOptions::default().with_ignore_files());
+    import(&f, "/git", ImportOptions::default().ignore_files(true));
     assert_eq!(
         f.names("git"),
         [".git", ".gitignore", "doc", "keep.log", "src"]
@@ -119,8 +119,8 @@ fn mirroring_removes_what_is_gone_but_nothing_excluded() {
     symlink("../..", f.root("w/link")).unwrap();
     let options = ImportOptions::default()
         .exclude("target")
-        .with_ignore_files()
-        .mirror();
+        .ignore_files(true)
+        .mirror(true);
     let report = import(&f, "/w", options);
     assert_eq!(
         f.names("w"),
@@ -157,13 +157,13 @@ fn directories_that_their_owner_shut_are_written_and_mirrored_too() {
     assert_eq!(f.text("w/ro/f").unwrap(), "2");
     assert_eq!(f.names("w/ro"), ["f", "g", "in"]);
     assert_eq!(mode(&f.root("w/ro")), 0o555);
-    import(&f, "/w", ImportOptions::default().mirror());
+    import(&f, "/w", ImportOptions::default().mirror(true));
     assert_eq!(f.names("w/ro"), ["f", "g"]);
     assert_eq!(mode(&f.root("w/ro")), 0o555);
     set_mode(&f.root("w/ro"), 0);
     set_mode(&f.host("src/ro"), 0o755);
     fs::remove_dir_all(f.host("src/ro")).unwrap();
-    import(&f, "/w", ImportOptions::default().mirror());
+    import(&f, "/w", ImportOptions::default().mirror(true));
     assert!(f.names("w").is_empty());
 }
 
@@ -184,7 +184,7 @@ fn errors_of_the_host_name_the_host_path_before_anything_is_written() {
     }
     assert!(f.names("").is_empty());
     put(&f.host("src/ten"), "0123456789");
-    let limited = ImportOptions::default().with_max_bytes(9);
+    let limited = ImportOptions::default().max_bytes(9);
     let error = f.guest.import(&f.host("src"), &path("/to"), &limited);
     assert_eq!(error.unwrap_err().kind(), ErrorKind::LimitExceeded);
     assert!(f.names("to").is_empty());

@@ -40,7 +40,7 @@ fn a_tree_of_4096_levels_is_refused_by_list_and_export_and_removed() {
     limit_descriptors();
     let list = f
         .guest
-        .list(&path("/deep"), &ListOptions::default().recursive());
+        .list(&path("/deep"), &ListOptions::default().recursive(true));
     fails(list, ErrorKind::LimitExceeded, "/deep");
     let export = f.guest.export(
         &path("/deep"),
@@ -51,7 +51,7 @@ fn a_tree_of_4096_levels_is_refused_by_list_and_export_and_removed() {
     fails(export, ErrorKind::LimitExceeded, "/deep");
     assert!(super::names(&f.host("")).is_empty(), "leftovers");
     f.guest
-        .remove(&path("/deep"), &RemoveOptions::default().recursive())
+        .remove(&path("/deep"), &RemoveOptions::default().recursive(true))
         .unwrap();
     assert!(f.names("").is_empty());
 }
@@ -61,7 +61,7 @@ fn long_names_at_many_levels_are_removed() {
     let f = Fixture::fast();
     dig(&f, 200, &"n".repeat(255));
     f.guest
-        .remove(&path("/deep"), &RemoveOptions::default().recursive())
+        .remove(&path("/deep"), &RemoveOptions::default().recursive(true))
         .unwrap();
     assert!(f.names("").is_empty());
 }
@@ -75,7 +75,7 @@ fn a_directory_of_many_entries_meets_the_limit() {
     }
     let list = f.guest.list(
         &path("/"),
-        &ListOptions::default().recursive().with_limit(2_000),
+        &ListOptions::default().recursive(true).limit(2_000),
     );
     fails(list, ErrorKind::LimitExceeded, "/");
     let mut options = ExportOptions::default();
@@ -86,7 +86,7 @@ fn a_directory_of_many_entries_meets_the_limit() {
     fails(export, ErrorKind::LimitExceeded, "/d");
     assert!(super::names(&f.host("")).is_empty(), "leftovers");
     f.guest
-        .remove(&path("/d"), &RemoveOptions::default().recursive())
+        .remove(&path("/d"), &RemoveOptions::default().recursive(true))
         .unwrap();
     assert!(f.names("").is_empty());
 }

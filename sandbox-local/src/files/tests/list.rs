@@ -34,7 +34,7 @@ fn entries_are_sorted_by_bytes_and_links_are_not_followed() {
     assert_eq!(flat[4].metadata.kind, FileKind::Fifo);
     let deep = f
         .guest
-        .list(&path("/through"), &ListOptions::default().recursive())
+        .list(&path("/through"), &ListOptions::default().recursive(true))
         .unwrap();
     assert_eq!(paths(&deep), ["a", "a-b", "b", "b/inner", "link", "p"]);
 }
@@ -70,7 +70,7 @@ fn errors_name_the_path_and_the_limit_is_exact() {
     }
     let list = |at: &str, limit| {
         f.guest
-            .list(&path(at), &ListOptions::default().with_limit(limit))
+            .list(&path(at), &ListOptions::default().limit(limit))
     };
     fails(list("/missing", 9), ErrorKind::NotFound, "/missing");
     fails(list("/file", 9), ErrorKind::NotADirectory, "/file");

@@ -79,7 +79,7 @@ fn what_is_mounted_in_the_guest_is_neither_removed_nor_renamed_nor_replaced() {
          mount --bind root/d/other root/d/file; touch root/d/mnt/inside root/naive/inside",
     );
     let guest = namespace.root(&f.root(""));
-    let recursive = RemoveOptions::default().recursive();
+    let recursive = RemoveOptions::default().recursive(true);
     let busy = ErrorKind::Busy;
     for at in ["/d/mnt", "/d/file"] {
         fails(guest.remove(&path(at), &recursive), busy, at);
@@ -88,7 +88,7 @@ fn what_is_mounted_in_the_guest_is_neither_removed_nor_renamed_nor_replaced() {
         let over = guest.rename(
             &path("/d/other"),
             &path(at),
-            &RenameOptions::default().replace(),
+            &RenameOptions::default().replace(true),
         );
         fails(over, busy, at);
     }
@@ -100,7 +100,7 @@ fn what_is_mounted_in_the_guest_is_neither_removed_nor_renamed_nor_replaced() {
     let whole = guest.remove(&path("/d"), &recursive).unwrap_err();
     assert_eq!(whole.kind(), busy);
     let listed = guest
-        .list(&path("/d"), &ListOptions::default().recursive())
+        .list(&path("/d"), &ListOptions::default().recursive(true))
         .unwrap();
     assert!(listed.iter().any(|entry| entry.path == path("mnt/inside")));
     // Other mounts can be worked in, and not be moved into at once.
@@ -125,7 +125,7 @@ fn what_the_kernel_makes_up_is_listed_and_not_entered() {
     let namespace = Namespace::new(f.dir.path(), "mount --rbind /proc root/proc");
     let guest = namespace.root(&f.root(""));
     let list = |at: &str, options: ListOptions| guest.list(&path(at), &options).unwrap();
-    let all = list("/", ListOptions::default().recursive());
+    let all = list("/", ListOptions::default().recursive(true));
     let names: Vec<_> = all.iter().map(|entry| entry.path.to_string()).collect();
     assert_eq!(names, ["file", "proc"]);
     let proc = list("/proc", ListOptions::default());
@@ -181,7 +181,7 @@ fn everything_works_on_an_overlay_with_files_of_lower_layers() {
         .file("/gone/x", "no");
     fails(write(&guest, &failing), ErrorKind::IsADirectory, "/gone/x");
     assert_eq!(read("/d/sub/h").unwrap(), "lower");
-    let recursive = RemoveOptions::default().recursive();
+    let recursive = RemoveOptions::default().recursive(true);
     guest.remove(&path("/gone"), &recursive).unwrap();
     fails(read("/gone/x/y"), ErrorKind::NotFound, "/gone/x/y");
     guest
@@ -196,9 +196,9 @@ fn everything_works_on_an_overlay_with_files_of_lower_layers() {
     };
     let taken = rename("/dir", "/taken", RenameOptions::default());
     fails(taken, ErrorKind::AlreadyExists, "/taken");
-    let full = rename("/dir", "/taken", RenameOptions::default().replace());
+    let full = rename("/dir", "/taken", RenameOptions::default().replace(true));
     fails(full, ErrorKind::DirectoryNotEmpty, "/taken");
-    let over = rename("/dir", "/h", RenameOptions::default().replace());
+    let over = rename("/dir", "/h", RenameOptions::default().replace(true));
     fails(over, ErrorKind::NotADirectory, "/h");
     assert_eq!(read("/dir/deep/f").unwrap(), "lower");
     rename("/dir", "/d/dir", RenameOptions::default()).unwrap();
@@ -208,12 +208,12 @@ fn everything_works_on_an_overlay_with_files_of_lower_layers() {
     assert_eq!(moved.modified, Some(old));
     let deep = guest.metadata(&path("/d/dir/deep")).unwrap();
     assert_eq!(deep.mode.bits(), 0o510);
-    let staged = guest.list(&path("/"), &ListOptions::default().recursive());
+    let staged = guest.list(&path("/"), &ListOptions::default().recursive(true));
     let staged = staged.unwrap();
     assert!(!staged.iter().any(|e| e.path.to_string().contains("stage")));
     put(&f.host("src/d/f"), "imported");
     put(&f.host("src/new/f"), "imported");
-    let mirror = ImportOptions::default().mirror();
+    let mirror = ImportOptions::default().mirror(true);
     let report = guest.import(&f.host("src"), &path("/"), &mirror).unwrap();
     // d/g, d/n, d/sub, d/dir, d/dir/deep, d/dir/deep/f, h, moved, moved/a, moved/a/b, taken,
     // taken/f

@@ -114,7 +114,7 @@ fn list_never_leaves_the_root() {
     attack(&f, "list", || {
         let listed = f
             .guest
-            .list(&path("/"), &ListOptions::default().recursive());
+            .list(&path("/"), &ListOptions::default().recursive(true));
         let listed = listed.unwrap_or_default();
         for entry in &listed {
             // The link is there under one of the two names; nothing is ever below it.
@@ -130,7 +130,7 @@ fn list_never_leaves_the_root() {
 fn remove_never_leaves_the_root() {
     let f = fixture();
     attack(&f, "remove", || {
-        let recursive = RemoveOptions::default().recursive();
+        let recursive = RemoveOptions::default().recursive(true);
         let _ = f.guest.remove(&path("/a/f"), &recursive);
         let _ = f.guest.remove(&path("/a/sub"), &recursive);
         let _ = f.guest.remove(&path("/b/sub"), &recursive);
@@ -170,10 +170,10 @@ fn a_recursive_removal_never_leaves_the_tree() {
             let _ = symlink("../../host/canary", f.root("l"));
             let _ = f
                 .guest
-                .remove(&path("/t"), &RemoveOptions::default().recursive());
+                .remove(&path("/t"), &RemoveOptions::default().recursive(true));
             let _ = f
                 .guest
-                .remove(&path("/l"), &RemoveOptions::default().recursive());
+                .remove(&path("/l"), &RemoveOptions::default().recursive(true));
             rounds += 1;
             // The fixture's own setting up follows the link when it is under `t/d`.
             for n in 0..5 {
@@ -192,7 +192,7 @@ fn import_and_create_never_leave_the_root() {
     put(&f.host("src/f"), "inside");
     put(&f.host("src/sub/deep/g"), "inside");
     attack(&f, "import", || {
-        let options = ImportOptions::default().mirror();
+        let options = ImportOptions::default().mirror(true);
         let _ = f.guest.import(&f.host("src"), &path("/a"), &options);
         let _ = f.guest.import(&f.host("src"), &path("/a/sub"), &options);
         let _ = f.guest.create_dir(&path("/a/x/y"), &Default::default());

@@ -86,7 +86,7 @@ fn the_limit_is_stated_and_holds_for_sparse_and_growing_files() {
     sparse.set_len(1 << 40).unwrap();
     let limited = |limit| {
         f.guest
-            .read(&path("/ten"), &ReadOptions::default().with_limit(limit))
+            .read(&path("/ten"), &ReadOptions::default().limit(limit))
     };
     assert_eq!(limited(10).unwrap().len(), 10);
     let error = fails(limited(9), ErrorKind::LimitExceeded, "/ten");

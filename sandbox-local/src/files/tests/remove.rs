@@ -19,7 +19,7 @@ fn files_links_and_empty_directories_go_by_their_literal_name() {
     mkfifo(&f.root("fifo"));
     let remove = |at| {
         f.guest
-            .remove(&path(at), &RemoveOptions::default().recursive())
+            .remove(&path(at), &RemoveOptions::default().recursive(true))
     };
     for at in ["/*", "/-rf", "/link", "/fifo", "/dir"] {
         remove(at).unwrap();
@@ -46,7 +46,7 @@ fn a_tree_goes_only_when_asked_for_and_without_following_links() {
     );
     assert_eq!(f.names("t").len(), 7);
     f.guest
-        .remove(&path("/t"), &RemoveOptions::default().recursive())
+        .remove(&path("/t"), &RemoveOptions::default().recursive(true))
         .unwrap();
     assert!(f.names("").is_empty());
     assert!(f.host("kept").exists());
@@ -61,7 +61,7 @@ fn a_directory_that_its_owner_shut_goes_too() {
     set_mode(&f.root("t/shut"), 0);
     set_mode(&f.root("t"), 0o500);
     f.guest
-        .remove(&path("/t"), &RemoveOptions::default().recursive())
+        .remove(&path("/t"), &RemoveOptions::default().recursive(true))
         .unwrap();
     assert!(f.names("").is_empty());
 }

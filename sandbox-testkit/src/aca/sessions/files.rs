@@ -71,7 +71,7 @@ pub(super) async fn answer(
         }
         ("GET", ["content", file], true) | ("GET", [file, "content"], false) => {
             let at = dir.join(name(file)?);
-            let options = ReadOptions::default().with_limit(LARGEST);
+            let options = ReadOptions::default().limit(LARGEST);
             let bytes = local
                 .read_file(&at, options)
                 .await
@@ -87,7 +87,7 @@ pub(super) async fn answer(
             ))
         }
         ("DELETE", [file], _) => {
-            let options = RemoveOptions::default().recursive();
+            let options = RemoveOptions::default().recursive(true);
             let gone = local.remove(&dir.join(name(file)?), options).await;
             gone.map_err(|e| failed(&e))?;
             Ok(Reply::empty(204))

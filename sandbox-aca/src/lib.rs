@@ -10,41 +10,19 @@
 //! can't be reached is an error and never an empty sandbox.
 
 mod auth;
-mod batch;
-mod capability;
-mod carrier;
-mod config;
-mod exec;
-mod export;
-mod files;
-mod handle;
+mod group;
+mod guest;
 mod http;
-mod import;
-mod keep;
-mod launch;
-mod leftover;
-mod made;
-mod manage;
-mod provider;
-mod registry;
-mod sandbox;
-mod script;
-mod service;
 mod sessions;
-mod spawn;
-mod spec;
 mod transfer;
-mod upload;
 
 pub use auth::{AccessToken, Credential, DefaultCredential, StaticToken};
-pub use config::AcaConfig;
-pub use manage::{
-    AcaHandle, AcaOptions, AcaSandboxState, AcaSnapshot, AcaSource, AcaState, AcaStats, Access,
-    DiskImage, EgressAction, EgressDecisions, EgressPolicy, EgressRule, Inspection, IpRule,
-    Lifecycle, NewDiskImage, NewPort, Port, PortAuth, PortProtocol, Usage, Volume, VolumeKind,
-    VolumeMount,
+pub use group::{
+    AcaConfig, AcaHandle, AcaOptions, AcaSandboxProvider, AcaSandboxState, AcaSnapshot, AcaSource,
+    AcaState, AcaStats, Access, DiskImage, EgressAction, EgressDecisions, EgressPolicy, EgressRule,
+    Inspection, IpRule, Lifecycle, NewDiskImage, NewPort, Port, PortAuth, PortProtocol, Usage,
+    Volume, VolumeKind, VolumeMount,
 };
-pub use provider::AcaSandboxProvider;
 pub use sessions::{
     AcaSession, AcaSessionConfig, AcaSessionProvider, CodeOptions, CodeOutput, CodeStatus,
     SessionKind,

@@ -20,10 +20,9 @@ use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 pub(crate) use failure::Failure;
-pub(crate) use plane::Plane;
+pub(crate) use plane::{Plane, invalid};
 
 use crate::auth::Tokens;
-use plane::invalid;
 use retry::{Attempts, LONGEST_WAIT, asked};
 
 /// How much of the answer to a refused request is read.
@@ -102,6 +101,11 @@ enum Sink<'a> {
     File(&'a mut tokio::fs::File),
     /// There is no body: the connection becomes a WebSocket.
     Socket(Option<reqwest::Upgraded>),
+}
+
+/// The JSON of an answer.
+pub(crate) fn parse(op: Operation, bytes: &[u8]) -> Result<Value, Failure> {
+    serde_json::from_slice(bytes).map_err(|_| Failure::garbled(op))
 }
 
 impl Http {

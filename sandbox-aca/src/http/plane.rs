@@ -8,8 +8,6 @@ use std::time::Duration;
 use reqwest::Url;
 use sandbox_core::{Error, ErrorKind, Operation, Result};
 
-use crate::config::AcaConfig;
-
 /// A data plane.
 #[derive(Clone, Debug)]
 pub(crate) struct Plane {
@@ -28,44 +26,6 @@ pub(crate) struct Plane {
 }
 
 impl Plane {
-    /// The plane of a sandbox group.
-    pub(crate) fn of_group(config: &AcaConfig) -> Result<Self> {
-        let AcaConfig {
-            subscription,
-            resource_group,
-            sandbox_group,
-            ..
-        } = config;
-        for (name, value) in [
-            ("subscription", subscription),
-            ("resource_group", resource_group),
-            ("sandbox_group", sandbox_group),
-        ] {
-            if value.is_empty() || value.contains(['/', '\\']) || value == ".." || value == "." {
-                return Err(invalid(format!("{name} is empty or no name")));
-            }
-        }
-        let prefix = [
-            "subscriptions",
-            subscription,
-            "resourceGroups",
-            resource_group,
-            "sandboxGroups",
-            sandbox_group,
-        ];
-        Ok(Self {
-            endpoint: config.endpoint.clone(),
-            prefix: prefix.map(str::to_owned).to_vec(),
-            api_version: config.api_version.clone(),
-            ca_file: config.ca_file.clone(),
-            role: "Container Apps SandboxGroup Data Owner",
-            resource: format!(
-                "/subscriptions/{subscription}/resourceGroups/{resource_group}/providers/Microsoft.App/sandboxGroups/{sandbox_group}"
-            ),
-            role_wait: config.role_wait,
-        })
-    }
-
     /// Where its paths begin.
     pub(super) fn base(&self) -> Result<Url> {
         let mut base = Url::parse(self.endpoint.trim_end_matches('/'))
@@ -86,6 +46,6 @@ impl Plane {
 }
 
 /// A configuration that can't be right.
-pub(super) fn invalid(why: String) -> Error {
+pub(crate) fn invalid(why: String) -> Error {
     Error::new(ErrorKind::InvalidInput, Operation::Connect).with_message(why)
 }

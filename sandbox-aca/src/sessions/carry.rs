@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use super::capability::CLOSED;
 use super::client::{HOME, Place, Session};
 use super::driver::{Call, Heard, sound};
-use crate::carrier::Carrier;
+use crate::guest::carrier::Carrier;
 use crate::http::{Failure, Request};
 
 /// What tells that a session is still the one that it was; a new one does not have it.

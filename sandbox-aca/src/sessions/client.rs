@@ -14,9 +14,8 @@ use serde_json::{Value, json};
 
 use super::config::SessionKind;
 use super::identifier::Identifier;
-use crate::carrier::TOUCH;
-use crate::http::{Answer, Failure, Http, Request};
-use crate::service::parse;
+use crate::guest::carrier::TOUCH;
+use crate::http::{Answer, Failure, Http, Request, parse};
 
 /// The longest execution that the service allows [Azure, January 2026].
 pub(crate) const LONGEST: Duration = Duration::from_secs(220);

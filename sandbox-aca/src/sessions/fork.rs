@@ -13,9 +13,9 @@ use sandbox_core::{Error, ErrorKind, Labels, Operation, Result, Sandbox as _};
 use super::carry::MARKER;
 use super::client::Session;
 use super::sandbox::AcaSession;
-use crate::carrier::Carrier as _;
-use crate::handle::fresh;
-use crate::script::{garbled, said};
+use crate::guest::carrier::Carrier as _;
+use crate::guest::handle::fresh;
+use crate::guest::script::{garbled, said};
 
 const OP: Operation = Operation::Fork;
 /// The largest part that passes through this host.

@@ -20,10 +20,10 @@ use super::config::{AcaSessionConfig, NEWEST};
 use super::identifier::{Identifier, public};
 use super::sandbox::AcaSession;
 use crate::auth::{Credential, Tokens};
-use crate::carrier::Carrier as _;
-use crate::handle::{Inner, Kept};
+use crate::guest::carrier::Carrier as _;
+use crate::guest::handle::{Inner, Kept};
+use crate::guest::script::Script;
 use crate::http::Http;
-use crate::script::Script;
 
 const BACKEND: &str = "aca-sessions";
 const WORKDIR: &str = "/workspace";
@@ -110,7 +110,7 @@ impl AcaSessionProvider {
     /// [`ErrorKind::InvalidInput`] for a configuration that can't be right; what reading the
     /// certificate says.
     pub fn new(config: AcaSessionConfig, credential: Arc<dyn Credential>) -> Result<Self> {
-        crate::keep::check(config.keep_alive)?;
+        crate::guest::keep::check(config.keep_alive)?;
         let http = |version: &str| {
             let tokens = Tokens::new(Arc::clone(&credential), config.scope.clone());
             Http::new(config.plane(version)?, tokens)
@@ -213,11 +213,11 @@ impl Registry {
     /// The first line: the marker and the workdir.
     async fn workdir(op: Operation, inner: &Inner<Session>) -> Result<()> {
         let workdir = inner.workdir();
-        let (dir, _) = crate::handle::fresh(Session::STAGING);
+        let (dir, _) = crate::guest::handle::fresh(Session::STAGING);
         let script = Script::default().text(&beginning());
         let script = script
-            .text(crate::script::COMMON)
-            .text(crate::script::FILES);
+            .text(crate::guest::script::COMMON)
+            .text(crate::guest::script::FILES);
         let script = script
             .text("x=$(LC_ALL=C mkdir -p --")
             .word(workdir.as_bytes());

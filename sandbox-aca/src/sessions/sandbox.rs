@@ -20,7 +20,7 @@ use tokio::sync::OnceCell;
 use super::capability::{CLOSED, OPEN, report};
 use super::client::Session;
 use super::provider::Registry;
-use crate::handle::Inner;
+use crate::guest::handle::Inner;
 
 /// How long commands may take to tell what they had written when the sandbox is closed.
 const LAST_WORDS: Duration = Duration::from_secs(8);

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::call::{Call, not_found};
 use super::fault::{Action, Fault};
 use super::reply::{Reply, invalid, problem};
-use super::route::{Call, not_found};
 use super::state::State;
 use super::switches;
 

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use sandbox_core::{Command, Env, ForkOptions, Sandbox};
 use serde_json::{Value, json};
 
+use super::call::Call;
 use super::reply::{Reply, invalid, problem};
-use super::route::Call;
 use super::state::{Guest, State, too_many};
 use super::{ports, resource, volumes};
 

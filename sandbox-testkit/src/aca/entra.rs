@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use axum::http::HeaderMap;
 use serde_json::{Value, json};
 
+use super::call::{Call, query};
 use super::reply::Reply;
-use super::route::{Call, query};
 use super::state::State;
 
 const ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";

@@ -8,8 +8,8 @@ use std::time::Instant;
 use sandbox_core::{Command, ErrorKind};
 use serde_json::json;
 
+use super::call::Call;
 use super::reply::{Reply, invalid, problem};
-use super::route::Call;
 use super::state::{Guest, State};
 
 /// Runs `$0` and waits for whoever holds its output, as the service does.

@@ -8,8 +8,8 @@ use sandbox_core::{
 };
 use serde_json::{Value, json};
 
+use super::call::{Call, not_found};
 use super::reply::{Reply, coded, invalid};
-use super::route::{Call, not_found};
 use super::state::{Guest, State};
 
 /// The largest file that is read.

@@ -32,6 +32,7 @@
 mod admin;
 mod arm;
 mod auth;
+mod call;
 mod clock;
 mod data;
 mod entra;

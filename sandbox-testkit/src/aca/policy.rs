@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::call::{Call, not_found};
 use super::reply::{Reply, invalid, problem};
-use super::route::{Call, not_found};
 use super::state::{Guest, State, not_running};
 use super::{exec, files, ports, resource, snapshots};
 

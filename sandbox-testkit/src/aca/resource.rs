@@ -8,9 +8,9 @@ use std::time::Duration;
 use sandbox_core::{ForkOptions, Sandbox};
 use serde_json::{Map, Value, json};
 
+use super::call::{Call, not_found};
 use super::data::{PUBLIC, failed, labels};
 use super::reply::{Reply, coded, invalid, problem};
-use super::route::{Call, not_found};
 use super::state::{Guest, State};
 use super::volumes;
 

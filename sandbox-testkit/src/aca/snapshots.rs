@@ -7,10 +7,10 @@ use std::sync::Arc;
 use sandbox_core::ForkOptions;
 use serde_json::{Value, json};
 
+use super::call::{Call, not_found};
 use super::data::{failed, labels};
 use super::reply::{Reply, problem};
 use super::resource::page;
-use super::route::{Call, not_found};
 use super::state::{Guest, Snap, State};
 
 fn document(state: &State, id: &str, guest: &Guest, labels: Value) -> Value {

@@ -5,8 +5,8 @@
 use sandbox_core::{GuestPath, Mount};
 use serde_json::{Value, json};
 
+use super::call::Call;
 use super::reply::{Reply, coded, invalid, problem};
-use super::route::Call;
 use super::state::State;
 
 const KINDS: &[&str] = &["AzureBlob", "DataDisk", "AzureBlobByo"];

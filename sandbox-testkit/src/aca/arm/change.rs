@@ -5,8 +5,8 @@
 
 use serde_json::{Value, json};
 
+use super::super::call::Call;
 use super::super::reply::Reply;
-use super::super::route::Call;
 use super::super::state::State;
 use super::kinds::{Kind, Place};
 use super::{Resource, error, missing, operations};

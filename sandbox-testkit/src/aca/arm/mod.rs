@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::call::Call;
 use super::reply::Reply;
-use super::route::Call;
 use super::sessions::{PoolKind, SessionPool};
 use super::state::State;
 use kinds::{KINDS, Kind, Place};

@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use super::kernel::{Ended, Kernel};
 use super::pool::{InUse, PoolKind, SessionPool};
 use super::reply::error;
+use crate::aca::call::{Call, not_found};
 use crate::aca::reply::{Reply, invalid};
-use crate::aca::route::{Call, not_found};
 use crate::aca::state::State;
 
 /// What the service keeps of each output stream if nobody says how much.

@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use super::multipart;
 use super::pool::{InUse, PoolKind, SessionPool};
 use super::reply::error;
+use crate::aca::call::{Call, not_found};
 use crate::aca::clock::rfc3339;
 use crate::aca::reply::Reply;
-use crate::aca::route::{Call, not_found};
 use crate::aca::state::State;
 
 /// Where files are if nobody says otherwise.

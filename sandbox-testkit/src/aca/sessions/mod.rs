@@ -15,8 +15,8 @@ use std::sync::Arc;
 use axum::http::HeaderMap;
 use serde_json::json;
 
+use super::call::{Call, not_found};
 use super::reply::Reply;
-use super::route::{Call, not_found};
 use super::state::State;
 use reply::{allocated, error};
 

@@ -12,11 +12,11 @@ use tokio::task::JoinHandle;
 
 use super::OP;
 use super::pump::{End, Progress, told};
-use crate::exec::{Guard, timed_out};
-use crate::handle::Inner;
+use crate::guest::exec::{Guard, timed_out};
+use crate::guest::handle::Inner;
+use crate::guest::launch::Launch;
+use crate::guest::script::said;
 use crate::http::Http;
-use crate::launch::Launch;
-use crate::script::said;
 
 /// How long the guest waits for the end of a command whose output nobody reads.
 const SLICE: Duration = Duration::from_secs(10);
@@ -75,7 +75,7 @@ impl Inner<Http> {
             ["D", code, _, _, _, _, _, why] => {
                 let end = told(code, why);
                 end.map(Told::Ended)
-                    .ok_or_else(|| self.named(crate::script::garbled(op)))
+                    .ok_or_else(|| self.named(crate::guest::script::garbled(op)))
             }
             _ => Ok(Told::Runs),
         }

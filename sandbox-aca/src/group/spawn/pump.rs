@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::socket::{Frame, Frames, Input};
 use super::trailer::Trailer;
-use crate::exec::exit;
+use crate::guest::exec::exit;
 
 /// How much input goes in one frame.
 const CHUNK: usize = 32 << 10;

@@ -15,9 +15,9 @@ use sandbox_core::{
     Error, ErrorKind, FileBatch, FileWrite, GuestPath, Mode, Operation, Result, WriteMode,
 };
 
-use crate::carrier::Carrier;
-use crate::handle::{Inner, fresh};
-use crate::script::{BATCH, COMMON, Script};
+use crate::guest::carrier::Carrier;
+use crate::guest::handle::{Inner, fresh};
+use crate::guest::script::{BATCH, COMMON, Script};
 
 const OP: Operation = Operation::WriteFiles;
 /// The largest tar that goes along with the request.

@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use sandbox_core::{Capability, Command, Error, ErrorKind, GuestPath, Operation, Result, Stdin};
 
-use crate::carrier::Carrier;
-use crate::handle::{Inner, fresh};
-use crate::script::Script;
+use crate::guest::carrier::Carrier;
+use crate::guest::handle::{Inner, fresh};
+use crate::guest::script::Script;
 
 /// The longest argument that Linux takes, and all of them together.
 const LONGEST: usize = 128 << 10;

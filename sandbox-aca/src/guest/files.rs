@@ -10,9 +10,9 @@ use sandbox_core::{
     Operation, ReadOptions, RemoveOptions, RenameOptions, Result,
 };
 
-use crate::carrier::Carrier;
-use crate::handle::{Inner, fresh};
-use crate::script::garbled;
+use crate::guest::carrier::Carrier;
+use crate::guest::handle::{Inner, fresh};
+use crate::guest::script::garbled;
 
 /// The largest listing in bytes.
 const LISTING: u64 = 1 << 30;

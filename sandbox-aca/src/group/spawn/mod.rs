@@ -21,10 +21,10 @@ use sandbox_core::{
 };
 use tokio::sync::watch;
 
-use crate::exec::Guard;
-use crate::handle::Inner;
+use crate::guest::exec::Guard;
+use crate::guest::handle::Inner;
+use crate::guest::script::{COMMAND, COMMON, SPAWN, Script};
 use crate::http::{Failure, Http};
-use crate::script::{COMMAND, COMMON, SPAWN, Script};
 
 use control::Control;
 use pump::{Progress, Streams};

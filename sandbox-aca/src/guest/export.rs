@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use sandbox_core::{Error, ErrorKind, ExportOptions, GuestPath, Operation, Result, TransferReport};
 
-use crate::carrier::Carrier;
-use crate::handle::{Inner, fresh};
+use crate::guest::carrier::Carrier;
+use crate::guest::handle::{Inner, fresh};
 use crate::transfer::{Wanted, build, decide, existing, names};
 
 const OP: Operation = Operation::ExportDir;

@@ -14,16 +14,16 @@ use sandbox_core::{
 use serde_json::{Value, json};
 
 use crate::auth::{Credential, Tokens};
-use crate::capability::CAPABILITIES;
-use crate::config::AcaConfig;
-use crate::handle::{Inner, Kept};
-use crate::http::{Http, Plane};
-use crate::keep;
-use crate::made::NONCE;
-use crate::manage::{AcaOptions, AcaSource, EgressPolicy, Lifecycle, NewPort};
-use crate::registry::{Policies, Registry};
-use crate::sandbox::{AcaSandbox, find};
-use crate::spec::{check, check_labels};
+use crate::group::capability::CAPABILITIES;
+use crate::group::config::AcaConfig;
+use crate::group::made::NONCE;
+use crate::group::manage::{AcaOptions, AcaSource, EgressPolicy, Lifecycle, NewPort};
+use crate::group::registry::{Policies, Registry};
+use crate::group::sandbox::{AcaSandbox, find};
+use crate::group::spec::{check, check_labels};
+use crate::guest::handle::{Inner, Kept};
+use crate::guest::keep;
+use crate::http::Http;
 
 const BACKEND: &str = "aca-sandboxes";
 const WORKDIR: &str = "/workspace";
@@ -62,7 +62,7 @@ impl AcaSandboxProvider {
         keep::check(config.keep_alive)?;
         check_labels(Operation::Connect, &config.labels, &Labels::new())?;
         let tokens = Tokens::new(credential, config.scope.clone());
-        let http = Arc::new(Http::new(Plane::of_group(&config)?, tokens)?);
+        let http = Arc::new(Http::new(config.plane()?, tokens)?);
         Ok(Self {
             registry: Arc::new(Registry {
                 http,

@@ -18,12 +18,12 @@ use sandbox_core::{
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
-use crate::capability::{CAPABILITIES, report};
-use crate::handle::{Inner, Kept};
-use crate::leftover::{Leftover, Made};
-use crate::manage::{EgressPolicy, Lifecycle};
-use crate::registry::{Policies, Registry};
-use crate::spec::check_labels;
+use crate::group::capability::{CAPABILITIES, report};
+use crate::group::leftover::{Leftover, Made};
+use crate::group::manage::{EgressPolicy, Lifecycle};
+use crate::group::registry::{Policies, Registry};
+use crate::group::spec::check_labels;
+use crate::guest::handle::{Inner, Kept};
 
 /// How long commands may take to tell what they had written when the sandbox is closed.
 const LAST_WORDS: Duration = Duration::from_secs(8);

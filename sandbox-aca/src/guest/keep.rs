@@ -10,8 +10,8 @@ use std::time::Duration;
 use sandbox_core::{Error, ErrorKind, Operation, Result};
 use tokio::task::AbortHandle;
 
-use crate::carrier::{Carrier, TOUCH};
-use crate::handle::Inner;
+use crate::guest::carrier::{Carrier, TOUCH};
+use crate::guest::handle::Inner;
 
 /// The task that keeps one sandbox; ends when this is dropped.
 #[derive(Debug)]

@@ -6,8 +6,8 @@ use sandbox_core::{
     Capability, Error, ErrorKind, Labels, Operation, RequiredIsolation, Result, SandboxSpec, Source,
 };
 
-use crate::capability::CAPABILITIES;
-use crate::made::NONCE;
+use crate::group::capability::CAPABILITIES;
+use crate::group::made::NONCE;
 
 /// Refuses what the service can't do.
 pub(crate) fn check(spec: &SandboxSpec) -> Result<()> {

@@ -13,10 +13,10 @@ use sandbox_core::{
     Error, ErrorKind, GuestPath, Operation, Result, SandboxId, SandboxInfo, Secret,
 };
 
-use crate::carrier::Carrier;
+use crate::guest::carrier::Carrier;
+use crate::guest::keep::Keeper;
+use crate::guest::script::{COMMON, FILES, Script, garbled, said};
 use crate::http::{Failure, Http};
-use crate::keep::Keeper;
-use crate::script::{COMMON, FILES, Script, garbled, said};
 
 /// How long a helper in the guest may take.
 const HELPER: Duration = Duration::from_secs(300);
@@ -225,7 +225,7 @@ impl<C: Carrier> Inner<C> {
         let mut said = said(text, op).map_err(|error| self.named(error))?;
         match said.words[..] {
             ["OK", "B", ..] => {
-                crate::script::decode(said.rest.next(), op).map_err(|e| self.named(e))
+                crate::guest::script::decode(said.rest.next(), op).map_err(|e| self.named(e))
             }
             ["OK", "F", size, ..] => {
                 let file = format!("{dir}/out");

@@ -9,15 +9,11 @@ use reqwest::Method;
 use sandbox_core::{Error, ErrorKind, Labels, Operation, Result};
 use serde_json::{Value, json};
 
-use crate::carrier::TOUCH;
-use crate::http::{Failure, Http, Request};
+use crate::guest::carrier::TOUCH;
+use crate::http::{Failure, Http, Request, parse};
 
 /// How long deletion may take until the sandbox is gone.
 const DELETION: Duration = Duration::from_secs(60);
-
-pub(crate) fn parse(op: Operation, bytes: &[u8]) -> Result<Value, Failure> {
-    serde_json::from_slice(bytes).map_err(|_| Failure::garbled(op))
-}
 
 fn file_request<'a>(parts: &'a [&'a str], path: &str, limit: u64) -> Request<'a> {
     let mut request = Request::new(Method::GET, parts);

@@ -7,12 +7,12 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use sandbox_core::{Error, ErrorKind, Operation, Result};
 
-pub(crate) const COMMON: &str = include_str!("guest/common.sh");
-pub(crate) const COMMAND: &str = include_str!("guest/command.sh");
-pub(crate) const EXEC: &str = include_str!("guest/exec.sh");
-pub(crate) const SPAWN: &str = include_str!("guest/spawn.sh");
-pub(crate) const BATCH: &str = include_str!("guest/batch.sh");
-pub(crate) const FILES: &str = include_str!("guest/files.sh");
+pub(crate) const COMMON: &str = include_str!("common.sh");
+pub(crate) const COMMAND: &str = include_str!("command.sh");
+pub(crate) const EXEC: &str = include_str!("exec.sh");
+pub(crate) const SPAWN: &str = include_str!("spawn.sh");
+pub(crate) const BATCH: &str = include_str!("batch.sh");
+pub(crate) const FILES: &str = include_str!("files.sh");
 
 /// The largest script that goes along with the request; a larger one is a file.
 pub(crate) const INLINE: usize = 60 << 10;

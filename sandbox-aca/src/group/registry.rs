@@ -8,12 +8,12 @@ use std::time::Duration;
 use sandbox_core::{Error, ErrorKind, Operation, Result, Sandbox as _, SandboxId, SnapshotId};
 use serde_json::{Value, json};
 
-use crate::carrier::Carrier;
-use crate::config::AcaConfig;
-use crate::handle::{Inner, Kept, fresh};
+use crate::group::config::AcaConfig;
+use crate::group::leftover::{Leftover, Made};
+use crate::group::sandbox::{AcaSandbox, Handles};
+use crate::guest::carrier::Carrier;
+use crate::guest::handle::{Inner, Kept, fresh};
 use crate::http::Http;
-use crate::leftover::{Leftover, Made};
-use crate::sandbox::{AcaSandbox, Handles};
 
 /// What a provider and its sandboxes share.
 #[derive(Debug)]

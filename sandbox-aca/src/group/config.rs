@@ -5,7 +5,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sandbox_core::Labels;
+use sandbox_core::{Labels, Result};
+
+use crate::http::{Plane, invalid};
 
 /// Configuration of an [`AcaSandboxProvider`](crate::AcaSandboxProvider).
 #[derive(Clone, Debug)]
@@ -113,5 +115,43 @@ impl AcaConfig {
     pub fn disk_image(mut self, name: impl Into<String>) -> Self {
         self.disk_image = name.into();
         self
+    }
+
+    /// The plane of a sandbox group.
+    pub(crate) fn plane(&self) -> Result<Plane> {
+        let AcaConfig {
+            subscription,
+            resource_group,
+            sandbox_group,
+            ..
+        } = self;
+        for (name, value) in [
+            ("subscription", subscription),
+            ("resource_group", resource_group),
+            ("sandbox_group", sandbox_group),
+        ] {
+            if value.is_empty() || value.contains(['/', '\\']) || value == ".." || value == "." {
+                return Err(invalid(format!("{name} is empty or no name")));
+            }
+        }
+        let prefix = [
+            "subscriptions",
+            subscription,
+            "resourceGroups",
+            resource_group,
+            "sandboxGroups",
+            sandbox_group,
+        ];
+        Ok(Plane {
+            endpoint: self.endpoint.clone(),
+            prefix: prefix.map(str::to_owned).to_vec(),
+            api_version: self.api_version.clone(),
+            ca_file: self.ca_file.clone(),
+            role: "Container Apps SandboxGroup Data Owner",
+            resource: format!(
+                "/subscriptions/{subscription}/resourceGroups/{resource_group}/providers/Microsoft.App/sandboxGroups/{sandbox_group}"
+            ),
+            role_wait: self.role_wait,
+        })
     }
 }

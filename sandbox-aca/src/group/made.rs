@@ -8,8 +8,7 @@ use std::time::Duration;
 use sandbox_core::{Labels, Operation};
 use serde_json::{Value, json};
 
-use crate::http::{Failure, Http, Request};
-use crate::service::parse;
+use crate::http::{Failure, Http, Request, parse};
 
 /// The label that finds what was made though no answer came; not shown to anybody.
 pub(crate) const NONCE: &str = "sandbox-create";

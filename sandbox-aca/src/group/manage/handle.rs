@@ -10,9 +10,8 @@ use sandbox_core::{Error, ErrorKind, Labels, Operation, Result, SandboxId};
 use serde_json::{Value, json};
 
 use super::{EgressDecisions, EgressPolicy, Lifecycle, NewPort, Port, VolumeMount, labels, text};
-use crate::http::{Failure, Request};
-use crate::registry::Registry;
-use crate::service::parse;
+use crate::group::registry::Registry;
+use crate::http::{Failure, Request, parse};
 
 const OP: Operation = Operation::Connect;
 /// How often a state is asked for while it changes.

@@ -12,11 +12,11 @@ use sandbox_core::{
     Result,
 };
 
-use crate::carrier::Carrier;
-use crate::handle::{Inner, kind_of};
+use crate::guest::carrier::Carrier;
+use crate::guest::handle::{Inner, kind_of};
+use crate::guest::launch::Launch;
+use crate::guest::script::{COMMAND, COMMON, EXEC, Script, decode, garbled, said};
 use crate::http::Failure;
-use crate::launch::Launch;
-use crate::script::{COMMAND, COMMON, EXEC, Script, decode, garbled, said};
 
 const OP: Operation = Operation::Exec;
 /// How long a request may take beyond what the guest waits.

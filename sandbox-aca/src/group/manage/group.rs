@@ -13,10 +13,9 @@ use sandbox_core::{
 use serde_json::{Value, json};
 
 use super::{AcaHandle, AcaOptions, labels, text};
-use crate::http::Request;
-use crate::provider::AcaSandboxProvider;
-use crate::registry::Registry;
-use crate::service::parse;
+use crate::group::provider::AcaSandboxProvider;
+use crate::group::registry::Registry;
+use crate::http::{Request, parse};
 
 const OP: Operation = Operation::Connect;
 /// How long an image may take to be ready.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use sandbox_core::{Capabilities, Error, Operation};
 use tokio::io::AsyncWriteExt as _;
 
-use crate::http::{Failure, Http};
+use crate::http::Failure;
 
 /// How long a touch may take: closing waits for one that is under way.
 pub(crate) const TOUCH: Duration = Duration::from_secs(10);
@@ -81,58 +81,5 @@ pub(crate) trait Carrier: Debug + Send + Sync + 'static {
             let io = |e| Failure::unknown(Error::from_io(e, op));
             written.await.map_err(io)
         }
-    }
-}
-
-impl Carrier for Http {
-    const STAGING: &'static str = "/var/tmp/.sandbox-";
-    // Well under the gateway's 600 s.
-    const SLICE: Duration = Duration::from_secs(200);
-    const CAPABILITIES: Capabilities = crate::capability::CAPABILITIES;
-
-    async fn shell(
-        &self,
-        op: Operation,
-        id: &str,
-        line: &str,
-        repeat: bool,
-        timeout: Duration,
-    ) -> Result<String, Failure> {
-        Self::shell(self, op, id, line, repeat, timeout).await
-    }
-
-    async fn touch(&self, id: &str) -> Result<(), Failure> {
-        Self::touch(self, id).await
-    }
-
-    async fn put_file(
-        &self,
-        op: Operation,
-        id: &str,
-        path: &str,
-        bytes: Bytes,
-    ) -> Result<(), Failure> {
-        Self::put_file(self, op, id, path, bytes).await
-    }
-
-    async fn get_file(
-        &self,
-        op: Operation,
-        id: &str,
-        path: &str,
-        limit: u64,
-    ) -> Result<Bytes, Failure> {
-        Self::get_file(self, op, id, path, limit).await
-    }
-
-    async fn get_file_to(
-        &self,
-        op: Operation,
-        id: &str,
-        path: &str,
-        limit: u64,
-        to: &mut tokio::fs::File,
-    ) -> Result<(), Failure> {
-        Self::get_file_to(self, op, id, path, limit, to).await
     }
 }

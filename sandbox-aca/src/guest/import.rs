@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use sandbox_core::{Error, ErrorKind, GuestPath, ImportOptions, Operation, Result, TransferReport};
 
-use crate::carrier::Carrier;
-use crate::handle::{Inner, fresh};
+use crate::guest::carrier::Carrier;
+use crate::guest::handle::{Inner, fresh};
 use crate::transfer::gather;
 
 const OP: Operation = Operation::ImportDir;

@@ -8,8 +8,8 @@ use std::io::Read as _;
 use bytes::Bytes;
 use sandbox_core::{Error, ErrorKind, Operation, Result};
 
-use crate::carrier::Carrier;
-use crate::handle::Inner;
+use crate::guest::carrier::Carrier;
+use crate::guest::handle::Inner;
 
 /// The largest part that goes in one request, and so what is kept in memory of a file.
 pub(crate) const PART: usize = 16 << 20;

@@ -1,0 +1,26 @@
+//! Sandboxes of a sandbox group: microVMs, each with its own lifecycle, egress policy and ports.
+//!
+//! It brings the transport that [`guest`](crate::guest) runs on, creation and deletion, and what
+//! only this service can do. It must never know of session pools.
+
+mod capability;
+mod carry;
+mod config;
+mod leftover;
+mod made;
+mod manage;
+mod provider;
+mod registry;
+mod sandbox;
+mod service;
+mod spawn;
+mod spec;
+
+pub use config::AcaConfig;
+pub use manage::{
+    AcaHandle, AcaOptions, AcaSandboxState, AcaSnapshot, AcaSource, AcaState, AcaStats, Access,
+    DiskImage, EgressAction, EgressDecisions, EgressPolicy, EgressRule, Inspection, IpRule,
+    Lifecycle, NewDiskImage, NewPort, Port, PortAuth, PortProtocol, Usage, Volume, VolumeKind,
+    VolumeMount,
+};
+pub use provider::AcaSandboxProvider;

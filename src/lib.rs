@@ -52,3 +52,21 @@ pub mod dagger {
 pub mod aca {
     pub use sandbox_aca::*;
 }
+
+/// The guides' programs, compiled and run as documentation tests.
+#[cfg(all(doctest, feature = "local", target_os = "linux"))]
+mod guides {
+    macro_rules! guides {
+        ($($name:ident: $file:literal),* $(,)?) => {$(
+            #[doc = include_str!(concat!("../docs/guides/", $file))]
+            mod $name {}
+        )*};
+    }
+    guides! {
+        files: "files.md",
+        fork_and_pick: "fork-and-pick.md",
+        isolation: "isolation.md",
+        mock: "mock.md",
+        untrusted_tool: "untrusted-tool.md",
+    }
+}

@@ -9,6 +9,9 @@ use sandbox_core::Secret;
 
 use crate::config::options::{Base, CacheMount, ProcessLimits, RegistryLogin, Snapshots};
 
+/// How long connecting may take by default.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(120);
+
 /// Configuration of a [`DaggerProvider`](crate::DaggerProvider).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -46,7 +49,7 @@ impl Default for DaggerConfig {
             session: None,
             cli: None,
             download: false,
-            connect_timeout: crate::session::connect::CONNECT_TIMEOUT,
+            connect_timeout: CONNECT_TIMEOUT,
             operation_timeout: Duration::from_secs(600),
             base: Base::Image("node:20-alpine3.22".into()),
             user: None,

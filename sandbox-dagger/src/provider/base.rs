@@ -5,13 +5,15 @@
 
 use std::path::{Path, PathBuf};
 
-use sandbox_core::{Error, ErrorKind, Operation, Result, Secret, Source};
+use sandbox_core::{Error, ErrorKind, Operation, Result, Source};
 
 use crate::config::DaggerConfig;
 use crate::config::options::Base;
-use crate::sandbox::nonce;
-use crate::session::client::{Failed, SMALL_ANSWER};
+use crate::session::client::SMALL_ANSWER;
 use crate::session::connect::Session;
+use crate::session::failure::Failed;
+use crate::session::failure::NotMade;
+use crate::session::login::signed_in;
 use crate::session::query::{self, find};
 
 /// What a container is made from.
@@ -138,107 +140,5 @@ impl Start {
             id: id.to_owned(),
             user: find(&answer, "user").unwrap_or_default().to_owned(),
         })
-    }
-}
-
-/// Why there is no container.
-#[derive(Debug)]
-pub(crate) enum NotMade {
-    Refused(Error),
-    Failed(Failed),
-}
-
-impl From<Error> for NotMade {
-    fn from(error: Error) -> Self {
-        Self::Refused(error)
-    }
-}
-
-impl From<Failed> for NotMade {
-    fn from(failed: Failed) -> Self {
-        Self::Failed(failed)
-    }
-}
-
-impl NotMade {
-    pub(crate) fn error(self, operation: Operation) -> Error {
-        match self {
-            Self::Refused(error) => error,
-            Self::Failed(failed) => failed.error(operation),
-        }
-    }
-}
-
-/// The registry of a reference, as Docker reads it.
-fn registry(reference: &str) -> &str {
-    match reference.split_once('/') {
-        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
-        _ => "docker.io",
-    }
-}
-
-/// What is selected on a container, with the login of the reference's registry around it.
-pub(crate) async fn signed_in(
-    session: &Session,
-    config: &DaggerConfig,
-    reference: &str,
-    operation: Operation,
-    below: String,
-) -> std::result::Result<String, NotMade> {
-    let registry = registry(reference);
-    let login = config
-        .logins
-        .iter()
-        .find(|login| login.registry == registry);
-    let Some(login) = login else {
-        return Ok(below);
-    };
-    let id = keep_secret(session, &login.password, config.operation_timeout).await?;
-    let id = id.ok_or_else(|| {
-        Error::new(ErrorKind::InvalidInput, operation)
-            .with_message(format!("the password for {registry} is not UTF-8"))
-    })?;
-    Ok(format!(
-        "withRegistryAuth(address: {}, username: {}, secret: {}) {{ {below} }}",
-        query::string(registry),
-        query::string(&login.user),
-        query::string(&id)
-    ))
-}
-
-/// Gives a text to the engine's secret store; its id. The store takes no other bytes than text.
-pub(crate) async fn keep_secret(
-    session: &Session,
-    value: &Secret,
-    within: std::time::Duration,
-) -> std::result::Result<Option<String>, Failed> {
-    let Ok(text) = std::str::from_utf8(value.expose()) else {
-        return Ok(None);
-    };
-    let query = format!(
-        "query {{ setSecret(name: \"{}\", plaintext: {}) {{ id }} }}",
-        nonce(),
-        query::string(text)
-    );
-    let answer = session.client.query(&query, SMALL_ANSWER, within).await?;
-    let id = find(&answer, "id").ok_or_else(|| Failed::Garbage("no id".into()))?;
-    Ok(Some(id.to_owned()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_reference_names_its_registry() {
-        for (reference, expected) in [
-            ("alpine", "docker.io"),
-            ("library/alpine:3", "docker.io"),
-            ("ghcr.io/acme/agent:1", "ghcr.io"),
-            ("localhost/agent", "localhost"),
-            ("localhost:5000/agent", "localhost:5000"),
-        ] {
-            assert_eq!(registry(reference), expected);
-        }
     }
 }

@@ -7,22 +7,24 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 
-use sandbox_core::{
-    Env, EnvValue, Error, GuestPath, Operation, SandboxId, SandboxSpec, Secret, Source,
-};
+use sandbox_core::{Env, EnvValue, Error, GuestPath, Operation, SandboxId, SandboxSpec, Source};
 use tokio::sync::watch;
 
 use crate::guest::Script;
-use crate::provider::Shared;
-use crate::provider::base::{NotMade, Start, keep_secret};
+use crate::provider::base::Start;
 use crate::provider::snapshot;
 use crate::sandbox::chain::{Chain, Head};
-use crate::sandbox::exec::SecretIds;
 use crate::sandbox::files;
-use crate::sandbox::{DaggerSandbox, Settings, nonce};
-use crate::session::client::{Failed, SMALL_ANSWER};
+use crate::sandbox::registry::Registry;
+use crate::sandbox::shared::Shared;
+use crate::sandbox::{DaggerSandbox, Settings};
+use crate::session::client::SMALL_ANSWER;
 use crate::session::connect::Session;
-use crate::session::query::{self, find};
+use crate::session::failure::Failed;
+use crate::session::failure::NotMade;
+use crate::session::nonce::nonce;
+use crate::session::query::{self, find, owner};
+use crate::session::secrets::keep_secrets;
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The timeout of commands where neither they nor the spec name one.
@@ -72,6 +74,7 @@ impl From<NotMade> for NotCreated {
 impl DaggerSandbox {
     pub(crate) async fn create(
         shared: &Arc<Shared>,
+        open: &Arc<Registry<Self>>,
         session: &Arc<Session>,
         spec: &SandboxSpec,
     ) -> std::result::Result<Arc<Self>, NotCreated> {
@@ -106,6 +109,7 @@ impl DaggerSandbox {
             labels: spec.labels.clone(),
             created: SystemTime::now(),
             shared: shared.clone(),
+            open: open.clone(),
             session: session.clone(),
             user,
             chain: Chain::new(Head {
@@ -116,22 +120,8 @@ impl DaggerSandbox {
             command_timeout: spec.command_timeout.unwrap_or(COMMAND_TIMEOUT),
             closed: watch::Sender::new(false),
         });
-        shared.enter(sandbox.id.clone(), &sandbox);
+        open.enter(sandbox.id.clone(), &sandbox);
         Ok(sandbox)
-    }
-}
-
-/// Whether this user of a container is root, for whom owners need not be set.
-pub(crate) fn is_root(user: &str) -> bool {
-    let name = user.split(':').next().unwrap_or_default();
-    matches!(name, "" | "root" | "0")
-}
-
-/// The owner argument of what is mounted for a user.
-pub(crate) fn owner(user: &str) -> String {
-    match is_root(user) {
-        true => String::new(),
-        false => format!(", owner: {}", query::string(user)),
     }
 }
 
@@ -234,28 +224,4 @@ fn image_environment(environ: &[u8]) -> BTreeMap<Vec<u8>, EnvValue> {
         }
     }
     env
-}
-
-/// Gives the confidential values to the engine's secret store; their ids by name.
-///
-/// The engine replaces a secret's text by `***` wherever a command's output shows it, however short
-/// it is: the secret "1" would spoil the supervisor's answer. So each is kept behind a name that no
-/// output has, up to the first colon.
-pub(crate) async fn keep_secrets(
-    session: &Session,
-    env: &Env,
-    within: Duration,
-) -> Result<SecretIds, Failed> {
-    let mut ids = SecretIds::new();
-    for (name, value) in env.iter() {
-        let Some(value) = value.filter(|value| value.is_secret) else {
-            continue;
-        };
-        let hidden = [nonce().as_bytes(), b":", value.value.expose()].concat();
-        // What is not text travels as the rest of the environment does.
-        if let Some(id) = keep_secret(session, &Secret::new(hidden), within).await? {
-            ids.insert(name.to_vec(), id);
-        }
-    }
-    Ok(ids)
 }

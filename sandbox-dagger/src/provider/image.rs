@@ -9,9 +9,11 @@ use sandbox_core::{Error, ErrorKind, Operation, Result};
 
 use crate::DaggerProvider;
 use crate::config::options::Base;
-use crate::provider::base::{Start, signed_in};
-use crate::session::client::{Failed, SMALL_ANSWER};
+use crate::provider::base::Start;
+use crate::session::client::SMALL_ANSWER;
 use crate::session::connect::Session;
+use crate::session::failure::Failed;
+use crate::session::login::signed_in;
 use crate::session::query::{self, find};
 
 const OP: Operation = Operation::Snapshot;

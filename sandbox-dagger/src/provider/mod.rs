@@ -8,69 +8,19 @@ pub(crate) mod image;
 pub(crate) mod service;
 pub(crate) mod snapshot;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use sandbox_core::{
     Capabilities, Capability, Control, Error, ErrorKind, Labels, Network, Operation, Provider,
     RequiredIsolation, Result, Sandbox, SandboxId, SandboxInfo, SandboxSpec,
 };
-use tempfile::TempDir;
-use tokio::sync::Mutex as AsyncMutex;
 
 use crate::config::DaggerConfig;
 use crate::sandbox::DaggerSandbox;
-use crate::session::connect::Session;
-
-const NO_STREAMS: &str = "the engine shows nothing of a command before its end";
-const NO_LIMITS: &str = "the engine sets no limits on containers";
-
-pub(crate) const CAPABILITIES: Capabilities = Capabilities::all()
-    .without(Capability::Spawn, NO_STREAMS)
-    .without(Capability::StdinPipe, NO_STREAMS)
-    .without(Capability::Signals, NO_STREAMS)
-    .without(
-        Capability::Background,
-        "every command has a container of its own, which ends with it",
-    )
-    .without(
-        Capability::ForkMemory,
-        "there are no processes between commands",
-    )
-    .without(
-        Capability::Ttl,
-        "an unused sandbox holds nothing but disk of the engine",
-    )
-    .without(
-        Capability::Mounts,
-        "a directory of the host can be brought in, not mounted",
-    )
-    .without(
-        Capability::FilePermissions,
-        "file operations have the rights of the image's user, root as a rule",
-    )
-    .without(Capability::NetworkOff, "the engine has no switch for it")
-    .without(Capability::MemoryLimit, NO_LIMITS)
-    .without(Capability::CpuLimit, NO_LIMITS)
-    .without(Capability::PidsLimit, NO_LIMITS)
-    .without(Capability::DiskLimit, NO_LIMITS)
-    .without(
-        Capability::Isolation,
-        "it is the engine's, and not probed by this backend",
-    )
-    .partial(
-        Capability::KillDaemons,
-        "a program with the supervisor's rights may kill the supervisor; the engine then ends both",
-    )
-    .partial(
-        Capability::List,
-        "the sandboxes of this provider in this process",
-    )
-    .partial(
-        Capability::Attach,
-        "the sandboxes of this provider in this process",
-    );
+use crate::sandbox::capability::CAPABILITIES;
+use crate::sandbox::registry::Registry;
+use crate::sandbox::shared::Shared;
 
 /// Sandboxes in a Dagger engine.
 ///
@@ -81,50 +31,7 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::all()
 #[derive(Clone, Debug)]
 pub struct DaggerProvider {
     pub(crate) shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) config: DaggerConfig,
-    session: AsyncMutex<Option<Arc<Session>>>,
-    open: Mutex<HashMap<SandboxId, Weak<DaggerSandbox>>>,
-    /// Where snapshots are kept that nobody named a place for.
-    pub(crate) temporary: OnceLock<TempDir>,
-}
-
-impl Shared {
-    pub(crate) async fn session(&self) -> Result<Arc<Session>> {
-        let mut session = self.session.lock().await;
-        if let Some(session) = &*session {
-            return Ok(session.clone());
-        }
-        let opened = Arc::new(Session::open(&self.config).await?);
-        *session = Some(opened.clone());
-        Ok(opened)
-    }
-
-    async fn forget(&self, gone: &Arc<Session>) {
-        let mut session = self.session.lock().await;
-        if session
-            .as_ref()
-            .is_some_and(|session| Arc::ptr_eq(session, gone))
-        {
-            *session = None;
-        }
-    }
-
-    pub(crate) fn enter(&self, id: SandboxId, sandbox: &Arc<DaggerSandbox>) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|_, sandbox| sandbox.strong_count() > 0);
-        open.insert(id, Arc::downgrade(sandbox));
-    }
-
-    pub(crate) fn leave(&self, id: &SandboxId) {
-        self.open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(id);
-    }
+    pub(crate) open: Arc<Registry<DaggerSandbox>>,
 }
 
 impl DaggerProvider {
@@ -138,14 +45,9 @@ impl DaggerProvider {
 
     /// A provider with this configuration. Does not connect yet.
     pub fn with_config(config: DaggerConfig) -> Self {
-        let shared = Shared {
-            config,
-            session: AsyncMutex::default(),
-            open: Mutex::default(),
-            temporary: OnceLock::new(),
-        };
         Self {
-            shared: Arc::new(shared),
+            shared: Arc::new(Shared::new(config)),
+            open: Arc::default(),
         }
     }
 
@@ -165,19 +67,14 @@ impl DaggerProvider {
     ///
     /// Dropping the future kills the CLI at once.
     pub async fn shutdown(&self) {
-        let session = self.shared.session.lock().await.take();
+        let session = self.shared.take().await;
         if let Some(session) = session.and_then(Arc::into_inner) {
             session.stop().await;
         }
     }
 
     pub(crate) fn find(&self, id: &SandboxId, operation: Operation) -> Result<Arc<DaggerSandbox>> {
-        let open = self
-            .shared
-            .open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        open.get(id).and_then(Weak::upgrade).ok_or_else(|| {
+        self.open.find(id).ok_or_else(|| {
             Error::new(ErrorKind::NotFound, operation)
                 .with_message("this provider has no such open sandbox")
                 .with_sandbox(id.clone())
@@ -251,13 +148,13 @@ impl Provider for DaggerProvider {
         check(&spec)?;
         check_caches(&self.shared.config)?;
         let session = self.shared.session().await?;
-        match DaggerSandbox::create(&self.shared, &session, &spec).await {
+        match DaggerSandbox::create(&self.shared, &self.open, &session, &spec).await {
             Ok(sandbox) => Ok(sandbox),
             // Nothing was created: an engine that was restarted gets a second chance.
             Err(failed) if failed.reconnect => {
                 self.shared.forget(&session).await;
                 let session = self.shared.session().await?;
-                let made = DaggerSandbox::create(&self.shared, &session, &spec).await;
+                let made = DaggerSandbox::create(&self.shared, &self.open, &session, &spec).await;
                 Ok(made.map_err(|failed| failed.error)?)
             }
             Err(failed) => Err(failed.error),
@@ -269,15 +166,12 @@ impl Provider for DaggerProvider {
     }
 
     async fn list(&self, labels: &Labels) -> Result<Vec<SandboxInfo>> {
-        let open: Vec<_> = {
-            let open = self
-                .shared
-                .open
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            open.values().filter_map(Weak::upgrade).collect()
-        };
-        let mut infos: Vec<_> = open.iter().map(|sandbox| sandbox.info()).collect();
+        let mut infos: Vec<_> = self
+            .open
+            .all()
+            .iter()
+            .map(|sandbox| sandbox.info())
+            .collect();
         infos.retain(|info| {
             labels
                 .iter()

@@ -10,11 +10,12 @@ use std::time::Duration;
 use sandbox_core::{Command, Error, ErrorKind, GuestPath, Operation, Result, SandboxId, Stdin};
 
 use crate::DaggerProvider;
-use crate::provider::create::keep_secrets;
 use crate::sandbox::exec;
-use crate::session::client::{Failed, SMALL_ANSWER};
+use crate::session::client::SMALL_ANSWER;
 use crate::session::connect::Session;
+use crate::session::failure::Failed;
 use crate::session::query::{self, find};
+use crate::session::secrets::keep_secrets;
 
 const OP: Operation = Operation::Spawn;
 /// How long stopping may take.

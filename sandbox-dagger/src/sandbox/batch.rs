@@ -13,8 +13,9 @@ use sandbox_core::{Error, FileBatch, Operation, Result, WriteMode};
 
 use crate::guest::Script;
 use crate::guest::stage::Stage;
+use crate::sandbox::DaggerSandbox;
 use crate::sandbox::transfer::blocking;
-use crate::sandbox::{DaggerSandbox, nonce};
+use crate::session::nonce::nonce;
 use crate::session::query;
 
 const OP: Operation = Operation::WriteFiles;

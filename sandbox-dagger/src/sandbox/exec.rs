@@ -17,6 +17,7 @@ use crate::guest::Script;
 use crate::guest::frame::{Broken, Frame};
 use crate::session::client::SMALL_ANSWER;
 use crate::session::query::STAGE;
+use crate::session::secrets::SecretIds;
 
 /// How much standard input travels within the query; more goes by a staged file.
 pub(crate) const INLINE_STDIN: usize = 1 << 20;
@@ -28,9 +29,6 @@ const MAX_ARGUMENT: usize = 128 << 10;
 const MAX_SECRETS: usize = 32;
 /// What is left to the engine beyond a command's own time.
 pub(crate) const GRACE: Duration = Duration::from_secs(60);
-
-/// A secret of the environment: the engine's variable, and the id of its value.
-pub(crate) type SecretIds = BTreeMap<Vec<u8>, String>;
 
 /// A command, ready to be sent.
 pub(crate) struct Prepared {

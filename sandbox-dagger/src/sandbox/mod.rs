@@ -4,11 +4,15 @@
 //! Invariant: what fails or is dropped leaves the sandbox as it was.
 
 pub(crate) mod batch;
+pub(crate) mod capability;
 pub(crate) mod chain;
 pub(crate) mod exec;
 pub(crate) mod files;
 mod operations;
+pub(crate) mod registry;
 mod run;
+pub(crate) mod shared;
+pub(crate) mod snapshot;
 pub(crate) mod transfer;
 
 use std::collections::BTreeMap;
@@ -20,15 +24,18 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use self::chain::{Chain, SQUASH_AT, Turn};
-use self::exec::SecretIds;
+use self::registry::Registry;
+use self::shared::Shared;
 use crate::guest::Script;
 use crate::guest::frame::Frame;
 use crate::guest::stage::Stage;
-use crate::provider::Shared;
-use crate::provider::create::owner;
-use crate::session::client::{Failed, SMALL_ANSWER};
+use crate::session::client::SMALL_ANSWER;
 use crate::session::connect::Session;
+use crate::session::failure::Failed;
+use crate::session::nonce::nonce;
+use crate::session::query::owner;
 use crate::session::query::{self, find};
+use crate::session::secrets::SecretIds;
 
 /// One sandbox. Handles are `Arc`s of it.
 #[derive(Debug)]
@@ -38,6 +45,8 @@ pub(crate) struct DaggerSandbox {
     pub(crate) labels: Labels,
     pub(crate) created: SystemTime,
     pub(crate) shared: Arc<Shared>,
+    /// The open sandboxes of the provider, this one among them.
+    pub(crate) open: Arc<Registry<Self>>,
     pub(crate) session: Arc<Session>,
     /// The user of the container; empty for the image's root.
     pub(crate) user: String,
@@ -52,20 +61,6 @@ pub(crate) struct Settings {
     pub(crate) workdir: GuestPath,
     pub(crate) env: BTreeMap<Vec<u8>, EnvValue>,
     pub(crate) secrets: SecretIds,
-}
-
-/// A name that nobody else has: sixteen hexadecimal digits.
-pub(crate) fn nonce() -> String {
-    use std::hash::{BuildHasher as _, RandomState};
-    use std::sync::atomic::{AtomicU64, Ordering};
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    static KEYS: std::sync::OnceLock<RandomState> = std::sync::OnceLock::new();
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    // The keys of a hasher are the randomness that the standard library gives out.
-    let random = KEYS
-        .get_or_init(RandomState::new)
-        .hash_one((count, std::process::id()));
-    format!("{random:016x}{count:x}")
 }
 
 impl DaggerSandbox {

@@ -17,13 +17,13 @@ use sandbox_core::{
 use tokio::sync::watch;
 
 use crate::guest::Script;
-use crate::provider::CAPABILITIES;
-use crate::provider::create::keep_secrets;
-use crate::provider::snapshot;
+use crate::sandbox::DaggerSandbox;
+use crate::sandbox::capability::{CAPABILITIES, unprobed};
 use crate::sandbox::chain::Chain;
-use crate::sandbox::{DaggerSandbox, nonce};
-use crate::sandbox::{batch, files, transfer};
+use crate::sandbox::{batch, files, snapshot, transfer};
 use crate::session::client::SMALL_ANSWER;
+use crate::session::nonce::nonce;
+use crate::session::secrets::keep_secrets;
 
 #[async_trait]
 impl Sandbox for DaggerSandbox {
@@ -42,7 +42,7 @@ impl Sandbox for DaggerSandbox {
 
     async fn isolation(&self) -> Result<IsolationReport> {
         self.check_open(Operation::Isolation)?;
-        let report = transfer::unprobed();
+        let report = unprobed();
         Ok(report)
     }
 
@@ -240,6 +240,7 @@ impl Sandbox for DaggerSandbox {
             labels: options.labels,
             created: SystemTime::now(),
             shared: self.shared.clone(),
+            open: self.open.clone(),
             session: self.session.clone(),
             user: self.user.clone(),
             chain: Chain::new(self.chain.head()),
@@ -247,7 +248,7 @@ impl Sandbox for DaggerSandbox {
             command_timeout: self.command_timeout,
             closed: watch::Sender::new(false),
         });
-        self.shared.enter(sandbox.id.clone(), &sandbox);
+        self.open.enter(sandbox.id.clone(), &sandbox);
         Ok(sandbox)
     }
 
@@ -260,7 +261,7 @@ impl Sandbox for DaggerSandbox {
     async fn close(&self) -> Result<()> {
         // What runs sees this and drops its connection, upon which the engine ends it.
         self.closed.send_replace(true);
-        self.shared.leave(&self.id);
+        self.open.leave(&self.id);
         Ok(())
     }
 }

@@ -9,11 +9,12 @@ use sandbox_core::{
 };
 
 use crate::guest::stage::Stage;
-use crate::provider::create::{keep_secrets, owner};
+use crate::sandbox::DaggerSandbox;
 use crate::sandbox::exec::{self, Prepared};
-use crate::sandbox::{DaggerSandbox, nonce};
 use crate::session::client::SMALL_ANSWER;
-use crate::session::query::{self, find};
+use crate::session::nonce::nonce;
+use crate::session::query::{self, find, owner};
+use crate::session::secrets::keep_secrets;
 
 impl DaggerSandbox {
     /// Hands over standard input that is too large for a query.

@@ -4,4 +4,8 @@
 
 pub(crate) mod client;
 pub(crate) mod connect;
+pub(crate) mod failure;
+pub(crate) mod login;
+pub(crate) mod nonce;
 pub(crate) mod query;
+pub(crate) mod secrets;

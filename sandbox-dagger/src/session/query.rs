@@ -104,6 +104,20 @@ pub(crate) fn find<'a>(data: &'a serde_json::Value, name: &str) -> Option<&'a st
     object.values().find_map(|value| find(value, name))
 }
 
+/// Whether this user of a container is root, for whom owners need not be set.
+pub(crate) fn is_root(user: &str) -> bool {
+    let name = user.split(':').next().unwrap_or_default();
+    matches!(name, "" | "root" | "0")
+}
+
+/// The owner argument of what is mounted for a user.
+pub(crate) fn owner(user: &str) -> String {
+    match is_root(user) {
+        true => String::new(),
+        false => format!(", owner: {}", string(user)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

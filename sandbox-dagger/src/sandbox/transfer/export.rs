@@ -18,9 +18,10 @@ use sandbox_core::{
 
 use crate::guest::Script;
 use crate::guest::stage::Stage;
+use crate::sandbox::DaggerSandbox;
 use crate::sandbox::files;
-use crate::sandbox::{DaggerSandbox, nonce};
 use crate::session::client::SMALL_ANSWER;
+use crate::session::nonce::nonce;
 use crate::session::query;
 
 /// Brings a directory to the host: the guest packs it, the engine exports the archive.

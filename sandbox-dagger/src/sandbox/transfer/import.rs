@@ -18,7 +18,8 @@ use sandbox_core::{
 
 use crate::guest::Script;
 use crate::guest::stage::Stage;
-use crate::sandbox::{DaggerSandbox, nonce};
+use crate::sandbox::DaggerSandbox;
+use crate::session::nonce::nonce;
 use crate::session::query;
 
 /// Brings a directory into the guest: an archive, unpacked there by one command.

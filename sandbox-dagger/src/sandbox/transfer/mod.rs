@@ -9,17 +9,7 @@ pub(crate) use export::export;
 pub(crate) use import::import;
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
-use sandbox_core::{Control, Enforcement, Error, ErrorKind, IsolationReport, Operation, Result};
-
-/// What can be said of an engine's isolation without probing it: nothing is claimed.
-pub(crate) fn unprobed() -> IsolationReport {
-    let why = "it is the engine's, and not probed by this backend";
-    Control::ALL
-        .iter()
-        .fold(IsolationReport::new(), |report, control| {
-            report.with(*control, Enforcement::absent(why))
-        })
-}
+use sandbox_core::{Error, ErrorKind, Operation, Result};
 
 fn patterns(excludes: &[String], operation: Operation) -> Result<Gitignore> {
     let mut builder = GitignoreBuilder::new("");

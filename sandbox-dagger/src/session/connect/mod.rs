@@ -5,8 +5,6 @@
 mod cli;
 mod sdk;
 
-use std::time::Duration;
-
 use sandbox_core::{Error, ErrorKind, Operation, Result};
 
 use crate::config::DaggerConfig;
@@ -112,9 +110,6 @@ fn check_version(version: &str) -> Result<()> {
             ))),
     }
 }
-
-/// How long connecting may take by default.
-pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(120);
 
 #[cfg(test)]
 mod tests {

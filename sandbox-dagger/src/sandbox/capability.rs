@@ -1,0 +1,62 @@
+//! What sandboxes in an engine can do, and what can be said of their isolation.
+
+use sandbox_core::{Capabilities, Capability, Control, Enforcement, IsolationReport};
+
+const NO_STREAMS: &str = "the engine shows nothing of a command before its end";
+const NO_LIMITS: &str = "the engine sets no limits on containers";
+
+pub(crate) const CAPABILITIES: Capabilities = Capabilities::all()
+    .without(Capability::Spawn, NO_STREAMS)
+    .without(Capability::StdinPipe, NO_STREAMS)
+    .without(Capability::Signals, NO_STREAMS)
+    .without(
+        Capability::Background,
+        "every command has a container of its own, which ends with it",
+    )
+    .without(
+        Capability::ForkMemory,
+        "there are no processes between commands",
+    )
+    .without(
+        Capability::Ttl,
+        "an unused sandbox holds nothing but disk of the engine",
+    )
+    .without(
+        Capability::Mounts,
+        "a directory of the host can be brought in, not mounted",
+    )
+    .without(
+        Capability::FilePermissions,
+        "file operations have the rights of the image's user, root as a rule",
+    )
+    .without(Capability::NetworkOff, "the engine has no switch for it")
+    .without(Capability::MemoryLimit, NO_LIMITS)
+    .without(Capability::CpuLimit, NO_LIMITS)
+    .without(Capability::PidsLimit, NO_LIMITS)
+    .without(Capability::DiskLimit, NO_LIMITS)
+    .without(
+        Capability::Isolation,
+        "it is the engine's, and not probed by this backend",
+    )
+    .partial(
+        Capability::KillDaemons,
+        "a program with the supervisor's rights may kill the supervisor; the engine then ends both",
+    )
+    .partial(
+        Capability::List,
+        "the sandboxes of this provider in this process",
+    )
+    .partial(
+        Capability::Attach,
+        "the sandboxes of this provider in this process",
+    );
+
+/// What can be said of an engine's isolation without probing it: nothing is claimed.
+pub(crate) fn unprobed() -> IsolationReport {
+    let why = "it is the engine's, and not probed by this backend";
+    Control::ALL
+        .iter()
+        .fold(IsolationReport::new(), |report, control| {
+            report.with(*control, Enforcement::absent(why))
+        })
+}

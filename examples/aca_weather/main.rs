@@ -29,7 +29,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use sandbox::layer::{LayeredProvider, Stack, Tracing};
+use sandbox::layer::{Layer as _, Tracing};
 use sandbox::{Command, Error, FileBatch, Provider as _, SandboxExt as _, SandboxSpec};
 
 /// What is run; it comes with the program, and reaches the sandbox as a file.
@@ -75,7 +75,7 @@ async fn report(city: &str, month: &str) -> Result<String, Error> {
     let all = Instant::now();
     let selection = phase("connect", sandbox::connect_from_env()).await?;
     tracing::info!(provider = %selection.uri, "chosen");
-    let provider = LayeredProvider::new(selection.provider, Stack::new().with(Tracing::new()));
+    let provider = Tracing::new().layer_provider(selection.provider);
     let spec = SandboxSpec::new().label("tool", "weather");
     let sandbox = phase("create", provider.create(spec)).await?;
     let worked = async {

@@ -1,24 +1,30 @@
 //! A bound on how many calls are under way.
+//!
+//! It must never make what frees something wait: `close` and `destroy` pass.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Around, Attempt, Call};
+use super::{Around, Attempt, Call, Request};
 use crate::{Error, ErrorKind, Exit, Operation, Process, ProcessControl, Result, Signal};
 
-/// Lets at most so many calls be under way at once, over a sandbox and all its forks; further ones
-/// wait in the order in which they came. [`close`](crate::Sandbox::close) never waits.
+/// Lets a fixed number of calls be under way at once, over everything that the layer is around: a
+/// sandbox with its forks, or a provider with its sandboxes. Further calls wait in the order in
+/// which they came. [`close`](crate::Sandbox::close) and [`destroy`](crate::Provider::destroy)
+/// never wait.
 ///
-/// A spawned process keeps its place until its handle is dropped or it was waited for.
+/// A spawned process keeps its place until it was waited for, was killed, or its handle is dropped:
+/// a task that holds as many processes as the limit allows must let one go before it makes another
+/// call. Dropping a call that waits gives its place in the queue up.
 #[derive(Clone, Debug)]
 pub struct ConcurrencyLimit {
     places: Arc<Semaphore>,
 }
 
 impl ConcurrencyLimit {
-    /// At most this many at once; zero is taken as one.
+    /// Allows this many calls at once; zero is taken as one.
     pub fn new(limit: usize) -> Self {
         let limit = limit.clamp(1, Semaphore::MAX_PERMITS);
         Self {
@@ -36,19 +42,19 @@ impl ConcurrencyLimit {
 
 impl Around for ConcurrencyLimit {
     async fn around<T: Send>(&self, call: Call<'_>, attempt: Attempt<'_, T>) -> Result<T> {
-        let place = match call.operation {
-            Operation::Close => None,
-            operation => Some(self.place(operation).await?),
-        };
+        if matches!(call.request, Request::Close | Request::Destroy(_)) {
+            return attempt().await;
+        }
+        let place = self.place(call.operation()).await?;
         let result = attempt().await;
-        if let (Operation::Spawn, Ok(_), Some(place)) = (call.operation, &result, place) {
+        if let (Request::Spawn(_), Ok(_)) = (call.request, &result) {
             // `process` comes next and hands the place on to the process.
             place.forget();
         }
         result
     }
 
-    fn process(&self, process: Process) -> Process {
+    fn process(&self, _: Call<'_>, process: Process) -> Process {
         let place = Mutex::new(Some(Place(self.places.clone())));
         process.map_control(|inner| Placed { inner, place })
     }
@@ -64,20 +70,28 @@ impl Drop for Place {
     }
 }
 
+/// The control of a process that holds a place.
 #[derive(Debug)]
 struct Placed {
     inner: Box<dyn ProcessControl>,
     place: Mutex<Option<Place>>,
 }
 
-#[async_trait]
-impl ProcessControl for Placed {
-    async fn wait(&self) -> Result<Exit> {
-        let exit = self.inner.wait().await;
+impl Placed {
+    fn release(&self) {
         self.place
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl ProcessControl for Placed {
+    async fn wait(&self) -> Result<Exit> {
+        let exit = self.inner.wait().await;
+        self.release();
         exit
     }
 
@@ -86,6 +100,10 @@ impl ProcessControl for Placed {
     }
 
     async fn kill(&self) -> Result<()> {
-        self.inner.kill().await
+        let killed = self.inner.kill().await;
+        if killed.is_ok() {
+            self.release();
+        }
+        killed
     }
 }

@@ -1,7 +1,10 @@
 //! Refusal of what is not declared, before the backend sees it.
+//!
+//! It must never let a call through whose capability is missing, and never refuse one that needs
+//! none.
 
-use super::{Around, Attempt, Call};
-use crate::{Capability, Command, Operation, Ran, Result, Stdin};
+use super::{Around, Attempt, Call, Request, Target};
+use crate::{Capability, Command, Ran, Result, Stdin};
 
 /// Refuses calls and options that the sandbox's [`capabilities`](crate::Sandbox::capabilities) do
 /// not declare, with [`Unsupported`](crate::ErrorKind::Unsupported), before the backend sees them.
@@ -17,30 +20,41 @@ impl CapabilityGuard {
     }
 }
 
-fn needs(operation: Operation, command: Option<&Command>) -> impl Iterator<Item = Capability> {
-    let of_operation = match operation {
-        Operation::Exec => Some(Capability::Exec),
-        Operation::Spawn => Some(Capability::Spawn),
-        Operation::Fork => Some(Capability::Fork),
-        Operation::Snapshot => Some(Capability::Snapshot),
-        _ => None,
-    };
-    let of_user = command
-        .and_then(|c| c.user.as_ref())
-        .map(|_| Capability::User);
-    let of_stdin = command
-        .filter(|c| matches!(c.stdin, Stdin::Piped))
-        .map(|_| Capability::StdinPipe);
-    of_operation.into_iter().chain(of_user).chain(of_stdin)
+fn of_command(capability: Capability, command: &Command) -> Vec<Capability> {
+    let mut needs = vec![capability];
+    if command.user.is_some() {
+        needs.push(Capability::User);
+    }
+    if matches!(command.stdin, Stdin::Piped) {
+        needs.push(Capability::StdinPipe);
+    }
+    needs
+}
+
+fn needs(request: Request<'_>) -> Vec<Capability> {
+    match request {
+        Request::Exec(command) => of_command(Capability::Exec, command),
+        Request::Spawn(command) => of_command(Capability::Spawn, command),
+        Request::Fork(_) => vec![Capability::Fork],
+        Request::Snapshot(_) => vec![Capability::Snapshot],
+        Request::Attach(_) | Request::Destroy(_) => vec![Capability::Attach],
+        Request::List(_) => vec![Capability::List],
+        _ => Vec::new(),
+    }
 }
 
 impl Around for CapabilityGuard {
     async fn around<T: Send>(&self, call: Call<'_>, attempt: Attempt<'_, T>) -> Result<T> {
-        let capabilities = call.sandbox.capabilities();
-        for capability in needs(call.operation, call.command) {
-            if let Err(error) = capabilities.require(capability, call.operation) {
-                let error = error.with_sandbox(call.sandbox.info().id);
-                return Err(match call.command {
+        let capabilities = match call.target {
+            Target::Sandbox(sandbox) => sandbox.capabilities(),
+            Target::Provider(provider) => provider.capabilities(),
+        };
+        for capability in needs(call.request) {
+            if let Err(mut error) = capabilities.require(capability, call.operation()) {
+                if let Some(id) = call.sandbox_id() {
+                    error = error.with_sandbox(id);
+                }
+                return Err(match call.command() {
                     Some(_) => error.with_ran(Ran::NotStarted),
                     None => error,
                 });

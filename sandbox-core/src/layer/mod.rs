@@ -1,8 +1,19 @@
-//! Middleware for any sandbox: tracing, retry, concurrency limit, timeout, capability guard.
+//! Middleware for any sandbox and provider: tracing, retry, concurrency limit, timeout, capability
+//! guard.
 //!
-//! A [`Layer`] wraps a sandbox in another; what the wrapped one forks comes out wrapped the same.
-//! From the outside in, the usual order is tracing, retry, concurrency limit, timeout, capability
-//! guard, backend.
+//! A [`Layer`] wraps a sandbox in another, or a provider in another whose sandboxes come out
+//! wrapped; what a wrapped sandbox forks or spawns comes out wrapped the same.
+//!
+//! # Order
+//! In a [`Stack`] the layer that was added first is the outermost: it sees a call first and its
+//! result last. From the outside in, the usual order is tracing, retry, concurrency limit, timeout,
+//! capability guard, backend:
+//!
+//! - tracing outside: one span covers the attempts, the waiting and the result that the caller
+//!   sees; put it inside of retry to see each attempt;
+//! - retry outside of the limit: a call that waits for its next attempt holds no place;
+//! - timeout inside of the limit: the time in the queue does not count;
+//! - the guard innermost: what it refuses is never sent, whichever layer changed the command.
 //!
 //! ```
 //! use std::{sync::Arc, time::Duration};
@@ -22,8 +33,10 @@
 //! started, and never turns an unbounded call into an unbounded queue.
 
 mod around;
+mod call;
 mod concurrency;
 mod guard;
+mod layered;
 mod provider;
 mod retry;
 mod timeout;
@@ -32,22 +45,26 @@ mod tracing;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-pub use around::{Around, Attempt, BoxFuture, Call, Layered};
+pub use around::{Around, Attempt, BoxFuture};
+pub use call::{Call, Request, Target};
 pub use concurrency::ConcurrencyLimit;
 pub use guard::CapabilityGuard;
-pub use provider::LayeredProvider;
 pub use retry::Retry;
 pub use timeout::Timeout;
 pub use tracing::Tracing;
 
-use crate::Sandbox;
+use crate::{Provider, Sandbox};
 
-/// Wraps a sandbox in another that does something more.
+/// Wraps a sandbox or a provider in another that does something more.
 ///
 /// Most layers implement [`Around`] instead, which gives them this.
 pub trait Layer: Debug + Send + Sync + 'static {
     /// The sandbox with this layer around it. Its forks must come out wrapped too.
     fn layer(&self, inner: Arc<dyn Sandbox>) -> Arc<dyn Sandbox>;
+
+    /// The provider with this layer around its own calls and around every sandbox that it gives
+    /// out.
+    fn layer_provider(&self, inner: Arc<dyn Provider>) -> Arc<dyn Provider>;
 }
 
 /// Layers in order, the outermost first.
@@ -62,7 +79,7 @@ impl Stack {
         Self::default()
     }
 
-    /// Adds a layer inside those that there are.
+    /// Adds a layer inside those that are there already.
     #[must_use]
     pub fn with(mut self, layer: impl Layer) -> Self {
         self.layers.push(Arc::new(layer));
@@ -76,5 +93,12 @@ impl Layer for Stack {
             .iter()
             .rev()
             .fold(inner, |inner, layer| layer.layer(inner))
+    }
+
+    fn layer_provider(&self, inner: Arc<dyn Provider>) -> Arc<dyn Provider> {
+        self.layers
+            .iter()
+            .rev()
+            .fold(inner, |inner, layer| layer.layer_provider(inner))
     }
 }

@@ -1,32 +1,35 @@
-//! Layers around everything that a provider gives out.
+//! A provider with one layer around it and around every sandbox that it gives out.
+//!
+//! It must never give out a sandbox without the layer.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::Layer;
+use super::{Around, Attempt, Call, Layer as _, Request};
 use crate::{Capabilities, Labels, Provider, Result, Sandbox, SandboxId, SandboxInfo, SandboxSpec};
 
-/// A provider whose sandboxes come with a layer (usually a [`Stack`](super::Stack)) around them.
+/// A provider with an [`Around`] layer.
 #[derive(Debug)]
-pub struct LayeredProvider<P> {
-    inner: P,
-    layer: Arc<dyn Layer>,
+pub(super) struct LayeredProvider<A> {
+    around: A,
+    inner: Arc<dyn Provider>,
 }
 
-impl<P: Provider> LayeredProvider<P> {
-    /// Puts the layer around each sandbox of the provider.
-    pub fn new(inner: P, layer: impl Layer) -> Self {
-        Self {
-            inner,
-            layer: Arc::new(layer),
-        }
+impl<A: Around> LayeredProvider<A> {
+    pub(super) fn new(around: A, inner: Arc<dyn Provider>) -> Self {
+        Self { around, inner }
+    }
+
+    async fn call<T: Send>(&self, request: Request<'_>, attempt: Attempt<'_, T>) -> Result<T> {
+        let call = Call::on_provider(&*self.inner, request);
+        self.around.around(call, attempt).await
     }
 }
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
-impl<P: Provider> Provider for LayeredProvider<P> {
+impl<A: Around> Provider for LayeredProvider<A> {
     fn backend(&self) -> &'static str {
         self.inner.backend()
     }
@@ -36,18 +39,26 @@ impl<P: Provider> Provider for LayeredProvider<P> {
     }
 
     async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>> {
-        Ok(self.layer.layer(self.inner.create(spec).await?))
+        let sandbox = self
+            .call(Request::Create(&spec), &|| self.inner.create(spec.clone()))
+            .await?;
+        Ok(self.around.layer(sandbox))
     }
 
     async fn attach(&self, id: &SandboxId) -> Result<Arc<dyn Sandbox>> {
-        Ok(self.layer.layer(self.inner.attach(id).await?))
+        let sandbox = self
+            .call(Request::Attach(id), &|| self.inner.attach(id))
+            .await?;
+        Ok(self.around.layer(sandbox))
     }
 
     async fn list(&self, labels: &Labels) -> Result<Vec<SandboxInfo>> {
-        self.inner.list(labels).await
+        self.call(Request::List(labels), &|| self.inner.list(labels))
+            .await
     }
 
     async fn destroy(&self, id: &SandboxId) -> Result<()> {
-        self.inner.destroy(id).await
+        self.call(Request::Destroy(id), &|| self.inner.destroy(id))
+            .await
     }
 }

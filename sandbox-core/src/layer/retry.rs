@@ -1,14 +1,26 @@
 //! Trying again, where that is safe.
+//!
+//! It must never make a call again that may have had an effect which a second one would repeat.
 
 use std::time::Duration;
 
-use super::{Around, Attempt, Call};
-use crate::{Error, Operation, Ran, Result};
+use super::{Around, Attempt, Call, Request};
+use crate::{Error, Ran, Result, WriteMode};
 
 /// Makes a call again when its error is [retryable](Error::is_retryable), with a wait that doubles.
 ///
-/// A command is run again only if its error says [`Ran::NotStarted`]. `fork`, `snapshot` and
-/// `close` are never repeated: a second fork could leave a first one behind.
+/// Which calls are made again:
+///
+/// | Call | Again |
+/// |---|---|
+/// | `exec`, `spawn` | only if the error says [`Ran::NotStarted`] |
+/// | reading, listing, `metadata`, `isolation`, `attach`, `list` | yes |
+/// | `write_files` | yes, unless a file of the batch must be new |
+/// | `create_dir` | yes, unless it must not exist yet |
+/// | `import_dir`, `export_dir`, `set_workdir`, `set_env` | yes: a second one gives the same |
+/// | `remove`, `rename` | no: after one that worked a second would fail |
+/// | `create`, `fork`, `snapshot` | no: a second one could leave a first behind |
+/// | `close`, `destroy` | no: bounded and idempotent by contract |
 #[derive(Clone, Debug)]
 pub struct Retry {
     attempts: u32,
@@ -24,7 +36,7 @@ impl Retry {
         }
     }
 
-    /// With this wait before the second attempt; each later one waits twice as long, 10 s at most.
+    /// Waits this long before the second attempt; each later one waits twice as long, 10 s at most.
     #[must_use]
     pub fn wait(mut self, wait: Duration) -> Self {
         self.wait = wait;
@@ -34,10 +46,30 @@ impl Retry {
 
 fn is_safe(call: &Call<'_>, error: &Error) -> bool {
     error.is_retryable()
-        && match call.operation {
-            Operation::Exec | Operation::Spawn => error.ran() == Some(Ran::NotStarted),
-            Operation::Fork | Operation::Snapshot | Operation::Close => false,
-            _ => true,
+        && match call.request {
+            Request::Exec(_) | Request::Spawn(_) => error.ran() == Some(Ran::NotStarted),
+            Request::WriteFiles(batch) => batch
+                .files()
+                .iter()
+                .all(|file| file.write_mode != WriteMode::CreateNew),
+            Request::CreateDir(_, options) => options.parents,
+            Request::Attach(_)
+            | Request::List(_)
+            | Request::Isolation
+            | Request::ReadFile(..)
+            | Request::ListDir(..)
+            | Request::Metadata(_)
+            | Request::ImportDir(..)
+            | Request::ExportDir(..)
+            | Request::SetWorkdir(_)
+            | Request::SetEnv(_) => true,
+            Request::Create(_)
+            | Request::Fork(_)
+            | Request::Snapshot(_)
+            | Request::Remove(..)
+            | Request::Rename(..)
+            | Request::Close
+            | Request::Destroy(_) => false,
         }
 }
 

@@ -1,19 +1,22 @@
 //! A bound on every call.
+//!
+//! It must never bound what frees something: `close` and `destroy` are bounded by contract.
 
 use std::time::Duration;
 
-use super::{Around, Attempt, Call};
-use crate::{Command, Error, ErrorKind, Operation, Ran, Result, Sandbox};
+use super::{Around, Attempt, Call, Request};
+use crate::{Command, Error, ErrorKind, Ran, Result, Sandbox};
 
 /// How much longer than its command an `exec` may take, to kill the tree and bring the output.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Bounds the time of every call except [`close`](crate::Sandbox::close), which is bounded by
-/// contract.
+/// Bounds the time of every call except [`close`](crate::Sandbox::close) and
+/// [`destroy`](crate::Provider::destroy), which are bounded by contract.
 ///
 /// A command whose timeout (its own, or the spec's default) is longer, or that has none, gets this
-/// one, so that the backend kills its tree and keeps the partial output; the call itself may take five seconds more. Another call
-/// that takes too long is dropped and fails with [`ErrorKind::Timeout`].
+/// one, so that the backend kills its tree and keeps the partial output; the call itself may take
+/// five seconds more. Another call that takes too long is dropped and fails with
+/// [`ErrorKind::Timeout`].
 #[derive(Clone, Debug)]
 pub struct Timeout {
     limit: Duration,
@@ -28,24 +31,23 @@ impl Timeout {
 
 impl Around for Timeout {
     async fn around<T: Send>(&self, call: Call<'_>, attempt: Attempt<'_, T>) -> Result<T> {
-        let limit = match call.operation {
-            Operation::Close => return attempt().await,
-            Operation::Exec => self.limit.saturating_add(GRACE),
+        let limit = match call.request {
+            Request::Close | Request::Destroy(_) => return attempt().await,
+            Request::Exec(_) => self.limit.saturating_add(GRACE),
             _ => self.limit,
         };
-        match tokio::time::timeout(limit, attempt()).await {
-            Ok(result) => result,
-            Err(_) => {
-                let error = Error::new(ErrorKind::Timeout, call.operation)
-                    .with_message(format!("no answer within {limit:?}"))
-                    .with_sandbox(call.sandbox.info().id);
-                Err(if call.command.is_some() {
-                    error.with_ran(Ran::Unknown)
-                } else {
-                    error
-                })
-            }
+        if let Ok(result) = tokio::time::timeout(limit, attempt()).await {
+            return result;
         }
+        let mut error = Error::new(ErrorKind::Timeout, call.operation())
+            .with_message(format!("no answer within {limit:?}"));
+        if let Some(id) = call.sandbox_id() {
+            error = error.with_sandbox(id);
+        }
+        Err(match call.command() {
+            Some(_) => error.with_ran(Ran::Unknown),
+            None => error,
+        })
     }
 
     fn command(&self, sandbox: &dyn Sandbox, mut command: Command) -> Command {

@@ -29,6 +29,7 @@ mod core;
 mod export;
 mod files;
 mod fixture;
+mod front;
 mod import;
 mod mock;
 mod process;
@@ -40,7 +41,7 @@ mod tree;
 use sandbox_core::{Capabilities, Capability};
 
 pub use fixture::ModelFixture;
-pub use mock::{Call, MockOutcome};
+pub use mock::{Call, End, Fault, MockOutcome, Step};
 pub use provider::{ModelProvider, ModelProviderBuilder};
 pub use sandbox::ModelSandbox;
 

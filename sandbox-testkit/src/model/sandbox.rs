@@ -16,7 +16,6 @@ use sandbox_core::{
     WriteMode,
 };
 
-use super::CAPABILITIES;
 use super::core::{Core, Life, State};
 use super::process::lock;
 use super::shell;
@@ -41,21 +40,18 @@ impl Drop for ModelSandbox {
 }
 
 impl ModelSandbox {
-    fn begin(&self, operation: Operation, what: impl ToString) -> Result<()> {
-        let core = &self.core;
-        core.shared
-            .record(Some(&core.id), operation, what.to_string());
-        core.check(operation)
+    fn begin(&self, operation: Operation) -> Result<()> {
+        self.core.check(operation)
     }
 
     /// The start of every operation on a path: the path, resolved.
     fn at(&self, operation: Operation, path: &GuestPath) -> Result<GuestPath> {
-        self.begin(operation, path)?;
+        self.begin(operation)?;
         self.core.resolve(path, operation)
     }
 
     fn start(&self, command: &Command, operation: Operation) -> Result<Process> {
-        self.begin(operation, command.program().escape_ascii())?;
+        self.begin(operation)?;
         shell::start(&self.core, command, operation)
     }
 }
@@ -67,11 +63,11 @@ impl Sandbox for ModelSandbox {
     }
 
     fn capabilities(&self) -> Capabilities {
-        CAPABILITIES
+        self.core.shared.capabilities
     }
 
     async fn isolation(&self) -> Result<IsolationReport> {
-        self.begin(Operation::Isolation, "")?;
+        self.begin(Operation::Isolation)?;
         let inside = [
             Control::Filesystem,
             Control::Processes,
@@ -111,7 +107,7 @@ impl Sandbox for ModelSandbox {
 
     async fn write_files(&self, batch: FileBatch) -> Result<()> {
         const OP: Operation = Operation::WriteFiles;
-        self.begin(OP, batch.files().len())?;
+        self.begin(OP)?;
         let core = &self.core;
         let workdir = lock(&core.state).workdir.clone();
         let files = batch
@@ -225,7 +221,7 @@ impl Sandbox for ModelSandbox {
 
     async fn set_env(&self, changes: Env) -> Result<()> {
         const OP: Operation = Operation::SetEnv;
-        self.begin(OP, "")?;
+        self.begin(OP)?;
         changes
             .validate(OP)
             .map_err(|error| error.with_sandbox(self.core.id.clone()))?;
@@ -234,7 +230,7 @@ impl Sandbox for ModelSandbox {
     }
 
     async fn fork(&self, options: ForkOptions) -> Result<Arc<dyn Sandbox>> {
-        self.begin(Operation::Fork, "")?;
+        self.begin(Operation::Fork)?;
         let core = &self.core;
         let state = {
             let state = lock(&core.state);
@@ -255,7 +251,7 @@ impl Sandbox for ModelSandbox {
     }
 
     async fn snapshot(&self, _: SnapshotOptions) -> Result<Snapshot> {
-        self.begin(Operation::Snapshot, "")?;
+        self.begin(Operation::Snapshot)?;
         let id = SnapshotId::new(format!("snapshot-{}", self.core.shared.number()));
         lock(&self.core.shared.snapshots).insert(id.clone(), self.core.tree());
         Ok(Snapshot::new(id))
@@ -263,8 +259,6 @@ impl Sandbox for ModelSandbox {
 
     async fn close(&self) -> Result<()> {
         let core = &self.core;
-        core.shared
-            .record(Some(&core.id), Operation::Close, String::new());
         for group in core.end(Life::Closed) {
             group.gone().await;
         }

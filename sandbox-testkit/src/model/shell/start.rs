@@ -16,7 +16,7 @@ use super::pipe::pipe;
 use super::programs::PROGRAMS;
 use super::run::Sh;
 use crate::model::core::Core;
-use crate::model::mock::MockOutcome;
+use crate::model::mock::{End, MockOutcome, Step};
 use crate::model::process::{Group, ModelControl, lock};
 use crate::model::tree::{Kind, Tree};
 
@@ -94,7 +94,10 @@ pub(crate) fn start(core: &Arc<Core>, command: &Command, operation: Operation) -
     let refuse = |kind, message: &str| Error::new(kind, operation).with_message(message);
     command.validate(operation).map_err(named)?;
     if command.user.is_some() {
-        let known = crate::model::CAPABILITIES.require(Capability::User, operation);
+        let known = core
+            .shared
+            .capabilities
+            .require(Capability::User, operation);
         known.map_err(named)?;
     }
     let long = |arg: &Vec<u8>| arg.len() >= MAX_ARG;
@@ -119,7 +122,7 @@ pub(crate) fn start(core: &Arc<Core>, command: &Command, operation: Operation) -
     }
     let env = core.environment(&command.env);
     if let Some(outcome) = core.shared.scripted(command) {
-        if let Some(kind) = outcome.error {
+        if let End::NotStarted(kind) = outcome.end {
             return Err(named(refuse(kind, "scripted").with_path(command.program())));
         }
         return launch(core, command, operation, cwd, env, Target::Mock(outcome));
@@ -251,13 +254,28 @@ impl Sh {
         }
     }
 
+    /// Takes the steps of a scripted command.
     async fn mock(&self, outcome: &MockOutcome) -> Result<u8, super::run::Flow> {
-        tokio::time::sleep(outcome.after).await;
-        self.out(&outcome.stdout).await?;
-        self.write(&self.io.stderr, &outcome.stderr).await?;
-        match outcome.status {
-            ExitStatus::Code(code) => Ok(code),
-            ExitStatus::Signal(signal) => Err(super::run::Flow::Signal(signal)),
+        for step in &outcome.steps {
+            match step {
+                Step::Stdout(bytes) => self.out(bytes).await?,
+                Step::Stderr(bytes) => self.write(&self.io.stderr, bytes).await?,
+                Step::Pause(time) => tokio::time::sleep(*time).await,
+                Step::Write(path, content) => {
+                    let path = self.path(path.as_bytes());
+                    let written = self
+                        .core
+                        .change(|tree| tree.write(&path, content, None, false));
+                    if let Err(kind) = written {
+                        return self.failed("mock", path.as_bytes(), kind).await;
+                    }
+                }
+            }
+        }
+        match outcome.end {
+            End::Exit(code) => Ok(code),
+            End::Signal(signal) => Err(super::run::Flow::Signal(signal)),
+            End::Hang | End::NotStarted(_) => std::future::pending().await,
         }
     }
 

@@ -1,7 +1,7 @@
 //! What the library costs above what it is built on: the trait object, each layer, and the remote
 //! backends over raw requests to the same double.
 //!
-//! `cargo bench --bench overhead --features doubles`. Prints Markdown, writes
+//! `cargo bench -p bench-overhead`. Prints Markdown, writes
 //! `target/sandbox-bench/overhead.json`. The doubles run every command in a local sandbox, so that
 //! a ratio here is the client's part of a real command, not of an empty answer; requests per
 //! operation are counted at the double. It must never reach a network.
@@ -17,7 +17,7 @@ mod raw;
 #[cfg(target_os = "linux")]
 mod remote;
 #[cfg(target_os = "linux")]
-#[path = "../support/mod.rs"]
+#[path = "../../../benches/support/mod.rs"]
 mod support;
 
 #[cfg(target_os = "linux")]

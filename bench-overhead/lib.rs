@@ -1,0 +1,1 @@
+//! A package for one benchmark: `cargo bench -p bench-overhead`. It has no library of its own.

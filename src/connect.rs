@@ -1,9 +1,7 @@
-//! Chooses a provider: by URI, from the environment, or along a chain that is written out.
+//! Chooses a provider from a URI, from the environment, or from a fallback chain that is written
+//! out.
 //!
 //! It must never choose a weaker backend that the caller did not name.
-
-#[cfg(feature = "aca")]
-mod aca;
 
 use std::sync::Arc;
 
@@ -11,7 +9,7 @@ use sandbox_core::{
     Capability, Error, ErrorKind, Network, Operation, Provider, Result, SandboxSpec,
 };
 
-use crate::uri::{Uri, invalid};
+use crate::registry::Registry;
 
 /// The variable that [`connect_from_env`] reads.
 pub const PROVIDER_VARIABLE: &str = "SANDBOX_PROVIDER";
@@ -28,9 +26,10 @@ pub struct Selection {
     pub rejected: Vec<(String, Error)>,
 }
 
-/// The provider that a URI names.
+/// The provider that a URI names, of the backends of this crate.
 ///
-/// Settings stand behind the scheme as `?key=value&key=value`, percent-encoded where needed.
+/// Settings follow the scheme as `?key=value&key=value`, percent-encoded where needed. A
+/// [`Registry`] has the schemes of other backends too.
 ///
 /// | URI | Settings |
 /// |---|---|
@@ -46,10 +45,10 @@ pub struct Selection {
 /// Tokens come from the default chain, unless `SANDBOX_ACA_TOKEN` has one.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidInput`] for an unknown scheme (the message lists those that there are, or
-/// names the feature that is missing) and for an unknown setting (it lists those that there are);
-/// [`ErrorKind::Unsupported`] for a backend that this platform does not have; what the backend says
-/// if it can't be reached.
+/// [`ErrorKind::InvalidInput`] for an unknown scheme (the message lists those that are known, and
+/// the feature that would bring one that is missing) and for an unknown setting (it lists those of
+/// the scheme); [`ErrorKind::Unsupported`] for a backend that this platform does not have; what the
+/// backend says if it can't be reached.
 ///
 /// ```
 /// # tokio::runtime::Runtime::new()?.block_on(async {
@@ -59,26 +58,7 @@ pub struct Selection {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub async fn connect(uri: &str) -> Result<Arc<dyn Provider>> {
-    let uri = Uri::parse(uri)?;
-    match uri.scheme {
-        "local" => local(uri),
-        "local-plain" => local_plain(uri),
-        "dagger" => dagger(uri).await,
-        #[cfg(feature = "aca")]
-        "aca-sandboxes" => aca::sandboxes(uri),
-        #[cfg(feature = "aca")]
-        "aca-sessions" => aca::sessions(uri),
-        #[cfg(not(feature = "aca"))]
-        "aca-sandboxes" | "aca-sessions" => {
-            let why = format!("{}: needs the feature \"aca\" of this crate", uri.scheme);
-            Err(invalid(uri.text(), why).with_hint("build with it, or name another provider"))
-        }
-        unknown => Err(invalid(
-            uri.text(),
-            format!("{unknown:?} is no scheme that is known"),
-        )
-        .with_hint("known: local:, local-plain:, dagger:, aca-sandboxes:, aca-sessions:")),
-    }
+    Registry::built_in().connect(uri).await
 }
 
 /// The first provider of a chain that works.
@@ -92,11 +72,25 @@ pub async fn connect(uri: &str) -> Result<Arc<dyn Provider>> {
 /// # Errors
 /// Those of [`connect`] for a URI that can't be right, wherever it stands in the chain;
 /// [`ErrorKind::Unavailable`] if none works, with the reasons.
-pub async fn connect_chain(chain: &str) -> Result<Selection> {
-    let uris: Vec<&str> = chain.split(',').map(str::trim).collect();
+pub async fn connect_chain(uris: &str) -> Result<Selection> {
+    Registry::built_in().connect_chain(uris).await
+}
+
+/// The provider that the variable [`PROVIDER_VARIABLE`] names: a URI or a chain of URIs, as in
+/// [`connect_chain`]; `local:` if the variable is not set.
+///
+/// # Errors
+/// Those of [`connect_chain`]; [`ErrorKind::InvalidInput`] if the variable is empty or not UTF-8.
+pub async fn connect_from_env() -> Result<Selection> {
+    Registry::built_in().connect_from_env().await
+}
+
+/// The first provider of a chain that works, among the schemes of a registry.
+pub(crate) async fn chain(registry: &Registry, uris: &str) -> Result<Selection> {
+    let uris: Vec<&str> = uris.split(',').map(str::trim).collect();
     if let [uri] = uris[..] {
         return Ok(Selection {
-            provider: connect(uri).await?,
+            provider: registry.connect(uri).await?,
             uri: uri.to_owned(),
             rejected: Vec::new(),
         });
@@ -106,7 +100,7 @@ pub async fn connect_chain(chain: &str) -> Result<Selection> {
     for uri in uris {
         // What stands behind the chosen one is looked at too: a mistake there would come to light
         // only on the day on which it is needed.
-        let tried = match connect(uri).await {
+        let tried = match registry.connect(uri).await {
             Err(error) if error.kind() == ErrorKind::InvalidInput => return Err(error),
             _ if chosen.is_some() => continue,
             Ok(provider) => probe(&*provider).await.map(|()| provider),
@@ -127,22 +121,7 @@ pub async fn connect_chain(chain: &str) -> Result<Selection> {
     }
 }
 
-/// The provider that the variable [`PROVIDER_VARIABLE`] names: a URI or a chain of URIs, as in
-/// [`connect_chain`]; `local:` if the variable is not set.
-///
-/// # Errors
-/// Those of [`connect_chain`]; [`ErrorKind::InvalidInput`] if the variable is empty or not UTF-8.
-pub async fn connect_from_env() -> Result<Selection> {
-    match std::env::var(PROVIDER_VARIABLE) {
-        Ok(chain) => connect_chain(&chain).await,
-        Err(std::env::VarError::NotPresent) => connect_chain("local:").await,
-        Err(e) => Err(Error::new(ErrorKind::InvalidInput, Operation::Connect)
-            .with_message(format!("{PROVIDER_VARIABLE} is not UTF-8"))
-            .with_source(e)),
-    }
-}
-
-/// Whether a sandbox can be made: nothing else tells for every backend.
+/// Checks that a sandbox can be made: nothing less tells it for every backend.
 async fn probe(provider: &dyn Provider) -> Result<()> {
     let network = if provider.capabilities().has(Capability::NetworkOff) {
         Network::Off
@@ -162,65 +141,4 @@ fn none_works(rejected: &[(String, Error)]) -> Error {
         "none of the providers works: {}",
         reasons.join(", ")
     ))
-}
-
-#[cfg(all(feature = "local", target_os = "linux"))]
-fn local(mut uri: Uri<'_>) -> Result<Arc<dyn Provider>> {
-    let mut config = sandbox_local::LocalConfig::default();
-    if let Some(dir) = uri.path("state_dir")? {
-        config = config.state_dir(dir);
-    }
-    uri.finish("state_dir")?;
-    Ok(Arc::new(sandbox_local::LocalProvider::with_config(config)?))
-}
-
-#[cfg(all(feature = "local", not(target_os = "linux")))]
-fn local(mut uri: Uri<'_>) -> Result<Arc<dyn Provider>> {
-    uri.path("state_dir")?;
-    uri.finish("state_dir")?;
-    let why = "it isolates with what only Linux has";
-    Err(
-        Error::unsupported(Operation::Connect, "the backend local:", why)
-            .with_hint("local-plain: runs anywhere, without isolation"),
-    )
-}
-
-#[cfg(feature = "local")]
-fn local_plain(mut uri: Uri<'_>) -> Result<Arc<dyn Provider>> {
-    let mut provider = sandbox_local::PlainProvider::new();
-    if let Some(dir) = uri.path("base_dir")? {
-        provider = provider.base_dir(dir);
-    }
-    uri.finish("base_dir")?;
-    Ok(Arc::new(provider))
-}
-
-#[cfg(feature = "dagger")]
-async fn dagger(mut uri: Uri<'_>) -> Result<Arc<dyn Provider>> {
-    let mut config = sandbox_dagger::DaggerConfig::default();
-    if let Some(cli) = uri.path("cli")? {
-        config = config.cli(cli);
-    }
-    if let Some(image) = uri.value("image") {
-        config = config.image(image);
-    }
-    uri.finish("cli, image")?;
-    let provider = sandbox_dagger::DaggerProvider::with_config(config);
-    provider.connect().await?;
-    Ok(Arc::new(provider))
-}
-
-#[cfg(not(feature = "dagger"))]
-async fn dagger(uri: Uri<'_>) -> Result<Arc<dyn Provider>> {
-    let why = "dagger: needs the feature \"dagger\" of this crate";
-    Err(invalid(uri.text(), why).with_hint("build with it, or name another provider"))
-}
-
-#[cfg(not(feature = "local"))]
-use self::{feature_missing as local, feature_missing as local_plain};
-
-#[cfg(not(feature = "local"))]
-fn feature_missing(uri: Uri<'_>) -> Result<Arc<dyn Provider>> {
-    let why = format!("{}: needs the feature \"local\" of this crate", uri.scheme);
-    Err(invalid(uri.text(), why).with_hint("build with it, or name another provider"))
 }

@@ -24,16 +24,20 @@
 //! | `aca-sandboxes:` | microVM sandboxes of Azure Container Apps | `aca` |
 //! | `aca-sessions:` | dynamic sessions of Azure Container Apps | `aca` |
 //!
+//! A [`Registry`] has these and the schemes of other backends that an application adds.
+//!
 //! Architecture invariant: nothing here runs code. This crate chooses a backend, and passes on
 //! what the core and the backends give out.
 
+mod backends;
 mod connect;
-// A build without any backend takes a URI apart only to refuse it.
-#[cfg_attr(not(feature = "local"), allow(dead_code))]
-mod uri;
+mod registry;
+mod settings;
 
 pub use connect::{PROVIDER_VARIABLE, Selection, connect, connect_chain, connect_from_env};
+pub use registry::{Connector, Registry};
 pub use sandbox_core::*;
+pub use settings::Settings;
 
 /// The embedded backend: its providers and their configuration.
 #[cfg(feature = "local")]

@@ -1,4 +1,4 @@
-//! Takes a provider's URI apart: `scheme:?key=value&key=value`.
+//! The settings of a provider's URI: `scheme:?key=value&key=value`.
 //!
 //! It must never ignore a part that it does not know.
 
@@ -7,85 +7,103 @@ use std::path::PathBuf;
 use percent_encoding::percent_decode_str;
 use sandbox_core::{Error, ErrorKind, Operation, Result};
 
-/// A URI in parts. Keys are taken out one by one; what is left is refused by [`Uri::finish`].
+/// The settings that a URI gives to a backend, for a [`Connector`](crate::Connector).
+///
+/// A value is percent-decoded. Keys that the connector does not name are refused before it is
+/// called.
 #[derive(Debug)]
-pub(crate) struct Uri<'a> {
-    text: &'a str,
-    pub(crate) scheme: &'a str,
-    settings: Vec<(&'a str, String)>,
+pub struct Settings {
+    uri: String,
+    scheme: String,
+    pairs: Vec<(String, String)>,
 }
 
-/// What is wrong with the URI `text`.
-pub(crate) fn invalid(text: &str, why: impl std::fmt::Display) -> Error {
+/// The error of a URI: why it can't be used.
+pub(crate) fn invalid(uri: &str, why: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::InvalidInput, Operation::Connect)
-        .with_message(format!("{why}, in the provider URI {text:?}"))
+        .with_message(format!("{why}, in the provider URI {uri:?}"))
 }
 
-impl<'a> Uri<'a> {
-    pub(crate) fn parse(text: &'a str) -> Result<Self> {
-        let Some((scheme, rest)) = text.split_once(':') else {
-            return Err(invalid(text, "there is no scheme").with_hint("write it as \"local:\""));
+impl Settings {
+    /// Takes a URI apart.
+    pub(crate) fn parse(uri: &str) -> Result<Self> {
+        let Some((scheme, rest)) = uri.split_once(':') else {
+            return Err(invalid(uri, "the scheme is missing").with_hint("write it as \"local:\""));
         };
         let query = match rest.strip_prefix('?') {
             Some(query) => query,
             None if rest.is_empty() => "",
             None => {
-                let why = "only settings stand behind the scheme, as \"?key=value\"";
-                return Err(invalid(text, why));
+                let why = "only settings may follow the scheme, as \"?key=value\"";
+                return Err(invalid(uri, why));
             }
         };
-        let mut settings: Vec<(&str, String)> = Vec::new();
+        let mut pairs: Vec<(String, String)> = Vec::new();
         for setting in query.split('&').filter(|setting| !setting.is_empty()) {
             let (key, value) = setting
                 .split_once('=')
-                .ok_or_else(|| invalid(text, format!("{setting:?} has no value")))?;
-            let value = percent_decode_str(value)
-                .decode_utf8()
-                .map_err(|e| invalid(text, format!("{key} is not UTF-8")).with_source(e))?;
-            if settings.iter().any(|(known, _)| *known == key) {
-                return Err(invalid(text, format!("{key} is there twice")));
+                .ok_or_else(|| invalid(uri, format!("the setting {setting:?} has no value")))?;
+            let value = percent_decode_str(value).decode_utf8().map_err(|e| {
+                invalid(uri, format!("the value of {key} is not UTF-8")).with_source(e)
+            })?;
+            if pairs.iter().any(|(known, _)| known == key) {
+                return Err(invalid(uri, format!("the setting {key} is given twice")));
             }
-            settings.push((key, value.into_owned()));
+            pairs.push((key.to_owned(), value.into_owned()));
         }
         Ok(Self {
-            text,
-            scheme,
-            settings,
+            uri: uri.to_owned(),
+            scheme: scheme.to_owned(),
+            pairs,
         })
     }
 
-    /// The whole URI, for messages.
-    pub(crate) fn text(&self) -> &'a str {
-        self.text
+    /// The scheme, without its colon.
+    pub fn scheme(&self) -> &str {
+        &self.scheme
     }
 
-    /// Takes a setting as it is.
-    pub(crate) fn value(&mut self, key: &str) -> Option<String> {
-        let at = self.settings.iter().position(|(known, _)| *known == key)?;
-        Some(self.settings.remove(at).1)
+    /// The value of a setting; `None` if the URI does not give it.
+    pub fn value(&self, key: &str) -> Option<&str> {
+        let (_, value) = self.pairs.iter().find(|(known, _)| known == key)?;
+        Some(value)
     }
 
-    /// Takes a setting that is an absolute host path.
-    pub(crate) fn path(&mut self, key: &str) -> Result<Option<PathBuf>> {
+    /// The value of a setting that is an absolute path of the host.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for a relative one.
+    pub fn path(&self, key: &str) -> Result<Option<PathBuf>> {
         let Some(path) = self.value(key).map(PathBuf::from) else {
             return Ok(None);
         };
         if !path.is_absolute() {
-            return Err(invalid(self.text, format!("{key} is not an absolute path")));
+            return Err(self.invalid(format!("{key} must be an absolute path")));
         }
         Ok(Some(path))
     }
 
-    /// Refuses settings that nobody took.
-    pub(crate) fn finish(self, known: &str) -> Result<()> {
-        match self.settings.first() {
-            None => Ok(()),
-            Some((key, _)) => Err(invalid(
-                self.text,
-                format!("{}: has no setting {key:?}", self.scheme),
-            )
-            .with_hint(format!("known: {known}"))),
-        }
+    /// An error that says what is wrong with the settings and quotes the URI.
+    pub fn invalid(&self, why: impl std::fmt::Display) -> Error {
+        invalid(&self.uri, why)
+    }
+
+    /// Refuses keys that are not known.
+    pub(crate) fn only(&self, known: &[&str]) -> Result<()> {
+        let strange = self
+            .pairs
+            .iter()
+            .find(|(key, _)| !known.contains(&key.as_str()));
+        let Some((key, _)) = strange else {
+            return Ok(());
+        };
+        let hint = match known {
+            [] => format!("{}: has no settings", self.scheme),
+            known => format!("settings of {}: {}", self.scheme, known.join(", ")),
+        };
+        Err(self
+            .invalid(format!("unknown setting {key:?}"))
+            .with_hint(hint))
     }
 }
 
@@ -95,16 +113,19 @@ mod tests {
 
     #[test]
     fn settings_are_decoded() {
-        let mut uri = Uri::parse("x:?dir=/a%2Cb&other=/c").unwrap();
-        assert_eq!(uri.scheme, "x");
-        assert_eq!(uri.path("dir").unwrap(), Some("/a,b".into()));
-        let error = uri.finish("dir").unwrap_err();
+        let settings = Settings::parse("x:?dir=/a%2Cb&other=/c").unwrap();
+        assert_eq!(settings.scheme(), "x");
+        assert_eq!(settings.path("dir").unwrap(), Some("/a,b".into()));
+        assert_eq!(settings.value("missing"), None);
+        settings.only(&["dir", "other"]).unwrap();
+        let error = settings.only(&["dir"]).unwrap_err();
         assert!(error.to_string().contains("\"other\""), "{error}");
+        assert!(error.to_string().contains("settings of x: dir"), "{error}");
     }
 
     #[test]
-    fn what_is_not_understood_is_refused() {
-        for text in [
+    fn a_uri_that_is_not_understood_is_refused() {
+        for uri in [
             "",
             "local",
             "x:y",
@@ -113,9 +134,9 @@ mod tests {
             "x:?a=1&a=2",
             "x:?a=%ff",
         ] {
-            let error = Uri::parse(text).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{text}");
+            let error = Settings::parse(uri).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{uri}");
         }
-        assert!(Uri::parse("x:?a=b").unwrap().path("a").is_err());
+        assert!(Settings::parse("x:?a=b").unwrap().path("a").is_err());
     }
 }

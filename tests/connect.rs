@@ -1,14 +1,107 @@
 //! Choosing a provider: what is taken, what is refused, and what is said about it.
 #![cfg(feature = "local")]
 
-use sandbox::{ErrorKind, connect, connect_chain};
+use std::sync::Arc;
+
+use sandbox::{
+    Connector, ErrorKind, Provider, Registry, Result, Settings, async_trait, connect, connect_chain,
+};
+use sandbox_testkit::model::ModelProvider;
 
 #[tokio::test]
-async fn an_unknown_scheme_lists_those_that_there_are() {
+async fn an_unknown_scheme_lists_those_that_are_known_and_the_features_of_the_rest() {
     let error = connect("docker:").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
-    for word in ["\"docker\"", "local:", "local-plain:"] {
-        assert!(error.to_string().contains(word), "{error}");
+    let said = error.to_string();
+    for word in ["unknown scheme \"docker\"", "local:", "local-plain:"] {
+        assert!(said.contains(word), "{error}");
+    }
+    for (feature, on) in [
+        ("dagger", cfg!(feature = "dagger")),
+        ("aca", cfg!(feature = "aca")),
+    ] {
+        let named = said.contains(&format!("with the feature {feature:?}"));
+        assert_eq!(named, !on, "{feature}: {error}");
+    }
+}
+
+#[cfg(not(feature = "dagger"))]
+#[tokio::test]
+async fn a_scheme_that_this_build_lacks_names_its_feature() {
+    let error = connect("dagger:").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("feature \"dagger\""), "{error}");
+}
+
+/// A backend that this crate knows nothing about.
+struct Stranger(ModelProvider);
+
+#[async_trait]
+impl Connector for Stranger {
+    fn settings(&self) -> &[&str] {
+        &["region"]
+    }
+
+    async fn connect(&self, settings: Settings) -> Result<Arc<dyn Provider>> {
+        match settings.value("region") {
+            Some("nowhere") => Err(settings.invalid("region must be a real one")),
+            _ => Ok(Arc::new(self.0.clone())),
+        }
+    }
+}
+
+fn with_stranger() -> Registry {
+    let stranger = Stranger(ModelProvider::new());
+    Registry::built_in().register("stranger", stranger).unwrap()
+}
+
+#[tokio::test]
+async fn an_application_adds_a_scheme() {
+    let registry = with_stranger();
+    assert!(registry.schemes().any(|scheme| scheme == "stranger"));
+    let provider = registry.connect("stranger:?region=eu").await.unwrap();
+    assert_eq!(provider.backend(), "model");
+    let chain = "local-plain:?base_dir=/no/such/dir, stranger:";
+    let selection = registry.connect_chain(chain).await.unwrap();
+    assert_eq!(selection.uri, "stranger:");
+    // The others are there still, and this one is in no other registry.
+    registry.connect("local-plain:").await.unwrap();
+    assert!(connect("stranger:").await.is_err());
+}
+
+#[tokio::test]
+async fn settings_of_an_added_scheme_are_checked() {
+    let registry = with_stranger();
+    let unknown = registry.connect("stranger:?zone=1").await.unwrap_err();
+    assert_eq!(unknown.kind(), ErrorKind::InvalidInput);
+    for word in ["\"zone\"", "region"] {
+        assert!(unknown.to_string().contains(word), "{unknown}");
+    }
+    let wrong = registry.connect("stranger:?region=nowhere").await;
+    let wrong = wrong.unwrap_err();
+    assert!(wrong.to_string().contains("stranger:?region"), "{wrong}");
+}
+
+#[test]
+fn a_scheme_can_be_taken_once() {
+    let stranger = || Stranger(ModelProvider::new());
+    // Also one whose backend this build may lack.
+    for taken in ["local", "dagger", "aca-sessions", "stranger"] {
+        let again = with_stranger().register(taken, stranger());
+        let error = again.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{taken}");
+        assert!(error.to_string().contains(taken), "{error}");
+    }
+    Registry::empty().register("local", stranger()).unwrap();
+}
+
+#[test]
+fn a_scheme_that_no_uri_could_name_is_refused() {
+    for scheme in ["", "Mine", "my:", "my scheme", "1st", "-x", "ü"] {
+        let error = Registry::empty()
+            .register(scheme, Stranger(ModelProvider::new()))
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{scheme:?}");
     }
 }
 

@@ -24,7 +24,7 @@ const LOST: Fault = Fault::LoseAnswer(ErrorKind::Unavailable);
 const REFUSED: Fault = Fault::Refuse(ErrorKind::Unavailable);
 
 fn quick() -> Retry {
-    Retry::new(3).with_wait(Duration::from_millis(1))
+    Retry::new(3).wait(Duration::from_millis(1))
 }
 
 async fn layered(model: &ModelProvider, layer: impl Layer) -> Arc<dyn Sandbox> {
@@ -114,7 +114,7 @@ async fn the_wait_between_attempts_doubles() {
     let model = ModelProvider::builder()
         .fault_on(Operation::ReadFile, [REFUSED, REFUSED])
         .build();
-    let retry = Retry::new(3).with_wait(Duration::from_millis(30));
+    let retry = Retry::new(3).wait(Duration::from_millis(30));
     let sandbox = layered(&model, retry).await;
     sandbox.write("f", "x").await.expect("written");
     let start = Instant::now();
@@ -621,7 +621,7 @@ async fn a_layer_is_told_everything_that_a_call_was_given() {
     let host = tempfile::tempdir().expect("a directory");
     let out = host.path().join("out");
     let sandbox = provider
-        .create(SandboxSpec::new().with_workdir("/w"))
+        .create(SandboxSpec::new().workdir("/w"))
         .await
         .expect("created");
     let id = sandbox.info().id;

@@ -5,23 +5,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use sandbox_aca::{
     AcaConfig, AcaSandboxProvider, AcaSessionConfig, AcaSessionProvider, Credential,
     DefaultCredential, SessionKind, StaticToken,
 };
 use sandbox_core::{Error, ErrorKind, Operation, Provider, Result};
 
-use crate::uri::{Uri, invalid};
+use crate::registry::Connector;
+use crate::settings::Settings;
 
-/// A token that somebody else got; the chain of credentials if it is not set.
+/// The variable with a ready token; the default chain of credentials is used if it is not set.
 const TOKEN: &str = "SANDBOX_ACA_TOKEN";
 
-/// A setting: what it is called in a URI, and in the environment.
+/// A setting: its key in a URI, and its variable in the environment.
 #[derive(Clone, Copy, Debug)]
 struct Setting {
     key: &'static str,
     variable: &'static str,
-    /// What it is, for whoever has not set it.
+    /// Its meaning or the command that prints it, for the error if it is missing.
     what: &'static str,
 }
 
@@ -61,77 +63,100 @@ const CA_FILE: Setting = Setting {
     what: "a certificate to trust, as an emulator has it",
 };
 
-/// How often idle sandboxes are touched, in seconds; only in a URI: nobody gets it unasked.
-fn keep_alive(uri: &mut Uri<'_>) -> Result<Option<Duration>> {
-    let Some(text) = uri.value("keep_alive") else {
+/// How often idle sandboxes are touched, in seconds; only in a URI, so that it is always asked for.
+fn keep_alive(settings: &Settings) -> Result<Option<Duration>> {
+    let Some(text) = settings.value("keep_alive") else {
         return Ok(None);
     };
     match text.parse::<u64>() {
         Ok(seconds) if seconds > 0 => Ok(Some(Duration::from_secs(seconds))),
-        _ => Err(invalid(
-            uri.text(),
-            format!("keep_alive is a number of seconds, not {text:?}"),
-        )),
+        _ => {
+            let why = format!("keep_alive must be a number of seconds above 0, not {text:?}");
+            Err(settings.invalid(why))
+        }
     }
 }
 
 /// `aca-sandboxes:`
-pub(super) fn sandboxes(mut uri: Uri<'_>) -> Result<Arc<dyn Provider>> {
-    let text = uri.text();
-    let image = uri.value("image");
-    let keep_alive = keep_alive(&mut uri)?;
-    let ca_file = read(&mut uri, CA_FILE);
-    let needed = [ENDPOINT, SUBSCRIPTION, RESOURCE_GROUP, GROUP];
-    let [endpoint, subscription, resource_group, group] = needed.map(|one| read(&mut uri, one));
-    uri.finish("endpoint, subscription, resource_group, group, image, keep_alive, ca_file")?;
-    let given = (endpoint, subscription, resource_group, group);
-    let (Some(endpoint), Some(subscription), Some(resource_group), Some(group)) = given else {
-        return Err(missing(text, &needed));
-    };
-    let mut config = AcaConfig::new(endpoint, subscription, resource_group, group);
-    config.keep_alive = keep_alive;
-    if let Some(image) = image {
-        config = config.disk_image(image);
+pub(super) struct Sandboxes;
+
+#[async_trait]
+impl Connector for Sandboxes {
+    fn settings(&self) -> &[&str] {
+        &[
+            "endpoint",
+            "subscription",
+            "resource_group",
+            "group",
+            "image",
+            "keep_alive",
+            "ca_file",
+        ]
     }
-    if let Some(file) = ca_file {
-        config = config.ca_file(file);
+
+    async fn connect(&self, settings: Settings) -> Result<Arc<dyn Provider>> {
+        let needed = [ENDPOINT, SUBSCRIPTION, RESOURCE_GROUP, GROUP];
+        let given = needed.map(|one| read(&settings, one));
+        let [
+            Some(endpoint),
+            Some(subscription),
+            Some(resource_group),
+            Some(group),
+        ] = given
+        else {
+            return Err(missing(&settings, &needed));
+        };
+        let mut config = AcaConfig::new(endpoint, subscription, resource_group, group);
+        config.keep_alive = keep_alive(&settings)?;
+        if let Some(image) = settings.value("image") {
+            config = config.disk_image(image);
+        }
+        if let Some(file) = read(&settings, CA_FILE) {
+            config = config.ca_file(file);
+        }
+        Ok(Arc::new(AcaSandboxProvider::new(config, credential()?)?))
     }
-    Ok(Arc::new(AcaSandboxProvider::new(config, credential()?)?))
 }
 
 /// `aca-sessions:`
-pub(super) fn sessions(mut uri: Uri<'_>) -> Result<Arc<dyn Provider>> {
-    let text = uri.text();
-    let [pool, kind, ca_file] = [POOL, KIND, CA_FILE].map(|one| read(&mut uri, one));
-    let egress = uri.value("egress");
-    let keep_alive = keep_alive(&mut uri)?;
-    uri.finish("endpoint, kind, egress, keep_alive, ca_file")?;
-    let pool = pool.ok_or_else(|| missing(text, &[POOL]))?;
-    let kind = match kind.as_deref() {
-        None | Some("python") => SessionKind::Python,
-        Some("shell") => SessionKind::Shell,
-        Some(other) => {
-            return Err(invalid(
-                text,
-                format!("kind is python or shell, not {other:?}"),
-            ));
+pub(super) struct Sessions;
+
+#[async_trait]
+impl Connector for Sessions {
+    fn settings(&self) -> &[&str] {
+        &["endpoint", "kind", "egress", "keep_alive", "ca_file"]
+    }
+
+    async fn connect(&self, settings: Settings) -> Result<Arc<dyn Provider>> {
+        let keep_alive = keep_alive(&settings)?;
+        let pool = read(&settings, POOL).ok_or_else(|| missing(&settings, &[POOL]))?;
+        let kind = match read(&settings, KIND).as_deref() {
+            None | Some("python") => SessionKind::Python,
+            Some("shell") => SessionKind::Shell,
+            Some(other) => {
+                let why = format!("kind must be python or shell, not {other:?}");
+                return Err(settings.invalid(why));
+            }
+        };
+        let mut config = AcaSessionConfig::new(pool, kind);
+        config.keep_alive = keep_alive;
+        match settings.value("egress") {
+            None | Some("off") => {}
+            Some("on") => config = config.egress(true),
+            Some(other) => {
+                return Err(settings.invalid(format!("egress must be on or off, not {other:?}")));
+            }
         }
-    };
-    let mut config = AcaSessionConfig::new(pool, kind);
-    config.keep_alive = keep_alive;
-    match egress.as_deref() {
-        None | Some("off") => {}
-        Some("on") => config = config.egress(true),
-        Some(other) => return Err(invalid(text, format!("egress is on or off, not {other:?}"))),
+        if let Some(file) = read(&settings, CA_FILE) {
+            config = config.ca_file(file);
+        }
+        Ok(Arc::new(AcaSessionProvider::new(config, credential()?)?))
     }
-    if let Some(file) = ca_file {
-        config = config.ca_file(file);
-    }
-    Ok(Arc::new(AcaSessionProvider::new(config, credential()?)?))
 }
 
-fn read(uri: &mut Uri<'_>, setting: Setting) -> Option<String> {
-    let given = uri.value(setting.key);
+/// The value of a setting, from the URI or else from the environment.
+fn read(settings: &Settings, setting: Setting) -> Option<String> {
+    let given = settings.value(setting.key).map(str::to_owned);
     given.or_else(|| {
         std::env::var(setting.variable)
             .ok()
@@ -150,14 +175,14 @@ fn credential() -> Result<Arc<dyn Credential>> {
     }
 }
 
-/// Some of these are not set; it says all that are needed, so that nobody has to try again and
-/// again.
-fn missing(text: &str, needed: &[Setting]) -> Error {
+/// The error of a URI without all settings that are needed: it names every one of them, set or not,
+/// with where to find its value.
+fn missing(settings: &Settings, needed: &[Setting]) -> Error {
     let needed: Vec<String> = needed
         .iter()
         .map(|one| format!("{} or {} ({})", one.key, one.variable, one.what))
         .collect();
-    invalid(text, "a setting is missing").with_hint(format!(
+    settings.invalid("a setting is missing").with_hint(format!(
         "needed are {}; without Azure: see the emulator in sandbox-aca's README",
         needed.join(", ")
     ))

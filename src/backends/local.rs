@@ -1,0 +1,60 @@
+//! `local:` and `local-plain:`, the embedded backend with and without isolation.
+//!
+//! It must never put one in the place of the other.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sandbox_core::{Provider, Result};
+
+use crate::registry::Connector;
+use crate::settings::Settings;
+
+/// `local:`
+pub(super) struct Local;
+
+#[async_trait]
+impl Connector for Local {
+    fn settings(&self) -> &[&str] {
+        &["state_dir"]
+    }
+
+    #[cfg(target_os = "linux")]
+    async fn connect(&self, settings: Settings) -> Result<Arc<dyn Provider>> {
+        let mut config = sandbox_local::LocalConfig::default();
+        if let Some(dir) = settings.path("state_dir")? {
+            config = config.state_dir(dir);
+        }
+        Ok(Arc::new(sandbox_local::LocalProvider::with_config(config)?))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    async fn connect(&self, settings: Settings) -> Result<Arc<dyn Provider>> {
+        use sandbox_core::{Error, Operation};
+        settings.path("state_dir")?;
+        let why = "it isolates by means that only Linux has";
+        Err(Error::unsupported(
+            Operation::Connect,
+            "the backend local:",
+            why,
+        ))
+    }
+}
+
+/// `local-plain:`
+pub(super) struct Plain;
+
+#[async_trait]
+impl Connector for Plain {
+    fn settings(&self) -> &[&str] {
+        &["base_dir"]
+    }
+
+    async fn connect(&self, settings: Settings) -> Result<Arc<dyn Provider>> {
+        let mut provider = sandbox_local::PlainProvider::new();
+        if let Some(dir) = settings.path("base_dir")? {
+            provider = provider.base_dir(dir);
+        }
+        Ok(Arc::new(provider))
+    }
+}

@@ -95,6 +95,7 @@ impl Connector for Sandboxes {
     }
 
     async fn connect(&self, settings: Settings) -> Result<Arc<dyn Provider>> {
+        let keep_alive = keep_alive(&settings)?;
         let needed = [ENDPOINT, SUBSCRIPTION, RESOURCE_GROUP, GROUP];
         let given = needed.map(|one| read(&settings, one));
         let [
@@ -107,7 +108,7 @@ impl Connector for Sandboxes {
             return Err(missing(&settings, &needed));
         };
         let mut config = AcaConfig::new(endpoint, subscription, resource_group, group);
-        config.keep_alive = keep_alive(&settings)?;
+        config.keep_alive = keep_alive;
         if let Some(image) = settings.value("image") {
             config = config.disk_image(image);
         }

@@ -164,7 +164,7 @@ async fn once(provider: &dyn Provider, operation: Operation) -> Result<()> {
         Operation::Remove => sandbox.remove(&path, RemoveOptions::default()).await,
         Operation::CreateDir => {
             let mut exclusive = CreateDirOptions::default();
-            exclusive.parents = false;
+            exclusive.recursive = false;
             sandbox.create_dir(&"new".into(), exclusive).await
         }
         Operation::Rename => sandbox.rename(&path, &to, RenameOptions::default()).await,

@@ -52,7 +52,7 @@ fn is_safe(call: &Call<'_>, error: &Error) -> bool {
                 .files()
                 .iter()
                 .all(|file| file.write_mode != WriteMode::CreateNew),
-            Request::CreateDir(_, options) => options.parents,
+            Request::CreateDir(_, options) => options.recursive,
             Request::Attach(_)
             | Request::List(_)
             | Request::Isolation

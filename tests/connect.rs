@@ -50,14 +50,14 @@ impl Connector for Stranger {
     }
 }
 
-fn with_stranger() -> Registry {
+fn with_stranger() -> Result<Registry> {
     let stranger = Stranger(ModelProvider::new());
-    Registry::built_in().register("stranger", stranger).unwrap()
+    Registry::built_in().register("stranger", stranger)
 }
 
 #[tokio::test]
 async fn an_application_adds_a_scheme() {
-    let registry = with_stranger();
+    let registry = with_stranger().unwrap();
     assert!(registry.schemes().any(|scheme| scheme == "stranger"));
     let provider = registry.connect("stranger:?region=eu").await.unwrap();
     assert_eq!(provider.backend(), "model");
@@ -71,7 +71,7 @@ async fn an_application_adds_a_scheme() {
 
 #[tokio::test]
 async fn settings_of_an_added_scheme_are_checked() {
-    let registry = with_stranger();
+    let registry = with_stranger().unwrap();
     let unknown = registry.connect("stranger:?zone=1").await.unwrap_err();
     assert_eq!(unknown.kind(), ErrorKind::InvalidInput);
     for word in ["\"zone\"", "region"] {
@@ -87,7 +87,7 @@ fn a_scheme_can_be_taken_once() {
     let stranger = || Stranger(ModelProvider::new());
     // Also one whose backend this build may lack.
     for taken in ["local", "dagger", "aca-sessions", "stranger"] {
-        let again = with_stranger().register(taken, stranger());
+        let again = with_stranger().unwrap().register(taken, stranger());
         let error = again.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{taken}");
         assert!(error.to_string().contains(taken), "{error}");

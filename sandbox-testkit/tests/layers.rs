@@ -1,6 +1,7 @@
 //! The layers of the core, on the model with faults injected: what each does when something fails.
 //!
 //! Every refusal has a control that shows the same call going through.
+#![allow(clippy::expect_used, clippy::panic)]
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -50,7 +50,7 @@ async fn said(
 async fn the_environment_names_the_session() -> Outcome {
     let double = DaggerDouble::start(Quirks::default()).await?;
     let dir = tempfile::tempdir()?;
-    let (port, token) = (double.port().to_string(), double.token().to_owned());
+    let (port, token) = (double.port().to_string(), double.token());
     let script = format!("echo '{{\"port\":{port},\"session_token\":\"{token}\"}}'\nexec /bin/cat");
     let cli = support::program(dir.path().join("dagger"), &script)?;
     let cli = cli.to_string_lossy().into_owned();
@@ -96,7 +96,7 @@ async fn no_proxy_is_asked() -> Outcome {
     let nobody = "http://127.0.0.1:9".to_owned();
     let variables = [
         ("DAGGER_SESSION_PORT", double.port().to_string()),
-        ("DAGGER_SESSION_TOKEN", double.token().to_owned()),
+        ("DAGGER_SESSION_TOKEN", double.token()),
         ("HTTP_PROXY", nobody.clone()),
         ("http_proxy", nobody.clone()),
         ("ALL_PROXY", nobody),

@@ -52,7 +52,34 @@ async fn every_fault_has_its_outcome_and_no_command_runs_twice() -> Outcome {
             (ErrorKind::Unauthenticated, not_started, 0),
         ),
         (
-            Fault::StaleSession,
+            Fault::Ending("engine is shutting down"),
+            (ErrorKind::Unavailable, unknown, 1),
+        ),
+        (
+            Fault::Ending("session is closing"),
+            (ErrorKind::Unavailable, unknown, 1),
+        ),
+        (
+            Fault::NotBegun("engine is shutting down"),
+            (ErrorKind::Unavailable, not_started, 0),
+        ),
+        (
+            Fault::NotBegun("session is closing"),
+            (ErrorKind::Unavailable, not_started, 0),
+        ),
+        (
+            Fault::NotBegun("something else"),
+            (ErrorKind::Unavailable, unknown, 0),
+        ),
+        (
+            Fault::Ending("write /var/lib/dagger/x: no space left on device"),
+            (ErrorKind::StorageFull, unknown, 1),
+        ),
+        (
+            Fault::Status(
+                502,
+                "http do: Post: dial tcp: connect: connection refused\n",
+            ),
             (ErrorKind::Unavailable, not_started, 0),
         ),
     ] {
@@ -61,6 +88,101 @@ async fn every_fault_has_its_outcome_and_no_command_runs_twice() -> Outcome {
         let output = rig.sandbox.sh("echo still here").await?;
         assert_eq!(output.stdout.bytes, "still here\n", "after {text}");
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_operation_says_when_the_store_of_the_engine_is_full() -> Outcome {
+    let rig = Rig::new().await?;
+    rig.sandbox.write("f", "x").await?;
+    let full = Fault::Ending("mkdir /var/lib/dagger/worker: no space left on device");
+    rig.double.inject(full);
+    let Err(error) = rig.sandbox.remove_all("f").await else {
+        return Err("it should have failed".into());
+    };
+    assert_eq!(error.kind(), ErrorKind::StorageFull, "{error:?}");
+    assert!(!error.is_retryable());
+    let hint = error.hint().unwrap_or_default();
+    assert!(hint.contains("shutdown"), "{hint}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_of_a_lost_session_is_lost_and_asks_no_more() -> Outcome {
+    let rig = Rig::new().await?;
+    let fork = rig.sandbox.fork(Default::default()).await?;
+    rig.double.restart();
+    let Err(error) = rig.sandbox.exec(Command::new("true")).await else {
+        return Err("it should have failed".into());
+    };
+    assert_eq!(
+        (error.kind(), error.ran(), error.is_retryable()),
+        (ErrorKind::Lost, Some(Ran::Unknown), false),
+        "{error:?}"
+    );
+    // Nothing is sent again, which would wait for as long every time.
+    let queries = rig.double.queries();
+    for sandbox in [&rig.sandbox, &fork] {
+        let Err(error) = sandbox.exec(Command::new("true")).await else {
+            return Err("it should have failed".into());
+        };
+        assert_eq!(
+            (error.kind(), error.ran(), error.is_retryable()),
+            (ErrorKind::Lost, Some(Ran::NotStarted), false),
+            "{error:?}"
+        );
+        let read = sandbox.read("f").await.map_err(|error| error.kind());
+        assert_eq!(read, Err(ErrorKind::Lost));
+    }
+    assert_eq!(rig.double.queries(), queries);
+    rig.sandbox.close().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_that_the_engine_forgot_is_lost_and_its_command_did_not_start() -> Outcome {
+    let rig = Rig::new().await?;
+    rig.double.forget();
+    let Err(error) = rig.sandbox.exec(Command::new("true")).await else {
+        return Err("it should have failed".into());
+    };
+    assert_eq!(
+        (error.kind(), error.ran(), error.is_retryable()),
+        (ErrorKind::Lost, Some(Ran::NotStarted), false),
+        "{error:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_that_wait_for_their_turn_are_closed_and_not_started() -> Outcome {
+    let rig = Rig::new().await?;
+    let before = rig.double.executions();
+    let commands: Vec<_> = (0..5)
+        .map(|_| {
+            let sandbox = rig.sandbox.clone();
+            tokio::spawn(async move { sandbox.sh("sleep 1000").await })
+        })
+        .collect();
+    while rig.double.executions() == before {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    rig.sandbox.close().await?;
+    let mut waiting = 0;
+    for command in commands {
+        let Err(error) = command.await? else {
+            return Err("it should have failed".into());
+        };
+        assert_eq!(error.kind(), ErrorKind::Closed, "{error:?}");
+        if error.ran() == Some(Ran::NotStarted) {
+            assert!(error.message().contains("closed, not started"), "{error}");
+            waiting += 1;
+        } else {
+            assert_eq!(error.ran(), Some(Ran::Cut), "{error:?}");
+        }
+    }
+    assert_eq!(waiting, 4);
+    assert_eq!(rig.double.executions(), before + 1);
     Ok(())
 }
 
@@ -141,7 +263,7 @@ async fn an_engine_that_goes_while_a_command_runs_is_told() -> Outcome {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_of_another_schema_is_refused() -> Outcome {
     let double = DaggerDouble::start(Quirks::default()).await?;
-    for version in ["v0.20.8", "v1.0.0-beta.23"] {
+    for version in ["v0.20.8", "v1.1.0", "v2.0.0", "unknown"] {
         double.set_version(version);
         let provider = DaggerProvider::with_config(support::config(&double));
         let Err(error) = provider.create(spec()).await else {
@@ -151,6 +273,18 @@ async fn an_engine_of_another_schema_is_refused() -> Outcome {
         assert!(!error.is_retryable(), "{error:?}");
         assert!(error.to_string().contains(version), "{error}");
         assert!(error.hint().is_some_and(|hint| hint.contains("0.21")));
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn engines_of_the_next_version_are_used() -> Outcome {
+    let double = DaggerDouble::start(Quirks::default()).await?;
+    for version in ["v0.21.9", "v0.22.0", "v1.0.0-beta.10", "v1.0.0"] {
+        double.set_version(version);
+        let provider = DaggerProvider::with_config(support::config(&double));
+        let sandbox = provider.create(spec()).await?;
+        assert!(sandbox.sh("true").await?.success(), "{version}");
     }
     Ok(())
 }
@@ -175,6 +309,11 @@ async fn an_engine_that_is_gone_is_told() -> Outcome {
         Err(error) => error,
     };
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    assert_eq!(
+        error.ran(),
+        Some(Ran::NotStarted),
+        "a refused connection carried nothing: {error:?}"
+    );
     let error = provider
         .create(spec())
         .await

@@ -6,7 +6,10 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sandbox_core::{Command, ErrorKind, ForkOptions, Ran, Sandbox, SandboxExt as _};
+use sandbox_core::{
+    Command, ErrorKind, FileBatch, ForkOptions, Mode, Ran, Sandbox, SandboxExt as _,
+};
+use sandbox_testkit::dagger::Fault;
 use support::{Outcome, Rig};
 
 /// Whether a process of this host has such an argument.
@@ -117,4 +120,175 @@ async fn forks_run_at_the_same_time_and_one_is_not_waited_for() -> Outcome {
     assert!(runs(&time), "the parent's command was disturbed");
     task.abort();
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_supervisor_keeps_nothing_where_a_command_could_fill_it() -> Outcome {
+    let rig = Rig::new().await?;
+    let script = "head -c 3000000 /dev/zero; head -c 3000000 /dev/zero >&2; sleep 0.3; \
+                  find /dev/shm /tmp -type f -size +1 >/found; exit 3";
+    let output = rig.sandbox.sh(script).await?;
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(output.stdout.bytes.len(), 3_000_000);
+    assert_eq!(output.stderr.bytes.len(), 3_000_000);
+    assert_eq!(rig.sandbox.read_to_string("/found").await?, "");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_a_moment_after_the_end_is_not_lost() -> Outcome {
+    let rig = Rig::new().await?;
+    for number in 0..10 {
+        let script = format!("exec > >(sleep 0.05; tee t{number}.log) 2>&1; seq 1 2000");
+        let output = rig
+            .sandbox
+            .exec(Command::new("bash").args(["-c", &script]))
+            .await?;
+        assert!(output.stdout.bytes.ends_with(b"\n2000\n"), "run {number}");
+        let log = rig.sandbox.read(format!("t{number}.log").as_str()).await?;
+        assert!(log.ends_with(b"\n2000\n"), "the log of run {number}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_holds_the_output_or_writes_for_ever_holds_no_command() -> Outcome {
+    let rig = Rig::new().await?;
+    for script in [
+        "sleep 1000 & echo said",
+        "(while :; do echo more; sleep 0.03; done) & echo said",
+    ] {
+        let output = rig.sandbox.sh(script).await?;
+        assert!(output.stdout.bytes.starts_with(b"said\n"), "{output:?}");
+        assert!(output.duration < Duration::from_secs(20), "{output:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_program_is_no_shell_script() -> Outcome {
+    let rig = Rig::new().await?;
+    let mut other_machine = std::fs::read("/bin/sh")?;
+    // e_machine: an S/390, which no test machine is.
+    other_machine[18] = 22;
+    let cut = std::fs::read("/bin/sh")?[..64].to_vec();
+    for (name, bytes) in [
+        ("text", &b"\x7fELF\n touch /ran\n"[..]),
+        ("other", &other_machine),
+        ("cut", &cut),
+    ] {
+        let batch = FileBatch::new().file_with_mode(name, bytes.to_vec(), Mode::EXECUTABLE);
+        rig.sandbox.write_files(batch).await?;
+        let ran = rig.sandbox.exec(Command::new(format!("./{name}"))).await;
+        let Err(error) = ran else {
+            return Err(format!("{name} ran: {ran:?}").into());
+        };
+        assert_eq!(
+            (error.kind(), error.ran()),
+            (ErrorKind::NotExecutable, Some(Ran::NotStarted)),
+            "{name}: {error:?}"
+        );
+        assert!(!rig.sandbox.exists("/ran").await?);
+    }
+    let whole =
+        FileBatch::new().file_with_mode("whole", std::fs::read("/bin/sh")?, Mode::EXECUTABLE);
+    rig.sandbox.write_files(whole).await?;
+    let command = Command::new("./whole").args(["-c", "echo control"]);
+    assert_eq!(rig.sandbox.exec(command).await?.stdout.bytes, "control\n");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_program_can_be_given_is_refused_at_once() -> Outcome {
+    let rig = Rig::new().await?;
+    let before = rig.double.queries();
+    let large = "x".repeat((128 << 10) - 4);
+    let commands = [
+        Command::new("true").env("BIG", large.as_str()),
+        Command::new("true").args([format!("12345{large}")]),
+        Command::new("true").args(std::iter::repeat_n("x".repeat(100_000), 30)),
+    ];
+    for command in commands {
+        let Err(error) = rig.sandbox.exec(command).await else {
+            return Err("it should have been refused".into());
+        };
+        assert_eq!(
+            (error.kind(), error.ran()),
+            (ErrorKind::LimitExceeded, Some(Ran::NotStarted)),
+            "{error:?}"
+        );
+    }
+    assert_eq!(rig.double.queries(), before, "nothing was sent");
+    // One byte less is what Linux takes.
+    let command = Command::shell("printf %s ${#BIG}").env("BIG", &large[1..]);
+    let output = rig.sandbox.exec(command).await?;
+    assert_eq!(output.stdout.bytes, (large.len() - 1).to_string());
+    let mut secret = Command::shell("printf %s ${#BIG}");
+    secret.env = secret.env.secret("BIG", &large[..120_000]);
+    assert_eq!(rig.sandbox.exec(secret).await?.stdout.bytes, "120000");
+    // A guest that allows less than Linux does: the program is not started, and nothing waits.
+    let many = Command::new("true")
+        .args(std::iter::repeat_n("x".repeat(100_000), 10))
+        .timeout(Duration::from_secs(20));
+    assert!(rig.sandbox.exec(many).await?.success());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_have_no_variable_of_the_engine() -> Outcome {
+    let rig = Rig::new().await?;
+    let output = rig.sandbox.exec(Command::new("env")).await?;
+    let text = output.stdout.to_string_lossy().into_owned();
+    let mut names: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.split_once('=').map(|(name, _)| name))
+        .collect();
+    names.sort_unstable();
+    assert_eq!(names, ["HOME", "LANG", "PATH"], "{text}");
+    Ok(())
+}
+
+/// The modes of this process's staged directories and of what is in them, while a batch waits.
+fn staged() -> Vec<(std::path::PathBuf, u32)> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let entries = std::fs::read_dir(std::env::temp_dir())
+        .into_iter()
+        .flatten();
+    let own = entries.flatten().filter(|entry| {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        name.starts_with(&format!("sandbox-dagger-{}-", std::process::id()))
+    });
+    own.flat_map(|dir| {
+        let below = std::fs::read_dir(dir.path())
+            .into_iter()
+            .flatten()
+            .flatten();
+        let below: Vec<_> = below.map(|entry| entry.path()).collect();
+        std::iter::once(dir.path()).chain(below)
+    })
+    .filter_map(|path| {
+        let mode = std::fs::symlink_metadata(&path).ok()?.permissions().mode();
+        Some((path, mode & 0o777))
+    })
+    .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn staged_content_is_nobody_elses_and_does_not_stay() -> Outcome {
+    let rig = Rig::new().await?;
+    rig.double.inject(Fault::Slow(Duration::from_secs(2)));
+    let task = {
+        let sandbox = rig.sandbox.clone();
+        tokio::spawn(async move { sandbox.write("f", "content").await })
+    };
+    until("nothing was staged", || {
+        staged().iter().any(|(path, _)| path.ends_with("data.tar"))
+    })
+    .await?;
+    for (path, mode) in staged() {
+        assert_eq!(mode & 0o077, 0, "{}: {mode:o}", path.display());
+    }
+    task.await??;
+    until("something stays", || staged().is_empty()).await
 }

@@ -29,13 +29,19 @@ pub struct DaggerConfig {
     /// How long an operation other than a command may take. Default: ten minutes, because the first
     /// one pulls the image.
     pub operation_timeout: Duration,
+    /// How many sandboxes are created in one session of a CLI before the next ones get a session of
+    /// their own. The engine frees what closed sandboxes left when their session has ended, which
+    /// it does with the last sandbox in it. Default: 16. Without effect on a session that is given.
+    pub session_sandboxes: u32,
+    /// The same for bytes that were handed to the engine. Default: 4 GiB.
+    pub session_bytes: u64,
     /// What sandboxes start from whose spec names no source. Default: `node:20-alpine3.22`.
     pub base: Base,
     /// The user that sandboxes run as, by name or number. Default: the image's.
     pub user: Option<String>,
     /// Caches that every sandbox mounts. Default: none.
     pub caches: Vec<CacheMount>,
-    /// Who one is at registries, for images and snapshots. Default: nobody.
+    /// Logins at registries, for images and snapshots. Default: none.
     pub logins: Vec<RegistryLogin>,
     /// Where snapshots are kept. Default: they go with the provider.
     pub snapshots: Snapshots,
@@ -51,6 +57,8 @@ impl Default for DaggerConfig {
             download: false,
             connect_timeout: CONNECT_TIMEOUT,
             operation_timeout: Duration::from_secs(600),
+            session_sandboxes: 16,
+            session_bytes: 4 << 30,
             base: Base::Image("node:20-alpine3.22".into()),
             user: None,
             caches: Vec::new(),
@@ -97,6 +105,20 @@ impl DaggerConfig {
         self
     }
 
+    /// Creates this many sandboxes in one session before the next ones get another.
+    #[must_use]
+    pub fn session_sandboxes(mut self, sandboxes: u32) -> Self {
+        self.session_sandboxes = sandboxes;
+        self
+    }
+
+    /// Hands this many bytes to the engine in one session before the next sandboxes get another.
+    #[must_use]
+    pub fn session_bytes(mut self, bytes: u64) -> Self {
+        self.session_bytes = bytes;
+        self
+    }
+
     /// Starts sandboxes from this image unless their spec names a source.
     #[must_use]
     pub fn image(self, image: impl Into<String>) -> Self {
@@ -140,7 +162,7 @@ impl DaggerConfig {
         self
     }
 
-    /// Is this user at that registry.
+    /// Adds a login at a registry.
     #[must_use]
     pub fn login(mut self, login: RegistryLogin) -> Self {
         self.logins.push(login);

@@ -2,15 +2,41 @@
 #
 # Set before: nonce cwd path prog so se limit limits input, and as the positional parameters the command
 # with 'env -i' and its environment in front.
-# It must never trust the command: everything it reads back is its own file or /proc.
-exec 2>/dev/null
+# It must never trust the command: everything it reads back is its own file or /proc. What the
+# command writes goes on to the engine at once, standard output by stdout and standard error by
+# stderr: kept here, it would fill /dev/shm, which the command may fill as well.
+exec 3>&2 4>&1 2>/dev/null
+echo "frame $nonce"
 d=/dev/shm/.sandbox.$$
 mkdir -m 700 "$d" || { d=/tmp/.sandbox.$$; mkdir -p /tmp; mkdir -m 700 "$d"; } || {
-    echo "frame $nonce"; echo "no nowhere"; echo "end $nonce"; exit 0
+    echo "no nowhere"; echo "end $nonce"; exit 0
 }
 clean() { rm -rf "$d"; if [ "$input" != /dev/null ]; then rm -f -- "$input"; fi; }
-no() { echo "frame $nonce"; echo "no $1"; echo "end $nonce"; clean; exit 0; }
+no() { echo "no $1"; echo "end $nonce"; clean; exit 0; }
 now() { read -r up rest </proc/uptime; now=${up%.*}${up#*.}; }
+# Whether the kernel runs the ELF file $found: if not, 'env' would run it as a shell script. Its
+# header must be of this machine, as that of the shell is, and whole. In base64, four letters are
+# three bytes.
+elf() {
+    own=$(head -c 57 "/proc/$$/exe" | base64) header=$(head -c 57 -- "$found" | base64)
+    own_machine=${own#????????????????????????} own_machine=${own_machine%"${own_machine#????}"}
+    machine=${header#????????????????????????} machine=${machine%"${machine#????}"}
+    size=$(stat -L -c %s -- "$found")
+    case ${own%"${own#????????}"}.$own_machine.${header%"${header#????????}"}.$machine in
+    f0VMRgIB.PgAB.f0VMRgIB.PgAB | f0VMRgIB.twAB.f0VMRgIB.twAB | f0VMRgIB.8wAB.f0VMRgIB.8wAB)
+        # Of 64 bits (x86-64, arm64, RISC-V): the size and number of the program's segments.
+        segments=${header#????????????????????????????????????????????????????????????????????????}
+        least=120 entry=OA ;;
+    f0VMRgIB.PgAB.f0VMRgEB.AwAB | f0VMRgIB.twAB.f0VMRgEB.KAAB | f0VMRgEB.*.f0VMRgEB."$own_machine")
+        # Of 32 bits, which kernels of 64 bits run as well.
+        segments=${header#????????????????????????????????????????????????????????}
+        least=84 entry=IA ;;
+    "${header%"${header#????????}"}.$machine.${header%"${header#????????}"}.$machine") return 0 ;;
+    *) return 1 ;;
+    esac
+    case ${header#????????????????????} in AAIA* | AAMA*) ;; *) return 1 ;; esac
+    case $segments in "$entry"AA*) return 1 ;; "$entry"*) [ "$size" -ge "$least" ] ;; *) return 1 ;; esac
+}
 
 if ! cd -- "$cwd"; then
     if [ -d "$cwd" ]; then no cwd-denied; fi
@@ -43,9 +69,9 @@ esac
 if [ ! -f "$found" ] || [ ! -x "$found" ]; then no not-executable; fi
 if [ "$limits" != : ]; then (eval "$limits") || no limits; fi
 if [ -r "$found" ]; then
-    # The first byte of a binary is no character that could be printed.
+    # The first byte of a binary can't be printed.
     case $(head -c 4 -- "$found") in
-    [!!-~]ELF) ;;
+    [!!-~]ELF) elf || no not-executable ;;
     '#!'*)
         IFS= read -r line <"$found"
         line=${line#'#!'}; line=${line#"${line%%[! 	]*}"}; line=${line%%[ 	]*}
@@ -54,26 +80,43 @@ if [ -r "$found" ]; then
     esac
 fi
 
-# Each stream: tee to a counter and to what keeps the first bytes. Nobody is held up.
-mkfifo "$d/o" "$d/o1" "$d/o2" "$d/e" "$d/e1" "$d/e2" "$d/pid" "$d/go" || no nowhere
+# Each stream: tee to a counter and to what lets the first bytes through. Neither holds the other up.
+mkfifo "$d/o" "$d/o1" "$d/o2" "$d/o3" "$d/e" "$d/e1" "$d/e2" "$d/e3" "$d/pid" "$d/go" || no nowhere
+echo "frame $nonce" >&3
 for s in o e; do
-    if [ $s = o ]; then keep=$so; else keep=$se; fi
+    # Counts are written over these spaces, which needs no space that the command could take.
+    echo "                    " >"$d/$s.count" || no nowhere
+    if [ $s = o ]; then keep=$so to=4; else keep=$se to=3; fi
     (trap '' PIPE; exec tee "$d/${s}1" <"$d/$s" >"$d/${s}2") &
-    head -c "$keep" <"$d/${s}1" >"$d/$s.kept" &
-    wc -c <"$d/${s}2" >"$d/$s.count" &
+    eval "tee_$s=\$!"
+    head -c "$keep" <"$d/${s}1" >"$d/${s}3" &
+    base64 <"$d/${s}3" >&$to &
+    wc -c <"$d/${s}2" 1<>"$d/$s.count" &
 done
 
-# The parent of the command is stopped before the command starts, so that nobody reaps it: only a
-# zombie tells in /proc whether a signal killed it. No '&' is used, because that would have the
-# command ignore SIGINT and SIGQUIT.
-session=
-if command -v setsid >/dev/null; then session=setsid; fi
-export d session input limits
-/bin/sh -c '
-    ( exec 2>/dev/null; read -r me rest </proc/self/stat; kill -STOP $$
-      echo "$me" >"$d/pid"; read -r x <"$d/go"; eval "$limits"
-      exec $session "$@" <"$input" >"$d/o" 2>"$d/e" ); :' sh "${@}" | {
+# Waits for the end of both streams, but no longer than 100 ms after the last that was written, nor
+# longer than two seconds in all: what still writes is let finish, and what writes for ever is not
+# waited for.
+settle() {
+    now; begun=$now last=$now seen=
+    while :; do
+        read -r o_count <"$d/o.count"
+        read -r e_count <"$d/e.count"
+        if [ -n "$o_count" ] && [ -n "$e_count" ]; then break; fi
+        read -r name o_read <"/proc/$tee_o/io"
+        read -r name e_read <"/proc/$tee_e/io"
+        now
+        if [ "$o_read $e_read" != "$seen" ]; then seen="$o_read $e_read" last=$now; fi
+        if [ $((now - last)) -gt 10 ] || [ $((now - begun)) -gt 200 ]; then break; fi
+        sleep 0.002 || sleep 1
+    done
+}
+
+# Starts the command, waits for its end or its timeout, ends everything that it left, and says its
+# wait status.
+watch() {
     read -r main <"$d/pid"
+    if [ -z "$main" ]; then echo arguments; return; fi
     keep=" "
     for p in /proc/[0-9]*; do
         if [ "$p" != "/proc/$main" ]; then keep="$keep$p "; fi
@@ -88,6 +131,8 @@ export d session input limits
         n=$((n + 1))
         if [ $n -gt 20 ]; then sleep 0.001 || sleep 1; fi
     done
+    # From here on the command has started, whatever it may write.
+    echo started >&4
     now; t0=$now n=0
     echo >"$d/go"
     while :; do
@@ -103,7 +148,7 @@ export d session input limits
         elif [ $n -lt 50 ]; then sleep 0.01 || sleep 1
         else sleep 0.05 || sleep 1; fi
     done
-    echo "$code" >"$d/code"
+    if [ "$code" != timeout ]; then settle; fi
     # Everything that is not the supervisor's own goes, daemons included: nothing outlives a
     # command here, and what holds a pipe must not hold the answer.
     r=0
@@ -117,23 +162,42 @@ export d session input limits
             left="$left ${p#/proc/}"
         done
         if [ -z "$left" ]; then break; fi
-        # All are stopped first: whoever saw another die would say so, or go on to its next step.
+        # All are stopped first: one that saw another die would report it, or go on to its next step.
         kill -STOP $left
         kill -9 $left
         r=$((r + 1))
         if [ $r -gt 5 ]; then sleep 0.01; fi
     done
     if [ -n "$parent" ]; then kill -9 "$parent"; fi
+    echo "$code"
 }
+
+# The parent of the command is stopped before the command starts, so that it is not reaped: only a
+# zombie tells in /proc whether a signal killed it. No '&' is used, because that would have the
+# command ignore SIGINT and SIGQUIT. A shell that can't be given the arguments ends with 126 or 127.
+session=
+if command -v setsid >/dev/null; then session=setsid; fi
+export d session input limits
+code=$({
+    /bin/sh -c '
+    ( exec 2>/dev/null; read -r me rest </proc/self/stat; kill -STOP $$
+      echo "$me" >"$d/pid"; read -r x <"$d/go"; eval "$limits"
+      exec $session "$@" <"$input" >"$d/o" 2>"$d/e" 3>&- 4>&- ); :' sh "${@}"
+    case $? in 126 | 127) echo >"$d/pid" ;; esac
+} | watch)
+if [ "$code" = arguments ]; then
+    # What waits for a writer of the streams must end.
+    : >"$d/o"; : >"$d/e"; wait
+    no arguments
+fi
 wait
-echo "frame $nonce"
-read -r code <"$d/code" || code=gone
-echo "exit $code"
+echo .
+echo "exit ${code:-gone}"
 for s in o e; do
-    read -r count <"$d/$s.count" || count=0
-    echo "stream $count"
-    if [ -s "$d/$s.kept" ]; then base64 <"$d/$s.kept"; fi
-    echo .
+    count=
+    read -r count <"$d/$s.count"
+    echo "total ${count:-0}"
 done
-clean
 echo "end $nonce"
+{ echo .; echo "end $nonce"; } >&3
+clean

@@ -104,7 +104,7 @@ impl Start {
         })??;
         let ask = async |query: String| {
             let within = config.operation_timeout;
-            session.client.query(&query, SMALL_ANSWER, within).await
+            session.query(&query, SMALL_ANSWER, within).await
         };
         let host = async |query: String| -> std::result::Result<String, Failed> {
             let answer = ask(query).await?;

@@ -8,6 +8,7 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 
 use sandbox_core::{Env, EnvValue, Error, GuestPath, Operation, SandboxId, SandboxSpec, Source};
+use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::guest::Script;
@@ -49,12 +50,9 @@ impl From<Error> for NotCreated {
 
 impl From<Failed> for NotCreated {
     fn from(failed: Failed) -> Self {
-        // A CLI outlives its engine and answers 502 ever after. What a create did before the
-        // connection broke is a container that nobody names: it may be done again.
-        let reconnect = matches!(
-            failed,
-            Failed::NotSent(_) | Failed::Stale(_) | Failed::Broken(_) | Failed::Status(..)
-        );
+        // What a create did before it failed is a container that no handle names: it may be done
+        // again in another session.
+        let reconnect = failed.is_of_the_session();
         Self {
             error: failed.error(Operation::Create),
             reconnect,
@@ -79,6 +77,7 @@ impl DaggerSandbox {
         spec: &SandboxSpec,
     ) -> std::result::Result<Arc<Self>, NotCreated> {
         const OP: Operation = Operation::Create;
+        session.count_sandbox();
         let config = &shared.config;
         let start = match &spec.source {
             Source::Snapshot(id) => snapshot::find(shared, id)?,
@@ -98,7 +97,7 @@ impl DaggerSandbox {
         let (id, environment) = prepare(shared, session, &id, &user, &workdir).await?;
         let mut settings = Settings {
             workdir,
-            env: image_environment(&environment),
+            env: environment,
             secrets: BTreeMap::new(),
         };
         spec.env.apply_to(&mut settings.env);
@@ -136,7 +135,7 @@ async fn with_caches(
     for cache in &shared.config.caches {
         let key = query::string(&cache.key);
         let query = format!("query {{ cacheVolume(key: {key}) {{ id }} }}");
-        let answer = session.client.query(&query, SMALL_ANSWER, within).await?;
+        let answer = session.query(&query, SMALL_ANSWER, within).await?;
         let volume = query::string(find(&answer, "id").ok_or_else(garbage)?);
         let path = query::string(&String::from_utf8_lossy(cache.path.as_bytes()));
         let owner = owner(user);
@@ -144,26 +143,26 @@ async fn with_caches(
             "withMountedCache(path: {path}, cache: {volume}, sharing: SHARED{owner}) {{ id }}"
         );
         let query = query::on_container(&id, &below);
-        let answer = session.client.query(&query, SMALL_ANSWER, within).await?;
+        let answer = session.query(&query, SMALL_ANSWER, within).await?;
         id = find(&answer, "id").ok_or_else(garbage)?.to_owned();
     }
     Ok(id)
 }
 
-/// Makes the workdir as root, and asks as the user what the environment is.
+/// Makes the workdir as root, and asks as the user for the home directory.
 async fn prepare(
     shared: &Shared,
     session: &Session,
     id: &str,
     user: &str,
     workdir: &GuestPath,
-) -> Result<(String, Vec<u8>), NotCreated> {
+) -> Result<(String, BTreeMap<Vec<u8>, EnvValue>), NotCreated> {
     const OP: Operation = Operation::Create;
     const MAKE: &str = "if [ ! -d \"$p\" ]; then\n\
          mkdir -p -- \"$p\" || fail denied\n\
          if [ -n \"$owner\" ]; then chown -- \"$owner\" \"$p\" || fail denied; fi\n\
          fi\n";
-    const ASK: &str = "begin; base64 </proc/self/environ; echo .; finish";
+    const ASK: &str = "begin; printf %s \"$HOME\" | base64; echo .; finish";
     let (making, asking) = (nonce(), nonce());
     let script = |nonce: &str| {
         Script::new(nonce)
@@ -181,9 +180,10 @@ async fn prepare(
         let make = query::run(&make, &making, &format!("made: stdout {ask}"));
         format!("withUser(name: \"0\") {{ {make} }}")
     };
+    let below = format!("envVariables {{ name value }} {below}");
     let query = query::on_container(id, &below);
     let within = shared.config.operation_timeout;
-    let answer = session.client.query(&query, SMALL_ANSWER, within).await?;
+    let answer = session.query(&query, SMALL_ANSWER, within).await?;
     let garbage = || Failed::Garbage("no id".into());
     if !user.is_empty() {
         let made = find(&answer, "made").ok_or_else(garbage)?;
@@ -192,36 +192,31 @@ async fn prepare(
     let (id, stdout) = (find(&answer, "id"), find(&answer, "stdout"));
     let (id, stdout) = id.zip(stdout).ok_or_else(garbage)?;
     let mut frame = files::open(stdout, &asking, OP, workdir)?;
-    let environment = frame
+    let home = frame
         .bytes()
         .map_err(|problem| files::broken(problem, OP))?;
-    Ok((id.to_owned(), environment))
+    Ok((id.to_owned(), image_environment(&home, &answer)))
 }
 
-/// The image's environment, without what the engine adds.
-fn image_environment(environ: &[u8]) -> BTreeMap<Vec<u8>, EnvValue> {
-    let mut env = BTreeMap::new();
-    let base = Env::new()
+/// The image's environment, as its configuration has it: a command of the engine sees variables of
+/// the engine as well, under names that differ between its versions. The home directory is the
+/// user's, which no configuration says.
+fn image_environment(home: &[u8], answer: &Value) -> BTreeMap<Vec<u8>, EnvValue> {
+    let home = if home.is_empty() { b"/root" } else { home };
+    let mut env = Env::new()
         .set("PATH", PATH)
-        .set("HOME", "/root")
+        .set("HOME", home)
         .set("LANG", "C.UTF-8");
-    base.apply_to(&mut env);
-    for entry in environ.split(|byte| *byte == 0) {
-        let Some(equals) = entry.iter().position(|byte| *byte == b'=') else {
-            continue;
-        };
-        let (name, value) = (&entry[..equals], &entry[equals + 1..]);
-        let foreign = [
-            &b"DAGGER"[..],
-            b"_DAGGER",
-            b"_EXPERIMENTAL",
-            b"OTEL_",
-            b"TRACEPARENT",
-        ];
-        let shell = [&b"PWD"[..], b"OLDPWD", b"SHLVL", b"_", b"LC_ALL"];
-        if !foreign.iter().any(|prefix| name.starts_with(prefix)) && !shell.contains(&name) {
-            Env::new().set(name, value).apply_to(&mut env);
+    let variables = answer
+        .pointer("/node/envVariables")
+        .and_then(Value::as_array);
+    for variable in variables.into_iter().flatten() {
+        let text = |key: &str| variable.get(key).and_then(Value::as_str);
+        if let (Some(name), Some(value)) = (text("name"), text("value")) {
+            env = env.set(name, value);
         }
     }
-    env
+    let mut settings = BTreeMap::new();
+    env.apply_to(&mut settings);
+    settings
 }

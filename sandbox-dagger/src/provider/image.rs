@@ -167,7 +167,7 @@ impl DaggerProvider {
 
     async fn ask(&self, session: &Session, query: String) -> Result<serde_json::Value> {
         let within = self.shared.config.operation_timeout;
-        let answer = session.client.query(&query, SMALL_ANSWER, within).await;
+        let answer = session.query(&query, SMALL_ANSWER, within).await;
         answer.map_err(|failed| failed.error(OP))
     }
 

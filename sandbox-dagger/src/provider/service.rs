@@ -70,7 +70,7 @@ impl Drop for Service {
 async fn stop(session: &Session, ids: Vec<String>) -> std::result::Result<(), Failed> {
     for id in ids {
         let query = query::on_service(&id, "stop(kill: true)");
-        session.client.query(&query, SMALL_ANSWER, STOP).await?;
+        session.query(&query, SMALL_ANSWER, STOP).await?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 use sandbox_core::{Error, ErrorKind, Operation, Result, SnapshotId};
 
 use crate::config::options::Snapshots;
+use crate::guest::stage::OwnDir;
 use crate::provider::base::Start;
 use crate::sandbox::shared::Shared;
 
@@ -20,7 +21,7 @@ pub(crate) fn find(shared: &Shared, id: &SnapshotId) -> Result<Start> {
             };
         }
         Snapshots::Tarballs(dir) => Some(dir.as_path()),
-        Snapshots::Temporary => shared.temporary.get().map(tempfile::TempDir::path),
+        Snapshots::Temporary => shared.temporary.get().map(OwnDir::path),
     };
     let name = text.strip_suffix(".tar").unwrap_or_default();
     let plain = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_hexdigit());

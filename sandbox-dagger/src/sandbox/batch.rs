@@ -47,7 +47,7 @@ pub(crate) async fn write(sandbox: &DaggerSandbox, batch: FileBatch) -> Result<(
             script = script.call("\"$1\"", &arguments);
         }
         let script = script.line("}").files("op_batch");
-        stage.file("run.sh", script.as_bytes(), 0o755)?;
+        stage.file("run.sh", script.as_bytes(), 0o700)?;
         let archive = stage.at("data.tar");
         pack(&archive, &files)
             .map_err(|error| Error::from_io(error, OP).with_host_path(&archive))?;
@@ -64,7 +64,7 @@ fn pack(
     files: &[(sandbox_core::GuestPath, &sandbox_core::FileWrite)],
 ) -> io::Result<()> {
     let file = std::fs::File::create_new(archive)?;
-    file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
     let mut tar = tar::Builder::new(io::BufWriter::new(file));
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let now = now.map_or(0, |now| now.as_secs());

@@ -1,4 +1,4 @@
-//! Running one command: the script that supervises it, the query, and what came of it.
+//! One command: the script that supervises it, and how its answer is read.
 //!
 //! Invariant: a command is asked for once; whether it ran is told truly when the answer is lost.
 
@@ -21,10 +21,13 @@ use crate::session::secrets::SecretIds;
 
 /// How much standard input travels within the query; more goes by a staged file.
 pub(crate) const INLINE_STDIN: usize = 1 << 20;
-/// What the arguments and the environment may be together, as Linux has it.
-const MAX_ARGUMENTS: usize = 1 << 20;
-/// What one argument may be, as Linux has it.
+/// The size of the arguments and the environment together: a quarter of the usual stack of 8 MiB
+/// (execve(2)), without what the supervisor's own shell adds.
+const MAX_ARGUMENTS: usize = (2 << 20) - (64 << 10);
+/// The size of one argument or variable with the byte that ends it: 32 pages (execve(2)).
 const MAX_ARGUMENT: usize = 128 << 10;
+/// What the engine's secret variables have besides their value: a name and a random prefix.
+const SECRET_OVERHEAD: usize = 64;
 /// How many confidential variables there may be: each makes the query two levels deeper.
 const MAX_SECRETS: usize = 32;
 /// What is left to the engine beyond a command's own time.
@@ -45,6 +48,40 @@ fn limit(why: &str) -> Error {
         .with_ran(Ran::NotStarted)
 }
 
+/// Refuses what the guest's kernel would refuse, with the cause.
+fn check_size(
+    command: &Command,
+    env: &BTreeMap<Vec<u8>, EnvValue>,
+    secret_ids: &SecretIds,
+) -> Result<()> {
+    // Each has a byte at its end, and a pointer to it.
+    let mut all = 0;
+    for argument in command.argv() {
+        if argument.len() >= MAX_ARGUMENT {
+            return Err(limit("an argument has 128 KiB or more"));
+        }
+        all += argument.len() + 9;
+    }
+    for (name, value) in env {
+        let secret = match secret_ids.contains_key(name) {
+            true => SECRET_OVERHEAD,
+            false => 0,
+        };
+        let size = name.len() + 1 + value.value.expose().len();
+        if size + secret >= MAX_ARGUMENT {
+            let name = String::from_utf8_lossy(name);
+            return Err(limit(&format!("the variable {name} has 128 KiB or more")));
+        }
+        all += size + 9;
+    }
+    match all > MAX_ARGUMENTS {
+        true => Err(limit(
+            "the arguments and the environment are larger than 2 MiB",
+        )),
+        false => Ok(()),
+    }
+}
+
 /// Makes the script of a command.
 pub(crate) fn prepare(
     command: &Command,
@@ -55,23 +92,7 @@ pub(crate) fn prepare(
     limits: &ProcessLimits,
     nonce: String,
 ) -> Result<Prepared> {
-    let arguments: usize = command
-        .argv()
-        .iter()
-        .map(|argument| argument.len() + 9)
-        .sum();
-    let variables: usize = env
-        .iter()
-        .map(|(name, value)| name.len() + value.value.expose().len() + 10)
-        .sum();
-    if arguments + variables > MAX_ARGUMENTS
-        || command
-            .argv()
-            .iter()
-            .any(|argument| argument.len() >= MAX_ARGUMENT)
-    {
-        return Err(limit("the arguments and the environment are too long"));
-    }
+    check_size(command, env, secret_ids)?;
     let mut script = Script::new(&nonce).set("limits", limits.script().as_bytes());
     match &command.stdin {
         Stdin::Bytes(bytes) if bytes.len() > INLINE_STDIN => {
@@ -184,9 +205,9 @@ pub(crate) fn serve(
     Ok((script, secrets))
 }
 
-/// What came of a command, from the supervisor's answer.
+/// The result of a command, from what the supervisor wrote to its stdout and stderr.
 pub(crate) fn read(
-    answer: &str,
+    answer: (&str, &str),
     nonce: &str,
     command: &Command,
     cwd: &GuestPath,
@@ -201,21 +222,25 @@ pub(crate) fn read(
 }
 
 fn parse(
-    answer: &str,
+    (stdout, stderr): (&str, &str),
     nonce: &str,
     command: &Command,
     cwd: &GuestPath,
     timeout: Option<Duration>,
     started: Instant,
 ) -> std::result::Result<Result<Output>, Broken> {
-    let mut frame = Frame::parse(answer, nonce)?;
-    let first = frame.line()?;
-    if let Some(why) = first.strip_prefix("no ") {
-        return Ok(Err(not_started(why, command, cwd)));
+    let mut frame = Frame::parse(stdout, nonce)?;
+    // The first line was written before the command could write anything: it can't be forged.
+    match frame.line()?.strip_prefix("no ") {
+        Some(why) => return Ok(Err(not_started(why, command, cwd))),
+        None => {}
     }
-    let code = first.strip_prefix("exit ").ok_or(Broken("no exit code"))?;
-    let stdout = stream(&mut frame)?;
-    let stderr = stream(&mut frame)?;
+    let stdout = frame.bytes()?;
+    let stderr = Frame::parse(stderr, nonce)?.bytes()?;
+    let code = frame.line()?;
+    let code = code.strip_prefix("exit ").ok_or(Broken("no exit code"))?;
+    let stdout = captured(stdout, &mut frame)?;
+    let stderr = captured(stderr, &mut frame)?;
     let streams = CapturedOutput::new(stdout, stderr, started.elapsed());
     if code == "timeout" {
         let after = timeout.unwrap_or_default();
@@ -237,13 +262,11 @@ fn parse(
     Ok(Ok(Output::new(Exit::new(status), streams)))
 }
 
-fn stream(frame: &mut Frame<'_>) -> std::result::Result<Captured, Broken> {
-    let total = frame
-        .line()?
-        .strip_prefix("stream ")
-        .ok_or(Broken("no stream"))?;
-    let total: u64 = total.trim().parse().map_err(|_| Broken("no length"))?;
-    let bytes = frame.bytes()?;
+/// A stream with the number of bytes that were written to it in all.
+fn captured(bytes: Vec<u8>, frame: &mut Frame<'_>) -> std::result::Result<Captured, Broken> {
+    let total = frame.line()?.strip_prefix("total ");
+    let total = total.ok_or(Broken("no length"))?.trim().parse();
+    let total: u64 = total.map_err(|_| Broken("no length"))?;
     let total = total.max(bytes.len() as u64);
     Ok(Captured::new(bytes, total))
 }
@@ -264,13 +287,18 @@ fn not_started(why: &str, command: &Command, cwd: &GuestPath) -> Error {
         ),
         "cwd-not-a-directory" => (
             ErrorKind::NotADirectory,
-            "the working directory is none",
+            "the working directory is not a directory",
             cwd.clone(),
         ),
         "cwd-denied" => (
             ErrorKind::PermissionDenied,
             "the working directory may not be entered",
             cwd.clone(),
+        ),
+        "arguments" => (
+            ErrorKind::LimitExceeded,
+            "the arguments and the environment are larger than the guest allows",
+            program(),
         ),
         "limits" => (
             ErrorKind::Unsupported,
@@ -279,7 +307,7 @@ fn not_started(why: &str, command: &Command, cwd: &GuestPath) -> Error {
         ),
         _ => (
             ErrorKind::Other,
-            "the image has no place for a command's output",
+            "neither /dev/shm nor /tmp of the image can be written",
             cwd.clone(),
         ),
     };

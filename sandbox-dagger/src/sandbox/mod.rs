@@ -110,7 +110,7 @@ impl DaggerSandbox {
         tokio::select! {
             biased;
             _ = closed.wait_for(|closed| *closed) => Err(Error::closed(operation, &self.id)),
-            answer = self.session.client.query(query, largest, within) => {
+            answer = self.session.query(query, largest, within) => {
                 answer.map_err(|failed| self.tell(failed.error(operation)))
             }
         }
@@ -206,6 +206,7 @@ impl DaggerSandbox {
         path: &GuestPath,
     ) -> Result<()> {
         let turn = self.turn(operation).await?;
+        self.session.hand_over(stage.size());
         let host = query::host_directory(&stage.path().to_string_lossy());
         let answer = self
             .ask(&host, operation, SMALL_ANSWER, self.patience())

@@ -27,7 +27,8 @@ impl DaggerSandbox {
             return Ok(None);
         }
         let stage = Stage::new(OP)?;
-        stage.file("stdin", bytes, 0o644)?;
+        stage.file("stdin", bytes, 0o600)?;
+        self.session.hand_over(stage.size());
         let host = query::host_directory(&stage.path().to_string_lossy());
         let answer = self.ask(&host, OP, SMALL_ANSWER, self.patience()).await?;
         Ok(find(&answer, "id").map(str::to_owned).map(|id| (stage, id)))
@@ -48,7 +49,7 @@ impl DaggerSandbox {
         if staged.is_some() {
             kept = format!("withoutMount(path: \"{}\") {{ {kept} }}", query::STAGE);
         }
-        let kept = format!("stdout {kept}");
+        let kept = format!("stdout stderr {kept}");
         let mut below = query::run(&prepared.script, &prepared.nonce, &kept);
         let user = command.user.as_deref().unwrap_or(&self.user);
         if let Some(directory) = staged {
@@ -88,7 +89,11 @@ impl DaggerSandbox {
         let limits = &self.shared.config.limits;
         let prepared = exec::prepare(&command, &cwd, &env, &secrets, timeout, limits, nonce());
         let prepared = prepared.map_err(|error| self.tell(error))?;
-        let turn = self.turn(OP).await.map_err(not_started)?;
+        let turn = self.turn(OP).await.map_err(|error| match error.kind() {
+            ErrorKind::Closed => not_started(error)
+                .with_message("closed, not started: it waited for the commands before it"),
+            _ => not_started(error),
+        })?;
         let staged = self.stage_stdin(&command).await.map_err(not_started)?;
         let directory = staged.as_ref().map(|(_, directory)| directory.as_str());
         let below = self.around(&command, &prepared, directory);
@@ -100,7 +105,15 @@ impl DaggerSandbox {
             _ => error,
         })?;
         let (id, stdout) = self.answer(&answer, OP)?;
-        let output = exec::read(stdout, &prepared.nonce, &command, &cwd, timeout, started);
+        let stderr = find(&answer, "stderr").unwrap_or_default();
+        let output = exec::read(
+            (stdout, stderr),
+            &prepared.nonce,
+            &command,
+            &cwd,
+            timeout,
+            started,
+        );
         // The files of a command that failed or was cut are kept too; one that did not start left
         // none.
         match &output {

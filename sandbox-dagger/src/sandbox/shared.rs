@@ -3,10 +3,10 @@
 use std::sync::{Arc, OnceLock};
 
 use sandbox_core::Result;
-use tempfile::TempDir;
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::config::DaggerConfig;
+use crate::guest::stage::OwnDir;
 use crate::session::connect::Session;
 
 /// The state that a provider and its sandboxes share.
@@ -15,7 +15,7 @@ pub(crate) struct Shared {
     pub(crate) config: DaggerConfig,
     session: AsyncMutex<Option<Arc<Session>>>,
     /// The directory of snapshots for which the configuration names none.
-    pub(crate) temporary: OnceLock<TempDir>,
+    pub(crate) temporary: OnceLock<OwnDir>,
 }
 
 impl Shared {
@@ -31,7 +31,10 @@ impl Shared {
     /// The session for new sandboxes; opened if there is none.
     pub(crate) async fn session(&self) -> Result<Arc<Session>> {
         let mut session = self.session.lock().await;
-        if let Some(session) = &*session {
+        if let Some(session) = &*session
+            && !session.is_lost()
+            && !session.is_used_up(&self.config)
+        {
             return Ok(session.clone());
         }
         let opened = Arc::new(Session::open(&self.config).await?);

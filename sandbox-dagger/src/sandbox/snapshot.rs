@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use sandbox_core::{Error, ErrorKind, Operation, Result, Snapshot, SnapshotId, SnapshotOptions};
 
 use crate::config::options::Snapshots;
+use crate::guest::stage::OwnDir;
 use crate::sandbox::DaggerSandbox;
 use crate::sandbox::shared::Shared;
 use crate::sandbox::transfer::blocking;
@@ -87,10 +88,7 @@ fn directory(shared: &Shared) -> Result<PathBuf> {
         return std::path::absolute(dir).map_err(failed);
     }
     if shared.temporary.get().is_none() {
-        let dir = tempfile::Builder::new()
-            .prefix("sandbox-dagger-snapshots-")
-            .tempdir()
-            .map_err(|error| Error::from_io(error, OP))?;
+        let dir = OwnDir::new().map_err(|error| Error::from_io(error, OP))?;
         // Another one may have been quicker; this one then goes at once.
         let _ = shared.temporary.set(dir);
     }

@@ -16,7 +16,7 @@ use hyper_util::client::legacy::{Client as Pool, Error as PoolError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde_json::{Value, json};
 
-use crate::session::failure::{Failed, classify};
+use crate::session::failure::{Failed, classify, classify_status};
 
 /// The largest answer where nothing else is said.
 pub(crate) const SMALL_ANSWER: u64 = 4 << 20;
@@ -24,8 +24,8 @@ pub(crate) const SMALL_ANSWER: u64 = 4 << 20;
 /// How long a connection to loopback may take.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// How long a connection that nobody uses is kept.
-const IDLE: Duration = Duration::from_secs(60);
+/// How long an idle connection is kept. An engine that is asked to end waits for its clients.
+const IDLE: Duration = Duration::from_secs(10);
 
 /// A session's address with a pool of connections.
 #[derive(Clone)]
@@ -44,7 +44,7 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// A client of the session at this port of loopback.
+    /// A client of the session at this port on loopback.
     pub(crate) fn new(port: u16, token: &str) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
@@ -82,6 +82,7 @@ impl Client {
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::from(body))
             .map_err(|error| Failed::NotSent(error.into()))?;
+        // A request that failed before it had a connection was not sent.
         let sent = |error: PoolError| match error.is_connect() {
             true => Failed::NotSent(error.into()),
             false => Failed::Broken(error.into()),
@@ -104,13 +105,28 @@ impl Client {
             }
             body.extend_from_slice(&chunk);
         }
-        if status == StatusCode::UNAUTHORIZED {
-            return Err(Failed::Refused);
+        match status.is_success() {
+            true => read(&body),
+            // The engine refuses what it can't parse with a status of failure and a proper answer.
+            false => Err(match read(&body) {
+                Err(failed @ Failed::Engine(_)) if status == StatusCode::UNPROCESSABLE_ENTITY => {
+                    failed
+                }
+                _ => classify_status(status.as_u16(), &said(&body)),
+            }),
         }
-        read(&body).map_err(|failed| match failed {
-            Failed::Garbage(text) if !status.is_success() => Failed::Status(status.as_u16(), text),
-            other => other,
-        })
+    }
+}
+
+/// The text of an answer with a status of failure.
+fn said(body: &[u8]) -> String {
+    let answer: Option<Value> = serde_json::from_slice(body).ok();
+    let message = answer
+        .as_ref()
+        .and_then(|answer| answer.pointer("/errors/0/message"));
+    match message.and_then(Value::as_str) {
+        Some(message) => message.to_owned(),
+        None => String::from_utf8_lossy(body).into_owned(),
     }
 }
 
@@ -119,9 +135,7 @@ fn read(body: &[u8]) -> Result<Value, Failed> {
     let start = || String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned();
     let mut answer: Value = serde_json::from_slice(body).map_err(|_| Failed::Garbage(start()))?;
     if let Some(error) = answer.pointer("/errors/0") {
-        let message = error.pointer("/message").and_then(Value::as_str);
-        let message = message.unwrap_or("an error without a message").to_owned();
-        return Err(classify(message, error.pointer("/extensions/stderr")));
+        return Err(classify(error));
     }
     match answer.get_mut("data").map(Value::take) {
         Some(data @ Value::Object(_)) => Ok(data),

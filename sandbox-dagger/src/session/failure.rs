@@ -1,7 +1,9 @@
 //! Why a query gave no data, and what that proves about the command that it was to run.
 //!
-//! Invariant: a command is told not to have started only where this was proven: nothing was sent,
-//! or the engine refused before it began. Everything else is unknown, and never sent again.
+//! Invariant: a command is said not to have started only with proof: nothing was sent, the engine
+//! refused the request before it began, or the container that the command needs could not be named.
+//! Everything else is unknown, and is never sent again. Text that a guest may have written (the
+//! output of a command) proves nothing.
 
 use std::error::Error as StdError;
 use std::time::Duration;
@@ -9,10 +11,13 @@ use std::time::Duration;
 use sandbox_core::{Error, ErrorKind, Operation, Ran};
 use serde_json::Value;
 
-/// How many lines of a failed build an error has.
+/// How many lines of output the error of a failed build has.
 const ERROR_LINES: usize = 20;
 
-/// What the connection says of itself.
+/// What an engine says that is asked to end.
+const ENDING: [&str; 2] = ["engine is shutting down", "session is closing"];
+
+/// The cause of a failed connection.
 type Source = Box<dyn StdError + Send + Sync>;
 
 /// Why a query gave no data.
@@ -20,56 +25,81 @@ type Source = Box<dyn StdError + Send + Sync>;
 pub(crate) enum Failed {
     /// Nothing was sent.
     NotSent(Source),
-    /// The connection broke after the query went out: nobody knows what was done.
+    /// The CLI answered that it can't reach the engine, so that the engine got nothing.
+    NoEngine(String),
+    /// The connection broke after the query was sent.
     Broken(Source),
-    /// The time was up.
+    /// No answer in time.
     Late(Duration),
-    /// The answer is larger than was asked for.
+    /// The answer is larger than the caller's bound.
     TooLarge(u64),
-    /// The token was refused: nothing was done.
+    /// The token was refused.
     Refused,
-    /// Something else than the engine answered.
+    /// The engine, asked to end, did not begin this query (status 503).
+    NotBegun(String),
+    /// The engine, asked to end, broke off work that it had begun (status 200).
+    Ending(String),
+    /// An answer with a status of failure that is not the engine's.
     Status(u16, String),
-    /// The answer can't be read.
+    /// An answer that can't be read.
     Garbage(String),
-    /// The session's client is gone: nothing was done.
+    /// The engine does not know this session's client any more. It may say so after it began.
     Stale(String),
-    /// The engine no longer knows what the query starts from.
-    Gone(String),
+    /// The session was found to be lost before; nothing was sent.
+    SessionLost,
+    /// The engine forgot an id of the query.
+    Gone {
+        message: String,
+        /// Whether it is the id that everything else in the query starts from.
+        first: bool,
+    },
     /// There is no such image.
     NoImage(String),
     /// The engine does not reach the image's registry.
     NoRegistry(String),
-    /// There is no such user.
+    /// The user of the container is unknown, and no process was started.
     NoUser(String),
-    /// The engine says no.
+    /// The engine's store is full.
+    Full(String),
+    /// Any other error of the engine.
     Engine(String),
 }
 
-pub(crate) fn classify(mut message: String, stderr: Option<&Value>) -> Failed {
-    // Of a command that the engine itself judges: those that build images.
-    if let Some(stderr) = stderr.and_then(Value::as_str) {
-        let lines: Vec<_> = stderr.trim().lines().rev().take(ERROR_LINES).collect();
-        for line in lines.into_iter().rev() {
+/// The failure that an error of a GraphQL answer stands for.
+pub(crate) fn classify(error: &Value) -> Failed {
+    let message = error.get("message").and_then(Value::as_str);
+    let mut message = message.unwrap_or("an error without a message").to_owned();
+    let code = error
+        .pointer("/extensions/exitCode")
+        .and_then(Value::as_i64);
+    if let Some(code) = code {
+        // -1: the engine could not start a process. Any other code is that of one which ran.
+        if code == -1 && message.contains("no matching entries in passwd file") {
+            return Failed::NoUser(message);
+        }
+        let stderr = error.pointer("/extensions/stderr").and_then(Value::as_str);
+        let lines: Vec<_> = stderr.unwrap_or_default().trim().lines().collect();
+        for line in &lines[lines.len().saturating_sub(ERROR_LINES)..] {
             message.push('\n');
             message.push_str(line);
         }
+        return Failed::Engine(message);
     }
-    // The last two are said, with status 503, of a query that was not begun.
-    let stale = [
-        "client session attachables",
-        "engine is shutting down",
-        "session is closing",
-    ];
-    if stale.iter().any(|text| message.contains(text)) {
+    if ENDING.iter().any(|text| message.contains(text)) {
+        return Failed::Ending(message);
+    }
+    if message.contains("client session attachables") {
         return Failed::Stale(message);
     }
-    // An id is the number of a result in the engine's memory.
+    // An id is the number of a result in the engine's memory. The first field of the answer can't
+    // be found: nothing that is selected below it was looked at.
     if message.contains("missing shared result") {
-        return Failed::Gone(message);
+        let path = error.get("path").and_then(Value::as_array);
+        let first = path.is_some_and(|path| path.len() == 1 && path[0] == "node");
+        return Failed::Gone { message, first };
     }
-    if message.contains("no matching entries in passwd file") {
-        return Failed::NoUser(message);
+    if message.contains("no space left on device") {
+        return Failed::Full(message);
     }
     let resolving = message.contains("failed to resolve image");
     if resolving && message.contains("not found") {
@@ -81,33 +111,77 @@ pub(crate) fn classify(mut message: String, stderr: Option<&Value>) -> Failed {
     Failed::Engine(message)
 }
 
+/// The failure that a status of failure stands for.
+pub(crate) fn classify_status(status: u16, text: &str) -> Failed {
+    let text = text.trim().to_owned();
+    if status == 401 {
+        return Failed::Refused;
+    }
+    if status == 503 && ENDING.iter().any(|ending| text.contains(ending)) {
+        return Failed::NotBegun(text);
+    }
+    // The CLI's own HTTP client says that it could not connect.
+    if status == 502 && text.contains("connect: connection refused") {
+        return Failed::NoEngine(text);
+    }
+    Failed::Status(status, text)
+}
+
 impl Failed {
-    /// Whether the engine can't have started anything.
-    pub(crate) fn nothing_done(&self) -> bool {
+    /// Whether it is proven that the engine began nothing.
+    pub(crate) fn nothing_begun(&self) -> bool {
+        match self {
+            Self::NotSent(_)
+            | Self::NoEngine(_)
+            | Self::Refused
+            | Self::NotBegun(_)
+            | Self::SessionLost
+            | Self::NoUser(_) => true,
+            Self::Gone { first, .. } => *first,
+            Self::Broken(_)
+            | Self::Late(_)
+            | Self::TooLarge(_)
+            | Self::Ending(_)
+            | Self::Status(..)
+            | Self::Garbage(_)
+            | Self::Stale(_)
+            | Self::NoImage(_)
+            | Self::NoRegistry(_)
+            | Self::Full(_)
+            | Self::Engine(_) => false,
+        }
+    }
+
+    /// Whether the failure is the session's, so that another session may do better.
+    pub(crate) fn is_of_the_session(&self) -> bool {
         matches!(
             self,
             Self::NotSent(_)
-                | Self::Refused
+                | Self::NoEngine(_)
+                | Self::NotBegun(_)
+                | Self::Ending(_)
                 | Self::Stale(_)
-                | Self::Gone(_)
-                | Self::NoImage(_)
-                | Self::NoRegistry(_)
-                | Self::NoUser(_)
+                | Self::SessionLost
+                | Self::Broken(_)
+                | Self::Status(..)
         )
     }
 
-    /// The error of an operation. For a command, `ran` says what this failure can say.
+    /// The error of an operation. That of a command says whether it ran, as far as that is proven.
     pub(crate) fn error(self, operation: Operation) -> Error {
-        let ran = if self.nothing_done() {
-            Ran::NotStarted
-        } else {
-            Ran::Unknown
+        let ran = match self.nothing_begun() {
+            true => Ran::NotStarted,
+            false => Ran::Unknown,
         };
-        let command = matches!(operation, Operation::Exec);
+        let command = matches!(operation, Operation::Exec | Operation::Spawn);
         let new = |kind, message: String| {
             let error = Error::new(kind, operation).with_message(message);
             match command {
-                true => error.with_ran(ran).with_retryable(ran == Ran::NotStarted),
+                // Only what was not begun, and what may be different soon, is worth another try.
+                true => {
+                    let retryable = error.is_retryable() && ran == Ran::NotStarted;
+                    error.with_ran(ran).with_retryable(retryable)
+                }
                 false => error,
             }
         };
@@ -118,6 +192,11 @@ impl Failed {
             )
             .with_hint("is the engine running? the next create connects anew")
             .with_source(error),
+            Self::NoEngine(text) => new(
+                ErrorKind::Unavailable,
+                format!("the Dagger CLI can't reach its engine: {text}"),
+            )
+            .with_hint("is the engine running? the next create connects anew"),
             Self::Broken(error) => new(
                 ErrorKind::Unavailable,
                 "the Dagger session broke off".into(),
@@ -136,32 +215,64 @@ impl Failed {
                 "the Dagger session refuses the token".into(),
             )
             .with_hint("check DAGGER_SESSION_TOKEN"),
+            Self::NotBegun(text) | Self::Ending(text) => new(
+                ErrorKind::Unavailable,
+                format!("the Dagger engine is being stopped: {text}"),
+            )
+            .with_hint("create the sandbox anew when the engine runs again"),
             Self::Status(status, text) => new(
                 ErrorKind::Unavailable,
-                format!("HTTP {status} instead of an answer: {}", text.trim()),
+                format!("HTTP {status} instead of an answer: {text}"),
             ),
             Self::Garbage(text) => new(
                 ErrorKind::Other,
                 format!("the answer can't be read: {:?}", text.trim()),
             )
             .with_retryable(false),
-            Self::Stale(text) => new(ErrorKind::Unavailable, text)
-                .with_hint("the session's client is gone; connect again"),
-            Self::Gone(text) => new(ErrorKind::Lost, text),
+            Self::Stale(text) => new(
+                ErrorKind::Lost,
+                format!("the Dagger engine has lost this session: {text}"),
+            )
+            .with_hint(LOST),
+            Self::SessionLost => new(
+                ErrorKind::Lost,
+                "the Dagger engine has lost this session".into(),
+            )
+            .with_hint(LOST),
+            Self::Gone { message, .. } => new(
+                ErrorKind::Lost,
+                format!("the Dagger engine has lost this sandbox: {message}"),
+            )
+            .with_hint(LOST),
             Self::NoImage(text) => new(ErrorKind::NotFound, text)
                 .with_hint("check the reference, and the login of its registry"),
             Self::NoRegistry(text) => new(ErrorKind::Unavailable, text)
-                .with_hint("the engine itself asks the registry: has it a network, and a proxy?"),
-            Self::NoUser(text) => new(ErrorKind::NotFound, text).with_retryable(false),
+                .with_hint("the engine itself asks the registry: check its network and proxy"),
+            Self::NoUser(text) => new(ErrorKind::NotFound, text),
+            Self::Full(text) => new(
+                ErrorKind::StorageFull,
+                format!("the store of the Dagger engine is full: {text}"),
+            )
+            .with_hint(
+                "the engine frees what a session made when the session ends: close sandboxes, then \
+                 call DaggerProvider::shutdown; or prune the engine's cache (dagger core engine \
+                 local-cache prune)",
+            ),
             Self::Engine(text) => new(ErrorKind::Other, text).with_retryable(false),
         }
     }
 }
 
+/// What to do about a lost sandbox.
+const LOST: &str = "the engine was restarted or has pruned its cache: create the sandbox anew, \
+                    from a snapshot if there is one";
+
 /// Why there is no container.
 #[derive(Debug)]
 pub(crate) enum NotMade {
+    /// Refused before the engine was asked.
     Refused(Error),
+    /// The engine failed.
     Failed(Failed),
 }
 
@@ -178,10 +289,58 @@ impl From<Failed> for NotMade {
 }
 
 impl NotMade {
+    /// The error of an operation.
     pub(crate) fn error(self, operation: Operation) -> Error {
         match self {
             Self::Refused(error) => error,
             Self::Failed(failed) => failed.error(operation),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_a_guest_wrote_proves_nothing() {
+        for text in [
+            "no matching entries in passwd file",
+            "engine is shutting down",
+            "resolve result 7: missing shared result",
+            "failed to resolve image: not found",
+            "no space left on device",
+        ] {
+            let failed = classify(&json!({
+                "message": "exit code: 137",
+                "extensions": {"_type": "EXEC_ERROR", "exitCode": 137, "stderr": text},
+            }));
+            let error = failed.error(Operation::Exec);
+            assert_eq!(
+                (error.kind(), error.ran(), error.is_retryable()),
+                (ErrorKind::Other, Some(Ran::Unknown), false),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_forgotten_id_proves_something_only_if_all_starts_from_it() {
+        let gone = |path: Value| {
+            let message = "resolve result 7: missing shared result";
+            let failed = classify(&json!({"message": message, "path": path}));
+            failed.error(Operation::Exec)
+        };
+        for (path, ran) in [
+            (json!(["node"]), Ran::NotStarted),
+            (json!(["node", "withExec", "stdout"]), Ran::Unknown),
+            (json!([]), Ran::Unknown),
+            (Value::Null, Ran::Unknown),
+        ] {
+            let error = gone(path);
+            assert_eq!((error.kind(), error.ran()), (ErrorKind::Lost, Some(ran)));
+            assert!(!error.is_retryable());
         }
     }
 }

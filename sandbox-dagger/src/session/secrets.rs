@@ -30,7 +30,7 @@ pub(crate) async fn keep_secret(
         nonce(),
         query::string(text)
     );
-    let answer = session.client.query(&query, SMALL_ANSWER, within).await?;
+    let answer = session.query(&query, SMALL_ANSWER, within).await?;
     let id = find(&answer, "id").ok_or_else(|| Failed::Garbage("no id".into()))?;
     Ok(Some(id.to_owned()))
 }

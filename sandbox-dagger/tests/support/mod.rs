@@ -41,12 +41,10 @@ pub(crate) fn config(double: &DaggerDouble) -> DaggerConfig {
         .operation_timeout(Duration::from_secs(60))
 }
 
-/// A root directory with a shell, the programs that the backend needs and what they are linked
+/// Fills a root directory with a shell, the programs that the backend needs and what they are linked
 /// with, all of this machine.
-pub(crate) fn small_system() -> std::io::Result<tempfile::TempDir> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let root = tempfile::Builder::new().prefix("sandbox-root").tempdir()?;
-    std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(0o755))?;
+pub(crate) fn small_system(root: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(root)?;
     let programs = "sh base64 cat chmod chown env find head mkdir mkfifo mktemp mv readlink rm \
                     rmdir setsid sleep stat tar tee touch tr wc xargs";
     for program in programs.split_whitespace() {
@@ -62,14 +60,14 @@ pub(crate) fn small_system() -> std::io::Result<tempfile::TempDir> {
             .split_whitespace()
             .filter(|word| word.starts_with('/'));
         for from in libraries.map(Path::new).chain([file.as_path()]) {
-            let to = root.path().join(from.strip_prefix("/").unwrap_or(from));
+            let to = root.join(from.strip_prefix("/").unwrap_or(from));
             if let Some(parent) = to.parent() {
                 std::fs::create_dir_all(parent)?;
             }
             std::fs::copy(from, to)?;
         }
     }
-    Ok(root)
+    Ok(())
 }
 
 /// Writes a script that stands in for a program. Another process does: what this one has open for

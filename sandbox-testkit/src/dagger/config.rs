@@ -6,12 +6,26 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sandbox_core::Command;
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 
 use super::directory::Directory;
 use super::engine::{Failure, SecretValue};
+use super::quirks::Quirks;
 use super::service::Service;
+
+/// What the engine sets for every command, for its own use.
+const ENGINE_VARIABLES: [(&str, &str); 5] = [
+    ("BAGGAGE", "dagger.io/session=double"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9"),
+    (
+        "TRACEPARENT",
+        "00-00000000000000000000000000000001-0000000000000001-01",
+    ),
+    ("TRACESTATE", "dagger=double"),
+    ("_DAGGER_DOUBLE", "1"),
+];
 
 /// What is set for later commands.
 #[derive(Clone, Debug, Default)]
@@ -85,16 +99,26 @@ impl Config {
         let name = self.user.split(':').next().unwrap_or_default();
         match known.contains(&name) {
             true => Ok(()),
-            false => Err(Failure::text(format_args!(
-                "unable to find user {}: no matching entries in passwd file",
-                self.user
-            ))),
+            false => Err(Failure {
+                exec: Some(json!({
+                    "_type": "EXEC_ERROR", "cmd": [], "exitCode": -1, "stdout": "", "stderr": "",
+                })),
+                ..Failure::text(format_args!(
+                    "unable to find user {}: no matching entries in passwd file",
+                    self.user
+                ))
+            }),
         }
     }
 
-    /// A command with everything that is set for it.
-    pub(super) fn command(&self, program: &str) -> Command {
+    /// A command with everything that is set for it, and what the engine adds.
+    pub(super) fn command(&self, program: &str, quirks: &Quirks) -> Command {
         let mut command = Command::new(program).cwd(self.workdir.as_deref().unwrap_or("/"));
+        if quirks.engine_variables {
+            for (name, value) in ENGINE_VARIABLES {
+                command = command.env(name, value);
+            }
+        }
         for (name, value) in &self.env {
             command = command.env(name.as_str(), value.as_str());
         }

@@ -222,7 +222,7 @@ impl Container {
             && self.layers > limit
         {
             return Err(Failure::text(format_args!(
-                "failed to mount: {} layers: no space left on device",
+                "failed to mount rootfs: {} layers: invalid argument",
                 self.layers
             )));
         }
@@ -260,7 +260,7 @@ impl Container {
         let Some((program, args)) = exec.args.split_first() else {
             return Err(Failure::text("no command has been set"));
         };
-        let mut command = self.config.command(program).args(args);
+        let mut command = self.config.command(program, &engine.quirks()).args(args);
         command = command.stdin(exec.stdin.clone());
         command = command.output_limit(MAX_OUTPUT);
         let hosts = service::bind(engine, &self.config.bindings, &*child).await?;
@@ -364,6 +364,7 @@ fn refused(engine: &Engine, exec: &Exec, output: &Output) -> Option<Failure> {
         }
     };
     Some(Failure {
+        path: Default::default(),
         message: format!("exit code: {code}"),
         exec: Some(json!({
             "_type": "EXEC_ERROR",

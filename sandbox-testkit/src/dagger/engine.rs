@@ -32,6 +32,8 @@ pub(super) struct Failure {
     pub(super) message: String,
     /// The extensions of a failed command.
     pub(super) exec: Option<Value>,
+    /// The keys of the answer that lead to the field that failed.
+    pub(super) path: VecDeque<String>,
 }
 
 impl Failure {
@@ -39,7 +41,14 @@ impl Failure {
         Self {
             message: message.to_string(),
             exec: None,
+            path: VecDeque::new(),
         }
+    }
+
+    /// The failure of a field below this key.
+    pub(super) fn below(mut self, key: &str) -> Self {
+        self.path.push_front(key.to_owned());
+        self
     }
 }
 
@@ -86,12 +95,13 @@ pub(super) struct SecretValue {
 /// The engine.
 #[derive(Debug)]
 pub(super) struct Engine {
-    pub(super) token: String,
     pub(super) provider: LocalProvider,
     pub(super) states: States,
     pub(super) host: HostCache,
     pub(super) registry: Registries,
     quirks: Mutex<Quirks>,
+    /// The tokens of its sessions so far, the current one last.
+    tokens: Mutex<Vec<String>>,
     faults: Mutex<VecDeque<Fault>>,
     nodes: Mutex<HashMap<String, Node>>,
     version: Mutex<String>,
@@ -108,13 +118,17 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn new_token() -> String {
+    // The keys of a hasher are the randomness that the standard library gives out.
+    let random = RandomState::new();
+    format!("{:016x}{:016x}", random.hash_one(1), random.hash_one(2))
+}
+
 impl Engine {
     pub(super) fn new(quirks: Quirks) -> io::Result<Self> {
         let provider = LocalProvider::new().map_err(io::Error::other)?;
-        // The keys of a hasher are the randomness that the standard library gives out.
-        let random = RandomState::new();
         Ok(Self {
-            token: format!("{:016x}{:016x}", random.hash_one(1), random.hash_one(2)),
+            tokens: Mutex::new(vec![new_token()]),
             provider,
             states: States::default(),
             host: HostCache::default(),
@@ -130,6 +144,29 @@ impl Engine {
             executions: AtomicU64::new(0),
             unique: AtomicU64::new(0),
         })
+    }
+
+    /// The token of the current session.
+    pub(super) fn token(&self) -> String {
+        lock(&self.tokens).last().cloned().unwrap_or_default()
+    }
+
+    /// Whether this is the token of a session before the last restart.
+    pub(super) fn is_past(&self, is: impl Fn(&str) -> bool) -> bool {
+        let tokens = lock(&self.tokens);
+        let past = tokens.len().saturating_sub(1);
+        tokens.iter().take(past).any(|token| is(token))
+    }
+
+    /// Forgets its sessions and everything that ids name.
+    pub(super) fn restart(&self) {
+        self.forget();
+        lock(&self.tokens).push(new_token());
+    }
+
+    /// Forgets what ids name.
+    pub(super) fn forget(&self) {
+        lock(&self.nodes).clear();
     }
 
     pub(super) fn quirks(&self) -> Quirks {

@@ -34,20 +34,25 @@ pub(super) fn select<'a>(
 ) -> Pin<Box<dyn Future<Output = Result<(), Failure>> + Send + 'a>> {
     Box::pin(async move {
         for field in fields {
-            let value = match give(engine, node, field).await? {
-                Given::Value(value) => value,
-                Given::Node(node) => below_node(engine, &node, field).await?,
-                Given::Nodes(nodes) => {
-                    let mut all = Vec::with_capacity(nodes.len());
-                    for node in &nodes {
-                        all.push(below_node(engine, node, field).await?);
-                    }
-                    Value::Array(all)
-                }
-            };
+            let value = value(engine, node, field).await;
+            let value = value.map_err(|failure| failure.below(&field.key))?;
             into.insert(field.key.clone(), value);
         }
         Ok(())
+    })
+}
+
+async fn value(engine: &Arc<Engine>, node: &Node, field: &Field) -> Result<Value, Failure> {
+    Ok(match give(engine, node, field).await? {
+        Given::Value(value) => value,
+        Given::Node(node) => below_node(engine, &node, field).await?,
+        Given::Nodes(nodes) => {
+            let mut all = Vec::with_capacity(nodes.len());
+            for node in &nodes {
+                all.push(below_node(engine, node, field).await?);
+            }
+            Value::Array(all)
+        }
     })
 }
 

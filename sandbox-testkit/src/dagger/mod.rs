@@ -61,8 +61,15 @@ impl DaggerDouble {
     }
 
     /// The session's token: `DAGGER_SESSION_TOKEN`.
-    pub fn token(&self) -> &str {
-        &self.engine.token
+    pub fn token(&self) -> String {
+        self.engine.token()
+    }
+
+    /// Restarts the engine: ids name nothing any more, and there is a new session with another
+    /// [`token`](Self::token). Clients of the old session wait for a while and get an error, as with
+    /// an engine that was killed and started again.
+    pub fn restart(&self) {
+        self.engine.restart();
     }
 
     /// Changes the quirks from now on.
@@ -84,6 +91,11 @@ impl DaggerDouble {
     /// Says from now on that it is this version.
     pub fn set_version(&self, version: &str) {
         self.engine.set_version(version);
+    }
+
+    /// Forgets what ids name, as an engine does that prunes its cache; sessions go on.
+    pub fn forget(&self) {
+        self.engine.forget();
     }
 
     /// How many connections were made to it.

@@ -25,6 +25,8 @@ pub struct Quirks {
     pub extensions_without_type: bool,
     /// More layers than this can't be mounted.
     pub layer_limit: Option<u32>,
+    /// Commands get variables of the engine: tracing, its own settings, `BAGGAGE`.
+    pub engine_variables: bool,
 }
 
 impl Default for Quirks {
@@ -38,6 +40,7 @@ impl Default for Quirks {
             lossy_text: true,
             extensions_without_type: false,
             layer_limit: Some(500),
+            engine_variables: true,
         }
     }
 }
@@ -60,6 +63,12 @@ pub enum Fault {
     Status(u16, &'static str),
     /// Nothing is carried out; the engine waits for a client's attachables that never come.
     StaleSession,
+    /// The request is carried out, and the engine, which is asked to end meanwhile, answers with
+    /// status 200 and this error.
+    Ending(&'static str),
+    /// Nothing is carried out; the engine, which is asked to end, answers with status 503 and this
+    /// error.
+    NotBegun(&'static str),
     /// The request is carried out and the answer has neither data nor errors.
     NullData,
 }

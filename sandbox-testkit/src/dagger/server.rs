@@ -4,6 +4,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -19,6 +20,8 @@ use super::engine::{Engine, Failure};
 use super::query;
 use super::quirks::Fault;
 
+/// How long the engine waits for what a session's client offers; ten seconds with the real one.
+const ATTACHABLES: Duration = Duration::from_millis(200);
 /// How large a request may be.
 const MAX_REQUEST: usize = 256 << 20;
 
@@ -70,9 +73,17 @@ impl From<Infallible> for Reset {
 }
 
 async fn answer(engine: &Arc<Engine>, request: Request<Incoming>) -> Result<Answer, Reset> {
-    let expected = format!("Basic {}", BASE64.encode(format!("{}:", engine.token)));
     let given = request.headers().get(header::AUTHORIZATION);
-    if given.is_none_or(|given| given.as_bytes() != expected.as_bytes()) {
+    let is = |token: &str| {
+        let expected = format!("Basic {}", BASE64.encode(format!("{token}:")));
+        given.is_some_and(|given| given.as_bytes() == expected.as_bytes())
+    };
+    if engine.is_past(is) {
+        // A client of a session that the engine does not know any more.
+        tokio::time::sleep(ATTACHABLES).await;
+        return Ok(stale());
+    }
+    if !is(&engine.token()) {
         return Ok(text(StatusCode::UNAUTHORIZED, "unauthorized\n"));
     }
     if request.uri().path() != "/query" {
@@ -86,10 +97,12 @@ async fn answer(engine: &Arc<Engine>, request: Request<Incoming>) -> Result<Answ
             return Ok(text(status, body));
         }
         Some(Fault::StaleSession) => {
-            let message = "waiting for client session attachables: context deadline exceeded";
-            return Ok(reply(
-                &json!({"data": null, "errors": [{"message": message}]}),
-            ));
+            return Ok(stale());
+        }
+        Some(Fault::NotBegun(message)) => {
+            let mut refused = reply(&json!({"data": null, "errors": [{"message": message}]}));
+            *refused.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            return Ok(refused);
         }
         Some(Fault::Slow(delay)) => tokio::time::sleep(*delay).await,
         _ => {}
@@ -108,6 +121,9 @@ async fn answer(engine: &Arc<Engine>, request: Request<Incoming>) -> Result<Answ
             let padding = "x".repeat(bytes);
             Ok(reply(&json!({"data": {"padding": padding}})))
         }
+        Some(Fault::Ending(message)) => Ok(reply(
+            &json!({"data": null, "errors": [{"message": message, "path": []}]}),
+        )),
         Some(Fault::NullData) => Ok(reply(&json!({"data": null}))),
         _ => Ok(reply(&value)),
     }
@@ -131,8 +147,14 @@ async fn carry_out(engine: &Arc<Engine>, body: &[u8]) -> Value {
     }
 }
 
+/// The answer to a client whose session is gone.
+fn stale() -> Answer {
+    let message = "waiting for client session attachables: context deadline exceeded";
+    reply(&json!({"data": null, "errors": [{"message": message}]}))
+}
+
 fn failed(engine: &Engine, failure: &Failure) -> Value {
-    let mut error = json!({"message": failure.message, "path": []});
+    let mut error = json!({"message": failure.message, "path": failure.path});
     if let Some(exec) = &failure.exec {
         let mut extensions = exec.clone();
         if engine.quirks().extensions_without_type

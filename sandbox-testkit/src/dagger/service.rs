@@ -166,7 +166,10 @@ async fn serve(
     let Some((program, args)) = args.split_first() else {
         return Err(Failure::text("no command has been set"));
     };
-    let command = container.config.command(program).args(args);
+    let command = container
+        .config
+        .command(program, &engine.quirks())
+        .args(args);
     bind(engine, &container.config.bindings, &*sandbox).await?;
     let mut process = sandbox.spawn(command).await?;
     for stream in [process.stdout.take(), process.stderr.take()] {

@@ -81,7 +81,7 @@ pub(crate) async fn import(
                  e=$(tar -xpf \"$stage/data.tar\" -C \"$p\" 2>&1) || because \"$e\"\n\
                  begin; finish",
         );
-        stage.file("run.sh", script.as_bytes(), 0o755)?;
+        stage.file("run.sh", script.as_bytes(), 0o700)?;
         Ok((stage, report))
     })
     .await?;
@@ -108,7 +108,7 @@ fn pack(from: &Path, archive: &Path, options: &ImportOptions) -> Result<(Transfe
     const OP: Operation = Operation::ImportDir;
     let failed = |path: &Path, error| Error::from_io(error, OP).with_host_path(path);
     let file = fs::File::create_new(archive).map_err(|error| failed(archive, error))?;
-    file.set_permissions(fs::Permissions::from_mode(0o644))
+    file.set_permissions(fs::Permissions::from_mode(0o600))
         .map_err(|error| failed(archive, error))?;
     let mut tar = tar::Builder::new(io::BufWriter::new(file));
     let mut report = TransferReport::default();

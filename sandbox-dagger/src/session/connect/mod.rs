@@ -1,21 +1,35 @@
-//! How a session is had: given, from the environment, or from a CLI.
+//! Opening a session: one that is given, that of the environment, or that of a CLI.
 //!
 //! Invariant: a broken setting is an error, never a reason to try the next way.
 
 mod cli;
 mod sdk;
+mod version;
 
-use sandbox_core::{Error, ErrorKind, Operation, Result};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use sandbox_core::{Error, ErrorKind, Operation};
+use serde_json::Value;
 
 use crate::config::DaggerConfig;
 use crate::session::client::{Client, SMALL_ANSWER};
+use crate::session::failure::Failed;
 use crate::session::query::find;
 
 /// A connection to an engine; the CLI that serves it, if there is one, ends with it.
+///
+/// What was made in a session is kept by the engine until the session ends.
 #[derive(Debug)]
 pub(crate) struct Session {
-    pub(crate) client: Client,
+    client: Client,
     cli: Option<cli::Cli>,
+    /// Whether the engine has said that it does not know this session any more.
+    lost: AtomicBool,
+    /// How many sandboxes were created in it.
+    sandboxes: AtomicU32,
+    /// How many bytes were handed to the engine in it.
+    bytes: AtomicU64,
 }
 
 fn invalid(why: &str) -> Error {
@@ -23,8 +37,67 @@ fn invalid(why: &str) -> Error {
 }
 
 impl Session {
+    fn new(client: Client, cli: Option<cli::Cli>) -> Self {
+        Self {
+            client,
+            cli,
+            lost: AtomicBool::new(false),
+            sandboxes: AtomicU32::new(0),
+            bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// Sends a query and gives the answer's data. In a session that the engine has lost nothing is
+    /// sent: the engine would let every query wait for a client that never comes.
+    ///
+    /// Dropping the future closes the connection, upon which the engine cancels the query.
+    pub(crate) async fn query(
+        &self,
+        query: &str,
+        largest: u64,
+        within: Duration,
+    ) -> Result<Value, Failed> {
+        if self.is_lost() {
+            return Err(Failed::SessionLost);
+        }
+        self.hand_over(query.len() as u64);
+        let answer = self.client.query(query, largest, within).await;
+        if let Err(Failed::Stale(_)) = &answer {
+            self.lost.store(true, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    /// Whether the engine has lost this session, and with it everything that was made in it.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Counts a sandbox that is created in it.
+    pub(crate) fn count_sandbox(&self) {
+        self.sandboxes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts bytes that are handed to the engine.
+    pub(crate) fn hand_over(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether new sandboxes belong in another session, so that the engine can free what the closed
+    /// ones of this session left. A session that was given to the provider can't be replaced.
+    pub(crate) fn is_used_up(&self, config: &DaggerConfig) -> bool {
+        self.is_ours()
+            && (self.sandboxes.load(Ordering::Relaxed) >= config.session_sandboxes
+                || self.bytes.load(Ordering::Relaxed) >= config.session_bytes)
+    }
+
+    /// Whether it is served by a CLI that the provider started.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.cli.is_some()
+    }
+
     /// Opens a session and asks its engine's version.
-    pub(crate) async fn open(config: &DaggerConfig) -> Result<Self> {
+    pub(crate) async fn open(config: &DaggerConfig) -> sandbox_core::Result<Self> {
         let session = Self::find(config).await?;
         let asked = session
             .client
@@ -32,24 +105,18 @@ impl Session {
         let answer = asked
             .await
             .map_err(|failed| failed.error(Operation::Connect))?;
-        check_version(find(&answer, "version").unwrap_or("unknown"))?;
+        version::check(find(&answer, "version").unwrap_or("unknown"))?;
         Ok(session)
     }
 
-    async fn find(config: &DaggerConfig) -> Result<Self> {
+    async fn find(config: &DaggerConfig) -> sandbox_core::Result<Self> {
         if let Some((port, token)) = &config.session {
             let token = std::str::from_utf8(token.expose());
             let token = token.map_err(|_| invalid("the session's token is not UTF-8"))?;
-            return Ok(Self {
-                client: Client::new(*port, token),
-                cli: None,
-            });
+            return Ok(Self::new(Client::new(*port, token), None));
         }
         if let Some((port, token)) = from_environment()? {
-            return Ok(Self {
-                client: Client::new(port, &token),
-                cli: None,
-            });
+            return Ok(Self::new(Client::new(port, &token), None));
         }
         let given = config.cli.clone();
         let named = || std::env::var_os("_EXPERIMENTAL_DAGGER_CLI_BIN").map(Into::into);
@@ -69,10 +136,7 @@ impl Session {
             }
         };
         let (cli, port, token) = cli::Cli::start(&program, config.connect_timeout).await?;
-        Ok(Self {
-            client: Client::new(port, &token),
-            cli: Some(cli),
-        })
+        Ok(Self::new(Client::new(port, &token), Some(cli)))
     }
 
     /// Ends the CLI in bounded time.
@@ -83,45 +147,14 @@ impl Session {
     }
 }
 
-fn from_environment() -> Result<Option<(u16, String)>> {
+fn from_environment() -> sandbox_core::Result<Option<(u16, String)>> {
     let Ok(port) = std::env::var("DAGGER_SESSION_PORT") else {
         return Ok(None);
     };
     let port = port
         .parse()
-        .map_err(|_| invalid("DAGGER_SESSION_PORT is no port"))?;
+        .map_err(|_| invalid("DAGGER_SESSION_PORT is not a port number"))?;
     let token = std::env::var("DAGGER_SESSION_TOKEN")
         .map_err(|_| invalid("DAGGER_SESSION_PORT is set without DAGGER_SESSION_TOKEN"))?;
     Ok(Some((port, token)))
-}
-
-/// Whether an engine speaks the schema that this crate uses: 0.21 and later, below 1.0.
-fn check_version(version: &str) -> Result<()> {
-    let mut numbers = version.trim_start_matches('v').split(['.', '-', '+']);
-    let mut next = || numbers.next().and_then(|number| number.parse::<u32>().ok());
-    match (next(), next()) {
-        (Some(0), Some(minor)) if minor >= 21 => Ok(()),
-        _ => Err(Error::new(ErrorKind::Unavailable, Operation::Connect)
-            .with_message(format!("the Dagger engine is version {version}"))
-            .with_retryable(false)
-            .with_hint(format!(
-                "this crate needs 0.21 or later and below 1.0; {} is best",
-                sdk::MADE_FOR
-            ))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_engines_of_the_known_schema_are_used() {
-        for good in ["v0.21.11", "0.21.0", "v0.22.0-dev"] {
-            assert!(check_version(good).is_ok(), "{good}");
-        }
-        for bad in ["v0.20.8", "v1.0.0-beta.23", "unknown", ""] {
-            assert!(check_version(bad).is_err(), "{bad}");
-        }
-    }
 }

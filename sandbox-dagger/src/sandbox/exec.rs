@@ -231,9 +231,8 @@ fn parse(
 ) -> std::result::Result<Result<Output>, Broken> {
     let mut frame = Frame::parse(stdout, nonce)?;
     // The first line was written before the command could write anything: it can't be forged.
-    match frame.line()?.strip_prefix("no ") {
-        Some(why) => return Ok(Err(not_started(why, command, cwd))),
-        None => {}
+    if let Some(why) = frame.line()?.strip_prefix("no ") {
+        return Ok(Err(not_started(why, command, cwd)));
     }
     let stdout = frame.bytes()?;
     let stderr = Frame::parse(stderr, nonce)?.bytes()?;

@@ -13,7 +13,10 @@ use sandbox_testkit::dagger::{DaggerDouble, Quirks};
 use support::Outcome;
 
 /// The cases that stand for all.
-const CASES: [&str; 2] = ["exec::exit_codes_are_exact", "files::all_byte_values_come_back"];
+const CASES: [&str; 2] = [
+    "exec::exit_codes_are_exact",
+    "files::all_byte_values_come_back",
+];
 
 /// Run by the next test as a program of its own, because an environment is a process's.
 #[tokio::test(flavor = "multi_thread")]

@@ -4,10 +4,9 @@
 //! only this service can do. It must never know of session pools.
 
 mod capability;
-mod carry;
 mod config;
-mod leftover;
-mod made;
+mod create_once;
+mod delete_on_drop;
 mod manage;
 mod provider;
 mod registry;
@@ -15,6 +14,7 @@ mod sandbox;
 mod service;
 mod spawn;
 mod spec;
+mod transport;
 
 pub use config::AcaConfig;
 pub use manage::{

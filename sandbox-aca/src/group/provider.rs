@@ -4,7 +4,7 @@
 //! does not.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use sandbox_core::{
@@ -16,13 +16,13 @@ use serde_json::{Value, json};
 use crate::auth::{Credential, Tokens};
 use crate::group::capability::CAPABILITIES;
 use crate::group::config::AcaConfig;
-use crate::group::made::NONCE;
+use crate::group::create_once::CREATE_LABEL;
 use crate::group::manage::{AcaOptions, AcaSource, EgressPolicy, Lifecycle, NewPort};
 use crate::group::registry::{Policies, Registry};
-use crate::group::sandbox::{AcaSandbox, find};
+use crate::group::sandbox::AcaSandbox;
 use crate::group::spec::{check, check_labels};
-use crate::guest::handle::{Inner, Kept};
-use crate::guest::keep;
+use crate::guest::handle::{Guest, State};
+use crate::guest::keep_alive;
 use crate::http::Http;
 
 const BACKEND: &str = "aca-sandboxes";
@@ -59,16 +59,12 @@ impl AcaSandboxProvider {
     /// [`ErrorKind::InvalidInput`] for a configuration that can't be right; what reading the
     /// certificate says.
     pub fn new(config: AcaConfig, credential: Arc<dyn Credential>) -> Result<Self> {
-        keep::check(config.keep_alive)?;
+        keep_alive::check(config.keep_alive)?;
         check_labels(Operation::Connect, &config.labels, &Labels::new())?;
         let tokens = Tokens::new(credential, config.scope.clone());
         let http = Arc::new(Http::new(config.plane()?, tokens)?);
         Ok(Self {
-            registry: Arc::new(Registry {
-                http,
-                config,
-                handles: Mutex::default(),
-            }),
+            registry: Arc::new(Registry::new(http, config)),
         })
     }
 }
@@ -107,7 +103,7 @@ fn info_of(found: &Value, own: &Labels) -> Option<SandboxInfo> {
     if let Some(labels) = found["labels"].as_object() {
         let pairs = labels
             .iter()
-            .filter(|(key, _)| *key != NONCE && !own.contains_key(*key));
+            .filter(|(key, _)| *key != CREATE_LABEL && !own.contains_key(*key));
         info.labels = pairs
             .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
             .collect();
@@ -131,19 +127,16 @@ impl Provider for AcaSandboxProvider {
 
     async fn attach(&self, id: &SandboxId) -> Result<Arc<dyn Sandbox>> {
         const OP: Operation = Operation::Attach;
-        if let Some(open) = find(&self.registry.handles, id.as_str()) {
-            return open
-                .inner
-                .open(OP)
-                .map(|()| open as _)
-                .map_err(|_| missing(OP, id));
+        if let Some(open) = self.registry.find(id.as_str()) {
+            open.open(OP).map_err(|_| missing(OP, id))?;
+            return Ok(self.opened(open));
         }
         let found = self.lookup(OP, id).await?;
         let own = &self.registry.config.labels;
         let info = info_of(&found, own).ok_or_else(|| missing(OP, id))?;
-        let kept = Kept::new(info, BTreeMap::new());
-        let inner = Inner::new(Arc::clone(&self.registry.http), kept);
-        Ok(AcaSandbox::new(inner, Arc::clone(&self.registry)))
+        let state = State::new(info, BTreeMap::new());
+        let guest = Guest::new(Arc::clone(&self.registry.http), state);
+        Ok(self.opened(self.registry.add(guest)))
     }
 
     async fn list(&self, labels: &Labels) -> Result<Vec<SandboxInfo>> {
@@ -160,9 +153,9 @@ impl Provider for AcaSandboxProvider {
 
     async fn destroy(&self, id: &SandboxId) -> Result<()> {
         const OP: Operation = Operation::Destroy;
-        if let Some(open) = find(&self.registry.handles, id.as_str()) {
-            open.inner.open(OP).map_err(|_| missing(OP, id))?;
-            return open.close().await;
+        if let Some(open) = self.registry.find(id.as_str()) {
+            open.open(OP).map_err(|_| missing(OP, id))?;
+            return open.close(|| ()).await;
         }
         self.lookup(OP, id).await?;
         self.registry
@@ -196,7 +189,7 @@ impl AcaSandboxProvider {
         for (name, value) in spec.env.iter() {
             env.insert(name.to_vec(), value.map(|value| value.value.clone()));
         }
-        let kept = Kept::new(info, env);
+        let state = State::new(info, env);
         let egress = options.egress.clone().unwrap_or(match spec.network {
             Network::Open => EgressPolicy::allow(),
             _ => EgressPolicy::deny(),
@@ -217,8 +210,8 @@ impl AcaSandboxProvider {
         });
         match source {
             AcaSource::Snapshot(id) => {
-                let made = self.registry.restore(OP, &id, policies, kept).await?;
-                return Ok(made);
+                let made = self.registry.restore(OP, &id, policies, state).await?;
+                return Ok(self.opened(made));
             }
             AcaSource::Preset(name) => body["presetSandboxType"] = json!(name),
             AcaSource::PublicImage(name) => {
@@ -243,8 +236,12 @@ impl AcaSandboxProvider {
         if !policies.ports.is_empty() {
             body["ports"] = json!(policies.ports);
         }
-        let made = self.registry.make_surely(OP, body, policies, kept).await?;
-        Ok(made)
+        let made = self.registry.make_surely(OP, body, policies, state).await?;
+        Ok(self.opened(made))
+    }
+
+    fn opened(&self, guest: Arc<Guest>) -> Arc<dyn Sandbox> {
+        AcaSandbox::new(guest, Arc::clone(&self.registry))
     }
 
     async fn lookup(&self, op: Operation, id: &SandboxId) -> Result<Value> {

@@ -2,17 +2,17 @@
 //!
 //! It must never leave behind a sandbox that nobody got.
 
-use std::sync::{Arc, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use sandbox_core::{Error, ErrorKind, Operation, Result, Sandbox as _, SandboxId, SnapshotId};
+use sandbox_core::{Error, ErrorKind, Operation, Result, SandboxId, SnapshotId};
 use serde_json::{Value, json};
 
 use crate::group::config::AcaConfig;
-use crate::group::leftover::{Leftover, Made};
-use crate::group::sandbox::{AcaSandbox, Handles};
-use crate::guest::carrier::Carrier;
-use crate::guest::handle::{Inner, Kept, fresh};
+use crate::group::delete_on_drop::{DeleteOnDrop, Made};
+use crate::guest::handle::{Guest, State, fresh};
+use crate::guest::transport::Transport;
 use crate::http::Http;
 
 /// What a provider and its sandboxes share.
@@ -20,7 +20,7 @@ use crate::http::Http;
 pub(crate) struct Registry {
     pub(crate) http: Arc<Http>,
     pub(crate) config: AcaConfig,
-    pub(crate) handles: Handles,
+    open: Mutex<BTreeMap<String, Weak<Guest>>>,
 }
 
 /// What follows a creation, as the service takes it.
@@ -34,19 +34,42 @@ pub(crate) struct Policies {
 }
 
 impl Registry {
-    pub(crate) fn add(&self, made: &Arc<AcaSandbox>) {
-        let mut handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
-        handles.insert(made.inner.id.as_str().to_owned(), Arc::downgrade(made));
+    pub(crate) fn new(http: Arc<Http>, config: AcaConfig) -> Self {
+        Self {
+            http,
+            config,
+            open: Mutex::default(),
+        }
+    }
+
+    fn open(&self) -> MutexGuard<'_, BTreeMap<String, Weak<Guest>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a sandbox findable for as long as it has a handle, and keeps it alive if asked for.
+    pub(crate) fn add(&self, guest: Guest) -> Arc<Guest> {
+        let guest = Arc::new(guest);
+        let id = guest.id.as_str().to_owned();
+        self.open().insert(id, Arc::downgrade(&guest));
+        guest.keep(self.config.keep_alive);
+        guest
+    }
+
+    /// An open sandbox.
+    pub(crate) fn find(&self, id: &str) -> Option<Arc<Guest>> {
+        let mut open = self.open();
+        open.retain(|_, guest| guest.strong_count() > 0);
+        open.get(id).and_then(Weak::upgrade)
     }
 
     /// Creates and makes ready. Runs to its end even if nobody waits; then the sandbox is deleted.
     async fn make(
-        self: Arc<Self>,
+        &self,
         op: Operation,
         body: Value,
         policies: Policies,
-        mut kept: Kept,
-    ) -> Result<Arc<AcaSandbox>> {
+        mut state: State,
+    ) -> Result<Arc<Guest>> {
         let Policies {
             restored,
             egress,
@@ -58,7 +81,7 @@ impl Registry {
             .create(body, &self.config.labels)
             .await
             .map_err(|failure| failure.error)?;
-        let orphan = Leftover::new(&self.http, Made::Sandbox(id.clone()));
+        let orphan = DeleteOnDrop::new(&self.http, Made::Sandbox(id.clone()));
         if made["state"] != "Running" {
             self.http
                 .running(op, &id)
@@ -83,11 +106,11 @@ impl Registry {
                 }
             }
         }
-        kept.info.id = SandboxId::new(&id);
-        let inner = Inner::new(Arc::clone(&self.http), kept);
-        prepare(&inner, op, restored).await?;
+        state.info.id = SandboxId::new(&id);
+        let guest = Guest::new(Arc::clone(&self.http), state);
+        prepare(&guest, op, restored).await?;
         orphan.keep();
-        Ok(AcaSandbox::new(inner, Arc::clone(&self)))
+        Ok(self.add(guest))
     }
 
     /// The same on a task of its own; who drops the future gets the sandbox deleted.
@@ -96,14 +119,14 @@ impl Registry {
         op: Operation,
         body: Value,
         policies: Policies,
-        kept: Kept,
-    ) -> Result<Arc<AcaSandbox>> {
+        state: State,
+    ) -> Result<Arc<Guest>> {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let registry = Arc::clone(self);
         tokio::spawn(async move {
-            let made = Arc::clone(&registry).make(op, body, policies, kept).await;
+            let made = registry.make(op, body, policies, state).await;
             if let Err(Ok(unwanted)) = sender.send(made) {
-                drop(unwanted.close().await);
+                drop(unwanted.close(|| ()).await);
             }
         });
         receiver.await.unwrap_or_else(|_| {
@@ -117,22 +140,22 @@ impl Registry {
         op: Operation,
         snapshot: &SnapshotId,
         policies: Policies,
-        mut kept: Kept,
-    ) -> Result<Arc<AcaSandbox>> {
+        mut state: State,
+    ) -> Result<Arc<Guest>> {
         let body = json!({
             "sourcesRef": {"snapshot": {"id": snapshot.as_str()}},
-            "labels": kept.info.labels,
+            "labels": state.info.labels,
         });
-        kept.info.created = std::time::SystemTime::now();
-        self.make_surely(op, body, policies, kept).await
+        state.info.created = std::time::SystemTime::now();
+        self.make_surely(op, body, policies, state).await
     }
 }
 
 /// The workdir, and an end to what a snapshot brought along.
-async fn prepare(inner: &Inner, op: Operation, restored: bool) -> Result<()> {
+async fn prepare(guest: &Guest, op: Operation, restored: bool) -> Result<()> {
     let (dir, _) = fresh(Http::STAGING);
-    let workdir = inner.workdir();
-    let mut script = inner.files_script(&dir);
+    let workdir = guest.workdir();
+    let mut script = guest.files_script(&dir);
     if restored {
         // A restore goes on with the processes of its source; a fork is of files.
         script = script.text(
@@ -143,9 +166,9 @@ async fn prepare(inner: &Inner, op: Operation, restored: bool) -> Result<()> {
         .text("x=$(LC_ALL=C mkdir -p --")
         .word(workdir.as_bytes());
     let script = script.text(" 2>&1) || denied \"$x\"\necho OK\n");
-    let said = inner
+    let said = guest
         .run(op, &script, &dir, true, Duration::from_secs(120))
         .await;
-    let said = said.map_err(|failure| inner.failed(failure))?;
-    inner.verdict(op, &said, &[&workdir])
+    let said = said.map_err(|failure| guest.failed(failure))?;
+    guest.verdict(op, &said, &[&workdir])
 }

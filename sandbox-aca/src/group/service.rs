@@ -9,7 +9,7 @@ use reqwest::Method;
 use sandbox_core::{Error, ErrorKind, Labels, Operation, Result};
 use serde_json::{Value, json};
 
-use crate::guest::carrier::TOUCH;
+use crate::guest::transport::TOUCH;
 use crate::http::{Failure, Http, Request, parse};
 
 /// How long deletion may take until the sandbox is gone.

@@ -7,7 +7,7 @@ use sandbox_core::{
 };
 
 use crate::group::capability::CAPABILITIES;
-use crate::group::made::NONCE;
+use crate::group::create_once::CREATE_LABEL;
 
 /// Refuses what the service can't do.
 pub(crate) fn check(spec: &SandboxSpec) -> Result<()> {
@@ -42,7 +42,7 @@ pub(crate) fn check(spec: &SandboxSpec) -> Result<()> {
 /// Refuses labels that the service can't be asked for, and those that are the provider's own.
 pub(crate) fn check_labels(op: Operation, labels: &Labels, own: &Labels) -> Result<()> {
     for key in labels.keys() {
-        let why = if key == NONCE || own.contains_key(key) {
+        let why = if key == CREATE_LABEL || own.contains_key(key) {
             "is the provider's own"
         } else if key.contains([',', '=']) {
             "has a comma or an equals sign, by which the service can't be asked for it"

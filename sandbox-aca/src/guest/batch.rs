@@ -15,9 +15,9 @@ use sandbox_core::{
     Error, ErrorKind, FileBatch, FileWrite, GuestPath, Mode, Operation, Result, WriteMode,
 };
 
-use crate::guest::carrier::Carrier;
-use crate::guest::handle::{Inner, fresh};
+use crate::guest::handle::{Guest, fresh};
 use crate::guest::script::{BATCH, COMMON, Script};
+use crate::guest::transport::Transport;
 
 const OP: Operation = Operation::WriteFiles;
 /// The largest tar that goes along with the request.
@@ -26,7 +26,7 @@ const SMALL: usize = 30 << 10;
 /// Files by the directory that they go to, with their place in the batch.
 type ByDirectory<'a> = BTreeMap<GuestPath, Vec<(usize, &'a [u8], &'a FileWrite)>>;
 
-impl<C: Carrier> Inner<C> {
+impl<T: Transport> Guest<T> {
     pub(crate) async fn write_files(self: Arc<Self>, batch: FileBatch) -> Result<()> {
         self.open(OP)?;
         let workdir = self.workdir();
@@ -42,15 +42,15 @@ impl<C: Carrier> Inner<C> {
             let entry = by_directory.entry(parent).or_default();
             entry.push((number + 1, name, *file));
         }
-        let (dir, nonce) = fresh(C::STAGING);
+        let (dir, nonce) = fresh(T::STAGING);
         let tar = pack(&by_directory, &script(&dir, &nonce, &by_directory));
         let tar = tar.map_err(|e| self.named(Error::from_io(e, OP)))?;
         let paths: Vec<GuestPath> = files.into_iter().map(|(path, _)| path).collect();
         // On a task of its own: once the guest puts files in place it finishes, and a fork waits.
-        let inner = Arc::clone(&self);
+        let guest = Arc::clone(&self);
         let sent = tokio::spawn(async move {
-            let lock = Arc::clone(&inner.files).lock_owned().await;
-            let done = inner.place(&dir, tar.into(), &paths).await;
+            let lock = Arc::clone(&guest.files).lock_owned().await;
+            let done = guest.place(&dir, tar.into(), &paths).await;
             drop(lock);
             done
         });

@@ -12,10 +12,10 @@ use sandbox_core::{
     Result,
 };
 
-use crate::guest::carrier::Carrier;
-use crate::guest::handle::{Inner, kind_of};
+use crate::guest::handle::{Guest, kind_of};
 use crate::guest::launch::Launch;
 use crate::guest::script::{COMMAND, COMMON, EXEC, Script, decode, garbled, said};
+use crate::guest::transport::Transport;
 use crate::http::Failure;
 
 const OP: Operation = Operation::Exec;
@@ -28,43 +28,43 @@ const UNKNOWN: u32 = 4;
 
 /// Kills a command whose caller has gone.
 #[derive(Debug)]
-pub(crate) struct Guard<C: Carrier> {
-    pub(crate) inner: Arc<Inner<C>>,
+pub(crate) struct Guard<T: Transport> {
+    pub(crate) guest: Arc<Guest<T>>,
     pub(crate) dir: String,
     pub(crate) armed: bool,
 }
 
-impl<C: Carrier> Guard<C> {
+impl<T: Transport> Guard<T> {
     /// From now on the command is killed with its sandbox, or when this is dropped.
-    pub(crate) fn new(inner: &Arc<Inner<C>>, dir: &str) -> Self {
-        inner.kept().running.push(dir.to_owned());
-        Self::apart(inner, dir)
+    pub(crate) fn new(guest: &Arc<Guest<T>>, dir: &str) -> Self {
+        guest.state().running.push(dir.to_owned());
+        Self::apart(guest, dir)
     }
 
     /// The same for a command that closing does not wait for.
-    pub(crate) fn apart(inner: &Arc<Inner<C>>, dir: &str) -> Self {
+    pub(crate) fn apart(guest: &Arc<Guest<T>>, dir: &str) -> Self {
         Self {
-            inner: Arc::clone(inner),
+            guest: Arc::clone(guest),
             dir: dir.to_owned(),
             armed: true,
         }
     }
 }
 
-impl<C: Carrier> Drop for Guard<C> {
+impl<T: Transport> Drop for Guard<T> {
     fn drop(&mut self) {
-        self.inner.kept().running.retain(|dir| *dir != self.dir);
+        self.guest.state().running.retain(|dir| *dir != self.dir);
         if !self.armed {
             return;
         }
-        let (inner, dir) = (Arc::clone(&self.inner), self.dir.clone());
+        let (guest, dir) = (Arc::clone(&self.guest), self.dir.clone());
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { inner.cancel(&[dir]).await });
+            runtime.spawn(async move { guest.cancel(&[dir]).await });
         }
     }
 }
 
-impl<C: Carrier> Inner<C> {
+impl<T: Transport> Guest<T> {
     /// Ends commands, or keeps them from starting. What fails here the sandbox's end makes good.
     pub(crate) async fn cancel(&self, dirs: &[String]) {
         let mut line = String::new();
@@ -75,7 +75,7 @@ impl<C: Carrier> Inner<C> {
         }
         let timeout = Duration::from_secs(20);
         let done = self
-            .http
+            .transport
             .shell(OP, self.id.as_str(), &line, true, timeout)
             .await;
         if let Err(failure) = done {
@@ -92,7 +92,7 @@ impl<C: Carrier> Inner<C> {
             "L1={} L2={} I={INLINE} W={}\n",
             command.stdout_limit.min(i64::MAX as u64 >> 8),
             command.stderr_limit.min(i64::MAX as u64 >> 8),
-            C::SLICE.as_millis() / 10
+            T::SLICE.as_millis() / 10
         );
         let mut script = self.cleared();
         for text in [COMMON, COMMAND, EXEC, &limits] {
@@ -100,12 +100,12 @@ impl<C: Carrier> Inner<C> {
         }
         let script = launch.call(launch.settings(script), "start");
         // A service that wants to be left alone is, but not for longer than the command may take.
-        let patience = launch.timeout.unwrap_or(C::SLICE).min(C::SLICE) + SLACK;
+        let patience = launch.timeout.unwrap_or(T::SLICE).min(T::SLICE) + SLACK;
         let answer = self.run(OP, &script, &launch.dir, false, patience).await;
         let text = self.settle(answer, &launch, &limits, started).await?;
         let done = self.outcome(&text, &launch, &command, started).await;
         guard.armed = false;
-        self.kept().litter.push(launch.dir);
+        self.state().stale_dirs.push(launch.dir);
         done
     }
 
@@ -125,7 +125,7 @@ impl<C: Carrier> Inner<C> {
                 Ok(text) if text.trim_end() != "R" => return Ok(text),
                 Ok(_) => {
                     unknown = 0;
-                    tokio::time::sleep(C::pause(started.elapsed())).await;
+                    tokio::time::sleep(T::pause(started.elapsed())).await;
                 }
                 Err(failure)
                     if failure.unknown
@@ -149,7 +149,7 @@ impl<C: Carrier> Inner<C> {
                 ask = ask.text(text);
             }
             let ask = ask.text(&format!("d={dir} n={nonce} T=\nawait\n"));
-            answer = self.run(OP, &ask, dir, true, C::SLICE + SLACK).await;
+            answer = self.run(OP, &ask, dir, true, T::SLICE + SLACK).await;
             asked = true;
         }
     }
@@ -225,7 +225,10 @@ impl<C: Carrier> Inner<C> {
     }
 
     async fn output(&self, file: &str, size: u64) -> Result<Bytes> {
-        let read = self.http.get_file(OP, self.id.as_str(), file, size).await;
+        let read = self
+            .transport
+            .get_file(OP, self.id.as_str(), file, size)
+            .await;
         read.map_err(|failure| self.failed(failure).with_ran(Ran::Unknown))
     }
 

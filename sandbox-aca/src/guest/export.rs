@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use sandbox_core::{Error, ErrorKind, ExportOptions, GuestPath, Operation, Result, TransferReport};
 
-use crate::guest::carrier::Carrier;
-use crate::guest::handle::{Inner, fresh};
+use crate::guest::handle::{Guest, fresh};
+use crate::guest::transport::Transport;
 use crate::transfer::{Wanted, build, decide, existing, names};
 
 const OP: Operation = Operation::ExportDir;
 
-impl<C: Carrier> Inner<C> {
+impl<T: Transport> Guest<T> {
     pub(crate) async fn export_dir(
         self: Arc<Self>,
         from: &GuestPath,
@@ -46,9 +46,9 @@ impl<C: Carrier> Inner<C> {
         if names.is_empty() {
             return tempfile::tempfile().map_err(|e| self.named(Error::from_io(e, OP)));
         }
-        let (dir, _) = fresh(C::STAGING);
+        let (dir, _) = fresh(T::STAGING);
         let put = self
-            .http
+            .transport
             .put_file(OP, self.id.as_str(), &format!("{dir}/names"), names.into())
             .await;
         put.map_err(|failure| self.failed(failure))?;

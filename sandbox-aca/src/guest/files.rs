@@ -10,19 +10,19 @@ use sandbox_core::{
     Operation, ReadOptions, RemoveOptions, RenameOptions, Result,
 };
 
-use crate::guest::carrier::Carrier;
-use crate::guest::handle::{Inner, fresh};
+use crate::guest::handle::{Guest, fresh};
 use crate::guest::script::garbled;
+use crate::guest::transport::Transport;
 
 /// The largest listing in bytes.
 const LISTING: u64 = 1 << 30;
 
-impl<C: Carrier> Inner<C> {
+impl<T: Transport> Guest<T> {
     pub(crate) async fn read_file(&self, path: &GuestPath, options: ReadOptions) -> Result<Bytes> {
         const OP: Operation = Operation::ReadFile;
         self.open(OP)?;
         let at = self.resolve(path, OP)?;
-        let (dir, _) = fresh(C::STAGING);
+        let (dir, _) = fresh(T::STAGING);
         let limit = options.limit.min(1 << 40);
         let script = self.files_script(&dir).text("fetch").word(at.as_bytes());
         let script = script.text(&format!(" {limit}\n"));
@@ -69,7 +69,7 @@ impl<C: Carrier> Inner<C> {
         depth: &str,
         limit: usize,
     ) -> Result<Vec<DirEntry>> {
-        let (dir, _) = fresh(C::STAGING);
+        let (dir, _) = fresh(T::STAGING);
         let limit = limit.min(100_000_000);
         let script = self.files_script(&dir).text("list").word(at.as_bytes());
         let script = script.text(&format!(" '{depth}' {limit}\n"));
@@ -82,7 +82,7 @@ impl<C: Carrier> Inner<C> {
         const OP: Operation = Operation::Metadata;
         self.open(OP)?;
         let at = self.resolve(path, OP)?;
-        let (dir, _) = fresh(C::STAGING);
+        let (dir, _) = fresh(T::STAGING);
         let script = self
             .files_script(&dir)
             .text("about")
@@ -101,7 +101,7 @@ impl<C: Carrier> Inner<C> {
         self.open(OP)?;
         let at = self.resolve(path, OP)?;
         self.not_root(&at, OP, "the root can't be removed")?;
-        let (dir, _) = fresh(C::STAGING);
+        let (dir, _) = fresh(T::STAGING);
         let flag = if options.recursive { " 1\n" } else { " ''\n" };
         let script = self
             .files_script(&dir)
@@ -119,7 +119,7 @@ impl<C: Carrier> Inner<C> {
         const OP: Operation = Operation::CreateDir;
         self.open(OP)?;
         let at = self.resolve(path, OP)?;
-        let (dir, _) = fresh(C::STAGING);
+        let (dir, _) = fresh(T::STAGING);
         let flag = if options.recursive { "1" } else { "''" };
         let script = self.files_script(&dir).text("make_dir").word(at.as_bytes());
         let script = script.text(&format!(" {:o} {flag}\n", options.mode.bits()));
@@ -143,7 +143,7 @@ impl<C: Carrier> Inner<C> {
                 .with_path(&from);
             return Err(self.named(error));
         }
-        let (dir, _) = fresh(C::STAGING);
+        let (dir, _) = fresh(T::STAGING);
         let flag = if options.replace { " 1\n" } else { " ''\n" };
         let script = self.files_script(&dir).text("move").word(from.as_bytes());
         let script = script.word(to.as_bytes()).text(flag);
@@ -154,14 +154,14 @@ impl<C: Carrier> Inner<C> {
         const OP: Operation = Operation::SetWorkdir;
         self.open(OP)?;
         let at = self.resolve(path, OP)?;
-        let (dir, _) = fresh(C::STAGING);
+        let (dir, _) = fresh(T::STAGING);
         let script = self
             .files_script(&dir)
             .text("enter")
             .word(at.as_bytes())
             .text("\n");
         self.helper(OP, script, &dir, &[&at]).await?;
-        self.kept().info.workdir = at;
+        self.state().info.workdir = at;
         Ok(())
     }
 

@@ -13,9 +13,10 @@ use sandbox_core::{
     Error, ErrorKind, GuestPath, Operation, Result, SandboxId, SandboxInfo, Secret,
 };
 
-use crate::guest::carrier::Carrier;
-use crate::guest::keep::Keeper;
 use crate::guest::script::{COMMON, FILES, Script, garbled, said};
+use tokio::task::AbortHandle;
+
+use crate::guest::transport::Transport;
 use crate::http::{Failure, Http};
 
 /// How long a helper in the guest may take.
@@ -23,40 +24,67 @@ const HELPER: Duration = Duration::from_secs(300);
 
 /// What a handle keeps of its sandbox.
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct State {
     pub(crate) info: SandboxInfo,
     /// Changes to the image's environment; `None` unsets.
     pub(crate) env: BTreeMap<Vec<u8>, Option<Secret>>,
     /// Directories of commands in the guest that nobody needs any more.
-    pub(crate) litter: Vec<String>,
+    pub(crate) stale_dirs: Vec<String>,
     /// Commands that run now.
     pub(crate) running: Vec<String>,
 }
 
-impl Kept {
+impl State {
     pub(crate) fn new(info: SandboxInfo, env: BTreeMap<Vec<u8>, Option<Secret>>) -> Self {
         Self {
             info,
             env,
-            litter: Vec::new(),
+            stale_dirs: Vec::new(),
             running: Vec::new(),
         }
     }
 }
 
-/// One sandbox.
+/// The task that keeps one sandbox alive; dropping this ends it.
 #[derive(Debug)]
-pub(crate) struct Inner<C = Http> {
-    pub(crate) http: Arc<C>,
+pub(crate) struct KeepAlive(AbortHandle);
+
+impl KeepAlive {
+    pub(crate) fn new(task: AbortHandle) -> Self {
+        Self(task)
+    }
+}
+
+impl Drop for KeepAlive {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// How closing a sandbox went.
+#[derive(Debug, Default)]
+pub(crate) struct Closing {
+    /// How many attempts have ended.
+    pub(crate) attempts: u64,
+    /// The outcome of the last one, if there was one.
+    pub(crate) outcome: Option<std::result::Result<(), String>>,
+}
+
+/// A guest as its handles know it: how it is reached, and what holds for its commands.
+#[derive(Debug)]
+pub(crate) struct Guest<T = Http> {
+    pub(crate) transport: Arc<T>,
     pub(crate) id: SandboxId,
-    pub(crate) kept: Mutex<Kept>,
+    pub(crate) state: Mutex<State>,
     pub(crate) closing: AtomicBool,
+    /// How closing went, if it was tried: see [`close`](super::close).
+    pub(crate) closed: tokio::sync::Mutex<Closing>,
     /// Held while a batch is put in place and while a fork looks.
     pub(crate) files: Arc<tokio::sync::Mutex<()>>,
     /// When somebody last began to do something with it.
     used: Mutex<Instant>,
     /// What keeps it, if that was asked for; and held while it is touched.
-    pub(crate) keeper: OnceLock<Keeper>,
+    pub(crate) keep_alive: OnceLock<KeepAlive>,
     pub(crate) touching: tokio::sync::Mutex<()>,
 }
 
@@ -66,16 +94,17 @@ pub(crate) fn fresh(staging: &str) -> (String, String) {
     (format!("{staging}{nonce}"), nonce)
 }
 
-impl<C: Carrier> Inner<C> {
-    pub(crate) fn new(http: Arc<C>, kept: Kept) -> Self {
+impl<T: Transport> Guest<T> {
+    pub(crate) fn new(transport: Arc<T>, state: State) -> Self {
         Self {
-            http,
-            id: kept.info.id.clone(),
-            kept: Mutex::new(kept),
+            transport,
+            id: state.info.id.clone(),
+            state: Mutex::new(state),
             closing: AtomicBool::new(false),
+            closed: tokio::sync::Mutex::default(),
             files: Arc::default(),
             used: Mutex::new(Instant::now()),
-            keeper: OnceLock::new(),
+            keep_alive: OnceLock::new(),
             touching: tokio::sync::Mutex::default(),
         }
     }
@@ -91,12 +120,12 @@ impl<C: Carrier> Inner<C> {
         used.elapsed()
     }
 
-    pub(crate) fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn workdir(&self) -> GuestPath {
-        self.kept().info.workdir.clone()
+        self.state().info.workdir.clone()
     }
 
     /// Refuses every operation on a closed sandbox; any other is a use of it.
@@ -163,13 +192,13 @@ impl<C: Carrier> Inner<C> {
             Some(line) => line,
             None => {
                 let file = format!("{dir}/script");
-                self.http
+                self.transport
                     .put_file(op, id, &file, script.0.clone().into())
                     .await?;
                 format!("sh {file}")
             }
         };
-        self.http.shell(op, id, &line, repeat, timeout).await
+        self.transport.shell(op, id, &line, repeat, timeout).await
     }
 
     /// Starts a script on files, whose staging directory is the given one.
@@ -230,8 +259,11 @@ impl<C: Carrier> Inner<C> {
             ["OK", "F", size, ..] => {
                 let file = format!("{dir}/out");
                 let size = self.announced(op, size, limit)?;
-                let read = self.http.get_file(op, self.id.as_str(), &file, size).await;
-                self.kept().litter.push(dir.to_owned());
+                let read = self
+                    .transport
+                    .get_file(op, self.id.as_str(), &file, size)
+                    .await;
+                self.state().stale_dirs.push(dir.to_owned());
                 let read = read.map_err(|failure| self.failed(failure))?;
                 match read.len() as u64 == size {
                     true => Ok(read),
@@ -264,10 +296,10 @@ impl<C: Carrier> Inner<C> {
             let path = format!("{dir}/out");
             let size = self.announced(op, size, limit)?;
             let got = self
-                .http
+                .transport
                 .get_file_to(op, self.id.as_str(), &path, size, &mut file)
                 .await;
-            self.kept().litter.push(dir.to_owned());
+            self.state().stale_dirs.push(dir.to_owned());
             got.map_err(|failure| self.failed(failure))?;
             if file.metadata().await.map_err(io)?.len() != size {
                 return Err(self.named(garbled(op)));

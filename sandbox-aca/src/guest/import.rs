@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use sandbox_core::{Error, ErrorKind, GuestPath, ImportOptions, Operation, Result, TransferReport};
 
-use crate::guest::carrier::Carrier;
-use crate::guest::handle::{Inner, fresh};
+use crate::guest::handle::{Guest, fresh};
+use crate::guest::transport::Transport;
 use crate::transfer::gather;
 
 const OP: Operation = Operation::ImportDir;
@@ -31,7 +31,7 @@ x=$(LC_ALL=C cp -aflT --remove-destination "$n" "$to" 2>&1) || x=$(LC_ALL=C cp -
 echo OK
 "#;
 
-impl<C: Carrier> Inner<C> {
+impl<T: Transport> Guest<T> {
     pub(crate) async fn import_dir(
         self: Arc<Self>,
         from: &Path,
@@ -45,7 +45,7 @@ impl<C: Carrier> Inner<C> {
         let mut gathered = gathered
             .map_err(|e| self.named(Error::new(ErrorKind::Other, OP).with_source(e)))?
             .map_err(|error| self.named(error))?;
-        let (dir, _) = fresh(C::STAGING);
+        let (dir, _) = fresh(T::STAGING);
         if options.mirror {
             let there = match self.list_at(OP, &to, "", 10_000_000).await {
                 Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
@@ -59,7 +59,7 @@ impl<C: Carrier> Inner<C> {
                 names.push(0);
                 let file = format!("{dir}/gone");
                 let put = self
-                    .http
+                    .transport
                     .put_file(OP, self.id.as_str(), &file, names.into());
                 put.await.map_err(|failure| self.failed(failure))?;
             }

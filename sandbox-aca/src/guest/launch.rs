@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use sandbox_core::{Capability, Command, Error, ErrorKind, GuestPath, Operation, Result, Stdin};
 
-use crate::guest::carrier::Carrier;
-use crate::guest::handle::{Inner, fresh};
+use crate::guest::handle::{Guest, fresh};
 use crate::guest::script::Script;
+use crate::guest::transport::Transport;
 
 /// The longest argument that Linux takes, and all of them together.
 const LONGEST: usize = 128 << 10;
@@ -38,22 +38,22 @@ pub(crate) struct Launch {
     path: Option<Vec<u8>>,
 }
 
-impl<C: Carrier> Inner<C> {
+impl<T: Transport> Guest<T> {
     /// Checks a command; brings its input along if that is long. No error starts anything.
     pub(crate) async fn prepare(&self, op: Operation, command: &Command) -> Result<Launch> {
         self.open(op)?;
         command.validate(op)?;
         if command.user.is_some() {
-            C::CAPABILITIES.require(Capability::User, op)?;
+            T::CAPABILITIES.require(Capability::User, op)?;
         }
         let cwd = match &command.cwd {
             Some(cwd) => self.resolve(cwd, op)?,
             None => self.workdir(),
         };
-        let (dir, nonce) = fresh(C::STAGING);
+        let (dir, nonce) = fresh(T::STAGING);
         let (mut env, default) = {
-            let kept = self.kept();
-            (kept.env.clone(), kept.info.command_timeout)
+            let state = self.state();
+            (state.env.clone(), state.info.command_timeout)
         };
         for (name, value) in command.env.iter() {
             env.insert(name.to_vec(), value.map(|value| value.value.clone()));
@@ -106,7 +106,7 @@ impl<C: Carrier> Inner<C> {
                     launch.given = bytes.clone();
                 } else {
                     let put = self
-                        .http
+                        .transport
                         .put_file(op, self.id.as_str(), &launch.input, bytes.clone())
                         .await;
                     put.map_err(|failure| self.failed(failure))?;
@@ -120,10 +120,10 @@ impl<C: Carrier> Inner<C> {
     /// Starts a script that first clears away what earlier commands left.
     pub(crate) fn cleared(&self) -> Script {
         let mut script = Script::default();
-        let litter = std::mem::take(&mut self.kept().litter);
-        if !litter.is_empty() {
+        let stale_dirs = std::mem::take(&mut self.state().stale_dirs);
+        if !stale_dirs.is_empty() {
             script = script.text("rm -rf");
-            for dir in litter {
+            for dir in stale_dirs {
                 script = script.word(dir.as_bytes());
             }
             script = script.text("\n");

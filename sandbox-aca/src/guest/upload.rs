@@ -8,13 +8,13 @@ use std::io::Read as _;
 use bytes::Bytes;
 use sandbox_core::{Error, ErrorKind, Operation, Result};
 
-use crate::guest::carrier::Carrier;
-use crate::guest::handle::Inner;
+use crate::guest::handle::Guest;
+use crate::guest::transport::Transport;
 
 /// The largest part that goes in one request, and so what is kept in memory of a file.
 pub(crate) const PART: usize = 16 << 20;
 
-impl<C: Carrier> Inner<C> {
+impl<T: Transport> Guest<T> {
     /// Uploads bytes in parts and gives the parts' names, for the shell.
     pub(crate) async fn upload(&self, op: Operation, dir: &str, bytes: &Bytes) -> Result<String> {
         let mut names = Vec::new();
@@ -59,7 +59,10 @@ impl<C: Carrier> Inner<C> {
         part: Bytes,
     ) -> Result<String> {
         let name = format!("{dir}/part-{number}");
-        let put = self.http.put_file(op, self.id.as_str(), &name, part).await;
+        let put = self
+            .transport
+            .put_file(op, self.id.as_str(), &name, part)
+            .await;
         put.map_err(|failure| self.failed(failure))?;
         Ok(name)
     }

@@ -163,13 +163,13 @@ struct Problem {
 impl Problem {
     fn parse(body: &[u8]) -> Self {
         let all: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
-        let inner = if all["error"].is_object() {
+        let problem = if all["error"].is_object() {
             &all["error"]
         } else {
             &all
         };
         let text = |key: &str| -> String {
-            let text = inner[key].as_str().unwrap_or_default();
+            let text = problem[key].as_str().unwrap_or_default();
             text.chars().take(300).collect()
         };
         let code = match text("errorCode") {
@@ -180,8 +180,8 @@ impl Problem {
         if detail.is_empty() {
             detail = text("message");
         }
-        if detail.is_empty() && inner["errors"].is_object() {
-            detail = inner["errors"].to_string().chars().take(300).collect();
+        if detail.is_empty() && problem["errors"].is_object() {
+            detail = problem["errors"].to_string().chars().take(300).collect();
         }
         Self {
             title: text("title"),

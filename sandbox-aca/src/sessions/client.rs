@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::config::SessionKind;
 use super::identifier::Identifier;
-use crate::guest::carrier::TOUCH;
+use crate::guest::transport::TOUCH;
 use crate::http::{Answer, Failure, Http, Request, parse};
 
 /// The longest execution that the service allows [Azure, January 2026].
@@ -48,7 +48,7 @@ pub(crate) struct Session {
     /// Uploads that the next line which names their directory puts in place.
     arrived: Mutex<Vec<Arrived>>,
     /// Directories of our own that nobody needs any more.
-    litter: Mutex<Vec<String>>,
+    stale_dirs: Mutex<Vec<String>>,
 }
 
 /// A file that came in parts below [`HOME`].
@@ -90,7 +90,7 @@ impl Session {
             begun: AtomicBool::new(false),
             lost: AtomicBool::new(false),
             arrived: Mutex::default(),
-            litter: Mutex::default(),
+            stale_dirs: Mutex::default(),
         }
     }
 
@@ -280,9 +280,9 @@ impl Session {
     /// What a line needs done first: uploads that it names put in place, litter cleared away.
     pub(super) fn prelude(&self, line: &str) -> String {
         let mut text = String::new();
-        let litter = std::mem::take(&mut *locked(&self.litter));
-        if !litter.is_empty() {
-            text.push_str(&format!("rm -rf {}\n", litter.join(" ")));
+        let stale_dirs = std::mem::take(&mut *locked(&self.stale_dirs));
+        if !stale_dirs.is_empty() {
+            text.push_str(&format!("rm -rf {}\n", stale_dirs.join(" ")));
         }
         for Arrived { dir, path, parts } in locked(&self.arrived).iter() {
             if line.contains(dir.as_str()) {
@@ -322,7 +322,7 @@ impl Session {
 
     /// Removed by the next line.
     pub(super) fn drop_later<const N: usize>(&self, paths: [String; N]) {
-        locked(&self.litter).extend(paths);
+        locked(&self.stale_dirs).extend(paths);
     }
 
     /// Only our own files are asked for: one that is not there went with its session.

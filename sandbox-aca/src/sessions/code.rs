@@ -74,9 +74,9 @@ impl AcaSession {
     /// # Cancellation
     /// Dropping the future does not stop the code: it goes on until its timeout.
     pub async fn run_code(&self, code: &str, options: CodeOptions) -> Result<CodeOutput> {
-        let refused = |error: Error| self.inner.named(error).with_ran(Ran::NotStarted);
-        self.inner.open(OP).map_err(refused)?;
-        let session = &self.inner.http;
+        let refused = |error: Error| self.guest.named(error).with_ran(Ran::NotStarted);
+        self.guest.open(OP).map_err(refused)?;
+        let session = &self.guest.transport;
         if session.pool.kind != SessionKind::Python {
             let why = "the pool's sessions run a shell";
             return Err(refused(Error::unsupported(OP, Capability::Exec, why)));
@@ -94,7 +94,7 @@ impl AcaSession {
                 true => Ran::Unknown,
                 false => Ran::NotStarted,
             };
-            self.inner.failed(failure).with_ran(ran)
+            self.guest.failed(failure).with_ran(ran)
         })?;
         let empty = done.result.is_null() || done.result == "";
         Ok(CodeOutput {

@@ -8,14 +8,14 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use sandbox_core::{Error, ErrorKind, Labels, Operation, Result, Sandbox as _};
+use sandbox_core::{Error, ErrorKind, Labels, Operation, Result};
 
-use super::carry::MARKER;
 use super::client::Session;
 use super::sandbox::AcaSession;
-use crate::guest::carrier::Carrier as _;
-use crate::guest::handle::fresh;
+use super::transport::MARKER;
+use crate::guest::handle::{Guest, fresh};
 use crate::guest::script::{garbled, said};
+use crate::guest::transport::Transport as _;
 
 const OP: Operation = Operation::Fork;
 /// The largest part that passes through this host.
@@ -33,17 +33,17 @@ enum Packed {
 impl AcaSession {
     /// An independent copy: files, environment, workdir.
     pub(super) async fn copied(&self, labels: Labels) -> Result<Arc<AcaSession>> {
-        self.inner.open(OP)?;
-        let _files = self.inner.files.lock().await;
+        self.guest.open(OP)?;
+        let _files = self.guest.files.lock().await;
         let (info, env) = {
-            let kept = self.inner.kept();
-            (kept.info.clone(), kept.env.clone())
+            let state = self.guest.state();
+            (state.info.clone(), state.env.clone())
         };
         let mut info = info.labels(labels);
         info.created = std::time::SystemTime::now();
-        info.parent = Some(self.inner.id.clone());
+        info.parent = Some(self.guest.id.clone());
         let packed = self.pack().await?;
-        let litter = match &packed {
+        let stale_dirs = match &packed {
             Packed::Here(_) => None,
             Packed::There(dir, _) => Some(dir.clone()),
         };
@@ -53,21 +53,22 @@ impl AcaSession {
                 Ok(()) => Ok(child),
                 Err(error) => {
                     // The first error is the one to tell.
-                    let _ = child.close().await;
+                    let _ = self.registry.close(&child).await;
                     Err(error)
                 }
             }
         };
         let moved = moved.await;
-        self.inner.kept().litter.extend(litter);
-        moved.map_err(|error| self.inner.named(error))
+        self.guest.state().stale_dirs.extend(stale_dirs);
+        let child = moved.map_err(|error| self.guest.named(error))?;
+        Ok(AcaSession::new(child, Arc::clone(&self.registry)))
     }
 
     /// Packs what was changed.
     async fn pack(&self) -> Result<Packed> {
         let (dir, _) = fresh(Session::STAGING);
-        let workdir = self.inner.workdir();
-        let mut script = self.inner.files_script(&dir).text("trap - EXIT\nw=");
+        let workdir = self.guest.workdir();
+        let mut script = self.guest.files_script(&dir).text("trap - EXIT\nw=");
         script.quoted(workdir.as_bytes());
         let script = script.text(&format!(
             r#"
@@ -85,28 +86,28 @@ set -- "$d"/p*
 echo "OK P $#"
 "#
         ));
-        let said_ = self.inner.helper(OP, script, &dir, &[&workdir]).await?;
+        let said_ = self.guest.helper(OP, script, &dir, &[&workdir]).await?;
         let words = said(&said_, OP)
-            .map_err(|error| self.inner.named(error))?
+            .map_err(|error| self.guest.named(error))?
             .words;
         match words[..] {
             ["OK", "P", parts, ..] => {
                 let parts = parts.parse().ok().filter(|parts| *parts < 100_000);
-                let parts = parts.ok_or_else(|| self.inner.named(garbled(OP)))?;
+                let parts = parts.ok_or_else(|| self.guest.named(garbled(OP)))?;
                 Ok(Packed::There(dir, parts))
             }
             _ => self
-                .inner
+                .guest
                 .emitted(OP, &said_, &dir, SMALL)
                 .await
                 .map(Packed::Here),
         }
     }
 
-    async fn unpack(&self, child: &AcaSession, packed: Packed) -> Result<()> {
+    async fn unpack(&self, child: &Guest<Session>, packed: Packed) -> Result<()> {
         let (dir, _) = fresh(Session::STAGING);
-        let (source, target) = (&self.inner.http, &child.inner.http);
-        let mut script = child.inner.files_script(&dir);
+        let (source, target) = (&self.guest.transport, &child.transport);
+        let mut script = child.files_script(&dir);
         match packed {
             Packed::Here(bytes) => {
                 let bytes = STANDARD.encode(bytes);
@@ -119,11 +120,11 @@ echo "OK P $#"
                     let part = source
                         .get_file(OP, "", &format!("{from}/{name}"), PART)
                         .await;
-                    let part = part.map_err(|failure| self.inner.failed(failure))?;
+                    let part = part.map_err(|failure| self.guest.failed(failure))?;
                     let put = target
                         .put_file(OP, "", &format!("{dir}/{name}"), part)
                         .await;
-                    put.map_err(|failure| child.inner.failed(failure))?;
+                    put.map_err(|failure| child.failed(failure))?;
                 }
             }
         }
@@ -134,9 +135,9 @@ echo OK
 "#,
         );
         let minutes = Duration::from_secs(200);
-        let said = child.inner.run(OP, &script, &dir, false, minutes).await;
-        let said = said.map_err(|failure| child.inner.failed(failure))?;
-        child.inner.verdict(OP, &said, &[]).map_err(|error| {
+        let said = child.run(OP, &script, &dir, false, minutes).await;
+        let said = said.map_err(|failure| child.failed(failure))?;
+        child.verdict(OP, &said, &[]).map_err(|error| {
             Error::new(ErrorKind::Other, OP)
                 .with_message("the files could not be unpacked in the fork")
                 .with_source(error)

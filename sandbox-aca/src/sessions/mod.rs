@@ -5,7 +5,6 @@
 //! must never be shown.
 
 mod capability;
-mod carry;
 mod client;
 mod code;
 mod config;
@@ -13,7 +12,9 @@ mod driver;
 mod fork;
 mod identifier;
 mod provider;
+mod registry;
 mod sandbox;
+mod transport;
 
 pub use code::{CodeOptions, CodeOutput, CodeStatus};
 pub use config::{AcaSessionConfig, SessionKind};

@@ -3,47 +3,22 @@
 //! It must never leave behind a session that nobody got, and never show an identifier.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use sandbox_core::{
-    Capabilities, Error, ErrorKind, GuestPath, Labels, Operation, Provider, Result, Sandbox,
-    SandboxId, SandboxInfo, SandboxSpec, Secret,
+    Capabilities, GuestPath, Labels, Operation, Provider, Result, Sandbox, SandboxId, SandboxInfo,
+    SandboxSpec, Secret,
 };
 
 use super::capability::{CLOSED, OPEN, check};
-use super::carry::beginning;
-use super::client::{Pool, Session};
+use super::client::Pool;
 use super::config::{AcaSessionConfig, NEWEST};
-use super::identifier::{Identifier, public};
+use super::identifier::public;
+use super::registry::{BACKEND, Registry, WORKDIR, missing};
 use super::sandbox::AcaSession;
 use crate::auth::{Credential, Tokens};
-use crate::guest::carrier::Carrier as _;
-use crate::guest::handle::{Inner, Kept};
-use crate::guest::script::Script;
 use crate::http::Http;
-
-const BACKEND: &str = "aca-sessions";
-const WORKDIR: &str = "/workspace";
-
-/// A sandbox that was made here and not closed.
-#[derive(Debug)]
-struct Known {
-    identifier: Identifier,
-    info: SandboxInfo,
-    handle: Weak<AcaSession>,
-}
-
-/// What a provider and its sandboxes share.
-#[derive(Debug)]
-pub(crate) struct Registry {
-    pub(super) pool: Arc<Pool>,
-    pub(super) egress: bool,
-    keep_alive: Option<Duration>,
-    known: Mutex<BTreeMap<String, Known>>,
-}
 
 /// Sandboxes in the dynamic sessions of an Azure Container Apps session pool.
 ///
@@ -110,7 +85,7 @@ impl AcaSessionProvider {
     /// [`ErrorKind::InvalidInput`] for a configuration that can't be right; what reading the
     /// certificate says.
     pub fn new(config: AcaSessionConfig, credential: Arc<dyn Credential>) -> Result<Self> {
-        crate::guest::keep::check(config.keep_alive)?;
+        crate::guest::keep_alive::check(config.keep_alive)?;
         let http = |version: &str| {
             let tokens = Tokens::new(Arc::clone(&credential), config.scope.clone());
             Http::new(config.plane(version)?, tokens)
@@ -123,12 +98,11 @@ impl AcaSessionProvider {
             old,
         };
         Ok(Self {
-            registry: Arc::new(Registry {
-                pool: Arc::new(pool),
-                egress: config.egress,
-                keep_alive: config.keep_alive,
-                known: Mutex::default(),
-            }),
+            registry: Arc::new(Registry::new(
+                Arc::new(pool),
+                config.egress,
+                config.keep_alive,
+            )),
         })
     }
 
@@ -156,131 +130,9 @@ impl AcaSessionProvider {
         for (name, value) in spec.env.iter() {
             env.insert(name.to_vec(), value.map(|value| value.value.clone()));
         }
-        self.registry.make(OP, info, env).await
+        let made = self.registry.make(OP, info, env).await?;
+        Ok(AcaSession::new(made, Arc::clone(&self.registry)))
     }
-}
-
-impl Registry {
-    fn known(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn forget(&self, id: &SandboxId) {
-        self.known().remove(id.as_str());
-    }
-
-    /// A new sandbox. Runs to its end even if nobody waits; then the session is deleted.
-    pub(super) async fn make(
-        self: &Arc<Self>,
-        op: Operation,
-        info: SandboxInfo,
-        env: BTreeMap<Vec<u8>, Option<Secret>>,
-    ) -> Result<Arc<AcaSession>> {
-        let (sender, receiver) = tokio::sync::oneshot::channel();
-        let registry = Arc::clone(self);
-        tokio::spawn(async move {
-            let made = registry.begin(op, info, env).await;
-            if let Err(Ok(unwanted)) = sender.send(made) {
-                drop(unwanted.close().await);
-            }
-        });
-        receiver.await.unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::Other, op).with_message("the creation ended"))
-        })
-    }
-
-    async fn begin(
-        self: Arc<Self>,
-        op: Operation,
-        mut info: SandboxInfo,
-        env: BTreeMap<Vec<u8>, Option<Secret>>,
-    ) -> Result<Arc<AcaSession>> {
-        let identifier = Identifier::random();
-        info.id = identifier.public();
-        let session = Session::new(Arc::clone(&self.pool), identifier.clone());
-        let made = self.handle(session, info, env);
-        let begun = Self::workdir(op, &made.inner).await;
-        if let Err(error) = begun {
-            // What may have been allocated is not left behind; the first error is the one to tell.
-            let _ = made.close().await;
-            return Err(error);
-        }
-        made.inner.http.begun.store(true, Ordering::Release);
-        made.inner.keep(self.keep_alive);
-        Ok(made)
-    }
-
-    /// The first line: the marker and the workdir.
-    async fn workdir(op: Operation, inner: &Inner<Session>) -> Result<()> {
-        let workdir = inner.workdir();
-        let (dir, _) = crate::guest::handle::fresh(Session::STAGING);
-        let script = Script::default().text(&beginning());
-        let script = script
-            .text(crate::guest::script::COMMON)
-            .text(crate::guest::script::FILES);
-        let script = script
-            .text("x=$(LC_ALL=C mkdir -p --")
-            .word(workdir.as_bytes());
-        let script = script.text(" 2>&1) || denied \"$x\"\necho OK\n");
-        let minutes = Duration::from_secs(120);
-        let said = inner.run(op, &script, &dir, true, minutes).await;
-        let said = said.map_err(|failure| inner.named(failure.error))?;
-        inner.verdict(op, &said, &[&workdir])
-    }
-
-    fn handle(
-        self: &Arc<Self>,
-        session: Session,
-        info: SandboxInfo,
-        env: BTreeMap<Vec<u8>, Option<Secret>>,
-    ) -> Arc<AcaSession> {
-        let identifier = session.identifier.clone();
-        let id = info.id.clone();
-        let known = info.clone();
-        let inner = Inner::new(Arc::new(session), Kept::new(info, env));
-        let made = Arc::new(AcaSession::new(inner, Arc::clone(self)));
-        let known = Known {
-            identifier,
-            info: known,
-            handle: Arc::downgrade(&made),
-        };
-        self.known().insert(id.as_str().to_owned(), known);
-        made
-    }
-
-    /// A handle to a session that was made here, or that the service knows.
-    async fn find(self: &Arc<Self>, op: Operation, id: &SandboxId) -> Result<Arc<AcaSession>> {
-        let known = {
-            let known = self.known();
-            known.get(id.as_str()).map(|known| {
-                let handle = known.handle.upgrade();
-                (handle, known.identifier.clone(), known.info.clone())
-            })
-        };
-        let (identifier, info) = match known {
-            Some((Some(handle), ..)) => return Ok(handle),
-            Some((None, identifier, info)) => (identifier, info),
-            None => {
-                let all = self.pool.identifiers(op).await;
-                let all = all.map_err(|failure| failure.error)?;
-                let found = all.into_iter().find(|one| one.public() == *id);
-                let found = found.ok_or_else(|| missing(op, id))?;
-                let info = SandboxInfo::new(id.clone(), BACKEND, GuestPath::from(WORKDIR));
-                (found, info)
-            }
-        };
-        let session = Session::new(Arc::clone(&self.pool), identifier);
-        session.begun.store(true, Ordering::Release);
-        let found = self.handle(session, info, BTreeMap::new());
-        found.inner.keep(self.keep_alive);
-        Ok(found)
-    }
-}
-
-fn missing(op: Operation, id: &SandboxId) -> Error {
-    Error::new(ErrorKind::NotFound, op)
-        .with_message("the pool has no such session")
-        .with_sandbox(id.clone())
 }
 
 #[async_trait]
@@ -303,26 +155,18 @@ impl Provider for AcaSessionProvider {
     async fn attach(&self, id: &SandboxId) -> Result<Arc<dyn Sandbox>> {
         const OP: Operation = Operation::Attach;
         let found = self.registry.find(OP, id).await?;
-        found.inner.open(OP).map_err(|_| missing(OP, id))?;
-        Ok(found)
+        found.open(OP).map_err(|_| missing(OP, id))?;
+        Ok(AcaSession::new(found, Arc::clone(&self.registry)))
     }
 
     async fn list(&self, labels: &Labels) -> Result<Vec<SandboxInfo>> {
-        let known = self.registry.known();
-        let fits = |info: &SandboxInfo| {
-            let mut wanted = labels.iter();
-            wanted.all(|(key, value)| info.labels.get(key) == Some(value))
-        };
-        let all = known.values().map(|known| &known.info);
-        let mut all: Vec<SandboxInfo> = all.filter(|info| fits(info)).cloned().collect();
-        all.sort_by_key(|info| info.created);
-        Ok(all)
+        Ok(self.registry.list(labels))
     }
 
     async fn destroy(&self, id: &SandboxId) -> Result<()> {
         const OP: Operation = Operation::Destroy;
         let found = self.registry.find(OP, id).await?;
-        found.inner.open(OP).map_err(|_| missing(OP, id))?;
-        found.close().await
+        found.open(OP).map_err(|_| missing(OP, id))?;
+        self.registry.close(&found).await
     }
 }

@@ -209,7 +209,7 @@ impl AcaOptions {
 fn labels(of: &Value) -> Labels {
     let pairs = of["labels"].as_object().into_iter().flatten();
     pairs
-        .filter(|(key, _)| *key != crate::group::made::NONCE)
+        .filter(|(key, _)| *key != crate::group::create_once::CREATE_LABEL)
         .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
         .collect()
 }

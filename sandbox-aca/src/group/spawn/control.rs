@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use super::OP;
 use super::pump::{End, Progress, told};
 use crate::guest::exec::{Guard, timed_out};
-use crate::guest::handle::Inner;
+use crate::guest::handle::Guest;
 use crate::guest::launch::Launch;
 use crate::guest::script::said;
 use crate::http::Http;
@@ -44,7 +44,7 @@ enum Told {
     Ended(End),
 }
 
-impl Inner<Http> {
+impl Guest<Http> {
     /// Asks how a command is, and kills it before if so wanted; waits so long for its end.
     async fn ask(
         &self,
@@ -65,7 +65,7 @@ impl Inner<Http> {
             wait.as_millis() / 50
         );
         let text = self
-            .http
+            .transport
             .shell(op, self.id.as_str(), &line, true, wait + SLACK)
             .await;
         let text = text.map_err(|failure| self.failed(failure))?;
@@ -113,8 +113,8 @@ impl Control {
         }
     }
 
-    fn inner(&self) -> &Arc<Inner<Http>> {
-        &self.guard.inner
+    fn guest(&self) -> &Arc<Guest<Http>> {
+        &self.guard.guest
     }
 
     fn end(&self) -> Option<End> {
@@ -123,16 +123,16 @@ impl Control {
     }
 
     fn outcome(&self, end: End) -> Result<Exit> {
-        let inner = self.inner();
+        let guest = self.guest();
         let error = match end {
-            _ if inner.open(OP).is_err() => Error::closed(OP, &inner.id),
+            _ if guest.open(OP).is_err() => Error::closed(OP, &guest.id),
             End::Exit { why, .. } if why.contains('t') => timed_out(OP, self.launch.timeout),
             End::Exit { exit, .. } => return Ok(exit),
             End::Broke(why) => Error::new(ErrorKind::Unavailable, OP)
                 .with_message(format!("the command's stream broke off: {why}"))
                 .with_hint("what it goes on to do nobody sees; dropping it kills it"),
         };
-        Err(inner.named(error).with_ran(Ran::Cut))
+        Err(guest.named(error).with_ran(Ran::Cut))
     }
 }
 
@@ -155,7 +155,7 @@ impl ProcessControl for Control {
             // The end may be behind bytes that nobody reads.
             tokio::select! {
                 changed = progress.changed() => drop(changed),
-                asked = self.inner().ask(OP, &self.launch, false, SLICE) => {
+                asked = self.guest().ask(OP, &self.launch, false, SLICE) => {
                     if let Told::Ended(end) = asked? {
                         let _ = self.known.set(end);
                     }
@@ -166,13 +166,13 @@ impl ProcessControl for Control {
 
     async fn signal(&self, signal: Signal) -> Result<()> {
         const OP: Operation = Operation::Signal;
-        let inner = self.inner();
+        let guest = self.guest();
         if !(1..=64).contains(&signal.0) {
             let error = Error::new(ErrorKind::InvalidInput, OP)
                 .with_message(format!("{} is no signal", signal.0));
-            return Err(inner.named(error));
+            return Err(guest.named(error));
         }
-        inner.open(OP)?;
+        guest.open(OP)?;
         if self.end().is_some() {
             return Ok(());
         }
@@ -181,20 +181,20 @@ impl ProcessControl for Control {
             "[ -e {dir}/done ] || {{ read -r p < {dir}/pid && kill -{} \"$p\"; }} 2> /dev/null; echo OK",
             signal.0
         );
-        let sent = inner
-            .http
-            .shell(OP, inner.id.as_str(), &line, false, SLACK)
+        let sent = guest
+            .transport
+            .shell(OP, guest.id.as_str(), &line, false, SLACK)
             .await;
-        sent.map(drop).map_err(|failure| inner.failed(failure))
+        sent.map(drop).map_err(|failure| guest.failed(failure))
     }
 
     async fn kill(&self) -> Result<()> {
         if self.end().is_some() {
             return Ok(());
         }
-        let inner = self.inner();
-        inner.open(OP)?;
-        match inner.ask(OP, &self.launch, true, KILL).await? {
+        let guest = self.guest();
+        guest.open(OP)?;
+        match guest.ask(OP, &self.launch, true, KILL).await? {
             Told::Ended(end) => {
                 let _ = self.known.set(end);
                 Ok(())
@@ -204,7 +204,7 @@ impl ProcessControl for Control {
                 let error = Error::new(ErrorKind::Timeout, OP)
                     .with_message("the command is not dead yet")
                     .with_hint("close the sandbox");
-                Err(inner.named(error))
+                Err(guest.named(error))
             }
         }
     }
@@ -218,7 +218,7 @@ impl Drop for Control {
             Some(End::Exit { .. }) => {
                 self.guard.armed = false;
                 let dir = self.launch.dir.clone();
-                self.inner().kept().litter.push(dir);
+                self.guest().state().stale_dirs.push(dir);
             }
             Some(End::Broke(_)) => {}
             None => {

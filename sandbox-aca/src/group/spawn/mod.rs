@@ -22,7 +22,7 @@ use sandbox_core::{
 use tokio::sync::watch;
 
 use crate::guest::exec::Guard;
-use crate::guest::handle::Inner;
+use crate::guest::handle::Guest;
 use crate::guest::script::{COMMAND, COMMON, SPAWN, Script};
 use crate::http::{Failure, Http};
 
@@ -36,11 +36,11 @@ const BUFFER: usize = 256 << 10;
 /// How much of a script goes in one frame.
 const FRAME: usize = 64 << 10;
 
-impl Inner<Http> {
+impl Guest<Http> {
     pub(crate) async fn spawn(self: Arc<Self>, command: Command) -> Result<Process> {
         let not_started = |error: Error| self.named(error).with_ran(Ran::NotStarted);
         let launch = self.prepare(OP, &command).await.map_err(not_started)?;
-        let socket = self.http.upgrade(OP, &self.stream_path()).await;
+        let socket = self.transport.upgrade(OP, &self.stream_path()).await;
         let socket = socket.map_err(|failure| not_started(self.no_stream(failure)))?;
         let (mut input, mut frames) = socket::open(socket).await;
         let guard = Guard::apart(&self, &launch.dir);
@@ -60,7 +60,7 @@ impl Inner<Http> {
         let Some(first) = line.strip_prefix(b"S\n") else {
             let said = String::from_utf8_lossy(&line).into_owned();
             let words: Vec<&str> = said.trim_end().split(' ').collect();
-            return Err(Inner::not_started(&self, OP, &words, &launch, &command));
+            return Err(Guest::not_started(&self, OP, &words, &launch, &command));
         };
         let (sender, progress) = watch::channel(Progress::default());
         let (stdout, out) = tokio::io::duplex(BUFFER);

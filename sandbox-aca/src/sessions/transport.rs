@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use super::capability::CLOSED;
 use super::client::{HOME, Place, Session};
 use super::driver::{Call, Heard, sound};
-use crate::guest::carrier::Carrier;
+use crate::guest::transport::Transport;
 use crate::http::{Failure, Request};
 
 /// What tells that a session is still the one that it was; a new one does not have it.
@@ -101,11 +101,12 @@ impl Session {
     }
 }
 
-impl Carrier for Session {
+impl Transport for Session {
     // Below the directory that files can be fetched from; a directory's name has no dot there.
     const STAGING: &'static str = "/mnt/data/sandbox-";
     const SLICE: Duration = Duration::from_millis(150);
     const CAPABILITIES: Capabilities = CLOSED;
+    const CLOSE_HINT: &'static str = "close it again; the pool's cooldown ends it too";
 
     fn pause(ran: Duration) -> Duration {
         (ran / 8).min(LONGEST_PAUSE)
@@ -124,6 +125,10 @@ impl Carrier for Session {
 
     async fn touch(&self, _: &str) -> Result<(), Failure> {
         self.look().await
+    }
+
+    async fn delete(&self, op: Operation, _: &str) -> Result<(), Failure> {
+        self.pool.delete(op, &self.identifier).await
     }
 
     async fn put_file(

@@ -35,12 +35,12 @@ impl Made {
 
 /// Deletes something when it is dropped, unless it is kept.
 #[derive(Debug)]
-pub(crate) struct Leftover {
+pub(crate) struct DeleteOnDrop {
     http: Arc<Http>,
     made: Option<Made>,
 }
 
-impl Leftover {
+impl DeleteOnDrop {
     pub(crate) fn new(http: &Arc<Http>, made: Made) -> Self {
         Self {
             http: Arc::clone(http),
@@ -54,7 +54,7 @@ impl Leftover {
     }
 }
 
-impl Drop for Leftover {
+impl Drop for DeleteOnDrop {
     fn drop(&mut self) {
         let (Some(made), Ok(runtime)) = (self.made.take(), tokio::runtime::Handle::try_current())
         else {

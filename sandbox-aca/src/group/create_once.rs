@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::http::{Failure, Http, Request, parse};
 
 /// The label that finds what was made though no answer came; not shown to anybody.
-pub(crate) const NONCE: &str = "sandbox-create";
+pub(crate) const CREATE_LABEL: &str = "sandbox-create";
 /// How often what may have been made is looked for: the service may still be at it.
 const LOOKS: u32 = 4;
 
@@ -32,7 +32,7 @@ impl Http {
         collection: &str,
     ) -> Result<(String, Value), Failure> {
         let nonce = uuid::Uuid::new_v4().simple().to_string();
-        body["labels"][NONCE] = json!(nonce);
+        body["labels"][CREATE_LABEL] = json!(nonce);
         match self.make_once(op, request, &body).await {
             Err(failure) if failure.unknown => {
                 let found = self.look_for(op, collection, &nonce).await;
@@ -63,13 +63,13 @@ impl Http {
             let all = match collection {
                 // The only ones that the service can be asked for by a label.
                 "sandboxes" => {
-                    let labels = Labels::from([(NONCE.to_owned(), nonce.to_owned())]);
+                    let labels = Labels::from([(CREATE_LABEL.to_owned(), nonce.to_owned())]);
                     self.list(op, &labels).await
                 }
                 _ => self.pages(op, &[collection], Vec::new()).await,
             };
             let mut all = all.unwrap_or_default().into_iter();
-            if let Some(found) = all.find(|one| one["labels"][NONCE] == nonce) {
+            if let Some(found) = all.find(|one| one["labels"][CREATE_LABEL] == nonce) {
                 return Some(found);
             }
         }

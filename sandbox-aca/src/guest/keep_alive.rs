@@ -8,20 +8,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use sandbox_core::{Error, ErrorKind, Operation, Result};
-use tokio::task::AbortHandle;
 
-use crate::guest::carrier::{Carrier, TOUCH};
-use crate::guest::handle::Inner;
-
-/// The task that keeps one sandbox; ends when this is dropped.
-#[derive(Debug)]
-pub(crate) struct Keeper(AbortHandle);
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
+use crate::guest::handle::{Guest, KeepAlive};
+use crate::guest::transport::{TOUCH, Transport};
 
 /// Refuses what would ask without end.
 pub(crate) fn check(every: Option<Duration>) -> Result<()> {
@@ -33,28 +22,28 @@ pub(crate) fn check(every: Option<Duration>) -> Result<()> {
     }
 }
 
-impl<C: Carrier> Inner<C> {
+impl<T: Transport> Guest<T> {
     /// From now on the sandbox is touched when nobody has used it for so long.
     pub(crate) fn keep(self: &Arc<Self>, every: Option<Duration>) {
         if let Some(every) = every {
             let task = tokio::spawn(keep(Arc::downgrade(self), every));
             // A handle is kept once, by the one that made it.
-            let _ = self.keeper.set(Keeper(task.abort_handle()));
+            let _ = self.keep_alive.set(KeepAlive::new(task.abort_handle()));
         }
     }
 
     /// Waits for a touch that is under way, as long as it may take: a late one would bring the
     /// service's next sandbox to life.
-    pub(crate) async fn untouched(&self) {
+    pub(crate) async fn touched_last(&self) {
         // Two requests at most.
         let _ = tokio::time::timeout(2 * TOUCH, self.touching.lock()).await;
     }
 }
 
 /// Touches until the sandbox has no handle, is closed, or is gone.
-async fn keep<C: Carrier>(of: Weak<Inner<C>>, every: Duration) {
+async fn keep<T: Transport>(of: Weak<Guest<T>>, every: Duration) {
     loop {
-        let Some(idle) = of.upgrade().map(|inner| inner.idle()) else {
+        let Some(idle) = of.upgrade().map(|guest| guest.idle()) else {
             return;
         };
         let left = every.saturating_sub(idle);
@@ -62,13 +51,13 @@ async fn keep<C: Carrier>(of: Weak<Inner<C>>, every: Duration) {
             tokio::time::sleep(left).await;
             continue;
         }
-        let Some(inner) = of.upgrade() else { return };
-        let _touching = inner.touching.lock().await;
-        if inner.closing.load(Ordering::Acquire) {
+        let Some(guest) = of.upgrade() else { return };
+        let _touching = guest.touching.lock().await;
+        if guest.closing.load(Ordering::Acquire) {
             return;
         }
-        inner.used();
-        match inner.http.touch(inner.id.as_str()).await {
+        guest.used();
+        match guest.transport.touch(guest.id.as_str()).await {
             Ok(()) => {}
             // It is gone; whoever uses it next is told.
             Err(failure) if failure.status == Some(404) && !failure.is_of_group() => return,

@@ -1,7 +1,7 @@
 //! What carries the operations of a sandbox to its guest: a shell, and files by name.
 //!
 //! Everything else (commands, batches, listings, transfers) is scripts on top of it, the same for
-//! every service. A carrier must never run a line twice that may not be repeated.
+//! every service. A transport must never run a line twice that may not be repeated.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -17,13 +17,16 @@ use crate::http::Failure;
 pub(crate) const TOUCH: Duration = Duration::from_secs(10);
 
 /// A way to a guest.
-pub(crate) trait Carrier: Debug + Send + Sync + 'static {
+pub(crate) trait Transport: Debug + Send + Sync + 'static {
     /// What a directory of ours in the guest is called, without the random end.
     const STAGING: &'static str;
     /// How long the guest waits for a command before it says "still running".
     const SLICE: Duration;
     /// What its sandboxes can do.
     const CAPABILITIES: Capabilities;
+
+    /// What to do if a sandbox could not be deleted.
+    const CLOSE_HINT: &'static str;
 
     /// How long to leave the guest alone before asking again after a command that has run so long.
     fn pause(ran: Duration) -> Duration {
@@ -44,6 +47,9 @@ pub(crate) trait Carrier: Debug + Send + Sync + 'static {
     /// Uses the guest in a way that the service counts as use: nothing runs, nothing is made. An
     /// error with the status 404 says that it is gone.
     fn touch(&self, id: &str) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Deletes what the guest runs in, and waits until the service no longer has it.
+    fn delete(&self, op: Operation, id: &str) -> impl Future<Output = Result<(), Failure>> + Send;
 
     /// Puts bytes where the next line that names the file's directory finds them.
     fn put_file(

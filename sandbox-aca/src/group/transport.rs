@@ -8,14 +8,15 @@ use bytes::Bytes;
 use sandbox_core::{Capabilities, Operation};
 
 use crate::group::capability::CAPABILITIES as ALL;
-use crate::guest::carrier::Carrier;
+use crate::guest::transport::Transport;
 use crate::http::{Failure, Http};
 
-impl Carrier for Http {
+impl Transport for Http {
     const STAGING: &'static str = "/var/tmp/.sandbox-";
     // Well under the gateway's 600 s.
     const SLICE: Duration = Duration::from_secs(200);
     const CAPABILITIES: Capabilities = ALL;
+    const CLOSE_HINT: &'static str = "close it again, or delete it by its identifier";
 
     async fn shell(
         &self,
@@ -30,6 +31,10 @@ impl Carrier for Http {
 
     async fn touch(&self, id: &str) -> Result<(), Failure> {
         Self::touch(self, id).await
+    }
+
+    async fn delete(&self, op: Operation, id: &str) -> Result<(), Failure> {
+        Self::delete(self, op, id).await
     }
 
     async fn put_file(

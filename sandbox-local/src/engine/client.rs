@@ -2,68 +2,25 @@
 //! that [`super::listen`] passes on. Sending must never block the runtime, and
 //! dropping anything must never wait.
 
-use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::process::Signal;
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedRwLockWriteGuard, RwLock, oneshot, watch};
+use tokio::sync::{OwnedRwLockWriteGuard, watch};
 
+use super::connection::Connection;
 use super::error::{Lost, StartError};
 use super::listen::{self, Listener};
-use super::process::Shared;
 use super::start::Init;
-use super::wire;
-use crate::protocol::{MAX_FORGET, Message, killed, request};
-use crate::sys::launch::Launched;
-
-/// Ids collected before they are sent along with the next exec.
-const FORGET_BATCH: usize = 32;
+use crate::protocol::{Message, request};
 
 /// A running sandbox engine. Dropping it kills everything inside, without
 /// waiting.
 pub(crate) struct Engine {
-    pub(super) inner: Arc<Inner>,
-}
-
-/// How a tree was killed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Killed {
-    /// It multiplied faster than it could be searched: everything in the sandbox
-    /// was killed, other execs included.
-    pub(crate) everything: bool,
-    /// A process whose tree could not be told was killed too.
-    pub(crate) unreadable: bool,
-    /// Killed processes had not ended yet after several seconds.
-    pub(crate) lingering: bool,
-}
-
-/// Who waits for what.
-#[derive(Default)]
-pub(super) struct State {
-    pub(super) lost: bool,
-    pub(super) execs: HashMap<u64, Arc<Shared>>,
-    pub(super) kills: HashMap<u64, Vec<oneshot::Sender<Message>>>,
-    pub(super) answers: HashMap<u64, oneshot::Sender<Message>>,
-    forget: Vec<u64>,
-}
-
-/// What all handles of a sandbox share.
-pub(crate) struct Inner {
-    pub(super) socket: AsyncFd<OwnedFd>,
-    pub(super) process: Launched,
-    state: Mutex<State>,
-    next: AtomicU64,
-    runtime: Handle,
-    pub(super) reaped: watch::Sender<bool>,
-    /// Held shared by spawns, alone by a freeze.
-    gate: Arc<RwLock<()>>,
+    pub(super) inner: Arc<Connection>,
 }
 
 impl Engine {
@@ -79,7 +36,7 @@ impl Engine {
         let interest = Interest::READABLE | Interest::WRITABLE;
         let socket = crate::sys::watch::watch(init.socket, interest).map_err(register)?;
         let process = init.agent.release().ok_or(StartError::NoRuntime)?;
-        let inner = Arc::new(Inner {
+        let inner = Arc::new(Connection {
             socket,
             process,
             state: Mutex::default(),
@@ -161,7 +118,7 @@ impl Drop for Engine {
 
 /// A sandbox that stands still.
 pub(crate) struct Frozen {
-    inner: Option<Arc<Inner>>,
+    inner: Option<Arc<Connection>>,
     gate: Option<OwnedRwLockWriteGuard<()>>,
     still: bool,
 }
@@ -194,164 +151,6 @@ impl Drop for Frozen {
                 ..Message::default()
             };
             inner.post(message, gate);
-        }
-    }
-}
-
-impl Inner {
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing in here panics half-way through a change.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn next_id(&self) -> u64 {
-        self.next.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Waits out a freeze.
-    pub(super) async fn enter(&self) -> tokio::sync::RwLockReadGuard<'_, ()> {
-        self.gate.read().await
-    }
-
-    /// Kills the agent, and with it its pid namespace.
-    pub(super) fn kill(&self) {
-        let _ = rustix::process::pidfd_send_signal(&self.process.pidfd, Signal::KILL);
-    }
-
-    /// Makes `shared` hear about exec `id`.
-    pub(super) fn register(&self, id: u64, shared: &Arc<Shared>) -> Result<(), Lost> {
-        let mut state = self.lock();
-        if state.lost {
-            return Err(Lost);
-        }
-        state.execs.insert(id, shared.clone());
-        Ok(())
-    }
-
-    pub(super) fn unregister(&self, id: u64) {
-        self.lock().execs.remove(&id);
-    }
-
-    pub(super) async fn send(
-        &self,
-        message: &Message,
-        payload: &[u8],
-        fds: &[std::os::fd::BorrowedFd<'_>],
-    ) -> Result<(), Errno> {
-        loop {
-            match wire::send(self.socket.get_ref().as_fd(), message, payload, fds) {
-                Err(Errno::AGAIN) => {}
-                result => return result,
-            }
-            let ready = self.socket.writable().await;
-            let mut guard = ready.map_err(|_| Errno::PIPE)?;
-            // Once more before waiting for the next edge.
-            match wire::send(self.socket.get_ref().as_fd(), message, payload, fds) {
-                Err(Errno::AGAIN) => guard.clear_ready(),
-                result => return result,
-            }
-        }
-    }
-
-    /// Sends without waiting; what does not fit is sent by a task. `held` is
-    /// dropped once the message is out.
-    fn post(self: &Arc<Self>, message: Message, held: impl Send + 'static) {
-        if wire::send(self.socket.get_ref().as_fd(), &message, &[], &[]) == Err(Errno::AGAIN) {
-            let inner = self.clone();
-            self.runtime.spawn(async move {
-                let _ = inner.send(&message, &[], &[]).await;
-                drop(held);
-            });
-        }
-    }
-
-    async fn ask(&self, kind: u32) -> Result<Message, Lost> {
-        let token = self.next_id();
-        let (answer, answered) = oneshot::channel();
-        {
-            let mut state = self.lock();
-            if state.lost {
-                return Err(Lost);
-            }
-            state.answers.insert(token, answer);
-        }
-        let message = Message {
-            kind,
-            a: token,
-            ..Message::default()
-        };
-        self.send(&message, &[], &[]).await.map_err(|_| Lost)?;
-        answered.await.map_err(|_| Lost)
-    }
-
-    pub(super) async fn signal(&self, id: u64, signal: i32) -> Result<(), Lost> {
-        let a = u64::from(signal.unsigned_abs());
-        let message = Message {
-            kind: request::SIGNAL,
-            exec: id,
-            a,
-            ..Message::default()
-        };
-        self.send(&message, &[], &[]).await.map_err(|_| Lost)
-    }
-
-    pub(super) async fn kill_tree(&self, id: u64) -> Result<Killed, Lost> {
-        let (answer, answered) = oneshot::channel();
-        {
-            let mut state = self.lock();
-            if state.lost {
-                return Err(Lost);
-            }
-            state.kills.entry(id).or_default().push(answer);
-        }
-        let message = Message {
-            kind: request::KILL_TREE,
-            exec: id,
-            ..Message::default()
-        };
-        self.send(&message, &[], &[]).await.map_err(|_| Lost)?;
-        let flags = answered.await.map_err(|_| Lost)?.flags;
-        Ok(Killed {
-            everything: flags & killed::EVERYTHING != 0,
-            unreadable: flags & killed::UNREADABLE != 0,
-            lingering: flags & killed::LINGERING != 0,
-        })
-    }
-
-    pub(super) fn kill_tree_detached(self: &Arc<Self>, id: u64) {
-        self.post(
-            Message {
-                kind: request::KILL_TREE,
-                exec: id,
-                ..Message::default()
-            },
-            (),
-        );
-    }
-
-    /// Notes that nobody will ask about `id` again.
-    pub(super) fn forget(&self, id: u64) {
-        self.lock().forget.push(id);
-    }
-
-    /// Tells the agent which execs it need not remember, if they are many.
-    pub(super) fn flush_forgotten(&self) {
-        let ids = {
-            let mut state = self.lock();
-            if state.forget.len() < FORGET_BATCH {
-                return;
-            }
-            let from = state.forget.len().saturating_sub(MAX_FORGET);
-            state.forget.split_off(from)
-        };
-        let message = Message {
-            kind: request::FORGET,
-            a: ids.len() as u64,
-            ..Message::default()
-        };
-        let payload: Vec<u8> = ids.iter().flat_map(|id| id.to_ne_bytes()).collect();
-        if wire::send(self.socket.get_ref().as_fd(), &message, &payload, &[]).is_err() {
-            self.lock().forget.extend(ids);
         }
     }
 }

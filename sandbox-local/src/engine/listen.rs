@@ -3,81 +3,20 @@
 //! When the agent is gone, everybody who waits must hear of it at once; the task
 //! sees to it, however it ends, and reaps the agent.
 
-use std::os::fd::AsFd;
+use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::io::Errno;
-use rustix::process::{WaitId, WaitIdOptions};
 use tokio::io::Interest;
 
-use super::client::Inner;
+use super::connection::Connection;
 use super::wire;
-use crate::protocol::{Message, reply};
 use crate::sys::watch;
-
-impl Inner {
-    fn dispatch(&self, message: &Message) {
-        let mut state = self.lock();
-        match message.kind {
-            reply::STARTED => {
-                let exec = state.execs.get(&message.exec).cloned();
-                drop(state);
-                if let Some(exec) = exec {
-                    exec.started();
-                }
-            }
-            reply::EXITED | reply::FAILED => {
-                let exec = state.execs.remove(&message.exec);
-                drop(state);
-                if let Some(exec) = exec {
-                    if message.kind == reply::EXITED {
-                        exec.exited(message);
-                    } else {
-                        exec.failed(message);
-                    }
-                }
-            }
-            reply::TREE_KILLED => {
-                for waiter in state.kills.remove(&message.exec).unwrap_or_default() {
-                    let _ = waiter.send(*message);
-                }
-            }
-            _ => {
-                if let Some(waiter) = state.answers.remove(&message.a) {
-                    let _ = waiter.send(*message);
-                }
-            }
-        }
-    }
-
-    /// Tells everybody who waits that the agent is gone.
-    pub(super) fn lose(&self) {
-        let mut state = self.lock();
-        state.lost = true;
-        let execs = std::mem::take(&mut state.execs);
-        // Dropping the senders is the message.
-        state.kills.clear();
-        state.answers.clear();
-        drop(state);
-        execs.into_values().for_each(|exec| exec.lost());
-    }
-
-    /// Reaps the agent if it has ended.
-    fn reap(&self) -> bool {
-        let pidfd = WaitId::PidFd(self.process.pidfd.as_fd());
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        // An error means that somebody else reaped it.
-        !matches!(
-            rustix::process::waitid(pidfd, options),
-            Ok(None) | Err(Errno::INTR)
-        )
-    }
-}
 
 /// The task's hold on the sandbox: however the task ends, also by its runtime's
 /// end, nobody is left waiting.
 pub(super) struct Listener {
-    inner: Arc<Inner>,
+    inner: Arc<Connection>,
 }
 
 impl Drop for Listener {
@@ -92,7 +31,7 @@ impl Drop for Listener {
 
 impl Listener {
     /// To be made before the task is: a task may be dropped without ever running.
-    pub(super) fn new(inner: Arc<Inner>) -> Self {
+    pub(super) fn new(inner: Arc<Connection>) -> Self {
         Self { inner }
     }
 
@@ -120,7 +59,7 @@ impl Listener {
 }
 
 /// Waits until the agent has ended, and reaps it.
-pub(super) async fn ended(inner: &Inner) -> bool {
+pub(super) async fn ended(inner: &Connection) -> bool {
     let Ok(watched) = inner.process.pidfd.try_clone() else {
         return false;
     };
@@ -135,10 +74,10 @@ pub(super) async fn ended(inner: &Inner) -> bool {
 }
 
 /// Agents whose runtime went away before they had ended.
-static ORPHANS: Mutex<Vec<Arc<Inner>>> = Mutex::new(Vec::new());
+static ORPHANS: Mutex<Vec<Arc<Connection>>> = Mutex::new(Vec::new());
 
 /// Keeps `inner` until it can be reaped.
-fn reap_later(inner: &Arc<Inner>) {
+fn reap_later(inner: &Arc<Connection>) {
     let mut orphans = ORPHANS.lock().unwrap_or_else(PoisonError::into_inner);
     orphans.push(inner.clone());
     drop(orphans);

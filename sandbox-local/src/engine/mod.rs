@@ -8,10 +8,13 @@
 //! engine must never know what a sandbox is for: which directories, limits and
 //! filters there are is in the plan that it is given.
 
+mod blank;
 mod client;
+mod connection;
 mod error;
 mod image;
 mod listen;
+mod outcome;
 mod plan;
 mod plan_calls;
 mod plan_limits;
@@ -27,11 +30,13 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use blank::{Identity, owner_map};
 pub(crate) use client::Engine;
 pub(crate) use error::{ExitError, Failure, FailureKind, Lost, SpawnError, StartError};
+pub(crate) use outcome::Exit;
 pub(crate) use plan::{Arg, Data, Dir, Plan, Slot};
 pub(crate) use probe::{Findings, ProbeError};
-pub(crate) use process::{Exit, ExitFuture, Running, Tree};
+pub(crate) use process::{ExitFuture, Running, Tree};
 pub(crate) use ready::{Ready, Taken};
 pub(crate) use request::{SpawnRequest, Stdin};
-pub(crate) use start::{Identity, Init, StartConfig, owner_map, start};
+pub(crate) use start::{Init, StartConfig, start};

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use super::blank::{Blank, Identity};
 use super::error::StartError;
-use super::start::{Blank, Identity};
 use crate::sys::network;
 
 /// So many network namespaces are kept: a fork and its renewed parent take two.

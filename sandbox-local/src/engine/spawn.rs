@@ -7,9 +7,11 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 
-use super::client::{Engine, Inner};
+use super::client::Engine;
+use super::connection::Connection;
 use super::error::SpawnError;
-use super::process::{ExitFuture, Running, Shared, Tree, Waiter};
+use super::outcome::{Progress, Waiter};
+use super::process::{ExitFuture, Running, Tree};
 use super::request::{SpawnRequest, Stdin};
 use super::stream::{Output, StdinWriter};
 use super::{Lost, wire};
@@ -87,7 +89,7 @@ impl Engine {
             None
         };
         let id = inner.next_id();
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Progress::default());
         let exit = ExitFuture {
             shared: shared.clone(),
         };
@@ -150,14 +152,14 @@ impl Engine {
 /// Registers before sending, so that no reply goes unheard, and takes that back
 /// if the message does not go out.
 async fn register_and_send(
-    inner: &Inner,
+    inner: &Connection,
     id: u64,
-    shared: &Arc<Shared>,
+    shared: &Arc<Progress>,
     message: &Message,
     payload: &[u8],
     fds: &[BorrowedFd<'_>],
 ) -> Result<(), SpawnError> {
-    struct Registered<'a>(&'a Inner, u64, bool);
+    struct Registered<'a>(&'a Connection, u64, bool);
     impl Drop for Registered<'_> {
         fn drop(&mut self) {
             if !self.2 {

@@ -14,20 +14,20 @@ use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
-use super::process::{Shared, Waiter};
+use super::outcome::{Progress, Waiter};
 use crate::sys::{pipe, watch};
 
 /// Standard output or error.
 pub(crate) struct Output {
     fd: Option<AsyncFd<OwnedFd>>,
-    shared: Arc<Shared>,
+    shared: Arc<Progress>,
     waiter: Waiter,
     /// Bytes still to come once the process has ended.
     rest: Option<usize>,
 }
 
 impl Output {
-    pub(super) fn new(fd: OwnedFd, shared: Arc<Shared>, waiter: Waiter) -> io::Result<Self> {
+    pub(super) fn new(fd: OwnedFd, shared: Arc<Progress>, waiter: Waiter) -> io::Result<Self> {
         let fd = Some(watch::watch(fd, Interest::READABLE)?);
         Ok(Self {
             fd,

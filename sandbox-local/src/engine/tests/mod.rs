@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::AsyncReadExt;
 
-use super::client::Killed;
+use super::connection::Killed;
 use super::error::PlanError;
 use super::stream::Output;
 use super::*;

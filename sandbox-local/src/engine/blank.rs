@@ -1,0 +1,265 @@
+//! An agent in namespaces of its own that waits for its plan: all that is costly about a start and
+//! does not depend on what is started. Dropping one must never leave a process behind.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{Signal, WaitId, WaitIdOptions};
+
+use super::error::StartError;
+use super::{image, wire};
+use crate::sys::launch::{EXEC_STEP, LaunchError, Launched, launch};
+
+/// User and group number of everything inside the sandbox.
+const GUEST_ID: u32 = 1000;
+
+/// Who the sandbox is on the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Identity {
+    /// The caller's effective user and group: all that an ordinary user can do.
+    Own,
+    /// Others, which takes the rights to say so. The plan must still change to
+    /// the guest's user and group (1000).
+    Mapped {
+        /// User on the host.
+        uid: u32,
+        /// Group on the host.
+        gid: u32,
+    },
+}
+
+/// Nothing was said, and nobody has hung up.
+pub(super) fn is_silent(socket: &OwnedFd) -> bool {
+    poll_readable(socket.as_fd(), Duration::ZERO) == Ok(false)
+}
+
+/// The agent's process; dropping it kills and reaps it, unless taken apart.
+pub(super) struct Agent {
+    launched: Option<Launched>,
+}
+
+impl Agent {
+    /// The process, from now on the caller's to kill and reap.
+    pub(super) fn release(mut self) -> Option<Launched> {
+        self.launched.take()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if let Some(launched) = &self.launched {
+            end(launched.pidfd.as_fd());
+        }
+    }
+}
+
+/// Kills and reaps; says how the process ended if it had ended by itself.
+pub(super) fn end(pidfd: BorrowedFd<'_>) -> String {
+    let options = WaitIdOptions::EXITED;
+    let dying = poll_readable(pidfd, Duration::from_millis(100)).unwrap_or(false);
+    if !dying {
+        let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
+    }
+    loop {
+        match rustix::process::waitid(WaitId::PidFd(pidfd), options) {
+            Err(Errno::INTR) => {}
+            Ok(Some(status)) => {
+                return match (status.exit_status(), status.terminating_signal()) {
+                    (Some(code), _) => format!("exit code {code}"),
+                    (_, Some(signal)) => format!("signal {signal}"),
+                    _ => "no status".to_owned(),
+                };
+            }
+            _ => return "no status".to_owned(),
+        }
+    }
+}
+
+pub(super) fn poll_readable(fd: BorrowedFd<'_>, timeout: Duration) -> Result<bool, Errno> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let time = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+        match rustix::event::poll(&mut fds, Some(&time)) {
+            Err(Errno::INTR) => {}
+            result => return result.map(|ready| ready > 0),
+        }
+    }
+}
+
+/// Attaches the step's name to an errno.
+pub(super) fn at<E: Into<Errno>>(step: &'static str) -> impl FnOnce(E) -> StartError {
+    move |error| StartError::Step {
+        step,
+        errno: error.into(),
+    }
+}
+
+impl From<LaunchError> for StartError {
+    fn from(error: LaunchError) -> Self {
+        Self::Step {
+            step: error.step,
+            errno: error.errno,
+        }
+    }
+}
+
+/// An agent in namespaces of its own that waits for its plan. All that is costly about a
+/// start and does not depend on what is started.
+pub(crate) struct Blank {
+    // Before the agent, which is waited for when it is dropped and ends with this.
+    pub(super) socket: OwnedFd,
+    pub(super) agent: Agent,
+    pub(super) pid: u32,
+    loopback_is_up: bool,
+}
+
+impl Blank {
+    /// Starts one.
+    pub(crate) fn new(identity: Identity, isolate_network: bool) -> Result<Self, StartError> {
+        let blank = Self::launch(control_pair()?, namespaces(isolate_network))?;
+        map_identity(blank.pid, identity)?;
+        Ok(blank)
+    }
+
+    /// Starts one in the network namespace that this thread is in, whose loopback interface is up.
+    pub(super) fn here(identity: Identity) -> Result<Self, StartError> {
+        let blank = Self::new(identity, false)?;
+        Ok(Self {
+            loopback_is_up: true,
+            ..blank
+        })
+    }
+
+    pub(super) fn launch(
+        (socket, agent_end): (OwnedFd, OwnedFd),
+        namespaces: libc::c_int,
+    ) -> Result<Self, StartError> {
+        let launched = launch_agent(&agent_end, namespaces)?;
+        let pid = launched.pid;
+        let agent = Agent {
+            launched: Some(launched),
+        };
+        Ok(Self {
+            socket,
+            agent,
+            pid,
+            loopback_is_up: false,
+        })
+    }
+
+    pub(super) fn loopback_is_up(&self) -> bool {
+        self.loopback_is_up
+    }
+
+    /// Whether it waits still, and was not killed from outside.
+    pub(crate) fn waits(&self) -> bool {
+        is_silent(&self.socket)
+    }
+}
+
+pub(super) fn control_pair() -> Result<(OwnedFd, OwnedFd), StartError> {
+    wire::control_pair().map_err(at("create the control socket"))
+}
+
+pub(super) fn namespaces(network: bool) -> libc::c_int {
+    let always = libc::CLONE_NEWUSER
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWCGROUP;
+    if network {
+        always | libc::CLONE_NEWNET
+    } else {
+        always
+    }
+}
+
+fn launch_agent(agent_end: &OwnedFd, namespaces: libc::c_int) -> Result<Launched, StartError> {
+    let refused = match image::in_memory() {
+        Ok(image) => match launch(image, agent_end.as_fd(), namespaces) {
+            Err(error)
+                if error.step == EXEC_STEP
+                    && matches!(error.errno, Errno::ACCESS | Errno::PERM) =>
+            {
+                error.into()
+            }
+            result => return Ok(result?),
+        },
+        Err(errno) => StartError::Step {
+            step: "create the agent's image",
+            errno,
+        },
+    };
+    // A policy against executable memory (vm.memfd_noexec, an LSM): use a file.
+    let Ok(image) = image::on_disk() else {
+        return Err(refused);
+    };
+    Ok(launch(image, agent_end.as_fd(), namespaces)?)
+}
+
+pub(super) fn map_identity(pid: u32, identity: Identity) -> Result<(), StartError> {
+    let (uid, gid) = match identity {
+        Identity::Own => {
+            tell(pid, "setgroups", "give up setgroups", "deny".to_owned())?;
+            let uid = rustix::process::geteuid().as_raw();
+            (uid, rustix::process::getegid().as_raw())
+        }
+        Identity::Mapped { uid, gid } => (uid, gid),
+    };
+    map(pid, (GUEST_ID, uid), (GUEST_ID, gid))
+}
+
+/// Maps one user and one group, each from the inside to the outside.
+fn map(pid: u32, user: (u32, u32), group: (u32, u32)) -> Result<(), StartError> {
+    tell(
+        pid,
+        "uid_map",
+        "map the user",
+        format!("{} {} 1\n", user.0, user.1),
+    )?;
+    tell(
+        pid,
+        "gid_map",
+        "map the group",
+        format!("{} {} 1\n", group.0, group.1),
+    )
+}
+
+fn tell(pid: u32, name: &str, step: &'static str, text: String) -> Result<(), StartError> {
+    // One write: the kernel takes a map at once or not at all.
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(format!("/proc/{pid}/{name}"))
+        .and_then(|mut file| io::Write::write_all(&mut file, text.as_bytes()))
+        .map_err(|error| StartError::Step {
+            step,
+            errno: Errno::from_io_error(&error).unwrap_or(Errno::IO),
+        })
+}
+
+/// A user namespace that nobody is in, for a mount whose owners are translated by its maps: from
+/// the owner on disk to the owner that the kernel shall see.
+///
+/// The kernel makes no namespace without a process: an agent that is given no plan holds it open
+/// for as long as it takes to get a descriptor. As an init, since only as one does it wait.
+pub(crate) fn owner_map(user: (u32, u32), group: (u32, u32)) -> Result<OwnedFd, StartError> {
+    // Reaped at the end; until then its number is its own. It ends at end-of-file.
+    let blank = Blank::launch(control_pair()?, libc::CLONE_NEWUSER | libc::CLONE_NEWPID)?;
+    let namespace = map(blank.pid, user, group).and_then(|()| {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let path = format!("/proc/{}/ns/user", blank.pid);
+        rustix::fs::open(path, flags, Mode::empty()).map_err(at("open the user namespace"))
+    });
+    drop(blank);
+    namespace
+}

@@ -1,0 +1,273 @@
+//! The connection to one agent: requests that go out, and who waits for which reply.
+//!
+//! Sending must never block the runtime, and no wait may outlive the agent: whatever loses it goes
+//! through [`Connection::lose`].
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::io::Errno;
+use rustix::process::{Signal, WaitId, WaitIdOptions};
+use tokio::io::unix::AsyncFd;
+use tokio::runtime::Handle;
+use tokio::sync::{RwLock, oneshot, watch};
+
+use super::error::Lost;
+use super::outcome::Progress;
+use super::wire;
+use crate::protocol::{MAX_FORGET, Message, killed, reply, request};
+use crate::sys::launch::Launched;
+
+/// Ids collected before they are sent along with the next exec.
+const FORGET_BATCH: usize = 32;
+
+/// How a tree was killed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Killed {
+    /// It multiplied faster than it could be searched: everything in the sandbox
+    /// was killed, other execs included.
+    pub(crate) everything: bool,
+    /// A process whose tree could not be told was killed too.
+    pub(crate) unreadable: bool,
+    /// Killed processes had not ended yet after several seconds.
+    pub(crate) lingering: bool,
+}
+
+/// Who waits for what.
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) lost: bool,
+    pub(super) execs: HashMap<u64, Arc<Progress>>,
+    pub(super) kills: HashMap<u64, Vec<oneshot::Sender<Message>>>,
+    pub(super) answers: HashMap<u64, oneshot::Sender<Message>>,
+    forget: Vec<u64>,
+}
+
+/// What all handles of a sandbox share.
+pub(crate) struct Connection {
+    pub(super) socket: AsyncFd<OwnedFd>,
+    pub(super) process: Launched,
+    pub(super) state: Mutex<State>,
+    pub(super) next: AtomicU64,
+    pub(super) runtime: Handle,
+    pub(super) reaped: watch::Sender<bool>,
+    /// Held shared by spawns, alone by a freeze.
+    pub(super) gate: Arc<RwLock<()>>,
+}
+
+impl Connection {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing in here panics half-way through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn next_id(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Waits out a freeze.
+    pub(super) async fn enter(&self) -> tokio::sync::RwLockReadGuard<'_, ()> {
+        self.gate.read().await
+    }
+
+    /// Kills the agent, and with it its pid namespace.
+    pub(super) fn kill(&self) {
+        let _ = rustix::process::pidfd_send_signal(&self.process.pidfd, Signal::KILL);
+    }
+
+    /// Makes `shared` hear about exec `id`.
+    pub(super) fn register(&self, id: u64, shared: &Arc<Progress>) -> Result<(), Lost> {
+        let mut state = self.lock();
+        if state.lost {
+            return Err(Lost);
+        }
+        state.execs.insert(id, shared.clone());
+        Ok(())
+    }
+
+    pub(super) fn unregister(&self, id: u64) {
+        self.lock().execs.remove(&id);
+    }
+
+    pub(super) async fn send(
+        &self,
+        message: &Message,
+        payload: &[u8],
+        fds: &[std::os::fd::BorrowedFd<'_>],
+    ) -> Result<(), Errno> {
+        loop {
+            match wire::send(self.socket.get_ref().as_fd(), message, payload, fds) {
+                Err(Errno::AGAIN) => {}
+                result => return result,
+            }
+            let ready = self.socket.writable().await;
+            let mut guard = ready.map_err(|_| Errno::PIPE)?;
+            // Once more before waiting for the next edge.
+            match wire::send(self.socket.get_ref().as_fd(), message, payload, fds) {
+                Err(Errno::AGAIN) => guard.clear_ready(),
+                result => return result,
+            }
+        }
+    }
+
+    /// Sends without waiting; what does not fit is sent by a task. `held` is
+    /// dropped once the message is out.
+    pub(super) fn post(self: &Arc<Self>, message: Message, held: impl Send + 'static) {
+        if wire::send(self.socket.get_ref().as_fd(), &message, &[], &[]) == Err(Errno::AGAIN) {
+            let inner = self.clone();
+            self.runtime.spawn(async move {
+                let _ = inner.send(&message, &[], &[]).await;
+                drop(held);
+            });
+        }
+    }
+
+    pub(super) async fn ask(&self, kind: u32) -> Result<Message, Lost> {
+        let token = self.next_id();
+        let (answer, answered) = oneshot::channel();
+        {
+            let mut state = self.lock();
+            if state.lost {
+                return Err(Lost);
+            }
+            state.answers.insert(token, answer);
+        }
+        let message = Message {
+            kind,
+            a: token,
+            ..Message::default()
+        };
+        self.send(&message, &[], &[]).await.map_err(|_| Lost)?;
+        answered.await.map_err(|_| Lost)
+    }
+
+    pub(super) async fn signal(&self, id: u64, signal: i32) -> Result<(), Lost> {
+        let a = u64::from(signal.unsigned_abs());
+        let message = Message {
+            kind: request::SIGNAL,
+            exec: id,
+            a,
+            ..Message::default()
+        };
+        self.send(&message, &[], &[]).await.map_err(|_| Lost)
+    }
+
+    pub(super) async fn kill_tree(&self, id: u64) -> Result<Killed, Lost> {
+        let (answer, answered) = oneshot::channel();
+        {
+            let mut state = self.lock();
+            if state.lost {
+                return Err(Lost);
+            }
+            state.kills.entry(id).or_default().push(answer);
+        }
+        let message = Message {
+            kind: request::KILL_TREE,
+            exec: id,
+            ..Message::default()
+        };
+        self.send(&message, &[], &[]).await.map_err(|_| Lost)?;
+        let flags = answered.await.map_err(|_| Lost)?.flags;
+        Ok(Killed {
+            everything: flags & killed::EVERYTHING != 0,
+            unreadable: flags & killed::UNREADABLE != 0,
+            lingering: flags & killed::LINGERING != 0,
+        })
+    }
+
+    pub(super) fn kill_tree_detached(self: &Arc<Self>, id: u64) {
+        self.post(
+            Message {
+                kind: request::KILL_TREE,
+                exec: id,
+                ..Message::default()
+            },
+            (),
+        );
+    }
+
+    /// Notes that nobody will ask about `id` again.
+    pub(super) fn forget(&self, id: u64) {
+        self.lock().forget.push(id);
+    }
+
+    /// Tells the agent which execs it need not remember, if they are many.
+    pub(super) fn flush_forgotten(&self) {
+        let ids = {
+            let mut state = self.lock();
+            if state.forget.len() < FORGET_BATCH {
+                return;
+            }
+            let from = state.forget.len().saturating_sub(MAX_FORGET);
+            state.forget.split_off(from)
+        };
+        let message = Message {
+            kind: request::FORGET,
+            a: ids.len() as u64,
+            ..Message::default()
+        };
+        let payload: Vec<u8> = ids.iter().flat_map(|id| id.to_ne_bytes()).collect();
+        if wire::send(self.socket.get_ref().as_fd(), &message, &payload, &[]).is_err() {
+            self.lock().forget.extend(ids);
+        }
+    }
+
+    pub(super) fn dispatch(&self, message: &Message) {
+        let mut state = self.lock();
+        match message.kind {
+            reply::STARTED => {
+                let exec = state.execs.get(&message.exec).cloned();
+                drop(state);
+                if let Some(exec) = exec {
+                    exec.started();
+                }
+            }
+            reply::EXITED | reply::FAILED => {
+                let exec = state.execs.remove(&message.exec);
+                drop(state);
+                if let Some(exec) = exec {
+                    if message.kind == reply::EXITED {
+                        exec.exited(message);
+                    } else {
+                        exec.failed(message);
+                    }
+                }
+            }
+            reply::TREE_KILLED => {
+                for waiter in state.kills.remove(&message.exec).unwrap_or_default() {
+                    let _ = waiter.send(*message);
+                }
+            }
+            _ => {
+                if let Some(waiter) = state.answers.remove(&message.a) {
+                    let _ = waiter.send(*message);
+                }
+            }
+        }
+    }
+
+    /// Tells everybody who waits that the agent is gone.
+    pub(super) fn lose(&self) {
+        let mut state = self.lock();
+        state.lost = true;
+        let execs = std::mem::take(&mut state.execs);
+        // Dropping the senders is the message.
+        state.kills.clear();
+        state.answers.clear();
+        drop(state);
+        execs.into_values().for_each(|exec| exec.lost());
+    }
+
+    /// Reaps the agent if it has ended.
+    pub(super) fn reap(&self) -> bool {
+        let pidfd = WaitId::PidFd(self.process.pidfd.as_fd());
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        // An error means that somebody else reaped it.
+        !matches!(
+            rustix::process::waitid(pidfd, options),
+            Ok(None) | Err(Errno::INTR)
+        )
+    }
+}

@@ -72,7 +72,7 @@ impl KillState {
 /// Begins to kill the tree of `id`.
 pub(crate) fn begin(table: &mut Table, state: &mut KillState, id: u64) -> sys::Result<()> {
     let Some(exec) = table.find(id) else {
-        return answer(id, killed::UNKNOWN);
+        return answer(id, killed::UNKNOWN, 0);
     };
     if exec.kill.active {
         return Ok(());
@@ -232,20 +232,23 @@ fn finish(
             return Ok(());
         };
         let (id, flags, ended) = (exec.id, exec.kill.flags, exec.pid == 0);
+        // The main process alone may be what is left, not yet seen by its mark.
+        let living = exec.kill.seen.max(u32::from(!ended));
         exec.kill.active = false;
         state.active = state.active.saturating_sub(1);
         if ended {
             table.remove(id);
         }
-        answer(id, flags)?;
+        answer(id, flags, living)?;
     }
 }
 
-fn answer(id: u64, flags: u32) -> sys::Result<()> {
+fn answer(id: u64, flags: u32, living: u32) -> sys::Result<()> {
     let message = Message {
         kind: reply::TREE_KILLED,
         flags,
         exec: id,
+        b: u64::from(living),
         ..Message::default()
     };
     socket::send(&message.encode(), &[])

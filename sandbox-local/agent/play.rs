@@ -17,6 +17,8 @@ pub(crate) struct Handles {
     pub(crate) proc: i32,
     /// `/dev/null`.
     pub(crate) null: i32,
+    /// The host's process, as a pidfd: readable once it has ended.
+    pub(crate) host: i32,
 }
 
 /// Exit code for a host that does not speak the protocol.
@@ -34,7 +36,10 @@ pub(crate) fn run() -> Result<Handles, i32> {
         let (bytes, mut fds) = slot.receive(true).map_err(|_| MALFORMED)?;
         let message = Message::decode(bytes).ok_or(MALFORMED)?;
         match message.kind {
-            request::PLAN => plan = Some((message, fds.take().ok_or(MALFORMED)?)),
+            request::PLAN => {
+                let (bytes, host) = (fds.take(), fds.take());
+                plan = Some((message, bytes.ok_or(MALFORMED)?, host.ok_or(MALFORMED)?));
+            }
             request::HOLD | request::GO => {
                 while let Some(fd) = fds.take() {
                     *slots.get_mut(held).ok_or(MALFORMED)? = i64::from(fd);
@@ -47,7 +52,7 @@ pub(crate) fn run() -> Result<Handles, i32> {
             _ => return Err(MALFORMED),
         }
     }
-    let (message, fd) = plan.ok_or(MALFORMED)?;
+    let (message, fd, host) = plan.ok_or(MALFORMED)?;
     let len = message.a as usize;
     if !(HEADER..=MAX_PLAN).contains(&len) {
         return Err(MALFORMED);
@@ -63,7 +68,7 @@ pub(crate) fn run() -> Result<Handles, i32> {
             None => return Err(MALFORMED),
         }
     }
-    let handles = player.announce()?;
+    let handles = player.announce(host)?;
     sys::unmap(player.plan);
     Ok(handles)
 }
@@ -188,7 +193,7 @@ impl Player {
     }
 
     /// Opens what serving needs and tells the host that all is ready.
-    fn announce(&self) -> Result<Handles, i32> {
+    fn announce(&self, host: i32) -> Result<Handles, i32> {
         let open = |what: u64, path, how| {
             sys::open(None, path, how).map_err(|errno| report(what, errno, 1))
         };
@@ -214,6 +219,6 @@ impl Player {
         for fd in fds {
             sys::close(*fd);
         }
-        Ok(Handles { proc, null })
+        Ok(Handles { proc, null, host })
     }
 }

@@ -21,7 +21,11 @@ pub(crate) fn run(memory: &mut Memory, handles: Handles) -> i32 {
     }
 }
 
+/// Children that are reaped in a row: under a storm of orphans the host must still be heard.
+const REAPED_AT_ONCE: u32 = 64;
+
 fn serve(memory: &mut Memory, handles: Handles) -> Result<i32, i32> {
+    let mut more_ended = false;
     loop {
         let free = spawn::free_slot(&mut memory.table, handles);
         let owing = memory.table.iter_mut().any(|exec| exec.confirm);
@@ -32,9 +36,19 @@ fn serve(memory: &mut Memory, handles: Handles) -> Result<i32, i32> {
         } else {
             -1
         };
-        let events = sys::wait_events(control, busy.then_some(1)).map_err(|_| BROKEN)?;
-        if events.child {
-            reap(memory)?;
+        let wait = if more_ended {
+            Some(0)
+        } else {
+            busy.then_some(1)
+        };
+        let events = sys::wait_events(control, handles.host, wait).map_err(|_| BROKEN)?;
+        // The end of the control socket alone does not tell: a process that the host forked and
+        // that did not execute anything has a copy of the other end.
+        if events.host_ended {
+            return Ok(HOST_GONE);
+        }
+        if events.child || more_ended {
+            more_ended = !reap(memory)?;
         }
         if let (true, Some(index)) = (events.control, free) {
             match receive(memory, handles, index) {
@@ -54,17 +68,18 @@ fn serve(memory: &mut Memory, handles: Handles) -> Result<i32, i32> {
     }
 }
 
-/// A failed send means that nobody is left to serve.
+/// A failed send means that the host is gone.
 fn gone(_: Errno) -> i32 {
     HOST_GONE
 }
 
-/// Reaps whoever has ended and reports the main processes among them.
-fn reap(memory: &mut Memory) -> Result<(), i32> {
-    loop {
+/// Reaps children that have ended and reports the main processes among them. Says whether that was
+/// all of them.
+fn reap(memory: &mut Memory) -> Result<bool, i32> {
+    for _ in 0..REAPED_AT_ONCE {
         let ended = match sys::reap() {
             Ok(Some(ended)) => ended,
-            Ok(None) | Err(Errno(ECHILD)) => return Ok(()),
+            Ok(None) | Err(Errno(ECHILD)) => return Ok(true),
             Err(Errno(EINTR)) => continue,
             Err(_) => return Err(BROKEN),
         };
@@ -107,6 +122,7 @@ fn reap(memory: &mut Memory) -> Result<(), i32> {
         }
         .map_err(gone)?;
     }
+    Ok(false)
 }
 
 /// Handles one message. `Ok(false)`: the host is gone. `None`: it makes no sense.
@@ -167,7 +183,7 @@ fn handle(
             message.exec,
         )),
         request::IDLE => {
-            // Who has ended but was not reaped yet is nobody.
+            // A child that has ended but was not reaped yet does not count.
             if let Err(code) = reap(memory) {
                 sys::exit_group(code);
             }

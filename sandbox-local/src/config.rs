@@ -1,6 +1,7 @@
 //! What the embedder may set about the host side. Nothing here is about one sandbox.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Configuration of a [`LocalProvider`](crate::LocalProvider).
 ///
@@ -43,10 +44,20 @@ pub struct LocalConfig {
     ///
     /// Default: 0; at most 64.
     pub prepared: usize,
+    /// How long the output of a command is still read after its main process has ended and nothing
+    /// comes: what the rest of its tree is just writing (`tee` behind a shell's redirection) is not
+    /// lost. If something keeps coming, ten times this. A command whose output nothing else holds
+    /// open does not wait at all; one that leaves a program with its output behind waits this long.
+    ///
+    /// Default: 100 ms.
+    pub output_grace: Duration,
 }
 
 /// More would cost the host more than they could save.
 pub(crate) const MOST_PREPARED: usize = 64;
+
+/// See [`LocalConfig::output_grace`].
+pub(crate) const DEFAULT_OUTPUT_GRACE: Duration = Duration::from_millis(100);
 
 impl Default for LocalConfig {
     fn default() -> Self {
@@ -65,6 +76,7 @@ impl Default for LocalConfig {
             system_dirs: system_dirs.iter().map(PathBuf::from).collect(),
             cgroup: None,
             prepared: 0,
+            output_grace: DEFAULT_OUTPUT_GRACE,
         }
     }
 }
@@ -95,6 +107,14 @@ impl LocalConfig {
     #[must_use]
     pub fn prepared(mut self, count: usize) -> Self {
         self.prepared = count;
+        self
+    }
+
+    /// Reads a command's output for this long after its end if nothing comes; see
+    /// [`output_grace`](Self::output_grace).
+    #[must_use]
+    pub fn with_output_grace(mut self, grace: Duration) -> Self {
+        self.output_grace = grace;
         self
     }
 }

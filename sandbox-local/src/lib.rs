@@ -10,7 +10,6 @@
 
 mod config;
 #[cfg(target_os = "linux")]
-#[allow(dead_code)] // its plans know more calls than today's set-up needs
 mod engine;
 #[cfg(target_os = "linux")]
 mod files;
@@ -29,6 +28,7 @@ mod plain;
 mod protocol;
 #[cfg(target_os = "linux")]
 mod provider;
+mod runtime;
 #[cfg(target_os = "linux")]
 mod sandbox;
 #[cfg(target_os = "linux")]
@@ -41,3 +41,10 @@ pub use config::LocalConfig;
 pub use plain::PlainProvider;
 #[cfg(target_os = "linux")]
 pub use provider::LocalProvider;
+
+/// The hint for a program that was not found and whose name looks like a whole command line.
+fn spaced(program: &[u8]) -> Option<&'static str> {
+    const HINT: &str = "a program's arguments are given apart from its name \
+        (`Command::new(\"ls\").arg(\"-la\")`); a line for the shell is `Command::shell`";
+    program.contains(&b' ').then_some(HINT)
+}

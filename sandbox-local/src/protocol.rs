@@ -31,14 +31,15 @@ pub(crate) const MAX_FORGET: usize = 64;
 
 /// Requests, host to agent.
 pub(crate) mod request {
-    /// The plan is in the memfd sent along; `a` = its length. Played on GO.
+    /// The plan is in the memfd sent along; `a` = its length. Played on GO. The second descriptor is
+    /// a pidfd of the host's process, with whose end the agent ends.
     pub(crate) const PLAN: u32 = 1;
     /// Start a process: `exec`, `flags` ([`super::spawn`]), `a` = payload length,
     /// `b` = arguments, `c` = environment entries, `d` = candidates.
     pub(crate) const SPAWN: u32 = 2;
     /// Signal the main process of `exec`; `a` = signal number.
     pub(crate) const SIGNAL: u32 = 3;
-    /// Kill everything that descends from `exec`; `a` = token of the reply.
+    /// Kill everything that descends from `exec`.
     pub(crate) const KILL_TREE: u32 = 4;
     /// Ask whether any process but the agent exists; `a` = token.
     pub(crate) const IDLE: u32 = 5;
@@ -68,7 +69,8 @@ pub(crate) mod reply {
     /// The main process of `exec` ended; `a` = wait status, `b`, `c` = user and
     /// system time in µs, `d` = peak resident set in KiB.
     pub(crate) const EXITED: u32 = 105;
-    /// The tree of `exec` is gone; `a` = token, `flags` ([`super::killed`]).
+    /// The tree of `exec` is gone; `flags` ([`super::killed`]), `b` = how many processes of it still
+    /// live, with LINGERING.
     pub(crate) const TREE_KILLED: u32 = 106;
     /// Answer to IDLE; `a` = token, `b` = 1 when nothing runs.
     pub(crate) const IDLE: u32 = 107;

@@ -146,19 +146,21 @@ pub(crate) struct Events {
     pub(crate) control: bool,
     /// A child changed state.
     pub(crate) child: bool,
+    /// The host's process has ended.
+    pub(crate) host_ended: bool,
 }
 
-/// Waits until the host or a child has news, or `timeout_ms` passed.
-pub(crate) fn wait_events(control: i32, timeout_ms: Option<u32>) -> Result<Events> {
+/// Waits until the host or a child has news, or `timeout_ms` passed. `host` is the host's pidfd.
+pub(crate) fn wait_events(control: i32, host: i32, timeout_ms: Option<u32>) -> Result<Events> {
     const POLLIN: u64 = 1;
     // struct pollfd { int fd; short events; short revents }
     let entry = |fd: i32| u64::from(fd as u32) | (POLLIN << 32);
-    let mut fds = [entry(control), entry(SIGNAL_FD)];
+    let mut fds = [entry(control), entry(SIGNAL_FD), entry(host)];
     let time = timeout_ms.map(|ms| [u64::from(ms / 1000), u64::from(ms % 1000) * 1_000_000]);
     let time_at = time.as_ref().map_or(0, |time| time.as_ptr() as usize);
-    // SAFETY: `fds` and `time` live through the call and have the layout of two
+    // SAFETY: `fds` and `time` live through the call and have the layout of three
     // `pollfd` (little endian, as both supported architectures are) and a timespec.
-    let ready = unsafe { call(nr::PPOLL, [fds.as_mut_ptr() as usize, 2, time_at, 0, 8, 0]) };
+    let ready = unsafe { call(nr::PPOLL, [fds.as_mut_ptr() as usize, 3, time_at, 0, 8, 0]) };
     match ready {
         Ok(0) | Err(Errno(EINTR)) => return Ok(Events::default()),
         Ok(_) => {}
@@ -167,6 +169,7 @@ pub(crate) fn wait_events(control: i32, timeout_ms: Option<u32>) -> Result<Event
     let events = Events {
         control: fds[0] >> 48 != 0,
         child: fds[1] >> 48 != 0,
+        host_ended: fds[2] >> 48 != 0,
     };
     if events.child {
         let mut info = [0_u8; 128];

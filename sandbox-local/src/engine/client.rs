@@ -26,7 +26,9 @@ pub(crate) struct Engine {
 impl Engine {
     /// Talks to an agent from now on. Does not block; needs the context of a tokio runtime with I/O
     /// and time, which its threads for blocking work have.
-    pub(crate) fn new(init: Init) -> Result<Self, StartError> {
+    ///
+    /// After the end of a main process its streams are read until nothing comes for `grace`.
+    pub(crate) fn new(init: Init, grace: Duration) -> Result<Self, StartError> {
         listen::reap_orphans();
         let runtime = Handle::try_current().map_err(|_| StartError::NoRuntime)?;
         let register = |error: std::io::Error| StartError::Step {
@@ -42,6 +44,7 @@ impl Engine {
             state: Mutex::default(),
             next: AtomicU64::new(1),
             runtime: runtime.clone(),
+            grace,
             reaped: watch::Sender::new(false),
             gate: Arc::default(),
         });
@@ -54,8 +57,8 @@ impl Engine {
         self.inner.process.pid
     }
 
-    /// Whether the agent is gone.
-    pub(crate) fn lost(&self) -> bool {
+    /// Whether the agent is gone, and why.
+    pub(crate) fn lost(&self) -> Option<Lost> {
         self.inner.lock().lost
     }
 
@@ -84,21 +87,37 @@ impl Engine {
         Ok(frozen)
     }
 
-    /// Kills everything, without waiting.
+    /// What kills this engine's sandbox from wherever it is held.
+    pub(crate) fn killer(&self) -> Killer {
+        Killer(self.inner.clone())
+    }
+}
+
+/// Kills everything in a sandbox, whatever holds its engine.
+#[derive(Clone)]
+pub(crate) struct Killer(Arc<Connection>);
+
+impl Killer {
+    /// Kills, without waiting.
     pub(crate) fn kill(&self) {
-        self.inner.kill();
+        self.0.give_up();
     }
 
-    /// Kills everything and waits until it is gone and reaped, at most five
-    /// seconds; says whether it is. Works in any runtime, also after the one that
-    /// started the engine has ended.
-    pub(crate) async fn shutdown(&self) -> bool {
-        self.inner.kill();
-        self.inner.lose();
-        let ended = listen::ended(&self.inner);
+    /// Kills, and waits until everything is gone and reaped, at most five seconds; says whether it
+    /// is. Works in any runtime, also after the one that started the engine has ended.
+    pub(crate) async fn shut_down(&self) -> bool {
+        self.0.give_up();
+        self.0.lose(Lost::GivenUp);
+        let ended = listen::ended(&self.0);
         tokio::time::timeout(Duration::from_secs(5), ended)
             .await
             .unwrap_or(false)
+    }
+}
+
+impl std::fmt::Debug for Killer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Killer").field(&self.0.process.pid).finish()
     }
 }
 
@@ -112,7 +131,7 @@ impl std::fmt::Debug for Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.inner.kill();
+        self.inner.give_up();
     }
 }
 

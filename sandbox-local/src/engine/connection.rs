@@ -3,16 +3,18 @@
 //! Sending must never block the runtime, and no wait may outlive the agent: whatever loses it goes
 //! through [`Connection::lose`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
 use tokio::sync::{RwLock, oneshot, watch};
+use tokio::task::AbortHandle;
 
 use super::error::Lost;
 use super::outcome::Progress;
@@ -23,6 +25,10 @@ use crate::sys::launch::Launched;
 /// Ids collected before they are sent along with the next exec.
 const FORGET_BATCH: usize = 32;
 
+/// Longest that an answer may take: the agent stops or kills everything within five seconds, and
+/// gets twice that on a busy machine.
+const ANSWER: Duration = Duration::from_secs(12);
+
 /// How a tree was killed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Killed {
@@ -31,18 +37,24 @@ pub(crate) struct Killed {
     pub(crate) everything: bool,
     /// A process whose tree could not be told was killed too.
     pub(crate) unreadable: bool,
-    /// Killed processes had not ended yet after several seconds.
-    pub(crate) lingering: bool,
+    /// How many killed processes had not ended after five seconds.
+    pub(crate) lingering: u64,
 }
 
 /// Who waits for what.
 #[derive(Default)]
 pub(super) struct State {
-    pub(super) lost: bool,
+    pub(super) lost: Option<Lost>,
     pub(super) execs: HashMap<u64, Arc<Progress>>,
     pub(super) kills: HashMap<u64, Vec<oneshot::Sender<Message>>>,
     pub(super) answers: HashMap<u64, oneshot::Sender<Message>>,
+    /// The agent was killed from here.
+    given_up: bool,
     forget: Vec<u64>,
+    /// Pipes that are read on after their command, oldest first.
+    pub(super) draining: VecDeque<AbortHandle>,
+    /// Held for one round of reading them.
+    pub(super) drained: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What all handles of a sandbox share.
@@ -52,6 +64,8 @@ pub(crate) struct Connection {
     pub(super) state: Mutex<State>,
     pub(super) next: AtomicU64,
     pub(super) runtime: Handle,
+    /// See [`Engine::new`](super::Engine::new).
+    pub(super) grace: Duration,
     pub(super) reaped: watch::Sender<bool>,
     /// Held shared by spawns, alone by a freeze.
     pub(super) gate: Arc<RwLock<()>>,
@@ -72,6 +86,33 @@ impl Connection {
         self.gate.read().await
     }
 
+    /// Why there is no answer any more.
+    pub(super) fn why(&self) -> Lost {
+        self.lock().lost.unwrap_or(Lost::Ended)
+    }
+
+    /// Sends a request and waits for its answer, for a bounded time.
+    async fn answered(
+        &self,
+        message: &Message,
+        answer: oneshot::Receiver<Message>,
+    ) -> Result<Message, Lost> {
+        let answered = async {
+            let sent = self.send(message, &[], &[]).await;
+            sent.map_err(|_| self.why())?;
+            answer.await.map_err(|_| self.why())
+        };
+        tokio::time::timeout(ANSWER, answered)
+            .await
+            .unwrap_or(Err(Lost::Silent))
+    }
+
+    /// Kills the agent, and with it its pid namespace, because nothing in it is wanted any more.
+    pub(super) fn give_up(&self) {
+        self.lock().given_up = true;
+        self.kill();
+    }
+
     /// Kills the agent, and with it its pid namespace.
     pub(super) fn kill(&self) {
         let _ = rustix::process::pidfd_send_signal(&self.process.pidfd, Signal::KILL);
@@ -80,8 +121,8 @@ impl Connection {
     /// Makes `shared` hear about exec `id`.
     pub(super) fn register(&self, id: u64, shared: &Arc<Progress>) -> Result<(), Lost> {
         let mut state = self.lock();
-        if state.lost {
-            return Err(Lost);
+        if let Some(why) = state.lost {
+            return Err(why);
         }
         state.execs.insert(id, shared.clone());
         Ok(())
@@ -129,8 +170,8 @@ impl Connection {
         let (answer, answered) = oneshot::channel();
         {
             let mut state = self.lock();
-            if state.lost {
-                return Err(Lost);
+            if let Some(why) = state.lost {
+                return Err(why);
             }
             state.answers.insert(token, answer);
         }
@@ -139,8 +180,7 @@ impl Connection {
             a: token,
             ..Message::default()
         };
-        self.send(&message, &[], &[]).await.map_err(|_| Lost)?;
-        answered.await.map_err(|_| Lost)
+        self.answered(&message, answered).await
     }
 
     pub(super) async fn signal(&self, id: u64, signal: i32) -> Result<(), Lost> {
@@ -151,15 +191,15 @@ impl Connection {
             a,
             ..Message::default()
         };
-        self.send(&message, &[], &[]).await.map_err(|_| Lost)
+        self.send(&message, &[], &[]).await.map_err(|_| self.why())
     }
 
     pub(super) async fn kill_tree(&self, id: u64) -> Result<Killed, Lost> {
         let (answer, answered) = oneshot::channel();
         {
             let mut state = self.lock();
-            if state.lost {
-                return Err(Lost);
+            if let Some(why) = state.lost {
+                return Err(why);
             }
             state.kills.entry(id).or_default().push(answer);
         }
@@ -168,12 +208,16 @@ impl Connection {
             exec: id,
             ..Message::default()
         };
-        self.send(&message, &[], &[]).await.map_err(|_| Lost)?;
-        let flags = answered.await.map_err(|_| Lost)?.flags;
+        let answer = self.answered(&message, answered).await?;
+        let is = |flag| answer.flags & flag != 0;
         Ok(Killed {
-            everything: flags & killed::EVERYTHING != 0,
-            unreadable: flags & killed::UNREADABLE != 0,
-            lingering: flags & killed::LINGERING != 0,
+            everything: is(killed::EVERYTHING),
+            unreadable: is(killed::UNREADABLE),
+            lingering: if is(killed::LINGERING) {
+                answer.b.max(1)
+            } else {
+                0
+            },
         })
     }
 
@@ -248,16 +292,17 @@ impl Connection {
         }
     }
 
-    /// Tells everybody who waits that the agent is gone.
-    pub(super) fn lose(&self) {
+    /// Tells every waiter that the agent is gone, and why: the first reason stays.
+    pub(super) fn lose(&self, why: Lost) {
         let mut state = self.lock();
-        state.lost = true;
+        let why = if state.given_up { Lost::GivenUp } else { why };
+        let why = *state.lost.get_or_insert(why);
         let execs = std::mem::take(&mut state.execs);
         // Dropping the senders is the message.
         state.kills.clear();
         state.answers.clear();
         drop(state);
-        execs.into_values().for_each(|exec| exec.lost());
+        execs.into_values().for_each(|exec| exec.lost(why));
     }
 
     /// Reaps the agent if it has ended.

@@ -71,10 +71,22 @@ pub(crate) enum StartError {
     NoRuntime,
 }
 
-/// The sandbox's agent is gone, and with it everything in the sandbox.
+/// Why nothing in the sandbox can be reached any more.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
-#[error("the sandbox's first process is gone")]
-pub(crate) struct Lost;
+pub(crate) enum Lost {
+    /// The agent has ended, and with it everything in the sandbox.
+    #[error("the sandbox's first process is gone")]
+    Ended,
+    /// The backend itself gave the sandbox up: its last handle was dropped, or it was closed.
+    #[error("the sandbox was given up while it was in use")]
+    GivenUp,
+    /// The runtime that the sandbox was served in has ended.
+    #[error("the tokio runtime that served the sandbox has ended")]
+    RuntimeEnded,
+    /// The agent did not answer within its time.
+    #[error("the sandbox's first process did not answer in time")]
+    Silent,
+}
 
 /// A process that did not start.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +116,12 @@ pub(crate) enum SpawnError {
     /// The sandbox is gone; nothing was sent.
     #[error(transparent)]
     Lost(#[from] Lost),
+    /// The time was up before the request went out; the program does not run.
+    #[error("the time was up before the program was started")]
+    TooLate,
+    /// The time was up before the sandbox confirmed that the program runs; it is killed.
+    #[error("the time was up before the program was seen to run")]
+    NotConfirmed,
     /// The sandbox went away before it confirmed that the program runs.
     #[error(transparent)]
     Unconfirmed(Lost),

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use tokio::io::Interest;
 
 use super::connection::Connection;
+use super::error::Lost;
 use super::wire;
 use crate::sys::watch;
 
@@ -22,7 +23,7 @@ pub(super) struct Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         self.inner.kill();
-        self.inner.lose();
+        self.inner.lose(Lost::RuntimeEnded);
         if !*self.inner.reaped.borrow() {
             reap_later(&self.inner);
         }
@@ -53,7 +54,7 @@ impl Listener {
             }
         }
         inner.kill();
-        inner.lose();
+        inner.lose(Lost::Ended);
         ended(inner).await;
     }
 }

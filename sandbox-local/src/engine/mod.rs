@@ -11,6 +11,7 @@
 mod blank;
 mod client;
 mod connection;
+mod drain;
 mod error;
 mod image;
 mod listen;
@@ -31,7 +32,8 @@ mod wire;
 mod tests;
 
 pub(crate) use blank::{Identity, owner_map};
-pub(crate) use client::Engine;
+pub(crate) use client::{Engine, Killer};
+pub(crate) use connection::Killed;
 pub(crate) use error::{ExitError, Failure, FailureKind, Lost, SpawnError, StartError};
 pub(crate) use outcome::Exit;
 pub(crate) use plan::{Arg, Data, Dir, Plan, Slot};

@@ -63,7 +63,7 @@ pub(super) struct State {
 #[derive(Default)]
 pub(super) struct Progress {
     /// `state.outcome` is set: spares the readers the lock.
-    pub(super) ended: AtomicBool,
+    ended: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -95,8 +95,8 @@ impl Progress {
         self.finish(Err(Failure::new(message.a, message.b).into()));
     }
 
-    pub(super) fn lost(&self) {
-        self.finish(Err(Lost.into()));
+    pub(super) fn lost(&self, why: Lost) {
+        self.finish(Err(why.into()));
     }
 
     fn finish(&self, outcome: Outcome) {
@@ -105,9 +105,14 @@ impl Progress {
         });
     }
 
+    /// Whether the process has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
     /// Whether the process has ended; if not, `waiter` is woken when it does.
     pub(super) fn poll_ended(&self, waiter: Waiter, context: &Context<'_>) -> bool {
-        if self.ended.load(Ordering::Acquire) {
+        if self.has_ended() {
             return true;
         }
         self.poll(waiter, context, |state| state.outcome.map(drop))

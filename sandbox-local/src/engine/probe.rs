@@ -2,18 +2,24 @@
 //! inside. Must go the way of every other command: a probe with rights of its own
 //! would prove nothing.
 
+use std::time::Duration;
+
 use rustix::io::Errno;
 use tokio::io::AsyncReadExt;
 
 use super::client::Engine;
-use super::error::{ExitError, PlanError, SpawnError};
+use super::error::{ExitError, Lost, PlanError, SpawnError};
 use super::plan::{Data, Plan, Slot};
+use super::process::Running;
 use super::request::{SpawnRequest, Stdin};
 use super::{image, wire};
 use crate::protocol::MAX_SLOTS;
 
 /// More than a probe ever writes.
 const LARGEST: u64 = 1 << 20;
+
+/// Longest that a probe may take; it is a few dozen system calls.
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// A probe that could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -30,18 +36,24 @@ pub(crate) enum ProbeError {
     /// It did not end.
     #[error(transparent)]
     Exit(#[from] ExitError),
+    /// It did not end in time.
+    #[error("the probe did not end within {LONGEST:?}")]
+    TooLong,
+    /// It ended otherwise than by finishing.
+    #[error("the probe ended with code {0:?}, signal {1:?}")]
+    Failed(Option<i32>, Option<i32>),
     /// It ended without saying what it found.
     #[error("the probe said nothing")]
     Silent,
 }
 
 impl ProbeError {
-    /// Whether the sandbox is gone.
-    pub(crate) fn is_lost(&self) -> bool {
-        matches!(
-            self,
-            Self::Spawn(SpawnError::Lost(_)) | Self::Exit(ExitError::Lost(_))
-        )
+    /// Why the sandbox is gone, if it is.
+    pub(crate) fn lost(&self) -> Option<Lost> {
+        match self {
+            Self::Spawn(SpawnError::Lost(why)) | Self::Exit(ExitError::Lost(why)) => Some(*why),
+            _ => None,
+        }
     }
 }
 
@@ -83,11 +95,23 @@ impl Engine {
             stdin: Stdin::Given(memory),
             ..SpawnRequest::default()
         };
-        let running = self.spawn(request).await?;
+        let Running {
+            tree, stdout, exit, ..
+        } = self.spawn(request).await?;
         let mut bytes = Vec::new();
-        let mut output = running.stdout.take(LARGEST);
-        let read = output.read_to_end(&mut bytes).await;
-        running.exit.await?;
+        let mut output = stdout.take(LARGEST);
+        let found = async {
+            let read = output.read_to_end(&mut bytes).await;
+            exit.await.map(|exit| (read, exit))
+        };
+        let Ok(found) = tokio::time::timeout(LONGEST, found).await else {
+            tree.kill_detached();
+            return Err(ProbeError::TooLong);
+        };
+        let (read, exit) = found?;
+        if exit.code != Some(0) {
+            return Err(ProbeError::Failed(exit.code, exit.signal));
+        }
         if read.is_err() || bytes.len() < 8 * MAX_SLOTS {
             return Err(ProbeError::Silent);
         }

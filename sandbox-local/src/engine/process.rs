@@ -2,7 +2,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use super::connection::{Connection, Killed};
@@ -28,7 +27,7 @@ pub(crate) struct Ended(Arc<Progress>);
 impl Ended {
     /// Whether the end is known.
     pub(crate) fn is_known(&self) -> bool {
-        self.0.ended.load(Ordering::Acquire)
+        self.0.has_ended()
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 
 use super::error::SpawnError;
 use crate::protocol::MAX_PAYLOAD;
@@ -37,6 +38,8 @@ pub(crate) struct SpawnRequest {
     /// Whether `spawn` waits until the program runs, and tells if it does not.
     /// Otherwise the exit tells, which saves a round trip.
     pub(crate) confirm: bool,
+    /// When `spawn` gives up waiting.
+    pub(crate) deadline: Option<Instant>,
 }
 
 impl fmt::Debug for SpawnRequest {

@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
@@ -14,7 +15,7 @@ use super::outcome::{Progress, Waiter};
 use super::process::{ExitFuture, Running, Tree};
 use super::request::{SpawnRequest, Stdin};
 use super::stream::{Output, StdinWriter};
-use super::{Lost, wire};
+use super::wire;
 use crate::protocol::{INLINE_PAYLOAD, Message, request, spawn};
 
 fn host<E: Into<Errno>>(step: &'static str) -> impl FnOnce(E) -> SpawnError {
@@ -93,7 +94,7 @@ impl Engine {
         let exit = ExitFuture {
             shared: shared.clone(),
         };
-        let output = |pipe: OwnedFd, waiter| Output::new(pipe, shared.clone(), waiter);
+        let output = |pipe, waiter| Output::new(pipe, inner.clone(), shared.clone(), waiter);
         let stdout_reader = output(stdout.ours, Waiter::Stdout).map_err(watch)?;
         let stderr_reader = output(stderr.ours, Waiter::Stderr).map_err(watch)?;
 
@@ -120,9 +121,15 @@ impl Engine {
         };
         let inline = if memory.is_some() { &[][..] } else { &payload };
         {
-            let _entered = inner.enter().await;
-            inner.flush_forgotten();
-            register_and_send(inner, id, &shared, &message, inline, &fds).await?;
+            let sent = async {
+                let _entered = inner.enter().await;
+                inner.flush_forgotten();
+                register_and_send(inner, id, &shared, &message, inline, &fds).await
+            };
+            // A message goes out whole or not at all, and only at the end of this.
+            within(request.deadline, sent)
+                .await
+                .ok_or(SpawnError::TooLate)??;
         }
         let mut unclaimed = Unclaimed(Some(Tree {
             inner: inner.clone(),
@@ -131,13 +138,15 @@ impl Engine {
         // The sandbox has its own; with ours open, the pipes would never end.
         drop((stdout.theirs, stderr.theirs, given));
         if request.confirm {
-            let confirmed = shared.confirmed().await;
+            let confirmed = within(request.deadline, shared.confirmed()).await;
+            // What is not confirmed in time is killed.
+            let confirmed = confirmed.ok_or(SpawnError::NotConfirmed)?;
             if confirmed.is_err() {
                 unclaimed.0 = None;
             }
             confirmed?;
         }
-        let tree = unclaimed.0.take().ok_or(Lost)?;
+        let tree = unclaimed.0.take().ok_or_else(|| inner.why())?;
         let (stdout, stderr) = (stdout_reader, stderr_reader);
         Ok(Running {
             tree,
@@ -146,6 +155,14 @@ impl Engine {
             stderr,
             exit,
         })
+    }
+}
+
+/// What a future gives, unless the deadline comes first.
+async fn within<T>(deadline: Option<Instant>, future: impl Future<Output = T>) -> Option<T> {
+    match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline.into(), future).await.ok(),
+        None => Some(future.await),
     }
 }
 
@@ -174,7 +191,7 @@ async fn register_and_send(
             registered.2 = true;
             Ok(())
         }
-        Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => Err(Lost.into()),
+        Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => Err(inner.why().into()),
         Err(errno) => Err(host("ask the sandbox")(errno)),
     }
 }

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
+use rustix::process::PidfdFlags;
 
 use super::blank::{
     Agent, Blank, Identity, at, control_pair, end, is_silent, map_identity, namespaces,
@@ -98,7 +99,11 @@ fn send_plan(socket: &OwnedFd, plan: &Compiled, memory: &OwnedFd) -> Result<(), 
         a: plan.bytes.len() as u64,
         ..Message::default()
     };
-    wire::send(socket.as_fd(), &message, &[], &[memory.as_fd()]).map_err(at("send the plan"))
+    let own = rustix::process::getpid();
+    let host = rustix::process::pidfd_open(own, PidfdFlags::empty());
+    let host = host.map_err(at("get hold of this process"))?;
+    let fds = [memory.as_fd(), host.as_fd()];
+    wire::send(socket.as_fd(), &message, &[], &fds).map_err(at("send the plan"))
 }
 
 /// Hands over what the plan inherits, and has the agent play it.

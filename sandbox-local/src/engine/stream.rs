@@ -1,65 +1,103 @@
 //! A process's streams on the host's side.
 //!
-//! An [`Output`] ends when the pipe does, or when the main process has ended and
-//! what was in the pipe by then is read: a grandchild that holds the pipe, or
-//! fills it for ever, must never hold the reader.
+//! An [`Output`] ends when the pipe does. After the main process has ended it also ends when nothing
+//! has come for a short time, or when that has gone on for long: what is just being written by the
+//! rest of the tree is not lost, and a grandchild that holds the pipe, or fills it for ever, must
+//! never hold the reader. The pipe itself is [drained](super::drain) until its last writer is gone.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::time::Sleep;
 
+use super::connection::Connection;
 use super::outcome::{Progress, Waiter};
 use crate::sys::{pipe, watch};
 
+/// How many times the grace a stream that goes on may take after the end of the main process.
+const PATIENCE: u32 = 10;
+/// What a pipe may hold at most, and with it what the main process may have written last: that much
+/// is read however long it takes.
+const PIPE: u64 = 1 << 20;
+
 /// Standard output or error.
 pub(crate) struct Output {
-    fd: Option<AsyncFd<OwnedFd>>,
-    shared: Arc<Progress>,
+    pipe: Option<AsyncFd<OwnedFd>>,
+    connection: Arc<Connection>,
+    progress: Arc<Progress>,
     waiter: Waiter,
-    /// Bytes still to come once the process has ended.
-    rest: Option<usize>,
+    /// Once the main process has ended.
+    ending: Option<Ending>,
+}
+
+/// The last part of a stream: what is read after the main process has ended.
+struct Ending {
+    grace: Duration,
+    /// When reading stops even if more comes.
+    last: Instant,
+    /// Bytes read so far; `PIPE` once the pipe was seen empty.
+    read: u64,
+    /// Resolves when nothing has come for the grace.
+    silence: Option<Pin<Box<Sleep>>>,
+}
+
+impl Ending {
+    fn new(grace: Duration) -> Self {
+        let now = Instant::now();
+        Self {
+            grace,
+            last: now.checked_add(grace * PATIENCE).unwrap_or(now),
+            read: 0,
+            silence: None,
+        }
+    }
+
+    /// Whether all that the main process wrote was read and the time is up.
+    fn is_over(&self) -> bool {
+        self.read >= PIPE && Instant::now() >= self.last
+    }
+
+    /// Whether the pipe, which is empty, has been so for the grace; if not, the task is woken then.
+    fn is_silent(&mut self, connection: &Connection, context: &mut Context<'_>) -> bool {
+        self.read = PIPE;
+        let until = (Instant::now() + self.grace).min(self.last);
+        let silence = self.silence.get_or_insert_with(|| {
+            // The caller may poll it in a runtime without a clock.
+            let _entered = connection.runtime.enter();
+            Box::pin(tokio::time::sleep_until(until.into()))
+        });
+        silence.as_mut().poll(context).is_ready()
+    }
 }
 
 impl Output {
-    pub(super) fn new(fd: OwnedFd, shared: Arc<Progress>, waiter: Waiter) -> io::Result<Self> {
-        let fd = Some(watch::watch(fd, Interest::READABLE)?);
+    pub(super) fn new(
+        pipe: OwnedFd,
+        connection: Arc<Connection>,
+        progress: Arc<Progress>,
+        waiter: Waiter,
+    ) -> io::Result<Self> {
         Ok(Self {
-            fd,
-            shared,
+            pipe: Some(watch::watch(pipe, Interest::READABLE)?),
+            connection,
+            progress,
             waiter,
-            rest: None,
+            ending: None,
         })
     }
 
-    fn read(&mut self, context: &Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Some(fd) = &self.fd else {
-            return Poll::Ready(Ok(()));
-        };
-        if self.rest.is_none() && self.shared.poll_ended(self.waiter, context) {
-            let rest = rustix::io::ioctl_fionread(fd)?;
-            self.rest = Some(usize::try_from(rest).unwrap_or(usize::MAX));
+    /// Ends the stream, and leaves the pipe to its writers.
+    fn leave(&mut self) {
+        if let Some(pipe) = self.pipe.take() {
+            self.connection.drain(pipe);
         }
-        if let Some(rest) = self.rest {
-            // No need to wait any more: what there is, is there now.
-            return Poll::Ready(match pipe::read(fd.get_ref().as_fd(), buffer, rest) {
-                Ok(0) | Err(Errno::AGAIN) => {
-                    self.rest = Some(0);
-                    Ok(())
-                }
-                Ok(len) => {
-                    self.rest = Some(rest - len);
-                    Ok(())
-                }
-                Err(errno) => Err(errno.into()),
-            });
-        }
-        Poll::Pending
     }
 }
 
@@ -73,27 +111,52 @@ impl AsyncRead for Output {
         if buffer.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        loop {
-            if let Poll::Ready(result) = this.read(context, buffer) {
-                if this.rest == Some(0) {
-                    this.fd = None;
-                }
-                return Poll::Ready(result);
+        while let Some(pipe) = &this.pipe {
+            if this.ending.is_none() && this.progress.poll_ended(this.waiter, context) {
+                this.ending = Some(Ending::new(this.connection.grace));
             }
-            let Some(fd) = &this.fd else {
-                return Poll::Ready(Ok(()));
-            };
-            let mut guard = ready!(fd.poll_read_ready(context))?;
-            match pipe::read(fd.get_ref().as_fd(), buffer, usize::MAX) {
-                Err(Errno::AGAIN) => guard.clear_ready(),
-                Err(Errno::INTR) => {}
-                Ok(0) => {
-                    this.fd = None;
-                    return Poll::Ready(Ok(()));
+            if this.ending.as_ref().is_some_and(Ending::is_over) {
+                this.leave();
+                break;
+            }
+            // Asked before the pipe is, so that nothing that comes in between goes unnoticed.
+            let readiness = pipe.poll_read_ready(context)?;
+            if readiness.is_pending() && this.ending.is_none() {
+                return Poll::Pending;
+            }
+            // After the end also without readiness: the reactor may not know yet what is there.
+            match pipe::read(pipe.get_ref().as_fd(), buffer, usize::MAX) {
+                Ok(0) => this.pipe = None,
+                Ok(len) => {
+                    if let Some(ending) = &mut this.ending {
+                        ending.read = ending.read.saturating_add(len as u64);
+                        ending.silence = None;
+                    }
+                    break;
                 }
-                Ok(_) => return Poll::Ready(Ok(())),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => match (readiness, &mut this.ending) {
+                    (Poll::Ready(mut ready), _) => ready.clear_ready(),
+                    (Poll::Pending, Some(ending)) => {
+                        if !ending.is_silent(&this.connection, context) {
+                            return Poll::Pending;
+                        }
+                        this.leave();
+                    }
+                    (Poll::Pending, None) => return Poll::Pending,
+                },
                 Err(errno) => return Poll::Ready(Err(errno.into())),
             }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        // Before the end it is the reader who has closed the stream, and the program's to notice.
+        if self.progress.has_ended() {
+            self.leave();
         }
     }
 }

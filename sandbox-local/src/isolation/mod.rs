@@ -22,10 +22,9 @@ pub(crate) use proven::Proven;
 /// Probes a running sandbox.
 pub(crate) async fn report(live: &Live, blueprint: &Blueprint) -> Result<IsolationReport> {
     let evidence = Evidence::gather(live).await.map_err(|error| {
-        let kind = if error.is_lost() {
-            ErrorKind::Lost
-        } else {
-            ErrorKind::Other
+        let kind = match error.lost() {
+            Some(_) => ErrorKind::Lost,
+            None => ErrorKind::Other,
         };
         Error::new(kind, Operation::Isolation)
             .with_message("the isolation could not be probed")

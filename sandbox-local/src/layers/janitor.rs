@@ -31,16 +31,16 @@ pub(super) struct Janitor {
 }
 
 impl Janitor {
-    /// Starts the thread; its first work is to collect what dead providers left in `root`.
+    /// Starts the thread, and one that collects what dead providers left in `root` and ends then:
+    /// what this provider removes must not wait for what others left.
     pub(super) fn start(root: PathBuf, own: PathBuf) -> io::Result<Self> {
         let (jobs, queue) = channel();
-        let work = move || {
-            collect::dead(&root, &own);
-            work(&queue);
-        };
+        thread::Builder::new()
+            .name("sandbox-collect".into())
+            .spawn(move || collect::dead(&root, &own))?;
         thread::Builder::new()
             .name("sandbox-janitor".into())
-            .spawn(work)?;
+            .spawn(move || work(&queue))?;
         Ok(Self { jobs })
     }
 

@@ -84,7 +84,13 @@ fn find(
             .with_message(why)
             .with_path(GuestPath::from(program))
     };
-    let missing = || refuse(ErrorKind::CommandNotFound, "the program was not found");
+    let missing = || {
+        let error = refuse(ErrorKind::CommandNotFound, "the program was not found");
+        match crate::spaced(program) {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        }
+    };
     let name = text(program).ok_or_else(missing)?;
     let candidates: Vec<PathBuf> = if program.contains(&b'/') {
         vec![cwd.join(&name)]

@@ -88,6 +88,7 @@ impl Provider for PlainProvider {
     }
 
     async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>> {
+        crate::runtime::require(OP)?;
         check(&spec)?;
         let base = self.base.clone();
         let made = tokio::task::spawn_blocking(move || {

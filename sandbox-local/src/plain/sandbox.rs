@@ -23,6 +23,7 @@ use super::import::Cancel;
 use super::program::{self, Surroundings};
 use super::tree::Tree;
 use super::{CAPABILITIES, batch, copy, export, files, import, os, process};
+use crate::runtime;
 
 /// The variables that every command gets.
 pub(super) fn default_env(root: &Path) -> Env {
@@ -90,6 +91,7 @@ impl PlainSandbox {
         work: impl FnOnce(&Tree, &GuestPath) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         self.check_open(op)?;
+        runtime::require(op).map_err(|error| error.with_sandbox(self.info.id.clone()))?;
         let tree = Arc::clone(&self.tree);
         let workdir = self.surroundings().workdir;
         let done = tokio::task::spawn_blocking(move || work(&tree, &workdir)).await;
@@ -108,6 +110,7 @@ impl PlainSandbox {
     async fn start(&self, command: &Command, op: Operation) -> Result<Process> {
         let host = self
             .check_open(op)
+            .and_then(|()| runtime::require(op))
             .and_then(|()| command.validate(op))
             .and_then(|()| match &command.user {
                 Some(_) => CAPABILITIES.require(Capability::User, op),
@@ -349,6 +352,10 @@ impl Sandbox for PlainSandbox {
     async fn close(&self) -> Result<()> {
         const OP: Operation = Operation::Close;
         self.closed.send_replace(true);
+        if let Err(error) = runtime::require(OP) {
+            self.groups.kill_all();
+            return Err(error.with_sandbox(self.info.id.clone()));
+        }
         let (tree, groups) = (Arc::clone(&self.tree), Arc::clone(&self.groups));
         let freed = Arc::clone(&self.freed);
         // A task of its own: it goes on when nobody waits for it.

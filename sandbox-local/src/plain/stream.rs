@@ -1,125 +1,152 @@
-//! An output pipe that ends with the main process, whoever else holds it.
+//! An output pipe that ends soon after the main process, even if another process holds it.
 //!
-//! It must never lose what the main process wrote, and never wait for a grandchild.
+//! After the main process has ended the stream goes on until the pipe ends, until nothing comes for
+//! a short grace, or for ten times that: what the rest of the tree is just writing is not lost. The
+//! pipe is then read on and thrown away until its last writer is gone, so that a program in the
+//! background does not die of what it prints. It must never lose what the main process wrote, and
+//! never wait for a grandchild without a bound.
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+use crate::config::DEFAULT_OUTPUT_GRACE as GRACE;
+
+/// How many times the grace a stream that goes on may take after the end of the main process.
+const PATIENCE: u32 = 10;
+/// What a pipe may hold at most, and with it what the main process may have written last: that much
+/// is read however long it takes.
+const PIPE: u64 = 1 << 20;
+/// Time after each read of what is thrown away.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Resolves when the main process has ended.
 pub(super) type Ended = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
+/// A pipe's reading end.
+pub(super) trait Pipe: AsyncRead + Unpin + Send + Sync + 'static {}
+impl<R: AsyncRead + Unpin + Send + Sync + 'static> Pipe for R {}
+
 /// The reading end of a pipe to a command.
-pub(super) struct Stream<R> {
-    pipe: R,
-    ended: Option<Ended>,
-    rest: imp::Rest,
+pub(super) struct Stream<R: Pipe> {
+    pipe: Option<R>,
+    state: State,
 }
 
-impl<R> Stream<R> {
+enum State {
+    /// The main process runs.
+    Running(Ended),
+    /// It has ended.
+    Ending {
+        last: Instant,
+        read: u64,
+        silence: Pin<Box<Sleep>>,
+    },
+}
+
+impl<R: Pipe> Stream<R> {
     pub(super) fn new(pipe: R, ended: Ended) -> Self {
         Self {
-            pipe,
-            ended: Some(ended),
-            rest: imp::Rest::default(),
+            pipe: Some(pipe),
+            state: State::Running(ended),
+        }
+    }
+
+    /// Whether the main process has ended, as far as is known without waiting.
+    fn has_ended(&mut self) -> bool {
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        match &mut self.state {
+            State::Running(ended) => ended.as_mut().poll(&mut context).is_ready(),
+            State::Ending { .. } => true,
+        }
+    }
+
+    /// Ends the stream, and leaves the pipe to its writers.
+    fn leave(&mut self) {
+        if let (Some(pipe), Ok(runtime)) = (self.pipe.take(), tokio::runtime::Handle::try_current())
+        {
+            runtime.spawn(throw_away(pipe));
         }
     }
 }
 
-impl<R: imp::Pipe> AsyncRead for Stream<R> {
+/// Reads to the end, a pipe's content at a time.
+async fn throw_away(mut pipe: impl Pipe) {
+    let mut buffer = vec![0; 64 << 10];
+    while pipe.read(&mut buffer).await.is_ok_and(|read| read > 0) {
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+impl<R: Pipe> AsyncRead for Stream<R> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if let Some(ended) = &mut this.ended {
-            if let Poll::Ready(read) = Pin::new(&mut this.pipe).poll_read(cx, buf) {
-                return Poll::Ready(read);
-            }
-            ready!(ended.as_mut().poll(cx));
-            this.ended = None;
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
         }
-        this.rest.poll_read(&mut this.pipe, cx, buf)
+        loop {
+            let Some(pipe) = &mut this.pipe else {
+                return Poll::Ready(Ok(()));
+            };
+            if let State::Ending { last, read, .. } = &this.state
+                && *read >= PIPE
+                && Instant::now() >= *last
+            {
+                this.leave();
+                return Poll::Ready(Ok(()));
+            }
+            let before = buf.filled().len();
+            if let Poll::Ready(result) = Pin::new(pipe).poll_read(cx, buf) {
+                let came = buf.filled().len() - before;
+                if came == 0 {
+                    this.pipe = None;
+                } else if let State::Ending {
+                    read,
+                    silence,
+                    last,
+                } = &mut this.state
+                {
+                    *read = read.saturating_add(came as u64);
+                    silence.as_mut().reset((Instant::now() + GRACE).min(*last));
+                }
+                return Poll::Ready(result);
+            }
+            match &mut this.state {
+                State::Running(ended) => {
+                    std::task::ready!(ended.as_mut().poll(cx));
+                    let now = Instant::now();
+                    this.state = State::Ending {
+                        last: now + GRACE * PATIENCE,
+                        read: 0,
+                        silence: Box::pin(tokio::time::sleep(GRACE)),
+                    };
+                }
+                State::Ending { silence, read, .. } => {
+                    // It was seen empty: nothing of the main process's is in it any more.
+                    *read = PIPE;
+                    std::task::ready!(silence.as_mut().poll(cx));
+                    this.leave();
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
     }
 }
 
-#[cfg(unix)]
-mod imp {
-    use std::os::fd::AsFd;
-
-    use super::*;
-
-    pub(super) trait Pipe: AsyncRead + AsFd + Unpin {}
-    impl<R: AsyncRead + AsFd + Unpin> Pipe for R {}
-
-    /// How much is still to be read after the main process has ended: what is in the pipe then.
-    #[derive(Default)]
-    pub(super) struct Rest(Option<u64>);
-
-    impl Rest {
-        pub(super) fn poll_read<R: Pipe>(
-            &mut self,
-            pipe: &mut R,
-            _: &mut Context<'_>,
-            buf: &mut ReadBuf<'_>,
-        ) -> Poll<io::Result<()>> {
-            let left = match self.0 {
-                Some(left) => left,
-                None => rustix::io::ioctl_fionread(&*pipe)?,
-            };
-            let room = buf
-                .remaining()
-                .min(usize::try_from(left).unwrap_or(usize::MAX));
-            // The runtime may not know yet that there is something, so ask the pipe itself. It
-            // does not block.
-            let window = &mut buf.initialize_unfilled()[..room];
-            let read = match rustix::io::retry_on_intr(|| rustix::io::read(&*pipe, &mut *window)) {
-                Ok(read) => read,
-                Err(rustix::io::Errno::AGAIN) => 0,
-                Err(e) => return Poll::Ready(Err(e.into())),
-            };
-            buf.advance(read);
-            self.0 = Some(if read == 0 { 0 } else { left - read as u64 });
-            Poll::Ready(Ok(()))
-        }
-    }
-}
-
-#[cfg(not(unix))]
-mod imp {
-    use std::time::Duration;
-
-    use super::*;
-
-    pub(super) trait Pipe: AsyncRead + Unpin {}
-    impl<R: AsyncRead + Unpin> Pipe for R {}
-
-    /// Nothing says how much is in the pipe, so silence of this length is taken for the end.
-    const SILENCE: Duration = Duration::from_millis(100);
-
-    /// The time until silence is taken for the end.
-    #[derive(Default)]
-    pub(super) struct Rest(Option<Pin<Box<tokio::time::Sleep>>>);
-
-    impl Rest {
-        pub(super) fn poll_read<R: Pipe>(
-            &mut self,
-            pipe: &mut R,
-            cx: &mut Context<'_>,
-            buf: &mut ReadBuf<'_>,
-        ) -> Poll<io::Result<()>> {
-            if let Poll::Ready(read) = Pin::new(pipe).poll_read(cx, buf) {
-                return Poll::Ready(read);
-            }
-            let sleep = self
-                .0
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep(SILENCE)));
-            ready!(sleep.as_mut().poll(cx));
-            Poll::Ready(Ok(()))
+impl<R: Pipe> Drop for Stream<R> {
+    fn drop(&mut self) {
+        // Before the end it is the reader who has closed the stream, and the program's to notice.
+        if self.pipe.is_some() && self.has_ended() {
+            self.leave();
         }
     }
 }

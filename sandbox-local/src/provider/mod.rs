@@ -1,5 +1,6 @@
 //! Creates local sandboxes and finds them again within this process.
 
+mod create;
 pub(crate) mod pool;
 
 use std::path::PathBuf;
@@ -7,45 +8,19 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sandbox_core::{
-    Capabilities, Capability, Error, ErrorKind, Labels, Operation, Provider, Result, Sandbox,
-    SandboxId, SandboxInfo, SandboxSpec,
+    Capabilities, Error, ErrorKind, Labels, Operation, Provider, Result, Sandbox, SandboxId,
+    SandboxInfo, SandboxSpec,
 };
 
-use crate::config::LocalConfig;
+use self::pool::Pool;
+use crate::config::{LocalConfig, MOST_PREPARED};
 use crate::identity::Identity;
-use crate::layers::State;
-use crate::layers::skeleton;
+use crate::isolation::Proven;
+use crate::layers::{State, skeleton};
 use crate::sandbox::LocalSandbox;
-use crate::start::host::Shared;
-
-pub(crate) const CAPABILITIES: Capabilities = Capabilities::all()
-    .without(
-        Capability::User,
-        "a sandbox has one user; its namespace maps no other",
-    )
-    .without(Capability::ForkMemory, "a fork copies files, not processes")
-    .without(
-        Capability::Snapshot,
-        "layers end with the process that made them",
-    )
-    .without(
-        Capability::Image,
-        "no image store; give a root directory instead",
-    )
-    .partial(
-        Capability::List,
-        "the sandboxes of this provider in this process",
-    )
-    .partial(
-        Capability::Attach,
-        "the sandboxes of this provider in this process",
-    )
-    .partial(Capability::MemoryLimit, "needs a delegated cgroup, or root")
-    .partial(Capability::CpuLimit, "needs a delegated cgroup, or root")
-    .partial(
-        Capability::DiskLimit,
-        "what is written is kept in memory; Linux 6.6 or later",
-    );
+use crate::sandbox::capability::CAPABILITIES;
+use crate::sandbox::registry::Registry;
+use crate::start::host::Host;
 
 /// Sandboxes on this machine: Linux namespaces, no daemon, as any user.
 ///
@@ -65,9 +40,18 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::all()
 /// sandbox.close().await
 /// # }
 /// ```
+///
+/// # Runtime
+/// Every future of the provider and its sandboxes must be polled in a tokio runtime with I/O and
+/// time enabled (`enable_all`); in another one it fails with
+/// [`ErrorKind::InvalidInput`]. A sandbox is served by the runtime that it was created in, or
+/// forked from, and ends with it; until then it can be used from others too.
 #[derive(Clone, Debug)]
 pub struct LocalProvider {
-    shared: Arc<Shared>,
+    host: Arc<Host>,
+    pool: Arc<Pool>,
+    proven: Arc<Proven>,
+    registry: Arc<Registry>,
 }
 
 impl LocalProvider {
@@ -99,14 +83,20 @@ impl LocalProvider {
         let identity = Identity::for_this_host().map_err(failed)?;
         let state = State::create(&dir, identity).map_err(failed)?;
         let skeleton = skeleton::build(&state, &config.system_dirs, identity).map_err(failed)?;
-        let shared = Shared::new(config, state, identity, skeleton).map_err(failed)?;
-        let shared = Arc::new(shared);
-        shared.pool.fill(&shared).map_err(failed)?;
-        Ok(Self { shared })
+        let pool = Pool::new(config.prepared.min(MOST_PREPARED));
+        let host = Host::new(config, state, identity, skeleton).map_err(failed)?;
+        let host = Arc::new(host);
+        pool.fill(&host).map_err(failed)?;
+        Ok(Self {
+            host,
+            pool: Arc::new(pool),
+            proven: Arc::default(),
+            registry: Arc::default(),
+        })
     }
 
     fn find(&self, id: &SandboxId, operation: Operation) -> Result<Arc<LocalSandbox>> {
-        self.shared.find(id).ok_or_else(|| {
+        self.registry.find(id).ok_or_else(|| {
             Error::new(ErrorKind::NotFound, operation)
                 .with_message("this provider has no such open sandbox")
                 .with_sandbox(id.clone())
@@ -135,7 +125,7 @@ impl Provider for LocalProvider {
     }
 
     async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>> {
-        Ok(LocalSandbox::create(self.shared.clone(), spec).await?)
+        Ok(self.create_local(spec).await?)
     }
 
     async fn attach(&self, id: &SandboxId) -> Result<Arc<dyn Sandbox>> {
@@ -143,7 +133,7 @@ impl Provider for LocalProvider {
     }
 
     async fn list(&self, labels: &Labels) -> Result<Vec<SandboxInfo>> {
-        Ok(self.shared.list(labels))
+        Ok(self.registry.list(labels))
     }
 
     async fn destroy(&self, id: &SandboxId) -> Result<()> {

@@ -12,7 +12,7 @@ use sandbox_core::{Env, Labels, Operation, Result, SandboxId, SandboxSpec, Sourc
 
 use crate::start::blueprint::Blueprint;
 use crate::start::dormant::Dormant;
-use crate::start::host::{Shared, new_id};
+use crate::start::host::{Host, new_id};
 
 /// How long after a creation the next sandbox is started: the first command would have to share the
 /// processors.
@@ -112,12 +112,12 @@ impl Pool {
     }
 
     /// Starts the thread.
-    pub(crate) fn fill(&self, shared: &Arc<Shared>) -> std::io::Result<()> {
+    pub(crate) fn fill(&self, host: &Arc<Host>) -> std::io::Result<()> {
         if self.inner.count == 0 {
             return Ok(());
         }
-        let (inner, shared) = (self.inner.clone(), Arc::downgrade(shared));
-        let work = move || work(&inner, &shared);
+        let (inner, host) = (self.inner.clone(), Arc::downgrade(host));
+        let work = move || work(&inner, &host);
         let thread = thread::Builder::new().name("sandbox-pool".into());
         thread.spawn(work).map(drop)
     }
@@ -147,7 +147,7 @@ impl Drop for Pool {
     }
 }
 
-fn work(inner: &Inner, shared: &Weak<Shared>) {
+fn work(inner: &Inner, host: &Weak<Host>) {
     loop {
         let mut state = inner.lock();
         if state.closed {
@@ -172,18 +172,18 @@ fn work(inner: &Inner, shared: &Weak<Shared>) {
         } else {
             let shape = state.shape.clone();
             drop(state);
-            let Some(shared) = shared.upgrade() else {
+            let Some(host) = host.upgrade() else {
                 return;
             };
-            keep(inner, start(&shared, &shape), &shape);
+            keep(inner, start(&host, &shape), &shape);
         }
     }
 }
 
-fn start(shared: &Shared, shape: &SandboxSpec) -> Result<Pooled> {
+fn start(host: &Host, shape: &SandboxSpec) -> Result<Pooled> {
     let id = new_id(Operation::Create)?;
-    let blueprint = Blueprint::new(shared, shape.clone())?;
-    let run = Dormant::first(shared, &blueprint, id.as_str())?;
+    let blueprint = Blueprint::new(host, shape.clone())?;
+    let run = Dormant::first(host, &blueprint, id.as_str())?;
     Ok(Pooled { id, blueprint, run })
 }
 

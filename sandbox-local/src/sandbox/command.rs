@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rustix::io::Errno;
@@ -14,12 +13,14 @@ use sandbox_core::{
     Stdin,
 };
 use tokio::io::AsyncWriteExt;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
+use super::deadline::Deadline;
+use super::lost;
 use crate::engine::{
-    Engine, ExitError, ExitFuture, Failure, FailureKind, Lost, Running, SpawnError, SpawnRequest,
-    Tree,
+    Engine, ExitError, ExitFuture, Failure, FailureKind, Killed, Lost, Running, SpawnError,
+    SpawnRequest, Tree,
 };
 
 /// Where programs are looked for when the environment has no `PATH`: execvp(3)'s default.
@@ -94,6 +95,7 @@ pub(crate) async fn start(
     engine: &Engine,
     prepared: Prepared,
     command: &Command,
+    deadline: Deadline,
     context: Context,
 ) -> Result<Process> {
     let spawning = context.operation == Operation::Spawn;
@@ -107,17 +109,16 @@ pub(crate) async fn start(
             _ => crate::engine::Stdin::Piped,
         },
         confirm: spawning,
+        deadline: deadline.at(),
         ..SpawnRequest::default()
     };
     let names = Names {
         program: command.program().into(),
         cwd: prepared.cwd,
     };
-    let deadline = command.timeout.filter(|_| spawning);
-    let started = Instant::now();
     let running = match engine.spawn(request).await {
         Ok(running) => running,
-        Err(error) => return Err(not_spawned(error, &names, &context)),
+        Err(error) => return Err(not_spawned(error, deadline, &names, &context)),
     };
     let Running {
         tree,
@@ -131,25 +132,28 @@ pub(crate) async fn start(
         context,
         names,
         timed_out: AtomicBool::new(false),
+        given_up: watch::Sender::new(false),
     });
     let ended = exit.watch();
     let control = Control {
         exit: Mutex::new(exit),
         ended: AtomicBool::new(false),
-        deadline: deadline.map(|timeout| {
+        // `exec` keeps its deadline itself: it kills with the output in hand.
+        watchdog: deadline.at().filter(|_| spawning).map(|at| {
             let shared = shared.clone();
             tokio::spawn(async move {
-                tokio::time::sleep_until((started + timeout).into()).await;
+                tokio::time::sleep_until(at.into()).await;
                 if ended.is_known() {
                     return;
                 }
                 shared.timed_out.store(true, Ordering::Release);
-                // Lost is dead as well.
+                // What is lost is dead as well. What is not dead by now is not waited for.
                 let _ = shared.tree.kill().await;
+                shared.given_up.send_replace(true);
             })
         }),
         shared,
-        timeout: deadline.unwrap_or_default(),
+        deadline,
     };
     let stdin = match (stdin.map(ProcessStdin::new), &command.stdin) {
         (Some(mut pipe), Stdin::Bytes(bytes)) if spawning => {
@@ -179,6 +183,8 @@ struct Shared {
     context: Context,
     names: Names,
     timed_out: AtomicBool,
+    /// The kill at the deadline is over, whatever came of it.
+    given_up: watch::Sender<bool>,
 }
 
 /// Waits for, signals and kills a command of the engine.
@@ -186,8 +192,9 @@ struct Control {
     /// Held over the wait: the engine wakes one waiter.
     exit: Mutex<ExitFuture>,
     ended: AtomicBool,
-    deadline: Option<JoinHandle<()>>,
-    timeout: Duration,
+    /// Kills the tree at the deadline.
+    watchdog: Option<JoinHandle<()>>,
+    deadline: Deadline,
     shared: Arc<Shared>,
 }
 
@@ -202,8 +209,8 @@ impl fmt::Debug for Control {
 
 impl Drop for Control {
     fn drop(&mut self) {
-        if let Some(deadline) = &self.deadline {
-            deadline.abort();
+        if let Some(watchdog) = &self.watchdog {
+            watchdog.abort();
         }
         if !self.ended.load(Ordering::Acquire) {
             self.shared.tree.kill_detached();
@@ -214,20 +221,18 @@ impl Drop for Control {
 #[async_trait]
 impl ProcessControl for Control {
     async fn wait(&self) -> Result<Exit> {
-        let outcome = (&mut *self.exit.lock().await).await;
-        self.ended.store(true, Ordering::Release);
         let shared = &self.shared;
+        let mut given_up = shared.given_up.subscribe();
+        let outcome = tokio::select! {
+            biased;
+            outcome = async { (&mut *self.exit.lock().await).await } => outcome,
+            _ = given_up.wait_for(|given_up| *given_up) => return Err(self.timed_out()),
+        };
+        self.ended.store(true, Ordering::Release);
         // What ended by itself just then was not cut.
         let killed = outcome.is_ok_and(|exit| exit.signal == Some(Signal::KILL.0));
         if killed && shared.timed_out.load(Ordering::Acquire) {
-            return Err(shared
-                .context
-                .error(ErrorKind::Timeout)
-                .with_message(format!(
-                    "the command was killed after its timeout of {:?}",
-                    self.timeout
-                ))
-                .with_ran(Ran::Cut));
+            return Err(self.timed_out());
         }
         match outcome {
             Ok(exit) => Ok(exit_of(exit)),
@@ -244,7 +249,8 @@ impl ProcessControl for Control {
         if !(1..=LAST).contains(&signal.0) {
             return Err(context
                 .error(ErrorKind::InvalidInput)
-                .with_message(format!("{} is no signal", signal.0)));
+                .with_message(format!("there is no signal number {}", signal.0))
+                .with_hint("use a number from 1 to 64"));
         }
         self.shared
             .tree
@@ -254,18 +260,10 @@ impl ProcessControl for Control {
     }
 
     async fn kill(&self) -> Result<()> {
+        let context = self.signalling();
         match self.shared.tree.kill().await {
-            Ok(killed) => {
-                if killed.everything {
-                    tracing::warn!(
-                        sandbox = %self.shared.context.sandbox,
-                        "a tree multiplied faster than it could be killed; \
-                         everything in the sandbox was killed"
-                    );
-                }
-                Ok(())
-            }
-            Err(lost) => Err(self.signalling().lost(lost)),
+            Ok(killed) => context.killed(killed),
+            Err(why) => Err(context.lost(why)),
         }
     }
 }
@@ -276,6 +274,13 @@ impl Control {
             operation: Operation::Signal,
             ..self.shared.context.clone()
         }
+    }
+
+    fn timed_out(&self) -> Error {
+        let context = &self.shared.context;
+        self.deadline
+            .killed(context.operation)
+            .with_sandbox(context.sandbox.clone())
     }
 }
 
@@ -293,18 +298,51 @@ impl Context {
         Error::new(kind, self.operation).with_sandbox(self.sandbox.clone())
     }
 
-    fn lost(&self, lost: Lost) -> Error {
+    fn lost(&self, why: Lost) -> Error {
         if self.closed.load(Ordering::Acquire) {
             return Error::closed(self.operation, &self.sandbox);
         }
-        self.error(ErrorKind::Lost)
-            .with_message("the sandbox's init is gone; it was killed from outside")
-            .with_source(lost)
+        lost::error(why, self.operation).with_sandbox(self.sandbox.clone())
+    }
+
+    /// What came of killing a tree.
+    fn killed(&self, killed: Killed) -> Result<()> {
+        if killed.everything {
+            tracing::warn!(
+                sandbox = %self.sandbox,
+                "a tree multiplied faster than it could be killed; everything in the sandbox was \
+                 killed"
+            );
+        }
+        if killed.unreadable {
+            tracing::warn!(
+                sandbox = %self.sandbox,
+                "a process that hid which tree it belongs to was killed too"
+            );
+        }
+        match killed.lingering {
+            0 => Ok(()),
+            living => Err(self
+                .error(ErrorKind::Busy)
+                .with_message(format!(
+                    "{living} of the command's processes were killed but have not ended within \
+                     five seconds: they wait in the kernel, or are frozen"
+                ))
+                .with_hint("kill again to wait on, or close the sandbox")
+                .with_retryable(true)),
+        }
     }
 }
 
-fn not_spawned(error: SpawnError, names: &Names, context: &Context) -> Error {
+fn not_spawned(error: SpawnError, deadline: Deadline, names: &Names, context: &Context) -> Error {
     match error {
+        SpawnError::TooLate => deadline
+            .not_started(context.operation)
+            .with_sandbox(context.sandbox.clone()),
+        SpawnError::NotConfirmed => deadline
+            .killed(context.operation)
+            .with_sandbox(context.sandbox.clone())
+            .with_ran(Ran::Unknown),
         SpawnError::Failed(failure) => not_started(failure, names, context),
         SpawnError::Lost(lost) => context.lost(lost).with_ran(Ran::NotStarted),
         SpawnError::Unconfirmed(lost) => context.lost(lost).with_ran(Ran::Unknown),
@@ -343,18 +381,27 @@ fn not_started(failure: Failure, names: &Names, context: &Context) -> Error {
             .with_path(&names.program)
     };
     let error = match failure.kind {
-        FailureKind::NotFound => program(
-            ErrorKind::CommandNotFound,
-            "no such program (or its interpreter)",
-        ),
+        FailureKind::NotFound => {
+            let error = program(
+                ErrorKind::CommandNotFound,
+                "no such program (or its interpreter)",
+            );
+            match crate::spaced(names.program.as_bytes()) {
+                Some(hint) => error.with_hint(hint),
+                None => error,
+            }
+        }
         FailureKind::NotExecutable => {
             program(ErrorKind::NotExecutable, "the program may not be executed")
         }
         FailureKind::BadFormat => program(
             ErrorKind::NotExecutable,
-            "the file is no program that this machine can run",
+            "the file is not a program that this machine can run",
         )
-        .with_hint("a script needs a first line such as #!/bin/sh"),
+        .with_hint(
+            "a script needs a first line such as #!/bin/sh; a binary must be whole and made for \
+             this processor",
+        ),
         FailureKind::Cwd => {
             let io = std::io::Error::from_raw_os_error(failure.errno.raw_os_error());
             Error::from_io(io, context.operation)

@@ -1,6 +1,6 @@
 //! One run of a sandbox: its init and mounted root on a stack of layers, and how it is forked.
 //!
-//! Must never freeze a layer into which somebody can still write.
+//! Must never freeze a layer into which something can still write.
 
 use std::ops::DerefMut;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,8 @@ use std::sync::{Arc, PoisonError};
 
 use sandbox_core::{Error, ErrorKind, GuestPath, ListOptions, Operation, Result};
 
+use super::kill_switch::KillSwitch;
+use super::lost;
 use crate::engine::{Engine, Lost};
 use crate::files::GuestRoot;
 use crate::layers::Layer;
@@ -19,7 +21,9 @@ use crate::start::blueprint::Blueprint;
 use crate::start::cgroup::Cgroup;
 use crate::start::dormant::{Dormant, Writes, limits};
 use crate::start::failure;
-use crate::start::host::Shared;
+use crate::start::host::Host;
+
+const OP: Operation = Operation::Fork;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -35,7 +39,7 @@ pub(crate) struct Live {
 
 impl Live {
     /// Has a run that waits serve, in this runtime. Does not block.
-    pub(crate) fn wake(run: Dormant, shared: &Shared, operation: Operation) -> Result<Self> {
+    pub(crate) fn wake(run: Dormant, host: &Host, operation: Operation) -> Result<Self> {
         let Dormant {
             init,
             root,
@@ -44,25 +48,27 @@ impl Live {
             writes,
         } = run;
         Ok(Self {
-            engine: Engine::new(init).map_err(|error| failure::start(error, operation))?,
+            engine: Engine::new(init, host.config.output_grace)
+                .map_err(|error| failure::start(error, operation))?,
             root,
             cgroup,
             stack,
             writes,
             frozen: false,
-            state_dir: shared.state.layers_dir(),
+            state_dir: host.state.layers_dir(),
         })
     }
 
-    fn start(
-        shared: &Shared,
+    /// Starts a run on a stack of layers. Blocks.
+    pub(crate) fn start(
+        host: &Host,
         blueprint: &Blueprint,
         cgroup: Arc<Cgroup>,
         stack: Stack,
         operation: Operation,
     ) -> Result<Self> {
-        let run = Dormant::start(shared, blueprint, cgroup, stack, operation)?;
-        Self::wake(run, shared, operation)
+        let run = Dormant::start(host, blueprint, cgroup, stack, operation)?;
+        Self::wake(run, host, operation)
     }
 
     /// Makes a second sandbox with the same files. The caller holds this one alone, up to the end
@@ -71,48 +77,46 @@ impl Live {
     /// If this run is frozen by it, it stays so until it is [renewed](Live::renew).
     pub(crate) async fn fork(
         mut this: impl DerefMut<Target = Self> + Send + Sync + 'static,
-        shared: &Arc<Shared>,
+        host: &Arc<Host>,
         blueprint: &Arc<Blueprint>,
         name: &str,
     ) -> Result<Self> {
-        const OP: Operation = Operation::Fork;
-        let second = {
-            let (shared, blueprint, name) = (shared.clone(), blueprint.clone(), name.to_owned());
-            move |stack| {
-                let cgroup = limits(&shared, &blueprint, &name, OP)?;
-                Self::start(&shared, &blueprint, cgroup, shallow(&shared, stack)?, OP)
-            }
+        let child = Child {
+            host: host.clone(),
+            blueprint: blueprint.clone(),
+            name: name.into(),
         };
-        let still = match &this.writes {
-            Writes::Layer { .. } if this.frozen => true,
-            Writes::Layer { .. } => this.engine.is_idle().await.map_err(lost)?,
-            Writes::Tmpfs(_) => false,
-        };
-        if !still {
-            let stack = this.copied(shared).await?;
-            return blocking(OP, move || second(stack)).await;
-        }
-        // In one piece: each change of threads would cost as much as many of its system calls.
-        let forked = {
-            let shared = shared.clone();
-            blocking(OP, move || match this.freeze(&shared)? {
-                Some(stack) => Ok(Ok(second(stack)?)),
-                None => Ok(Err((this, second))),
+        if this.may_freeze().await? {
+            let start = child.clone();
+            // In one piece: each change of threads would cost as much as many of its system calls.
+            let (parent, forked) = blocking(OP, move || {
+                let stack = this.freeze(&start.host)?;
+                let forked = stack.map(|stack| start.on(stack)).transpose()?;
+                Ok((this, forked))
             })
-        };
-        match forked.await? {
-            Ok(child) => Ok(child),
-            Err((this, second)) => {
-                let stack = this.copied(shared).await?;
-                blocking(OP, move || second(stack)).await
+            .await?;
+            if let Some(forked) = forked {
+                return Ok(forked);
             }
+            this = parent;
+        }
+        let stack = this.copied(host).await?;
+        blocking(OP, move || child.on(stack)).await
+    }
+
+    /// Whether the upper layer may be frozen: no process would go on writing into it.
+    async fn may_freeze(&self) -> Result<bool> {
+        match &self.writes {
+            Writes::Layer { .. } if self.frozen => Ok(true),
+            Writes::Layer { .. } => self.engine.is_idle().await.map_err(gone),
+            Writes::Tmpfs(_) => Ok(false),
         }
     }
 
     /// The layers of an idle run, with the upper one on top, into which nobody writes from now on.
     /// One that is empty needs no freezing: this run goes on. `None` if something is kept in memory
     /// that a restart would lose.
-    fn freeze(&mut self, shared: &Shared) -> Result<Option<Stack>> {
+    fn freeze(&mut self, host: &Host) -> Result<Option<Stack>> {
         let upper = match &self.writes {
             Writes::Layer { upper, .. } if !self.frozen => upper.clone(),
             _ => return Ok(Some(self.stack.clone())),
@@ -124,7 +128,7 @@ impl Live {
         }
         let untouched = stack::is_untouched(&upper);
         if !untouched.map_err(|error| Error::from_io(error, Operation::Fork))? {
-            self.stack = shallow(shared, self.stack.with(upper))?;
+            self.stack = shallow(host, self.stack.with(upper))?;
             self.frozen = true;
         }
         Ok(Some(self.stack.clone()))
@@ -139,14 +143,17 @@ impl Live {
     /// lost, and it can be tried again. The caller holds this run alone.
     pub(crate) async fn renew(
         &mut self,
-        shared: &Arc<Shared>,
+        host: &Arc<Host>,
         blueprint: &Arc<Blueprint>,
+        kill_switch: &KillSwitch,
         operation: Operation,
     ) -> Result<()> {
-        let (shared, blueprint) = (shared.clone(), blueprint.clone());
+        let (host, blueprint) = (host.clone(), blueprint.clone());
         let (stack, cgroup) = (self.stack.clone(), self.cgroup.clone());
-        let start = move || Self::start(&shared, &blueprint, cgroup, stack, operation);
-        let old = std::mem::replace(self, blocking(operation, start).await?);
+        let start = move || Self::start(&host, &blueprint, cgroup, stack, operation);
+        let new = blocking(operation, start).await?;
+        kill_switch.connect(new.engine.killer());
+        let old = std::mem::replace(self, new);
         // Who is last to let go of a root pays for every inode that was looked at.
         tokio::task::spawn_blocking(move || drop(old));
         Ok(())
@@ -158,9 +165,8 @@ impl Live {
     }
 
     /// The stack with a copy of the upper layer on top, taken while every process stands still.
-    async fn copied(&self, shared: &Arc<Shared>) -> Result<Stack> {
-        const OP: Operation = Operation::Fork;
-        let frozen = self.engine.freeze().await.map_err(lost)?;
+    async fn copied(&self, host: &Arc<Host>) -> Result<Stack> {
+        let frozen = self.engine.freeze().await.map_err(gone)?;
         if !frozen.is_still() {
             return Err(Error::new(ErrorKind::Busy, OP)
                 .with_message("the sandbox's processes could not be stopped for a copy")
@@ -172,8 +178,8 @@ impl Live {
             Writes::Layer { upper, .. } => Ok(copy::From::Path(upper.path().to_owned())),
         };
         let from = from.map_err(|error| Error::from_io(error, OP))?;
-        let state = shared.state.clone();
-        let identity = shared.identity;
+        let state = host.state.clone();
+        let identity = host.identity;
         let copy = blocking(OP, move || {
             let copied = move || {
                 let to = Layer::create(&state)?;
@@ -184,48 +190,60 @@ impl Live {
                 Error::from_io(error, OP).with_message("the sandbox's files could not be copied")
             })
         });
-        let copied = copy.await;
-        frozen.thaw().await.map_err(lost)?;
+        let copied = tokio::select! {
+            copied = copy => copied,
+            // Closed, or killed: there is nothing to be copied for.
+            () = self.engine.gone() => return Err(gone(self.engine.lost().unwrap_or(Lost::Ended))),
+        };
+        frozen.thaw().await.map_err(gone)?;
         Ok(self.stack.with(copied?))
-    }
-
-    /// Kills everything, without waiting.
-    pub(crate) fn kill(&self) {
-        self.engine.kill();
     }
 
     /// Kills everything and waits until it is dead, within bounds.
     pub(crate) async fn shut_down(self) {
         let Self { engine, root, .. } = self;
-        engine.kill();
+        let killer = engine.killer();
+        killer.kill();
         // Now, so that it is the dying init that is last to let go of the files.
         drop(root);
-        if !engine.shutdown().await {
+        if !killer.shut_down().await {
             tracing::warn!("a sandbox's init did not end within five seconds of being killed");
         }
     }
 }
 
-fn lost(lost: Lost) -> Error {
-    Error::new(ErrorKind::Lost, Operation::Fork)
-        .with_message("the sandbox's init is gone")
-        .with_source(lost)
+fn gone(why: Lost) -> Error {
+    lost::error(why, OP)
+}
+
+/// A sandbox to be, on the layers of its parent.
+#[derive(Clone)]
+struct Child {
+    host: Arc<Host>,
+    blueprint: Arc<Blueprint>,
+    name: Arc<str>,
+}
+
+impl Child {
+    /// Starts it. Blocks.
+    fn on(&self, stack: Stack) -> Result<Live> {
+        let cgroup = limits(&self.host, &self.blueprint, &self.name, OP)?;
+        let stack = shallow(&self.host, stack)?;
+        Live::start(&self.host, &self.blueprint, cgroup, stack, OP)
+    }
 }
 
 /// The stack, with some of its layers merged into one if it is too deep.
-fn shallow(shared: &Shared, stack: Stack) -> Result<Stack> {
+fn shallow(host: &Host, stack: Stack) -> Result<Stack> {
     if !stack.is_too_deep() {
         return Ok(stack);
     }
     let merged = || {
-        let to = Layer::create(&shared.state)?;
-        let _alone = shared
-            .merging
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let to = Layer::create(&host.state)?;
+        let _alone = host.merging.lock().unwrap_or_else(PoisonError::into_inner);
         let range = stack.worth_merging();
         let layers = stack.layers().get(range.clone()).unwrap_or_default();
-        compact::merge(layers, &to, shared.identity)?;
+        compact::merge(layers, &to, host.identity)?;
         Ok(stack.replaced(range, to))
     };
     merged().map_err(|error: std::io::Error| {

@@ -1,12 +1,17 @@
-//! A local sandbox: how it comes to be, and its live run for whoever does something with it.
+//! A local sandbox: its handle, and the access that operations have to the run behind it.
 //!
-//! Who works on the files or starts a command holds the live run for reading; who forks or closes
-//! holds it for writing. The locks are held over awaits on purpose: a layer must not be frozen
-//! while somebody is writing into it.
+//! Operations on files and starts of commands hold the run for reading; a fork holds it for writing.
+//! The locks are held over awaits on purpose: a layer must not be frozen while an operation writes
+//! into it. What kills the run must never need the lock.
 
+pub(crate) mod capability;
 pub(crate) mod command;
+mod deadline;
+mod kill_switch;
 pub(crate) mod live;
+mod lost;
 mod operations;
+pub(crate) mod registry;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,23 +19,24 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use sandbox_core::{
-    Capability, Command, Env, EnvValue, Error, ErrorKind, GuestPath, Labels, Operation, Process,
-    Ran, Result, Sandbox as _, SandboxId, SandboxSpec,
+    Capability, Command, EnvValue, Error, ErrorKind, GuestPath, Labels, Operation, Process, Ran,
+    Result, Sandbox as _, SandboxId,
 };
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock as AsyncRwLock};
 
+use self::capability::CAPABILITIES;
 use self::command::Prepared;
+use self::deadline::Deadline;
+use self::kill_switch::KillSwitch;
 use self::live::Live;
+use self::registry::Registry;
 use crate::files::GuestRoot;
-use crate::isolation;
-use crate::layers::skeleton::{GUEST_HOME, GUEST_USER};
-use crate::provider::CAPABILITIES;
-use crate::provider::pool::Pooled;
+use crate::runtime;
 use crate::start::blueprint::Blueprint;
-use crate::start::dormant::Dormant;
-use crate::start::host::{Shared, new_id};
+use crate::start::host::{Host, new_id};
 
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// How long an operation waits for another that holds the run: a fork for a transfer, say.
+const LONGEST_TURN: Duration = Duration::from_secs(60);
 
 /// One sandbox. Handles are `Arc`s of it.
 #[derive(Debug)]
@@ -39,10 +45,12 @@ pub(crate) struct LocalSandbox {
     parent: Option<SandboxId>,
     labels: Labels,
     created: SystemTime,
-    shared: Arc<Shared>,
+    host: Arc<Host>,
+    registry: Arc<Registry>,
     blueprint: Arc<Blueprint>,
     settings: RwLock<Settings>,
     live: Arc<AsyncRwLock<Option<Live>>>,
+    kill_switch: KillSwitch,
     closed: Arc<AtomicBool>,
     /// Also held by every running command: while one runs the sandbox is in use.
     in_use: Arc<()>,
@@ -51,94 +59,45 @@ pub(crate) struct LocalSandbox {
     born: Instant,
 }
 
+/// What the next command starts with.
 #[derive(Clone, Debug)]
-struct Settings {
-    workdir: GuestPath,
-    env: BTreeMap<Vec<u8>, EnvValue>,
+pub(crate) struct Settings {
+    pub(crate) workdir: GuestPath,
+    pub(crate) env: BTreeMap<Vec<u8>, EnvValue>,
 }
 
-/// Who a new sandbox is.
-struct Identification {
-    parent: Option<SandboxId>,
-    labels: Labels,
+/// What a new sandbox comes from.
+pub(crate) struct Origin {
+    pub(crate) host: Arc<Host>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) blueprint: Arc<Blueprint>,
+    pub(crate) settings: Settings,
+    pub(crate) parent: Option<SandboxId>,
+    pub(crate) labels: Labels,
 }
 
 impl LocalSandbox {
-    pub(crate) async fn create(shared: Arc<Shared>, spec: SandboxSpec) -> Result<Arc<Self>> {
-        let (id, blueprint, live) = Self::first(&shared, spec).await?;
-        if let Err(error) = isolation::require(&live, &blueprint, &shared.proven).await {
-            live.shut_down().await;
-            return Err(error);
-        }
-        let mut env = BTreeMap::new();
-        let base = Env::new()
-            .set("PATH", PATH)
-            .set("HOME", GUEST_HOME)
-            .set("USER", GUEST_USER)
-            .set("LOGNAME", GUEST_USER)
-            .set("SHELL", "/bin/sh")
-            .set("LANG", "C.UTF-8");
-        base.apply_to(&mut env);
-        blueprint.spec.env.apply_to(&mut env);
-        let settings = Settings {
-            workdir: blueprint.workdir.clone(),
-            env,
-        };
-        let who = Identification {
-            parent: None,
-            labels: blueprint.spec.labels.clone(),
-        };
-        Ok(Self::enter(shared, blueprint, id, who, settings, live))
-    }
-
-    /// The first run: one that waits, or a new one.
-    async fn first(
-        shared: &Arc<Shared>,
-        spec: SandboxSpec,
-    ) -> Result<(SandboxId, Arc<Blueprint>, Live)> {
-        const OP: Operation = Operation::Create;
-        spec.validate()?;
-        if let Some(Pooled { id, blueprint, run }) = shared.pool.take(&spec) {
-            let live = Live::wake(run, shared, OP)?;
-            let blueprint = Blueprint { spec, ..blueprint };
-            return Ok((id, Arc::new(blueprint), live));
-        }
-        let shared = shared.clone();
-        // In one piece: each change of threads would cost as much as many of its system calls.
-        blocking(OP, move || {
-            let id = new_id(OP)?;
-            let blueprint = Arc::new(Blueprint::new(&shared, spec)?);
-            let run = Dormant::first(&shared, &blueprint, id.as_str())
-                .map_err(|error| error.with_sandbox(id.clone()))?;
-            let live = Live::wake(run, &shared, OP)?;
-            Ok((id, blueprint, live))
-        })
-        .await
-    }
-
-    fn enter(
-        shared: Arc<Shared>,
-        blueprint: Arc<Blueprint>,
-        id: SandboxId,
-        who: Identification,
-        settings: Settings,
-        live: Live,
-    ) -> Arc<Self> {
+    /// A sandbox that is open from now on.
+    pub(crate) fn open(origin: Origin, id: SandboxId, live: Live) -> Arc<Self> {
+        let kill_switch = KillSwitch::default();
+        kill_switch.connect(live.engine.killer());
         let sandbox = Arc::new(Self {
             id: id.clone(),
-            parent: who.parent,
-            labels: who.labels,
+            parent: origin.parent,
+            labels: origin.labels,
             created: SystemTime::now(),
-            shared: shared.clone(),
-            blueprint,
-            settings: RwLock::new(settings),
+            host: origin.host,
+            registry: origin.registry,
+            blueprint: origin.blueprint,
+            settings: RwLock::new(origin.settings),
             live: Arc::new(AsyncRwLock::new(Some(live))),
+            kill_switch,
             closed: Arc::new(AtomicBool::new(false)),
             in_use: Arc::new(()),
             last_use: AtomicU64::new(0),
             born: Instant::now(),
         });
-        shared.enter(id, &sandbox);
+        sandbox.registry.enter(id, &sandbox);
         if let Some(ttl) = sandbox.blueprint.spec.ttl {
             tokio::spawn(expire(Arc::downgrade(&sandbox), ttl));
         }
@@ -165,10 +124,11 @@ impl LocalSandbox {
     fn resolve(&self, path: &GuestPath, operation: Operation) -> Result<GuestPath> {
         let settings = self.settings.read().unwrap_or_else(PoisonError::into_inner);
         path.resolve(&settings.workdir, operation)
-            .map_err(|error| self.tell(error))
+            .map_err(|error| self.named(error))
     }
 
-    fn tell(&self, error: Error) -> Error {
+    /// The error, with this sandbox named in it.
+    fn named(&self, error: Error) -> Error {
         error.with_sandbox(self.id.clone())
     }
 
@@ -184,29 +144,34 @@ impl LocalSandbox {
         Ok(())
     }
 
-    /// The live run, held against forks and `close` as long as the guard lives.
+    /// The live run, held against forks as long as the guard lives.
     async fn live(&self, operation: Operation) -> Result<OwnedRwLockReadGuard<Option<Live>, Live>> {
         self.check_open(operation)?;
+        runtime::require(operation)?;
         self.touch();
         let live = self.run(operation).await?;
-        if live.engine.lost() {
-            return Err(self.lost(operation));
+        match live.engine.lost() {
+            Some(why) => Err(self.lost(why, operation)),
+            None => Ok(live),
         }
-        Ok(live)
     }
 
     /// A run in which something may be done: one that a fork has frozen is renewed first. If the
     /// future is dropped meanwhile, the next one does it.
     async fn run(&self, operation: Operation) -> Result<OwnedRwLockReadGuard<Option<Live>, Live>> {
-        let frozen = |live: &Live| live.is_frozen() && !live.engine.lost();
-        let mut guard = self.live.clone().read_owned().await;
+        let frozen = |live: &Live| live.is_frozen() && live.engine.lost().is_none();
+        let mut guard = match self.live.clone().try_read_owned() {
+            Ok(guard) => guard,
+            Err(_) => self.turn(operation, self.live.clone().read_owned()).await?,
+        };
         if guard.as_ref().is_some_and(frozen) {
             drop(guard);
-            let mut alone = self.live.clone().write_owned().await;
+            let mut alone = self.alone(operation).await?;
             if let Some(live) = alone.as_mut().filter(|live| frozen(live)) {
-                live.renew(&self.shared, &self.blueprint, operation)
+                let host = &self.host;
+                live.renew(host, &self.blueprint, &self.kill_switch, operation)
                     .await
-                    .map_err(|error| self.tell(error))?;
+                    .map_err(|error| self.named(error))?;
             }
             guard = alone.downgrade();
         }
@@ -214,12 +179,30 @@ impl LocalSandbox {
             .map_err(|_| Error::closed(operation, &self.id))
     }
 
-    fn lost(&self, operation: Operation) -> Error {
+    /// The run, held by nothing else.
+    async fn alone(&self, operation: Operation) -> Result<OwnedRwLockWriteGuard<Option<Live>>> {
+        self.turn(operation, self.live.clone().write_owned()).await
+    }
+
+    /// Waits for the lock, for a bounded time.
+    async fn turn<T>(&self, operation: Operation, lock: impl Future<Output = T>) -> Result<T> {
+        let turn = tokio::time::timeout(LONGEST_TURN, lock).await;
+        turn.map_err(|_| {
+            self.named(Error::new(ErrorKind::Busy, operation))
+                .with_message(format!(
+                    "another operation on the sandbox (a fork, or a transfer that a fork waits \
+                     for) has not ended within {LONGEST_TURN:?}"
+                ))
+                .with_hint("wait for it, or close the sandbox")
+                .with_retryable(true)
+        })
+    }
+
+    fn lost(&self, why: crate::engine::Lost, operation: Operation) -> Error {
         if self.closed.load(Ordering::Acquire) {
             return Error::closed(operation, &self.id);
         }
-        self.tell(Error::new(ErrorKind::Lost, operation))
-            .with_message("the sandbox's init is gone; it was killed from outside")
+        self.named(lost::error(why, operation))
     }
 
     /// Works on the files, on a thread for blocking work. If the future is dropped the work goes
@@ -235,48 +218,68 @@ impl LocalSandbox {
             drop(live);
             result
         });
-        done.await.map_err(|error| self.tell(error))
+        done.await.map_err(|error| self.named(error))
     }
 
     fn prepare(&self, command: &Command, operation: Operation) -> Result<Prepared> {
         command
             .validate(operation)
-            .map_err(|error| self.tell(error))?;
+            .map_err(|error| self.named(error))?;
         if command.user.is_some() {
             CAPABILITIES
                 .require(Capability::User, operation)
-                .map_err(|error| self.tell(error).with_ran(Ran::NotStarted))?;
+                .map_err(|error| self.named(error).with_ran(Ran::NotStarted))?;
         }
         let settings = self.settings();
         command::prepare(command, &settings.workdir, settings.env, operation)
-            .map_err(|error| self.tell(error).with_ran(Ran::NotStarted))
+            .map_err(|error| self.named(error).with_ran(Ran::NotStarted))
     }
 
-    async fn start(&self, command: Command, operation: Operation) -> Result<Process> {
-        let prepared = self.prepare(&command, operation)?;
+    async fn start(
+        &self,
+        command: Command,
+        deadline: Deadline,
+        operation: Operation,
+    ) -> Result<Process> {
         let not_started = |error: Error| error.with_ran(Ran::NotStarted);
-        let live = self.live(operation).await.map_err(not_started)?;
+        runtime::require(operation)
+            .map_err(|error| self.named(error))
+            .map_err(not_started)?;
+        let prepared = self.prepare(&command, operation)?;
+        let live = match deadline.limit(self.live(operation)).await {
+            Some(live) => live.map_err(not_started)?,
+            None => return Err(self.named(deadline.not_started(operation))),
+        };
         let context = command::Context {
             sandbox: self.id.clone(),
             closed: self.closed.clone(),
             operation,
             _in_use: self.in_use.clone(),
         };
-        command::start(&live.engine, prepared, &command, context).await
+        command::start(&live.engine, prepared, &command, deadline, context).await
     }
 
     async fn fork_live(&self) -> Result<(SandboxId, Live)> {
-        self.check_open(Operation::Fork)?;
+        const OP: Operation = Operation::Fork;
+        self.check_open(OP)?;
+        runtime::require(OP).map_err(|error| self.named(error))?;
         self.touch();
-        let id = new_id(Operation::Fork)?;
-        let guard = self.live.clone().write_owned().await;
-        let live = OwnedRwLockWriteGuard::try_map(guard, Option::as_mut)
-            .map_err(|_| Error::closed(Operation::Fork, &self.id))?;
-        if live.engine.lost() {
-            return Err(self.lost(Operation::Fork));
+        let id = new_id(OP)?;
+        let live = OwnedRwLockWriteGuard::try_map(self.alone(OP).await?, Option::as_mut)
+            .map_err(|_| Error::closed(OP, &self.id))?;
+        if let Some(why) = live.engine.lost() {
+            return Err(self.lost(why, OP));
         }
-        let child = Live::fork(live, &self.shared, &self.blueprint, id.as_str()).await;
-        Ok((id, child.map_err(|error| self.tell(error))?))
+        let child = Live::fork(live, &self.host, &self.blueprint, id.as_str()).await;
+        Ok((id, child.map_err(|error| self.unless_closed(error, OP))?))
+    }
+
+    /// The error, unless the sandbox was closed meanwhile: then that is the reason.
+    fn unless_closed(&self, error: Error, operation: Operation) -> Error {
+        if self.closed.load(Ordering::Acquire) {
+            return Error::closed(operation, &self.id).with_source(error);
+        }
+        self.named(error)
     }
 }
 
@@ -303,7 +306,9 @@ async fn expire(sandbox: std::sync::Weak<LocalSandbox>, ttl: Duration) {
                     sandbox.touch();
                 }
                 let last = Duration::from_millis(sandbox.last_use.load(Ordering::Relaxed));
-                let left = (last + ttl).saturating_sub(sandbox.born.elapsed());
+                let left = last
+                    .saturating_add(ttl)
+                    .saturating_sub(sandbox.born.elapsed());
                 if left.is_zero() {
                     if let Err(error) = sandbox.close().await {
                         tracing::warn!(id = %sandbox.id, %error, "an expired sandbox did not close");
@@ -320,6 +325,6 @@ async fn expire(sandbox: std::sync::Weak<LocalSandbox>, ttl: Duration) {
 
 impl Drop for LocalSandbox {
     fn drop(&mut self) {
-        self.shared.leave(&self.id);
+        self.registry.leave(&self.id);
     }
 }

@@ -14,13 +14,20 @@ use sandbox_core::{
     Result, Sandbox, SandboxInfo, Snapshot, SnapshotOptions, Stdin, TransferReport,
 };
 
-use super::{Identification, LocalSandbox};
+use super::capability::CAPABILITIES;
+use super::deadline::Deadline;
+use super::live::Live;
+use super::{LocalSandbox, Origin, blocking};
 use crate::files::CancelFlag;
 use crate::isolation;
 use crate::layers::Layer;
-use crate::provider::CAPABILITIES;
+use crate::layers::stack::Stack;
+use crate::runtime;
 
-/// How long `close` waits for file operations that are under way, and for what it removes.
+/// How long `close` waits for operations that are under way to let go of the files.
+const TURN: Duration = Duration::from_secs(1);
+
+/// How long `close` waits for the sandbox's directories to be removed.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Stops a transfer when the future that waits for it is dropped.
@@ -51,14 +58,25 @@ impl Sandbox for LocalSandbox {
     async fn isolation(&self) -> Result<IsolationReport> {
         const OP: Operation = Operation::Isolation;
         self.check_open(OP)?;
+        runtime::require(OP).map_err(|error| self.named(error))?;
         // Not through `live`: asking is no use, and must not keep an idle sandbox from expiring.
-        let live = self.run(OP).await?;
-        isolation::report(&live, &self.blueprint)
-            .await
-            .map_err(|error| match error.kind() {
-                ErrorKind::Lost => self.lost(OP),
-                _ => self.tell(error),
-            })
+        let cgroup = {
+            let live = self.run(OP).await?;
+            if let Some(why) = live.engine.lost() {
+                return Err(self.lost(why, OP));
+            }
+            live.cgroup.clone()
+        };
+        // Probed in a run of its own, set up as this sandbox's is and within its limits: a program
+        // of the guest, which has the same user, could stop or trace a probe beside it.
+        let (host, blueprint) = (self.host.clone(), self.blueprint.clone());
+        let probed = blocking(OP, move || {
+            Live::start(&host, &blueprint, cgroup, Stack::default(), OP)
+        });
+        let probed = probed.await.map_err(|error| self.named(error))?;
+        let report = isolation::report(&probed, &self.blueprint).await;
+        probed.shut_down().await;
+        report.map_err(|error| self.unless_closed(error, OP))
     }
 
     async fn exec(&self, command: Command) -> Result<Output> {
@@ -70,15 +88,16 @@ impl Sandbox for LocalSandbox {
         if let Stdin::Bytes(bytes) = &command.stdin {
             options.stdin = bytes.clone();
         }
-        let process = self.start(command, Operation::Exec).await?;
+        let deadline = Deadline::new(options.timeout);
+        let process = self.start(command, deadline, Operation::Exec).await?;
         let output = process.wait_with_output(options).await;
         self.touch();
         output
     }
 
-    async fn spawn(&self, mut command: Command) -> Result<Process> {
-        command.timeout = command.timeout.or(self.blueprint.spec.command_timeout);
-        self.start(command, Operation::Spawn).await
+    async fn spawn(&self, command: Command) -> Result<Process> {
+        let deadline = Deadline::new(command.timeout.or(self.blueprint.spec.command_timeout));
+        self.start(command, deadline, Operation::Spawn).await
     }
 
     async fn write_files(&self, batch: FileBatch) -> Result<()> {
@@ -176,7 +195,7 @@ impl Sandbox for LocalSandbox {
     async fn set_env(&self, changes: Env) -> Result<()> {
         changes
             .validate(Operation::SetEnv)
-            .map_err(|error| self.tell(error))?;
+            .map_err(|error| self.named(error))?;
         let _live = self.live(Operation::SetEnv).await?;
         self.change(|settings| changes.apply_to(&mut settings.env));
         Ok(())
@@ -184,59 +203,64 @@ impl Sandbox for LocalSandbox {
 
     async fn fork(&self, options: ForkOptions) -> Result<Arc<dyn Sandbox>> {
         let (id, live) = self.fork_live().await?;
-        let who = Identification {
+        let origin = Origin {
+            host: self.host.clone(),
+            registry: self.registry.clone(),
+            blueprint: self.blueprint.clone(),
+            settings: self.settings(),
             parent: Some(self.id.clone()),
             labels: options.labels,
         };
-        let settings = self.settings();
-        Ok(Self::enter(
-            self.shared.clone(),
-            self.blueprint.clone(),
-            id,
-            who,
-            settings,
-            live,
-        ))
+        Ok(Self::open(origin, id, live))
     }
 
     async fn snapshot(&self, _options: SnapshotOptions) -> Result<Snapshot> {
         self.check_open(Operation::Snapshot)?;
         CAPABILITIES
             .require(Capability::Snapshot, Operation::Snapshot)
-            .map_err(|error| self.tell(error))?;
-        Err(self.tell(Error::new(ErrorKind::Unsupported, Operation::Snapshot)))
+            .map_err(|error| self.named(error))?;
+        Err(self.named(Error::new(ErrorKind::Unsupported, Operation::Snapshot)))
     }
 
     async fn close(&self) -> Result<()> {
+        const OP: Operation = Operation::Close;
         self.closed.store(true, Ordering::Release);
-        self.shared.leave(&self.id);
+        self.registry.leave(&self.id);
+        // First, and whatever is under way: what holds the run comes to its end by that.
+        let killer = self.kill_switch.press();
+        runtime::require(OP).map_err(|error| self.named(error))?;
         let live = self.live.clone();
-        let state = self.shared.state.clone();
-        // In a task: neither dropping the future of `close` nor its patience stops the closing.
-        let closing = tokio::spawn(async move {
-            // Kill first: commands and operations that hold the lock then come to their end.
-            if let Ok(live) = live.try_read()
-                && let Some(live) = live.as_ref()
-            {
-                live.kill();
-            }
-            // Held to the end: whoever closes it as well returns when it is dead.
-            let mut live = live.write().await;
-            if let Some(live) = live.take() {
+        // In a task: what it frees is freed even if the future is dropped or loses patience.
+        let freeing = tokio::spawn(async move {
+            let live = live.write().await.take();
+            if let Some(live) = live {
                 live.shut_down().await;
             }
         });
-        // Bounded: a fork that is under way may take its time, and the closing comes after it.
-        let Ok(closed) = tokio::time::timeout(2 * GRACE, closing).await else {
+        if let Some(killer) = killer
+            && !killer.shut_down().await
+        {
+            return Err(self
+                .named(Error::new(ErrorKind::Other, OP))
+                .with_message(
+                    "everything in the sandbox was killed, but has not ended within five seconds: \
+                     a process of it waits in the kernel",
+                )
+                .with_hint("call close again to wait on")
+                .with_retryable(true));
+        }
+        // The guest is dead. An operation that goes on without it, such as the copying of a fork,
+        // frees the files when it ends.
+        let Ok(freed) = tokio::time::timeout(TURN, freeing).await else {
             return Ok(());
         };
-        closed.map_err(|error| {
-            self.tell(Error::new(ErrorKind::Other, Operation::Close))
+        freed.map_err(|error| {
+            self.named(Error::new(ErrorKind::Other, OP))
                 .with_message("the sandbox was closed, but not everything was freed")
                 .with_source(error)
         })?;
         // Bounded: what is not removed by then is removed later.
-        let _ = tokio::time::timeout(GRACE, Layer::settled(&state)).await;
+        let _ = tokio::time::timeout(GRACE, Layer::settled(&self.host.state)).await;
         Ok(())
     }
 }

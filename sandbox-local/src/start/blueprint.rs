@@ -13,7 +13,7 @@ use sandbox_core::{
 
 use crate::layers::Layer;
 use crate::layers::skeleton;
-use crate::start::host::Shared;
+use crate::start::host::Host;
 use crate::start::mounts;
 
 /// Where relative paths and commands start unless the spec says otherwise.
@@ -40,27 +40,26 @@ pub(crate) struct Blueprint {
 
 impl Blueprint {
     /// Checks what of a valid spec depends on this host. No sandbox exists yet.
-    pub(crate) fn new(shared: &Shared, spec: SandboxSpec) -> Result<Self> {
+    pub(crate) fn new(host: &Host, spec: SandboxSpec) -> Result<Self> {
         const OP: Operation = Operation::Create;
         let failed = |error: std::io::Error| {
             Error::from_io(error, OP)
                 .with_message("a layer could not be prepared in the state directory")
         };
-        let identity = shared.identity;
+        let identity = host.identity;
         let mut binds = Vec::new();
         let mut base = Vec::new();
         let mut links = Vec::new();
         if matches!(spec.source, Source::Default) {
             let is_link = |dir: &&PathBuf| dir.is_symlink();
             links.extend(
-                shared
-                    .config
+                host.config
                     .system_dirs
                     .iter()
                     .filter(is_link)
                     .map(|dir| guest(dir)),
             );
-            binds.extend(shared.system_dirs.iter().map(|dir| Bind {
+            binds.extend(host.system_dirs.iter().map(|dir| Bind {
                 host: dir.clone(),
                 guest: guest(dir),
                 read_only: true,
@@ -71,17 +70,17 @@ impl Blueprint {
         binds.extend(mounts);
         if !points.is_empty() {
             base.push(
-                skeleton::build_mount_points(&shared.state, &points, identity).map_err(failed)?,
+                skeleton::build_mount_points(&host.state, &points, identity).map_err(failed)?,
             );
         }
         match &spec.source {
             Source::Default => {
-                base.push(shared.skeleton.clone());
+                base.push(host.skeleton.clone());
             }
             Source::RootDir(root) => {
                 check_root_dir(root)?;
-                base.push(skeleton::build_bare(&shared.state, identity).map_err(failed)?);
-                base.push(Layer::link(&shared.state, root).map_err(failed)?);
+                base.push(skeleton::build_bare(&host.state, identity).map_err(failed)?);
+                base.push(Layer::link(&host.state, root).map_err(failed)?);
             }
             other => {
                 return Err(Error::unsupported(

@@ -17,7 +17,7 @@ use crate::layers::{Layer, WorkDir};
 use crate::start::blueprint::Blueprint;
 use crate::start::cgroup::Cgroup;
 use crate::start::failure;
-use crate::start::host::Shared;
+use crate::start::host::Host;
 use crate::start::setup::{Setup, Upper};
 
 /// How long a set-up may take; it is a few milliseconds of system calls.
@@ -48,24 +48,24 @@ pub(crate) enum Writes {
 
 impl Dormant {
     /// The first run of a new sandbox, with its workdir.
-    pub(crate) fn first(shared: &Shared, blueprint: &Blueprint, name: &str) -> Result<Self> {
+    pub(crate) fn first(host: &Host, blueprint: &Blueprint, name: &str) -> Result<Self> {
         const OP: Operation = Operation::Create;
-        let cgroup = limits(shared, blueprint, name, OP)?;
-        let run = Self::start(shared, blueprint, cgroup, Stack::default(), OP)?;
+        let cgroup = limits(host, blueprint, name, OP)?;
+        let run = Self::start(host, blueprint, cgroup, Stack::default(), OP)?;
         run.root.create_workdir(&blueprint.workdir)?;
         Ok(run)
     }
 
     /// A run on a stack of layers.
     pub(crate) fn start(
-        shared: &Shared,
+        host: &Host,
         blueprint: &Blueprint,
         cgroup: Arc<Cgroup>,
         stack: Stack,
         operation: Operation,
     ) -> Result<Self> {
         let Prepared { config, upper } =
-            Prepared::new(shared, blueprint, &stack, cgroup.clone(), operation)?;
+            Prepared::new(host, blueprint, &stack, cgroup.clone(), operation)?;
         let started = engine::start(config).map_err(|error| failure::start(error, operation))?;
         let writes = match (upper, started.exported.into_iter().next()) {
             (Some((upper, work)), _) => Writes::Layer { upper, _work: work },
@@ -77,7 +77,7 @@ impl Dormant {
         };
         Ok(Self {
             init: started.init,
-            root: Arc::new(GuestRoot::new(started.root, shared.identity)),
+            root: Arc::new(GuestRoot::new(started.root, host.identity)),
             cgroup,
             stack,
             writes,
@@ -93,7 +93,7 @@ struct Prepared {
 
 impl Prepared {
     fn new(
-        shared: &Shared,
+        host: &Host,
         blueprint: &Blueprint,
         stack: &Stack,
         cgroup: Arc<Cgroup>,
@@ -104,12 +104,12 @@ impl Prepared {
         };
         // First, since it may still be on its way.
         let isolate_network = blueprint.spec.network == Network::Off;
-        let taken = isolate_network.then(|| shared.ready.take()).flatten();
+        let taken = isolate_network.then(|| host.ready.take()).flatten();
         let root_mode = stack.root_mode().map_err(io)?;
         let on_disk = match blueprint.resources().disk {
             Some(_) => None,
             None => {
-                let (layer, work) = shared.state.writable().map_err(io)?;
+                let (layer, work) = host.state.writable().map_err(io)?;
                 if root_mode != 0o755 {
                     layer.set_mode(root_mode).map_err(io)?;
                 }
@@ -119,10 +119,10 @@ impl Prepared {
         let lower_dirs = stack.lower_dirs(&blueprint.base);
         let setup = Setup {
             blueprint,
-            identity: shared.identity,
-            owners: &shared.owners,
-            devices: shared.devices.as_ref().map(AsFd::as_fd),
-            layers_dir: &shared.state.layers_dir(),
+            identity: host.identity,
+            owners: &host.owners,
+            devices: host.devices.as_ref().map(AsFd::as_fd),
+            layers_dir: &host.state.layers_dir(),
             lower_dirs: &lower_dirs,
             upper: match (&on_disk, blueprint.resources().disk) {
                 (Some((layer, work)), _) => Upper::Layer {
@@ -141,7 +141,7 @@ impl Prepared {
             .map_err(|error| failure::setup(error, operation))?;
         let config = StartConfig {
             plan,
-            identity: Identity::engine(shared.identity),
+            identity: Identity::engine(host.identity),
             isolate_network,
             taken,
             hook: Some(Box::new(move |pid| cgroup.attach(pid))),
@@ -156,7 +156,7 @@ impl Prepared {
 
 /// The cgroups of a sandbox; an error if a limit that is required can't be had.
 pub(crate) fn limits(
-    shared: &Shared,
+    host: &Host,
     blueprint: &Blueprint,
     name: &str,
     operation: Operation,
@@ -168,7 +168,7 @@ pub(crate) fn limits(
     if resources.memory.is_none() && resources.cpus.is_none() {
         return Ok(Arc::new(Cgroup::none()));
     }
-    let configured = shared.config.cgroup.as_deref();
+    let configured = host.config.cgroup.as_deref();
     let (cgroup, missing) = Cgroup::create(name, resources, configured);
     match missing
         .into_iter()

@@ -1,26 +1,23 @@
-//! What all sandboxes of a provider share: state directory, skeleton, identity, registry.
+//! What the starts of all sandboxes of a provider share: state directory, base layer, guest user,
+//! and what was made ahead of time.
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex};
 
-use sandbox_core::{Error, Labels, Operation, Result, SandboxId, SandboxInfo};
+use sandbox_core::{Error, Operation, Result, SandboxId};
 
 use crate::config::{LocalConfig, MOST_PREPARED};
 use crate::engine::Ready;
 use crate::identity::Identity;
-use crate::isolation::Proven;
 use crate::layers::{Layer, State, random_hex};
-use crate::provider::pool::Pool;
-use crate::sandbox::LocalSandbox;
 use crate::start::owner::Owners;
 use crate::start::setup::devices;
 
-/// The provider's own, held by every sandbox of it.
+/// See the module's documentation; held by every sandbox.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct Host {
     pub(crate) config: LocalConfig,
     pub(crate) state: Arc<State>,
     pub(crate) identity: Option<Identity>,
@@ -28,18 +25,15 @@ pub(crate) struct Shared {
     /// What all sandboxes of root mount at `/dev`.
     pub(crate) devices: Option<OwnedFd>,
     pub(crate) ready: Ready,
-    pub(crate) pool: Pool,
-    pub(crate) proven: Proven,
-    /// Held by who merges layers.
+    /// Held while layers are merged.
     pub(crate) merging: Mutex<()>,
-    /// The lowest layer of every default root.
+    /// The lowest layer of every default root: the base layer.
     pub(crate) skeleton: Arc<Layer>,
     /// Those of the configured system directories that the host has and that are no links.
     pub(crate) system_dirs: Vec<PathBuf>,
-    registry: Mutex<HashMap<SandboxId, Weak<LocalSandbox>>>,
 }
 
-impl Shared {
+impl Host {
     pub(crate) fn new(
         config: LocalConfig,
         state: Arc<State>,
@@ -49,8 +43,10 @@ impl Shared {
         let is_dir =
             |dir: &&PathBuf| std::fs::symlink_metadata(dir).is_ok_and(|found| found.is_dir());
         let system_dirs = config.system_dirs.iter().filter(is_dir).cloned().collect();
-        let count = config.prepared.min(MOST_PREPARED);
-        let ready = Ready::keep(count, Identity::engine(identity))?;
+        let ready = Ready::keep(
+            config.prepared.min(MOST_PREPARED),
+            Identity::engine(identity),
+        )?;
         let devices = identity.and_then(|_| match devices::make() {
             Ok(tmpfs) => Some(tmpfs),
             Err(error) => {
@@ -65,44 +61,10 @@ impl Shared {
             identity,
             owners: Owners::default(),
             ready,
-            pool: Pool::new(count),
-            proven: Proven::default(),
             merging: Mutex::default(),
             skeleton,
             system_dirs,
-            registry: Mutex::default(),
         })
-    }
-
-    fn registry(&self) -> std::sync::MutexGuard<'_, HashMap<SandboxId, Weak<LocalSandbox>>> {
-        // Every change of the map is a single call: a panic elsewhere leaves it whole.
-        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn enter(&self, id: SandboxId, sandbox: &Arc<LocalSandbox>) {
-        self.registry().insert(id, Arc::downgrade(sandbox));
-    }
-
-    pub(crate) fn leave(&self, id: &SandboxId) {
-        self.registry().remove(id);
-    }
-
-    /// An open sandbox.
-    pub(crate) fn find(&self, id: &SandboxId) -> Option<Arc<LocalSandbox>> {
-        self.registry().get(id).and_then(Weak::upgrade)
-    }
-
-    /// The open sandboxes that have these labels, oldest first.
-    pub(crate) fn list(&self, labels: &Labels) -> Vec<SandboxInfo> {
-        use sandbox_core::Sandbox;
-        let sandboxes: Vec<_> = self.registry().values().filter_map(Weak::upgrade).collect();
-        let mut found: Vec<SandboxInfo> = sandboxes
-            .iter()
-            .map(|sandbox| sandbox.info())
-            .filter(|info| labels.iter().all(|(k, v)| info.labels.get(k) == Some(v)))
-            .collect();
-        found.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
-        found
     }
 }
 

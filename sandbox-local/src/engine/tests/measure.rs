@@ -101,7 +101,7 @@ fn cost_of_an_exec() {
                 run(&engine, request(&["true"])).await;
                 firsts.0.push(start.elapsed().as_secs_f64() * 1e6);
                 let start = Instant::now();
-                assert!(engine.shutdown().await);
+                assert!(engine.killer().shut_down().await);
                 ends.0.push(start.elapsed().as_secs_f64() * 1e6);
             }
             println!(

@@ -32,6 +32,9 @@ use super::*;
 /// Longest that anything here may take.
 const DEADLINE: Duration = Duration::from_secs(20);
 
+/// As by default.
+const GRACE: Duration = Duration::from_millis(100);
+
 /// A test-only plan: the host's files as they are, but its own proc mount, and
 /// the agent as the lead of no privilege that its guests could inherit.
 fn plan() -> Plan {
@@ -104,7 +107,7 @@ async fn start(config: StartConfig) -> Result<Up, StartError> {
     let start = move || super::start(config);
     let started = tokio::task::spawn_blocking(start).await.unwrap()?;
     Ok(Up {
-        engine: Engine::new(started.init)?,
+        engine: Engine::new(started.init, GRACE)?,
         root: started.root,
         exported: started.exported,
     })

@@ -145,6 +145,6 @@ async fn the_host_stays_as_it_was() {
     let before = rustix::process::dumpable_behavior().unwrap();
     let engine = engine().await;
     assert_eq!(rustix::process::dumpable_behavior().unwrap(), before);
-    assert!(engine.shutdown().await);
-    assert!(engine.lost());
+    assert!(engine.killer().shut_down().await);
+    assert!(engine.lost().is_some());
 }

@@ -1,0 +1,79 @@
+//! Creates a sandbox: one of the pool, or a new one, whose required isolation was probed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sandbox_core::{Env, Operation, Result, SandboxId, SandboxSpec};
+
+use super::LocalProvider;
+use super::pool::Pooled;
+use crate::isolation;
+use crate::layers::skeleton::{GUEST_HOME, GUEST_USER};
+use crate::runtime;
+use crate::sandbox::live::Live;
+use crate::sandbox::{LocalSandbox, Origin, Settings, blocking};
+use crate::start::blueprint::Blueprint;
+use crate::start::dormant::Dormant;
+use crate::start::host::new_id;
+
+const OP: Operation = Operation::Create;
+
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+impl LocalProvider {
+    pub(super) async fn create_local(&self, spec: SandboxSpec) -> Result<Arc<LocalSandbox>> {
+        runtime::require(OP)?;
+        let (id, blueprint, live) = self.first_run(spec).await?;
+        if let Err(error) = isolation::require(&live, &blueprint, &self.proven).await {
+            live.shut_down().await;
+            return Err(error);
+        }
+        let origin = Origin {
+            host: self.host.clone(),
+            registry: self.registry.clone(),
+            labels: blueprint.spec.labels.clone(),
+            settings: settings(&blueprint),
+            blueprint,
+            parent: None,
+        };
+        Ok(LocalSandbox::open(origin, id, live))
+    }
+
+    /// The first run: one that waits, or a new one.
+    async fn first_run(&self, spec: SandboxSpec) -> Result<(SandboxId, Arc<Blueprint>, Live)> {
+        spec.validate()?;
+        if let Some(Pooled { id, blueprint, run }) = self.pool.take(&spec) {
+            let live = Live::wake(run, &self.host, OP)?;
+            let blueprint = Blueprint { spec, ..blueprint };
+            return Ok((id, Arc::new(blueprint), live));
+        }
+        let host = self.host.clone();
+        // In one piece: each change of threads would cost as much as many of its system calls.
+        blocking(OP, move || {
+            let id = new_id(OP)?;
+            let blueprint = Arc::new(Blueprint::new(&host, spec)?);
+            let run = Dormant::first(&host, &blueprint, id.as_str())
+                .map_err(|error| error.with_sandbox(id.clone()))?;
+            let live = Live::wake(run, &host, OP)?;
+            Ok((id, blueprint, live))
+        })
+        .await
+    }
+}
+
+fn settings(blueprint: &Blueprint) -> Settings {
+    let mut env = BTreeMap::new();
+    let base = Env::new()
+        .set("PATH", PATH)
+        .set("HOME", GUEST_HOME)
+        .set("USER", GUEST_USER)
+        .set("LOGNAME", GUEST_USER)
+        .set("SHELL", "/bin/sh")
+        .set("LANG", "C.UTF-8");
+    base.apply_to(&mut env);
+    blueprint.spec.env.apply_to(&mut env);
+    Settings {
+        workdir: blueprint.workdir.clone(),
+        env,
+    }
+}

@@ -1,0 +1,32 @@
+//! What the local backend can do, the same for every sandbox.
+
+use sandbox_core::{Capabilities, Capability};
+
+pub(crate) const CAPABILITIES: Capabilities = Capabilities::all()
+    .without(
+        Capability::User,
+        "a sandbox has one user; its namespace maps no other",
+    )
+    .without(Capability::ForkMemory, "a fork copies files, not processes")
+    .without(
+        Capability::Snapshot,
+        "layers end with the process that made them",
+    )
+    .without(
+        Capability::Image,
+        "no image store; give a root directory instead",
+    )
+    .partial(
+        Capability::List,
+        "the sandboxes of this provider in this process",
+    )
+    .partial(
+        Capability::Attach,
+        "the sandboxes of this provider in this process",
+    )
+    .partial(Capability::MemoryLimit, "needs a delegated cgroup, or root")
+    .partial(Capability::CpuLimit, "needs a delegated cgroup, or root")
+    .partial(
+        Capability::DiskLimit,
+        "what is written is kept in memory; Linux 6.6 or later",
+    );

@@ -1,0 +1,186 @@
+//! Nothing that goes on in a sandbox holds up its end, or a command beyond its time.
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, helpers too"
+)]
+
+mod support;
+
+use std::fs;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sandbox_core::{Command, ErrorKind, ForkOptions, Provider, Ran, Sandbox, SandboxSpec};
+use sandbox_local::LocalProvider;
+use support::{run, sh, until};
+
+/// The states of processes of this host whose command line has this text.
+fn states(mark: &str) -> Vec<char> {
+    let processes = fs::read_dir("/proc").expect("/proc").flatten();
+    let states = processes.filter_map(|process| {
+        let line = fs::read(process.path().join("cmdline")).ok()?;
+        let stat = fs::read_to_string(process.path().join("stat")).ok()?;
+        let state = stat.rsplit_once(") ")?.1.chars().next()?;
+        String::from_utf8_lossy(&line)
+            .contains(mark)
+            .then_some(state)
+    });
+    states.collect()
+}
+
+/// A number for `sleep` that no other test has.
+fn mark(test: u32) -> String {
+    format!("8{}.{test}", std::process::id())
+}
+
+/// A sandbox that is being forked, slowly, its processes standing still.
+async fn forking(mark: &str) -> (Arc<dyn Sandbox>, tokio::task::JoinHandle<()>) {
+    let sandbox = support::default().await;
+    let script = format!(
+        "mkdir d && cd d && seq 1 60000 | xargs -n 5000 touch; \
+         sleep {mark} >/dev/null 2>&1 &"
+    );
+    sh(&sandbox, &script).await;
+    let forked = sandbox.clone();
+    let fork = tokio::spawn(async move {
+        // It fails if the sandbox is closed meanwhile, and succeeds if not.
+        drop(forked.fork(ForkOptions::default()).await);
+    });
+    until("it stands still", async || {
+        states(mark).contains(&'T').then_some(())
+    })
+    .await;
+    (sandbox, fork)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commands_time_goes_on_while_a_fork_holds_the_sandbox() {
+    let mark = mark(1);
+    let (sandbox, fork) = forking(&mark).await;
+    let command = Command::new("true").timeout(Duration::from_millis(20));
+    let (exec, spawn) = tokio::join!(sandbox.exec(command.clone()), sandbox.spawn(command));
+    assert!(!fork.is_finished(), "no control: the fork was fast");
+    for error in [
+        exec.map(drop).expect_err("no time"),
+        spawn.map(drop).expect_err("no time"),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        assert_eq!(error.ran(), Some(Ran::NotStarted));
+    }
+    sandbox.close().await.expect("close");
+    fork.await.expect("no panic");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn close_kills_while_a_fork_holds_the_sandbox() {
+    let mark = mark(2);
+    let (sandbox, fork) = forking(&mark).await;
+    let closing = tokio::spawn(async move { sandbox.close().await });
+    until("the guest is dead", async || {
+        states(&mark).is_empty().then_some(())
+    })
+    .await;
+    assert!(!fork.is_finished(), "no control: the fork was fast");
+    closing.await.expect("no panic").expect("close");
+    fork.await.expect("no panic");
+}
+
+#[tokio::test]
+async fn guests_can_not_stop_the_isolation_probe() {
+    let sandbox = support::default().await;
+    let script = "(while :; do for p in /proc/[0-9]*; do p=${p#/proc/}; \
+                  [ $p = 1 ] || [ $p = $$ ] || kill -STOP $p; done; done) 2>/dev/null & \
+                  echo $!";
+    run(&sandbox, Command::shell(script)).await;
+    let stopped = sandbox.exec(
+        Command::new("sleep")
+            .arg("0.5")
+            .timeout(Duration::from_secs(3)),
+    );
+    let error = stopped.await.expect_err("no control: nothing is stopped");
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    let report = tokio::time::timeout(Duration::from_secs(20), sandbox.isolation()).await;
+    let report = report.expect("an end").expect("a report");
+    assert!(report.is_enforced(sandbox_core::Control::Privileges));
+    sandbox.close().await.expect("close");
+}
+
+#[tokio::test]
+async fn a_storm_of_orphans_does_not_hold_up_a_timeout() {
+    let sandbox = support::default().await;
+    let storm = "for i in 1 2 3 4; do (while :; do (:&); done) & done";
+    run(&sandbox, Command::shell(storm)).await;
+    let before = Instant::now();
+    let command = Command::new("sleep").arg("1000");
+    let error = sandbox.exec(command.timeout(Duration::from_secs(2))).await;
+    assert_eq!(error.expect_err("no time").kind(), ErrorKind::Timeout);
+    let passed = before.elapsed();
+    println!("a timeout of 2 s under a storm took {passed:?}");
+    assert!(passed < Duration::from_secs(5), "{passed:?}");
+    sandbox.close().await.expect("close");
+}
+
+/// Root's alone: an ordinary user has no way to keep a killed process from ending.
+#[tokio::test]
+async fn a_kill_that_leaves_something_alive_says_so() {
+    const FREEZER: &str = "/sys/fs/cgroup/freezer";
+    if !support::is_root() || !fs::exists(FREEZER).unwrap_or(false) {
+        return;
+    }
+    let sandbox = support::default().await;
+    let mark = mark(3);
+    let process = sandbox.spawn(Command::new("sleep").arg(&mark)).await;
+    let process = process.expect("it starts");
+    let freezer = format!("{FREEZER}/sandbox-test-{}", std::process::id());
+    fs::create_dir(&freezer).expect("a cgroup");
+    let set = |file: &str, value: &str| {
+        fs::write(format!("{freezer}/{file}"), value).expect("a cgroup's file");
+    };
+    for process in fs::read_dir("/proc").expect("/proc").flatten() {
+        let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let name = process.file_name().to_string_lossy().into_owned();
+        if line.starts_with(b"sleep\0") && String::from_utf8_lossy(&line).contains(&mark) {
+            set("cgroup.procs", &name);
+        }
+    }
+    set("freezer.state", "FROZEN");
+    let killed = process.kill().await;
+    let living = states(&mark).len();
+    set("freezer.state", "THAWED");
+    until("it ends", async || states(&mark).is_empty().then_some(())).await;
+    fs::remove_dir(&freezer).expect("an empty cgroup");
+    assert_eq!(living, 1, "no control");
+    let error = killed.expect_err("it lived on");
+    assert_eq!(error.kind(), ErrorKind::Busy);
+    assert!(
+        error.to_string().contains("1 of the command's processes"),
+        "{error}"
+    );
+    process.kill().await.expect("now it is dead");
+    sandbox.close().await.expect("close");
+}
+
+#[tokio::test]
+async fn closing_does_not_wait_for_what_another_provider_left() {
+    let state = support::state();
+    // What a dead provider left, large enough to take its time.
+    let dead = state.path().join("p-dead/layers/1");
+    for dir in 0..60 {
+        let dir = dead.join(dir.to_string());
+        fs::create_dir_all(&dir).expect("a directory");
+        for file in 0..1000 {
+            fs::write(dir.join(file.to_string()), "").expect("a file");
+        }
+    }
+    fs::write(state.path().join("p-dead/lease"), "").expect("a lease");
+    let provider: LocalProvider = support::provider(state.path());
+    let sandbox = provider
+        .create(SandboxSpec::new())
+        .await
+        .expect("a sandbox");
+    sandbox.close().await.expect("close");
+    assert!(dead.exists(), "closing waited for it");
+    until("it is collected", async || (!dead.exists()).then_some(())).await;
+}

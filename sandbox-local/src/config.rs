@@ -113,7 +113,7 @@ impl LocalConfig {
     /// Reads a command's output for this long after its end if nothing comes; see
     /// [`output_grace`](Self::output_grace).
     #[must_use]
-    pub fn with_output_grace(mut self, grace: Duration) -> Self {
+    pub fn output_grace(mut self, grace: Duration) -> Self {
         self.output_grace = grace;
         self
     }

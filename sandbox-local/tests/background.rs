@@ -18,7 +18,7 @@ use support::{run, sh, until};
 
 /// A sandbox of each mode.
 async fn sandboxes() -> [Arc<dyn Sandbox>; 2] {
-    let plain = SandboxSpec::new().with_network(Network::Open);
+    let plain = SandboxSpec::new().network(Network::Open);
     let plain = PlainProvider::new().create(plain).await.expect("plain");
     let local = LocalProvider::new().expect("a provider");
     let local = local.create(SandboxSpec::new()).await.expect("a sandbox");
@@ -69,7 +69,7 @@ async fn what_a_tree_still_writes_when_its_shell_ends_is_kept() {
 async fn a_program_that_never_stops_printing_holds_neither_exec_nor_the_sandbox() {
     for sandbox in sandboxes().await {
         let before = Instant::now();
-        let script = Command::shell("yes & echo $! > pid").stdout_limit(1000);
+        let script = Command::shell("yes & echo $! > pid").output_limit(1000);
         run(&sandbox, script).await;
         assert!(before.elapsed() < Duration::from_secs(10));
         // And one that prints a little now and then.

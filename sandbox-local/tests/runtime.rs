@@ -29,7 +29,7 @@ fn providers() -> [Box<dyn Provider>; 2] {
 }
 
 fn spec() -> SandboxSpec {
-    SandboxSpec::new().with_network(Network::Open)
+    SandboxSpec::new().network(Network::Open)
 }
 
 #[test]
@@ -133,8 +133,8 @@ async fn what_took_a_sandbox_away_is_told_apart() {
 #[tokio::test]
 async fn a_time_without_an_end_is_no_panic() {
     let endless = SandboxSpec::new()
-        .with_ttl(Duration::MAX)
-        .with_command_timeout(Duration::MAX);
+        .ttl(Duration::MAX)
+        .command_timeout(Duration::MAX);
     let sandbox = support::create(endless).await;
     // The task that ends what is out of use has run once by then.
     assert!(sandbox.sh("true").await.expect("exec").success());
@@ -149,7 +149,7 @@ async fn a_time_without_an_end_is_no_panic() {
     assert!(sandbox.sh("true").await.expect("exec").success());
     sandbox.close().await.expect("close");
 
-    let plain = spec().with_command_timeout(Duration::MAX);
+    let plain = spec().command_timeout(Duration::MAX);
     let plain = PlainProvider::new().create(plain).await.expect("plain");
     assert!(plain.sh("true").await.expect("exec").success());
     plain.close().await.expect("close");
@@ -162,7 +162,7 @@ async fn a_name_with_arguments_in_it_gets_a_hint() {
         let error = sandbox.exec(Command::new("ls -la")).await;
         let error = error.expect_err("there is no such program");
         assert_eq!(error.kind(), ErrorKind::CommandNotFound);
-        assert!(error.to_string().contains("arguments"), "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("arguments")));
         sandbox.close().await.expect("close");
     }
 }

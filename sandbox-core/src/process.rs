@@ -56,9 +56,10 @@ pub trait ProcessControl: fmt::Debug + Send + Sync + 'static {
 
 /// The reading end of an output stream: an [`AsyncRead`].
 ///
-/// It ends when the main process has ended and what it had written has been read: a grandchild
-/// that keeps the pipe does not keep the stream. Nothing is buffered beyond the pipe: who does not
-/// read holds the program up.
+/// It ends when the main process has ended and what it had written has been read. A backend may
+/// read on for a moment, for what the rest of the tree is just writing; a grandchild that keeps the
+/// pipe does not keep the stream. Nothing is buffered beyond the pipe: a reader that does not read
+/// holds the program up.
 pub struct ProcessOutput(Pin<Box<dyn AsyncRead + Send + Sync>>);
 
 impl ProcessOutput {

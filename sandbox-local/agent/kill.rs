@@ -3,7 +3,7 @@
 //! Every exec runs in a UTS namespace of its own, which its descendants inherit
 //! and cannot leave without a capability; so the namespace tells the tree even of
 //! a daemon that left its session and whose parents are gone. The search repeats
-//! until it meets nobody. Must never kill another exec's tree unless a fork bomb
+//! until it meets no member. Must never kill another exec's tree unless a fork bomb
 //! leaves no other way, and must say so then.
 
 use crate::proc::{self, Mark};
@@ -166,7 +166,7 @@ fn visit(table: &mut Table, state: &mut KillState, proc: i32, pid: i32, vanished
                 *vanished = true;
                 return;
             }
-            // Whoever hides from its own init does so to survive.
+            // A process that hides from its own init does so to survive.
             Mark::Unreadable => None,
         },
     };

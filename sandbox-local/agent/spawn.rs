@@ -132,7 +132,7 @@ pub(crate) fn settle(table: &mut Table) -> sys::Result<()> {
     sent
 }
 
-/// Index of a free slot. While all are taken, whoever a guest stopped before it
+/// Index of a free slot. While all are taken, a process that a guest stopped before it
 /// got to run is killed: it would keep its slot for good.
 pub(crate) fn free_slot(table: &mut Table, handles: Handles) -> Option<usize> {
     let free = slot::all().iter().position(|slot| !slot.is_busy());

@@ -3,6 +3,7 @@
 #![allow(
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stdout,
     reason = "a test fails by panicking, helpers too"
 )]
 
@@ -12,9 +13,10 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sandbox_core::{Command, ErrorKind, ForkOptions, Provider, Ran, Sandbox, SandboxSpec};
+use sandbox_core::{Command, Error, ErrorKind, ForkOptions, Provider, Ran, Sandbox, SandboxSpec};
 use sandbox_local::LocalProvider;
 use support::{run, sh, until};
+use tokio::task::JoinHandle;
 
 /// The states of processes of this host whose command line has this text.
 fn states(mark: &str) -> Vec<char> {
@@ -36,7 +38,12 @@ fn mark(test: u32) -> String {
 }
 
 /// A sandbox that is being forked, slowly, its processes standing still.
-async fn forking(mark: &str) -> (Arc<dyn Sandbox>, tokio::task::JoinHandle<()>) {
+async fn forking(
+    mark: &str,
+) -> (
+    Arc<dyn Sandbox>,
+    JoinHandle<Result<Arc<dyn Sandbox>, Error>>,
+) {
     let sandbox = support::default().await;
     let script = format!(
         "mkdir d && cd d && seq 1 60000 | xargs -n 5000 touch; \
@@ -44,10 +51,7 @@ async fn forking(mark: &str) -> (Arc<dyn Sandbox>, tokio::task::JoinHandle<()>) 
     );
     sh(&sandbox, &script).await;
     let forked = sandbox.clone();
-    let fork = tokio::spawn(async move {
-        // It fails if the sandbox is closed meanwhile, and succeeds if not.
-        drop(forked.fork(ForkOptions::default()).await);
-    });
+    let fork = tokio::spawn(async move { forked.fork(ForkOptions::default()).await });
     until("it stands still", async || {
         states(mark).contains(&'T').then_some(())
     })
@@ -70,29 +74,27 @@ async fn a_commands_time_goes_on_while_a_fork_holds_the_sandbox() {
         assert_eq!(error.ran(), Some(Ran::NotStarted));
     }
     sandbox.close().await.expect("close");
-    fork.await.expect("no panic");
+    drop(fork.await.expect("no panic"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn close_kills_while_a_fork_holds_the_sandbox() {
     let mark = mark(2);
     let (sandbox, fork) = forking(&mark).await;
-    let closing = tokio::spawn(async move { sandbox.close().await });
-    until("the guest is dead", async || {
-        states(&mark).is_empty().then_some(())
-    })
-    .await;
     assert!(!fork.is_finished(), "no control: the fork was fast");
-    closing.await.expect("no panic").expect("close");
-    fork.await.expect("no panic");
+    sandbox.close().await.expect("close");
+    assert!(states(&mark).is_empty(), "the guest lives on");
+    // Had closing waited for it, it would have come to its end.
+    let error = fork.await.expect("no panic").expect_err("it was cut");
+    assert_eq!(error.kind(), ErrorKind::Closed);
 }
 
 #[tokio::test]
 async fn guests_can_not_stop_the_isolation_probe() {
     let sandbox = support::default().await;
-    let script = "(while :; do for p in /proc/[0-9]*; do p=${p#/proc/}; \
-                  [ $p = 1 ] || [ $p = $$ ] || kill -STOP $p; done; done) 2>/dev/null & \
-                  echo $!";
+    let script = "(me=$(sh -c 'echo $PPID'); while :; do for p in /proc/[0-9]*; do \
+                  p=${p#/proc/}; [ $p = 1 ] || [ $p = $me ] || kill -STOP $p; done; done) \
+                  >/dev/null 2>&1 &";
     run(&sandbox, Command::shell(script)).await;
     let stopped = sandbox.exec(
         Command::new("sleep")
@@ -163,24 +165,28 @@ async fn a_kill_that_leaves_something_alive_says_so() {
 }
 
 #[tokio::test]
-async fn closing_does_not_wait_for_what_another_provider_left() {
+async fn what_a_sandbox_leaves_is_removed_before_what_another_provider_left() {
     let state = support::state();
-    // What a dead provider left, large enough to take its time.
-    let dead = state.path().join("p-dead/layers/1");
-    for dir in 0..60 {
-        let dir = dead.join(dir.to_string());
-        fs::create_dir_all(&dir).expect("a directory");
-        for file in 0..1000 {
-            fs::write(dir.join(file.to_string()), "").expect("a file");
-        }
-    }
-    fs::write(state.path().join("p-dead/lease"), "").expect("a lease");
+    // The collection of what a dead provider left takes as long as this pipe has no writer.
+    let dead = state.path().join("p-dead");
+    fs::create_dir(&dead).expect("a directory");
+    let lease = dead.join("lease");
+    let made = std::process::Command::new("mkfifo").arg(&lease).status();
+    assert!(made.expect("mkfifo").success());
     let provider: LocalProvider = support::provider(state.path());
-    let sandbox = provider
-        .create(SandboxSpec::new())
-        .await
-        .expect("a sandbox");
+    let own = support::providers(state.path());
+    let own = own.into_iter().find(|dir| *dir != dead).expect("its own");
+    let sandbox = provider.create(SandboxSpec::new()).await;
+    let sandbox = sandbox.expect("a sandbox");
+    sh(&sandbox, "echo x > kept").await;
     sandbox.close().await.expect("close");
-    assert!(dead.exists(), "closing waited for it");
+    let kept = fs::read_dir(own.join("layers")).expect("layers").flatten();
+    let kept = kept
+        .filter(|layer| layer.path().join("workspace/kept").exists())
+        .count();
+    let collecting = dead.exists();
+    std::thread::spawn(move || fs::write(&lease, ""));
     until("it is collected", async || (!dead.exists()).then_some(())).await;
+    assert!(collecting, "no control: it was collected at once");
+    assert_eq!(kept, 0, "the sandbox's files are still there");
 }

@@ -143,7 +143,7 @@ async fn a_time_without_an_end_is_no_panic() {
             .spawn(Command::new("true").timeout(Duration::MAX))
             .await
             .expect("it starts");
-        assert!(process.wait().await.expect("an exit").success());
+        assert!(process.wait().await.expect("an exit").status.success());
         tokio::task::yield_now().await;
     }
     assert!(sandbox.sh("true").await.expect("exec").success());

@@ -32,7 +32,7 @@ pub(crate) enum Identity {
     },
 }
 
-/// Nothing was said, and nobody has hung up.
+/// Whether the other end has said nothing and has not hung up.
 pub(super) fn is_silent(socket: &OwnedFd) -> bool {
     poll_readable(socket.as_fd(), Duration::ZERO) == Ok(false)
 }
@@ -247,7 +247,7 @@ fn tell(pid: u32, name: &str, step: &'static str, text: String) -> Result<(), St
         })
 }
 
-/// A user namespace that nobody is in, for a mount whose owners are translated by its maps: from
+/// A user namespace without a process, for a mount whose owners are translated by its maps: from
 /// the owner on disk to the owner that the kernel shall see.
 ///
 /// The kernel makes no namespace without a process: an agent that is given no plan holds it open

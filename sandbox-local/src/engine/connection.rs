@@ -232,7 +232,7 @@ impl Connection {
         );
     }
 
-    /// Notes that nobody will ask about `id` again.
+    /// Notes that there will be no request about `id` any more.
     pub(super) fn forget(&self, id: u64) {
         self.lock().forget.push(id);
     }
@@ -309,7 +309,7 @@ impl Connection {
     pub(super) fn reap(&self) -> bool {
         let pidfd = WaitId::PidFd(self.process.pidfd.as_fd());
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        // An error means that somebody else reaped it.
+        // An error means that it was reaped elsewhere.
         !matches!(
             rustix::process::waitid(pidfd, options),
             Ok(None) | Err(Errno::INTR)

@@ -153,7 +153,7 @@ pub(crate) enum FailureKind {
     ArgumentsTooLong,
     /// No more processes are allowed.
     ProcessLimit,
-    /// Somebody has it open for writing.
+    /// It is open for writing.
     Busy,
     /// Anything else.
     Other,

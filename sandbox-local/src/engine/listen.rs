@@ -1,6 +1,6 @@
 //! Hearing an agent: one task per sandbox passes replies on to who waits.
 //!
-//! When the agent is gone, everybody who waits must hear of it at once; the task
+//! When the agent is gone, every waiter must hear of it at once; the task
 //! sees to it, however it ends, and reaps the agent.
 
 use std::os::fd::AsFd as _;
@@ -15,7 +15,7 @@ use super::wire;
 use crate::sys::watch;
 
 /// The task's hold on the sandbox: however the task ends, also by its runtime's
-/// end, nobody is left waiting.
+/// end, no waiter is left.
 pub(super) struct Listener {
     inner: Arc<Connection>,
 }

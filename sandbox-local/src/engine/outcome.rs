@@ -142,7 +142,7 @@ impl Progress {
     pub(super) async fn confirmed(&self) -> Result<(), SpawnError> {
         std::future::poll_fn(|context| {
             self.poll(Waiter::Start, context, |state| match state.outcome {
-                // It may have ended before anybody looked.
+                // It may have ended before the first look.
                 _ if state.started => Some(Ok(())),
                 Some(Ok(_)) => Some(Ok(())),
                 Some(Err(ExitError::NotStarted(failure))) => Some(Err(failure.into())),

@@ -81,7 +81,7 @@ impl Plan {
     }
 
     /// setgroups(2) to none. A user without rights on the host cannot: its
-    /// groups stay, and are nobody's in the sandbox.
+    /// groups stay, and have no name in the sandbox.
     pub(crate) fn clear_groups(&mut self, label: impl Into<Label>) -> Step<'_> {
         self.call(label, libc::SYS_setgroups, &[0.into(), Arg::Null])
     }

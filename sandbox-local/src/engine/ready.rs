@@ -1,9 +1,9 @@
-//! What a start needs whatever is started, made before anybody asks: agents that wait for a plan,
+//! What every start needs, made ahead of time: agents that wait for a plan,
 //! and as root a network namespace.
 //!
 //! Making that namespace is more than half of making an agent. So as root a thread keeps some that
-//! nobody has had, and starts an agent in one of them when it is asked to. It must never make anybody
-//! wait, nor two agents share a namespace: who finds nothing ready starts an agent alone.
+//! are unused, and starts an agent in one of them when it is asked to. No start may wait for it, and
+//! no two agents may share a namespace: a start that finds nothing ready starts an agent by itself.
 
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -47,7 +47,7 @@ struct State {
     starting: usize,
     /// When the last one was over.
     last: Option<Instant>,
-    /// The last attempt failed; the next is made when somebody asks again.
+    /// The last attempt failed; the next is made with the next request.
     failed: bool,
     closed: bool,
 }
@@ -120,7 +120,8 @@ impl Ready {
             state: Mutex::default(),
             changed: Condvar::new(),
         });
-        // Without rights on the host nobody can make such a namespace and stay who they are.
+        // Without rights on the host such a namespace takes another user namespace, and with it
+        // another user.
         let wanted = match identity {
             Identity::Own => 0,
             Identity::Mapped { .. } => NETWORKS,
@@ -190,14 +191,14 @@ struct Maker {
     shared: Arc<Shared>,
     count: usize,
     identity: Identity,
-    /// That nobody has had.
+    /// Unused ones.
     networks: Vec<OwnedFd>,
     /// So many of them.
     wanted: usize,
 }
 
 enum Task {
-    /// For somebody who waits.
+    /// For a start that waits.
     Start(SyncSender<Made>),
     Network,
     Blank,
@@ -208,17 +209,17 @@ impl Maker {
     fn work(mut self) {
         loop {
             match self.next() {
-                // If nobody listens any more it ends with the message.
+                // If the start was given up the agent ends with the message.
                 Task::Start(sender) => drop(sender.send(self.start())),
                 Task::Network => self.make_network(),
                 Task::Blank => self.make_blank(),
-                // Here, where nobody waits: each is killed and reaped.
+                // Here, where nothing waits for it: each is killed and reaped.
                 Task::End(blanks) => return drop(blanks),
             }
         }
     }
 
-    /// Waits for something to do; what only later starts need, until nobody has started anything
+    /// Waits for something to do; what only later starts need, until nothing was started
     /// for a moment.
     fn next(&self) -> Task {
         let mut state = self.shared.lock();

@@ -47,7 +47,7 @@ pub(crate) struct Started {
     pub(crate) exported: Vec<OwnedFd>,
 }
 
-/// An agent that serves, and that nobody talks to yet. Dropping it ends it and waits for that.
+/// An agent that serves and has no requests yet. Dropping it ends it and waits for that.
 pub(crate) struct Init {
     // Before the agent, which ends with this.
     pub(super) socket: OwnedFd,

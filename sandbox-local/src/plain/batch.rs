@@ -33,7 +33,7 @@ pub(super) fn write(tree: &Tree, workdir: &GuestPath, batch: &FileBatch) -> Resu
     let stage = tree.stage();
     fs::create_dir(&stage).map_err(|e| Error::from_io(e, OP))?;
     let written = prepare(tree, &stage, &files).and_then(|staged| put(&stage, &staged));
-    // What is left there is in nobody's way.
+    // What is left there does no harm.
     let _ = remove_tree(&stage);
     written
 }

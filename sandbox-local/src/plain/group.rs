@@ -84,7 +84,7 @@ impl Group {
         })
     }
 
-    /// Waits until nothing of it is left, for a moment: a killed process that nobody waits for
+    /// Waits until nothing of it is left, for a moment: a killed process that is not reaped
     /// stays in the group, dead.
     pub(super) async fn emptied(&self) {
         let deadline = tokio::time::Instant::now() + GRACE;

@@ -19,7 +19,7 @@ use super::files::not_a_dir;
 use super::tree::{Tree, failed, guest_path, remove_tree};
 use super::{CAPABILITIES, copy, os};
 
-/// Set when nobody waits for a transfer any more.
+/// Set when the future of a transfer is dropped.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Cancel(Arc<AtomicBool>);
 

@@ -97,7 +97,7 @@ pub(super) async fn start(mut command: HostCommand, start: Start<'_>) -> Result<
 fn ended(end: &watch::Receiver<Option<End>>) -> Ended {
     let mut end = end.clone();
     Box::pin(async move {
-        // An error says that nobody watches any more, which is an end too.
+        // An error says that the watching task is gone, which is an end too.
         let _ = end.wait_for(Option::is_some).await;
     })
 }

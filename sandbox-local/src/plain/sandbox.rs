@@ -358,7 +358,7 @@ impl Sandbox for PlainSandbox {
         }
         let (tree, groups) = (Arc::clone(&self.tree), Arc::clone(&self.groups));
         let freed = Arc::clone(&self.freed);
-        // A task of its own: it goes on when nobody waits for it.
+        // A task of its own: it goes on when the future is dropped.
         let closing = tokio::spawn(async move {
             let mut freed = freed.lock().await;
             if *freed {

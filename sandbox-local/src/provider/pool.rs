@@ -1,8 +1,8 @@
-//! Whole sandboxes that are started before anybody asks.
+//! Whole sandboxes that are started ahead of time.
 //!
 //! One thread starts them, in the shape that was asked for last. It must never hand out one that
-//! differs from what is asked for in anything that is in the sandbox, nor make anybody wait: who
-//! finds none starts one.
+//! differs from what is asked for in anything that is in the sandbox, nor make a creation wait:
+//! one that finds none starts one.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
@@ -29,7 +29,7 @@ struct Inner {
     changed: Condvar,
 }
 
-/// A sandbox that nobody has yet.
+/// A sandbox that is not handed out yet.
 pub(crate) struct Pooled {
     pub(crate) id: SandboxId,
     pub(crate) blueprint: Blueprint,
@@ -41,13 +41,13 @@ struct State {
     shape: SandboxSpec,
     /// Of that shape.
     waiting: Vec<Pooled>,
-    /// To be ended, where nobody waits for it.
+    /// To be ended, where nothing waits for it.
     unwanted: Vec<Pooled>,
     /// Another shape, if it was the last that was asked for.
     missed: Option<SandboxSpec>,
-    /// When somebody last asked.
+    /// The time of the last request.
     asked: Option<Instant>,
-    /// The last attempt failed; the next is made when somebody asks again.
+    /// The last attempt failed; the next is made with the next request.
     failed: bool,
     closed: bool,
 }

@@ -72,7 +72,7 @@ impl Live {
     }
 
     /// Makes a second sandbox with the same files. The caller holds this one alone, up to the end
-    /// even if nobody waits for it: no file operation is under way and no command is being started.
+    /// even if its future is dropped: no file operation is under way and no command is being started.
     ///
     /// If this run is frozen by it, it stays so until it is [renewed](Live::renew).
     pub(crate) async fn fork(
@@ -113,7 +113,7 @@ impl Live {
         }
     }
 
-    /// The layers of an idle run, with the upper one on top, into which nobody writes from now on.
+    /// The layers of an idle run, with the upper one on top, which is never written again.
     /// One that is empty needs no freezing: this run goes on. `None` if something is kept in memory
     /// that a restart would lose.
     fn freeze(&mut self, host: &Host) -> Result<Option<Stack>> {

@@ -1,4 +1,4 @@
-//! A run of a sandbox up to where its init serves and nobody has it yet.
+//! A run of a sandbox up to where its init serves, before it is used.
 //!
 //! All of it blocks, and none of it needs a runtime: a thread for blocking work does it, or the
 //! pool's ahead of time.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sandbox_core::{Command, Network, Provider, Sandbox, SandboxSpec};
-use sandbox_local::{LocalProvider, PlainProvider};
+use sandbox_local::{LocalConfig, LocalProvider, PlainProvider};
 use support::{run, sh, until};
 
 /// A sandbox of each mode.
@@ -87,8 +87,10 @@ async fn a_program_that_never_stops_printing_holds_neither_exec_nor_the_sandbox(
 
 #[tokio::test]
 async fn the_pipes_that_are_read_on_are_bounded() {
-    let sandbox = support::default().await;
-    // One program that keeps the output of all commands to come: each leaves two pipes.
+    let config = LocalConfig::default().output_grace(Duration::from_millis(1));
+    let provider = LocalProvider::with_config(config).expect("a provider");
+    let sandbox = provider.create(SandboxSpec::new()).await;
+    let sandbox = sandbox.expect("a sandbox");
     let before = descriptors();
     for _ in 0..200 {
         run(&sandbox, Command::shell("sleep 1000 &")).await;

@@ -107,8 +107,8 @@ static void slow(const char *pid_text) {
     report("ioprio_set", syscall(SYS_ioprio_set, 1, pid, 3 << 13));
 }
 
-/* Looks for a process that runs the agent's image, and takes hold of it. */
-static void catch_image(int milliseconds) {
+/* Looks for a process that runs the image with this name, and takes hold of it. */
+static void catch_image(int milliseconds, const char *image) {
     struct timespec now, start;
     clock_gettime(CLOCK_MONOTONIC, &start);
     long seen = 0;
@@ -120,18 +120,14 @@ static void catch_image(int milliseconds) {
                 if (strlen(entry->d_name) < 2 || entry->d_name[0] != '1')
                     continue;
             snprintf(path, sizeof path, "/proc/%s/exe", entry->d_name);
-            if (readlink(path, target, sizeof target - 1) < 0 || !strstr(target, "sandbox-agent"))
+            if (readlink(path, target, sizeof target - 1) < 0 || !strstr(target, image))
                 continue;
             seen++;
             int fd = open(path, O_RDONLY);
             if (fd < 0)
                 continue;
             report("caught", fd);
-            report("write", open(path, O_WRONLY));
-            report("truncate", truncate(path, 0));
-            report("flock", flock(fd, LOCK_EX | LOCK_NB));
-            report("setxattr", fsetxattr(fd, "user.x", "x", 1, 0));
-            report("fchmod", fchmod(fd, 0));
+            end();
             pause();
         }
         closedir(proc);
@@ -146,7 +142,7 @@ int main(int argc, char **argv) {
     if (!strcmp(what, "slow"))
         slow(argv[2]);
     else if (!strcmp(what, "image"))
-        catch_image(atoi(argv[2]));
+        catch_image(atoi(argv[2]), argv[3]);
     else {
         long (*use)(void) = !strcmp(what, "in-flight") ? in_flight
                             : !strcmp(what, "timers")  ? timers

@@ -178,7 +178,11 @@ impl Failure {
             (stage::FORK, Errno::AGAIN) => FailureKind::ProcessLimit,
             (stage::EXEC, Errno::NOENT | Errno::NOTDIR) => FailureKind::NotFound,
             (stage::EXEC, Errno::ACCESS | Errno::PERM) => FailureKind::NotExecutable,
-            (stage::EXEC, Errno::NOEXEC) => FailureKind::BadFormat,
+            // EIO is what the kernel says of a binary that ends in the middle of its headers.
+            (
+                stage::EXEC,
+                Errno::NOEXEC | Errno::LIBBAD | Errno::INVAL | Errno::ISDIR | Errno::IO,
+            ) => FailureKind::BadFormat,
             (stage::EXEC, Errno::TOOBIG) => FailureKind::ArgumentsTooLong,
             (stage::EXEC, Errno::AGAIN) => FailureKind::ProcessLimit,
             (stage::EXEC, Errno::TXTBSY) => FailureKind::Busy,

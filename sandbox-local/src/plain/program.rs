@@ -177,7 +177,12 @@ pub(super) fn not_started(error: io::Error, op: Operation, program: &[u8]) -> Er
 
 #[cfg(unix)]
 fn no_format(error: &io::Error) -> bool {
-    rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::NOEXEC)
+    use rustix::io::Errno;
+    // EIO is what Linux says of a binary that ends in the middle of its headers.
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::NOEXEC | Errno::INVAL | Errno::IO)
+    )
 }
 
 #[cfg(not(unix))]

@@ -147,7 +147,7 @@ impl LocalSandbox {
     /// The live run, held against forks as long as the guard lives.
     async fn live(&self, operation: Operation) -> Result<OwnedRwLockReadGuard<Option<Live>, Live>> {
         self.check_open(operation)?;
-        runtime::require(operation)?;
+        runtime::require(operation).map_err(|error| self.named(error))?;
         self.touch();
         let live = self.run(operation).await?;
         match live.engine.lost() {

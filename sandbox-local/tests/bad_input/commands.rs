@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use sandbox_core::{Command, ErrorKind, FileBatch, Mode, Process, Ran};
+use sandbox_core::{
+    Command, ErrorKind, FileBatch, Mode, Network, Process, Provider, Ran, SandboxSpec,
+};
+use sandbox_local::PlainProvider;
 use tokio::io::AsyncReadExt;
 
 use crate::{
@@ -157,4 +160,33 @@ async fn a_program_that_is_still_open_for_writing_is_waited_for_and_no_longer_th
     }
     holder.kill().await.expect("killed");
     sandbox.close().await.expect("close");
+}
+
+#[tokio::test]
+async fn a_binary_that_is_broken_or_for_another_machine_is_not_executable() {
+    let whole = std::fs::read("/bin/true").expect("a binary");
+    let mut other = whole.clone();
+    // e_machine: IBM System/390.
+    other[18] = 22;
+    let cases = [
+        ("other", other),
+        ("short", whole[..100].to_vec()),
+        ("shorter", whole[..20].to_vec()),
+        ("text", b"\x7fELF\n touch ran\n".to_vec()),
+    ];
+    let plain = SandboxSpec::new().network(Network::Open);
+    let plain = PlainProvider::new().create(plain).await.expect("plain");
+    for sandbox in [support::default().await, plain] {
+        for (name, content) in &cases {
+            let batch = FileBatch::new().file_with_mode(*name, content.clone(), Mode::EXECUTABLE);
+            sandbox.write_files(batch).await.expect("written");
+            let error = sandbox.exec(Command::new(format!("./{name}"))).await;
+            let error = error.expect_err("it can't run");
+            assert_eq!(error.kind(), ErrorKind::NotExecutable, "{name}: {error}");
+            assert_eq!(error.ran(), Some(Ran::NotStarted), "{name}");
+        }
+        let ran = sandbox.metadata(&"ran".into()).await;
+        assert_eq!(ran.expect_err("it ran").kind(), ErrorKind::NotFound);
+        sandbox.close().await.expect("close");
+    }
 }

@@ -25,9 +25,9 @@ use crate::sys::launch::Launched;
 /// Ids collected before they are sent along with the next exec.
 const FORGET_BATCH: usize = 32;
 
-/// Longest that an answer may take: the agent stops or kills everything within five seconds, and
-/// gets twice that on a busy machine.
-const ANSWER: Duration = Duration::from_secs(12);
+/// Longest that an answer may take: the agent gives up a kill after five seconds and a freeze after
+/// six. Shorter than the ten seconds that `sandbox-core` waits for a kill.
+const ANSWER: Duration = Duration::from_secs(9);
 
 /// How a tree was killed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,7 +1,17 @@
-//! Holding every guest process still while the host copies files.
-//! Must never let go on what a guest had stopped itself.
+//! Holding every guest process still while the host copies files, and proving that it stood still.
+//!
+//! A stopped process can be continued by what it did before: a timer that sends it SIGCONT. So the
+//! end of a freeze compares every thread with its beginning: one that was executed since has been
+//! switched out again since, and the kernel counts that.
+//!
+//! Must never let go on what a guest had stopped itself, and never say that all stood still when
+//! that was not seen.
 
-use crate::proc;
+#[allow(deprecated)] // There is no other keyed hash in core.
+use core::hash::SipHasher;
+use core::hash::{Hash, Hasher};
+
+use crate::proc::{self, is_still};
 use crate::spawn;
 use crate::sys::{self, SIGCONT, SIGSTOP, slot};
 use crate::table::Table;
@@ -12,12 +22,52 @@ const PATIENCE_MS: u64 = 3000;
 const PASSES: u32 = 20;
 
 /// After this time a process that waits in the kernel is taken to stand still:
-/// one whose vfork child was stopped before it could execute waits for ever, and
-/// nothing else can run meanwhile. The most that can still move is one write.
+/// one whose vfork child was stopped before it could execute waits for ever. If
+/// it goes on all the same, the end of the freeze shows it.
 const WAITING_MS: u64 = 100;
 
-/// Stops everything; says whether all of it stands still.
-pub(crate) fn freeze(table: &mut Table, stopped: &mut [i32], proc: i32) -> sys::Result<bool> {
+/// How all threads stood still at one moment.
+pub(crate) struct Stillness {
+    key: [u64; 2],
+    hash: u64,
+}
+
+impl Stillness {
+    /// `None` if something moves. The key is the host's secret: who knew it could make two states
+    /// look alike.
+    fn see(proc: i32, key: [u64; 2]) -> Option<Self> {
+        #[allow(deprecated)]
+        let mut hasher = SipHasher::new_with_keys(key[0], key[1]);
+        let mut still = true;
+        let listed = proc::for_each_number(proc, |pid| {
+            if pid > 1 {
+                still = proc::for_each_live_thread(proc, pid, |thread, seen| {
+                    let stands = is_still(seen.state) || seen.state == b'D';
+                    (thread, seen.switches).hash(&mut hasher);
+                    stands
+                });
+            }
+            still
+        });
+        (still && listed.is_ok()).then(|| Self {
+            key,
+            hash: hasher.finish(),
+        })
+    }
+
+    /// Whether nothing was executed since.
+    pub(crate) fn lasts(self, proc: i32) -> bool {
+        Self::see(proc, self.key).is_some_and(|now| now.hash == self.hash)
+    }
+}
+
+/// Stops everything; `None` if something would not stand still.
+pub(crate) fn freeze(
+    table: &mut Table,
+    stopped: &mut [i32],
+    proc: i32,
+    key: [u64; 2],
+) -> sys::Result<Option<Stillness>> {
     let start = sys::now_ms();
     let deadline = start + PATIENCE_MS;
     // A process that has not executed its program yet borrows this one's memory
@@ -51,11 +101,14 @@ pub(crate) fn freeze(table: &mut Table, stopped: &mut [i32], proc: i32) -> sys::
             }
             true
         });
-        if !moving && listed.is_ok() {
-            return Ok(true);
+        if !moving
+            && listed.is_ok()
+            && let Some(stillness) = Stillness::see(proc, key)
+        {
+            return Ok(Some(stillness));
         }
         if sys::now_ms() >= deadline && passes >= PASSES {
-            return Ok(false);
+            return Ok(None);
         }
         sys::pause_ms(1);
     }

@@ -195,6 +195,88 @@ pub(crate) fn state(dir: i32, number: i32) -> Option<u8> {
     line.get(end + 2).copied()
 }
 
+/// What a thread does, and how often it was switched out.
+pub(crate) struct Seen {
+    /// The state letter.
+    pub(crate) state: u8,
+    /// All switches, voluntary or not: they only grow.
+    pub(crate) switches: u64,
+}
+
+/// Calls `each` with every thread of `pid` that has not ended, in ascending order, until it
+/// returns false. Gives false then, and if a thread can't be looked at.
+pub(crate) fn for_each_live_thread(
+    proc: i32,
+    pid: i32,
+    mut each: impl FnMut(i32, &Seen) -> bool,
+) -> bool {
+    let path = Path::new(pid, "/task");
+    let Ok(dir) = sys::open(Some(proc), path.as_c_str(), Open::Directory) else {
+        // It was listed a moment ago: something has moved.
+        return false;
+    };
+    let mut good = true;
+    let listed = for_each_number(dir, |thread| {
+        good = match see(dir, thread) {
+            Some(Seen {
+                state: b'Z' | b'X', ..
+            }) => true,
+            Some(seen) => each(thread, &seen),
+            None => false,
+        };
+        good
+    });
+    sys::close(dir);
+    good && listed.is_ok()
+}
+
+fn see(dir: i32, thread: i32) -> Option<Seen> {
+    let path = Path::new(thread, "/status");
+    let fd = sys::open(Some(dir), path.as_c_str(), Open::Read).ok()?;
+    // Masks of processors and memory nodes make it long on large machines.
+    let mut text = [0_u8; 8192];
+    let mut len = 0;
+    while let Some(rest) = text.get_mut(len..).filter(|rest| !rest.is_empty()) {
+        match sys::read(fd, rest) {
+            Ok(more) if more > 0 => len += more,
+            _ => break,
+        }
+    }
+    sys::close(fd);
+    let text = text.get(..len)?;
+    // In the name a line break is escaped, so it can't begin a line.
+    let voluntary = field(text, b"\nvoluntary_ctxt_switches:\t")?;
+    let forced = field(text, b"\nnonvoluntary_ctxt_switches:\t")?;
+    Some(Seen {
+        state: *after(text, b"\nState:\t")?.first()?,
+        switches: number(voluntary)?.wrapping_add(number(forced)?),
+    })
+}
+
+/// What follows the first occurrence of `label`.
+fn after<'a>(text: &'a [u8], label: &[u8]) -> Option<&'a [u8]> {
+    let at = text.windows(label.len()).position(|found| found == label)?;
+    text.get(at + label.len()..)
+}
+
+/// The rest of the line after `label`.
+fn field<'a>(text: &'a [u8], label: &[u8]) -> Option<&'a [u8]> {
+    after(text, label)?.split(|byte| *byte == b'\n').next()
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    let mut value = 0_u64;
+    for digit in digits {
+        if !digit.is_ascii_digit() {
+            return None;
+        }
+        value = value
+            .wrapping_mul(10)
+            .wrapping_add(u64::from(digit - b'0'));
+    }
+    (!digits.is_empty()).then_some(value)
+}
+
 /// Whether every thread of `pid` is stopped or has ended; with `patient`, a
 /// thread that waits in the kernel and cannot be woken counts as well.
 pub(crate) fn stands_still(proc: i32, pid: i32, patient: bool) -> bool {

@@ -193,17 +193,26 @@ fn handle(
                     Err(code) => sys::exit_group(code),
                 }
             }
-            answer(reply::IDLE, !sys::has_children())
+            answer(
+                reply::IDLE,
+                !sys::has_children() && !sys::has_shared_objects(),
+            )
         }
         request::FREEZE => {
-            match freeze::freeze(&mut memory.table, &mut memory.stopped, handles.proc) {
-                Ok(still) => answer(reply::FROZEN, still),
+            let key = [message.b, message.c];
+            match freeze::freeze(&mut memory.table, &mut memory.stopped, handles.proc, key) {
+                Ok(stillness) => {
+                    memory.stillness = stillness;
+                    answer(reply::FROZEN, memory.stillness.is_some())
+                }
                 Err(errno) => Some(Err(errno)),
             }
         }
         request::THAW => {
+            let before = memory.stillness.take();
+            let stood = before.is_some_and(|before| before.lasts(handles.proc));
             freeze::thaw(&mut memory.stopped, handles.proc);
-            answer(reply::THAWED, true)
+            answer(reply::THAWED, stood)
         }
         request::FORGET => {
             let count = message.a as usize;

@@ -36,6 +36,8 @@ mod start;
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
 mod sys;
+#[cfg(target_os = "linux")]
+mod walk;
 
 pub use config::LocalConfig;
 pub use plain::PlainProvider;

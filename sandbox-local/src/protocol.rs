@@ -41,9 +41,10 @@ pub(crate) mod request {
     pub(crate) const SIGNAL: u32 = 3;
     /// Kill everything that descends from `exec`.
     pub(crate) const KILL_TREE: u32 = 4;
-    /// Ask whether any process but the agent exists; `a` = token.
+    /// Ask whether anything but the agent exists that a restart would lose: processes, System V
+    /// shared memory, semaphores and queues; `a` = token.
     pub(crate) const IDLE: u32 = 5;
-    /// Stop every guest process; `a` = token.
+    /// Stop every guest process; `a` = token, `b`, `c` = a key that no guest knows.
     pub(crate) const FREEZE: u32 = 6;
     /// Let go on what FREEZE stopped; `a` = token.
     pub(crate) const THAW: u32 = 7;
@@ -72,11 +73,11 @@ pub(crate) mod reply {
     /// The tree of `exec` is gone; `flags` ([`super::killed`]), `b` = how many processes of it still
     /// live, with LINGERING.
     pub(crate) const TREE_KILLED: u32 = 106;
-    /// Answer to IDLE; `a` = token, `b` = 1 when nothing runs.
+    /// Answer to IDLE; `a` = token, `b` = 1 when there is nothing.
     pub(crate) const IDLE: u32 = 107;
     /// Answer to FREEZE; `a` = token, `b` = 1 when everything stands still.
     pub(crate) const FROZEN: u32 = 108;
-    /// Answer to THAW; `a` = token.
+    /// Answer to THAW; `a` = token, `b` = 1 when everything stood still all the time.
     pub(crate) const THAWED: u32 = 109;
 }
 

@@ -28,6 +28,9 @@ pub(crate) mod nr {
     pub(crate) const RT_SIGPROCMASK: usize = 135;
     pub(crate) const GETPGID: usize = 155;
     pub(crate) const GETPID: usize = 172;
+    pub(crate) const MSGCTL: usize = 187;
+    pub(crate) const SEMCTL: usize = 191;
+    pub(crate) const SHMCTL: usize = 195;
     pub(crate) const SETSID: usize = 157;
     pub(crate) const UMASK: usize = 166;
     pub(crate) const SENDMSG: usize = 211;

@@ -237,6 +237,35 @@ pub(crate) fn has_children() -> bool {
     found != Err(Errno(ECHILD))
 }
 
+/// Whether the sandbox has System V shared memory, semaphores or message queues: they outlive the
+/// processes that made them, but not the sandbox's init.
+pub(crate) fn has_shared_objects() -> bool {
+    const MSG_INFO: usize = 12;
+    const SHM_INFO: usize = 14;
+    const SEM_INFO: usize = 19;
+    // How many there are: the first word of struct shm_info, the eighth of struct seminfo, the
+    // first of struct msginfo.
+    let calls = [
+        (nr::SHMCTL, [0, SHM_INFO], 2, 0),
+        (nr::SEMCTL, [0, 0], 3, 7),
+        (nr::MSGCTL, [0, MSG_INFO], 2, 0),
+    ];
+    calls.into_iter().any(|(number, [first, second], place, word)| {
+        let mut info = [0_u32; 32];
+        let mut args = [first, second, 0, 0, 0, 0];
+        if number == nr::SEMCTL {
+            args[2] = SEM_INFO;
+        }
+        if let Some(out) = args.get_mut(place) {
+            *out = info.as_mut_ptr() as usize;
+        }
+        // SAFETY: the buffer is larger than any of the three structures and lives through the call.
+        let done = unsafe { call(number, args) };
+        // Without System V IPC in the kernel there are none.
+        done.is_ok() && info.get(word).is_some_and(|count| *count > 0)
+    })
+}
+
 /// Sends a signal; `pid` as for kill(2), so negative is a group and -1 is all.
 pub(crate) fn kill(pid: i32, signal: i32) -> Result<()> {
     plain(

@@ -5,6 +5,7 @@ use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::kill::KillState;
+use crate::freeze::Stillness;
 use crate::table::Table;
 
 /// Everything that only the agent's own thread touches.
@@ -15,6 +16,8 @@ pub(crate) struct Memory {
     pub(crate) kill: KillState,
     /// Processes that stood still before a freeze.
     pub(crate) stopped: [i32; 256],
+    /// How all processes stood still when they were frozen.
+    pub(crate) stillness: Option<Stillness>,
 }
 
 struct Once {
@@ -30,6 +33,7 @@ static MEMORY: Once = Once {
         table: Table::new(),
         kill: KillState::new(),
         stopped: [0; 256],
+        stillness: None,
     }),
     taken: AtomicBool::new(false),
 };

@@ -13,6 +13,7 @@ pub(crate) mod nr {
     pub(crate) const MUNMAP: usize = 11;
     pub(crate) const RT_SIGACTION: usize = 13;
     pub(crate) const RT_SIGPROCMASK: usize = 14;
+    pub(crate) const SHMCTL: usize = 31;
     pub(crate) const DUP: usize = 32;
     pub(crate) const SENDMSG: usize = 46;
     pub(crate) const RECVMSG: usize = 47;
@@ -21,6 +22,8 @@ pub(crate) mod nr {
     pub(crate) const EXIT: usize = 60;
     pub(crate) const WAIT4: usize = 61;
     pub(crate) const KILL: usize = 62;
+    pub(crate) const SEMCTL: usize = 66;
+    pub(crate) const MSGCTL: usize = 71;
     pub(crate) const CHDIR: usize = 80;
     pub(crate) const UMASK: usize = 95;
     pub(crate) const SETSID: usize = 112;

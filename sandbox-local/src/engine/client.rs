@@ -2,6 +2,7 @@
 //! that [`super::listen`] passes on. Sending must never block the runtime, and
 //! dropping anything must never wait.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -69,21 +70,25 @@ impl Engine {
         let _ = reaped.wait_for(|reaped| *reaped).await;
     }
 
-    /// Whether no process runs.
+    /// Whether there is nothing that a restart would lose: no process, no System V shared memory,
+    /// semaphores and queues.
     pub(crate) async fn is_idle(&self) -> Result<bool, Lost> {
-        Ok(self.inner.ask(request::IDLE).await?.b == 1)
+        Ok(self.inner.ask(request::IDLE, [0; 2]).await?.b == 1)
     }
 
     /// Stops every process, until the result is thawed or dropped. Spawns wait
     /// meanwhile.
     pub(crate) async fn freeze(&self) -> Result<Frozen, Lost> {
+        // A number that no guest can guess.
+        let random = || RandomState::new().build_hasher().finish();
+        let key = [random(), random()];
         let gate = self.inner.gate.clone().write_owned().await;
         let mut frozen = Frozen {
             inner: Some(self.inner.clone()),
             gate: Some(gate),
             still: false,
         };
-        frozen.still = self.inner.ask(request::FREEZE).await?.b == 1;
+        frozen.still = self.inner.ask(request::FREEZE, key).await?.b == 1;
         Ok(frozen)
     }
 
@@ -148,16 +153,15 @@ impl Frozen {
         self.still
     }
 
-    /// Lets the processes go on, and waits until they do.
-    pub(crate) async fn thaw(mut self) -> Result<(), Lost> {
-        match self.inner.clone() {
-            Some(inner) => {
-                inner.ask(request::THAW).await?;
-                self.inner = None;
-                Ok(())
-            }
-            None => Ok(()),
-        }
+    /// Lets the processes go on, and waits until they do. Says whether none of them was executed
+    /// since they came to rest.
+    pub(crate) async fn thaw(mut self) -> Result<bool, Lost> {
+        let Some(inner) = self.inner.clone() else {
+            return Ok(false);
+        };
+        let stood_still = inner.ask(request::THAW, [0; 2]).await?.b == 1;
+        self.inner = None;
+        Ok(stood_still)
     }
 }
 

@@ -165,7 +165,7 @@ impl Connection {
         }
     }
 
-    pub(super) async fn ask(&self, kind: u32) -> Result<Message, Lost> {
+    pub(super) async fn ask(&self, kind: u32, [b, c]: [u64; 2]) -> Result<Message, Lost> {
         let token = self.next_id();
         let (answer, answered) = oneshot::channel();
         {
@@ -178,6 +178,8 @@ impl Connection {
         let message = Message {
             kind,
             a: token,
+            b,
+            c,
             ..Message::default()
         };
         self.answered(&message, answered).await

@@ -10,7 +10,6 @@
 //! touched with the host's rights and guest paths with the guest's, never the other way round.
 
 mod create;
-mod dir_stack;
 mod list;
 mod metadata;
 mod place;

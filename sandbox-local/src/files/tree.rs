@@ -9,10 +9,10 @@ use rustix::fs::{AtFlags, OFlags, RawDir, unlinkat};
 use rustix::io::{Errno, Result as Sys};
 use sandbox_core::{Error, ErrorKind, Result};
 
-use super::dir_stack::{DirStack, Mounts};
 use super::place::Place;
 use super::resolve::{DIR_PATH, DIR_READ, open_same_mount, set_mode};
 use super::stat::{stat_at, stat_fd};
+use crate::walk::{Cursor, Mounts};
 
 /// How many bytes of names of directories that are still to be removed are kept. Beyond it the
 /// directory is read again later.
@@ -28,7 +28,7 @@ const PASSES: u32 = 256;
 pub(super) fn remove_tree(parent: impl AsFd, name: &[u8], place: &Place) -> Result<()> {
     let top = open_dir(parent.as_fd(), name).map_err(place.failed())?;
     let mut removal = Removal {
-        stack: DirStack::new(top, DIR_READ, Mounts::StayOut),
+        stack: Cursor::new(top, DIR_READ, Mounts::StayOut),
         levels: vec![Level::default()],
         pending: 0,
         buffer: Vec::new(),
@@ -43,7 +43,7 @@ pub(super) fn remove_tree(parent: impl AsFd, name: &[u8], place: &Place) -> Resu
 }
 
 struct Removal<'a> {
-    stack: DirStack,
+    stack: Cursor,
     levels: Vec<Level>,
     pending: usize,
     buffer: Vec<u8>,
@@ -171,7 +171,7 @@ impl Removal<'_> {
         let dir = match self.stack.current() {
             Ok(dir) => dir,
             // Somebody moved it away: what is above is read again, and decides.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::STALE) => {
                 return Err(self.place.changed(&self.stack.path_of(b"")));
             }
             Err(errno) => return Err(self.fail(errno, b"")),

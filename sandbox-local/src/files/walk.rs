@@ -1,21 +1,18 @@
-//! Walking a tree from its top, in bounded memory and with two descriptors.
+//! Going through a tree of the guest or of the host, with the paths of what is there.
 //!
-//! Invariant: every directory is opened from the top's descriptor, through no link; what the
-//! kernel makes up (procfs and the like, mounted below) is not entered.
+//! Invariant: every step is one of [`crate::walk`]; what the kernel makes up (procfs and the like,
+//! mounted below) is not entered.
 
 use std::ffi::CStr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use rustix::fs::{RawDir, SeekFrom};
 use rustix::io::Errno;
-use sandbox_core::{ErrorKind, Result};
+use sandbox_core::{Error, ErrorKind, Result};
 
 use super::place::Place;
-use super::resolve::{DIR_READ, open_beneath};
+use super::resolve::DIR_READ;
 use super::stat::{Stat, is_made_up, stat_at, stat_fd};
-
-/// How many bytes of names of directories may wait for their turn.
-const PENDING_BYTES: usize = 64 << 20;
+use crate::walk::{self, At, Cancel, Cursor, Limits, Mounts, Stop};
 
 /// An entry that a walk met.
 pub(super) struct Found<'a> {
@@ -49,167 +46,141 @@ pub(super) trait Visitor {
     fn made_up(&mut self, _path: &[u8]) {}
 }
 
-/// A directory that waits for its turn.
-struct Pending {
-    depth: usize,
-    name: Vec<u8>,
-    device: (u32, u32),
-}
-
 /// Walks the tree below `top`, which is `place`.
 pub(super) fn walk(top: &OwnedFd, place: &Place, visitor: &mut impl Visitor) -> Result<()> {
-    let mut walk = Walk {
+    let own = top.try_clone().map_err(|_| place.fail(Errno::MFILE, b""))?;
+    let mut cursor = Cursor::new(own, DIR_READ, Mounts::Enter);
+    let mut adapter = Adapter {
         place,
+        visitor,
         room: place.room(),
-        pending: Vec::new(),
-        pending_bytes: 0,
         path: Vec::new(),
-        lengths: Vec::new(),
-        buffer: Vec::new(),
+        levels: Vec::new(),
     };
-    let device = stat_fd(top).map_err(place.failed())?.device;
-    // It may have been walked before, and a descriptor has one reading position.
-    rustix::fs::seek(top, SeekFrom::Start(0)).map_err(place.failed())?;
-    walk.read(top, device, 0, visitor)?;
-    while let Some(next) = walk.pending.pop() {
-        walk.pending_bytes -= next.name.len();
-        walk.leave_to(next.depth, visitor)?;
-        walk.lengths.push(walk.path.len());
-        if !walk.path.is_empty() {
-            walk.path.push(b'/');
-        }
-        walk.path.extend_from_slice(&next.name);
-        if !walk.go_into(top, &next, visitor)? {
-            walk.step_up();
-        }
-    }
-    walk.leave_to(0, visitor)?;
-    visitor.leave(b"")
+    walk::walk(
+        &mut cursor,
+        Limits::DEFAULT,
+        &Cancel::default(),
+        &mut adapter,
+    )
 }
 
-struct Walk<'a> {
+/// Tells a visitor the paths of what the walk meets.
+struct Adapter<'a, V> {
     place: &'a Place,
+    visitor: &'a mut V,
     room: usize,
-    pending: Vec<Pending>,
-    pending_bytes: usize,
     /// Where the walk is.
     path: Vec<u8>,
-    /// The length of `path` at each directory above.
-    lengths: Vec<usize>,
-    buffer: Vec<u8>,
+    /// For each directory from the top one.
+    levels: Vec<Level>,
 }
 
-impl Walk<'_> {
-    /// Opens and reads a directory; `false` if it is not entered.
-    fn go_into(
-        &mut self,
-        top: &OwnedFd,
-        next: &Pending,
-        visitor: &mut impl Visitor,
-    ) -> Result<bool> {
-        let dir = match open_beneath(top, &self.path, DIR_READ) {
-            Ok(dir) => dir,
-            // Gone, or something else by now.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(false),
-            Err(errno) => return Err(self.place.fail(errno, &self.path)),
-        };
-        let fail = |errno| self.place.fail(errno, &self.path);
-        let stat = stat_fd(&dir).map_err(fail)?;
-        if stat.device != next.device && is_made_up(&dir).map_err(fail)? {
-            visitor.made_up(&self.path);
-            return Ok(false);
+struct Level {
+    /// The length of the path of the directory above.
+    above: usize,
+    device: (u32, u32),
+    /// Whether it is one that the kernel makes up.
+    made_up: bool,
+}
+
+impl<V: Visitor> walk::Visitor for Adapter<'_, V> {
+    type Error = Error;
+
+    fn stopped(&self, stop: Stop) -> Error {
+        match stop {
+            Stop::Limit { .. } => {
+                let message = stop.to_string();
+                self.place.error(ErrorKind::LimitExceeded, b"", message)
+            }
+            Stop::Changed | Stop::Cancelled => self.place.changed(&self.path),
+            Stop::Io(error) => {
+                let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+                self.place.fail(errno, &self.path)
+            }
         }
-        self.read(&dir, stat.device, next.depth + 1, visitor)?;
-        Ok(true)
     }
 
-    /// Gives out the entries of a directory.
-    fn read(
-        &mut self,
-        dir: &OwnedFd,
-        device: (u32, u32),
-        depth: usize,
-        visitor: &mut impl Visitor,
-    ) -> Result<()> {
-        use std::os::fd::AsFd as _;
-        let stat = stat_fd(dir).map_err(|errno| self.place.fail(errno, &self.path))?;
-        visitor.enter(dir.as_fd(), &self.path, &stat)?;
-        let own = self.path.len();
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.reserve(32 << 10);
-        let mut entries = RawDir::new(dir, buffer.spare_capacity_mut());
-        while let Some(entry) = entries.next() {
-            let name = match &entry {
-                Ok(entry) => entry.file_name(),
-                // Removed while it was read.
-                Err(Errno::NOENT) => break,
-                Err(errno) => return Err(self.place.fail(*errno, &self.path)),
-            };
-            if name == c"." || name == c".." {
-                continue;
-            }
-            if own > 0 {
+    fn enter(&mut self, cursor: &mut Cursor, name: Option<&[u8]>) -> Result<bool> {
+        let above = self.path.len();
+        if let Some(name) = name {
+            if !self.path.is_empty() {
                 self.path.push(b'/');
             }
-            self.path.extend_from_slice(name.to_bytes());
-            if self.path.len() > self.room {
-                self.path.truncate(own);
-                return Err(self.place.error(
-                    ErrorKind::LimitExceeded,
-                    b"",
-                    "the tree is deeper than a path can name (4095 bytes)",
-                ));
-            }
-            match stat_at(dir, name) {
-                Ok(stat) => {
-                    let found = Found {
-                        dir: dir.as_fd(),
-                        name,
-                        path: &self.path,
-                        stat,
-                    };
-                    if visitor.entry(&found)? && stat.is_dir() {
-                        self.note(name, depth, device)?;
-                    }
-                }
-                Err(Errno::NOENT) => {}
-                Err(errno) => return Err(self.place.fail(errno, &self.path)),
-            }
-            self.path.truncate(own);
+            self.path.extend_from_slice(name);
         }
-        self.buffer = buffer;
+        let fail = |errno| self.place.fail(errno, &self.path);
+        let dir = cursor.current().map_err(fail)?;
+        let stat = stat_fd(dir).map_err(fail)?;
+        let crossed = |level: &Level| level.device != stat.device;
+        let made_up = self.levels.last().is_some_and(crossed) && is_made_up(dir).map_err(fail)?;
+        self.levels.push(Level {
+            above,
+            device: stat.device,
+            made_up,
+        });
+        if made_up {
+            self.visitor.made_up(&self.path);
+        } else {
+            self.visitor.enter(dir, &self.path, &stat)?;
+        }
+        Ok(!made_up)
+    }
+
+    fn leave(&mut self, _cursor: &mut Cursor) -> Result<()> {
+        if let Some(level) = self.levels.pop() {
+            if !level.made_up {
+                self.visitor.leave(&self.path)?;
+            }
+            self.path.truncate(level.above);
+        }
         Ok(())
     }
 
-    fn note(&mut self, name: &CStr, depth: usize, device: (u32, u32)) -> Result<()> {
-        let name = name.to_bytes().to_vec();
-        self.pending_bytes += name.len();
-        if self.pending_bytes > PENDING_BYTES {
+    fn entry(&mut self, at: &At<'_>) -> Result<bool> {
+        let own = self.path.len();
+        if own > 0 {
+            self.path.push(b'/');
+        }
+        self.path.extend_from_slice(at.name.to_bytes());
+        let descend = self.entry_at_path(at);
+        self.path.truncate(own);
+        descend
+    }
+
+    fn closed(&mut self, _cursor: &Cursor, name: &[u8], errno: Errno) -> Result<()> {
+        match errno {
+            // Gone, or something else by now.
+            Errno::NOENT | Errno::NOTDIR | Errno::LOOP => Ok(()),
+            errno => {
+                let path = [&self.path, &b"/"[..], name].concat();
+                let path = path.strip_prefix(b"/").unwrap_or(&path);
+                Err(self.place.fail(errno, path))
+            }
+        }
+    }
+}
+
+impl<V: Visitor> Adapter<'_, V> {
+    fn entry_at_path(&mut self, at: &At<'_>) -> Result<bool> {
+        if self.path.len() > self.room {
             return Err(self.place.error(
                 ErrorKind::LimitExceeded,
                 b"",
-                "too many directories side by side",
+                "the tree is deeper than a path can name (4095 bytes)",
             ));
         }
-        self.pending.push(Pending {
-            depth,
-            name,
-            device,
-        });
-        Ok(())
-    }
-
-    /// Leaves directories until `depth` of them are above.
-    fn leave_to(&mut self, depth: usize, visitor: &mut impl Visitor) -> Result<()> {
-        while self.lengths.len() > depth {
-            visitor.leave(&self.path)?;
-            self.step_up();
-        }
-        Ok(())
-    }
-
-    fn step_up(&mut self) {
-        let length = self.lengths.pop().unwrap_or(0);
-        self.path.truncate(length);
+        let stat = match stat_at(at.dir, at.name) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => return Ok(false),
+            Err(errno) => return Err(self.place.fail(errno, &self.path)),
+        };
+        let found = Found {
+            dir: at.dir,
+            name: at.name,
+            path: &self.path,
+            stat,
+        };
+        Ok(self.visitor.entry(&found)? && stat.is_dir())
     }
 }

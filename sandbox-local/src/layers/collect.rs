@@ -1,55 +1,74 @@
-//! Collects the directories of providers whose process is dead.
+//! Collects what providers left whose process is dead.
 //!
-//! Dead is who does not hold the lock on the lease: a process id would lie, since they are reused.
+//! The lock on the lease tells: a process id would lie, since they are reused. The lease goes last,
+//! so that a collection that is cut short is taken up by the next one.
 
+use std::ffi::CStr;
 use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::remove;
+use super::{LEASE, OUTSIDE, journal};
+use crate::walk;
 
-/// A provider that is being made has its lease within this time.
-const BEING_MADE: Duration = Duration::from_secs(3600);
+/// Held, shared, by a provider from before its directory has a name until its lease is locked.
+pub(super) fn making(root: &Path) -> io::Result<File> {
+    let root = File::open(root)?;
+    flock(&root, FlockOperation::LockShared)?;
+    Ok(root)
+}
 
 /// Removes what dead providers left in `root`, except `own`.
 pub(super) fn dead(root: &Path, own: &Path) {
+    // Without it, what has no lease may be about to get one.
+    let none_is_made = File::open(root)
+        .and_then(|root| {
+            flock(&root, FlockOperation::NonBlockingLockExclusive)?;
+            Ok(root)
+        })
+        .ok();
     let Ok(entries) = fs::read_dir(root) else {
         return;
     };
+    let mut dead = Vec::new();
     for entry in entries.flatten() {
-        let path = entry.path();
-        let name = entry.file_name();
+        let (path, name) = (entry.path(), entry.file_name());
         let Some(name) = name.to_str() else { continue };
-        if path == own || !(name.starts_with("p-") || name.starts_with("new-")) {
+        let begun = name.starts_with("new-");
+        if path == own || !(begun || name.starts_with("p-")) {
             continue;
         }
-        // Not even locked: who makes it is about to.
-        if name.starts_with("new-") && is_young(&path) {
+        if begun && none_is_made.is_none() {
             continue;
         }
         match File::open(path.join("lease")) {
             Ok(lease) => {
                 // Held until the directory is gone: another collector then leaves it alone.
-                if flock(lease.as_fd(), FlockOperation::NonBlockingLockExclusive).is_err() {
-                    continue;
+                if flock(lease.as_fd(), FlockOperation::NonBlockingLockExclusive).is_ok() {
+                    dead.push((path, Some(lease)));
                 }
             }
-            Err(error) if error.kind() == ErrorKind::NotFound && !is_young(&path) => {}
-            // Somebody may hold the lock on one that cannot be opened now.
-            Err(_) => continue,
+            // A directory has its name only once its lease is locked.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => dead.push((path, None)),
+            // The lock on one that can't be opened now may be held.
+            Err(_) => {}
         }
-        match remove::tree(&path) {
+    }
+    // The next provider need not wait for what follows.
+    drop(none_is_made);
+    for (path, _lease) in dead {
+        match provider(&path, Some(LEASE)) {
             Ok(()) => tracing::info!(path = %path.display(), "collected a dead provider"),
             Err(error) => tracing::warn!(path = %path.display(), %error, "could not be collected"),
         }
     }
 }
 
-fn is_young(path: &Path) -> bool {
-    let modified = fs::symlink_metadata(path).and_then(|found| found.modified());
-    modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < BEING_MADE))
+/// Removes what a dead provider left outside, then its directory.
+fn provider(path: &Path, last: Option<&CStr>) -> io::Result<()> {
+    journal::collect(&path.join(OUTSIDE))?;
+    walk::remove(path, last, None).map(drop)
 }

@@ -4,169 +4,190 @@
 //! directories stay marked. Files are hard links to those of the layers, so no content is copied;
 //! the cost is one link per entry that was changed since the base. Frozen layers are never
 //! written, which is what makes sharing their files safe. (Directories that the guest closed to
-//! itself are opened for the moment; see `lent.rs`. One merge at a time, so that none takes what
-//! another lent for the truth.)
+//! itself are opened for the moment; see `walk::Modes`. One merge at a time, so that none takes
+//! such a mode for the guest's.)
 
-use std::collections::BTreeSet;
-use std::ffi::{CStr, CString};
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, Stat, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, SeekFrom, XattrFlags};
 use rustix::io::Errno;
 
+use super::Layer;
+use super::copy;
 use crate::identity::Identity;
-use crate::layers::Layer;
-use crate::layers::copy;
-use crate::layers::lent::Lent;
+use crate::walk::{Cancel, Cursor, DIR_READ, Limits, Mounts, Names, Stop, stat_at};
 
 const OPAQUE: &CStr = c"user.overlay.opaque";
 
 /// Fills the empty layer `to` with what `layers` (topmost first) amount to.
+///
+/// # Errors
+/// [`Stop::Limit`] for a tree beyond [`Limits::DEFAULT`].
 pub(crate) fn merge(
-    layers: &[std::sync::Arc<Layer>],
+    layers: &[Arc<Layer>],
     to: &Layer,
     identity: Option<Identity>,
-) -> io::Result<()> {
-    let mut lent = Lent::new(identity);
-    let tops = layers.iter().map(|layer| lent.open_top(layer.path()));
-    let tops = tops.collect::<Result<Vec<_>, _>>()?;
-    let out = rustix::fs::open(to.path(), copy::DIR, Mode::empty())?;
+    cancel: &Cancel,
+) -> Result<(), Stop> {
+    let sources = layers.iter().map(|layer| {
+        // Every layer has one, and descriptors are few.
+        Ok(copy::open_top(layer.path(), identity)?.narrow())
+    });
+    let sources = sources.collect::<Result<Vec<_>, Stop>>()?;
+    let flags = DIR_READ | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let out = rustix::fs::open(to.path(), flags, Mode::empty())?;
     Merge {
-        tops: &tops,
-        out: out.as_fd(),
-        lent,
+        sources,
+        out: Cursor::new(out, DIR_READ, Mounts::StayOut),
+        pending: Names::default(),
+        levels: Vec::new(),
+        entries: 0,
         identity,
+        cancel,
     }
-    .run()?;
-    Ok(())
+    .run()
 }
 
 struct Merge<'a> {
-    tops: &'a [OwnedFd],
-    out: BorrowedFd<'a>,
-    lent: Lent,
+    /// Each at the directory at work, if it takes part in it.
+    sources: Vec<Cursor>,
+    out: Cursor,
+    /// Directories that wait for their turn.
+    pending: Names,
+    levels: Vec<Level>,
+    entries: u64,
     identity: Option<Identity>,
+    cancel: &'a Cancel,
 }
 
-/// A directory still to be merged: its path, and the layers (by index) that take part in it.
-struct Pending {
-    path: Vec<u8>,
+/// A directory that is being merged.
+struct Level {
+    /// The layers that have a part in it, topmost first.
     layers: Vec<usize>,
+    /// How many directories waited when it was entered.
+    waiting: usize,
 }
 
 impl Merge<'_> {
-    /// An explicit stack of relative paths: a tree may be deeper than there are descriptors.
-    fn run(mut self) -> io::Result<()> {
-        let mut stack = vec![Pending {
-            path: Vec::new(),
-            layers: (0..self.tops.len()).collect(),
-        }];
-        let mut directories: Vec<(Vec<u8>, usize)> = Vec::new();
-        while let Some(pending) = stack.pop() {
-            let out = copy::descend(self.out, &pending.path)?;
-            let mut sources = Vec::with_capacity(pending.layers.len());
-            for layer in &pending.layers {
-                sources.push((
-                    *layer,
-                    copy::descend(self.tops[*layer].as_fd(), &pending.path)?,
-                ));
-            }
-            for name in names(&sources)? {
-                if let Some((below, top)) = self.name(&pending, &sources, out.as_fd(), &name)? {
-                    directories.push((below.path.clone(), top));
-                    stack.push(below);
-                }
+    fn run(mut self) -> Result<(), Stop> {
+        let all = (0..self.sources.len()).collect();
+        self.read(all)?;
+        while let Some(level) = self.levels.last() {
+            if self.pending.count() == level.waiting {
+                self.leave()?;
+            } else {
+                let name = self.pending.pop();
+                self.enter(&name)?;
             }
         }
-        // Modes and times last, deepest first: filling a directory needs and changes them.
-        for (path, top) in directories.iter().rev() {
-            let from = copy::descend(self.tops[*top].as_fd(), path)?;
-            let to = copy::descend(self.out, path)?;
-            copy::same_directory(from.as_fd(), to.as_fd(), &self.lent, self.identity)?;
-        }
-        match self.tops.first() {
-            Some(top) => copy::same_directory(top.as_fd(), self.out, &self.lent, self.identity),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
-    /// Puts one name in place; gives a directory back to be merged, with its topmost layer.
-    fn name(
-        &mut self,
-        pending: &Pending,
-        sources: &[(usize, OwnedFd)],
-        out: BorrowedFd<'_>,
-        name: &CString,
-    ) -> io::Result<Option<(Pending, usize)>> {
-        let mut path = pending.path.clone();
-        if !path.is_empty() {
-            path.push(b'/');
-        }
-        path.extend_from_slice(name.to_bytes());
-        let mut taking_part = Vec::new();
+    /// Goes into a directory, in each layer that has a part in it.
+    fn enter(&mut self, name: &[u8]) -> Result<(), Stop> {
+        let Some(level) = self.levels.last() else {
+            return Ok(());
+        };
+        let mut layers = Vec::new();
         let mut hides_what_is_below = false;
-        for (layer, dir) in sources {
-            let Some(stat) = stat(dir.as_fd(), name)? else {
+        for layer in &level.layers {
+            let Some(source) = self.sources.get_mut(*layer) else {
                 continue;
             };
-            if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-                if taking_part.is_empty() {
-                    rustix::fs::linkat(dir, name, out, name, AtFlags::empty())?;
-                    return Ok(None);
+            match source.push(name) {
+                Ok(()) => layers.push(*layer),
+                Err(Errno::NOENT) => continue,
+                Err(Errno::NOTDIR | Errno::LOOP) => {
+                    hides_what_is_below = true;
+                    break;
                 }
-                hides_what_is_below = true;
-                break;
+                Err(errno) => return Err(errno.into()),
             }
-            taking_part.push(*layer);
-            let found = self
-                .lent
-                .open_dir(*layer, &path, dir.as_fd(), name, &stat)?;
-            if is_opaque(found.as_fd())? {
+            if is_opaque(source.current()?)? {
                 hides_what_is_below = true;
                 break;
             }
         }
-        let Some(top) = taking_part.first().copied() else {
-            return Ok(None);
-        };
-        rustix::fs::mkdirat(out, name, Mode::RWXU)?;
+        rustix::fs::mkdirat(self.out.current()?, name, Mode::RWXU)?;
+        self.out.push(name)?;
         if hides_what_is_below {
-            let made = rustix::fs::openat(out, name, copy::DIR, Mode::empty())?;
-            rustix::fs::fsetxattr(&made, OPAQUE, b"y", XattrFlags::empty())?;
+            let made = self.out.current()?;
+            rustix::fs::fsetxattr(made, OPAQUE, b"y", XattrFlags::empty())?;
         }
-        Ok(Some((
-            Pending {
-                path,
-                layers: taking_part,
-            },
-            top,
-        )))
+        self.read(layers)
     }
-}
 
-fn names(sources: &[(usize, OwnedFd)]) -> io::Result<BTreeSet<CString>> {
-    let mut names = BTreeSet::new();
-    for (_, dir) in sources {
-        for entry in Dir::read_from(dir)? {
-            let name = entry?.file_name().to_owned();
-            if name.to_bytes() != b"." && name.to_bytes() != b".." {
-                names.insert(name);
+    /// Puts the entries of the directory at work in place, and notes the directories among them.
+    fn read(&mut self, layers: Vec<usize>) -> Result<(), Stop> {
+        self.levels.push(Level {
+            layers: layers.clone(),
+            waiting: self.pending.count(),
+        });
+        let mut buffer = Vec::with_capacity(32 << 10);
+        for (index, layer) in layers.iter().enumerate() {
+            let Some(source) = self.sources.get_mut(*layer) else {
+                continue;
+            };
+            let dir = source.current()?.try_clone_to_owned()?;
+            rustix::fs::seek(&dir, SeekFrom::Start(0))?;
+            let mut entries = RawDir::new(&dir, buffer.spare_capacity_mut());
+            while let Some(entry) = entries.next() {
+                let entry = entry?;
+                let name = entry.file_name();
+                if name != c"." && name != c".." {
+                    let above = layers.get(..index).unwrap_or_default();
+                    self.entry(dir.as_fd(), name, above)?;
+                }
             }
         }
+        Ok(())
     }
-    Ok(names)
+
+    /// Puts an entry of a layer in place, unless a layer above has one of its name.
+    fn entry(&mut self, dir: BorrowedFd<'_>, name: &CStr, above: &[usize]) -> Result<(), Stop> {
+        self.cancel.check()?;
+        self.entries += 1;
+        Limits::DEFAULT.check(self.entries)?;
+        for layer in above {
+            if let Some(source) = self.sources.get_mut(*layer) {
+                match stat_at(source.current()?, name) {
+                    Ok(_) => return Ok(()),
+                    Err(Errno::NOENT) => {}
+                    Err(errno) => return Err(errno.into()),
+                }
+            }
+        }
+        let stat = stat_at(dir, name)?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            self.pending.push(name.to_bytes(), Limits::DEFAULT.names)
+        } else {
+            let out = self.out.current()?;
+            Ok(rustix::fs::linkat(dir, name, out, name, AtFlags::empty())?)
+        }
+    }
+
+    /// Finishes a directory: filling it needs and changes its mode and times.
+    fn leave(&mut self) -> Result<(), Stop> {
+        let Some(level) = self.levels.pop() else {
+            return Ok(());
+        };
+        let top = level.layers.first();
+        if let Some(top) = top.and_then(|layer| self.sources.get_mut(*layer)) {
+            copy::same_directory(top, self.out.current()?, self.identity)?;
+        }
+        for layer in level.layers {
+            if let Some(source) = self.sources.get_mut(layer) {
+                source.pop();
+            }
+        }
+        self.out.pop();
+        Ok(())
+    }
 }
 
-fn stat(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Option<Stat>> {
-    match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) => Ok(Some(stat)),
-        Err(Errno::NOENT) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn is_opaque(dir: BorrowedFd<'_>) -> io::Result<bool> {
+fn is_opaque(dir: BorrowedFd<'_>) -> Result<bool, Stop> {
     let mut value = [0u8; 8];
     match rustix::fs::fgetxattr(dir, OPAQUE, value.as_mut_slice()) {
         Ok(length) => Ok(&value[..length] == b"y"),

@@ -2,10 +2,11 @@
 //!
 //! A layer is more than files: overlayfs records deletions as character devices 0:0 and opaque
 //! directories as `user.overlay.*` attributes; both are carried over. The guest's processes are
-//! stopped meanwhile. Must never follow a link: the guest wrote this tree.
+//! stopped meanwhile, which their list shows afterwards; should they run all the same, the copy is
+//! of no use, but harms nothing.
 
 use std::collections::HashMap;
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,12 +14,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timestamps, Uid, XattrFlags,
+    AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timestamps, Uid, XattrFlags,
 };
 use rustix::io::Errno;
 
 use crate::identity::Identity;
-use crate::layers::lent::Lent;
+use crate::walk::{self, At, Cancel, Cursor, DIR_READ, Limits, Modes, Mounts, Stop, Visitor};
 
 /// Where the layer is that is copied.
 pub(crate) enum From {
@@ -28,202 +29,343 @@ pub(crate) enum From {
     Opened(OwnedFd),
 }
 
-/// Copies everything in the directory `from` into the empty directory `to`.
-pub(crate) fn layer(from: From, to: &Path, identity: Option<Identity>) -> io::Result<()> {
-    let mut lent = Lent::new(identity);
-    let from = match from {
-        From::Path(path) => lent.open_top(&path)?,
-        From::Opened(top) => lent.take_top(top)?,
+/// How much of a file is copied before the next look at whether anyone still waits for it.
+const CHUNK: u64 = 16 << 20;
+
+/// How many files with several names are remembered at most, before all of their names were met.
+const LINKED: usize = 1 << 20;
+
+/// Opens the top of a layer.
+pub(crate) fn open_top(path: &Path, identity: Option<Identity>) -> Result<Cursor, Stop> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let top = rustix::fs::open(path, flags, Mode::empty())?;
+    Ok(Cursor::layer(&top, modes(identity))?)
+}
+
+/// Root needs no rights on what a guest has closed to itself.
+fn modes(identity: Option<Identity>) -> Modes {
+    match identity {
+        Some(_) => Modes::Keep,
+        None => Modes::Guard,
+    }
+}
+
+/// Copies everything in the directory `from` into the empty layer `to`.
+///
+/// # Errors
+/// [`Stop::Changed`] if something moved meanwhile, [`Stop::Limit`] for a tree beyond
+/// [`Limits::DEFAULT`].
+pub(crate) fn layer(
+    from: From,
+    to: &Path,
+    identity: Option<Identity>,
+    cancel: &Cancel,
+) -> Result<(), Stop> {
+    let mut source = match from {
+        From::Path(path) => open_top(&path, identity)?,
+        From::Opened(top) => Cursor::layer(&top, modes(identity))?,
     };
-    let to = rustix::fs::open(to, DIR, Mode::empty())?;
+    let target = rustix::fs::open(to, DIR_READ | OFlags::CLOEXEC, Mode::empty())?;
     let mut copier = Copier {
         identity,
-        links: HashMap::new(),
+        open_up: modes(identity) == Modes::Guard,
+        target: Cursor::new(target, DIR_READ, Mounts::StayOut),
+        stats: Vec::new(),
+        links: Links::beside(to),
+        attributes: Attributes::default(),
+        cancel,
     };
-    copier.directory(from.as_fd(), to.as_fd(), &mut lent)
+    walk::walk(&mut source, Limits::DEFAULT, cancel, &mut copier)
 }
 
-pub(crate) const DIR: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
-
-struct Copier {
+struct Copier<'a> {
     identity: Option<Identity>,
-    /// Files with several names: where the first copy is, by device and inode.
-    links: HashMap<(u64, u64), CString>,
+    open_up: bool,
+    /// At the copy of the directory where the walk is.
+    target: Cursor,
+    /// What the directories are that the walk is in, from the top.
+    stats: Vec<Stat>,
+    links: Links,
+    attributes: Attributes,
+    cancel: &'a Cancel,
 }
 
-impl Copier {
-    /// Walks with an explicit stack of paths relative to the tops, each resolved again without
-    /// following links: a tree may be deeper than there are descriptors or stack.
-    fn directory(
-        &mut self,
-        from: BorrowedFd<'_>,
-        to: BorrowedFd<'_>,
-        lent: &mut Lent,
-    ) -> io::Result<()> {
-        self.attributes(from, to)?;
-        let top = lent.true_stat(from)?;
-        let mut stack = vec![Vec::new()];
-        // Times are set last, deepest first: creating entries changes them.
-        let mut done: Vec<(Vec<u8>, Stat)> = Vec::new();
-        while let Some(path) = stack.pop() {
-            let source = descend(from, &path)?;
-            let target = descend(to, &path)?;
-            for entry in Dir::read_from(&source)? {
-                let entry = entry?;
-                let name = entry.file_name();
-                if name.to_bytes() == b"." || name.to_bytes() == b".." {
-                    continue;
-                }
-                let mut below = path.clone();
-                if !below.is_empty() {
-                    below.push(b'/');
-                }
-                below.extend_from_slice(name.to_bytes());
-                let stat = rustix::fs::statat(&source, name, AtFlags::SYMLINK_NOFOLLOW)?;
-                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                    rustix::fs::mkdirat(&target, name, Mode::RWXU)?;
-                    let inner = lent.open_dir(0, &below, source.as_fd(), name, &stat)?;
-                    let copy = rustix::fs::openat(&target, name, DIR, Mode::empty())?;
-                    self.attributes(inner.as_fd(), copy.as_fd())?;
-                    done.push((below.clone(), stat));
-                    stack.push(below);
-                } else {
-                    let places = (source.as_fd(), to, target.as_fd());
-                    self.entry(places, name, &below, &stat, lent)?;
-                }
-            }
-        }
-        for (path, stat) in done.iter().rev() {
-            let copy = descend(to, path)?;
-            self.finish(copy.as_fd(), stat)?;
-        }
-        self.finish(to, &top)
+impl Visitor for Copier<'_> {
+    type Error = Stop;
+
+    fn stopped(&self, stop: Stop) -> Stop {
+        stop
     }
 
-    /// One entry that is no directory; the places are its directory, the top of the copy and the
-    /// directory there.
-    fn entry(
-        &mut self,
-        (source, top, target): (BorrowedFd<'_>, BorrowedFd<'_>, BorrowedFd<'_>),
-        name: &CStr,
-        path: &[u8],
-        stat: &Stat,
-        lent: &Lent,
-    ) -> io::Result<()> {
-        let key = (stat.st_dev, stat.st_ino);
-        if stat.st_nlink > 1 {
-            if let Some(first) = self.links.get(&key) {
-                rustix::fs::linkat(top, first, target, name, AtFlags::empty())?;
-                return Ok(());
-            }
-            self.links.insert(key, CString::new(path)?);
+    fn enter(&mut self, source: &mut Cursor, name: Option<&[u8]>) -> Result<bool, Stop> {
+        if let Some(name) = name {
+            rustix::fs::mkdirat(self.target.current()?, name, Mode::RWXU)?;
+            self.target.push(name)?;
         }
+        self.stats.push(source.stat()?);
+        let copy = self.target.current()?;
+        self.attributes.copy(source.current()?, copy)?;
+        Ok(true)
+    }
+
+    /// The copy of a directory is finished when it is full: creating entries changes its times.
+    fn leave(&mut self, _source: &mut Cursor) -> Result<(), Stop> {
+        if let Some(stat) = self.stats.pop() {
+            finish(self.target.current()?, &stat, self.identity)?;
+        }
+        self.target.pop();
+        Ok(())
+    }
+
+    fn entry(&mut self, at: &At<'_>) -> Result<bool, Stop> {
+        let stat = match walk::stat_at(at.dir, at.name) {
+            Err(Errno::NOENT) => return Err(Stop::Changed),
+            stat => stat?,
+        };
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            return Ok(true);
+        }
+        if stat.st_nlink > 1 {
+            let copy = self.target.current()?;
+            if self.links.link(&stat, copy, at.name)? {
+                return Ok(false);
+            }
+        }
+        self.single(at, &stat)?;
+        if stat.st_nlink > 1 {
+            let copy = self.target.current()?;
+            self.links.remember(&stat, copy, at.name)?;
+        }
+        Ok(false)
+    }
+}
+
+impl Copier<'_> {
+    /// Copies an entry that is no directory.
+    fn single(&mut self, at: &At<'_>, stat: &Stat) -> Result<(), Stop> {
+        let target = self.target.current()?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {
-                let from = lent.file(source, name, stat)?;
+                let from = walk::open_file(at.dir, at.name, stat, self.open_up)?;
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-                let to = rustix::fs::openat(target, name, flags, Mode::RUSR | Mode::WUSR)?;
+                let mode = Mode::RUSR | Mode::WUSR;
+                let to = rustix::fs::openat(target, at.name, flags, mode)?;
                 if rustix::fs::ioctl_ficlone(&to, &from).is_err() {
-                    content(from.as_fd(), to.as_fd(), stat.st_size as u64)?;
+                    content(from.as_fd(), to.as_fd(), stat.st_size as u64, self.cancel)?;
                 }
-                self.attributes(from.as_fd(), to.as_fd())?;
-                self.finish(to.as_fd(), stat)
+                self.attributes.copy(from.as_fd(), to.as_fd())?;
+                finish(to.as_fd(), stat, self.identity)?;
             }
             FileType::Symlink => {
-                let link = rustix::fs::readlinkat(source, name, Vec::new())?;
-                rustix::fs::symlinkat(&*link, target, name)?;
-                self.own(target, name)
+                let link = match rustix::fs::readlinkat(at.dir, at.name, Vec::new()) {
+                    Err(Errno::INVAL | Errno::NOENT) => return Err(Stop::Changed),
+                    link => link?,
+                };
+                rustix::fs::symlinkat(&*link, target, at.name)?;
+                own(target, at.name, self.identity)?;
             }
             kind @ (FileType::Fifo | FileType::CharacterDevice) => {
                 // The only device that a guest's layer can have is overlayfs's mark of a deletion.
                 let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
-                rustix::fs::mknodat(target, name, kind, mode, stat.st_rdev)?;
-                self.own(target, name)
+                rustix::fs::mknodat(target, at.name, kind, mode, stat.st_rdev)?;
+                own(target, at.name, self.identity)?;
             }
-            // A socket without its process is nothing.
-            _ => Ok(()),
+            // A socket means nothing without its process.
+            _ => {}
         }
-    }
-
-    fn own(&self, dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
-        let Some(identity) = self.identity else {
-            return Ok(());
-        };
-        let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
-        Ok(rustix::fs::chownat(
-            dir,
-            name,
-            Some(uid),
-            Some(gid),
-            AtFlags::SYMLINK_NOFOLLOW,
-        )?)
-    }
-
-    /// Owner, then mode (a change of owner clears bits of it), then times.
-    fn finish(&self, file: BorrowedFd<'_>, stat: &Stat) -> io::Result<()> {
-        if let Some(identity) = self.identity {
-            let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
-            rustix::fs::fchown(file, Some(uid), Some(gid))?;
-        }
-        rustix::fs::fchmod(file, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
-        let time = |seconds, nanoseconds: u64| rustix::fs::Timespec {
-            tv_sec: seconds,
-            tv_nsec: nanoseconds as i64,
-        };
-        rustix::fs::futimens(
-            file,
-            &Timestamps {
-                last_access: time(stat.st_atime, stat.st_atime_nsec),
-                last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
-            },
-        )?;
         Ok(())
     }
+}
 
-    /// Copies extended attributes, overlayfs's own among them.
-    fn attributes(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
-        let mut names = vec![0u8; 64 << 10];
+/// Copies of files that have several names, each under a number in a directory beside the copy:
+/// by the path of its first name one might be too deep for the kernel to find.
+struct Links {
+    path: PathBuf,
+    dir: Option<OwnedFd>,
+    known: HashMap<(u64, u64), Known>,
+    next: u64,
+}
+
+struct Known {
+    number: u64,
+    /// How many of its names were not met yet.
+    left: u64,
+}
+
+impl Links {
+    fn beside(copy: &Path) -> Self {
+        let mut path = copy.as_os_str().to_owned();
+        path.push("-links");
+        Self {
+            path: path.into(),
+            dir: None,
+            known: HashMap::new(),
+            next: 0,
+        }
+    }
+
+    fn dir(&mut self) -> Result<BorrowedFd<'_>, Stop> {
+        if self.dir.is_none() {
+            std::fs::create_dir(&self.path)?;
+            let flags = DIR_READ | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            self.dir = Some(rustix::fs::open(&self.path, flags, Mode::empty())?);
+        }
+        match &self.dir {
+            Some(dir) => Ok(dir.as_fd()),
+            None => Err(Errno::BADF.into()),
+        }
+    }
+
+    /// Gives the copy of a file another name, if there is a copy that can have one more.
+    fn link(&mut self, stat: &Stat, target: BorrowedFd<'_>, name: &CStr) -> Result<bool, Stop> {
+        let key = (stat.st_dev, stat.st_ino);
+        let Some(known) = self.known.get_mut(&key) else {
+            return Ok(false);
+        };
+        known.left = known.left.saturating_sub(1);
+        let (number, last) = (known.number.to_string(), known.left == 0);
+        let dir = self.dir()?;
+        let linked = rustix::fs::linkat(dir, &*number, target, name, AtFlags::empty());
+        if last || linked.is_err() {
+            rustix::fs::unlinkat(dir, &*number, AtFlags::empty())?;
+            self.known.remove(&key);
+        }
+        match linked {
+            // More names than this filesystem gives a file: another copy takes the rest.
+            Err(Errno::MLINK) => Ok(false),
+            linked => Ok(linked.map(|()| true)?),
+        }
+    }
+
+    /// Keeps the copy of a file for its other names.
+    fn remember(&mut self, stat: &Stat, target: BorrowedFd<'_>, name: &CStr) -> Result<(), Stop> {
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Socket {
+            return Ok(());
+        }
+        if self.known.len() >= LINKED {
+            return Err(Stop::Limit {
+                what: "files with several names",
+                limit: LINKED as u64,
+            });
+        }
+        let number = self.next;
+        self.next += 1;
+        let staged = number.to_string();
+        rustix::fs::linkat(target, name, self.dir()?, &*staged, AtFlags::empty())?;
+        #[allow(
+            clippy::useless_conversion,
+            reason = "it has 32 bits on other architectures"
+        )]
+        let left = u64::from(stat.st_nlink).saturating_sub(1);
+        let key = (stat.st_dev, stat.st_ino);
+        self.known.insert(key, Known { number, left });
+        Ok(())
+    }
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        let Some(dir) = self.dir.take() else { return };
+        for known in self.known.values() {
+            let _ = rustix::fs::unlinkat(&dir, known.number.to_string(), AtFlags::empty());
+        }
+        // What stays is removed with the provider's directory.
+        let _ = std::fs::remove_dir(&self.path);
+    }
+}
+
+fn own(dir: BorrowedFd<'_>, name: &CStr, identity: Option<Identity>) -> Result<(), Stop> {
+    let Some(identity) = identity else {
+        return Ok(());
+    };
+    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    Ok(rustix::fs::chownat(dir, name, Some(uid), Some(gid), flags)?)
+}
+
+/// Owner, then mode (a change of owner clears bits of it), then times.
+fn finish(file: BorrowedFd<'_>, stat: &Stat, identity: Option<Identity>) -> Result<(), Stop> {
+    if let Some(identity) = identity {
+        let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+        rustix::fs::fchown(file, Some(uid), Some(gid))?;
+    }
+    rustix::fs::fchmod(file, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+    let time = |seconds, nanoseconds: u64| rustix::fs::Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanoseconds as i64,
+    };
+    rustix::fs::futimens(
+        file,
+        &Timestamps {
+            last_access: time(stat.st_atime, stat.st_atime_nsec),
+            last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
+        },
+    )?;
+    Ok(())
+}
+
+/// Copies extended attributes, overlayfs's own among them.
+struct Attributes {
+    names: Vec<u8>,
+    value: Vec<u8>,
+}
+
+impl Default for Attributes {
+    fn default() -> Self {
+        // The most that the kernel gives of either.
+        Self {
+            names: vec![0; 64 << 10],
+            value: vec![0; 64 << 10],
+        }
+    }
+}
+
+impl Attributes {
+    fn copy(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Stop> {
+        let Self { names, value } = self;
         let length = match rustix::fs::flistxattr(from, names.as_mut_slice()) {
             Ok(length) => length,
             Err(Errno::OPNOTSUPP) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        let mut value = vec![0u8; 64 << 10];
         let ours =
             |name: &&[u8]| name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_");
-        for name in names[..length].split(|b| *b == 0).filter(ours) {
+        let names = names.get(..length).unwrap_or_default();
+        for name in names.split(|b| *b == 0).filter(ours) {
             let name = OsStr::from_bytes(name);
             let length = rustix::fs::fgetxattr(from, name, value.as_mut_slice())?;
-            rustix::fs::fsetxattr(to, name, &value[..length], XattrFlags::empty())?;
+            let value = value.get(..length).unwrap_or_default();
+            rustix::fs::fsetxattr(to, name, value, XattrFlags::empty())?;
         }
         Ok(())
     }
 }
 
-/// Gives a directory the attributes, owner, mode and times of another.
+/// Gives a directory the attributes, owner, mode and times of the one where a walk is.
 pub(crate) fn same_directory(
-    from: BorrowedFd<'_>,
+    from: &mut Cursor,
     to: BorrowedFd<'_>,
-    lent: &Lent,
     identity: Option<Identity>,
-) -> io::Result<()> {
-    let copier = Copier {
-        identity,
-        links: HashMap::new(),
-    };
-    copier.attributes(from, to)?;
-    copier.finish(to, &lent.true_stat(from)?)
+) -> Result<(), Stop> {
+    let stat = from.stat()?;
+    Attributes::default().copy(from.current()?, to)?;
+    finish(to, &stat, identity)
 }
 
 /// Copies what a file holds and leaves its holes: a guest can make a file of any size for nothing,
 /// and must not get the host to fill its disk with it.
-fn content(from: BorrowedFd<'_>, to: BorrowedFd<'_>, size: u64) -> io::Result<()> {
+fn content(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    size: u64,
+    cancel: &Cancel,
+) -> Result<(), Stop> {
     rustix::fs::ftruncate(to, size)?;
+    let mut reader = File::from(from.try_clone_to_owned()?);
+    let mut writer = File::from(to.try_clone_to_owned()?);
     let mut at = 0;
     while at < size {
+        cancel.check()?;
         let start = match rustix::fs::seek(from, SeekFrom::Data(at)) {
             Ok(start) => start,
             // Nothing but a hole up to the end.
@@ -231,24 +373,14 @@ fn content(from: BorrowedFd<'_>, to: BorrowedFd<'_>, size: u64) -> io::Result<()
             Err(error) => return Err(error.into()),
         };
         let end = rustix::fs::seek(from, SeekFrom::Hole(start))?.min(size);
+        let end = end.min(start.saturating_add(CHUNK));
         if end <= start {
             break;
         }
-        let mut reader = File::from(from.try_clone_to_owned()?);
-        let mut writer = File::from(to.try_clone_to_owned()?);
         reader.seek(io::SeekFrom::Start(start))?;
         writer.seek(io::SeekFrom::Start(start))?;
-        io::copy(&mut reader.take(end - start), &mut writer)?;
+        io::copy(&mut (&mut reader).take(end - start), &mut writer)?;
         at = end;
     }
     Ok(())
-}
-
-/// Opens a directory below `top`, one component at a time so that any depth fits.
-pub(crate) fn descend(top: BorrowedFd<'_>, path: &[u8]) -> io::Result<OwnedFd> {
-    let mut at = rustix::fs::openat(top, c".", DIR, Mode::empty())?;
-    for part in path.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
-        at = rustix::fs::openat(&at, part, DIR, Mode::empty())?;
-    }
-    Ok(at)
 }

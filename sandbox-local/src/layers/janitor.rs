@@ -1,25 +1,53 @@
-//! One thread per provider that removes directories, and makes a few in advance, so that nobody
-//! waits for it who does not want to.
+//! One thread per provider that removes directories, and makes a few in advance, so that nothing
+//! waits for it that need not.
+//!
+//! Directories are removed in turns, so that a small one does not wait for a large one.
 
-use std::path::{Path, PathBuf};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Weak;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
-use super::{State, collect, remove};
+use super::{LEASE, OUTSIDE, State, collect, journal};
+use crate::walk::{self, Progress};
 
-/// Done when the directories given to the janitor before are gone.
+/// How many directories were given to the janitor up to some moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark(u64);
+
+/// Done when the directories given to the janitor in between are gone.
 pub(crate) type Removed = tokio::sync::oneshot::Receiver<()>;
 
 /// How long after a start directories are made for the next ones: the start itself, and the first
 /// command, would have to share the processors.
 const PAUSE: Duration = Duration::from_millis(3);
 
+/// How long one directory is removed before the next has its turn.
+const TURN: Duration = Duration::from_millis(20);
+
 enum Job {
-    Remove(PathBuf),
+    Remove(Doomed),
     Prepare(Weak<State>),
-    Report(tokio::sync::oneshot::Sender<()>),
+    Report(Report),
+}
+
+/// A directory to be removed.
+struct Doomed {
+    number: u64,
+    path: PathBuf,
+    /// A provider's own directory: its lease is held until it is gone.
+    lease: Option<File>,
+}
+
+/// What waits until the directories with these numbers are gone.
+struct Report {
+    numbers: Range<u64>,
+    done: tokio::sync::oneshot::Sender<()>,
 }
 
 /// The sending end. The thread ends when this is dropped and the work is done; if the process ends
@@ -28,6 +56,7 @@ enum Job {
 pub(super) struct Janitor {
     // Unbounded, but nearly every job is a directory that exists: the disk bounds it.
     jobs: Sender<Job>,
+    given: AtomicU64,
 }
 
 impl Janitor {
@@ -40,55 +69,131 @@ impl Janitor {
             .spawn(move || collect::dead(&root, &own))?;
         thread::Builder::new()
             .name("sandbox-janitor".into())
-            .spawn(move || work(&queue))?;
-        Ok(Self { jobs })
+            .spawn(move || Worker::new(&queue).work())?;
+        Ok(Self {
+            jobs,
+            given: AtomicU64::new(0),
+        })
     }
 
     pub(super) fn remove(&self, path: PathBuf) {
-        // Fails only if the thread panicked; the next start collects then.
-        let _ = self.jobs.send(Job::Remove(path));
+        self.remove_last(path, None);
+    }
+
+    /// Removes a provider's directory, with its lease last.
+    pub(super) fn remove_last(&self, path: PathBuf, lease: Option<File>) {
+        let number = self.given.fetch_add(1, Ordering::AcqRel);
+        // Fails only if the thread has ended; the next start collects then.
+        let _ = self.jobs.send(Job::Remove(Doomed {
+            number,
+            path,
+            lease,
+        }));
+    }
+
+    pub(super) fn mark(&self) -> Mark {
+        Mark(self.given.load(Ordering::Acquire))
     }
 
     pub(super) fn prepare(&self, state: Weak<State>) {
         let _ = self.jobs.send(Job::Prepare(state));
     }
 
-    pub(super) fn settled(&self) -> Removed {
+    pub(super) fn settled(&self, Mark(since): Mark) -> Removed {
         let (done, settled) = tokio::sync::oneshot::channel();
-        let _ = self.jobs.send(Job::Report(done));
+        let Mark(until) = self.mark();
+        let numbers = since..until;
+        let _ = self.jobs.send(Job::Report(Report { numbers, done }));
         settled
     }
 }
 
-/// Does what comes, and in between what was put off.
-fn work(queue: &Receiver<Job>) {
-    let mut put_off: Option<(Instant, Weak<State>)> = None;
-    loop {
-        let job = match &put_off {
-            Some((until, _)) => queue.recv_timeout(until.saturating_duration_since(Instant::now())),
-            None => queue.recv().map_err(RecvTimeoutError::from),
-        };
-        match job {
-            Ok(Job::Remove(path)) => clear(&path),
-            Ok(Job::Prepare(state)) => {
-                put_off.get_or_insert_with(|| (Instant::now() + PAUSE, state));
-            }
-            // Who asked may have gone.
-            Ok(Job::Report(done)) => drop(done.send(())),
-            Err(RecvTimeoutError::Timeout) => {
-                let state = put_off.take().and_then(|(_, state)| state.upgrade());
-                // Who needs one then meets the error and says it.
-                if let Some(Err(error)) = state.map(|state| state.make_spares()) {
-                    tracing::debug!(%error, "no directories could be made in advance");
-                }
-            }
-            Err(RecvTimeoutError::Disconnected) => return,
-        }
-    }
+/// What the thread has to do.
+struct Worker<'a> {
+    queue: &'a Receiver<Job>,
+    doomed: VecDeque<Doomed>,
+    reports: Vec<Report>,
+    put_off: Option<(Instant, Weak<State>)>,
 }
 
-fn clear(path: &Path) {
-    if let Err(error) = remove::tree(path) {
-        tracing::warn!(path = %path.display(), %error, "could not be removed");
+impl<'a> Worker<'a> {
+    fn new(queue: &'a Receiver<Job>) -> Self {
+        Self {
+            queue,
+            doomed: VecDeque::new(),
+            reports: Vec::new(),
+            put_off: None,
+        }
+    }
+
+    fn work(mut self) {
+        loop {
+            match self.receive() {
+                Ok(Job::Remove(doomed)) => self.doomed.push_back(doomed),
+                Ok(Job::Prepare(state)) => {
+                    self.put_off
+                        .get_or_insert_with(|| (Instant::now() + PAUSE, state));
+                }
+                Ok(Job::Report(report)) => self.reports.push(report),
+                Err(RecvTimeoutError::Timeout) => self.turn(),
+                Err(RecvTimeoutError::Disconnected) => {
+                    while !self.doomed.is_empty() {
+                        self.turn();
+                    }
+                    return;
+                }
+            }
+            self.report();
+        }
+    }
+
+    /// The next job, for as long as there is nothing else to do.
+    fn receive(&self) -> Result<Job, RecvTimeoutError> {
+        let now = Instant::now();
+        let time = match &self.put_off {
+            _ if !self.doomed.is_empty() => Duration::ZERO,
+            Some((until, _)) => until.saturating_duration_since(now),
+            None => return self.queue.recv().map_err(RecvTimeoutError::from),
+        };
+        self.queue.recv_timeout(time)
+    }
+
+    /// Does a part of what there is to do.
+    fn turn(&mut self) {
+        let due = |(until, _): &mut (Instant, _)| *until <= Instant::now();
+        if let Some((_, state)) = self.put_off.take_if(due)
+            // What needs one then meets the error and says it.
+            && let Some(Err(error)) = state.upgrade().map(|state| state.make_spares())
+        {
+            tracing::debug!(%error, "no directories could be made in advance");
+        }
+        let Some(doomed) = self.doomed.pop_front() else {
+            return;
+        };
+        let last = doomed.lease.as_ref().map(|_| LEASE);
+        if last.is_some() && journal::collect(&doomed.path.join(OUTSIDE)).is_err() {
+            // The next start tries again.
+            return;
+        }
+        match walk::remove(&doomed.path, last, Some(Instant::now() + TURN)) {
+            Ok(Progress::Gone) => {}
+            Ok(Progress::Left) => self.doomed.push_back(doomed),
+            Err(error) => {
+                tracing::warn!(path = %doomed.path.display(), %error, "could not be removed");
+            }
+        }
+    }
+
+    /// Answers what waits for nothing any more.
+    fn report(&mut self) {
+        let doomed = &self.doomed;
+        let is_done = |report: &mut Report| {
+            let numbers = &report.numbers;
+            !doomed.iter().any(|doomed| numbers.contains(&doomed.number))
+        };
+        for report in self.reports.extract_if(.., is_done) {
+            // It may not be waited for any more.
+            let _ = report.done.send(());
+        }
     }
 }

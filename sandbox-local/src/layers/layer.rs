@@ -2,17 +2,17 @@
 
 use std::fs::{DirBuilder, Permissions};
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use rustix::fs::{Dir, FileType, Mode};
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::spare::Pair;
-use super::{Removed, State};
+use super::{Mark, Removed, State};
 use crate::identity::Identity;
-use crate::layers::copy;
+use crate::walk::{self, At, Cancel, Cursor, Limits, Modes, Stop, Visitor};
 
 /// A layer on disk. Dropping the last reference removes it, in the background.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub(crate) struct Layer {
 }
 
 /// The most entries of a small layer.
-const SMALL: usize = 1024;
+const SMALL: u64 = 1024;
 
 impl Layer {
     /// An empty layer that the guest may write.
@@ -89,43 +89,48 @@ impl Layer {
 
     /// Whether this frozen layer has only a few entries. What can't be looked into counts as empty.
     pub(crate) fn is_small(&self) -> bool {
-        let small = || few_below(&self.path).unwrap_or(true);
-        *self.small.get_or_init(small)
+        *self.small.get_or_init(|| few_below(&self.path))
     }
 
-    /// Resolves when everything that was given up before is removed.
-    pub(crate) fn settled(state: &Arc<State>) -> Removed {
-        state.janitor.settled()
+    /// Resolves when everything that was given up since then is removed.
+    pub(crate) fn settled(state: &Arc<State>, since: Mark) -> Removed {
+        state.janitor.settled(since)
     }
 }
 
-/// Whether there are few entries in a directory and all below it. By descriptor: a guest has given
-/// the names.
-fn few_below(top: &Path) -> io::Result<bool> {
-    let top = rustix::fs::open(top, copy::DIR, Mode::empty())?;
-    let mut entries = 0;
-    let mut directories = vec![Vec::new()];
-    while let Some(path) = directories.pop() {
-        let Ok(directory) = copy::descend(top.as_fd(), &path) else {
-            continue;
-        };
-        for entry in Dir::read_from(&directory)? {
-            let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if matches!(name, b"." | b"..") {
-                continue;
-            }
-            entries += 1;
-            if entries > SMALL {
-                return Ok(false);
-            }
-            // Where a filesystem does not say what it is, the layer counts as smaller than it is.
-            if entry.file_type() == FileType::Directory {
-                directories.push([&path, &b"/"[..], name].concat());
-            }
-        }
+/// Whether there are few entries in a directory and all below it.
+fn few_below(top: &Path) -> bool {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let limits = Limits {
+        entries: SMALL,
+        ..Limits::DEFAULT
+    };
+    let top = rustix::fs::open(top, flags, Mode::empty());
+    let counted = top
+        .and_then(|top| Cursor::layer(&top, Modes::Keep))
+        .map_err(Stop::from)
+        .and_then(|mut cursor| walk::walk(&mut cursor, limits, &Cancel::default(), &mut Count));
+    !matches!(counted, Err(Stop::Limit { .. }))
+}
+
+/// Only lets the walk count.
+struct Count;
+
+impl Visitor for Count {
+    type Error = Stop;
+
+    fn stopped(&self, stop: Stop) -> Stop {
+        stop
     }
-    Ok(true)
+
+    fn entry(&mut self, at: &At<'_>) -> Result<bool, Stop> {
+        let stat = walk::stat_at(at.dir, at.name)?;
+        Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+    }
+
+    fn closed(&mut self, _cursor: &Cursor, _name: &[u8], _errno: Errno) -> Result<(), Stop> {
+        Ok(())
+    }
 }
 
 /// Makes a directory of this mode, whatever the process's mask, that belongs to the guest.

@@ -5,6 +5,7 @@
 //! STATE_DIR/p-<random>/     one provider in one host process
 //!     lease                 flock'd for as long as that process uses it
 //!     mnt/                  empty; every sandbox mounts its root here, in its own namespace
+//!     outside/<kind>-<n>    what was made elsewhere: links to it, see `journal.rs`
 //!     layers/<n>/           a layer: files of a sandbox, frozen or being written
 //!     work/<n>/             overlayfs's own, a fresh one for every mount
 //! ```
@@ -16,13 +17,13 @@ mod collect;
 pub(crate) mod compact;
 pub(crate) mod copy;
 mod janitor;
+mod journal;
 mod layer;
-pub(crate) mod lent;
-mod remove;
 pub(crate) mod skeleton;
 mod spare;
 pub(crate) mod stack;
 
+use std::ffi::CStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
@@ -33,12 +34,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::{FlockOperation, IFlags, flock, ioctl_getflags, ioctl_setflags};
 
-pub(crate) use janitor::Removed;
+pub(crate) use janitor::{Mark, Removed};
+pub(crate) use journal::{Journal, Kind, Record};
 pub(crate) use layer::{Layer, WorkDir};
 
 use crate::identity::Identity;
 use janitor::Janitor;
 use spare::Spares;
+
+/// The name of the lease in a provider's directory.
+const LEASE: &CStr = c"lease";
+/// The name of the journal's directory there.
+const OUTSIDE: &str = "outside";
 
 /// The directory of one provider. Dropping the last reference removes it, in the background.
 #[derive(Debug)]
@@ -48,8 +55,9 @@ pub(crate) struct State {
     next: AtomicU32,
     spares: Spares,
     janitor: Janitor,
-    /// Held open: the lock on it is the lease.
-    _lease: File,
+    journal: Arc<Journal>,
+    /// Held open until the directory is gone: the lock on it is the lease.
+    lease: Option<File>,
 }
 
 impl State {
@@ -62,6 +70,7 @@ impl State {
         spread(root);
         let name: String = random_hex()?;
         // Under another name until the lease is held: a collector must not take it for dead.
+        let making = collect::making(root)?;
         let fresh = root.join(format!("new-{name}"));
         let dir = root.join(format!("p-{name}"));
         DirBuilder::new().mode(0o700).create(&fresh)?;
@@ -79,21 +88,25 @@ impl State {
         for many in ["layers", "work"] {
             spread(&fresh.join(many));
         }
+        Journal::make(&fresh.join(OUTSIDE))?;
         identity.map_or(Ok(()), |identity| identity.own(&fresh))?;
         fs::rename(&fresh, &dir)?;
+        drop(making);
         let janitor = Janitor::start(root.to_owned(), dir.clone())?;
         // ext4 places a directory by its name: providers that all begin with the same ones would
         // all come to lie in the same groups. Half of all numbers are left to count up to.
         let mut start = [0; 4];
         rustix::rand::getrandom(&mut start, rustix::rand::GetRandomFlags::empty())?;
         let start = u32::from_ne_bytes(start) / 2;
+        let journal = Arc::new(Journal::at(dir.join(OUTSIDE)));
         let state = Arc::new(Self {
             dir,
             identity,
             next: AtomicU32::new(start),
             spares: Spares::default(),
             janitor,
-            _lease: lease,
+            journal,
+            lease: Some(lease),
         });
         state.janitor.prepare(Arc::downgrade(&state));
         Ok(state)
@@ -104,6 +117,16 @@ impl State {
         self.dir.join("layers")
     }
 
+    /// Where to write down what is made outside of this directory.
+    pub(crate) fn journal(&self) -> &Arc<Journal> {
+        &self.journal
+    }
+
+    /// A moment to wait from with [`Layer::settled`].
+    pub(crate) fn mark(&self) -> Mark {
+        self.janitor.mark()
+    }
+
     fn number(&self) -> u32 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
@@ -111,7 +134,8 @@ impl State {
 
 impl Drop for State {
     fn drop(&mut self) {
-        self.janitor.remove(self.dir.clone());
+        self.janitor
+            .remove_last(self.dir.clone(), self.lease.take());
     }
 }
 

@@ -22,6 +22,7 @@ use crate::start::cgroup::Cgroup;
 use crate::start::dormant::{Dormant, Writes, limits};
 use crate::start::failure;
 use crate::start::host::Host;
+use crate::walk::{Cancel, Stop};
 
 const OP: Operation = Operation::Fork;
 
@@ -81,7 +82,11 @@ impl Live {
         blueprint: &Arc<Blueprint>,
         name: &str,
     ) -> Result<Self> {
+        // What is done on threads for blocking work stops when its result is not wanted any more.
+        let cancel = Cancel::default();
+        let _stop = cancel.on_drop();
         let child = Child {
+            cancel: cancel.clone(),
             host: host.clone(),
             blueprint: blueprint.clone(),
             name: name.into(),
@@ -90,7 +95,7 @@ impl Live {
             let start = child.clone();
             // In one piece: each change of threads would cost as much as many of its system calls.
             let (parent, forked) = blocking(OP, move || {
-                let stack = this.freeze(&start.host)?;
+                let stack = this.freeze(&start.host, &start.cancel)?;
                 let forked = stack.map(|stack| start.on(stack)).transpose()?;
                 Ok((this, forked))
             })
@@ -100,7 +105,7 @@ impl Live {
             }
             this = parent;
         }
-        let stack = this.copied(host).await?;
+        let stack = this.copied(host, &cancel).await?;
         blocking(OP, move || child.on(stack)).await
     }
 
@@ -116,7 +121,7 @@ impl Live {
     /// The layers of an idle run, with the upper one on top, which is never written again.
     /// One that is empty needs no freezing: this run goes on. `None` if something is kept in memory
     /// that a restart would lose.
-    fn freeze(&mut self, host: &Host) -> Result<Option<Stack>> {
+    fn freeze(&mut self, host: &Host, cancel: &Cancel) -> Result<Option<Stack>> {
         let upper = match &self.writes {
             Writes::Layer { upper, .. } if !self.frozen => upper.clone(),
             _ => return Ok(Some(self.stack.clone())),
@@ -128,7 +133,7 @@ impl Live {
         }
         let untouched = stack::is_untouched(&upper);
         if !untouched.map_err(|error| Error::from_io(error, Operation::Fork))? {
-            self.stack = shallow(host, self.stack.with(upper))?;
+            self.stack = shallow(host, self.stack.with(upper), cancel)?;
             self.frozen = true;
         }
         Ok(Some(self.stack.clone()))
@@ -165,13 +170,10 @@ impl Live {
     }
 
     /// The stack with a copy of the upper layer on top, taken while every process stands still.
-    async fn copied(&self, host: &Arc<Host>) -> Result<Stack> {
+    async fn copied(&self, host: &Arc<Host>, cancel: &Cancel) -> Result<Stack> {
         let frozen = self.engine.freeze().await.map_err(gone)?;
         if !frozen.is_still() {
-            return Err(Error::new(ErrorKind::Busy, OP)
-                .with_message("the sandbox's processes could not be stopped for a copy")
-                .with_hint("end them, or try again")
-                .with_retryable(true));
+            return Err(restless());
         }
         let from = match &self.writes {
             Writes::Tmpfs(directory) => directory.try_clone().map(copy::From::Opened),
@@ -180,23 +182,27 @@ impl Live {
         let from = from.map_err(|error| Error::from_io(error, OP))?;
         let state = host.state.clone();
         let identity = host.identity;
+        let cancel = cancel.clone();
         let copy = blocking(OP, move || {
             let copied = move || {
                 let to = Layer::create(&state)?;
-                copy::layer(from, to.path(), identity)?;
+                copy::layer(from, to.path(), identity, &cancel)?;
                 Ok(to)
             };
-            copied().map_err(|error| {
-                Error::from_io(error, OP).with_message("the sandbox's files could not be copied")
-            })
+            copied()
+                .map_err(|stop: Stop| stop.into_error(OP, "the sandbox's files can't be copied"))
         });
         let copied = tokio::select! {
             copied = copy => copied,
             // Closed, or killed: there is nothing to be copied for.
             () = self.engine.gone() => return Err(gone(self.engine.lost().unwrap_or(Lost::Ended))),
         };
-        frozen.thaw().await.map_err(gone)?;
-        Ok(self.stack.with(copied?))
+        let stood_still = frozen.thaw().await.map_err(gone)?;
+        let copied = copied?;
+        if !stood_still {
+            return Err(restless());
+        }
+        Ok(self.stack.with(copied))
     }
 
     /// Kills everything and waits until it is dead, within bounds.
@@ -219,6 +225,7 @@ fn gone(why: Lost) -> Error {
 /// A sandbox to be, on the layers of its parent.
 #[derive(Clone)]
 struct Child {
+    cancel: Cancel,
     host: Arc<Host>,
     blueprint: Arc<Blueprint>,
     name: Arc<str>,
@@ -228,13 +235,21 @@ impl Child {
     /// Starts it. Blocks.
     fn on(&self, stack: Stack) -> Result<Live> {
         let cgroup = limits(&self.host, &self.blueprint, &self.name, OP)?;
-        let stack = shallow(&self.host, stack)?;
+        let stack = shallow(&self.host, stack, &self.cancel)?;
         Live::start(&self.host, &self.blueprint, cgroup, stack, OP)
     }
 }
 
+/// A copy would not be of one moment.
+fn restless() -> Error {
+    Error::new(ErrorKind::Busy, Operation::Fork)
+        .with_message("the sandbox's processes could not be held still for a copy of its files")
+        .with_hint("try again, or end the processes that send each other SIGCONT")
+        .with_retryable(true)
+}
+
 /// The stack, with some of its layers merged into one if it is too deep.
-fn shallow(host: &Host, stack: Stack) -> Result<Stack> {
+fn shallow(host: &Host, stack: Stack, cancel: &Cancel) -> Result<Stack> {
     if !stack.is_too_deep() {
         return Ok(stack);
     }
@@ -243,11 +258,10 @@ fn shallow(host: &Host, stack: Stack) -> Result<Stack> {
         let _alone = host.merging.lock().unwrap_or_else(PoisonError::into_inner);
         let range = stack.worth_merging();
         let layers = stack.layers().get(range.clone()).unwrap_or_default();
-        compact::merge(layers, &to, host.identity)?;
+        compact::merge(layers, &to, host.identity, cancel)?;
         Ok(stack.replaced(range, to))
     };
-    merged().map_err(|error: std::io::Error| {
-        Error::from_io(error, Operation::Fork)
-            .with_message("the sandbox's layers could not be merged")
+    merged().map_err(|stop: Stop| {
+        stop.into_error(Operation::Fork, "the sandbox's layers could not be merged")
     })
 }

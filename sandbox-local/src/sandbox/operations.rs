@@ -230,6 +230,7 @@ impl Sandbox for LocalSandbox {
         let killer = self.kill_switch.press();
         runtime::require(OP).map_err(|error| self.named(error))?;
         let live = self.live.clone();
+        let before = self.host.state.mark();
         // In a task: what it frees is freed even if the future is dropped or loses patience.
         let freeing = tokio::spawn(async move {
             let live = live.write().await.take();
@@ -260,7 +261,7 @@ impl Sandbox for LocalSandbox {
                 .with_source(error)
         })?;
         // Bounded: what is not removed by then is removed later.
-        let _ = tokio::time::timeout(GRACE, Layer::settled(&self.host.state)).await;
+        let _ = tokio::time::timeout(GRACE, Layer::settled(&self.host.state, before)).await;
         Ok(())
     }
 }

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use sandbox_core::{Control, Resources};
 
+use crate::layers::{Journal, Kind, Record};
+
 const MOUNT: &str = "/sys/fs/cgroup";
 /// Processor time is given per this many microseconds.
 const PERIOD: u64 = 100_000;
@@ -20,9 +22,16 @@ const PERIOD: u64 = 100_000;
 /// The cgroups of one sandbox; removed when dropped, once its processes are dead.
 #[derive(Debug)]
 pub(crate) struct Cgroup {
-    dirs: Vec<PathBuf>,
+    dirs: Vec<Made>,
     /// What is limited, and by what, for the isolation report.
     controls: Vec<(Control, &'static str)>,
+}
+
+/// A cgroup, and its entry in the journal until it is removed.
+#[derive(Debug)]
+struct Made {
+    path: PathBuf,
+    record: Record,
 }
 
 /// A limit that can't be had here.
@@ -99,6 +108,7 @@ impl Cgroup {
         name: &str,
         resources: &Resources,
         configured: Option<&Path>,
+        journal: &Journal,
     ) -> (Self, Vec<NoCgroup>) {
         let mut made = Self::none();
         let mut missing = Vec::new();
@@ -106,7 +116,8 @@ impl Cgroup {
         if limits.is_empty() {
             return (made, missing);
         }
-        let v2 = v2_parent(configured).and_then(|parent| made.v2_child(&parent, name, &limits));
+        let v2 =
+            v2_parent(configured).and_then(|parent| made.v2_child(&parent, name, &limits, journal));
         for limit in &limits {
             let by_v2 = v2
                 .as_ref()
@@ -118,7 +129,7 @@ impl Cgroup {
                 Ok(()) => Ok("cgroup v2"),
                 Err(v2) if configured.is_some() => Err(v2),
                 Err(v2) => made
-                    .v1_child(name, limit)
+                    .v1_child(name, limit, journal)
                     .map(|()| "cgroup v1")
                     .map_err(|v1| format!("{v2}; cgroup v1: {v1}")),
             };
@@ -133,7 +144,13 @@ impl Cgroup {
         (made, missing)
     }
 
-    fn v2_child(&mut self, parent: &Path, name: &str, limits: &[Limit]) -> io::Result<PathBuf> {
+    fn v2_child(
+        &mut self,
+        parent: &Path,
+        name: &str,
+        limits: &[Limit],
+        journal: &Journal,
+    ) -> io::Result<PathBuf> {
         let wanted: Vec<&str> = limits.iter().map(|limit| limit.controller).collect();
         for controller in &wanted {
             // Fails where it is on already or may not be switched; the child shows which.
@@ -143,16 +160,23 @@ impl Cgroup {
             );
         }
         let child = parent.join(format!("sandbox-{name}"));
-        fs::create_dir(&child)?;
-        self.dirs.push(child.clone());
+        self.make(&child, journal)?;
         Ok(child)
     }
 
-    fn v1_child(&mut self, name: &str, limit: &Limit) -> io::Result<()> {
+    /// Makes a cgroup, after it was written down for the case that this process dies.
+    fn make(&mut self, path: &Path, journal: &Journal) -> io::Result<()> {
+        let record = journal.record(Kind::Cgroup, path)?;
+        fs::create_dir(path)?;
+        let path = path.to_owned();
+        self.dirs.push(Made { path, record });
+        Ok(())
+    }
+
+    fn v1_child(&mut self, name: &str, limit: &Limit, journal: &Journal) -> io::Result<()> {
         let parent = v1_parent(limit.controller)?;
         let child = parent.join(format!("sandbox-{name}"));
-        fs::create_dir(&child)?;
-        self.dirs.push(child.clone());
+        self.make(&child, journal)?;
         write_all(&child, &limit.v1)
     }
 
@@ -160,15 +184,15 @@ impl Cgroup {
     pub(crate) fn attach(&self, pid: u32) -> io::Result<()> {
         self.dirs
             .iter()
-            .try_for_each(|dir| fs::write(dir.join("cgroup.procs"), pid.to_string()))
+            .try_for_each(|dir| fs::write(dir.path.join("cgroup.procs"), pid.to_string()))
     }
 
     /// By what a control is limited, if the process is found under it.
     pub(crate) fn covers(&self, control: Control, pid: u32) -> Option<&'static str> {
         let (_, by) = self.controls.iter().find(|(known, _)| *known == control)?;
         let pid = pid.to_string();
-        let listed = |dir: &PathBuf| {
-            fs::read_to_string(dir.join("cgroup.procs"))
+        let listed = |dir: &Made| {
+            fs::read_to_string(dir.path.join("cgroup.procs"))
                 .is_ok_and(|list| list.lines().any(|line| line == pid))
         };
         self.dirs.iter().all(listed).then_some(*by)
@@ -185,11 +209,14 @@ impl Drop for Cgroup {
         // for here.
         let remove = move || {
             let deadline = Instant::now() + Duration::from_secs(5);
-            for dir in dirs {
-                while fs::remove_dir(&dir).is_err_and(|e| e.kind() == io::ErrorKind::ResourceBusy)
-                    && Instant::now() < deadline
-                {
+            for Made { path, record } in dirs {
+                let is_busy = |error: io::Error| error.kind() == io::ErrorKind::ResourceBusy;
+                while fs::remove_dir(&path).is_err_and(is_busy) && Instant::now() < deadline {
                     thread::sleep(Duration::from_millis(5));
+                }
+                if path.exists() {
+                    // Its entry stays, and the next start tries again.
+                    std::mem::forget(record);
                 }
             }
         };

@@ -169,7 +169,7 @@ pub(crate) fn limits(
         return Ok(Arc::new(Cgroup::none()));
     }
     let configured = host.config.cgroup.as_deref();
-    let (cgroup, missing) = Cgroup::create(name, resources, configured);
+    let (cgroup, missing) = Cgroup::create(name, resources, configured, host.state.journal());
     match missing
         .into_iter()
         .find(|missing| blueprint.requires(missing.control))

@@ -25,7 +25,9 @@ macro_rules! programs {
             &[$(($name, include_str!(concat!($name, ".c")))),*];
     };
 }
-programs!("bombs", "calls", "escape", "layers", "net", "quota");
+programs!(
+    "bombs", "calls", "escape", "layers", "net", "quota", "still"
+);
 
 /// Where programs are in a sandbox.
 const TOOLS: &str = "/opt/hostile";

@@ -24,4 +24,5 @@ mod race;
 mod resources;
 mod secrets;
 mod shared;
+mod still;
 mod streams;

@@ -16,7 +16,6 @@ use rustix::fs::{
 use rustix::io::Errno;
 use sandbox_core::{Error, ErrorKind, Result, TransferReport};
 
-use super::super::dir_stack::{DirStack, Mounts};
 use super::super::place::Place;
 use super::super::resolve::{DIR_PATH, DIR_READ, reopen, set_mode};
 use super::super::stat::{Stat, find_at, stat_fd};
@@ -25,6 +24,7 @@ use super::super::write::{Modes, create_file, staged_prefix};
 use super::copy::{Copier, CopyError};
 use super::source::Receiver;
 use super::{CancelFlag, Event, too_many_bytes};
+use crate::walk::{Cursor, Mounts};
 
 /// Where and how a tree is written.
 pub(super) struct Destination<'a> {
@@ -48,7 +48,7 @@ pub(super) fn receive(
 ) -> Result<TransferReport> {
     let mut sink = Sink {
         to: destination,
-        stack: DirStack::new(top, DIR_PATH, Mounts::Enter),
+        stack: Cursor::new(top, DIR_PATH, Mounts::Enter),
         levels: Vec::new(),
         staged: None,
         prefix: staged_prefix(),
@@ -71,7 +71,7 @@ pub(super) fn receive(
 
 struct Sink<'a> {
     to: &'a Destination<'a>,
-    stack: DirStack,
+    stack: Cursor,
     levels: Vec<Level>,
     /// The new directory that is not in place yet.
     staged: Option<Staged>,

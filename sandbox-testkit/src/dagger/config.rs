@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use sandbox_core::Command;
 use serde_json::json;
-use tempfile::TempDir;
 use tokio::sync::Mutex;
 
 use super::directory::Directory;
 use super::engine::{Failure, SecretValue};
+use super::host::OwnDir;
 use super::quirks::Quirks;
 use super::service::Service;
 
@@ -43,7 +43,7 @@ pub(super) struct Config {
     pub(super) bindings: Vec<(String, Arc<Service>)>,
 }
 
-/// Who one is at a registry.
+/// A login at a registry.
 #[derive(Clone, Debug)]
 pub(super) struct Login {
     pub(super) registry: String,
@@ -69,7 +69,7 @@ pub(super) struct Cache {
 /// Where a cache's files are on the host.
 #[derive(Debug)]
 pub(super) struct CacheDir {
-    _keep: TempDir,
+    _keep: OwnDir,
     path: PathBuf,
 }
 
@@ -81,7 +81,7 @@ impl CacheDir {
 
 impl Cache {
     pub(super) fn new(key: &str) -> Result<Self, Failure> {
-        let keep = TempDir::with_prefix("dagger-double-cache-")?;
+        let keep = OwnDir::new()?;
         let path = keep.path().join("files");
         std::fs::create_dir(&path)?;
         let dir = CacheDir { _keep: keep, path };

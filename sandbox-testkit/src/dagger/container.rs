@@ -19,6 +19,7 @@ use super::directory::{Directory, File};
 use super::engine::{Engine, Failure};
 use super::images::base;
 use super::oci;
+use super::quirks::Quirks;
 use super::service;
 use super::state::StateId;
 
@@ -68,7 +69,39 @@ pub(super) enum Step {
 pub(super) struct Exec {
     pub(super) args: Vec<String>,
     pub(super) stdin: String,
-    pub(super) any: bool,
+    pub(super) expect: Expect,
+}
+
+/// The exit codes that are not an error.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Expect {
+    Success,
+    Failure,
+    Any,
+}
+
+impl Expect {
+    /// The value of the argument; success if there is none.
+    pub(super) fn new(argument: Option<&str>) -> Result<Self, Failure> {
+        match argument {
+            None | Some("SUCCESS") => Ok(Self::Success),
+            Some("FAILURE") => Ok(Self::Failure),
+            Some("ANY") => Ok(Self::Any),
+            Some(other) => Err(Failure::text(format_args!(
+                "Value {other:?} does not exist in \"ReturnType\" enum."
+            ))),
+        }
+    }
+
+    fn accepts(self, code: i32, quirks: &Quirks) -> bool {
+        // Codes of signals are errors for the engine, whatever is expected.
+        let signal = quirks.any_is_not_all && (128..=191).contains(&code);
+        match self {
+            Self::Success => code == 0,
+            Self::Failure => code != 0 && !signal,
+            Self::Any => !signal,
+        }
+    }
 }
 
 /// What an evaluated container is.
@@ -345,11 +378,7 @@ pub(super) fn stream_text(engine: &Engine, bytes: &[u8]) -> String {
 fn refused(engine: &Engine, exec: &Exec, output: &Output) -> Option<Failure> {
     let code = exit_code(output);
     let quirks = engine.quirks();
-    let accepted = match exec.any {
-        true => !quirks.any_is_not_all || (0..=127).contains(&code) || (192..=255).contains(&code),
-        false => code == 0,
-    };
-    if accepted {
+    if exec.expect.accepts(code, &quirks) {
         return None;
     }
     let tail = |bytes: &[u8]| {

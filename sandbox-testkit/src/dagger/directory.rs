@@ -5,10 +5,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sandbox_core::{ExistingDir, ExportOptions, GuestPath, ReadOptions, Sandbox};
+use sandbox_core::{ExistingDir, ExportOptions, GuestPath, ListOptions, ReadOptions, Sandbox};
 
 use super::container::Container;
 use super::engine::{Engine, Failure};
+use super::eval::clean;
 use super::host::{self, Copied};
 use super::oci;
 
@@ -114,6 +115,23 @@ impl Directory {
         }
     }
 
+    /// The files of a container that have a path of this directory, if it is nothing but a part of
+    /// them, and where it is there. They can be looked at without being copied.
+    pub(super) async fn in_guest(
+        &self,
+        engine: &Arc<Engine>,
+        path: &str,
+    ) -> Result<Option<(Arc<dyn Sandbox>, String)>, Failure> {
+        let (container, top) = match (&self.source, self.whole_root()) {
+            (_, Some(container)) => (container, "/"),
+            (Source::Guest { container, path }, None) => (container, path.as_str()),
+            _ => return Ok(None),
+        };
+        // It can't be left by `..`.
+        let path = format!("{top}{}", clean(&format!("/{path}")));
+        Ok(Some((container.state(engine).await?, clean(&path))))
+    }
+
     /// Brings the tree to the host.
     pub(super) async fn read(&self, engine: &Arc<Engine>) -> Result<Copied, Failure> {
         match &self.source {
@@ -189,6 +207,20 @@ impl Directory {
         engine: &Arc<Engine>,
         path: &str,
     ) -> Result<Vec<String>, Failure> {
+        if let Some((state, at)) = self.in_guest(engine, path).await? {
+            let at = GuestPath::from(at.as_str());
+            let listed = state.list_dir(&at, ListOptions::default()).await?;
+            let mut names: Vec<_> = listed
+                .iter()
+                .map(|entry| {
+                    let slash = if entry.metadata.is_dir() { "/" } else { "" };
+                    let name = String::from_utf8_lossy(entry.path.as_bytes()).into_owned();
+                    format!("{name}{slash}")
+                })
+                .collect();
+            names.sort();
+            return Ok(names);
+        }
         let copied = self.read(engine).await?;
         let at = below(&copied.path, path);
         blocking(move || {

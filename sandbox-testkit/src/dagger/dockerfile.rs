@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::config::Config;
-use super::container::{Container, Exec, Step};
+use super::container::{Container, Exec, Expect, Step};
 use super::directory::{Directory, FileSource, Source, below};
 use super::engine::{Engine, Failure, Node};
 use super::eval::{absolute, keep_container, keep_directory, keep_file};
@@ -47,7 +47,7 @@ pub(super) async fn build(
                 Step::Exec(Exec {
                     args: ["/bin/sh", "-c", rest].map(str::to_owned).into(),
                     stdin: String::new(),
-                    any: false,
+                    expect: Expect::Success,
                 })
             }
             "COPY" => {

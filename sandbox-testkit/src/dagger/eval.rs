@@ -66,6 +66,7 @@ async fn give(engine: &Arc<Engine>, node: &Node, field: &Field) -> Result<Given,
     if field.name == "__typename" {
         return Ok(Given::Value(json!(type_name(node))));
     }
+    introspection::check_arguments(type_name(node), field)?;
     match node {
         Node::Query => query(engine, field).await,
         Node::Host => host_field(engine, field).await,
@@ -206,13 +207,28 @@ pub(super) fn keep_file(engine: &Engine, source: FileSource, key: &str) -> Node 
     engine.intern(&id, Node::File(Arc::new(File { digest, source })))
 }
 
-/// A path of the guest from the container's workdir.
+/// A path of the guest from the container's workdir, without `.`, `..` and superfluous slashes.
 pub(super) fn absolute(config: &Config, path: &str) -> String {
     match path.starts_with('/') {
-        true => path.to_owned(),
-        false => {
-            let workdir = config.workdir.as_deref().unwrap_or("/");
-            format!("{}/{path}", workdir.trim_end_matches('/'))
+        true => clean(path),
+        false => clean(&format!(
+            "{}/{path}",
+            config.workdir.as_deref().unwrap_or("/")
+        )),
+    }
+}
+
+/// An absolute path without `.`, `..` and superfluous slashes.
+pub(super) fn clean(path: &str) -> String {
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
         }
     }
+    format!("/{}", parts.join("/"))
 }

@@ -7,8 +7,10 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
+use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 
 use super::engine::{Failure, lock};
@@ -16,8 +18,90 @@ use super::engine::{Failure, lock};
 /// A copy of a directory or file of the host.
 #[derive(Clone, Debug)]
 pub(super) struct Copied {
-    _keep: Arc<TempDir>,
+    _keep: Arc<OwnDir>,
     pub(super) path: PathBuf,
+}
+
+/// The directory of everything that the doubles of this process have on disk. It goes with the last
+/// that is in it, or, if this process is killed, with the next double that starts.
+#[derive(Debug)]
+struct Scratch {
+    dir: TempDir,
+    /// Locked: it shows that the owner lives.
+    _lease: fs::File,
+}
+
+/// How the directories of doubles are called.
+const PREFIX: &str = "dagger-double-";
+/// How old a directory without an owner is before it is removed: it may be about to be locked.
+const STALE_AFTER: Duration = Duration::from_secs(60);
+
+impl Scratch {
+    fn of_this_process() -> io::Result<Arc<Self>> {
+        static CURRENT: Mutex<Weak<Scratch>> = Mutex::new(Weak::new());
+        let mut current = lock(&CURRENT);
+        if let Some(scratch) = current.upgrade() {
+            return Ok(scratch);
+        }
+        remove_stale(&std::env::temp_dir());
+        let dir = TempDir::with_prefix(PREFIX)?;
+        let lease = fs::File::open(dir.path())?;
+        flock(&lease, FlockOperation::NonBlockingLockExclusive)?;
+        let scratch = Arc::new(Self { dir, _lease: lease });
+        *current = Arc::downgrade(&scratch);
+        Ok(scratch)
+    }
+}
+
+/// Removes what killed processes left. What can't be removed now is left to the next double.
+fn remove_stale(temporary: &Path) {
+    for entry in fs::read_dir(temporary).into_iter().flatten().flatten() {
+        let metadata = entry.path().symlink_metadata();
+        let is_old = metadata.is_ok_and(|metadata| {
+            let age = metadata
+                .modified()
+                .ok()
+                .and_then(|time| time.elapsed().ok());
+            metadata.is_dir() && age.is_some_and(|age| age > STALE_AFTER)
+        });
+        if !is_old
+            || !entry
+                .file_name()
+                .as_encoded_bytes()
+                .starts_with(PREFIX.as_bytes())
+        {
+            continue;
+        }
+        if let Ok(lease) = fs::File::open(entry.path())
+            && flock(&lease, FlockOperation::NonBlockingLockExclusive).is_ok()
+        {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// A directory on disk that goes when it is dropped.
+#[derive(Debug)]
+pub(super) struct OwnDir {
+    dir: TempDir,
+    _scratch: Arc<Scratch>,
+}
+
+impl OwnDir {
+    /// Makes an empty one.
+    pub(super) fn new() -> io::Result<Self> {
+        let scratch = Scratch::of_this_process()?;
+        let dir = TempDir::new_in(scratch.dir.path())?;
+        Ok(Self {
+            dir,
+            _scratch: scratch,
+        })
+    }
+
+    /// Its path.
+    pub(super) fn path(&self) -> &Path {
+        self.dir.path()
+    }
 }
 
 /// What was copied in this session, by path.
@@ -45,7 +129,7 @@ impl HostCache {
 }
 
 fn copy_of(from: &Path) -> Result<Copied, Failure> {
-    let dir = TempDir::with_prefix("dagger-double-")?;
+    let dir = OwnDir::new()?;
     let to = dir.path().join("copy");
     copy(from, &to)
         .map_err(|error| Failure::text(format_args!("lstat {}: {error}", from.display())))?;
@@ -80,7 +164,7 @@ pub(super) fn copy(from: &Path, to: &Path) -> io::Result<()> {
 
 /// An empty directory to put a tree together in.
 pub(super) fn empty() -> io::Result<Copied> {
-    let dir = TempDir::with_prefix("dagger-double-")?;
+    let dir = OwnDir::new()?;
     let path = dir.path().join("copy");
     fs::create_dir(&path)?;
     Ok(Copied {

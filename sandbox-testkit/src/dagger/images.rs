@@ -1,4 +1,4 @@
-//! Images that nobody published here: this machine's own programs.
+//! Images that were not published to the double: this machine's own programs.
 //!
 //! Invariant: what is handed out is a fork; the base itself never changes.
 

@@ -1,7 +1,10 @@
-//! The answer to an introspection query: what `schema.graphqls` says, in the form that clients
-//! build their schema from.
+//! The schema: the answer to an introspection query, from `schema.graphqls` in the form that
+//! clients build their schema from; and which arguments a field may have.
 //!
 //! Invariant: the answer is whole whatever was selected; clients ignore what they did not ask for.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use async_graphql_parser::Positioned;
 use async_graphql_parser::parse_schema;
@@ -11,6 +14,7 @@ use async_graphql_parser::types::{
 use serde_json::{Map, Value, json};
 
 use super::engine::Failure;
+use super::query::Field;
 
 const SCHEMA: &str = include_str!("schema.graphqls");
 const SCALARS: [&str; 5] = ["Boolean", "Float", "ID", "Int", "String"];
@@ -82,6 +86,62 @@ pub(super) fn schema() -> Result<Value, Failure> {
         "types": described,
         "directives": [],
     }))
+}
+
+/// The arguments of every field, by type and field.
+static ARGUMENTS: LazyLock<HashMap<(String, String), Vec<String>>> = LazyLock::new(|| {
+    let mut arguments = HashMap::new();
+    // A schema that can't be read is an error of `schema`, which a test looks at.
+    let definitions = parse_schema(SCHEMA).map(|document| document.definitions);
+    for definition in definitions.into_iter().flatten() {
+        let TypeSystemDefinition::Type(definition) = definition else {
+            continue;
+        };
+        let TypeKind::Object(object) = &definition.node.kind else {
+            continue;
+        };
+        for field in &object.fields {
+            let names = field.node.arguments.iter();
+            arguments.insert(
+                (
+                    definition.node.name.to_string(),
+                    field.node.name.to_string(),
+                ),
+                names.map(|name| name.node.name.to_string()).collect(),
+            );
+        }
+    }
+    arguments
+});
+
+/// Refuses arguments that the schema does not have, as the engine does, and those of the engine that
+/// the double can't honour.
+pub(super) fn check_arguments(type_name: &str, field: &Field) -> Result<(), Failure> {
+    let Some(known) = ARGUMENTS.get(&(type_name.to_owned(), field.name.clone())) else {
+        return Ok(());
+    };
+    for (name, value) in &field.arguments {
+        if !known.contains(name) {
+            return Err(Failure::text(format_args!(
+                "Unknown argument {name:?} on field \"{type_name}.{}\".",
+                field.name
+            )));
+        }
+        let honoured = match (type_name, field.name.as_str(), name.as_str()) {
+            (_, "container", "platform") | (_, "import", "tag") => value.is_null(),
+            (_, "withMountedCache", "sharing") => value != "PRIVATE",
+            (_, "withExposedPort", "protocol") => value != "UDP",
+            (_, "asService", "experimentalPrivilegedNesting") => value != true,
+            _ => true,
+        };
+        if !honoured {
+            return Err(Failure::text(format_args!(
+                "the double can't honour {name}: {value} of {type_name}.{}",
+                field.name
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn kind(kind: &TypeKind) -> &'static str {

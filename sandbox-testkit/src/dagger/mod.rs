@@ -4,7 +4,7 @@
 //! in it is a fork of that sandbox and an exec in the fork. What the double does not know is an
 //! error with the field's name, never a made-up answer.
 //!
-//! It must never be used to isolate anything: who has its token can read and write files of the
+//! It must never be used to isolate anything: whatever has its token can read and write files of the
 //! host with the rights of its process, as with the engine.
 
 mod config;
@@ -82,7 +82,7 @@ impl DaggerDouble {
         self.engine.inject(fault);
     }
 
-    /// From now on this registry (`ghcr.io`, `localhost:5000`) lets nobody else in. The double's
+    /// Requires this login of this registry (`ghcr.io`, `localhost:5000`) from now on. The double's
     /// registries are in memory: what is published to them can be pulled from them.
     pub fn require_login(&self, registry: &str, user: &str, password: &str) {
         self.engine.registry.require(registry, user, password);

@@ -153,7 +153,7 @@ pub(super) fn read(archive: &[u8]) -> Result<(Config, Vec<u8>), Failure> {
 
 async fn pack(state: &dyn Sandbox) -> Result<Vec<u8>, Failure> {
     let child = state.fork(ForkOptions::default()).await?;
-    // A file that changes is no reason to fail: nobody else is in there.
+    // No other process changes files in there.
     let script = "tar --one-file-system --exclude=\"./${1#/}\" -cf \"$1\" -C / . 2>&1; :";
     child
         .exec(Command::shell(script).cwd("/").args(["sh", LAYER]))

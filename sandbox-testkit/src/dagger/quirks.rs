@@ -1,5 +1,4 @@
-//! What the double does like the real engine although nobody would ask for it, and the faults that
-//! a test may order.
+//! Behaviour of the real engine that surprises its clients, and faults that a test may order.
 //!
 //! Invariant: every quirk can be switched off, so that a test can show which one it is about.
 
@@ -15,7 +14,7 @@ pub struct Quirks {
     pub any_is_not_all: bool,
     /// Errors carry the last 100 KiB of each stream only, without white space around it.
     pub error_tails: bool,
-    /// `*` in the name of a file to remove is a pattern, and what is missing is no error.
+    /// `*` in the name of a file to remove is a pattern, and a missing file is not an error.
     pub delete_globs: bool,
     /// A directory of the host is read once in a session, unless `noCache` is said.
     pub host_cache: bool,
@@ -53,7 +52,7 @@ pub enum Fault {
     ResetAfter,
     /// The connection is closed before anything is carried out.
     ResetBefore,
-    /// The request is carried out and the answer is no JSON.
+    /// The request is carried out and the answer is not JSON.
     Garbage,
     /// The request is carried out and the answer has this many bytes.
     Oversized(usize),

@@ -1,4 +1,4 @@
-//! Registries in memory: what was published can be pulled, by who has logged in.
+//! Registries in memory: what was published can be pulled, with the login of the registry.
 //!
 //! Invariant: a registry that something was published to, or that asks for a login, never falls
 //! back to this machine's own programs.
@@ -70,7 +70,7 @@ impl Registries {
         lock(&self.0).images.get(reference).cloned()
     }
 
-    /// An image's files; nothing if the reference's registry is none of these.
+    /// An image's files; nothing if the reference names another registry.
     pub(super) fn pull(
         &self,
         reference: &str,

@@ -92,9 +92,11 @@ impl Service {
             }
             "hostname" => json!("127.0.0.1"),
             "endpoint" => {
+                let asked = field.arguments.get("port").and_then(Value::as_u64);
                 let port = match &self.source {
                     ServiceSource::Container { container, .. } => {
-                        container.config.ports.first().copied()
+                        let mut ports = container.config.ports.iter().copied();
+                        ports.find(|port| asked.is_none_or(|asked| asked == u64::from(*port)))
                     }
                     ServiceSource::Tunnel(_) => self
                         .running
@@ -129,7 +131,7 @@ impl Service {
     }
 
     async fn stop(&self) -> Result<(), Failure> {
-        // Held to the end: who starts it again waits until it has stopped.
+        // Held to the end: the next start waits until it has stopped.
         let mut turn = self.running.lock().await;
         let mut running = turn.take();
         match running.as_mut().map(|running| &mut running.what) {
@@ -223,7 +225,7 @@ pub(super) async fn bind(
     Ok(Some(before))
 }
 
-/// Takes the names away again: they are no part of the files.
+/// Removes the names again: they do not belong to the files.
 pub(super) async fn unbind(before: Option<String>, sandbox: &dyn Sandbox) -> Result<(), Failure> {
     if let Some(before) = before {
         sandbox.write(HOSTS, before).await?;

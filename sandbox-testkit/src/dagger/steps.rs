@@ -7,11 +7,11 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::config::{Config, Login, Mount};
-use super::container::{Container, Exec, Step};
+use super::container::{Container, Exec, Expect, Step};
 use super::engine::{Engine, Failure};
+use super::eval::{Given, absolute, keep_container};
 use super::query::Field;
 
-use super::eval::{Given, absolute, keep_container};
 /// The fields that make another container.
 pub(super) fn step_field(
     engine: &Arc<Engine>,
@@ -47,7 +47,7 @@ pub(super) fn step_field(
             Step::Exec(Exec {
                 args: field.texts("args"),
                 stdin: field.text("stdin").unwrap_or("").to_owned(),
-                any: field.text("expect") == Some("ANY"),
+                expect: Expect::new(field.text("expect"))?,
             })
         }
         "withRootfs" => {
@@ -147,7 +147,7 @@ fn configure(engine: &Engine, config: &mut Config, field: &Field) -> Result<(), 
         "withExposedPort" => {
             let port = field.arguments.get("port").and_then(Value::as_u64);
             let port = port.and_then(|port| u16::try_from(port).ok());
-            let port = port.ok_or_else(|| Failure::text("the port is none"))?;
+            let port = port.ok_or_else(|| Failure::text("the port is not a port number"))?;
             config.ports.retain(|known| *known != port);
             config.ports.push(port);
         }

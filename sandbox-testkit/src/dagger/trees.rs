@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use sandbox_core::SandboxExt as _;
 use serde_json::{Value, json};
 
 use super::container::stream_text;
@@ -86,6 +87,9 @@ pub(super) async fn directory_field(
             Given::Value(json!(directory.entries(engine, path).await?))
         }
         "exists" => {
+            if let Some((state, at)) = directory.in_guest(engine, field.need("path")?).await? {
+                return Ok(Given::Value(json!(state.exists(at.as_str()).await?)));
+            }
             let copied = directory.read(engine).await?;
             let there = below(&copied.path, field.need("path")?)
                 .symlink_metadata()
@@ -93,9 +97,13 @@ pub(super) async fn directory_field(
             Given::Value(json!(there))
         }
         "stat" => {
-            let copied = directory.read(engine).await?;
             let path = field.need("path")?.to_owned();
             let follow = !field.flag("doNotFollowSymlinks");
+            if let Some((state, at)) = directory.in_guest(engine, &path).await? {
+                let stat = stat::of_guest(&*state, &at, follow).await?;
+                return Ok(Given::Node(Node::Stat(Arc::new(stat))));
+            }
+            let copied = directory.read(engine).await?;
             let stat = blocking(move || stat::of_tree(&copied.path, &path, follow)).await?;
             Given::Node(Node::Stat(Arc::new(stat)))
         }

@@ -157,3 +157,55 @@ async fn a_cli_that_fails_or_says_nothing_is_told_in_time() -> Outcome {
     assert!(started.elapsed() < Duration::from_secs(10));
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closing_frees_because_sessions_are_replaced() -> Outcome {
+    let double = DaggerDouble::start(Quirks::default()).await?;
+    let dir = tempfile::tempdir()?;
+    let config = DaggerConfig::default()
+        .cli(polite(dir.path(), &double)?)
+        .session_sandboxes(2);
+    let provider = DaggerProvider::with_config(config);
+    let pid = dir.path().join("pid");
+    let first = provider.create(spec()).await?;
+    let first_cli = std::fs::read_to_string(&pid)?;
+    let second = provider.create(spec()).await?;
+    assert_eq!(
+        std::fs::read_to_string(&pid)?,
+        first_cli,
+        "still one session"
+    );
+    let third = provider.create(spec()).await?;
+    assert_ne!(std::fs::read_to_string(&pid)?, first_cli, "another session");
+    // The first session goes on for those that are in it, and ends with the last.
+    let first_pid = dir.path().join("first");
+    std::fs::write(&first_pid, &first_cli)?;
+    first.close().await?;
+    drop(first);
+    assert!(second.sh("true").await?.success());
+    assert!(alive(&first_pid));
+    second.close().await?;
+    drop(second);
+    gone(&first_pid).await?;
+    assert!(third.sh("true").await?.success());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_connects_anew_to_an_engine_that_was_restarted() -> Outcome {
+    let double = DaggerDouble::start(Quirks::default()).await?;
+    let dir = tempfile::tempdir()?;
+    let provider =
+        DaggerProvider::with_config(DaggerConfig::default().cli(polite(dir.path(), &double)?));
+    let old = provider.create(spec()).await?;
+    double.restart();
+    // The CLI of the next session gets the new token.
+    polite(dir.path(), &double)?;
+    let lost = old.sh("true").await.map(drop).map_err(|error| error.kind());
+    assert_eq!(lost, Err(ErrorKind::Lost));
+    let new = provider.create(spec()).await?;
+    assert!(new.sh("true").await?.success());
+    let lost = old.sh("true").await.map(drop).map_err(|error| error.kind());
+    assert_eq!(lost, Err(ErrorKind::Lost));
+    Ok(())
+}

@@ -5,8 +5,8 @@
 mod support;
 
 use sandbox_core::{
-    Command, FileBatch, ForkOptions, ListOptions, Provider as _, ReadOptions, RenameOptions,
-    Sandbox as _, SandboxExt as _,
+    Command, ErrorKind, FileBatch, ForkOptions, ListOptions, Provider as _, ReadOptions,
+    RenameOptions, Sandbox as _, SandboxExt as _,
 };
 use support::{Outcome, Rig, spec};
 
@@ -14,17 +14,21 @@ use support::{Outcome, Rig, spec};
 async fn each_operation_costs_what_the_readme_says() -> Outcome {
     let rig = Rig::new().await?;
     let sandbox = &rig.sandbox;
-    let mut before = rig.double.queries();
+    let mut before = (0, 0);
+    // Queries, and containers that were run.
     let mut cost = || {
-        let now = rig.double.queries();
-        std::mem::replace(&mut before, now).abs_diff(now)
+        let now = (rig.double.queries(), rig.double.executions());
+        let then = std::mem::replace(&mut before, now);
+        (now.0 - then.0, now.1 - then.1)
     };
+    cost();
     sandbox.exec(Command::new("true")).await?;
-    assert_eq!(cost(), 1, "exec");
+    assert_eq!(cost(), (1, 1), "exec");
     sandbox.write("one", "1").await?;
     let one = cost();
     assert_eq!(
-        one, 2,
+        one,
+        (2, 1),
         "one file: the staged directory, and the command that puts it in place"
     );
     let batch = (0..1_000).fold(FileBatch::new(), |batch, number| {
@@ -37,24 +41,31 @@ async fn each_operation_costs_what_the_readme_says() -> Outcome {
         sandbox.read_file(&"many/7/997".into(), options).await?,
         "997"
     );
-    assert_eq!(cost(), 1, "read");
+    assert_eq!(cost(), (2, 0), "read: no container");
+    sandbox.set_workdir(&"many/7".into()).await?;
+    assert_eq!(cost(), (1, 0), "set_workdir: no container");
+    sandbox.set_workdir(&"../..".into()).await?;
+    cost();
+    let missing = sandbox.read("no-such").await.map_err(|error| error.kind());
+    assert_eq!(missing, Err(ErrorKind::NotFound));
+    assert_eq!(cost(), (2, 1), "the guest says why there is nothing");
     let recursive = ListOptions::default().recursive(true);
     assert_eq!(
         sandbox.list_dir(&"many".into(), recursive).await?.len(),
         1_010
     );
-    assert_eq!(cost(), 1, "list");
+    assert_eq!(cost(), (1, 1), "list");
     sandbox.metadata(&"one".into()).await?;
-    assert_eq!(cost(), 1, "metadata");
+    assert_eq!(cost(), (1, 1), "metadata");
     sandbox
         .rename(&"one".into(), &"two".into(), RenameOptions::default())
         .await?;
-    assert_eq!(cost(), 1, "rename");
+    assert_eq!(cost(), (1, 1), "rename");
     sandbox.remove_all("two").await?;
-    assert_eq!(cost(), 1, "remove");
+    assert_eq!(cost(), (1, 1), "remove");
     let fork = sandbox.fork(ForkOptions::default()).await?;
     fork.close().await?;
-    assert_eq!(cost(), 0, "fork and close");
+    assert_eq!(cost(), (0, 0), "fork and close");
     Ok(())
 }
 

@@ -38,7 +38,7 @@ fn unique(number: u32) -> String {
     format!("{}.{number}", 70_000 + std::process::id())
 }
 
-/// A command with a child and a daemon that sleep for a time that nobody else sleeps for.
+/// A command with a child and a daemon that sleep for a time that no other process sleeps for.
 fn sleepers(time: &str) -> Command {
     Command::shell("setsid sleep $1 >/dev/null 2>&1 & sleep $1 & wait").args(["sh", time])
 }
@@ -62,7 +62,7 @@ async fn a_dropped_exec_kills_all_that_it_started() -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_goes_on_when_a_timeout_kills_what_it_waits_for() -> Outcome {
+async fn no_process_goes_on_when_a_timeout_kills_what_it_waits_for() -> Outcome {
     let rig = Rig::new().await?;
     // Numbers are used up until a child comes before its parent in the order of their names.
     let script = "echo said; me=$$ p=$$; while [ ${#p} = ${#me} ]; do p=$(sh -c 'echo $$'); done; \
@@ -78,7 +78,7 @@ async fn nobody_goes_on_when_a_timeout_kills_what_it_waits_for() -> Outcome {
     );
     let partial = error.partial_output().ok_or("no partial output")?;
     assert_eq!(partial.stdout.bytes, "said\n");
-    assert_eq!(partial.stderr.bytes, "", "nobody told of a death");
+    assert_eq!(partial.stderr.bytes, "", "no process reported a death");
     assert!(!rig.sandbox.exists("f").await?);
     assert!(!rig.sandbox.exists("g").await?);
     Ok(())
@@ -275,7 +275,7 @@ fn staged() -> Vec<(std::path::PathBuf, u32)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn staged_content_is_nobody_elses_and_does_not_stay() -> Outcome {
+async fn staged_content_is_private_and_does_not_stay() -> Outcome {
     let rig = Rig::new().await?;
     rig.double.inject(Fault::Slow(Duration::from_secs(2)));
     let task = {

@@ -236,7 +236,7 @@ async fn processes_have_the_limits_that_were_asked_for() -> Outcome {
     Ok(())
 }
 
-/// A free port that nobody is given who asks for any: those come from higher ones.
+/// A free port below those that the system gives to programs that ask for any.
 fn free_port() -> std::io::Result<u16> {
     let own = u16::try_from(std::process::id() % 20_000).unwrap_or(0);
     (0..100)

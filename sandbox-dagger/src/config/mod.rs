@@ -35,7 +35,7 @@ pub struct DaggerConfig {
     pub session_sandboxes: u32,
     /// The same for bytes that were handed to the engine. Default: 4 GiB.
     pub session_bytes: u64,
-    /// What sandboxes start from whose spec names no source. Default: `node:20-alpine3.22`.
+    /// The source of sandboxes whose spec names none. Default: `node:20-alpine3.22`.
     pub base: Base,
     /// The user that sandboxes run as, by name or number. Default: the image's.
     pub user: Option<String>,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use sandbox_core::{GuestPath, Secret};
 
-/// What sandboxes start from whose spec names no source.
+/// The source of sandboxes whose spec names none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Base {
@@ -43,7 +43,7 @@ impl CacheMount {
     }
 }
 
-/// Who one is at a registry.
+/// A login at a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RegistryLogin {

@@ -1,6 +1,6 @@
-//! What the guest's scripts answer, taken apart.
+//! Reads the answers of the guest's scripts.
 //!
-//! Invariant: an answer without its nonce, or cut short, is no answer: a program of the guest may
+//! Invariant: an answer without its nonce, or cut short, is refused: a program of the guest may
 //! have killed the script or written over it.
 
 use base64::Engine as _;
@@ -38,7 +38,7 @@ impl<'a> Frame<'a> {
         Err(Broken("the guest's script was cut short"))
     }
 
-    /// The next line.
+    /// Takes the next line.
     pub(crate) fn line(&mut self) -> Result<&'a str, Broken> {
         let line = self.lines.get(self.at).copied();
         self.at += 1;
@@ -52,12 +52,12 @@ impl<'a> Frame<'a> {
         Ok(&self.lines[from..self.at - 1])
     }
 
-    /// The same as text lines.
+    /// The lines up to the next single dot.
     pub(crate) fn lines(&mut self) -> Result<Vec<&'a str>, Broken> {
         self.block().map(<[_]>::to_vec)
     }
 
-    /// The same, decoded.
+    /// The bytes that the lines up to the next single dot are the base64 of.
     pub(crate) fn bytes(&mut self) -> Result<Vec<u8>, Broken> {
         let text: String = self.block()?.concat();
         let decoded = STANDARD.decode(text);

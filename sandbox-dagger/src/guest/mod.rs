@@ -31,7 +31,7 @@ impl Script {
         self
     }
 
-    /// Adds a line of our own.
+    /// Adds a line, which must not hold anything of the caller's.
     pub(crate) fn line(mut self, line: &str) -> Self {
         self.0.push_str(line);
         self.0.push('\n');
@@ -99,17 +99,17 @@ impl Script {
         self
     }
 
-    /// The whole of it, as it is.
+    /// The text of the script alone.
     pub(crate) fn text(self) -> String {
         self.0
     }
 
-    /// The whole of it, with the supervisor.
+    /// The text of the script, followed by the supervisor.
     pub(crate) fn supervise(self) -> String {
         self.0 + EXEC
     }
 
-    /// The whole of it, with the file operations in front and this call behind.
+    /// The text of the script between the file operations and this call.
     pub(crate) fn files(self, call: &str) -> String {
         format!("{FILES}{}{call}\n", self.0)
     }

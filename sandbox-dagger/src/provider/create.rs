@@ -33,7 +33,7 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(600);
 /// How many layers an image is taken to have at most.
 const IMAGE_LAYERS: u32 = 64;
 
-/// Why no sandbox was created, and whether another session may help.
+/// The error of a creation, and whether another session may help.
 pub(crate) struct NotCreated {
     pub(crate) error: Error,
     pub(crate) reconnect: bool,
@@ -170,7 +170,7 @@ async fn prepare(
             .set("owner", user.as_bytes())
     };
     let below = if user.is_empty() {
-        // Nobody else than who makes it asks: one command does both.
+        // The same user makes the workdir and is asked: one command does both.
         let both = script(&asking).files(&format!("{MAKE}{ASK}"));
         query::run(&both, &asking, "id stdout")
     } else {

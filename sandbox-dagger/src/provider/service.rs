@@ -1,7 +1,6 @@
 //! Servers in the engine, reached from the host.
 //!
-//! Invariant: a service that nobody holds any more is stopped; nothing waits for that without
-//! bound.
+//! Invariant: a service without a handle is stopped; nothing waits for that without a bound.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -34,8 +33,10 @@ pub struct Service {
 }
 
 impl Service {
-    /// Where it answers on this host's loopback. The engine's client listens there, and may do so
-    /// on the host's other addresses too: what serves must not trust its callers.
+    /// Its address on this host's loopback.
+    ///
+    /// The engine's client may listen on **all** addresses of the host, and every sandbox of the
+    /// engine reaches the port inside, across sessions too: what serves must not trust its callers.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -60,7 +61,8 @@ impl Drop for Service {
         if let (false, Ok(runtime)) = (ids.is_empty(), tokio::runtime::Handle::try_current()) {
             let session = self.session.clone();
             runtime.spawn(async move {
-                // Nobody is left to be told; the engine ends it with the session at the latest.
+                // A failure can't be reported any more; the engine ends it with the session at the
+                // latest.
                 let _ = stop(&session, ids).await;
             });
         }
@@ -99,7 +101,7 @@ impl DaggerProvider {
             ("a user", command.user.is_some()),
         ];
         if let Some((what, _)) = refused.iter().find(|(_, asked)| *asked) {
-            let why = "a service has none of its own";
+            let why = "a service has no such option";
             return Err(sandbox.tell(Error::unsupported(OP, *what, why)));
         }
         let settings = sandbox.settings();
@@ -151,8 +153,9 @@ impl DaggerProvider {
             .rsplit_once(':')
             .and_then(|(_, port)| port.parse().ok());
         let port = port.ok_or_else(|| {
-            Error::new(ErrorKind::Other, OP)
-                .with_message(format!("{endpoint:?} is no address that can be reached"))
+            Error::new(ErrorKind::Other, OP).with_message(format!(
+                "the engine gave {endpoint:?} instead of an address"
+            ))
         })?;
         service.address.set_port(port);
         Ok(service)

@@ -19,7 +19,7 @@ use crate::session::nonce::nonce;
 use crate::session::query;
 
 const OP: Operation = Operation::WriteFiles;
-/// What a new file's mode is if nobody says; `files.sh` knows it too.
+/// The mode of a new file for which none is given; `files.sh` has it too.
 const MODE: u32 = 0o644;
 
 /// Puts the files of a batch in place: all of them, or none.

@@ -3,6 +3,8 @@
 use sandbox_core::{Capabilities, Capability, Control, Enforcement, IsolationReport};
 
 const NO_STREAMS: &str = "the engine shows nothing of a command before its end";
+const SHARED_NETWORK: &str = "the engine has no switch for the network: its sandboxes reach each \
+    other's ports, across sessions too, and what the engine's host reaches";
 const NO_LIMITS: &str = "the engine sets no limits on containers";
 
 pub(crate) const CAPABILITIES: Capabilities = Capabilities::all()
@@ -29,7 +31,7 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::all()
         Capability::FilePermissions,
         "file operations have the rights of the image's user, root as a rule",
     )
-    .without(Capability::NetworkOff, "the engine has no switch for it")
+    .without(Capability::NetworkOff, SHARED_NETWORK)
     .without(Capability::MemoryLimit, NO_LIMITS)
     .without(Capability::CpuLimit, NO_LIMITS)
     .without(Capability::PidsLimit, NO_LIMITS)
@@ -57,6 +59,10 @@ pub(crate) fn unprobed() -> IsolationReport {
     Control::ALL
         .iter()
         .fold(IsolationReport::new(), |report, control| {
+            let why = match control {
+                Control::Network => SHARED_NETWORK,
+                _ => why,
+            };
             report.with(*control, Enforcement::absent(why))
         })
 }

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard};
 
-/// When the layers are put together: well below the 500 that overlayfs can stack, because each makes
+/// The number of layers at which they are put together: well below the 500 that overlayfs can stack, because each makes
 /// every operation slower (an exec on 450 took twice the time of one on 50).
 pub(crate) const SQUASH_AT: u32 = 200;
 
@@ -34,7 +34,7 @@ impl Chain {
         }
     }
 
-    /// The container as of now, for who only looks.
+    /// The current container, for operations that change nothing.
     pub(crate) fn head(&self) -> Head {
         self.head
             .lock()
@@ -42,7 +42,7 @@ impl Chain {
             .clone()
     }
 
-    /// Waits for the turn to change something.
+    /// Waits until no other operation changes something.
     pub(crate) async fn turn(&self) -> Turn<'_> {
         Turn {
             chain: self,
@@ -51,7 +51,7 @@ impl Chain {
     }
 }
 
-/// The right to change something. Dropping it changes nothing.
+/// The right to change something, which one operation has at a time. Dropping it changes nothing.
 #[derive(Debug)]
 pub(crate) struct Turn<'a> {
     chain: &'a Chain,
@@ -64,7 +64,7 @@ impl Turn<'_> {
         self.chain.head()
     }
 
-    /// Goes on with this container, which has `more` layers than the one before.
+    /// Replaces the container by this one, which has `more` layers than the one before.
     pub(crate) fn advance(&self, id: &str, more: u32) {
         let mut head = self
             .chain
@@ -75,7 +75,7 @@ impl Turn<'_> {
         head.layers += more;
     }
 
-    /// Goes on with a container of these few layers.
+    /// Replaces the container by one whose layers were put together.
     pub(crate) fn squashed(&self, id: &str) {
         let mut head = self
             .chain

@@ -30,7 +30,7 @@ const MAX_ARGUMENT: usize = 128 << 10;
 const SECRET_OVERHEAD: usize = 64;
 /// How many confidential variables there may be: each makes the query two levels deeper.
 const MAX_SECRETS: usize = 32;
-/// What is left to the engine beyond a command's own time.
+/// The time that the engine has beyond a command's own.
 pub(crate) const GRACE: Duration = Duration::from_secs(60);
 
 /// A command, ready to be sent.
@@ -178,7 +178,8 @@ fn words(
     })
 }
 
-/// The script of a command that serves: nobody supervises it. With it, the secret variables.
+/// The script of a command that serves, which has no supervisor; and the engine's secret variables:
+/// name and secret.
 pub(crate) fn serve(
     command: &Command,
     cwd: &GuestPath,

@@ -1,4 +1,4 @@
-//! What the file scripts answer, in the library's terms.
+//! Reads the answers of the file scripts.
 //!
 //! Invariant: entries are described by the guest's kernel, not guessed from names.
 
@@ -36,7 +36,7 @@ pub(crate) fn open<'a>(
     opened.unwrap_or_else(|problem| Err(broken(problem, operation)))
 }
 
-/// The answer can't be read.
+/// The error for an answer that can't be read.
 pub(crate) fn broken(Broken(why): Broken, operation: Operation) -> Error {
     Error::new(ErrorKind::Other, operation)
         .with_message(why)
@@ -52,7 +52,7 @@ fn refusal(why: &str, operation: Operation) -> Error {
         "not-empty" => (ErrorKind::DirectoryNotEmpty, "the directory is not empty"),
         "exists" => (ErrorKind::AlreadyExists, "already exists"),
         "denied" => (ErrorKind::PermissionDenied, "permission denied"),
-        "read-only" => (ErrorKind::ReadOnly, "the place is read-only"),
+        "read-only" => (ErrorKind::ReadOnly, "the file system is read-only"),
         "storage-full" => (ErrorKind::StorageFull, "no space left"),
         "busy" => (ErrorKind::Busy, "in use"),
         "limit" => (ErrorKind::LimitExceeded, "larger than the limit"),
@@ -61,7 +61,7 @@ fn refusal(why: &str, operation: Operation) -> Error {
             "a directory can't be moved into itself",
         ),
         "name-too-long" => (ErrorKind::InvalidInput, "the name is too long"),
-        _ => (ErrorKind::Other, "the guest refused"),
+        _ => (ErrorKind::Other, "the guest refused without a reason"),
     };
     Error::new(kind, operation).with_message(message)
 }

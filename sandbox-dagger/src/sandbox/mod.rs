@@ -6,6 +6,7 @@
 pub(crate) mod batch;
 pub(crate) mod capability;
 pub(crate) mod chain;
+mod direct;
 pub(crate) mod exec;
 pub(crate) mod files;
 mod operations;

@@ -70,17 +70,17 @@ pub(crate) async fn take(sandbox: &DaggerSandbox, options: &SnapshotOptions) -> 
     .await
 }
 
-/// An archive that may not be whole; it goes if nobody gives it its name.
+/// An archive that may not be whole. It is removed unless it has got its final name.
 struct Half(PathBuf);
 
 impl Drop for Half {
     fn drop(&mut self) {
-        // It is not there any more if all went well.
+        // It has another name if all went well.
         let _ = std::fs::remove_file(&self.0);
     }
 }
 
-/// Where archives are.
+/// The directory of the archives.
 fn directory(shared: &Shared) -> Result<PathBuf> {
     if let Snapshots::Tarballs(dir) = &shared.config.snapshots {
         let failed = |error| Error::from_io(error, OP).with_host_path(dir);

@@ -1,4 +1,4 @@
-//! One query, one POST: the pooled connection to a session and what may come back from it.
+//! The pooled connection to a session: one query is one POST.
 //!
 //! Invariant: nothing here sends a query twice; no answer grows beyond the caller's bound; no proxy
 //! is asked. A session is on loopback and speaks plain HTTP, so there is no TLS here.
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::session::failure::{Failed, classify, classify_status};
 
-/// The largest answer where nothing else is said.
+/// The bound of an answer for which the caller has no other.
 pub(crate) const SMALL_ANSWER: u64 = 4 << 20;
 
 /// How long a connection to loopback may take.

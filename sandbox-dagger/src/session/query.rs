@@ -86,7 +86,7 @@ pub(crate) fn host_file(path: &str) -> String {
     )
 }
 
-/// The same of a service.
+/// Something selected on the service that an id names.
 pub(crate) fn on_service(id: &str, below: &str) -> String {
     format!(
         "query {{ node(id: {}) {{ ... on Service {{ {below} }} }} }}",
@@ -94,8 +94,7 @@ pub(crate) fn on_service(id: &str, below: &str) -> String {
     )
 }
 
-/// The value at the end of the only path that leads to `name`, however the fields between are
-/// called.
+/// The text of the first field of this name, at any depth.
 pub(crate) fn find<'a>(data: &'a serde_json::Value, name: &str) -> Option<&'a str> {
     let object = data.as_object()?;
     if let Some(found) = object.get(name) {

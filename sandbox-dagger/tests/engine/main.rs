@@ -5,7 +5,7 @@
 //!
 //! - `SANDBOX_DAGGER_IMAGE`: an image for engines that can't pull the default.
 //! - `SANDBOX_DAGGER_REGISTRY`: a repository, such as `127.0.0.1:5001/acme`, that the engine reaches
-//!   and that lets in nobody but `SANDBOX_DAGGER_LOGIN` (`user:password`).
+//!   and that lets only `SANDBOX_DAGGER_LOGIN` in (`user:password`).
 //! - `SANDBOX_DAGGER_RESTART`: a program that restarts the engine and returns when it answers.
 
 #[cfg(target_os = "linux")]

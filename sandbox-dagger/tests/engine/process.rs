@@ -76,7 +76,7 @@ pub(crate) fn host(cli: PathBuf) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// The one who kills reads this.
+/// Read by the test that kills it.
 fn tell(text: &str) {
     use std::io::Write as _;
     let _ = writeln!(std::io::stdout(), "{text}");

@@ -129,7 +129,7 @@ pub(crate) async fn processes_have_the_limits_that_were_asked_for() -> Outcome {
     Ok(())
 }
 
-/// What a service says to who connects.
+/// What a service writes to its clients.
 fn answer(address: SocketAddr) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(20)))?;

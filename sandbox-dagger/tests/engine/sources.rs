@@ -14,11 +14,11 @@ use crate::support::{Outcome, cache_is_shared, spec};
 fn image() -> Result<String, String> {
     match config().base {
         Base::Image(image) => Ok(image),
-        other => Err(format!("{other:?} is no image")),
+        other => Err(format!("{other:?} is not an image")),
     }
 }
 
-/// A repository, and who one is at its registry.
+/// A repository, and the login of its registry.
 fn registry() -> Result<(String, RegistryLogin), Box<dyn std::error::Error + Send + Sync>> {
     let repository = std::env::var("SANDBOX_DAGGER_REGISTRY")?;
     let login = std::env::var("SANDBOX_DAGGER_LOGIN")?;

@@ -14,7 +14,7 @@ use tokio::process::{Child, Command};
 
 /// How long the child may take to end before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
-/// How much of what it says is looked at.
+/// How much of its output is read for the session and for errors.
 const MAX_SAID: u64 = 64 << 10;
 
 /// The running child.

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::group::config::AcaConfig;
 use crate::group::delete_on_drop::{DeleteOnDrop, Made};
 use crate::guest::handle::{Guest, State, fresh};
+use crate::guest::launch::MARKED;
 use crate::guest::transport::Transport;
 use crate::http::Http;
 
@@ -158,9 +159,10 @@ async fn prepare(guest: &Guest, op: Operation, restored: bool) -> Result<()> {
     let mut script = guest.files_script(&dir);
     if restored {
         // A restore goes on with the processes of its source; a fork is of files.
-        script = script.text(
-            "for x in $(grep -lsaF SANDBOX_RUN= /proc/[0-9]*/environ); do x=${x#/proc/}; kill -9 \"${x%/environ}\" 2>/dev/null; done\n",
-        );
+        script = script.text(&format!(
+            "for entry in $(grep -lsE '^Max realtime timeout +{MARKED}[0-9]{{14}} ' /proc/[0-9]*/limits); do \
+             entry=${{entry#/proc/}}; kill -9 \"${{entry%/limits}}\" 2> /dev/null; done\n"
+        ));
     }
     let script = script
         .text("x=$(LC_ALL=C mkdir -p --")

@@ -1,123 +1,190 @@
-# One command: started at most once, watched, killed with all it started.
-# Set before: d n T path (see launch.rs).
-now() { read -r u _ < /proc/uptime; u=${u%.*}${u#*.}; while case $u in 0?*) ;; *) false ;; esac; do u=${u#0}; done; }
-look() { # The program, as execvp would find it.
+# One command: started at most once, watched, killed with all that it started.
+# Set before: dir, nonce, mark, timeout, path (see launch.rs). Times are hundredths of a second.
+clock() { # now: the time since the guest booted.
+  read -r now _ < /proc/uptime
+  now=${now%.*}${now#*.}
+  while case $now in 0?*) ;; *) false ;; esac; do now=${now#0}; done
+}
+find_program() { # program: what execvp would execute.
   case $1 in
-  */*) f=$1 ;;
+  */*) program=$1 ;;
   *)
-    f=
-    o=$IFS
+    program= blocked= separators=$IFS
     IFS=:
     set -f
-    for x in $path; do
-      if [ -f "${x:-.}/$1" ] && [ -x "${x:-.}/$1" ]; then f=${x:-.}/$1; break; fi
+    for directory in $path; do
+      candidate=${directory:-.}/$1
+      if [ -f "$candidate" ] && [ -x "$candidate" ]; then program=$candidate; break; fi
+      there "$candidate" && blocked=1
     done
     set +f
-    IFS=$o
-    [ "$f" ] || no NOCMD
+    IFS=$separators
+    if [ -z "$program" ]; then
+      [ "$blocked" ] && no NOEXEC
+      no NOCMD
+    fi
     ;;
   esac
-  [ -e "$f" ] || no NOCMD
-  if [ -d "$f" ] || ! [ -x "$f" ]; then no NOEXEC; fi
-  if [ -r "$f" ]; then
-    case $(od -An -N2 -tx1 "$f") in
-    *7f*45*) ;;
-    *23*21*)
-      IFS= read -r l < "$f"
-      l=${l#??}
-      set -f
-      set -- $l
-      set +f
-      [ -x "$1" ] || no NOCMD
-      ;;
-    *) no NOEXEC ;;
-    esac
+  executable "$program" 0
+}
+# What the kernel refuses to execute, a C library runs as a shell script; so it is refused here.
+executable() { # executable FILE DEPTH
+  [ -e "$1" ] || no NOCMD
+  if [ -d "$1" ] || ! [ -x "$1" ] || [ "$2" -gt 4 ]; then no NOEXEC; fi
+  [ -r "$1" ] || return 0
+  depth=$2 file=$1
+  set -- $(od -An -v -tx1 -N64 "$file")
+  case $1$2$3$4 in
+  7f454c46) elf "$@" $(od -An -v -tx1 -N20 /bin/sh) || no NOEXEC ;;
+  2321*)
+    IFS= read -r interpreter < "$file"
+    interpreter=${interpreter#??}
+    set -f
+    set -- $interpreter
+    set +f
+    [ "$1" ] || no NOEXEC
+    executable "$1" $((depth + 1))
+    ;;
+  *) no NOEXEC ;;
+  esac
+}
+elf() { # elf HEADER (64 bytes), HEADER OF THE SHELL (20 bytes): whether this machine executes it.
+  [ $# -eq 84 ] || return 1
+  # Whether it is a program at all.
+  case ${17}${18} in 0200 | 0300 | 0002 | 0003) ;; *) return 1 ;; esac
+  # Class, order of bytes and machine are those of the shell; or of 32 bits, which x86_64 executes.
+  if [ "$5$6${19}${20}" != "${69}${70}${83}${84}" ]; then
+    [ "$5$6${19}${20} ${69}${70}${83}${84}" = '01010300 02013e00' ] || return 1
   fi
+  # Size and number of the program headers, which must be there.
+  case $5 in
+  01)
+    [ "${43}${44}" = 2000 ] || [ "${43}${44}" = 0020 ] || return 1
+    [ "${45}${46}" != 0000 ]
+    ;;
+  *)
+    [ "${55}${56}" = 3800 ] || [ "${55}${56}" = 0038 ] || return 1
+    [ "${57}${58}" != 0000 ] && [ "$(stat -L -c %s "$file")" -ge 120 ]
+    ;;
+  esac
 }
-state() { # s: state of the main process, c: its wait status.
-  l=
-  while IFS= read -r x; do l="$l$x "; done 2> /dev/null < "/proc/$p/stat" || :
-  s=
-  [ "$l" ] || return 0
+state() { # status: state of the main process, code: its wait status.
+  line=
+  while IFS= read -r part; do line="$line$part "; done 2> /dev/null < "/proc/$pid/stat" || :
+  status=
+  [ "$line" ] || return 0
   set -f
-  set -- ${l##*) }
+  set -- ${line##*) }
   set +f
-  s=$1
-  c=${50}
+  status=$1
+  code=${50}
 }
-kill_all() {
-  kill -9 "$p" 2> /dev/null
-  i=0
-  while [ $i -lt 50 ]; do
-    k=$(grep -lsaF "SANDBOX_RUN=$n" /proc/[0-9]*/environ)
-    [ "$k" ] || break
-    for x in $k; do
-      x=${x#/proc/}
-      kill -9 "${x%/environ}" 2> /dev/null
-    done
-    i=$((i + 1))
+# Every process that a command starts inherits a limit which nothing else has: its mark.
+survivors() { # survivors: the living processes of the tree, but for the main one.
+  survivors=
+  for entry in $(grep -lsF " $mark " /proc/[0-9]*/limits); do
+    entry=${entry#/proc/}
+    entry=${entry%/limits}
+    case $entry in "$pid" | "$holder") continue ;; esac
+    grep -qs '^State:[[:space:]]*[ZX]' "/proc/$entry/status" || survivors="$survivors $entry"
+  done
+  [ "$survivors" ]
+}
+kill_tree() {
+  kill -9 "$pid" 2> /dev/null
+  round=0
+  while [ $round -lt 50 ] && survivors; do
+    kill -9 $survivors 2> /dev/null
+    round=$((round + 1))
   done
 }
 launch() { # launch INPUT CWD PROGRAM, the arguments of env: gets everything ready and starts it.
-  mkdir -p "$d"
-  mkdir "$d/claim" 2> /dev/null || no CLAIMED
+  mkdir -p "$dir"
+  mkdir "$dir/claim" 2> /dev/null || no CLAIMED
   if ! cd "$2" 2> /dev/null; then
     [ -d "$2" ] && no PERM
     [ -e "$2" ] && no NOTDIR
     climb "$2"
   fi
-  in=$1
-  look "$3"
+  input=$1
+  find_program "$3"
   shift 3
-  mkfifo "$d/op" "$d/ep" || no NOSPACE
+  mkfifo "$dir/out.pipe" "$dir/err.pipe" || no NOSPACE
   streams
-  exec 8> "$d/op" 9> "$d/ep"
-  now
-  b=$u
-  # The program waits until its parent is `sleep`, which reaps nobody: a shell might, and then how
+  exec 8> "$dir/out.pipe" 9> "$dir/err.pipe"
+  clock
+  begun=$now
+  # The program waits until its parent is `sleep`, which reaps nothing: a shell might, and then how
   # the program ended could not be read from /proc any more.
-  setsid sh -c 'd=$1 i=$2; shift 2
-    (z=0
-      while [ $z -lt 20000 ] && read -r x < /proc/$$/comm && [ "$x" != sleep ]; do z=$((z + 1)); done
-      exec < "$i" > "$d/op" 2> "$d/ep"
+  setsid sh -c 'dir=$1 input=$2 mark=$3; shift 3
+    prlimit --pid $$ --rttime="$mark" 2> /dev/null
+    (tries=0
+      while [ $tries -lt 20000 ] && read -r name < /proc/$$/comm && [ "$name" != sleep ]; do tries=$((tries + 1)); done
+      exec < "$input" > "$dir/out.pipe" 2> "$dir/err.pipe"
       exec env "$@") &
-    echo $! > "$d/pid"; exec sleep 2147483647' \
-    sh "$d" "$in" "$@" < /dev/null > /dev/null 2>&1 5<&- 8>&- 9>&- &
-  h=$!
+    echo $! > "$dir/pid"; exec sleep 2147483647' \
+    sh "$dir" "$input" "$mark" "$@" < /dev/null > /dev/null 2>&1 5<&- 8>&- 9>&- &
+  holder=$!
   trap '' PIPE
-  until read -r p < "$d/pid"; do sleep 0.005; done 2> /dev/null
+  until read -r pid < "$dir/pid"; do sleep 0.005; done 2> /dev/null
 }
 supervise() { # Until it ended, or for a time.
-  z=0
+  turns=0
   while :; do
     state
-    case $s in Z | X | '') break ;; esac
-    [ -e "$d/cancel" ] && kill_all
-    now
-    if [ "$T" ] && [ $u -ge $((b + T)) ] && ! [ -e "$d/timeout" ]; then : > "$d/timeout"; kill_all; fi
-    [ -z "$1" ] || [ $u -lt $((b + $1)) ] || return 1
-    z=$((z + 1))
-    if [ $z -lt 12 ]; then sleep 0.01; else bound; sleep 0.04; fi
+    case $status in Z | X | '') break ;; esac
+    [ -e "$dir/cancel" ] && kill_tree
+    clock
+    if [ "$timeout" ] && [ $now -ge $((begun + timeout)) ] && ! [ -e "$dir/timeout" ]; then : > "$dir/timeout"; kill_tree; fi
+    [ -z "$1" ] || [ $now -lt $((begun + $1)) ] || return 1
+    turns=$((turns + 1))
+    if [ $turns -lt 12 ]; then sleep 0.01; else bound; sleep 0.04; fi
   done
-  [ -e "$d/timeout" ] || [ -e "$d/cancel" ] && kill_all
+  if [ -e "$dir/timeout" ] || [ -e "$dir/cancel" ]; then kill_tree; else settle; fi
   finish
 }
+# What the rest of the tree writes in the moment after the main process has ended is output too: it is
+# waited for until nothing has come for 80 ms, and for half a second at most.
+settle() {
+  survivors || return 0
+  quiet=0 before=$(written)
+  clock
+  latest=$((now + 50))
+  while [ $quiet -lt 4 ] && [ $now -lt $latest ] && survivors; do
+    sleep 0.02
+    after=$(written)
+    if [ "$after" = "$before" ]; then quiet=$((quiet + 1)); else quiet=0 before=$after; fi
+    clock
+  done
+}
+# Programs in the background keep pipes that are read: what they write from now on is thrown away,
+# until the last of them has ended.
+drain() {
+  survivors || return 0
+  # Opened for both, a pipe does not wait for its other end.
+  exec 6<> "$dir/out.pipe" 7<> "$dir/err.pipe"
+  exec 3< "$dir/out.pipe" 4< "$dir/err.pipe"
+  exec 6>&- 7>&-
+  setsid cat <&3 > /dev/null 2>&1 4<&- 5<&- 8>&- 9>&- &
+  setsid cat <&4 > /dev/null 2>&1 3<&- 5<&- 8>&- 9>&- &
+  exec 3<&- 4<&-
+}
 ended() { # ended BYTES BYTES KEPT KEPT: writes down how.
-  now
-  w=
-  [ -e "$d/cancel" ] && w=c
-  [ -e "$d/timeout" ] && w=${w}t
-  echo "D ${c:-9} $* $(((u - b) * 10)) -$w" > "$d/done.t"
-  mv "$d/done.t" "$d/done"
+  clock
+  why=
+  [ -e "$dir/cancel" ] && why=c
+  [ -e "$dir/timeout" ] && why=${why}t
+  echo "D ${code:-9} $* $(((now - begun) * 10)) -$why" > "$dir/done.new"
+  mv "$dir/done.new" "$dir/done"
 }
 await() { # Claims a command that never started; waits for one that did.
-  mkdir -p "$d"
-  if mkdir "$d/claim" 2> /dev/null; then echo N; exit 0; fi
-  now
-  b=$u
-  while ! [ -e "$d/done" ]; do
-    now
-    if [ $u -ge $((b + W)) ]; then echo R; exit 0; fi
+  mkdir -p "$dir"
+  if mkdir "$dir/claim" 2> /dev/null; then echo N; exit 0; fi
+  clock
+  begun=$now
+  while ! [ -e "$dir/done" ]; do
+    clock
+    if [ $now -ge $((begun + slice)) ]; then echo R; exit 0; fi
     sleep 0.04
   done
   report

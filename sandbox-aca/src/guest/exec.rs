@@ -89,7 +89,7 @@ impl<T: Transport> Guest<T> {
         let launch = self.prepare(OP, &command).await.map_err(not_started)?;
         let mut guard = Guard::new(&self, &launch.dir);
         let limits = format!(
-            "L1={} L2={} I={INLINE} W={}\n",
+            "out_limit={} err_limit={} inline={INLINE} slice={}\n",
             command.stdout_limit.min(i64::MAX as u64 >> 8),
             command.stderr_limit.min(i64::MAX as u64 >> 8),
             T::SLICE.as_millis() / 10
@@ -148,7 +148,7 @@ impl<T: Transport> Guest<T> {
             for text in [COMMON, COMMAND, EXEC, limits] {
                 ask = ask.text(text);
             }
-            let ask = ask.text(&format!("d={dir} n={nonce} T=\nawait\n"));
+            let ask = ask.text(&format!("dir={dir} nonce={nonce} timeout=\nawait\n"));
             answer = self.run(OP, &ask, dir, true, T::SLICE + SLACK).await;
             asked = true;
         }
@@ -173,8 +173,10 @@ impl<T: Transport> Guest<T> {
                 let first = said.rest.next();
                 let (stdout, stderr) = match first {
                     Some("F") => (
-                        self.output(&format!("{}/o", launch.dir), kept_out).await?,
-                        self.output(&format!("{}/e", launch.dir), kept_err).await?,
+                        self.output(&format!("{}/out", launch.dir), kept_out)
+                            .await?,
+                        self.output(&format!("{}/err", launch.dir), kept_err)
+                            .await?,
                     ),
                     first => (
                         decode(first, OP).map_err(unknown)?,

@@ -68,6 +68,7 @@ move() { # move FROM TO REPLACE
 }
 enter() { # The workdir: must be a directory.
   [ -d "$1" ] && { echo OK; exit 0; }
-  there "$1" && no NOTDIR
+  [ -e "$1" ] && no NOTDIR
+  [ -L "$1" ] && no NOENT
   climb "$1"
 }

@@ -16,6 +16,8 @@ const LONGEST: usize = 128 << 10;
 const ALL: usize = 1900 << 10;
 /// Where programs are looked for if no environment says so.
 const PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Variables that a shell exports without being asked.
+const SHELL_VARIABLES: [&[u8]; 4] = [b"PWD", b"OLDPWD", b"SHLVL", b"_"];
 /// The largest input that goes along with the script.
 const INLINE: usize = 16 << 10;
 
@@ -23,8 +25,10 @@ const INLINE: usize = 16 << 10;
 pub(crate) struct Launch {
     /// Its directory in the guest.
     pub(crate) dir: String,
-    /// What marks everything that it starts.
+    /// The name by which the guest's scripts know it.
     pub(crate) nonce: String,
+    /// The limit that its processes inherit and that nothing else has.
+    mark: String,
     pub(crate) cwd: GuestPath,
     pub(crate) timeout: Option<Duration>,
     /// The shell's word for the input.
@@ -60,9 +64,14 @@ impl<T: Transport> Guest<T> {
         }
         // A shell starts in the background what ignores these two.
         let mut words = vec![b"--default-signal=INT,QUIT".to_vec()];
-        for (name, _) in env.iter().filter(|(_, value)| value.is_none()) {
+        // What shells set by themselves was not asked for.
+        let own = SHELL_VARIABLES
+            .iter()
+            .filter(|name| !env.contains_key(**name));
+        let unset = env.iter().filter(|(_, value)| value.is_none());
+        for name in own.copied().chain(unset.map(|(name, _)| name.as_slice())) {
             words.push(b"-u".to_vec());
-            words.push(name.clone());
+            words.push(name.to_vec());
         }
         words.push(b"--".to_vec());
         for (name, value) in &env {
@@ -70,7 +79,6 @@ impl<T: Transport> Guest<T> {
                 words.push([name, b"=".as_slice(), value.expose()].concat());
             }
         }
-        words.push(format!("SANDBOX_RUN={nonce}").into_bytes());
         if command.program().contains(&b'=') {
             // `env` would take it for a variable.
             words.extend([&b"sh"[..], b"-c", b"exec \"$@\"", b"sh"].map(<[u8]>::to_vec));
@@ -96,6 +104,7 @@ impl<T: Transport> Guest<T> {
             program: command.program().to_vec(),
             path,
             dir,
+            mark: mark(&nonce),
             nonce,
         };
         match &command.stdin {
@@ -132,6 +141,22 @@ impl<T: Transport> Guest<T> {
     }
 }
 
+/// What every mark begins with.
+pub(crate) const MARKED: &str = "4242";
+
+/// The limit of processor time for real-time scheduling (in microseconds: some ten thousand years)
+/// that marks a command's tree. Every process inherits it, an environment that is cleared does not
+/// lose it, no program notices it, and all may read it in `/proc/PID/limits`.
+fn mark(nonce: &str) -> String {
+    let number = nonce
+        .get(..12)
+        .and_then(|text| u64::from_str_radix(text, 16).ok());
+    format!(
+        "{MARKED}{:014}",
+        number.unwrap_or_default() % 100_000_000_000_000
+    )
+}
+
 impl std::fmt::Debug for Launch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut shown = f.debug_struct("Launch");
@@ -145,8 +170,12 @@ impl Launch {
         let limit = self.timeout.map_or(String::new(), |limit| {
             (limit.as_millis() / 10).max(1).to_string()
         });
-        let Self { dir, nonce, .. } = self;
-        script = script.text(&format!("d={dir} n={nonce} T={limit}\npath="));
+        let Self {
+            dir, nonce, mark, ..
+        } = self;
+        script = script.text(&format!(
+            "dir={dir} nonce={nonce} mark={mark} timeout={limit}\npath="
+        ));
         match &self.path {
             Some(path) => script.quoted(path),
             None => {

@@ -5,6 +5,7 @@
 
 mod auth;
 mod chain;
+mod everyday;
 mod faults;
 mod keep;
 mod labels;

@@ -46,7 +46,7 @@ impl Guest<Http> {
         let guard = Guard::apart(&self, &launch.dir);
         let mark = format!("end-{}", uuid::Uuid::new_v4().simple());
         let script = self.cleared().text(COMMON).text(COMMAND).text(SPAWN);
-        let script = launch.settings(script).text(&format!("m={mark}\n"));
+        let script = launch.settings(script).text(&format!("trailer={mark}\n"));
         let script = launch.call(script, "carry");
         let line = match begin(&mut input, &mut frames, &script).await {
             Ok(line) => line,

@@ -2,6 +2,7 @@
 //!
 //! Nothing is declared here that the conformance kit does not prove.
 
+use crate::group::manage::EgressAction;
 use sandbox_core::{Capabilities, Capability, Control, Enforcement, IsolationReport};
 
 const TIERS: &str = "the service has tiers; choose one in the configuration";
@@ -50,7 +51,7 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::all()
     .without(Capability::Isolation, "a microVM can't be told from inside");
 
 /// What is known of the isolation: the service's word, which nothing inside can prove.
-pub(crate) fn report(egress_denied: bool) -> IsolationReport {
+pub(crate) fn report(egress: Option<EgressAction>) -> IsolationReport {
     let vm = |control| {
         let why = "that is the service's word and can't be probed from inside";
         (control, Enforcement::partial("the service's microVM", why))
@@ -65,9 +66,14 @@ pub(crate) fn report(egress_denied: bool) -> IsolationReport {
         vm(Control::Disk),
         (
             Control::Network,
-            match egress_denied {
-                true => Enforcement::partial("the egress policy", "names are still resolved"),
-                false => Enforcement::absent("the spec opens the network"),
+            match egress {
+                Some(EgressAction::Deny) => {
+                    Enforcement::partial("the egress policy", "names are still resolved")
+                }
+                Some(EgressAction::Allow) => Enforcement::absent("the spec opens the network"),
+                None => {
+                    Enforcement::absent("the service shows no egress policy that is understood")
+                }
             },
         ),
         (

@@ -33,8 +33,10 @@ pub struct AcaConfig {
     pub memory: String,
     /// A certificate (PEM) to trust beside those of the system: an emulator's.
     pub ca_file: Option<PathBuf>,
-    /// After this time without use the service deletes a sandbox that was never closed; a safety
-    /// net against what a dead host leaves. Default: one day.
+    /// After this time without use the service suspends a sandbox that was never closed, which ends
+    /// the bill for its processors and memory, and deletes it when the same time has passed again: a
+    /// safety net against what a dead host leaves. A service that counts from creation or from the
+    /// last use deletes it sooner. Default: one day.
     pub auto_delete: Duration,
     /// For how long a 403 is taken for a role that has not arrived yet, and a group that is not found
     /// for one that was just made. Default: not at all.
@@ -42,7 +44,7 @@ pub struct AcaConfig {
     /// How long a snapshot may take. Default: 15 minutes.
     pub snapshot_timeout: Duration,
     /// A sandbox that has a handle and was not used for so long is touched, so that neither
-    /// `auto_delete` nor a [`Lifecycle`](crate::Lifecycle) that suspends takes it for idle. It costs
+    /// `auto_delete` nor another [`Lifecycle`](crate::Lifecycle) takes it for idle. It costs
     /// a request each time, never runs anything, never resumes what is suspended, and ends with the
     /// handle (closed or dropped). Default: nothing is touched.
     pub keep_alive: Option<Duration>,

@@ -89,16 +89,21 @@ impl Registry {
                 .await
                 .map_err(|failure| failure.error)?;
         }
-        // The safe place for what a creation may ignore and a restore resets.
-        self.http
-            .policy(op, &id, "lifecycle", &lifecycle)
-            .await
-            .map_err(|failure| failure.error)?;
+        state.info.id = SandboxId::new(&id);
+        let guest = Guest::new(Arc::clone(&self.http), state);
+        let policy = async |which: &str, policy: &Value| {
+            let set = self.http.policy(op, &id, which, policy).await;
+            set.map_err(|failure| guest.failed(failure))
+        };
+        // Before anything else: what a restore has inherited may run already, and until then it may
+        // reach what the service lets a restore reach by itself.
         if restored {
-            self.http
-                .policy(op, &id, "egresspolicy", &egress)
-                .await
-                .map_err(|failure| failure.error)?;
+            policy("egresspolicy", &egress).await?;
+        }
+        prepare(&guest, op, restored).await?;
+        // A creation may ignore it in its body, and a restore resets it.
+        policy("lifecycle", &lifecycle).await?;
+        if restored {
             for port in &ports {
                 // A port that is open already is what was wanted.
                 match self.http.policy(op, &id, "ports/add", port).await {
@@ -107,9 +112,6 @@ impl Registry {
                 }
             }
         }
-        state.info.id = SandboxId::new(&id);
-        let guest = Guest::new(Arc::clone(&self.http), state);
-        prepare(&guest, op, restored).await?;
         orphan.keep();
         Ok(self.add(guest))
     }
@@ -135,7 +137,7 @@ impl Registry {
         })
     }
 
-    /// A sandbox from a snapshot: only the source is sent, the policies follow.
+    /// A sandbox from a snapshot.
     pub(crate) async fn restore(
         self: &Arc<Self>,
         op: Operation,
@@ -146,6 +148,9 @@ impl Registry {
         let body = json!({
             "sourcesRef": {"snapshot": {"id": snapshot.as_str()}},
             "labels": state.info.labels,
+            // A service may ignore these here, so that they follow.
+            "egressPolicy": policies.egress,
+            "lifecycle": policies.lifecycle,
         });
         state.info.created = std::time::SystemTime::now();
         self.make_surely(op, body, policies, state).await

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use sandbox_core::{
-    Capabilities, Command, CreateDirOptions, DirEntry, Env, ExportOptions, FileBatch, ForkOptions,
-    GuestPath, ImportOptions, IsolationReport, Labels, ListOptions, Metadata, Operation, Output,
-    Process, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox, SandboxInfo, Snapshot,
-    SnapshotId, SnapshotOptions, TransferReport,
+    Capabilities, Command, CreateDirOptions, DirEntry, Env, Error, ErrorKind, ExportOptions,
+    FileBatch, ForkOptions, GuestPath, ImportOptions, IsolationReport, Labels, ListOptions,
+    Metadata, Operation, Output, Process, ReadOptions, RemoveOptions, RenameOptions, Result,
+    Sandbox, SandboxInfo, Snapshot, SnapshotId, SnapshotOptions, TransferReport,
 };
 use serde_json::Value;
 
@@ -58,6 +58,13 @@ impl AcaSandbox {
     }
 }
 
+/// A fork must never reach more than its parent may.
+fn unknown_egress() -> Error {
+    Error::new(ErrorKind::PermissionDenied, Operation::Fork)
+        .with_message("the service shows no egress policy of this sandbox that is understood")
+        .with_hint("set one with AcaHandle::set_egress, which a fork then inherits")
+}
+
 #[async_trait]
 impl Sandbox for AcaSandbox {
     fn info(&self) -> SandboxInfo {
@@ -73,7 +80,8 @@ impl Sandbox for AcaSandbox {
         self.guest.open(OP)?;
         let found = self.guest.transport.get(OP, self.guest.id.as_str()).await;
         let found = found.map_err(|failure| self.guest.failed(failure))?;
-        Ok(report(found["egressPolicy"]["defaultAction"] == "Deny"))
+        let egress = EgressPolicy::of(&found["egressPolicy"]);
+        Ok(report(egress.map(|policy| policy.default)))
     }
 
     async fn exec(&self, command: Command) -> Result<Output> {
@@ -162,9 +170,9 @@ impl Sandbox for AcaSandbox {
         let mut found = found.map_err(|failure| self.guest.failed(failure))?;
         let policies = Policies {
             restored: true,
-            egress: match found["egressPolicy"].take() {
-                Value::Null => EgressPolicy::allow().body(),
-                egress => egress,
+            egress: match EgressPolicy::of(&found["egressPolicy"]) {
+                Some(_) => found["egressPolicy"].take(),
+                None => return Err(self.guest.named(unknown_egress())),
             },
             lifecycle: match found["lifecycle"].take() {
                 Value::Null => Lifecycle::new(Some(self.registry.config.auto_delete)).body(),

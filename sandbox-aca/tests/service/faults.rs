@@ -8,7 +8,7 @@ use sandbox_aca::{AccessToken, Credential, StaticToken};
 use sandbox_core::{
     ErrorKind, ForkOptions, Provider as _, Ran, Result, SandboxExt as _, SandboxSpec, async_trait,
 };
-use sandbox_testkit::aca::{AcaEmulator, Action, Fault, Options};
+use sandbox_testkit::aca::{AcaEmulator, Action, Fault, Options, Restore};
 
 use super::{COUNTED, counted, provider, sandbox, start, until};
 
@@ -171,7 +171,7 @@ async fn a_fork_leaves_no_snapshot_behind() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_takes_only_the_source_of_a_restore_is_given_no_more() {
     let mut options = Options::default();
-    options.strict_restore = true;
+    options.restore = Restore::Refuses;
     let (emulator, provider) = start(options).await;
     let sandbox = provider
         .create(SandboxSpec::new())

@@ -57,7 +57,12 @@ async fn a_suspended_sandbox_refuses_until_it_is_resumed() {
 async fn policies_are_set_whole_and_forks_have_them_too() {
     let (_emulator, provider, sandbox) = sandbox().await;
     let handle = provider.handle(&sandbox.info().id).expect("a handle");
-    let denied = handle.state().await.expect("a state").egress;
+    let denied = handle
+        .state()
+        .await
+        .expect("a state")
+        .egress
+        .expect("a policy");
     assert_eq!(
         denied,
         EgressPolicy::deny(),
@@ -70,7 +75,7 @@ async fn policies_are_set_whole_and_forks_have_them_too() {
     handle.set_lifecycle(life).await.expect("it is set");
     let child = sandbox.fork(Default::default()).await.expect("a fork");
     let child = provider.handle(&child.info().id).expect("a handle");
-    assert_eq!(child.state().await.expect("a state").egress, policy);
+    assert_eq!(child.state().await.expect("a state").egress, Some(policy));
     assert!(
         handle
             .egress_decisions()
@@ -212,7 +217,7 @@ async fn a_sandbox_is_made_as_the_options_say() {
         Labels::from([("run".to_owned(), "one".to_owned())])
     );
     assert_eq!(state.ports[0].port, 3000);
-    assert_eq!(state.egress.rules.len(), 1);
+    assert_eq!(state.egress.expect("a policy").rules.len(), 1);
     let preset = AcaOptions::new().source(AcaSource::Preset("code-interpreter".into()));
     provider
         .create_with(SandboxSpec::new(), preset.clone())

@@ -9,6 +9,7 @@ use sandbox_core::{Command, Env, ForkOptions, Sandbox};
 use serde_json::{Value, json};
 
 use super::call::Call;
+use super::options::{Restore, RestoredEgress};
 use super::reply::{Reply, invalid, problem};
 use super::state::{Guest, State, too_many};
 use super::{ports, resource, volumes};
@@ -33,8 +34,8 @@ pub(super) async fn create(state: &Arc<State>, call: &Call) -> Result<Reply, Rep
 /// What a new sandbox starts from.
 struct Start {
     local: Arc<dyn Sandbox>,
-    /// The snapshot, and the resources and volumes that come with it.
-    snapshot: Option<(String, Value, Value)>,
+    /// The snapshot, and the resources, volumes and egress policy that come with it.
+    snapshot: Option<(String, Value, Value, Value)>,
 }
 
 async fn make(state: &Arc<State>, group: &str, body: &Value) -> Result<Reply, Reply> {
@@ -44,20 +45,27 @@ async fn make(state: &Arc<State>, group: &str, body: &Value) -> Result<Reply, Re
     let mut lifecycle = json!({
         "autoSuspendPolicy": {"enabled": true, "interval": 300, "mode": "Memory"},
     });
-    // A restore starts with the default lifecycle, whatever the source's was.
-    if let (None, Some(given)) = (&snapshot, body.get("lifecycle")) {
+    // A restore that takes none starts with the default lifecycle, whatever the source's was.
+    let holds = snapshot.is_none() || options.restore == Restore::Takes;
+    if let (true, Some(given)) = (holds, body.get("lifecycle")) {
         lifecycle = given.clone();
         if let (true, Some(lifecycle)) = (options.ignore_auto_delete, lifecycle.as_object_mut()) {
             lifecycle.remove("autoDeletePolicy");
         }
     }
     let resources = match &snapshot {
-        Some((_, resources, _)) => resources.clone(),
+        Some((_, resources, ..)) => resources.clone(),
         None => resources(body.get("resources")),
     };
     let volumes = match &snapshot {
-        Some((_, _, volumes)) => volumes.clone(),
+        Some((_, _, volumes, _)) => volumes.clone(),
         None => body.get("volumes").cloned().unwrap_or_else(|| json!([])),
+    };
+    let inherited = snapshot.as_ref().map(|(_, _, _, egress)| egress.clone());
+    let inherited = inherited.filter(|_| options.restored_egress == RestoredEgress::Inherited);
+    let egress = match body.get("egressPolicy").filter(|_| holds) {
+        Some(given) => given.clone(),
+        None => inherited.unwrap_or(Value::Null),
     };
     let given = |key: &str, or: Value| body.get(key).cloned().unwrap_or(or);
     let mut document = json!({
@@ -69,7 +77,7 @@ async fn make(state: &Arc<State>, group: &str, body: &Value) -> Result<Reply, Re
         "ports": [],
         "volumes": volumes,
         "connections": given("connections", json!([])),
-        "egressPolicy": body.get("egressPolicy"),
+        "egressPolicy": egress,
         "vmmType": given("vmmType", json!("CloudHypervisor")),
         "createdAt": state.clock.timestamp(),
         "region": "emulator",
@@ -119,19 +127,24 @@ fn entrypoint(guest: &Arc<Guest>, body: &Value) {
 
 async fn start(state: &State, group: &str, body: &Value) -> Result<Start, Reply> {
     if let Some(id) = body["sourcesRef"]["snapshot"]["id"].as_str() {
-        let (source, resources, volumes) = {
+        let (source, resources, volumes, egress) = {
             let store = state.store();
             let known = store.snapshots.get(id).filter(|snap| snap.group == group);
             let known = known.map(|snap| {
                 let resources = snap.document["resources"].clone();
-                (snap.local.clone(), resources, snap.volumes.clone())
+                (
+                    snap.local.clone(),
+                    resources,
+                    snap.volumes.clone(),
+                    snap.egress.clone(),
+                )
             });
             known.ok_or_else(|| problem(404, "SnapshotNotFound", "there is no such snapshot"))?
         };
         let local = source.fork(ForkOptions::default()).await;
         return Ok(Start {
             local: local.map_err(|error| failed(&error))?,
-            snapshot: Some((id.to_owned(), resources, volumes)),
+            snapshot: Some((id.to_owned(), resources, volumes, egress)),
         });
     }
     let image = &body["sourcesRef"]["diskImage"];
@@ -186,7 +199,10 @@ fn check(state: &State, body: &Value) -> Result<(), Reply> {
     }
     let options = state.options();
     let others = |body: &Value| body.as_object().map_or(0, serde_json::Map::len) > 1;
-    if options.strict_restore && body["sourcesRef"]["snapshot"].is_object() && others(body) {
+    if options.restore == Restore::Refuses
+        && body["sourcesRef"]["snapshot"].is_object()
+        && others(body)
+    {
         let why = "a restore has a source and nothing else";
         return Err(invalid("sourcesRef", why));
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::options::AutoDeleteFrom;
 use super::reply::Reply;
 use super::state::{Guest, State, not_running};
 
@@ -18,6 +19,8 @@ pub(super) struct Life {
     used: Duration,
     /// How many commands of clients are under way.
     busy: usize,
+    /// When it was suspended, if it is.
+    suspended: Option<Duration>,
     /// What it becomes, and when.
     turn: Option<(Duration, &'static str)>,
 }
@@ -52,6 +55,7 @@ impl Guest {
         self.document()["state"] = json!(shown);
         let mut life = self.life();
         life.used = now;
+        life.suspended = (to == "Stopped").then(|| now.saturating_add(time));
         life.turn = (!time.is_zero()).then(|| (now.saturating_add(time), to));
     }
 
@@ -103,17 +107,28 @@ impl Guest {
         if busy > 0 {
             return false;
         }
-        let idle = now.saturating_sub(used);
         let lifecycle = &document["lifecycle"];
-        let delete = after(&lifecycle["autoDeletePolicy"], "deleteIntervalInSeconds");
         let suspend = after(&lifecycle["autoSuspendPolicy"], "interval");
-        if delete.is_some_and(|after| idle >= after) {
-            return true;
-        }
-        if document["state"] == "Running" && suspend.is_some_and(|after| idle >= after) {
+        let delete = after(&lifecycle["autoDeletePolicy"], "deleteIntervalInSeconds");
+        let from = match lifecycle["autoDeletePolicy"]["trigger"].as_str() {
+            Some("AfterSuspend") => AutoDeleteFrom::Suspend,
+            Some("AfterCreation") => AutoDeleteFrom::Creation,
+            _ => state.options().auto_delete_from,
+        };
+        let due = suspend.map(|after| used.saturating_add(after));
+        if document["state"] == "Running" && due.is_some_and(|due| now >= due) {
             document["state"] = json!("Stopped");
             document["stateDetails"] =
                 json!({"stoppedReason": "Idle", "stoppedAt": state.clock.timestamp()});
+            self.life().suspended = due;
+        }
+        let since = match from {
+            AutoDeleteFrom::Suspend => self.life().suspended,
+            AutoDeleteFrom::Creation => Some(self.since),
+            AutoDeleteFrom::Use => Some(used),
+        };
+        if let (Some(since), Some(after)) = (since, delete) {
+            return now >= since.saturating_add(after);
         }
         false
     }

@@ -64,7 +64,7 @@ use std::time::Duration;
 use sandbox_core::Result;
 
 pub use fault::{Action, Fault};
-pub use options::{Log, Options, RetryAfter};
+pub use options::{AutoDeleteFrom, Log, Options, Restore, RestoredEgress, RetryAfter};
 pub use sessions::{FullAs, PoolKind, SessionPool};
 pub use switches::{SWITCHES, Switch};
 
@@ -153,6 +153,11 @@ impl AcaEmulator {
     /// How many requests came whose method and path have `needle` in them, such as `"PUT /"`.
     pub fn requests(&self, needle: &str) -> usize {
         self.state.requests(needle)
+    }
+
+    /// The requests whose method and path have `needle` in them, in the order in which they came.
+    pub fn requested(&self, needle: &str) -> Vec<String> {
+        self.state.requested(needle)
     }
 
     /// How many sandboxes and snapshots there are.

@@ -80,8 +80,13 @@ pub struct Options {
     /// Whether an `autoDeletePolicy` in the body of a creation is ignored: nobody has verified that
     /// the service looks at it there.
     pub ignore_auto_delete: bool,
-    /// Whether a restore that gives more than the source is refused, as the official client says.
-    pub strict_restore: bool,
+    /// What a restore does with what its body has beside the source: labels, lifecycle, egress
+    /// policy. The official client sends none of them.
+    pub restore: Restore,
+    /// Which egress policy a restore has that was not given one, or whose policy is ignored.
+    pub restored_egress: RestoredEgress,
+    /// From when the time of an `autoDeletePolicy` counts that says no `trigger`.
+    pub auto_delete_from: AutoDeleteFrom,
     /// How many sandboxes there may be; no limit if `None`.
     pub capacity: Option<u32>,
     /// Requests per minute before 429; no limit if `None`. The service's is 600.
@@ -107,6 +112,43 @@ pub enum Log {
     Stderr,
     /// To this file, after what it has.
     File(PathBuf),
+}
+
+/// What a restore does with what its body has beside the source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Restore {
+    /// All of it holds.
+    #[default]
+    Takes,
+    /// Labels hold; lifecycle and egress policy are ignored.
+    Ignores,
+    /// More than the source is answered with 400.
+    Refuses,
+}
+
+/// Which egress policy a restore has by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RestoredEgress {
+    /// None: everything may be reached.
+    #[default]
+    Absent,
+    /// That of the snapshot's source.
+    Inherited,
+}
+
+/// From when the time of an `autoDeletePolicy` counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AutoDeleteFrom {
+    /// From when it was suspended: what runs is never deleted.
+    #[default]
+    Suspend,
+    /// From its creation, whatever uses it.
+    Creation,
+    /// From its last use.
+    Use,
 }
 
 /// How a 429 says when to come again.
@@ -169,7 +211,9 @@ impl Default for Options {
             no_exit_code: false,
             legacy_commit: false,
             ignore_auto_delete: false,
-            strict_restore: false,
+            restore: Restore::default(),
+            restored_egress: RestoredEgress::default(),
+            auto_delete_from: AutoDeleteFrom::default(),
             capacity: None,
             rate: None,
             retry_after: RetryAfter::Body,

@@ -35,6 +35,7 @@ pub(super) fn of_stop(state: &State, guest: &Guest) -> Value {
         local: Arc::clone(&guest.local),
         document: document.clone(),
         volumes: guest.document()["volumes"].clone(),
+        egress: guest.document()["egressPolicy"].clone(),
         listed: false,
     };
     state.store().snapshots.insert(id, snap);
@@ -70,6 +71,7 @@ pub(super) async fn take(
             local,
             document: document.clone(),
             volumes: guest.document()["volumes"].clone(),
+            egress: guest.document()["egressPolicy"].clone(),
             listed: true,
         };
         state.store().snapshots.insert(id, snap);

@@ -54,6 +54,7 @@ pub(super) struct Snap {
     pub(super) document: Value,
     /// What its source had mounted, and a sandbox from it has too.
     pub(super) volumes: Value,
+    pub(super) egress: Value,
     /// Those of `stop` are not listed, and end with their sandbox.
     pub(super) listed: bool,
 }
@@ -251,12 +252,13 @@ impl State {
     }
 
     pub(super) fn requests(&self, needle: &str) -> usize {
+        self.requested(needle).len()
+    }
+
+    pub(super) fn requested(&self, needle: &str) -> Vec<String> {
         let store = self.store();
-        store
-            .requests
-            .iter()
-            .filter(|text| text.contains(needle))
-            .count()
+        let fit = store.requests.iter().filter(|text| text.contains(needle));
+        fit.cloned().collect()
     }
 
     /// Counts a request against the limit; the answer if there are too many.

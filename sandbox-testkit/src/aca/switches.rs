@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::options::{Options, RetryAfter};
+use super::options::{AutoDeleteFrom, Options, Restore, RestoredEgress, RetryAfter};
 use super::sessions::FullAs;
 
 /// A quirk that can be switched on by its name.
@@ -41,6 +41,16 @@ const RETRY_AFTER: &[RetryAfter] = &[
     RetryAfter::Past,
     RetryAfter::Huge,
     RetryAfter::Absent,
+];
+
+const RESTORE: &[Restore] = &[Restore::Takes, Restore::Ignores, Restore::Refuses];
+
+const RESTORED_EGRESS: &[RestoredEgress] = &[RestoredEgress::Absent, RestoredEgress::Inherited];
+
+const AUTO_DELETE_FROM: &[AutoDeleteFrom] = &[
+    AutoDeleteFrom::Suspend,
+    AutoDeleteFrom::Creation,
+    AutoDeleteFrom::Use,
 ];
 
 const FULL_AS: &[FullAs] = &[FullAs::TooManyRequests, FullAs::NotFound, FullAs::Bare];
@@ -167,12 +177,33 @@ pub const SWITCHES: &[Switch] = &[
         "ignore-auto-delete",
         "an autoDeletePolicy at creation is ignored"
     ),
-    switch!(
-        Flag,
-        strict_restore,
-        "strict-restore",
-        "a restore that gives more than the source is a 400"
-    ),
+    Switch {
+        name: "restore",
+        help: "what a restore does with labels, lifecycle, egress policy: takes, ignores, refuses",
+        field: Field::Word(
+            &["takes", "ignores", "refuses"],
+            |options| place(RESTORE, &options.restore),
+            |options, at| options.restore = RESTORE[at],
+        ),
+    },
+    Switch {
+        name: "restored-egress",
+        help: "the egress policy of a restore that was given none: absent, inherited",
+        field: Field::Word(
+            &["absent", "inherited"],
+            |options| place(RESTORED_EGRESS, &options.restored_egress),
+            |options, at| options.restored_egress = RESTORED_EGRESS[at],
+        ),
+    },
+    Switch {
+        name: "auto-delete-from",
+        help: "from when an autoDeletePolicy without a trigger counts: suspend, creation, use",
+        field: Field::Word(
+            &["suspend", "creation", "use"],
+            |options| place(AUTO_DELETE_FROM, &options.auto_delete_from),
+            |options, at| options.auto_delete_from = AUTO_DELETE_FROM[at],
+        ),
+    },
     switch!(Number, capacity, "capacity", "429 beyond so many sandboxes"),
     switch!(
         Number,

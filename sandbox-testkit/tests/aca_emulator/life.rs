@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sandbox_testkit::aca::{AutoDeleteFrom, Restore};
 use serde_json::{Value, json};
 
 use crate::client::Service;
@@ -99,7 +100,7 @@ async fn an_idle_sandbox_is_suspended_and_use_keeps_it_awake() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lifecycle_is_replaced_whole_and_deletes_when_it_says() {
-    let service = Service::start().await;
+    let service = Service::with(|options| options.auto_delete_from = AutoDeleteFrom::Use).await;
     let id = service.create().await;
     let policy = json!({"autoDeletePolicy": {"enabled": true, "deleteIntervalInSeconds": 900}});
     service
@@ -116,13 +117,57 @@ async fn a_lifecycle_is_replaced_whole_and_deletes_when_it_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_counts_from_what_the_trigger_or_the_switch_says() {
+    use AutoDeleteFrom::{Creation, Suspend, Use};
+    for (from, trigger, suspended, running) in [
+        // What is gone after the time of the policy: one that was suspended at once, one that runs
+        // and was used meanwhile.
+        (Suspend, None, true, false),
+        (Creation, None, true, true),
+        (Use, None, true, false),
+        (Suspend, Some("AfterCreation"), true, true),
+        (Creation, Some("AfterSuspend"), true, false),
+    ] {
+        let service = Service::with(|options| options.auto_delete_from = from).await;
+        let mut delete = json!({"enabled": true, "deleteIntervalInSeconds": 900});
+        if let Some(trigger) = trigger {
+            delete["trigger"] = json!(trigger);
+        }
+        let policy = json!({"autoDeletePolicy": delete});
+        let mut gone = Vec::new();
+        for stopped in [true, false] {
+            let id = service.create().await;
+            service
+                .post(&id, "lifecycle", policy.clone())
+                .await
+                .expect(200);
+            if stopped {
+                service.post(&id, "stop", json!({})).await.expect(200);
+            }
+            service.advance(600);
+            if !stopped {
+                service.exec(&id, "true").await.expect(200);
+            }
+            service.advance(600);
+            let shown = service.get(&format!("sandboxes/{id}")).await;
+            gone.push(shown.status == 404);
+        }
+        assert_eq!(gone, [suspended, running], "{from:?}, {trigger:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_deletion_policy_at_creation_may_be_ignored() {
     let body = json!({
         "sourcesRef": {"diskImage": {"name": "ubuntu"}},
         "lifecycle": {"autoDeletePolicy": {"enabled": true, "deleteIntervalInSeconds": 60}},
     });
     for (ignored, after) in [(false, 404), (true, 200)] {
-        let service = Service::with(|options| options.ignore_auto_delete = ignored).await;
+        let service = Service::with(|options| {
+            options.ignore_auto_delete = ignored;
+            options.auto_delete_from = AutoDeleteFrom::Use;
+        })
+        .await;
         let made = service
             .call("PUT", "sandboxes", body.clone())
             .await
@@ -171,7 +216,7 @@ async fn a_restore_has_the_files_and_the_tier_but_not_the_lifecycle() {
     assert_eq!(output["stdout"], "kept\ngreen\n");
     service
         .emulator
-        .change(|options| options.strict_restore = true);
+        .change(|options| options.restore = Restore::Refuses);
     let mut more = source.clone();
     more["labels"] = json!({"a": "b"});
     service.call("PUT", "sandboxes", more).await.expect(400);

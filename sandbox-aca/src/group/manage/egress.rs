@@ -109,28 +109,35 @@ impl EgressPolicy {
         })
     }
 
-    /// A policy as the service shows it; what says nothing of its default allows.
-    pub(super) fn of(shown: &Value) -> Self {
-        let action = |value: &Value| match value.as_str() {
-            Some("Deny") => EgressAction::Deny,
-            _ => EgressAction::Allow,
+    /// A policy as the service shows it, in either of its forms; `None` if it shows none, or one
+    /// that this version does not understand.
+    pub(crate) fn of(shown: &Value) -> Option<Self> {
+        let section = match shown["http"].is_object() {
+            true => &shown["http"],
+            false => shown,
         };
-        let rules = shown["hostRules"].as_array().into_iter().flatten();
-        Self {
-            default: action(&shown["defaultAction"]),
-            rules: rules
-                .map(|rule| EgressRule {
-                    host: super::text(rule, "pattern"),
-                    action: action(&rule["action"]),
-                })
-                .collect(),
-            inspection: match shown["trafficInspection"].as_str() {
+        let action = |value: &Value| match value.as_str() {
+            Some("Deny") => Some(EgressAction::Deny),
+            Some("Allow") => Some(EgressAction::Allow),
+            _ => None,
+        };
+        let rules = section["hostRules"].as_array().into_iter().flatten();
+        let rules = rules.map(|rule| {
+            Some(EgressRule {
+                host: super::text(rule, "pattern"),
+                action: action(&rule["action"])?,
+            })
+        });
+        Some(Self {
+            default: action(&section["defaultAction"])?,
+            rules: rules.collect::<Option<_>>()?,
+            inspection: match section["trafficInspection"].as_str() {
                 Some("Full") => Inspection::Full,
                 Some("Partial") => Inspection::Partial,
                 Some("Legacy") => Inspection::Legacy,
                 _ => Inspection::None,
             },
-        }
+        })
     }
 }
 
@@ -160,6 +167,32 @@ impl EgressDecisions {
             allowed: hosts("allowed"),
             denied: hosts("denied"),
             raw: shown.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_is_read_in_both_forms_and_never_guessed() {
+        let shown = EgressPolicy::deny().rule("a.example", EgressAction::Allow);
+        assert_eq!(EgressPolicy::of(&shown.body()), Some(shown.clone()));
+        assert_eq!(
+            EgressPolicy::of(&json!({"http": shown.body()})),
+            Some(shown)
+        );
+        for unknown in [
+            json!(null),
+            json!({}),
+            json!({"http": {}}),
+            json!({"defaultAction": "Ask"}),
+            json!({"defaultAction": "Deny", "hostRules": [{"pattern": "a", "action": "Ask"}]}),
+            // A newer section decides, whatever the older form says beside it.
+            json!({"defaultAction": "Allow", "http": {"defaultAction": "Ask"}}),
+        ] {
+            assert_eq!(EgressPolicy::of(&unknown), None, "{unknown}");
         }
     }
 }

@@ -62,8 +62,8 @@ pub struct AcaSandboxState {
     pub memory: String,
     /// Its open ports.
     pub ports: Vec<Port>,
-    /// What it may reach.
-    pub egress: EgressPolicy,
+    /// What it may reach; `None` if the service shows no policy, or one that is not understood.
+    pub egress: Option<EgressPolicy>,
     /// Where it comes from when it reaches out.
     pub outbound_addresses: Vec<String>,
     /// When it was created, as the service writes it.

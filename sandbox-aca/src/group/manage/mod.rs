@@ -20,27 +20,30 @@ pub use port::{Access, IpRule, NewPort, Port, PortAuth, PortProtocol};
 
 /// When the service suspends and deletes a sandbox by itself. Replaces the whole policy.
 ///
-/// Outbound traffic is not activity: an idle sandbox with a live outbound connection is suspended.
+/// The service deletes what is *suspended*, so that a sandbox which is never suspended is never
+/// deleted. Outbound traffic is not activity: an idle sandbox with a live outbound connection is
+/// suspended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Lifecycle {
-    /// After so long without a request it is suspended, in whole seconds; never if `None` (the
-    /// default).
+    /// After so long without a request it is suspended, in whole seconds; never if `None`.
     pub suspend_after: Option<Duration>,
     /// Whether its memory is kept when it is suspended; otherwise only its files are, which the
     /// service demands of one with a data disk. Default: yes.
     pub keep_memory: bool,
-    /// After so long without a request it is deleted, in whole seconds; never if `None`.
+    /// So long after it was suspended it is deleted, in whole seconds; never if `None`. Some versions
+    /// of the service may count from its creation or its last use instead: none says so.
     pub delete_after: Option<Duration>,
 }
 
 impl Lifecycle {
-    /// Never suspended, deleted after this time; without it, never.
-    pub fn new(delete_after: Option<Duration>) -> Self {
+    /// Suspended after this time without a request, and deleted when the same time has passed again;
+    /// without a time, neither.
+    pub fn new(time: Option<Duration>) -> Self {
         Self {
-            suspend_after: None,
+            suspend_after: time,
             keep_memory: true,
-            delete_after,
+            delete_after: time,
         }
     }
 
@@ -229,7 +232,9 @@ mod tests {
         let never = Lifecycle::new(None).body();
         assert_eq!(never["autoSuspendPolicy"], json!({"enabled": false}));
         assert_eq!(never["autoDeletePolicy"], json!({"enabled": false}));
-        let life = Lifecycle::new(Some(minute)).suspend_after(minute);
+        let life = Lifecycle::new(Some(minute));
+        let delete = json!({"enabled": true, "deleteIntervalInSeconds": 60});
+        assert_eq!(life.body()["autoDeletePolicy"], delete);
         let suspend = |life: &Lifecycle| life.body()["autoSuspendPolicy"].clone();
         let memory = json!({"enabled": true, "interval": 60, "mode": "Memory"});
         assert_eq!(suspend(&life), memory);

@@ -1,0 +1,183 @@
+//! What ends a sandbox that its program has lost, and what a fork may reach, however the service
+//! reads what it does not document.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sandbox_aca::{AcaOptions, EgressAction, EgressPolicy, Lifecycle, StaticToken};
+use sandbox_core::{ErrorKind, Network, Provider as _, SandboxExt as _, SandboxId, SandboxSpec};
+use sandbox_testkit::aca::{AcaEmulator, AutoDeleteFrom, Options, Restore, RestoredEgress};
+use serde_json::json;
+
+use super::{config, provider, start, until};
+
+const DAY: Duration = Duration::from_secs(86_400);
+const COUNTS: [AutoDeleteFrom; 3] = [
+    AutoDeleteFrom::Suspend,
+    AutoDeleteFrom::Creation,
+    AutoDeleteFrom::Use,
+];
+const RESTORES: [Restore; 3] = [Restore::Takes, Restore::Ignores, Restore::Refuses];
+const RESTORED: [RestoredEgress; 2] = [RestoredEgress::Absent, RestoredEgress::Inherited];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_that_its_program_lost_ends_however_deletion_counts() {
+    for from in COUNTS {
+        for restore in RESTORES {
+            let mut options = Options::default();
+            options.auto_delete_from = from;
+            options.restore = restore;
+            let (emulator, provider) = start(options).await;
+            let sandbox = provider
+                .create(SandboxSpec::new())
+                .await
+                .expect("a sandbox");
+            let fork = sandbox.fork(Default::default()).await.expect("a fork");
+            until("the fork's snapshot is deleted", || {
+                emulator.counts() == (2, 0)
+            })
+            .await;
+            drop((sandbox, fork));
+            // The service looks at its clock when it is asked something.
+            emulator.advance(DAY);
+            provider.list(&Default::default()).await.expect("a list");
+            emulator.advance(DAY);
+            provider.list(&Default::default()).await.expect("a list");
+            assert_eq!(emulator.counts(), (0, 0), "{from:?}, {restore:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_that_is_used_or_asked_to_stay_does_not_end() {
+    for from in [AutoDeleteFrom::Suspend, AutoDeleteFrom::Use] {
+        let mut options = Options::default();
+        options.auto_delete_from = from;
+        let (emulator, provider) = start(options).await;
+        let used = provider
+            .create(SandboxSpec::new())
+            .await
+            .expect("a sandbox");
+        let stays = AcaOptions::new().lifecycle(Lifecycle::new(None));
+        let stays = provider.create_with(SandboxSpec::new(), stays).await;
+        let stays = stays.expect("a sandbox");
+        for _ in 0..5 {
+            emulator.advance(DAY / 2);
+            assert!(used.sh("true").await.expect("it runs").success());
+        }
+        assert!(
+            stays.sh("true").await.expect("it runs").success(),
+            "{from:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fork_reaches_no_more_than_its_parent_from_the_first_request_on() {
+    for restore in RESTORES {
+        for restored in RESTORED {
+            let mut options = Options::default();
+            options.restore = restore;
+            options.restored_egress = restored;
+            let (emulator, provider) = start(options).await;
+            let sandbox = provider
+                .create(SandboxSpec::new())
+                .await
+                .expect("a sandbox");
+            let child = sandbox.fork(Default::default()).await.expect("a fork");
+            let id = child.info().id;
+            let state = provider.handle(&id).expect("a handle").state().await;
+            let egress = state.expect("a state").egress.expect("a policy");
+            assert_eq!(
+                egress.default,
+                EgressAction::Deny,
+                "{restore:?}, {restored:?}"
+            );
+            let sent = emulator.requested(id.as_str());
+            let first = sent.iter().find(|line| !line.starts_with("GET"));
+            let first = first.expect("something was sent");
+            assert!(first.ends_with("/egresspolicy"), "{sent:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fork_keeps_a_policy_in_the_newer_form_and_refuses_an_unknown_one() {
+    let (emulator, provider) = start(Options::default()).await;
+    let open = SandboxSpec::new().network(Network::Open);
+    let sandbox = provider.create(open).await.expect("a sandbox");
+    let id = sandbox.info().id;
+    let handle = provider.handle(&id).expect("a handle");
+    let newer = json!({"http": {"defaultAction": "Deny", "hostRules": []}});
+    post(&emulator, &id, "egresspolicy", &newer).await;
+    let shown = handle.state().await.expect("a state").egress;
+    assert_eq!(shown.expect("it is understood").default, EgressAction::Deny);
+    let report = sandbox.isolation().await.expect("a report").to_string();
+    assert!(report.contains("the egress policy"), "{report}");
+    let child = sandbox.fork(Default::default()).await.expect("a fork");
+    let child = provider.handle(&child.info().id).expect("a handle");
+    let shown = child.state().await.expect("a state").egress;
+    assert_eq!(shown.expect("it is understood").default, EgressAction::Deny);
+    // What nobody here can read is not taken for permission.
+    let before = emulator.counts();
+    for unknown in [json!(null), json!({"http": {"defaultAction": "Ask"}})] {
+        post(&emulator, &id, "egresspolicy", &unknown).await;
+        let refused = sandbox.fork(Default::default()).await.expect_err("unknown");
+        assert_eq!(refused.kind(), ErrorKind::PermissionDenied, "{refused:?}");
+        assert!(refused.hint().is_some(), "{refused:?}");
+        until("nothing is left of it", || emulator.counts() == before).await;
+    }
+    handle
+        .set_egress(EgressPolicy::deny())
+        .await
+        .expect("it is set");
+    sandbox
+        .fork(Default::default())
+        .await
+        .expect("a fork again");
+}
+
+/// Sends what the crate itself would not send.
+async fn post(emulator: &AcaEmulator, id: &SandboxId, what: &str, body: &serde_json::Value) {
+    let (endpoint, group) = (emulator.endpoint(), config("").sandbox_group);
+    let url = format!(
+        "{endpoint}/subscriptions/sub/resourceGroups/group/sandboxGroups/{group}/sandboxes/{id}/{what}?api-version=2026-02-01-preview",
+    );
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .build()
+        .expect("a client");
+    let request = client.post(url).bearer_auth(emulator.token());
+    let answer = request
+        .body(body.to_string())
+        .send()
+        .await
+        .expect("an answer");
+    assert!(answer.status().is_success(), "{answer:?}");
+}
+
+/// Another client's handle, as a program that was started again has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_suspended_by_itself_is_resumed_by_its_handle() {
+    let (emulator, first) = start(Options::default()).await;
+    let sandbox = first.create(SandboxSpec::new()).await.expect("a sandbox");
+    sandbox.write("kept", "kept").await.expect("a file");
+    let id = sandbox.info().id;
+    drop(sandbox);
+    emulator.advance(DAY + Duration::from_secs(60));
+    let again = provider(&emulator, Arc::new(StaticToken::new(emulator.token())));
+    let found = again.attach(&id).await.expect("it is there");
+    let error = found.read("kept").await.expect_err("it is suspended");
+    assert!(
+        error.hint().is_some_and(|hint| hint.contains("resume")),
+        "{error:?}"
+    );
+    again
+        .handle(&id)
+        .expect("a handle")
+        .resume()
+        .await
+        .expect("it resumes");
+    assert_eq!(found.read("kept").await.expect("the file"), "kept");
+    found.close().await.expect("it closes");
+}

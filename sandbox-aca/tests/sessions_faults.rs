@@ -262,3 +262,44 @@ async fn an_identifier_is_never_shown() {
     let shown = format!("{session:?} {:?} {error:?} {error}", session.info());
     assert!(!shown.contains(identifier.as_str()), "{shown}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_programs_session_is_not_attached_to_and_stays() {
+    for kind in KINDS {
+        let (emulator, ours) = begin(kind).await;
+        let pool = config(&emulator, kind).endpoint;
+        let body = match kind {
+            SessionKind::Shell => r#"{"shellCommand": "touch /mnt/data/theirs"}"#,
+            _ => r#"{"code": "open('/mnt/data/theirs', 'w')", "timeoutInSeconds": 60}"#,
+        };
+        let client = reqwest::Client::builder().no_proxy().build();
+        let version = config(&emulator, kind).api_version;
+        let url = format!("{pool}/executions?api-version={version}&identifier=theirs");
+        let request = client.expect("a client").post(url);
+        let request = request.bearer_auth(emulator.token()).body(body);
+        let answer = request.send().await.expect("an answer");
+        assert!(answer.status().is_success(), "{answer:?}");
+        let another = provider(&emulator, config(&emulator, kind));
+        let theirs = AcaSessionProvider::id_of(&"theirs".into());
+        let refused = another.attach(&theirs).await.expect_err("it is not ours");
+        assert_eq!(refused.kind(), ErrorKind::NotFound, "{refused:?}");
+        let there = emulator.sessions().await;
+        assert!(there.contains(&"theirs".to_owned()), "{there:?}");
+        // The control: ours is found by another provider, and used.
+        let found = another.attach(&ours.info().id).await.expect("ours");
+        assert!(found.sh("true").await.expect("it runs").success());
+        ours.close().await.expect("it closes");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_execution_that_is_answered_before_its_end_is_asked_after() {
+    let (emulator, session) = begin(SessionKind::Python).await;
+    emulator.change(|options| options.answers_running = true);
+    let output = session.sh("printf x >> count; sleep 0.5; echo ran").await;
+    assert_eq!(output.expect("it runs").stdout.bytes, "ran\n");
+    let answer = session.run_code("6 * 7", CodeOptions::default()).await;
+    assert_eq!(answer.expect("it runs").result.as_deref(), Some("42"));
+    assert_eq!(session.read("count").await.expect("a file"), "x");
+    session.close().await.expect("it closes");
+}

@@ -8,7 +8,7 @@ pub use chain::DefaultCredential;
 
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use sandbox_core::{Result, Secret};
@@ -16,6 +16,9 @@ use tokio::sync::Mutex;
 
 /// How long before its end a token is no longer used.
 const MARGIN: Duration = Duration::from_secs(300);
+
+/// For how long a token is used that seems to have ended when it came: this host's clock may run ahead.
+const GRACE: Duration = Duration::from_secs(60);
 
 /// A token and when it ends.
 #[derive(Clone, Debug)]
@@ -102,7 +105,8 @@ impl Credential for StaticToken {
 pub(crate) struct Tokens {
     credential: Arc<dyn Credential>,
     scope: String,
-    current: Mutex<Option<AccessToken>>,
+    /// The token, and when it came.
+    current: Mutex<Option<(AccessToken, Instant)>>,
 }
 
 impl Tokens {
@@ -121,26 +125,62 @@ impl Tokens {
     /// A token, but not the one that was `refused`.
     pub(crate) async fn get(&self, refused: Option<&Secret>) -> Result<Secret> {
         let mut current = self.current.lock().await;
-        let usable = current.as_ref().filter(|known| {
+        let usable = current.as_ref().filter(|(known, came)| {
             let fresh = known.expires.is_none_or(|expires| {
                 expires
                     .duration_since(SystemTime::now())
                     .is_ok_and(|left| left > MARGIN)
             });
-            fresh && Some(&known.token) != refused
+            // The service decides: what it refuses is not used again.
+            (fresh || came.elapsed() < GRACE) && Some(&known.token) != refused
         });
-        if let Some(known) = usable {
+        if let Some((known, _)) = usable {
             return Ok(known.token.clone());
         }
         let again = current
             .as_ref()
-            .is_some_and(|known| Some(&known.token) == refused);
+            .is_some_and(|(known, _)| Some(&known.token) == refused);
         let token = match again {
             true => self.credential.renewed(&self.scope).await?,
             false => self.credential.token(&self.scope).await?,
         };
         let secret = token.token.clone();
-        *current = Some(token);
+        *current = Some((token, Instant::now()));
         Ok(secret)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Counts how often it is asked; its tokens have ended by this host's clock.
+    #[derive(Debug, Default)]
+    struct Behind(AtomicUsize);
+
+    #[async_trait]
+    impl Credential for Behind {
+        async fn token(&self, _: &str) -> Result<AccessToken> {
+            let number = self.0.fetch_add(1, Ordering::Relaxed);
+            let ended = SystemTime::now() - Duration::from_secs(3600);
+            Ok(AccessToken::new(format!("token {number}"), Some(ended)))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_runs_ahead_asks_for_one_token() {
+        let credential = Arc::new(Behind::default());
+        let tokens = Tokens::new(Arc::clone(&credential) as _, "scope".into());
+        let mut first = tokens.get(None).await.expect("a token");
+        for _ in 0..100 {
+            first = tokens.get(None).await.expect("a token");
+        }
+        assert_eq!(credential.0.load(Ordering::Relaxed), 1);
+        // One that the service refuses is replaced all the same.
+        let second = tokens.get(Some(&first)).await.expect("a token");
+        assert_ne!(second, first);
+        assert_eq!(credential.0.load(Ordering::Relaxed), 2);
     }
 }

@@ -129,9 +129,14 @@ impl Http {
                     page["nextLink"].as_str().map(str::to_owned)
                 }
             };
-            // Only what tells the page is taken from a link: the token goes nowhere else.
-            let Some(url) = link.and_then(|link| reqwest::Url::parse(&link).ok()) else {
+            let Some(link) = link.filter(|link| !link.is_empty()) else {
                 return Ok(all);
+            };
+            // Only what tells the page is taken from a link: the token goes nowhere else. It may be
+            // relative.
+            let anywhere = reqwest::Url::parse("https://localhost/");
+            let Ok(url) = anywhere.and_then(|base| base.join(&link)) else {
+                return Err(Failure::garbled(op));
             };
             next = first.clone();
             for (key, value) in url.query_pairs() {

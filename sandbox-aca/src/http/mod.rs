@@ -215,7 +215,8 @@ impl Http {
             if failure.status == Some(401) {
                 refused = Some(token);
             }
-            let left = request.timeout.saturating_sub(started.elapsed());
+            let patience = attempts.patience(&failure, request.timeout, self.plane.role_wait);
+            let left = patience.saturating_sub(started.elapsed());
             match attempts.wait(&failure, asked) {
                 Some(wait) if wait <= LONGEST_WAIT && wait < left => {
                     tracing::debug!(operation = %op, status = ?failure.status, count, "again");

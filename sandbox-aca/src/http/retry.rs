@@ -26,6 +26,21 @@ pub(super) struct Attempts {
 }
 
 impl Attempts {
+    /// How long the request may go on in all: a role or a group that has just been made is waited for
+    /// as long as was asked for, which is longer than one request takes.
+    pub(super) fn patience(
+        &self,
+        failure: &Failure,
+        timeout: Duration,
+        role_wait: Duration,
+    ) -> Duration {
+        let arriving = failure.status == Some(403) || failure.is_of_group();
+        match arriving && self.role_may_come {
+            true => timeout.max(role_wait),
+            false => timeout,
+        }
+    }
+
     /// How long to wait before it is sent again; `None` if it must not be.
     pub(super) fn wait(&self, failure: &Failure, asked: Option<Duration>) -> Option<Duration> {
         let more = self.count < ATTEMPTS;
@@ -107,6 +122,32 @@ mod tests {
             assert_eq!(read(&[("retry-after", text)], ""), None, "{text:?}");
             assert_eq!(read(&[("retry-after-ms", text)], BODY), seconds(30));
         }
+    }
+
+    #[test]
+    fn a_role_is_waited_for_beyond_the_time_of_one_request() {
+        let error = sandbox_core::Error::new(
+            sandbox_core::ErrorKind::PermissionDenied,
+            sandbox_core::Operation::Create,
+        );
+        let mut failure = Failure::before(error);
+        failure.status = Some(403);
+        let mut attempts = Attempts {
+            count: 9,
+            refused: false,
+            role_may_come: true,
+            repeat: false,
+        };
+        let seconds = Duration::from_secs;
+        let patience = |attempts: &Attempts, failure: &Failure| {
+            attempts.patience(failure, seconds(60), seconds(900))
+        };
+        assert_eq!(patience(&attempts, &failure), seconds(900));
+        failure.status = Some(500);
+        assert_eq!(patience(&attempts, &failure), seconds(60));
+        failure.status = Some(403);
+        attempts.role_may_come = false;
+        assert_eq!(patience(&attempts, &failure), seconds(60));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use reqwest::Method;
@@ -23,6 +23,10 @@ pub(crate) const LONGEST: Duration = Duration::from_secs(220);
 const KEPT: u64 = 1 << 20;
 /// The largest part of an upload; the service takes 128 MB [Azure, January 2026].
 const PART: usize = 64 << 20;
+/// How long the service may take beyond an execution's own time before its end is known.
+const LATE: Duration = Duration::from_secs(30);
+/// How often an execution is asked after that was answered before its end.
+const POLL: Duration = Duration::from_millis(200);
 /// Where files are that come and go.
 pub(crate) const HOME: &str = "/mnt/data";
 
@@ -186,7 +190,29 @@ impl Session {
         let mut request = Request::new(Method::POST, path).json(&body);
         request.repeat = repeat;
         request.timeout = timeout + Duration::from_secs(30);
-        let answer = parse(op, &self.send(op, request).await?.body)?;
+        let asked = Instant::now();
+        let mut answer = parse(op, &self.send(op, request).await?.body)?;
+        // The service may answer before the end: then it is asked again, and nothing runs twice.
+        while !self.pool.old && matches!(answer["status"].as_str(), Some("NotStarted" | "Running"))
+        {
+            let Some(id) = answer["id"].as_str().map(str::to_owned) else {
+                return Err(Failure::garbled(op));
+            };
+            if asked.elapsed() > timeout + LATE {
+                let error = Error::new(ErrorKind::Timeout, op)
+                    .with_message("the service says that the execution still runs");
+                return Err(Failure::unknown(error));
+            }
+            tokio::time::sleep(POLL).await;
+            let path = ["executions", id.as_str()];
+            let sent = self.send(op, Request::new(Method::GET, &path)).await;
+            // The execution was accepted: what fails now leaves open what came of it.
+            let sent = sent.map_err(|failure| Failure {
+                unknown: true,
+                ..failure
+            })?;
+            answer = parse(op, &sent.body)?;
+        }
         let said = match self.pool.old {
             true => &answer["properties"],
             false => &answer["result"],

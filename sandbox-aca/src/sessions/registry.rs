@@ -163,20 +163,28 @@ impl Registry {
                 (handle, known.identifier.clone(), known.info.clone())
             })
         };
-        let (identifier, info) = match known {
+        let (identifier, info, foreign) = match known {
             Some((Some(handle), ..)) => return Ok(handle),
-            Some((None, identifier, info)) => (identifier, info),
+            Some((None, identifier, info)) => (identifier, info, false),
             None => {
                 let all = self.pool.identifiers(op).await;
                 let all = all.map_err(|failure| failure.error)?;
                 let found = all.into_iter().find(|one| one.public() == *id);
                 let found = found.ok_or_else(|| missing(op, id))?;
                 let info = SandboxInfo::new(id.clone(), BACKEND, GuestPath::from(WORKDIR));
-                (found, info)
+                (found, info, true)
             }
         };
         let session = Session::new(Arc::clone(&self.pool), identifier);
+        // From now on a session that the service makes anew is a loss, and is not left behind.
         session.begun.store(true, Ordering::Release);
+        if foreign {
+            let ours = session.is_ours(op).await.map_err(|failure| failure.error)?;
+            if !ours {
+                let hint = "another program's session has this identifier; it was not changed";
+                return Err(missing(op, id).with_hint(hint));
+            }
+        }
         let found = self.handle(session, info, BTreeMap::new());
         found.keep(self.keep_alive);
         Ok(found)

@@ -24,7 +24,16 @@ const INLINE_OLD: usize = 2 << 10;
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Session {
-    /// Runs a line; `begin` in a session that need not be there yet.
+    /// Whether a session that the service knows was made by this backend: another program's has no
+    /// marker. Nothing in it is changed.
+    pub(super) async fn is_ours(&self, op: Operation) -> Result<bool, Failure> {
+        let line = format!("[ -e {MARKER} ] && echo ours || echo other");
+        let minute = Duration::from_secs(60);
+        let said = self.line_in(op, "", &line, true, minute).await?;
+        Ok(said == "ours\n")
+    }
+
+    /// Runs a line. Once the session has begun, one without our marker is another one.
     pub(super) async fn line(
         &self,
         op: Operation,
@@ -36,6 +45,18 @@ impl Session {
             true => MARKER,
             false => "",
         };
+        self.line_in(op, marker, line, repeat, timeout).await
+    }
+
+    /// Runs a line in a session that has this marker, if one is named.
+    async fn line_in(
+        &self,
+        op: Operation,
+        marker: &str,
+        line: &str,
+        repeat: bool,
+        timeout: Duration,
+    ) -> Result<String, Failure> {
         let inline = match self.pool.old {
             true => INLINE_OLD,
             false => INLINE,

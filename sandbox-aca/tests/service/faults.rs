@@ -215,8 +215,15 @@ async fn a_gateway_that_gives_up_early_does_not_end_a_command() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_in_pages_and_slow_creations_are_waited_for() {
+    for relative in [false, true] {
+        listed_in_pages(relative).await;
+    }
+}
+
+async fn listed_in_pages(relative: bool) {
     let mut options = Options::default();
     options.envelope = true;
+    options.relative_links = relative;
     options.page = Some(2);
     options.creating = Duration::from_millis(300);
     options.hidden = Duration::from_millis(100);
@@ -231,5 +238,17 @@ async fn lists_in_pages_and_slow_creations_are_waited_for() {
         );
     }
     let listed = provider.list(&Default::default()).await.expect("a list");
-    assert_eq!(listed.len(), 5);
+    assert_eq!(listed.len(), 5, "relative links: {relative}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_close_that_failed_can_be_called_again() {
+    let (emulator, _, sandbox) = sandbox().await;
+    emulator.inject(Fault::new("DELETE ", Action::Status(409, None)));
+    let failed = sandbox.close().await.expect_err("the service refused");
+    assert!(failed.hint().is_some(), "{failed:?}");
+    assert_eq!(emulator.counts().0, 1, "the control: it is there");
+    sandbox.close().await.expect("it closes");
+    assert_eq!(emulator.counts().0, 0);
+    sandbox.close().await.expect("once more is the same");
 }

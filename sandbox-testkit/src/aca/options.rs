@@ -43,6 +43,8 @@ pub struct Options {
     pub envelope: bool,
     /// How many entries a page of a list has; all of them if `None`. Needs the envelope.
     pub page: Option<u32>,
+    /// Whether the link to the next page is relative: a path and a query.
+    pub relative_links: bool,
     /// How long a sandbox is `Creating` before it is `Running`.
     pub creating: Duration,
     /// How long a new sandbox is answered with 404.
@@ -69,6 +71,8 @@ pub struct Options {
     pub pools: Vec<SessionPool>,
     /// How long one execution in a session may take. Default: 220 seconds.
     pub execution_cap: Duration,
+    /// Whether a synchronous execution is answered before its end, as `Running`.
+    pub answers_running: bool,
     /// The largest upload to a session, in bytes. Default: 128 MiB.
     pub upload_cap: usize,
     /// How the service says that a session pool is full.
@@ -190,6 +194,7 @@ impl Default for Options {
             strict_groups: false,
             envelope: false,
             page: None,
+            relative_links: false,
             creating: Duration::ZERO,
             hidden: Duration::ZERO,
             stopping: Duration::ZERO,
@@ -206,6 +211,7 @@ impl Default for Options {
                 SessionPool::new("shell", PoolKind::Shell),
             ],
             execution_cap: Duration::from_secs(220),
+            answers_running: false,
             upload_cap: 128 << 20,
             full_as: FullAs::default(),
             no_exit_code: false,

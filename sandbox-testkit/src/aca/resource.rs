@@ -30,7 +30,10 @@ pub(super) fn page(state: &State, call: &Call, all: Vec<Value>) -> Reply {
         let path = format!("{}/{}", call.group, call.rest.join("/"));
         let labels = call.query.get("labels");
         let labels = labels.map_or_else(String::new, |labels| format!("&labels={labels}"));
-        let endpoint = state.endpoint();
+        let endpoint = match options.relative_links {
+            true => String::new(),
+            false => state.endpoint(),
+        };
         body["nextLink"] = json!(format!(
             "{endpoint}{path}?api-version={version}&skip={end}{labels}"
         ));

@@ -109,6 +109,12 @@ pub const SWITCHES: &[Switch] = &[
         "so many entries on a page (with envelope)"
     ),
     switch!(
+        Flag,
+        relative_links,
+        "relative-links",
+        "the link to the next page has no host"
+    ),
+    switch!(
         Millis,
         creating,
         "creating",
@@ -227,6 +233,12 @@ pub const SWITCHES: &[Switch] = &[
         execution_cap,
         "execution-cap",
         "an execution in a session may take so long"
+    ),
+    switch!(
+        Flag,
+        answers_running,
+        "answers-running",
+        "an execution of Python is answered before its end"
     ),
     Switch {
         name: "full-as",

@@ -141,7 +141,7 @@ async fn started(
             Ok::<Value, Reply>(shown)
         }
     };
-    let reply = match later {
+    let reply = match later || state.options().answers_running {
         true => {
             tokio::spawn(run);
             Reply::json(202, shown)

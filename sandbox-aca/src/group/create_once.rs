@@ -1,19 +1,26 @@
-//! Makes sandboxes, snapshots and images: once, and found again if the answer is lost.
+//! Creates sandboxes, snapshots and images: once, and found again if the answer is lost.
 //!
-//! A request that makes something is never sent twice, unless the service proves that it did not
-//! accept it.
+//! A request that creates something is never sent twice, unless the service proves that it did not
+//! accept it. What may have been created although no answer came is not left behind.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use sandbox_core::{Labels, Operation};
 use serde_json::{Value, json};
 
+use crate::group::delete_on_drop::{DeleteOnDrop, Made};
 use crate::http::{Failure, Http, Request, parse};
 
-/// The label that finds what was made though no answer came; not shown to anybody.
+/// The label that finds what was created though no answer came; never shown.
 pub(crate) const CREATE_LABEL: &str = "sandbox-create";
-/// How often what may have been made is looked for: the service may still be at it.
+/// How often the caller waits for another look at what may have been created.
 const LOOKS: u32 = 4;
+/// For how long the service may still be at a creation that it has not answered: its gateway gives up
+/// after 600 seconds.
+const STILL_CREATING: Duration = Duration::from_secs(900);
+/// The first and the longest pause between looks when the caller has gone.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// The identifier in an answer or in an entry of a list.
 fn id(of: &Value) -> Option<&str> {
@@ -22,25 +29,29 @@ fn id(of: &Value) -> Option<&str> {
 }
 
 impl Http {
-    /// Sends a request that makes something with labels into `collection`. Gives the identifier
-    /// and what the service shows.
+    /// Sends a request that creates something with labels in `collection`. Gives the identifier and
+    /// what the service shows.
     pub(crate) async fn make(
-        &self,
+        self: &Arc<Self>,
         op: Operation,
         request: Request<'_>,
         mut body: Value,
-        collection: &str,
+        collection: &'static str,
     ) -> Result<(String, Value), Failure> {
         let nonce = uuid::Uuid::new_v4().simple().to_string();
         body["labels"][CREATE_LABEL] = json!(nonce);
-        match self.make_once(op, request, &body).await {
-            Err(failure) if failure.unknown => {
-                let found = self.look_for(op, collection, &nonce).await;
-                let made = found.and_then(|made| Some((id(&made)?.to_owned(), made)));
-                made.ok_or(failure)
+        let failure = match self.make_once(op, request, &body).await {
+            Err(failure) if failure.unknown => failure,
+            made => return made,
+        };
+        for look in 0..LOOKS {
+            tokio::time::sleep(Duration::from_millis(200) * look).await;
+            if let Some(found) = self.look_for(op, collection, &nonce).await {
+                return Ok(found);
             }
-            made => made,
         }
+        self.collect(op, collection, nonce);
+        Err(failure)
     }
 
     /// The same without a mark.
@@ -57,22 +68,44 @@ impl Http {
         }
     }
 
-    async fn look_for(&self, op: Operation, collection: &str, nonce: &str) -> Option<Value> {
-        for look in 0..LOOKS {
-            tokio::time::sleep(Duration::from_millis(200) * look).await;
-            let all = match collection {
-                // The only ones that the service can be asked for by a label.
-                "sandboxes" => {
-                    let labels = Labels::from([(CREATE_LABEL.to_owned(), nonce.to_owned())]);
-                    self.list(op, &labels).await
-                }
-                _ => self.pages(op, &[collection], Vec::new()).await,
-            };
-            let mut all = all.unwrap_or_default().into_iter();
-            if let Some(found) = all.find(|one| one["labels"][CREATE_LABEL] == nonce) {
-                return Some(found);
+    async fn look_for(
+        &self,
+        op: Operation,
+        collection: &str,
+        nonce: &str,
+    ) -> Option<(String, Value)> {
+        let all = match collection {
+            // The only ones that the service can be asked for by a label.
+            "sandboxes" => {
+                let labels = Labels::from([(CREATE_LABEL.to_owned(), nonce.to_owned())]);
+                self.list(op, &labels).await
             }
-        }
-        None
+            _ => self.pages(op, &[collection], Vec::new()).await,
+        };
+        let mut all = all.unwrap_or_default().into_iter();
+        let found = all.find(|one| one["labels"][CREATE_LABEL] == nonce)?;
+        Some((id(&found)?.to_owned(), found))
+    }
+
+    /// Looks in the background for what the service may still be creating, and deletes it.
+    fn collect(self: &Arc<Self>, op: Operation, collection: &'static str, nonce: String) {
+        let http = Arc::clone(self);
+        tokio::spawn(async move {
+            let begun = Instant::now();
+            let (mut pause, longest) = PAUSES;
+            while begun.elapsed() < STILL_CREATING {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(longest);
+                if let Some((id, _)) = http.look_for(op, collection, &nonce).await {
+                    let made = match collection {
+                        "sandboxes" => Made::Sandbox(id),
+                        "snapshots" => Made::Snapshot(id),
+                        _ => Made::Image(id),
+                    };
+                    drop(DeleteOnDrop::new(&http, made));
+                    return;
+                }
+            }
+        });
     }
 }

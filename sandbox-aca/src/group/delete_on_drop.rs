@@ -1,6 +1,6 @@
-//! Deletes what nobody got, behind everybody's back.
+//! Deletes in the background what was created for a caller who has gone.
 //!
-//! It must never take the first refusal for the last word: nobody else would delete it.
+//! It must never take the first refusal for the last word: nothing else would delete it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +9,14 @@ use sandbox_core::Operation;
 
 use crate::http::{Failure, Http};
 
-/// How long after each refusal it is tried again. Nobody waits, so it is by these and not by what
-/// the service asks for, which may be longer than a caller has.
-const PAUSES: [Duration; 3] = [
+/// How long after each refusal it is tried again. These and not what the service asks for: no caller
+/// waits, and the last one is long after a throttled minute.
+const PAUSES: [Duration; 5] = [
     Duration::from_secs(1),
     Duration::from_secs(10),
     Duration::from_secs(60),
+    Duration::from_secs(300),
+    Duration::from_secs(900),
 ];
 
 /// Something at the service, by its identifier.
@@ -22,13 +24,15 @@ const PAUSES: [Duration; 3] = [
 pub(crate) enum Made {
     Sandbox(String),
     Snapshot(String),
+    Image(String),
 }
 
 impl Made {
     async fn delete(&self, http: &Http) -> Result<(), Failure> {
         match self {
             Self::Sandbox(id) => http.delete(Operation::Create, id).await,
-            Self::Snapshot(id) => http.delete_snapshot(Operation::Fork, id).await,
+            Self::Snapshot(id) => http.delete_entry(Operation::Fork, "snapshots", id).await,
+            Self::Image(id) => http.delete_entry(Operation::Create, "diskimages", id).await,
         }
     }
 }
@@ -48,7 +52,7 @@ impl DeleteOnDrop {
         }
     }
 
-    /// Somebody has it now.
+    /// The caller has it now: it is not deleted.
     pub(crate) fn keep(mut self) {
         self.made = None;
     }
@@ -65,7 +69,7 @@ impl Drop for DeleteOnDrop {
             let mut pauses = PAUSES.into_iter();
             while let Err(failure) = made.delete(&http).await {
                 let Some(pause) = pauses.next() else {
-                    tracing::warn!(status = ?failure.status, "what nobody uses was not deleted");
+                    tracing::warn!(status = ?failure.status, "what was created for a caller who has gone was not deleted");
                     return;
                 };
                 tokio::time::sleep(pause).await;

@@ -20,7 +20,7 @@ pub use config::AcaConfig;
 pub use manage::{
     AcaHandle, AcaOptions, AcaSandboxState, AcaSnapshot, AcaSource, AcaState, AcaStats, Access,
     DiskImage, EgressAction, EgressDecisions, EgressPolicy, EgressRule, Inspection, IpRule,
-    Lifecycle, NewDiskImage, NewPort, Port, PortAuth, PortProtocol, Usage, Volume, VolumeKind,
-    VolumeMount,
+    Lifecycle, NewDiskImage, NewPort, Port, PortAuth, PortProtocol, Reaped, Usage, Volume,
+    VolumeKind, VolumeMount,
 };
 pub use provider::AcaSandboxProvider;

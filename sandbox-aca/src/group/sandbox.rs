@@ -34,27 +34,35 @@ impl AcaSandbox {
         Arc::new(Self { guest, registry })
     }
 
-    async fn snap(&self, op: Operation, labels: &Labels) -> Result<Snapshot> {
+    /// Takes a snapshot, which is deleted if what is given back is dropped, or this future is.
+    async fn snap(&self, op: Operation, labels: &Labels) -> Result<(DeleteOnDrop, Snapshot)> {
         self.guest.open(op)?;
         let marks = &self.registry.config.labels;
         check_labels(op, labels, marks).map_err(|error| self.guest.named(error))?;
         let mut labels = labels.clone();
         labels.extend(marks.clone());
-        let _files = self.guest.files.lock().await;
-        let taken = self
-            .guest
-            .transport
-            .snapshot(
-                op,
-                self.guest.id.as_str(),
-                &labels,
-                self.registry.config.snapshot_timeout,
-            )
-            .await;
-        let taken = taken.map_err(|failure| self.guest.failed(failure))?;
-        let mut snapshot = Snapshot::new(SnapshotId::new(taken["id"].as_str().unwrap_or_default()));
-        snapshot.size = taken["sizeInMB"].as_u64().map(|size| size << 20);
-        Ok(snapshot)
+        let (guest, timeout) = (
+            Arc::clone(&self.guest),
+            self.registry.config.snapshot_timeout,
+        );
+        // On a task of its own: the service takes it whether the caller waits or not.
+        let taking = tokio::spawn(async move {
+            let _files = guest.files.lock().await;
+            let http = &guest.transport;
+            let taken = http.snapshot(op, guest.id.as_str(), &labels, timeout).await;
+            let shown = taken.map_err(|failure| guest.failed(failure))?;
+            let id = shown["id"].as_str().unwrap_or_default();
+            let mut snapshot = Snapshot::new(SnapshotId::new(id));
+            snapshot.size = shown["sizeInMB"].as_u64().map(|size| size << 20);
+            let guard = DeleteOnDrop::new(http, Made::Snapshot(id.to_owned()));
+            Ok((guard, snapshot))
+        });
+        taking.await.unwrap_or_else(|error| {
+            let error = Error::new(ErrorKind::Other, op).with_source(error);
+            Err(self
+                .guest
+                .named(error.with_message("the taking of a snapshot ended")))
+        })
     }
 }
 
@@ -161,10 +169,7 @@ impl Sandbox for AcaSandbox {
         const OP: Operation = Operation::Fork;
         check_labels(OP, &options.labels, &self.registry.config.labels)
             .map_err(|error| self.guest.named(error))?;
-        let snapshot = self.snap(OP, &Labels::new()).await?;
-        // It goes whatever happens to who took it.
-        let passing = Made::Snapshot(snapshot.id.as_str().to_owned());
-        let _passing = DeleteOnDrop::new(&self.guest.transport, passing);
+        let (_passing, snapshot) = self.snap(OP, &Labels::new()).await?;
         // As they are now: whoever holds the service's own handle may have changed them.
         let found = self.guest.transport.get(OP, self.guest.id.as_str()).await;
         let mut found = found.map_err(|failure| self.guest.failed(failure))?;
@@ -196,7 +201,9 @@ impl Sandbox for AcaSandbox {
     }
 
     async fn snapshot(&self, options: SnapshotOptions) -> Result<Snapshot> {
-        self.snap(Operation::Snapshot, &options.labels).await
+        let (guard, snapshot) = self.snap(Operation::Snapshot, &options.labels).await?;
+        guard.keep();
+        Ok(snapshot)
     }
 
     async fn close(&self) -> Result<()> {

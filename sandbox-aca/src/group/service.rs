@@ -2,6 +2,7 @@
 //!
 //! It must never send exec or create twice unless the service proves that it did not accept it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -30,7 +31,7 @@ impl Http {
     /// what the service does with more. So labels are tried, and a restore that is refused with
     /// them and needs none goes without: then a lost answer can't be made up for.
     pub(crate) async fn create(
-        &self,
+        self: &Arc<Self>,
         mut body: Value,
         marks: &Labels,
     ) -> Result<(String, Value), Failure> {
@@ -268,7 +269,7 @@ impl Http {
 
     /// Takes a snapshot and gives its identifier.
     pub(crate) async fn snapshot(
-        &self,
+        self: &Arc<Self>,
         op: Operation,
         id: &str,
         labels: &Labels,
@@ -281,11 +282,15 @@ impl Http {
         made.await.map(|(_, shown)| shown)
     }
 
-    pub(crate) async fn delete_snapshot(&self, op: Operation, id: &str) -> Result<(), Failure> {
-        match self
-            .send(op, Request::new(Method::DELETE, &["snapshots", id]))
-            .await
-        {
+    /// Deletes an entry of a collection; `Ok` if there is none.
+    pub(crate) async fn delete_entry(
+        &self,
+        op: Operation,
+        collection: &str,
+        id: &str,
+    ) -> Result<(), Failure> {
+        let path = [collection, id];
+        match self.send(op, Request::new(Method::DELETE, &path)).await {
             Err(failure) if failure.status == Some(404) => Ok(()),
             other => other.map(drop),
         }

@@ -9,6 +9,7 @@ mod everyday;
 mod faults;
 mod keep;
 mod labels;
+mod leaks;
 mod lifecycle;
 mod manage;
 mod ports;

@@ -13,6 +13,7 @@ use sandbox_core::{
 use serde_json::{Value, json};
 
 use super::{AcaHandle, AcaOptions, labels, text};
+use crate::group::delete_on_drop::{DeleteOnDrop, Made};
 use crate::group::provider::AcaSandboxProvider;
 use crate::group::registry::Registry;
 use crate::http::{Request, parse};
@@ -220,10 +221,16 @@ impl AcaSandboxProvider {
         if let Some(identity) = &image.identity {
             body["managedIdentityResourceId"] = json!(identity);
         }
-        let request = Request::new(Method::PUT, &["diskimages"]);
-        let made = self.registry.http.make(OP, request, body, "diskimages");
-        let (id, _) = made.await.map_err(|failure| failure.error)?;
+        // On a task of its own: the service makes it whether the caller waits or not.
+        let http = Arc::clone(&self.registry.http);
+        let making = tokio::spawn(async move {
+            let request = Request::new(Method::PUT, &["diskimages"]);
+            let made = http.make(OP, request, body, "diskimages").await;
+            made.map(|(id, _)| (DeleteOnDrop::new(&http, Made::Image(id.clone())), id))
+        });
+        let (guard, id) = ended(making.await)?.map_err(|failure| failure.error)?;
         self.registry.image_ready(OP, &id).await?;
+        guard.keep();
         Ok(id)
     }
 
@@ -291,6 +298,85 @@ impl AcaSandboxProvider {
         match sent {
             Err(failure) if failure.status == Some(404) => Ok(()),
             other => other.map(drop).map_err(|failure| failure.error),
+        }
+    }
+}
+
+/// What a task gives that has not panicked.
+pub(super) fn ended<T>(task: std::result::Result<T, tokio::task::JoinError>) -> Result<T> {
+    task.map_err(|error| {
+        Error::new(ErrorKind::Other, OP)
+            .with_message("the creation ended")
+            .with_source(error)
+    })
+}
+
+/// What [`AcaSandboxProvider::reap`] deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reaped {
+    /// Sandboxes.
+    pub sandboxes: usize,
+    /// Snapshots.
+    pub snapshots: usize,
+    /// Disk images.
+    pub images: usize,
+}
+
+impl AcaSandboxProvider {
+    /// Deletes every sandbox, snapshot and disk image of the group that has all of these labels,
+    /// whichever program made it: what is left of a run that bore a label of its own
+    /// ([`AcaConfig::labels`](crate::AcaConfig#structfield.labels)).
+    ///
+    /// Goes on after a failure. Sandboxes that are open in this process are deleted too.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] without any label, which would be the whole group; the first that
+    /// the service answers.
+    ///
+    /// # Cancellation
+    /// Dropping the future leaves what it has not come to.
+    pub async fn reap(&self, labels: &Labels) -> Result<Reaped> {
+        if labels.is_empty() {
+            return Err(Error::new(ErrorKind::InvalidInput, OP)
+                .with_message("no label is given, which would delete the whole group")
+                .with_hint("give the labels of the run that is to be cleared away"));
+        }
+        let http = &self.registry.http;
+        let bears = |one: &Value| {
+            let mut wanted = labels.iter();
+            wanted.all(|(key, value)| one["labels"][key] == json!(value))
+        };
+        let (mut reaped, mut first) = (Reaped::default(), None);
+        for collection in ["sandboxes", "snapshots", "diskimages"] {
+            let all = match collection {
+                "sandboxes" => http.list(OP, labels).await,
+                _ => http.pages(OP, &[collection], Vec::new()).await,
+            };
+            let all = match all {
+                Ok(all) => all,
+                Err(failure) => {
+                    first.get_or_insert(failure.error);
+                    continue;
+                }
+            };
+            for one in all.iter().filter(|one| bears(one)) {
+                let id = text(one, "id");
+                let deleted = match collection {
+                    "sandboxes" => http.delete(OP, &id).await,
+                    _ => http.delete_entry(OP, collection, &id).await,
+                };
+                match (deleted, collection) {
+                    (Err(failure), _) => drop(first.get_or_insert(failure.error)),
+                    (Ok(()), "sandboxes") => reaped.sandboxes += 1,
+                    (Ok(()), "snapshots") => reaped.snapshots += 1,
+                    (Ok(()), _) => reaped.images += 1,
+                }
+            }
+        }
+        match first {
+            Some(error) => Err(error),
+            None => Ok(reaped),
         }
     }
 }

@@ -9,7 +9,9 @@ use reqwest::Method;
 use sandbox_core::{Error, ErrorKind, Labels, Operation, Result, SandboxId};
 use serde_json::{Value, json};
 
+use super::group::ended;
 use super::{EgressDecisions, EgressPolicy, Lifecycle, NewPort, Port, VolumeMount, labels, text};
+use crate::group::delete_on_drop::{DeleteOnDrop, Made};
 use crate::group::registry::Registry;
 use crate::http::{Failure, Request, parse};
 
@@ -354,13 +356,20 @@ impl AcaHandle {
     /// # Errors
     /// Those of the type; [`ErrorKind::Timeout`]; what the service says if the image fails.
     pub async fn commit(&self, labels: &Labels) -> Result<String> {
-        let path = ["sandboxes", self.id.as_str(), "commit"];
-        let mut request = Request::new(Method::POST, &path);
-        request.timeout = self.registry.config.snapshot_timeout;
+        let (registry, sandbox) = (Arc::clone(&self.registry), self.id.clone());
         let body = json!({"labels": labels});
-        let made = self.registry.http.make(OP, request, body, "diskimages");
-        let (id, _) = made.await.map_err(|failure| self.failed(failure))?;
+        // On a task of its own: the service makes it whether the caller waits or not.
+        let making = tokio::spawn(async move {
+            let path = ["sandboxes", sandbox.as_str(), "commit"];
+            let mut request = Request::new(Method::POST, &path);
+            request.timeout = registry.config.snapshot_timeout;
+            let made = registry.http.make(OP, request, body, "diskimages").await;
+            let guard = |id: &str| DeleteOnDrop::new(&registry.http, Made::Image(id.to_owned()));
+            made.map(|(id, _)| (guard(&id), id))
+        });
+        let (guard, id) = ended(making.await)?.map_err(|failure| self.failed(failure))?;
         self.registry.image_ready(OP, &id).await?;
+        guard.keep();
         Ok(id)
     }
 }

@@ -80,13 +80,17 @@ state() { # status: state of the main process, code: its wait status.
   code=${50}
 }
 # Every process that a command starts inherits a limit which nothing else has: its mark.
-survivors() { # survivors: the living processes of the tree, but for the main one.
-  survivors=
+survivors() { # survivors: the living processes of the tree, but for the main one; busy: whether one works.
+  survivors= busy=
   for entry in $(grep -lsF " $mark " /proc/[0-9]*/limits); do
     entry=${entry#/proc/}
     entry=${entry%/limits}
     case $entry in "$pid" | "$holder") continue ;; esac
-    grep -qs '^State:[[:space:]]*[ZX]' "/proc/$entry/status" || survivors="$survivors $entry"
+    case $(grep -s '^State:' "/proc/$entry/status") in
+    '' | *Z* | *X*) continue ;;
+    *R* | *D*) busy=1 ;;
+    esac
+    survivors="$survivors $entry"
   done
   [ "$survivors" ]
 }
@@ -116,14 +120,15 @@ launch() { # launch INPUT CWD PROGRAM, the arguments of env: gets everything rea
   begun=$now
   # The program waits until its parent is `sleep`, which reaps nothing: a shell might, and then how
   # the program ended could not be read from /proc any more.
-  setsid sh -c 'dir=$1 input=$2 mark=$3; shift 3
-    prlimit --pid $$ --rttime="$mark" 2> /dev/null
+  limited="prlimit --rttime=$mark"
+  $limited true 2> /dev/null || limited=
+  setsid $limited sh -c 'dir=$1 input=$2; shift 2
     (tries=0
       while [ $tries -lt 20000 ] && read -r name < /proc/$$/comm && [ "$name" != sleep ]; do tries=$((tries + 1)); done
       exec < "$input" > "$dir/out.pipe" 2> "$dir/err.pipe"
       exec env "$@") &
     echo $! > "$dir/pid"; exec sleep 2147483647' \
-    sh "$dir" "$input" "$mark" "$@" < /dev/null > /dev/null 2>&1 5<&- 8>&- 9>&- &
+    sh "$dir" "$input" "$@" < /dev/null > /dev/null 2>&1 5<&- 8>&- 9>&- &
   holder=$!
   trap '' PIPE
   until read -r pid < "$dir/pid"; do sleep 0.005; done 2> /dev/null
@@ -144,16 +149,16 @@ supervise() { # Until it ended, or for a time.
   finish
 }
 # What the rest of the tree writes in the moment after the main process has ended is output too: it is
-# waited for until nothing has come for 80 ms, and for half a second at most.
+# waited for until nothing has come for 80 ms while all of it sleeps, and for a second at most.
 settle() {
   survivors || return 0
   quiet=0 before=$(written)
   clock
-  latest=$((now + 50))
+  latest=$((now + 100))
   while [ $quiet -lt 4 ] && [ $now -lt $latest ] && survivors; do
     sleep 0.02
     after=$(written)
-    if [ "$after" = "$before" ]; then quiet=$((quiet + 1)); else quiet=0 before=$after; fi
+    if [ -z "$busy" ] && [ "$after" = "$before" ]; then quiet=$((quiet + 1)); else quiet=0 before=$after; fi
     clock
   done
 }

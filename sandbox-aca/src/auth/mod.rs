@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 /// How long before its end a token is no longer used.
 const MARGIN: Duration = Duration::from_secs(300);
 
-/// For how long a token is used that seems to have ended when it came: this host's clock may run ahead.
+/// For how long a token is used that had ended when it came: this host's clock runs ahead then.
 const GRACE: Duration = Duration::from_secs(60);
 
 /// A token and when it ends.
@@ -126,13 +126,15 @@ impl Tokens {
     pub(crate) async fn get(&self, refused: Option<&Secret>) -> Result<Secret> {
         let mut current = self.current.lock().await;
         let usable = current.as_ref().filter(|(known, came)| {
-            let fresh = known.expires.is_none_or(|expires| {
-                expires
-                    .duration_since(SystemTime::now())
-                    .is_ok_and(|left| left > MARGIN)
-            });
+            let now = SystemTime::now();
+            let left = known.expires.map(|expires| expires.duration_since(now));
+            let fresh = left.is_none_or(|left| left.is_ok_and(|left| left > MARGIN));
+            // By this host's clock, when it came.
+            let ended = known
+                .expires
+                .is_some_and(|expires| expires + came.elapsed() <= now);
             // The service decides: what it refuses is not used again.
-            (fresh || came.elapsed() < GRACE) && Some(&known.token) != refused
+            (fresh || ended && came.elapsed() < GRACE) && Some(&known.token) != refused
         });
         if let Some((known, _)) = usable {
             return Ok(known.token.clone());

@@ -26,16 +26,26 @@ fn document(state: &State, id: &str, guest: &Guest, labels: Value) -> Value {
     })
 }
 
+/// What a restore has of its source beside files and resources: volumes and the egress policy.
+fn inherited(guest: &Guest) -> (Value, Value) {
+    let document = guest.document();
+    (
+        document["volumes"].clone(),
+        document["egressPolicy"].clone(),
+    )
+}
+
 /// The snapshot of a sandbox that has just been stopped.
 pub(super) fn of_stop(state: &State, guest: &Guest) -> Value {
     let id = uuid::Uuid::new_v4().to_string();
     let document = document(state, &id, guest, json!({}));
+    let (volumes, egress) = inherited(guest);
     let snap = Snap {
         group: guest.group.clone(),
         local: Arc::clone(&guest.local),
         document: document.clone(),
-        volumes: guest.document()["volumes"].clone(),
-        egress: guest.document()["egressPolicy"].clone(),
+        volumes,
+        egress,
         listed: false,
     };
     state.store().snapshots.insert(id, snap);
@@ -66,12 +76,13 @@ pub(super) async fn take(
         let id = uuid::Uuid::new_v4().to_string();
         let labels = body.get("labels").cloned().unwrap_or_else(|| json!({}));
         let document = document(&state, &id, &guest, labels);
+        let (volumes, egress) = inherited(&guest);
         let snap = Snap {
             group: guest.group.clone(),
             local,
             document: document.clone(),
-            volumes: guest.document()["volumes"].clone(),
-            egress: guest.document()["egressPolicy"].clone(),
+            volumes,
+            egress,
             listed: true,
         };
         state.store().snapshots.insert(id, snap);

@@ -15,7 +15,7 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::all()
     .without(Capability::User, "commands run as the image's user")
     .partial(
         Capability::KillDaemons,
-        "but for one that clears its environment",
+        "but for one that lowers the limit which marks it",
     )
     .without(
         Capability::ForkMemory,

@@ -20,7 +20,7 @@ const COMMON: Capabilities = Capabilities::all()
     .without(Capability::User, "commands run as the session's user")
     .partial(
         Capability::KillDaemons,
-        "but for one that clears its environment",
+        "but for one that lowers the limit which marks it",
     )
     .partial(
         Capability::Fork,

@@ -159,7 +159,7 @@ async fn search(scope: &str) -> Result<(Winner, AccessToken)> {
 #[async_trait]
 impl Credential for DefaultCredential {
     async fn token(&self, scope: &str) -> Result<AccessToken> {
-        // The sources speak TLS by the process's provider; whoever installed one has chosen.
+        // The sources speak TLS by the process's provider; one that is installed already is kept.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut winner = self.winner.lock().await;
         match winner.as_ref() {

@@ -82,7 +82,7 @@ pub trait Credential: Debug + Send + Sync + 'static {
     }
 }
 
-/// A token that somebody else got. It is never refreshed.
+/// A token from elsewhere. It is never refreshed.
 #[derive(Clone, Debug)]
 pub struct StaticToken(Secret);
 

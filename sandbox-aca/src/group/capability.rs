@@ -10,7 +10,7 @@ const TIERS: &str = "the service has tiers; choose one in the configuration";
 pub(crate) const CAPABILITIES: Capabilities = Capabilities::all()
     .partial(
         Capability::Spawn,
-        "where the service has exec/stream; a stream that nobody reads holds up the other",
+        "where the service has exec/stream; a stream that is not read holds up the other",
     )
     .without(Capability::User, "commands run as the image's user")
     .partial(

@@ -1,6 +1,6 @@
 //! Makes sandboxes in a group, finds them again, and ends them.
 //!
-//! It must never leave behind a sandbox that nobody got, and never open a network that the spec
+//! It must never leave behind a sandbox whose creation was given up, and never open a network that the spec
 //! does not.
 
 use std::collections::BTreeMap;
@@ -53,7 +53,7 @@ impl AcaSandboxProvider {
     /// What its sandboxes can do; no I/O, no provider needed.
     pub const CAPABILITIES: Capabilities = CAPABILITIES;
 
-    /// A provider for this group, with this source of tokens. Talks to nobody yet.
+    /// A provider for this group, with this source of tokens. Sends nothing yet.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for a configuration that can't be right; what reading the

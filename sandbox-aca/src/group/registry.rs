@@ -1,6 +1,6 @@
 //! Makes sandboxes for a provider and for forks, and finds the open ones again.
 //!
-//! It must never leave behind a sandbox that nobody got.
+//! It must never leave behind a sandbox whose creation was given up.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -27,7 +27,7 @@ pub(crate) struct Registry {
 /// What follows a creation, as the service takes it.
 #[derive(Debug)]
 pub(crate) struct Policies {
-    /// Whether it is made from a snapshot: then nothing but the source goes with the creation.
+    /// Whether it is made from a snapshot: then the service may ignore all but the source.
     pub(crate) restored: bool,
     pub(crate) egress: Value,
     pub(crate) lifecycle: Value,
@@ -63,7 +63,7 @@ impl Registry {
         open.get(id).and_then(Weak::upgrade)
     }
 
-    /// Creates and makes ready. Runs to its end even if nobody waits; then the sandbox is deleted.
+    /// Creates and makes ready. Runs to its end even if the caller has gone; then the sandbox is deleted.
     async fn make(
         &self,
         op: Operation,

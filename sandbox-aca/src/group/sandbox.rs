@@ -170,7 +170,7 @@ impl Sandbox for AcaSandbox {
         check_labels(OP, &options.labels, &self.registry.config.labels)
             .map_err(|error| self.guest.named(error))?;
         let (_passing, snapshot) = self.snap(OP, &Labels::new()).await?;
-        // As they are now: whoever holds the service's own handle may have changed them.
+        // As they are now: a handle of the service's may have changed them.
         let found = self.guest.transport.get(OP, self.guest.id.as_str()).await;
         let mut found = found.map_err(|failure| self.guest.failed(failure))?;
         let policies = Policies {
@@ -183,7 +183,7 @@ impl Sandbox for AcaSandbox {
                 Value::Null => Lifecycle::new(Some(self.registry.config.auto_delete)).body(),
                 lifecycle => lifecycle,
             },
-            // Open to others: nobody asked for that.
+            // A port is open to others, which was not asked for.
             ports: Vec::new(),
         };
         let state = {

@@ -25,9 +25,9 @@ fn file_request<'a>(parts: &'a [&'a str], path: &str, limit: u64) -> Request<'a>
 }
 
 impl Http {
-    /// Creates a sandbox; `marks` are labels that nobody asked this one to have.
+    /// Creates a sandbox; `marks` are the provider's own labels.
     ///
-    /// The official SDK refuses labels for a restore and sends the source alone; nobody has said
+    /// The official SDK refuses labels for a restore and sends the source alone; it is not documented
     /// what the service does with more. So labels are tried, and a restore that is refused with
     /// them and needs none goes without: then a lost answer can't be made up for.
     pub(crate) async fn create(
@@ -198,7 +198,7 @@ impl Http {
         request.timeout = timeout;
         let bytes = self.send(op, request).await?;
         let mut answer = parse(op, &bytes)?;
-        // Without a code nobody knows what came of it.
+        // Without a code its outcome is unknown.
         if answer["exitCode"].as_i64().is_none() {
             return Err(Failure::garbled(op));
         }

@@ -23,7 +23,7 @@ const OP: Operation = Operation::Exec;
 const SLACK: Duration = Duration::from_secs(60);
 /// The largest output that comes with the answer.
 const INLINE: u64 = 256 << 10;
-/// How often in a row nobody can tell what became of a command.
+/// How many unknown answers in a row are taken before a command is given up.
 const UNKNOWN: u32 = 4;
 
 /// Kills a command whose caller has gone.
@@ -109,7 +109,7 @@ impl<T: Transport> Guest<T> {
         done
     }
 
-    /// Asks what became of a command until somebody knows.
+    /// Asks what became of a command until it is known.
     async fn settle(
         &self,
         mut answer: Result<String, Failure>,

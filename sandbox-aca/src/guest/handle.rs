@@ -28,7 +28,7 @@ pub(crate) struct State {
     pub(crate) info: SandboxInfo,
     /// Changes to the image's environment; `None` unsets.
     pub(crate) env: BTreeMap<Vec<u8>, Option<Secret>>,
-    /// Directories of commands in the guest that nobody needs any more.
+    /// Directories of ended commands in the guest, to be removed.
     pub(crate) stale_dirs: Vec<String>,
     /// Commands that run now.
     pub(crate) running: Vec<String>,
@@ -81,7 +81,7 @@ pub(crate) struct Guest<T = Http> {
     pub(crate) closed: tokio::sync::Mutex<Closing>,
     /// Held while a batch is put in place and while a fork looks.
     pub(crate) files: Arc<tokio::sync::Mutex<()>>,
-    /// When somebody last began to do something with it.
+    /// When it was last used.
     used: Mutex<Instant>,
     /// What keeps it, if that was asked for; and held while it is touched.
     pub(crate) keep_alive: OnceLock<KeepAlive>,
@@ -109,12 +109,12 @@ impl<T: Transport> Guest<T> {
         }
     }
 
-    /// Somebody does something with it.
+    /// Notes a use of it.
     pub(crate) fn used(&self) {
         *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// For how long nobody has done anything with it.
+    /// For how long it has been idle.
     pub(crate) fn idle(&self) -> Duration {
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         used.elapsed()

@@ -1,4 +1,4 @@
-//! Keeps a sandbox that nobody uses from being ended by the service, if the caller asked for that.
+//! Keeps an idle sandbox from being ended by the service, if the caller asked for that.
 //!
 //! It must never run anything in the guest, never resume or replace what has ended, and never
 //! outlive its handle.
@@ -23,7 +23,7 @@ pub(crate) fn check(every: Option<Duration>) -> Result<()> {
 }
 
 impl<T: Transport> Guest<T> {
-    /// From now on the sandbox is touched when nobody has used it for so long.
+    /// From now on the sandbox is touched when it was idle for so long.
     pub(crate) fn keep(self: &Arc<Self>, every: Option<Duration>) {
         if let Some(every) = every {
             let task = tokio::spawn(keep(Arc::downgrade(self), every));
@@ -59,7 +59,7 @@ async fn keep<T: Transport>(of: Weak<Guest<T>>, every: Duration) {
         guest.used();
         match guest.transport.touch(guest.id.as_str()).await {
             Ok(()) => {}
-            // It is gone; whoever uses it next is told.
+            // It is gone, as its next use will show.
             Err(failure) if failure.status == Some(404) && !failure.is_of_group() => return,
             Err(failure) => tracing::debug!(status = ?failure.status, "a touch did not succeed"),
         }

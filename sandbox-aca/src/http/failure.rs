@@ -77,7 +77,7 @@ impl Failure {
         }
     }
 
-    /// A request that nobody answered in time.
+    /// A request that was not answered in time.
     pub(super) fn silent(op: Operation) -> Self {
         let what = "no answer came from the service in time";
         Self::unknown(Error::new(ErrorKind::Timeout, op).with_message(what))

@@ -56,7 +56,7 @@ pub(crate) struct Request<'a> {
     /// The type of the body; none is sent without one.
     pub(crate) content_type: Option<String>,
     pub(crate) body: Bytes,
-    /// Whether it may be sent again when nobody knows what came of it.
+    /// Whether it may be sent again when its outcome is unknown.
     pub(crate) repeat: bool,
     pub(crate) timeout: Duration,
     /// The largest answer.
@@ -109,10 +109,10 @@ pub(crate) fn parse(op: Operation, bytes: &[u8]) -> Result<Value, Failure> {
 }
 
 impl Http {
-    /// A way to this plane. Talks to nobody yet.
+    /// A way to this plane. Sends nothing yet.
     pub(crate) fn new(plane: Plane, tokens: Tokens) -> Result<Self> {
         let base = plane.base()?;
-        // Whoever installed another provider before has chosen; either serves.
+        // One that is installed already is kept; either serves.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let certificate =
             match &plane.ca_file {

@@ -21,7 +21,7 @@ pub(super) struct Attempts {
     pub(super) refused: bool,
     /// Whether a 403 may still be a role that has not arrived, and a 404 a group that has not.
     pub(super) role_may_come: bool,
-    /// Whether it may be sent again when nobody knows what came of it.
+    /// Whether it may be sent again when its outcome is unknown.
     pub(super) repeat: bool,
 }
 

@@ -51,7 +51,7 @@ pub(crate) struct Session {
     lost: AtomicBool,
     /// Uploads that the next line which names their directory puts in place.
     arrived: Mutex<Vec<Arrived>>,
-    /// Directories of our own that nobody needs any more.
+    /// Directories of our own that are to be removed.
     stale_dirs: Mutex<Vec<String>>,
 }
 
@@ -112,7 +112,7 @@ impl Session {
         }
         let error = Error::new(ErrorKind::Lost, op)
             .with_message("the session ended and with it everything in it")
-            .with_hint("the pool's cooldown ends sessions that nobody uses");
+            .with_hint("the pool's cooldown ends idle sessions");
         Failure {
             status: Some(404),
             title: "SessionLost".into(),
@@ -246,7 +246,7 @@ impl Session {
         bytes: Bytes,
     ) -> Result<(), Failure> {
         let (dir, _) = path.rsplit_once('/').unwrap_or((HOME, path));
-        // Whether an upload makes directories nobody says: all come to one that is there.
+        // Whether an upload makes directories is not documented: all come to one that is there.
         let flat = flat(path);
         let mut parts = Vec::new();
         let mut start = 0;

@@ -1,6 +1,6 @@
 //! Code for a Python kernel that keeps its state: what this backend can beyond the trait.
 //!
-//! Code is sent once: nobody can tell afterwards whether it ran.
+//! Code is sent once: it can't be told afterwards whether it ran.
 
 use std::time::Duration;
 

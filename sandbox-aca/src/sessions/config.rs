@@ -9,7 +9,7 @@ use sandbox_core::{Error, ErrorKind, Operation, Result};
 
 use crate::http::Plane;
 
-/// The version of the interface that is used if nobody names one.
+/// The version of the interface that is used by default.
 pub(crate) const NEWEST: &str = "2025-10-02-preview";
 /// Versions whose requests have another shape.
 const OLD: &[&str] = &["2024-02-02-preview", "2024-08-02-preview"];

@@ -1,4 +1,4 @@
-//! The identifier of a session: whoever knows it is in.
+//! The identifier of a session: to know it is to have access.
 //!
 //! It must never reach a log, an error or a [`SandboxInfo`](sandbox_core::SandboxInfo); what is
 //! shown is its hash.
@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 pub(crate) struct Identifier(Secret);
 
 impl Identifier {
-    /// A new one that nobody can guess: 244 random bits.
+    /// A new one that can't be guessed: 244 random bits.
     pub(crate) fn random() -> Self {
         let part = || uuid::Uuid::new_v4().simple();
         Self(Secret::from(format!("{}{}", part(), part())))

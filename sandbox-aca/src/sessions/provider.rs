@@ -1,6 +1,6 @@
 //! Makes sandboxes of a session pool, finds them again, and ends them.
 //!
-//! It must never leave behind a session that nobody got, and never show an identifier.
+//! It must never leave behind a session whose creation was given up, and never show an identifier.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -63,7 +63,7 @@ use crate::http::Http;
 ///   asked after. A single operation on files (unpacking an import, packing an export or a fork)
 ///   may not.
 /// - One upload has at most 128 MB; larger ones go in parts of 64 MiB.
-/// - A session that nobody uses ends after the pool's cooldown (300 to 3600 seconds), with all that
+/// - An idle session ends after the pool's cooldown (300 to 3600 seconds), with all that
 ///   is in it. The sandbox is then [`Lost`](ErrorKind::Lost); nothing is ever run in the empty
 ///   session that the service would put in its place.
 /// - A built-in pool has at most 600 sessions. A full pool is [`ErrorKind::RateLimited`].
@@ -79,7 +79,7 @@ impl AcaSessionProvider {
     /// What its sandboxes can do if the pool has no egress; no I/O, no provider needed.
     pub const CAPABILITIES: Capabilities = CLOSED;
 
-    /// A provider for this pool, with this source of tokens. Talks to nobody yet.
+    /// A provider for this pool, with this source of tokens. Sends nothing yet.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for a configuration that can't be right; what reading the

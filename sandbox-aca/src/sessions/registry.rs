@@ -72,7 +72,7 @@ impl Registry {
         all
     }
 
-    /// A new sandbox. Runs to its end even if nobody waits; then the session is deleted.
+    /// A new sandbox. Runs to its end even if the caller has gone; then the session is deleted.
     pub(super) async fn make(
         self: &Arc<Self>,
         op: Operation,

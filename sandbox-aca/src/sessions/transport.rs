@@ -20,7 +20,7 @@ pub(super) const MARKER: &str = "/var/tmp/.sandbox-session";
 /// The largest output that comes along with an answer, in the new shape and in the old.
 const INLINE: usize = 384 << 10;
 const INLINE_OLD: usize = 2 << 10;
-/// The longest that nobody asks after a command that runs for long.
+/// The longest pause between two questions about a command.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Session {

@@ -1,6 +1,6 @@
 //! `/.emulator/…`: the clock, the switches, the faults and the counters, for tests in any language.
 //!
-//! Nobody needs a token for it: who reaches the emulator may turn it. It must never be served where
+//! It needs no token: who reaches the emulator may turn it. It must never be served where
 //! the service itself would be looked for.
 
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Tokens: made by the emulator, shaped like those of Microsoft Entra, checked for audience and
 //! expiry.
 //!
-//! They prove nothing to anybody else: the signature is a random number of this process.
+//! They prove nothing elsewhere: the signature is a random number of this process.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

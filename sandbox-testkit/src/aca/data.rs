@@ -14,7 +14,7 @@ use super::reply::{Reply, invalid, problem};
 use super::state::{Guest, State, too_many};
 use super::{ports, resource, volumes};
 
-/// Disk images that the service offers to everybody; here all are the same.
+/// Disk images that the service offers to all its users; here all are the same.
 pub(super) const PUBLIC: &[&str] = &["ubuntu", "python-3.13", "node-22"];
 
 pub(super) fn failed(error: &sandbox_core::Error) -> Reply {
@@ -121,7 +121,7 @@ fn entrypoint(guest: &Arc<Guest>, body: &Value) {
     let Some(program) = words.next() else { return };
     let command = Command::new(program).args(words).output_limit(0);
     let guest = Arc::clone(guest);
-    // Nobody asks how it ended; the sandbox's end is its end.
+    // How it ended is not reported; it ends with the sandbox at the latest.
     tokio::spawn(async move { guest.local.exec(command).await });
 }
 

@@ -1,7 +1,7 @@
 //! Where clients get tokens: the token endpoint of Microsoft Entra, the identity endpoint of App
 //! Service, the metadata service of a machine.
 //!
-//! Whoever asks gets a token, unless a switch says otherwise: this is no guard. It must never keep
+//! Every caller gets a token, unless a switch says otherwise: this is no guard. It must never keep
 //! or show a secret.
 
 use std::collections::BTreeMap;
@@ -30,7 +30,7 @@ pub(super) fn answer(state: &State, call: &Call, headers: &HeaderMap, path: &[&s
     match (call.method.as_str(), path) {
         ("GET", ["msi", "token"]) => Reply::json(200, identity(state, resource)),
         ("GET", ["metadata", ..]) => {
-            // Without it, a request that somebody tricked a server into would get a token.
+            // Without it, a request that a server was tricked into would get a token.
             match headers.get("metadata").is_some_and(|value| value == "true") {
                 true => Reply::json(200, identity(state, resource)),
                 false => Reply::json(

@@ -1,6 +1,6 @@
-//! Runs commands: buffered, as text, for as long as anybody holds the output.
+//! Runs commands: buffered, as text, for as long as a process holds the output.
 //!
-//! A command runs once for each request, to its end, whoever still waits for the answer.
+//! A command runs once for each request, to its end, even if the client has gone.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,7 +12,7 @@ use super::call::Call;
 use super::reply::{Reply, invalid, problem};
 use super::state::{Guest, State};
 
-/// Runs `$0` and waits for whoever holds its output, as the service does.
+/// Runs `$0` and waits for all that hold its output, as the service does.
 const WAIT_FOR_HOLDERS: &str = r#"
 exec 4>&1 5>&2
 code=$({ { { sh -c "$0" 3>&- 4>&- 5>&- 6>&-; echo $? >&3; } 2>&1 1>&6 6>&- | cat >&5; } 6>&1 | cat >&4; } 3>&1)

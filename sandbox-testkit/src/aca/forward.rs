@@ -1,6 +1,6 @@
 //! HTTP to a port of a sandbox: in over the port's URL, and to the program that listens in there.
 //!
-//! Nobody gets through whom the port does not let in. One request takes one connection.
+//! Only callers that the port lets in get through. One request takes one connection.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -68,7 +68,7 @@ async fn carry(
     through(&guest, request, number).await
 }
 
-/// Who may come in: from where the rules say, and with a token unless the port is for anybody.
+/// Who may come in: from where the rules say, and with a token unless the port is anonymous.
 fn admit(
     state: &State,
     request: &Request<Body>,
@@ -150,7 +150,7 @@ async fn through(
     request: Request<Body>,
     number: u16,
 ) -> Result<Response<Body>, Reply> {
-    let nobody = |_| {
+    let unanswered = |_| {
         problem(
             502,
             "NobodyListens",
@@ -171,12 +171,12 @@ async fn through(
     let io = TokioIo::new(tokio::io::join(output, input));
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
         .await
-        .map_err(nobody)?;
+        .map_err(unanswered)?;
     tokio::spawn(async move {
         // The answer's body ends where the connection does, and the relay with both.
         let _ = connection.await;
         drop(relay);
     });
-    let response = sender.send_request(request).await.map_err(nobody)?;
+    let response = sender.send_request(request).await.map_err(unanswered)?;
     Ok(response.map(Body::new))
 }

@@ -1,6 +1,6 @@
 //! The state machine of a sandbox: what it is now, and what becomes of it by itself.
 //!
-//! Nothing here resumes a sandbox that nobody asked to resume. Only what clients do with a sandbox
+//! Nothing here resumes a sandbox without a request. Only what clients do with a sandbox
 //! keeps it awake; what runs in it does not.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -92,7 +92,7 @@ impl Guest {
         let (used, busy, due) = {
             let mut life = self.life();
             let due = life.turn.filter(|(at, _)| now >= *at);
-            // What is to be gone stays so until it is: whoever asks first need not be the sweep.
+            // What is to be gone stays so until it is: a request may see it before the sweep does.
             if due.is_some_and(|(_, to)| to != "Gone") {
                 life.turn = None;
             }

@@ -28,7 +28,7 @@ pub(super) enum Entry {
     Written(oneshot::Sender<()>),
 }
 
-/// Waits until what has been sent is written, or nobody writes any more.
+/// Waits until what has been sent is written, or the writer has ended.
 pub(super) async fn written(lines: &Lines) {
     let Some(lines) = lines else { return };
     let (sender, receiver) = oneshot::channel();

@@ -76,7 +76,7 @@ pub struct AcaEmulator {
     state: Arc<State>,
     address: SocketAddr,
     task: tokio::task::JoinHandle<()>,
-    /// The certificate's directory, if nobody said where it should be.
+    /// The certificate's directory, if none was given.
     _certificates: Option<tempfile::TempDir>,
     ca: Option<PathBuf>,
 }

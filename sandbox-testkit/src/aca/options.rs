@@ -81,7 +81,7 @@ pub struct Options {
     pub no_exit_code: bool,
     /// Whether a commit is answered in the old form, `{diskImageId}`.
     pub legacy_commit: bool,
-    /// Whether an `autoDeletePolicy` in the body of a creation is ignored: nobody has verified that
+    /// Whether an `autoDeletePolicy` in the body of a creation is ignored: it is not known whether
     /// the service looks at it there.
     pub ignore_auto_delete: bool,
     /// What a restore does with what its body has beside the source: labels, lifecycle, egress

@@ -1,7 +1,7 @@
 //! Ports of a sandbox: what may be asked for, and the URLs that come later.
 //!
 //! A URL leads to the emulator, which carries HTTP on: its host is not the service's, whose names
-//! nobody here could resolve.
+//! no resolver here would know.
 
 use std::net::IpAddr;
 use std::sync::PoisonError;
@@ -14,7 +14,7 @@ use super::state::{Guest, State};
 
 /// The resource as it is shown; a port has no URL at first.
 pub(super) fn shown(state: &State, guest: &Guest) -> Value {
-    // Its state may have changed since somebody looked.
+    // Its state may have changed since it was last brought up to date.
     guest.state(state);
     let mut document = guest.document().clone();
     if let Some(list) = document["ports"].as_array_mut() {

@@ -104,7 +104,7 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, sender: mpsc::Send
         tokio::spawn(async move {
             let shaken = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await;
             if let Ok(Ok(stream)) = shaken {
-                // Nobody takes it if the server has ended.
+                // It is not taken if the server has ended.
                 let _ = sender.send((stream, peer)).await;
             }
         });

@@ -46,7 +46,7 @@ pub(super) struct Guest {
     pub(super) life: Mutex<Life>,
 }
 
-/// A snapshot: a local sandbox that nobody runs anything in.
+/// A snapshot: a local sandbox in which nothing runs.
 #[derive(Debug)]
 pub(super) struct Snap {
     pub(super) group: String,
@@ -196,7 +196,7 @@ impl State {
         }
     }
 
-    /// Takes a sandbox out; whoever gets it ends it.
+    /// Takes a sandbox out; the caller ends it.
     pub(super) fn take(&self, id: &str) -> Option<Arc<Guest>> {
         let mut store = self.store();
         // The snapshot of its last stop is the sandbox itself.

@@ -141,7 +141,7 @@ async fn start(state: &State, guest: &Guest, socket: &mut WebSocket) -> Result<P
     started.map_err(|error| format!("exec: {path:?}: {}", error.message()))
 }
 
-/// Runs a command to its end, whoever still takes its frames.
+/// Runs a command to its end, even if the client has gone.
 async fn carry(mut process: Process, input: mpsc::Receiver<Bytes>, frames: mpsc::Sender<Value>) {
     let (stdin, stdout, stderr) = (
         process.stdin.take(),

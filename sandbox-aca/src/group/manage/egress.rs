@@ -1,6 +1,6 @@
 //! What a sandbox may reach: the egress policy, and what came of it.
 //!
-//! The SDK's default is to allow; here what nobody allowed is denied.
+//! The SDK's default is to allow; here what is not allowed is denied.
 
 use serde_json::{Value, json};
 

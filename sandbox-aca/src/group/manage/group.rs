@@ -32,7 +32,7 @@ pub struct AcaSnapshot {
     pub labels: Labels,
     /// What it was taken of.
     pub sandbox: SandboxId,
-    /// Its size in bytes; 0 if nobody knows.
+    /// Its size in bytes; 0 if unknown.
     pub size: u64,
 }
 
@@ -139,7 +139,7 @@ impl Registry {
 /// for each page) unless it says that it waits; dropping its future leaves open whether the service
 /// did it.
 impl AcaSandboxProvider {
-    /// What the service can do with this sandbox; asks nobody whether there is one.
+    /// What the service can do with this sandbox; sends nothing, so that there may be none.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] if that can't be an identifier.
@@ -190,7 +190,7 @@ impl AcaSandboxProvider {
         self.delete(&["snapshots", id.as_str()]).await
     }
 
-    /// Disk images that the service offers to everybody.
+    /// Disk images that the service offers to all its users.
     ///
     /// # Errors
     /// Those of the service.

@@ -35,7 +35,7 @@ pub enum AcaState {
     Stopped,
     /// The service suspended it.
     Suspended,
-    /// The service suspended it because nobody used it.
+    /// The service suspended it because it was idle.
     Idle,
     /// It is being resumed.
     Resuming,

@@ -83,7 +83,7 @@ impl Lifecycle {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AcaSource {
-    /// A disk image of everybody, by name.
+    /// A public disk image, by name.
     PublicImage(String),
     /// A disk image of the group, by identifier.
     DiskImage(String),

@@ -1,6 +1,6 @@
 //! Ports of a sandbox: who may come in, and where.
 //!
-//! A port that nobody said more of asks for the service's own sign-in.
+//! A port without other settings asks for the service's own sign-in.
 
 use serde_json::{Value, json};
 
@@ -51,7 +51,7 @@ pub struct IpRule {
 }
 
 impl Access {
-    /// Nobody but those who are allowed then.
+    /// Only for those who are allowed.
     pub fn deny() -> Self {
         Self {
             default: EgressAction::Deny,
@@ -123,7 +123,7 @@ impl NewPort {
         self
     }
 
-    /// For anybody.
+    /// For all callers, without a sign-in.
     #[must_use]
     pub fn anonymous(mut self) -> Self {
         self.auth = PortAuth::Anonymous;

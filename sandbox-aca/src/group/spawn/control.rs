@@ -18,7 +18,7 @@ use crate::guest::launch::Launch;
 use crate::guest::script::said;
 use crate::http::Http;
 
-/// How long the guest waits for the end of a command whose output nobody reads.
+/// How long the guest waits for the end of a command whose output is not read.
 const SLICE: Duration = Duration::from_secs(10);
 /// How long a killed command may take to be dead.
 const KILL: Duration = Duration::from_secs(20);
@@ -81,7 +81,7 @@ impl Guest<Http> {
         }
     }
 
-    /// Whether a command whose start nobody told of runs: it does not from now on.
+    /// Whether a command runs whose start was not confirmed; if it does not, it never will.
     pub(super) async fn claim(
         &self,
         mut guard: Guard<Http>,
@@ -130,7 +130,7 @@ impl Control {
             End::Exit { exit, .. } => return Ok(exit),
             End::Broke(why) => Error::new(ErrorKind::Unavailable, OP)
                 .with_message(format!("the command's stream broke off: {why}"))
-                .with_hint("what it goes on to do nobody sees; dropping it kills it"),
+                .with_hint("it may still run, unseen; drop the process to kill it"),
         };
         Err(guest.named(error).with_ran(Ran::Cut))
     }
@@ -146,13 +146,13 @@ impl ProcessControl for Control {
             }
             let stalled = progress.borrow_and_update().stalled;
             if !stalled {
-                // Whoever carries the streams says the end before it ends.
+                // The task that carries the streams reports the end before it ends.
                 if progress.changed().await.is_err() {
-                    return self.outcome(End::Broke("nobody carries it".into()));
+                    return self.outcome(End::Broke("the task that carries it ended".into()));
                 }
                 continue;
             }
-            // The end may be behind bytes that nobody reads.
+            // The end may be behind bytes that are not read.
             tokio::select! {
                 changed = progress.changed() => drop(changed),
                 asked = self.guest().ask(OP, &self.launch, false, SLICE) => {
@@ -214,7 +214,7 @@ impl Drop for Control {
     fn drop(&mut self) {
         match self.end() {
             // How it ended is known: its directory goes with the next request, its streams with
-            // whoever reads them.
+            // their reader.
             Some(End::Exit { .. }) => {
                 self.guard.armed = false;
                 let dir = self.launch.dir.clone();
@@ -222,7 +222,7 @@ impl Drop for Control {
             }
             Some(End::Broke(_)) => {}
             None => {
-                // The guard kills it; then nothing is left to carry, or too much that nobody wants.
+                // The guard kills it; then nothing is left to carry, or only what is not wanted.
                 self.pump.abort();
             }
         }

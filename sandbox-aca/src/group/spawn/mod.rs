@@ -5,8 +5,7 @@
 //! streams and says how it ended (`guest/spawn.sh`). Signals and kills are requests of their own. A
 //! command is started at most once: the guest claims it, as for `exec`.
 //!
-//! Both streams come over one socket. Each has a bounded buffer; a program that fills one that nobody
-//! reads holds up the other too.
+//! Both streams come over one socket. Each has a bounded buffer; a program that fills one without a reader holds up the other too.
 
 mod control;
 mod pump;
@@ -31,7 +30,7 @@ use pump::{Progress, Streams};
 use socket::{Frame, Frames, Input};
 
 const OP: Operation = Operation::Spawn;
-/// What is kept of a stream that nobody reads.
+/// How much is kept of a stream that is not read.
 const BUFFER: usize = 256 << 10;
 /// How much of a script goes in one frame.
 const FRAME: usize = 64 << 10;
@@ -51,7 +50,7 @@ impl Guest<Http> {
         let line = match begin(&mut input, &mut frames, &script).await {
             Ok(line) => line,
             Err(error) => {
-                // Nobody knows whether it runs: claimed, it never does.
+                // It is not known whether it runs: claimed, it never does.
                 let (guard, ran) = self.claim(guard, &launch).await;
                 drop(guard);
                 return Err(self.named(error).with_ran(ran));

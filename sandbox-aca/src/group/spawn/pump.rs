@@ -14,7 +14,7 @@ use crate::guest::exec::exit;
 
 /// How much input goes in one frame.
 const CHUNK: usize = 32 << 10;
-/// How long a stream may be full before somebody else is asked how the command is.
+/// How long a stream may be full before the guest is asked how the command is.
 const STALLED: Duration = Duration::from_millis(300);
 
 /// How a command ended.
@@ -22,7 +22,7 @@ const STALLED: Duration = Duration::from_millis(300);
 pub(super) enum End {
     /// With this status; `why` has `t` for its timeout and `c` for a kill.
     Exit { exit: Exit, why: String },
-    /// Nobody knows: the connection broke off.
+    /// Unknown: the connection broke off.
     Broke(String),
 }
 
@@ -32,7 +32,7 @@ pub(super) struct Progress {
     pub(super) end: Option<End>,
     /// All that it wrote has come.
     pub(super) drained: bool,
-    /// Nobody reads what came, so that nothing else comes.
+    /// What came is not read, so that nothing else comes.
     pub(super) stalled: bool,
 }
 
@@ -108,7 +108,7 @@ impl Streams {
     }
 }
 
-/// Writes to a stream; nobody may read it any more.
+/// Writes to a stream, which may no longer have a reader.
 async fn write(
     to: &mut (impl AsyncWrite + Unpin),
     bytes: &[u8],
@@ -118,7 +118,7 @@ async fn write(
     tokio::pin!(writing);
     if tokio::time::timeout(STALLED, &mut writing).await.is_err() {
         progress.send_modify(|now| now.stalled = true);
-        // An error says that nobody reads.
+        // An error says that there is no reader.
         let _ = writing.await;
         progress.send_modify(|now| now.stalled = false);
     }
@@ -133,7 +133,7 @@ pub(super) async fn feed(
 ) {
     // It ends with the command, or when there is no more to give.
     let ended = async {
-        // Nobody is left who could tell otherwise.
+        // A sender that is gone can't tell otherwise.
         let _ = progress.wait_for(|now| now.end.is_some()).await;
     };
     let give = async {
@@ -162,7 +162,7 @@ pub(super) async fn feed(
         () = give => {}
     }
     let _ = progress.wait_for(|now| now.drained).await;
-    // A broken connection has nobody to tell.
+    // A broken connection can't be told.
     let _ = input.stdin(format!("\n{nonce}b\n").as_bytes()).await;
     input.close().await;
 }

@@ -68,7 +68,7 @@ impl Input {
             .await
     }
 
-    /// Says goodbye; nobody waits for an answer.
+    /// Closes the socket without waiting for an answer.
     pub(super) async fn close(&mut self) {
         // Who has gone need not be told.
         let _ = self.0.send(Message::Close(None)).await;

@@ -28,7 +28,7 @@ impl Trailer {
         }
     }
 
-    /// Takes the next bytes; what comes behind the end is nobody's.
+    /// Takes the next bytes; what comes behind the end is thrown away.
     pub(super) fn take(&mut self, bytes: &[u8]) -> Step {
         let mut step = Step {
             bytes: Vec::new(),

@@ -1,6 +1,6 @@
 //! Executions: Python code and shell commands, answered in the shape that was asked for.
 //!
-//! Each runs once for its request, to its end, whoever still waits.
+//! Each runs once for its request, to its end, even if the client has gone.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use crate::aca::call::{Call, not_found};
 use crate::aca::reply::{Reply, invalid};
 use crate::aca::state::State;
 
-/// What the service keeps of each output stream if nobody says how much.
+/// What the service keeps of each output stream by default.
 const KEPT: u64 = 4096;
 
 /// What came of an execution.

@@ -24,7 +24,7 @@ pub enum PoolKind {
     PythonLts,
     /// Commands of a shell.
     Shell,
-    /// Containers of somebody's own; the emulator knows them and runs none.
+    /// Custom containers; the emulator knows them and runs none.
     CustomContainer,
 }
 

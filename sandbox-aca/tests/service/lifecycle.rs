@@ -4,12 +4,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandbox_aca::{AcaOptions, EgressAction, EgressPolicy, Lifecycle, StaticToken};
+use sandbox_aca::{
+    AcaOptions, AcaSandboxProvider, EgressAction, EgressPolicy, Lifecycle, StaticToken,
+};
 use sandbox_core::{ErrorKind, Network, Provider as _, SandboxExt as _, SandboxId, SandboxSpec};
 use sandbox_testkit::aca::{AcaEmulator, AutoDeleteFrom, Options, Restore, RestoredEgress};
 use serde_json::json;
 
-use super::{config, provider, start, until};
+use super::{config, provider, until};
+
+/// An emulator, and a provider whose token outlives the days that pass here.
+async fn start(options: Options) -> (AcaEmulator, AcaSandboxProvider) {
+    let emulator = AcaEmulator::start(options).await.expect("an emulator");
+    let token = emulator.token_for("https://dynamicsessions.io", 30 * 86_400);
+    let provider = provider(&emulator, Arc::new(StaticToken::new(token)));
+    (emulator, provider)
+}
 
 const DAY: Duration = Duration::from_secs(86_400);
 const COUNTS: [AutoDeleteFrom; 3] = [

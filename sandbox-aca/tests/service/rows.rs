@@ -213,11 +213,8 @@ async fn a_service_whose_clock_is_behind_gives_tokens_that_are_used_all_the_same
         let ran = sandbox.exec(counted()).await.expect("it runs");
         assert_eq!(ran.stdout.bytes, "ran");
         let requests = rig.emulator.requests("") - before;
-        assert_eq!(
-            credential.asked.load(Ordering::Relaxed),
-            requests,
-            "once for each"
-        );
+        assert!(requests > 1, "the control: more than one request");
+        assert_eq!(credential.asked.load(Ordering::Relaxed), 1, "asked once");
         sandbox.close().await.expect("it closes");
     })
     .await;
@@ -301,7 +298,8 @@ async fn what_nobody_closes_is_ended_by_the_service() {
         // As if this program had been killed: nothing more is sent.
         drop(sandbox);
         let before = rig.emulator.requests("");
-        rig.emulator.advance(COOLDOWN + HOUR);
+        // Sandboxes are suspended after a day, and deleted after another.
+        rig.emulator.advance(2 * COOLDOWN + HOUR);
         assert_eq!(rig.emulator.requests(""), before, "something was sent");
         // The next request of anybody brings the service's books up to date.
         let token = Arc::new(sandbox_aca::StaticToken::new(rig.emulator.token()));

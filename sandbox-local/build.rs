@@ -14,6 +14,12 @@ fn main() -> ExitCode {
         println!("cargo::rerun-if-changed={source}");
     }
     println!("cargo::rerun-if-env-changed=RUSTC_LINKER");
+    println!("cargo::rustc-check-cfg=cfg(sandbox_mutation)");
+    println!("cargo::rerun-if-env-changed=SANDBOX_LOCAL_MUTATIONS");
+    if env::var_os("SANDBOX_LOCAL_MUTATIONS").is_some() {
+        // For the tests of the tests: see src/mutation.rs.
+        println!("cargo::rustc-cfg=sandbox_mutation");
+    }
     if env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("linux") {
         return ExitCode::SUCCESS;
     }
@@ -66,6 +72,10 @@ fn compile() -> Result<(), String> {
             "-C",
             "target-feature=+crt-static",
         ]);
+    if variable("CARGO_CFG_TARGET_ENV")? == "musl" {
+        // The start files that come with the target have a `_start` of their own.
+        rustc.args(["-C", "link-self-contained=no"]);
+    }
     let linker = env::var("RUSTC_LINKER").ok();
     if linker.is_none() && variable("HOST")? != variable("TARGET")? {
         // The host's `cc` cannot link for another architecture; the linker that

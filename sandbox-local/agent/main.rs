@@ -2,13 +2,11 @@
 //!
 //! It plays the host's plan of system calls, says that it is ready, and from then
 //! on starts, signals, kills and reaps processes as the host asks. It knows no
-//! policy: what a guest may see and do was decided by whoever compiled the plan.
+//! policy: what a guest may see and do was decided by the host, which compiled the plan.
 //! It must never allocate, never wait for a guest without a bound, never outlive
 //! its host (the control socket's end is its own end), and never trust a guest.
 
-#![no_std]
-#![no_main]
-#![no_builtins]
+#![cfg_attr(not(test), no_std, no_main, no_builtins)]
 #![deny(unsafe_code)]
 
 #[path = "../src/protocol.rs"]
@@ -25,9 +23,11 @@ mod spawn;
 #[allow(unsafe_code)]
 mod sys;
 mod table;
+#[cfg(test)]
+mod tests;
 
 /// Runs the agent to its end; the return value is its exit code.
-fn agent() -> i32 {
+pub fn agent() -> i32 {
     if !sys::is_init() {
         return probe::run();
     }

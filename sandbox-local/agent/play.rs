@@ -3,7 +3,7 @@
 
 use crate::protocol::plan::{
     ARG_DATA, ARG_SLOT, ARG_VALUE, HEADER, NO_SLOT, OP_CALL, OP_STORE_ADDRESS, OP_STORE_DESCRIPTOR,
-    Op,
+    OP_TRY, Op,
 };
 use crate::protocol::{
     MAX_EXPORTS, MAX_PLAN, MAX_SLOTS, Message, get_u32, put, reply, request, serving,
@@ -123,10 +123,11 @@ impl Player {
     }
 
     /// Does one op. `None`: the plan makes no sense.
-    fn step(&mut self, index: usize) -> Option<sys::Result<()>> {
+    pub(crate) fn step(&mut self, index: usize) -> Option<sys::Result<()>> {
         let op = Op::decode(self.plan, HEADER + index * Op::SIZE)?;
         match op.kind {
             OP_CALL => self.call(&op),
+            OP_TRY => self.call(&op).map(|_| Ok(())),
             OP_STORE_ADDRESS => {
                 let address = self.address(op.args[1])?;
                 self.store(op.args[0], &address.to_ne_bytes())
@@ -199,6 +200,9 @@ impl Player {
         };
         let proc = open(serving::PROC, c"/proc", Open::Directory)?;
         let null = open(serving::NULL, c"/dev/null", Open::Read)?;
+        // What commands inherit.
+        sys::set_umask(0o022);
+        slot::limit_files().map_err(|errno| report(serving::NULL, errno, 1))?;
         // Any process has a mark: without it, trees could not be told apart.
         sys::inode(proc, c"self/ns/uts").map_err(|errno| report(serving::PROC, errno, 1))?;
         let root = open(serving::ROOT, c"/", Open::Place)?;

@@ -270,9 +270,7 @@ fn number(digits: &[u8]) -> Option<u64> {
         if !digit.is_ascii_digit() {
             return None;
         }
-        value = value
-            .wrapping_mul(10)
-            .wrapping_add(u64::from(digit - b'0'));
+        value = value.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
     }
     (!digits.is_empty()).then_some(value)
 }

@@ -25,6 +25,13 @@ pub struct LocalConfig {
     /// Default: `/usr`, `/nix/store`, and those of `/bin`, `/sbin`, `/lib*` that are not links
     /// into `/usr`.
     pub system_dirs: Vec<PathBuf>,
+    /// Files and directories of the host that every default root gets a copy of, at the same path:
+    /// settings of programs that are not on the built-in list (`/etc/php`, `/etc/fonts`,
+    /// `/var/lib/texmf` and many more are). Of a directory everything that all users may read is
+    /// copied, once for each provider; what looks like a secret is left out.
+    ///
+    /// Default: none.
+    pub settings: Vec<PathBuf>,
     /// A cgroup v2 directory that this user may write and that has no processes of its own; limits
     /// of sandboxes go below it.
     ///
@@ -74,6 +81,7 @@ impl Default for LocalConfig {
         Self {
             state_dir: None,
             system_dirs: system_dirs.iter().map(PathBuf::from).collect(),
+            settings: Vec::new(),
             cgroup: None,
             prepared: 0,
             output_grace: DEFAULT_OUTPUT_GRACE,
@@ -93,6 +101,14 @@ impl LocalConfig {
     #[must_use]
     pub fn system_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.system_dirs.push(dir.into());
+        self
+    }
+
+    /// Copies one more file or directory of the host's settings into every default root; see
+    /// [`settings`](Self::settings).
+    #[must_use]
+    pub fn setting(mut self, path: impl Into<PathBuf>) -> Self {
+        self.settings.push(path.into());
         self
     }
 

@@ -19,6 +19,8 @@ mod identity;
 mod isolation;
 #[cfg(target_os = "linux")]
 mod layers;
+#[cfg(target_os = "linux")]
+mod mutation;
 mod plain;
 #[cfg(target_os = "linux")]
 #[allow(

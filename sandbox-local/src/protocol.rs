@@ -196,6 +196,8 @@ pub(crate) mod plan {
     pub(crate) const OP_STORE_ADDRESS: u8 = 1;
     /// Write slot `args[1]`, a descriptor, as 32 bits to data offset `args[0]`.
     pub(crate) const OP_STORE_DESCRIPTOR: u8 = 2;
+    /// Make a system call, and go on if it fails.
+    pub(crate) const OP_TRY: u8 = 3;
 
     /// The argument is its value.
     pub(crate) const ARG_VALUE: u8 = 0;

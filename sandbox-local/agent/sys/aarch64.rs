@@ -1,6 +1,8 @@
 //! What differs on AArch64: entry, system call numbers and instruction, clone.
-//! Must never contain anything that an architecture does not force.
+//! Must never contain anything that an architecture does not force. In unit tests only the numbers
+//! are used: the kernel is `fake.rs`.
 
+#[cfg(not(test))]
 use core::arch::{asm, global_asm};
 
 pub(crate) mod nr {
@@ -46,6 +48,7 @@ pub(crate) mod nr {
 /// O_DIRECTORY is one of the flags whose value depends on the architecture.
 pub(crate) const O_DIRECTORY: usize = 0o40_000;
 
+#[cfg(not(test))]
 global_asm!(
     ".globl _start",
     "_start:",
@@ -79,6 +82,7 @@ global_asm!(
 ///
 /// # Safety
 /// The arguments must be valid for the call, pointers for as long as it runs.
+#[cfg(not(test))]
 pub(crate) unsafe fn syscall(number: usize, args: [usize; 6]) -> isize {
     let result: isize;
     // SAFETY: the kernel preserves all registers but x0; what the call does to
@@ -101,6 +105,7 @@ pub(crate) unsafe fn syscall(number: usize, args: [usize; 6]) -> isize {
 
 /// The compiler's runtime asks for CPU features by this C function, in
 /// constructors that a program without start files does not run.
+#[cfg(not(test))]
 #[unsafe(no_mangle)]
 extern "C" fn getauxval(_: u64) -> u64 {
     0

@@ -6,7 +6,7 @@
 use core::sync::atomic::Ordering;
 
 use super::arch::nr;
-use super::slot::Slot;
+use super::slot::{self, NOFILE, SOFT_FILES, Slot};
 use super::{
     EACCES, ENOENT, ENOTDIR, ETXTBSY, Errno, Result, call, inode, pause_ms, plain, set_mask,
 };
@@ -14,9 +14,9 @@ use crate::protocol::stage;
 
 /// How often a program that is open for writing is tried again, a millisecond apart.
 ///
-/// Whoever clones a process has its descriptors for a moment, also that of a file which is being
-/// written: what was just closed may still be open there. Nobody can wait for that but who
-/// executes it.
+/// A process that was just cloned has its parent's descriptors for a moment, also that of a file
+/// which is being written: what was just closed may still be open there. Only the process that
+/// executes the file can wait for that.
 const BUSY_TRIES: u32 = 1000;
 
 /// Runs the slot's job.
@@ -59,7 +59,6 @@ fn prepare_and_exec(slot: &Slot) -> (u32, Errno) {
     } {
         return (stage::CWD, errno);
     }
-    let _ = plain(nr::UMASK, [0o022, 0, 0, 0, 0, 0]);
     if let Err(errno) = set_mask(0) {
         return (stage::SETUP, errno);
     }
@@ -128,19 +127,9 @@ fn adopt(streams: &[i32; 3]) -> Result<()> {
 /// sockets, which the kernel counts for all processes of a user together: guests that use up
 /// theirs must not keep agents from sending one.
 fn limit_files() -> Result<()> {
-    const NOFILE: usize = 7;
-    const SOFT: u64 = 1024;
-    let mut limit = [0_u64; 2];
-    // SAFETY: the kernel writes a struct rlimit64, two words.
-    unsafe {
-        call(
-            nr::PRLIMIT64,
-            [0, NOFILE, 0, limit.as_mut_ptr() as usize, 0, 0],
-        )
-    }?;
-    let [_, hard] = limit;
-    limit = [SOFT.min(hard / 2), hard / 2];
-    // SAFETY: the kernel reads one.
+    let hard = slot::files();
+    let limit = [SOFT_FILES.min(hard), hard];
+    // SAFETY: the kernel reads a struct rlimit64, two words.
     unsafe { call(nr::PRLIMIT64, [0, NOFILE, limit.as_ptr() as usize, 0, 0, 0]) }?;
     Ok(())
 }

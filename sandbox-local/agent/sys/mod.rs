@@ -9,12 +9,19 @@ mod arch;
 #[path = "x86_64.rs"]
 mod arch;
 mod child;
+#[cfg(test)]
+pub(crate) mod fake;
+#[cfg(not(test))]
 mod runtime;
 pub(crate) mod slot;
 pub(crate) mod socket;
 pub(crate) mod state;
 
-use arch::{nr, syscall};
+use arch::nr;
+#[cfg(not(test))]
+use arch::syscall;
+#[cfg(test)]
+use fake::syscall;
 
 /// An errno.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,6 +50,7 @@ const SIGSET_BYTES: usize = 8;
 pub(crate) type Result<T> = core::result::Result<T, Errno>;
 
 /// Rust's side of the entry point.
+#[cfg(not(test))]
 extern "C" fn main() -> ! {
     exit_group(crate::agent())
 }
@@ -86,6 +94,8 @@ pub(crate) fn plan_call(number: u32, args: [u64; 6]) -> Result<usize> {
 /// so that nothing opened later lands there.
 pub(crate) fn prepare_init() -> Result<()> {
     let _ = plain(nr::SETSID, [0; 6]);
+    // Until the plan is played: what it makes has the modes that it says.
+    set_umask(0);
     set_mask(u64::MAX)?;
     let default = [0_usize; 4];
     for signal in 1..=64 {
@@ -137,6 +147,11 @@ fn set_mask(mask: u64) -> Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// Sets the file mode mask, which every process inherits.
+pub(crate) fn set_umask(mask: u32) {
+    let _ = plain(nr::UMASK, [mask as usize, 0, 0, 0, 0, 0]);
 }
 
 /// What [`wait_events`] found.
@@ -250,20 +265,22 @@ pub(crate) fn has_shared_objects() -> bool {
         (nr::SEMCTL, [0, 0], 3, 7),
         (nr::MSGCTL, [0, MSG_INFO], 2, 0),
     ];
-    calls.into_iter().any(|(number, [first, second], place, word)| {
-        let mut info = [0_u32; 32];
-        let mut args = [first, second, 0, 0, 0, 0];
-        if number == nr::SEMCTL {
-            args[2] = SEM_INFO;
-        }
-        if let Some(out) = args.get_mut(place) {
-            *out = info.as_mut_ptr() as usize;
-        }
-        // SAFETY: the buffer is larger than any of the three structures and lives through the call.
-        let done = unsafe { call(number, args) };
-        // Without System V IPC in the kernel there are none.
-        done.is_ok() && info.get(word).is_some_and(|count| *count > 0)
-    })
+    calls
+        .into_iter()
+        .any(|(number, [first, second], place, word)| {
+            let mut info = [0_u32; 32];
+            let mut args = [first, second, 0, 0, 0, 0];
+            if number == nr::SEMCTL {
+                args[2] = SEM_INFO;
+            }
+            if let Some(out) = args.get_mut(place) {
+                *out = info.as_mut_ptr() as usize;
+            }
+            // SAFETY: the buffer is larger than any of the three structures and lives through the call.
+            let done = unsafe { call(number, args) };
+            // Without System V IPC in the kernel there are none.
+            done.is_ok() && info.get(word).is_some_and(|count| *count > 0)
+        })
 }
 
 /// Sends a signal; `pid` as for kill(2), so negative is a group and -1 is all.
@@ -380,8 +397,8 @@ pub(crate) fn map(fd: i32, len: usize) -> Result<&'static mut [u8]> {
     let arguments = [0, len, READ_WRITE, PRIVATE_POPULATED, fd as usize, 0];
     // SAFETY: a new mapping at an address the kernel picks touches nothing else.
     let at = unsafe { call(nr::MMAP, arguments)? };
-    // SAFETY: the mapping is `len` bytes long, readable, writable and nobody
-    // else's. It stays until `unmap`, which takes the slice back. The host does
+    // SAFETY: the mapping is `len` bytes long, readable, writable and in no
+    // other use. It stays until `unmap`, which takes the slice back. The host does
     // not shrink the file: it sealed it before sending.
     Ok(unsafe { core::slice::from_raw_parts_mut(at as *mut u8, len) })
 }

@@ -22,6 +22,33 @@ pub(crate) const SLOTS: usize = 16;
 const STACK: usize = 8 * 1024;
 const BUFFER: usize = Message::SIZE + INLINE_PAYLOAD;
 
+/// RLIMIT_NOFILE, and what of it a command has unless it asks for more.
+pub(super) const NOFILE: usize = 7;
+pub(super) const SOFT_FILES: u64 = 1024;
+
+/// Files that a command may have open: found out once by [`limit_files`].
+static FILES: AtomicU64 = AtomicU64::new(0);
+
+/// Gives commands half of the open files that the agent may have.
+pub(crate) fn limit_files() -> Result<()> {
+    let mut limit = [0_u64; 2];
+    // SAFETY: the kernel writes a struct rlimit64, two words.
+    unsafe {
+        call(
+            nr::PRLIMIT64,
+            [0, NOFILE, 0, limit.as_mut_ptr() as usize, 0, 0],
+        )
+    }?;
+    let [_, hard] = limit;
+    FILES.store(hard / 2, Ordering::Relaxed);
+    Ok(())
+}
+
+/// What [`limit_files`] found.
+pub(super) fn files() -> u64 {
+    FILES.load(Ordering::Relaxed)
+}
+
 const CLONE_VM: usize = 0x100;
 const CLONE_CHILD_CLEARTID: usize = 0x0020_0000;
 const CLONE_NEWUTS: usize = 0x0400_0000;
@@ -143,6 +170,12 @@ impl Slot {
         }
     }
 
+    /// Sets what a real process finds out by itself.
+    #[cfg(test)]
+    pub(super) fn set_mark(&self, mark: u64) {
+        self.mark.store(mark, Ordering::Release);
+    }
+
     /// Receives a message into a free slot.
     pub(crate) fn receive(&self, wait: bool) -> Result<(&[u8], Fds)> {
         if self.is_busy() {
@@ -180,7 +213,7 @@ impl Slot {
         };
         self.busy.store(true, Ordering::Relaxed);
         // SAFETY: `base` is the start of `len` bytes that the slot owns and that
-        // nobody reads now; both kinds are at least eight-byte aligned.
+        // no process reads now; both kinds are at least eight-byte aligned.
         if !unsafe { relocate(base, len, &job) } {
             self.release();
             return None;
@@ -256,7 +289,7 @@ impl Slot {
 /// behind the table and the payload ends with a zero byte.
 ///
 /// # Safety
-/// `base` must be eight-byte aligned and the start of `len` bytes that nobody
+/// `base` must be eight-byte aligned and the start of `len` bytes that nothing
 /// else reads or writes.
 unsafe fn relocate(base: *mut u8, len: usize, job: &Job) -> bool {
     let Some(words) = job.words().filter(|words| *words <= len / 8) else {
@@ -287,6 +320,10 @@ unsafe fn relocate(base: *mut u8, len: usize, job: &Job) -> bool {
     true
 }
 
+#[cfg(test)]
+use super::fake::agent_clone;
+
+#[cfg(not(test))]
 unsafe extern "C" {
     /// Clones, and runs `entry(argument)` on the new stack in the child.
     fn agent_clone(

@@ -68,7 +68,7 @@ impl Drop for Fds {
 /// end of the host.
 ///
 /// # Safety
-/// `buffer` must be valid for writes of `len` bytes that nobody else looks at.
+/// `buffer` must be valid for writes of `len` bytes that nothing else looks at.
 pub(crate) unsafe fn receive(buffer: *mut u8, len: usize, wait: bool) -> Result<(usize, Fds)> {
     let mut control = [0_u64; control_words(MAX_FDS)];
     let part = [buffer as usize, len];
@@ -117,8 +117,8 @@ pub(crate) unsafe fn receive(buffer: *mut u8, len: usize, wait: bool) -> Result<
     Ok((len, fds))
 }
 
-/// Sends a message, waiting for room: a host that does not read holds nobody up
-/// but itself, and a host that died makes this fail.
+/// Sends a message, waiting for room: a host that does not read holds up
+/// only itself, and a host that died makes this fail.
 pub(crate) fn send(bytes: &[u8], fds: &[i32]) -> Result<()> {
     const MAX: usize = MAX_EXPORTS + 1;
     let mut control = [0_u64; control_words(MAX)];

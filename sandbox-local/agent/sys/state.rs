@@ -4,8 +4,8 @@
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use crate::kill::KillState;
 use crate::freeze::Stillness;
+use crate::kill::KillState;
 use crate::table::Table;
 
 /// Everything that only the agent's own thread touches.

@@ -1,6 +1,8 @@
 //! What differs on x86-64: entry, system call numbers and instruction, clone.
-//! Must never contain anything that an architecture does not force.
+//! Must never contain anything that an architecture does not force. In unit tests only the numbers
+//! are used: the kernel is `fake.rs`.
 
+#[cfg(not(test))]
 use core::arch::{asm, global_asm};
 
 pub(crate) mod nr {
@@ -46,6 +48,7 @@ pub(crate) mod nr {
 /// O_DIRECTORY is one of the flags whose value depends on the architecture.
 pub(crate) const O_DIRECTORY: usize = 0o200_000;
 
+#[cfg(not(test))]
 global_asm!(
     ".globl _start",
     "_start:",
@@ -80,6 +83,7 @@ global_asm!(
 ///
 /// # Safety
 /// The arguments must be valid for the call, pointers for as long as it runs.
+#[cfg(not(test))]
 pub(crate) unsafe fn syscall(number: usize, args: [usize; 6]) -> isize {
     let result: isize;
     // SAFETY: the kernel preserves all registers but rax, rcx and r11; what the

@@ -12,6 +12,7 @@ use rustix::process::{Signal, WaitId, WaitIdOptions};
 
 use super::error::StartError;
 use super::{image, wire};
+use crate::mutation::{self, Part};
 use crate::sys::launch::{EXEC_STEP, LaunchError, Launched, launch};
 
 /// User and group number of everything inside the sandbox.
@@ -177,6 +178,11 @@ pub(super) fn namespaces(network: bool) -> libc::c_int {
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS
         | libc::CLONE_NEWCGROUP;
+    let always = if mutation::is_off(Part::Ipc) {
+        always & !libc::CLONE_NEWIPC
+    } else {
+        always
+    };
     if network {
         always | libc::CLONE_NEWNET
     } else {
@@ -216,8 +222,20 @@ pub(super) fn map_identity(pid: u32, identity: Identity) -> Result<(), StartErro
         }
         Identity::Mapped { uid, gid } => (uid, gid),
     };
-    map(pid, (GUEST_ID, uid), (GUEST_ID, gid))
+    map(pid, (GUEST_ID, uid), (GUEST_ID, gid))?;
+    // By the host: only its rights make this the least that a guest can go back to. Refused where
+    // the host itself is to go even earlier, and then that is what the sandbox has.
+    let _ = tell(
+        pid,
+        "oom_score_adj",
+        "set the memory score",
+        OOM_SCORE.to_owned(),
+    );
+    Ok(())
 }
+
+/// If memory runs out the kernel ends sandboxes before the application.
+const OOM_SCORE: &str = "500";
 
 /// Maps one user and one group, each from the inside to the outside.
 fn map(pid: u32, user: (u32, u32), group: (u32, u32)) -> Result<(), StartError> {

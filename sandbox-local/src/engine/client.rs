@@ -44,6 +44,7 @@ impl Engine {
             process,
             state: Mutex::default(),
             next: AtomicU64::new(1),
+            identity: init.identity,
             runtime: runtime.clone(),
             grace,
             reaped: watch::Sender::new(false),

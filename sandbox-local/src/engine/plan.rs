@@ -13,7 +13,8 @@ use std::path::Path;
 
 use super::error::PlanError;
 use crate::protocol::plan::{
-    ARG_DATA, ARG_SLOT, ARG_VALUE, HEADER, NO_SLOT, OP_STORE_ADDRESS, OP_STORE_DESCRIPTOR, Op,
+    ARG_DATA, ARG_SLOT, ARG_VALUE, HEADER, NO_SLOT, OP_STORE_ADDRESS, OP_STORE_DESCRIPTOR, OP_TRY,
+    Op,
 };
 use crate::protocol::{MAX_EXPORTS, MAX_PLAN, MAX_SLOTS};
 
@@ -127,6 +128,13 @@ pub(crate) struct Step<'a> {
 }
 
 impl Step<'_> {
+    /// Goes on with the plan if the call fails. Nothing may depend on its result.
+    pub(crate) fn tolerate(self) {
+        if let Some(op) = self.plan.ops.last_mut() {
+            op.kind = OP_TRY;
+        }
+    }
+
     /// Keeps the result for later calls.
     pub(crate) fn result(self) -> Slot {
         let slot = self.plan.results | RESULT;

@@ -2,6 +2,8 @@
 //! names, limits, credentials, Landlock, seccomp. Each takes a label first; none
 //! must guess a flag that the caller did not give.
 
+use rustix::process::Resource;
+
 use super::plan::{Arg, Plan, Slot, Step};
 use super::plan_calls::Label;
 
@@ -17,7 +19,7 @@ impl Plan {
     pub(crate) fn set_limit(
         &mut self,
         label: impl Into<Label>,
-        resource: u32,
+        resource: Resource,
         soft: u64,
         hard: u64,
     ) -> Step<'_> {
@@ -25,7 +27,7 @@ impl Plan {
         self.call(
             label,
             libc::SYS_prlimit64,
-            &[0.into(), resource.into(), limit, Arg::Null],
+            &[0.into(), (resource as u32).into(), limit, Arg::Null],
         )
     }
 

@@ -48,6 +48,14 @@ pub(crate) enum ProbeError {
 }
 
 impl ProbeError {
+    /// The kernel's reason, if the host could not do its part.
+    pub(crate) fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Host(errno) | Self::Spawn(SpawnError::Host { errno, .. }) => Some(*errno),
+            _ => None,
+        }
+    }
+
     /// Why the sandbox is gone, if it is.
     pub(crate) fn lost(&self) -> Option<Lost> {
         match self {

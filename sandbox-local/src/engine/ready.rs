@@ -259,7 +259,10 @@ impl Maker {
     }
 
     fn make_network(&mut self) {
-        match network::make() {
+        let Identity::Mapped { gid, .. } = self.identity else {
+            return;
+        };
+        match network::make(gid) {
             Ok(made) => self.networks.push(made),
             // A container's root has no right to; otherwise it may be had later.
             Err(errno) => {

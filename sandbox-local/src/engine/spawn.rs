@@ -5,9 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
+use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 
+use super::blank::Identity;
 use super::client::Engine;
 use super::connection::Connection;
 use super::error::SpawnError;
@@ -40,9 +42,15 @@ struct Pipe {
 }
 
 impl Pipe {
-    fn new(we_read: bool) -> Result<Self, SpawnError> {
+    /// For guests that are another user on the host, who must own it: `/dev/stdout` and its like
+    /// are opened anew.
+    fn new(we_read: bool, identity: Identity) -> Result<Self, SpawnError> {
         let step = "create a pipe";
         let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(host(step))?;
+        if let Identity::Mapped { uid, gid } = identity {
+            let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+            rustix::fs::fchown(&read, owner.0, owner.1).map_err(host(step))?;
+        }
         let (ours, theirs) = if we_read {
             (read, write)
         } else {
@@ -70,12 +78,12 @@ impl Engine {
     pub(crate) async fn spawn(&self, request: SpawnRequest) -> Result<Running, SpawnError> {
         let inner = &self.inner;
         let payload = request.payload()?;
-        let stdout = Pipe::new(true)?;
-        let stderr = Pipe::new(true)?;
+        let stdout = Pipe::new(true, inner.identity)?;
+        let stderr = Pipe::new(true, inner.identity)?;
         let (stdin, given) = match request.stdin {
             Stdin::Null => (None, None),
             Stdin::Piped => {
-                let pipe = Pipe::new(false)?;
+                let pipe = Pipe::new(false, inner.identity)?;
                 (
                     Some(StdinWriter::new(pipe.ours).map_err(watch)?),
                     Some(pipe.theirs),

@@ -52,6 +52,7 @@ pub(crate) struct Init {
     // Before the agent, which ends with this.
     pub(super) socket: OwnedFd,
     pub(super) agent: Agent,
+    pub(super) identity: Identity,
 }
 
 impl Init {
@@ -90,7 +91,7 @@ pub(crate) fn start(config: StartConfig) -> Result<Started, StartError> {
         hook(pid).map_err(StartError::Hook)?;
     }
     go(&socket, &plan)?;
-    ready(agent, socket, &plan, config.timeout)
+    ready(agent, socket, &plan, config.identity, config.timeout)
 }
 
 fn send_plan(socket: &OwnedFd, plan: &Compiled, memory: &OwnedFd) -> Result<(), StartError> {
@@ -129,6 +130,7 @@ fn ready(
     agent: Agent,
     socket: OwnedFd,
     plan: &Compiled,
+    identity: Identity,
     timeout: Duration,
 ) -> Result<Started, StartError> {
     if !poll_readable(socket.as_fd(), timeout).map_err(at("wait for the agent"))? {
@@ -177,7 +179,11 @@ fn ready(
         errno: Errno::PROTO,
     })?;
     Ok(Started {
-        init: Init { socket, agent },
+        init: Init {
+            socket,
+            agent,
+            identity,
+        },
         root,
         exported,
     })

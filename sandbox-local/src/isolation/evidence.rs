@@ -125,7 +125,7 @@ impl Evidence {
         let limit = plan.data(&[0; 16]);
         let args = [
             Arg::from(0),
-            libc::RLIMIT_NPROC.into(),
+            (rustix::process::Resource::Nproc as u32).into(),
             Arg::Null,
             limit.into(),
         ];

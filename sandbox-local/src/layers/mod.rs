@@ -19,6 +19,7 @@ pub(crate) mod copy;
 mod janitor;
 mod journal;
 mod layer;
+mod settings;
 pub(crate) mod skeleton;
 mod spare;
 pub(crate) mod stack;

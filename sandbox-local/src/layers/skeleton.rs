@@ -1,9 +1,8 @@
 //! The lowest layer of every default root: a bare system made of names.
 //!
 //! `/usr` and its like are mounted from the host; everything else is made here, once per provider.
-//! From the host's `/etc` only an allow-list is copied, and of it only what everybody may read:
-//! what programs need to find libraries, certificates and interpreters. Must never copy from a home
-//! directory, `/var`, `/run`, or anything that could hold a secret.
+//! Of the host's settings only an allow-list is copied ([`settings`]), and of it only what everybody
+//! may read. Must never copy from a home directory, `/run`, or anything that could hold a secret.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -11,6 +10,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::settings;
 use crate::identity::Identity;
 use crate::layers::{Layer, State};
 
@@ -21,53 +21,16 @@ pub(crate) const GUEST_ID: u32 = 1000;
 /// Its home.
 pub(crate) const GUEST_HOME: &str = "/home/sandbox";
 
-/// Copied from the host's `/etc` if there: files, links and directories.
-const FROM_ETC: &[&str] = &[
-    "alternatives",
-    "ca-certificates",
-    "ca-certificates.conf",
-    "crypto-policies",
-    "debian_version",
-    "fonts",
-    "java",
-    "ld.so.cache",
-    "ld.so.conf",
-    "ld.so.conf.d",
-    "locale.alias",
-    "localtime",
-    "lsb-release",
-    "magic",
-    "maven",
-    "mime.types",
-    "os-release",
-    "perl",
-    "pki",
-    "profile",
-    "protocols",
-    "rpc",
-    "services",
-    "ssl",
-    "terminfo",
-    "timezone",
-];
-
-/// Also copied: whatever in `/etc` starts with one of these, for versioned names.
-const FROM_ETC_PREFIXES: &[&str] = &["java-", "openjdk-", "python3", "python2"];
-
-/// Never copied, even below an allowed directory.
-const NEVER: &[&str] = &["/etc/ssl/private", "/etc/pki/private"];
-
-/// More than this in one file is no configuration.
-const LARGEST: u64 = 8 << 20;
-
-/// Makes the layer for a root assembled from these directories of the host.
+/// Makes the layer for a root assembled from these directories of the host, with these of its files
+/// and directories besides the settings that every root has.
 pub(crate) fn build(
     state: &Arc<State>,
     system_dirs: &[PathBuf],
+    settings: &[PathBuf],
     identity: Option<Identity>,
 ) -> io::Result<Arc<Layer>> {
     let layer = Layer::create(state)?;
-    let mut tree = Tree {
+    let tree = Tree {
         top: layer.path().to_owned(),
         identity,
     };
@@ -93,7 +56,8 @@ pub(crate) fn build(
     for dir in system_dirs {
         tree.mount_point(dir)?;
     }
-    tree.etc()?;
+    tree.settings(Path::new("/"), settings)?;
+    tree.own_etc()?;
     Ok(layer)
 }
 
@@ -139,7 +103,7 @@ fn relative(path: &Path) -> &Path {
     path.strip_prefix("/").unwrap_or(path)
 }
 
-/// The layer being filled. Nobody else has it yet, so plain paths are safe.
+/// The layer being filled. No sandbox has it yet, so plain paths are safe.
 struct Tree {
     top: PathBuf,
     identity: Option<Identity>,
@@ -191,20 +155,38 @@ impl Tree {
         }
     }
 
-    fn etc(&mut self) -> io::Result<()> {
-        if let Ok(entries) = fs::read_dir("/etc") {
-            for entry in entries.flatten() {
-                let name = entry.file_name();
-                let Some(name) = name.to_str() else { continue };
-                if FROM_ETC.contains(&name)
-                    || FROM_ETC_PREFIXES
-                        .iter()
-                        .any(|prefix| name.starts_with(prefix))
-                {
-                    self.copy(&entry.path())?;
-                }
+    /// Copies what of a host's settings is on the list, and these besides.
+    fn settings(&self, host: &Path, more: &[PathBuf]) -> io::Result<()> {
+        let mut left = settings::MOST;
+        for top in ["etc", "var/lib"] {
+            self.find_settings(host, Path::new(top), &mut left)?;
+        }
+        for path in more {
+            let path = relative(path);
+            self.dirs(path.parent().unwrap_or(Path::new("")))?;
+            self.copy(host, path, &mut left)?;
+        }
+        Ok(())
+    }
+
+    fn find_settings(&self, host: &Path, dir: &Path, left: &mut u64) -> io::Result<()> {
+        let entries = fs::read_dir(host.join(dir));
+        for entry in entries.into_iter().flatten().flatten() {
+            let path = dir.join(entry.file_name());
+            if settings::is_shared(&path) {
+                self.dirs(dir)?;
+                self.copy(host, &path, left)?;
+            } else if settings::leads_to_shared(&path)
+                && entry.file_type().is_ok_and(|kind| kind.is_dir())
+            {
+                self.find_settings(host, &path, left)?;
             }
         }
+        Ok(())
+    }
+
+    /// What would tell of the host or its users, made up.
+    fn own_etc(&self) -> io::Result<()> {
         let id = GUEST_ID;
         let user = GUEST_USER;
         self.file("etc/hostname", b"sandbox\n")?;
@@ -232,31 +214,163 @@ impl Tree {
         )
     }
 
-    /// Copies one thing of the host's `/etc`: what everybody may read, links as links. What
-    /// vanishes meanwhile or may not be read is left out.
-    fn copy(&self, from: &Path) -> io::Result<()> {
-        if NEVER.iter().any(|never| from.starts_with(never)) {
+    /// Copies one thing of the host's, unless it is there already: what everybody may read, links as
+    /// links. What vanishes meanwhile, may not be read or looks like a secret is left out.
+    fn copy(&self, host: &Path, path: &Path, left: &mut u64) -> io::Result<()> {
+        let from = host.join(path);
+        if settings::has_secret_name(path) || self.top.join(path).symlink_metadata().is_ok() {
             return Ok(());
         }
-        let to = relative(from);
-        let Ok(found) = fs::symlink_metadata(from) else {
+        let Ok(found) = fs::symlink_metadata(&from) else {
             return Ok(());
         };
         if found.is_symlink() {
-            return fs::read_link(from).map_or(Ok(()), |target| self.link(to, &target));
+            return fs::read_link(from).map_or(Ok(()), |target| self.link(path, &target));
         }
         if found.is_dir() && found.mode() & 0o005 == 0o005 {
-            self.dir(to, 0o755)?;
+            self.dir(path, 0o755)?;
             for entry in fs::read_dir(from).into_iter().flatten().flatten() {
-                self.copy(&entry.path())?;
+                self.copy(host, &path.join(entry.file_name()), left)?;
             }
         } else if found.is_file()
             && found.mode() & 0o004 != 0
-            && found.len() <= LARGEST
+            && found.len() <= settings::LARGEST.min(*left)
             && let Ok(content) = fs::read(from)
+            && !settings::has_secret_text(&content)
         {
-            self.file(to, &content)?;
+            *left = left.saturating_sub(content.len() as u64);
+            self.file(path, &content)?;
+            // Scripts among them.
+            if found.mode() & 0o001 != 0 {
+                fs::set_permissions(self.top.join(path), Permissions::from_mode(0o755))?;
+            }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_come_along_and_secrets_among_them_do_not() {
+        let host = tempfile::tempdir().unwrap();
+        let made = tempfile::tempdir().unwrap();
+        let write = |path: &str, mode: u32, text: &str| {
+            let path = host.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        };
+        let shared = [
+            "etc/php/8.2/cli/php.ini",
+            "etc/maven/m2.conf",
+            "etc/java-17-openjdk/security/java.security",
+            "etc/ssl/certs/one.crt",
+            "etc/services",
+            "var/lib/texmf/web2c/pdftex/pdflatex.fmt",
+            "var/lib/aspell/en.rws",
+            "opt/more/settings",
+        ];
+        for path in shared {
+            write(path, 0o644, "harmless");
+        }
+        let secret = [
+            ("etc/maven/settings.xml", 0o644, "<password>x</password>"),
+            ("etc/php/8.2/cli/of-nobody-else.ini", 0o640, "x"),
+            ("etc/php/8.2/auth.ini", 0o644, "<password>x</password>"),
+            ("etc/ssl/private/server.pem", 0o644, "x"),
+            ("etc/ssl/server.key", 0o644, "x"),
+            ("etc/ssl/all.pem", 0o644, "-----BEGIN PRIVATE KEY-----"),
+            ("etc/xdg/credentials", 0o644, "x"),
+            ("etc/java-17-openjdk/jmxremote.password", 0o644, "x"),
+            ("etc/shadow", 0o644, "x"),
+            ("etc/passwd", 0o644, "x"),
+            ("etc/machine-id", 0o644, "x"),
+            ("etc/hostname", 0o644, "x"),
+            ("etc/gitconfig", 0o644, "x"),
+            ("etc/pip.conf", 0o644, "x"),
+            ("etc/npmrc", 0o644, "x"),
+            ("etc/environment", 0o644, "x"),
+            ("etc/postgresql/15/main/pg_hba.conf", 0o644, "x"),
+            ("etc/new-in-a-later-release", 0o644, "x"),
+            ("var/lib/php/sessions/sess_1", 0o644, "x"),
+            ("var/lib/postgresql/15/main/PG_VERSION", 0o644, "x"),
+            ("var/lib/mysql/ibdata1", 0o644, "x"),
+        ];
+        for (path, mode, text) in secret {
+            write(path, mode, text);
+        }
+        symlink("/usr/bin/vim.basic", host.path().join("etc/php/editor")).unwrap();
+        let tree = Tree {
+            top: made.path().to_owned(),
+            identity: None,
+        };
+        tree.settings(host.path(), &["/opt/more".into()]).unwrap();
+        for path in shared {
+            assert_eq!(
+                fs::read(made.path().join(path)).unwrap(),
+                b"harmless",
+                "{path}"
+            );
+        }
+        for (path, ..) in secret {
+            assert!(!made.path().join(path).exists(), "{path}");
+        }
+        let link = fs::read_link(made.path().join("etc/php/editor")).unwrap();
+        assert_eq!(link, Path::new("/usr/bin/vim.basic"));
+    }
+
+    /// Whatever the host is that this runs on.
+    #[test]
+    fn what_comes_along_from_this_host_is_nothing_that_only_some_may_read() {
+        let made = tempfile::tempdir().unwrap();
+        let tree = Tree {
+            top: made.path().to_owned(),
+            identity: None,
+        };
+        tree.settings(Path::new("/"), &[]).unwrap();
+        let mut pending = vec![made.path().to_owned()];
+        let mut files = 0;
+        while let Some(dir) = pending.pop() {
+            for entry in fs::read_dir(dir).unwrap().flatten() {
+                let path = entry.path();
+                let kind = entry.file_type().unwrap();
+                if kind.is_dir() {
+                    pending.push(path);
+                    continue;
+                }
+                if !kind.is_file() {
+                    continue;
+                }
+                files += 1;
+                let on_host = Path::new("/").join(path.strip_prefix(made.path()).unwrap());
+                let mode = fs::metadata(&on_host).unwrap().mode();
+                assert!(mode & 0o004 != 0, "{}", on_host.display());
+                for above in on_host.ancestors().skip(1) {
+                    let mode = fs::metadata(above).unwrap().mode();
+                    assert!(
+                        mode & 0o001 != 0,
+                        "{} of {}",
+                        above.display(),
+                        on_host.display()
+                    );
+                }
+                let content = fs::read(&path).unwrap();
+                for secret in [
+                    "PRIVATE KEY",
+                    "<password>",
+                    "authToken",
+                    "aws_secret_access_key",
+                ] {
+                    let found = content
+                        .windows(secret.len())
+                        .any(|at| at == secret.as_bytes());
+                    assert!(!found, "{secret} in {}", on_host.display());
+                }
+            }
+        }
+        assert!(files > 10, "{files} files");
     }
 }

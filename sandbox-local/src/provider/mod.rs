@@ -82,7 +82,8 @@ impl LocalProvider {
         };
         let identity = Identity::for_this_host().map_err(failed)?;
         let state = State::create(&dir, identity).map_err(failed)?;
-        let skeleton = skeleton::build(&state, &config.system_dirs, identity).map_err(failed)?;
+        let skeleton = skeleton::build(&state, &config.system_dirs, &config.settings, identity)
+            .map_err(failed)?;
         let pool = Pool::new(config.prepared.min(MOST_PREPARED));
         let host = Host::new(config, state, identity, skeleton).map_err(failed)?;
         let host = Arc::new(host);

@@ -13,6 +13,7 @@ use sandbox_core::{
 
 use crate::layers::Layer;
 use crate::layers::skeleton;
+use crate::start::failure;
 use crate::start::host::Host;
 use crate::start::mounts;
 
@@ -25,6 +26,9 @@ pub(crate) struct Bind {
     pub(crate) host: PathBuf,
     pub(crate) guest: GuestPath,
     pub(crate) read_only: bool,
+    /// Whether what belongs to the owner of its top is the guest's: so for a mount of the spec, not
+    /// for the host's programs.
+    pub(crate) is_guests: bool,
 }
 
 /// A spec, ready to be started any number of times.
@@ -43,7 +47,7 @@ impl Blueprint {
     pub(crate) fn new(host: &Host, spec: SandboxSpec) -> Result<Self> {
         const OP: Operation = Operation::Create;
         let failed = |error: std::io::Error| {
-            Error::from_io(error, OP)
+            failure::io(error, OP)
                 .with_message("a layer could not be prepared in the state directory")
         };
         let identity = host.identity;
@@ -63,6 +67,7 @@ impl Blueprint {
                 host: dir.clone(),
                 guest: guest(dir),
                 read_only: true,
+                is_guests: false,
             }));
         }
         let mounts = mounts::resolve(&spec.mounts, &binds, &links)?;

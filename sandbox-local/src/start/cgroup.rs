@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use sandbox_core::{Control, Resources};
 
 use crate::layers::{Journal, Kind, Record};
+use crate::mutation::{self, Part};
 
 const MOUNT: &str = "/sys/fs/cgroup";
 /// Processor time is given per this many microseconds.
@@ -67,6 +68,8 @@ fn limits(resources: &Resources) -> Vec<Limit> {
             v1: vec![
                 ("memory.limit_in_bytes", memory.to_string()),
                 ("memory.memsw.limit_in_bytes", memory.to_string()),
+                // v1 charges what waits in TCP sockets only where this is set.
+                ("memory.kmem.tcp.limit_in_bytes", memory.to_string()),
             ],
         });
     }
@@ -90,6 +93,7 @@ fn limits(resources: &Resources) -> Vec<Limit> {
 const OPTIONAL: &[&str] = &[
     "memory.swap.max",
     "memory.memsw.limit_in_bytes",
+    "memory.kmem.tcp.limit_in_bytes",
     "memory.oom.group",
 ];
 
@@ -182,6 +186,9 @@ impl Cgroup {
 
     /// Puts a process, and so all that it will start, under the limits.
     pub(crate) fn attach(&self, pid: u32) -> io::Result<()> {
+        if mutation::is_off(Part::Cgroup) {
+            return Ok(());
+        }
         self.dirs
             .iter()
             .try_for_each(|dir| fs::write(dir.path.join("cgroup.procs"), pid.to_string()))

@@ -14,6 +14,7 @@ use crate::files::GuestRoot;
 use crate::identity::Identity;
 use crate::layers::stack::Stack;
 use crate::layers::{Layer, WorkDir};
+use crate::mutation::{self, Part};
 use crate::start::blueprint::Blueprint;
 use crate::start::cgroup::Cgroup;
 use crate::start::failure;
@@ -100,10 +101,11 @@ impl Prepared {
         operation: Operation,
     ) -> Result<Self> {
         let io = |error: std::io::Error| {
-            Error::from_io(error, operation).with_message("a layer could not be prepared")
+            failure::io(error, operation).with_message("a layer could not be prepared")
         };
         // First, since it may still be on its way.
-        let isolate_network = blueprint.spec.network == Network::Off;
+        let isolate_network =
+            blueprint.spec.network == Network::Off && !mutation::is_off(Part::Network);
         let taken = isolate_network.then(|| host.ready.take()).flatten();
         let root_mode = stack.root_mode().map_err(io)?;
         let on_disk = match blueprint.resources().disk {

@@ -72,6 +72,45 @@ const NO_OWNER_MAP: &str = "as root, mounting for writing needs a filesystem who
     mapped (ext4, xfs, btrfs; tmpfs since Linux 6.3; not overlayfs, NFS or proc): use a directory \
     on one, mount read-only, or run as the ordinary user who owns the path";
 
+/// The error of a call that the host makes for a sandbox, with what to do if something has run out.
+pub(crate) fn io(error: std::io::Error, operation: Operation) -> Error {
+    let hint = Errno::from_io_error(&error).and_then(used_up);
+    exhausted(Error::from_io(error, operation), hint)
+}
+
+/// Adds what to do if something has run out.
+pub(crate) fn exhausted(error: Error, hint: Option<&'static str>) -> Error {
+    match hint {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
+}
+
+/// What to do if something has run out, in place of a search for what the host forbids.
+pub(crate) fn used_up(errno: Errno) -> Option<&'static str> {
+    Some(match errno {
+        Errno::MFILE => {
+            "this process has used up its open files: close sandboxes, or raise the limit \
+             (`ulimit -n`, or LimitNOFILE= of its service)"
+        }
+        Errno::NFILE => "the machine has used up its open files: sysctl fs.file-max",
+        Errno::NOMEM => {
+            "memory ran out, of the machine or of a limit: raise the limit on memory, or close \
+             sandboxes"
+        }
+        Errno::AGAIN | Errno::USERS => {
+            "this user has used up its processes: close sandboxes, or raise the limit \
+             (`ulimit -u`, or TasksMax= of its service)"
+        }
+        Errno::NOSPC | Errno::DQUOT => {
+            "what the kernel counts for each user or for the machine has run out: disk space, \
+             namespaces (sysctl user.max_user_namespaces and its like), mounts (sysctl \
+             fs.mount-max) or watches (sysctl fs.epoll.max_user_watches)"
+        }
+        _ => return None,
+    })
+}
+
 /// What usually is in the way, as far as the host shows it.
 fn remedy(error: &StartError, errno: Option<Errno>) -> Option<String> {
     let label = match error {
@@ -79,6 +118,9 @@ fn remedy(error: &StartError, errno: Option<Errno>) -> Option<String> {
         StartError::Step { step, .. } => step,
         _ => "",
     };
+    if let Some(hint) = errno.and_then(used_up) {
+        return Some(hint.into());
+    }
     if label.contains("take hold of") || label.contains("place for") {
         return Some("check that the path of the mount exists and leads through no link".into());
     }
@@ -121,21 +163,20 @@ fn remedy(error: &StartError, errno: Option<Errno>) -> Option<String> {
                 .into(),
         );
     }
+    if !matches!(errno, Some(Errno::PERM | Errno::ACCESS | Errno::NOSYS)) {
+        return None;
+    }
     if fs::exists("/.dockerenv").unwrap_or(false)
         || fs::exists("/run/.containerenv").unwrap_or(false)
     {
         return Some(
             "in a container: start it with --security-opt seccomp=unconfined \
-             --security-opt apparmor=unconfined --security-opt systempaths=unconfined, or use \
-             the plain mode by name"
+             --security-opt apparmor=unconfined --security-opt systempaths=unconfined (they are \
+             the container's fences, not the sandbox's)"
                 .into(),
         );
     }
-    (errno == Some(Errno::PERM) || errno == Some(Errno::NOSYS)).then(|| {
-        "the host forbids this; Linux 5.12 or later with user namespaces is needed. Without \
-         isolation, only by name: `local-plain:`"
-            .into()
-    })
+    Some("the host forbids this; Linux 5.12 or later with user namespaces is needed".into())
 }
 
 /// The error of a limit that can't be had.

@@ -46,6 +46,7 @@ pub(crate) fn resolve(mounts: &[Mount], there: &[Bind], links: &[GuestPath]) -> 
             host: mount.host.clone(),
             guest,
             read_only: mount.access == Access::ReadOnly,
+            is_guests: true,
         });
     }
     for bind in &binds {

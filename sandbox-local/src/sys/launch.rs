@@ -63,7 +63,7 @@ static COPIED: RwLock<()> = RwLock::new(());
 /// Waits until every child that is just being started has let go of this process's descriptors, a
 /// few milliseconds at most.
 ///
-/// For whoever has closed a file that it wrote: as long as a child has a copy, the kernel takes the
+/// For a caller that has closed a file which it wrote: as long as a child has a copy, the kernel takes the
 /// file for one that is still being written and does not execute it (ETXTBSY).
 pub(crate) fn let_go() {
     drop(COPIED.write());
@@ -113,7 +113,7 @@ pub(crate) fn launch(
             errno,
         });
     }
-    // SAFETY: the kernel stored a new descriptor that nobody else owns.
+    // SAFETY: the kernel stored a new descriptor that has no other owner.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     let errno = shared.errno.load(Ordering::Acquire);
     if errno != 0 {
@@ -141,7 +141,7 @@ fn reap(pidfd: &OwnedFd) {
 
 extern "C" fn child(shared: *mut c_void) -> c_int {
     // SAFETY: `launch` passes a `Shared` that outlives this process's use of it
-    // and that nobody else touches meanwhile.
+    // and that no other thread touches meanwhile.
     let shared = unsafe { &mut *shared.cast::<Shared>() };
     if let Err(step) = become_agent(&mut shared.fds) {
         // SAFETY: the thread's errno, which is shared with the waiting parent.
@@ -258,7 +258,7 @@ impl Stack {
         spare.map_or_else(Self::new, Ok)
     }
 
-    /// Nobody runs on it any more.
+    /// Keeps it for the next child; the last one has left it.
     fn put_back(self) {
         if let Ok(mut spare) = SPARE_STACK.lock() {
             *spare = Some(self);

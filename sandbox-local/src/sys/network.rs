@@ -7,11 +7,12 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::thread::LinkNameSpaceType;
 
-/// Makes a network namespace with nothing in it but a loopback interface that is up. This thread is
+/// Makes a network namespace with nothing in it but a loopback interface that is up, to which
+/// processes of this group may send echo requests. This thread is
 /// in it then, for good. Needs the right to administer the host's.
 ///
 /// References: unshare(2), netdevice(7).
-pub(crate) fn make() -> Result<OwnedFd, Errno> {
+pub(crate) fn make(gid: u32) -> Result<OwnedFd, Errno> {
     // SAFETY: takes no memory; what threads share of it, files and sockets, is left as it is.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } < 0 {
         return Err(last());
@@ -29,6 +30,9 @@ pub(crate) fn make() -> Result<OwnedFd, Errno> {
     if unsafe { libc::ioctl(socket.as_raw_fd(), set_flags, &raw const request) } < 0 {
         return Err(last());
     }
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let group = rustix::fs::open("/proc/sys/net/ipv4/ping_group_range", flags, Mode::empty())?;
+    rustix::io::write(group, format!("{gid} {gid}").as_bytes())?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     rustix::fs::open("/proc/thread-self/ns/net", flags, Mode::empty())
 }

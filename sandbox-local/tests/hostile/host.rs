@@ -26,7 +26,7 @@ macro_rules! programs {
     };
 }
 programs!(
-    "bombs", "calls", "escape", "layers", "net", "quota", "still"
+    "bombs", "calls", "charge", "escape", "layers", "net", "objects", "quota", "state", "still"
 );
 
 /// Where programs are in a sandbox.
@@ -49,7 +49,7 @@ fn tools() -> &'static Path {
     static DIR: OnceLock<(tempfile::TempDir, process::Child)> = OnceLock::new();
     let made = DIR.get_or_init(|| {
         let dir = public_dir();
-        // What is static is not dropped: somebody else removes it when this process has ended and
+        // What is static is not dropped: another process removes it when this process has ended and
         // so closed the pipe.
         let cleaner = process::Command::new("sh")
             .args(["-c", "cat; exec rm -rf \"$0\""])

@@ -17,7 +17,7 @@ const ROUND: Duration = Duration::from_millis(2500);
 /// How long a busy machine gets for it.
 const AT_MOST: Duration = Duration::from_secs(20);
 
-/// A tree of the host that nobody may read or change.
+/// A tree of the host that no guest may read or change.
 struct Canaries {
     dir: tempfile::TempDir,
 }

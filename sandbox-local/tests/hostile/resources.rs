@@ -9,7 +9,7 @@ use sandbox_local::LocalProvider;
 
 use crate::{host, support};
 
-/// How long a bomb goes off; whoever else asks for something has it before.
+/// How long a bomb goes off; what else is asked for is there before.
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// How long it may take to end on a busy machine.
 const GRACE: Duration = Duration::from_secs(20);

@@ -34,7 +34,8 @@ async fn a_guest_cannot_take_all_timers_of_the_hosts_user() {
 
 #[tokio::test]
 async fn a_guest_cannot_take_all_inotify_instances_of_the_hosts_user() {
-    exhausts("inotify", 70).await;
+    // Half: a web project's watchers take dozens, and there are only 128 by default.
+    exhausts("inotify", 50).await;
 }
 
 #[tokio::test]

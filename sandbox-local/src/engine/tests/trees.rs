@@ -115,14 +115,14 @@ ctypes.CDLL(None).syscall({'x86_64':60,'aarch64':93}[os.uname().machine],0)";
     assert!(within(engine.is_idle()).await.unwrap());
 }
 
-/// The C library's type of it differs.
-fn rlimit_nproc() -> u32 {
-    u32::try_from(i64::from(libc::RLIMIT_NPROC)).unwrap()
-}
-
 fn limited() -> Plan {
     let mut plan = unconfined();
-    plan.set_limit("limit processes", rlimit_nproc(), 400, 400);
+    plan.set_limit(
+        "limit processes",
+        rustix::process::Resource::Nproc,
+        400,
+        400,
+    );
     confine(&mut plan);
     plan
 }

@@ -1,8 +1,8 @@
 //! `/dev`: read-only, with six harmless devices of the host, pseudoterminals and shared memory of
 //! the sandbox's own.
 //!
-//! Root makes a tmpfs with the devices once, which all its sandboxes mount. Nobody else can make a
-//! device: a tmpfs for each sandbox then, with a mount for each device. Must never let through what
+//! Root makes a tmpfs with the devices once, which all its sandboxes mount. An ordinary user can't
+//! make a device: a tmpfs for each sandbox then, with a mount for each device. Must never let through what
 //! is not on the list.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,6 +19,7 @@ use sandbox_core::Resources;
 use super::root::{self, ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY};
 use super::{Setup, SetupError};
 use crate::engine::{Dir, Plan, Slot};
+use crate::mutation::{self, Part};
 
 const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom", "tty"];
 
@@ -46,9 +47,15 @@ const SHARED_FILES: &str = "131072";
 /// Of the tmpfs. Its pages can't be written by a guest.
 const OPTIONS: &[(&str, &str)] = &[("mode", "0755"), ("size", "65536"), ("nr_inodes", "64")];
 
-/// Mount points in `/dev`.
+/// Mount points in `/dev`, and a directory that stays empty.
 const PTS: &str = "pts";
 const SHM: &str = "shm";
+const EMPTY: &str = ".empty";
+const DIRECTORIES: [&str; 3] = [PTS, SHM, EMPTY];
+
+/// What hides a file or a directory that no guest needs.
+pub(super) const NO_FILE: &str = "/dev/null";
+pub(super) const NO_DIRECTORY: &str = "/dev/.empty";
 
 /// Makes the tmpfs that root mounts, mounted nowhere. Fails where devices can't be made, as in most
 /// containers, and with kernels before 6.15, which don't clone such a mount.
@@ -72,7 +79,7 @@ pub(crate) fn make() -> Result<OwnedFd, Errno> {
     for (name, target) in LINKS {
         symlinkat(*target, &tmpfs, *name)?;
     }
-    for name in [PTS, SHM] {
+    for name in DIRECTORIES {
         mkdirat(&tmpfs, name, Mode::empty())?;
         chmodat(&tmpfs, name, Mode::from_raw_mode(0o755), AtFlags::empty())?;
     }
@@ -121,12 +128,17 @@ fn hold_shared(plan: &mut Plan, tmpfs: BorrowedFd<'_>) -> Result<Slot, SetupErro
         errno,
     })?;
     let tree = plan.inherit(tree);
+    let read_only = if mutation::is_off(Part::Devices) {
+        0
+    } else {
+        ATTR_RDONLY
+    };
     plan.mount_setattr(
         "restrict the mount of the devices",
         Dir::Slot(tree),
         "",
         libc::AT_EMPTY_PATH,
-        ATTR_RDONLY | ATTR_NOSUID | ATTR_NOEXEC,
+        read_only | ATTR_NOSUID | ATTR_NOEXEC,
         0,
         libc::MS_PRIVATE,
     );
@@ -163,16 +175,33 @@ pub(super) fn place(plan: &mut Plan, held: Held) {
         Base::Shared(tree) => root::attach(plan, tree, Path::new("/dev"), "/dev"),
         Base::Each(tmpfs, devices) => place_each(plan, tmpfs, devices),
     }
-    for (name, tree) in [(PTS, held.pts), (SHM, held.shm)] {
-        let path = format!("/dev/{name}");
-        if fill {
+    if fill {
+        for name in DIRECTORIES {
+            let path = format!("/dev/{name}");
             plan.mkdir(format!("make {path}"), Dir::Cwd, &path, 0o755);
         }
-        root::attach(plan, tree, Path::new(&path), &path);
+        if mutation::is_off(Part::Devices) {
+            return mount_points(plan, held.pts, held.shm);
+        }
+        // With the host's devices that are mounted in it, whose times a guest must not change; a
+        // device is written all the same.
+        plan.mount_setattr(
+            "make /dev read-only",
+            Dir::Cwd,
+            "/dev",
+            libc::AT_RECURSIVE,
+            ATTR_RDONLY,
+            0,
+            0,
+        );
     }
-    if fill {
-        let read_only = ATTR_RDONLY;
-        plan.mount_setattr("make /dev read-only", Dir::Cwd, "/dev", 0, read_only, 0, 0);
+    mount_points(plan, held.pts, held.shm);
+}
+
+fn mount_points(plan: &mut Plan, pts: Slot, shm: Slot) {
+    for (name, tree) in [(PTS, pts), (SHM, shm)] {
+        let path = format!("/dev/{name}");
+        root::attach(plan, tree, Path::new(&path), &path);
     }
 }
 

@@ -9,7 +9,9 @@
 //! after that never through a link.
 
 pub(crate) mod devices;
+mod initial;
 mod privileges;
+mod proc;
 mod root;
 pub(crate) mod seccomp;
 
@@ -21,6 +23,7 @@ use sandbox_core::Network;
 
 use crate::engine::Plan;
 use crate::identity::Identity;
+use crate::mutation::{self, Part};
 use crate::start::blueprint::Blueprint;
 use crate::start::owner::{OwnerError, Owners};
 
@@ -78,12 +81,19 @@ impl Setup<'_> {
         root::turn(&mut plan);
         root::place(&mut plan, system);
         devices::place(&mut plan, devices);
+        proc::hide(&mut plan);
         plan.sethostname("set the host name", "sandbox");
-        if self.blueprint.spec.network == Network::Off && !self.loopback_is_up {
+        let has_new_network = self.blueprint.spec.network == Network::Off
+            && !self.loopback_is_up
+            && !mutation::is_off(Part::Network);
+        if has_new_network {
             plan.loopback_up("bring the sandbox's loopback up");
         }
-        privileges::limit(&mut plan, self.blueprint.resources());
+        initial::set(&mut plan, self);
         privileges::limit_namespace(&mut plan);
+        if has_new_network {
+            privileges::allow_echo(&mut plan);
+        }
         privileges::drop(&mut plan, self.blueprint.writes_to_host());
         Ok(plan)
     }

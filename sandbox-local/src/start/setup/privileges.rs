@@ -1,26 +1,19 @@
-//! Who the guest is and what it may not: user, limits, capabilities, Landlock, system calls.
+//! Who the guest is and what it may not: user, capabilities, Landlock, system calls.
 //!
-//! References: capabilities(7), prctl(2), getrlimit(2), landlock(7), seccomp(2).
+//! References: capabilities(7), prctl(2), landlock(7), seccomp(2).
 
 use std::sync::LazyLock;
-
-use rustix::process::Resource;
-use sandbox_core::Resources;
 
 use super::seccomp;
 use crate::engine::{Dir, Plan};
 use crate::layers::skeleton::GUEST_ID;
+use crate::mutation::{self, Part};
 
-/// Processes and threads, where the spec sets no limit: what stops a fork bomb from taking the
-/// host along.
-const DEFAULT_PROCESSES: u64 = 4096;
-/// Open files of the agent; its guests get half.
-const OPEN_FILES: u64 = 131_072;
-/// Of what the kernel counts for all processes of a user, in all user namespaces together, a
-/// sandbox gets this part of what the host's user has.
+/// Of the watches on files that the kernel counts for all processes of a user, in all user
+/// namespaces together, a sandbox gets this part of what the host's user has; and half of the
+/// instances, of which there are few, and of which a watcher of a web project takes dozens.
 const SHARE: u64 = 8;
-const SIGNALS: u64 = 4096;
-const INOTIFY_INSTANCES: u64 = 32;
+const INOTIFY_INSTANCES: u64 = 1024;
 const INOTIFY_WATCHES: u64 = 65_536;
 
 /// What the agent itself goes on needing, in its own user namespace: to kill, to read whose
@@ -31,7 +24,7 @@ const CAP_SYS_PTRACE: u64 = 19;
 const CAP_SYS_ADMIN: u64 = 21;
 
 /// `SECBIT_NOROOT` and `SECBIT_NO_CAP_AMBIENT_RAISE`, both locked: no program gains anything by
-/// being run, whoever runs it.
+/// being run, by whatever user.
 const SECURE_BITS: u64 = 1 | 2 | 1 << 6 | 1 << 7;
 
 /// What the kernel of this host has, asked once: it takes more calls than all the rest of a plan.
@@ -53,7 +46,7 @@ impl Kernel {
             text.trim().parse().ok()
         };
         let of_host = |name| number(&format!("/proc/sys/fs/inotify/{name}")).unwrap_or(u64::MAX);
-        let instances = (of_host("max_user_instances") / SHARE * 2).clamp(1, INOTIFY_INSTANCES);
+        let instances = (of_host("max_user_instances") / 2).clamp(1, INOTIFY_INSTANCES);
         let watches = (of_host("max_user_watches") / SHARE).clamp(1, INOTIFY_WATCHES);
         let namespace_limits = [
             ("max_inotify_instances", instances),
@@ -75,60 +68,71 @@ impl Kernel {
     }
 }
 
-/// As root the agent starts as nobody that its namespace maps; this makes it the guest's user.
+/// As root the agent starts as a user that its namespace does not map; this makes it the guest's user.
 pub(super) fn become_guest(plan: &mut Plan) {
     plan.clear_groups("leave the host's groups");
     plan.setgid("become the guest's group", GUEST_ID);
     plan.setuid("become the guest's user", GUEST_ID);
 }
 
-/// Limits that every descendant inherits and cannot raise.
-pub(super) fn limit(plan: &mut Plan, resources: &Resources) {
-    // One more than the spec grants: the agent counts as well.
-    let processes = resources.pids.map_or(DEFAULT_PROCESSES, u64::from) + 1;
-    plan.set_limit("limit processes", libc::RLIMIT_NPROC, processes, processes);
-    let of_host = |resource| {
-        rustix::process::getrlimit(resource)
-            .maximum
-            .unwrap_or(u64::MAX)
-    };
-    let files = of_host(Resource::Nofile).min(OPEN_FILES);
-    plan.set_limit("limit open files", libc::RLIMIT_NOFILE, files, files);
-    let signals = (of_host(Resource::Sigpending) / SHARE).min(SIGNALS);
-    plan.set_limit(
-        "limit timers and signals",
-        libc::RLIMIT_SIGPENDING,
-        signals,
-        signals,
-    );
-    let queues = of_host(Resource::Msgqueue) / SHARE;
-    plan.set_limit(
-        "limit message queues",
-        libc::RLIMIT_MSGQUEUE,
-        queues,
-        queues,
-    );
-    plan.set_limit("switch core dumps off", libc::RLIMIT_CORE, 0, 0);
-}
-
 /// Limits of the sandbox's own user namespace, below those that it shares with the host's user; and
 /// no namespace in it, should the filter ever let a call through. Needs the sandbox's own `/proc`.
 pub(super) fn limit_namespace(plan: &mut Plan) {
-    for (path, value) in &KERNEL.namespace_limits {
-        let label = format!("limit {path}");
-        let flags = libc::O_WRONLY | libc::O_CLOEXEC;
-        let file = plan.open(label.clone(), Dir::Cwd, path, flags, 0).result();
-        let text = value.to_string();
-        let data = plan.data(text.as_bytes());
-        let args = [file.into(), data.into(), (text.len() as u64).into()];
-        plan.call(label.clone(), libc::SYS_write, &args);
-        plan.close(label, file);
+    if mutation::is_off(Part::NamespaceLimits) {
+        return;
     }
+    for (path, value) in &KERNEL.namespace_limits {
+        set(plan, path, &value.to_string());
+    }
+}
+
+/// Lets the guest send echo requests, which a new network namespace allows to no group.
+/// Not needed in one that was made ahead of time.
+pub(super) fn allow_echo(plan: &mut Plan) {
+    set(
+        plan,
+        "/proc/sys/net/ipv4/ping_group_range",
+        &format!("{GUEST_ID} {GUEST_ID}"),
+    );
+}
+
+/// Writes to a file of `/proc/sys`.
+fn set(plan: &mut Plan, path: &str, text: &str) {
+    let label = format!("set {path}");
+    let flags = libc::O_WRONLY | libc::O_CLOEXEC;
+    let file = plan.open(label.clone(), Dir::Cwd, path, flags, 0).result();
+    let data = plan.data(text.as_bytes());
+    let args = [file.into(), data.into(), (text.len() as u64).into()];
+    plan.call(label.clone(), libc::SYS_write, &args);
+    plan.close(label, file);
 }
 
 /// Gives up every right, for good.
 pub(super) fn drop(plan: &mut Plan, writes_to_host: bool) {
-    plan.prctl("hide the agent's memory", libc::PR_SET_DUMPABLE, [0; 4]);
+    if !mutation::is_off(Part::HiddenAgent) {
+        plan.prctl("hide the agent's memory", libc::PR_SET_DUMPABLE, [0; 4]);
+    }
+    if !mutation::is_off(Part::Capabilities) {
+        drop_capabilities(plan);
+    }
+    plan.prctl(
+        "forbid new privileges",
+        libc::PR_SET_NO_NEW_PRIVS,
+        [1, 0, 0, 0],
+    );
+    if !mutation::is_off(Part::Landlock) {
+        landlock(plan);
+    }
+    if !mutation::is_off(Part::Seccomp) {
+        plan.seccomp_filter(
+            "put up the system call filter",
+            &seccomp::filter(writes_to_host),
+            0,
+        );
+    }
+}
+
+fn drop_capabilities(plan: &mut Plan) {
     plan.prctl(
         "lock the secure bits",
         libc::PR_SET_SECUREBITS,
@@ -149,17 +153,6 @@ pub(super) fn drop(plan: &mut Plan, writes_to_host: bool) {
         );
     }
     plan.capset("give up capabilities", KEPT, KEPT, 0);
-    plan.prctl(
-        "forbid new privileges",
-        libc::PR_SET_NO_NEW_PRIVS,
-        [1, 0, 0, 0],
-    );
-    landlock(plan);
-    plan.seccomp_filter(
-        "put up the system call filter",
-        &seccomp::filter(writes_to_host),
-        0,
-    );
 }
 
 /// Where the kernel has Landlock: no device can be made, and signals and abstract sockets stay

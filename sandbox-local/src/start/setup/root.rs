@@ -14,7 +14,9 @@ use sandbox_core::GuestPath;
 use super::{Setup, SetupError};
 use crate::engine::{Arg, Dir, Plan, Slot};
 use crate::layers::skeleton::GUEST_ID;
+use crate::mutation::{self, Part};
 use crate::start::blueprint::Bind;
+use crate::start::owner::OwnerError;
 
 /// Relative to the layers' directory: empty on disk, the root of every sandbox in its own mount
 /// namespace.
@@ -111,7 +113,8 @@ pub(super) fn hold_host(plan: &mut Plan, setup: &Setup<'_>) -> Result<Vec<Held>,
     let mut held = Vec::new();
     for bind in &setup.blueprint.binds {
         let tree = hold(plan, bind, setup)?;
-        let rights = if bind.read_only { ATTR_RDONLY } else { 0 };
+        let is_read_only = bind.read_only && !mutation::is_off(Part::ReadOnly);
+        let rights = if is_read_only { ATTR_RDONLY } else { 0 };
         plan.mount_setattr(
             format!("restrict the mount of {}", bind.host.display()),
             Dir::Slot(tree),
@@ -152,13 +155,18 @@ fn hold(plan: &mut Plan, bind: &Bind, setup: &Setup<'_>) -> Result<Slot, SetupEr
             | OpenTreeFlags::AT_RECURSIVE;
         match rustix::mount::open_tree(rustix::fs::CWD, &bind.host, flags) {
             Ok(tree) => {
-                if !bind.read_only {
-                    let host = || bind.host.clone();
-                    let translated = setup.owners.translate(&tree, identity);
-                    translated.map_err(|source| SetupError::Owner {
-                        host: host(),
-                        source,
-                    })?;
+                if bind.is_guests {
+                    match setup.owners.translate(&tree, identity) {
+                        // Then its owners show as the overflow user; what all may read can be read.
+                        Err(OwnerError::Translate(errno)) if bind.read_only => {
+                            let host = bind.host.display();
+                            tracing::debug!(%host, %errno, "owners are not translated");
+                        }
+                        translated => translated.map_err(|source| SetupError::Owner {
+                            host: bind.host.clone(),
+                            source,
+                        })?,
+                    }
                 }
                 return Ok(plan.inherit(tree));
             }

@@ -12,6 +12,8 @@ pub(super) const OPEN: Option<i64> = None;
 
 pub(super) const SET_MODE: &[i64] = &[];
 
+pub(super) const CHOWN: &[i64] = &[];
+
 /// Calls that only this architecture has (by number where libc has no name).
 pub(super) const DENIED: &[i64] = &[
     // kexec_file_load

@@ -44,6 +44,23 @@ pub(super) enum Check {
         values: Vec<u32>,
         errno: u16,
     },
+    /// If the argument is none of these; and, if it is `special`, if the `other` argument is not
+    /// the `only` one.
+    NotInOrOtherThan {
+        arg: u32,
+        values: Vec<u32>,
+        errno: u16,
+        special: u32,
+        other: u32,
+        only: u32,
+        other_errno: u16,
+    },
+    /// If the first argument or the one after it is none of these.
+    NotBothIn {
+        first: u32,
+        values: Vec<u32>,
+        errno: u16,
+    },
     /// If the first argument is not zero and the second, a pointer, is not null.
     NonZero { first: u32, second: u32, errno: u16 },
 }
@@ -249,6 +266,39 @@ fn decide(check: &Check) -> Vec<Instruction> {
             code.extend(member(values, refuse(*errno), op(RETURN, ALLOW)));
             code
         }
+        Check::NotInOrOtherThan {
+            arg,
+            values,
+            errno,
+            special,
+            other,
+            only,
+            other_errno,
+        } => {
+            let mut code = vec![
+                op(LOAD, low(*arg)),
+                jump(JUMP_EQUAL, *special, 0, 4),
+                op(LOAD, low(*other)),
+                jump(JUMP_EQUAL, *only, 0, 1),
+                op(RETURN, ALLOW),
+                refuse(*other_errno),
+            ];
+            code.extend(member(values, refuse(*errno), op(RETURN, ALLOW)));
+            code
+        }
+        Check::NotBothIn {
+            first,
+            values,
+            errno,
+        } => {
+            let mut code = vec![op(LOAD, low(*first))];
+            // Over the refusal, to the second argument.
+            code.extend(skip_if_member(values));
+            code.push(refuse(*errno));
+            code.push(op(LOAD, low(first + 1)));
+            code.extend(member(values, refuse(*errno), op(RETURN, ALLOW)));
+            code
+        }
         Check::NonZero {
             first,
             second,
@@ -266,14 +316,18 @@ fn decide(check: &Check) -> Vec<Instruction> {
     }
 }
 
-/// `found` if the accumulator is one of the values, `otherwise` if not.
-fn member(values: &[u32], otherwise: Instruction, found: Instruction) -> Vec<Instruction> {
-    let mut code: Vec<Instruction> = Vec::with_capacity(values.len() + 2);
-    for (i, value) in values.iter().enumerate() {
+/// Goes on behind the instruction after these if the accumulator is one of the values.
+fn skip_if_member(values: &[u32]) -> impl Iterator<Item = Instruction> + '_ {
+    values.iter().enumerate().map(|(i, value)| {
         // The lists are written in this crate and short: the distance fits.
         let distance = (values.len() - i) as u8;
-        code.push(jump(JUMP_EQUAL, *value, distance, 0));
-    }
+        jump(JUMP_EQUAL, *value, distance, 0)
+    })
+}
+
+/// `found` if the accumulator is one of the values, `otherwise` if not.
+fn member(values: &[u32], otherwise: Instruction, found: Instruction) -> Vec<Instruction> {
+    let mut code: Vec<Instruction> = skip_if_member(values).collect();
     code.push(otherwise);
     code.push(found);
     code

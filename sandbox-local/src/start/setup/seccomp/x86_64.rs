@@ -13,6 +13,9 @@ pub(super) const OPEN: Option<i64> = Some(libc::SYS_open);
 /// Calls that give a file the mode in their second argument, and that only this architecture has.
 pub(super) const SET_MODE: &[i64] = &[libc::SYS_chmod, libc::SYS_creat];
 
+/// Calls that give a file the owner in their second and third argument.
+pub(super) const CHOWN: &[i64] = &[libc::SYS_chown, libc::SYS_lchown];
+
 /// Calls that only this architecture has.
 pub(super) const DENIED: &[i64] = &[
     libc::SYS_kexec_file_load,

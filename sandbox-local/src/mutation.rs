@@ -1,0 +1,59 @@
+//! Turning one control off, to show that the hostile suite notices (`tests/hostile/mutations`).
+//!
+//! Must never be there in a library that is used: it is compiled in only where the build script
+//! finds `SANDBOX_LOCAL_MUTATIONS` in its environment, and without it nothing can be turned off.
+
+/// The controls that can be turned off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// The system call filter.
+    Seccomp,
+    /// Landlock.
+    Landlock,
+    /// Dropping capabilities, and the secure bits.
+    Capabilities,
+    /// The network namespace.
+    Network,
+    /// The IPC namespace.
+    Ipc,
+    /// Read-only mounts of the host's directories.
+    ReadOnly,
+    /// The read-only `/dev`.
+    Devices,
+    /// The list of what `/proc` shows.
+    Proc,
+    /// Resource limits.
+    Limits,
+    /// Limits of the user namespace.
+    NamespaceLimits,
+    /// Leaving the host's scheduling, I/O priority and keyring.
+    Inherited,
+    /// Control groups.
+    Cgroup,
+    /// Hiding the agent's memory and files (`PR_SET_DUMPABLE`).
+    HiddenAgent,
+}
+
+/// Whether a control is turned off, by its name in `SANDBOX_MUTATION`.
+#[cfg(sandbox_mutation)]
+pub(crate) fn is_off(part: Part) -> bool {
+    std::env::var("SANDBOX_MUTATION").is_ok_and(|name| name == format!("{part:?}"))
+}
+
+/// Whether any control is turned off.
+#[cfg(sandbox_mutation)]
+pub(crate) fn is_any_off() -> bool {
+    std::env::var_os("SANDBOX_MUTATION").is_some_and(|name| !name.is_empty())
+}
+
+/// Whether a control is turned off: not in this build.
+#[cfg(not(sandbox_mutation))]
+pub(crate) const fn is_off(_: Part) -> bool {
+    false
+}
+
+/// Whether any control is turned off: not in this build.
+#[cfg(not(sandbox_mutation))]
+pub(crate) const fn is_any_off() -> bool {
+    false
+}

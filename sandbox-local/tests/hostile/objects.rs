@@ -1,0 +1,165 @@
+//! Kernel objects that more than one sandbox, or the host, has to live with (issue 10, points 4, 6,
+//! 7, 10 and 14; issue 17, points 9 and 13).
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use sandbox_core::{Mount, SandboxSpec};
+
+use crate::{host, support};
+
+#[tokio::test]
+async fn only_the_netlink_that_lists_interfaces_is_there() {
+    let _turn = host::shared().await;
+    let control = host::outside::<&str>("objects", &[]);
+    let sandbox = host::guest().await;
+    let found = host::inside::<&str>(&sandbox, "objects", &[]).await;
+    assert_eq!(found.get("netlink_route"), "ok");
+    let others = [
+        "usersock",
+        "inet_diag",
+        "xfrm",
+        "audit",
+        "fib_lookup",
+        "netfilter",
+        "uevent",
+        "generic",
+        "crypto",
+        "high",
+    ];
+    let real = |name: &&&str| control.get(&format!("netlink_{name}")) == "ok";
+    assert!(
+        others.iter().filter(real).count() > 2,
+        "no control: {control:?}"
+    );
+    assert_eq!(control.get("netlink_uevent"), "ok", "no control");
+    for name in others {
+        assert_eq!(
+            found.get(&format!("netlink_{name}")),
+            "EPROTONOSUPPORT",
+            "{name}"
+        );
+    }
+    sandbox.close().await.expect("close");
+}
+
+#[tokio::test]
+async fn what_is_counted_for_the_whole_machine_cannot_be_taken() {
+    let _turn = host::shared().await;
+    let control = host::outside::<&str>("objects", &[]);
+    let sandbox = host::guest().await;
+    let found = host::inside::<&str>(&sandbox, "objects", &[]).await;
+    assert_eq!(control.get("io_setup"), "ok", "no control");
+    assert_eq!(found.get("io_setup"), "ENOSYS");
+    assert_eq!(found.get("open_tree_attr"), "EPERM");
+    assert_eq!(found.get("listns"), "EPERM");
+    assert_eq!(control.get("chown_own"), "ok", "no control");
+    // As a user without the right gets it, whether or not the number is one of the sandbox's.
+    for call in ["chown_unmapped", "chown_unmapped_group", "chown_path"] {
+        assert_eq!(found.get(call), "EPERM", "{call}");
+    }
+    for call in ["chown_own", "chown_none"] {
+        assert_eq!(found.get(call), "ok", "{call}");
+    }
+    for enough in ["queues", "ping"] {
+        assert_eq!(found.get(enough), "ok", "{enough}");
+    }
+    assert_eq!(found.get("watchers"), "60");
+    sandbox.close().await.expect("close");
+}
+
+#[tokio::test]
+async fn a_mount_for_writing_gets_neither_leases_nor_whiteouts() {
+    let _turn = host::shared().await;
+    let dir = tempfile::tempdir_in("/var/tmp").expect("a directory");
+    let control = host::outside("objects", &[dir.path()]);
+    for call in ["lease", "whiteout", "noreplace", "lock"] {
+        assert_eq!(control.get(call), "ok", "no control for {call}");
+    }
+    let spec = SandboxSpec::new().mount(Mount::read_write(dir.path(), "/mnt"));
+    let sandbox = support::create(spec).await;
+    host::equip(&sandbox).await;
+    let found = host::inside(&sandbox, "objects", &["/mnt"]).await;
+    for (call, refused) in [
+        ("lease", "EPERM"),
+        ("lease_high", "EPERM"),
+        ("whiteout", "EINVAL"),
+        ("noreplace", "ok"),
+        ("lock", "ok"),
+    ] {
+        assert_eq!(found.get(call), refused, "{call}");
+    }
+    sandbox.close().await.expect("close");
+    let left: Vec<_> = fs::read_dir(dir.path()).expect("it").collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test]
+async fn the_hosts_devices_keep_their_times() {
+    let _turn = host::shared().await;
+    let times = || {
+        let null = fs::metadata("/dev/null").expect("/dev/null");
+        (null.mtime(), null.mtime_nsec())
+    };
+    let sandbox = host::guest().await;
+    let before = times();
+    let found = host::inside::<&str>(&sandbox, "objects", &[]).await;
+    assert_eq!(found.get("touch_null"), "EROFS");
+    assert_eq!(found.get("write_null"), "ok");
+    assert_eq!(times(), before);
+    let change = "for f in null zero full random urandom tty; do touch -c /dev/$f; chmod 0 /dev/$f; \
+        rm -f /dev/$f; done; ls /dev/null";
+    assert_eq!(
+        support::run(&sandbox, sandbox_core::Command::shell(change))
+            .await
+            .stdout
+            .bytes,
+        "/dev/null\n"
+    );
+    sandbox.close().await.expect("close");
+}
+
+#[tokio::test]
+async fn what_proc_says_of_the_whole_machine_is_on_a_list() {
+    let _turn = host::shared().await;
+    let sandbox = support::default().await;
+    for file in ["cmdline", "config.gz", "interrupts", "key-users", "keys"] {
+        let path = format!("/proc/{file}");
+        if fs::read(&path).is_ok_and(|text| !text.is_empty()) {
+            let found = support::sh(&sandbox, &format!("cat {path} | wc -c")).await;
+            assert_eq!(found, "0\n", "{path}");
+        }
+    }
+    assert!(!fs::read("/proc/cmdline").expect("a control").is_empty());
+    // Programs need these.
+    let needed = "cat /proc/cpuinfo /proc/meminfo /proc/stat /proc/uptime /proc/loadavg \
+        /proc/filesystems /proc/version /proc/self/mounts /proc/sys/kernel/osrelease >/dev/null && \
+        ls /proc/sys/kernel/random /proc/self/fd /proc/net/ | wc -l";
+    let lines: u32 = support::sh(&sandbox, needed)
+        .await
+        .trim()
+        .parse()
+        .expect("a number");
+    assert!(lines > 10, "{lines}");
+    sandbox.close().await.expect("close");
+}
+
+#[tokio::test]
+async fn what_is_mounted_for_reading_belongs_to_the_guest_as_if_for_writing() {
+    let _turn = host::shared().await;
+    let dir = tempfile::tempdir_in("/var/tmp").expect("a directory");
+    let made = std::process::Command::new("git")
+        .args(["init", "-q", "."])
+        .current_dir(&dir)
+        .status();
+    assert!(made.expect("git").success());
+    for mount in [
+        Mount::read_only(dir.path(), "/repo"),
+        Mount::read_write(dir.path(), "/repo"),
+    ] {
+        let sandbox = support::create(SandboxSpec::new().mount(mount)).await;
+        let said = support::sh(&sandbox, "cd /repo && git status --short && stat -c %u .").await;
+        assert_eq!(said, "1000\n");
+        sandbox.close().await.expect("close");
+    }
+}

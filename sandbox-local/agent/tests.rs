@@ -163,6 +163,21 @@ fn a_thaw_leaves_alone_what_a_guest_had_stopped() {
 }
 
 #[test]
+fn a_process_that_ran_during_a_freeze_is_noticed() {
+    let (mut table, _) = two_commands();
+    let freeze = |table: &mut Table| {
+        let still = freeze::freeze(table, &mut [0; 256], PROC, KEY);
+        never_fails(still).unwrap_or_else(|| panic!("it does not stand still"))
+    };
+    let stillness = freeze(&mut table);
+    assert!(stillness.lasts(PROC));
+    let stillness = freeze(&mut table);
+    // A timer continued it, and it is stopped again.
+    world(|world| world.processes.get_mut(&20).unwrap().switches += 1);
+    assert!(!stillness.lasts(PROC));
+}
+
+#[test]
 #[cfg_attr(miri, ignore = "three seconds of the fake clock take minutes")]
 fn a_freeze_gives_up_on_what_never_stands_still() {
     let (mut table, _) = two_commands();
@@ -296,6 +311,7 @@ fn a_plan_that_points_out_of_itself_is_refused() {
 const HANDLES: Handles = Handles {
     proc: PROC,
     null: 9,
+    host: 8,
 };
 
 /// A request to start the command `id` with this table of offsets and the strings "a" and "/".

@@ -26,6 +26,8 @@ pub(crate) struct Process {
     pub(crate) is_readable: bool,
     /// How many more of its kind appear when it is killed: a fork bomb.
     pub(crate) respawns: u32,
+    /// How often it was executed and switched out.
+    pub(crate) switches: u64,
     /// Whether SIGSTOP and SIGCONT reach it.
     pub(crate) obeys: bool,
 }
@@ -39,6 +41,7 @@ impl Process {
             threads: vec![b'S'],
             is_readable: true,
             respawns: 0,
+            switches: 1,
             obeys: true,
         }
     }
@@ -286,6 +289,22 @@ impl World {
                     .ok_or(ENOENT)?;
                 // A name that tries to pass for the rest of the line.
                 let text = format!("{number} (x) R 1) {} 1 1", char::from(state));
+                File::Text {
+                    bytes: text.into(),
+                    at: 0,
+                }
+            }
+            "status" => {
+                let state = *process
+                    .threads
+                    .get(number as usize / 10_000)
+                    .ok_or(ENOENT)?;
+                let state = char::from(state);
+                let switches = process.switches;
+                let text = format!(
+                    "Name:\tx\\nState:\t{state} (x)\nvoluntary_ctxt_switches:\t{switches}\n\
+                     nonvoluntary_ctxt_switches:\t1\n"
+                );
                 File::Text {
                     bytes: text.into(),
                     at: 0,

@@ -90,7 +90,7 @@ def init(run):
         return struct.unpack("=IIIxxxx5Q", content[:56])
 
     content = plan([op(GETPID, NONE)], bytes(8))
-    send(message(PLAN, a=len(content)), memfd(content))
+    send(message(PLAN, a=len(content)), memfd(content), os.pidfd_open(os.getpid()))
     send(message(GO))
     # The control socket is descriptor 3; 0 to 2 are the agent's to take.
     start = f"exec 3<&{theirs.fileno()} 0<&- 1<&- 2<&-; exec \"$@\""

@@ -302,7 +302,7 @@ impl World {
                 let state = char::from(state);
                 let switches = process.switches;
                 let text = format!(
-                    "Name:\tx\\nState:\t{state} (x)\nvoluntary_ctxt_switches:\t{switches}\n\
+                    "Name:\tx\nState:\t{state} (x)\nvoluntary_ctxt_switches:\t{switches}\n\
                      nonvoluntary_ctxt_switches:\t1\n"
                 );
                 File::Text {

@@ -1,0 +1,25 @@
+//! The host side of importing and exporting directories, once for all sandbox backends.
+//!
+//! [`Export`] builds an export from entries of an untrusted source and lands it under its final
+//! name ([`Landing`]). [`leads_out`] decides which links may come out, [`Excludes`] and
+//! [`IgnoreFiles`] what is left out, [`sparse`] copies content without filling holes.
+//!
+//! It must never follow a link on the host, open anything but a regular file, write outside of the
+//! directory that it builds, or lose what the user has at the final name. It knows no backend, and
+//! everything in it blocks: call it where blocking is allowed.
+
+#![deny(missing_docs)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod export;
+mod fault;
+mod filter;
+mod landing;
+mod link;
+pub mod sparse;
+mod sys;
+
+pub use export::{Attributes, Export, skipped};
+pub use filter::{Excludes, IgnoreFiles, MAX_IGNORE_FILE, is_excluded};
+pub use landing::Landing;
+pub use link::leads_out;

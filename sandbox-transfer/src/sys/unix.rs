@@ -1,0 +1,261 @@
+//! Directories by descriptor.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, RawMode, Timespec, Timestamps, chmodat, fchmod, fstat,
+    futimens, mkdirat, openat, readlinkat, renameat, statat, symlinkat, unlinkat, utimensat,
+};
+use sandbox_core::FileKind;
+
+use super::Stat;
+
+/// A directory that is open for use of its entries, not necessarily for reading its list.
+#[cfg(target_os = "linux")]
+const DIR: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+#[cfg(not(target_os = "linux"))]
+const DIR: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
+
+/// The name of an entry as bytes.
+pub(crate) fn bytes(name: &OsStr) -> Vec<u8> {
+    name.as_bytes().to_vec()
+}
+
+/// A name for an entry of the host, or `None` if the host cannot have it.
+pub(crate) fn name(bytes: &[u8]) -> Option<OsString> {
+    let sound = !matches!(bytes, b"" | b"." | b"..") && !bytes.iter().any(|b| matches!(b, b'/' | 0));
+    sound.then(|| OsString::from_vec(bytes.to_vec()))
+}
+
+/// An open directory.
+#[derive(Debug)]
+pub(crate) struct Dir(OwnedFd);
+
+impl Dir {
+    /// Opens a directory of the host by its path; links in it are followed, as they are the
+    /// caller's.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self(openat(CWD, path, DIR, Mode::empty())?))
+    }
+
+    pub(crate) fn open_dir(&self, name: &OsStr) -> io::Result<Self> {
+        let dir = openat(&self.0, name, DIR | OFlags::NOFOLLOW, Mode::empty())?;
+        Ok(Self(dir))
+    }
+
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self(self.0.try_clone()?))
+    }
+
+    fn list(&self) -> io::Result<rustix::fs::Dir> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = openat(&self.0, c".", flags, Mode::empty())?;
+        Ok(rustix::fs::Dir::new(dir)?)
+    }
+
+    /// The names of all entries, in any order.
+    pub(crate) fn names(&self) -> io::Result<Vec<OsString>> {
+        let mut names = Vec::new();
+        for entry in self.list()? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                names.push(OsString::from_vec(name.to_vec()));
+            }
+        }
+        Ok(names)
+    }
+
+    /// Whether there is no entry in it. Reads no more than it must.
+    pub(crate) fn is_empty(&self) -> io::Result<bool> {
+        for entry in self.list()? {
+            if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    pub(crate) fn stat(&self, name: &OsStr) -> io::Result<Stat> {
+        Ok(stat_of(&statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)?))
+    }
+
+    /// What the directory itself is.
+    pub(crate) fn stat_self(&self) -> io::Result<Stat> {
+        Ok(stat_of(&fstat(&self.0)?))
+    }
+
+    pub(crate) fn make_dir(&self, name: &OsStr) -> io::Result<()> {
+        super::super::fault::point()?;
+        Ok(mkdirat(&self.0, name, Mode::RWXU)?)
+    }
+
+    /// Makes a file for writing that must be new.
+    pub(crate) fn create_file(&self, name: &OsStr) -> io::Result<File> {
+        super::super::fault::point()?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        Ok(openat(&self.0, name, flags, mode)?.into())
+    }
+
+    /// Opens a regular file for reading; `None` if it is something else by now. A FIFO is not
+    /// waited for.
+    pub(crate) fn open_file(&self, name: &OsStr) -> io::Result<Option<(File, Stat)>> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match openat(&self.0, name, flags, Mode::empty()) {
+            Err(rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => return Ok(None),
+            file => file?,
+        };
+        let stat = stat_of(&fstat(&file)?);
+        Ok((stat.kind == FileKind::File).then(|| (file.into(), stat)))
+    }
+
+    pub(crate) fn read_link(&self, name: &OsStr) -> io::Result<Vec<u8>> {
+        Ok(readlinkat(&self.0, name, Vec::new())?.into_bytes())
+    }
+
+    pub(crate) fn symlink(&self, target: &[u8], name: &OsStr) -> io::Result<()> {
+        super::super::fault::point()?;
+        Ok(symlinkat(target, &self.0, name)?)
+    }
+
+    /// Renames; a file or link that has the new name is replaced, an empty directory by a
+    /// directory.
+    pub(crate) fn rename(&self, name: &OsStr, to: &Self, new: &OsStr) -> io::Result<()> {
+        super::super::fault::point()?;
+        Ok(renameat(&self.0, name, &to.0, new)?)
+    }
+
+    /// Exchanges two entries at once; `Unsupported` where the platform or the filesystem can't.
+    #[cfg(any(target_os = "linux", target_vendor = "apple"))]
+    pub(crate) fn exchange(&self, one: &OsStr, other: &OsStr) -> io::Result<()> {
+        use rustix::fs::{RenameFlags, renameat_with};
+        use rustix::io::Errno;
+        super::super::fault::exchange()?;
+        match renameat_with(&self.0, one, &self.0, other, RenameFlags::EXCHANGE) {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+                Err(io::ErrorKind::Unsupported.into())
+            }
+            done => Ok(done?),
+        }
+    }
+
+    /// Exchanges two entries at once; `Unsupported` where the platform or the filesystem can't.
+    #[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
+    pub(crate) fn exchange(&self, _: &OsStr, _: &OsStr) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn remove_file(&self, name: &OsStr) -> io::Result<()> {
+        super::super::fault::point()?;
+        Ok(unlinkat(&self.0, name, AtFlags::empty())?)
+    }
+
+    pub(crate) fn remove_dir(&self, name: &OsStr) -> io::Result<()> {
+        super::super::fault::point()?;
+        Ok(unlinkat(&self.0, name, AtFlags::REMOVEDIR)?)
+    }
+
+    /// Sets the permission bits of an entry that is not a link.
+    pub(crate) fn set_mode_of(&self, name: &OsStr, mode: u32) -> io::Result<()> {
+        // Where the platform can't keep from following, the entry was made by this process.
+        let mode = Mode::from_raw_mode(mode as RawMode);
+        match chmodat(&self.0, name, mode, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::NOSYS) => {
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                match openat(&self.0, name, flags, Mode::empty()) {
+                    Ok(entry) => Ok(fchmod(entry, mode)?),
+                    Err(rustix::io::Errno::ACCESS) => {
+                        Ok(chmodat(&self.0, name, mode, AtFlags::empty())?)
+                    }
+                    Err(error) => Err(error.into()),
+                }
+            }
+            done => Ok(done?),
+        }
+    }
+
+    /// Sets the modification time of an entry, of a link itself. What the filesystem can't keep is
+    /// clamped or left: a time costs a rebuild at most.
+    pub(crate) fn set_time_of(&self, name: &OsStr, modified: SystemTime) {
+        let times = timestamps(modified);
+        let _ = utimensat(&self.0, name, &times, AtFlags::SYMLINK_NOFOLLOW);
+    }
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Gives a file its permission bits and modification time.
+pub(crate) fn finish_file(file: &File, mode: u32, modified: Option<SystemTime>) -> io::Result<()> {
+    if let Some(modified) = modified {
+        let _ = futimens(file, &timestamps(modified));
+    }
+    Ok(fchmod(file, Mode::from_raw_mode(mode as RawMode & 0o777))?)
+}
+
+fn timestamps(modified: SystemTime) -> Timestamps {
+    let modified = match modified.duration_since(UNIX_EPOCH) {
+        Ok(since) => Timespec {
+            tv_sec: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: since.subsec_nanos().into(),
+        },
+        Err(before) => {
+            let before = before.duration();
+            let whole = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
+            match before.subsec_nanos() {
+                0 => Timespec {
+                    tv_sec: -whole,
+                    tv_nsec: 0,
+                },
+                nanos => Timespec {
+                    tv_sec: -whole - 1,
+                    tv_nsec: (1_000_000_000 - nanos).into(),
+                },
+            }
+        }
+    };
+    Timestamps {
+        last_access: modified,
+        last_modification: modified,
+    }
+}
+
+fn stat_of(stat: &rustix::fs::Stat) -> Stat {
+    let kind = match FileType::from_raw_mode(stat.st_mode as RawMode) {
+        FileType::RegularFile => FileKind::File,
+        FileType::Directory => FileKind::Directory,
+        FileType::Symlink => FileKind::Symlink,
+        FileType::Fifo => FileKind::Fifo,
+        FileType::Socket => FileKind::Socket,
+        _ => FileKind::Device,
+    };
+    // The fields' types differ between platforms.
+    #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
+    Stat {
+        kind,
+        mode: stat.st_mode as u32 & 0o777,
+        size: u64::try_from(stat.st_size).unwrap_or(0),
+        modified: system_time(stat.st_mtime as i64, stat.st_mtime_nsec as u32),
+    }
+}
+
+/// Seconds and nanoseconds since 1970 as a time, if it can be one.
+pub(crate) fn system_time(seconds: i64, nanos: u32) -> Option<SystemTime> {
+    let whole = Duration::from_secs(seconds.unsigned_abs());
+    let whole = if seconds < 0 {
+        UNIX_EPOCH.checked_sub(whole)?
+    } else {
+        UNIX_EPOCH.checked_add(whole)?
+    };
+    whole.checked_add(Duration::from_nanos(nanos.into()))
+}

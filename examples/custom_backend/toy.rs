@@ -280,12 +280,7 @@ impl Sandbox for ToySandbox {
             files.dir(from).map(|()| (files.clone(), from.clone()))
         })?;
         self.no_filters(!options.excludes.is_empty(), OP)?;
-        let limits = format!(
-            "{} bytes or {} entries",
-            options.max_bytes, options.max_entries
-        );
-        transfer::write(&files, &from, to, &options)
-            .map_err(|error| self.on_host(error, OP, to, &limits))
+        transfer::write(&files, &from, to, &options).map_err(|error| self.ours(error))
     }
 
     async fn set_workdir(&self, path: &GuestPath) -> Result<()> {

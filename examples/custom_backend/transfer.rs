@@ -1,6 +1,6 @@
 //! Directories between the host and the map.
 //!
-//! Invariant: an export is built beside its final name and gets it by a rename.
+//! Invariant: no link of the host is followed.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use bytes::Bytes;
-use sandbox::{ExistingDir, ExportOptions, GuestPath, TransferReport};
+use sandbox::{ExportOptions, GuestPath, TransferReport};
+use sandbox_transfer::{Attributes, Export};
 
 use crate::files::{Files, Node};
 
@@ -45,68 +46,29 @@ pub(crate) fn read(from: &Path, max_bytes: u64) -> io::Result<(Found, TransferRe
     Ok((found, report))
 }
 
-/// Writes what is below a directory of the map to the host.
+/// Writes what is below a directory of the map to the host. All that can go wrong there is the
+/// affair of `sandbox-transfer`, as for every other backend.
 pub(crate) fn write(
     files: &Files,
     from: &GuestPath,
     to: &Path,
     options: &ExportOptions,
-) -> io::Result<TransferReport> {
-    let there = fs::symlink_metadata(to).is_ok();
-    // Listing something else than a directory fails, as it should.
-    if there && fs::read_dir(to)?.next().is_some() && options.existing == ExistingDir::Fail {
-        return Err(io::ErrorKind::AlreadyExists.into());
-    }
-    let beside = to.parent().unwrap_or(Path::new("/"));
-    let staging = tempfile::Builder::new()
-        .prefix(".export-")
-        .tempdir_in(beside)?;
-    let new = staging.path().join("new");
-    fs::create_dir(&new)?;
-    let mut report = TransferReport::default();
+) -> sandbox::Result<TransferReport> {
+    let mut export = Export::new(to, options)?;
     for (path, node) in files.below(from) {
-        // No resolved path has "..", so none leads out of the new directory.
-        let target = new.join(OsStr::from_bytes(path.as_bytes()));
+        let path = path.as_bytes();
+        let metadata = node.metadata();
+        let attributes = Attributes {
+            mode: metadata.mode.bits(),
+            modified: metadata.modified,
+        };
         match node {
-            Node::Dir => report.directories += 1,
-            Node::File(content, _) => {
-                report.files += 1;
-                report.bytes += content.len() as u64;
-            }
-        }
-        let entries = report.files + report.directories;
-        if report.bytes > options.max_bytes || entries > options.max_entries {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        match node {
-            Node::Dir => fs::create_dir(target)?,
-            Node::File(content, _) => fs::write(target, content)?,
+            Node::Dir => export.directory(path, attributes)?,
+            Node::File(content, _) => export.file(path, attributes, &mut &content[..])?,
         }
     }
-    match options.existing {
-        ExistingDir::Merge if there => merge(&new, to)?,
-        ExistingDir::Replace if there => {
-            fs::rename(to, staging.path().join("old"))?;
-            fs::rename(&new, to)?;
-        }
-        _ => fs::rename(&new, to)?,
-    }
-    Ok(report)
-}
-
-/// Moves each entry of one directory into another, files over files.
-fn merge(from: &Path, to: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        // A link of the host to a directory is not one to write through.
-        let both = entry.file_type()?.is_dir()
-            && fs::symlink_metadata(&target).is_ok_and(|metadata| metadata.is_dir());
-        if both {
-            merge(&entry.path(), &target)?;
-        } else {
-            fs::rename(entry.path(), &target)?;
-        }
-    }
-    Ok(())
+    export.finish(Attributes {
+        mode: 0o755,
+        modified: None,
+    })
 }

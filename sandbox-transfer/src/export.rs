@@ -139,7 +139,9 @@ impl Export {
         attributes: Attributes,
         content: &mut dyn Read,
     ) -> Result<()> {
-        self.write(path, attributes, |to, allowed| sparse::write(content, to, allowed))
+        self.write(path, attributes, |to, allowed| {
+            sparse::write(content, to, allowed)
+        })
     }
 
     /// Writes a regular file from an open one. Holes stay holes.
@@ -164,10 +166,12 @@ impl Export {
         let Some((parent, name)) = self.place(path)? else {
             return Ok(());
         };
-        let file = parent.create_file(&name).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => garbled("an entry is named twice", path),
-            _ => self.host(error, path),
-        })?;
+        let file = parent
+            .create_file(&name)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists => garbled("an entry is named twice", path),
+                _ => self.host(error, path),
+            })?;
         let allowed = self.max_bytes.saturating_sub(self.report.bytes);
         let copied = write(&file, allowed).map_err(|error| match error {
             sparse::CopyError::Read(error) => Error::from_io(error, OP)
@@ -206,7 +210,8 @@ impl Export {
         };
         match parent.symlink(target, &name) {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-                self.report.skip(path, "a link, which the host does not have");
+                self.report
+                    .skip(path, "a link, which the host does not have");
                 return Ok(());
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -313,7 +318,10 @@ impl Export {
             let dir = dir.try_clone().map_err(|error| self.host(error, path))?;
             return Ok(Some((dir, name)));
         }
-        let mut dir = self.top.try_clone().map_err(|error| self.host(error, path))?;
+        let mut dir = self
+            .top
+            .try_clone()
+            .map_err(|error| self.host(error, path))?;
         for part in above.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
             let Some(part) = sys::name(part) else {
                 self.report.skip(path, "a name that the host can't have");
@@ -321,7 +329,8 @@ impl Export {
             };
             dir = match dir.open_dir(&part) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    dir.make_dir(&part).map_err(|error| self.host(error, path))?;
+                    dir.make_dir(&part)
+                        .map_err(|error| self.host(error, path))?;
                     dir.open_dir(&part)
                 }
                 opened => opened,
@@ -378,6 +387,8 @@ fn too_many_entries(limit: u64) -> Error {
 
 fn too_many_bytes(limit: u64) -> Error {
     Error::new(ErrorKind::LimitExceeded, OP)
-        .with_message(format!("the files are larger than the limit of {limit} bytes"))
+        .with_message(format!(
+            "the files are larger than the limit of {limit} bytes"
+        ))
         .with_hint("raise max_bytes, or exclude something")
 }

@@ -84,7 +84,12 @@ impl Landing {
         let how = match (found, existing) {
             (true, ExistingDir::Merge) => How::Merge,
             (true, ExistingDir::Replace) => How::Replace,
-            (true, _) if !above.open_dir(name).and_then(|dir| dir.is_empty()).map_err(host)? => {
+            (true, _)
+                if !above
+                    .open_dir(name)
+                    .and_then(|dir| dir.is_empty())
+                    .map_err(host)? =>
+            {
                 return Err(taken("the directory exists and is not empty"));
             }
             _ => How::Fresh,
@@ -108,6 +113,15 @@ impl Landing {
     /// The directory to build in. It is empty, and its owner alone may use it.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The same directory as a descriptor, for writing by descriptor-relative calls.
+    ///
+    /// # Errors
+    /// What the host says; there may be too many open files.
+    #[cfg(unix)]
+    pub fn open(&self) -> Result<std::os::fd::OwnedFd> {
+        self.dir().map(Dir::into_fd)
     }
 
     /// The same directory by handle.
@@ -148,7 +162,10 @@ impl Landing {
                              removed",
                         )
                         .with_host_path(&self.to)
-                        .with_hint(format!("remove {}", self.path.with_file_name(&old).display()))
+                        .with_hint(format!(
+                            "remove {}",
+                            self.path.with_file_name(&old).display()
+                        ))
                         .with_source(error)
                 })?;
             }

@@ -11,6 +11,7 @@
 #![deny(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod archive;
 mod export;
 mod fault;
 mod filter;
@@ -19,6 +20,7 @@ mod link;
 pub mod sparse;
 mod sys;
 
+pub use archive::{ArchiveEntry, ArchiveKind, read_archive};
 pub use export::{Attributes, Export, skipped};
 pub use filter::{Excludes, IgnoreFiles, MAX_IGNORE_FILE, is_excluded};
 pub use landing::Landing;

@@ -149,7 +149,9 @@ fn copy_range(
         if !go_on() {
             return Err(CopyError::Cancelled);
         }
-        let wanted = usize::try_from((end - at).min(STEP)).unwrap_or(CHUNK).min(buffer.len());
+        let wanted = usize::try_from((end - at).min(STEP))
+            .unwrap_or(CHUNK)
+            .min(buffer.len());
         let part = buffer.get_mut(..wanted).unwrap_or_default();
         match from.read(part) {
             Ok(0) => break,
@@ -227,7 +229,10 @@ mod tests {
             for allowed in [size, u64::MAX] {
                 let (one, other) = (made(b""), made(b""));
                 assert_eq!(write(&mut &*content, &one, allowed).unwrap(), size);
-                assert_eq!(copy(&made(content), &other, allowed, &mut || true).unwrap(), size);
+                assert_eq!(
+                    copy(&made(content), &other, allowed, &mut || true).unwrap(),
+                    size
+                );
                 assert!(read(&one) == content && read(&other) == content);
             }
             if let Some(less) = size.checked_sub(1) {
@@ -252,7 +257,10 @@ mod tests {
         let copied = copy(&from, &to, u64::MAX, &mut || true).unwrap();
         assert_eq!(copied, 200 << 30);
         assert_eq!(to.metadata().unwrap().len(), 200 << 30);
-        assert!(to.metadata().unwrap().blocks() < 100, "the holes were filled");
+        assert!(
+            to.metadata().unwrap().blocks() < 100,
+            "the holes were filled"
+        );
         let mut found = [0; 13];
         seek(&to, 100 << 30).unwrap();
         (&to).read_exact(&mut found).unwrap();

@@ -7,10 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sandbox_core::{Error, ErrorKind, ExportOptions, GuestPath, Operation, Result, TransferReport};
+use sandbox_transfer::{Attributes, Landing};
 
 use crate::guest::handle::{Guest, fresh};
 use crate::guest::transport::Transport;
-use crate::transfer::{Wanted, build, decide, existing, names};
+use crate::transfer::{Wanted, build, decide, names};
 
 const OP: Operation = Operation::ExportDir;
 
@@ -23,14 +24,18 @@ impl<T: Transport> Guest<T> {
     ) -> Result<TransferReport> {
         self.open(OP)?;
         let from = self.resolve(from, OP)?;
-        let to = std::path::absolute(to)
-            .map_err(|e| self.named(Error::from_io(e, OP).with_host_path(to)))?;
-        existing(&to, options.existing).map_err(|error| self.named(error))?;
+        // What the host refuses is refused before the guest works for it.
+        drop(Landing::prepare(to, options.existing).map_err(|error| self.named(error))?);
+        let to = to.to_owned();
         let entries = self.list_at(OP, &from, "", 10_000_000).await?;
-        let (wanted, report) = decide(entries, &options).map_err(|error| self.named(error))?;
+        let wanted = decide(entries, &options).map_err(|error| self.named(error))?;
         let tar = self.fetch_tar(&from, &wanted, &options).await?;
+        let top = Attributes {
+            mode: 0o755,
+            modified: None,
+        };
         let built =
-            tokio::task::spawn_blocking(move || build(&to, &wanted, tar, &options, report)).await;
+            tokio::task::spawn_blocking(move || build(&to, wanted, tar, &options, top)).await;
         let built =
             built.map_err(|e| self.named(Error::new(ErrorKind::Other, OP).with_source(e)))?;
         built.map_err(|error| self.named(error))

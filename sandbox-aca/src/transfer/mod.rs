@@ -11,7 +11,7 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use sandbox_core::{Error, ErrorKind, FileKind, Operation, Result};
 
 pub(crate) use gather::gather;
-pub(crate) use receive::{Wanted, build, decide, existing, names};
+pub(crate) use receive::{Wanted, build, decide, names};
 
 /// Compiles patterns of gitignore(5), relative to `top`.
 fn patterns(top: &Path, excludes: &[String], op: Operation) -> Result<Gitignore> {

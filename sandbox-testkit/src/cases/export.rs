@@ -19,6 +19,8 @@ cases! { "transfer":
     export_counts_what_it_brings,
     export_drops_setuid [Exec, Modes],
     export_skips_links_that_lead_out [Exec, Symlinks],
+    export_lets_no_chain_of_links_out [Exec, Symlinks],
+    export_merging_writes_through_no_link [Symlinks],
     export_skips_and_reports_special_files [Exec],
     export_takes_excludes,
     export_into_an_existing_directory_fails,
@@ -116,6 +118,77 @@ async fn export_skips_links_that_lead_out(cx: Cx) -> Verdict {
         report.skipped.iter().all(|s| !s.reason.is_empty()),
         "no reason given"
     );
+    Ok(())
+}
+
+async fn export_lets_no_chain_of_links_out(cx: Cx) -> Verdict {
+    cx.sandbox.write("d/t/f", "x").await?;
+    cx.sandbox.write("d/deep/er/f", "x").await?;
+    // Their words stay inside; where they lead depends on other links. "later" is checked while
+    // "dir" is a directory in the order of names, and leads through it when it is a link.
+    cx.sh(
+        "cd d && ln -s . t/d && ln -s d/d/d/../../../../../../../../../../../etc/hostname t/e && \
+         ln -s .. deep/er/up && ln -s up/up/up/../../../../../../etc/hostname deep/er/over && \
+         ln -s ./deep/er/../../../../../../../../etc/hostname dots && \
+         ln -s dir/../../../../../../../etc/hostname later && ln -s t/d/d dir && \
+         ln -s deep/er/f fine && ln -s //etc/hostname slashes",
+    )
+    .await?;
+    let host = cx.host_dir()?;
+    let to = host.path().join("a/b/out");
+    fs::create_dir_all(to.parent().unwrap_or(&to))?;
+    let options = ExportOptions::default();
+    let report = cx.sandbox.export_dir(&"d".into(), &to, options).await?;
+    let top = fs::canonicalize(&to)?;
+    for (name, what) in tree(&to)? {
+        if !what.starts_with("link") {
+            continue;
+        }
+        if let Ok(leads) = fs::canonicalize(to.join(&name)) {
+            ensure!(
+                leads.starts_with(&top),
+                "{name}, {what}, leads to {leads:?}"
+            );
+        }
+    }
+    let mut skipped: Vec<String> = report.skipped.iter().map(|s| s.path.to_string()).collect();
+    skipped.sort();
+    let expected = ["deep/er/over", "dots", "later", "slashes", "t/e"];
+    ensure_eq!(skipped, expected, "what was reported");
+    ensure!(
+        to.join("fine").exists(),
+        "a link within the directory is missing"
+    );
+    Ok(())
+}
+
+async fn export_merging_writes_through_no_link(cx: Cx) -> Verdict {
+    use std::os::unix::fs::symlink;
+    let outside = cx.host_dir()?;
+    put(outside.path(), "f", "untouched")?;
+    let merge = || ExportOptions::default().existing(ExistingDir::Merge);
+    // Where the export has a directory, the destination has a link to one.
+    cx.sandbox.write("d/sub/f", "new").await?;
+    cx.sandbox.write("d/a", "new").await?;
+    let host = cx.host_dir()?;
+    let to = host.path().join("out");
+    put(&to, "own", "kept")?;
+    symlink(outside.path(), to.join("sub"))?;
+    let done = cx.sandbox.export_dir(&"d".into(), &to, merge()).await;
+    let kind = ErrorKind::NotADirectory;
+    refused(done, &cx.sandbox, Operation::ExportDir, kind)?;
+    let left: Vec<String> = tree(&to)?.into_keys().collect();
+    ensure_eq!(left, ["own", "sub"], "what a refused merge left");
+    // Where it has a file, the destination has a link to one.
+    cx.sandbox.write("e/l", "new").await?;
+    symlink(outside.path().join("f"), to.join("l"))?;
+    cx.sandbox.export_dir(&"e".into(), &to, merge()).await?;
+    ensure_eq!(fs::read_to_string(to.join("l"))?, "new", "the file");
+    ensure!(!to.join("l").is_symlink(), "the link is still there");
+    let found = tree(outside.path())?;
+    ensure_eq!(found.len(), 1, "entries behind the links");
+    let text = fs::read_to_string(outside.path().join("f"))?;
+    ensure_eq!(text, "untouched", "the file behind the links");
     Ok(())
 }
 

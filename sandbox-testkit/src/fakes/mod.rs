@@ -84,6 +84,10 @@ faults! {
     ForkLosesWorkdir => "fork::a_fork_has_the_workdir",
     /// A failed export leaves a part under the final name.
     ExportLeavesAPart => "transfer::export_beyond_a_limit_leaves_nothing",
+    /// An export brings links that lead out.
+    ExportLetsLinksOut => "transfer::export_lets_no_chain_of_links_out",
+    /// A merging export writes through links of the destination.
+    MergeFollowsLinks => "transfer::export_merging_writes_through_no_link",
     /// A mirroring import removes nothing.
     MirrorIgnored => "transfer::import_mirrors_deletions_when_asked",
     /// Closing twice is an error.

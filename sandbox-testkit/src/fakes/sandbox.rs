@@ -269,6 +269,18 @@ impl Sandbox for FakeSandbox {
         options: ExportOptions,
     ) -> Result<TransferReport> {
         let done = self.inner.export_dir(from, to, options).await;
+        if let (Ok(report), true) = (&done, self.has(Fault::ExportLetsLinksOut)) {
+            for skipped in &report.skipped {
+                let at = from.join(&skipped.path);
+                let link = self.inner.metadata(&at).await?.link_target;
+                let [at, link] = [Some(skipped.path.clone()), link]
+                    .map(|path| path.map(|path| path.to_string()).unwrap_or_default());
+                let _ = std::os::unix::fs::symlink(link, to.join(at));
+            }
+        }
+        if done.is_err() && self.has(Fault::MergeFollowsLinks) {
+            let _ = std::fs::write(to.join("sub/f"), "new");
+        }
         if done.is_err() && self.has(Fault::ExportLeavesAPart) {
             // The fault itself; that it can't be made is no fault.
             let _ = std::fs::create_dir(to);

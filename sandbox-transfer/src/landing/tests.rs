@@ -31,7 +31,11 @@ fn put(path: &Path, content: &str) {
 }
 
 /// Prepares, builds and lands an export over a user's directory; the faults are set for the last.
-fn attempt(existing: ExistingDir, failing: Failing, exchange: bool) -> (tempfile::TempDir, Result<()>, bool) {
+fn attempt(
+    existing: ExistingDir,
+    failing: Failing,
+    exchange: bool,
+) -> (tempfile::TempDir, Result<()>, bool) {
     let host = tempfile::tempdir().unwrap();
     let to = host.path().join("out");
     put(&to.join("own"), "the user's");
@@ -57,7 +61,10 @@ fn replacing_loses_nothing_at_any_step() {
             loop {
                 let (host, landed, due) = attempt(ExistingDir::Replace, failing(step), exchange);
                 let all = files(host.path());
-                let what = format!("exchange {exchange}, {:?}: {landed:?}, {all:?}", failing(step));
+                let what = format!(
+                    "exchange {exchange}, {:?}: {landed:?}, {all:?}",
+                    failing(step)
+                );
                 let has = |name: &str| all.contains_key(Path::new(name));
                 let new = has("out/f") && has("out/more/f") && !has("out/own");
                 let old = has("out/own") && has("out/sub/own") && !has("out/f");
@@ -176,12 +183,19 @@ fn a_merge_never_writes_through_a_link() {
         put(&landing.path().join(built), "new");
         let landed = landing.land(0o755, None);
         assert_eq!(landed.err().map(|error| error.kind()), kind, "{name}");
-        assert_eq!(fs::read_to_string(outside.path().join("f")).unwrap(), "untouched");
+        assert_eq!(
+            fs::read_to_string(outside.path().join("f")).unwrap(),
+            "untouched"
+        );
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1, "{name}");
         // Refused before anything was moved.
         assert_eq!(to.join("a").exists(), kind.is_none(), "{name}");
         assert!(fs::read_dir(&to).unwrap().all(|entry| {
-            !entry.unwrap().file_name().to_string_lossy().contains("partial")
+            !entry
+                .unwrap()
+                .file_name()
+                .to_string_lossy()
+                .contains("partial")
         }));
     }
 }

@@ -12,7 +12,7 @@ mod unix;
 use std::ffi::OsString;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sandbox_core::FileKind;
 
@@ -104,4 +104,15 @@ impl Dir {
 /// A number that cannot be guessed.
 pub(crate) fn random() -> u64 {
     RandomState::new().build_hasher().finish()
+}
+
+/// Seconds and nanoseconds since 1970 as a time, if it can be one.
+pub(crate) fn system_time(seconds: i64, nanos: u32) -> Option<SystemTime> {
+    let whole = Duration::from_secs(seconds.unsigned_abs());
+    let whole = if seconds < 0 {
+        UNIX_EPOCH.checked_sub(whole)?
+    } else {
+        UNIX_EPOCH.checked_add(whole)?
+    };
+    whole.checked_add(Duration::from_nanos(nanos.into()))
 }

@@ -3,10 +3,10 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, RawMode, Timespec, Timestamps, chmodat, fchmod, fstat,
@@ -14,7 +14,7 @@ use rustix::fs::{
 };
 use sandbox_core::FileKind;
 
-use super::Stat;
+use super::{Stat, system_time};
 
 /// A directory that is open for use of its entries, not necessarily for reading its list.
 #[cfg(target_os = "linux")]
@@ -29,7 +29,8 @@ pub(crate) fn bytes(name: &OsStr) -> Vec<u8> {
 
 /// A name for an entry of the host, or `None` if the host cannot have it.
 pub(crate) fn name(bytes: &[u8]) -> Option<OsString> {
-    let sound = !matches!(bytes, b"" | b"." | b"..") && !bytes.iter().any(|b| matches!(b, b'/' | 0));
+    let sound =
+        !matches!(bytes, b"" | b"." | b"..") && !bytes.iter().any(|b| matches!(b, b'/' | 0));
     sound.then(|| OsString::from_vec(bytes.to_vec()))
 }
 
@@ -51,6 +52,10 @@ impl Dir {
 
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
         Ok(Self(self.0.try_clone()?))
+    }
+
+    pub(crate) fn into_fd(self) -> OwnedFd {
+        self.0
     }
 
     fn list(&self) -> io::Result<rustix::fs::Dir> {
@@ -189,12 +194,6 @@ impl Dir {
     }
 }
 
-impl AsFd for Dir {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
 /// Gives a file its permission bits and modification time.
 pub(crate) fn finish_file(file: &File, mode: u32, modified: Option<SystemTime>) -> io::Result<()> {
     if let Some(modified) = modified {
@@ -247,15 +246,4 @@ fn stat_of(stat: &rustix::fs::Stat) -> Stat {
         size: u64::try_from(stat.st_size).unwrap_or(0),
         modified: system_time(stat.st_mtime as i64, stat.st_mtime_nsec as u32),
     }
-}
-
-/// Seconds and nanoseconds since 1970 as a time, if it can be one.
-pub(crate) fn system_time(seconds: i64, nanos: u32) -> Option<SystemTime> {
-    let whole = Duration::from_secs(seconds.unsigned_abs());
-    let whole = if seconds < 0 {
-        UNIX_EPOCH.checked_sub(whole)?
-    } else {
-        UNIX_EPOCH.checked_add(whole)?
-    };
-    whole.checked_add(Duration::from_nanos(nanos.into()))
 }

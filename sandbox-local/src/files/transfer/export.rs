@@ -8,13 +8,12 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 use sandbox_core::{ExportOptions, GuestPath, Operation, Result, TransferReport};
+use sandbox_transfer::{Excludes, Landing};
 
 use super::super::GuestRoot;
 use super::super::place::Place;
 use super::super::resolve::{DIR_READ, reopen};
 use super::super::stat::stat_fd;
-use super::filter::Excludes;
-use super::landing::Landing;
 use super::sink::{Destination, receive};
 use super::source::{Rules, send};
 use super::{CancelFlag, transfer};
@@ -35,14 +34,14 @@ impl GuestRoot {
         let source = Place::guest(OP, from);
         let target = Place::host(OP, to);
         let excludes = Excludes::new(&options.excludes, OP)?;
-        let (guest, mode) = {
+        let (guest, top) = {
             let _guest = self.as_guest(OP)?;
             let handle = self
                 .open(from, OFlags::PATH | OFlags::DIRECTORY)
                 .map_err(source.failed())?;
-            let mode = stat_fd(&handle).map_err(source.failed())?.permissions();
+            let stat = stat_fd(&handle).map_err(source.failed())?;
             let dir = reopen(&handle, DIR_READ).map_err(source.failed())?;
-            (dir, mode)
+            (dir, stat)
         };
         let rules = Rules {
             excludes: &excludes,
@@ -53,7 +52,7 @@ impl GuestRoot {
             max_entries: Some(options.max_entries),
             cancel,
         };
-        let landing = Landing::prepare(to, options.existing, &target)?;
+        let landing = Landing::prepare(to, options.existing)?;
         let report = transfer(
             &source,
             |events| {
@@ -64,16 +63,16 @@ impl GuestRoot {
                 let destination = Destination {
                     place: &target,
                     source: &source,
-                    keep_times: false,
-                    unseen: landing.is_new(),
+                    keep_times: true,
+                    unseen: true,
                     max_bytes: Some(options.max_bytes),
                     cancel,
                 };
-                receive(landing.open(&target)?, &destination, events)
+                receive(landing.open()?, &destination, events)
             },
         )?;
         cancel.check(&target)?;
-        landing.land(mode, &target)?;
+        landing.land(top.permissions(), top.metadata().modified)?;
         Ok(report)
     }
 }

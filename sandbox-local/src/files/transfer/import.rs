@@ -6,12 +6,12 @@
 use std::path::Path;
 
 use sandbox_core::{GuestPath, ImportOptions, Operation, Result, TransferReport};
+use sandbox_transfer::Excludes;
 
 use super::super::GuestRoot;
 use super::super::create::PARENT_MODE;
 use super::super::place::Place;
 use super::super::resolve::DIR_READ;
-use super::filter::Excludes;
 use super::sink::{Destination, receive};
 use super::source::{Rules, send, take_inventory};
 use super::{CancelFlag, prune, transfer};

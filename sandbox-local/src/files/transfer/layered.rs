@@ -12,6 +12,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use rustix::fs::{RenameFlags, renameat_with};
 use rustix::io::Errno;
 use sandbox_core::{ErrorKind, Operation, Result};
+use sandbox_transfer::Excludes;
 
 use super::super::GuestRoot;
 use super::super::create::make_dir;
@@ -20,7 +21,6 @@ use super::super::resolve::{DIR_READ, open_same_mount, set_mode};
 use super::super::stat::stat_fd;
 use super::super::tree::remove_tree;
 use super::super::write::staged_prefix;
-use super::filter::Excludes;
 use super::sink::{Destination, receive};
 use super::source::{Rules, send};
 use super::{CancelFlag, transfer};

@@ -11,7 +11,6 @@ mod copy;
 mod export;
 mod filter;
 mod import;
-mod landing;
 mod layered;
 mod prune;
 mod sink;

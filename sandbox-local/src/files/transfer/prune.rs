@@ -8,12 +8,12 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
 use sandbox_core::Result;
+use sandbox_transfer::{Excludes, IgnoreFiles, is_excluded};
 
 use super::super::place::Place;
 use super::super::resolve::{DIR_PATH, open_same_mount};
 use super::super::tree::make_usable;
 use super::super::walk::{Found, Visitor, walk};
-use super::filter::{Excludes, IgnoreFiles, is_excluded};
 use super::source::Inventory;
 
 /// Removes what is below `top` and not in the inventory; gives the number of entries.

@@ -62,10 +62,6 @@ impl Dir {
         Ok(stat_of(&fs::symlink_metadata(self.0.join(name))?))
     }
 
-    pub(crate) fn stat_self(&self) -> io::Result<Stat> {
-        Ok(stat_of(&fs::symlink_metadata(&self.0)?))
-    }
-
     pub(crate) fn make_dir(&self, name: &OsStr) -> io::Result<()> {
         super::super::fault::point()?;
         fs::create_dir(self.0.join(name))
@@ -82,10 +78,6 @@ impl Dir {
             return Ok(None);
         }
         Ok(Some((File::open(self.0.join(name))?, stat)))
-    }
-
-    pub(crate) fn read_link(&self, name: &OsStr) -> io::Result<Vec<u8>> {
-        Ok(bytes(fs::read_link(self.0.join(name))?.as_os_str()))
     }
 
     /// Links need a privilege here that most users lack.
@@ -149,7 +141,6 @@ fn stat_of(meta: &fs::Metadata) -> Stat {
     Stat {
         kind,
         mode: if meta.is_dir() { 0o755 } else { 0o644 },
-        size: meta.len(),
         modified: meta.modified().ok(),
     }
 }

@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, RawMode, Timespec, Timestamps, chmodat, fchmod, fstat,
-    futimens, mkdirat, openat, readlinkat, renameat, statat, symlinkat, unlinkat, utimensat,
+    futimens, mkdirat, openat, renameat, statat, symlinkat, unlinkat, utimensat,
 };
 use sandbox_core::FileKind;
 
@@ -91,11 +91,6 @@ impl Dir {
         Ok(stat_of(&statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)?))
     }
 
-    /// What the directory itself is.
-    pub(crate) fn stat_self(&self) -> io::Result<Stat> {
-        Ok(stat_of(&fstat(&self.0)?))
-    }
-
     pub(crate) fn make_dir(&self, name: &OsStr) -> io::Result<()> {
         super::super::fault::point()?;
         Ok(mkdirat(&self.0, name, Mode::RWXU)?)
@@ -119,10 +114,6 @@ impl Dir {
         };
         let stat = stat_of(&fstat(&file)?);
         Ok((stat.kind == FileKind::File).then(|| (file.into(), stat)))
-    }
-
-    pub(crate) fn read_link(&self, name: &OsStr) -> io::Result<Vec<u8>> {
-        Ok(readlinkat(&self.0, name, Vec::new())?.into_bytes())
     }
 
     pub(crate) fn symlink(&self, target: &[u8], name: &OsStr) -> io::Result<()> {
@@ -243,7 +234,6 @@ fn stat_of(stat: &rustix::fs::Stat) -> Stat {
     Stat {
         kind,
         mode: stat.st_mode as u32 & 0o777,
-        size: u64::try_from(stat.st_size).unwrap_or(0),
         modified: system_time(stat.st_mtime as i64, stat.st_mtime_nsec as u32),
     }
 }

@@ -2,7 +2,6 @@
 //!
 //! Invariant: no link of the host is followed.
 
-use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::{fs, io};

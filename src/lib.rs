@@ -72,5 +72,6 @@ mod guides {
         isolation: "isolation.md",
         mock: "mock.md",
         untrusted_tool: "untrusted-tool.md",
+        write_a_backend: "write-a-backend.md",
     }
 }

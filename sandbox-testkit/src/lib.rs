@@ -11,7 +11,7 @@
 //! as ignored with the reason, and checked to be refused.
 //!
 //! The kit also has the in-memory reference [`model`], which applications use as a mock in their
-//! own tests; [`fakes`] that each break one promise, to test the kit itself; a [`property`] harness
+//! own tests; [`mutants`] that each break one promise, to test the kit itself; a [`property`] harness
 //! that compares any provider with the model; and a [`proxy`] that breaks what passes between a
 //! client and a service.
 //!
@@ -23,9 +23,10 @@ pub mod aca;
 pub mod cases;
 #[cfg(all(feature = "dagger-double", target_os = "linux"))]
 pub mod dagger;
-pub mod fakes;
+
 pub mod kit;
 pub mod model;
+pub mod mutants;
 pub mod property;
 pub mod proxy;
 

@@ -56,7 +56,7 @@ pub struct FaultProxy {
     to: SocketAddr,
     armed: Arc<Mutex<Option<Armed>>>,
     task: Option<(JoinHandle<()>, oneshot::Sender<()>)>,
-    /// Keeps the port while nobody listens there.
+    /// Keeps the port while there is no listener.
     held: Option<TcpSocket>,
 }
 

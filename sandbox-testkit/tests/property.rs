@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use sandbox_testkit::fakes::{FakeProvider, Fault};
 use sandbox_testkit::model::ModelProvider;
+use sandbox_testkit::mutants::{Mutant, MutantProvider};
 use sandbox_testkit::property::{Settings, compare, compare_with_model};
 
 #[test]
@@ -14,15 +14,15 @@ fn the_model_equals_itself() {
 #[test]
 fn a_fake_differs_from_the_model() {
     for fault in [
-        Fault::BatchNotAtomic,
-        Fault::CreateNewReplaces,
-        Fault::ModeLost,
-        Fault::RemoveOfMissingIsFine,
-        Fault::ForkSharesWrites,
-        Fault::ListUnsorted,
-        Fault::DotDotDropped,
+        Mutant::BatchNotAtomic,
+        Mutant::CreateNewReplaces,
+        Mutant::ModeLost,
+        Mutant::RemoveOfMissingIsFine,
+        Mutant::ForkSharesWrites,
+        Mutant::ListUnsorted,
+        Mutant::DotDotDropped,
     ] {
-        let provider = Arc::new(FakeProvider::new(fault));
+        let provider = Arc::new(MutantProvider::new(fault));
         let settings = Settings::new(200).seed(1);
         let difference = compare(provider, &settings).expect_err("a difference");
         assert!(difference.contains("operations"), "{fault:?}: {difference}");

@@ -187,7 +187,7 @@ async fn a_read_only_place_fails_the_whole_batch(cx: Cx) -> Verdict {
     let host = cx.shared_dir()?;
     let there = host.path().join("there");
     std::fs::write(&there, "host")?;
-    // Whoever the guest's user is on the host, only the mount may be what stops it.
+    // The directory is open to every user of the host, so that only the mount can refuse the write.
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o666);
     std::fs::set_permissions(&there, open)?;
     let mount = Mount::read_only(host.path(), "/mnt/ro");

@@ -19,11 +19,12 @@ cases! { "fork":
     an_inherited_directory_may_be_renamed [Fork],
     writes_after_the_fork_stay_on_their_side [Fork],
     deletions_after_the_fork_stay_on_their_side [Fork],
+    every_directory_is_forked [Fork, Exec],
     a_fork_has_the_workdir [Fork],
     a_forks_workdir_is_its_own [Fork],
     a_fork_has_the_environment [Fork, Exec],
     a_forks_environment_is_its_own [Fork, Exec],
-    a_fork_says_who_it_comes_from [Fork],
+    a_fork_names_its_parent [Fork],
     the_parent_may_be_closed_first [Fork],
     the_child_may_be_closed_first [Fork],
     a_fork_of_a_fork [Fork],
@@ -136,6 +137,63 @@ async fn deletions_after_the_fork_stay_on_their_side(cx: Cx) -> Verdict {
     Ok(())
 }
 
+async fn every_directory_is_forked(cx: Cx) -> Verdict {
+    let output = cx.sh("printf %s \"$HOME\"").await?;
+    let home = text(&output);
+    let mut dirs = vec![
+        "/tmp", "/var/tmp", "/var/kit", "/opt", "/etc", "/run", "/dev/shm",
+    ];
+    if home.starts_with('/') && home.len() > 1 {
+        dirs.push(&home);
+    }
+    let mut checked = Vec::new();
+    for dir in dirs {
+        let path = |name: &str| format!("{dir}/kit-{name}");
+        match cx.sandbox.write(path("before"), "before").await {
+            Ok(()) => checked.push(dir),
+            // Where the guest may not write there is nothing to share.
+            Err(error) if may_not(error.kind()) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    ensure!(
+        checked.contains(&"/tmp") && checked.len() > 1,
+        "the guest may write to {checked:?} only"
+    );
+    let child = cx.fork(&cx.sandbox).await?;
+    for dir in checked {
+        let path = |name: &str| format!("{dir}/kit-{name}");
+        // Memory is not forked, and this is memory.
+        let in_memory = dir == "/dev/shm";
+        cx.sandbox.write(path("before"), "after").await?;
+        cx.sandbox.write(path("of-parent"), "").await?;
+        if !in_memory {
+            is(&child, &path("before"), "before", "the child").await?;
+        }
+        ensure!(
+            !child.exists(path("of-parent")).await?,
+            "the child sees a file that its parent wrote to {dir} after the fork"
+        );
+        child.write(path("of-child"), "").await?;
+        ensure!(
+            !cx.sandbox.exists(path("of-child")).await?,
+            "the parent sees a file that its child wrote to {dir}"
+        );
+    }
+    Ok(())
+}
+
+fn may_not(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::PermissionDenied
+            | ErrorKind::ReadOnly
+            | ErrorKind::NotFound
+            | ErrorKind::NotADirectory
+            | ErrorKind::InvalidInput
+    )
+}
+
 async fn a_fork_has_the_workdir(cx: Cx) -> Verdict {
     cx.sandbox.write("d/f", "x").await?;
     cx.sandbox.set_workdir(&"d".into()).await?;
@@ -179,7 +237,7 @@ async fn a_forks_environment_is_its_own(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_fork_says_who_it_comes_from(cx: Cx) -> Verdict {
+async fn a_fork_names_its_parent(cx: Cx) -> Verdict {
     let parent = cx.sandbox.info();
     let child = cx.fork(&cx.sandbox).await?.info();
     ensure!(child.id != parent.id, "the two have the same identifier");

@@ -21,8 +21,8 @@ cases! { "kill":
     a_timeout_kills_the_command [Exec],
     a_timeout_kills_background_children [Exec],
     a_timeout_kills_daemons [Exec, KillDaemons],
-    a_timeout_kills_who_ignores_term [Exec],
-    a_timeout_kills_who_is_stopped [Exec],
+    a_timeout_kills_a_program_that_ignores_term [Exec],
+    a_timeout_kills_a_stopped_program [Exec],
     a_timeout_cuts_a_flood [Exec],
     a_timeout_leaves_other_commands_alone [Exec],
     a_timeout_leaves_the_sandbox_usable [Exec],
@@ -181,11 +181,11 @@ async fn a_timeout_kills_daemons(cx: Cx) -> Verdict {
     dies(&cx, format!("{daemon}; sleep 30")).await
 }
 
-async fn a_timeout_kills_who_ignores_term(cx: Cx) -> Verdict {
+async fn a_timeout_kills_a_program_that_ignores_term(cx: Cx) -> Verdict {
     dies(&cx, format!("trap '' TERM HUP INT; {}", heart("beat"))).await
 }
 
-async fn a_timeout_kills_who_is_stopped(cx: Cx) -> Verdict {
+async fn a_timeout_kills_a_stopped_program(cx: Cx) -> Verdict {
     let command = Command::shell("printf up; kill -STOP $$; printf on");
     let error = cut_short(&cx, command, 2, 0).await?;
     cut(&cx, Err(error), ErrorKind::Timeout, "up")?;

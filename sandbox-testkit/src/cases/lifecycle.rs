@@ -13,7 +13,7 @@ use sandbox_core::{
 use crate::kit::{Case, Cx, Failed, Verdict, cases, ensure, ensure_eq, eventually, refused};
 
 cases! { "lifecycle":
-    info_says_who_it_is,
+    info_names_sandbox_and_backend,
     capabilities_are_the_providers_own,
     two_sandboxes_never_see_each_other,
     close_may_be_called_twice,
@@ -34,11 +34,12 @@ pub(super) const SABOTAGE: &[Case] = &[Case {
     name: "lifecycle::a_sandbox_destroyed_behind_its_handle_is_lost",
     needs: &[],
     lacks: None,
+    of_this_host: false,
     sabotages: true,
     run: |cx| Box::pin(a_sandbox_destroyed_behind_its_handle_is_lost(cx)),
 }];
 
-async fn info_says_who_it_is(cx: Cx) -> Verdict {
+async fn info_names_sandbox_and_backend(cx: Cx) -> Verdict {
     let info = cx.sandbox.info();
     ensure!(!info.id.as_str().is_empty(), "the identifier is empty");
     ensure_eq!(info.backend, cx.provider.backend(), "the backend");
@@ -49,6 +50,13 @@ async fn info_says_who_it_is(cx: Cx) -> Verdict {
         "it was created {age:?} ago"
     );
     ensure_eq!(cx.sandbox.info(), info, "info, asked again");
+    let limit = Duration::from_secs(77);
+    let limited = cx.create(cx.fixture.spec().command_timeout(limit)).await?;
+    ensure_eq!(
+        limited.info().command_timeout,
+        Some(limit),
+        "the timeout of the spec, which layers go by"
+    );
     Ok(())
 }
 
@@ -215,7 +223,7 @@ async fn a_sandbox_destroyed_behind_its_handle_is_lost(cx: Cx) -> Verdict {
         cx.fixture.sabotage(&cx.sandbox).await,
         "the fixture could not destroy the sandbox"
     );
-    // Until the backend has noticed, a command may be on its way: nobody knows whether it ran.
+    // Until the backend has noticed, a command may be on its way: whether it ran is unknown.
     eventually("the loss is noticed", || async {
         let found = cx.sandbox.metadata(&"f".into()).await;
         Ok(found.is_err_and(|error| error.kind() == ErrorKind::Lost))

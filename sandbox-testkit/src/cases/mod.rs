@@ -10,10 +10,12 @@ mod exec;
 mod export;
 mod files;
 mod fork;
+mod host;
 mod isolation;
 mod kill;
 mod lifecycle;
 mod listing;
+mod order;
 mod paths;
 mod provider;
 mod spawn;
@@ -44,6 +46,10 @@ pub fn all() -> impl Iterator<Item = Case> {
         lifecycle::SABOTAGE,
         provider::CASES,
         isolation::CASES,
+        isolation::OF_THIS_HOST,
+        host::CASES,
+        host::OF_THIS_HOST,
+        order::CASES,
         unsupported::CASES,
     ]
     .into_iter()

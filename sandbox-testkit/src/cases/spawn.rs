@@ -25,6 +25,7 @@ cases! { "spawn":
     a_dialogue_over_stdin [Spawn, StdinPipe],
     closing_stdin_is_end_of_file [Spawn, StdinPipe],
     kill_kills_the_tree [Spawn],
+    kill_returns_when_everything_is_dead [Spawn],
     kill_kills_daemons [Spawn, KillDaemons],
     kill_after_the_end_is_fine [Spawn],
     a_dropped_process_is_killed [Spawn],
@@ -35,7 +36,7 @@ cases! { "spawn":
     an_invalid_signal_is_refused [Spawn, Signals],
     a_timeout_ends_it [Spawn],
     close_ends_it [Spawn],
-    who_does_not_read_holds_the_program_up [Spawn],
+    an_unread_stream_holds_the_program_up [Spawn],
     two_run_side_by_side [Spawn],
     a_grandchild_does_not_keep_the_stream_open [Spawn],
     waiting_with_output_collects_both_streams [Spawn],
@@ -129,7 +130,7 @@ async fn stdin_bytes_are_fed(cx: Cx) -> Verdict {
     let mut process = cx.sandbox.spawn(Command::new("cat").stdin("fed")).await?;
     ensure!(
         process.stdin.is_none(),
-        "there is a pipe that nobody asked for"
+        "there is a pipe for stdin that was not asked for"
     );
     ensure_eq!(read_all(&mut process).await?, "fed", "stdout");
     ended(process.wait().await?, ExitStatus::Code(0))
@@ -181,6 +182,21 @@ async fn kill_kills_the_tree(cx: Cx) -> Verdict {
     process.kill().await?;
     stopped(&*cx.sandbox, "beat").await?;
     ended(process.wait().await?, ExitStatus::Signal(9))
+}
+
+async fn kill_returns_when_everything_is_dead(cx: Cx) -> Verdict {
+    for round in 0..3 {
+        let beat = format!("beat{round}");
+        let script = format!("({}) & ({}) & sleep 50", heart(&beat), heart(&beat));
+        let process = spawn(&cx, script).await?;
+        beating(&*cx.sandbox, &beat).await?;
+        process.kill().await?;
+        let then = beats(&*cx.sandbox, &beat).await?;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let now = beats(&*cx.sandbox, &beat).await?;
+        ensure_eq!(now, then, "beats after kill returned");
+    }
+    Ok(())
 }
 
 async fn kill_kills_daemons(cx: Cx) -> Verdict {
@@ -279,7 +295,7 @@ async fn close_ends_it(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn who_does_not_read_holds_the_program_up(cx: Cx) -> Verdict {
+async fn an_unread_stream_holds_the_program_up(cx: Cx) -> Verdict {
     // Far more than pipes and transports hold, in steps that a file tells.
     let script = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do \
                   yes | head -c 1000000; printf x >> steps; done; touch done";
@@ -287,7 +303,7 @@ async fn who_does_not_read_holds_the_program_up(cx: Cx) -> Verdict {
     tokio::time::sleep(Duration::from_millis(1500)).await;
     ensure!(
         !cx.sandbox.exists("done").await?,
-        "20 MB went into a pipe that nobody reads"
+        "20 MB went into a pipe that is not read"
     );
     ensure_eq!(read_all(&mut process).await?.len(), 20_000_000, "bytes");
     ended(process.wait().await?, ExitStatus::Code(0))?;

@@ -1,4 +1,4 @@
-//! What several groups of cases share: heartbeats that show whether something lives.
+//! Heartbeats that show whether something lives, for several groups of cases.
 //!
 //! Invariant: a heart is first shown to beat, then shown to have stopped; silence alone proves
 //! nothing.
@@ -34,7 +34,8 @@ pub(super) fn daemon(file: &str) -> String {
     )
 }
 
-/// The same in a session of its own where the guest has `setsid`.
+/// A script that starts a heart in a session of its own, where the guest has `setsid`; otherwise
+/// as [`daemon`] does.
 pub(super) async fn far_daemon(cx: &Cx, file: &str) -> Verdict<String> {
     let setsid = Command::new("setsid").arg("true");
     match cx.sandbox.exec(setsid).await {

@@ -11,6 +11,7 @@ use sandbox_core::{
     SnapshotOptions, Source, Support,
 };
 
+use super::tools::{daemon, far_daemon, stopped};
 use crate::kit::{Case, Cx, Failed, Verdict, ensure, ensure_eq, refused};
 
 macro_rules! unsupported {
@@ -19,6 +20,7 @@ macro_rules! unsupported {
             name: concat!("unsupported::", stringify!($name)),
             needs: &[$(Capability::$need)?],
             lacks: Some(Capability::$lacks),
+            of_this_host: false,
             sabotages: false,
             run: |cx| Box::pin(async move {
                 reason(&cx, Capability::$lacks)?;
@@ -35,7 +37,7 @@ unsupported! {
     Signals: signals, needs Spawn;
     User: user;
     KillDaemons: kill_daemons;
-    Background: background;
+    Background: background, needs Exec;
     Fork: fork;
     ForkMemory: fork_memory;
     Snapshot: snapshot;
@@ -166,8 +168,18 @@ async fn kill_daemons(_: Cx) -> Verdict {
     Ok(())
 }
 
-async fn background(_: Cx) -> Verdict {
-    Ok(())
+async fn background(cx: Cx) -> Verdict {
+    // The control: it beats while its command runs.
+    let beats = format!(
+        "{}; while [ ! -s beat ]; do sleep 0.1; done",
+        daemon("beat")
+    );
+    cx.sh(beats).await?;
+    stopped(&*cx.sandbox, "beat").await?;
+    let far = far_daemon(&cx, "far").await?;
+    cx.sh(format!("{far}; while [ ! -s far ]; do sleep 0.1; done"))
+        .await?;
+    stopped(&*cx.sandbox, "far").await
 }
 
 async fn fork_memory(_: Cx) -> Verdict {

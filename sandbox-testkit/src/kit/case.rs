@@ -1,4 +1,4 @@
-//! What a case is, and how it says that it failed.
+//! A case, and the failure that it reports.
 //!
 //! Invariant: a case reports by returning; a panic is a defect of the case, which the runner
 //! catches all the same.
@@ -12,7 +12,7 @@ use sandbox_core::Capability;
 
 use crate::kit::Cx;
 
-/// Why a case failed, and where in the kit that was seen.
+/// The reason why a case failed, with the place in the kit where it was seen.
 #[derive(Debug)]
 pub struct Failed(String);
 
@@ -63,10 +63,12 @@ pub type CaseFuture = Pin<Box<dyn Future<Output = Verdict> + Send>>;
 pub struct Case {
     /// Its name: `group::what_is_promised`.
     pub name: &'static str,
-    /// What the backend must have declared for the promise to apply.
+    /// The capabilities that the backend must declare for the promise to apply.
     pub needs: &'static [Capability],
     /// The capability whose absence this case checks: it runs only where that is not declared.
     pub lacks: Option<Capability>,
+    /// Whether the sandbox's processes must be processes of this host.
+    pub of_this_host: bool,
     /// Whether the fixture must be able to destroy a sandbox behind its handle.
     pub sabotages: bool,
     /// Runs it.
@@ -84,17 +86,26 @@ impl fmt::Debug for Case {
 }
 
 /// The table of a module's cases: `cases! { "group": name, other [Exec, Fork], … }`.
+/// With `of_this_host` before the list they run only where processes are the host's.
 macro_rules! cases {
-    ($group:literal: $($name:ident $([$($need:ident),+ $(,)?])?),+ $(,)?) => {
-        pub(super) const CASES: &[$crate::kit::Case] = &[$(
+    ($group:literal: $($list:tt)+) => {
+        pub(super) const CASES: &[$crate::kit::Case] = $crate::kit::cases!(@ false, $group, $($list)+);
+    };
+    ($group:literal of_this_host: $($list:tt)+) => {
+        pub(super) const OF_THIS_HOST: &[$crate::kit::Case] =
+            $crate::kit::cases!(@ true, $group, $($list)+);
+    };
+    (@ $host:literal, $group:literal, $($name:ident $([$($need:ident),+ $(,)?])?),+ $(,)?) => {
+        &[$(
             $crate::kit::Case {
                 name: concat!($group, "::", stringify!($name)),
                 needs: &[$($(sandbox_core::Capability::$need),+)?],
                 lacks: None,
+                of_this_host: $host,
                 sabotages: false,
                 run: |cx| Box::pin($name(cx)),
             },
-        )+];
+        )+]
     };
 }
 pub(crate) use cases;

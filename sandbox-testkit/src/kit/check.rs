@@ -79,7 +79,7 @@ pub fn refused<T: Debug>(
     Ok(error)
 }
 
-/// The same, and that the error names this path: as it was given or resolved.
+/// Checks as [`refused`] does, and that the error names this path, as given or resolved.
 #[track_caller]
 pub fn refused_at<T: Debug>(
     result: Result<T, Error>,

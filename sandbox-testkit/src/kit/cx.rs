@@ -1,4 +1,4 @@
-//! What a case is given: a fresh sandbox, and ways to more of them that are closed afterwards.
+//! The context of a case: a fresh sandbox, and ways to more of them that are closed afterwards.
 //!
 //! Invariant: whatever a case creates through its context is closed by the runner, also when the
 //! case fails half way.
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::kit::{Failed, Fixture, Verdict};
 
-/// How long a case polls for something that has to happen.
+/// The longest time that a case polls for something that has to happen.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The context of one run of a case.
@@ -44,7 +44,7 @@ impl Cx {
         }
     }
 
-    /// Keeps a sandbox in mind, to be closed when the case is over.
+    /// Registers a sandbox, to be closed when the case is over.
     pub fn track(&self, sandbox: Arc<dyn Sandbox>) -> Arc<dyn Sandbox> {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         opened.push(sandbox.clone());
@@ -54,7 +54,7 @@ impl Cx {
     /// Another sandbox.
     ///
     /// # Errors
-    /// What the provider says.
+    /// The provider's error.
     pub async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>> {
         self.provider
             .create(spec)
@@ -65,7 +65,7 @@ impl Cx {
     /// Another sandbox like the case's own.
     ///
     /// # Errors
-    /// What the provider says.
+    /// The provider's error.
     pub async fn another(&self) -> Result<Arc<dyn Sandbox>> {
         self.create(self.fixture.spec()).await
     }
@@ -73,7 +73,7 @@ impl Cx {
     /// A fork of a sandbox.
     ///
     /// # Errors
-    /// What the sandbox says.
+    /// The sandbox's error.
     pub async fn fork(&self, parent: &dyn Sandbox) -> Result<Arc<dyn Sandbox>> {
         parent
             .fork(ForkOptions::default())

@@ -1,4 +1,4 @@
-//! What a backend's author writes so that the kit can run: where sandboxes come from.
+//! The trait that a backend's author implements so that the kit can run.
 //!
 //! Invariant: everything but `provider` and `sabotage` is known without talking to a service,
 //! because a test runner may start the program once for each case.
@@ -15,7 +15,7 @@ use sandbox_core::{Capabilities, Capability, Provider, Result, Sandbox, SandboxS
 pub struct Deviation {
     /// The case's name, without the fixture's.
     pub case: String,
-    /// Why it is not passed. Shown with the ignored case.
+    /// The reason, shown with the ignored case.
     pub reason: String,
 }
 
@@ -35,13 +35,14 @@ pub trait Fixture: Send + Sync + 'static {
     /// Its name: the prefix of its cases and part of the matrix's file name.
     fn name(&self) -> String;
 
-    /// What the backend declares. No I/O.
+    /// The capabilities that the backend declares. No I/O.
     fn capabilities(&self) -> Capabilities;
 
-    /// Where sandboxes come from. Called once in a process.
+    /// Makes the provider under test. Called once in a process, and once more by a case that drops
+    /// its provider.
     async fn provider(&self) -> Result<Arc<dyn Provider>>;
 
-    /// What every sandbox of the kit is created from.
+    /// The spec that every sandbox of the kit is created from.
     fn spec(&self) -> SandboxSpec {
         SandboxSpec::new()
     }
@@ -52,7 +53,8 @@ pub trait Fixture: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Cases that the backend does not pass.
+    /// Cases that the backend is known not to pass. A name that is not a case's, a missing reason and
+    /// a case that is named twice are errors; a case that passes by now is told after a whole run.
     fn deviations(&self) -> Vec<Deviation> {
         Vec::new()
     }
@@ -71,12 +73,21 @@ pub trait Fixture: Send + Sync + 'static {
         Duration::from_secs(60)
     }
 
+    /// Whether commands of the sandboxes are processes of this host, under this kernel.
+    ///
+    /// Then the kit looks at them from outside: nothing may run on after `close`, no directory of
+    /// the host may be inside, and what the isolation report claims is held against what the
+    /// kernel says. No by default, as for a service or a virtual machine.
+    fn is_of_this_host(&self) -> bool {
+        false
+    }
+
     /// Whether [`sabotage`](Fixture::sabotage) works.
     fn can_sabotage(&self) -> bool {
         false
     }
 
-    /// Destroys a sandbox behind its handle's back, and says whether it did.
+    /// Destroys a sandbox behind its handle, and says whether it did.
     async fn sabotage(&self, sandbox: &dyn Sandbox) -> bool {
         let _ = sandbox;
         false
@@ -172,6 +183,9 @@ where
     }
     fn case_timeout(&self) -> Duration {
         self.fixture.case_timeout()
+    }
+    fn is_of_this_host(&self) -> bool {
+        self.fixture.is_of_this_host()
     }
     fn can_sabotage(&self) -> bool {
         self.fixture.can_sabotage()

@@ -6,39 +6,61 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use libtest_mimic::{Arguments, Trial};
 
 use crate::kit::matrix::write_matrix;
-use crate::kit::run::UnderTest;
+use crate::kit::reaper::Reaper;
+use crate::kit::run::{NO_PROCESS_IS_LEFT, UnderTest, nothing_left};
+use crate::kit::settings::{Settings, check_deviations};
 use crate::kit::{CaseReport, IntoFixtures, Outcome, Report, plan};
 
 /// Runs a backend's conformance test: what [`conformance_main!`](crate::conformance_main) expands
 /// to.
 pub fn main(fixtures: impl IntoFixtures) -> ExitCode {
     let arguments = Arguments::from_args();
+    let settings = match Settings::from_env() {
+        Ok(settings) => settings,
+        Err(why) => return complain(&why),
+    };
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => Arc::new(runtime),
         Err(error) => return complain(&format!("no runtime: {error}")),
     };
+    let fixtures = fixtures.into_fixtures();
+    let on_this_host: Vec<String> = fixtures
+        .iter()
+        .filter(|fixture| fixture.is_of_this_host())
+        .map(|fixture| fixture.name())
+        .collect();
+    let listing = arguments.list;
+    let reaper = (!listing && !on_this_host.is_empty()).then(Reaper::new);
     let mut trials = Vec::new();
     let mut reports = Vec::new();
-    for fixture in fixtures.into_fixtures() {
+    for fixture in fixtures {
+        if let Err(why) = check_deviations(&*fixture) {
+            return complain(&why);
+        }
         let name = fixture.name();
-        let under_test = UnderTest::new(fixture.clone());
+        let under_test = UnderTest::new(fixture.clone(), settings.clone());
         let cases = Arc::new(Mutex::new(Vec::new()));
-        for (index, planned) in plan(&*fixture).into_iter().enumerate() {
+        for (index, planned) in plan(&*fixture, &settings).into_iter().enumerate() {
             let case = planned.case;
             let outcome = planned
                 .skip
                 .as_ref()
                 .map(|skip| Outcome::Ignored(format!("{}: {}", skip.kind, skip.reason)));
-            record(&cases, index, case.name, outcome);
+            let ignored = outcome.map(|outcome| CaseReport::new(case.name, outcome));
+            record(&cases, index, ignored);
             let (under_test, runtime, cases) =
                 (under_test.clone(), runtime.clone(), Arc::clone(&cases));
             let trial = Trial::test(format!("{name}::{}", case.name), move || {
+                let started = Instant::now();
                 let outcome = runtime.block_on(under_test.run(case));
-                record(&cases, index, case.name, Some(outcome.clone()));
+                let mut report = CaseReport::new(case.name, outcome.clone());
+                report.seconds = started.elapsed().as_secs_f64();
+                record(&cases, index, Some(report));
                 match outcome {
                     Outcome::Failed(why) => Err(why.into()),
                     Outcome::Passed | Outcome::Ignored(_) => Ok(()),
@@ -51,44 +73,78 @@ pub fn main(fixtures: impl IntoFixtures) -> ExitCode {
                 None => trial,
             });
         }
-        reports.push((fixture, cases));
+        reports.push((fixture, under_test, cases));
     }
-    let listing = arguments.list;
     let conclusion = libtest_mimic::run(&arguments, trials);
-    if let (false, Some(dir)) = (listing, std::env::var_os("SANDBOX_MATRIX_DIR")) {
-        for (fixture, cases) in reports {
-            let cases = cases.lock().unwrap_or_else(PoisonError::into_inner);
-            let report = Report {
-                fixture: fixture.name(),
-                cases: cases.iter().flatten().cloned().collect(),
-            };
-            if let Err(error) = write_matrix(dir.as_ref(), &*fixture, &report) {
-                return complain(&format!("the matrix could not be written: {error}"));
+    let mut code = conclusion.exit_code();
+    if listing {
+        return code;
+    }
+    // A deviation whose case passes is found where all cases of the fixture ran.
+    let whole = arguments.filter.is_none() && !arguments.exact && !arguments.ignored;
+    for (fixture, under_test, _) in &reports {
+        if !whole || fixture.available().is_err() {
+            continue;
+        }
+        for planned in plan(&**fixture, &settings) {
+            let deviates = planned.skip.is_some_and(|skip| skip.is_deviation);
+            let case = planned.case;
+            if deviates && runtime.block_on(under_test.run(case)) == Outcome::Passed {
+                say(&format!(
+                    "note: {}: the case {} passes; its deviation can be taken out",
+                    fixture.name(),
+                    case.name
+                ));
             }
         }
     }
-    conclusion.exit_code()
+    let mut matrices = Vec::new();
+    for (fixture, under_test, cases) in reports {
+        drop(under_test);
+        let cases = std::mem::take(&mut *cases.lock().unwrap_or_else(PoisonError::into_inner));
+        let report = Report {
+            fixture: fixture.name(),
+            cases: cases.into_iter().flatten().collect(),
+        };
+        matrices.push((fixture, report));
+    }
+    if let Some(dir) = &settings.matrix_dir {
+        for (fixture, report) in &matrices {
+            let filter = arguments.filter.as_deref();
+            if let Err(error) = write_matrix(dir, &**fixture, report, filter) {
+                return complain(&format!(
+                    "the matrix could not be written to {}: {error}",
+                    dir.display()
+                ));
+            }
+        }
+    }
+    // Fixtures may hold what serves their sandboxes.
+    drop(matrices);
+    if let Some(reaper) = reaper
+        && let Outcome::Failed(why) = nothing_left(&reaper)
+    {
+        let fixtures = on_this_host.join(", ");
+        code = complain(&format!("{fixtures}: {NO_PROCESS_IS_LEFT}: {why}"));
+    }
+    code
 }
 
-/// Keeps what came of a case; a case that was filtered out keeps no outcome.
-fn record(
-    cases: &Mutex<Vec<Option<CaseReport>>>,
-    index: usize,
-    name: &str,
-    outcome: Option<Outcome>,
-) {
+/// Keeps the report of a case; a case that was filtered out keeps none.
+fn record(cases: &Mutex<Vec<Option<CaseReport>>>, index: usize, report: Option<CaseReport>) {
     let mut cases = cases.lock().unwrap_or_else(PoisonError::into_inner);
     if cases.len() <= index {
         cases.resize(index + 1, None);
     }
-    cases[index] = outcome.map(|outcome| CaseReport {
-        name: name.to_owned(),
-        outcome,
-    });
+    cases[index] = report;
 }
 
 fn complain(text: &str) -> ExitCode {
-    // Nowhere is left to tell if stderr is closed.
-    let _ = writeln!(std::io::stderr(), "{text}");
+    say(text);
     ExitCode::FAILURE
+}
+
+fn say(text: &str) {
+    // Nowhere is left to tell it if stderr is closed.
+    drop(writeln!(std::io::stderr(), "{text}"));
 }

@@ -10,16 +10,19 @@ mod fixture;
 mod main;
 mod matrix;
 mod plan;
+mod reaper;
 mod run;
+mod settings;
+mod watch;
 
 pub use case::{Case, CaseFuture, Failed, Verdict};
 pub use check::{Expected, refused, refused_at, same_path};
 pub use cx::Cx;
 pub use fixture::{Deviation, Fixture, IntoFixtures, wrapped};
 pub use main::main;
-pub use plan::{Planned, Skip, plan};
 pub use run::{CaseReport, Outcome, Report, run, run_blocking};
 
 pub(crate) use case::cases;
 pub(crate) use check::{ensure, ensure_eq};
 pub(crate) use cx::{eventually, sh_on};
+pub(crate) use plan::plan;

@@ -5,37 +5,41 @@
 
 use sandbox_core::Support;
 
+use crate::kit::settings::Settings;
 use crate::kit::{Case, Fixture};
 
 /// Why a case does not run.
 #[derive(Clone, Debug)]
-pub struct Skip {
+pub(crate) struct Skip {
     /// Short: "needs fork", "deviation", "not here".
-    pub kind: String,
+    pub(crate) kind: String,
     /// The reason in full.
-    pub reason: String,
+    pub(crate) reason: String,
+    /// Whether the fixture declares that it does not pass the case.
+    pub(crate) is_deviation: bool,
 }
 
 /// A case and whether it runs.
 #[derive(Clone, Debug)]
-pub struct Planned {
+pub(crate) struct Planned {
     /// The case.
-    pub case: Case,
+    pub(crate) case: Case,
     /// Why it does not run; it runs if `None`.
-    pub skip: Option<Skip>,
+    pub(crate) skip: Option<Skip>,
 }
 
 /// The cases of a fixture. Those that check the absence of a capability are there only where it
 /// is absent.
-pub fn plan(fixture: &dyn Fixture) -> Vec<Planned> {
+pub(crate) fn plan(fixture: &dyn Fixture, settings: &Settings) -> Vec<Planned> {
     let capabilities = fixture.capabilities();
     let deviations = fixture.deviations();
     let absent = match fixture.available() {
-        Err(reason) if !required(&fixture.name()) => Some(reason),
+        Err(reason) if !settings.requires(&fixture.name()) => Some(reason),
         _ => None,
     };
     let skip = |kind: String, reason: &str| {
         Some(Skip {
+            is_deviation: kind == "deviation",
             kind,
             reason: reason.to_owned(),
         })
@@ -51,6 +55,12 @@ pub fn plan(fixture: &dyn Fixture) -> Vec<Planned> {
         }
         if let Some(deviation) = deviations.iter().find(|known| known.case == case.name) {
             return skip("deviation".into(), &deviation.reason);
+        }
+        if case.of_this_host && !fixture.is_of_this_host() {
+            return skip(
+                "not here".into(),
+                "the sandbox's processes are not of this host",
+            );
         }
         if case.sabotages && !fixture.can_sabotage() {
             return skip(
@@ -72,13 +82,4 @@ pub fn plan(fixture: &dyn Fixture) -> Vec<Planned> {
             case,
         })
         .collect()
-}
-
-/// Whether `SANDBOX_REQUIRE` says that this fixture must be available.
-fn required(name: &str) -> bool {
-    std::env::var("SANDBOX_REQUIRE").is_ok_and(|list| {
-        list.split(',')
-            .map(str::trim)
-            .any(|entry| entry == name || entry == "all")
-    })
 }

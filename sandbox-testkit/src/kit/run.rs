@@ -3,40 +3,59 @@
 //! Invariant: no case can keep another from running.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sandbox_core::Provider;
+use sandbox_core::layer::Layer as _;
 use serde::Serialize;
 use tokio::sync::OnceCell;
 
+use crate::kit::reaper::Reaper;
+use crate::kit::settings::{Settings, check_deviations};
+use crate::kit::watch::Watch;
 use crate::kit::{Case, Cx, Failed, Fixture, Verdict, plan};
+
+/// The name under which a process that was left on this host is reported.
+pub(crate) const NO_PROCESS_IS_LEFT: &str = "host::no_process_is_left";
 
 /// How long closing may take after a case.
 const CLOSING: Duration = Duration::from_secs(20);
 
-/// What came of a case.
+/// The outcome of a case.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "outcome", content = "reason", rename_all = "lowercase")]
 pub enum Outcome {
     /// The promise holds.
     Passed,
-    /// It does not, and this was seen.
+    /// The promise does not hold; this was seen.
     Failed(String),
     /// The case does not apply, for this reason.
     Ignored(String),
 }
 
-/// A case and what came of it.
+/// A case with its outcome.
 #[derive(Clone, Debug, Serialize)]
 pub struct CaseReport {
     /// The case's name, without the fixture's.
     pub name: String,
-    /// What came of it.
+    /// Its outcome.
     #[serde(flatten)]
     pub outcome: Outcome,
+    /// The time that it took, in seconds.
+    pub seconds: f64,
 }
 
-/// What came of all cases of a fixture.
+impl CaseReport {
+    pub(crate) fn new(name: impl Into<String>, outcome: Outcome) -> Self {
+        Self {
+            name: name.into(),
+            outcome,
+            seconds: 0.0,
+        }
+    }
+}
+
+/// The outcomes of all cases of a fixture.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// The fixture.
@@ -54,33 +73,74 @@ impl Report {
         })
     }
 
-    /// How many cases passed.
+    /// The number of cases that passed.
     pub fn passed(&self) -> usize {
         let passed = |case: &&CaseReport| case.outcome == Outcome::Passed;
         self.cases.iter().filter(passed).count()
     }
 }
 
-/// Runs the cases whose names `filter` accepts, one after the other, and reports them all.
+/// Runs the cases whose names `filter` accepts, one after the other, and reports them all. Cases
+/// that the fixture declares as deviations are run too: one that passes by now is reported as
+/// [`Outcome::Passed`].
+///
+/// Where the fixture's processes are of this host, one more entry, `host::no_process_is_left`, says
+/// whether any of them outlived the run.
+///
+/// A mistake in the settings or the fixture's deviations is reported as the only, failed entry.
 pub async fn run(fixture: Arc<dyn Fixture>, filter: impl Fn(&str) -> bool) -> Report {
-    let under_test = UnderTest::new(fixture);
+    let name = fixture.name();
+    let settings = Settings::from_env().and_then(|settings| {
+        check_deviations(&*fixture)?;
+        Ok(settings)
+    });
+    let settings = match settings {
+        Ok(settings) => settings,
+        Err(why) => {
+            return Report {
+                fixture: name,
+                cases: vec![CaseReport::new("kit::settings", Outcome::Failed(why))],
+            };
+        }
+    };
+    let of_this_host = fixture.is_of_this_host();
+    let reaper = of_this_host.then(Reaper::new);
+    let under_test = UnderTest::new(fixture, settings);
     let mut cases = Vec::new();
-    for planned in plan(&*under_test.fixture) {
+    for planned in plan(&*under_test.fixture, &under_test.settings) {
         if !filter(planned.case.name) {
             continue;
         }
+        let started = Instant::now();
         let outcome = match planned.skip {
+            Some(skip) if skip.is_deviation => match under_test.run(planned.case).await {
+                Outcome::Passed => Outcome::Passed,
+                _ => Outcome::Ignored(format!("{}: {}", skip.kind, skip.reason)),
+            },
             Some(skip) => Outcome::Ignored(format!("{}: {}", skip.kind, skip.reason)),
             None => under_test.run(planned.case).await,
         };
-        cases.push(CaseReport {
-            name: planned.case.name.to_owned(),
-            outcome,
-        });
+        let mut report = CaseReport::new(planned.case.name, outcome);
+        report.seconds = started.elapsed().as_secs_f64();
+        cases.push(report);
+    }
+    drop(under_test);
+    if let Some(reaper) = reaper {
+        cases.push(CaseReport::new(NO_PROCESS_IS_LEFT, nothing_left(&reaper)));
     }
     Report {
-        fixture: under_test.fixture.name(),
+        fixture: name,
         cases,
+    }
+}
+
+/// The outcome of looking for processes that were left.
+pub(crate) fn nothing_left(reaper: &Reaper) -> Outcome {
+    match reaper.left() {
+        left if left.is_empty() => Outcome::Passed,
+        left => Outcome::Failed(format!(
+            "processes that the run started were still there after it: {left:?}"
+        )),
     }
 }
 
@@ -102,13 +162,15 @@ pub fn run_blocking(
 #[derive(Clone)]
 pub(crate) struct UnderTest {
     pub(crate) fixture: Arc<dyn Fixture>,
+    settings: Settings,
     provider: Arc<OnceCell<Arc<dyn Provider>>>,
 }
 
 impl UnderTest {
-    pub(crate) fn new(fixture: Arc<dyn Fixture>) -> Self {
+    pub(crate) fn new(fixture: Arc<dyn Fixture>, settings: Settings) -> Self {
         Self {
             fixture,
+            settings,
             provider: Arc::default(),
         }
     }
@@ -126,9 +188,17 @@ impl UnderTest {
                 "the backend is required and not available: {reason}"
             )));
         }
-        let deadline = asked_timeout().unwrap_or_else(|| self.fixture.case_timeout());
-        let late = |what: &str| Failed::new(format_args!("{what} took longer than {deadline:?}"));
-        let cx = tokio::time::timeout(deadline, self.context())
+        let deadline = self
+            .settings
+            .case_timeout
+            .unwrap_or_else(|| self.fixture.case_timeout());
+        let watch = Watch::default();
+        let late = |what: &str| {
+            Failed::new(format_args!(
+                "{what} took longer than {deadline:?}; {watch}"
+            ))
+        };
+        let cx = tokio::time::timeout(deadline, self.context(&watch))
             .await
             .map_err(|_| late("creating the sandbox"))??;
         let mut task = tokio::spawn((case.run)(cx.clone()));
@@ -136,28 +206,25 @@ impl UnderTest {
             Ok(Ok(verdict)) => verdict,
             Ok(Err(panic)) => Err(Failed::new(format_args!("the case panicked: {panic}"))),
             Err(_) => {
+                // What hangs is known only until the case is dropped.
+                let late = late("the case");
                 task.abort();
-                Err(late("the case"))
+                Err(late)
             }
         };
         if tokio::time::timeout(CLOSING, cx.close_all()).await.is_err() && verdict.is_ok() {
             return Err(Failed::new(format_args!(
-                "closing the sandboxes of the case took longer than {CLOSING:?}"
+                "closing the sandboxes of the case took longer than {CLOSING:?}; {watch}"
             )));
         }
         verdict
     }
 
-    async fn context(&self) -> Verdict<Cx> {
+    async fn context(&self, watch: &Watch) -> Verdict<Cx> {
         let make = || self.fixture.provider();
         let provider = self.provider.get_or_try_init(make).await?.clone();
+        let provider = watch.layer_provider(provider);
         let sandbox = provider.create(self.fixture.spec()).await?;
         Ok(Cx::new(self.fixture.clone(), provider, sandbox))
     }
-}
-
-/// `SANDBOX_CASE_TIMEOUT`, in seconds.
-fn asked_timeout() -> Option<Duration> {
-    let seconds = std::env::var("SANDBOX_CASE_TIMEOUT").ok()?;
-    seconds.parse().ok().map(Duration::from_secs)
 }

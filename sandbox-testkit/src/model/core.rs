@@ -1,4 +1,4 @@
-//! What a model sandbox holds, and how it ends.
+//! The state of a model sandbox, and its end.
 //!
 //! Invariant: every operation passes `check` first, so that none works after the end.
 
@@ -19,7 +19,7 @@ use super::tree::Tree;
 
 pub(crate) const BACKEND: &str = "model";
 
-/// How a sandbox stands.
+/// The life of a sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Life {
     Open,
@@ -27,7 +27,7 @@ pub(crate) enum Life {
     Lost,
 }
 
-/// What changes in a sandbox.
+/// The mutable state of a sandbox.
 pub(crate) struct State {
     pub(crate) tree: Tree,
     pub(crate) workdir: GuestPath,
@@ -75,6 +75,7 @@ impl Core {
             SandboxInfo::new(self.id.clone(), BACKEND, workdir).labels(self.labels.clone());
         info.parent = self.parent.clone();
         info.created = self.created;
+        info.command_timeout = self.command_timeout;
         info
     }
 
@@ -138,7 +139,7 @@ impl Core {
         (!proc.has_ended()).then_some(proc)
     }
 
-    /// Keeps a command in mind until all of it is gone.
+    /// Records a command until every process of it has ended; whether the sandbox is open.
     pub(crate) fn started(&self, group: &Arc<Group>, main: &Arc<Proc>) -> bool {
         let mut state = lock(&self.state);
         state.running.retain(|(group, _)| group.is_alive());
@@ -146,13 +147,14 @@ impl Core {
         state.life == Life::Open
     }
 
-    /// Whether a command runs that somebody waits for.
+    /// Whether the main process of a command runs.
     pub(crate) fn is_busy(&self) -> bool {
         let state = lock(&self.state);
         state.running.iter().any(|(_, main)| !main.has_ended())
     }
 
-    /// Ends the sandbox and kills what runs; the first end counts. What was killed is returned.
+    /// Ends the sandbox and kills what runs; only the first call sets how it ended. Returns the
+    /// process groups that were killed.
     pub(crate) fn end(&self, life: Life) -> Vec<Arc<Group>> {
         let running = {
             let mut state = lock(&self.state);

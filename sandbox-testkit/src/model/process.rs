@@ -96,7 +96,7 @@ pub(crate) struct Proc {
     /// What a signal runs; an empty script ignores it.
     pub(crate) traps: Mutex<BTreeMap<i32, Vec<u8>>>,
     pub(crate) pending: Mutex<VecDeque<i32>>,
-    /// Streams that end with the process, whoever else holds them.
+    /// Streams that end with the process, even while other processes hold them.
     streams: Vec<Writer>,
 }
 
@@ -191,7 +191,7 @@ impl ProcessControl for ModelControl {
     async fn signal(&self, signal: Signal) -> Result<()> {
         if !(1..=64).contains(&signal.0) {
             return Err(Error::new(ErrorKind::InvalidInput, Operation::Signal)
-                .with_message(format!("{} is no signal", signal.0))
+                .with_message(format!("{} is not a signal number", signal.0))
                 .with_sandbox(self.sandbox.clone()));
         }
         self.main.signal(signal.0);

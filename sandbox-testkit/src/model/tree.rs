@@ -1,7 +1,7 @@
 //! The model's filesystem: an immutable tree with shared branches, so that a copy costs nothing.
 //!
-//! Invariant: a change is made on a path of fresh nodes from the root; whoever holds an older root
-//! sees the older tree, whole.
+//! Invariant: a change is made on a path of fresh nodes from the root; a copy of an older root
+//! still has the whole older tree.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ const MAX_LINKS: usize = 40;
 /// Longest name of an entry.
 const MAX_NAME: usize = 255;
 
-/// What a node is.
+/// The kind of a node, with its content.
 #[derive(Clone, Debug)]
 pub(crate) enum Kind {
     File(Vec<u8>),

@@ -1,30 +1,34 @@
-//! Sandboxes that each break one promise, to show that the kit notices.
+//! Backends that each break one promise, to show that the kit notices.
 //!
-//! Invariant: a fake is the model with one fault; without its fault it passes every case.
+//! A mutant is another backend with one planted fault: most are the in-memory model; those that need
+//! real programs are put around a backend that runs some. Without its fault a mutant passes every
+//! case that its backend passes; a mutant must never have two faults.
 
+mod process;
+mod provider;
 mod sandbox;
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use sandbox_core::{
-    Capabilities, Labels, Provider, Resources, Result, Sandbox, SandboxId, SandboxInfo, SandboxSpec,
-};
+use sandbox_core::{Capabilities, Capability, Provider, Result, Sandbox, SandboxSpec};
 
 use crate::kit::{Deviation, Fixture};
-use crate::model::{ModelFixture, ModelProvider};
+use crate::model::ModelFixture;
 
-use sandbox::FakeSandbox;
+pub use provider::MutantProvider;
 
-macro_rules! faults {
+macro_rules! mutants {
     ($($(#[$doc:meta])* $name:ident => $case:literal,)+) => {
         /// One broken promise.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[non_exhaustive]
-        pub enum Fault { $($(#[$doc])* $name,)+ }
+        pub enum Mutant { $($(#[$doc])* $name,)+ }
 
-        impl Fault {
-            /// Every fault.
+        impl Mutant {
+            /// Every mutant.
             pub const ALL: &'static [Self] = &[$(Self::$name,)+];
 
             /// A case that catches it.
@@ -35,150 +39,353 @@ macro_rules! faults {
     };
 }
 
-faults! {
-    /// A batch that fails leaves the files before the bad one.
-    BatchNotAtomic => "batch::an_existing_file_fails_the_whole_batch",
-    /// A file that must be new replaces one that is there.
-    CreateNewReplaces => "batch::an_existing_file_fails_the_whole_batch",
-    /// Modes are dropped.
-    ModeLost => "files::a_mode_is_kept",
-    /// The limit of reading is not heeded.
-    ReadLimitIgnored => "files::reading_beyond_the_limit_states_it",
-    /// Removing what is not there succeeds.
-    RemoveOfMissingIsFine => "files::removing_a_missing_path_is_not_found",
+mutants! {
+    // Paths.
     /// `..` is taken away instead of followed.
     DotDotDropped => "paths::dot_dot_is_lexical",
-    /// Errors do not name the path.
-    ErrorsWithoutPath => "files::reading_a_missing_file_names_it",
-    /// Errors do not name the sandbox.
-    ErrorsWithoutSandbox => "files::reading_a_missing_file_names_it",
-    /// Entries come in another order.
-    ListUnsorted => "listing::entries_are_sorted_by_bytes",
-    /// Links are listed as what they point to.
-    ListFollowsLinks => "listing::kinds_are_told_apart",
+    /// A NUL byte in a path is taken away.
+    NulBytesDropped => "paths::a_nul_byte_is_refused_everywhere",
+    /// An empty path is the workdir.
+    EmptyPathAccepted => "paths::an_empty_path_is_refused_everywhere",
+    /// Names that are not UTF-8 are replaced by something like them.
+    NamesMadeUtf8 => "paths::names_that_are_not_utf8_make_the_round",
+    /// Relative paths start at the root.
+    RelativeFromRoot => "paths::relative_paths_start_at_the_workdir",
+
+    // Nothing of the host.
+    /// Files of the host are read where the sandbox has none.
+    HostFilesRead => "paths::nothing_of_the_host_is_at_its_host_path",
+    /// Files of the host's home, `/run` and `/var/tmp` are read where the sandbox has none.
+    HostCanariesRead => "host::canaries_of_the_host_are_not_read",
+    /// The host's variables are given to commands.
+    HostEnvironmentLeaks => "env::nothing_of_the_hosts_environment_is_there",
+    /// The host's `/etc` is mounted.
+    HostEtcInside => "host::directories_of_the_host_are_not_inside",
+    /// The host's `/root` is mounted.
+    HostRootInside => "host::directories_of_the_host_are_not_inside",
+    /// The host's `/var/lib` is mounted.
+    HostVarInside => "host::directories_of_the_host_are_not_inside",
+    /// The host's `/run` is mounted.
+    HostRunInside => "host::directories_of_the_host_are_not_inside",
+    /// Commands have the host's shared memory.
+    HostShmInside => "host::shared_memory_of_the_host_is_not_inside",
+    /// Commands run in the IPC namespace of the host.
+    HostIpcInside => "host::the_ipc_namespace_is_not_the_hosts",
+
+    // Commands end.
+    /// A timeout returns and leaves the process.
+    TimeoutKeepsTheProcess => "kill::a_timeout_kills_the_command",
+    /// The output that a command wrote before its timeout is lost.
+    PartialOutputDropped => "kill::a_timeout_is_an_error_with_the_partial_output",
+    /// A command that was cut is said not to have started.
+    CutSaysNotStarted => "kill::a_timeout_is_an_error_with_the_partial_output",
+    /// A timeout of zero is no timeout.
+    ZeroTimeoutAccepted => "kill::a_timeout_of_zero_is_refused",
+    /// The timeout of the spec comes before the command's own.
+    SpecTimeoutFirst => "kill::the_commands_own_timeout_comes_first",
+    /// A dropped future leaves the process.
+    DropKeepsTheProcess => "kill::a_dropped_exec_kills_the_command",
+    /// `kill` returns while the process goes on for a while.
+    KillReturnsEarly => "spawn::kill_returns_when_everything_is_dead",
+    /// `kill` does nothing.
+    KillDoesNothing => "spawn::kill_kills_the_tree",
+    /// A dropped process lives on.
+    DroppedProcessLives => "spawn::a_dropped_process_is_killed",
+    /// Daemons live on although background processes are not declared.
+    BackgroundUndeclared => "unsupported::background",
+    /// A process of the host outlives the sandbox.
+    ProcessLeftOnHost => "host::no_process_is_left",
+
+    // Output is data.
     /// Truncated output looks whole.
     TruncationNotTold => "streams::output_beyond_the_limit_is_truncated_and_counted",
+    /// The limit of output is not applied.
+    OutputLimitIgnored => "streams::a_limit_of_zero_keeps_nothing_and_counts",
     /// stderr goes into stdout.
     StderrMerged => "streams::stdout_and_stderr_are_apart",
+    /// Output ends in one newline.
+    NewlineAdded => "streams::output_has_exactly_what_was_written",
+    /// Output that is not UTF-8 is replaced.
+    OutputMadeUtf8 => "streams::broken_utf8_is_kept_as_bytes",
     /// Input is not given.
     StdinIgnored => "streams::stdin_text_arrives",
     /// A code other than zero is an error.
     ExitCodeIsAnError => "exec::a_code_is_not_an_error",
-    /// Death by signal looks like a code.
+    /// Codes from 128 on are taken for signals.
+    CodesAsSignals => "exec::exit_codes_are_exact",
+    /// Death by a signal looks like a code.
     SignalAsCode => "exec::death_by_signal_is_told_apart",
+    /// The duration is zero.
+    DurationMissing => "exec::duration_is_of_the_command",
+
+    // Commands start as they were given.
     /// Arguments pass through a shell.
     ArgumentsThroughShell => "exec::arguments_arrive_verbatim",
     /// A missing program is a result with code 127.
     MissingProgramIsAResult => "exec::a_missing_program_is_named",
-    /// The host's variables are given to commands.
-    HostEnvironmentLeaks => "env::nothing_of_the_hosts_environment_is_there",
-    /// A timeout returns and leaves the process.
-    TimeoutKeepsTheProcess => "kill::a_timeout_kills_the_command",
-    /// What a command said before its timeout is lost.
-    PartialOutputDropped => "kill::a_timeout_is_an_error_with_the_partial_output",
-    /// A dropped future leaves the process.
-    DropKeepsTheProcess => "kill::a_dropped_exec_kills_the_command",
-    /// A fork is the same sandbox.
-    ForkSharesWrites => "fork::writes_after_the_fork_stay_on_their_side",
-    /// A fork starts in the root.
-    ForkLosesWorkdir => "fork::a_fork_has_the_workdir",
+    /// A missing program is said to have run.
+    MissingProgramSaysCut => "exec::a_missing_program_is_named",
+    /// The directory of a command is ignored.
+    CwdIgnored => "exec::cwd_may_be_relative_or_absolute",
+    /// A variable of one command stays for the next.
+    CommandEnvStays => "env::a_variable_of_one_command_is_gone_in_the_next",
+    /// A change of the environment is forgotten.
+    SetEnvForgotten => "env::set_env_lasts",
+    /// A change of the workdir is forgotten.
+    SetWorkdirForgotten => "env::set_workdir_lasts",
+    /// A workdir that is missing is created.
+    SetWorkdirCreates => "env::set_workdir_to_a_missing_directory_is_refused",
+    /// No signal is delivered, nor looked at.
+    SignalSwallowed => "spawn::an_invalid_signal_is_refused",
+
+    // Files.
+    /// Modes are dropped.
+    ModeLost => "files::a_mode_is_kept",
+    /// The limit of reading is not applied.
+    ReadLimitIgnored => "files::reading_beyond_the_limit_states_it",
+    /// Reading beyond the limit gives a part.
+    ReadCut => "files::reading_beyond_the_limit_states_it",
+    /// Removing what is missing succeeds.
+    RemoveOfMissingIsFine => "files::removing_a_missing_path_is_not_found",
+    /// A full directory is removed without being asked to.
+    RemoveAlwaysRecursive => "files::removing_a_full_directory_needs_to_be_asked_for",
+    /// A rename always replaces.
+    RenameAlwaysReplaces => "files::rename_does_not_replace_unasked",
+    /// A directory that must not exist may exist.
+    CreateDirNeverExclusive => "files::create_dir_exclusive_is_exclusive",
+    /// Entries come in another order.
+    ListUnsorted => "listing::entries_are_sorted_by_bytes",
+    /// Links are listed as their targets.
+    ListFollowsLinks => "listing::kinds_are_told_apart",
+    /// A listing beyond its limit is cut.
+    ListCut => "listing::a_limit_is_an_error_not_a_cut",
+    /// Hidden files are not listed.
+    ListHidesDotFiles => "listing::hidden_files_are_listed",
+
+    // All or nothing.
+    /// A batch that fails leaves the files before the bad one.
+    BatchNotAtomic => "batch::an_existing_file_fails_the_whole_batch",
+    /// A file that must be new replaces one that is there.
+    CreateNewReplaces => "batch::an_existing_file_fails_the_whole_batch",
+    /// Of a path that is given twice the last one counts.
+    DuplicatesAccepted => "batch::the_same_path_twice_is_refused",
     /// A failed export leaves a part under the final name.
     ExportLeavesAPart => "transfer::export_beyond_a_limit_leaves_nothing",
-    /// An export brings links that lead out.
+    /// An export brings chains of links that lead out.
     ExportLetsLinksOut => "transfer::export_lets_no_chain_of_links_out",
     /// A merging export writes through links of the destination.
     MergeFollowsLinks => "transfer::export_merging_writes_through_no_link",
+    /// An export replaces what is there.
+    ExportAlwaysReplaces => "transfer::export_into_an_existing_directory_fails",
+    /// Links that lead out are exported.
+    ExportKeepsLinks => "transfer::export_skips_links_that_lead_out",
+    /// Files are exported with set-user-ID bits.
+    ExportSetsUid => "transfer::export_drops_setuid",
+    /// An export takes what is excluded.
+    ExportExcludesIgnored => "transfer::export_takes_excludes",
     /// A mirroring import removes nothing.
     MirrorIgnored => "transfer::import_mirrors_deletions_when_asked",
+    /// An import takes what is excluded.
+    ImportExcludesIgnored => "transfer::import_takes_excludes",
+
+    // Refused, never ignored.
+    /// A limit that can't be had is ignored.
+    LimitIgnored => "unsupported::pids_limit",
+    /// A mount that can't be had is ignored.
+    MountIgnored => "unsupported::mounts",
+    /// An image that can't be had is ignored.
+    ImageIgnored => "unsupported::image",
+    /// The user of a command is ignored.
+    UserIgnored => "unsupported::user",
+    /// The report claims that everything is enforced.
+    ReportClaimsEverything => "isolation::an_undeclared_limit_is_not_claimed",
+    /// The report claims privileges that the guest's processes do not have.
+    PrivilegesClaimed => "isolation::claims_are_held_against_evidence",
+    /// The report says nothing of a control.
+    ReportForgets => "isolation::the_report_names_every_control",
+    /// A spec that can't be right is put right.
+    InvalidSpecAccepted => "lifecycle::an_invalid_spec_is_refused",
+
+    // Order.
+    /// A write returns before it takes effect.
+    WriteReturnsEarly => "order::a_call_sees_what_returned_before_it",
+
+    // Wrappers, forks and snapshots.
+    /// A fork is the same sandbox.
+    ForkSharesWrites => "fork::writes_after_the_fork_stay_on_their_side",
+    /// A fork has `/tmp` in common with its parent.
+    ForkSharesTmp => "fork::every_directory_is_forked",
+    /// A fork has its home in common with its parent.
+    ForkSharesHome => "fork::every_directory_is_forked",
+    /// A fork has `/var` in common with its parent.
+    ForkSharesVar => "fork::every_directory_is_forked",
+    /// A fork starts in the root.
+    ForkLosesWorkdir => "fork::a_fork_has_the_workdir",
+    /// A fork has its own environment.
+    ForkLosesEnv => "fork::a_fork_has_the_environment",
+    /// A fork does not name its parent.
+    ForkForgetsParent => "fork::a_fork_names_its_parent",
+    /// A sandbox from a snapshot is empty.
+    SnapshotLosesFiles => "fork::a_snapshot_keeps_the_files",
+    /// A sandbox from a snapshot that is missing is empty.
+    MissingSnapshotAccepted => "fork::a_missing_snapshot_is_not_found",
+
+    // Close and drop.
     /// Closing twice is an error.
     CloseOnlyOnce => "lifecycle::close_may_be_called_twice",
     /// A closed sandbox works on.
     CloseDoesNothing => "lifecycle::every_call_after_close_says_closed",
-    /// A limit that can't be had is ignored.
-    LimitIgnored => "unsupported::pids_limit",
+    /// A dropped close closes nothing.
+    DroppedCloseForgotten => "lifecycle::a_dropped_close_closes_all_the_same",
+    /// Dropping the last handle blocks.
+    DropBlocks => "lifecycle::a_dropped_sandbox_does_not_block",
+    /// Dropping the provider closes its sandboxes.
+    ProviderDropCloses => "lifecycle::dropping_the_provider_leaves_the_sandbox",
+
+    // Providers.
+    /// Labels are not kept.
+    LabelsLost => "provider::list_selects_by_labels",
+    /// The list is empty.
+    ListForgets => "provider::list_has_the_open_ones",
+    /// Attaching makes another sandbox.
+    AttachCreates => "provider::attach_gives_the_same_sandbox",
+    /// Destroying does nothing.
+    DestroyDoesNothing => "provider::destroy_closes_for_all_handles",
+    /// A time to live is ignored.
+    TtlIgnored => "provider::a_ttl_ends_an_unused_sandbox",
+    /// Two sandboxes share their files.
+    SandboxesShareFiles => "lifecycle::two_sandboxes_never_see_each_other",
+
+    // Cancellation.
+    /// A sandbox whose exec was dropped works no more.
+    DroppedExecBreaks => "kill::a_dropped_exec_leaves_the_sandbox_usable",
+
+    // Errors.
+    /// Errors do not name the path.
+    ErrorsWithoutPath => "files::reading_a_missing_file_names_it",
+    /// Errors do not name the sandbox.
+    ErrorsWithoutSandbox => "files::reading_a_missing_file_names_it",
+    /// Errors name another operation.
+    ErrorsOfAnotherOperation => "files::reading_a_missing_file_names_it",
+    /// A lost sandbox is said to be closed.
+    LostSaysClosed => "lifecycle::a_sandbox_destroyed_behind_its_handle_is_lost",
+    /// A closed sandbox is said to be lost.
+    ClosedSaysLost => "lifecycle::every_call_after_close_says_closed",
+    /// Info names another backend than the provider.
+    InfoNamesAnother => "lifecycle::info_names_sandbox_and_backend",
+    /// The capabilities of a sandbox are others than its provider's.
+    CapabilitiesDiffer => "lifecycle::capabilities_are_the_providers_own",
 }
 
-/// A backend with a fault.
-#[derive(Debug)]
-pub struct FakeFixture {
-    model: ModelFixture,
-    fault: Fault,
-}
+impl Mutant {
+    /// Whether it is planted in a backend that runs real programs; otherwise in the model.
+    pub fn needs_programs(self) -> bool {
+        matches!(
+            self,
+            Self::HostEtcInside
+                | Self::HostRootInside
+                | Self::HostVarInside
+                | Self::HostRunInside
+                | Self::HostShmInside
+                | Self::HostIpcInside
+                | Self::PrivilegesClaimed
+        )
+    }
 
-impl FakeFixture {
-    /// A backend with this fault.
-    pub fn new(fault: Fault) -> Self {
-        Self {
-            model: ModelFixture::new(),
-            fault,
+    /// The capabilities that the mutant declares, where they differ from the backend's.
+    fn capabilities(self, of: Capabilities) -> Capabilities {
+        match self {
+            Self::BackgroundUndeclared => {
+                of.without(Capability::Background, "commands end with all they started")
+            }
+            _ => of,
         }
     }
 }
 
+/// A backend with one fault.
+pub struct MutantFixture {
+    inner: Box<dyn Fixture>,
+    mutant: Mutant,
+}
+
+impl std::fmt::Debug for MutantFixture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MutantFixture")
+            .field("mutant", &self.mutant)
+            .finish_non_exhaustive()
+    }
+}
+
+impl MutantFixture {
+    /// The model with this fault.
+    pub fn new(mutant: Mutant) -> Self {
+        Self::of(mutant, Box::new(ModelFixture::new()))
+    }
+
+    /// Another backend with this fault.
+    pub fn of(mutant: Mutant, inner: Box<dyn Fixture>) -> Self {
+        Self { inner, mutant }
+    }
+}
+
 #[async_trait]
-impl Fixture for FakeFixture {
+#[deny(clippy::missing_trait_methods)]
+impl Fixture for MutantFixture {
     fn name(&self) -> String {
-        format!("{:?}", self.fault)
+        format!("{:?}", self.mutant)
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.model.capabilities()
+        self.mutant.capabilities(self.inner.capabilities())
     }
 
     async fn provider(&self) -> Result<Arc<dyn Provider>> {
-        Ok(Arc::new(FakeProvider::new(self.fault)))
+        let inner = self.inner.provider().await?;
+        Ok(Arc::new(MutantProvider::of(self.mutant, inner)))
+    }
+
+    fn spec(&self) -> SandboxSpec {
+        self.inner.spec()
+    }
+
+    fn available(&self) -> std::result::Result<(), String> {
+        self.inner.available()
     }
 
     fn deviations(&self) -> Vec<Deviation> {
-        self.model.deviations()
-    }
-}
-
-/// The model's provider with a fault in its sandboxes.
-#[derive(Debug)]
-pub struct FakeProvider {
-    model: ModelProvider,
-    fault: Fault,
-}
-
-impl FakeProvider {
-    /// A provider with this fault.
-    pub fn new(fault: Fault) -> Self {
-        Self {
-            model: ModelProvider::new(),
-            fault,
-        }
-    }
-}
-
-#[async_trait]
-impl Provider for FakeProvider {
-    fn backend(&self) -> &'static str {
-        self.model.backend()
+        self.inner.deviations()
     }
 
-    fn capabilities(&self) -> Capabilities {
-        self.model.capabilities()
+    fn grants(&self, capability: Capability) -> std::result::Result<(), String> {
+        self.inner.grants(capability)
     }
 
-    async fn create(&self, mut spec: SandboxSpec) -> Result<Arc<dyn Sandbox>> {
-        if self.fault == Fault::LimitIgnored {
-            spec.resources = Resources::new();
-        }
-        let inner = self.model.create(spec).await?;
-        Ok(FakeSandbox::wrap(inner, self.fault))
+    fn case_timeout(&self) -> Duration {
+        self.inner.case_timeout()
     }
 
-    async fn attach(&self, id: &SandboxId) -> Result<Arc<dyn Sandbox>> {
-        let inner = self.model.attach(id).await?;
-        Ok(FakeSandbox::wrap(inner, self.fault))
+    fn is_of_this_host(&self) -> bool {
+        self.inner.is_of_this_host() || self.mutant == Mutant::ProcessLeftOnHost
     }
 
-    async fn list(&self, labels: &Labels) -> Result<Vec<SandboxInfo>> {
-        self.model.list(labels).await
+    fn can_sabotage(&self) -> bool {
+        self.inner.can_sabotage()
     }
 
-    async fn destroy(&self, id: &SandboxId) -> Result<()> {
-        self.model.destroy(id).await
+    async fn sabotage(&self, sandbox: &dyn Sandbox) -> bool {
+        self.inner.sabotage(sandbox).await
+    }
+
+    fn other_user(&self) -> Option<String> {
+        self.inner.other_user()
+    }
+
+    fn image(&self) -> Option<String> {
+        self.inner.image()
+    }
+
+    fn root_dir(&self) -> Option<PathBuf> {
+        self.inner.root_dir()
     }
 }

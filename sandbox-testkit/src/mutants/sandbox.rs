@@ -1,77 +1,179 @@
-//! The model's sandbox with one fault.
+//! A sandbox with one fault.
 //!
-//! Invariant: each fault is in one method or in what all methods pass through; the rest forwards.
+//! Each fault is in one method or in what all methods pass through; the rest must forward.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use sandbox_core::{
-    Capabilities, Captured, CapturedOutput, Command, CreateDirOptions, DirEntry, Env, Error,
-    ErrorKind, Exit, ExitStatus, ExportOptions, FileBatch, FileKind, ForkOptions, GuestPath,
-    ImportOptions, IsolationReport, ListOptions, Metadata, Operation, Output, Process, Ran,
-    ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox, SandboxInfo, Snapshot,
-    SnapshotOptions, Stdin, TransferReport, WriteMode,
+    Capabilities, Capability, Captured, CapturedOutput, Command, Control, CreateDirOptions,
+    DirEntry, Enforcement, Env, Error, ErrorKind, ExistingDir, Exit, ExitStatus, ExportOptions,
+    FileBatch, FileKind, ForkOptions, GuestPath, ImportOptions, IsolationReport, ListOptions,
+    Metadata, Operation, Output, Process, Ran, ReadOptions, RemoveOptions, RenameOptions, Result,
+    Sandbox, SandboxInfo, Snapshot, SnapshotOptions, Stdin, TransferReport, WriteMode,
 };
 
-use super::Fault;
+use super::{Mutant, process};
+use crate::kit::same_path;
 
-#[derive(Debug)]
-pub(super) struct FakeSandbox {
+pub(super) struct MutantSandbox {
     inner: Arc<dyn Sandbox>,
-    fault: Fault,
+    mutant: Mutant,
     closed: AtomicBool,
+    broken: AtomicBool,
+    /// Whether the provider was dropped; of no account but to one mutant.
+    orphaned: Arc<AtomicBool>,
+    /// The sandbox that gets the file operations on some paths, and their common prefix.
+    shared: Option<(Arc<dyn Sandbox>, &'static [u8])>,
 }
 
-impl FakeSandbox {
-    pub(super) fn wrap(inner: Arc<dyn Sandbox>, fault: Fault) -> Arc<dyn Sandbox> {
+impl std::fmt::Debug for MutantSandbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MutantSandbox")
+            .field("mutant", &self.mutant)
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for MutantSandbox {
+    fn drop(&mut self) {
+        if self.has(Mutant::DropBlocks) {
+            std::thread::sleep(Duration::from_millis(700));
+        }
+    }
+}
+
+impl MutantSandbox {
+    pub(super) fn wrap(inner: Arc<dyn Sandbox>, mutant: Mutant) -> Arc<dyn Sandbox> {
+        Self::build(inner, None, mutant, Arc::default())
+    }
+
+    /// A sandbox that is closed when its provider is dropped.
+    pub(super) fn of_provider(
+        inner: Arc<dyn Sandbox>,
+        mutant: Mutant,
+        dropped: Arc<AtomicBool>,
+    ) -> Arc<dyn Sandbox> {
+        Self::build(inner, None, mutant, dropped)
+    }
+
+    /// A sandbox whose file operations all go to another one.
+    pub(super) fn sharing(
+        inner: Arc<dyn Sandbox>,
+        shared: Arc<dyn Sandbox>,
+        mutant: Mutant,
+    ) -> Arc<dyn Sandbox> {
+        Self::build(inner, Some((shared, b"/")), mutant, Arc::default())
+    }
+
+    fn build(
+        inner: Arc<dyn Sandbox>,
+        shared: Option<(Arc<dyn Sandbox>, &'static [u8])>,
+        mutant: Mutant,
+        orphaned: Arc<AtomicBool>,
+    ) -> Arc<dyn Sandbox> {
         Arc::new(Self {
+            orphaned,
             inner,
-            fault,
+            mutant,
             closed: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
+            shared,
         })
     }
 
-    fn has(&self, fault: Fault) -> bool {
-        self.fault == fault
+    fn has(&self, mutant: Mutant) -> bool {
+        self.mutant == mutant
     }
 
-    /// What every error passes through.
+    /// The sandbox that gets a file operation on a path.
+    fn at(&self, path: &GuestPath) -> &Arc<dyn Sandbox> {
+        match &self.shared {
+            Some((shared, prefix)) if path.as_bytes().starts_with(prefix) => shared,
+            _ => &self.inner,
+        }
+    }
+
+    /// Passes the error of every operation on.
     fn say<T>(&self, result: Result<T>) -> Result<T> {
-        result.map_err(|error| match self.fault {
-            Fault::ErrorsWithoutPath => rebuilt(&error, false, true),
-            Fault::ErrorsWithoutSandbox => rebuilt(&error, true, false),
+        result.map_err(|error| match self.mutant {
+            Mutant::ErrorsWithoutPath => rebuilt(&error, false, true),
+            Mutant::ErrorsWithoutSandbox => rebuilt(&error, true, false),
+            Mutant::ErrorsOfAnotherOperation => {
+                let other = Error::new(error.kind(), Operation::Close)
+                    .with_message(error.message())
+                    .with_sandbox(self.inner.info().id);
+                match error.path() {
+                    Some(path) => other.with_path(path),
+                    None => other,
+                }
+            }
+            Mutant::LostSaysClosed if error.kind() == ErrorKind::Lost => {
+                of_kind(&error, ErrorKind::Closed)
+            }
+            Mutant::ClosedSaysLost if error.kind() == ErrorKind::Closed => {
+                of_kind(&error, ErrorKind::Lost)
+            }
             _ => error,
         })
     }
 
     /// The path that the sandbox is given.
     fn path(&self, path: &GuestPath) -> GuestPath {
-        if !self.has(Fault::DotDotDropped) {
-            return path.clone();
+        let bytes = path.as_bytes();
+        match self.mutant {
+            Mutant::DotDotDropped => {
+                let parts: Vec<&[u8]> = path.components().filter(|part| *part != b"..").collect();
+                let mut bytes = match path.is_absolute() {
+                    true => b"/".to_vec(),
+                    false => Vec::new(),
+                };
+                bytes.extend(parts.join(&b'/'));
+                GuestPath::new(bytes)
+            }
+            Mutant::NulBytesDropped => GuestPath::new(
+                bytes
+                    .iter()
+                    .copied()
+                    .filter(|b| *b != 0)
+                    .collect::<Vec<_>>(),
+            ),
+            Mutant::EmptyPathAccepted if bytes.is_empty() => GuestPath::from("."),
+            Mutant::NamesMadeUtf8 => GuestPath::from(&*String::from_utf8_lossy(bytes)),
+            Mutant::RelativeFromRoot if !path.is_absolute() => {
+                GuestPath::new([b"/", bytes].concat())
+            }
+            _ => path.clone(),
         }
-        let parts: Vec<&[u8]> = path.components().filter(|part| *part != b"..").collect();
-        let mut bytes = if path.is_absolute() {
-            b"/".to_vec()
-        } else {
-            Vec::new()
-        };
-        bytes.extend(parts.join(&b'/'));
-        GuestPath::new(bytes)
     }
 
     fn command(&self, mut command: Command) -> Command {
-        match self.fault {
-            Fault::StdinIgnored => command.stdin = Stdin::Empty,
-            Fault::HostEnvironmentLeaks => {
+        match self.mutant {
+            Mutant::StdinIgnored => command.stdin = Stdin::Empty,
+            Mutant::CwdIgnored => command.cwd = None,
+            Mutant::UserIgnored => command.user = None,
+            Mutant::ZeroTimeoutAccepted if command.timeout == Some(Duration::ZERO) => {
+                command.timeout = None;
+            }
+            Mutant::OutputLimitIgnored => {
+                command.stdout_limit = u64::MAX;
+                command.stderr_limit = u64::MAX;
+            }
+            Mutant::SpecTimeoutFirst => {
+                command.timeout = self.inner.info().command_timeout.or(command.timeout);
+            }
+            Mutant::HostEnvironmentLeaks => {
                 use std::os::unix::ffi::OsStringExt as _;
                 for (name, value) in std::env::vars_os() {
                     command = command.env(name.into_vec(), value.into_vec());
                 }
             }
-            Fault::ArgumentsThroughShell => {
+            Mutant::ArgumentsThroughShell => {
                 command = Command::shell(command.argv().join(&b' '));
             }
             _ => {}
@@ -80,68 +182,63 @@ impl FakeSandbox {
     }
 
     fn output(&self, mut output: Output) -> Output {
-        match self.fault {
-            Fault::TruncationNotTold => {
+        match self.mutant {
+            Mutant::TruncationNotTold => {
                 output.stdout.total = output.stdout.bytes.len() as u64;
                 output.stderr.total = output.stderr.bytes.len() as u64;
             }
-            Fault::StderrMerged => {
+            Mutant::StderrMerged => {
                 let all = [&output.stdout.bytes[..], &output.stderr.bytes[..]].concat();
                 let total = output.stdout.total + output.stderr.total;
                 output.stdout = Captured::new(all, total);
                 output.stderr = Captured::default();
             }
-            Fault::SignalAsCode => {
+            Mutant::NewlineAdded => {
+                let line = [&output.stdout.bytes[..], b"\n"].concat();
+                let total = output.stdout.total + 1;
+                output.stdout = Captured::new(line, total);
+            }
+            Mutant::OutputMadeUtf8 => {
+                let text = output.stdout.to_string_lossy().into_owned();
+                let total = text.len() as u64;
+                output.stdout = Captured::new(text, total);
+            }
+            Mutant::SignalAsCode => {
                 if let ExitStatus::Signal(signal) = output.status {
                     output.status = ExitStatus::Code(128 + (signal as u8 & 0x7f));
                 }
             }
+            Mutant::CodesAsSignals => {
+                if let ExitStatus::Code(code @ 129..) = output.status {
+                    output.status = ExitStatus::Signal(i32::from(code) - 128);
+                }
+            }
+            Mutant::DurationMissing => output.duration = Duration::ZERO,
             _ => {}
         }
         output
     }
-}
 
-/// The same error without its path or its sandbox, and in any case without partial output.
-fn rebuilt(error: &Error, path: bool, sandbox: bool) -> Error {
-    let mut new = Error::new(error.kind(), error.operation()).with_message(error.message());
-    if let (true, Some(path)) = (path, error.path()) {
-        new = new.with_path(path);
-    }
-    if let (true, Some(sandbox)) = (sandbox, error.sandbox()) {
-        new = new.with_sandbox(sandbox.clone());
-    }
-    if let Some(ran) = error.ran() {
-        new = new.with_ran(ran);
-    }
-    new
-}
-
-#[async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl Sandbox for FakeSandbox {
-    fn info(&self) -> SandboxInfo {
-        self.inner.info()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-
-    async fn isolation(&self) -> Result<IsolationReport> {
-        self.say(self.inner.isolation().await)
-    }
-
-    async fn exec(&self, command: Command) -> Result<Output> {
-        let command = self.command(command);
+    /// Runs a command, with the faults of the waiting.
+    async fn run(&self, command: Command) -> Result<Output> {
         let inner = self.inner.clone();
-        let ran = match (self.fault, command.timeout) {
-            (Fault::DropKeepsTheProcess, _) => {
+        let lost = |_| Err(Error::new(ErrorKind::Other, Operation::Exec));
+        match (self.mutant, command.timeout) {
+            (Mutant::DropKeepsTheProcess, _) => {
                 let task = tokio::spawn(async move { inner.exec(command).await });
-                task.await
-                    .unwrap_or_else(|_| Err(Error::new(ErrorKind::Other, Operation::Exec)))
+                task.await.unwrap_or_else(lost)
             }
-            (Fault::TimeoutKeepsTheProcess, Some(timeout)) => {
+            (Mutant::DroppedExecBreaks, _) => {
+                let was_broken = self.broken.swap(true, Ordering::SeqCst);
+                if was_broken {
+                    return Err(Error::new(ErrorKind::Busy, Operation::Exec)
+                        .with_sandbox(self.inner.info().id));
+                }
+                let ran = inner.exec(command).await;
+                self.broken.store(false, Ordering::SeqCst);
+                ran
+            }
+            (Mutant::TimeoutKeepsTheProcess, Some(timeout)) => {
                 let mut command = command;
                 command.timeout = None;
                 let task = tokio::spawn(async move { inner.exec(command).await });
@@ -152,67 +249,222 @@ impl Sandbox for FakeSandbox {
                         .with_partial_output(CapturedOutput::default())),
                 }
             }
+            (Mutant::ProcessLeftOnHost, _) => {
+                // Started by the backend, and forgotten.
+                let started = std::process::Command::new("sh")
+                    .args(["-c", "sleep 30 & exit 0"])
+                    .stdout(std::process::Stdio::null())
+                    .status();
+                drop(started);
+                inner.exec(command).await
+            }
             _ => inner.exec(command).await,
+        }
+    }
+}
+
+/// The same error without its path or its sandbox, and in any case without partial output.
+fn rebuilt(error: &Error, path: bool, sandbox: bool) -> Error {
+    let mut new = of_kind(error, error.kind());
+    if !path || !sandbox {
+        new = Error::new(error.kind(), error.operation()).with_message(error.message());
+        if let (true, Some(path)) = (path, error.path()) {
+            new = new.with_path(path);
+        }
+        if let (true, Some(sandbox)) = (sandbox, error.sandbox()) {
+            new = new.with_sandbox(sandbox.clone());
+        }
+        if let Some(ran) = error.ran() {
+            new = new.with_ran(ran);
+        }
+    }
+    new
+}
+
+/// The same error of another kind, without partial output.
+fn of_kind(error: &Error, kind: ErrorKind) -> Error {
+    let mut new = Error::new(kind, error.operation()).with_message(error.message());
+    if let Some(path) = error.path() {
+        new = new.with_path(path);
+    }
+    if let Some(sandbox) = error.sandbox() {
+        new = new.with_sandbox(sandbox.clone());
+    }
+    if let Some(ran) = error.ran() {
+        new = new.with_ran(ran);
+    }
+    new
+}
+
+/// What the host has at a path of the guest.
+fn on_host(path: &GuestPath) -> Option<Bytes> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let path = Path::new(std::ffi::OsStr::from_bytes(path.as_bytes()));
+    let canary = path.file_name()?.to_str()?.contains("canary");
+    canary
+        .then(|| std::fs::read(path).ok())
+        .flatten()
+        .map(Bytes::from)
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Sandbox for MutantSandbox {
+    fn info(&self) -> SandboxInfo {
+        let mut info = self.inner.info();
+        match self.mutant {
+            Mutant::ForkForgetsParent => info.parent = None,
+            Mutant::InfoNamesAnother => info.backend = "another".into(),
+            _ => {}
+        }
+        info
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        match self.mutant {
+            Mutant::CapabilitiesDiffer => self
+                .inner
+                .capabilities()
+                .without(Capability::Exec, "this one differs"),
+            mutant => mutant.capabilities(self.inner.capabilities()),
+        }
+    }
+
+    async fn isolation(&self) -> Result<IsolationReport> {
+        let report = self.say(self.inner.isolation().await)?;
+        let claims = |report: IsolationReport, controls: &[Control]| {
+            let claim = || Enforcement::enforced("the best means that there are");
+            controls
+                .iter()
+                .fold(report, |report, control| report.with(*control, claim()))
         };
-        match ran {
-            Ok(output) if self.has(Fault::ExitCodeIsAnError) && !output.success() => {
+        Ok(match self.mutant {
+            Mutant::ReportClaimsEverything
+            | Mutant::PrivilegesClaimed
+            | Mutant::HostShmInside
+            | Mutant::HostIpcInside => claims(report, Control::ALL),
+            Mutant::ReportForgets => claims(IsolationReport::new(), &Control::ALL[1..]),
+            _ => report,
+        })
+    }
+
+    async fn exec(&self, command: Command) -> Result<Output> {
+        let command = self.command(command);
+        let changes = command.env.clone();
+        match self.run(command).await {
+            Ok(output) if self.has(Mutant::ExitCodeIsAnError) && !output.success() => {
                 Err(Error::new(ErrorKind::Other, Operation::Exec)
                     .with_message(output.status.to_string())
                     .with_ran(Ran::Cut))
             }
-            Ok(output) => Ok(self.output(output)),
-            Err(error)
-                if self.has(Fault::MissingProgramIsAResult)
-                    && error.kind() == ErrorKind::CommandNotFound =>
-            {
-                let exit = Exit::new(ExitStatus::Code(127));
-                Ok(Output::new(exit, CapturedOutput::default()))
+            Ok(output) => {
+                if self.has(Mutant::CommandEnvStays) {
+                    self.inner.set_env(changes).await?;
+                }
+                Ok(self.output(output))
             }
-            Err(error) if self.has(Fault::PartialOutputDropped) => Err(rebuilt(&error, true, true)),
-            Err(error) => self.say(Err(error)),
+            Err(error) if error.kind() == ErrorKind::CommandNotFound => match self.mutant {
+                Mutant::MissingProgramIsAResult => {
+                    let exit = Exit::new(ExitStatus::Code(127));
+                    Ok(Output::new(exit, CapturedOutput::default()))
+                }
+                Mutant::MissingProgramSaysCut => Err(error.with_ran(Ran::Cut)),
+                _ => self.say(Err(error)),
+            },
+            Err(error) => match self.mutant {
+                Mutant::PartialOutputDropped => Err(of_kind(&error, error.kind())),
+                Mutant::CutSaysNotStarted => Err(error.with_ran(Ran::NotStarted)),
+                _ => self.say(Err(error)),
+            },
         }
     }
 
     async fn spawn(&self, command: Command) -> Result<Process> {
-        self.say(self.inner.spawn(self.command(command)).await)
+        let process = self.say(self.inner.spawn(self.command(command)).await)?;
+        Ok(process::plant(self.mutant, process))
     }
 
     async fn write_files(&self, batch: FileBatch) -> Result<()> {
+        if self.orphaned.load(Ordering::SeqCst) {
+            return Err(Error::closed(Operation::WriteFiles, &self.inner.info().id));
+        }
         let mut changed = FileBatch::new();
+        let mut target = &self.inner;
         for file in batch.files() {
             let mut one = FileBatch::new();
-            let target = if self.has(Fault::BatchNotAtomic) {
+            let into = if self.has(Mutant::BatchNotAtomic) {
                 &mut one
             } else {
                 &mut changed
             };
-            let added = target.push(self.path(&file.path), file.content.clone());
-            if !self.has(Fault::ModeLost) {
+            let path = self.path(&file.path);
+            target = self.at(&path);
+            if self.has(Mutant::DuplicatesAccepted)
+                && into
+                    .files()
+                    .iter()
+                    .any(|known| same_path(&*self.inner, &known.path, &path))
+            {
+                continue;
+            }
+            let added = into.push(path, file.content.clone());
+            if !self.has(Mutant::ModeLost) {
                 added.mode = file.mode;
             }
-            added.write_mode = match self.fault {
-                Fault::CreateNewReplaces => WriteMode::Replace,
+            added.write_mode = match self.mutant {
+                Mutant::CreateNewReplaces => WriteMode::Replace,
                 _ => file.write_mode,
             };
-            if self.has(Fault::BatchNotAtomic) {
+            if self.has(Mutant::BatchNotAtomic) {
                 self.inner.write_files(one).await?;
             }
         }
-        self.say(self.inner.write_files(changed).await)
+        if self.has(Mutant::WriteReturnsEarly) {
+            let inner = self.inner.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                inner.write_files(changed).await
+            });
+            return Ok(());
+        }
+        self.say(target.write_files(changed).await)
     }
 
     async fn read_file(&self, path: &GuestPath, mut options: ReadOptions) -> Result<Bytes> {
-        if self.has(Fault::ReadLimitIgnored) {
+        let limit = options.limit;
+        if matches!(self.mutant, Mutant::ReadLimitIgnored | Mutant::ReadCut) {
             options.limit = u64::MAX;
         }
-        self.say(self.inner.read_file(&self.path(path), options).await)
+        let path = self.path(path);
+        let read = self.at(&path).read_file(&path, options).await;
+        match (self.mutant, &read) {
+            (Mutant::ReadCut, Ok(bytes)) => {
+                let end = usize::try_from(limit).unwrap_or(usize::MAX);
+                Ok(bytes.slice(..bytes.len().min(end)))
+            }
+            (Mutant::HostFilesRead | Mutant::HostCanariesRead, Err(_)) => match on_host(&path) {
+                Some(bytes) => Ok(bytes),
+                None => self.say(read),
+            },
+            _ => self.say(read),
+        }
     }
 
-    async fn list_dir(&self, path: &GuestPath, options: ListOptions) -> Result<Vec<DirEntry>> {
-        let mut entries = self.say(self.inner.list_dir(&self.path(path), options).await)?;
-        match self.fault {
-            Fault::ListUnsorted => entries.reverse(),
-            Fault::ListFollowsLinks => {
+    async fn list_dir(&self, path: &GuestPath, mut options: ListOptions) -> Result<Vec<DirEntry>> {
+        let limit = options.limit;
+        if self.has(Mutant::ListCut) {
+            options.limit = usize::MAX;
+        }
+        let path = self.path(path);
+        let mut entries = self.say(self.at(&path).list_dir(&path, options).await)?;
+        match self.mutant {
+            Mutant::ListUnsorted => entries.reverse(),
+            Mutant::ListCut => entries.truncate(limit),
+            Mutant::ListHidesDotFiles => entries.retain(|entry| {
+                let name = entry.path.components().last().unwrap_or_default();
+                !name.starts_with(b".")
+            }),
+            Mutant::ListFollowsLinks => {
                 for entry in &mut entries {
                     if entry.metadata.kind == FileKind::Symlink {
                         entry.metadata.kind = FileKind::File;
@@ -226,13 +478,18 @@ impl Sandbox for FakeSandbox {
     }
 
     async fn metadata(&self, path: &GuestPath) -> Result<Metadata> {
-        self.say(self.inner.metadata(&self.path(path)).await)
+        let path = self.path(path);
+        self.say(self.at(&path).metadata(&path).await)
     }
 
-    async fn remove(&self, path: &GuestPath, options: RemoveOptions) -> Result<()> {
-        match self.inner.remove(&self.path(path), options).await {
+    async fn remove(&self, path: &GuestPath, mut options: RemoveOptions) -> Result<()> {
+        if self.has(Mutant::RemoveAlwaysRecursive) {
+            options.recursive = true;
+        }
+        let path = self.path(path);
+        match self.at(&path).remove(&path, options).await {
             Err(error)
-                if self.has(Fault::RemoveOfMissingIsFine)
+                if self.has(Mutant::RemoveOfMissingIsFine)
                     && error.kind() == ErrorKind::NotFound =>
             {
                 Ok(())
@@ -241,11 +498,22 @@ impl Sandbox for FakeSandbox {
         }
     }
 
-    async fn create_dir(&self, path: &GuestPath, options: CreateDirOptions) -> Result<()> {
+    async fn create_dir(&self, path: &GuestPath, mut options: CreateDirOptions) -> Result<()> {
+        if self.has(Mutant::CreateDirNeverExclusive) {
+            options.recursive = true;
+        }
         self.say(self.inner.create_dir(&self.path(path), options).await)
     }
 
-    async fn rename(&self, from: &GuestPath, to: &GuestPath, options: RenameOptions) -> Result<()> {
+    async fn rename(
+        &self,
+        from: &GuestPath,
+        to: &GuestPath,
+        mut options: RenameOptions,
+    ) -> Result<()> {
+        if self.has(Mutant::RenameAlwaysReplaces) {
+            options.replace = true;
+        }
         let (from, to) = (self.path(from), self.path(to));
         self.say(self.inner.rename(&from, &to, options).await)
     }
@@ -256,55 +524,103 @@ impl Sandbox for FakeSandbox {
         to: &GuestPath,
         mut options: ImportOptions,
     ) -> Result<TransferReport> {
-        if self.has(Fault::MirrorIgnored) {
-            options.mirror = false;
+        match self.mutant {
+            Mutant::MirrorIgnored => options.mirror = false,
+            Mutant::ImportExcludesIgnored => options.excludes.clear(),
+            _ => {}
         }
-        self.say(self.inner.import_dir(from, to, options).await)
+        self.say(self.inner.import_dir(from, &self.path(to), options).await)
     }
 
     async fn export_dir(
         &self,
         from: &GuestPath,
         to: &Path,
-        options: ExportOptions,
+        mut options: ExportOptions,
     ) -> Result<TransferReport> {
-        let done = self.inner.export_dir(from, to, options).await;
-        if let (Ok(report), true) = (&done, self.has(Fault::ExportLetsLinksOut)) {
-            for skipped in &report.skipped {
-                let at = from.join(&skipped.path);
-                let link = self.inner.metadata(&at).await?.link_target;
-                let [at, link] = [Some(skipped.path.clone()), link]
-                    .map(|path| path.map(|path| path.to_string()).unwrap_or_default());
-                let _ = std::os::unix::fs::symlink(link, to.join(at));
+        match self.mutant {
+            Mutant::ExportExcludesIgnored => options.excludes.clear(),
+            Mutant::ExportAlwaysReplaces => options.existing = ExistingDir::Replace,
+            _ => {}
+        }
+        let done = self.inner.export_dir(&self.path(from), to, options).await;
+        match (self.mutant, &done) {
+            // These are the fault itself; where it can't be planted there is none.
+            (Mutant::ExportLetsLinksOut, Ok(report)) => {
+                for skipped in &report.skipped {
+                    let at = from.join(&skipped.path);
+                    let link = self.inner.metadata(&at).await?.link_target;
+                    let link = link.map(|link| link.to_string()).unwrap_or_default();
+                    let at = to.join(skipped.path.to_string());
+                    drop(std::os::unix::fs::symlink(link, at));
+                }
             }
-        }
-        if done.is_err() && self.has(Fault::MergeFollowsLinks) {
-            let _ = std::fs::write(to.join("sub/f"), "new");
-        }
-        if done.is_err() && self.has(Fault::ExportLeavesAPart) {
-            // The fault itself; that it can't be made is no fault.
-            let _ = std::fs::create_dir(to);
+            (Mutant::MergeFollowsLinks, Err(_)) => drop(std::fs::write(to.join("sub/f"), "new")),
+            (Mutant::ExportLeavesAPart, Err(_)) => drop(std::fs::create_dir(to)),
+            (Mutant::ExportKeepsLinks, Ok(report)) => {
+                use std::os::unix::ffi::OsStrExt as _;
+                for skipped in &report.skipped {
+                    let name = std::ffi::OsStr::from_bytes(skipped.path.as_bytes());
+                    drop(std::os::unix::fs::symlink("/etc/hostname", to.join(name)));
+                }
+            }
+            (Mutant::ExportSetsUid, Ok(_)) => {
+                use std::os::unix::fs::PermissionsExt as _;
+                for entry in std::fs::read_dir(to).into_iter().flatten().flatten() {
+                    let mode = std::fs::Permissions::from_mode(0o4755);
+                    drop(std::fs::set_permissions(entry.path(), mode));
+                }
+            }
+            _ => {}
         }
         self.say(done)
     }
 
     async fn set_workdir(&self, path: &GuestPath) -> Result<()> {
-        self.say(self.inner.set_workdir(&self.path(path)).await)
+        let path = self.path(path);
+        match self.mutant {
+            Mutant::SetWorkdirForgotten => Ok(()),
+            Mutant::SetWorkdirCreates => {
+                // A file in the way is the error of what comes next.
+                drop(
+                    self.inner
+                        .create_dir(&path, CreateDirOptions::default())
+                        .await,
+                );
+                self.say(self.inner.set_workdir(&path).await)
+            }
+            _ => self.say(self.inner.set_workdir(&path).await),
+        }
     }
 
     async fn set_env(&self, changes: Env) -> Result<()> {
+        if self.has(Mutant::SetEnvForgotten) {
+            return Ok(());
+        }
         self.say(self.inner.set_env(changes).await)
     }
 
     async fn fork(&self, options: ForkOptions) -> Result<Arc<dyn Sandbox>> {
-        if self.has(Fault::ForkSharesWrites) {
-            return Ok(Self::wrap(self.inner.clone(), self.fault));
+        if self.has(Mutant::ForkSharesWrites) {
+            return Ok(Self::wrap(self.inner.clone(), self.mutant));
         }
         let child = self.say(self.inner.fork(options).await)?;
-        if self.has(Fault::ForkLosesWorkdir) {
-            child.set_workdir(&GuestPath::root()).await?;
-        }
-        Ok(Self::wrap(child, self.fault))
+        let shared: Option<&'static [u8]> = match self.mutant {
+            Mutant::ForkLosesWorkdir => {
+                child.set_workdir(&GuestPath::root()).await?;
+                None
+            }
+            Mutant::ForkLosesEnv => {
+                child.set_env(Env::new().unset("KIT")).await?;
+                None
+            }
+            Mutant::ForkSharesTmp => Some(b"/tmp/"),
+            Mutant::ForkSharesHome => Some(b"/home"),
+            Mutant::ForkSharesVar => Some(b"/var/"),
+            _ => None,
+        };
+        let shared = shared.map(|prefix| (self.inner.clone(), prefix));
+        Ok(Self::build(child, shared, self.mutant, Arc::default()))
     }
 
     async fn snapshot(&self, options: SnapshotOptions) -> Result<Snapshot> {
@@ -313,10 +629,15 @@ impl Sandbox for FakeSandbox {
 
     async fn close(&self) -> Result<()> {
         let again = self.closed.swap(true, Ordering::SeqCst);
-        match self.fault {
-            Fault::CloseDoesNothing => Ok(()),
-            Fault::CloseOnlyOnce if again => {
+        match self.mutant {
+            Mutant::CloseDoesNothing => Ok(()),
+            Mutant::CloseOnlyOnce if again => {
                 Err(Error::closed(Operation::Close, &self.inner.info().id))
+            }
+            Mutant::DroppedCloseForgotten => {
+                // Dropped in this moment, it has not begun.
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                self.inner.close().await
             }
             _ => self.inner.close().await,
         }

@@ -207,7 +207,7 @@ impl Sh {
         let handled = lock(&self.proc.traps).contains_key(&signal);
         match signal {
             0 | 17 | 18 | 28 => Ok(()),
-            // Stopped, and nobody continues it.
+            // Stopped, and never continued.
             19 | 20 => std::future::pending().await,
             9 => Err(Flow::Signal(9)),
             _ if handled => {

@@ -1,6 +1,6 @@
 //! The streams of the model's programs.
 //!
-//! Invariant: a write to a pipe that nobody reads ends the writer by SIGPIPE, as on Linux.
+//! Invariant: a write to a pipe without a reader ends the writer by SIGPIPE, as on Linux.
 
 use std::sync::{Arc, Mutex};
 
@@ -20,7 +20,7 @@ pub(super) enum In {
     /// The rest of a file as it was when it was opened.
     File(Arc<Mutex<(Vec<u8>, usize)>>),
     Zero,
-    /// A FIFO that nobody writes to.
+    /// A FIFO without a writer.
     Never,
 }
 

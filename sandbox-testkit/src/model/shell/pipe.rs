@@ -1,6 +1,6 @@
 //! A bounded pipe in memory, with the end of file and the broken pipe of a real one.
 //!
-//! Invariant: no lock is held across an await; whoever closes an end wakes the other.
+//! Invariant: no lock is held across an await; closing one end wakes the other.
 
 use std::collections::VecDeque;
 use std::io;
@@ -75,7 +75,7 @@ pub(crate) fn pipe() -> (Reader, Writer) {
 }
 
 impl Writer {
-    /// Ends the stream for the reader, whoever else still holds the writing end.
+    /// Ends the stream for the reader, even while other writers hold it.
     pub(crate) fn finish(&self) {
         let mut state = self.0.0.lock();
         state.writers_gone = true;

@@ -25,13 +25,13 @@ const MAX_ARG: usize = 128 << 10;
 /// Longest argument vector.
 const MAX_ARGS: usize = 2 << 20;
 
-/// What a name of a program turned out to be.
+/// A program that was found by its name.
 pub(super) enum Target {
     /// One of the model's own.
     Program(&'static str),
     /// A file that starts with `#!`.
     Script(GuestPath),
-    /// Whatever a test wants.
+    /// A scripted command of a test.
     Mock(MockOutcome),
 }
 
@@ -195,7 +195,7 @@ fn launch(
             Target::Script(path) => sh.interpret(&path, &argv).await,
             Target::Mock(outcome) => sh.mock(&outcome).await,
         };
-        // What it held open closes before anyone learns that it has ended.
+        // What it held open closes before its end is told.
         drop(sh);
         proc.ended(match done {
             Ok(code) => ExitStatus::Code(code),

@@ -1,0 +1,145 @@
+//! A provider with one fault, of its own or of its sandboxes.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use sandbox_core::{
+    Capabilities, Error, ErrorKind, Labels, Mount, Operation, Provider, Resources, Result, Sandbox,
+    SandboxId, SandboxInfo, SandboxSpec, Source,
+};
+
+use super::Mutant;
+use super::sandbox::MutantSandbox;
+use crate::model::ModelProvider;
+
+/// A provider with a fault in itself or in its sandboxes.
+#[derive(Debug)]
+pub struct MutantProvider {
+    inner: Arc<dyn Provider>,
+    mutant: Mutant,
+    dropped: Arc<AtomicBool>,
+    first: Mutex<Option<Arc<dyn Sandbox>>>,
+}
+
+impl MutantProvider {
+    /// The model with this fault.
+    pub fn new(mutant: Mutant) -> Self {
+        Self::of(mutant, Arc::new(ModelProvider::new()))
+    }
+
+    /// Another provider with this fault.
+    pub fn of(mutant: Mutant, inner: Arc<dyn Provider>) -> Self {
+        Self {
+            inner,
+            mutant,
+            dropped: Arc::default(),
+            first: Mutex::default(),
+        }
+    }
+
+    fn spec(&self, mut spec: SandboxSpec) -> SandboxSpec {
+        let inside = |spec: SandboxSpec, dir: &str| match Path::new(dir).is_dir() {
+            true => spec.mount(Mount::read_only(dir, dir)),
+            false => spec,
+        };
+        match self.mutant {
+            Mutant::LimitIgnored => spec.resources = Resources::new(),
+            Mutant::MountIgnored => spec.mounts.clear(),
+            Mutant::ImageIgnored if matches!(spec.source, Source::Image(_)) => {
+                spec.source = Source::Default;
+            }
+            Mutant::TtlIgnored => spec.ttl = None,
+            Mutant::LabelsLost => spec.labels.clear(),
+            Mutant::InvalidSpecAccepted => {
+                if spec.workdir.as_ref().is_some_and(|dir| !dir.is_absolute()) {
+                    spec.workdir = None;
+                }
+            }
+            Mutant::SnapshotLosesFiles if matches!(spec.source, Source::Snapshot(_)) => {
+                spec.source = Source::Default;
+            }
+            Mutant::HostEtcInside => return inside(spec, "/etc"),
+            Mutant::HostRootInside => return inside(spec, "/root"),
+            Mutant::HostVarInside => return inside(spec, "/var/lib"),
+            Mutant::HostRunInside => return inside(spec, "/run"),
+            _ => {}
+        }
+        spec
+    }
+}
+
+impl Drop for MutantProvider {
+    fn drop(&mut self) {
+        self.dropped.store(true, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Provider for MutantProvider {
+    fn backend(&self) -> &'static str {
+        self.inner.backend()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.mutant.capabilities(self.inner.capabilities())
+    }
+
+    async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>> {
+        let missing = matches!(spec.source, Source::Snapshot(_));
+        let made = self.inner.create(self.spec(spec.clone())).await;
+        let inner = match made {
+            Err(error)
+                if self.mutant == Mutant::MissingSnapshotAccepted
+                    && missing
+                    && error.kind() == ErrorKind::NotFound =>
+            {
+                self.inner.create(spec.source(Source::Default)).await?
+            }
+            made => made?,
+        };
+        Ok(match self.mutant {
+            Mutant::SandboxesShareFiles => {
+                let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+                let shared = first.get_or_insert_with(|| inner.clone()).clone();
+                MutantSandbox::sharing(inner, shared, self.mutant)
+            }
+            Mutant::ProviderDropCloses => {
+                MutantSandbox::of_provider(inner, self.mutant, self.dropped.clone())
+            }
+            _ => MutantSandbox::wrap(inner, self.mutant),
+        })
+    }
+
+    async fn attach(&self, id: &SandboxId) -> Result<Arc<dyn Sandbox>> {
+        let inner = self.inner.attach(id).await?;
+        let inner = match self.mutant {
+            Mutant::AttachCreates => self.inner.create(SandboxSpec::new()).await?,
+            _ => inner,
+        };
+        Ok(MutantSandbox::wrap(inner, self.mutant))
+    }
+
+    async fn list(&self, labels: &Labels) -> Result<Vec<SandboxInfo>> {
+        let mut list = self.inner.list(labels).await?;
+        if self.mutant == Mutant::ListForgets {
+            list.clear();
+        }
+        Ok(list)
+    }
+
+    async fn destroy(&self, id: &SandboxId) -> Result<()> {
+        if self.mutant == Mutant::DestroyDoesNothing {
+            let open = self.inner.list(&Labels::new()).await?;
+            return match open.iter().any(|info| info.id == *id) {
+                true => Ok(()),
+                false => Err(Error::new(ErrorKind::NotFound, Operation::Destroy)
+                    .with_message("no such sandbox")
+                    .with_sandbox(id.clone())),
+            };
+        }
+        self.inner.destroy(id).await
+    }
+}

@@ -73,6 +73,12 @@ pub trait Fixture: Send + Sync + 'static {
         Duration::from_secs(60)
     }
 
+    /// How many cases run side by side, unless the command line says it (`--test-threads`); as many
+    /// as the host has processors if `None`. More is for a backend whose cases mostly wait.
+    fn threads(&self) -> Option<usize> {
+        None
+    }
+
     /// Whether commands of the sandboxes are processes of this host, under this kernel.
     ///
     /// Then the kit looks at them from outside: nothing may run on after `close`, no directory of
@@ -107,6 +113,13 @@ pub trait Fixture: Send + Sync + 'static {
     fn root_dir(&self) -> Option<PathBuf> {
         None
     }
+}
+
+/// Three times as many cases as the host has processors, for [`Fixture::threads`] of a backend whose
+/// cases mostly wait for a program to do something.
+pub fn mostly_waiting() -> Option<usize> {
+    let processors = std::thread::available_parallelism();
+    Some(3 * processors.map_or(1, std::num::NonZero::get))
 }
 
 /// One fixture or several: what [`conformance_main!`](crate::conformance_main) takes.
@@ -183,6 +196,9 @@ where
     }
     fn case_timeout(&self) -> Duration {
         self.fixture.case_timeout()
+    }
+    fn threads(&self) -> Option<usize> {
+        self.fixture.threads()
     }
     fn is_of_this_host(&self) -> bool {
         self.fixture.is_of_this_host()

@@ -19,7 +19,7 @@ use crate::kit::{CaseReport, IntoFixtures, Outcome, Report, plan};
 /// Runs a backend's conformance test: what [`conformance_main!`](crate::conformance_main) expands
 /// to.
 pub fn main(fixtures: impl IntoFixtures) -> ExitCode {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
     let settings = match Settings::from_env() {
         Ok(settings) => settings,
         Err(why) => return complain(&why),
@@ -34,6 +34,11 @@ pub fn main(fixtures: impl IntoFixtures) -> ExitCode {
         .filter(|fixture| fixture.is_of_this_host())
         .map(|fixture| fixture.name())
         .collect();
+    // Every fixture has to agree.
+    let threads = fixtures.iter().map(|fixture| fixture.threads());
+    if let (None, Some(Some(threads))) = (arguments.test_threads, threads.min()) {
+        arguments.test_threads = Some(threads);
+    }
     let listing = arguments.list;
     let reaper = (!listing && !on_this_host.is_empty()).then(Reaper::new);
     let mut trials = Vec::new();

@@ -18,7 +18,7 @@ mod watch;
 pub use case::{Case, CaseFuture, Failed, Verdict};
 pub use check::{Expected, refused, refused_at, same_path};
 pub use cx::Cx;
-pub use fixture::{Deviation, Fixture, IntoFixtures, wrapped};
+pub use fixture::{Deviation, Fixture, IntoFixtures, mostly_waiting, wrapped};
 pub use main::main;
 pub use run::{CaseReport, Outcome, Report, run, run_blocking};
 

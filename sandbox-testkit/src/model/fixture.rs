@@ -9,7 +9,7 @@ use sandbox_core::{Capabilities, Provider, Result, Sandbox};
 
 use super::process::lock;
 use super::{CAPABILITIES, ModelProvider};
-use crate::kit::{Deviation, Fixture};
+use crate::kit::{Deviation, Fixture, mostly_waiting};
 
 /// The kit's own fixture.
 #[derive(Debug, Default)]
@@ -43,6 +43,10 @@ impl Fixture for ModelFixture {
             "isolation::a_listener_of_the_host_is_out_of_reach",
             "the model has no program that could connect",
         )]
+    }
+
+    fn threads(&self) -> Option<usize> {
+        mostly_waiting()
     }
 
     fn can_sabotage(&self) -> bool {

@@ -365,6 +365,10 @@ impl Fixture for MutantFixture {
         self.inner.case_timeout()
     }
 
+    fn threads(&self) -> Option<usize> {
+        self.inner.threads()
+    }
+
     fn is_of_this_host(&self) -> bool {
         self.inner.is_of_this_host() || self.mutant == Mutant::ProcessLeftOnHost
     }

@@ -26,6 +26,7 @@ cases! { "kill":
     a_timeout_cuts_a_flood [Exec],
     a_timeout_leaves_other_commands_alone [Exec],
     a_timeout_leaves_the_sandbox_usable [Exec],
+    sixty_short_timeouts_tell_what_ran [Exec],
     a_dropped_exec_kills_the_command [Exec],
     a_dropped_exec_kills_daemons [Exec, KillDaemons],
     a_dropped_exec_leaves_the_sandbox_usable [Exec],
@@ -226,6 +227,45 @@ async fn a_timeout_leaves_the_sandbox_usable(cx: Cx) -> Verdict {
         cut(&cx, ran, ErrorKind::Timeout, "")?;
     }
     ensure_eq!(text(&cx.sh("cat f").await?), "kept", "the file");
+    Ok(())
+}
+
+/// Timeouts of 1 to 30 ms, in the middle of starting: what is said not to have started left no
+/// trace, and what is said to have been cut has its output.
+async fn sixty_short_timeouts_tell_what_ran(cx: Cx) -> Verdict {
+    let mut may_have_run = 0;
+    for round in 0..60_u64 {
+        let timeout = Duration::from_millis(1 + round / 2);
+        let command = Command::shell("printf x >> runs; printf before; sleep 20").timeout(timeout);
+        let ran = cx.sandbox.exec(command).await;
+        let error = refused(ran, &cx.sandbox, Operation::Exec, ErrorKind::Timeout)?;
+        if error.ran() == Some(Ran::NotStarted) {
+            continue;
+        }
+        may_have_run += 1;
+        let stdout = error
+            .partial_output()
+            .map(|partial| partial.stdout.to_string_lossy().into_owned());
+        ensure!(
+            error.ran() != Some(Ran::Cut) || stdout.is_some(),
+            "the error has no partial output: {error:?}"
+        );
+        let stdout = stdout.unwrap_or_default();
+        ensure!(
+            "before".starts_with(&stdout),
+            "the partial output is {stdout:?}"
+        );
+    }
+    let runs = match cx.sandbox.read("runs").await {
+        Ok(runs) => runs.len(),
+        Err(error) if error.kind() == ErrorKind::NotFound => 0,
+        Err(error) => return Err(error.into()),
+    };
+    ensure!(
+        runs <= may_have_run,
+        "{runs} commands ran, and {} of 60 were said not to have started",
+        60 - may_have_run
+    );
     Ok(())
 }
 

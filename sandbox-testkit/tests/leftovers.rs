@@ -1,0 +1,71 @@
+//! Nothing stays in the temporary directory after a run: the program runs the kit in another process
+//! whose temporary directory is new, and counts what is in it afterwards.
+#![cfg(target_os = "linux")]
+#![allow(clippy::expect_used, clippy::print_stdout)]
+
+use std::sync::Arc;
+
+use sandbox_core::{Capabilities, Provider, Result, async_trait};
+use sandbox_local::LocalProvider;
+use sandbox_testkit::model::ModelFixture;
+use sandbox_testkit::mutants::{Mutant, MutantFixture};
+use sandbox_testkit::{Fixture, run_blocking};
+
+struct Local;
+
+#[async_trait]
+impl Fixture for Local {
+    fn name(&self) -> String {
+        "local".into()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        LocalProvider::CAPABILITIES
+    }
+
+    async fn provider(&self) -> Result<Arc<dyn Provider>> {
+        Ok(Arc::new(LocalProvider::new()?))
+    }
+
+    fn is_of_this_host(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+#[ignore = "started by another test, with a temporary directory of its own"]
+fn suites() {
+    let files = |name: &str| {
+        ["transfer::", "host::", "fork::", "files::a_", "isolation::the_"]
+            .iter()
+            .any(|group| name.starts_with(group))
+    };
+    let model = run_blocking(Arc::new(ModelFixture::new()), files).expect("a runtime");
+    let local = run_blocking(Arc::new(Local), files).expect("a runtime");
+    // A case that fails half way leaves no more than one that passes.
+    let mutant = MutantFixture::new(Mutant::ExportLeavesAPart);
+    let failing = run_blocking(Arc::new(mutant), files).expect("a runtime");
+    assert!(failing.failed().count() > 0);
+    println!("passed: {} and {}", model.passed(), local.passed());
+}
+
+#[test]
+fn nothing_is_left_in_the_temporary_directory() {
+    let tmp = tempfile::tempdir().expect("a directory");
+    let output = std::process::Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", "suites", "--ignored", "--nocapture"])
+        .env("TMPDIR", tmp.path())
+        .output()
+        .expect("it ran");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("passed: "),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let left: Vec<_> = std::fs::read_dir(tmp.path())
+        .expect("a directory")
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
+    assert!(left.is_empty(), "{} entries are left: {left:?}", left.len());
+}

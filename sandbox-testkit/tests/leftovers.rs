@@ -36,9 +36,15 @@ impl Fixture for Local {
 #[ignore = "started by another test, with a temporary directory of its own"]
 fn suites() {
     let files = |name: &str| {
-        ["transfer::", "host::", "fork::", "files::a_", "isolation::the_"]
-            .iter()
-            .any(|group| name.starts_with(group))
+        [
+            "transfer::",
+            "host::",
+            "fork::",
+            "files::a_",
+            "isolation::the_",
+        ]
+        .iter()
+        .any(|group| name.starts_with(group))
     };
     let model = run_blocking(Arc::new(ModelFixture::new()), files).expect("a runtime");
     let local = run_blocking(Arc::new(Local), files).expect("a runtime");

@@ -14,7 +14,7 @@ use crate::kit::matrix::write_matrix;
 use crate::kit::reaper::Reaper;
 use crate::kit::run::{NO_PROCESS_IS_LEFT, UnderTest, nothing_left};
 use crate::kit::settings::{Settings, check_deviations};
-use crate::kit::{CaseReport, IntoFixtures, Outcome, Report, plan};
+use crate::kit::{CaseReport, Fixture, IntoFixtures, Outcome, Report, plan};
 
 /// Runs a backend's conformance test: what [`conformance_main!`](crate::conformance_main) expands
 /// to.
@@ -88,17 +88,11 @@ pub fn main(fixtures: impl IntoFixtures) -> ExitCode {
     // A deviation whose case passes is found where all cases of the fixture ran.
     let whole = arguments.filter.is_none() && !arguments.exact && !arguments.ignored;
     for (fixture, under_test, _) in &reports {
-        if !whole || fixture.available().is_err() {
-            continue;
-        }
-        for planned in plan(&**fixture, &settings) {
-            let deviates = planned.skip.is_some_and(|skip| skip.is_deviation);
-            let case = planned.case;
-            if deviates && runtime.block_on(under_test.run(case)) == Outcome::Passed {
+        if whole && fixture.available().is_ok() {
+            for case in runtime.block_on(outdated(fixture, under_test, &settings)) {
                 say(&format!(
-                    "note: {}: the case {} passes; its deviation can be taken out",
-                    fixture.name(),
-                    case.name
+                    "note: {}: the case {case} passes; its deviation can be taken out",
+                    fixture.name()
                 ));
             }
         }
@@ -133,6 +127,30 @@ pub fn main(fixtures: impl IntoFixtures) -> ExitCode {
         code = complain(&format!("{fixtures}: {NO_PROCESS_IS_LEFT}: {why}"));
     }
     code
+}
+
+/// The deviations of a fixture whose cases pass by now. They are run side by side, since most of
+/// those that do not pass wait for what does not happen.
+async fn outdated(
+    fixture: &Arc<dyn Fixture>,
+    under_test: &UnderTest,
+    settings: &Settings,
+) -> Vec<&'static str> {
+    let mut running = tokio::task::JoinSet::new();
+    for planned in plan(&**fixture, settings) {
+        if planned.skip.is_some_and(|skip| skip.is_deviation) {
+            let (under_test, case) = (under_test.clone(), planned.case);
+            running.spawn(async move { (case.name, under_test.run(case).await) });
+        }
+    }
+    let mut passed = Vec::new();
+    while let Some(done) = running.join_next().await {
+        // A case that panics is one that does not pass.
+        if let Ok((name, Outcome::Passed)) = done {
+            passed.push(name);
+        }
+    }
+    passed
 }
 
 /// Keeps the report of a case; a case that was filtered out keeps none.

@@ -13,7 +13,7 @@ cases! { "order":
 
 async fn a_call_sees_what_returned_before_it(cx: Cx) -> Verdict {
     let (a, b) = (GuestPath::from("a"), GuestPath::from("b"));
-    for round in 0..20 {
+    for round in 0..5 {
         let content = round.to_string();
         cx.sandbox.write("a", content.clone()).await?;
         ensure!(cx.sandbox.exists("a").await?, "the file that was written");
@@ -31,7 +31,7 @@ async fn a_call_sees_what_returned_before_it(cx: Cx) -> Verdict {
 }
 
 async fn another_task_sees_what_returned_before_it(cx: Cx) -> Verdict {
-    for round in 0..20 {
+    for round in 0..5 {
         let content = round.to_string();
         cx.sandbox.write("f", content.clone()).await?;
         let sandbox = cx.sandbox.clone();

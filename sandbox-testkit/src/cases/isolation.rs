@@ -112,7 +112,7 @@ async fn claims_are_held_against_evidence(cx: Cx) -> Verdict {
         is("CapEff", "0")?;
         is("CapPrm", "0")?;
         // No way to gain one: by a set-user-ID program, or because none may ever be had.
-        if of_status(&status, "CapBnd")?.trim_matches('0') != "" {
+        if !of_status(&status, "CapBnd")?.trim_matches('0').is_empty() {
             is("NoNewPrivs", "1")?;
         }
     }

@@ -52,10 +52,10 @@ impl MutantProvider {
             }
             Mutant::TtlIgnored => spec.ttl = None,
             Mutant::LabelsLost => spec.labels.clear(),
-            Mutant::InvalidSpecAccepted => {
-                if spec.workdir.as_ref().is_some_and(|dir| !dir.is_absolute()) {
-                    spec.workdir = None;
-                }
+            Mutant::InvalidSpecAccepted
+                if spec.workdir.as_ref().is_some_and(|dir| !dir.is_absolute()) =>
+            {
+                spec.workdir = None;
             }
             Mutant::SnapshotLosesFiles if matches!(spec.source, Source::Snapshot(_)) => {
                 spec.source = Source::Default;

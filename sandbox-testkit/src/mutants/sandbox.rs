@@ -314,7 +314,7 @@ impl Sandbox for MutantSandbox {
         let mut info = self.inner.info();
         match self.mutant {
             Mutant::ForkForgetsParent => info.parent = None,
-            Mutant::InfoNamesAnother => info.backend = "another".into(),
+            Mutant::InfoNamesAnother => info.backend = "another",
             _ => {}
         }
         info

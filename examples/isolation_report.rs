@@ -34,11 +34,12 @@ async fn report() -> sandbox::Result<()> {
     print!("{}", sandbox.isolation().await?);
     println!("\nCapabilities\n");
     for (capability, support) in capabilities.iter() {
-        let (mark, note) = match support {
-            Support::Full => ("yes", ""),
-            Support::Partial(except) => ("partly", except),
-            Support::None(reason) => ("no", reason),
+        let mark = match support {
+            Support::Full => "yes",
+            Support::Partial(_) => "partly",
+            Support::None(_) => "no",
         };
+        let note = support.reason();
         println!("{:<18}{mark:<8}{note}", capability.as_str());
     }
     sandbox.close().await

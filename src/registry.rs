@@ -34,7 +34,7 @@ pub trait Connector: Send + Sync + 'static {
 /// ```
 /// use std::sync::Arc;
 /// use sandbox::{Connector, Provider, Registry, Result, Settings, async_trait};
-/// use sandbox::local::PlainProvider;
+/// use sandbox::local::{PlainConfig, PlainProvider};
 ///
 /// struct Mine;
 ///
@@ -46,7 +46,7 @@ pub trait Connector: Send + Sync + 'static {
 ///
 ///     async fn connect(&self, settings: Settings) -> Result<Arc<dyn Provider>> {
 ///         let _region = settings.value("region").unwrap_or("eu");
-///         # let provider = PlainProvider::new();
+///         # let provider = PlainProvider::new(PlainConfig::default())?;
 ///         Ok(Arc::new(provider))
 ///     }
 /// }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use sandbox::local::LocalProvider;
+use sandbox::local::{LocalConfig, LocalProvider};
 use sandbox::{Command, FileBatch, ForkOptions, Provider, Sandbox, SandboxExt, SandboxSpec};
 
 use crate::support::{Outcome, host};
@@ -47,7 +47,7 @@ pub(crate) fn all() -> Outcome<()> {
         .max_blocking_threads(1)
         .build()?;
     runtime.block_on(async {
-        let provider = LocalProvider::new()?;
+        let provider = LocalProvider::new(LocalConfig::default())?;
         let [create, exec, write, fork] = NAMES;
 
         // The first of everything does what later ones need not.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::Criterion;
-use sandbox::local::LocalProvider;
+use sandbox::local::{LocalConfig, LocalProvider};
 use sandbox::{Command, FileBatch, Provider, Sandbox, SandboxSpec};
 use serde_json::json;
 use tokio::runtime::Runtime;
@@ -29,7 +29,7 @@ impl Bench {
             criterion,
             effort: Effort::from_args(),
             runtime: Arc::new(Runtime::new()?),
-            provider: LocalProvider::new()?,
+            provider: LocalProvider::new(LocalConfig::default())?,
             groups: Vec::new(),
         })
     }

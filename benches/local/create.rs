@@ -26,7 +26,7 @@ pub(crate) fn all(bench: &mut Bench) -> Outcome<()> {
 
 fn host_of(bench: &mut Bench, host: &str) -> Outcome<()> {
     let (runtime, provider) = (Arc::clone(&bench.runtime), bench.provider.clone());
-    let prepared = LocalProvider::with_config(LocalConfig::default().prepared(4))?;
+    let prepared = LocalProvider::new(LocalConfig::default().prepared(4))?;
     let create = || runtime.block_on(provider.create(SandboxSpec::new()));
     let first = |sandbox: &Arc<dyn Sandbox>| {
         let sandbox = Arc::clone(sandbox);

@@ -54,8 +54,8 @@ type InForce = Vec<Result<[String; 5], String>>;
 impl Field {
     fn new(place: &Rc<Place>) -> Outcome<Self> {
         let runtime = Rc::new(tokio::runtime::Runtime::new()?);
-        let provider = LocalProvider::new()?;
-        let prepared = LocalProvider::with_config(LocalConfig::default().prepared(4))?;
+        let provider = LocalProvider::new(LocalConfig::default())?;
+        let prepared = LocalProvider::new(LocalConfig::default().prepared(4))?;
         let ours = |kind| {
             let provider = match kind {
                 Kind::Prepared => prepared.clone(),

@@ -22,7 +22,7 @@ mod support;
 #[cfg(target_os = "linux")]
 #[allow(clippy::print_stdout, clippy::print_stderr)]
 fn main() -> support::Outcome<()> {
-    use sandbox::local::LocalProvider;
+    use sandbox::local::{LocalConfig, LocalProvider};
     use support::report::Table;
 
     let effort = support::Effort::from_args();
@@ -41,7 +41,7 @@ fn main() -> support::Outcome<()> {
     for (name, measure) in kinds {
         if support::wanted(name) {
             eprintln!("measuring: {name}");
-            let provider = LocalProvider::new()?;
+            let provider = LocalProvider::new(LocalConfig::default())?;
             let (runtime, provider) = (&runtime, &provider);
             all.extend(measure(&series::Setup {
                 effort,

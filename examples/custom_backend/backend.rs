@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use sandbox::{
-    Capabilities, Capability, Control, Error, ErrorKind, GuestPath, Network, Operation, Provider,
-    RequiredIsolation, Result, Sandbox, SandboxSpec, Source, async_trait,
+    Capabilities, Capability, Control, Error, ErrorKind, GuestPath, Operation, Provider,
+    RequiredIsolation, Result, Sandbox, SandboxSpec, async_trait,
 };
 
 use crate::files::Files;
@@ -42,31 +42,8 @@ impl Provider for ToyProvider {
         const OP: Operation = Operation::Create;
         spec.validate()?;
         // Each field of the spec is honoured or refused. The environment and the timeout are for
-        // commands, of which there are none.
-        let limits = &spec.resources;
-        for (asked, needs) in [
-            (matches!(spec.source, Source::Image(_)), Capability::Image),
-            (
-                matches!(spec.source, Source::RootDir(_)),
-                Capability::RootDir,
-            ),
-            (
-                matches!(spec.source, Source::Snapshot(_)),
-                Capability::Snapshot,
-            ),
-            (spec.network == Network::Open, Capability::NetworkOpen),
-            (limits.memory.is_some(), Capability::MemoryLimit),
-            (limits.cpus.is_some(), Capability::CpuLimit),
-            (limits.pids.is_some(), Capability::PidsLimit),
-            (limits.disk.is_some(), Capability::DiskLimit),
-            (!spec.mounts.is_empty(), Capability::Mounts),
-            (!spec.labels.is_empty(), Capability::List),
-            (spec.ttl.is_some(), Capability::Ttl),
-        ] {
-            if asked {
-                CAPABILITIES.require(needs, OP)?;
-            }
-        }
+        // commands, and the toy runs none.
+        spec.require(&CAPABILITIES, OP)?;
         if let RequiredIsolation::Only(controls) = &spec.isolation
             && let Some(control) = controls
                 .iter()

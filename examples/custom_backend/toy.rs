@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use sandbox::{
     Capabilities, Capability, Command, Control, CreateDirOptions, DirEntry, Enforcement, Env,
-    Error, ErrorKind, ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions,
-    IsolationReport, ListOptions, Metadata, Mode, Operation, Output, Process, Ran, ReadOptions,
+    Error, ErrorKind, Execution, ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions,
+    IsolationReport, ListOptions, Metadata, Mode, Operation, Output, Process, ReadOptions,
     RemoveOptions, RenameOptions, Result, Sandbox, SandboxId, SandboxInfo, Snapshot,
     SnapshotOptions, TransferReport, WriteMode, async_trait,
 };
@@ -118,7 +118,7 @@ impl ToySandbox {
     }
 
     fn no_programs<T>(&self, needs: Capability, op: Operation) -> Result<T> {
-        let error = Error::unsupported(op, needs, ONLY_FILES).with_ran(Ran::NotStarted);
+        let error = Error::unsupported(op, needs, ONLY_FILES).with_execution(Execution::NotStarted);
         Err(self.ours(error))
     }
 
@@ -215,9 +215,9 @@ impl Sandbox for ToySandbox {
     }
 
     async fn remove(&self, path: &GuestPath, options: RemoveOptions) -> Result<()> {
-        self.change(Operation::Remove, path, |files, path| {
+        options.settle(self.change(Operation::Remove, path, |files, path| {
             files.remove(path, options.recursive)
-        })
+        }))
     }
 
     async fn create_dir(&self, path: &GuestPath, options: CreateDirOptions) -> Result<()> {

@@ -12,7 +12,8 @@ use sandbox_aca::{
     StaticToken,
 };
 use sandbox_core::{
-    Command, ErrorKind, Provider as _, Ran, Result, Sandbox as _, SandboxExt as _, SandboxSpec,
+    Command, ErrorKind, Execution, Provider as _, Result, Sandbox as _, SandboxExt as _,
+    SandboxSpec,
 };
 use sandbox_testkit::aca::{AcaEmulator, Action, Fault, FullAs, Options, PoolKind, SessionPool};
 
@@ -31,7 +32,7 @@ fn config(emulator: &AcaEmulator, kind: SessionKind) -> AcaSessionConfig {
 
 fn provider(emulator: &AcaEmulator, config: AcaSessionConfig) -> AcaSessionProvider {
     let credential = Arc::new(StaticToken::new(emulator.token()));
-    AcaSessionProvider::new(config, credential).expect("a provider")
+    AcaSessionProvider::new(config.credential(credential)).expect("a provider")
 }
 
 async fn begin(kind: SessionKind) -> (AcaEmulator, Arc<AcaSession>) {
@@ -91,7 +92,11 @@ async fn a_command_that_never_arrived_is_not_started_and_not_run_later() {
         ] {
             let (ran, count) = through(kind, EXECUTE, action.clone()).await;
             let error = ran.expect_err("it did not run");
-            assert_eq!(error.ran(), Some(Ran::NotStarted), "{action:?}: {error:?}");
+            assert_eq!(
+                error.execution(),
+                Some(Execution::NotStarted),
+                "{action:?}: {error:?}"
+            );
             assert!(error.is_retryable(), "{action:?}: {error:?}");
             assert_eq!(count, 0, "{kind:?} {action:?}");
         }

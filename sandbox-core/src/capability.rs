@@ -1,15 +1,19 @@
-//! What a backend can do, said beforehand and tested in both directions.
+//! Capabilities: what a backend can do, declared beforehand and tested in both directions.
+//!
+//! Invariant: what a backend does not declare, it does not have.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
-
-use serde::Serialize;
 
 use crate::{Error, Operation};
 
 macro_rules! capabilities {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// Something that not every backend can do.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+        /// A feature that not every backend has.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+        #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
         #[non_exhaustive]
         pub enum Capability { $($(#[$doc])* $name,)* }
 
@@ -46,6 +50,10 @@ capabilities! {
     ForkMemory = "fork-memory",
     /// [`snapshot`](crate::Sandbox::snapshot) and creating from one.
     Snapshot = "snapshot",
+    /// [`Provider::list_snapshots`](crate::Provider::list_snapshots).
+    SnapshotList = "snapshot-list",
+    /// [`Provider::delete_snapshot`](crate::Provider::delete_snapshot).
+    SnapshotDelete = "snapshot-delete",
     /// [`Provider::list`](crate::Provider::list) and labels.
     List = "list",
     /// [`Provider::attach`](crate::Provider::attach) by identifier.
@@ -89,18 +97,54 @@ impl fmt::Display for Capability {
 }
 
 /// Whether a backend has a capability.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+///
+/// The reasons are texts that a backend knows at compile time or learns from a remote service.
+///
+/// ```
+/// use sandbox_core::{Capabilities, Capability, Support};
+/// let capabilities = Capabilities::none("a toy").partial(Capability::Fork, "copies every file");
+/// assert_eq!(
+///     capabilities.support(Capability::Fork),
+///     Support::Partial("copies every file".into()),
+/// );
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 pub enum Support {
-    /// It does what the contract says.
+    /// Supported as the contract says.
     Full,
-    /// It does, with this exception; or only where the host grants it.
-    Partial(&'static str),
-    /// It does not, for this reason; what needs it is
+    /// Supported with this exception, or only where the host grants it.
+    Partial(Cow<'static, str>),
+    /// Not supported, for this reason; an operation that needs it fails with
     /// [`Unsupported`](crate::ErrorKind::Unsupported).
-    None(&'static str),
+    None(Cow<'static, str>),
 }
 
-/// What a backend can do. Known without I/O: a constant of the backend.
+impl Support {
+    /// The exception or the reason; empty for full support.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Full => "",
+            Self::Partial(reason) | Self::None(reason) => reason,
+        }
+    }
+}
+
+/// A support that a constant can hold.
+#[derive(Clone, Copy, Debug)]
+enum Slot {
+    Full,
+    Partial(&'static str),
+    None(&'static str),
+    /// Said at run time: it stands in the map.
+    Said,
+}
+
+/// The capabilities of a backend: known without I/O, and closed by default.
+///
+/// Everything starts as not supported, and a backend lists what it supports. So a capability that
+/// a later version of this crate adds is never claimed by a backend that does not know it.
 ///
 /// ```
 /// use sandbox_core::{Capabilities, Capability, Support};
@@ -111,66 +155,113 @@ pub enum Support {
 /// assert!(CAPABILITIES.has(Capability::Fork));
 /// assert!(!CAPABILITIES.has(Capability::Mounts));
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Capabilities {
-    support: [Support; Capability::ALL.len()],
+    slots: [Slot; Capability::ALL.len()],
+    said: BTreeMap<Capability, Support>,
 }
 
 impl Capabilities {
     /// No capability, for this reason.
     pub const fn none(reason: &'static str) -> Self {
         Self {
-            support: [Support::None(reason); Capability::ALL.len()],
+            slots: [Slot::None(reason); Capability::ALL.len()],
+            said: BTreeMap::new(),
         }
     }
 
-    /// Every capability.
-    pub const fn all() -> Self {
-        Self {
-            support: [Support::Full; Capability::ALL.len()],
-        }
-    }
-
-    /// With this capability.
+    /// Adds a capability.
     #[must_use]
     pub const fn with(self, capability: Capability) -> Self {
-        self.set(capability, Support::Full)
+        self.put(capability, Slot::Full)
     }
 
-    /// With this capability, except for something.
+    /// Adds several capabilities.
+    ///
+    /// ```
+    /// use sandbox_core::{Capabilities, Capability};
+    /// const FILES: Capabilities = Capabilities::none("only files")
+    ///     .with_each(&[Capability::Symlinks, Capability::Modes]);
+    /// assert!(FILES.has(Capability::Modes));
+    /// ```
     #[must_use]
-    pub const fn partial(self, capability: Capability, except: &'static str) -> Self {
-        self.set(capability, Support::Partial(except))
-    }
-
-    /// Without this capability, for a reason.
-    #[must_use]
-    pub const fn without(self, capability: Capability, reason: &'static str) -> Self {
-        self.set(capability, Support::None(reason))
-    }
-
-    const fn set(mut self, capability: Capability, support: Support) -> Self {
-        self.support[capability as usize] = support;
+    pub const fn with_each(mut self, capabilities: &[Capability]) -> Self {
+        let mut next = 0;
+        while next < capabilities.len() {
+            self.slots[capabilities[next] as usize] = Slot::Full;
+            next += 1;
+        }
         self
     }
 
-    /// Whether a capability is there, fully or in part.
+    /// Adds a capability with an exception.
+    #[must_use]
+    pub const fn partial(self, capability: Capability, except: &'static str) -> Self {
+        self.put(capability, Slot::Partial(except))
+    }
+
+    /// Removes a capability, for a reason.
+    #[must_use]
+    pub const fn without(self, capability: Capability, reason: &'static str) -> Self {
+        self.put(capability, Slot::None(reason))
+    }
+
+    const fn put(mut self, capability: Capability, slot: Slot) -> Self {
+        self.slots[capability as usize] = slot;
+        self
+    }
+
+    /// Sets how a capability is supported, with a reason that is known only at run time: what a
+    /// remote service says of itself.
+    ///
+    /// ```
+    /// use sandbox_core::{Capabilities, Capability, Support};
+    /// let tier = "tier S";
+    /// let mut capabilities = Capabilities::none("the service does not say");
+    /// capabilities.set(Capability::Fork, Support::None(format!("not in {tier}").into()));
+    /// assert_eq!(
+    ///     capabilities.support(Capability::Fork),
+    ///     Support::None("not in tier S".into()),
+    /// );
+    /// ```
+    pub fn set(&mut self, capability: Capability, support: Support) {
+        self.slots[capability as usize] = Slot::Said;
+        self.said.insert(capability, support);
+    }
+
+    /// Whether a capability is supported, fully or in part.
     pub fn has(&self, capability: Capability) -> bool {
         !matches!(self.support(capability), Support::None(_))
     }
 
-    /// How a capability is there.
+    /// How a capability is supported.
     pub fn support(&self, capability: Capability) -> Support {
-        self.support[capability as usize]
+        match self.slots[capability as usize] {
+            Slot::Full => Support::Full,
+            Slot::Partial(except) => Support::Partial(Cow::Borrowed(except)),
+            Slot::None(reason) => Support::None(Cow::Borrowed(reason)),
+            Slot::Said => match self.said.get(&capability) {
+                Some(support) => support.clone(),
+                None => Support::None(Cow::Borrowed("the backend does not say")),
+            },
+        }
     }
 
-    /// Refuses what needs a capability that is not there.
+    /// Refuses an operation that needs a capability which is not supported.
     ///
     /// # Errors
     /// [`Unsupported`](crate::ErrorKind::Unsupported) with the operation and the reason.
+    ///
+    /// ```
+    /// use sandbox_core::{Capabilities, Capability, ErrorKind, Operation};
+    /// let toy = Capabilities::none("a toy");
+    /// let error = toy.require(Capability::Fork, Operation::Fork).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Unsupported);
+    /// assert_eq!(error.to_string(), "fork: fork is not supported: a toy");
+    /// ```
     pub fn require(&self, capability: Capability, operation: Operation) -> crate::Result<()> {
         match self.support(capability) {
-            Support::None(reason) => Err(Error::unsupported(operation, capability, reason)),
+            Support::None(reason) => Err(Error::unsupported(operation, capability, &reason)),
             _ => Ok(()),
         }
     }
@@ -180,5 +271,40 @@ impl Capabilities {
         Capability::ALL
             .iter()
             .map(|capability| (*capability, self.support(*capability)))
+    }
+}
+
+impl PartialEq for Capabilities {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Capabilities {}
+
+impl fmt::Debug for Capabilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for Capabilities {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for Capabilities {
+    /// A capability that the text does not name is not supported.
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let said =
+            <BTreeMap<Capability, Support> as serde::Deserialize>::deserialize(deserializer)?;
+        let mut capabilities = Self::none("the text does not name it");
+        for (capability, support) in said {
+            capabilities.set(capability, support);
+        }
+        Ok(capabilities)
     }
 }

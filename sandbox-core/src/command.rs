@@ -5,20 +5,27 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{Env, Error, ErrorKind, GuestPath, Operation, Ran, Result, Secret};
+use crate::{Env, Error, ErrorKind, Execution, GuestPath, Operation, Result, Secret};
 
 /// How many bytes of each output stream are kept when a command says nothing: 16 MiB.
 pub const DEFAULT_OUTPUT_LIMIT: u64 = 16 << 20;
 
+#[cfg(feature = "serde")]
+fn default_output_limit() -> u64 {
+    DEFAULT_OUTPUT_LIMIT
+}
+
 /// Standard input of a command.
 #[derive(Clone, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Stdin {
     /// End of file at once (the default).
     #[default]
     Empty,
     /// These bytes, then end of file.
-    Bytes(Bytes),
+    Bytes(#[cfg_attr(feature = "serde", serde(with = "crate::wire::bytes"))] Bytes),
     /// A pipe that the caller writes to: only for [`spawn`](crate::Sandbox::spawn).
     Piped,
 }
@@ -51,24 +58,40 @@ impl fmt::Debug for Stdin {
 /// assert!(!format!("{command:?}").contains("input"));
 /// ```
 #[derive(Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "serde",
+    serde(deny_unknown_fields, rename_all = "kebab-case")
+)]
 #[non_exhaustive]
 pub struct Command {
+    #[cfg_attr(feature = "serde", serde(with = "crate::wire::argv"))]
     argv: Vec<Vec<u8>>,
     /// What the command's environment has beyond the sandbox's.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub env: Env,
     /// Where it starts, relative to the workdir; the workdir if `None`.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub cwd: Option<GuestPath>,
     /// Its standard input.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub stdin: Stdin,
     /// Time after which it and everything it started are killed. `None`: the spec's default, or
     /// no limit if that has none.
+    #[cfg_attr(
+        feature = "serde",
+        serde(default, with = "crate::wire::seconds_or_none")
+    )]
     pub timeout: Option<Duration>,
     /// How many bytes of stdout [`exec`](crate::Sandbox::exec) keeps; what is beyond is read and
     /// thrown away, and the output says so.
+    #[cfg_attr(feature = "serde", serde(default = "default_output_limit"))]
     pub stdout_limit: u64,
     /// The same for stderr.
+    #[cfg_attr(feature = "serde", serde(default = "default_output_limit"))]
     pub stderr_limit: u64,
     /// The user in the sandbox to run as; the sandbox's own if `None`.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub user: Option<String>,
 }
 
@@ -160,6 +183,20 @@ impl Command {
         self
     }
 
+    /// Keeps at most this many bytes of stdout.
+    #[must_use]
+    pub fn stdout_limit(mut self, bytes: u64) -> Self {
+        self.stdout_limit = bytes;
+        self
+    }
+
+    /// Keeps at most this many bytes of stderr.
+    #[must_use]
+    pub fn stderr_limit(mut self, bytes: u64) -> Self {
+        self.stderr_limit = bytes;
+        self
+    }
+
     /// Runs it as this user of the sandbox.
     #[must_use]
     pub fn user(mut self, name: impl Into<String>) -> Self {
@@ -186,7 +223,7 @@ impl Command {
         let invalid = |why: &str| {
             Error::new(ErrorKind::InvalidInput, operation)
                 .with_message(why)
-                .with_ran(Ran::NotStarted)
+                .with_execution(Execution::NotStarted)
         };
         if self.program().is_empty() {
             return Err(invalid("the program is empty"));
@@ -202,7 +239,7 @@ impl Command {
         }
         self.env
             .validate(operation)
-            .map_err(|error| error.with_ran(Ran::NotStarted))
+            .map_err(|error| error.with_execution(Execution::NotStarted))
     }
 }
 

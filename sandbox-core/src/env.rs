@@ -121,6 +121,29 @@ impl Env {
     }
 }
 
+impl<N: Into<Vec<u8>>, V: Into<Secret>> FromIterator<(N, V)> for Env {
+    /// Sets a variable for each pair; of two with the same name the last counts.
+    ///
+    /// ```
+    /// use sandbox_core::Env;
+    /// let env: Env = [("LANG", "C.UTF-8"), ("TZ", "UTC")].into_iter().collect();
+    /// assert_eq!(env.iter().count(), 2);
+    /// ```
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(variables: I) -> Self {
+        let mut env = Self::new();
+        env.extend(variables);
+        env
+    }
+}
+
+impl<N: Into<Vec<u8>>, V: Into<Secret>> Extend<(N, V)> for Env {
+    fn extend<I: IntoIterator<Item = (N, V)>>(&mut self, variables: I) {
+        for (name, value) in variables {
+            *self = std::mem::take(self).set(name, value);
+        }
+    }
+}
+
 impl fmt::Debug for Env {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Env");

@@ -3,18 +3,19 @@
 //! Invariant: no dependency's type appears here; what a dependency said is kept as `source()`.
 
 use std::fmt;
+use std::sync::Arc;
 
-use serde::Serialize;
-
-use crate::{CapturedOutput, GuestPath, SandboxId};
+use crate::{GuestPath, PartialOutput, SandboxId};
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
+type Source = Arc<dyn std::error::Error + Send + Sync + 'static>;
 
 /// What went wrong, in terms that an application can act on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// An argument, path or spec that can't be right; nothing was done.
@@ -65,22 +66,34 @@ pub enum ErrorKind {
     Other,
 }
 
-/// Whether the command of a failed [`exec`](crate::Sandbox::exec) or
-/// [`spawn`](crate::Sandbox::spawn) ran. It decides whether running it again is safe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-pub enum Ran {
-    /// It never started: running it again runs it once.
+/// How far a command of a failed [`exec`](crate::Sandbox::exec) or
+/// [`spawn`](crate::Sandbox::spawn) got: it decides whether running the command again is safe.
+///
+/// ```
+/// use sandbox_core::{Error, ErrorKind, Execution, Operation};
+/// # let error = Error::new(ErrorKind::Unavailable, Operation::Exec)
+/// #     .with_execution(Execution::NotStarted);
+/// let run_again = error.is_retryable() && error.execution() == Some(Execution::NotStarted);
+/// # assert!(run_again);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
+pub enum Execution {
+    /// The command never started: running it again runs it once.
     NotStarted,
-    /// It started and was ended early; [`Error::partial_output`] has what it had said.
-    Cut,
-    /// Nobody knows.
+    /// The command started and was ended early; [`Error::partial_output`] has what it had written.
+    Interrupted,
+    /// Whether the command ran is unknown: a connection broke before an answer came.
     Unknown,
 }
 
 macro_rules! operations {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
         /// An operation of [`Sandbox`](crate::Sandbox) or [`Provider`](crate::Provider).
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+        #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
         #[non_exhaustive]
         pub enum Operation { $($(#[$doc])* $name,)* }
 
@@ -102,6 +115,10 @@ operations! {
     List = "list",
     /// [`Provider::destroy`](crate::Provider::destroy)
     Destroy = "destroy",
+    /// [`Provider::list_snapshots`](crate::Provider::list_snapshots)
+    ListSnapshots = "list_snapshots",
+    /// [`Provider::delete_snapshot`](crate::Provider::delete_snapshot)
+    DeleteSnapshot = "delete_snapshot",
     /// Choosing or reaching a provider.
     Connect = "connect",
     /// [`Sandbox::exec`](crate::Sandbox::exec)
@@ -161,9 +178,35 @@ impl fmt::Display for Operation {
 /// assert_eq!(error.to_string(), "read_file: no such file: /workspace/a.txt");
 /// assert!(!error.is_retryable());
 /// ```
+///
+/// `Display` is one line: operation, message, path, sandbox, hint. `Debug` adds the kind, how far a
+/// command got, and the source:
+///
+/// ```
+/// # use sandbox_core::{Error, ErrorKind, Execution, Operation, SandboxId};
+/// let error = Error::new(ErrorKind::CommandNotFound, Operation::Exec)
+///     .with_message("no such program")
+///     .with_path("cargo")
+///     .with_sandbox(SandboxId::new("s1"))
+///     .with_execution(Execution::NotStarted)
+///     .with_hint("install it, or set PATH");
+/// assert_eq!(
+///     error.to_string(),
+///     "exec: no such program: cargo (sandbox s1); install it, or set PATH",
+/// );
+/// assert_eq!(
+///     format!("{error:?}"),
+///     "Error { kind: CommandNotFound, display: exec: no such program: cargo (sandbox s1); \
+///      install it, or set PATH, execution: NotStarted }",
+/// );
+/// ```
+///
+/// Kinds, operations and this form are stable; the wording of messages is not. A clone shares the
+/// source.
+#[derive(Clone)]
 pub struct Error(Box<Inner>);
 
-#[derive(Debug)]
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     operation: Operation,
@@ -172,8 +215,8 @@ struct Inner {
     host_path: Option<std::path::PathBuf>,
     sandbox: Option<SandboxId>,
     hint: Option<String>,
-    ran: Option<Ran>,
-    partial: Option<CapturedOutput>,
+    execution: Option<Execution>,
+    partial: Option<PartialOutput>,
     retryable: bool,
     source: Option<Source>,
 }
@@ -190,7 +233,7 @@ impl Error {
             host_path: None,
             sandbox: None,
             hint: None,
-            ran: None,
+            execution: None,
             partial: None,
             retryable,
             source: None,
@@ -211,9 +254,24 @@ impl Error {
     }
 
     /// The kind that an I/O error corresponds to, with that error as the source.
+    ///
+    /// ```
+    /// use sandbox_core::{Error, ErrorKind, Operation};
+    /// let io = std::io::Error::from(std::io::ErrorKind::NotFound);
+    /// let error = Error::from_io(io, Operation::ReadFile);
+    /// assert_eq!(error.kind(), ErrorKind::NotFound);
+    /// assert_eq!(error.to_string(), "read_file: no such file or directory");
+    /// ```
     pub fn from_io(error: std::io::Error, operation: Operation) -> Self {
         use std::io::ErrorKind as Io;
         let (kind, message) = match error.kind() {
+            // std keeps its own kind for this one unstable.
+            _ if is_loop_of_links(&error) => (ErrorKind::InvalidInput, "a loop of symbolic links"),
+            Io::ArgumentListTooLong => (
+                ErrorKind::LimitExceeded,
+                "the arguments and the environment are too long",
+            ),
+            Io::InvalidFilename => (ErrorKind::InvalidInput, "a name is too long or invalid"),
             Io::NotFound => (ErrorKind::NotFound, "no such file or directory"),
             Io::AlreadyExists => (ErrorKind::AlreadyExists, "already exists"),
             Io::PermissionDenied => (ErrorKind::PermissionDenied, "permission denied"),
@@ -225,7 +283,7 @@ impl Error {
             Io::FileTooLarge => (ErrorKind::LimitExceeded, "the file is too large"),
             Io::ResourceBusy => (ErrorKind::Busy, "in use"),
             Io::TimedOut => (ErrorKind::Timeout, "timed out"),
-            Io::InvalidInput | Io::InvalidFilename => (ErrorKind::InvalidInput, "invalid argument"),
+            Io::InvalidInput => (ErrorKind::InvalidInput, "invalid argument"),
             _ => (ErrorKind::Other, "the operating system reported an error"),
         };
         Self::new(kind, operation)
@@ -270,15 +328,15 @@ impl Error {
 
     /// Says whether the command ran.
     #[must_use]
-    pub fn with_ran(mut self, ran: Ran) -> Self {
-        self.0.ran = Some(ran);
+    pub fn with_execution(mut self, execution: Execution) -> Self {
+        self.0.execution = Some(execution);
         self
     }
 
     /// Says that the command was cut, with what it had written until then.
     #[must_use]
-    pub fn with_partial_output(mut self, partial: CapturedOutput) -> Self {
-        self.0.ran = Some(Ran::Cut);
+    pub fn with_partial_output(mut self, partial: PartialOutput) -> Self {
+        self.0.execution = Some(Execution::Interrupted);
         self.0.partial = Some(partial);
         self
     }
@@ -292,8 +350,11 @@ impl Error {
 
     /// Keeps what lay beneath.
     #[must_use]
-    pub fn with_source(mut self, source: impl Into<Source>) -> Self {
-        self.0.source = Some(source.into());
+    pub fn with_source(
+        mut self,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync + 'static>>,
+    ) -> Self {
+        self.0.source = Some(Arc::from(source.into()));
         self
     }
 
@@ -333,20 +394,39 @@ impl Error {
     }
 
     /// Whether the command ran; `None` if the operation runs no command.
-    pub fn ran(&self) -> Option<Ran> {
-        self.0.ran
+    pub fn execution(&self) -> Option<Execution> {
+        self.0.execution
     }
 
     /// What a command had written before it was cut.
-    pub fn partial_output(&self) -> Option<&CapturedOutput> {
+    pub fn partial_output(&self) -> Option<&PartialOutput> {
         self.0.partial.as_ref()
     }
 
+    /// Takes the partial output out: what a command had written before it was interrupted.
+    ///
+    /// ```
+    /// use sandbox_core::{Error, ErrorKind, Operation, PartialOutput};
+    /// let error = Error::new(ErrorKind::Timeout, Operation::Exec)
+    ///     .with_partial_output(PartialOutput::default());
+    /// let partial = error.into_partial_output().unwrap_or_default();
+    /// assert!(partial.stdout.bytes.is_empty());
+    /// ```
+    pub fn into_partial_output(self) -> Option<PartialOutput> {
+        self.0.partial
+    }
+
     /// Whether the same call may succeed later. This says nothing about side effects: before
-    /// running a command again, look at [`ran`](Error::ran).
+    /// running a command again, look at [`execution`](Error::execution).
     pub fn is_retryable(&self) -> bool {
         self.0.retryable
     }
+}
+
+/// Whether an I/O error is `ELOOP`: 40 on Linux, 62 on macOS and the BSDs.
+fn is_loop_of_links(error: &std::io::Error) -> bool {
+    let number = if cfg!(target_os = "linux") { 40 } else { 62 };
+    cfg!(unix) && error.raw_os_error() == Some(number)
 }
 
 impl fmt::Display for Error {
@@ -384,8 +464,8 @@ impl fmt::Debug for Error {
         let mut out = f.debug_struct("Error");
         out.field("kind", &inner.kind)
             .field("display", &format_args!("{self}"));
-        if let Some(ran) = &inner.ran {
-            out.field("ran", ran);
+        if let Some(execution) = &inner.execution {
+            out.field("execution", execution);
         }
         if let Some(source) = &inner.source {
             out.field("source", source);

@@ -1,11 +1,15 @@
-//! Conveniences on top of the trait. They add no behaviour of their own.
+//! Everyday calls without options, on top of the trait. They add no behaviour of their own.
+
+use std::path::Path;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    Command, DirEntry, Error, ErrorKind, FileBatch, ForkOptions, GuestPath, ListOptions, Operation,
-    Output, ReadOptions, RemoveOptions, Result, Sandbox,
+    Command, CreateDirOptions, DirEntry, Error, ErrorKind, ExportOptions, FileBatch, ForkOptions,
+    GuestPath, ImportOptions, ListOptions, Metadata, Operation, Output, ReadOptions, RemoveOptions,
+    RenameOptions, Result, Sandbox, TransferReport,
 };
 
 mod sealed {
@@ -13,10 +17,18 @@ mod sealed {
     impl<T: crate::Sandbox + ?Sized> Sealed for T {}
 }
 
-/// Shorter ways to say common things; implemented for every [`Sandbox`].
+/// Everyday calls without options; implemented for every [`Sandbox`].
 #[async_trait]
 pub trait SandboxExt: Sandbox + sealed::Sealed {
     /// Runs a script with `/bin/sh -c`. See [`Sandbox::exec`].
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Result, Sandbox, SandboxExt};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// let output = sandbox.sh("ls | wc -l").await?;
+    /// println!("{}", output.stdout.to_string_lossy());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Those of [`Sandbox::exec`].
@@ -25,6 +37,13 @@ pub trait SandboxExt: Sandbox + sealed::Sealed {
     }
 
     /// Writes one file, replacing what is there. See [`Sandbox::write_files`].
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Result, Sandbox, SandboxExt};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// sandbox.write("src/main.rs", "fn main() {}\n").await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Those of [`Sandbox::write_files`].
@@ -38,19 +57,35 @@ pub trait SandboxExt: Sandbox + sealed::Sealed {
 
     /// Reads a file within the default limit. See [`Sandbox::read_file`].
     ///
+    /// ```no_run
+    /// # use sandbox_core::{Result, Sandbox, SandboxExt};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// let bytes = sandbox.read("target/app").await?;
+    /// println!("{} bytes", bytes.len());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Those of [`Sandbox::read_file`].
     async fn read<P: Into<GuestPath> + Send>(&self, path: P) -> Result<Bytes> {
-        self.read_file(&path.into(), ReadOptions::default()).await
+        self.read_file(&path.into(), ReadOptions::new()).await
     }
 
     /// Reads a file of UTF-8 text within the default limit.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Result, Sandbox, SandboxExt};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// let text = sandbox.read_to_string("README.md").await?;
+    /// println!("{text}");
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Those of [`Sandbox::read_file`]; [`ErrorKind::InvalidInput`] if it is not UTF-8.
     async fn read_to_string<P: Into<GuestPath> + Send>(&self, path: P) -> Result<String> {
         let path = path.into();
-        let bytes = self.read_file(&path, ReadOptions::default()).await?;
+        let bytes = self.read_file(&path, ReadOptions::new()).await?;
         String::from_utf8(bytes.into()).map_err(|error| {
             Error::new(ErrorKind::InvalidInput, Operation::ReadFile)
                 .with_message("the file is not UTF-8")
@@ -61,13 +96,31 @@ pub trait SandboxExt: Sandbox + sealed::Sealed {
 
     /// Lists a directory, not descending. See [`Sandbox::list_dir`].
     ///
+    /// ```no_run
+    /// # use sandbox_core::{Result, Sandbox, SandboxExt};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// for entry in sandbox.list(".").await? {
+    ///     println!("{} {} bytes", entry.path, entry.metadata.size);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Those of [`Sandbox::list_dir`].
     async fn list<P: Into<GuestPath> + Send>(&self, path: P) -> Result<Vec<DirEntry>> {
-        self.list_dir(&path.into(), ListOptions::default()).await
+        self.list_dir(&path.into(), ListOptions::new()).await
     }
 
     /// Whether something is there, be it a dangling link. See [`Sandbox::metadata`].
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Result, Sandbox, SandboxExt};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// if !sandbox.exists("Cargo.toml").await? {
+    ///     sandbox.sh("cargo init").await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Those of [`Sandbox::metadata`], except [`ErrorKind::NotFound`] and
@@ -84,25 +137,173 @@ pub trait SandboxExt: Sandbox + sealed::Sealed {
 
     /// Removes a file or a whole directory. See [`Sandbox::remove`].
     ///
+    /// ```no_run
+    /// # use sandbox_core::{Result, Sandbox, SandboxExt};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// sandbox.remove_all("target").await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Those of [`Sandbox::remove`].
     async fn remove_all<P: Into<GuestPath> + Send>(&self, path: P) -> Result<()> {
-        self.remove(&path.into(), RemoveOptions::default().recursive(true))
+        self.remove(&path.into(), RemoveOptions::new().recursive(true))
             .await
+    }
+
+    /// Brings a directory of the host into the sandbox, whole, below `to`. See
+    /// [`Sandbox::import_dir`].
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Result, Sandbox, SandboxExt};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// let report = sandbox.import("/home/me/project", "project").await?;
+    /// println!("{} files", report.files);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Sandbox::import_dir`].
+    async fn import<H, P>(&self, from: H, to: P) -> Result<TransferReport>
+    where
+        H: AsRef<Path> + Send,
+        P: Into<GuestPath> + Send,
+    {
+        let from = from.as_ref().to_owned();
+        self.import_dir(&from, &to.into(), ImportOptions::new())
+            .await
+    }
+
+    /// Brings a directory of the sandbox to the host, under a name that is new or an empty
+    /// directory. See [`Sandbox::export_dir`].
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Result, Sandbox, SandboxExt};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// let report = sandbox.export("target/doc", "/tmp/doc").await?;
+    /// println!("{} bytes", report.bytes);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Sandbox::export_dir`].
+    async fn export<P, H>(&self, from: P, to: H) -> Result<TransferReport>
+    where
+        P: Into<GuestPath> + Send,
+        H: AsRef<Path> + Send,
+    {
+        let to = to.as_ref().to_owned();
+        self.export_dir(&from.into(), &to, ExportOptions::new())
+            .await
+    }
+
+    /// Renames an entry and replaces nothing. See [`Sandbox::rename`].
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Result, Sandbox, SandboxExt};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// sandbox.move_to("draft.txt", "final.txt").await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Sandbox::rename`].
+    async fn move_to<P, Q>(&self, from: P, to: Q) -> Result<()>
+    where
+        P: Into<GuestPath> + Send,
+        Q: Into<GuestPath> + Send,
+    {
+        self.rename(&from.into(), &to.into(), RenameOptions::new())
+            .await
+    }
+
+    /// Creates a directory and its missing parents; an existing one is accepted. See
+    /// [`Sandbox::create_dir`].
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Result, Sandbox, SandboxExt};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// sandbox.create_dir_all("a/b/c").await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Sandbox::create_dir`].
+    async fn create_dir_all<P: Into<GuestPath> + Send>(&self, path: P) -> Result<()> {
+        self.create_dir(&path.into(), CreateDirOptions::new()).await
+    }
+
+    /// Describes an entry; a link itself, not what it points to. See [`Sandbox::metadata`].
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Result, Sandbox, SandboxExt};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// let metadata = sandbox.stat("run.sh").await?;
+    /// println!("{:?} {:?}", metadata.kind, metadata.mode);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Sandbox::metadata`].
+    async fn stat<P: Into<GuestPath> + Send>(&self, path: P) -> Result<Metadata> {
+        self.metadata(&path.into()).await
+    }
+
+    /// Changes the workdir. See [`Sandbox::set_workdir`].
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Result, Sandbox, SandboxExt};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// sandbox.chdir("project").await?;
+    /// sandbox.sh("pwd").await?; // /workspace/project
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Sandbox::set_workdir`].
+    async fn chdir<P: Into<GuestPath> + Send>(&self, path: P) -> Result<()> {
+        self.set_workdir(&path.into()).await
+    }
+
+    /// Forks once, without labels. See [`Sandbox::fork`].
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Result, Sandbox, SandboxExt};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// let fork = sandbox.fork_one().await?;
+    /// fork.sh("git apply patch").await?;
+    /// fork.close().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Sandbox::fork`].
+    async fn fork_one(&self) -> Result<Arc<dyn Sandbox>> {
+        self.fork(ForkOptions::new()).await
     }
 
     /// Forks `count` times, one after the other; on an error closes those that there are.
     ///
+    /// ```no_run
+    /// # use sandbox_core::{Result, Sandbox, SandboxExt};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// for fork in sandbox.fork_many(3).await? {
+    ///     fork.sh("make test").await?;
+    ///     fork.close().await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Those of [`Sandbox::fork`].
-    async fn fork_many(&self, count: usize) -> Result<Vec<std::sync::Arc<dyn Sandbox>>> {
+    async fn fork_many(&self, count: usize) -> Result<Vec<Arc<dyn Sandbox>>> {
         let mut forks = Vec::with_capacity(count);
         for _ in 0..count {
-            match self.fork(ForkOptions::default()).await {
+            match self.fork(ForkOptions::new()).await {
                 Ok(fork) => forks.push(fork),
                 Err(error) => {
                     for fork in forks {
-                        // The first error is the one to tell.
+                        // The first error is the one that is returned.
                         let _ = fork.close().await;
                     }
                     return Err(error);

@@ -4,7 +4,6 @@ use std::fmt;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use serde::Serialize;
 
 use crate::{Error, ErrorKind, GuestPath, Operation, Result};
 
@@ -15,7 +14,15 @@ pub const DEFAULT_READ_LIMIT: u64 = 64 << 20;
 pub const DEFAULT_LIST_LIMIT: usize = 100_000;
 
 /// Permission bits: the lower nine (`rwxrwxrwx`), sticky, setgid and setuid.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+///
+/// ```
+/// use sandbox_core::Mode;
+/// assert_eq!(Mode::new(0o100_755), Mode::EXECUTABLE);
+/// assert_eq!(format!("{:?}", Mode::FILE), "0o644");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 pub struct Mode(u32);
 
 impl Mode {
@@ -43,6 +50,8 @@ impl fmt::Debug for Mode {
 
 /// What to do where a file is already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 pub enum WriteMode {
     /// Replace it: readers see the old or the new file, never a part.
     #[default]
@@ -196,6 +205,17 @@ impl FileBatch {
 
 /// How to read a file.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "serde",
+    serde(default, deny_unknown_fields, rename_all = "kebab-case")
+)]
+///
+/// ```
+/// use sandbox_core::ReadOptions;
+/// let options = ReadOptions::new().limit(1 << 20);
+/// assert_eq!(options.limit, 1_048_576);
+/// ```
 #[non_exhaustive]
 pub struct ReadOptions {
     /// The largest file that is read, in bytes; a larger one is
@@ -227,6 +247,17 @@ impl ReadOptions {
 
 /// How to list a directory.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "serde",
+    serde(default, deny_unknown_fields, rename_all = "kebab-case")
+)]
+///
+/// ```
+/// use sandbox_core::ListOptions;
+/// let options = ListOptions::new().recursive(true).limit(500);
+/// assert!(options.recursive);
+/// ```
 #[non_exhaustive]
 pub struct ListOptions {
     /// Whether to descend into directories (never through links). Default: no.
@@ -268,10 +299,23 @@ impl ListOptions {
 
 /// How to remove.
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "serde",
+    serde(default, deny_unknown_fields, rename_all = "kebab-case")
+)]
+///
+/// ```
+/// use sandbox_core::RemoveOptions;
+/// let like_rm_rf = RemoveOptions::new().recursive(true).ignore_missing(true);
+/// assert!(like_rm_rf.recursive && like_rm_rf.ignore_missing);
+/// ```
 #[non_exhaustive]
 pub struct RemoveOptions {
-    /// Whether a directory goes with all that is in it. Default: no.
+    /// Whether a directory is removed with everything in it. Default: no.
     pub recursive: bool,
+    /// Whether it is a success if nothing is there, as with `rm -f`. Default: no.
+    pub ignore_missing: bool,
 }
 
 impl RemoveOptions {
@@ -286,10 +330,47 @@ impl RemoveOptions {
         self.recursive = recursive;
         self
     }
+
+    /// Sets whether it is a success if nothing is there.
+    #[must_use]
+    pub fn ignore_missing(mut self, ignore_missing: bool) -> Self {
+        self.ignore_missing = ignore_missing;
+        self
+    }
+
+    /// The result of a removal under these options: the last step of a backend's
+    /// [`remove`](crate::Sandbox::remove).
+    ///
+    /// # Errors
+    /// The removal's own, except [`ErrorKind::NotFound`] if that is accepted.
+    ///
+    /// ```
+    /// use sandbox_core::{Error, ErrorKind, Operation, RemoveOptions};
+    /// let missing = || Err(Error::new(ErrorKind::NotFound, Operation::Remove));
+    /// assert!(RemoveOptions::new().settle(missing()).is_err());
+    /// assert!(RemoveOptions::new().ignore_missing(true).settle(missing()).is_ok());
+    /// ```
+    pub fn settle(&self, removed: Result<()>) -> Result<()> {
+        match removed {
+            Err(error) if self.ignore_missing && error.kind() == ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
+    }
 }
 
 /// How to create a directory.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "serde",
+    serde(default, deny_unknown_fields, rename_all = "kebab-case")
+)]
+///
+/// ```
+/// use sandbox_core::{CreateDirOptions, Mode};
+/// let exclusive = CreateDirOptions::new().recursive(false).mode(Mode::new(0o700));
+/// assert_eq!(exclusive.mode.bits(), 0o700);
+/// ```
 #[non_exhaustive]
 pub struct CreateDirOptions {
     /// Whether missing parents are created and an existing directory is accepted, as `mkdir -p`
@@ -332,6 +413,16 @@ impl CreateDirOptions {
 
 /// How to rename.
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "serde",
+    serde(default, deny_unknown_fields, rename_all = "kebab-case")
+)]
+///
+/// ```
+/// use sandbox_core::RenameOptions;
+/// assert!(RenameOptions::new().replace(true).replace);
+/// ```
 #[non_exhaustive]
 pub struct RenameOptions {
     /// Whether a file (or an empty directory, by a directory) at the new name is replaced.
@@ -354,7 +445,9 @@ impl RenameOptions {
 }
 
 /// What an entry is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum FileKind {
     /// A regular file.
@@ -372,7 +465,15 @@ pub enum FileKind {
 }
 
 /// What is known of an entry. A link is described itself, not what it points to.
+///
+/// ```
+/// use sandbox_core::{FileKind, Metadata, Mode};
+/// let link = Metadata::new(FileKind::Symlink, 6, Mode::new(0o777)).link_target("target");
+/// assert!(!link.is_file());
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub struct Metadata {
     /// What it is.
@@ -426,6 +527,8 @@ impl Metadata {
 
 /// An entry of a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub struct DirEntry {
     /// Its path relative to the directory that was listed: a name, or more when recursive.

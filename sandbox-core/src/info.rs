@@ -1,17 +1,18 @@
 //! Who a sandbox is: identifier, labels, state.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime};
-
-use serde::{Deserialize, Serialize};
 
 use crate::GuestPath;
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+        #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
         pub struct $name(String);
 
         impl $name {
@@ -47,13 +48,21 @@ id! {
 pub type Labels = BTreeMap<String, String>;
 
 /// What is known of a sandbox without asking it.
+///
+/// ```
+/// use sandbox_core::{GuestPath, SandboxId, SandboxInfo};
+/// let info = SandboxInfo::new(SandboxId::new("s1"), "toy", GuestPath::from("/work"));
+/// assert_eq!(info.backend, "toy");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub struct SandboxInfo {
     /// Its identifier.
     pub id: SandboxId,
     /// The backend: "local", "dagger", ….
-    pub backend: &'static str,
+    pub backend: Cow<'static, str>,
     /// The sandbox it was forked from.
     pub parent: Option<SandboxId>,
     /// Where relative paths and commands start.
@@ -63,15 +72,19 @@ pub struct SandboxInfo {
     /// When it was created.
     pub created: SystemTime,
     /// The timeout of commands that name none.
+    #[cfg_attr(
+        feature = "serde",
+        serde(default, with = "crate::wire::seconds_or_none")
+    )]
     pub command_timeout: Option<Duration>,
 }
 
 impl SandboxInfo {
     /// A sandbox of this backend, created now.
-    pub fn new(id: SandboxId, backend: &'static str, workdir: GuestPath) -> Self {
+    pub fn new(id: SandboxId, backend: impl Into<Cow<'static, str>>, workdir: GuestPath) -> Self {
         Self {
             id,
-            backend,
+            backend: backend.into(),
             parent: None,
             workdir,
             labels: Labels::new(),
@@ -102,19 +115,57 @@ impl SandboxInfo {
     }
 }
 
-/// What a snapshot is.
+/// A snapshot: files kept under a name, from which sandboxes can be created.
+///
+/// ```
+/// use sandbox_core::{Snapshot, SnapshotId, SandboxSpec, Source};
+/// let snapshot = Snapshot::new(SnapshotId::new("base"));
+/// let spec = SandboxSpec::new().source(Source::Snapshot(snapshot.id));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub struct Snapshot {
     /// Its identifier, for [`Source::Snapshot`](crate::Source::Snapshot).
     pub id: SnapshotId,
     /// Its size in bytes, where known.
     pub size: Option<u64>,
+    /// Its labels.
+    pub labels: Labels,
+    /// When it was taken, where known.
+    pub created: Option<SystemTime>,
 }
 
 impl Snapshot {
     /// A snapshot with this identifier.
     pub fn new(id: SnapshotId) -> Self {
-        Self { id, size: None }
+        Self {
+            id,
+            size: None,
+            labels: Labels::new(),
+            created: None,
+        }
+    }
+
+    /// Sets the size in bytes.
+    #[must_use]
+    pub fn size(mut self, bytes: u64) -> Self {
+        self.size = Some(bytes);
+        self
+    }
+
+    /// Sets the labels.
+    #[must_use]
+    pub fn labels(mut self, labels: Labels) -> Self {
+        self.labels = labels;
+        self
+    }
+
+    /// Sets when it was taken.
+    #[must_use]
+    pub fn created(mut self, created: SystemTime) -> Self {
+        self.created = Some(created);
+        self
     }
 }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Serialize;
-
 macro_rules! controls {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
         /// One way in which a sandbox is kept apart from its host.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+        #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
         #[non_exhaustive]
         pub enum Control { $($(#[$doc])* $name,)* }
 
@@ -54,7 +54,9 @@ impl fmt::Display for Control {
 }
 
 /// How far a control is in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Enforcement {
     /// In force, by this means.
@@ -114,7 +116,18 @@ impl fmt::Display for Enforcement {
 /// The isolation in force, per control. A control that is not named is absent.
 ///
 /// `Display` prints a line for each control.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+///
+/// ```
+/// use sandbox_core::{Control, Enforcement, IsolationReport};
+/// let report = IsolationReport::new()
+///     .with(Control::Network, Enforcement::enforced("a network namespace"));
+/// assert!(report.is_enforced(Control::Network));
+/// assert!(!report.is_enforced(Control::Memory));
+/// assert_eq!(report.to_string(), "network       enforced by a network namespace\n");
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 pub struct IsolationReport {
     controls: BTreeMap<Control, Enforcement>,
 }

@@ -4,10 +4,30 @@
 //! made it; a backend implements the two traits and runs the conformance kit
 //! (`sandbox-testkit`). [`layer`] has middleware for any sandbox.
 //!
+//! # Is it safe to run that again?
+//!
+//! An error of a command says how far it got, and claims [`NotStarted`](Execution::NotStarted) only
+//! with proof:
+//!
+//! | [`error.execution()`](Error::execution) | The command | Running it again |
+//! |---|---|---|
+//! | `Some(NotStarted)` | never started | runs it once |
+//! | `Some(Interrupted)` | started and was ended early; [`partial_output`](Error::partial_output) has what it wrote | is a second run |
+//! | `Some(Unknown)` | may have run: the connection broke before an answer | may be a second run |
+//! | `None` | the operation runs no command | see the operation |
+//!
+//! # Features
+//!
+//! `serde`: `Serialize` and `Deserialize` of specs, options, commands, outputs, metadata, reports
+//! and capabilities. Names are in kebab case, times are seconds, bytes are text where they are
+//! UTF-8. An unknown field is refused. A variable that was set with [`Env::secret`] can be read
+//! (`TOKEN = { secret = "…" }`) and is never written: serialising it is an error.
+//!
 //! Architecture invariants: no backend, no HTTP, no TLS and nothing that only Linux has; no type
 //! of a dependency in a public signature except those of `bytes`, `tokio`'s I/O traits, `serde`'s
 //! derives and `async-trait`'s expansion.
 
+pub mod backend;
 mod capability;
 mod command;
 mod env;
@@ -25,13 +45,15 @@ mod sandbox;
 mod secret;
 mod spec;
 mod transfer;
+#[cfg(feature = "serde")]
+mod wire;
 
 pub use async_trait::async_trait;
 
 pub use capability::{Capabilities, Capability, Support};
 pub use command::{Command, DEFAULT_OUTPUT_LIMIT, Stdin};
 pub use env::{Env, EnvValue};
-pub use error::{Error, ErrorKind, Operation, Ran, Result};
+pub use error::{Error, ErrorKind, Execution, Operation, Result};
 pub use ext::SandboxExt;
 pub use files::{
     CreateDirOptions, DEFAULT_LIST_LIMIT, DEFAULT_READ_LIMIT, DirEntry, FileBatch, FileKind,
@@ -39,9 +61,11 @@ pub use files::{
 };
 pub use info::{Labels, SandboxId, SandboxInfo, Snapshot, SnapshotId};
 pub use isolation::{Control, Enforcement, IsolationReport};
-pub use output::{Captured, CapturedOutput, Exit, ExitStatus, Output, ResourceUsage};
+pub use output::{CapturedStream, Exit, ExitStatus, Output, PartialOutput, ResourceUsage};
 pub use path::GuestPath;
-pub use process::{CollectOptions, Process, ProcessControl, ProcessOutput, ProcessStdin, Signal};
+pub use process::{
+    CollectOptions, Process, ProcessControl, ProcessStderr, ProcessStdin, ProcessStdout, Signal,
+};
 pub use provider::Provider;
 pub use sandbox::Sandbox;
 pub use secret::Secret;

@@ -2,8 +2,10 @@
 //!
 //! Invariant: no buffer here grows with what a program writes beyond the caller's limits.
 
+use std::any::Any;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -12,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::{
-    Captured, CapturedOutput, Error, ErrorKind, Exit, Operation, Output, Ran, Result, SandboxId,
+    CapturedStream, Error, Execution, Exit, Operation, Output, PartialOutput, Result, SandboxId,
 };
 
 /// How long a killed tree may take to be reported dead before the host gives up on it. Longer than
@@ -20,6 +22,11 @@ use crate::{
 const KILL_GRACE: Duration = Duration::from_secs(10);
 
 /// A signal, by its number on Linux.
+///
+/// ```
+/// use sandbox_core::Signal;
+/// assert_eq!(Signal::TERMINATE, Signal(15));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Signal(pub i32);
 
@@ -36,7 +43,7 @@ impl Signal {
     pub const TERMINATE: Self = Self(15);
 }
 
-/// What a backend provides for a running command.
+/// The control of a running command, which a backend provides.
 ///
 /// # Contract
 /// Dropping the control kills the whole tree without blocking, unless the main process has ended.
@@ -54,45 +61,66 @@ pub trait ProcessControl: fmt::Debug + Send + Sync + 'static {
     async fn kill(&self) -> Result<()>;
 }
 
-/// The reading end of an output stream: an [`AsyncRead`].
-///
-/// It ends when the main process has ended and what it had written has been read. A backend may
-/// read on for a moment, for what the rest of the tree is just writing; a grandchild that keeps the
-/// pipe does not keep the stream. Nothing is buffered beyond the pipe: a reader that does not read
-/// holds the program up.
-pub struct ProcessOutput(Pin<Box<dyn AsyncRead + Send + Sync>>);
+macro_rules! reader {
+    ($($(#[$doc:meta])* $name:ident)*) => {$(
+        $(#[$doc])*
+        ///
+        /// It ends when the main process has ended and what it had written has been read. A backend
+        /// may read on for a moment, for what the rest of the tree is just writing; a grandchild
+        /// that keeps the pipe does not keep the stream. Nothing is buffered beyond the pipe: a
+        /// program whose output is not read is held up.
+        pub struct $name(Pin<Box<dyn AsyncRead + Send + Sync>>);
 
-impl ProcessOutput {
-    /// Wraps a backend's stream.
-    pub fn new(stream: impl AsyncRead + Send + Sync + 'static) -> Self {
-        Self(Box::pin(stream))
-    }
+        impl $name {
+            /// Wraps a backend's stream.
+            pub fn new(stream: impl AsyncRead + Send + Sync + 'static) -> Self {
+                Self(Box::pin(stream))
+            }
+        }
+
+        impl AsyncRead for $name {
+            fn poll_read(
+                mut self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                buf: &mut ReadBuf<'_>,
+            ) -> Poll<std::io::Result<()>> {
+                self.0.as_mut().poll_read(cx, buf)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(stringify!($name))
+            }
+        }
+    )*};
 }
 
-impl AsyncRead for ProcessOutput {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        self.0.as_mut().poll_read(cx, buf)
-    }
+reader! {
+    /// The standard output of a running command: an [`AsyncRead`], as [`std::process::ChildStdout`]
+    /// is a `Read`.
+    ProcessStdout
+    /// The standard error of a running command: an [`AsyncRead`], as [`std::process::ChildStderr`]
+    /// is a `Read`.
+    ProcessStderr
 }
 
-impl fmt::Debug for ProcessOutput {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ProcessOutput")
-    }
-}
-
-/// The writing end of a command's standard input: an [`AsyncWrite`]. Shutting it down or dropping
-/// it is the program's end of file.
-pub struct ProcessStdin(Pin<Box<dyn AsyncWrite + Send + Sync>>);
+/// The standard input of a running command: an [`AsyncWrite`]. Shutting it down or dropping it is
+/// the program's end of file; a write after that fails with
+/// [`BrokenPipe`](std::io::ErrorKind::BrokenPipe).
+pub struct ProcessStdin(Option<Pin<Box<dyn AsyncWrite + Send + Sync>>>);
 
 impl ProcessStdin {
     /// Wraps a backend's stream.
     pub fn new(stream: impl AsyncWrite + Send + Sync + 'static) -> Self {
-        Self(Box::pin(stream))
+        Self(Some(Box::pin(stream)))
+    }
+
+    fn stream(&mut self) -> std::io::Result<Pin<&mut (dyn AsyncWrite + Send + Sync)>> {
+        match &mut self.0 {
+            Some(stream) => Ok(stream.as_mut()),
+            None => Err(std::io::ErrorKind::BrokenPipe.into()),
+        }
     }
 }
 
@@ -102,15 +130,21 @@ impl AsyncWrite for ProcessStdin {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<std::io::Result<usize>> {
-        self.0.as_mut().poll_write(cx, buf)
+        self.stream()?.poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        self.0.as_mut().poll_flush(cx)
+        self.stream()?.poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        self.0.as_mut().poll_shutdown(cx)
+        let Some(stream) = &mut self.0 else {
+            return Poll::Ready(Ok(()));
+        };
+        let done = std::task::ready!(stream.as_mut().poll_shutdown(cx));
+        // The shutdown of a pipe of tokio's does nothing: only closing it is an end of file.
+        self.0 = None;
+        Poll::Ready(done)
     }
 }
 
@@ -122,20 +156,30 @@ impl fmt::Debug for ProcessStdin {
 
 /// A running command, from [`spawn`](crate::Sandbox::spawn).
 ///
-/// Dropping it kills the command and everything it started, unless its main process has ended.
+/// Dropping it kills the command and everything it started, unless its main process has ended. It
+/// keeps its sandbox alive: the sandbox's last handle may be dropped before it.
 /// The streams can be taken out and used apart.
 #[derive(Debug)]
 pub struct Process {
     /// Standard input, if the command asked for a pipe.
     pub stdin: Option<ProcessStdin>,
     /// Standard output.
-    pub stdout: Option<ProcessOutput>,
+    pub stdout: Option<ProcessStdout>,
     /// Standard error.
-    pub stderr: Option<ProcessOutput>,
+    pub stderr: Option<ProcessStderr>,
     control: Box<dyn ProcessControl>,
+    /// Dropped last.
+    alive: Vec<Arc<dyn Any + Send + Sync>>,
 }
 
-/// What [`Process::wait_with_output`] keeps and for how long it waits.
+/// Options of [`Process::wait_with_output`]: its input, what it keeps and how long it waits.
+///
+/// ```
+/// use std::time::Duration;
+/// use sandbox_core::CollectOptions;
+/// let options = CollectOptions::new().stdout_limit(64 << 10).timeout(Duration::from_secs(5));
+/// assert_eq!(options.stderr_limit, sandbox_core::DEFAULT_OUTPUT_LIMIT);
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct CollectOptions {
@@ -166,20 +210,78 @@ impl Default for CollectOptions {
     }
 }
 
+impl CollectOptions {
+    /// The defaults: no input, [`DEFAULT_OUTPUT_LIMIT`](crate::DEFAULT_OUTPUT_LIMIT), no timeout,
+    /// started now.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the bytes for standard input.
+    #[must_use]
+    pub fn stdin(mut self, bytes: impl Into<Bytes>) -> Self {
+        self.stdin = bytes.into();
+        self
+    }
+
+    /// Sets how many bytes of stdout are kept.
+    #[must_use]
+    pub fn stdout_limit(mut self, bytes: u64) -> Self {
+        self.stdout_limit = bytes;
+        self
+    }
+
+    /// Sets how many bytes of stderr are kept.
+    #[must_use]
+    pub fn stderr_limit(mut self, bytes: u64) -> Self {
+        self.stderr_limit = bytes;
+        self
+    }
+
+    /// Sets when the tree is killed.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets when the command was asked for.
+    #[must_use]
+    pub fn started(mut self, started: Instant) -> Self {
+        self.started = started;
+        self
+    }
+
+    /// Sets the sandbox that errors name.
+    #[must_use]
+    pub fn sandbox(mut self, sandbox: SandboxId) -> Self {
+        self.sandbox = Some(sandbox);
+        self
+    }
+}
+
 impl Process {
     /// A process of a backend.
     pub fn new(
         control: impl ProcessControl,
         stdin: Option<ProcessStdin>,
-        stdout: Option<ProcessOutput>,
-        stderr: Option<ProcessOutput>,
+        stdout: Option<ProcessStdout>,
+        stderr: Option<ProcessStderr>,
     ) -> Self {
         Self {
             stdin,
             stdout,
             stderr,
             control: Box::new(control),
+            alive: Vec::new(),
         }
+    }
+
+    /// Keeps something alive as long as the process: the sandbox in which it runs. For backends.
+    #[must_use]
+    pub fn keep_alive(mut self, needed: Arc<dyn Any + Send + Sync>) -> Self {
+        self.alive.push(needed);
+        self
     }
 
     /// The same process with another control around its own; for layers.
@@ -196,17 +298,33 @@ impl Process {
 
     /// Waits for the main process to end. Dropping the future stops the waiting only.
     ///
+    /// ```no_run
+    /// # use sandbox_core::{Process, Result};
+    /// # async fn example(process: Process) -> Result<()> {
+    /// let exit = process.wait().await?;
+    /// println!("{}", exit.status);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] if the command's timeout killed it; [`ErrorKind::Lost`] or
-    /// [`ErrorKind::Closed`] if the sandbox went away.
+    /// [`Timeout`](crate::ErrorKind::Timeout) if the command's timeout killed it;
+    /// [`Lost`](crate::ErrorKind::Lost) or
+    /// [`Closed`](crate::ErrorKind::Closed) if the sandbox went away.
     pub async fn wait(&self) -> Result<Exit> {
         self.control.wait().await
     }
 
     /// Sends a signal to the main process; `Ok` if it has ended already.
     ///
+    /// ```no_run
+    /// # use sandbox_core::{Process, Result, Signal};
+    /// # async fn example(process: Process) -> Result<()> {
+    /// process.signal(Signal::TERMINATE).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] where the backend can't; [`ErrorKind::InvalidInput`] for a
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) where the backend can't; [`InvalidInput`](crate::ErrorKind::InvalidInput) for a
     /// number that is no signal.
     pub async fn signal(&self, signal: Signal) -> Result<()> {
         self.control.signal(signal).await
@@ -214,8 +332,15 @@ impl Process {
 
     /// Kills it and everything it started, and returns when they are dead.
     ///
+    /// ```no_run
+    /// # use sandbox_core::{Process, Result};
+    /// # async fn example(process: Process) -> Result<()> {
+    /// process.kill().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
-    /// [`ErrorKind::Lost`] if the sandbox went away.
+    /// [`Lost`](crate::ErrorKind::Lost) if the sandbox went away.
     pub async fn kill(&self) -> Result<()> {
         self.control.kill().await
     }
@@ -227,8 +352,18 @@ impl Process {
     /// At the timeout the whole tree is killed and what had been written is in the error.
     /// Dropping the future drops the process, which kills it.
     ///
+    /// ```no_run
+    /// # use sandbox_core::{CollectOptions, Process, Result};
+    /// # async fn example(process: Process) -> Result<()> {
+    /// use std::time::Duration;
+    /// let options = CollectOptions::new().stdin("3\n1\n").timeout(Duration::from_secs(5));
+    /// let output = process.wait_with_output(options).await?;
+    /// println!("{}", output.stdout.to_string_lossy());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] with [`Ran::Cut`] and the partial output; what
+    /// [`Timeout`](crate::ErrorKind::Timeout) with [`Execution::Interrupted`] and the partial output; what
     /// [`wait`](Process::wait) says, with the partial output.
     pub async fn wait_with_output(mut self, options: CollectOptions) -> Result<Output> {
         let mut stdout = Keep::new(self.stdout.take(), options.stdout_limit);
@@ -260,16 +395,28 @@ impl Process {
             None => Err(self.cut(&mut stdout, &mut stderr, &options).await),
         };
         let streams =
-            CapturedOutput::new(stdout.finish(), stderr.finish(), options.started.elapsed());
+            PartialOutput::new(stdout.finish(), stderr.finish(), options.started.elapsed());
         match exit {
             Ok(exit) => Ok(Output::new(exit, streams)),
-            Err(error) if matches!(error.ran(), Some(Ran::Unknown | Ran::NotStarted)) => Err(error),
+            Err(error)
+                if matches!(
+                    error.execution(),
+                    Some(Execution::Unknown | Execution::NotStarted)
+                ) =>
+            {
+                Err(error)
+            }
             Err(error) => Err(error.with_partial_output(streams)),
         }
     }
 
     /// Kills the tree at the deadline and takes what is left in the pipes.
-    async fn cut(&self, stdout: &mut Keep, stderr: &mut Keep, options: &CollectOptions) -> Error {
+    async fn cut(
+        &self,
+        stdout: &mut Keep<ProcessStdout>,
+        stderr: &mut Keep<ProcessStderr>,
+        options: &CollectOptions,
+    ) -> Error {
         let kill = tokio::time::timeout(KILL_GRACE, async {
             let killed = self.control.kill().await;
             tokio::join!(stdout.drain(), stderr.drain());
@@ -277,11 +424,7 @@ impl Process {
         });
         let outcome = kill.await;
         let after = options.timeout.unwrap_or_default();
-        let mut error = Error::new(ErrorKind::Timeout, Operation::Exec)
-            .with_message(format!(
-                "the command was killed after its timeout of {after:?}"
-            ))
-            .with_ran(Ran::Cut);
+        let mut error = crate::backend::timed_out(Operation::Exec, after);
         if let Some(sandbox) = &options.sandbox {
             error = error.with_sandbox(sandbox.clone());
         }
@@ -303,17 +446,17 @@ async fn deadline(started: Instant, timeout: Option<Duration>) {
 }
 
 /// Reads a stream to its end and keeps the first `limit` bytes.
-struct Keep {
-    stream: Option<ProcessOutput>,
+struct Keep<R> {
+    stream: Option<R>,
     kept: BytesMut,
     limit: usize,
     total: u64,
 }
 
-impl Keep {
+impl<R: AsyncRead + Unpin> Keep<R> {
     const CHUNK: usize = 64 << 10;
 
-    fn new(stream: Option<ProcessOutput>, limit: u64) -> Self {
+    fn new(stream: Option<R>, limit: u64) -> Self {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         Self {
             stream,
@@ -348,7 +491,7 @@ impl Keep {
         self.stream = None;
     }
 
-    fn finish(self) -> Captured {
-        Captured::new(self.kept.freeze(), self.total)
+    fn finish(self) -> CapturedStream {
+        CapturedStream::new(self.kept.freeze(), self.total)
     }
 }

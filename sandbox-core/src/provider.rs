@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use crate::{
     Capabilities, Capability, Labels, Operation, Result, Sandbox, SandboxId, SandboxInfo,
-    SandboxSpec,
+    SandboxSpec, Snapshot, SnapshotId,
 };
 
 /// A source of sandboxes: one backend, configured.
@@ -22,12 +22,22 @@ use crate::{
 #[async_trait]
 pub trait Provider: Debug + Send + Sync + 'static {
     /// The backend's name: "local", "dagger", ….
-    fn backend(&self) -> &'static str;
+    fn backend(&self) -> &str;
 
     /// What its sandboxes can do. No I/O.
     fn capabilities(&self) -> Capabilities;
 
     /// Creates a sandbox.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Provider, Resources, Result, SandboxSpec};
+    /// # async fn example(provider: &dyn Provider) -> Result<()> {
+    /// let limits = Resources::new().memory(512 << 20).pids(128);
+    /// let spec = SandboxSpec::new().label("tenant", "acme").resources(limits);
+    /// let sandbox = provider.create(spec).await?;
+    /// sandbox.close().await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput),
@@ -39,13 +49,21 @@ pub trait Provider: Debug + Send + Sync + 'static {
 
     /// A handle to a sandbox that exists.
     ///
+    /// ```no_run
+    /// # use sandbox_core::{Provider, Result, SandboxId};
+    /// # async fn example(provider: &dyn Provider) -> Result<()> {
+    /// let sandbox = provider.attach(&SandboxId::new("1f2e3d4c")).await?;
+    /// println!("{}", sandbox.info().workdir);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound); [`Unsupported`](crate::ErrorKind::Unsupported)
     /// without [`Capability::Attach`] (the default).
     async fn attach(&self, id: &SandboxId) -> Result<Arc<dyn Sandbox>> {
         let _ = id;
         Err(refuse(
-            self.capabilities(),
+            &self.capabilities(),
             Capability::Attach,
             Operation::Attach,
         ))
@@ -53,18 +71,35 @@ pub trait Provider: Debug + Send + Sync + 'static {
 
     /// The open sandboxes that have all of these labels, oldest first.
     ///
+    /// ```no_run
+    /// # use sandbox_core::{Labels, Provider, Result};
+    /// # async fn example(provider: &dyn Provider) -> Result<()> {
+    /// let labels = Labels::from([("tenant".to_owned(), "acme".to_owned())]);
+    /// for info in provider.list(&labels).await? {
+    ///     println!("{} since {:?}", info.id, info.created);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`Unsupported`](crate::ErrorKind::Unsupported) without [`Capability::List`] (the default).
     async fn list(&self, labels: &Labels) -> Result<Vec<SandboxInfo>> {
         let _ = labels;
         Err(refuse(
-            self.capabilities(),
+            &self.capabilities(),
             Capability::List,
             Operation::List,
         ))
     }
 
-    /// Closes a sandbox by its identifier, whoever holds handles to it.
+    /// Closes a sandbox by its identifier; every handle to it is closed.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Provider, Result, SandboxId};
+    /// # async fn example(provider: &dyn Provider) -> Result<()> {
+    /// provider.destroy(&SandboxId::new("1f2e3d4c")).await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound); [`Unsupported`](crate::ErrorKind::Unsupported)
@@ -72,14 +107,63 @@ pub trait Provider: Debug + Send + Sync + 'static {
     async fn destroy(&self, id: &SandboxId) -> Result<()> {
         let _ = id;
         Err(refuse(
-            self.capabilities(),
+            &self.capabilities(),
             Capability::Attach,
             Operation::Destroy,
         ))
     }
+
+    /// The snapshots that have all of these labels, oldest first.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Labels, Provider, Result};
+    /// # async fn example(provider: &dyn Provider) -> Result<()> {
+    /// for snapshot in provider.list_snapshots(&Labels::new()).await? {
+    ///     println!("{} {:?}", snapshot.id, snapshot.created);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) without [`Capability::SnapshotList`] (the
+    /// default).
+    async fn list_snapshots(&self, labels: &Labels) -> Result<Vec<Snapshot>> {
+        let _ = labels;
+        Err(refuse(
+            &self.capabilities(),
+            Capability::SnapshotList,
+            Operation::ListSnapshots,
+        ))
+    }
+
+    /// Deletes a snapshot. Sandboxes that were created from it live on.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Provider, Result, SnapshotId};
+    /// # async fn example(provider: &dyn Provider) -> Result<()> {
+    /// provider.delete_snapshot(&SnapshotId::new("base-1")).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound); [`Unsupported`](crate::ErrorKind::Unsupported)
+    /// without [`Capability::SnapshotDelete`] (the default).
+    async fn delete_snapshot(&self, id: &SnapshotId) -> Result<()> {
+        let _ = id;
+        Err(refuse(
+            &self.capabilities(),
+            Capability::SnapshotDelete,
+            Operation::DeleteSnapshot,
+        ))
+    }
 }
 
-fn refuse(capabilities: Capabilities, needs: Capability, operation: Operation) -> crate::Error {
+/// The error of a method that a backend did not write.
+pub(crate) fn refuse(
+    capabilities: &Capabilities,
+    needs: Capability,
+    operation: Operation,
+) -> crate::Error {
     match capabilities.require(needs, operation) {
         Err(error) => error,
         Ok(()) => crate::Error::unsupported(operation, needs, "declared but not implemented"),
@@ -91,7 +175,7 @@ macro_rules! forward {
         #[async_trait]
         #[deny(clippy::missing_trait_methods)]
         impl<T: Provider + ?Sized> Provider for $pointer<T> {
-            fn backend(&self) -> &'static str {
+            fn backend(&self) -> &str {
                 (**self).backend()
             }
             fn capabilities(&self) -> Capabilities {
@@ -108,6 +192,12 @@ macro_rules! forward {
             }
             async fn destroy(&self, id: &SandboxId) -> Result<()> {
                 (**self).destroy(id).await
+            }
+            async fn list_snapshots(&self, labels: &Labels) -> Result<Vec<Snapshot>> {
+                (**self).list_snapshots(labels).await
+            }
+            async fn delete_snapshot(&self, id: &SnapshotId) -> Result<()> {
+                (**self).delete_snapshot(id).await
             }
         }
     )*};

@@ -7,28 +7,44 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::provider::refuse;
 use crate::{
-    Capabilities, Command, CreateDirOptions, DirEntry, Env, ExportOptions, FileBatch, ForkOptions,
-    GuestPath, ImportOptions, IsolationReport, ListOptions, Metadata, Output, Process, ReadOptions,
-    RemoveOptions, RenameOptions, Result, SandboxInfo, Snapshot, SnapshotOptions, TransferReport,
+    Capabilities, Capability, Command, CreateDirOptions, DirEntry, Env, Error, Execution,
+    ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions, IsolationReport, ListOptions,
+    Metadata, Operation, Output, Process, ReadOptions, RemoveOptions, RenameOptions, Result,
+    SandboxInfo, Snapshot, SnapshotOptions, TransferReport,
 };
 
 #[doc = include_str!("../docs/contract.md")]
 #[async_trait]
 pub trait Sandbox: Debug + Send + Sync + 'static {
-    /// Who this sandbox is. No I/O; works on a closed sandbox too.
+    /// The sandbox's identifier, backend, workdir and labels. No I/O; works on a closed sandbox too.
     fn info(&self) -> SandboxInfo;
 
-    /// What the backend can do. No I/O; the same for the life of the sandbox.
+    /// The capabilities of the backend. No I/O; the same for the life of the sandbox.
     fn capabilities(&self) -> Capabilities;
 
     /// Which isolation is in force, probed from inside the sandbox, not read from configuration.
     ///
     /// Dropping the future has no effect on the sandbox.
     ///
+    /// ```no_run
+    /// # use sandbox_core::{Control, Result, Sandbox};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// let report = sandbox.isolation().await?;
+    /// assert!(report.is_enforced(Control::Filesystem), "{report}");
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// The common ones (see [the trait](Sandbox#errors)).
-    async fn isolation(&self) -> Result<IsolationReport>;
+    async fn isolation(&self) -> Result<IsolationReport> {
+        Err(refuse(
+            &self.capabilities(),
+            Capability::Isolation,
+            Operation::Isolation,
+        ))
+    }
 
     /// Runs a command to its end.
     ///
@@ -43,8 +59,20 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     /// Dropping the future is the same as a timeout: the command and everything it started,
     /// daemons included, are dead within a second.
     ///
+    /// ```no_run
+    /// # use sandbox_core::{Command, Result, Sandbox};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// use std::time::Duration;
+    /// let command = Command::new("python3").arg("main.py").timeout(Duration::from_secs(10));
+    /// let output = sandbox.exec(command).await?;
+    /// if !output.success() {
+    ///     eprintln!("{}: {}", output.status, output.stderr.to_string_lossy());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
-    /// [`Error::ran`](crate::Error::ran) says whether the command ran. Not started:
+    /// [`Error::execution`](crate::Error::execution) says whether the command ran. Not started:
     /// [`CommandNotFound`](crate::ErrorKind::CommandNotFound),
     /// [`NotExecutable`](crate::ErrorKind::NotExecutable),
     /// [`NotFound`](crate::ErrorKind::NotFound) and
@@ -61,9 +89,26 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     /// The same as [`exec`](Sandbox::exec) otherwise, the timeout included. Dropping the future or
     /// the [`Process`] kills the whole tree.
     ///
+    /// ```no_run
+    /// # use sandbox_core::{Command, Result, Sandbox};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// use tokio::io::AsyncReadExt as _;
+    /// let mut process = sandbox.spawn(Command::new("make")).await?;
+    /// let mut text = String::new();
+    /// if let Some(mut stdout) = process.stdout.take() {
+    ///     stdout.read_to_string(&mut text).await.ok();
+    /// }
+    /// println!("{text}{}", process.wait().await?.status);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Those of [`exec`](Sandbox::exec) that mean "not started".
-    async fn spawn(&self, command: Command) -> Result<Process>;
+    async fn spawn(&self, command: Command) -> Result<Process> {
+        let _ = command;
+        let error = refuse(&self.capabilities(), Capability::Spawn, Operation::Spawn);
+        Err(error.with_execution(Execution::NotStarted))
+    }
 
     /// Writes a batch of files: all of it or none of it.
     ///
@@ -73,6 +118,16 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     ///
     /// Dropping the future leaves all of the batch or nothing; if putting in place has begun it is
     /// finished.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{FileBatch, Mode, Result, Sandbox};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// let batch = FileBatch::new()
+    ///     .file("numbers.txt", "3\n1\n2\n")
+    ///     .file_with_mode("run.sh", "#!/bin/sh\nsort numbers.txt\n", Mode::EXECUTABLE);
+    /// sandbox.write_files(batch).await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// With the path: [`InvalidInput`](crate::ErrorKind::InvalidInput) (see
@@ -88,6 +143,15 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     ///
     /// Dropping the future stops the reading.
     ///
+    /// ```no_run
+    /// # use sandbox_core::{ReadOptions, Result, Sandbox};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// let options = ReadOptions::new().limit(1 << 20);
+    /// let bytes = sandbox.read_file(&"result.json".into(), options).await?;
+    /// println!("{} bytes", bytes.len());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// With the path: [`NotFound`](crate::ErrorKind::NotFound),
     /// [`IsADirectory`](crate::ErrorKind::IsADirectory),
@@ -99,6 +163,16 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     /// Lists a directory, sorted by path bytes. Links are listed as such, not followed, but the
     /// path itself may lead through links.
     ///
+    /// ```no_run
+    /// # use sandbox_core::{ListOptions, Result, Sandbox};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// let options = ListOptions::new().recursive(true).limit(10_000);
+    /// for entry in sandbox.list_dir(&"src".into(), options).await? {
+    ///     println!("{}", entry.path);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// With the path: [`NotFound`](crate::ErrorKind::NotFound),
     /// [`NotADirectory`](crate::ErrorKind::NotADirectory),
@@ -107,6 +181,14 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     async fn list_dir(&self, path: &GuestPath, options: ListOptions) -> Result<Vec<DirEntry>>;
 
     /// Describes an entry; a link itself, not what it points to.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Result, Sandbox};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// let metadata = sandbox.metadata(&"run.sh".into()).await?;
+    /// println!("{} bytes", metadata.size);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// With the path: [`NotFound`](crate::ErrorKind::NotFound),
@@ -119,6 +201,14 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     ///
     /// Dropping the future may leave a recursive removal half done.
     ///
+    /// ```no_run
+    /// # use sandbox_core::{RemoveOptions, Result, Sandbox};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// let options = RemoveOptions::new().recursive(true).ignore_missing(true);
+    /// sandbox.remove(&"target".into(), options).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// With the path: [`NotFound`](crate::ErrorKind::NotFound),
     /// [`DirectoryNotEmpty`](crate::ErrorKind::DirectoryNotEmpty) without `recursive`,
@@ -129,6 +219,14 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
 
     /// Creates a directory, by default with its parents and content to find it there.
     ///
+    /// ```no_run
+    /// # use sandbox_core::{CreateDirOptions, Mode, Result, Sandbox};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// let options = CreateDirOptions::new().recursive(false).mode(Mode::new(0o700));
+    /// sandbox.create_dir(&"private".into(), options).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// With the path: [`AlreadyExists`](crate::ErrorKind::AlreadyExists) (something else than a
     /// directory, or anything at all if exclusive), [`NotFound`](crate::ErrorKind::NotFound) (the
@@ -137,6 +235,14 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     async fn create_dir(&self, path: &GuestPath, options: CreateDirOptions) -> Result<()>;
 
     /// Renames a file, link or directory at once.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{RenameOptions, Result, Sandbox};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// let options = RenameOptions::new().replace(true);
+    /// sandbox.rename(&"new.txt".into(), &"old.txt".into(), options).await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// With the path: [`NotFound`](crate::ErrorKind::NotFound),
@@ -148,6 +254,16 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     /// Brings a directory of the host into the sandbox, below `to`, which is created if missing.
     ///
     /// Every file appears whole. Dropping the future may leave some files brought and others not.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{ImportOptions, Result, Sandbox};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// use std::path::Path;
+    /// let options = ImportOptions::new().ignore_files(true).exclude("/.git").mirror(true);
+    /// let report = sandbox.import_dir(Path::new("/src/app"), &"app".into(), options).await?;
+    /// println!("{} files, {} removed", report.files, report.removed);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound),
@@ -161,7 +277,10 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
         from: &Path,
         to: &GuestPath,
         options: ImportOptions,
-    ) -> Result<TransferReport>;
+    ) -> Result<TransferReport> {
+        let _ = (from, to, options);
+        Err(not_written(Operation::ImportDir))
+    }
 
     /// Brings a directory of the sandbox to the host.
     ///
@@ -170,6 +289,18 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     /// each file appears whole). No link is followed; a link that leads out of the directory, an
     /// absolute one, a FIFO, socket or device is skipped and reported; setuid, setgid and sticky
     /// bits are dropped.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{ExistingDir, ExportOptions, Result, Sandbox};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// use std::path::Path;
+    /// let options = ExportOptions::new().existing(ExistingDir::Replace).max_bytes(1 << 30);
+    /// let report = sandbox.export_dir(&"dist".into(), Path::new("/srv/dist"), options).await?;
+    /// for left in &report.skipped {
+    ///     eprintln!("left out {}: {}", left.path, left.reason);
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound) and
@@ -181,21 +312,44 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
         from: &GuestPath,
         to: &Path,
         options: ExportOptions,
-    ) -> Result<TransferReport>;
+    ) -> Result<TransferReport> {
+        let _ = (from, to, options);
+        Err(not_written(Operation::ExportDir))
+    }
 
     /// Changes where relative paths and commands start, for later calls and forks.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Result, Sandbox};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// sandbox.set_workdir(&"project".into()).await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound), [`NotADirectory`](crate::ErrorKind::NotADirectory)
     /// with the path.
-    async fn set_workdir(&self, path: &GuestPath) -> Result<()>;
+    async fn set_workdir(&self, path: &GuestPath) -> Result<()> {
+        let _ = path;
+        Err(not_written(Operation::SetWorkdir))
+    }
 
     /// Changes the environment of later commands and forks.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Env, Result, Sandbox};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// sandbox.set_env(Env::new().set("LANG", "C.UTF-8").unset("DEBUG")).await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) naming the variable; nothing is changed
     /// then.
-    async fn set_env(&self, changes: Env) -> Result<()>;
+    async fn set_env(&self, changes: Env) -> Result<()> {
+        let _ = changes;
+        Err(not_written(Operation::SetEnv))
+    }
 
     /// Makes an independent sandbox with the same files, environment and workdir.
     ///
@@ -207,17 +361,48 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     ///
     /// Dropping the future leaves no child.
     ///
+    /// ```no_run
+    /// # use sandbox_core::{ForkOptions, Result, Sandbox};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// let fork = sandbox.fork(ForkOptions::new().label("attempt", "1")).await?;
+    /// assert_eq!(fork.info().parent, Some(sandbox.info().id));
+    /// fork.close().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`Unsupported`](crate::ErrorKind::Unsupported) without
     /// [`Capability::Fork`](crate::Capability::Fork).
-    async fn fork(&self, options: ForkOptions) -> Result<Arc<dyn Sandbox>>;
+    async fn fork(&self, options: ForkOptions) -> Result<Arc<dyn Sandbox>> {
+        let _ = options;
+        Err(refuse(
+            &self.capabilities(),
+            Capability::Fork,
+            Operation::Fork,
+        ))
+    }
 
     /// Keeps the files under a name from which sandboxes can be created later.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Result, Sandbox, SandboxSpec, SnapshotOptions, Source};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// let snapshot = sandbox.snapshot(SnapshotOptions::new().label("base", "1")).await?;
+    /// let spec = SandboxSpec::new().source(Source::Snapshot(snapshot.id));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Unsupported`](crate::ErrorKind::Unsupported) without
     /// [`Capability::Snapshot`](crate::Capability::Snapshot).
-    async fn snapshot(&self, options: SnapshotOptions) -> Result<Snapshot>;
+    async fn snapshot(&self, options: SnapshotOptions) -> Result<Snapshot> {
+        let _ = options;
+        Err(refuse(
+            &self.capabilities(),
+            Capability::Snapshot,
+            Operation::Snapshot,
+        ))
+    }
 
     /// Ends the sandbox: kills everything in it and frees what it holds.
     ///
@@ -225,9 +410,22 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     /// [`Closed`](crate::ErrorKind::Closed) and their partial output; so does every later call.
     /// Dropping the future does not stop the closing.
     ///
+    /// ```no_run
+    /// # use sandbox_core::{Result, Sandbox};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// sandbox.close().await?;
+    /// sandbox.close().await?; // a second time does nothing
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Only if something could not be freed; the sandbox is closed all the same.
     async fn close(&self) -> Result<()>;
+}
+
+/// The error of a method that a backend did not write and that needs no capability.
+fn not_written(operation: Operation) -> Error {
+    Error::unsupported(operation, operation, "this backend does not implement it")
 }
 
 macro_rules! forward {

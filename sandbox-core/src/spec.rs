@@ -4,11 +4,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::{
-    Control, Env, Error, ErrorKind, GuestPath, Labels, Operation, Result, Secret, SnapshotId,
+    Capabilities, Capability, Control, Env, Error, ErrorKind, GuestPath, Labels, Operation, Result,
+    Secret, SnapshotId,
 };
 
 /// What a sandbox's filesystem starts from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Source {
     /// The backend's own default.
@@ -23,7 +26,9 @@ pub enum Source {
 }
 
 /// What the sandbox may reach.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Network {
     /// Nothing but its own loopback (the default).
@@ -31,10 +36,47 @@ pub enum Network {
     Off,
     /// Whatever its host reaches.
     Open,
+    /// [`Off`](Network::Off) on a backend that has it, [`Open`](Network::Open) on the others: for
+    /// a spec that is to work everywhere.
+    ///
+    /// Weaker than `Off` where the backend is, which is why it is never a default. The isolation
+    /// report says what holds.
+    OffWherePossible,
+}
+
+impl Network {
+    /// What this means for a backend with these capabilities: `Off` or `Open`. Every backend puts
+    /// it in the place of the spec's network before it looks at that.
+    ///
+    /// ```
+    /// use sandbox_core::{Capabilities, Capability, Network};
+    /// let plain = Capabilities::none("no isolation").with(Capability::NetworkOpen);
+    /// assert_eq!(Network::OffWherePossible.settle(&plain), Network::Open);
+    /// assert_eq!(Network::Off.settle(&plain), Network::Off); // and is refused by `require`
+    /// ```
+    #[must_use]
+    pub fn settle(self, capabilities: &Capabilities) -> Self {
+        match self {
+            Self::OffWherePossible if capabilities.has(Capability::NetworkOff) => Self::Off,
+            Self::OffWherePossible => Self::Open,
+            named => named,
+        }
+    }
 }
 
 /// Limits on a whole sandbox; `None` sets none.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "serde",
+    serde(default, deny_unknown_fields, rename_all = "kebab-case")
+)]
+///
+/// ```
+/// use sandbox_core::Resources;
+/// let limits = Resources::new().memory(512 << 20).cpus(1.5).pids(128).disk(1 << 30);
+/// assert_eq!(limits.pids, Some(128));
+/// ```
 #[non_exhaustive]
 pub struct Resources {
     /// Memory of all processes together, in bytes.
@@ -84,6 +126,8 @@ impl Resources {
 
 /// Whether what is mounted may be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 pub enum Access {
     /// Only read.
     ReadOnly,
@@ -93,6 +137,17 @@ pub enum Access {
 
 /// A directory or file of the host, visible in the sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "serde",
+    serde(deny_unknown_fields, rename_all = "kebab-case")
+)]
+///
+/// ```
+/// use sandbox_core::{Access, Mount};
+/// let mount = Mount::read_only("/srv/data", "/data");
+/// assert_eq!(mount.access, Access::ReadOnly);
+/// ```
 #[non_exhaustive]
 pub struct Mount {
     /// Where it is on the host.
@@ -125,6 +180,8 @@ impl Mount {
 
 /// Which isolation must be in force for a sandbox to be created.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum RequiredIsolation {
     /// Everything that the backend is for, and every limit that the spec sets (the default).
@@ -145,6 +202,11 @@ pub enum RequiredIsolation {
 /// assert_eq!(spec.network, Network::Off);
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "serde",
+    serde(default, deny_unknown_fields, rename_all = "kebab-case")
+)]
 #[non_exhaustive]
 pub struct SandboxSpec {
     /// What the filesystem starts from.
@@ -165,8 +227,10 @@ pub struct SandboxSpec {
     /// To find it by.
     pub labels: Labels,
     /// After this time without use it is closed. Reading its status is no use. Default: never.
+    #[cfg_attr(feature = "serde", serde(with = "crate::wire::seconds_or_none"))]
     pub ttl: Option<Duration>,
     /// The timeout of a command that names none. Default: none.
+    #[cfg_attr(feature = "serde", serde(with = "crate::wire::seconds_or_none"))]
     pub command_timeout: Option<Duration>,
 }
 
@@ -315,8 +379,85 @@ impl SandboxSpec {
     }
 }
 
+impl SandboxSpec {
+    /// Refuses what a backend with these capabilities does not have: the first step of every
+    /// [`create`](crate::Provider::create), after [`validate`](SandboxSpec::validate).
+    ///
+    /// The workdir, the environment, the command timeout and the required isolation need no
+    /// capability. What holds of a backend beyond its capabilities, it checks itself.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] with the operation, the capability and the backend's reason.
+    ///
+    /// ```
+    /// use sandbox_core::{Capabilities, Capability, Operation, Resources, SandboxSpec};
+    /// const TOY: Capabilities = Capabilities::none("a toy").with(Capability::NetworkOff);
+    /// assert!(SandboxSpec::new().require(&TOY, Operation::Create).is_ok());
+    /// let spec = SandboxSpec::new().resources(Resources::new().pids(8));
+    /// let error = spec.require(&TOY, Operation::Create).unwrap_err();
+    /// assert_eq!(error.to_string(), "create: pids-limit is not supported: a toy");
+    /// ```
+    pub fn require(&self, capabilities: &Capabilities, operation: Operation) -> Result<()> {
+        // Taken apart without `..`: a field that is added here does not compile until it is mapped.
+        let Self {
+            source,
+            workdir: _,
+            env: _,
+            resources,
+            network,
+            isolation: _,
+            mounts,
+            labels,
+            ttl,
+            command_timeout: _,
+        } = self;
+        let Resources {
+            memory,
+            cpus,
+            pids,
+            disk,
+        } = resources;
+        let source = match source {
+            Source::Default => None,
+            Source::Image(_) => Some(Capability::Image),
+            Source::RootDir(_) => Some(Capability::RootDir),
+            Source::Snapshot(_) => Some(Capability::Snapshot),
+        };
+        let network = match network.clone().settle(capabilities) {
+            Network::Off => Capability::NetworkOff,
+            _ => Capability::NetworkOpen,
+        };
+        let asked = [
+            source,
+            memory.map(|_| Capability::MemoryLimit),
+            cpus.map(|_| Capability::CpuLimit),
+            pids.map(|_| Capability::PidsLimit),
+            disk.map(|_| Capability::DiskLimit),
+            (!mounts.is_empty()).then_some(Capability::Mounts),
+            (!labels.is_empty()).then_some(Capability::List),
+            ttl.map(|_| Capability::Ttl),
+            Some(network),
+        ];
+        asked
+            .into_iter()
+            .flatten()
+            .try_for_each(|capability| capabilities.require(capability, operation))
+    }
+}
+
 /// How to fork.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "serde",
+    serde(default, deny_unknown_fields, rename_all = "kebab-case")
+)]
+///
+/// ```
+/// use sandbox_core::ForkOptions;
+/// let options = ForkOptions::new().label("attempt", "2");
+/// assert_eq!(options.labels["attempt"], "2");
+/// ```
 #[non_exhaustive]
 pub struct ForkOptions {
     /// The child's labels; the parent's are not inherited.
@@ -339,6 +480,17 @@ impl ForkOptions {
 
 /// How to take a snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "serde",
+    serde(default, deny_unknown_fields, rename_all = "kebab-case")
+)]
+///
+/// ```
+/// use sandbox_core::SnapshotOptions;
+/// let options = SnapshotOptions::new().label("base", "rust-1.88");
+/// assert_eq!(options.labels.len(), 1);
+/// ```
 #[non_exhaustive]
 pub struct SnapshotOptions {
     /// The snapshot's labels.

@@ -8,6 +8,21 @@ use crate::GuestPath;
 /// setgid or sticky); what a link points to on the host is not followed. FIFOs, sockets and
 /// devices are skipped and reported.
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "serde",
+    serde(default, deny_unknown_fields, rename_all = "kebab-case")
+)]
+///
+/// ```
+/// use sandbox_core::ImportOptions;
+/// let options = ImportOptions::new()
+///     .exclude("/target")
+///     .ignore_files(true)
+///     .mirror(true)
+///     .max_bytes(1 << 30);
+/// assert_eq!(options.excludes, ["/target"]);
+/// ```
 #[non_exhaustive]
 pub struct ImportOptions {
     /// Patterns of gitignore(5) for what is left out, relative to the directory.
@@ -59,6 +74,8 @@ impl ImportOptions {
 
 /// What to do where the host's directory exists already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 pub enum ExistingDir {
     /// Fail with [`AlreadyExists`](crate::ErrorKind::AlreadyExists), unless it is empty.
     #[default]
@@ -71,6 +88,20 @@ pub enum ExistingDir {
 
 /// How to bring a directory of a sandbox to the host.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "serde",
+    serde(default, deny_unknown_fields, rename_all = "kebab-case")
+)]
+///
+/// ```
+/// use sandbox_core::{ExistingDir, ExportOptions};
+/// let options = ExportOptions::new()
+///     .existing(ExistingDir::Replace)
+///     .exclude("*.o")
+///     .max_entries(10_000);
+/// assert_eq!(options.max_bytes, 4 << 30);
+/// ```
 #[non_exhaustive]
 pub struct ExportOptions {
     /// What to do where the host's directory exists already.
@@ -131,6 +162,8 @@ impl ExportOptions {
 
 /// Something that an import or export left behind, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub struct Skipped {
     /// Its path, relative to the directory.
@@ -151,6 +184,8 @@ impl Skipped {
 
 /// What an import or export moved. What excludes and ignore files leave out is not counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub struct TransferReport {
     /// Regular files.

@@ -35,7 +35,7 @@ async fn a_session_of_the_cli_works_and_ends_with_its_provider() -> Outcome {
             }
         );
         let config = DaggerConfig::default().cli(cli(dir.path(), &script)?);
-        let provider = DaggerProvider::with_config(config);
+        let provider = DaggerProvider::new(config)?;
         let sandbox = provider.create(spec()).await?;
         assert_eq!(sandbox.sh("echo hi").await?.stdout.bytes, "hi\n");
         assert!(alive(&pid));
@@ -80,7 +80,7 @@ async fn a_panic_leaves_no_cli_behind() -> Outcome {
     let config = DaggerConfig::default().cli(polite(dir.path(), &double)?);
     let seen = pid.clone();
     let task = tokio::spawn(async move {
-        let provider = DaggerProvider::with_config(config);
+        let provider = DaggerProvider::new(config)?;
         let created = provider.create(spec()).await;
         assert!(created.is_ok() && !alive(&seen), "this panic is meant");
     });
@@ -93,7 +93,9 @@ async fn a_panic_leaves_no_cli_behind() -> Outcome {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "the next test runs it as a program of its own"]
 async fn a_host_that_waits() -> Outcome {
-    let sandbox = DaggerProvider::new().create(spec()).await?;
+    let sandbox = DaggerProvider::new(DaggerConfig::default())?
+        .create(spec())
+        .await?;
     std::fs::write(std::env::var("SANDBOX_TEST_CONNECTED")?, "")?;
     std::future::pending::<()>().await;
     drop(sandbox);
@@ -137,7 +139,7 @@ async fn a_cli_that_fails_or_says_nothing_is_told_in_time() -> Outcome {
         ),
     ] {
         let config = DaggerConfig::default().cli(program);
-        let failed = DaggerProvider::with_config(config).connect().await;
+        let failed = DaggerProvider::new(config)?.connect().await;
         let Err(error) = failed else {
             return Err("it should have failed".into());
         };
@@ -149,7 +151,7 @@ async fn a_cli_that_fails_or_says_nothing_is_told_in_time() -> Outcome {
         .cli(cli(dir.path(), "exec sleep 1000")?)
         .connect_timeout(Duration::from_millis(500));
     let started = Instant::now();
-    let failed = DaggerProvider::with_config(config)
+    let failed = DaggerProvider::new(config)?
         .connect()
         .await
         .map_err(|error| error.kind());
@@ -165,7 +167,7 @@ async fn closing_frees_because_sessions_are_replaced() -> Outcome {
     let config = DaggerConfig::default()
         .cli(polite(dir.path(), &double)?)
         .session_sandboxes(2);
-    let provider = DaggerProvider::with_config(config);
+    let provider = DaggerProvider::new(config)?;
     let pid = dir.path().join("pid");
     let first = provider.create(spec()).await?;
     let first_cli = std::fs::read_to_string(&pid)?;
@@ -196,7 +198,7 @@ async fn a_provider_connects_anew_to_an_engine_that_was_restarted() -> Outcome {
     let double = DaggerDouble::start(Quirks::default()).await?;
     let dir = tempfile::tempdir()?;
     let provider =
-        DaggerProvider::with_config(DaggerConfig::default().cli(polite(dir.path(), &double)?));
+        DaggerProvider::new(DaggerConfig::default().cli(polite(dir.path(), &double)?))?;
     let old = provider.create(spec()).await?;
     double.restart();
     // The CLI of the next session gets the new token.

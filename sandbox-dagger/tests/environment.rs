@@ -6,7 +6,7 @@ mod support;
 use std::fs;
 
 use sandbox_core::{Provider as _, SandboxExt as _};
-use sandbox_dagger::DaggerProvider;
+use sandbox_dagger::{DaggerConfig, DaggerProvider};
 use sandbox_testkit::dagger::{DaggerDouble, Quirks};
 use support::{Outcome, spec};
 
@@ -15,7 +15,9 @@ use support::{Outcome, spec};
 #[ignore = "the other tests run it in environments of their own"]
 async fn in_this_environment() -> Outcome {
     let said = async {
-        let sandbox = DaggerProvider::new().create(spec()).await?;
+        let sandbox = DaggerProvider::new(DaggerConfig::default())?
+            .create(spec())
+            .await?;
         sandbox.sh("echo works").await
     };
     let said = match said.await {

@@ -6,7 +6,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use sandbox_core::{Command, ErrorKind, Provider as _, Ran, Sandbox as _, SandboxExt as _};
+use sandbox_core::{Command, ErrorKind, Execution, Provider as _, Sandbox as _, SandboxExt as _};
 use sandbox_dagger::{DaggerConfig, DaggerProvider};
 use sandbox_testkit::dagger::{DaggerDouble, Fault, Quirks};
 use support::{Outcome, Rig, spec};
@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 async fn exec_with(
     rig: &Rig,
     fault: Fault,
-) -> Result<(ErrorKind, Option<Ran>, u64), Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<(ErrorKind, Option<Execution>, u64), Box<dyn std::error::Error + Send + Sync>> {
     let before = rig.double.executions();
     rig.double.inject(fault);
     let error = match rig.sandbox.exec(Command::new("true")).await {
@@ -24,16 +24,20 @@ async fn exec_with(
         Err(error) => error,
     };
     assert_eq!(error.sandbox(), Some(&rig.sandbox.info().id));
-    if error.ran() != Some(Ran::NotStarted) {
+    if error.execution() != Some(Execution::NotStarted) {
         assert!(!error.is_retryable(), "{error:?}");
     }
-    Ok((error.kind(), error.ran(), rig.double.executions() - before))
+    Ok((
+        error.kind(),
+        error.execution(),
+        rig.double.executions() - before,
+    ))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_fault_has_its_outcome_and_no_command_runs_twice() -> Outcome {
     let rig = Rig::new().await?;
-    let (unknown, not_started) = (Some(Ran::Unknown), Some(Ran::NotStarted));
+    let (unknown, not_started) = (Some(Execution::Unknown), Some(Execution::NotStarted));
     for (fault, expected) in [
         (Fault::ResetAfter, (ErrorKind::Unavailable, unknown, 1)),
         (Fault::ResetBefore, (ErrorKind::Unavailable, unknown, 0)),
@@ -116,8 +120,8 @@ async fn a_sandbox_of_a_lost_session_is_lost_and_asks_no_more() -> Outcome {
         return Err("it should have failed".into());
     };
     assert_eq!(
-        (error.kind(), error.ran(), error.is_retryable()),
-        (ErrorKind::Lost, Some(Ran::Unknown), false),
+        (error.kind(), error.execution(), error.is_retryable()),
+        (ErrorKind::Lost, Some(Execution::Unknown), false),
         "{error:?}"
     );
     // Nothing is sent again, which would wait for as long every time.
@@ -127,8 +131,8 @@ async fn a_sandbox_of_a_lost_session_is_lost_and_asks_no_more() -> Outcome {
             return Err("it should have failed".into());
         };
         assert_eq!(
-            (error.kind(), error.ran(), error.is_retryable()),
-            (ErrorKind::Lost, Some(Ran::NotStarted), false),
+            (error.kind(), error.execution(), error.is_retryable()),
+            (ErrorKind::Lost, Some(Execution::NotStarted), false),
             "{error:?}"
         );
         let read = sandbox.read("f").await.map_err(|error| error.kind());
@@ -147,8 +151,8 @@ async fn an_id_that_the_engine_forgot_is_lost_and_its_command_did_not_start() ->
         return Err("it should have failed".into());
     };
     assert_eq!(
-        (error.kind(), error.ran(), error.is_retryable()),
-        (ErrorKind::Lost, Some(Ran::NotStarted), false),
+        (error.kind(), error.execution(), error.is_retryable()),
+        (ErrorKind::Lost, Some(Execution::NotStarted), false),
         "{error:?}"
     );
     Ok(())
@@ -174,11 +178,11 @@ async fn commands_that_wait_for_their_turn_are_closed_and_not_started() -> Outco
             return Err("it should have failed".into());
         };
         assert_eq!(error.kind(), ErrorKind::Closed, "{error:?}");
-        if error.ran() == Some(Ran::NotStarted) {
+        if error.execution() == Some(Execution::NotStarted) {
             assert!(error.message().contains("closed, not started"), "{error}");
             waiting += 1;
         } else {
-            assert_eq!(error.ran(), Some(Ran::Cut), "{error:?}");
+            assert_eq!(error.execution(), Some(Execution::Interrupted), "{error:?}");
         }
     }
     assert_eq!(waiting, 4);
@@ -214,7 +218,7 @@ async fn a_slow_engine_is_waited_for_and_a_silent_one_is_not() -> Outcome {
     rig.double.inject(Fault::Slow(Duration::ZERO));
     rig.double.inject(Fault::Slow(Duration::from_secs(60)));
     let started = Instant::now();
-    let failed = DaggerProvider::with_config(config).create(spec()).await;
+    let failed = DaggerProvider::new(config)?.create(spec()).await;
     assert_eq!(
         failed.map(drop).map_err(|error| error.kind()),
         Err(ErrorKind::Timeout)
@@ -253,8 +257,8 @@ async fn an_engine_that_goes_while_a_command_runs_is_told() -> Outcome {
         return Err("it should have failed".into());
     };
     assert_eq!(
-        (error.kind(), error.ran(), error.is_retryable()),
-        (ErrorKind::Unavailable, Some(Ran::Unknown), false),
+        (error.kind(), error.execution(), error.is_retryable()),
+        (ErrorKind::Unavailable, Some(Execution::Unknown), false),
         "{error:?}"
     );
     Ok(())
@@ -265,7 +269,7 @@ async fn an_engine_of_another_schema_is_refused() -> Outcome {
     let double = DaggerDouble::start(Quirks::default()).await?;
     for version in ["v0.20.8", "v1.1.0", "v2.0.0", "unknown"] {
         double.set_version(version);
-        let provider = DaggerProvider::with_config(support::config(&double));
+        let provider = DaggerProvider::new(support::config(&double))?;
         let Err(error) = provider.create(spec()).await else {
             return Err("it should have failed".into());
         };
@@ -282,7 +286,7 @@ async fn engines_of_the_next_version_are_used() -> Outcome {
     let double = DaggerDouble::start(Quirks::default()).await?;
     for version in ["v0.21.9", "v0.22.0", "v1.0.0-beta.10", "v1.0.0"] {
         double.set_version(version);
-        let provider = DaggerProvider::with_config(support::config(&double));
+        let provider = DaggerProvider::new(support::config(&double))?;
         let sandbox = provider.create(spec()).await?;
         assert!(sandbox.sh("true").await?.success(), "{version}");
     }
@@ -310,8 +314,8 @@ async fn an_engine_that_is_gone_is_told() -> Outcome {
     };
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
     assert_eq!(
-        error.ran(),
-        Some(Ran::NotStarted),
+        error.execution(),
+        Some(Execution::NotStarted),
         "a refused connection carried nothing: {error:?}"
     );
     let error = provider
@@ -328,7 +332,7 @@ async fn an_engine_that_is_gone_is_told() -> Outcome {
 async fn a_wrong_token_is_no_credential() -> Outcome {
     let double = DaggerDouble::start(Quirks::default()).await?;
     let config = DaggerConfig::default().session(double.port(), "wrong");
-    let error = DaggerProvider::with_config(config)
+    let error = DaggerProvider::new(config)?
         .connect()
         .await
         .map_err(|e| e.kind());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sandbox_core::{
-    Command, ErrorKind, FileBatch, ForkOptions, Mode, Ran, Sandbox, SandboxExt as _,
+    Command, ErrorKind, Execution, FileBatch, ForkOptions, Mode, Sandbox, SandboxExt as _,
 };
 use sandbox_testkit::dagger::Fault;
 use support::{Outcome, Rig};
@@ -72,8 +72,8 @@ async fn no_process_goes_on_when_a_timeout_kills_what_it_waits_for() -> Outcome 
         return Err("it should have been cut".into());
     };
     assert_eq!(
-        (error.kind(), error.ran()),
-        (ErrorKind::Timeout, Some(Ran::Cut)),
+        (error.kind(), error.execution()),
+        (ErrorKind::Timeout, Some(Execution::Interrupted)),
         "{error:?}"
     );
     let partial = error.partial_output().ok_or("no partial output")?;
@@ -98,8 +98,8 @@ async fn close_cuts_a_running_command() -> Outcome {
         return Err("it should have been cut".into());
     };
     assert_eq!(
-        (error.kind(), error.ran()),
-        (ErrorKind::Closed, Some(Ran::Cut)),
+        (error.kind(), error.execution()),
+        (ErrorKind::Closed, Some(Execution::Interrupted)),
         "{error:?}"
     );
     until("the command lives on", || !runs(&time)).await
@@ -184,8 +184,8 @@ async fn a_broken_program_is_no_shell_script() -> Outcome {
             return Err(format!("{name} ran: {ran:?}").into());
         };
         assert_eq!(
-            (error.kind(), error.ran()),
-            (ErrorKind::NotExecutable, Some(Ran::NotStarted)),
+            (error.kind(), error.execution()),
+            (ErrorKind::NotExecutable, Some(Execution::NotStarted)),
             "{name}: {error:?}"
         );
         assert!(!rig.sandbox.exists("/ran").await?);
@@ -213,8 +213,8 @@ async fn what_no_program_can_be_given_is_refused_at_once() -> Outcome {
             return Err("it should have been refused".into());
         };
         assert_eq!(
-            (error.kind(), error.ran()),
-            (ErrorKind::LimitExceeded, Some(Ran::NotStarted)),
+            (error.kind(), error.execution()),
+            (ErrorKind::LimitExceeded, Some(Execution::NotStarted)),
             "{error:?}"
         );
     }

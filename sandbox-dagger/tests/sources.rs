@@ -6,7 +6,8 @@ mod support;
 use std::fs;
 
 use sandbox_core::{
-    Command, ErrorKind, GuestPath, Provider as _, Ran, SandboxExt as _, SnapshotOptions, Source,
+    Command, ErrorKind, Execution, GuestPath, Provider as _, SandboxExt as _, SnapshotOptions,
+    Source,
 };
 use sandbox_dagger::{
     Base, CacheMount, DaggerProvider, ImageBuild, ProcessLimits, RegistryLogin, Snapshots,
@@ -22,7 +23,7 @@ async fn a_dockerfile_is_built() -> Outcome {
     fs::write(context.path().join("Dockerfile"), recipe)?;
     fs::write(context.path().join("data"), "brought")?;
     let config = config(&double).dockerfile(context.path());
-    let sandbox = DaggerProvider::with_config(config).create(spec()).await?;
+    let sandbox = DaggerProvider::new(config)?.create(spec()).await?;
     let output = sandbox.sh("cat /made /data/data; printf %s $WHO").await?;
     assert_eq!(output.stdout.bytes, "builtbroughtme");
     Ok(())
@@ -37,7 +38,7 @@ async fn what_is_missing_on_the_host_is_named() -> Outcome {
         config(&double).dockerfile(dir.path()),
         config(&double).tarball(&missing),
     ] {
-        let made = DaggerProvider::with_config(config).create(spec()).await;
+        let made = DaggerProvider::new(config)?.create(spec()).await;
         let Err(error) = made else {
             return Err("it should have failed".into());
         };
@@ -59,7 +60,7 @@ async fn an_image_that_can_not_be_had_is_told_apart_from_one_that_is_not_there()
         ("no-network.test/image", ErrorKind::Unavailable),
     ] {
         let config = config(&double).image(image);
-        let made = DaggerProvider::with_config(config).create(spec()).await;
+        let made = DaggerProvider::new(config)?.create(spec()).await;
         let Err(error) = made else {
             return Err("it should have failed".into());
         };
@@ -83,14 +84,14 @@ async fn an_image_is_built_published_with_a_login_and_started_from() -> Outcome 
         .workdir("/opt/agent")
         .entrypoint(["cat", "main"]);
     let address = "registry.test:5000/acme/agent:1";
-    let nobody = DaggerProvider::with_config(config(&double));
+    let nobody = DaggerProvider::new(config(&double))?;
     let refused = nobody.publish_image(&image, address).await;
     let Err(error) = refused else {
         return Err("published without a login".into());
     };
     assert!(error.to_string().contains("401"), "{error}");
     let login = RegistryLogin::new("registry.test:5000", "acme", "s3cret");
-    let provider = DaggerProvider::with_config(config(&double).login(login));
+    let provider = DaggerProvider::new(config(&double).login(login))?;
     let reference = provider.publish_image(&image, address).await?;
     assert!(reference.starts_with(&format!("{address}@sha256:")));
     assert_eq!(
@@ -108,7 +109,7 @@ async fn an_image_is_built_published_with_a_login_and_started_from() -> Outcome 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_build_that_fails_says_what_the_command_said() -> Outcome {
     let double = DaggerDouble::start(Quirks::default()).await?;
-    let provider = DaggerProvider::with_config(config(&double));
+    let provider = DaggerProvider::new(config(&double))?;
     let image =
         ImageBuild::new(Base::Image("alpine:3".into())).run("echo no such thing >&2; exit 3");
     let Err(error) = provider.publish_image(&image, "registry.test/a").await else {
@@ -125,7 +126,7 @@ async fn a_build_that_fails_says_what_the_command_said() -> Outcome {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_archive_is_written_and_started_from() -> Outcome {
     let double = DaggerDouble::start(Quirks::default()).await?;
-    let provider = DaggerProvider::with_config(config(&double));
+    let provider = DaggerProvider::new(config(&double))?;
     let dir = tempfile::tempdir()?;
     let archive = dir.path().join("image.tar");
     let image = ImageBuild::new(Base::Image("alpine:3".into()))
@@ -138,7 +139,7 @@ async fn an_archive_is_written_and_started_from() -> Outcome {
         Err(ErrorKind::AlreadyExists)
     );
     let config = config(&double).tarball(&archive);
-    let sandbox = DaggerProvider::with_config(config).create(spec()).await?;
+    let sandbox = DaggerProvider::new(config)?.create(spec()).await?;
     let output = sandbox.sh("cat /made; printf %s $WHO").await?;
     assert_eq!(output.stdout.bytes, "mademe");
     Ok(())
@@ -155,14 +156,14 @@ async fn snapshots_outlive_their_provider_where_that_was_asked_for() -> Outcome 
     ] {
         let login = RegistryLogin::new("registry.test", "acme", "s3cret");
         let config = config(&double).snapshots(snapshots).login(login);
-        let provider = DaggerProvider::with_config(config.clone());
+        let provider = DaggerProvider::new(config.clone())?;
         let sandbox = provider.create(spec().secret("TOKEN", "hidden")).await?;
         sandbox.sh("printf kept >f; rm -f /etc/hosts").await?;
         let snapshot = sandbox.snapshot(SnapshotOptions::default()).await?;
         sandbox.close().await?;
         drop((sandbox, provider));
         let from = spec().source(Source::Snapshot(snapshot.id));
-        let again = DaggerProvider::with_config(config).create(from).await?;
+        let again = DaggerProvider::new(config)?.create(from).await?;
         let output = again
             .sh("cat f; printf %s \"$TOKEN\"; ls /etc/hosts")
             .await?;
@@ -179,7 +180,7 @@ async fn snapshots_outlive_their_provider_where_that_was_asked_for() -> Outcome 
 async fn a_cache_is_shared_and_outlives_sandboxes() -> Outcome {
     let double = DaggerDouble::start(Quirks::default()).await?;
     let config = config(&double).cache(CacheMount::new("npm", "/cache"));
-    let provider = DaggerProvider::with_config(config);
+    let provider = DaggerProvider::new(config)?;
     cache_is_shared(&provider).await
 }
 
@@ -187,7 +188,7 @@ async fn a_cache_is_shared_and_outlives_sandboxes() -> Outcome {
 async fn a_cache_without_a_place_is_refused() -> Outcome {
     let double = DaggerDouble::start(Quirks::default()).await?;
     let config = config(&double).cache(CacheMount::new("npm", GuestPath::from("cache")));
-    let made = DaggerProvider::with_config(config).create(spec()).await;
+    let made = DaggerProvider::new(config)?.create(spec()).await;
     assert_eq!(
         made.map(drop).map_err(|error| error.kind()),
         Err(ErrorKind::InvalidInput)
@@ -198,13 +199,13 @@ async fn a_cache_without_a_place_is_refused() -> Outcome {
 #[tokio::test(flavor = "multi_thread")]
 async fn sandboxes_run_as_the_user_that_was_asked_for() -> Outcome {
     let double = DaggerDouble::start(Quirks::default()).await?;
-    let with = |user: &str| DaggerProvider::with_config(config(&double).user(user));
-    let sandbox = with("1000").create(spec()).await?;
+    let with = |user: &str| DaggerProvider::new(config(&double).user(user));
+    let sandbox = with("1000")?.create(spec()).await?;
     sandbox.write("f", "x").await?;
     assert_eq!(sandbox.sh("cat f").await?.stdout.bytes, "x");
     assert!(double.queries_with("withUser(name: \"1000\")") > 0);
     assert!(double.queries_with("owner: \"1000\"") > 0);
-    let made = with("no-such-user").create(spec()).await;
+    let made = with("no-such-user")?.create(spec()).await;
     let Err(error) = made else {
         return Err("it should have failed".into());
     };
@@ -214,8 +215,8 @@ async fn sandboxes_run_as_the_user_that_was_asked_for() -> Outcome {
         return Err("it should have failed".into());
     };
     assert_eq!(
-        (error.kind(), error.ran()),
-        (ErrorKind::NotFound, Some(Ran::NotStarted)),
+        (error.kind(), error.execution()),
+        (ErrorKind::NotFound, Some(Execution::NotStarted)),
         "{error:?}"
     );
     assert!(sandbox.sh("true").await?.success());
@@ -226,7 +227,7 @@ async fn sandboxes_run_as_the_user_that_was_asked_for() -> Outcome {
 async fn processes_have_the_limits_that_were_asked_for() -> Outcome {
     let double = DaggerDouble::start(Quirks::default()).await?;
     let limits = ProcessLimits::none().file_size(4096).open_files(32);
-    let provider = DaggerProvider::with_config(config(&double).limits(limits));
+    let provider = DaggerProvider::new(config(&double).limits(limits))?;
     let sandbox = provider.create(spec()).await?;
     let output = sandbox.sh("ulimit -n; head -c 4096 /dev/zero >f").await?;
     assert_eq!(output.stdout.bytes, "32\n");

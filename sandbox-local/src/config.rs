@@ -90,6 +90,11 @@ impl Default for LocalConfig {
 }
 
 impl LocalConfig {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
     /// Keeps what sandboxes write below this directory.
     #[must_use]
     pub fn state_dir(mut self, dir: impl Into<PathBuf>) -> Self {

@@ -42,7 +42,7 @@ mod sys;
 mod walk;
 
 pub use config::LocalConfig;
-pub use plain::PlainProvider;
+pub use plain::{PlainConfig, PlainProvider};
 #[cfg(target_os = "linux")]
 pub use provider::LocalProvider;
 

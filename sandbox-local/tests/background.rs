@@ -13,14 +13,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sandbox_core::{Command, Network, Provider, Sandbox, SandboxSpec};
-use sandbox_local::{LocalConfig, LocalProvider, PlainProvider};
+use sandbox_local::{LocalConfig, LocalProvider, PlainConfig, PlainProvider};
 use support::{run, sh, until};
 
 /// A sandbox of each mode.
 async fn sandboxes() -> [Arc<dyn Sandbox>; 2] {
     let plain = SandboxSpec::new().network(Network::Open);
-    let plain = PlainProvider::new().create(plain).await.expect("plain");
-    let local = LocalProvider::new().expect("a provider");
+    let plain = PlainProvider::new(PlainConfig::default())?.create(plain).await.expect("plain");
+    let local = LocalProvider::new(LocalConfig::default()).expect("a provider");
     let local = local.create(SandboxSpec::new()).await.expect("a sandbox");
     [local, plain]
 }
@@ -88,7 +88,7 @@ async fn a_program_that_never_stops_printing_holds_neither_exec_nor_the_sandbox(
 #[tokio::test]
 async fn the_pipes_that_are_read_on_are_bounded() {
     let config = LocalConfig::default().output_grace(Duration::from_millis(1));
-    let provider = LocalProvider::with_config(config).expect("a provider");
+    let provider = LocalProvider::new(config).expect("a provider");
     let sandbox = provider.create(SandboxSpec::new()).await;
     let sandbox = sandbox.expect("a sandbox");
     let before = descriptors();

@@ -13,7 +13,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sandbox_core::{Command, Error, ErrorKind, ForkOptions, Provider, Ran, Sandbox, SandboxSpec};
+use sandbox_core::{Command, Error, ErrorKind, ForkOptions, Provider, Execution, Sandbox, SandboxSpec};
 use sandbox_local::LocalProvider;
 use support::{run, sh, until};
 use tokio::task::JoinHandle;
@@ -71,7 +71,7 @@ async fn a_commands_time_goes_on_while_a_fork_holds_the_sandbox() {
         spawn.map(drop).expect_err("no time"),
     ] {
         assert_eq!(error.kind(), ErrorKind::Timeout);
-        assert_eq!(error.ran(), Some(Ran::NotStarted));
+        assert_eq!(error.execution(), Some(Execution::NotStarted));
     }
     sandbox.close().await.expect("close");
     drop(fork.await.expect("no panic"));

@@ -16,7 +16,7 @@ use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
 use sandbox_core::{Command, ErrorKind, ForkOptions, Labels, Provider, SandboxExt, SandboxSpec};
-use sandbox_local::LocalProvider;
+use sandbox_local::{LocalConfig, LocalProvider};
 use support::{STATE, count, provider, providers, sh, state, until};
 
 /// Layers and work directories of a provider without a sandbox: the lowest layer of all, and two
@@ -85,7 +85,7 @@ async fn dropping_frees_processes_layers_and_directories() {
 
 #[tokio::test]
 async fn how_a_command_ended_is_not_changed_by_its_deadline() {
-    let provider = LocalProvider::new().expect("a provider");
+    let provider = LocalProvider::new(LocalConfig::default()).expect("a provider");
     let sandbox = provider
         .create(SandboxSpec::new())
         .await
@@ -146,7 +146,7 @@ async fn sandboxes_outlive_their_provider() {
 
 #[tokio::test]
 async fn after_its_time_to_live_without_use_a_sandbox_closes() {
-    let provider = LocalProvider::new().expect("a provider");
+    let provider = LocalProvider::new(LocalConfig::default()).expect("a provider");
     let spec = || SandboxSpec::new().ttl(Duration::from_millis(300));
     let sandbox = provider.create(spec()).await.expect("a sandbox");
     // A command that runs is use for as long as it runs.
@@ -360,7 +360,7 @@ async fn two_hundred_rounds_leave_nothing_behind() {
 
 #[tokio::test]
 async fn fifty_at_once() {
-    let provider = LocalProvider::new().expect("a provider");
+    let provider = LocalProvider::new(LocalConfig::default()).expect("a provider");
     let starting: Vec<_> = (0..50)
         .map(|number| {
             let provider = provider.clone();

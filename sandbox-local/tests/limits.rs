@@ -17,7 +17,7 @@ use sandbox_core::{
     Command, Control, Enforcement, ErrorKind, FileBatch, ForkOptions, GuestPath, Network, Provider,
     ReadOptions, RequiredIsolation, Resources, Sandbox, SandboxSpec,
 };
-use sandbox_local::LocalProvider;
+use sandbox_local::{LocalConfig, LocalProvider};
 use support::{run, sh, until};
 
 fn limited(resources: Resources) -> SandboxSpec {
@@ -78,7 +78,7 @@ async fn a_command_beyond_the_limit_on_processes_is_refused_and_ran_not() {
         .await
         .expect_err("no more");
     assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{error}");
-    assert_eq!(error.ran(), Some(sandbox_core::Ran::NotStarted));
+    assert_eq!(error.execution(), Some(sandbox_core::Execution::NotStarted));
     holder.kill().await.expect("killed");
     until("there is room again", async || {
         sandbox.exec(Command::new("true")).await.ok()
@@ -172,7 +172,7 @@ fn must_be_granted(controller: &str) -> bool {
 /// Creates with a limit that needs a cgroup; without one, checks what the error says and what
 /// happens when it is not required.
 async fn with_cgroup(resources: Resources, control: Control) -> Option<Arc<dyn Sandbox>> {
-    let provider = LocalProvider::new().expect("a provider");
+    let provider = LocalProvider::new(LocalConfig::default()).expect("a provider");
     let controller = control.as_str();
     match provider.create(limited(resources.clone())).await {
         Ok(sandbox) => {
@@ -301,7 +301,7 @@ async fn no_more_processor_time_than_the_limit() {
 
 #[tokio::test]
 async fn what_the_caller_does_without_is_not_required() {
-    let provider = LocalProvider::new().expect("a provider");
+    let provider = LocalProvider::new(LocalConfig::default()).expect("a provider");
     for (network, required) in [
         (Network::Off, RequiredIsolation::Only(vec![])),
         (Network::Open, RequiredIsolation::Full),

@@ -15,7 +15,7 @@ use std::path::Path;
 use sandbox_core::{
     Command, Control, Enforcement, ErrorKind, FileBatch, ForkOptions, Mount, Provider, SandboxSpec,
 };
-use sandbox_local::LocalProvider;
+use sandbox_local::{LocalConfig, LocalProvider};
 use support::{is_root, run, sh};
 
 fn writable(host: &Path) -> SandboxSpec {
@@ -187,7 +187,7 @@ async fn a_filesystem_that_maps_no_owners_is_an_error_with_the_remedy() {
     if !is_root() {
         return;
     }
-    let provider = LocalProvider::new().expect("a provider");
+    let provider = LocalProvider::new(LocalConfig::default()).expect("a provider");
     let error = provider
         .create(writable(Path::new("/proc/tty")))
         .await

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sandbox_core::{
-    Capability, Command, Control, ErrorKind, ExportOptions, FileBatch, ForkOptions, GuestPath,
-    ImportOptions, Mode, Mount, Network, Provider, Ran, RequiredIsolation, Resources, Sandbox,
-    SandboxExt, SandboxSpec, Signal, Source,
+    Capability, Command, Control, ErrorKind, Execution, ExportOptions, FileBatch, ForkOptions,
+    GuestPath, ImportOptions, Mode, Mount, Network, Provider, RequiredIsolation, Resources,
+    Sandbox, SandboxExt, SandboxSpec, Signal, Source,
 };
-use sandbox_local::PlainProvider;
+use sandbox_local::{PlainConfig, PlainProvider};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn spec() -> SandboxSpec {
@@ -19,7 +19,10 @@ fn spec() -> SandboxSpec {
 }
 
 async fn sandbox() -> Arc<dyn Sandbox> {
-    PlainProvider::new().create(spec()).await.unwrap()
+    PlainProvider::new(PlainConfig::default())?
+        .create(spec())
+        .await
+        .unwrap()
 }
 
 fn root(sandbox: &dyn Sandbox) -> PathBuf {
@@ -43,7 +46,7 @@ fn alive(pid: &str) -> bool {
 
 #[tokio::test]
 async fn what_cannot_be_honoured_is_refused() {
-    let provider = PlainProvider::new();
+    let provider = PlainProvider::new(PlainConfig::default())?;
     let unsupported = [
         SandboxSpec::new(),
         spec().resources(Resources::new().memory(1 << 30)),
@@ -129,7 +132,7 @@ async fn what_does_not_start_says_so() {
     ] {
         let error = sandbox.exec(command).await.unwrap_err();
         assert_eq!(error.kind(), kind, "{error}");
-        assert_eq!(error.ran(), Some(Ran::NotStarted), "{error}");
+        assert_eq!(error.execution(), Some(Execution::NotStarted), "{error}");
         assert!(error.sandbox().is_some(), "{error}");
     }
     sandbox.close().await.unwrap();
@@ -159,7 +162,7 @@ async fn a_program_that_is_still_open_for_writing_is_waited_for_and_no_longer_th
     let _held = hold();
     let error = sandbox.exec(Command::new("./x")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
-    assert_eq!(error.ran(), Some(Ran::NotStarted), "{error}");
+    assert_eq!(error.execution(), Some(Execution::NotStarted), "{error}");
     assert!(error.hint().is_some());
     sandbox.close().await.unwrap();
 }
@@ -175,7 +178,7 @@ async fn a_timeout_kills_the_group_and_keeps_the_output() {
         .unwrap_err();
     assert!(started.elapsed() < Duration::from_secs(30));
     assert_eq!(error.kind(), ErrorKind::Timeout);
-    assert_eq!(error.ran(), Some(Ran::Cut));
+    assert_eq!(error.execution(), Some(Execution::Interrupted));
     let pid = error.partial_output().unwrap().stdout.to_string_lossy();
     assert!(!pid.is_empty(), "it has said whom it started");
     eventually("the child is dead", || !alive(&pid)).await;

@@ -55,7 +55,7 @@ async fn what_waits_is_handed_out_only_as_what_was_asked_for() {
         .state_dir(state.path())
         // One sandbox, and one init for all that is not like it.
         .prepared(1);
-    let provider = LocalProvider::with_config(config).expect("a provider");
+    let provider = LocalProvider::new(config).expect("a provider");
 
     // What a handle keeps of its spec is each one's own.
     let waited = waiting().await;

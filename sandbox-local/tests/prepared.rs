@@ -23,7 +23,7 @@ async fn prepared_sandboxes_serve_are_replaced_and_end_with_the_provider() {
     let config = LocalConfig::default()
         .state_dir(state.path())
         .prepared(PREPARED);
-    let provider = LocalProvider::with_config(config).expect("a provider");
+    let provider = LocalProvider::new(config).expect("a provider");
     inits_are(2 * PREPARED).await;
 
     // Which of them a creation takes is the pool's test.

@@ -10,7 +10,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
-use sandbox_local::LocalProvider;
+use sandbox_local::{LocalConfig, LocalProvider};
 use sandbox_testkit::property::{Settings, compare};
 
 /// As many sequences as each seed gives: a few seconds' worth.
@@ -18,7 +18,7 @@ const SEQUENCES: u32 = 30;
 
 #[test]
 fn it_does_what_the_model_does() {
-    let provider = Arc::new(LocalProvider::new().expect("a provider"));
+    let provider = Arc::new(LocalProvider::new(LocalConfig::default()).expect("a provider"));
     // The standard library's hash maps are keyed at random, which is all that is needed here.
     let random = RandomState::new().hash_one(());
     eprintln!("the random seed is {random}");

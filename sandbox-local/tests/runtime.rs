@@ -12,8 +12,8 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use sandbox_core::{Command, ErrorKind, Network, Provider, Ran, SandboxExt, SandboxSpec};
-use sandbox_local::{LocalProvider, PlainProvider};
+use sandbox_core::{Command, ErrorKind, Network, Provider, Execution, SandboxExt, SandboxSpec};
+use sandbox_local::{LocalConfig, LocalProvider, PlainConfig, PlainProvider};
 use tokio::runtime::{Builder, Runtime};
 
 fn complete() -> Runtime {
@@ -24,8 +24,8 @@ fn complete() -> Runtime {
 }
 
 fn providers() -> [Box<dyn Provider>; 2] {
-    let local = LocalProvider::new().expect("a provider");
-    [Box::new(local), Box::new(PlainProvider::new())]
+    let local = LocalProvider::new(LocalConfig::default()).expect("a provider");
+    [Box::new(local), Box::new(PlainProvider::new(PlainConfig::default())?)]
 }
 
 fn spec() -> SandboxSpec {
@@ -57,7 +57,7 @@ fn outside_of_a_runtime_everything_is_an_error() {
         };
         let error = done.expect_err("an error");
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
-        assert_eq!(error.ran(), Some(Ran::NotStarted));
+        assert_eq!(error.execution(), Some(Execution::NotStarted));
         runtime.block_on(sandbox.close()).expect("close");
     }
 }
@@ -85,7 +85,7 @@ fn without_a_driver_creation_is_an_error() {
 
 #[test]
 fn a_sandbox_works_from_another_runtime_and_ends_with_its_own() {
-    let provider = LocalProvider::new().expect("a provider");
+    let provider = LocalProvider::new(LocalConfig::default()).expect("a provider");
     let (own, other) = (complete(), complete());
     let sandbox = own.block_on(provider.create(spec())).expect("a sandbox");
     // Its own runs on a thread of its own meanwhile.
@@ -150,7 +150,7 @@ async fn a_time_without_an_end_is_no_panic() {
     sandbox.close().await.expect("close");
 
     let plain = spec().command_timeout(Duration::MAX);
-    let plain = PlainProvider::new().create(plain).await.expect("plain");
+    let plain = PlainProvider::new(PlainConfig::default())?.create(plain).await.expect("plain");
     assert!(plain.sh("true").await.expect("exec").success());
     plain.close().await.expect("close");
 }

@@ -21,7 +21,7 @@ use support::{STATE, count, provider, state};
 /// The error of a provider that can't be, with its path and the remedy.
 fn refused(state: &Path, kind: ErrorKind, words: &[&str]) {
     let config = LocalConfig::default().state_dir(state);
-    let error = LocalProvider::with_config(config).expect_err("not there");
+    let error = LocalProvider::new(config).expect_err("not there");
     assert_eq!(
         (error.kind(), error.operation()),
         (kind, Operation::Connect),

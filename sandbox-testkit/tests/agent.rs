@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use sandbox_core::{
-    Command, ErrorKind, Network, Operation, Provider, Ran, Resources, Result, Sandbox,
+    Command, ErrorKind, Network, Operation, Provider, Execution, Resources, Result, Sandbox,
     SandboxExt as _, SandboxSpec, Source,
 };
 use sandbox_testkit::model::{Fault, MockOutcome, ModelProvider};
@@ -103,7 +103,7 @@ async fn what_never_ran_is_told_and_the_sandbox_is_closed() {
         .expect_calls(Operation::Close, 1)
         .build();
     let error = repair(&provider).await.expect_err("unavailable");
-    assert_eq!(error.ran(), Some(Ran::NotStarted));
+    assert_eq!(error.execution(), Some(Execution::NotStarted));
     provider.verify().expect("closed all the same");
 }
 
@@ -138,7 +138,7 @@ async fn the_mock_says_what_was_not_met() {
         .expect("the second");
     let beyond = sandbox.exec(Command::new("make")).await;
     let beyond = beyond.expect_err("no outcome is left");
-    assert_eq!(beyond.ran(), Some(Ran::NotStarted));
+    assert_eq!(beyond.execution(), Some(Execution::NotStarted));
 }
 
 #[tokio::test]

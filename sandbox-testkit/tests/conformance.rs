@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sandbox_core::{
-    Capabilities, Labels, Provider, Result, Sandbox, SandboxId, SandboxInfo, SandboxSpec,
+    Capabilities, Labels, Provider, Result, Sandbox, SandboxId, SandboxInfo, SandboxSpec, Snapshot,
+    SnapshotId,
 };
 use sandbox_testkit::model::ModelFixture;
 use sandbox_testkit::{Fixture, wrapped};
@@ -20,7 +21,7 @@ fn behind_pointers(sandbox: Arc<dyn Sandbox>) -> Arc<dyn Sandbox> {
 
 #[async_trait]
 impl Provider for Pointers {
-    fn backend(&self) -> &'static str {
+    fn backend(&self) -> &str {
         self.0.backend()
     }
     fn capabilities(&self) -> Capabilities {
@@ -37,6 +38,12 @@ impl Provider for Pointers {
     }
     async fn destroy(&self, id: &SandboxId) -> Result<()> {
         self.0.destroy(id).await
+    }
+    async fn list_snapshots(&self, labels: &Labels) -> Result<Vec<Snapshot>> {
+        self.0.list_snapshots(labels).await
+    }
+    async fn delete_snapshot(&self, id: &SnapshotId) -> Result<()> {
+        self.0.delete_snapshot(id).await
     }
 }
 

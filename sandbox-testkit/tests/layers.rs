@@ -14,8 +14,8 @@ use sandbox_core::layer::{
     Tracing,
 };
 use sandbox_core::{
-    Capability, Command, CreateDirOptions, Env, ErrorKind, ExportOptions, FileBatch, ForkOptions,
-    GuestPath, ImportOptions, Labels, Operation, Process, Provider, Ran, RemoveOptions,
+    Capability, Command, CreateDirOptions, Env, ErrorKind, Execution, ExportOptions, FileBatch,
+    ForkOptions, GuestPath, ImportOptions, Labels, Operation, Process, Provider, RemoveOptions,
     RenameOptions, Result, Sandbox, SandboxExt as _, SandboxSpec, Signal, SnapshotOptions,
     WriteMode,
 };
@@ -51,7 +51,7 @@ async fn a_retry_never_runs_a_command_that_may_have_run() {
         .build();
     let sandbox = layered(&model, quick()).await;
     let error = sandbox.sh("printf x >> ran").await.expect_err("lost");
-    assert_eq!(error.ran(), Some(Ran::Unknown));
+    assert_eq!(error.execution(), Some(Execution::Unknown));
     assert!(error.is_retryable(), "the layer has a reason to try again");
     assert_eq!(model.count(Operation::Exec), 1, "attempts");
     assert_eq!(runs(&*sandbox).await, 1, "runs");
@@ -64,7 +64,10 @@ async fn a_retry_never_starts_a_process_that_may_have_started() {
         .build();
     let sandbox = layered(&model, quick()).await;
     let spawned = sandbox.spawn(Command::shell("printf x >> ran")).await;
-    assert_eq!(spawned.expect_err("lost").ran(), Some(Ran::Unknown));
+    assert_eq!(
+        spawned.expect_err("lost").execution(),
+        Some(Execution::Unknown)
+    );
     assert_eq!(model.count(Operation::Spawn), 1, "attempts");
 }
 
@@ -75,7 +78,7 @@ async fn a_retry_never_runs_a_command_that_was_cut() {
     let script = "printf x >> ran; sleep 50";
     let command = Command::shell(script).timeout(Duration::from_millis(300));
     let error = sandbox.exec(command).await.expect_err("cut");
-    assert_eq!(error.ran(), Some(Ran::Cut));
+    assert_eq!(error.execution(), Some(Execution::Interrupted));
     assert_eq!(model.count(Operation::Exec), 1, "attempts");
 }
 
@@ -245,7 +248,7 @@ async fn a_call_that_hangs_is_given_up_and_named() {
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert_eq!(error.operation(), Operation::ReadFile);
     assert_eq!(error.sandbox(), Some(&sandbox.info().id));
-    assert_eq!(error.ran(), None);
+    assert_eq!(error.execution(), None);
     sandbox.write("f", "x").await.expect("it works on");
     sandbox.read("f").await.expect("without a fault");
 }
@@ -259,9 +262,9 @@ async fn an_exec_that_hangs_is_given_up_and_nothing_is_claimed_of_it() {
     let sandbox = layered(&model, Timeout::new(SOON)).await;
     let error = sandbox.sh("true").await.expect_err("late");
     assert_eq!(error.kind(), ErrorKind::Timeout);
-    assert_eq!(error.ran(), Some(Ran::Unknown));
+    assert_eq!(error.execution(), Some(Execution::Unknown));
     let error = sandbox.spawn(Command::new("true")).await.expect_err("late");
-    assert_eq!(error.ran(), Some(Ran::Unknown));
+    assert_eq!(error.execution(), Some(Execution::Unknown));
     sandbox.sh("true").await.expect("without a fault");
 }
 
@@ -273,14 +276,22 @@ async fn a_command_gets_the_shorter_timeout_and_keeps_its_output() {
         let mut command = Command::shell("printf before; sleep 50");
         command.timeout = own;
         let error = sandbox.exec(command).await.expect_err("cut");
-        assert_eq!(error.ran(), Some(Ran::Cut), "{own:?}: {error:?}");
+        assert_eq!(
+            error.execution(),
+            Some(Execution::Interrupted),
+            "{own:?}: {error:?}"
+        );
         let partial = error.partial_output().expect("partial output");
         assert_eq!(partial.stdout.to_string_lossy(), "before");
     }
     let long = layered(&model, Timeout::new(Duration::from_secs(50))).await;
     let command = Command::shell("sleep 50").timeout(SOON);
     let error = long.exec(command).await.expect_err("cut");
-    assert_eq!(error.ran(), Some(Ran::Cut), "its own timeout holds");
+    assert_eq!(
+        error.execution(),
+        Some(Execution::Interrupted),
+        "its own timeout holds"
+    );
 }
 
 #[tokio::test]
@@ -487,8 +498,8 @@ async fn the_guard_refuses_what_is_not_declared_before_the_backend_sees_it() {
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
         assert_eq!(model.count(operation), 0, "{operation} reached the backend");
         let runs = matches!(operation, Operation::Exec | Operation::Spawn);
-        let ran = runs.then_some(Ran::NotStarted);
-        assert_eq!(error.ran(), ran, "{error:?}");
+        let ran = runs.then_some(Execution::NotStarted);
+        assert_eq!(error.execution(), ran, "{error:?}");
     }
     sandbox.sh("true").await.expect("what is declared passes");
     sandbox.spawn(Command::new("true")).await.expect("so");

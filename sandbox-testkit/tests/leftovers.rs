@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use sandbox_core::{Capabilities, Provider, Result, async_trait};
-use sandbox_local::LocalProvider;
+use sandbox_local::{LocalConfig, LocalProvider};
 use sandbox_testkit::model::ModelFixture;
 use sandbox_testkit::mutants::{Mutant, MutantFixture};
 use sandbox_testkit::{Fixture, run_blocking};
@@ -24,7 +24,7 @@ impl Fixture for Local {
     }
 
     async fn provider(&self) -> Result<Arc<dyn Provider>> {
-        Ok(Arc::new(LocalProvider::new()?))
+        Ok(Arc::new(LocalProvider::new(LocalConfig::default())?))
     }
 
     fn is_of_this_host(&self) -> bool {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use sandbox_core::{Capabilities, Capability, Network, Provider, Result, SandboxSpec, async_trait};
-use sandbox_local::{LocalProvider, PlainProvider};
+use sandbox_local::{LocalConfig, LocalProvider, PlainConfig, PlainProvider};
 use sandbox_testkit::mutants::{Mutant, MutantFixture};
 use sandbox_testkit::{Fixture, Outcome, run};
 
@@ -24,7 +24,7 @@ impl Fixture for Local {
     }
 
     async fn provider(&self) -> Result<Arc<dyn Provider>> {
-        Ok(Arc::new(LocalProvider::new()?))
+        Ok(Arc::new(LocalProvider::new(LocalConfig::default())?))
     }
 
     fn is_of_this_host(&self) -> bool {
@@ -42,13 +42,13 @@ impl Fixture for Plain {
     }
 
     fn capabilities(&self) -> Capabilities {
-        PlainProvider::new()
+        PlainProvider::new(PlainConfig::default())?
             .capabilities()
             .with(Capability::Isolation)
     }
 
     async fn provider(&self) -> Result<Arc<dyn Provider>> {
-        Ok(Arc::new(PlainProvider::new()))
+        Ok(Arc::new(PlainProvider::new(PlainConfig::default())?))
     }
 
     fn spec(&self) -> SandboxSpec {

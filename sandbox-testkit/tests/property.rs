@@ -8,7 +8,7 @@ use sandbox_testkit::property::{Settings, compare, compare_with_model};
 
 #[test]
 fn the_model_equals_itself() {
-    compare_with_model(Arc::new(ModelProvider::new()), 100).expect("no difference");
+    compare_with_model(Arc::new(ModelProvider::default()), 100).expect("no difference");
 }
 
 #[test]

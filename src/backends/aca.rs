@@ -115,7 +115,9 @@ impl Connector for Sandboxes {
         if let Some(file) = read(&settings, CA_FILE) {
             config = config.ca_file(file);
         }
-        Ok(Arc::new(AcaSandboxProvider::new(config, credential()?)?))
+        Ok(Arc::new(AcaSandboxProvider::new(
+            config.credential(credential()?),
+        )?))
     }
 }
 
@@ -151,7 +153,9 @@ impl Connector for Sessions {
         if let Some(file) = read(&settings, CA_FILE) {
             config = config.ca_file(file);
         }
-        Ok(Arc::new(AcaSessionProvider::new(config, credential()?)?))
+        Ok(Arc::new(AcaSessionProvider::new(
+            config.credential(credential()?),
+        )?))
     }
 }
 

@@ -28,7 +28,7 @@ impl Connector for Dagger {
         if let Some(image) = settings.value("image") {
             config = config.image(image);
         }
-        let provider = DaggerProvider::with_config(config);
+        let provider = DaggerProvider::new(config)?;
         provider.connect().await?;
         Ok(Arc::new(provider))
     }

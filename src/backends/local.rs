@@ -25,7 +25,7 @@ impl Connector for Local {
         if let Some(dir) = settings.path("state_dir")? {
             config = config.state_dir(dir);
         }
-        Ok(Arc::new(sandbox_local::LocalProvider::with_config(config)?))
+        Ok(Arc::new(sandbox_local::LocalProvider::new(config)?))
     }
 
     #[cfg(not(target_os = "linux"))]
@@ -51,10 +51,10 @@ impl Connector for Plain {
     }
 
     async fn connect(&self, settings: Settings) -> Result<Arc<dyn Provider>> {
-        let mut provider = sandbox_local::PlainProvider::new();
+        let mut config = sandbox_local::PlainConfig::new();
         if let Some(dir) = settings.path("base_dir")? {
-            provider = provider.base_dir(dir);
+            config = config.base_dir(dir);
         }
-        Ok(Arc::new(provider))
+        Ok(Arc::new(sandbox_local::PlainProvider::new(config)?))
     }
 }

@@ -83,7 +83,7 @@ pub(crate) fn dagger(effort: Effort, runtime: &Runtime) -> Outcome<Value> {
         let double = DaggerDouble::start(Quirks::default()).await?;
         let config = DaggerConfig::default().session(double.port(), double.token());
         let spec = SandboxSpec::new().network(Network::Open);
-        let sandbox = DaggerProvider::with_config(config).create(spec).await?;
+        let sandbox = DaggerProvider::new(config)?.create(spec).await?;
         let container = Container::new(&double).await?;
         Outcome::Ok((double, sandbox, container))
     })?;

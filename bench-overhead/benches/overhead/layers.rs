@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sandbox::layer::{CapabilityGuard, ConcurrencyLimit, Layer, Retry, Stack, Timeout, Tracing};
-use sandbox::local::LocalProvider;
+use sandbox::local::{LocalConfig, LocalProvider};
 use sandbox::{Command, Provider, Sandbox, SandboxSpec};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -55,7 +55,7 @@ pub(crate) fn print(effort: Effort, runtime: &Runtime) -> Outcome<Value> {
                 .layer(null()),
         ),
     ];
-    let local = LocalProvider::new()?;
+    let local = LocalProvider::new(LocalConfig::default())?;
     let real = runtime.block_on(local.create(SandboxSpec::new()))?;
     let mut cases = vec![
         Case::new("a plain async function", move || {

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sandbox::{
-    Capabilities, Captured, CapturedOutput, Command, CreateDirOptions, DirEntry, Env, Error,
+    Capabilities, Capability, CapturedStream, Command, CreateDirOptions, DirEntry, Env, Error,
     ErrorKind, Exit, ExitStatus, ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions,
-    IsolationReport, ListOptions, Metadata, Operation, Output, Process, ReadOptions, RemoveOptions,
-    RenameOptions, Result, Sandbox, SandboxId, SandboxInfo, Snapshot, SnapshotOptions,
-    TransferReport, async_trait,
+    IsolationReport, ListOptions, Metadata, Operation, Output, PartialOutput, Process, ReadOptions,
+    RemoveOptions, RenameOptions, Result, Sandbox, SandboxId, SandboxInfo, Snapshot,
+    SnapshotOptions, TransferReport, async_trait,
 };
 
 /// Does nothing.
@@ -22,8 +22,8 @@ impl Null {
     /// What `exec` does, without a trait.
     pub(crate) async fn plain(&self, command: Command) -> Result<Output> {
         drop(command);
-        let none = || Captured::new(Bytes::new(), 0);
-        let streams = CapturedOutput::new(none(), none(), std::time::Duration::ZERO);
+        let none = || CapturedStream::new(Bytes::new(), 0);
+        let streams = PartialOutput::new(none(), none(), std::time::Duration::ZERO);
         Ok(Output::new(Exit::new(ExitStatus::Code(0)), streams))
     }
 }
@@ -38,7 +38,7 @@ impl Sandbox for Null {
         SandboxInfo::new(SandboxId::new("null"), "null", GuestPath::root())
     }
     fn capabilities(&self) -> Capabilities {
-        Capabilities::all()
+        Capabilities::none("not claimed").with_each(Capability::ALL)
     }
     async fn isolation(&self) -> Result<IsolationReport> {
         refuse(Operation::Isolation)

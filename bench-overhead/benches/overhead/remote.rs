@@ -25,7 +25,8 @@ pub(crate) fn aca(effort: Effort, runtime: &Runtime) -> Outcome<Value> {
         let emulator = AcaEmulator::start(Options::default()).await?;
         let config = AcaConfig::new(emulator.endpoint(), "sub", "group", "bench");
         let token = emulator.token();
-        let provider = AcaSandboxProvider::new(config, Arc::new(StaticToken::new(token.clone())))?;
+        let provider =
+            AcaSandboxProvider::new(config.credential(Arc::new(StaticToken::new(token.clone()))))?;
         let sandbox = provider.create(SandboxSpec::new()).await?;
         let authorization = format!("Bearer {token}");
         let raw = Raw::connect(emulator.address().port(), &authorization).await?;

@@ -7,7 +7,21 @@ use sandbox_core::{Capabilities, Capability, Control, Enforcement, IsolationRepo
 
 const TIERS: &str = "the service has tiers; choose one in the configuration";
 
-pub(crate) const CAPABILITIES: Capabilities = Capabilities::all()
+pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend does not have it")
+    .with_each(&[
+        Capability::Exec,
+        Capability::StdinPipe,
+        Capability::Signals,
+        Capability::Background,
+        Capability::Fork,
+        Capability::Snapshot,
+        Capability::SnapshotList,
+        Capability::SnapshotDelete,
+        Capability::List,
+        Capability::Symlinks,
+        Capability::Modes,
+        Capability::NonUtf8Names,
+    ])
     .partial(
         Capability::Spawn,
         "where the service has exec/stream; a stream that is not read holds up the other",

@@ -1,13 +1,16 @@
 //! Where a sandbox group is and what its sandboxes are made of.
 //!
-//! Nothing here is secret; credentials are given apart.
+//! The credential in it never shows its token.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sandbox_core::{Labels, Result};
 
 use crate::http::{Plane, invalid};
+
+use crate::auth::{Credential, DefaultCredential};
 
 /// Configuration of an [`AcaSandboxProvider`](crate::AcaSandboxProvider).
 #[derive(Clone, Debug)]
@@ -31,6 +34,8 @@ pub struct AcaConfig {
     pub cpu: String,
     /// Memory of a sandbox as the service writes it. Default: `2048Mi`.
     pub memory: String,
+    /// Where tokens come from. Default: [`DefaultCredential`].
+    pub credential: Arc<dyn Credential>,
     /// A certificate (PEM) to trust beside those of the system: an emulator's.
     pub ca_file: Option<PathBuf>,
     /// After this time without use the service suspends a sandbox that was never closed, which ends
@@ -73,6 +78,7 @@ impl AcaConfig {
             disk_image: "ubuntu".into(),
             cpu: "1000m".into(),
             memory: "2048Mi".into(),
+            credential: Arc::new(DefaultCredential::new()),
             ca_file: None,
             auto_delete: Duration::from_secs(86_400),
             role_wait: Duration::ZERO,
@@ -80,6 +86,13 @@ impl AcaConfig {
             keep_alive: None,
             labels: Labels::new(),
         }
+    }
+
+    /// Sets where tokens come from.
+    #[must_use]
+    pub fn credential(mut self, credential: Arc<dyn Credential>) -> Self {
+        self.credential = credential;
+        self
     }
 
     /// Trusts this certificate too.

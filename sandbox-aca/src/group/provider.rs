@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use reqwest::Method;
 use sandbox_core::{
     Capabilities, Error, ErrorKind, GuestPath, Labels, Network, Operation, Provider, Result,
-    Sandbox, SandboxId, SandboxInfo, SandboxSpec, Source,
+    Sandbox, SandboxId, SandboxInfo, SandboxSpec, Snapshot, SnapshotId, Source,
 };
 use serde_json::{Value, json};
 
-use crate::auth::{Credential, Tokens};
+use crate::auth::Tokens;
 use crate::group::capability::CAPABILITIES;
 use crate::group::config::AcaConfig;
 use crate::group::create_once::CREATE_LABEL;
@@ -23,7 +24,7 @@ use crate::group::sandbox::AcaSandbox;
 use crate::group::spec::{check, check_labels};
 use crate::guest::handle::{Guest, State};
 use crate::guest::keep_alive;
-use crate::http::Http;
+use crate::http::{Http, Request};
 
 const BACKEND: &str = "aca-sandboxes";
 const WORKDIR: &str = "/workspace";
@@ -38,7 +39,7 @@ const WORKDIR: &str = "/workspace";
 /// # async fn run(token: String) -> sandbox_core::Result<()> {
 /// let endpoint = "https://management.westus2.azuredevcompute.io";
 /// let config = AcaConfig::new(endpoint, "SUBSCRIPTION", "RESOURCE-GROUP", "GROUP");
-/// let provider = AcaSandboxProvider::new(config, Arc::new(StaticToken::new(token)))?;
+/// let provider = AcaSandboxProvider::new(config.credential(Arc::new(StaticToken::new(token))))?;
 /// let sandbox = provider.create(SandboxSpec::new()).await?;
 /// assert!(sandbox.sh("echo hello").await?.success());
 /// sandbox.close().await
@@ -58,10 +59,10 @@ impl AcaSandboxProvider {
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for a configuration that can't be right; what reading the
     /// certificate says.
-    pub fn new(config: AcaConfig, credential: Arc<dyn Credential>) -> Result<Self> {
+    pub fn new(config: AcaConfig) -> Result<Self> {
         keep_alive::check(config.keep_alive)?;
         check_labels(Operation::Connect, &config.labels, &Labels::new())?;
-        let tokens = Tokens::new(credential, config.scope.clone());
+        let tokens = Tokens::new(Arc::clone(&config.credential), config.scope.clone());
         let http = Arc::new(Http::new(config.plane()?, tokens)?);
         Ok(Self {
             registry: Arc::new(Registry::new(http, config)),
@@ -100,15 +101,24 @@ fn source(spec: &SandboxSpec, options: &AcaOptions, config: &AcaConfig) -> Resul
 fn info_of(found: &Value, own: &Labels) -> Option<SandboxInfo> {
     let id = SandboxId::new(found["id"].as_str()?);
     let mut info = SandboxInfo::new(id, BACKEND, GuestPath::from(WORKDIR));
-    if let Some(labels) = found["labels"].as_object() {
-        let pairs = labels
-            .iter()
-            .filter(|(key, _)| *key != CREATE_LABEL && !own.contains_key(*key));
-        info.labels = pairs
-            .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
-            .collect();
-    }
+    info.labels = labels_of(found, own);
     Some(info)
+}
+
+/// The labels of an entry without the provider's own.
+fn labels_of(found: &Value, own: &Labels) -> Labels {
+    let labels = found["labels"].as_object().into_iter().flatten();
+    labels
+        .filter(|(key, _)| *key != CREATE_LABEL && !own.contains_key(*key))
+        .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+        .collect()
+}
+
+fn snapshot_of(found: &Value, own: &Labels) -> Option<Snapshot> {
+    let id = SnapshotId::new(found["id"].as_str()?);
+    let mut snapshot = Snapshot::new(id).labels(labels_of(found, own));
+    snapshot.size = found["sizeInMB"].as_u64().map(|size| size << 20);
+    Some(snapshot)
 }
 
 #[async_trait]
@@ -164,6 +174,33 @@ impl Provider for AcaSandboxProvider {
             .await
             .map_err(|failure| failure.error)
     }
+
+    async fn list_snapshots(&self, labels: &Labels) -> Result<Vec<Snapshot>> {
+        const OP: Operation = Operation::ListSnapshots;
+        let all = self.registry.http.pages(OP, &["snapshots"], Vec::new());
+        let mut all = all.await.map_err(|failure| failure.error)?;
+        all.sort_by_key(|entry| entry["createdAt"].as_str().unwrap_or_default().to_owned());
+        let own = &self.registry.config.labels;
+        let has = |found: &Snapshot| labels.iter().all(|(k, v)| found.labels.get(k) == Some(v));
+        Ok(all
+            .iter()
+            .filter_map(|found| snapshot_of(found, own))
+            .filter(has)
+            .collect())
+    }
+
+    async fn delete_snapshot(&self, id: &SnapshotId) -> Result<()> {
+        const OP: Operation = Operation::DeleteSnapshot;
+        let path = ["snapshots", id.as_str()];
+        let request = Request::new(Method::DELETE, &path);
+        match self.registry.http.send(OP, request).await {
+            Ok(_) => Ok(()),
+            Err(failure) if failure.status == Some(404) => Err(Error::new(ErrorKind::NotFound, OP)
+                .with_message(format!("the service has no snapshot {id}"))
+                .with_source(failure.error)),
+            Err(failure) => Err(failure.error),
+        }
+    }
 }
 
 impl AcaSandboxProvider {
@@ -174,6 +211,7 @@ impl AcaSandboxProvider {
     ) -> Result<Arc<dyn Sandbox>> {
         const OP: Operation = Operation::Create;
         check(&spec)?;
+        let network = spec.network.clone().settle(&CAPABILITIES);
         let config = &self.registry.config;
         check_labels(OP, &spec.labels, &config.labels)?;
         let source = source(&spec, &options, config)?;
@@ -190,7 +228,7 @@ impl AcaSandboxProvider {
             env.insert(name.to_vec(), value.map(|value| value.value.clone()));
         }
         let state = State::new(info, env);
-        let egress = options.egress.clone().unwrap_or(match spec.network {
+        let egress = options.egress.clone().unwrap_or(match network {
             Network::Open => EgressPolicy::allow(),
             _ => EgressPolicy::deny(),
         });

@@ -2,9 +2,7 @@
 //!
 //! It must never let an option pass that would be ignored.
 
-use sandbox_core::{
-    Capability, Error, ErrorKind, Labels, Operation, RequiredIsolation, Result, SandboxSpec, Source,
-};
+use sandbox_core::{Error, ErrorKind, Labels, Operation, RequiredIsolation, Result, SandboxSpec};
 
 use crate::group::capability::CAPABILITIES;
 use crate::group::create_once::CREATE_LABEL;
@@ -13,20 +11,7 @@ use crate::group::create_once::CREATE_LABEL;
 pub(crate) fn check(spec: &SandboxSpec) -> Result<()> {
     const OP: Operation = Operation::Create;
     spec.validate()?;
-    let need = |asked: bool, capability| match asked {
-        true => CAPABILITIES.require(capability, OP),
-        false => Ok(()),
-    };
-    need(
-        matches!(spec.source, Source::RootDir(_)),
-        Capability::RootDir,
-    )?;
-    need(!spec.mounts.is_empty(), Capability::Mounts)?;
-    need(spec.ttl.is_some(), Capability::Ttl)?;
-    need(spec.resources.memory.is_some(), Capability::MemoryLimit)?;
-    need(spec.resources.cpus.is_some(), Capability::CpuLimit)?;
-    need(spec.resources.pids.is_some(), Capability::PidsLimit)?;
-    need(spec.resources.disk.is_some(), Capability::DiskLimit)?;
+    spec.require(&CAPABILITIES, OP)?;
     if let RequiredIsolation::Only(controls) = &spec.isolation
         && let Some(control) = controls.first()
     {

@@ -39,7 +39,7 @@ impl<T: Transport> Guest<T> {
                 Some(Err(why)) if closed.attempts > seen => return Err(why.clone()),
                 _ => {}
             }
-            let outcome = guest.end().await.map_err(|error| error.to_string());
+            let outcome = guest.end().await;
             closed.attempts += 1;
             closed.outcome = Some(outcome.clone());
             if outcome.is_ok() {
@@ -47,13 +47,16 @@ impl<T: Transport> Guest<T> {
             }
             outcome
         });
-        let why = match closing.await {
+        let cause = match closing.await {
             Ok(Ok(())) => return Ok(()),
-            Ok(Err(why)) => why,
-            Err(error) => error.to_string(),
+            Ok(Err(cause)) => cause,
+            Err(gone) => Error::new(ErrorKind::Other, OP)
+                .with_message("the task that closes ended early")
+                .with_source(gone),
         };
         let error = Error::new(ErrorKind::Other, OP)
-            .with_message(format!("the service may still have the sandbox: {why}"))
+            .with_message(format!("the service may still have the sandbox: {cause}"))
+            .with_source(cause)
             .with_hint(T::CLOSE_HINT);
         Err(self.named(error))
     }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sandbox_core::{
-    Captured, CapturedOutput, Command, Error, ErrorKind, Exit, ExitStatus, Operation, Output, Ran,
-    Result,
+    CapturedStream, Command, Error, ErrorKind, Execution, Exit, ExitStatus, Operation, Output,
+    PartialOutput, Result,
 };
 
 use crate::guest::handle::{Guest, kind_of};
@@ -84,7 +84,7 @@ impl<T: Transport> Guest<T> {
     }
 
     pub(crate) async fn exec(self: Arc<Self>, command: Command) -> Result<Output> {
-        let not_started = |error: Error| self.named(error).with_ran(Ran::NotStarted);
+        let not_started = |error: Error| self.named(error).with_execution(Execution::NotStarted);
         let started = Instant::now();
         let launch = self.prepare(OP, &command).await.map_err(not_started)?;
         let mut guard = Guard::new(&self, &launch.dir);
@@ -137,10 +137,10 @@ impl<T: Transport> Guest<T> {
                 }
                 Err(failure) => {
                     let ran = match failure.unknown || asked {
-                        true => Ran::Unknown,
-                        false => Ran::NotStarted,
+                        true => Execution::Unknown,
+                        false => Execution::NotStarted,
                     };
-                    return Err(self.failed(failure).with_ran(ran));
+                    return Err(self.failed(failure).with_execution(ran));
                 }
             }
             let Launch { dir, nonce, .. } = launch;
@@ -162,7 +162,7 @@ impl<T: Transport> Guest<T> {
         command: &Command,
         started: Instant,
     ) -> Result<Output> {
-        let unknown = |error: Error| self.named(error).with_ran(Ran::Unknown);
+        let unknown = |error: Error| self.named(error).with_execution(Execution::Unknown);
         let mut said = said(text, OP).map_err(unknown)?;
         match said.words[..] {
             ["D", code, out, err, kept_out, kept_err, _, how, ..] => {
@@ -186,9 +186,9 @@ impl<T: Transport> Guest<T> {
                 if stdout.len() as u64 != kept_out || stderr.len() as u64 != kept_err {
                     return Err(unknown(garbled(OP)));
                 }
-                let streams = CapturedOutput::new(
-                    Captured::new(stdout, out),
-                    Captured::new(stderr, err),
+                let streams = PartialOutput::new(
+                    CapturedStream::new(stdout, out),
+                    CapturedStream::new(stderr, err),
                     started.elapsed(),
                 );
                 self.ended(code, how, streams, launch)
@@ -221,9 +221,9 @@ impl<T: Transport> Guest<T> {
                     false => error.with_path(&launch.cwd),
                 }
             }
-            _ => return self.named(garbled(op)).with_ran(Ran::Unknown),
+            _ => return self.named(garbled(op)).with_execution(Execution::Unknown),
         };
-        self.named(error).with_ran(Ran::NotStarted)
+        self.named(error).with_execution(Execution::NotStarted)
     }
 
     async fn output(&self, file: &str, size: u64) -> Result<Bytes> {
@@ -231,14 +231,14 @@ impl<T: Transport> Guest<T> {
             .transport
             .get_file(OP, self.id.as_str(), file, size)
             .await;
-        read.map_err(|failure| self.failed(failure).with_ran(Ran::Unknown))
+        read.map_err(|failure| self.failed(failure).with_execution(Execution::Unknown))
     }
 
     fn ended(
         &self,
         code: u64,
         how: &str,
-        streams: CapturedOutput,
+        streams: PartialOutput,
         launch: &Launch,
     ) -> Result<Output> {
         if how.contains('c') {
@@ -257,16 +257,13 @@ impl<T: Transport> Guest<T> {
 }
 
 pub(crate) fn timed_out(op: Operation, limit: Option<Duration>) -> Error {
-    Error::new(ErrorKind::Timeout, op).with_message(format!(
-        "the command was killed after its timeout of {:?}",
-        limit.unwrap_or_default()
-    ))
+    sandbox_core::backend::timed_out(op, limit.unwrap_or_default())
 }
 
 /// How a command ended, by what `wait` would say.
 pub(crate) fn exit(code: u64) -> Exit {
     Exit::new(match code & 0x7f {
-        0 => ExitStatus::Code(u8::try_from(code >> 8 & 0xff).unwrap_or(u8::MAX)),
+        0 => ExitStatus::Code(i32::try_from(code >> 8 & 0xff).unwrap_or(255)),
         signal => ExitStatus::Signal(i32::try_from(signal).unwrap_or(9)),
     })
 }

@@ -108,7 +108,7 @@ impl<T: Transport> Guest<T> {
             .text("take_away")
             .word(at.as_bytes())
             .text(flag);
-        self.helper(OP, script, &dir, &[&at]).await.map(drop)
+        options.settle(self.helper(OP, script, &dir, &[&at]).await.map(drop))
     }
 
     pub(crate) async fn create_dir(

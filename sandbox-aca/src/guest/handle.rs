@@ -67,7 +67,7 @@ pub(crate) struct Closing {
     /// How many attempts have ended.
     pub(crate) attempts: u64,
     /// The outcome of the last one, if there was one.
-    pub(crate) outcome: Option<std::result::Result<(), String>>,
+    pub(crate) outcome: Option<Result<()>>,
 }
 
 /// A guest as its handles know it: how it is reached, and what holds for its commands.

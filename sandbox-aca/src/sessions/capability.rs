@@ -4,13 +4,22 @@
 //! before anything is sent.
 
 use sandbox_core::{
-    Capabilities, Capability, Control, Enforcement, Error, ErrorKind, IsolationReport, Network,
-    Operation, RequiredIsolation, Result, SandboxSpec, Source,
+    Capabilities, Capability, Control, Enforcement, Error, ErrorKind, IsolationReport, Operation,
+    RequiredIsolation, Result, SandboxSpec,
 };
 
 const POOL: &str = "the service sizes the sessions of built-in pools";
 
-const COMMON: Capabilities = Capabilities::all()
+const COMMON: Capabilities = Capabilities::none("this backend does not have it")
+    .with_each(&[
+        Capability::Exec,
+        Capability::Background,
+        Capability::Symlinks,
+        Capability::Modes,
+        Capability::NonUtf8Names,
+        Capability::NetworkOff,
+        Capability::NetworkOpen,
+    ])
     .without(
         Capability::Spawn,
         "the service answers when an execution has ended",
@@ -27,6 +36,14 @@ const COMMON: Capabilities = Capabilities::all()
         "files that changed are copied through this host, one by one",
     )
     .without(Capability::ForkMemory, "a fork is of files")
+    .without(
+        Capability::SnapshotList,
+        "the service keeps nothing of a session",
+    )
+    .without(
+        Capability::SnapshotDelete,
+        "the service keeps nothing of a session",
+    )
     .without(
         Capability::Snapshot,
         "the service keeps nothing of a session",
@@ -76,30 +93,7 @@ pub(crate) const OPEN: Capabilities = COMMON
 pub(crate) fn check(spec: &SandboxSpec, capabilities: &Capabilities) -> Result<()> {
     const OP: Operation = Operation::Create;
     spec.validate()?;
-    let limits = &spec.resources;
-    for (asked, capability) in [
-        (matches!(spec.source, Source::Image(_)), Capability::Image),
-        (
-            matches!(spec.source, Source::RootDir(_)),
-            Capability::RootDir,
-        ),
-        (
-            matches!(spec.source, Source::Snapshot(_)),
-            Capability::Snapshot,
-        ),
-        (!spec.mounts.is_empty(), Capability::Mounts),
-        (spec.ttl.is_some(), Capability::Ttl),
-        (limits.memory.is_some(), Capability::MemoryLimit),
-        (limits.cpus.is_some(), Capability::CpuLimit),
-        (limits.pids.is_some(), Capability::PidsLimit),
-        (limits.disk.is_some(), Capability::DiskLimit),
-        (spec.network == Network::Off, Capability::NetworkOff),
-        (spec.network == Network::Open, Capability::NetworkOpen),
-    ] {
-        if asked {
-            capabilities.require(capability, OP)?;
-        }
-    }
+    spec.require(capabilities, OP)?;
     if let RequiredIsolation::Only(controls) = &spec.isolation
         && let Some(control) = controls.first()
     {

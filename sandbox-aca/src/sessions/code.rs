@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use sandbox_core::{Capability, Error, ErrorKind, Operation, Ran, Result};
+use sandbox_core::{Capability, Error, ErrorKind, Execution, Operation, Result};
 
 use super::client::LONGEST;
 use super::config::SessionKind;
@@ -69,12 +69,12 @@ impl AcaSession {
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] in a Shell session; [`ErrorKind::InvalidInput`] for a timeout
-    /// beyond the service's; the common ones. [`Error::ran`] says whether it may have run.
+    /// beyond the service's; the common ones. [`Error::execution`] says whether it may have run.
     ///
     /// # Cancellation
     /// Dropping the future does not stop the code: it goes on until its timeout.
     pub async fn run_code(&self, code: &str, options: CodeOptions) -> Result<CodeOutput> {
-        let refused = |error: Error| self.guest.named(error).with_ran(Ran::NotStarted);
+        let refused = |error: Error| self.guest.named(error).with_execution(Execution::NotStarted);
         self.guest.open(OP).map_err(refused)?;
         let session = &self.guest.transport;
         if session.pool.kind != SessionKind::Python {
@@ -91,10 +91,10 @@ impl AcaSession {
         let done = session.execute(OP, code, false, options.timeout).await;
         let done = done.map_err(|failure| {
             let ran = match failure.unknown {
-                true => Ran::Unknown,
-                false => Ran::NotStarted,
+                true => Execution::Unknown,
+                false => Execution::NotStarted,
             };
-            self.guest.failed(failure).with_ran(ran)
+            self.guest.failed(failure).with_execution(ran)
         })?;
         let empty = done.result.is_null() || done.result == "";
         Ok(CodeOutput {

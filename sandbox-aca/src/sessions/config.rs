@@ -1,12 +1,14 @@
 //! Where a session pool is and what its sessions are.
 //!
-//! Nothing here is secret; credentials are given apart.
+//! The credential in it never shows its token.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sandbox_core::{Error, ErrorKind, Operation, Result};
 
+use crate::auth::{Credential, DefaultCredential};
 use crate::http::Plane;
 
 /// The version of the interface that is used by default.
@@ -39,6 +41,8 @@ pub struct AcaSessionConfig {
     pub api_version: String,
     /// What tokens are asked for. Default: `https://dynamicsessions.io/.default`.
     pub scope: String,
+    /// Where tokens come from. Default: [`DefaultCredential`].
+    pub credential: Arc<dyn Credential>,
     /// A certificate (PEM) to trust beside those of the system: an emulator's.
     pub ca_file: Option<PathBuf>,
     /// Whether the pool was made with `EgressEnabled`. The data plane can't be asked, so this is
@@ -62,11 +66,19 @@ impl AcaSessionConfig {
             kind,
             api_version: NEWEST.into(),
             scope: "https://dynamicsessions.io/.default".into(),
+            credential: Arc::new(DefaultCredential::new()),
             ca_file: None,
             egress: false,
             role_wait: Duration::ZERO,
             keep_alive: None,
         }
+    }
+
+    /// Sets where tokens come from.
+    #[must_use]
+    pub fn credential(mut self, credential: Arc<dyn Credential>) -> Self {
+        self.credential = credential;
+        self
     }
 
     /// Trusts this certificate too.

@@ -17,7 +17,7 @@ use super::config::{AcaSessionConfig, NEWEST};
 use super::identifier::public;
 use super::registry::{BACKEND, Registry, WORKDIR, missing};
 use super::sandbox::AcaSession;
-use crate::auth::{Credential, Tokens};
+use crate::auth::Tokens;
 use crate::http::Http;
 
 /// Sandboxes in the dynamic sessions of an Azure Container Apps session pool.
@@ -34,7 +34,7 @@ use crate::http::Http;
 ///
 /// # async fn run(endpoint: &str) -> sandbox_core::Result<()> {
 /// let config = AcaSessionConfig::new(endpoint, SessionKind::Python);
-/// let provider = AcaSessionProvider::new(config, Arc::new(DefaultCredential::new()))?;
+/// let provider = AcaSessionProvider::new(config.credential(Arc::new(DefaultCredential::new())))?;
 /// let sandbox = provider.create_session(SandboxSpec::new()).await?;
 /// assert!(sandbox.sh("echo hello").await?.success());
 /// let answer = sandbox.run_code("6 * 7", Default::default()).await?;
@@ -84,10 +84,10 @@ impl AcaSessionProvider {
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for a configuration that can't be right; what reading the
     /// certificate says.
-    pub fn new(config: AcaSessionConfig, credential: Arc<dyn Credential>) -> Result<Self> {
+    pub fn new(config: AcaSessionConfig) -> Result<Self> {
         crate::guest::keep_alive::check(config.keep_alive)?;
         let http = |version: &str| {
-            let tokens = Tokens::new(Arc::clone(&credential), config.scope.clone());
+            let tokens = Tokens::new(Arc::clone(&config.credential), config.scope.clone());
             Http::new(config.plane(version)?, tokens)
         };
         let old = config.is_old();

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use sandbox_core::{
     Capabilities, Capability, Command, CreateDirOptions, DirEntry, Env, Error, ExportOptions,
     FileBatch, ForkOptions, GuestPath, ImportOptions, IsolationReport, ListOptions, Metadata,
-    Operation, Output, Process, Ran, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox,
+    Operation, Output, Process, Execution, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox,
     SandboxInfo, Snapshot, SnapshotOptions, TransferReport,
 };
 
@@ -73,7 +73,7 @@ impl Sandbox for AcaSession {
             Err(closed) => closed,
             Ok(()) => self.lacks(Capability::Spawn, OP),
         };
-        Err(error.with_ran(Ran::NotStarted))
+        Err(error.with_execution(Execution::NotStarted))
     }
 
     async fn write_files(&self, batch: FileBatch) -> Result<()> {

@@ -183,7 +183,8 @@ async fn a_pool_names_its_role_its_scope_and_what_to_do() {
         let emulator = emulator.expect("an emulator");
         let create = async |token: String| {
             let token = Arc::new(StaticToken::new(token));
-            let provider = AcaSessionProvider::new(pool(&emulator.endpoint(), kind), token);
+            let provider =
+                AcaSessionProvider::new(pool(&emulator.endpoint(), kind).credential(token));
             let made = provider
                 .expect("a provider")
                 .create(SandboxSpec::new())
@@ -226,7 +227,8 @@ async fn comes_late(options: Options, kind: ErrorKind, remedy: &str) {
     assert!(error.to_string().contains(remedy), "{error}");
     let patient = config(&emulator.endpoint()).role_wait(Duration::from_secs(100));
     let token = Arc::new(StaticToken::new(emulator.token()));
-    let patient = sandbox_aca::AcaSandboxProvider::new(patient, token).expect("a provider");
+    let patient =
+        sandbox_aca::AcaSandboxProvider::new(patient.credential(token)).expect("a provider");
     let before = emulator.requests("GET");
     let list = tokio::spawn(async move { patient.list(&Default::default()).await });
     while emulator.requests("GET") == before {
@@ -268,7 +270,7 @@ async fn a_configuration_that_can_not_be_is_refused_before_anybody_is_asked() {
         (nameless, "sandbox_group"),
         (slashed, "resource_group"),
     ] {
-        let made = sandbox_aca::AcaSandboxProvider::new(config, Arc::clone(&token));
+        let made = sandbox_aca::AcaSandboxProvider::new(config.credential(Arc::clone(&token)));
         let error = made.expect_err(part);
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
         assert!(error.to_string().contains(part), "{error}");

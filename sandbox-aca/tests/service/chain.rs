@@ -30,7 +30,7 @@ async fn lists_with_the_default_credential() {
         config = config.ca_file(file);
     }
     let credential = Arc::new(DefaultCredential::new());
-    let provider = AcaSandboxProvider::new(config, credential).expect("a provider");
+    let provider = AcaSandboxProvider::new(config.credential(credential)).expect("a provider");
     for step in variable("STEPS").split(' ') {
         match step {
             "list" => match provider.list(&Default::default()).await {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use sandbox_aca::{AccessToken, Credential, StaticToken};
 use sandbox_core::{
-    ErrorKind, ForkOptions, Provider as _, Ran, Result, SandboxExt as _, SandboxSpec, async_trait,
+    ErrorKind, Execution, ForkOptions, Provider as _, Result, SandboxExt as _, SandboxSpec,
+    async_trait,
 };
 use sandbox_testkit::aca::{AcaEmulator, Action, Fault, Options, Restore};
 
@@ -48,7 +49,11 @@ async fn a_command_that_never_arrived_is_not_started_and_not_run_later() {
     ] {
         let (ran, count) = through(action.clone()).await;
         let error = ran.expect_err("it did not run");
-        assert_eq!(error.ran(), Some(Ran::NotStarted), "{action:?}: {error:?}");
+        assert_eq!(
+            error.execution(),
+            Some(Execution::NotStarted),
+            "{action:?}: {error:?}"
+        );
         assert!(error.is_retryable(), "{action:?}: {error:?}");
         assert_eq!(count, 0, "{action:?}");
     }
@@ -67,8 +72,8 @@ async fn a_refusal_for_haste_is_waited_for_as_asked() {
     let error = ran.expect_err("a day is too long");
     assert_eq!(error.kind(), ErrorKind::RateLimited, "{error:?}");
     assert_eq!(
-        (error.ran(), count),
-        (Some(Ran::NotStarted), 0),
+        (error.execution(), count),
+        (Some(Execution::NotStarted), 0),
         "{error:?}"
     );
 }

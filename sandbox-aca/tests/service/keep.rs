@@ -32,7 +32,7 @@ async fn session(
     let mut config = pool(&emulator.endpoint(), kind);
     config.keep_alive = every;
     let token = Arc::new(StaticToken::new(emulator.token()));
-    let provider = AcaSessionProvider::new(config, token).expect("a provider");
+    let provider = AcaSessionProvider::new(config.credential(token)).expect("a provider");
     let session = provider.create_session(SandboxSpec::new()).await;
     (provider, session.expect("a session"))
 }
@@ -137,7 +137,7 @@ async fn a_sandbox_is_kept_from_suspension_and_never_resumed() {
     let emulator = emulator().await;
     let token = Arc::new(StaticToken::new(emulator.token()));
     let config = config(&emulator.endpoint()).keep_alive(OFTEN);
-    let provider = AcaSandboxProvider::new(config, token).expect("a provider");
+    let provider = AcaSandboxProvider::new(config.credential(token)).expect("a provider");
     let hour = Some(Duration::from_secs(3600));
     let life = Lifecycle::new(hour).suspend_after(Duration::from_secs(300));
     let options = AcaOptions::new().lifecycle(life);
@@ -168,8 +168,8 @@ async fn to_touch_without_end_is_refused() {
     let sandboxes = config("http://127.0.0.1:1").keep_alive(Duration::ZERO);
     let sessions = pool("http://127.0.0.1:1", SessionKind::Shell).keep_alive(Duration::ZERO);
     let errors = [
-        AcaSandboxProvider::new(sandboxes, token()).map(drop),
-        AcaSessionProvider::new(sessions, token()).map(drop),
+        AcaSandboxProvider::new(sandboxes.credential(token())).map(drop),
+        AcaSessionProvider::new(sessions.credential(token())).map(drop),
     ];
     for made in errors {
         let error = made.expect_err("zero");

@@ -13,7 +13,7 @@ use super::{config, until};
 async fn of_run(emulator: &AcaEmulator, run: &str) -> AcaSandboxProvider {
     let config = config(&emulator.endpoint()).label("run", run);
     let token = Arc::new(StaticToken::new(emulator.token()));
-    AcaSandboxProvider::new(config, token).expect("a provider")
+    AcaSandboxProvider::new(config.credential(token)).expect("a provider")
 }
 
 fn run(name: &str) -> Labels {

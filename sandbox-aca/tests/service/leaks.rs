@@ -86,7 +86,7 @@ async fn what_a_run_left_is_deleted_by_its_label() {
     let run = |name: &str| {
         let token = Arc::new(StaticToken::new(emulator.token()));
         let config = config(&emulator.endpoint()).label("run", name);
-        AcaSandboxProvider::new(config, token).expect("a provider")
+        AcaSandboxProvider::new(config.credential(token)).expect("a provider")
     };
     let (one, two) = (run("one"), run("two"));
     let first = one.create(SandboxSpec::new()).await.expect("a sandbox");

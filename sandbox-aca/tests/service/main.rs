@@ -46,7 +46,8 @@ fn pool(endpoint: &str, kind: SessionKind) -> AcaSessionConfig {
 }
 
 fn provider(emulator: &AcaEmulator, credential: Arc<dyn Credential>) -> AcaSandboxProvider {
-    AcaSandboxProvider::new(config(&emulator.endpoint()), credential).expect("a provider")
+    AcaSandboxProvider::new(config(&emulator.endpoint()).credential(credential))
+        .expect("a provider")
 }
 
 async fn start(options: Options) -> (AcaEmulator, AcaSandboxProvider) {

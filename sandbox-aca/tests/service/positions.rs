@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sandbox_core::{
-    Command, Error, FileBatch, GuestPath, Output, Provider, Ran, Result, Sandbox, SandboxExt as _,
-    SandboxId, SandboxSpec, TransferReport,
+    Command, Error, Execution, FileBatch, GuestPath, Output, Provider, Result, Sandbox,
+    SandboxExt as _, SandboxId, SandboxSpec, TransferReport,
 };
 use sandbox_testkit::proxy::Break;
 
@@ -102,8 +102,8 @@ async fn a_command_runs_at_most_once_and_what_is_said_of_it_is_true() {
                 }
                 Err(error) => {
                     sound(&error, what);
-                    match error.ran() {
-                        Some(Ran::NotStarted) => assert_eq!(count, 0, "{what}: {error:?}"),
+                    match error.execution() {
+                        Some(Execution::NotStarted) => assert_eq!(count, 0, "{what}: {error:?}"),
                         ran => assert!(ran.is_some(), "{what}: {error:?}"),
                     }
                 }
@@ -128,8 +128,8 @@ async fn a_spawned_command_runs_at_most_once() {
         assert!(count <= 1, "{what}: ran {count} times");
         match ran {
             Ok(output) => assert_eq!((&*output.stdout.bytes, count), (&b"ran"[..], 1), "{what}"),
-            Err(error) => match error.ran() {
-                Some(Ran::NotStarted) => assert_eq!(count, 0, "{what}: {error:?}"),
+            Err(error) => match error.execution() {
+                Some(Execution::NotStarted) => assert_eq!(count, 0, "{what}: {error:?}"),
                 ran => assert!(ran.is_some(), "{what}: {error:?}"),
             },
         }

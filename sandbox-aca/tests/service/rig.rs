@@ -54,9 +54,11 @@ impl Rig {
         token: Arc<dyn Credential>,
     ) -> Arc<dyn Provider> {
         match kind {
-            None => Arc::new(AcaSandboxProvider::new(config(endpoint), token).expect("a provider")),
+            None => Arc::new(
+                AcaSandboxProvider::new(config(endpoint).credential(token)).expect("a provider"),
+            ),
             Some(kind) => {
-                let made = AcaSessionProvider::new(pool(endpoint, kind), token);
+                let made = AcaSessionProvider::new(pool(endpoint, kind).credential(token));
                 Arc::new(made.expect("a provider"))
             }
         }

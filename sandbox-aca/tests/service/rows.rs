@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 
 use sandbox_aca::{AccessToken, Credential};
 use sandbox_core::{
-    Command, ErrorKind, Provider as _, Ran, Result, Sandbox, SandboxExt as _, SandboxSpec,
+    Command, ErrorKind, Execution, Provider as _, Result, Sandbox, SandboxExt as _, SandboxSpec,
     async_trait,
 };
 use sandbox_testkit::aca::{Action, Fault};
@@ -57,7 +57,7 @@ async fn what_is_refused_before_it_is_sent_is_tried_again() {
         cut_off(&mut rig, &*sandbox).await;
         let error = sandbox.exec(counted()).await.expect_err("nobody answers");
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
-        assert_eq!(error.ran(), Some(Ran::NotStarted), "{error:?}");
+        assert_eq!(error.execution(), Some(Execution::NotStarted), "{error:?}");
         assert!(error.is_retryable(), "{error:?}");
     })
     .await;
@@ -118,11 +118,15 @@ async fn whatever_is_answered_a_command_runs_once() {
                 (Action::Status(429, Some(after)), Err(error)) => {
                     assert!(after == far || after == "99999999", "{what}: {error:?}");
                     assert_eq!(error.kind(), ErrorKind::RateLimited, "{what}: {error:?}");
-                    assert_eq!((error.ran(), more), (Some(Ran::NotStarted), 0), "{what}");
+                    assert_eq!(
+                        (error.execution(), more),
+                        (Some(Execution::NotStarted), 0),
+                        "{what}"
+                    );
                 }
                 // That it was refused shows that it was not begun: but by a 429 nobody knows.
-                (_, Err(error)) => match error.ran() {
-                    Some(Ran::NotStarted) => assert_eq!(more, 0, "{what}: {error:?}"),
+                (_, Err(error)) => match error.execution() {
+                    Some(Execution::NotStarted) => assert_eq!(more, 0, "{what}: {error:?}"),
                     ran => assert!(ran.is_some() && more <= 1, "{what}: {error:?}"),
                 },
             }

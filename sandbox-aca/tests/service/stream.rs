@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sandbox_core::{Command, ErrorKind, Ran, SandboxExt as _};
+use sandbox_core::{Command, ErrorKind, Execution, SandboxExt as _};
 use sandbox_testkit::aca::{Action, Fault};
 
 use super::{counted, sandbox};
@@ -15,14 +15,18 @@ async fn a_command_runs_at_most_once_wherever_its_stream_breaks() {
         match sandbox.spawn(counted()).await {
             Err(error) => {
                 let count = sandbox.read("count").await.map_or(0, |bytes| bytes.len());
-                match error.ran() {
-                    Some(Ran::NotStarted) => assert_eq!(count, 0, "{frames}: {error:?}"),
+                match error.execution() {
+                    Some(Execution::NotStarted) => assert_eq!(count, 0, "{frames}: {error:?}"),
                     ran => assert!(ran.is_some() && count <= 1, "{frames}: {error:?}"),
                 }
             }
             Ok(process) => match process.wait_with_output(Default::default()).await {
                 Ok(output) => assert_eq!(output.stdout.bytes, "ran", "{frames}"),
-                Err(error) => assert_eq!(error.ran(), Some(Ran::Cut), "{frames}: {error:?}"),
+                Err(error) => assert_eq!(
+                    error.execution(),
+                    Some(Execution::Interrupted),
+                    "{frames}: {error:?}"
+                ),
             },
         }
         let count = sandbox.read("count").await.map_or(0, |bytes| bytes.len());
@@ -38,7 +42,11 @@ async fn without_a_stream_spawn_is_refused_and_exec_works() {
         emulator.inject(Fault::new("/exec/stream", Action::Status(status, None)));
         let error = sandbox.spawn(counted()).await.expect_err("no stream");
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{status}: {error:?}");
-        assert_eq!(error.ran(), Some(Ran::NotStarted), "{status}: {error:?}");
+        assert_eq!(
+            error.execution(),
+            Some(Execution::NotStarted),
+            "{status}: {error:?}"
+        );
         assert!(sandbox.exec(counted()).await.expect("it runs").success());
         sandbox.close().await.expect("it closes");
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sandbox_aca::{AcaSandboxProvider, StaticToken};
-use sandbox_core::{FileBatch, Provider as _, Ran, SandboxExt as _, SandboxSpec};
+use sandbox_core::{Execution, FileBatch, Provider as _, SandboxExt as _, SandboxSpec};
 use sandbox_testkit::aca::{AcaEmulator, Options};
 use sandbox_testkit::proxy::{Break, FaultProxy};
 
@@ -30,7 +30,7 @@ async fn through() -> (AcaEmulator, FaultProxy, AcaSandboxProvider) {
     let proxy = FaultProxy::start(emulator.address()).await;
     let proxy = proxy.expect("a proxy");
     let token = Arc::new(StaticToken::new(emulator.token()));
-    let provider = AcaSandboxProvider::new(config(&proxy.endpoint()), token);
+    let provider = AcaSandboxProvider::new(config(&proxy.endpoint()).credential(token));
     (emulator, proxy, provider.expect("a provider"))
 }
 
@@ -57,8 +57,8 @@ async fn exec_runs_once_wherever_the_connection_breaks() {
                     "{how:?}"
                 );
             }
-            Err(error) => match error.ran() {
-                Some(Ran::NotStarted) => assert_eq!(count, 0, "{how:?}: {error:?}"),
+            Err(error) => match error.execution() {
+                Some(Execution::NotStarted) => assert_eq!(count, 0, "{how:?}: {error:?}"),
                 ran => assert!(ran.is_some(), "{how:?}: {error:?}"),
             },
         }

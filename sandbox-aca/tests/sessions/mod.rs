@@ -83,7 +83,9 @@ impl Fixture for Sessions {
         if let Some(endpoint) = self.azure() {
             let config = AcaSessionConfig::new(endpoint, self.kind);
             let credential = Arc::new(DefaultCredential::new());
-            return Ok(Arc::new(AcaSessionProvider::new(config, credential)?));
+            return Ok(Arc::new(AcaSessionProvider::new(
+                config.credential(credential),
+            )?));
         }
         let emulator = self.emulator().await?;
         let endpoint = format!(
@@ -96,7 +98,9 @@ impl Fixture for Sessions {
             config = config.ca_file(file);
         }
         let credential = Arc::new(StaticToken::new(emulator.token()));
-        Ok(Arc::new(AcaSessionProvider::new(config, credential)?))
+        Ok(Arc::new(AcaSessionProvider::new(
+            config.credential(credential),
+        )?))
     }
 
     fn available(&self) -> std::result::Result<(), String> {

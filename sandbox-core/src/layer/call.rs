@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::{
     Command, CreateDirOptions, Env, ExportOptions, FileBatch, ForkOptions, GuestPath,
     ImportOptions, Labels, ListOptions, Operation, Provider, ReadOptions, RemoveOptions,
-    RenameOptions, Sandbox, SandboxId, SandboxSpec, SnapshotOptions,
+    RenameOptions, Sandbox, SandboxId, SandboxSpec, SnapshotId, SnapshotOptions,
 };
 
 /// The receiver of a call.
@@ -34,6 +34,10 @@ pub enum Request<'a> {
     List(&'a Labels),
     /// [`Provider::destroy`]
     Destroy(&'a SandboxId),
+    /// [`Provider::list_snapshots`]
+    ListSnapshots(&'a Labels),
+    /// [`Provider::delete_snapshot`]
+    DeleteSnapshot(&'a SnapshotId),
     /// [`Sandbox::isolation`]
     Isolation,
     /// [`Sandbox::exec`]
@@ -111,6 +115,8 @@ impl<'a> Call<'a> {
             Request::Attach(_) => Operation::Attach,
             Request::List(_) => Operation::List,
             Request::Destroy(_) => Operation::Destroy,
+            Request::ListSnapshots(_) => Operation::ListSnapshots,
+            Request::DeleteSnapshot(_) => Operation::DeleteSnapshot,
             Request::Isolation => Operation::Isolation,
             Request::Exec(_) => Operation::Exec,
             Request::Spawn(_) => Operation::Spawn,
@@ -184,6 +190,8 @@ impl<'a> Call<'a> {
             Request::Attach(_)
             | Request::List(_)
             | Request::Destroy(_)
+            | Request::ListSnapshots(_)
+            | Request::DeleteSnapshot(_)
             | Request::Isolation
             | Request::SetEnv(_)
             | Request::Fork(_)

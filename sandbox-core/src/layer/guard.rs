@@ -4,7 +4,7 @@
 //! none.
 
 use super::{Around, Attempt, Call, Request, Target};
-use crate::{Capability, Command, Ran, Result, Stdin};
+use crate::{Capability, Command, Execution, Result, Stdin};
 
 /// Refuses calls and options that the sandbox's [`capabilities`](crate::Sandbox::capabilities) do
 /// not declare, with [`Unsupported`](crate::ErrorKind::Unsupported), before the backend sees them.
@@ -39,6 +39,8 @@ fn needs(request: Request<'_>) -> Vec<Capability> {
         Request::Snapshot(_) => vec![Capability::Snapshot],
         Request::Attach(_) | Request::Destroy(_) => vec![Capability::Attach],
         Request::List(_) => vec![Capability::List],
+        Request::ListSnapshots(_) => vec![Capability::SnapshotList],
+        Request::DeleteSnapshot(_) => vec![Capability::SnapshotDelete],
         _ => Vec::new(),
     }
 }
@@ -55,7 +57,7 @@ impl Around for CapabilityGuard {
                     error = error.with_sandbox(id);
                 }
                 return Err(match call.command() {
-                    Some(_) => error.with_ran(Ran::NotStarted),
+                    Some(_) => error.with_execution(Execution::NotStarted),
                     None => error,
                 });
             }

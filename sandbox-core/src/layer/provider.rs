@@ -7,7 +7,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{Around, Attempt, Call, Layer as _, Request};
-use crate::{Capabilities, Labels, Provider, Result, Sandbox, SandboxId, SandboxInfo, SandboxSpec};
+use crate::{
+    Capabilities, Labels, Provider, Result, Sandbox, SandboxId, SandboxInfo, SandboxSpec, Snapshot,
+    SnapshotId,
+};
 
 /// A provider with an [`Around`] layer.
 #[derive(Debug)]
@@ -30,7 +33,7 @@ impl<A: Around> LayeredProvider<A> {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<A: Around> Provider for LayeredProvider<A> {
-    fn backend(&self) -> &'static str {
+    fn backend(&self) -> &str {
         self.inner.backend()
     }
 
@@ -60,5 +63,19 @@ impl<A: Around> Provider for LayeredProvider<A> {
     async fn destroy(&self, id: &SandboxId) -> Result<()> {
         self.call(Request::Destroy(id), &|| self.inner.destroy(id))
             .await
+    }
+
+    async fn list_snapshots(&self, labels: &Labels) -> Result<Vec<Snapshot>> {
+        self.call(Request::ListSnapshots(labels), &|| {
+            self.inner.list_snapshots(labels)
+        })
+        .await
+    }
+
+    async fn delete_snapshot(&self, id: &SnapshotId) -> Result<()> {
+        self.call(Request::DeleteSnapshot(id), &|| {
+            self.inner.delete_snapshot(id)
+        })
+        .await
     }
 }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::{Around, Attempt, Call, Request};
-use crate::{Error, Ran, Result, WriteMode};
+use crate::{Error, Execution, Result, WriteMode};
 
 /// Makes a call again when its error is [retryable](Error::is_retryable), with a wait that doubles.
 ///
@@ -13,12 +13,12 @@ use crate::{Error, Ran, Result, WriteMode};
 ///
 /// | Call | Again |
 /// |---|---|
-/// | `exec`, `spawn` | only if the error says [`Ran::NotStarted`] |
-/// | reading, listing, `metadata`, `isolation`, `attach`, `list` | yes |
+/// | `exec`, `spawn` | only if the error says [`Execution::NotStarted`] |
+/// | reading, listing, `metadata`, `isolation`, `attach`, `list`, `list_snapshots` | yes |
 /// | `write_files` | yes, unless a file of the batch must be new |
 /// | `create_dir` | yes, unless it must not exist yet |
 /// | `import_dir`, `export_dir`, `set_workdir`, `set_env` | yes: a second one gives the same |
-/// | `remove`, `rename` | no: after one that worked a second would fail |
+/// | `remove`, `rename`, `delete_snapshot` | no: after one that worked a second would fail |
 /// | `create`, `fork`, `snapshot` | no: a second one could leave a first behind |
 /// | `close`, `destroy` | no: bounded and idempotent by contract |
 #[derive(Clone, Debug)]
@@ -47,7 +47,9 @@ impl Retry {
 fn is_safe(call: &Call<'_>, error: &Error) -> bool {
     error.is_retryable()
         && match call.request {
-            Request::Exec(_) | Request::Spawn(_) => error.ran() == Some(Ran::NotStarted),
+            Request::Exec(_) | Request::Spawn(_) => {
+                error.execution() == Some(Execution::NotStarted)
+            }
             Request::WriteFiles(batch) => batch
                 .files()
                 .iter()
@@ -55,6 +57,7 @@ fn is_safe(call: &Call<'_>, error: &Error) -> bool {
             Request::CreateDir(_, options) => options.recursive,
             Request::Attach(_)
             | Request::List(_)
+            | Request::ListSnapshots(_)
             | Request::Isolation
             | Request::ReadFile(..)
             | Request::ListDir(..)
@@ -69,7 +72,8 @@ fn is_safe(call: &Call<'_>, error: &Error) -> bool {
             | Request::Remove(..)
             | Request::Rename(..)
             | Request::Close
-            | Request::Destroy(_) => false,
+            | Request::Destroy(_)
+            | Request::DeleteSnapshot(_) => false,
         }
 }
 

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::{Around, Attempt, Call, Request};
-use crate::{Command, Error, ErrorKind, Ran, Result, Sandbox};
+use crate::{Command, Error, ErrorKind, Execution, Result, Sandbox};
 
 /// How much longer than its command an `exec` may take, to kill the tree and bring the output.
 const GRACE: Duration = Duration::from_secs(5);
@@ -45,7 +45,7 @@ impl Around for Timeout {
             error = error.with_sandbox(id);
         }
         Err(match call.command() {
-            Some(_) => error.with_ran(Ran::Unknown),
+            Some(_) => error.with_execution(Execution::Unknown),
             None => error,
         })
     }

@@ -30,14 +30,14 @@ impl Around for Tracing {
     async fn around<T: Send>(&self, call: Call<'_>, attempt: Attempt<'_, T>) -> Result<T> {
         let backend = match call.target {
             Target::Sandbox(sandbox) => sandbox.info().backend,
-            Target::Provider(provider) => provider.backend(),
+            Target::Provider(provider) => provider.backend().to_owned().into(),
         };
         let id = call.sandbox_id();
         let span = tracing::debug_span!(
             "sandbox",
             operation = call.operation().as_str(),
             id = id.as_ref().map(|id| id.as_str()),
-            backend,
+            backend = &*backend,
         );
         async {
             let started = Instant::now();

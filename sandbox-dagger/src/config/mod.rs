@@ -70,6 +70,11 @@ impl Default for DaggerConfig {
 }
 
 impl DaggerConfig {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
     /// Uses the session at this port of loopback.
     #[must_use]
     pub fn session(mut self, port: u16, token: impl Into<Secret>) -> Self {

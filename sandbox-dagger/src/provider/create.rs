@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 
+use sandbox_core::backend::{DEFAULT_PATH, Registry};
 use sandbox_core::{Env, EnvValue, Error, GuestPath, Operation, SandboxId, SandboxSpec, Source};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -16,7 +17,6 @@ use crate::provider::base::Start;
 use crate::provider::snapshot;
 use crate::sandbox::chain::{Chain, Head};
 use crate::sandbox::files;
-use crate::sandbox::registry::Registry;
 use crate::sandbox::shared::Shared;
 use crate::sandbox::{DaggerSandbox, Settings};
 use crate::session::client::SMALL_ANSWER;
@@ -27,7 +27,6 @@ use crate::session::nonce::nonce;
 use crate::session::query::{self, find, owner};
 use crate::session::secrets::keep_secrets;
 
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The timeout of commands where neither they nor the spec name one.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(600);
 /// How many layers an image is taken to have at most.
@@ -119,7 +118,7 @@ impl DaggerSandbox {
             command_timeout: spec.command_timeout.unwrap_or(COMMAND_TIMEOUT),
             closed: watch::Sender::new(false),
         });
-        open.enter(sandbox.id.clone(), &sandbox);
+        open.insert(sandbox.id.clone(), &sandbox);
         Ok(sandbox)
     }
 }
@@ -204,7 +203,7 @@ async fn prepare(
 fn image_environment(home: &[u8], answer: &Value) -> BTreeMap<Vec<u8>, EnvValue> {
     let home = if home.is_empty() { b"/root" } else { home };
     let mut env = Env::new()
-        .set("PATH", PATH)
+        .set("PATH", DEFAULT_PATH)
         .set("HOME", home)
         .set("LANG", "C.UTF-8");
     let variables = answer

@@ -24,7 +24,7 @@ const OP: Operation = Operation::Snapshot;
 /// # async fn run() -> sandbox_core::Result<()> {
 /// use sandbox_dagger::{Base, DaggerConfig, DaggerProvider, ImageBuild, RegistryLogin};
 /// let login = RegistryLogin::new("ghcr.io", "acme", std::env::var("TOKEN").unwrap_or_default());
-/// let provider = DaggerProvider::with_config(DaggerConfig::default().login(login));
+/// let provider = DaggerProvider::new(DaggerConfig::default().login(login))?;
 /// let image = ImageBuild::new(Base::Image("node:20-alpine3.22".into()))
 ///     .run("npm install --global some-agent@1.2.3")
 ///     .copy("./agent", "/opt/agent")

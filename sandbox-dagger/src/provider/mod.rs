@@ -11,15 +11,15 @@ pub(crate) mod snapshot;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use sandbox_core::backend::Registry;
 use sandbox_core::{
-    Capabilities, Capability, Control, Error, ErrorKind, Labels, Network, Operation, Provider,
-    RequiredIsolation, Result, Sandbox, SandboxId, SandboxInfo, SandboxSpec,
+    Capabilities, Control, Error, ErrorKind, Labels, Operation, Provider, RequiredIsolation,
+    Result, Sandbox, SandboxId, SandboxInfo, SandboxSpec,
 };
 
 use crate::config::DaggerConfig;
 use crate::sandbox::DaggerSandbox;
 use crate::sandbox::capability::CAPABILITIES;
-use crate::sandbox::registry::Registry;
 use crate::sandbox::shared::Shared;
 
 /// Sandboxes in a Dagger engine.
@@ -38,17 +38,15 @@ impl DaggerProvider {
     /// What sandboxes in an engine can do; no I/O, no provider needed.
     pub const CAPABILITIES: Capabilities = CAPABILITIES;
 
-    /// A provider with the default configuration. Does not connect yet.
-    pub fn new() -> Self {
-        Self::with_config(DaggerConfig::default())
-    }
-
     /// A provider with this configuration. Does not connect yet.
-    pub fn with_config(config: DaggerConfig) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// None today; what can be wrong comes to light on connecting.
+    pub fn new(config: DaggerConfig) -> Result<Self> {
+        Ok(Self {
             shared: Arc::new(Shared::new(config)),
             open: Arc::default(),
-        }
+        })
     }
 
     /// Connects now, so that what is missing comes to light.
@@ -74,38 +72,14 @@ impl DaggerProvider {
     }
 
     pub(crate) fn find(&self, id: &SandboxId, operation: Operation) -> Result<Arc<DaggerSandbox>> {
-        self.open.find(id).ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, operation)
-                .with_message("this provider has no such open sandbox")
-                .with_sandbox(id.clone())
-        })
-    }
-}
-
-impl Default for DaggerProvider {
-    fn default() -> Self {
-        Self::new()
+        self.open.find(id, operation)
     }
 }
 
 /// Refuses what a spec asks for and the engine does not have.
 fn check(spec: &SandboxSpec) -> Result<()> {
     spec.validate()?;
-    let limits = &spec.resources;
-    let asked = [
-        (spec.network == Network::Off, Capability::NetworkOff),
-        (limits.memory.is_some(), Capability::MemoryLimit),
-        (limits.cpus.is_some(), Capability::CpuLimit),
-        (limits.pids.is_some(), Capability::PidsLimit),
-        (limits.disk.is_some(), Capability::DiskLimit),
-        (!spec.mounts.is_empty(), Capability::Mounts),
-        (spec.ttl.is_some(), Capability::Ttl),
-    ];
-    for (asked, capability) in asked {
-        if asked {
-            CAPABILITIES.require(capability, Operation::Create)?;
-        }
-    }
+    spec.require(&CAPABILITIES, Operation::Create)?;
     let required: &[Control] = match &spec.isolation {
         RequiredIsolation::Only(controls) => controls,
         _ => &[],
@@ -166,19 +140,7 @@ impl Provider for DaggerProvider {
     }
 
     async fn list(&self, labels: &Labels) -> Result<Vec<SandboxInfo>> {
-        let mut infos: Vec<_> = self
-            .open
-            .all()
-            .iter()
-            .map(|sandbox| sandbox.info())
-            .collect();
-        infos.retain(|info| {
-            labels
-                .iter()
-                .all(|(key, value)| info.labels.get(key) == Some(value))
-        });
-        infos.sort_by_key(|info| info.created);
-        Ok(infos)
+        Ok(self.open.list(labels))
     }
 
     async fn destroy(&self, id: &SandboxId) -> Result<()> {

@@ -9,12 +9,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::SystemTime;
 
+use sandbox_core::backend::blocking;
 use sandbox_core::{Error, FileBatch, Operation, Result, WriteMode};
 
 use crate::guest::Script;
 use crate::guest::stage::Stage;
 use crate::sandbox::DaggerSandbox;
-use crate::sandbox::transfer::blocking;
 use crate::session::nonce::nonce;
 use crate::session::query;
 

@@ -5,9 +5,24 @@ use sandbox_core::{Capabilities, Capability, Control, Enforcement, IsolationRepo
 const NO_STREAMS: &str = "the engine shows nothing of a command before its end";
 const SHARED_NETWORK: &str = "the engine has no switch for the network: its sandboxes reach each \
     other's ports, across sessions too, and what the engine's host reaches";
+const NO_CATALOGUE: &str = "archives and tags are the embedder's, who knows their names";
 const NO_LIMITS: &str = "the engine sets no limits on containers";
 
-pub(crate) const CAPABILITIES: Capabilities = Capabilities::all()
+pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend does not have it")
+    .with_each(&[
+        Capability::Exec,
+        Capability::User,
+        Capability::Fork,
+        Capability::Snapshot,
+        Capability::Image,
+        Capability::RootDir,
+        Capability::Symlinks,
+        Capability::Modes,
+        Capability::NonUtf8Names,
+        Capability::NetworkOpen,
+    ])
+    .without(Capability::SnapshotList, NO_CATALOGUE)
+    .without(Capability::SnapshotDelete, NO_CATALOGUE)
     .without(Capability::Spawn, NO_STREAMS)
     .without(Capability::StdinPipe, NO_STREAMS)
     .without(Capability::Signals, NO_STREAMS)

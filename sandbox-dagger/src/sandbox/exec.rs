@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use sandbox_core::backend::timed_out;
 use sandbox_core::{
-    Captured, CapturedOutput, Command, EnvValue, Error, ErrorKind, Exit, ExitStatus, GuestPath,
-    Operation, Output, Ran, Result, Stdin,
+    CapturedStream, Command, EnvValue, Error, ErrorKind, Execution, Exit, ExitStatus, GuestPath,
+    Operation, Output, PartialOutput, Result, Stdin,
 };
 
 use crate::config::options::ProcessLimits;
@@ -45,7 +46,7 @@ pub(crate) struct Prepared {
 fn limit(why: &str) -> Error {
     Error::new(ErrorKind::LimitExceeded, Operation::Exec)
         .with_message(why)
-        .with_ran(Ran::NotStarted)
+        .with_execution(Execution::NotStarted)
 }
 
 /// Refuses what the guest's kernel would refuse, with the cause.
@@ -218,7 +219,7 @@ pub(crate) fn read(
     parse(answer, nonce, command, cwd, timeout, started).unwrap_or_else(|Broken(why)| {
         Err(Error::new(ErrorKind::Other, Operation::Exec)
             .with_message(format!("the command's supervisor was ended: {why}"))
-            .with_ran(Ran::Unknown))
+            .with_execution(Execution::Unknown))
     })
 }
 
@@ -241,14 +242,12 @@ fn parse(
     let code = code.strip_prefix("exit ").ok_or(Broken("no exit code"))?;
     let stdout = captured(stdout, &mut frame)?;
     let stderr = captured(stderr, &mut frame)?;
-    let streams = CapturedOutput::new(stdout, stderr, started.elapsed());
+    let streams = PartialOutput::new(stdout, stderr, started.elapsed());
     if code == "timeout" {
         let after = timeout.unwrap_or_default();
-        return Ok(Err(Error::new(ErrorKind::Timeout, Operation::Exec)
-            .with_message(format!(
-                "the command was killed after its timeout of {after:?}"
-            ))
-            .with_partial_output(streams)));
+        return Ok(Err(
+            timed_out(Operation::Exec, after).with_partial_output(streams)
+        ));
     }
     // A wait status: the signal in the lower seven bits, the code above eight.
     let status: i32 = code
@@ -256,19 +255,19 @@ fn parse(
         .parse()
         .map_err(|_| Broken("its exit code is lost"))?;
     let status = match status & 0x7f {
-        0 => ExitStatus::Code(u8::try_from((status >> 8) & 0xff).unwrap_or(u8::MAX)),
+        0 => ExitStatus::Code((status >> 8) & 0xff),
         signal => ExitStatus::Signal(signal),
     };
     Ok(Ok(Output::new(Exit::new(status), streams)))
 }
 
 /// A stream with the number of bytes that were written to it in all.
-fn captured(bytes: Vec<u8>, frame: &mut Frame<'_>) -> std::result::Result<Captured, Broken> {
+fn captured(bytes: Vec<u8>, frame: &mut Frame<'_>) -> std::result::Result<CapturedStream, Broken> {
     let total = frame.line()?.strip_prefix("total ");
     let total = total.ok_or(Broken("no length"))?.trim().parse();
     let total: u64 = total.map_err(|_| Broken("no length"))?;
     let total = total.max(bytes.len() as u64);
-    Ok(Captured::new(bytes, total))
+    Ok(CapturedStream::new(bytes, total))
 }
 
 fn not_started(why: &str, command: &Command, cwd: &GuestPath) -> Error {
@@ -314,5 +313,5 @@ fn not_started(why: &str, command: &Command, cwd: &GuestPath) -> Error {
     Error::new(kind, Operation::Exec)
         .with_message(message)
         .with_path(path)
-        .with_ran(Ran::NotStarted)
+        .with_execution(Execution::NotStarted)
 }

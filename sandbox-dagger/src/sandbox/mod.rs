@@ -10,7 +10,6 @@ mod direct;
 pub(crate) mod exec;
 pub(crate) mod files;
 mod operations;
-pub(crate) mod registry;
 mod run;
 pub(crate) mod shared;
 pub(crate) mod snapshot;
@@ -20,12 +19,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
+use sandbox_core::backend::Registry;
 use sandbox_core::{DirEntry, EnvValue, Error, GuestPath, Labels, Operation, Result, SandboxId};
 use serde_json::Value;
 use tokio::sync::watch;
 
 use self::chain::{Chain, SQUASH_AT, Turn};
-use self::registry::Registry;
 use self::shared::Shared;
 use crate::guest::Script;
 use crate::guest::frame::Frame;

@@ -10,9 +10,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sandbox_core::{
     Capabilities, Capability, Command, CreateDirOptions, DirEntry, Env, Error, ErrorKind,
-    ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions, IsolationReport, ListOptions,
-    Metadata, Operation, Output, Process, Ran, ReadOptions, RemoveOptions, RenameOptions, Result,
-    Sandbox, SandboxId, SandboxInfo, Snapshot, SnapshotOptions, TransferReport,
+    Execution, ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions, IsolationReport,
+    ListOptions, Metadata, Operation, Output, Process, ReadOptions, RemoveOptions, RenameOptions,
+    Result, Sandbox, SandboxId, SandboxInfo, Snapshot, SnapshotOptions, TransferReport,
 };
 use tokio::sync::watch;
 
@@ -53,11 +53,11 @@ impl Sandbox for DaggerSandbox {
     async fn spawn(&self, command: Command) -> Result<Process> {
         const OP: Operation = Operation::Spawn;
         self.check_open(OP)
-            .map_err(|error| error.with_ran(Ran::NotStarted))?;
+            .map_err(|error| error.with_execution(Execution::NotStarted))?;
         command.validate(OP).map_err(|error| self.tell(error))?;
         let refused = CAPABILITIES.require(Capability::Spawn, OP).err();
         let refused = refused.unwrap_or_else(|| Error::new(ErrorKind::Other, OP));
-        Err(self.tell(refused).with_ran(Ran::NotStarted))
+        Err(self.tell(refused).with_execution(Execution::NotStarted))
     }
 
     async fn write_files(&self, batch: FileBatch) -> Result<()> {
@@ -135,12 +135,14 @@ impl Sandbox for DaggerSandbox {
         }
         let recursive = if options.recursive { "yes" } else { "no" };
         let settings = format!("recursive={recursive}");
-        self.alter(
-            move |script| script.line(&settings).files("op_remove"),
-            OP,
-            &path,
-        )
-        .await
+        let removed = self
+            .alter(
+                move |script| script.line(&settings).files("op_remove"),
+                OP,
+                &path,
+            )
+            .await;
+        options.settle(removed)
     }
 
     async fn create_dir(&self, path: &GuestPath, options: CreateDirOptions) -> Result<()> {
@@ -253,7 +255,7 @@ impl Sandbox for DaggerSandbox {
             command_timeout: self.command_timeout,
             closed: watch::Sender::new(false),
         });
-        self.open.enter(sandbox.id.clone(), &sandbox);
+        self.open.insert(sandbox.id.clone(), &sandbox);
         Ok(sandbox)
     }
 
@@ -266,7 +268,7 @@ impl Sandbox for DaggerSandbox {
     async fn close(&self) -> Result<()> {
         // What runs sees this and drops its connection, upon which the engine ends it.
         self.closed.send_replace(true);
-        self.open.leave(&self.id);
+        self.open.remove(&self.id);
         Ok(())
     }
 }

@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use sandbox_core::{
-    CapturedOutput, Command, Error, ErrorKind, Operation, Output, Ran, Result, Stdin,
+    Command, Error, ErrorKind, Execution, Operation, Output, PartialOutput, Result, Stdin,
 };
 
 use crate::guest::stage::Stage;
@@ -70,7 +70,7 @@ impl DaggerSandbox {
     pub(crate) async fn run(&self, command: Command) -> Result<Output> {
         const OP: Operation = Operation::Exec;
         let started = Instant::now();
-        let not_started = |error: Error| self.tell(error).with_ran(Ran::NotStarted);
+        let not_started = |error: Error| self.tell(error).with_execution(Execution::NotStarted);
         command.validate(OP).map_err(|error| self.tell(error))?;
         self.check_open(OP).map_err(not_started)?;
         let settings = self.settings();
@@ -101,7 +101,7 @@ impl DaggerSandbox {
         let within = allowed.saturating_add(exec::GRACE);
         let answer = self.ask(&query, OP, prepared.largest, within).await;
         let answer = answer.map_err(|error| match error.kind() {
-            ErrorKind::Closed => error.with_partial_output(CapturedOutput::default()),
+            ErrorKind::Closed => error.with_partial_output(PartialOutput::default()),
             _ => error,
         })?;
         let (id, stdout) = self.answer(&answer, OP)?;
@@ -117,7 +117,7 @@ impl DaggerSandbox {
         // The files of a command that failed or was cut are kept too; one that did not start left
         // none.
         match &output {
-            Err(error) if error.ran() != Some(Ran::Cut) => {}
+            Err(error) if error.execution() != Some(Execution::Interrupted) => {}
             _ => turn.advance(id, 1),
         }
         output.map_err(|error| self.tell(error))

@@ -5,13 +5,13 @@
 
 use std::path::PathBuf;
 
+use sandbox_core::backend::blocking;
 use sandbox_core::{Error, ErrorKind, Operation, Result, Snapshot, SnapshotId, SnapshotOptions};
 
 use crate::config::options::Snapshots;
 use crate::guest::stage::OwnDir;
 use crate::sandbox::DaggerSandbox;
 use crate::sandbox::shared::Shared;
-use crate::sandbox::transfer::blocking;
 use crate::session::client::SMALL_ANSWER;
 use crate::session::failure::Failed;
 use crate::session::login::signed_in;

@@ -8,7 +8,7 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
-use sandbox_core::{Error, ErrorKind, Operation, Ran};
+use sandbox_core::{Error, ErrorKind, Execution, Operation};
 use serde_json::Value;
 
 /// How many lines of output the error of a failed build has.
@@ -170,8 +170,8 @@ impl Failed {
     /// The error of an operation. That of a command says whether it ran, as far as that is proven.
     pub(crate) fn error(self, operation: Operation) -> Error {
         let ran = match self.nothing_begun() {
-            true => Ran::NotStarted,
-            false => Ran::Unknown,
+            true => Execution::NotStarted,
+            false => Execution::Unknown,
         };
         let command = matches!(operation, Operation::Exec | Operation::Spawn);
         let new = |kind, message: String| {
@@ -179,8 +179,8 @@ impl Failed {
             match command {
                 // Only what was not begun, and what may be different soon, is worth another try.
                 true => {
-                    let retryable = error.is_retryable() && ran == Ran::NotStarted;
-                    error.with_ran(ran).with_retryable(retryable)
+                    let retryable = error.is_retryable() && ran == Execution::NotStarted;
+                    error.with_execution(ran).with_retryable(retryable)
                 }
                 false => error,
             }
@@ -318,8 +318,8 @@ mod tests {
             }));
             let error = failed.error(Operation::Exec);
             assert_eq!(
-                (error.kind(), error.ran(), error.is_retryable()),
-                (ErrorKind::Other, Some(Ran::Unknown), false),
+                (error.kind(), error.execution(), error.is_retryable()),
+                (ErrorKind::Other, Some(Execution::Unknown), false),
                 "{text}"
             );
         }
@@ -333,13 +333,16 @@ mod tests {
             failed.error(Operation::Exec)
         };
         for (path, ran) in [
-            (json!(["node"]), Ran::NotStarted),
-            (json!(["node", "withExec", "stdout"]), Ran::Unknown),
-            (json!([]), Ran::Unknown),
-            (Value::Null, Ran::Unknown),
+            (json!(["node"]), Execution::NotStarted),
+            (json!(["node", "withExec", "stdout"]), Execution::Unknown),
+            (json!([]), Execution::Unknown),
+            (Value::Null, Execution::Unknown),
         ] {
             let error = gone(path);
-            assert_eq!((error.kind(), error.ran()), (ErrorKind::Lost, Some(ran)));
+            assert_eq!(
+                (error.kind(), error.execution()),
+                (ErrorKind::Lost, Some(ran))
+            );
             assert!(!error.is_retryable());
         }
     }

@@ -21,7 +21,7 @@ async fn layers(
 }
 
 pub(crate) async fn layers_are_put_together_and_nothing_is_lost() -> Outcome {
-    let provider = DaggerProvider::with_config(config());
+    let provider = DaggerProvider::new(config())?;
     let sandbox = provider.create(spec()).await?;
     let made = "mkfifo pipe; ln -s nowhere link; echo x >odd; chmod 4750 odd; \
                 touch -d '2001-02-03 04:05:06' odd; mkdir gone; rmdir gone; rm -f /etc/os-release";
@@ -43,7 +43,7 @@ pub(crate) async fn layers_are_put_together_and_nothing_is_lost() -> Outcome {
 }
 
 pub(crate) async fn two_thousand_operations_on_one_sandbox() -> Outcome {
-    let provider = DaggerProvider::with_config(config());
+    let provider = DaggerProvider::new(config())?;
     let sandbox = provider.create(spec()).await?;
     let mut most = 0;
     for number in 0..2_000_u32 {
@@ -85,7 +85,7 @@ pub(crate) async fn two_thousand_operations_on_one_sandbox() -> Outcome {
 }
 
 pub(crate) async fn forks_that_run_the_same_command_run_it_twice() -> Outcome {
-    let provider = DaggerProvider::with_config(config());
+    let provider = DaggerProvider::new(config())?;
     let sandbox = provider.create(spec()).await?;
     let fork = sandbox.fork(ForkOptions::default()).await?;
     let script = "cat /proc/sys/kernel/random/uuid";
@@ -97,7 +97,7 @@ pub(crate) async fn forks_that_run_the_same_command_run_it_twice() -> Outcome {
 }
 
 pub(crate) async fn a_provider_outlives_its_engine() -> Outcome {
-    let provider = DaggerProvider::with_config(config());
+    let provider = DaggerProvider::new(config())?;
     let old = provider.create(spec()).await?;
     old.write("f", "x").await?;
     let restart = std::env::var_os("SANDBOX_DAGGER_RESTART").ok_or("no way to restart")?;

@@ -47,7 +47,7 @@ pub(crate) async fn a_cli_ends_with_its_provider() -> Outcome {
     for politely in [true, false] {
         let dir = tempfile::tempdir()?;
         let pid = dir.path().join("pid");
-        let provider = DaggerProvider::with_config(config().cli(noted(dir.path())?));
+        let provider = DaggerProvider::new(config().cli(noted(dir.path())?))?;
         let sandbox = provider.create(spec()).await?;
         assert_eq!(sandbox.sh("echo hi").await?.stdout.bytes, "hi\n");
         assert!(alive(&pid));
@@ -65,7 +65,7 @@ pub(crate) async fn a_cli_ends_with_its_provider() -> Outcome {
 pub(crate) fn host(cli: PathBuf) -> ExitCode {
     let run = async {
         let config = config_of_host().cli(cli);
-        let sandbox = DaggerProvider::with_config(config).create(spec()).await?;
+        let sandbox = DaggerProvider::new(config)?.create(spec()).await?;
         let running = sandbox.exec(Command::shell(BEATING));
         tell("started");
         running.await
@@ -89,7 +89,7 @@ fn config_of_host() -> DaggerConfig {
 pub(crate) async fn a_cli_ends_with_a_host_that_was_killed() -> Outcome {
     let dir = tempfile::tempdir()?;
     let pid = dir.path().join("pid");
-    let provider = DaggerProvider::with_config(config_of_host());
+    let provider = DaggerProvider::new(config_of_host())?;
     let onlooker = provider.create(spec()).await?;
     let before = beats(&onlooker).await?;
     let mut host = Program::new(std::env::current_exe()?)

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sandbox_core::{Command, ErrorKind, Provider as _, Ran, Sandbox, SandboxExt as _};
+use sandbox_core::{Command, ErrorKind, Execution, Provider as _, Sandbox, SandboxExt as _};
 use sandbox_dagger::{CacheMount, DaggerProvider, ProcessLimits};
 
 use crate::config;
@@ -38,7 +38,7 @@ pub(crate) async fn until_still(onlooker: &Arc<dyn Sandbox>) -> Outcome {
 }
 
 pub(crate) async fn a_secret_of_one_letter_spoils_no_answer() -> Outcome {
-    let provider = DaggerProvider::with_config(config());
+    let provider = DaggerProvider::new(config())?;
     let sandbox = provider.create(spec()).await?;
     for secret in ["a", "1", "=", "a:b", "***"] {
         let mut command = Command::shell("printf %s \"$S\"; printf %s \"$S\" >&2; exit 11");
@@ -52,7 +52,7 @@ pub(crate) async fn a_secret_of_one_letter_spoils_no_answer() -> Outcome {
 }
 
 pub(crate) async fn secrets_are_the_commands_alone() -> Outcome {
-    let provider = DaggerProvider::with_config(config());
+    let provider = DaggerProvider::new(config())?;
     let sandbox = provider
         .create(spec().secret("TOKEN", "s3cret\" $x\n"))
         .await?;
@@ -73,7 +73,7 @@ pub(crate) async fn secrets_are_the_commands_alone() -> Outcome {
 
 pub(crate) async fn a_timeout_ends_everything_and_keeps_what_was_said() -> Outcome {
     let config = config().cache(CacheMount::new("sandbox-test-timeout", "/beats"));
-    let provider = DaggerProvider::with_config(config);
+    let provider = DaggerProvider::new(config)?;
     let sandbox = provider.create(spec()).await?;
     let onlooker = provider.create(spec()).await?;
     let script = format!("echo said; echo why >&2; echo kept >f; {BEATING}");
@@ -84,8 +84,8 @@ pub(crate) async fn a_timeout_ends_everything_and_keeps_what_was_said() -> Outco
     };
     assert!(started.elapsed() < Duration::from_secs(60));
     assert_eq!(
-        (error.kind(), error.ran()),
-        (ErrorKind::Timeout, Some(Ran::Cut)),
+        (error.kind(), error.execution()),
+        (ErrorKind::Timeout, Some(Execution::Interrupted)),
         "{error:?}"
     );
     let partial = error.partial_output().ok_or("no partial output")?;
@@ -99,7 +99,7 @@ pub(crate) async fn a_timeout_ends_everything_and_keeps_what_was_said() -> Outco
 
 pub(crate) async fn a_dropped_exec_is_ended_by_the_engine() -> Outcome {
     let config = config().cache(CacheMount::new("sandbox-test-dropped", "/beats"));
-    let provider = DaggerProvider::with_config(config);
+    let provider = DaggerProvider::new(config)?;
     let sandbox = provider.create(spec()).await?;
     let onlooker = provider.create(spec()).await?;
     onlooker.sh("rm -f /beats/*").await?;
@@ -119,7 +119,7 @@ pub(crate) async fn a_dropped_exec_is_ended_by_the_engine() -> Outcome {
 
 pub(crate) async fn processes_have_the_limits_that_were_asked_for() -> Outcome {
     let limits = ProcessLimits::none().file_size(4096).open_files(32);
-    let provider = DaggerProvider::with_config(config().limits(limits));
+    let provider = DaggerProvider::new(config().limits(limits))?;
     let sandbox = provider.create(spec()).await?;
     let output = sandbox.sh("ulimit -n; head -c 4096 /dev/zero >f").await?;
     assert_eq!(output.stdout.bytes, "32\n");
@@ -139,7 +139,7 @@ fn answer(address: SocketAddr) -> std::io::Result<String> {
 }
 
 pub(crate) async fn a_service_is_reached_from_the_host_until_it_is_stopped() -> Outcome {
-    let provider = DaggerProvider::with_config(config());
+    let provider = DaggerProvider::new(config())?;
     let sandbox = provider.create(spec()).await?;
     sandbox.write("page", "hello from inside").await?;
     // BusyBox has nc, Debian has Perl.
@@ -176,7 +176,7 @@ pub(crate) async fn a_service_is_reached_from_the_host_until_it_is_stopped() -> 
 }
 
 pub(crate) async fn a_service_that_ends_at_once_is_told() -> Outcome {
-    let provider = DaggerProvider::with_config(config());
+    let provider = DaggerProvider::new(config())?;
     let sandbox = provider.create(spec()).await?;
     let id = sandbox.info().id;
     let Err(error) = provider.serve(&id, Command::new("false"), 65_432).await else {

@@ -37,7 +37,7 @@ pub(crate) async fn a_dockerfile_is_built() -> Outcome {
     fs::write(context.path().join("Dockerfile"), recipe)?;
     fs::write(context.path().join("data"), "brought")?;
     let config = config().dockerfile(context.path());
-    let provider = DaggerProvider::with_config(config);
+    let provider = DaggerProvider::new(config)?;
     let sandbox = provider.create(spec()).await?;
     let output = sandbox.sh("cat /made /data/data; printf %s $WHO").await?;
     assert_eq!(output.stdout.bytes, "builtbroughtme");
@@ -49,7 +49,7 @@ pub(crate) async fn a_dockerfile_is_built() -> Outcome {
 }
 
 pub(crate) async fn a_build_that_fails_says_what_the_command_said() -> Outcome {
-    let provider = DaggerProvider::with_config(config());
+    let provider = DaggerProvider::new(config())?;
     let image = ImageBuild::new(Base::Image(image()?)).run("echo no such thing >&2; exit 3");
     let dir = tempfile::tempdir()?;
     let archive = dir.path().join("image.tar");
@@ -65,7 +65,7 @@ pub(crate) async fn a_build_that_fails_says_what_the_command_said() -> Outcome {
 }
 
 pub(crate) async fn an_archive_is_written_and_started_from() -> Outcome {
-    let provider = DaggerProvider::with_config(config());
+    let provider = DaggerProvider::new(config())?;
     let dir = tempfile::tempdir()?;
     let archive = dir.path().join("image.tar");
     let image = ImageBuild::new(Base::Image(image()?))
@@ -78,7 +78,7 @@ pub(crate) async fn an_archive_is_written_and_started_from() -> Outcome {
         Err(ErrorKind::AlreadyExists)
     );
     let config = config().tarball(&archive);
-    let sandbox = DaggerProvider::with_config(config).create(spec()).await?;
+    let sandbox = DaggerProvider::new(config)?.create(spec()).await?;
     let output = sandbox.sh("cat /made; printf %s $WHO").await?;
     assert_eq!(output.stdout.bytes, "mademe");
     Ok(())
@@ -96,13 +96,13 @@ pub(crate) async fn an_image_is_published_with_a_login() -> Outcome {
         .workdir("/opt/agent")
         .entrypoint(["cat", "main"]);
     let address = format!("{repository}/agent:1");
-    let nobody = DaggerProvider::with_config(config());
+    let nobody = DaggerProvider::new(config())?;
     let Err(error) = nobody.publish_image(&image, &address).await else {
         return Err("published without a login".into());
     };
     let text = format!("{error:?}");
     assert!(text.contains("401") || text.contains("authoriz"), "{text}");
-    let provider = DaggerProvider::with_config(config().login(login));
+    let provider = DaggerProvider::new(config().login(login))?;
     let reference = provider.publish_image(&image, &address).await?;
     assert!(
         reference.starts_with(&format!("{address}@sha256:")),
@@ -128,7 +128,7 @@ pub(crate) async fn snapshots_in_a_registry_outlive_their_provider() -> Outcome 
 }
 
 async fn outlives(config: DaggerConfig) -> Outcome {
-    let provider = DaggerProvider::with_config(config.clone());
+    let provider = DaggerProvider::new(config.clone())?;
     let sandbox = provider.create(spec().secret("TOKEN", "hidden")).await?;
     let made = "printf kept >f; ln -s f link; chmod 4711 f; mkdir -p /srv/d; rm -rf /etc/profile* /etc/os-release";
     assert!(sandbox.sh(made).await?.success());
@@ -137,7 +137,7 @@ async fn outlives(config: DaggerConfig) -> Outcome {
     sandbox.close().await?;
     drop((sandbox, provider));
     let from = spec().source(Source::Snapshot(snapshot.id));
-    let provider = DaggerProvider::with_config(config);
+    let provider = DaggerProvider::new(config)?;
     let again = provider.create(from).await?;
     let output = again
         .sh("cat link; printf %s \"$TOKEN\"; stat -c ' %a' f; ls -d /srv/d /etc/os-release")
@@ -152,14 +152,14 @@ async fn outlives(config: DaggerConfig) -> Outcome {
 pub(crate) async fn a_cache_is_shared_and_outlives_sandboxes() -> Outcome {
     let key = format!("sandbox-test-{}", std::process::id());
     let config = config().cache(CacheMount::new(key, "/cache"));
-    let provider = DaggerProvider::with_config(config);
+    let provider = DaggerProvider::new(config)?;
     cache_is_shared(&provider).await
 }
 
 pub(crate) async fn sandboxes_run_as_the_user_that_was_asked_for() -> Outcome {
-    let with = |user: &str| DaggerProvider::with_config(config().user(user));
+    let with = |user: &str| DaggerProvider::new(config().user(user));
     let cache = CacheMount::new("sandbox-test-user", "/cache");
-    let provider = DaggerProvider::with_config(config().user("1000").cache(cache));
+    let provider = DaggerProvider::new(config().user("1000").cache(cache))?;
     let sandbox = provider.create(spec()).await?;
     sandbox.write("f", "x").await?;
     let host = tempfile::tempdir()?;
@@ -179,7 +179,7 @@ pub(crate) async fn sandboxes_run_as_the_user_that_was_asked_for() -> Outcome {
     let command = Command::new("id").args(["-u"]).user("0");
     assert_eq!(sandbox.exec(command).await?.stdout.bytes, "0\n");
     assert_eq!(sandbox.sh("id -u").await?.stdout.bytes, "1000\n");
-    let made = with("no-such-user").create(spec()).await;
+    let made = with("no-such-user")?.create(spec()).await;
     assert_eq!(
         made.map(drop).map_err(|error| error.kind()),
         Err(ErrorKind::NotFound)
@@ -197,7 +197,7 @@ pub(crate) async fn an_image_that_is_missing_is_told() -> Outcome {
     let image = image()?;
     let (name, _) = image.rsplit_once(':').unwrap_or((&image, ""));
     let config = config().image(format!("{name}:no-such-tag"));
-    let made = DaggerProvider::with_config(config).create(spec()).await;
+    let made = DaggerProvider::new(config)?.create(spec()).await;
     let Err(error) = made else {
         return Err("it should have failed".into());
     };

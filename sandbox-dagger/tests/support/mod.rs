@@ -24,7 +24,7 @@ impl Rig {
     pub(crate) async fn new() -> Result<Self, Box<dyn StdError + Send + Sync>> {
         let double = DaggerDouble::start(Quirks::default()).await?;
         let config = config(&double);
-        let provider = DaggerProvider::with_config(config);
+        let provider = DaggerProvider::new(config)?;
         let sandbox = provider.create(spec()).await?;
         Ok(Self {
             double,

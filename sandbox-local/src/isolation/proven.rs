@@ -25,7 +25,7 @@ impl Shape {
         let limits = &spec.resources;
         Self {
             own_programs: spec.source != Source::Default,
-            network: spec.network,
+            network: spec.network.clone(),
             limited: [
                 limits.memory.is_some(),
                 limits.cpus.is_some(),

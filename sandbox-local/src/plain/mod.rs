@@ -17,7 +17,7 @@ mod sandbox;
 mod stream;
 mod tree;
 
-pub use provider::PlainProvider;
+pub use provider::{PlainConfig, PlainProvider};
 
 use sandbox_core::{Capabilities, Capability, Control, Enforcement, IsolationReport};
 

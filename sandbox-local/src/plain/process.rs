@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sandbox_core::backend::timed_out;
 use sandbox_core::{
-    Error, ErrorKind, Exit, ExitStatus, Operation, Process, ProcessControl, ProcessOutput,
-    ProcessStdin, Ran, Result, SandboxId, Signal,
+    Error, ErrorKind, Execution, Exit, ExitStatus, Operation, Process, ProcessControl,
+    ProcessStderr, ProcessStdin, ProcessStdout, Result, SandboxId, Signal,
 };
 use tokio::process::{Child, Command as HostCommand};
 use tokio::sync::watch;
@@ -75,9 +76,9 @@ pub(super) async fn start(mut command: HostCommand, start: Start<'_>) -> Result<
     let (done, end) = watch::channel(None);
     let stdin = child.stdin.take().map(ProcessStdin::new);
     let stdout = child.stdout.take();
-    let stdout = stdout.map(|pipe| ProcessOutput::new(Stream::new(pipe, ended(&end))));
+    let stdout = stdout.map(|pipe| ProcessStdout::new(Stream::new(pipe, ended(&end))));
     let stderr = child.stderr.take();
-    let stderr = stderr.map(|pipe| ProcessOutput::new(Stream::new(pipe, ended(&end))));
+    let stderr = stderr.map(|pipe| ProcessStderr::new(Stream::new(pipe, ended(&end))));
     tokio::spawn(watch_over(
         child,
         KillOnDrop(Arc::clone(&group)),
@@ -181,12 +182,8 @@ fn exit(status: HostStatus) -> Exit {
     Exit::new(ExitStatus::Code(code(status)))
 }
 
-/// A code beyond 255, which only Windows has, is 255.
-fn code(status: HostStatus) -> u8 {
-    status
-        .code()
-        .and_then(|code| u8::try_from(code).ok())
-        .unwrap_or(u8::MAX)
+fn code(status: HostStatus) -> i32 {
+    status.code().unwrap_or(255)
 }
 
 /// The handle of a running command.
@@ -211,14 +208,14 @@ impl ProcessControl for Control {
     async fn wait(&self) -> Result<Exit> {
         let error = match self.end().await {
             End::Exited(exit) => return Ok(exit),
-            End::TimedOut(after) => Error::new(ErrorKind::Timeout, self.op).with_message(format!(
-                "the command was killed after its timeout of {after:?}"
-            )),
+            End::TimedOut(after) => timed_out(self.op, after),
             End::Closed => Error::closed(self.op, &self.sandbox),
             End::Unknown => Error::new(ErrorKind::Lost, self.op)
                 .with_message("the runtime that watched the command is gone"),
         };
-        Err(error.with_ran(Ran::Cut).with_sandbox(self.sandbox.clone()))
+        Err(error
+            .with_execution(Execution::Interrupted)
+            .with_sandbox(self.sandbox.clone()))
     }
 
     async fn signal(&self, signal: Signal) -> Result<()> {

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use sandbox_core::{
-    Command, EnvValue, Error, ErrorKind, FileKind, GuestPath, Operation, Ran, Result,
+    Command, EnvValue, Error, ErrorKind, Execution, FileKind, GuestPath, Operation, Result,
 };
 use tokio::process::Command as HostCommand;
 
@@ -151,7 +151,7 @@ pub(super) fn not_started(error: io::Error, op: Operation, program: &[u8]) -> Er
                 .with_hint("close the file that holds it, or wait for the process that writes it")
                 .with_path(GuestPath::from(program))
                 .with_retryable(true)
-                .with_ran(Ran::NotStarted)
+                .with_execution(Execution::NotStarted)
                 .with_source(error);
         }
         io::ErrorKind::WouldBlock => (
@@ -165,13 +165,13 @@ pub(super) fn not_started(error: io::Error, op: Operation, program: &[u8]) -> Er
         _ => {
             return Error::from_io(error, op)
                 .with_path(GuestPath::from(program))
-                .with_ran(Ran::NotStarted);
+                .with_execution(Execution::NotStarted);
         }
     };
     Error::new(kind, op)
         .with_message(why)
         .with_path(GuestPath::from(program))
-        .with_ran(Ran::NotStarted)
+        .with_execution(Execution::NotStarted)
         .with_source(error)
 }
 

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use sandbox_core::backend::blocking;
 use sandbox_core::{
     Capabilities, Capability, Error, ErrorKind, Network, Operation, Provider, RequiredIsolation,
-    Result, Sandbox, SandboxSpec, Source,
+    Result, Sandbox, SandboxSpec,
 };
 
 use super::program::Surroundings;
@@ -18,6 +19,37 @@ use super::tree::Tree;
 use super::{CAPABILITIES, WHY};
 
 const OP: Operation = Operation::Create;
+
+/// Configuration of a [`PlainProvider`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PlainConfig {
+    /// The existing directory of the host that has the sandboxes' directories. Default: the host's
+    /// temporary directory.
+    pub base_dir: PathBuf,
+}
+
+impl Default for PlainConfig {
+    fn default() -> Self {
+        Self {
+            base_dir: std::env::temp_dir(),
+        }
+    }
+}
+
+impl PlainConfig {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the directory that has the sandboxes' directories.
+    #[must_use]
+    pub fn base_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.base_dir = dir.into();
+        self
+    }
+}
 
 /// Runs commands as ordinary child processes in a temporary directory: **no isolation at all**.
 ///
@@ -39,9 +71,9 @@ const OP: Operation = Operation::Create;
 /// ```
 /// # tokio::runtime::Runtime::new()?.block_on(async {
 /// use sandbox_core::{Command, Network, Provider, SandboxSpec};
-/// use sandbox_local::PlainProvider;
+/// use sandbox_local::{PlainConfig, PlainProvider};
 /// let spec = SandboxSpec::new().network(Network::Open);
-/// let sandbox = PlainProvider::new().create(spec).await?;
+/// let sandbox = PlainProvider::new(PlainConfig::default())?.create(spec).await?;
 /// # if cfg!(unix) {
 /// let output = sandbox.exec(Command::new("echo").arg("hello")).await?;
 /// assert_eq!(output.stdout.bytes, "hello\n");
@@ -55,25 +87,15 @@ pub struct PlainProvider {
     base: PathBuf,
 }
 
-impl Default for PlainProvider {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl PlainProvider {
-    /// Sandboxes in the host's temporary directory.
-    pub fn new() -> Self {
-        Self {
-            base: std::env::temp_dir(),
-        }
-    }
-
-    /// Sandboxes in this existing directory of the host.
-    #[must_use]
-    pub fn base_dir(mut self, base: impl Into<PathBuf>) -> Self {
-        self.base = base.into();
-        self
+    /// A provider with this configuration. No I/O.
+    ///
+    /// # Errors
+    /// None today; a directory that can't be used comes to light on creating a sandbox.
+    pub fn new(config: PlainConfig) -> Result<Self> {
+        Ok(Self {
+            base: config.base_dir,
+        })
     }
 }
 
@@ -91,18 +113,14 @@ impl Provider for PlainProvider {
         crate::runtime::require(OP)?;
         check(&spec)?;
         let base = self.base.clone();
-        let made = tokio::task::spawn_blocking(move || {
+        let made = blocking(OP, move || {
             Tree::create(&base).map_err(|e| {
                 Error::from_io(e, OP)
                     .with_host_path(base)
-                    .with_hint("choose another directory with PlainProvider::base_dir")
+                    .with_hint("choose another directory with PlainConfig::base_dir")
             })
         });
-        let tree = made.await.map_err(|e| {
-            Error::new(ErrorKind::Other, OP)
-                .with_message("the directory was not made")
-                .with_source(e)
-        })??;
+        let tree = made.await?;
         let mut environment = BTreeMap::new();
         super::sandbox::default_env(tree.root()).apply_to(&mut environment);
         spec.env.apply_to(&mut environment);
@@ -110,14 +128,14 @@ impl Provider for PlainProvider {
             workdir: tree.guest_root().join("workspace"),
             environment,
         };
-        Ok(Arc::new(PlainSandbox::new(
+        Ok(PlainSandbox::new(
             tree,
             surroundings,
             self.base.clone(),
             spec.command_timeout,
             spec.labels,
             None,
-        )))
+        ))
     }
 }
 
@@ -131,38 +149,18 @@ fn check(spec: &SandboxSpec) -> Result<()> {
             .with_message(format!("{} can't be had: {WHY}", names.join(", ")))
             .with_hint("use the provider \"local:\" on a host that grants isolation"));
     }
-    let limits = &spec.resources;
-    for (asked, capability) in [
-        (limits.memory.is_some(), Capability::MemoryLimit),
-        (limits.cpus.is_some(), Capability::CpuLimit),
-        (limits.pids.is_some(), Capability::PidsLimit),
-        (limits.disk.is_some(), Capability::DiskLimit),
-        (!spec.mounts.is_empty(), Capability::Mounts),
-        (spec.ttl.is_some(), Capability::Ttl),
-    ] {
-        if asked {
-            CAPABILITIES.require(capability, OP)?;
-        }
-    }
-    match &spec.source {
-        Source::Default => {}
-        Source::Image(_) => CAPABILITIES.require(Capability::Image, OP)?,
-        Source::RootDir(_) => CAPABILITIES.require(Capability::RootDir, OP)?,
-        Source::Snapshot(_) => CAPABILITIES.require(Capability::Snapshot, OP)?,
-        _ => return Err(Error::unsupported(OP, "this source", WHY)),
-    }
     if let Some(workdir) = &spec.workdir {
         let why = "plain mode chooses the workdir, below a temporary directory";
         return Err(Error::unsupported(OP, "a workdir", why)
             .with_path(workdir)
             .with_hint("leave it out, and use set_workdir with a relative path"));
     }
-    match spec.network {
-        Network::Open => Ok(()),
-        _ => CAPABILITIES
+    if spec.network == Network::Off {
+        CAPABILITIES
             .require(Capability::NetworkOff, OP)
             .map_err(|error| {
-                error.with_hint("accept the host's network with with_network(Network::Open)")
-            }),
+                error.with_hint("plain mode has the host's network: its specs name Network::Open")
+            })?;
     }
+    spec.require(&CAPABILITIES, OP)
 }

@@ -3,17 +3,18 @@
 //! It must never block the runtime: what touches files runs on a blocking thread.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use sandbox_core::backend::blocking;
 use sandbox_core::{
     Capabilities, Capability, CollectOptions, Command, CreateDirOptions, DirEntry, Env, Error,
-    ErrorKind, ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions, IsolationReport,
-    Labels, ListOptions, Metadata, Operation, Output, Process, Ran, ReadOptions, RemoveOptions,
-    RenameOptions, Result, Sandbox, SandboxId, SandboxInfo, Snapshot, SnapshotOptions, Stdin,
-    TransferReport,
+    ErrorKind, Execution, ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions,
+    IsolationReport, Labels, ListOptions, Metadata, Operation, Output, Process, ReadOptions,
+    RemoveOptions, RenameOptions, Result, Sandbox, SandboxId, SandboxInfo, Snapshot,
+    SnapshotOptions, Stdin, TransferReport,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
@@ -35,6 +36,8 @@ pub(super) fn default_env(root: &Path) -> Env {
 /// A directory and the processes that were started in it.
 #[derive(Debug)]
 pub(super) struct PlainSandbox {
+    /// What a process holds on to.
+    this: Weak<Self>,
     info: SandboxInfo,
     tree: Arc<Tree>,
     surroundings: Mutex<Surroundings>,
@@ -55,12 +58,13 @@ impl PlainSandbox {
         timeout: Option<Duration>,
         labels: Labels,
         parent: Option<SandboxId>,
-    ) -> Self {
+    ) -> Arc<Self> {
         let id = SandboxId::new(tree.id());
         let workdir = surroundings.workdir.clone();
         let mut info = SandboxInfo::new(id, "local-plain", workdir).labels(labels);
         info.parent = parent;
-        Self {
+        Arc::new_cyclic(|this| Self {
+            this: this.clone(),
             info,
             tree: Arc::new(tree),
             surroundings: Mutex::new(surroundings),
@@ -69,7 +73,7 @@ impl PlainSandbox {
             groups: Arc::default(),
             closed: watch::Sender::new(false),
             freed: Arc::default(),
-        }
+        })
     }
 
     fn surroundings(&self) -> Surroundings {
@@ -94,12 +98,7 @@ impl PlainSandbox {
         runtime::require(op).map_err(|error| error.with_sandbox(self.info.id.clone()))?;
         let tree = Arc::clone(&self.tree);
         let workdir = self.surroundings().workdir;
-        let done = tokio::task::spawn_blocking(move || work(&tree, &workdir)).await;
-        let result = done.unwrap_or_else(|e| {
-            Err(Error::new(ErrorKind::Other, op)
-                .with_message("the work was given up")
-                .with_source(e))
-        });
+        let result = blocking(op, move || work(&tree, &workdir)).await;
         result.map_err(|error| match self.check_open(op) {
             // Whatever it stumbled over, the directory was going away.
             Err(closed) => closed.with_source(error),
@@ -132,7 +131,7 @@ impl PlainSandbox {
         };
         started.map_err(|error| {
             error
-                .with_ran(Ran::NotStarted)
+                .with_execution(Execution::NotStarted)
                 .with_sandbox(self.info.id.clone())
         })
     }
@@ -182,7 +181,10 @@ impl Sandbox for PlainSandbox {
                 }
             });
         }
-        Ok(process)
+        Ok(match self.this.upgrade() {
+            Some(sandbox) => process.keep_alive(sandbox),
+            None => process,
+        })
     }
 
     async fn write_files(&self, batch: FileBatch) -> Result<()> {
@@ -219,7 +221,7 @@ impl Sandbox for PlainSandbox {
     async fn remove(&self, path: &GuestPath, options: RemoveOptions) -> Result<()> {
         let path = path.clone();
         self.files(Operation::Remove, move |tree, workdir| {
-            files::remove(tree, workdir, &path, &options)
+            options.settle(files::remove(tree, workdir, &path, &options))
         })
         .await
     }
@@ -330,14 +332,14 @@ impl Sandbox for PlainSandbox {
                     .apply_to(&mut surroundings.environment);
             }
         }
-        Ok(Arc::new(Self::new(
+        Ok(Self::new(
             child,
             surroundings,
             self.base.clone(),
             self.timeout,
             options.labels,
             Some(self.info.id.clone()),
-        )))
+        ))
     }
 
     async fn snapshot(&self, _: SnapshotOptions) -> Result<Snapshot> {

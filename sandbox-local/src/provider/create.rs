@@ -40,8 +40,10 @@ impl LocalProvider {
     }
 
     /// The first run: one that waits, or a new one.
-    async fn first_run(&self, spec: SandboxSpec) -> Result<(SandboxId, Arc<Blueprint>, Live)> {
+    async fn first_run(&self, mut spec: SandboxSpec) -> Result<(SandboxId, Arc<Blueprint>, Live)> {
         spec.validate()?;
+        spec.require(&CAPABILITIES, OP)?;
+        spec.network = spec.network.settle(&CAPABILITIES);
         if let Some(Pooled { id, blueprint, run }) = self.pool.take(&spec) {
             let live = Live::wake(run, &self.host, OP)?;
             let blueprint = Blueprint { spec, ..blueprint };

@@ -30,11 +30,11 @@ use crate::start::host::Host;
 ///
 /// ```no_run
 /// use sandbox_core::{Provider, SandboxExt, SandboxSpec};
-/// use sandbox_local::LocalProvider;
+/// use sandbox_local::{LocalConfig, LocalProvider};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), sandbox_core::Error> {
-/// let sandbox = LocalProvider::new()?.create(SandboxSpec::new()).await?;
+/// let sandbox = LocalProvider::new(LocalConfig::default())?.create(SandboxSpec::new()).await?;
 /// let output = sandbox.sh("echo hello from $(hostname)").await?;
 /// assert_eq!(output.stdout.bytes, "hello from sandbox\n");
 /// sandbox.close().await
@@ -58,20 +58,12 @@ impl LocalProvider {
     /// What local sandboxes can do; no I/O, no provider needed.
     pub const CAPABILITIES: Capabilities = CAPABILITIES;
 
-    /// A provider with the default configuration.
-    ///
-    /// # Errors
-    /// Those of [`with_config`](LocalProvider::with_config).
-    pub fn new() -> Result<Self> {
-        Self::with_config(LocalConfig::default())
-    }
-
     /// A provider with this configuration. Blocks for some milliseconds: it copies parts of the
     /// host's `/etc`.
     ///
     /// # Errors
     /// The state directory can't be made or belongs to someone else.
-    pub fn with_config(config: LocalConfig) -> Result<Self> {
+    pub fn new(config: LocalConfig) -> Result<Self> {
         let dir = config.state_dir.clone().unwrap_or_else(default_state_dir);
         let failed = |error: std::io::Error| {
             let message = format!("the state directory can't be used: {error}");

@@ -2,12 +2,40 @@
 
 use sandbox_core::{Capabilities, Capability};
 
-pub(crate) const CAPABILITIES: Capabilities = Capabilities::all()
+pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend does not have it")
+    .with_each(&[
+        Capability::Exec,
+        Capability::Spawn,
+        Capability::StdinPipe,
+        Capability::Signals,
+        Capability::KillDaemons,
+        Capability::Background,
+        Capability::Fork,
+        Capability::Ttl,
+        Capability::RootDir,
+        Capability::Mounts,
+        Capability::Symlinks,
+        Capability::Modes,
+        Capability::NonUtf8Names,
+        Capability::FilePermissions,
+        Capability::NetworkOff,
+        Capability::NetworkOpen,
+        Capability::PidsLimit,
+        Capability::Isolation,
+    ])
     .without(
         Capability::User,
         "a sandbox has one user; its namespace maps no other",
     )
     .without(Capability::ForkMemory, "a fork copies files, not processes")
+    .without(
+        Capability::SnapshotList,
+        "layers end with the process that made them",
+    )
+    .without(
+        Capability::SnapshotDelete,
+        "layers end with the process that made them",
+    )
     .without(
         Capability::Snapshot,
         "layers end with the process that made them",

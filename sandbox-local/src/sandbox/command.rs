@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use rustix::io::Errno;
 use sandbox_core::{
     Command, EnvValue, Error, ErrorKind, Exit, ExitStatus, GuestPath, Operation, Process,
-    ProcessControl, ProcessOutput, ProcessStdin, Ran, ResourceUsage, Result, SandboxId, Signal,
+    ProcessControl, ProcessStderr, ProcessStdout, ProcessStdin, Execution, ResourceUsage, Result, SandboxId, Signal,
     Stdin,
 };
 use tokio::io::AsyncWriteExt;
@@ -167,7 +167,7 @@ pub(crate) async fn start(
         }
         (stdin, _) => stdin,
     };
-    let (stdout, stderr) = (ProcessOutput::new(stdout), ProcessOutput::new(stderr));
+    let (stdout, stderr) = (ProcessStdout::new(stdout), ProcessStderr::new(stderr));
     Ok(Process::new(control, stdin, Some(stdout), Some(stderr)))
 }
 
@@ -239,7 +239,7 @@ impl ProcessControl for Control {
             Err(ExitError::NotStarted(failure)) => {
                 Err(not_started(failure, &shared.names, &shared.context))
             }
-            Err(ExitError::Lost(lost)) => Err(shared.context.lost(lost).with_ran(Ran::Cut)),
+            Err(ExitError::Lost(lost)) => Err(shared.context.lost(lost).with_execution(Execution::Interrupted)),
         }
     }
 
@@ -287,7 +287,7 @@ impl Control {
 fn exit_of(exit: crate::engine::Exit) -> Exit {
     let status = match (exit.code, exit.signal) {
         (_, Some(signal)) => ExitStatus::Signal(signal),
-        (code, None) => ExitStatus::Code(u8::try_from(code.unwrap_or(255)).unwrap_or(255)),
+        (code, None) => ExitStatus::Code(code.unwrap_or(255)),
     };
     let peak = exit.peak_kib.saturating_mul(1024);
     Exit::new(status).usage(ResourceUsage::new(exit.user, exit.system, peak))
@@ -342,20 +342,20 @@ fn not_spawned(error: SpawnError, deadline: Deadline, names: &Names, context: &C
         SpawnError::NotConfirmed => deadline
             .killed(context.operation)
             .with_sandbox(context.sandbox.clone())
-            .with_ran(Ran::Unknown),
+            .with_execution(Execution::Unknown),
         SpawnError::Failed(failure) => not_started(failure, names, context),
-        SpawnError::Lost(lost) => context.lost(lost).with_ran(Ran::NotStarted),
-        SpawnError::Unconfirmed(lost) => context.lost(lost).with_ran(Ran::Unknown),
+        SpawnError::Lost(lost) => context.lost(lost).with_execution(Execution::NotStarted),
+        SpawnError::Unconfirmed(lost) => context.lost(lost).with_execution(Execution::Unknown),
         SpawnError::TooLarge { .. } => context
             .error(ErrorKind::LimitExceeded)
             .with_message("arguments and environment are too long")
             .with_hint("pass large input on stdin or in a file")
-            .with_ran(Ran::NotStarted)
+            .with_execution(Execution::NotStarted)
             .with_source(error),
         SpawnError::Nul(_) => context
             .error(ErrorKind::InvalidInput)
             .with_message("a NUL byte in an argument, variable or path")
-            .with_ran(Ran::NotStarted),
+            .with_execution(Execution::NotStarted),
         SpawnError::Host {
             errno: Errno::MFILE | Errno::NFILE,
             ..
@@ -363,12 +363,12 @@ fn not_spawned(error: SpawnError, deadline: Deadline, names: &Names, context: &C
             .error(ErrorKind::LimitExceeded)
             .with_message("the host has no file descriptor left for the command's pipes")
             .with_hint("raise `ulimit -n` or run fewer commands at once")
-            .with_ran(Ran::NotStarted)
+            .with_execution(Execution::NotStarted)
             .with_source(error),
         SpawnError::Host { .. } => context
             .error(ErrorKind::Other)
             .with_message("the command could not be handed over")
-            .with_ran(Ran::NotStarted)
+            .with_execution(Execution::NotStarted)
             .with_source(error),
     }
 }
@@ -424,5 +424,5 @@ fn not_started(failure: Failure, names: &Names, context: &Context) -> Error {
         .with_retryable(true),
         FailureKind::Other => program(ErrorKind::Other, "the command could not be started"),
     };
-    error.with_ran(Ran::NotStarted).with_source(failure)
+    error.with_execution(Execution::NotStarted).with_source(failure)
 }

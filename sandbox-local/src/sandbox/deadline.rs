@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use sandbox_core::{Error, ErrorKind, Operation, Ran};
+use sandbox_core::{Error, ErrorKind, Operation, Execution};
 
 /// The end of a command's time, if it has one.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +40,7 @@ impl Deadline {
             .with_message(format!(
                 "the command was killed after its timeout of {after:?}"
             ))
-            .with_ran(Ran::Cut)
+            .with_execution(Execution::Interrupted)
     }
 
     /// The error of a command that waited for its start until its deadline.
@@ -51,6 +51,6 @@ impl Deadline {
                 "the command was not started within its timeout of {after:?}: the sandbox was \
                  busy with another operation, such as a fork"
             ))
-            .with_ran(Ran::NotStarted)
+            .with_execution(Execution::NotStarted)
     }
 }

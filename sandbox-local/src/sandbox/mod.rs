@@ -19,7 +19,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use sandbox_core::{
-    Capability, Command, EnvValue, Error, ErrorKind, GuestPath, Labels, Operation, Process, Ran,
+    Capability, Command, EnvValue, Error, ErrorKind, GuestPath, Labels, Operation, Process, Execution,
     Result, Sandbox as _, SandboxId,
 };
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock as AsyncRwLock};
@@ -228,11 +228,11 @@ impl LocalSandbox {
         if command.user.is_some() {
             CAPABILITIES
                 .require(Capability::User, operation)
-                .map_err(|error| self.named(error).with_ran(Ran::NotStarted))?;
+                .map_err(|error| self.named(error).with_execution(Execution::NotStarted))?;
         }
         let settings = self.settings();
         command::prepare(command, &settings.workdir, settings.env, operation)
-            .map_err(|error| self.named(error).with_ran(Ran::NotStarted))
+            .map_err(|error| self.named(error).with_execution(Execution::NotStarted))
     }
 
     async fn start(
@@ -241,7 +241,7 @@ impl LocalSandbox {
         deadline: Deadline,
         operation: Operation,
     ) -> Result<Process> {
-        let not_started = |error: Error| error.with_ran(Ran::NotStarted);
+        let not_started = |error: Error| error.with_execution(Execution::NotStarted);
         runtime::require(operation)
             .map_err(|error| self.named(error))
             .map_err(not_started)?;

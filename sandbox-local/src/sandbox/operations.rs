@@ -97,7 +97,11 @@ impl Sandbox for LocalSandbox {
 
     async fn spawn(&self, command: Command) -> Result<Process> {
         let deadline = Deadline::new(command.timeout.or(self.blueprint.spec.command_timeout));
-        self.start(command, deadline, Operation::Spawn).await
+        let process = self.start(command, deadline, Operation::Spawn).await?;
+        Ok(match self.registry.find(&self.id) {
+            Some(sandbox) => process.keep_alive(sandbox),
+            None => process,
+        })
     }
 
     async fn write_files(&self, batch: FileBatch) -> Result<()> {
@@ -129,8 +133,10 @@ impl Sandbox for LocalSandbox {
 
     async fn remove(&self, path: &GuestPath, options: RemoveOptions) -> Result<()> {
         let path = self.resolve(path, Operation::Remove)?;
-        self.files(Operation::Remove, move |root| root.remove(&path, &options))
-            .await
+        self.files(Operation::Remove, move |root| {
+            options.settle(root.remove(&path, &options))
+        })
+        .await
     }
 
     async fn create_dir(&self, path: &GuestPath, options: CreateDirOptions) -> Result<()> {

@@ -87,12 +87,10 @@ impl Blueprint {
                 base.push(skeleton::build_bare(&host.state, identity).map_err(failed)?);
                 base.push(Layer::link(&host.state, root).map_err(failed)?);
             }
-            other => {
-                return Err(Error::unsupported(
-                    OP,
-                    format_args!("starting from {}", source_name(other)),
-                    "the local backend starts from the host's own programs or a root directory",
-                ));
+            // Refused by `SandboxSpec::require` before.
+            _ => {
+                let why = "the local backend starts from the host's programs or a root directory";
+                return Err(Error::unsupported(OP, "this source", why));
             }
         }
         let workdir = spec
@@ -136,14 +134,6 @@ impl Blueprint {
 fn guest(host: &Path) -> GuestPath {
     use std::os::unix::ffi::OsStrExt;
     GuestPath::from(host.as_os_str().as_bytes())
-}
-
-fn source_name(source: &Source) -> &'static str {
-    match source {
-        Source::Image(_) => "an image",
-        Source::Snapshot(_) => "a snapshot",
-        _ => "this source",
-    }
 }
 
 /// A root directory must be a directory with programs in it; what we mount on is made by us, so

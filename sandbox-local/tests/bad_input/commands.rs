@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use sandbox_core::{
-    Command, ErrorKind, FileBatch, Mode, Network, Process, Provider, Ran, SandboxSpec,
+    Command, ErrorKind, FileBatch, Mode, Network, Process, Provider, Execution, SandboxSpec,
 };
-use sandbox_local::PlainProvider;
+use sandbox_local::{PlainConfig, PlainProvider};
 use tokio::io::AsyncReadExt;
 
 use crate::{
@@ -107,13 +107,13 @@ async fn commands_that_can_not_be() {
         let error = wrong
             .check(&sandbox, sandbox.exec(command.clone()).await, kind, &[word])
             .await;
-        let ran = error.map(|error| error.ran());
-        assert!(matches!(ran, None | Some(Some(Ran::NotStarted))), "{ran:?}");
+        let ran = error.map(|error| error.execution());
+        assert!(matches!(ran, None | Some(Some(Execution::NotStarted))), "{ran:?}");
         let error = wrong
             .check(&sandbox, sandbox.spawn(command).await, kind, &[word])
             .await;
-        let ran = error.map(|error| error.ran());
-        assert!(matches!(ran, None | Some(Some(Ran::NotStarted))), "{ran:?}");
+        let ran = error.map(|error| error.execution());
+        assert!(matches!(ran, None | Some(Some(Execution::NotStarted))), "{ran:?}");
     }
     sandbox.close().await.expect("close");
 }
@@ -156,7 +156,7 @@ async fn a_program_that_is_still_open_for_writing_is_waited_for_and_no_longer_th
         let result = sandbox.exec(command).await;
         let words = ["program", "open for writing"];
         let error = wrong.check(&sandbox, result, ErrorKind::Busy, &words).await;
-        assert!(error.is_none_or(|error| error.ran() == Some(Ran::NotStarted)));
+        assert!(error.is_none_or(|error| error.execution() == Some(Execution::NotStarted)));
     }
     holder.kill().await.expect("killed");
     sandbox.close().await.expect("close");
@@ -175,7 +175,7 @@ async fn a_binary_that_is_broken_or_for_another_machine_is_not_executable() {
         ("text", b"\x7fELF\n touch ran\n".to_vec()),
     ];
     let plain = SandboxSpec::new().network(Network::Open);
-    let plain = PlainProvider::new().create(plain).await.expect("plain");
+    let plain = PlainProvider::new(PlainConfig::default())?.create(plain).await.expect("plain");
     for sandbox in [support::default().await, plain] {
         for (name, content) in &cases {
             let batch = FileBatch::new().file_with_mode(*name, content.clone(), Mode::EXECUTABLE);
@@ -183,7 +183,7 @@ async fn a_binary_that_is_broken_or_for_another_machine_is_not_executable() {
             let error = sandbox.exec(Command::new(format!("./{name}"))).await;
             let error = error.expect_err("it can't run");
             assert_eq!(error.kind(), ErrorKind::NotExecutable, "{name}: {error}");
-            assert_eq!(error.ran(), Some(Ran::NotStarted), "{name}");
+            assert_eq!(error.execution(), Some(Execution::NotStarted), "{name}");
         }
         let ran = sandbox.metadata(&"ran".into()).await;
         assert_eq!(ran.expect_err("it ran").kind(), ErrorKind::NotFound);

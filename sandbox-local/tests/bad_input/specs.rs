@@ -5,11 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use sandbox_core::{ErrorKind, Labels, Mount, Operation, Provider, Resources, SandboxSpec, Source};
-use sandbox_local::LocalProvider;
+use sandbox_local::{LocalConfig, LocalProvider};
 
 #[tokio::test]
 async fn specs_that_can_not_be() {
-    let provider = LocalProvider::new().expect("a provider");
+    let provider = LocalProvider::new(LocalConfig::default()).expect("a provider");
     let host = tempfile::tempdir().expect("a directory");
     let file = host.path().join("file");
     fs::write(&file, "x").expect("a file");

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process;
 
 use sandbox_core::{Command, Mount, Provider, SandboxExt, SandboxSpec};
-use sandbox_local::LocalProvider;
+use sandbox_local::{LocalConfig, LocalProvider};
 
 use crate::{host, support};
 
@@ -281,7 +281,7 @@ async fn a_setuid_program_gains_nothing() {
         assert!(said.contains("euid 0\n"), "no control: {said}");
     }
     let spec = SandboxSpec::new().mount(Mount::read_only(dir.path(), "/mounted"));
-    let provider = LocalProvider::new().expect("a provider");
+    let provider = LocalProvider::new(LocalConfig::default()).expect("a provider");
     let sandbox = provider.create(spec).await.expect("a sandbox");
     host::equip(&sandbox).await;
     let own = "cp /opt/hostile/escape /tmp/own && chmod 6755 /tmp/own && stat -c %a /tmp/own";

@@ -215,7 +215,7 @@ pub(crate) fn fast_state() -> tempfile::TempDir {
 /// A provider that keeps its sandboxes there.
 pub(crate) fn provider(state: &Path) -> LocalProvider {
     let config = LocalConfig::default().state_dir(state.join("state"));
-    LocalProvider::with_config(config).expect("a provider")
+    LocalProvider::new(config).expect("a provider")
 }
 
 /// A new sandbox with the programs in it.

@@ -10,7 +10,7 @@ use sandbox_core::{
     ErrorKind, FileBatch, ForkOptions, Provider, Resources, Sandbox, SandboxExt, SandboxSpec,
     Source,
 };
-use sandbox_local::LocalProvider;
+use sandbox_local::{LocalConfig, LocalProvider};
 
 use crate::{host, support};
 
@@ -37,7 +37,7 @@ async fn disguises(spec: SandboxSpec) {
     for name in ["whiteout", "whiteout_in_memory", "whiteout_by_rename"] {
         assert_eq!(control.get(name), "ok", "no control");
     }
-    let provider = LocalProvider::new().expect("a provider");
+    let provider = LocalProvider::new(LocalConfig::default()).expect("a provider");
     let parent = provider.create(spec).await.expect("a sandbox");
     host::equip(&parent).await;
     parent.write_files(files()).await.expect("files");
@@ -202,7 +202,7 @@ async fn links_where_a_root_is_mounted_on_lead_nowhere() {
         fs::create_dir_all(root.join(place).parent().expect("a parent")).expect("its parent");
         symlink(to, root.join(place)).expect("a link");
         let before = (tree(&outside), tree(&root));
-        let provider = LocalProvider::new().expect("a provider");
+        let provider = LocalProvider::new(LocalConfig::default()).expect("a provider");
         let spec = SandboxSpec::new().source(Source::RootDir(root.clone()));
         match provider.create(spec).await {
             Ok(sandbox) => {

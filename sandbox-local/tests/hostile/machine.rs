@@ -62,7 +62,7 @@ async fn memory_is_limited_by_cgroup_v2_and_the_sandbox_outlives_its_commands() 
     let _turn = host::alone().await;
     let cgroup = std::env::var("SANDBOX_VM_CGROUP").expect("the machine delegates a cgroup");
     let config = LocalConfig::default().cgroup(cgroup);
-    let provider = LocalProvider::with_config(config).expect("a provider");
+    let provider = LocalProvider::new(config).expect("a provider");
     let resources = Resources::new().memory(128 << 20);
     let spec = SandboxSpec::new().resources(resources);
     let sandbox = provider.create(spec).await.expect("a sandbox");
@@ -128,7 +128,7 @@ async fn kernel_objects_are_bounded() {
     let _turn = host::alone().await;
     let cgroup = std::env::var("SANDBOX_VM_CGROUP").expect("the machine delegates a cgroup");
     let config = LocalConfig::default().cgroup(&cgroup);
-    let provider = LocalProvider::with_config(config).expect("a provider");
+    let provider = LocalProvider::new(config).expect("a provider");
     for kind in KINDS {
         let resources = Resources::new().memory(64 << 20);
         let spec = SandboxSpec::new().resources(resources);

@@ -4,7 +4,7 @@ use std::process;
 use std::time::Duration;
 
 use sandbox_core::{ForkOptions, Provider, SandboxExt, SandboxSpec};
-use sandbox_local::LocalProvider;
+use sandbox_local::{LocalConfig, LocalProvider};
 
 use crate::{host, support};
 
@@ -14,7 +14,7 @@ const SHARED_FILE: &str = "/usr/bin/env";
 #[tokio::test]
 async fn what_one_leaves_in_memory_the_other_does_not_find() {
     let _turn = host::shared().await;
-    let provider = LocalProvider::new().expect("a provider");
+    let provider = LocalProvider::new(LocalConfig::default()).expect("a provider");
     let one = provider.create(SandboxSpec::new()).await.expect("one");
     host::equip(&one).await;
     let two = one.fork(ForkOptions::default()).await.expect("two");
@@ -125,7 +125,7 @@ async fn known_leak_locks_and_watches_on_shared_read_only_files() {
 async fn each_has_namespaces_that_no_other_has_had() {
     const NAMESPACES: &str = "readlink /proc/self/ns/net /proc/self/ns/pid /proc/self/ns/user";
     let _turn = host::shared().await;
-    let provider = LocalProvider::new().expect("a provider");
+    let provider = LocalProvider::new(LocalConfig::default()).expect("a provider");
     let mut kept = Vec::new();
     let mut seen: Vec<String> = ["net", "pid", "user"]
         .iter()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sandbox_core::{Command, ErrorKind, Provider, Resources, Sandbox, SandboxExt, SandboxSpec};
-use sandbox_local::LocalProvider;
+use sandbox_local::{LocalConfig, LocalProvider};
 
 use crate::{host, support};
 
@@ -133,7 +133,7 @@ async fn descriptors_are_limited() {
 async fn a_memory_bomb_is_killed_where_cgroups_are_granted() {
     let _turn = host::alone().await;
     let resources = Resources::new().memory(256 << 20);
-    let provider = LocalProvider::new().expect("a provider");
+    let provider = LocalProvider::new(LocalConfig::default()).expect("a provider");
     let sandbox = match provider
         .create(SandboxSpec::new().resources(resources))
         .await

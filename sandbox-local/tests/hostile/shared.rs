@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sandbox_core::{Command, ErrorKind, ForkOptions, Provider, Sandbox, SandboxSpec};
-use sandbox_local::LocalProvider;
+use sandbox_local::{LocalConfig, LocalProvider};
 
 use crate::{host, support};
 
@@ -53,7 +53,7 @@ async fn descriptors_in_flight_do_not_stop_the_other_sandboxes() {
         current: Some(1024),
         maximum: own.maximum,
     };
-    let provider = LocalProvider::new().expect("a provider");
+    let provider = LocalProvider::new(LocalConfig::default()).expect("a provider");
     let attacker = provider
         .create(SandboxSpec::new())
         .await

@@ -3,7 +3,7 @@
 use std::process;
 
 use sandbox_core::{Command, Provider, SandboxExt, SandboxSpec};
-use sandbox_local::LocalProvider;
+use sandbox_local::{LocalConfig, LocalProvider};
 
 use crate::host::{self, Findings};
 use crate::support;
@@ -146,7 +146,7 @@ async fn in_a_host_of_few_descriptors() {
     if std::env::var_os(CHILD).is_none() {
         return;
     }
-    let provider = LocalProvider::new().expect("a provider");
+    let provider = LocalProvider::new(LocalConfig::default()).expect("a provider");
     let mut live = Vec::new();
     let error = loop {
         match provider.create(SandboxSpec::new()).await {

@@ -20,7 +20,7 @@ async fn output_without_end_is_bounded_in_memory() {
         assert!(output.success(), "{output:?}");
         assert_eq!(output.stdout.total, total);
         assert_eq!(output.stdout.bytes.len(), 1 << 20);
-        assert!(output.stdout.truncated());
+        assert!(output.stdout.is_truncated());
         let grown = host::resident().saturating_sub(resident);
         assert!(grown < 64 << 20, "{args:?}: {grown} bytes more");
     }

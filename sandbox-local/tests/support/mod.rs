@@ -17,7 +17,7 @@ use sandbox_local::{LocalConfig, LocalProvider};
 
 /// A sandbox of its own provider, with this spec.
 pub(crate) async fn create(spec: SandboxSpec) -> Arc<dyn Sandbox> {
-    let provider = LocalProvider::new().expect("a provider");
+    let provider = LocalProvider::new(LocalConfig::default()).expect("a provider");
     provider.create(spec).await.expect("a sandbox")
 }
 
@@ -129,7 +129,7 @@ pub(crate) fn state() -> tempfile::TempDir {
 
 /// A provider that keeps its state there.
 pub(crate) fn provider(state: &Path) -> LocalProvider {
-    LocalProvider::with_config(LocalConfig::default().state_dir(state)).expect("a provider")
+    LocalProvider::new(LocalConfig::default().state_dir(state)).expect("a provider")
 }
 
 /// The directories of providers in a state directory.

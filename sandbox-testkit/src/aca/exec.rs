@@ -65,10 +65,7 @@ pub(super) async fn run(
         Ok(Err(error)) => return Err(problem(500, "ExecutionFailed", &error.to_string())),
         Err(_) => return Err(problem(500, "EmulatorFailed", "the command's task ended")),
     };
-    let code = match output.status {
-        sandbox_core::ExitStatus::Code(code) => i32::from(code),
-        sandbox_core::ExitStatus::Signal(signal) => 128 + signal,
-    };
+    let code = output.status.shell_code();
     let mut body = json!({
         "stdout": output.stdout.to_string_lossy(),
         "stderr": output.stderr.to_string_lossy(),

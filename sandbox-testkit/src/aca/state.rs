@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::http::HeaderName;
 use sandbox_core::{Mount, Network, Operation, Provider as _, Sandbox, SandboxSpec};
-use sandbox_local::LocalProvider;
+use sandbox_local::{LocalConfig, LocalProvider};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -112,7 +112,7 @@ impl State {
             volumes: tempfile::tempdir()
                 .map_err(|e| sandbox_core::Error::from_io(e, Operation::Connect))?,
             options: RwLock::new(Arc::new(options)),
-            provider: LocalProvider::new()?,
+            provider: LocalProvider::new(LocalConfig::default())?,
             store: Mutex::default(),
             endpoint: OnceLock::new(),
             numbers: AtomicU64::new(0),

@@ -12,9 +12,9 @@ use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::http::request::Parts;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use sandbox_core::{Command, ExitStatus, Process, ProcessOutput, ProcessStdin};
+use sandbox_core::{Command, Process, ProcessStdin};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 
 use super::life::Busy;
@@ -160,10 +160,7 @@ async fn carry(mut process: Process, input: mpsc::Receiver<Bytes>, frames: mpsc:
         never = feed(stdin, input) => match never {},
     };
     let last = match ended.map(|exit| exit.status) {
-        Ok(ExitStatus::Code(code)) => json!({"type": "exit_code", "exitCode": code}),
-        Ok(ExitStatus::Signal(signal)) => {
-            json!({"type": "exit_code", "exitCode": 128 + signal})
-        }
+        Ok(status) => json!({"type": "exit_code", "exitCode": status.shell_code()}),
         Err(error) => refusal(error.message()),
     };
     let _ = frames.send(last).await;
@@ -185,7 +182,7 @@ async fn feed(
     std::future::pending().await
 }
 
-async fn pump(kind: &str, stream: Option<ProcessOutput>, frames: &mpsc::Sender<Value>) {
+async fn pump(kind: &str, stream: Option<impl AsyncRead + Unpin>, frames: &mpsc::Sender<Value>) {
     let Some(mut stream) = stream else { return };
     let mut buffer = vec![0; CHUNK];
     while let Ok(n @ 1..) = stream.read(&mut buffer).await {

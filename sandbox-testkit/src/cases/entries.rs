@@ -14,6 +14,7 @@ use crate::kit::{Cx, Verdict, cases, ensure, ensure_eq, refused, refused_at};
 cases! { "files":
     remove_takes_a_file_away,
     removing_a_missing_path_is_not_found,
+    removing_a_missing_path_may_be_accepted,
     removing_a_full_directory_needs_to_be_asked_for,
     removing_a_link_leaves_its_target [Exec, Symlinks],
     removing_takes_names_literally,
@@ -31,6 +32,17 @@ cases! { "files":
     create_dir_sets_the_mode [Modes],
     metadata_tells_size_kind_and_time,
     metadata_of_a_link_is_the_links_own [Exec, Symlinks],
+}
+
+async fn removing_a_missing_path_may_be_accepted(cx: Cx) -> Verdict {
+    let options = RemoveOptions::new().ignore_missing(true);
+    cx.sandbox.remove(&"none".into(), options.clone()).await?;
+    cx.sandbox.create_dir_all("d").await?;
+    cx.sandbox.write("d/f", "x").await?;
+    let full = cx.sandbox.remove(&"d".into(), options).await;
+    let kind = full.map_err(|error| error.kind());
+    ensure_eq!(kind, Err(ErrorKind::DirectoryNotEmpty), "a full directory");
+    Ok(())
 }
 
 async fn remove_takes_a_file_away(cx: Cx) -> Verdict {

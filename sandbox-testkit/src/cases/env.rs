@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use sandbox_core::{Command, Env, ErrorKind, Operation, Ran, SandboxExt as _};
+use sandbox_core::{Command, Env, ErrorKind, Execution, Operation, SandboxExt as _};
 
 use super::tools::text;
 use crate::kit::{Cx, Verdict, cases, ensure, ensure_eq, refused, refused_at};
@@ -158,7 +158,11 @@ async fn an_invalid_variable_of_a_command_is_refused(cx: Cx) -> Verdict {
     let ran = cx.sandbox.exec(command).await;
     let kind = ErrorKind::InvalidInput;
     let error = refused(ran, &cx.sandbox, Operation::Exec, kind)?;
-    ensure_eq!(error.ran(), Some(Ran::NotStarted), "whether it ran");
+    ensure_eq!(
+        error.execution(),
+        Some(Execution::NotStarted),
+        "whether it ran"
+    );
     ensure!(!cx.sandbox.exists("ran").await?, "it ran");
     Ok(())
 }

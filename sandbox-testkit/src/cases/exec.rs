@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use sandbox_core::{
-    Command, Error, ErrorKind, ExitStatus, FileBatch, Mode, Operation, Output, Ran, Result,
+    Command, Error, ErrorKind, Execution, ExitStatus, FileBatch, Mode, Operation, Output, Result,
     SandboxExt as _,
 };
 
@@ -57,7 +57,7 @@ async fn output_and_code_come_back(cx: Cx) -> Verdict {
 
 async fn exit_codes_are_exact(cx: Cx) -> Verdict {
     for code in [
-        0_u8, 1, 2, 70, 125, 126, 127, 128, 129, 130, 137, 143, 200, 254, 255,
+        0, 1, 2, 70, 125, 126, 127, 128, 129, 130, 137, 143, 200, 254, 255,
     ] {
         let output = cx.sandbox.sh(format!("exit {code}")).await?;
         ensure_eq!(output.status, ExitStatus::Code(code), "exit {code}");
@@ -80,7 +80,7 @@ async fn death_by_signal_is_told_apart(cx: Cx) -> Verdict {
         let output = cx.sandbox.sh(&script).await?;
         ensure_eq!(output.status, ExitStatus::Signal(signal), "kill -{name} $$");
         ensure_eq!(output.stdout.bytes, "before", "what it wrote before");
-        let code = 128 + u8::try_from(signal).unwrap_or(0);
+        let code = 128 + signal;
         let output = cx.sandbox.sh(format!("exit {code}")).await?;
         ensure_eq!(output.status, ExitStatus::Code(code), "exit {code}");
     }
@@ -177,7 +177,7 @@ async fn a_mebibyte_of_arguments_arrives_or_is_refused(cx: Cx) -> Verdict {
 #[track_caller]
 fn not_started(cx: &Cx, result: Result<Output>, kind: ErrorKind) -> Verdict<Error> {
     let error = refused(result, &cx.sandbox, Operation::Exec, kind)?;
-    if error.ran() != Some(Ran::NotStarted) {
+    if error.execution() != Some(Execution::NotStarted) {
         return Err(Failed::new(format_args!(
             "the error should say that nothing ran: {error:?}"
         )));

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use sandbox_core::{
-    Command, CreateDirOptions, Env, ErrorKind, FileBatch, FileKind, ForkOptions, Mode, Operation,
-    RenameOptions, Sandbox, SandboxExt as _, SnapshotId, SnapshotOptions, Source,
+    Command, CreateDirOptions, Env, ErrorKind, FileBatch, FileKind, ForkOptions, Labels, Mode,
+    Operation, RenameOptions, Sandbox, SandboxExt as _, SnapshotId, SnapshotOptions, Source,
 };
 
 use super::tools::{appears, text};
@@ -38,6 +38,8 @@ cases! { "fork":
     a_dropped_fork_leaves_the_parent_usable [Fork],
     a_snapshot_keeps_the_files [Snapshot],
     a_missing_snapshot_is_not_found [Snapshot],
+    a_snapshot_is_listed_by_its_labels [Snapshot, SnapshotList],
+    a_deleted_snapshot_is_gone [Snapshot, SnapshotDelete],
 }
 
 async fn is(sandbox: &dyn Sandbox, path: &str, expected: &str, who: &str) -> Verdict {
@@ -445,4 +447,43 @@ async fn a_missing_snapshot_is_not_found(cx: Cx) -> Verdict {
             Ok(())
         }
     }
+}
+
+async fn a_snapshot_is_listed_by_its_labels(cx: Cx) -> Verdict {
+    let provider = &cx.provider;
+    let label = cx.sandbox.info().id.to_string();
+    let options = SnapshotOptions::new().label("case", &label);
+    let taken = cx.sandbox.snapshot(options).await?;
+    let labels = Labels::from([("case".to_owned(), label)]);
+    let found = provider.list_snapshots(&labels).await?;
+    let ids: Vec<_> = found.iter().map(|found| &found.id).collect();
+    ensure_eq!(ids, [&taken.id], "the snapshots with the label");
+    ensure_eq!(found[0].labels, labels, "its labels");
+    let other = Labels::from([("case".to_owned(), "another".to_owned())]);
+    let none = provider.list_snapshots(&other).await?;
+    ensure!(none.is_empty(), "another label finds {none:?}");
+    Ok(())
+}
+
+async fn a_deleted_snapshot_is_gone(cx: Cx) -> Verdict {
+    let provider = &cx.provider;
+    cx.sandbox.write("f", "kept").await?;
+    let at = cx.at("f");
+    let snapshot = cx.sandbox.snapshot(SnapshotOptions::new()).await?;
+    let spec = cx
+        .fixture
+        .spec()
+        .source(Source::Snapshot(snapshot.id.clone()));
+    let made = cx.create(spec.clone()).await?;
+    provider.delete_snapshot(&snapshot.id).await?;
+    let read = made.read_to_string(&at).await?;
+    ensure_eq!(read, "kept", "the file of a sandbox that was made from it");
+    for missing in [
+        provider.delete_snapshot(&snapshot.id).await.err(),
+        provider.create(spec).await.err(),
+    ] {
+        let kind = missing.map(|error| error.kind());
+        ensure_eq!(kind, Some(ErrorKind::NotFound), "a use after the deletion");
+    }
+    Ok(())
 }

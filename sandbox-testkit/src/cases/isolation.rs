@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use sandbox_core::{
-    Capability, Command, Control, ErrorKind, Mount, Network, Operation, Ran, RequiredIsolation,
+    Capability, Command, Control, ErrorKind, Mount, Network, Operation, Execution, RequiredIsolation,
     Resources, SandboxExt as _, Source,
 };
 
@@ -449,7 +449,11 @@ async fn an_unknown_user_is_named(cx: Cx) -> Verdict {
     };
     let error = refused(ran, &cx.sandbox, Operation::Exec, kind)?;
     ensure!(error.to_string().contains("no-such-user"), "{error}");
-    ensure_eq!(error.ran(), Some(Ran::NotStarted), "whether it ran");
+    ensure_eq!(
+        error.execution(),
+        Some(Execution::NotStarted),
+        "whether it ran"
+    );
     ensure!(!cx.sandbox.exists("ran").await?, "it ran");
     Ok(())
 }

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use sandbox_core::{
-    Command, Error, ErrorKind, Mount, Operation, Output, Ran, Result, SandboxExt as _,
+    Command, Error, ErrorKind, Execution, Mount, Operation, Output, Result, SandboxExt as _,
 };
 
 use super::tools::{LIFETIMES, appears, beating, beats, daemon, far_daemon, heart, stopped, text};
@@ -39,7 +39,7 @@ cases! { "kill":
 #[track_caller]
 fn cut(cx: &Cx, ran: Result<Output>, kind: ErrorKind, stdout: &str) -> Verdict<Error> {
     let error = refused(ran, &cx.sandbox, Operation::Exec, kind)?;
-    if error.ran() != Some(Ran::Cut) {
+    if error.execution() != Some(Execution::Interrupted) {
         return Err(Failed::new(format_args!(
             "the error should say that the command was cut: {error:?}"
         )));
@@ -120,7 +120,11 @@ async fn a_timeout_of_zero_is_refused(cx: Cx) -> Verdict {
         .await;
     let kind = ErrorKind::InvalidInput;
     let error = refused(ran, &cx.sandbox, Operation::Exec, kind)?;
-    ensure_eq!(error.ran(), Some(Ran::NotStarted), "whether it ran");
+    ensure_eq!(
+        error.execution(),
+        Some(Execution::NotStarted),
+        "whether it ran"
+    );
     ensure!(!cx.sandbox.exists("ran").await?, "it ran");
     Ok(())
 }
@@ -141,7 +145,11 @@ async fn the_timeout_of_the_spec_holds(cx: Cx) -> Verdict {
     let sandbox = cx.create(spec).await?;
     let ran = sandbox.sh("printf before; sleep 30").await;
     let error = refused(ran, &sandbox, Operation::Exec, ErrorKind::Timeout)?;
-    ensure_eq!(error.ran(), Some(Ran::Cut), "whether it ran");
+    ensure_eq!(
+        error.execution(),
+        Some(Execution::Interrupted),
+        "whether it ran"
+    );
     Ok(())
 }
 
@@ -199,7 +207,7 @@ async fn a_timeout_cuts_a_flood(cx: Cx) -> Verdict {
     let partial = error.partial_output().map(|partial| partial.stdout.clone());
     let partial = partial.unwrap_or_default();
     ensure_eq!(partial.bytes.len(), 1000, "what is kept");
-    ensure!(partial.truncated(), "it is not marked as truncated");
+    ensure!(partial.is_truncated(), "it is not marked as truncated");
     Ok(())
 }
 
@@ -239,7 +247,7 @@ async fn thirty_short_timeouts_tell_what_ran(cx: Cx) -> Verdict {
         let command = Command::shell("printf x >> runs; printf before; sleep 20").timeout(timeout);
         let ran = cx.sandbox.exec(command).await;
         let error = refused(ran, &cx.sandbox, Operation::Exec, ErrorKind::Timeout)?;
-        if error.ran() == Some(Ran::NotStarted) {
+        if error.execution() == Some(Execution::NotStarted) {
             continue;
         }
         may_have_run += 1;
@@ -247,7 +255,7 @@ async fn thirty_short_timeouts_tell_what_ran(cx: Cx) -> Verdict {
             .partial_output()
             .map(|partial| partial.stdout.to_string_lossy().into_owned());
         ensure!(
-            error.ran() != Some(Ran::Cut) || stdout.is_some(),
+            error.execution() != Some(Execution::Interrupted) || stdout.is_some(),
             "the error has no partial output: {error:?}"
         );
         let stdout = stdout.unwrap_or_default();

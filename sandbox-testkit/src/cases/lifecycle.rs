@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sandbox_core::{
-    Command, Env, Error, ErrorKind, ForkOptions, Operation, Ran, Sandbox, SandboxExt as _,
-    SnapshotOptions,
+    Capability, Command, Control, Env, Error, ErrorKind, Execution, ForkOptions, Network,
+    Operation, Sandbox, SandboxExt as _, SnapshotOptions,
 };
 
 use crate::kit::{Case, Cx, Failed, Verdict, cases, ensure, ensure_eq, eventually, refused};
@@ -26,6 +26,7 @@ cases! { "lifecycle":
     a_dropped_sandbox_does_not_block [Exec],
     dropping_one_handle_leaves_the_other,
     an_invalid_spec_is_refused,
+    a_network_that_is_off_where_possible_is_accepted,
     dropping_the_provider_leaves_the_sandbox,
 }
 
@@ -38,6 +39,23 @@ pub(super) const SABOTAGE: &[Case] = &[Case {
     sabotages: true,
     run: |cx| Box::pin(a_sandbox_destroyed_behind_its_handle_is_lost(cx)),
 }];
+
+async fn a_network_that_is_off_where_possible_is_accepted(cx: Cx) -> Verdict {
+    let spec = cx.fixture.spec().network(Network::OffWherePossible);
+    let sandbox = cx.create(spec).await?;
+    let capabilities = cx.fixture.capabilities();
+    if capabilities.has(Capability::NetworkOff) && capabilities.has(Capability::Isolation) {
+        let off = cx.create(cx.fixture.spec().network(Network::Off)).await?;
+        let (found, off) = (sandbox.isolation().await?, off.isolation().await?);
+        let control = Control::Network;
+        ensure_eq!(
+            found.get(control),
+            off.get(control),
+            "the network's control"
+        );
+    }
+    Ok(())
+}
 
 async fn info_names_sandbox_and_backend(cx: Cx) -> Verdict {
     let info = cx.sandbox.info();
@@ -202,7 +220,7 @@ pub(super) async fn all_refused(cx: &Cx, kinds: &[ErrorKind]) -> Verdict {
         refused::<()>(Err(error), &cx.sandbox, operation, kind).and_then(|error| {
             let runs = matches!(operation, Operation::Exec | Operation::Spawn);
             ensure!(
-                !runs || error.ran() == Some(Ran::NotStarted),
+                !runs || error.execution() == Some(Execution::NotStarted),
                 "the error should say that nothing ran: {error:?}"
             );
             Ok(())

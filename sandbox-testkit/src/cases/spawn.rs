@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use sandbox_core::{
-    CollectOptions, Command, ErrorKind, Exit, ExitStatus, Operation, Process, Ran, SandboxExt as _,
-    Signal,
+    CollectOptions, Command, ErrorKind, Execution, Exit, ExitStatus, Operation, Process,
+    SandboxExt as _, Signal,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -14,6 +14,7 @@ use super::tools::{LIFETIMES, appears, beating, beats, daemon, far_daemon, heart
 use crate::kit::{Cx, Failed, Verdict, cases, ensure, ensure_eq, refused};
 
 cases! { "spawn":
+    a_process_keeps_its_sandbox_alive [Spawn, StdinPipe],
     output_comes_while_it_runs [Spawn],
     streams_end_with_the_process [Spawn],
     wait_tells_the_exit_and_may_be_asked_again [Spawn],
@@ -114,7 +115,11 @@ async fn a_missing_program_is_an_error_of_spawn(cx: Cx) -> Verdict {
     let spawned = cx.sandbox.spawn(Command::new("no-such-program")).await;
     let kind = ErrorKind::CommandNotFound;
     let error = refused(spawned, &cx.sandbox, Operation::Spawn, kind)?;
-    ensure_eq!(error.ran(), Some(Ran::NotStarted), "whether it ran");
+    ensure_eq!(
+        error.execution(),
+        Some(Execution::NotStarted),
+        "whether it ran"
+    );
     Ok(())
 }
 
@@ -122,7 +127,11 @@ async fn a_missing_cwd_is_an_error_of_spawn(cx: Cx) -> Verdict {
     let spawned = cx.sandbox.spawn(Command::new("true").cwd("nope")).await;
     let kind = ErrorKind::NotFound;
     let error = refused(spawned, &cx.sandbox, Operation::Spawn, kind)?;
-    ensure_eq!(error.ran(), Some(Ran::NotStarted), "whether it ran");
+    ensure_eq!(
+        error.execution(),
+        Some(Execution::NotStarted),
+        "whether it ran"
+    );
     Ok(())
 }
 
@@ -339,4 +348,19 @@ async fn waiting_with_output_collects_both_streams(cx: Cx) -> Verdict {
     ensure_eq!(output.stderr.bytes, "err", "stderr");
     ensure_eq!(output.status, ExitStatus::Code(6), "the status");
     Ok(())
+}
+
+async fn a_process_keeps_its_sandbox_alive(cx: Cx) -> Verdict {
+    let sandbox = cx.provider.create(cx.fixture.spec()).await?;
+    let mut process = sandbox.spawn(Command::new("cat").stdin_piped()).await?;
+    drop(sandbox);
+    let (Some(mut stdin), Some(mut stdout)) = (process.stdin.take(), process.stdout.take()) else {
+        return Err(Failed::new("a stream is missing"));
+    };
+    stdin.write_all(b"still here").await?;
+    stdin.shutdown().await?;
+    let mut read = Vec::new();
+    stdout.read_to_end(&mut read).await?;
+    ensure_eq!(String::from_utf8_lossy(&read), "still here", "the output");
+    ended(process.wait().await?, ExitStatus::Code(0))
 }

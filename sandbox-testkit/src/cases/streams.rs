@@ -64,7 +64,7 @@ async fn no_output_is_empty_output(cx: Cx) -> Verdict {
     for stream in [&output.stdout, &output.stderr] {
         ensure_eq!(stream.bytes.len(), 0, "bytes");
         ensure_eq!(stream.total, 0, "the total");
-        ensure!(!stream.truncated(), "nothing is truncated");
+        ensure!(!stream.is_truncated(), "nothing is truncated");
     }
     Ok(())
 }
@@ -131,7 +131,7 @@ async fn output_at_the_limit_is_not_truncated(cx: Cx) -> Verdict {
     let output = cx.sandbox.exec(command).await?;
     ensure_eq!(output.stdout.bytes, "12345", "stdout");
     ensure_eq!(output.stdout.total, 5, "the total");
-    ensure!(!output.stdout.truncated(), "it is marked as truncated");
+    ensure!(!output.stdout.is_truncated(), "it is marked as truncated");
     Ok(())
 }
 
@@ -144,13 +144,13 @@ async fn output_beyond_the_limit_is_truncated_and_counted(cx: Cx) -> Verdict {
     ensure_eq!(output.stdout.bytes, "12345", "the first bytes of stdout");
     ensure_eq!(output.stdout.total, 6, "the total of stdout");
     ensure!(
-        output.stdout.truncated(),
+        output.stdout.is_truncated(),
         "stdout is not marked as truncated"
     );
     ensure_eq!(output.stderr.bytes, "abcde", "the first bytes of stderr");
     ensure_eq!(output.stderr.total, 7, "the total of stderr");
     ensure!(
-        output.stderr.truncated(),
+        output.stderr.is_truncated(),
         "stderr is not marked as truncated"
     );
     ensure_eq!(output.status, ExitStatus::Code(4), "the status");
@@ -164,10 +164,13 @@ async fn the_limits_of_the_streams_are_their_own(cx: Cx) -> Verdict {
     ensure_eq!(output.stdout.bytes, "12", "stdout");
     ensure_eq!(output.stderr.bytes, "abcdefg", "stderr");
     ensure!(
-        output.stdout.truncated(),
+        output.stdout.is_truncated(),
         "stdout is not marked as truncated"
     );
-    ensure!(!output.stderr.truncated(), "stderr is marked as truncated");
+    ensure!(
+        !output.stderr.is_truncated(),
+        "stderr is marked as truncated"
+    );
     Ok(())
 }
 
@@ -176,7 +179,10 @@ async fn a_limit_of_zero_keeps_nothing_and_counts(cx: Cx) -> Verdict {
     let output = cx.sandbox.exec(command).await?;
     ensure_eq!(output.stdout.bytes.len(), 0, "bytes");
     ensure_eq!(output.stdout.total, 5, "the total");
-    ensure!(output.stdout.truncated(), "it is not marked as truncated");
+    ensure!(
+        output.stdout.is_truncated(),
+        "it is not marked as truncated"
+    );
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sandbox_core::{
     Access, Capability, Command, Control, CreateDirOptions, Enforcement, Error, ErrorKind,
-    FileBatch, ForkOptions, ImportOptions, Labels, Mode, Mount, Network, Operation, Ran,
+    Execution, FileBatch, ForkOptions, ImportOptions, Labels, Mode, Mount, Network, Operation,
     RequiredIsolation, Resources, SandboxExt as _, SandboxSpec, Signal, SnapshotId,
     SnapshotOptions, Source, Support,
 };
@@ -41,6 +41,8 @@ unsupported! {
     Fork: fork;
     ForkMemory: fork_memory;
     Snapshot: snapshot;
+    SnapshotList: snapshot_list;
+    SnapshotDelete: snapshot_delete;
     List: list;
     Attach: attach;
     Ttl: ttl;
@@ -74,13 +76,16 @@ fn reason(cx: &Cx, capability: Capability) -> Verdict {
 fn is_refusal(cx: &Cx, error: &Error, lacks: Capability, operation: Operation) -> Verdict {
     ensure_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
     ensure_eq!(error.operation(), operation, "{error:?}");
-    ensure!(error.ran() != Some(Ran::Cut), "something ran: {error:?}");
+    ensure!(
+        error.execution() != Some(Execution::Interrupted),
+        "something ran: {error:?}"
+    );
     ensure!(!error.is_retryable(), "a refusal is not worth retrying");
     let Support::None(reason) = cx.fixture.capabilities().support(lacks) else {
         return Err(Failed::new("the capability is declared"));
     };
     ensure!(
-        error.message().contains(reason) || error.message().len() >= 10,
+        error.message().contains(&*reason) || error.message().len() >= 10,
         "the error gives no reason: {error:?}"
     );
     Ok(())
@@ -201,6 +206,27 @@ async fn snapshot(cx: Cx) -> Verdict {
     let source = Source::Snapshot(SnapshotId::new("any"));
     let spec = cx.fixture.spec().source(source);
     refuses_spec(&cx, spec, Capability::Snapshot).await
+}
+
+async fn snapshot_list(cx: Cx) -> Verdict {
+    let listed = cx.provider.list_snapshots(&Labels::new()).await;
+    let (lacks, operation) = (Capability::SnapshotList, Operation::ListSnapshots);
+    match listed {
+        Ok(listed) => Err(Failed::new(format_args!(
+            "it gave {} snapshots",
+            listed.len()
+        ))),
+        Err(error) => is_refusal(&cx, &error, lacks, operation),
+    }
+}
+
+async fn snapshot_delete(cx: Cx) -> Verdict {
+    let deleted = cx.provider.delete_snapshot(&SnapshotId::new("any")).await;
+    let (lacks, operation) = (Capability::SnapshotDelete, Operation::DeleteSnapshot);
+    match deleted {
+        Ok(()) => Err(Failed::new("delete_snapshot says that it did something")),
+        Err(error) => is_refusal(&cx, &error, lacks, operation),
+    }
 }
 
 async fn list(cx: Cx) -> Verdict {

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use sandbox_core::{
-    Captured, CapturedOutput, Command, CreateDirOptions, ErrorKind, ExistingDir, Exit, ExitStatus,
-    ExportOptions, ForkOptions, GuestPath, ImportOptions, Mode, Network, Output, Provider as _,
-    Sandbox, SandboxExt as _, SandboxSpec, Source,
+    CapturedStream, Command, CreateDirOptions, ErrorKind, ExistingDir, Exit, ExitStatus,
+    ExportOptions, ForkOptions, GuestPath, ImportOptions, Mode, Network, Output, PartialOutput,
+    Provider as _, Sandbox, SandboxExt as _, SandboxSpec, Source,
 };
 use serde_json::json;
 use tokio::sync::OnceCell;
@@ -308,8 +308,8 @@ impl Container {
                 ) =>
             {
                 let said = format!("fork/exec {program}: no such file or directory\n");
-                let stderr = Captured::new(said.clone(), said.len() as u64);
-                let streams = CapturedOutput::new(Captured::default(), stderr, Duration::ZERO);
+                let stderr = CapturedStream::new(said.clone(), said.len() as u64);
+                let streams = PartialOutput::new(CapturedStream::default(), stderr, Duration::ZERO);
                 Output::new(Exit::new(ExitStatus::Code(1)), streams)
             }
             Err(error) => {
@@ -359,10 +359,7 @@ impl Container {
 
 /// The exit code as the engine gives it.
 pub(super) fn exit_code(output: &Output) -> i32 {
-    match output.status {
-        sandbox_core::ExitStatus::Code(code) => code.into(),
-        sandbox_core::ExitStatus::Signal(signal) => 128 + signal,
-    }
+    output.status.shell_code()
 }
 
 /// A stream as text.

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sandbox_local::LocalProvider;
+use sandbox_local::{LocalConfig, LocalProvider};
 use serde_json::{Map, Value};
 
 use super::config::Cache;
@@ -126,7 +126,7 @@ fn new_token() -> String {
 
 impl Engine {
     pub(super) fn new(quirks: Quirks) -> io::Result<Self> {
-        let provider = LocalProvider::new().map_err(io::Error::other)?;
+        let provider = LocalProvider::new(LocalConfig::default()).map_err(io::Error::other)?;
         Ok(Self {
             tokens: Mutex::new(vec![new_token()]),
             provider,

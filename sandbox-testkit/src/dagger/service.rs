@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use sandbox_core::{ForkOptions, Process, Sandbox, SandboxExt as _};
 use serde_json::{Value, json};
+use tokio::io::AsyncRead;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
@@ -174,14 +175,8 @@ async fn serve(
         .args(args);
     bind(engine, &container.config.bindings, &*sandbox).await?;
     let mut process = sandbox.spawn(command).await?;
-    for stream in [process.stdout.take(), process.stderr.take()] {
-        // A full pipe would hold the service up.
-        tokio::spawn(async move {
-            if let Some(mut stream) = stream {
-                let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
-            }
-        });
-    }
+    tokio::spawn(discard(process.stdout.take()));
+    tokio::spawn(discard(process.stderr.take()));
     let answers = async {
         while TcpStream::connect((Ipv4Addr::LOCALHOST, port))
             .await
@@ -204,6 +199,13 @@ async fn serve(
         _process: process,
     };
     Ok(Running { port, what })
+}
+
+/// Reads a stream to its end: a full pipe would hold the service up.
+async fn discard(stream: Option<impl AsyncRead + Unpin>) {
+    if let Some(mut stream) = stream {
+        let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+    }
 }
 
 /// Starts what a container is bound to, and has the names in its `hosts`; what was there before.

@@ -20,16 +20,16 @@ pub(super) fn write_matrix(
 ) -> std::io::Result<()> {
     let head = Head::new(filter);
     std::fs::create_dir_all(dir)?;
-    let capabilities: Vec<(&str, &str, &str)> = fixture
+    let capabilities: Vec<(&str, &str, String)> = fixture
         .capabilities()
         .iter()
         .map(|(capability, support)| {
-            let (support, text) = match support {
-                Support::Full => ("full", ""),
-                Support::Partial(except) => ("partial", except),
-                Support::None(reason) => ("none", reason),
+            let word = match support {
+                Support::Full => "full",
+                Support::Partial(_) => "partial",
+                Support::None(_) => "none",
             };
-            (capability.as_str(), support, text)
+            (capability.as_str(), word, support.reason().to_owned())
         })
         .collect();
     let table: Vec<_> = capabilities
@@ -88,7 +88,7 @@ fn date(seconds: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}")
 }
 
-fn markdown(capabilities: &[(&str, &str, &str)], report: &Report, head: &Head) -> String {
+fn markdown(capabilities: &[(&str, &str, String)], report: &Report, head: &Head) -> String {
     let mut out = format!("# Conformance of `{}`\n\n", report.fixture);
     let failed = report.failed().count();
     let ignored = report.cases.len() - failed - report.passed();

@@ -50,7 +50,7 @@ pub(crate) fn plan(fixture: &dyn Fixture, settings: &Settings) -> Vec<Planned> {
         }
         for need in case.needs {
             if let Support::None(reason) = capabilities.support(*need) {
-                return skip(format!("needs {need}"), reason);
+                return skip(format!("needs {need}"), &reason);
             }
         }
         if let Some(deviation) = deviations.iter().find(|known| known.case == case.name) {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, SystemTime};
 
 use sandbox_core::{
-    Env, EnvValue, Error, ErrorKind, ExitStatus, GuestPath, Labels, Operation, Ran, Result,
+    Env, EnvValue, Error, ErrorKind, Execution, ExitStatus, GuestPath, Labels, Operation, Result,
     SandboxId, SandboxInfo,
 };
 use tokio::time::Instant;
@@ -93,7 +93,7 @@ impl Core {
                 .with_sandbox(self.id.clone()),
         };
         Err(match operation {
-            Operation::Exec | Operation::Spawn => error.with_ran(Ran::NotStarted),
+            Operation::Exec | Operation::Spawn => error.with_execution(Execution::NotStarted),
             _ => error,
         })
     }

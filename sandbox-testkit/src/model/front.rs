@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use sandbox_core::layer::{Around, Attempt, Call, Request};
-use sandbox_core::{Error, ErrorKind, Operation, Ran, Result};
+use sandbox_core::{Error, ErrorKind, Execution, Operation, Result};
 
 use super::mock::Fault;
 use super::provider::Shared;
@@ -21,7 +21,7 @@ impl fmt::Debug for Front {
     }
 }
 
-fn failure(call: &Call<'_>, kind: ErrorKind, ran: Ran) -> Error {
+fn failure(call: &Call<'_>, kind: ErrorKind, ran: Execution) -> Error {
     let mut error = Error::new(kind, call.operation()).with_message("an injected fault");
     if let (Some(id), false) = (call.sandbox_id(), call.operation() == Operation::Attach) {
         error = error.with_sandbox(id);
@@ -30,7 +30,7 @@ fn failure(call: &Call<'_>, kind: ErrorKind, ran: Ran) -> Error {
         error = error.with_path(*path);
     }
     match call.request {
-        Request::Exec(_) | Request::Spawn(_) => error.with_ran(ran),
+        Request::Exec(_) | Request::Spawn(_) => error.with_execution(ran),
         _ => error,
     }
 }
@@ -40,10 +40,10 @@ impl Around for Front {
         self.0.record(&call);
         match self.0.fault(&call) {
             None => attempt().await,
-            Some(Fault::Refuse(kind)) => Err(failure(&call, kind, Ran::NotStarted)),
+            Some(Fault::Refuse(kind)) => Err(failure(&call, kind, Execution::NotStarted)),
             Some(Fault::LoseAnswer(kind)) => {
                 attempt().await?;
-                Err(failure(&call, kind, Ran::Unknown))
+                Err(failure(&call, kind, Execution::Unknown))
             }
             Some(Fault::Hang) => std::future::pending().await,
             Some(Fault::Delay(time)) => {

@@ -28,7 +28,7 @@ pub enum Step {
 #[non_exhaustive]
 pub enum End {
     /// Exits with this code.
-    Exit(u8),
+    Exit(i32),
     /// Is killed by this signal.
     Signal(i32),
     /// Never ends by itself: it waits for a timeout, a kill or `close`.
@@ -70,7 +70,7 @@ impl MockOutcome {
     }
 
     /// Exits with this code after its steps.
-    pub fn exit(code: u8) -> Self {
+    pub fn exit(code: i32) -> Self {
         Self::new(End::Exit(code))
     }
 
@@ -121,10 +121,10 @@ impl MockOutcome {
 #[non_exhaustive]
 pub enum Fault {
     /// The call does nothing and fails with this kind. A command is
-    /// [not started](sandbox_core::Ran::NotStarted).
+    /// [not started](sandbox_core::Execution::NotStarted).
     Refuse(ErrorKind),
     /// The call takes effect, then its answer is lost: it fails with this kind. Whether a command
-    /// ran is [unknown](sandbox_core::Ran::Unknown).
+    /// ran is [unknown](sandbox_core::Execution::Unknown).
     LoseAnswer(ErrorKind),
     /// The call does nothing and never returns; the caller has to give it up.
     Hang,

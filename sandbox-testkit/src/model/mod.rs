@@ -48,7 +48,28 @@ pub use sandbox::ModelSandbox;
 const NO_PROGRAMS: &str = "the model runs no real programs";
 
 /// What the model can do.
-pub const CAPABILITIES: Capabilities = Capabilities::all()
+pub const CAPABILITIES: Capabilities = Capabilities::none("this backend does not have it")
+    .with_each(&[
+        Capability::Exec,
+        Capability::Spawn,
+        Capability::StdinPipe,
+        Capability::Signals,
+        Capability::KillDaemons,
+        Capability::Background,
+        Capability::Fork,
+        Capability::Snapshot,
+        Capability::SnapshotList,
+        Capability::SnapshotDelete,
+        Capability::List,
+        Capability::Attach,
+        Capability::Ttl,
+        Capability::Symlinks,
+        Capability::Modes,
+        Capability::NonUtf8Names,
+        Capability::FilePermissions,
+        Capability::NetworkOff,
+        Capability::Isolation,
+    ])
     .without(Capability::User, "the model has one user")
     .without(
         Capability::ForkMemory,

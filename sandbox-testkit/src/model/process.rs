@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 use sandbox_core::{
-    Error, ErrorKind, Exit, ExitStatus, Operation, ProcessControl, Ran, Result, SandboxId, Signal,
+    Error, ErrorKind, Execution, Exit, ExitStatus, Operation, ProcessControl, Result, SandboxId,
+    Signal,
 };
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
@@ -182,7 +183,7 @@ impl ProcessControl for ModelControl {
         match *lock(&self.group.failure) {
             Some(kind) => Err(Error::new(kind, Operation::Exec)
                 .with_message("the command was cut")
-                .with_ran(Ran::Cut)
+                .with_execution(Execution::Interrupted)
                 .with_sandbox(self.sandbox.clone())),
             None => Ok(Exit::new(status)),
         }

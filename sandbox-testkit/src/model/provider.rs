@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use sandbox_core::layer::{self, CapabilityGuard, Layer as _, Stack};
 use sandbox_core::{
     Capabilities, Capability, Command, Control, Env, Error, ErrorKind, GuestPath, Labels, Mode,
-    Network, Operation, Provider, RequiredIsolation, Result, Sandbox, SandboxId, SandboxInfo,
-    SandboxSpec, SnapshotId, Source,
+    Operation, Provider, RequiredIsolation, Result, Sandbox, SandboxId, SandboxInfo, SandboxSpec,
+    Snapshot, SnapshotId, Source,
 };
 
 use super::CAPABILITIES;
@@ -47,7 +47,7 @@ pub(crate) struct Shared {
     pub(crate) capabilities: Capabilities,
     calls: Mutex<Vec<Call>>,
     pub(crate) sandboxes: Mutex<Vec<Weak<ModelSandbox>>>,
-    pub(crate) snapshots: Mutex<BTreeMap<SnapshotId, Tree>>,
+    pub(crate) snapshots: Mutex<BTreeMap<SnapshotId, (Snapshot, Tree)>>,
     next: AtomicU64,
 }
 
@@ -76,7 +76,7 @@ impl Shared {
         })
     }
 
-    fn find(&self, id: &SandboxId) -> Option<Arc<ModelSandbox>> {
+    pub(crate) fn find(&self, id: &SandboxId) -> Option<Arc<ModelSandbox>> {
         let sandbox = lock(&self.sandboxes)
             .iter()
             .filter_map(Weak::upgrade)
@@ -374,7 +374,7 @@ impl ModelProvider {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl Provider for ModelProvider {
-    fn backend(&self) -> &'static str {
+    fn backend(&self) -> &str {
         self.front.backend()
     }
 
@@ -397,6 +397,18 @@ impl Provider for ModelProvider {
     async fn destroy(&self, id: &SandboxId) -> Result<()> {
         self.front.destroy(id).await
     }
+
+    async fn list_snapshots(&self, labels: &Labels) -> Result<Vec<Snapshot>> {
+        self.front.list_snapshots(labels).await
+    }
+
+    async fn delete_snapshot(&self, id: &SnapshotId) -> Result<()> {
+        self.front.delete_snapshot(id).await
+    }
+}
+
+fn no_snapshot(id: &SnapshotId, operation: Operation) -> Error {
+    Error::new(ErrorKind::NotFound, operation).with_message(format!("no snapshot {id}"))
 }
 
 /// The provider itself, without log and faults.
@@ -410,27 +422,10 @@ impl fmt::Debug for Bare {
 
 impl Bare {
     fn refuse(&self, spec: &SandboxSpec) -> Result<()> {
-        let capabilities = self.0.capabilities;
+        let capabilities = &self.0.capabilities;
         const OP: Operation = Operation::Create;
         spec.validate()?;
-        let resources = &spec.resources;
-        for (asked, needs) in [
-            (matches!(spec.source, Source::Image(_)), Capability::Image),
-            (
-                matches!(spec.source, Source::RootDir(_)),
-                Capability::RootDir,
-            ),
-            (!spec.mounts.is_empty(), Capability::Mounts),
-            (spec.network == Network::Open, Capability::NetworkOpen),
-            (resources.memory.is_some(), Capability::MemoryLimit),
-            (resources.cpus.is_some(), Capability::CpuLimit),
-            (resources.pids.is_some(), Capability::PidsLimit),
-            (resources.disk.is_some(), Capability::DiskLimit),
-        ] {
-            if asked {
-                capabilities.require(needs, OP)?;
-            }
-        }
+        spec.require(capabilities, OP)?;
         if let RequiredIsolation::Only(controls) = &spec.isolation {
             let missing = |control: &&Control| match control {
                 Control::Memory => !capabilities.has(Capability::MemoryLimit),
@@ -456,7 +451,7 @@ impl Provider for Bare {
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.0.capabilities
+        self.0.capabilities.clone()
     }
 
     async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>> {
@@ -465,9 +460,7 @@ impl Provider for Bare {
         let mut tree = match &spec.source {
             Source::Snapshot(id) => {
                 let found = lock(&self.0.snapshots).get(id).cloned();
-                found.ok_or_else(|| {
-                    Error::new(ErrorKind::NotFound, OP).with_message(format!("no snapshot {id}"))
-                })?
+                found.ok_or_else(|| no_snapshot(id, OP))?.1
             }
             _ => Tree::new(),
         };
@@ -521,6 +514,25 @@ impl Provider for Bare {
                     .all(|(key, value)| info.labels.get(key) == Some(value))
             })
             .collect())
+    }
+
+    async fn list_snapshots(&self, labels: &Labels) -> Result<Vec<Snapshot>> {
+        let snapshots = lock(&self.0.snapshots);
+        let has = |found: &Snapshot| labels.iter().all(|(k, v)| found.labels.get(k) == Some(v));
+        let mut found: Vec<Snapshot> = snapshots
+            .values()
+            .map(|(snapshot, _)| snapshot.clone())
+            .filter(has)
+            .collect();
+        found.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+        Ok(found)
+    }
+
+    async fn delete_snapshot(&self, id: &SnapshotId) -> Result<()> {
+        match lock(&self.0.snapshots).remove(id) {
+            Some(_) => Ok(()),
+            None => Err(no_snapshot(id, Operation::DeleteSnapshot)),
+        }
     }
 
     async fn destroy(&self, id: &SandboxId) -> Result<()> {

@@ -63,7 +63,7 @@ impl Sandbox for ModelSandbox {
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.core.shared.capabilities
+        self.core.shared.capabilities.clone()
     }
 
     async fn isolation(&self) -> Result<IsolationReport> {
@@ -102,7 +102,11 @@ impl Sandbox for ModelSandbox {
     }
 
     async fn spawn(&self, command: Command) -> Result<Process> {
-        self.start(&command, Operation::Spawn)
+        let process = self.start(&command, Operation::Spawn)?;
+        Ok(match self.core.shared.find(&self.core.id) {
+            Some(sandbox) => process.keep_alive(sandbox),
+            None => process,
+        })
     }
 
     async fn write_files(&self, batch: FileBatch) -> Result<()> {
@@ -166,9 +170,11 @@ impl Sandbox for ModelSandbox {
     async fn remove(&self, path: &GuestPath, options: RemoveOptions) -> Result<()> {
         const OP: Operation = Operation::Remove;
         let resolved = self.at(OP, path)?;
-        self.core
+        let removed = self
+            .core
             .change(|tree| tree.remove(&resolved, options.recursive))
-            .map_err(|kind| self.core.error(kind, OP, path))
+            .map_err(|kind| self.core.error(kind, OP, path));
+        options.settle(removed)
     }
 
     async fn create_dir(&self, path: &GuestPath, options: CreateDirOptions) -> Result<()> {
@@ -250,11 +256,15 @@ impl Sandbox for ModelSandbox {
         }))
     }
 
-    async fn snapshot(&self, _: SnapshotOptions) -> Result<Snapshot> {
+    async fn snapshot(&self, options: SnapshotOptions) -> Result<Snapshot> {
         self.begin(Operation::Snapshot)?;
         let id = SnapshotId::new(format!("snapshot-{}", self.core.shared.number()));
-        lock(&self.core.shared.snapshots).insert(id.clone(), self.core.tree());
-        Ok(Snapshot::new(id))
+        let snapshot = Snapshot::new(id.clone())
+            .labels(options.labels)
+            .created(SystemTime::now());
+        let kept = (snapshot.clone(), self.core.tree());
+        lock(&self.core.shared.snapshots).insert(id, kept);
+        Ok(snapshot)
     }
 
     async fn close(&self) -> Result<()> {

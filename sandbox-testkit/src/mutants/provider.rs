@@ -79,7 +79,7 @@ impl Drop for MutantProvider {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl Provider for MutantProvider {
-    fn backend(&self) -> &'static str {
+    fn backend(&self) -> &str {
         self.inner.backend()
     }
 

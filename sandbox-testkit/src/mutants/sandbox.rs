@@ -10,10 +10,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use sandbox_core::{
-    Capabilities, Capability, Captured, CapturedOutput, Command, Control, CreateDirOptions,
+    Capabilities, Capability, CapturedStream, PartialOutput, Command, Control, CreateDirOptions,
     DirEntry, Enforcement, Env, Error, ErrorKind, ExistingDir, Exit, ExitStatus, ExportOptions,
     FileBatch, FileKind, ForkOptions, GuestPath, ImportOptions, IsolationReport, ListOptions,
-    Metadata, Operation, Output, Process, Ran, ReadOptions, RemoveOptions, RenameOptions, Result,
+    Metadata, Operation, Output, Process, Execution, ReadOptions, RemoveOptions, RenameOptions, Result,
     Sandbox, SandboxInfo, Snapshot, SnapshotOptions, Stdin, TransferReport, WriteMode,
 };
 
@@ -190,27 +190,25 @@ impl MutantSandbox {
             Mutant::StderrMerged => {
                 let all = [&output.stdout.bytes[..], &output.stderr.bytes[..]].concat();
                 let total = output.stdout.total + output.stderr.total;
-                output.stdout = Captured::new(all, total);
-                output.stderr = Captured::default();
+                output.stdout = CapturedStream::new(all, total);
+                output.stderr = CapturedStream::default();
             }
             Mutant::NewlineAdded => {
                 let line = [&output.stdout.bytes[..], b"\n"].concat();
                 let total = output.stdout.total + 1;
-                output.stdout = Captured::new(line, total);
+                output.stdout = CapturedStream::new(line, total);
             }
             Mutant::OutputMadeUtf8 => {
                 let text = output.stdout.to_string_lossy().into_owned();
                 let total = text.len() as u64;
-                output.stdout = Captured::new(text, total);
+                output.stdout = CapturedStream::new(text, total);
             }
             Mutant::SignalAsCode => {
-                if let ExitStatus::Signal(signal) = output.status {
-                    output.status = ExitStatus::Code(128 + (signal as u8 & 0x7f));
-                }
+                output.status = ExitStatus::Code(output.status.shell_code());
             }
             Mutant::CodesAsSignals => {
                 if let ExitStatus::Code(code @ 129..) = output.status {
-                    output.status = ExitStatus::Signal(i32::from(code) - 128);
+                    output.status = ExitStatus::Signal(code - 128);
                 }
             }
             Mutant::DurationMissing => output.duration = Duration::ZERO,
@@ -246,7 +244,7 @@ impl MutantSandbox {
                     Ok(Ok(ran)) => ran,
                     _ => Err(Error::new(ErrorKind::Timeout, Operation::Exec)
                         .with_sandbox(self.inner.info().id)
-                        .with_partial_output(CapturedOutput::default())),
+                        .with_partial_output(PartialOutput::default())),
                 }
             }
             (Mutant::ProcessLeftOnHost, _) => {
@@ -274,8 +272,8 @@ fn rebuilt(error: &Error, path: bool, sandbox: bool) -> Error {
         if let (true, Some(sandbox)) = (sandbox, error.sandbox()) {
             new = new.with_sandbox(sandbox.clone());
         }
-        if let Some(ran) = error.ran() {
-            new = new.with_ran(ran);
+        if let Some(ran) = error.execution() {
+            new = new.with_execution(ran);
         }
     }
     new
@@ -290,8 +288,8 @@ fn of_kind(error: &Error, kind: ErrorKind) -> Error {
     if let Some(sandbox) = error.sandbox() {
         new = new.with_sandbox(sandbox.clone());
     }
-    if let Some(ran) = error.ran() {
-        new = new.with_ran(ran);
+    if let Some(ran) = error.execution() {
+        new = new.with_execution(ran);
     }
     new
 }
@@ -355,7 +353,7 @@ impl Sandbox for MutantSandbox {
             Ok(output) if self.has(Mutant::ExitCodeIsAnError) && !output.success() => {
                 Err(Error::new(ErrorKind::Other, Operation::Exec)
                     .with_message(output.status.to_string())
-                    .with_ran(Ran::Cut))
+                    .with_execution(Execution::Interrupted))
             }
             Ok(output) => {
                 if self.has(Mutant::CommandEnvStays) {
@@ -366,14 +364,14 @@ impl Sandbox for MutantSandbox {
             Err(error) if error.kind() == ErrorKind::CommandNotFound => match self.mutant {
                 Mutant::MissingProgramIsAResult => {
                     let exit = Exit::new(ExitStatus::Code(127));
-                    Ok(Output::new(exit, CapturedOutput::default()))
+                    Ok(Output::new(exit, PartialOutput::default()))
                 }
-                Mutant::MissingProgramSaysCut => Err(error.with_ran(Ran::Cut)),
+                Mutant::MissingProgramSaysCut => Err(error.with_execution(Execution::Interrupted)),
                 _ => self.say(Err(error)),
             },
             Err(error) => match self.mutant {
                 Mutant::PartialOutputDropped => Err(of_kind(&error, error.kind())),
-                Mutant::CutSaysNotStarted => Err(error.with_ran(Ran::NotStarted)),
+                Mutant::CutSaysNotStarted => Err(error.with_execution(Execution::NotStarted)),
                 _ => self.say(Err(error)),
             },
         }

@@ -131,8 +131,8 @@ async fn play(
     settings: &Settings,
     sequence: &[Op],
 ) -> Result<(), String> {
-    let model = ModelProvider::new();
     let failed = |error: sandbox_core::Error| format!("no sandbox: {error:?}");
+    let model = ModelProvider::new();
     let under_test = provider
         .create(settings.spec.clone())
         .await

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sandbox_core::{Error, ErrorKind, Exit, Operation, ProcessControl, Ran, Result, Signal};
+use sandbox_core::{Error, ErrorKind, Execution, Exit, Operation, ProcessControl, Result, Signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -86,13 +86,13 @@ impl Guest<Http> {
         &self,
         mut guard: Guard<Http>,
         launch: &Launch,
-    ) -> (Guard<Http>, Ran) {
+    ) -> (Guard<Http>, Execution) {
         match self.ask(OP, launch, true, Duration::ZERO).await {
             Ok(Told::Never) => {
                 guard.armed = false;
-                (guard, Ran::NotStarted)
+                (guard, Execution::NotStarted)
             }
-            _ => (guard, Ran::Unknown),
+            _ => (guard, Execution::Unknown),
         }
     }
 }
@@ -132,7 +132,7 @@ impl Control {
                 .with_message(format!("the command's stream broke off: {why}"))
                 .with_hint("it may still run, unseen; drop the process to kill it"),
         };
-        Err(guest.named(error).with_ran(Ran::Cut))
+        Err(guest.named(error).with_execution(Execution::Interrupted))
     }
 }
 

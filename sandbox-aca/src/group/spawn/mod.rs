@@ -15,8 +15,8 @@ mod trailer;
 use std::sync::Arc;
 
 use sandbox_core::{
-    Capability, Command, Error, ErrorKind, Operation, Process, ProcessOutput, ProcessStdin, Ran,
-    Result, Stdin,
+    Capability, Command, Error, ErrorKind, Execution, Operation, Process, ProcessStderr,
+    ProcessStdin, ProcessStdout, Result, Stdin,
 };
 use tokio::sync::watch;
 
@@ -37,7 +37,7 @@ const FRAME: usize = 64 << 10;
 
 impl Guest<Http> {
     pub(crate) async fn spawn(self: Arc<Self>, command: Command) -> Result<Process> {
-        let not_started = |error: Error| self.named(error).with_ran(Ran::NotStarted);
+        let not_started = |error: Error| self.named(error).with_execution(Execution::NotStarted);
         let launch = self.prepare(OP, &command).await.map_err(not_started)?;
         let socket = self.transport.upgrade(OP, &self.stream_path()).await;
         let socket = socket.map_err(|failure| not_started(self.no_stream(failure)))?;
@@ -53,7 +53,7 @@ impl Guest<Http> {
                 // It is not known whether it runs: claimed, it never does.
                 let (guard, ran) = self.claim(guard, &launch).await;
                 drop(guard);
-                return Err(self.named(error).with_ran(ran));
+                return Err(self.named(error).with_execution(ran));
             }
         };
         let Some(first) = line.strip_prefix(b"S\n") else {
@@ -82,7 +82,7 @@ impl Guest<Http> {
         tokio::spawn(feed);
         let pump = tokio::spawn(streams.carry(frames));
         let control = Control::new(guard, launch, progress, pump);
-        let (stdout, stderr) = (ProcessOutput::new(stdout), ProcessOutput::new(stderr));
+        let (stdout, stderr) = (ProcessStdout::new(stdout), ProcessStderr::new(stderr));
         Ok(Process::new(control, stdin, Some(stdout), Some(stderr)))
     }
 

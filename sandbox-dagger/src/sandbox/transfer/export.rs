@@ -9,7 +9,7 @@ use std::path::Path;
 use sandbox_core::{Error, ExportOptions, GuestPath, Operation, Result, TransferReport};
 use sandbox_transfer::{Attributes, Excludes, Export, Landing};
 
-use super::blocking;
+use sandbox_core::backend::blocking;
 use crate::guest::Script;
 use crate::guest::stage::Stage;
 use crate::sandbox::DaggerSandbox;

@@ -2,7 +2,7 @@
 //!
 //! Invariant: no link of the host is followed.
 
-use super::{blocking, patterns};
+use super::patterns;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use sandbox_core::backend::blocking;
 use sandbox_core::{
     DirEntry, Error, ErrorKind, GuestPath, ImportOptions, ListOptions, Operation, Result,
     Sandbox as _, TransferReport,

@@ -26,16 +26,3 @@ fn patterns(excludes: &[String], operation: Operation) -> Result<Gitignore> {
             .with_source(error)
     })
 }
-
-pub(crate) async fn blocking<T: Send + 'static>(
-    operation: Operation,
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| {
-            Err(Error::new(ErrorKind::Other, operation)
-                .with_message("the operation's thread ended early")
-                .with_source(error))
-        })
-}

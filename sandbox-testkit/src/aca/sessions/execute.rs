@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use axum::http::{HeaderMap, HeaderName};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use sandbox_core::{Command, ErrorKind, ExitStatus};
+use sandbox_core::{Command, ErrorKind};
 use serde_json::{Value, json};
 
 use super::kernel::{Ended, Kernel};
@@ -272,10 +272,7 @@ async fn shell(used: &InUse, text: &str, asked: &Asked) -> Result<Outcome, Reply
     };
     match done {
         Ok(done) => {
-            let code = match done.status {
-                ExitStatus::Code(code) => i32::from(code),
-                ExitStatus::Signal(signal) => 128 + signal,
-            };
+            let code = done.status.shell_code();
             Ok(outcome(code, &done.stdout.bytes, &done.stderr.bytes))
         }
         Err(error) if error.kind() == ErrorKind::Timeout => {

@@ -5,7 +5,7 @@
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use sandbox_core::{Command, Process, ProcessOutput, ProcessStdin, Sandbox, Signal};
+use sandbox_core::{Command, Process, ProcessStdin, ProcessStdout, Sandbox, Signal};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
@@ -21,7 +21,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub(super) struct Kernel {
     process: Process,
     stdin: ProcessStdin,
-    lines: BufReader<ProcessOutput>,
+    lines: BufReader<ProcessStdout>,
 }
 
 /// What came of a piece of code.
@@ -76,7 +76,7 @@ impl Kernel {
     }
 }
 
-async fn answer(lines: &mut BufReader<ProcessOutput>) -> Option<Value> {
+async fn answer(lines: &mut BufReader<ProcessStdout>) -> Option<Value> {
     let mut line = String::new();
     match lines.read_line(&mut line).await {
         Ok(read) if read > 0 => serde_json::from_str(&line).ok(),

@@ -24,17 +24,9 @@ pub(super) enum Flow {
 }
 
 impl Flow {
-    /// The code that a parent shell sees.
-    pub(super) fn code(self) -> u8 {
-        match self {
-            Self::Exit(code) => code,
-            Self::Signal(signal) => 128 + (signal as u8 & 0x7f),
-        }
-    }
-
     pub(super) fn status(self) -> ExitStatus {
         match self {
-            Self::Exit(code) => ExitStatus::Code(code),
+            Self::Exit(code) => ExitStatus::Code(code.into()),
             Self::Signal(signal) => ExitStatus::Signal(signal),
         }
     }
@@ -152,7 +144,7 @@ impl Sh {
         let mine = proc.clone();
         let task = self.group.spawn(async move {
             let status = match body(&mut child).await {
-                Ok(code) => ExitStatus::Code(code),
+                Ok(code) => ExitStatus::Code(code.into()),
                 Err(flow) => flow.status(),
             };
             mine.ended(status);
@@ -202,10 +194,8 @@ impl Sh {
     }
 
     pub(super) fn code(status: ExitStatus) -> u8 {
-        match status {
-            ExitStatus::Code(code) => code,
-            ExitStatus::Signal(signal) => Flow::Signal(signal).code(),
-        }
+        // A shell keeps the lowest eight bits.
+        status.shell_code() as u8
     }
 
     fn command<'a>(&'a mut self, command: &'a Cmd) -> Run<'a> {

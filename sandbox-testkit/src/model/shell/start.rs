@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sandbox_core::{
-    Capability, Command, Error, ErrorKind, ExitStatus, GuestPath, Operation, Process,
-    ProcessOutput, ProcessStdin, Ran, Result, Stdin,
+    Capability, Command, Error, ErrorKind, Execution, ExitStatus, GuestPath, Operation, Process,
+    ProcessStderr, ProcessStdin, ProcessStdout, Result, Stdin,
 };
 use tokio::io::AsyncWriteExt as _;
 
@@ -85,8 +85,8 @@ pub(super) fn find(
 /// Starts a command. The caller has checked that the sandbox is open.
 pub(crate) fn start(core: &Arc<Core>, command: &Command, operation: Operation) -> Result<Process> {
     let named = |error: Error| {
-        let error = match error.ran() {
-            None => error.with_ran(Ran::NotStarted),
+        let error = match error.execution() {
+            None => error.with_execution(Execution::NotStarted),
             Some(_) => error,
         };
         error.with_sandbox(core.id.clone())
@@ -198,14 +198,14 @@ fn launch(
         // What it held open closes before its end is told.
         drop(sh);
         proc.ended(match done {
-            Ok(code) => ExitStatus::Code(code),
+            Ok(code) => ExitStatus::Code(code.into()),
             Err(flow) => flow.status(),
         });
     });
     main.runs_as(task);
     if !core.started(&group, &main) {
         group.kill();
-        return Err(Error::closed(operation, &core.id).with_ran(Ran::Unknown));
+        return Err(Error::closed(operation, &core.id).with_execution(Execution::Unknown));
     }
     if let (Some(timeout), Operation::Spawn) = (command.timeout.or(core.command_timeout), operation)
     {
@@ -226,8 +226,8 @@ fn launch(
     Ok(Process::new(
         control,
         stdin,
-        Some(ProcessOutput::new(stdout)),
-        Some(ProcessOutput::new(stderr)),
+        Some(ProcessStdout::new(stdout)),
+        Some(ProcessStderr::new(stderr)),
     ))
 }
 
@@ -273,7 +273,8 @@ impl Sh {
             }
         }
         match outcome.end {
-            End::Exit(code) => Ok(code),
+            // A shell keeps the lowest eight bits.
+            End::Exit(code) => Ok(code as u8),
             End::Signal(signal) => Err(super::run::Flow::Signal(signal)),
             End::Hang | End::NotStarted(_) => std::future::pending().await,
         }

@@ -1,0 +1,69 @@
+//! Parts that every backend needs, for the authors of backends.
+//!
+//! - [`Registry`]: the open sandboxes of a provider, to find and list.
+//! - [`Scope`]: adds the sandbox and the path to an error; refuses calls on a closed sandbox.
+//! - [`Settings`]: workdir and environment, which `set_workdir`, `set_env` and `fork` change.
+//! - [`blocking`]: work that must not run on the runtime's threads.
+//! - [`timed_out`]: the error of a command that its timeout killed.
+//!
+//! An application needs none of this.
+//!
+//! Invariant: nothing here does I/O or knows a backend.
+
+mod registry;
+mod scope;
+mod settings;
+
+pub use registry::Registry;
+pub use scope::Scope;
+pub use settings::{DEFAULT_PATH, Settings};
+
+use std::time::Duration;
+
+use crate::{Error, ErrorKind, Execution, Operation, Result};
+
+/// Runs work that blocks on a thread for blocking work.
+///
+/// A panic in the work is an error of the operation. Dropping the future does not stop work that
+/// has begun: it runs to its end, and its result is dropped.
+///
+/// # Errors
+/// Those of the work; [`ErrorKind::Other`] if it panicked or the runtime is shutting down.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// use sandbox_core::{Operation, backend::blocking};
+/// let sum = blocking(Operation::ReadFile, || Ok(1 + 1)).await?;
+/// assert_eq!(sum, 2);
+/// # Ok::<(), sandbox_core::Error>(()) })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub async fn blocking<T: Send + 'static>(
+    operation: Operation,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| {
+            Err(Error::new(ErrorKind::Other, operation)
+                .with_message("the operation's thread ended early")
+                .with_source(error))
+        })
+}
+
+/// The error of a command that was killed at its timeout: interrupted, no output known.
+///
+/// ```
+/// use std::time::Duration;
+/// use sandbox_core::{Execution, Operation, backend::timed_out};
+/// let error = timed_out(Operation::Exec, Duration::from_secs(2));
+/// assert_eq!(error.execution(), Some(Execution::Interrupted));
+/// assert_eq!(error.to_string(), "exec: the command was killed after its timeout of 2s");
+/// ```
+pub fn timed_out(operation: Operation, after: Duration) -> Error {
+    Error::new(ErrorKind::Timeout, operation)
+        .with_message(format!(
+            "the command was killed after its timeout of {after:?}"
+        ))
+        .with_execution(Execution::Interrupted)
+}

@@ -74,7 +74,11 @@ impl AcaSession {
     /// # Cancellation
     /// Dropping the future does not stop the code: it goes on until its timeout.
     pub async fn run_code(&self, code: &str, options: CodeOptions) -> Result<CodeOutput> {
-        let refused = |error: Error| self.guest.named(error).with_execution(Execution::NotStarted);
+        let refused = |error: Error| {
+            self.guest
+                .named(error)
+                .with_execution(Execution::NotStarted)
+        };
         self.guest.open(OP).map_err(refused)?;
         let session = &self.guest.transport;
         if session.pool.kind != SessionKind::Python {

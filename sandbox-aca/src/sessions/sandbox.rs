@@ -9,10 +9,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use sandbox_core::{
-    Capabilities, Capability, Command, CreateDirOptions, DirEntry, Env, Error, ExportOptions,
-    FileBatch, ForkOptions, GuestPath, ImportOptions, IsolationReport, ListOptions, Metadata,
-    Operation, Output, Process, Execution, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox,
-    SandboxInfo, Snapshot, SnapshotOptions, TransferReport,
+    Capabilities, Capability, Command, CreateDirOptions, DirEntry, Env, Error, Execution,
+    ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions, IsolationReport, ListOptions,
+    Metadata, Operation, Output, Process, ReadOptions, RemoveOptions, RenameOptions, Result,
+    Sandbox, SandboxInfo, Snapshot, SnapshotOptions, TransferReport,
 };
 
 use super::capability::{CLOSED, OPEN, report};

@@ -19,7 +19,10 @@ use support::{run, sh, until};
 /// A sandbox of each mode.
 async fn sandboxes() -> [Arc<dyn Sandbox>; 2] {
     let plain = SandboxSpec::new().network(Network::Open);
-    let plain = PlainProvider::new(PlainConfig::default())?.create(plain).await.expect("plain");
+    let plain = PlainProvider::new(PlainConfig::default())?
+        .create(plain)
+        .await
+        .expect("plain");
     let local = LocalProvider::new(LocalConfig::default()).expect("a provider");
     let local = local.create(SandboxSpec::new()).await.expect("a sandbox");
     [local, plain]

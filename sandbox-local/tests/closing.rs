@@ -13,7 +13,9 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sandbox_core::{Command, Error, ErrorKind, ForkOptions, Provider, Execution, Sandbox, SandboxSpec};
+use sandbox_core::{
+    Command, Error, ErrorKind, Execution, ForkOptions, Provider, Sandbox, SandboxSpec,
+};
 use sandbox_local::LocalProvider;
 use support::{run, sh, until};
 use tokio::task::JoinHandle;

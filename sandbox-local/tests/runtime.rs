@@ -12,7 +12,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use sandbox_core::{Command, ErrorKind, Network, Provider, Execution, SandboxExt, SandboxSpec};
+use sandbox_core::{Command, ErrorKind, Execution, Network, Provider, SandboxExt, SandboxSpec};
 use sandbox_local::{LocalConfig, LocalProvider, PlainConfig, PlainProvider};
 use tokio::runtime::{Builder, Runtime};
 
@@ -25,7 +25,10 @@ fn complete() -> Runtime {
 
 fn providers() -> [Box<dyn Provider>; 2] {
     let local = LocalProvider::new(LocalConfig::default()).expect("a provider");
-    [Box::new(local), Box::new(PlainProvider::new(PlainConfig::default())?)]
+    [
+        Box::new(local),
+        Box::new(PlainProvider::new(PlainConfig::default())?),
+    ]
 }
 
 fn spec() -> SandboxSpec {
@@ -150,7 +153,10 @@ async fn a_time_without_an_end_is_no_panic() {
     sandbox.close().await.expect("close");
 
     let plain = spec().command_timeout(Duration::MAX);
-    let plain = PlainProvider::new(PlainConfig::default())?.create(plain).await.expect("plain");
+    let plain = PlainProvider::new(PlainConfig::default())?
+        .create(plain)
+        .await
+        .expect("plain");
     assert!(plain.sh("true").await.expect("exec").success());
     plain.close().await.expect("close");
 }

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use rustix::io::Errno;
 use sandbox_core::{
-    Command, EnvValue, Error, ErrorKind, Exit, ExitStatus, GuestPath, Operation, Process,
-    ProcessControl, ProcessStderr, ProcessStdout, ProcessStdin, Execution, ResourceUsage, Result, SandboxId, Signal,
-    Stdin,
+    Command, EnvValue, Error, ErrorKind, Execution, Exit, ExitStatus, GuestPath, Operation,
+    Process, ProcessControl, ProcessStderr, ProcessStdin, ProcessStdout, ResourceUsage, Result,
+    SandboxId, Signal, Stdin,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{Mutex, watch};
@@ -239,7 +239,10 @@ impl ProcessControl for Control {
             Err(ExitError::NotStarted(failure)) => {
                 Err(not_started(failure, &shared.names, &shared.context))
             }
-            Err(ExitError::Lost(lost)) => Err(shared.context.lost(lost).with_execution(Execution::Interrupted)),
+            Err(ExitError::Lost(lost)) => Err(shared
+                .context
+                .lost(lost)
+                .with_execution(Execution::Interrupted)),
         }
     }
 
@@ -424,5 +427,7 @@ fn not_started(failure: Failure, names: &Names, context: &Context) -> Error {
         .with_retryable(true),
         FailureKind::Other => program(ErrorKind::Other, "the command could not be started"),
     };
-    error.with_execution(Execution::NotStarted).with_source(failure)
+    error
+        .with_execution(Execution::NotStarted)
+        .with_source(failure)
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use sandbox_core::{Error, ErrorKind, Operation, Execution};
+use sandbox_core::{Error, ErrorKind, Execution, Operation};
 
 /// The end of a command's time, if it has one.
 #[derive(Clone, Copy, Debug)]

@@ -19,8 +19,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use sandbox_core::{
-    Capability, Command, EnvValue, Error, ErrorKind, GuestPath, Labels, Operation, Process, Execution,
-    Result, Sandbox as _, SandboxId,
+    Capability, Command, EnvValue, Error, ErrorKind, Execution, GuestPath, Labels, Operation,
+    Process, Result, Sandbox as _, SandboxId,
 };
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock as AsyncRwLock};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sandbox_core::{
-    Command, ErrorKind, FileBatch, Mode, Network, Process, Provider, Execution, SandboxSpec,
+    Command, ErrorKind, Execution, FileBatch, Mode, Network, Process, Provider, SandboxSpec,
 };
 use sandbox_local::{PlainConfig, PlainProvider};
 use tokio::io::AsyncReadExt;
@@ -108,12 +108,18 @@ async fn commands_that_can_not_be() {
             .check(&sandbox, sandbox.exec(command.clone()).await, kind, &[word])
             .await;
         let ran = error.map(|error| error.execution());
-        assert!(matches!(ran, None | Some(Some(Execution::NotStarted))), "{ran:?}");
+        assert!(
+            matches!(ran, None | Some(Some(Execution::NotStarted))),
+            "{ran:?}"
+        );
         let error = wrong
             .check(&sandbox, sandbox.spawn(command).await, kind, &[word])
             .await;
         let ran = error.map(|error| error.execution());
-        assert!(matches!(ran, None | Some(Some(Execution::NotStarted))), "{ran:?}");
+        assert!(
+            matches!(ran, None | Some(Some(Execution::NotStarted))),
+            "{ran:?}"
+        );
     }
     sandbox.close().await.expect("close");
 }
@@ -175,7 +181,10 @@ async fn a_binary_that_is_broken_or_for_another_machine_is_not_executable() {
         ("text", b"\x7fELF\n touch ran\n".to_vec()),
     ];
     let plain = SandboxSpec::new().network(Network::Open);
-    let plain = PlainProvider::new(PlainConfig::default())?.create(plain).await.expect("plain");
+    let plain = PlainProvider::new(PlainConfig::default())?
+        .create(plain)
+        .await
+        .expect("plain");
     for sandbox in [support::default().await, plain] {
         for (name, content) in &cases {
             let batch = FileBatch::new().file_with_mode(*name, content.clone(), Mode::EXECUTABLE);

@@ -10,6 +10,7 @@ use super::pool::Pooled;
 use crate::isolation;
 use crate::layers::skeleton::{GUEST_HOME, GUEST_USER};
 use crate::runtime;
+use crate::sandbox::capability::CAPABILITIES;
 use crate::sandbox::live::Live;
 use crate::sandbox::{LocalSandbox, Origin, Settings, blocking};
 use crate::start::blueprint::Blueprint;

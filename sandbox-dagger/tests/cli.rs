@@ -197,8 +197,7 @@ async fn closing_frees_because_sessions_are_replaced() -> Outcome {
 async fn a_provider_connects_anew_to_an_engine_that_was_restarted() -> Outcome {
     let double = DaggerDouble::start(Quirks::default()).await?;
     let dir = tempfile::tempdir()?;
-    let provider =
-        DaggerProvider::new(DaggerConfig::default().cli(polite(dir.path(), &double)?))?;
+    let provider = DaggerProvider::new(DaggerConfig::default().cli(polite(dir.path(), &double)?))?;
     let old = provider.create(spec()).await?;
     double.restart();
     // The CLI of the next session gets the new token.

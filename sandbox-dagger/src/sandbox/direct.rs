@@ -13,9 +13,9 @@ use serde_json::Value;
 
 use crate::guest::stage::Stage;
 use crate::sandbox::DaggerSandbox;
-use crate::sandbox::transfer::blocking;
 use crate::session::client::SMALL_ANSWER;
 use crate::session::query::{self, is_root};
+use sandbox_core::backend::blocking;
 
 /// What the engine mounts over a container's own files while a command runs.
 const MOUNTED: [&str; 7] = [

@@ -9,7 +9,6 @@ use std::path::Path;
 use sandbox_core::{Error, ExportOptions, GuestPath, Operation, Result, TransferReport};
 use sandbox_transfer::{Attributes, Excludes, Export, Landing};
 
-use sandbox_core::backend::blocking;
 use crate::guest::Script;
 use crate::guest::stage::Stage;
 use crate::sandbox::DaggerSandbox;
@@ -17,6 +16,7 @@ use crate::sandbox::files;
 use crate::session::client::SMALL_ANSWER;
 use crate::session::nonce::nonce;
 use crate::session::query;
+use sandbox_core::backend::blocking;
 
 /// Brings a directory to the host: the guest packs it, the engine exports the archive.
 pub(crate) async fn export(

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use sandbox_core::{
-    Command, ErrorKind, Network, Operation, Provider, Execution, Resources, Result, Sandbox,
+    Command, ErrorKind, Execution, Network, Operation, Provider, Resources, Result, Sandbox,
     SandboxExt as _, SandboxSpec, Source,
 };
 use sandbox_testkit::model::{Fault, MockOutcome, ModelProvider};

@@ -8,8 +8,8 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use sandbox_core::{
-    Capability, Command, Control, ErrorKind, Mount, Network, Operation, Execution, RequiredIsolation,
-    Resources, SandboxExt as _, Source,
+    Capability, Command, Control, ErrorKind, Execution, Mount, Network, Operation,
+    RequiredIsolation, Resources, SandboxExt as _, Source,
 };
 
 use super::tools::text;

@@ -10,11 +10,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use sandbox_core::{
-    Capabilities, Capability, CapturedStream, PartialOutput, Command, Control, CreateDirOptions,
-    DirEntry, Enforcement, Env, Error, ErrorKind, ExistingDir, Exit, ExitStatus, ExportOptions,
+    Capabilities, Capability, CapturedStream, Command, Control, CreateDirOptions, DirEntry,
+    Enforcement, Env, Error, ErrorKind, Execution, ExistingDir, Exit, ExitStatus, ExportOptions,
     FileBatch, FileKind, ForkOptions, GuestPath, ImportOptions, IsolationReport, ListOptions,
-    Metadata, Operation, Output, Process, Execution, ReadOptions, RemoveOptions, RenameOptions, Result,
-    Sandbox, SandboxInfo, Snapshot, SnapshotOptions, Stdin, TransferReport, WriteMode,
+    Metadata, Operation, Output, PartialOutput, Process, ReadOptions, RemoveOptions, RenameOptions,
+    Result, Sandbox, SandboxInfo, Snapshot, SnapshotOptions, Stdin, TransferReport, WriteMode,
 };
 
 use super::{Mutant, process};

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use sandbox_core::{
     Capabilities, Error, ErrorKind, Labels, Mount, Operation, Provider, Resources, Result, Sandbox,
-    SandboxId, SandboxInfo, SandboxSpec, Source,
+    SandboxId, SandboxInfo, SandboxSpec, Snapshot, SnapshotId, Source,
 };
 
 use super::Mutant;
@@ -141,5 +141,13 @@ impl Provider for MutantProvider {
             };
         }
         self.inner.destroy(id).await
+    }
+
+    async fn list_snapshots(&self, labels: &Labels) -> Result<Vec<Snapshot>> {
+        self.inner.list_snapshots(labels).await
+    }
+
+    async fn delete_snapshot(&self, id: &SnapshotId) -> Result<()> {
+        self.inner.delete_snapshot(id).await
     }
 }

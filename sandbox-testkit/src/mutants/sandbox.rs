@@ -312,7 +312,7 @@ impl Sandbox for MutantSandbox {
         let mut info = self.inner.info();
         match self.mutant {
             Mutant::ForkForgetsParent => info.parent = None,
-            Mutant::InfoNamesAnother => info.backend = "another",
+            Mutant::InfoNamesAnother => info.backend = "another".into(),
             _ => {}
         }
         info

@@ -27,7 +27,7 @@ fn providers() -> [Box<dyn Provider>; 2] {
     let local = LocalProvider::new(LocalConfig::default()).expect("a provider");
     [
         Box::new(local),
-        Box::new(PlainProvider::new(PlainConfig::default())?),
+        Box::new(PlainProvider::new(PlainConfig::default()).expect("a provider")),
     ]
 }
 
@@ -153,7 +153,8 @@ async fn a_time_without_an_end_is_no_panic() {
     sandbox.close().await.expect("close");
 
     let plain = spec().command_timeout(Duration::MAX);
-    let plain = PlainProvider::new(PlainConfig::default())?
+    let plain = PlainProvider::new(PlainConfig::default())
+        .expect("a provider")
         .create(plain)
         .await
         .expect("plain");

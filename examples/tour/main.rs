@@ -3,6 +3,8 @@
 //!
 //! `cargo run --example tour`
 
+#![allow(clippy::print_stdout)] // An example that talks to its user.
+
 use std::time::Duration;
 
 use sandbox::{Command, FileBatch, Resources, SandboxExt, SandboxSpec};

@@ -80,7 +80,7 @@ async fn a_panic_leaves_no_cli_behind() -> Outcome {
     let config = DaggerConfig::default().cli(polite(dir.path(), &double)?);
     let seen = pid.clone();
     let task = tokio::spawn(async move {
-        let provider = DaggerProvider::new(config)?;
+        let provider = DaggerProvider::new(config).expect("a provider");
         let created = provider.create(spec()).await;
         assert!(created.is_ok() && !alive(&seen), "this panic is meant");
     });

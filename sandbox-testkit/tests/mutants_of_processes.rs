@@ -42,7 +42,8 @@ impl Fixture for Plain {
     }
 
     fn capabilities(&self) -> Capabilities {
-        PlainProvider::new(PlainConfig::default())?
+        PlainProvider::new(PlainConfig::default())
+            .expect("a provider")
             .capabilities()
             .with(Capability::Isolation)
     }

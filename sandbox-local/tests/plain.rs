@@ -19,7 +19,8 @@ fn spec() -> SandboxSpec {
 }
 
 async fn sandbox() -> Arc<dyn Sandbox> {
-    PlainProvider::new(PlainConfig::default())?
+    PlainProvider::new(PlainConfig::default())
+        .expect("a provider")
         .create(spec())
         .await
         .unwrap()
@@ -46,7 +47,7 @@ fn alive(pid: &str) -> bool {
 
 #[tokio::test]
 async fn what_cannot_be_honoured_is_refused() {
-    let provider = PlainProvider::new(PlainConfig::default())?;
+    let provider = PlainProvider::new(PlainConfig::default()).expect("a provider");
     let unsupported = [
         SandboxSpec::new(),
         spec().resources(Resources::new().memory(1 << 30)),

@@ -311,7 +311,9 @@ async fn what_the_caller_does_without_is_not_required() {
             RequiredIsolation::Only(vec![Control::Network, Control::Ipc]),
         ),
     ] {
-        let spec = SandboxSpec::new().network(network).isolation(required);
+        let spec = SandboxSpec::new()
+            .network(network.clone())
+            .isolation(required);
         let sandbox = provider.create(spec.clone()).await.expect("a sandbox");
         let report = sandbox.isolation().await.expect("a report");
         assert_eq!(

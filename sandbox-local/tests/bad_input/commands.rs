@@ -181,7 +181,8 @@ async fn a_binary_that_is_broken_or_for_another_machine_is_not_executable() {
         ("text", b"\x7fELF\n touch ran\n".to_vec()),
     ];
     let plain = SandboxSpec::new().network(Network::Open);
-    let plain = PlainProvider::new(PlainConfig::default())?
+    let plain = PlainProvider::new(PlainConfig::default())
+        .expect("a provider")
         .create(plain)
         .await
         .expect("plain");

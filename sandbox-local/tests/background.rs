@@ -19,7 +19,8 @@ use support::{run, sh, until};
 /// A sandbox of each mode.
 async fn sandboxes() -> [Arc<dyn Sandbox>; 2] {
     let plain = SandboxSpec::new().network(Network::Open);
-    let plain = PlainProvider::new(PlainConfig::default())?
+    let plain = PlainProvider::new(PlainConfig::default())
+        .expect("a provider")
         .create(plain)
         .await
         .expect("plain");

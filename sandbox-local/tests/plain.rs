@@ -19,11 +19,8 @@ fn spec() -> SandboxSpec {
 }
 
 async fn sandbox() -> Arc<dyn Sandbox> {
-    PlainProvider::new(PlainConfig::default())
-        .expect("a provider")
-        .create(spec())
-        .await
-        .unwrap()
+    let provider = PlainProvider::new(PlainConfig::default()).unwrap();
+    provider.create(spec()).await.unwrap()
 }
 
 fn root(sandbox: &dyn Sandbox) -> PathBuf {

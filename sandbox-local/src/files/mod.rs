@@ -12,6 +12,7 @@
 mod create;
 mod list;
 mod metadata;
+mod outside;
 mod place;
 mod read;
 mod remove;
@@ -34,6 +35,7 @@ use sandbox_core::{Error, ErrorKind, Operation, Result};
 use crate::identity::Identity;
 use crate::sys::fsuid::FsIdentity;
 
+pub(crate) use outside::Outside;
 pub(crate) use transfer::CancelFlag;
 
 /// A guest's whole filesystem.
@@ -41,6 +43,7 @@ pub(crate) use transfer::CancelFlag;
 pub(crate) struct GuestRoot {
     root: OwnedFd,
     identity: Option<Identity>,
+    outside: Option<Outside>,
     /// Held while a batch is written.
     batches: Mutex<()>,
 }
@@ -54,6 +57,7 @@ impl GuestRoot {
         Self {
             root,
             identity,
+            outside: None,
             batches: Mutex::default(),
         }
     }

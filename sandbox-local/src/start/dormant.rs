@@ -10,7 +10,7 @@ use std::time::Duration;
 use sandbox_core::{Control, Error, ErrorKind, Network, Operation, Result};
 
 use crate::engine::{self, Init, StartConfig, Taken};
-use crate::files::GuestRoot;
+use crate::files::{GuestRoot, Outside};
 use crate::identity::Identity;
 use crate::layers::stack::Stack;
 use crate::layers::{Layer, WorkDir};
@@ -76,9 +76,17 @@ impl Dormant {
                     .with_message("the set-up did not hand over the upper layer"));
             }
         };
+        let writable = blueprint.binds.iter().filter(|bind| !bind.read_only);
+        let outside = Outside {
+            journal: host.state.journal().clone(),
+            mounts: writable
+                .map(|bind| (bind.guest.clone(), bind.host.clone()))
+                .collect(),
+        };
+        let root = GuestRoot::new(started.root, host.identity).with_outside(outside);
         Ok(Self {
             init: started.init,
-            root: Arc::new(GuestRoot::new(started.root, host.identity)),
+            root: Arc::new(root),
             cgroup,
             stack,
             writes,

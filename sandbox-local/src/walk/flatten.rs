@@ -7,6 +7,7 @@
 //! taken up again later.
 
 use std::ffi::CStr;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -16,7 +17,6 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, unlinkat};
 use rustix::io::{Errno, Result as Sys};
 
 use super::beneath::{DIR_PATH, make_usable, open_dir, open_same_mount, stat_at};
-use crate::layers::random_hex;
 
 /// How far a removal has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub(crate) fn remove(
     let top = open_same_mount(&found, b"", super::DIR_READ)?;
     let mut flat = Flat {
         top: top.as_fd(),
-        prefix: random_hex()?,
+        prefix: format!("{:016x}", RandomState::new().build_hasher().finish()),
         moved: 0,
         keep,
         deadline,

@@ -53,6 +53,7 @@ impl GuestRoot {
             cancel,
         };
         let landing = Landing::prepare(to, options.existing)?;
+        let _record = self.record_partial(landing.path())?;
         let report = transfer(
             &source,
             |events| {

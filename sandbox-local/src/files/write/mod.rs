@@ -15,6 +15,7 @@ mod plan;
 mod stage;
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::os::fd::AsFd as _;
 
 use std::sync::PoisonError;
 
@@ -23,6 +24,7 @@ use sandbox_core::{Error, ErrorKind, FileWrite, GuestPath, Operation, Result};
 
 use super::GuestRoot;
 use super::resolve::DIR_PATH;
+use crate::layers::Record;
 
 pub(super) use stage::{Modes, create_file};
 
@@ -35,13 +37,31 @@ impl GuestRoot {
     pub(crate) fn write(&self, files: &[(GuestPath, &FileWrite)]) -> Result<()> {
         // One batch after the other: two that meet at a target would each see it change.
         let _alone = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
-        let _guest = self.as_guest(Operation::WriteFiles)?;
+        // Dropped after the guest's rights are.
+        let mut _records = Vec::new();
+        let mut _guest = self.as_guest(Operation::WriteFiles)?;
         let plan = plan::Plan::new(self, files).map_err(|error| self.read_only(error))?;
+        if self.writes_to_host() {
+            drop(_guest);
+            _records = self.record(&plan)?;
+            _guest = self.as_guest(Operation::WriteFiles)?;
+        }
         let outcome = stage::stage(self, &plan).and_then(|()| commit::commit(self, &plan));
         if outcome.is_err() {
             stage::clean_up(self, &plan);
         }
         outcome.map_err(|error| self.read_only(error))
+    }
+
+    /// Writes down what of a batch is staged in directories of the host.
+    fn record(&self, plan: &plan::Plan<'_>) -> Result<Vec<Record>> {
+        let groups = plan.groups.iter().map(|group| &group.dir);
+        let anchors = plan.trees.iter().map(|tree| &tree.anchor);
+        let mut records = Vec::new();
+        for dir in groups.chain(anchors) {
+            records.extend(self.record_staged(dir.open(self)?.as_fd(), &plan.prefix)?);
+        }
+        Ok(records)
     }
 
     /// The kernel looks at the permissions of a file before it looks at its mount; that the place

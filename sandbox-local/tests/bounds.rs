@@ -263,7 +263,8 @@ async fn child_that_is_killed() {
         let (inside, mount) = (GuestPath::from("in"), work.join("mount"));
         let import = sandbox.import_dir(&mount, &inside, ImportOptions::default());
         import.await.expect("it imports");
-        let to = work.join(format!("exports/{round}"));
+        // A host that was killed before may have left one of its own.
+        let to = work.join(format!("exports/{}-{round}", std::process::id()));
         let export = sandbox.export_dir(&inside, &to, ExportOptions::default());
         export.await.expect("it exports");
         fs::remove_dir_all(&to).expect("removed");

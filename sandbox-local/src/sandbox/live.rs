@@ -198,11 +198,12 @@ impl Live {
             () = self.engine.gone() => return Err(gone(self.engine.lost().unwrap_or(Lost::Ended))),
         };
         let stood_still = frozen.thaw().await.map_err(gone)?;
-        let copied = copied?;
-        if !stood_still {
-            return Err(restless());
+        match copied {
+            Ok(copied) if stood_still => Ok(self.stack.with(copied)),
+            Err(error) if stood_still || error.kind() == ErrorKind::LimitExceeded => Err(error),
+            // In a tree that changes, a copy may fail at anything.
+            _ => Err(restless()),
         }
-        Ok(self.stack.with(copied))
     }
 
     /// Kills everything and waits until it is dead, within bounds.

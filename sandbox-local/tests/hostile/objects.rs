@@ -1,5 +1,4 @@
-//! Kernel objects that more than one sandbox, or the host, has to live with (issue 10, points 4, 6,
-//! 7, 10 and 14; issue 17, points 9 and 13).
+//! Kernel objects that more than one sandbox, or the host, has to live with.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

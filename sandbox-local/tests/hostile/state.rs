@@ -1,4 +1,4 @@
-//! What a sandbox starts from: a fixed state, whatever its host has (issue 10, points 5, 8 and 11).
+//! What a sandbox starts from: a fixed state, whatever its host has.
 
 use std::process;
 

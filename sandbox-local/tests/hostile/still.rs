@@ -1,5 +1,4 @@
-//! Processes that go on although they were stopped: a fork of theirs would not be of one moment
-//! (issue 10, point 1).
+//! Processes that go on although they were stopped: a fork of theirs would not be of one moment.
 
 use std::fs;
 use std::io::Read;
@@ -66,10 +65,11 @@ fn naive_copy(mode: &str) -> Vec<usize> {
     for round in 0..40 {
         let copy = dir.path().join("copy");
         rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("a stop");
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while !fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") T ")) {
-            assert!(Instant::now() < deadline, "it never stopped");
-        }
+        // A program that is continued all the time may never be seen to stand still.
+        let deadline = Instant::now() + Duration::from_millis(200);
+        while Instant::now() < deadline
+            && !fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") T "))
+        {}
         fs::create_dir(&copy).expect("a directory");
         // What vanishes meanwhile is an error of its, and what this is about.
         process::Command::new("cp")

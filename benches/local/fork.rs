@@ -27,7 +27,7 @@ pub(crate) fn all(bench: &mut Bench) -> Outcome<()> {
     siblings(bench)
 }
 
-/// Closing the fork is not timed: it is off the path of whoever waits for a fork. The copy of the
+/// Closing the fork is not timed: a caller that waits for a fork does not wait for it. The copy of the
 /// largest tree takes many seconds and is left out.
 fn tree(bench: &mut Bench, files: u32) -> Outcome<()> {
     let runtime = Arc::clone(&bench.runtime);

@@ -101,8 +101,8 @@ fn whole(number: u64) -> f64 {
     number as f64
 }
 
-/// Processor time that this process and its agents take in a second in which nobody asks for
-/// anything, in milliseconds; the clock ticks every ten.
+/// Processor time that this process and its agents take in a second without requests, in
+/// milliseconds; the clock ticks every ten.
 fn busy(setup: &Setup<'_>) -> Outcome<f64> {
     let watch = setup.effort.pick(WATCH / 20, WATCH / 2, WATCH);
     let before = ticks()?;

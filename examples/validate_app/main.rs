@@ -1,4 +1,4 @@
-//! Validates a small web app where nobody has read its code: brings it in, builds it, tests it,
+//! Validates a small web app whose code is not trusted: brings it in, builds it, tests it,
 //! reports, and takes the result out.
 //!
 //! Run with `cargo run --features dagger --example validate_app`. It uses a Dagger engine and fails

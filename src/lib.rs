@@ -74,4 +74,8 @@ mod guides {
         untrusted_tool: "untrusted-tool.md",
         write_a_backend: "write-a-backend.md",
     }
+    #[cfg(feature = "aca")]
+    guides! { azure: "azure.md" }
+    #[cfg(feature = "dagger")]
+    guides! { dagger: "dagger.md" }
 }

@@ -266,7 +266,7 @@ async fn a_killed_host_leaves_no_process_and_its_directory_is_collected_by_the_n
     expect_line(&mut output, "ready");
     until("the control: it runs", async || runs().then_some(())).await;
     let theirs = providers(state.path()).pop().expect("its directory");
-    // While it lives, nobody collects it.
+    // While it lives, it is not collected.
     let own = provider(state.path());
     let sandbox = own.create(SandboxSpec::new()).await.expect("a sandbox");
     // The janitor works in order: when a layer is gone, collecting is done.

@@ -85,7 +85,7 @@ async fn what_the_guest_creates_belongs_to_the_owner_of_the_mounted_directory() 
 #[tokio::test]
 async fn files_of_others_below_the_mount_stay_theirs() {
     if !is_root() {
-        // An ordinary user can make no file of somebody else's.
+        // An ordinary user can make no file of another user.
         return;
     }
     let host = tempfile::tempdir().expect("a directory");

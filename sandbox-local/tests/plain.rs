@@ -37,7 +37,7 @@ async fn eventually(what: &str, check: impl Fn() -> bool) {
 }
 
 fn alive(pid: &str) -> bool {
-    // A zombie that nobody waits for is dead too.
+    // A zombie that is not waited for is dead too.
     std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()))
         .is_ok_and(|stat| !stat.contains(") Z "))
 }

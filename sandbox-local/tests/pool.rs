@@ -1,4 +1,4 @@
-//! Sandboxes that were started before anybody asked are what was asked for.
+//! Sandboxes that were started ahead of time are what was asked for.
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::expect_used,

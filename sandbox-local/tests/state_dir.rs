@@ -57,7 +57,7 @@ async fn a_state_directory_that_can_not_be_trusted_is_refused() {
         ErrorKind::PermissionDenied,
         &["not a directory"],
     );
-    // Somebody else's.
+    // Of another user.
     if support::is_root() {
         let theirs = dir.path().join("theirs");
         fs::create_dir(&theirs).expect("a directory");

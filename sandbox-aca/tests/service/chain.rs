@@ -228,7 +228,7 @@ async fn a_refusal_of_entra_stands_among_what_the_others_lack() {
     std::fs::write(&file, SECRET).expect("a file");
     let mut variables = CLIENT.to_vec();
     variables.push(federated(&file)[2]);
-    // Nobody listens there: no machine of Azure.
+    // Without a listener: no machine of Azure.
     variables.extend([
         ("http_proxy", "http://127.0.0.1:1"),
         ("no_proxy", "127.0.0.1"),

@@ -13,7 +13,7 @@ use sandbox_testkit::aca::{AcaEmulator, Options};
 
 use super::{config, pool, until};
 
-/// So often that nobody waits for it.
+/// So often that a test need not wait for it.
 const OFTEN: Duration = Duration::from_millis(20);
 const KINDS: [SessionKind; 2] = [SessionKind::Python, SessionKind::Shell];
 /// What a touch of a session ends with.
@@ -50,7 +50,7 @@ async fn more(emulator: &AcaEmulator, needle: &str) {
     seen.expect("it is touched");
 }
 
-/// Waits until nobody asks for anything any more.
+/// Waits until there are no more requests.
 async fn quiet(emulator: &AcaEmulator) {
     let quiet = async {
         loop {
@@ -106,7 +106,7 @@ async fn touching_ends_when_the_sandbox_is_closed_or_dropped() {
         drop(dropped);
         // A touch that was under way may still arrive.
         quiet(&emulator).await;
-        // Whoever attaches to it keeps it again.
+        // A handle that attaches keeps it alive again.
         let again = provider.attach(&id).await.expect("it is there");
         more(&emulator, TOUCH).await;
         again.close().await.expect("it closes");

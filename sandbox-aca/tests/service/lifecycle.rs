@@ -128,7 +128,7 @@ async fn a_fork_keeps_a_policy_in_the_newer_form_and_refuses_an_unknown_one() {
     let child = provider.handle(&child.info().id).expect("a handle");
     let shown = child.state().await.expect("a state").egress;
     assert_eq!(shown.expect("it is understood").default, EgressAction::Deny);
-    // What nobody here can read is not taken for permission.
+    // What the client can't read is not taken for permission.
     let before = emulator.counts();
     for unknown in [json!(null), json!({"http": {"defaultAction": "Ask"}})] {
         post(&emulator, &id, "egresspolicy", &unknown).await;

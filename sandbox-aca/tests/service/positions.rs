@@ -182,7 +182,7 @@ async fn a_batch_is_there_in_whole_or_not_at_all() {
                     assert_eq!(a.as_deref(), Some("old"), "{what}");
                     return;
                 }
-                // Nobody knows, but it is all of it.
+                // Unknown, but it is all of it.
                 (Ok(()), true) | (Err(_), true) => {
                     assert_eq!((&a, &b), (&Some(content.clone()), &a), "{what}")
                 }

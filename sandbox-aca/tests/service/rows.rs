@@ -31,7 +31,7 @@ async fn count(sandbox: &dyn Sandbox) -> usize {
     sandbox.read("count").await.map_or(0, |bytes| bytes.len())
 }
 
-/// Nobody can be reached, and no connection is left of which nobody knows that it is broken.
+/// The service can't be reached, and every open connection is known to be broken.
 async fn cut_off(rig: &mut Rig, sandbox: &dyn Sandbox) {
     rig.proxy.leave().await.expect("it leaves");
     loop {
@@ -124,7 +124,7 @@ async fn whatever_is_answered_a_command_runs_once() {
                         "{what}"
                     );
                 }
-                // That it was refused shows that it was not begun: but by a 429 nobody knows.
+                // That it was refused shows that it was not begun: but after a 429 that is unknown.
                 (_, Err(error)) => match error.execution() {
                     Some(Execution::NotStarted) => assert_eq!(more, 0, "{what}: {error:?}"),
                     ran => assert!(ran.is_some() && more <= 1, "{what}: {error:?}"),
@@ -305,7 +305,7 @@ async fn what_nobody_closes_is_ended_by_the_service() {
         // Sandboxes are suspended after a day, and deleted after another.
         rig.emulator.advance(2 * COOLDOWN + HOUR);
         assert_eq!(rig.emulator.requests(""), before, "something was sent");
-        // The next request of anybody brings the service's books up to date.
+        // The next request of any client brings the service's books up to date.
         let token = Arc::new(sandbox_aca::StaticToken::new(rig.emulator.token()));
         let other = rig.with(token).create(SandboxSpec::new()).await;
         let other = other.expect("a sandbox");

@@ -118,7 +118,7 @@ async fn a_batch_is_there_in_whole_or_not_at_all_wherever_the_connection_breaks(
             let b = sandbox.read("b").await;
             match written {
                 Ok(()) => assert_eq!(a, content, "{how:?}"),
-                // Nobody knows, but it is all or nothing.
+                // Unknown, but it is all or nothing.
                 Err(_) => assert_eq!(a == "old", b.is_err(), "{how:?}: {} bytes", a.len()),
             }
             if b.is_ok() {

@@ -1,4 +1,4 @@
-//! Removing a whole tree, in the guest or on the host, while somebody else changes it.
+//! Removing a whole tree, in the guest or on the host, even one that changes meanwhile.
 //!
 //! Invariant: no link is followed, no mount is entered and no mount point removed, whatever is
 //! renamed meanwhile; descriptors, stack and memory do not grow with the tree.
@@ -170,7 +170,7 @@ impl Removal<'_> {
         };
         let dir = match self.stack.current() {
             Ok(dir) => dir,
-            // Somebody moved it away: what is above is read again, and decides.
+            // It was moved away: what is above is read again, and decides.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::STALE) => {
                 return Err(self.place.changed(&self.stack.path_of(b"")));
             }

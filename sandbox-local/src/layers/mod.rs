@@ -11,7 +11,7 @@
 //! ```
 //!
 //! One lease covers all sandboxes of a provider: they live and die with its process, and layers are
-//! shared between forks. Must never remove a directory whose lease somebody holds.
+//! shared between forks. Must never remove a directory whose lease is held.
 
 mod collect;
 pub(crate) mod compact;
@@ -140,7 +140,7 @@ impl Drop for State {
     }
 }
 
-/// Creates the state directory, or checks that nobody else could have put it there.
+/// Creates the state directory, or checks that no other user could have put it there.
 fn prepare_root(root: &Path) -> io::Result<()> {
     let euid = rustix::process::geteuid();
     // As root, sandboxes run as other users who have to get through.

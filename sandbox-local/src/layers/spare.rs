@@ -1,4 +1,4 @@
-//! Directories made before anybody asks for them: two of a filesystem's slower operations less on
+//! Directories made before they are asked for: two of a filesystem's slower operations less on
 //! the way to a sandbox.
 //!
 //! Must never be waited for: who finds none makes its own.

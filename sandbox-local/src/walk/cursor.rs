@@ -69,7 +69,7 @@ pub(crate) struct Cursor {
     flags: OFlags,
     mounts: Mounts,
     modes: Modes,
-    /// Nobody changes the tree meanwhile: what is found again must be the same.
+    /// Whether the tree stands still meanwhile: what is found again must be the same.
     still: bool,
     window: usize,
 }

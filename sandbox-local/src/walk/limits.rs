@@ -91,7 +91,7 @@ pub(crate) enum Stop {
     /// Something moved that should have stood still.
     #[error("the tree changed at the same time")]
     Changed,
-    /// Nobody waits for the result any more.
+    /// The caller no longer waits for the result.
     #[error("cancelled")]
     Cancelled,
 }

@@ -179,7 +179,7 @@ async fn a_full_disk() {
         full.stderr.to_string_lossy().contains("No space left"),
         "{full:?}"
     );
-    // A full disk keeps nobody from looking, removing and closing.
+    // On a full disk, looking, removing and closing still work.
     sandbox
         .remove(&path("fill"), RemoveOptions::default())
         .await

@@ -52,7 +52,7 @@ impl Service {
     }
 
     pub(crate) async fn with(how: impl FnOnce(&mut Options)) -> Self {
-        // Whoever comes second finds it installed.
+        // The second call finds it installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut options = Options::default();
         how(&mut options);

@@ -55,7 +55,7 @@ impl Program {
 }
 
 fn client(ca: Option<&Path>) -> reqwest::Client {
-    // Whoever comes second finds it installed.
+    // The second call finds it installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = reqwest::Client::builder().no_proxy();
     let builder = match ca {

@@ -22,7 +22,7 @@ pub enum PortProtocol {
 pub enum PortAuth {
     /// As the service decides when nothing is said.
     Default,
-    /// Anybody: the URL is all that is needed.
+    /// No check: the URL is all that is needed.
     Anonymous,
 }
 

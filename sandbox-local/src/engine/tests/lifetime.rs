@@ -1,4 +1,4 @@
-//! The end of the host, of the agent, of the runtime: nobody hangs, nothing
+//! The end of the host, of the agent, of the runtime: no caller hangs, nothing
 //! stays.
 
 use std::io::{BufRead, BufReader};

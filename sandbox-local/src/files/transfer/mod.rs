@@ -94,7 +94,7 @@ fn transfer(
         let read = reading.join().unwrap_or_else(|_| {
             Err(place.error(ErrorKind::Other, b"", "a reading thread ended unexpectedly"))
         });
-        // If the sink failed the source only found nobody listening.
+        // If the sink failed the source only found the receiver gone.
         let mut report = written?;
         let read = read?;
         report.skipped = read.skipped;

@@ -32,7 +32,7 @@ pub(super) struct Destination<'a> {
     pub(super) place: &'a Place,
     /// Of the top directory that is read, for errors about it.
     pub(super) source: &'a Place,
-    /// Whether nobody sees the top directory yet, so that nothing has to be staged in it.
+    /// Whether the top directory is not visible yet, so that nothing has to be staged in it.
     pub(super) unseen: bool,
     /// Whether files and directories keep the time of their last change.
     pub(super) keep_times: bool,
@@ -111,7 +111,7 @@ impl Sink<'_> {
         }
     }
 
-    /// Whether nobody sees the directory at work yet.
+    /// Whether the directory at work is not visible yet.
     fn unseen(&self) -> bool {
         self.to.unseen || self.staged.is_some()
     }
@@ -191,7 +191,7 @@ impl Sink<'_> {
             if stat.permissions() != mode {
                 // What a setgid directory has passed on is its parent's affair.
                 match set_mode(dir, mode | stat.mode & 0o7000) {
-                    // A directory of somebody else that was there before keeps its mode.
+                    // A directory of another user that was there before keeps its mode.
                     Err(Errno::PERM) if self.staged.is_none() && !self.to.unseen => {}
                     set => set.map_err(fail)?,
                 }

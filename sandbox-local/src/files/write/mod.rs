@@ -93,7 +93,7 @@ pub(super) fn staged_prefix() -> String {
     format!(".sandbox-stage-{:016x}-", random())
 }
 
-/// A number that nobody can guess.
+/// A number that can't be guessed.
 pub(super) fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }

@@ -48,8 +48,8 @@ pub(super) fn stage(root: &GuestRoot, plan: &Plan<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Removes what a failed batch has under staged names; what can't be removed stays, as there is
-/// nobody to tell who could do more.
+/// Removes what a failed batch has under staged names; what can't be removed stays, as
+/// the caller could not remove it either.
 pub(super) fn clean_up(root: &GuestRoot, plan: &Plan<'_>) {
     for group in &plan.groups {
         if let Ok(dir) = group.dir.open(root) {

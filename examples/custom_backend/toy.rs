@@ -5,7 +5,6 @@
 //! backend would read and write the host's files on a thread for blocking work.
 
 use std::fmt;
-use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -128,14 +127,6 @@ impl ToySandbox {
         }
         Ok(())
     }
-
-    fn on_host(&self, error: io::Error, op: Operation, path: &Path, limit: &str) -> Error {
-        let error = self.ours(Error::from_io(error, op).with_host_path(path));
-        match error.kind() {
-            ErrorKind::LimitExceeded => error.with_message(format!("more than {limit}")),
-            _ => error,
-        }
-    }
 }
 
 #[async_trait]
@@ -253,9 +244,7 @@ impl Sandbox for ToySandbox {
         self.look(OP, to, |_, _| Ok(()))?;
         let filtered = options.mirror || options.ignore_files || !options.excludes.is_empty();
         self.no_filters(filtered, OP)?;
-        let limit = options.max_bytes.unwrap_or(u64::MAX);
-        let (found, report) = transfer::read(from, limit)
-            .map_err(|error| self.on_host(error, OP, from, &format!("{limit} bytes")))?;
+        let (found, report) = transfer::read(from, &options).map_err(|error| self.ours(error))?;
         self.change(OP, to, |files, top| {
             files.make_dir(top, true)?;
             found

@@ -2,45 +2,47 @@
 //!
 //! Invariant: no link of the host is followed.
 
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
-use std::{fs, io};
+use std::io::Read as _;
+use std::path::Path;
 
 use bytes::Bytes;
-use sandbox::{ExportOptions, GuestPath, TransferReport};
-use sandbox_transfer::{Attributes, Export};
+use sandbox::{Error, ExportOptions, GuestPath, ImportOptions, Operation, TransferReport};
+use sandbox_transfer::{Attributes, Export, ScanKind, scan};
 
 use crate::files::{Files, Node};
 
 /// What is below a directory of the host, parents first; a directory has no content.
 pub(crate) type Found = Vec<(GuestPath, Option<Bytes>)>;
 
-/// Reads a directory of the host. [`io::ErrorKind::FileTooLarge`] is said for the limit too.
-pub(crate) fn read(from: &Path, max_bytes: u64) -> io::Result<(Found, TransferReport)> {
-    let (mut found, mut report) = (Found::new(), TransferReport::default());
-    let mut todo = vec![PathBuf::new()];
-    while let Some(dir) = todo.pop() {
-        for entry in fs::read_dir(from.join(&dir))? {
-            let entry = entry?;
-            let name = dir.join(entry.file_name());
-            let path = GuestPath::from(name.as_os_str().as_bytes());
-            // Of the entry itself: no link is followed.
-            let kind = entry.file_type()?;
-            if kind.is_dir() {
-                report.directories += 1;
-                found.push((path, None));
-                todo.push(name);
-            } else if kind.is_file() {
-                report.files += 1;
-                report.bytes += entry.metadata()?.len();
-                if report.bytes > max_bytes {
-                    return Err(io::ErrorKind::FileTooLarge.into());
-                }
-                found.push((path, Some(fs::read(entry.path())?.into())));
-            } else {
-                report.skip(path, "neither a file nor a directory");
+/// Reads a directory of the host.
+pub(crate) fn read(
+    from: &Path,
+    options: &ImportOptions,
+) -> sandbox::Result<(Found, TransferReport)> {
+    const OP: Operation = Operation::ImportDir;
+    let mut found = Found::new();
+    let mut links = Vec::new();
+    let scan = scan(from, options, OP, |entry| {
+        let content = match entry.kind {
+            ScanKind::Directory => None,
+            ScanKind::File(mut file, size) => {
+                let mut content = Vec::new();
+                let read = (&mut file).take(size).read_to_end(&mut content);
+                read.map_err(|error| Error::from_io(error, OP).with_host_path(from))?;
+                Some(content.into())
             }
-        }
+            ScanKind::Symlink(_) => {
+                links.push(entry.path);
+                return Ok(());
+            }
+        };
+        found.push((entry.path.into(), content));
+        Ok(())
+    })?;
+    let mut report = scan.report;
+    for path in links {
+        report.symlinks -= 1;
+        report.skip(path, "a link, which this backend does not have");
     }
     Ok((found, report))
 }

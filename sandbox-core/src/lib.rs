@@ -73,4 +73,6 @@ pub use spec::{
     Access, ForkOptions, Mount, Network, RequiredIsolation, Resources, SandboxSpec,
     SnapshotOptions, Source,
 };
-pub use transfer::{ExistingDir, ExportOptions, ImportOptions, Skipped, TransferReport};
+pub use transfer::{
+    ExistingDir, ExportOptions, ImportOptions, Skipped, TransferReport, Unreadable,
+};

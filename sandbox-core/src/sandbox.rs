@@ -253,7 +253,16 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
 
     /// Brings a directory of the host into the sandbox, below `to`, which is created if missing.
     ///
-    /// Every file appears whole. Dropping the future may leave some files brought and others not.
+    /// Every file appears whole: what is there is replaced by a rename, so that a file that may not
+    /// be written to is replaced too. Dropping the future may leave some files brought and others
+    /// not. An entry that the host can't read is skipped and reported, or an error; see
+    /// [`ImportOptions::unreadable`].
+    ///
+    /// Permission bits and modification times of files and directories are kept (times before 1970
+    /// and far in the future too, in whole seconds where an archive carries them), and those of
+    /// links where the backend can. Large holes of sparse files stay holes. Further names of a
+    /// file (hard links) become files of their own; owners, extended attributes and ACLs are not
+    /// brought.
     ///
     /// ```no_run
     /// # use sandbox_core::{ImportOptions, Result, Sandbox};
@@ -286,9 +295,25 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     ///
     /// The export is built beside its final name and put there complete; a failed or dropped one
     /// leaves nothing under that name (with [`ExistingDir::Merge`](crate::ExistingDir::Merge),
-    /// each file appears whole). No link is followed; a link that leads out of the directory, an
-    /// absolute one, a FIFO, socket or device is skipped and reported; setuid, setgid and sticky
-    /// bits are dropped.
+    /// it is built within the directory and each entry appears whole). Whichever step fails, what
+    /// was there before is not lost: it has its name still, or the error says where it is.
+    ///
+    /// - The directory above the final name must exist: it is not made.
+    /// - A file, a link (to a directory too) or anything else that is not a directory at the final
+    ///   name is [`AlreadyExists`](crate::ErrorKind::AlreadyExists) in every mode.
+    /// - Merging replaces files and links, never what a link points to. Where one side has a
+    ///   directory and the other has not, it is refused before anything is moved, with
+    ///   [`NotADirectory`](crate::ErrorKind::NotADirectory) or
+    ///   [`IsADirectory`](crate::ErrorKind::IsADirectory).
+    /// - Beyond a limit of bytes or entries nothing is exported.
+    ///
+    /// No link is followed. A link is skipped and reported if it could lead out of the directory,
+    /// whatever other entries are: an absolute one, and one with a `..` that climbs above the top
+    /// or comes after a name. A FIFO, socket or device is skipped and reported, and so is an entry
+    /// that the sandbox's user can't read, unless
+    /// [`ExportOptions::unreadable`] says otherwise. Setuid, setgid and sticky bits are dropped.
+    /// Modification times, holes and further names of a file are as with
+    /// [`import_dir`](Self::import_dir).
     ///
     /// ```no_run
     /// # use sandbox_core::{ExistingDir, ExportOptions, Result, Sandbox};

@@ -2,6 +2,17 @@
 
 use crate::GuestPath;
 
+/// What to do about an entry that can't be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Unreadable {
+    /// Bring the rest, and name the entry in [`TransferReport::skipped`].
+    #[default]
+    Skip,
+    /// Fail with [`PermissionDenied`](crate::ErrorKind::PermissionDenied).
+    Fail,
+}
+
 /// How to bring a directory of the host into a sandbox.
 ///
 /// Regular files, directories and symbolic links are brought, with permission bits (never setuid,
@@ -28,13 +39,18 @@ pub struct ImportOptions {
     /// Patterns of gitignore(5) for what is left out, relative to the directory.
     pub excludes: Vec<String>,
     /// Whether `.gitignore` and `.ignore` files in the directory are heeded. `.git` itself is not
-    /// left out by this. Default: no.
+    /// left out by this. The excludes decide first; then any `.ignore` goes before any
+    /// `.gitignore`, whichever is deeper, as in ripgrep; among files of one kind the innermost
+    /// decides. Default: no.
     pub ignore_files: bool,
     /// Whether what is in the sandbox's directory and not in the host's is removed, so that an
     /// import repeated reflects deletions. What is excluded is left alone. Default: no.
     pub mirror: bool,
-    /// The largest sum of file sizes, in bytes. Default: no limit.
+    /// The largest sum of file sizes, in bytes; holes count. Default: no limit.
     pub max_bytes: Option<u64>,
+    /// What to do about an entry of the host that can't be read. Default: skip it. Mirroring
+    /// leaves alone what the sandbox has of it.
+    pub unreadable: Unreadable,
 }
 
 impl ImportOptions {
@@ -68,6 +84,13 @@ impl ImportOptions {
     #[must_use]
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = Some(bytes);
+        self
+    }
+
+    /// Sets what to do about an entry that can't be read.
+    #[must_use]
+    pub fn unreadable(mut self, unreadable: Unreadable) -> Self {
+        self.unreadable = unreadable;
         self
     }
 }
@@ -108,10 +131,12 @@ pub struct ExportOptions {
     pub existing: ExistingDir,
     /// Patterns of gitignore(5) for what is left out, relative to the directory.
     pub excludes: Vec<String>,
-    /// The largest sum of file sizes, in bytes. Default: 4 GiB.
+    /// The largest sum of file sizes, in bytes; holes count. Default: 4 GiB.
     pub max_bytes: u64,
-    /// The largest number of entries. Default: one million.
+    /// The largest number of entries; what is skipped counts. Default: one million.
     pub max_entries: u64,
+    /// What to do about an entry that the sandbox's user can't read. Default: skip it.
+    pub unreadable: Unreadable,
 }
 
 impl Default for ExportOptions {
@@ -121,6 +146,7 @@ impl Default for ExportOptions {
             excludes: Vec::new(),
             max_bytes: 4 << 30,
             max_entries: 1_000_000,
+            unreadable: Unreadable::Skip,
         }
     }
 }
@@ -156,6 +182,13 @@ impl ExportOptions {
     #[must_use]
     pub fn max_entries(mut self, entries: u64) -> Self {
         self.max_entries = entries;
+        self
+    }
+
+    /// Sets what to do about an entry that can't be read.
+    #[must_use]
+    pub fn unreadable(mut self, unreadable: Unreadable) -> Self {
+        self.unreadable = unreadable;
         self
     }
 }

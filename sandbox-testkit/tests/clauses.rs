@@ -147,6 +147,13 @@ const CLAUSES: &[Clause] = &[
         mutants: &[
             Mutant::ExportLeavesAPart,
             Mutant::ExportLetsLinksOut,
+            Mutant::UnreadableNotTold,
+            Mutant::TimesLost,
+            Mutant::HolesFilled,
+            Mutant::ParentsMade,
+            Mutant::FileReplaced,
+            Mutant::ImportWritesInto,
+            Mutant::IgnoreFilesUnheeded,
             Mutant::MergeFollowsLinks,
             Mutant::ExportAlwaysReplaces,
             Mutant::ExportKeepsLinks,

@@ -122,11 +122,16 @@ pub fn read_archive(
 
 impl Export {
     /// Takes over all entries of an archive of the exported directory; gives the attributes of the
-    /// directory itself, if the archive has them.
+    /// directory itself, if the archive has them. `takes` is asked for each other entry by its
+    /// path, and may pass it over.
     ///
     /// # Errors
     /// Those of [`read_archive`] and of the methods for single entries.
-    pub fn unpack(&mut self, archive: impl Read) -> Result<Option<Attributes>> {
+    pub fn unpack(
+        &mut self,
+        archive: impl Read,
+        mut takes: impl FnMut(&[u8]) -> bool,
+    ) -> Result<Option<Attributes>> {
         let mut top = None;
         read_archive(archive, |entry| {
             let path = &*entry.path;
@@ -135,6 +140,7 @@ impl Export {
                     top = Some(entry.attributes);
                     Ok(())
                 }
+                _ if !takes(path) => Ok(()),
                 ArchiveKind::Directory => self.directory(path, entry.attributes),
                 ArchiveKind::File => self.file(path, entry.attributes, entry.content),
                 ArchiveKind::Symlink => self.symlink(path, &entry.link, entry.attributes.modified),

@@ -1,5 +1,6 @@
 //! The host side of importing and exporting directories, once for all sandbox backends.
 //!
+//! [`scan`] reads a directory of the host, and [`pack`] puts it into an archive.
 //! [`Export`] builds an export from entries of an untrusted source and lands it under its final
 //! name ([`Landing`]). [`leads_out`] decides which links may come out, [`Excludes`] and
 //! [`IgnoreFiles`] what is left out, [`sparse`] copies content without filling holes.
@@ -17,6 +18,8 @@ mod fault;
 mod filter;
 mod landing;
 mod link;
+mod pack;
+mod scan;
 pub mod sparse;
 mod sys;
 
@@ -25,3 +28,5 @@ pub use export::{Attributes, Export, skipped};
 pub use filter::{Excludes, IgnoreFiles, MAX_IGNORE_FILE, is_excluded};
 pub use landing::Landing;
 pub use link::leads_out;
+pub use pack::pack;
+pub use scan::{Scan, ScanEntry, ScanKind, scan};

@@ -20,6 +20,9 @@ pub enum CopyError {
 
 const CHUNK: usize = 128 << 10;
 
+/// Below this size a file is read in one go, whether or not it has holes.
+const SMALL: u64 = 64 << 10;
+
 /// Of zeros, what is worth a hole: a block of the usual filesystems.
 const BLOCK: usize = 4096;
 
@@ -28,16 +31,20 @@ const BLOCK: usize = 4096;
 ///
 /// # Errors
 /// As [`CopyError`] says; what was written until then stays.
-pub fn write(
+pub fn write(from: &mut dyn Read, to: &File, allowed: u64) -> std::result::Result<u64, CopyError> {
+    write_by(from, to, allowed, &mut vec![0; CHUNK])
+}
+
+fn write_by(
     from: &mut dyn Read,
     mut to: &File,
     allowed: u64,
+    buffer: &mut [u8],
 ) -> std::result::Result<u64, CopyError> {
-    let mut buffer = vec![0; CHUNK];
     let mut total = 0_u64;
     let mut hole = 0_u64;
     loop {
-        let filled = fill(from, &mut buffer).map_err(CopyError::Read)?;
+        let filled = fill(from, buffer).map_err(CopyError::Read)?;
         total = total.saturating_add(filled as u64);
         if total > allowed {
             return Err(CopyError::TooLarge);
@@ -97,6 +104,14 @@ pub fn copy(
     let size = from.metadata().map_err(CopyError::Read)?.len();
     if size > allowed {
         return Err(CopyError::TooLarge);
+    }
+    if size < SMALL {
+        if !go_on() {
+            return Err(CopyError::Cancelled);
+        }
+        // A byte more than there is shows the end at once.
+        let mut buffer = vec![0; usize::try_from(size).unwrap_or(0) + 1];
+        return write_by(&mut &*from, to, allowed, &mut buffer);
     }
     let mut at = 0;
     while let Some((start, end)) = next_data(from, at, size).map_err(CopyError::Read)? {

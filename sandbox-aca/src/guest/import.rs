@@ -14,12 +14,13 @@ use crate::transfer::gather;
 const OP: Operation = Operation::ImportDir;
 
 /// Set before: d, to, and the words that make the archive, as `archive`. Staged within the directory
-/// itself, which may be a mount of its own: what is put in place is a second name, and whole.
+/// itself, which may be a mount of its own: what is put in place is a second name, and whole, so that
+/// tidying up may change the modes of directories only.
 const PLACE: &str = r#"
 x=$(LC_ALL=C mkdir -p -- "$to" 2>&1) || { case $x in *'File exists'*) no NOTDIR ;; esac; denied "$x"; }
 [ -d "$to" ] || no NOTDIR
 n=$to/.sandbox-new-$$
-trap 'chmod -R u+rwX "$n" 2> /dev/null; rm -rf "$d" "$n"' EXIT
+trap 'find "$n" -type d ! -perm -700 -exec chmod u+rwx {} + 2> /dev/null; rm -rf "$d" "$n"' EXIT
 x=$(LC_ALL=C mkdir -- "$n" 2>&1) || denied "$x"
 x=$(archive | LC_ALL=C tar -xpf - -C "$n" --no-same-owner 2>&1) || denied "$x"
 if [ -e "$d/gone" ]; then
@@ -51,9 +52,8 @@ impl<T: Transport> Guest<T> {
                 Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
                 there => there?,
             };
-            let gone = gathered.gone(from, &options, there);
-            let gone = gone.map_err(|error| self.named(error))?;
-            gathered.report.removed = gone.len() as u64;
+            let gone = gathered.gone(there);
+            gathered.scan.report.removed = gone.len() as u64;
             if !gone.is_empty() {
                 let mut names = gone.join(&0);
                 names.push(0);
@@ -70,6 +70,6 @@ impl<T: Transport> Guest<T> {
             .text(&format!("archive() {{ cat {parts}; }}\nto="));
         script.quoted(to.as_bytes());
         self.helper(OP, script.text(PLACE), &dir, &[&to]).await?;
-        Ok(gathered.report)
+        Ok(gathered.scan.report)
     }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use sandbox_core::{
     DirEntry, Error, ErrorKind, ExportOptions, FileKind, GuestPath, Operation, Result,
-    TransferReport,
+    TransferReport, Unreadable,
 };
 use sandbox_transfer::{ArchiveKind, Attributes, Excludes, Export, read_archive};
 
@@ -70,7 +70,12 @@ pub(crate) fn build(
     for (path, entry) in &wanted {
         match entry.metadata.kind {
             FileKind::Directory => export.directory(path, attributes(entry))?,
-            FileKind::File => export.skip(path, "it was gone when it was to be read")?,
+            FileKind::File if options.unreadable == Unreadable::Fail => {
+                return Err(Error::new(ErrorKind::PermissionDenied, OP)
+                    .with_message("a file can't be read, or is gone by now")
+                    .with_path(&entry.path));
+            }
+            FileKind::File => export.skip(path, "can't be read, or is gone by now")?,
             FileKind::Symlink => {
                 let target = entry.metadata.link_target.as_ref();
                 let target = target.map_or(&b""[..], GuestPath::as_bytes);

@@ -61,6 +61,15 @@ fn refusal(why: &str, operation: Operation) -> Error {
             "a directory can't be moved into itself",
         ),
         "name-too-long" => (ErrorKind::InvalidInput, "the name is too long"),
+        "no-holes" => (
+            ErrorKind::Unsupported,
+            "the image's tar can't read the archive of a file with large holes",
+        ),
+        "archiver" => (ErrorKind::Other, "the image's tar failed"),
+        "nowhere" => (
+            ErrorKind::PermissionDenied,
+            "the sandbox's user can write neither /, /tmp, /var/tmp nor its home for the archive",
+        ),
         _ => (ErrorKind::Other, "the guest refused without a reason"),
     };
     Error::new(kind, operation).with_message(message)

@@ -42,6 +42,11 @@ pub(super) trait Visitor {
         Ok(())
     }
 
+    /// An entry can't be looked at or read; says whether to go on without it.
+    fn unreadable(&mut self, _path: &[u8], error: Error) -> Result<()> {
+        Err(error)
+    }
+
     /// A directory is not entered, because the kernel makes it up.
     fn made_up(&mut self, _path: &[u8]) {}
 }
@@ -155,7 +160,11 @@ impl<V: Visitor> walk::Visitor for Adapter<'_, V> {
             errno => {
                 let path = [&self.path, &b"/"[..], name].concat();
                 let path = path.strip_prefix(b"/").unwrap_or(&path);
-                Err(self.place.fail(errno, path))
+                let error = self.place.fail(errno, path);
+                match errno {
+                    Errno::ACCESS => self.visitor.unreadable(path, error),
+                    _ => Err(error),
+                }
             }
         }
     }
@@ -173,6 +182,11 @@ impl<V: Visitor> Adapter<'_, V> {
         let stat = match stat_at(at.dir, at.name) {
             Ok(stat) => stat,
             Err(Errno::NOENT) => return Ok(false),
+            Err(errno @ Errno::ACCESS) => {
+                let error = self.place.fail(errno, &self.path);
+                self.visitor.unreadable(&self.path, error)?;
+                return Ok(false);
+            }
             Err(errno) => return Err(self.place.fail(errno, &self.path)),
         };
         let found = Found {

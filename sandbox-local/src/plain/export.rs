@@ -2,15 +2,15 @@
 //!
 //! Invariant: the host's side is `sandbox-transfer`'s alone; no link of the sandbox is followed.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
-use sandbox_core::{Error, ExportOptions, FileKind, GuestPath, Operation, Result, TransferReport};
-use sandbox_transfer::{Attributes, Export};
+use sandbox_core::{
+    Error, ExportOptions, GuestPath, ImportOptions, Operation, Result, TransferReport,
+};
+use sandbox_transfer::{Export, ScanKind, scan};
 
-use super::import::{Cancel, plain_mode, walk};
-use super::os;
+use super::import::Cancel;
 use super::tree::{Tree, failed, guest_path};
 
 const OP: Operation = Operation::ExportDir;
@@ -24,50 +24,37 @@ pub(super) fn export(
     cancel: &Cancel,
 ) -> Result<TransferReport> {
     let place = tree.follow(from, workdir, OP)?;
-    let top = fs::metadata(&place.host).map_err(|e| failed(e, OP, &place.guest))?;
-    if !top.is_dir() {
+    if !place.host.is_dir() {
         let not_a_dir = io::ErrorKind::NotADirectory.into();
         return Err(failed(not_a_dir, OP, &place.guest));
     }
     let mut export = Export::new(to, options)?;
-    for entry in walk(&place.host, &options.excludes, false, OP)? {
-        let entry = entry.map_err(in_guest)?;
+    let mut rules = ImportOptions::default().unreadable(options.unreadable);
+    rules.excludes.clone_from(&options.excludes);
+    let found = scan(&place.host, &rules, OP, |entry| {
         cancel.check(OP)?;
-        let path = os::bytes(entry.relative.as_os_str());
-        let attributes = attributes(&entry.meta);
-        let io = |e| failed(e, OP, &guest_path(&entry.path));
+        let (path, attributes) = (&*entry.path, entry.attributes);
         match entry.kind {
-            FileKind::Directory => export.directory(&path, attributes)?,
-            FileKind::File => {
-                let content = fs::File::open(&entry.path).map_err(io)?;
-                export.copy(&path, attributes, &content)?;
-            }
-            FileKind::Symlink => {
-                let target = fs::read_link(&entry.path).map_err(io)?;
-                let target = os::bytes(target.as_os_str());
-                export.symlink(&path, &target, attributes.modified)?;
-            }
-            kind => export.special(&path, kind)?,
+            ScanKind::Directory => export.directory(path, attributes),
+            ScanKind::File(content, _) => export.copy(path, attributes, &content),
+            ScanKind::Symlink(target) => export.symlink(path, &target, attributes.modified),
         }
+    });
+    let found = found.map_err(|error| in_guest(error, to))?;
+    for skipped in found.report.skipped {
+        export.skip(skipped.path.as_bytes(), &skipped.reason)?;
     }
     cancel.check(OP)?;
-    export.finish(attributes(&top))
+    export.finish(found.top)
 }
 
-fn attributes(meta: &fs::Metadata) -> Attributes {
-    Attributes {
-        mode: plain_mode(meta).bits(),
-        modified: meta.modified().ok(),
-    }
-}
-
-/// The walker speaks of host paths; this one is the guest's.
-fn in_guest(error: Error) -> Error {
-    match error.host_path().map(guest_path) {
-        Some(path) => Error::new(error.kind(), OP)
+/// The scan speaks of host paths; those outside of the export are the guest's.
+fn in_guest(error: Error, to: &Path) -> Error {
+    match error.host_path() {
+        Some(path) if !path.starts_with(to) => Error::new(error.kind(), OP)
             .with_message(error.message().to_owned())
-            .with_path(path)
+            .with_path(guest_path(path))
             .with_source(error),
-        None => error,
+        _ => error,
     }
 }

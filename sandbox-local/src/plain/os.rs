@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use sandbox_core::{FileKind, Metadata, Mode};
 
-pub(super) use imp::{bytes, default_environment, kind, mode, name, set_mode, symlink};
+pub(super) use imp::{bytes, default_environment, kind, mode, name, name_of, set_mode, symlink};
 
 /// The canonical form of a path, without the prefix that Windows puts in front of it and that few
 /// programs understand.
@@ -50,6 +50,11 @@ mod imp {
     /// A name, or `None` if the host cannot have it.
     pub(in super::super) fn name(bytes: &[u8]) -> Option<OsString> {
         Some(OsString::from_vec(bytes.to_vec()))
+    }
+
+    /// Bytes as the host's text, for what is not a name.
+    pub(in super::super) fn name_of(bytes: &[u8]) -> OsString {
+        OsString::from_vec(bytes.to_vec())
     }
 
     pub(in super::super) fn mode(meta: &HostMetadata) -> Mode {
@@ -105,6 +110,11 @@ mod imp {
     pub(in super::super) fn name(bytes: &[u8]) -> Option<OsString> {
         let name = std::str::from_utf8(bytes).ok()?;
         (!name.contains(['\\', ':'])).then(|| name.into())
+    }
+
+    /// Bytes as the host's text, for what is not a name.
+    pub(in super::super) fn name_of(bytes: &[u8]) -> OsString {
+        String::from_utf8_lossy(bytes).into_owned().into()
     }
 
     pub(in super::super) fn mode(meta: &HostMetadata) -> Mode {

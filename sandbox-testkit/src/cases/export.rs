@@ -4,11 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::time::Duration;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use sandbox_core::{
-    ErrorKind, ExistingDir, ExportOptions, FileBatch, Mode, Operation, SandboxExt as _,
+    Capabilities, Capability, ErrorKind, ExistingDir, ExportOptions, FileBatch, ImportOptions,
+    Mode, Operation, SandboxExt as _, Unreadable,
 };
 
 use super::transfer::{put, tree};
@@ -21,6 +23,11 @@ cases! { "transfer":
     export_skips_links_that_lead_out [Exec, Symlinks],
     export_lets_no_chain_of_links_out [Exec, Symlinks],
     export_merging_writes_through_no_link [Symlinks],
+    export_leaves_out_what_cannot_be_read [Exec, Modes],
+    export_keeps_times [Exec],
+    export_keeps_holes,
+    export_needs_the_directory_above,
+    export_refuses_what_is_not_a_directory_in_every_mode,
     export_skips_and_reports_special_files [Exec],
     export_takes_excludes,
     export_into_an_existing_directory_fails,
@@ -189,6 +196,180 @@ async fn export_merging_writes_through_no_link(cx: Cx) -> Verdict {
     ensure_eq!(found.len(), 1, "entries behind the links");
     let text = fs::read_to_string(outside.path().join("f"))?;
     ensure_eq!(text, "untouched", "the file behind the links");
+    Ok(())
+}
+
+async fn export_leaves_out_what_cannot_be_read(cx: Cx) -> Verdict {
+    let batch = FileBatch::new()
+        .file("d/open", "1")
+        .file("d/shut", "2")
+        .file("d/closed/f", "3")
+        .file("d/sub/open", "4");
+    cx.sandbox.write_files(batch).await?;
+    cx.sh("chmod 000 d/shut d/closed").await?;
+    // A user that may read everything has nothing to leave out.
+    let shell = sandbox_core::Command::shell("cat d/shut");
+    let all = cx.sandbox.exec(shell).await?.success();
+    let host = cx.host_dir()?;
+    let to = host.path().join("out");
+    let options = ExportOptions::default();
+    let report = cx.sandbox.export_dir(&"d".into(), &to, options).await?;
+    let text = fs::read_to_string(to.join("sub/open"))?;
+    ensure_eq!(text, "4", "what can be read");
+    let mut skipped: Vec<String> = report.skipped.iter().map(|s| s.path.to_string()).collect();
+    skipped.sort();
+    let expected: &[&str] = if all { &[] } else { &["closed", "shut"] };
+    ensure_eq!(skipped, expected, "what was reported");
+    ensure_eq!(report.files, if all { 4 } else { 2 }, "files");
+    let again = host.path().join("again");
+    let options = ExportOptions::default().unreadable(Unreadable::Fail);
+    let done = cx.sandbox.export_dir(&"d".into(), &again, options).await;
+    if all {
+        done?;
+    } else {
+        let kind = ErrorKind::PermissionDenied;
+        refused(done, &cx.sandbox, Operation::ExportDir, kind)?;
+        ensure!(!again.exists(), "a refused export left something");
+    }
+    // So that the sandbox's end can remove them.
+    cx.sh("chmod 700 d/shut d/closed").await?;
+    Ok(())
+}
+
+async fn export_keeps_times(cx: Cx) -> Verdict {
+    // What is brought in with a time comes out with it.
+    let host = cx.host_dir()?;
+    let within = times(host.path(), cx.sandbox.capabilities())?;
+    let from = host.path();
+    let options = ImportOptions::default();
+    cx.sandbox.import_dir(from, &"in".into(), options).await?;
+    for (name, at) in &within {
+        let inside = cx
+            .sandbox
+            .metadata(&sandbox_core::GuestPath::from("in").join(*name))
+            .await?
+            .modified;
+        ensure!(same(inside, *at), "{name} inside: {inside:?}, not {at:?}");
+    }
+    let out = cx.host_dir()?;
+    let to = out.path().join("out");
+    let options = ExportOptions::default();
+    cx.sandbox.export_dir(&"in".into(), &to, options).await?;
+    for (name, at) in &within {
+        let outside = fs::symlink_metadata(to.join(name))?.modified().ok();
+        ensure!(
+            same(outside, *at),
+            "{name} outside: {outside:?}, not {at:?}"
+        );
+    }
+    Ok(())
+}
+
+/// Makes entries with times of their own.
+fn times(host: &Path, can: Capabilities) -> Verdict<Vec<(&'static str, SystemTime)>> {
+    let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    let made = vec![
+        ("old", at(1_577_836_800)),
+        ("new", at(1_577_923_200)),
+        ("future", at(7_000_000_000)),
+        ("dir", at(1_500_000_000)),
+    ];
+    for (name, time) in &made {
+        if *name == "dir" {
+            put(host, "dir/f", "x")?;
+        } else {
+            put(host, name, "x")?;
+        }
+        fs::File::open(host.join(name))?.set_modified(*time)?;
+    }
+    // Clamped by some filesystems, and never an error.
+    put(host, "before", "x")?;
+    let before = SystemTime::UNIX_EPOCH - Duration::from_secs(86_400);
+    fs::File::open(host.join("before"))?.set_modified(before)?;
+    if can.has(Capability::Symlinks) {
+        std::os::unix::fs::symlink("old", host.join("link"))?;
+    }
+    Ok(made)
+}
+
+/// Archives carry whole seconds.
+fn same(found: Option<SystemTime>, expected: SystemTime) -> bool {
+    let found = found.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+    let expected = expected.duration_since(SystemTime::UNIX_EPOCH).ok();
+    found.map(|at| at.as_secs()) == expected.map(|at| at.as_secs())
+}
+
+async fn export_keeps_holes(cx: Cx) -> Verdict {
+    const SIZE: u64 = 48 << 20;
+    let host = cx.host_dir()?;
+    let file = fs::File::create_new(host.path().join("sparse"))?;
+    file.write_all_at(b"begin", 0)?;
+    file.write_all_at(b"middle", SIZE / 2)?;
+    file.set_len(SIZE)?;
+    let blocks = |path: &Path| fs::metadata(path).map(|found| (found.len(), found.blocks()));
+    let (_, before) = blocks(&host.path().join("sparse"))?;
+    ensure!(
+        before < 1024,
+        "this host's temporary directory has no holes"
+    );
+    let from = host.path();
+    let options = ImportOptions::default();
+    let report = cx.sandbox.import_dir(from, &"in".into(), options).await?;
+    ensure_eq!(report.bytes, SIZE, "bytes");
+    let out = cx.host_dir()?;
+    let to = out.path().join("out");
+    let options = ExportOptions::default();
+    cx.sandbox.export_dir(&"in".into(), &to, options).await?;
+    let (size, after) = blocks(&to.join("sparse"))?;
+    ensure_eq!(size, SIZE, "the size");
+    ensure!(
+        after < 1024,
+        "the holes were filled: {after} blocks of 512 bytes"
+    );
+    let (mut found, file) = ([0; 8], fs::File::open(to.join("sparse"))?);
+    file.read_exact_at(&mut found, SIZE / 2)?;
+    ensure_eq!(&found, b"middle\0\0", "what is between the holes");
+    Ok(())
+}
+
+async fn export_needs_the_directory_above(cx: Cx) -> Verdict {
+    cx.sandbox.write("d/f", "x").await?;
+    let host = cx.host_dir()?;
+    for existing in [ExistingDir::Fail, ExistingDir::Merge, ExistingDir::Replace] {
+        let to = host.path().join("no/such/out");
+        let options = ExportOptions::default().existing(existing);
+        let done = cx.sandbox.export_dir(&"d".into(), &to, options).await;
+        let kind = ErrorKind::NotFound;
+        let error = refused(done, &cx.sandbox, Operation::ExportDir, kind)?;
+        ensure_eq!(error.host_path(), Some(to.as_path()), "the host path named");
+        ensure_eq!(fs::read_dir(host.path())?.count(), 0, "what was made");
+    }
+    Ok(())
+}
+
+async fn export_refuses_what_is_not_a_directory_in_every_mode(cx: Cx) -> Verdict {
+    cx.sandbox.write("d/f", "new").await?;
+    let host = cx.host_dir()?;
+    put(host.path(), "real/own", "kept")?;
+    put(host.path(), "file", "kept")?;
+    std::os::unix::fs::symlink("real", host.path().join("link"))?;
+    std::os::unix::fs::symlink("nowhere", host.path().join("dangling"))?;
+    let before = tree(host.path())?;
+    for existing in [ExistingDir::Fail, ExistingDir::Merge, ExistingDir::Replace] {
+        for name in ["file", "link", "dangling"] {
+            let to = host.path().join(name);
+            let options = ExportOptions::default().existing(existing);
+            let done = cx.sandbox.export_dir(&"d".into(), &to, options).await;
+            let kind = ErrorKind::AlreadyExists;
+            let error = refused(done, &cx.sandbox, Operation::ExportDir, kind)?;
+            ensure_eq!(error.host_path(), Some(to.as_path()), "the host path named");
+            ensure_eq!(
+                tree(host.path())?,
+                before,
+                "what is there, after {existing:?}"
+            );
+        }
+    }
     Ok(())
 }
 

@@ -20,6 +20,8 @@ cases! { "transfer":
     import_takes_excludes,
     import_heeds_ignore_files_when_asked,
     import_again_reflects_changes,
+    import_replaces_what_may_not_be_written [Modes],
+    import_takes_ignore_before_gitignore,
     import_leaves_what_is_there_unless_asked,
     import_mirrors_deletions_when_asked,
     import_mirror_leaves_what_is_excluded,
@@ -245,6 +247,53 @@ async fn import_again_reflects_changes(cx: Cx) -> Verdict {
             .await?;
         ensure_eq!(cx.sandbox.read_to_string("in/f").await?, text, "the file");
     }
+    Ok(())
+}
+
+async fn import_replaces_what_may_not_be_written(cx: Cx) -> Verdict {
+    let host = cx.host_dir()?;
+    // The objects of a git repository are such.
+    put(host.path(), "objects/ab/cdef", "one")?;
+    chmod(host.path(), "objects/ab/cdef", 0o444)?;
+    for (text, mirror) in [("one", false), ("two", false), ("three", true)] {
+        let at = host.path().join("objects/ab");
+        fs::write(at.join("new"), text)?;
+        fs::rename(at.join("new"), at.join("cdef"))?;
+        chmod(host.path(), "objects/ab/cdef", 0o444)?;
+        let options = ImportOptions::default().mirror(mirror);
+        cx.sandbox
+            .import_dir(host.path(), &"in".into(), options)
+            .await?;
+        let file = "in/objects/ab/cdef";
+        ensure_eq!(cx.sandbox.read_to_string(file).await?, text, "the file");
+        let mode = cx.sandbox.metadata(&file.into()).await?.mode;
+        ensure_eq!(mode, Mode::new(0o444), "the mode");
+    }
+    Ok(())
+}
+
+async fn import_takes_ignore_before_gitignore(cx: Cx) -> Verdict {
+    let host = cx.host_dir()?;
+    put(host.path(), ".ignore", "!wanted\nunwanted\n")?;
+    put(host.path(), "d/.gitignore", "wanted\n!unwanted\nexcluded\n")?;
+    for name in ["d/wanted", "d/unwanted", "d/excluded", "d/plain"] {
+        put(host.path(), name, "x")?;
+    }
+    let options = ImportOptions::default()
+        .ignore_files(true)
+        .exclude("!excluded");
+    cx.sandbox
+        .import_dir(host.path(), &"in".into(), options)
+        .await?;
+    let found = names(&cx, "in").await?;
+    let expected = [
+        ".ignore",
+        "d/.gitignore",
+        "d/excluded",
+        "d/plain",
+        "d/wanted",
+    ];
+    ensure_eq!(found, expected, "what was brought");
     Ok(())
 }
 

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sandbox_core::{
-    ErrorKind, ExportOptions, FileKind, GuestPath, Operation, Result, TransferReport,
+    Error, ErrorKind, ExportOptions, FileKind, GuestPath, Operation, Result, TransferReport,
+    Unreadable,
 };
 use sandbox_transfer::{Attributes, Export};
 
@@ -47,7 +48,16 @@ async fn fill(top: &Arc<Node>, to: &Path, options: &ExportOptions) -> Result<Tra
                 true => name.clone(),
                 false => [&path, name.as_slice()].join(&b'/'),
             };
+            let needs = if node.is_dir() { [4, 1] } else { [4, 4] };
+            let readable = needs.iter().all(|bit| node.allows(*bit));
             match &node.kind {
+                Kind::Dir(_) | Kind::File(_) if !readable => {
+                    if options.unreadable == Unreadable::Fail {
+                        let error = Error::new(ErrorKind::PermissionDenied, OP);
+                        return Err(error.with_path(path));
+                    }
+                    export.skip(&path, "can't be read: permission denied")?;
+                }
                 Kind::Dir(_) => {
                     export.directory(&path, attributes(node))?;
                     todo.push((node.clone(), path));

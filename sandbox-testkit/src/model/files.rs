@@ -3,6 +3,8 @@
 //! Invariant: each function either does all of its work or, on an error, is followed by throwing
 //! the changed tree away; callers work on a copy and keep it only on success.
 
+use std::time::SystemTime;
+
 use sandbox_core::{DirEntry, ErrorKind, GuestPath, Mode};
 
 use super::tree::{Kind, Node, Place, Tree, Tried};
@@ -65,7 +67,7 @@ impl Tree {
         self.edit(&place.names, |node| match &mut node.kind {
             Kind::File(content) => {
                 content.extend_from_slice(bytes);
-                node.modified = std::time::SystemTime::now();
+                node.modified = SystemTime::now();
                 Ok(())
             }
             _ => Err(ErrorKind::NotARegularFile),
@@ -226,6 +228,18 @@ impl Tree {
             1 => self.put(&place, Node::new(kind, mode)),
             _ => Err(ErrorKind::NotFound),
         }
+    }
+
+    /// Sets the modification time of an entry, of a link itself.
+    pub(crate) fn set_modified(&mut self, path: &GuestPath, at: SystemTime) -> Tried<()> {
+        let place = self.locate(path, false)?;
+        if !place.exists() {
+            return Err(ErrorKind::NotFound);
+        }
+        self.edit(&place.names, |node| {
+            node.modified = at;
+            Ok(())
+        })
     }
 
     /// Changes permission bits, following links.

@@ -173,6 +173,20 @@ mutants! {
     ExportLeavesAPart => "transfer::export_beyond_a_limit_leaves_nothing",
     /// An export brings chains of links that lead out.
     ExportLetsLinksOut => "transfer::export_lets_no_chain_of_links_out",
+    /// What could not be read is missing, and nothing says so.
+    UnreadableNotTold => "transfer::export_leaves_out_what_cannot_be_read",
+    /// An export gives every entry a new time.
+    TimesLost => "transfer::export_keeps_times",
+    /// An export fills the holes of files.
+    HolesFilled => "transfer::export_keeps_holes",
+    /// An export makes the directories above its final name.
+    ParentsMade => "transfer::export_needs_the_directory_above",
+    /// An export replaces a file or link at its final name.
+    FileReplaced => "transfer::export_refuses_what_is_not_a_directory_in_every_mode",
+    /// An import writes into the files that are there.
+    ImportWritesInto => "transfer::import_replaces_what_may_not_be_written",
+    /// Ignore files are not heeded.
+    IgnoreFilesUnheeded => "transfer::import_takes_ignore_before_gitignore",
     /// A merging export writes through links of the destination.
     MergeFollowsLinks => "transfer::export_merging_writes_through_no_link",
     /// An export replaces what is there.

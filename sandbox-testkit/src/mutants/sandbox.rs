@@ -525,6 +525,18 @@ impl Sandbox for MutantSandbox {
         match self.mutant {
             Mutant::MirrorIgnored => options.mirror = false,
             Mutant::ImportExcludesIgnored => options.excludes.clear(),
+            Mutant::IgnoreFilesUnheeded => options.ignore_files = false,
+            Mutant::ImportWritesInto => {
+                let listed = ListOptions::default().recursive(true);
+                let there = self.inner.list_dir(to, listed).await.unwrap_or_default();
+                let denied = |entry: &DirEntry| {
+                    entry.metadata.is_file() && entry.metadata.mode.bits() & 0o200 == 0
+                };
+                if let Some(entry) = there.iter().find(|entry| denied(entry)) {
+                    let error = Error::new(ErrorKind::PermissionDenied, Operation::ImportDir);
+                    return Err(error.with_path(to.join(&entry.path)));
+                }
+            }
             _ => {}
         }
         self.say(self.inner.import_dir(from, &self.path(to), options).await)
@@ -539,10 +551,32 @@ impl Sandbox for MutantSandbox {
         match self.mutant {
             Mutant::ExportExcludesIgnored => options.excludes.clear(),
             Mutant::ExportAlwaysReplaces => options.existing = ExistingDir::Replace,
+            // These are the fault itself; where it can't be planted there is none.
+            Mutant::ParentsMade => {
+                drop(to.parent().map(std::fs::create_dir_all));
+            }
+            Mutant::FileReplaced if !to.is_dir() => drop(std::fs::remove_file(to)),
             _ => {}
         }
-        let done = self.inner.export_dir(&self.path(from), to, options).await;
-        match (self.mutant, &done) {
+        let mut done = self.inner.export_dir(&self.path(from), to, options).await;
+        match (self.mutant, &mut done) {
+            (Mutant::UnreadableNotTold, Ok(report)) => {
+                report.skipped.clear();
+                report.skipped_total = 0;
+            }
+            (Mutant::TimesLost, Ok(_)) => {
+                let now = std::time::SystemTime::now();
+                for entry in std::fs::read_dir(to).into_iter().flatten().flatten() {
+                    let file = std::fs::File::open(entry.path());
+                    drop(file.and_then(|file| file.set_modified(now)));
+                }
+            }
+            (Mutant::HolesFilled, Ok(_)) => {
+                for entry in std::fs::read_dir(to).into_iter().flatten().flatten() {
+                    let content = std::fs::read(entry.path());
+                    drop(content.and_then(|content| std::fs::write(entry.path(), content)));
+                }
+            }
             // These are the fault itself; where it can't be planted there is none.
             (Mutant::ExportLetsLinksOut, Ok(report)) => {
                 for skipped in &report.skipped {

@@ -27,6 +27,7 @@ pub(crate) struct Stat {
     pub(crate) kind: FileKind,
     /// Permission bits, without setuid, setgid and sticky.
     pub(crate) mode: u32,
+    pub(crate) size: u64,
     pub(crate) modified: Option<SystemTime>,
 }
 

@@ -62,6 +62,14 @@ impl Dir {
         Ok(stat_of(&fs::symlink_metadata(self.0.join(name))?))
     }
 
+    pub(crate) fn stat_self(&self) -> io::Result<Stat> {
+        Ok(stat_of(&fs::symlink_metadata(&self.0)?))
+    }
+
+    pub(crate) fn read_link(&self, name: &OsStr) -> io::Result<Vec<u8>> {
+        Ok(bytes(fs::read_link(self.0.join(name))?.as_os_str()))
+    }
+
     pub(crate) fn make_dir(&self, name: &OsStr) -> io::Result<()> {
         super::super::fault::point()?;
         fs::create_dir(self.0.join(name))
@@ -140,6 +148,7 @@ fn stat_of(meta: &fs::Metadata) -> Stat {
     };
     Stat {
         kind,
+        size: meta.len(),
         mode: if meta.is_dir() { 0o755 } else { 0o644 },
         modified: meta.modified().ok(),
     }

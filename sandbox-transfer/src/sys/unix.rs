@@ -91,6 +91,15 @@ impl Dir {
         Ok(stat_of(&statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)?))
     }
 
+    /// What the directory itself is.
+    pub(crate) fn stat_self(&self) -> io::Result<Stat> {
+        Ok(stat_of(&fstat(&self.0)?))
+    }
+
+    pub(crate) fn read_link(&self, name: &OsStr) -> io::Result<Vec<u8>> {
+        Ok(rustix::fs::readlinkat(&self.0, name, Vec::new())?.into_bytes())
+    }
+
     pub(crate) fn make_dir(&self, name: &OsStr) -> io::Result<()> {
         super::super::fault::point()?;
         Ok(mkdirat(&self.0, name, Mode::RWXU)?)
@@ -234,6 +243,7 @@ fn stat_of(stat: &rustix::fs::Stat) -> Stat {
     Stat {
         kind,
         mode: stat.st_mode as u32 & 0o777,
+        size: u64::try_from(stat.st_size).unwrap_or(0),
         modified: system_time(stat.st_mtime as i64, stat.st_mtime_nsec as u32),
     }
 }

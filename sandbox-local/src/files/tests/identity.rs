@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::thread::{Gid, set_thread_groups};
 use sandbox_core::{
     CreateDirOptions, ErrorKind, ExportOptions, FileBatch, GuestPath, ImportOptions, ListOptions,
-    Operation, ReadOptions, RemoveOptions, RenameOptions,
+    Operation, ReadOptions, RemoveOptions, RenameOptions, Unreadable,
 };
 
 use super::super::{CancelFlag, GuestRoot};
@@ -151,7 +151,7 @@ fn as_root_what_the_guest_may_not_do_is_denied() {
     let export = guest.export(
         &path("/"),
         &f.host("out"),
-        &ExportOptions::default(),
+        &ExportOptions::default().unreadable(Unreadable::Fail),
         &CancelFlag::new(),
     );
     assert_eq!(export.unwrap_err().kind(), denied);

@@ -21,8 +21,7 @@ use super::{CancelFlag, transfer};
 impl GuestRoot {
     /// See [`Sandbox::export_dir`](sandbox_core::Sandbox::export_dir).
     ///
-    /// The host path's parent has to exist. A file that the guest's user may not read fails the
-    /// export. Setting the flag ends it soon; what was written so far is then removed.
+    /// Setting the flag ends it soon; what was written so far is then removed.
     pub(crate) fn export(
         &self,
         from: &GuestPath,
@@ -50,6 +49,7 @@ impl GuestRoot {
             refuse_mounts: false,
             max_bytes: Some(options.max_bytes),
             max_entries: Some(options.max_entries),
+            unreadable: options.unreadable,
             cancel,
         };
         let landing = Landing::prepare(to, options.existing)?;

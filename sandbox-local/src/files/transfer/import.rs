@@ -41,6 +41,7 @@ impl GuestRoot {
             refuse_mounts: false,
             max_bytes: options.max_bytes,
             max_entries: None,
+            unreadable: options.unreadable,
             cancel: &cancel,
         };
         let flags = DIR_READ | rustix::fs::OFlags::CLOEXEC;
@@ -64,7 +65,7 @@ impl GuestRoot {
                 let destination = Destination {
                     place: &target,
                     source: &source,
-                    keep_times: false,
+                    keep_times: true,
                     unseen: false,
                     max_bytes: options.max_bytes,
                     cancel: &cancel,

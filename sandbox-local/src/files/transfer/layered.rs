@@ -11,7 +11,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::fs::{RenameFlags, renameat_with};
 use rustix::io::Errno;
-use sandbox_core::{ErrorKind, Operation, Result};
+use sandbox_core::{ErrorKind, Operation, Result, Unreadable};
 use sandbox_transfer::Excludes;
 
 use super::super::GuestRoot;
@@ -77,6 +77,7 @@ impl GuestRoot {
             refuse_mounts: true,
             max_bytes: None,
             max_entries: None,
+            unreadable: Unreadable::Fail,
             cancel: &cancel,
         };
         let report = transfer(

@@ -7,7 +7,6 @@
 //! Invariant: what crosses is names, permission bits, link targets and open regular files; no path
 //! of one side is ever looked up on the other.
 
-mod copy;
 mod export;
 mod filter;
 mod import;
@@ -18,10 +17,11 @@ mod source;
 
 pub(super) use layered::Entry;
 
-use std::os::fd::OwnedFd;
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::fs::StatxTimestamp;
 use sandbox_core::{Error, ErrorKind, Result, TransferReport};
 
 use super::place::Place;
@@ -65,10 +65,14 @@ enum Event {
     File {
         name: Vec<u8>,
         stat: Stat,
-        content: OwnedFd,
+        content: File,
     },
     /// A symbolic link.
-    Link { name: Vec<u8>, target: Vec<u8> },
+    Link {
+        name: Vec<u8>,
+        target: Vec<u8>,
+        modified: StatxTimestamp,
+    },
     /// Go back up.
     Leave,
 }

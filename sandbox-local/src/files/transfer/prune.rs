@@ -59,7 +59,7 @@ impl Prune<'_> {
 impl Visitor for Prune<'_> {
     fn entry(&mut self, found: &Found<'_>) -> Result<bool> {
         let is_dir = found.stat.is_dir();
-        if self.is_excluded(found.path, is_dir) {
+        if self.is_excluded(found.path, is_dir) || self.inventory.unreadable.contains(found.path) {
             return Ok(false);
         }
         if is_dir {

@@ -7,21 +7,22 @@
 //! Invariant: no link at the destination is followed, and nothing but regular files, links and
 //! empty directories is replaced.
 
+use std::fs::File;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    Access, AtFlags, Mode, StatxTimestamp, Timespec, Timestamps, accessat, futimens, mkdirat,
-    renameat, symlinkat, unlinkat,
+    Access, AtFlags, Mode, OFlags, StatxTimestamp, Timespec, Timestamps, accessat, futimens,
+    mkdirat, renameat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use sandbox_core::{Error, ErrorKind, Result, TransferReport};
+use sandbox_transfer::sparse::{self, CopyError};
 
 use super::super::place::Place;
-use super::super::resolve::{DIR_PATH, DIR_READ, reopen, set_mode};
+use super::super::resolve::{DIR_PATH, DIR_READ, open_same_mount, reopen, set_mode};
 use super::super::stat::{Stat, find_at, stat_fd};
 use super::super::tree::remove_tree;
 use super::super::write::{Modes, create_file, staged_prefix};
-use super::copy::{Copier, CopyError};
 use super::source::Receiver;
 use super::{CancelFlag, Event, too_many_bytes};
 use crate::walk::{Cursor, Mounts};
@@ -53,7 +54,6 @@ pub(super) fn receive(
         staged: None,
         prefix: staged_prefix(),
         counter: 0,
-        copier: Copier::default(),
         report: TransferReport::default(),
     };
     for event in events {
@@ -77,7 +77,6 @@ struct Sink<'a> {
     staged: Option<Staged>,
     prefix: String,
     counter: u64,
-    copier: Copier,
     report: TransferReport,
 }
 
@@ -106,7 +105,11 @@ impl Sink<'_> {
                 stat,
                 content,
             } => self.file(&name, &stat, &content),
-            Event::Link { name, target } => self.link(&name, &target),
+            Event::Link {
+                name,
+                target,
+                modified,
+            } => self.link(&name, &target, modified),
             Event::Leave => self.leave(),
         }
     }
@@ -218,7 +221,7 @@ impl Sink<'_> {
         Ok(())
     }
 
-    fn file(&mut self, name: &[u8], from: &Stat, content: &OwnedFd) -> Result<()> {
+    fn file(&mut self, name: &[u8], from: &Stat, content: &File) -> Result<()> {
         let path = self.path(name);
         let staged = self.place_for(name, &path)?;
         let own = staged.as_deref().unwrap_or(name);
@@ -247,7 +250,7 @@ impl Sink<'_> {
         }
     }
 
-    fn write(&mut self, own: &[u8], from: &Stat, content: &OwnedFd, path: &[u8]) -> Result<u64> {
+    fn write(&mut self, own: &[u8], from: &Stat, content: &File, path: &[u8]) -> Result<u64> {
         let Destination {
             place,
             source,
@@ -263,31 +266,35 @@ impl Sink<'_> {
             .current()
             .and_then(|dir| create_file(dir, own, from.permissions(), &mut modes))
             .map_err(|errno| fail(place, errno, path))?;
+        let file = File::from(file);
         let allowed = max_bytes.map_or(u64::MAX, |limit| limit.saturating_sub(self.report.bytes));
-        self.copier
-            .copy(content, &file, from.size, allowed, cancel)
+        let errno = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
+        sparse::copy(content, &file, allowed, &mut || !cancel.is_cancelled())
             .map_err(|error| match error {
-                CopyError::Read(errno) => source.fail(errno, path),
-                CopyError::Write(errno) => place.fail(errno, path),
+                CopyError::Read(error) => source.fail(errno(error), path),
+                CopyError::Write(error) => place.fail(errno(error), path),
                 CopyError::TooLarge => too_many_bytes(source, max_bytes.unwrap_or(u64::MAX)),
                 CopyError::Cancelled => place.error(ErrorKind::Other, b"", "cancelled"),
             })
             .and_then(|bytes| {
                 if keep_times {
-                    let times = times(from.modified);
-                    futimens(&file, &times).map_err(|errno| fail(place, errno, path))?;
+                    // What the filesystem can't keep costs a rebuild at most.
+                    let _ = futimens(&file, &times(from.modified));
                 }
                 Ok(bytes)
             })
     }
 
-    fn link(&mut self, name: &[u8], target: &[u8]) -> Result<()> {
+    fn link(&mut self, name: &[u8], target: &[u8], modified: StatxTimestamp) -> Result<()> {
         let path = self.path(name);
         let staged = self.place_for(name, &path)?;
         let own = staged.as_deref().unwrap_or(name);
         let fail = |errno| fail(self.to.place, errno, &path);
         let dir = self.stack.current().map_err(fail)?;
         symlinkat(target, dir, own).map_err(fail)?;
+        if self.to.keep_times {
+            let _ = utimensat(dir, own, &times(modified), AtFlags::SYMLINK_NOFOLLOW);
+        }
         if let Err(errno) = put_in_place(dir, staged.as_deref(), name) {
             let _ = unlinkat(dir, own, AtFlags::empty());
             return Err(fail(errno));
@@ -317,9 +324,11 @@ impl Sink<'_> {
                 return Err(place.mounted(path));
             }
             if place.is_guest() && stat.is_file() {
-                // Renaming over it would need no right to the file itself.
+                // Renaming over it would need no right to the file itself: its owner may, whatever
+                // its mode is, and else who may write to it.
                 let flags = AtFlags::EACCESS | AtFlags::SYMLINK_NOFOLLOW;
                 accessat(dir, name, Access::WRITE_OK, flags)
+                    .or_else(|errno| owned(dir, name, &stat).map_err(|_| errno))
                     .map_err(|errno| fail(place, errno, path))?;
             }
         }
@@ -354,6 +363,14 @@ impl Sink<'_> {
     }
 }
 
+/// Whether a file is the current user's: only its owner may set its mode, here to what it is.
+fn owned(dir: BorrowedFd<'_>, name: &[u8], stat: &Stat) -> rustix::io::Result<()> {
+    set_mode(
+        open_same_mount(dir, name, OFlags::PATH | OFlags::NOFOLLOW)?,
+        stat.mode,
+    )
+}
+
 fn put_in_place(dir: BorrowedFd<'_>, staged: Option<&[u8]>, name: &[u8]) -> rustix::io::Result<()> {
     match staged {
         Some(staged) => renameat(dir, staged, dir, name),
@@ -365,7 +382,11 @@ fn put_in_place(dir: BorrowedFd<'_>, staged: Option<&[u8]>, name: &[u8]) -> rust
 fn keep_time(dir: BorrowedFd<'_>, modified: StatxTimestamp) -> rustix::io::Result<()> {
     // A descriptor by `O_PATH` takes no times; a directory that can't be read keeps the new one.
     match reopen(dir, DIR_READ) {
-        Ok(dir) => futimens(&dir, &times(modified)),
+        Ok(dir) => {
+            // As with files; a directory of somebody else that was there keeps its own.
+            let _ = futimens(&dir, &times(modified));
+            Ok(())
+        }
         Err(Errno::ACCESS) => Ok(()),
         Err(errno) => Err(errno),
     }

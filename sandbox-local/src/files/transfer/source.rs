@@ -3,13 +3,13 @@
 //! Invariant: only regular files are opened, by a descriptor that was seen to be one; no link is
 //! followed; a link that could lead out of an exported directory is not handed over.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::mpsc;
 
 use rustix::fs::{OFlags, openat, readlinkat};
 use rustix::io::Errno;
-use sandbox_core::{ErrorKind, FileKind, Result, TransferReport};
+use sandbox_core::{Error, ErrorKind, FileKind, Result, TransferReport, Unreadable};
 use sandbox_transfer::{Excludes, IgnoreFiles, is_excluded, leads_out};
 
 use super::super::place::Place;
@@ -33,6 +33,7 @@ pub(super) struct Rules<'a> {
     pub(super) refuse_mounts: bool,
     pub(super) max_bytes: Option<u64>,
     pub(super) max_entries: Option<u64>,
+    pub(super) unreadable: Unreadable,
     pub(super) cancel: &'a CancelFlag,
 }
 
@@ -41,6 +42,8 @@ pub(super) struct Rules<'a> {
 pub(super) struct Inventory {
     /// By path: whether it is a directory.
     pub(super) entries: HashMap<Vec<u8>, bool>,
+    /// What could not be read, so that nothing is known of what is below.
+    pub(super) unreadable: HashSet<Vec<u8>>,
     /// By directory; only if ignore files are heeded.
     pub(super) ignore_files: HashMap<Vec<u8>, IgnoreFiles>,
 }
@@ -133,15 +136,20 @@ impl<'a> Source<'a> {
             self.report.skip(found.path, "changed at the same time");
             return Ok(());
         }
-        self.bytes = self.bytes.saturating_add(stat.size);
-        if let Some(limit) = self.rules.max_bytes.filter(|limit| self.bytes > *limit) {
+        let bytes = self.bytes.saturating_add(stat.size);
+        if let Some(limit) = self.rules.max_bytes.filter(|limit| bytes > *limit) {
             return Err(too_many_bytes(self.place, limit));
         }
-        let content = reopen(&handle, OFlags::RDONLY).map_err(fail)?;
+        let content = match reopen(&handle, OFlags::RDONLY) {
+            Ok(content) => content,
+            Err(errno @ Errno::ACCESS) => return self.unreadable(found.path, fail(errno)),
+            Err(errno) => return Err(fail(errno)),
+        };
+        self.bytes = bytes;
         self.emit(Event::File {
             name: found.name.to_bytes().to_vec(),
             stat,
-            content,
+            content: content.into(),
         })
     }
 
@@ -160,6 +168,7 @@ impl<'a> Source<'a> {
         self.emit(Event::Link {
             name: found.name.to_bytes().to_vec(),
             target,
+            modified: found.stat.modified,
         })
     }
 }
@@ -215,6 +224,17 @@ impl Visitor for Source<'_> {
             return Ok(());
         }
         self.emit(Event::Leave)
+    }
+
+    fn unreadable(&mut self, path: &[u8], error: Error) -> Result<()> {
+        if self.rules.unreadable != Unreadable::Skip {
+            return Err(error);
+        }
+        self.report.skip(path, "can't be read: permission denied");
+        if let Output::Inventory(inventory) = &mut self.output {
+            inventory.unreadable.insert(path.to_vec());
+        }
+        Ok(())
     }
 
     fn made_up(&mut self, path: &[u8]) {

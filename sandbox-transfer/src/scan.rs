@@ -1,0 +1,313 @@
+//! Reading a directory of the host, entry by entry.
+//!
+//! Invariant: no link is followed, and only regular files are opened, by a name that is looked up
+//! in an open directory; a FIFO is not waited for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use sandbox_core::{
+    Error, ErrorKind, FileKind, ImportOptions, Operation, Result, TransferReport, Unreadable,
+};
+
+use crate::export::{Attributes, skipped};
+use crate::filter::{Excludes, IgnoreFiles, MAX_IGNORE_FILE, is_excluded};
+use crate::sys::{Dir, Stat, bytes};
+
+/// An entry of a directory that is brought somewhere else.
+#[derive(Debug)]
+pub struct ScanEntry {
+    /// Relative to the directory, with `/` between names; parents come first.
+    pub path: Vec<u8>,
+    /// What it is.
+    pub kind: ScanKind,
+    /// Mode, without setuid, setgid and sticky, and modification time.
+    pub attributes: Attributes,
+}
+
+/// What an entry is, with what belongs to it.
+#[derive(Debug)]
+pub enum ScanKind {
+    /// A directory.
+    Directory,
+    /// A regular file, open for reading, and the size that it had then.
+    File(File, u64),
+    /// A symbolic link, and what it says.
+    Symlink(Vec<u8>),
+}
+
+/// What a scan has met.
+#[derive(Debug)]
+pub struct Scan {
+    /// What was brought, and what was skipped.
+    pub report: TransferReport,
+    /// The attributes of the directory itself.
+    pub top: Attributes,
+    /// What was brought, by path, and whether it is a directory.
+    seen: BTreeMap<Vec<u8>, bool>,
+    /// What could not be read: it is not known to be gone.
+    unreadable: BTreeSet<Vec<u8>>,
+    excludes: Excludes,
+    ignore_files: BTreeMap<Vec<u8>, IgnoreFiles>,
+}
+
+impl Scan {
+    /// Whether an entry of the place that an import is to mirror is neither in the directory nor
+    /// excluded, and so to be removed. One that is a directory on one side only is.
+    pub fn is_gone(&self, path: &[u8], is_dir: bool) -> bool {
+        let ends = path.iter().enumerate().filter(|(_, b)| **b == b'/');
+        let above: Vec<&[u8]> = std::iter::once(&b""[..])
+            .chain(ends.filter_map(|(end, _)| path.get(..end)))
+            .collect();
+        let ignored = |path: &[u8], is_dir: bool, above: &[&[u8]]| {
+            let files: Vec<_> = above
+                .iter()
+                .filter_map(|dir| self.ignore_files.get(*dir))
+                .collect();
+            is_excluded(&self.excludes, &files, path, is_dir)
+        };
+        for (at, dir) in above.iter().enumerate().skip(1) {
+            let outer = above.get(..at).unwrap_or_default();
+            if self.unreadable.contains(*dir) || ignored(dir, true, outer) {
+                return false;
+            }
+        }
+        !self.unreadable.contains(path)
+            && !ignored(path, is_dir, &above)
+            && self.seen.get(path) != Some(&is_dir)
+    }
+}
+
+/// A directory that the scan is in.
+struct Level {
+    dir: Dir,
+    path: Vec<u8>,
+    /// Still to come, the first last.
+    names: Vec<OsString>,
+}
+
+/// Reads the tree below `from` and hands over what the options let through, sorted by name,
+/// parents first. Errors name the operation and the path of the host.
+///
+/// # Errors
+/// [`NotFound`](ErrorKind::NotFound), [`NotADirectory`](ErrorKind::NotADirectory) and
+/// [`PermissionDenied`](ErrorKind::PermissionDenied) for the directory itself,
+/// [`LimitExceeded`](ErrorKind::LimitExceeded), and what `each` says.
+pub fn scan(
+    from: &Path,
+    options: &ImportOptions,
+    operation: Operation,
+    mut each: impl FnMut(ScanEntry) -> Result<()>,
+) -> Result<Scan> {
+    let host = |error: io::Error, path: &[u8]| {
+        let mut at = PathBuf::from(from);
+        at.extend(path.split(|b| *b == b'/').filter_map(crate::sys::name));
+        Error::from_io(error, operation).with_host_path(at)
+    };
+    let top = Dir::open(from).map_err(|error| host(error, b""))?;
+    let stat = top.stat_self().map_err(|error| host(error, b""))?;
+    let mut scan = Scan {
+        report: TransferReport::default(),
+        top: attributes(&stat),
+        seen: BTreeMap::new(),
+        unreadable: BTreeSet::new(),
+        excludes: Excludes::new(&options.excludes, operation)?,
+        ignore_files: BTreeMap::new(),
+    };
+    let mut levels = vec![Level {
+        names: sorted(&top).map_err(|error| host(error, b""))?,
+        dir: top,
+        path: Vec::new(),
+    }];
+    if options.ignore_files {
+        heed(&mut scan, &levels);
+    }
+    while let Some(level) = levels.last_mut() {
+        let Some(name) = level.names.pop() else {
+            levels.pop();
+            continue;
+        };
+        let path = match level.path.is_empty() {
+            true => bytes(&name),
+            false => [&level.path, &*bytes(&name)].join(&b'/'),
+        };
+        let unreadable = |scan: &mut Scan, error: io::Error| match options.unreadable {
+            Unreadable::Skip if error.kind() == io::ErrorKind::PermissionDenied => {
+                scan.report
+                    .skip(path.clone(), "can't be read: permission denied");
+                scan.unreadable.insert(path.clone());
+                Ok(())
+            }
+            _ => Err(host(error, &path)),
+        };
+        let stat = match level.dir.stat(&name) {
+            // Removed meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => {
+                unreadable(&mut scan, error)?;
+                continue;
+            }
+            Ok(stat) => stat,
+        };
+        let files: Vec<_> = levels
+            .iter()
+            .filter_map(|level| scan.ignore_files.get(&level.path))
+            .collect();
+        if is_excluded(&scan.excludes, &files, &path, stat.is_dir()) {
+            continue;
+        }
+        let Some(level) = levels.last() else {
+            break;
+        };
+        let mut entered = None;
+        let (kind, stat) = match stat.kind {
+            FileKind::Directory => {
+                match level
+                    .dir
+                    .open_dir(&name)
+                    .and_then(|dir| Ok((sorted(&dir)?, dir)))
+                {
+                    Ok(opened) => entered = Some(opened),
+                    Err(error) => {
+                        unreadable(&mut scan, error)?;
+                        continue;
+                    }
+                }
+                scan.report.directories += 1;
+                (ScanKind::Directory, stat)
+            }
+            FileKind::File => match level.dir.open_file(&name) {
+                Ok(Some((file, stat))) => {
+                    scan.report.files += 1;
+                    scan.report.bytes = scan.report.bytes.saturating_add(stat.size);
+                    if let Some(limit) = options.max_bytes.filter(|most| scan.report.bytes > *most)
+                    {
+                        return Err(Error::new(ErrorKind::LimitExceeded, operation)
+                            .with_message(format!(
+                                "the files are larger than the limit of {limit} bytes"
+                            ))
+                            .with_host_path(from)
+                            .with_hint("raise max_bytes, or exclude something"));
+                    }
+                    (ScanKind::File(file, stat.size), stat)
+                }
+                Ok(None) => {
+                    scan.report.skip(path, "changed at the same time");
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => {
+                    unreadable(&mut scan, error)?;
+                    continue;
+                }
+            },
+            FileKind::Symlink => match level.dir.read_link(&name) {
+                Ok(target) => {
+                    scan.report.symlinks += 1;
+                    (ScanKind::Symlink(target), stat)
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(host(error, &path)),
+            },
+            kind => {
+                scan.report.skip(path, skipped(kind));
+                continue;
+            }
+        };
+        scan.seen.insert(path.clone(), stat.is_dir());
+        each(ScanEntry {
+            path: path.clone(),
+            kind,
+            attributes: attributes(&stat),
+        })?;
+        if let Some((names, dir)) = entered {
+            levels.push(Level { dir, path, names });
+            if options.ignore_files {
+                heed(&mut scan, &levels);
+            }
+        }
+    }
+    Ok(scan)
+}
+
+/// Reads the ignore files of the directory that was entered last.
+fn heed(scan: &mut Scan, levels: &[Level]) {
+    let Some(Level { dir, path, .. }) = levels.last() else {
+        return;
+    };
+    let files = IgnoreFiles::read(path, |name| {
+        let (file, _) = dir.open_file(name.as_ref()).ok().flatten()?;
+        let mut text = Vec::new();
+        file.take(MAX_IGNORE_FILE).read_to_end(&mut text).ok()?;
+        Some(text)
+    });
+    scan.ignore_files.insert(path.clone(), files);
+}
+
+/// The names of a directory, the first last.
+fn sorted(dir: &Dir) -> io::Result<Vec<OsString>> {
+    let mut names = dir.names()?;
+    names.sort_by(|a, b| b.cmp(a));
+    Ok(names)
+}
+
+fn attributes(stat: &Stat) -> Attributes {
+    Attributes {
+        mode: stat.mode,
+        modified: stat.modified,
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn paths(from: &Path, options: &ImportOptions) -> (Vec<String>, Scan) {
+        let mut found = Vec::new();
+        let scan = scan(from, options, Operation::ImportDir, |entry| {
+            found.push(String::from_utf8(entry.path).unwrap());
+            Ok(())
+        });
+        (found, scan.unwrap())
+    }
+
+    #[test]
+    fn links_and_fifos_are_not_opened_and_parents_come_first() {
+        let host = tempfile::tempdir().unwrap();
+        let at = |name: &str| host.path().join(name);
+        fs::create_dir_all(at("b/c")).unwrap();
+        fs::write(at("b/c/f"), "x").unwrap();
+        fs::write(at("a"), "x").unwrap();
+        std::os::unix::fs::symlink("/etc", at("link")).unwrap();
+        let fifo = std::process::Command::new("mkfifo")
+            .arg(at("fifo"))
+            .status();
+        assert!(fifo.unwrap().success());
+        let (found, scan) = paths(host.path(), &ImportOptions::default());
+        assert_eq!(found, ["a", "b", "b/c", "b/c/f", "link"]);
+        assert_eq!(scan.report.skipped_total, 1);
+        assert!(scan.is_gone(b"b/other", false) && scan.is_gone(b"a", true));
+        assert!(!scan.is_gone(b"b/c", true));
+    }
+
+    #[test]
+    fn what_is_ignored_is_not_gone() {
+        let host = tempfile::tempdir().unwrap();
+        fs::create_dir_all(host.path().join("d")).unwrap();
+        fs::write(host.path().join("d/.gitignore"), "built\n").unwrap();
+        fs::write(host.path().join("d/built"), "x").unwrap();
+        let options = ImportOptions::default()
+            .ignore_files(true)
+            .exclude("/target");
+        let (found, scan) = paths(host.path(), &options);
+        assert_eq!(found, ["d", "d/.gitignore"]);
+        assert!(!scan.is_gone(b"d/built", true) && !scan.is_gone(b"d/built/x", false));
+        assert!(!scan.is_gone(b"target/x", false));
+        assert!(scan.is_gone(b"built", false) && scan.is_gone(b"d/target", false));
+    }
+}

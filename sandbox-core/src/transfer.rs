@@ -4,7 +4,8 @@ use crate::GuestPath;
 
 /// What to do about an entry that can't be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 pub enum Unreadable {
     /// Bring the rest, and name the entry in [`TransferReport::skipped`].
     #[default]

@@ -27,15 +27,17 @@ impl<T: Transport> Guest<T> {
         // What the host refuses is refused before the guest works for it.
         drop(Landing::prepare(to, options.existing).map_err(|error| self.named(error))?);
         let to = to.to_owned();
-        let entries = self.list_at(OP, &from, "", 10_000_000).await?;
-        let wanted = decide(entries, &options).map_err(|error| self.named(error))?;
+        let there = self.list_at(OP, &from, "", 10_000_000).await?;
+        let closed = there.closed;
+        let wanted = decide(there.entries, &options).map_err(|error| self.named(error))?;
         let tar = self.fetch_tar(&from, &wanted, &options).await?;
         let top = Attributes {
             mode: 0o755,
             modified: None,
         };
         let built =
-            tokio::task::spawn_blocking(move || build(&to, wanted, tar, &options, top)).await;
+            tokio::task::spawn_blocking(move || build(&to, wanted, &closed, tar, &options, top))
+                .await;
         let built =
             built.map_err(|e| self.named(Error::new(ErrorKind::Other, OP).with_source(e)))?;
         built.map_err(|error| self.named(error))

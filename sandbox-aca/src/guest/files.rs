@@ -2,6 +2,7 @@
 //!
 //! Each is one request to the guest, and one more where an answer is large.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -13,6 +14,15 @@ use sandbox_core::{
 use crate::guest::handle::{Guest, fresh};
 use crate::guest::script::garbled;
 use crate::guest::transport::Transport;
+
+/// What the guest says is in a directory.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    /// In no order.
+    pub(crate) entries: Vec<DirEntry>,
+    /// Directories among them whose entries the sandbox's user can't see.
+    pub(crate) closed: BTreeSet<Vec<u8>>,
+}
 
 /// The largest listing in bytes.
 const LISTING: u64 = 1 << 30;
@@ -50,7 +60,7 @@ impl<T: Transport> Guest<T> {
         self.open(OP)?;
         let at = self.resolve(path, OP)?;
         let depth = if options.recursive { "" } else { "-maxdepth 1" };
-        let mut entries = self.list_at(OP, &at, depth, options.limit).await?;
+        let mut entries = self.list_at(OP, &at, depth, options.limit).await?.entries;
         if entries.len() > options.limit {
             let error = Error::new(ErrorKind::LimitExceeded, OP)
                 .with_message(format!("more than {} entries", options.limit))
@@ -68,14 +78,14 @@ impl<T: Transport> Guest<T> {
         at: &GuestPath,
         depth: &str,
         limit: usize,
-    ) -> Result<Vec<DirEntry>> {
+    ) -> Result<Listing> {
         let (dir, _) = fresh(T::STAGING);
         let limit = limit.min(100_000_000);
         let script = self.files_script(&dir).text("list").word(at.as_bytes());
         let script = script.text(&format!(" '{depth}' {limit}\n"));
         let said = self.helper(op, script, &dir, &[at]).await?;
         let bytes = self.emitted(op, &said, &dir, LISTING).await?;
-        entries(&bytes).ok_or_else(|| self.named(garbled(op)))
+        listing(&bytes).ok_or_else(|| self.named(garbled(op)))
     }
 
     pub(crate) async fn metadata(&self, path: &GuestPath) -> Result<Metadata> {
@@ -90,7 +100,7 @@ impl<T: Transport> Guest<T> {
             .text("\n");
         let said = self.helper(OP, script, &dir, &[&at]).await?;
         let bytes = self.emitted(OP, &said, &dir, LISTING).await?;
-        let found = entries(&bytes).and_then(|entries| entries.into_iter().next());
+        let found = listing(&bytes).and_then(|found| found.entries.into_iter().next());
         found
             .map(|entry| entry.metadata)
             .ok_or_else(|| self.named(garbled(OP)))
@@ -177,17 +187,21 @@ impl<T: Transport> Guest<T> {
 }
 
 /// What `find` says: path, type, size, mode, time, target, each with a NUL behind it.
-fn entries(bytes: &[u8]) -> Option<Vec<DirEntry>> {
+fn listing(bytes: &[u8]) -> Option<Listing> {
     let mut fields = bytes.split(|byte| *byte == 0);
-    let mut entries = Vec::new();
+    let mut found = Listing::default();
     loop {
         let path = fields.next()?;
         let Some(kind) = fields.next() else {
-            return path.is_empty().then_some(entries);
+            return path.is_empty().then_some(found);
         };
         let mut text = || std::str::from_utf8(fields.next()?).ok();
         let kind = match kind {
             b"d" => FileKind::Directory,
+            b"x" => {
+                found.closed.insert(path.to_vec());
+                FileKind::Directory
+            }
             b"l" => FileKind::Symlink,
             b"p" => FileKind::Fifo,
             b"s" => FileKind::Socket,
@@ -197,14 +211,14 @@ fn entries(bytes: &[u8]) -> Option<Vec<DirEntry>> {
         let size = text()?.parse().ok()?;
         let mode = u32::from_str_radix(text()?, 8).ok()?;
         let time = text()?.parse::<f64>().ok()?;
-        let mut found = Metadata::new(kind, size, Mode::new(mode));
+        let mut metadata = Metadata::new(kind, size, Mode::new(mode));
         if let Ok(since) = Duration::try_from_secs_f64(time) {
-            found = found.modified(UNIX_EPOCH + since);
+            metadata = metadata.modified(UNIX_EPOCH + since);
         }
         let target = fields.next()?;
         if kind == FileKind::Symlink {
-            found = found.link_target(target);
+            metadata = metadata.link_target(target);
         }
-        entries.push(DirEntry::new(path, found));
+        found.entries.push(DirEntry::new(path, metadata));
     }
 }

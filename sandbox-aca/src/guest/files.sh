@@ -9,7 +9,8 @@ list() { # list DIRECTORY DEPTH ENTRIES
     climb "$1"
   fi
   mkdir -p "$d"
-  find "$1/" -mindepth 1 $2 -printf '%P\0%y\0%s\0%m\0%T@\0%l\0' 2> "$d/err" | head -z -n $(($3 * 6 + 6)) > "$d/out"
+  # A directory of kind `x` is one whose entries can't be told.
+  find "$1/" -mindepth 1 $2 \( -type d \( ! -readable -o ! -executable \) -printf '%P\0x\0%s\0%m\0%T@\0%l\0' -o -printf '%P\0%y\0%s\0%m\0%T@\0%l\0' \) 2> "$d/err" | head -z -n $(($3 * 6 + 6)) > "$d/out"
   if [ -s "$d/err" ] && ! [ -s "$d/out" ]; then denied "$(head -c 4096 "$d/err")"; fi
   emit "$d/out"
 }

@@ -50,7 +50,7 @@ impl<T: Transport> Guest<T> {
         if options.mirror {
             let there = match self.list_at(OP, &to, "", 10_000_000).await {
                 Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-                there => there?,
+                there => there?.entries,
             };
             let gone = gathered.gone(there);
             gathered.scan.report.removed = gone.len() as u64;

@@ -3,7 +3,7 @@
 //!
 //! Invariant: the host's side is `sandbox-transfer`'s alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;
 
@@ -44,10 +44,12 @@ pub(crate) fn decide(entries: Vec<DirEntry>, options: &ExportOptions) -> Result<
     Ok(wanted)
 }
 
-/// Builds the export from an archive of files and what was listed of the rest.
+/// Builds the export from an archive of files and what was listed of the rest; `closed` are the
+/// directories that could not be listed.
 pub(crate) fn build(
     to: &Path,
     mut wanted: Wanted,
+    closed: &BTreeSet<Vec<u8>>,
     tar: impl Read,
     options: &ExportOptions,
     top: Attributes,
@@ -69,13 +71,17 @@ pub(crate) fn build(
     })?;
     for (path, entry) in &wanted {
         match entry.metadata.kind {
-            FileKind::Directory => export.directory(path, attributes(entry))?,
-            FileKind::File if options.unreadable == Unreadable::Fail => {
+            FileKind::Directory if !closed.contains(path) => {
+                export.directory(path, attributes(entry))?;
+            }
+            FileKind::File | FileKind::Directory if options.unreadable == Unreadable::Fail => {
                 return Err(Error::new(ErrorKind::PermissionDenied, OP)
-                    .with_message("a file can't be read, or is gone by now")
+                    .with_message("an entry can't be read, or is gone by now")
                     .with_path(&entry.path));
             }
-            FileKind::File => export.skip(path, "can't be read, or is gone by now")?,
+            FileKind::File | FileKind::Directory => {
+                export.skip(path, "can't be read, or is gone by now")?
+            }
             FileKind::Symlink => {
                 let target = entry.metadata.link_target.as_ref();
                 let target = target.map_or(&b""[..], GuestPath::as_bytes);

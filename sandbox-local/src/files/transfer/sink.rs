@@ -276,12 +276,11 @@ impl Sink<'_> {
                 CopyError::TooLarge => too_many_bytes(source, max_bytes.unwrap_or(u64::MAX)),
                 CopyError::Cancelled => place.error(ErrorKind::Other, b"", "cancelled"),
             })
-            .map(|bytes| {
+            .inspect(|_| {
                 if keep_times {
                     // What the filesystem can't keep costs a rebuild at most.
                     let _ = futimens(&file, &times(from.modified));
                 }
-                bytes
             })
     }
 

@@ -382,7 +382,7 @@ fn keep_time(dir: BorrowedFd<'_>, modified: StatxTimestamp) -> rustix::io::Resul
     // A descriptor by `O_PATH` takes no times; a directory that can't be read keeps the new one.
     match reopen(dir, DIR_READ) {
         Ok(dir) => {
-            // As with files; a directory of somebody else that was there keeps its own.
+            // As with files; a directory of another user that was there keeps its own.
             let _ = futimens(&dir, &times(modified));
             Ok(())
         }

@@ -111,7 +111,7 @@ const CLAUSES: &[Clause] = &[
         ],
     },
     Clause {
-        text: "Bytes, stdout and stderr apart, exact, bounded, with truncation told.",
+        text: "Bytes, stdout and stderr apart, exact, bounded; a truncated stream says so.",
         cases: &[
             "streams::*",
             "exec::*",
@@ -281,6 +281,11 @@ const CLAUSES: &[Clause] = &[
         mutants: &[Mutant::ProviderDropCloses, Mutant::ProcessLeftOnHost],
     },
     Clause {
+        text: "A [`Process`] is a handle too: it keeps its sandbox alive.",
+        cases: &["spawn::a_process_keeps_its_sandbox_alive"],
+        mutants: &[Mutant::ProcessEndsWithHandle],
+    },
+    Clause {
         // A kit that runs in the host process can't kill it; each backend's own tests do (for the
         // local one sandbox-local/tests/lifetime.rs). What is left after a run is seen here.
         text: "If the host process is killed, nothing in the sandbox runs on, and the next start \
@@ -361,11 +366,16 @@ const CLAUSES: &[Clause] = &[
 
 /// Text of the contract that promises nothing: names of clauses and what leads to them.
 const NO_PROMISES: &[&str] = &[
-    "One isolated filesystem with processes in it: a place to run code that nobody has read.",
+    "One isolated filesystem with the processes in it: for code that was not written by you.",
     "Used as `Arc<dyn Sandbox>`;",
-    "Conveniences (`sh`, `write`, `read`, …) are in [`SandboxExt`](crate::SandboxExt).",
+    "Everyday calls without options (`sh`, `write`, `read`, …) are in \
+     [`SandboxExt`](crate::SandboxExt).",
+    // Of the traits, which the compiler checks.
+    "A backend must write `info`, `capabilities`, `exec`, the calls on files and `close`. The other \
+     methods have defaults that refuse with [`Unsupported`](crate::ErrorKind::Unsupported), and so \
+     will every method that a later version adds.",
     "# Contract",
-    "What stands here holds for every implementation; the conformance kit checks it.",
+    "Everything here holds for every implementation; the conformance kit checks it.",
     "# Close and drop",
     "# Cancellation",
     "# Errors",

@@ -253,6 +253,8 @@ mutants! {
     DroppedCloseForgotten => "lifecycle::a_dropped_close_closes_all_the_same",
     /// Dropping the last handle blocks.
     DropBlocks => "lifecycle::a_dropped_sandbox_does_not_block",
+    /// A process is lost when the last handle of its sandbox is dropped.
+    ProcessEndsWithHandle => "spawn::a_process_keeps_its_sandbox_alive",
     /// Dropping the provider closes its sandboxes.
     ProviderDropCloses => "lifecycle::dropping_the_provider_leaves_the_sandbox",
 

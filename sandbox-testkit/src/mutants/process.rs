@@ -1,21 +1,24 @@
 //! The control of a process with one fault.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sandbox_core::{Exit, Process, ProcessControl, Result, Signal};
+use sandbox_core::{Error, ErrorKind, Exit, Operation, Process, ProcessControl, Result, Signal};
 
 use super::Mutant;
 
-/// Plants the mutant in a process, if it is one of processes.
-pub(super) fn plant(mutant: Mutant, process: Process) -> Process {
+/// Plants the mutant in a process, if it is one of processes. `handle` lives as long as the handle of
+/// its sandbox.
+pub(super) fn plant(mutant: Mutant, process: Process, handle: &Arc<()>) -> Process {
     match mutant {
         Mutant::KillReturnsEarly
         | Mutant::KillDoesNothing
         | Mutant::DroppedProcessLives
+        | Mutant::ProcessEndsWithHandle
         | Mutant::SignalSwallowed => process.map_control(|inner| Faulty {
             inner: Arc::from(inner),
+            handle: Arc::downgrade(handle),
             mutant,
         }),
         _ => process,
@@ -25,6 +28,7 @@ pub(super) fn plant(mutant: Mutant, process: Process) -> Process {
 #[derive(Debug)]
 struct Faulty {
     inner: Arc<dyn ProcessControl>,
+    handle: Weak<()>,
     mutant: Mutant,
 }
 
@@ -40,6 +44,10 @@ impl Drop for Faulty {
 #[async_trait]
 impl ProcessControl for Faulty {
     async fn wait(&self) -> Result<Exit> {
+        if self.mutant == Mutant::ProcessEndsWithHandle && self.handle.strong_count() == 0 {
+            return Err(Error::new(ErrorKind::Lost, Operation::Spawn)
+                .with_message("the sandbox's last handle was dropped"));
+        }
         self.inner.wait().await
     }
 

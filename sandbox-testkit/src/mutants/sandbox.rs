@@ -25,6 +25,8 @@ pub(super) struct MutantSandbox {
     mutant: Mutant,
     closed: AtomicBool,
     broken: AtomicBool,
+    /// Lives as long as this handle; a process may ask.
+    handle: Arc<()>,
     /// Whether the provider was dropped; of no account but to one mutant.
     orphaned: Arc<AtomicBool>,
     /// The sandbox that gets the file operations on some paths, and their common prefix.
@@ -78,6 +80,7 @@ impl MutantSandbox {
         orphaned: Arc<AtomicBool>,
     ) -> Arc<dyn Sandbox> {
         Arc::new(Self {
+            handle: Arc::default(),
             orphaned,
             inner,
             mutant,
@@ -379,7 +382,7 @@ impl Sandbox for MutantSandbox {
 
     async fn spawn(&self, command: Command) -> Result<Process> {
         let process = self.say(self.inner.spawn(self.command(command)).await)?;
-        Ok(process::plant(self.mutant, process))
+        Ok(process::plant(self.mutant, process, &self.handle))
     }
 
     async fn write_files(&self, batch: FileBatch) -> Result<()> {

@@ -64,9 +64,9 @@ use crate::http::Http;
 ///   may not.
 /// - One upload has at most 128 MB; larger ones go in parts of 64 MiB.
 /// - An idle session ends after the pool's cooldown (300 to 3600 seconds), with all that
-///   is in it. The sandbox is then [`Lost`](ErrorKind::Lost); nothing is ever run in the empty
+///   is in it. The sandbox is then [`Lost`](sandbox_core::ErrorKind::Lost); nothing is ever run in the empty
 ///   session that the service would put in its place.
-/// - A built-in pool has at most 600 sessions. A full pool is [`ErrorKind::RateLimited`].
+/// - A built-in pool has at most 600 sessions. A full pool is [`RateLimited`](sandbox_core::ErrorKind::RateLimited).
 /// - Sessions are billed for each one that is allocated, in steps of an hour: close them.
 /// - A Python kernel runs one piece of code at a time. Commands do not hold it: it is only asked
 ///   for moments.
@@ -82,7 +82,7 @@ impl AcaSessionProvider {
     /// A provider for this pool, with this source of tokens. Sends nothing yet.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for a configuration that can't be right; what reading the
+    /// [`InvalidInput`](sandbox_core::ErrorKind::InvalidInput) for a configuration that can't be right; what reading the
     /// certificate says.
     pub fn new(config: AcaSessionConfig) -> Result<Self> {
         crate::guest::keep_alive::check(config.keep_alive)?;

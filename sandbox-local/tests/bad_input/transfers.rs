@@ -6,7 +6,7 @@ use std::path::Path;
 
 use sandbox_core::{
     Command, ErrorKind, ExportOptions, FileBatch, ImportOptions, ReadOptions, RemoveOptions,
-    Resources, SandboxSpec,
+    Resources, SandboxSpec, Unreadable,
 };
 
 use crate::{
@@ -90,10 +90,11 @@ async fn transfers_that_can_not_be() {
     if is_root() {
         import(&tree).await.expect("root may read it");
     } else {
+        let strict = ImportOptions::new().unreadable(Unreadable::Fail);
         wrong
             .check(
                 &sandbox,
-                import(&tree).await,
+                sandbox.import_dir(&tree, &path("in"), strict).await,
                 ErrorKind::PermissionDenied,
                 &["tree/secret"],
             )
@@ -102,6 +103,9 @@ async fn transfers_that_can_not_be() {
             sandbox.metadata(&path("in/good")).await.is_err(),
             "all or nothing"
         );
+        let report = import(&tree).await.expect("the rest is imported");
+        assert_eq!((report.files, report.skipped_total), (1, 1));
+        assert_eq!(report.skipped[0].path, path("secret"));
     }
     let export = async |from: &str, to: &Path| {
         sandbox

@@ -59,6 +59,7 @@ impl Provider for ToyProvider {
         files
             .make_dir(&workdir, true)
             .map_err(|kind| Error::new(kind, OP).with_path(&workdir))?;
-        Ok(Arc::new(ToySandbox::new(files, workdir, None)))
+        let timeout = spec.command_timeout;
+        Ok(Arc::new(ToySandbox::new(files, workdir, timeout, None)))
     }
 }

@@ -39,6 +39,7 @@ impl Fixture for ToyFixture {
         [
             "transfer::import_takes_excludes",
             "transfer::import_heeds_ignore_files_when_asked",
+            "transfer::import_takes_ignore_before_gitignore",
             "transfer::import_mirrors_deletions_when_asked",
             "transfer::import_mirror_leaves_what_is_excluded",
             "transfer::export_takes_excludes",

@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use sandbox::{
@@ -41,11 +42,17 @@ impl fmt::Debug for ToySandbox {
 }
 
 impl ToySandbox {
-    pub(crate) fn new(files: Files, workdir: GuestPath, parent: Option<SandboxId>) -> Self {
+    pub(crate) fn new(
+        files: Files,
+        workdir: GuestPath,
+        command_timeout: Option<Duration>,
+        parent: Option<SandboxId>,
+    ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let id = SandboxId::new(format!("{BACKEND}-{number}"));
-        let mut info = SandboxInfo::new(id.clone(), BACKEND, workdir);
+        let mut info =
+            SandboxInfo::new(id.clone(), BACKEND, workdir).command_timeout(command_timeout);
         info.parent = parent;
         let state = Mutex::new(State {
             info,
@@ -296,6 +303,7 @@ impl Sandbox for ToySandbox {
         Ok(Arc::new(Self::new(
             state.files.clone(),
             workdir,
+            state.info.command_timeout,
             Some(self.id.clone()),
         )))
     }

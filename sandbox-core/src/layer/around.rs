@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::layered::Layered;
 use super::provider::LayeredProvider;
-use super::{Call, Layer};
+use super::{Answer, Call, Layer};
 use crate::{Command, Process, Provider, Result, Sandbox};
 
 /// A boxed future that can be sent.
@@ -24,14 +24,14 @@ pub type Attempt<'a, T> = &'a (dyn Fn() -> BoxFuture<'a, Result<T>> + Send + Syn
 ///
 /// ```
 /// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
-/// use sandbox_core::{Result, layer::{Around, Attempt, Call}};
+/// use sandbox_core::{Result, layer::{Answer, Around, Attempt, Call}};
 ///
 /// /// Counts calls.
 /// #[derive(Clone, Debug, Default)]
 /// struct Count(Arc<AtomicU64>);
 ///
 /// impl Around for Count {
-///     async fn around<T: Send>(&self, _: Call<'_>, attempt: Attempt<'_, T>) -> Result<T> {
+///     async fn around<T: Answer>(&self, _: Call<'_>, attempt: Attempt<'_, T>) -> Result<T> {
 ///         self.0.fetch_add(1, Ordering::Relaxed);
 ///         attempt().await
 ///     }
@@ -42,7 +42,7 @@ pub trait Around: Clone + Debug + Send + Sync + 'static {
     /// here as well: a layer should never keep them from the backend.
     ///
     /// The future is dropped when the caller drops the call; what it holds is then freed.
-    fn around<T: Send>(
+    fn around<T: Answer>(
         &self,
         call: Call<'_>,
         attempt: Attempt<'_, T>,

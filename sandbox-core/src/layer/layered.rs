@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Around, Attempt, Call, Layer as _, Request};
+use super::{Answer, Around, Attempt, Call, Layer as _, Request};
 use crate::{
     Capabilities, Command, CreateDirOptions, DirEntry, Env, ExportOptions, FileBatch, ForkOptions,
     GuestPath, ImportOptions, IsolationReport, ListOptions, Metadata, Output, Process, ReadOptions,
@@ -28,7 +28,7 @@ impl<A: Around> Layered<A> {
         Self { around, inner }
     }
 
-    async fn call<T: Send>(&self, request: Request<'_>, attempt: Attempt<'_, T>) -> Result<T> {
+    async fn call<T: Answer>(&self, request: Request<'_>, attempt: Attempt<'_, T>) -> Result<T> {
         let call = Call::on_sandbox(&*self.inner, request);
         self.around.around(call, attempt).await
     }

@@ -32,6 +32,7 @@
 //! Invariant: a layer never runs a command a second time unless the first is known not to have
 //! started, and never turns an unbounded call into an unbounded queue.
 
+mod answer;
 mod around;
 mod call;
 mod concurrency;
@@ -45,6 +46,7 @@ mod tracing;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+pub use answer::Answer;
 pub use around::{Around, Attempt, BoxFuture};
 pub use call::{Call, Request, Target};
 pub use concurrency::ConcurrencyLimit;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Around, Attempt, Call, Layer as _, Request};
+use super::{Answer, Around, Attempt, Call, Layer as _, Request};
 use crate::{
     Capabilities, Labels, Provider, Result, Sandbox, SandboxId, SandboxInfo, SandboxSpec, Snapshot,
     SnapshotId,
@@ -24,7 +24,7 @@ impl<A: Around> LayeredProvider<A> {
         Self { around, inner }
     }
 
-    async fn call<T: Send>(&self, request: Request<'_>, attempt: Attempt<'_, T>) -> Result<T> {
+    async fn call<T: Answer>(&self, request: Request<'_>, attempt: Attempt<'_, T>) -> Result<T> {
         let call = Call::on_provider(&*self.inner, request);
         self.around.around(call, attempt).await
     }

@@ -1,0 +1,81 @@
+//! The result of a call, as far as a layer may look at it.
+//!
+//! It must never give out content: a layer sees what came of a command, and which sandbox came out.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::{
+    DirEntry, IsolationReport, Metadata, Output, Process, Sandbox, SandboxId, SandboxInfo, Snapshot,
+    TransferReport,
+};
+
+/// The result of a call, for a layer that looks at what came of it.
+///
+/// Implemented by the results of every operation. Each method has a default for the operations that
+/// it does not concern.
+///
+/// ```
+/// use sandbox_core::layer::Answer;
+///
+/// /// The exit code of a finished `exec`; `None` for every other call.
+/// fn exit_code(answer: &impl Answer) -> Option<i32> {
+///     answer.output().and_then(|output| output.status.code())
+/// }
+/// assert_eq!(exit_code(&()), None);
+/// ```
+pub trait Answer: Send {
+    /// What came of a command, for [`exec`](Sandbox::exec).
+    fn output(&self) -> Option<&Output> {
+        None
+    }
+
+    /// The sandbox that came out, for `create`, `attach` and `fork`.
+    fn sandbox_id(&self) -> Option<SandboxId> {
+        None
+    }
+
+    /// How many bytes were read or transferred, where the operation is about that.
+    fn bytes(&self) -> Option<u64> {
+        None
+    }
+}
+
+impl Answer for Output {
+    fn output(&self) -> Option<&Output> {
+        Some(self)
+    }
+}
+
+impl Answer for Arc<dyn Sandbox> {
+    fn sandbox_id(&self) -> Option<SandboxId> {
+        Some(self.info().id)
+    }
+}
+
+impl Answer for Bytes {
+    fn bytes(&self) -> Option<u64> {
+        Some(self.len() as u64)
+    }
+}
+
+impl Answer for TransferReport {
+    fn bytes(&self) -> Option<u64> {
+        Some(self.bytes)
+    }
+}
+
+macro_rules! nothing_to_see {
+    ($($answer:ty),* $(,)?) => {$(impl Answer for $answer {})*};
+}
+nothing_to_see!(
+    (),
+    IsolationReport,
+    Metadata,
+    Process,
+    Snapshot,
+    Vec<DirEntry>,
+    Vec<SandboxInfo>,
+    Vec<Snapshot>,
+);

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
-    DirEntry, IsolationReport, Metadata, Output, Process, Sandbox, SandboxId, SandboxInfo, Snapshot,
-    TransferReport,
+    DirEntry, IsolationReport, Metadata, Output, Process, Sandbox, SandboxId, SandboxInfo,
+    Snapshot, TransferReport,
 };
 
 /// The result of a call, for a layer that looks at what came of it.

@@ -14,7 +14,7 @@ mod engine;
 #[cfg(target_os = "linux")]
 mod files;
 #[cfg(target_os = "linux")]
-mod identity;
+mod guest_user;
 #[cfg(target_os = "linux")]
 mod isolation;
 #[cfg(target_os = "linux")]

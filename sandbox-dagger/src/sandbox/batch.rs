@@ -54,7 +54,7 @@ pub(crate) async fn write(sandbox: &DaggerSandbox, batch: FileBatch) -> Result<(
         Ok(Some((stage, first.clone())))
     });
     match staged.await? {
-        Some((stage, first)) => sandbox.alter_staged(&stage, &nonce, OP, &first).await,
+        Some((stage, first)) => sandbox.mutate_staged(&stage, &nonce, OP, &first).await,
         None => Ok(()),
     }
 }

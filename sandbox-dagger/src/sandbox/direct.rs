@@ -58,7 +58,7 @@ impl DaggerSandbox {
         }
     }
 
-    async fn look_directly(&self, path: &str, operation: Operation) -> Result<Option<Seen>> {
+    async fn query_directly(&self, path: &str, operation: Operation) -> Result<Option<Seen>> {
         let below = format!("stat(path: {}) {{ fileType size }}", query::string(path));
         let Some(answer) = self.ask_directly(&below, operation).await? else {
             return Ok(None);
@@ -89,7 +89,7 @@ impl DaggerSandbox {
         let Some(text) = self.direct(path) else {
             return Ok(None);
         };
-        let seen = match self.look_directly(text, OP).await? {
+        let seen = match self.query_directly(text, OP).await? {
             Some(seen) if seen.is_file => seen,
             _ => return Ok(None),
         };
@@ -138,7 +138,7 @@ impl DaggerSandbox {
         let Some(text) = self.direct(path) else {
             return Ok(false);
         };
-        let seen = self.look_directly(text, operation).await?;
+        let seen = self.query_directly(text, operation).await?;
         Ok(seen.is_some_and(|seen| seen.is_dir))
     }
 }

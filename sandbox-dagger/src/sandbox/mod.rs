@@ -132,7 +132,7 @@ impl DaggerSandbox {
     }
 
     /// Asks the guest something; its files stay as they are.
-    pub(crate) async fn look(
+    pub(crate) async fn query(
         &self,
         script: impl FnOnce(Script) -> String + Send,
         operation: Operation,
@@ -177,7 +177,7 @@ impl DaggerSandbox {
     }
 
     /// Has the guest change something by a script.
-    pub(crate) async fn alter(
+    pub(crate) async fn mutate(
         &self,
         script: impl FnOnce(Script) -> String + Send,
         operation: Operation,
@@ -198,7 +198,7 @@ impl DaggerSandbox {
     }
 
     /// Has the guest change something by a script that was staged with its data.
-    pub(crate) async fn alter_staged(
+    pub(crate) async fn mutate_staged(
         &self,
         stage: &Stage,
         nonce: &str,

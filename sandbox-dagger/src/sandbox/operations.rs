@@ -76,7 +76,7 @@ impl Sandbox for DaggerSandbox {
         }
         let largest = limit.saturating_mul(3).saturating_add(SMALL_ANSWER) / 2 + SMALL_ANSWER;
         let script = move |script: Script| script.line(&format!("limit={limit}")).files("op_read");
-        let (stdout, nonce) = self.look(script, OP, &path, largest).await?;
+        let (stdout, nonce) = self.query(script, OP, &path, largest).await?;
         let opened = files::open(&stdout, &nonce, OP, &path).map_err(|error| match error.kind() {
             ErrorKind::LimitExceeded => error.with_message(format!(
                 "the file is larger than the limit of {limit} bytes"
@@ -97,7 +97,7 @@ impl Sandbox for DaggerSandbox {
         let depth = if options.recursive { "" } else { "-maxdepth 1" };
         let settings = format!("limit=0 depth='{depth}'");
         let script = move |script: Script| script.line(&settings).files("op_list");
-        let (stdout, nonce) = self.look(script, OP, &path, 256 << 20).await?;
+        let (stdout, nonce) = self.query(script, OP, &path, 256 << 20).await?;
         let opened = files::open(&stdout, &nonce, OP, &path);
         let mut frame = opened.map_err(|error| self.tell(error))?;
         let mut entries = self.entries(&mut frame, OP)?;
@@ -115,7 +115,7 @@ impl Sandbox for DaggerSandbox {
         const OP: Operation = Operation::Metadata;
         let path = self.resolve(path, OP)?;
         let script = |script: Script| script.files("op_metadata");
-        let (stdout, nonce) = self.look(script, OP, &path, SMALL_ANSWER).await?;
+        let (stdout, nonce) = self.query(script, OP, &path, SMALL_ANSWER).await?;
         let opened = files::open(&stdout, &nonce, OP, &path);
         let mut frame = opened.map_err(|error| self.tell(error))?;
         let entry = self.entries(&mut frame, OP)?.into_iter().next();
@@ -136,7 +136,7 @@ impl Sandbox for DaggerSandbox {
         let recursive = if options.recursive { "yes" } else { "no" };
         let settings = format!("recursive={recursive}");
         let removed = self
-            .alter(
+            .mutate(
                 move |script| script.line(&settings).files("op_remove"),
                 OP,
                 &path,
@@ -150,7 +150,7 @@ impl Sandbox for DaggerSandbox {
         let path = self.resolve(path, OP)?;
         let parents = if options.recursive { "yes" } else { "no" };
         let settings = format!("parents={parents} mode={:o}", options.mode.bits());
-        self.alter(
+        self.mutate(
             move |script| script.line(&settings).files("op_create_dir"),
             OP,
             &path,
@@ -183,7 +183,7 @@ impl Sandbox for DaggerSandbox {
                 .line(replace)
                 .files("op_rename")
         };
-        self.alter(script, OP, &from).await
+        self.mutate(script, OP, &from).await
     }
 
     async fn import_dir(
@@ -215,7 +215,7 @@ impl Sandbox for DaggerSandbox {
         let path = self.resolve(path, OP)?;
         if !self.is_dir_directly(&path, OP).await? {
             let script = |script: Script| script.files("op_check_dir");
-            let (stdout, nonce) = self.look(script, OP, &path, SMALL_ANSWER).await?;
+            let (stdout, nonce) = self.query(script, OP, &path, SMALL_ANSWER).await?;
             files::open(&stdout, &nonce, OP, &path).map_err(|error| self.tell(error))?;
         }
         self.change(|settings| settings.workdir = path);

@@ -20,7 +20,7 @@ const GUEST_ID: u32 = 1000;
 
 /// Who the sandbox is on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Identity {
+pub(crate) enum RunAs {
     /// The caller's effective user and group: all that an ordinary user can do.
     Own,
     /// Others, which takes the rights to say so. The plan must still change to
@@ -125,15 +125,15 @@ pub(crate) struct Blank {
 
 impl Blank {
     /// Starts one.
-    pub(crate) fn new(identity: Identity, isolate_network: bool) -> Result<Self, StartError> {
+    pub(crate) fn new(run_as: RunAs, isolate_network: bool) -> Result<Self, StartError> {
         let blank = Self::launch(control_pair()?, namespaces(isolate_network))?;
-        map_identity(blank.pid, identity)?;
+        map_user(blank.pid, run_as)?;
         Ok(blank)
     }
 
     /// Starts one in the network namespace that this thread is in, whose loopback interface is up.
-    pub(super) fn here(identity: Identity) -> Result<Self, StartError> {
-        let blank = Self::new(identity, false)?;
+    pub(super) fn here(run_as: RunAs) -> Result<Self, StartError> {
+        let blank = Self::new(run_as, false)?;
         Ok(Self {
             loopback_is_up: true,
             ..blank
@@ -213,14 +213,14 @@ fn launch_agent(agent_end: &OwnedFd, namespaces: libc::c_int) -> Result<Launched
     Ok(launch(image, agent_end.as_fd(), namespaces)?)
 }
 
-pub(super) fn map_identity(pid: u32, identity: Identity) -> Result<(), StartError> {
-    let (uid, gid) = match identity {
-        Identity::Own => {
+pub(super) fn map_user(pid: u32, run_as: RunAs) -> Result<(), StartError> {
+    let (uid, gid) = match run_as {
+        RunAs::Own => {
             tell(pid, "setgroups", "give up setgroups", "deny".to_owned())?;
             let uid = rustix::process::geteuid().as_raw();
             (uid, rustix::process::getegid().as_raw())
         }
-        Identity::Mapped { uid, gid } => (uid, gid),
+        RunAs::Mapped { uid, gid } => (uid, gid),
     };
     map(pid, (GUEST_ID, uid), (GUEST_ID, gid))?;
     // By the host: only its rights make this the least that a guest can go back to. Refused where
@@ -270,7 +270,7 @@ fn tell(pid: u32, name: &str, step: &'static str, text: String) -> Result<(), St
 ///
 /// The kernel makes no namespace without a process: an agent that is given no plan holds it open
 /// for as long as it takes to get a descriptor. As an init, since only as one does it wait.
-pub(crate) fn owner_map(user: (u32, u32), group: (u32, u32)) -> Result<OwnedFd, StartError> {
+pub(crate) fn idmap_namespace(user: (u32, u32), group: (u32, u32)) -> Result<OwnedFd, StartError> {
     // Reaped at the end; until then its number is its own. It ends at end-of-file.
     let blank = Blank::launch(control_pair()?, libc::CLONE_NEWUSER | libc::CLONE_NEWPID)?;
     let namespace = map(blank.pid, user, group).and_then(|()| {

@@ -44,7 +44,7 @@ impl Engine {
             process,
             state: Mutex::default(),
             next: AtomicU64::new(1),
-            identity: init.identity,
+            run_as: init.run_as,
             runtime: runtime.clone(),
             grace,
             reaped: watch::Sender::new(false),

@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{RwLock, oneshot, watch};
 use tokio::task::AbortHandle;
 
-use super::blank::Identity;
+use super::blank::RunAs;
 use super::error::Lost;
 use super::outcome::Progress;
 use super::wire;
@@ -65,7 +65,7 @@ pub(crate) struct Connection {
     pub(super) state: Mutex<State>,
     pub(super) next: AtomicU64,
     /// Who guests are on the host.
-    pub(super) identity: Identity,
+    pub(super) run_as: RunAs,
     pub(super) runtime: Handle,
     /// See [`Engine::new`](super::Engine::new).
     pub(super) grace: Duration,

@@ -31,7 +31,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use blank::{Identity, owner_map};
+pub(crate) use blank::{RunAs, idmap_namespace};
 pub(crate) use client::{Engine, Killer};
 pub(crate) use connection::Killed;
 pub(crate) use error::{ExitError, Failure, FailureKind, Lost, SpawnError, StartError};

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::blank::{Blank, Identity};
+use super::blank::{Blank, RunAs};
 use super::error::StartError;
 use crate::sys::network;
 
@@ -114,23 +114,23 @@ impl Drop for Taken {
 }
 
 impl Ready {
-    /// Keeps `count` agents of this identity, with a network of their own, ready.
-    pub(crate) fn keep(count: usize, identity: Identity) -> std::io::Result<Self> {
+    /// Keeps `count` agents of this run_as, with a network of their own, ready.
+    pub(crate) fn keep(count: usize, run_as: RunAs) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             changed: Condvar::new(),
         });
         // Without rights on the host such a namespace takes another user namespace, and with it
         // another user.
-        let wanted = match identity {
-            Identity::Own => 0,
-            Identity::Mapped { .. } => NETWORKS,
+        let wanted = match run_as {
+            RunAs::Own => 0,
+            RunAs::Mapped { .. } => NETWORKS,
         };
         if count > 0 || wanted > 0 {
             let maker = Maker {
                 shared: shared.clone(),
                 count,
-                identity,
+                run_as,
                 networks: Vec::new(),
                 wanted,
             };
@@ -190,7 +190,7 @@ impl Drop for Ready {
 struct Maker {
     shared: Arc<Shared>,
     count: usize,
-    identity: Identity,
+    run_as: RunAs,
     /// Unused ones.
     networks: Vec<OwnedFd>,
     /// So many of them.
@@ -259,7 +259,7 @@ impl Maker {
     }
 
     fn make_network(&mut self) {
-        let Identity::Mapped { gid, .. } = self.identity else {
+        let RunAs::Mapped { gid, .. } = self.run_as else {
             return;
         };
         match network::make(gid) {
@@ -294,9 +294,9 @@ impl Maker {
                     step: "enter a network namespace",
                     errno,
                 })?;
-                Blank::here(self.identity)
+                Blank::here(self.run_as)
             }
-            None => Blank::new(self.identity, true),
+            None => Blank::new(self.run_as, true),
         }
     }
 }

@@ -9,7 +9,7 @@ use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 
-use super::blank::Identity;
+use super::blank::RunAs;
 use super::client::Engine;
 use super::connection::Connection;
 use super::error::SpawnError;
@@ -44,10 +44,10 @@ struct Pipe {
 impl Pipe {
     /// For guests that are another user on the host, who must own it: `/dev/stdout` and its like
     /// are opened anew.
-    fn new(we_read: bool, identity: Identity) -> Result<Self, SpawnError> {
+    fn new(we_read: bool, run_as: RunAs) -> Result<Self, SpawnError> {
         let step = "create a pipe";
         let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(host(step))?;
-        if let Identity::Mapped { uid, gid } = identity {
+        if let RunAs::Mapped { uid, gid } = run_as {
             let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
             rustix::fs::fchown(&read, owner.0, owner.1).map_err(host(step))?;
         }
@@ -78,12 +78,12 @@ impl Engine {
     pub(crate) async fn spawn(&self, request: SpawnRequest) -> Result<Running, SpawnError> {
         let inner = &self.inner;
         let payload = request.payload()?;
-        let stdout = Pipe::new(true, inner.identity)?;
-        let stderr = Pipe::new(true, inner.identity)?;
+        let stdout = Pipe::new(true, inner.run_as)?;
+        let stderr = Pipe::new(true, inner.run_as)?;
         let (stdin, given) = match request.stdin {
             Stdin::Null => (None, None),
             Stdin::Piped => {
-                let pipe = Pipe::new(false, inner.identity)?;
+                let pipe = Pipe::new(false, inner.run_as)?;
                 (
                     Some(StdinWriter::new(pipe.ours).map_err(watch)?),
                     Some(pipe.theirs),

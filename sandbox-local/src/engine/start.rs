@@ -1,4 +1,4 @@
-//! Bringing an agent up: namespaces, identity, plan, ready. Blocking; about a
+//! Bringing an agent up: namespaces, run_as, plan, ready. Blocking; about a
 //! millisecond. Whatever fails on the way, nothing may stay behind.
 
 use std::io;
@@ -9,8 +9,7 @@ use rustix::io::Errno;
 use rustix::process::PidfdFlags;
 
 use super::blank::{
-    Agent, Blank, Identity, at, control_pair, end, is_silent, map_identity, namespaces,
-    poll_readable,
+    Agent, Blank, RunAs, at, control_pair, end, is_silent, map_user, namespaces, poll_readable,
 };
 use super::error::StartError;
 use super::plan::{Compiled, Plan};
@@ -26,14 +25,14 @@ pub(crate) struct StartConfig {
     /// What the agent does before it serves.
     pub(crate) plan: Plan,
     /// Who it is on the host.
-    pub(crate) identity: Identity,
+    pub(crate) run_as: RunAs,
     /// Whether it gets a network namespace of its own.
     pub(crate) isolate_network: bool,
     /// For instance: attach it to a cgroup.
     pub(crate) hook: Option<Hook>,
     /// How long the plan may take.
     pub(crate) timeout: Duration,
-    /// An agent of that identity with a network of its own, if one was ready.
+    /// An agent of that user with a network of its own, if one was ready.
     pub(crate) taken: Option<Taken>,
 }
 
@@ -52,7 +51,7 @@ pub(crate) struct Init {
     // Before the agent, which ends with this.
     pub(super) socket: OwnedFd,
     pub(super) agent: Agent,
-    pub(super) identity: Identity,
+    pub(super) run_as: RunAs,
 }
 
 impl Init {
@@ -76,11 +75,11 @@ pub(crate) fn start(config: StartConfig) -> Result<Started, StartError> {
             blank
         }
         None => {
-            // The plan is there before the agent is, which then waits for nothing but its identity.
+            // The plan is there before the agent is, which then waits for nothing but its run_as.
             let pair = control_pair()?;
             send_plan(&pair.0, &plan, &memory)?;
             let blank = Blank::launch(pair, namespaces(config.isolate_network))?;
-            map_identity(blank.pid, config.identity)?;
+            map_user(blank.pid, config.run_as)?;
             blank
         }
     };
@@ -91,7 +90,7 @@ pub(crate) fn start(config: StartConfig) -> Result<Started, StartError> {
         hook(pid).map_err(StartError::Hook)?;
     }
     go(&socket, &plan)?;
-    ready(agent, socket, &plan, config.identity, config.timeout)
+    ready(agent, socket, &plan, config.run_as, config.timeout)
 }
 
 fn send_plan(socket: &OwnedFd, plan: &Compiled, memory: &OwnedFd) -> Result<(), StartError> {
@@ -130,7 +129,7 @@ fn ready(
     agent: Agent,
     socket: OwnedFd,
     plan: &Compiled,
-    identity: Identity,
+    run_as: RunAs,
     timeout: Duration,
 ) -> Result<Started, StartError> {
     if !poll_readable(socket.as_fd(), timeout).map_err(at("wait for the agent"))? {
@@ -182,7 +181,7 @@ fn ready(
         init: Init {
             socket,
             agent,
-            identity,
+            run_as,
         },
         root,
         exported,

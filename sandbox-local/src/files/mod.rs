@@ -32,8 +32,8 @@ use std::sync::Mutex;
 
 use sandbox_core::{Error, ErrorKind, Operation, Result};
 
-use crate::identity::Identity;
-use crate::sys::fsuid::FsIdentity;
+use crate::guest_user::GuestUser;
+use crate::sys::fsuid::FsUser;
 
 pub(crate) use outside::Outside;
 pub(crate) use transfer::CancelFlag;
@@ -42,7 +42,7 @@ pub(crate) use transfer::CancelFlag;
 #[derive(Debug)]
 pub(crate) struct GuestRoot {
     root: OwnedFd,
-    identity: Option<Identity>,
+    guest_user: Option<GuestUser>,
     outside: Option<Outside>,
     /// Held while a batch is written.
     batches: Mutex<()>,
@@ -51,22 +51,22 @@ pub(crate) struct GuestRoot {
 impl GuestRoot {
     /// The filesystem whose `/` this descriptor (`O_PATH | O_DIRECTORY`) is.
     ///
-    /// With an identity, which only a privileged host can take on, everything is done with the
+    /// With an guest_user, which only a privileged host can take on, everything is done with the
     /// rights of that user; without one, with those of the host process.
-    pub(crate) fn new(root: OwnedFd, identity: Option<Identity>) -> Self {
+    pub(crate) fn new(root: OwnedFd, guest_user: Option<GuestUser>) -> Self {
         Self {
             root,
-            identity,
+            guest_user,
             outside: None,
             batches: Mutex::default(),
         }
     }
 
     /// Takes on the guest's rights for as long as the result lives.
-    fn as_guest(&self, operation: Operation) -> Result<Option<FsIdentity>> {
-        self.identity
-            .map(|Identity { uid, gid }| {
-                FsIdentity::assume(uid, gid).map_err(|error| {
+    fn as_guest(&self, operation: Operation) -> Result<Option<FsUser>> {
+        self.guest_user
+            .map(|GuestUser { uid, gid }| {
+                FsUser::assume(uid, gid).map_err(|error| {
                     Error::new(ErrorKind::Other, operation)
                         .with_message("the host may not act as the guest's user")
                         .with_hint("give the host process CAP_SETUID and CAP_SETGID")

@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::io::Errno;
 
 use crate::engine::{Arg, Data, Dir, Findings, Plan, ProbeError, Slot};
-use crate::sandbox::live::Live;
+use crate::sandbox::running::Running;
 
 const NAMESPACES: [&str; 5] = ["user", "mnt", "pid", "net", "ipc"];
 /// Room for a file or a link that is read.
@@ -100,7 +100,7 @@ impl Refused {
 }
 
 impl Evidence {
-    pub(super) async fn gather(live: &Live) -> Result<Self, ProbeError> {
+    pub(super) async fn gather(running: &Running) -> Result<Self, ProbeError> {
         let mut plan = Plan::new();
         let namespaces: Vec<(&'static str, Read)> = NAMESPACES
             .iter()
@@ -130,7 +130,7 @@ impl Evidence {
             limit.into(),
         ];
         plan.call("read a limit", libc::SYS_prlimit64, &args);
-        let hidden = state_hidden(&mut plan, live.state_dir());
+        let hidden = state_hidden(&mut plan, running.state_dir());
         let system = writes_refused(&mut plan);
         let mount = mount_refused(&mut plan);
         let init = init_closed(&mut plan);
@@ -142,7 +142,7 @@ impl Evidence {
             &[libc::CLONE_NEWUSER.into()],
             &[Errno::PERM],
         );
-        let findings = live.engine.probe(plan).await?;
+        let findings = running.engine.probe(plan).await?;
         let word = |data: Data, at: usize| {
             let bytes = findings
                 .data(data, at + 8)

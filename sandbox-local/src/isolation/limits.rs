@@ -3,18 +3,18 @@
 use sandbox_core::{Control, Enforcement};
 
 use super::evidence::Evidence;
-use crate::sandbox::live::Live;
+use crate::sandbox::running::Running;
 use crate::start::blueprint::Blueprint;
 
 /// Memory, processor time, processes and disk.
 pub(super) fn report(
-    live: &Live,
+    running: &Running,
     blueprint: &Blueprint,
     evidence: &Evidence,
 ) -> Vec<(Control, Enforcement)> {
     let resources = blueprint.resources();
-    let pid = live.engine.pid();
-    let by_cgroup = |control, asked: bool| match (asked, live.cgroup.covers(control, pid)) {
+    let pid = running.engine.pid();
+    let by_cgroup = |control, asked: bool| match (asked, running.cgroup.covers(control, pid)) {
         (false, _) => Enforcement::absent("the spec sets no limit"),
         (true, Some(by)) => Enforcement::enforced(by),
         (true, None) => Enforcement::absent("no cgroup of the sandbox limits it"),

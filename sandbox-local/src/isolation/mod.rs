@@ -13,7 +13,7 @@ use sandbox_core::{
 };
 
 use crate::mutation;
-use crate::sandbox::live::Live;
+use crate::sandbox::running::Running;
 use crate::start::blueprint::Blueprint;
 use crate::start::failure;
 use evidence::Evidence;
@@ -22,8 +22,8 @@ use proven::Shape;
 pub(crate) use proven::Proven;
 
 /// Probes a running sandbox.
-pub(crate) async fn report(live: &Live, blueprint: &Blueprint) -> Result<IsolationReport> {
-    let evidence = Evidence::gather(live).await.map_err(|error| {
+pub(crate) async fn report(running: &Running, blueprint: &Blueprint) -> Result<IsolationReport> {
+    let evidence = Evidence::gather(running).await.map_err(|error| {
         let kind = match error.lost() {
             Some(_) => ErrorKind::Lost,
             None => ErrorKind::Other,
@@ -39,7 +39,7 @@ pub(crate) async fn report(live: &Live, blueprint: &Blueprint) -> Result<Isolati
         .with(Control::Ipc, ipc(&evidence, blueprint))
         .with(Control::Privileges, privileges(&evidence))
         .with(Control::SystemCalls, system_calls(&evidence));
-    for (control, enforcement) in limits::report(live, blueprint, &evidence) {
+    for (control, enforcement) in limits::report(running, blueprint, &evidence) {
         report = report.with(control, enforcement);
     }
     Ok(report)
@@ -48,12 +48,16 @@ pub(crate) async fn report(live: &Live, blueprint: &Blueprint) -> Result<Isolati
 /// Fails with what is missing if a control that the spec requires is not in force.
 ///
 /// Probed once for every shape of sandbox: what the host grants one it grants the next.
-pub(crate) async fn require(live: &Live, blueprint: &Blueprint, proven: &Proven) -> Result<()> {
+pub(crate) async fn require(
+    running: &Running,
+    blueprint: &Blueprint,
+    proven: &Proven,
+) -> Result<()> {
     let shape = Shape::of(blueprint);
     if proven.holds(&shape) || mutation::is_any_off() {
         return Ok(());
     }
-    let report = report(live, blueprint).await.map_err(|error| {
+    let report = report(running, blueprint).await.map_err(|error| {
         let hint = error
             .hint()
             .map(str::to_owned)

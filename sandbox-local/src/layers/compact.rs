@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use super::Layer;
 use super::copy;
-use crate::identity::Identity;
+use crate::guest_user::GuestUser;
 use crate::walk::{Cancel, Cursor, DIR_READ, Limits, Mounts, Names, Stop, stat_at};
 
 const OPAQUE: &CStr = c"user.overlay.opaque";
@@ -28,12 +28,12 @@ const OPAQUE: &CStr = c"user.overlay.opaque";
 pub(crate) fn merge(
     layers: &[Arc<Layer>],
     to: &Layer,
-    identity: Option<Identity>,
+    guest_user: Option<GuestUser>,
     cancel: &Cancel,
 ) -> Result<(), Stop> {
     let sources = layers.iter().map(|layer| {
         // Every layer has one, and descriptors are few.
-        Ok(copy::open_top(layer.path(), identity)?.narrow())
+        Ok(copy::open_top(layer.path(), guest_user)?.narrow())
     });
     let sources = sources.collect::<Result<Vec<_>, Stop>>()?;
     let flags = DIR_READ | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -44,7 +44,7 @@ pub(crate) fn merge(
         pending: Names::default(),
         levels: Vec::new(),
         entries: 0,
-        identity,
+        guest_user,
         cancel,
     }
     .run()
@@ -58,7 +58,7 @@ struct Merge<'a> {
     pending: Names,
     levels: Vec<Level>,
     entries: u64,
-    identity: Option<Identity>,
+    guest_user: Option<GuestUser>,
     cancel: &'a Cancel,
 }
 
@@ -175,7 +175,7 @@ impl Merge<'_> {
         };
         let top = level.layers.first();
         if let Some(top) = top.and_then(|layer| self.sources.get_mut(*layer)) {
-            copy::same_directory(top, self.out.current()?, self.identity)?;
+            copy::same_directory(top, self.out.current()?, self.guest_user)?;
         }
         for layer in level.layers {
             if let Some(source) = self.sources.get_mut(layer) {

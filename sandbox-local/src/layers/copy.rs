@@ -18,7 +18,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::identity::Identity;
+use crate::guest_user::GuestUser;
 use crate::walk::{self, At, Cancel, Cursor, DIR_READ, Limits, Modes, Mounts, Stop, Visitor};
 
 /// Where the layer is that is copied.
@@ -36,15 +36,15 @@ const CHUNK: u64 = 16 << 20;
 const LINKED: usize = 1 << 20;
 
 /// Opens the top of a layer.
-pub(crate) fn open_top(path: &Path, identity: Option<Identity>) -> Result<Cursor, Stop> {
+pub(crate) fn open_top(path: &Path, guest_user: Option<GuestUser>) -> Result<Cursor, Stop> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let top = rustix::fs::open(path, flags, Mode::empty())?;
-    Ok(Cursor::layer(&top, modes(identity))?)
+    Ok(Cursor::layer(&top, modes(guest_user))?)
 }
 
 /// Root needs no rights on what a guest has closed to itself.
-fn modes(identity: Option<Identity>) -> Modes {
-    match identity {
+fn modes(guest_user: Option<GuestUser>) -> Modes {
+    match guest_user {
         Some(_) => Modes::Keep,
         None => Modes::Guard,
     }
@@ -58,17 +58,17 @@ fn modes(identity: Option<Identity>) -> Modes {
 pub(crate) fn layer(
     from: From,
     to: &Path,
-    identity: Option<Identity>,
+    guest_user: Option<GuestUser>,
     cancel: &Cancel,
 ) -> Result<(), Stop> {
     let mut source = match from {
-        From::Path(path) => open_top(&path, identity)?,
-        From::Opened(top) => Cursor::layer(&top, modes(identity))?,
+        From::Path(path) => open_top(&path, guest_user)?,
+        From::Opened(top) => Cursor::layer(&top, modes(guest_user))?,
     };
     let target = rustix::fs::open(to, DIR_READ | OFlags::CLOEXEC, Mode::empty())?;
     let mut copier = Copier {
-        identity,
-        open_up: modes(identity) == Modes::Guard,
+        guest_user,
+        open_up: modes(guest_user) == Modes::Guard,
         target: Cursor::new(target, DIR_READ, Mounts::StayOut),
         stats: Vec::new(),
         links: Links::beside(to),
@@ -79,7 +79,7 @@ pub(crate) fn layer(
 }
 
 struct Copier<'a> {
-    identity: Option<Identity>,
+    guest_user: Option<GuestUser>,
     open_up: bool,
     /// At the copy of the directory where the walk is.
     target: Cursor,
@@ -111,7 +111,7 @@ impl Visitor for Copier<'_> {
     /// The copy of a directory is finished when it is full: creating entries changes its times.
     fn leave(&mut self, _source: &mut Cursor) -> Result<(), Stop> {
         if let Some(stat) = self.stats.pop() {
-            finish(self.target.current()?, &stat, self.identity)?;
+            finish(self.target.current()?, &stat, self.guest_user)?;
         }
         self.target.pop();
         Ok(())
@@ -154,7 +154,7 @@ impl Copier<'_> {
                     content(from.as_fd(), to.as_fd(), stat.st_size as u64, self.cancel)?;
                 }
                 self.attributes.copy(from.as_fd(), to.as_fd())?;
-                finish(to.as_fd(), stat, self.identity)?;
+                finish(to.as_fd(), stat, self.guest_user)?;
             }
             FileType::Symlink => {
                 let link = match rustix::fs::readlinkat(at.dir, at.name, Vec::new()) {
@@ -162,13 +162,13 @@ impl Copier<'_> {
                     link => link?,
                 };
                 rustix::fs::symlinkat(&*link, target, at.name)?;
-                own(target, at.name, self.identity)?;
+                own(target, at.name, self.guest_user)?;
             }
             kind @ (FileType::Fifo | FileType::CharacterDevice) => {
                 // The only device that a guest's layer can have is overlayfs's mark of a deletion.
                 let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
                 rustix::fs::mknodat(target, at.name, kind, mode, stat.st_rdev)?;
-                own(target, at.name, self.identity)?;
+                own(target, at.name, self.guest_user)?;
             }
             // A socket means nothing without its process.
             _ => {}
@@ -274,19 +274,19 @@ impl Drop for Links {
     }
 }
 
-fn own(dir: BorrowedFd<'_>, name: &CStr, identity: Option<Identity>) -> Result<(), Stop> {
-    let Some(identity) = identity else {
+fn own(dir: BorrowedFd<'_>, name: &CStr, guest_user: Option<GuestUser>) -> Result<(), Stop> {
+    let Some(guest_user) = guest_user else {
         return Ok(());
     };
-    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+    let (uid, gid) = (Uid::from_raw(guest_user.uid), Gid::from_raw(guest_user.gid));
     let flags = AtFlags::SYMLINK_NOFOLLOW;
     Ok(rustix::fs::chownat(dir, name, Some(uid), Some(gid), flags)?)
 }
 
 /// Owner, then mode (a change of owner clears bits of it), then times.
-fn finish(file: BorrowedFd<'_>, stat: &Stat, identity: Option<Identity>) -> Result<(), Stop> {
-    if let Some(identity) = identity {
-        let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+fn finish(file: BorrowedFd<'_>, stat: &Stat, guest_user: Option<GuestUser>) -> Result<(), Stop> {
+    if let Some(guest_user) = guest_user {
+        let (uid, gid) = (Uid::from_raw(guest_user.uid), Gid::from_raw(guest_user.gid));
         rustix::fs::fchown(file, Some(uid), Some(gid))?;
     }
     rustix::fs::fchmod(file, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
@@ -345,11 +345,11 @@ impl Attributes {
 pub(crate) fn same_directory(
     from: &mut Cursor,
     to: BorrowedFd<'_>,
-    identity: Option<Identity>,
+    guest_user: Option<GuestUser>,
 ) -> Result<(), Stop> {
     let stat = from.stat()?;
     Attributes::default().copy(from.current()?, to)?;
-    finish(to, &stat, identity)
+    finish(to, &stat, guest_user)
 }
 
 /// Copies what a file holds and leaves its holes: a guest can make a file of any size for nothing,

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::spare::Pair;
 use super::{Mark, Removed, State};
-use crate::identity::Identity;
+use crate::guest_user::GuestUser;
 use crate::walk::{self, At, Cancel, Cursor, Limits, Modes, Stop, Visitor};
 
 /// A layer on disk. Dropping the last reference removes it, in the background.
@@ -32,7 +32,7 @@ impl Layer {
     pub(crate) fn create(state: &Arc<State>) -> io::Result<Arc<Self>> {
         let name = state.number().to_string();
         let path = state.layers_dir().join(&name);
-        make(&path, 0o755, state.identity)?;
+        make(&path, 0o755, state.guest_user)?;
         Ok(Arc::new(Self {
             name,
             path,
@@ -134,10 +134,10 @@ impl Visitor for Count {
 }
 
 /// Makes a directory of this mode, whatever the process's mask, that belongs to the guest.
-pub(super) fn make(path: &Path, mode: u32, identity: Option<Identity>) -> io::Result<()> {
+pub(super) fn make(path: &Path, mode: u32, guest_user: Option<GuestUser>) -> io::Result<()> {
     DirBuilder::new().mode(mode).create(path)?;
     std::fs::set_permissions(path, Permissions::from_mode(mode))?;
-    identity.map_or(Ok(()), |identity| identity.own(path))
+    guest_user.map_or(Ok(()), |guest_user| guest_user.own(path))
 }
 
 /// A work directory of one mount; overlayfs refuses one that was used by a volatile mount. Dropping

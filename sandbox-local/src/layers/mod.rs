@@ -13,6 +13,7 @@
 //! One lease covers all sandboxes of a provider: they live and die with its process, and layers are
 //! shared between forks. Must never remove a directory whose lease is held.
 
+pub(crate) mod base;
 mod collect;
 pub(crate) mod compact;
 pub(crate) mod copy;
@@ -20,7 +21,6 @@ mod janitor;
 mod journal;
 mod layer;
 mod settings;
-pub(crate) mod skeleton;
 mod spare;
 pub(crate) mod stack;
 
@@ -39,7 +39,7 @@ pub(crate) use janitor::{Mark, Removed};
 pub(crate) use journal::{Journal, Kind, Record};
 pub(crate) use layer::{Layer, WorkDir};
 
-use crate::identity::Identity;
+use crate::guest_user::GuestUser;
 use janitor::Janitor;
 use spare::Spares;
 
@@ -52,7 +52,7 @@ const OUTSIDE: &str = "outside";
 #[derive(Debug)]
 pub(crate) struct State {
     dir: PathBuf,
-    identity: Option<Identity>,
+    guest_user: Option<GuestUser>,
     next: AtomicU32,
     spares: Spares,
     janitor: Janitor,
@@ -64,9 +64,9 @@ pub(crate) struct State {
 impl State {
     /// Makes the directory and starts collecting what dead processes left beside it.
     ///
-    /// With an identity (root only) the directory belongs to it, so that a sandbox's set-up, which
-    /// runs as that identity, can reach its layers.
-    pub(crate) fn create(root: &Path, identity: Option<Identity>) -> io::Result<Arc<Self>> {
+    /// With a guest user (root only) the directory belongs to it, so that a sandbox's set-up, which
+    /// runs as that guest_user, can reach its layers.
+    pub(crate) fn create(root: &Path, guest_user: Option<GuestUser>) -> io::Result<Arc<Self>> {
         prepare_root(root)?;
         spread(root);
         let name: String = random_hex()?;
@@ -84,13 +84,13 @@ impl State {
         flock(lease.as_fd(), FlockOperation::NonBlockingLockExclusive)?;
         for sub in ["mnt", "layers", "work"] {
             DirBuilder::new().mode(0o700).create(fresh.join(sub))?;
-            identity.map_or(Ok(()), |identity| identity.own(&fresh.join(sub)))?;
+            guest_user.map_or(Ok(()), |guest_user| guest_user.own(&fresh.join(sub)))?;
         }
         for many in ["layers", "work"] {
             spread(&fresh.join(many));
         }
         Journal::make(&fresh.join(OUTSIDE))?;
-        identity.map_or(Ok(()), |identity| identity.own(&fresh))?;
+        guest_user.map_or(Ok(()), |guest_user| guest_user.own(&fresh))?;
         fs::rename(&fresh, &dir)?;
         drop(making);
         let janitor = Janitor::start(root.to_owned(), dir.clone())?;
@@ -102,7 +102,7 @@ impl State {
         let journal = Arc::new(Journal::at(dir.join(OUTSIDE)));
         let state = Arc::new(Self {
             dir,
-            identity,
+            guest_user,
             next: AtomicU32::new(start),
             spares: Spares::default(),
             janitor,

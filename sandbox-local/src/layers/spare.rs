@@ -50,9 +50,9 @@ impl State {
 
     fn make(&self) -> io::Result<Pair> {
         let layer = self.number().to_string();
-        super::layer::make(&self.layers_dir().join(&layer), 0o755, self.identity)?;
+        super::layer::make(&self.layers_dir().join(&layer), 0o755, self.guest_user)?;
         let work = format!("../work/{layer}");
-        super::layer::make(&self.layers_dir().join(&work), 0o700, self.identity)?;
+        super::layer::make(&self.layers_dir().join(&work), 0o700, self.guest_user)?;
         Ok(Pair { layer, work })
     }
 }

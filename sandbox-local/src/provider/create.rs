@@ -8,14 +8,14 @@ use sandbox_core::{Env, Operation, Result, SandboxId, SandboxSpec};
 use super::LocalProvider;
 use super::pool::Pooled;
 use crate::isolation;
-use crate::layers::skeleton::{GUEST_HOME, GUEST_USER};
+use crate::layers::base::{GUEST_HOME, GUEST_USER};
 use crate::runtime;
 use crate::sandbox::capability::CAPABILITIES;
-use crate::sandbox::live::Live;
+use crate::sandbox::running::Running;
 use crate::sandbox::{LocalSandbox, Origin, Settings, blocking};
 use crate::start::blueprint::Blueprint;
-use crate::start::dormant::Dormant;
 use crate::start::host::new_id;
+use crate::start::prepared::Prepared;
 
 const OP: Operation = Operation::Create;
 
@@ -24,9 +24,9 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 impl LocalProvider {
     pub(super) async fn create_local(&self, spec: SandboxSpec) -> Result<Arc<LocalSandbox>> {
         runtime::require(OP)?;
-        let (id, blueprint, live) = self.first_run(spec).await?;
-        if let Err(error) = isolation::require(&live, &blueprint, &self.proven).await {
-            live.shut_down().await;
+        let (id, blueprint, running) = self.first_run(spec).await?;
+        if let Err(error) = isolation::require(&running, &blueprint, &self.proven).await {
+            running.shut_down().await;
             return Err(error);
         }
         let origin = Origin {
@@ -37,28 +37,31 @@ impl LocalProvider {
             blueprint,
             parent: None,
         };
-        Ok(LocalSandbox::open(origin, id, live))
+        Ok(LocalSandbox::open(origin, id, running))
     }
 
     /// The first run: one that waits, or a new one.
-    async fn first_run(&self, mut spec: SandboxSpec) -> Result<(SandboxId, Arc<Blueprint>, Live)> {
+    async fn first_run(
+        &self,
+        mut spec: SandboxSpec,
+    ) -> Result<(SandboxId, Arc<Blueprint>, Running)> {
         spec.validate()?;
         spec.require(&CAPABILITIES, OP)?;
         spec.network = spec.network.settle(&CAPABILITIES);
         if let Some(Pooled { id, blueprint, run }) = self.pool.take(&spec) {
-            let live = Live::wake(run, &self.host, OP)?;
+            let running = Running::new(run, &self.host, OP)?;
             let blueprint = Blueprint { spec, ..blueprint };
-            return Ok((id, Arc::new(blueprint), live));
+            return Ok((id, Arc::new(blueprint), running));
         }
         let host = self.host.clone();
         // In one piece: each change of threads would cost as much as many of its system calls.
         blocking(OP, move || {
             let id = new_id(OP)?;
             let blueprint = Arc::new(Blueprint::new(&host, spec)?);
-            let run = Dormant::first(&host, &blueprint, id.as_str())
+            let run = Prepared::first(&host, &blueprint, id.as_str())
                 .map_err(|error| error.with_sandbox(id.clone()))?;
-            let live = Live::wake(run, &host, OP)?;
-            Ok((id, blueprint, live))
+            let running = Running::new(run, &host, OP)?;
+            Ok((id, blueprint, running))
         })
         .await
     }

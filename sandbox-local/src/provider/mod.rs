@@ -14,9 +14,9 @@ use sandbox_core::{
 
 use self::pool::Pool;
 use crate::config::{LocalConfig, MOST_PREPARED};
-use crate::identity::Identity;
+use crate::guest_user::GuestUser;
 use crate::isolation::Proven;
-use crate::layers::{State, skeleton};
+use crate::layers::{State, base};
 use crate::sandbox::LocalSandbox;
 use crate::sandbox::capability::CAPABILITIES;
 use crate::sandbox::registry::Registry;
@@ -72,12 +72,12 @@ impl LocalProvider {
                 .with_host_path(&dir)
                 .with_hint("choose another with SANDBOX_STATE_DIR or LocalConfig::state_dir")
         };
-        let identity = Identity::for_this_host().map_err(failed)?;
-        let state = State::create(&dir, identity).map_err(failed)?;
-        let skeleton = skeleton::build(&state, &config.system_dirs, &config.settings, identity)
+        let guest_user = GuestUser::for_this_host().map_err(failed)?;
+        let state = State::create(&dir, guest_user).map_err(failed)?;
+        let base_layer = base::build(&state, &config.system_dirs, &config.settings, guest_user)
             .map_err(failed)?;
         let pool = Pool::new(config.prepared.min(MOST_PREPARED));
-        let host = Host::new(config, state, identity, skeleton).map_err(failed)?;
+        let host = Host::new(config, state, guest_user, base_layer).map_err(failed)?;
         let host = Arc::new(host);
         pool.fill(&host).map_err(failed)?;
         Ok(Self {

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use sandbox_core::{Env, Labels, Operation, Result, SandboxId, SandboxSpec, Source};
 
 use crate::start::blueprint::Blueprint;
-use crate::start::dormant::Dormant;
 use crate::start::host::{Host, new_id};
+use crate::start::prepared::Prepared;
 
 /// How long after a creation the next sandbox is started: the first command would have to share the
 /// processors.
@@ -33,7 +33,7 @@ struct Inner {
 pub(crate) struct Pooled {
     pub(crate) id: SandboxId,
     pub(crate) blueprint: Blueprint,
-    pub(crate) run: Dormant,
+    pub(crate) run: Prepared,
 }
 
 #[derive(Default)]
@@ -183,7 +183,7 @@ fn work(inner: &Inner, host: &Weak<Host>) {
 fn start(host: &Host, shape: &SandboxSpec) -> Result<Pooled> {
     let id = new_id(Operation::Create)?;
     let blueprint = Blueprint::new(host, shape.clone())?;
-    let run = Dormant::first(host, &blueprint, id.as_str())?;
+    let run = Prepared::first(host, &blueprint, id.as_str())?;
     Ok(Pooled { id, blueprint, run })
 }
 

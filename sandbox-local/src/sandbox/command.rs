@@ -27,7 +27,7 @@ use crate::engine::{
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
 
 /// A command with everything resolved.
-pub(crate) struct Prepared {
+pub(crate) struct PreparedCommand {
     candidates: Vec<Vec<u8>>,
     argv: Vec<Vec<u8>>,
     env: Vec<Vec<u8>>,
@@ -50,7 +50,7 @@ pub(crate) fn prepare(
     workdir: &GuestPath,
     mut env: BTreeMap<Vec<u8>, EnvValue>,
     operation: Operation,
-) -> Result<Prepared> {
+) -> Result<PreparedCommand> {
     command.env.apply_to(&mut env);
     let cwd = match &command.cwd {
         Some(cwd) => cwd.resolve(workdir, operation)?,
@@ -81,7 +81,7 @@ pub(crate) fn prepare(
         .into_iter()
         .map(|(name, value)| [&name[..], b"=", value.value.expose()].concat())
         .collect();
-    Ok(Prepared {
+    Ok(PreparedCommand {
         candidates,
         argv: command.argv().to_vec(),
         env,
@@ -93,7 +93,7 @@ pub(crate) fn prepare(
 /// waits until it runs.
 pub(crate) async fn start(
     engine: &Engine,
-    prepared: Prepared,
+    prepared: PreparedCommand,
     command: &Command,
     deadline: Deadline,
     context: Context,

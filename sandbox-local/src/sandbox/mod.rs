@@ -8,10 +8,10 @@ pub(crate) mod capability;
 pub(crate) mod command;
 mod deadline;
 mod kill_switch;
-pub(crate) mod live;
 mod lost;
 mod operations;
 pub(crate) mod registry;
+pub(crate) mod running;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,11 +25,11 @@ use sandbox_core::{
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock as AsyncRwLock};
 
 use self::capability::CAPABILITIES;
-use self::command::Prepared;
+use self::command::PreparedCommand;
 use self::deadline::Deadline;
 use self::kill_switch::KillSwitch;
-use self::live::Live;
 use self::registry::Registry;
+use self::running::Running;
 use crate::files::GuestRoot;
 use crate::runtime;
 use crate::start::blueprint::Blueprint;
@@ -49,7 +49,7 @@ pub(crate) struct LocalSandbox {
     registry: Arc<Registry>,
     blueprint: Arc<Blueprint>,
     settings: RwLock<Settings>,
-    live: Arc<AsyncRwLock<Option<Live>>>,
+    running: Arc<AsyncRwLock<Option<Running>>>,
     kill_switch: KillSwitch,
     closed: Arc<AtomicBool>,
     /// Also held by every running command: while one runs the sandbox is in use.
@@ -78,9 +78,9 @@ pub(crate) struct Origin {
 
 impl LocalSandbox {
     /// A sandbox that is open from now on.
-    pub(crate) fn open(origin: Origin, id: SandboxId, live: Live) -> Arc<Self> {
+    pub(crate) fn open(origin: Origin, id: SandboxId, running: Running) -> Arc<Self> {
         let kill_switch = KillSwitch::default();
-        kill_switch.connect(live.engine.killer());
+        kill_switch.connect(running.engine.killer());
         let sandbox = Arc::new(Self {
             id: id.clone(),
             parent: origin.parent,
@@ -90,7 +90,7 @@ impl LocalSandbox {
             registry: origin.registry,
             blueprint: origin.blueprint,
             settings: RwLock::new(origin.settings),
-            live: Arc::new(AsyncRwLock::new(Some(live))),
+            running: Arc::new(AsyncRwLock::new(Some(running))),
             kill_switch,
             closed: Arc::new(AtomicBool::new(false)),
             in_use: Arc::new(()),
@@ -144,32 +144,42 @@ impl LocalSandbox {
         Ok(())
     }
 
-    /// The live run, held against forks as long as the guard lives.
-    async fn live(&self, operation: Operation) -> Result<OwnedRwLockReadGuard<Option<Live>, Live>> {
+    /// The run in use, held against forks as long as the guard lives.
+    async fn running(
+        &self,
+        operation: Operation,
+    ) -> Result<OwnedRwLockReadGuard<Option<Running>, Running>> {
         self.check_open(operation)?;
         runtime::require(operation).map_err(|error| self.named(error))?;
         self.touch();
-        let live = self.run(operation).await?;
-        match live.engine.lost() {
+        let running = self.run(operation).await?;
+        match running.engine.lost() {
             Some(why) => Err(self.lost(why, operation)),
-            None => Ok(live),
+            None => Ok(running),
         }
     }
 
     /// A run in which something may be done: one that a fork has frozen is renewed first. If the
     /// future is dropped meanwhile, the next one does it.
-    async fn run(&self, operation: Operation) -> Result<OwnedRwLockReadGuard<Option<Live>, Live>> {
-        let frozen = |live: &Live| live.is_frozen() && live.engine.lost().is_none();
-        let mut guard = match self.live.clone().try_read_owned() {
+    async fn run(
+        &self,
+        operation: Operation,
+    ) -> Result<OwnedRwLockReadGuard<Option<Running>, Running>> {
+        let frozen = |running: &Running| running.is_frozen() && running.engine.lost().is_none();
+        let mut guard = match self.running.clone().try_read_owned() {
             Ok(guard) => guard,
-            Err(_) => self.turn(operation, self.live.clone().read_owned()).await?,
+            Err(_) => {
+                self.turn(operation, self.running.clone().read_owned())
+                    .await?
+            }
         };
         if guard.as_ref().is_some_and(frozen) {
             drop(guard);
             let mut alone = self.alone(operation).await?;
-            if let Some(live) = alone.as_mut().filter(|live| frozen(live)) {
+            if let Some(running) = alone.as_mut().filter(|running| frozen(running)) {
                 let host = &self.host;
-                live.renew(host, &self.blueprint, &self.kill_switch, operation)
+                running
+                    .renew(host, &self.blueprint, &self.kill_switch, operation)
                     .await
                     .map_err(|error| self.named(error))?;
             }
@@ -180,8 +190,9 @@ impl LocalSandbox {
     }
 
     /// The run, held by nothing else.
-    async fn alone(&self, operation: Operation) -> Result<OwnedRwLockWriteGuard<Option<Live>>> {
-        self.turn(operation, self.live.clone().write_owned()).await
+    async fn alone(&self, operation: Operation) -> Result<OwnedRwLockWriteGuard<Option<Running>>> {
+        self.turn(operation, self.running.clone().write_owned())
+            .await
     }
 
     /// Waits for the lock, for a bounded time.
@@ -206,22 +217,22 @@ impl LocalSandbox {
     }
 
     /// Works on the files, on a thread for blocking work. If the future is dropped the work goes
-    /// on to its end, and holds the live run until then.
+    /// on to its end, and holds the run until then.
     async fn files<T, F>(&self, operation: Operation, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&GuestRoot) -> Result<T> + Send + 'static,
     {
-        let live = self.live(operation).await?;
+        let running = self.running(operation).await?;
         let done = blocking(operation, move || {
-            let result = work(&live.root);
-            drop(live);
+            let result = work(&running.root);
+            drop(running);
             result
         });
         done.await.map_err(|error| self.named(error))
     }
 
-    fn prepare(&self, command: &Command, operation: Operation) -> Result<Prepared> {
+    fn prepare(&self, command: &Command, operation: Operation) -> Result<PreparedCommand> {
         command
             .validate(operation)
             .map_err(|error| self.named(error))?;
@@ -246,8 +257,8 @@ impl LocalSandbox {
             .map_err(|error| self.named(error))
             .map_err(not_started)?;
         let prepared = self.prepare(&command, operation)?;
-        let live = match deadline.limit(self.live(operation)).await {
-            Some(live) => live.map_err(not_started)?,
+        let running = match deadline.limit(self.running(operation)).await {
+            Some(running) => running.map_err(not_started)?,
             None => return Err(self.named(deadline.not_started(operation))),
         };
         let context = command::Context {
@@ -256,21 +267,21 @@ impl LocalSandbox {
             operation,
             _in_use: self.in_use.clone(),
         };
-        command::start(&live.engine, prepared, &command, deadline, context).await
+        command::start(&running.engine, prepared, &command, deadline, context).await
     }
 
-    async fn fork_live(&self) -> Result<(SandboxId, Live)> {
+    async fn fork_running(&self) -> Result<(SandboxId, Running)> {
         const OP: Operation = Operation::Fork;
         self.check_open(OP)?;
         runtime::require(OP).map_err(|error| self.named(error))?;
         self.touch();
         let id = new_id(OP)?;
-        let live = OwnedRwLockWriteGuard::try_map(self.alone(OP).await?, Option::as_mut)
+        let running = OwnedRwLockWriteGuard::try_map(self.alone(OP).await?, Option::as_mut)
             .map_err(|_| Error::closed(OP, &self.id))?;
-        if let Some(why) = live.engine.lost() {
+        if let Some(why) = running.engine.lost() {
             return Err(self.lost(why, OP));
         }
-        let child = Live::fork(live, &self.host, &self.blueprint, id.as_str()).await;
+        let child = Running::fork(running, &self.host, &self.blueprint, id.as_str()).await;
         Ok((id, child.map_err(|error| self.unless_closed(error, OP))?))
     }
 

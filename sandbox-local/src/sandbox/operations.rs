@@ -1,4 +1,4 @@
-//! The trait's methods, over a live run.
+//! The trait's methods, over a running init.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use sandbox_core::{
 
 use super::capability::CAPABILITIES;
 use super::deadline::Deadline;
-use super::live::Live;
+use super::running::Running;
 use super::{LocalSandbox, Origin, blocking};
 use crate::files::CancelFlag;
 use crate::isolation;
@@ -59,19 +59,19 @@ impl Sandbox for LocalSandbox {
         const OP: Operation = Operation::Isolation;
         self.check_open(OP)?;
         runtime::require(OP).map_err(|error| self.named(error))?;
-        // Not through `live`: asking is no use, and must not keep an idle sandbox from expiring.
+        // Not through `running`: asking is no use, and must not keep an idle sandbox from expiring.
         let cgroup = {
-            let live = self.run(OP).await?;
-            if let Some(why) = live.engine.lost() {
+            let running = self.run(OP).await?;
+            if let Some(why) = running.engine.lost() {
                 return Err(self.lost(why, OP));
             }
-            live.cgroup.clone()
+            running.cgroup.clone()
         };
         // Probed in a run of its own, set up as this sandbox's is and within its limits: a program
         // of the guest, which has the same user, could stop or trace a probe beside it.
         let (host, blueprint) = (self.host.clone(), self.blueprint.clone());
         let probed = blocking(OP, move || {
-            Live::start(&host, &blueprint, cgroup, Stack::default(), OP)
+            Running::start(&host, &blueprint, cgroup, Stack::default(), OP)
         });
         let probed = probed.await.map_err(|error| self.named(error))?;
         let report = isolation::report(&probed, &self.blueprint).await;
@@ -202,13 +202,13 @@ impl Sandbox for LocalSandbox {
         changes
             .validate(Operation::SetEnv)
             .map_err(|error| self.named(error))?;
-        let _live = self.live(Operation::SetEnv).await?;
+        let _running = self.running(Operation::SetEnv).await?;
         self.change(|settings| changes.apply_to(&mut settings.env));
         Ok(())
     }
 
     async fn fork(&self, options: ForkOptions) -> Result<Arc<dyn Sandbox>> {
-        let (id, live) = self.fork_live().await?;
+        let (id, running) = self.fork_running().await?;
         let origin = Origin {
             host: self.host.clone(),
             registry: self.registry.clone(),
@@ -217,7 +217,7 @@ impl Sandbox for LocalSandbox {
             parent: Some(self.id.clone()),
             labels: options.labels,
         };
-        Ok(Self::open(origin, id, live))
+        Ok(Self::open(origin, id, running))
     }
 
     async fn snapshot(&self, _options: SnapshotOptions) -> Result<Snapshot> {
@@ -235,13 +235,13 @@ impl Sandbox for LocalSandbox {
         // First, and whatever is under way: what holds the run comes to its end by that.
         let killer = self.kill_switch.press();
         runtime::require(OP).map_err(|error| self.named(error))?;
-        let live = self.live.clone();
+        let running = self.running.clone();
         let before = self.host.state.mark();
         // In a task: what it frees is freed even if the future is dropped or loses patience.
         let freeing = tokio::spawn(async move {
-            let live = live.write().await.take();
-            if let Some(live) = live {
-                live.shut_down().await;
+            let running = running.write().await.take();
+            if let Some(running) = running {
+                running.shut_down().await;
             }
         });
         if let Some(killer) = killer

@@ -12,7 +12,7 @@ use sandbox_core::{
 };
 
 use crate::layers::Layer;
-use crate::layers::skeleton;
+use crate::layers::base;
 use crate::start::failure;
 use crate::start::host::Host;
 use crate::start::mounts;
@@ -50,7 +50,7 @@ impl Blueprint {
             failure::io(error, OP)
                 .with_message("a layer could not be prepared in the state directory")
         };
-        let identity = host.identity;
+        let guest_user = host.guest_user;
         let mut binds = Vec::new();
         let mut base = Vec::new();
         let mut links = Vec::new();
@@ -74,17 +74,15 @@ impl Blueprint {
         let points = mounts::points(&mounts)?;
         binds.extend(mounts);
         if !points.is_empty() {
-            base.push(
-                skeleton::build_mount_points(&host.state, &points, identity).map_err(failed)?,
-            );
+            base.push(base::build_mount_points(&host.state, &points, guest_user).map_err(failed)?);
         }
         match &spec.source {
             Source::Default => {
-                base.push(host.skeleton.clone());
+                base.push(host.base_layer.clone());
             }
             Source::RootDir(root) => {
                 check_root_dir(root)?;
-                base.push(skeleton::build_bare(&host.state, identity).map_err(failed)?);
+                base.push(base::build_bare(&host.state, guest_user).map_err(failed)?);
                 base.push(Layer::link(&host.state, root).map_err(failed)?);
             }
             // Refused by `SandboxSpec::require` before.

@@ -7,7 +7,7 @@ use sandbox_core::{Error, ErrorKind, Operation, Result};
 
 use crate::engine::StartError;
 use crate::start::cgroup::NoCgroup;
-use crate::start::owner::OwnerError;
+use crate::start::idmap::IdmapError;
 use crate::start::setup::SetupError;
 
 /// The error of a start that failed.
@@ -55,7 +55,7 @@ pub(crate) fn setup(error: SetupError, operation: Operation) -> Error {
             }
         }
         SetupError::Owner {
-            source: OwnerError::Namespace(_),
+            source: IdmapError::Namespace(_),
             ..
         } => Error::new(ErrorKind::Isolation, operation).with_message(error.to_string()),
         SetupError::Owner { .. } => Error::new(ErrorKind::Unsupported, operation)

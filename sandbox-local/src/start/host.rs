@@ -10,9 +10,9 @@ use sandbox_core::{Error, Operation, Result, SandboxId};
 
 use crate::config::{LocalConfig, MOST_PREPARED};
 use crate::engine::Ready;
-use crate::identity::Identity;
+use crate::guest_user::GuestUser;
 use crate::layers::{Layer, State, random_hex};
-use crate::start::owner::Owners;
+use crate::start::idmap::Idmaps;
 use crate::start::setup::devices;
 
 /// See the module's documentation; held by every sandbox.
@@ -20,15 +20,15 @@ use crate::start::setup::devices;
 pub(crate) struct Host {
     pub(crate) config: LocalConfig,
     pub(crate) state: Arc<State>,
-    pub(crate) identity: Option<Identity>,
-    pub(crate) owners: Owners,
+    pub(crate) guest_user: Option<GuestUser>,
+    pub(crate) idmaps: Idmaps,
     /// What all sandboxes of root mount at `/dev`.
     pub(crate) devices: Option<OwnedFd>,
     pub(crate) ready: Ready,
     /// Held while layers are merged.
     pub(crate) merging: Mutex<()>,
     /// The lowest layer of every default root: the base layer.
-    pub(crate) skeleton: Arc<Layer>,
+    pub(crate) base_layer: Arc<Layer>,
     /// Those of the configured system directories that the host has and that are no links.
     pub(crate) system_dirs: Vec<PathBuf>,
 }
@@ -37,17 +37,17 @@ impl Host {
     pub(crate) fn new(
         config: LocalConfig,
         state: Arc<State>,
-        identity: Option<Identity>,
-        skeleton: Arc<Layer>,
+        guest_user: Option<GuestUser>,
+        base_layer: Arc<Layer>,
     ) -> io::Result<Self> {
         let is_dir =
             |dir: &&PathBuf| std::fs::symlink_metadata(dir).is_ok_and(|found| found.is_dir());
         let system_dirs = config.system_dirs.iter().filter(is_dir).cloned().collect();
         let ready = Ready::keep(
             config.prepared.min(MOST_PREPARED),
-            Identity::engine(identity),
+            GuestUser::run_as(guest_user),
         )?;
-        let devices = identity.and_then(|_| match devices::make() {
+        let devices = guest_user.and_then(|_| match devices::make() {
             Ok(tmpfs) => Some(tmpfs),
             Err(error) => {
                 tracing::debug!(%error, "each device gets a mount of its own");
@@ -58,11 +58,11 @@ impl Host {
             config,
             devices,
             state,
-            identity,
-            owners: Owners::default(),
+            guest_user,
+            idmaps: Idmaps::default(),
             ready,
             merging: Mutex::default(),
-            skeleton,
+            base_layer,
             system_dirs,
         })
     }

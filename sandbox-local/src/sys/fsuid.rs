@@ -1,4 +1,4 @@
-//! The identity with which the calling thread touches files.
+//! The user with which the calling thread touches files.
 //!
 //! Invariant: only the calling thread changes, and it changes back; nothing else of the process
 //! (its uids, other threads, its dumpable flag) differs after a guard is gone.
@@ -20,19 +20,19 @@ const QUERY: u32 = u32::MAX;
 ///
 /// Supplementary groups are dropped too: root's own would open files that the user may not read.
 #[derive(Debug)]
-pub(crate) struct FsIdentity {
+pub(crate) struct FsUser {
     uid: u32,
     gid: u32,
     groups: Vec<Gid>,
-    // The identity is the thread's: dropping the guard on another one would leave it changed.
+    // The user is the thread's: dropping the guard on another one would leave it changed.
     not_send: PhantomData<*const ()>,
 }
 
-impl FsIdentity {
-    /// Takes on the identity of this user and group.
+impl FsUser {
+    /// Takes on this user and group.
     ///
     /// # Errors
-    /// If the thread may not; its identity is then as before.
+    /// If the thread may not; its user is then as before.
     pub(crate) fn assume(uid: u32, gid: u32) -> io::Result<Self> {
         let groups = getgroups()?;
         Dumpable::note();
@@ -59,7 +59,7 @@ impl FsIdentity {
     }
 }
 
-impl Drop for FsIdentity {
+impl Drop for FsUser {
     fn drop(&mut self) {
         // Going back to one's own effective user is always allowed, so none of this can fail; if
         // it did, the thread would keep the lesser rights.
@@ -73,7 +73,7 @@ impl Drop for FsIdentity {
 }
 
 /// Whether the process can be dumped and debugged. The kernel turns that off whenever a thread
-/// changes its identity; as it is the whole process's, it is turned on again with the last guard.
+/// changes its guest_user; as it is the whole process's, it is turned on again with the last guard.
 struct Dumpable {
     guards: usize,
     before: bool,

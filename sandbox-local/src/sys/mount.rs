@@ -19,7 +19,7 @@ const IDMAP: u64 = 0x0010_0000; // MOUNT_ATTR_IDMAP
 ///
 /// # References
 /// mount_setattr(2), "ID-mapped mounts"
-pub(crate) fn map_owners(tree: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> Result<(), Errno> {
+pub(crate) fn set_idmap(tree: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> Result<(), Errno> {
     let attributes = Attributes {
         set: IDMAP,
         clear: 0,

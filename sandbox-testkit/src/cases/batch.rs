@@ -7,7 +7,7 @@ use sandbox_core::{
     Access, ErrorKind, FileBatch, FileKind, Mode, Mount, Operation, SandboxExt as _,
 };
 
-use crate::kit::{Cx, Verdict, cases, ensure, ensure_eq, refused, refused_at};
+use crate::kit::{Context, Verdict, cases, ensure, ensure_eq, refused, refused_at};
 
 cases! { "batch":
     a_batch_writes_all_its_files,
@@ -32,7 +32,7 @@ cases! { "batch":
 }
 
 /// Checks that nothing of the batch is there.
-async fn nothing_of_it(cx: &Cx) -> Verdict {
+async fn nothing_of_it(cx: &Context) -> Verdict {
     for path in ["first", "new", "new/dir", "new/dir/file", "last"] {
         ensure!(
             !cx.sandbox.exists(path).await?,
@@ -61,7 +61,7 @@ fn around(bad: FileBatch) -> FileBatch {
     batch.file("last", "3")
 }
 
-async fn a_batch_writes_all_its_files(cx: Cx) -> Verdict {
+async fn a_batch_writes_all_its_files(cx: Context) -> Verdict {
     let batch = FileBatch::new()
         .file("a", "1")
         .file("d/b", "2")
@@ -80,13 +80,13 @@ async fn a_batch_writes_all_its_files(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn an_empty_batch_does_nothing(cx: Cx) -> Verdict {
+async fn an_empty_batch_does_nothing(cx: Context) -> Verdict {
     cx.sandbox.write_files(FileBatch::new()).await?;
     ensure_eq!(cx.sandbox.list(".").await?.len(), 0, "entries");
     Ok(())
 }
 
-async fn a_thousand_files_in_one_batch(cx: Cx) -> Verdict {
+async fn a_thousand_files_in_one_batch(cx: Context) -> Verdict {
     let mut batch = FileBatch::new();
     for index in 0..1000 {
         batch.push(format!("d{}/f{index}", index % 10), index.to_string());
@@ -104,7 +104,7 @@ async fn a_thousand_files_in_one_batch(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn an_existing_file_fails_the_whole_batch(cx: Cx) -> Verdict {
+async fn an_existing_file_fails_the_whole_batch(cx: Context) -> Verdict {
     cx.sandbox.write("there", "old").await?;
     let batch = around(FileBatch::new().new_file("there", "new"));
     let done = cx.sandbox.write_files(batch).await;
@@ -118,7 +118,7 @@ async fn an_existing_file_fails_the_whole_batch(cx: Cx) -> Verdict {
     nothing_of_it(&cx).await
 }
 
-async fn a_directory_in_the_way_fails_the_whole_batch(cx: Cx) -> Verdict {
+async fn a_directory_in_the_way_fails_the_whole_batch(cx: Context) -> Verdict {
     cx.sandbox.write("dir/inside", "old").await?;
     let done = cx
         .sandbox
@@ -131,7 +131,7 @@ async fn a_directory_in_the_way_fails_the_whole_batch(cx: Cx) -> Verdict {
     nothing_of_it(&cx).await
 }
 
-async fn a_file_as_parent_fails_the_whole_batch(cx: Cx) -> Verdict {
+async fn a_file_as_parent_fails_the_whole_batch(cx: Context) -> Verdict {
     cx.sandbox.write("file", "old").await?;
     let done = cx
         .sandbox
@@ -143,7 +143,7 @@ async fn a_file_as_parent_fails_the_whole_batch(cx: Cx) -> Verdict {
     nothing_of_it(&cx).await
 }
 
-async fn an_invalid_path_fails_the_whole_batch(cx: Cx) -> Verdict {
+async fn an_invalid_path_fails_the_whole_batch(cx: Context) -> Verdict {
     for path in ["", "a\0b", "/"] {
         let done = cx
             .sandbox
@@ -156,7 +156,7 @@ async fn an_invalid_path_fails_the_whole_batch(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn the_same_path_twice_is_refused(cx: Cx) -> Verdict {
+async fn the_same_path_twice_is_refused(cx: Context) -> Verdict {
     let twice = cx.at("twice");
     let batch = around(FileBatch::new().file("twice", "1").file(twice, "2"));
     let done = cx.sandbox.write_files(batch).await;
@@ -165,7 +165,7 @@ async fn the_same_path_twice_is_refused(cx: Cx) -> Verdict {
     nothing_of_it(&cx).await
 }
 
-async fn a_file_below_another_is_refused(cx: Cx) -> Verdict {
+async fn a_file_below_another_is_refused(cx: Context) -> Verdict {
     let batch = around(FileBatch::new().file("a", "1").file("a/b", "2"));
     let done = cx.sandbox.write_files(batch).await;
     let kind = ErrorKind::InvalidInput;
@@ -173,7 +173,7 @@ async fn a_file_below_another_is_refused(cx: Cx) -> Verdict {
     nothing_of_it(&cx).await
 }
 
-async fn a_trailing_slash_is_refused(cx: Cx) -> Verdict {
+async fn a_trailing_slash_is_refused(cx: Context) -> Verdict {
     let done = cx
         .sandbox
         .write_files(around(FileBatch::new().file("a/", "x")))
@@ -183,7 +183,7 @@ async fn a_trailing_slash_is_refused(cx: Cx) -> Verdict {
     nothing_of_it(&cx).await
 }
 
-async fn a_read_only_place_fails_the_whole_batch(cx: Cx) -> Verdict {
+async fn a_read_only_place_fails_the_whole_batch(cx: Context) -> Verdict {
     let host = cx.shared_dir()?;
     let there = host.path().join("there");
     std::fs::write(&there, "host")?;
@@ -210,7 +210,7 @@ async fn a_read_only_place_fails_the_whole_batch(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_forbidden_place_fails_the_whole_batch(cx: Cx) -> Verdict {
+async fn a_forbidden_place_fails_the_whole_batch(cx: Context) -> Verdict {
     cx.sandbox.write("closed/there", "old").await?;
     cx.sh("chmod 555 closed").await?;
     let uid = cx.sh("id -u").await?;
@@ -227,7 +227,7 @@ async fn a_forbidden_place_fails_the_whole_batch(cx: Cx) -> Verdict {
     nothing_of_it(&cx).await
 }
 
-async fn a_link_at_the_name_is_replaced_not_followed(cx: Cx) -> Verdict {
+async fn a_link_at_the_name_is_replaced_not_followed(cx: Context) -> Verdict {
     cx.sandbox.write("target", "kept").await?;
     cx.sh("ln -s target link; ln -s nowhere dangling").await?;
     for name in ["link", "dangling"] {
@@ -245,7 +245,7 @@ async fn a_link_at_the_name_is_replaced_not_followed(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_link_among_the_parents_is_followed(cx: Cx) -> Verdict {
+async fn a_link_among_the_parents_is_followed(cx: Context) -> Verdict {
     cx.sh("mkdir real && ln -s real link").await?;
     cx.sandbox.write("link/sub/f", "x").await?;
     let text = cx.sandbox.read_to_string("real/sub/f").await?;
@@ -255,7 +255,7 @@ async fn a_link_among_the_parents_is_followed(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn modes_of_a_batch_are_kept(cx: Cx) -> Verdict {
+async fn modes_of_a_batch_are_kept(cx: Context) -> Verdict {
     let batch = FileBatch::new()
         .file_with_mode("a", "", Mode::new(0o600))
         .file_with_mode("b", "", Mode::new(0o755))
@@ -268,7 +268,7 @@ async fn modes_of_a_batch_are_kept(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_program_written_with_mode_755_runs(cx: Cx) -> Verdict {
+async fn a_program_written_with_mode_755_runs(cx: Context) -> Verdict {
     let script = "#!/bin/sh\nprintf 'ran %s' \"$1\"\n";
     let batch = FileBatch::new().file_with_mode("run.sh", script, Mode::EXECUTABLE);
     cx.sandbox.write_files(batch).await?;
@@ -277,7 +277,7 @@ async fn a_program_written_with_mode_755_runs(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn concurrent_batches_do_not_mix(cx: Cx) -> Verdict {
+async fn concurrent_batches_do_not_mix(cx: Context) -> Verdict {
     let mut writers = tokio::task::JoinSet::new();
     for writer in 0..4 {
         let sandbox = cx.sandbox.clone();
@@ -305,7 +305,7 @@ async fn concurrent_batches_do_not_mix(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn two_creations_of_one_name_have_one_winner(cx: Cx) -> Verdict {
+async fn two_creations_of_one_name_have_one_winner(cx: Context) -> Verdict {
     let mut writers = tokio::task::JoinSet::new();
     for writer in 0..8 {
         let sandbox = cx.sandbox.clone();
@@ -331,7 +331,7 @@ async fn two_creations_of_one_name_have_one_winner(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_dropped_batch_is_whole_or_absent(cx: Cx) -> Verdict {
+async fn a_dropped_batch_is_whole_or_absent(cx: Context) -> Verdict {
     for round in 0..10_u64 {
         let dir = format!("round{round}");
         let mut batch = FileBatch::new();

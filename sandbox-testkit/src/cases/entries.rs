@@ -9,7 +9,7 @@ use sandbox_core::{
     RenameOptions, SandboxExt as _,
 };
 
-use crate::kit::{Cx, Verdict, cases, ensure, ensure_eq, refused, refused_at};
+use crate::kit::{Context, Verdict, cases, ensure, ensure_eq, refused, refused_at};
 
 cases! { "files":
     remove_takes_a_file_away,
@@ -34,7 +34,7 @@ cases! { "files":
     metadata_of_a_link_is_the_links_own [Exec, Symlinks],
 }
 
-async fn removing_a_missing_path_may_be_accepted(cx: Cx) -> Verdict {
+async fn removing_a_missing_path_may_be_accepted(cx: Context) -> Verdict {
     let options = RemoveOptions::new().ignore_missing(true);
     cx.sandbox.remove(&"none".into(), options.clone()).await?;
     cx.sandbox.create_dir_all("d").await?;
@@ -45,7 +45,7 @@ async fn removing_a_missing_path_may_be_accepted(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn remove_takes_a_file_away(cx: Cx) -> Verdict {
+async fn remove_takes_a_file_away(cx: Context) -> Verdict {
     let sandbox = &cx.sandbox;
     sandbox.write("f", "x").await?;
     sandbox.write("g", "x").await?;
@@ -67,7 +67,7 @@ async fn remove_takes_a_file_away(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn removing_a_missing_path_is_not_found(cx: Cx) -> Verdict {
+async fn removing_a_missing_path_is_not_found(cx: Context) -> Verdict {
     for options in [
         RemoveOptions::default(),
         RemoveOptions::default().recursive(true),
@@ -79,7 +79,7 @@ async fn removing_a_missing_path_is_not_found(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn removing_a_full_directory_needs_to_be_asked_for(cx: Cx) -> Verdict {
+async fn removing_a_full_directory_needs_to_be_asked_for(cx: Context) -> Verdict {
     cx.sandbox.write("d/f", "x").await?;
     let done = cx
         .sandbox
@@ -95,7 +95,7 @@ async fn removing_a_full_directory_needs_to_be_asked_for(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn removing_a_link_leaves_its_target(cx: Cx) -> Verdict {
+async fn removing_a_link_leaves_its_target(cx: Context) -> Verdict {
     cx.sandbox.write("d/f", "x").await?;
     cx.sh("ln -s d link").await?;
     cx.sandbox.remove_all("link").await?;
@@ -105,7 +105,7 @@ async fn removing_a_link_leaves_its_target(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn removing_takes_names_literally(cx: Cx) -> Verdict {
+async fn removing_takes_names_literally(cx: Context) -> Verdict {
     let names = ["*", "a", "-rf", "?", "[ab]", "$HOME", "`id`", "a b"];
     for name in names {
         cx.sandbox.write(GuestPath::from(name), name).await?;
@@ -131,7 +131,7 @@ async fn removing_takes_names_literally(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn removing_the_root_is_refused(cx: Cx) -> Verdict {
+async fn removing_the_root_is_refused(cx: Context) -> Verdict {
     cx.sandbox.write("f", "x").await?;
     for path in ["/", "/..", "/./"] {
         let options = RemoveOptions::default().recursive(true);
@@ -143,7 +143,7 @@ async fn removing_the_root_is_refused(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn rename_moves_a_file(cx: Cx) -> Verdict {
+async fn rename_moves_a_file(cx: Context) -> Verdict {
     let sandbox = &cx.sandbox;
     sandbox.write("a", "content").await?;
     sandbox
@@ -154,7 +154,7 @@ async fn rename_moves_a_file(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn rename_moves_a_directory_with_its_content(cx: Cx) -> Verdict {
+async fn rename_moves_a_directory_with_its_content(cx: Context) -> Verdict {
     let sandbox = &cx.sandbox;
     sandbox.write("d/sub/f", "content").await?;
     let to = cx.at("e");
@@ -167,7 +167,7 @@ async fn rename_moves_a_directory_with_its_content(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn rename_does_not_replace_unasked(cx: Cx) -> Verdict {
+async fn rename_does_not_replace_unasked(cx: Context) -> Verdict {
     let sandbox = &cx.sandbox;
     sandbox.write("a", "a").await?;
     sandbox.write("b", "b").await?;
@@ -180,7 +180,7 @@ async fn rename_does_not_replace_unasked(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn rename_replaces_when_asked(cx: Cx) -> Verdict {
+async fn rename_replaces_when_asked(cx: Context) -> Verdict {
     let sandbox = &cx.sandbox;
     sandbox.write("a", "a").await?;
     sandbox.write("b", "b").await?;
@@ -191,7 +191,7 @@ async fn rename_replaces_when_asked(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn rename_of_a_missing_path_is_not_found(cx: Cx) -> Verdict {
+async fn rename_of_a_missing_path_is_not_found(cx: Context) -> Verdict {
     let options = RenameOptions::default();
     let done = cx
         .sandbox
@@ -203,7 +203,7 @@ async fn rename_of_a_missing_path_is_not_found(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn rename_of_a_directory_into_itself_is_refused(cx: Cx) -> Verdict {
+async fn rename_of_a_directory_into_itself_is_refused(cx: Context) -> Verdict {
     cx.sandbox.write("d/f", "x").await?;
     let options = RenameOptions::default();
     let done = cx.sandbox.rename(&"d".into(), &"d/e".into(), options).await;
@@ -221,7 +221,7 @@ async fn rename_of_a_directory_into_itself_is_refused(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn create_dir_makes_parents_and_may_find_it_there(cx: Cx) -> Verdict {
+async fn create_dir_makes_parents_and_may_find_it_there(cx: Context) -> Verdict {
     let sandbox = &cx.sandbox;
     for _ in 0..2 {
         sandbox
@@ -234,7 +234,7 @@ async fn create_dir_makes_parents_and_may_find_it_there(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn create_dir_exclusive_is_exclusive(cx: Cx) -> Verdict {
+async fn create_dir_exclusive_is_exclusive(cx: Context) -> Verdict {
     let sandbox = &cx.sandbox;
     let exclusive = || CreateDirOptions::default().recursive(false);
     let done = sandbox.create_dir(&"a/b".into(), exclusive()).await;
@@ -247,7 +247,7 @@ async fn create_dir_exclusive_is_exclusive(cx: Cx) -> Verdict {
     refused_at(done, sandbox, Operation::CreateDir, kind, "a").map(drop)
 }
 
-async fn create_dir_over_a_file_is_refused(cx: Cx) -> Verdict {
+async fn create_dir_over_a_file_is_refused(cx: Context) -> Verdict {
     cx.sandbox.write("f", "x").await?;
     let options = CreateDirOptions::default();
     let done = cx.sandbox.create_dir(&"f".into(), options).await;
@@ -257,7 +257,7 @@ async fn create_dir_over_a_file_is_refused(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn create_dir_below_a_file_is_refused(cx: Cx) -> Verdict {
+async fn create_dir_below_a_file_is_refused(cx: Context) -> Verdict {
     cx.sandbox.write("f", "x").await?;
     let options = CreateDirOptions::default();
     let done = cx.sandbox.create_dir(&"f/d".into(), options).await;
@@ -265,7 +265,7 @@ async fn create_dir_below_a_file_is_refused(cx: Cx) -> Verdict {
     refused_at(done, &cx.sandbox, Operation::CreateDir, kind, "f/d").map(drop)
 }
 
-async fn create_dir_sets_the_mode(cx: Cx) -> Verdict {
+async fn create_dir_sets_the_mode(cx: Context) -> Verdict {
     for bits in [0o700, 0o777] {
         let path = GuestPath::from(format!("d{bits}"));
         let options = CreateDirOptions::default().mode(Mode::new(bits));
@@ -276,7 +276,7 @@ async fn create_dir_sets_the_mode(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn metadata_tells_size_kind_and_time(cx: Cx) -> Verdict {
+async fn metadata_tells_size_kind_and_time(cx: Context) -> Verdict {
     cx.sandbox.write("d/f", "12345").await?;
     let file = cx.sandbox.metadata(&"d/f".into()).await?;
     ensure_eq!(file.kind, FileKind::File, "the kind of a file");
@@ -298,7 +298,7 @@ async fn metadata_tells_size_kind_and_time(cx: Cx) -> Verdict {
     refused_at(below, &cx.sandbox, Operation::Metadata, kind, "d/f/g").map(drop)
 }
 
-async fn metadata_of_a_link_is_the_links_own(cx: Cx) -> Verdict {
+async fn metadata_of_a_link_is_the_links_own(cx: Context) -> Verdict {
     cx.sandbox.write("target", "12345678").await?;
     cx.sh("ln -s ./target link && ln -s nowhere dangling")
         .await?;

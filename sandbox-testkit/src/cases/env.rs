@@ -7,7 +7,7 @@ use std::time::Duration;
 use sandbox_core::{Command, Env, ErrorKind, Execution, Operation, SandboxExt as _};
 
 use super::tools::text;
-use crate::kit::{Cx, Verdict, cases, ensure, ensure_eq, refused, refused_at};
+use crate::kit::{Context, Verdict, cases, ensure, ensure_eq, refused, refused_at};
 
 cases! { "env":
     a_variable_of_the_command_is_seen [Exec],
@@ -29,14 +29,14 @@ cases! { "env":
 }
 
 /// What a program sees of a variable, in brackets; empty if it is unset.
-async fn seen(cx: &Cx, command: Command) -> Verdict<String> {
+async fn seen(cx: &Context, command: Command) -> Verdict<String> {
     let output = cx.sandbox.exec(command).await?;
     ensure!(output.success(), "it ended with {}", output.status);
     Ok(text(&output))
 }
 
 /// The lines of `env`.
-async fn lines(cx: &Cx, command: Command) -> Verdict<Vec<String>> {
+async fn lines(cx: &Context, command: Command) -> Verdict<Vec<String>> {
     let text = seen(cx, command).await?;
     Ok(text.lines().map(str::to_owned).collect())
 }
@@ -45,7 +45,7 @@ fn has(lines: &[String], line: &str) -> bool {
     lines.iter().any(|known| known == line)
 }
 
-async fn a_variable_of_the_command_is_seen(cx: Cx) -> Verdict {
+async fn a_variable_of_the_command_is_seen(cx: Context) -> Verdict {
     let found = lines(&cx, Command::new("env").env("KIT_A", "1").env("KIT_B", "")).await?;
     ensure!(has(&found, "KIT_A=1"), "KIT_A is not there: {found:?}");
     ensure!(
@@ -55,7 +55,7 @@ async fn a_variable_of_the_command_is_seen(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn odd_values_arrive_verbatim(cx: Cx) -> Verdict {
+async fn odd_values_arrive_verbatim(cx: Context) -> Verdict {
     for value in ["a b", "a=b=c", "one\ntwo\n", "'\"`$HOME\\", "ü🦀", " ", "*"] {
         let command = Command::shell("printf '<%s>' \"$KIT\"").env("KIT", value);
         ensure_eq!(seen(&cx, command).await?, format!("<{value}>"), "the value");
@@ -70,7 +70,7 @@ async fn odd_values_arrive_verbatim(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_variable_of_one_command_is_gone_in_the_next(cx: Cx) -> Verdict {
+async fn a_variable_of_one_command_is_gone_in_the_next(cx: Context) -> Verdict {
     let first = lines(&cx, Command::new("env").env("KIT", "1")).await?;
     ensure!(has(&first, "KIT=1"), "KIT is not there: {first:?}");
     let second = lines(&cx, Command::new("env")).await?;
@@ -87,7 +87,7 @@ async fn a_variable_of_one_command_is_gone_in_the_next(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_variable_may_be_taken_out_for_one_command(cx: Cx) -> Verdict {
+async fn a_variable_may_be_taken_out_for_one_command(cx: Context) -> Verdict {
     cx.sandbox.set_env(Env::new().set("KIT", "1")).await?;
     let without = lines(&cx, Command::new("env").env_remove("KIT")).await?;
     ensure!(
@@ -99,7 +99,7 @@ async fn a_variable_may_be_taken_out_for_one_command(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn variables_of_the_spec_are_seen(cx: Cx) -> Verdict {
+async fn variables_of_the_spec_are_seen(cx: Context) -> Verdict {
     let spec = cx.fixture.spec().env("KIT", "of the spec");
     let sandbox = cx.create(spec).await?;
     for _ in 0..2 {
@@ -113,7 +113,7 @@ async fn variables_of_the_spec_are_seen(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn set_env_lasts(cx: Cx) -> Verdict {
+async fn set_env_lasts(cx: Context) -> Verdict {
     let changes = Env::new().set("KIT_A", "1").set("KIT_B", "2");
     cx.sandbox.set_env(changes).await?;
     for _ in 0..2 {
@@ -134,7 +134,7 @@ async fn set_env_lasts(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn set_env_refuses_all_if_one_is_invalid(cx: Cx) -> Verdict {
+async fn set_env_refuses_all_if_one_is_invalid(cx: Context) -> Verdict {
     for name in ["", "A=B", "A\0B"] {
         let changes = Env::new().set("KIT_GOOD", "1").set(name, "s3cret-value");
         let done = cx.sandbox.set_env(changes).await;
@@ -153,7 +153,7 @@ async fn set_env_refuses_all_if_one_is_invalid(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn an_invalid_variable_of_a_command_is_refused(cx: Cx) -> Verdict {
+async fn an_invalid_variable_of_a_command_is_refused(cx: Context) -> Verdict {
     let command = Command::shell("touch ran").env("A=B", "x");
     let ran = cx.sandbox.exec(command).await;
     let kind = ErrorKind::InvalidInput;
@@ -167,7 +167,7 @@ async fn an_invalid_variable_of_a_command_is_refused(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn nothing_of_the_hosts_environment_is_there(cx: Cx) -> Verdict {
+async fn nothing_of_the_hosts_environment_is_there(cx: Context) -> Verdict {
     // Variables that any system may have with the same value by chance.
     const COMMON: [&str; 12] = [
         "PATH", "HOME", "PWD", "OLDPWD", "SHLVL", "_", "LANG", "TERM", "USER", "SHELL", "LOGNAME",
@@ -194,7 +194,7 @@ async fn nothing_of_the_hosts_environment_is_there(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_secret_arrives_and_is_not_shown(cx: Cx) -> Verdict {
+async fn a_secret_arrives_and_is_not_shown(cx: Context) -> Verdict {
     const SECRET: &str = "s3cret-of-the-kit";
     let spec = cx.fixture.spec().secret("KIT_SECRET", SECRET);
     ensure!(!format!("{spec:?}").contains(SECRET), "the spec shows it");
@@ -223,7 +223,7 @@ async fn a_secret_arrives_and_is_not_shown(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn there_is_a_path_to_find_programs_by(cx: Cx) -> Verdict {
+async fn there_is_a_path_to_find_programs_by(cx: Context) -> Verdict {
     let output = cx.sh("printf '%s' \"$PATH\"").await?;
     ensure!(!output.stdout.bytes.is_empty(), "PATH is empty");
     let output = cx.sandbox.exec(Command::new("cat").stdin("x")).await?;
@@ -231,7 +231,7 @@ async fn there_is_a_path_to_find_programs_by(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn the_workdir_of_the_spec_is_created(cx: Cx) -> Verdict {
+async fn the_workdir_of_the_spec_is_created(cx: Context) -> Verdict {
     let spec = cx.fixture.spec().workdir("/tmp/kit/deep/workdir");
     let sandbox = cx.create(spec).await?;
     ensure_eq!(
@@ -248,7 +248,7 @@ async fn the_workdir_of_the_spec_is_created(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn set_workdir_lasts(cx: Cx) -> Verdict {
+async fn set_workdir_lasts(cx: Context) -> Verdict {
     cx.sandbox.write("d/e/marker", "found").await?;
     cx.sandbox.set_workdir(&"d".into()).await?;
     cx.sandbox.set_workdir(&"e".into()).await?;
@@ -265,7 +265,7 @@ async fn set_workdir_lasts(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn set_workdir_changes_what_relative_means(cx: Cx) -> Verdict {
+async fn set_workdir_changes_what_relative_means(cx: Context) -> Verdict {
     let first = cx.sandbox.info().workdir;
     cx.sandbox.write("d/f", "in d").await?;
     cx.sandbox.write("f", "above").await?;
@@ -278,7 +278,7 @@ async fn set_workdir_changes_what_relative_means(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn set_workdir_to_a_missing_directory_is_refused(cx: Cx) -> Verdict {
+async fn set_workdir_to_a_missing_directory_is_refused(cx: Context) -> Verdict {
     let before = cx.sandbox.info().workdir;
     let done = cx.sandbox.set_workdir(&"nope".into()).await;
     let kind = ErrorKind::NotFound;
@@ -287,7 +287,7 @@ async fn set_workdir_to_a_missing_directory_is_refused(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn set_workdir_to_a_file_is_refused(cx: Cx) -> Verdict {
+async fn set_workdir_to_a_file_is_refused(cx: Context) -> Verdict {
     let before = cx.sandbox.info().workdir;
     cx.sandbox.write("f", "").await?;
     let done = cx.sandbox.set_workdir(&"f".into()).await;

@@ -10,7 +10,7 @@ use sandbox_core::{
 };
 
 use super::tools::{appears, beating, daemon, text};
-use crate::kit::{Cx, Failed, Verdict, cases, ensure, ensure_eq, refused};
+use crate::kit::{Context, Failed, Verdict, cases, ensure, ensure_eq, refused};
 
 cases! { "exec":
     output_and_code_come_back [Exec],
@@ -45,7 +45,7 @@ cases! { "exec":
     files_written_are_there_when_it_returns [Exec],
 }
 
-async fn output_and_code_come_back(cx: Cx) -> Verdict {
+async fn output_and_code_come_back(cx: Context) -> Verdict {
     let command = Command::new("printf").arg("hello %s\n").arg("world");
     let output = cx.sandbox.exec(command).await?;
     ensure_eq!(output.stdout.bytes, "hello world\n", "stdout");
@@ -55,7 +55,7 @@ async fn output_and_code_come_back(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn exit_codes_are_exact(cx: Cx) -> Verdict {
+async fn exit_codes_are_exact(cx: Context) -> Verdict {
     for code in [
         0, 1, 2, 70, 125, 126, 127, 128, 129, 130, 137, 143, 200, 254, 255,
     ] {
@@ -65,7 +65,7 @@ async fn exit_codes_are_exact(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_code_is_not_an_error(cx: Cx) -> Verdict {
+async fn a_code_is_not_an_error(cx: Context) -> Verdict {
     let script = "printf out; printf err >&2; exit 3";
     let output = cx.sandbox.sh(script).await?;
     ensure_eq!(output.status, ExitStatus::Code(3), "the status");
@@ -74,7 +74,7 @@ async fn a_code_is_not_an_error(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn death_by_signal_is_told_apart(cx: Cx) -> Verdict {
+async fn death_by_signal_is_told_apart(cx: Context) -> Verdict {
     for (name, signal) in [("KILL", 9), ("TERM", 15), ("HUP", 1), ("USR1", 10)] {
         let script = format!("printf before; kill -{name} $$; sleep 5");
         let output = cx.sandbox.sh(&script).await?;
@@ -87,14 +87,14 @@ async fn death_by_signal_is_told_apart(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_self_sent_term_is_not_a_timeout(cx: Cx) -> Verdict {
+async fn a_self_sent_term_is_not_a_timeout(cx: Context) -> Verdict {
     let command = Command::shell("kill -TERM $$; sleep 5").timeout(Duration::from_secs(30));
     let output = cx.sandbox.exec(command).await?;
     ensure_eq!(output.status, ExitStatus::Signal(15), "the status");
     Ok(())
 }
 
-async fn arguments_arrive_verbatim(cx: Cx) -> Verdict {
+async fn arguments_arrive_verbatim(cx: Context) -> Verdict {
     let arguments = [
         "a b", "'", "\"", "$HOME", "$(id)", "`id`", "a\nb", "\\", "\\n", "*", "?", "~", "#", ";",
         "&&", "|", ">x", "-n", "--", "%s", "ü🦀", "\t", "!", "{a,b}", "[x]",
@@ -122,14 +122,14 @@ async fn arguments_arrive_verbatim(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn an_empty_argument_is_an_argument(cx: Cx) -> Verdict {
+async fn an_empty_argument_is_an_argument(cx: Context) -> Verdict {
     let command = Command::new("printf").arg("<%s>").args(["", "a", ""]);
     let output = cx.sandbox.exec(command).await?;
     ensure_eq!(text(&output), "<><a><>", "what the program got");
     Ok(())
 }
 
-async fn the_shell_form_takes_arguments(cx: Cx) -> Verdict {
+async fn the_shell_form_takes_arguments(cx: Context) -> Verdict {
     let command = Command::shell("printf '%s|' \"$0\" \"$1\" \"$2\"")
         .arg("zero")
         .arg("one two")
@@ -143,7 +143,7 @@ async fn the_shell_form_takes_arguments(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn many_arguments_arrive(cx: Cx) -> Verdict {
+async fn many_arguments_arrive(cx: Context) -> Verdict {
     let arguments: Vec<String> = (0..2000).map(|index| format!("argument-{index}")).collect();
     let output = cx
         .sandbox
@@ -157,7 +157,7 @@ async fn many_arguments_arrive(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_mebibyte_of_arguments_arrives_or_is_refused(cx: Cx) -> Verdict {
+async fn a_mebibyte_of_arguments_arrives_or_is_refused(cx: Context) -> Verdict {
     let arguments: Vec<String> = (0..1024).map(|index| format!("{index:01023}")).collect();
     let command = Command::new("printf").arg("%s\n").args(&arguments);
     match cx.sandbox.exec(command).await {
@@ -175,7 +175,7 @@ async fn a_mebibyte_of_arguments_arrives_or_is_refused(cx: Cx) -> Verdict {
 
 /// Checks that exec was refused with this kind before anything ran.
 #[track_caller]
-fn not_started(cx: &Cx, result: Result<Output>, kind: ErrorKind) -> Verdict<Error> {
+fn not_started(cx: &Context, result: Result<Output>, kind: ErrorKind) -> Verdict<Error> {
     let error = refused(result, &cx.sandbox, Operation::Exec, kind)?;
     if error.execution() != Some(Execution::NotStarted) {
         return Err(Failed::new(format_args!(
@@ -188,7 +188,7 @@ fn not_started(cx: &Cx, result: Result<Output>, kind: ErrorKind) -> Verdict<Erro
     Ok(error)
 }
 
-async fn a_missing_program_is_named(cx: Cx) -> Verdict {
+async fn a_missing_program_is_named(cx: Context) -> Verdict {
     for program in ["no-such-program", "/no/such/program", "./no-such-program"] {
         let ran = cx.sandbox.exec(Command::new(program).arg("x")).await;
         let error = not_started(&cx, ran, ErrorKind::CommandNotFound)?;
@@ -202,7 +202,7 @@ async fn a_missing_program_is_named(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_program_of_the_workdir_is_not_found_by_name(cx: Cx) -> Verdict {
+async fn a_program_of_the_workdir_is_not_found_by_name(cx: Context) -> Verdict {
     let batch =
         FileBatch::new().file_with_mode("tool-here", "#!/bin/sh\nprintf ran", Mode::EXECUTABLE);
     cx.sandbox.write_files(batch).await?;
@@ -219,14 +219,14 @@ async fn a_program_of_the_workdir_is_not_found_by_name(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_missing_program_inside_the_shell_is_127(cx: Cx) -> Verdict {
+async fn a_missing_program_inside_the_shell_is_127(cx: Context) -> Verdict {
     let output = cx.sandbox.sh("no-such-program").await?;
     ensure_eq!(output.status, ExitStatus::Code(127), "the status");
     ensure!(!output.stderr.bytes.is_empty(), "the shell says nothing");
     Ok(())
 }
 
-async fn a_file_that_is_no_program_is_not_executable(cx: Cx) -> Verdict {
+async fn a_file_that_is_no_program_is_not_executable(cx: Context) -> Verdict {
     let batch = FileBatch::new()
         .file_with_mode("no-x", "#!/bin/sh\n", Mode::FILE)
         .file_with_mode("garbage", &b"\x01\x02\x03\x04"[..], Mode::EXECUTABLE);
@@ -238,13 +238,13 @@ async fn a_file_that_is_no_program_is_not_executable(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_directory_is_not_executable(cx: Cx) -> Verdict {
+async fn a_directory_is_not_executable(cx: Context) -> Verdict {
     cx.sandbox.write("d/f", "").await?;
     let ran = cx.sandbox.exec(Command::new("./d")).await;
     not_started(&cx, ran, ErrorKind::NotExecutable).map(drop)
 }
 
-async fn a_missing_interpreter_is_not_a_result(cx: Cx) -> Verdict {
+async fn a_missing_interpreter_is_not_a_result(cx: Context) -> Verdict {
     let script = "#!/no/such/interpreter\n";
     let batch = FileBatch::new().file_with_mode("script", script, Mode::EXECUTABLE);
     cx.sandbox.write_files(batch).await?;
@@ -257,22 +257,22 @@ async fn a_missing_interpreter_is_not_a_result(cx: Cx) -> Verdict {
     not_started(&cx, ran, kind).map(drop)
 }
 
-async fn an_empty_program_is_refused(cx: Cx) -> Verdict {
+async fn an_empty_program_is_refused(cx: Context) -> Verdict {
     let ran = cx.sandbox.exec(Command::new("").arg("x")).await;
     not_started(&cx, ran, ErrorKind::InvalidInput).map(drop)
 }
 
-async fn a_nul_byte_in_an_argument_is_refused(cx: Cx) -> Verdict {
+async fn a_nul_byte_in_an_argument_is_refused(cx: Context) -> Verdict {
     let ran = cx.sandbox.exec(Command::new("printf").arg("a\0b")).await;
     not_started(&cx, ran, ErrorKind::InvalidInput).map(drop)
 }
 
-async fn a_piped_stdin_is_refused(cx: Cx) -> Verdict {
+async fn a_piped_stdin_is_refused(cx: Context) -> Verdict {
     let ran = cx.sandbox.exec(Command::new("cat").stdin_piped()).await;
     not_started(&cx, ran, ErrorKind::InvalidInput).map(drop)
 }
 
-async fn cwd_is_the_workdir_by_default(cx: Cx) -> Verdict {
+async fn cwd_is_the_workdir_by_default(cx: Context) -> Verdict {
     let output = cx.sh("printf here > marker; pwd").await?;
     let workdir = cx.sandbox.info().workdir.to_string();
     ensure_eq!(text(&output).trim_end(), workdir, "pwd");
@@ -281,7 +281,7 @@ async fn cwd_is_the_workdir_by_default(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn cwd_may_be_relative_or_absolute(cx: Cx) -> Verdict {
+async fn cwd_may_be_relative_or_absolute(cx: Context) -> Verdict {
     cx.sandbox.write("d/e/marker", "found").await?;
     for cwd in ["d/e".into(), "./d/../d/e/".into(), cx.at("d/e")] {
         let command = Command::new("cat").arg("marker").cwd(&cwd);
@@ -294,7 +294,7 @@ async fn cwd_may_be_relative_or_absolute(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_missing_cwd_is_named(cx: Cx) -> Verdict {
+async fn a_missing_cwd_is_named(cx: Context) -> Verdict {
     let ran = cx.sandbox.exec(Command::new("true").cwd("no/such")).await;
     let error = not_started(&cx, ran, ErrorKind::NotFound)?;
     let named = error.path().map(|path| path.to_string());
@@ -307,13 +307,13 @@ async fn a_missing_cwd_is_named(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_file_as_cwd_is_refused(cx: Cx) -> Verdict {
+async fn a_file_as_cwd_is_refused(cx: Context) -> Verdict {
     cx.sandbox.write("f", "").await?;
     let ran = cx.sandbox.exec(Command::new("true").cwd("f")).await;
     not_started(&cx, ran, ErrorKind::NotADirectory).map(drop)
 }
 
-async fn execs_run_at_the_same_time(cx: Cx) -> Verdict {
+async fn execs_run_at_the_same_time(cx: Context) -> Verdict {
     let sandbox = cx.sandbox.clone();
     let waiting = tokio::spawn(async move {
         let script = "touch waiting; while [ ! -e go ]; do sleep 0.02; done; printf went";
@@ -326,7 +326,7 @@ async fn execs_run_at_the_same_time(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn fifty_execs_at_once(cx: Cx) -> Verdict {
+async fn fifty_execs_at_once(cx: Context) -> Verdict {
     let mut execs = tokio::task::JoinSet::new();
     for index in 0..50 {
         let sandbox = cx.sandbox.clone();
@@ -346,7 +346,7 @@ async fn fifty_execs_at_once(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_hundred_execs_in_a_row(cx: Cx) -> Verdict {
+async fn a_hundred_execs_in_a_row(cx: Context) -> Verdict {
     for index in 0..100 {
         let output = cx.sandbox.sh(format!("printf {index}")).await?;
         ensure_eq!(text(&output), index.to_string(), "stdout of {index}");
@@ -354,7 +354,7 @@ async fn a_hundred_execs_in_a_row(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn duration_is_of_the_command(cx: Cx) -> Verdict {
+async fn duration_is_of_the_command(cx: Context) -> Verdict {
     let start = Instant::now();
     let output = cx.sandbox.sh("sleep 0.3").await?;
     let passed = start.elapsed();
@@ -366,7 +366,7 @@ async fn duration_is_of_the_command(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_grandchild_that_holds_stdout_does_not_hold_exec(cx: Cx) -> Verdict {
+async fn a_grandchild_that_holds_stdout_does_not_hold_exec(cx: Context) -> Verdict {
     let start = Instant::now();
     let output = cx.sandbox.sh("sleep 50 & printf done").await?;
     let passed = start.elapsed();
@@ -378,14 +378,14 @@ async fn a_grandchild_that_holds_stdout_does_not_hold_exec(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_background_process_lives_on(cx: Cx) -> Verdict {
+async fn a_background_process_lives_on(cx: Context) -> Verdict {
     cx.sh(daemon("beat")).await?;
     beating(&*cx.sandbox, "beat").await?;
     cx.sh("true").await?;
     beating(&*cx.sandbox, "beat").await
 }
 
-async fn files_written_are_there_when_it_returns(cx: Cx) -> Verdict {
+async fn files_written_are_there_when_it_returns(cx: Context) -> Verdict {
     for round in 0..20 {
         cx.sh(format!("printf {round} > f")).await?;
         let read = cx.sandbox.read_to_string("f").await?;

@@ -14,7 +14,7 @@ use sandbox_core::{
 };
 
 use super::transfer::{put, tree};
-use crate::kit::{Cx, Verdict, cases, ensure, ensure_eq, refused, refused_at};
+use crate::kit::{Context, Verdict, cases, ensure, ensure_eq, refused, refused_at};
 
 cases! { "transfer":
     export_brings_a_whole_tree [Exec, Symlinks, Modes],
@@ -40,7 +40,7 @@ cases! { "transfer":
     a_cancelled_export_leaves_nothing_under_its_name,
 }
 
-async fn export_brings_a_whole_tree(cx: Cx) -> Verdict {
+async fn export_brings_a_whole_tree(cx: Context) -> Verdict {
     let batch = FileBatch::new()
         .file("d/a.txt", "one\n")
         .file_with_mode("d/run.sh", "#!/bin/sh\n", Mode::EXECUTABLE)
@@ -73,7 +73,7 @@ async fn export_brings_a_whole_tree(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn export_counts_what_it_brings(cx: Cx) -> Verdict {
+async fn export_counts_what_it_brings(cx: Context) -> Verdict {
     let batch = FileBatch::new().file("d/a", "12345").file("d/e/b", "123");
     cx.sandbox.write_files(batch).await?;
     let host = cx.host_dir()?;
@@ -87,7 +87,7 @@ async fn export_counts_what_it_brings(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn export_drops_setuid(cx: Cx) -> Verdict {
+async fn export_drops_setuid(cx: Context) -> Verdict {
     cx.sandbox.write("d/f", "x").await?;
     cx.sh("chmod 6755 d/f").await?;
     let inside = cx.sandbox.metadata(&"d/f".into()).await?.mode;
@@ -101,7 +101,7 @@ async fn export_drops_setuid(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn export_skips_links_that_lead_out(cx: Cx) -> Verdict {
+async fn export_skips_links_that_lead_out(cx: Context) -> Verdict {
     cx.sandbox.write("d/f", "x").await?;
     cx.sh(
         "cd d && mkdir sub && ln -s /etc/passwd absolute && ln -s ../outside up && \
@@ -128,7 +128,7 @@ async fn export_skips_links_that_lead_out(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn export_lets_no_chain_of_links_out(cx: Cx) -> Verdict {
+async fn export_lets_no_chain_of_links_out(cx: Context) -> Verdict {
     cx.sandbox.write("d/t/f", "x").await?;
     cx.sandbox.write("d/deep/er/f", "x").await?;
     // Their words stay inside; where they lead depends on other links. "later" is checked while
@@ -169,7 +169,7 @@ async fn export_lets_no_chain_of_links_out(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn export_merging_writes_through_no_link(cx: Cx) -> Verdict {
+async fn export_merging_writes_through_no_link(cx: Context) -> Verdict {
     use std::os::unix::fs::symlink;
     let outside = cx.host_dir()?;
     put(outside.path(), "f", "untouched")?;
@@ -199,7 +199,7 @@ async fn export_merging_writes_through_no_link(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn export_leaves_out_what_cannot_be_read(cx: Cx) -> Verdict {
+async fn export_leaves_out_what_cannot_be_read(cx: Context) -> Verdict {
     let batch = FileBatch::new()
         .file("d/open", "1")
         .file("d/shut", "2")
@@ -236,7 +236,7 @@ async fn export_leaves_out_what_cannot_be_read(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn export_keeps_times(cx: Cx) -> Verdict {
+async fn export_keeps_times(cx: Context) -> Verdict {
     // What is brought in with a time comes out with it.
     let host = cx.host_dir()?;
     let within = times(host.path(), cx.sandbox.capabilities())?;
@@ -299,7 +299,7 @@ fn same(found: Option<SystemTime>, expected: SystemTime) -> bool {
     found.map(|at| at.as_secs()) == expected.map(|at| at.as_secs())
 }
 
-async fn export_keeps_holes(cx: Cx) -> Verdict {
+async fn export_keeps_holes(cx: Context) -> Verdict {
     const SIZE: u64 = 48 << 20;
     let host = cx.host_dir()?;
     let file = fs::File::create_new(host.path().join("sparse"))?;
@@ -332,7 +332,7 @@ async fn export_keeps_holes(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn export_needs_the_directory_above(cx: Cx) -> Verdict {
+async fn export_needs_the_directory_above(cx: Context) -> Verdict {
     cx.sandbox.write("d/f", "x").await?;
     let host = cx.host_dir()?;
     for existing in [ExistingDir::Fail, ExistingDir::Merge, ExistingDir::Replace] {
@@ -347,7 +347,7 @@ async fn export_needs_the_directory_above(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn export_refuses_what_is_not_a_directory_in_every_mode(cx: Cx) -> Verdict {
+async fn export_refuses_what_is_not_a_directory_in_every_mode(cx: Context) -> Verdict {
     cx.sandbox.write("d/f", "new").await?;
     let host = cx.host_dir()?;
     put(host.path(), "real/own", "kept")?;
@@ -373,7 +373,7 @@ async fn export_refuses_what_is_not_a_directory_in_every_mode(cx: Cx) -> Verdict
     Ok(())
 }
 
-async fn export_skips_and_reports_special_files(cx: Cx) -> Verdict {
+async fn export_skips_and_reports_special_files(cx: Context) -> Verdict {
     cx.sandbox.write("d/f", "x").await?;
     cx.sh("mkfifo d/fifo").await?;
     let host = cx.host_dir()?;
@@ -391,7 +391,7 @@ async fn export_skips_and_reports_special_files(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn export_takes_excludes(cx: Cx) -> Verdict {
+async fn export_takes_excludes(cx: Context) -> Verdict {
     let batch = FileBatch::new()
         .file("d/src/a", "1")
         .file("d/src/a.o", "2")
@@ -406,7 +406,7 @@ async fn export_takes_excludes(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn export_into_an_existing_directory_fails(cx: Cx) -> Verdict {
+async fn export_into_an_existing_directory_fails(cx: Context) -> Verdict {
     let (_host, to) = existing(&cx).await?;
     let before = tree(&to)?;
     let options = ExportOptions::default();
@@ -418,7 +418,7 @@ async fn export_into_an_existing_directory_fails(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn export_into_an_empty_directory_works(cx: Cx) -> Verdict {
+async fn export_into_an_empty_directory_works(cx: Context) -> Verdict {
     cx.sandbox.write("d/f", "x").await?;
     let host = cx.host_dir()?;
     let to = host.path().join("out");
@@ -429,7 +429,7 @@ async fn export_into_an_empty_directory_works(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn export_merges_when_asked(cx: Cx) -> Verdict {
+async fn export_merges_when_asked(cx: Context) -> Verdict {
     let (host, to) = existing(&cx).await?;
     let options = ExportOptions::default().existing(ExistingDir::Merge);
     cx.sandbox.export_dir(&"d".into(), &to, options).await?;
@@ -445,7 +445,7 @@ async fn export_merges_when_asked(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn export_replaces_when_asked(cx: Cx) -> Verdict {
+async fn export_replaces_when_asked(cx: Context) -> Verdict {
     let (host, to) = existing(&cx).await?;
     let options = ExportOptions::default().existing(ExistingDir::Replace);
     cx.sandbox.export_dir(&"d".into(), &to, options).await?;
@@ -456,7 +456,7 @@ async fn export_replaces_when_asked(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn export_of_a_missing_directory_is_refused(cx: Cx) -> Verdict {
+async fn export_of_a_missing_directory_is_refused(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     let to = host.path().join("out");
     let options = ExportOptions::default();
@@ -467,7 +467,7 @@ async fn export_of_a_missing_directory_is_refused(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn export_of_a_file_is_refused(cx: Cx) -> Verdict {
+async fn export_of_a_file_is_refused(cx: Context) -> Verdict {
     cx.sandbox.write("f", "x").await?;
     let host = cx.host_dir()?;
     let to = host.path().join("out");
@@ -479,7 +479,7 @@ async fn export_of_a_file_is_refused(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn export_beyond_a_limit_leaves_nothing(cx: Cx) -> Verdict {
+async fn export_beyond_a_limit_leaves_nothing(cx: Context) -> Verdict {
     let batch = FileBatch::new().file("d/a", "12345").file("d/b", "12345");
     cx.sandbox.write_files(batch).await?;
     let host = cx.host_dir()?;
@@ -499,7 +499,7 @@ async fn export_beyond_a_limit_leaves_nothing(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_cancelled_export_leaves_nothing_under_its_name(cx: Cx) -> Verdict {
+async fn a_cancelled_export_leaves_nothing_under_its_name(cx: Context) -> Verdict {
     let mut batch = FileBatch::new();
     for index in 0..500 {
         batch.push(format!("d/{}/{index}", index % 7), vec![b'x'; 5000]);
@@ -527,7 +527,7 @@ async fn a_cancelled_export_leaves_nothing_under_its_name(cx: Cx) -> Verdict {
 }
 
 /// A directory to export, and one of the host that has something in it.
-async fn existing(cx: &Cx) -> Verdict<(tempfile::TempDir, std::path::PathBuf)> {
+async fn existing(cx: &Context) -> Verdict<(tempfile::TempDir, std::path::PathBuf)> {
     let batch = FileBatch::new().file("d/f", "new").file("d/sub/g", "new");
     cx.sandbox.write_files(batch).await?;
     let host = cx.host_dir()?;

@@ -9,7 +9,7 @@ use sandbox_core::{
     Capability, ErrorKind, FileBatch, FileKind, Mode, Operation, ReadOptions, SandboxExt as _,
 };
 
-use crate::kit::{Cx, Verdict, cases, ensure, ensure_eq, refused, refused_at};
+use crate::kit::{Context, Verdict, cases, ensure, ensure_eq, refused, refused_at};
 
 cases! { "files":
     text_comes_back_with_its_newlines,
@@ -38,7 +38,7 @@ cases! { "files":
 }
 
 /// Writes and reads back.
-async fn round_trip(cx: &Cx, name: &str, content: impl Into<Bytes>) -> Verdict {
+async fn round_trip(cx: &Context, name: &str, content: impl Into<Bytes>) -> Verdict {
     let content = content.into();
     cx.sandbox.write(name, content.clone()).await?;
     let read = cx.sandbox.read(name).await?;
@@ -47,21 +47,21 @@ async fn round_trip(cx: &Cx, name: &str, content: impl Into<Bytes>) -> Verdict {
     Ok(())
 }
 
-async fn text_comes_back_with_its_newlines(cx: Cx) -> Verdict {
+async fn text_comes_back_with_its_newlines(cx: Context) -> Verdict {
     round_trip(&cx, "a.txt", "one\ntwo\r\n\n three ").await?;
     round_trip(&cx, "emoji.txt", "grüße 🦀 日本語\n").await
 }
 
-async fn binary_comes_back_byte_for_byte(cx: Cx) -> Verdict {
+async fn binary_comes_back_byte_for_byte(cx: Context) -> Verdict {
     round_trip(&cx, "b", &b"\x00\xff\xfe\xc3\x28\x00\n"[..]).await
 }
 
-async fn all_byte_values_come_back(cx: Cx) -> Verdict {
+async fn all_byte_values_come_back(cx: Context) -> Verdict {
     let bytes: Vec<u8> = (0..=255).cycle().take(256 * 257).collect();
     round_trip(&cx, "bytes", bytes).await
 }
 
-async fn an_empty_file_is_a_file(cx: Cx) -> Verdict {
+async fn an_empty_file_is_a_file(cx: Context) -> Verdict {
     round_trip(&cx, "empty", "").await?;
     let metadata = cx.sandbox.metadata(&"empty".into()).await?;
     ensure!(metadata.is_file(), "an empty file is {:?}", metadata.kind);
@@ -69,7 +69,7 @@ async fn an_empty_file_is_a_file(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn fifty_mebibytes_come_back(cx: Cx) -> Verdict {
+async fn fifty_mebibytes_come_back(cx: Context) -> Verdict {
     let mut state = 1_u32;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -86,7 +86,7 @@ async fn fifty_mebibytes_come_back(cx: Cx) -> Verdict {
     round_trip(&cx, "big", content).await
 }
 
-async fn many_small_writes_all_arrive(cx: Cx) -> Verdict {
+async fn many_small_writes_all_arrive(cx: Context) -> Verdict {
     for index in 0..100 {
         cx.sandbox
             .write(format!("many/{index}"), index.to_string())
@@ -100,19 +100,19 @@ async fn many_small_writes_all_arrive(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn missing_parents_are_created(cx: Cx) -> Verdict {
+async fn missing_parents_are_created(cx: Context) -> Verdict {
     round_trip(&cx, "a/b/c/d", "deep").await?;
     let metadata = cx.sandbox.metadata(&"a/b".into()).await?;
     ensure!(metadata.is_dir(), "a parent is {:?}", metadata.kind);
     Ok(())
 }
 
-async fn replacing_takes_the_new_content_only(cx: Cx) -> Verdict {
+async fn replacing_takes_the_new_content_only(cx: Context) -> Verdict {
     round_trip(&cx, "f", "a long first content").await?;
     round_trip(&cx, "f", "short").await
 }
 
-async fn replacing_keeps_the_mode(cx: Cx) -> Verdict {
+async fn replacing_keeps_the_mode(cx: Context) -> Verdict {
     let sandbox = &cx.sandbox;
     let batch = FileBatch::new().file_with_mode("f", "1", Mode::new(0o750));
     sandbox.write_files(batch).await?;
@@ -122,7 +122,7 @@ async fn replacing_keeps_the_mode(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_mode_is_kept(cx: Cx) -> Verdict {
+async fn a_mode_is_kept(cx: Context) -> Verdict {
     for bits in [0o600, 0o640, 0o666, 0o711, 0o777] {
         let batch = FileBatch::new().file_with_mode("f", "x", Mode::new(bits));
         cx.sandbox.write_files(batch).await?;
@@ -132,7 +132,7 @@ async fn a_mode_is_kept(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn the_default_modes_are_644_and_755(cx: Cx) -> Verdict {
+async fn the_default_modes_are_644_and_755(cx: Context) -> Verdict {
     cx.sandbox.write("d/f", "x").await?;
     let file = cx.sandbox.metadata(&"d/f".into()).await?.mode;
     ensure_eq!(file, Mode::FILE, "the mode of a file");
@@ -141,7 +141,7 @@ async fn the_default_modes_are_644_and_755(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn setuid_is_refused(cx: Cx) -> Verdict {
+async fn setuid_is_refused(cx: Context) -> Verdict {
     let batch = FileBatch::new().file_with_mode("f", "x", Mode::new(0o4755));
     let kind = ErrorKind::InvalidInput;
     let done = cx.sandbox.write_files(batch).await;
@@ -150,7 +150,7 @@ async fn setuid_is_refused(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn reading_a_missing_file_names_it(cx: Cx) -> Verdict {
+async fn reading_a_missing_file_names_it(cx: Context) -> Verdict {
     for path in ["nope", "no/such/dir/file", "/no-such-root-entry"] {
         let read = cx.sandbox.read(path).await;
         let error = refused_at(
@@ -168,7 +168,7 @@ async fn reading_a_missing_file_names_it(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn reading_a_directory_is_refused(cx: Cx) -> Verdict {
+async fn reading_a_directory_is_refused(cx: Context) -> Verdict {
     cx.sandbox.write("d/f", "x").await?;
     let kind = ErrorKind::IsADirectory;
     for path in ["d", ".", "/"] {
@@ -178,7 +178,7 @@ async fn reading_a_directory_is_refused(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn reading_below_a_file_is_refused(cx: Cx) -> Verdict {
+async fn reading_below_a_file_is_refused(cx: Context) -> Verdict {
     cx.sandbox.write("f", "x").await?;
     let read = cx.sandbox.read("f/g").await;
     // The trait does not list it for reading; Linux says ENOTDIR, and NotFound is as true.
@@ -201,7 +201,7 @@ async fn reading_below_a_file_is_refused(cx: Cx) -> Verdict {
     .map(drop)
 }
 
-async fn reading_beyond_the_limit_states_it(cx: Cx) -> Verdict {
+async fn reading_beyond_the_limit_states_it(cx: Context) -> Verdict {
     cx.sandbox.write("f", vec![b'x'; 1001]).await?;
     let options = ReadOptions::default().limit(1000);
     let read = cx.sandbox.read_file(&"f".into(), options).await;
@@ -214,7 +214,7 @@ async fn reading_beyond_the_limit_states_it(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn reading_at_the_limit_works(cx: Cx) -> Verdict {
+async fn reading_at_the_limit_works(cx: Context) -> Verdict {
     cx.sandbox.write("f", vec![b'x'; 1000]).await?;
     let options = ReadOptions::default().limit(1000);
     let read = cx.sandbox.read_file(&"f".into(), options).await?;
@@ -222,7 +222,7 @@ async fn reading_at_the_limit_works(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn reading_a_fifo_is_refused_at_once(cx: Cx) -> Verdict {
+async fn reading_a_fifo_is_refused_at_once(cx: Context) -> Verdict {
     cx.sh("mkfifo pipe").await?;
     let listed = cx.sandbox.metadata(&"pipe".into()).await?;
     ensure_eq!(listed.kind, FileKind::Fifo, "what mkfifo made");
@@ -234,7 +234,7 @@ async fn reading_a_fifo_is_refused_at_once(cx: Cx) -> Verdict {
     refused_at(read, &cx.sandbox, Operation::ReadFile, kind, "pipe").map(drop)
 }
 
-async fn reading_a_link_gives_its_target(cx: Cx) -> Verdict {
+async fn reading_a_link_gives_its_target(cx: Context) -> Verdict {
     cx.sandbox.write("d/target", "content").await?;
     cx.sh("ln -s d/target link && ln -s d dirlink").await?;
     for path in ["link", "dirlink/target"] {
@@ -244,7 +244,7 @@ async fn reading_a_link_gives_its_target(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_batch_read_while_written_is_whole(cx: Cx) -> Verdict {
+async fn a_batch_read_while_written_is_whole(cx: Context) -> Verdict {
     let content = |byte: u8| vec![byte; 200_000];
     cx.sandbox.write("f", content(b'0')).await?;
     let sandbox = cx.sandbox.clone();
@@ -271,11 +271,11 @@ async fn a_batch_read_while_written_is_whole(cx: Cx) -> Verdict {
 }
 
 /// Whether the guest's user is root, who may do everything.
-async fn is_root(cx: &Cx) -> Verdict<bool> {
+async fn is_root(cx: &Context) -> Verdict<bool> {
     Ok(cx.sh("id -u").await?.stdout.to_string_lossy().trim() == "0")
 }
 
-async fn a_file_the_user_may_not_write_is_refused(cx: Cx) -> Verdict {
+async fn a_file_the_user_may_not_write_is_refused(cx: Context) -> Verdict {
     cx.sandbox.write("f", "old").await?;
     cx.sh("chmod 444 f").await?;
     let done = cx.sandbox.write("f", "new").await;
@@ -292,7 +292,7 @@ async fn a_file_the_user_may_not_write_is_refused(cx: Cx) -> Verdict {
     refusal
 }
 
-async fn a_file_the_user_may_not_read_is_refused(cx: Cx) -> Verdict {
+async fn a_file_the_user_may_not_read_is_refused(cx: Context) -> Verdict {
     ensure!(
         cx.fixture.capabilities().has(Capability::FilePermissions),
         "planned without need"
@@ -307,7 +307,7 @@ async fn a_file_the_user_may_not_read_is_refused(cx: Cx) -> Verdict {
     refused_at(read, &cx.sandbox, Operation::ReadFile, kind, "f").map(drop)
 }
 
-async fn exec_and_the_file_api_see_the_same(cx: Cx) -> Verdict {
+async fn exec_and_the_file_api_see_the_same(cx: Context) -> Verdict {
     cx.sandbox.write("from-api", "one\n").await?;
     let output = cx.sh("cat from-api; printf two > from-exec").await?;
     ensure_eq!(output.stdout.to_string_lossy(), "one\n", "what exec reads");

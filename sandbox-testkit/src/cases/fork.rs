@@ -10,7 +10,7 @@ use sandbox_core::{
 };
 
 use super::tools::{appears, text};
-use crate::kit::{Cx, Failed, Verdict, cases, ensure, ensure_eq, sh_on};
+use crate::kit::{Context, Failed, Verdict, cases, ensure, ensure_eq, sh_on};
 
 cases! { "fork":
     a_fork_sees_the_parents_files [Fork],
@@ -48,7 +48,7 @@ async fn is(sandbox: &dyn Sandbox, path: &str, expected: &str, who: &str) -> Ver
     Ok(())
 }
 
-async fn a_fork_sees_the_parents_files(cx: Cx) -> Verdict {
+async fn a_fork_sees_the_parents_files(cx: Context) -> Verdict {
     let batch = FileBatch::new().file("f", "1").file("d/e/g", "2");
     cx.sandbox.write_files(batch).await?;
     let child = cx.fork(&cx.sandbox).await?;
@@ -56,7 +56,7 @@ async fn a_fork_sees_the_parents_files(cx: Cx) -> Verdict {
     is(&child, "d/e/g", "2", "the child").await
 }
 
-async fn a_fork_sees_modes_links_and_empty_directories(cx: Cx) -> Verdict {
+async fn a_fork_sees_modes_links_and_empty_directories(cx: Context) -> Verdict {
     let batch = FileBatch::new().file_with_mode("f", "x", Mode::new(0o751));
     cx.sandbox.write_files(batch).await?;
     let options = CreateDirOptions::default().mode(Mode::new(0o700));
@@ -75,7 +75,7 @@ async fn a_fork_sees_modes_links_and_empty_directories(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_fork_sees_deletions(cx: Cx) -> Verdict {
+async fn a_fork_sees_deletions(cx: Context) -> Verdict {
     let batch = FileBatch::new().file("f", "1").file("d/g", "2");
     cx.sandbox.write_files(batch).await?;
     let middle = cx.fork(&cx.sandbox).await?;
@@ -92,7 +92,7 @@ async fn a_fork_sees_deletions(cx: Cx) -> Verdict {
     is(&cx.sandbox, "d/g", "2", "the parent").await
 }
 
-async fn an_inherited_directory_may_be_renamed(cx: Cx) -> Verdict {
+async fn an_inherited_directory_may_be_renamed(cx: Context) -> Verdict {
     cx.sandbox.write("d/e/f", "x").await?;
     let child = cx.fork(&cx.sandbox).await?;
     let options = RenameOptions::default();
@@ -102,7 +102,7 @@ async fn an_inherited_directory_may_be_renamed(cx: Cx) -> Verdict {
     is(&cx.sandbox, "d/e/f", "x", "the parent").await
 }
 
-async fn writes_after_the_fork_stay_on_their_side(cx: Cx) -> Verdict {
+async fn writes_after_the_fork_stay_on_their_side(cx: Context) -> Verdict {
     cx.sandbox.write("f", "before").await?;
     let child = cx.fork(&cx.sandbox).await?;
     cx.sandbox.write("f", "parent").await?;
@@ -123,7 +123,7 @@ async fn writes_after_the_fork_stay_on_their_side(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn deletions_after_the_fork_stay_on_their_side(cx: Cx) -> Verdict {
+async fn deletions_after_the_fork_stay_on_their_side(cx: Context) -> Verdict {
     let batch = FileBatch::new().file("a", "1").file("b", "2");
     cx.sandbox.write_files(batch).await?;
     let child = cx.fork(&cx.sandbox).await?;
@@ -139,7 +139,7 @@ async fn deletions_after_the_fork_stay_on_their_side(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn every_directory_is_forked(cx: Cx) -> Verdict {
+async fn every_directory_is_forked(cx: Context) -> Verdict {
     let output = cx.sh("printf %s \"$HOME\"").await?;
     let home = text(&output);
     let mut dirs = vec![
@@ -196,7 +196,7 @@ fn may_not(kind: ErrorKind) -> bool {
     )
 }
 
-async fn a_fork_has_the_workdir(cx: Cx) -> Verdict {
+async fn a_fork_has_the_workdir(cx: Context) -> Verdict {
     cx.sandbox.write("d/f", "x").await?;
     cx.sandbox.set_workdir(&"d".into()).await?;
     let child = cx.fork(&cx.sandbox).await?;
@@ -208,7 +208,7 @@ async fn a_fork_has_the_workdir(cx: Cx) -> Verdict {
     is(&child, "f", "x", "the child").await
 }
 
-async fn a_forks_workdir_is_its_own(cx: Cx) -> Verdict {
+async fn a_forks_workdir_is_its_own(cx: Context) -> Verdict {
     cx.sandbox.write("d/f", "x").await?;
     let before = cx.sandbox.info().workdir;
     let child = cx.fork(&cx.sandbox).await?;
@@ -222,14 +222,14 @@ async fn variable(sandbox: &dyn Sandbox) -> Verdict<String> {
     Ok(text(&sh_on(sandbox, "printf '%s' \"$KIT\"").await?))
 }
 
-async fn a_fork_has_the_environment(cx: Cx) -> Verdict {
+async fn a_fork_has_the_environment(cx: Context) -> Verdict {
     cx.sandbox.set_env(Env::new().set("KIT", "parent")).await?;
     let child = cx.fork(&cx.sandbox).await?;
     ensure_eq!(variable(&child).await?, "parent", "the child's variable");
     Ok(())
 }
 
-async fn a_forks_environment_is_its_own(cx: Cx) -> Verdict {
+async fn a_forks_environment_is_its_own(cx: Context) -> Verdict {
     cx.sandbox.set_env(Env::new().set("KIT", "before")).await?;
     let child = cx.fork(&cx.sandbox).await?;
     child.set_env(Env::new().set("KIT", "child")).await?;
@@ -239,7 +239,7 @@ async fn a_forks_environment_is_its_own(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_fork_names_its_parent(cx: Cx) -> Verdict {
+async fn a_fork_names_its_parent(cx: Context) -> Verdict {
     let parent = cx.sandbox.info();
     let child = cx.fork(&cx.sandbox).await?.info();
     ensure!(child.id != parent.id, "the two have the same identifier");
@@ -249,7 +249,7 @@ async fn a_fork_names_its_parent(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn the_parent_may_be_closed_first(cx: Cx) -> Verdict {
+async fn the_parent_may_be_closed_first(cx: Context) -> Verdict {
     cx.sandbox.write("f", "x").await?;
     let child = cx.fork(&cx.sandbox).await?;
     cx.sandbox.close().await?;
@@ -259,7 +259,7 @@ async fn the_parent_may_be_closed_first(cx: Cx) -> Verdict {
     is(&grandchild, "f", "x", "the grandchild").await
 }
 
-async fn the_child_may_be_closed_first(cx: Cx) -> Verdict {
+async fn the_child_may_be_closed_first(cx: Context) -> Verdict {
     cx.sandbox.write("f", "x").await?;
     let child = cx.fork(&cx.sandbox).await?;
     child.write("f", "child").await?;
@@ -269,7 +269,7 @@ async fn the_child_may_be_closed_first(cx: Cx) -> Verdict {
     is(&second, "f", "x", "a second child").await
 }
 
-async fn a_fork_of_a_fork(cx: Cx) -> Verdict {
+async fn a_fork_of_a_fork(cx: Context) -> Verdict {
     cx.sandbox.write("f", "0").await?;
     let child = cx.fork(&cx.sandbox).await?;
     child.write("f", "1").await?;
@@ -280,7 +280,7 @@ async fn a_fork_of_a_fork(cx: Cx) -> Verdict {
     is(&grandchild, "f", "2", "the third").await
 }
 
-async fn forks_a_hundred_deep(cx: Cx) -> Verdict {
+async fn forks_a_hundred_deep(cx: Context) -> Verdict {
     cx.sandbox.write("gen/0", "0").await?;
     let mut last = cx.sandbox.clone();
     for depth in 1..=100 {
@@ -300,7 +300,7 @@ async fn forks_a_hundred_deep(cx: Cx) -> Verdict {
     is(&last, "gen/50", "50", "the last").await
 }
 
-async fn thirty_two_siblings_at_once(cx: Cx) -> Verdict {
+async fn thirty_two_siblings_at_once(cx: Context) -> Verdict {
     cx.sandbox.write("f", "common").await?;
     let mut forks = tokio::task::JoinSet::new();
     for index in 0..32 {
@@ -322,7 +322,7 @@ async fn thirty_two_siblings_at_once(cx: Cx) -> Verdict {
     is(&cx.sandbox, "f", "common", "the parent").await
 }
 
-async fn a_fork_while_a_command_runs(cx: Cx) -> Verdict {
+async fn a_fork_while_a_command_runs(cx: Context) -> Verdict {
     let sandbox = cx.sandbox.clone();
     let script = "touch started; while [ ! -e go ]; do sleep 0.02; done; printf went";
     let running = tokio::spawn(async move { sandbox.sh(script).await });
@@ -339,7 +339,7 @@ async fn a_fork_while_a_command_runs(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn processes_are_not_forked(cx: Cx) -> Verdict {
+async fn processes_are_not_forked(cx: Context) -> Verdict {
     if cx
         .fixture
         .capabilities()
@@ -356,7 +356,7 @@ async fn processes_are_not_forked(cx: Cx) -> Verdict {
     super::tools::beating(&*cx.sandbox, "beat").await
 }
 
-async fn the_same_command_runs_in_each_fork(cx: Cx) -> Verdict {
+async fn the_same_command_runs_in_each_fork(cx: Context) -> Verdict {
     let a = cx.fork(&cx.sandbox).await?;
     let b = cx.fork(&cx.sandbox).await?;
     for sandbox in [&a, &b] {
@@ -370,7 +370,7 @@ async fn the_same_command_runs_in_each_fork(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_fork_while_files_are_written_is_of_one_moment(cx: Cx) -> Verdict {
+async fn a_fork_while_files_are_written_is_of_one_moment(cx: Context) -> Verdict {
     cx.sandbox
         .write_files(FileBatch::new().file("a", "0").file("b", "0"))
         .await?;
@@ -394,7 +394,7 @@ async fn a_fork_while_files_are_written_is_of_one_moment(cx: Cx) -> Verdict {
     Ok(writer.await??)
 }
 
-async fn a_fork_of_many_files_is_complete(cx: Cx) -> Verdict {
+async fn a_fork_of_many_files_is_complete(cx: Context) -> Verdict {
     let mut batch = FileBatch::new();
     for index in 0..2000 {
         batch.push(format!("d{}/{index}", index % 20), index.to_string());
@@ -407,7 +407,7 @@ async fn a_fork_of_many_files_is_complete(cx: Cx) -> Verdict {
     is(&child, "d19/1999", "1999", "the child").await
 }
 
-async fn a_dropped_fork_leaves_the_parent_usable(cx: Cx) -> Verdict {
+async fn a_dropped_fork_leaves_the_parent_usable(cx: Context) -> Verdict {
     cx.sandbox.write("f", "x").await?;
     for micros in [0, 100, 1000, 5000] {
         let fork = cx.sandbox.fork(ForkOptions::default());
@@ -421,7 +421,7 @@ async fn a_dropped_fork_leaves_the_parent_usable(cx: Cx) -> Verdict {
     is(&child, "f", "x", "the child").await
 }
 
-async fn a_snapshot_keeps_the_files(cx: Cx) -> Verdict {
+async fn a_snapshot_keeps_the_files(cx: Context) -> Verdict {
     let at = cx.at("f");
     cx.sandbox.write("f", "kept").await?;
     let snapshot = cx.sandbox.snapshot(SnapshotOptions::default()).await?;
@@ -437,7 +437,7 @@ async fn a_snapshot_keeps_the_files(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_missing_snapshot_is_not_found(cx: Cx) -> Verdict {
+async fn a_missing_snapshot_is_not_found(cx: Context) -> Verdict {
     let source = Source::Snapshot(SnapshotId::new("no-such-snapshot"));
     match cx.create(cx.fixture.spec().source(source)).await {
         Ok(_) => Err(Failed::new("created from a snapshot that does not exist")),
@@ -449,7 +449,7 @@ async fn a_missing_snapshot_is_not_found(cx: Cx) -> Verdict {
     }
 }
 
-async fn a_snapshot_is_listed_by_its_labels(cx: Cx) -> Verdict {
+async fn a_snapshot_is_listed_by_its_labels(cx: Context) -> Verdict {
     let provider = &cx.provider;
     let label = cx.sandbox.info().id.to_string();
     let options = SnapshotOptions::new().label("case", &label);
@@ -465,7 +465,7 @@ async fn a_snapshot_is_listed_by_its_labels(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_deleted_snapshot_is_gone(cx: Cx) -> Verdict {
+async fn a_deleted_snapshot_is_gone(cx: Context) -> Verdict {
     let provider = &cx.provider;
     cx.sandbox.write("f", "kept").await?;
     let at = cx.at("f");

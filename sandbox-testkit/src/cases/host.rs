@@ -14,7 +14,7 @@ use sandbox_core::{Command, GuestPath, SandboxExt as _};
 use tempfile::NamedTempFile;
 
 use super::tools::text;
-use crate::kit::{Cx, Failed, Verdict, cases, ensure, eventually};
+use crate::kit::{Context, Failed, Verdict, cases, ensure, eventually};
 
 cases! { "host":
     canaries_of_the_host_are_not_read [Exec, Isolation],
@@ -66,7 +66,7 @@ fn guest_path(path: &Path) -> GuestPath {
     GuestPath::new(path.as_os_str().as_bytes())
 }
 
-async fn canaries_of_the_host_are_not_read(cx: Cx) -> Verdict {
+async fn canaries_of_the_host_are_not_read(cx: Context) -> Verdict {
     for canary in canaries()? {
         let path = canary.path();
         if let Ok(read) = cx.sandbox.read(guest_path(path)).await {
@@ -93,7 +93,7 @@ async fn canaries_of_the_host_are_not_read(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn directories_of_the_host_are_not_inside(cx: Cx) -> Verdict {
+async fn directories_of_the_host_are_not_inside(cx: Context) -> Verdict {
     let mut dirs = private_dirs();
     dirs.extend(["/etc", "/var", "/home", "/dev", "/boot", "/var/log"].map(PathBuf::from));
     // The control: the guest can tell an inode.
@@ -138,7 +138,7 @@ fn names(dir: &Path) -> Verdict<BTreeSet<String>> {
     Ok(names)
 }
 
-async fn private_files_of_the_host_are_not_read(cx: Cx) -> Verdict {
+async fn private_files_of_the_host_are_not_read(cx: Context) -> Verdict {
     let files = [
         "/etc/shadow",
         "/etc/gshadow",
@@ -175,7 +175,7 @@ async fn private_files_of_the_host_are_not_read(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn shared_memory_of_the_host_is_not_inside(cx: Cx) -> Verdict {
+async fn shared_memory_of_the_host_is_not_inside(cx: Context) -> Verdict {
     let Ok(canary) = tempfile::Builder::new()
         .prefix("sandbox-canary-")
         .tempfile_in("/dev/shm")
@@ -194,7 +194,7 @@ async fn shared_memory_of_the_host_is_not_inside(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn the_ipc_namespace_is_not_the_hosts(cx: Cx) -> Verdict {
+async fn the_ipc_namespace_is_not_the_hosts(cx: Context) -> Verdict {
     let host = fs::read_link("/proc/self/ns/ipc")?;
     let output = cx.sh("readlink /proc/self/ns/ipc").await?;
     ensure!(
@@ -227,7 +227,7 @@ fn with_argument(word: &str) -> Verdict<Vec<String>> {
 }
 
 /// A word that no other process has among its arguments.
-fn word(cx: &Cx, what: &str) -> String {
+fn word(cx: &Context, what: &str) -> String {
     let id = cx.sandbox.info().id;
     format!("sandbox-kit-{what}-{}-{id}", std::process::id())
 }
@@ -262,7 +262,7 @@ async fn gone(word: &str) -> Verdict {
     }
 }
 
-async fn what_a_command_started_is_gone_after_close(cx: Cx) -> Verdict {
+async fn what_a_command_started_is_gone_after_close(cx: Context) -> Verdict {
     let word = word(&cx, "closed");
     let sandbox = cx.sandbox.clone();
     let command = daemons(&word);
@@ -277,7 +277,7 @@ async fn what_a_command_started_is_gone_after_close(cx: Cx) -> Verdict {
     gone(&word).await
 }
 
-async fn what_a_dropped_exec_started_is_gone(cx: Cx) -> Verdict {
+async fn what_a_dropped_exec_started_is_gone(cx: Context) -> Verdict {
     let word = word(&cx, "dropped");
     // Dropped at one moment of the set-up or another.
     for micros in [

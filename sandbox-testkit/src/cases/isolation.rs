@@ -13,7 +13,7 @@ use sandbox_core::{
 };
 
 use super::tools::text;
-use crate::kit::{Cx, Failed, Verdict, cases, ensure, ensure_eq, refused};
+use crate::kit::{Context, Failed, Verdict, cases, ensure, ensure_eq, refused};
 
 cases! { "isolation":
     the_report_names_every_control,
@@ -41,7 +41,7 @@ cases! { "isolation" of_this_host:
     claims_are_held_against_evidence [Exec, Isolation],
 }
 
-async fn the_report_names_every_control(cx: Cx) -> Verdict {
+async fn the_report_names_every_control(cx: Context) -> Verdict {
     let report = cx.sandbox.isolation().await?;
     for control in Control::ALL {
         let Some(enforcement) = report.get(*control) else {
@@ -56,7 +56,7 @@ async fn the_report_names_every_control(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn the_report_claims_the_basics(cx: Cx) -> Verdict {
+async fn the_report_claims_the_basics(cx: Context) -> Verdict {
     let report = cx.sandbox.isolation().await?;
     for control in [Control::Filesystem, Control::Processes, Control::Privileges] {
         ensure!(
@@ -68,7 +68,7 @@ async fn the_report_claims_the_basics(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn an_undeclared_limit_is_not_claimed(cx: Cx) -> Verdict {
+async fn an_undeclared_limit_is_not_claimed(cx: Context) -> Verdict {
     let report = cx.sandbox.isolation().await?;
     let declared = cx.fixture.capabilities();
     let limits = [
@@ -96,7 +96,7 @@ fn of_status<'a>(status: &'a str, name: &str) -> Verdict<&'a str> {
         .ok_or_else(|| Failed::new(format_args!("/proc/self/status has no {name}:\n{status}")))
 }
 
-async fn claims_are_held_against_evidence(cx: Cx) -> Verdict {
+async fn claims_are_held_against_evidence(cx: Context) -> Verdict {
     let report = cx.sandbox.isolation().await?;
     let output = cx.sh("cat /proc/self/status").await?;
     let status = text(&output);
@@ -140,7 +140,7 @@ async fn claims_are_held_against_evidence(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn required_controls_are_in_force(cx: Cx) -> Verdict {
+async fn required_controls_are_in_force(cx: Context) -> Verdict {
     // A limit is in force only where a spec sets one; these need no number.
     let controls = [
         Control::Filesystem,
@@ -229,7 +229,7 @@ async fn connect(sandbox: &dyn sandbox_core::Sandbox, port: u16) -> Verdict<Stri
     ))
 }
 
-async fn a_listener_of_the_host_is_out_of_reach(cx: Cx) -> Verdict {
+async fn a_listener_of_the_host_is_out_of_reach(cx: Context) -> Verdict {
     let listener = Listener::start()?;
     let sandbox = cx.create(cx.fixture.spec().network(Network::Off)).await?;
     let said = connect(&*sandbox, listener.port).await?;
@@ -238,7 +238,7 @@ async fn a_listener_of_the_host_is_out_of_reach(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_listener_of_the_host_is_in_reach_of_an_open_network(cx: Cx) -> Verdict {
+async fn a_listener_of_the_host_is_in_reach_of_an_open_network(cx: Context) -> Verdict {
     let listener = Listener::start()?;
     let spec = cx.fixture.spec().network(Network::Open);
     let sandbox = cx.create(spec).await?;
@@ -248,7 +248,7 @@ async fn a_listener_of_the_host_is_in_reach_of_an_open_network(cx: Cx) -> Verdic
     Ok(())
 }
 
-async fn processes_of_the_host_are_not_seen(cx: Cx) -> Verdict {
+async fn processes_of_the_host_are_not_seen(cx: Context) -> Verdict {
     // The control: the sandbox sees its own.
     cx.sh("kill -0 $$").await?;
     let pid = std::process::id();
@@ -264,7 +264,7 @@ async fn processes_of_the_host_are_not_seen(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn tmp_is_the_sandboxs_own(cx: Cx) -> Verdict {
+async fn tmp_is_the_sandboxs_own(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     let name = host
         .path()
@@ -283,7 +283,7 @@ async fn tmp_is_the_sandboxs_own(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_read_only_mount_is_read_only(cx: Cx) -> Verdict {
+async fn a_read_only_mount_is_read_only(cx: Context) -> Verdict {
     let host = cx.shared_dir()?;
     std::fs::write(host.path().join("f"), "host")?;
     let mount = Mount::read_only(host.path(), "/mnt/kit");
@@ -296,7 +296,7 @@ async fn a_read_only_mount_is_read_only(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_read_write_mount_is_shared(cx: Cx) -> Verdict {
+async fn a_read_write_mount_is_shared(cx: Context) -> Verdict {
     let host = cx.shared_dir()?;
     std::fs::write(host.path().join("f"), "host")?;
     let mount = Mount::read_write(host.path(), "/mnt/kit");
@@ -315,7 +315,7 @@ async fn a_read_write_mount_is_shared(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_missing_mount_is_refused(cx: Cx) -> Verdict {
+async fn a_missing_mount_is_refused(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     let mount = Mount::read_only(host.path().join("nope"), "/mnt/kit");
     match cx.create(cx.fixture.spec().mount(mount)).await {
@@ -328,7 +328,7 @@ async fn a_missing_mount_is_refused(cx: Cx) -> Verdict {
     }
 }
 
-async fn a_memory_limit_holds(cx: Cx) -> Verdict {
+async fn a_memory_limit_holds(cx: Context) -> Verdict {
     let resources = Resources::new().memory(128 << 20);
     let sandbox = cx.create(cx.fixture.spec().resources(resources)).await?;
     // `tail` of a stream without a newline keeps all of it.
@@ -350,7 +350,7 @@ async fn a_memory_limit_holds(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_pids_limit_holds(cx: Cx) -> Verdict {
+async fn a_pids_limit_holds(cx: Context) -> Verdict {
     let resources = Resources::new().pids(32);
     let sandbox = cx.create(cx.fixture.spec().resources(resources)).await?;
     let script = |count: u32| {
@@ -379,7 +379,7 @@ async fn a_pids_limit_holds(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_disk_limit_holds(cx: Cx) -> Verdict {
+async fn a_disk_limit_holds(cx: Context) -> Verdict {
     let resources = Resources::new().disk(16 << 20);
     let sandbox = cx.create(cx.fixture.spec().resources(resources)).await?;
     sandbox.write("small", vec![b'x'; 1 << 20]).await?;
@@ -396,7 +396,7 @@ async fn a_disk_limit_holds(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_cpu_limit_holds(cx: Cx) -> Verdict {
+async fn a_cpu_limit_holds(cx: Context) -> Verdict {
     let resources = Resources::new().cpus(0.2);
     let sandbox = cx.create(cx.fixture.spec().resources(resources)).await?;
     // A fifth of a core: a loop of two seconds gets about 0.4 seconds of processor time. Less is
@@ -428,7 +428,7 @@ fn processor_seconds(times: &str) -> Option<f64> {
     Some(sum)
 }
 
-async fn another_user_runs_commands(cx: Cx) -> Verdict {
+async fn another_user_runs_commands(cx: Context) -> Verdict {
     let Some(user) = cx.fixture.other_user() else {
         return Err(Failed::new("the fixture declares users and names none"));
     };
@@ -440,7 +440,7 @@ async fn another_user_runs_commands(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn an_unknown_user_is_named(cx: Cx) -> Verdict {
+async fn an_unknown_user_is_named(cx: Context) -> Verdict {
     let command = Command::shell("touch ran").user("no-such-user");
     let ran = cx.sandbox.exec(command).await;
     let kind = match &ran {
@@ -458,7 +458,7 @@ async fn an_unknown_user_is_named(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn started_from(cx: &Cx, source: Source) -> Verdict {
+async fn started_from(cx: &Context, source: Source) -> Verdict {
     let sandbox = cx.create(cx.fixture.spec().source(source)).await?;
     let output = sandbox.sh("printf up > f; cat f").await?;
     ensure_eq!(text(&output), "up", "what a command says");
@@ -466,14 +466,14 @@ async fn started_from(cx: &Cx, source: Source) -> Verdict {
     Ok(())
 }
 
-async fn an_image_is_started_from(cx: Cx) -> Verdict {
+async fn an_image_is_started_from(cx: Context) -> Verdict {
     match cx.fixture.image() {
         Some(image) => started_from(&cx, Source::Image(image)).await,
         None => Err(Failed::new("the fixture declares images and names none")),
     }
 }
 
-async fn a_root_directory_is_started_from(cx: Cx) -> Verdict {
+async fn a_root_directory_is_started_from(cx: Context) -> Verdict {
     match cx.fixture.root_dir() {
         Some(root) => started_from(&cx, Source::RootDir(root)).await,
         None => Err(Failed::new(

@@ -9,7 +9,7 @@ use sandbox_core::{
 };
 
 use super::tools::{LIFETIMES, appears, beating, beats, daemon, far_daemon, heart, stopped, text};
-use crate::kit::{Cx, Failed, Verdict, cases, ensure, ensure_eq, refused};
+use crate::kit::{Context, Failed, Verdict, cases, ensure, ensure_eq, refused};
 
 cases! { "kill":
     a_timeout_is_an_error_with_the_partial_output [Exec],
@@ -37,7 +37,7 @@ cases! { "kill":
 
 /// Checks that a command was cut, and what it had said.
 #[track_caller]
-fn cut(cx: &Cx, ran: Result<Output>, kind: ErrorKind, stdout: &str) -> Verdict<Error> {
+fn cut(cx: &Context, ran: Result<Output>, kind: ErrorKind, stdout: &str) -> Verdict<Error> {
     let error = refused(ran, &cx.sandbox, Operation::Exec, kind)?;
     if error.execution() != Some(Execution::Interrupted) {
         return Err(Failed::new(format_args!(
@@ -66,7 +66,7 @@ fn short(script: impl AsRef<[u8]>) -> Command {
 
 /// Lets a command time out that says so much and goes on for ever; the error. Where a busy host
 /// lets it say less it gets more time.
-async fn cut_short(cx: &Cx, command: Command, stdout: usize, stderr: usize) -> Verdict<Error> {
+async fn cut_short(cx: &Context, command: Command, stdout: usize, stderr: usize) -> Verdict<Error> {
     let mut timeout = SHORT;
     loop {
         let start = Instant::now();
@@ -88,7 +88,7 @@ async fn cut_short(cx: &Cx, command: Command, stdout: usize, stderr: usize) -> V
     }
 }
 
-async fn a_timeout_is_an_error_with_the_partial_output(cx: Cx) -> Verdict {
+async fn a_timeout_is_an_error_with_the_partial_output(cx: Context) -> Verdict {
     let script = "printf before; printf oops >&2; sleep 50; printf after";
     let error = cut_short(&cx, Command::shell(script), 6, 4).await?;
     let stderr = error.partial_output().map(|partial| partial.stderr.clone());
@@ -101,7 +101,7 @@ async fn a_timeout_is_an_error_with_the_partial_output(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_timeout_comes_in_time(cx: Cx) -> Verdict {
+async fn a_timeout_comes_in_time(cx: Context) -> Verdict {
     let start = Instant::now();
     let ran = cx.sandbox.exec(short("sleep 30")).await;
     let passed = start.elapsed();
@@ -113,7 +113,7 @@ async fn a_timeout_comes_in_time(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_timeout_of_zero_is_refused(cx: Cx) -> Verdict {
+async fn a_timeout_of_zero_is_refused(cx: Context) -> Verdict {
     let ran = cx
         .sandbox
         .exec(Command::shell("touch ran").timeout(Duration::ZERO))
@@ -129,7 +129,7 @@ async fn a_timeout_of_zero_is_refused(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_command_within_its_timeout_is_not_cut(cx: Cx) -> Verdict {
+async fn a_command_within_its_timeout_is_not_cut(cx: Context) -> Verdict {
     let command = Command::shell("sleep 0.3; printf done; exit 3").timeout(Duration::from_secs(20));
     let output = cx.sandbox.exec(command).await?;
     ensure_eq!(text(&output), "done", "stdout");
@@ -137,7 +137,7 @@ async fn a_command_within_its_timeout_is_not_cut(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn the_timeout_of_the_spec_holds(cx: Cx) -> Verdict {
+async fn the_timeout_of_the_spec_holds(cx: Context) -> Verdict {
     let spec = cx
         .fixture
         .spec()
@@ -153,7 +153,7 @@ async fn the_timeout_of_the_spec_holds(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn the_commands_own_timeout_comes_first(cx: Cx) -> Verdict {
+async fn the_commands_own_timeout_comes_first(cx: Context) -> Verdict {
     let spec = cx
         .fixture
         .spec()
@@ -165,7 +165,7 @@ async fn the_commands_own_timeout_comes_first(cx: Cx) -> Verdict {
 }
 
 /// Lets a command time out and checks that its heart stops.
-async fn dies(cx: &Cx, script: String) -> Verdict {
+async fn dies(cx: &Context, script: String) -> Verdict {
     for timeout in LIFETIMES {
         let command = Command::shell(&script).timeout(timeout);
         let ran = cx.sandbox.exec(command).await;
@@ -177,31 +177,31 @@ async fn dies(cx: &Cx, script: String) -> Verdict {
     Err(Failed::new("the process never showed that it was alive"))
 }
 
-async fn a_timeout_kills_the_command(cx: Cx) -> Verdict {
+async fn a_timeout_kills_the_command(cx: Context) -> Verdict {
     dies(&cx, heart("beat")).await
 }
 
-async fn a_timeout_kills_background_children(cx: Cx) -> Verdict {
+async fn a_timeout_kills_background_children(cx: Context) -> Verdict {
     dies(&cx, format!("({}) & sleep 30", heart("beat"))).await
 }
 
-async fn a_timeout_kills_daemons(cx: Cx) -> Verdict {
+async fn a_timeout_kills_daemons(cx: Context) -> Verdict {
     let daemon = far_daemon(&cx, "beat").await?;
     dies(&cx, format!("{daemon}; sleep 30")).await
 }
 
-async fn a_timeout_kills_a_program_that_ignores_term(cx: Cx) -> Verdict {
+async fn a_timeout_kills_a_program_that_ignores_term(cx: Context) -> Verdict {
     dies(&cx, format!("trap '' TERM HUP INT; {}", heart("beat"))).await
 }
 
-async fn a_timeout_kills_a_stopped_program(cx: Cx) -> Verdict {
+async fn a_timeout_kills_a_stopped_program(cx: Context) -> Verdict {
     let command = Command::shell("printf up; kill -STOP $$; printf on");
     let error = cut_short(&cx, command, 2, 0).await?;
     cut(&cx, Err(error), ErrorKind::Timeout, "up")?;
     cx.sh("true").await.map(drop)
 }
 
-async fn a_timeout_cuts_a_flood(cx: Cx) -> Verdict {
+async fn a_timeout_cuts_a_flood(cx: Context) -> Verdict {
     let command = Command::shell("yes").output_limit(1000);
     let error = cut_short(&cx, command, 1000, 0).await?;
     let partial = error.partial_output().map(|partial| partial.stdout.clone());
@@ -211,7 +211,7 @@ async fn a_timeout_cuts_a_flood(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_timeout_leaves_other_commands_alone(cx: Cx) -> Verdict {
+async fn a_timeout_leaves_other_commands_alone(cx: Context) -> Verdict {
     let sandbox = cx.sandbox.clone();
     let script = "while [ ! -e go ]; do printf x >> beat; sleep 0.05; done; printf went";
     let command = Command::shell(script).timeout(Duration::from_secs(40));
@@ -225,7 +225,7 @@ async fn a_timeout_leaves_other_commands_alone(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_timeout_leaves_the_sandbox_usable(cx: Cx) -> Verdict {
+async fn a_timeout_leaves_the_sandbox_usable(cx: Context) -> Verdict {
     cx.sandbox.write("f", "kept").await?;
     for _ in 0..3 {
         let ran = cx
@@ -240,7 +240,7 @@ async fn a_timeout_leaves_the_sandbox_usable(cx: Cx) -> Verdict {
 
 /// Timeouts of 1 to 30 ms, in the middle of starting: what is said not to have started left no
 /// trace, and what is said to have been cut has its output.
-async fn thirty_short_timeouts_tell_what_ran(cx: Cx) -> Verdict {
+async fn thirty_short_timeouts_tell_what_ran(cx: Context) -> Verdict {
     let mut may_have_run = 0;
     for round in 0..30_u64 {
         let timeout = Duration::from_millis(1 + round);
@@ -278,7 +278,7 @@ async fn thirty_short_timeouts_tell_what_ran(cx: Cx) -> Verdict {
 }
 
 /// Drops the future of an exec while its heart beats.
-async fn drop_while_beating(cx: &Cx, script: String) -> Verdict {
+async fn drop_while_beating(cx: &Context, script: String) -> Verdict {
     let sandbox = cx.sandbox.clone();
     let running = tokio::spawn(async move { sandbox.exec(Command::shell(script)).await });
     beating(&*cx.sandbox, "beat").await?;
@@ -288,16 +288,16 @@ async fn drop_while_beating(cx: &Cx, script: String) -> Verdict {
     stopped(&*cx.sandbox, "beat").await
 }
 
-async fn a_dropped_exec_kills_the_command(cx: Cx) -> Verdict {
+async fn a_dropped_exec_kills_the_command(cx: Context) -> Verdict {
     drop_while_beating(&cx, heart("beat")).await
 }
 
-async fn a_dropped_exec_kills_daemons(cx: Cx) -> Verdict {
+async fn a_dropped_exec_kills_daemons(cx: Context) -> Verdict {
     let daemon = far_daemon(&cx, "beat").await?;
     drop_while_beating(&cx, format!("{daemon}; sleep 30")).await
 }
 
-async fn a_dropped_exec_leaves_the_sandbox_usable(cx: Cx) -> Verdict {
+async fn a_dropped_exec_leaves_the_sandbox_usable(cx: Context) -> Verdict {
     cx.sandbox.write("f", "kept").await?;
     for millis in [0, 1, 5, 20, 50] {
         let limit = Duration::from_millis(millis);
@@ -308,7 +308,7 @@ async fn a_dropped_exec_leaves_the_sandbox_usable(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn close_cuts_a_running_command(cx: Cx) -> Verdict {
+async fn close_cuts_a_running_command(cx: Context) -> Verdict {
     let sandbox = cx.sandbox.clone();
     let script = "printf before; touch started; sleep 50";
     let running = tokio::spawn(async move { sandbox.sh(script).await });
@@ -322,7 +322,7 @@ async fn close_cuts_a_running_command(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn close_kills_what_runs(cx: Cx) -> Verdict {
+async fn close_kills_what_runs(cx: Context) -> Verdict {
     let host = cx.shared_dir()?;
     let mount = Mount::read_write(host.path(), "/mnt/kit");
     let sandbox = cx.create(cx.fixture.spec().mount(mount)).await?;
@@ -337,7 +337,7 @@ async fn close_kills_what_runs(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn destruction_cuts_a_running_command(cx: Cx) -> Verdict {
+async fn destruction_cuts_a_running_command(cx: Context) -> Verdict {
     let sandbox = cx.sandbox.clone();
     let running = tokio::spawn(async move { sandbox.sh("touch started; sleep 50").await });
     appears(&*cx.sandbox, "started").await?;

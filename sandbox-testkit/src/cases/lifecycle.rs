@@ -10,7 +10,7 @@ use sandbox_core::{
     Operation, Sandbox, SandboxExt as _, SnapshotOptions,
 };
 
-use crate::kit::{Case, Cx, Failed, Verdict, cases, ensure, ensure_eq, eventually, refused};
+use crate::kit::{Case, Context, Failed, Verdict, cases, ensure, ensure_eq, eventually, refused};
 
 cases! { "lifecycle":
     info_names_sandbox_and_backend,
@@ -40,7 +40,7 @@ pub(super) const SABOTAGE: &[Case] = &[Case {
     run: |cx| Box::pin(a_sandbox_destroyed_behind_its_handle_is_lost(cx)),
 }];
 
-async fn a_network_that_is_off_where_possible_is_accepted(cx: Cx) -> Verdict {
+async fn a_network_that_is_off_where_possible_is_accepted(cx: Context) -> Verdict {
     let spec = cx.fixture.spec().network(Network::OffWherePossible);
     let sandbox = cx.create(spec).await?;
     let capabilities = cx.fixture.capabilities();
@@ -57,7 +57,7 @@ async fn a_network_that_is_off_where_possible_is_accepted(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn info_names_sandbox_and_backend(cx: Cx) -> Verdict {
+async fn info_names_sandbox_and_backend(cx: Context) -> Verdict {
     let info = cx.sandbox.info();
     ensure!(!info.id.as_str().is_empty(), "the identifier is empty");
     ensure_eq!(info.backend, cx.provider.backend(), "the backend");
@@ -78,14 +78,14 @@ async fn info_names_sandbox_and_backend(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn capabilities_are_the_providers_own(cx: Cx) -> Verdict {
+async fn capabilities_are_the_providers_own(cx: Context) -> Verdict {
     let declared = cx.fixture.capabilities();
     ensure_eq!(cx.provider.capabilities(), declared, "the provider's");
     ensure_eq!(cx.sandbox.capabilities(), declared, "the sandbox's");
     Ok(())
 }
 
-async fn two_sandboxes_never_see_each_other(cx: Cx) -> Verdict {
+async fn two_sandboxes_never_see_each_other(cx: Context) -> Verdict {
     let other = cx.another().await?;
     ensure!(
         other.info().id != cx.sandbox.info().id,
@@ -103,14 +103,14 @@ async fn two_sandboxes_never_see_each_other(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn close_may_be_called_twice(cx: Cx) -> Verdict {
+async fn close_may_be_called_twice(cx: Context) -> Verdict {
     for _ in 0..3 {
         cx.sandbox.close().await?;
     }
     Ok(())
 }
 
-async fn close_may_be_called_at_once(cx: Cx) -> Verdict {
+async fn close_may_be_called_at_once(cx: Context) -> Verdict {
     let mut closes = tokio::task::JoinSet::new();
     for _ in 0..8 {
         let sandbox = cx.sandbox.clone();
@@ -122,7 +122,7 @@ async fn close_may_be_called_at_once(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn info_works_after_close(cx: Cx) -> Verdict {
+async fn info_works_after_close(cx: Context) -> Verdict {
     let before = cx.sandbox.info();
     cx.sandbox.close().await?;
     ensure_eq!(cx.sandbox.info().id, before.id, "the identifier");
@@ -136,7 +136,7 @@ async fn info_works_after_close(cx: Cx) -> Verdict {
 
 /// Tries every operation and gives what each said.
 async fn every_call(
-    cx: &Cx,
+    cx: &Context,
     sandbox: &dyn Sandbox,
 ) -> Verdict<Vec<(Operation, Result<(), Error>)>> {
     let host = cx.host_dir()?;
@@ -203,7 +203,7 @@ async fn every_call(
 
 /// Checks that every operation fails with one of these kinds. What the backend does not have at
 /// all may say so instead.
-pub(super) async fn all_refused(cx: &Cx, kinds: &[ErrorKind]) -> Verdict {
+pub(super) async fn all_refused(cx: &Context, kinds: &[ErrorKind]) -> Verdict {
     for (operation, result) in every_call(cx, &cx.sandbox).await? {
         let Err(error) = result else {
             // What only the handle keeps needs no sandbox, and so may not notice that it is gone.
@@ -229,13 +229,13 @@ pub(super) async fn all_refused(cx: &Cx, kinds: &[ErrorKind]) -> Verdict {
     Ok(())
 }
 
-async fn every_call_after_close_says_closed(cx: Cx) -> Verdict {
+async fn every_call_after_close_says_closed(cx: Context) -> Verdict {
     cx.sandbox.write("f", "x").await?;
     cx.sandbox.close().await?;
     all_refused(&cx, &[ErrorKind::Closed]).await
 }
 
-async fn a_sandbox_destroyed_behind_its_handle_is_lost(cx: Cx) -> Verdict {
+async fn a_sandbox_destroyed_behind_its_handle_is_lost(cx: Context) -> Verdict {
     cx.sandbox.write("f", "x").await?;
     ensure!(
         cx.fixture.sabotage(&cx.sandbox).await,
@@ -251,7 +251,7 @@ async fn a_sandbox_destroyed_behind_its_handle_is_lost(cx: Cx) -> Verdict {
     Ok(cx.sandbox.close().await?)
 }
 
-async fn close_is_bounded_in_time(cx: Cx) -> Verdict {
+async fn close_is_bounded_in_time(cx: Context) -> Verdict {
     let mut running = tokio::task::JoinSet::new();
     for _ in 0..5 {
         let sandbox = cx.sandbox.clone();
@@ -269,7 +269,7 @@ async fn close_is_bounded_in_time(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_dropped_close_closes_all_the_same(cx: Cx) -> Verdict {
+async fn a_dropped_close_closes_all_the_same(cx: Context) -> Verdict {
     // Polled once, so that the closing has begun, and dropped.
     let _ = tokio::time::timeout(Duration::from_micros(1), cx.sandbox.close()).await;
     eventually("the sandbox is closed", || async {
@@ -280,7 +280,7 @@ async fn a_dropped_close_closes_all_the_same(cx: Cx) -> Verdict {
     Ok(cx.sandbox.close().await?)
 }
 
-async fn fifty_sandboxes_at_once(cx: Cx) -> Verdict {
+async fn fifty_sandboxes_at_once(cx: Context) -> Verdict {
     let mut created = tokio::task::JoinSet::new();
     for index in 0..50 {
         let cx = cx.clone();
@@ -305,7 +305,7 @@ async fn fifty_sandboxes_at_once(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_dropped_sandbox_does_not_block(cx: Cx) -> Verdict {
+async fn a_dropped_sandbox_does_not_block(cx: Context) -> Verdict {
     let mut passed = Duration::ZERO;
     // What blocks does so every time; a busy host takes this thread's processor only now and then.
     for _ in 0..5 {
@@ -324,7 +324,7 @@ async fn a_dropped_sandbox_does_not_block(cx: Cx) -> Verdict {
     Err(Failed::new(format_args!("dropping took {passed:?}")))
 }
 
-async fn dropping_one_handle_leaves_the_other(cx: Cx) -> Verdict {
+async fn dropping_one_handle_leaves_the_other(cx: Context) -> Verdict {
     let second = cx.sandbox.clone();
     second.write("f", "x").await?;
     drop(second);
@@ -332,7 +332,7 @@ async fn dropping_one_handle_leaves_the_other(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn an_invalid_spec_is_refused(cx: Cx) -> Verdict {
+async fn an_invalid_spec_is_refused(cx: Context) -> Verdict {
     for spec in [
         cx.fixture.spec().workdir("relative"),
         cx.fixture.spec().workdir(""),
@@ -350,7 +350,7 @@ async fn an_invalid_spec_is_refused(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn dropping_the_provider_leaves_the_sandbox(cx: Cx) -> Verdict {
+async fn dropping_the_provider_leaves_the_sandbox(cx: Context) -> Verdict {
     let provider = cx.fixture.provider().await?;
     let sandbox = cx.track(provider.create(cx.fixture.spec()).await?);
     drop(provider);

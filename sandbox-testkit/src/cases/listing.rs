@@ -7,7 +7,7 @@ use sandbox_core::{
     SandboxExt as _,
 };
 
-use crate::kit::{Cx, Verdict, cases, ensure, ensure_eq, refused_at};
+use crate::kit::{Context, Verdict, cases, ensure, ensure_eq, refused_at};
 
 cases! { "listing":
     an_empty_directory_lists_nothing,
@@ -29,12 +29,12 @@ cases! { "listing":
     the_root_is_listed,
 }
 
-async fn names(cx: &Cx, path: &str, options: ListOptions) -> Verdict<Vec<String>> {
+async fn names(cx: &Context, path: &str, options: ListOptions) -> Verdict<Vec<String>> {
     let entries = cx.sandbox.list_dir(&path.into(), options).await?;
     Ok(entries.iter().map(|entry| entry.path.to_string()).collect())
 }
 
-async fn an_empty_directory_lists_nothing(cx: Cx) -> Verdict {
+async fn an_empty_directory_lists_nothing(cx: Context) -> Verdict {
     let options = CreateDirOptions::default();
     cx.sandbox.create_dir(&"d".into(), options).await?;
     let found = names(&cx, "d", ListOptions::default()).await?;
@@ -42,7 +42,7 @@ async fn an_empty_directory_lists_nothing(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn entries_are_sorted_by_bytes(cx: Cx) -> Verdict {
+async fn entries_are_sorted_by_bytes(cx: Context) -> Verdict {
     let mut batch = FileBatch::new();
     for name in ["b", "a", "B", "a-b", "ab", "ä", "10", "9", "_"] {
         batch.push(format!("d/{name}"), "");
@@ -54,7 +54,7 @@ async fn entries_are_sorted_by_bytes(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn recursive_lists_what_is_below(cx: Cx) -> Verdict {
+async fn recursive_lists_what_is_below(cx: Context) -> Verdict {
     let batch = FileBatch::new()
         .file("d/a/x", "1")
         .file("d/a-b", "2")
@@ -70,14 +70,14 @@ async fn recursive_lists_what_is_below(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn plain_does_not_descend(cx: Cx) -> Verdict {
+async fn plain_does_not_descend(cx: Context) -> Verdict {
     cx.sandbox.write("d/a/x", "1").await?;
     let found = names(&cx, "d", ListOptions::default()).await?;
     ensure_eq!(found, ["a"], "entries");
     Ok(())
 }
 
-async fn five_thousand_entries_are_listed(cx: Cx) -> Verdict {
+async fn five_thousand_entries_are_listed(cx: Context) -> Verdict {
     let mut batch = FileBatch::new();
     for index in 0..5000 {
         batch.push(format!("d/file-with-a-longer-name-{index:05}"), "");
@@ -91,7 +91,7 @@ async fn five_thousand_entries_are_listed(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn ten(cx: &Cx) -> Verdict {
+async fn ten(cx: &Context) -> Verdict {
     let mut batch = FileBatch::new();
     for index in 0..10 {
         batch.push(format!("d/{index}"), "");
@@ -99,7 +99,7 @@ async fn ten(cx: &Cx) -> Verdict {
     Ok(cx.sandbox.write_files(batch).await?)
 }
 
-async fn a_limit_is_an_error_not_a_cut(cx: Cx) -> Verdict {
+async fn a_limit_is_an_error_not_a_cut(cx: Context) -> Verdict {
     ten(&cx).await?;
     for options in [
         ListOptions::default(),
@@ -116,14 +116,14 @@ async fn a_limit_is_an_error_not_a_cut(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_listing_at_the_limit_works(cx: Cx) -> Verdict {
+async fn a_listing_at_the_limit_works(cx: Context) -> Verdict {
     ten(&cx).await?;
     let found = names(&cx, "d", ListOptions::default().limit(10)).await?;
     ensure_eq!(found.len(), 10, "entries");
     Ok(())
 }
 
-async fn kinds_are_told_apart(cx: Cx) -> Verdict {
+async fn kinds_are_told_apart(cx: Context) -> Verdict {
     cx.sh("mkdir d && cd d && mkdir dir && mkfifo fifo && ln -s file link && printf x > file")
         .await?;
     let entries = cx.sandbox.list("d").await?;
@@ -142,7 +142,7 @@ async fn kinds_are_told_apart(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn links_are_listed_not_followed(cx: Cx) -> Verdict {
+async fn links_are_listed_not_followed(cx: Context) -> Verdict {
     cx.sandbox.write("elsewhere/secret", "x").await?;
     cx.sh("mkdir d && ln -s ../elsewhere d/link && ln -s nowhere d/dangling")
         .await?;
@@ -162,7 +162,7 @@ async fn links_are_listed_not_followed(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_link_to_a_directory_is_listed_through(cx: Cx) -> Verdict {
+async fn a_link_to_a_directory_is_listed_through(cx: Context) -> Verdict {
     cx.sandbox.write("real/f", "x").await?;
     cx.sh("ln -s real link").await?;
     let found = names(&cx, "link", ListOptions::default()).await?;
@@ -170,7 +170,7 @@ async fn a_link_to_a_directory_is_listed_through(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_link_loop_ends(cx: Cx) -> Verdict {
+async fn a_link_loop_ends(cx: Context) -> Verdict {
     cx.sh("mkdir d && ln -s . d/self && ln -s b a && ln -s a b")
         .await?;
     let found = names(&cx, "d", ListOptions::default().recursive(true)).await?;
@@ -194,7 +194,7 @@ async fn a_link_loop_ends(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_trailing_slash_changes_nothing(cx: Cx) -> Verdict {
+async fn a_trailing_slash_changes_nothing(cx: Context) -> Verdict {
     cx.sandbox.write("d/f", "x").await?;
     for path in ["d/", "./d//", "d/."] {
         let found = names(&cx, path, ListOptions::default()).await?;
@@ -203,13 +203,13 @@ async fn a_trailing_slash_changes_nothing(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_missing_directory_is_not_found(cx: Cx) -> Verdict {
+async fn a_missing_directory_is_not_found(cx: Context) -> Verdict {
     let listed = cx.sandbox.list("nope").await;
     let kind = ErrorKind::NotFound;
     refused_at(listed, &cx.sandbox, Operation::ListDir, kind, "nope").map(drop)
 }
 
-async fn a_file_is_not_a_directory(cx: Cx) -> Verdict {
+async fn a_file_is_not_a_directory(cx: Context) -> Verdict {
     cx.sandbox.write("f", "x").await?;
     let kind = ErrorKind::NotADirectory;
     for path in ["f", "f/g"] {
@@ -219,7 +219,7 @@ async fn a_file_is_not_a_directory(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn hidden_files_are_listed(cx: Cx) -> Verdict {
+async fn hidden_files_are_listed(cx: Context) -> Verdict {
     let batch = FileBatch::new()
         .file("d/.git/config", "")
         .file("d/.env", "");
@@ -229,7 +229,7 @@ async fn hidden_files_are_listed(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn sizes_and_modes_are_those_of_metadata(cx: Cx) -> Verdict {
+async fn sizes_and_modes_are_those_of_metadata(cx: Context) -> Verdict {
     cx.sandbox.write("d/f", "12345").await?;
     cx.sandbox.write("d/g/h", "").await?;
     for entry in cx.sandbox.list("d").await? {
@@ -244,7 +244,7 @@ async fn sizes_and_modes_are_those_of_metadata(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn the_root_is_listed(cx: Cx) -> Verdict {
+async fn the_root_is_listed(cx: Context) -> Verdict {
     let found = names(&cx, "/", ListOptions::default()).await?;
     let workdir = cx.sandbox.info().workdir;
     if let Some(first) = workdir.components().next() {

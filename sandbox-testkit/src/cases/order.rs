@@ -4,14 +4,14 @@
 
 use sandbox_core::{GuestPath, RenameOptions, SandboxExt as _};
 
-use crate::kit::{Cx, Verdict, cases, ensure, ensure_eq};
+use crate::kit::{Context, Verdict, cases, ensure, ensure_eq};
 
 cases! { "order":
     a_call_sees_what_returned_before_it,
     another_task_sees_what_returned_before_it,
 }
 
-async fn a_call_sees_what_returned_before_it(cx: Cx) -> Verdict {
+async fn a_call_sees_what_returned_before_it(cx: Context) -> Verdict {
     let (a, b) = (GuestPath::from("a"), GuestPath::from("b"));
     for round in 0..5 {
         let content = round.to_string();
@@ -30,7 +30,7 @@ async fn a_call_sees_what_returned_before_it(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn another_task_sees_what_returned_before_it(cx: Cx) -> Verdict {
+async fn another_task_sees_what_returned_before_it(cx: Context) -> Verdict {
     for round in 0..5 {
         let content = round.to_string();
         cx.sandbox.write("f", content.clone()).await?;

@@ -6,7 +6,7 @@ use sandbox_core::{
     Command, ErrorKind, GuestPath, Operation, ReadOptions, RemoveOptions, SandboxExt as _,
 };
 
-use crate::kit::{Cx, Verdict, cases, ensure, ensure_eq, refused_at};
+use crate::kit::{Context, Verdict, cases, ensure, ensure_eq, refused_at};
 
 cases! { "paths":
     relative_paths_start_at_the_workdir,
@@ -29,7 +29,7 @@ cases! { "paths":
 }
 
 /// Writes, lists, reads, describes and removes a file of this name.
-async fn round(cx: &Cx, name: &[u8]) -> Verdict {
+async fn round(cx: &Context, name: &[u8]) -> Verdict {
     let shown = name.escape_ascii();
     let path = GuestPath::from("odd").join(name);
     cx.sandbox.write(&path, name.to_vec()).await?;
@@ -50,7 +50,7 @@ async fn round(cx: &Cx, name: &[u8]) -> Verdict {
     Ok(())
 }
 
-async fn relative_paths_start_at_the_workdir(cx: Cx) -> Verdict {
+async fn relative_paths_start_at_the_workdir(cx: Context) -> Verdict {
     cx.sandbox.write("f", "x").await?;
     let text = cx.sandbox.read_to_string(cx.at("f")).await?;
     ensure_eq!(text, "x", "the file at its absolute path");
@@ -61,7 +61,7 @@ async fn relative_paths_start_at_the_workdir(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn dot_dot_is_lexical(cx: Cx) -> Verdict {
+async fn dot_dot_is_lexical(cx: Context) -> Verdict {
     cx.sandbox.write("d/../f", "x").await?;
     ensure_eq!(cx.sandbox.read_to_string("f").await?, "x", "the file");
     ensure!(!cx.sandbox.exists("d").await?, "d was created");
@@ -71,7 +71,7 @@ async fn dot_dot_is_lexical(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn dot_dot_never_leaves_the_root(cx: Cx) -> Verdict {
+async fn dot_dot_never_leaves_the_root(cx: Context) -> Verdict {
     let up = "../".repeat(40);
     let name = format!("{up}{}", cx.at("f").to_string().trim_start_matches('/'));
     cx.sandbox.write(name.as_str(), "x").await?;
@@ -88,7 +88,7 @@ async fn dot_dot_never_leaves_the_root(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn repeated_slashes_and_dots_change_nothing(cx: Cx) -> Verdict {
+async fn repeated_slashes_and_dots_change_nothing(cx: Context) -> Verdict {
     cx.sandbox.write(".//d///./f", "x").await?;
     ensure_eq!(cx.sandbox.read_to_string("d/f").await?, "x", "the file");
     let absolute = format!("//{}", cx.at("d/./f"));
@@ -98,7 +98,7 @@ async fn repeated_slashes_and_dots_change_nothing(cx: Cx) -> Verdict {
 }
 
 /// Gives every operation that takes a path an invalid one.
-async fn refused_everywhere(cx: &Cx, path: &[u8]) -> Verdict {
+async fn refused_everywhere(cx: &Context, path: &[u8]) -> Verdict {
     const KIND: ErrorKind = ErrorKind::InvalidInput;
     let path = GuestPath::new(path);
     let sandbox = &cx.sandbox;
@@ -143,19 +143,19 @@ async fn refused_everywhere(cx: &Cx, path: &[u8]) -> Verdict {
     Ok(())
 }
 
-async fn an_empty_path_is_refused_everywhere(cx: Cx) -> Verdict {
+async fn an_empty_path_is_refused_everywhere(cx: Context) -> Verdict {
     refused_everywhere(&cx, b"").await
 }
 
-async fn a_nul_byte_is_refused_everywhere(cx: Cx) -> Verdict {
+async fn a_nul_byte_is_refused_everywhere(cx: Context) -> Verdict {
     refused_everywhere(&cx, b"f\0.txt").await
 }
 
-async fn a_path_beyond_path_max_is_refused(cx: Cx) -> Verdict {
+async fn a_path_beyond_path_max_is_refused(cx: Context) -> Verdict {
     refused_everywhere(&cx, "d/".repeat(2100).as_bytes()).await
 }
 
-async fn odd_names_make_the_round(cx: Cx) -> Verdict {
+async fn odd_names_make_the_round(cx: Context) -> Verdict {
     for name in [
         " ",
         "a b",
@@ -200,11 +200,11 @@ async fn odd_names_make_the_round(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_name_of_255_bytes_makes_the_round(cx: Cx) -> Verdict {
+async fn a_name_of_255_bytes_makes_the_round(cx: Context) -> Verdict {
     round(&cx, &[b'n'; 255]).await
 }
 
-async fn a_name_of_256_bytes_is_refused(cx: Cx) -> Verdict {
+async fn a_name_of_256_bytes_is_refused(cx: Context) -> Verdict {
     let name = "n".repeat(256);
     let done = cx.sandbox.write(name.as_str(), "x").await;
     let kind = ErrorKind::InvalidInput;
@@ -219,13 +219,13 @@ async fn a_name_of_256_bytes_is_refused(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn names_that_are_not_utf8_make_the_round(cx: Cx) -> Verdict {
+async fn names_that_are_not_utf8_make_the_round(cx: Context) -> Verdict {
     round(&cx, b"\xff\xfe").await?;
     round(&cx, b"caf\xe9").await?;
     round(&cx, b"\xc3\x28").await
 }
 
-async fn names_that_are_not_utf8_are_the_same_in_exec(cx: Cx) -> Verdict {
+async fn names_that_are_not_utf8_are_the_same_in_exec(cx: Context) -> Verdict {
     cx.sandbox.write(&b"caf\xe9"[..], "x").await?;
     let command = Command::new("cat").arg(b"caf\xe9");
     let output = cx.sandbox.exec(command).await?;
@@ -236,7 +236,7 @@ async fn names_that_are_not_utf8_are_the_same_in_exec(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn composed_and_decomposed_names_are_two(cx: Cx) -> Verdict {
+async fn composed_and_decomposed_names_are_two(cx: Context) -> Verdict {
     cx.sandbox.write("\u{e9}", "composed").await?;
     cx.sandbox.write("e\u{301}", "decomposed").await?;
     let text = cx.sandbox.read_to_string("\u{e9}").await?;
@@ -245,7 +245,7 @@ async fn composed_and_decomposed_names_are_two(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn upper_and_lower_case_are_two(cx: Cx) -> Verdict {
+async fn upper_and_lower_case_are_two(cx: Context) -> Verdict {
     cx.sandbox.write("name", "lower").await?;
     cx.sandbox.write("NAME", "upper").await?;
     let text = cx.sandbox.read_to_string("name").await?;
@@ -255,7 +255,7 @@ async fn upper_and_lower_case_are_two(cx: Cx) -> Verdict {
 }
 
 /// A file of the host that no sandbox may read.
-fn canary(cx: &Cx) -> Verdict<(tempfile::TempDir, GuestPath)> {
+fn canary(cx: &Context) -> Verdict<(tempfile::TempDir, GuestPath)> {
     use std::os::unix::ffi::OsStrExt as _;
     let host = cx.host_dir()?;
     let file = host.path().join("canary");
@@ -264,7 +264,7 @@ fn canary(cx: &Cx) -> Verdict<(tempfile::TempDir, GuestPath)> {
     Ok((host, path))
 }
 
-async fn never_reads(cx: &Cx, path: &GuestPath, what: &str) -> Verdict {
+async fn never_reads(cx: &Context, path: &GuestPath, what: &str) -> Verdict {
     match cx.sandbox.read(path).await {
         Ok(read) => ensure!(read != "of the host", "{what} reads a file of the host"),
         Err(error) => ensure_eq!(error.kind(), ErrorKind::NotFound, "{what}"),
@@ -272,7 +272,7 @@ async fn never_reads(cx: &Cx, path: &GuestPath, what: &str) -> Verdict {
     Ok(())
 }
 
-async fn an_absolute_link_stays_in_the_sandbox(cx: Cx) -> Verdict {
+async fn an_absolute_link_stays_in_the_sandbox(cx: Context) -> Verdict {
     let (_host, path) = canary(&cx)?;
     let target = cx.at("inside");
     cx.sandbox.write("inside", "of the sandbox").await?;
@@ -283,7 +283,7 @@ async fn an_absolute_link_stays_in_the_sandbox(cx: Cx) -> Verdict {
     never_reads(&cx, &"out".into(), "an absolute link").await
 }
 
-async fn a_link_up_stays_in_the_sandbox(cx: Cx) -> Verdict {
+async fn a_link_up_stays_in_the_sandbox(cx: Context) -> Verdict {
     let (_host, path) = canary(&cx)?;
     let up = format!("{}{path}", "../".repeat(40));
     let inside = format!("{}{}", "../".repeat(40), cx.at("inside"));
@@ -295,7 +295,7 @@ async fn a_link_up_stays_in_the_sandbox(cx: Cx) -> Verdict {
     never_reads(&cx, &"out".into(), "a link up").await
 }
 
-async fn nothing_of_the_host_is_at_its_host_path(cx: Cx) -> Verdict {
+async fn nothing_of_the_host_is_at_its_host_path(cx: Context) -> Verdict {
     let (host, path) = canary(&cx)?;
     never_reads(&cx, &path, "the same path").await?;
     let up = GuestPath::from(format!("{}{path}", "../".repeat(40)).as_str());

@@ -8,7 +8,7 @@ use sandbox_core::{Error, ErrorKind, ForkOptions, Labels, Operation, SandboxExt 
 
 use super::lifecycle::all_refused;
 use super::tools::text;
-use crate::kit::{Cx, Failed, Verdict, cases, ensure, ensure_eq};
+use crate::kit::{Context, Failed, Verdict, cases, ensure, ensure_eq};
 
 cases! { "provider":
     list_has_the_open_ones [List],
@@ -23,7 +23,7 @@ cases! { "provider":
     use_puts_the_ttl_off [Ttl],
 }
 
-async fn list_has_the_open_ones(cx: Cx) -> Verdict {
+async fn list_has_the_open_ones(cx: Context) -> Verdict {
     let id = cx.sandbox.info().id;
     let has = async |id: &SandboxId| -> Verdict<bool> {
         let listed = cx.provider.list(&Labels::new()).await?;
@@ -35,7 +35,7 @@ async fn list_has_the_open_ones(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn list_selects_by_labels(cx: Cx) -> Verdict {
+async fn list_selects_by_labels(cx: Context) -> Verdict {
     let (key, value) = label(&cx);
     let spec = cx.fixture.spec().label(&key, &value);
     let first = cx.create(spec.clone().label("n", "1")).await?.info();
@@ -53,7 +53,7 @@ async fn list_selects_by_labels(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn labels_of_a_fork_are_its_own(cx: Cx) -> Verdict {
+async fn labels_of_a_fork_are_its_own(cx: Context) -> Verdict {
     let (key, value) = label(&cx);
     let parent = cx.create(cx.fixture.spec().label(&key, "parent")).await?;
     let options = ForkOptions::default().label(&key, &value);
@@ -69,7 +69,7 @@ async fn labels_of_a_fork_are_its_own(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn labels_that_are_too_long_are_refused(cx: Cx) -> Verdict {
+async fn labels_that_are_too_long_are_refused(cx: Context) -> Verdict {
     let spec = cx.fixture.spec().label("k", "v".repeat(64));
     match cx.create(spec).await {
         Ok(_) => Err(Failed::new("a label of 64 bytes was taken")),
@@ -80,7 +80,7 @@ async fn labels_that_are_too_long_are_refused(cx: Cx) -> Verdict {
     }
 }
 
-async fn attach_gives_the_same_sandbox(cx: Cx) -> Verdict {
+async fn attach_gives_the_same_sandbox(cx: Context) -> Verdict {
     cx.sandbox.write("f", "x").await?;
     let id = cx.sandbox.info().id;
     let second = cx.provider.attach(&id).await?;
@@ -97,7 +97,7 @@ async fn attach_gives_the_same_sandbox(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn attach_to_an_unknown_one_is_not_found(cx: Cx) -> Verdict {
+async fn attach_to_an_unknown_one_is_not_found(cx: Context) -> Verdict {
     for id in ["no-such-sandbox", "", "../../etc", "a/b"] {
         unknown(
             cx.provider.attach(&SandboxId::new(id)).await,
@@ -109,19 +109,19 @@ async fn attach_to_an_unknown_one_is_not_found(cx: Cx) -> Verdict {
     unknown(cx.provider.attach(&id).await, Operation::Attach)
 }
 
-async fn destroy_closes_for_all_handles(cx: Cx) -> Verdict {
+async fn destroy_closes_for_all_handles(cx: Context) -> Verdict {
     cx.provider.destroy(&cx.sandbox.info().id).await?;
     all_refused(&cx, &[ErrorKind::Closed, ErrorKind::Lost]).await
 }
 
-async fn destroy_of_an_unknown_one_is_not_found(cx: Cx) -> Verdict {
+async fn destroy_of_an_unknown_one_is_not_found(cx: Context) -> Verdict {
     let id = SandboxId::new("no-such-sandbox");
     unknown(cx.provider.destroy(&id).await, Operation::Destroy)?;
     cx.sandbox.write("f", "x").await?;
     Ok(())
 }
 
-async fn a_ttl_ends_an_unused_sandbox(cx: Cx) -> Verdict {
+async fn a_ttl_ends_an_unused_sandbox(cx: Context) -> Verdict {
     let (mut ttl, mut began) = (Duration::from_secs(1), Instant::now());
     let mut sandbox = cx.create(cx.fixture.spec().ttl(ttl)).await?;
     while let Err(error) = sandbox.write("f", "x").await {
@@ -145,7 +145,7 @@ async fn a_ttl_ends_an_unused_sandbox(cx: Cx) -> Verdict {
     }
 }
 
-async fn use_puts_the_ttl_off(cx: Cx) -> Verdict {
+async fn use_puts_the_ttl_off(cx: Context) -> Verdict {
     let mut used = Instant::now();
     let ttl = Duration::from_secs(2);
     match use_for_long(&cx, ttl, &mut used).await {
@@ -157,7 +157,7 @@ async fn use_puts_the_ttl_off(cx: Cx) -> Verdict {
 
 /// Uses a sandbox for longer than its time to live, again and again and then by one command; says
 /// when it was last used.
-async fn use_for_long(cx: &Cx, ttl: Duration, used: &mut Instant) -> Verdict {
+async fn use_for_long(cx: &Context, ttl: Duration, used: &mut Instant) -> Verdict {
     *used = Instant::now();
     let sandbox = cx.create(cx.fixture.spec().ttl(ttl)).await?;
     let start = Instant::now();
@@ -184,7 +184,7 @@ async fn use_for_long(cx: &Cx, ttl: Duration, used: &mut Instant) -> Verdict {
 }
 
 /// A label that no other case uses.
-fn label(cx: &Cx) -> (String, String) {
+fn label(cx: &Context) -> (String, String) {
     (
         "kit".into(),
         cx.sandbox

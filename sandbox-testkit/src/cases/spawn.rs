@@ -11,7 +11,7 @@ use sandbox_core::{
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::tools::{LIFETIMES, appears, beating, beats, daemon, far_daemon, heart, stopped};
-use crate::kit::{Cx, Failed, Verdict, cases, ensure, ensure_eq, refused};
+use crate::kit::{Context, Failed, Verdict, cases, ensure, ensure_eq, refused};
 
 cases! { "spawn":
     a_process_keeps_its_sandbox_alive [Spawn, StdinPipe],
@@ -43,7 +43,7 @@ cases! { "spawn":
     waiting_with_output_collects_both_streams [Spawn],
 }
 
-async fn spawn(cx: &Cx, script: impl AsRef<[u8]>) -> Verdict<Process> {
+async fn spawn(cx: &Context, script: impl AsRef<[u8]>) -> Verdict<Process> {
     Ok(cx.sandbox.spawn(Command::shell(script)).await?)
 }
 
@@ -70,7 +70,7 @@ fn ended(exit: Exit, status: ExitStatus) -> Verdict {
     Ok(())
 }
 
-async fn output_comes_while_it_runs(cx: Cx) -> Verdict {
+async fn output_comes_while_it_runs(cx: Context) -> Verdict {
     let script = "printf first; while [ ! -e go ]; do sleep 0.02; done; printf second";
     let mut process = spawn(&cx, script).await?;
     ensure_eq!(read(&mut process, 5).await?, "first", "what comes first");
@@ -80,7 +80,7 @@ async fn output_comes_while_it_runs(cx: Cx) -> Verdict {
     ended(process.wait().await?, ExitStatus::Code(0))
 }
 
-async fn streams_end_with_the_process(cx: Cx) -> Verdict {
+async fn streams_end_with_the_process(cx: Context) -> Verdict {
     let mut process = spawn(&cx, "printf out; printf err >&2; exit 3").await?;
     ensure_eq!(read_all(&mut process).await?, "out", "stdout");
     let mut stderr = String::new();
@@ -91,7 +91,7 @@ async fn streams_end_with_the_process(cx: Cx) -> Verdict {
     ended(process.wait().await?, ExitStatus::Code(3))
 }
 
-async fn wait_tells_the_exit_and_may_be_asked_again(cx: Cx) -> Verdict {
+async fn wait_tells_the_exit_and_may_be_asked_again(cx: Context) -> Verdict {
     let process = spawn(&cx, "exit 42").await?;
     for _ in 0..3 {
         ended(process.wait().await?, ExitStatus::Code(42))?;
@@ -104,14 +104,14 @@ async fn wait_tells_the_exit_and_may_be_asked_again(cx: Cx) -> Verdict {
     ended(process.wait().await?, ExitStatus::Code(5))
 }
 
-async fn death_by_signal_is_told_apart(cx: Cx) -> Verdict {
+async fn death_by_signal_is_told_apart(cx: Context) -> Verdict {
     let process = spawn(&cx, "kill -TERM $$; sleep 5").await?;
     ended(process.wait().await?, ExitStatus::Signal(15))?;
     let process = spawn(&cx, "exit 143").await?;
     ended(process.wait().await?, ExitStatus::Code(143))
 }
 
-async fn a_missing_program_is_an_error_of_spawn(cx: Cx) -> Verdict {
+async fn a_missing_program_is_an_error_of_spawn(cx: Context) -> Verdict {
     let spawned = cx.sandbox.spawn(Command::new("no-such-program")).await;
     let kind = ErrorKind::CommandNotFound;
     let error = refused(spawned, &cx.sandbox, Operation::Spawn, kind)?;
@@ -123,7 +123,7 @@ async fn a_missing_program_is_an_error_of_spawn(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_missing_cwd_is_an_error_of_spawn(cx: Cx) -> Verdict {
+async fn a_missing_cwd_is_an_error_of_spawn(cx: Context) -> Verdict {
     let spawned = cx.sandbox.spawn(Command::new("true").cwd("nope")).await;
     let kind = ErrorKind::NotFound;
     let error = refused(spawned, &cx.sandbox, Operation::Spawn, kind)?;
@@ -135,7 +135,7 @@ async fn a_missing_cwd_is_an_error_of_spawn(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn stdin_bytes_are_fed(cx: Cx) -> Verdict {
+async fn stdin_bytes_are_fed(cx: Context) -> Verdict {
     let mut process = cx.sandbox.spawn(Command::new("cat").stdin("fed")).await?;
     ensure!(
         process.stdin.is_none(),
@@ -145,13 +145,13 @@ async fn stdin_bytes_are_fed(cx: Cx) -> Verdict {
     ended(process.wait().await?, ExitStatus::Code(0))
 }
 
-async fn without_input_stdin_is_empty(cx: Cx) -> Verdict {
+async fn without_input_stdin_is_empty(cx: Context) -> Verdict {
     let mut process = cx.sandbox.spawn(Command::new("cat")).await?;
     ensure_eq!(read_all(&mut process).await?, "", "stdout");
     ended(process.wait().await?, ExitStatus::Code(0))
 }
 
-async fn a_dialogue_over_stdin(cx: Cx) -> Verdict {
+async fn a_dialogue_over_stdin(cx: Context) -> Verdict {
     let script = "while read -r line; do printf '<%s>' \"$line\"; done; printf end";
     let command = Command::shell(script).stdin_piped();
     let mut process = cx.sandbox.spawn(command).await?;
@@ -173,7 +173,7 @@ async fn a_dialogue_over_stdin(cx: Cx) -> Verdict {
     ended(process.wait().await?, ExitStatus::Code(0))
 }
 
-async fn closing_stdin_is_end_of_file(cx: Cx) -> Verdict {
+async fn closing_stdin_is_end_of_file(cx: Context) -> Verdict {
     let command = Command::new("cat").stdin_piped();
     let mut process = cx.sandbox.spawn(command).await?;
     let Some(mut stdin) = process.stdin.take() else {
@@ -185,7 +185,7 @@ async fn closing_stdin_is_end_of_file(cx: Cx) -> Verdict {
     ended(process.wait().await?, ExitStatus::Code(0))
 }
 
-async fn kill_kills_the_tree(cx: Cx) -> Verdict {
+async fn kill_kills_the_tree(cx: Context) -> Verdict {
     let process = spawn(&cx, format!("({}) & sleep 50", heart("beat"))).await?;
     beating(&*cx.sandbox, "beat").await?;
     process.kill().await?;
@@ -193,7 +193,7 @@ async fn kill_kills_the_tree(cx: Cx) -> Verdict {
     ended(process.wait().await?, ExitStatus::Signal(9))
 }
 
-async fn kill_returns_when_everything_is_dead(cx: Cx) -> Verdict {
+async fn kill_returns_when_everything_is_dead(cx: Context) -> Verdict {
     for round in 0..3 {
         let beat = format!("beat{round}");
         let script = format!("({}) & ({}) & sleep 50", heart(&beat), heart(&beat));
@@ -208,7 +208,7 @@ async fn kill_returns_when_everything_is_dead(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn kill_kills_daemons(cx: Cx) -> Verdict {
+async fn kill_kills_daemons(cx: Context) -> Verdict {
     let daemon = far_daemon(&cx, "beat").await?;
     let process = spawn(&cx, format!("{daemon}; sleep 50")).await?;
     beating(&*cx.sandbox, "beat").await?;
@@ -216,7 +216,7 @@ async fn kill_kills_daemons(cx: Cx) -> Verdict {
     stopped(&*cx.sandbox, "beat").await
 }
 
-async fn kill_after_the_end_is_fine(cx: Cx) -> Verdict {
+async fn kill_after_the_end_is_fine(cx: Context) -> Verdict {
     let process = spawn(&cx, "exit 4").await?;
     process.wait().await?;
     process.kill().await?;
@@ -224,14 +224,14 @@ async fn kill_after_the_end_is_fine(cx: Cx) -> Verdict {
     ended(process.wait().await?, ExitStatus::Code(4))
 }
 
-async fn a_dropped_process_is_killed(cx: Cx) -> Verdict {
+async fn a_dropped_process_is_killed(cx: Context) -> Verdict {
     let process = spawn(&cx, format!("({}) & sleep 50", heart("beat"))).await?;
     beating(&*cx.sandbox, "beat").await?;
     drop(process);
     stopped(&*cx.sandbox, "beat").await
 }
 
-async fn a_process_dropped_after_its_end_kills_nothing(cx: Cx) -> Verdict {
+async fn a_process_dropped_after_its_end_kills_nothing(cx: Context) -> Verdict {
     let process = spawn(&cx, daemon("beat")).await?;
     ended(process.wait().await?, ExitStatus::Code(0))?;
     beating(&*cx.sandbox, "beat").await?;
@@ -240,7 +240,7 @@ async fn a_process_dropped_after_its_end_kills_nothing(cx: Cx) -> Verdict {
     beating(&*cx.sandbox, "beat").await
 }
 
-async fn a_signal_reaches_the_program(cx: Cx) -> Verdict {
+async fn a_signal_reaches_the_program(cx: Context) -> Verdict {
     for signal in [Signal::TERMINATE, Signal::KILL, Signal::INTERRUPT] {
         let mut process = spawn(&cx, "printf up; exec sleep 50").await?;
         ensure_eq!(read(&mut process, 2).await?, "up", "what it says first");
@@ -250,7 +250,7 @@ async fn a_signal_reaches_the_program(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_signal_may_be_handled(cx: Cx) -> Verdict {
+async fn a_signal_may_be_handled(cx: Context) -> Verdict {
     let script = "trap 'printf got; exit 3' USR1; printf up; while :; do sleep 0.05; done";
     let mut process = spawn(&cx, script).await?;
     ensure_eq!(read(&mut process, 2).await?, "up", "what it says first");
@@ -259,14 +259,14 @@ async fn a_signal_may_be_handled(cx: Cx) -> Verdict {
     ended(process.wait().await?, ExitStatus::Code(3))
 }
 
-async fn a_signal_after_the_end_is_fine(cx: Cx) -> Verdict {
+async fn a_signal_after_the_end_is_fine(cx: Context) -> Verdict {
     let process = spawn(&cx, "exit 4").await?;
     process.wait().await?;
     process.signal(Signal::TERMINATE).await?;
     ended(process.wait().await?, ExitStatus::Code(4))
 }
 
-async fn an_invalid_signal_is_refused(cx: Cx) -> Verdict {
+async fn an_invalid_signal_is_refused(cx: Context) -> Verdict {
     let process = spawn(&cx, "sleep 50").await?;
     for number in [-1, 0, 65, 4096] {
         let kind = ErrorKind::InvalidInput;
@@ -277,7 +277,7 @@ async fn an_invalid_signal_is_refused(cx: Cx) -> Verdict {
     ended(process.wait().await?, ExitStatus::Signal(9))
 }
 
-async fn a_timeout_ends_it(cx: Cx) -> Verdict {
+async fn a_timeout_ends_it(cx: Context) -> Verdict {
     for timeout in LIFETIMES {
         let command = Command::shell(heart("beat")).timeout(timeout);
         let process = cx.sandbox.spawn(command).await?;
@@ -292,7 +292,7 @@ async fn a_timeout_ends_it(cx: Cx) -> Verdict {
     Err(Failed::new("the process never showed that it was alive"))
 }
 
-async fn close_ends_it(cx: Cx) -> Verdict {
+async fn close_ends_it(cx: Context) -> Verdict {
     let mut process = spawn(&cx, "printf up; sleep 50").await?;
     ensure_eq!(read(&mut process, 2).await?, "up", "what it says first");
     cx.sandbox.close().await?;
@@ -304,7 +304,7 @@ async fn close_ends_it(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn an_unread_stream_holds_the_program_up(cx: Cx) -> Verdict {
+async fn an_unread_stream_holds_the_program_up(cx: Context) -> Verdict {
     // Far more than pipes and transports hold, in steps that a file tells.
     let script = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do \
                   yes | head -c 1000000; printf x >> steps; done; touch done";
@@ -323,14 +323,14 @@ async fn an_unread_stream_holds_the_program_up(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn two_run_side_by_side(cx: Cx) -> Verdict {
+async fn two_run_side_by_side(cx: Context) -> Verdict {
     let first = spawn(&cx, "while [ ! -e b ]; do sleep 0.02; done; touch a").await?;
     let second = spawn(&cx, "touch b; while [ ! -e a ]; do sleep 0.02; done").await?;
     ended(first.wait().await?, ExitStatus::Code(0))?;
     ended(second.wait().await?, ExitStatus::Code(0))
 }
 
-async fn a_grandchild_does_not_keep_the_stream_open(cx: Cx) -> Verdict {
+async fn a_grandchild_does_not_keep_the_stream_open(cx: Context) -> Verdict {
     let mut process = spawn(&cx, "sleep 40 & printf done").await?;
     let all = tokio::time::timeout(Duration::from_secs(20), read_all(&mut process)).await;
     let Ok(all) = all else {
@@ -340,7 +340,7 @@ async fn a_grandchild_does_not_keep_the_stream_open(cx: Cx) -> Verdict {
     ended(process.wait().await?, ExitStatus::Code(0))
 }
 
-async fn waiting_with_output_collects_both_streams(cx: Cx) -> Verdict {
+async fn waiting_with_output_collects_both_streams(cx: Context) -> Verdict {
     let process = spawn(&cx, "printf out; printf err >&2; touch done; exit 6").await?;
     appears(&*cx.sandbox, "done").await?;
     let output = process.wait_with_output(CollectOptions::default()).await?;
@@ -350,7 +350,7 @@ async fn waiting_with_output_collects_both_streams(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_process_keeps_its_sandbox_alive(cx: Cx) -> Verdict {
+async fn a_process_keeps_its_sandbox_alive(cx: Context) -> Verdict {
     let sandbox = cx.provider.create(cx.fixture.spec()).await?;
     let mut process = sandbox.spawn(Command::new("cat").stdin_piped()).await?;
     drop(sandbox);

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use sandbox_core::{Command, DEFAULT_OUTPUT_LIMIT, ExitStatus, SandboxExt as _};
 
 use super::tools::text;
-use crate::kit::{Cx, Verdict, cases, ensure, ensure_eq};
+use crate::kit::{Context, Verdict, cases, ensure, ensure_eq};
 
 cases! { "streams":
     stdout_and_stderr_are_apart [Exec],
@@ -35,7 +35,7 @@ cases! { "streams":
     a_program_may_close_its_stdout [Exec],
 }
 
-async fn stdout_and_stderr_are_apart(cx: Cx) -> Verdict {
+async fn stdout_and_stderr_are_apart(cx: Context) -> Verdict {
     let script = "printf o1; printf e1 >&2; printf o2; printf e2 >&2";
     let output = cx.sandbox.sh(script).await?;
     ensure_eq!(output.stdout.bytes, "o1o2", "stdout");
@@ -43,7 +43,7 @@ async fn stdout_and_stderr_are_apart(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn output_has_exactly_what_was_written(cx: Cx) -> Verdict {
+async fn output_has_exactly_what_was_written(cx: Context) -> Verdict {
     for (format, written) in [
         ("a", "a"),
         ("a\\n", "a\n"),
@@ -59,7 +59,7 @@ async fn output_has_exactly_what_was_written(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn no_output_is_empty_output(cx: Cx) -> Verdict {
+async fn no_output_is_empty_output(cx: Context) -> Verdict {
     let output = cx.sandbox.exec(Command::new("true")).await?;
     for stream in [&output.stdout, &output.stderr] {
         ensure_eq!(stream.bytes.len(), 0, "bytes");
@@ -69,7 +69,7 @@ async fn no_output_is_empty_output(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn broken_utf8_is_kept_as_bytes(cx: Cx) -> Verdict {
+async fn broken_utf8_is_kept_as_bytes(cx: Context) -> Verdict {
     let script = "printf '\\377\\376\\303\\050\\000\\200'; printf '\\355\\240\\200' >&2";
     let output = cx.sandbox.sh(script).await?;
     ensure_eq!(
@@ -81,7 +81,7 @@ async fn broken_utf8_is_kept_as_bytes(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn multibyte_text_survives_chunks(cx: Cx) -> Verdict {
+async fn multibyte_text_survives_chunks(cx: Context) -> Verdict {
     // Each of the three bytes of a character in a write of its own.
     let script = "for i in 1 2 3; do printf '\\342'; sleep 0.05; printf '\\202'; sleep 0.05; \
                   printf '\\254'; done";
@@ -97,7 +97,7 @@ async fn multibyte_text_survives_chunks(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn ten_mebibytes_come_back(cx: Cx) -> Verdict {
+async fn ten_mebibytes_come_back(cx: Context) -> Verdict {
     let content: Vec<u8> = (0..=250_u8).cycle().take(10 << 20).collect();
     cx.sandbox.write("big", content.clone()).await?;
     let output = cx.sandbox.exec(Command::new("cat").arg("big")).await?;
@@ -109,7 +109,7 @@ async fn ten_mebibytes_come_back(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn both_streams_flooding_do_not_block(cx: Cx) -> Verdict {
+async fn both_streams_flooding_do_not_block(cx: Context) -> Verdict {
     let script = "yes out | head -c 3000000 & yes err | head -c 3000000 >&2; wait";
     let command = Command::shell(script).timeout(Duration::from_secs(40));
     let output = cx.sandbox.exec(command).await?;
@@ -126,7 +126,7 @@ async fn both_streams_flooding_do_not_block(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn output_at_the_limit_is_not_truncated(cx: Cx) -> Verdict {
+async fn output_at_the_limit_is_not_truncated(cx: Context) -> Verdict {
     let command = Command::new("printf").arg("12345").output_limit(5);
     let output = cx.sandbox.exec(command).await?;
     ensure_eq!(output.stdout.bytes, "12345", "stdout");
@@ -135,7 +135,7 @@ async fn output_at_the_limit_is_not_truncated(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn output_beyond_the_limit_is_truncated_and_counted(cx: Cx) -> Verdict {
+async fn output_beyond_the_limit_is_truncated_and_counted(cx: Context) -> Verdict {
     let script = "printf 123456; printf abcdefg >&2; exit 4";
     let output = cx
         .sandbox
@@ -157,7 +157,7 @@ async fn output_beyond_the_limit_is_truncated_and_counted(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn the_limits_of_the_streams_are_their_own(cx: Cx) -> Verdict {
+async fn the_limits_of_the_streams_are_their_own(cx: Context) -> Verdict {
     let mut command = Command::shell("printf 123456; printf abcdefg >&2");
     command.stdout_limit = 2;
     let output = cx.sandbox.exec(command).await?;
@@ -174,7 +174,7 @@ async fn the_limits_of_the_streams_are_their_own(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_limit_of_zero_keeps_nothing_and_counts(cx: Cx) -> Verdict {
+async fn a_limit_of_zero_keeps_nothing_and_counts(cx: Context) -> Verdict {
     let command = Command::new("printf").arg("12345").output_limit(0);
     let output = cx.sandbox.exec(command).await?;
     ensure_eq!(output.stdout.bytes.len(), 0, "bytes");
@@ -186,7 +186,7 @@ async fn a_limit_of_zero_keeps_nothing_and_counts(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn the_default_limit_holds(cx: Cx) -> Verdict {
+async fn the_default_limit_holds(cx: Context) -> Verdict {
     let size = DEFAULT_OUTPUT_LIMIT + 1000;
     let script = format!("yes | head -c {size}");
     let output = cx.sandbox.sh(script).await?;
@@ -196,7 +196,7 @@ async fn the_default_limit_holds(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_flood_beyond_the_limit_ends(cx: Cx) -> Verdict {
+async fn a_flood_beyond_the_limit_ends(cx: Context) -> Verdict {
     let command = Command::shell("yes | head -c 30000000; printf end >&2")
         .output_limit(1000)
         .timeout(Duration::from_secs(40));
@@ -207,7 +207,7 @@ async fn a_flood_beyond_the_limit_ends(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn stdin_is_empty_by_default(cx: Cx) -> Verdict {
+async fn stdin_is_empty_by_default(cx: Context) -> Verdict {
     let command = Command::new("cat").timeout(Duration::from_secs(20));
     let output = cx.sandbox.exec(command).await?;
     ensure_eq!(output.stdout.total, 0, "what cat read");
@@ -216,7 +216,7 @@ async fn stdin_is_empty_by_default(cx: Cx) -> Verdict {
 }
 
 /// Gives a program bytes and checks that it gives them back.
-async fn through_cat(cx: &Cx, bytes: impl Into<Bytes>) -> Verdict {
+async fn through_cat(cx: &Context, bytes: impl Into<Bytes>) -> Verdict {
     let bytes = bytes.into();
     let command = Command::new("cat").stdin(bytes.clone());
     let output = cx.sandbox.exec(command).await?;
@@ -228,22 +228,22 @@ async fn through_cat(cx: &Cx, bytes: impl Into<Bytes>) -> Verdict {
     Ok(())
 }
 
-async fn stdin_text_arrives(cx: Cx) -> Verdict {
+async fn stdin_text_arrives(cx: Context) -> Verdict {
     through_cat(&cx, "one\ntwo\n\nno newline at the end").await
 }
 
-async fn stdin_binary_arrives(cx: Cx) -> Verdict {
+async fn stdin_binary_arrives(cx: Context) -> Verdict {
     // An end of text, an end of file of a terminal, an interrupt: bytes like any other.
     through_cat(&cx, &b"\x00\x03\x04\xff\xfe\r\n\x1a\x1b"[..]).await?;
     let bytes: Vec<u8> = (0..=255).cycle().take(100_000).collect();
     through_cat(&cx, bytes).await
 }
 
-async fn an_empty_stdin_is_end_of_file(cx: Cx) -> Verdict {
+async fn an_empty_stdin_is_end_of_file(cx: Context) -> Verdict {
     through_cat(&cx, "").await
 }
 
-async fn fifty_mebibytes_of_stdin_arrive(cx: Cx) -> Verdict {
+async fn fifty_mebibytes_of_stdin_arrive(cx: Context) -> Verdict {
     let bytes: Vec<u8> = (0..=250_u8).cycle().take(50 << 20).collect();
     let command = Command::shell("wc -c").stdin(bytes);
     let output = cx.sandbox.exec(command).await?;
@@ -255,7 +255,7 @@ async fn fifty_mebibytes_of_stdin_arrive(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_program_may_leave_its_stdin_unread(cx: Cx) -> Verdict {
+async fn a_program_may_leave_its_stdin_unread(cx: Context) -> Verdict {
     let command = Command::shell("printf done").stdin(vec![b'x'; 5 << 20]);
     let output = cx.sandbox.exec(command).await?;
     ensure_eq!(output.stdout.bytes, "done", "stdout");
@@ -263,7 +263,7 @@ async fn a_program_may_leave_its_stdin_unread(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_program_may_leave_early(cx: Cx) -> Verdict {
+async fn a_program_may_leave_early(cx: Context) -> Verdict {
     let command = Command::shell("head -c 3; exit 7").stdin(vec![b'x'; 5 << 20]);
     let output = cx.sandbox.exec(command).await?;
     ensure_eq!(output.stdout.bytes, "xxx", "stdout");
@@ -271,13 +271,13 @@ async fn a_program_may_leave_early(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn stdin_and_stdout_flow_at_the_same_time(cx: Cx) -> Verdict {
+async fn stdin_and_stdout_flow_at_the_same_time(cx: Context) -> Verdict {
     // More than any pipe holds: who writes all before reading any blocks for ever.
     let bytes: Vec<u8> = (0..=255).cycle().take(8 << 20).collect();
     through_cat(&cx, bytes).await
 }
 
-async fn a_program_may_close_its_stdout(cx: Cx) -> Verdict {
+async fn a_program_may_close_its_stdout(cx: Context) -> Verdict {
     let script = "printf before; exec > /dev/null; printf after; sleep 0.1; printf err >&2; exit 5";
     let output = cx.sandbox.sh(script).await?;
     ensure_eq!(output.stdout.bytes, "before", "stdout");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use sandbox_core::{Command, ErrorKind, Sandbox, SandboxExt as _};
 
-use crate::kit::{Cx, Failed, Verdict, eventually};
+use crate::kit::{Context, Failed, Verdict, eventually};
 
 /// How long after a kill the dead may still be seen to beat: the contract's second and much for a
 /// busy host.
@@ -36,7 +36,7 @@ pub(super) fn daemon(file: &str) -> String {
 
 /// A script that starts a heart in a session of its own, where the guest has `setsid`; otherwise
 /// as [`daemon`] does.
-pub(super) async fn far_daemon(cx: &Cx, file: &str) -> Verdict<String> {
+pub(super) async fn far_daemon(cx: &Context, file: &str) -> Verdict<String> {
     let setsid = Command::new("setsid").arg("true");
     match cx.sandbox.exec(setsid).await {
         Ok(output) if output.success() => Ok(format!(

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use sandbox_core::{ErrorKind, ExportOptions, ImportOptions, Mode, Operation, SandboxExt as _};
 
-use crate::kit::{Cx, Verdict, cases, ensure, ensure_eq, refused};
+use crate::kit::{Context, Verdict, cases, ensure, ensure_eq, refused};
 
 cases! { "transfer":
     import_brings_a_whole_tree [Symlinks, Modes],
@@ -69,7 +69,7 @@ fn chmod(top: &Path, name: &str, mode: u32) -> Verdict {
     Ok(fs::set_permissions(top.join(name), permissions)?)
 }
 
-async fn import_brings_a_whole_tree(cx: Cx) -> Verdict {
+async fn import_brings_a_whole_tree(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     put(host.path(), "a.txt", "one\n")?;
     put(host.path(), "d/run.sh", "#!/bin/sh\n")?;
@@ -98,7 +98,7 @@ async fn import_brings_a_whole_tree(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn import_drops_setuid(cx: Cx) -> Verdict {
+async fn import_drops_setuid(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     put(host.path(), "f", "x")?;
     chmod(host.path(), "f", 0o6755)?;
@@ -111,7 +111,7 @@ async fn import_drops_setuid(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn import_counts_what_it_brings(cx: Cx) -> Verdict {
+async fn import_counts_what_it_brings(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     put(host.path(), "a", "12345")?;
     put(host.path(), "d/b", "123")?;
@@ -128,7 +128,7 @@ async fn import_counts_what_it_brings(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn import_follows_no_link(cx: Cx) -> Verdict {
+async fn import_follows_no_link(cx: Context) -> Verdict {
     let outside = cx.host_dir()?;
     put(outside.path(), "secret/f", "of the host")?;
     let host = cx.host_dir()?;
@@ -145,7 +145,7 @@ async fn import_follows_no_link(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn import_skips_and_reports_special_files(cx: Cx) -> Verdict {
+async fn import_skips_and_reports_special_files(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     put(host.path(), "f", "x")?;
     // A socket is the one special file that can be made without help.
@@ -166,7 +166,7 @@ async fn import_skips_and_reports_special_files(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn names(cx: &Cx, path: &str) -> Verdict<Vec<String>> {
+async fn names(cx: &Context, path: &str) -> Verdict<Vec<String>> {
     let options = sandbox_core::ListOptions::default().recursive(true);
     let entries = cx.sandbox.list_dir(&path.into(), options).await?;
     let files = entries.iter().filter(|entry| !entry.metadata.is_dir());
@@ -182,7 +182,7 @@ fn project(host: &Path) -> Verdict {
     put(host, "drop.log", "x")
 }
 
-async fn import_takes_excludes(cx: Cx) -> Verdict {
+async fn import_takes_excludes(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     project(host.path())?;
     let options = ImportOptions::default()
@@ -202,7 +202,7 @@ async fn import_takes_excludes(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn import_heeds_ignore_files_when_asked(cx: Cx) -> Verdict {
+async fn import_heeds_ignore_files_when_asked(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     project(host.path())?;
     put(host.path(), ".gitignore", "target\n*.log\n!keep.log\n")?;
@@ -236,7 +236,7 @@ async fn import_heeds_ignore_files_when_asked(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn import_again_reflects_changes(cx: Cx) -> Verdict {
+async fn import_again_reflects_changes(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     put(host.path(), "f", "one")?;
     for text in ["one", "twotwo", "3"] {
@@ -250,7 +250,7 @@ async fn import_again_reflects_changes(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn import_replaces_what_may_not_be_written(cx: Cx) -> Verdict {
+async fn import_replaces_what_may_not_be_written(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     // The objects of a git repository are such.
     put(host.path(), "objects/ab/cdef", "one")?;
@@ -272,7 +272,7 @@ async fn import_replaces_what_may_not_be_written(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn import_takes_ignore_before_gitignore(cx: Cx) -> Verdict {
+async fn import_takes_ignore_before_gitignore(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     put(host.path(), ".ignore", "!wanted\nunwanted\n")?;
     put(host.path(), "d/.gitignore", "wanted\n!unwanted\nexcluded\n")?;
@@ -297,7 +297,7 @@ async fn import_takes_ignore_before_gitignore(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn import_leaves_what_is_there_unless_asked(cx: Cx) -> Verdict {
+async fn import_leaves_what_is_there_unless_asked(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     put(host.path(), "f", "x")?;
     cx.sandbox.write("in/own", "kept").await?;
@@ -309,7 +309,7 @@ async fn import_leaves_what_is_there_unless_asked(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn import_mirrors_deletions_when_asked(cx: Cx) -> Verdict {
+async fn import_mirrors_deletions_when_asked(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     put(host.path(), "a", "1")?;
     put(host.path(), "d/b", "2")?;
@@ -340,7 +340,7 @@ async fn import_mirrors_deletions_when_asked(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn import_mirror_leaves_what_is_excluded(cx: Cx) -> Verdict {
+async fn import_mirror_leaves_what_is_excluded(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     put(host.path(), "src", "1")?;
     let options = ImportOptions::default().mirror(true).exclude("target");
@@ -353,7 +353,7 @@ async fn import_mirror_leaves_what_is_excluded(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn import_of_a_missing_directory_is_refused(cx: Cx) -> Verdict {
+async fn import_of_a_missing_directory_is_refused(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     let from = host.path().join("nope");
     let done = cx
@@ -371,7 +371,7 @@ async fn import_of_a_missing_directory_is_refused(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn import_of_a_file_is_refused(cx: Cx) -> Verdict {
+async fn import_of_a_file_is_refused(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     put(host.path(), "f", "x")?;
     let from = host.path().join("f");
@@ -390,7 +390,7 @@ async fn import_of_a_file_is_refused(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn import_beyond_the_limit_is_refused(cx: Cx) -> Verdict {
+async fn import_beyond_the_limit_is_refused(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     put(host.path(), "f", "1234567890")?;
     for (limit, fits) in [(10, true), (9, false)] {
@@ -413,7 +413,7 @@ async fn import_beyond_the_limit_is_refused(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn what_goes_in_comes_out(cx: Cx) -> Verdict {
+async fn what_goes_in_comes_out(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     for index in 0..300 {
         put(

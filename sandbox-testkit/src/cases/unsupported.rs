@@ -12,7 +12,7 @@ use sandbox_core::{
 };
 
 use super::tools::{daemon, far_daemon, stopped};
-use crate::kit::{Case, Cx, Failed, Verdict, ensure, ensure_eq, refused};
+use crate::kit::{Case, Context, Failed, Verdict, ensure, ensure_eq, refused};
 
 macro_rules! unsupported {
     ($($lacks:ident: $name:ident $(, needs $need:ident)?;)+) => {
@@ -63,7 +63,7 @@ unsupported! {
 }
 
 /// Checks that the declaration gives a reason.
-fn reason(cx: &Cx, capability: Capability) -> Verdict {
+fn reason(cx: &Context, capability: Capability) -> Verdict {
     match cx.fixture.capabilities().support(capability) {
         Support::None(reason) if !reason.trim().is_empty() => Ok(()),
         other => Err(Failed::new(format_args!(
@@ -73,7 +73,7 @@ fn reason(cx: &Cx, capability: Capability) -> Verdict {
 }
 
 /// Checks a refusal: kind, operation and a reason.
-fn is_refusal(cx: &Cx, error: &Error, lacks: Capability, operation: Operation) -> Verdict {
+fn is_refusal(cx: &Context, error: &Error, lacks: Capability, operation: Operation) -> Verdict {
     ensure_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
     ensure_eq!(error.operation(), operation, "{error:?}");
     ensure!(
@@ -93,7 +93,7 @@ fn is_refusal(cx: &Cx, error: &Error, lacks: Capability, operation: Operation) -
 
 /// Checks that an operation of the sandbox is refused and left it as it was.
 async fn refuses<T: std::fmt::Debug>(
-    cx: &Cx,
+    cx: &Context,
     result: Result<T, Error>,
     lacks: Capability,
     operation: Operation,
@@ -104,7 +104,7 @@ async fn refuses<T: std::fmt::Debug>(
 }
 
 /// Checks that the sandbox is empty and usable.
-async fn still_works(cx: &Cx) -> Verdict {
+async fn still_works(cx: &Context) -> Verdict {
     ensure_eq!(
         cx.sandbox.list(".").await?.len(),
         0,
@@ -116,7 +116,7 @@ async fn still_works(cx: &Cx) -> Verdict {
 }
 
 /// Checks that a spec is refused, and that the same without the option is not.
-async fn refuses_spec(cx: &Cx, spec: SandboxSpec, lacks: Capability) -> Verdict {
+async fn refuses_spec(cx: &Context, spec: SandboxSpec, lacks: Capability) -> Verdict {
     match cx.create(spec).await {
         Ok(_) => Err(Failed::new(format_args!(
             "{lacks} was asked for and ignored"
@@ -129,17 +129,17 @@ async fn refuses_spec(cx: &Cx, spec: SandboxSpec, lacks: Capability) -> Verdict 
     }
 }
 
-async fn exec(cx: Cx) -> Verdict {
+async fn exec(cx: Context) -> Verdict {
     let ran = cx.sandbox.exec(Command::shell("printf x > f")).await;
     refuses(&cx, ran, Capability::Exec, Operation::Exec).await
 }
 
-async fn spawn(cx: Cx) -> Verdict {
+async fn spawn(cx: Context) -> Verdict {
     let spawned = cx.sandbox.spawn(Command::shell("printf x > f")).await;
     refuses(&cx, spawned, Capability::Spawn, Operation::Spawn).await
 }
 
-async fn stdin_pipe(cx: Cx) -> Verdict {
+async fn stdin_pipe(cx: Context) -> Verdict {
     let command = Command::shell("printf x > f").stdin_piped();
     let spawned = cx.sandbox.spawn(command).await;
     let lacks = match cx.fixture.capabilities().has(Capability::Spawn) {
@@ -149,7 +149,7 @@ async fn stdin_pipe(cx: Cx) -> Verdict {
     refuses(&cx, spawned, lacks, Operation::Spawn).await
 }
 
-async fn signals(cx: Cx) -> Verdict {
+async fn signals(cx: Context) -> Verdict {
     let process = cx.sandbox.spawn(Command::shell("sleep 50")).await?;
     let sent = process.signal(Signal::TERMINATE).await;
     refuses(&cx, sent, Capability::Signals, Operation::Signal).await?;
@@ -158,7 +158,7 @@ async fn signals(cx: Cx) -> Verdict {
     Ok(process.kill().await?)
 }
 
-async fn user(cx: Cx) -> Verdict {
+async fn user(cx: Context) -> Verdict {
     let command = Command::shell("printf x > f").user("nobody");
     let ran = cx.sandbox.exec(command).await;
     let lacks = match cx.fixture.capabilities().has(Capability::Exec) {
@@ -169,11 +169,11 @@ async fn user(cx: Cx) -> Verdict {
 }
 
 /// What has no operation or option of its own: the stated reason is all there is to check.
-async fn kill_daemons(_: Cx) -> Verdict {
+async fn kill_daemons(_: Context) -> Verdict {
     Ok(())
 }
 
-async fn background(cx: Cx) -> Verdict {
+async fn background(cx: Context) -> Verdict {
     // The control: it beats while its command runs.
     let beats = format!(
         "{}; while [ ! -s beat ]; do sleep 0.1; done",
@@ -187,20 +187,20 @@ async fn background(cx: Cx) -> Verdict {
     stopped(&*cx.sandbox, "far").await
 }
 
-async fn fork_memory(_: Cx) -> Verdict {
+async fn fork_memory(_: Context) -> Verdict {
     Ok(())
 }
 
-async fn file_permissions(_: Cx) -> Verdict {
+async fn file_permissions(_: Context) -> Verdict {
     Ok(())
 }
 
-async fn fork(cx: Cx) -> Verdict {
+async fn fork(cx: Context) -> Verdict {
     let forked = cx.sandbox.fork(ForkOptions::default()).await;
     refuses(&cx, forked, Capability::Fork, Operation::Fork).await
 }
 
-async fn snapshot(cx: Cx) -> Verdict {
+async fn snapshot(cx: Context) -> Verdict {
     let taken = cx.sandbox.snapshot(SnapshotOptions::default()).await;
     refuses(&cx, taken, Capability::Snapshot, Operation::Snapshot).await?;
     let source = Source::Snapshot(SnapshotId::new("any"));
@@ -208,7 +208,7 @@ async fn snapshot(cx: Cx) -> Verdict {
     refuses_spec(&cx, spec, Capability::Snapshot).await
 }
 
-async fn snapshot_list(cx: Cx) -> Verdict {
+async fn snapshot_list(cx: Context) -> Verdict {
     let listed = cx.provider.list_snapshots(&Labels::new()).await;
     let (lacks, operation) = (Capability::SnapshotList, Operation::ListSnapshots);
     match listed {
@@ -220,7 +220,7 @@ async fn snapshot_list(cx: Cx) -> Verdict {
     }
 }
 
-async fn snapshot_delete(cx: Cx) -> Verdict {
+async fn snapshot_delete(cx: Context) -> Verdict {
     let deleted = cx.provider.delete_snapshot(&SnapshotId::new("any")).await;
     let (lacks, operation) = (Capability::SnapshotDelete, Operation::DeleteSnapshot);
     match deleted {
@@ -229,7 +229,7 @@ async fn snapshot_delete(cx: Cx) -> Verdict {
     }
 }
 
-async fn list(cx: Cx) -> Verdict {
+async fn list(cx: Context) -> Verdict {
     match cx.provider.list(&Labels::new()).await {
         Ok(listed) => {
             return Err(Failed::new(format_args!(
@@ -243,7 +243,7 @@ async fn list(cx: Cx) -> Verdict {
     refuses_spec(&cx, spec, Capability::List).await
 }
 
-async fn attach(cx: Cx) -> Verdict {
+async fn attach(cx: Context) -> Verdict {
     let id = cx.sandbox.info().id;
     match cx.provider.attach(&id).await {
         Ok(_) => return Err(Failed::new("attach gave a sandbox")),
@@ -256,23 +256,23 @@ async fn attach(cx: Cx) -> Verdict {
     still_works(&cx).await
 }
 
-async fn ttl(cx: Cx) -> Verdict {
+async fn ttl(cx: Context) -> Verdict {
     let spec = cx.fixture.spec().ttl(Duration::from_secs(3600));
     refuses_spec(&cx, spec, Capability::Ttl).await
 }
 
-async fn image(cx: Cx) -> Verdict {
+async fn image(cx: Context) -> Verdict {
     let source = Source::Image("docker.io/library/alpine:3".into());
     refuses_spec(&cx, cx.fixture.spec().source(source), Capability::Image).await
 }
 
-async fn root_dir(cx: Cx) -> Verdict {
+async fn root_dir(cx: Context) -> Verdict {
     let source = Source::RootDir("/".into());
     let spec = cx.fixture.spec().source(source);
     refuses_spec(&cx, spec, Capability::RootDir).await
 }
 
-async fn mounts(cx: Cx) -> Verdict {
+async fn mounts(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     for access in [Access::ReadOnly, Access::ReadWrite] {
         let mount = match access {
@@ -284,7 +284,7 @@ async fn mounts(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn symlinks(cx: Cx) -> Verdict {
+async fn symlinks(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     std::os::unix::fs::symlink("target", host.path().join("link"))?;
     let options = ImportOptions::default();
@@ -304,7 +304,7 @@ async fn symlinks(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn modes(cx: Cx) -> Verdict {
+async fn modes(cx: Context) -> Verdict {
     let batch = FileBatch::new().file_with_mode("f", "x", Mode::new(0o600));
     let done = cx.sandbox.write_files(batch).await;
     refuses(&cx, done, Capability::Modes, Operation::WriteFiles).await?;
@@ -313,44 +313,44 @@ async fn modes(cx: Cx) -> Verdict {
     refuses(&cx, done, Capability::Modes, Operation::CreateDir).await
 }
 
-async fn non_utf8_names(cx: Cx) -> Verdict {
+async fn non_utf8_names(cx: Context) -> Verdict {
     let done = cx.sandbox.write(&b"caf\xe9"[..], "x").await;
     refuses(&cx, done, Capability::NonUtf8Names, Operation::WriteFiles).await
 }
 
-async fn network_off(cx: Cx) -> Verdict {
+async fn network_off(cx: Context) -> Verdict {
     let spec = cx.fixture.spec().network(Network::Off);
     refuses_spec(&cx, spec, Capability::NetworkOff).await
 }
 
-async fn network_open(cx: Cx) -> Verdict {
+async fn network_open(cx: Context) -> Verdict {
     let spec = cx.fixture.spec().network(Network::Open);
     refuses_spec(&cx, spec, Capability::NetworkOpen).await
 }
 
-async fn limit(cx: Cx, resources: Resources, lacks: Capability) -> Verdict {
+async fn limit(cx: Context, resources: Resources, lacks: Capability) -> Verdict {
     refuses_spec(&cx, cx.fixture.spec().resources(resources), lacks).await
 }
 
-async fn memory_limit(cx: Cx) -> Verdict {
+async fn memory_limit(cx: Context) -> Verdict {
     let resources = Resources::new().memory(512 << 20);
     limit(cx, resources, Capability::MemoryLimit).await
 }
 
-async fn cpu_limit(cx: Cx) -> Verdict {
+async fn cpu_limit(cx: Context) -> Verdict {
     limit(cx, Resources::new().cpus(1.0), Capability::CpuLimit).await
 }
 
-async fn pids_limit(cx: Cx) -> Verdict {
+async fn pids_limit(cx: Context) -> Verdict {
     limit(cx, Resources::new().pids(64), Capability::PidsLimit).await
 }
 
-async fn disk_limit(cx: Cx) -> Verdict {
+async fn disk_limit(cx: Context) -> Verdict {
     let resources = Resources::new().disk(64 << 20);
     limit(cx, resources, Capability::DiskLimit).await
 }
 
-async fn isolation(cx: Cx) -> Verdict {
+async fn isolation(cx: Context) -> Verdict {
     let report = cx.sandbox.isolation().await?;
     for control in [Control::Filesystem, Control::Processes] {
         ensure!(

@@ -10,7 +10,7 @@ use std::pin::Pin;
 
 use sandbox_core::Capability;
 
-use crate::kit::Cx;
+use crate::kit::Context;
 
 /// The reason why a case failed, with the place in the kit where it was seen.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ pub struct Case {
     /// Whether the fixture must be able to destroy a sandbox behind its handle.
     pub sabotages: bool,
     /// Runs it.
-    pub run: fn(Cx) -> CaseFuture,
+    pub run: fn(Context) -> CaseFuture,
 }
 
 impl fmt::Debug for Case {

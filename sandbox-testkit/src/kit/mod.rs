@@ -5,7 +5,7 @@
 
 mod case;
 mod check;
-mod cx;
+mod context;
 mod fixture;
 mod main;
 mod matrix;
@@ -17,12 +17,12 @@ mod watch;
 
 pub use case::{Case, CaseFuture, Failed, Verdict};
 pub use check::{Expected, refused, refused_at, same_path};
-pub use cx::Cx;
+pub use context::Context;
 pub use fixture::{Deviation, Fixture, IntoFixtures, mostly_waiting, wrapped};
 pub use main::main;
 pub use run::{CaseReport, Outcome, Report, run, run_blocking};
 
 pub(crate) use case::cases;
 pub(crate) use check::{ensure, ensure_eq};
-pub(crate) use cx::{eventually, sh_on};
+pub(crate) use context::{eventually, sh_on};
 pub(crate) use plan::plan;

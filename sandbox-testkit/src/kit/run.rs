@@ -13,7 +13,7 @@ use tokio::sync::OnceCell;
 use crate::kit::reaper::Reaper;
 use crate::kit::settings::{Settings, check_deviations};
 use crate::kit::watch::Watch;
-use crate::kit::{Case, Cx, Failed, Fixture, Verdict, plan};
+use crate::kit::{Case, Context, Failed, Fixture, Verdict, plan};
 
 /// The name under which a process that was left on this host is reported.
 pub(crate) const NO_PROCESS_IS_LEFT: &str = "host::no_process_is_left";
@@ -220,11 +220,11 @@ impl UnderTest {
         verdict
     }
 
-    async fn context(&self, watch: &Watch) -> Verdict<Cx> {
+    async fn context(&self, watch: &Watch) -> Verdict<Context> {
         let make = || self.fixture.provider();
         let provider = self.provider.get_or_try_init(make).await?.clone();
         let provider = watch.layer_provider(provider);
         let sandbox = provider.create(self.fixture.spec()).await?;
-        Ok(Cx::new(self.fixture.clone(), provider, sandbox))
+        Ok(Context::new(self.fixture.clone(), provider, sandbox))
     }
 }

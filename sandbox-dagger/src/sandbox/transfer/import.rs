@@ -68,7 +68,7 @@ pub(crate) async fn import(
         Ok((stage, scan.report))
     })
     .await?;
-    sandbox.alter_staged(&stage, &nonce, OP, to).await?;
+    sandbox.mutate_staged(&stage, &nonce, OP, to).await?;
     Ok(report)
 }
 

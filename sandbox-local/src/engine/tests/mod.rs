@@ -79,17 +79,17 @@ fn confine(plan: &mut Plan) {
 }
 
 fn config(plan: Plan) -> StartConfig {
-    let identity = if is_root() {
-        Identity::Mapped {
+    let run_as = if is_root() {
+        RunAs::Mapped {
             uid: 65534,
             gid: 65534,
         }
     } else {
-        Identity::Own
+        RunAs::Own
     };
     StartConfig {
         plan,
-        identity,
+        run_as,
         isolate_network: true,
         hook: None,
         timeout: DEADLINE,

@@ -9,7 +9,7 @@
 mod bench;
 mod dirs;
 mod export;
-mod identity;
+mod guest_user;
 mod import;
 mod limits;
 mod list;

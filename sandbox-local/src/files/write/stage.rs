@@ -115,7 +115,7 @@ fn write_all(root: &GuestRoot, dir: BorrowedFd<'_>, jobs: &[Job<'_>]) -> Result<
     let (here, there) = jobs.split_at(jobs.len() / 2);
     std::thread::scope(|scope| {
         let other = std::thread::Builder::new().spawn_scoped(scope, || {
-            // A thread inherits the identity of the one that starts it; taking it on again says
+            // A thread inherits the user of the one that starts it; taking it on again says
             // so where it matters.
             let _guest = root.as_guest(Operation::WriteFiles)?;
             write_some(dir, there)

@@ -68,7 +68,7 @@ fn limits(setup: &Setup<'_>) -> [Limit; 16] {
     let processes = 1 + match setup.blueprint.resources().pids {
         Some(pids) => u64::from(pids),
         // Root itself is not limited.
-        None if setup.identity.is_some() => DEFAULT_PROCESSES,
+        None if setup.guest_user.is_some() => DEFAULT_PROCESSES,
         None => DEFAULT_PROCESSES.min(share(Resource::Nproc, SHARE)),
     };
     let signals = SIGNALS.min(share(Resource::Sigpending, SHARE));

@@ -22,19 +22,19 @@ use rustix::io::Errno;
 use sandbox_core::Network;
 
 use crate::engine::Plan;
-use crate::identity::Identity;
+use crate::guest_user::GuestUser;
 use crate::mutation::{self, Part};
 use crate::start::blueprint::Blueprint;
-use crate::start::owner::{OwnerError, Owners};
+use crate::start::idmap::{IdmapError, Idmaps};
 
 pub(crate) use root::Upper;
 
 /// Everything that the set-up of one run depends on.
 pub(crate) struct Setup<'a> {
     pub(crate) blueprint: &'a Blueprint,
-    pub(crate) identity: Option<Identity>,
+    pub(crate) guest_user: Option<GuestUser>,
     /// For what is mounted for writing.
-    pub(crate) owners: &'a Owners,
+    pub(crate) idmaps: &'a Idmaps,
     /// A tmpfs made by [`devices::make`].
     pub(crate) devices: Option<BorrowedFd<'a>>,
     /// The directory that layers are named relative to.
@@ -64,7 +64,7 @@ pub(crate) enum SetupError {
         /// Which.
         host: PathBuf,
         /// What failed.
-        source: OwnerError,
+        source: IdmapError,
     },
 }
 
@@ -72,7 +72,7 @@ impl Setup<'_> {
     /// The whole set-up. With a tmpfs as upper layer, its directory is exported.
     pub(crate) fn plan(&self) -> Result<Plan, SetupError> {
         let mut plan = Plan::new();
-        if self.identity.is_some() {
+        if self.guest_user.is_some() {
             privileges::become_guest(&mut plan);
         }
         root::mount(&mut plan, self);

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use super::seccomp;
 use crate::engine::{Dir, Plan};
-use crate::layers::skeleton::GUEST_ID;
+use crate::layers::base::GUEST_ID;
 use crate::mutation::{self, Part};
 
 /// Of the watches on files that the kernel counts for all processes of a user, in all user

@@ -13,10 +13,10 @@ use sandbox_core::GuestPath;
 
 use super::{Setup, SetupError};
 use crate::engine::{Arg, Dir, Plan, Slot};
-use crate::layers::skeleton::GUEST_ID;
+use crate::layers::base::GUEST_ID;
 use crate::mutation::{self, Part};
 use crate::start::blueprint::Bind;
-use crate::start::owner::OwnerError;
+use crate::start::idmap::IdmapError;
 
 /// Relative to the layers' directory: empty on disk, the root of every sandbox in its own mount
 /// namespace.
@@ -149,16 +149,16 @@ fn guest_path(path: &GuestPath) -> PathBuf {
 /// As root the set-up runs as a user who may not get to the directory, so the host opens it; an
 /// ordinary user's set-up runs as that user and opens it itself.
 fn hold(plan: &mut Plan, bind: &Bind, setup: &Setup<'_>) -> Result<Slot, SetupError> {
-    if let Some(identity) = setup.identity {
+    if let Some(guest_user) = setup.guest_user {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE
             | OpenTreeFlags::OPEN_TREE_CLOEXEC
             | OpenTreeFlags::AT_RECURSIVE;
         match rustix::mount::open_tree(rustix::fs::CWD, &bind.host, flags) {
             Ok(tree) => {
                 if bind.is_guests {
-                    match setup.owners.translate(&tree, identity) {
+                    match setup.idmaps.translate(&tree, guest_user) {
                         // Then its owners show as the overflow user; what all may read can be read.
-                        Err(OwnerError::Translate(errno)) if bind.read_only => {
+                        Err(IdmapError::Translate(errno)) if bind.read_only => {
                             let host = bind.host.display();
                             tracing::debug!(%host, %errno, "owners are not translated");
                         }

@@ -22,7 +22,7 @@ use x86_64 as arch;
 
 use program::{Check, Rule};
 
-use crate::layers::skeleton::GUEST_ID;
+use crate::layers::base::GUEST_ID;
 
 const EPERM: u16 = libc::EPERM as u16;
 const ENOSYS: u16 = libc::ENOSYS as u16;

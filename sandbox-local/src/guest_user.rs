@@ -12,7 +12,7 @@ use crate::engine;
 
 /// An unprivileged kernel user and group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Identity {
+pub(crate) struct GuestUser {
     /// The kernel's user id.
     pub(crate) uid: u32,
     /// The kernel's group id.
@@ -23,8 +23,8 @@ pub(crate) struct Identity {
 const FIRST: u32 = 1_900_000_000;
 const SPAN: u32 = 1 << 27;
 
-impl Identity {
-    /// For root, a random identity of the provider's own; for an ordinary user, none.
+impl GuestUser {
+    /// For root, a random user of the provider's own; for an ordinary user, none.
     pub(crate) fn for_this_host() -> io::Result<Option<Self>> {
         if !rustix::process::geteuid().is_root() {
             return Ok(None);
@@ -35,15 +35,15 @@ impl Identity {
         Ok(Some(Self { uid: id, gid: id }))
     }
 
-    /// The same in the engine's words.
-    pub(crate) fn engine(identity: Option<Self>) -> engine::Identity {
-        match identity {
-            Some(Self { uid, gid }) => engine::Identity::Mapped { uid, gid },
-            None => engine::Identity::Own,
+    /// The user that the engine starts agents as.
+    pub(crate) fn run_as(guest_user: Option<Self>) -> engine::RunAs {
+        match guest_user {
+            Some(Self { uid, gid }) => engine::RunAs::Mapped { uid, gid },
+            None => engine::RunAs::Own,
         }
     }
 
-    /// Gives a file, directory or link to this identity.
+    /// Gives a file, directory or link to this guest_user.
     pub(crate) fn own(self, path: &Path) -> io::Result<()> {
         lchown(path, Some(self.uid), Some(self.gid))
     }

@@ -19,16 +19,16 @@ use crate::layers::stack::{self, Stack};
 use crate::sandbox::blocking;
 use crate::start::blueprint::Blueprint;
 use crate::start::cgroup::Cgroup;
-use crate::start::dormant::{Dormant, Writes, limits};
 use crate::start::failure;
 use crate::start::host::Host;
+use crate::start::prepared::{Prepared, Writes, limits};
 use crate::walk::{Cancel, Stop};
 
 const OP: Operation = Operation::Fork;
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(crate) struct Live {
+pub(crate) struct Running {
     pub(crate) engine: Engine,
     pub(crate) root: Arc<GuestRoot>,
     pub(crate) cgroup: Arc<Cgroup>,
@@ -38,10 +38,10 @@ pub(crate) struct Live {
     state_dir: PathBuf,
 }
 
-impl Live {
-    /// Has a run that waits serve, in this runtime. Does not block.
-    pub(crate) fn wake(run: Dormant, host: &Host, operation: Operation) -> Result<Self> {
-        let Dormant {
+impl Running {
+    /// Takes a prepared run into use, in this runtime. Does not block.
+    pub(crate) fn new(run: Prepared, host: &Host, operation: Operation) -> Result<Self> {
+        let Prepared {
             init,
             root,
             cgroup,
@@ -68,14 +68,14 @@ impl Live {
         stack: Stack,
         operation: Operation,
     ) -> Result<Self> {
-        let run = Dormant::start(host, blueprint, cgroup, stack, operation)?;
-        Self::wake(run, host, operation)
+        let run = Prepared::start(host, blueprint, cgroup, stack, operation)?;
+        Self::new(run, host, operation)
     }
 
     /// Makes a second sandbox with the same files. The caller holds this one alone, up to the end
     /// even if its future is dropped: no file operation is under way and no command is being started.
     ///
-    /// If this run is frozen by it, it stays so until it is [renewed](Live::renew).
+    /// If this run is frozen by it, it stays so until it is [renewed](Running::renew).
     pub(crate) async fn fork(
         mut this: impl DerefMut<Target = Self> + Send + Sync + 'static,
         host: &Arc<Host>,
@@ -181,12 +181,12 @@ impl Live {
         };
         let from = from.map_err(|error| Error::from_io(error, OP))?;
         let state = host.state.clone();
-        let identity = host.identity;
+        let guest_user = host.guest_user;
         let cancel = cancel.clone();
         let copy = blocking(OP, move || {
             let copied = move || {
                 let to = Layer::create(&state)?;
-                copy::layer(from, to.path(), identity, &cancel)?;
+                copy::layer(from, to.path(), guest_user, &cancel)?;
                 Ok(to)
             };
             copied()
@@ -234,10 +234,10 @@ struct Child {
 
 impl Child {
     /// Starts it. Blocks.
-    fn on(&self, stack: Stack) -> Result<Live> {
+    fn on(&self, stack: Stack) -> Result<Running> {
         let cgroup = limits(&self.host, &self.blueprint, &self.name, OP)?;
         let stack = shallow(&self.host, stack, &self.cancel)?;
-        Live::start(&self.host, &self.blueprint, cgroup, stack, OP)
+        Running::start(&self.host, &self.blueprint, cgroup, stack, OP)
     }
 }
 
@@ -259,7 +259,7 @@ fn shallow(host: &Host, stack: Stack, cancel: &Cancel) -> Result<Stack> {
         let _alone = host.merging.lock().unwrap_or_else(PoisonError::into_inner);
         let range = stack.worth_merging();
         let layers = stack.layers().get(range.clone()).unwrap_or_default();
-        compact::merge(layers, &to, host.identity, cancel)?;
+        compact::merge(layers, &to, host.guest_user, cancel)?;
         Ok(stack.replaced(range, to))
     };
     merged().map_err(|stop: Stop| {

@@ -1,5 +1,5 @@
 //! A privileged host acts with the guest's rights. Run as an ordinary user these have nothing to
-//! show: the kernel refuses the identity, and that is what is checked then.
+//! show: the kernel refuses the guest_user, and that is what is checked then.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, chown};
@@ -13,18 +13,18 @@ use sandbox_core::{
 
 use super::super::{CancelFlag, GuestRoot};
 use super::{Fixture, fails, mode, open_root, path, put, set_mode};
-use crate::identity::Identity;
+use crate::guest_user::GuestUser;
 
 const GUEST: u32 = 123_456;
 
 fn fixture() -> Option<Fixture> {
     let mut f = Fixture::new();
-    let identity = Identity {
+    let guest_user = GuestUser {
         uid: GUEST,
         gid: GUEST,
     };
     let root = open_root(&f.root(""));
-    f.guest = GuestRoot::new(root, Some(identity));
+    f.guest = GuestRoot::new(root, Some(guest_user));
     if !rustix::process::geteuid().is_root() {
         let error = f.guest.metadata(&path("/")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Other);

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::settings;
-use crate::identity::Identity;
+use crate::guest_user::GuestUser;
 use crate::layers::{Layer, State};
 
 /// The guest's own user, in the sandbox.
@@ -27,12 +27,12 @@ pub(crate) fn build(
     state: &Arc<State>,
     system_dirs: &[PathBuf],
     settings: &[PathBuf],
-    identity: Option<Identity>,
+    guest_user: Option<GuestUser>,
 ) -> io::Result<Arc<Layer>> {
     let layer = Layer::create(state)?;
     let tree = Tree {
         top: layer.path().to_owned(),
-        identity,
+        guest_user,
     };
     for (dir, mode) in [
         ("dev", 0o755),
@@ -63,11 +63,14 @@ pub(crate) fn build(
 
 /// Makes the layer that lies on a root directory given by the caller: it hides whatever that has
 /// at the places where we mount, links among them.
-pub(crate) fn build_bare(state: &Arc<State>, identity: Option<Identity>) -> io::Result<Arc<Layer>> {
+pub(crate) fn build_bare(
+    state: &Arc<State>,
+    guest_user: Option<GuestUser>,
+) -> io::Result<Arc<Layer>> {
     let layer = Layer::create(state)?;
     let tree = Tree {
         top: layer.path().to_owned(),
-        identity,
+        guest_user,
     };
     tree.dir("dev", 0o755)?;
     tree.dir("proc", 0o555)?;
@@ -78,12 +81,12 @@ pub(crate) fn build_bare(state: &Arc<State>, identity: Option<Identity>) -> io::
 pub(crate) fn build_mount_points(
     state: &Arc<State>,
     points: &[(PathBuf, bool)],
-    identity: Option<Identity>,
+    guest_user: Option<GuestUser>,
 ) -> io::Result<Arc<Layer>> {
     let layer = Layer::create(state)?;
     let tree = Tree {
         top: layer.path().to_owned(),
-        identity,
+        guest_user,
     };
     for (point, is_dir) in points {
         let relative = relative(point);
@@ -106,12 +109,13 @@ fn relative(path: &Path) -> &Path {
 /// The layer being filled. No sandbox has it yet, so plain paths are safe.
 struct Tree {
     top: PathBuf,
-    identity: Option<Identity>,
+    guest_user: Option<GuestUser>,
 }
 
 impl Tree {
     fn own(&self, path: &Path) -> io::Result<()> {
-        self.identity.map_or(Ok(()), |identity| identity.own(path))
+        self.guest_user
+            .map_or(Ok(()), |guest_user| guest_user.own(path))
     }
 
     fn dir(&self, name: impl AsRef<Path>, mode: u32) -> io::Result<()> {
@@ -305,7 +309,7 @@ mod tests {
         symlink("/usr/bin/vim.basic", host.path().join("etc/php/editor")).unwrap();
         let tree = Tree {
             top: made.path().to_owned(),
-            identity: None,
+            guest_user: None,
         };
         tree.settings(host.path(), &["/opt/more".into()]).unwrap();
         for path in shared {
@@ -328,7 +332,7 @@ mod tests {
         let made = tempfile::tempdir().unwrap();
         let tree = Tree {
             top: made.path().to_owned(),
-            identity: None,
+            guest_user: None,
         };
         tree.settings(Path::new("/"), &[]).unwrap();
         let mut pending = vec![made.path().to_owned()];

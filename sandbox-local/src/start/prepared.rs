@@ -11,7 +11,7 @@ use sandbox_core::{Control, Error, ErrorKind, Network, Operation, Result};
 
 use crate::engine::{self, Init, StartConfig, Taken};
 use crate::files::{GuestRoot, Outside};
-use crate::identity::Identity;
+use crate::guest_user::GuestUser;
 use crate::layers::stack::Stack;
 use crate::layers::{Layer, WorkDir};
 use crate::mutation::{self, Part};
@@ -25,7 +25,7 @@ use crate::start::setup::{Setup, Upper};
 const START: Duration = Duration::from_secs(10);
 
 /// See the module's documentation. Dropping it ends it and waits for that.
-pub(crate) struct Dormant {
+pub(crate) struct Prepared {
     // Before all that its mounts hold on to.
     pub(crate) init: Init,
     pub(crate) root: Arc<GuestRoot>,
@@ -47,7 +47,7 @@ pub(crate) enum Writes {
     Tmpfs(OwnedFd),
 }
 
-impl Dormant {
+impl Prepared {
     /// The first run of a new sandbox, with its workdir.
     pub(crate) fn first(host: &Host, blueprint: &Blueprint, name: &str) -> Result<Self> {
         const OP: Operation = Operation::Create;
@@ -65,8 +65,8 @@ impl Dormant {
         stack: Stack,
         operation: Operation,
     ) -> Result<Self> {
-        let Prepared { config, upper } =
-            Prepared::new(host, blueprint, &stack, cgroup.clone(), operation)?;
+        let Inputs { config, upper } =
+            Inputs::new(host, blueprint, &stack, cgroup.clone(), operation)?;
         let started = engine::start(config).map_err(|error| failure::start(error, operation))?;
         let writes = match (upper, started.exported.into_iter().next()) {
             (Some((upper, work)), _) => Writes::Layer { upper, _work: work },
@@ -83,7 +83,7 @@ impl Dormant {
                 .map(|bind| (bind.guest.clone(), bind.host.clone()))
                 .collect(),
         };
-        let root = GuestRoot::new(started.root, host.identity).with_outside(outside);
+        let root = GuestRoot::new(started.root, host.guest_user).with_outside(outside);
         Ok(Self {
             init: started.init,
             root: Arc::new(root),
@@ -94,13 +94,13 @@ impl Dormant {
     }
 }
 
-/// What is there before the agent is started.
-struct Prepared {
+/// The inputs of a start: what exists before the agent does.
+struct Inputs {
     config: StartConfig,
     upper: Option<(Arc<Layer>, WorkDir)>,
 }
 
-impl Prepared {
+impl Inputs {
     fn new(
         host: &Host,
         blueprint: &Blueprint,
@@ -129,8 +129,8 @@ impl Prepared {
         let lower_dirs = stack.lower_dirs(&blueprint.base);
         let setup = Setup {
             blueprint,
-            identity: host.identity,
-            owners: &host.owners,
+            guest_user: host.guest_user,
+            idmaps: &host.idmaps,
             devices: host.devices.as_ref().map(AsFd::as_fd),
             layers_dir: &host.state.layers_dir(),
             lower_dirs: &lower_dirs,
@@ -151,7 +151,7 @@ impl Prepared {
             .map_err(|error| failure::setup(error, operation))?;
         let config = StartConfig {
             plan,
-            identity: Identity::engine(host.identity),
+            run_as: GuestUser::run_as(host.guest_user),
             isolate_network,
             taken,
             hook: Some(Box::new(move |pid| cgroup.attach(pid))),

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The context of one run of a case.
 #[derive(Clone)]
-pub struct Cx {
+pub struct Context {
     /// The backend under test.
     pub fixture: Arc<dyn Fixture>,
     /// Its provider.
@@ -29,7 +29,7 @@ pub struct Cx {
     opened: Arc<Mutex<Vec<Arc<dyn Sandbox>>>>,
 }
 
-impl Cx {
+impl Context {
     pub(crate) fn new(
         fixture: Arc<dyn Fixture>,
         provider: Arc<dyn Provider>,

@@ -15,18 +15,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::io::Errno;
 
 use crate::engine::{self, StartError};
-use crate::identity::Identity;
-use crate::sys::mount::map_owners;
+use crate::guest_user::GuestUser;
+use crate::sys::mount::set_idmap;
 
 /// One user namespace for each owner that was met; the kernel keeps it, we keep the descriptor.
 #[derive(Debug, Default)]
-pub(crate) struct Owners {
+pub(crate) struct Idmaps {
     namespaces: Mutex<HashMap<(u32, u32), Arc<OwnedFd>>>,
 }
 
 /// Why a mount can't be written as its owner.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum OwnerError {
+pub(crate) enum IdmapError {
     /// Whose it is can't be told.
     #[error("find its owner: {0}")]
     Stat(Errno),
@@ -38,17 +38,17 @@ pub(crate) enum OwnerError {
     Translate(Errno),
 }
 
-impl Owners {
+impl Idmaps {
     /// Makes the guest the owner, as seen through this mount, of what belongs to the owner of its
     /// top. The mount must be detached still.
-    pub(crate) fn translate(&self, tree: impl AsFd, guest: Identity) -> Result<(), OwnerError> {
+    pub(crate) fn translate(&self, tree: impl AsFd, guest: GuestUser) -> Result<(), IdmapError> {
         // Of the mount itself, not of a path: that may lead elsewhere by now.
-        let top = rustix::fs::fstat(&tree).map_err(OwnerError::Stat)?;
+        let top = rustix::fs::fstat(&tree).map_err(IdmapError::Stat)?;
         let namespace = self.namespace((top.st_uid, top.st_gid), guest)?;
-        map_owners(tree.as_fd(), namespace.as_fd()).map_err(OwnerError::Translate)
+        set_idmap(tree.as_fd(), namespace.as_fd()).map_err(IdmapError::Translate)
     }
 
-    fn namespace(&self, owner: (u32, u32), guest: Identity) -> Result<Arc<OwnedFd>, OwnerError> {
+    fn namespace(&self, owner: (u32, u32), guest: GuestUser) -> Result<Arc<OwnedFd>, IdmapError> {
         // Held meanwhile, so that one is made once. Every change is a single call: a panic
         // elsewhere leaves the map whole.
         let mut known = self
@@ -58,7 +58,7 @@ impl Owners {
         if let Some(namespace) = known.get(&owner) {
             return Ok(namespace.clone());
         }
-        let made = engine::owner_map((owner.0, guest.uid), (owner.1, guest.gid))?;
+        let made = engine::idmap_namespace((owner.0, guest.uid), (owner.1, guest.gid))?;
         let made = Arc::new(made);
         known.insert(owner, made.clone());
         Ok(made)

@@ -262,9 +262,13 @@ impl Error {
     /// assert_eq!(error.kind(), ErrorKind::NotFound);
     /// assert_eq!(error.to_string(), "read_file: no such file or directory");
     /// ```
+    ///
+    /// If the host has run out of file descriptors, the hint names the limit to raise.
     pub fn from_io(error: std::io::Error, operation: Operation) -> Self {
         use std::io::ErrorKind as Io;
+        let hint = out_of_descriptors(&error);
         let (kind, message) = match error.kind() {
+            _ if hint.is_some() => (ErrorKind::LimitExceeded, "too many open files"),
             // std keeps its own kind for this one unstable.
             _ if is_loop_of_links(&error) => (ErrorKind::InvalidInput, "a loop of symbolic links"),
             Io::ArgumentListTooLong => (
@@ -286,9 +290,11 @@ impl Error {
             Io::InvalidInput => (ErrorKind::InvalidInput, "invalid argument"),
             _ => (ErrorKind::Other, "the operating system reported an error"),
         };
-        Self::new(kind, operation)
+        let mut told = Self::new(kind, operation)
             .with_message(message)
-            .with_source(error)
+            .with_source(error);
+        told.0.hint = hint.map(Into::into);
+        told
     }
 
     /// Says what happened, in a few words without a full stop.
@@ -423,6 +429,21 @@ impl Error {
     }
 }
 
+/// What to do about an I/O error that is `EMFILE` (24) or `ENFILE` (23), the same numbers on all
+/// Unix systems.
+fn out_of_descriptors(error: &std::io::Error) -> Option<&'static str> {
+    match error.raw_os_error() {
+        Some(24) if cfg!(unix) => Some(
+            "this process has used up its open files: close sandboxes, or raise the limit \
+             (`ulimit -n`, or LimitNOFILE= of its service)",
+        ),
+        Some(23) if cfg!(unix) => {
+            Some("the machine has used up its open files: raise sysctl fs.file-max")
+        }
+        _ => None,
+    }
+}
+
 /// Whether an I/O error is `ELOOP`: 40 on Linux, 62 on macOS and the BSDs.
 fn is_loop_of_links(error: &std::io::Error) -> bool {
     let number = if cfg!(target_os = "linux") { 40 } else { 62 };
@@ -503,6 +524,17 @@ mod tests {
         let error = Error::from_io(io, Operation::WriteFiles);
         assert_eq!(error.kind(), ErrorKind::StorageFull);
         assert!(error.source().is_some());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_host_out_of_descriptors_is_told_which_limit_to_raise() {
+        for (number, limit) in [(24, "ulimit -n"), (23, "fs.file-max")] {
+            let io = std::io::Error::from_raw_os_error(number);
+            let error = Error::from_io(io, Operation::WriteFiles);
+            assert_eq!(error.kind(), ErrorKind::LimitExceeded);
+            assert!(error.hint().is_some_and(|hint| hint.contains(limit)));
+        }
     }
 
     #[test]

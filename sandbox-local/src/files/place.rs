@@ -78,8 +78,6 @@ impl Place {
             )
             .with_retryable(true),
             Errno::BUSY | Errno::TXTBSY => new(ErrorKind::Busy, "in use"),
-            Errno::MFILE | Errno::NFILE => new(ErrorKind::Other, "too many open files")
-                .with_hint("raise the host's limit of open files (ulimit -n)"),
             _ => Error::from_io(std::io::Error::from(errno), self.operation),
         };
         self.at(rel, error)

@@ -93,7 +93,7 @@ pub(crate) fn used_up(errno: Errno) -> Option<&'static str> {
             "this process has used up its open files: close sandboxes, or raise the limit \
              (`ulimit -n`, or LimitNOFILE= of its service)"
         }
-        Errno::NFILE => "the machine has used up its open files: sysctl fs.file-max",
+        Errno::NFILE => "the machine has used up its open files: raise sysctl fs.file-max",
         Errno::NOMEM => {
             "memory ran out, of the machine or of a limit: raise the limit on memory, or close \
              sandboxes"

@@ -88,6 +88,14 @@ capabilities! {
     DiskLimit = "disk-limit",
     /// Real isolation from the host, as [`isolation`](crate::Sandbox::isolation) reports it.
     Isolation = "isolation",
+    /// Hosts by name, everything else denied: [`Network::Allow`](crate::Network::Allow),
+    /// [`egress_decisions`](crate::Sandbox::egress_decisions) and
+    /// [`restrict_egress`](crate::Sandbox::restrict_egress).
+    EgressByName = "egress-by-name",
+    /// Rules for raw TCP and for other ports than 80 and 443.
+    EgressPorts = "egress-ports",
+    /// Rules whose headers or upstream the host adds, so that the sandbox never has them.
+    EgressCredentials = "egress-credentials",
 }
 
 impl fmt::Display for Capability {

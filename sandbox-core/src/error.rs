@@ -149,6 +149,10 @@ operations! {
     SetWorkdir = "set_workdir",
     /// [`Sandbox::set_env`](crate::Sandbox::set_env)
     SetEnv = "set_env",
+    /// [`Sandbox::egress_decisions`](crate::Sandbox::egress_decisions)
+    EgressDecisions = "egress_decisions",
+    /// [`Sandbox::restrict_egress`](crate::Sandbox::restrict_egress)
+    RestrictEgress = "restrict_egress",
     /// [`Sandbox::fork`](crate::Sandbox::fork)
     Fork = "fork",
     /// [`Sandbox::snapshot`](crate::Sandbox::snapshot)

@@ -30,6 +30,7 @@
 pub mod backend;
 mod capability;
 mod command;
+mod egress;
 mod env;
 mod error;
 mod ext;
@@ -52,6 +53,10 @@ pub use async_trait::async_trait;
 
 pub use capability::{Capabilities, Capability, Support};
 pub use command::{Command, DEFAULT_OUTPUT_LIMIT, Stdin};
+pub use egress::{
+    EgressDecision, EgressDecisions, EgressHeader, EgressLimits, EgressPolicy, EgressProtocol,
+    EgressRule, EgressVerdict, HostPattern, canonical_host,
+};
 pub use env::{Env, EnvValue};
 pub use error::{Error, ErrorKind, Execution, Operation, Result};
 pub use ext::SandboxExt;

@@ -9,10 +9,10 @@ use bytes::Bytes;
 
 use crate::provider::refuse;
 use crate::{
-    Capabilities, Capability, Command, CreateDirOptions, DirEntry, Env, Error, Execution,
-    ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions, IsolationReport, ListOptions,
-    Metadata, Operation, Output, Process, ReadOptions, RemoveOptions, RenameOptions, Result,
-    SandboxInfo, Snapshot, SnapshotOptions, TransferReport,
+    Capabilities, Capability, Command, CreateDirOptions, DirEntry, EgressDecisions, EgressPolicy,
+    Env, Error, Execution, ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions,
+    IsolationReport, ListOptions, Metadata, Operation, Output, Process, ReadOptions, RemoveOptions,
+    RenameOptions, Result, SandboxInfo, Snapshot, SnapshotOptions, TransferReport,
 };
 
 #[doc = include_str!("../docs/contract.md")]
@@ -429,6 +429,71 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
         ))
     }
 
+    /// What was decided about the names and hosts that the sandbox tried to reach, from the decision
+    /// after number `after` on; 0 for all. Only for a sandbox with
+    /// [`Network::Allow`](crate::Network::Allow).
+    ///
+    /// A backend keeps the last decisions and forgets older ones, which
+    /// [`missed`](EgressDecisions::missed) counts. Asking is no use: it does not keep a sandbox from
+    /// expiring. Dropping the future has no effect.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{EgressVerdict, Result, Sandbox};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// let mut seen = 0;
+    /// let found = sandbox.egress_decisions(seen).await?;
+    /// for decision in &found.decisions {
+    ///     if decision.verdict == EgressVerdict::Denied {
+    ///         eprintln!("{} {:?}: {}", decision.host, decision.port, decision.reason);
+    ///     }
+    /// }
+    /// seen = found.last().unwrap_or(seen);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) without
+    /// [`Capability::EgressByName`](crate::Capability::EgressByName);
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a sandbox without a policy.
+    async fn egress_decisions(&self, after: u64) -> Result<EgressDecisions> {
+        let _ = after;
+        Err(refuse(
+            &self.capabilities(),
+            Capability::EgressByName,
+            Operation::EgressDecisions,
+        ))
+    }
+
+    /// Allows from now on only what both this policy and that of the sandbox's creation allow, and
+    /// cuts the connections that this forbids. The next call takes the place of this one; an empty
+    /// policy allows nothing. Forks made from now on inherit it.
+    ///
+    /// Credentials stay those of the creation's policy; the limits of this one are not looked at.
+    /// Dropping the future before it is done leaves the old state or the new.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{EgressPolicy, EgressRule, Result, Sandbox};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// // The packages are there: from now on only the API.
+    /// let api = EgressPolicy::new().rule(EgressRule::exact("api.example.com"));
+    /// sandbox.restrict_egress(api).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) without
+    /// [`Capability::EgressByName`](crate::Capability::EgressByName);
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a policy without a meaning, or a sandbox
+    /// that was created without one.
+    async fn restrict_egress(&self, policy: EgressPolicy) -> Result<()> {
+        let _ = policy;
+        Err(refuse(
+            &self.capabilities(),
+            Capability::EgressByName,
+            Operation::RestrictEgress,
+        ))
+    }
+
     /// Ends the sandbox: kills everything in it and frees what it holds.
     ///
     /// Idempotent and bounded in time. Commands that are running fail with
@@ -530,6 +595,12 @@ macro_rules! forward {
             }
             async fn snapshot(&self, options: SnapshotOptions) -> Result<Snapshot> {
                 (**self).snapshot(options).await
+            }
+            async fn egress_decisions(&self, after: u64) -> Result<EgressDecisions> {
+                (**self).egress_decisions(after).await
+            }
+            async fn restrict_egress(&self, policy: EgressPolicy) -> Result<()> {
+                (**self).restrict_egress(policy).await
             }
             async fn close(&self) -> Result<()> {
                 (**self).close().await

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::{
-    Capabilities, Capability, Control, Env, Error, ErrorKind, GuestPath, Labels, Operation, Result,
-    Secret, SnapshotId,
+    Capabilities, Capability, Control, EgressPolicy, Env, Error, ErrorKind, GuestPath, Labels,
+    Operation, Result, Secret, SnapshotId,
 };
 
 /// What a sandbox's filesystem starts from.
@@ -36,6 +36,8 @@ pub enum Network {
     Off,
     /// Whatever its host reaches.
     Open,
+    /// The hosts of this policy, by name, and nothing else.
+    Allow(EgressPolicy),
     /// [`Off`](Network::Off) on a backend that has it, [`Open`](Network::Open) on the others: for
     /// a spec that is to work everywhere.
     ///
@@ -45,7 +47,7 @@ pub enum Network {
 }
 
 impl Network {
-    /// What this means for a backend with these capabilities: `Off` or `Open`. Every backend puts
+    /// What this means for a backend with these capabilities: `Off`, `Open` or `Allow`. Every backend puts
     /// it in the place of the spec's network before it looks at that.
     ///
     /// ```
@@ -321,7 +323,8 @@ impl SandboxSpec {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] that names the field: a relative workdir or mount point, a
-    /// relative host path, a limit or time of zero, a label over 63 bytes, an invalid variable.
+    /// relative host path, a limit or time of zero, a label over 63 bytes, an invalid variable, an egress
+    /// policy without a meaning.
     pub fn validate(&self) -> Result<()> {
         const OP: Operation = Operation::Create;
         let invalid = |why: String| Error::new(ErrorKind::InvalidInput, OP).with_message(why);
@@ -375,6 +378,9 @@ impl SandboxSpec {
                 return Err(invalid(format!("label {key:?} is empty or over 63 bytes")));
             }
         }
+        if let Network::Allow(policy) = &self.network {
+            policy.validate(OP)?;
+        }
         self.env.validate(OP)
     }
 }
@@ -423,9 +429,15 @@ impl SandboxSpec {
             Source::RootDir(_) => Some(Capability::RootDir),
             Source::Snapshot(_) => Some(Capability::Snapshot),
         };
-        let network = match network.clone().settle(capabilities) {
-            Network::Off => Capability::NetworkOff,
-            _ => Capability::NetworkOpen,
+        let settled = network.clone().settle(capabilities);
+        let (network, ports, credentials) = match &settled {
+            Network::Off => (Capability::NetworkOff, false, false),
+            Network::Allow(policy) => (
+                Capability::EgressByName,
+                policy.has_other_ports(),
+                policy.has_credentials(),
+            ),
+            _ => (Capability::NetworkOpen, false, false),
         };
         let asked = [
             source,
@@ -437,6 +449,8 @@ impl SandboxSpec {
             (!labels.is_empty()).then_some(Capability::List),
             ttl.map(|_| Capability::Ttl),
             Some(network),
+            ports.then_some(Capability::EgressPorts),
+            credentials.then_some(Capability::EgressCredentials),
         ];
         asked
             .into_iter()

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sandbox_core::{
-    Access, Capabilities, Capability, Command, Control, Enforcement, Env, EnvValue, ErrorKind,
-    ExitStatus, ExportOptions, GuestPath, ImportOptions, IsolationReport, Mount, Network,
-    Operation, RequiredIsolation, Resources, SandboxSpec, Source, Support,
+    Access, Capabilities, Capability, Command, Control, EgressLimits, EgressPolicy, EgressRule,
+    Enforcement, Env, EnvValue, ErrorKind, ExitStatus, ExportOptions, GuestPath, ImportOptions,
+    IsolationReport, Mount, Network, Operation, RequiredIsolation, Resources, SandboxSpec, Source,
+    Support,
 };
 
 const SPEC: &str = r#"
@@ -183,4 +184,48 @@ fn paths_that_are_not_utf_8_go_there_and_back() {
     let text = serde_json::to_string(&path).unwrap();
     assert_eq!(text, "[97,255]");
     assert_eq!(serde_json::from_str::<GuestPath>(&text).unwrap(), path);
+}
+
+#[test]
+fn an_egress_policy_comes_from_toml_and_its_secrets_are_never_written() {
+    let text = r#"
+        [[rules]]
+        host = { exact = "llm.internal" }
+        protocol = "http"
+        upstream = "api.example.com"
+        headers = [{ name = "x-api-key", value = "t0p" }]
+
+        [[rules]]
+        host = { apex-and-subdomains = "crates.io" }
+
+        [limits]
+        bytes = 1000
+    "#;
+    let policy: EgressPolicy = toml::from_str(text).unwrap();
+    let upstream = EgressRule::exact("llm.internal").upstream("api.example.com");
+    let want = EgressPolicy::new()
+        .rule(upstream.header("x-api-key", "t0p"))
+        .rule(EgressRule::apex_and_subdomains("crates.io"))
+        .limits(EgressLimits::new().bytes(1000));
+    assert_eq!(policy, want);
+    let error = serde_json::to_string(&policy).unwrap_err().to_string();
+    assert!(
+        error.contains("x-api-key") && !error.contains("t0p"),
+        "{error}"
+    );
+    let plain = EgressPolicy::new().rule(EgressRule::subdomains("crates.io").port(8443));
+    let spec = SandboxSpec::new().network(Network::Allow(plain));
+    for text in [
+        toml::to_string(&spec).unwrap(),
+        serde_json::to_string(&spec).unwrap(),
+    ] {
+        assert!(text.contains("subdomains"), "{text}");
+    }
+    let text = serde_json::to_string(&spec).unwrap();
+    assert_same(serde_json::from_str(&text).unwrap(), spec);
+    let wrong = r#"{"rules":[{"host":{"exact":"a.test"},"headers":[{"name":"x","value":4711}]}]}"#;
+    let error = serde_json::from_str::<EgressPolicy>(wrong)
+        .unwrap_err()
+        .to_string();
+    assert!(!error.contains("4711"), "{error}");
 }

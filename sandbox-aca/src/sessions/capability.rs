@@ -67,6 +67,10 @@ const COMMON: Capabilities = Capabilities::none("this backend does not have it")
         "the service knows no directory of this host",
     )
     .without(Capability::FilePermissions, "the guest's user is root")
+    .without(
+        Capability::EgressByName,
+        "a pool has egress or has none; the service knows no rules for it",
+    )
     .without(Capability::MemoryLimit, POOL)
     .without(Capability::CpuLimit, POOL)
     .without(Capability::PidsLimit, POOL)

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use crate::{
-    Command, CreateDirOptions, Env, ExportOptions, FileBatch, ForkOptions, GuestPath,
+    Command, CreateDirOptions, EgressPolicy, Env, ExportOptions, FileBatch, ForkOptions, GuestPath,
     ImportOptions, Labels, ListOptions, Operation, Provider, ReadOptions, RemoveOptions,
     RenameOptions, Sandbox, SandboxId, SandboxSpec, SnapshotId, SnapshotOptions,
 };
@@ -70,6 +70,10 @@ pub enum Request<'a> {
     Fork(&'a ForkOptions),
     /// [`Sandbox::snapshot`]
     Snapshot(&'a SnapshotOptions),
+    /// [`Sandbox::egress_decisions`]: after this number.
+    EgressDecisions(u64),
+    /// [`Sandbox::restrict_egress`]
+    RestrictEgress(&'a EgressPolicy),
     /// [`Sandbox::close`]
     Close,
 }
@@ -133,6 +137,8 @@ impl<'a> Call<'a> {
             Request::SetEnv(_) => Operation::SetEnv,
             Request::Fork(_) => Operation::Fork,
             Request::Snapshot(_) => Operation::Snapshot,
+            Request::EgressDecisions(_) => Operation::EgressDecisions,
+            Request::RestrictEgress(_) => Operation::RestrictEgress,
             Request::Close => Operation::Close,
         }
     }
@@ -196,6 +202,8 @@ impl<'a> Call<'a> {
             | Request::SetEnv(_)
             | Request::Fork(_)
             | Request::Snapshot(_)
+            | Request::EgressDecisions(_)
+            | Request::RestrictEgress(_)
             | Request::Close => Vec::new(),
         }
     }

@@ -41,6 +41,7 @@ fn needs(request: Request<'_>) -> Vec<Capability> {
         Request::List(_) => vec![Capability::List],
         Request::ListSnapshots(_) => vec![Capability::SnapshotList],
         Request::DeleteSnapshot(_) => vec![Capability::SnapshotDelete],
+        Request::EgressDecisions(_) | Request::RestrictEgress(_) => vec![Capability::EgressByName],
         _ => Vec::new(),
     }
 }

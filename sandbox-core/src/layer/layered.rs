@@ -10,10 +10,10 @@ use bytes::Bytes;
 
 use super::{Answer, Around, Attempt, Call, Layer as _, Request};
 use crate::{
-    Capabilities, Command, CreateDirOptions, DirEntry, Env, ExportOptions, FileBatch, ForkOptions,
-    GuestPath, ImportOptions, IsolationReport, ListOptions, Metadata, Output, Process, ReadOptions,
-    RemoveOptions, RenameOptions, Result, Sandbox, SandboxInfo, Snapshot, SnapshotOptions,
-    TransferReport,
+    Capabilities, Command, CreateDirOptions, DirEntry, EgressDecisions, EgressPolicy, Env,
+    ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions, IsolationReport, ListOptions,
+    Metadata, Output, Process, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox,
+    SandboxInfo, Snapshot, SnapshotOptions, TransferReport,
 };
 
 /// A sandbox with an [`Around`] layer.
@@ -163,6 +163,20 @@ impl<A: Around> Sandbox for Layered<A> {
     async fn snapshot(&self, options: SnapshotOptions) -> Result<Snapshot> {
         self.call(Request::Snapshot(&options), &|| {
             self.inner.snapshot(options.clone())
+        })
+        .await
+    }
+
+    async fn egress_decisions(&self, after: u64) -> Result<EgressDecisions> {
+        self.call(Request::EgressDecisions(after), &|| {
+            self.inner.egress_decisions(after)
+        })
+        .await
+    }
+
+    async fn restrict_egress(&self, policy: EgressPolicy) -> Result<()> {
+        self.call(Request::RestrictEgress(&policy), &|| {
+            self.inner.restrict_egress(policy.clone())
         })
         .await
     }

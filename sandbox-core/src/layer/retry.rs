@@ -14,10 +14,10 @@ use crate::{Error, Execution, Result, WriteMode};
 /// | Call | Again |
 /// |---|---|
 /// | `exec`, `spawn` | only if the error says [`Execution::NotStarted`] |
-/// | reading, listing, `metadata`, `isolation`, `attach`, `list`, `list_snapshots` | yes |
+/// | reading, listing, `metadata`, `isolation`, `egress_decisions`, `attach`, `list`, `list_snapshots` | yes |
 /// | `write_files` | yes, unless a file of the batch must be new |
 /// | `create_dir` | yes, unless it must not exist yet |
-/// | `import_dir`, `export_dir`, `set_workdir`, `set_env` | yes: a second one gives the same |
+/// | `import_dir`, `export_dir`, `set_workdir`, `set_env`, `restrict_egress` | yes: a second one gives the same |
 /// | `remove`, `rename`, `delete_snapshot` | no: after one that worked a second would fail |
 /// | `create`, `fork`, `snapshot` | no: a second one could leave a first behind |
 /// | `close`, `destroy` | no: bounded and idempotent by contract |
@@ -65,7 +65,9 @@ fn is_safe(call: &Call<'_>, error: &Error) -> bool {
             | Request::ImportDir(..)
             | Request::ExportDir(..)
             | Request::SetWorkdir(_)
-            | Request::SetEnv(_) => true,
+            | Request::SetEnv(_)
+            | Request::EgressDecisions(_)
+            | Request::RestrictEgress(_) => true,
             Request::Create(_)
             | Request::Fork(_)
             | Request::Snapshot(_)

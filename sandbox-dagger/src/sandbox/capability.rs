@@ -47,6 +47,9 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend d
         "file operations have the rights of the image's user, root as a rule",
     )
     .without(Capability::NetworkOff, SHARED_NETWORK)
+    .without(Capability::EgressByName, SHARED_NETWORK)
+    .without(Capability::EgressPorts, SHARED_NETWORK)
+    .without(Capability::EgressCredentials, SHARED_NETWORK)
     .without(Capability::MemoryLimit, NO_LIMITS)
     .without(Capability::CpuLimit, NO_LIMITS)
     .without(Capability::PidsLimit, NO_LIMITS)

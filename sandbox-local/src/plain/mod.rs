@@ -53,6 +53,10 @@ const CAPABILITIES: Capabilities = platform(
             Capability::Attach,
             "plain mode keeps no record of its sandboxes",
         )
+        .without(
+            Capability::EgressByName,
+            "plain mode has the host's network; `local:` has rules by name",
+        )
         .without(Capability::Ttl, "plain mode has no collector"),
 );
 

@@ -5,10 +5,10 @@
 use std::time::Duration;
 
 use sandbox_core::{
-    Access, Capability, Command, Control, CreateDirOptions, Enforcement, Error, ErrorKind,
-    Execution, FileBatch, ForkOptions, ImportOptions, Labels, Mode, Mount, Network, Operation,
-    RequiredIsolation, Resources, SandboxExt as _, SandboxSpec, Signal, SnapshotId,
-    SnapshotOptions, Source, Support,
+    Access, Capability, Command, Control, CreateDirOptions, EgressPolicy, EgressRule, Enforcement,
+    Error, ErrorKind, Execution, FileBatch, ForkOptions, ImportOptions, Labels, Mode, Mount,
+    Network, Operation, RequiredIsolation, Resources, SandboxExt as _, SandboxSpec, Signal,
+    SnapshotId, SnapshotOptions, Source, Support,
 };
 
 use super::tools::{daemon, far_daemon, stopped};
@@ -60,6 +60,9 @@ unsupported! {
     PidsLimit: pids_limit;
     DiskLimit: disk_limit;
     Isolation: isolation;
+    EgressByName: egress_by_name;
+    EgressPorts: egress_ports, needs EgressByName;
+    EgressCredentials: egress_credentials, needs EgressByName;
 }
 
 /// Checks that the declaration gives a reason.
@@ -326,6 +329,31 @@ async fn network_off(cx: Context) -> Verdict {
 async fn network_open(cx: Context) -> Verdict {
     let spec = cx.fixture.spec().network(Network::Open);
     refuses_spec(&cx, spec, Capability::NetworkOpen).await
+}
+
+async fn egress_by_name(cx: Context) -> Verdict {
+    const LACKS: Capability = Capability::EgressByName;
+    let policy = EgressPolicy::new().rule(EgressRule::exact("allowed.test"));
+    let spec = cx.fixture.spec().network(Network::Allow(policy.clone()));
+    refuses_spec(&cx, spec, LACKS).await?;
+    let done = cx.sandbox.egress_decisions(0).await.map(drop);
+    refuses(&cx, done, LACKS, Operation::EgressDecisions).await?;
+    let done = cx.sandbox.restrict_egress(policy).await;
+    refuses(&cx, done, LACKS, Operation::RestrictEgress).await
+}
+
+async fn egress_ports(cx: Context) -> Verdict {
+    let rule = EgressRule::exact("allowed.test").port(8443);
+    let policy = EgressPolicy::new().rule(rule);
+    let spec = cx.fixture.spec().network(Network::Allow(policy));
+    refuses_spec(&cx, spec, Capability::EgressPorts).await
+}
+
+async fn egress_credentials(cx: Context) -> Verdict {
+    let rule = EgressRule::exact("allowed.test").header("authorization", "secret");
+    let policy = EgressPolicy::new().rule(rule);
+    let spec = cx.fixture.spec().network(Network::Allow(policy));
+    refuses_spec(&cx, spec, Capability::EgressCredentials).await
 }
 
 async fn limit(cx: Context, resources: Resources, lacks: Capability) -> Verdict {

@@ -79,6 +79,7 @@ pub const CAPABILITIES: Capabilities = Capabilities::none("this backend does not
     .without(Capability::RootDir, "the model starts from nothing")
     .without(Capability::Mounts, "the model is in memory")
     .without(Capability::NetworkOpen, "the model has no network")
+    .without(Capability::EgressByName, "the model has no network")
     .without(Capability::MemoryLimit, NO_PROGRAMS)
     .without(Capability::CpuLimit, NO_PROGRAMS)
     .without(Capability::PidsLimit, NO_PROGRAMS)

@@ -11,10 +11,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sandbox_core::{
     Capabilities, Capability, CapturedStream, Command, Control, CreateDirOptions, DirEntry,
-    Enforcement, Env, Error, ErrorKind, Execution, ExistingDir, Exit, ExitStatus, ExportOptions,
-    FileBatch, FileKind, ForkOptions, GuestPath, ImportOptions, IsolationReport, ListOptions,
-    Metadata, Operation, Output, PartialOutput, Process, ReadOptions, RemoveOptions, RenameOptions,
-    Result, Sandbox, SandboxInfo, Snapshot, SnapshotOptions, Stdin, TransferReport, WriteMode,
+    EgressDecisions, EgressPolicy, Enforcement, Env, Error, ErrorKind, Execution, ExistingDir,
+    Exit, ExitStatus, ExportOptions, FileBatch, FileKind, ForkOptions, GuestPath, ImportOptions,
+    IsolationReport, ListOptions, Metadata, Operation, Output, PartialOutput, Process, ReadOptions,
+    RemoveOptions, RenameOptions, Result, Sandbox, SandboxInfo, Snapshot, SnapshotOptions, Stdin,
+    TransferReport, WriteMode,
 };
 
 use super::{Mutant, process};
@@ -660,6 +661,14 @@ impl Sandbox for MutantSandbox {
 
     async fn snapshot(&self, options: SnapshotOptions) -> Result<Snapshot> {
         self.say(self.inner.snapshot(options).await)
+    }
+
+    async fn egress_decisions(&self, after: u64) -> Result<EgressDecisions> {
+        self.say(self.inner.egress_decisions(after).await)
+    }
+
+    async fn restrict_egress(&self, policy: EgressPolicy) -> Result<()> {
+        self.say(self.inner.restrict_egress(policy).await)
     }
 
     async fn close(&self) -> Result<()> {

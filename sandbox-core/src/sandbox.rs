@@ -461,7 +461,8 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
             &self.capabilities(),
             Capability::EgressByName,
             Operation::EgressDecisions,
-        ))
+        )
+        .with_sandbox(self.info().id))
     }
 
     /// Allows from now on only what both this policy and that of the sandbox's creation allow, and
@@ -491,7 +492,8 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
             &self.capabilities(),
             Capability::EgressByName,
             Operation::RestrictEgress,
-        ))
+        )
+        .with_sandbox(self.info().id))
     }
 
     /// Ends the sandbox: kills everything in it and frees what it holds.

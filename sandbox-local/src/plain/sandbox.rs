@@ -10,11 +10,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sandbox_core::backend::blocking;
 use sandbox_core::{
-    Capabilities, Capability, CollectOptions, Command, CreateDirOptions, DirEntry, Env, Error,
-    ErrorKind, Execution, ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions,
-    IsolationReport, Labels, ListOptions, Metadata, Operation, Output, Process, ReadOptions,
-    RemoveOptions, RenameOptions, Result, Sandbox, SandboxId, SandboxInfo, Snapshot,
-    SnapshotOptions, Stdin, TransferReport,
+    Capabilities, Capability, CollectOptions, Command, CreateDirOptions, DirEntry, EgressDecisions,
+    EgressPolicy, Env, Error, ErrorKind, Execution, ExportOptions, FileBatch, ForkOptions,
+    GuestPath, ImportOptions, IsolationReport, Labels, ListOptions, Metadata, Operation, Output,
+    Process, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox, SandboxId, SandboxInfo,
+    Snapshot, SnapshotOptions, Stdin, TransferReport,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
@@ -134,6 +134,16 @@ impl PlainSandbox {
                 .with_execution(Execution::NotStarted)
                 .with_sandbox(self.info.id.clone())
         })
+    }
+}
+
+impl PlainSandbox {
+    fn no_egress(&self, operation: Operation) -> Error {
+        let refused = CAPABILITIES.require(Capability::EgressByName, operation);
+        let refused = self.check_open(operation).and(refused).err();
+        refused
+            .unwrap_or_else(|| Error::new(ErrorKind::Unsupported, operation))
+            .with_sandbox(self.info.id.clone())
     }
 }
 
@@ -349,6 +359,14 @@ impl Sandbox for PlainSandbox {
             .require(Capability::Snapshot, OP)
             .map_err(|error| error.with_sandbox(self.info.id.clone()))?;
         Err(Error::new(ErrorKind::Other, OP))
+    }
+
+    async fn egress_decisions(&self, _: u64) -> Result<EgressDecisions> {
+        Err(self.no_egress(Operation::EgressDecisions))
+    }
+
+    async fn restrict_egress(&self, _: EgressPolicy) -> Result<()> {
+        Err(self.no_egress(Operation::RestrictEgress))
     }
 
     async fn close(&self) -> Result<()> {

@@ -71,6 +71,7 @@ macro_rules! nothing_to_see {
 }
 nothing_to_see!(
     (),
+    crate::EgressDecisions,
     IsolationReport,
     Metadata,
     Process,

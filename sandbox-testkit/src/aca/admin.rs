@@ -96,9 +96,15 @@ fn fault(body: &Value) -> Result<Fault, Reply> {
                 .and_then(|n| usize::try_from(n).ok());
             Action::CutStream(frames.ok_or_else(|| invalid("frames", "must be a number"))?)
         }
+        "silence-stream" => {
+            let frames = body["frames"]
+                .as_u64()
+                .and_then(|n| usize::try_from(n).ok());
+            Action::SilenceStream(frames.ok_or_else(|| invalid("frames", "must be a number"))?)
+        }
         _ => {
-            let known =
-                "must be status, status-after, drop-before, drop-after, garbage or cut-stream";
+            let known = "must be status, status-after, drop-before, drop-after, garbage, \
+                         cut-stream or silence-stream";
             return Err(invalid("action", known));
         }
     };

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use super::reply::{Reply, problem};
+use super::reply::{Reply, coded};
 use super::state::State;
 
 /// Audiences of the management plane.
@@ -16,10 +16,15 @@ const ARM: &[&str] = &[
     "https://management.core.windows.net",
 ];
 
+/// The audience that the newer version of the sandboxes' data plane takes alone.
+const NEWER: &str = "https://management.azuredevcompute.io";
+
 /// What a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Plane {
     Data,
+    /// The data plane of sandboxes in its newer version.
+    Newer,
     Arm,
 }
 
@@ -70,7 +75,8 @@ impl State {
         let audience = self.genuine(header)?;
         let options = self.options();
         let fits = match plane {
-            Plane::Data => options.audiences.contains(&audience),
+            Plane::Newer if !options.any_scope => audience == NEWER,
+            Plane::Data | Plane::Newer => options.audiences.contains(&audience),
             Plane::Arm => ARM.contains(&audience.as_str()),
         };
         if !fits {
@@ -78,13 +84,19 @@ impl State {
         }
         // The role is one of the data plane.
         let early = self.clock.now() < options.role_after;
-        if plane == Plane::Data && (options.forbidden || early) {
-            return Err(Reply::empty(403));
+        if plane != Plane::Arm && (options.forbidden || early) {
+            return Err(match options.empty_forbidden {
+                true => Reply::empty(403),
+                false => {
+                    let why = "the caller has no role for this";
+                    coded(403, "Forbidden", why, json!("Forbidden"))
+                }
+            });
         }
         Ok(())
     }
 }
 
 fn refuse(why: &str) -> Reply {
-    problem(401, "Unauthorized", why)
+    coded(401, "Unauthorized", why, json!("Unauthorized"))
 }

@@ -8,6 +8,7 @@ use axum::body::Bytes;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
+use super::options::Options;
 use super::reply::{Reply, invalid, problem};
 
 /// A request taken apart.
@@ -31,19 +32,52 @@ impl Call {
         serde_json::from_slice(&self.body).map_err(|_| invalid("$", "the body is no JSON"))
     }
 
-    /// The method that makes things in the version that the request is for.
+    /// Whether the request is for the newer version of the sandboxes' data plane.
+    pub(super) fn newer(&self) -> bool {
+        is_newer(&self.query)
+    }
+
+    /// The method that makes things: they are put in the older version, and posted in the newer.
     pub(super) fn writes(&self) -> &'static str {
-        let version = self.query.get("api-version").map(String::as_str);
-        let known = VERSIONS.iter().find(|(known, _)| Some(*known) == version);
-        known.map_or("PUT", |(_, method)| method)
+        match self.newer() {
+            true => "POST",
+            false => "PUT",
+        }
+    }
+
+    /// The status that says that something was created.
+    pub(super) fn created(&self, options: &Options) -> u16 {
+        match self.newer() && !options.plain_created {
+            true => 201,
+            false => 200,
+        }
+    }
+
+    /// The answer to a deletion, if the older version and the newer service answer `status`.
+    pub(super) fn deleted(&self, options: &Options, status: u16) -> Reply {
+        match (self.newer() && options.bare_deleted, status) {
+            (true, _) => Reply::empty(204),
+            (false, 200) => Reply::json(200, Value::Object(Default::default())),
+            (false, status) => Reply::empty(status),
+        }
     }
 }
 
-/// Versions of the data plane: what is made is put in the older one, and posted in the newer.
-pub(super) const VERSIONS: &[(&str, &str)] = &[
-    ("2026-02-01-preview", "PUT"),
-    ("2026-09-01-preview", "POST"),
-];
+/// The older and the newer version of the sandboxes' data plane.
+const OLDER: &str = "2026-02-01-preview";
+const NEWER: &str = "2026-09-01-preview";
+
+/// Whether this is a version that the data plane's documents know.
+pub(super) fn is_version(version: &str) -> bool {
+    [OLDER, NEWER].contains(&version)
+}
+
+/// Whether a query asks for the newer version.
+pub(super) fn is_newer(query: &BTreeMap<String, String>) -> bool {
+    query
+        .get("api-version")
+        .is_some_and(|version| version == NEWER)
+}
 
 /// The answer for a path that the service does not have.
 pub(super) fn not_found() -> Reply {

@@ -26,9 +26,17 @@ pub(super) async fn create(state: &Arc<State>, call: &Call) -> Result<Reply, Rep
     check(state, &body)?;
     // On a task of its own: a client that goes away does not undo a creation.
     let (state, group) = (Arc::clone(state), call.group.clone());
-    let made = tokio::spawn(async move { make(&state, &group, &body).await });
+    let status = call.created(&state.options());
+    let made = tokio::spawn(async move { make(&state, &group, &body, status).await });
     made.await
         .unwrap_or_else(|_| Err(problem(500, "EmulatorFailed", "creation ended")))
+}
+
+pub(super) fn count(state: &State, call: &Call) -> Result<Reply, Reply> {
+    let guests = state.store().guests.values().cloned().collect::<Vec<_>>();
+    let mut ours = guests;
+    ours.retain(|guest| guest.group == call.group && state.visible(guest));
+    Ok(Reply::json(200, json!({"count": ours.len()})))
 }
 
 /// What a new sandbox starts from.
@@ -38,7 +46,12 @@ struct Start {
     snapshot: Option<(String, Value, Value, Value)>,
 }
 
-async fn make(state: &Arc<State>, group: &str, body: &Value) -> Result<Reply, Reply> {
+async fn make(
+    state: &Arc<State>,
+    group: &str,
+    body: &Value,
+    status: u16,
+) -> Result<Reply, Reply> {
     let options = state.options();
     let Start { local, snapshot } = start(state, group, body).await?;
     let id = uuid::Uuid::new_v4().to_string();
@@ -110,7 +123,7 @@ async fn make(state: &Arc<State>, group: &str, body: &Value) -> Result<Reply, Re
     entrypoint(&guest, body);
     let shown = ports::shown(state, &guest);
     state.store().guests.insert(id, guest);
-    Ok(Reply::json(200, shown))
+    Ok(Reply::json(status, shown))
 }
 
 /// Starts what the body wants to run in the sandbox from the beginning.
@@ -264,8 +277,8 @@ pub(super) fn list(state: &State, call: &Call) -> Result<Reply, Reply> {
     Ok(resource::page(state, call, shown.collect()))
 }
 
-pub(super) async fn delete(state: &State, group: &str, id: &str) -> Result<Reply, Reply> {
-    let Ok(guest) = state.guest(group, id) else {
+pub(super) async fn delete(state: &State, call: &Call, id: &str) -> Result<Reply, Reply> {
+    let Ok(guest) = state.guest(&call.group, id) else {
         return Ok(Reply::empty(204));
     };
     let takes = state.options().deleting;
@@ -276,5 +289,5 @@ pub(super) async fn delete(state: &State, group: &str, id: &str) -> Result<Reply
     } else {
         guest.turn(state.clock.now(), "Deleting", takes, "Gone");
     }
-    Ok(Reply::json(200, json!({})))
+    Ok(call.deleted(&state.options(), 200))
 }

@@ -19,27 +19,47 @@ code=$({ { { sh -c "$0" 3>&- 4>&- 5>&- 6>&-; echo $? >&3; } 2>&1 1>&6 6>&- | cat
 exit "$code"
 "#;
 
+/// `direct`: the words are executed as they are, without a shell.
 pub(super) async fn run(
     state: &Arc<State>,
     call: &Call,
     guest: Arc<Guest>,
+    direct: bool,
 ) -> Result<Reply, Reply> {
     let busy = guest.busy(state)?;
     let body = call.json()?;
     let text = body["command"].as_str().filter(|text| !text.is_empty());
     let text = text.ok_or_else(|| invalid("command", "a command is required"))?;
-    if text.contains('\0') {
+    let mut words = vec![text];
+    if direct {
+        for word in body["args"].as_array().into_iter().flatten() {
+            let word = word.as_str();
+            words.push(word.ok_or_else(|| invalid("args", "must have strings"))?);
+        }
+    }
+    if words.iter().any(|word| word.contains('\0')) {
         return Err(invalid("command", "must have no NUL character"));
     }
-    // The service hands the line to a shell as one argument.
-    if text.len() >= 128 << 10 {
+    // Each is one argument in the end, the line for a shell too.
+    if words.iter().any(|word| word.len() >= 128 << 10) {
         return Err(problem(500, "ExecutionFailed", "argument list too long"));
     }
     if body["user"].is_string() {
         return Err(problem(400, "UserUnknown", "the emulator has one user"));
     }
-    state.note_command(text);
-    let mut command = Command::new("/bin/sh").args(["-c", WAIT_FOR_HOLDERS, text]);
+    state.note_command(&words.join(" "));
+    let held = match direct {
+        true => WAIT_FOR_HOLDERS.replace(r#"sh -c "$0""#, r#""$0" "$@""#),
+        false => WAIT_FOR_HOLDERS.to_owned(),
+    };
+    let mut command = Command::new("/bin/sh").args(["-c", &held]).args(words);
+    if call.newer() {
+        for (name, value) in body["environment"].as_object().into_iter().flatten() {
+            let value = value.as_str();
+            let value = value.ok_or_else(|| invalid("environment", "must have strings"))?;
+            command = command.env(name.as_str(), value);
+        }
+    }
     if let Some(dir) = body["workingDirectory"].as_str() {
         command = command.cwd(dir);
     }

@@ -22,6 +22,9 @@ pub enum Action {
     /// A WebSocket is carried out, and breaks off after so many frames of the server. Means nothing
     /// to other requests.
     CutStream(usize),
+    /// The same, but the connection stays open and nothing comes on it any more, not even an answer
+    /// to a ping.
+    SilenceStream(usize),
 }
 
 /// What goes wrong with the next request that fits.

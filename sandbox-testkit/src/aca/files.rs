@@ -48,15 +48,16 @@ pub(super) async fn operation(
                 local.metadata(&parent).await.map_err(|e| failed(&e))?;
             }
             let mode = match call.query.get("mode") {
-                Some(text) => u32::from_str_radix(text, 8)
-                    .map_err(|_| invalid("mode", "must be octal digits"))?,
+                // The newer version has a number, the older one digits as `chmod` takes them.
+                Some(text) => u32::from_str_radix(text, if call.newer() { 10 } else { 8 })
+                    .map_err(|_| invalid("mode", "is no mode"))?,
                 None => 0o644,
             };
             let (size, body) = (call.body.len(), call.body.clone());
             let batch = FileBatch::new().file_with_mode(path, body, Mode::new(mode));
             local.write_files(batch).await.map_err(|e| failed(&e))?;
             Ok(Reply::json(
-                200,
+                call.created(&state.options()),
                 json!({"bytesWritten": size, "success": true}),
             ))
         }
@@ -70,12 +71,20 @@ pub(super) async fn operation(
                 false => RemoveOptions::default(),
             };
             match local.remove(&path, options).await {
-                Err(error) if error.kind() != ErrorKind::NotFound => Err(failed(&error)),
+                Err(error) if call.newer() || error.kind() != ErrorKind::NotFound => {
+                    Err(failed(&error))
+                }
+                _ if call.newer() => Ok(Reply::json(200, json!({"success": true}))),
                 _ => Ok(Reply::empty(204)),
             }
         }
         ("POST", ["mkdir"]) => {
-            let made = local.create_dir(&path, CreateDirOptions::default()).await;
+            let mut options = CreateDirOptions::default();
+            let body = call.json()?;
+            if let (true, Some(flag)) = (call.newer(), body["createParents"].as_bool()) {
+                options.recursive = flag;
+            }
+            let made = local.create_dir(&path, options).await;
             made.map_err(|e| failed(&e))?;
             Ok(Reply::json(200, json!({"success": true})))
         }

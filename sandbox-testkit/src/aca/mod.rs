@@ -64,7 +64,7 @@ use std::time::Duration;
 use sandbox_core::Result;
 
 pub use fault::{Action, Fault};
-pub use options::{AutoDeleteFrom, Log, Options, Restore, RestoredEgress, RetryAfter};
+pub use options::{AutoDeleteFrom, Lists, Log, Options, Restore, RestoredEgress, RetryAfter};
 pub use sessions::{FullAs, PoolKind, SessionPool};
 pub use switches::{SWITCHES, Switch};
 

@@ -29,7 +29,7 @@ pub struct Options {
     /// Otherwise none does, whatever the policy says.
     pub allow_network: bool,
 
-    /// Whether the role assignment is missing: every request is answered with an empty 403.
+    /// Whether the role assignment is missing: every request is answered with 403.
     pub forbidden: bool,
     /// For how long after the start a role has not arrived: 403 until then.
     pub role_after: Duration,
@@ -39,9 +39,22 @@ pub struct Options {
     /// Whether there are only the groups that were made by the management plane; otherwise every
     /// group is there.
     pub strict_groups: bool,
-    /// Whether lists come as `{value, nextLink}` and not as bare arrays.
+    /// Whether an empty body goes with a 403.
+    pub empty_forbidden: bool,
+    /// Whether both audiences fit both versions; otherwise the newer one takes only its own.
+    pub any_scope: bool,
+    /// Whether a version that no document knows is answered with 400; otherwise it is taken for the
+    /// older one.
+    pub strict_versions: bool,
+    /// Whether the newer version answers 200 to what creates, and not 201.
+    pub plain_created: bool,
+    /// Whether the newer version answers 204 to all that deletes, and not 200 or 202.
+    pub bare_deleted: bool,
+    /// Whether lists of the older version come as `{value, nextLink}` and not as bare arrays.
     pub envelope: bool,
-    /// How many entries a page of a list has; all of them if `None`. Needs the envelope.
+    /// How lists of the newer version come.
+    pub lists: Lists,
+    /// How many entries a page of a list has; all of them if `None`. A bare array has no pages.
     pub page: Option<u32>,
     /// Whether the link to the next page is relative: a path and a query.
     pub relative_links: bool,
@@ -65,8 +78,16 @@ pub struct Options {
     pub port_url: Duration,
     /// How long a command may take before the gateway answers 504; the command goes on.
     pub gateway: Duration,
-    /// Whether a `stop` without a body hangs.
+    /// Whether a `stop` without a body hangs in the older version.
     pub bodyless_stop_hangs: bool,
+    /// Whether the newer version has `stop/async` (202).
+    pub stop_async: bool,
+    /// Whether the next stop ends in `StopFailed`; it is off after that.
+    pub stop_fails: bool,
+    /// Whether a command on a stream gets no input without a terminal: official clients give none.
+    pub input_needs_terminal: bool,
+    /// Whether frames of more than 16,384 characters are taken on the newer version's streams.
+    pub large_frames: bool,
     /// Session pools that are there from the start. Default: `python` and `shell`.
     pub pools: Vec<SessionPool>,
     /// How long one execution in a session may take. Default: 220 seconds.
@@ -116,6 +137,19 @@ pub enum Log {
     Stderr,
     /// To this file, after what it has.
     File(PathBuf),
+}
+
+/// How lists of the newer version come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Lists {
+    /// As `{value, nextLink}`; the link has a `skipToken`.
+    #[default]
+    Envelope,
+    /// As an array; the next page is asked for by `page` and `pageSize`.
+    Paged,
+    /// As an array of all.
+    Bare,
 }
 
 /// What a restore does with what its body has beside the source.
@@ -192,7 +226,13 @@ impl Default for Options {
             role_after: Duration::ZERO,
             group_after: Duration::ZERO,
             strict_groups: false,
+            empty_forbidden: false,
+            any_scope: false,
+            strict_versions: false,
+            plain_created: false,
+            bare_deleted: false,
             envelope: false,
+            lists: Lists::default(),
             page: None,
             relative_links: false,
             creating: Duration::ZERO,
@@ -206,6 +246,10 @@ impl Default for Options {
             port_url: Duration::ZERO,
             gateway: Duration::from_secs(600),
             bodyless_stop_hangs: false,
+            stop_async: false,
+            stop_fails: false,
+            input_needs_terminal: false,
+            large_frames: false,
             pools: vec![
                 SessionPool::new("python", PoolKind::PythonLts),
                 SessionPool::new("shell", PoolKind::Shell),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::call::{Call, not_found};
-use super::reply::{Reply, invalid, problem};
+use super::reply::{Reply, coded, invalid, problem};
 use super::state::{Guest, State, not_running};
 use super::{exec, files, ports, resource, snapshots};
 
@@ -17,12 +17,19 @@ pub(super) async fn operation(
     guest: Arc<Guest>,
     operation: &[&str],
 ) -> Result<Reply, Reply> {
+    let newer = call.newer();
     match (call.method.as_str(), operation) {
         ("GET", []) => Ok(Reply::json(200, ports::shown(state, &guest))),
-        ("POST", ["executeShellCommand"]) => exec::run(state, call, guest).await,
+        ("POST", ["executeShellCommand"]) => exec::run(state, call, guest, false).await,
+        ("POST", ["executeCommand"]) if newer => exec::run(state, call, guest, true).await,
         (_, ["files", tail @ ..]) => files::operation(state, call, &guest, tail).await,
         ("POST", ["stop"]) => stop(state, call, &guest).await,
+        ("POST", ["stop", "async"]) if newer && state.options().stop_async => {
+            stop(state, call, &guest).await.map(|_| Reply::empty(202))
+        }
         ("POST", ["resume"]) => resume(state, &guest).await,
+        ("POST", ["disable"]) if newer => disable(state, &guest),
+        ("POST", ["enable"]) if newer => enable(state, &guest),
         ("POST", ["snapshot"]) => snapshots::take(state, call, &guest).await,
         ("POST", ["commit"]) => resource::commit(state, call, &guest).await,
         ("POST", ["lifecycle"]) => {
@@ -38,7 +45,15 @@ pub(super) async fn operation(
             guest.document()["egressPolicy"] = policy.clone();
             Ok(Reply::json(200, policy))
         }
-        ("GET", ["egress-decisions"]) => Ok(Reply::json(
+        ("GET", ["egressDecisions"]) if newer => Ok(Reply::json(
+            200,
+            json!({
+                "http": {"allowed": [], "denied": []},
+                "statefulTcp": {"allowed": [], "denied": []},
+                "lastUpdated": state.clock.timestamp(),
+            }),
+        )),
+        ("GET", ["egress-decisions"]) if !newer => Ok(Reply::json(
             200,
             json!({
                 "networkEgress": {"allowed": [], "denied": []},
@@ -47,7 +62,11 @@ pub(super) async fn operation(
         )),
         ("GET", ["stats"]) => {
             guest.running(state)?;
-            Ok(Reply::json(200, stats(&guest.document()["resources"])))
+            let stats = match newer {
+                true => newer_stats(&guest.document()["resources"]),
+                false => stats(&guest.document()["resources"]),
+            };
+            Ok(Reply::json(200, stats))
         }
         ("POST", ["ports", "add"]) => {
             guest.running(state)?;
@@ -56,6 +75,10 @@ pub(super) async fn operation(
         ("POST", ["ports", "remove"]) => {
             guest.running(state)?;
             ports::remove(&guest, &call.json()?)
+        }
+        ("GET", ["ports"]) if newer => {
+            let shown = ports::shown(state, &guest);
+            Ok(Reply::json(200, json!({"ports": shown["ports"]})))
         }
         ("PUT", ["ports"]) => {
             guest.running(state)?;
@@ -70,16 +93,49 @@ pub(super) async fn operation(
     }
 }
 
+/// So many bytes, as the service writes sizes.
+fn bytes(text: &Value) -> u64 {
+    let text = text.as_str().unwrap_or_default();
+    let gibi = text.strip_suffix("Gi").map(|n| (n, 1_u64 << 30));
+    let (number, unit) = gibi
+        .or_else(|| text.strip_suffix("Mi").map(|n| (n, 1 << 20)))
+        .unwrap_or((text, 1));
+    number.parse::<u64>().unwrap_or(0).saturating_mul(unit)
+}
+
+/// The same in the newer version, which has other names for it.
+fn newer_stats(resources: &Value) -> Value {
+    let usage = |total: u64| json!({"usedBytes": 0, "totalBytes": total, "availableBytes": total});
+    json!({
+        "cpu": {"user": 0, "nice": 0, "system": 0, "idle": 0, "loadAvg1": 0.0},
+        "memory": usage(bytes(&resources["memory"])),
+        "disk": [usage(bytes(&resources["disk"]))],
+        "network": {"rxBytes": 0, "txBytes": 0},
+        "uptimeSecs": 0,
+    })
+}
+
+/// Keeps a sandbox from running until it is enabled.
+fn disable(state: &State, guest: &Guest) -> Result<Reply, Reply> {
+    if guest.state(state) == "Deleting" {
+        return Err(not_running());
+    }
+    guest.turn(state.clock.now(), "Stopping", Default::default(), "Stopped");
+    guest.document()["stateDetails"] =
+        json!({"stoppedReason": "Disabled", "stoppedAt": state.clock.timestamp()});
+    Ok(Reply::json(200, ports::shown(state, guest)))
+}
+
+/// Lets a disabled sandbox be resumed; it does not run by that.
+fn enable(state: &State, guest: &Guest) -> Result<Reply, Reply> {
+    if guest.document()["stateDetails"]["stoppedReason"] == "Disabled" {
+        guest.document()["stateDetails"]["stoppedReason"] = json!("UserStopped");
+    }
+    Ok(Reply::json(200, ports::shown(state, guest)))
+}
+
 /// What there is of resources; what is used of them is not measured.
 fn stats(resources: &Value) -> Value {
-    let bytes = |text: &Value| {
-        let text = text.as_str().unwrap_or_default();
-        let gibi = text.strip_suffix("Gi").map(|n| (n, 1_u64 << 30));
-        let (number, unit) = gibi
-            .or_else(|| text.strip_suffix("Mi").map(|n| (n, 1 << 20)))
-            .unwrap_or((text, 1));
-        number.parse::<u64>().unwrap_or(0).saturating_mul(unit)
-    };
     let usage = |total: u64| json!({"usedBytes": 0, "totalBytes": total, "availableBytes": total});
     json!({
         "cpu": {"usageNanoCores": 0, "usageCoreNanoSeconds": 0},
@@ -91,11 +147,16 @@ fn stats(resources: &Value) -> Value {
 
 async fn stop(state: &State, call: &Call, guest: &Guest) -> Result<Reply, Reply> {
     let options = state.options();
-    if call.body.is_empty() && options.bodyless_stop_hangs {
+    if call.body.is_empty() && !call.newer() && options.bodyless_stop_hangs {
         std::future::pending::<()>().await;
     }
     guest.running(state)?;
     let now = state.clock.now();
+    if options.stop_fails {
+        state.change(|options| options.stop_fails = false);
+        guest.turn(now, "Stopping", options.stopping, "StopFailed");
+        return Ok(Reply::json(200, snapshots::of_stop(state, guest)));
+    }
     guest.turn(now, "Stopping", options.stopping, "Stopped");
     guest.document()["stateDetails"] =
         json!({"stoppedReason": "UserStopped", "stoppedAt": state.clock.timestamp()});
@@ -104,6 +165,10 @@ async fn stop(state: &State, call: &Call, guest: &Guest) -> Result<Reply, Reply>
 
 pub(super) async fn resume(state: &State, guest: &Guest) -> Result<Reply, Reply> {
     match guest.state(state).as_str() {
+        "Stopped" if guest.document()["stateDetails"]["stoppedReason"] == "Disabled" => {
+            let why = "the sandbox is disabled";
+            return Err(coded(409, "SandboxDisabled", why, json!(1)));
+        }
         "Stopped" | "Suspended" | "Idle" => {
             snapshots::end_of_stop(state, guest);
             if let Some(document) = guest.document().as_object_mut() {
@@ -123,15 +188,24 @@ pub(super) fn check_egress(policy: &Value) -> Result<(), Reply> {
     if policy.is_null() {
         return Ok(());
     }
-    let action = policy["defaultAction"].as_str().unwrap_or("Allow");
+    // The newer version has a section for it, and takes the older form too.
+    let section = match policy["http"].is_object() {
+        true => &policy["http"],
+        false => policy,
+    };
+    let action = section["defaultAction"].as_str().unwrap_or("Allow");
     if !["Allow", "Deny"].contains(&action) {
         return Err(invalid("defaultAction", "must be Allow or Deny"));
     }
-    if policy["trafficInspection"] == "Partial" && action == "Deny" {
+    if section["trafficInspection"] == "Partial" && action == "Deny" {
         return Err(invalid(
             "trafficInspection",
             "Partial does not go with Deny",
         ));
     }
-    Ok(())
+    let rules = policy["transportRules"].as_array().map_or(0, Vec::len);
+    match rules > 10 {
+        true => Err(invalid("transportRules", "at most 10 rules")),
+        false => Ok(()),
+    }
 }

@@ -9,6 +9,7 @@ use sandbox_core::{ForkOptions, Sandbox};
 use serde_json::{Map, Value, json};
 
 use super::call::{Call, not_found};
+use super::options::Lists;
 use super::data::{PUBLIC, failed, labels};
 use super::reply::{Reply, coded, invalid, problem};
 use super::state::{Guest, State};
@@ -17,12 +18,27 @@ use super::volumes;
 /// A list as the options say: bare, or in an envelope with pages.
 pub(super) fn page(state: &State, call: &Call, all: Vec<Value>) -> Reply {
     let options = state.options();
-    if !options.envelope {
-        return Reply::json(200, json!(all));
-    }
-    let skip = call.query.get("skip").and_then(|skip| skip.parse().ok());
-    let skip: usize = skip.unwrap_or(0);
+    let lists = match (call.newer(), options.envelope) {
+        (true, _) => options.lists,
+        (false, true) => Lists::Envelope,
+        (false, false) => Lists::Bare,
+    };
+    let number = |key: &str| call.query.get(key).and_then(|text| text.parse::<usize>().ok());
     let size = options.page.map_or(usize::MAX, |size| size.max(1) as usize);
+    let word = match call.newer() {
+        true => "skipToken",
+        false => "skip",
+    };
+    let skip = match lists {
+        Lists::Bare => return Reply::json(200, json!(all)),
+        Lists::Paged => {
+            let size = number("pageSize").unwrap_or(size).clamp(1, size);
+            let skip = (number("page").unwrap_or(1).max(1) - 1).saturating_mul(size);
+            let end = skip.saturating_add(size).min(all.len());
+            return Reply::json(200, json!(all.get(skip..end).unwrap_or_default()));
+        }
+        Lists::Envelope => number(word).unwrap_or(0),
+    };
     let end = skip.saturating_add(size).min(all.len());
     let mut body = json!({"value": all.get(skip..end).unwrap_or_default()});
     if end < all.len() {
@@ -35,7 +51,7 @@ pub(super) fn page(state: &State, call: &Call, all: Vec<Value>) -> Reply {
             false => state.endpoint(),
         };
         body["nextLink"] = json!(format!(
-            "{endpoint}{path}?api-version={version}&skip={end}{labels}"
+            "{endpoint}{path}?api-version={version}&{word}={end}{labels}"
         ));
     }
     Reply::json(200, body)
@@ -154,19 +170,25 @@ pub(super) async fn operation(
             let known = PUBLIC.iter().find(|known| *known == name);
             Ok(Reply::json(200, public(known.ok_or_else(missing)?)))
         }
-        ("diskimages", "PUT", []) => {
+        ("diskimages", method, []) if method == call.writes() => {
             let body = call.json()?;
             labels(&body["labels"])?;
-            if !body["image"]["base"].is_string() {
-                return Err(invalid("image", "a base is required"));
-            }
-            let image = json!({"labels": image_labels(&body), "image": body["image"]});
+            let image = match call.newer() {
+                true => json!({"labels": image_labels(&body), "source": image_source(&body)?}),
+                false if body["image"]["base"].is_string() => {
+                    json!({"labels": image_labels(&body), "image": body["image"]})
+                }
+                false => return Err(invalid("image", "a base is required")),
+            };
             let id = uuid::Uuid::new_v4().to_string();
-            let image = build(state, format!("{prefix}{id}"), &id, image);
-            Ok(Reply::json(200, image))
+            let mut image = build(state, format!("{prefix}{id}"), &id, image);
+            if body["name"].is_string() {
+                image["name"] = body["name"].clone();
+            }
+            Ok(Reply::json(call.created(&state.options()), image))
         }
         ("volumes", "PUT", [name]) => volumes::put(state, call, name),
-        ("volumes", "DELETE", [name]) => volumes::delete(state, &call.group, name),
+        ("volumes", "DELETE", [name]) => volumes::delete(state, call, name),
         ("secrets", "PUT", [id]) => {
             let body = call.json()?;
             let values = body["values"].as_object();
@@ -207,9 +229,24 @@ pub(super) async fn operation(
             if let Some(image) = image {
                 image.close().await.map_err(|error| failed(&error))?;
             }
-            gone.map(|_| Reply::empty(202)).ok_or_else(missing)
+            let reply = call.deleted(&state.options(), 202);
+            gone.map(|_| reply).ok_or_else(missing)
         }
         _ => Err(not_found()),
+    }
+}
+
+/// Where the newer version has an image made from, without its credentials.
+fn image_source(body: &Value) -> Result<Value, Reply> {
+    let source = &body["source"];
+    let (kind, key) = match source["kind"].as_str() {
+        Some("registry") => ("registry", "imageUrl"),
+        Some("blob") => ("blob", "blobSourceUri"),
+        _ => return Err(invalid("source", "the kind must be registry or blob")),
+    };
+    match source[key].is_string() {
+        true => Ok(json!({"kind": kind, key: source[key]})),
+        false => Err(invalid(key, "is required")),
     }
 }
 

@@ -10,7 +10,7 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderName, Request, Response, header};
 
 use super::auth::Plane;
-use super::call::{Call, VERSIONS, decode, not_found, query};
+use super::call::{Call, decode, is_newer, is_version, not_found, query};
 use super::fault::Action;
 use super::log::Entry;
 use super::reply::{Broken, Reply, invalid, problem};
@@ -72,7 +72,19 @@ pub(super) async fn answer(
             problem(status, "Injected", "a fault that a test asked for")
         }
         Some(Action::CutStream(frames)) => {
-            request.extensions_mut().insert(stream::Cut(frames));
+            let cut = stream::Cut {
+                frames,
+                silent: false,
+            };
+            request.extensions_mut().insert(cut);
+            carry_out(&state, request).await
+        }
+        Some(Action::SilenceStream(frames)) => {
+            let cut = stream::Cut {
+                frames,
+                silent: true,
+            };
+            request.extensions_mut().insert(cut);
             carry_out(&state, request).await
         }
         None => carry_out(&state, request).await,
@@ -132,9 +144,10 @@ async fn call(state: &Arc<State>, request: Request<Body>) -> Result<Reply, Reply
         call.body = read(body).await?;
         return admin::operation(state, &call, rest).await;
     }
-    let plane = match arm::is_path(&path) {
-        true => Plane::Arm,
-        false => Plane::Data,
+    let plane = match (arm::is_path(&path), path.get(4)) {
+        (true, _) => Plane::Arm,
+        (false, Some(&"sandboxGroups")) if is_newer(&call.query) => Plane::Newer,
+        (false, _) => Plane::Data,
     };
     let header = head.headers.get(header::AUTHORIZATION);
     state.authorize(header.and_then(|header| header.to_str().ok()), plane)?;
@@ -162,16 +175,17 @@ async fn call(state: &Arc<State>, request: Request<Body>) -> Result<Reply, Reply
         return sessions::answer(state, &head.headers, call).await;
     }
     if let ["sandboxes", id, "exec", "stream"] = rest {
-        // Alone in the service, it has no version.
+        // Alone in the service, it has no version in the older one.
         state.group(&call.group)?;
         guid(id)?;
         let guest = state.guest(&call.group, id)?;
-        return stream::open(state, &mut head, guest).await;
+        return stream::open(state, &mut head, guest, call.newer()).await;
     }
     let version = call.query.get("api-version");
     let version =
         version.ok_or_else(|| invalid("api-version", "the query parameter is required"))?;
-    if !VERSIONS.iter().any(|(known, _)| known == version) {
+    // The service was seen to take any.
+    if !is_version(version) && state.options().strict_versions {
         return Err(invalid("api-version", "the service has no such version"));
     }
     state.group(&call.group)?;
@@ -189,10 +203,11 @@ async fn data(state: &Arc<State>, call: Call) -> Result<Reply, Reply> {
     match (call.method.as_str(), &rest[..]) {
         (method, ["sandboxes"]) if method == call.writes() => data::create(state, &call).await,
         ("GET", ["sandboxes"]) => data::list(state, &call),
+        ("GET", ["sandboxes", "count"]) if call.newer() => data::count(state, &call),
         (_, ["sandboxes", id, operation @ ..]) => {
             guid(id)?;
             match (call.method.as_str(), operation) {
-                ("DELETE", []) => data::delete(state, &call.group, id).await,
+                ("DELETE", []) => data::delete(state, &call, id).await,
                 _ => {
                     let guest = state.guest(&call.group, id)?;
                     policy::operation(state, &call, guest, operation).await

@@ -124,7 +124,7 @@ pub(super) async fn operation(state: &State, call: &Call, tail: &[&str]) -> Resu
             };
             let snap = snap.ok_or_else(missing)?;
             snap.local.close().await.map_err(|error| failed(&error))?;
-            Ok(Reply::empty(202))
+            Ok(call.deleted(&state.options(), 202))
         }
         _ => Err(not_found()),
     }

@@ -1,8 +1,8 @@
 //! Commands over a WebSocket: the frames of `exec/stream`.
 //!
-//! The command is one path that is executed, without arguments and without a shell. It must never
-//! be ended by a client that goes away, and its input has no end: the service has a frame for
-//! neither.
+//! In the older version the command is one path that is executed, without arguments, and its input
+//! has no end. The newer one has arguments, an end of input, and says first which session it is. No
+//! shell is between. It must never be ended by a client that goes away.
 
 use std::sync::Arc;
 
@@ -25,16 +25,34 @@ use super::state::{Guest, State};
 const WAITING: usize = 16;
 
 /// Bytes of output in one frame.
-const CHUNK: usize = 32 << 10;
+const CHUNK: usize = 8 << 10;
 
-/// A fault: the connection breaks off after so many frames.
+/// The longest frame of the newer version, in characters, and the longest that starts a command.
+const FRAME: usize = 16_384;
+const START: usize = 1 << 20;
+
+/// A fault: the connection breaks off after so many frames, or falls silent.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Cut(pub(super) usize);
+pub(super) struct Cut {
+    pub(super) frames: usize,
+    pub(super) silent: bool,
+}
+
+/// What is spoken on a stream.
+#[derive(Clone, Copy, Debug)]
+struct Speech {
+    newer: bool,
+    /// The longest frame that is taken, in characters.
+    longest: usize,
+    /// Whether input needs a terminal.
+    needs_terminal: bool,
+}
 
 pub(super) async fn open(
     state: &Arc<State>,
     head: &mut Parts,
     guest: Arc<Guest>,
+    newer: bool,
 ) -> Result<Reply, Reply> {
     let busy = guest.busy(state)?;
     let upgrade = WebSocketUpgrade::from_request_parts(head, &()).await;
@@ -45,10 +63,19 @@ pub(super) async fn open(
             "the request asks for no WebSocket",
         )
     })?;
-    let left = head.extensions.get::<Cut>().map_or(usize::MAX, |cut| cut.0);
+    let cut = head.extensions.get::<Cut>().copied();
+    let options = state.options();
+    let speech = Speech {
+        newer,
+        longest: match newer && !options.large_frames {
+            true => FRAME,
+            false => usize::MAX,
+        },
+        needs_terminal: options.input_needs_terminal,
+    };
     let state = Arc::clone(state);
     Ok(Reply::switching(upgrade.on_upgrade(
-        move |socket| async move { serve(&state, guest, busy, socket, left).await },
+        move |socket| async move { serve(&state, guest, busy, socket, cut, speech).await },
     )))
 }
 
@@ -58,22 +85,29 @@ async fn serve(
     guest: Arc<Guest>,
     busy: Busy,
     mut socket: WebSocket,
-    mut left: usize,
+    cut: Option<Cut>,
+    speech: Speech,
 ) {
-    let process = match start(state, &guest, &mut socket).await {
+    let mut left = cut.map_or(usize::MAX, |cut| cut.frames);
+    let process = match start(state, &guest, &mut socket, speech).await {
         Ok(process) => process,
         Err(why) => {
             // A client that has gone needs no reason.
-            let _ = socket.send(text(&refusal(&why))).await;
+            let _ = socket.send(text(&refusal(&why, speech))).await;
             let _ = socket.send(Message::Close(None)).await;
             return;
         }
     };
     let (frames, mut outgoing) = mpsc::channel(WAITING);
+    if speech.newer {
+        let session = uuid::Uuid::new_v4().to_string();
+        // There is room: it is the first.
+        let _ = frames.try_send(json!({"type": "session_id", "data": session}));
+    }
     let (input, incoming) = mpsc::channel(WAITING);
     // On a task of its own: a client that goes away does not end the command.
     tokio::spawn(async move {
-        carry(process, incoming, frames).await;
+        carry(process, incoming, frames, speech).await;
         drop(busy);
     });
     loop {
@@ -86,6 +120,10 @@ async fn serve(
             frame = outgoing.recv() => {
                 let Some(frame) = frame else { break };
                 if left == 0 {
+                    if cut.is_some_and(|cut| cut.silent) {
+                        // Neither read nor closed, until the emulator ends.
+                        std::future::pending::<()>().await;
+                    }
                     return;
                 }
                 left -= 1;
@@ -95,11 +133,14 @@ async fn serve(
             }
             (room, message) = received => {
                 let Some(Ok(message)) = message else { return };
-                match (frame(&message), room) {
-                    (Ok(Frame::Stdin(bytes)), Ok(room)) => room.send(bytes),
+                match (frame(&message, speech), room) {
+                    (Ok(Frame::Stdin(bytes)), Ok(room)) if !speech.needs_terminal => {
+                        room.send(Some(bytes));
+                    }
+                    (Ok(Frame::CloseStdin), Ok(room)) if !speech.needs_terminal => room.send(None),
                     (Ok(_), _) => {}
                     (Err(why), _) => {
-                        let _ = socket.send(text(&refusal(&why))).await;
+                        let _ = socket.send(text(&refusal(&why, speech))).await;
                         break;
                     }
                 }
@@ -110,26 +151,46 @@ async fn serve(
 }
 
 /// Waits for the first frame and starts what it says.
-async fn start(state: &State, guest: &Guest, socket: &mut WebSocket) -> Result<Process, String> {
+async fn start(
+    state: &State,
+    guest: &Guest,
+    socket: &mut WebSocket,
+    speech: Speech,
+) -> Result<Process, String> {
     let start = loop {
         let Some(Ok(message)) = socket.recv().await else {
             return Err("the client has gone".into());
         };
-        match frame(&message)? {
+        match frame(&message, speech)? {
             Frame::Start(start) => break start,
             Frame::None => {}
-            Frame::Stdin(_) => return Err("the first frame must be start".into()),
+            _ => return Err("the first frame must be start".into()),
         }
     };
     let path = start["command"].as_str().unwrap_or_default();
-    if !path.contains('/') || path.contains('\0') {
+    let named = speech.newer && !path.is_empty();
+    if !(named || path.contains('/')) || path.contains('\0') {
         return Err(format!("exec: {path:?}: executable file not found"));
     }
     if start["tty"] == true {
         return Err("the emulator has no terminals".into());
     }
-    state.note_command(path);
     let mut command = Command::new(path);
+    let mut noted = path.to_owned();
+    if speech.newer {
+        if start["user"].is_string() {
+            return Err("the emulator has one user".into());
+        }
+        for word in start["args"].as_array().into_iter().flatten() {
+            let word = word.as_str().ok_or("args must have strings")?;
+            noted = format!("{noted} {word}");
+            command = command.arg(word);
+        }
+        if let Some(dir) = start["workingDirectory"].as_str() {
+            command = command.cwd(dir);
+        }
+    }
+    state.note_command(&noted);
     if start["stdin"] == true {
         command = command.stdin_piped();
     }
@@ -142,7 +203,12 @@ async fn start(state: &State, guest: &Guest, socket: &mut WebSocket) -> Result<P
 }
 
 /// Runs a command to its end, even if the client has gone.
-async fn carry(mut process: Process, input: mpsc::Receiver<Bytes>, frames: mpsc::Sender<Value>) {
+async fn carry(
+    mut process: Process,
+    input: mpsc::Receiver<Option<Bytes>>,
+    frames: mpsc::Sender<Value>,
+    speech: Speech,
+) {
     let (stdin, stdout, stderr) = (
         process.stdin.take(),
         process.stdout.take(),
@@ -161,17 +227,21 @@ async fn carry(mut process: Process, input: mpsc::Receiver<Bytes>, frames: mpsc:
     };
     let last = match ended.map(|exit| exit.status) {
         Ok(status) => json!({"type": "exit_code", "exitCode": status.shell_code()}),
-        Err(error) => refusal(error.message()),
+        Err(error) => refusal(error.message(), speech),
     };
     let _ = frames.send(last).await;
 }
 
-/// Gives a command its input, and no end of it.
+/// Gives a command its input, and its end if the client says so.
 async fn feed(
     mut stdin: Option<ProcessStdin>,
-    mut input: mpsc::Receiver<Bytes>,
+    mut input: mpsc::Receiver<Option<Bytes>>,
 ) -> std::convert::Infallible {
     while let Some(bytes) = input.recv().await {
+        let Some(bytes) = bytes else {
+            stdin = None;
+            continue;
+        };
         if let Some(open) = &mut stdin
             && (open.write_all(&bytes).await.is_err() || open.flush().await.is_err())
         {
@@ -196,11 +266,12 @@ async fn pump(kind: &str, stream: Option<impl AsyncRead + Unpin>, frames: &mpsc:
 enum Frame {
     Start(Value),
     Stdin(Bytes),
+    CloseStdin,
     /// Nothing to do: the size of a terminal, and what the protocol itself takes care of.
     None,
 }
 
-fn frame(message: &Message) -> Result<Frame, String> {
+fn frame(message: &Message, speech: Speech) -> Result<Frame, String> {
     let Message::Text(text) = message else {
         return match message {
             Message::Binary(_) => Err("frames are text".into()),
@@ -208,7 +279,16 @@ fn frame(message: &Message) -> Result<Frame, String> {
         };
     };
     let mut frame: Value = serde_json::from_str(text).map_err(|_| "the frame is no JSON")?;
-    match frame["type"].as_str() {
+    let kind = frame["type"].as_str();
+    let most = match kind {
+        Some("start") if speech.newer => START,
+        _ => speech.longest,
+    };
+    if text.len() > most {
+        return Err(format!("a frame has at most {most} characters"));
+    }
+    match kind {
+        Some("close_stdin") if speech.newer => Ok(Frame::CloseStdin),
         Some("start") => Ok(Frame::Start(frame["start"].take())),
         Some("stdin") => {
             let data = frame["data"].as_str().unwrap_or_default();
@@ -224,8 +304,11 @@ fn frame(message: &Message) -> Result<Frame, String> {
     }
 }
 
-fn refusal(why: &str) -> Value {
-    json!({"type": "error", "message": why})
+fn refusal(why: &str, speech: Speech) -> Value {
+    match speech.newer {
+        true => json!({"type": "error", "data": why}),
+        false => json!({"type": "error", "message": why}),
+    }
 }
 
 fn text(frame: &Value) -> Message {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::options::{AutoDeleteFrom, Options, Restore, RestoredEgress, RetryAfter};
+use super::options::{AutoDeleteFrom, Lists, Options, Restore, RestoredEgress, RetryAfter};
 use super::sessions::FullAs;
 
 /// A quirk that can be switched on by its name.
@@ -43,6 +43,8 @@ const RETRY_AFTER: &[RetryAfter] = &[
     RetryAfter::Absent,
 ];
 
+const LISTS: &[Lists] = &[Lists::Envelope, Lists::Paged, Lists::Bare];
+
 const RESTORE: &[Restore] = &[Restore::Takes, Restore::Ignores, Restore::Refuses];
 
 const RESTORED_EGRESS: &[RestoredEgress] = &[RestoredEgress::Absent, RestoredEgress::Inherited];
@@ -76,7 +78,7 @@ pub const SWITCHES: &[Switch] = &[
         Flag,
         forbidden,
         "forbidden",
-        "the role is missing: an empty 403 to everything"
+        "the role is missing: 403 to everything"
     ),
     switch!(
         Millis,
@@ -100,13 +102,76 @@ pub const SWITCHES: &[Switch] = &[
         Flag,
         envelope,
         "envelope",
-        "lists come as {value, nextLink}"
+        "lists of the older version come as {value, nextLink}"
+    ),
+    Switch {
+        name: "lists",
+        help: "how lists of the newer version come: envelope, paged, bare",
+        field: Field::Word(
+            &["envelope", "paged", "bare"],
+            |options| place(LISTS, &options.lists),
+            |options, at| options.lists = LISTS[at],
+        ),
+    },
+    switch!(
+        Flag,
+        empty_forbidden,
+        "empty-forbidden",
+        "a 403 has no body"
+    ),
+    switch!(
+        Flag,
+        any_scope,
+        "any-scope",
+        "tokens of either audience fit both versions"
+    ),
+    switch!(
+        Flag,
+        strict_versions,
+        "strict-versions",
+        "an unknown api-version is a 400, and not taken for the older one"
+    ),
+    switch!(
+        Flag,
+        plain_created,
+        "plain-created",
+        "creations of the newer version answer 200, and not 201"
+    ),
+    switch!(
+        Flag,
+        bare_deleted,
+        "bare-deleted",
+        "deletions of the newer version answer 204"
+    ),
+    switch!(
+        Flag,
+        stop_async,
+        "stop-async",
+        "the newer version has stop/async"
+    ),
+    switch!(
+        Flag,
+        stop_fails,
+        "stop-fails",
+        "the next stop ends in StopFailed"
+    ),
+    switch!(
+        Flag,
+        input_needs_terminal,
+        "input-needs-terminal",
+        "a command on a stream gets no input without a terminal"
+    ),
+    switch!(
+        Flag,
+        large_frames,
+        "large-frames",
+        "frames of over 16,384 characters are taken (newer version)"
     ),
     switch!(
         Number,
         page,
         "page",
-        "so many entries on a page (with envelope)"
+        "so many entries on a page"
     ),
     switch!(
         Flag,
@@ -163,7 +228,7 @@ pub const SWITCHES: &[Switch] = &[
         Flag,
         bodyless_stop_hangs,
         "bodyless-stop-hangs",
-        "a stop without a body is never answered"
+        "a stop without a body is never answered (older version)"
     ),
     switch!(
         Flag,
@@ -215,7 +280,7 @@ pub const SWITCHES: &[Switch] = &[
         Number,
         rate,
         "rate",
-        "429 beyond so many requests a minute (the service: 600)"
+        "429 beyond so many requests a minute (the service: 600 by its answers, 6000 by its documents)"
     ),
     Switch {
         name: "retry-after",

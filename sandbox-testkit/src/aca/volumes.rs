@@ -34,7 +34,8 @@ pub(super) fn put(state: &State, call: &Call, name: &str) -> Result<Reply, Reply
     }
     store.resources.insert(path, body.clone());
     drop(store);
-    Ok(Reply::json(200, shown(state, &call.group, body)))
+    let status = call.created(&state.options());
+    Ok(Reply::json(status, shown(state, &call.group, body)))
 }
 
 /// A volume with whether a sandbox has it.
@@ -53,7 +54,8 @@ fn attached(state: &State, group: &str, name: &Value) -> bool {
     })
 }
 
-pub(super) fn delete(state: &State, group: &str, name: &str) -> Result<Reply, Reply> {
+pub(super) fn delete(state: &State, call: &Call, name: &str) -> Result<Reply, Reply> {
+    let group = &call.group;
     if attached(state, group, &json!(name)) {
         let why = "a sandbox has the volume";
         return Err(coded(409, "VolumeInUse", why, json!(1)));
@@ -66,7 +68,7 @@ pub(super) fn delete(state: &State, group: &str, name: &str) -> Result<Reply, Re
     };
     let dir = dir.ok_or_else(|| problem(404, "NotFound", "there is no such resource"))?;
     std::fs::remove_dir_all(dir).map_err(|e| problem(500, "EmulatorFailed", &e.to_string()))?;
-    Ok(Reply::empty(202))
+    Ok(call.deleted(&state.options(), 202))
 }
 
 /// What the body of a creation mounts.

@@ -11,6 +11,7 @@ use sandbox_core::{Labels, Result};
 use crate::http::{Plane, invalid};
 
 use crate::auth::{Credential, DefaultCredential};
+use crate::group::protocol::{DEFAULT, Protocol};
 
 /// Configuration of an [`AcaSandboxProvider`](crate::AcaSandboxProvider).
 #[derive(Clone, Debug)]
@@ -24,10 +25,12 @@ pub struct AcaConfig {
     pub resource_group: String,
     /// The sandbox group.
     pub sandbox_group: String,
-    /// The version of the service's interface. Default: `2026-02-01-preview`.
+    /// The version of the service's interface: `2026-02-01-preview` (default, the one that published
+    /// clients were seen to use) or `2026-09-01-preview`. Another one is refused by
+    /// [`AcaSandboxProvider::new`](crate::AcaSandboxProvider::new): the service takes any.
     pub api_version: String,
-    /// What tokens are asked for. Default: `https://dynamicsessions.io/.default`.
-    pub scope: String,
+    /// What tokens are asked for. Default: what the version wants.
+    pub scope: Option<String>,
     /// The public disk image of sandboxes whose spec names none. Default: `ubuntu`.
     pub disk_image: String,
     /// Processors of a sandbox as the service writes them. Default: `1000m`.
@@ -73,8 +76,8 @@ impl AcaConfig {
             subscription: subscription.into(),
             resource_group: resource_group.into(),
             sandbox_group: sandbox_group.into(),
-            api_version: "2026-02-01-preview".into(),
-            scope: "https://dynamicsessions.io/.default".into(),
+            api_version: DEFAULT.version.into(),
+            scope: None,
             disk_image: "ubuntu".into(),
             cpu: "1000m".into(),
             memory: "2048Mi".into(),
@@ -86,6 +89,13 @@ impl AcaConfig {
             keep_alive: None,
             labels: Labels::new(),
         }
+    }
+
+    /// Speaks this version of the interface: see [`api_version`](Self#structfield.api_version).
+    #[must_use]
+    pub fn api_version(mut self, version: impl Into<String>) -> Self {
+        self.api_version = version.into();
+        self
     }
 
     /// Sets where tokens come from.
@@ -134,6 +144,7 @@ impl AcaConfig {
 
     /// The plane of a sandbox group.
     pub(crate) fn plane(&self) -> Result<Plane> {
+        Protocol::of(&self.api_version)?;
         let AcaConfig {
             subscription,
             resource_group,

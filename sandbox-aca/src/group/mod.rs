@@ -8,6 +8,7 @@ mod config;
 mod create_once;
 mod delete_on_drop;
 mod manage;
+mod protocol;
 mod provider;
 mod registry;
 mod sandbox;

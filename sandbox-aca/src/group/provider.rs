@@ -19,6 +19,7 @@ use crate::group::capability::CAPABILITIES;
 use crate::group::config::AcaConfig;
 use crate::group::create_once::CREATE_LABEL;
 use crate::group::manage::{AcaOptions, AcaSource, EgressPolicy, Lifecycle, NewPort};
+use crate::group::protocol::{Protocol, number};
 use crate::group::registry::{Policies, Registry};
 use crate::group::sandbox::AcaSandbox;
 use crate::group::spec::{check, check_labels};
@@ -57,13 +58,18 @@ impl AcaSandboxProvider {
     /// A provider for this group, with this source of tokens. Sends nothing yet.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for a configuration that can't be right; what reading the
-    /// certificate says.
+    /// [`ErrorKind::InvalidInput`] for a configuration that can't be right or a version that is not
+    /// known; what reading the certificate says.
     pub fn new(config: AcaConfig) -> Result<Self> {
         keep_alive::check(config.keep_alive)?;
         check_labels(Operation::Connect, &config.labels, &Labels::new())?;
-        let tokens = Tokens::new(Arc::clone(&config.credential), config.scope.clone());
-        let http = Arc::new(Http::new(config.plane()?, tokens)?);
+        let plane = config.plane()?;
+        let scope = match &config.scope {
+            Some(scope) => scope.clone(),
+            None => Protocol::of(&config.api_version)?.scope.to_owned(),
+        };
+        let tokens = Tokens::new(Arc::clone(&config.credential), scope);
+        let http = Arc::new(Http::new(plane, tokens)?);
         Ok(Self {
             registry: Arc::new(Registry::new(http, config)),
         })
@@ -117,7 +123,7 @@ fn labels_of(found: &Value, own: &Labels) -> Labels {
 fn snapshot_of(found: &Value, own: &Labels) -> Option<Snapshot> {
     let id = SnapshotId::new(found["id"].as_str()?);
     let mut snapshot = Snapshot::new(id).labels(labels_of(found, own));
-    snapshot.size = found["sizeInMB"].as_u64().map(|size| size << 20);
+    snapshot.size = number(&found["sizeInMB"]).map(|size| size << 20);
     Some(snapshot)
 }
 
@@ -236,7 +242,7 @@ impl AcaSandboxProvider {
         let lifecycle = lifecycle.unwrap_or(Lifecycle::new(Some(config.auto_delete)));
         let policies = Policies {
             restored: matches!(source, AcaSource::Snapshot(_)),
-            egress: egress.body(),
+            egress: (self.registry.http.protocol().egress)(egress.body()),
             lifecycle: lifecycle.body(),
             ports: options.ports.iter().map(NewPort::body).collect(),
         };

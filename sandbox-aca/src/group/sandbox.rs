@@ -18,6 +18,7 @@ use serde_json::Value;
 use crate::group::capability::{CAPABILITIES, report};
 use crate::group::delete_on_drop::{DeleteOnDrop, Made};
 use crate::group::manage::{EgressPolicy, Lifecycle};
+use crate::group::protocol::number;
 use crate::group::registry::{Policies, Registry};
 use crate::group::spec::check_labels;
 use crate::guest::handle::{Guest, State};
@@ -53,7 +54,7 @@ impl AcaSandbox {
             let shown = taken.map_err(|failure| guest.failed(failure))?;
             let id = shown["id"].as_str().unwrap_or_default();
             let mut snapshot = Snapshot::new(SnapshotId::new(id));
-            snapshot.size = shown["sizeInMB"].as_u64().map(|size| size << 20);
+            snapshot.size = number(&shown["sizeInMB"]).map(|size| size << 20);
             let guard = DeleteOnDrop::new(http, Made::Snapshot(id.to_owned()));
             Ok((guard, snapshot))
         });

@@ -24,6 +24,13 @@ fn file_request<'a>(parts: &'a [&'a str], path: &str, limit: u64) -> Request<'a>
     request
 }
 
+/// What tells an entry of a collection from the others.
+fn name(entry: &Value) -> &Value {
+    let keys = ["id", "volumeName", "name"].iter().map(|key| &entry[*key]);
+    let mut keys = keys.filter(|value| !value.is_null());
+    keys.next().unwrap_or(&Value::Null)
+}
+
 impl Http {
     /// Creates a sandbox; `marks` are the provider's own labels.
     ///
@@ -36,8 +43,9 @@ impl Http {
         marks: &Labels,
     ) -> Result<(String, Value), Failure> {
         const OP: Operation = Operation::Create;
+        let method = &self.protocol().create;
         let request = || {
-            let mut request = Request::new(Method::PUT, &["sandboxes"]);
+            let mut request = Request::new(method.clone(), &["sandboxes"]);
             request.timeout = Duration::from_secs(300);
             request
         };
@@ -102,7 +110,8 @@ impl Http {
         self.pages(op, &["sandboxes"], query).await
     }
 
-    /// Every entry of a collection, over all pages; a bare array is one page.
+    /// Every entry of a collection, over all pages. A bare array is one page, or in versions that
+    /// number pages the first of several.
     pub(crate) async fn pages(
         &self,
         op: Operation,
@@ -112,15 +121,25 @@ impl Http {
         const PAGES: usize = 1000;
         let mut all = Vec::new();
         let mut next = first.clone();
-        for _ in 0..PAGES {
+        for page in 2..PAGES {
             let mut request = Request::new(Method::GET, path);
             request.query = next;
             request.limit = 256 << 20;
             let bytes = self.send(op, request).await?;
             let link = match parse(op, &bytes)? {
                 Value::Array(entries) => {
+                    // A service that does not number pages gives the same again.
+                    let again = |one: &Value| all.iter().any(|known| name(known) == name(one));
+                    if entries.first().is_none_or(again) {
+                        return Ok(all);
+                    }
                     all.extend(entries);
-                    None
+                    if !self.protocol().numbered_pages {
+                        return Ok(all);
+                    }
+                    next = first.clone();
+                    next.push(("page", page.to_string()));
+                    continue;
                 }
                 mut page => {
                     match page["value"].take() {
@@ -191,9 +210,9 @@ impl Http {
         repeat: bool,
         timeout: Duration,
     ) -> Result<String, Failure> {
-        let path = ["sandboxes", id, "executeShellCommand"];
-        let body = json!({"command": line, "workingDirectory": "/"});
-        let mut request = Request::new(Method::POST, &path).json(&body);
+        let protocol = self.protocol();
+        let path = ["sandboxes", id, protocol.run];
+        let mut request = Request::new(Method::POST, &path).json(&(protocol.line)(line));
         request.repeat = repeat;
         request.timeout = timeout;
         let bytes = self.send(op, request).await?;
@@ -225,8 +244,9 @@ impl Http {
         bytes: Bytes,
     ) -> Result<(), Failure> {
         let parts = ["sandboxes", id, "files"];
+        let method = self.protocol().write_file.clone();
         let mut request =
-            Request::new(Method::PUT, &parts).with_body("application/octet-stream", bytes);
+            Request::new(method, &parts).with_body("application/octet-stream", bytes);
         request.query = vec![("path", path.to_owned()), ("createDirs", "true".into())];
         // The same bytes under the same name: once or twice is the same.
         request.repeat = true;

@@ -187,18 +187,29 @@ impl<T: Transport> Guest<T> {
         repeat: bool,
         timeout: Duration,
     ) -> Result<String, Failure> {
+        let line = self.as_argument(op, script.0.clone(), dir).await?;
         let id = self.id.as_str();
-        let line = match script.inline() {
-            Some(line) => line,
+        self.transport.shell(op, id, &line, repeat, timeout).await
+    }
+
+    /// A script as one argument of a shell; a long one goes as a file first.
+    pub(crate) async fn as_argument(
+        &self,
+        op: Operation,
+        script: Vec<u8>,
+        dir: &str,
+    ) -> Result<String, Failure> {
+        let script = Script(script);
+        match script.inline() {
+            Some(line) => Ok(line),
             None => {
                 let file = format!("{dir}/script");
-                self.transport
-                    .put_file(op, id, &file, script.0.clone().into())
-                    .await?;
-                format!("sh {file}")
+                let id = self.id.as_str();
+                let put = self.transport.put_file(op, id, &file, script.0.into());
+                put.await?;
+                Ok(format!("exec sh {file}"))
             }
-        };
-        self.transport.shell(op, id, &line, repeat, timeout).await
+        }
     }
 
     /// Starts a script on files, whose staging directory is the given one.
@@ -327,6 +338,10 @@ pub(crate) fn kind_of(name: &str) -> (ErrorKind, &'static str) {
         "RO" => (ErrorKind::ReadOnly, "the place is read-only"),
         "NOSPACE" => (ErrorKind::StorageFull, "no space left"),
         "BUSY" => (ErrorKind::Busy, "in use"),
+        "NOINPUT" => (
+            ErrorKind::Unsupported,
+            "the service gives a command on a stream no input without a terminal",
+        ),
         "LIMIT" => (ErrorKind::LimitExceeded, "over the limit"),
         "NOCMD" => (ErrorKind::CommandNotFound, "the program was not found"),
         "NOEXEC" => (ErrorKind::NotExecutable, "the program can't be executed"),

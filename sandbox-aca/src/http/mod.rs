@@ -174,15 +174,20 @@ impl Http {
             .map(drop)
     }
 
-    /// Opens a WebSocket. Nothing runs behind it yet, so that it may be tried again.
+    /// Opens a WebSocket, with the version in its query if so wanted. Nothing runs behind it yet, so that it may be tried again.
     pub(crate) async fn upgrade(
         &self,
         op: Operation,
         path: &[&str],
+        versioned: bool,
     ) -> Result<reqwest::Upgraded, Failure> {
         let mut sink = Sink::Socket(None);
-        self.repeated(op, &Request::new(Method::GET, path), &mut sink)
-            .await?;
+        let mut request = Request::new(Method::GET, path);
+        if versioned {
+            let version = self.plane.api_version.clone();
+            request.query.push(("api-version", version));
+        }
+        self.repeated(op, &request, &mut sink).await?;
         match sink {
             Sink::Socket(Some(socket)) => Ok(socket),
             _ => Err(Failure::garbled(op)),
@@ -236,19 +241,24 @@ impl Http {
     ) -> Result<HeaderMap, (Failure, Option<Duration>)> {
         let mut url = self.url(request.path);
         let key = STANDARD.encode(uuid::Uuid::new_v4().as_bytes());
+        let pairs = request.query.iter();
+        let pairs = pairs.map(|(key, value)| (*key, value.as_str()));
         let mut built = match sink {
-            Sink::Socket(_) => self
-                .sockets
-                .get(url)
-                .header("connection", "Upgrade")
-                .header("upgrade", "websocket")
-                .header("sec-websocket-version", "13")
-                .header("sec-websocket-key", &key),
+            Sink::Socket(_) => {
+                if !request.query.is_empty() {
+                    url.query_pairs_mut().extend_pairs(pairs);
+                }
+                self.sockets
+                    .get(url)
+                    .header("connection", "Upgrade")
+                    .header("upgrade", "websocket")
+                    .header("sec-websocket-version", "13")
+                    .header("sec-websocket-key", &key)
+            }
             _ => {
-                let pairs = request.query.iter();
                 url.query_pairs_mut()
                     .append_pair("api-version", &self.plane.api_version)
-                    .extend_pairs(pairs.map(|(key, value)| (*key, value.as_str())));
+                    .extend_pairs(pairs);
                 self.client
                     .request(request.method.clone(), url)
                     .timeout(request.timeout)
@@ -293,6 +303,11 @@ impl Http {
         let done = read(op, &mut response, request.limit, id, sink).await;
         done.map_err(|failure| (failure, None))?;
         Ok(headers)
+    }
+
+    /// The version of the interface that requests name.
+    pub(crate) fn api_version(&self) -> &str {
+        &self.plane.api_version
     }
 
     fn url(&self, path: &[&str]) -> Url {

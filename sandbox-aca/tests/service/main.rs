@@ -20,6 +20,7 @@ mod rig;
 mod rows;
 mod stream;
 mod table;
+mod versions;
 mod volumes;
 
 use std::sync::Arc;
@@ -55,6 +56,19 @@ async fn start(options: Options) -> (AcaEmulator, AcaSandboxProvider) {
     let credential = Arc::new(StaticToken::new(emulator.token()));
     let provider = provider(&emulator, credential);
     (emulator, provider)
+}
+
+/// The versions of the sandboxes' data plane, and a token that is good in both.
+const VERSIONS: [&str; 2] = ["2026-02-01-preview", "2026-09-01-preview"];
+const BOTH: &str = "https://management.azuredevcompute.io";
+
+/// An emulator with a client that speaks this version.
+async fn start_in(version: &str, options: Options) -> (AcaEmulator, AcaSandboxProvider) {
+    let emulator = AcaEmulator::start(options).await.expect("an emulator");
+    let token = StaticToken::new(emulator.token_for(BOTH, 30 * 86_400));
+    let config = config(&emulator.endpoint()).api_version(version);
+    let provider = AcaSandboxProvider::new(config.credential(Arc::new(token)));
+    (emulator, provider.expect("a provider"))
 }
 
 async fn sandbox() -> (AcaEmulator, AcaSandboxProvider, Arc<dyn Sandbox>) {

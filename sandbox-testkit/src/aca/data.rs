@@ -181,7 +181,7 @@ async fn start(state: &State, group: &str, body: &Value) -> Result<Start, Reply>
         }
         Some(source) => source.fork(ForkOptions::default()).await,
         None => {
-            let open = body["egressPolicy"]["defaultAction"] != "Deny";
+            let open = !super::policy::denies(&body["egressPolicy"]);
             state.local(open, mounts).await
         }
     };

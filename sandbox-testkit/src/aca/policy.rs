@@ -183,6 +183,15 @@ pub(super) async fn resume(state: &State, guest: &Guest) -> Result<Reply, Reply>
     Ok(Reply::json(200, ports::shown(state, guest)))
 }
 
+/// Whether a policy denies what it does not name, in either of its forms.
+pub(super) fn denies(policy: &Value) -> bool {
+    let section = match policy["http"].is_object() {
+        true => &policy["http"],
+        false => policy,
+    };
+    section["defaultAction"] == "Deny" && section["enforcementMode"] != "Audit"
+}
+
 /// What the service refuses in an egress policy.
 pub(super) fn check_egress(policy: &Value) -> Result<(), Reply> {
     if policy.is_null() {

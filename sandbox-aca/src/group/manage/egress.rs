@@ -121,6 +121,10 @@ impl EgressPolicy {
             Some("Allow") => Some(EgressAction::Allow),
             _ => None,
         };
+        // What is only watched is not denied.
+        if !matches!(section["enforcementMode"].as_str(), None | Some("Enforced")) {
+            return None;
+        }
         let rules = section["hostRules"].as_array().into_iter().flatten();
         let rules = rules.map(|rule| {
             Some(EgressRule {
@@ -154,9 +158,9 @@ pub struct EgressDecisions {
 }
 
 impl EgressDecisions {
-    pub(super) fn of(shown: &Value) -> Self {
+    pub(super) fn of(shown: &Value, section: &str) -> Self {
         let hosts = |key: &str| {
-            let entries = shown["networkEgress"][key].as_array();
+            let entries = shown[section][key].as_array();
             let entries = entries.into_iter().flatten();
             entries
                 .filter_map(|entry| entry.as_str().or(entry["host"].as_str()))
@@ -188,6 +192,7 @@ mod tests {
             json!({}),
             json!({"http": {}}),
             json!({"defaultAction": "Ask"}),
+            json!({"http": {"defaultAction": "Deny", "enforcementMode": "Audit"}}),
             json!({"defaultAction": "Deny", "hostRules": [{"pattern": "a", "action": "Ask"}]}),
             // A newer section decides, whatever the older form says beside it.
             json!({"defaultAction": "Allow", "http": {"defaultAction": "Ask"}}),

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::{AcaHandle, AcaOptions, labels, text};
 use crate::group::delete_on_drop::{DeleteOnDrop, Made};
+use crate::group::protocol::number;
 use crate::group::provider::AcaSandboxProvider;
 use crate::group::registry::Registry;
 use crate::http::{Request, parse};
@@ -177,7 +178,7 @@ impl AcaSandboxProvider {
                 id: SnapshotId::new(text(shown, "id")),
                 labels: labels(shown),
                 sandbox: SandboxId::new(text(shown, "sandboxId")),
-                size: shown["sizeInMB"].as_u64().unwrap_or(0) << 20,
+                size: number(&shown["sizeInMB"]).unwrap_or(0) << 20,
             })
             .collect())
     }
@@ -213,18 +214,12 @@ impl AcaSandboxProvider {
     /// # Errors
     /// Those of the service; [`ErrorKind::Timeout`]; what it says if the image fails.
     pub async fn create_disk_image(&self, image: NewDiskImage) -> Result<String> {
-        let mut body = json!({"image": {"base": image.base}, "labels": image.labels});
-        if let Some((user, token)) = &image.credentials {
-            let token = String::from_utf8_lossy(token.expose());
-            body["registryCredentials"] = json!({"username": user, "token": token});
-        }
-        if let Some(identity) = &image.identity {
-            body["managedIdentityResourceId"] = json!(identity);
-        }
+        let protocol = self.registry.http.protocol();
+        let body = (protocol.image)(&image);
         // On a task of its own: the service makes it whether the caller waits or not.
         let http = Arc::clone(&self.registry.http);
         let making = tokio::spawn(async move {
-            let request = Request::new(Method::PUT, &["diskimages"]);
+            let request = Request::new(protocol.make_image.clone(), &["diskimages"]);
             let made = http.make(OP, request, body, "diskimages").await;
             made.map(|(id, _)| (DeleteOnDrop::new(&http, Made::Image(id.clone())), id))
         });

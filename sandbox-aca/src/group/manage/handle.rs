@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::group::ended;
 use super::{EgressDecisions, EgressPolicy, Lifecycle, NewPort, Port, VolumeMount, labels, text};
 use crate::group::delete_on_drop::{DeleteOnDrop, Made};
+use crate::group::protocol::{number, usage};
 use crate::group::registry::Registry;
 use crate::http::{Failure, Request, parse};
 
@@ -41,6 +42,8 @@ pub enum AcaState {
     Resuming,
     /// It is being deleted.
     Deleting,
+    /// It could not be suspended. It is not known what can be done with it then.
+    StopFailed,
     /// It can't be used any more.
     Failed,
     /// Something that this version does not know.
@@ -86,7 +89,7 @@ pub struct Usage {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AcaStats {
-    /// Billionths of a processor, now.
+    /// Billionths of a processor, now; the newer version does not say.
     pub cpu_nanocores: u64,
     /// Memory.
     pub memory: Usage,
@@ -219,11 +222,16 @@ impl AcaHandle {
             if there(&state) {
                 return Ok(());
             }
-            if started.elapsed() > TURN || state == AcaState::Failed {
-                let error = Error::new(ErrorKind::Timeout, OP)
-                    .with_message(format!("it is still {state:?}"))
-                    .with_sandbox(self.id.clone());
-                return Err(error);
+            let failed = matches!(state, AcaState::Failed | AcaState::StopFailed);
+            if failed || started.elapsed() > TURN {
+                let error = match failed {
+                    true => Error::new(ErrorKind::Other, OP)
+                        .with_message(format!("the service says that it is {state:?}"))
+                        .with_hint("try again; delete it if that does not help"),
+                    false => Error::new(ErrorKind::Timeout, OP)
+                        .with_message(format!("it is still {state:?}")),
+                };
+                return Err(error.with_sandbox(self.id.clone()));
             }
             tokio::time::sleep(POLL).await;
         }
@@ -287,17 +295,13 @@ impl AcaHandle {
     /// Those of the type.
     pub async fn stats(&self) -> Result<AcaStats> {
         let shown = self.call(Method::GET, &["stats"], None).await?;
-        let number = |of: &Value| of.as_u64().unwrap_or(0);
-        let usage = |of: &Value| Usage {
-            used: number(&of["usedBytes"]),
-            total: number(&of["totalBytes"]),
-        };
+        let known = |of: &Value| number(of).unwrap_or(0);
         Ok(AcaStats {
-            cpu_nanocores: number(&shown["cpu"]["usageNanoCores"]),
+            cpu_nanocores: known(&shown["cpu"]["usageNanoCores"]),
             memory: usage(&shown["memory"]),
-            disk: usage(&shown["storage"]),
-            received: number(&shown["network"]["rxBytes"]),
-            sent: number(&shown["network"]["txBytes"]),
+            disk: usage((self.registry.http.protocol().disk)(&shown)),
+            received: known(&shown["network"]["rxBytes"]),
+            sent: known(&shown["network"]["txBytes"]),
             raw: shown.to_string(),
         })
     }
@@ -307,7 +311,8 @@ impl AcaHandle {
     /// # Errors
     /// Those of the type; [`ErrorKind::InvalidInput`] for a policy that the service does not take.
     pub async fn set_egress(&self, policy: EgressPolicy) -> Result<()> {
-        self.call(Method::POST, &["egresspolicy"], Some(policy.body()))
+        let body = (self.registry.http.protocol().egress)(policy.body());
+        self.call(Method::POST, &["egresspolicy"], Some(body))
             .await
             .map(drop)
     }
@@ -317,8 +322,9 @@ impl AcaHandle {
     /// # Errors
     /// Those of the type.
     pub async fn egress_decisions(&self) -> Result<EgressDecisions> {
-        let shown = self.call(Method::GET, &["egress-decisions"], None).await?;
-        Ok(EgressDecisions::of(&shown))
+        let protocol = self.registry.http.protocol();
+        let shown = self.call(Method::GET, &[protocol.decisions], None).await?;
+        Ok(EgressDecisions::of(&shown, protocol.decided))
     }
 
     /// Replaces when it is suspended and deleted.
@@ -385,6 +391,7 @@ impl AcaState {
             "Idle" => Self::Idle,
             "Resuming" => Self::Resuming,
             "Deleting" => Self::Deleting,
+            "StopFailed" => Self::StopFailed,
             "Failed" => Self::Failed,
             other => Self::Other(other.to_owned()),
         }

@@ -29,7 +29,7 @@ const SLACK: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(super) struct Control {
     guard: Guard<Http>,
-    launch: Launch,
+    launch: Arc<Launch>,
     progress: watch::Receiver<Progress>,
     /// What the guest said apart from the stream.
     known: OnceLock<End>,
@@ -81,6 +81,12 @@ impl Guest<Http> {
         }
     }
 
+    /// Whether a command goes on, as far as the guest can be asked.
+    pub(super) async fn still_runs(&self, launch: &Launch) -> bool {
+        let asked = self.ask(OP, launch, false, Duration::ZERO).await;
+        matches!(asked, Ok(Told::Runs))
+    }
+
     /// Whether a command runs whose start was not confirmed; if it does not, it never will.
     pub(super) async fn claim(
         &self,
@@ -100,7 +106,7 @@ impl Guest<Http> {
 impl Control {
     pub(super) fn new(
         guard: Guard<Http>,
-        launch: Launch,
+        launch: Arc<Launch>,
         progress: watch::Receiver<Progress>,
         pump: JoinHandle<()>,
     ) -> Self {

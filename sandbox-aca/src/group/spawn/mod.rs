@@ -1,9 +1,14 @@
 //! `spawn`: a command whose streams are carried over the WebSocket of `exec/stream`.
 //!
-//! The service knows one path to execute, no arguments, no end of input, no signal. So what is
-//! executed is a shell, which gets a script of ours on its input: it starts the command, carries its
-//! streams and says how it ended (`guest/spawn.sh`). Signals and kills are requests of their own. A
-//! command is started at most once: the guest claims it, as for `exec`.
+//! What the service executes is a shell with a script of ours: it starts the command, carries its
+//! streams and says how it ended, which the service's own exit code does not (a signal looks like a
+//! code). Signals and kills are requests of their own. A command is started at most once: the guest
+//! claims it, as for `exec`.
+//!
+//! The older version knows one path to execute, no arguments and no end of input, so that the script
+//! comes by the shell's input (`guest/spawn.sh`). In the newer one it is an argument, and the shell's
+//! input is the command's (`guest/stream.sh`); official clients give input to terminals alone, so
+//! that the guest confirms that any arrives before it starts a command with a pipe.
 //!
 //! Both streams come over one socket. Each has a bounded buffer; a program that fills one without a reader holds up the other too.
 
@@ -13,6 +18,7 @@ mod socket;
 mod trailer;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sandbox_core::{
     Capability, Command, Error, ErrorKind, Execution, Operation, Process, ProcessStderr,
@@ -20,34 +26,63 @@ use sandbox_core::{
 };
 use tokio::sync::watch;
 
+use crate::group::protocol::Stream;
 use crate::guest::exec::Guard;
 use crate::guest::handle::Guest;
-use crate::guest::script::{COMMAND, COMMON, SPAWN, Script};
+use crate::guest::script::{COMMAND, COMMON, SPAWN, STREAM, Script};
 use crate::http::{Failure, Http};
 
 use control::Control;
-use pump::{Progress, Streams};
+use pump::{Feed, Progress, Streams};
 use socket::{Frame, Frames, Input};
 
 const OP: Operation = Operation::Spawn;
 /// How much is kept of a stream that is not read.
 const BUFFER: usize = 256 << 10;
-/// How much of a script goes in one frame.
-const FRAME: usize = 64 << 10;
+/// How long a command may take to start, its script and a guest that has to be woken included.
+const START: Duration = Duration::from_secs(120);
 
 impl Guest<Http> {
     pub(crate) async fn spawn(self: Arc<Self>, command: Command) -> Result<Process> {
         let not_started = |error: Error| self.named(error).with_execution(Execution::NotStarted);
+        let stream = self.transport.protocol().stream;
         let launch = self.prepare(OP, &command).await.map_err(not_started)?;
-        let socket = self.transport.upgrade(OP, &self.stream_path()).await;
+        let launch = Arc::new(launch);
+        let piped = matches!(command.stdin, Stdin::Piped);
+        let mark = format!("end-{}", uuid::Uuid::new_v4().simple());
+        let mut script = self.cleared().text(COMMON).text(COMMAND).text(SPAWN);
+        if stream == Stream::Arguments {
+            script = script.text(STREAM);
+        }
+        let script = launch.settings(script).text(&format!("trailer={mark}\n"));
+        let script = launch.call(script, "carry");
+        let line = match stream {
+            Stream::Path => String::new(),
+            Stream::Arguments => {
+                let line = self.as_argument(OP, script.0.clone(), &launch.dir).await;
+                line.map_err(|failure| not_started(self.failed(failure)))?
+            }
+        };
+        let versioned = stream == Stream::Arguments;
+        let socket = self
+            .transport
+            .upgrade(OP, &self.stream_path(), versioned)
+            .await;
         let socket = socket.map_err(|failure| not_started(self.no_stream(failure)))?;
         let (mut input, mut frames) = socket::open(socket).await;
         let guard = Guard::apart(&self, &launch.dir);
-        let mark = format!("end-{}", uuid::Uuid::new_v4().simple());
-        let script = self.cleared().text(COMMON).text(COMMAND).text(SPAWN);
-        let script = launch.settings(script).text(&format!("trailer={mark}\n"));
-        let script = launch.call(script, "carry");
-        let line = match begin(&mut input, &mut frames, &script).await {
+        let begun = async {
+            match stream {
+                Stream::Path => begin(&mut input, &mut frames, &script).await,
+                Stream::Arguments => begin_with(&mut input, &mut frames, &line, piped).await,
+            }
+        };
+        let begun = tokio::time::timeout(START, begun).await;
+        let begun = begun.unwrap_or_else(|_| {
+            let what = "the service did not start the command in two minutes";
+            Err(Error::new(ErrorKind::Timeout, OP).with_message(what))
+        });
+        let line = match begun {
             Ok(line) => line,
             Err(error) => {
                 // It is not known whether it runs: claimed, it never does.
@@ -71,16 +106,27 @@ impl Guest<Http> {
             first: first.to_vec(),
             progress: sender,
         };
-        let (stdin, given) = match &command.stdin {
-            Stdin::Piped => {
+        let (stdin, given) = match piped {
+            true => {
                 let (stdin, given) = tokio::io::duplex(BUFFER);
                 (Some(ProcessStdin::new(stdin)), Some(given))
             }
-            _ => (None, None),
+            false => (None, None),
         };
-        let feed = pump::feed(input, given, launch.nonce.clone(), progress.clone());
-        tokio::spawn(feed);
-        let pump = tokio::spawn(streams.carry(frames));
+        let feed = Feed {
+            input,
+            given,
+            stream,
+            nonce: launch.nonce.clone(),
+        };
+        tokio::spawn(feed.give(
+            progress.clone(),
+            Arc::clone(&self),
+            launch.dir.clone(),
+        ));
+        let (guest, asked) = (Arc::clone(&self), Arc::clone(&launch));
+        let runs = async move || guest.still_runs(&asked).await;
+        let pump = tokio::spawn(streams.carry(frames, runs));
         let control = Control::new(guard, launch, progress, pump);
         let (stdout, stderr) = (ProcessStdout::new(stdout), ProcessStderr::new(stderr));
         Ok(Process::new(control, stdin, Some(stdout), Some(stderr)))
@@ -110,7 +156,7 @@ impl Guest<Http> {
 
 /// Starts a shell, gives it the script, and reads the first line.
 async fn begin(input: &mut Input, frames: &mut Frames, script: &Script) -> Result<Vec<u8>> {
-    input.start("/bin/sh").await?;
+    input.start("/bin/sh", None, true).await?;
     let size = script.0.len();
     // A shell reads ahead on its input: only this line may be there until it says that it waits for
     // so many bytes. The dot keeps newlines at the script's end.
@@ -118,10 +164,23 @@ async fn begin(input: &mut Input, frames: &mut Frames, script: &Script) -> Resul
     input.stdin(line.as_bytes()).await?;
     let mut ready = first_line(frames, Vec::new()).await?;
     let rest = ready.split_off(1.min(ready.len()));
-    for part in script.0.chunks(FRAME) {
-        input.stdin(part).await?;
-    }
+    input.stdin(&script.0).await?;
     first_line(frames, rest).await
+}
+
+/// Starts a shell with the script as its argument, and reads the first line.
+async fn begin_with(
+    input: &mut Input,
+    frames: &mut Frames,
+    line: &str,
+    piped: bool,
+) -> Result<Vec<u8>> {
+    input.start("/bin/sh", Some(&["-c", line]), piped).await?;
+    if piped {
+        // Read before the command starts, which shows that input arrives.
+        input.stdin(b"input\n").await?;
+    }
+    first_line(frames, Vec::new()).await
 }
 
 /// Reads stdout until there is a line, and gives all that came.
@@ -133,8 +192,8 @@ async fn first_line(frames: &mut Frames, mut got: Vec<u8>) -> Result<Vec<u8>> {
     while !got.contains(&b'\n') {
         match frames.next().await? {
             Some(Frame::Stdout(bytes)) => got.extend(bytes),
-            // What the shell itself complains about.
-            Some(Frame::Stderr(_)) => {}
+            // What the shell itself complains about; and how long it takes is bounded elsewhere.
+            Some(Frame::Stderr(_) | Frame::Silence) => {}
             Some(Frame::Refused(why)) => return Err(broke(&why)),
             Some(Frame::Exit) | None => return Err(broke("it ended")),
         }

@@ -2,25 +2,33 @@
 //!
 //! Buffers are bounded: who does not read holds the program up.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sandbox_core::Exit;
 use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::watch;
 
-use super::socket::{Frame, Frames, Input};
+use super::OP;
+use super::socket::{Frame, Frames, Input, PING};
 use super::trailer::Trailer;
+use crate::group::protocol::Stream;
 use crate::guest::exec::exit;
+use crate::guest::handle::Guest;
+use crate::http::Http;
 
-/// How much input goes in one frame.
+/// How much input is taken at once.
 const CHUNK: usize = 32 << 10;
+/// How long the last words to a service may take.
+const LAST_WORDS: Duration = Duration::from_secs(20);
 /// How long a stream may be full before the guest is asked how the command is.
 const STALLED: Duration = Duration::from_millis(300);
 
 /// How a command ended.
 #[derive(Clone, Debug)]
 pub(super) enum End {
-    /// With this status; `why` has `t` for its timeout and `c` for a kill.
+    /// With this status; `why` has `t` for its timeout, `c` for a kill, and `m` if more of its tree
+    /// may still write.
     Exit { exit: Exit, why: String },
     /// Unknown: the connection broke off.
     Broke(String),
@@ -57,8 +65,9 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    /// Carries frames until both streams have ended or the connection has.
-    pub(super) async fn carry(mut self, mut frames: Frames) {
+    /// Carries frames until both streams have ended or the connection has. Silence is no end of it
+    /// while the command runs.
+    pub(super) async fn carry(mut self, mut frames: Frames, runs: impl AsyncFn() -> bool) {
         let mut out = Trailer::new(&self.mark);
         let mut err = Trailer::new(&self.mark);
         let (mut out_ended, mut err_ended) = (false, false);
@@ -87,6 +96,11 @@ impl Streams {
                     write(&mut self.err, &step.bytes, &self.progress).await;
                     if err_ended {
                         let _ = self.err.shutdown().await;
+                    }
+                }
+                Ok(Some(Frame::Silence)) => {
+                    if !runs().await {
+                        break "nothing came on it any more".to_owned();
                     }
                 }
                 Ok(Some(Frame::Exit) | None) => break "the connection ended".to_owned(),
@@ -124,45 +138,112 @@ async fn write(
     }
 }
 
-/// Gives a command its input, if it has a pipe, and its shell leave when all is read.
-pub(super) async fn feed(
-    mut input: Input,
-    given: Option<DuplexStream>,
-    nonce: String,
-    mut progress: watch::Receiver<Progress>,
-) {
-    // It ends with the command, or when there is no more to give.
-    let ended = async {
-        // A sender that is gone can't tell otherwise.
-        let _ = progress.wait_for(|now| now.end.is_some()).await;
-    };
-    let give = async {
-        let mut given = given;
-        let mut chunk = vec![0; CHUNK];
-        while let Some(stream) = &mut given {
-            let sent = match stream.read(&mut chunk).await {
-                Ok(n @ 1..) => {
-                    let head = format!("\n{nonce}i {n}\n");
-                    let frame = [head.as_bytes(), &chunk[..n]].concat();
-                    input.stdin(&frame).await
+/// The way of a command's input, and of what its shell is told.
+#[derive(Debug)]
+pub(super) struct Feed {
+    pub(super) input: Input,
+    /// What the command's pipe is given.
+    pub(super) given: Option<DuplexStream>,
+    pub(super) stream: Stream,
+    /// The name by which the shell knows what is not the command's input.
+    pub(super) nonce: String,
+}
+
+impl Feed {
+    /// Gives a command its input, if it has a pipe, keeps the connection from falling silent, and
+    /// gives the command's shell leave when all is read.
+    pub(super) async fn give(
+        mut self,
+        mut progress: watch::Receiver<Progress>,
+        guest: Arc<Guest<Http>>,
+        dir: String,
+    ) {
+        let mut ended = progress.clone();
+        let ended = async {
+            // A sender that is gone can't tell otherwise.
+            let _ = ended.wait_for(|now| now.end.is_some()).await;
+        };
+        tokio::select! {
+            () = ended => {}
+            () = self.carry() => {}
+        }
+        let drained = async {
+            let _ = progress.wait_for(|now| now.drained).await;
+        };
+        tokio::select! {
+            () = drained => {}
+            () = self.ping() => {}
+        }
+        let more = match &progress.borrow().end {
+            Some(End::Exit { why, .. }) => why.contains('m'),
+            _ => false,
+        };
+        let last_words = async {
+            match self.stream {
+                // A broken connection can't be told.
+                Stream::Path => {
+                    let leave = format!("\n{}b\n", self.nonce);
+                    let _ = self.input.stdin(leave.as_bytes()).await;
                 }
-                _ => {
-                    given = None;
-                    input.stdin(format!("\n{nonce}e\n").as_bytes()).await
+                Stream::Arguments if more => {
+                    let line = format!("[ -d {dir} ] && : > {dir}/read");
+                    let id = guest.id.as_str();
+                    // What is left of the tree ends with its sandbox.
+                    let _ = guest.transport.shell(OP, id, &line, true, LAST_WORDS).await;
+                }
+                Stream::Arguments => {}
+            }
+            self.input.close().await;
+        };
+        let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
+    }
+
+    /// Carries input until the connection has broken.
+    async fn carry(&mut self) {
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            let Some(given) = &mut self.given else {
+                return self.ping().await;
+            };
+            let read = match tokio::time::timeout(PING, given.read(&mut chunk)).await {
+                Ok(read) => read,
+                Err(_) => match self.input.ping().await {
+                    Ok(()) => continue,
+                    Err(_) => return std::future::pending().await,
+                },
+            };
+            let sent = match (read, self.stream) {
+                (Ok(n @ 1..), Stream::Arguments) => self.input.stdin(&chunk[..n]).await,
+                (Ok(n @ 1..), Stream::Path) => {
+                    let head = format!("\n{}i {n}\n", self.nonce);
+                    let frame = [head.as_bytes(), &chunk[..n]].concat();
+                    self.input.stdin(&frame).await
+                }
+                (_, stream) => {
+                    self.given = None;
+                    match stream {
+                        Stream::Arguments => self.input.close_stdin().await,
+                        Stream::Path => {
+                            let end = format!("\n{}e\n", self.nonce);
+                            self.input.stdin(end.as_bytes()).await
+                        }
+                    }
                 }
             };
             if sent.is_err() {
-                return;
+                // The other side of the connection tells.
+                return std::future::pending().await;
             }
         }
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        () = ended => {}
-        () = give => {}
     }
-    let _ = progress.wait_for(|now| now.drained).await;
-    // A broken connection can't be told.
-    let _ = input.stdin(format!("\n{nonce}b\n").as_bytes()).await;
-    input.close().await;
+
+    /// Asks for a sign of life at times, without end.
+    async fn ping(&mut self) {
+        loop {
+            tokio::time::sleep(PING).await;
+            if self.input.ping().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
 }

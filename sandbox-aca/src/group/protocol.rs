@@ -70,9 +70,7 @@ pub(crate) const PROTOCOLS: &[Protocol] = &[
         write_file: Method::POST,
         make_image: Method::POST,
         run: "executeCommand",
-        line: |line| {
-            json!({"command": "/bin/sh", "args": ["-c", line], "workingDirectory": "/"})
-        },
+        line: |line| json!({"command": "/bin/sh", "args": ["-c", line], "workingDirectory": "/"}),
         decisions: "egressDecisions",
         decided: "http",
         numbered_pages: true,
@@ -157,13 +155,19 @@ mod tests {
     #[test]
     fn an_unknown_version_is_refused_with_those_that_are_known() {
         for known in PROTOCOLS {
-            assert!(std::ptr::eq(Protocol::of(known.version).expect("known"), known));
+            assert!(std::ptr::eq(
+                Protocol::of(known.version).expect("known"),
+                known
+            ));
         }
         for unknown in ["", "2026-09-01", "1999-01-01"] {
             let error = Protocol::of(unknown).expect_err("unknown");
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
             let hint = error.hint().unwrap_or_default();
-            assert!(PROTOCOLS.iter().all(|known| hint.contains(known.version)), "{hint}");
+            assert!(
+                PROTOCOLS.iter().all(|known| hint.contains(known.version)),
+                "{hint}"
+            );
         }
     }
 
@@ -175,7 +179,10 @@ mod tests {
         let newer = newer_image(&image);
         let source = &newer["source"];
         assert_eq!(source["imageUrl"], "debian:12");
-        assert_eq!(source["authentication"]["registryCredentials"]["username"], "me");
+        assert_eq!(
+            source["authentication"]["registryCredentials"]["username"],
+            "me"
+        );
     }
 
     #[test]

@@ -245,8 +245,7 @@ impl Http {
     ) -> Result<(), Failure> {
         let parts = ["sandboxes", id, "files"];
         let method = self.protocol().write_file.clone();
-        let mut request =
-            Request::new(method, &parts).with_body("application/octet-stream", bytes);
+        let mut request = Request::new(method, &parts).with_body("application/octet-stream", bytes);
         request.query = vec![("path", path.to_owned()), ("createDirs", "true".into())];
         // The same bytes under the same name: once or twice is the same.
         request.repeat = true;

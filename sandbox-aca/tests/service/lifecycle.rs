@@ -130,7 +130,10 @@ async fn a_fork_keeps_a_policy_in_the_newer_form_and_refuses_an_unknown_one() {
     assert_eq!(shown.expect("it is understood").default, EgressAction::Deny);
     // What the client can't read is not taken for permission.
     let before = emulator.counts();
-    for unknown in [json!(null), json!({"http": {"defaultAction": "Deny", "enforcementMode": "Audit"}})] {
+    for unknown in [
+        json!(null),
+        json!({"http": {"defaultAction": "Deny", "enforcementMode": "Audit"}}),
+    ] {
         post(&emulator, &id, "egresspolicy", &unknown).await;
         let refused = sandbox.fork(Default::default()).await.expect_err("unknown");
         assert_eq!(refused.kind(), ErrorKind::PermissionDenied, "{refused:?}");

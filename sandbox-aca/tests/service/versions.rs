@@ -40,17 +40,26 @@ fn readings() -> Vec<(&'static str, Options)> {
     };
     vec![
         ("as documented", with(|_| {})),
-        ("200 and 204", with(|options| {
-            options.plain_created = true;
-            options.bare_deleted = true;
-            options.relative_links = true;
-        })),
-        ("numbered pages", with(|options| options.lists = Lists::Paged)),
-        ("bare lists", with(|options| {
-            options.lists = Lists::Bare;
-            options.empty_forbidden = true;
-            options.any_scope = true;
-        })),
+        (
+            "200 and 204",
+            with(|options| {
+                options.plain_created = true;
+                options.bare_deleted = true;
+                options.relative_links = true;
+            }),
+        ),
+        (
+            "numbered pages",
+            with(|options| options.lists = Lists::Paged),
+        ),
+        (
+            "bare lists",
+            with(|options| {
+                options.lists = Lists::Bare;
+                options.empty_forbidden = true;
+                options.any_scope = true;
+            }),
+        ),
     ]
 }
 
@@ -84,7 +93,10 @@ async fn everything(emulator: &AcaEmulator, provider: &AcaSandboxProvider, what:
     let large = "l".repeat(600_000);
     first.write("large", large.clone()).await.expect(what);
     assert!(first.read("large").await.expect(what) == large, "{what}");
-    let ran = first.sh("echo out; echo err >&2; exit 3").await.expect(what);
+    let ran = first
+        .sh("echo out; echo err >&2; exit 3")
+        .await
+        .expect(what);
     assert_eq!(ran.stdout.bytes, "out\n", "{what}");
     // Snapshots over pages, whose sizes a version may write as text.
     for _ in 0..2 {
@@ -163,7 +175,11 @@ async fn streams(sandbox: &dyn Sandbox, version: &str) {
     stdout.read_exact(&mut line).await.expect(version);
     process.signal(Signal::TERMINATE).await.expect(version);
     let exit = process.wait().await.expect(version);
-    assert_eq!(exit.status, sandbox_core::ExitStatus::Signal(15), "{version}");
+    assert_eq!(
+        exit.status,
+        sandbox_core::ExitStatus::Signal(15),
+        "{version}"
+    );
     // What goes on in the background when all is read may print.
     let script = "(until [ -e go ]; do sleep 0.05; done; echo more; echo more >&2; echo x > log) & \
                   echo said";
@@ -175,7 +191,11 @@ async fn streams(sandbox: &dyn Sandbox, version: &str) {
     waited.expect("the program printed and goes on");
     let none = sandbox.spawn(Command::new("no-such-program")).await;
     let error = none.expect_err("there is none");
-    assert_eq!(error.kind(), ErrorKind::CommandNotFound, "{version}: {error:?}");
+    assert_eq!(
+        error.kind(),
+        ErrorKind::CommandNotFound,
+        "{version}: {error:?}"
+    );
     assert_eq!(error.execution(), Some(Execution::NotStarted), "{version}");
 }
 
@@ -184,7 +204,10 @@ async fn a_pipe_is_refused_where_input_needs_a_terminal_and_the_rest_works() {
     let mut options = Options::default();
     options.input_needs_terminal = true;
     let (_emulator, provider) = start_in(NEWER, options).await;
-    let sandbox = provider.create(SandboxSpec::new()).await.expect("a sandbox");
+    let sandbox = provider
+        .create(SandboxSpec::new())
+        .await
+        .expect("a sandbox");
     let begun = Instant::now();
     let command = Command::shell("touch ran; cat").stdin_piped();
     let error = sandbox.spawn(command).await.expect_err("no input");
@@ -196,7 +219,10 @@ async fn a_pipe_is_refused_where_input_needs_a_terminal_and_the_rest_works() {
     let process = process.expect("a process");
     let output = process.wait_with_output(Default::default()).await;
     let output = output.expect("it ended");
-    assert_eq!((&*output.stdout.bytes, output.status.shell_code()), (&b"said\n"[..], 4));
+    assert_eq!(
+        (&*output.stdout.bytes, output.status.shell_code()),
+        (&b"said\n"[..], 4)
+    );
     sandbox.close().await.expect("it closes");
 }
 
@@ -229,7 +255,10 @@ impl Raw {
         let answer = answer.expect("an answer");
         let status = answer.status().as_u16();
         let bytes = answer.bytes().await.expect("a body");
-        (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+        (
+            status,
+            serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+        )
     }
 }
 
@@ -239,19 +268,43 @@ async fn the_emulator_takes_in_each_version_what_the_service_takes_and_no_more()
     let raw = Raw::new(&emulator, BOTH);
     let source = json!({"sourcesRef": {"diskImage": {"name": "ubuntu", "isPublic": true}}});
     let [older, newer] = VERSIONS;
-    assert_eq!(raw.send("POST", "sandboxes", older, source.clone()).await.0, 404);
-    assert_eq!(raw.send("PUT", "sandboxes", newer, source.clone()).await.0, 404);
-    assert_eq!(raw.send("PUT", "sandboxes", older, source.clone()).await.0, 200);
+    assert_eq!(
+        raw.send("POST", "sandboxes", older, source.clone()).await.0,
+        404
+    );
+    assert_eq!(
+        raw.send("PUT", "sandboxes", newer, source.clone()).await.0,
+        404
+    );
+    assert_eq!(
+        raw.send("PUT", "sandboxes", older, source.clone()).await.0,
+        200
+    );
     let (status, made) = raw.send("POST", "sandboxes", newer, source.clone()).await;
     assert_eq!(status, 201, "{made}");
     let id = made["id"].as_str().expect("an identifier");
     // The service was seen to take versions that it does not have.
-    assert_eq!(raw.send("GET", "sandboxes", "1999-01-01", Value::Null).await.0, 200);
+    assert_eq!(
+        raw.send("GET", "sandboxes", "1999-01-01", Value::Null)
+            .await
+            .0,
+        200
+    );
     emulator.change(|options| options.strict_versions = true);
-    assert_eq!(raw.send("GET", "sandboxes", "1999-01-01", Value::Null).await.0, 400);
+    assert_eq!(
+        raw.send("GET", "sandboxes", "1999-01-01", Value::Null)
+            .await
+            .0,
+        400
+    );
     let count = raw.send("GET", "sandboxes/count", newer, Value::Null).await;
     assert_eq!(count, (200, json!({"count": 2})));
-    assert_eq!(raw.send("GET", "sandboxes/count", older, Value::Null).await.0, 400);
+    assert_eq!(
+        raw.send("GET", "sandboxes/count", older, Value::Null)
+            .await
+            .0,
+        400
+    );
     // Paths and words of one version are none of the other.
     let paths = [
         ("GET", "egressDecisions", [404, 200]),
@@ -280,11 +333,17 @@ async fn the_emulator_takes_in_each_version_what_the_service_takes_and_no_more()
     assert_eq!(raw.send("POST", &run, older, argv).await.0, 404);
     // A token for the one version is none for the other, which is said in words.
     let other = Raw::new(&emulator, "https://dynamicsessions.io");
-    assert_eq!(other.send("GET", "sandboxes", older, Value::Null).await.0, 200);
+    assert_eq!(
+        other.send("GET", "sandboxes", older, Value::Null).await.0,
+        200
+    );
     let (status, body) = other.send("GET", "sandboxes", newer, Value::Null).await;
     assert_eq!((status, &body["errorCode"]), (401, &json!("Unauthorized")));
     emulator.change(|options| options.any_scope = true);
-    assert_eq!(other.send("GET", "sandboxes", newer, Value::Null).await.0, 200);
+    assert_eq!(
+        other.send("GET", "sandboxes", newer, Value::Null).await.0,
+        200
+    );
     emulator.change(|options| options.forbidden = true);
     let (status, body) = raw.send("GET", "sandboxes", newer, Value::Null).await;
     assert_eq!((status, &body["errorCode"]), (403, &json!("Forbidden")));
@@ -295,7 +354,10 @@ async fn one_that_could_not_be_suspended_is_told_at_once() {
     let (emulator, provider) = start_in(NEWER, Options::default()).await;
     let open = SandboxSpec::new().network(Network::Open);
     let options = AcaOptions::new().source(AcaSource::PublicImage("node-22".into()));
-    let sandbox = provider.create_with(open, options).await.expect("a sandbox");
+    let sandbox = provider
+        .create_with(open, options)
+        .await
+        .expect("a sandbox");
     let handle = provider.handle(&sandbox.info().id).expect("a handle");
     emulator.change(|options| options.stop_fails = true);
     let error = handle.suspend().await.expect_err("it fails");

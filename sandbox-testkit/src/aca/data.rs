@@ -46,12 +46,7 @@ struct Start {
     snapshot: Option<(String, Value, Value, Value)>,
 }
 
-async fn make(
-    state: &Arc<State>,
-    group: &str,
-    body: &Value,
-    status: u16,
-) -> Result<Reply, Reply> {
+async fn make(state: &Arc<State>, group: &str, body: &Value, status: u16) -> Result<Reply, Reply> {
     let options = state.options();
     let Start { local, snapshot } = start(state, group, body).await?;
     let id = uuid::Uuid::new_v4().to_string();

@@ -9,8 +9,8 @@ use sandbox_core::{ForkOptions, Sandbox};
 use serde_json::{Map, Value, json};
 
 use super::call::{Call, not_found};
-use super::options::Lists;
 use super::data::{PUBLIC, failed, labels};
+use super::options::Lists;
 use super::reply::{Reply, coded, invalid, problem};
 use super::state::{Guest, State};
 use super::volumes;
@@ -23,7 +23,11 @@ pub(super) fn page(state: &State, call: &Call, all: Vec<Value>) -> Reply {
         (false, true) => Lists::Envelope,
         (false, false) => Lists::Bare,
     };
-    let number = |key: &str| call.query.get(key).and_then(|text| text.parse::<usize>().ok());
+    let number = |key: &str| {
+        call.query
+            .get(key)
+            .and_then(|text| text.parse::<usize>().ok())
+    };
     let size = options.page.map_or(usize::MAX, |size| size.max(1) as usize);
     let word = match call.newer() {
         true => "skipToken",

@@ -167,12 +167,7 @@ pub const SWITCHES: &[Switch] = &[
         "large-frames",
         "frames of over 16,384 characters are taken (newer version)"
     ),
-    switch!(
-        Number,
-        page,
-        "page",
-        "so many entries on a page"
-    ),
+    switch!(Number, page, "page", "so many entries on a page"),
     switch!(
         Flag,
         relative_links,

@@ -119,11 +119,7 @@ impl Guest<Http> {
             stream,
             nonce: launch.nonce.clone(),
         };
-        tokio::spawn(feed.give(
-            progress.clone(),
-            Arc::clone(&self),
-            launch.dir.clone(),
-        ));
+        tokio::spawn(feed.give(progress.clone(), Arc::clone(&self), launch.dir.clone()));
         let (guest, asked) = (Arc::clone(&self), Arc::clone(&launch));
         let runs = async move || guest.still_runs(&asked).await;
         let pump = tokio::spawn(streams.carry(frames, runs));

@@ -190,5 +190,5 @@ pub(super) fn has_secret_name(path: &Path) -> bool {
 pub(super) fn has_secret_text(content: &[u8]) -> bool {
     SECRET_TEXTS
         .iter()
-        .any(|text| content.windows(text.len()).any(|found| found == *text))
+        .any(|text| memchr::memmem::find(content, text).is_some())
 }

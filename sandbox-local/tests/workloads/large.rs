@@ -1,0 +1,50 @@
+//! Programs whose packages are large: run if `SANDBOX_WORKLOADS=all` is set.
+
+use sandbox_core::FileBatch;
+
+use crate::prints;
+
+async fn prints_if_asked(last: &str, files: FileBatch, script: &str) {
+    if std::env::var("SANDBOX_WORKLOADS").is_ok_and(|which| which == "all") {
+        prints(last, files, script).await;
+    }
+}
+
+#[tokio::test]
+async fn chromium_makes_a_screenshot_without_its_own_sandbox() {
+    let files = FileBatch::new().file("a.html", "<title>t</title><h1 id=h>hello</h1>");
+    let script = r#"
+        chromium --headless --no-sandbox --disable-gpu --screenshot=a.png "file://$PWD/a.html" >log 2>&1 || cat log
+        file -b a.png | cut -d, -f1
+        chromium --headless --no-sandbox --disable-gpu --dump-dom "file://$PWD/a.html" 2>/dev/null | grep -o '<h1.*h1>'
+    "#;
+    prints_if_asked("PNG image data\n<h1 id=\"h\">hello</h1>", files, script).await;
+}
+
+#[tokio::test]
+async fn pdflatex_makes_a_page() {
+    let files = FileBatch::new().file(
+        "a.tex",
+        "\\documentclass{article}\\begin{document}Hello, $x^2$.\\end{document}\n",
+    );
+    let script = "pdflatex -interaction=batchmode a.tex >/dev/null && head -c 5 a.pdf";
+    prints_if_asked("%PDF-", files, script).await;
+}
+
+#[tokio::test]
+async fn ffmpeg_encodes_a_second() {
+    let script = "ffmpeg -v error -f lavfi -i testsrc=duration=1:size=160x120:rate=10 -pix_fmt yuv420p a.mp4
+        ffprobe -v error -show_entries stream=nb_frames -of csv=p=0 a.mp4";
+    prints_if_asked("10", FileBatch::new(), script).await;
+}
+
+#[tokio::test]
+async fn go_tests_with_the_race_detector() {
+    let files = FileBatch::new().file("go.mod", "module a\n\ngo 1.19\n").file(
+        "a_test.go",
+        "package a\nimport (\"sync\"; \"testing\")\nfunc TestA(t *testing.T) {\n\tvar m sync.Mutex\n\t\
+         var w sync.WaitGroup\n\tn := 0\n\tfor i := 0; i < 8; i++ {\n\t\tw.Add(1)\n\t\tgo func() { \
+         m.Lock(); n++; m.Unlock(); w.Done() }()\n\t}\n\tw.Wait()\n\tif n != 8 { t.Fatal(n) }\n}\n",
+    );
+    prints_if_asked("ok", files, "go test -race ./... | cut -f1").await;
+}

@@ -1,0 +1,85 @@
+//! Package managers and builds, offline: installations from caches, vendored sources, packaging.
+
+use sandbox_core::FileBatch;
+
+use crate::prints;
+
+#[tokio::test]
+async fn npm_installs_a_locked_package_from_its_cache_and_tests() {
+    let script = r#"
+        export npm_config_cache=$PWD/cache npm_config_update_notifier=false
+        mkdir dep app
+        echo '{"name":"dep","version":"1.0.0","main":"i.js"}' > dep/package.json
+        echo 'module.exports = 42' > dep/i.js
+        integrity=$(cd dep && npm pack --json | node -p 'JSON.parse(require("fs").readFileSync(0)).at(0).integrity')
+        npm cache add ./dep/dep-1.0.0.tgz
+        cd app
+        cat > package.json <<'END'
+{"name":"app","version":"1.0.0","dependencies":{"dep":"1.0.0"},
+ "scripts":{"test":"node -e \"console.log(require('dep'))\""}}
+END
+        cat > package-lock.json <<END
+{"name":"app","version":"1.0.0","lockfileVersion":3,"requires":true,"packages":{
+ "":{"name":"app","version":"1.0.0","dependencies":{"dep":"1.0.0"}},
+ "node_modules/dep":{"version":"1.0.0","integrity":"$integrity",
+  "resolved":"https://registry.npmjs.org/dep/-/dep-1.0.0.tgz"}}}
+END
+        npm ci --offline --no-audit --no-fund --loglevel=error >/dev/null
+        npm test --silent
+    "#;
+    prints("42", FileBatch::new(), script).await;
+}
+
+#[tokio::test]
+async fn pip_installs_a_wheel_into_a_virtual_environment_and_its_tests_pass() {
+    let wheel = r#"
+import zipfile
+with zipfile.ZipFile('dep-1.0-py3-none-any.whl', 'w') as wheel:
+    wheel.writestr('dep/__init__.py', 'def answer():\n    return 42\n')
+    info = 'dep-1.0.dist-info/'
+    wheel.writestr(info + 'METADATA', 'Metadata-Version: 2.1\nName: dep\nVersion: 1.0\n')
+    wheel.writestr(info + 'WHEEL', 'Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n')
+    wheel.writestr(info + 'RECORD', '')
+"#;
+    let tests = "import unittest, dep\nclass T(unittest.TestCase):\n    def test(self):\n        \
+         self.assertEqual(dep.answer(), 42)\n";
+    let files = FileBatch::new()
+        .file("wheel.py", wheel)
+        .file("tests/test_dep.py", tests);
+    let script = "/usr/bin/python3 wheel.py && /usr/bin/python3 -m venv v
+        v/bin/pip install --quiet --no-index --disable-pip-version-check ./dep-1.0-py3-none-any.whl
+        cd tests && ../v/bin/python -m unittest 2>&1";
+    prints("OK", files, script).await;
+}
+
+#[tokio::test]
+async fn a_fake_root_packs_files_as_roots() {
+    let script = "mkdir -p p/DEBIAN p/usr/share/p && echo 1 > p/usr/share/p/f
+        printf 'Package: p\\nVersion: 1\\nArchitecture: all\\nMaintainer: a <a@b>\\nDescription: d\\n' > p/DEBIAN/control
+        fakeroot sh -c 'chown -R root:root p && dpkg-deb --build p p.deb' >/dev/null
+        dpkg-deb --contents p.deb | awk '/share.p.f/ { print $2 }'";
+    prints("root/root", FileBatch::new(), script).await;
+}
+
+#[tokio::test]
+async fn gcc_compiles_a_file_of_100_000_lines() {
+    let script = r#"
+        awk 'BEGIN { for (f = 0; f < 1000; f++) { print "int f" f "(int x) {"; for (i = 0; i < 97; i++) print "x += " i ";"; print "return x;"; print "}" } print "int main(void) { return f999(0) == 4656 ? 0 : 1; }" }' > a.c
+        gcc -O0 -o a a.c && ./a && wc -l < a.c
+    "#;
+    prints("100001", FileBatch::new(), script).await;
+}
+
+#[tokio::test]
+async fn make_does_nothing_the_second_time() {
+    let files = FileBatch::new()
+        .file("Makefile", "all: a\na: a.c\n\t@echo built; gcc -o a a.c\n")
+        .file("a.c", "int main(void) { return 0; }\n");
+    prints("Nothing to be done for 'all'.", files, "make && make").await;
+}
+
+#[tokio::test]
+async fn php_has_its_extensions() {
+    let script = "php -m | grep -qx posix && php -r 'echo json_encode([\"a\" => hash(\"crc32b\", \"x\")]);'";
+    prints(r#"{"a":"8cdc1683"}"#, FileBatch::new(), script).await;
+}

@@ -1,0 +1,68 @@
+//! Servers that later commands talk to, kernels of notebooks, watchers.
+
+use sandbox_core::{FileBatch, SandboxSpec};
+
+use crate::{prints, support};
+
+#[tokio::test]
+async fn a_development_server_answers_later_commands() {
+    let sandbox = support::create(SandboxSpec::new()).await;
+    let start = "echo served > index.html; /usr/bin/python3 -m http.server 8123 &";
+    support::sh(&sandbox, start).await;
+    // It logs each request to the stderr of a command that has ended.
+    let ask = "import time, urllib.request
+for _ in range(1000):
+    try:
+        print(urllib.request.urlopen('http://localhost:8123/').read().decode()); break
+    except OSError:
+        time.sleep(0.02)";
+    for _ in 0..3 {
+        let script = format!("/usr/bin/python3 -c \"{ask}\"");
+        assert_eq!(support::sh(&sandbox, &script).await.trim(), "served");
+    }
+    sandbox.close().await.expect("close");
+}
+
+#[tokio::test]
+async fn a_jupyter_kernel_answers() {
+    let program = r#"
+from jupyter_client.manager import start_new_kernel
+manager, client = start_new_kernel(kernel_name='python3')
+client.execute('print(6 * 7)')
+while True:
+    message = client.get_iopub_msg(timeout=60)
+    if message['msg_type'] == 'stream':
+        print(message['content']['text'].strip())
+        break
+client.stop_channels()
+manager.shutdown_kernel(now=True)
+"#;
+    let files = FileBatch::new().file("a.py", program);
+    prints("42", files, "/usr/bin/python3 a.py 2>/dev/null").await;
+}
+
+#[tokio::test]
+async fn a_watcher_takes_forty_instances_and_a_thousand_directories() {
+    let program = r#"
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+for i in range(1000):
+    os.makedirs(f'd/{i}')
+instances = [libc.inotify_init1(0) for _ in range(40)]
+assert min(instances) >= 0, os.strerror(ctypes.get_errno())
+for i in range(1000):
+    assert libc.inotify_add_watch(instances[0], f'd/{i}'.encode(), 0x100) >= 0
+open('d/999/new', 'w').close()
+print(len(os.read(instances[0], 4096)) > 0)
+"#;
+    let files = FileBatch::new().file("a.py", program);
+    prints("True", files, "/usr/bin/python3 a.py").await;
+}
+
+#[tokio::test]
+async fn java_knows_its_own_host_name() {
+    let program = "public class A { public static void main(String[] a) throws Exception { \
+        System.out.println(java.net.InetAddress.getLocalHost().isLoopbackAddress()); } }";
+    let files = FileBatch::new().file("A.java", program);
+    prints("true", files, "java A.java").await;
+}

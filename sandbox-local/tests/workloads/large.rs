@@ -33,7 +33,8 @@ async fn pdflatex_makes_a_page() {
 
 #[tokio::test]
 async fn ffmpeg_encodes_a_second() {
-    let script = "ffmpeg -v error -f lavfi -i testsrc=duration=1:size=160x120:rate=10 -pix_fmt yuv420p a.mp4
+    let script =
+        "ffmpeg -v error -f lavfi -i testsrc=duration=1:size=160x120:rate=10 -pix_fmt yuv420p a.mp4
         ffprobe -v error -show_entries stream=nb_frames -of csv=p=0 a.mp4";
     prints_if_asked("10", FileBatch::new(), script).await;
 }

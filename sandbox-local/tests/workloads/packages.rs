@@ -80,6 +80,7 @@ async fn make_does_nothing_the_second_time() {
 
 #[tokio::test]
 async fn php_has_its_extensions() {
-    let script = "php -m | grep -qx posix && php -r 'echo json_encode([\"a\" => hash(\"crc32b\", \"x\")]);'";
+    let script =
+        "php -m | grep -qx posix && php -r 'echo json_encode([\"a\" => hash(\"crc32b\", \"x\")]);'";
     prints(r#"{"a":"8cdc1683"}"#, FileBatch::new(), script).await;
 }

@@ -21,7 +21,7 @@ macro_rules! capabilities {
             /// Every capability, in order.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// Its name in reports: lower case with hyphens.
+            /// The name in reports: lower case with hyphens.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
             }
@@ -242,7 +242,7 @@ impl Capabilities {
         !matches!(self.support(capability), Support::None(_))
     }
 
-    /// How a capability is supported.
+    /// The support of one capability.
     pub fn support(&self, capability: Capability) -> Support {
         match self.slots[capability as usize] {
             Slot::Full => Support::Full,

@@ -1,4 +1,4 @@
-//! What to run: an argument vector, its input, its place, its limits.
+//! A command to run: argument vector, input, directory, environment, limits.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::{Env, Error, ErrorKind, Execution, GuestPath, Operation, Result, Secret};
 
-/// How many bytes of each output stream are kept when a command says nothing: 16 MiB.
+/// Default limit of each output stream: 16 MiB.
 pub const DEFAULT_OUTPUT_LIMIT: u64 = 16 << 20;
 
 #[cfg(feature = "serde")]
@@ -67,13 +67,13 @@ impl fmt::Debug for Stdin {
 pub struct Command {
     #[cfg_attr(feature = "serde", serde(with = "crate::wire::argv"))]
     argv: Vec<Vec<u8>>,
-    /// What the command's environment has beyond the sandbox's.
+    /// Variables on top of the sandbox's environment.
     #[cfg_attr(feature = "serde", serde(default))]
     pub env: Env,
-    /// Where it starts, relative to the workdir; the workdir if `None`.
+    /// Directory in which the command starts, relative to the workdir; the workdir if `None`.
     #[cfg_attr(feature = "serde", serde(default))]
     pub cwd: Option<GuestPath>,
-    /// Its standard input.
+    /// Standard input.
     #[cfg_attr(feature = "serde", serde(default))]
     pub stdin: Stdin,
     /// Time after which it and everything it started are killed. `None`: the spec's default, or
@@ -83,11 +83,11 @@ pub struct Command {
         serde(default, with = "crate::wire::seconds_or_none")
     )]
     pub timeout: Option<Duration>,
-    /// How many bytes of stdout [`exec`](crate::Sandbox::exec) keeps; what is beyond is read and
+    /// Bytes of stdout that [`exec`](crate::Sandbox::exec) keeps; what is beyond is read and
     /// thrown away, and the output says so.
     #[cfg_attr(feature = "serde", serde(default = "default_output_limit"))]
     pub stdout_limit: u64,
-    /// The same for stderr.
+    /// Bytes of stderr that are kept, in the same way.
     #[cfg_attr(feature = "serde", serde(default = "default_output_limit"))]
     pub stderr_limit: u64,
     /// The user in the sandbox to run as; the sandbox's own if `None`.

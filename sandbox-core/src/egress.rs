@@ -35,7 +35,7 @@ use crate::{Error, ErrorKind, Operation, Result, Secret};
 )]
 #[non_exhaustive]
 pub struct EgressPolicy {
-    /// What is allowed.
+    /// Rules that allow hosts; everything else is denied.
     pub rules: Vec<EgressRule>,
     /// Limits on all of it together.
     pub limits: EgressLimits,
@@ -56,11 +56,11 @@ pub struct EgressPolicy {
 )]
 #[non_exhaustive]
 pub struct EgressLimits {
-    /// How many different names are answered in the sandbox's life. Default: 1024.
+    /// Maximum of different names that are answered in the sandbox's life. Default: 1024.
     pub names: u32,
-    /// How many connections are open at once. Default: 256.
+    /// Maximum of connections that are open at once. Default: 256.
     pub connections: u32,
-    /// How many bytes pass in all, both ways together. Default: no limit.
+    /// Maximum of bytes that pass in all, both ways together. Default: no limit.
     pub bytes: Option<u64>,
 }
 
@@ -87,7 +87,7 @@ impl EgressLimits {
         self
     }
 
-    /// Has so many connections open at once.
+    /// Limits the connections that are open at once.
     #[must_use]
     pub fn connections(mut self, connections: u32) -> Self {
         self.connections = connections;
@@ -109,11 +109,11 @@ impl EgressLimits {
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum HostPattern {
-    /// This name alone.
+    /// Exactly this name.
     Exact(String),
     /// Every name below this one, at any depth, and not the name itself.
     Subdomains(String),
-    /// This name and every name below it.
+    /// The name and every name below it.
     ApexAndSubdomains(String),
 }
 
@@ -183,7 +183,7 @@ fn same(one: &str, other: &str) -> bool {
     one.eq_ignore_ascii_case(other)
 }
 
-/// What is spoken to a host, and so what is checked of it.
+/// Protocol spoken with a host; it decides what is checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
@@ -222,9 +222,9 @@ impl fmt::Display for EgressProtocol {
 )]
 #[non_exhaustive]
 pub struct EgressHeader {
-    /// Its name.
+    /// Name of the header.
     pub name: String,
-    /// Its value, which the sandbox never sees.
+    /// Value of the header, which the sandbox never sees.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "secret"))]
     pub value: Secret,
 }
@@ -270,7 +270,7 @@ pub struct EgressRule {
     /// The ports; none stands for the protocol's own.
     #[cfg_attr(feature = "serde", serde(default))]
     pub ports: Vec<u16>,
-    /// What is spoken.
+    /// Protocol spoken with the host.
     #[cfg_attr(feature = "serde", serde(default))]
     pub protocol: EgressProtocol,
     /// Whether the name may lead to a private address (RFC 1918, RFC 4193, RFC 6598). Default: no.
@@ -336,8 +336,8 @@ impl EgressRule {
         self
     }
 
-    /// Has the host set this header on every request to the name. Over TLS the host then reads the
-    /// traffic to that name, with a certificate that only this sandbox trusts.
+    /// Sets this header, on the host's side, in every request to the name. Over TLS the host then
+    /// reads the traffic to that name, with a certificate that only this sandbox trusts.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<Secret>) -> Self {
         self.headers.push(EgressHeader {
@@ -623,7 +623,7 @@ impl EgressPolicy {
     }
 }
 
-/// What was decided about a name or a connection.
+/// Outcome of a decision about a name or a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
@@ -633,7 +633,7 @@ pub enum EgressVerdict {
     Allowed,
     /// Nothing went out.
     Denied,
-    /// It was allowed and could not be had: the host was not found, or did not answer.
+    /// Allowed, but the host was not found or did not answer.
     Failed,
 }
 
@@ -646,7 +646,7 @@ pub enum EgressVerdict {
 )]
 #[non_exhaustive]
 pub struct EgressDecision {
-    /// Its number in the sandbox's life, from 1.
+    /// Number of the decision in the sandbox's life, from 1.
     pub number: u64,
     /// When it was made.
     pub at: SystemTime,
@@ -655,7 +655,7 @@ pub struct EgressDecision {
     pub host: String,
     /// The port; `None` for a name that was only asked for.
     pub port: Option<u16>,
-    /// What was decided.
+    /// Outcome of the decision.
     pub verdict: EgressVerdict,
     /// Why, in words.
     pub reason: String,
@@ -677,7 +677,7 @@ impl EgressDecision {
         }
     }
 
-    /// Its number.
+    /// Sets the number.
     #[must_use]
     pub fn number(mut self, number: u64) -> Self {
         self.number = number;
@@ -710,7 +710,7 @@ impl EgressDecision {
 pub struct EgressDecisions {
     /// The decisions, in order.
     pub decisions: Vec<EgressDecision>,
-    /// How many were made before the first of them and are not kept any more.
+    /// Number of earlier decisions that are not kept any more.
     pub missed: u64,
 }
 

@@ -12,7 +12,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 type Source = Arc<dyn std::error::Error + Send + Sync + 'static>;
 
-/// What went wrong, in terms that an application can act on.
+/// Kinds of errors, in terms that an application can act on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
@@ -66,7 +66,7 @@ pub enum ErrorKind {
     Other,
 }
 
-/// How far a command of a failed [`exec`](crate::Sandbox::exec) or
+/// Progress of the command of a failed [`exec`](crate::Sandbox::exec) or
 /// [`spawn`](crate::Sandbox::spawn) got: it decides whether running the command again is safe.
 ///
 /// ```
@@ -368,7 +368,7 @@ impl Error {
         self
     }
 
-    /// What went wrong.
+    /// The kind of the error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
@@ -393,12 +393,12 @@ impl Error {
         self.0.sandbox.as_ref()
     }
 
-    /// What was said of it, without operation and path.
+    /// The message, without operation and path.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// What to do about it.
+    /// Advice on what to do about the error.
     pub fn hint(&self) -> Option<&str> {
         self.0.hint.as_deref()
     }
@@ -408,7 +408,7 @@ impl Error {
         self.0.execution
     }
 
-    /// What a command had written before it was cut.
+    /// Output that the command had written before it was cut.
     pub fn partial_output(&self) -> Option<&PartialOutput> {
         self.0.partial.as_ref()
     }
@@ -433,7 +433,7 @@ impl Error {
     }
 }
 
-/// What to do about an I/O error that is `EMFILE` (24) or `ENFILE` (23), the same numbers on all
+/// Advice for an I/O error that is `EMFILE` (24) or `ENFILE` (23), the same numbers on all
 /// Unix systems.
 fn out_of_descriptors(error: &std::io::Error) -> Option<&'static str> {
     match error.raw_os_error() {

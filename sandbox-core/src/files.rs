@@ -7,10 +7,10 @@ use bytes::Bytes;
 
 use crate::{Error, ErrorKind, GuestPath, Operation, Result};
 
-/// How many bytes [`read_file`](crate::Sandbox::read_file) returns at most by default: 64 MiB.
+/// Default limit of [`read_file`](crate::Sandbox::read_file), in bytes: 64 MiB.
 pub const DEFAULT_READ_LIMIT: u64 = 64 << 20;
 
-/// How many entries [`list_dir`](crate::Sandbox::list_dir) returns at most by default.
+/// Default limit of [`list_dir`](crate::Sandbox::list_dir), in entries.
 pub const DEFAULT_LIST_LIMIT: usize = 100_000;
 
 /// Permission bits: the lower nine (`rwxrwxrwx`), sticky, setgid and setuid.
@@ -48,7 +48,7 @@ impl fmt::Debug for Mode {
     }
 }
 
-/// What to do where a file is already.
+/// Treatment of a file that exists already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
@@ -64,13 +64,13 @@ pub enum WriteMode {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct FileWrite {
-    /// Where; missing parents are created with mode 755.
+    /// Path of the file; missing parents are created with mode 755.
     pub path: GuestPath,
-    /// What.
+    /// Content of the file.
     pub content: Bytes,
     /// Permission bits. `None`: those of the file that is replaced, or `0o644`.
     pub mode: Option<Mode>,
-    /// What to do where a file is already.
+    /// Treatment of a file that exists already.
     pub write_mode: WriteMode,
 }
 
@@ -444,7 +444,7 @@ impl RenameOptions {
     }
 }
 
-/// What an entry is.
+/// Kind of a directory entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
@@ -464,7 +464,7 @@ pub enum FileKind {
     Device,
 }
 
-/// What is known of an entry. A link is described itself, not what it points to.
+/// Metadata of an entry. A link is described itself, not what it points to.
 ///
 /// ```
 /// use sandbox_core::{FileKind, Metadata, Mode};
@@ -476,7 +476,7 @@ pub enum FileKind {
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub struct Metadata {
-    /// What it is.
+    /// Kind of the entry.
     pub kind: FileKind,
     /// Length in bytes (of a link: of its target's name; of a directory: unspecified).
     pub size: u64,
@@ -484,7 +484,7 @@ pub struct Metadata {
     pub mode: Mode,
     /// Last change of the content, where known.
     pub modified: Option<SystemTime>,
-    /// Where a link points, exactly as it is written in the link.
+    /// Target of a link, exactly as it is written in the link.
     pub link_target: Option<GuestPath>,
 }
 
@@ -531,9 +531,9 @@ impl Metadata {
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub struct DirEntry {
-    /// Its path relative to the directory that was listed: a name, or more when recursive.
+    /// Path relative to the directory that was listed: a name, or more when recursive.
     pub path: GuestPath,
-    /// What it is.
+    /// Kind of the entry.
     pub metadata: Metadata,
 }
 

@@ -1,4 +1,4 @@
-//! Who a sandbox is: identifier, labels, state.
+//! Description of a sandbox: identifier, labels, state.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -47,7 +47,7 @@ id! {
 /// Free text by key, to find sandboxes by. Keys and values are at most 63 bytes.
 pub type Labels = BTreeMap<String, String>;
 
-/// What is known of a sandbox without asking it.
+/// Facts about a sandbox that are known without asking it.
 ///
 /// ```
 /// use sandbox_core::{GuestPath, SandboxId, SandboxInfo};
@@ -59,15 +59,15 @@ pub type Labels = BTreeMap<String, String>;
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub struct SandboxInfo {
-    /// Its identifier.
+    /// Identifier of the sandbox.
     pub id: SandboxId,
     /// The backend: "local", "dagger", ….
     pub backend: Cow<'static, str>,
     /// The sandbox it was forked from.
     pub parent: Option<SandboxId>,
-    /// Where relative paths and commands start.
+    /// Directory where relative paths and commands start.
     pub workdir: GuestPath,
-    /// Its labels.
+    /// Labels given at creation.
     pub labels: Labels,
     /// When it was created.
     pub created: SystemTime,
@@ -127,11 +127,11 @@ impl SandboxInfo {
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// Its identifier, for [`Source::Snapshot`](crate::Source::Snapshot).
+    /// Identifier of the snapshot, for [`Source::Snapshot`](crate::Source::Snapshot).
     pub id: SnapshotId,
-    /// Its size in bytes, where known.
+    /// Size in bytes, where known.
     pub size: Option<u64>,
-    /// Its labels.
+    /// Labels given at creation.
     pub labels: Labels,
     /// When it was taken, where known.
     pub created: Option<SystemTime>,

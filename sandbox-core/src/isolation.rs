@@ -1,4 +1,4 @@
-//! What isolation is in force, as probed.
+//! Report of the isolation in force, as probed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,7 +16,7 @@ macro_rules! controls {
             /// Every control, in order.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// Its name in reports.
+            /// The name in reports.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
             }
@@ -53,7 +53,7 @@ impl fmt::Display for Control {
     }
 }
 
-/// How far a control is in force.
+/// Degree to which a control is in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
@@ -68,7 +68,7 @@ pub enum Enforcement {
     Partial {
         /// By what.
         by: String,
-        /// What the gap is.
+        /// Description of the gap.
         why: String,
     },
     /// Not in force.
@@ -145,7 +145,7 @@ impl IsolationReport {
         self
     }
 
-    /// How far a control is in force.
+    /// Degree to which a control is in force.
     pub fn get(&self, control: Control) -> Option<&Enforcement> {
         self.controls.get(&control)
     }

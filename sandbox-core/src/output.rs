@@ -1,4 +1,4 @@
-//! What came of a command: status, streams, cost.
+//! Results of commands: status, streams, cost.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-/// How a command ended: by itself with a code, or by a signal.
+/// End of a command: by itself with a code, or by a signal.
 ///
 /// ```
 /// use sandbox_core::ExitStatus;
@@ -82,7 +82,7 @@ pub struct CapturedStream {
     /// The first bytes of the stream, up to the command's limit, exactly as written.
     #[cfg_attr(feature = "serde", serde(with = "crate::wire::bytes"))]
     pub bytes: Bytes,
-    /// How many bytes were read in all.
+    /// Number of bytes that were read in all.
     pub total: u64,
 }
 
@@ -128,7 +128,7 @@ impl fmt::Debug for CapturedStream {
     }
 }
 
-/// What a command had written when it was cut.
+/// Output that a command had written when it was cut.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
@@ -138,7 +138,7 @@ pub struct PartialOutput {
     pub stdout: CapturedStream,
     /// Standard error.
     pub stderr: CapturedStream,
-    /// How long it had run.
+    /// Time that the command had run.
     #[cfg_attr(feature = "serde", serde(with = "crate::wire::seconds"))]
     pub duration: Duration,
 }
@@ -154,7 +154,7 @@ impl PartialOutput {
     }
 }
 
-/// What a command used, where the backend knows: it and the children it waited for.
+/// Resources that a command used, where the backend knows: it and the children it waited for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
@@ -181,15 +181,15 @@ impl ResourceUsage {
     }
 }
 
-/// How a process ended, and what that cost.
+/// End of a process, and what it used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub struct Exit {
-    /// How it ended.
+    /// Status with which it ended.
     pub status: ExitStatus,
-    /// What it used, where the backend knows.
+    /// Resources that it used, where the backend knows.
     pub usage: Option<ResourceUsage>,
 }
 
@@ -202,7 +202,7 @@ impl Exit {
         }
     }
 
-    /// The same with what it used.
+    /// Adds the resources that it used.
     #[must_use]
     pub fn usage(mut self, usage: ResourceUsage) -> Self {
         self.usage = Some(usage);
@@ -226,16 +226,16 @@ impl Exit {
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub struct Output {
-    /// How it ended.
+    /// Status with which it ended.
     pub status: ExitStatus,
     /// Standard output.
     pub stdout: CapturedStream,
     /// Standard error.
     pub stderr: CapturedStream,
-    /// From the request to the end of the command, as seen from the host.
+    /// Time from the request to the end of the command, as seen from the host.
     #[cfg_attr(feature = "serde", serde(with = "crate::wire::seconds"))]
     pub duration: Duration,
-    /// What it used, where the backend knows.
+    /// Resources that it used, where the backend knows.
     pub usage: Option<ResourceUsage>,
 }
 

@@ -60,7 +60,7 @@ impl GuestPath {
         self.0.first() == Some(&b'/')
     }
 
-    /// This path with `tail` below it; an absolute `tail` replaces it.
+    /// Joins `tail` below this path; an absolute `tail` replaces it.
     pub fn join(&self, tail: impl Into<GuestPath>) -> Self {
         let tail = tail.into();
         if tail.is_absolute() || self.0.is_empty() {
@@ -99,7 +99,7 @@ impl GuestPath {
         self.0.split(|b| *b == b'/').filter(|part| !part.is_empty())
     }
 
-    /// What is left of this path below `base`, or `None` if it is not below it.
+    /// Rest of this path below `base`, or `None` if it is not below it.
     ///
     /// Both have to be resolved. The result is relative, and empty if the two are equal.
     pub fn strip_prefix(&self, base: &GuestPath) -> Option<Self> {

@@ -17,7 +17,7 @@ use crate::{
     CapturedStream, Error, Execution, Exit, Operation, Output, PartialOutput, Result, SandboxId,
 };
 
-/// How long a killed tree may take to be reported dead before the host gives up on it. Longer than
+/// Time after which the host gives up on a killed tree that is not reported dead. Longer than
 /// any backend takes to give up by itself: giving up earlier would lose what is in the pipes.
 const KILL_GRACE: Duration = Duration::from_secs(10);
 
@@ -185,9 +185,9 @@ pub struct Process {
 pub struct CollectOptions {
     /// Bytes for standard input, given before end of file.
     pub stdin: Bytes,
-    /// How many bytes of stdout are kept.
+    /// Number of bytes of stdout that are kept.
     pub stdout_limit: u64,
-    /// How many bytes of stderr are kept.
+    /// Number of bytes of stderr that are kept.
     pub stderr_limit: u64,
     /// When to kill the tree.
     pub timeout: Option<Duration>,
@@ -284,7 +284,7 @@ impl Process {
         self
     }
 
-    /// The same process with another control around its own; for layers.
+    /// Wraps the control of the process in another; for layers.
     #[must_use]
     pub fn map_control<C: ProcessControl>(
         self,

@@ -24,7 +24,7 @@ pub trait Provider: Debug + Send + Sync + 'static {
     /// The backend's name: "local", "dagger", ….
     fn backend(&self) -> &str;
 
-    /// What its sandboxes can do. No I/O.
+    /// Capabilities of the provider's sandboxes. No I/O.
     fn capabilities(&self) -> Capabilities;
 
     /// Creates a sandbox.

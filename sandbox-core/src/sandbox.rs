@@ -429,7 +429,7 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
         ))
     }
 
-    /// What was decided about the names and hosts that the sandbox tried to reach, from the decision
+    /// Decisions about the names and hosts that the sandbox tried to reach, from the decision
     /// after number `after` on; 0 for all. Only for a sandbox with
     /// [`Network::Allow`](crate::Network::Allow).
     ///

@@ -1,4 +1,4 @@
-//! What to create.
+//! Specification of a sandbox.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use crate::{
     Operation, Result, Secret, SnapshotId,
 };
 
-/// What a sandbox's filesystem starts from.
+/// Origin of a sandbox's filesystem.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
@@ -25,7 +25,7 @@ pub enum Source {
     Snapshot(SnapshotId),
 }
 
-/// What the sandbox may reach.
+/// Network that the sandbox may reach.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
@@ -47,8 +47,8 @@ pub enum Network {
 }
 
 impl Network {
-    /// What this means for a backend with these capabilities: `Off`, `Open` or `Allow`. Every backend puts
-    /// it in the place of the spec's network before it looks at that.
+    /// Resolves the choice for a backend with these capabilities: `Off`, `Open` or `Allow`. Every backend
+    /// puts it in the place of the spec's network before it looks at that.
     ///
     /// ```
     /// use sandbox_core::{Capabilities, Capability, Network};
@@ -85,9 +85,9 @@ pub struct Resources {
     pub memory: Option<u64>,
     /// Processor time per time: 1.5 is one and a half cores.
     pub cpus: Option<f64>,
-    /// How many processes and threads there may be.
+    /// Maximum of processes and threads.
     pub pids: Option<u32>,
-    /// What may be written to the filesystem, in bytes.
+    /// Maximum of bytes written to the filesystem.
     pub disk: Option<u64>,
 }
 
@@ -152,9 +152,9 @@ pub enum Access {
 /// ```
 #[non_exhaustive]
 pub struct Mount {
-    /// Where it is on the host.
+    /// Path on the host.
     pub host: PathBuf,
-    /// Where the sandbox sees it.
+    /// Path in the sandbox.
     pub guest: GuestPath,
     /// Whether it may be written.
     pub access: Access,
@@ -194,7 +194,7 @@ pub enum RequiredIsolation {
     Only(Vec<Control>),
 }
 
-/// What to create: the argument of [`Provider::create`](crate::Provider::create).
+/// Specification of a sandbox: the argument of [`Provider::create`](crate::Provider::create).
 ///
 /// ```
 /// use sandbox_core::{Network, Resources, SandboxSpec};
@@ -211,16 +211,16 @@ pub enum RequiredIsolation {
 )]
 #[non_exhaustive]
 pub struct SandboxSpec {
-    /// What the filesystem starts from.
+    /// Origin of the filesystem.
     pub source: Source,
-    /// Where relative paths and commands start; created if missing. Default: the backend's,
+    /// Directory where relative paths and commands start; created if missing. Default: the backend's,
     /// usually `/workspace`.
     pub workdir: Option<GuestPath>,
     /// The environment of every command.
     pub env: Env,
     /// Limits.
     pub resources: Resources,
-    /// What it may reach.
+    /// Network that it may reach.
     pub network: Network,
     /// Which isolation must be in force.
     pub isolation: RequiredIsolation,

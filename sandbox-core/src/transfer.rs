@@ -2,7 +2,7 @@
 
 use crate::GuestPath;
 
-/// What to do about an entry that can't be read.
+/// Treatment of an entry that can't be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
@@ -49,7 +49,7 @@ pub struct ImportOptions {
     pub mirror: bool,
     /// The largest sum of file sizes, in bytes; holes count. Default: no limit.
     pub max_bytes: Option<u64>,
-    /// What to do about an entry of the host that can't be read. Default: skip it. Mirroring
+    /// Treatment of an entry of the host that can't be read. Default: skip it. Mirroring
     /// leaves alone what the sandbox has of it.
     pub unreadable: Unreadable,
 }
@@ -96,7 +96,7 @@ impl ImportOptions {
     }
 }
 
-/// What to do where the host's directory exists already.
+/// Treatment of a host directory that exists already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
@@ -128,7 +128,7 @@ pub enum ExistingDir {
 /// ```
 #[non_exhaustive]
 pub struct ExportOptions {
-    /// What to do where the host's directory exists already.
+    /// Treatment of a host directory that exists already.
     pub existing: ExistingDir,
     /// Patterns of gitignore(5) for what is left out, relative to the directory.
     pub excludes: Vec<String>,
@@ -136,7 +136,7 @@ pub struct ExportOptions {
     pub max_bytes: u64,
     /// The largest number of entries; what is skipped counts. Default: one million.
     pub max_entries: u64,
-    /// What to do about an entry that the sandbox's user can't read. Default: skip it.
+    /// Treatment of an entry that the sandbox's user can't read. Default: skip it.
     pub unreadable: Unreadable,
 }
 
@@ -200,7 +200,7 @@ impl ExportOptions {
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub struct Skipped {
-    /// Its path, relative to the directory.
+    /// Path relative to the directory.
     pub path: GuestPath,
     /// Why it was left: "a FIFO", "a link out of the directory", ….
     pub reason: String,
@@ -216,7 +216,7 @@ impl Skipped {
     }
 }
 
-/// What an import or export moved. What excludes and ignore files leave out is not counted.
+/// Report of an import or export. What excludes and ignore files leave out is not counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
@@ -232,9 +232,9 @@ pub struct TransferReport {
     pub bytes: u64,
     /// Entries removed by a mirroring import.
     pub removed: u64,
-    /// What was left behind; at most 1,000 are named.
+    /// Entries that were left behind; at most 1,000 are named.
     pub skipped: Vec<Skipped>,
-    /// How many were left behind in all.
+    /// Number of entries that were left behind in all.
     pub skipped_total: u64,
 }
 

@@ -1,4 +1,4 @@
-//! How values look when they are serialised: bytes as text, times as seconds.
+//! Forms of values when they are serialised: bytes as text, times as seconds.
 //!
 //! It must never write a secret: a variable that was set with [`Env::secret`] is an error.
 
@@ -161,7 +161,7 @@ impl<'de> Deserialize<'de> for GuestPath {
     }
 }
 
-/// What a variable is in a file: its value, or a table that says more.
+/// Form of a variable in a file: its value, or a table that says more.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Variable {

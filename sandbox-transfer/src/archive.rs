@@ -15,10 +15,10 @@ use crate::sys::system_time;
 
 const OP: Operation = Operation::ExportDir;
 
-/// How many bytes of headers, long names and maps of holes one entry may have.
+/// Limit of bytes of headers, long names and maps of holes for one entry.
 const MAX_HEADERS: u64 = 16 << 20;
 
-/// What an archive says of an entry.
+/// Kind of an entry of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ArchiveKind {
@@ -38,11 +38,11 @@ pub enum ArchiveKind {
 pub struct ArchiveEntry<'a> {
     /// Names with `/` between them; empty for the top directory.
     pub path: Vec<u8>,
-    /// What it is.
+    /// Kind of the entry.
     pub kind: ArchiveKind,
     /// Mode and modification time.
     pub attributes: Attributes,
-    /// Where a link leads, or the first name of a hard link, as plain names.
+    /// Target of a link, or the first name of a hard link, as plain names.
     pub link: Vec<u8>,
     /// The content of a file; holes are read as zeros.
     pub content: &'a mut dyn Read,

@@ -55,7 +55,7 @@ struct Directory {
 pub struct Attributes {
     /// Only the lower nine bits count.
     pub mode: u32,
-    /// What the host cannot keep is clamped or left.
+    /// Modification time; what the host can't keep is clamped or left.
     pub modified: Option<SystemTime>,
 }
 
@@ -81,7 +81,7 @@ impl Export {
         })
     }
 
-    /// What has been brought and skipped so far.
+    /// Report of what has been brought and skipped so far.
     pub fn report(&mut self) -> &mut TransferReport {
         &mut self.report
     }

@@ -1,4 +1,4 @@
-//! What is left out of a transfer.
+//! Rules for what a transfer leaves out.
 //!
 //! Invariant: only the caller's patterns and ignore files within the directory count; never those
 //! of directories above it, nor the user's git configuration. Patterns mean the same in both
@@ -11,7 +11,7 @@ use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use sandbox_core::{Error, ErrorKind, Operation, Result};
 
-/// How much of an ignore file is read, in bytes. Its patterns are compiled, which costs many times
+/// Limit of an ignore file, in bytes. Its patterns are compiled, which costs many times
 /// that.
 pub const MAX_IGNORE_FILE: u64 = 1 << 20;
 

@@ -1,4 +1,4 @@
-//! Where an export is built, and how it gets its final name.
+//! Landing of an export: the directory in which it is built, and the step to its final name.
 //!
 //! Invariant: the final name never stands for a part of an export (except, merging, for whole
 //! entries of it); no link at or below that name is followed; what was there before is removed
@@ -23,7 +23,7 @@ const OP: Operation = Operation::ExportDir;
 /// `.NAME.sandbox-partial-RANDOM`.
 #[derive(Debug)]
 pub struct Landing {
-    /// Where the export is built: the parent, or the directory to merge into.
+    /// Directory in which the export is built: the parent, or the directory to merge into.
     beside: Dir,
     partial: OsString,
     /// The final name in `beside`; unused for a merge.
@@ -115,7 +115,7 @@ impl Landing {
         &self.path
     }
 
-    /// The same directory as a descriptor, for writing by descriptor-relative calls.
+    /// Opens the directory as a descriptor, for writing by descriptor-relative calls.
     ///
     /// # Errors
     /// What the host says; there may be too many open files.
@@ -124,7 +124,7 @@ impl Landing {
         self.dir().map(Dir::into_fd)
     }
 
-    /// The same directory by handle.
+    /// Opens the directory as a handle.
     pub(crate) fn dir(&self) -> Result<Dir> {
         let dir = self.beside.open_dir(&self.partial);
         dir.map_err(|error| self.host(error))
@@ -219,7 +219,7 @@ impl Landing {
         Error::from_io(error, OP).with_host_path(&self.to)
     }
 
-    /// What is at the final name has changed while the export was built, or can't be moved.
+    /// Error for a final name whose entry has changed while the export was built, or can't be moved.
     fn occupied(&self, error: io::Error) -> Error {
         use io::ErrorKind as Kind;
         match error.kind() {
@@ -292,7 +292,7 @@ fn stop(at: &[OsString]) -> impl Fn(io::Error) -> Stop + '_ {
     }
 }
 
-/// What is in the way of a merge, if anything is.
+/// Finds what is in the way of a merge.
 fn merge_conflict(
     from: &Dir,
     to: &Dir,

@@ -22,13 +22,13 @@ use crate::sys::{Dir, Stat, bytes};
 pub struct ScanEntry {
     /// Relative to the directory, with `/` between names; parents come first.
     pub path: Vec<u8>,
-    /// What it is.
+    /// Kind of the entry.
     pub kind: ScanKind,
     /// Mode, without setuid, setgid and sticky, and modification time.
     pub attributes: Attributes,
 }
 
-/// What an entry is, with what belongs to it.
+/// Kind of an entry, with what belongs to it.
 #[derive(Debug)]
 pub enum ScanKind {
     /// A directory.
@@ -39,16 +39,16 @@ pub enum ScanKind {
     Symlink(Vec<u8>),
 }
 
-/// What a scan has met.
+/// Walk over a host directory, and what it has met.
 #[derive(Debug)]
 pub struct Scan {
-    /// What was brought, and what was skipped.
+    /// Report of what was brought and skipped.
     pub report: TransferReport,
     /// The attributes of the directory itself.
     pub top: Attributes,
-    /// What was brought, by path, and whether it is a directory.
+    /// Paths that were brought, and whether each is a directory.
     seen: BTreeMap<Vec<u8>, bool>,
-    /// What could not be read: it is not known to be gone.
+    /// Paths that could not be read: they are not known to be gone.
     unreadable: BTreeSet<Vec<u8>>,
     excludes: Excludes,
     ignore_files: BTreeMap<Vec<u8>, IgnoreFiles>,

@@ -23,7 +23,7 @@ const TOKEN: &str = "SANDBOX_ACA_TOKEN";
 struct Setting {
     key: &'static str,
     variable: &'static str,
-    /// Its meaning or the command that prints it, for the error if it is missing.
+    /// Meaning of the setting, or the command that prints it, for the error if it is missing.
     what: &'static str,
 }
 
@@ -63,7 +63,8 @@ const CA_FILE: Setting = Setting {
     what: "a certificate to trust, as an emulator has it",
 };
 
-/// How often idle sandboxes are touched, in seconds; only in a URI, so that it is always asked for.
+/// Interval at which idle sandboxes are touched, in seconds; only in a URI, so that it is
+/// always asked for.
 fn keep_alive(settings: &Settings) -> Result<Option<Duration>> {
     let Some(text) = settings.value("keep_alive") else {
         return Ok(None);

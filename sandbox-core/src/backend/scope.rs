@@ -1,4 +1,4 @@
-//! What the errors of one call have in common.
+//! The operation, path and sandbox that all errors of one call carry.
 
 use crate::{Error, ErrorKind, GuestPath, Operation, Result, SandboxId};
 

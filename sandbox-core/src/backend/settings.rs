@@ -21,7 +21,7 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Settings {
-    /// Where relative paths and commands start; absolute.
+    /// The directory where relative paths and commands start; absolute.
     pub workdir: GuestPath,
     /// The environment of every command.
     pub env: BTreeMap<Vec<u8>, EnvValue>,

@@ -26,7 +26,7 @@ use crate::{
 /// assert_eq!(exit_code(&()), None);
 /// ```
 pub trait Answer: Send {
-    /// What came of a command, for [`exec`](Sandbox::exec).
+    /// Output of the command, for [`exec`](Sandbox::exec).
     fn output(&self) -> Option<&Output> {
         None
     }
@@ -36,7 +36,7 @@ pub trait Answer: Send {
         None
     }
 
-    /// How many bytes were read or transferred, where the operation is about that.
+    /// Number of bytes that were read or transferred, where the operation is about that.
     fn bytes(&self) -> Option<u64> {
         None
     }

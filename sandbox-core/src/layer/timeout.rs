@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Around, Attempt, Call, Request};
 use crate::{Command, Error, ErrorKind, Execution, Result, Sandbox};
 
-/// How much longer than its command an `exec` may take, to kill the tree and bring the output.
+/// Time that an `exec` may take beyond its command, to kill the tree and bring the output.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Bounds the time of every call except [`close`](crate::Sandbox::close) and

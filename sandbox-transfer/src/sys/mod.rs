@@ -21,7 +21,7 @@ pub(crate) use paths::{Dir, bytes, finish_file, name};
 #[cfg(unix)]
 pub(crate) use unix::{Dir, bytes, finish_file, name};
 
-/// What an entry is.
+/// Kind, mode, size and time of an entry.
 #[derive(Clone, Debug)]
 pub(crate) struct Stat {
     pub(crate) kind: FileKind,
@@ -37,7 +37,7 @@ impl Stat {
     }
 }
 
-/// How many levels of a tree are removed with a descriptor each; what is deeper is moved up first.
+/// Levels of a tree that are removed with a descriptor each; what is deeper is moved up first.
 const MAX_DEPTH: usize = 200;
 
 impl Dir {

@@ -91,7 +91,7 @@ impl Dir {
         Ok(stat_of(&statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)?))
     }
 
-    /// What the directory itself is.
+    /// Metadata of the directory itself.
     pub(crate) fn stat_self(&self) -> io::Result<Stat> {
         Ok(stat_of(&fstat(&self.0)?))
     }

@@ -12,10 +12,10 @@ use super::work::NAMES;
 use crate::support::report::Table;
 use crate::support::{Outcome, host};
 
-/// How much more than the kept count is let pass, as a part of it: a host has other directories to
+/// Tolerated excess over the kept count, as a part of it: a host has other directories to
 /// mount, a kernel other ways to do it.
 const MARGIN: f64 = 0.10;
-/// What does not look at the host makes few calls, always the same: there one more is seen.
+/// Number of calls below which one more is already a finding: such work does not depend on the host.
 const FEW: f64 = 50.0;
 const ONE: f64 = 0.9;
 
@@ -114,7 +114,7 @@ fn keep_the_fewer(now: &mut Counts, again: Counts) {
     }
 }
 
-/// What changed, the largest first.
+/// Differences, the largest first.
 fn differences(before: &Calls, now: &Calls) -> String {
     let mut changes: Vec<(f64, &str)> = before
         .keys()

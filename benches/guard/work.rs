@@ -8,13 +8,13 @@ use sandbox::{Command, FileBatch, ForkOptions, Provider, Sandbox, SandboxExt, Sa
 
 use crate::support::{Outcome, host};
 
-/// How often each thing is done between its marks.
+/// Repetitions of each kind of work between its marks.
 pub(crate) const ROUNDS: u32 = 10;
 
 /// The path in whose place nothing is: looking for it marks a place in the trace.
 pub(crate) const MARK: &str = "/sandbox-guard";
 
-/// What is done.
+/// Names of the kinds of work.
 pub(crate) const NAMES: [&str; 4] = [
     "create and close",
     "exec of true",
@@ -22,7 +22,7 @@ pub(crate) const NAMES: [&str; 4] = [
     "write one, fork, close",
 ];
 
-/// What happens off the caller's path must be over before the next mark. Under strace nothing else
+/// Waits until the work off the caller's path is over. Under strace nothing else
 /// can be asked without adding to what is counted.
 fn settle() {
     std::thread::sleep(Duration::from_millis(300));

@@ -49,7 +49,7 @@ impl Bench {
         self.compare_within(name, Duration::from_secs(2), cases)
     }
 
-    /// The same, with so much time for a case: less for one that is short beside what it needs
+    /// Compares with so much time for a case: less for one that is short beside what it needs
     /// before, which criterion does not reckon with.
     pub(crate) fn compare_within(
         &mut self,
@@ -139,7 +139,7 @@ impl Bench {
     }
 }
 
-/// How long a future takes on the runtime.
+/// Measures how long a future takes on the runtime.
 pub(crate) fn clocked<T>(
     runtime: &Runtime,
     work: impl Future<Output = sandbox::Result<T>>,
@@ -179,7 +179,7 @@ pub(crate) async fn exec(sandbox: &Arc<dyn Sandbox>, command: Command) -> sandbo
     )
 }
 
-/// This many files of this content below a directory.
+/// Makes a batch of this many files with this content below a directory.
 pub(crate) fn batch(dir: &str, files: u32, content: &'static [u8]) -> FileBatch {
     (0..files).fold(FileBatch::new(), |batch, file| {
         let path = format!("{dir}/{}/{}", file / 100, file % 100);

@@ -1,4 +1,4 @@
-//! From nothing to the first command and back to nothing; with a small host and a big one; one
+//! Creation: from nothing to the first command and back; with a small host and a big one; one
 //! sandbox and many at once.
 
 use std::hint::black_box;

@@ -84,7 +84,7 @@ pub(crate) fn all(bench: &mut Bench) -> Outcome<()> {
     bench.close(&sandbox)
 }
 
-/// The same number of commands, one after the other and two at a time: the second by the first is
+/// Compares the same number of commands one after the other and two at a time: the second by the first is
 /// what the second core brings. Tokio's own spawns too: what it can bring.
 fn throughput(
     bench: &mut Bench,
@@ -128,7 +128,7 @@ fn throughput(
     bench.compare(&format!("{count} execs of {name}"), cases)
 }
 
-/// How long so many tasks take side by side.
+/// Measures how long so many tasks take side by side.
 fn tasks_of<F>(runtime: &Runtime, tasks: usize, task: impl Fn(usize) -> F) -> Outcome<Duration>
 where
     F: Future<Output = Outcome<()>> + Send + 'static,

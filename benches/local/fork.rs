@@ -10,7 +10,7 @@ use crate::bench::{Bench, batch, clocked, exec};
 use crate::support::measure::{Case, timed};
 use crate::support::{Outcome, host};
 
-/// There is no way to ask whether everything is at rest.
+/// Pause before a fork: nothing tells when everything is at rest.
 const REST: Duration = Duration::from_millis(20);
 
 pub(crate) fn all(bench: &mut Bench) -> Outcome<()> {

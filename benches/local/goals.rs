@@ -1,4 +1,4 @@
-//! What was aimed at, and whether this run reached it. All are ratios within the run.
+//! Goals, and whether this run reached them. All are ratios within the run.
 
 use std::time::Duration;
 

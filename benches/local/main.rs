@@ -1,4 +1,4 @@
-//! What the local backend costs, each group beside its baseline in the same run.
+//! Cost of the local backend, each group beside its baseline in the same run.
 //!
 //! `cargo bench --bench local` prints criterion's lines and then a Markdown table, and writes
 //! `target/sandbox-bench/local.json`; `-- --quick` is shorter, `-- fork` runs what has the word in

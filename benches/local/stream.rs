@@ -11,7 +11,7 @@ use crate::bench::Bench;
 use crate::support::Outcome;
 use crate::support::measure::Case;
 
-/// How the reader takes what comes.
+/// Ways in which the reader takes the output.
 #[derive(Clone, Copy)]
 enum By {
     Block,

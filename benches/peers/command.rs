@@ -12,18 +12,18 @@ use crate::support::{Outcome, host};
 
 const TRUE: &[&str] = &["/bin/true"];
 
-/// What the sandbox has to write to.
+/// Workspace that the sandbox writes to.
 #[derive(Clone, Debug)]
 pub(crate) enum Workspace {
     /// Nothing of the host's.
     None,
-    /// This directory of the host, at [`Call::workspace`].
+    /// A directory of the host, at [`Call::workspace`].
     Dir(PathBuf),
-    /// The same, but what is written goes elsewhere.
+    /// A directory of the host, read; what is written goes elsewhere.
     Over(PathBuf),
 }
 
-/// How a program is called.
+/// Calls of a peer's program.
 pub(crate) trait Call {
     /// The program's name.
     fn program(&self) -> &'static str;
@@ -31,7 +31,7 @@ pub(crate) trait Call {
     /// A sandbox that runs this and is gone when it has ended.
     fn fresh(&self, place: &Place, workspace: &Workspace, argv: &[&str]) -> Outcome<Command>;
 
-    /// Where the workspace is seen.
+    /// Path at which the workspace is seen.
     fn workspace(&self, dir: &Path) -> PathBuf {
         let _ = dir;
         PathBuf::from("/workspace")
@@ -53,7 +53,7 @@ pub(crate) trait Call {
         Err("it has no running sandboxes".into())
     }
 
-    /// How the second sandbox with the same files is made, for a reader of the table.
+    /// Way in which the second sandbox with the same files is made, for a reader of the table.
     fn fork_by(&self) -> &'static str {
         if self.layers() {
             "its own overlay"
@@ -67,7 +67,7 @@ pub(crate) trait Call {
 pub(crate) struct Running {
     /// The program and the arguments that run a command in it; the command comes behind.
     pub(crate) inside: Vec<String>,
-    /// Those that end it.
+    /// Arguments that end it.
     pub(crate) stop: Vec<String>,
     /// The process that waits for it, if there is one.
     pub(crate) child: Option<Child>,

@@ -42,7 +42,7 @@ const DENIED: &[&str] = &[
 /// runc on a bundle made here, with the filter and without capabilities.
 #[derive(Default)]
 pub(crate) struct Runc {
-    /// What `runc spec` says: asking for it is no part of the work.
+    /// Output of `runc spec`: asking for it is no part of the work.
     spec: OnceCell<Value>,
 }
 

@@ -1,4 +1,4 @@
-//! What isolation is in force in each sandbox: asked from inside, never read from its options.
+//! Isolation in force in each sandbox: asked from inside, never read from its options.
 
 use crate::support::Outcome;
 
@@ -9,7 +9,7 @@ pub(crate) const PROBE: &str = "for n in user mnt pid net ipc uts cgroup; do \
     CapEff:|NoNewPrivs:|Seccomp:) echo $k $v;; esac; done </proc/self/status; \
     while read -r k v; do case $k in *:*) echo net ${k%%:*};; esac; done </proc/net/dev";
 
-/// What the columns say.
+/// Names of the columns.
 pub(crate) const COLUMNS: [&str; 5] = [
     "Namespaces of its own",
     "Capabilities",

@@ -25,7 +25,7 @@ pub(crate) enum Kind {
     Limits,
     /// Up to the end of its first command; closed off the clock.
     First,
-    /// The same, created from what the provider prepares ahead of time, waiting for it off the
+    /// Created from what the provider prepares ahead of time, waiting for it off the
     /// clock.
     Prepared,
 }

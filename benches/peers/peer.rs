@@ -1,4 +1,4 @@
-//! What every sandbox of the comparison is asked to do, and where it does it.
+//! Work that every sandbox of the comparison is asked to do, and the place where it does it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ impl Work {
         Self::Files,
     ];
 
-    /// Its name on the command line and in JSON.
+    /// The name on the command line and in JSON.
     pub(crate) fn key(self) -> &'static str {
         match self {
             Self::True => "true",
@@ -56,10 +56,10 @@ impl Work {
 
 /// One sandbox of the comparison.
 pub(crate) trait Peer {
-    /// Its name.
+    /// The name.
     fn name(&self) -> String;
 
-    /// How it does what it does, where that is not plain.
+    /// Note on how it works, where that is not plain.
     fn note(&self) -> String {
         String::new()
     }
@@ -70,7 +70,7 @@ pub(crate) trait Peer {
     /// One round of work that it [offers](Peer::offers).
     fn round(&mut self, work: Work) -> Outcome<Duration>;
 
-    /// What a shell script prints in a fresh sandbox.
+    /// Runs a shell script in a fresh sandbox and returns its output.
     fn probe(&mut self, script: &str) -> Outcome<String>;
 
     /// Whether it asks for Landlock: whether it got it cannot be seen from inside.
@@ -89,7 +89,7 @@ pub(crate) struct Missing {
     pub(crate) why: String,
 }
 
-/// What the peers work on, the same for all.
+/// Files that the peers work on, the same for all.
 #[derive(Debug)]
 pub(crate) struct Place {
     dir: tempfile::TempDir,
@@ -118,7 +118,7 @@ impl Place {
         Ok(place)
     }
 
-    /// How often "a hundred" is.
+    /// Number of repetitions that stand for "a hundred".
     pub(crate) fn hundred(&self) -> usize {
         self.effort.pick(3, 100, 100)
     }
@@ -134,7 +134,7 @@ impl Place {
         self.dir.path().join("tree")
     }
 
-    /// The same tree as an archive.
+    /// Path of the tree as an archive.
     pub(crate) fn archive(&self) -> PathBuf {
         self.dir.path().join("tree.tar")
     }

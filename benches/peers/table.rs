@@ -16,7 +16,7 @@ use crate::support::measure::{Budget, Case, Measured, interleaved};
 use crate::support::report::{self, Table, ratio, time};
 use crate::support::{Effort, Outcome, host, wanted};
 
-/// Where this crate's own line is among the peers; what the others are compared with.
+/// Index of this crate's own line, with which the others are compared.
 const OURS: usize = 1;
 
 /// Everything that is here, and what is not.
@@ -223,7 +223,7 @@ impl Field {
     }
 }
 
-/// As much of an error as a table has room for; the JSON has all of it.
+/// Shortens an error to what a table has room for; the JSON has all of it.
 fn brief(error: &str) -> String {
     error
         .lines()
@@ -249,7 +249,7 @@ fn cell(theirs: &Measured, ours: Option<&Measured>) -> String {
     }
 }
 
-/// What was aimed at, and what is.
+/// Goals beside the results.
 fn goals(all: &[Times]) -> Vec<String> {
     let of = |work: Work, name: &str| {
         let (_, measured) = all.iter().find(|(w, _)| *w == work)?;

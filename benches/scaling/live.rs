@@ -10,7 +10,7 @@ use crate::support::measure::timed;
 
 /// No further sandbox is created with less memory than this left, in KiB.
 const LEFT: u64 = 2 << 20;
-/// How long the idle ones are watched.
+/// Time that the idle ones are watched.
 const WATCH: Duration = Duration::from_secs(2);
 
 pub(crate) fn measure(setup: &Setup<'_>) -> Outcome<Vec<Series>> {

@@ -1,4 +1,4 @@
-//! How costs grow: with the number of live sandboxes, of layers, of files, with the size of a
+//! Growth of costs: with the number of live sandboxes, of layers, of files, with the size of a
 //! batch and of an output. Each is a series of medians with a line fitted through it.
 //!
 //! `cargo bench --bench scaling`; `-- --quick` for smaller ranges, `-- layers` for one series.

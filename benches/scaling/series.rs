@@ -11,7 +11,7 @@ use tokio::runtime::Runtime;
 use crate::support::measure::{Line, timed};
 use crate::support::{Effort, Outcome};
 
-/// What every series is measured with.
+/// Means with which every series is measured.
 pub(crate) struct Setup<'a> {
     pub(crate) effort: Effort,
     pub(crate) runtime: &'a Runtime,
@@ -58,14 +58,14 @@ impl Setup<'_> {
 /// Points of one thing against another.
 #[derive(Debug)]
 pub(crate) struct Series {
-    /// What it is, also its file's name.
+    /// Name of the series, also of its file.
     pub(crate) name: &'static str,
-    /// What is counted along the line.
+    /// Quantity along the line.
     pub(crate) against: &'static str,
-    /// What is measured.
+    /// Unit of what is measured.
     pub(crate) unit: &'static str,
     pub(crate) points: Vec<(f64, f64)>,
-    /// What the reader has to know.
+    /// Note for the reader.
     pub(crate) note: Option<String>,
 }
 

@@ -28,7 +28,7 @@ impl<'a> Case<'a> {
     }
 }
 
-/// What came of a case.
+/// Result of a case.
 #[derive(Debug)]
 pub(crate) struct Measured {
     pub(crate) name: String,
@@ -73,7 +73,7 @@ fn quantile(times: &[Duration], q: f64) -> Option<Duration> {
     sorted.get(at).copied()
 }
 
-/// How long a case may go on.
+/// Time that a case may go on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Budget {
     pub(crate) rounds: usize,
@@ -127,7 +127,7 @@ pub(crate) fn interleaved(effort: Effort, budget: Budget, cases: Vec<Case<'_>>) 
     all.into_iter().map(|(_, measured, _)| measured).collect()
 }
 
-/// How long some work takes.
+/// Measures how long some work takes.
 pub(crate) fn timed<T>(work: impl FnOnce() -> Outcome<T>) -> Outcome<Duration> {
     let started = Instant::now();
     work()?;

@@ -1,4 +1,4 @@
-//! What the benches share: interleaved timing, tables, scratch directories.
+//! Shared parts of the benches: interleaved timing, tables, scratch directories.
 //!
 //! It must never judge: a time claim is made by a ratio in one run, and a bench prints it.
 
@@ -12,7 +12,7 @@ pub(crate) mod report;
 /// Whatever goes wrong in a bench ends in a line of text.
 pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// How thorough this run is, from the command line.
+/// Thoroughness of a run, from the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effort {
     /// `cargo test --benches`, or `-- --test`: each thing once, on small input.

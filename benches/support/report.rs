@@ -1,4 +1,4 @@
-//! What a bench leaves: Markdown on standard output, JSON under the target directory.
+//! Reports of a bench: Markdown on standard output, JSON under the target directory.
 
 use std::fmt::Write as _;
 use std::fs;

@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 use sandbox::layer::{Layer as _, Tracing};
 use sandbox::{Command, Error, FileBatch, Provider as _, SandboxExt as _, SandboxSpec};
 
-/// What is run; it comes with the program, and reaches the sandbox as a file.
+/// Script that is run: part of this program, it reaches the sandbox as a file.
 const SCRIPT: &str = include_str!("report.py");
 const NORMALS: &str = include_str!("normals.json");
 

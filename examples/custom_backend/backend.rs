@@ -16,7 +16,7 @@ pub(crate) const BACKEND: &str = "toy";
 /// Why most things are not there.
 pub(crate) const ONLY_FILES: &str = "the toy keeps files in memory and nothing else";
 
-/// What is promised. Everything that is not is refused, which the kit checks as well.
+/// Capabilities that are promised. Everything else is refused, which the kit checks as well.
 pub(crate) const CAPABILITIES: Capabilities = Capabilities::none(ONLY_FILES)
     .with(Capability::NonUtf8Names)
     // Nothing runs here, so nothing reaches a network.

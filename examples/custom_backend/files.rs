@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use sandbox::{DirEntry, ErrorKind, FileKind, GuestPath, Metadata, Mode, WriteMode};
 
-/// What a sandbox adds operation, path and identifier to.
+/// Result to which a sandbox adds operation, path and identifier.
 pub(crate) type Tried<T> = Result<T, ErrorKind>;
 
 /// A file or a directory; links are not among the capabilities.
@@ -40,7 +40,7 @@ impl Files {
         Self(BTreeMap::from([(GuestPath::root(), Node::Dir)]))
     }
 
-    /// What is at a path. A file among the parents is told apart from nothing at all.
+    /// Finds the entry at a path. A file among the parents is told apart from nothing at all.
     pub(crate) fn get(&self, path: &GuestPath) -> Tried<&Node> {
         if let Some(node) = self.0.get(path) {
             return Ok(node);

@@ -1,4 +1,4 @@
-//! How a backend is written: a toy that keeps files in memory, and the conformance kit run on it.
+//! A backend as a toy that keeps files in memory, with the conformance kit run on it.
 //!
 //! `backend` has the provider and what it declares, `toy` the sandbox, `files` the map it is made
 //! of, `transfer` the ways in and out. A backend of its own crate has the kit in its tests instead
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use sandbox::{Capabilities, Provider, Result, async_trait};
 use sandbox_testkit::{Deviation, Fixture, Outcome, run_blocking};
 
-/// Where the kit gets sandboxes from.
+/// Source of sandboxes for the kit.
 struct ToyFixture;
 
 #[async_trait]

@@ -11,7 +11,7 @@ use sandbox_transfer::{Attributes, Export, ScanKind, scan};
 
 use crate::files::{Files, Node};
 
-/// What is below a directory of the host, parents first; a directory has no content.
+/// Entries below a directory of the host, parents first; a directory has no content.
 pub(crate) type Found = Vec<(GuestPath, Option<Bytes>)>;
 
 /// Reads a directory of the host.

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
-/// What an agent came up with: each replaces `src/merge.rs`.
+/// Patches of an agent: each replaces `src/merge.rs`.
 const CANDIDATES: [(&str, &str); 3] = [
     ("strict", include_str!("candidates/strict.rs")),
     ("sort-by-end", include_str!("candidates/sort_by_end.rs")),

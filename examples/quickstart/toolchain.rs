@@ -5,7 +5,7 @@ use std::process::Command;
 
 use sandbox::{Capabilities, Capability, Mount, Network, SandboxSpec};
 
-/// Where the sandbox sees the toolchain.
+/// Directory in which the sandbox sees the toolchain.
 const GUEST: &str = "/opt/toolchain";
 
 /// The directory of the toolchain that `rustc` on this host belongs to.

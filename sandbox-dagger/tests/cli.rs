@@ -89,7 +89,7 @@ async fn a_panic_leaves_no_cli_behind() -> Outcome {
     gone(&pid).await
 }
 
-/// What the next test starts and kills.
+/// Host program that the next test starts and kills.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "the next test runs it as a program of its own"]
 async fn a_host_that_waits() -> Outcome {

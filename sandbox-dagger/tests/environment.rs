@@ -1,4 +1,4 @@
-//! How a provider without settings connects: what the environment says, in the order of the README.
+//! Connecting without settings: by the environment, in the order of the README.
 #![cfg(target_os = "linux")]
 
 mod support;
@@ -10,7 +10,7 @@ use sandbox_dagger::{DaggerConfig, DaggerProvider};
 use sandbox_testkit::dagger::{DaggerDouble, Quirks};
 use support::{Outcome, spec};
 
-/// What the other tests run as a program of its own, because an environment is a process's.
+/// Program that the other tests run by itself, because an environment is a process's.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "the other tests run it in environments of their own"]
 async fn in_this_environment() -> Outcome {
@@ -28,7 +28,7 @@ async fn in_this_environment() -> Outcome {
     Ok(())
 }
 
-/// What a provider without settings says where these variables are all that concerns it.
+/// Runs a provider without settings where these variables are all that concerns it.
 async fn said(
     variables: &[(&str, String)],
 ) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {

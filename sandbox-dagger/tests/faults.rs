@@ -1,4 +1,4 @@
-//! What goes wrong between client and engine has a typed outcome in bounded time, and no command
+//! Faults between client and engine have a typed outcome in bounded time, and no command
 //! runs twice.
 #![cfg(target_os = "linux")]
 

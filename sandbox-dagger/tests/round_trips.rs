@@ -1,4 +1,4 @@
-//! How many queries each operation costs, that the engine's cache shares no execution, and that a
+//! Number of queries of each operation; that the engine's cache shares no execution, and that a
 //! sandbox may be used for ever.
 #![cfg(target_os = "linux")]
 

@@ -1,4 +1,4 @@
-//! What happens to a command that runs: seen from the host, because its files are seen at its end.
+//! Running commands, seen from the host, because their files are seen at their end.
 #![cfg(target_os = "linux")]
 
 mod support;

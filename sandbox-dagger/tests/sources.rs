@@ -1,4 +1,4 @@
-//! What sandboxes start from besides images, and what a provider gives all of its sandboxes.
+//! Sources of sandboxes besides images, and the settings that a provider gives all of its sandboxes.
 #![cfg(target_os = "linux")]
 
 mod support;

@@ -100,7 +100,7 @@ fn foreign(listing: &str) -> Vec<(&str, &str)> {
     found
 }
 
-/// What is only in one of the two, a line each.
+/// Lines that are only in one of the two.
 fn difference(package: &str, old: &str, new: &str) -> String {
     let only = |these: &str, others: &str, sign: char| -> String {
         let others: std::collections::HashSet<&str> = others.lines().collect();

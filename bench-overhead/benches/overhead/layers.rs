@@ -1,4 +1,4 @@
-//! What the trait object and each layer of the core cost a call.
+//! Cost per call of the trait object and of each layer of the core.
 
 use std::hint::black_box;
 use std::sync::Arc;

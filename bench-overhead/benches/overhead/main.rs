@@ -1,4 +1,4 @@
-//! What the library costs above what it is built on: the trait object, each layer, and the remote
+//! Cost of the library above what it is built on: the trait object, each layer, and the remote
 //! backends over raw requests to the same double.
 //!
 //! `cargo bench -p bench-overhead`. Prints Markdown, writes

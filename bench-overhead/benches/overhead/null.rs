@@ -19,7 +19,7 @@ use sandbox::{
 pub(crate) struct Null;
 
 impl Null {
-    /// What `exec` does, without a trait.
+    /// Does what `exec` does, without a trait.
     pub(crate) async fn plain(&self, command: Command) -> Result<Output> {
         drop(command);
         let none = || CapturedStream::new(Bytes::new(), 0);

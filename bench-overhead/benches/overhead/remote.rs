@@ -56,7 +56,7 @@ pub(crate) fn exec<'a>(runtime: &'a Runtime, sandbox: &'a Arc<dyn Sandbox>) -> C
     })
 }
 
-/// How many requests each operation is, as the double counts them.
+/// Requests of each operation, as the double counts them.
 pub(crate) async fn requests(
     sandbox: &Arc<dyn Sandbox>,
     count: impl Fn() -> usize,

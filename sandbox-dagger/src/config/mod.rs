@@ -9,7 +9,7 @@ use sandbox_core::Secret;
 
 use crate::config::options::{Base, CacheMount, ProcessLimits, RegistryLogin, Snapshots};
 
-/// How long connecting may take by default.
+/// Default limit of the time for connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Configuration of a [`DaggerProvider`](crate::DaggerProvider).
@@ -24,16 +24,16 @@ pub struct DaggerConfig {
     pub cli: Option<PathBuf>,
     /// Whether the CLI may be downloaded if there is none. Default: no.
     pub download: bool,
-    /// How long connecting may take, the start of an engine included. Default: two minutes.
+    /// Limit of the time for connecting, the start of an engine included. Default: two minutes.
     pub connect_timeout: Duration,
-    /// How long an operation other than a command may take. Default: ten minutes, because the first
+    /// Limit of the time for an operation other than a command. Default: ten minutes, because the first
     /// one pulls the image.
     pub operation_timeout: Duration,
-    /// How many sandboxes are created in one session of a CLI before the next ones get a session of
+    /// Number of sandboxes created in one session of a CLI before the next ones get a session of
     /// their own. The engine frees what closed sandboxes left when their session has ended, which
     /// it does with the last sandbox in it. Default: 16. Without effect on a session that is given.
     pub session_sandboxes: u32,
-    /// The same for bytes that were handed to the engine. Default: 4 GiB.
+    /// Number of bytes handed to the engine after which the same happens. Default: 4 GiB.
     pub session_bytes: u64,
     /// The source of sandboxes whose spec names none. Default: `node:20-alpine3.22`.
     pub base: Base,
@@ -43,7 +43,7 @@ pub struct DaggerConfig {
     pub caches: Vec<CacheMount>,
     /// Logins at registries, for images and snapshots. Default: none.
     pub logins: Vec<RegistryLogin>,
-    /// Where snapshots are kept. Default: they go with the provider.
+    /// Place where snapshots are kept. Default: they go with the provider.
     pub snapshots: Snapshots,
     /// Limits of every process. Default: none.
     pub limits: ProcessLimits,

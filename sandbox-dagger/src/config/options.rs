@@ -1,4 +1,4 @@
-//! What the embedder may set about sandboxes beyond a spec: what they start from, caches, logins,
+//! Settings of sandboxes beyond a spec: the containers they start from, caches, logins,
 //! where snapshots are kept, limits of each process.
 
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ pub enum Base {
 pub struct CacheMount {
     /// Names the cache in the engine.
     pub key: String,
-    /// Where sandboxes see it; absolute.
+    /// Path in the sandboxes; absolute.
     pub path: GuestPath,
 }
 
@@ -56,7 +56,7 @@ pub struct RegistryLogin {
 }
 
 impl RegistryLogin {
-    /// This user at this registry.
+    /// Login of a user at a registry.
     pub fn new(
         registry: impl Into<String>,
         user: impl Into<String>,
@@ -70,14 +70,14 @@ impl RegistryLogin {
     }
 }
 
-/// Where snapshots are kept.
+/// Place where snapshots are kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Snapshots {
-    /// As archives in a temporary directory that goes with the provider (the default).
+    /// Archives in a temporary directory that goes with the provider (the default).
     #[default]
     Temporary,
-    /// As archives in this directory of the host, for as long as the embedder leaves them there.
+    /// Archives in this directory of the host, for as long as the embedder leaves them there.
     Tarballs(PathBuf),
     /// Published to this repository, such as `ghcr.io/acme/snapshots`, each under a tag of its own.
     Registry(String),
@@ -90,9 +90,9 @@ pub enum Snapshots {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProcessLimits {
-    /// How large a file may become, in bytes (rounded up to 512).
+    /// Limit of a file's size, in bytes (rounded up to 512).
     pub file_size: Option<u64>,
-    /// How many files may be open.
+    /// Limit of open files.
     pub open_files: Option<u64>,
     /// Address space, in bytes (rounded up to 1024). Node.js reserves several GiB.
     pub address_space: Option<u64>,

@@ -14,9 +14,9 @@ use rustix::fs::{FlockOperation, flock};
 use sandbox_core::{Error, Operation, Result};
 use tempfile::TempDir;
 
-/// How the directories are called, snapshots that go with their provider among them.
+/// Prefix of the directories' names, snapshots that go with their provider among them.
 const PREFIX: &str = "sandbox-dagger-";
-/// How old a directory without an owner is before it is removed: it may be about to be locked.
+/// Age at which a directory without an owner is removed: a younger one may be about to be locked.
 const STALE_AFTER: Duration = Duration::from_secs(60);
 
 /// A directory in the temporary directory that goes when it is dropped, or with the next program
@@ -42,7 +42,7 @@ impl OwnDir {
         Ok(Self { dir, _lease: lease })
     }
 
-    /// Its path.
+    /// Path of the directory.
     pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
@@ -110,7 +110,7 @@ impl Stage {
         self.dir.path().join(name)
     }
 
-    /// How many bytes its files have.
+    /// Sum of its files' bytes.
     pub(crate) fn size(&self) -> u64 {
         let entries = std::fs::read_dir(self.path())
             .into_iter()

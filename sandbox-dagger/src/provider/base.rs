@@ -16,7 +16,7 @@ use crate::session::failure::NotMade;
 use crate::session::login::signed_in;
 use crate::session::query::{self, find};
 
-/// What a container is made from.
+/// Base that a container is made from.
 #[derive(Clone, Debug)]
 pub(crate) enum Start {
     Image(String),
@@ -47,7 +47,7 @@ impl From<&Base> for Start {
 }
 
 impl Start {
-    /// What a spec's source says, snapshots apart.
+    /// Reads a spec's source, snapshots apart.
     pub(crate) fn new(config: &DaggerConfig, source: &Source) -> Result<Self> {
         match source {
             Source::Default => Ok(Self::from(&config.base)),

@@ -29,7 +29,7 @@ use crate::session::secrets::keep_secrets;
 
 /// The timeout of commands where neither they nor the spec name one.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(600);
-/// How many layers an image is taken to have at most.
+/// Number of layers that an image is assumed to have at most.
 const IMAGE_LAYERS: u32 = 64;
 
 /// The error of a creation, and whether another session may help.

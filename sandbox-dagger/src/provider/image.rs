@@ -106,7 +106,7 @@ impl ImageBuild {
         self.field(format!("withLabel(name: {name}, value: {value})"))
     }
 
-    /// What the image runs.
+    /// Sets the program that the image runs.
     #[must_use]
     pub fn entrypoint<A: AsRef<str>>(self, arguments: impl IntoIterator<Item = A>) -> Self {
         let arguments: Vec<_> = arguments

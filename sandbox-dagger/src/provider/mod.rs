@@ -35,7 +35,7 @@ pub struct DaggerProvider {
 }
 
 impl DaggerProvider {
-    /// What sandboxes in an engine can do; no I/O, no provider needed.
+    /// Capabilities of sandboxes in an engine; no I/O, no provider needed.
     pub const CAPABILITIES: Capabilities = CAPABILITIES;
 
     /// A provider with this configuration. Does not connect yet.

@@ -17,7 +17,7 @@ use crate::session::query::{self, find};
 use crate::session::secrets::keep_secrets;
 
 const OP: Operation = Operation::Spawn;
-/// How long stopping may take.
+/// Limit of the time for stopping.
 const STOP: Duration = Duration::from_secs(30);
 
 /// A server that runs on a copy of a sandbox's files; its port can be reached from the host.
@@ -33,7 +33,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Its address on this host's loopback.
+    /// Address on this host's loopback.
     ///
     /// The engine's client may listen on **all** addresses of the host, and every sandbox of the
     /// engine reaches the port inside, across sessions too: what serves must not trust its callers.

@@ -9,7 +9,7 @@ use crate::guest::stage::OwnDir;
 use crate::provider::base::Start;
 use crate::sandbox::shared::Shared;
 
-/// What a snapshot's identifier names.
+/// Finds the snapshot that an identifier names.
 pub(crate) fn find(shared: &Shared, id: &SnapshotId) -> Result<Start> {
     let text = id.as_str();
     let dir = match &shared.config.snapshots {
@@ -32,7 +32,7 @@ pub(crate) fn find(shared: &Shared, id: &SnapshotId) -> Result<Start> {
     }
 }
 
-/// There is no such snapshot.
+/// Error for a snapshot that does not exist.
 pub(crate) fn missing(id: &SnapshotId) -> Error {
     Error::new(ErrorKind::NotFound, Operation::Create)
         .with_message(format!("there is no snapshot {:?}", id.as_str()))

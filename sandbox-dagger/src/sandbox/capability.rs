@@ -1,4 +1,4 @@
-//! What sandboxes in an engine can do, and what can be said of their isolation.
+//! Capabilities of sandboxes in an engine, and the report of their isolation.
 
 use sandbox_core::{Capabilities, Capability, Control, Enforcement, IsolationReport};
 
@@ -71,7 +71,7 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend d
         "the sandboxes of this provider in this process",
     );
 
-/// What can be said of an engine's isolation without probing it: nothing is claimed.
+/// Report of an engine's isolation without a probe: nothing is claimed.
 pub(crate) fn unprobed() -> IsolationReport {
     let why = "it is the engine's, and not probed by this backend";
     Control::ALL

@@ -17,7 +17,7 @@ use crate::session::client::SMALL_ANSWER;
 use crate::session::query::{self, is_root};
 use sandbox_core::backend::blocking;
 
-/// What the engine mounts over a container's own files while a command runs.
+/// Paths that the engine mounts over a container's own files while a command runs.
 const MOUNTED: [&str; 7] = [
     "/proc",
     "/sys",

@@ -20,16 +20,16 @@ use crate::session::client::SMALL_ANSWER;
 use crate::session::query::STAGE;
 use crate::session::secrets::SecretIds;
 
-/// How much standard input travels within the query; more goes by a staged file.
+/// Limit of standard input within the query; more goes by a staged file.
 pub(crate) const INLINE_STDIN: usize = 1 << 20;
 /// The size of the arguments and the environment together: a quarter of the usual stack of 8 MiB
 /// (execve(2)), without what the supervisor's own shell adds.
 const MAX_ARGUMENTS: usize = (2 << 20) - (64 << 10);
 /// The size of one argument or variable with the byte that ends it: 32 pages (execve(2)).
 const MAX_ARGUMENT: usize = 128 << 10;
-/// What the engine's secret variables have besides their value: a name and a random prefix.
+/// Bytes that a secret variable of the engine has besides its value: a name and a random prefix.
 const SECRET_OVERHEAD: usize = 64;
-/// How many confidential variables there may be: each makes the query two levels deeper.
+/// Limit of confidential variables: each makes the query two levels deeper.
 const MAX_SECRETS: usize = 32;
 /// The time that the engine has beyond a command's own.
 pub(crate) const GRACE: Duration = Duration::from_secs(60);

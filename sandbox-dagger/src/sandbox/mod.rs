@@ -1,4 +1,4 @@
-//! What a sandbox is made of, and what its operations share: a query that starts at an id, a turn
+//! The sandbox, and the parts that its operations share: a query that starts at an id, a turn
 //! to change something, the layers put together in time.
 //!
 //! Invariant: what fails or is dropped leaves the sandbox as it was.
@@ -176,7 +176,7 @@ impl DaggerSandbox {
         Ok(turn)
     }
 
-    /// Has the guest change something by a script.
+    /// Runs a script in the guest that changes something.
     pub(crate) async fn mutate(
         &self,
         script: impl FnOnce(Script) -> String + Send,
@@ -197,7 +197,7 @@ impl DaggerSandbox {
         Ok(())
     }
 
-    /// Has the guest change something by a script that was staged with its data.
+    /// Runs a script in the guest that was staged with its data and changes something.
     pub(crate) async fn mutate_staged(
         &self,
         stage: &Stage,

@@ -1,4 +1,4 @@
-//! What the sandboxes of one provider share: its configuration, its session, its own snapshots.
+//! Parts that the sandboxes of one provider share: configuration, session, its own snapshots.
 
 use std::sync::{Arc, OnceLock};
 

@@ -21,10 +21,10 @@ use crate::session::failure::{Failed, classify, classify_status};
 /// The bound of an answer for which the caller has no other.
 pub(crate) const SMALL_ANSWER: u64 = 4 << 20;
 
-/// How long a connection to loopback may take.
+/// Limit of the time for a connection to loopback.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// How long an idle connection is kept. An engine that is asked to end waits for its clients.
+/// Time that an idle connection is kept. An engine that is asked to end waits for its clients.
 const IDLE: Duration = Duration::from_secs(10);
 
 /// A session's address with a pool of connections.

@@ -11,10 +11,10 @@ use std::time::Duration;
 use sandbox_core::{Error, ErrorKind, Execution, Operation};
 use serde_json::Value;
 
-/// How many lines of output the error of a failed build has.
+/// Limit of output lines in the error of a failed build.
 const ERROR_LINES: usize = 20;
 
-/// What an engine says that is asked to end.
+/// Messages of an engine that was asked to end.
 const ENDING: [&str; 2] = ["engine is shutting down", "session is closing"];
 
 /// The cause of a failed connection.
@@ -53,7 +53,7 @@ pub(crate) enum Failed {
         /// Whether it is the id that everything else in the query starts from.
         first: bool,
     },
-    /// There is no such image.
+    /// The image does not exist.
     NoImage(String),
     /// The engine does not reach the image's registry.
     NoRegistry(String),
@@ -263,7 +263,7 @@ impl Failed {
     }
 }
 
-/// What to do about a lost sandbox.
+/// Advice for a lost sandbox.
 const LOST: &str = "the engine was restarted or has pruned its cache: create the sandbox anew, \
                     from a snapshot if there is one";
 

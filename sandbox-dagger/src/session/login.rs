@@ -18,7 +18,7 @@ fn registry(reference: &str) -> &str {
     }
 }
 
-/// What is selected on a container, with the login of the reference's registry around it.
+/// Wraps the login of the reference's registry around a selection on a container.
 pub(crate) async fn signed_in(
     session: &Session,
     config: &DaggerConfig,

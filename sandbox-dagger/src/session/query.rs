@@ -56,7 +56,7 @@ pub(crate) fn run_staged(directory: &str, owner: &str, nonce: &str, below: &str)
     staged(directory, owner, &run)
 }
 
-/// Where a staged directory is mounted for the one command that uses it.
+/// Path at which a staged directory is mounted for the one command that uses it.
 pub(crate) const STAGE: &str = "/.sandbox-stage";
 
 /// The new container without the staged directory.

@@ -1,4 +1,4 @@
-//! What holds however long a sandbox and its engine are used.
+//! Promises that hold however long a sandbox and its engine are used.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use sandbox_dagger::DaggerProvider;
 use crate::config;
 use crate::support::{Outcome, spec};
 
-/// How many layers the root of a sandbox has, as its commands see it.
+/// Counts the layers of a sandbox's root, as its commands see it.
 async fn layers(
     sandbox: &Arc<dyn Sandbox>,
 ) -> Result<u32, Box<dyn std::error::Error + Send + Sync>> {

@@ -1,4 +1,4 @@
-//! What only a real engine can show, beyond the conformance kit.
+//! Tests that need a real engine, beyond the conformance kit.
 //!
 //! `SANDBOX_REQUIRE=dagger` says that there is an engine: then every test runs, and one that finds
 //! none fails. Otherwise each is listed as ignored with the reason. Further variables:

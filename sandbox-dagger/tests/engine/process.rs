@@ -61,7 +61,7 @@ pub(crate) async fn a_cli_ends_with_its_provider() -> Outcome {
     Ok(())
 }
 
-/// What the killed program does: it says when its command is on its way, and waits for the end.
+/// The program to be killed: it reports when its command is on its way, and waits for the end.
 pub(crate) fn host(cli: PathBuf) -> ExitCode {
     let run = async {
         let config = config_of_host().cli(cli);

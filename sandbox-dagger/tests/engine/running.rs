@@ -16,7 +16,7 @@ pub(crate) const BEATING: &str = "trap '' HUP INT TERM; : >/beats/one; : >/beats
      beat() { while :; do echo >>/beats/$1; sleep 0.1 || sleep 1; done; }; \
      beat two >/dev/null 2>&1 & beat one";
 
-/// How far it is.
+/// Progress of the command.
 pub(crate) async fn beats(
     onlooker: &Arc<dyn Sandbox>,
 ) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
@@ -129,7 +129,7 @@ pub(crate) async fn processes_have_the_limits_that_were_asked_for() -> Outcome {
     Ok(())
 }
 
-/// What a service writes to its clients.
+/// Reads what a service writes to its clients.
 fn answer(address: SocketAddr) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(20)))?;

@@ -1,4 +1,4 @@
-//! What sandboxes start from besides an image that is pulled, and where they leave it.
+//! Sources of sandboxes besides an image that is pulled, and the places where they leave it.
 
 use std::fs;
 

@@ -19,7 +19,7 @@ const ARM: &[&str] = &[
 /// The audience that the newer version of the sandboxes' data plane takes alone.
 const NEWER: &str = "https://management.azuredevcompute.io";
 
-/// What a request is for.
+/// Plane that a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Plane {
     Data,

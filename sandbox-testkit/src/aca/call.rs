@@ -17,7 +17,7 @@ pub(super) struct Call {
     pub(super) method: String,
     /// `/subscriptions/…/sandboxGroups/NAME`
     pub(super) group: String,
-    /// What stands behind the group.
+    /// Rest of the path behind the group.
     pub(super) rest: Vec<String>,
     pub(super) query: BTreeMap<String, String>,
     pub(super) body: Bytes,

@@ -39,7 +39,7 @@ pub(super) fn count(state: &State, call: &Call) -> Result<Reply, Reply> {
     Ok(Reply::json(200, json!({"count": ours.len()})))
 }
 
-/// What a new sandbox starts from.
+/// Origin of a new sandbox.
 struct Start {
     local: Arc<dyn Sandbox>,
     /// The snapshot, and the resources, volumes and egress policy that come with it.

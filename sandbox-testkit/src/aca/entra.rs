@@ -1,4 +1,4 @@
-//! Where clients get tokens: the token endpoint of Microsoft Entra, the identity endpoint of App
+//! Sources of tokens for clients: the token endpoint of Microsoft Entra, the identity endpoint of App
 //! Service, the metadata service of a machine.
 //!
 //! Every caller gets a token, unless a switch says otherwise: this is no guard. It must never keep
@@ -99,7 +99,7 @@ fn client(state: &State, form: &BTreeMap<String, String>) -> Result<Value, Refus
     }))
 }
 
-/// What a managed identity is given.
+/// Token for a managed identity.
 fn identity(state: &State, resource: &str) -> Value {
     let seconds = life(state);
     json!({

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
-/// What goes wrong.
+/// Kind of the fault.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Action {
@@ -22,23 +22,23 @@ pub enum Action {
     /// A WebSocket is carried out, and breaks off after so many frames of the server. Means nothing
     /// to other requests.
     CutStream(usize),
-    /// The same, but the connection stays open and nothing comes on it any more, not even an answer
+    /// Keeps the connection of the stream open, on which nothing comes any more, not even an answer
     /// to a ping.
     SilenceStream(usize),
 }
 
-/// What goes wrong with the next request that fits.
+/// Fault of the next request that fits.
 #[derive(Clone, Debug)]
 pub struct Fault {
     /// Fits a request whose method and path have this in them, such as
     /// `"POST"` or `"/executeShellCommand"`.
     pub on: String,
-    /// What goes wrong.
+    /// Kind of the fault.
     pub action: Action,
 }
 
 impl Fault {
-    /// This goes wrong with the next request that has `on` in its method and path.
+    /// Fault of the next request that has `on` in its method and path.
     pub fn new(on: impl Into<String>, action: Action) -> Self {
         Self {
             on: on.into(),
@@ -47,7 +47,7 @@ impl Fault {
     }
 }
 
-/// Those that are still to come.
+/// Faults that are still to come.
 #[derive(Debug, Default)]
 pub(super) struct Faults(Mutex<VecDeque<Fault>>);
 

@@ -15,7 +15,7 @@ use super::policy;
 use super::reply::{Reply, problem};
 use super::state::{Guest, State, not_running};
 
-/// What a port's URL has between the endpoint and the sandbox.
+/// Part of a port's URL between the endpoint and the sandbox.
 pub(super) const PREFIX: &str = "/.ports/";
 
 /// Carries bytes between a connection in the sandbox and its standard input and output.
@@ -68,7 +68,7 @@ async fn carry(
     through(&guest, request, number).await
 }
 
-/// Who may come in: from where the rules say, and with a token unless the port is anonymous.
+/// Admits callers from where the rules say, with a token unless the port is anonymous.
 fn admit(
     state: &State,
     request: &Request<Body>,

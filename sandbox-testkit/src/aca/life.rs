@@ -12,16 +12,16 @@ use super::options::AutoDeleteFrom;
 use super::reply::Reply;
 use super::state::{Guest, State, not_running};
 
-/// What a sandbox does.
+/// State of a sandbox over time.
 #[derive(Debug, Default)]
 pub(super) struct Life {
     /// When a client last did something with it, by the clock.
     used: Duration,
-    /// How many commands of clients are under way.
+    /// Number of clients' commands that are under way.
     busy: usize,
     /// When it was suspended, if it is.
     suspended: Option<Duration>,
-    /// What it becomes, and when.
+    /// Next state, and the time of it.
     turn: Option<(Duration, &'static str)>,
 }
 
@@ -46,7 +46,7 @@ impl Guest {
         self.life.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It is `through` for so long, and then `to`.
+    /// Enters `through` for so long, and then `to`.
     pub(super) fn turn(&self, now: Duration, through: &str, time: Duration, to: &'static str) {
         let shown = match time.is_zero() {
             true => to,
@@ -59,7 +59,7 @@ impl Guest {
         life.turn = (!time.is_zero()).then(|| (now.saturating_add(time), to));
     }
 
-    /// Its state now.
+    /// Current state.
     pub(super) fn state(&self, state: &State) -> String {
         self.settle(state);
         let document = self.document();
@@ -76,7 +76,7 @@ impl Guest {
         Ok(())
     }
 
-    /// The same for a command, for as long as it is under way.
+    /// Counts a command as busy for as long as it is under way.
     pub(super) fn busy(self: &Arc<Self>, state: &Arc<State>) -> Result<Busy, Reply> {
         self.running(state)?;
         self.life().busy += 1;

@@ -14,13 +14,13 @@ use super::options::Log;
 /// Lines that wait for the disk; a request waits when there are more.
 const WAITING: usize = 256;
 
-/// How long the end of an emulator waits for its log.
+/// Time that the end of an emulator waits for its log.
 const WRITTEN: Duration = Duration::from_secs(10);
 
-/// Where lines go; nowhere if `None`.
+/// Channel to the log's writer; no log if `None`.
 pub(super) type Lines = Option<mpsc::Sender<Entry>>;
 
-/// What the writer is sent.
+/// Entry for the log's writer.
 #[derive(Debug)]
 pub(super) enum Entry {
     Line(String),

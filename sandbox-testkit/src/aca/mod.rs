@@ -91,7 +91,7 @@ impl AcaEmulator {
         server::start(options).await
     }
 
-    /// Where its data plane is: `http://127.0.0.1:PORT` or the same with `https`.
+    /// Address of the data plane: `http://127.0.0.1:PORT` or the same with `https`.
     pub fn endpoint(&self) -> String {
         self.state.endpoint()
     }
@@ -118,7 +118,7 @@ impl AcaEmulator {
         self.token_for("https://management.azure.com", 86_400)
     }
 
-    /// What a managed identity asks for tokens here, as `IDENTITY_ENDPOINT` (any
+    /// Address at which a managed identity asks for tokens, as `IDENTITY_ENDPOINT` (any
     /// `IDENTITY_HEADER` will do).
     pub fn identity_endpoint(&self) -> String {
         format!("{}/msi/token", self.endpoint())
@@ -145,12 +145,12 @@ impl AcaEmulator {
         self.state.clock.advance(time);
     }
 
-    /// How many commands were run whose text has `needle` in it (of the last few thousand).
+    /// Number of commands run whose text has `needle` in it (of the last few thousand).
     pub fn executions(&self, needle: &str) -> usize {
         self.state.executions(needle)
     }
 
-    /// How many requests came whose method and path have `needle` in them, such as `"PUT /"`.
+    /// Number of requests whose method and path have `needle` in them, such as `"PUT /"`.
     pub fn requests(&self, needle: &str) -> usize {
         self.state.requests(needle)
     }
@@ -160,7 +160,7 @@ impl AcaEmulator {
         self.state.requested(needle)
     }
 
-    /// How many sandboxes and snapshots there are.
+    /// Numbers of sandboxes and of snapshots.
     pub fn counts(&self) -> (usize, usize) {
         self.state.counts()
     }

@@ -1,4 +1,4 @@
-//! What an emulator is started with: its address and its quirks.
+//! Options of an emulator: its address and its quirks.
 //!
 //! Every quirk is off by default: the default is the service on a good day.
 
@@ -8,22 +8,22 @@ use std::time::Duration;
 
 use super::sessions::{FullAs, PoolKind, SessionPool};
 
-/// How an emulator behaves.
+/// Behaviour of an emulator.
 ///
 /// What is in [`SWITCHES`](super::SWITCHES) can be changed while it runs; the rest counts when it
 /// starts.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
-    /// Where it listens. Default: any free port of 127.0.0.1.
+    /// Address on which it listens. Default: any free port of 127.0.0.1.
     pub listen: SocketAddr,
     /// Whether it speaks TLS with a certificate of its own making.
     pub tls: bool,
-    /// Where the certificate of its authority is written; a temporary directory if `None`.
+    /// Directory for the certificate of its authority; a temporary one if `None`.
     pub certificate: Option<PathBuf>,
     /// Audiences that it accepts in tokens for the data plane.
     pub audiences: Vec<String>,
-    /// Where it logs requests.
+    /// Destination of the log of requests.
     pub log: Log,
     /// Whether a sandbox whose egress policy allows everything reaches this host's network.
     /// Otherwise none does, whatever the policy says.
@@ -52,31 +52,31 @@ pub struct Options {
     pub bare_deleted: bool,
     /// Whether lists of the older version come as `{value, nextLink}` and not as bare arrays.
     pub envelope: bool,
-    /// How lists of the newer version come.
+    /// Form of lists in the newer version.
     pub lists: Lists,
-    /// How many entries a page of a list has; all of them if `None`. A bare array has no pages.
+    /// Number of entries in a page of a list; all of them if `None`. A bare array has no pages.
     pub page: Option<u32>,
     /// Whether the link to the next page is relative: a path and a query.
     pub relative_links: bool,
-    /// How long a sandbox is `Creating` before it is `Running`.
+    /// Time that a sandbox is `Creating` before it is `Running`.
     pub creating: Duration,
-    /// How long a new sandbox is answered with 404.
+    /// Time that a new sandbox is answered with 404.
     pub hidden: Duration,
-    /// How long a sandbox is `Stopping`.
+    /// Time that a sandbox is `Stopping`.
     pub stopping: Duration,
-    /// How long a sandbox is `Resuming`.
+    /// Time that a sandbox is `Resuming`.
     pub resuming: Duration,
-    /// How long a deleted sandbox is `Deleting` before it is gone.
+    /// Time that a deleted sandbox is `Deleting` before it is gone.
     pub deleting: Duration,
-    /// How long a snapshot takes.
+    /// Time that a snapshot takes.
     pub snapshot: Duration,
-    /// How long a disk image is `Building` before it is `Ready`.
+    /// Time that a disk image is `Building` before it is `Ready`.
     pub image_build: Duration,
     /// Whether the building of disk images fails.
     pub image_fails: bool,
-    /// How long a port has no URL.
+    /// Time that a port has no URL.
     pub port_url: Duration,
-    /// How long a command may take before the gateway answers 504; the command goes on.
+    /// Time that a command may take before the gateway answers 504; the command goes on.
     pub gateway: Duration,
     /// Whether a `stop` without a body hangs in the older version.
     pub bodyless_stop_hangs: bool,
@@ -90,13 +90,13 @@ pub struct Options {
     pub large_frames: bool,
     /// Session pools that are there from the start. Default: `python` and `shell`.
     pub pools: Vec<SessionPool>,
-    /// How long one execution in a session may take. Default: 220 seconds.
+    /// Time that one execution in a session may take. Default: 220 seconds.
     pub execution_cap: Duration,
     /// Whether a synchronous execution is answered before its end, as `Running`.
     pub answers_running: bool,
     /// The largest upload to a session, in bytes. Default: 128 MiB.
     pub upload_cap: usize,
-    /// How the service says that a session pool is full.
+    /// Answer of a session pool that is full.
     pub full_as: FullAs,
     /// Whether what a command returns lacks its exit code.
     pub no_exit_code: bool,
@@ -105,28 +105,28 @@ pub struct Options {
     /// Whether an `autoDeletePolicy` in the body of a creation is ignored: it is not known whether
     /// the service looks at it there.
     pub ignore_auto_delete: bool,
-    /// What a restore does with what its body has beside the source: labels, lifecycle, egress
+    /// Treatment of what the body of a restore has beside the source: labels, lifecycle, egress
     /// policy. The official client sends none of them.
     pub restore: Restore,
     /// Which egress policy a restore has that was not given one, or whose policy is ignored.
     pub restored_egress: RestoredEgress,
-    /// From when the time of an `autoDeletePolicy` counts that says no `trigger`.
+    /// Moment from which the time of an `autoDeletePolicy` without `trigger` counts.
     pub auto_delete_from: AutoDeleteFrom,
-    /// How many sandboxes there may be; no limit if `None`.
+    /// Maximum of sandboxes; no limit if `None`.
     pub capacity: Option<u32>,
     /// Requests per minute before 429; no limit if `None`. The service's is 600.
     pub rate: Option<u32>,
-    /// How a 429 says when to come again.
+    /// Form in which a 429 says when to come again.
     pub retry_after: RetryAfter,
-    /// How long an operation of the management plane takes.
+    /// Time that an operation of the management plane takes.
     pub arm_operation: Duration,
-    /// How long the tokens are valid that clients and identities get. Default: an hour.
+    /// Validity of the tokens that clients and identities get. Default: an hour.
     pub token_life: Duration,
     /// Whether clients get no token, whatever their secret.
     pub refuse_clients: bool,
 }
 
-/// Where requests are logged.
+/// Destination of the log of requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Log {
@@ -139,20 +139,20 @@ pub enum Log {
     File(PathBuf),
 }
 
-/// How lists of the newer version come.
+/// Form of lists in the newer version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Lists {
-    /// As `{value, nextLink}`; the link has a `skipToken`.
+    /// `{value, nextLink}`; the link has a `skipToken`.
     #[default]
     Envelope,
-    /// As an array; the next page is asked for by `page` and `pageSize`.
+    /// An array; the next page is asked for by `page` and `pageSize`.
     Paged,
-    /// As an array of all.
+    /// An array of all.
     Bare,
 }
 
-/// What a restore does with what its body has beside the source.
+/// Treatment of what the body of a restore has beside the source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Restore {
@@ -172,24 +172,24 @@ pub enum RestoredEgress {
     /// None: everything may be reached.
     #[default]
     Absent,
-    /// That of the snapshot's source.
+    /// Taken from the snapshot's source.
     Inherited,
 }
 
-/// From when the time of an `autoDeletePolicy` counts.
+/// Moment from which the time of an `autoDeletePolicy` counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AutoDeleteFrom {
-    /// From when it was suspended: what runs is never deleted.
+    /// The suspension: what runs is never deleted.
     #[default]
     Suspend,
-    /// From its creation, whatever uses it.
+    /// The creation, whatever uses the sandbox.
     Creation,
-    /// From its last use.
+    /// The last use.
     Use,
 }
 
-/// How a 429 says when to come again.
+/// Form in which a 429 says when to come again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RetryAfter {

@@ -1,4 +1,4 @@
-//! What can be done with one sandbox: stop and resume, its policies, and where the rest is.
+//! Operations on one sandbox: stop and resume, its policies, and where the rest is.
 //!
 //! An egress policy is checked and kept; it must never be said to be enforced.
 
@@ -93,7 +93,7 @@ pub(super) async fn operation(
     }
 }
 
-/// So many bytes, as the service writes sizes.
+/// Parses a number of bytes, as the service writes sizes.
 fn bytes(text: &Value) -> u64 {
     let text = text.as_str().unwrap_or_default();
     let gibi = text.strip_suffix("Gi").map(|n| (n, 1_u64 << 30));
@@ -103,7 +103,7 @@ fn bytes(text: &Value) -> u64 {
     number.parse::<u64>().unwrap_or(0).saturating_mul(unit)
 }
 
-/// The same in the newer version, which has other names for it.
+/// Statistics in the newer version, which has other names for them.
 fn newer_stats(resources: &Value) -> Value {
     let usage = |total: u64| json!({"usedBytes": 0, "totalBytes": total, "availableBytes": total});
     json!({
@@ -134,7 +134,7 @@ fn enable(state: &State, guest: &Guest) -> Result<Reply, Reply> {
     Ok(Reply::json(200, ports::shown(state, guest)))
 }
 
-/// What there is of resources; what is used of them is not measured.
+/// Statistics of resources: what there is; what is used of them is not measured.
 fn stats(resources: &Value) -> Value {
     let usage = |total: u64| json!({"usedBytes": 0, "totalBytes": total, "availableBytes": total});
     json!({
@@ -192,7 +192,7 @@ pub(super) fn denies(policy: &Value) -> bool {
     section["defaultAction"] == "Deny" && section["enforcementMode"] != "Audit"
 }
 
-/// What the service refuses in an egress policy.
+/// Checks an egress policy, as the service refuses it.
 pub(super) fn check_egress(policy: &Value) -> Result<(), Reply> {
     if policy.is_null() {
         return Ok(());

@@ -40,7 +40,7 @@ fn without_fresh_urls(state: &State, guest: &Guest, list: &mut [Value]) {
     }
 }
 
-/// What the service refuses in a port.
+/// Checks a port, as the service refuses it.
 pub(super) fn check(port: &Value) -> Result<(), Reply> {
     number(port)?;
     let auth = &port["auth"];

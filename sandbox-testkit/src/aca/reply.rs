@@ -47,7 +47,7 @@ impl Reply {
         }
     }
 
-    /// What a problem is called, for the log; nothing for any other answer.
+    /// Title of a problem, for the log; empty for any other answer.
     pub(super) fn title(&self) -> String {
         if self.status < 400 {
             return String::new();

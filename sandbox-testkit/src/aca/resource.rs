@@ -1,4 +1,4 @@
-//! What a group has beside sandboxes and snapshots: disk images, volumes, secrets.
+//! Resources of a group beside sandboxes and snapshots: disk images, volumes, secrets.
 //!
 //! The values of a secret and the credentials of a registry must never be kept or shown.
 
@@ -65,7 +65,7 @@ pub(super) fn no_image() -> Reply {
     problem(404, "DiskImageNotFound", "there is no such disk image")
 }
 
-/// What an image that is ready holds; `None` for one that was not made from a sandbox.
+/// Content of an image that is ready; `None` for one that was not made from a sandbox.
 pub(super) fn image(
     state: &State,
     group: &str,
@@ -240,7 +240,7 @@ pub(super) async fn operation(
     }
 }
 
-/// Where the newer version has an image made from, without its credentials.
+/// Source of an image in the newer version, without its credentials.
 fn image_source(body: &Value) -> Result<Value, Reply> {
     let source = &body["source"];
     let (kind, key) = match source["kind"].as_str() {

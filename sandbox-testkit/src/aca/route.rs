@@ -1,4 +1,4 @@
-//! From a request to what answers it: authority, version, path, fault.
+//! Routing of requests: authority, version, path, fault.
 //!
 //! A path that the service does not have is a 404 here too; nothing is guessed.
 

@@ -25,7 +25,7 @@ use tokio_rustls::server::TlsStream;
 use super::state::State;
 use super::{AcaEmulator, Options, log, route};
 
-/// How long a client may take to say hello.
+/// Time that a client may take to say hello.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 fn failed(why: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
@@ -135,7 +135,7 @@ impl axum::serve::Listener for Tls {
     }
 }
 
-/// Who is at the other end of a connection.
+/// Address at the other end of a connection.
 #[derive(Clone, Copy, Debug)]
 struct Peer(IpAddr);
 

@@ -26,7 +26,7 @@ fn document(state: &State, id: &str, guest: &Guest, labels: Value) -> Value {
     })
 }
 
-/// What a restore has of its source beside files and resources: volumes and the egress policy.
+/// Parts that a restore has of its source beside files and resources: volumes, egress policy.
 fn inherited(guest: &Guest) -> (Value, Value) {
     let document = guest.document();
     (
@@ -52,7 +52,7 @@ pub(super) fn of_stop(state: &State, guest: &Guest) -> Value {
     document
 }
 
-/// It vanishes when the sandbox resumes.
+/// Removes the snapshot of a stop, which vanishes when the sandbox resumes.
 pub(super) fn end_of_stop(state: &State, guest: &Guest) {
     let own = |snap: &Snap| !snap.listed && snap.document["sandboxId"] == json!(guest.id);
     state.store().snapshots.retain(|_, snap| !own(snap));

@@ -1,4 +1,4 @@
-//! What the emulator keeps: sandboxes, snapshots and the other resources of its groups.
+//! State of the emulator: sandboxes, snapshots and the other resources of its groups.
 //!
 //! Nothing here is held locked while a sandbox works; logs are bounded.
 
@@ -23,10 +23,10 @@ use super::options::{Options, RetryAfter};
 use super::reply::{Reply, coded, problem};
 use super::sessions::Sessions;
 
-/// How many commands and requests are remembered.
+/// Number of commands and requests that are remembered.
 const REMEMBERED: usize = 8192;
 
-/// How much of a command's text is remembered.
+/// Bytes of a command's text that are remembered.
 const TEXT: usize = 16 << 10;
 
 /// A sandbox of the emulated service.
@@ -42,7 +42,7 @@ pub(super) struct Guest {
     pub(super) document: Mutex<Value>,
     /// When each port was added.
     pub(super) ports: Mutex<Vec<(u64, Duration)>>,
-    /// What it does and what becomes of it by itself.
+    /// State, and changes that come by themselves.
     pub(super) life: Mutex<Life>,
 }
 
@@ -52,10 +52,10 @@ pub(super) struct Snap {
     pub(super) group: String,
     pub(super) local: Arc<dyn Sandbox>,
     pub(super) document: Value,
-    /// What its source had mounted, and a sandbox from it has too.
+    /// Volumes that its source had mounted, and that a sandbox from it has too.
     pub(super) volumes: Value,
     pub(super) egress: Value,
-    /// Those of `stop` are not listed, and end with their sandbox.
+    /// Whether it is listed: those of `stop` are not, and end with their sandbox.
     pub(super) listed: bool,
 }
 
@@ -66,9 +66,9 @@ pub(super) struct Store {
     pub(super) snapshots: BTreeMap<String, Snap>,
     /// Images, volumes, secrets and groups by path.
     pub(super) resources: BTreeMap<String, Value>,
-    /// What committed images hold, by path.
+    /// Contents of committed images, by path.
     pub(super) images: BTreeMap<String, Arc<dyn Sandbox>>,
-    /// Where volumes are on this host, by path.
+    /// Directories of volumes on this host, by path.
     pub(super) volumes: BTreeMap<String, PathBuf>,
     /// When each group was made, by path.
     pub(super) groups: BTreeMap<String, Duration>,
@@ -85,7 +85,7 @@ pub(super) struct State {
     pub(super) clock: Arc<Clock>,
     pub(super) arm: Arm,
     pub(super) log: Lines,
-    /// What is on volumes; goes with the emulator.
+    /// Directory of the volumes' content; goes with the emulator.
     pub(super) volumes: TempDir,
     options: RwLock<Arc<Options>>,
     pub(super) sessions: Sessions,
@@ -339,7 +339,7 @@ fn push(queue: &mut VecDeque<String>, text: String) {
     queue.push_back(text);
 }
 
-/// What `str::floor_char_boundary` will be once it is in every supported Rust.
+/// Stand-in for `str::floor_char_boundary` until it is in every supported Rust.
 trait Boundary {
     fn floor_char_boundary_at(&self, at: usize) -> usize;
 }

@@ -38,7 +38,7 @@ pub(super) struct Cut {
     pub(super) silent: bool,
 }
 
-/// What is spoken on a stream.
+/// Protocol spoken on a stream.
 #[derive(Clone, Copy, Debug)]
 struct Speech {
     newer: bool,

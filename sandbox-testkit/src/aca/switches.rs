@@ -12,7 +12,7 @@ use super::sessions::FullAs;
 /// A quirk that can be switched on by its name.
 #[derive(Debug)]
 pub struct Switch {
-    /// Its name, on the command line and in `/.emulator/switches`.
+    /// The name, on the command line and in `/.emulator/switches`.
     pub name: &'static str,
     /// What it does.
     pub help: &'static str,

@@ -13,7 +13,7 @@ use crate::kit::{Context, Failed, Verdict, eventually};
 /// busy host.
 const DYING: Duration = Duration::from_secs(10);
 
-/// How long a heart is watched, twice, to be sure that it stands still and is not merely kept
+/// Time that a heart is watched, twice, to be sure that it stands still and is not merely kept
 /// waiting: several beats.
 const WATCH: Duration = Duration::from_millis(400);
 

@@ -238,7 +238,7 @@ impl Directory {
 }
 
 impl File {
-    /// Its bytes.
+    /// The bytes.
     pub(super) async fn read(&self, engine: &Arc<Engine>) -> Result<Vec<u8>, Failure> {
         match &self.source {
             FileSource::Guest { container, path } => {

@@ -98,7 +98,7 @@ impl OwnDir {
         })
     }
 
-    /// Its path.
+    /// The path.
     pub(super) fn path(&self) -> &Path {
         self.dir.path()
     }

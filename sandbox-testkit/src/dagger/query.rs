@@ -19,7 +19,7 @@ pub(super) struct Field {
     pub(super) key: String,
     /// The field's name.
     pub(super) name: String,
-    /// Its arguments; variables are filled in.
+    /// The arguments; variables are filled in.
     pub(super) arguments: Map<String, Value>,
     /// What is selected below it; inline fragments are merged in.
     pub(super) below: Vec<Field>,

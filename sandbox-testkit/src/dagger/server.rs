@@ -20,7 +20,7 @@ use super::engine::{Engine, Failure};
 use super::query;
 use super::quirks::Fault;
 
-/// How long the engine waits for what a session's client offers; ten seconds with the real one.
+/// Time that the engine waits for what a session's client offers; ten seconds with the real one.
 const ATTACHABLES: Duration = Duration::from_millis(200);
 /// How large a request may be.
 const MAX_REQUEST: usize = 256 << 20;

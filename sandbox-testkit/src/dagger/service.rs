@@ -22,7 +22,7 @@ use super::query::Field;
 
 /// Where names of services are looked up.
 const HOSTS: &str = "/etc/hosts";
-/// How long the engine's health check waits.
+/// Time that the engine's health check waits.
 const HEALTHY: Duration = Duration::from_secs(60);
 
 /// A service that may run.

@@ -61,7 +61,7 @@ pub type CaseFuture = Pin<Box<dyn Future<Output = Verdict> + Send>>;
 /// One promise of the contract, checked.
 #[derive(Clone, Copy)]
 pub struct Case {
-    /// Its name: `group::what_is_promised`.
+    /// The name: `group::what_is_promised`.
     pub name: &'static str,
     /// The capabilities that the backend must declare for the promise to apply.
     pub needs: &'static [Capability],

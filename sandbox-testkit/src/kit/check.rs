@@ -37,7 +37,7 @@ pub(crate) use ensure_eq;
 /// The error that an operation is expected to fail with.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected {
-    /// Its kind.
+    /// The kind.
     pub kind: ErrorKind,
     /// The operation that it names.
     pub operation: Operation,

@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Context {
     /// The backend under test.
     pub fixture: Arc<dyn Fixture>,
-    /// Its provider.
+    /// The provider.
     pub provider: Arc<dyn Provider>,
     /// A fresh sandbox, created from the fixture's spec.
     pub sandbox: Arc<dyn Sandbox>,

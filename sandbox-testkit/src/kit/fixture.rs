@@ -32,7 +32,7 @@ impl Deviation {
 /// A backend under test.
 #[async_trait]
 pub trait Fixture: Send + Sync + 'static {
-    /// Its name: the prefix of its cases and part of the matrix's file name.
+    /// The name: the prefix of its cases and part of the matrix's file name.
     fn name(&self) -> String;
 
     /// The capabilities that the backend declares. No I/O.

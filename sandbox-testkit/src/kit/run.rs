@@ -18,7 +18,7 @@ use crate::kit::{Case, Context, Failed, Fixture, Verdict, plan};
 /// The name under which a process that was left on this host is reported.
 pub(crate) const NO_PROCESS_IS_LEFT: &str = "host::no_process_is_left";
 
-/// How long closing may take after a case.
+/// Time that closing may take after a case.
 const CLOSING: Duration = Duration::from_secs(20);
 
 /// The outcome of a case.
@@ -38,7 +38,7 @@ pub enum Outcome {
 pub struct CaseReport {
     /// The case's name, without the fixture's.
     pub name: String,
-    /// Its outcome.
+    /// The outcome.
     #[serde(flatten)]
     pub outcome: Outcome,
     /// The time that it took, in seconds.
@@ -60,7 +60,7 @@ impl CaseReport {
 pub struct Report {
     /// The fixture.
     pub fixture: String,
-    /// Its cases, in order.
+    /// The cases, in order.
     pub cases: Vec<CaseReport>,
 }
 

@@ -61,7 +61,7 @@ echo "$sockets"; echo .
 finish
 "#;
 
-/// What the guest says of its archive.
+/// The guest's report about its archive.
 struct Packed {
     path: String,
     entries: u64,

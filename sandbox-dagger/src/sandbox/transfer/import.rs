@@ -19,7 +19,7 @@ use crate::sandbox::DaggerSandbox;
 use crate::session::nonce::nonce;
 use crate::session::query;
 
-/// From how many bytes on the holes of a file stay holes. Not every tar of an image can read such an
+/// Size from which on the holes of a file stay holes. Not every tar of an image can read such an
 /// entry, so that small ones are filled.
 const HOLES: u64 = 16 << 20;
 
@@ -83,7 +83,7 @@ fn archive(stage: &Stage, from: &Path, options: &ImportOptions) -> Result<(Scan,
     pack(from, options, &archive, HOLES)
 }
 
-/// What the sandbox has below a directory; nothing if there is none.
+/// Lists the sandbox's entries below a directory; none if it does not exist.
 async fn list(sandbox: &DaggerSandbox, at: &GuestPath) -> Result<Vec<DirEntry>> {
     let listed = sandbox
         .list_dir(at, ListOptions::default().recursive(true))

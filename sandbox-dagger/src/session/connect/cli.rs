@@ -12,9 +12,9 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-/// How long the child may take to end before it is killed.
+/// Time that the child may take to end before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
-/// How much of its output is read for the session and for errors.
+/// Limit of the child's output that is read for the session and for errors.
 const MAX_SAID: u64 = 64 << 10;
 
 /// The running child.

@@ -26,9 +26,9 @@ pub(crate) struct Session {
     cli: Option<cli::Cli>,
     /// Whether the engine has said that it does not know this session any more.
     lost: AtomicBool,
-    /// How many sandboxes were created in it.
+    /// Number of sandboxes created in the session.
     sandboxes: AtomicU32,
-    /// How many bytes were handed to the engine in it.
+    /// Number of bytes handed to the engine in the session.
     bytes: AtomicU64,
 }
 

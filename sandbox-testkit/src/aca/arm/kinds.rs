@@ -1,4 +1,4 @@
-//! What the management plane has: one row for each kind of resource.
+//! Kinds of resources of the management plane: one row for each.
 //!
 //! A row says what its names look like, what is refused, and what the service adds. Nothing is run
 //! here for container apps and jobs.
@@ -8,23 +8,23 @@ use serde_json::{Value, json};
 /// A kind of resource.
 #[derive(Debug)]
 pub(super) struct Kind {
-    /// As it stands in paths.
+    /// Name as it stands in paths.
     pub(super) name: &'static str,
     /// Whether this can be a resource's name.
     pub(super) valid: fn(&str) -> bool,
-    /// What can be posted to a resource.
+    /// Actions that can be posted to a resource.
     pub(super) actions: &'static [&'static str],
     /// Resources below one.
     pub(super) children: &'static [&'static str],
     /// Whether a change takes its time.
     pub(super) slow_patch: bool,
-    /// What the service refuses in a body, for a version.
+    /// Check of a body, as the service refuses it, for a version.
     pub(super) check: fn(&Value, &str) -> Result<(), String>,
-    /// What the service adds, given its own address and the resource's path.
+    /// Properties that the service adds, given its own address and the resource's path.
     pub(super) complete: fn(&mut Value, &str, &Place<'_>),
 }
 
-/// Where a resource is.
+/// Location of a resource.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place<'a> {
     pub(super) subscription: &'a str,

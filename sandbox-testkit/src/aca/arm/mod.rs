@@ -30,7 +30,7 @@ const VERSIONS: &[&str] = &[
     "2026-09-01-preview",
 ];
 
-/// What the management plane keeps.
+/// State of the management plane.
 #[derive(Debug, Default)]
 pub(super) struct Arm(Mutex<Kept>);
 
@@ -44,7 +44,7 @@ struct Kept {
 #[derive(Debug)]
 struct Resource {
     document: Value,
-    /// What its state becomes, and when; nothing if it is to be gone.
+    /// Next state, and the time of it; nothing if the resource is to be gone.
     turn: Option<(Duration, Option<&'static str>)>,
 }
 
@@ -193,7 +193,7 @@ async fn settle(state: &State) {
     }
 }
 
-/// Where a resource says how far it is: an execution of a job has another word for it.
+/// Key under which a resource says how far it is: an execution of a job has another word for it.
 fn status_key(document: &Value) -> &'static str {
     match document["type"].as_str() {
         Some(kind) if kind.ends_with("/executions") => "status",
@@ -224,7 +224,7 @@ fn get(state: &State, key: &str) -> Result<Reply, Reply> {
     Ok(Reply::json(200, found.document.clone()))
 }
 
-/// What is the same for every resource: to get it and to delete it.
+/// Gets and deletes, the same for every resource.
 fn plain(state: &State, method: &str, key: &str, path: &[&str]) -> Result<Reply, Reply> {
     match method {
         "GET" => get(state, key),

@@ -18,10 +18,10 @@ use crate::aca::call::{Call, not_found};
 use crate::aca::reply::{Reply, invalid};
 use crate::aca::state::State;
 
-/// What the service keeps of each output stream by default.
+/// Bytes of each output stream that the service keeps by default.
 const KEPT: u64 = 4096;
 
-/// What came of an execution.
+/// Result of an execution.
 struct Outcome {
     ok: bool,
     /// The exit code of a shell command; -1 for one that took too long.
@@ -153,7 +153,7 @@ async fn started(
         .with(HeaderName::from_static("operation-location"), location))
 }
 
-/// What every kind of execution may ask for.
+/// Parameters that every kind of execution has.
 struct Asked {
     code: Value,
     packed: bool,

@@ -17,7 +17,7 @@ use crate::aca::clock::rfc3339;
 use crate::aca::reply::Reply;
 use crate::aca::state::State;
 
-/// Where files are by default.
+/// Directory of files by default.
 const HOME: &str = "/mnt/data";
 /// The largest file that is read.
 const LARGEST: u64 = 1 << 30;

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
 const PROGRAM: &str = include_str!("kernel.py");
-/// How long an interrupted piece of code may take to end before its kernel is ended.
+/// Time that an interrupted piece of code may take to end before its kernel is ended.
 const GRACE: Duration = Duration::from_secs(30);
-/// How often it is interrupted: on a busy host a kernel may not have begun with it, and does not
+/// Interval of interrupts: on a busy host a kernel may not have begun with the code, and does not
 /// hear what comes before.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -24,12 +24,12 @@ pub(super) struct Kernel {
     lines: BufReader<ProcessStdout>,
 }
 
-/// What came of a piece of code.
+/// Result of a piece of code.
 #[derive(Debug)]
 pub(super) enum Ended {
-    /// What the kernel says of it.
+    /// The kernel's answer.
     Answered(Value),
-    /// It took too long and was interrupted.
+    /// The code took too long and was interrupted.
     Late,
     /// The kernel ended.
     Died,

@@ -30,7 +30,7 @@ const NEW: &[&str] = &[
     "2025-02-02-preview",
     "2025-10-02-preview",
 ];
-/// How many sessions a page of a list has.
+/// Number of sessions in a page of a list.
 const PAGE: usize = 100;
 
 /// Answers a request to the pool at `call.group`.

@@ -16,7 +16,7 @@ use crate::aca::clock::{Clock, rfc3339};
 use crate::aca::reply::Reply;
 use crate::aca::state::State;
 
-/// What the sessions of a pool are.
+/// Kind of a pool's sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PoolKind {
@@ -34,9 +34,9 @@ pub enum PoolKind {
 pub struct SessionPool {
     /// The last part of its path; a name without a slash fits in every resource group.
     pub name: String,
-    /// What its sessions are.
+    /// Kind of the sessions.
     pub kind: PoolKind,
-    /// How many sessions there may be at once. Default: 600.
+    /// Maximum of sessions at once. Default: 600.
     pub max_sessions: usize,
     /// After this time without a call a session is deleted. Default: 300 seconds.
     pub cooldown: Duration,
@@ -230,7 +230,7 @@ impl Sessions {
         })
     }
 
-    /// What is shown of a session.
+    /// Shows a session.
     pub(super) async fn show(&self, path: &str, identifier: &str) -> Option<Value> {
         let mut sessions = self.sessions.lock().await;
         self.expire(&mut sessions).await;
@@ -238,7 +238,7 @@ impl Sessions {
         Some(self.shown(path, session))
     }
 
-    /// What is shown of every session of a pool.
+    /// Shows every session of a pool.
     pub(super) async fn list(&self, path: &str) -> Vec<Value> {
         let mut sessions = self.sessions.lock().await;
         self.expire(&mut sessions).await;

@@ -15,7 +15,7 @@ pub(super) fn error(status: u16, code: &str, message: &str) -> Reply {
     coded(Reply::json(status, body), code)
 }
 
-/// How the service says that a pool is full.
+/// Answer of a pool that is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FullAs {

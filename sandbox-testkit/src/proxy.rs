@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 
-/// What happens to a request.
+/// Fate of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Break {
@@ -36,15 +36,15 @@ pub enum Break {
     Status(u16, Option<&'static str>),
 }
 
-/// How much of what comes at once comes byte by byte.
+/// Bytes of a burst that are passed on one by one.
 const SLICES: usize = 2048;
 
 /// Which request is broken, and how.
 #[derive(Debug)]
 struct Armed {
-    /// What its head must have in it.
+    /// Text that the request's head must have in it.
     needle: String,
-    /// How many such requests pass before it.
+    /// Number of such requests that pass before it.
     pass: usize,
     how: Break,
 }
@@ -87,7 +87,7 @@ impl FaultProxy {
         Ok(proxy)
     }
 
-    /// Where it is: `http://127.0.0.1:PORT`.
+    /// Address of the proxy: `http://127.0.0.1:PORT`.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -101,7 +101,7 @@ impl FaultProxy {
         self.arm_after(0, needle, how);
     }
 
-    /// The same after so many that fit have passed.
+    /// Arms a fault for the request after so many that fit.
     pub fn arm_after(&self, pass: usize, needle: &str, how: Break) {
         *self.armed() = Some(Armed {
             needle: needle.to_owned(),
@@ -126,7 +126,7 @@ impl FaultProxy {
         self.task = Some((tokio::spawn(task), stop));
     }
 
-    /// From now on connections are refused; those that there were have broken off when this returns.
+    /// Refuses connections from now on; those that there were have broken off when this returns.
     ///
     /// # Errors
     /// If the port can't be kept for [`come_back`](Self::come_back).
@@ -268,7 +268,7 @@ async fn drain(mut client: TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// What is to happen to these bytes, if they begin a request that was armed for.
+/// Takes the fault for these bytes, if they begin a request that was armed for.
 fn take(armed: &Mutex<Option<Armed>>, bytes: &[u8]) -> Option<Break> {
     let begins = [&b"GET /"[..], b"PUT /", b"POST /", b"DELETE /"];
     if !begins.iter().any(|method| bytes.starts_with(method)) {

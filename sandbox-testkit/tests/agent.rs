@@ -1,4 +1,4 @@
-//! How an application tests itself with the mock: a small agent that repairs a project.
+//! An application that tests itself with the mock: a small agent that repairs a project.
 //!
 //! The agent is twenty lines; the tests show each part of the mock: outcomes in sequence, steps, faults,
 //! expectations, the log of calls, and production specs.

@@ -33,7 +33,7 @@ async fn layered(model: &ModelProvider, layer: impl Layer) -> Arc<dyn Sandbox> {
     provider.create(SandboxSpec::new()).await.expect("created")
 }
 
-/// How often a command ran that adds an `x` to the file `ran`.
+/// Counts the runs of a command that adds an `x` to the file `ran`.
 async fn runs(sandbox: &dyn Sandbox) -> usize {
     match sandbox.read_to_string("ran").await {
         Ok(text) => text.len(),

@@ -71,7 +71,7 @@ pub(super) fn delete(state: &State, call: &Call, name: &str) -> Result<Reply, Re
     Ok(call.deleted(&state.options(), 202))
 }
 
-/// What the body of a creation mounts.
+/// Volumes that the body of a creation mounts.
 pub(super) fn mounts(state: &State, group: &str, body: &Value) -> Result<Vec<Mount>, Reply> {
     let asked = body["volumes"].as_array().into_iter().flatten();
     asked

@@ -28,7 +28,7 @@ cases! { "env":
     set_workdir_to_a_file_is_refused,
 }
 
-/// What a program sees of a variable, in brackets; empty if it is unset.
+/// Value of a variable as a program sees it, in brackets; empty if it is unset.
 async fn seen(cx: &Context, command: Command) -> Verdict<String> {
     let output = cx.sandbox.exec(command).await?;
     ensure!(output.success(), "it ended with {}", output.status);

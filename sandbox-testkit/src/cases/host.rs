@@ -1,4 +1,4 @@
-//! What the host must not give and must not keep: its files inside, processes and files of a sandbox
+//! Cases about the host: its files are not seen inside, and processes and files of a sandbox are not left
 //! outside.
 //!
 //! Everything that must be out of reach is first shown to be there on the host.

@@ -1,4 +1,4 @@
-//! How commands are ended from outside: timeouts, dropped futures, close.
+//! Cases about commands that are ended from outside: timeouts, dropped futures, close.
 //!
 //! Invariant: what must die is first shown to live.
 

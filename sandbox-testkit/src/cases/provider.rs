@@ -1,4 +1,4 @@
-//! What a provider keeps: lists, labels, attaching, destroying, times to live.
+//! Cases about providers: lists, labels, attaching, destroying, times to live.
 //!
 //! Invariant: cases of other sandboxes run at the same time; only labels of a case's own select.
 

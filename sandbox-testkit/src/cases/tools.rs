@@ -9,7 +9,7 @@ use sandbox_core::{Command, ErrorKind, Sandbox, SandboxExt as _};
 
 use crate::kit::{Context, Failed, Verdict, eventually};
 
-/// How long after a kill the dead may still be seen to beat: the contract's second and much for a
+/// Time after a kill in which the dead may still be seen to beat: the contract's second and much for a
 /// busy host.
 const DYING: Duration = Duration::from_secs(10);
 
@@ -49,7 +49,7 @@ pub(super) async fn far_daemon(cx: &Context, file: &str) -> Verdict<String> {
     }
 }
 
-/// How often a heart has beaten.
+/// Counts the beats of a heart.
 pub(super) async fn beats(sandbox: &dyn Sandbox, file: &str) -> Verdict<u64> {
     match sandbox.metadata(&file.into()).await {
         Ok(metadata) => Ok(metadata.size),

@@ -1,4 +1,4 @@
-//! What is not declared is refused and does nothing: one case for each capability.
+//! Cases about capabilities that are not declared: refused, without effect; one for each.
 //!
 //! Invariant: every refusal comes with the proof that the sandbox is as it was.
 
@@ -171,7 +171,7 @@ async fn user(cx: Context) -> Verdict {
     refuses(&cx, ran, lacks, Operation::Exec).await
 }
 
-/// What has no operation or option of its own: the stated reason is all there is to check.
+/// Checks the stated reason of a capability that has no operation or option of its own.
 async fn kill_daemons(_: Context) -> Verdict {
     Ok(())
 }

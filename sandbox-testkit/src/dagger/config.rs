@@ -1,4 +1,4 @@
-//! What a container says besides its files: environment, user, mounts, labels, ports, logins.
+//! Configuration of a container besides its files: environment, user, mounts, labels, ports, logins.
 //!
 //! Invariant: secrets and logins never become part of an image.
 
@@ -15,7 +15,7 @@ use super::host::OwnDir;
 use super::quirks::Quirks;
 use super::service::Service;
 
-/// What the engine sets for every command, for its own use.
+/// Variables that the engine sets for every command, for its own use.
 const ENGINE_VARIABLES: [(&str, &str); 5] = [
     ("BAGGAGE", "dagger.io/session=double"),
     ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9"),
@@ -27,7 +27,7 @@ const ENGINE_VARIABLES: [(&str, &str); 5] = [
     ("_DAGGER_DOUBLE", "1"),
 ];
 
-/// What is set for later commands.
+/// Settings for later commands.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Config {
     pub(super) env: Vec<(String, String)>,
@@ -51,7 +51,7 @@ pub(super) struct Login {
     pub(super) password: Arc<SecretValue>,
 }
 
-/// What is visible at a path without being part of the files.
+/// Mount: visible at a path without being part of the files.
 #[derive(Clone, Debug)]
 pub(super) enum Mount {
     Directory(Arc<Directory>),
@@ -66,7 +66,7 @@ pub(super) struct Cache {
     pub(super) dir: Arc<Mutex<CacheDir>>,
 }
 
-/// Where a cache's files are on the host.
+/// Directory of a cache's files on the host.
 #[derive(Debug)]
 pub(super) struct CacheDir {
     _keep: OwnDir,
@@ -128,7 +128,7 @@ impl Config {
         command
     }
 
-    /// What goes into an image.
+    /// The part of the configuration that goes into an image.
     pub(super) fn of_image(&self) -> Self {
         Self {
             secrets: Vec::new(),

@@ -23,9 +23,9 @@ use super::quirks::Quirks;
 use super::service;
 use super::state::StateId;
 
-/// How much of each stream an answer may have.
+/// Bytes of each stream that an answer may have.
 const MAX_OUTPUT: u64 = 192 << 20;
-/// How much of each stream an error keeps.
+/// Bytes of each stream that an error keeps.
 const TAIL: usize = 100 << 10;
 
 /// A container that may not have been evaluated yet.
@@ -39,7 +39,7 @@ pub(super) struct Container {
     pub(super) done: OnceCell<Done>,
 }
 
-/// What makes a container out of its parent.
+/// Step that makes a container out of its parent.
 #[derive(Debug)]
 pub(super) enum Step {
     /// Nothing in it.
@@ -104,7 +104,7 @@ impl Expect {
     }
 }
 
-/// What an evaluated container is.
+/// Result of an evaluated container.
 #[derive(Clone, Debug)]
 pub(super) struct Done {
     state: StateId,

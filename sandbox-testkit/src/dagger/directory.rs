@@ -18,11 +18,11 @@ use super::oci;
 pub(super) struct Directory {
     pub(super) digest: String,
     pub(super) source: Source,
-    /// How many layers mounting it takes.
+    /// Number of layers that mounting it takes.
     pub(super) layers: u32,
 }
 
-/// Where a directory comes from.
+/// Origin of a directory.
 #[derive(Debug)]
 pub(super) enum Source {
     Empty,
@@ -66,7 +66,7 @@ pub(super) struct File {
     pub(super) source: FileSource,
 }
 
-/// Where a file comes from.
+/// Origin of a file.
 #[derive(Debug)]
 pub(super) enum FileSource {
     Guest {

@@ -23,7 +23,7 @@ use super::service::Service;
 use super::stat::Stat;
 use super::state::States;
 
-/// How many queries are remembered.
+/// Number of queries that are remembered.
 const SEEN: usize = 100;
 
 /// Why a query failed, as the engine would put it.
@@ -70,7 +70,7 @@ impl From<String> for Failure {
     }
 }
 
-/// What an id names.
+/// Node that an id names.
 #[derive(Clone, Debug)]
 pub(super) enum Node {
     Query,
@@ -201,7 +201,7 @@ impl Engine {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// How many fields the deepest query has below each other.
+    /// Depth of the deepest query, in fields.
     pub(super) fn deepest(&self) -> usize {
         self.deepest.load(Ordering::Relaxed)
     }
@@ -214,7 +214,7 @@ impl Engine {
         seen.push_front(text.to_owned());
     }
 
-    /// How many of the last queries have this text in them.
+    /// Number of the last queries that have this text in them.
     pub(super) fn seen(&self, text: &str) -> usize {
         let seen = lock(&self.seen);
         seen.iter().filter(|query| query.contains(text)).count()
@@ -244,7 +244,7 @@ impl Engine {
         nodes.entry(id.to_owned()).or_insert(node).clone()
     }
 
-    /// What an id names.
+    /// Node that an id names.
     pub(super) fn node(&self, id: &str) -> Result<Node, Failure> {
         let found = lock(&self.nodes).get(id).cloned();
         found.ok_or_else(|| {

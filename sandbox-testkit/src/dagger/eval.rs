@@ -1,4 +1,4 @@
-//! What every field of every type does.
+//! Evaluation of every field of every type.
 //!
 //! Invariant: a field that is not known is an error that names it.
 
@@ -18,7 +18,7 @@ use super::query::Field;
 use super::service::{Service, ServiceSource};
 use super::trees::{directory_field, file_field, host_field};
 
-/// What a field gives.
+/// Value of a field.
 pub(super) enum Given {
     Value(Value),
     Node(Node),

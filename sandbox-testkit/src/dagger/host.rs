@@ -31,9 +31,9 @@ struct Scratch {
     _lease: fs::File,
 }
 
-/// How the directories of doubles are called.
+/// Prefix of the names of doubles' directories.
 const PREFIX: &str = "dagger-double-";
-/// How old a directory without an owner is before it is removed: it may be about to be locked.
+/// Age at which a directory without an owner is removed: a younger one may be about to be locked.
 const STALE_AFTER: Duration = Duration::from_secs(60);
 
 impl Scratch {
@@ -104,7 +104,7 @@ impl OwnDir {
     }
 }
 
-/// What was copied in this session, by path.
+/// Copies made in this session, by path.
 #[derive(Debug, Default)]
 pub(super) struct HostCache(Mutex<HashMap<PathBuf, Copied>>);
 

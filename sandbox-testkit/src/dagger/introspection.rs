@@ -19,7 +19,7 @@ use super::query::Field;
 const SCHEMA: &str = include_str!("schema.graphqls");
 const SCALARS: [&str; 5] = ["Boolean", "Float", "ID", "Int", "String"];
 
-/// What `__schema` gives.
+/// Value of `__schema`.
 pub(super) fn schema() -> Result<Value, Failure> {
     let document = parse_schema(SCHEMA).map_err(Failure::text)?;
     let definitions = document.definitions.into_iter();

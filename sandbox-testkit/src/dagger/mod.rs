@@ -98,27 +98,27 @@ impl DaggerDouble {
         self.engine.forget();
     }
 
-    /// How many connections were made to it.
+    /// Number of connections that were made to it.
     pub fn connections(&self) -> u64 {
         self.engine.connections()
     }
 
-    /// How many fields the deepest query so far had below each other.
+    /// Depth of the deepest query so far, in fields.
     pub fn deepest(&self) -> usize {
         self.engine.deepest()
     }
 
-    /// How many queries were carried out.
+    /// Number of queries that were carried out.
     pub fn queries(&self) -> u64 {
         self.engine.queries()
     }
 
-    /// How many of the last 100 queries have this text in them.
+    /// Number of the last 100 queries that have this text in them.
     pub fn queries_with(&self, text: &str) -> usize {
         self.engine.seen(text)
     }
 
-    /// How many commands were started.
+    /// Number of commands that were started.
     pub fn executions(&self) -> u64 {
         self.engine.executions()
     }

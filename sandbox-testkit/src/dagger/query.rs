@@ -9,7 +9,7 @@ use async_graphql_parser::types::{
 };
 use serde_json::{Map, Value};
 
-/// How deep a document may be.
+/// Limit of a document's depth.
 const MAX_DEPTH: usize = 512;
 
 /// A field with what is selected below it.
@@ -21,7 +21,7 @@ pub(super) struct Field {
     pub(super) name: String,
     /// The arguments; variables are filled in.
     pub(super) arguments: Map<String, Value>,
-    /// What is selected below it; inline fragments are merged in.
+    /// Fields selected below it; inline fragments are merged in.
     pub(super) below: Vec<Field>,
 }
 

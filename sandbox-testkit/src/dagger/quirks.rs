@@ -8,7 +8,7 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Quirks {
-    /// The same command on the same container is run once, and its result shared.
+    /// Runs the same command on the same container once, and shares its result.
     pub exec_cache: bool,
     /// `expect: ANY` means the codes 0–127 and 192–255; others are errors that lose the files.
     pub any_is_not_all: bool,

@@ -40,7 +40,7 @@ fn host(reference: &str) -> &str {
 }
 
 impl Registries {
-    /// From now on this registry asks for a login.
+    /// Makes this registry ask for a login from now on.
     pub(super) fn require(&self, registry: &str, user: &str, password: &str) {
         let mut inner = lock(&self.0);
         inner.hosts.insert(registry.to_owned());
@@ -65,7 +65,7 @@ impl Registries {
         }
     }
 
-    /// What is known of an image before it is pulled.
+    /// Facts about an image before it is pulled.
     pub(super) fn known(&self, reference: &str) -> Option<Image> {
         lock(&self.0).images.get(reference).cloned()
     }

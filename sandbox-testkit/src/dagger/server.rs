@@ -22,7 +22,7 @@ use super::quirks::Fault;
 
 /// Time that the engine waits for what a session's client offers; ten seconds with the real one.
 const ATTACHABLES: Duration = Duration::from_millis(200);
-/// How large a request may be.
+/// Limit of a request, in bytes.
 const MAX_REQUEST: usize = 256 << 20;
 
 /// Answers connections until the task is dropped.

@@ -20,7 +20,7 @@ use super::container::Container;
 use super::engine::{Engine, Failure};
 use super::query::Field;
 
-/// Where names of services are looked up.
+/// File in which names of services are looked up.
 const HOSTS: &str = "/etc/hosts";
 /// Time that the engine's health check waits.
 const HEALTHY: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! What is at a path, and which paths match a pattern.
+//! Lookup of paths: the entry at a path, and the paths that match a pattern.
 //!
 //! Invariant: a link is followed within its tree, never to the host's files.
 
@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 use super::directory::below;
 use super::engine::Failure;
 
-/// How many links may lead to each other.
+/// Limit of links that lead to each other.
 const MAX_LINKS: usize = 40;
 
-/// What is at a path.
+/// Entry at a path.
 #[derive(Clone, Debug)]
 pub(super) struct Stat {
     name: String,
@@ -43,7 +43,7 @@ fn missing(path: &str) -> Failure {
     Failure::text(format_args!("stat {path}: no such file or directory"))
 }
 
-/// What is at a path of a container.
+/// Looks up a path of a container.
 pub(super) async fn of_guest(
     state: &dyn Sandbox,
     asked: &str,
@@ -78,7 +78,7 @@ pub(super) async fn of_guest(
     Err(Failure::text("too many links"))
 }
 
-/// What is at a path of a tree on the host.
+/// Looks up a path of a tree on the host.
 pub(super) fn of_tree(tree: &Path, asked: &str, follow: bool) -> Result<Stat, Failure> {
     let tree = tree.canonicalize()?;
     let mut at = below(&tree, asked);

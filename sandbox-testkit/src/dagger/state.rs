@@ -10,7 +10,7 @@ use sandbox_core::Sandbox;
 
 use super::engine::{Failure, lock};
 
-/// How many states are kept; the oldest unused one goes first. Each is a process, and tests that run
+/// Number of states that are kept; the oldest unused one goes first. Each is a process, and tests that run
 /// side by side, one on a processor, share a double.
 static KEPT: LazyLock<usize> = LazyLock::new(|| {
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -29,7 +29,7 @@ struct Inner {
     next: u64,
     kept: HashMap<StateId, Arc<dyn Sandbox>>,
     images: HashMap<StateId, Arc<dyn Sandbox>>,
-    /// From the longest unused to the last used.
+    /// Order from the longest unused to the last used.
     order: VecDeque<StateId>,
     /// The base of everything, which never goes.
     base: Option<Arc<dyn Sandbox>>,

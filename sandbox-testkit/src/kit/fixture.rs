@@ -20,7 +20,7 @@ pub struct Deviation {
 }
 
 impl Deviation {
-    /// This case is not passed for this reason.
+    /// Declares that a case is not passed, and why.
     pub fn new(case: impl Into<String>, reason: impl Into<String>) -> Self {
         Self {
             case: case.into(),
@@ -73,7 +73,7 @@ pub trait Fixture: Send + Sync + 'static {
         Duration::from_secs(60)
     }
 
-    /// How many cases run side by side, unless the command line says it (`--test-threads`); as many
+    /// Number of cases that run side by side, unless the command line says it (`--test-threads`); as many
     /// as the host has processors if `None`. More is for a backend whose cases mostly wait.
     fn threads(&self) -> Option<usize> {
         None
@@ -146,7 +146,7 @@ impl IntoFixtures for Vec<Arc<dyn Fixture>> {
     }
 }
 
-/// The same fixture under another name, with something around its provider: a layer, a pointer, a
+/// Wraps a fixture under another name, with something around its provider: a layer, a pointer, a
 /// fault. The rest is the inner fixture's.
 pub fn wrapped<F, W>(name: impl Into<String>, fixture: F, wrap: W) -> Box<dyn Fixture>
 where

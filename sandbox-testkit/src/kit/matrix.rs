@@ -53,7 +53,7 @@ pub(super) fn write_matrix(
     )
 }
 
-/// What a matrix says of its run.
+/// Head of a matrix: the facts of its run.
 struct Head {
     version: &'static str,
     date: String,

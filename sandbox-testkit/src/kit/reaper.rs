@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-/// How long after the last case a process may take to end.
+/// Time that a process may take to end after the last case.
 const ENDING: Duration = Duration::from_secs(5);
 
 /// The children of this process when the run began.

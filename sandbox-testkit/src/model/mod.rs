@@ -47,7 +47,7 @@ pub use sandbox::ModelSandbox;
 
 const NO_PROGRAMS: &str = "the model runs no real programs";
 
-/// What the model can do.
+/// Capabilities of the model.
 pub const CAPABILITIES: Capabilities = Capabilities::none("this backend does not have it")
     .with_each(&[
         Capability::Exec,

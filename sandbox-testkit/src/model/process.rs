@@ -94,7 +94,7 @@ pub(crate) struct Proc {
     pub(crate) pid: u32,
     pub(crate) end: watch::Sender<Option<ExitStatus>>,
     task: OnceLock<AbortHandle>,
-    /// What a signal runs; an empty script ignores it.
+    /// Scripts that signals run; an empty one ignores the signal.
     pub(crate) traps: Mutex<BTreeMap<i32, Vec<u8>>>,
     pub(crate) pending: Mutex<VecDeque<i32>>,
     /// Streams that end with the process, even while other processes hold them.

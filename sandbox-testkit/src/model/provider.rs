@@ -27,7 +27,7 @@ use super::tree::Tree;
 type Hook = Box<dyn Fn(&Command) -> Option<MockOutcome> + Send + Sync>;
 type FaultHook = Box<dyn Fn(&layer::Call<'_>) -> Option<Fault> + Send + Sync>;
 
-/// Where a scripted command gets its outcome from.
+/// Origin of the outcome of a scripted command.
 enum Script {
     /// A function of the command.
     Hook(Hook),
@@ -323,7 +323,7 @@ impl ModelProvider {
         lock(&self.shared.calls).clone()
     }
 
-    /// How many calls of an operation there were so far.
+    /// Number of calls of an operation so far.
     pub fn count(&self, operation: Operation) -> usize {
         let calls = lock(&self.shared.calls);
         calls

@@ -14,7 +14,7 @@ pub(crate) type Names = BTreeMap<Vec<u8>, Arc<Node>>;
 /// A result whose error is just the kind; the caller adds path and operation.
 pub(crate) type Tried<T> = Result<T, ErrorKind>;
 
-/// How many links a path may lead through.
+/// Limit of links that a path may lead through.
 const MAX_LINKS: usize = 40;
 /// Longest name of an entry.
 const MAX_NAME: usize = 255;
@@ -74,7 +74,7 @@ impl Node {
     }
 }
 
-/// Where a path leads: names from the root without links, of which the last `missing` are not
+/// Destination of a path: names from the root without links, of which the last `missing` are not
 /// there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place {

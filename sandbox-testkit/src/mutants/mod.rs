@@ -173,7 +173,7 @@ mutants! {
     ExportLeavesAPart => "transfer::export_beyond_a_limit_leaves_nothing",
     /// An export brings chains of links that lead out.
     ExportLetsLinksOut => "transfer::export_lets_no_chain_of_links_out",
-    /// What could not be read is missing, and nothing says so.
+    /// An unreadable entry is missing, and nothing says so.
     UnreadableNotTold => "transfer::export_leaves_out_what_cannot_be_read",
     /// An export gives every entry a new time.
     TimesLost => "transfer::export_keeps_times",

@@ -265,7 +265,7 @@ impl MutantSandbox {
     }
 }
 
-/// The same error without its path or its sandbox, and in any case without partial output.
+/// Rebuilds an error without its path or its sandbox, and in any case without partial output.
 fn rebuilt(error: &Error, path: bool, sandbox: bool) -> Error {
     let mut new = of_kind(error, error.kind());
     if !path || !sandbox {
@@ -283,7 +283,7 @@ fn rebuilt(error: &Error, path: bool, sandbox: bool) -> Error {
     new
 }
 
-/// The same error of another kind, without partial output.
+/// Rebuilds an error of another kind, without partial output.
 fn of_kind(error: &Error, kind: ErrorKind) -> Error {
     let mut new = Error::new(kind, error.operation()).with_message(error.message());
     if let Some(path) = error.path() {
@@ -298,7 +298,7 @@ fn of_kind(error: &Error, kind: ErrorKind) -> Error {
     new
 }
 
-/// What the host has at a path of the guest.
+/// Reads what the host has at a path of the guest.
 fn on_host(path: &GuestPath) -> Option<Bytes> {
     use std::os::unix::ffi::OsStrExt as _;
     let path = Path::new(std::ffi::OsStr::from_bytes(path.as_bytes()));

@@ -20,13 +20,13 @@ use world::World;
 /// The longest sequence.
 const LENGTH: usize = 40;
 
-/// How a comparison is run.
+/// Settings of a comparison.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Settings {
-    /// How many sequences are tried.
+    /// Number of sequences that are tried.
     pub cases: u32,
-    /// What the provider's sandboxes are created from.
+    /// Spec of the sandboxes.
     pub spec: SandboxSpec,
     /// The seed, so that a failure comes again; random if `None`.
     pub seed: Option<u64>,
@@ -36,7 +36,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// So many random sequences.
+    /// Settings for so many random sequences.
     pub fn new(cases: u32) -> Self {
         Self {
             cases,

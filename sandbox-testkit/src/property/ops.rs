@@ -8,9 +8,9 @@ use proptest::prelude::*;
 /// A file of a batch.
 #[derive(Clone, Debug)]
 pub struct Write {
-    /// Where.
+    /// Path of the file.
     pub path: &'static str,
-    /// What.
+    /// Content of the file.
     pub content: String,
     /// Permission bits.
     pub mode: Option<u32>,

@@ -12,7 +12,7 @@ use sandbox_core::{
 
 use super::Op;
 
-/// As many forks as are kept open.
+/// Number of forks that are kept open.
 const OPEN: usize = 4;
 
 type Pair = (Arc<dyn Sandbox>, Arc<dyn Sandbox>);
@@ -23,7 +23,7 @@ pub(super) struct World {
     directory_renames: bool,
 }
 
-/// How exactly errors are compared.
+/// Strictness with which errors are compared.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Errors {
     /// By kind.
@@ -31,7 +31,7 @@ enum Errors {
     /// By kind, but "not found" and "not a directory" are the same: where a file stands among the
     /// parents, the contract does not choose for this operation.
     Loose,
-    /// That there is one: the operation is wrong in two ways.
+    /// Any error: the operation is wrong in two ways.
     Any,
 }
 

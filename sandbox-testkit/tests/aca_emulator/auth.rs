@@ -1,4 +1,4 @@
-//! Who may pass.
+//! Tests of authorisation.
 
 use std::time::Duration;
 

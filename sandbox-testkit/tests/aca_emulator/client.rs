@@ -112,7 +112,7 @@ impl Service {
         made["id"].as_str().expect("an identifier").to_owned()
     }
 
-    /// The same of one that is not suspended, however much time passes.
+    /// Creates a sandbox that is not suspended, however much time passes.
     pub(crate) async fn create_awake(&self) -> String {
         let id = self.create().await;
         let awake = json!({"autoSuspendPolicy": {"enabled": false}});

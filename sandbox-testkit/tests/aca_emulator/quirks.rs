@@ -1,4 +1,4 @@
-//! What the service does on some days, and what goes wrong between it and a client.
+//! Quirks of the service, and faults between it and a client.
 
 use std::time::Duration;
 

@@ -12,7 +12,7 @@ use super::pipe::{Reader, Writer};
 use super::run::{Flow, Sh};
 use crate::model::process::lock;
 
-/// Where a program reads.
+/// Input of a program.
 #[derive(Clone)]
 pub(super) enum In {
     Empty,
@@ -24,7 +24,7 @@ pub(super) enum In {
     Never,
 }
 
-/// Where a program writes.
+/// Output of a program.
 #[derive(Clone)]
 pub(super) enum Out {
     Pipe(Writer),

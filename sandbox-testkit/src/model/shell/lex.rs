@@ -234,7 +234,7 @@ impl Lexer<'_> {
         }
     }
 
-    /// What stands before the parenthesis that closes one already read.
+    /// Reads up to the parenthesis that closes one already read.
     fn nested(&mut self) -> Result<Vec<u8>, String> {
         let from = self.at;
         let mut depth = 1;

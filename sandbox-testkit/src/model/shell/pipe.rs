@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// As on Linux.
+/// Capacity of a pipe, as on Linux.
 const CAPACITY: usize = 64 << 10;
 
 #[derive(Default)]

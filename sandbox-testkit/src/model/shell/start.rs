@@ -301,7 +301,7 @@ impl Sh {
             .map(|(value, _)| value.as_slice())
     }
 
-    /// Has the process ignore a signal, handle it or die of it.
+    /// Makes the process ignore a signal, handle it or die of it.
     pub(super) fn trap(&self, signal: i32, script: Option<&[u8]>) {
         let mut traps = lock(&self.proc.traps);
         match script {

@@ -40,7 +40,7 @@ fn escaped(text: &[u8]) -> (u8, usize) {
     }
 }
 
-/// What `printf` writes.
+/// Output of `printf`.
 pub(super) fn printf(args: &[Vec<u8>]) -> Vec<u8> {
     let Some((format, mut args)) = args.split_first() else {
         return Vec::new();

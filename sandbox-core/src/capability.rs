@@ -96,6 +96,16 @@ capabilities! {
     EgressPorts = "egress-ports",
     /// Rules whose headers or upstream the host adds, so that the sandbox never has them.
     EgressCredentials = "egress-credentials",
+    /// A terminal instead of pipes: [`Command::terminal`](crate::Command::terminal).
+    Terminal = "terminal",
+    /// Commands that are found again by a key: [`start_job`](crate::Sandbox::start_job).
+    Jobs = "jobs",
+    /// Connections to what listens in the sandbox:
+    /// [`connect_port`](crate::Sandbox::connect_port).
+    Ports = "ports",
+    /// One file as a stream: [`open_read`](crate::Sandbox::open_read) and
+    /// [`open_write`](crate::Sandbox::open_write).
+    FileStreams = "file-streams",
 }
 
 impl fmt::Display for Capability {

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{Env, Error, ErrorKind, Execution, GuestPath, Operation, Result, Secret};
+use crate::{
+    Env, Error, ErrorKind, Execution, GuestPath, Operation, Result, Secret, TerminalOptions,
+};
 
 /// Default limit of each output stream: 16 MiB.
 pub const DEFAULT_OUTPUT_LIMIT: u64 = 16 << 20;
@@ -93,6 +95,9 @@ pub struct Command {
     /// The user in the sandbox to run as; the sandbox's own if `None`.
     #[cfg_attr(feature = "serde", serde(default))]
     pub user: Option<String>,
+    /// A terminal instead of three pipes; see [`terminal`](Command::terminal).
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub terminal: Option<TerminalOptions>,
 }
 
 impl Command {
@@ -107,6 +112,7 @@ impl Command {
             stdout_limit: DEFAULT_OUTPUT_LIMIT,
             stderr_limit: DEFAULT_OUTPUT_LIMIT,
             user: None,
+            terminal: None,
         }
     }
 
@@ -204,6 +210,36 @@ impl Command {
         self
     }
 
+    /// Gives it a terminal instead of three pipes: only for [`spawn`](crate::Sandbox::spawn) and
+    /// [`start_job`](crate::Sandbox::start_job).
+    ///
+    /// The process has [`stdin`](crate::Process::stdin) and [`stdout`](crate::Process::stdout) then,
+    /// both of the terminal, and no [`stderr`](crate::Process::stderr): a terminal shows everything
+    /// in one stream. Bytes are not exact: what is written to it comes back (echo), and `\n` comes
+    /// as `\r\n`, unless the program or [`TerminalOptions::raw`] turns that off.
+    ///
+    /// - Control characters do what they do on a keyboard: `\x03` interrupts, `\x1c` quits, `\x1a`
+    ///   stops the job in the foreground, `\x04` at the start of a line is the end of input. Shutting
+    ///   stdin down is none of these.
+    /// - A line is at most 4,095 bytes unless the terminal is raw: the kernel drops the rest.
+    /// - `TERM` is [`DEFAULT_TERM`](crate::DEFAULT_TERM) unless the environment has one.
+    /// - When the main process ends the terminal hangs up; what it left in the background can't write
+    ///   to it any more.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Command, Result, Sandbox, TerminalSize};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// let size = TerminalSize { rows: 40, columns: 120 };
+    /// let process = sandbox.spawn(Command::new("sh").terminal(size)).await?;
+    /// process.resize(TerminalSize { rows: 50, columns: 120 }).await?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn terminal(mut self, terminal: impl Into<TerminalOptions>) -> Self {
+        self.terminal = Some(terminal.into());
+        self
+    }
+
     /// The argument vector; the first element is the program.
     pub fn argv(&self) -> &[Vec<u8>] {
         &self.argv
@@ -218,7 +254,8 @@ impl Command {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`], not started: an empty program, a NUL byte in an argument, an
-    /// invalid variable, a piped stdin for `exec`, a timeout of zero.
+    /// invalid variable, a piped stdin or a terminal for `exec`, a terminal without rows or columns
+    /// or with bytes for stdin, a timeout of zero.
     pub fn validate(&self, operation: Operation) -> Result<()> {
         let invalid = |why: &str| {
             Error::new(ErrorKind::InvalidInput, operation)
@@ -234,12 +271,57 @@ impl Command {
         if operation == Operation::Exec && matches!(self.stdin, Stdin::Piped) {
             return Err(invalid("exec has no one to write to a piped stdin").with_hint("use spawn"));
         }
+        if let Some(terminal) = self.terminal {
+            if operation == Operation::Exec {
+                let why = "exec keeps the exact bytes of two streams; a terminal has one stream and \
+                           changes it";
+                return Err(invalid(why).with_hint("use spawn"));
+            }
+            if matches!(self.stdin, Stdin::Bytes(_)) {
+                let why = "a terminal can't be given bytes and an end of input";
+                return Err(invalid(why).with_hint("write to the stdin of the process"));
+            }
+            terminal
+                .size
+                .validate(operation)
+                .map_err(|error| error.with_execution(Execution::NotStarted))?;
+        }
         if self.timeout == Some(Duration::ZERO) {
             return Err(invalid("the timeout is zero"));
         }
         self.env
             .validate(operation)
             .map_err(|error| error.with_execution(Execution::NotStarted))
+    }
+}
+
+impl Command {
+    /// Whether both would do the same.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let Self {
+            argv,
+            env,
+            cwd,
+            stdin,
+            timeout,
+            stdout_limit,
+            stderr_limit,
+            user,
+            terminal,
+        } = self;
+        let same_input = match (stdin, &other.stdin) {
+            (Stdin::Empty, Stdin::Empty) | (Stdin::Piped, Stdin::Piped) => true,
+            (Stdin::Bytes(bytes), Stdin::Bytes(others)) => bytes == others,
+            _ => false,
+        };
+        same_input
+            && *argv == other.argv
+            && *env == other.env
+            && *cwd == other.cwd
+            && *timeout == other.timeout
+            && (*stdout_limit, *stderr_limit) == (other.stdout_limit, other.stderr_limit)
+            && *user == other.user
+            && *terminal == other.terminal
     }
 }
 
@@ -255,6 +337,7 @@ impl fmt::Debug for Command {
             .field("cwd", &self.cwd)
             .field("stdin", &self.stdin)
             .field("timeout", &self.timeout)
+            .field("terminal", &self.terminal)
             .finish_non_exhaustive()
     }
 }

@@ -62,6 +62,10 @@ pub enum ErrorKind {
     RateLimited,
     /// In use, or changed at the same time.
     Busy,
+    /// What is there contradicts what is asked for: a job's key that has another command.
+    Conflict,
+    /// Nothing listens on the port.
+    NotListening,
     /// Anything else that the operating system or the service reported.
     Other,
 }
@@ -161,6 +165,30 @@ operations! {
     Close = "close",
     /// [`Sandbox::isolation`](crate::Sandbox::isolation)
     Isolation = "isolation",
+    /// Changing the size of a terminal: [`Process::resize`](crate::Process::resize)
+    Resize = "resize",
+    /// [`Sandbox::start_job`](crate::Sandbox::start_job)
+    StartJob = "start_job",
+    /// [`Sandbox::find_job`](crate::Sandbox::find_job)
+    FindJob = "find_job",
+    /// [`Sandbox::list_jobs`](crate::Sandbox::list_jobs)
+    ListJobs = "list_jobs",
+    /// [`Job::read_log`](crate::Job::read_log)
+    ReadLog = "read_log",
+    /// [`Job::write_stdin`](crate::Job::write_stdin)
+    WriteStdin = "write_stdin",
+    /// [`Job::wait`](crate::Job::wait)
+    WaitJob = "wait_job",
+    /// [`Job::stop`](crate::Job::stop)
+    StopJob = "stop_job",
+    /// [`Job::forget`](crate::Job::forget)
+    ForgetJob = "forget_job",
+    /// [`Sandbox::connect_port`](crate::Sandbox::connect_port)
+    ConnectPort = "connect_port",
+    /// [`Sandbox::open_read`](crate::Sandbox::open_read)
+    OpenRead = "open_read",
+    /// [`Sandbox::open_write`](crate::Sandbox::open_write)
+    OpenWrite = "open_write",
 }
 
 impl fmt::Display for Operation {

@@ -8,8 +8,8 @@ use bytes::Bytes;
 
 use crate::{
     Command, CreateDirOptions, DirEntry, Error, ErrorKind, ExportOptions, FileBatch, ForkOptions,
-    GuestPath, ImportOptions, ListOptions, Metadata, Operation, Output, ReadOptions, RemoveOptions,
-    RenameOptions, Result, Sandbox, TransferReport,
+    GuestPath, ImportOptions, Job, JobKey, JobOptions, ListOptions, Metadata, Operation, Output,
+    PortWaitOptions, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox, TransferReport,
 };
 
 mod sealed {
@@ -263,6 +263,47 @@ pub trait SandboxExt: Sandbox + sealed::Sealed {
     /// Those of [`Sandbox::set_workdir`].
     async fn chdir<P: Into<GuestPath> + Send>(&self, path: P) -> Result<()> {
         self.set_workdir(&path.into()).await
+    }
+
+    /// Starts a command once under a key, with the default options. See [`Sandbox::start_job`].
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Command, Result, Sandbox, SandboxExt};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// let job = sandbox.start("server", Command::new("python3").args(["-m", "http.server"])).await?;
+    /// println!("{:?}", job.info().await?.state);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Sandbox::start_job`].
+    async fn start<K: Into<JobKey> + Send>(&self, key: K, command: Command) -> Result<Job> {
+        self.start_job(&key.into(), command, JobOptions::new())
+            .await
+    }
+
+    /// Waits until a port takes connections, or answers over HTTP; fails at once if the program that
+    /// should listen has ended. See [`Sandbox::connect_port`].
+    ///
+    /// It looks every 20 ms, by connecting: a server sees connections that end at once. Dropping the
+    /// future stops the waiting.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Command, PortWaitOptions, Result, Sandbox, SandboxExt};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// let server = sandbox.spawn(Command::new("python3").args(["-m", "http.server"])).await?;
+    /// let options = PortWaitOptions::new().http("/").server(server.wait());
+    /// sandbox.wait_for_port(8000, options).await?;
+    /// let stream = sandbox.connect_port(8000).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Sandbox::connect_port`]; [`ErrorKind::NotListening`] if the program has ended, with
+    /// its status; [`ErrorKind::Timeout`], with what the last look found;
+    /// [`ErrorKind::InvalidInput`] for a path of HTTP that is none.
+    async fn wait_for_port(&self, port: u16, options: PortWaitOptions<'_>) -> Result<()> {
+        crate::port::wait(self, port, options).await
     }
 
     /// Forks once, without labels. See [`Sandbox::fork`].

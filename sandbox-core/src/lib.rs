@@ -37,14 +37,18 @@ mod ext;
 mod files;
 mod info;
 mod isolation;
+mod job;
 pub mod layer;
 mod output;
 mod path;
+mod port;
 mod process;
 mod provider;
 mod sandbox;
 mod secret;
 mod spec;
+mod stream;
+mod terminal;
 mod transfer;
 #[cfg(feature = "serde")]
 mod wire;
@@ -66,8 +70,13 @@ pub use files::{
 };
 pub use info::{Labels, SandboxId, SandboxInfo, Snapshot, SnapshotId};
 pub use isolation::{Control, Enforcement, IsolationReport};
+pub use job::{
+    DEFAULT_LOG_LIMIT, DEFAULT_LOG_READ_LIMIT, Job, JobControl, JobInfo, JobKey, JobLog,
+    JobOptions, JobState, LogChunk, LogOptions, LogStream,
+};
 pub use output::{CapturedStream, Exit, ExitStatus, Output, PartialOutput, ResourceUsage};
 pub use path::GuestPath;
+pub use port::{PortStream, PortWaitOptions, Readiness};
 pub use process::{
     CollectOptions, Process, ProcessControl, ProcessStderr, ProcessStdin, ProcessStdout, Signal,
 };
@@ -78,6 +87,8 @@ pub use spec::{
     Access, ForkOptions, Mount, Network, RequiredIsolation, Resources, SandboxSpec,
     SnapshotOptions, Source,
 };
+pub use stream::{FileReader, FileSink, FileWriter, OpenReadOptions, OpenWriteOptions};
+pub use terminal::{DEFAULT_TERM, TerminalOptions, TerminalSize};
 pub use transfer::{
     ExistingDir, ExportOptions, ImportOptions, Skipped, TransferReport, Unreadable,
 };

@@ -14,7 +14,8 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::{
-    CapturedStream, Error, Execution, Exit, Operation, Output, PartialOutput, Result, SandboxId,
+    CapturedStream, Error, ErrorKind, Execution, Exit, Operation, Output, PartialOutput, Result,
+    SandboxId, TerminalSize,
 };
 
 /// Time after which the host gives up on a killed tree that is not reported dead. Longer than
@@ -59,6 +60,20 @@ pub trait ProcessControl: fmt::Debug + Send + Sync + 'static {
     /// Kills the main process and everything it started, daemons included; returns when they are
     /// dead. `Ok` if they are already.
     async fn kill(&self) -> Result<()>;
+
+    /// Changes the size of the command's terminal. `Ok` if it has ended already. The default refuses:
+    /// the command has no terminal.
+    async fn resize(&self, size: TerminalSize) -> Result<()> {
+        let _ = size;
+        Err(no_terminal())
+    }
+}
+
+/// The error of [`Process::resize`] for a command without a terminal.
+pub(crate) fn no_terminal() -> Error {
+    Error::new(ErrorKind::InvalidInput, Operation::Resize)
+        .with_message("the command has no terminal")
+        .with_hint("start it with Command::terminal")
 }
 
 macro_rules! reader {
@@ -107,7 +122,8 @@ reader! {
 
 /// The standard input of a running command: an [`AsyncWrite`]. Shutting it down or dropping it is
 /// the program's end of file; a write after that fails with
-/// [`BrokenPipe`](std::io::ErrorKind::BrokenPipe).
+/// [`BrokenPipe`](std::io::ErrorKind::BrokenPipe). The input of a
+/// [terminal](crate::Command::terminal) has no end: write `\x04` at the start of a line.
 pub struct ProcessStdin(Option<Pin<Box<dyn AsyncWrite + Send + Sync>>>);
 
 impl ProcessStdin {
@@ -161,11 +177,11 @@ impl fmt::Debug for ProcessStdin {
 /// The streams can be taken out and used apart.
 #[derive(Debug)]
 pub struct Process {
-    /// Standard input, if the command asked for a pipe.
+    /// Standard input, if the command asked for a pipe or a terminal.
     pub stdin: Option<ProcessStdin>,
-    /// Standard output.
+    /// Standard output, or what the terminal shows.
     pub stdout: Option<ProcessStdout>,
-    /// Standard error.
+    /// Standard error; `None` if the command has a terminal.
     pub stderr: Option<ProcessStderr>,
     control: Box<dyn ProcessControl>,
     /// Dropped last.
@@ -343,6 +359,24 @@ impl Process {
     /// [`Lost`](crate::ErrorKind::Lost) if the sandbox went away.
     pub async fn kill(&self) -> Result<()> {
         self.control.kill().await
+    }
+
+    /// Changes the size of its terminal: the program in the foreground gets SIGWINCH. `Ok` if it has
+    /// ended already.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Process, Result, TerminalSize};
+    /// # async fn example(process: Process) -> Result<()> {
+    /// process.resize(TerminalSize { rows: 50, columns: 132 }).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if it was started without
+    /// [`Command::terminal`](crate::Command::terminal), or for zero rows or columns.
+    pub async fn resize(&self, size: TerminalSize) -> Result<()> {
+        size.validate(Operation::Resize)?;
+        self.control.resize(size).await
     }
 
     /// Feeds the input, keeps the output within limits and waits for the end: what

@@ -10,9 +10,11 @@ use bytes::Bytes;
 use crate::provider::refuse;
 use crate::{
     Capabilities, Capability, Command, CreateDirOptions, DirEntry, EgressDecisions, EgressPolicy,
-    Env, Error, Execution, ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions,
-    IsolationReport, ListOptions, Metadata, Operation, Output, Process, ReadOptions, RemoveOptions,
-    RenameOptions, Result, SandboxInfo, Snapshot, SnapshotOptions, TransferReport,
+    Env, Error, Execution, ExportOptions, FileBatch, FileReader, FileWriter, ForkOptions,
+    GuestPath, ImportOptions, IsolationReport, Job, JobInfo, JobKey, JobOptions, ListOptions,
+    Metadata, OpenReadOptions, OpenWriteOptions, Operation, Output, PortStream, Process,
+    ReadOptions, RemoveOptions, RenameOptions, Result, SandboxInfo, Snapshot, SnapshotOptions,
+    TransferReport,
 };
 
 #[doc = include_str!("../docs/contract.md")]
@@ -496,6 +498,173 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
         .with_sandbox(self.info().id))
     }
 
+    /// Starts a command once under a key, and keeps its output: a job.
+    ///
+    /// A job does not depend on its caller: it runs on when the future or the handle is dropped, and
+    /// is found again by its key ([`find_job`](Sandbox::find_job)). A second start with the same key,
+    /// command and options gives a handle to the same job, also when it has ended, so that a call
+    /// whose answer was lost may be made again: the command ran once. The key is kept until it is
+    /// [forgotten](Job::forget); it is free again after a start that failed with
+    /// [`Execution::NotStarted`].
+    ///
+    /// Output goes to a log that keeps the last bytes ([`JobOptions::log_limit`]); a program whose
+    /// log nobody reads is not held up, unlike one that was spawned. Standard input is written by
+    /// offset if the command asks for a pipe or a terminal. A fork has no jobs of its parent.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Command, JobOptions, LogOptions, Result, Sandbox};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// let command = Command::new("make").arg("test");
+    /// let job = sandbox.start_job(&"test".into(), command, JobOptions::new()).await?;
+    /// let exit = job.wait().await?;
+    /// let log = job.read_log(0, LogOptions::new()).await?;
+    /// println!("{}: {}", exit.status, String::from_utf8_lossy(&log.bytes()));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`spawn`](Sandbox::spawn); [`Conflict`](crate::ErrorKind::Conflict) for a key that
+    /// was started with another command or other options;
+    /// [`LimitExceeded`](crate::ErrorKind::LimitExceeded) for more jobs than the backend keeps;
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) without
+    /// [`Capability::Jobs`](crate::Capability::Jobs) (the default).
+    async fn start_job(&self, key: &JobKey, command: Command, options: JobOptions) -> Result<Job> {
+        let _ = (key, command, options);
+        let error = refuse(&self.capabilities(), Capability::Jobs, Operation::StartJob);
+        Err(error.with_execution(Execution::NotStarted))
+    }
+
+    /// A handle to the job that was started under a key.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Result, Sandbox};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// let job = sandbox.find_job(&"test".into()).await?;
+    /// job.stop().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound);
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) without
+    /// [`Capability::Jobs`](crate::Capability::Jobs) (the default).
+    async fn find_job(&self, key: &JobKey) -> Result<Job> {
+        let _ = key;
+        Err(refuse(
+            &self.capabilities(),
+            Capability::Jobs,
+            Operation::FindJob,
+        ))
+    }
+
+    /// The jobs of the sandbox, oldest first, with those that have ended and were not forgotten.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Result, Sandbox};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// for job in sandbox.list_jobs().await? {
+    ///     println!("{}: {:?}", job.key, job.state);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) without
+    /// [`Capability::Jobs`](crate::Capability::Jobs) (the default).
+    async fn list_jobs(&self) -> Result<Vec<JobInfo>> {
+        Err(refuse(
+            &self.capabilities(),
+            Capability::Jobs,
+            Operation::ListJobs,
+        ))
+    }
+
+    /// Connects to a TCP port on which a program in the sandbox listens, at 127.0.0.1 or `::1`. The
+    /// sandbox needs no network for it.
+    ///
+    /// Dropping the future makes no connection.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Result, Sandbox};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<(), Box<dyn std::error::Error>> {
+    /// use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    /// let mut stream = sandbox.connect_port(8080).await?;
+    /// stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
+    /// let mut answer = String::new();
+    /// stream.read_to_string(&mut answer).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`NotListening`](crate::ErrorKind::NotListening) (see
+    /// [`wait_for_port`](crate::SandboxExt::wait_for_port));
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for port 0;
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) without
+    /// [`Capability::Ports`](crate::Capability::Ports) (the default).
+    async fn connect_port(&self, port: u16) -> Result<PortStream> {
+        let _ = port;
+        Err(refuse(
+            &self.capabilities(),
+            Capability::Ports,
+            Operation::ConnectPort,
+        ))
+    }
+
+    /// Opens a regular file, or a part of it, as a stream. Links are followed within the sandbox.
+    /// Memory does not grow with the file.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{OpenReadOptions, Result, Sandbox};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut from = sandbox.open_read(&"video.mp4".into(), OpenReadOptions::new()).await?;
+    /// let mut to = tokio::io::sink();
+    /// tokio::io::copy(&mut from, &mut to).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`read_file`](Sandbox::read_file), without a limit;
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) without
+    /// [`Capability::FileStreams`](crate::Capability::FileStreams) (the default). While reading, an
+    /// I/O error.
+    async fn open_read(&self, path: &GuestPath, options: OpenReadOptions) -> Result<FileReader> {
+        let _ = (path, options);
+        Err(refuse(
+            &self.capabilities(),
+            Capability::FileStreams,
+            Operation::OpenRead,
+        ))
+    }
+
+    /// Opens a new file as a stream. It gets its name, whole, with
+    /// [`commit`](FileWriter::commit): a reader sees the old file or the new one. Missing parents are
+    /// created at the commit. Memory does not grow with the file.
+    ///
+    /// Dropping the writer leaves nothing. A fork waits for an open writer.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{OpenWriteOptions, Result, Sandbox};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut to = sandbox.open_write(&"data.bin".into(), OpenWriteOptions::new()).await?;
+    /// let mut from = tokio::io::repeat(0);
+    /// tokio::io::copy(&mut tokio::io::AsyncReadExt::take(&mut from, 3 << 30), &mut to).await?;
+    /// to.commit().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`write_files`](Sandbox::write_files), here or at the commit;
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) without
+    /// [`Capability::FileStreams`](crate::Capability::FileStreams) (the default).
+    async fn open_write(&self, path: &GuestPath, options: OpenWriteOptions) -> Result<FileWriter> {
+        let _ = (path, options);
+        Err(refuse(
+            &self.capabilities(),
+            Capability::FileStreams,
+            Operation::OpenWrite,
+        ))
+    }
+
     /// Ends the sandbox: kills everything in it and frees what it holds.
     ///
     /// Idempotent and bounded in time. Commands that are running fail with
@@ -603,6 +772,37 @@ macro_rules! forward {
             }
             async fn restrict_egress(&self, policy: EgressPolicy) -> Result<()> {
                 (**self).restrict_egress(policy).await
+            }
+            async fn start_job(
+                &self,
+                key: &JobKey,
+                command: Command,
+                options: JobOptions,
+            ) -> Result<Job> {
+                (**self).start_job(key, command, options).await
+            }
+            async fn find_job(&self, key: &JobKey) -> Result<Job> {
+                (**self).find_job(key).await
+            }
+            async fn list_jobs(&self) -> Result<Vec<JobInfo>> {
+                (**self).list_jobs().await
+            }
+            async fn connect_port(&self, port: u16) -> Result<PortStream> {
+                (**self).connect_port(port).await
+            }
+            async fn open_read(
+                &self,
+                path: &GuestPath,
+                options: OpenReadOptions,
+            ) -> Result<FileReader> {
+                (**self).open_read(path, options).await
+            }
+            async fn open_write(
+                &self,
+                path: &GuestPath,
+                options: OpenWriteOptions,
+            ) -> Result<FileWriter> {
+                (**self).open_write(path, options).await
             }
             async fn close(&self) -> Result<()> {
                 (**self).close().await

@@ -50,6 +50,9 @@ impl<T: Transport> Guest<T> {
         if command.user.is_some() {
             T::CAPABILITIES.require(Capability::User, op)?;
         }
+        if command.terminal.is_some() {
+            T::CAPABILITIES.require(Capability::Terminal, op)?;
+        }
         let cwd = match &command.cwd {
             Some(cwd) => self.resolve(cwd, op)?,
             None => self.workdir(),

@@ -1,19 +1,23 @@
 //! Parts that every backend needs, for the authors of backends.
 //!
+//! - [`Jobs`]: jobs of a sandbox over what starts its processes.
 //! - [`Registry`]: the open sandboxes of a provider, to find and list.
 //! - [`Scope`]: adds the sandbox and the path to an error; refuses calls on a closed sandbox.
 //! - [`Settings`]: workdir and environment, which `set_workdir`, `set_env` and `fork` change.
 //! - [`blocking`]: work that must not run on the runtime's threads.
+//! - [`check_port`] and [`not_listening`]: the errors of `connect_port`.
 //! - [`timed_out`]: the error of a command that its timeout killed.
 //!
 //! An application needs none of this.
 //!
 //! Invariant: nothing here does I/O or knows a backend.
 
+mod jobs;
 mod registry;
 mod scope;
 mod settings;
 
+pub use jobs::Jobs;
 pub use registry::Registry;
 pub use scope::Scope;
 pub use settings::{DEFAULT_PATH, Settings};
@@ -49,6 +53,36 @@ pub async fn blocking<T: Send + 'static>(
                 .with_message("the operation's thread ended early")
                 .with_source(error))
         })
+}
+
+/// Refuses port 0, at which nothing can listen.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`].
+///
+/// ```
+/// use sandbox_core::backend::check_port;
+/// assert!(check_port(8080).is_ok());
+/// assert!(check_port(0).is_err());
+/// ```
+pub fn check_port(port: u16) -> Result<()> {
+    match port {
+        0 => Err(Error::new(ErrorKind::InvalidInput, Operation::ConnectPort)
+            .with_message("no program can listen on port 0")),
+        _ => Ok(()),
+    }
+}
+
+/// The error of a connection to a port on which nothing listens.
+///
+/// ```
+/// use sandbox_core::{ErrorKind, backend::not_listening};
+/// assert_eq!(not_listening(8080).kind(), ErrorKind::NotListening);
+/// ```
+pub fn not_listening(port: u16) -> Error {
+    Error::new(ErrorKind::NotListening, Operation::ConnectPort)
+        .with_message(format!("nothing listens on port {port} of the sandbox"))
+        .with_hint("start the server, or wait for it with wait_for_port")
 }
 
 /// The error of a command that was killed at its timeout: interrupted, no output known.

@@ -72,6 +72,11 @@ macro_rules! nothing_to_see {
 nothing_to_see!(
     (),
     crate::EgressDecisions,
+    crate::FileReader,
+    crate::FileWriter,
+    crate::Job,
+    crate::PortStream,
+    Vec<crate::JobInfo>,
     IsolationReport,
     Metadata,
     Process,

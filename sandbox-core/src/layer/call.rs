@@ -6,8 +6,9 @@ use std::path::Path;
 
 use crate::{
     Command, CreateDirOptions, EgressPolicy, Env, ExportOptions, FileBatch, ForkOptions, GuestPath,
-    ImportOptions, Labels, ListOptions, Operation, Provider, ReadOptions, RemoveOptions,
-    RenameOptions, Sandbox, SandboxId, SandboxSpec, SnapshotId, SnapshotOptions,
+    ImportOptions, JobKey, JobOptions, Labels, ListOptions, OpenReadOptions, OpenWriteOptions,
+    Operation, Provider, ReadOptions, RemoveOptions, RenameOptions, Sandbox, SandboxId,
+    SandboxSpec, SnapshotId, SnapshotOptions,
 };
 
 /// The receiver of a call.
@@ -76,6 +77,18 @@ pub enum Request<'a> {
     RestrictEgress(&'a EgressPolicy),
     /// [`Sandbox::close`]
     Close,
+    /// [`Sandbox::start_job`]
+    StartJob(&'a JobKey, &'a Command, &'a JobOptions),
+    /// [`Sandbox::find_job`]
+    FindJob(&'a JobKey),
+    /// [`Sandbox::list_jobs`]
+    ListJobs,
+    /// [`Sandbox::connect_port`]
+    ConnectPort(u16),
+    /// [`Sandbox::open_read`]
+    OpenRead(&'a GuestPath, &'a OpenReadOptions),
+    /// [`Sandbox::open_write`]
+    OpenWrite(&'a GuestPath, &'a OpenWriteOptions),
 }
 
 /// A call on its way to a sandbox or provider.
@@ -140,6 +153,12 @@ impl<'a> Call<'a> {
             Request::EgressDecisions(_) => Operation::EgressDecisions,
             Request::RestrictEgress(_) => Operation::RestrictEgress,
             Request::Close => Operation::Close,
+            Request::StartJob(..) => Operation::StartJob,
+            Request::FindJob(_) => Operation::FindJob,
+            Request::ListJobs => Operation::ListJobs,
+            Request::ConnectPort(_) => Operation::ConnectPort,
+            Request::OpenRead(..) => Operation::OpenRead,
+            Request::OpenWrite(..) => Operation::OpenWrite,
         }
     }
 
@@ -161,10 +180,12 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// The command of `exec` and `spawn`.
+    /// The command of `exec`, `spawn` and `start_job`.
     pub fn command(&self) -> Option<&'a Command> {
         match self.request {
-            Request::Exec(command) | Request::Spawn(command) => Some(command),
+            Request::Exec(command) | Request::Spawn(command) | Request::StartJob(_, command, _) => {
+                Some(command)
+            }
             _ => None,
         }
     }
@@ -188,10 +209,14 @@ impl<'a> Call<'a> {
             | Request::CreateDir(path, _)
             | Request::ImportDir(_, path, _)
             | Request::ExportDir(path, _, _)
+            | Request::OpenRead(path, _)
+            | Request::OpenWrite(path, _)
             | Request::SetWorkdir(path) => vec![path],
             Request::Rename(from, to, _) => vec![from, to],
             Request::WriteFiles(batch) => batch.files().iter().map(|file| &file.path).collect(),
-            Request::Exec(command) | Request::Spawn(command) => command.cwd.iter().collect(),
+            Request::Exec(command) | Request::Spawn(command) | Request::StartJob(_, command, _) => {
+                command.cwd.iter().collect()
+            }
             Request::Create(spec) => spec.workdir.iter().collect(),
             Request::Attach(_)
             | Request::List(_)
@@ -204,7 +229,10 @@ impl<'a> Call<'a> {
             | Request::Snapshot(_)
             | Request::EgressDecisions(_)
             | Request::RestrictEgress(_)
-            | Request::Close => Vec::new(),
+            | Request::Close
+            | Request::FindJob(_)
+            | Request::ListJobs
+            | Request::ConnectPort(_) => Vec::new(),
         }
     }
 

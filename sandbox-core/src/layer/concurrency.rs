@@ -8,7 +8,9 @@ use async_trait::async_trait;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Around, Attempt, Call, Request};
-use crate::{Error, ErrorKind, Exit, Operation, Process, ProcessControl, Result, Signal};
+use crate::{
+    Error, ErrorKind, Exit, Operation, Process, ProcessControl, Result, Signal, TerminalSize,
+};
 
 /// Lets a fixed number of calls be under way at once, over everything that the layer is around: a
 /// sandbox with its forks, or a provider with its sandboxes. Further calls wait in the order in
@@ -105,5 +107,9 @@ impl ProcessControl for Placed {
             self.release();
         }
         killed
+    }
+
+    async fn resize(&self, size: TerminalSize) -> Result<()> {
+        self.inner.resize(size).await
     }
 }

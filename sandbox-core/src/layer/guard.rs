@@ -25,6 +25,9 @@ fn of_command(capability: Capability, command: &Command) -> Vec<Capability> {
     if command.user.is_some() {
         needs.push(Capability::User);
     }
+    if command.terminal.is_some() {
+        needs.push(Capability::Terminal);
+    }
     if matches!(command.stdin, Stdin::Piped) {
         needs.push(Capability::StdinPipe);
     }
@@ -35,6 +38,10 @@ fn needs(request: Request<'_>) -> Vec<Capability> {
     match request {
         Request::Exec(command) => of_command(Capability::Exec, command),
         Request::Spawn(command) => of_command(Capability::Spawn, command),
+        Request::StartJob(_, command, _) => of_command(Capability::Jobs, command),
+        Request::FindJob(_) | Request::ListJobs => vec![Capability::Jobs],
+        Request::ConnectPort(_) => vec![Capability::Ports],
+        Request::OpenRead(..) | Request::OpenWrite(..) => vec![Capability::FileStreams],
         Request::Fork(_) => vec![Capability::Fork],
         Request::Snapshot(_) => vec![Capability::Snapshot],
         Request::Attach(_) | Request::Destroy(_) => vec![Capability::Attach],

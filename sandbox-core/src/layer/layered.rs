@@ -11,9 +11,10 @@ use bytes::Bytes;
 use super::{Answer, Around, Attempt, Call, Layer as _, Request};
 use crate::{
     Capabilities, Command, CreateDirOptions, DirEntry, EgressDecisions, EgressPolicy, Env,
-    ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions, IsolationReport, ListOptions,
-    Metadata, Output, Process, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox,
-    SandboxInfo, Snapshot, SnapshotOptions, TransferReport,
+    ExportOptions, FileBatch, FileReader, FileWriter, ForkOptions, GuestPath, ImportOptions,
+    IsolationReport, Job, JobInfo, JobKey, JobOptions, ListOptions, Metadata, OpenReadOptions,
+    OpenWriteOptions, Output, PortStream, Process, ReadOptions, RemoveOptions, RenameOptions,
+    Result, Sandbox, SandboxInfo, Snapshot, SnapshotOptions, TransferReport,
 };
 
 /// A sandbox with an [`Around`] layer.
@@ -177,6 +178,45 @@ impl<A: Around> Sandbox for Layered<A> {
     async fn restrict_egress(&self, policy: EgressPolicy) -> Result<()> {
         self.call(Request::RestrictEgress(&policy), &|| {
             self.inner.restrict_egress(policy.clone())
+        })
+        .await
+    }
+
+    async fn start_job(&self, key: &JobKey, command: Command, options: JobOptions) -> Result<Job> {
+        let command = self.around.command(&*self.inner, command);
+        self.call(Request::StartJob(key, &command, &options), &|| {
+            self.inner.start_job(key, command.clone(), options.clone())
+        })
+        .await
+    }
+
+    async fn find_job(&self, key: &JobKey) -> Result<Job> {
+        self.call(Request::FindJob(key), &|| self.inner.find_job(key))
+            .await
+    }
+
+    async fn list_jobs(&self) -> Result<Vec<JobInfo>> {
+        self.call(Request::ListJobs, &|| self.inner.list_jobs())
+            .await
+    }
+
+    async fn connect_port(&self, port: u16) -> Result<PortStream> {
+        self.call(Request::ConnectPort(port), &|| {
+            self.inner.connect_port(port)
+        })
+        .await
+    }
+
+    async fn open_read(&self, path: &GuestPath, options: OpenReadOptions) -> Result<FileReader> {
+        self.call(Request::OpenRead(path, &options), &|| {
+            self.inner.open_read(path, options.clone())
+        })
+        .await
+    }
+
+    async fn open_write(&self, path: &GuestPath, options: OpenWriteOptions) -> Result<FileWriter> {
+        self.call(Request::OpenWrite(path, &options), &|| {
+            self.inner.open_write(path, options.clone())
         })
         .await
     }

@@ -14,6 +14,8 @@ use crate::{Error, Execution, Result, WriteMode};
 /// | Call | Again |
 /// |---|---|
 /// | `exec`, `spawn` | only if the error says [`Execution::NotStarted`] |
+/// | `start_job`, `find_job`, `list_jobs` | yes: a key is started once |
+/// | `connect_port`, `open_read`, `open_write` | yes: what is not handed out has no effect |
 /// | reading, listing, `metadata`, `isolation`, `egress_decisions`, `attach`, `list`, `list_snapshots` | yes |
 /// | `write_files` | yes, unless a file of the batch must be new |
 /// | `create_dir` | yes, unless it must not exist yet |
@@ -55,7 +57,13 @@ fn is_safe(call: &Call<'_>, error: &Error) -> bool {
                 .iter()
                 .all(|file| file.write_mode != WriteMode::CreateNew),
             Request::CreateDir(_, options) => options.recursive,
-            Request::Attach(_)
+            Request::StartJob(..)
+            | Request::FindJob(_)
+            | Request::ListJobs
+            | Request::ConnectPort(_)
+            | Request::OpenRead(..)
+            | Request::OpenWrite(..)
+            | Request::Attach(_)
             | Request::List(_)
             | Request::ListSnapshots(_)
             | Request::Isolation

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tracing::{Instrument, Span};
 
 use super::{Around, Attempt, Call, Target};
-use crate::{Exit, Process, ProcessControl, Result, Signal};
+use crate::{Exit, Process, ProcessControl, Result, Signal, TerminalSize};
 
 /// Gives every call a `tracing` span `sandbox` with operation, backend and sandbox id, and an event
 /// at its end with the time it took in milliseconds and, if it failed, the kind of the error.
@@ -102,5 +102,9 @@ impl ProcessControl for Traced {
 
     async fn kill(&self) -> Result<()> {
         self.inner.kill().instrument(self.span.clone()).await
+    }
+
+    async fn resize(&self, size: TerminalSize) -> Result<()> {
+        self.inner.resize(size).instrument(self.span.clone()).await
     }
 }

@@ -11,10 +11,11 @@ use bytes::Bytes;
 use sandbox_core::backend::blocking;
 use sandbox_core::{
     Capabilities, Capability, CollectOptions, Command, CreateDirOptions, DirEntry, EgressDecisions,
-    EgressPolicy, Env, Error, ErrorKind, Execution, ExportOptions, FileBatch, ForkOptions,
-    GuestPath, ImportOptions, IsolationReport, Labels, ListOptions, Metadata, Operation, Output,
-    Process, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox, SandboxId, SandboxInfo,
-    Snapshot, SnapshotOptions, Stdin, TransferReport,
+    EgressPolicy, Env, Error, ErrorKind, Execution, ExportOptions, FileBatch, FileReader,
+    FileWriter, ForkOptions, GuestPath, ImportOptions, IsolationReport, Job, JobInfo, JobKey,
+    JobOptions, Labels, ListOptions, Metadata, OpenReadOptions, OpenWriteOptions, Operation,
+    Output, PortStream, Process, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox,
+    SandboxId, SandboxInfo, Snapshot, SnapshotOptions, Stdin, TransferReport,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
@@ -106,6 +107,14 @@ impl PlainSandbox {
         })
     }
 
+    /// The answer of an operation that plain mode does not have.
+    fn refuse<T>(&self, capability: Capability, op: Operation) -> Result<T> {
+        self.check_open(op)?;
+        let named = |error: Error| error.with_sandbox(self.info.id.clone());
+        CAPABILITIES.require(capability, op).map_err(named)?;
+        Err(named(Error::new(ErrorKind::Other, op)))
+    }
+
     async fn start(&self, command: &Command, op: Operation) -> Result<Process> {
         let host = self
             .check_open(op)
@@ -113,6 +122,10 @@ impl PlainSandbox {
             .and_then(|()| command.validate(op))
             .and_then(|()| match &command.user {
                 Some(_) => CAPABILITIES.require(Capability::User, op),
+                None => Ok(()),
+            })
+            .and_then(|()| match command.terminal {
+                Some(_) => CAPABILITIES.require(Capability::Terminal, op),
                 None => Ok(()),
             })
             .and_then(|()| program::prepare(&self.tree, self.surroundings(), command, op));
@@ -352,13 +365,33 @@ impl Sandbox for PlainSandbox {
         ))
     }
 
+    async fn start_job(&self, _: &JobKey, _: Command, _: JobOptions) -> Result<Job> {
+        self.refuse(Capability::Jobs, Operation::StartJob)
+            .map_err(|error| error.with_execution(Execution::NotStarted))
+    }
+
+    async fn find_job(&self, _: &JobKey) -> Result<Job> {
+        self.refuse(Capability::Jobs, Operation::FindJob)
+    }
+
+    async fn list_jobs(&self) -> Result<Vec<JobInfo>> {
+        self.refuse(Capability::Jobs, Operation::ListJobs)
+    }
+
+    async fn connect_port(&self, _: u16) -> Result<PortStream> {
+        self.refuse(Capability::Ports, Operation::ConnectPort)
+    }
+
+    async fn open_read(&self, _: &GuestPath, _: OpenReadOptions) -> Result<FileReader> {
+        self.refuse(Capability::FileStreams, Operation::OpenRead)
+    }
+
+    async fn open_write(&self, _: &GuestPath, _: OpenWriteOptions) -> Result<FileWriter> {
+        self.refuse(Capability::FileStreams, Operation::OpenWrite)
+    }
+
     async fn snapshot(&self, _: SnapshotOptions) -> Result<Snapshot> {
-        const OP: Operation = Operation::Snapshot;
-        self.check_open(OP)?;
-        CAPABILITIES
-            .require(Capability::Snapshot, OP)
-            .map_err(|error| error.with_sandbox(self.info.id.clone()))?;
-        Err(Error::new(ErrorKind::Other, OP))
+        self.refuse(Capability::Snapshot, Operation::Snapshot)
     }
 
     async fn egress_decisions(&self, _: u64) -> Result<EgressDecisions> {

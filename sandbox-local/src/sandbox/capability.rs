@@ -22,6 +22,7 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend d
         Capability::NetworkOpen,
         Capability::PidsLimit,
         Capability::Isolation,
+        Capability::Jobs,
     ])
     .without(
         Capability::User,

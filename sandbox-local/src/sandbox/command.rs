@@ -98,7 +98,7 @@ pub(crate) async fn start(
     deadline: Deadline,
     context: Context,
 ) -> Result<Process> {
-    let spawning = context.operation == Operation::Spawn;
+    let spawning = context.operation != Operation::Exec;
     let request = SpawnRequest {
         candidates: prepared.candidates,
         argv: prepared.argv,

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use sandbox_core::backend::Jobs;
 use sandbox_core::{
     Capability, Command, EnvValue, Error, ErrorKind, Execution, GuestPath, Labels, Operation,
     Process, Result, Sandbox as _, SandboxId,
@@ -49,6 +50,7 @@ pub(crate) struct LocalSandbox {
     registry: Arc<Registry>,
     blueprint: Arc<Blueprint>,
     settings: RwLock<Settings>,
+    jobs: Jobs,
     running: Arc<AsyncRwLock<Option<Running>>>,
     kill_switch: KillSwitch,
     closed: Arc<AtomicBool>,
@@ -90,6 +92,7 @@ impl LocalSandbox {
             registry: origin.registry,
             blueprint: origin.blueprint,
             settings: RwLock::new(origin.settings),
+            jobs: Jobs::new(id.clone()),
             running: Arc::new(AsyncRwLock::new(Some(running))),
             kill_switch,
             closed: Arc::new(AtomicBool::new(false)),
@@ -239,6 +242,11 @@ impl LocalSandbox {
         if command.user.is_some() {
             CAPABILITIES
                 .require(Capability::User, operation)
+                .map_err(|error| self.named(error).with_execution(Execution::NotStarted))?;
+        }
+        if command.terminal.is_some() {
+            CAPABILITIES
+                .require(Capability::Terminal, operation)
                 .map_err(|error| self.named(error).with_execution(Execution::NotStarted))?;
         }
         let settings = self.settings();

@@ -9,9 +9,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sandbox_core::{
     Capabilities, Capability, CollectOptions, Command, CreateDirOptions, DirEntry, Env, Error,
-    ErrorKind, ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions, IsolationReport,
-    ListOptions, Metadata, Operation, Output, Process, ReadOptions, RemoveOptions, RenameOptions,
-    Result, Sandbox, SandboxInfo, Snapshot, SnapshotOptions, Stdin, TransferReport,
+    ErrorKind, Execution, ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions,
+    IsolationReport, Job, JobInfo, JobKey, JobOptions, ListOptions, Metadata, Operation, Output,
+    Process, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox, SandboxInfo, Snapshot,
+    SnapshotOptions, Stdin, TransferReport,
 };
 
 use super::capability::CAPABILITIES;
@@ -36,6 +37,16 @@ struct CancelOnDrop(CancelFlag);
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.cancel();
+    }
+}
+
+impl LocalSandbox {
+    /// The job, with a handle that keeps its sandbox alive.
+    fn held(&self, job: Job) -> Job {
+        match self.registry.find(&self.id) {
+            Some(sandbox) => job.keep_alive(sandbox),
+            None => job,
+        }
     }
 }
 
@@ -226,6 +237,34 @@ impl Sandbox for LocalSandbox {
             .require(Capability::Snapshot, Operation::Snapshot)
             .map_err(|error| self.named(error))?;
         Err(self.named(Error::new(ErrorKind::Unsupported, Operation::Snapshot)))
+    }
+
+    async fn start_job(&self, key: &JobKey, command: Command, options: JobOptions) -> Result<Job> {
+        const OP: Operation = Operation::StartJob;
+        self.check_open(OP)?;
+        runtime::require(OP).map_err(|error| self.named(error))?;
+        let (id, registry) = (self.id.clone(), self.registry.clone());
+        let default = self.blueprint.spec.command_timeout;
+        // Only for the start: a job does not keep its sandbox, which would never end then.
+        let spawn = move |command: Command| async move {
+            let Some(sandbox) = registry.find(&id) else {
+                return Err(Error::closed(OP, &id).with_execution(Execution::NotStarted));
+            };
+            let deadline = Deadline::new(command.timeout.or(default));
+            sandbox.start(command, deadline, OP).await
+        };
+        let job = self.jobs.start(key, command, options, spawn).await?;
+        Ok(self.held(job))
+    }
+
+    async fn find_job(&self, key: &JobKey) -> Result<Job> {
+        self.check_open(Operation::FindJob)?;
+        Ok(self.held(self.jobs.find(key)?))
+    }
+
+    async fn list_jobs(&self) -> Result<Vec<JobInfo>> {
+        self.check_open(Operation::ListJobs)?;
+        Ok(self.jobs.list())
     }
 
     async fn close(&self) -> Result<()> {

@@ -12,6 +12,7 @@ mod files;
 mod fork;
 mod host;
 mod isolation;
+mod jobs;
 mod kill;
 mod lifecycle;
 mod listing;
@@ -39,6 +40,7 @@ pub fn all() -> impl Iterator<Item = Case> {
         env::CASES,
         kill::CASES,
         spawn::CASES,
+        jobs::CASES,
         fork::CASES,
         transfer::CASES,
         export::CASES,

@@ -7,8 +7,9 @@ use std::time::Duration;
 use sandbox_core::{
     Access, Capability, Command, Control, CreateDirOptions, EgressPolicy, EgressRule, Enforcement,
     Error, ErrorKind, Execution, FileBatch, ForkOptions, ImportOptions, Labels, Mode, Mount,
-    Network, Operation, RequiredIsolation, Resources, SandboxExt as _, SandboxSpec, Signal,
-    SnapshotId, SnapshotOptions, Source, Support,
+    Network, OpenReadOptions, OpenWriteOptions, Operation, RequiredIsolation, Resources,
+    SandboxExt as _, SandboxSpec, Signal, SnapshotId, SnapshotOptions, Source, Support,
+    TerminalSize,
 };
 
 use super::tools::{daemon, far_daemon, stopped};
@@ -63,6 +64,10 @@ unsupported! {
     EgressByName: egress_by_name;
     EgressPorts: egress_ports, needs EgressByName;
     EgressCredentials: egress_credentials, needs EgressByName;
+    Terminal: terminal, needs Spawn;
+    Jobs: jobs;
+    Ports: ports;
+    FileStreams: file_streams;
 }
 
 /// Checks that the declaration gives a reason.
@@ -376,6 +381,49 @@ async fn pids_limit(cx: Context) -> Verdict {
 async fn disk_limit(cx: Context) -> Verdict {
     let resources = Resources::new().disk(64 << 20);
     limit(cx, resources, Capability::DiskLimit).await
+}
+
+async fn terminal(cx: Context) -> Verdict {
+    let command = Command::shell("printf x > f").terminal(TerminalSize::default());
+    let spawned = cx.sandbox.spawn(command).await;
+    refuses(&cx, spawned, Capability::Terminal, Operation::Spawn).await
+}
+
+async fn jobs(cx: Context) -> Verdict {
+    let lacks = Capability::Jobs;
+    let started = cx
+        .sandbox
+        .start("key", Command::shell("printf x > f"))
+        .await;
+    refuses(&cx, started, lacks, Operation::StartJob).await?;
+    let found = cx.sandbox.find_job(&"key".into()).await;
+    refuses(&cx, found, lacks, Operation::FindJob).await?;
+    refuses(
+        &cx,
+        cx.sandbox.list_jobs().await,
+        lacks,
+        Operation::ListJobs,
+    )
+    .await
+}
+
+async fn ports(cx: Context) -> Verdict {
+    let connected = cx.sandbox.connect_port(80).await;
+    refuses(&cx, connected, Capability::Ports, Operation::ConnectPort).await
+}
+
+async fn file_streams(cx: Context) -> Verdict {
+    let lacks = Capability::FileStreams;
+    let options = OpenWriteOptions::new();
+    let opened = cx.sandbox.open_write(&"f".into(), options).await;
+    refuses(&cx, opened, lacks, Operation::OpenWrite).await?;
+    cx.sandbox.write("f", "x").await?;
+    let opened = cx
+        .sandbox
+        .open_read(&"f".into(), OpenReadOptions::new())
+        .await;
+    cx.sandbox.remove_all("f").await?;
+    refuses(&cx, opened, lacks, Operation::OpenRead).await
 }
 
 async fn isolation(cx: Context) -> Verdict {

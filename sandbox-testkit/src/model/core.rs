@@ -93,7 +93,9 @@ impl Core {
                 .with_sandbox(self.id.clone()),
         };
         Err(match operation {
-            Operation::Exec | Operation::Spawn => error.with_execution(Execution::NotStarted),
+            Operation::Exec | Operation::Spawn | Operation::StartJob => {
+                error.with_execution(Execution::NotStarted)
+            }
             _ => error,
         })
     }

@@ -30,7 +30,7 @@ fn failure(call: &Call<'_>, kind: ErrorKind, ran: Execution) -> Error {
         error = error.with_path(*path);
     }
     match call.request {
-        Request::Exec(_) | Request::Spawn(_) => error.with_execution(ran),
+        Request::Exec(_) | Request::Spawn(_) | Request::StartJob(..) => error.with_execution(ran),
         _ => error,
     }
 }

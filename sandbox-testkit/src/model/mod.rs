@@ -36,6 +36,7 @@ mod process;
 mod provider;
 mod sandbox;
 mod shell;
+mod stream;
 mod tree;
 
 use sandbox_core::{Capabilities, Capability};
@@ -69,6 +70,8 @@ pub const CAPABILITIES: Capabilities = Capabilities::none("this backend does not
         Capability::FilePermissions,
         Capability::NetworkOff,
         Capability::Isolation,
+        Capability::Jobs,
+        Capability::FileStreams,
     ])
     .without(Capability::User, "the model has one user")
     .without(
@@ -80,6 +83,8 @@ pub const CAPABILITIES: Capabilities = Capabilities::none("this backend does not
     .without(Capability::Mounts, "the model is in memory")
     .without(Capability::NetworkOpen, "the model has no network")
     .without(Capability::EgressByName, "the model has no network")
+    .without(Capability::Terminal, NO_PROGRAMS)
+    .without(Capability::Ports, NO_PROGRAMS)
     .without(Capability::MemoryLimit, NO_PROGRAMS)
     .without(Capability::CpuLimit, NO_PROGRAMS)
     .without(Capability::PidsLimit, NO_PROGRAMS)

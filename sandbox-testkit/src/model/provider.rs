@@ -91,7 +91,7 @@ impl Shared {
         if let Some(ttl) = core.ttl {
             tokio::spawn(expire(Arc::downgrade(&core), ttl));
         }
-        let sandbox = Arc::new(ModelSandbox { core });
+        let sandbox = Arc::new(ModelSandbox::new(core));
         let mut sandboxes = lock(&self.sandboxes);
         sandboxes.retain(|known| known.strong_count() > 0);
         sandboxes.push(Arc::downgrade(&sandbox));

@@ -8,21 +8,25 @@ use std::time::{Instant, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use sandbox_core::backend::Jobs;
 use sandbox_core::{
-    Capabilities, CollectOptions, Command, Control, CreateDirOptions, DirEntry, Enforcement, Env,
-    ErrorKind, ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions, IsolationReport,
-    ListOptions, Metadata, Operation, Output, Process, ReadOptions, RemoveOptions, RenameOptions,
-    Result, Sandbox, SandboxId, SandboxInfo, Snapshot, SnapshotId, SnapshotOptions, TransferReport,
-    WriteMode,
+    Capabilities, Capability, CollectOptions, Command, Control, CreateDirOptions, DirEntry,
+    Enforcement, Env, ErrorKind, ExportOptions, FileBatch, FileReader, FileWriter, ForkOptions,
+    GuestPath, ImportOptions, IsolationReport, Job, JobInfo, JobKey, JobOptions, ListOptions,
+    Metadata, OpenReadOptions, OpenWriteOptions, Operation, Output, PortStream, Process,
+    ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox, SandboxId, SandboxInfo, Snapshot,
+    SnapshotId, SnapshotOptions, TransferReport, WriteMode,
 };
 
 use super::core::{Core, Life, State};
 use super::process::lock;
 use super::shell;
+use super::stream;
 
 /// A sandbox in memory. It ends when its last handle is dropped.
 pub struct ModelSandbox {
     pub(crate) core: Arc<Core>,
+    jobs: Jobs,
 }
 
 impl std::fmt::Debug for ModelSandbox {
@@ -40,6 +44,21 @@ impl Drop for ModelSandbox {
 }
 
 impl ModelSandbox {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Self {
+            jobs: Jobs::new(core.id.clone()),
+            core,
+        }
+    }
+
+    /// A handle keeps its sandbox alive.
+    fn held(&self, job: Job) -> Job {
+        match self.core.shared.find(&self.core.id) {
+            Some(sandbox) => job.keep_alive(sandbox),
+            None => job,
+        }
+    }
+
     fn begin(&self, operation: Operation) -> Result<()> {
         self.core.check(operation)
     }
@@ -265,6 +284,57 @@ impl Sandbox for ModelSandbox {
         let kept = (snapshot.clone(), self.core.tree());
         lock(&self.core.shared.snapshots).insert(id, kept);
         Ok(snapshot)
+    }
+
+    async fn start_job(&self, key: &JobKey, command: Command, options: JobOptions) -> Result<Job> {
+        const OP: Operation = Operation::StartJob;
+        self.begin(OP)?;
+        let core = self.core.clone();
+        let spawn = move |command| async move { shell::start(&core, &command, OP) };
+        let job = self.jobs.start(key, command, options, spawn).await?;
+        Ok(self.held(job))
+    }
+
+    async fn find_job(&self, key: &JobKey) -> Result<Job> {
+        self.begin(Operation::FindJob)?;
+        Ok(self.held(self.jobs.find(key)?))
+    }
+
+    async fn list_jobs(&self) -> Result<Vec<JobInfo>> {
+        self.begin(Operation::ListJobs)?;
+        Ok(self.jobs.list())
+    }
+
+    async fn connect_port(&self, _: u16) -> Result<PortStream> {
+        const OP: Operation = Operation::ConnectPort;
+        self.begin(OP)?;
+        let known = self.capabilities().require(Capability::Ports, OP);
+        known.map_err(|error| error.with_sandbox(self.core.id.clone()))?;
+        Err(self.core.error(ErrorKind::Other, OP, &GuestPath::root()))
+    }
+
+    async fn open_read(&self, path: &GuestPath, options: OpenReadOptions) -> Result<FileReader> {
+        const OP: Operation = Operation::OpenRead;
+        let resolved = self.at(OP, path)?;
+        let named = |kind| self.core.error(kind, OP, path);
+        let tree = self.core.tree();
+        let content = tree.read(&resolved, u64::MAX).map_err(named)?;
+        let modified = tree
+            .get(&resolved, true)
+            .map_err(named)?
+            .metadata()
+            .modified;
+        let reader = stream::reader(content.into(), &options);
+        Ok(match modified {
+            Some(modified) => reader.modified(modified),
+            None => reader,
+        })
+    }
+
+    async fn open_write(&self, path: &GuestPath, options: OpenWriteOptions) -> Result<FileWriter> {
+        let resolved = self.at(Operation::OpenWrite, path)?;
+        let sink = stream::Sink::new(self.core.clone(), path.clone(), resolved, options);
+        Ok(FileWriter::new(sink))
     }
 
     async fn close(&self) -> Result<()> {

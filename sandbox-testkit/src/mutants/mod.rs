@@ -4,6 +4,7 @@
 //! real programs are put around a backend that runs some. Without its fault a mutant passes every
 //! case that its backend passes; a mutant must never have two faults.
 
+mod job;
 mod process;
 mod provider;
 mod sandbox;
@@ -137,6 +138,20 @@ mutants! {
     SetWorkdirCreates => "env::set_workdir_to_a_missing_directory_is_refused",
     /// No signal is delivered, nor looked at.
     SignalSwallowed => "spawn::an_invalid_signal_is_refused",
+
+    // Jobs.
+    /// A second start under a key runs the command again.
+    JobStartsAgain => "jobs::a_key_starts_once",
+    /// Another command under a key is answered with the job that there is.
+    JobConflictHidden => "jobs::another_command_under_a_key_is_a_conflict",
+    /// A log that lost its first bytes starts later in silence.
+    LogGapHidden => "jobs::a_gap_in_the_log_is_told",
+    /// Bytes of standard input that are written again reach the program again.
+    StdinRepeated => "jobs::stdin_that_is_written_again_arrives_once",
+    /// A job ends with the handle of the caller that started it.
+    JobEndsWithHandle => "jobs::a_job_outlives_its_handles",
+    /// A job that runs can be forgotten.
+    RunningJobForgotten => "jobs::a_job_that_runs_is_not_forgotten",
 
     // Files.
     /// Modes are dropped.

@@ -4,7 +4,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sandbox_core::{Error, ErrorKind, Exit, Operation, Process, ProcessControl, Result, Signal};
+use sandbox_core::{
+    Error, ErrorKind, Exit, Operation, Process, ProcessControl, Result, Signal, TerminalSize,
+};
 
 use super::Mutant;
 
@@ -56,6 +58,10 @@ impl ProcessControl for Faulty {
             Mutant::SignalSwallowed => Ok(()),
             _ => self.inner.signal(signal).await,
         }
+    }
+
+    async fn resize(&self, size: TerminalSize) -> Result<()> {
+        self.inner.resize(size).await
     }
 
     async fn kill(&self) -> Result<()> {

@@ -12,13 +12,14 @@ use bytes::Bytes;
 use sandbox_core::{
     Capabilities, Capability, CapturedStream, Command, Control, CreateDirOptions, DirEntry,
     EgressDecisions, EgressPolicy, Enforcement, Env, Error, ErrorKind, Execution, ExistingDir,
-    Exit, ExitStatus, ExportOptions, FileBatch, FileKind, ForkOptions, GuestPath, ImportOptions,
-    IsolationReport, ListOptions, Metadata, Operation, Output, PartialOutput, Process, ReadOptions,
-    RemoveOptions, RenameOptions, Result, Sandbox, SandboxInfo, Snapshot, SnapshotOptions, Stdin,
-    TransferReport, WriteMode,
+    Exit, ExitStatus, ExportOptions, FileBatch, FileKind, FileReader, FileWriter, ForkOptions,
+    GuestPath, ImportOptions, IsolationReport, Job, JobInfo, JobKey, JobOptions, ListOptions,
+    Metadata, OpenReadOptions, OpenWriteOptions, Operation, Output, PartialOutput, PortStream,
+    Process, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox, SandboxInfo, Snapshot,
+    SnapshotOptions, Stdin, TransferReport, WriteMode,
 };
 
-use super::{Mutant, process};
+use super::{Mutant, job, process};
 use crate::kit::same_path;
 
 pub(super) struct MutantSandbox {
@@ -669,6 +670,35 @@ impl Sandbox for MutantSandbox {
 
     async fn restrict_egress(&self, policy: EgressPolicy) -> Result<()> {
         self.say(self.inner.restrict_egress(policy).await)
+    }
+
+    async fn start_job(&self, key: &JobKey, command: Command, options: JobOptions) -> Result<Job> {
+        let command = self.command(command);
+        let job = job::start(self.mutant, &*self.inner, key, command, options).await;
+        Ok(job::plant(self.mutant, self.say(job)?))
+    }
+
+    async fn find_job(&self, key: &JobKey) -> Result<Job> {
+        let job = self.say(self.inner.find_job(key).await)?;
+        Ok(job::plant(self.mutant, job))
+    }
+
+    async fn list_jobs(&self) -> Result<Vec<JobInfo>> {
+        self.say(self.inner.list_jobs().await)
+    }
+
+    async fn connect_port(&self, port: u16) -> Result<PortStream> {
+        self.say(self.inner.connect_port(port).await)
+    }
+
+    async fn open_read(&self, path: &GuestPath, options: OpenReadOptions) -> Result<FileReader> {
+        let path = self.path(path);
+        self.say(self.at(&path).open_read(&path, options).await)
+    }
+
+    async fn open_write(&self, path: &GuestPath, options: OpenWriteOptions) -> Result<FileWriter> {
+        let path = self.path(path);
+        self.say(self.at(&path).open_write(&path, options).await)
     }
 
     async fn close(&self) -> Result<()> {

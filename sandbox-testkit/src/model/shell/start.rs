@@ -100,6 +100,11 @@ pub(crate) fn start(core: &Arc<Core>, command: &Command, operation: Operation) -
             .require(Capability::User, operation);
         known.map_err(named)?;
     }
+    if command.terminal.is_some() {
+        let capabilities = &core.shared.capabilities;
+        let known = capabilities.require(Capability::Terminal, operation);
+        known.map_err(named)?;
+    }
     let long = |arg: &Vec<u8>| arg.len() >= MAX_ARG;
     let total: usize = command.argv().iter().map(|arg| arg.len() + 9).sum();
     if command.argv().iter().any(long) || total > MAX_ARGS {

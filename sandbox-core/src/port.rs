@@ -1,0 +1,258 @@
+//! Ports of a sandbox: a stream of bytes to what listens in it, and waiting until something does.
+//!
+//! A connection must never need a network of the sandbox: it is made from outside.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+
+use crate::{Error, ErrorKind, Exit, Operation, Result, Sandbox};
+
+/// How long to wait between two looks at a port.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// How long one HTTP request may wait for its answer before the next one is made.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// The longest status line that is read.
+const STATUS_LINE: usize = 256;
+
+trait Duplex: AsyncRead + AsyncWrite {}
+impl<T: AsyncRead + AsyncWrite> Duplex for T {}
+
+/// A connection to a port of a sandbox: an [`AsyncRead`] and [`AsyncWrite`], from
+/// [`connect_port`](crate::Sandbox::connect_port).
+///
+/// Shutting it down ends what the server reads; dropping it closes the connection.
+pub struct PortStream(Pin<Box<dyn Duplex + Send + Sync>>);
+
+impl PortStream {
+    /// Wraps a backend's connection.
+    pub fn new(stream: impl AsyncRead + AsyncWrite + Send + Sync + 'static) -> Self {
+        Self(Box::pin(stream))
+    }
+}
+
+impl AsyncRead for PortStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        self.0.as_mut().poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for PortStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        self.0.as_mut().poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        self.0.as_mut().poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        self.0.as_mut().poll_shutdown(cx)
+    }
+}
+
+impl fmt::Debug for PortStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PortStream")
+    }
+}
+
+/// What a port has to do to be ready.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Readiness {
+    /// It takes connections.
+    #[default]
+    Accepts,
+    /// It answers `GET` of this path over HTTP/1.1 with a status from 200 to 399.
+    Http(String),
+}
+
+/// Options of [`wait_for_port`](crate::SandboxExt::wait_for_port).
+///
+/// ```
+/// use std::time::Duration;
+/// use sandbox_core::PortWaitOptions;
+/// let options = PortWaitOptions::new().http("/health").timeout(Duration::from_secs(5));
+/// # assert!(format!("{options:?}").contains("health"));
+/// ```
+#[non_exhaustive]
+pub struct PortWaitOptions<'a> {
+    /// What the port has to do to be ready.
+    pub readiness: Readiness,
+    /// How long to wait.
+    pub timeout: Duration,
+    server: Option<Pin<Box<dyn Future<Output = Result<Exit>> + Send + 'a>>>,
+}
+
+impl Default for PortWaitOptions<'_> {
+    fn default() -> Self {
+        Self {
+            readiness: Readiness::Accepts,
+            timeout: Duration::from_secs(30),
+            server: None,
+        }
+    }
+}
+
+impl<'a> PortWaitOptions<'a> {
+    /// The defaults: a port that takes connections, within 30 seconds.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Waits until the port answers `GET` of this path over HTTP with a status from 200 to 399.
+    #[must_use]
+    pub fn http(mut self, path: impl Into<String>) -> Self {
+        self.readiness = Readiness::Http(path.into());
+        self
+    }
+
+    /// Sets how long to wait.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Fails at once when this resolves: the [`wait`](crate::Process::wait) of the process or
+    /// [job](crate::Job::wait) that should listen.
+    #[must_use]
+    pub fn server(mut self, ended: impl Future<Output = Result<Exit>> + Send + 'a) -> Self {
+        self.server = Some(Box::pin(ended));
+        self
+    }
+}
+
+impl fmt::Debug for PortWaitOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PortWaitOptions")
+            .field("readiness", &self.readiness)
+            .field("timeout", &self.timeout)
+            .field("server", &self.server.is_some())
+            .finish()
+    }
+}
+
+/// See [`wait_for_port`](crate::SandboxExt::wait_for_port).
+pub(crate) async fn wait<S: Sandbox + ?Sized>(
+    sandbox: &S,
+    port: u16,
+    options: PortWaitOptions<'_>,
+) -> Result<()> {
+    let named = |error: Error| error.with_sandbox(sandbox.info().id);
+    if let Readiness::Http(path) = &options.readiness
+        && (!path.starts_with('/') || path.chars().any(|c| c.is_whitespace() || c.is_control()))
+    {
+        return Err(named(
+            Error::new(ErrorKind::InvalidInput, Operation::ConnectPort).with_message(format!(
+                "{path:?} is not a path for HTTP: it starts with a slash and has no blanks"
+            )),
+        ));
+    }
+    let started = Instant::now();
+    let mut last = String::from("nothing was tried");
+    let ready = async {
+        loop {
+            match look(sandbox, port, &options.readiness).await? {
+                None => return Ok(()),
+                Some(not_yet) => last = not_yet,
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let server = async {
+        match options.server {
+            Some(server) => server.await,
+            None => std::future::pending().await,
+        }
+    };
+    let outcome = tokio::select! {
+        biased;
+        ready = ready => return ready,
+        ended = server => Some(ended),
+        () = tokio::time::sleep(options.timeout) => None,
+    };
+    let error = match outcome {
+        Some(Ok(exit)) => Error::new(ErrorKind::NotListening, Operation::ConnectPort)
+            .with_message(format!(
+                "the program that should listen on port {port} has ended: {}",
+                exit.status
+            ))
+            .with_hint("its output says why"),
+        Some(Err(error)) => Error::new(ErrorKind::NotListening, Operation::ConnectPort)
+            .with_message(format!(
+                "the program that should listen on port {port} has ended"
+            ))
+            .with_source(error),
+        None => Error::new(ErrorKind::Timeout, Operation::ConnectPort)
+            .with_message(format!(
+                "port {port} was not ready within {:?}: {last}",
+                started.elapsed().min(options.timeout)
+            ))
+            .with_hint("check that the program listens on 127.0.0.1, ::1 or all addresses"),
+    };
+    Err(named(error))
+}
+
+/// Looks once; `Some`: why it is not ready.
+async fn look<S: Sandbox + ?Sized>(
+    sandbox: &S,
+    port: u16,
+    readiness: &Readiness,
+) -> Result<Option<String>> {
+    let stream = match sandbox.connect_port(port).await {
+        Ok(stream) => stream,
+        Err(error) if error.kind() == ErrorKind::NotListening => {
+            return Ok(Some("nothing listens on it".into()));
+        }
+        Err(error) => return Err(error),
+    };
+    let Readiness::Http(path) = readiness else {
+        return Ok(None);
+    };
+    let answer = tokio::time::timeout(ANSWER, status(stream, path)).await;
+    Ok(match answer {
+        Ok(Ok(Some(200..=399))) => None,
+        Ok(Ok(Some(status))) => Some(format!("it answered GET {path} with status {status}")),
+        Ok(Ok(None)) => Some("what it answered is not HTTP".into()),
+        Ok(Err(error)) => Some(format!("the connection broke: {error}")),
+        Err(_) => Some(format!("it did not answer GET {path} within {ANSWER:?}")),
+    })
+}
+
+/// The status of an answer to `GET`, if it is HTTP/1.
+async fn status(mut stream: PortStream, path: &str) -> std::io::Result<Option<u16>> {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    stream.flush().await?;
+    let mut line = Vec::new();
+    while !line.contains(&b'\n') && line.len() < STATUS_LINE {
+        let mut window = (&mut stream).take((STATUS_LINE - line.len()) as u64);
+        if window.read_buf(&mut line).await? == 0 {
+            break;
+        }
+    }
+    let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let mut words = line.split(|byte| *byte == b' ');
+    let version = words.next().unwrap_or_default();
+    let status = words.next().and_then(|word| std::str::from_utf8(word).ok());
+    Ok(match version.starts_with(b"HTTP/1.") {
+        true => status.and_then(|status| status.trim().parse().ok()),
+        false => None,
+    })
+}

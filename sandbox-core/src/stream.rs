@@ -1,0 +1,218 @@
+//! One file as a stream: a part of it read, or a whole one written and committed.
+//!
+//! A stream must never hold more of a file than a buffer, and a writer must leave nothing unless it
+//! is committed.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::{Mode, Result, WriteMode};
+
+/// Options of [`open_read`](crate::Sandbox::open_read): which part of the file.
+///
+/// ```
+/// use sandbox_core::OpenReadOptions;
+/// let second_mebibyte = OpenReadOptions::new().offset(1 << 20).length(1 << 20);
+/// # assert_eq!(second_mebibyte.offset, 1 << 20);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "serde",
+    serde(default, deny_unknown_fields, rename_all = "kebab-case")
+)]
+#[non_exhaustive]
+pub struct OpenReadOptions {
+    /// Where to start, in bytes. At or beyond the end of the file there is nothing to read.
+    pub offset: u64,
+    /// How many bytes to read at most. `None`: up to the end of the file.
+    pub length: Option<u64>,
+}
+
+impl OpenReadOptions {
+    /// The whole file.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Starts at this byte.
+    #[must_use]
+    pub fn offset(mut self, offset: u64) -> Self {
+        self.offset = offset;
+        self
+    }
+
+    /// Reads at most this many bytes.
+    #[must_use]
+    pub fn length(mut self, length: u64) -> Self {
+        self.length = Some(length);
+        self
+    }
+}
+
+/// Options of [`open_write`](crate::Sandbox::open_write).
+///
+/// ```
+/// use sandbox_core::{Mode, OpenWriteOptions, WriteMode};
+/// let options = OpenWriteOptions::new().mode(Mode::EXECUTABLE).write_mode(WriteMode::CreateNew);
+/// # assert_eq!(options.mode, Some(Mode::EXECUTABLE));
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "serde",
+    serde(default, deny_unknown_fields, rename_all = "kebab-case")
+)]
+#[non_exhaustive]
+pub struct OpenWriteOptions {
+    /// Permission bits. `None`: those of the file that is replaced, or `0o644`.
+    pub mode: Option<Mode>,
+    /// What to do where a file is already, asked at the commit.
+    pub write_mode: WriteMode,
+}
+
+impl OpenWriteOptions {
+    /// The defaults: replaces a file and keeps its permission bits.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the permission bits.
+    #[must_use]
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.mode = Some(mode);
+        self
+    }
+
+    /// Sets what to do where a file is already.
+    #[must_use]
+    pub fn write_mode(mut self, write_mode: WriteMode) -> Self {
+        self.write_mode = write_mode;
+        self
+    }
+}
+
+/// A part of a file as a stream: an [`AsyncRead`], from
+/// [`open_read`](crate::Sandbox::open_read).
+///
+/// It is of the file that was opened: a file that takes its place later is not seen. A program may
+/// write to the file meanwhile; what is read then is not of one moment.
+pub struct FileReader {
+    /// The size of the whole file when it was opened.
+    pub size: u64,
+    /// When the file was last changed, where the backend knows.
+    pub modified: Option<SystemTime>,
+    stream: Pin<Box<dyn AsyncRead + Send + Sync>>,
+}
+
+impl FileReader {
+    /// Wraps a backend's stream of a file of this size.
+    pub fn new(stream: impl AsyncRead + Send + Sync + 'static, size: u64) -> Self {
+        Self {
+            size,
+            modified: None,
+            stream: Box::pin(stream),
+        }
+    }
+
+    /// Sets when the file was last changed.
+    #[must_use]
+    pub fn modified(mut self, modified: SystemTime) -> Self {
+        self.modified = Some(modified);
+        self
+    }
+}
+
+impl AsyncRead for FileReader {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        self.stream.as_mut().poll_read(cx, buf)
+    }
+}
+
+impl fmt::Debug for FileReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FileReader({} bytes)", self.size)
+    }
+}
+
+/// Where the bytes of a [`FileWriter`] go, which a backend provides.
+///
+/// # Contract
+/// Dropping it without a commit leaves nothing, and does not block.
+#[async_trait]
+pub trait FileSink: AsyncWrite + Send + Sync + 'static {
+    /// Writes what is buffered and puts the file in place.
+    ///
+    /// # Errors
+    /// Those of [`FileWriter::commit`]; nothing is left then.
+    async fn commit(self: Pin<Box<Self>>) -> Result<()>;
+}
+
+/// A new file as a stream: an [`AsyncWrite`], from [`open_write`](crate::Sandbox::open_write).
+///
+/// Nothing is seen under the file's name before [`commit`](FileWriter::commit), and dropping it
+/// without leaves nothing. Shutting it down does not commit it.
+pub struct FileWriter(Pin<Box<dyn FileSink>>);
+
+impl FileWriter {
+    /// Wraps a backend's sink.
+    pub fn new(sink: impl FileSink) -> Self {
+        Self(Box::pin(sink))
+    }
+
+    /// Puts the file in place, whole.
+    ///
+    /// Dropping the future leaves the whole file or nothing.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{OpenWriteOptions, Result, Sandbox};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<(), Box<dyn std::error::Error>> {
+    /// use tokio::io::AsyncWriteExt as _;
+    /// let mut file = sandbox.open_write(&"log.txt".into(), OpenWriteOptions::new()).await?;
+    /// file.write_all(b"one\n").await?;
+    /// file.commit().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// With the path: [`AlreadyExists`](crate::ErrorKind::AlreadyExists),
+    /// [`IsADirectory`](crate::ErrorKind::IsADirectory),
+    /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied),
+    /// [`StorageFull`](crate::ErrorKind::StorageFull). Nothing is left then.
+    pub async fn commit(self) -> Result<()> {
+        self.0.commit().await
+    }
+}
+
+impl AsyncWrite for FileWriter {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        self.0.as_mut().poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        self.0.as_mut().poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        self.0.as_mut().poll_shutdown(cx)
+    }
+}
+
+impl fmt::Debug for FileWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FileWriter")
+    }
+}

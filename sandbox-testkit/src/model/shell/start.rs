@@ -212,7 +212,9 @@ fn launch(
         group.kill();
         return Err(Error::closed(operation, &core.id).with_execution(Execution::Unknown));
     }
-    if let (Some(timeout), Operation::Spawn) = (command.timeout.or(core.command_timeout), operation)
+    // `exec` keeps its own.
+    if operation != Operation::Exec
+        && let Some(timeout) = command.timeout.or(core.command_timeout)
     {
         let (group, main) = (group.clone(), main.clone());
         tokio::spawn(async move {

@@ -329,6 +329,13 @@ impl Error {
         told
     }
 
+    /// Names another operation: the one that was asked for, where it is done by way of this one.
+    #[must_use]
+    pub fn with_operation(mut self, operation: Operation) -> Self {
+        self.0.operation = operation;
+        self
+    }
+
     /// Says what happened, in a few words without a full stop.
     #[must_use]
     pub fn with_message(mut self, message: impl Into<String>) -> Self {

@@ -507,8 +507,8 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     /// [forgotten](Job::forget); it is free again after a start that failed with
     /// [`Execution::NotStarted`].
     ///
-    /// Output goes to a log that keeps the last bytes ([`JobOptions::log_limit`]); a program whose
-    /// log nobody reads is not held up, unlike one that was spawned. Standard input is written by
+    /// Output goes to a log that keeps the last bytes ([`JobOptions::log_limit`]); a log without a
+    /// reader does not hold the program up, unlike a stream of a spawned process. Standard input is written by
     /// offset if the command asks for a pipe or a terminal. A fork has no jobs of its parent.
     ///
     /// ```no_run

@@ -1,0 +1,327 @@
+//! What a session is doing, and when it was last used: a layer around its sandbox.
+//!
+//! A look must never count as use, and a running command always does.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use sandbox_core::layer::{Answer, Around, Attempt, Call, Request};
+use sandbox_core::{Exit, Process, ProcessControl, SandboxId, Signal, async_trait};
+
+use crate::{Clock, Expired, Status, Why};
+
+/// Told when a status may have changed, with whether the sandbox was found to be gone.
+pub(crate) type Changed = Arc<dyn Fn(bool) + Send + Sync>;
+
+/// The activity of one session.
+pub(crate) struct Activity {
+    clock: Clock,
+    state: Mutex<State>,
+    changed: Changed,
+}
+
+struct State {
+    /// Commands that run.
+    commands: usize,
+    /// Calls and commands that are under way.
+    uses: usize,
+    last_use: SystemTime,
+    failed: bool,
+    reported: Option<Status>,
+    keep_until: Option<SystemTime>,
+    life: Life,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    Live,
+    Suspended,
+    Gone(Expired),
+}
+
+/// A copy of what an activity says at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    pub(crate) status: Status,
+    pub(crate) in_use: bool,
+    pub(crate) last_use: SystemTime,
+    pub(crate) keep_until: Option<SystemTime>,
+    pub(crate) life: Life,
+}
+
+impl std::fmt::Debug for Activity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Activity").field(&self.seen()).finish()
+    }
+}
+
+impl Activity {
+    pub(crate) fn new(clock: Clock, last_use: SystemTime, changed: Changed) -> Self {
+        Self {
+            clock,
+            state: Mutex::new(State {
+                commands: 0,
+                uses: 0,
+                last_use,
+                failed: false,
+                reported: None,
+                keep_until: None,
+                life: Life::Live,
+            }),
+            changed,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn seen(&self) -> Seen {
+        let state = self.lock();
+        let status = match (state.life, state.reported) {
+            (Life::Gone(_), _) => Status::Gone,
+            (Life::Suspended, _) => Status::Suspended,
+            (Life::Live, Some(reported)) => reported,
+            (Life::Live, None) if state.commands > 0 => Status::Working,
+            (Life::Live, None) if state.failed => Status::Error,
+            (Life::Live, None) => Status::Ready,
+        };
+        Seen {
+            status,
+            in_use: state.uses > 0,
+            last_use: state.last_use,
+            keep_until: state.keep_until,
+            life: state.life,
+        }
+    }
+
+    /// Use without a call to the sandbox.
+    pub(crate) fn touch(&self) {
+        self.lock().last_use = self.clock.now();
+    }
+
+    /// Puts the idle timeout off until then; an earlier time than before changes nothing.
+    pub(crate) fn keep_until(&self, until: SystemTime) {
+        let mut state = self.lock();
+        state.keep_until = state.keep_until.max(Some(until));
+    }
+
+    pub(crate) fn report(&self, status: Option<Status>) {
+        self.lock().reported = status;
+        (self.changed)(false);
+    }
+
+    /// Changes the life; an end is never taken back.
+    pub(crate) fn set_life(&self, life: Life) {
+        {
+            let mut state = self.lock();
+            if matches!(state.life, Life::Gone(_)) {
+                return;
+            }
+            state.life = life;
+        }
+        (self.changed)(false);
+    }
+
+    fn begin(&self, command: bool) {
+        {
+            let mut state = self.lock();
+            state.uses += 1;
+            state.last_use = self.clock.now();
+            if command {
+                state.commands += 1;
+                state.failed = false;
+                state.reported = None;
+            }
+        }
+        if command {
+            (self.changed)(false);
+        }
+    }
+
+    fn end(&self, command: bool, failed: Option<bool>) {
+        {
+            let mut state = self.lock();
+            state.uses = state.uses.saturating_sub(1);
+            state.last_use = self.clock.now();
+            if command {
+                state.commands = state.commands.saturating_sub(1);
+                state.reported = None;
+                if let Some(failed) = failed {
+                    state.failed = failed;
+                }
+            }
+        }
+        if command {
+            (self.changed)(false);
+        }
+    }
+}
+
+/// One use; ends when dropped.
+struct Use {
+    /// `None` once another use has taken its place.
+    activity: Option<Arc<Activity>>,
+    command: bool,
+    failed: Option<bool>,
+}
+
+impl Use {
+    fn begin(activity: &Arc<Activity>, command: bool) -> Self {
+        activity.begin(command);
+        Self {
+            activity: Some(activity.clone()),
+            command,
+            failed: None,
+        }
+    }
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        if let Some(activity) = &self.activity {
+            activity.end(self.command, self.failed);
+        }
+    }
+}
+
+/// The layer around a session's sandbox.
+#[derive(Clone, Debug)]
+pub(crate) struct Track {
+    activity: Arc<Activity>,
+    /// The session's own sandbox, as opposed to its forks.
+    sandbox: SandboxId,
+}
+
+impl Track {
+    pub(crate) fn new(activity: Arc<Activity>, sandbox: SandboxId) -> Self {
+        Self { activity, sandbox }
+    }
+
+    /// Looks at an error: a sandbox that is gone ends the session; one that ended says why.
+    fn explain(&self, call: &Call<'_>, error: sandbox_core::Error) -> sandbox_core::Error {
+        use sandbox_core::ErrorKind;
+        if !matches!(error.kind(), ErrorKind::Closed | ErrorKind::Lost)
+            || call.sandbox_id().as_ref() != Some(&self.sandbox)
+        {
+            return error;
+        }
+        match self.activity.seen().life {
+            Life::Gone(Expired { why, .. }) => error.with_hint(format!(
+                "its session ended because {why}; ask for the session again"
+            )),
+            Life::Suspended => {
+                error.with_hint("its session is suspended; ask for the session again")
+            }
+            Life::Live => {
+                (self.activity.changed)(true);
+                error
+            }
+        }
+    }
+}
+
+impl Around for Track {
+    async fn around<T: Answer>(
+        &self,
+        call: Call<'_>,
+        attempt: Attempt<'_, T>,
+    ) -> sandbox_core::Result<T> {
+        let command = call.command().is_some();
+        let mut using = match call.request {
+            Request::Isolation => None,
+            _ => Some(Use::begin(&self.activity, command)),
+        };
+        let result = attempt().await;
+        if let Some(using) = &mut using {
+            using.failed = match &result {
+                Ok(answer) => answer.output().map(|output| !output.success()),
+                Err(_) => command.then_some(true),
+            };
+        }
+        match (&call.request, &result) {
+            (Request::Spawn(_), Ok(_)) => {
+                // `process` comes next and takes the use over.
+                if let Some(using) = &mut using {
+                    using.activity = None;
+                }
+            }
+            (Request::Close, _) => {
+                drop(using);
+                if call.sandbox_id().as_ref() == Some(&self.sandbox) {
+                    (self.activity.changed)(true);
+                }
+            }
+            _ => drop(using),
+        }
+        result.map_err(|error| self.explain(&call, error))
+    }
+
+    fn process(&self, _: Call<'_>, process: Process) -> Process {
+        let using = Use {
+            activity: Some(self.activity.clone()),
+            command: true,
+            failed: None,
+        };
+        process.map_control(|inner| Tracked {
+            inner,
+            using: Mutex::new(Some(using)),
+        })
+    }
+}
+
+/// The control of a process that holds a use.
+#[derive(Debug)]
+struct Tracked {
+    inner: Box<dyn ProcessControl>,
+    using: Mutex<Option<Use>>,
+}
+
+impl std::fmt::Debug for Use {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Use")
+    }
+}
+
+impl Tracked {
+    fn release(&self, failed: bool) {
+        let using = self
+            .using
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(mut using) = using {
+            using.failed = Some(failed);
+        }
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl ProcessControl for Tracked {
+    async fn wait(&self) -> sandbox_core::Result<Exit> {
+        let exit = self.inner.wait().await;
+        self.release(!exit.as_ref().is_ok_and(|exit| exit.status.success()));
+        exit
+    }
+
+    async fn signal(&self, signal: Signal) -> sandbox_core::Result<()> {
+        self.inner.signal(signal).await
+    }
+
+    async fn kill(&self) -> sandbox_core::Result<()> {
+        let killed = self.inner.kill().await;
+        if killed.is_ok() {
+            self.release(true);
+        }
+        killed
+    }
+}
+
+/// The end of a session for this reason, now.
+pub(crate) fn ended(clock: &Clock, why: Why) -> Life {
+    Life::Gone(Expired {
+        at: clock.now(),
+        why,
+    })
+}

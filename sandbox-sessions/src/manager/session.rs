@@ -1,0 +1,148 @@
+//! The handle to one session.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use sandbox_core::Sandbox;
+
+use super::entry::Entry;
+use super::{Inner, SessionInfo};
+use crate::activity::Life;
+use crate::{Error, ErrorKind, Expired, Key, Result, SessionId, Status, Tenant, Why};
+
+/// A session: a sandbox that is kept for a tenant under a key.
+///
+/// Dropping the handle changes nothing: the session lives on until it is closed or expires.
+#[derive(Clone, Debug)]
+pub struct Session {
+    pub(super) inner: Arc<Inner>,
+    pub(super) entry: Arc<Entry>,
+    pub(super) sandbox: Arc<dyn Sandbox>,
+}
+
+impl Session {
+    /// Its identifier.
+    pub fn id(&self) -> &SessionId {
+        &self.entry.id
+    }
+
+    /// Who it belongs to.
+    pub fn tenant(&self) -> &Tenant {
+        &self.entry.name.tenant
+    }
+
+    /// What its tenant calls it.
+    pub fn key(&self) -> &Key {
+        &self.entry.name.key
+    }
+
+    /// Its sandbox. Every call to it is use, and so is a command as long as it runs; a report of its
+    /// isolation is none.
+    ///
+    /// After the end of the session its calls fail with
+    /// [`Closed`](sandbox_core::ErrorKind::Closed) and say why it ended. A fork belongs to its maker:
+    /// what it does is use of the session, but the session neither lists nor closes it.
+    pub fn sandbox(&self) -> &Arc<dyn Sandbox> {
+        &self.sandbox
+    }
+
+    /// What is known of it. This is no use.
+    pub fn info(&self) -> SessionInfo {
+        self.entry.info(self.inner.config.clock.now())
+    }
+
+    /// What it is doing. This is no use.
+    pub fn status(&self) -> Status {
+        self.entry.activity.seen().status
+    }
+
+    /// When and why it ended; `None` while it lives.
+    pub fn ended(&self) -> Option<Expired> {
+        match self.entry.activity.seen().life {
+            Life::Gone(expired) => Some(expired),
+            _ => None,
+        }
+    }
+
+    /// Tells what an agent in it is doing: [`Waiting`](Status::Waiting),
+    /// [`Thinking`](Status::Thinking) or [`Error`](Status::Error), until a command starts or ends.
+    /// `None` takes it back. This is no use.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for a status that can only be seen.
+    pub fn report(&self, status: impl Into<Option<Status>>) -> Result<()> {
+        let status = status.into();
+        match status {
+            None | Some(Status::Waiting | Status::Thinking | Status::Error) => {
+                self.entry.activity.report(status);
+                Ok(())
+            }
+            Some(seen) => Err(Error::new(ErrorKind::InvalidInput)
+                .with_message(format!(
+                    "the status \"{seen}\" is seen, it can't be reported"
+                ))
+                .with_hint("report waiting, thinking or error")),
+        }
+    }
+
+    /// Counts as use now.
+    pub fn touch(&self) {
+        self.entry.activity.touch();
+    }
+
+    /// Puts the idle timeout off until `until`; an earlier time than before changes nothing, and the
+    /// maximum life stays. Gives when the session ends if it is not used again.
+    pub fn keep_alive(&self, until: SystemTime) -> Option<SystemTime> {
+        self.entry.activity.keep_until(until);
+        self.info().expires.map(|expired| expired.at)
+    }
+
+    /// [`keep_alive`](Session::keep_alive) for a time from now.
+    pub fn keep_alive_for(&self, time: Duration) -> Option<SystemTime> {
+        let now = self.inner.config.clock.now();
+        self.keep_alive(now.checked_add(time).unwrap_or(now))
+    }
+
+    /// Asks the sandbox for a sign of life. This is no use.
+    ///
+    /// Dropping the future has no effect.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Sandbox`] with what the backend says.
+    pub async fn ping(&self) -> Result<()> {
+        let raw = self.entry.hold().raw.clone();
+        let Some(raw) = raw else {
+            return Err(Error::new(ErrorKind::NotFound)
+                .with_message("it has no sandbox: it is suspended or has ended")
+                .with_name(self.tenant(), self.key()));
+        };
+        raw.metadata(&sandbox_core::GuestPath::root()).await?;
+        Ok(())
+    }
+
+    /// Keeps the files as a snapshot and closes the sandbox; the next
+    /// [`get_or_create`](super::Sessions::get_or_create) creates a sandbox from them. Environment and
+    /// workdir are those of the specification again; what ran and what was in memory is lost. A
+    /// suspended session has no place in the limits.
+    ///
+    /// Dropping the future does not stop it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`] while a call or command runs; [`ErrorKind::Sandbox`] with
+    /// [`Unsupported`](sandbox_core::ErrorKind::Unsupported) without
+    /// [`Capability::Snapshot`](sandbox_core::Capability::Snapshot).
+    pub async fn suspend(&self) -> Result<()> {
+        Inner::suspend(&self.inner, &self.entry, true).await
+    }
+
+    /// Ends it: kills what runs and destroys its sandbox. `Ok` if it has ended already.
+    ///
+    /// Dropping the future does not stop it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Sandbox`] if the backend did not destroy the sandbox; the session has ended all
+    /// the same, and it is tried again in the background.
+    pub async fn close(&self) -> Result<()> {
+        Inner::end(&self.inner, &self.entry, Why::Closed).await
+    }
+}

@@ -1,0 +1,525 @@
+//! The steps that change a session: create, take up, suspend, resume, end.
+//!
+//! Each is written down before it is made and after it; what a failed step leaves is named by the
+//! journal or marked by a label.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use sandbox_core::{
+    Capability, ErrorKind as CoreKind, Sandbox, SandboxId, SandboxSpec, SnapshotId,
+    SnapshotOptions, Source,
+};
+
+use super::entry::{Entry, Hold, describe};
+use super::gates::Gate;
+use super::{Doomed, Inner, OWNER_LABEL, SESSION_LABEL, Session};
+use crate::activity::{Life, ended};
+use crate::journal::Record;
+use crate::name::Name;
+use crate::queue::Place;
+use crate::{Error, ErrorKind, Result, SessionId, SessionOptions, Why, fingerprint};
+
+impl Inner {
+    pub(super) async fn get_or_create(
+        inner: &Arc<Self>,
+        name: Name,
+        spec: SandboxSpec,
+        options: SessionOptions,
+    ) -> Result<Session> {
+        spec.validate()?;
+        let named = |error: Error| error.with_name(&name.tenant, &name.key);
+        let print = fingerprint::of(&spec)?;
+        if [options.idle_timeout, options.max_life].contains(&Some(Duration::ZERO)) {
+            return Err(named(
+                Error::new(ErrorKind::InvalidInput).with_message("a time of its options is zero"),
+            ));
+        }
+        if inner.is_down() {
+            return Err(Error::shut_down());
+        }
+        let gate = inner.gates.enter(&name).await;
+        let entry = inner.entries().get(&name).cloned();
+        if let Some(entry) = entry {
+            if entry.fingerprint != print {
+                return Err(named(
+                    Error::new(ErrorKind::Conflict)
+                        .with_message("it exists with another specification")
+                        .with_hint("close it first, or use another key"),
+                ));
+            }
+            let found = Self::take_up(inner, &entry, Some(&spec), &options).await;
+            match found.map_err(named)? {
+                Some(sandbox) => return Ok(inner.session(entry, sandbox)),
+                None => Self::end_in(inner, &gate, &entry, Why::Lost).await?,
+            }
+        }
+        let place = inner.enter(&name, &options).await.map_err(named)?;
+        let task = {
+            let inner = inner.clone();
+            let busy = inner.busy();
+            let name = name.clone();
+            inner.handle.clone().spawn(async move {
+                let made = Self::make(&inner, &gate, name, spec, print, options, place).await;
+                drop(busy);
+                made
+            })
+        };
+        joined(task).await.map_err(named)
+    }
+
+    pub(super) async fn get(inner: &Arc<Self>, name: Name) -> Result<Session> {
+        let missing = || {
+            Error::new(ErrorKind::NotFound)
+                .with_message("there is no such session")
+                .with_name(&name.tenant, &name.key)
+        };
+        let gate = inner.gates.enter(&name).await;
+        let entry = inner.entries().get(&name).cloned().ok_or_else(missing)?;
+        let options = SessionOptions::new();
+        match Self::take_up(inner, &entry, None, &options).await? {
+            Some(sandbox) => Ok(inner.session(entry, sandbox)),
+            None => {
+                Self::end_in(inner, &gate, &entry, Why::Lost).await?;
+                Err(missing())
+            }
+        }
+    }
+
+    fn session(self: &Arc<Self>, entry: Arc<Entry>, sandbox: Arc<dyn Sandbox>) -> Session {
+        entry.activity.touch();
+        Session {
+            inner: self.clone(),
+            entry,
+            sandbox,
+        }
+    }
+
+    async fn enter(&self, name: &Name, options: &SessionOptions) -> Result<Place> {
+        let clock = &self.config.clock;
+        let told = options.told.as_ref();
+        self.queue
+            .enter(&name.tenant, options.wait, told, clock)
+            .await
+    }
+
+    /// Creates the sandbox of a new session, or takes one from the pool.
+    async fn make(
+        inner: &Arc<Self>,
+        gate: &Gate,
+        name: Name,
+        spec: SandboxSpec,
+        print: String,
+        options: SessionOptions,
+        place: Place,
+    ) -> Result<Session> {
+        let config = &inner.config;
+        let described = describe(
+            &name,
+            &print,
+            &options.labels,
+            config.clock.now(),
+            options.idle_timeout.or(config.idle_timeout),
+            options.max_life.or(config.max_life),
+        );
+        let (id, raw) = match inner.take_from_pool(&spec).await {
+            Some(member) => {
+                let assigned = Record::Assigned {
+                    id: member.id.clone(),
+                    session: described.clone(),
+                };
+                if let Err(error) = inner.journal.append(assigned).await {
+                    inner.clone().discard(member);
+                    return Err(error);
+                }
+                (member.id, member.sandbox)
+            }
+            None => {
+                let id = SessionId::generate();
+                let creating = Record::Creating {
+                    id: id.clone(),
+                    session: Some(described.clone()),
+                };
+                inner.journal.append(creating).await?;
+                let raw = inner.create(&id, &spec).await?;
+                (id, raw)
+            }
+        };
+        let hold = Hold {
+            place: Some(place),
+            spec: Some(spec),
+            ..Hold::default()
+        };
+        let entry = Entry::new(inner, id.clone(), &described, hold);
+        let sandbox = entry.set_sandbox(raw);
+        inner.entries().insert(name, entry.clone());
+        inner.pending().remove(&id);
+        inner.changed(&entry, false);
+        if inner.is_down() {
+            Self::end_in(inner, gate, &entry, Why::ShutDown).await?;
+            return Err(Error::shut_down());
+        }
+        let now = inner.config.clock.now();
+        inner.wake_by(entry.expiry(&entry.activity.seen(), now).map(|e| e.at));
+        Ok(inner.session(entry, sandbox))
+    }
+
+    /// Asks the backend for a sandbox whose record is written, and writes down that it is there. It is
+    /// among the pending ones then. After a failure nothing is left that is not marked.
+    pub(super) async fn create(
+        &self,
+        id: &SessionId,
+        spec: &SandboxSpec,
+    ) -> Result<Arc<dyn Sandbox>> {
+        self.pending().insert(id.clone());
+        let marked = self.marked(id, spec.clone());
+        let raw = match self.bounded(self.provider.create(marked)).await {
+            Ok(raw) => raw,
+            Err(error) => {
+                let _ = self.journal.append(Record::Closed { id: id.clone() }).await;
+                self.pending().remove(id);
+                return Err(error.into());
+            }
+        };
+        let created = Record::Created {
+            id: id.clone(),
+            sandbox: raw.info().id.to_string(),
+        };
+        if let Err(error) = self.journal.append(created).await {
+            if let Err(error) = self.bounded(raw.close()).await {
+                tracing::warn!(%id, %error, "a sandbox that could not be written down stays for the sweep");
+            }
+            self.pending().remove(id);
+            return Err(error);
+        }
+        Ok(raw)
+    }
+
+    /// The specification with the marks by which a sandbox is found, where the backend has labels.
+    fn marked(&self, id: &SessionId, spec: SandboxSpec) -> SandboxSpec {
+        if !self.provider.capabilities().has(Capability::List) {
+            return spec;
+        }
+        spec.label(OWNER_LABEL, self.owner.as_str())
+            .label(SESSION_LABEL, id.as_str())
+    }
+
+    /// The sandbox of a session: the handle that is there, one to what an earlier process left, or one
+    /// made from its snapshot. `None` if the backend does not have it any more.
+    async fn take_up(
+        inner: &Arc<Self>,
+        entry: &Arc<Entry>,
+        spec: Option<&SandboxSpec>,
+        options: &SessionOptions,
+    ) -> Result<Option<Arc<dyn Sandbox>>> {
+        let (tracked, sandbox, snapshot) = {
+            let hold = entry.hold();
+            (
+                hold.tracked.clone(),
+                hold.sandbox.clone(),
+                hold.snapshot.clone(),
+            )
+        };
+        if let Some(tracked) = tracked {
+            return Ok(Some(tracked));
+        }
+        if let Some(snapshot) = snapshot {
+            return Self::resume(inner, entry, snapshot, spec, options)
+                .await
+                .map(Some);
+        }
+        let Some(sandbox) = sandbox else {
+            return Ok(None);
+        };
+        match inner.bounded(inner.provider.attach(&sandbox)).await {
+            Ok(raw) => {
+                entry.hold().spec = spec.cloned();
+                Ok(Some(entry.set_sandbox(raw)))
+            }
+            Err(error) if matches!(error.kind(), CoreKind::NotFound | CoreKind::Lost) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn resume(
+        inner: &Arc<Self>,
+        entry: &Arc<Entry>,
+        snapshot: SnapshotId,
+        spec: Option<&SandboxSpec>,
+        options: &SessionOptions,
+    ) -> Result<Arc<dyn Sandbox>> {
+        let spec = spec.cloned().or_else(|| entry.hold().spec.clone());
+        let Some(spec) = spec else {
+            return Err(Error::new(ErrorKind::InvalidInput)
+                .with_message("its specification is not known after a restart")
+                .with_hint("ask for it with get_or_create and its specification"));
+        };
+        let place = inner.enter(&entry.name, options).await?;
+        let (inner, entry, busy) = (inner.clone(), entry.clone(), inner.busy());
+        let task = inner.handle.clone().spawn(async move {
+            let from = spec.clone().source(Source::Snapshot(snapshot.clone()));
+            inner.pending().insert(entry.id.clone());
+            let made = inner
+                .bounded(inner.provider.create(inner.marked(&entry.id, from)))
+                .await;
+            let raw = match made {
+                Ok(raw) => raw,
+                Err(error) => {
+                    inner.pending().remove(&entry.id);
+                    return Err(Error::from(error));
+                }
+            };
+            let created = Record::Created {
+                id: entry.id.clone(),
+                sandbox: raw.info().id.to_string(),
+            };
+            if let Err(error) = inner.journal.append(created).await {
+                let _ = inner.bounded(raw.close()).await;
+                inner.pending().remove(&entry.id);
+                return Err(error);
+            }
+            let sandbox = entry.set_sandbox(raw);
+            {
+                let mut hold = entry.hold();
+                hold.place = Some(place);
+                hold.spec = Some(spec);
+                hold.snapshot = None;
+            }
+            inner.pending().remove(&entry.id);
+            entry.activity.touch();
+            entry.activity.set_life(Life::Live);
+            inner.delete_snapshot(&snapshot).await;
+            drop(busy);
+            Ok(sandbox)
+        });
+        joined(task).await
+    }
+
+    pub(super) async fn delete_snapshot(&self, snapshot: &SnapshotId) {
+        if !self.provider.capabilities().has(Capability::SnapshotDelete) {
+            return;
+        }
+        let deleted = self.bounded(self.provider.delete_snapshot(snapshot)).await;
+        if let Err(error) = deleted
+            && error.kind() != CoreKind::NotFound
+        {
+            tracing::warn!(%snapshot, %error, "a snapshot was not deleted; it is tried again");
+        }
+    }
+
+    pub(super) async fn suspend(
+        inner: &Arc<Self>,
+        entry: &Arc<Entry>,
+        by_call: bool,
+    ) -> Result<()> {
+        let gate = inner.gates.enter(&entry.name).await;
+        let (inner, entry, busy) = (inner.clone(), entry.clone(), inner.busy());
+        let task = inner.handle.clone().spawn(async move {
+            let result = Self::suspend_in(&inner, &gate, &entry, by_call).await;
+            drop(busy);
+            result
+        });
+        joined(task).await
+    }
+
+    async fn suspend_in(
+        inner: &Arc<Self>,
+        _gate: &Gate,
+        entry: &Arc<Entry>,
+        by_call: bool,
+    ) -> Result<()> {
+        let now = inner.config.clock.now();
+        if !inner.is_current(entry) || (!by_call && entry.due(now) != Some(Why::Idle)) {
+            return Ok(());
+        }
+        let named = |error: Error| error.with_name(&entry.name.tenant, &entry.name.key);
+        if entry.activity.seen().in_use {
+            return Err(named(
+                Error::new(ErrorKind::Busy).with_message("a call or a command runs in it"),
+            ));
+        }
+        if entry.hold().snapshot.is_some() {
+            return Ok(());
+        }
+        let raw = entry.hold().raw.clone();
+        let raw = match raw {
+            Some(raw) => raw,
+            None => match Self::take_up(inner, entry, None, &SessionOptions::new()).await? {
+                Some(tracked) => entry.hold().raw.clone().unwrap_or(tracked),
+                None => return Self::end_in(inner, _gate, entry, Why::Lost).await,
+            },
+        };
+        let options = SnapshotOptions::new()
+            .label(OWNER_LABEL, inner.owner.as_str())
+            .label(SESSION_LABEL, entry.id.as_str());
+        let snapshot = inner
+            .bounded(raw.snapshot(options))
+            .await
+            .map_err(|e| named(e.into()))?;
+        let suspended = Record::Suspended {
+            id: entry.id.clone(),
+            snapshot: snapshot.id.to_string(),
+        };
+        if let Err(error) = inner.journal.append(suspended).await {
+            inner.delete_snapshot(&snapshot.id).await;
+            return Err(named(error));
+        }
+        let (place, sandbox) = {
+            let mut hold = entry.hold();
+            hold.snapshot = Some(snapshot.id);
+            hold.tracked = None;
+            hold.raw = None;
+            (hold.place.take(), hold.sandbox.take())
+        };
+        entry.activity.set_life(Life::Suspended);
+        let gone = inner.destroy(Some(raw), sandbox.as_ref()).await;
+        // What was not destroyed is a leftover: the sweep finds it by its mark.
+        drop(place);
+        gone.map_err(named)
+    }
+
+    /// Ends a session, if it is still the one of its name.
+    pub(super) async fn end(inner: &Arc<Self>, entry: &Arc<Entry>, why: Why) -> Result<()> {
+        Self::end_if(inner, entry, why, |_, _| true).await
+    }
+
+    /// Ends a session, if it is still the one of its name and the condition holds then.
+    pub(super) async fn end_if(
+        inner: &Arc<Self>,
+        entry: &Arc<Entry>,
+        why: Why,
+        condition: impl FnOnce(&Entry, SystemTime) -> bool + Send + 'static,
+    ) -> Result<()> {
+        let (inner, entry, busy) = (inner.clone(), entry.clone(), inner.busy());
+        let task = inner.handle.clone().spawn(async move {
+            let gate = inner.gates.enter(&entry.name).await;
+            let result = match condition(&entry, inner.config.clock.now()) {
+                true => Self::end_in(&inner, &gate, &entry, why).await,
+                false => Ok(()),
+            };
+            drop(busy);
+            result
+        });
+        joined(task).await
+    }
+
+    fn is_current(&self, entry: &Arc<Entry>) -> bool {
+        self.entries()
+            .get(&entry.name)
+            .is_some_and(|current| Arc::ptr_eq(current, entry))
+    }
+
+    /// Ends a session under its gate.
+    pub(super) async fn end_in(
+        inner: &Arc<Self>,
+        _gate: &Gate,
+        entry: &Arc<Entry>,
+        why: Why,
+    ) -> Result<()> {
+        if !inner.is_current(entry) {
+            return Ok(());
+        }
+        let id = entry.id.clone();
+        inner.pending().insert(id.clone());
+        let closing = Record::Closing {
+            id: id.clone(),
+            why,
+        };
+        if let Err(error) = inner.journal.append(closing).await {
+            tracing::warn!(%id, %error, "the end of a session was not written down");
+        }
+        entry.activity.set_life(ended(&inner.config.clock, why));
+        inner.entries().remove(&entry.name);
+        let (raw, sandbox, snapshot, place) = {
+            let mut hold = entry.hold();
+            hold.tracked = None;
+            (
+                hold.raw.take(),
+                hold.sandbox.clone(),
+                hold.snapshot.take(),
+                hold.place.take(),
+            )
+        };
+        if let Some(snapshot) = snapshot {
+            inner.delete_snapshot(&snapshot).await;
+        }
+        inner
+            .destroy_and_record(id, raw, sandbox, place)
+            .await
+            .map_err(|error| error.with_name(&entry.name.tenant, &entry.name.key))
+    }
+
+    /// Destroys a pending sandbox and writes that down; what fails is tried again by the sweep.
+    pub(super) async fn destroy_and_record(
+        &self,
+        id: SessionId,
+        raw: Option<Arc<dyn Sandbox>>,
+        sandbox: Option<SandboxId>,
+        place: Option<Place>,
+    ) -> Result<()> {
+        match (self.destroy(raw, sandbox.as_ref()).await, sandbox) {
+            (Err(error), Some(sandbox)) => {
+                let doomed = Doomed {
+                    id: id.clone(),
+                    sandbox,
+                    place,
+                };
+                self.doomed().push(doomed);
+                self.pending().remove(&id);
+                Err(error.with_hint("it is tried again in the background"))
+            }
+            (result, _) => {
+                let recorded = self.journal.append(Record::Closed { id: id.clone() }).await;
+                if let Err(error) = recorded {
+                    tracing::warn!(%id, %error, "the end of a sandbox was not written down");
+                }
+                self.pending().remove(&id);
+                drop(place);
+                result
+            }
+        }
+    }
+
+    /// Destroys a sandbox; `Ok` only if it is known to be gone.
+    pub(super) async fn destroy(
+        &self,
+        raw: Option<Arc<dyn Sandbox>>,
+        sandbox: Option<&SandboxId>,
+    ) -> Result<()> {
+        let closed = match raw {
+            Some(raw) => self.bounded(raw.close()).await,
+            None if sandbox.is_none() => return Ok(()),
+            None => Err(
+                sandbox_core::Error::new(CoreKind::Other, sandbox_core::Operation::Close)
+                    .with_message("there is no handle to it"),
+            ),
+        };
+        let error = match closed {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == CoreKind::Lost => return Ok(()),
+            Err(error) => error,
+        };
+        let Some(sandbox) = sandbox else {
+            return Err(error.into());
+        };
+        if !self.provider.capabilities().has(Capability::Attach) {
+            return Err(error.into());
+        }
+        match self.bounded(self.provider.destroy(sandbox)).await {
+            Ok(()) => Ok(()),
+            Err(error) if matches!(error.kind(), CoreKind::NotFound | CoreKind::Lost) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// What a task gives; one that panicked or was ended with its runtime is an error.
+async fn joined<T>(task: tokio::task::JoinHandle<Result<T>>) -> Result<T> {
+    match task.await {
+        Ok(result) => result,
+        Err(_) => {
+            Err(Error::new(ErrorKind::ShutDown)
+                .with_message("the runtime ended before the step did"))
+        }
+    }
+}

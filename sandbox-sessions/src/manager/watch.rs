@@ -1,0 +1,120 @@
+//! A stream of what becomes of sessions.
+//!
+//! It must never keep a session or hold one up: a watcher that is too slow is told the state anew.
+
+use std::collections::VecDeque;
+
+use sandbox_core::Labels;
+use tokio::sync::broadcast;
+
+use super::{SessionInfo, Sessions};
+use crate::{Status, Tenant};
+
+/// Which sessions are meant; the default means all.
+///
+/// ```
+/// use sandbox_sessions::{Filter, Status, Tenant};
+/// let filter = Filter::new().tenant(Tenant::new("acme")?).label("branch", "main");
+/// assert_eq!(filter.status, None::<Status>);
+/// # Ok::<(), sandbox_sessions::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Filter {
+    /// Only of this tenant.
+    pub tenant: Option<Tenant>,
+    /// Only those that have all of these labels.
+    pub labels: Labels,
+    /// Only those with this status.
+    pub status: Option<Status>,
+}
+
+impl Filter {
+    /// All sessions.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Only sessions of this tenant.
+    #[must_use]
+    pub fn tenant(mut self, tenant: Tenant) -> Self {
+        self.tenant = Some(tenant);
+        self
+    }
+
+    /// Only sessions with this label.
+    #[must_use]
+    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.insert(key.into(), value.into());
+        self
+    }
+
+    /// Only sessions with this status.
+    #[must_use]
+    pub fn status(mut self, status: Status) -> Self {
+        self.status = Some(status);
+        self
+    }
+
+    pub(super) fn fits(&self, info: &SessionInfo) -> bool {
+        self.tenant
+            .as_ref()
+            .is_none_or(|tenant| *tenant == info.tenant)
+            && self.status.is_none_or(|status| status == info.status)
+            && self
+                .labels
+                .iter()
+                .all(|(key, value)| info.labels.get(key) == Some(value))
+    }
+}
+
+/// Sessions as they are, then each change of a status; from [`Sessions::watch`].
+#[derive(Debug)]
+pub struct Watch {
+    sessions: Sessions,
+    filter: Filter,
+    first: VecDeque<SessionInfo>,
+    changes: broadcast::Receiver<SessionInfo>,
+}
+
+impl Watch {
+    pub(super) fn new(
+        sessions: Sessions,
+        filter: Filter,
+        changes: broadcast::Receiver<SessionInfo>,
+    ) -> Self {
+        let first = sessions.list(&filter).into();
+        Self {
+            sessions,
+            filter,
+            first,
+            changes,
+        }
+    }
+
+    /// The next session: at first those that there are, then each whose status changed. A watcher that
+    /// falls behind gets all sessions once more instead of the changes that it missed. `None` after
+    /// the end of the sessions' shutdown.
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Option<SessionInfo> {
+        loop {
+            if let Some(info) = self.first.pop_front() {
+                return Some(info);
+            }
+            let change = tokio::select! {
+                biased;
+                change = self.changes.recv() => change,
+                () = self.sessions.ended() => return None,
+            };
+            match change {
+                Ok(info) if self.filter.fits(&info) => return Some(info),
+                Ok(_) => {}
+                Err(broadcast::error::RecvError::Lagged(_)) => {
+                    self.first = self.sessions.list(&self.filter).into();
+                }
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! Options: of all sessions, of one, of limits and the pool.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sandbox_core::{Labels, SandboxSpec};
+
+use crate::Clock;
+
+/// How many sessions there may be, and how many callers may wait for one.
+///
+/// ```
+/// use sandbox_sessions::Limits;
+/// let limits = Limits::new().total(200).per_tenant(5);
+/// assert_eq!(limits.waiting, 1_000);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+#[non_exhaustive]
+pub struct Limits {
+    /// Sessions of all tenants with a sandbox. Default: no limit.
+    pub total: Option<usize>,
+    /// Sessions of one tenant with a sandbox. Default: no limit.
+    pub per_tenant: Option<usize>,
+    /// Callers that wait for a place, over all tenants. Default: 1,000.
+    pub waiting: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            total: None,
+            per_tenant: None,
+            waiting: 1_000,
+        }
+    }
+}
+
+impl Limits {
+    /// No limit on sessions; 1,000 callers may wait.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Allows this many sessions in all.
+    #[must_use]
+    pub fn total(mut self, sessions: usize) -> Self {
+        self.total = Some(sessions);
+        self
+    }
+
+    /// Allows each tenant this many sessions.
+    #[must_use]
+    pub fn per_tenant(mut self, sessions: usize) -> Self {
+        self.per_tenant = Some(sessions);
+        self
+    }
+
+    /// Lets this many callers wait.
+    #[must_use]
+    pub fn waiting(mut self, callers: usize) -> Self {
+        self.waiting = callers;
+        self
+    }
+}
+
+/// Sandboxes of one shape that are created before they are asked for.
+///
+/// A session whose specification is equal to this one, secrets included, takes a sandbox from the
+/// pool; another is put in its place in the background. A sandbox that no longer answers is thrown
+/// away instead of being handed out. What is in the pool does not count against [`Limits`].
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[non_exhaustive]
+pub struct Pool {
+    /// What they are created from.
+    #[serde(default)]
+    pub spec: SandboxSpec,
+    /// How many are kept ready.
+    pub size: usize,
+}
+
+impl Pool {
+    /// Keeps `size` sandboxes of this shape ready.
+    pub fn new(spec: SandboxSpec, size: usize) -> Self {
+        Self { spec, size }
+    }
+}
+
+/// What happens to a session that was not used for its idle timeout.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum OnIdle {
+    /// It is closed.
+    #[default]
+    Close,
+    /// Its files are kept as a snapshot and its sandbox is closed; the next use creates one from
+    /// them. Needs [`Capability::Snapshot`](sandbox_core::Capability::Snapshot).
+    Suspend,
+}
+
+/// How [`Sessions`](crate::Sessions) keep sandboxes.
+///
+/// ```
+/// use std::time::Duration;
+/// use sandbox_core::SandboxSpec;
+/// use sandbox_sessions::{Limits, Pool, SessionsConfig};
+/// let config = SessionsConfig::new()
+///     .limits(Limits::new().per_tenant(3))
+///     .idle_timeout(Duration::from_secs(15 * 60))
+///     .max_life(Duration::from_secs(24 * 3600))
+///     .pool(Pool::new(SandboxSpec::new(), 4));
+/// assert!(config.journal.is_none());
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SessionsConfig {
+    /// The directory of the journal; one process at a time may have it. Default: none, so that
+    /// nothing is found again after a restart.
+    pub journal: Option<PathBuf>,
+    /// Whether each record reaches the disk before the call goes on, so that it survives a loss of
+    /// power. Without it, a record survives the death of the process only. Default: true.
+    pub sync: bool,
+    /// How many there may be.
+    pub limits: Limits,
+    /// After this time without use a session ends, unless its options say otherwise. Default: never.
+    pub idle_timeout: Option<Duration>,
+    /// After this time a session ends, used or not, unless its options say otherwise. Default: never.
+    pub max_life: Option<Duration>,
+    /// What happens after the idle timeout.
+    pub on_idle: OnIdle,
+    /// Sandboxes that are created ahead.
+    pub pools: Vec<Pool>,
+    /// How often the backend's list is compared with what is known, leftovers are destroyed and the
+    /// pool is checked. Default: a minute.
+    pub sweep_every: Duration,
+    /// How long a sandbox may take to be created, attached to or destroyed. Default: five minutes.
+    pub backend_timeout: Duration,
+    /// The clock. Default: the system's.
+    pub clock: Clock,
+}
+
+impl Default for SessionsConfig {
+    fn default() -> Self {
+        Self {
+            journal: None,
+            sync: true,
+            limits: Limits::default(),
+            idle_timeout: None,
+            max_life: None,
+            on_idle: OnIdle::Close,
+            pools: Vec::new(),
+            sweep_every: Duration::from_secs(60),
+            backend_timeout: Duration::from_secs(300),
+            clock: Clock::system(),
+        }
+    }
+}
+
+impl SessionsConfig {
+    /// The defaults: no journal, no limits, no expiry, no pool.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Keeps a journal in this directory, which is created if missing.
+    #[must_use]
+    pub fn journal(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.journal = Some(directory.into());
+        self
+    }
+
+    /// Sets whether records reach the disk before a call goes on.
+    #[must_use]
+    pub fn sync(mut self, sync: bool) -> Self {
+        self.sync = sync;
+        self
+    }
+
+    /// Sets how many there may be.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Ends a session after this time without use.
+    #[must_use]
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = Some(timeout);
+        self
+    }
+
+    /// Ends a session after this time, used or not.
+    #[must_use]
+    pub fn max_life(mut self, life: Duration) -> Self {
+        self.max_life = Some(life);
+        self
+    }
+
+    /// Sets what happens after the idle timeout.
+    #[must_use]
+    pub fn on_idle(mut self, action: OnIdle) -> Self {
+        self.on_idle = action;
+        self
+    }
+
+    /// Keeps sandboxes of one more shape ready.
+    #[must_use]
+    pub fn pool(mut self, pool: Pool) -> Self {
+        self.pools.push(pool);
+        self
+    }
+
+    /// Sets how often what is known is compared with the backend.
+    #[must_use]
+    pub fn sweep_every(mut self, interval: Duration) -> Self {
+        self.sweep_every = interval;
+        self
+    }
+
+    /// Sets how long one step of the backend may take.
+    #[must_use]
+    pub fn backend_timeout(mut self, timeout: Duration) -> Self {
+        self.backend_timeout = timeout;
+        self
+    }
+
+    /// Sets the clock.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+}
+
+/// What a call does when there is no place for another session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Wait {
+    /// It waits for its turn.
+    #[default]
+    Queue,
+    /// It waits this long, and then fails with [`ErrorKind::Full`](crate::ErrorKind::Full).
+    AtMost(Duration),
+    /// It fails at once with [`ErrorKind::Full`](crate::ErrorKind::Full).
+    Never,
+}
+
+pub(crate) type Told = Arc<dyn Fn(usize) + Send + Sync>;
+
+/// Options of one session.
+///
+/// ```
+/// use std::time::Duration;
+/// use sandbox_sessions::{SessionOptions, Wait};
+/// let options = SessionOptions::new()
+///     .label("branch", "main")
+///     .idle_timeout(Duration::from_secs(60))
+///     .wait(Wait::AtMost(Duration::from_secs(30)))
+///     .on_position(|ahead| println!("{ahead} callers are served before"));
+/// assert_eq!(options.labels["branch"], "main");
+/// ```
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub struct SessionOptions {
+    /// To find it by; labels of an existing session stay as they are.
+    pub labels: Labels,
+    /// The idle timeout of this session. Default: that of the configuration.
+    pub idle_timeout: Option<Duration>,
+    /// The maximum life of this session. Default: that of the configuration.
+    pub max_life: Option<Duration>,
+    /// What the call does when there is no place.
+    pub wait: Wait,
+    pub(crate) told: Option<Told>,
+}
+
+impl SessionOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a label.
+    #[must_use]
+    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.insert(key.into(), value.into());
+        self
+    }
+
+    /// Ends it after this time without use.
+    #[must_use]
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = Some(timeout);
+        self
+    }
+
+    /// Ends it after this time, used or not.
+    #[must_use]
+    pub fn max_life(mut self, life: Duration) -> Self {
+        self.max_life = Some(life);
+        self
+    }
+
+    /// Sets what the call does when there is no place.
+    #[must_use]
+    pub fn wait(mut self, wait: Wait) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    /// Calls this with the number of callers that are served before, when the call starts to wait
+    /// and whenever the number changes. It runs on the caller's task and should return at once.
+    #[must_use]
+    pub fn on_position(mut self, told: impl Fn(usize) + Send + Sync + 'static) -> Self {
+        self.told = Some(Arc::new(told));
+        self
+    }
+}
+
+impl fmt::Debug for SessionOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionOptions")
+            .field("labels", &self.labels)
+            .field("idle_timeout", &self.idle_timeout)
+            .field("max_life", &self.max_life)
+            .field("wait", &self.wait)
+            .finish_non_exhaustive()
+    }
+}

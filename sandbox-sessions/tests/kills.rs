@@ -2,7 +2,7 @@
 //!
 //! The test runs itself as a child that creates and closes sessions as fast as it can, kills it, and
 //! looks at what the next process finds. `SANDBOX_KILLS` sets how often; 12 by default.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::panic, clippy::unwrap_used, clippy::print_stdout)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -199,8 +199,8 @@ async fn child(place: &Path, seed: u64) {
             })
         })
         .collect();
-    for task in tasks {
-        task.await.unwrap();
+    if let Some(first) = tasks.into_iter().next() {
+        first.await.unwrap();
     }
 }
 

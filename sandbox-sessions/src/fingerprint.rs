@@ -2,7 +2,7 @@
 //!
 //! It must never hold or depend on the value of a secret.
 
-use sandbox_core::{Env, SandboxSpec};
+use sandbox_core::{Env, Network, SandboxSpec};
 use sha2::{Digest, Sha256};
 
 use crate::{Error, ErrorKind, Result};
@@ -24,7 +24,9 @@ pub(crate) fn of(spec: &SandboxSpec) -> Result<String> {
         };
     }
     public.env = env;
-    let text = serde_json::to_vec(&(&public, &secrets)).map_err(|error| {
+    // A policy on egress may hold credentials, which `Debug` leaves out.
+    let network = format!("{:?}", std::mem::replace(&mut public.network, Network::Off));
+    let text = serde_json::to_vec(&(&public, &network, &secrets)).map_err(|error| {
         Error::new(ErrorKind::InvalidInput)
             .with_message("the specification can't be written down")
             .with_source(error)
@@ -47,5 +49,6 @@ mod tests {
         assert_ne!(of(&plain), of(&plain.clone().workdir("/other")));
         assert_ne!(of(&plain), of(&plain.clone().label("a", "b")));
         assert_ne!(of(&plain), of(&SandboxSpec::new().env("LANG", "D")));
+        assert_ne!(of(&plain), of(&plain.clone().network(Network::Open)));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use sandbox_core::layer::{Answer, Around, Attempt, Call, Request};
-use sandbox_core::{Exit, Process, ProcessControl, SandboxId, Signal, async_trait};
+use sandbox_core::{Exit, Process, ProcessControl, SandboxId, Signal, TerminalSize, async_trait};
 
 use crate::{Clock, Expired, Status, Why};
 
@@ -229,7 +229,7 @@ impl Around for Track {
     ) -> sandbox_core::Result<T> {
         let command = call.command().is_some();
         let mut using = match call.request {
-            Request::Isolation => None,
+            Request::Isolation | Request::EgressDecisions(_) | Request::ListJobs => None,
             _ => Some(Use::begin(&self.activity, command)),
         };
         let result = attempt().await;
@@ -307,6 +307,10 @@ impl ProcessControl for Tracked {
 
     async fn signal(&self, signal: Signal) -> sandbox_core::Result<()> {
         self.inner.signal(signal).await
+    }
+
+    async fn resize(&self, size: TerminalSize) -> sandbox_core::Result<()> {
+        self.inner.resize(size).await
     }
 
     async fn kill(&self) -> sandbox_core::Result<()> {

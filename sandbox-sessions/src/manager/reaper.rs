@@ -43,6 +43,10 @@ impl Inner {
     }
 
     async fn expire_one(self: &Arc<Self>, entry: &Arc<Entry>, why: Why) -> Result<()> {
+        if why == Why::Idle && self.has_running_job(entry).await {
+            entry.activity.touch();
+            return Ok(());
+        }
         if why == Why::Idle && self.config.on_idle == OnIdle::Suspend {
             let suspended = Self::suspend(self, entry, false).await;
             if suspended.is_err() {
@@ -68,6 +72,19 @@ impl Inner {
             tracing::warn!(%error, "the backend's snapshots were not compared with the sessions");
         }
         self.check_pool().await;
+    }
+
+    /// Whether a job runs in a session that nothing else holds.
+    async fn has_running_job(&self, entry: &Entry) -> bool {
+        let raw = entry.hold().raw.clone();
+        let Some(raw) = raw else { return false };
+        if !raw.capabilities().has(Capability::Jobs) {
+            return false;
+        }
+        match tokio::time::timeout(ANSWER, raw.list_jobs()).await {
+            Ok(Ok(jobs)) => jobs.iter().any(|job| !job.state.is_final()),
+            _ => false,
+        }
     }
 
     pub(super) async fn write_uses(&self) {

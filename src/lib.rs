@@ -57,6 +57,12 @@ pub mod aca {
     pub use sandbox_aca::*;
 }
 
+/// Sandboxes kept for tenants under keys: reuse, limits, expiry, a pool, a journal.
+#[cfg(feature = "sessions")]
+pub mod sessions {
+    pub use sandbox_sessions::*;
+}
+
 /// The guides' programs, compiled and run as documentation tests.
 #[cfg(all(doctest, feature = "local", target_os = "linux"))]
 mod guides {
@@ -78,4 +84,6 @@ mod guides {
     guides! { azure: "azure.md" }
     #[cfg(feature = "dagger")]
     guides! { dagger: "dagger.md" }
+    #[cfg(feature = "sessions")]
+    guides! { sessions: "sessions.md" }
 }

@@ -365,6 +365,30 @@ async fn a_sandbox_that_goes_away_ends_its_session() {
 }
 
 #[tokio::test]
+async fn a_fork_is_a_session_of_its_own() {
+    let model = ModelProvider::new();
+    let sessions = open(
+        &model,
+        SessionsConfig::new().limits(Limits::new().per_tenant(2)),
+    )
+    .await;
+    let parent = sessions.get_or_create("a", "1", spec()).await.unwrap();
+    parent.sandbox().write("f", "x").await.unwrap();
+    let fork = parent.fork("2", SessionOptions::new()).await.unwrap();
+    fork.sandbox().write("f", "y").await.unwrap();
+    assert_eq!(parent.sandbox().read("f").await.unwrap(), "x");
+    let options = SessionOptions::new().wait(Wait::Never);
+    let taken = parent.fork("2", options.clone()).await.unwrap_err();
+    assert_eq!(taken.kind(), ErrorKind::Conflict);
+    let full = parent.fork("3", options).await.unwrap_err();
+    assert_eq!(full.kind(), ErrorKind::Full);
+    parent.close().await.unwrap();
+    sessions.sweep().await;
+    assert_eq!(sessions.get("a", "2").await.unwrap().id(), fork.id());
+    assert_eq!(fork.sandbox().read("f").await.unwrap(), "y");
+}
+
+#[tokio::test]
 async fn lists_are_filtered() {
     let sessions = open(&ModelProvider::new(), SessionsConfig::new()).await;
     let label = |value: &str| SessionOptions::new().label("branch", value);

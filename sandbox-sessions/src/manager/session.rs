@@ -8,7 +8,9 @@ use sandbox_core::Sandbox;
 use super::entry::Entry;
 use super::{Inner, SessionInfo};
 use crate::activity::Life;
-use crate::{Error, ErrorKind, Expired, Key, Result, SessionId, Status, Tenant, Why};
+use crate::{
+    Error, ErrorKind, Expired, Key, Result, SessionId, SessionOptions, Status, Tenant, Why,
+};
 
 /// A session: a sandbox that is kept for a tenant under a key.
 ///
@@ -133,6 +135,25 @@ impl Session {
     /// [`Capability::Snapshot`](sandbox_core::Capability::Snapshot).
     pub async fn suspend(&self) -> Result<()> {
         Inner::suspend(&self.inner, &self.entry, true).await
+    }
+
+    /// Makes a new session of the same tenant whose sandbox is a [fork](Sandbox::fork) of this one's.
+    /// It has a place in the limits and an end of its own.
+    ///
+    /// Dropping the future leaves the queue; a fork that has begun goes on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] if there is a session of that key;
+    /// [`ErrorKind::Sandbox`] with [`Unsupported`](sandbox_core::ErrorKind::Unsupported) without
+    /// [`Capability::Fork`](sandbox_core::Capability::Fork); those of
+    /// [`get_or_create`](super::Sessions::get_or_create).
+    pub async fn fork(
+        &self,
+        key: impl TryInto<Key, Error: Into<Error>>,
+        options: SessionOptions,
+    ) -> Result<Session> {
+        let key = key.try_into().map_err(Into::into)?;
+        Inner::fork(&self.inner, &self.entry, key, options).await
     }
 
     /// Ends it: kills what runs and destroys its sandbox. `Ok` if it has ended already.

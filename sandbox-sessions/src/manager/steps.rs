@@ -3,12 +3,13 @@
 //! Each is written down before it is made and after it; what a failed step leaves is named by the
 //! journal or marked by a label.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use sandbox_core::{
-    Capability, ErrorKind as CoreKind, Sandbox, SandboxId, SandboxSpec, SnapshotId,
-    SnapshotOptions, Source,
+    Capability, ErrorKind as CoreKind, ForkOptions, Labels, Sandbox, SandboxId, SandboxSpec,
+    SnapshotId, SnapshotOptions, Source,
 };
 
 use super::entry::{Entry, Hold, describe};
@@ -18,7 +19,7 @@ use crate::activity::{Life, ended};
 use crate::journal::Record;
 use crate::name::Name;
 use crate::queue::Place;
-use crate::{Error, ErrorKind, Result, SessionId, SessionOptions, Why, fingerprint};
+use crate::{Error, ErrorKind, Key, Result, SessionId, SessionOptions, Why, fingerprint};
 
 impl Inner {
     pub(super) async fn get_or_create(
@@ -60,7 +61,8 @@ impl Inner {
             let busy = inner.busy();
             let name = name.clone();
             inner.handle.clone().spawn(async move {
-                let made = Self::make(&inner, &gate, name, spec, print, options, place).await;
+                let made =
+                    Self::make(&inner, &gate, name, Some(spec), print, options, place, None).await;
                 drop(busy);
                 made
             })
@@ -103,15 +105,17 @@ impl Inner {
             .await
     }
 
-    /// Creates the sandbox of a new session, or takes one from the pool.
+    /// Creates the sandbox of a new session: a fork of another's, one from the pool, or a new one.
+    #[allow(clippy::too_many_arguments)]
     async fn make(
         inner: &Arc<Self>,
         gate: &Gate,
         name: Name,
-        spec: SandboxSpec,
+        spec: Option<SandboxSpec>,
         print: String,
         options: SessionOptions,
         place: Place,
+        parent: Option<Arc<dyn Sandbox>>,
     ) -> Result<Session> {
         let config = &inner.config;
         let described = describe(
@@ -122,7 +126,11 @@ impl Inner {
             options.idle_timeout.or(config.idle_timeout),
             options.max_life.or(config.max_life),
         );
-        let (id, raw) = match inner.take_from_pool(&spec).await {
+        let member = match (&parent, &spec) {
+            (None, Some(spec)) => inner.take_from_pool(spec).await,
+            _ => None,
+        };
+        let (id, raw) = match member {
             Some(member) => {
                 let assigned = Record::Assigned {
                     id: member.id.clone(),
@@ -141,13 +149,20 @@ impl Inner {
                     session: Some(described.clone()),
                 };
                 inner.journal.append(creating).await?;
-                let raw = inner.create(&id, &spec).await?;
+                let raw = match parent {
+                    Some(parent) => {
+                        let mut marks = ForkOptions::new();
+                        marks.labels = inner.marks(&id);
+                        inner.record_made(&id, parent.fork(marks)).await?
+                    }
+                    None => inner.create(&id, &spec.clone().unwrap_or_default()).await?,
+                };
                 (id, raw)
             }
         };
         let hold = Hold {
             place: Some(place),
-            spec: Some(spec),
+            spec,
             ..Hold::default()
         };
         let entry = Entry::new(inner, id.clone(), &described, hold);
@@ -171,9 +186,18 @@ impl Inner {
         id: &SessionId,
         spec: &SandboxSpec,
     ) -> Result<Arc<dyn Sandbox>> {
-        self.pending().insert(id.clone());
         let marked = self.marked(id, spec.clone());
-        let raw = match self.bounded(self.provider.create(marked)).await {
+        self.record_made(id, self.provider.create(marked)).await
+    }
+
+    /// Makes a sandbox whose record is written, and writes down that it is there.
+    async fn record_made(
+        &self,
+        id: &SessionId,
+        made: impl Future<Output = sandbox_core::Result<Arc<dyn Sandbox>>>,
+    ) -> Result<Arc<dyn Sandbox>> {
+        self.pending().insert(id.clone());
+        let raw = match self.bounded(made).await {
             Ok(raw) => raw,
             Err(error) => {
                 let _ = self.journal.append(Record::Closed { id: id.clone() }).await;
@@ -195,13 +219,65 @@ impl Inner {
         Ok(raw)
     }
 
-    /// The specification with the marks by which a sandbox is found, where the backend has labels.
-    fn marked(&self, id: &SessionId, spec: SandboxSpec) -> SandboxSpec {
+    /// The marks by which a sandbox is found, where the backend has labels.
+    fn marks(&self, id: &SessionId) -> Labels {
         if !self.provider.capabilities().has(Capability::List) {
-            return spec;
+            return Labels::new();
         }
-        spec.label(OWNER_LABEL, self.owner.as_str())
-            .label(SESSION_LABEL, id.as_str())
+        Labels::from([
+            (OWNER_LABEL.to_owned(), self.owner.to_string()),
+            (SESSION_LABEL.to_owned(), id.to_string()),
+        ])
+    }
+
+    fn marked(&self, id: &SessionId, mut spec: SandboxSpec) -> SandboxSpec {
+        spec.labels.extend(self.marks(id));
+        spec
+    }
+
+    /// A new session whose sandbox is a fork of another's.
+    pub(super) async fn fork(
+        inner: &Arc<Self>,
+        parent: &Arc<Entry>,
+        key: Key,
+        options: SessionOptions,
+    ) -> Result<Session> {
+        let name = Name {
+            tenant: parent.name.tenant.clone(),
+            key,
+        };
+        let named = |error: Error| error.with_name(&name.tenant, &name.key);
+        let gate = inner.gates.enter(&name).await;
+        if inner.entries().contains_key(&name) {
+            return Err(named(
+                Error::new(ErrorKind::Conflict)
+                    .with_message("it exists, and a fork is a new one")
+                    .with_hint("close it first, or use another key"),
+            ));
+        }
+        let place = inner.enter(&name, &options).await.map_err(named)?;
+        let (raw, spec) = {
+            let hold = parent.hold();
+            (hold.raw.clone(), hold.spec.clone())
+        };
+        let Some(raw) = raw else {
+            return Err(Error::new(ErrorKind::NotFound)
+                .with_message("it has no sandbox to fork: it is suspended or has ended")
+                .with_name(&parent.name.tenant, &parent.name.key));
+        };
+        parent.activity.touch();
+        let print = parent.fingerprint.clone();
+        let (inner, busy) = (inner.clone(), inner.busy());
+        let task = {
+            let name = name.clone();
+            inner.handle.clone().spawn(async move {
+                let made =
+                    Self::make(&inner, &gate, name, spec, print, options, place, Some(raw)).await;
+                drop(busy);
+                made
+            })
+        };
+        joined(task).await.map_err(named)
     }
 
     /// The sandbox of a session: the handle that is there, one to what an earlier process left, or one

@@ -1,5 +1,5 @@
 //! A service that outlives the process: the model, with every sandbox held.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::panic, clippy::unwrap_used)]
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -189,6 +189,8 @@ operations! {
     OpenRead = "open_read",
     /// [`Sandbox::open_write`](crate::Sandbox::open_write)
     OpenWrite = "open_write",
+    /// Making, changing, watching or deleting what sandboxes run on: a cloud's control plane.
+    Provision = "provision",
 }
 
 impl fmt::Display for Operation {

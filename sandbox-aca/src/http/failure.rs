@@ -20,6 +20,10 @@ pub(crate) struct Failure {
     pub(crate) title: String,
     /// Whether it may have been carried out.
     pub(crate) unknown: bool,
+    /// What the service says beside the title.
+    pub(crate) detail: String,
+    /// The service's identifier of the request; empty if it gave none.
+    pub(crate) request: String,
 }
 
 impl Failure {
@@ -30,6 +34,8 @@ impl Failure {
             status: None,
             title: String::new(),
             unknown: false,
+            detail: String::new(),
+            request: String::new(),
         }
     }
 
@@ -148,6 +154,8 @@ impl Failure {
                 true => problem.title,
                 false => problem.code,
             },
+            detail: problem.detail,
+            request: request.to_owned(),
         }
     }
 }

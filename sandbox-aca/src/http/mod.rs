@@ -23,7 +23,9 @@ pub(crate) use failure::Failure;
 pub(crate) use plane::{Plane, invalid};
 
 use crate::auth::Tokens;
-use retry::{Attempts, LONGEST_WAIT, asked};
+pub(crate) use retry::asked;
+
+use retry::{Attempts, LONGEST_WAIT};
 
 /// How much of the answer to a refused request is read.
 const PROBLEM: u64 = 64 << 10;
@@ -52,6 +54,10 @@ pub(crate) struct Request<'a> {
     pub(crate) method: Method,
     /// What stands behind the plane's prefix, in parts that are not encoded.
     pub(crate) path: &'a [&'a str],
+    /// A link of the service in place of the path, with a query of its own.
+    pub(crate) link: Option<Url>,
+    /// Another version than the plane's.
+    pub(crate) api_version: Option<&'static str>,
     pub(crate) query: Vec<(&'static str, String)>,
     /// The type of the body; none is sent without one.
     pub(crate) content_type: Option<String>,
@@ -69,6 +75,8 @@ impl<'a> Request<'a> {
             repeat: method == Method::GET || method == Method::DELETE,
             method,
             path,
+            link: None,
+            api_version: None,
             query: Vec::new(),
             content_type: None,
             body: Bytes::new(),
@@ -91,6 +99,7 @@ impl<'a> Request<'a> {
 /// A successful answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
 }
@@ -101,6 +110,8 @@ enum Sink<'a> {
     File(&'a mut tokio::fs::File),
     /// There is no body: the connection becomes a WebSocket.
     Socket(Option<reqwest::Upgraded>),
+    /// The body is read as it comes, for as long as it comes.
+    Stream(Option<reqwest::Response>),
 }
 
 /// The JSON of an answer.
@@ -154,12 +165,30 @@ impl Http {
         request: Request<'_>,
     ) -> Result<Answer, Failure> {
         let mut sink = Sink::Memory(BytesMut::new());
-        let headers = self.repeated(op, &request, &mut sink).await?;
+        let (status, headers) = self.repeated(op, &request, &mut sink).await?;
         let body = match sink {
             Sink::Memory(body) => body.freeze(),
-            Sink::File(_) | Sink::Socket(_) => Bytes::new(),
+            Sink::File(_) | Sink::Socket(_) | Sink::Stream(_) => Bytes::new(),
         };
-        Ok(Answer { headers, body })
+        Ok(Answer {
+            status,
+            headers,
+            body,
+        })
+    }
+
+    /// The same with a body that is read as it comes; the request's time ends with its head.
+    pub(crate) async fn stream(
+        &self,
+        op: Operation,
+        request: Request<'_>,
+    ) -> Result<reqwest::Response, Failure> {
+        let mut sink = Sink::Stream(None);
+        self.repeated(op, &request, &mut sink).await?;
+        match sink {
+            Sink::Stream(Some(response)) => Ok(response),
+            _ => Err(Failure::garbled(op)),
+        }
     }
 
     /// The same with the body in a file, which is empty before; memory does not grow with it.
@@ -199,7 +228,7 @@ impl Http {
         op: Operation,
         request: &Request<'_>,
         sink: &mut Sink<'_>,
-    ) -> Result<HeaderMap, Failure> {
+    ) -> Result<(StatusCode, HeaderMap), Failure> {
         let started = Instant::now();
         let mut refused = None;
         let mut count = 0;
@@ -238,8 +267,11 @@ impl Http {
         request: &Request<'_>,
         token: &[u8],
         sink: &mut Sink<'_>,
-    ) -> Result<HeaderMap, (Failure, Option<Duration>)> {
-        let mut url = self.url(request.path);
+    ) -> Result<(StatusCode, HeaderMap), (Failure, Option<Duration>)> {
+        let mut url = match &request.link {
+            Some(link) => link.clone(),
+            None => self.url(request.path),
+        };
         let key = STANDARD.encode(uuid::Uuid::new_v4().as_bytes());
         let pairs = request.query.iter();
         let pairs = pairs.map(|(key, value)| (*key, value.as_str()));
@@ -256,12 +288,19 @@ impl Http {
                     .header("sec-websocket-key", &key)
             }
             _ => {
-                url.query_pairs_mut()
-                    .append_pair("api-version", &self.plane.api_version)
-                    .extend_pairs(pairs);
-                self.client
-                    .request(request.method.clone(), url)
-                    .timeout(request.timeout)
+                if !url.query_pairs().any(|(key, _)| key == "api-version") {
+                    let version = request.api_version.unwrap_or(&self.plane.api_version);
+                    // A service without versions has an empty one.
+                    if !version.is_empty() {
+                        url.query_pairs_mut().append_pair("api-version", version);
+                    }
+                }
+                url.query_pairs_mut().extend_pairs(pairs);
+                let built = self.client.request(request.method.clone(), url);
+                match sink {
+                    Sink::Stream(_) => built,
+                    _ => built.timeout(request.timeout),
+                }
             }
         };
         built = built
@@ -286,7 +325,7 @@ impl Http {
             }
             let upgraded = response.upgrade().await;
             *socket = Some(upgraded.map_err(|e| (Failure::broke(op, e), None))?);
-            return Ok(headers);
+            return Ok((status, headers));
         }
         if !status.is_success() {
             let mut said = Sink::Memory(BytesMut::new());
@@ -294,15 +333,26 @@ impl Http {
             let _ = read(op, &mut response, PROBLEM, id, &mut said).await;
             let said = match said {
                 Sink::Memory(said) => said,
-                Sink::File(_) | Sink::Socket(_) => BytesMut::new(),
+                Sink::File(_) | Sink::Socket(_) | Sink::Stream(_) => BytesMut::new(),
             };
             let scope = self.tokens.scope();
             let failure = Failure::answered(op, status, &said, id, &self.plane, scope);
             return Err((failure, asked(&headers, &said)));
         }
+        if let Sink::Stream(stream) = sink {
+            *stream = Some(response);
+            return Ok((status, headers));
+        }
         let done = read(op, &mut response, request.limit, id, sink).await;
         done.map_err(|failure| (failure, None))?;
-        Ok(headers)
+        Ok((status, headers))
+    }
+
+    /// A link of the service's answer as a URL; `None` if it leads to another server, which must not
+    /// get the token. It may be relative.
+    pub(crate) fn link(&self, text: &str) -> Option<Url> {
+        let url = self.base.join(text).ok()?;
+        (url.origin() == self.base.origin()).then_some(url)
     }
 
     /// The version of the interface that requests name.
@@ -334,7 +384,7 @@ async fn read(
             file.set_len(0).await.map_err(io)?;
             file.rewind().await.map_err(io)?;
         }
-        Sink::Socket(_) => return Err(Failure::garbled(op)),
+        Sink::Socket(_) | Sink::Stream(_) => return Err(Failure::garbled(op)),
     }
     let mut size = 0;
     loop {
@@ -349,11 +399,11 @@ async fn read(
         match sink {
             Sink::Memory(all) => all.extend_from_slice(&chunk),
             Sink::File(file) => file.write_all(&chunk).await.map_err(io)?,
-            Sink::Socket(_) => {}
+            Sink::Socket(_) | Sink::Stream(_) => {}
         }
     }
     match sink {
-        Sink::Memory(_) | Sink::Socket(_) => Ok(()),
+        Sink::Memory(_) | Sink::Socket(_) | Sink::Stream(_) => Ok(()),
         Sink::File(file) => file.flush().await.map_err(io),
     }
 }

@@ -63,7 +63,7 @@ impl Attempts {
 }
 
 /// How long the service asks to wait: in milliseconds, as HTTP has it, or in the body.
-pub(super) fn asked(headers: &HeaderMap, body: &[u8]) -> Option<Duration> {
+pub(crate) fn asked(headers: &HeaderMap, body: &[u8]) -> Option<Duration> {
     let text = |name| {
         let text = headers.get(name).and_then(|text| text.to_str().ok());
         text.map(str::trim)

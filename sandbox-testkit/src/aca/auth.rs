@@ -26,6 +26,8 @@ pub(super) enum Plane {
     /// The data plane of sandboxes in its newer version.
     Newer,
     Arm,
+    /// Queries of logs.
+    Logs,
 }
 
 impl State {
@@ -78,6 +80,7 @@ impl State {
             Plane::Newer if !options.any_scope => audience == NEWER,
             Plane::Data | Plane::Newer => options.audiences.contains(&audience),
             Plane::Arm => ARM.contains(&audience.as_str()),
+            Plane::Logs => audience == "https://api.loganalytics.io",
         };
         if !fits {
             return Err(refuse("the token's audience is wrong"));

@@ -22,6 +22,7 @@ pub(super) fn is_path(path: &[&str]) -> bool {
         ["msi", "token"]
             | ["metadata", "identity", "oauth2", "token"]
             | [_, "oauth2", "v2.0", "token"]
+            | [_, "v2.0", ".well-known", "openid-configuration"]
     )
 }
 
@@ -39,6 +40,21 @@ pub(super) fn answer(state: &State, call: &Call, headers: &HeaderMap, path: &[&s
                         "error_description": "Required metadata header not specified"}),
                 ),
             }
+        }
+        ("GET", [tenant, "v2.0", ..]) => {
+            let own = format!("{}/{tenant}", state.endpoint());
+            Reply::json(
+                200,
+                json!({
+                    "issuer": format!("{own}/v2.0"),
+                    "authorization_endpoint": format!("{own}/oauth2/v2.0/authorize"),
+                    "token_endpoint": format!("{own}/oauth2/v2.0/token"),
+                    "jwks_uri": format!("{own}/discovery/v2.0/keys"),
+                    "response_types_supported": ["code"],
+                    "subject_types_supported": ["pairwise"],
+                    "id_token_signing_alg_values_supported": ["RS256"],
+                }),
+            )
         }
         ("POST", [_, "oauth2", ..]) => {
             let form = query(&String::from_utf8_lossy(&call.body));

@@ -56,7 +56,7 @@ pub struct Options {
     pub lists: Lists,
     /// Number of entries in a page of a list; all of them if `None`. A bare array has no pages.
     pub page: Option<u32>,
-    /// Whether the link to the next page is relative: a path and a query.
+    /// Whether links to the next page and to operations are relative: a path and a query.
     pub relative_links: bool,
     /// Time that a sandbox is `Creating` before it is `Running`.
     pub creating: Duration,
@@ -120,6 +120,22 @@ pub struct Options {
     pub retry_after: RetryAfter,
     /// Time that an operation of the management plane takes.
     pub arm_operation: Duration,
+    /// Whether the operations of the management plane fail.
+    pub arm_fails: bool,
+    /// Whether starts, stops and patches are answered with 202 even if they are done at once.
+    pub arm_accepts: bool,
+    /// Whether a write of a container app waits for another one that is under way; it is refused with
+    /// 409 otherwise.
+    pub arm_queues: bool,
+    /// Whether an environment with container apps in it is not deleted; they stay without it
+    /// otherwise.
+    pub environment_kept: bool,
+    /// Whether the images of container apps and jobs can't be pulled.
+    pub image_pull_fails: bool,
+    /// Whether an execution of a job does not show its exit code, like those of older versions.
+    pub no_detailed_status: bool,
+    /// Whether principals are new: a role assignment has to say what they are.
+    pub new_principals: bool,
     /// Validity of the tokens that clients and identities get. Default: an hour.
     pub token_life: Duration,
     /// Whether clients get no token, whatever their secret.
@@ -268,6 +284,13 @@ impl Default for Options {
             rate: None,
             retry_after: RetryAfter::Body,
             arm_operation: Duration::ZERO,
+            arm_fails: false,
+            arm_accepts: false,
+            arm_queues: false,
+            environment_kept: false,
+            image_pull_fails: false,
+            no_detailed_status: false,
+            new_principals: false,
             token_life: Duration::from_secs(3600),
             refuse_clients: false,
         }

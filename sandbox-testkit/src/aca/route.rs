@@ -144,13 +144,22 @@ async fn call(state: &Arc<State>, request: Request<Body>) -> Result<Reply, Reply
         call.body = read(body).await?;
         return admin::operation(state, &call, rest).await;
     }
-    let plane = match (arm::is_path(&path), path.get(4)) {
-        (true, _) => Plane::Arm,
-        (false, Some(&"sandboxGroups")) if is_newer(&call.query) => Plane::Newer,
-        (false, _) => Plane::Data,
+    let plane = match (arm::is_query(&path), arm::is_path(&path), path.get(4)) {
+        (true, _, _) => Plane::Logs,
+        (_, true, _) => Plane::Arm,
+        (_, _, Some(&"sandboxGroups")) if is_newer(&call.query) => Plane::Newer,
+        _ => Plane::Data,
     };
     let header = head.headers.get(header::AUTHORIZATION);
-    state.authorize(header.and_then(|header| header.to_str().ok()), plane)?;
+    let header = header.and_then(|header| header.to_str().ok());
+    if let Some(log) = arm::log_of(&path) {
+        return arm::stream_log(state, &call, header, log);
+    }
+    state.authorize(header, plane)?;
+    if plane == Plane::Logs {
+        call.body = read(body).await?;
+        return arm::query(state, &call).await;
+    }
     if plane == Plane::Arm {
         call.body = read(body).await?;
         return arm::operation(state, &call, &path).await;

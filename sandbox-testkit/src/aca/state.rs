@@ -226,6 +226,7 @@ impl State {
             let _ = local.close().await;
         }
         self.sessions.close().await;
+        self.arm.close().await;
     }
 
     pub(super) fn counts(&self) -> (usize, usize) {

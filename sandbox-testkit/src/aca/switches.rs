@@ -172,7 +172,7 @@ pub const SWITCHES: &[Switch] = &[
         Flag,
         relative_links,
         "relative-links",
-        "the link to the next page has no host"
+        "links to pages and operations have no host"
     ),
     switch!(
         Millis,
@@ -314,6 +314,48 @@ pub const SWITCHES: &[Switch] = &[
         arm_operation,
         "arm-operation",
         "an operation of the management plane takes so long"
+    ),
+    switch!(
+        Flag,
+        arm_fails,
+        "arm-fails",
+        "operations of the management plane fail"
+    ),
+    switch!(
+        Flag,
+        arm_accepts,
+        "arm-accepts",
+        "starts, stops and patches are 202 even if done at once"
+    ),
+    switch!(
+        Flag,
+        arm_queues,
+        "arm-queues",
+        "overlapping writes of an app wait (otherwise: 409)"
+    ),
+    switch!(
+        Flag,
+        environment_kept,
+        "environment-kept",
+        "an environment with apps in it is not deleted: 409"
+    ),
+    switch!(
+        Flag,
+        image_pull_fails,
+        "image-pull-fails",
+        "images of apps and jobs can't be pulled"
+    ),
+    switch!(
+        Flag,
+        no_detailed_status,
+        "no-detailed-status",
+        "an execution of a job does not show its exit code"
+    ),
+    switch!(
+        Flag,
+        new_principals,
+        "new-principals",
+        "a role assignment without a principalType is 400"
     ),
     switch!(
         Millis,

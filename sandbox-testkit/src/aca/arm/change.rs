@@ -1,7 +1,8 @@
 //! Changes of what is there: patches, starts and stops.
 //!
-//! A container app that is started runs nothing, and a job's execution succeeds when its time is
-//! up.
+//! What is refused must change nothing.
+
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -9,29 +10,42 @@ use super::super::call::Call;
 use super::super::reply::Reply;
 use super::super::state::State;
 use super::kinds::{Kind, Place};
-use super::{Resource, error, missing, operations};
+use super::{apps, error, missing, occupied, operations};
 
-pub(super) fn patch(
-    state: &State,
+pub(super) async fn patch(
+    state: &Arc<State>,
     call: &Call,
     key: &str,
     kind: &Kind,
     place: &Place<'_>,
 ) -> Result<Reply, Reply> {
     let changes = call.json()?;
-    let takes = state.options().arm_operation;
-    let document = {
+    let options = state.options();
+    let takes = options.arm_operation;
+    let accepts = options.arm_accepts;
+    let (before, document) = {
         let mut kept = state.arm.kept();
+        if let Some(reply) = occupied(state, &kept, key) {
+            return Err(reply);
+        }
         let found = kept.resources.get_mut(key).ok_or_else(missing)?;
+        let before = found.document["properties"].clone();
         merge(&mut found.document, &changes);
+        let secrets = &changes["properties"]["configuration"]["secrets"];
+        if secrets.is_array() {
+            found.secrets = secrets.clone();
+        }
         (kind.complete)(&mut found.document, &state.endpoint(), place);
         if kind.slow_patch && !takes.is_zero() {
             found.document["properties"]["provisioningState"] = json!("Updating");
             found.turn = Some((state.clock.now().saturating_add(takes), Some("Succeeded")));
         }
-        found.document.clone()
+        (before, found.document.clone())
     };
-    if !kind.slow_patch || takes.is_zero() {
+    if kind.name == "containerApps" {
+        apps::renew(state, key, Some(&before)).await;
+    }
+    if !kind.slow_patch || takes.is_zero() && !accepts {
         return Ok(Reply::json(200, document));
     }
     let id = document["id"].as_str().unwrap_or_default();
@@ -56,59 +70,51 @@ fn merge(into: &mut Value, from: &Value) {
     }
 }
 
-/// Starts and stops: a container app changes its state, a job gets an execution.
-pub(super) fn act(state: &State, call: &Call, path: &[&str], word: &str) -> Result<Reply, Reply> {
+/// Starts and stops a container app, and gives the key of a pool's server.
+pub(super) async fn act(
+    state: &Arc<State>,
+    call: &Call,
+    path: &[&str],
+    word: &str,
+) -> Result<Reply, Reply> {
     if call.method != "POST" {
         return Err(error(405, "MethodNotAllowed", "an action is posted"));
     }
     let own = path.get(..8).unwrap_or_default();
     let key = format!("/{}", own.join("/")).to_ascii_lowercase();
-    let takes = state.options().arm_operation;
+    let options = state.options();
+    let takes = options.arm_operation;
     let end = state.clock.now().saturating_add(takes);
-    let mut kept = state.arm.kept();
-    let found = kept.resources.get_mut(&key).ok_or_else(missing)?;
-    let job = found.document["type"] == "Microsoft.App/jobs";
-    if !job {
+    let document = {
+        let mut kept = state.arm.kept();
+        if let Some(reply) = occupied(state, &kept, &key) {
+            return Err(reply);
+        }
+        let found = kept.resources.get_mut(&key).ok_or_else(missing)?;
+        if word == "fetchMCPServerCredentials" {
+            return match found.document["properties"]["mcpServerSettings"]["mcpServerEndpoint"]
+                .is_string()
+            {
+                true => Ok(Reply::json(200, json!({"apiKey": "emulator-key"}))),
+                false => Err(error(
+                    400,
+                    "SessionMCPServerNotEnabled",
+                    "the pool is no server of the Model Context Protocol",
+                )),
+            };
+        }
         let status = if word == "stop" { "Stopped" } else { "Running" };
         found.document["properties"]["runningStatus"] = json!(status);
-        let document = found.document.clone();
-        drop(kept);
-        return Ok(match takes.is_zero() {
-            true => Reply::json(200, document),
-            false => operations::begin(state, own, Reply::empty(202), true),
-        });
-    }
-    let id = found.document["id"].as_str().unwrap_or_default().to_owned();
-    let random = uuid::Uuid::new_v4().simple().to_string();
-    let name = format!("{}-{}", own.last().unwrap_or(&""), &random[..7]);
-    let status = if takes.is_zero() {
-        "Succeeded"
-    } else {
-        "Running"
+        if !takes.is_zero() {
+            found.document["properties"]["provisioningState"] = json!("InProgress");
+            found.turn = Some((end, Some("Succeeded")));
+        }
+        found.document.clone()
     };
-    let document = json!({
-        "id": format!("{id}/executions/{name}"),
-        "name": name,
-        "type": "Microsoft.App/jobs/executions",
-        "properties": {"status": status, "startTime": state.clock.timestamp()},
-    });
-    let answer = json!({"id": document["id"], "name": name});
-    let turn = (!takes.is_zero()).then_some((end, Some("Succeeded")));
-    kept.resources.insert(
-        format!("{key}/executions/{name}"),
-        Resource { document, turn },
-    );
-    Ok(Reply::json(200, answer))
-}
-
-/// Stops an execution of a job.
-pub(super) fn stop(state: &State, key: &str) -> Result<Reply, Reply> {
-    let key = key.strip_suffix("/stop").unwrap_or(key);
-    let mut kept = state.arm.kept();
-    let found = kept.resources.get_mut(key).ok_or_else(missing)?;
-    if found.document["properties"]["status"] == "Running" {
-        found.document["properties"]["status"] = json!("Stopped");
-        found.turn = None;
-    }
-    Ok(Reply::empty(200))
+    state.note_command(&format!("{word} {}", own.last().unwrap_or(&"")));
+    apps::turn(state, &key, word != "stop").await;
+    Ok(match takes.is_zero() && !options.arm_accepts {
+        true => Reply::json(200, document),
+        false => operations::begin(state, own, Reply::empty(202), true),
+    })
 }

@@ -1,7 +1,6 @@
 //! Kinds of resources of the management plane: one row for each.
 //!
-//! A row says what its names look like, what is refused, and what the service adds. Nothing is run
-//! here for container apps and jobs.
+//! A row says what its names look like, what is refused, and what the service adds.
 
 use serde_json::{Value, json};
 
@@ -45,6 +44,7 @@ pub(super) const KINDS: &[Kind] = &[
         check: |_, _| Ok(()),
         complete: |document, endpoint, _| {
             document["properties"]["managementEndpoint"] = json!(endpoint);
+            document["properties"]["defaultDomain"] = json!("emulator.azurecontainerapps.io");
         },
     },
     Kind {
@@ -55,7 +55,7 @@ pub(super) const KINDS: &[Kind] = &[
                 && name.chars().all(known)
                 && name.starts_with(|c: char| c.is_ascii_lowercase())
         },
-        actions: &[],
+        actions: &["fetchMCPServerCredentials"],
         children: &[],
         slow_patch: true,
         check: pool,
@@ -65,22 +65,38 @@ pub(super) const KINDS: &[Kind] = &[
                 place.subscription, place.resources, place.name
             ));
             hide(&mut document["properties"]["secrets"]);
+            let properties = &mut document["properties"];
+            // Either spelling is taken; a custom container's is dropped in silence.
+            let settings = &properties["mcpServerSettings"];
+            let on = ["isMcpServerEnabled", "isMCPServerEnabled"]
+                .iter()
+                .any(|key| settings[*key] == true);
+            properties["mcpServerSettings"] =
+                match on && properties["containerType"] != "CustomContainer" {
+                    true => json!({"isMcpServerEnabled": true, "mcpServerEndpoint": format!(
+                        "{endpoint}/subscriptions/{}/resourceGroups/{}/sessionPools/{}/mcp",
+                        place.subscription, place.resources, place.name)}),
+                    false => Value::Null,
+                };
         },
     },
     Kind {
         name: "containerApps",
         valid: app_name,
-        actions: &["start", "stop"],
+        actions: &["start", "stop", "listSecrets", "getAuthToken"],
         children: &["authConfigs", "revisions"],
         slow_patch: true,
         check: app,
-        complete: |document, _, place| {
+        complete: |document, endpoint, place| {
             let name = place.name;
             let properties = &mut document["properties"];
             if properties["runningStatus"].is_null() {
                 properties["runningStatus"] = json!("Running");
             }
-            properties["latestRevisionName"] = json!(format!("{name}--0000001"));
+            properties["eventStreamEndpoint"] = json!(format!(
+                "{endpoint}/subscriptions/{}/resourceGroups/{}/containerApps/{name}/eventstream",
+                place.subscription, place.resources
+            ));
             let ingress = &mut properties["configuration"]["ingress"];
             if ingress.is_object() {
                 let inner = if ingress["external"] == true {
@@ -96,8 +112,8 @@ pub(super) const KINDS: &[Kind] = &[
     Kind {
         name: "jobs",
         valid: app_name,
-        actions: &["start"],
-        children: &["executions"],
+        actions: &["start", "stop", "suspend", "resume", "listSecrets", "getAuthToken"],
+        children: &["executions", "stop"],
         slow_patch: true,
         check: |body, _| {
             let configuration = &body["properties"]["configuration"];
@@ -113,11 +129,13 @@ pub(super) const KINDS: &[Kind] = &[
         name: "managedEnvironments",
         valid: |name| (1..=60).contains(&name.len()),
         actions: &[],
-        children: &[],
+        children: &["usages"],
         slow_patch: true,
         check: |_, _| Ok(()),
-        complete: |document, _, _| {
+        complete: |document, endpoint, _| {
             document["properties"]["defaultDomain"] = json!("emulator.azurecontainerapps.io");
+            document["properties"]["staticIp"] = json!("127.0.0.1");
+            document["properties"]["eventStreamEndpoint"] = json!(format!("{endpoint}/"));
         },
     },
 ];

@@ -3,9 +3,14 @@
 //!
 //! Paths are compared without case. What is deleted is gone with everything below it.
 
+mod account;
+mod apps;
 mod change;
+mod container;
+mod jobs;
 mod kinds;
 mod operations;
+mod roles;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,13 +22,16 @@ use super::call::Call;
 use super::reply::Reply;
 use super::sessions::{PoolKind, SessionPool};
 use super::state::State;
+use container::Run;
 use kinds::{KINDS, Kind, Place};
 use operations::Operation;
 
 const VERSIONS: &[&str] = &[
+    "2025-01-01",
     "2025-07-01",
     "2026-01-01",
     "2026-07-01",
+    "2023-11-02-preview",
     "2025-10-02-preview",
     "2026-02-01-preview",
     "2026-03-02-preview",
@@ -39,6 +47,8 @@ struct Kept {
     /// By path in lower case.
     resources: BTreeMap<String, Resource>,
     operations: BTreeMap<String, Operation>,
+    /// What runs, by the path of its revision or execution.
+    runs: BTreeMap<String, Arc<Run>>,
 }
 
 #[derive(Debug)]
@@ -46,9 +56,29 @@ struct Resource {
     document: Value,
     /// Next state, and the time of it; nothing if the resource is to be gone.
     turn: Option<(Duration, Option<&'static str>)>,
+    /// Secrets with their values, which the document does not show.
+    secrets: Value,
+}
+
+impl Resource {
+    fn new(document: Value) -> Self {
+        Self {
+            document,
+            turn: None,
+            secrets: Value::Null,
+        }
+    }
 }
 
 impl Arm {
+    /// Ends everything that runs.
+    pub(super) async fn close(&self) {
+        let runs = std::mem::take(&mut self.kept().runs);
+        for run in runs.into_values() {
+            run.stop().await;
+        }
+    }
+
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -111,8 +141,11 @@ fn target<'a>(path: &'a [&'a str]) -> Option<Target<'a>> {
 /// Whether a path is the management plane's. Those of the data plane are not, whatever they start
 /// with.
 pub(super) fn is_path(path: &[&str]) -> bool {
-    target(path).is_some()
+    account::is_path(path) || roles::is_path(path) || target(path).is_some()
 }
+
+pub(super) use account::{is_query, query};
+pub(super) use apps::{log_of, stream_log};
 
 pub(super) async fn operation(
     state: &Arc<State>,
@@ -120,35 +153,56 @@ pub(super) async fn operation(
     path: &[&str],
 ) -> Result<Reply, Reply> {
     settle(state).await;
+    jobs::settle(state);
+    if roles::is_path(path) {
+        return roles::answer(state, call, path);
+    }
+    if account::is_path(path) {
+        return account::answer(state, call, path);
+    }
     let version = call.query.get("api-version").map_or("", String::as_str);
     if !VERSIONS.contains(&version) {
         let why = "api-version is missing or not one of this resource's";
         return Err(error(400, "InvalidApiVersionParameter", why));
     }
     let key = format!("/{}", path.join("/")).to_ascii_lowercase();
+    if let Some(Target::One(kind, _, tail @ [_, ..])) = target(path) {
+        let answered = match kind.name {
+            "containerApps" => apps::operation(state, call, &key, path, tail).await,
+            "jobs" => jobs::operation(state, call, &key, path, tail).await,
+            _ => None,
+        };
+        if let Some(answered) = answered {
+            return answered;
+        }
+    }
     match target(path) {
         Some(Target::Operation(what, id)) => operations::poll(state, what, id),
         Some(Target::List(kind)) => list(state, call, &key, kind.name),
         Some(Target::One(kind, place, [])) => match call.method.as_str() {
-            "PUT" => put(state, call, &key, path, kind, &place),
-            "PATCH" => change::patch(state, call, &key, kind, &place),
+            "PUT" => put(state, call, &key, path, kind, &place).await,
+            "PATCH" => change::patch(state, call, &key, kind, &place).await,
             method => plain(state, method, &key, path),
         },
         Some(Target::One(kind, _, [word])) if kind.actions.contains(word) => {
-            change::act(state, call, path, word)
+            change::act(state, call, path, word).await
         }
         Some(Target::One(_, _, [_])) => list(state, call, &key, ""),
-        Some(Target::One(kind, _, [_, _])) if kind.name != "jobs" => match call.method.as_str() {
+        Some(Target::One(_, _, [_, _])) => match call.method.as_str() {
             "PUT" => {
                 parent(state, &key)?;
-                keep(state, &key, path, call.json()?, Duration::ZERO)
+                let mut reply = keep(state, &key, path, call.json()?, Duration::ZERO)?;
+                // No operation that takes its time.
+                reply.headers.retain(|(name, _)| *name == axum::http::header::CONTENT_TYPE);
+                reply.status = 200;
+                Ok(reply)
             }
-            method => plain(state, method, &key, path),
+            "DELETE" => match state.arm.kept().resources.remove(&key) {
+                Some(_) => Ok(Reply::empty(200)),
+                None => Ok(Reply::empty(204)),
+            },
+            _ => get(state, &key),
         },
-        Some(Target::One(_, _, [_, _])) => get(state, &key),
-        Some(Target::One(_, _, [_, _, "stop"])) if call.method == "POST" => {
-            change::stop(state, &key)
-        }
         _ => Err(error(404, "InvalidResourceType", "there is no such path")),
     }
 }
@@ -175,7 +229,15 @@ async fn settle(state: &State) {
     for key in gone {
         let below = format!("{key}/");
         let own = |key: &String| key.starts_with(&below);
-        state.arm.kept().resources.retain(|key, _| !own(key));
+        let ended: Vec<Arc<Run>> = {
+            let mut kept = state.arm.kept();
+            kept.resources.retain(|key, _| !own(key));
+            let ended: Vec<String> = kept.runs.keys().filter(|key| own(key)).cloned().collect();
+            ended.iter().filter_map(|key| kept.runs.remove(key)).collect()
+        };
+        for run in ended {
+            run.stop().await;
+        }
         let group = key.replace("/providers/microsoft.app", "");
         state.sessions.remove_pool(&group);
         let members: Vec<String> = {
@@ -229,12 +291,19 @@ fn plain(state: &State, method: &str, key: &str, path: &[&str]) -> Result<Reply,
     match method {
         "GET" => get(state, key),
         "DELETE" => {
+            if state.options().environment_kept && in_use(state, key) {
+                let why = "the environment has container apps in it";
+                return Err(error(409, "ManagedEnvironmentHasContainerApps", why));
+            }
             let end = state
                 .clock
                 .now()
                 .saturating_add(state.options().arm_operation);
             {
                 let mut kept = state.arm.kept();
+                if let Some(reply) = occupied(state, &kept, key) {
+                    return Err(reply);
+                }
                 let Some(found) = kept.resources.get_mut(key) else {
                     return Ok(Reply::empty(204));
                 };
@@ -249,6 +318,30 @@ fn plain(state: &State, method: &str, key: &str, path: &[&str]) -> Result<Reply,
             "the resource has no such method",
         )),
     }
+}
+
+/// The refusal of a write that comes while another one is under way, or of the deletion of an
+/// environment that is in use.
+fn occupied(state: &State, kept: &Kept, key: &str) -> Option<Reply> {
+    let options = state.options();
+    let found = kept.resources.get(key)?;
+    let kind = found.document["type"].as_str().unwrap_or_default();
+    let busy = found.turn.is_some() && kind == "Microsoft.App/containerApps";
+    if busy && !options.arm_queues {
+        let why = "cannot modify a container app while another operation on it is in progress";
+        return Some(error(409, "ContainerAppOperationInProgress", why));
+    }
+    None
+}
+
+/// Whether something is in an environment.
+fn in_use(state: &State, key: &str) -> bool {
+    let kept = state.arm.kept();
+    let mut all = kept.resources.values();
+    all.any(|one| {
+        let of = &one.document["properties"]["environmentId"];
+        of.as_str().is_some_and(|of| of.eq_ignore_ascii_case(key))
+    })
 }
 
 fn list(state: &State, call: &Call, key: &str, kind: &str) -> Result<Reply, Reply> {
@@ -287,14 +380,15 @@ fn list(state: &State, call: &Call, key: &str, kind: &str) -> Result<Reply, Repl
     let end = skip.saturating_add(size).min(all.len());
     let mut body = json!({"value": all.get(skip..end).unwrap_or_default()});
     if end < all.len() {
-        let (endpoint, version) = (state.endpoint(), &call.query["api-version"]);
+        let version = &call.query["api-version"];
+        let endpoint = operations::links(state);
         body["nextLink"] = json!(format!("{endpoint}{key}?api-version={version}&skip={end}"));
     }
     Ok(Reply::json(200, body))
 }
 
-fn put(
-    state: &State,
+async fn put(
+    state: &Arc<State>,
     call: &Call,
     key: &str,
     path: &[&str],
@@ -315,6 +409,27 @@ fn put(
     if !body["properties"].is_object() {
         body["properties"] = json!({});
     }
+    let before = {
+        let kept = state.arm.kept();
+        if let Some(reply) = occupied(state, &kept, key) {
+            return Err(reply);
+        }
+        kept.resources.get(key).map(|found| found.document["properties"].clone())
+    };
+    if kind.name == "sandboxGroups"
+        && let Some(before) = &before
+        && before["environmentId"].is_string()
+        && before["environmentId"] != body["properties"]["environmentId"]
+    {
+        let why = "the environment of a group can't be changed";
+        return Err(error(409, "EnvironmentIdImmutable", why));
+    }
+    if kind.name == "containerApps"
+        && let Some(status) = before.as_ref().map(|before| before["runningStatus"].clone())
+    {
+        body["properties"]["runningStatus"] = status;
+    }
+    let secrets = body["properties"]["configuration"]["secrets"].clone();
     (kind.complete)(&mut body, &state.endpoint(), place);
     if kind.name == "sandboxGroups" {
         let Place {
@@ -331,7 +446,14 @@ fn put(
     if let Some(pool) = session_pool(kind, key, &body) {
         state.sessions.put_pool(pool);
     }
-    keep(state, key, path, body, state.options().arm_operation)
+    let reply = keep(state, key, path, body, state.options().arm_operation)?;
+    if let Some(found) = state.arm.kept().resources.get_mut(key) {
+        found.secrets = secrets;
+    }
+    if kind.name == "containerApps" {
+        apps::renew(state, key, before.as_ref()).await;
+    }
+    Ok(reply)
 }
 
 /// The pool of dynamic sessions that a resource is.
@@ -385,15 +507,17 @@ fn keep(
     let turn =
         (!takes.is_zero()).then(|| (state.clock.now().saturating_add(takes), Some("Succeeded")));
     let resource = Resource {
-        document: document.clone(),
         turn,
+        ..Resource::new(document.clone())
     };
     let before = state.arm.kept().resources.insert(key.to_owned(), resource);
     let status = if before.is_some() { 200 } else { 201 };
+    // What is put is followed by its status, but for environments.
+    let by_result = document["type"] == "Microsoft.App/managedEnvironments";
     Ok(operations::begin(
         state,
         path,
         Reply::json(status, document),
-        false,
+        by_result,
     ))
 }

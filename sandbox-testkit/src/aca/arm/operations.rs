@@ -1,6 +1,6 @@
 //! Operations of the management plane that take their time, and how a client follows them.
 //!
-//! Links are absolute and on the emulator's own host: clients refuse others.
+//! Links are on the emulator's own host: clients refuse others.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub(super) fn begin(state: &State, path: &[&str], reply: Reply, by_result: bool)
     let link = format!(
         "{}/subscriptions/{subscription}/providers/Microsoft.App/locations/emulator/{what}/{id}\
          ?api-version={VERSION}",
-        state.endpoint(),
+        links(state),
     );
     let operation = Operation {
         end: state
@@ -50,7 +50,23 @@ pub(super) fn begin(state: &State, path: &[&str], reply: Reply, by_result: bool)
         link: link.clone(),
     };
     state.arm.kept().operations.insert(id, operation);
-    reply.with(header, link).with(header::RETRY_AFTER, "1")
+    reply.with(header, link).with(header::RETRY_AFTER, soon(state))
+}
+
+/// What links begin with.
+pub(super) fn links(state: &State) -> String {
+    match state.options().relative_links {
+        true => String::new(),
+        false => state.endpoint(),
+    }
+}
+
+/// When to ask again, in whole seconds.
+fn soon(state: &State) -> &'static str {
+    match state.options().arm_operation < Duration::from_secs(1) {
+        true => "0",
+        false => "1",
+    }
 }
 
 pub(super) fn poll(state: &State, what: &str, id: &str) -> Result<Reply, Reply> {
@@ -58,6 +74,11 @@ pub(super) fn poll(state: &State, what: &str, id: &str) -> Result<Reply, Reply> 
     let operation = kept.operations.get(id).ok_or_else(missing)?;
     let done = state.clock.now() >= operation.end;
     match (what.to_ascii_lowercase().as_str(), done) {
+        ("operationstatuses", true) if state.options().arm_fails => Ok(Reply::json(
+            200,
+            json!({"id": operation.link, "name": id, "status": "Failed",
+                "error": {"code": "ContainerAppOperationError", "message": "it was told to fail"}}),
+        )),
         ("operationstatuses", done) => {
             let status = if done { "Succeeded" } else { "InProgress" };
             let body = json!({"id": operation.link, "name": id, "status": status,
@@ -65,12 +86,12 @@ pub(super) fn poll(state: &State, what: &str, id: &str) -> Result<Reply, Reply> 
             let reply = Reply::json(200, body);
             Ok(match done {
                 true => reply,
-                false => reply.with(header::RETRY_AFTER, "1"),
+                false => reply.with(header::RETRY_AFTER, soon(state)),
             })
         }
         ("operationresults", false) => Ok(Reply::empty(202)
             .with(header::LOCATION, operation.link.clone())
-            .with(header::RETRY_AFTER, "1")),
+            .with(header::RETRY_AFTER, soon(state))),
         ("operationresults", true) => Ok(match kept.resources.get(&operation.key) {
             Some(resource) => Reply::json(200, resource.document.clone()),
             None => Reply::empty(204),

@@ -1,0 +1,449 @@
+//! Session pools: what dynamic sessions are in, of code interpreters and of custom containers.
+//!
+//! Source: <https://learn.microsoft.com/rest/api/containerapps/container-apps-session-pools>
+
+use std::time::Duration;
+
+use reqwest::Method;
+use sandbox_core::{ErrorKind, Result, Secret};
+use serde::{Deserialize, Serialize};
+
+use super::arm::Call;
+use super::container::{Container, Wire as ContainerWire};
+use super::id::{PrincipalId, ResourceId};
+use super::operation::ProvisioningState;
+use super::plane::{ControlPlane, Identity, Kind, Resource, Target};
+use super::role::{PrincipalType, Role, RoleAssignment};
+use super::word::words;
+
+pub(super) const KIND: Kind = Kind {
+    path: "sessionPools",
+    // The newest that has Shell, Node and MCP.
+    version: "2025-10-02-preview",
+    role: Role::SESSION_POOL_CONTRIBUTOR,
+    noun: "session pool",
+    az: "az containerapp sessionpool",
+};
+
+words! {
+    /// What the sessions of a pool run.
+    pub enum PoolType {
+        /// Python code.
+        Python = "PythonLTS",
+        /// A shell's commands.
+        Shell = "Shell",
+        /// JavaScript code.
+        Node = "NodeLTS",
+        /// A container of one's own.
+        Custom = "CustomContainer",
+    }
+}
+
+/// What a pool of custom containers runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CustomPool {
+    /// The environment that it is in.
+    pub environment: ResourceId,
+    /// The container of each session.
+    pub container: Container,
+    /// The port that requests to a session go to.
+    pub port: u16,
+    /// The registry's server and the identity that pulls from it. The code in the sessions does not
+    /// see the identity.
+    pub registry: Option<(String, ResourceId)>,
+    /// How many sessions are kept ready, each billed. Default: 1.
+    pub ready: u32,
+}
+
+impl CustomPool {
+    /// A pool of this container, whose sessions listen at this port.
+    pub fn new(environment: ResourceId, container: Container, port: u16) -> Self {
+        Self {
+            environment,
+            container,
+            port,
+            registry: None,
+            ready: 1,
+        }
+    }
+
+    /// Pulls from this registry as this identity, which the code never sees.
+    #[must_use]
+    pub fn registry(mut self, server: impl Into<String>, identity: ResourceId) -> Self {
+        self.registry = Some((server.into(), identity));
+        self
+    }
+
+    /// Keeps so many sessions ready.
+    #[must_use]
+    pub fn ready(mut self, ready: u32) -> Self {
+        self.ready = ready;
+        self
+    }
+}
+
+/// What a session pool is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PoolSpec {
+    /// What its sessions run.
+    pub kind: PoolType,
+    /// The container, of a pool of custom ones.
+    pub custom: Option<CustomPool>,
+    /// How many sessions there may be at once. Default: 100.
+    pub sessions: u32,
+    /// After this time without use a session ends: 300 to 3,600 s. Default: 300 s.
+    pub cooldown: Duration,
+    /// Whether sessions reach the network. Default: no.
+    pub egress: bool,
+    /// Whether the pool is a server of the Model Context Protocol. Default: no.
+    pub mcp: bool,
+}
+
+impl PoolSpec {
+    fn new(kind: PoolType) -> Self {
+        Self {
+            kind,
+            custom: None,
+            sessions: 100,
+            cooldown: Duration::from_secs(300),
+            egress: false,
+            mcp: false,
+        }
+    }
+
+    /// A pool of Python interpreters.
+    pub fn python() -> Self {
+        Self::new(PoolType::Python)
+    }
+
+    /// A pool of shells.
+    pub fn shell() -> Self {
+        Self::new(PoolType::Shell)
+    }
+
+    /// A pool of Node.js interpreters.
+    pub fn node() -> Self {
+        Self::new(PoolType::Node)
+    }
+
+    /// A pool of custom containers.
+    pub fn custom(pool: CustomPool) -> Self {
+        Self {
+            custom: Some(pool),
+            ..Self::new(PoolType::Custom)
+        }
+    }
+
+    /// Has at most so many sessions at once.
+    #[must_use]
+    pub fn sessions(mut self, sessions: u32) -> Self {
+        self.sessions = sessions;
+        self
+    }
+
+    /// Ends a session after so long without use.
+    #[must_use]
+    pub fn cooldown(mut self, cooldown: Duration) -> Self {
+        self.cooldown = cooldown;
+        self
+    }
+
+    /// Lets sessions reach the network.
+    #[must_use]
+    pub fn egress(mut self, egress: bool) -> Self {
+        self.egress = egress;
+        self
+    }
+
+    /// Makes it a server of the Model Context Protocol, whose endpoint
+    /// [`PoolProperties::mcp_endpoint`] has then.
+    #[must_use]
+    pub fn mcp(mut self) -> Self {
+        self.mcp = true;
+        self
+    }
+
+    pub(super) fn wire(&self) -> Wire {
+        let custom = self.custom.as_ref();
+        let registry = custom.and_then(|custom| custom.registry.as_ref());
+        Wire {
+            environment_id: custom.map(|custom| custom.environment.clone()),
+            pool_management_type: "Dynamic",
+            container_type: self.kind.clone(),
+            scale_configuration: Scale {
+                max_concurrent_sessions: self.sessions,
+                ready_session_instances: custom.map(|custom| custom.ready),
+            },
+            dynamic_pool_configuration: DynamicPool {
+                lifecycle_configuration: Lifecycle {
+                    lifecycle_type: "Timed",
+                    cooldown_period_in_seconds: self.cooldown.as_secs(),
+                },
+            },
+            session_network_configuration: Network {
+                status: match self.egress {
+                    true => "EgressEnabled",
+                    false => "EgressDisabled",
+                },
+            },
+            custom_container_template: custom.map(|custom| Template {
+                containers: vec![custom.container.wire()],
+                ingress: Ingress {
+                    target_port: custom.port,
+                },
+                registry_credentials: registry.map(|(server, identity)| Registry {
+                    server: server.clone(),
+                    identity: identity.clone(),
+                }),
+            }),
+            managed_identity_settings: registry.map(|(_, identity)| {
+                vec![IdentitySetting {
+                    identity: identity.clone(),
+                    lifecycle: "None",
+                }]
+            }),
+            mcp_server_settings: self.mcp.then_some(McpSettings {
+                is_mcp_server_enabled: true,
+            }),
+        }
+    }
+
+    pub(super) fn identity(&self) -> Option<Identity> {
+        let registry = self.custom.as_ref()?.registry.as_ref()?;
+        Identity::assigned([&registry.1])
+    }
+}
+
+/// A session pool as it is sent.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Wire {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    environment_id: Option<ResourceId>,
+    pool_management_type: &'static str,
+    container_type: PoolType,
+    scale_configuration: Scale,
+    dynamic_pool_configuration: DynamicPool,
+    session_network_configuration: Network,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    custom_container_template: Option<Template>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    managed_identity_settings: Option<Vec<IdentitySetting>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mcp_server_settings: Option<McpSettings>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Scale {
+    max_concurrent_sessions: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ready_session_instances: Option<u32>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DynamicPool {
+    lifecycle_configuration: Lifecycle,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Lifecycle {
+    lifecycle_type: &'static str,
+    cooldown_period_in_seconds: u64,
+}
+
+#[derive(Serialize)]
+struct Network {
+    status: &'static str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Template {
+    containers: Vec<ContainerWire>,
+    ingress: Ingress,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    registry_credentials: Option<Registry>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Ingress {
+    target_port: u16,
+}
+
+#[derive(Serialize)]
+struct Registry {
+    server: String,
+    identity: ResourceId,
+}
+
+#[derive(Serialize)]
+struct IdentitySetting {
+    identity: ResourceId,
+    lifecycle: &'static str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct McpSettings {
+    is_mcp_server_enabled: bool,
+}
+
+/// What the service shows of a session pool.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct PoolProperties {
+    /// How far the service is with it.
+    pub provisioning_state: Option<ProvisioningState>,
+    /// What its sessions run.
+    pub container_type: Option<PoolType>,
+    /// Where its sessions are used: the endpoint of
+    /// [`AcaSessionConfig`](crate::AcaSessionConfig).
+    pub pool_management_endpoint: Option<String>,
+    mcp_server_settings: Option<McpShown>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct McpShown {
+    // Both spellings have been seen.
+    #[serde(default, alias = "mcpServerEndpoint", alias = "MCPServerEndpoint")]
+    endpoint: Option<String>,
+}
+
+impl PoolProperties {
+    /// Where the pool is a server of the Model Context Protocol, if it is one.
+    pub fn mcp_endpoint(&self) -> Option<&str> {
+        self.mcp_server_settings.as_ref()?.endpoint.as_deref()
+    }
+}
+
+/// One session pool.
+#[derive(Clone, Debug)]
+pub struct SessionPool {
+    plane: ControlPlane,
+    target: Target,
+}
+
+impl ControlPlane {
+    /// The session pool of this name, which may not be there yet.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if it can't be a name.
+    pub fn session_pool(&self, name: &str) -> Result<SessionPool> {
+        Ok(SessionPool {
+            target: self.target(&KIND, name)?,
+            plane: self.clone(),
+        })
+    }
+
+    /// The session pools of the resource group, of every owner.
+    ///
+    /// # Errors
+    /// What the service answers.
+    pub async fn session_pools(&self) -> Result<Vec<Resource<PoolProperties>>> {
+        self.all(&KIND).await
+    }
+}
+
+impl SessionPool {
+    /// Its identifier.
+    pub fn id(&self) -> &ResourceId {
+        &self.target.id
+    }
+
+    /// Makes it what `spec` says, or leaves it if it was asked for so already.
+    ///
+    /// # Errors
+    /// What the service answers; [`Unsupported`](ErrorKind::Unsupported) if it was to be a server of
+    /// the Model Context Protocol and the service has dropped that in silence, as it does for custom
+    /// containers; [`AlreadyExists`](ErrorKind::AlreadyExists) if it is another owner's. Dropping the
+    /// future leaves the service at work; asking again takes it up.
+    pub async fn ensure(&self, spec: &PoolSpec) -> Result<Resource<PoolProperties>> {
+        self.put(spec, false).await
+    }
+
+    /// The same, and writes it even if it was asked for so already.
+    ///
+    /// # Errors
+    /// Those of [`ensure`](Self::ensure).
+    pub async fn update(&self, spec: &PoolSpec) -> Result<Resource<PoolProperties>> {
+        self.put(spec, true).await
+    }
+
+    async fn put(&self, spec: &PoolSpec, anyway: bool) -> Result<Resource<PoolProperties>> {
+        let options = format!(
+            " --location {} --container-type {} --max-sessions {} --cooldown-period {}",
+            self.plane.config().location,
+            spec.kind,
+            spec.sessions,
+            spec.cooldown.as_secs()
+        );
+        let step = self.target.step("create", "create", &options);
+        let wire = spec.wire();
+        let desired = self.plane.desired(&wire, &wire, spec.identity().as_ref())?;
+        let _lock = self.plane.lock(&self.target.id).await;
+        let put = self.plane.put(&step, &self.target, &desired, anyway);
+        let found: Resource<PoolProperties> = put.await?.json(&step)?;
+        if spec.mcp && found.properties.mcp_endpoint().is_none() {
+            let why = "it is there, but the service has left out that it is a server of the Model Context Protocol";
+            let hint = "pools of custom containers do not get it: use a Shell or Python pool";
+            return Err(step.error(ErrorKind::Unsupported, why).with_hint(hint));
+        }
+        Ok(found)
+    }
+
+    /// What the service shows of it; `None` if it is not there.
+    ///
+    /// # Errors
+    /// What the service answers.
+    pub async fn show(&self) -> Result<Option<Resource<PoolProperties>>> {
+        self.plane.show(&self.target).await
+    }
+
+    /// Lets a principal run code in its sessions.
+    ///
+    /// # Errors
+    /// Those of [`ControlPlane::assign`].
+    pub async fn grant(
+        &self,
+        principal: &PrincipalId,
+        principal_type: PrincipalType,
+    ) -> Result<RoleAssignment> {
+        let role = &Role::SESSION_EXECUTOR;
+        self.plane
+            .assign(role, principal, principal_type, &self.target.id)
+            .await
+    }
+
+    /// The key for the pool's server of the Model Context Protocol (`x-ms-apikey`).
+    ///
+    /// # Errors
+    /// What the service answers; [`InvalidInput`](ErrorKind::InvalidInput) if it is no such server.
+    pub async fn mcp_key(&self) -> Result<Secret> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Credentials {
+            api_key: String,
+        }
+        let mut step = self.target.step("get the key of", "show", "");
+        let path = self.target.id.child(&["fetchMCPServerCredentials"]);
+        step.az = format!("az rest --method post --url {path}?api-version={}", KIND.version);
+        let call = Call::new(Method::POST, &path, KIND.version).repeat();
+        let answer = self.plane.sent(&step, call).await?;
+        Ok(answer.json::<Credentials>(&step)?.api_key.into())
+    }
+
+    /// Deletes it with its sessions, and waits until it is gone.
+    ///
+    /// # Errors
+    /// What the service answers.
+    pub async fn delete(&self) -> Result<()> {
+        self.plane.delete(&self.target).await
+    }
+}

@@ -1,0 +1,54 @@
+#!/bin/sh
+# Commands of `az`, unchanged, against the emulator; run by management_clients.sh with AZ=1.
+set -eu
+sub=00000000-0000-0000-0000-000000000000
+tenant=$sub
+image=r.azurecr.io/x@sha256:$(printf '0%.0s' $(seq 64))
+run() { echo "az $*" >&2; az "$@" -o json; }
+is() { # is WHAT EXPECTED: compares the input
+  found=$(cat)
+  [ "$found" = "$2" ] || { echo "$1 is $found, not $2" >&2; exit 1; }
+}
+run cloud register -n loop --skip-endpoint-discovery --endpoint-resource-manager "$ENDPOINT/" \
+  --endpoint-active-directory "$ENDPOINT" \
+  --endpoint-active-directory-resource-id https://management.core.windows.net/ \
+  --endpoint-management "$ENDPOINT/" --endpoint-gallery "$ENDPOINT/" \
+  --endpoint-active-directory-graph-resource-id "$ENDPOINT/" > /dev/null
+run cloud set -n loop > /dev/null
+run login --service-principal -u 11111111-2222-3333-4444-555555555555 -p secret -t $tenant > /dev/null
+run containerapp env create -n env -g rg -l westus2 --logs-destination none > /dev/null
+run containerapp env show -n env -g rg --query properties.provisioningState | is state '"Succeeded"'
+run containerapp env list -g rg --query 'length(@)' | is environments 1
+run containerapp env list-usages -n env -g rg --query 'length(@)' | is usages 2
+run containerapp create -n app1 -g rg --environment env --image "$image" --min-replicas 1 \
+  --max-replicas 1 --ingress internal --target-port 80 --secrets k=hidden \
+  --env-vars A=1 B=secretref:k --tags owner=t1 --command sh -c 'echo up; exec sleep 1000' > /dev/null
+run containerapp show -n app1 -g rg --query properties.configuration.ingress.fqdn \
+  | is name '"app1.internal.emulator.azurecontainerapps.io"'
+run containerapp list -g rg --query 'length(@)' | is apps 1
+run containerapp secret list -n app1 -g rg --show-values --query '[0].value' | is secret '"hidden"'
+run containerapp revision list -n app1 -g rg --query '[0].name' | is revision '"app1--0000001"'
+run containerapp replica list -n app1 -g rg --revision app1--0000001 --query 'length(@)' | is replicas 1
+run containerapp logs show -n app1 -g rg --format text --tail 10 | grep -q up
+run containerapp update -n app1 -g rg --set-env-vars A=2 > /dev/null
+run containerapp revision list -n app1 -g rg --query 'length(@)' | is revisions 1
+run containerapp ingress access-restriction set -n app1 -g rg --rule-name gw --ip-address 10.0.0.0/24 \
+  --action Allow > /dev/null
+run containerapp revision restart -n app1 -g rg --revision app1--0000002 > /dev/null
+run rest --method post --url "$ENDPOINT/subscriptions/$sub/resourceGroups/rg/providers/Microsoft.App/containerApps/app1/stop?api-version=2026-07-01" > /dev/null
+run containerapp show -n app1 -g rg --query properties.runningStatus | is status '"Stopped"'
+run containerapp job create -n job1 -g rg --environment env --trigger-type Manual --image "$image" \
+  --replica-timeout 60 --command sh -c 'exit 3' > /dev/null
+execution=$(run containerapp job start -n job1 -g rg --query name | tr -d '"')
+run containerapp job execution show -n job1 -g rg --job-execution-name "$execution" --query name \
+  | is execution "\"$execution\""
+run containerapp job execution list -n job1 -g rg --query 'length(@)' | is executions 1
+run containerapp job stop -n job1 -g rg --job-execution-name "$execution" > /dev/null
+run role assignment create --role 'Azure ContainerApps Session Executor' \
+  --assignee-object-id 11111111-2222-3333-4444-555555555555 \
+  --assignee-principal-type ServicePrincipal --scope "/subscriptions/$sub/resourceGroups/rg" > /dev/null
+run resource list -g rg --tag owner=t1 --query 'length(@)' | is resources 1
+run containerapp job delete -n job1 -g rg --yes > /dev/null
+run containerapp delete -n app1 -g rg --yes > /dev/null
+run containerapp env delete -n env -g rg --yes > /dev/null
+echo "az $(az version --query '"azure-cli"' -o tsv): environments, an app, a job, a role"

@@ -81,7 +81,7 @@ mod guides {
         write_a_backend: "write-a-backend.md",
     }
     #[cfg(feature = "aca")]
-    guides! { azure: "azure.md" }
+    guides! { azure: "azure.md", azure_tenants: "azure-tenants.md" }
     #[cfg(feature = "dagger")]
     guides! { dagger: "dagger.md" }
     #[cfg(feature = "sessions")]

@@ -180,6 +180,31 @@ mod aca {
         }
     }
 
+    #[tokio::test]
+    #[ignore = "started by another test"]
+    async fn with_the_variable_of_others() {
+        let provider = connect("aca-sessions:").await.unwrap();
+        assert_eq!(provider.backend(), "aca-sessions");
+    }
+
+    #[test]
+    fn the_variable_that_other_clients_take_is_understood() {
+        let this = |variables: &[(&str, &str)]| {
+            let mut this = std::process::Command::new(std::env::current_exe().unwrap());
+            this.args(["--exact", "aca::with_the_variable_of_others", "--ignored"]);
+            this.env_clear().envs(variables.iter().copied());
+            this.output().unwrap().status.success()
+        };
+        let pool =
+            "https://eastasia.dynamicsessions.io/subscriptions/s/resourceGroups/g/sessionPools/p";
+        assert!(this(&[("ACA_POOL_MANAGEMENT_ENDPOINT", pool)]));
+        assert!(this(&[
+            ("ACA_POOL_MANAGEMENT_ENDPOINT", "not an endpoint"),
+            ("SANDBOX_ACA_POOL_ENDPOINT", pool),
+        ]));
+        assert!(!this(&[]));
+    }
+
     #[test]
     fn without_settings_each_is_named_with_where_to_find_it() {
         let mut this = std::process::Command::new(std::env::current_exe().unwrap());

@@ -23,6 +23,8 @@ const TOKEN: &str = "SANDBOX_ACA_TOKEN";
 struct Setting {
     key: &'static str,
     variable: &'static str,
+    /// Variable of other clients of the service, which counts where ours is not set.
+    also: Option<&'static str>,
     /// Meaning of the setting, or the command that prints it, for the error if it is missing.
     what: &'static str,
 }
@@ -30,36 +32,43 @@ struct Setting {
 const ENDPOINT: Setting = Setting {
     key: "endpoint",
     variable: "SANDBOX_ACA_ENDPOINT",
+    also: None,
     what: "the data plane, https://management.REGION.azuredevcompute.io",
 };
 const SUBSCRIPTION: Setting = Setting {
     key: "subscription",
     variable: "SANDBOX_ACA_SUBSCRIPTION",
+    also: Some("AZURE_SUBSCRIPTION_ID"),
     what: "az account show --query id",
 };
 const RESOURCE_GROUP: Setting = Setting {
     key: "resource_group",
     variable: "SANDBOX_ACA_RESOURCE_GROUP",
+    also: None,
     what: "the resource group of the sandbox group",
 };
 const GROUP: Setting = Setting {
     key: "group",
     variable: "SANDBOX_ACA_GROUP",
+    also: None,
     what: "the sandbox group's name",
 };
 const POOL: Setting = Setting {
     key: "endpoint",
     variable: "SANDBOX_ACA_POOL_ENDPOINT",
+    also: Some("ACA_POOL_MANAGEMENT_ENDPOINT"),
     what: "az containerapp sessionpool show --query properties.poolManagementEndpoint",
 };
 const KIND: Setting = Setting {
     key: "kind",
     variable: "SANDBOX_ACA_POOL_KIND",
+    also: None,
     what: "python or shell",
 };
 const CA_FILE: Setting = Setting {
     key: "ca_file",
     variable: "SANDBOX_ACA_CA_FILE",
+    also: None,
     what: "a certificate to trust, as an emulator has it",
 };
 
@@ -163,11 +172,10 @@ impl Connector for Sessions {
 /// The value of a setting, from the URI or else from the environment.
 fn read(settings: &Settings, setting: Setting) -> Option<String> {
     let given = settings.value(setting.key).map(str::to_owned);
-    given.or_else(|| {
-        std::env::var(setting.variable)
-            .ok()
-            .filter(|value| !value.is_empty())
-    })
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    given
+        .or_else(|| variable(setting.variable))
+        .or_else(|| variable(setting.also?))
 }
 
 fn credential() -> Result<Arc<dyn Credential>> {

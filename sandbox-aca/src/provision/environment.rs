@@ -251,7 +251,9 @@ impl Environment {
     ) -> Result<Resource<EnvironmentProperties>> {
         let location = format!(" --location {}", self.plane.config().location);
         let step = self.target.step("create", "create", &location);
-        let desired = self.plane.desired(&spec.wire(true), &spec.wire(false), None)?;
+        let desired = self
+            .plane
+            .desired(&spec.wire(true), &spec.wire(false), None)?;
         let _lock = self.plane.lock(&self.target.id).await;
         let put = self.plane.put(&step, &self.target, &desired, anyway);
         put.await?.json(&step)

@@ -107,7 +107,10 @@ impl SandboxGroup {
     /// # Errors
     /// What the service answers; [`AlreadyExists`](sandbox_core::ErrorKind::AlreadyExists) if it is
     /// another owner's. Dropping the future leaves the service at work; asking again takes it up.
-    pub async fn ensure(&self, spec: &SandboxGroupSpec) -> Result<Resource<SandboxGroupProperties>> {
+    pub async fn ensure(
+        &self,
+        spec: &SandboxGroupSpec,
+    ) -> Result<Resource<SandboxGroupProperties>> {
         self.put(spec, false).await
     }
 
@@ -115,7 +118,10 @@ impl SandboxGroup {
     ///
     /// # Errors
     /// Those of [`ensure`](Self::ensure).
-    pub async fn update(&self, spec: &SandboxGroupSpec) -> Result<Resource<SandboxGroupProperties>> {
+    pub async fn update(
+        &self,
+        spec: &SandboxGroupSpec,
+    ) -> Result<Resource<SandboxGroupProperties>> {
         self.put(spec, true).await
     }
 

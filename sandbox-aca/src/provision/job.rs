@@ -256,7 +256,10 @@ impl ExecutionProperties {
     /// The exit code of its container; `None` while it runs, and for executions of which the service
     /// keeps none.
     pub fn exit_code(&self) -> Option<i32> {
-        let replicas = self.detailed_status.iter().flat_map(|status| &status.replicas);
+        let replicas = self
+            .detailed_status
+            .iter()
+            .flat_map(|status| &status.replicas);
         // A container that was started again has its last replica at the end.
         let codes = replicas.flat_map(|replica| &replica.containers);
         codes.filter_map(|container| container.code).last()

@@ -87,7 +87,11 @@ impl LogStream {
     /// [`Unavailable`](ErrorKind::Unavailable) if the stream breaks off.
     pub async fn line(&mut self) -> Result<Option<Bytes>> {
         loop {
-            let end = self.buffer.iter().take(LONGEST).position(|byte| *byte == b'\n');
+            let end = self
+                .buffer
+                .iter()
+                .take(LONGEST)
+                .position(|byte| *byte == b'\n');
             if let Some(end) = end {
                 let mut line = self.buffer.split_to(end + 1);
                 line.truncate(end);

@@ -25,9 +25,9 @@ mod usage;
 mod word;
 
 pub use app::{
-    App, AppProperties, AppSpec, ClientCertificates, ContainerState, Health, Ingress, OwnerAuth, Replica,
-    ReplicaContainer, ReplicaProperties, Revision, RevisionHealth, RevisionProperties, RevisionState,
-    RunningStatus, SecretSource, Share,
+    App, AppProperties, AppSpec, ClientCertificates, ContainerState, Health, Ingress, OwnerAuth,
+    Replica, ReplicaContainer, ReplicaProperties, Revision, RevisionHealth, RevisionProperties,
+    RevisionState, RunningStatus, SecretSource, Share,
 };
 pub use config::ControlPlaneConfig;
 pub use container::{Container, Probe, ProbeType, Size};
@@ -35,7 +35,8 @@ pub use environment::{Environment, EnvironmentProperties, EnvironmentSpec, LogDe
 pub use group::{SandboxGroup, SandboxGroupProperties, SandboxGroupSpec};
 pub use id::{ClientId, PrincipalId, ResourceId};
 pub use job::{
-    Ended, Execution, ExecutionProperties, ExecutionStatus, Job, JobProperties, JobSpec, RUN_VARIABLE,
+    Ended, Execution, ExecutionProperties, ExecutionStatus, Job, JobProperties, JobSpec,
+    RUN_VARIABLE,
 };
 pub use logs::{LogOptions, LogStream};
 pub use operation::ProvisioningState;

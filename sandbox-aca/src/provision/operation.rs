@@ -141,9 +141,7 @@ impl ControlPlane {
             (StatusCode::ACCEPTED, Some(result)) => {
                 self.by_result(step, result, version, asked).await
             }
-            (StatusCode::ACCEPTED | StatusCode::CREATED | StatusCode::OK, _)
-                if !done(answer) =>
-            {
+            (StatusCode::ACCEPTED | StatusCode::CREATED | StatusCode::OK, _) if !done(answer) => {
                 self.by_state(step, id, version).await.map(drop)
             }
             _ => Ok(()),
@@ -319,7 +317,10 @@ impl ControlPlane {
         let path = id.child(&[action]);
         let wait = self.waiting();
         loop {
-            match self.send(step, Call::new(Method::POST, &path, version)).await {
+            match self
+                .send(step, Call::new(Method::POST, &path, version))
+                .await
+            {
                 Ok(answer) => return self.follow(step, id, version, &answer).await,
                 Err(failure) if is_in_progress(&failure) => {
                     let last = format!("{} {}", failure.title, failure.detail);

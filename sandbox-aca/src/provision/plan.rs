@@ -145,9 +145,7 @@ impl Wanted {
 
     fn desired(&self, plane: &ControlPlane) -> Result<Desired> {
         match self {
-            Self::Environment(_, spec) => {
-                plane.desired(&spec.wire(false), &spec.wire(false), None)
-            }
+            Self::Environment(_, spec) => plane.desired(&spec.wire(false), &spec.wire(false), None),
             Self::SandboxGroup(_, spec) => plane.desired(&spec.wire(), &spec.wire(), None),
             Self::SessionPool(_, spec) => {
                 plane.desired(&spec.wire(), &spec.wire(), spec.identity().as_ref())
@@ -167,7 +165,9 @@ impl Wanted {
             basis: basis.to_owned(),
         };
         match self {
-            Self::Environment(..) => free("an environment of the Consumption profile is free; its network and logs are not"),
+            Self::Environment(..) => free(
+                "an environment of the Consumption profile is free; its network and logs are not",
+            ),
             Self::SandboxGroup(..) => free("its sandboxes are billed, not the group"),
             Self::Job(..) => free("billed while an execution runs, at the active rate"),
             Self::App(_, spec) => {
@@ -186,7 +186,9 @@ impl Wanted {
             Self::SessionPool(_, spec) if spec.kind == PoolType::Custom => Cost {
                 idle: E16_HOUR * 730.0,
                 busy: E16_HOUR * 730.0,
-                basis: "at least one E16 node while sessions are kept ready; more with more sessions".into(),
+                basis:
+                    "at least one E16 node while sessions are kept ready; more with more sessions"
+                        .into(),
             },
             Self::SessionPool(_, spec) => Cost {
                 idle: 0.0,

@@ -297,7 +297,10 @@ impl ControlPlane {
         let mut digest = Sha256::new_with_prefix(written(&tags, masked)?);
         digest.update(beside.unwrap_or_default());
         let digest = digest.finalize();
-        let mark: String = digest[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+        let mark: String = digest[..16]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         let write = uuid::Uuid::new_v4().simple().to_string();
         tags.insert(SPEC_TAG.into(), mark.clone());
         tags.insert(WRITE_TAG.into(), write.clone());
@@ -390,12 +393,17 @@ impl ControlPlane {
     /// Refuses what belongs to another owner.
     pub(super) fn own(&self, step: &Step, progress: &Progress) -> Result<()> {
         let tags = progress.tags.as_ref();
-        let owner = tags.and_then(|tags| tags.get(OWNER_TAG)).map(String::as_str);
+        let owner = tags
+            .and_then(|tags| tags.get(OWNER_TAG))
+            .map(String::as_str);
         if owner == Some(self.owner()) {
             return Ok(());
         }
         let whose = match owner {
-            Some(owner) => format!("it belongs to the owner {owner:?}, not to {:?}", self.owner()),
+            Some(owner) => format!(
+                "it belongs to the owner {owner:?}, not to {:?}",
+                self.owner()
+            ),
             None => "it is there already, and was not made by this control plane".to_owned(),
         };
         let adopt = format!(
@@ -441,5 +449,6 @@ pub(super) fn marked(progress: &Progress, mark: &str) -> bool {
 
 fn tagged(progress: &Progress, key: &str, value: &str) -> bool {
     let tags = progress.tags.as_ref();
-    tags.and_then(|tags| tags.get(key)).is_some_and(|tag| tag == value)
+    tags.and_then(|tags| tags.get(key))
+        .is_some_and(|tag| tag == value)
 }

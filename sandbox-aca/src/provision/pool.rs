@@ -433,7 +433,10 @@ impl SessionPool {
         }
         let mut step = self.target.step("get the key of", "show", "");
         let path = self.target.id.child(&["fetchMCPServerCredentials"]);
-        step.az = format!("az rest --method post --url {path}?api-version={}", KIND.version);
+        step.az = format!(
+            "az rest --method post --url {path}?api-version={}",
+            KIND.version
+        );
         let call = Call::new(Method::POST, &path, KIND.version).repeat();
         let answer = self.plane.sent(&step, call).await?;
         Ok(answer.json::<Credentials>(&step)?.api_key.into())

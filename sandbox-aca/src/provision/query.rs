@@ -127,7 +127,11 @@ impl ControlPlane {
         };
         let row = |row: Vec<Value>| row.into_iter().map(cell).collect();
         Ok(Table {
-            columns: table.columns.into_iter().map(|column| column.name).collect(),
+            columns: table
+                .columns
+                .into_iter()
+                .map(|column| column.name)
+                .collect(),
             rows: table.rows.into_iter().map(row).collect(),
         })
     }

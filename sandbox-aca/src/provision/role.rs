@@ -157,7 +157,11 @@ impl From<Found> for RoleAssignment {
 /// assignment has the same name wherever it is asked for.
 pub(super) fn derived(scope: &ResourceId, principal: &PrincipalId, role: &Role) -> uuid::Uuid {
     let mut hash = Sha256::new();
-    for part in [&scope.as_str().to_ascii_lowercase(), principal.as_str(), role.id()] {
+    for part in [
+        &scope.as_str().to_ascii_lowercase(),
+        principal.as_str(),
+        role.id(),
+    ] {
         hash.update(part.as_bytes());
         hash.update([0]);
     }
@@ -227,9 +231,9 @@ impl ControlPlane {
         scope: &ResourceId,
     ) -> Result<RoleAssignment> {
         let all = self.role_assignments(scope).await?;
-        let found = all
-            .into_iter()
-            .find(|one| one.principal == *principal && one.role == role.id() && one.scope == *scope);
+        let found = all.into_iter().find(|one| {
+            one.principal == *principal && one.role == role.id() && one.scope == *scope
+        });
         found.ok_or_else(|| {
             let why = "the service says that it is there, and does not list it";
             assigning(role, principal, scope).error(ErrorKind::Other, why)
@@ -274,7 +278,10 @@ impl ControlPlane {
             role: Role::ROLE_ADMINISTRATOR,
             scope: scope.clone(),
         };
-        match self.send(&step, Call::new(Method::DELETE, &id, VERSION)).await {
+        match self
+            .send(&step, Call::new(Method::DELETE, &id, VERSION))
+            .await
+        {
             Ok(_) => Ok(()),
             Err(failure) if failure.status == Some(404) => Ok(()),
             Err(failure) => Err(step.failed(failure)),
@@ -286,11 +293,7 @@ impl ControlPlane {
     /// # Errors
     /// What `probe` says, if it is anything but a refusal for the lack of a role; the refusal after
     /// `within`. Dropping the future stops the waiting.
-    pub async fn arrived<T, F>(
-        &self,
-        within: Duration,
-        mut probe: impl FnMut() -> F,
-    ) -> Result<T>
+    pub async fn arrived<T, F>(&self, within: Duration, mut probe: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
@@ -341,9 +344,21 @@ mod tests {
     fn a_name_follows_from_what_the_assignment_says() {
         let scope = |text: &str| ResourceId::new(text).expect("a scope");
         let who = PrincipalId::new("11111111-2222-3333-4444-555555555555").expect("a principal");
-        let one = derived(&scope("/subscriptions/S/resourceGroups/g"), &who, &Role::ACR_PULL);
-        let same = derived(&scope("/subscriptions/s/resourceGroups/G"), &who, &Role::ACR_PULL);
-        let other = derived(&scope("/subscriptions/s/resourceGroups/g"), &who, &Role::ACR_PUSH);
+        let one = derived(
+            &scope("/subscriptions/S/resourceGroups/g"),
+            &who,
+            &Role::ACR_PULL,
+        );
+        let same = derived(
+            &scope("/subscriptions/s/resourceGroups/G"),
+            &who,
+            &Role::ACR_PULL,
+        );
+        let other = derived(
+            &scope("/subscriptions/s/resourceGroups/g"),
+            &who,
+            &Role::ACR_PUSH,
+        );
         assert_eq!(one, same);
         assert_ne!(one, other);
         assert_eq!(one.get_version_num(), 8);

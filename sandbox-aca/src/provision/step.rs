@@ -91,10 +91,7 @@ impl Step {
             (code, message) => format!("{code}: {message}"),
         };
         Error::new(ErrorKind::Other, Operation::Provision)
-            .with_message(format!(
-                "can't {}: the operation failed: {told}",
-                self.what
-            ))
+            .with_message(format!("can't {}: the operation failed: {told}", self.what))
             .with_hint(self.by_hand())
             .with_source(Refusal {
                 status: None,
@@ -120,8 +117,7 @@ impl Step {
 
     /// An error of this step.
     pub(super) fn error(&self, kind: ErrorKind, why: impl fmt::Display) -> Error {
-        Error::new(kind, Operation::Provision)
-            .with_message(format!("can't {}: {why}", self.what))
+        Error::new(kind, Operation::Provision).with_message(format!("can't {}: {why}", self.what))
     }
 
     fn by_hand(&self) -> String {

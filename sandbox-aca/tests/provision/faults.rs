@@ -45,7 +45,9 @@ impl Rig {
     async fn new() -> Self {
         // Absolute ones lead past the proxy.
         let emulator = emulator(|options| options.relative_links = true).await;
-        let proxy = FaultProxy::start(emulator.address()).await.expect("a proxy");
+        let proxy = FaultProxy::start(emulator.address())
+            .await
+            .expect("a proxy");
         let config = config(&emulator, &proxy.endpoint());
         Self {
             plane: ControlPlane::new(config).expect("a control plane"),
@@ -58,7 +60,10 @@ impl Rig {
 
 fn sound(error: &Error, what: &str) {
     let text = format!("{error} {error:?}");
-    assert!(!text.contains("Bearer") && text.contains("can't"), "{what}: {text}");
+    assert!(
+        !text.contains("Bearer") && text.contains("can't"),
+        "{what}: {text}"
+    );
 }
 
 /// Does `act` for another name each time, with each request broken in each way, until none is left to
@@ -91,7 +96,9 @@ async fn everywhere<T>(
 /// How many writes of this name have reached the service.
 fn writes(rig: &Rig, name: &str) -> usize {
     let all = rig.emulator.requested("PUT /");
-    all.iter().filter(|line| line.ends_with(&format!("/{name}"))).count()
+    all.iter()
+        .filter(|line| line.ends_with(&format!("/{name}")))
+        .count()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,8 +168,15 @@ async fn a_role_is_assigned_once() {
         async |rig, name| rig.plane.sandbox_group(name)?.grant(&who, kind).await,
         async |rig, name, assigned, what| {
             let group = rig.sound.sandbox_group(name).expect("a name");
-            let all = rig.sound.role_assignments(group.id()).await.expect("a list");
-            assert!(all.len() <= 1 && (assigned.is_err() || all.len() == 1), "{what}: {all:?}");
+            let all = rig
+                .sound
+                .role_assignments(group.id())
+                .await
+                .expect("a list");
+            assert!(
+                all.len() <= 1 && (assigned.is_err() || all.len() == 1),
+                "{what}: {all:?}"
+            );
             group.grant(&who, kind).await.expect("a role");
         },
     )
@@ -186,7 +200,9 @@ async fn an_app_has_one_revision_and_no_ingress_before_its_owner_is_known() {
             let app = rig.sound.app(name).expect("a name");
             let there = app.show().await.expect("an answer");
             let reached = there.is_some_and(|there| there.properties.fqdn().is_some());
-            let asked = rig.emulator.requested(&format!("{name}/authConfigs/current"));
+            let asked = rig
+                .emulator
+                .requested(&format!("{name}/authConfigs/current"));
             assert!(!reached || !asked.is_empty(), "{what}: it is open");
             assert!(made.is_err() || reached, "{what}");
             app.ensure(&spec).await.expect("an app");
@@ -207,8 +223,16 @@ async fn an_app_is_stopped_once_and_restarted_at_most_once() {
         },
         async |rig, name, stopped, what| {
             let times = rig.emulator.executions(&format!("stop {name}"));
-            assert!(times <= 1 && (stopped.is_err() || times == 1), "{what}: {times} times");
-            rig.sound.app(name).expect("a name").stop().await.expect("it stops");
+            assert!(
+                times <= 1 && (stopped.is_err() || times == 1),
+                "{what}: {times} times"
+            );
+            rig.sound
+                .app(name)
+                .expect("a name")
+                .stop()
+                .await
+                .expect("it stops");
         },
     )
     .await;
@@ -219,7 +243,10 @@ async fn an_app_is_stopped_once_and_restarted_at_most_once() {
         },
         async |rig, name, restarted, what| {
             let times = rig.emulator.executions(&format!("restart {name}--"));
-            assert!(times <= 1 && (restarted.is_err() || times == 1), "{what}: {times} times");
+            assert!(
+                times <= 1 && (restarted.is_err() || times == 1),
+                "{what}: {times} times"
+            );
         },
     )
     .await;
@@ -249,7 +276,10 @@ async fn a_command_of_a_job_runs_at_most_once_and_what_is_said_of_it_is_true() {
             let ran = rig.emulator.executions(&format!("ran-{name};"));
             assert_eq!(ran, all.len(), "{what}");
             if let Ok(ended) = ended {
-                assert_eq!((ended.status, ended.exit_code), (ExecutionStatus::Failed, Some(5)));
+                assert_eq!(
+                    (ended.status, ended.exit_code),
+                    (ExecutionStatus::Failed, Some(5))
+                );
                 assert_eq!(ran, 1, "{what}");
             }
         },

@@ -5,6 +5,7 @@
 #![allow(clippy::expect_used, clippy::panic)]
 
 mod apps;
+mod azure;
 mod faults;
 mod jobs;
 mod plane;
@@ -81,7 +82,10 @@ pub(crate) const IMAGE: &str =
 /// Puts a body past the client.
 pub(crate) async fn put(url: &str, token: &str, body: String) {
     let client = reqwest::Client::new();
-    let sent = client.put(url).bearer_auth(token).header("content-type", "application/json");
+    let sent = client
+        .put(url)
+        .bearer_auth(token)
+        .header("content-type", "application/json");
     let answer = sent.body(body).send().await.expect("an answer");
     assert!(answer.status().is_success(), "{:?}", answer.text().await);
 }

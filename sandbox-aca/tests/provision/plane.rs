@@ -23,20 +23,35 @@ async fn an_error_says_the_code_the_request_the_role_and_the_command() {
     let error = pool.ensure(&PoolSpec::python().sessions(601)).await;
     let error = error.expect_err("too many");
     let said = refusal(&error);
-    assert_eq!((error.kind(), said.status), (ErrorKind::InvalidInput, Some(400)));
+    assert_eq!(
+        (error.kind(), said.status),
+        (ErrorKind::InvalidInput, Some(400))
+    );
     assert_eq!(said.code, "InvalidParameterValueInContainerTemplate");
-    assert!(said.request_id.is_some() && !said.message.is_empty(), "{said:?}");
+    assert!(
+        said.request_id.is_some() && !said.message.is_empty(),
+        "{said:?}"
+    );
     let text = error.to_string();
-    assert!(text.contains("az containerapp sessionpool create --name pool"), "{text}");
+    assert!(
+        text.contains("az containerapp sessionpool create --name pool"),
+        "{text}"
+    );
     emulator.inject(Fault::new("PUT /", Action::Status(403, None)));
     let error = pool.ensure(&PoolSpec::python()).await.expect_err("no role");
     assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:?}");
     let text = error.to_string();
-    assert!(text.contains("Container Apps SessionPools Contributor"), "{text}");
+    assert!(
+        text.contains("Container Apps SessionPools Contributor"),
+        "{text}"
+    );
     assert!(text.contains("az role assignment create"), "{text}");
     for bad in ["", "a/b", "..", "a?b", "Äpfel"] {
         assert!(plane.session_pool(bad).is_err(), "{bad:?}");
-        assert!(plane.app(bad).is_err() && plane.job(bad).is_err(), "{bad:?}");
+        assert!(
+            plane.app(bad).is_err() && plane.job(bad).is_err(),
+            "{bad:?}"
+        );
     }
     assert!(plane.app("two--hyphens").is_err() && plane.app("Upper").is_err());
 }
@@ -49,8 +64,15 @@ async fn an_operation_that_fails_says_why_and_one_that_never_ends_what_was_said_
     })
     .await;
     let group = ours.sandbox_group("group").expect("a name");
-    let error = group.ensure(&SandboxGroupSpec::new()).await.expect_err("it fails");
-    assert_eq!(refusal(&error).code, "ContainerAppOperationError", "{error:?}");
+    let error = group
+        .ensure(&SandboxGroupSpec::new())
+        .await
+        .expect_err("it fails");
+    assert_eq!(
+        refusal(&error).code,
+        "ContainerAppOperationError",
+        "{error:?}"
+    );
     emulator.change(|options| {
         options.arm_fails = false;
         options.arm_operation = Duration::from_secs(3600);
@@ -58,11 +80,17 @@ async fn an_operation_that_fails_says_why_and_one_that_never_ends_what_was_said_
     let config = config(&emulator, &emulator.endpoint()).timeout(Duration::from_millis(400));
     let hasty = ControlPlane::new(config).expect("a control plane");
     let slow = hasty.sandbox_group("slow").expect("a name");
-    let error = slow.ensure(&SandboxGroupSpec::new()).await.expect_err("too slow");
+    let error = slow
+        .ensure(&SandboxGroupSpec::new())
+        .await
+        .expect_err("too slow");
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
     assert!(error.to_string().contains("InProgress"), "{error}");
     let environment = hasty.environment("slow").expect("a name");
-    let error = environment.ensure(&EnvironmentSpec::new()).await.expect_err("too slow");
+    let error = environment
+        .ensure(&EnvironmentSpec::new())
+        .await
+        .expect_err("too slow");
     assert!(error.to_string().contains("InProgress"), "{error}");
     // It goes on, and asking again takes it up without writing again.
     let written = emulator.requests("PUT /");
@@ -70,7 +98,9 @@ async fn an_operation_that_fails_says_why_and_one_that_never_ends_what_was_said_
     emulator.change(|options| options.arm_operation = Duration::ZERO);
     let again = plane(&emulator);
     let slow = again.sandbox_group("slow").expect("a name");
-    slow.ensure(&SandboxGroupSpec::new()).await.expect("a group");
+    slow.ensure(&SandboxGroupSpec::new())
+        .await
+        .expect("a group");
     assert_eq!(emulator.requests("PUT /"), written);
 }
 
@@ -107,7 +137,10 @@ async fn a_throttled_request_is_sent_again_when_the_service_says() {
         let busy = Action::Status(429, Some("1".into()));
         emulator.inject(Fault::new(method, busy));
     }
-    group.ensure(&SandboxGroupSpec::new()).await.expect("a group");
+    group
+        .ensure(&SandboxGroupSpec::new())
+        .await
+        .expect("a group");
     let puts = emulator.requests("PUT /");
     assert_eq!(puts, 2, "the one that was refused, and one");
 }

@@ -6,7 +6,9 @@ use sandbox_aca::provision::{
     Action, AppSpec, Container, ControlPlane, CustomPool, EnvironmentSpec, PoolSpec,
     ProvisioningState, SandboxGroupSpec, Wanted,
 };
-use sandbox_aca::{AcaSandboxProvider, AcaSessionConfig, AcaSessionProvider, SessionKind, StaticToken};
+use sandbox_aca::{
+    AcaSandboxProvider, AcaSessionConfig, AcaSessionProvider, SessionKind, StaticToken,
+};
 use sandbox_core::{Command, ErrorKind, Labels, Provider as _, SandboxExt as _, SandboxSpec};
 
 use super::{IMAGE, config, environment, identity, start};
@@ -28,7 +30,10 @@ async fn an_environment_is_made_once_changed_listed_and_deleted() {
         let state = made.properties.provisioning_state;
         assert_eq!(state, Some(ProvisioningState::Succeeded));
         assert!(made.properties.default_domain.is_some());
-        assert_eq!(made.tags.get("sandbox-owner").map(String::as_str), Some("owner-1"));
+        assert_eq!(
+            made.tags.get("sandbox-owner").map(String::as_str),
+            Some("owner-1")
+        );
         // What was asked for already is not written again.
         environment.ensure(&spec).await.expect("an environment");
         assert_eq!(emulator.requests("PUT /"), 1);
@@ -38,7 +43,10 @@ async fn an_environment_is_made_once_changed_listed_and_deleted() {
         assert_eq!(emulator.requests("PUT /"), 3);
         assert_eq!(plane.environments().await.expect("a list").len(), 1);
         let quotas = environment.quotas().await.expect("quotas");
-        assert!(quotas.iter().any(|quota| quota.limit == 100.0), "{quotas:?}");
+        assert!(
+            quotas.iter().any(|quota| quota.limit == 100.0),
+            "{quotas:?}"
+        );
         environment.delete().await.expect("it goes");
         assert!(environment.show().await.expect("an answer").is_none());
         environment.delete().await.expect("nothing to do");
@@ -67,11 +75,17 @@ async fn lists_are_whole_whatever_their_links_are() {
 async fn a_group_that_was_made_has_sandboxes() {
     let (emulator, plane) = start(|options| options.strict_groups = true).await;
     let group = plane.sandbox_group("mine").expect("a name");
-    group.ensure(&SandboxGroupSpec::new()).await.expect("a group");
+    group
+        .ensure(&SandboxGroupSpec::new())
+        .await
+        .expect("a group");
     let config = group.config().await.expect("a configuration");
     let token = std::sync::Arc::new(StaticToken::new(emulator.token()));
     let provider = AcaSandboxProvider::new(config.credential(token)).expect("a provider");
-    let sandbox = provider.create(SandboxSpec::new()).await.expect("a sandbox");
+    let sandbox = provider
+        .create(SandboxSpec::new())
+        .await
+        .expect("a sandbox");
     sandbox.close().await.expect("it closes");
     // Its environment can be given later, and not be changed then.
     let spec = SandboxGroupSpec::new().environment(environment());
@@ -96,18 +110,30 @@ async fn pools_of_every_kind_are_made_and_a_shells_runs_commands() {
         let pool = plane.session_pool(name).expect("a name");
         let made = pool.ensure(&spec.sessions(20)).await.expect("a pool");
         let endpoint = made.properties.pool_management_endpoint.as_deref();
-        assert!(endpoint.is_some_and(|endpoint| endpoint.contains(name)), "{made:?}");
+        assert!(
+            endpoint.is_some_and(|endpoint| endpoint.contains(name)),
+            "{made:?}"
+        );
         assert_eq!(made.properties.mcp_endpoint().is_some(), name == "shell1");
         assert_eq!(pool.mcp_key().await.is_ok(), name == "shell1");
     }
     let pool = plane.session_pool("shell1").expect("a name");
     let shown = pool.show().await.expect("an answer").expect("a pool");
-    let endpoint = shown.properties.pool_management_endpoint.expect("an endpoint");
+    let endpoint = shown
+        .properties
+        .pool_management_endpoint
+        .expect("an endpoint");
     let token = std::sync::Arc::new(StaticToken::new(emulator.token()));
     let config = AcaSessionConfig::new(endpoint, SessionKind::Shell).credential(token);
     let provider = AcaSessionProvider::new(config).expect("a provider");
-    let sandbox = provider.create(SandboxSpec::new()).await.expect("a session");
-    let ran = sandbox.exec(Command::shell("echo hello")).await.expect("it runs");
+    let sandbox = provider
+        .create(SandboxSpec::new())
+        .await
+        .expect("a session");
+    let ran = sandbox
+        .exec(Command::shell("echo hello"))
+        .await
+        .expect("it runs");
     assert_eq!(ran.stdout.bytes, "hello\n");
     sandbox.close().await.expect("it closes");
     // The service drops this in silence, and the client says so.
@@ -116,7 +142,10 @@ async fn pools_of_every_kind_are_made_and_a_shells_runs_commands() {
     assert_eq!(error.expect_err("no server").kind(), ErrorKind::Unsupported);
     let quotas = plane.quotas().await.expect("quotas");
     let pools = quotas.iter().find(|quota| quota.name == "SessionPoolCount");
-    assert_eq!(pools.map(|quota| (quota.used, quota.left())), Some((5.0, 1.0)));
+    assert_eq!(
+        pools.map(|quota| (quota.used, quota.left())),
+        Some((5.0, 1.0))
+    );
     for name in ["python1", "node1", "shell1", "custom1", "custom2"] {
         let pool = plane.session_pool(name).expect("a name");
         pool.delete().await.expect("it goes");
@@ -131,10 +160,16 @@ async fn what_belongs_to_another_owner_is_left_alone() {
     other.owner = "owner-2".into();
     let theirs = ControlPlane::new(other.tag("run", "r2")).expect("a control plane");
     let group = theirs.sandbox_group("shared").expect("a name");
-    group.ensure(&SandboxGroupSpec::new()).await.expect("a group");
+    group
+        .ensure(&SandboxGroupSpec::new())
+        .await
+        .expect("a group");
     let written = emulator.requests("PUT /");
     let group = ours.sandbox_group("shared").expect("a name");
-    let error = group.ensure(&SandboxGroupSpec::new()).await.expect_err("refused");
+    let error = group
+        .ensure(&SandboxGroupSpec::new())
+        .await
+        .expect_err("refused");
     assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error:?}");
     assert!(error.to_string().contains("owner-2"), "{error}");
     let error = group.delete().await.expect_err("refused");
@@ -147,10 +182,16 @@ async fn what_belongs_to_another_owner_is_left_alone() {
     let tagged = tagged.expect("a control plane");
     for name in ["one", "two"] {
         let group = tagged.sandbox_group(name).expect("a name");
-        group.ensure(&SandboxGroupSpec::new()).await.expect("a group");
+        group
+            .ensure(&SandboxGroupSpec::new())
+            .await
+            .expect("a group");
     }
     let untagged = ours.sandbox_group("three").expect("a name");
-    untagged.ensure(&SandboxGroupSpec::new()).await.expect("a group");
+    untagged
+        .ensure(&SandboxGroupSpec::new())
+        .await
+        .expect("a group");
     let living = [tagged.sandbox_group("two").expect("a name").id().clone()];
     let collected = ours.collect(&run, &living).await.expect("a collection");
     let names: Vec<&str> = collected.deleted.iter().map(|id| id.name()).collect();
@@ -176,15 +217,27 @@ async fn a_plan_says_what_would_be_done_and_does_nothing() {
     let before = emulator.requests("");
     let plan = plane.plan(&wanted).await.expect("a plan");
     let sent = emulator.requested("");
-    assert!(sent[before..].iter().all(|line| line.starts_with("GET ")), "{sent:?}");
+    assert!(
+        sent[before..].iter().all(|line| line.starts_with("GET ")),
+        "{sent:?}"
+    );
     let actions: Vec<Action> = plan.lines.iter().map(|line| line.action).collect();
     assert_eq!(actions, [Action::Keep, Action::Create, Action::Create]);
     // Half a processor and 1 GiB for a month, at the idle and at the active rate.
     let app = &plan.lines[1].cost;
-    assert!((app.idle - 11.8).abs() < 0.2 && (app.busy - 39.4).abs() < 0.2, "{app:?}");
+    assert!(
+        (app.idle - 11.8).abs() < 0.2 && (app.busy - 39.4).abs() < 0.2,
+        "{app:?}"
+    );
     let text = plan.to_string();
-    assert!(text.contains("2025-12") && !text.contains("hidden"), "{text}");
-    let other = [Wanted::Environment("env".into(), EnvironmentSpec::new().peer_tls())];
+    assert!(
+        text.contains("2025-12") && !text.contains("hidden"),
+        "{text}"
+    );
+    let other = [Wanted::Environment(
+        "env".into(),
+        EnvironmentSpec::new().peer_tls(),
+    )];
     let plan = plane.plan(&other).await.expect("a plan");
     assert_eq!(plan.lines[0].action, Action::Update);
 }

@@ -16,7 +16,10 @@ fn principal() -> PrincipalId {
 async fn a_role_is_assigned_once_and_found_under_another_name() {
     let (emulator, plane) = start(|options| options.new_principals = true).await;
     let group = plane.sandbox_group("group").expect("a name");
-    group.ensure(&SandboxGroupSpec::new()).await.expect("a group");
+    group
+        .ensure(&SandboxGroupSpec::new())
+        .await
+        .expect("a group");
     let role = &Role::SANDBOX_GROUP_DATA_OWNER;
     let kind = PrincipalType::ServicePrincipal;
     let first = group.grant(&principal(), kind).await.expect("a role");
@@ -24,8 +27,14 @@ async fn a_role_is_assigned_once_and_found_under_another_name() {
     assert_eq!(first, second);
     let all = plane.role_assignments(group.id()).await.expect("a list");
     assert_eq!(all, [first]);
-    plane.unassign(role, &principal(), group.id()).await.expect("it goes");
-    plane.unassign(role, &principal(), group.id()).await.expect("nothing to do");
+    plane
+        .unassign(role, &principal(), group.id())
+        .await
+        .expect("it goes");
+    plane
+        .unassign(role, &principal(), group.id())
+        .await
+        .expect("nothing to do");
     // Somebody else's assignment says the same under another name.
     let token = emulator.arm_token();
     let url = format!(
@@ -47,7 +56,10 @@ async fn a_role_is_assigned_once_and_found_under_another_name() {
 async fn a_role_that_has_not_arrived_is_waited_for() {
     let (emulator, plane) = start(|options| options.role_after = Duration::from_secs(3600)).await;
     let group = plane.sandbox_group("group").expect("a name");
-    group.ensure(&SandboxGroupSpec::new()).await.expect("a group");
+    group
+        .ensure(&SandboxGroupSpec::new())
+        .await
+        .expect("a group");
     let config = group.config().await.expect("a configuration");
     let token = std::sync::Arc::new(StaticToken::new(emulator.token()));
     let provider = AcaSandboxProvider::new(config.credential(token)).expect("a provider");

@@ -8,8 +8,8 @@ use sandbox_core::{Error, ErrorKind, Result};
 
 use super::super::logs::{LogOptions, quoted};
 use super::super::step::Step;
-use super::revision::{ContainerState, Replica, Revision, RevisionHealth, RevisionState};
 use super::App;
+use super::revision::{ContainerState, Replica, Revision, RevisionHealth, RevisionState};
 
 /// How often a container is started again before it is taken for one that never stays.
 const RESTARTS: u32 = 3;
@@ -25,8 +25,8 @@ pub enum Health {
     Stopped,
     /// It is being started: what the service said last.
     Starting(String),
-    /// The container of the latest revision runs and gets requests.
-    Healthy,
+    /// The container of the latest revision runs and gets requests; how often it was started again.
+    Healthy(u32),
     /// It does not run and will not: the reason.
     Failed(String),
 }
@@ -34,7 +34,11 @@ pub enum Health {
 /// How an app is, from what its latest revision and that one's replicas say.
 pub(super) fn judge(revision: &Revision, replicas: &[Replica]) -> Health {
     let of = &revision.properties;
-    if let Some(why) = of.provisioning_error.as_deref().filter(|why| !why.is_empty()) {
+    if let Some(why) = of
+        .provisioning_error
+        .as_deref()
+        .filter(|why| !why.is_empty())
+    {
         return Health::Failed(why.to_owned());
     }
     if of.provisioning_state.as_deref() == Some("Failed") {
@@ -43,12 +47,23 @@ pub(super) fn judge(revision: &Revision, replicas: &[Replica]) -> Health {
     if of.running_state == Some(RevisionState::Stopped) {
         return Health::Stopped;
     }
-    let containers = replicas.iter().flat_map(|replica| &replica.properties.containers);
+    let containers = replicas
+        .iter()
+        .flat_map(|replica| &replica.properties.containers);
     let mut all_ready = false;
+    let mut restarts = 0;
     for (at, container) in containers.enumerate() {
-        let details = container.running_state_details.as_deref().unwrap_or_default();
+        let details = container
+            .running_state_details
+            .as_deref()
+            .unwrap_or_default();
         let state = container.running_state.as_ref();
-        let pull = ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ImagePullFailure"];
+        let pull = [
+            "ErrImagePull",
+            "ImagePullBackOff",
+            "InvalidImageName",
+            "ImagePullFailure",
+        ];
         if let Some(word) = pull.iter().find(|word| details.contains(**word)) {
             return Health::Failed(format!("the image can't be pulled ({word}): {details}"));
         }
@@ -59,6 +74,7 @@ pub(super) fn judge(revision: &Revision, replicas: &[Replica]) -> Health {
                 container.restart_count
             ));
         }
+        restarts += container.restart_count;
         let ready = container.ready && state == Some(&ContainerState::Running);
         all_ready = ready && (at == 0 || all_ready);
     }
@@ -67,12 +83,16 @@ pub(super) fn judge(revision: &Revision, replicas: &[Replica]) -> Health {
     }
     let well = of.health_state != Some(RevisionHealth::Unhealthy);
     match all_ready && well {
-        true => Health::Healthy,
+        true => Health::Healthy(restarts),
         false => Health::Starting(format!(
             "revision {}: {}, health {}, {} replicas",
             revision.name,
-            of.running_state.as_ref().map_or("no state", RevisionState::as_str),
-            of.health_state.as_ref().map_or("unknown", RevisionHealth::as_str),
+            of.running_state
+                .as_ref()
+                .map_or("no state", RevisionState::as_str),
+            of.health_state
+                .as_ref()
+                .map_or("unknown", RevisionHealth::as_str),
             replicas.len()
         )),
     }
@@ -90,13 +110,16 @@ impl App {
             return Ok(Health::Starting("there is no revision yet".into()));
         };
         let Some(revision) = self.revision(&name).await? else {
-            return Ok(Health::Starting(format!("revision {name} is not there yet")));
+            return Ok(Health::Starting(format!(
+                "revision {name} is not there yet"
+            )));
         };
         let replicas = self.replicas(&name).await?;
         Ok(judge(&revision, &replicas))
     }
 
-    /// Waits until the app is healthy.
+    /// Waits until the app is healthy, and is so still when it is looked at again: one that ends soon
+    /// after it has begun is not.
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable) if its image can't be pulled or its container ends again
@@ -106,9 +129,14 @@ impl App {
         let step = self.step("wait for", "show");
         let started = Instant::now();
         let limit = self.plane.config().timeout;
+        let mut before = None;
         loop {
             let last = match self.health().await? {
-                Health::Healthy => return Ok(()),
+                Health::Healthy(restarts) if before == Some(restarts) => return Ok(()),
+                Health::Healthy(restarts) => {
+                    before = Some(restarts);
+                    format!("that it runs, after {restarts} restarts")
+                }
                 Health::Failed(why) => return Err(self.why(&step, &why).await),
                 Health::Stopped => "that it is stopped".to_owned(),
                 Health::Starting(last) => last,
@@ -157,11 +185,10 @@ mod tests {
 
     #[test]
     fn what_was_taken_is_healthy_only_if_it_runs() {
-        const WELL: &str =
-            r#"{"provisioningState":"Provisioned","healthState":"Healthy","runningState":"Running"}"#;
+        const WELL: &str = r#"{"provisioningState":"Provisioned","healthState":"Healthy","runningState":"Running"}"#;
         let one = |text: &str| format!(r#"[{{"name":"main",{text}}}]"#);
         let runs = one(r#""ready":true,"restartCount":0,"runningState":"Running""#);
-        assert!(matches!(judged(WELL, &runs), Health::Healthy));
+        assert!(matches!(judged(WELL, &runs), Health::Healthy(0)));
         assert!(matches!(judged(WELL, "[]"), Health::Starting(_)));
         let new = one(r#""ready":false,"runningState":"Running""#);
         assert!(matches!(judged(WELL, &new), Health::Starting(_)));
@@ -169,7 +196,10 @@ mod tests {
             let text = format!(
                 r#""ready":false,"runningState":"Waiting","runningStateDetails":"{details}""#
             );
-            assert!(matches!(judged(WELL, &one(&text)), Health::Failed(_)), "{details}");
+            assert!(
+                matches!(judged(WELL, &one(&text)), Health::Failed(_)),
+                "{details}"
+            );
         }
         let again = one(r#""ready":false,"restartCount":5,"runningState":"Terminated""#);
         assert!(matches!(judged(WELL, &again), Health::Failed(_)));

@@ -278,10 +278,13 @@ impl App {
 
     /// Whether the value of a secret is another one: the digest of a request has none of them.
     async fn rotated(&self, spec: &AppSpec) -> Result<bool> {
-        let values = spec.secrets.iter().filter_map(|(name, source)| match source {
-            SecretSource::Value(value) => Some((name, value)),
-            SecretSource::KeyVault(..) => None,
-        });
+        let values = spec
+            .secrets
+            .iter()
+            .filter_map(|(name, source)| match source {
+                SecretSource::Value(value) => Some((name, value)),
+                SecretSource::KeyVault(..) => None,
+            });
         let values: Vec<_> = values.collect();
         if values.is_empty() {
             return Ok(false);
@@ -350,7 +353,11 @@ impl App {
         if is == Some(&to) {
             return Ok(());
         }
-        match self.plane.act(&step, &self.target.id, verb, KIND.version).await {
+        match self
+            .plane
+            .act(&step, &self.target.id, verb, KIND.version)
+            .await
+        {
             Ok(()) => Ok(()),
             Err(error) => {
                 // The answer may have been lost, and the request not.
@@ -386,7 +393,9 @@ impl App {
     pub async fn revisions(&self) -> Result<Vec<Revision>> {
         let step = self.step("list the revisions of", "revision list");
         let path = self.target.id.child(&["revisions"]);
-        self.plane.pages(&step, Call::get(&path, KIND.version)).await
+        self.plane
+            .pages(&step, Call::get(&path, KIND.version))
+            .await
     }
 
     /// One revision; `None` if it is not there.
@@ -397,7 +406,11 @@ impl App {
         let step = self.step("show a revision of", "revision show");
         let name = super::id::name("revision", name)?;
         let path = self.target.id.child(&["revisions", name]);
-        match self.plane.found(&step, Call::get(&path, KIND.version)).await? {
+        match self
+            .plane
+            .found(&step, Call::get(&path, KIND.version))
+            .await?
+        {
             Some(answer) => answer.json(&step).map(Some),
             None => Ok(None),
         }
@@ -411,7 +424,9 @@ impl App {
         let step = self.step("list the replicas of", "replica list");
         let name = super::id::name("revision", revision)?;
         let path = self.target.id.child(&["revisions", name, "replicas"]);
-        self.plane.pages(&step, Call::get(&path, KIND.version)).await
+        self.plane
+            .pages(&step, Call::get(&path, KIND.version))
+            .await
     }
 
     /// Shares its requests among revisions, and gives them labels: each label has a name of its own,

@@ -118,11 +118,7 @@ impl OwnerAuth {
     }
 
     /// Lets this application in, with tokens for that one of this directory.
-    pub fn application(
-        tenant: impl Into<String>,
-        client: ClientId,
-        application: ClientId,
-    ) -> Self {
+    pub fn application(tenant: impl Into<String>, client: ClientId, application: ClientId) -> Self {
         Self {
             applications: vec![application],
             ..Self::none(tenant, client)

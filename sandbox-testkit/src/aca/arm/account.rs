@@ -53,9 +53,26 @@ pub(super) fn is_path(path: &[&str]) -> bool {
             | ["subscriptions", _, "resourcegroups", _]
             | ["subscriptions", _, "resourcegroups", _, "resources"]
             | ["subscriptions", _, "resources"]
-            | ["subscriptions", _, "providers", "microsoft.app", "locations", _, "usages"]
-            | ["subscriptions", _, "resourcegroups", _, "providers", "microsoft.app",
-                "managedenvironments", _, "usages"]
+            | [
+                "subscriptions",
+                _,
+                "providers",
+                "microsoft.app",
+                "locations",
+                _,
+                "usages"
+            ]
+            | [
+                "subscriptions",
+                _,
+                "resourcegroups",
+                _,
+                "providers",
+                "microsoft.app",
+                "managedenvironments",
+                _,
+                "usages"
+            ]
     )
 }
 
@@ -97,14 +114,19 @@ pub(super) fn answer(state: &State, call: &Call, path: &[&str]) -> Result<Reply,
             let count = |kind: &str| {
                 let kept = state.arm.kept();
                 let all = kept.resources.keys().filter(|key| key.starts_with(&before));
-                all.filter(|key| key.split('/').nth_back(1) == Some(kind)).count()
+                all.filter(|key| key.split('/').nth_back(1) == Some(kind))
+                    .count()
             };
             let (environments, pools) = (count("managedenvironments"), count("sessionpools"));
             ok(json!({"value": [
                 usage("ManagedEnvironmentCount", environments, 15),
                 usage("SessionPoolCount", pools, 6)]}))
         }
-        _ => Err(error(405, "MethodNotAllowed", "the path has no such method")),
+        _ => Err(error(
+            405,
+            "MethodNotAllowed",
+            "the path has no such method",
+        )),
     }
 }
 
@@ -157,11 +179,19 @@ pub(in super::super) async fn query(state: &State, call: &Call) -> Result<Reply,
     let runs: Vec<_> = {
         let kept = state.arm.kept();
         let all = kept.runs.iter().filter(|(key, _)| {
-            let app = key.split("/containerapps/").nth(1).and_then(|rest| rest.split('/').next());
+            let app = key
+                .split("/containerapps/")
+                .nth(1)
+                .and_then(|rest| rest.split('/').next());
             app.is_some_and(|app| names.contains(&app))
         });
-        all.map(|(key, run)| (key.rsplit('/').next().unwrap_or_default().to_owned(), run.clone()))
-            .collect()
+        all.map(|(key, run)| {
+            (
+                key.rsplit('/').next().unwrap_or_default().to_owned(),
+                run.clone(),
+            )
+        })
+        .collect()
     };
     let now = state.clock.timestamp();
     let mut rows = Vec::new();
@@ -170,11 +200,19 @@ pub(in super::super) async fn query(state: &State, call: &Call) -> Result<Reply,
             continue;
         };
         for line in lines.iter().rev() {
-            rows.push(json!([now, revision, "main", String::from_utf8_lossy(line)]));
+            rows.push(json!([
+                now,
+                revision,
+                "main",
+                String::from_utf8_lossy(line)
+            ]));
         }
     }
     let columns = ["TimeGenerated", "RevisionName", "ContainerName", "Log"];
     let columns = columns.map(|name| json!({"name": name, "type": "string"}));
-    Ok(Reply::json(200, json!({"tables": [
-        {"name": "PrimaryResult", "columns": columns, "rows": rows}]})))
+    Ok(Reply::json(
+        200,
+        json!({"tables": [
+        {"name": "PrimaryResult", "columns": columns, "rows": rows}]}),
+    ))
 }

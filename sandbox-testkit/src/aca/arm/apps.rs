@@ -74,7 +74,10 @@ pub(super) async fn renew(state: &Arc<State>, key: &str, before: Option<&Value>)
         let resource = Resource::new(document);
         let path = format!("{below}{}", revision.to_ascii_lowercase());
         kept.resources.insert(path.clone(), resource);
-        let old: Vec<Arc<Run>> = old.iter().filter_map(|path| kept.runs.remove(path)).collect();
+        let old: Vec<Arc<Run>> = old
+            .iter()
+            .filter_map(|path| kept.runs.remove(path))
+            .collect();
         (path, old, running.then_some((container, secrets)))
     };
     for run in old {
@@ -94,7 +97,9 @@ pub(super) async fn turn(state: &Arc<State>, key: &str, on: bool) {
             return;
         };
         let properties = &found.document["properties"];
-        let latest = properties["latestRevisionName"].as_str().unwrap_or_default();
+        let latest = properties["latestRevisionName"]
+            .as_str()
+            .unwrap_or_default();
         let path = format!("{key}/revisions/{}", latest.to_ascii_lowercase());
         let container = properties["template"]["containers"][0].clone();
         (path, container, found.secrets.clone())
@@ -119,17 +124,22 @@ pub(super) async fn operation(
 ) -> Option<Result<Reply, Reply>> {
     let own = format!("/{}", path.get(..8)?.join("/")).to_ascii_lowercase();
     let word = |at: usize| tail.get(at).map(|word| word.to_ascii_lowercase());
-    Some(match (call.method.as_str(), word(0)?.as_str(), tail.len()) {
-        ("POST", "listsecrets", 1) => secrets(state, &own),
-        ("POST", "getauthtoken", 1) => token(state, &own),
-        ("GET", "revisions", 1) => revisions(state, &own),
-        ("GET", "revisions", 2) => revision(state, key),
-        ("POST", "revisions", 3) => act(state, &own, tail[1], &word(2)?).await,
-        ("GET", "revisions", 3..) if word(2)? == "replicas" => {
-            replicas(state, &own, tail[1], tail.get(3).filter(|name| !name.is_empty()))
-        }
-        _ => return None,
-    })
+    Some(
+        match (call.method.as_str(), word(0)?.as_str(), tail.len()) {
+            ("POST", "listsecrets", 1) => secrets(state, &own),
+            ("POST", "getauthtoken", 1) => token(state, &own),
+            ("GET", "revisions", 1) => revisions(state, &own),
+            ("GET", "revisions", 2) => revision(state, key),
+            ("POST", "revisions", 3) => act(state, &own, tail[1], &word(2)?).await,
+            ("GET", "revisions", 3..) if word(2)? == "replicas" => replicas(
+                state,
+                &own,
+                tail[1],
+                tail.get(3).filter(|name| !name.is_empty()),
+            ),
+            _ => return None,
+        },
+    )
 }
 
 pub(super) fn secrets(state: &State, key: &str) -> Result<Reply, Reply> {
@@ -145,12 +155,19 @@ pub(super) fn secrets(state: &State, key: &str) -> Result<Reply, Reply> {
 pub(super) fn token(state: &State, key: &str) -> Result<Reply, Reply> {
     let document = {
         let kept = state.arm.kept();
-        kept.resources.get(key).ok_or_else(missing)?.document.clone()
+        kept.resources
+            .get(key)
+            .ok_or_else(missing)?
+            .document
+            .clone()
     };
     let token = state.mint(&audience(key), 3600);
-    Ok(Reply::json(200, json!({"id": document["id"], "name": document["name"],
+    Ok(Reply::json(
+        200,
+        json!({"id": document["id"], "name": document["name"],
         "type": document["type"], "location": document["location"],
-        "properties": {"token": token, "expires": state.clock.timestamp()}})))
+        "properties": {"token": token, "expires": state.clock.timestamp()}}),
+    ))
 }
 
 /// What the token of a log is for.
@@ -166,8 +183,10 @@ fn shown(state: &State, path: &str, mut document: Value) -> Value {
         None => (None, 0),
     };
     let (health, running, provisioning) = match phase {
-        Some(Phase::Running) => ("Healthy", "Running", "Provisioned"),
-        Some(Phase::Waiting) => ("None", "Processing", "Provisioning"),
+        Some(Phase::Running) if run.is_some_and(|run| run.is_ready()) => {
+            ("Healthy", "Running", "Provisioned")
+        }
+        Some(Phase::Running | Phase::Waiting) => ("None", "Processing", "Provisioning"),
         Some(Phase::Ended(_)) => ("Unhealthy", "Degraded", "Provisioned"),
         Some(Phase::Looping) => ("Unhealthy", "Failed", "Provisioned"),
         Some(Phase::NoImage) => ("Unhealthy", "Failed", "Provisioning"),
@@ -188,7 +207,8 @@ fn revisions(state: &State, own: &str) -> Result<Reply, Reply> {
         kept.resources.get(own).ok_or_else(missing)?;
         let all = kept.resources.range(below.clone()..);
         let all = all.take_while(|(path, _)| path.starts_with(&below));
-        all.map(|(path, one)| (path.clone(), one.document.clone())).collect()
+        all.map(|(path, one)| (path.clone(), one.document.clone()))
+            .collect()
     };
     let all = all.into_iter().map(|(path, one)| shown(state, &path, one));
     let all: Vec<Value> = all.collect();
@@ -198,7 +218,11 @@ fn revisions(state: &State, own: &str) -> Result<Reply, Reply> {
 fn revision(state: &State, key: &str) -> Result<Reply, Reply> {
     let document = {
         let kept = state.arm.kept();
-        kept.resources.get(key).ok_or_else(missing)?.document.clone()
+        kept.resources
+            .get(key)
+            .ok_or_else(missing)?
+            .document
+            .clone()
     };
     Ok(Reply::json(200, shown(state, key, document)))
 }
@@ -227,12 +251,7 @@ async fn act(state: &Arc<State>, own: &str, revision: &str, word: &str) -> Resul
     Ok(Reply::empty(200))
 }
 
-fn replicas(
-    state: &State,
-    own: &str,
-    revision: &str,
-    name: Option<&&str>,
-) -> Result<Reply, Reply> {
+fn replicas(state: &State, own: &str, revision: &str, name: Option<&&str>) -> Result<Reply, Reply> {
     let key = format!("{own}/revisions/{}", revision.to_ascii_lowercase());
     let kept = state.arm.kept();
     let found = kept.resources.get(&key).ok_or_else(missing)?;
@@ -273,9 +292,24 @@ pub(in super::super) fn log_of(path: &[&str]) -> Option<(String, String)> {
     let lower: Vec<String> = path.iter().map(|part| part.to_ascii_lowercase()).collect();
     let parts: Vec<&str> = lower.iter().map(String::as_str).collect();
     match parts[..] {
-        ["subscriptions", s, "resourcegroups", g, kind @ ("containerapps" | "jobs"), name,
-            of @ ("revisions" | "executions"), one, "replicas", _, "containers", _, "logstream"] => {
-            let own = format!("/subscriptions/{s}/resourcegroups/{g}/providers/microsoft.app/{kind}/{name}");
+        [
+            "subscriptions",
+            s,
+            "resourcegroups",
+            g,
+            kind @ ("containerapps" | "jobs"),
+            name,
+            of @ ("revisions" | "executions"),
+            one,
+            "replicas",
+            _,
+            "containers",
+            _,
+            "logstream",
+        ] => {
+            let own = format!(
+                "/subscriptions/{s}/resourcegroups/{g}/providers/microsoft.app/{kind}/{name}"
+            );
             let run = format!("{own}/{of}/{one}");
             Some((own, run))
         }
@@ -293,10 +327,25 @@ pub(in super::super) fn stream_log(
     if state.genuine(header)? != audience(&own) {
         return Err(error(401, "Unauthorized", "the token is for another log"));
     }
-    let run = state.arm.kept().runs.get(&run).cloned().ok_or_else(missing)?;
-    let tail = call.query.get("tailLines").and_then(|tail| tail.parse().ok());
-    let follow = call.query.get("follow").is_some_and(|follow| follow.eq_ignore_ascii_case("true"));
-    let json = call.query.get("output").is_some_and(|output| output == "json");
+    let run = state
+        .arm
+        .kept()
+        .runs
+        .get(&run)
+        .cloned()
+        .ok_or_else(missing)?;
+    let tail = call
+        .query
+        .get("tailLines")
+        .and_then(|tail| tail.parse().ok());
+    let follow = call
+        .query
+        .get("follow")
+        .is_some_and(|follow| follow.eq_ignore_ascii_case("true"));
+    let json = call
+        .query
+        .get("output")
+        .is_some_and(|output| output == "json");
     let now = state.clock.timestamp();
     let from = run.tail(tail.unwrap_or(20));
     let lines = stream::unfold(from, move |from| {
@@ -320,6 +369,8 @@ pub(in super::super) fn stream_log(
     });
     let mut response = Response::new(Body::from_stream(lines));
     let kind = axum::http::HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(axum::http::header::CONTENT_TYPE, kind);
+    response
+        .headers_mut()
+        .insert(axum::http::header::CONTENT_TYPE, kind);
     Ok(Reply::switching(response))
 }

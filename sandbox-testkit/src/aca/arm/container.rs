@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use sandbox_core::{Command, Sandbox};
@@ -21,6 +22,9 @@ const LINES: usize = 1000;
 
 /// How often a container is started again before its app is a crash loop.
 const RESTARTS: u32 = 3;
+
+/// How long a container must have run before it gets requests.
+const READY: Duration = Duration::from_millis(300);
 
 /// What a container does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +44,8 @@ pub(super) enum Phase {
 struct Kept {
     phase: Phase,
     restarts: u32,
+    /// When its command began; nothing for one without.
+    since: Option<Instant>,
     /// The number of the first line, and the lines from there on.
     first: u64,
     lines: VecDeque<Bytes>,
@@ -70,6 +76,7 @@ impl Run {
             kept: Mutex::new(Kept {
                 phase: Phase::Waiting,
                 restarts: 0,
+                since: None,
                 first: 0,
                 lines: VecDeque::new(),
             }),
@@ -82,8 +89,14 @@ impl Run {
             return run;
         }
         let Some(command) = command(container, secrets) else {
-            run.note(Bytes::from_static(b"(the image's own program is not run here)"));
-            run.turn(if again { Phase::Running } else { Phase::Ended(0) });
+            run.note(Bytes::from_static(
+                b"(the image's own program is not run here)",
+            ));
+            run.turn(if again {
+                Phase::Running
+            } else {
+                Phase::Ended(0)
+            });
             return run;
         };
         let (state, of) = (Arc::clone(state), Arc::clone(&run));
@@ -117,6 +130,7 @@ impl Run {
         *lock(&self.local) = Some(Arc::clone(&local));
         state.note_command(&String::from_utf8_lossy(&command.argv().join(&b' ')));
         let mut process = local.spawn(command).await?;
+        lock(&self.kept).since = Some(Instant::now());
         self.turn(Phase::Running);
         let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
         tokio::join!(self.read(stdout), self.read(stderr));
@@ -159,6 +173,13 @@ impl Run {
     pub(super) fn phase(&self) -> (Phase, u32) {
         let kept = lock(&self.kept);
         (kept.phase, kept.restarts)
+    }
+
+    /// Whether it gets requests.
+    pub(super) fn is_ready(&self) -> bool {
+        let kept = lock(&self.kept);
+        let ran = kept.since.is_none_or(|since| since.elapsed() >= READY);
+        kept.phase == Phase::Running && ran
     }
 
     /// Whether it writes nothing more.
@@ -222,7 +243,7 @@ impl Run {
             Phase::NoImage => ("Waiting", "ImagePullBackOff"),
         };
         let runs = phase == Phase::Running;
-        json!({"name": name, "ready": runs, "started": runs, "restartCount": restarts,
+        json!({"name": name, "ready": self.is_ready(), "started": runs, "restartCount": restarts,
             "runningState": state, "runningStateDetails": details, "logStreamEndpoint": stream})
     }
 }
@@ -231,7 +252,9 @@ impl Run {
 fn command(container: &Value, secrets: &Value) -> Option<Command> {
     let words = |key: &str| -> Vec<String> {
         let words = container[key].as_array().into_iter().flatten();
-        words.filter_map(|word| word.as_str().map(str::to_owned)).collect()
+        words
+            .filter_map(|word| word.as_str().map(str::to_owned))
+            .collect()
     };
     let mut argv = words("command");
     if argv.is_empty() {

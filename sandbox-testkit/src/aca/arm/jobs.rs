@@ -45,12 +45,7 @@ pub(super) async fn operation(
     })
 }
 
-async fn start(
-    state: &Arc<State>,
-    call: &Call,
-    place: &[&str],
-    own: &str,
-) -> Result<Reply, Reply> {
+async fn start(state: &Arc<State>, call: &Call, place: &[&str], own: &str) -> Result<Reply, Reply> {
     let changes = call.json()?;
     let takes = state.options().arm_operation;
     let end = state.clock.now().saturating_add(takes);
@@ -155,7 +150,9 @@ async fn stop_all(state: &Arc<State>, place: &[&str], own: &str) -> Result<Reply
         let kept = state.arm.kept();
         kept.resources.get(own).ok_or_else(missing)?;
         let all = kept.resources.keys();
-        all.filter(|path| path.starts_with(&below)).cloned().collect()
+        all.filter(|path| path.starts_with(&below))
+            .cloned()
+            .collect()
     };
     for key in all {
         stop(state, place, &key).await?;
@@ -166,7 +163,11 @@ async fn stop_all(state: &Arc<State>, place: &[&str], own: &str) -> Result<Reply
 fn suspend(state: &State, place: &[&str], own: &str, word: &str) -> Result<Reply, Reply> {
     let mut kept = state.arm.kept();
     let found = kept.resources.get_mut(own).ok_or_else(missing)?;
-    let to = if word == "suspend" { "Suspended" } else { "Ready" };
+    let to = if word == "suspend" {
+        "Suspended"
+    } else {
+        "Ready"
+    };
     found.document["properties"]["runningState"] = json!(to);
     let document = found.document.clone();
     drop(kept);

@@ -112,7 +112,14 @@ pub(super) const KINDS: &[Kind] = &[
     Kind {
         name: "jobs",
         valid: app_name,
-        actions: &["start", "stop", "suspend", "resume", "listSecrets", "getAuthToken"],
+        actions: &[
+            "start",
+            "stop",
+            "suspend",
+            "resume",
+            "listSecrets",
+            "getAuthToken",
+        ],
         children: &["executions", "stop"],
         slow_patch: true,
         check: |body, _| {

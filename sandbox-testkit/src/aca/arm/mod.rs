@@ -193,7 +193,9 @@ pub(super) async fn operation(
                 parent(state, &key)?;
                 let mut reply = keep(state, &key, path, call.json()?, Duration::ZERO)?;
                 // No operation that takes its time.
-                reply.headers.retain(|(name, _)| *name == axum::http::header::CONTENT_TYPE);
+                reply
+                    .headers
+                    .retain(|(name, _)| *name == axum::http::header::CONTENT_TYPE);
                 reply.status = 200;
                 Ok(reply)
             }
@@ -233,7 +235,10 @@ async fn settle(state: &State) {
             let mut kept = state.arm.kept();
             kept.resources.retain(|key, _| !own(key));
             let ended: Vec<String> = kept.runs.keys().filter(|key| own(key)).cloned().collect();
-            ended.iter().filter_map(|key| kept.runs.remove(key)).collect()
+            ended
+                .iter()
+                .filter_map(|key| kept.runs.remove(key))
+                .collect()
         };
         for run in ended {
             run.stop().await;
@@ -414,7 +419,9 @@ async fn put(
         if let Some(reply) = occupied(state, &kept, key) {
             return Err(reply);
         }
-        kept.resources.get(key).map(|found| found.document["properties"].clone())
+        kept.resources
+            .get(key)
+            .map(|found| found.document["properties"].clone())
     };
     if kind.name == "sandboxGroups"
         && let Some(before) = &before
@@ -425,7 +432,9 @@ async fn put(
         return Err(error(409, "EnvironmentIdImmutable", why));
     }
     if kind.name == "containerApps"
-        && let Some(status) = before.as_ref().map(|before| before["runningStatus"].clone())
+        && let Some(status) = before
+            .as_ref()
+            .map(|before| before["runningStatus"].clone())
     {
         body["properties"]["runningStatus"] = status;
     }

@@ -50,7 +50,9 @@ pub(super) fn begin(state: &State, path: &[&str], reply: Reply, by_result: bool)
         link: link.clone(),
     };
     state.arm.kept().operations.insert(id, operation);
-    reply.with(header, link).with(header::RETRY_AFTER, soon(state))
+    reply
+        .with(header, link)
+        .with(header::RETRY_AFTER, soon(state))
 }
 
 /// What links begin with.

@@ -76,6 +76,13 @@ impl ControlPlaneConfig {
         self
     }
 
+    /// Asks for tokens for this.
+    #[must_use]
+    pub fn scope(mut self, scope: impl Into<String>) -> Self {
+        self.scope = scope.into();
+        self
+    }
+
     /// Sets where tokens come from.
     #[must_use]
     pub fn credential(mut self, credential: Arc<dyn Credential>) -> Self {

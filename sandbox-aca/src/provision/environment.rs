@@ -87,8 +87,8 @@ impl EnvironmentSpec {
 
     /// Has apps prove who they are to each other.
     #[must_use]
-    pub fn peer_tls(mut self) -> Self {
-        self.peer_tls = true;
+    pub fn peer_tls(mut self, peer_tls: bool) -> Self {
+        self.peer_tls = peer_tls;
         self
     }
 

@@ -53,8 +53,8 @@ impl LogOptions {
 
     /// Goes on with what is written from now on.
     #[must_use]
-    pub fn follow(mut self) -> Self {
-        self.follow = true;
+    pub fn follow(mut self, follow: bool) -> Self {
+        self.follow = follow;
         self
     }
 

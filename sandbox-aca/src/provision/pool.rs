@@ -160,8 +160,8 @@ impl PoolSpec {
     /// Makes it a server of the Model Context Protocol, whose endpoint
     /// [`PoolProperties::mcp_endpoint`] has then.
     #[must_use]
-    pub fn mcp(mut self) -> Self {
-        self.mcp = true;
+    pub fn mcp(mut self, mcp: bool) -> Self {
+        self.mcp = mcp;
         self
     }
 

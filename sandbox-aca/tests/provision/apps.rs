@@ -81,7 +81,7 @@ async fn an_app_is_stopped_started_and_restarted_and_its_log_comes_as_it_is_writ
     );
     app.ensure(&spec).await.expect("an app");
     let mut log = app
-        .logs(LogOptions::new().follow().tail(300))
+        .logs(LogOptions::new().follow(true).tail(300))
         .await
         .expect("a log");
     let mut lines = Vec::new();
@@ -158,8 +158,8 @@ async fn what_would_weaken_an_app_is_refused_before_it_is_sent() {
     let client = ClientId::new(GUID).expect("a client");
     let owner = PrincipalId::new(GUID).expect("a principal");
     let auth = OwnerAuth::principal(GUID, client, owner);
-    let mut nobody = auth.clone();
-    nobody.principals.clear();
+    let mut ownerless = auth.clone();
+    ownerless.principals.clear();
     let pinned = || AppSpec::new(environment(), Container::new(IMAGE));
     for (what, spec) in [
         (
@@ -169,7 +169,7 @@ async fn what_would_weaken_an_app_is_refused_before_it_is_sent() {
         ("no ingress", pinned().auth(auth)),
         (
             "no owner",
-            pinned().ingress(Ingress::internal(80)).auth(nobody),
+            pinned().ingress(Ingress::internal(80)).auth(ownerless),
         ),
         (
             "an exposed identity",

@@ -28,7 +28,7 @@ async fn a_command_runs_to_its_exit_code_and_its_log_is_read() {
         let execution = job.start(&container).await.expect("it starts");
         let mut log = {
             // It has a replica before it has ended.
-            let log = execution.logs(LogOptions::new().follow()).await;
+            let log = execution.logs(LogOptions::new().follow(true)).await;
             log.expect("a log")
         };
         assert_eq!(

@@ -37,7 +37,7 @@ async fn an_environment_is_made_once_changed_listed_and_deleted() {
         // What was asked for already is not written again.
         environment.ensure(&spec).await.expect("an environment");
         assert_eq!(emulator.requests("PUT /"), 1);
-        let other = EnvironmentSpec::new().peer_tls();
+        let other = EnvironmentSpec::new().peer_tls(true);
         environment.ensure(&other).await.expect("an environment");
         environment.update(&other).await.expect("an environment");
         assert_eq!(emulator.requests("PUT /"), 3);
@@ -104,7 +104,7 @@ async fn pools_of_every_kind_are_made_and_a_shells_runs_commands() {
     for (name, spec) in [
         ("python1", PoolSpec::python()),
         ("node1", PoolSpec::node()),
-        ("shell1", PoolSpec::shell().mcp()),
+        ("shell1", PoolSpec::shell().mcp(true)),
         ("custom1", PoolSpec::custom(custom.clone())),
     ] {
         let pool = plane.session_pool(name).expect("a name");
@@ -138,7 +138,7 @@ async fn pools_of_every_kind_are_made_and_a_shells_runs_commands() {
     sandbox.close().await.expect("it closes");
     // The service drops this in silence, and the client says so.
     let pool = plane.session_pool("custom2").expect("a name");
-    let error = pool.ensure(&PoolSpec::custom(custom).mcp()).await;
+    let error = pool.ensure(&PoolSpec::custom(custom).mcp(true)).await;
     assert_eq!(error.expect_err("no server").kind(), ErrorKind::Unsupported);
     let quotas = plane.quotas().await.expect("quotas");
     let pools = quotas.iter().find(|quota| quota.name == "SessionPoolCount");
@@ -236,7 +236,7 @@ async fn a_plan_says_what_would_be_done_and_does_nothing() {
     );
     let other = [Wanted::Environment(
         "env".into(),
-        EnvironmentSpec::new().peer_tls(),
+        EnvironmentSpec::new().peer_tls(true),
     )];
     let plan = plane.plan(&other).await.expect("a plan");
     assert_eq!(plan.lines[0].action, Action::Update);

@@ -35,7 +35,7 @@ async fn a_role_is_assigned_once_and_found_under_another_name() {
         .unassign(role, &principal(), group.id())
         .await
         .expect("nothing to do");
-    // Somebody else's assignment says the same under another name.
+    // An assignment of other origin says the same under another name.
     let token = emulator.arm_token();
     let url = format!(
         "{}{}/providers/Microsoft.Authorization/roleAssignments/99999999-2222-3333-4444-555555555555?api-version=2022-04-01",

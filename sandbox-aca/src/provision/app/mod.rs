@@ -1,7 +1,7 @@
 //! One container app for each tenant: made, watched, stopped, started and deleted.
 //!
-//! What runs in it is not trusted: it gets no identity by default, and whoever calls it must be its
-//! owner from the first moment on.
+//! What runs in it is not trusted: it must get no identity by default, and be called by its owner alone
+//! from the first moment on.
 //!
 //! Source: <https://learn.microsoft.com/rest/api/containerapps/container-apps>
 
@@ -213,7 +213,7 @@ impl App {
     ///
     /// # Errors
     /// What the service answers; [`InvalidInput`](ErrorKind::InvalidInput) if the image is not named by
-    /// its digest, or nobody is let in; [`AlreadyExists`](ErrorKind::AlreadyExists) if it is another
+    /// its digest, or no caller is let in; [`AlreadyExists`](ErrorKind::AlreadyExists) if it is another
     /// owner's; those of [`ready`](Self::ready). Dropping the future leaves the service at work;
     /// asking again takes it up.
     pub async fn ensure(&self, spec: &AppSpec) -> Result<Resource<AppProperties>> {

@@ -163,7 +163,7 @@ pub struct AppSpec {
     pub secrets: Vec<(String, SecretSource)>,
     /// The registry's server and the identity that pulls from it, which the code never sees.
     pub registry: Option<(String, ResourceId)>,
-    /// Identities that the code may use. Whoever runs code in the app acts as them.
+    /// Identities that the code may use. All code in the app can act as them.
     pub exposed_identities: Vec<ResourceId>,
     /// How it is reached. Default: not at all.
     pub ingress: Option<Ingress>,

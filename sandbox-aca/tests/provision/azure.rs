@@ -56,7 +56,9 @@ async fn used(plane: &ControlPlane, run: &str) -> sandbox_core::Result<()> {
     group.ensure(&SandboxGroupSpec::new()).await?;
     println!("{}", group.config().await?.endpoint);
     let pool = plane.session_pool(&format!("{run}pool"))?;
-    let made = pool.ensure(&PoolSpec::shell().sessions(5).mcp(true)).await?;
+    let made = pool
+        .ensure(&PoolSpec::shell().sessions(5).mcp(true))
+        .await?;
     assert!(made.properties.mcp_endpoint().is_some());
     let app = plane.app(&format!("{run}-app"))?;
     app.ensure(&app_spec).await?;

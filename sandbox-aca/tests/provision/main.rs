@@ -47,7 +47,7 @@ pub(crate) fn config(emulator: &Arc<AcaEmulator>, endpoint: &str) -> ControlPlan
         .logs_endpoint(endpoint)
         .credential(Arc::new(Mint(Arc::clone(emulator))))
         .poll(Duration::from_millis(50))
-        .settle(Duration::from_millis(400))
+        .settle(Duration::from_millis(200))
         .timeout(Duration::from_secs(30))
 }
 

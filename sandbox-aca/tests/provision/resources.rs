@@ -9,7 +9,7 @@ use sandbox_aca::provision::{
 use sandbox_aca::{
     AcaSandboxProvider, AcaSessionConfig, AcaSessionProvider, SessionKind, StaticToken,
 };
-use sandbox_core::{Command, ErrorKind, Labels, Provider as _, SandboxExt as _, SandboxSpec};
+use sandbox_core::{Command, ErrorKind, Labels, Provider as _, SandboxSpec};
 
 use super::{IMAGE, config, environment, identity, start};
 

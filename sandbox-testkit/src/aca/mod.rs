@@ -85,8 +85,8 @@ impl AcaEmulator {
     /// Starts an emulator on the current runtime.
     ///
     /// # Errors
-    /// If the address can't be bound, the certificate can't be made, or this host can't make local
-    /// sandboxes.
+    /// If the address can't be bound or the certificate can't be made. On a host that can't make
+    /// local sandboxes the first command fails.
     pub async fn start(options: Options) -> Result<Self> {
         server::start(options).await
     }

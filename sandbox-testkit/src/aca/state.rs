@@ -13,6 +13,7 @@ use sandbox_core::{Mount, Network, Operation, Provider as _, Sandbox, SandboxSpe
 use sandbox_local::{LocalConfig, LocalProvider};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::sync::OnceCell;
 
 use super::arm::Arm;
 use super::clock::Clock;
@@ -89,7 +90,8 @@ pub(super) struct State {
     pub(super) volumes: TempDir,
     options: RwLock<Arc<Options>>,
     pub(super) sessions: Sessions,
-    provider: LocalProvider,
+    /// Made for the first command: the management plane alone needs none.
+    provider: OnceCell<LocalProvider>,
     store: Mutex<Store>,
     endpoint: OnceLock<String>,
     numbers: AtomicU64,
@@ -112,7 +114,7 @@ impl State {
             volumes: tempfile::tempdir()
                 .map_err(|e| sandbox_core::Error::from_io(e, Operation::Connect))?,
             options: RwLock::new(Arc::new(options)),
-            provider: LocalProvider::new(LocalConfig::default())?,
+            provider: OnceCell::new(),
             store: Mutex::default(),
             endpoint: OnceLock::new(),
             numbers: AtomicU64::new(0),
@@ -159,7 +161,12 @@ impl State {
         };
         let mut spec = SandboxSpec::new().network(network).workdir("/");
         spec.mounts = mounts;
-        self.provider.create(spec).await
+        let made = || async { LocalProvider::new(LocalConfig::default()) };
+        self.provider
+            .get_or_try_init(made)
+            .await?
+            .create(spec)
+            .await
     }
 
     /// The sandbox of a request.

@@ -225,7 +225,7 @@ async fn an_app_is_started_stopped_and_guarded() {
         .expect(404);
     let auth = json!({"properties": {"platform": {"enabled": true}}});
     let path = "containerApps/app/authConfigs/current";
-    arm(&service, "PUT", path, auth.clone()).await.expect(201);
+    arm(&service, "PUT", path, auth.clone()).await.expect(200);
     assert_eq!(
         get(&service, path).await.expect(200)["properties"]["platform"]["enabled"],
         true

@@ -262,7 +262,7 @@ impl ExecutionProperties {
             .flat_map(|status| &status.replicas);
         // A container that was started again has its last replica at the end.
         let codes = replicas.flat_map(|replica| &replica.containers);
-        codes.filter_map(|container| container.code).last()
+        codes.filter_map(|container| container.code).next_back()
     }
 
     fn bears(&self, mark: &str) -> bool {

@@ -15,7 +15,6 @@ fn setting(name: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a subscription: see docs/azure.md"]
-#[allow(clippy::print_stdout)]
 async fn everything_is_made_used_and_deleted() {
     assert!(setting("SANDBOX_REQUIRE").contains("aca"));
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);

@@ -2,7 +2,7 @@
 //! can't, and the faults of a remote service at every request.
 #![cfg(target_os = "linux")]
 // Helpers of tests are not tests to clippy.
-#![allow(clippy::expect_used, clippy::panic)]
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod apps;
 mod azure;

@@ -26,15 +26,17 @@
 //!
 //! A [`Registry`] has these and the schemes of other backends that an application adds.
 //!
-//! Architecture invariant: nothing here runs code. This crate chooses a backend, and passes on
-//! what the core and the backends give out.
+//! Architecture invariant: nothing here runs code of a guest. This crate chooses a backend, passes on
+//! what the core and the backends give out, and exposes ports on the host ([`expose`]).
 
 mod backends;
 mod connect;
+mod expose;
 mod registry;
 mod settings;
 
 pub use connect::{PROVIDER_VARIABLE, Selection, connect, connect_chain, connect_from_env};
+pub use expose::{ExposeAt, Exposed, expose};
 pub use registry::{Connector, Registry};
 pub use sandbox_core::*;
 pub use settings::Settings;
@@ -76,7 +78,9 @@ mod guides {
         files: "files.md",
         fork_and_pick: "fork-and-pick.md",
         isolation: "isolation.md",
+        jobs_and_ports: "jobs-and-ports.md",
         mock: "mock.md",
+        terminals: "terminals.md",
         untrusted_tool: "untrusted-tool.md",
         write_a_backend: "write-a-backend.md",
     }

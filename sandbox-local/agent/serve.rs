@@ -214,6 +214,24 @@ fn handle(
             freeze::thaw(&mut memory.stopped, handles.proc);
             answer(reply::THAWED, stood)
         }
+        request::SOCKET => {
+            let made = sys::stream_socket(message.b as u32);
+            let reply = Message {
+                kind: reply::SOCKET,
+                a: message.a,
+                b: made.err().map_or(0, |errno| errno.0 as u64),
+                ..Message::default()
+            };
+            let sent = match made {
+                Ok(socket) => {
+                    let sent = socket::send(&reply.encode(), &[socket]);
+                    sys::close(socket);
+                    sent
+                }
+                Err(_) => socket::send(&reply.encode(), &[]),
+            };
+            Some(sent)
+        }
         request::FORGET => {
             let count = message.a as usize;
             if count > MAX_FORGET || payload.len() != 8 * count {

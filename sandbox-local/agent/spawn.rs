@@ -31,6 +31,10 @@ pub(crate) fn start(
     if fds.len() != 2 + wanted.iter().filter(|flag| asked(**flag)).count() {
         return None;
     }
+    // Without it, a terminal would be whatever standard input is.
+    if asked(spawn::TERMINAL) && !asked(spawn::STDIN) {
+        return None;
+    }
     let given = [fds.take()?, fds.take()?];
     let stdin = if asked(spawn::STDIN) {
         fds.take()
@@ -51,6 +55,7 @@ pub(crate) fn start(
         stdin: stdin.unwrap_or(handles.null),
         stdout: given[0],
         stderr: given[1],
+        terminal: asked(spawn::TERMINAL),
         program,
         proc: handles.proc,
         arguments: message.b as usize,

@@ -54,6 +54,8 @@ pub(crate) mod request {
     pub(crate) const HOLD: u32 = 9;
     /// The last descriptors, as HOLD; the agent is who it is to be, and plays the plan.
     pub(crate) const GO: u32 = 10;
+    /// Make a stream socket and send it along with the answer; `a` = token, `b` = address family.
+    pub(crate) const SOCKET: u32 = 11;
 }
 
 /// Replies, agent to host.
@@ -79,6 +81,8 @@ pub(crate) mod reply {
     pub(crate) const FROZEN: u32 = 108;
     /// Answer to THAW; `a` = token, `b` = 1 when everything stood still all the time.
     pub(crate) const THAWED: u32 = 109;
+    /// Answer to SOCKET; `a` = token, `b` = errno, or zero with the socket as descriptor.
+    pub(crate) const SOCKET: u32 = 110;
 }
 
 /// Flags of SPAWN. Descriptors come in the order stdout, stderr, stdin,
@@ -92,6 +96,8 @@ pub(crate) mod spawn {
     pub(crate) const PROGRAM: u32 = 4;
     /// The payload is a memfd.
     pub(crate) const PAYLOAD: u32 = 8;
+    /// Standard input is a terminal, which becomes the process's controlling one.
+    pub(crate) const TERMINAL: u32 = 16;
 }
 
 /// Where a spawn failed.

@@ -362,6 +362,72 @@ const CLAUSES: &[Clause] = &[
             Mutant::InfoNamesAnother,
         ],
     },
+    Clause {
+        text: "A key starts its command once;",
+        cases: &[
+            "jobs::a_key_starts_once",
+            "jobs::many_starts_at_once_are_one",
+            "jobs::a_dropped_start_goes_on",
+            "jobs::a_start_that_fails_frees_the_key",
+        ],
+        mutants: &[Mutant::JobStartsAgain],
+    },
+    Clause {
+        text: "the same key with another command is a [`Conflict`](crate::ErrorKind::Conflict).",
+        cases: &["jobs::another_command_under_a_key_is_a_conflict"],
+        mutants: &[Mutant::JobConflictHidden],
+    },
+    Clause {
+        text: "A job does not depend on its caller, and its key is kept until it is forgotten.",
+        cases: &[
+            "jobs::a_job_outlives_its_handles",
+            "jobs::a_key_is_kept_until_it_is_forgotten",
+            "jobs::a_job_that_runs_is_not_forgotten",
+        ],
+        mutants: &[Mutant::JobEndsWithHandle, Mutant::RunningJobForgotten],
+    },
+    Clause {
+        text: "A log tells what it did not keep;",
+        cases: &[
+            "jobs::a_gap_in_the_log_is_told",
+            "jobs::a_log_is_read_from_any_offset",
+            "jobs::a_log_without_a_reader_holds_nothing_up",
+        ],
+        mutants: &[Mutant::LogGapHidden],
+    },
+    Clause {
+        text: "standard input takes each byte once.",
+        cases: &[
+            "jobs::stdin_that_is_written_again_arrives_once",
+            "jobs::stdin_with_a_gap_is_refused",
+        ],
+        mutants: &[Mutant::StdinRepeated],
+    },
+    Clause {
+        text: "A terminal is as asked for; a command without one has no size.",
+        cases: &["terminal::*"],
+        mutants: &[Mutant::TerminalSizeIgnored, Mutant::ResizeOfNoTerminal],
+    },
+    Clause {
+        text: "A port on which nothing listens is \
+               [`NotListening`](crate::ErrorKind::NotListening).",
+        cases: &["ports::*"],
+        mutants: &[Mutant::RefusedPortUnavailable],
+    },
+    Clause {
+        text: "A reader gives the part that was asked for;",
+        cases: &["file_streams::a_file_is_read_in_parts"],
+        mutants: &[Mutant::ReadRangeIgnored],
+    },
+    Clause {
+        text: "a writer leaves nothing unless it is committed.",
+        cases: &[
+            "file_streams::a_dropped_writer_leaves_nothing",
+            "file_streams::what_is_written_appears_at_the_commit",
+            "file_streams::close_ends_a_writer",
+        ],
+        mutants: &[Mutant::DroppedWriterCommits],
+    },
 ];
 
 /// Text of the contract that promises nothing: names of clauses and what leads to them.
@@ -387,6 +453,10 @@ const NO_PROMISES: &[&str] = &[
     "- **All or nothing.**",
     "- **Refused, never ignored.**",
     "- **Order.**",
+    "- **Jobs.**",
+    "- **Terminals.**",
+    "- **Ports.**",
+    "- **Streams.**",
     "- **Wrappers.**",
 ];
 

@@ -10,6 +10,8 @@ pub(crate) mod nr {
     pub(crate) const DUP: usize = 23;
     pub(crate) const PRLIMIT64: usize = 261;
     pub(crate) const DUP3: usize = 24;
+    pub(crate) const IOCTL: usize = 29;
+    pub(crate) const SOCKET: usize = 198;
     pub(crate) const CHDIR: usize = 49;
     pub(crate) const OPENAT: usize = 56;
     pub(crate) const CLOSE: usize = 57;

@@ -42,7 +42,7 @@ fn prepare_and_exec(slot: &Slot) -> (u32, Errno) {
         Ok(mark) => slot.mark.store(mark, Ordering::Release),
         Err(errno) => return (stage::SETUP, errno),
     }
-    if let Err(errno) = adopt(&[job.stdin, job.stdout, job.stderr]) {
+    if let Err(errno) = adopt(&[job.stdin, job.stdout, job.stderr], job.terminal) {
         return (stage::SETUP, errno);
     }
     let word = |i: usize| -> usize {
@@ -109,12 +109,16 @@ unsafe fn exec(number: usize, args: [usize; 6]) -> Errno {
 
 /// A session of its own, the three standard streams, and nothing else across
 /// the exec.
-fn adopt(streams: &[i32; 3]) -> Result<()> {
+fn adopt(streams: &[i32; 3], terminal: bool) -> Result<()> {
     const CLOSE_RANGE_CLOEXEC: usize = 4;
+    const TIOCSCTTY: usize = 0x540e;
     limit_files()?;
     plain(nr::SETSID, [0; 6])?;
     for (to, from) in streams.iter().enumerate() {
         plain(nr::DUP3, [*from as usize, to, 0, 0, 0, 0])?;
+    }
+    if terminal {
+        plain(nr::IOCTL, [0, TIOCSCTTY, 0, 0, 0, 0])?;
     }
     plain(
         nr::CLOSE_RANGE,

@@ -316,6 +316,14 @@ pub(crate) fn close(fd: i32) {
     let _ = plain(nr::CLOSE, [fd as usize, 0, 0, 0, 0, 0]);
 }
 
+/// Makes a stream socket of this family in the sandbox's network.
+pub(crate) fn stream_socket(family: u32) -> Result<i32> {
+    const STREAM: usize = 1;
+    const NONBLOCK: usize = 0o4000;
+    let kind = STREAM | NONBLOCK | O_CLOEXEC;
+    plain(nr::SOCKET, [family as usize, kind, 0, 0, 0, 0]).map(|fd| fd as i32)
+}
+
 /// How [`open`] opens.
 #[derive(Clone, Copy)]
 pub(crate) enum Open {

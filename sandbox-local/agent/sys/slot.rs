@@ -66,6 +66,8 @@ pub(crate) struct Job {
     pub(crate) stdin: i32,
     pub(crate) stdout: i32,
     pub(crate) stderr: i32,
+    /// Whether standard input is to be the controlling terminal.
+    pub(crate) terminal: bool,
     /// A program handed over as a descriptor, instead of the candidates.
     pub(crate) program: Option<i32>,
     /// The sandbox's own proc mount.
@@ -81,6 +83,7 @@ impl Job {
         stdin: 0,
         stdout: 0,
         stderr: 0,
+        terminal: false,
         program: None,
         proc: 0,
         arguments: 0,

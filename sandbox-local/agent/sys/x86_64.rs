@@ -11,6 +11,8 @@ pub(crate) mod nr {
     pub(crate) const WRITE: usize = 1;
     pub(crate) const CLOSE: usize = 3;
     pub(crate) const LSEEK: usize = 8;
+    pub(crate) const IOCTL: usize = 16;
+    pub(crate) const SOCKET: usize = 41;
     pub(crate) const MMAP: usize = 9;
     pub(crate) const MUNMAP: usize = 11;
     pub(crate) const RT_SIGACTION: usize = 13;

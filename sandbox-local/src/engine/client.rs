@@ -3,6 +3,7 @@
 //! dropping anything must never wait.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -75,6 +76,12 @@ impl Engine {
     /// semaphores and queues.
     pub(crate) async fn is_idle(&self) -> Result<bool, Lost> {
         Ok(self.inner.ask(request::IDLE, [0; 2]).await?.b == 1)
+    }
+
+    /// A TCP socket in the sandbox's network, which does not block.
+    pub(crate) async fn tcp_socket(&self, v6: bool) -> Result<Result<OwnedFd, Errno>, Lost> {
+        let family = if v6 { libc::AF_INET6 } else { libc::AF_INET };
+        self.inner.socket(family.unsigned_abs().into()).await
     }
 
     /// Stops every process, until the result is thawed or dropped. Spawns wait

@@ -42,13 +42,19 @@ pub(crate) struct Killed {
     pub(crate) lingering: u64,
 }
 
+/// An answer, and the descriptor that came with it.
+pub(super) struct Answer {
+    message: Message,
+    fd: Option<OwnedFd>,
+}
+
 /// Who waits for what.
 #[derive(Default)]
 pub(super) struct State {
     pub(super) lost: Option<Lost>,
     pub(super) execs: HashMap<u64, Arc<Progress>>,
     pub(super) kills: HashMap<u64, Vec<oneshot::Sender<Message>>>,
-    pub(super) answers: HashMap<u64, oneshot::Sender<Message>>,
+    pub(super) answers: HashMap<u64, oneshot::Sender<Answer>>,
     /// The agent was killed from here.
     given_up: bool,
     forget: Vec<u64>,
@@ -95,11 +101,11 @@ impl Connection {
     }
 
     /// Sends a request and waits for its answer, for a bounded time.
-    async fn answered(
+    async fn answered<T>(
         &self,
         message: &Message,
-        answer: oneshot::Receiver<Message>,
-    ) -> Result<Message, Lost> {
+        answer: oneshot::Receiver<T>,
+    ) -> Result<T, Lost> {
         let answered = async {
             let sent = self.send(message, &[], &[]).await;
             sent.map_err(|_| self.why())?;
@@ -169,6 +175,21 @@ impl Connection {
     }
 
     pub(super) async fn ask(&self, kind: u32, [b, c]: [u64; 2]) -> Result<Message, Lost> {
+        Ok(self.request(kind, [b, c]).await?.message)
+    }
+
+    /// A stream socket of this family, made in the sandbox's network.
+    pub(super) async fn socket(&self, family: u64) -> Result<Result<OwnedFd, Errno>, Lost> {
+        let Answer { message, fd } = self.request(request::SOCKET, [family, 0]).await?;
+        Ok(match (fd, message.b) {
+            (Some(fd), 0) => Ok(fd),
+            // The host has no descriptor left to receive one.
+            (None, 0) => Err(Errno::MFILE),
+            (_, errno) => Err(Errno::from_raw_os_error(i32::try_from(errno).unwrap_or(5))),
+        })
+    }
+
+    async fn request(&self, kind: u32, [b, c]: [u64; 2]) -> Result<Answer, Lost> {
         let token = self.next_id();
         let (answer, answered) = oneshot::channel();
         {
@@ -263,7 +284,7 @@ impl Connection {
         }
     }
 
-    pub(super) fn dispatch(&self, message: &Message) {
+    pub(super) fn dispatch(&self, message: &Message, fd: Option<OwnedFd>) {
         let mut state = self.lock();
         match message.kind {
             reply::STARTED => {
@@ -291,7 +312,8 @@ impl Connection {
             }
             _ => {
                 if let Some(waiter) = state.answers.remove(&message.a) {
-                    let _ = waiter.send(*message);
+                    let message = *message;
+                    let _ = waiter.send(Answer { message, fd });
                 }
             }
         }

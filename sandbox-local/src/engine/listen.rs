@@ -42,7 +42,7 @@ impl Listener {
         'listen: while let Ok(mut guard) = inner.socket.readable().await {
             loop {
                 match wire::receive(inner.socket.get_ref().as_fd()) {
-                    Ok(Some(message)) => inner.dispatch(&message),
+                    Ok(Some((message, fd))) => inner.dispatch(&message, fd),
                     Err(Errno::AGAIN) => {
                         guard.clear_ready();
                         break;

@@ -40,5 +40,6 @@ pub(crate) use plan::{Arg, Data, Dir, Plan, Slot};
 pub(crate) use probe::{Findings, ProbeError};
 pub(crate) use process::{ExitFuture, Running, Tree};
 pub(crate) use ready::{Ready, Taken};
-pub(crate) use request::{SpawnRequest, Stdin};
+pub(crate) use request::{SpawnRequest, Stdin, Terminal};
 pub(crate) use start::{Init, StartConfig, start};
+pub(crate) use stream::StdinWriter;

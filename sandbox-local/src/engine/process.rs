@@ -1,5 +1,6 @@
 //! The handles of one process: its tree, its end and its streams.
 
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -85,8 +86,10 @@ pub(crate) struct Running {
     pub(crate) stdin: Option<StdinWriter>,
     /// Standard output.
     pub(crate) stdout: Output,
-    /// Standard error.
-    pub(crate) stderr: Output,
+    /// Standard error; `None` with a terminal.
+    pub(crate) stderr: Option<Output>,
+    /// The host's end of the terminal.
+    pub(crate) terminal: Option<OwnedFd>,
     /// The end of the main process.
     pub(crate) exit: ExitFuture,
 }

@@ -20,6 +20,15 @@ pub(crate) enum Stdin {
     Given(OwnedFd),
 }
 
+/// The two ends of a terminal.
+#[derive(Debug)]
+pub(crate) struct Terminal {
+    /// The host's, which does not block.
+    pub(crate) master: OwnedFd,
+    /// The program's.
+    pub(crate) slave: OwnedFd,
+}
+
 /// A process to start.
 #[derive(Default)]
 pub(crate) struct SpawnRequest {
@@ -35,6 +44,8 @@ pub(crate) struct SpawnRequest {
     pub(crate) cwd: Vec<u8>,
     /// Standard input.
     pub(crate) stdin: Stdin,
+    /// A terminal for all three streams instead of pipes.
+    pub(crate) terminal: Option<Terminal>,
     /// Whether `spawn` waits until the program runs, and tells if it does not.
     /// Otherwise the exit tells, which saves a round trip.
     pub(crate) confirm: bool,

@@ -15,7 +15,7 @@ use super::connection::Connection;
 use super::error::SpawnError;
 use super::outcome::{Progress, Waiter};
 use super::process::{ExitFuture, Running, Tree};
-use super::request::{SpawnRequest, Stdin};
+use super::request::{SpawnRequest, Stdin, Terminal};
 use super::stream::{Output, StdinWriter};
 use super::wire;
 use crate::protocol::{INLINE_PAYLOAD, Message, request, spawn};
@@ -61,6 +61,76 @@ impl Pipe {
     }
 }
 
+/// The host's ends of a process's streams.
+struct Ours {
+    stdin: Option<OwnedFd>,
+    stdout: OwnedFd,
+    stderr: Option<OwnedFd>,
+}
+
+/// The process's ends of its streams.
+struct Theirs {
+    stdin: Option<OwnedFd>,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
+struct Streams {
+    ours: Ours,
+    theirs: Theirs,
+    terminal: Option<OwnedFd>,
+}
+
+impl Streams {
+    fn pipes(stdin: Stdin, run_as: RunAs) -> Result<Self, SpawnError> {
+        let stdout = Pipe::new(true, run_as)?;
+        let stderr = Pipe::new(true, run_as)?;
+        let (our_stdin, their_stdin) = match stdin {
+            Stdin::Null => (None, None),
+            Stdin::Piped => {
+                let pipe = Pipe::new(false, run_as)?;
+                (Some(pipe.ours), Some(pipe.theirs))
+            }
+            Stdin::Given(fd) => (None, Some(fd)),
+        };
+        Ok(Self {
+            ours: Ours {
+                stdin: our_stdin,
+                stdout: stdout.ours,
+                stderr: Some(stderr.ours),
+            },
+            theirs: Theirs {
+                stdin: their_stdin,
+                stdout: stdout.theirs,
+                stderr: stderr.theirs,
+            },
+            terminal: None,
+        })
+    }
+
+    /// One terminal for all of them: the host reads, writes and resizes by one descriptor each.
+    fn of_terminal(terminal: Terminal) -> Result<Self, SpawnError> {
+        let Terminal { master, slave } = terminal;
+        let copy = |fd: &OwnedFd| {
+            let copied = rustix::io::fcntl_dupfd_cloexec(fd, 0);
+            copied.map_err(host("copy a descriptor of the terminal"))
+        };
+        Ok(Self {
+            ours: Ours {
+                stdin: Some(copy(&master)?),
+                stdout: copy(&master)?,
+                stderr: None,
+            },
+            theirs: Theirs {
+                stdin: Some(copy(&slave)?),
+                stdout: copy(&slave)?,
+                stderr: slave,
+            },
+            terminal: Some(master),
+        })
+    }
+}
+
 /// Kills an exec whose caller went away before it was confirmed.
 struct Unclaimed(Option<Tree>);
 
@@ -78,19 +148,16 @@ impl Engine {
     pub(crate) async fn spawn(&self, request: SpawnRequest) -> Result<Running, SpawnError> {
         let inner = &self.inner;
         let payload = request.payload()?;
-        let stdout = Pipe::new(true, inner.run_as)?;
-        let stderr = Pipe::new(true, inner.run_as)?;
-        let (stdin, given) = match request.stdin {
-            Stdin::Null => (None, None),
-            Stdin::Piped => {
-                let pipe = Pipe::new(false, inner.run_as)?;
-                (
-                    Some(StdinWriter::new(pipe.ours).map_err(watch)?),
-                    Some(pipe.theirs),
-                )
-            }
-            Stdin::Given(fd) => (None, Some(fd)),
+        let Streams {
+            ours,
+            theirs,
+            terminal,
+        } = match request.terminal {
+            Some(terminal) => Streams::of_terminal(terminal)?,
+            None => Streams::pipes(request.stdin, inner.run_as)?,
         };
+        let stdin = ours.stdin.map(StdinWriter::new);
+        let stdin = stdin.transpose().map_err(watch)?;
         let memory = if payload.len() > INLINE_PAYLOAD {
             let step = "hand over the arguments";
             Some(wire::sealed("sandbox-exec", &[&payload]).map_err(host(step))?)
@@ -102,13 +169,23 @@ impl Engine {
         let exit = ExitFuture {
             shared: shared.clone(),
         };
-        let output = |pipe, waiter| Output::new(pipe, inner.clone(), shared.clone(), waiter);
-        let stdout_reader = output(stdout.ours, Waiter::Stdout).map_err(watch)?;
-        let stderr_reader = output(stderr.ours, Waiter::Stderr).map_err(watch)?;
+        let output = |pipe, waiter| {
+            let output = Output::new(pipe, inner.clone(), shared.clone(), waiter)?;
+            Ok(match terminal {
+                Some(_) => output.of_terminal(),
+                None => output,
+            })
+        };
+        let stdout = output(ours.stdout, Waiter::Stdout).map_err(watch)?;
+        let stderr = ours.stderr.map(|pipe| output(pipe, Waiter::Stderr));
+        let stderr = stderr.transpose().map_err(watch)?;
 
         let mut flags = 0;
-        let mut fds: Vec<BorrowedFd<'_>> = vec![stdout.theirs.as_fd(), stderr.theirs.as_fd()];
-        let optional = [(&given, spawn::STDIN), (&request.program, spawn::PROGRAM)];
+        let mut fds: Vec<BorrowedFd<'_>> = vec![theirs.stdout.as_fd(), theirs.stderr.as_fd()];
+        let optional = [
+            (&theirs.stdin, spawn::STDIN),
+            (&request.program, spawn::PROGRAM),
+        ];
         for (fd, flag) in optional.into_iter().chain([(&memory, spawn::PAYLOAD)]) {
             if let Some(fd) = fd {
                 fds.push(fd.as_fd());
@@ -117,6 +194,9 @@ impl Engine {
         }
         if request.confirm {
             flags |= spawn::CONFIRM;
+        }
+        if terminal.is_some() {
+            flags |= spawn::TERMINAL;
         }
         let message = Message {
             kind: request::SPAWN,
@@ -144,7 +224,7 @@ impl Engine {
             id,
         }));
         // The sandbox has its own; with ours open, the pipes would never end.
-        drop((stdout.theirs, stderr.theirs, given));
+        drop(theirs);
         if request.confirm {
             let confirmed = within(request.deadline, shared.confirmed()).await;
             // What is not confirmed in time is killed.
@@ -155,12 +235,12 @@ impl Engine {
             confirmed?;
         }
         let tree = unclaimed.0.take().ok_or_else(|| inner.why())?;
-        let (stdout, stderr) = (stdout_reader, stderr_reader);
         Ok(Running {
             tree,
             stdin,
             stdout,
             stderr,
+            terminal,
             exit,
         })
     }

@@ -33,6 +33,8 @@ pub(crate) struct Output {
     connection: Arc<Connection>,
     progress: Arc<Progress>,
     waiter: Waiter,
+    /// It is a terminal: the kernel says EIO when nothing has it open any more.
+    terminal: bool,
     /// Once the main process has ended.
     ending: Option<Ending>,
 }
@@ -89,13 +91,23 @@ impl Output {
             connection,
             progress,
             waiter,
+            terminal: false,
             ending: None,
         })
     }
 
+    /// The same for what a terminal shows.
+    pub(super) fn of_terminal(mut self) -> Self {
+        self.terminal = true;
+        self
+    }
+
     /// Ends the stream, and leaves the pipe to its writers.
     fn leave(&mut self) {
-        if let Some(pipe) = self.pipe.take() {
+        // A terminal hangs up when it is closed.
+        if let Some(pipe) = self.pipe.take()
+            && !self.terminal
+        {
             self.connection.drain(pipe);
         }
     }
@@ -127,6 +139,7 @@ impl AsyncRead for Output {
             // After the end also without readiness: the reactor may not know yet what is there.
             match pipe::read(pipe.get_ref().as_fd(), buffer, usize::MAX) {
                 Ok(0) => this.pipe = None,
+                Err(Errno::IO) if this.terminal => this.pipe = None,
                 Ok(len) => {
                     if let Some(ending) = &mut this.ending {
                         ending.read = ending.read.saturating_add(len as u64);
@@ -167,7 +180,8 @@ pub(crate) struct StdinWriter {
 }
 
 impl StdinWriter {
-    pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
+    /// Writes to a pipe or terminal that does not block.
+    pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
         Ok(Self {
             fd: Some(watch::watch(fd, Interest::WRITABLE)?),
         })

@@ -74,14 +74,25 @@ fn with_all_files(work: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno>
     result
 }
 
-/// Receives one message without descriptors; `None` is the end of the agent.
-pub(super) fn receive(socket: BorrowedFd<'_>) -> Result<Option<Message>, Errno> {
+/// Receives one message, with the descriptor that may come with it; `None` is the end of the agent.
+pub(super) fn receive(socket: BorrowedFd<'_>) -> Result<Option<(Message, Option<OwnedFd>)>, Errno> {
     let mut bytes = [0_u8; Message::SIZE];
-    let (len, _) = rustix::net::recv(socket, &mut bytes[..], RecvFlags::DONTWAIT)?;
-    if len == 0 {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [std::io::IoSliceMut::new(&mut bytes)];
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    let received = rustix::net::recvmsg(socket, &mut parts, &mut control, flags)?;
+    let mut fd = None;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(mut received) = message {
+            fd = received.next();
+        }
+    }
+    if received.bytes == 0 {
         return Ok(None);
     }
-    Message::decode(&bytes).map(Some).ok_or(Errno::PROTO)
+    let message = Message::decode(&bytes).ok_or(Errno::PROTO)?;
+    Ok(Some((message, fd)))
 }
 
 /// Receives the agent's first message, with payload and descriptors.

@@ -19,6 +19,8 @@ mod remove;
 mod rename;
 mod resolve;
 mod stat;
+mod stream;
+mod terminal;
 mod transfer;
 mod tree;
 mod walk;
@@ -36,6 +38,8 @@ use crate::guest_user::GuestUser;
 use crate::sys::fsuid::FsUser;
 
 pub(crate) use outside::Outside;
+pub(crate) use stream::Incoming;
+pub(crate) use terminal::resize;
 pub(crate) use transfer::CancelFlag;
 
 /// A guest's whole filesystem.

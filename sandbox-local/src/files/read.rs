@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::os::fd::OwnedFd;
 
 use bytes::Bytes;
 use rustix::fs::OFlags;
@@ -13,14 +14,11 @@ use sandbox_core::{Error, ErrorKind, GuestPath, Operation, ReadOptions, Result};
 use super::GuestRoot;
 use super::place::Place;
 use super::resolve::reopen;
-use super::stat::{is_made_up, stat_fd};
+use super::stat::{Stat, is_made_up, stat_fd};
 
 impl GuestRoot {
-    /// See [`Sandbox::read_file`](sandbox_core::Sandbox::read_file). Files of procfs, sysfs and
-    /// the like count as no regular files.
-    pub(crate) fn read(&self, path: &GuestPath, options: &ReadOptions) -> Result<Bytes> {
-        let place = Place::guest(Operation::ReadFile, path);
-        let _guest = self.as_guest(Operation::ReadFile)?;
+    /// A regular file, not opened yet.
+    pub(super) fn regular(&self, path: &GuestPath, place: &Place) -> Result<(OwnedFd, Stat)> {
         let handle = self.open(path, OFlags::PATH).map_err(place.failed())?;
         let stat = stat_fd(&handle).map_err(place.failed())?;
         if stat.is_dir() {
@@ -38,6 +36,15 @@ impl GuestRoot {
                 )
                 .with_hint("run a command in the sandbox to read it"));
         }
+        Ok((handle, stat))
+    }
+
+    /// See [`Sandbox::read_file`](sandbox_core::Sandbox::read_file). Files of procfs, sysfs and
+    /// the like count as no regular files.
+    pub(crate) fn read(&self, path: &GuestPath, options: &ReadOptions) -> Result<Bytes> {
+        let place = Place::guest(Operation::ReadFile, path);
+        let _guest = self.as_guest(Operation::ReadFile)?;
+        let (handle, stat) = self.regular(path, &place)?;
         if stat.size > options.limit {
             return Err(too_large(&place, options.limit));
         }

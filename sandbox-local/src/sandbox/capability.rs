@@ -23,6 +23,9 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend d
         Capability::PidsLimit,
         Capability::Isolation,
         Capability::Jobs,
+        Capability::Terminal,
+        Capability::Ports,
+        Capability::FileStreams,
     ])
     .without(
         Capability::User,

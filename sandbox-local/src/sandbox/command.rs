@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use rustix::io::Errno;
 use sandbox_core::{
-    Command, EnvValue, Error, ErrorKind, Execution, Exit, ExitStatus, GuestPath, Operation,
-    Process, ProcessControl, ProcessStderr, ProcessStdin, ProcessStdout, ResourceUsage, Result,
-    SandboxId, Signal, Stdin,
+    Command, DEFAULT_TERM, Env, EnvValue, Error, ErrorKind, Execution, Exit, ExitStatus, GuestPath,
+    Operation, Process, ProcessControl, ProcessStderr, ProcessStdin, ProcessStdout, ResourceUsage,
+    Result, SandboxId, Signal, Stdin, TerminalSize,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{Mutex, watch};
@@ -20,8 +21,9 @@ use super::deadline::Deadline;
 use super::lost;
 use crate::engine::{
     Engine, ExitError, ExitFuture, Failure, FailureKind, Killed, Lost, Running, SpawnError,
-    SpawnRequest, Tree,
+    SpawnRequest, Terminal, Tree,
 };
+use crate::files;
 
 /// Where programs are looked for when the environment has no `PATH`: execvp(3)'s default.
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
@@ -51,6 +53,9 @@ pub(crate) fn prepare(
     mut env: BTreeMap<Vec<u8>, EnvValue>,
     operation: Operation,
 ) -> Result<PreparedCommand> {
+    if command.terminal.is_some() && !env.contains_key(&b"TERM"[..]) {
+        Env::new().set("TERM", DEFAULT_TERM).apply_to(&mut env);
+    }
     command.env.apply_to(&mut env);
     let cwd = match &command.cwd {
         Some(cwd) => cwd.resolve(workdir, operation)?,
@@ -95,6 +100,7 @@ pub(crate) async fn start(
     engine: &Engine,
     prepared: PreparedCommand,
     command: &Command,
+    terminal: Option<Terminal>,
     deadline: Deadline,
     context: Context,
 ) -> Result<Process> {
@@ -108,6 +114,7 @@ pub(crate) async fn start(
             Stdin::Empty => crate::engine::Stdin::Null,
             _ => crate::engine::Stdin::Piped,
         },
+        terminal,
         confirm: spawning,
         deadline: deadline.at(),
         ..SpawnRequest::default()
@@ -125,6 +132,7 @@ pub(crate) async fn start(
         stdin,
         stdout,
         stderr,
+        terminal,
         exit,
     } = running;
     let shared = Arc::new(Shared {
@@ -154,6 +162,7 @@ pub(crate) async fn start(
         }),
         shared,
         deadline,
+        terminal,
     };
     let stdin = match (stdin.map(ProcessStdin::new), &command.stdin) {
         (Some(mut pipe), Stdin::Bytes(bytes)) if spawning => {
@@ -167,8 +176,8 @@ pub(crate) async fn start(
         }
         (stdin, _) => stdin,
     };
-    let (stdout, stderr) = (ProcessStdout::new(stdout), ProcessStderr::new(stderr));
-    Ok(Process::new(control, stdin, Some(stdout), Some(stderr)))
+    let (stdout, stderr) = (ProcessStdout::new(stdout), stderr.map(ProcessStderr::new));
+    Ok(Process::new(control, stdin, Some(stdout), stderr))
 }
 
 /// What errors name.
@@ -196,6 +205,8 @@ struct Control {
     watchdog: Option<JoinHandle<()>>,
     deadline: Deadline,
     shared: Arc<Shared>,
+    /// The host's end of the terminal, if it has one.
+    terminal: Option<OwnedFd>,
 }
 
 impl fmt::Debug for Control {
@@ -260,6 +271,24 @@ impl ProcessControl for Control {
             .signal(signal.0)
             .await
             .map_err(|lost| context.lost(lost))
+    }
+
+    async fn resize(&self, size: TerminalSize) -> Result<()> {
+        let context = Context {
+            operation: Operation::Resize,
+            ..self.shared.context.clone()
+        };
+        let Some(terminal) = &self.terminal else {
+            return Err(context
+                .error(ErrorKind::InvalidInput)
+                .with_message("the command has no terminal")
+                .with_hint("start it with Command::terminal"));
+        };
+        files::resize(terminal, size).map_err(|errno| {
+            Error::from_io(errno.into(), Operation::Resize)
+                .with_message("the size of the terminal can't be changed")
+                .with_sandbox(context.sandbox)
+        })
     }
 
     async fn kill(&self) -> Result<()> {

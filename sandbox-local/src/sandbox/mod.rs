@@ -10,8 +10,10 @@ mod deadline;
 mod kill_switch;
 mod lost;
 mod operations;
+mod port;
 pub(crate) mod registry;
 pub(crate) mod running;
+mod stream;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -244,11 +246,6 @@ impl LocalSandbox {
                 .require(Capability::User, operation)
                 .map_err(|error| self.named(error).with_execution(Execution::NotStarted))?;
         }
-        if command.terminal.is_some() {
-            CAPABILITIES
-                .require(Capability::Terminal, operation)
-                .map_err(|error| self.named(error).with_execution(Execution::NotStarted))?;
-        }
         let settings = self.settings();
         command::prepare(command, &settings.workdir, settings.env, operation)
             .map_err(|error| self.named(error).with_execution(Execution::NotStarted))
@@ -269,13 +266,32 @@ impl LocalSandbox {
             Some(running) => running.map_err(not_started)?,
             None => return Err(self.named(deadline.not_started(operation))),
         };
+        let terminal = match command.terminal {
+            None => None,
+            Some(options) => {
+                let root = running.root.clone();
+                let made = blocking(operation, move || root.open_terminal(&options, operation));
+                match deadline.limit(made).await {
+                    Some(made) => Some(made.map_err(|error| not_started(self.named(error)))?),
+                    None => return Err(self.named(deadline.not_started(operation))),
+                }
+            }
+        };
         let context = command::Context {
             sandbox: self.id.clone(),
             closed: self.closed.clone(),
             operation,
             _in_use: self.in_use.clone(),
         };
-        command::start(&running.engine, prepared, &command, deadline, context).await
+        command::start(
+            &running.engine,
+            prepared,
+            &command,
+            terminal,
+            deadline,
+            context,
+        )
+        .await
     }
 
     async fn fork_running(&self) -> Result<(SandboxId, Running)> {

@@ -9,10 +9,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sandbox_core::{
     Capabilities, Capability, CollectOptions, Command, CreateDirOptions, DirEntry, Env, Error,
-    ErrorKind, Execution, ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions,
-    IsolationReport, Job, JobInfo, JobKey, JobOptions, ListOptions, Metadata, Operation, Output,
-    Process, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox, SandboxInfo, Snapshot,
-    SnapshotOptions, Stdin, TransferReport,
+    ErrorKind, Execution, ExportOptions, FileBatch, FileReader, FileWriter, ForkOptions, GuestPath,
+    ImportOptions, IsolationReport, Job, JobInfo, JobKey, JobOptions, ListOptions, Metadata,
+    OpenReadOptions, OpenWriteOptions, Operation, Output, PortStream, Process, ReadOptions,
+    RemoveOptions, RenameOptions, Result, Sandbox, SandboxInfo, Snapshot, SnapshotOptions, Stdin,
+    TransferReport,
 };
 
 use super::capability::CAPABILITIES;
@@ -265,6 +266,18 @@ impl Sandbox for LocalSandbox {
     async fn list_jobs(&self) -> Result<Vec<JobInfo>> {
         self.check_open(Operation::ListJobs)?;
         Ok(self.jobs.list())
+    }
+
+    async fn connect_port(&self, port: u16) -> Result<PortStream> {
+        self.connect(port).await
+    }
+
+    async fn open_read(&self, path: &GuestPath, options: OpenReadOptions) -> Result<FileReader> {
+        self.reader(path, options).await
+    }
+
+    async fn open_write(&self, path: &GuestPath, options: OpenWriteOptions) -> Result<FileWriter> {
+        self.writer(path, options).await
     }
 
     async fn close(&self) -> Result<()> {

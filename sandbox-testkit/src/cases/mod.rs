@@ -8,6 +8,7 @@ mod entries;
 mod env;
 mod exec;
 mod export;
+mod file_streams;
 mod files;
 mod fork;
 mod host;
@@ -18,9 +19,11 @@ mod lifecycle;
 mod listing;
 mod order;
 mod paths;
+mod ports;
 mod provider;
 mod spawn;
 mod streams;
+mod terminal;
 mod tools;
 mod transfer;
 mod unsupported;
@@ -41,6 +44,9 @@ pub fn all() -> impl Iterator<Item = Case> {
         kill::CASES,
         spawn::CASES,
         jobs::CASES,
+        terminal::CASES,
+        ports::CASES,
+        file_streams::CASES,
         fork::CASES,
         transfer::CASES,
         export::CASES,

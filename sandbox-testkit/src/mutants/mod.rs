@@ -8,6 +8,7 @@ mod job;
 mod process;
 mod provider;
 mod sandbox;
+mod stream;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -152,6 +153,18 @@ mutants! {
     JobEndsWithHandle => "jobs::a_job_outlives_its_handles",
     /// A job that runs can be forgotten.
     RunningJobForgotten => "jobs::a_job_that_runs_is_not_forgotten",
+
+    // Terminals, ports, streams of files.
+    /// A terminal has another size than was asked for.
+    TerminalSizeIgnored => "terminal::its_size_is_as_asked",
+    /// A command without a terminal is said to have been resized.
+    ResizeOfNoTerminal => "terminal::what_no_terminal_is_has_no_size",
+    /// A port without a listener looks like a service that is away.
+    RefusedPortUnavailable => "ports::a_port_without_a_listener_is_named",
+    /// A reader gives the whole file, whatever part was asked for.
+    ReadRangeIgnored => "file_streams::a_file_is_read_in_parts",
+    /// A writer that is dropped puts its part in place.
+    DroppedWriterCommits => "file_streams::a_dropped_writer_leaves_nothing",
 
     // Files.
     /// Modes are dropped.
@@ -320,6 +333,8 @@ impl Mutant {
                 | Self::HostShmInside
                 | Self::HostIpcInside
                 | Self::PrivilegesClaimed
+                | Self::TerminalSizeIgnored
+                | Self::RefusedPortUnavailable
         )
     }
 

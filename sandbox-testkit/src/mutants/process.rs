@@ -18,6 +18,7 @@ pub(super) fn plant(mutant: Mutant, process: Process, handle: &Arc<()>) -> Proce
         | Mutant::KillDoesNothing
         | Mutant::DroppedProcessLives
         | Mutant::ProcessEndsWithHandle
+        | Mutant::ResizeOfNoTerminal
         | Mutant::SignalSwallowed => process.map_control(|inner| Faulty {
             inner: Arc::from(inner),
             handle: Arc::downgrade(handle),
@@ -61,7 +62,10 @@ impl ProcessControl for Faulty {
     }
 
     async fn resize(&self, size: TerminalSize) -> Result<()> {
-        self.inner.resize(size).await
+        match self.mutant {
+            Mutant::ResizeOfNoTerminal => Ok(()),
+            _ => self.inner.resize(size).await,
+        }
     }
 
     async fn kill(&self) -> Result<()> {

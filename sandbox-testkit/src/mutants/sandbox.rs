@@ -16,10 +16,10 @@ use sandbox_core::{
     GuestPath, ImportOptions, IsolationReport, Job, JobInfo, JobKey, JobOptions, ListOptions,
     Metadata, OpenReadOptions, OpenWriteOptions, Operation, Output, PartialOutput, PortStream,
     Process, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox, SandboxInfo, Snapshot,
-    SnapshotOptions, Stdin, TransferReport, WriteMode,
+    SnapshotOptions, Stdin, TerminalSize, TransferReport, WriteMode,
 };
 
-use super::{Mutant, job, process};
+use super::{Mutant, job, process, stream};
 use crate::kit::same_path;
 
 pub(super) struct MutantSandbox {
@@ -161,6 +161,11 @@ impl MutantSandbox {
         match self.mutant {
             Mutant::StdinIgnored => command.stdin = Stdin::Empty,
             Mutant::CwdIgnored => command.cwd = None,
+            Mutant::TerminalSizeIgnored => {
+                if let Some(terminal) = &mut command.terminal {
+                    terminal.size = TerminalSize::default();
+                }
+            }
             Mutant::UserIgnored => command.user = None,
             Mutant::ZeroTimeoutAccepted if command.timeout == Some(Duration::ZERO) => {
                 command.timeout = None;
@@ -688,17 +693,31 @@ impl Sandbox for MutantSandbox {
     }
 
     async fn connect_port(&self, port: u16) -> Result<PortStream> {
-        self.say(self.inner.connect_port(port).await)
+        let connected = self.say(self.inner.connect_port(port).await);
+        connected.map_err(|error| match error.kind() {
+            ErrorKind::NotListening if self.has(Mutant::RefusedPortUnavailable) => {
+                of_kind(&error, ErrorKind::Unavailable)
+            }
+            _ => error,
+        })
     }
 
     async fn open_read(&self, path: &GuestPath, options: OpenReadOptions) -> Result<FileReader> {
         let path = self.path(path);
+        let options = match self.mutant {
+            Mutant::ReadRangeIgnored => OpenReadOptions::new(),
+            _ => options,
+        };
         self.say(self.at(&path).open_read(&path, options).await)
     }
 
     async fn open_write(&self, path: &GuestPath, options: OpenWriteOptions) -> Result<FileWriter> {
         let path = self.path(path);
-        self.say(self.at(&path).open_write(&path, options).await)
+        let writer = self.say(self.at(&path).open_write(&path, options).await)?;
+        Ok(match self.mutant {
+            Mutant::DroppedWriterCommits => FileWriter::new(stream::Keeping(Some(writer))),
+            _ => writer,
+        })
     }
 
     async fn close(&self) -> Result<()> {

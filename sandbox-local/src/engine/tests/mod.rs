@@ -174,7 +174,7 @@ struct Done {
 async fn finish(mut running: Running) -> Result<Done, ExitError> {
     let (out, err, exit) = tokio::join!(
         read_all(&mut running.stdout),
-        read_all(&mut running.stderr),
+        read_all(running.stderr.as_mut().expect("pipes")),
         running.exit
     );
     Ok(Done {

@@ -59,7 +59,10 @@ async fn a_hundred_megabytes_pass_in_bounded_memory() {
         total += len;
     }
     assert_eq!(total, 100_000_000);
-    assert_eq!(read_all(&mut running.stderr).await, b"end\n");
+    assert_eq!(
+        read_all(running.stderr.as_mut().expect("pipes")).await,
+        b"end\n"
+    );
     assert_eq!(within(running.exit).await.unwrap().code, Some(0));
 }
 
@@ -98,7 +101,10 @@ async fn what_was_written_before_the_end_is_read_after_it() {
     let exit = within(&mut running.exit).await.unwrap();
     assert_eq!(exit.code, Some(0));
     assert_eq!(read_all(&mut running.stdout).await.len(), 60000);
-    assert_eq!(read_all(&mut running.stderr).await, b"e\n");
+    assert_eq!(
+        read_all(running.stderr.as_mut().expect("pipes")).await,
+        b"e\n"
+    );
     assert_eq!(within(running.exit).await.unwrap(), exit);
 }
 

@@ -53,6 +53,46 @@ impl GuestRoot {
         outcome.map_err(|error| self.read_only(error))
     }
 
+    /// Stages the one file of a batch, has `fill` write it, and puts it in place if that says so;
+    /// otherwise nothing of it is left. The guest's rights are not held while it is filled.
+    pub(super) fn write_with(
+        &self,
+        files: &[(GuestPath, &FileWrite)],
+        fill: impl FnOnce(&std::os::fd::OwnedFd) -> Result<bool>,
+    ) -> Result<()> {
+        const OP: Operation = Operation::WriteFiles;
+        let alone = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
+        // Dropped after the guest's rights are.
+        let mut _records = Vec::new();
+        let mut guest = self.as_guest(OP)?;
+        let plan = plan::Plan::new(self, files).map_err(|error| self.read_only(error))?;
+        if self.writes_to_host() {
+            drop(guest);
+            _records = self.record(&plan)?;
+            guest = self.as_guest(OP)?;
+        }
+        let staged = stage::stage_one(self, &plan);
+        drop(guest);
+        drop(alone);
+        let filled = staged.and_then(|file| fill(&file));
+        // The kernel executes nothing that is open for writing somewhere.
+        crate::sys::launch::let_go();
+        let _alone = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guest = self.as_guest(OP)?;
+        let outcome = match filled {
+            Ok(true) => commit::commit(self, &plan),
+            Ok(false) => {
+                stage::clean_up(self, &plan);
+                return Ok(());
+            }
+            Err(error) => Err(error),
+        };
+        if outcome.is_err() {
+            stage::clean_up(self, &plan);
+        }
+        outcome.map_err(|error| self.read_only(error))
+    }
+
     /// Writes down what of a batch is staged in directories of the host.
     fn record(&self, plan: &plan::Plan<'_>) -> Result<Vec<Record>> {
         let groups = plan.groups.iter().map(|group| &group.dir);

@@ -2,7 +2,7 @@
 //!
 //! Invariant: only new names are created, each with `O_EXCL` in an opened directory.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use rustix::io::{Errno, Result as Sys};
@@ -48,6 +48,34 @@ pub(super) fn stage(root: &GuestRoot, plan: &Plan<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Creates the one file of a plan beside its place, empty.
+pub(super) fn stage_one(root: &GuestRoot, plan: &Plan<'_>) -> Result<OwnedFd> {
+    let create = |dir: BorrowedFd<'_>, path: &GuestPath, name: &[u8], mode| {
+        create_file(dir, name, mode, &mut Modes::default()).map_err(|errno| match errno {
+            Errno::EXIST => place(path).changed(b""),
+            Errno::NOENT => refused(path),
+            errno => place(path).fail(errno, b""),
+        })
+    };
+    if let Some(group) = plan.groups.first()
+        && let Some(item) = group.items.first()
+    {
+        let name = staged_name(&plan.prefix, item.index);
+        let dir = group.dir.open(root)?;
+        return create(dir.as_fd(), item.path, &name, item.mode);
+    }
+    if let Some(tree) = plan.trees.first()
+        && let Some((rel, files)) = tree.files.iter().next()
+        && let Some(new) = files.first()
+    {
+        let top = stage_top(root, tree, &staged_tree(&plan.prefix, 0))?;
+        let dir = descend(&top, rel).map_err(|errno| staging(tree, errno))?;
+        return create(dir.as_fd(), new.path, new.name, mode_of(new.file));
+    }
+    Err(Error::new(ErrorKind::Other, Operation::WriteFiles)
+        .with_message("there is no file to stage"))
+}
+
 /// Removes what a failed batch has under staged names; what can't be removed stays, as
 /// the caller could not remove it either.
 pub(super) fn clean_up(root: &GuestRoot, plan: &Plan<'_>) {
@@ -76,23 +104,36 @@ pub(super) fn staged_tree(prefix: &str, index: usize) -> Vec<u8> {
     format!("{prefix}d{index}").into_bytes()
 }
 
-fn stage_tree(root: &GuestRoot, tree: &Tree<'_>, staged: &[u8]) -> Result<()> {
-    let fail = |errno| match errno {
+/// What staging a tree fails with.
+fn staging(tree: &Tree<'_>, errno: Errno) -> Error {
+    match errno {
         Errno::NOENT => refused(&tree.path),
         errno => place(&tree.path).fail(errno, b""),
-    };
+    }
+}
+
+fn stage_top(root: &GuestRoot, tree: &Tree<'_>, staged: &[u8]) -> Result<OwnedFd> {
     let anchor = tree.anchor.open(root)?;
-    let top = make_dir(&anchor, staged, PARENT_MODE).map_err(fail)?;
+    make_dir(&anchor, staged, PARENT_MODE).map_err(|errno| staging(tree, errno))
+}
+
+/// Opens a directory below another, and makes what is missing of it.
+fn descend(top: &OwnedFd, rel: &[u8]) -> Sys<OwnedFd> {
+    let mut dir = top.try_clone().map_err(|_| Errno::MFILE)?;
+    for name in rel.split(|b| *b == b'/').filter(|name| !name.is_empty()) {
+        dir = match make_dir(&dir, name, PARENT_MODE) {
+            Err(Errno::EXIST) => open_same_mount(&dir, name, DIR_PATH),
+            made => made,
+        }?;
+    }
+    Ok(dir)
+}
+
+fn stage_tree(root: &GuestRoot, tree: &Tree<'_>, staged: &[u8]) -> Result<()> {
+    let top = stage_top(root, tree, staged)?;
     // Sorted by bytes, a directory comes before what is in it.
     for (rel, files) in &tree.files {
-        let mut dir = top.try_clone().map_err(|_| fail(Errno::MFILE))?;
-        for name in rel.split(|b| *b == b'/').filter(|name| !name.is_empty()) {
-            dir = match make_dir(&dir, name, PARENT_MODE) {
-                Err(Errno::EXIST) => open_same_mount(&dir, name, DIR_PATH),
-                made => made,
-            }
-            .map_err(fail)?;
-        }
+        let dir = descend(&top, rel).map_err(|errno| staging(tree, errno))?;
         let jobs: Vec<Job<'_>> = files
             .iter()
             .map(|new| Job {
@@ -189,7 +230,7 @@ pub(in super::super) fn create_file(
     name: &[u8],
     mode: u32,
     modes: &mut Modes,
-) -> Sys<std::os::fd::OwnedFd> {
+) -> Sys<OwnedFd> {
     let file = openat(
         dir,
         name,

@@ -1,6 +1,6 @@
 //! Terminals, jobs, ports and file streams of the local backend: what the kit can't see.
 #![cfg(target_os = "linux")]
-#![allow(clippy::expect_used, clippy::panic)]
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod support;
 

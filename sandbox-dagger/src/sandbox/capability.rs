@@ -26,6 +26,19 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend d
     .without(Capability::Spawn, NO_STREAMS)
     .without(Capability::StdinPipe, NO_STREAMS)
     .without(Capability::Signals, NO_STREAMS)
+    .without(Capability::Terminal, NO_STREAMS)
+    .without(
+        Capability::Jobs,
+        "every command has a container of its own, which is asked for as a whole",
+    )
+    .without(
+        Capability::Ports,
+        "nothing runs between commands; a program that listens is a service of the engine",
+    )
+    .without(
+        Capability::FileStreams,
+        "the engine gives and takes a file as a whole",
+    )
     .without(
         Capability::Background,
         "every command has a container of its own, which ends with it",

@@ -81,6 +81,7 @@ mod guides {
         jobs_and_ports: "jobs-and-ports.md",
         mock: "mock.md",
         terminals: "terminals.md",
+        network: "network.md",
         untrusted_tool: "untrusted-tool.md",
         write_a_backend: "write-a-backend.md",
     }

@@ -11,6 +11,8 @@ mod bench;
 #[cfg(target_os = "linux")]
 mod create;
 #[cfg(target_os = "linux")]
+mod egress;
+#[cfg(target_os = "linux")]
 mod exec;
 #[cfg(target_os = "linux")]
 mod files;
@@ -38,6 +40,7 @@ fn main() -> support::Outcome<()> {
     create::all(&mut bench)?;
     exec::all(&mut bench)?;
     stream::all(&mut bench)?;
+    egress::all(&mut bench)?;
     files::all(&mut bench)?;
     fork::all(&mut bench)?;
     transfer::all(&mut bench)?;

@@ -329,10 +329,10 @@ impl EgressRule {
         self
     }
 
-    /// Lets the name lead to a private address.
+    /// Whether the name may lead to a private address.
     #[must_use]
-    pub fn private(mut self) -> Self {
-        self.private = true;
+    pub fn private(mut self, private: bool) -> Self {
+        self.private = private;
         self
     }
 
@@ -798,7 +798,7 @@ mod tests {
     fn the_most_specific_rule_counts() {
         let policy = EgressPolicy::new()
             .rule(EgressRule::apex_and_subdomains("test"))
-            .rule(EgressRule::exact("a.b.test").private())
+            .rule(EgressRule::exact("a.b.test").private(true))
             .rule(
                 EgressRule::subdomains("b.test")
                     .protocol(EgressProtocol::Http)
@@ -826,7 +826,7 @@ mod tests {
             (vec![EgressRule::exact("")], "empty"),
             (vec![exact().protocol(EgressProtocol::Tcp)], "`port`"),
             (vec![exact().port(0)], "port 0"),
-            (vec![exact(), exact().private()], "contradict"),
+            (vec![exact(), exact().private(true)], "contradict"),
             (
                 vec![
                     exact(),
@@ -837,7 +837,7 @@ mod tests {
             (
                 vec![
                     EgressRule::subdomains("a.test"),
-                    EgressRule::apex_and_subdomains("a.test").private(),
+                    EgressRule::apex_and_subdomains("a.test").private(true),
                 ],
                 "contradict",
             ),

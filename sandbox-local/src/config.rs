@@ -1,7 +1,12 @@
 //! What the embedder may set about the host side. Nothing here is about one sandbox.
 
 use std::path::PathBuf;
+#[cfg(target_os = "linux")]
+use std::sync::Arc;
 use std::time::Duration;
+
+#[cfg(target_os = "linux")]
+use sandbox_egress::Connector;
 
 /// Configuration of a [`LocalProvider`](crate::LocalProvider).
 ///
@@ -58,6 +63,13 @@ pub struct LocalConfig {
     ///
     /// Default: 100 ms.
     pub output_grace: Duration,
+    /// How names are resolved and hosts are dialled for sandboxes with an egress policy
+    /// ([`Network::Allow`](sandbox_core::Network::Allow)). What it finds is checked like what the host
+    /// finds.
+    ///
+    /// Default: the host's resolver and network.
+    #[cfg(target_os = "linux")]
+    pub connector: Arc<dyn Connector>,
 }
 
 /// More would cost the host more than they could save.
@@ -85,6 +97,8 @@ impl Default for LocalConfig {
             cgroup: None,
             prepared: 0,
             output_grace: DEFAULT_OUTPUT_GRACE,
+            #[cfg(target_os = "linux")]
+            connector: Arc::new(sandbox_egress::HostConnector::new()),
         }
     }
 }
@@ -128,6 +142,14 @@ impl LocalConfig {
     #[must_use]
     pub fn prepared(mut self, count: usize) -> Self {
         self.prepared = count;
+        self
+    }
+
+    /// Resolves names and dials hosts in another way; see [`connector`](Self::connector).
+    #[cfg(target_os = "linux")]
+    #[must_use]
+    pub fn connector(mut self, connector: Arc<dyn Connector>) -> Self {
+        self.connector = connector;
         self
     }
 

@@ -10,6 +10,8 @@
 
 mod config;
 #[cfg(target_os = "linux")]
+mod egress;
+#[cfg(target_os = "linux")]
 mod engine;
 #[cfg(target_os = "linux")]
 mod files;
@@ -45,6 +47,8 @@ pub use config::LocalConfig;
 pub use plain::{PlainConfig, PlainProvider};
 #[cfg(target_os = "linux")]
 pub use provider::LocalProvider;
+#[cfg(target_os = "linux")]
+pub use sandbox_egress::{Connector, HostConnector};
 
 /// The hint for a program that was not found and whose name looks like a whole command line.
 fn spaced(program: &[u8]) -> Option<&'static str> {

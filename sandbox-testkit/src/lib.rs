@@ -23,6 +23,7 @@ pub mod aca;
 pub mod cases;
 #[cfg(all(feature = "dagger-double", target_os = "linux"))]
 pub mod dagger;
+pub mod egress;
 
 pub mod kit;
 pub mod model;

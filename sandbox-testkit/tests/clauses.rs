@@ -175,6 +175,8 @@ const CLAUSES: &[Clause] = &[
             Mutant::LimitIgnored,
             Mutant::MountIgnored,
             Mutant::ImageIgnored,
+            Mutant::EgressPolicyIgnored,
+            Mutant::RestrictEgressClaimed,
             Mutant::UserIgnored,
             Mutant::ReportClaimsEverything,
             Mutant::PrivilegesClaimed,

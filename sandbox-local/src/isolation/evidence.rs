@@ -26,6 +26,8 @@ pub(super) struct Evidence {
     pub(super) init_is_closed: bool,
     pub(super) own_proc: bool,
     pub(super) only_loopback: bool,
+    /// Neither a public address nor a metadata service's has a route.
+    pub(super) nothing_reached: bool,
     pub(super) no_capabilities: bool,
     pub(super) no_user_namespace: bool,
     pub(super) filtered: bool,
@@ -135,6 +137,7 @@ impl Evidence {
         let mount = mount_refused(&mut plan);
         let init = init_closed(&mut plan);
         let filter = filter_refused(&mut plan);
+        let routes = routes_refused(&mut plan);
         // Last: should it succeed, the probe is in another namespace.
         let user = Refused::new(
             &mut plan,
@@ -166,6 +169,7 @@ impl Evidence {
             cannot_mount: held(&mount),
             init_is_closed: held(&init),
             own_proc: field(&status, "Pid") == Some(own_pid.as_str()),
+            nothing_reached: held(&routes),
             only_loopback: only_loopback(&interfaces.text(&findings)),
             no_capabilities: ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"]
                 .iter()
@@ -268,6 +272,27 @@ fn init_closed(plan: &mut Plan) -> Vec<Refused> {
             ];
             Refused::new(plan, libc::SYS_openat, &args, &[Errno::ACCESS, Errno::PERM])
         })
+        .collect()
+}
+
+/// Without waiting: where there is a route the attempt is under way.
+fn routes_refused(plan: &mut Plan) -> Vec<Refused> {
+    let dial = |plan: &mut Plan, [a, b, c, d]: [u8; 4], kind: i32| {
+        let kind = kind | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        let args = [Arg::from(libc::AF_INET), kind.into(), 0.into()];
+        let socket = plan.call("make a socket", libc::SYS_socket, &args).result();
+        // struct sockaddr_in, port 443.
+        let [family, other] = (libc::AF_INET as u16).to_ne_bytes();
+        let mut address = [0; 16];
+        address[..8].copy_from_slice(&[family, other, 1, 187, a, b, c, d]);
+        let address = plan.data(&address).into();
+        let args = [Arg::from(socket), address, 16_u64.into()];
+        Refused::new(plan, libc::SYS_connect, &args, &[Errno::NETUNREACH])
+    };
+    [[1, 1, 1, 1], [169, 254, 169, 254], [10, 0, 0, 1]]
+        .into_iter()
+        .flat_map(|to| [(to, libc::SOCK_STREAM), (to, libc::SOCK_DGRAM)])
+        .map(|(to, kind)| dial(plan, to, kind))
         .collect()
 }
 

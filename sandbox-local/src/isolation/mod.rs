@@ -162,7 +162,7 @@ fn network(evidence: &Evidence, blueprint: &Blueprint) -> Enforcement {
     if blueprint.spec.network == Network::Open {
         return Enforcement::absent("the spec opens the host's network, its loopback included");
     }
-    all(
+    let found = all(
         "a network namespace with nothing but loopback",
         &[
             (
@@ -173,8 +173,20 @@ fn network(evidence: &Evidence, blueprint: &Blueprint) -> Enforcement {
                 evidence.only_loopback,
                 "there is another interface than loopback",
             ),
+            (
+                evidence.nothing_reached,
+                "an address outside of the sandbox can be dialled",
+            ),
         ],
-    )
+    );
+    match found {
+        Enforcement::Enforced { by } if blueprint.egress.is_some() => Enforcement::partial(
+            format!("{by}; the host's process answers for names and judges each connection"),
+            "the hosts of the egress policy are reached, and what TLS hides is not seen: a host that \
+             serves others too (a CDN) may pass it on to them",
+        ),
+        found => found,
+    }
 }
 
 fn ipc(evidence: &Evidence, blueprint: &Blueprint) -> Enforcement {

@@ -4,7 +4,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use sandbox_core::{Network, RequiredIsolation, Source};
+use sandbox_core::{EgressPolicy, Network, RequiredIsolation, Source};
 
 use crate::start::blueprint::Blueprint;
 
@@ -25,7 +25,11 @@ impl Shape {
         let limits = &spec.resources;
         Self {
             own_programs: spec.source != Source::Default,
-            network: spec.network.clone(),
+            network: match &spec.network {
+                // Which hosts it names makes no difference to what holds.
+                Network::Allow(_) => Network::Allow(EgressPolicy::new()),
+                network => network.clone(),
+            },
             limited: [
                 limits.memory.is_some(),
                 limits.cpus.is_some(),

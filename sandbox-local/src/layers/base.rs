@@ -102,6 +102,27 @@ pub(crate) fn build_mount_points(
     Ok(layer)
 }
 
+/// Makes a layer with only these files, and the directories that they are in.
+pub(crate) fn build_files(
+    state: &Arc<State>,
+    files: &[(&str, String)],
+    guest_user: Option<GuestUser>,
+) -> io::Result<Arc<Layer>> {
+    let layer = Layer::create(state)?;
+    let tree = Tree {
+        top: layer.path().to_owned(),
+        guest_user,
+    };
+    for (path, content) in files {
+        let path = Path::new(path);
+        if let Some(parent) = path.parent() {
+            tree.dirs(parent)?;
+        }
+        tree.file(path, content.as_bytes())?;
+    }
+    Ok(layer)
+}
+
 fn relative(path: &Path) -> &Path {
     path.strip_prefix("/").unwrap_or(path)
 }

@@ -7,6 +7,7 @@ use sandbox_core::{Env, Operation, Result, SandboxId, SandboxSpec};
 
 use super::LocalProvider;
 use super::pool::Pooled;
+use crate::egress;
 use crate::isolation;
 use crate::layers::base::{GUEST_HOME, GUEST_USER};
 use crate::runtime;
@@ -49,7 +50,7 @@ impl LocalProvider {
         spec.require(&CAPABILITIES, OP)?;
         spec.network = spec.network.settle(&CAPABILITIES);
         if let Some(Pooled { id, blueprint, run }) = self.pool.take(&spec) {
-            let running = Running::new(run, &self.host, OP)?;
+            let running = Running::new(run, &self.host, egress::first(&blueprint), OP)?;
             let blueprint = Blueprint { spec, ..blueprint };
             return Ok((id, Arc::new(blueprint), running));
         }
@@ -60,7 +61,7 @@ impl LocalProvider {
             let blueprint = Arc::new(Blueprint::new(&host, spec)?);
             let run = Prepared::first(&host, &blueprint, id.as_str())
                 .map_err(|error| error.with_sandbox(id.clone()))?;
-            let running = Running::new(run, &host, OP)?;
+            let running = Running::new(run, &host, egress::first(&blueprint), OP)?;
             Ok((id, blueprint, running))
         })
         .await
@@ -77,6 +78,7 @@ fn settings(blueprint: &Blueprint) -> Settings {
         .set("SHELL", "/bin/sh")
         .set("LANG", "C.UTF-8");
     base.apply_to(&mut env);
+    egress::environment(blueprint.egress.as_ref()).apply_to(&mut env);
     blueprint.spec.env.apply_to(&mut env);
     Settings {
         workdir: blueprint.workdir.clone(),

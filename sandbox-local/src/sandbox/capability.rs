@@ -20,6 +20,8 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend d
         Capability::FilePermissions,
         Capability::NetworkOff,
         Capability::NetworkOpen,
+        Capability::EgressByName,
+        Capability::EgressCredentials,
         Capability::PidsLimit,
         Capability::Isolation,
         Capability::Jobs,
@@ -47,6 +49,10 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend d
     .without(
         Capability::Image,
         "no image store; give a root directory instead",
+    )
+    .partial(
+        Capability::EgressPorts,
+        "ports from 1024 on for exact names",
     )
     .partial(
         Capability::List,

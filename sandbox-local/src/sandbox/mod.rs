@@ -25,6 +25,7 @@ use sandbox_core::{
     Capability, Command, EnvValue, Error, ErrorKind, Execution, GuestPath, Labels, Operation,
     Process, Result, Sandbox as _, SandboxId,
 };
+use sandbox_egress::Egress;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock as AsyncRwLock};
 
 use self::capability::CAPABILITIES;
@@ -54,6 +55,8 @@ pub(crate) struct LocalSandbox {
     settings: RwLock<Settings>,
     jobs: Jobs,
     running: Arc<AsyncRwLock<Option<Running>>>,
+    /// That of the run, which outlives it.
+    egress: Option<Arc<Egress>>,
     kill_switch: KillSwitch,
     closed: Arc<AtomicBool>,
     /// Also held by every running command: while one runs the sandbox is in use.
@@ -95,6 +98,7 @@ impl LocalSandbox {
             blueprint: origin.blueprint,
             settings: RwLock::new(origin.settings),
             jobs: Jobs::new(id.clone()),
+            egress: running.egress().cloned(),
             running: Arc::new(AsyncRwLock::new(Some(running))),
             kill_switch,
             closed: Arc::new(AtomicBool::new(false)),

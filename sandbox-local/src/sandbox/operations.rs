@@ -8,18 +8,19 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use sandbox_core::{
-    Capabilities, Capability, CollectOptions, Command, CreateDirOptions, DirEntry, Env, Error,
-    ErrorKind, Execution, ExportOptions, FileBatch, FileReader, FileWriter, ForkOptions, GuestPath,
-    ImportOptions, IsolationReport, Job, JobInfo, JobKey, JobOptions, ListOptions, Metadata,
-    OpenReadOptions, OpenWriteOptions, Operation, Output, PortStream, Process, ReadOptions,
-    RemoveOptions, RenameOptions, Result, Sandbox, SandboxInfo, Snapshot, SnapshotOptions, Stdin,
-    TransferReport,
+    Capabilities, Capability, CollectOptions, Command, CreateDirOptions, DirEntry, EgressDecisions,
+    EgressPolicy, Env, Error, ErrorKind, Execution, ExportOptions, FileBatch, FileReader,
+    FileWriter, ForkOptions, GuestPath, ImportOptions, IsolationReport, Job, JobInfo, JobKey,
+    JobOptions, ListOptions, Metadata, OpenReadOptions, OpenWriteOptions, Operation, Output,
+    PortStream, Process, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox, SandboxInfo,
+    Snapshot, SnapshotOptions, Stdin, TransferReport,
 };
 
 use super::capability::CAPABILITIES;
 use super::deadline::Deadline;
 use super::running::Running;
 use super::{LocalSandbox, Origin, blocking};
+use crate::egress;
 use crate::files::CancelFlag;
 use crate::isolation;
 use crate::layers::Layer;
@@ -83,7 +84,8 @@ impl Sandbox for LocalSandbox {
         // of the guest, which has the same user, could stop or trace a probe beside it.
         let (host, blueprint) = (self.host.clone(), self.blueprint.clone());
         let probed = blocking(OP, move || {
-            Running::start(&host, &blueprint, cgroup, Stack::default(), OP)
+            let egress = egress::first(&blueprint);
+            Running::start(&host, &blueprint, cgroup, Stack::default(), egress, OP)
         });
         let probed = probed.await.map_err(|error| self.named(error))?;
         let report = isolation::report(&probed, &self.blueprint).await;
@@ -278,6 +280,26 @@ impl Sandbox for LocalSandbox {
 
     async fn open_write(&self, path: &GuestPath, options: OpenWriteOptions) -> Result<FileWriter> {
         self.writer(path, options).await
+    }
+
+    async fn egress_decisions(&self, after: u64) -> Result<EgressDecisions> {
+        const OP: Operation = Operation::EgressDecisions;
+        self.check_open(OP)?;
+        match &self.egress {
+            Some(egress) => Ok(egress.decisions(after)),
+            None => Err(self.named(egress::none(OP))),
+        }
+    }
+
+    async fn restrict_egress(&self, policy: EgressPolicy) -> Result<()> {
+        const OP: Operation = Operation::RestrictEgress;
+        self.check_open(OP)?;
+        match &self.egress {
+            Some(egress) => egress
+                .restrict(policy, OP)
+                .map_err(|error| self.named(error)),
+            None => Err(self.named(egress::none(OP))),
+        }
     }
 
     async fn close(&self) -> Result<()> {

@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use sandbox_core::{Error, ErrorKind, GuestPath, ListOptions, Operation, Result};
+use sandbox_egress::{Egress, Service};
 
 use super::kill_switch::KillSwitch;
 use super::lost;
+use crate::egress;
 use crate::engine::{Engine, Lost};
 use crate::files::GuestRoot;
 use crate::layers::Layer;
@@ -36,17 +38,25 @@ pub(crate) struct Running {
     writes: Writes,
     frozen: bool,
     state_dir: PathBuf,
+    egress: Option<Arc<Egress>>,
+    service: Option<Service>,
 }
 
 impl Running {
     /// Takes a prepared run into use, in this runtime. Does not block.
-    pub(crate) fn new(run: Prepared, host: &Host, operation: Operation) -> Result<Self> {
+    pub(crate) fn new(
+        run: Prepared,
+        host: &Host,
+        egress: Option<Arc<Egress>>,
+        operation: Operation,
+    ) -> Result<Self> {
         let Prepared {
             init,
             root,
             cgroup,
             stack,
             writes,
+            sockets,
         } = run;
         Ok(Self {
             engine: Engine::new(init, host.config.output_grace)
@@ -57,6 +67,8 @@ impl Running {
             writes,
             frozen: false,
             state_dir: host.state.layers_dir(),
+            service: egress::serve(egress.as_ref(), sockets, operation)?,
+            egress,
         })
     }
 
@@ -66,10 +78,16 @@ impl Running {
         blueprint: &Blueprint,
         cgroup: Arc<Cgroup>,
         stack: Stack,
+        egress: Option<Arc<Egress>>,
         operation: Operation,
     ) -> Result<Self> {
         let run = Prepared::start(host, blueprint, cgroup, stack, operation)?;
-        Self::new(run, host, operation)
+        Self::new(run, host, egress, operation)
+    }
+
+    /// What answers for the sandbox's network, if its spec has an egress policy.
+    pub(crate) fn egress(&self) -> Option<&Arc<Egress>> {
+        self.egress.as_ref()
     }
 
     /// Makes a second sandbox with the same files. The caller holds this one alone, up to the end
@@ -90,6 +108,7 @@ impl Running {
             host: host.clone(),
             blueprint: blueprint.clone(),
             name: name.into(),
+            egress: this.egress.as_ref().map(|egress| egress.fork()),
         };
         if this.may_freeze().await? {
             let start = child.clone();
@@ -155,7 +174,8 @@ impl Running {
     ) -> Result<()> {
         let (host, blueprint) = (host.clone(), blueprint.clone());
         let (stack, cgroup) = (self.stack.clone(), self.cgroup.clone());
-        let start = move || Self::start(&host, &blueprint, cgroup, stack, operation);
+        let egress = self.egress.clone();
+        let start = move || Self::start(&host, &blueprint, cgroup, stack, egress, operation);
         let new = blocking(operation, start).await?;
         kill_switch.connect(new.engine.killer());
         let old = std::mem::replace(self, new);
@@ -208,9 +228,16 @@ impl Running {
 
     /// Kills everything and waits until it is dead, within bounds.
     pub(crate) async fn shut_down(self) {
-        let Self { engine, root, .. } = self;
+        let Self {
+            engine,
+            root,
+            service,
+            ..
+        } = self;
         let killer = engine.killer();
         killer.kill();
+        // A socket of it would keep the sandbox's network.
+        drop(service);
         // Now, so that it is the dying init that is last to let go of the files.
         drop(root);
         if !killer.shut_down().await {
@@ -230,6 +257,7 @@ struct Child {
     host: Arc<Host>,
     blueprint: Arc<Blueprint>,
     name: Arc<str>,
+    egress: Option<Arc<Egress>>,
 }
 
 impl Child {
@@ -237,7 +265,8 @@ impl Child {
     fn on(&self, stack: Stack) -> Result<Running> {
         let cgroup = limits(&self.host, &self.blueprint, &self.name, OP)?;
         let stack = shallow(&self.host, stack, &self.cancel)?;
-        Running::start(&self.host, &self.blueprint, cgroup, stack, OP)
+        let egress = self.egress.clone();
+        Running::start(&self.host, &self.blueprint, cgroup, stack, egress, OP)
     }
 }
 

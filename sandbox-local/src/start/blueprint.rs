@@ -11,6 +11,7 @@ use sandbox_core::{
     SandboxSpec, Source,
 };
 
+use crate::egress;
 use crate::layers::Layer;
 use crate::layers::base;
 use crate::start::failure;
@@ -40,6 +41,8 @@ pub(crate) struct Blueprint {
     pub(crate) binds: Vec<Bind>,
     /// The lowest layers, topmost first.
     pub(crate) base: Vec<Arc<Layer>>,
+    /// The egress policy of the spec, ready to be served.
+    pub(crate) egress: Option<sandbox_egress::Plan>,
 }
 
 impl Blueprint {
@@ -53,6 +56,10 @@ impl Blueprint {
         let guest_user = host.guest_user;
         let mut binds = Vec::new();
         let mut base = Vec::new();
+        let egress = egress::plan(host, &spec.network, OP)?;
+        if let Some(plan) = &egress {
+            base.push(egress::layer(&host.state, plan, guest_user).map_err(failed)?);
+        }
         let mut links = Vec::new();
         if matches!(spec.source, Source::Default) {
             let is_link = |dir: &&PathBuf| dir.is_symlink();
@@ -101,6 +108,7 @@ impl Blueprint {
             workdir,
             binds,
             base,
+            egress,
         })
     }
 
@@ -109,7 +117,7 @@ impl Blueprint {
         match &self.spec.isolation {
             RequiredIsolation::Only(controls) => controls.contains(&control),
             _ => match control {
-                Control::Network => self.spec.network == Network::Off,
+                Control::Network => self.has_own_network(),
                 Control::Memory => self.resources().memory.is_some(),
                 Control::Cpu => self.resources().cpus.is_some(),
                 Control::Pids => self.resources().pids.is_some(),
@@ -117,6 +125,11 @@ impl Blueprint {
                 _ => true,
             },
         }
+    }
+
+    /// Whether it has a network of its own, apart from the host's.
+    pub(crate) fn has_own_network(&self) -> bool {
+        self.spec.network != Network::Open
     }
 
     /// Whether the guest can leave files on the host.

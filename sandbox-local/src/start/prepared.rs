@@ -7,8 +7,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandbox_core::{Control, Error, ErrorKind, Network, Operation, Result};
+use sandbox_core::{Control, Error, ErrorKind, Operation, Result};
+use sandbox_egress::Sockets;
 
+use crate::egress;
 use crate::engine::{self, Init, StartConfig, Taken};
 use crate::files::{GuestRoot, Outside};
 use crate::guest_user::GuestUser;
@@ -32,6 +34,8 @@ pub(crate) struct Prepared {
     pub(crate) cgroup: Arc<Cgroup>,
     pub(crate) stack: Stack,
     pub(crate) writes: Writes,
+    /// Those of an egress policy.
+    pub(crate) sockets: Option<Sockets>,
 }
 
 /// Where the guest's writes are.
@@ -68,13 +72,22 @@ impl Prepared {
         let Inputs { config, upper } =
             Inputs::new(host, blueprint, &stack, cgroup.clone(), operation)?;
         let started = engine::start(config).map_err(|error| failure::start(error, operation))?;
-        let writes = match (upper, started.exported.into_iter().next()) {
-            (Some((upper, work)), _) => Writes::Layer { upper, _work: work },
-            (None, Some(directory)) => Writes::Tmpfs(directory),
-            (None, None) => {
-                return Err(Error::new(ErrorKind::Other, operation)
-                    .with_message("the set-up did not hand over the upper layer"));
+        let missing = |what: &str| {
+            let message = format!("the set-up did not hand over {what}");
+            Error::new(ErrorKind::Other, operation).with_message(message)
+        };
+        let mut exported = started.exported.into_iter();
+        let writes = match upper {
+            Some((upper, work)) => Writes::Layer { upper, _work: work },
+            None => {
+                let directory = exported.next();
+                Writes::Tmpfs(directory.ok_or_else(|| missing("the upper layer"))?)
             }
+        };
+        let listens = blueprint.egress.is_some() && !mutation::is_off(Part::Network);
+        let sockets = match listens {
+            true => Some(egress::sockets(exported).ok_or_else(|| missing("the listeners"))?),
+            false => None,
         };
         let writable = blueprint.binds.iter().filter(|bind| !bind.read_only);
         let outside = Outside {
@@ -90,6 +103,7 @@ impl Prepared {
             cgroup,
             stack,
             writes,
+            sockets,
         })
     }
 }
@@ -112,9 +126,11 @@ impl Inputs {
             failure::io(error, operation).with_message("a layer could not be prepared")
         };
         // First, since it may still be on its way.
-        let isolate_network =
-            blueprint.spec.network == Network::Off && !mutation::is_off(Part::Network);
-        let taken = isolate_network.then(|| host.ready.take()).flatten();
+        let isolate_network = blueprint.has_own_network() && !mutation::is_off(Part::Network);
+        // What is ready as root belongs to the host's user namespace, where the plan could not
+        // listen.
+        let may_be_ready = isolate_network && blueprint.egress.is_none();
+        let taken = may_be_ready.then(|| host.ready.take()).flatten();
         let root_mode = stack.root_mode().map_err(io)?;
         let on_disk = match blueprint.resources().disk {
             Some(_) => None,

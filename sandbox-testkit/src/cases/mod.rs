@@ -4,6 +4,7 @@
 //! guest; what is missing fails the case with a clear text.
 
 mod batch;
+mod egress;
 mod entries;
 mod env;
 mod exec;
@@ -57,6 +58,7 @@ pub fn all() -> impl Iterator<Item = Case> {
         isolation::OF_THIS_HOST,
         host::CASES,
         host::OF_THIS_HOST,
+        egress::CASES,
         order::CASES,
         unsupported::CASES,
     ]

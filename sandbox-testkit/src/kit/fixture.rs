@@ -10,6 +10,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sandbox_core::{Capabilities, Capability, Provider, Result, Sandbox, SandboxSpec};
 
+use crate::egress::Upstreams;
+
 /// A case that a backend fails knowingly, and why.
 #[derive(Clone, Debug)]
 pub struct Deviation {
@@ -101,6 +103,13 @@ pub trait Fixture: Send + Sync + 'static {
 
     /// A user of the sandbox, other than its own, that commands may run as.
     fn other_user(&self) -> Option<String> {
+        None
+    }
+
+    /// Hosts on loopback for the cases of egress by name: its provider resolves names by
+    /// [`Upstreams::resolve`] and dials by [`Upstreams::dial`]. The guest must have `python3`. Without
+    /// them those cases are ignored.
+    fn upstreams(&self) -> Option<Arc<Upstreams>> {
         None
     }
 
@@ -211,6 +220,9 @@ where
     }
     fn other_user(&self) -> Option<String> {
         self.fixture.other_user()
+    }
+    fn upstreams(&self) -> Option<Arc<Upstreams>> {
+        self.fixture.upstreams()
     }
     fn image(&self) -> Option<String> {
         self.fixture.image()

@@ -62,6 +62,9 @@ pub(crate) fn plan(fixture: &dyn Fixture, settings: &Settings) -> Vec<Planned> {
                 "the sandbox's processes are not of this host",
             );
         }
+        if case.name.starts_with("egress::") && fixture.upstreams().is_none() {
+            return skip("not here".into(), "the fixture has no upstreams");
+        }
         if case.sabotages && !fixture.can_sabotage() {
             return skip(
                 "not here".into(),

@@ -17,6 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sandbox_core::{Capabilities, Capability, Provider, Result, Sandbox, SandboxSpec};
 
+use crate::egress::Upstreams;
 use crate::kit::{Deviation, Fixture};
 use crate::model::ModelFixture;
 
@@ -237,6 +238,10 @@ mutants! {
     MountIgnored => "unsupported::mounts",
     /// An image that can't be had is ignored.
     ImageIgnored => "unsupported::image",
+    /// An egress policy that can't be had is ignored.
+    EgressPolicyIgnored => "unsupported::egress_by_name",
+    /// Narrowing an egress policy that can't be had is claimed to have worked.
+    RestrictEgressClaimed => "unsupported::egress_by_name",
     /// The user of a command is ignored.
     UserIgnored => "unsupported::user",
     /// The report claims that everything is enforced.
@@ -429,6 +434,10 @@ impl Fixture for MutantFixture {
 
     fn other_user(&self) -> Option<String> {
         self.inner.other_user()
+    }
+
+    fn upstreams(&self) -> Option<Arc<Upstreams>> {
+        self.inner.upstreams()
     }
 
     fn image(&self) -> Option<String> {

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use sandbox_core::{
-    Capabilities, Error, ErrorKind, Labels, Mount, Operation, Provider, Resources, Result, Sandbox,
-    SandboxId, SandboxInfo, SandboxSpec, Snapshot, SnapshotId, Source,
+    Capabilities, Error, ErrorKind, Labels, Mount, Network, Operation, Provider, Resources, Result,
+    Sandbox, SandboxId, SandboxInfo, SandboxSpec, Snapshot, SnapshotId, Source,
 };
 
 use super::Mutant;
@@ -49,6 +49,9 @@ impl MutantProvider {
             Mutant::MountIgnored => spec.mounts.clear(),
             Mutant::ImageIgnored if matches!(spec.source, Source::Image(_)) => {
                 spec.source = Source::Default;
+            }
+            Mutant::EgressPolicyIgnored if matches!(spec.network, Network::Allow(_)) => {
+                spec.network = Network::Off;
             }
             Mutant::TtlIgnored => spec.ttl = None,
             Mutant::LabelsLost => spec.labels.clear(),

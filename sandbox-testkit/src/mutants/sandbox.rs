@@ -674,6 +674,9 @@ impl Sandbox for MutantSandbox {
     }
 
     async fn restrict_egress(&self, policy: EgressPolicy) -> Result<()> {
+        if self.has(Mutant::RestrictEgressClaimed) {
+            return Ok(());
+        }
         self.say(self.inner.restrict_egress(policy).await)
     }
 

@@ -19,8 +19,8 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
-use sandbox_core::Network;
 
+use crate::egress;
 use crate::engine::Plan;
 use crate::guest_user::GuestUser;
 use crate::mutation::{self, Part};
@@ -83,11 +83,14 @@ impl Setup<'_> {
         devices::place(&mut plan, devices);
         proc::hide(&mut plan);
         plan.sethostname("set the host name", "sandbox");
-        let has_new_network = self.blueprint.spec.network == Network::Off
+        let has_new_network = self.blueprint.has_own_network()
             && !self.loopback_is_up
             && !mutation::is_off(Part::Network);
         if has_new_network {
             plan.loopback_up("bring the sandbox's loopback up");
+            if let Some(egress) = &self.blueprint.egress {
+                egress::listen(&mut plan, egress);
+            }
         }
         initial::set(&mut plan, self);
         privileges::limit_namespace(&mut plan);

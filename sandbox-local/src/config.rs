@@ -70,10 +70,34 @@ pub struct LocalConfig {
     /// Default: the host's resolver and network.
     #[cfg(target_os = "linux")]
     pub connector: Arc<dyn Connector>,
+    /// How many entries of a guest's tree one operation goes through on the host: a listing, an
+    /// export, the copying or merging of what a sandbox has written when it is forked. Beyond it the
+    /// operation fails with [`LimitExceeded`](sandbox_core::ErrorKind::LimitExceeded), which names
+    /// the limit. Removing has no limit, as it has to come to its end.
+    ///
+    /// Default: 20 million.
+    pub tree_entries: u64,
+    /// How many directories one below the other such an operation goes down; it costs the host memory
+    /// for each of their names.
+    ///
+    /// Default, and the most: 20,000.
+    pub tree_depth: usize,
+    /// How many bytes of names such an operation keeps of directories that wait for their turn: the
+    /// directories of one directory, and those beside the ones above it.
+    ///
+    /// Default: 64 MiB.
+    pub tree_names: usize,
 }
 
 /// More would cost the host more than they could save.
 pub(crate) const MOST_PREPARED: usize = 64;
+
+/// See [`LocalConfig::tree_entries`].
+pub(crate) const DEFAULT_TREE_ENTRIES: u64 = 20_000_000;
+/// See [`LocalConfig::tree_depth`].
+pub(crate) const DEFAULT_TREE_DEPTH: usize = 20_000;
+/// See [`LocalConfig::tree_names`].
+pub(crate) const DEFAULT_TREE_NAMES: usize = 64 << 20;
 
 /// See [`LocalConfig::output_grace`].
 pub(crate) const DEFAULT_OUTPUT_GRACE: Duration = Duration::from_millis(100);
@@ -99,6 +123,9 @@ impl Default for LocalConfig {
             output_grace: DEFAULT_OUTPUT_GRACE,
             #[cfg(target_os = "linux")]
             connector: Arc::new(sandbox_egress::HostConnector::new()),
+            tree_entries: DEFAULT_TREE_ENTRIES,
+            tree_depth: DEFAULT_TREE_DEPTH,
+            tree_names: DEFAULT_TREE_NAMES,
         }
     }
 }
@@ -158,6 +185,27 @@ impl LocalConfig {
     #[must_use]
     pub fn output_grace(mut self, grace: Duration) -> Self {
         self.output_grace = grace;
+        self
+    }
+
+    /// Limits the entries of a tree; see [`tree_entries`](Self::tree_entries).
+    #[must_use]
+    pub fn tree_entries(mut self, most: u64) -> Self {
+        self.tree_entries = most;
+        self
+    }
+
+    /// Limits the depth of a tree; see [`tree_depth`](Self::tree_depth).
+    #[must_use]
+    pub fn tree_depth(mut self, most: usize) -> Self {
+        self.tree_depth = most;
+        self
+    }
+
+    /// Limits the memory for names of a tree, in bytes; see [`tree_names`](Self::tree_names).
+    #[must_use]
+    pub fn tree_names(mut self, bytes: usize) -> Self {
+        self.tree_names = bytes;
         self
     }
 }

@@ -1,8 +1,8 @@
 //! As whom a guest runs, seen from the host.
 //!
-//! An ordinary user's guests run as that user, kept apart by namespaces. Root's guests run as a
-//! user that nothing else on the host runs as: whatever escapes has no one's rights, and limits on
-//! the number of processes hold (the kernel does not apply them to root).
+//! An ordinary user's guests run as that user, kept apart by namespaces. Each of root's sandboxes runs
+//! as a user that nothing else on the host runs as: whatever escapes has no rights, and limits for a
+//! user hold and are not shared (the kernel does not apply them to root).
 
 use std::io;
 use std::os::unix::fs::lchown;
@@ -24,7 +24,7 @@ const FIRST: u32 = 1_900_000_000;
 const SPAN: u32 = 1 << 27;
 
 impl GuestUser {
-    /// For root, a random user of the provider's own; for an ordinary user, none.
+    /// For root, a random guest_user, to which a provider's files belong; for an ordinary user, none.
     pub(crate) fn for_this_host() -> io::Result<Option<Self>> {
         if !rustix::process::geteuid().is_root() {
             return Ok(None);
@@ -35,8 +35,17 @@ impl GuestUser {
         Ok(Some(Self { uid: id, gid: id }))
     }
 
-    /// The user that the engine starts agents as.
-    pub(crate) fn run_as(guest_user: Option<Self>) -> engine::RunAs {
+    /// The user that comes so many after this one, in the same group.
+    pub(crate) const fn following(self, many: u32) -> Self {
+        let place = (self.uid - FIRST).wrapping_add(many) % SPAN;
+        Self {
+            uid: FIRST + place,
+            ..self
+        }
+    }
+
+    /// The same in the engine's words.
+    pub(crate) fn engine(guest_user: Option<Self>) -> engine::RunAs {
         match guest_user {
             Some(Self { uid, gid }) => engine::RunAs::Mapped { uid, gid },
             None => engine::RunAs::Own,

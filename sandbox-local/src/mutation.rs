@@ -28,6 +28,8 @@ pub(crate) enum Part {
     NamespaceLimits,
     /// Leaving the host's scheduling, I/O priority and keyring.
     Inherited,
+    /// A user of each sandbox's own, as root.
+    Users,
     /// Control groups.
     Cgroup,
     /// Hiding the agent's memory and files (`PR_SET_DUMPABLE`).

@@ -21,9 +21,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sandbox_core::{
-    Command, ErrorKind, ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions, Mount,
-    Provider, Resources, Sandbox, SandboxExt, SandboxSpec,
+    Command, ErrorKind, ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions,
+    ListOptions, Mount, Provider, Resources, Sandbox, SandboxExt, SandboxSpec,
 };
+use sandbox_local::{LocalConfig, LocalProvider};
 use support::{STATE, close, count, fork, inits, provider, providers, sh, state, until};
 use tokio::sync::Mutex;
 
@@ -263,6 +264,12 @@ async fn child_that_is_killed() {
         let (inside, mount) = (GuestPath::from("in"), work.join("mount"));
         let import = sandbox.import_dir(&mount, &inside, ImportOptions::default());
         import.await.expect("it imports");
+        // What is brought there already is staged, in each directory.
+        let (from, back) = (work.join("imported"), GuestPath::from("/mnt/host/imported"));
+        for _ in 0..2 {
+            let import = sandbox.import_dir(&from, &back, ImportOptions::default());
+            import.await.expect("it imports");
+        }
         // A host that was killed before may have left one of its own.
         let to = work.join(format!("exports/{}-{round}", std::process::id()));
         let export = sandbox.export_dir(&inside, &to, ExportOptions::default());
@@ -297,6 +304,10 @@ async fn what_a_killed_host_leaves_is_collected_by_the_next_start() {
     let (state, work) = (dir.path().join("state"), dir.path().join("work"));
     fs::create_dir_all(work.join("mount")).expect("a directory");
     fs::create_dir(work.join("exports")).expect("a directory");
+    for part in ["imported/a/b", "imported/c"] {
+        fs::create_dir_all(work.join(part)).expect("directories");
+        fs::write(work.join(part).join("large"), vec![b'x'; 4 << 20]).expect("a file");
+    }
     let groups = Groups::make();
     let kills = number("SANDBOX_KILLS", 12);
     let (mut slowest, mut had_groups, mut had_names) = (Duration::ZERO, 0, 0);
@@ -351,6 +362,45 @@ async fn what_a_killed_host_leaves_is_collected_by_the_next_start() {
     assert!(slowest < Duration::from_secs(5), "{slowest:?}");
     if support::is_root() && !groups.0.is_empty() {
         assert!(had_groups > 0, "no kill came at the right moment");
+    }
+}
+
+#[tokio::test]
+async fn the_embedder_limits_what_a_guests_tree_may_cost() {
+    let _alone = ALONE.lock().await;
+    let dir = state();
+    let config = LocalConfig::new().state_dir(dir.path());
+    let limits: [(LocalConfig, &str); 3] = [
+        (config.clone().tree_entries(50), "50 entries"),
+        (
+            config.clone().tree_depth(20),
+            "20 directories one below the other",
+        ),
+        (config.tree_names(200), "200 bytes of names"),
+    ];
+    for (config, said) in limits {
+        let provider = LocalProvider::new(config).expect("a provider");
+        let sandbox = provider.create(SandboxSpec::new()).await;
+        let sandbox = sandbox.expect("a sandbox");
+        // Within the limits: the control.
+        let sleeper = busy(&sandbox).await;
+        close([fork(&sandbox).await]).await;
+        let make = "mkdir -p tree/$(seq -s / 40); cd tree; seq -f dir-%g 40 | xargs mkdir";
+        sh(&sandbox, make).await;
+        let error = sandbox.fork(ForkOptions::default()).await.map(drop);
+        let error = error.expect_err("the copy has a limit");
+        assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{error}");
+        assert!(error.to_string().contains(said), "{error}");
+        let all = ListOptions::default().recursive(true);
+        let error = sandbox.list_dir(&"tree".into(), all).await.map(drop);
+        let error = error.expect_err("a listing has a limit");
+        assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{error}");
+        assert!(error.to_string().contains(said), "{error}");
+        // What is in the way can be removed all the same.
+        sandbox.remove_all("tree").await.expect("removal has none");
+        close([fork(&sandbox).await]).await;
+        drop(sleeper);
+        close([sandbox]).await;
     }
 }
 

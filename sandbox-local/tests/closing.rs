@@ -11,6 +11,7 @@ mod support;
 
 use std::fs;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sandbox_core::{
@@ -126,55 +127,29 @@ async fn a_storm_of_orphans_does_not_hold_up_a_timeout() {
     sandbox.close().await.expect("close");
 }
 
-/// Root's alone: an ordinary user has no way to keep a killed process from ending.
-#[tokio::test]
-async fn a_kill_that_leaves_something_alive_says_so() {
-    const FREEZER: &str = "/sys/fs/cgroup/freezer";
-    if !support::is_root() || !fs::exists(FREEZER).unwrap_or(false) {
-        return;
-    }
-    let sandbox = support::default().await;
-    let mark = mark(3);
-    let process = sandbox.spawn(Command::new("sleep").arg(&mark)).await;
-    let process = process.expect("it starts");
-    let freezer = format!("{FREEZER}/sandbox-test-{}", std::process::id());
-    fs::create_dir(&freezer).expect("a cgroup");
-    let set = |file: &str, value: &str| {
-        fs::write(format!("{freezer}/{file}"), value).expect("a cgroup's file");
-    };
-    for process in fs::read_dir("/proc").expect("/proc").flatten() {
-        let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
-        let name = process.file_name().to_string_lossy().into_owned();
-        if line.starts_with(b"sleep\0") && String::from_utf8_lossy(&line).contains(&mark) {
-            set("cgroup.procs", &name);
-        }
-    }
-    set("freezer.state", "FROZEN");
-    let killed = process.kill().await;
-    let living = states(&mark).len();
-    set("freezer.state", "THAWED");
-    until("it ends", async || states(&mark).is_empty().then_some(())).await;
-    fs::remove_dir(&freezer).expect("an empty cgroup");
-    assert_eq!(living, 1, "no control");
-    let error = killed.expect_err("it lived on");
-    assert_eq!(error.kind(), ErrorKind::Busy);
-    assert!(
-        error.to_string().contains("1 of the command's processes"),
-        "{error}"
-    );
-    process.kill().await.expect("now it is dead");
-    sandbox.close().await.expect("close");
-}
-
 #[tokio::test]
 async fn what_a_sandbox_leaves_is_removed_before_what_another_provider_left() {
     let state = support::state();
-    // The collection of what a dead provider left takes as long as this pipe has no writer.
+    // What a dead provider left, and takes as long to collect as something is added to it.
     let dead = state.path().join("p-dead");
-    fs::create_dir(&dead).expect("a directory");
-    let lease = dead.join("lease");
-    let made = std::process::Command::new("mkfifo").arg(&lease).status();
-    assert!(made.expect("mkfifo").success());
+    fs::create_dir_all(dead.join("layers/0")).expect("directories");
+    fs::write(dead.join("layers/0/first"), "").expect("a file");
+    fs::write(dead.join("lease"), "").expect("a lease");
+    let grows = Arc::new(AtomicBool::new(true));
+    let feeders: Vec<_> = (0..2)
+        .map(|feeder| {
+            let (dir, grows) = (dead.join("layers/0"), grows.clone());
+            std::thread::spawn(move || {
+                for n in 0_u64.. {
+                    if !grows.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    // Fails if it was collected for a moment without a file.
+                    let _ = fs::write(dir.join(format!("{feeder}-{}", n % 1000)), "");
+                }
+            })
+        })
+        .collect();
     let provider: LocalProvider = support::provider(state.path());
     let own = support::providers(state.path());
     let own = own.into_iter().find(|dir| *dir != dead).expect("its own");
@@ -187,8 +162,35 @@ async fn what_a_sandbox_leaves_is_removed_before_what_another_provider_left() {
         .filter(|layer| layer.path().join("workspace/kept").exists())
         .count();
     let collecting = dead.exists();
-    std::thread::spawn(move || fs::write(&lease, ""));
+    grows.store(false, Ordering::Relaxed);
+    for feeder in feeders {
+        feeder.join().expect("no panic");
+    }
     until("it is collected", async || (!dead.exists()).then_some(())).await;
     assert!(collecting, "no control: it was collected at once");
     assert_eq!(kept, 0, "the sandbox's files are still there");
+}
+
+/// A lease is opened by its name: what is no file must not keep the collection from the others.
+#[tokio::test]
+async fn a_lease_that_is_no_file_does_not_hold_up_the_collection() {
+    let state = support::state();
+    for name in ["p-fifo", "p-gone"] {
+        fs::create_dir_all(state.path().join(name).join("layers/1")).expect("directories");
+    }
+    let lease = state.path().join("p-fifo/lease");
+    let made = std::process::Command::new("mkfifo").arg(&lease).status();
+    assert!(made.expect("mkfifo").success());
+    let control = std::process::Command::new("timeout")
+        .args(["0.1", "cat"])
+        .arg(&lease)
+        .status();
+    let code = control.expect("timeout").code();
+    assert_eq!(code, Some(124), "no control: opening it does not block");
+    let provider: LocalProvider = support::provider(state.path());
+    until("both are collected", async || {
+        (support::providers(state.path()).len() == 1).then_some(())
+    })
+    .await;
+    drop(provider);
 }

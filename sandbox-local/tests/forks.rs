@@ -288,3 +288,15 @@ async fn a_huge_file_of_holes_is_copied_as_holes() {
     drop(running);
     close([sandbox, child]).await;
 }
+
+/// As memory files and System V objects, they are lost if the parent is started again.
+#[tokio::test]
+async fn an_idle_parent_keeps_its_message_queues() {
+    let parent = support::default().await;
+    // Made by its name in the filesystem of queues.
+    sh(&parent, "touch /dev/mqueue/kept; echo x > written").await;
+    let child = fork(&parent).await;
+    assert_eq!(sh(&parent, "ls /dev/mqueue").await, "kept\n");
+    assert_eq!(sh(&child, "ls /dev/mqueue; cat written").await, "x\n");
+    close([parent, child]).await;
+}

@@ -125,15 +125,13 @@ pub(crate) struct Blank {
 
 impl Blank {
     /// Starts one.
-    pub(crate) fn new(run_as: RunAs, isolate_network: bool) -> Result<Self, StartError> {
-        let blank = Self::launch(control_pair()?, namespaces(isolate_network))?;
-        map_user(blank.pid, run_as)?;
-        Ok(blank)
+    pub(super) fn new(isolate_network: bool) -> Result<Self, StartError> {
+        Self::launch(control_pair()?, namespaces(isolate_network))
     }
 
     /// Starts one in the network namespace that this thread is in, whose loopback interface is up.
-    pub(super) fn here(run_as: RunAs) -> Result<Self, StartError> {
-        let blank = Self::new(run_as, false)?;
+    pub(super) fn here() -> Result<Self, StartError> {
+        let blank = Self::new(false)?;
         Ok(Self {
             loopback_is_up: true,
             ..blank

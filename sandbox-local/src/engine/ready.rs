@@ -114,7 +114,7 @@ impl Drop for Taken {
 }
 
 impl Ready {
-    /// Keeps `count` agents of this run_as, with a network of their own, ready.
+    /// Keeps `count` agents, with a network of their own, ready for starts of this group.
     pub(crate) fn keep(count: usize, run_as: RunAs) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
@@ -294,9 +294,9 @@ impl Maker {
                     step: "enter a network namespace",
                     errno,
                 })?;
-                Blank::here(self.run_as)
+                Blank::here()
             }
-            None => Blank::new(self.run_as, true),
+            None => Blank::new(true),
         }
     }
 }

@@ -32,7 +32,7 @@ pub(crate) struct StartConfig {
     pub(crate) hook: Option<Hook>,
     /// How long the plan may take.
     pub(crate) timeout: Duration,
-    /// An agent of that user with a network of its own, if one was ready.
+    /// An agent with a network of its own, if one was ready.
     pub(crate) taken: Option<Taken>,
 }
 
@@ -78,11 +78,10 @@ pub(crate) fn start(config: StartConfig) -> Result<Started, StartError> {
             // The plan is there before the agent is, which then waits for nothing but its run_as.
             let pair = control_pair()?;
             send_plan(&pair.0, &plan, &memory)?;
-            let blank = Blank::launch(pair, namespaces(config.isolate_network))?;
-            map_user(blank.pid, config.run_as)?;
-            blank
+            Blank::launch(pair, namespaces(config.isolate_network))?
         }
     };
+    map_identity(blank.pid, config.identity)?;
     let Blank {
         socket, agent, pid, ..
     } = blank;

@@ -11,6 +11,7 @@ use super::place::Place;
 use super::resolve::DIR_READ;
 use super::stat::metadata_at;
 use super::walk::{Found, Visitor, walk};
+use crate::walk::Cancel;
 
 /// How many bytes of paths and link targets a listing may hold: a guest can make names so long
 /// that the number of entries alone bounds nothing.
@@ -19,8 +20,15 @@ const MAX_BYTES: usize = 64 << 20;
 impl GuestRoot {
     /// See [`Sandbox::list_dir`](sandbox_core::Sandbox::list_dir). A recursive listing shows where
     /// procfs, sysfs and the like are mounted and does not go into them.
-    pub(crate) fn list(&self, path: &GuestPath, options: &ListOptions) -> Result<Vec<DirEntry>> {
-        let place = Place::guest(Operation::ListDir, path);
+    ///
+    /// Setting the flag ends it soon, with an error.
+    pub(crate) fn list_until(
+        &self,
+        path: &GuestPath,
+        options: &ListOptions,
+        cancel: Cancel,
+    ) -> Result<Vec<DirEntry>> {
+        let place = Place::guest(Operation::ListDir, path).bounded(self.limits, cancel);
         let _guest = self.as_guest(Operation::ListDir)?;
         let top = self.open(path, DIR_READ).map_err(place.failed())?;
         let mut listing = Listing {

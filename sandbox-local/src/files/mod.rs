@@ -36,6 +36,7 @@ use sandbox_core::{Error, ErrorKind, Operation, Result};
 
 use crate::guest_user::GuestUser;
 use crate::sys::fsuid::FsUser;
+use crate::walk::Limits;
 
 pub(crate) use outside::Outside;
 pub(crate) use stream::Incoming;
@@ -48,6 +49,8 @@ pub(crate) struct GuestRoot {
     root: OwnedFd,
     guest_user: Option<GuestUser>,
     outside: Option<Outside>,
+    /// What a walk over the guest's trees may cost.
+    limits: Limits,
     /// Held while a batch is written.
     batches: Mutex<()>,
 }
@@ -62,8 +65,14 @@ impl GuestRoot {
             root,
             guest_user,
             outside: None,
+            limits: Limits::DEFAULT,
             batches: Mutex::default(),
         }
+    }
+
+    /// The same, with these limits on trees.
+    pub(crate) fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 
     /// Takes on the guest's rights for as long as the result lives.

@@ -65,6 +65,30 @@ impl GuestRoot {
     }
 }
 
+impl GuestRoot {
+    /// Writes down that names with this prefix will be made in a directory of the guest's and below
+    /// it, where that is on the host. Not with the guest's rights.
+    pub(super) fn record_staged_below(&self, dir: &GuestPath, prefix: &str) -> Result<Vec<Record>> {
+        let Some(outside) = &self.outside else {
+            return Ok(Vec::new());
+        };
+        let below = |(mount, host): &(GuestPath, PathBuf)| {
+            mount.strip_prefix(dir).is_some().then(|| host.clone())
+        };
+        let within = outside.host_path(dir.as_bytes());
+        let places = within
+            .into_iter()
+            .chain(outside.mounts.iter().filter_map(below));
+        let record = |host: PathBuf| {
+            let recorded = outside
+                .journal
+                .record(Kind::StagedBelow, &host.join(prefix));
+            recorded.map_err(|error| failed(error, Operation::ImportDir))
+        };
+        places.map(record).collect()
+    }
+}
+
 fn failed(error: io::Error, operation: Operation) -> Error {
     Error::from_io(error, operation)
         .with_message("the journal in the state directory could not be written")

@@ -7,13 +7,17 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
-use sandbox_core::{Error, ErrorKind, GuestPath, Operation};
+use sandbox_core::{Error, ErrorKind, GuestPath, Operation, Result};
+
+use crate::walk::{Cancel, Limits};
 
 /// An operation and the directory or file that it works on.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     operation: Operation,
     base: Base,
+    limits: Limits,
+    cancel: Cancel,
 }
 
 #[derive(Clone, Debug)]
@@ -27,6 +31,8 @@ impl Place {
         Self {
             operation,
             base: Base::Guest(path.clone()),
+            limits: Limits::DEFAULT,
+            cancel: Cancel::default(),
         }
     }
 
@@ -34,7 +40,33 @@ impl Place {
         Self {
             operation,
             base: Base::Host(path.to_path_buf()),
+            limits: Limits::DEFAULT,
+            cancel: Cancel::default(),
         }
+    }
+
+    /// The same, with what a walk below it may cost, and what ends it early.
+    pub(super) fn bounded(self, limits: Limits, cancel: Cancel) -> Self {
+        Self {
+            limits,
+            cancel,
+            ..self
+        }
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    pub(super) fn cancel(&self) -> &Cancel {
+        &self.cancel
+    }
+
+    /// # Errors
+    /// The caller no longer waits for the result.
+    pub(super) fn check_cancel(&self) -> Result<()> {
+        let cancelled = |_| self.error(ErrorKind::Other, b"", "cancelled");
+        self.cancel.check().map_err(cancelled)
     }
 
     /// Whether this is in the guest, where permissions are those of its user.

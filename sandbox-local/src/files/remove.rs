@@ -10,6 +10,7 @@ use super::GuestRoot;
 use super::place::Place;
 use super::stat::stat_at;
 use super::tree::remove_tree;
+use crate::walk::Cancel;
 
 impl GuestRoot {
     /// See [`Sandbox::remove`](sandbox_core::Sandbox::remove).
@@ -17,8 +18,15 @@ impl GuestRoot {
     /// A recursive removal that meets something mounted stops there with `Busy`; what it removed
     /// before that is gone. A directory that the guest's user owns and has shut (mode 000) is
     /// opened by its mode and removed.
-    pub(crate) fn remove(&self, path: &GuestPath, options: &RemoveOptions) -> Result<()> {
-        let place = Place::guest(Operation::Remove, path);
+    ///
+    /// Setting the flag ends a recursive removal soon; what it removed before that is gone.
+    pub(crate) fn remove_until(
+        &self,
+        path: &GuestPath,
+        options: &RemoveOptions,
+        cancel: Cancel,
+    ) -> Result<()> {
+        let place = Place::guest(Operation::Remove, path).bounded(self.limits, cancel);
         let _guest = self.as_guest(Operation::Remove)?;
         let (parent, name) = self.open_parent(path, Operation::Remove)?;
         let stat = stat_at(&parent, name).map_err(place.failed())?;

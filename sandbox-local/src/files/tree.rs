@@ -63,6 +63,7 @@ struct Level {
 impl Removal<'_> {
     fn run(&mut self) -> Result<()> {
         while let Some(level) = self.levels.last_mut() {
+            self.place.check_cancel()?;
             if let Some(name) = level.dirs.pop() {
                 self.pending -= name.len();
                 self.enter(&name)?;
@@ -105,6 +106,11 @@ impl Removal<'_> {
                 let name = entry.file_name();
                 if name == c"." || name == c".." {
                     continue;
+                }
+                if place.cancel().check().is_err() {
+                    // The loop above says so.
+                    level.complete = false;
+                    break;
                 }
                 let stat = match stat_at(&dir, name) {
                     Ok(stat) => stat,

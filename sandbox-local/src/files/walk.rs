@@ -12,7 +12,7 @@ use sandbox_core::{Error, ErrorKind, Result};
 use super::place::Place;
 use super::resolve::DIR_READ;
 use super::stat::{Stat, is_made_up, stat_at, stat_fd};
-use crate::walk::{self, At, Cancel, Cursor, Limits, Mounts, Stop};
+use crate::walk::{self, At, Cursor, Mounts, Stop};
 
 /// An entry that a walk met.
 pub(super) struct Found<'a> {
@@ -62,12 +62,7 @@ pub(super) fn walk(top: &OwnedFd, place: &Place, visitor: &mut impl Visitor) -> 
         path: Vec::new(),
         levels: Vec::new(),
     };
-    walk::walk(
-        &mut cursor,
-        Limits::DEFAULT,
-        &Cancel::default(),
-        &mut adapter,
-    )
+    walk::walk(&mut cursor, place.limits(), place.cancel(), &mut adapter)
 }
 
 /// Tells a visitor the paths of what the walk meets.
@@ -98,7 +93,8 @@ impl<V: Visitor> walk::Visitor for Adapter<'_, V> {
                 let message = stop.to_string();
                 self.place.error(ErrorKind::LimitExceeded, b"", message)
             }
-            Stop::Changed | Stop::Cancelled => self.place.changed(&self.path),
+            Stop::Changed => self.place.changed(&self.path),
+            Stop::Cancelled => self.place.error(ErrorKind::Other, b"", "cancelled"),
             Stop::Io(error) => {
                 let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
                 self.place.fail(errno, &self.path)

@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 
 use super::{LEASE, OUTSIDE, journal};
 use crate::walk;
@@ -44,7 +44,7 @@ pub(super) fn dead(root: &Path, own: &Path) {
         if begun && none_is_made.is_none() {
             continue;
         }
-        match File::open(path.join("lease")) {
+        match open_lease(&path) {
             Ok(lease) => {
                 // Held until the directory is gone: another collector then leaves it alone.
                 if flock(lease.as_fd(), FlockOperation::NonBlockingLockExclusive).is_ok() {
@@ -65,6 +65,14 @@ pub(super) fn dead(root: &Path, own: &Path) {
             Err(error) => tracing::warn!(path = %path.display(), %error, "could not be collected"),
         }
     }
+}
+
+/// Opens a lease. What another user could have put in its place must not hold up the collection: a
+/// FIFO is opened at once, and a link not followed.
+fn open_lease(dir: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let lease = rustix::fs::open(dir.join("lease"), flags, Mode::empty())?;
+    Ok(File::from(lease))
 }
 
 /// Removes what a dead provider left outside, then its directory.

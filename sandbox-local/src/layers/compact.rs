@@ -24,11 +24,12 @@ const OPAQUE: &CStr = c"user.overlay.opaque";
 /// Fills the empty layer `to` with what `layers` (topmost first) amount to.
 ///
 /// # Errors
-/// [`Stop::Limit`] for a tree beyond [`Limits::DEFAULT`].
+/// [`Stop::Limit`] for a tree beyond the limits.
 pub(crate) fn merge(
     layers: &[Arc<Layer>],
     to: &Layer,
     guest_user: Option<GuestUser>,
+    limits: Limits,
     cancel: &Cancel,
 ) -> Result<(), Stop> {
     let sources = layers.iter().map(|layer| {
@@ -45,6 +46,7 @@ pub(crate) fn merge(
         levels: Vec::new(),
         entries: 0,
         guest_user,
+        limits,
         cancel,
     }
     .run()
@@ -59,6 +61,7 @@ struct Merge<'a> {
     levels: Vec<Level>,
     entries: u64,
     guest_user: Option<GuestUser>,
+    limits: Limits,
     cancel: &'a Cancel,
 }
 
@@ -110,6 +113,7 @@ impl Merge<'_> {
                 break;
             }
         }
+        self.limits.check_depth(self.levels.len())?;
         rustix::fs::mkdirat(self.out.current()?, name, Mode::RWXU)?;
         self.out.push(name)?;
         if hides_what_is_below {
@@ -149,7 +153,7 @@ impl Merge<'_> {
     fn entry(&mut self, dir: BorrowedFd<'_>, name: &CStr, above: &[usize]) -> Result<(), Stop> {
         self.cancel.check()?;
         self.entries += 1;
-        Limits::DEFAULT.check(self.entries)?;
+        self.limits.check(self.entries)?;
         for layer in above {
             if let Some(source) = self.sources.get_mut(*layer) {
                 match stat_at(source.current()?, name) {
@@ -161,7 +165,7 @@ impl Merge<'_> {
         }
         let stat = stat_at(dir, name)?;
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            self.pending.push(name.to_bytes(), Limits::DEFAULT.names)
+            self.pending.push(name.to_bytes(), self.limits.names)
         } else {
             let out = self.out.current()?;
             Ok(rustix::fs::linkat(dir, name, out, name, AtFlags::empty())?)

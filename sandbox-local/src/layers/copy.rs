@@ -53,12 +53,12 @@ fn modes(guest_user: Option<GuestUser>) -> Modes {
 /// Copies everything in the directory `from` into the empty layer `to`.
 ///
 /// # Errors
-/// [`Stop::Changed`] if something moved meanwhile, [`Stop::Limit`] for a tree beyond
-/// [`Limits::DEFAULT`].
+/// [`Stop::Changed`] if something moved meanwhile, [`Stop::Limit`] for a tree beyond the limits.
 pub(crate) fn layer(
     from: From,
     to: &Path,
     guest_user: Option<GuestUser>,
+    limits: Limits,
     cancel: &Cancel,
 ) -> Result<(), Stop> {
     let mut source = match from {
@@ -75,7 +75,7 @@ pub(crate) fn layer(
         attributes: Attributes::default(),
         cancel,
     };
-    walk::walk(&mut source, Limits::DEFAULT, cancel, &mut copier)
+    walk::walk(&mut source, limits, cancel, &mut copier)
 }
 
 struct Copier<'a> {

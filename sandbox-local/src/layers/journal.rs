@@ -13,7 +13,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::walk;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::walk::{self, At, Cancel, Cursor, Limits, Modes, Stop, Visitor};
 
 /// How long the processes of a control group get to end, which were killed with their host.
 const DYING: Duration = Duration::from_secs(5);
@@ -27,16 +30,19 @@ pub(crate) enum Kind {
     Partial,
     /// Entries of one directory whose names begin with the last part of this path.
     Staged,
+    /// The same, in a directory and all below it.
+    StagedBelow,
 }
 
 impl Kind {
-    const ALL: [Self; 3] = [Self::Cgroup, Self::Partial, Self::Staged];
+    const ALL: [Self; 4] = [Self::Cgroup, Self::Partial, Self::StagedBelow, Self::Staged];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Cgroup => "cgroup",
             Self::Partial => "partial",
             Self::Staged => "staged",
+            Self::StagedBelow => "below",
         }
     }
 
@@ -45,7 +51,7 @@ impl Kind {
         match self {
             Self::Cgroup => b"sandbox-",
             Self::Partial => b".sandbox-partial-",
-            Self::Staged => b".sandbox-stage-",
+            Self::Staged | Self::StagedBelow => b".sandbox-stage-",
         }
     }
 }
@@ -140,6 +146,7 @@ fn collect_entry(entry: &Path) -> io::Result<()> {
     match kind {
         Kind::Partial => walk::remove(&path, None, None).map(drop),
         Kind::Staged => remove_staged(&path),
+        Kind::StagedBelow => remove_staged_below(&path),
         Kind::Cgroup => remove_cgroup(&path),
     }
 }
@@ -162,6 +169,61 @@ fn remove_staged(prefix: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Removes the same in the directory of a path and in all directories below it, which a guest may
+/// have filled: by the walk that follows no link.
+fn remove_staged_below(prefix: &Path) -> io::Result<()> {
+    let (Some(dir), Some(name)) = (prefix.parent(), prefix.file_name()) else {
+        return Ok(());
+    };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let top = match rustix::fs::open(dir, flags, Mode::empty()) {
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+        top => top?,
+    };
+    let mut sweep = Sweep {
+        prefix: name.as_bytes(),
+    };
+    let mut cursor = Cursor::layer(&top, Modes::Keep)?;
+    let swept = walk::walk(&mut cursor, Limits::DEFAULT, &Cancel::default(), &mut sweep);
+    swept.map_err(io::Error::other)
+}
+
+struct Sweep<'a> {
+    prefix: &'a [u8],
+}
+
+impl Visitor for Sweep<'_> {
+    type Error = Stop;
+
+    fn stopped(&self, stop: Stop) -> Stop {
+        stop
+    }
+
+    fn entry(&mut self, at: &At<'_>) -> Result<bool, Stop> {
+        let stat = match walk::stat_at(at.dir, at.name) {
+            Err(Errno::NOENT) => return Ok(false),
+            stat => stat?,
+        };
+        let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        if !at.name.to_bytes().starts_with(self.prefix) {
+            return Ok(is_dir);
+        }
+        if is_dir {
+            walk::remove_in(at.dir, at.name)?;
+        } else if let Err(errno) = rustix::fs::unlinkat(at.dir, at.name, AtFlags::empty())
+            && errno != Errno::NOENT
+        {
+            return Err(errno.into());
+        }
+        Ok(false)
+    }
+
+    /// What can't be looked into is passed over: nothing was staged there.
+    fn closed(&mut self, _cursor: &Cursor, _name: &[u8], _errno: Errno) -> Result<(), Stop> {
+        Ok(())
+    }
+}
+
 /// Removes a control group once it is empty, which it is a moment after its processes were killed.
 fn remove_cgroup(path: &Path) -> io::Result<()> {
     let deadline = Instant::now() + DYING;
@@ -175,5 +237,50 @@ fn remove_cgroup(path: &Path) -> io::Result<()> {
             }
             result => return result,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_staged_below_a_directory_is_collected_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = dir.path().join("outside");
+        Journal::make(&journal).unwrap();
+        let host = dir.path().join("host");
+        let aside = dir.path().join("aside");
+        for path in [
+            "host/a/b/.sandbox-stage-7-1",
+            "host/.sandbox-stage-7-2/in/it",
+            "host/a/.sandbox-stage-8-1",
+            "aside/.sandbox-stage-7-3",
+        ] {
+            fs::create_dir_all(dir.path().join(path)).unwrap();
+        }
+        fs::write(host.join("a/b/.sandbox-stage-7-4"), "x").unwrap();
+        fs::write(host.join("a/b/kept"), "x").unwrap();
+        // A link out, as a guest could have put it there.
+        symlink(&aside, host.join("a/out")).unwrap();
+        symlink(&aside, host.join("a/.sandbox-stage-7-5")).unwrap();
+        let record = Journal::at(journal.clone())
+            .record(Kind::StagedBelow, &host.join(".sandbox-stage-7-"))
+            .unwrap();
+        std::mem::forget(record);
+        collect(&journal).unwrap();
+        let names = |at: &str| -> Vec<String> {
+            let entries = fs::read_dir(dir.path().join(at)).unwrap().flatten();
+            let mut names: Vec<_> = entries
+                .map(|entry| entry.file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names("host"), ["a"]);
+        assert_eq!(names("host/a"), [".sandbox-stage-8-1", "b", "out"]);
+        assert_eq!(names("host/a/b"), ["kept"]);
+        assert_eq!(names("aside"), [".sandbox-stage-7-3"]);
+        assert_eq!(names("outside"), [] as [&str; 0]);
     }
 }

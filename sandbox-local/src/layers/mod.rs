@@ -17,6 +17,7 @@ pub(crate) mod base;
 mod collect;
 pub(crate) mod compact;
 pub(crate) mod copy;
+mod guests;
 mod janitor;
 mod journal;
 mod layer;
@@ -35,11 +36,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::{FlockOperation, IFlags, flock, ioctl_getflags, ioctl_setflags};
 
+pub(crate) use guests::Guest;
 pub(crate) use janitor::{Mark, Removed};
 pub(crate) use journal::{Journal, Kind, Record};
 pub(crate) use layer::{Layer, WorkDir};
 
 use crate::guest_user::GuestUser;
+use guests::Guests;
 use janitor::Janitor;
 use spare::Spares;
 
@@ -55,6 +58,8 @@ pub(crate) struct State {
     guest_user: Option<GuestUser>,
     next: AtomicU32,
     spares: Spares,
+    /// As root.
+    guests: Option<Guests>,
     janitor: Janitor,
     journal: Arc<Journal>,
     /// Held open until the directory is gone: the lock on it is the lease.
@@ -99,12 +104,14 @@ impl State {
         let mut start = [0; 4];
         rustix::rand::getrandom(&mut start, rustix::rand::GetRandomFlags::empty())?;
         let start = u32::from_ne_bytes(start) / 2;
+        let guests = identity.map(|identity| Guests::new(&dir, identity));
         let journal = Arc::new(Journal::at(dir.join(OUTSIDE)));
         let state = Arc::new(Self {
             dir,
             guest_user,
             next: AtomicU32::new(start),
             spares: Spares::default(),
+            guests,
             janitor,
             journal,
             lease: Some(lease),
@@ -116,6 +123,19 @@ impl State {
     /// The directory of the layers; overlay mounts name them relative to it.
     pub(crate) fn layers_dir(&self) -> PathBuf {
         self.dir.join("layers")
+    }
+
+    /// Who the next run of a sandbox is; as an ordinary user, that user.
+    pub(crate) fn guest(&self) -> io::Result<Option<Guest>> {
+        self.guests
+            .as_ref()
+            .map(|guests| guests.next(&self.dir))
+            .transpose()
+    }
+
+    /// Where this directory can be reached by every user: the state directory.
+    pub(crate) fn root(&self) -> &Path {
+        self.dir.parent().unwrap_or(&self.dir)
     }
 
     /// Where to write down what is made outside of this directory.

@@ -45,7 +45,8 @@ impl State {
             let pair = self.make()?;
             self.spares.pairs().push(pair);
         }
-        Ok(())
+        let guests = self.guests.as_ref();
+        guests.map_or(Ok(()), |guests| guests.make_spares(&self.dir))
     }
 
     fn make(&self) -> io::Result<Pair> {

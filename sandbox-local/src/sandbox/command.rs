@@ -24,6 +24,7 @@ use crate::engine::{
     SpawnRequest, Terminal, Tree,
 };
 use crate::files;
+use crate::start::cgroup::Cgroup;
 
 /// Where programs are looked for when the environment has no `PATH`: execvp(3)'s default.
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
@@ -42,6 +43,8 @@ pub(crate) struct Context {
     pub(crate) sandbox: SandboxId,
     pub(crate) closed: Arc<AtomicBool>,
     pub(crate) operation: Operation,
+    /// What may say why the sandbox ended.
+    pub(crate) cgroup: Arc<Cgroup>,
     /// Held while the process is: a sandbox with a running command is in use.
     pub(crate) _in_use: Arc<()>,
 }
@@ -334,7 +337,7 @@ impl Context {
         if self.closed.load(Ordering::Acquire) {
             return Error::closed(self.operation, &self.sandbox);
         }
-        lost::error(why, self.operation).with_sandbox(self.sandbox.clone())
+        lost::error(why, &self.cgroup, self.operation).with_sandbox(self.sandbox.clone())
     }
 
     /// What came of killing a tree.

@@ -3,10 +3,16 @@
 use sandbox_core::{Error, ErrorKind, Operation};
 
 use crate::engine::Lost;
+use crate::start::cgroup::Cgroup;
 
 /// Says what took the sandbox away, and what to do about it.
-pub(crate) fn error(why: Lost, operation: Operation) -> Error {
+pub(crate) fn error(why: Lost, cgroup: &Cgroup, operation: Operation) -> Error {
     let (message, hint) = match why {
+        Lost::Ended if cgroup.has_killed() => (
+            "the sandbox's init is gone: the sandbox used more memory than its limit, and the kernel \
+             killed processes of it",
+            "create another, with a higher limit on memory (`Resources::memory`)",
+        ),
         Lost::Ended => (
             "the sandbox's init is gone: it was killed from outside of the sandbox",
             "create another; what kills an init is a signal from the host or the kernel out of \

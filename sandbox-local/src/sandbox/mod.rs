@@ -37,6 +37,7 @@ use self::running::Running;
 use crate::files::GuestRoot;
 use crate::runtime;
 use crate::start::blueprint::Blueprint;
+use crate::start::cgroup::Cgroup;
 use crate::start::host::{Host, new_id};
 
 /// How long an operation waits for another that holds the run: a fork for a transfer, say.
@@ -163,7 +164,7 @@ impl LocalSandbox {
         self.touch();
         let running = self.run(operation).await?;
         match running.engine.lost() {
-            Some(why) => Err(self.lost(why, operation)),
+            Some(why) => Err(self.lost(why, &running.cgroup, operation)),
             None => Ok(running),
         }
     }
@@ -218,11 +219,11 @@ impl LocalSandbox {
         })
     }
 
-    fn lost(&self, why: crate::engine::Lost, operation: Operation) -> Error {
+    fn lost(&self, why: crate::engine::Lost, cgroup: &Cgroup, operation: Operation) -> Error {
         if self.closed.load(Ordering::Acquire) {
             return Error::closed(operation, &self.id);
         }
-        self.named(lost::error(why, operation))
+        self.named(lost::error(why, cgroup, operation))
     }
 
     /// Works on the files, on a thread for blocking work. If the future is dropped the work goes
@@ -285,6 +286,7 @@ impl LocalSandbox {
             sandbox: self.id.clone(),
             closed: self.closed.clone(),
             operation,
+            cgroup: live.cgroup.clone(),
             _in_use: self.in_use.clone(),
         };
         command::start(
@@ -307,7 +309,7 @@ impl LocalSandbox {
         let running = OwnedRwLockWriteGuard::try_map(self.alone(OP).await?, Option::as_mut)
             .map_err(|_| Error::closed(OP, &self.id))?;
         if let Some(why) = running.engine.lost() {
-            return Err(self.lost(why, OP));
+            return Err(self.lost(why, &running.cgroup, OP));
         }
         let child = Running::fork(running, &self.host, &self.blueprint, id.as_str()).await;
         Ok((id, child.map_err(|error| self.unless_closed(error, OP))?))

@@ -26,6 +26,7 @@ use crate::isolation;
 use crate::layers::Layer;
 use crate::layers::stack::Stack;
 use crate::runtime;
+use crate::walk::Cancel;
 
 /// How long `close` waits for operations that are under way to let go of the files.
 const TURN: Duration = Duration::from_secs(1);
@@ -76,7 +77,7 @@ impl Sandbox for LocalSandbox {
         let cgroup = {
             let running = self.run(OP).await?;
             if let Some(why) = running.engine.lost() {
-                return Err(self.lost(why, OP));
+                return Err(self.lost(why, &running.cgroup, OP));
             }
             running.cgroup.clone()
         };
@@ -135,8 +136,13 @@ impl Sandbox for LocalSandbox {
 
     async fn list_dir(&self, path: &GuestPath, options: ListOptions) -> Result<Vec<DirEntry>> {
         let path = self.resolve(path, Operation::ListDir)?;
-        self.files(Operation::ListDir, move |root| root.list(&path, &options))
-            .await
+        // Of this call alone: dropping its future ends it at the next entry.
+        let cancel = Cancel::default();
+        let _stop = cancel.on_drop();
+        self.files(Operation::ListDir, move |root| {
+            root.list_until(&path, &options, cancel)
+        })
+        .await
     }
 
     async fn metadata(&self, path: &GuestPath) -> Result<Metadata> {
@@ -147,8 +153,10 @@ impl Sandbox for LocalSandbox {
 
     async fn remove(&self, path: &GuestPath, options: RemoveOptions) -> Result<()> {
         let path = self.resolve(path, Operation::Remove)?;
+        let cancel = Cancel::default();
+        let _stop = cancel.on_drop();
         self.files(Operation::Remove, move |root| {
-            options.settle(root.remove(&path, &options))
+            options.settle(root.remove_until(&path, &options, cancel))
         })
         .await
     }

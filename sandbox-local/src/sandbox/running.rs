@@ -24,7 +24,7 @@ use crate::start::cgroup::Cgroup;
 use crate::start::failure;
 use crate::start::host::Host;
 use crate::start::prepared::{Prepared, Writes, limits};
-use crate::walk::{Cancel, Stop};
+use crate::walk::{Cancel, Limits, Stop};
 
 const OP: Operation = Operation::Fork;
 
@@ -132,7 +132,7 @@ impl Running {
     async fn may_freeze(&self) -> Result<bool> {
         match &self.writes {
             Writes::Layer { .. } if self.frozen => Ok(true),
-            Writes::Layer { .. } => self.engine.is_idle().await.map_err(gone),
+            Writes::Layer { .. } => self.engine.is_idle().await.map_err(|why| self.gone(why)),
             Writes::Tmpfs(_) => Ok(false),
         }
     }
@@ -146,8 +146,16 @@ impl Running {
             _ => return Ok(Some(self.stack.clone())),
         };
         let nothing = ListOptions::default().limit(0);
-        let in_memory = self.root.list(&GuestPath::from("/dev/shm"), &nothing);
-        if in_memory.is_err() {
+        let is_empty = |dir: &str| match self.root.list_until(
+            &GuestPath::from(dir),
+            &nothing,
+            Cancel::default(),
+        ) {
+            // A kernel may have no message queues.
+            Err(error) => error.kind() == ErrorKind::NotFound,
+            Ok(_) => true,
+        };
+        if !is_empty("/dev/shm") || !is_empty("/dev/mqueue") {
             return Ok(None);
         }
         let untouched = stack::is_untouched(&upper);
@@ -191,7 +199,7 @@ impl Running {
 
     /// The stack with a copy of the upper layer on top, taken while every process stands still.
     async fn copied(&self, host: &Arc<Host>, cancel: &Cancel) -> Result<Stack> {
-        let frozen = self.engine.freeze().await.map_err(gone)?;
+        let frozen = self.engine.freeze().await.map_err(|why| self.gone(why))?;
         if !frozen.is_still() {
             return Err(restless());
         }
@@ -201,12 +209,12 @@ impl Running {
         };
         let from = from.map_err(|error| Error::from_io(error, OP))?;
         let state = host.state.clone();
-        let guest_user = host.guest_user;
+        let (guest_user, limits) = (host.guest_user, Limits::of(&host.config));
         let cancel = cancel.clone();
         let copy = blocking(OP, move || {
             let copied = move || {
                 let to = Layer::create(&state)?;
-                copy::layer(from, to.path(), guest_user, &cancel)?;
+                copy::layer(from, to.path(), guest_user, limits, &cancel)?;
                 Ok(to)
             };
             copied()
@@ -215,15 +223,19 @@ impl Running {
         let copied = tokio::select! {
             copied = copy => copied,
             // Closed, or killed: there is nothing to be copied for.
-            () = self.engine.gone() => return Err(gone(self.engine.lost().unwrap_or(Lost::Ended))),
+            () = self.engine.gone() => return Err(self.gone(self.engine.lost().unwrap_or(Lost::Ended))),
         };
-        let stood_still = frozen.thaw().await.map_err(gone)?;
+        let stood_still = frozen.thaw().await.map_err(|why| self.gone(why))?;
         match copied {
             Ok(copied) if stood_still => Ok(self.stack.with(copied)),
             Err(error) if stood_still || error.kind() == ErrorKind::LimitExceeded => Err(error),
             // In a tree that changes, a copy may fail at anything.
             _ => Err(restless()),
         }
+    }
+
+    fn gone(&self, why: Lost) -> Error {
+        lost::error(why, &self.cgroup, OP)
     }
 
     /// Kills everything and waits until it is dead, within bounds.
@@ -244,10 +256,6 @@ impl Running {
             tracing::warn!("a sandbox's init did not end within five seconds of being killed");
         }
     }
-}
-
-fn gone(why: Lost) -> Error {
-    lost::error(why, OP)
 }
 
 /// A sandbox to be, on the layers of its parent.
@@ -288,7 +296,13 @@ fn shallow(host: &Host, stack: Stack, cancel: &Cancel) -> Result<Stack> {
         let _alone = host.merging.lock().unwrap_or_else(PoisonError::into_inner);
         let range = stack.worth_merging();
         let layers = stack.layers().get(range.clone()).unwrap_or_default();
-        compact::merge(layers, &to, host.guest_user, cancel)?;
+        compact::merge(
+            layers,
+            &to,
+            host.guest_user,
+            Limits::of(&host.config),
+            cancel,
+        )?;
         Ok(stack.replaced(range, to))
     };
     merged().map_err(|stop: Stop| {

@@ -194,6 +194,18 @@ impl Cgroup {
             .try_for_each(|dir| fs::write(dir.path.join("cgroup.procs"), pid.to_string()))
     }
 
+    /// Whether the kernel has killed a process because the limit on memory was reached.
+    pub(crate) fn has_killed(&self) -> bool {
+        let counted = |dir: &Made| {
+            ["memory.events", "memory.oom_control"]
+                .iter()
+                .filter_map(|file| fs::read_to_string(dir.path.join(file)).ok())
+                .any(|text| text.lines().any(is_kill))
+        };
+        let is_limited = |(control, _): &(Control, _)| *control == Control::Memory;
+        self.controls.iter().any(is_limited) && self.dirs.iter().any(counted)
+    }
+
     /// By what a control is limited, if the process is found under it.
     pub(crate) fn covers(&self, control: Control, pid: u32) -> Option<&'static str> {
         let (_, by) = self.controls.iter().find(|(known, _)| *known == control)?;
@@ -231,6 +243,12 @@ impl Drop for Cgroup {
             .name("sandbox-cgroup".into())
             .spawn(remove);
     }
+}
+
+/// Whether a line of a group's statistics counts processes that were killed.
+fn is_kill(line: &str) -> bool {
+    let count = line.strip_prefix("oom_kill ");
+    count.is_some_and(|count| count.trim() != "0")
 }
 
 fn write_all(dir: &Path, files: &[(&str, String)]) -> io::Result<()> {

@@ -12,7 +12,6 @@ use crate::config::{LocalConfig, MOST_PREPARED};
 use crate::engine::Ready;
 use crate::guest_user::GuestUser;
 use crate::layers::{Layer, State, random_hex};
-use crate::start::idmap::Idmaps;
 use crate::start::setup::devices;
 
 /// See the module's documentation; held by every sandbox.
@@ -21,7 +20,6 @@ pub(crate) struct Host {
     pub(crate) config: LocalConfig,
     pub(crate) state: Arc<State>,
     pub(crate) guest_user: Option<GuestUser>,
-    pub(crate) idmaps: Idmaps,
     /// What all sandboxes of root mount at `/dev`.
     pub(crate) devices: Option<OwnedFd>,
     pub(crate) ready: Ready,
@@ -59,7 +57,6 @@ impl Host {
             devices,
             state,
             guest_user,
-            idmaps: Idmaps::default(),
             ready,
             merging: Mutex::default(),
             base_layer,

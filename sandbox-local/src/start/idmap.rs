@@ -18,7 +18,7 @@ use crate::engine::{self, StartError};
 use crate::guest_user::GuestUser;
 use crate::sys::mount::set_idmap;
 
-/// One user namespace for each owner that was met; the kernel keeps it, we keep the descriptor.
+/// One user namespace for each owner that is met in the set-up of one run.
 #[derive(Debug, Default)]
 pub(crate) struct Idmaps {
     namespaces: Mutex<HashMap<(u32, u32), Arc<OwnedFd>>>,

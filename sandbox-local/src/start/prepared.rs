@@ -21,7 +21,9 @@ use crate::start::blueprint::Blueprint;
 use crate::start::cgroup::Cgroup;
 use crate::start::failure;
 use crate::start::host::Host;
+use crate::start::idmap::Idmaps;
 use crate::start::setup::{Setup, Upper};
+use crate::walk::Limits;
 
 /// How long a set-up may take; it is a few milliseconds of system calls.
 const START: Duration = Duration::from_secs(10);
@@ -69,8 +71,11 @@ impl Prepared {
         stack: Stack,
         operation: Operation,
     ) -> Result<Self> {
-        let Inputs { config, upper } =
-            Inputs::new(host, blueprint, &stack, cgroup.clone(), operation)?;
+        let Inputs {
+            config,
+            upper,
+            guest_user,
+        } = Inputs::new(host, blueprint, &stack, cgroup.clone(), operation)?;
         let started = engine::start(config).map_err(|error| failure::start(error, operation))?;
         let missing = |what: &str| {
             let message = format!("the set-up did not hand over {what}");
@@ -96,7 +101,9 @@ impl Prepared {
                 .map(|bind| (bind.guest.clone(), bind.host.clone()))
                 .collect(),
         };
-        let root = GuestRoot::new(started.root, host.guest_user).with_outside(outside);
+        let root = GuestRoot::new(started.root, guest_user)
+            .with_outside(outside)
+            .with_limits(Limits::of(&host.config));
         Ok(Self {
             init: started.init,
             root: Arc::new(root),
@@ -112,6 +119,7 @@ impl Prepared {
 struct Inputs {
     config: StartConfig,
     upper: Option<(Arc<Layer>, WorkDir)>,
+    guest_user: Option<GuestUser>,
 }
 
 impl Inputs {
@@ -142,13 +150,22 @@ impl Inputs {
                 Some((layer, work))
             }
         };
+        let guest = host.state.guest().map_err(|error| {
+            failure::io(error, operation).with_message("no user could be had for the sandbox")
+        })?;
+        let guest_user = guest.as_ref().map(|guest| guest.guest_user);
+        let view = guest.and_then(|guest| guest.view);
+        let layers_dir = match view {
+            Some(_) => host.state.root().join("layers"),
+            None => host.state.layers_dir(),
+        };
         let lower_dirs = stack.lower_dirs(&blueprint.base);
         let setup = Setup {
             blueprint,
-            guest_user: host.guest_user,
-            idmaps: &host.idmaps,
+            guest_user,
+            idmaps: &Idmaps::default(),
             devices: host.devices.as_ref().map(AsFd::as_fd),
-            layers_dir: &host.state.layers_dir(),
+            layers_dir: &layers_dir,
             lower_dirs: &lower_dirs,
             upper: match (&on_disk, blueprint.resources().disk) {
                 (Some((layer, work)), _) => Upper::Layer {
@@ -163,11 +180,11 @@ impl Inputs {
             loopback_is_up: taken.as_ref().is_some_and(Taken::loopback_is_up),
         };
         let plan = setup
-            .plan()
+            .plan(view)
             .map_err(|error| failure::setup(error, operation))?;
         let config = StartConfig {
             plan,
-            run_as: GuestUser::run_as(host.guest_user),
+            guest_user: GuestUser::run_as(guest_user),
             isolate_network,
             taken,
             hook: Some(Box::new(move |pid| cgroup.attach(pid))),
@@ -176,6 +193,7 @@ impl Inputs {
         Ok(Self {
             config,
             upper: on_disk,
+            guest_user,
         })
     }
 }

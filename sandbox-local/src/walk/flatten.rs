@@ -9,7 +9,7 @@
 use std::ffi::CStr;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Instant;
 
@@ -45,8 +45,24 @@ pub(crate) fn remove(
         std::fs::remove_file(path)?;
         return Ok(Progress::Gone);
     }
-    make_usable(&found)?;
-    let top = open_same_mount(&found, b"", super::DIR_READ)?;
+    if empty(&found, keep, deadline)? == Progress::Left {
+        return Ok(Progress::Left);
+    }
+    std::fs::remove_dir(path)?;
+    Ok(Progress::Gone)
+}
+
+/// Removes a directory of a directory with all that is in it.
+pub(crate) fn remove_in(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+    let found = open_same_mount(parent, name.to_bytes(), DIR_PATH)?;
+    empty(&found, None, None)?;
+    Ok(unlinkat(parent, name, AtFlags::REMOVEDIR)?)
+}
+
+/// Removes what is in a directory.
+fn empty(dir: &OwnedFd, keep: Option<&CStr>, deadline: Option<Instant>) -> io::Result<Progress> {
+    make_usable(dir)?;
+    let top = open_same_mount(dir, b"", super::DIR_READ)?;
     let mut flat = Flat {
         top: top.as_fd(),
         prefix: format!("{:016x}", RandomState::new().build_hasher().finish()),
@@ -67,7 +83,6 @@ pub(crate) fn remove(
             Err(errno) => return Err(errno.into()),
         }
     }
-    std::fs::remove_dir(path)?;
     Ok(Progress::Gone)
 }
 

@@ -7,14 +7,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::io::Errno;
 use sandbox_core::{Error, ErrorKind, Operation};
 
+use crate::config::{DEFAULT_TREE_DEPTH, DEFAULT_TREE_ENTRIES, DEFAULT_TREE_NAMES, LocalConfig};
+
 /// The deepest tree that a walk goes down: so many directories one below the other.
-pub(crate) const DEEPEST: usize = 20_000;
+pub(crate) const DEEPEST: usize = DEFAULT_TREE_DEPTH;
 
 /// What a walk may cost the host, however the guest made the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
     /// Entries in all.
     pub(crate) entries: u64,
+    /// Directories one below the other; never more than [`DEEPEST`].
+    pub(crate) depth: usize,
     /// Bytes of names of directories that wait for their turn.
     pub(crate) names: usize,
 }
@@ -22,9 +26,31 @@ pub(crate) struct Limits {
 impl Limits {
     /// For a tree of a guest.
     pub(crate) const DEFAULT: Self = Self {
-        entries: 20_000_000,
-        names: 64 << 20,
+        entries: DEFAULT_TREE_ENTRIES,
+        depth: DEEPEST,
+        names: DEFAULT_TREE_NAMES,
     };
+
+    /// As the embedder has set them.
+    pub(crate) fn of(config: &LocalConfig) -> Self {
+        Self {
+            entries: config.tree_entries,
+            depth: config.tree_depth,
+            names: config.tree_names,
+        }
+    }
+
+    /// # Errors
+    /// [`Stop::Limit`] for a directory with so many above it.
+    pub(crate) fn check_depth(&self, above: usize) -> Result<(), Stop> {
+        if above > self.depth {
+            return Err(Stop::Limit {
+                what: "directories one below the other",
+                limit: self.depth as u64,
+            });
+        }
+        Ok(())
+    }
 
     /// # Errors
     /// [`Stop::Limit`] for more entries than there may be.
@@ -114,8 +140,10 @@ impl Stop {
     pub(crate) fn into_error(self, operation: Operation, what: &str) -> Error {
         let new = |kind| Error::new(kind, operation).with_message(format!("{what}: {self}"));
         match &self {
-            Self::Limit { .. } => new(ErrorKind::LimitExceeded)
-                .with_hint("remove what the sandbox no longer needs, and try again"),
+            Self::Limit { .. } => new(ErrorKind::LimitExceeded).with_hint(
+                "remove what the sandbox no longer needs and try again, or raise the limits of trees \
+                 in LocalConfig",
+            ),
             Self::Changed => new(ErrorKind::Busy).with_retryable(true),
             Self::Cancelled => new(ErrorKind::Other),
             Self::Io(_) => match self {

@@ -26,6 +26,6 @@ pub(crate) use beneath::{
     stat_at,
 };
 pub(crate) use cursor::{Cursor, Modes, Mounts};
-pub(crate) use flatten::{Progress, remove};
+pub(crate) use flatten::{Progress, remove, remove_in};
 pub(crate) use limits::{Cancel, Limits, Stop};
 pub(crate) use visit::{At, Names, Visitor, walk};

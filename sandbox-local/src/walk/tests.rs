@@ -158,6 +158,7 @@ fn entries_and_waiting_names_are_bounded() {
     };
     assert!(limited(short).contains("10000 bytes of names"));
     let enough = Limits {
+        depth: 100,
         entries: 100,
         names: 100 * 202,
     };

@@ -81,6 +81,8 @@ pub(crate) fn walk<V: Visitor>(
             visitor.closed(cursor, &name, errno)?;
             continue;
         }
+        let allowed = limits.check_depth(walk.levels.len());
+        allowed.map_err(|stop| visitor.stopped(stop))?;
         walk.levels.push(walk.pending.count());
         if visitor.enter(cursor, Some(&name))? {
             walk.read(cursor, visitor)?;

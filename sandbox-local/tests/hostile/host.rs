@@ -26,7 +26,8 @@ macro_rules! programs {
     };
 }
 programs!(
-    "bombs", "calls", "charge", "escape", "layers", "net", "objects", "quota", "state", "still"
+    "attempts", "bombs", "calls", "charge", "escape", "hold", "layers", "net", "objects", "quota",
+    "state", "still"
 );
 
 /// Where programs are in a sandbox.

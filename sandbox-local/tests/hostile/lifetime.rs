@@ -262,3 +262,36 @@ async fn a_bottomless_tree_is_removed_with_its_sandbox() {
     }
     assert!(gone, "{:?}", entries(&state));
 }
+
+/// A command's process that is killed and does not end: it would in the end, but not now.
+#[tokio::test]
+async fn a_kill_that_leaves_something_alive_says_so() {
+    let _turn = host::shared().await;
+    let sandbox = host::guest().await;
+    let mark = format!("held-{}", process::id());
+    let (held, _) = host::start(&sandbox, "escape", &["pause", &mark]).await;
+    let pid = host::find_process(&mark).expect("the host sees it");
+    let mut holder = process::Command::new(host::tool("hold"))
+        .arg(pid.to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a holder");
+    let said = BufReader::new(holder.stdout.take().expect("a stdout")).lines();
+    let mut said = said.map(|line| line.expect("a line"));
+    assert_eq!(said.next().as_deref(), Some("seize ok"), "no control");
+    assert_eq!(said.next().as_deref(), Some("end 0"));
+    let error = held.kill().await.expect_err("it lives on");
+    assert_eq!(said.next().as_deref(), Some("exits ok"), "no control");
+    assert!(is_alive(pid), "no control");
+    assert_eq!(error.kind(), ErrorKind::Busy);
+    assert!(
+        error.to_string().contains("1 of the command's processes"),
+        "{error}"
+    );
+    drop(holder.stdin.take());
+    holder.wait().expect("the holder ends");
+    held.kill().await.expect("now it is dead");
+    assert!(!is_alive(pid));
+    sandbox.close().await.expect("close");
+}

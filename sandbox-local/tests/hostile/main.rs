@@ -12,6 +12,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attempts;
 mod calls;
 mod escape;
 mod files;

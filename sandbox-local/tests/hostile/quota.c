@@ -86,6 +86,27 @@ static long locked(void) {
     return count;
 }
 
+/* Makes pipes until the kernel gives its user small ones only; the size of the last. */
+static long pipes(void) {
+    long size = 0;
+    raise_files();
+    for (int count = 0; count < 20000; count++) {
+        int ends[2];
+        if (pipe(ends))
+            break;
+        size = fcntl(ends[0], F_GETPIPE_SZ);
+        if (size < 65536)
+            break;
+    }
+    return size;
+}
+
+/* The size of one pipe. */
+static long one_pipe(void) {
+    int ends[2];
+    return pipe(ends) ? -1 : fcntl(ends[0], F_GETPIPE_SZ);
+}
+
 static void slow(const char *pid_text) {
     int pid = atoi(pid_text);
     struct sched_param none = {0};
@@ -148,6 +169,8 @@ int main(int argc, char **argv) {
                             : !strcmp(what, "timers")  ? timers
                             : !strcmp(what, "inotify") ? watchers
                             : !strcmp(what, "queues")  ? queues
+                            : !strcmp(what, "pipes")   ? pipes
+                            : !strcmp(what, "pipe")    ? one_pipe
                                                        : locked;
         say_number("count", use());
         report("refused", -1);

@@ -90,6 +90,49 @@ async fn descriptors_in_flight_do_not_stop_the_other_sandboxes() {
     }
 }
 
+/// Pages in pipes are counted for each user of the host, in all namespaces together: as root each
+/// sandbox is a user of its own.
+#[tokio::test]
+async fn pages_in_pipes_are_not_shared_by_sandboxes_of_root() {
+    let _turn = host::alone().await;
+    let provider = LocalProvider::new(LocalConfig::default()).expect("a provider");
+    let attacker = provider
+        .create(SandboxSpec::new())
+        .await
+        .expect("the attacker");
+    host::equip(&attacker).await;
+    let victim = attacker
+        .fork(ForkOptions::default())
+        .await
+        .expect("the victim");
+    let before = host::inside(&victim, "quota", &["pipe", "probe"]).await;
+    assert_eq!(before.number("count"), 65_536, "no control");
+    let (running, taken) = host::start(&attacker, "quota", &["pipes"]).await;
+    assert!(
+        taken.number("count") < 65_536,
+        "no control: pages are not counted"
+    );
+    let other = provider
+        .create(SandboxSpec::new())
+        .await
+        .expect("a new sandbox");
+    host::equip(&other).await;
+    let fork = victim.fork(ForkOptions::default()).await.expect("a fork");
+    for sandbox in [&victim, &other, &fork] {
+        let found = host::inside(sandbox, "quota", &["pipe", "probe"]).await;
+        if host::is_root() {
+            assert_eq!(found.number("count"), 65_536);
+        } else {
+            // An ordinary user's sandboxes are all that user: pipes are small then, but there.
+            assert!(found.number("count") >= 4096, "{found:?}");
+        }
+    }
+    running.kill().await.expect("kill");
+    for sandbox in [attacker, victim, other, fork] {
+        sandbox.close().await.expect("close");
+    }
+}
+
 #[tokio::test]
 async fn init_cannot_be_slowed_down() {
     let _turn = host::alone().await;

@@ -8,6 +8,7 @@ use sandbox_core::{ErrorKind, ExportOptions, ListOptions, RemoveOptions};
 
 use super::super::CancelFlag;
 use super::{Fixture, fails, path};
+use crate::walk::Cancel;
 
 const DEEP: usize = 4096;
 
@@ -89,4 +90,24 @@ fn a_directory_of_many_entries_meets_the_limit() {
         .remove(&path("/d"), &RemoveOptions::default().recursive(true))
         .unwrap();
     assert!(f.names("").is_empty());
+}
+
+#[test]
+fn what_is_not_waited_for_any_more_stops() {
+    let f = Fixture::new();
+    std::fs::create_dir_all(f.root("d/e")).unwrap();
+    std::fs::write(f.root("d/e/f"), "x").unwrap();
+    let cancel = Cancel::default();
+    let list = |cancel: &Cancel| {
+        let options = ListOptions::default().recursive(true);
+        f.guest.list_until(&path("/d"), &options, cancel.clone())
+    };
+    assert_eq!(list(&cancel).unwrap().len(), 2, "no control");
+    drop(cancel.on_drop());
+    let error = list(&cancel).unwrap_err();
+    assert!(error.to_string().contains("cancelled"), "{error}");
+    let all = RemoveOptions::default().recursive(true);
+    let error = f.guest.remove_until(&path("/d"), &all, cancel).unwrap_err();
+    assert!(error.to_string().contains("cancelled"), "{error}");
+    assert!(f.root("d/e/f").exists());
 }

@@ -23,9 +23,23 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use sandbox_core::{Error, ErrorKind, FileBatch, GuestPath};
+use sandbox_core::{
+    DirEntry, Error, ErrorKind, FileBatch, GuestPath, ListOptions, RemoveOptions, Result,
+};
 
 use super::GuestRoot;
+use crate::walk::Cancel;
+
+/// What is not to be ended early.
+impl GuestRoot {
+    fn list(&self, path: &GuestPath, options: &ListOptions) -> Result<Vec<DirEntry>> {
+        self.list_until(path, options, Cancel::default())
+    }
+
+    fn remove(&self, path: &GuestPath, options: &RemoveOptions) -> Result<()> {
+        self.remove_until(path, options, Cancel::default())
+    }
+}
 
 /// A guest's root with room beside it for what must not be touched.
 struct Fixture {

@@ -17,6 +17,7 @@ use super::super::stat::stat_fd;
 use super::sink::{Destination, receive};
 use super::source::{Rules, send};
 use super::{CancelFlag, transfer};
+use crate::walk::Cancel;
 
 impl GuestRoot {
     /// See [`Sandbox::export_dir`](sandbox_core::Sandbox::export_dir).
@@ -30,7 +31,7 @@ impl GuestRoot {
         cancel: &CancelFlag,
     ) -> Result<TransferReport> {
         const OP: Operation = Operation::ExportDir;
-        let source = Place::guest(OP, from);
+        let source = Place::guest(OP, from).bounded(self.limits, Cancel::default());
         let target = Place::host(OP, to);
         let excludes = Excludes::new(&options.excludes, OP)?;
         let (guest, top) = {
@@ -67,6 +68,7 @@ impl GuestRoot {
                     keep_times: true,
                     unseen: true,
                     max_bytes: Some(options.max_bytes),
+                    prefix: String::new(),
                     cancel,
                 };
                 receive(landing.open()?, &destination, events)

@@ -12,6 +12,7 @@ use super::super::GuestRoot;
 use super::super::create::PARENT_MODE;
 use super::super::place::Place;
 use super::super::resolve::DIR_READ;
+use super::super::write::staged_prefix;
 use super::sink::{Destination, receive};
 use super::source::{Rules, send, take_inventory};
 use super::{CancelFlag, prune, transfer};
@@ -52,10 +53,12 @@ impl GuestRoot {
             .then(|| take_inventory(&host, &source, &rules))
             .transpose()?;
         let mut removed = 0;
+        let prefix = staged_prefix();
         let mut report = transfer(
             &source,
             |events| send(&host, &source, &rules, events),
             |events| {
+                let _records = self.record_staged_below(to, &prefix)?;
                 let _guest = self.as_guest(OP)?;
                 let top = self.create_all(to, PARENT_MODE, &target)?;
                 if let Some(inventory) = &inventory {
@@ -68,6 +71,7 @@ impl GuestRoot {
                     keep_times: true,
                     unseen: false,
                     max_bytes: options.max_bytes,
+                    prefix: prefix.clone(),
                     cancel: &cancel,
                 };
                 receive(top, &destination, events)

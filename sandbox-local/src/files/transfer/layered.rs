@@ -93,6 +93,7 @@ impl GuestRoot {
                     unseen: true,
                     keep_times: true,
                     max_bytes: None,
+                    prefix: String::new(),
                     cancel: &cancel,
                 };
                 receive(top, &destination, events)

@@ -22,7 +22,7 @@ use super::super::place::Place;
 use super::super::resolve::{DIR_PATH, DIR_READ, open_same_mount, reopen, set_mode};
 use super::super::stat::{Stat, find_at, stat_fd};
 use super::super::tree::remove_tree;
-use super::super::write::{Modes, create_file, staged_prefix};
+use super::super::write::{Modes, create_file};
 use super::source::Receiver;
 use super::{CancelFlag, Event, too_many_bytes};
 use crate::walk::{Cursor, Mounts};
@@ -38,6 +38,8 @@ pub(super) struct Destination<'a> {
     /// Whether files and directories keep the time of their last change.
     pub(super) keep_times: bool,
     pub(super) max_bytes: Option<u64>,
+    /// Of the names under which it stages; nothing is staged in what is not visible yet.
+    pub(super) prefix: String,
     pub(super) cancel: &'a CancelFlag,
 }
 
@@ -52,7 +54,6 @@ pub(super) fn receive(
         stack: Cursor::new(top, DIR_PATH, Mounts::Enter),
         levels: Vec::new(),
         staged: None,
-        prefix: staged_prefix(),
         counter: 0,
         report: TransferReport::default(),
     };
@@ -75,7 +76,6 @@ struct Sink<'a> {
     levels: Vec<Level>,
     /// The new directory that is not in place yet.
     staged: Option<Staged>,
-    prefix: String,
     counter: u64,
     report: TransferReport,
 }
@@ -336,7 +336,7 @@ impl Sink<'_> {
 
     fn next_name(&mut self) -> Vec<u8> {
         self.counter += 1;
-        format!("{}{}", self.prefix, self.counter).into_bytes()
+        format!("{}{}", self.to.prefix, self.counter).into_bytes()
     }
 
     /// The path of an entry of the directory at work, by final names.

@@ -7,6 +7,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::LazyLock;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, chmodat, mkdirat, mknodat, symlinkat};
 use rustix::io::Errno;
@@ -50,8 +51,9 @@ const OPTIONS: &[(&str, &str)] = &[("mode", "0755"), ("size", "65536"), ("nr_ino
 /// Mount points in `/dev`, and a directory that stays empty.
 const PTS: &str = "pts";
 const SHM: &str = "shm";
+const MQUEUE: &str = "mqueue";
 const EMPTY: &str = ".empty";
-const DIRECTORIES: [&str; 3] = [PTS, SHM, EMPTY];
+const DIRECTORIES: [&str; 4] = [PTS, SHM, MQUEUE, EMPTY];
 
 /// What hides a file or a directory that no guest needs.
 pub(super) const NO_FILE: &str = "/dev/null";
@@ -92,7 +94,15 @@ pub(super) struct Held {
     base: Base,
     pts: Slot,
     shm: Slot,
+    /// The queues of the sandbox's own, where the kernel has any.
+    mqueue: Option<Slot>,
 }
+
+/// Whether the kernel has POSIX message queues.
+static HAS_QUEUES: LazyLock<bool> = LazyLock::new(|| {
+    let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    known.split_whitespace().any(|word| word == MQUEUE)
+});
 
 enum Base {
     /// Root's.
@@ -119,6 +129,7 @@ pub(super) fn hold(plan: &mut Plan, setup: &Setup<'_>) -> Result<Held, SetupErro
         base,
         pts: root::filesystem(plan, "devpts", &pts_options, plain),
         shm: root::filesystem(plan, "tmpfs", &shm_options, no_devices),
+        mqueue: HAS_QUEUES.then(|| root::filesystem(plan, MQUEUE, &[], no_devices)),
     })
 }
 
@@ -181,7 +192,7 @@ pub(super) fn place(plan: &mut Plan, held: Held) {
             plan.mkdir(format!("make {path}"), Dir::Cwd, &path, 0o755);
         }
         if mutation::is_off(Part::Devices) {
-            return mount_points(plan, held.pts, held.shm);
+            return mount_points(plan, held.pts, held.shm, held.mqueue);
         }
         // With the host's devices that are mounted in it, whose times a guest must not change; a
         // device is written all the same.
@@ -195,11 +206,12 @@ pub(super) fn place(plan: &mut Plan, held: Held) {
             0,
         );
     }
-    mount_points(plan, held.pts, held.shm);
+    mount_points(plan, held.pts, held.shm, held.mqueue);
 }
 
-fn mount_points(plan: &mut Plan, pts: Slot, shm: Slot) {
-    for (name, tree) in [(PTS, pts), (SHM, shm)] {
+fn mount_points(plan: &mut Plan, pts: Slot, shm: Slot, mqueue: Option<Slot>) {
+    let queues = mqueue.map(|tree| (MQUEUE, tree));
+    for (name, tree) in [(PTS, pts), (SHM, shm)].into_iter().chain(queues) {
         let path = format!("/dev/{name}");
         root::attach(plan, tree, Path::new(&path), &path);
     }

@@ -15,7 +15,7 @@ mod proc;
 mod root;
 pub(crate) mod seccomp;
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -37,7 +37,7 @@ pub(crate) struct Setup<'a> {
     pub(crate) idmaps: &'a Idmaps,
     /// A tmpfs made by [`devices::make`].
     pub(crate) devices: Option<BorrowedFd<'a>>,
-    /// The directory that layers are named relative to.
+    /// The directory that layers are named relative to; where there is a view, within it.
     pub(crate) layers_dir: &'a Path,
     /// `lowerdir=` of the root.
     pub(crate) lower_dirs: &'a str,
@@ -69,13 +69,14 @@ pub(crate) enum SetupError {
 }
 
 impl Setup<'_> {
-    /// The whole set-up. With a tmpfs as upper layer, its directory is exported.
-    pub(crate) fn plan(&self) -> Result<Plan, SetupError> {
+    /// The whole set-up. With a tmpfs as upper layer, its directory is exported. A view of the
+    /// provider's directory is mounted where the directory of the layers is expected.
+    pub(crate) fn plan(&self, view: Option<OwnedFd>) -> Result<Plan, SetupError> {
         let mut plan = Plan::new();
         if self.guest_user.is_some() {
             privileges::become_guest(&mut plan);
         }
-        root::mount(&mut plan, self);
+        root::mount(&mut plan, self, view);
         let system = root::hold_host(&mut plan, self)?;
         let devices = devices::hold(&mut plan, self)?;
         root::turn(&mut plan);

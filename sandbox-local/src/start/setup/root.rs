@@ -4,6 +4,7 @@
 //! Documentation/filesystems/overlayfs.rst.
 
 use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -61,9 +62,19 @@ pub(super) struct Held {
 }
 
 /// Mounts the overlay where the root will be, out of the host's reach.
-pub(super) fn mount(plan: &mut Plan, setup: &Setup<'_>) {
+pub(super) fn mount(plan: &mut Plan, setup: &Setup<'_>, view: Option<OwnedFd>) {
     let private = libc::MS_REC | libc::MS_PRIVATE;
     plan.mount("keep mounts to ourselves", None, "/", None, private, None);
+    if let (Some(view), Some(at)) = (view, setup.layers_dir.parent()) {
+        let view = plan.inherit(view);
+        plan.move_mount(
+            "mount the layers as the guest's own",
+            (Dir::Slot(view), Path::new("")),
+            (Dir::Cwd, at),
+            MOVE_FROM_EMPTY,
+        );
+        plan.close("close the mount of the layers", view);
+    }
     plan.chdir("enter the state directory", setup.layers_dir);
     let flags = libc::MS_NOSUID | libc::MS_NODEV;
     let (upper, work) = match setup.upper {

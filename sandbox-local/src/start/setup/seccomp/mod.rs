@@ -82,11 +82,19 @@ const DENIED: &[i64] = &[
     libc::SYS_vhangup,
     libc::SYS_nfsservctl,
     libc::SYS_lookup_dcookie,
+    // Memory out of the kernel's own sight: it splits the kernel's mappings and forbids hibernation.
+    SYS_MEMFD_SECRET,
 ];
 
 /// Terminal ioctls that push input into another's terminal.
 const TIOCSTI: u32 = 0x5412;
 const TIOCLINUX: u32 = 0x541c;
+/// Sets a line discipline: loads modules of the kernel that only modems have a use for.
+const TIOCSETD: u32 = 0x5423;
+
+/// The protocols of IPv4 and IPv6 that programs have a use for: any, ICMP, TCP, UDP, ICMPv6. Others
+/// (SCTP, DCCP, L2TP, MPTCP, UDP-Lite) load modules of the kernel, for any user.
+const PROTOCOLS: [u32; 5] = [0, 1, 6, 17, 58];
 
 /// The socket families that programs have a use for.
 const FAMILIES: [u32; 4] = [
@@ -100,6 +108,12 @@ const FAMILIES: [u32; 4] = [
 const SYS_OPEN_TREE_ATTR: i64 = 467;
 const SYS_LISTNS: i64 = 470;
 const SYS_FCHMODAT2: i64 = 452;
+const SYS_MEMFD_SECRET: i64 = 447;
+
+/// Huge pages: reserved for what the whole machine runs, and charged to no limit on memory.
+const MAP_HUGETLB: u32 = libc::MAP_HUGETLB as u32;
+const MFD_HUGETLB: u32 = libc::MFD_HUGETLB;
+const SHM_HUGETLB: u32 = 0o4000;
 
 /// Set-user-ID and set-group-ID.
 const SET_ID: u32 = libc::S_ISUID | libc::S_ISGID;
@@ -144,17 +158,23 @@ fn rules(writes_to_host: bool) -> Vec<Rule> {
     }
     rule(
         libc::SYS_socket,
-        Check::NotInOrOtherThan {
-            arg: 0,
-            values: FAMILIES.to_vec(),
-            errno: EAFNOSUPPORT,
-            // What lists interfaces and addresses. The others are charged to nothing, and some
-            // carry news of the whole machine (uevents reach every network namespace that belongs
-            // to the initial user namespace).
-            special: libc::AF_NETLINK as u32,
-            other: 2,
-            only: libc::NETLINK_ROUTE as u32,
-            other_errno: EPROTONOSUPPORT,
+        Check::Protocols {
+            families: vec![
+                // What lists interfaces and addresses. The others are charged to nothing, and some
+                // carry news of the whole machine (uevents reach every network namespace that
+                // belongs to the initial user namespace).
+                (
+                    vec![libc::AF_NETLINK as u32],
+                    vec![libc::NETLINK_ROUTE as u32],
+                ),
+                (
+                    vec![libc::AF_INET as u32, libc::AF_INET6 as u32],
+                    PROTOCOLS.to_vec(),
+                ),
+            ],
+            others: vec![libc::AF_UNIX as u32],
+            family_errno: EAFNOSUPPORT,
+            protocol_errno: EPROTONOSUPPORT,
         },
     );
     // One call takes what the whole machine has of it (fs.aio-max-nr).
@@ -202,10 +222,15 @@ fn rules(writes_to_host: bool) -> Vec<Rule> {
         Check::In {
             arg: 1,
             mask: u32::MAX,
-            values: vec![TIOCSTI, TIOCLINUX],
+            values: vec![TIOCSTI, TIOCLINUX, TIOCSETD],
             errno: EPERM,
         },
     );
+    // As a kernel without them answers; what asks for them falls back to ordinary pages.
+    let huge = |arg, bits, errno| Check::AnyBit { arg, bits, errno };
+    rule(libc::SYS_mmap, huge(3, MAP_HUGETLB, EINVAL));
+    rule(libc::SYS_memfd_create, huge(1, MFD_HUGETLB, EINVAL));
+    rule(libc::SYS_shmget, huge(2, SHM_HUGETLB, EPERM));
     // A FIFO or a socket may be made, a device not.
     let make = |arg| {
         let devices = vec![libc::S_IFCHR, libc::S_IFBLK];
@@ -309,7 +334,7 @@ mod tests {
     fn arguments_decide_where_they_should() {
         let user = libc::CLONE_NEWUSER as u64;
         let none = u64::from(u32::MAX);
-        let cases: [(i64, [u64; 6], u32); 29] = [
+        let cases: [(i64, [u64; 6], u32); 38] = [
             (libc::SYS_socket, [16, 3, 0, 0, 0, 0], ALLOW),
             (
                 libc::SYS_socket,
@@ -322,7 +347,24 @@ mod tests {
                 errno(EPROTONOSUPPORT),
             ),
             (libc::SYS_socket, [16, 3, 0x1_0000_0000, 0, 0, 0], ALLOW),
-            (libc::SYS_socket, [2, 3, 15, 0, 0, 0], ALLOW),
+            (libc::SYS_socket, [2, 1, 6, 0, 0, 0], ALLOW),
+            (libc::SYS_socket, [10, 2, 58, 0, 0, 0], ALLOW),
+            (
+                libc::SYS_socket,
+                [2, 1, 132, 0, 0, 0],
+                errno(EPROTONOSUPPORT),
+            ),
+            (
+                libc::SYS_socket,
+                [0x1_0000_000a, 1, 0x1_0000_0106, 0, 0, 0],
+                errno(EPROTONOSUPPORT),
+            ),
+            (libc::SYS_socket, [1, 1, 132, 0, 0, 0], ALLOW),
+            (libc::SYS_ioctl, [0, 0x5423, 0, 0, 0, 0], errno(EPERM)),
+            (libc::SYS_mmap, [0, 0, 0, 0x4_0022, 0, 0], errno(EINVAL)),
+            (libc::SYS_mmap, [0, 0, 0, 0x22, 0, 0], ALLOW),
+            (libc::SYS_memfd_create, [0, 5, 0, 0, 0, 0], errno(EINVAL)),
+            (libc::SYS_shmget, [0, 0, 0o4600, 0, 0, 0], errno(EPERM)),
             (libc::SYS_fcntl, [3, 1024, 0, 0, 0, 0], errno(EPERM)),
             (
                 libc::SYS_fcntl,
@@ -426,6 +468,56 @@ mod tests {
                 ALLOW,
                 "system call {number} {args:x?}"
             );
+        }
+    }
+
+    /// The table and the program are two ways to the same decision: compared for every number, and
+    /// for every argument at and beside each value that a rule looks for, in both halves.
+    #[test]
+    fn the_program_decides_as_the_table_does() {
+        for writes_to_host in [false, true] {
+            let program = filter(writes_to_host);
+            let table: std::collections::BTreeMap<u32, Rule> = rules(writes_to_host)
+                .into_iter()
+                .map(|rule| (rule.number, rule))
+                .collect();
+            let decide = |number, args| {
+                let check = table.get(&number).map(|rule| &rule.check);
+                let refused = check.and_then(|check| check.refuses(args));
+                let expected = refused.map_or(ALLOW, errno);
+                let found = run(&program, arch::AUDIT_ARCH, number, args);
+                assert_eq!(found, expected, "system call {number} {args:x?}");
+            };
+            for number in (0..2048).chain([u32::MAX >> 2, u32::MAX >> 1]) {
+                if arch::X32_BIT.is_some_and(|bit| number & bit != 0) {
+                    continue;
+                }
+                for fill in [0, 1, 0x8000_0000, u64::from(u32::MAX), u64::MAX, 1 << 32] {
+                    decide(number, [fill; 6]);
+                }
+            }
+            for (number, rule) in &table {
+                let mut values = vec![0, u64::MAX];
+                for value in rule.check.constants() {
+                    let value = u64::from(value);
+                    let beside = [value.wrapping_sub(1), value, value + 1, !value];
+                    values.extend(beside);
+                    values.extend(beside.map(|value| value | 1 << 32 | 1 << 63));
+                }
+                for first in &values {
+                    for second in &values {
+                        for at in 0..5 {
+                            let mut args = [0; 6];
+                            args[at] = *first;
+                            args[at + 1] = *second;
+                            decide(*number, args);
+                            if at == 0 {
+                                decide(*number, [*first, 1, *second, *second, *second, *second]);
+                            }
+                        }
+                    }
+                }
+            }
         }
     }
 

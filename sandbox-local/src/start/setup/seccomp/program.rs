@@ -44,16 +44,13 @@ pub(super) enum Check {
         values: Vec<u32>,
         errno: u16,
     },
-    /// If the argument is none of these; and, if it is `special`, if the `other` argument is not
-    /// the `only` one.
-    NotInOrOtherThan {
-        arg: u32,
-        values: Vec<u32>,
-        errno: u16,
-        special: u32,
-        other: u32,
-        only: u32,
-        other_errno: u16,
+    /// For socket(2), a family and, two arguments on, a protocol. If the family is in no list, or the
+    /// protocol not among those that its families have; `others` may have any.
+    Protocols {
+        families: Vec<(Vec<u32>, Vec<u32>)>,
+        others: Vec<u32>,
+        family_errno: u16,
+        protocol_errno: u16,
     },
     /// If the first argument or the one after it is none of these.
     NotBothIn {
@@ -266,24 +263,23 @@ fn decide(check: &Check) -> Vec<Instruction> {
             code.extend(member(values, refuse(*errno), op(RETURN, ALLOW)));
             code
         }
-        Check::NotInOrOtherThan {
-            arg,
-            values,
-            errno,
-            special,
-            other,
-            only,
-            other_errno,
+        Check::Protocols {
+            families,
+            others,
+            family_errno,
+            protocol_errno,
         } => {
-            let mut code = vec![
-                op(LOAD, low(*arg)),
-                jump(JUMP_EQUAL, *special, 0, 4),
-                op(LOAD, low(*other)),
-                jump(JUMP_EQUAL, *only, 0, 1),
-                op(RETURN, ALLOW),
-                refuse(*other_errno),
-            ];
-            code.extend(member(values, refuse(*errno), op(RETURN, ALLOW)));
+            let mut code = vec![op(LOAD, low(0))];
+            for (these, protocols) in families {
+                let mut known = vec![op(LOAD, low(2))];
+                let refused = refuse(*protocol_errno);
+                known.extend(member(protocols, refused, op(RETURN, ALLOW)));
+                // The lists are written in this crate and short: the distances fit.
+                code.extend(skip_if_member(these));
+                code.push(op(JUMP, known.len() as u32));
+                code.extend(known);
+            }
+            code.extend(member(others, refuse(*family_errno), op(RETURN, ALLOW)));
             code
         }
         Check::NotBothIn {
@@ -336,6 +332,95 @@ fn member(values: &[u32], otherwise: Instruction, found: Instruction) -> Vec<Ins
 #[cfg(test)]
 pub(super) mod tests {
     //! A small interpreter for the programs, so that they can be tested without a kernel.
+
+    impl super::Check {
+        /// What the rule says of these arguments, straight from its words: an errno if it refuses.
+        pub(in super::super) fn refuses(&self, args: [u64; 6]) -> Option<u16> {
+            let low = |arg: &u32| args[*arg as usize] as u32;
+            let (refused, errno) = match self {
+                Self::Always(errno) => (true, errno),
+                Self::AnyBit { arg, bits, errno } => (low(arg) & bits != 0, errno),
+                Self::In {
+                    arg,
+                    mask,
+                    values,
+                    errno,
+                } => (values.contains(&(low(arg) & mask)), errno),
+                Self::AnyBitOrIn {
+                    arg,
+                    bits,
+                    mask,
+                    values,
+                    errno,
+                } => {
+                    let value = low(arg);
+                    (value & bits != 0 || values.contains(&(value & mask)), errno)
+                }
+                Self::AnyBitOfBoth {
+                    first,
+                    first_bits,
+                    second,
+                    second_bits,
+                    errno,
+                } => {
+                    let both = low(first) & first_bits != 0 && low(second) & second_bits != 0;
+                    (both, errno)
+                }
+                Self::NotIn { arg, values, errno } => (!values.contains(&low(arg)), errno),
+                Self::Protocols {
+                    families,
+                    others,
+                    family_errno,
+                    protocol_errno,
+                } => {
+                    let family = families.iter().find(|(these, _)| these.contains(&low(&0)));
+                    match family {
+                        Some((_, protocols)) => (!protocols.contains(&low(&2)), protocol_errno),
+                        None => (!others.contains(&low(&0)), family_errno),
+                    }
+                }
+                Self::NotBothIn {
+                    first,
+                    values,
+                    errno,
+                } => {
+                    let both = values.contains(&low(first)) && values.contains(&low(&(first + 1)));
+                    (!both, errno)
+                }
+                Self::NonZero {
+                    first,
+                    second,
+                    errno,
+                } => (low(first) != 0 && args[*second as usize] != 0, errno),
+            };
+            refused.then_some(*errno)
+        }
+
+        /// The values that the rule looks for.
+        pub(in super::super) fn constants(&self) -> Vec<u32> {
+            match self {
+                Self::Always(_) | Self::NonZero { .. } => Vec::new(),
+                Self::AnyBit { bits, .. } => vec![*bits],
+                Self::In { mask, values, .. } => [values, &[*mask][..]].concat(),
+                Self::AnyBitOrIn {
+                    bits, mask, values, ..
+                } => [values, &[*bits, *mask][..]].concat(),
+                Self::AnyBitOfBoth {
+                    first_bits,
+                    second_bits,
+                    ..
+                } => vec![*first_bits, *second_bits],
+                Self::NotIn { values, .. } | Self::NotBothIn { values, .. } => values.clone(),
+                Self::Protocols {
+                    families, others, ..
+                } => {
+                    let lists = families.iter();
+                    let lists = lists.flat_map(|(these, protocols)| [these, protocols]);
+                    lists.chain([others]).flatten().copied().collect()
+                }
+            }
+        }
+    }
 
     fn interpret(program: &[u8], arch: u32, number: u32, args: [u64; 6]) -> (u32, usize) {
         let mut data = Vec::new();

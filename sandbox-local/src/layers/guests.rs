@@ -1,0 +1,124 @@
+//! The user that each of root's sandboxes runs as, and the provider's directory as that user sees it.
+//!
+//! The kernel counts for each user of the host, in all namespaces together, what its processes hold:
+//! pages in pipes, epoll watches, descriptors under way in sockets. So each run of a sandbox is a
+//! user of its own, and none starves another. Layers are shared by forks and belong to one user on
+//! disk; a mount translates between the two. Must never give two sandboxes that live at once the
+//! same user.
+//!
+//! References: mount_setattr(2) "ID-mapped mounts", Documentation/filesystems/idmappings.rst.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::mount::OpenTreeFlags;
+
+use crate::engine;
+use crate::guest_user::GuestUser;
+use crate::mutation::{self, Part};
+use crate::sys::mount::map_owners;
+
+/// How many are kept: a fork and its renewed parent take two at once.
+const KEPT: usize = 2;
+
+/// Overlays can lie on translated mounts since then.
+const SINCE: (u32, u32) = (5, 19);
+
+/// Who one run of a sandbox is.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    /// Its user and group on the host.
+    pub(crate) guest_user: GuestUser,
+    /// The provider's directory, as the user's own, mounted nowhere yet; none where all sandboxes
+    /// of a provider are the user that its directory belongs to.
+    pub(crate) view: Option<OwnedFd>,
+}
+
+/// Gives each run a user.
+#[derive(Debug)]
+pub(super) struct Guests {
+    /// Who everything belongs to on disk.
+    disk: GuestUser,
+    /// How many users were given.
+    given: AtomicU32,
+    spares: Mutex<Vec<Guest>>,
+    translates: bool,
+}
+
+impl Guests {
+    /// For a provider's directory that belongs to `disk`.
+    pub(super) fn new(dir: &Path, disk: GuestUser) -> Self {
+        let mut guests = Self {
+            disk,
+            given: AtomicU32::new(0),
+            spares: Mutex::default(),
+            translates: true,
+        };
+        let first = if overlays_translate() && !mutation::is_off(Part::Users) {
+            guests.make(dir)
+        } else {
+            Err(io::ErrorKind::Unsupported.into())
+        };
+        match first {
+            Ok(first) => guests.spares().push(first),
+            Err(error) => {
+                tracing::debug!(%error, "the sandboxes of this provider share one user");
+                guests.translates = false;
+            }
+        }
+        guests
+    }
+
+    fn spares(&self) -> MutexGuard<'_, Vec<Guest>> {
+        // Every change is a single call: a panic elsewhere leaves it whole.
+        self.spares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next run's.
+    pub(super) fn next(&self, dir: &Path) -> io::Result<Guest> {
+        if !self.translates {
+            let (guest_user, view) = (self.disk, None);
+            return Ok(Guest { guest_user, view });
+        }
+        let spare = self.spares().pop();
+        spare.map_or_else(|| self.make(dir), Ok)
+    }
+
+    /// Makes as many as are missing, for those who come later.
+    pub(super) fn make_spares(&self, dir: &Path) -> io::Result<()> {
+        while self.translates && self.spares().len() < KEPT {
+            let guest = self.make(dir)?;
+            self.spares().push(guest);
+        }
+        Ok(())
+    }
+
+    fn make(&self, dir: &Path) -> io::Result<Guest> {
+        let guest_user = self
+            .disk
+            .following(1 + self.given.fetch_add(1, Ordering::Relaxed));
+        let user = (self.disk.uid, guest_user.uid);
+        let group = (self.disk.gid, guest_user.gid);
+        let namespace = engine::owner_map(user, group).map_err(io::Error::other)?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let view = rustix::mount::open_tree(rustix::fs::CWD, dir, flags)?;
+        map_owners(view.as_fd(), namespace.as_fd())?;
+        let view = Some(view);
+        Ok(Guest { guest_user, view })
+    }
+}
+
+/// Whether this kernel's overlays can lie on translated mounts.
+fn overlays_translate() -> bool {
+    let name = rustix::system::uname();
+    let release = name.release().to_string_lossy();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut number = || numbers.next().and_then(|number| number.parse().ok());
+    let (Some(major), Some(minor)) = (number(), number()) else {
+        return false;
+    };
+    (major, minor) >= SINCE
+}

@@ -24,7 +24,7 @@ const FIRST: u32 = 1_900_000_000;
 const SPAN: u32 = 1 << 27;
 
 impl GuestUser {
-    /// For root, a random guest_user, to which a provider's files belong; for an ordinary user, none.
+    /// For root, a random user, to which a provider's files belong; for an ordinary user, none.
     pub(crate) fn for_this_host() -> io::Result<Option<Self>> {
         if !rustix::process::geteuid().is_root() {
             return Ok(None);
@@ -44,15 +44,15 @@ impl GuestUser {
         }
     }
 
-    /// The same in the engine's words.
-    pub(crate) fn engine(guest_user: Option<Self>) -> engine::RunAs {
+    /// The user that the engine starts agents as.
+    pub(crate) fn run_as(guest_user: Option<Self>) -> engine::RunAs {
         match guest_user {
             Some(Self { uid, gid }) => engine::RunAs::Mapped { uid, gid },
             None => engine::RunAs::Own,
         }
     }
 
-    /// Gives a file, directory or link to this guest_user.
+    /// Gives a file, directory or link to this user.
     pub(crate) fn own(self, path: &Path) -> io::Result<()> {
         lchown(path, Some(self.uid), Some(self.gid))
     }

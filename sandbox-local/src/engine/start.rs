@@ -75,13 +75,13 @@ pub(crate) fn start(config: StartConfig) -> Result<Started, StartError> {
             blank
         }
         None => {
-            // The plan is there before the agent is, which then waits for nothing but its run_as.
+            // The plan is there before the agent is, which then waits for nothing but its user.
             let pair = control_pair()?;
             send_plan(&pair.0, &plan, &memory)?;
             Blank::launch(pair, namespaces(config.isolate_network))?
         }
     };
-    map_identity(blank.pid, config.identity)?;
+    map_user(blank.pid, config.run_as)?;
     let Blank {
         socket, agent, pid, ..
     } = blank;

@@ -19,7 +19,7 @@ use rustix::mount::OpenTreeFlags;
 use crate::engine;
 use crate::guest_user::GuestUser;
 use crate::mutation::{self, Part};
-use crate::sys::mount::map_owners;
+use crate::sys::mount::set_idmap;
 
 /// How many are kept: a fork and its renewed parent take two at once.
 const KEPT: usize = 2;
@@ -102,10 +102,10 @@ impl Guests {
             .following(1 + self.given.fetch_add(1, Ordering::Relaxed));
         let user = (self.disk.uid, guest_user.uid);
         let group = (self.disk.gid, guest_user.gid);
-        let namespace = engine::owner_map(user, group).map_err(io::Error::other)?;
+        let namespace = engine::idmap_namespace(user, group).map_err(io::Error::other)?;
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let view = rustix::mount::open_tree(rustix::fs::CWD, dir, flags)?;
-        map_owners(view.as_fd(), namespace.as_fd())?;
+        set_idmap(view.as_fd(), namespace.as_fd())?;
         let view = Some(view);
         Ok(Guest { guest_user, view })
     }

@@ -104,7 +104,7 @@ impl State {
         let mut start = [0; 4];
         rustix::rand::getrandom(&mut start, rustix::rand::GetRandomFlags::empty())?;
         let start = u32::from_ne_bytes(start) / 2;
-        let guests = identity.map(|identity| Guests::new(&dir, identity));
+        let guests = guest_user.map(|guest_user| Guests::new(&dir, guest_user));
         let journal = Arc::new(Journal::at(dir.join(OUTSIDE)));
         let state = Arc::new(Self {
             dir,

@@ -286,7 +286,7 @@ impl LocalSandbox {
             sandbox: self.id.clone(),
             closed: self.closed.clone(),
             operation,
-            cgroup: live.cgroup.clone(),
+            cgroup: running.cgroup.clone(),
             _in_use: self.in_use.clone(),
         };
         command::start(

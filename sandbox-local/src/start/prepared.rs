@@ -184,7 +184,7 @@ impl Inputs {
             .map_err(|error| failure::setup(error, operation))?;
         let config = StartConfig {
             plan,
-            guest_user: GuestUser::run_as(guest_user),
+            run_as: GuestUser::run_as(guest_user),
             isolate_network,
             taken,
             hook: Some(Box::new(move |pid| cgroup.attach(pid))),

@@ -23,6 +23,7 @@
 #include <net/route.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stddef.h>
@@ -154,10 +155,6 @@ static long write_map(const char *file) {
 }
 ATTEMPT(write_user_map) { return write_map("/proc/self/uid_map"); }
 ATTEMPT(write_group_map) { return write_map("/proc/self/gid_map"); }
-ATTEMPT(write_project_map) {
-    unshare(CLONE_NEWUSER);
-    return put("/proc/self/projid_map", "0 0 1");
-}
 ATTEMPT(set_host_name) { return sethostname("evil", 4); }
 ATTEMPT(set_domain_name) { return setdomainname("evil", 4); }
 
@@ -281,9 +278,11 @@ ATTEMPT(user_namespace_by_an_own_supervisor) {
     if (recvmsg(ends[0], &message, 0) != 1)
         return -1;
     memcpy(&listener, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof listener);
-    /* Fails when the call does not come to the listener at all. */
+    /* It hangs up when the call does not come to it at all. */
+    struct pollfd asks = {listener, POLLIN, 0};
     struct seccomp_notif asked = {0};
-    if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &asked) == 0) {
+    if (poll(&asks, 1, 10000) == 1 && asks.revents & POLLIN &&
+        ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &asked) == 0) {
         struct seccomp_notif_resp answer = {.id = asked.id,
                                             .flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE};
         ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &answer);
@@ -418,10 +417,26 @@ ATTEMPT(device_times) {
 
 /* --- What there is to be seen --- */
 
-ATTEMPT(see_kernel_symbols) { return open("/proc/kallsyms", O_RDONLY); }
+/* A file that is covered by an empty one can be opened. */
+static long holds_something(const char *path) {
+    char byte;
+    int fd = open(path, O_RDONLY);
+    long got = fd < 0 ? -1 : read(fd, &byte, 1);
+    if (got == 0)
+        errno = ENODATA;
+    return got > 0 ? 0 : -1;
+}
+ATTEMPT(see_kernel_symbols) { return holds_something("/proc/kallsyms"); }
 ATTEMPT(see_kernel_modules) { return open("/sys/module", O_RDONLY); }
 ATTEMPT(see_control_groups) { return open("/sys/fs/cgroup", O_RDONLY); }
-ATTEMPT(see_the_hosts_logs) { return access("/var/log", F_OK); }
+ATTEMPT(see_the_hosts_logs) {
+    long entries = 0;
+    DIR *log = opendir("/var/log");
+    while (log && readdir(log))
+        entries++;
+    errno = ENODATA;
+    return entries > 2 ? 0 : -1;
+}
 ATTEMPT(see_roots_home) { return access("/root", F_OK); }
 ATTEMPT(see_the_boot_partition) { return access("/boot", F_OK); }
 ATTEMPT(see_other_devices) {
@@ -454,7 +469,8 @@ ATTEMPT(see_inits_call) { return open_of_other("syscall", O_RDONLY); }
 ATTEMPT(see_inits_memory_in_pages) { return open_of_other("pagemap", O_RDONLY); }
 ATTEMPT(see_inits_io) {
     char text[512];
-    return read(open_of_other("io", O_RDONLY), text, sizeof text);
+    int fd = open_of_other("io", O_RDONLY);
+    return fd < 0 ? -1 : read(fd, text, sizeof text);
 }
 ATTEMPT(clear_inits_references) { return open_of_other("clear_refs", O_WRONLY); }
 
@@ -493,10 +509,6 @@ ATTEMPT(deadline_scheduling) {
 }
 ATTEMPT(real_time_input_and_output) { return syscall(SYS_ioprio_set, 1, 0, 1 << 13); }
 ATTEMPT(be_nicer_to_oneself) { return setpriority(PRIO_PROCESS, 0, -5); }
-ATTEMPT(wake_the_machine) {
-    timer_t timer;
-    return timer_create(CLOCK_REALTIME_ALARM, NULL, &timer);
-}
 ATTEMPT(lock_much_memory) {
     void *memory = mmap(NULL, 64 << 20, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     return mlock(memory, 64 << 20);
@@ -513,7 +525,7 @@ ATTEMPT(a_message_queue_beyond_the_limit) {
     errno = error;
     return made;
 }
-ATTEMPT(be_spared_when_memory_runs_out) { return put("/proc/self/oom_score_adj", control ? "900" : "499"); }
+ATTEMPT(be_spared_when_memory_runs_out) { return put("/proc/self/oom_score_adj", control ? "900" : "-500"); }
 ATTEMPT(dump_core) {
     struct rlimit all = {RLIM_INFINITY, RLIM_INFINITY};
     return setrlimit(RLIMIT_CORE, &all);
@@ -662,7 +674,7 @@ static const struct {
     ROW(clone_ipc_namespace), ROW(clone_uts_namespace), ROW(clone_cgroup_namespace),
     ROW(unshare_time_namespace), ROW(clone_user_namespace), ROW(enter_own_namespaces_by_pidfd),
     ROW(detach_proc), ROW(bind_the_hosts_programs), ROW(mount_an_overlay_of_the_hosts_files),
-    ROW(mount_devpts_anew), ROW(write_user_map), ROW(write_group_map), ROW(write_project_map),
+    ROW(mount_devpts_anew), ROW(write_user_map), ROW(write_group_map),
     ROW(set_host_name), ROW(set_domain_name), ROW(user_namespace_from_a_thread),
     ROW(user_namespace_after_vfork), ROW(user_namespace_of_a_program_in_memory),
     ROW(user_namespace_of_a_program_by_descriptor), ROW(user_namespace_of_a_program_by_link),
@@ -688,7 +700,7 @@ static const struct {
     ROW(see_inits_io), ROW(clear_inits_references), ROW(write_inits_memory),
     ROW(push_out_inits_memory), ROW(move_inits_group), ROW(see_inits_robust_list),
     ROW(attach_to_init), ROW(deadline_scheduling), ROW(real_time_input_and_output),
-    ROW(be_nicer_to_oneself), ROW(wake_the_machine), ROW(lock_much_memory), ROW(enlarge_a_pipe),
+    ROW(be_nicer_to_oneself), ROW(lock_much_memory), ROW(enlarge_a_pipe),
     ROW(a_message_queue_beyond_the_limit), ROW(be_spared_when_memory_runs_out), ROW(dump_core),
     ROW(more_open_files), ROW(more_processes), ROW(huge_pages), ROW(huge_pages_in_a_file),
     ROW(huge_pages_in_shared_memory), ROW(memory_out_of_the_kernels_sight), ROW(socket_families),

@@ -29,7 +29,7 @@ impl LocalSandbox {
             let socket = {
                 let running = self.running(OP).await?;
                 let made = running.engine.tcp_socket(address.is_ipv6()).await;
-                made.map_err(|lost| self.lost(lost, OP))?
+                made.map_err(|lost| self.lost(lost, &running.cgroup, OP))?
             };
             let socket = match socket {
                 Ok(socket) => TcpSocket::from_std_stream(TcpStream::from(socket)),

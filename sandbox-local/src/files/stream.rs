@@ -110,7 +110,11 @@ fn fill(to: &OwnedFd, incoming: &impl Incoming) -> Result<bool, Failure> {
             Err(errno) => return Err(Failure::Kernel(errno)),
         }
         let len = match rustix::io::read(incoming.pipe(), &mut buffer) {
-            Ok(0) => return Ok(incoming.is_committed()),
+            Ok(0) => {
+                // Nothing is put in place in a sandbox that was closed meanwhile.
+                incoming.check_open().map_err(Failure::Stopped)?;
+                return Ok(incoming.is_committed());
+            }
             Ok(len) => len,
             Err(Errno::INTR | Errno::AGAIN) => continue,
             Err(errno) => return Err(Failure::Kernel(errno)),

@@ -104,7 +104,7 @@ async fn relay(mut process: Process) -> Outcome<ExitStatus> {
 async fn converse(mut process: Process) -> Outcome<ExitStatus> {
     let mut keys = process.stdin.take().ok_or("no input")?;
     let mut shown = process.stdout.take().ok_or("no output")?;
-    keys.write_all(b"tty; stty size\nexit 3\n").await?;
+    keys.write_all(b"tty; stty size\nexit\n").await?;
     let mut bytes = Vec::new();
     shown.read_to_end(&mut bytes).await?;
     println!("{}", String::from_utf8_lossy(&bytes).replace("\r\n", "\n"));

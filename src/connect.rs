@@ -38,6 +38,7 @@ pub struct Selection {
 /// | `dagger:` | `cli`: the Dagger CLI; `image`: of sandboxes whose spec names none |
 /// | `aca-sandboxes:` | `endpoint`, `subscription`, `resource_group`, `group`: the sandbox group; `image`: the public disk image; `keep_alive`: touch what was idle for so many seconds; `ca_file` |
 /// | `aca-sessions:` | `endpoint`: of the session pool; `kind`: `python` (default) or `shell`, as the pool is; `egress`: `on` if the pool has it; `keep_alive`: the same; `ca_file` |
+/// | `remote:ADDRESS` | `token_file`: holds the token, otherwise `SANDBOX_REMOTE_TOKEN` or the file that `SANDBOX_REMOTE_TOKEN_FILE` names; `ca_file`; `identifier`: of a pool's container; `keep`: `yes` lets sandboxes outlive their handles |
 ///
 /// A setting of Azure Container Apps that is not in the URI is taken from the environment:
 /// `SANDBOX_ACA_ENDPOINT`, `SANDBOX_ACA_SUBSCRIPTION`, `SANDBOX_ACA_RESOURCE_GROUP`,

@@ -23,6 +23,7 @@
 //! | `dagger:` | containers of a Dagger engine | `dagger` |
 //! | `aca-sandboxes:` | microVM sandboxes of Azure Container Apps | `aca` |
 //! | `aca-sessions:` | dynamic sessions of Azure Container Apps | `aca` |
+//! | `remote:` | sandboxes behind a server: `remote:https://HOST:PORT`, `remote:unix:/PATH` | `remote` |
 //!
 //! A [`Registry`] has these and the schemes of other backends that an application adds.
 //!
@@ -65,6 +66,12 @@ pub mod sessions {
     pub use sandbox_sessions::*;
 }
 
+/// Sandboxes behind a server, and the server.
+#[cfg(feature = "remote")]
+pub mod remote {
+    pub use sandbox_remote::*;
+}
+
 /// The guides' programs, compiled and run as documentation tests.
 #[cfg(all(doctest, feature = "local", target_os = "linux"))]
 mod guides {
@@ -75,6 +82,7 @@ mod guides {
         )*};
     }
     guides! {
+        cli: "cli.md",
         files: "files.md",
         fork_and_pick: "fork-and-pick.md",
         isolation: "isolation.md",
@@ -87,6 +95,8 @@ mod guides {
     }
     #[cfg(feature = "aca")]
     guides! { azure: "azure.md", azure_tenants: "azure-tenants.md" }
+    #[cfg(feature = "remote")]
+    guides! { remote: "remote.md" }
     #[cfg(feature = "dagger")]
     guides! { dagger: "dagger.md" }
     #[cfg(feature = "sessions")]

@@ -22,6 +22,13 @@ pub trait Connector: Send + Sync + 'static {
         &[]
     }
 
+    /// Whether a URI of this scheme has an address before its settings
+    /// ([`Settings::address`]). Otherwise one is refused before [`connect`](Connector::connect) is
+    /// called.
+    fn takes_address(&self) -> bool {
+        false
+    }
+
     /// Makes the provider. Dropping the future must leave nothing behind.
     ///
     /// # Errors
@@ -145,6 +152,9 @@ impl Registry {
         let settings = Settings::parse(uri)?;
         match self.schemes.get(settings.scheme()) {
             Some(Entry::Backend(connector)) => {
+                if !connector.takes_address() {
+                    settings.no_address()?;
+                }
                 settings.only(connector.settings())?;
                 connector.connect(settings).await
             }

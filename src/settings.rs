@@ -1,4 +1,5 @@
-//! The settings of a provider's URI: `scheme:?key=value&key=value`.
+//! The settings of a provider's URI: `scheme:?key=value&key=value`, and for some schemes an address
+//! before the question mark.
 //!
 //! It must never ignore a part that it does not know.
 
@@ -15,6 +16,7 @@ use sandbox_core::{Error, ErrorKind, Operation, Result};
 pub struct Settings {
     uri: String,
     scheme: String,
+    address: String,
     pairs: Vec<(String, String)>,
 }
 
@@ -30,14 +32,7 @@ impl Settings {
         let Some((scheme, rest)) = uri.split_once(':') else {
             return Err(invalid(uri, "the scheme is missing").with_hint("write it as \"local:\""));
         };
-        let query = match rest.strip_prefix('?') {
-            Some(query) => query,
-            None if rest.is_empty() => "",
-            None => {
-                let why = "only settings may follow the scheme, as \"?key=value\"";
-                return Err(invalid(uri, why));
-            }
-        };
+        let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
         let mut pairs: Vec<(String, String)> = Vec::new();
         for setting in query.split('&').filter(|setting| !setting.is_empty()) {
             let (key, value) = setting
@@ -54,8 +49,15 @@ impl Settings {
         Ok(Self {
             uri: uri.to_owned(),
             scheme: scheme.to_owned(),
+            address: address.to_owned(),
             pairs,
         })
+    }
+
+    /// What stands between the scheme and the settings: where the provider is. Empty for a scheme
+    /// whose [`Connector`](crate::Connector) takes none.
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     /// The scheme, without its colon.
@@ -86,6 +88,14 @@ impl Settings {
     /// An error that says what is wrong with the settings and quotes the URI.
     pub fn invalid(&self, why: impl std::fmt::Display) -> Error {
         invalid(&self.uri, why)
+    }
+
+    /// Refuses an address.
+    pub(crate) fn no_address(&self) -> Result<()> {
+        match self.address.is_empty() {
+            true => Ok(()),
+            false => Err(self.invalid("only settings may follow the scheme, as \"?key=value\"")),
+        }
     }
 
     /// Refuses keys that are not known.
@@ -125,18 +135,19 @@ mod tests {
 
     #[test]
     fn a_uri_that_is_not_understood_is_refused() {
-        for uri in [
-            "",
-            "local",
-            "x:y",
-            "x://y",
-            "x:?a",
-            "x:?a=1&a=2",
-            "x:?a=%ff",
-        ] {
+        for uri in ["", "local", "x:?a", "x:?a=1&a=2", "x:?a=%ff"] {
             let error = Settings::parse(uri).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{uri}");
         }
         assert!(Settings::parse("x:?a=b").unwrap().path("a").is_err());
+    }
+
+    #[test]
+    fn an_address_is_what_stands_before_the_settings() {
+        let settings = Settings::parse("x:https://a:1/p?k=v").unwrap();
+        assert_eq!(settings.address(), "https://a:1/p");
+        assert_eq!(settings.value("k"), Some("v"));
+        assert!(settings.no_address().is_err());
+        Settings::parse("x:?k=v").unwrap().no_address().unwrap();
     }
 }

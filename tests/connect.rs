@@ -148,6 +148,31 @@ async fn a_mistake_anywhere_in_a_chain_is_told() {
     }
 }
 
+/// Sandboxes behind a server, by URI.
+#[cfg(feature = "remote")]
+#[tokio::test]
+async fn an_address_is_for_schemes_that_take_one_and_a_token_is_not_sent_in_the_clear() {
+    for (uri, said) in [
+        ("remote:", "address is missing"),
+        ("remote:?keep=yes", "address is missing"),
+        ("remote:http://sandbox.example", "token"),
+        ("remote:unix:relative", "absolute"),
+        (
+            "remote:https://me:s3cret@sandbox.example",
+            "name or password",
+        ),
+        ("remote:unix:/no/such/socket?keep=maybe", "yes or no"),
+        ("remote:unix:/no/such/socket?token=x", "token_file"),
+        ("local:https://sandbox.example", "only settings"),
+    ] {
+        let error = connect(uri).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{uri}: {error}");
+        assert!(error.to_string().contains(said), "{uri}: {error}");
+    }
+    let error = connect("remote:unix:/no/such/socket").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+}
+
 /// Azure Container Apps by URI. What is not in the URI comes from the environment, so that the test
 /// program starts itself with one that has nothing.
 #[cfg(feature = "aca")]

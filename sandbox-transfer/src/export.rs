@@ -35,6 +35,7 @@ pub struct Export {
     max_bytes: u64,
     max_entries: u64,
     entries: u64,
+    every_link: bool,
     report: TransferReport,
     /// Directories get modes and times last: one that may not be written would refuse its
     /// entries.
@@ -75,10 +76,19 @@ impl Export {
             max_bytes: options.max_bytes,
             max_entries: options.max_entries,
             entries: 0,
+            every_link: false,
             report: TransferReport::default(),
             directories: Vec::new(),
             last: None,
         })
+    }
+
+    /// Brings links wherever they lead: only for a tree that is packed or imported again, where no
+    /// link is followed.
+    #[must_use]
+    pub fn every_link(mut self) -> Self {
+        self.every_link = true;
+        self
     }
 
     /// Report of what has been brought and skipped so far.
@@ -201,7 +211,7 @@ impl Export {
         if !self.takes(path, false)? {
             return Ok(());
         }
-        if let Some(reason) = leads_out(path, target) {
+        if let Some(reason) = leads_out(path, target).filter(|_| !self.every_link) {
             self.report.skip(path, reason);
             return Ok(());
         }

@@ -248,6 +248,19 @@ impl Drop for Landing {
     }
 }
 
+/// Removes a directory with everything in it, also what its maker closed to its owner. No link is
+/// followed.
+///
+/// # Errors
+/// What the host says.
+pub fn remove_tree(path: &Path) -> io::Result<()> {
+    let full = std::path::absolute(path)?;
+    match (full.parent(), full.file_name()) {
+        (Some(parent), Some(name)) => Dir::open(parent)?.remove_all(&name.to_owned()),
+        _ => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
 /// A name beside `name` that says where it comes from.
 fn sibling(name: &OsStr, what: &str) -> OsString {
     let tail = format!(".sandbox-{what}-{:016x}", random());

@@ -26,7 +26,7 @@ mod sys;
 pub use archive::{ArchiveEntry, ArchiveKind, read_archive};
 pub use export::{Attributes, Export, skipped};
 pub use filter::{Excludes, IgnoreFiles, MAX_IGNORE_FILE, is_excluded};
-pub use landing::Landing;
+pub use landing::{Landing, remove_tree};
 pub use link::leads_out;
 pub use pack::pack;
 pub use scan::{Scan, ScanEntry, ScanKind, scan};

@@ -55,6 +55,11 @@ pub struct Scan {
 }
 
 impl Scan {
+    /// What could not be read, by path.
+    pub fn unreadable(&self) -> impl Iterator<Item = &[u8]> {
+        self.unreadable.iter().map(Vec::as_slice)
+    }
+
     /// Whether an entry of the place that an import is to mirror is neither in the directory nor
     /// excluded, and so to be removed. One that is a directory on one side only is.
     pub fn is_gone(&self, path: &[u8], is_dir: bool) -> bool {

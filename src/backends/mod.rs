@@ -8,6 +8,8 @@ mod aca;
 mod dagger;
 #[cfg(feature = "local")]
 mod local;
+#[cfg(feature = "remote")]
+mod remote;
 
 use std::sync::Arc;
 
@@ -27,12 +29,13 @@ macro_rules! connector {
 }
 
 /// Every scheme of this crate, also of backends that this build does not have.
-pub(crate) fn all() -> [Backend; 5] {
+pub(crate) fn all() -> [Backend; 6] {
     [
         ("local", "local", connector!("local", local::Local)),
         ("local-plain", "local", connector!("local", local::Plain)),
         ("dagger", "dagger", connector!("dagger", dagger::Dagger)),
         ("aca-sandboxes", "aca", connector!("aca", aca::Sandboxes)),
         ("aca-sessions", "aca", connector!("aca", aca::Sessions)),
+        ("remote", "remote", connector!("remote", remote::Remote)),
     ]
 }

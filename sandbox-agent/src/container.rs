@@ -1,0 +1,48 @@
+//! Whether this process runs in a container: plain commands have no other isolation.
+//!
+//! It must never take a doubt for a yes.
+
+use std::path::Path;
+
+use sandbox_core::{Error, ErrorKind, Operation, Result};
+
+/// Files and variables by which container engines and clouds mark what they run.
+const FILES: [&str; 2] = ["/.dockerenv", "/run/.containerenv"];
+const VARIABLES: [&str; 3] = ["KUBERNETES_SERVICE_HOST", "CONTAINER_APP_NAME", "container"];
+
+/// Refuses to go on outside of a container.
+///
+/// # Errors
+/// [`ErrorKind::Isolation`].
+pub(crate) fn require() -> Result<()> {
+    let found = marked(
+        |file| Path::new(file).exists(),
+        |name| std::env::var_os(name).is_some_and(|value| !value.is_empty()),
+    );
+    match found {
+        true => Ok(()),
+        false => Err(Error::new(ErrorKind::Isolation, Operation::Create)
+            .with_message(
+                "the backend plain isolates nothing, and this does not look like a container that \
+                 does",
+            )
+            .with_hint("use the backend local")),
+    }
+}
+
+fn marked(exists: impl Fn(&str) -> bool, set: impl Fn(&str) -> bool) -> bool {
+    FILES.into_iter().any(exists) || VARIABLES.into_iter().any(set)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_mark_counts() {
+        assert!(!marked(|_| false, |_| false));
+        assert!(marked(|file| file == "/.dockerenv", |_| false));
+        assert!(marked(|_| false, |name| name == "CONTAINER_APP_NAME"));
+        assert!(!marked(|file| file == "/etc/passwd", |name| name == "PATH"));
+    }
+}

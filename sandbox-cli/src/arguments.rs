@@ -1,0 +1,203 @@
+//! The command line, as it is documented to its users.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::values::{Exported, Imported, Label, Mounted, Variable, duration, positive, size};
+
+const EXIT_CODES: &str = "\
+Exit status of `run`:
+  the command's own, or 128 and the number of the signal that ended it
+  124  the command was ended at --timeout
+  125  sandbox itself failed: no sandbox could be had, or it was lost
+  126  the program can't be executed
+  127  the program was not found
+Other commands: 0 for success, 1 if `doctor` found something missing, 125 for a failure.
+A wrong command line is 2.
+
+Providers (--provider, or the variable SANDBOX_PROVIDER):
+  local:                this host, isolated by Linux namespaces (the default)
+  remote:https://HOST   a server; remote:unix:/PATH is one of `sandbox serve`
+  dagger:, aca-sandboxes:, aca-sessions:, local-plain:
+                        if this program was built with them; local-plain: isolates nothing";
+
+/// Runs untrusted code in a sandbox.
+#[derive(Parser)]
+#[command(name = "sandbox", version, after_help = EXIT_CODES)]
+pub(crate) struct Arguments {
+    /// Where sandboxes come from: a URI
+    #[arg(
+        long,
+        short,
+        global = true,
+        env = "SANDBOX_PROVIDER",
+        default_value = "local:"
+    )]
+    #[arg(value_name = "URI")]
+    pub(crate) provider: String,
+    /// Print the answer as JSON, errors too
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) action: Action,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Action {
+    /// Run a command in a fresh sandbox, which is closed afterwards
+    Run(Box<RunOptions>),
+    /// Tell what this host grants, and what would grant more
+    Doctor,
+    /// List open sandboxes
+    Ls(LsOptions),
+    /// Close sandboxes
+    Reap(ReapOptions),
+    /// List or delete snapshots
+    Snapshots(SnapshotOptions),
+    /// Serve sandboxes to other programs, until it is interrupted
+    #[cfg(feature = "remote")]
+    Serve(ServeOptions),
+    /// Print a script that completes command lines
+    Completions {
+        /// The shell that the script is for
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NetworkChoice {
+    /// Nothing but its own loopback
+    Off,
+    /// Whatever this host reaches
+    Open,
+}
+
+#[derive(Args)]
+pub(crate) struct RunOptions {
+    /// Show a file or directory of this host; read-only unless :rw follows
+    #[arg(long, value_name = "HOST:GUEST[:ro|:rw]")]
+    pub(crate) mount: Vec<Mounted>,
+    /// Copy a directory of this host into the sandbox first [default place: the workdir]
+    #[arg(long, value_name = "DIR[:GUEST]")]
+    pub(crate) import: Vec<Imported>,
+    /// Leave out of imports and exports what matches, as in .gitignore
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) exclude: Vec<String>,
+    /// Leave out of imports what .gitignore and .ignore files name
+    #[arg(long)]
+    pub(crate) ignore_files: bool,
+    /// Copy a directory of the sandbox to this host afterwards, however the command ended
+    #[arg(long, value_name = "GUEST:DIR")]
+    pub(crate) export: Vec<Exported>,
+    /// Replace the directory that an export goes to
+    #[arg(long)]
+    pub(crate) replace: bool,
+    /// What the sandbox may reach
+    #[arg(long, value_enum, default_value = "off")]
+    pub(crate) network: NetworkChoice,
+    /// Limit on memory, as 512M or 2G
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    pub(crate) memory: Option<u64>,
+    /// Limit on processor time, in cores, as 1.5
+    #[arg(long, value_name = "CORES", value_parser = positive)]
+    pub(crate) cpus: Option<f64>,
+    /// Limit on the number of processes
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) pids: Option<u32>,
+    /// Limit on what may be written, as 1G
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    pub(crate) disk: Option<u64>,
+    /// End the command after this time, as 90, 90s or 5m
+    #[arg(long, short, value_name = "TIME", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Where the command starts [default: /workspace]
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// Set a variable; without a value it is taken from the environment of sandbox
+    #[arg(long, short, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<Variable>,
+    /// Start from an image
+    #[arg(long, value_name = "REFERENCE", group = "source")]
+    pub(crate) image: Option<String>,
+    /// Start from a directory of this host, which is only read
+    #[arg(long, value_name = "DIR", group = "source")]
+    pub(crate) root: Option<PathBuf>,
+    /// Start from a snapshot
+    #[arg(long, value_name = "ID", group = "source")]
+    pub(crate) snapshot: Option<String>,
+    /// Run PROGRAM as a script of /bin/sh; arguments are $0, $1, …
+    #[arg(long)]
+    pub(crate) sh: bool,
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true)]
+    #[arg(value_name = "PROGRAM [ARGUMENT]...")]
+    pub(crate) command: Vec<std::ffi::OsString>,
+}
+
+#[derive(Args)]
+pub(crate) struct LsOptions {
+    /// Only those with this label
+    #[arg(long, short, value_name = "KEY=VALUE")]
+    pub(crate) label: Vec<Label>,
+}
+
+#[derive(Args)]
+pub(crate) struct ReapOptions {
+    /// Close those with this label
+    #[arg(long, short, value_name = "KEY=VALUE", required_unless_present = "all")]
+    pub(crate) label: Vec<Label>,
+    /// Close all
+    #[arg(long, conflicts_with = "label")]
+    pub(crate) all: bool,
+    /// Only those that were created longer ago, as 2h
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) older_than: Option<Duration>,
+    /// Only say what would be closed
+    #[arg(long, short = 'n')]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct SnapshotOptions {
+    #[command(subcommand)]
+    pub(crate) action: Option<SnapshotAction>,
+    /// Only those with this label
+    #[arg(long, short, value_name = "KEY=VALUE")]
+    pub(crate) label: Vec<Label>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum SnapshotAction {
+    /// Delete snapshots
+    Rm {
+        /// Their identifiers
+        #[arg(required = true)]
+        id: Vec<String>,
+    },
+}
+
+#[cfg(feature = "remote")]
+#[derive(Args)]
+pub(crate) struct ServeOptions {
+    /// Where to listen: unix:/PATH, or a port of loopback as 127.0.0.1:8080
+    #[arg(long, short, value_name = "ADDRESS")]
+    pub(crate) listen: String,
+    /// A file with the token that clients must give; needed for TCP
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Let clients mount directories of this host
+    #[arg(long)]
+    pub(crate) allow_host_paths: bool,
+    /// Commands at the same time
+    #[arg(long, value_name = "COUNT", default_value_t = 256)]
+    pub(crate) max_commands: usize,
+    /// Open sandboxes at the same time
+    #[arg(long, value_name = "COUNT", default_value_t = 256)]
+    pub(crate) max_sandboxes: usize,
+    /// Close a sandbox that nothing used for this time
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "1h")]
+    pub(crate) idle: Duration,
+}

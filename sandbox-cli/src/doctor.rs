@@ -1,0 +1,161 @@
+//! `sandbox doctor`: what this host grants, by trying it.
+//!
+//! It must never recommend a weaker sandbox. Everything it says was probed by creating a sandbox.
+
+use sandbox::{
+    Capability, Command, Enforcement, Error, Provider, RequiredIsolation, Resources, Sandbox,
+    SandboxExt as _, SandboxSpec,
+};
+use serde_json::{Value, json};
+
+use crate::show::{Failure, error_value, print, print_json};
+use crate::stock::connect;
+
+/// What came of one trial.
+struct Finding {
+    what: &'static str,
+    /// The isolation that holds, or why it does not.
+    said: Result<String, Error>,
+}
+
+pub(crate) async fn doctor(uri: &str, json: bool) -> Result<u8, Failure> {
+    let provider = connect(uri).await?;
+    let mut findings = Vec::new();
+    let mut controls = Vec::new();
+    let whole = provider.create(SandboxSpec::new()).await;
+    let sandbox = match whole {
+        Ok(sandbox) => {
+            findings.push(Finding {
+                what: "a sandbox with everything that the provider is for",
+                said: Ok("works".into()),
+            });
+            Some(sandbox)
+        }
+        Err(error) => {
+            findings.push(Finding {
+                what: "a sandbox with everything that the provider is for",
+                said: Err(error),
+            });
+            // To see what there is; it is closed at once.
+            let any = SandboxSpec::new().isolation(RequiredIsolation::Only(Vec::new()));
+            provider.create(any).await.ok()
+        }
+    };
+    if let Some(sandbox) = sandbox {
+        findings.push(Finding {
+            what: "running a command",
+            said: ran(&*sandbox).await,
+        });
+        if let Ok(report) = sandbox.isolation().await {
+            controls = report
+                .iter()
+                .map(|(control, how)| (control.as_str(), how.clone()))
+                .collect();
+        }
+        sandbox.close().await?;
+    }
+    for (what, capability, limits) in limits() {
+        if provider.capabilities().has(capability) {
+            let said = limited(&*provider, limits).await;
+            findings.push(Finding { what, said });
+        }
+    }
+    let missing = findings.iter().any(|finding| finding.said.is_err());
+    match json {
+        true => print_json(&value(provider.backend(), &findings, &controls))?,
+        false => print(text(provider.backend(), &findings, &controls).as_bytes())?,
+    }
+    Ok(u8::from(missing))
+}
+
+async fn ran(sandbox: &dyn Sandbox) -> Result<String, Error> {
+    let output = sandbox.exec(Command::new("true")).await?;
+    match output.success() {
+        true => Ok("works".into()),
+        false => Ok(format!("`true` ended with {}", output.status)),
+    }
+}
+
+/// The limits that are tried, each alone.
+fn limits() -> [(&'static str, Capability, Resources); 4] {
+    [
+        (
+            "a limit on memory (--memory)",
+            Capability::MemoryLimit,
+            Resources::new().memory(256 << 20),
+        ),
+        (
+            "a limit on processor time (--cpus)",
+            Capability::CpuLimit,
+            Resources::new().cpus(1.0),
+        ),
+        (
+            "a limit on processes (--pids)",
+            Capability::PidsLimit,
+            Resources::new().pids(64),
+        ),
+        (
+            "a limit on what is written (--disk)",
+            Capability::DiskLimit,
+            Resources::new().disk(64 << 20),
+        ),
+    ]
+}
+
+async fn limited(provider: &dyn Provider, limits: Resources) -> Result<String, Error> {
+    let sandbox = provider
+        .create(SandboxSpec::new().resources(limits))
+        .await?;
+    let works = sandbox.sh("true").await.map(|_| "works".to_owned());
+    let closed = sandbox.close().await;
+    works.and_then(|works| closed.map(|()| works))
+}
+
+fn text(backend: &str, findings: &[Finding], controls: &[(&'static str, Enforcement)]) -> String {
+    let mut text = format!("{backend}:\n");
+    for finding in findings {
+        match &finding.said {
+            Ok(said) => text += &format!("  ok       {}: {said}\n", finding.what),
+            Err(error) => {
+                text += &format!("  missing  {}\n", finding.what);
+                text += &format!("           why: {}\n", why(error));
+                if let Some(hint) = error.hint() {
+                    text += &format!("           to raise it: {hint}\n");
+                }
+            }
+        }
+    }
+    if !controls.is_empty() {
+        text += "Isolation, probed from inside (limits count only where a sandbox sets one):\n";
+    }
+    for (control, how) in controls {
+        text += &format!("  {control:<14}{how}\n");
+    }
+    text
+}
+
+/// The message, and what lay beneath.
+fn why(error: &Error) -> String {
+    let beneath = std::error::Error::source(error);
+    match beneath {
+        Some(cause) => format!("{} ({cause})", error.message()),
+        None => error.message().to_owned(),
+    }
+}
+
+fn value(backend: &str, findings: &[Finding], controls: &[(&'static str, Enforcement)]) -> Value {
+    let findings: Vec<Value> = findings
+        .iter()
+        .map(|finding| match &finding.said {
+            Ok(_) => json!({ "what": finding.what, "works": true }),
+            Err(error) => {
+                json!({ "what": finding.what, "works": false, "error": error_value(error) })
+            }
+        })
+        .collect();
+    let controls: serde_json::Map<String, Value> = controls
+        .iter()
+        .map(|(control, how)| ((*control).to_owned(), json!(how)))
+        .collect();
+    json!({ "provider": backend, "findings": findings, "isolation": controls })
+}

@@ -1,0 +1,291 @@
+//! `sandbox run`: a command in a fresh sandbox.
+//!
+//! Invariant: the sandbox is closed however the command ends; the command's exit status is the
+//! program's.
+
+use std::io::IsTerminal as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use base64::Engine as _;
+use sandbox::{
+    Access, Capability, Command, Error, ErrorKind, ExistingDir, ExportOptions, ImportOptions,
+    Mount, Network, Operation, Process, Resources, Sandbox, SandboxSpec, Signal, SnapshotId,
+    Source,
+};
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+use crate::arguments::{NetworkChoice, RunOptions};
+use crate::show::{Failure, complain, print_json};
+use crate::stock::connect;
+
+pub(crate) async fn run(uri: &str, options: RunOptions, json: bool) -> Result<u8, Failure> {
+    let spec = spec(&options)?;
+    let command = command(&options);
+    let provider = connect(uri).await?;
+    let sandbox = provider.create(spec).await?;
+    let done = tokio::select! {
+        done = within(&*sandbox, &options, command, json) => done,
+        signal = ended_by() => Ok(signal),
+    };
+    let closed = sandbox.close().await;
+    let code = done?;
+    closed?;
+    Ok(code)
+}
+
+/// Waits for a signal that ends this program; gives the exit status for it.
+async fn ended_by() -> u8 {
+    use tokio::signal::unix::{SignalKind, signal};
+    let wait = |kind: SignalKind| async move {
+        match signal(kind) {
+            Ok(mut signal) => drop(signal.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+        u8::try_from(128 + kind.as_raw_value()).unwrap_or(255)
+    };
+    tokio::select! {
+        code = wait(SignalKind::terminate()) => code,
+        code = wait(SignalKind::hangup()) => code,
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    let path = std::path::absolute(path);
+    Ok(path.map_err(|error| Error::from_io(error, Operation::Create))?)
+}
+
+fn spec(options: &RunOptions) -> Result<SandboxSpec, Failure> {
+    let mut limits = Resources::new();
+    limits.memory = options.memory;
+    limits.cpus = options.cpus;
+    limits.pids = options.pids;
+    limits.disk = options.disk;
+    let network = match options.network {
+        NetworkChoice::Off => Network::Off,
+        NetworkChoice::Open => Network::Open,
+    };
+    let mut spec = SandboxSpec::new().resources(limits).network(network);
+    if let Some(workdir) = &options.workdir {
+        spec = spec.workdir(workdir.as_str());
+    }
+    for mounted in &options.mount {
+        let host = absolute(&mounted.host)?;
+        let mut mount = Mount::read_only(host, mounted.guest.as_str());
+        if mounted.writable {
+            mount.access = Access::ReadWrite;
+        }
+        spec = spec.mount(mount);
+    }
+    for variable in &options.env {
+        spec = spec.env(variable.name.as_str(), variable.value.as_bytes());
+    }
+    if let Some(image) = &options.image {
+        spec = spec.source(Source::Image(image.clone()));
+    }
+    if let Some(root) = &options.root {
+        spec = spec.source(Source::RootDir(absolute(root)?));
+    }
+    if let Some(id) = &options.snapshot {
+        spec = spec.source(Source::Snapshot(SnapshotId::new(id)));
+    }
+    Ok(spec)
+}
+
+fn command(options: &RunOptions) -> Command {
+    let mut words = options.command.iter().map(|word| word.as_bytes());
+    let program = words.next().unwrap_or_default();
+    let command = match options.sh {
+        true => Command::shell(program),
+        false => Command::new(program),
+    };
+    let command = command.args(words);
+    match options.timeout {
+        Some(timeout) => command.timeout(timeout),
+        None => command,
+    }
+}
+
+/// Everything between the creation of the sandbox and its end.
+async fn within(
+    sandbox: &dyn Sandbox,
+    options: &RunOptions,
+    command: Command,
+    json: bool,
+) -> Result<u8, Failure> {
+    for imported in &options.import {
+        let mut import = ImportOptions::new().ignore_files(options.ignore_files);
+        import.excludes.clone_from(&options.exclude);
+        let to = imported.to.as_str().into();
+        let report = sandbox.import_dir(&imported.from, &to, import).await?;
+        left(&report.skipped, report.skipped_total);
+    }
+    let ran = match json {
+        true => collect(sandbox, command).await,
+        false => follow(sandbox, command).await,
+    };
+    // The results are wanted most when the command failed.
+    for exported in &options.export {
+        let mut export = ExportOptions::new();
+        export.excludes.clone_from(&options.exclude);
+        if options.replace {
+            export = export.existing(ExistingDir::Replace);
+        }
+        let from = exported.from.as_str().into();
+        match sandbox.export_dir(&from, &exported.to, export).await {
+            Ok(report) => left(&report.skipped, report.skipped_total),
+            // What went wrong first is told first.
+            Err(error) if ran.is_err() => complain(&format!("sandbox: {error}")),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    ran
+}
+
+/// Says what a transfer left out.
+fn left(skipped: &[sandbox::Skipped], total: u64) {
+    const SHOWN: usize = 10;
+    for one in skipped.iter().take(SHOWN) {
+        let path = one.path.to_string_lossy().escape_debug().to_string();
+        complain(&format!("sandbox: left out {path}: {}", one.reason));
+    }
+    if total > SHOWN as u64 {
+        complain(&format!("sandbox: left out {total} entries in all"));
+    }
+}
+
+fn code(code: i32) -> u8 {
+    u8::try_from(code).unwrap_or(u8::MAX)
+}
+
+/// Runs it with the streams of this program.
+async fn follow(sandbox: &dyn Sandbox, command: Command) -> Result<u8, Failure> {
+    let capabilities = sandbox.capabilities();
+    if !capabilities.has(Capability::Spawn) {
+        let output = sandbox.exec(command).await?;
+        crate::show::print(&output.stdout.bytes)?;
+        let mut stderr = tokio::io::stderr();
+        // Nothing is left to tell it with.
+        let _ = stderr.write_all(&output.stderr.bytes).await;
+        return Ok(code(output.status.shell_code()));
+    }
+    let piped = capabilities.has(Capability::StdinPipe);
+    let command = if piped {
+        command.stdin_piped()
+    } else {
+        command
+    };
+    let mut process = sandbox.spawn(command).await?;
+    let input = process.stdin.take();
+    let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
+    let feed = tokio::spawn(async move {
+        if let Some(mut input) = input {
+            // A program that does not want its input is no error.
+            let _ = tokio::io::copy(&mut tokio::io::stdin(), &mut input).await;
+            let _ = input.shutdown().await;
+        }
+    });
+    let output = async {
+        let passed = tokio::try_join!(
+            pass(stdout, tokio::io::stdout()),
+            pass(stderr, tokio::io::stderr())
+        );
+        if passed.is_err() {
+            // What it writes goes nowhere; a kill that fails shows in the end of the sandbox.
+            let _ = process.kill().await;
+        }
+        passed
+    };
+    let exit = async { tokio::join!(process.wait(), output) };
+    let (exit, read) = tokio::select! {
+        done = exit => done,
+        code = interrupted(&process) => return Ok(code),
+    };
+    feed.abort();
+    match read {
+        Ok(_) => {}
+        // As if SIGPIPE had ended it: the reader had enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(141),
+        Err(error) => {
+            let error = Error::from_io(error, Operation::Exec);
+            return Err(error.with_message("the command's output was lost").into());
+        }
+    }
+    let exit = exit?;
+    Ok(code(exit.status.shell_code()))
+}
+
+/// Passes ^C on; the second one ends the command.
+async fn interrupted(process: &Process) -> u8 {
+    if tokio::signal::ctrl_c().await.is_err() {
+        return std::future::pending().await;
+    }
+    // A command that can't be told is ended by the next.
+    let _ = process.signal(Signal::INTERRUPT).await;
+    // Without handler there is no second.
+    let _ = tokio::signal::ctrl_c().await;
+    let _ = process.kill().await;
+    130
+}
+
+/// Passes a stream on as it comes.
+async fn pass(
+    from: Option<impl AsyncRead + Unpin>,
+    mut to: impl AsyncWrite + Unpin,
+) -> std::io::Result<()> {
+    let Some(mut from) = from else {
+        return Ok(());
+    };
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let read = from.read(&mut buffer).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        to.write_all(buffer.get(..read).unwrap_or_default()).await?;
+        to.flush().await?;
+    }
+}
+
+/// Runs it to its end and prints what came of it.
+async fn collect(sandbox: &dyn Sandbox, command: Command) -> Result<u8, Failure> {
+    let started = Instant::now();
+    let mut input = Vec::new();
+    let most = 64 << 20;
+    // From a terminal nothing is waited for.
+    if !std::io::stdin().is_terminal() {
+        let read = tokio::io::stdin()
+            .take(most + 1)
+            .read_to_end(&mut input)
+            .await;
+        read.map_err(|error| Error::from_io(error, Operation::Exec))?;
+    }
+    if input.len() as u64 > most {
+        return Err(Error::new(ErrorKind::LimitExceeded, Operation::Exec)
+            .with_message("standard input is larger than 64 MiB, which is the most with --json")
+            .with_hint("leave --json out, or import a directory")
+            .into());
+    }
+    let output = sandbox.exec(command.stdin(input)).await?;
+    let text = |stream: &sandbox::CapturedStream| match std::str::from_utf8(&stream.bytes) {
+        Ok(text) => {
+            json!({ "text": text, "bytes": stream.total, "truncated": stream.is_truncated() })
+        }
+        Err(_) => {
+            let bytes = base64::engine::general_purpose::STANDARD.encode(&stream.bytes);
+            json!({ "base64": bytes, "bytes": stream.total, "truncated": stream.is_truncated() })
+        }
+    };
+    print_json(&json!({
+        "status": output.status,
+        "exit-code": output.status.shell_code(),
+        "stdout": text(&output.stdout),
+        "stderr": text(&output.stderr),
+        "seconds": output.duration.as_secs_f64(),
+        "seconds-in-all": started.elapsed().as_secs_f64(),
+        "usage": output.usage,
+    }))?;
+    Ok(code(output.status.shell_code()))
+}

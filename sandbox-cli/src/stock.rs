@@ -1,0 +1,135 @@
+//! What there is: sandboxes and snapshots of a provider.
+
+use std::sync::Arc;
+
+use sandbox::{Error, ErrorKind, Labels, Operation, Provider, SnapshotId};
+use serde_json::json;
+
+use crate::arguments::{LsOptions, ReapOptions, SnapshotAction, SnapshotOptions};
+use crate::show::{Failure, ago, complain, print, print_json, table};
+use crate::values::Label;
+
+/// The provider that the command line names.
+pub(crate) async fn connect(uri: &str) -> Result<Arc<dyn Provider>, Failure> {
+    let selection = sandbox::connect_chain(uri).await?;
+    for (rejected, error) in &selection.rejected {
+        complain(&format!("sandbox: not {rejected}: {error}"));
+    }
+    if !selection.rejected.is_empty() {
+        complain(&format!("sandbox: using {}", selection.uri));
+    }
+    Ok(selection.provider)
+}
+
+fn labels(given: Vec<Label>) -> Labels {
+    given
+        .into_iter()
+        .map(|Label(key, value)| (key, value))
+        .collect()
+}
+
+fn pairs(labels: &Labels) -> String {
+    let each = labels.iter().map(|(k, v)| format!("{k}={v}"));
+    each.collect::<Vec<_>>()
+        .join(",")
+        .escape_debug()
+        .to_string()
+}
+
+pub(crate) async fn list(uri: &str, options: LsOptions, json: bool) -> Result<u8, Failure> {
+    let provider = connect(uri).await?;
+    let found = provider.list(&labels(options.label)).await?;
+    if json {
+        print_json(&json!(found))?;
+        return Ok(0);
+    }
+    let rows: Vec<_> = found
+        .iter()
+        .map(|info| {
+            vec![
+                info.id.to_string(),
+                ago(info.created),
+                info.workdir.to_string_lossy().escape_debug().to_string(),
+                pairs(&info.labels),
+            ]
+        })
+        .collect();
+    print(table(&["ID", "AGE", "WORKDIR", "LABELS"], &rows).as_bytes())?;
+    Ok(0)
+}
+
+pub(crate) async fn reap(uri: &str, options: ReapOptions, json: bool) -> Result<u8, Failure> {
+    let provider = connect(uri).await?;
+    let found = provider.list(&labels(options.label)).await?;
+    let old = found.into_iter().filter(|info| match options.older_than {
+        Some(age) => info.created.elapsed().is_ok_and(|since| since > age),
+        None => true,
+    });
+    let mut closed = Vec::new();
+    let mut failed = None;
+    for info in old {
+        if options.dry_run {
+            closed.push(info.id.to_string());
+            continue;
+        }
+        match provider.destroy(&info.id).await {
+            Ok(()) => closed.push(info.id.to_string()),
+            // It ended by itself meanwhile.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => failed = Some(error),
+        }
+    }
+    match json {
+        true => print_json(&json!({ "closed": closed, "dry-run": options.dry_run }))?,
+        false => print(
+            closed
+                .iter()
+                .map(|id| format!("{id}\n"))
+                .collect::<String>()
+                .as_bytes(),
+        )?,
+    }
+    match failed {
+        Some(error) => Err(error.into()),
+        None => Ok(0),
+    }
+}
+
+pub(crate) async fn snapshots(
+    uri: &str,
+    options: SnapshotOptions,
+    json: bool,
+) -> Result<u8, Failure> {
+    let provider = connect(uri).await?;
+    if let Some(SnapshotAction::Rm { id }) = options.action {
+        for id in &id {
+            provider.delete_snapshot(&SnapshotId::new(id)).await?;
+        }
+        if json {
+            print_json(&json!({ "deleted": id }))?;
+        }
+        return Ok(0);
+    }
+    let found = provider.list_snapshots(&labels(options.label)).await?;
+    if json {
+        print_json(&serde_json::to_value(&found).map_err(|error| {
+            Error::new(ErrorKind::Other, Operation::ListSnapshots).with_source(error)
+        })?)?;
+        return Ok(0);
+    }
+    let rows: Vec<_> = found
+        .iter()
+        .map(|snapshot| {
+            vec![
+                snapshot.id.to_string(),
+                snapshot.created.map_or_else(|| "?".into(), ago),
+                snapshot
+                    .size
+                    .map_or_else(|| "?".into(), |size| size.to_string()),
+                pairs(&snapshot.labels),
+            ]
+        })
+        .collect();
+    print(table(&["ID", "AGE", "BYTES", "LABELS"], &rows).as_bytes())?;
+    Ok(0)
+}

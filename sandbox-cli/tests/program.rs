@@ -1,0 +1,360 @@
+//! The program through its command line: what it prints, how it exits, what it leaves.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+fn sandbox() -> Command {
+    let program = std::env::var_os("SANDBOX_PROGRAM");
+    let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_sandbox").into());
+    let mut command = Command::new(program);
+    command.env_remove("SANDBOX_PROVIDER").stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    sandbox().args(arguments).output().unwrap()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}{}", out(output), err(output)))
+}
+
+#[test]
+fn the_commands_exit_status_and_streams_are_the_programs() {
+    let output = run(&["run", "sh", "-c", "echo out; echo err >&2; exit 42"]);
+    assert_eq!(output.status.code(), Some(42), "{}", err(&output));
+    assert_eq!(
+        (out(&output), err(&output)),
+        ("out\n".into(), "err\n".into())
+    );
+    for (arguments, code) in [
+        (&["run", "sh", "-c", "kill -TERM $$"][..], 143),
+        (&["run", "no-such-program"], 127),
+        (&["run", "/etc/passwd"], 126),
+        (&["run", "--timeout", "200ms", "sleep", "50"], 124),
+        (&["run", "--mount", "/no/such/place:/m", "true"], 125),
+        (&["run"], 2),
+        (&["run", "--memory", "lots", "true"], 2),
+        (&["-p", "nonsense:", "run", "true"], 125),
+    ] {
+        let output = run(arguments);
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{arguments:?}: {}",
+            err(&output)
+        );
+        assert_eq!(out(&output), "", "{arguments:?}");
+        if code < 128 {
+            assert!(!err(&output).is_empty(), "{arguments:?} says nothing");
+        }
+    }
+    // Options behind the program are the program's.
+    assert_eq!(out(&run(&["run", "echo", "--json", "-p"])), "--json -p\n");
+    assert_eq!(out(&run(&["run", "--sh", "echo $0-$1", "a", "b"])), "a-b\n");
+}
+
+#[test]
+fn input_goes_through_and_variables_are_those_that_were_given() {
+    let mut child = sandbox()
+        .args([
+            "run",
+            "-e",
+            "A=1",
+            "-e",
+            "FROM_HERE",
+            "--sh",
+            "cat; echo $A $FROM_HERE $LEAK",
+        ])
+        .env("FROM_HERE", "2")
+        .env("LEAK", "secret")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"in\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(out(&output), "in\n1 2\n");
+}
+
+#[test]
+fn directories_come_and_go_and_mounts_are_read_only_unless_said() {
+    let host = tempfile::tempdir().unwrap();
+    let at = |name: &str| host.path().join(name).to_str().unwrap().to_owned();
+    std::fs::create_dir(at("in")).unwrap();
+    std::fs::write(at("in/a.txt"), "a\n").unwrap();
+    std::fs::write(at("in/b.log"), "b\n").unwrap();
+    let (import, export) = (at("in"), format!("result:{}", at("out")));
+    let script = "ls; mkdir result; cat a.txt > result/c; exit 3";
+    let output = run(&[
+        "run",
+        "--import",
+        &import,
+        "--exclude",
+        "*.log",
+        "--export",
+        &export,
+        "--sh",
+        script,
+    ]);
+    assert_eq!(output.status.code(), Some(3), "{}", err(&output));
+    assert_eq!(out(&output), "a.txt\n");
+    assert_eq!(std::fs::read(at("out/c")).unwrap(), b"a\n");
+    // A second export does not replace what is there, unless that is asked for.
+    let again = [
+        "run",
+        "--export",
+        &export,
+        "--sh",
+        "mkdir result; echo 2 > result/c",
+    ];
+    let output = run(&again);
+    assert_eq!(output.status.code(), Some(125), "{}", err(&output));
+    assert_eq!(std::fs::read(at("out/c")).unwrap(), b"a\n");
+    let output = run(&[&["run", "--replace"], &again[1..]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert_eq!(std::fs::read(at("out/c")).unwrap(), b"2\n");
+    let mount = format!("{}:/m", at("in"));
+    let output = run(&[
+        "run",
+        "--mount",
+        &mount,
+        "--sh",
+        "cat /m/a.txt && touch /m/new",
+    ]);
+    assert_ne!(output.status.code(), Some(0));
+    assert_eq!(out(&output), "a\n");
+    assert!(!Path::new(&at("in/new")).exists());
+}
+
+#[test]
+fn json_has_the_result_and_the_error() {
+    let output = run(&[
+        "--json",
+        "run",
+        "--sh",
+        "printf '\\377'; echo é >&2; exit 7",
+    ]);
+    assert_eq!(output.status.code(), Some(7));
+    let value = json(&output);
+    assert_eq!(value["exit-code"], 7);
+    assert_eq!(value["stdout"]["base64"], "/w==");
+    assert_eq!(value["stderr"]["text"], "é\n");
+    let output = run(&["--json", "run", "no-such-program"]);
+    assert_eq!(output.status.code(), Some(127));
+    assert_eq!(json(&output)["error"]["kind"], "command-not-found");
+    let output = run(&["--json", "doctor"]);
+    let value = json(&output);
+    assert_eq!(value["provider"], "local");
+    assert_eq!(value["findings"][0]["works"], true, "{value}");
+    assert!(value["isolation"]["filesystem"].is_object(), "{value}");
+    let output = run(&["--json", "ls"]);
+    assert_eq!(json(&output), Value::Array(Vec::new()));
+}
+
+#[test]
+fn doctor_says_what_holds_and_never_names_a_weaker_mode() {
+    let output = run(&["doctor"]);
+    let said = out(&output);
+    assert!(
+        matches!(output.status.code(), Some(0 | 1)),
+        "{}",
+        err(&output)
+    );
+    for word in [
+        "ok       a sandbox with everything",
+        "filesystem",
+        "network",
+    ] {
+        assert!(said.contains(word), "no {word:?} in {said}");
+    }
+    for line in said.lines().filter(|line| line.contains("missing")) {
+        assert!(
+            said.contains("to raise it:") || said.contains("why:"),
+            "{line}"
+        );
+    }
+    for weaker in ["plain", "Only(", "disable", "privileged"] {
+        assert!(!said.contains(weaker), "it recommends {weaker}: {said}");
+    }
+    let missing = said.contains("missing");
+    assert_eq!(output.status.code(), Some(i32::from(missing)));
+}
+
+#[test]
+fn what_a_provider_lacks_is_said() {
+    let output = run(&["snapshots"]);
+    assert_eq!(output.status.code(), Some(125));
+    assert!(
+        err(&output).contains("snapshot-list is not supported"),
+        "{}",
+        err(&output)
+    );
+    let output = run(&["reap"]);
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn help_documents_exit_codes_and_completions_complete() {
+    let help = out(&run(&["--help"]));
+    for word in ["124", "125", "126", "127", "SANDBOX_PROVIDER"] {
+        assert!(help.contains(word), "no {word} in {help}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let script = out(&run(&["completions", shell]));
+        assert!(script.contains("doctor"), "{shell}");
+    }
+    // A reader that has enough is no error.
+    let mut child = sandbox()
+        .args(["completions", "bash"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(err(&output), "");
+}
+
+/// Ends the server when it is dropped.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill")
+        .args([name, &child.id().to_string()])
+        .status();
+    assert!(sent.unwrap().success());
+}
+
+fn ends(child: &mut Child) -> i32 {
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code().unwrap_or(-1);
+        }
+        assert!(start.elapsed() < Duration::from_secs(30), "it does not end");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_server_is_used_from_other_programs() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("socket");
+    let listen = format!("unix:{}", socket.display());
+    let mut child = sandbox()
+        .args(["serve", "--listen", &listen])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut uri = String::new();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    stdout.read_line(&mut uri).unwrap();
+    let mut server = Server(child);
+    let uri = uri.trim();
+    assert_eq!(uri, format!("remote:{listen}"));
+    let output = run(&["-p", uri, "run", "--sh", "echo through; exit 5"]);
+    assert_eq!(output.status.code(), Some(5), "{}", err(&output));
+    assert_eq!(out(&output), "through\n");
+    let output = run(&["-p", uri, "run", "--mount", "/etc:/m", "true"]);
+    assert_eq!(output.status.code(), Some(125));
+    assert!(
+        err(&output).contains("none of its host's directories"),
+        "{}",
+        err(&output)
+    );
+    // One that runs is seen, and reaped.
+    let mut long = sandbox()
+        .args(["-p", uri, "run", "--sh", "echo up; sleep 60"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut up = String::new();
+    BufReader::new(long.stdout.take().unwrap())
+        .read_line(&mut up)
+        .unwrap();
+    let listed = json(&run(&["-p", uri, "--json", "ls"]));
+    assert_eq!(listed.as_array().map(Vec::len), Some(1), "{listed}");
+    let dry = out(&run(&["-p", uri, "reap", "--all", "--dry-run"]));
+    assert_eq!(dry.trim(), listed[0]["id"].as_str().unwrap());
+    assert_eq!(out(&run(&["-p", uri, "reap", "--all"])), dry);
+    assert_eq!(ends(&mut long), 125);
+    assert_eq!(
+        json(&run(&["-p", uri, "--json", "ls"])),
+        Value::Array(Vec::new())
+    );
+    signal(&server.0, "-TERM");
+    assert_eq!(ends(&mut server.0), 0);
+    assert!(!socket.exists());
+    let output = run(&["-p", uri, "run", "true"]);
+    assert_eq!(output.status.code(), Some(125));
+    assert!(
+        err(&output).contains("can't be reached"),
+        "{}",
+        err(&output)
+    );
+}
+
+#[test]
+fn a_server_does_not_listen_where_others_could_reach_it() {
+    let output = run(&["serve", "--listen", "0.0.0.0:0"]);
+    assert_eq!(output.status.code(), Some(125));
+    assert!(err(&output).contains("TLS"), "{}", err(&output));
+    let output = run(&["serve", "--listen", "127.0.0.1:0"]);
+    assert!(err(&output).contains("--token-file"), "{}", err(&output));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    std::fs::write(&file, "short").unwrap();
+    let file = file.to_str().unwrap();
+    let output = run(&["serve", "--listen", "127.0.0.1:0", "--token-file", file]);
+    assert!(err(&output).contains("too short"), "{}", err(&output));
+    assert!(!err(&output).contains("\"short\""));
+}
+
+#[test]
+fn a_signal_ends_the_command_too() {
+    let mut child = sandbox()
+        .args(["run", "--sh", "echo up; exec sleep 60"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut up = String::new();
+    stdout.read_line(&mut up).unwrap();
+    signal(&child, "-TERM");
+    assert_eq!(ends(&mut child), 143);
+    let mut child = sandbox()
+        .args(["run", "--sh", "echo up; exec sleep 60"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    stdout.read_line(&mut up).unwrap();
+    signal(&child, "-INT");
+    // The command's own end by the signal that was passed on.
+    assert_eq!(ends(&mut child), 130);
+}

@@ -1,0 +1,14 @@
+//! The client: a provider whose sandboxes are behind a server.
+
+mod config;
+mod http;
+mod process;
+mod provider;
+mod sandbox;
+mod stream;
+mod token;
+mod transfer;
+
+pub use config::RemoteConfig;
+pub use provider::RemoteProvider;
+pub use token::{TokenFile, TokenSource};

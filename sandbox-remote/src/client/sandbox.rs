@@ -1,0 +1,375 @@
+//! A sandbox behind a server.
+//!
+//! Invariant: `Drop` never blocks; what it can't tell the server, the server's own times end.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use reqwest::Method;
+use sandbox_core::{
+    Capabilities, Capability, CollectOptions, Command, CreateDirOptions, DirEntry, Env, Error,
+    Execution, ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions, IsolationReport,
+    ListOptions, Metadata, Operation, Output, Process, ReadOptions, RemoveOptions, RenameOptions,
+    Result, Sandbox, SandboxId, SandboxInfo, Snapshot, SnapshotOptions, Stdin, TransferReport,
+    backend::Scope,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::http::{Call, Http};
+use super::{process, transfer};
+use crate::wire;
+
+/// What the answer of `exec` carries of one stream; what is more is followed as a process.
+const EXEC_OUTPUT: u64 = 16 << 20;
+
+/// How much input goes with the request of `exec`; what is more is written while it runs.
+const EXEC_INPUT: usize = 8 << 20;
+
+/// A handle.
+#[derive(Debug)]
+pub(super) struct RemoteSandbox(Arc<Inner>);
+
+/// What all handles and processes of a sandbox share.
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) http: Arc<Http>,
+    pub(super) id: SandboxId,
+    info: Mutex<SandboxInfo>,
+    capabilities: Capabilities,
+    closed: AtomicBool,
+    /// Whether it lives on without handles.
+    keep: bool,
+}
+
+impl Inner {
+    fn info(&self) -> MutexGuard<'_, SandboxInfo> {
+        self.info.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A name and a path for an error that has none.
+    pub(super) fn scope(&self, operation: Operation) -> Scope<'_> {
+        Scope::new(operation, &self.id)
+    }
+
+    /// The path of a call on this sandbox.
+    pub(super) fn path<'a>(&'a self, what: &'a str) -> [&'a str; 4] {
+        ["v1", "sandboxes", self.id.as_str(), what]
+    }
+
+    pub(super) fn open(&self, operation: Operation) -> Result<()> {
+        let closed = self.closed.load(Ordering::SeqCst);
+        let open = self.scope(operation).open(closed);
+        open.map_err(|error| match operation {
+            Operation::Exec | Operation::Spawn => error.with_execution(Execution::NotStarted),
+            _ => error,
+        })
+    }
+
+    fn require(&self, capability: Capability, operation: Operation) -> Result<()> {
+        let required = self.capabilities.require(capability, operation);
+        required.map_err(|error| self.scope(operation).name(error))
+    }
+
+    pub(super) async fn call<T: DeserializeOwned>(
+        &self,
+        call: Call<'_>,
+        body: &impl Serialize,
+    ) -> Result<T> {
+        let operation = call.operation;
+        let called = async { self.http.call(call.json(body)?).await };
+        let called = called.await;
+        called.map_err(|error| self.scope(operation).name(error))
+    }
+
+    async fn named<T: DeserializeOwned>(
+        &self,
+        operation: Operation,
+        what: &str,
+        body: &impl Serialize,
+    ) -> Result<T> {
+        self.open(operation)?;
+        let call = Call::named(operation, &self.path(what));
+        self.call(call, body).await
+    }
+
+    async fn read<T: DeserializeOwned>(
+        &self,
+        operation: Operation,
+        what: &str,
+        body: &impl Serialize,
+    ) -> Result<T> {
+        self.open(operation)?;
+        let call = Call::read(operation, Method::POST, &self.path(what));
+        self.call(call, body).await
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if *self.closed.get_mut() || self.keep {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let (http, id) = (Arc::clone(&self.http), self.id.clone());
+        runtime.spawn(async move {
+            // What can't be told is closed after the server's idle time.
+            let _ = close(&http, &id).await;
+        });
+    }
+}
+
+async fn close(http: &Arc<Http>, id: &SandboxId) -> Result<()> {
+    let path = ["v1", "sandboxes", id.as_str(), "close"];
+    let call = Call::named(Operation::Close, &path).unstoppable();
+    let wire::Nothing {} = http.call(call).await?;
+    Ok(())
+}
+
+impl RemoteSandbox {
+    pub(super) fn new(http: &Arc<Http>, handle: wire::Handle, keep: bool) -> Self {
+        Self(Arc::new(Inner {
+            http: Arc::clone(http),
+            id: handle.info.id.clone(),
+            info: Mutex::new(handle.info),
+            capabilities: handle.capabilities.into(),
+            closed: AtomicBool::new(false),
+            keep,
+        }))
+    }
+
+    /// Runs a command as a process that is followed: its output may be of any length.
+    async fn follow(&self, mut command: Command) -> Result<Output> {
+        let options = CollectOptions::new()
+            .stdout_limit(command.stdout_limit)
+            .stderr_limit(command.stderr_limit)
+            .sandbox(self.0.id.clone())
+            .started(Instant::now());
+        let options = match std::mem::take(&mut command.stdin) {
+            Stdin::Bytes(bytes) => {
+                command.stdin = Stdin::Piped;
+                options.stdin(bytes)
+            }
+            stdin => {
+                command.stdin = stdin;
+                options
+            }
+        };
+        let process = process::spawn(&self.0, command, Operation::Exec).await;
+        let process = process.map_err(|error| error.with_operation(Operation::Exec));
+        let ran = process?.wait_with_output(options).await;
+        // It was done by way of other requests.
+        ran.map_err(|error| error.with_operation(Operation::Exec))
+    }
+}
+
+#[async_trait]
+impl Sandbox for RemoteSandbox {
+    fn info(&self) -> SandboxInfo {
+        self.0.info().clone()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities.clone()
+    }
+
+    async fn isolation(&self) -> Result<IsolationReport> {
+        self.0.open(Operation::Isolation)?;
+        self.0
+            .require(Capability::Isolation, Operation::Isolation)?;
+        let nothing = wire::Nothing {};
+        self.0
+            .read(Operation::Isolation, "isolation", &nothing)
+            .await
+    }
+
+    async fn exec(&self, command: Command) -> Result<Output> {
+        const OP: Operation = Operation::Exec;
+        self.0.open(OP)?;
+        command
+            .validate(OP)
+            .map_err(|error| self.0.scope(OP).name(error))?;
+        let large = command.stdout_limit > EXEC_OUTPUT
+            || command.stderr_limit > EXEC_OUTPUT
+            || matches!(&command.stdin, Stdin::Bytes(bytes) if bytes.len() > EXEC_INPUT);
+        if large && self.0.capabilities.has(Capability::Spawn) {
+            return self.follow(command).await;
+        }
+        let output: wire::WireOutput = self.0.named(OP, "exec", &wire::Run::from(command)).await?;
+        Ok(output.into())
+    }
+
+    async fn spawn(&self, command: Command) -> Result<Process> {
+        const OP: Operation = Operation::Spawn;
+        self.0.open(OP)?;
+        self.0
+            .require(Capability::Spawn, OP)
+            .map_err(|error| error.with_execution(Execution::NotStarted))?;
+        if command.terminal.is_some() {
+            let required = self.0.require(Capability::Terminal, OP);
+            required.map_err(|error| error.with_execution(Execution::NotStarted))?;
+        }
+        process::spawn(&self.0, command, OP).await
+    }
+
+    async fn write_files(&self, batch: FileBatch) -> Result<()> {
+        const OP: Operation = Operation::WriteFiles;
+        self.0.open(OP)?;
+        let workdir = self.info().workdir;
+        batch
+            .resolve(&workdir)
+            .map_err(|error| self.0.scope(OP).name(error))?;
+        let files = wire::files(&batch);
+        let write = wire::WriteFiles { files };
+        let wire::Nothing {} = self.0.named(OP, "write-files", &write).await?;
+        Ok(())
+    }
+
+    async fn read_file(&self, path: &GuestPath, options: ReadOptions) -> Result<Bytes> {
+        const OP: Operation = Operation::ReadFile;
+        self.0.open(OP)?;
+        let body = wire::ReadFile {
+            path: path.clone(),
+            options,
+        };
+        let call = Call::read(OP, Method::POST, &self.0.path("read-file")).json(&body)?;
+        let sent = self.0.http.send(call).await;
+        sent.map_err(|error| self.0.scope(OP).path(path).name(error))
+    }
+
+    async fn list_dir(&self, path: &GuestPath, options: ListOptions) -> Result<Vec<DirEntry>> {
+        let body = wire::ListDir {
+            path: path.clone(),
+            options,
+        };
+        let listed: wire::Entries = self.0.read(Operation::ListDir, "list-dir", &body).await?;
+        Ok(listed.entries.into_iter().map(DirEntry::from).collect())
+    }
+
+    async fn metadata(&self, path: &GuestPath) -> Result<Metadata> {
+        let body = wire::Path { path: path.clone() };
+        let metadata: wire::WireMetadata =
+            self.0.read(Operation::Metadata, "metadata", &body).await?;
+        Ok(metadata.into())
+    }
+
+    async fn remove(&self, path: &GuestPath, options: RemoveOptions) -> Result<()> {
+        let body = wire::Remove {
+            path: path.clone(),
+            options,
+        };
+        let wire::Nothing {} = self.0.named(Operation::Remove, "remove", &body).await?;
+        Ok(())
+    }
+
+    async fn create_dir(&self, path: &GuestPath, options: CreateDirOptions) -> Result<()> {
+        let body = wire::CreateDir {
+            path: path.clone(),
+            options,
+        };
+        let wire::Nothing {} = self
+            .0
+            .named(Operation::CreateDir, "create-dir", &body)
+            .await?;
+        Ok(())
+    }
+
+    async fn rename(&self, from: &GuestPath, to: &GuestPath, options: RenameOptions) -> Result<()> {
+        let body = wire::Rename {
+            from: from.clone(),
+            to: to.clone(),
+            options,
+        };
+        let wire::Nothing {} = self.0.named(Operation::Rename, "rename", &body).await?;
+        Ok(())
+    }
+
+    async fn import_dir(
+        &self,
+        from: &Path,
+        to: &GuestPath,
+        options: ImportOptions,
+    ) -> Result<TransferReport> {
+        const OP: Operation = Operation::ImportDir;
+        self.0.open(OP)?;
+        let imported = transfer::import(&self.0, from, to, options).await;
+        imported.map_err(|error| self.0.scope(OP).path(to).name(error))
+    }
+
+    async fn export_dir(
+        &self,
+        from: &GuestPath,
+        to: &Path,
+        options: ExportOptions,
+    ) -> Result<TransferReport> {
+        const OP: Operation = Operation::ExportDir;
+        self.0.open(OP)?;
+        let exported = transfer::export(&self.0, from, to, options).await;
+        exported.map_err(|error| self.0.scope(OP).path(from).name(error))
+    }
+
+    async fn set_workdir(&self, path: &GuestPath) -> Result<()> {
+        let body = wire::Path { path: path.clone() };
+        let handle: wire::Handle = self
+            .0
+            .named(Operation::SetWorkdir, "set-workdir", &body)
+            .await?;
+        *self.0.info() = handle.info;
+        Ok(())
+    }
+
+    async fn set_env(&self, changes: Env) -> Result<()> {
+        let body = wire::SetEnv {
+            env: wire::variables(&changes),
+        };
+        let wire::Nothing {} = self.0.named(Operation::SetEnv, "set-env", &body).await?;
+        Ok(())
+    }
+
+    async fn fork(&self, options: ForkOptions) -> Result<Arc<dyn Sandbox>> {
+        self.0.open(Operation::Fork)?;
+        self.0.require(Capability::Fork, Operation::Fork)?;
+        let body = wire::Fork { options };
+        let handle: wire::Handle = self.0.named(Operation::Fork, "fork", &body).await?;
+        let keep = self.0.http.keeps();
+        Ok(Arc::new(Self::new(&self.0.http, handle, keep)))
+    }
+
+    async fn snapshot(&self, options: SnapshotOptions) -> Result<Snapshot> {
+        self.0.open(Operation::Snapshot)?;
+        self.0.require(Capability::Snapshot, Operation::Snapshot)?;
+        let body = wire::TakeSnapshot { options };
+        self.0.named(Operation::Snapshot, "snapshot", &body).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        if self.0.closed.swap(true, Ordering::SeqCst) {
+            return Ok(());
+        }
+        let (http, id) = (Arc::clone(&self.0.http), self.0.id.clone());
+        // A task of its own: dropping this future does not stop the closing.
+        let closing = tokio::spawn(async move { close(&http, &id).await });
+        let closed = closing.await.unwrap_or_else(|error| {
+            let error = Error::from_io(std::io::Error::other(error), Operation::Close);
+            Err(error)
+        });
+        match closed {
+            // Closed by another handle, or with the server.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    sandbox_core::ErrorKind::Closed | sandbox_core::ErrorKind::Lost
+                ) =>
+            {
+                Ok(())
+            }
+            closed => closed.map_err(|error| self.0.scope(Operation::Close).name(error)),
+        }
+    }
+}

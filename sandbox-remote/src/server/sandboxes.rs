@@ -1,0 +1,110 @@
+//! The sandboxes that a server holds for its owner.
+//!
+//! Invariant: one that nothing uses is closed in the end; a closed one is told apart from one that
+//! never was.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sandbox_core::Sandbox;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::lease::{Held, Lease};
+
+/// How many identifiers of closed sandboxes are remembered.
+const CLOSED: usize = 10_000;
+
+/// An open sandbox.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) sandbox: Arc<dyn Sandbox>,
+    lease: Lease,
+    /// Its place among those that the server may hold; the server's own sandbox has none, and is
+    /// never closed for want of use.
+    place: Option<OwnedSemaphorePermit>,
+}
+
+impl AsRef<Lease> for Arc<Open> {
+    fn as_ref(&self) -> &Lease {
+        &self.lease
+    }
+}
+
+/// What an identifier stands for.
+pub(super) enum Known {
+    Open(Held<Arc<Open>>, Arc<dyn Sandbox>),
+    Closed,
+    Unknown,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Sandboxes(Mutex<Table>);
+
+#[derive(Debug, Default)]
+struct Table {
+    open: HashMap<String, Arc<Open>>,
+    closed: VecDeque<String>,
+}
+
+impl Sandboxes {
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn insert(&self, sandbox: Arc<dyn Sandbox>, place: Option<OwnedSemaphorePermit>) {
+        let id = sandbox.info().id.as_str().to_owned();
+        let open = Open {
+            sandbox,
+            lease: Lease::default(),
+            place,
+        };
+        let mut table = self.lock();
+        // A handle that is there already is as good.
+        table.open.entry(id).or_insert_with(|| Arc::new(open));
+    }
+
+    pub(super) fn get(&self, id: &str) -> Known {
+        let table = self.lock();
+        match table.open.get(id) {
+            Some(open) => {
+                let sandbox = Arc::clone(&open.sandbox);
+                Known::Open(Lease::hold(Arc::clone(open)), sandbox)
+            }
+            None if table.closed.iter().any(|closed| closed == id) => Known::Closed,
+            None => Known::Unknown,
+        }
+    }
+
+    /// Lets go of a sandbox that is closed.
+    pub(super) fn closed(&self, id: &str) {
+        let mut table = self.lock();
+        if table.open.remove(id).is_some() {
+            table.closed.push_back(id.to_owned());
+            if table.closed.len() > CLOSED {
+                table.closed.pop_front();
+            }
+        }
+    }
+
+    /// Takes out those that were not used for so long.
+    pub(super) fn unused(&self, idle: Duration) -> Vec<Arc<dyn Sandbox>> {
+        let table = self.lock();
+        let unused = table.open.values().filter(|open| open.place.is_some());
+        unused
+            .filter(|open| open.lease.is_over(idle))
+            .map(|open| Arc::clone(&open.sandbox))
+            .collect()
+    }
+
+    /// Takes out all.
+    pub(super) fn drain(&self) -> Vec<Arc<dyn Sandbox>> {
+        let mut table = self.lock();
+        let all = table
+            .open
+            .drain()
+            .map(|(_, open)| Arc::clone(&open.sandbox));
+        all.collect()
+    }
+}

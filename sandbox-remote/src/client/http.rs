@@ -321,7 +321,7 @@ impl Http {
         }
         let failed: wire::Failed = serde_json::from_slice(&body)
             .map_err(|_| Lost::Unknown("the server's error can't be read".into()))?;
-        Err(Lost::Answered(failed.error.into()))
+        Err(Lost::Answered(failed.error.into_error()))
     }
 
     /// Opens a body that comes in frames.
@@ -331,7 +331,7 @@ impl Http {
             Ok(response) => {
                 let body = collect(response, LARGEST).await.map_err(Opened::Broken)?;
                 match serde_json::from_slice::<wire::Failed>(&body) {
-                    Ok(failed) => Err(Opened::Refused(failed.error.into())),
+                    Ok(failed) => Err(Opened::Refused(failed.error.into_error())),
                     Err(_) => Err(Opened::Broken("the server's error can't be read".into())),
                 }
             }

@@ -184,7 +184,7 @@ async fn take(
             frame::ERROR => {
                 let problem: wire::Problem =
                     serde_json::from_slice(&part.data).map_err(|_| garbled())?;
-                return Err(Opened::Refused(problem.into()));
+                return Err(Opened::Refused(problem.into_error()));
             }
             frame::END => {
                 let head = head.ok_or_else(garbled)?;

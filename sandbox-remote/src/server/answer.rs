@@ -659,7 +659,7 @@ async fn export(state: &Arc<State>, asked: &Asked, body: Body) -> Result<Respons
         let _held = (held, place);
         let work = async {
             if let Err(error) = send_export(&sender, sandbox, request, most).await {
-                let problem = serde_json::to_vec(&wire::Problem::from(error));
+                let problem = serde_json::to_vec(&wire::Problem::new(error));
                 let problem = problem.unwrap_or_default();
                 let _ = sender.send(framed(frame::ERROR, &problem)).await;
             }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use sandbox_core::{Error, ErrorKind, Execution, Operation, Result};
 use serde::Serialize;
 
-use crate::wire::{Failed, PROTOCOL, PROTOCOL_HEADER};
+use crate::wire::{Failed, PROTOCOL, PROTOCOL_HEADER, Problem};
 
 /// An answer that can be given again.
 #[derive(Clone, Debug)]
@@ -46,7 +46,7 @@ impl Reply {
     pub(super) fn error(error: Error) -> Self {
         let status = status(error.kind());
         let body = serde_json::to_vec(&Failed {
-            error: error.into(),
+            error: Problem::new(error),
         });
         Self {
             status,

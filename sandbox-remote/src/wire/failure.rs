@@ -54,8 +54,10 @@ impl std::error::Error for Cause {
 /// A chain of causes longer than this is cut.
 const CAUSES: usize = 8;
 
-impl From<Error> for Problem {
-    fn from(error: Error) -> Self {
+// Methods and no conversions: with one more `From` for the core's error, `?` in programs that link
+// this crate would not know what it converts.
+impl Problem {
+    pub(crate) fn new(error: Error) -> Self {
         let mut causes = Vec::new();
         let mut next = std::error::Error::source(&error);
         while let Some(cause) = next.filter(|_| causes.len() < CAUSES) {
@@ -80,12 +82,13 @@ impl From<Error> for Problem {
     }
 }
 
-impl From<Problem> for Error {
-    fn from(problem: Problem) -> Self {
+impl Problem {
+    pub(crate) fn into_error(self) -> Error {
+        let problem = self;
         let named: StrDeserializer<'_, ValueError> = problem.kind.as_str().into_deserializer();
         // A kind that this version does not know is none that it could act on.
         let kind = ErrorKind::deserialize(named).unwrap_or(ErrorKind::Other);
-        let mut error = Self::new(kind, problem.operation)
+        let mut error = Error::new(kind, problem.operation)
             .with_message(problem.message)
             .with_retryable(problem.retryable);
         if let Some(path) = problem.path {
@@ -142,8 +145,8 @@ mod tests {
             .with_retryable(true)
             .with_partial_output(streams.clone())
             .with_source(io);
-        let text = serde_json::to_string(&Problem::from(sent.clone())).unwrap();
-        let back = Error::from(serde_json::from_str::<Problem>(&text).unwrap());
+        let text = serde_json::to_string(&Problem::new(sent.clone())).unwrap();
+        let back = serde_json::from_str::<Problem>(&text).unwrap().into_error();
         assert_eq!(back.to_string(), sent.to_string());
         assert_eq!(back.kind(), sent.kind());
         assert_eq!(back.path(), sent.path());
@@ -157,7 +160,7 @@ mod tests {
     #[test]
     fn a_kind_of_a_newer_version_is_other() {
         let text = r#"{"kind":"on-fire","operation":"exec","message":"m","retryable":false}"#;
-        let back = Error::from(serde_json::from_str::<Problem>(text).unwrap());
+        let back = serde_json::from_str::<Problem>(text).unwrap().into_error();
         assert_eq!(back.kind(), ErrorKind::Other);
     }
 }

@@ -7,6 +7,7 @@ mod capability;
 mod config;
 mod create_once;
 mod delete_on_drop;
+mod hold;
 mod manage;
 mod protocol;
 mod provider;

@@ -50,12 +50,16 @@ impl AcaSandbox {
         let taking = tokio::spawn(async move {
             let _files = guest.files.lock().await;
             let http = &guest.transport;
+            let held = guest.hold(op).await?;
             let taken = http.snapshot(op, guest.id.as_str(), &labels, timeout).await;
+            // Whatever came of it: the source goes on.
+            let gone_on = guest.let_go(op, held).await;
             let shown = taken.map_err(|failure| guest.failed(failure))?;
             let id = shown["id"].as_str().unwrap_or_default();
             let mut snapshot = Snapshot::new(SnapshotId::new(id));
             snapshot.size = number(&shown["sizeInMB"]).map(|size| size << 20);
             let guard = DeleteOnDrop::new(http, Made::Snapshot(id.to_owned()));
+            gone_on?;
             Ok((guard, snapshot))
         });
         taking.await.unwrap_or_else(|error| {

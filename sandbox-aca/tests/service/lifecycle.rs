@@ -7,7 +7,10 @@ use std::time::Duration;
 use sandbox_aca::{
     AcaOptions, AcaSandboxProvider, EgressAction, EgressPolicy, Lifecycle, StaticToken,
 };
-use sandbox_core::{ErrorKind, Network, Provider as _, SandboxExt as _, SandboxId, SandboxSpec};
+use sandbox_core::{
+    Command, ErrorKind, Network, Provider as _, Sandbox, SandboxExt as _, SandboxId, SandboxSpec,
+    SnapshotId, Source,
+};
 use sandbox_testkit::aca::{AcaEmulator, AutoDeleteFrom, Options, Restore, RestoredEgress};
 use serde_json::json;
 
@@ -151,7 +154,12 @@ async fn a_fork_keeps_a_policy_in_the_newer_form_and_refuses_an_unknown_one() {
 }
 
 /// Sends what the crate itself would not send.
-async fn post(emulator: &AcaEmulator, id: &SandboxId, what: &str, body: &serde_json::Value) {
+async fn post(
+    emulator: &AcaEmulator,
+    id: &SandboxId,
+    what: &str,
+    body: &serde_json::Value,
+) -> serde_json::Value {
     let (endpoint, group) = (emulator.endpoint(), config("").sandbox_group);
     let url = format!(
         "{endpoint}/subscriptions/sub/resourceGroups/group/sandboxGroups/{group}/sandboxes/{id}/{what}?api-version=2026-02-01-preview",
@@ -167,6 +175,8 @@ async fn post(emulator: &AcaEmulator, id: &SandboxId, what: &str, body: &serde_j
         .await
         .expect("an answer");
     assert!(answer.status().is_success(), "{answer:?}");
+    let answer = answer.bytes().await.expect("a body");
+    serde_json::from_slice(&answer).expect("JSON")
 }
 
 /// Another client's handle, as a program that was started again has it.
@@ -193,4 +203,88 @@ async fn what_was_suspended_by_itself_is_resumed_by_its_handle() {
         .expect("it resumes");
     assert_eq!(found.read("kept").await.expect("the file"), "kept");
     found.close().await.expect("it closes");
+}
+
+/// What tells the process that a restore goes on with.
+const NEEDLE: &str = "reaches-out";
+
+/// A program that tries to reach something, without end.
+fn reaching(emulator: &AcaEmulator) -> Command {
+    let port = emulator.address().port();
+    let script = format!(
+        ": {NEEDLE}; while :; do exec 3<> /dev/tcp/127.0.0.1/{port} || continue; \
+         printf 'GET /.emulator/outside/%s HTTP/1.0\r\n\r\n' \"${{EMULATED_SANDBOX:-parent}}\" >&3; \
+         read -r line <&3; exec 3>&-; done"
+    );
+    Command::new("bash").args(["-c", &script])
+}
+
+/// A parent without network in which that program runs.
+async fn restless(
+    version: &str,
+    restore: Restore,
+    restored: RestoredEgress,
+) -> (
+    AcaEmulator,
+    AcaSandboxProvider,
+    Arc<dyn Sandbox>,
+    sandbox_core::Process,
+) {
+    let mut options = Options::default();
+    options.restore = restore;
+    options.restored_egress = restored;
+    options.asks_outside = true;
+    options.inherited = Some(NEEDLE.into());
+    let (emulator, provider) = super::start_in(version, options).await;
+    let sandbox = provider.create(SandboxSpec::new()).await;
+    let sandbox = sandbox.expect("a sandbox");
+    let process = sandbox.spawn(reaching(&emulator)).await;
+    let process = process.expect("a process");
+    until("it tries", || emulator.outside("parent").0 > 0).await;
+    assert_eq!(emulator.outside("parent").1, 0, "the parent has no network");
+    (emulator, provider, sandbox, process)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_fork_inherits_reaches_nothing_that_its_parent_may_not() {
+    let mut all = Vec::new();
+    for restore in RESTORES {
+        for restored in RESTORED {
+            for version in super::VERSIONS {
+                all.push(async move {
+                    let what = format!("{version}, {restore:?}, {restored:?}");
+                    let rig = restless(version, restore, restored).await;
+                    let (emulator, _provider, sandbox, process) = &rig;
+                    let child = sandbox.fork(Default::default()).await.expect(&what);
+                    // What it inherited has ended, without ever having reached anything.
+                    let left = child.sh(&format!("pgrep -f {NEEDLE}[:;] || :")).await;
+                    assert_eq!(left.expect(&what).stdout.bytes, "", "{what}");
+                    let id = child.info().id;
+                    assert_eq!(emulator.outside(id.as_str()).1, 0, "{what}");
+                    // The parent's goes on.
+                    let tried = emulator.outside("parent").0;
+                    until(&what, || emulator.outside("parent").0 > tried).await;
+                    process.kill().await.expect(&what);
+                });
+            }
+        }
+    }
+    futures_util::future::join_all(all).await;
+}
+
+/// The control: what the test above would see of a client that stops nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_on_in_a_restore_reaches_out_where_the_service_lets_it() {
+    for restored in RESTORED {
+        let rig = restless(super::VERSIONS[0], Restore::Ignores, restored).await;
+        let (emulator, provider, sandbox, _process) = &rig;
+        let id = sandbox.info().id;
+        let taken = post(emulator, &id, "snapshot", &json!({})).await;
+        let taken = taken["id"].as_str().expect("an identifier").to_owned();
+        let spec = SandboxSpec::new().source(Source::Snapshot(SnapshotId::new(taken)));
+        let restore = provider.create(spec).await.expect("a sandbox");
+        let (tried, reached) = emulator.outside(restore.info().id.as_str());
+        let open = restored == RestoredEgress::Absent;
+        assert!(tried > 0 && (reached > 0) == open, "{restored:?}: {tried}, {reached}");
+    }
 }

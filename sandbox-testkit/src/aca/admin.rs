@@ -12,7 +12,7 @@ use super::call::{Call, not_found};
 use super::fault::{Action, Fault};
 use super::reply::{Reply, invalid, problem};
 use super::state::State;
-use super::switches;
+use super::{memory, switches};
 
 pub(super) async fn operation(
     state: &Arc<State>,
@@ -31,6 +31,7 @@ pub(super) async fn operation(
             state.sweep().await;
             Ok(Reply::json(200, json!({"now": state.clock.timestamp()})))
         }
+        ("GET", ["outside", id]) => Ok(memory::outside(state, id)),
         ("GET", ["switches"]) => Ok(Reply::json(200, switches::all(&state.options()))),
         ("POST" | "PATCH" | "PUT", ["switches"]) => {
             let changes = call.json()?;

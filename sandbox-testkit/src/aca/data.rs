@@ -9,6 +9,7 @@ use sandbox_core::{Command, Env, ForkOptions, Sandbox};
 use serde_json::{Value, json};
 
 use super::call::Call;
+use super::memory::{self, Process};
 use super::options::{Restore, RestoredEgress};
 use super::reply::{Reply, invalid, problem};
 use super::state::{Guest, State, too_many};
@@ -44,11 +45,17 @@ struct Start {
     local: Arc<dyn Sandbox>,
     /// The snapshot, and the resources, volumes and egress policy that come with it.
     snapshot: Option<(String, Value, Value, Value)>,
+    /// What goes on in it.
+    processes: Vec<Process>,
 }
 
 async fn make(state: &Arc<State>, group: &str, body: &Value, status: u16) -> Result<Reply, Reply> {
     let options = state.options();
-    let Start { local, snapshot } = start(state, group, body).await?;
+    let Start {
+        local,
+        snapshot,
+        processes,
+    } = start(state, group, body).await?;
     let id = uuid::Uuid::new_v4().to_string();
     let mut lifecycle = json!({
         "autoSuspendPolicy": {"enabled": true, "interval": 300, "mode": "Memory"},
@@ -117,7 +124,9 @@ async fn make(state: &Arc<State>, group: &str, body: &Value, status: u16) -> Res
     }
     entrypoint(&guest, body);
     let shown = ports::shown(state, &guest);
-    state.store().guests.insert(id, guest);
+    let local = Arc::clone(&guest.local);
+    state.store().guests.insert(id.clone(), guest);
+    memory::revive(state, &id, &local, processes).await;
     Ok(Reply::json(status, shown))
 }
 
@@ -135,7 +144,7 @@ fn entrypoint(guest: &Arc<Guest>, body: &Value) {
 
 async fn start(state: &State, group: &str, body: &Value) -> Result<Start, Reply> {
     if let Some(id) = body["sourcesRef"]["snapshot"]["id"].as_str() {
-        let (source, resources, volumes, egress) = {
+        let (source, resources, volumes, egress, processes) = {
             let store = state.store();
             let known = store.snapshots.get(id).filter(|snap| snap.group == group);
             let known = known.map(|snap| {
@@ -145,6 +154,7 @@ async fn start(state: &State, group: &str, body: &Value) -> Result<Start, Reply>
                     resources,
                     snap.volumes.clone(),
                     snap.egress.clone(),
+                    snap.processes.clone(),
                 )
             });
             known.ok_or_else(|| problem(404, "SnapshotNotFound", "there is no such snapshot"))?
@@ -153,6 +163,7 @@ async fn start(state: &State, group: &str, body: &Value) -> Result<Start, Reply>
         return Ok(Start {
             local: local.map_err(|error| failed(&error))?,
             snapshot: Some((id.to_owned(), resources, volumes, egress)),
+            processes,
         });
     }
     let image = &body["sourcesRef"]["diskImage"];
@@ -189,6 +200,7 @@ async fn start(state: &State, group: &str, body: &Value) -> Result<Start, Reply>
     Ok(Start {
         local,
         snapshot: None,
+        processes: Vec::new(),
     })
 }
 

@@ -9,7 +9,7 @@
 //! deletes what the data planes work on.
 //!
 //! What differs from the service: the guest's user is not root, all images are this host's, a
-//! snapshot has files and no memory, a stopped sandbox keeps its processes, a volume is mounted only
+//! snapshot has files and no memory (but for [`Options::inherited`]), a stopped sandbox keeps its processes, a volume is mounted only
 //! when a sandbox is created, a port's URL is on the emulator's own address, and an egress policy
 //! decides about the network only when a sandbox is created.
 //!
@@ -42,6 +42,7 @@ mod files;
 mod forward;
 mod life;
 mod log;
+mod memory;
 mod options;
 mod policy;
 mod ports;
@@ -158,6 +159,13 @@ impl AcaEmulator {
     /// The requests whose method and path have `needle` in them, in the order in which they came.
     pub fn requested(&self, needle: &str) -> Vec<String> {
         self.state.requested(needle)
+    }
+
+    /// Numbers of requests of a sandbox for `/.emulator/outside/ID`: all, and those that its egress
+    /// policy let pass. A process that goes on in a restore has the identifier in
+    /// `EMULATED_SANDBOX`.
+    pub fn outside(&self, id: &str) -> (usize, usize) {
+        self.state.outside(id)
     }
 
     /// Numbers of sandboxes and of snapshots.

@@ -28,6 +28,13 @@ pub struct Options {
     /// Whether a sandbox whose egress policy allows everything reaches this host's network.
     /// Otherwise none does, whatever the policy says.
     pub allow_network: bool,
+    /// Whether every sandbox reaches this host's network, whatever its policy says: what is in it
+    /// asks `/.emulator/outside/ID`, which the policy decides about.
+    pub asks_outside: bool,
+    /// Processes with this in their words go on in a restore, if their client has given them a limit
+    /// by which it knows them; a creation is answered when they have asked for the outside. None if
+    /// `None`: then a snapshot has no memory.
+    pub inherited: Option<String>,
 
     /// Whether the role assignment is missing: every request is answered with 403.
     pub forbidden: bool,
@@ -238,6 +245,8 @@ impl Default for Options {
             ],
             log: Log::Off,
             allow_network: false,
+            asks_outside: false,
+            inherited: None,
             forbidden: false,
             role_after: Duration::ZERO,
             group_after: Duration::ZERO,

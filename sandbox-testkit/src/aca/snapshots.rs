@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::call::{Call, not_found};
 use super::data::{failed, labels};
+use super::memory;
 use super::reply::{Reply, problem};
 use super::resource::page;
 use super::state::{Guest, Snap, State};
@@ -46,6 +47,7 @@ pub(super) fn of_stop(state: &State, guest: &Guest) -> Value {
         document: document.clone(),
         volumes,
         egress,
+        processes: Vec::new(),
         listed: false,
     };
     state.store().snapshots.insert(id, snap);
@@ -66,16 +68,25 @@ pub(super) async fn take(
     let busy = guest.busy(state)?;
     let body = call.json()?;
     labels(&body["labels"])?;
+    let newer = call.newer();
     let (state, guest) = (Arc::clone(state), Arc::clone(guest));
     // On a task of its own: a client that goes away does not undo a snapshot.
     let taken = tokio::spawn(async move {
         state.clock.sleep(state.options().snapshot).await;
+        let processes = match &state.options().inherited {
+            Some(needle) => memory::kept(&*guest.local, needle).await,
+            None => Vec::new(),
+        };
         let local = guest.local.fork(ForkOptions::default()).await;
         drop(busy);
         let local = local.map_err(|error| failed(&error))?;
         let id = uuid::Uuid::new_v4().to_string();
         let labels = body.get("labels").cloned().unwrap_or_else(|| json!({}));
-        let document = document(&state, &id, &guest, labels);
+        let mut document = document(&state, &id, &guest, labels);
+        if newer {
+            // The newer version writes it as text.
+            document["sizeInMB"] = json!("1");
+        }
         let (volumes, egress) = inherited(&guest);
         let snap = Snap {
             group: guest.group.clone(),
@@ -83,6 +94,7 @@ pub(super) async fn take(
             document: document.clone(),
             volumes,
             egress,
+            processes,
             listed: true,
         };
         state.store().snapshots.insert(id, snap);

@@ -20,6 +20,7 @@ use super::clock::Clock;
 use super::fault::Faults;
 use super::life::Life;
 use super::log::Lines;
+use super::memory::Process;
 use super::options::{Options, RetryAfter};
 use super::reply::{Reply, coded, problem};
 use super::sessions::Sessions;
@@ -56,6 +57,8 @@ pub(super) struct Snap {
     /// Volumes that its source had mounted, and that a sandbox from it has too.
     pub(super) volumes: Value,
     pub(super) egress: Value,
+    /// Processes that ran in its source.
+    pub(super) processes: Vec<Process>,
     /// Whether it is listed: those of `stop` are not, and end with their sandbox.
     pub(super) listed: bool,
 }
@@ -73,6 +76,8 @@ pub(super) struct Store {
     pub(super) volumes: BTreeMap<String, PathBuf>,
     /// When each group was made, by path.
     pub(super) groups: BTreeMap<String, Duration>,
+    /// How often each sandbox tried to reach something, and how often it could.
+    outside: BTreeMap<String, (usize, usize)>,
     commands: VecDeque<String>,
     requests: VecDeque<String>,
     recent: VecDeque<Duration>,
@@ -155,7 +160,8 @@ impl State {
         open: bool,
         mounts: Vec<Mount>,
     ) -> sandbox_core::Result<Arc<dyn Sandbox>> {
-        let network = match open && self.options().allow_network {
+        let options = self.options();
+        let network = match options.asks_outside || open && options.allow_network {
             true => Network::Open,
             false => Network::Off,
         };
@@ -234,6 +240,19 @@ impl State {
         }
         self.sessions.close().await;
         self.arm.close().await;
+    }
+
+    /// How often a sandbox tried to reach something, and how often it could.
+    pub(super) fn outside(&self, id: &str) -> (usize, usize) {
+        self.store().outside.get(id).copied().unwrap_or_default()
+    }
+
+    /// Notes such a try.
+    pub(super) fn tried(&self, id: &str, could: bool) {
+        let mut store = self.store();
+        let tries = store.outside.entry(id.to_owned()).or_default();
+        tries.0 += 1;
+        tries.1 += usize::from(could);
     }
 
     pub(super) fn counts(&self) -> (usize, usize) {

@@ -272,20 +272,6 @@ impl Http {
             .await
     }
 
-    /// The same into a file of the host.
-    pub(crate) async fn get_file_to(
-        &self,
-        op: Operation,
-        id: &str,
-        path: &str,
-        limit: u64,
-        to: &mut tokio::fs::File,
-    ) -> Result<(), Failure> {
-        let parts = ["sandboxes", id, "files"];
-        self.download(op, file_request(&parts, path, limit), to)
-            .await
-    }
-
     /// Takes a snapshot and gives its identifier.
     pub(crate) async fn snapshot(
         self: &Arc<Self>,

@@ -56,15 +56,4 @@ impl Transport for Http {
     ) -> Result<Bytes, Failure> {
         Self::get_file(self, op, id, path, limit).await
     }
-
-    async fn get_file_to(
-        &self,
-        op: Operation,
-        id: &str,
-        path: &str,
-        limit: u64,
-        to: &mut tokio::fs::File,
-    ) -> Result<(), Failure> {
-        Self::get_file_to(self, op, id, path, limit, to).await
-    }
 }

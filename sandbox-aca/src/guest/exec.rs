@@ -227,10 +227,7 @@ impl<T: Transport> Guest<T> {
     }
 
     async fn output(&self, file: &str, size: u64) -> Result<Bytes> {
-        let read = self
-            .transport
-            .get_file(OP, self.id.as_str(), file, size)
-            .await;
+        let read = self.get_large(OP, file, size).await;
         read.map_err(|failure| self.failed(failure).with_execution(Execution::Unknown))
     }
 

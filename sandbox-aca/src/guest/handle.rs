@@ -17,6 +17,7 @@ use crate::guest::script::{COMMON, FILES, Script, garbled, said};
 use tokio::task::AbortHandle;
 
 use crate::guest::transport::Transport;
+use crate::guest::upload::PART;
 use crate::http::{Failure, Http};
 
 /// How long a helper in the guest may take.
@@ -270,10 +271,7 @@ impl<T: Transport> Guest<T> {
             ["OK", "F", size, ..] => {
                 let file = format!("{dir}/out");
                 let size = self.announced(op, size, limit)?;
-                let read = self
-                    .transport
-                    .get_file(op, self.id.as_str(), &file, size)
-                    .await;
+                let read = self.get_large(op, &file, size).await;
                 self.state().stale_dirs.push(dir.to_owned());
                 let read = read.map_err(|failure| self.failed(failure))?;
                 match read.len() as u64 == size {
@@ -291,6 +289,56 @@ impl<T: Transport> Guest<T> {
         size.ok_or_else(|| self.named(garbled(op)))
     }
 
+    /// Reads one of our files in the guest, of which a script has told the size.
+    pub(crate) async fn get_large(
+        &self,
+        op: Operation,
+        path: &str,
+        size: u64,
+    ) -> Result<Bytes, Failure> {
+        let parts = self.in_parts(op, path, size).await?;
+        if let [whole] = &parts[..] {
+            return self.get_part(op, whole, size).await;
+        }
+        let mut all = bytes::BytesMut::new();
+        for part in parts {
+            all.extend_from_slice(&self.get_part(op, &part, size).await?);
+        }
+        Ok(all.freeze())
+    }
+
+    /// The names of the parts that a file of ours is fetched in: a service has a limit for one request,
+    /// and memory does not grow with the file.
+    async fn in_parts(
+        &self,
+        op: Operation,
+        path: &str,
+        size: u64,
+    ) -> Result<Vec<String>, Failure> {
+        let part = PART as u64;
+        if size <= part {
+            return Ok(vec![path.to_owned()]);
+        }
+        // Once or twice is the same: what was cut is no longer there.
+        let line = format!(
+            "! [ -e {path} ] || {{ split -b {part} -a 6 -d {path} {path}. && rm -f {path}; }} && echo OK"
+        );
+        let id = self.id.as_str();
+        let cut = self.transport.shell(op, id, &line, true, HELPER).await?;
+        if cut.trim_end() != "OK" {
+            let error = Error::new(ErrorKind::StorageFull, op)
+                .with_message("the guest has no room to cut a large file in parts");
+            return Err(Failure::before(error));
+        }
+        let parts = 0..size.div_ceil(part);
+        Ok(parts.map(|number| format!("{path}.{number:06}")).collect())
+    }
+
+    async fn get_part(&self, op: Operation, path: &str, size: u64) -> Result<Bytes, Failure> {
+        let (id, most) = (self.id.as_str(), size.min(PART as u64));
+        self.transport.get_file(op, id, path, most).await
+    }
+
     /// The same in a temporary file, at its beginning; memory does not grow with it.
     pub(crate) async fn emitted_to_file(
         &self,
@@ -306,12 +354,14 @@ impl<T: Transport> Guest<T> {
         if let ["OK", "F", size, ..] = words[..] {
             let path = format!("{dir}/out");
             let size = self.announced(op, size, limit)?;
-            let got = self
-                .transport
-                .get_file_to(op, self.id.as_str(), &path, size, &mut file)
-                .await;
             self.state().stale_dirs.push(dir.to_owned());
-            got.map_err(|failure| self.failed(failure))?;
+            let parts = self.in_parts(op, &path, size).await;
+            for part in parts.map_err(|failure| self.failed(failure))? {
+                let got = self.get_part(op, &part, size).await;
+                let got = got.map_err(|failure| self.failed(failure))?;
+                file.write_all(&got).await.map_err(io)?;
+            }
+            file.flush().await.map_err(io)?;
             if file.metadata().await.map_err(io)?.len() != size {
                 return Err(self.named(garbled(op)));
             }

@@ -10,6 +10,7 @@ use sandbox_core::{Capability, Command, Error, ErrorKind, GuestPath, Operation, 
 use crate::guest::handle::{Guest, fresh};
 use crate::guest::script::Script;
 use crate::guest::transport::Transport;
+use crate::guest::upload::PART;
 
 /// The longest argument that Linux takes, and all of them together.
 const LONGEST: usize = 128 << 10;
@@ -35,6 +36,8 @@ pub(crate) struct Launch {
     input: String,
     /// Bytes of the input that go along.
     given: Bytes,
+    /// The names of the input's parts, if it came in some.
+    parts: String,
     /// The arguments of `env`: what it unsets, what it sets, the program.
     words: Vec<Vec<u8>>,
     program: Vec<u8>,
@@ -103,6 +106,7 @@ impl<T: Transport> Guest<T> {
             timeout: command.timeout.or(default),
             input: "/dev/null".into(),
             given: Bytes::new(),
+            parts: String::new(),
             words,
             program: command.program().to_vec(),
             path,
@@ -116,6 +120,8 @@ impl<T: Transport> Guest<T> {
                 launch.input = format!("{}/in", launch.dir);
                 if bytes.len() <= INLINE {
                     launch.given = bytes.clone();
+                } else if bytes.len() > PART {
+                    launch.parts = self.upload(op, &launch.dir, bytes).await?;
                 } else {
                     let put = self
                         .transport
@@ -189,6 +195,10 @@ impl Launch {
         if !self.given.is_empty() {
             script = script.text(&format!("\nmkdir -p {dir}; base64 -d > {dir}/in <<'.'\n"));
             script = script.base64(&self.given).text("\n.");
+        }
+        if !self.parts.is_empty() {
+            let parts = &self.parts;
+            script = script.text(&format!("\ncat {parts} > {dir}/in; rm -f {parts}"));
         }
         script.text("\n")
     }

@@ -8,8 +8,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sandbox_core::{Capabilities, Error, Operation};
-use tokio::io::AsyncWriteExt as _;
+use sandbox_core::{Capabilities, Operation};
 
 use crate::http::Failure;
 
@@ -68,24 +67,4 @@ pub(crate) trait Transport: Debug + Send + Sync + 'static {
         path: &str,
         limit: u64,
     ) -> impl Future<Output = Result<Bytes, Failure>> + Send;
-
-    /// The same into an empty file of the host, for contents that memory should not grow with.
-    fn get_file_to(
-        &self,
-        op: Operation,
-        id: &str,
-        path: &str,
-        limit: u64,
-        to: &mut tokio::fs::File,
-    ) -> impl Future<Output = Result<(), Failure>> + Send {
-        async move {
-            let bytes = self.get_file(op, id, path, limit).await?;
-            let written = async {
-                to.write_all(&bytes).await?;
-                to.flush().await
-            };
-            let io = |e| Failure::unknown(Error::from_io(e, op));
-            written.await.map_err(io)
-        }
-    }
 }

@@ -16,7 +16,6 @@ use reqwest::header::HeaderMap;
 use reqwest::{Method, StatusCode, Url};
 use sandbox_core::{Error, Operation, Result};
 use serde_json::Value;
-use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 pub(crate) use failure::Failure;
@@ -105,9 +104,8 @@ pub(crate) struct Answer {
 }
 
 /// Where the body of an answer goes.
-enum Sink<'a> {
+enum Sink {
     Memory(BytesMut),
-    File(&'a mut tokio::fs::File),
     /// There is no body: the connection becomes a WebSocket.
     Socket(Option<reqwest::Upgraded>),
     /// The body is read as it comes, for as long as it comes.
@@ -168,7 +166,7 @@ impl Http {
         let (status, headers) = self.repeated(op, &request, &mut sink).await?;
         let body = match sink {
             Sink::Memory(body) => body.freeze(),
-            Sink::File(_) | Sink::Socket(_) | Sink::Stream(_) => Bytes::new(),
+            Sink::Socket(_) | Sink::Stream(_) => Bytes::new(),
         };
         Ok(Answer {
             status,
@@ -189,18 +187,6 @@ impl Http {
             Sink::Stream(Some(response)) => Ok(response),
             _ => Err(Failure::garbled(op)),
         }
-    }
-
-    /// The same with the body in a file, which is empty before; memory does not grow with it.
-    pub(crate) async fn download(
-        &self,
-        op: Operation,
-        request: Request<'_>,
-        file: &mut tokio::fs::File,
-    ) -> Result<(), Failure> {
-        self.repeated(op, &request, &mut Sink::File(file))
-            .await
-            .map(drop)
     }
 
     /// Opens a WebSocket, with the version in its query if so wanted. Nothing runs behind it yet, so that it may be tried again.
@@ -227,7 +213,7 @@ impl Http {
         &self,
         op: Operation,
         request: &Request<'_>,
-        sink: &mut Sink<'_>,
+        sink: &mut Sink,
     ) -> Result<(StatusCode, HeaderMap), Failure> {
         let started = Instant::now();
         let mut refused = None;
@@ -266,7 +252,7 @@ impl Http {
         op: Operation,
         request: &Request<'_>,
         token: &[u8],
-        sink: &mut Sink<'_>,
+        sink: &mut Sink,
     ) -> Result<(StatusCode, HeaderMap), (Failure, Option<Duration>)> {
         let mut url = match &request.link {
             Some(link) => link.clone(),
@@ -333,7 +319,7 @@ impl Http {
             let _ = read(op, &mut response, PROBLEM, id, &mut said).await;
             let said = match said {
                 Sink::Memory(said) => said,
-                Sink::File(_) | Sink::Socket(_) | Sink::Stream(_) => BytesMut::new(),
+                Sink::Socket(_) | Sink::Stream(_) => BytesMut::new(),
             };
             let scope = self.tokens.scope();
             let failure = Failure::answered(op, status, &said, id, &self.plane, scope);
@@ -375,17 +361,12 @@ async fn read(
     response: &mut reqwest::Response,
     limit: u64,
     id: &str,
-    sink: &mut Sink<'_>,
+    sink: &mut Sink,
 ) -> Result<(), Failure> {
-    let io = |e| Failure::unknown(Error::from_io(e, op));
-    match sink {
-        Sink::Memory(all) => all.clear(),
-        Sink::File(file) => {
-            file.set_len(0).await.map_err(io)?;
-            file.rewind().await.map_err(io)?;
-        }
-        Sink::Socket(_) | Sink::Stream(_) => return Err(Failure::garbled(op)),
-    }
+    let Sink::Memory(all) = sink else {
+        return Err(Failure::garbled(op));
+    };
+    all.clear();
     let mut size = 0;
     loop {
         let chunk = response.chunk().await;
@@ -396,14 +377,7 @@ async fn read(
         if size > limit {
             return Err(Failure::too_large(op, limit, id));
         }
-        match sink {
-            Sink::Memory(all) => all.extend_from_slice(&chunk),
-            Sink::File(file) => file.write_all(&chunk).await.map_err(io)?,
-            Sink::Socket(_) | Sink::Stream(_) => {}
-        }
+        all.extend_from_slice(&chunk);
     }
-    match sink {
-        Sink::Memory(_) | Sink::Socket(_) | Sink::Stream(_) => Ok(()),
-        Sink::File(file) => file.flush().await.map_err(io),
-    }
+    Ok(())
 }

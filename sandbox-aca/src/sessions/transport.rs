@@ -172,21 +172,6 @@ impl Transport for Session {
         let (parts, query) = self.file(op, path).await?;
         self.fetch(op, &parts, query, limit).await
     }
-
-    async fn get_file_to(
-        &self,
-        op: Operation,
-        _: &str,
-        path: &str,
-        limit: u64,
-        to: &mut tokio::fs::File,
-    ) -> Result<(), Failure> {
-        let (parts, query) = self.file(op, path).await?;
-        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-        let request = download(&parts, query, limit);
-        let done = self.pool.data.download(op, request, to).await;
-        done.map_err(|failure| self.missed(op, failure))
-    }
 }
 
 fn download<'a>(

@@ -20,6 +20,7 @@ mod rig;
 mod rows;
 mod stream;
 mod table;
+mod transfers;
 mod versions;
 mod volumes;
 

@@ -22,6 +22,7 @@ pub(super) async fn operation(
     tail: &[&str],
 ) -> Result<Reply, Reply> {
     guest.running(state)?;
+    let cap = state.options().file_cap.map(u64::from);
     let local = &guest.local;
     let path = match (call.method.as_str(), tail) {
         ("POST", ["mkdir"]) => call.json()?["path"].as_str().map(str::to_owned),
@@ -31,7 +32,7 @@ pub(super) async fn operation(
     let path = GuestPath::from(path.ok_or_else(|| invalid("path", "a path is required"))?);
     match (call.method.as_str(), tail) {
         ("GET", []) => {
-            let options = ReadOptions::default().limit(LARGEST);
+            let options = ReadOptions::default().limit(cap.unwrap_or(LARGEST));
             let bytes = local
                 .read_file(&path, options)
                 .await
@@ -54,6 +55,9 @@ pub(super) async fn operation(
                 None => 0o644,
             };
             let (size, body) = (call.body.len(), call.body.clone());
+            if cap.is_some_and(|cap| size as u64 > cap) {
+                return Err(coded(413, "TooLarge", "the file is too large", json!(1)));
+            }
             let batch = FileBatch::new().file_with_mode(path, body, Mode::new(mode));
             local.write_files(batch).await.map_err(|e| failed(&e))?;
             Ok(Reply::json(

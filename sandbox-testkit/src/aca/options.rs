@@ -103,6 +103,9 @@ pub struct Options {
     pub answers_running: bool,
     /// The largest upload to a session, in bytes. Default: 128 MiB.
     pub upload_cap: usize,
+    /// The largest file that is taken or given in one request, in bytes, of sandboxes and sessions;
+    /// none if `None`. A larger one is 413.
+    pub file_cap: Option<u32>,
     /// Answer of a session pool that is full.
     pub full_as: FullAs,
     /// Whether what a command returns lacks its exit code.
@@ -282,6 +285,7 @@ impl Default for Options {
             execution_cap: Duration::from_secs(220),
             answers_running: false,
             upload_cap: 128 << 20,
+            file_cap: None,
             full_as: FullAs::default(),
             no_exit_code: false,
             legacy_commit: false,

@@ -300,6 +300,12 @@ pub const SWITCHES: &[Switch] = &[
         "answers-running",
         "an execution of Python is answered before its end"
     ),
+    switch!(
+        Number,
+        file_cap,
+        "file-cap",
+        "413 for files of more than so many bytes, in both directions"
+    ),
     Switch {
         name: "full-as",
         help: "how a full session pool says so: 429, 404, bare",

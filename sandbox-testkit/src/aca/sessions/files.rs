@@ -52,7 +52,9 @@ pub(super) async fn answer(
             Ok(Reply::json(200, json!({"value": shown, "nextLink": null})))
         }
         ("POST", [], false) | ("POST", ["upload"], true) => {
-            if call.body.len() > state.options().upload_cap {
+            let options = state.options();
+            let cap = options.file_cap.map_or(usize::MAX, |cap| cap as usize);
+            if call.body.len() > options.upload_cap.min(cap.saturating_add(FORM)) {
                 return Err(error(413, "PayloadTooLarge", "the file is too large"));
             }
             let part = multipart::file(&call.body)
@@ -71,7 +73,8 @@ pub(super) async fn answer(
         }
         ("GET", ["content", file], true) | ("GET", [file, "content"], false) => {
             let at = dir.join(name(file)?);
-            let options = ReadOptions::default().limit(LARGEST);
+            let cap = state.options().file_cap.map_or(LARGEST, u64::from);
+            let options = ReadOptions::default().limit(cap);
             let bytes = local
                 .read_file(&at, options)
                 .await
@@ -99,6 +102,9 @@ pub(super) async fn answer(
 fn bad(why: &str) -> Reply {
     error(400, "FilePathInvalid", why)
 }
+
+/// What a form has beside its file, at most.
+const FORM: usize = 4 << 10;
 
 /// The directory of a request. Python sessions know what is below their home, shells all.
 fn directory(given: Option<&str>, kind: PoolKind) -> Result<GuestPath, Reply> {

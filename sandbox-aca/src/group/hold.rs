@@ -42,7 +42,9 @@ impl Guest<Http> {
              [ -e {dir}/held ] || [ -z \"$mine\" ] || kill -CONT $mine 2> /dev/null\n\
              if [ -s {dir}/held ]; then echo HELD; else rm -rf {dir}; echo NONE; fi"
         );
-        let done = self.transport.shell(op, self.id.as_str(), &line, false, TURN);
+        let done = self
+            .transport
+            .shell(op, self.id.as_str(), &line, false, TURN);
         match done.await {
             Ok(text) => match said(&text, op).map_err(|error| self.named(error))?.words[..] {
                 ["HELD", ..] => Ok(Held(Some(dir))),
@@ -67,7 +69,9 @@ impl Guest<Http> {
             "if [ -e {dir}/held ]; then while read -r p; do kill -CONT \"$p\" 2> /dev/null; done < {dir}/held; fi; \
              rm -rf {dir}; echo OK"
         );
-        let done = self.transport.shell(op, self.id.as_str(), &line, true, TURN);
+        let done = self
+            .transport
+            .shell(op, self.id.as_str(), &line, true, TURN);
         done.await.map(drop).map_err(|failure| {
             let error = self.failed(failure);
             error.with_hint("its processes may be stopped: run kill -CONT -1 in it")

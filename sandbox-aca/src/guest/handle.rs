@@ -309,12 +309,7 @@ impl<T: Transport> Guest<T> {
 
     /// The names of the parts that a file of ours is fetched in: a service has a limit for one request,
     /// and memory does not grow with the file.
-    async fn in_parts(
-        &self,
-        op: Operation,
-        path: &str,
-        size: u64,
-    ) -> Result<Vec<String>, Failure> {
+    async fn in_parts(&self, op: Operation, path: &str, size: u64) -> Result<Vec<String>, Failure> {
         let part = PART as u64;
         if size <= part {
             return Ok(vec![path.to_owned()]);

@@ -285,6 +285,9 @@ async fn what_goes_on_in_a_restore_reaches_out_where_the_service_lets_it() {
         let restore = provider.create(spec).await.expect("a sandbox");
         let (tried, reached) = emulator.outside(restore.info().id.as_str());
         let open = restored == RestoredEgress::Absent;
-        assert!(tried > 0 && (reached > 0) == open, "{restored:?}: {tried}, {reached}");
+        assert!(
+            tried > 0 && (reached > 0) == open,
+            "{restored:?}: {tried}, {reached}"
+        );
     }
 }

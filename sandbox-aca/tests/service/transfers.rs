@@ -26,7 +26,9 @@ async fn what_is_too_large_for_a_request_goes_in_parts() {
         let sum = made.stdout.to_string_lossy().into_owned();
         let host = tempfile::tempdir().expect("a directory");
         let out = host.path().join("out");
-        let exported = sandbox.export_dir(&"d".into(), &out, Default::default()).await;
+        let exported = sandbox
+            .export_dir(&"d".into(), &out, Default::default())
+            .await;
         exported.unwrap_or_else(|error| panic!("{what}: {error:?}"));
         let sparse = out.join("sparse").metadata().expect("a file");
         assert_eq!(sparse.len(), 1 << 30, "{what}");
@@ -38,11 +40,17 @@ async fn what_is_too_large_for_a_request_goes_in_parts() {
         let ran = sandbox.exec(command).await;
         let ran = ran.unwrap_or_else(|error| panic!("{what}: {error:?}"));
         assert_eq!(ran.stdout.to_string_lossy(), sum, "{what}");
-        assert!(ran.stderr.bytes == large, "{what}: {} bytes", ran.stderr.bytes.len());
+        assert!(
+            ran.stderr.bytes == large,
+            "{what}: {} bytes",
+            ran.stderr.bytes.len()
+        );
         let read = sandbox.read("d/large").await.expect(what);
         assert!(read == large, "{what}: {} bytes", read.len());
         // And an import with its holes.
-        let back = sandbox.import_dir(&out, &"back".into(), Default::default()).await;
+        let back = sandbox
+            .import_dir(&out, &"back".into(), Default::default())
+            .await;
         back.unwrap_or_else(|error| panic!("{what}: {error:?}"));
         let compared = "cmp d/large back/large && stat -c '%s %b' back/sparse";
         let compared = sandbox.sh(compared).await.expect(what);
@@ -73,9 +81,13 @@ async fn an_import_keeps_modes_and_takes_the_place_of_what_is_read_only() {
             std::fs::write(&file, content).expect("a file");
             let mode = std::fs::Permissions::from_mode(0o444);
             std::fs::set_permissions(&file, mode).expect("its mode");
-            let done = sandbox.import_dir(from.path(), &"in".into(), Default::default()).await;
+            let done = sandbox
+                .import_dir(from.path(), &"in".into(), Default::default())
+                .await;
             done.unwrap_or_else(|error| panic!("{what}: {error:?}"));
-            let modes = sandbox.sh("cat in/object; stat -c %a in/object in/script in/own").await;
+            let modes = sandbox
+                .sh("cat in/object; stat -c %a in/object in/script in/own")
+                .await;
             let modes = modes.expect(what).stdout.to_string_lossy().into_owned();
             assert_eq!(modes, format!("{content}444\n755\n600\n"), "{what}");
         }
@@ -101,7 +113,11 @@ async fn closes_at_once_of_a_busy_sandbox_ask_for_one_end() {
         println!("{what}: three closes took {:?}", begun.elapsed());
         assert_eq!(rig.emulator.requests("DELETE ") - before, 1, "{what}");
         let ended = busy.await.expect("it ended").expect_err("it is closed");
-        assert_eq!(ended.kind(), sandbox_core::ErrorKind::Closed, "{what}: {ended:?}");
+        assert_eq!(
+            ended.kind(),
+            sandbox_core::ErrorKind::Closed,
+            "{what}: {ended:?}"
+        );
     })
     .await;
 }

@@ -67,7 +67,11 @@ pub(super) async fn revive(
 ) {
     let running = processes.iter().any(|process| !process.stopped);
     for process in processes {
-        let stop = if process.stopped { "kill -STOP $$; " } else { "" };
+        let stop = if process.stopped {
+            "kill -STOP $$; "
+        } else {
+            ""
+        };
         let command = Command::new("prlimit")
             .arg(format!("--rttime={}", process.limit))
             .args(["sh", "-c", &format!("{stop}exec \"$@\""), "sh"])

@@ -65,6 +65,11 @@ const KIND: Setting = Setting {
     also: None,
     what: "python or shell",
 };
+const API_VERSION: Setting = Setting {
+    key: "api_version",
+    variable: "SANDBOX_ACA_API_VERSION",
+    what: "2026-02-01-preview or 2026-09-01-preview",
+};
 const CA_FILE: Setting = Setting {
     key: "ca_file",
     variable: "SANDBOX_ACA_CA_FILE",
@@ -99,6 +104,7 @@ impl Connector for Sandboxes {
             "resource_group",
             "group",
             "image",
+            "api_version",
             "keep_alive",
             "ca_file",
         ]
@@ -119,6 +125,9 @@ impl Connector for Sandboxes {
         };
         let mut config = AcaConfig::new(endpoint, subscription, resource_group, group);
         config.keep_alive = keep_alive;
+        if let Some(version) = read(&settings, API_VERSION) {
+            config = config.api_version(version);
+        }
         if let Some(image) = settings.value("image") {
             config = config.disk_image(image);
         }

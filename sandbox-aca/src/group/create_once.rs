@@ -28,6 +28,35 @@ fn id(of: &Value) -> Option<&str> {
     id.or(of["diskImageId"].as_str())
 }
 
+/// What tells something that was created for a request from everything else.
+#[derive(Clone, Debug)]
+enum Mark {
+    /// The value of the label.
+    Label(String),
+    /// The snapshot, of which nothing else is made.
+    Snapshot(String),
+}
+
+impl Mark {
+    fn fits(&self, entry: &Value) -> bool {
+        match self {
+            Self::Label(nonce) => entry["labels"][CREATE_LABEL] == json!(nonce),
+            Self::Snapshot(id) => {
+                let source = &entry["sourcesRef"]["snapshot"]["id"];
+                *source == json!(id) || entry["snapshotId"] == json!(id)
+            }
+        }
+    }
+
+    /// The labels that the service can be asked for.
+    fn labels(&self) -> Labels {
+        match self {
+            Self::Label(nonce) => Labels::from([(CREATE_LABEL.to_owned(), nonce.clone())]),
+            Self::Snapshot(_) => Labels::new(),
+        }
+    }
+}
+
 impl Http {
     /// Sends a request that creates something with labels in `collection`. Gives the identifier and
     /// what the service shows.
@@ -40,22 +69,52 @@ impl Http {
     ) -> Result<(String, Value), Failure> {
         let nonce = uuid::Uuid::new_v4().simple().to_string();
         body["labels"][CREATE_LABEL] = json!(nonce);
-        let failure = match self.make_once(op, request, &body).await {
+        let mark = Mark::Label(nonce);
+        self.make_found(op, request, &body, collection, mark).await
+    }
+
+    /// Makes a sandbox that bears no label. If `snapshot` is of this creation alone, it tells the
+    /// sandbox from others; otherwise what may have been made can't be found.
+    pub(crate) async fn make_unlabelled(
+        self: &Arc<Self>,
+        op: Operation,
+        request: Request<'_>,
+        body: &Value,
+        snapshot: Option<&str>,
+    ) -> Result<(String, Value), Failure> {
+        match snapshot {
+            Some(id) => {
+                let mark = Mark::Snapshot(id.to_owned());
+                self.make_found(op, request, body, "sandboxes", mark).await
+            }
+            None => self.make_once(op, request, body).await,
+        }
+    }
+
+    async fn make_found(
+        self: &Arc<Self>,
+        op: Operation,
+        request: Request<'_>,
+        body: &Value,
+        collection: &'static str,
+        mark: Mark,
+    ) -> Result<(String, Value), Failure> {
+        let failure = match self.make_once(op, request, body).await {
             Err(failure) if failure.unknown => failure,
             made => return made,
         };
         for look in 0..LOOKS {
             tokio::time::sleep(Duration::from_millis(200) * look).await;
-            if let Some(found) = self.look_for(op, collection, &nonce).await {
+            if let Some(found) = self.look_for(op, collection, &mark).await {
                 return Ok(found);
             }
         }
-        self.collect(op, collection, nonce);
+        self.collect(op, collection, mark);
         Err(failure)
     }
 
-    /// The same without a mark.
-    pub(crate) async fn make_once(
+    /// The same without looking for what may have been made.
+    async fn make_once(
         &self,
         op: Operation,
         request: Request<'_>,
@@ -72,23 +131,20 @@ impl Http {
         &self,
         op: Operation,
         collection: &str,
-        nonce: &str,
+        mark: &Mark,
     ) -> Option<(String, Value)> {
         let all = match collection {
             // The only ones that the service can be asked for by a label.
-            "sandboxes" => {
-                let labels = Labels::from([(CREATE_LABEL.to_owned(), nonce.to_owned())]);
-                self.list(op, &labels).await
-            }
+            "sandboxes" => self.list(op, &mark.labels()).await,
             _ => self.pages(op, &[collection], Vec::new()).await,
         };
         let mut all = all.unwrap_or_default().into_iter();
-        let found = all.find(|one| one["labels"][CREATE_LABEL] == nonce)?;
+        let found = all.find(|one| mark.fits(one))?;
         Some((id(&found)?.to_owned(), found))
     }
 
     /// Looks in the background for what the service may still be creating, and deletes it.
-    fn collect(self: &Arc<Self>, op: Operation, collection: &'static str, nonce: String) {
+    fn collect(self: &Arc<Self>, op: Operation, collection: &'static str, mark: Mark) {
         let http = Arc::clone(self);
         tokio::spawn(async move {
             let begun = Instant::now();
@@ -96,7 +152,7 @@ impl Http {
             while begun.elapsed() < STILL_CREATING {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(longest);
-                if let Some((id, _)) = http.look_for(op, collection, &nonce).await {
+                if let Some((id, _)) = http.look_for(op, collection, &mark).await {
                     let made = match collection {
                         "sandboxes" => Made::Sandbox(id),
                         "snapshots" => Made::Snapshot(id),

@@ -79,7 +79,7 @@ impl Registry {
         } = policies;
         let (id, made) = self
             .http
-            .create(body, &self.config.labels)
+            .create(body, &self.config.labels, op == Operation::Fork)
             .await
             .map_err(|failure| failure.error)?;
         let orphan = DeleteOnDrop::new(&self.http, Made::Sandbox(id.clone()));

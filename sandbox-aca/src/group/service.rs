@@ -36,11 +36,13 @@ impl Http {
     ///
     /// The official SDK refuses labels for a restore and sends the source alone; it is not documented
     /// what the service does with more. So labels are tried, and a restore that is refused with
-    /// them and needs none goes without: then a lost answer can't be made up for.
+    /// them and needs none goes without: then a lost answer is made up for if its snapshot is `own`,
+    /// one that nothing else is made of.
     pub(crate) async fn create(
         self: &Arc<Self>,
         mut body: Value,
         marks: &Labels,
+        own: bool,
     ) -> Result<(String, Value), Failure> {
         const OP: Operation = Operation::Create;
         let method = &self.protocol().create;
@@ -62,7 +64,9 @@ impl Http {
                     if !marks.is_empty() {
                         tracing::warn!("the service takes no labels with a restore: it has none");
                     }
-                    self.make_once(OP, request(), &source).await
+                    let snapshot = source["sourcesRef"]["snapshot"]["id"].as_str();
+                    let snapshot = snapshot.filter(|_| own);
+                    self.make_unlabelled(OP, request(), &source, snapshot).await
                 }
                 false => Err(failure.hint("the service may take no labels here: fork without any")),
             },

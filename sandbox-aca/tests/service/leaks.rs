@@ -57,6 +57,29 @@ async fn a_snapshot_or_a_fork_that_is_given_up_leaves_nothing() {
     }
 }
 
+/// A service that takes no labels with a restore, and whose answer to one is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fork_without_a_mark_is_found_by_its_snapshot_or_deleted_later() {
+    for hidden in [Duration::ZERO, Duration::from_secs(600)] {
+        let (emulator, provider) = start(Options::default()).await;
+        let sandbox = provider.create(SandboxSpec::new()).await;
+        let sandbox = sandbox.expect("a sandbox");
+        emulator.inject(Fault::new("PUT /", Action::Status(400, None)));
+        emulator.inject(Fault::new("PUT /", Action::StatusAfter(504)));
+        emulator.advance(hidden);
+        emulator.change(|options| options.hidden = hidden);
+        let forked = sandbox.fork(Default::default()).await;
+        assert_eq!(forked.is_ok(), hidden.is_zero(), "{forked:?}");
+        assert_eq!(emulator.counts().0, 2, "the control: it was made");
+        let kept = forked.is_ok();
+        emulator.advance(hidden);
+        until("what was lost is deleted", || {
+            emulator.counts() == (1 + usize::from(kept), 0)
+        })
+        .await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_that_fails_or_is_given_up_is_deleted() {
     let mut options = Options::default();

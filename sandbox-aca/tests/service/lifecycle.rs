@@ -214,7 +214,7 @@ fn reaching(emulator: &AcaEmulator) -> Command {
     let script = format!(
         ": {NEEDLE}; while :; do exec 3<> /dev/tcp/127.0.0.1/{port} || continue; \
          printf 'GET /.emulator/outside/%s HTTP/1.0\r\n\r\n' \"${{EMULATED_SANDBOX:-parent}}\" >&3; \
-         read -r line <&3; exec 3>&-; done"
+         read -r line <&3; exec 3>&-; sleep 0.05; done"
     );
     Command::new("bash").args(["-c", &script])
 }
@@ -250,14 +250,17 @@ async fn what_a_fork_inherits_reaches_nothing_that_its_parent_may_not() {
     let mut all = Vec::new();
     for restore in RESTORES {
         for restored in RESTORED {
-            for version in super::VERSIONS {
+            // Once in the newer version, where the service's own default is the worst.
+            let newer = (restore, restored) == (Restore::Ignores, RestoredEgress::Absent);
+            let versions = &super::VERSIONS[..if newer { 2 } else { 1 }];
+            for version in versions {
                 all.push(async move {
                     let what = format!("{version}, {restore:?}, {restored:?}");
                     let rig = restless(version, restore, restored).await;
                     let (emulator, _provider, sandbox, process) = &rig;
                     let child = sandbox.fork(Default::default()).await.expect(&what);
                     // What it inherited has ended, without ever having reached anything.
-                    let left = child.sh(&format!("pgrep -f {NEEDLE}[:;] || :")).await;
+                    let left = child.sh(format!("pgrep -f {NEEDLE}[:;] || :")).await;
                     assert_eq!(left.expect(&what).stdout.bytes, "", "{what}");
                     let id = child.info().id;
                     assert_eq!(emulator.outside(id.as_str()).1, 0, "{what}");

@@ -22,7 +22,7 @@ async fn what_is_too_large_for_a_request_goes_in_parts() {
             "mkdir d && head -c {LARGE} /dev/urandom > d/large && truncate -s 1G d/sparse && \
              sha256sum < d/large"
         );
-        let made = sandbox.sh(&make).await.expect(what);
+        let made = sandbox.sh(make).await.expect(what);
         let sum = made.stdout.to_string_lossy().into_owned();
         let host = tempfile::tempdir().expect("a directory");
         let out = host.path().join("out");

@@ -326,6 +326,7 @@ async fn the_emulator_takes_in_each_version_what_the_service_takes_and_no_more()
             assert_eq!(answered, status, "{method} {path} in {version}: {body}");
         }
     }
+    named_policies(&raw).await;
     let argv = json!({"command": "/bin/echo", "args": ["$HOME", "a b"], "environment": {"A": "1"}});
     let run = format!("sandboxes/{id}/executeCommand");
     let (_, ran) = raw.send("POST", &run, newer, argv.clone()).await;
@@ -347,6 +348,82 @@ async fn the_emulator_takes_in_each_version_what_the_service_takes_and_no_more()
     emulator.change(|options| options.forbidden = true);
     let (status, body) = raw.send("GET", "sandboxes", newer, Value::Null).await;
     assert_eq!((status, &body["errorCode"]), (403, &json!("Forbidden")));
+}
+
+/// What the newer version has for groups and ports.
+async fn named_policies(raw: &Raw) {
+    let [older, newer] = VERSIONS;
+    let deny = json!({"http": {"defaultAction": "Deny", "hostRules": []}});
+    assert_eq!(
+        raw.send("PUT", "egressPolicies/none", newer, deny.clone())
+            .await
+            .0,
+        201
+    );
+    assert_eq!(
+        raw.send("PUT", "egressPolicies/none", newer, deny.clone())
+            .await
+            .0,
+        200
+    );
+    assert_eq!(
+        raw.send("GET", "egressPolicies/none", older, Value::Null)
+            .await
+            .0,
+        404
+    );
+    let (_, all) = raw.send("GET", "egressPolicies", newer, Value::Null).await;
+    assert_eq!(all["value"][0]["name"], "none", "{all}");
+    let source = json!({"diskImage": {"name": "ubuntu", "isPublic": true}});
+    let body = json!({"sourcesRef": source, "egressPolicyId": "none", "ports": [{"port": 80}]});
+    let (status, made) = raw.send("POST", "sandboxes", newer, body.clone()).await;
+    assert_eq!(
+        (status, &made["egressPolicy"]["http"]),
+        (201, &deny["http"]),
+        "{made}"
+    );
+    let ports = format!(
+        "sandboxes/{}/ports",
+        made["id"].as_str().expect("an identifier")
+    );
+    let more = json!({"ports": [{"port": 80, "protocol": "Http2"}, {"port": 90}]});
+    let (_, shown) = raw.send("PATCH", &ports, newer, more).await;
+    assert_eq!(shown["ports"].as_array().map(Vec::len), Some(2), "{shown}");
+    assert_eq!(
+        raw.send("DELETE", "egressPolicies/none", newer, Value::Null)
+            .await
+            .0,
+        200
+    );
+    assert_eq!(raw.send("POST", "sandboxes", newer, body).await.0, 404);
+    let secret = json!({"values": {"key": "hidden"}});
+    assert_eq!(
+        raw.send("PUT", "secrets/abc", newer, secret.clone())
+            .await
+            .0,
+        201
+    );
+    assert_eq!(
+        raw.send("PUT", "secrets/abc", newer, secret.clone())
+            .await
+            .0,
+        200
+    );
+    assert_eq!(
+        raw.send("PUT", "secrets/a", newer, secret.clone()).await.0,
+        400
+    );
+    assert_eq!(raw.send("PUT", "secrets/a", older, secret).await.0, 200);
+    assert_eq!(
+        raw.send("GET", "volumes/count", newer, Value::Null).await.1,
+        json!({"count": 0})
+    );
+    assert_eq!(
+        raw.send("GET", "volumes/v/files", newer, Value::Null)
+            .await
+            .0,
+        501
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

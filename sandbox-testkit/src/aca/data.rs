@@ -13,7 +13,7 @@ use super::memory::{self, Process};
 use super::options::{Restore, RestoredEgress};
 use super::reply::{Reply, invalid, problem};
 use super::state::{Guest, State, too_many};
-use super::{ports, resource, volumes};
+use super::{egress, ports, resource, volumes};
 
 /// Disk images that the service offers to all its users; here all are the same.
 pub(super) const PUBLIC: &[&str] = &["ubuntu", "python-3.13", "node-22"];
@@ -23,8 +23,16 @@ pub(super) fn failed(error: &sandbox_core::Error) -> Reply {
 }
 
 pub(super) async fn create(state: &Arc<State>, call: &Call) -> Result<Reply, Reply> {
-    let body = call.json()?;
+    let mut body = call.json()?;
     check(state, &body)?;
+    if call.newer() {
+        if let Some(policy) = egress::named(state, &call.group, &body)? {
+            body["egressPolicy"] = policy;
+        }
+        if body["egressPolicy"]["http"]["trafficInspection"] == "Legacy" {
+            return Err(invalid("trafficInspection", "Legacy is not taken any more"));
+        }
+    }
     // On a task of its own: a client that goes away does not undo a creation.
     let (state, group) = (Arc::clone(state), call.group.clone());
     let status = call.created(&state.options());

@@ -35,6 +35,7 @@ mod auth;
 mod call;
 mod clock;
 mod data;
+mod egress;
 mod entra;
 mod exec;
 mod fault;

@@ -76,6 +76,23 @@ pub(super) async fn operation(
             guest.running(state)?;
             ports::remove(&guest, &call.json()?)
         }
+        // The service has these; a 404 would say that it has not.
+        (
+            _,
+            ["logstream"]
+            | ["processes", "stream"]
+            | ["podVolumes", "add"]
+            | ["connections", "add"]
+            | ["downloadContentPackage"],
+        ) if newer => Err(problem(
+            501,
+            "NotEmulated",
+            "the emulator does not have this operation",
+        )),
+        ("PATCH", ["ports"]) if newer => {
+            guest.running(state)?;
+            ports::merge(state, &guest, &call.json()?)
+        }
         ("GET", ["ports"]) if newer => {
             let shown = ports::shown(state, &guest);
             Ok(Reply::json(200, json!({"ports": shown["ports"]})))

@@ -150,6 +150,24 @@ pub(super) fn add(state: &State, guest: &Guest, mut port: Value) -> Result<Value
     Ok(json!({"ports": shown(state, guest)["ports"]}))
 }
 
+/// Adds ports and changes those that are there; the others stay.
+pub(super) fn merge(state: &State, guest: &Guest, body: &Value) -> Result<Reply, Reply> {
+    let ports = body["ports"].as_array();
+    let ports = ports.ok_or_else(|| invalid("ports", "must be an array"))?;
+    for port in ports {
+        check(port)?;
+    }
+    for port in ports {
+        // One that is there is taken away first, with what was said of it before.
+        let _ = remove(guest, port);
+        add(state, guest, port.clone())?;
+    }
+    Ok(Reply::json(
+        200,
+        json!({"ports": shown(state, guest)["ports"]}),
+    ))
+}
+
 pub(super) fn remove(guest: &Guest, body: &Value) -> Result<Reply, Reply> {
     let number = number(body)?;
     let mut document = guest.document();

@@ -200,8 +200,27 @@ pub(super) async fn operation(
             let keys: Vec<&String> = values.keys().collect();
             let now = state.clock.timestamp();
             let secret = json!({"id": id, "keys": keys, "createdAt": now, "updatedAt": now});
+            if call.newer() && !(3..=64).contains(&id.len()) {
+                return Err(invalid("id", "has 3 to 64 characters"));
+            }
+            let status = match get(id) {
+                Ok(_) => 200,
+                Err(_) => call.created(&state.options()),
+            };
             keep(state, &prefix, id, &secret);
-            Ok(Reply::json(200, peek(&secret)))
+            Ok(Reply::json(status, peek(&secret)))
+        }
+        ("volumes", "GET", ["count"]) if call.newer() => {
+            let store = state.store();
+            let ours = store
+                .resources
+                .keys()
+                .filter(|path| path.starts_with(&prefix));
+            Ok(Reply::json(200, json!({"count": ours.count()})))
+        }
+        ("volumes", _, [_, "files" | "fork", ..]) if call.newer() => {
+            let why = "the emulator gives no files of volumes but to sandboxes";
+            Err(problem(501, "NotEmulated", why))
         }
         ("secrets", "GET", [id, "keys"]) => {
             let secret = get(id)?;

@@ -15,7 +15,9 @@ use super::fault::Action;
 use super::log::Entry;
 use super::reply::{Broken, Reply, invalid, problem};
 use super::state::State;
-use super::{admin, arm, data, entra, forward, policy, resource, sessions, snapshots, stream};
+use super::{
+    admin, arm, data, egress, entra, forward, policy, resource, sessions, snapshots, stream,
+};
 
 /// The largest request body.
 const BODY: usize = 1 << 30;
@@ -223,6 +225,7 @@ async fn data(state: &Arc<State>, call: Call) -> Result<Reply, Reply> {
                 }
             }
         }
+        (_, ["egressPolicies", tail @ ..]) if call.newer() => egress::operation(state, &call, tail),
         (_, ["snapshots", tail @ ..]) => snapshots::operation(state, &call, tail).await,
         (_, [kind @ ("diskimages" | "volumes" | "secrets"), tail @ ..]) => {
             resource::operation(state, &call, kind, tail).await

@@ -68,6 +68,7 @@ const KIND: Setting = Setting {
 const API_VERSION: Setting = Setting {
     key: "api_version",
     variable: "SANDBOX_ACA_API_VERSION",
+    also: None,
     what: "2026-02-01-preview or 2026-09-01-preview",
 };
 const CA_FILE: Setting = Setting {

@@ -5,6 +5,8 @@
 use crate::group::manage::EgressAction;
 use sandbox_core::{Capabilities, Capability, Control, Enforcement, IsolationReport};
 
+const EGRESS: &str =
+    "the service documents no order of its rules; AcaOptions::egress has its own policy";
 const TIERS: &str = "the service has tiers; choose one in the configuration";
 
 pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend does not have it")
@@ -62,7 +64,20 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend d
     .without(Capability::CpuLimit, TIERS)
     .without(Capability::PidsLimit, "the service has no such limit")
     .without(Capability::DiskLimit, TIERS)
-    .without(Capability::Isolation, "a microVM can't be told from inside");
+    .without(Capability::Isolation, "a microVM can't be told from inside")
+    .without(Capability::EgressByName, EGRESS)
+    .without(Capability::EgressPorts, EGRESS)
+    .without(Capability::EgressCredentials, EGRESS)
+    .without(
+        Capability::Terminal,
+        "its streams are not mapped to terminals",
+    )
+    .without(Capability::Jobs, "a command's output ends with its stream")
+    .without(
+        Capability::Ports,
+        "the service has URLs and no connections: AcaHandle::add_port",
+    )
+    .without(Capability::FileStreams, "files come and go whole");
 
 /// What is known of the isolation: the service's word, which nothing inside can prove.
 pub(crate) fn report(egress: Option<EgressAction>) -> IsolationReport {

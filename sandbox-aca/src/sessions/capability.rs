@@ -10,6 +10,8 @@ use sandbox_core::{
 
 const POOL: &str = "the service sizes the sessions of built-in pools";
 
+const RULES: &str = "a pool has egress or has none; the service knows no rules for it";
+
 const COMMON: Capabilities = Capabilities::none("this backend does not have it")
     .with_each(&[
         Capability::Exec,
@@ -67,10 +69,13 @@ const COMMON: Capabilities = Capabilities::none("this backend does not have it")
         "the service knows no directory of this host",
     )
     .without(Capability::FilePermissions, "the guest's user is root")
-    .without(
-        Capability::EgressByName,
-        "a pool has egress or has none; the service knows no rules for it",
-    )
+    .without(Capability::EgressByName, RULES)
+    .without(Capability::EgressPorts, RULES)
+    .without(Capability::EgressCredentials, RULES)
+    .without(Capability::Terminal, "there is no spawn")
+    .without(Capability::Jobs, "there is no spawn")
+    .without(Capability::Ports, "a session has no ports")
+    .without(Capability::FileStreams, "files come and go whole")
     .without(Capability::MemoryLimit, POOL)
     .without(Capability::CpuLimit, POOL)
     .without(Capability::PidsLimit, POOL)

@@ -49,8 +49,8 @@ impl GuestRoot {
         let (handle, stat) = self.regular(path, &place)?;
         let file = reopen(&handle, OFlags::RDONLY).map_err(place.failed())?;
         let mut file = File::from(file);
-        // No file can be read beyond what an offset of the kernel's can say.
-        let offset = options.offset.min(i64::MAX.unsigned_abs());
+        // A filesystem refuses offsets beyond the largest file that it can have.
+        let offset = options.offset.min(stat.size);
         file.seek(SeekFrom::Start(offset))
             .map_err(|error| Error::from_io(error, Operation::OpenRead).with_path(path))?;
         Ok((file, stat.size, stat.metadata().modified))

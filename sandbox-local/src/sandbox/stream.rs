@@ -33,11 +33,12 @@ impl LocalSandbox {
     ) -> Result<FileReader> {
         const OP: Operation = Operation::OpenRead;
         let path = self.resolve(path, OP)?;
-        let length = options.length.unwrap_or(u64::MAX);
+        let (offset, length) = (options.offset, options.length.unwrap_or(u64::MAX));
         let opened = self.files(OP, move |root| root.open_read(&path, &options));
         let (file, size, modified) = opened.await?;
         let reader = Reader {
-            file: tokio::fs::File::from_std(file).take(length),
+            // What a file grows by is not of the part that was asked for.
+            file: tokio::fs::File::from_std(file).take(if offset < size { length } else { 0 }),
             closed: self.closed.clone(),
             _in_use: self.in_use.clone(),
         };

@@ -121,6 +121,9 @@ async fn a_dropped_writer_leaves_nothing(cx: Context) -> Verdict {
         writer.write_all(&[b'x'; 100_000]).await?;
         drop(writer);
     }
+    for path in ["new", "a"] {
+        ensure!(!cx.sandbox.exists(path).await?, "{path} is there");
+    }
     crate::kit::eventually("what was staged is gone", || async {
         Ok(cx.sandbox.list(".").await?.len() == 1)
     })

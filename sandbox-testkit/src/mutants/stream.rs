@@ -22,7 +22,12 @@ impl Keeping {
 impl Drop for Keeping {
     fn drop(&mut self) {
         if let Some(writer) = self.0.take() {
-            tokio::spawn(writer.commit());
+            let mut commit = Box::pin(writer.commit());
+            // At once where it can be, so that it does not depend on what runs when.
+            let mut context = Context::from_waker(std::task::Waker::noop());
+            if commit.as_mut().poll(&mut context).is_pending() {
+                tokio::spawn(commit);
+            }
         }
     }
 }

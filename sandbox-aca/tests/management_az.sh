@@ -19,7 +19,7 @@ run login --service-principal -u 11111111-2222-3333-4444-555555555555 -p secret 
 run containerapp env create -n env -g rg -l westus2 --logs-destination none > /dev/null
 run containerapp env show -n env -g rg --query properties.provisioningState | is state '"Succeeded"'
 run containerapp env list -g rg --query 'length(@)' | is environments 1
-run containerapp env list-usages -n env -g rg --query 'length(@)' | is usages 2
+run containerapp env list-usages -n env -g rg --query 'length(value)' | is usages 2
 run containerapp create -n app1 -g rg --environment env --image "$image" --min-replicas 1 \
   --max-replicas 1 --ingress internal --target-port 80 --secrets k=hidden \
   --env-vars A=1 B=secretref:k --tags owner=t1 --command sh -c 'echo up; exec sleep 1000' > /dev/null

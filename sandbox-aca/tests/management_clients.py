@@ -129,7 +129,7 @@ def app(environment):
 
     def runs():
         replicas = apps.container_apps_revision_replicas.list_replicas(GROUP, "app1", revision.name).value
-        return replicas and replicas[0].properties.containers[0].running_state == "Running" and replicas[0]
+        return replicas and replicas[0].properties.containers[0].ready and replicas[0]
 
     replica = until("the replica runs", runs)
     shown = apps.container_apps_revision_replicas.get_replica(GROUP, "app1", revision.name, replica.name)

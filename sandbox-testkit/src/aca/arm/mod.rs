@@ -521,12 +521,12 @@ fn keep(
     };
     let before = state.arm.kept().resources.insert(key.to_owned(), resource);
     let status = if before.is_some() { 200 } else { 201 };
-    // What is put is followed by its status, but for environments.
     let by_result = document["type"] == "Microsoft.App/managedEnvironments";
-    Ok(operations::begin(
-        state,
-        path,
-        Reply::json(status, document),
-        by_result,
-    ))
+    let reply = Reply::json(status, document);
+    // The specification has one link for environments, and `az` wants the other.
+    let reply = match by_result {
+        true => operations::begin(state, path, reply, true),
+        false => reply,
+    };
+    Ok(operations::begin(state, path, reply, false))
 }

@@ -22,7 +22,7 @@ run containerapp env list -g rg --query 'length(@)' | is environments 1
 run containerapp env list-usages -n env -g rg --query 'length(value)' | is usages 2
 run containerapp create -n app1 -g rg --environment env --image "$image" --min-replicas 1 \
   --max-replicas 1 --ingress internal --target-port 80 --secrets k=hidden \
-  --env-vars A=1 B=secretref:k --tags owner=t1 --command sh -c 'echo up; exec sleep 1000' > /dev/null
+  --env-vars A=1 B=secretref:k --tags owner=t1 --command awk 'BEGIN { print "up"; fflush(); system("sleep 1000") }' > /dev/null
 run containerapp show -n app1 -g rg --query properties.configuration.ingress.fqdn \
   | is name '"app1.internal.emulator.azurecontainerapps.io"'
 run containerapp list -g rg --query 'length(@)' | is apps 1
@@ -38,7 +38,7 @@ run containerapp revision restart -n app1 -g rg --revision app1--0000002 > /dev/
 run rest --method post --url "$ENDPOINT/subscriptions/$sub/resourceGroups/rg/providers/Microsoft.App/containerApps/app1/stop?api-version=2026-07-01" > /dev/null
 run containerapp show -n app1 -g rg --query properties.runningStatus | is status '"Stopped"'
 run containerapp job create -n job1 -g rg --environment env --trigger-type Manual --image "$image" \
-  --replica-timeout 60 --command sh -c 'exit 3' > /dev/null
+  --replica-timeout 60 --command false > /dev/null
 execution=$(run containerapp job start -n job1 -g rg --query name | tr -d '"')
 run containerapp job execution show -n job1 -g rg --job-execution-name "$execution" --query name \
   | is execution "\"$execution\""

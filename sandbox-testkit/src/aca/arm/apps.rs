@@ -248,7 +248,8 @@ async fn act(state: &Arc<State>, own: &str, revision: &str, word: &str) -> Resul
         state.note_command(&format!("{word} {revision}"));
         turn(state, own, word != "deactivate").await;
     }
-    Ok(Reply::empty(200))
+    // `az` takes the answer for JSON.
+    Ok(Reply::json(200, json!(format!("{word} succeeded"))))
 }
 
 fn replicas(state: &State, own: &str, revision: &str, name: Option<&&str>) -> Result<Reply, Reply> {

@@ -38,7 +38,7 @@ run containerapp revision restart -n app1 -g rg --revision app1--0000002 > /dev/
 run rest --method post --url "$ENDPOINT/subscriptions/$sub/resourceGroups/rg/providers/Microsoft.App/containerApps/app1/stop?api-version=2026-07-01" > /dev/null
 run containerapp show -n app1 -g rg --query properties.runningStatus | is status '"Stopped"'
 run containerapp job create -n job1 -g rg --environment env --trigger-type Manual --image "$image" \
-  --replica-timeout 60 --command false > /dev/null
+  --replica-timeout 60 --replica-retry-limit 0 --parallelism 1 --replica-completion-count 1 --command false > /dev/null
 execution=$(run containerapp job start -n job1 -g rg --query name | tr -d '"')
 run containerapp job execution show -n job1 -g rg --job-execution-name "$execution" --query name \
   | is execution "\"$execution\""

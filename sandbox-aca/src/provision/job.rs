@@ -354,10 +354,11 @@ impl Job {
 
     async fn put(&self, spec: &JobSpec, anyway: bool) -> Result<Resource<JobProperties>> {
         let options = format!(
-            " --environment {} --trigger-type Manual --image {} --replica-timeout {}",
+            " --environment {} --trigger-type Manual --image {} --replica-timeout {} --replica-retry-limit {} --parallelism 1 --replica-completion-count 1",
             spec.environment.name(),
             spec.container.image,
-            spec.timeout.as_secs()
+            spec.timeout.as_secs(),
+            spec.retries
         );
         let step = self.target.step("create", "create", &options);
         let identity = spec.identity();

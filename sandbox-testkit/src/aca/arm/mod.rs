@@ -392,6 +392,18 @@ fn list(state: &State, call: &Call, key: &str, kind: &str) -> Result<Reply, Repl
     Ok(Reply::json(200, body))
 }
 
+/// Takes out what is null: it is not shown, and `az` could not read it.
+fn strip(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.retain(|_, member| !member.is_null());
+            members.values_mut().for_each(strip);
+        }
+        Value::Array(items) => items.iter_mut().for_each(strip),
+        _ => {}
+    }
+}
+
 async fn put(
     state: &Arc<State>,
     call: &Call,
@@ -401,6 +413,7 @@ async fn put(
     place: &Place<'_>,
 ) -> Result<Reply, Reply> {
     let mut body = call.json()?;
+    strip(&mut body);
     let version = call.query.get("api-version").map_or("", String::as_str);
     if !(kind.valid)(place.name) {
         let why = "the name is not one that this resource may have";

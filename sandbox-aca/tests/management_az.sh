@@ -47,7 +47,7 @@ run containerapp job stop -n job1 -g rg --job-execution-name "$execution" > /dev
 run role assignment create --role 'Azure ContainerApps Session Executor' \
   --assignee-object-id 11111111-2222-3333-4444-555555555555 \
   --assignee-principal-type ServicePrincipal --scope "/subscriptions/$sub/resourceGroups/rg" > /dev/null
-run resource list -g rg --tag owner=t1 --query 'length(@)' | is resources 1
+run resource list --tag owner=t1 --query 'length(@)' | is resources 1
 run containerapp job delete -n job1 -g rg --yes > /dev/null
 run containerapp delete -n app1 -g rg --yes > /dev/null
 run containerapp env delete -n env -g rg --yes > /dev/null

@@ -141,7 +141,9 @@ fn resources(state: &State, call: &Call, path: &[&str]) -> Result<Reply, Reply> 
     let before = format!("/{before}/").to_ascii_lowercase();
     let filter = call.query.get("$filter").map_or("", String::as_str);
     let quoted: Vec<&str> = filter.split('\'').skip(1).step_by(2).collect();
-    let fits = |document: &Value| match (filter.starts_with("tagName"), &quoted[..]) {
+    // `az` writes it in small letters.
+    let by_tag = filter.to_ascii_lowercase().starts_with("tagname");
+    let fits = |document: &Value| match (by_tag, &quoted[..]) {
         (true, [name]) => document["tags"][*name].is_string(),
         (true, [name, value]) => document["tags"][*name] == *value,
         (true, _) => false,

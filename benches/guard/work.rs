@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use sandbox::local::{LocalConfig, LocalProvider};
-use sandbox::{Command, FileBatch, ForkOptions, Provider, Sandbox, SandboxExt, SandboxSpec};
+use sandbox::{Command, FileBatch, Provider, Sandbox, SandboxExt, SandboxSpec};
 
 use crate::support::{Outcome, host};
 
@@ -76,11 +76,11 @@ pub(crate) fn all() -> Outcome<()> {
 
         let sandbox = provider.create(SandboxSpec::new()).await?;
         sandbox.write_files(batch(0)).await?;
-        sandbox.fork(ForkOptions::default()).await?.close().await?;
+        sandbox.fork_one().await?.close().await?;
         mark("begin", fork);
         for _ in 0..ROUNDS {
             sandbox.write("changed", "x").await?;
-            sandbox.fork(ForkOptions::default()).await?.close().await?;
+            sandbox.fork_one().await?.close().await?;
         }
         mark("end", fork);
         sandbox.close().await?;

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::fs;
 use std::sync::Arc;
 
-use sandbox::{GuestPath, ListOptions, Provider, ReadOptions, SandboxExt, SandboxSpec};
+use sandbox::{GuestPath, Provider, ReadOptions, SandboxExt, SandboxSpec};
 
 use crate::bench::{Bench, batch, clocked};
 use crate::support::measure::{Case, timed};
@@ -83,7 +83,7 @@ fn read(bench: &mut Bench) -> Outcome<()> {
         let cases = vec![
             Case::new("std's read", || timed(|| Ok(fs::read(&file)?))),
             Case::new("read_file", || {
-                let options = ReadOptions::default();
+                let options = ReadOptions::new();
                 clocked(&runtime, sandbox.read_file(&"file".into(), options))
             }),
         ];
@@ -115,9 +115,7 @@ fn list(bench: &mut Bench) -> Outcome<()> {
                 Ok(())
             })
         }),
-        Case::new("list_dir", || {
-            clocked(&runtime, sandbox.list_dir(&many, ListOptions::default()))
-        }),
+        Case::new("list_dir", || clocked(&runtime, sandbox.list(&many))),
     ];
     bench.compare(&format!("list of {entries} entries"), cases)?;
     bench.close(&sandbox)

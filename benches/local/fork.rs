@@ -4,7 +4,7 @@ use std::process::Command as HostCommand;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sandbox::{Command, ForkOptions, Sandbox, SandboxExt};
+use sandbox::{Command, Sandbox, SandboxExt};
 
 use crate::bench::{Bench, batch, clocked, exec};
 use crate::support::measure::{Case, timed};
@@ -44,7 +44,7 @@ fn tree(bench: &mut Bench, files: u32) -> Outcome<()> {
         // That started the parent again, whose last run is still being cleared away.
         std::thread::sleep(REST);
         let started = Instant::now();
-        let child = runtime.block_on(sandbox.fork(ForkOptions::default()))?;
+        let child = runtime.block_on(sandbox.fork_one())?;
         if first {
             runtime.block_on(exec(&child, Command::new("/bin/true")))?;
         }
@@ -63,7 +63,7 @@ fn tree(bench: &mut Bench, files: u32) -> Outcome<()> {
         Case::new("fork, exec true", || fork(true)),
         Case::new("exec true in the parent after a fork", || {
             runtime.block_on(sandbox.write("changed", "x"))?;
-            let child = runtime.block_on(sandbox.fork(ForkOptions::default()))?;
+            let child = runtime.block_on(sandbox.fork_one())?;
             let time = clocked(&runtime, exec(&sandbox, Command::new("/bin/true")))?;
             runtime.block_on(child.close())?;
             Ok(time)
@@ -79,7 +79,7 @@ fn chain(bench: &mut Bench, depth: u32) -> Outcome<()> {
     let mut current = bench.create()?;
     for generation in 1..depth {
         runtime.block_on(current.write(format!("{generation}"), "x"))?;
-        let child = runtime.block_on(current.fork(ForkOptions::default()))?;
+        let child = runtime.block_on(current.fork_one())?;
         bench.close(&current)?;
         current = child;
     }
@@ -87,7 +87,7 @@ fn chain(bench: &mut Bench, depth: u32) -> Outcome<()> {
     let fork_and_run = |of: &Arc<dyn Sandbox>| {
         // Nothing is written, so that the chain does not grow while it is measured.
         let started = Instant::now();
-        let child = runtime.block_on(of.fork(ForkOptions::default()))?;
+        let child = runtime.block_on(of.fork_one())?;
         runtime.block_on(exec(&child, Command::new("/bin/true")))?;
         let time = started.elapsed();
         runtime.block_on(child.close())?;

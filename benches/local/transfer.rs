@@ -42,7 +42,7 @@ pub(crate) fn all(bench: &mut Bench) -> Outcome<()> {
         Case::new("import_dir", || {
             let to = next();
             let guest = GuestPath::from(to.as_str());
-            let options = ImportOptions::default();
+            let options = ImportOptions::new();
             let time = clocked(&runtime, sandbox.import_dir(&tree, &guest, options))?;
             runtime.block_on(sandbox.remove_all(to))?;
             Ok(time)
@@ -50,12 +50,12 @@ pub(crate) fn all(bench: &mut Bench) -> Outcome<()> {
     ];
     bench.compare("import of a source tree", cases)?;
     let inside = GuestPath::from("exported");
-    runtime.block_on(sandbox.import_dir(&tree, &inside, ImportOptions::default()))?;
+    runtime.block_on(sandbox.import(&tree, &inside))?;
     let cases = vec![
         Case::new("cp -a", cp),
         Case::new("export_dir", || {
             let to = scratch.path().join(next());
-            let options = ExportOptions::default();
+            let options = ExportOptions::new();
             let time = clocked(&runtime, sandbox.export_dir(&inside, &to, options))?;
             fs::remove_dir_all(to)?;
             Ok(time)

@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sandbox::local::LocalProvider;
-use sandbox::{
-    Command, FileBatch, ForkOptions, Provider, Resources, Sandbox, SandboxExt, SandboxSpec,
-};
+use sandbox::{Command, FileBatch, Provider, Resources, Sandbox, SandboxExt, SandboxSpec};
 use tokio::runtime::Runtime;
 
 use super::peer::{Peer, Place, Work};
@@ -138,7 +136,7 @@ impl Ours {
         self.runtime.block_on(kept.write("tree/changed", "x"))?;
         let mut fork = None;
         let time = timed(|| {
-            let made = self.runtime.block_on(kept.fork(ForkOptions::default()))?;
+            let made = self.runtime.block_on(kept.fork_one())?;
             self.exec(fork.insert(made))
         });
         if let Some(fork) = fork {

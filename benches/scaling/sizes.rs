@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use sandbox::{Command, FileBatch, ForkOptions, Sandbox, SandboxExt};
+use sandbox::{Command, FileBatch, Sandbox, SandboxExt};
 use tokio::io::AsyncReadExt;
 
 use super::series::{Series, Setup};
@@ -29,9 +29,7 @@ pub(crate) fn layers(setup: &Setup<'_>) -> Outcome<Vec<Series>> {
         let name = format!("generation-{generation}");
         setup.runtime.block_on(current.write(name, "x"))?;
         let started = Instant::now();
-        let child = setup
-            .runtime
-            .block_on(current.fork(ForkOptions::default()))?;
+        let child = setup.runtime.block_on(current.fork_one())?;
         fork.time(f64::from(generation), started.elapsed());
         setup.close(&current)?;
         current = child;
@@ -65,17 +63,11 @@ pub(crate) fn tree(setup: &Setup<'_>) -> Outcome<Vec<Series>> {
         there = *size;
         // The first fork freezes all that was written; the next ones find one file changed.
         let once = |fork: &Arc<dyn Sandbox>| setup.close(fork);
-        once(
-            &setup
-                .runtime
-                .block_on(sandbox.fork(ForkOptions::default()))?,
-        )?;
+        once(&setup.runtime.block_on(sandbox.fork_one())?)?;
         let round = || {
             setup.runtime.block_on(sandbox.write("changed", "x"))?;
             let started = Instant::now();
-            let child = setup
-                .runtime
-                .block_on(sandbox.fork(ForkOptions::default()))?;
+            let child = setup.runtime.block_on(sandbox.fork_one())?;
             setup.exec_true(&child)?;
             let time = started.elapsed();
             setup.close(&child)?;

@@ -14,8 +14,8 @@ use bytes::Bytes;
 use sandbox::{
     Capabilities, Capability, Command, Control, CreateDirOptions, DirEntry, Enforcement, Env,
     Error, ErrorKind, Execution, ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions,
-    IsolationReport, ListOptions, Metadata, Mode, Operation, Output, Process, ReadOptions,
-    RemoveOptions, RenameOptions, Result, Sandbox, SandboxId, SandboxInfo, Snapshot,
+    IsolationReport, ListOptions, Metadata, MetadataOptions, Mode, Operation, Output, Process,
+    ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox, SandboxId, SandboxInfo, Snapshot,
     SnapshotOptions, TransferReport, WriteMode, async_trait,
 };
 
@@ -206,7 +206,7 @@ impl Sandbox for ToySandbox {
         Ok(entries)
     }
 
-    async fn metadata(&self, path: &GuestPath) -> Result<Metadata> {
+    async fn metadata(&self, path: &GuestPath, _: MetadataOptions) -> Result<Metadata> {
         self.look(Operation::Metadata, path, |files, path| {
             Ok(files.get(path)?.metadata())
         })

@@ -13,8 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sandbox::{
-    Command, ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions, Output, Sandbox,
-    SandboxExt,
+    Command, ExportOptions, FileBatch, GuestPath, ImportOptions, Output, Sandbox, SandboxExt,
 };
 use tokio::task::JoinSet;
 
@@ -69,7 +68,7 @@ async fn agent(sandbox: &dyn Sandbox) -> Result<PathBuf> {
         Some(dir) => std::path::absolute(dir)?,
         None => Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/broken-crate"),
     };
-    let options = ImportOptions::default().ignore_files(true);
+    let options = ImportOptions::new().ignore_files(true);
     let brought = sandbox
         .import_dir(&from, &GuestPath::from("."), options)
         .await?;
@@ -85,7 +84,7 @@ async fn agent(sandbox: &dyn Sandbox) -> Result<PathBuf> {
     let mut running = JoinSet::new();
     for (number, (name, source)) in CANDIDATES.into_iter().enumerate() {
         let at = Instant::now();
-        let fork = sandbox.fork(ForkOptions::default()).await?;
+        let fork = sandbox.fork_one().await?;
         let forked = at.elapsed();
         running.spawn(async move {
             let tried = try_candidate(&*fork, name, source).await;
@@ -181,7 +180,7 @@ async fn export(fork: &dyn Sandbox) -> Result<PathBuf> {
         now.as_millis()
     );
     let path = std::env::temp_dir().join(name);
-    let options = ExportOptions::default().exclude("/target");
+    let options = ExportOptions::new().exclude("/target");
     fork.export_dir(&GuestPath::from("."), &path, options)
         .await?;
     Ok(path)

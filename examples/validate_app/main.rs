@@ -48,7 +48,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 async fn validate(sandbox: &dyn Sandbox) -> Result<bool, Box<dyn Error>> {
     let app = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/validate_app/web");
-    let excludes = ImportOptions::default()
+    let excludes = ImportOptions::new()
         .exclude("node_modules/")
         .exclude("dist/");
     let brought = sandbox.import_dir(&app, &"app".into(), excludes).await?;
@@ -76,7 +76,7 @@ async fn validate(sandbox: &dyn Sandbox) -> Result<bool, Box<dyn Error>> {
         }
     }
     let to = std::env::temp_dir().join("validate-app-dist");
-    let options = ExportOptions::default().existing(ExistingDir::Replace);
+    let options = ExportOptions::new().existing(ExistingDir::Replace);
     let taken = sandbox.export_dir(&"dist".into(), &to, options).await?;
     say(&format!("took {} files to {}", taken.files, to.display()));
     Ok(true)

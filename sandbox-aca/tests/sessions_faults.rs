@@ -191,7 +191,7 @@ async fn a_full_pool_is_told_in_every_form() {
 #[tokio::test(flavor = "multi_thread")]
 async fn python_code_keeps_the_state_of_its_kernel() {
     let (_emulator, session) = begin(SessionKind::Python).await;
-    let code = CodeOptions::default();
+    let code = CodeOptions::new();
     let made = session
         .run_code("import os\nx = 20\nprint('made')", code)
         .await;
@@ -206,7 +206,7 @@ async fn python_code_keeps_the_state_of_its_kernel() {
         "{}",
         raised.stderr
     );
-    let second = CodeOptions::default().timeout(Duration::from_secs(1));
+    let second = CodeOptions::new().timeout(Duration::from_secs(1));
     let late = session.run_code("while True: pass", second).await;
     assert_eq!(late.expect("it is interrupted").status, CodeStatus::Failed);
     // Commands and code see the same files, and neither touches the other's names.
@@ -249,7 +249,7 @@ async fn the_old_shape_of_the_interface_carries_everything_too() {
     assert_eq!(session.read("count").await.expect("it is there"), "x");
     let child = session.fork(Default::default()).await.expect("a fork");
     assert_eq!(child.read("big").await.expect("it is there").len(), 300_000);
-    let code = session.run_code("6 * 7", CodeOptions::default()).await;
+    let code = session.run_code("6 * 7", CodeOptions::new()).await;
     assert_eq!(code.expect("it runs").result.as_deref(), Some("42"));
     child.close().await.expect("it closes");
     session.close().await.expect("it closes");
@@ -303,7 +303,7 @@ async fn an_execution_that_is_answered_before_its_end_is_asked_after() {
     emulator.change(|options| options.answers_running = true);
     let output = session.sh("printf x >> count; sleep 0.5; echo ran").await;
     assert_eq!(output.expect("it runs").stdout.bytes, "ran\n");
-    let answer = session.run_code("6 * 7", CodeOptions::default()).await;
+    let answer = session.run_code("6 * 7", CodeOptions::new()).await;
     assert_eq!(answer.expect("it runs").result.as_deref(), Some("42"));
     assert_eq!(session.read("count").await.expect("a file"), "x");
     session.close().await.expect("it closes");

@@ -11,6 +11,11 @@ use crate::{Error, Operation};
 macro_rules! capabilities {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
         /// A feature that not every backend has.
+        ///
+        /// ```
+        /// use sandbox_core::Capability;
+        /// assert_eq!(Capability::NetworkOff.to_string(), "network-off");
+        /// ```
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
         #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]

@@ -18,6 +18,12 @@ fn default_output_limit() -> u64 {
 }
 
 /// Standard input of a command.
+///
+/// ```
+/// use sandbox_core::{Command, Stdin};
+/// let command = Command::new("sort").stdin("2\n1\n");
+/// assert!(matches!(command.stdin, Stdin::Bytes(_)));
+/// ```
 #[derive(Clone, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]

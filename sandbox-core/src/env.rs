@@ -9,6 +9,12 @@ use crate::{Error, ErrorKind, Operation, Result, Secret};
 ///
 /// Every value is redacted in `Debug`; `is_secret` says that a backend must also keep it out of
 /// its service's plain configuration (an engine's secret store, a cloud's secret), where it has one.
+///
+/// ```
+/// use sandbox_core::Env;
+/// let env = Env::new().secret("TOKEN", "t0p");
+/// assert!(env.iter().all(|(_, value)| value.is_some_and(|value| value.is_secret)));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EnvValue {

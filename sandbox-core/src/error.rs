@@ -5,7 +5,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{GuestPath, PartialOutput, SandboxId};
+use crate::{ExitCause, GuestPath, PartialOutput, SandboxId};
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -13,6 +13,14 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 type Source = Arc<dyn std::error::Error + Send + Sync + 'static>;
 
 /// Kinds of errors, in terms that an application can act on.
+///
+/// ```
+/// use sandbox_core::ErrorKind;
+/// fn needs_a_new_sandbox(kind: ErrorKind) -> bool {
+///     matches!(kind, ErrorKind::Closed | ErrorKind::Expired | ErrorKind::Lost)
+/// }
+/// assert!(needs_a_new_sandbox(ErrorKind::Expired));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
@@ -44,17 +52,22 @@ pub enum ErrorKind {
     LimitExceeded,
     /// No space or no inode left.
     StorageFull,
-    /// The deadline passed.
+    /// The time that the caller gave passed: that of a command, which was killed or never started,
+    /// or that of a wait. A service, a host or a layer that did not answer in time is
+    /// [`Unavailable`](Self::Unavailable).
     Timeout,
     /// The backend does not have this operation or option. Nothing was done.
     Unsupported,
     /// The sandbox is closed.
     Closed,
-    /// The sandbox is gone without `close`: killed, expired, collected.
+    /// The sandbox's time to live passed, and it was ended as by `close`.
+    Expired,
+    /// The sandbox is gone without `close` and before its time: killed, destroyed, collected.
     Lost,
     /// The isolation that the spec requires can't be had on this host; nothing was created.
     Isolation,
-    /// The backend can't be reached.
+    /// The backend, or what an operation needs of the host, can't be reached or did not answer in
+    /// time.
     Unavailable,
     /// No or wrong credentials.
     Unauthenticated,
@@ -95,6 +108,11 @@ pub enum Execution {
 macro_rules! operations {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
         /// An operation of [`Sandbox`](crate::Sandbox) or [`Provider`](crate::Provider).
+        ///
+        /// ```
+        /// use sandbox_core::Operation;
+        /// assert_eq!(Operation::ReadFile.to_string(), "read_file");
+        /// ```
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
         #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
@@ -287,6 +305,28 @@ impl Error {
             .with_sandbox(sandbox.clone())
     }
 
+    /// [`ErrorKind::Unavailable`] of a wait that took too long. It is not retryable by itself: what
+    /// was asked for may still be done.
+    ///
+    /// ```
+    /// use sandbox_core::{Error, ErrorKind, Operation};
+    /// let error = Error::unanswered(Operation::Create, "no answer within 2s");
+    /// assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Unavailable, false));
+    /// ```
+    pub fn unanswered(operation: Operation, message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Unavailable, operation)
+            .with_message(message)
+            .with_retryable(false)
+    }
+
+    /// [`ErrorKind::Expired`].
+    pub fn expired(operation: Operation, sandbox: &SandboxId) -> Self {
+        Self::new(ErrorKind::Expired, operation)
+            .with_message("the sandbox's time to live has passed")
+            .with_sandbox(sandbox.clone())
+            .with_hint("create another, with a longer time to live or none")
+    }
+
     /// The kind that an I/O error corresponds to, with that error as the source.
     ///
     /// ```
@@ -320,12 +360,13 @@ impl Error {
             Io::StorageFull | Io::QuotaExceeded => (ErrorKind::StorageFull, "no space left"),
             Io::FileTooLarge => (ErrorKind::LimitExceeded, "the file is too large"),
             Io::ResourceBusy => (ErrorKind::Busy, "in use"),
-            Io::TimedOut => (ErrorKind::Timeout, "timed out"),
+            Io::TimedOut => (ErrorKind::Unavailable, "timed out"),
             Io::InvalidInput => (ErrorKind::InvalidInput, "invalid argument"),
             _ => (ErrorKind::Other, "the operating system reported an error"),
         };
         let mut told = Self::new(kind, operation)
             .with_message(message)
+            .with_retryable(false)
             .with_source(error);
         told.0.hint = hint.map(Into::into);
         told
@@ -443,6 +484,22 @@ impl Error {
     /// Whether the command ran; `None` if the operation runs no command.
     pub fn execution(&self) -> Option<Execution> {
         self.0.execution
+    }
+
+    /// Why the command ended; `None` if it did not run or its end is not known.
+    ///
+    /// ```
+    /// use sandbox_core::{Error, ErrorKind, Execution, ExitCause, Operation};
+    /// let error = Error::new(ErrorKind::Timeout, Operation::Exec)
+    ///     .with_execution(Execution::Interrupted);
+    /// assert_eq!(error.exit_cause(), Some(ExitCause::Timeout));
+    /// ```
+    pub fn exit_cause(&self) -> Option<ExitCause> {
+        match (self.0.execution, self.0.kind) {
+            (Some(Execution::Interrupted), ErrorKind::Timeout) => Some(ExitCause::Timeout),
+            (Some(Execution::Interrupted), ErrorKind::Closed) => Some(ExitCause::Killed),
+            _ => None,
+        }
     }
 
     /// Output that the command had written before it was cut.

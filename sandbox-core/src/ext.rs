@@ -8,8 +8,9 @@ use bytes::Bytes;
 
 use crate::{
     Command, CreateDirOptions, DirEntry, Error, ErrorKind, ExportOptions, FileBatch, ForkOptions,
-    GuestPath, ImportOptions, Job, JobKey, JobOptions, ListOptions, Metadata, Operation, Output,
-    PortWaitOptions, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox, TransferReport,
+    GuestPath, ImportOptions, Job, JobKey, JobOptions, ListOptions, Metadata, MetadataOptions,
+    Operation, Output, PortWaitOptions, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox,
+    TransferReport,
 };
 
 mod sealed {
@@ -126,7 +127,7 @@ pub trait SandboxExt: Sandbox + sealed::Sealed {
     /// Those of [`Sandbox::metadata`], except [`ErrorKind::NotFound`] and
     /// [`ErrorKind::NotADirectory`].
     async fn exists<P: Into<GuestPath> + Send>(&self, path: P) -> Result<bool> {
-        match self.metadata(&path.into()).await {
+        match self.metadata(&path.into(), MetadataOptions::new()).await {
             Ok(_) => Ok(true),
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                 Ok(false)
@@ -246,7 +247,7 @@ pub trait SandboxExt: Sandbox + sealed::Sealed {
     /// # Errors
     /// Those of [`Sandbox::metadata`].
     async fn stat<P: Into<GuestPath> + Send>(&self, path: P) -> Result<Metadata> {
-        self.metadata(&path.into()).await
+        self.metadata(&path.into(), MetadataOptions::new()).await
     }
 
     /// Changes the workdir. See [`Sandbox::set_workdir`].

@@ -49,6 +49,12 @@ impl fmt::Debug for Mode {
 }
 
 /// Treatment of a file that exists already.
+///
+/// ```
+/// use sandbox_core::{FileBatch, WriteMode};
+/// let batch = FileBatch::new().new_file("lock", "");
+/// assert_eq!(batch.files()[0].write_mode, WriteMode::CreateNew);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
@@ -61,6 +67,12 @@ pub enum WriteMode {
 }
 
 /// One file of a batch.
+///
+/// ```
+/// use sandbox_core::{FileBatch, Mode};
+/// let mut batch = FileBatch::new();
+/// batch.push("bin/tool", "#!/bin/sh\n").mode = Some(Mode::EXECUTABLE);
+/// ```
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct FileWrite {
@@ -445,6 +457,13 @@ impl RenameOptions {
 }
 
 /// Kind of a directory entry.
+///
+/// ```no_run
+/// # use sandbox_core::{FileKind, Result, Sandbox, SandboxExt as _};
+/// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+/// let is_link = sandbox.stat("current").await?.kind == FileKind::Symlink;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
@@ -462,6 +481,39 @@ pub enum FileKind {
     Socket,
     /// A character or block device.
     Device,
+}
+
+/// How to describe an entry.
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "serde",
+    serde(default, deny_unknown_fields, rename_all = "kebab-case")
+)]
+///
+/// ```
+/// use sandbox_core::MetadataOptions;
+/// assert!(MetadataOptions::new().follow(true).follow);
+/// ```
+#[non_exhaustive]
+pub struct MetadataOptions {
+    /// Whether a link at the path itself is followed, as `stat` does and `lstat` does not; what is
+    /// described is then never a link. Default: no.
+    pub follow: bool,
+}
+
+impl MetadataOptions {
+    /// The defaults: a link itself is described.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets whether a link at the path itself is followed.
+    #[must_use]
+    pub fn follow(mut self, follow: bool) -> Self {
+        self.follow = follow;
+        self
+    }
 }
 
 /// Metadata of an entry. A link is described itself, not what it points to.
@@ -482,6 +534,10 @@ pub struct Metadata {
     pub size: u64,
     /// Permission bits.
     pub mode: Mode,
+    /// The owner's number as the guest sees it, where known: programs compare it with `id -u`.
+    pub uid: Option<u32>,
+    /// The group's number as the guest sees it, where known: programs compare it with `id -g`.
+    pub gid: Option<u32>,
     /// Last change of the content, where known.
     pub modified: Option<SystemTime>,
     /// Target of a link, exactly as it is written in the link.
@@ -495,9 +551,25 @@ impl Metadata {
             kind,
             size,
             mode,
+            uid: None,
+            gid: None,
             modified: None,
             link_target: None,
         }
+    }
+
+    /// Sets the numbers of owner and group as the guest sees them.
+    ///
+    /// ```
+    /// use sandbox_core::{FileKind, Metadata, Mode};
+    /// let file = Metadata::new(FileKind::File, 0, Mode::FILE).owner(1000, 100);
+    /// assert_eq!((file.uid, file.gid), (Some(1000), Some(100)));
+    /// ```
+    #[must_use]
+    pub fn owner(mut self, uid: u32, gid: u32) -> Self {
+        self.uid = Some(uid);
+        self.gid = Some(gid);
+        self
     }
 
     /// Sets the time of the last change.
@@ -526,6 +598,15 @@ impl Metadata {
 }
 
 /// An entry of a directory.
+///
+/// ```no_run
+/// # use sandbox_core::{Result, Sandbox, SandboxExt as _};
+/// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+/// for entry in sandbox.list("src").await? {
+///     println!("{} {}", entry.path, entry.metadata.size);
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]

@@ -6,6 +6,11 @@ use std::fmt;
 macro_rules! controls {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
         /// One way in which a sandbox is kept apart from its host.
+        ///
+        /// ```
+        /// use sandbox_core::Control;
+        /// assert_eq!(Control::SystemCalls.to_string(), "system-calls");
+        /// ```
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
         #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
@@ -54,6 +59,12 @@ impl fmt::Display for Control {
 }
 
 /// Degree to which a control is in force.
+///
+/// ```
+/// use sandbox_core::Enforcement;
+/// let memory = Enforcement::absent("no delegated cgroup");
+/// assert_eq!(memory.to_string(), "absent: no delegated cgroup");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]

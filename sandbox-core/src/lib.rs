@@ -66,7 +66,8 @@ pub use error::{Error, ErrorKind, Execution, Operation, Result};
 pub use ext::SandboxExt;
 pub use files::{
     CreateDirOptions, DEFAULT_LIST_LIMIT, DEFAULT_READ_LIMIT, DirEntry, FileBatch, FileKind,
-    FileWrite, ListOptions, Metadata, Mode, ReadOptions, RemoveOptions, RenameOptions, WriteMode,
+    FileWrite, ListOptions, Metadata, MetadataOptions, Mode, ReadOptions, RemoveOptions,
+    RenameOptions, WriteMode,
 };
 pub use info::{Labels, SandboxId, SandboxInfo, Snapshot, SnapshotId};
 pub use isolation::{Control, Enforcement, IsolationReport};
@@ -74,7 +75,9 @@ pub use job::{
     DEFAULT_LOG_LIMIT, DEFAULT_LOG_READ_LIMIT, Job, JobControl, JobInfo, JobKey, JobLog,
     JobOptions, JobState, LogChunk, LogOptions, LogStream,
 };
-pub use output::{CapturedStream, Exit, ExitStatus, Output, PartialOutput, ResourceUsage};
+pub use output::{
+    CapturedStream, Exit, ExitCause, ExitStatus, Output, PartialOutput, ResourceUsage,
+};
 pub use path::GuestPath;
 pub use port::{PortStream, PortWaitOptions, Readiness};
 pub use process::{

@@ -64,6 +64,67 @@ impl ExitStatus {
     }
 }
 
+/// Why a command ended, where that is known.
+///
+/// A status alone does not tell: the memory limit, a caller's kill and a `kill -9` in the guest all
+/// end a command by signal 9.
+///
+/// ```
+/// use sandbox_core::{Exit, ExitCause, ExitStatus};
+/// assert_eq!(Exit::new(ExitStatus::Code(1)).cause, ExitCause::Exited);
+/// assert_eq!(Exit::new(ExitStatus::Signal(24)).cause, ExitCause::CpuLimit);
+/// assert_eq!(Exit::new(ExitStatus::Signal(9)).cause, ExitCause::Unknown);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
+pub enum ExitCause {
+    /// Not known: by a signal that a program in the sandbox sent, or that the backend can't explain.
+    #[default]
+    Unknown,
+    /// The main process ended by itself with an exit code.
+    Exited,
+    /// The kernel killed a process of the sandbox while the command ran, because memory ran out, and
+    /// the command ended by signal 9, or with 137 as a shell says that. Which process it was is not
+    /// recorded: where commands run side by side, it may have been a neighbour's.
+    OutOfMemory,
+    /// The command used the processor time that `ulimit -t` allowed it, and got SIGXCPU.
+    CpuLimit,
+    /// The command's timeout killed it; that is an error, and [`Error::exit_cause`] says this.
+    ///
+    /// [`Error::exit_cause`]: crate::Error::exit_cause
+    Timeout,
+    /// The caller ended it: by [`Process::kill`](crate::Process::kill), by a signal from
+    /// [`Process::signal`](crate::Process::signal), or by closing the sandbox.
+    Killed,
+}
+
+impl ExitCause {
+    /// What the status alone says.
+    fn of(status: ExitStatus) -> Self {
+        const SIGXCPU: i32 = 24;
+        match status {
+            ExitStatus::Code(_) => Self::Exited,
+            ExitStatus::Signal(SIGXCPU) => Self::CpuLimit,
+            ExitStatus::Signal(_) => Self::Unknown,
+        }
+    }
+}
+
+impl fmt::Display for ExitCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "unknown",
+            Self::Exited => "exited",
+            Self::OutOfMemory => "out-of-memory",
+            Self::CpuLimit => "cpu-limit",
+            Self::Timeout => "timeout",
+            Self::Killed => "killed",
+        })
+    }
+}
+
 impl fmt::Display for ExitStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -129,6 +190,17 @@ impl fmt::Debug for CapturedStream {
 }
 
 /// Output that a command had written when it was cut.
+///
+/// ```no_run
+/// # use sandbox_core::{Command, Sandbox};
+/// # async fn example(sandbox: &dyn Sandbox, command: Command) {
+/// if let Err(error) = sandbox.exec(command).await
+///     && let Some(partial) = error.partial_output()
+/// {
+///     eprintln!("{}", partial.stderr.to_string_lossy());
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
@@ -155,6 +227,13 @@ impl PartialOutput {
 }
 
 /// Resources that a command used, where the backend knows: it and the children it waited for.
+///
+/// ```
+/// use std::time::Duration;
+/// use sandbox_core::ResourceUsage;
+/// let usage = ResourceUsage::new(Duration::from_millis(20), Duration::ZERO, 4 << 20);
+/// assert_eq!(usage.max_resident_bytes, 4_194_304);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
@@ -182,6 +261,14 @@ impl ResourceUsage {
 }
 
 /// End of a process, and what it used.
+///
+/// ```no_run
+/// # use sandbox_core::{Process, Result};
+/// # async fn example(process: Process) -> Result<()> {
+/// let exit = process.wait().await?;
+/// println!("{}, cause: {}", exit.status, exit.cause);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
@@ -189,17 +276,28 @@ impl ResourceUsage {
 pub struct Exit {
     /// Status with which it ended.
     pub status: ExitStatus,
+    /// Why it ended, where that is known.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub cause: ExitCause,
     /// Resources that it used, where the backend knows.
     pub usage: Option<ResourceUsage>,
 }
 
 impl Exit {
-    /// Ended like this; what it used is not known.
+    /// Ended like this, for the cause that the status tells; what it used is not known.
     pub fn new(status: ExitStatus) -> Self {
         Self {
             status,
+            cause: ExitCause::of(status),
             usage: None,
         }
+    }
+
+    /// The same with a cause that the status does not tell.
+    #[must_use]
+    pub fn cause(mut self, cause: ExitCause) -> Self {
+        self.cause = cause;
+        self
     }
 
     /// Adds the resources that it used.
@@ -228,6 +326,9 @@ impl Exit {
 pub struct Output {
     /// Status with which it ended.
     pub status: ExitStatus,
+    /// Why it ended, where that is known.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub cause: ExitCause,
     /// Standard output.
     pub stdout: CapturedStream,
     /// Standard error.
@@ -244,6 +345,7 @@ impl Output {
     pub fn new(exit: Exit, streams: PartialOutput) -> Self {
         Self {
             status: exit.status,
+            cause: exit.cause,
             stdout: streams.stdout,
             stderr: streams.stderr,
             duration: streams.duration,

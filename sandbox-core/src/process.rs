@@ -6,6 +6,7 @@ use std::any::Any;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -14,8 +15,8 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::{
-    CapturedStream, Error, ErrorKind, Execution, Exit, Operation, Output, PartialOutput, Result,
-    SandboxId, TerminalSize,
+    CapturedStream, Error, ErrorKind, Execution, Exit, ExitCause, ExitStatus, Operation, Output,
+    PartialOutput, Result, SandboxId, TerminalSize,
 };
 
 /// Time after which the host gives up on a killed tree that is not reported dead. Longer than
@@ -45,6 +46,29 @@ impl Signal {
 }
 
 /// The control of a running command, which a backend provides.
+///
+/// ```
+/// use sandbox_core::{Exit, ExitStatus, Process, ProcessControl, Result, Signal, async_trait};
+///
+/// /// A command that has ended already.
+/// #[derive(Debug)]
+/// struct Done;
+///
+/// #[async_trait]
+/// impl ProcessControl for Done {
+///     async fn wait(&self) -> Result<Exit> {
+///         Ok(Exit::new(ExitStatus::Code(0)))
+///     }
+///     async fn signal(&self, _: Signal) -> Result<()> {
+///         Ok(())
+///     }
+///     async fn kill(&self) -> Result<()> {
+///         Ok(())
+///     }
+/// }
+/// let process = Process::new(Done, None, None, None);
+/// # let _ = process;
+/// ```
 ///
 /// # Contract
 /// Dropping the control kills the whole tree without blocking, unless the main process has ended.
@@ -124,6 +148,18 @@ reader! {
 /// the program's end of file; a write after that fails with
 /// [`BrokenPipe`](std::io::ErrorKind::BrokenPipe). The input of a
 /// [terminal](crate::Command::terminal) has no end: write `\x04` at the start of a line.
+///
+/// ```no_run
+/// # use sandbox_core::{Command, Result, Sandbox};
+/// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+/// use tokio::io::AsyncWriteExt as _;
+/// let mut process = sandbox.spawn(Command::new("sort").stdin_piped()).await?;
+/// if let Some(mut stdin) = process.stdin.take() {
+///     stdin.write_all(b"2\n1\n").await.ok();
+///     stdin.shutdown().await.ok();
+/// }
+/// # Ok(()) }
+/// ```
 pub struct ProcessStdin(Option<Pin<Box<dyn AsyncWrite + Send + Sync>>>);
 
 impl ProcessStdin {
@@ -175,6 +211,15 @@ impl fmt::Debug for ProcessStdin {
 /// Dropping it kills the command and everything it started, unless its main process has ended. It
 /// keeps its sandbox alive: the sandbox's last handle may be dropped before it.
 /// The streams can be taken out and used apart.
+///
+/// ```no_run
+/// # use sandbox_core::{Command, ExitCause, Result, Sandbox};
+/// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+/// let process = sandbox.spawn(Command::new("sleep").arg("50")).await?;
+/// process.kill().await?;
+/// assert_eq!(process.wait().await?.cause, ExitCause::Killed);
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Process {
     /// Standard input, if the command asked for a pipe or a terminal.
@@ -184,6 +229,8 @@ pub struct Process {
     /// Standard error; `None` if the command has a terminal.
     pub stderr: Option<ProcessStderr>,
     control: Box<dyn ProcessControl>,
+    /// The signals that the caller sent, one bit for each number.
+    sent: AtomicU64,
     /// Dropped last.
     alive: Vec<Arc<dyn Any + Send + Sync>>,
 }
@@ -289,6 +336,7 @@ impl Process {
             stdout,
             stderr,
             control: Box::new(control),
+            sent: AtomicU64::new(0),
             alive: Vec::new(),
         }
     }
@@ -318,7 +366,7 @@ impl Process {
     /// # use sandbox_core::{Process, Result};
     /// # async fn example(process: Process) -> Result<()> {
     /// let exit = process.wait().await?;
-    /// println!("{}", exit.status);
+    /// println!("{} ({})", exit.status, exit.cause);
     /// # Ok(()) }
     /// ```
     ///
@@ -327,7 +375,25 @@ impl Process {
     /// [`Lost`](crate::ErrorKind::Lost) or
     /// [`Closed`](crate::ErrorKind::Closed) if the sandbox went away.
     pub async fn wait(&self) -> Result<Exit> {
-        self.control.wait().await
+        let exit = self.control.wait().await?;
+        Ok(match (exit.status, exit.cause) {
+            (ExitStatus::Signal(signal), ExitCause::Unknown) if self.was_sent(signal) => {
+                exit.cause(ExitCause::Killed)
+            }
+            _ => exit,
+        })
+    }
+
+    fn note_sent(&self, signal: Signal) {
+        let bit = u32::try_from(signal.0)
+            .ok()
+            .and_then(|n| 1u64.checked_shl(n));
+        self.sent.fetch_or(bit.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    fn was_sent(&self, signal: i32) -> bool {
+        let bit = u32::try_from(signal).ok().and_then(|n| 1u64.checked_shl(n));
+        self.sent.load(Ordering::Relaxed) & bit.unwrap_or(0) != 0
     }
 
     /// Sends a signal to the main process; `Ok` if it has ended already.
@@ -343,6 +409,7 @@ impl Process {
     /// [`Unsupported`](crate::ErrorKind::Unsupported) where the backend can't; [`InvalidInput`](crate::ErrorKind::InvalidInput) for a
     /// number that is no signal.
     pub async fn signal(&self, signal: Signal) -> Result<()> {
+        self.note_sent(signal);
         self.control.signal(signal).await
     }
 
@@ -358,6 +425,7 @@ impl Process {
     /// # Errors
     /// [`Lost`](crate::ErrorKind::Lost) if the sandbox went away.
     pub async fn kill(&self) -> Result<()> {
+        self.note_sent(Signal::KILL);
         self.control.kill().await
     }
 
@@ -405,8 +473,7 @@ impl Process {
         let stdin = self.stdin.take();
         let finished = {
             let run = async {
-                let (exit, (), ()) =
-                    tokio::join!(self.control.wait(), stdout.drain(), stderr.drain());
+                let (exit, (), ()) = tokio::join!(self.wait(), stdout.drain(), stderr.drain());
                 exit
             };
             let feed = async {

@@ -12,6 +12,16 @@ use crate::{
 
 /// A source of sandboxes: one backend, configured.
 ///
+/// ```no_run
+/// # use sandbox_core::{Provider, Result, SandboxExt as _, SandboxSpec};
+/// # async fn example(provider: &dyn Provider) -> Result<()> {
+/// let sandbox = provider.create(SandboxSpec::new()).await?;
+/// let output = sandbox.sh("uname -a").await?;
+/// println!("{}", output.stdout.to_string_lossy());
+/// sandbox.close().await?;
+/// # Ok(()) }
+/// ```
+///
 /// # Contract
 /// - [`create`](Provider::create) gives exactly what the spec says or fails: a field that the
 ///   backend cannot honour is [`Unsupported`](crate::ErrorKind::Unsupported), isolation that the
@@ -22,9 +32,25 @@ use crate::{
 #[async_trait]
 pub trait Provider: Debug + Send + Sync + 'static {
     /// The backend's name: "local", "dagger", ….
+    ///
+    /// ```no_run
+    /// # use sandbox_core::Provider;
+    /// # fn example(provider: &dyn Provider) {
+    /// println!("sandboxes come from {}", provider.backend());
+    /// # }
+    /// ```
     fn backend(&self) -> &str;
 
     /// Capabilities of the provider's sandboxes. No I/O.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Capability, Provider, Support};
+    /// # fn example(provider: &dyn Provider) {
+    /// if let Support::Partial(exception) = provider.capabilities().support(Capability::Fork) {
+    ///     println!("forks, but: {exception}");
+    /// }
+    /// # }
+    /// ```
     fn capabilities(&self) -> Capabilities;
 
     /// Creates a sandbox.

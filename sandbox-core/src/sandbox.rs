@@ -12,18 +12,35 @@ use crate::{
     Capabilities, Capability, Command, CreateDirOptions, DirEntry, EgressDecisions, EgressPolicy,
     Env, Error, Execution, ExportOptions, FileBatch, FileReader, FileWriter, ForkOptions,
     GuestPath, ImportOptions, IsolationReport, Job, JobInfo, JobKey, JobOptions, ListOptions,
-    Metadata, OpenReadOptions, OpenWriteOptions, Operation, Output, PortStream, Process,
-    ReadOptions, RemoveOptions, RenameOptions, Result, SandboxInfo, Snapshot, SnapshotOptions,
-    TransferReport,
+    Metadata, MetadataOptions, OpenReadOptions, OpenWriteOptions, Operation, Output, PortStream,
+    Process, ReadOptions, RemoveOptions, RenameOptions, Result, SandboxInfo, Snapshot,
+    SnapshotOptions, TransferReport,
 };
 
 #[doc = include_str!("../docs/contract.md")]
 #[async_trait]
 pub trait Sandbox: Debug + Send + Sync + 'static {
     /// The sandbox's identifier, backend, workdir and labels. No I/O; works on a closed sandbox too.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::Sandbox;
+    /// # fn example(sandbox: &dyn Sandbox) {
+    /// let info = sandbox.info();
+    /// println!("{} of {} in {}", info.id, info.backend, info.workdir);
+    /// # }
+    /// ```
     fn info(&self) -> SandboxInfo;
 
     /// The capabilities of the backend. No I/O; the same for the life of the sandbox.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Capability, Sandbox};
+    /// # fn example(sandbox: &dyn Sandbox) {
+    /// if !sandbox.capabilities().has(Capability::Fork) {
+    ///     eprintln!("this backend makes no forks: use a snapshot, or a second sandbox");
+    /// }
+    /// # }
+    /// ```
     fn capabilities(&self) -> Capabilities;
 
     /// Which isolation is in force, probed from inside the sandbox, not read from configuration.
@@ -182,21 +199,22 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     /// [`LimitExceeded`](crate::ErrorKind::LimitExceeded).
     async fn list_dir(&self, path: &GuestPath, options: ListOptions) -> Result<Vec<DirEntry>>;
 
-    /// Describes an entry; a link itself, not what it points to.
+    /// Describes an entry: by default a link itself, not what it points to.
     ///
     /// ```no_run
-    /// # use sandbox_core::{Result, Sandbox};
+    /// # use sandbox_core::{MetadataOptions, Result, Sandbox};
     /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
-    /// let metadata = sandbox.metadata(&"run.sh".into()).await?;
+    /// let options = MetadataOptions::new().follow(true);
+    /// let metadata = sandbox.metadata(&"current".into(), options).await?;
     /// println!("{} bytes", metadata.size);
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
-    /// With the path: [`NotFound`](crate::ErrorKind::NotFound),
-    /// [`NotADirectory`](crate::ErrorKind::NotADirectory) (a file among the parents),
-    /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied).
-    async fn metadata(&self, path: &GuestPath) -> Result<Metadata>;
+    /// With the path: [`NotFound`](crate::ErrorKind::NotFound) (followed, also for a link that
+    /// leads nowhere), [`NotADirectory`](crate::ErrorKind::NotADirectory) (a file among the
+    /// parents), [`PermissionDenied`](crate::ErrorKind::PermissionDenied).
+    async fn metadata(&self, path: &GuestPath, options: MetadataOptions) -> Result<Metadata>;
 
     /// Removes a file, a link (not what it points to) or a directory. Names are taken literally,
     /// never as patterns.
@@ -722,8 +740,12 @@ macro_rules! forward {
             ) -> Result<Vec<DirEntry>> {
                 (**self).list_dir(path, options).await
             }
-            async fn metadata(&self, path: &GuestPath) -> Result<Metadata> {
-                (**self).metadata(path).await
+            async fn metadata(
+                &self,
+                path: &GuestPath,
+                options: MetadataOptions,
+            ) -> Result<Metadata> {
+                (**self).metadata(path, options).await
             }
             async fn remove(&self, path: &GuestPath, options: RemoveOptions) -> Result<()> {
                 (**self).remove(path, options).await

@@ -9,6 +9,12 @@ use crate::{
 };
 
 /// Origin of a sandbox's filesystem.
+///
+/// ```
+/// use sandbox_core::{SandboxSpec, Source};
+/// let spec = SandboxSpec::new().source(Source::Image("docker.io/library/alpine:3".into()));
+/// # let _ = spec;
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
@@ -26,6 +32,13 @@ pub enum Source {
 }
 
 /// Network that the sandbox may reach.
+///
+/// ```
+/// use sandbox_core::{Network, SandboxSpec};
+/// let everywhere = SandboxSpec::new().network(Network::OffWherePossible);
+/// assert_eq!(SandboxSpec::new().network, Network::Off);
+/// # let _ = everywhere;
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
@@ -127,6 +140,11 @@ impl Resources {
 }
 
 /// Whether what is mounted may be written.
+///
+/// ```
+/// use sandbox_core::{Access, Mount};
+/// assert_eq!(Mount::read_write("/srv/cache", "/cache").access, Access::ReadWrite);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
@@ -181,6 +199,13 @@ impl Mount {
 }
 
 /// Which isolation must be in force for a sandbox to be created.
+///
+/// ```
+/// use sandbox_core::{Control, RequiredIsolation, SandboxSpec};
+/// let only = RequiredIsolation::Only(vec![Control::Filesystem, Control::Network]);
+/// let spec = SandboxSpec::new().isolation(only);
+/// # let _ = spec;
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]

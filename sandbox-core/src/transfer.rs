@@ -3,6 +3,12 @@
 use crate::GuestPath;
 
 /// Treatment of an entry that can't be read.
+///
+/// ```
+/// use sandbox_core::{ImportOptions, Unreadable};
+/// let all_or_nothing = ImportOptions::new().unreadable(Unreadable::Fail);
+/// assert_eq!(all_or_nothing.unreadable, Unreadable::Fail);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
@@ -97,13 +103,23 @@ impl ImportOptions {
 }
 
 /// Treatment of a host directory that exists already.
+///
+/// ```
+/// use sandbox_core::{ExistingDir, ExportOptions};
+/// let once = ExportOptions::new().existing(ExistingDir::MustBeAbsent);
+/// assert_eq!(ExportOptions::new().existing, ExistingDir::MustBeEmpty);
+/// # let _ = once;
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 pub enum ExistingDir {
+    /// Fail with [`AlreadyExists`](crate::ErrorKind::AlreadyExists), even if it is empty: the name
+    /// must be new.
+    MustBeAbsent,
     /// Fail with [`AlreadyExists`](crate::ErrorKind::AlreadyExists), unless it is empty.
     #[default]
-    Fail,
+    MustBeEmpty,
     /// Add to it and replace files of the same name, each at once.
     Merge,
     /// Put the export in its place at once and remove what was there.
@@ -143,7 +159,7 @@ pub struct ExportOptions {
 impl Default for ExportOptions {
     fn default() -> Self {
         Self {
-            existing: ExistingDir::Fail,
+            existing: ExistingDir::MustBeEmpty,
             excludes: Vec::new(),
             max_bytes: 4 << 30,
             max_entries: 1_000_000,
@@ -195,6 +211,12 @@ impl ExportOptions {
 }
 
 /// Something that an import or export left behind, and why.
+///
+/// ```
+/// use sandbox_core::Skipped;
+/// let skipped = Skipped::new("run/control", "a socket");
+/// assert_eq!(skipped.reason, "a socket");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
@@ -217,6 +239,13 @@ impl Skipped {
 }
 
 /// Report of an import or export. What excludes and ignore files leave out is not counted.
+///
+/// ```
+/// use sandbox_core::TransferReport;
+/// let mut report = TransferReport::default();
+/// report.skip("pipe", "a FIFO");
+/// assert_eq!((report.files, report.skipped_total), (0, 1));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]

@@ -5,8 +5,8 @@
 mod support;
 
 use sandbox_core::{
-    Command, ErrorKind, FileBatch, ForkOptions, ListOptions, Provider as _, ReadOptions,
-    RenameOptions, Sandbox as _, SandboxExt as _,
+    Command, ErrorKind, FileBatch, ListOptions, Provider as _, ReadOptions, Sandbox as _,
+    SandboxExt as _,
 };
 use support::{Outcome, Rig, spec};
 
@@ -36,7 +36,7 @@ async fn each_operation_costs_what_the_readme_says() -> Outcome {
     });
     sandbox.write_files(batch).await?;
     assert_eq!(cost(), one, "a thousand files cost as many as one");
-    let options = ReadOptions::default();
+    let options = ReadOptions::new();
     assert_eq!(
         sandbox.read_file(&"many/7/997".into(), options).await?,
         "997"
@@ -49,21 +49,19 @@ async fn each_operation_costs_what_the_readme_says() -> Outcome {
     let missing = sandbox.read("no-such").await.map_err(|error| error.kind());
     assert_eq!(missing, Err(ErrorKind::NotFound));
     assert_eq!(cost(), (2, 1), "the guest says why there is nothing");
-    let recursive = ListOptions::default().recursive(true);
+    let recursive = ListOptions::new().recursive(true);
     assert_eq!(
         sandbox.list_dir(&"many".into(), recursive).await?.len(),
         1_010
     );
     assert_eq!(cost(), (1, 1), "list");
-    sandbox.metadata(&"one".into()).await?;
+    sandbox.stat("one").await?;
     assert_eq!(cost(), (1, 1), "metadata");
-    sandbox
-        .rename(&"one".into(), &"two".into(), RenameOptions::default())
-        .await?;
+    sandbox.move_to("one", "two").await?;
     assert_eq!(cost(), (1, 1), "rename");
     sandbox.remove_all("two").await?;
     assert_eq!(cost(), (1, 1), "remove");
-    let fork = sandbox.fork(ForkOptions::default()).await?;
+    let fork = sandbox.fork_one().await?;
     fork.close().await?;
     assert_eq!(cost(), (0, 0), "fork and close");
     Ok(())
@@ -72,7 +70,7 @@ async fn each_operation_costs_what_the_readme_says() -> Outcome {
 #[tokio::test(flavor = "multi_thread")]
 async fn forks_that_run_the_same_command_run_it_twice() -> Outcome {
     let rig = Rig::new().await?;
-    let other = rig.sandbox.fork(ForkOptions::default()).await?;
+    let other = rig.sandbox.fork_one().await?;
     let before = rig.double.executions();
     let script = "cat /proc/sys/kernel/random/uuid";
     let one = rig.sandbox.sh(script).await?;

@@ -6,9 +6,7 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sandbox_core::{
-    Command, ErrorKind, Execution, FileBatch, ForkOptions, Mode, Sandbox, SandboxExt as _,
-};
+use sandbox_core::{Command, ErrorKind, Execution, FileBatch, Mode, Sandbox, SandboxExt as _};
 use sandbox_testkit::dagger::Fault;
 use support::{Outcome, Rig};
 
@@ -115,7 +113,7 @@ async fn forks_run_at_the_same_time_and_one_is_not_waited_for() -> Outcome {
         tokio::spawn(async move { sandbox.exec(command).await })
     };
     until("the command did not start", || runs(&time)).await?;
-    let fork: Arc<dyn Sandbox> = rig.sandbox.fork(ForkOptions::default()).await?;
+    let fork: Arc<dyn Sandbox> = rig.sandbox.fork_one().await?;
     assert_eq!(fork.sh("cat before").await?.stdout.bytes, "x");
     assert!(runs(&time), "the parent's command was disturbed");
     task.abort();

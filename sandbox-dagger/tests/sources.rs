@@ -159,7 +159,7 @@ async fn snapshots_outlive_their_provider_where_that_was_asked_for() -> Outcome 
         let provider = DaggerProvider::new(config.clone())?;
         let sandbox = provider.create(spec().secret("TOKEN", "hidden")).await?;
         sandbox.sh("printf kept >f; rm -f /etc/hosts").await?;
-        let snapshot = sandbox.snapshot(SnapshotOptions::default()).await?;
+        let snapshot = sandbox.snapshot(SnapshotOptions::new()).await?;
         sandbox.close().await?;
         drop((sandbox, provider));
         let from = spec().source(Source::Snapshot(snapshot.id));
@@ -233,7 +233,7 @@ async fn processes_have_the_limits_that_were_asked_for() -> Outcome {
     assert_eq!(output.stdout.bytes, "32\n");
     assert!(output.success());
     assert!(!sandbox.sh("head -c 9000 /dev/zero >g").await?.success());
-    assert_eq!(sandbox.metadata(&"g".into()).await?.size, 4096);
+    assert_eq!(sandbox.stat("g").await?.size, 4096);
     Ok(())
 }
 

@@ -21,8 +21,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sandbox_core::{
-    Command, ErrorKind, ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions,
-    ListOptions, Mount, Provider, Resources, Sandbox, SandboxExt, SandboxSpec,
+    Command, ErrorKind, FileBatch, ForkOptions, GuestPath, ImportOptions, ListOptions, Mount,
+    Provider, Resources, Sandbox, SandboxExt, SandboxSpec,
 };
 use sandbox_local::{LocalConfig, LocalProvider};
 use support::{STATE, close, count, fork, inits, provider, providers, sh, state, until};
@@ -109,7 +109,7 @@ async fn a_tree_beyond_the_limit_is_an_error_that_names_it() {
     let sandbox = support::default().await;
     nest(&sandbox, 20_001, 1, 0).await;
     let process = busy(&sandbox).await;
-    let error = sandbox.fork(ForkOptions::default()).await.map(drop);
+    let error = sandbox.fork_one().await.map(drop);
     let error = error.expect_err("too deep");
     assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{error}");
     assert!(error.to_string().contains("20000 directories"), "{error}");
@@ -143,7 +143,7 @@ async fn a_dropped_fork_stops_copying() {
         (first == count(&layers)).then_some(first)
     })
     .await;
-    let dropped = tokio::time::timeout(whole / 10, sandbox.fork(ForkOptions::default())).await;
+    let dropped = tokio::time::timeout(whole / 10, sandbox.fork_one()).await;
     assert!(dropped.is_err(), "a tenth of the time is not enough");
     let begun = Instant::now();
     until("the copy is given up", async || {
@@ -262,7 +262,7 @@ async fn child_that_is_killed() {
         sandbox.write_files(batch).await.expect("it writes");
         let child = fork(&sandbox).await;
         let (inside, mount) = (GuestPath::from("in"), work.join("mount"));
-        let import = sandbox.import_dir(&mount, &inside, ImportOptions::default());
+        let import = sandbox.import(&mount, &inside);
         import.await.expect("it imports");
         // What is brought there already is staged, in each directory.
         let (from, back) = (work.join("imported"), GuestPath::from("/mnt/host/imported"));
@@ -272,7 +272,7 @@ async fn child_that_is_killed() {
         }
         // A host that was killed before may have left one of its own.
         let to = work.join(format!("exports/{}-{round}", std::process::id()));
-        let export = sandbox.export_dir(&inside, &to, ExportOptions::default());
+        let export = sandbox.export(&inside, &to);
         export.await.expect("it exports");
         fs::remove_dir_all(&to).expect("removed");
         drop(sleeper);

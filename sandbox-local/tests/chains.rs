@@ -10,7 +10,7 @@ mod support;
 
 use std::sync::Arc;
 
-use sandbox_core::{Command, Resources, Sandbox, SandboxSpec};
+use sandbox_core::{Command, Resources, Sandbox, SandboxExt, SandboxSpec};
 use support::{close, fork, run, sh};
 
 /// Prints everything that a guest can have changed, whatever its mode: kind, mode, content. It
@@ -276,6 +276,6 @@ async fn thirty_two_siblings_of_a_deep_chain_at_once() {
         assert_eq!(sh(&child, "stat -c %a f0 f49 d0 d49").await, "0\n0\n0\n0\n");
         child.close().await.expect("close");
     }
-    assert!(sandbox.metadata(&"own".into()).await.is_err());
+    assert!(sandbox.stat("own").await.is_err());
     sandbox.close().await.expect("close");
 }

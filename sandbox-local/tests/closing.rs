@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sandbox_core::{
-    Command, Error, ErrorKind, Execution, ForkOptions, Provider, Sandbox, SandboxSpec,
+    Command, Error, ErrorKind, Execution, Provider, Sandbox, SandboxExt as _, SandboxSpec,
 };
 use sandbox_local::LocalProvider;
 use support::{run, sh, until};
@@ -54,7 +54,7 @@ async fn forking(
     );
     sh(&sandbox, &script).await;
     let forked = sandbox.clone();
-    let fork = tokio::spawn(async move { forked.fork(ForkOptions::default()).await });
+    let fork = tokio::spawn(async move { forked.fork_one().await });
     until("it stands still", async || {
         states(mark).contains(&'T').then_some(())
     })

@@ -10,16 +10,12 @@ mod support;
 
 use std::sync::Arc;
 
-use sandbox_core::{Command, ErrorKind, FileBatch, GuestPath, ReadOptions, RenameOptions, Sandbox};
+use sandbox_core::{Command, ErrorKind, FileBatch, GuestPath, RenameOptions, Sandbox, SandboxExt};
 use support::{close, fork, run, sh, until};
 
 async fn read(sandbox: &Arc<dyn Sandbox>, path: &str) -> Vec<u8> {
     let path = GuestPath::from(path);
-    sandbox
-        .read_file(&path, ReadOptions::default())
-        .await
-        .expect("it can be read")
-        .to_vec()
+    sandbox.read(&path).await.expect("it can be read").to_vec()
 }
 
 #[tokio::test]
@@ -32,10 +28,7 @@ async fn a_server_goes_on_across_a_fork_with_its_files_open() {
         .spawn(Command::shell(format!("while :; do {server}; done")))
         .await;
     let serving = serving.expect("the server starts");
-    until("it serves", async || {
-        sandbox.metadata(&"answer".into()).await.ok()
-    })
-    .await;
+    until("it serves", async || sandbox.stat("answer").await.ok()).await;
     let ask = async || sh(&sandbox, "echo > ask; cat answer").await;
     assert_eq!(ask().await, "1\n");
     for round in 0..5 {
@@ -95,10 +88,7 @@ async fn forks_during_writes_see_whole_batches() {
             }
         })
     };
-    until("the first batch", async || {
-        sandbox.metadata(&"b/y".into()).await.ok()
-    })
-    .await;
+    until("the first batch", async || sandbox.stat("b/y").await.ok()).await;
     for _ in 0..12 {
         let child = fork(&sandbox).await;
         assert_eq!(read(&child, "a/x").await, read(&child, "b/y").await);
@@ -216,8 +206,8 @@ async fn a_directory_from_before_a_fork_can_be_renamed() {
     let child = fork(&sandbox).await;
     let rename = async |from: &str, to: &str, replace: bool| {
         let options = match replace {
-            true => RenameOptions::default().replace(true),
-            false => RenameOptions::default(),
+            true => RenameOptions::new().replace(true),
+            false => RenameOptions::new(),
         };
         child.rename(&from.into(), &to.into(), options).await
     };
@@ -252,8 +242,8 @@ async fn a_directory_from_before_a_fork_can_be_renamed() {
         ("closed", "open", false, ErrorKind::PermissionDenied),
     ] {
         let replaced = match replace {
-            true => RenameOptions::default().replace(true),
-            false => RenameOptions::default(),
+            true => RenameOptions::new().replace(true),
+            false => RenameOptions::new(),
         };
         let error = child
             .rename(&from.into(), &to.into(), replaced)

@@ -13,7 +13,7 @@ mod support;
 
 use std::os::unix::process::CommandExt as _;
 
-use sandbox_core::{Command, FileBatch, ForkOptions, Provider, SandboxExt, SandboxSpec};
+use sandbox_core::{Command, FileBatch, Provider, SandboxExt, SandboxSpec};
 use support::{provider, sh, state};
 
 const PAGE: usize = 4096;
@@ -63,7 +63,7 @@ async fn no_operation_forks_the_host() {
     });
     sandbox.write_files(batch).await.expect("it writes");
     sandbox.read("file").await.expect("it reads");
-    let fork = sandbox.fork(ForkOptions::default()).await.expect("a fork");
+    let fork = sandbox.fork_one().await.expect("a fork");
     sh(&fork, "cat file").await;
     sh(&sandbox, "cat file").await;
     sandbox.isolation().await.expect("a report");

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
-use sandbox_core::{Command, ErrorKind, ForkOptions, Labels, Provider, SandboxExt, SandboxSpec};
+use sandbox_core::{Command, ErrorKind, Labels, Provider, SandboxExt, SandboxSpec};
 use sandbox_local::{LocalConfig, LocalProvider};
 use support::{STATE, count, provider, providers, sh, state, until};
 
@@ -58,7 +58,7 @@ async fn dropping_frees_processes_layers_and_directories() {
         &format!("mkdir -p a/b; chmod 000 a; sleep {time} >/dev/null 2>&1 & echo"),
     )
     .await;
-    let child = sandbox.fork(ForkOptions::default()).await.expect("a fork");
+    let child = sandbox.fork_one().await.expect("a fork");
     until("the control: it runs", async || runs().then_some(())).await;
     assert!(directories(&home) > NO_SANDBOX);
     drop(sandbox);
@@ -124,7 +124,7 @@ async fn sandboxes_outlive_their_provider() {
         .expect("a sandbox");
     drop(provider);
     sh(&sandbox, "echo still > f").await;
-    let child = sandbox.fork(ForkOptions::default()).await.expect("a fork");
+    let child = sandbox.fork_one().await.expect("a fork");
     sandbox.close().await.expect("close");
     assert_eq!(sh(&child, "cat f").await, "still\n");
     child.close().await.expect("close");
@@ -175,7 +175,7 @@ async fn after_its_time_to_live_without_use_a_sandbox_closes() {
     until("its processes are dead", async || (!runs()).then_some(())).await;
     // A fork expires by itself.
     let sandbox = provider.create(spec()).await.expect("a sandbox");
-    let child = sandbox.fork(ForkOptions::default()).await.expect("a fork");
+    let child = sandbox.fork_one().await.expect("a fork");
     until("both expire", async || {
         provider
             .list(&Labels::default())
@@ -243,7 +243,7 @@ async fn child_that_waits() {
         .expect("a sandbox");
     let script = format!("mkdir -p a/b; chmod 000 a/b a; sleep {mark} >/dev/null 2>&1 & echo");
     sh(&sandbox, &script).await;
-    let child = sandbox.fork(ForkOptions::default()).await.expect("a fork");
+    let child = sandbox.fork_one().await.expect("a fork");
     let running = child
         .spawn(Command::new("sleep").arg(&mark))
         .await
@@ -310,7 +310,7 @@ async fn child_that_counts() {
             .expect("a sandbox");
         sandbox.sh("echo x > f").await.expect("a command");
         if number.is_multiple_of(8) {
-            let child = sandbox.fork(ForkOptions::default()).await.expect("a fork");
+            let child = sandbox.fork_one().await.expect("a fork");
             child.sh("cat f").await.expect("a command");
             match number % 16 {
                 0 => child.close().await.expect("close"),

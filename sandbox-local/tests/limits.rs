@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sandbox_core::{
-    Command, Control, Enforcement, ErrorKind, FileBatch, ForkOptions, GuestPath, Network, Provider,
-    ReadOptions, RequiredIsolation, Resources, Sandbox, SandboxSpec,
+    Command, Control, Enforcement, ErrorKind, ExitCause, FileBatch, Network, Provider,
+    RequiredIsolation, Resources, Sandbox, SandboxExt as _, SandboxSpec,
 };
 use sandbox_local::{LocalConfig, LocalProvider};
 use support::{run, sh, until};
@@ -57,7 +57,7 @@ async fn no_more_processes_than_the_limit() {
         let report = sandbox.isolation().await.expect("a report");
         assert!(report.is_enforced(Control::Pids), "{report}");
         // The child's limit is its own.
-        let child = sandbox.fork(ForkOptions::default()).await.expect("a fork");
+        let child = sandbox.fork_one().await.expect("a fork");
         let (one, other) = tokio::join!(run(&sandbox, fork()), run(&child, fork()));
         for output in [one, other] {
             assert_eq!(output.stdout.to_string_lossy(), format!("{limit} EAGAIN\n"));
@@ -136,7 +136,7 @@ async fn a_fork_of_a_sandbox_with_a_limit_on_disk_keeps_files_and_has_its_own_li
         "rm -rf /home/sandbox; mkdir d; chmod 700 d; ln kept d/hard; ln -s kept link",
     )
     .await;
-    let child = sandbox.fork(ForkOptions::default()).await.expect("a fork");
+    let child = sandbox.fork_one().await.expect("a fork");
     let look = "stat -c '%n %s %h' kept; stat -c %a d; readlink link; test ! -e /home/sandbox && echo gone";
     assert_eq!(sh(&child, look).await, sh(&sandbox, look).await);
     // What the parent had written counts for the parent alone.
@@ -150,7 +150,7 @@ async fn a_fork_of_a_sandbox_with_a_limit_on_disk_keeps_files_and_has_its_own_li
     assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
     let report = child.isolation().await.expect("a report");
     assert!(report.is_enforced(Control::Disk), "{report}");
-    let grandchild = child.fork(ForkOptions::default()).await.expect("a fork");
+    let grandchild = child.fork_one().await.expect("a fork");
     assert_eq!(
         sh(&grandchild, "cat kept more | wc -c").await.trim(),
         (10 * MIB).to_string()
@@ -204,6 +204,16 @@ async fn with_cgroup(resources: Resources, control: Control) -> Option<Arc<dyn S
 }
 
 #[tokio::test]
+async fn the_limit_of_processor_time_that_a_command_sets_itself_is_its_cause() {
+    let provider = LocalProvider::new(LocalConfig::new()).expect("a provider");
+    let sandbox = provider.create(SandboxSpec::new()).await.expect("created");
+    let script = "ulimit -S -t 1; while :; do :; done";
+    let ended = run(&sandbox, Command::shell(script)).await;
+    assert_eq!(ended.cause, ExitCause::CpuLimit, "{}", ended.status);
+    sandbox.close().await.expect("close");
+}
+
+#[tokio::test]
 async fn no_more_memory_than_the_limit() {
     let resources = Resources::new().memory(96 << 20);
     let Some(sandbox) = with_cgroup(resources, Control::Memory).await else {
@@ -219,8 +229,11 @@ async fn no_more_memory_than_the_limit() {
         run(&sandbox, take(20)).await.stdout.to_string_lossy(),
         "taken\n"
     );
-    assert!(!run(&sandbox, take(300)).await.success());
-    // The sandbox outlives it.
+    let killed = run(&sandbox, take(300)).await;
+    assert_eq!(killed.cause, ExitCause::OutOfMemory, "{}", killed.status);
+    // The sandbox outlives it, and what the limit did before is not said of others.
+    let own = run(&sandbox, Command::shell("kill -9 $$")).await;
+    assert_eq!(own.cause, ExitCause::Unknown, "{}", own.status);
     assert_eq!(
         run(&sandbox, take(20)).await.stdout.to_string_lossy(),
         "taken\n"
@@ -234,7 +247,7 @@ async fn no_more_memory_than_the_limit() {
     );
     // A fork has limits of its own, and a restarted parent is under its old ones.
     sh(&sandbox, "touch changed").await;
-    let child = sandbox.fork(ForkOptions::default()).await.expect("a fork");
+    let child = sandbox.fork_one().await.expect("a fork");
     for sandbox in [&sandbox, &child] {
         assert!(
             sandbox
@@ -351,9 +364,7 @@ async fn a_root_directory_has_the_full_isolation() {
     );
     sh(&sandbox, "rm -f /kept; echo x > /made; true").await;
     assert!(root.path().join("kept").exists() && !root.path().join("made").exists());
-    let read = sandbox
-        .read_file(&GuestPath::from("f"), ReadOptions::default())
-        .await;
+    let read = sandbox.read("f").await;
     assert_eq!(read.expect("f"), "hi\n");
     sandbox.close().await.expect("close");
 }

@@ -13,7 +13,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use sandbox_core::{
-    Command, Control, Enforcement, ErrorKind, FileBatch, ForkOptions, Mount, Provider, SandboxSpec,
+    Command, Control, Enforcement, ErrorKind, FileBatch, Mount, Provider, SandboxExt as _,
+    SandboxSpec,
 };
 use sandbox_local::{LocalConfig, LocalProvider};
 use support::{is_root, run, sh};
@@ -63,7 +64,7 @@ async fn what_the_guest_creates_belongs_to_the_owner_of_the_mounted_directory() 
             b"after"
         );
         // The mount is made again for a fork and for the restarted parent.
-        let child = sandbox.fork(ForkOptions::default()).await.expect("a fork");
+        let child = sandbox.fork_one().await.expect("a fork");
         sh(&sandbox, "echo parent > /mnt/host/parent").await;
         sh(
             &child,

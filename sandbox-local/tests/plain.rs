@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sandbox_core::{
-    Capability, Command, Control, ErrorKind, Execution, ExportOptions, FileBatch, ForkOptions,
-    GuestPath, ImportOptions, Mode, Mount, Network, Provider, RequiredIsolation, Resources,
-    Sandbox, SandboxExt, SandboxSpec, Signal, Source,
+    Capability, Command, Control, ErrorKind, Execution, FileBatch, GuestPath, ImportOptions, Mode,
+    Mount, Network, Provider, RequiredIsolation, Resources, Sandbox, SandboxExt, SandboxSpec,
+    Signal, Source,
 };
 use sandbox_local::{PlainConfig, PlainProvider};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -263,7 +263,7 @@ async fn a_batch_is_written_whole_or_not_at_all() {
     assert_eq!(sandbox.read("old").await.unwrap(), "old");
     assert!(!sandbox.exists("deep").await.unwrap());
     assert!(!sandbox.exists("a").await.unwrap());
-    let mode = sandbox.metadata(&"bin/x".into()).await.unwrap().mode;
+    let mode = sandbox.stat("bin/x").await.unwrap().mode;
     assert_eq!(mode, Mode::new(0o700));
     let error = sandbox.write("bin", "x").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::IsADirectory);
@@ -305,7 +305,7 @@ async fn a_fork_is_a_copy_with_its_own_home() {
         .set_env(sandbox_core::Env::new().set("X", "y"))
         .await
         .unwrap();
-    let child = parent.fork(ForkOptions::default()).await.unwrap();
+    let child = parent.fork_one().await.unwrap();
     parent.write("f", "parent").await.unwrap();
     let output = child.sh("cat f ../abs/f; echo $X $HOME").await.unwrap();
     let home = root(&*child).join("../home");
@@ -335,7 +335,7 @@ async fn import_and_export_carry_a_tree_and_leave_out_what_is_asked() {
     }
     std::os::unix::fs::symlink("d/b", from.join("link")).unwrap();
     let sandbox = sandbox().await;
-    let options = ImportOptions::default()
+    let options = ImportOptions::new()
         .ignore_files(true)
         .exclude("*.o")
         .mirror(true);
@@ -361,20 +361,14 @@ async fn import_and_export_carry_a_tree_and_leave_out_what_is_asked() {
         .await
         .unwrap();
     let out = host.path().join("out");
-    let report = sandbox
-        .export_dir(&to, &out, ExportOptions::default())
-        .await
-        .unwrap();
+    let report = sandbox.export(&to, &out).await.unwrap();
     assert_eq!(report.skipped_total, 3);
     assert_eq!(std::fs::read(out.join("a")).unwrap(), b"a");
     let mode = std::os::unix::fs::PermissionsExt::mode(
         &std::fs::metadata(out.join("a")).unwrap().permissions(),
     );
     assert_eq!(mode & 0o7777, 0o755);
-    let error = sandbox
-        .export_dir(&to, &out, ExportOptions::default())
-        .await
-        .unwrap_err();
+    let error = sandbox.export(&to, &out).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
     assert_eq!(std::fs::read_dir(host.path()).unwrap().count(), 2);
     sandbox.close().await.unwrap();

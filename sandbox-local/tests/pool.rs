@@ -10,7 +10,7 @@ mod support;
 
 use std::fs;
 
-use sandbox_core::{ForkOptions, Network, Provider, SandboxSpec};
+use sandbox_core::{Network, Provider, SandboxExt as _, SandboxSpec};
 use sandbox_local::{LocalConfig, LocalProvider};
 use support::{inits, inits_are, sh, state, until};
 
@@ -66,7 +66,7 @@ async fn what_waits_is_handed_out_only_as_what_was_asked_for() {
     assert_eq!(sh(&mine, "echo $WHOSE; echo x > file").await, "mine\n");
     let labels = mine.info().labels;
     assert_eq!(labels.get("whose").map(String::as_str), Some("mine"));
-    let fork = mine.fork(ForkOptions::default()).await.expect("a fork");
+    let fork = mine.fork_one().await.expect("a fork");
     assert_eq!(sh(&fork, "echo $WHOSE; cat file").await, "mine\nx\n");
     fork.close().await.expect("it closes");
     mine.close().await.expect("it closes");

@@ -9,7 +9,7 @@
 mod support;
 
 use rustix::process::{Pid, Signal, kill_process};
-use sandbox_core::{Control, ForkOptions, Provider, SandboxExt, SandboxSpec};
+use sandbox_core::{Control, Provider, SandboxExt, SandboxSpec};
 use sandbox_local::{LocalConfig, LocalProvider};
 use support::{inits, inits_are, sh, state};
 
@@ -35,7 +35,7 @@ async fn prepared_sandboxes_serve_are_replaced_and_end_with_the_provider() {
 
     // What ends with a fork is one that was there before it.
     let before = inits_are(2 * PREPARED + 1).await;
-    let fork = sandbox.fork(ForkOptions::default()).await.expect("a fork");
+    let fork = sandbox.fork_one().await.expect("a fork");
     fork.close().await.expect("it closes");
     drop(fork);
     let now = inits();
@@ -43,7 +43,7 @@ async fn prepared_sandboxes_serve_are_replaced_and_end_with_the_provider() {
     assert_eq!(gone, 1, "a prepared init became the fork");
 
     // And its parent takes one when it goes on.
-    let fork = sandbox.fork(ForkOptions::default()).await.expect("a fork");
+    let fork = sandbox.fork_one().await.expect("a fork");
     sh(&fork, "echo other > file").await;
     assert_eq!(sh(&sandbox, "cat file").await, "mine\n");
     assert_eq!(sh(&fork, "cat file").await, "other\n");
@@ -77,7 +77,7 @@ async fn prepared_sandboxes_serve_are_replaced_and_end_with_the_provider() {
     // They serve forks until the last sandbox is gone.
     drop(provider);
     sandbox.write("file", "x").await.expect("it writes");
-    let fork = sandbox.fork(ForkOptions::default()).await.expect("a fork");
+    let fork = sandbox.fork_one().await.expect("a fork");
     fork.close().await.expect("it closes");
     sandbox.close().await.expect("it closes");
     drop((fork, sandbox));

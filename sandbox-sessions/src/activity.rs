@@ -201,8 +201,10 @@ impl Track {
     /// Looks at an error: a sandbox that is gone ends the session; one that ended says why.
     fn explain(&self, call: &Call<'_>, error: sandbox_core::Error) -> sandbox_core::Error {
         use sandbox_core::ErrorKind;
-        if !matches!(error.kind(), ErrorKind::Closed | ErrorKind::Lost)
-            || call.sandbox_id().as_ref() != Some(&self.sandbox)
+        if !matches!(
+            error.kind(),
+            ErrorKind::Closed | ErrorKind::Expired | ErrorKind::Lost
+        ) || call.sandbox_id().as_ref() != Some(&self.sandbox)
         {
             return error;
         }

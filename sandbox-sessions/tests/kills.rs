@@ -126,7 +126,7 @@ impl Sandbox for Remote {
     async fn list_dir(&self, _: &GuestPath, _: ListOptions) -> Result<Vec<DirEntry>> {
         none(Operation::ListDir)
     }
-    async fn metadata(&self, _: &GuestPath) -> Result<Metadata> {
+    async fn metadata(&self, _: &GuestPath, _: sandbox_core::MetadataOptions) -> Result<Metadata> {
         match self.place.join(self.info.id.as_str()).exists() {
             true => Ok(Metadata::new(FileKind::Directory, 0, Mode::EXECUTABLE)),
             false => Err(Error::new(ErrorKind::Lost, Operation::Metadata)),

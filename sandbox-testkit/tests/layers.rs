@@ -14,10 +14,9 @@ use sandbox_core::layer::{
     Tracing,
 };
 use sandbox_core::{
-    Capability, Command, CreateDirOptions, Env, ErrorKind, Execution, ExportOptions, FileBatch,
-    ForkOptions, GuestPath, ImportOptions, Labels, Operation, Process, Provider, RemoveOptions,
-    RenameOptions, Result, Sandbox, SandboxExt as _, SandboxSpec, Signal, SnapshotOptions,
-    WriteMode,
+    Capability, Command, CreateDirOptions, Env, ErrorKind, Execution, FileBatch, GuestPath,
+    ImportOptions, Labels, Operation, Process, Provider, RemoveOptions, Result, Sandbox,
+    SandboxExt as _, SandboxSpec, Signal, SnapshotOptions, WriteMode,
 };
 use sandbox_testkit::model::{Fault, ModelProvider};
 
@@ -165,15 +164,15 @@ async fn once(provider: &dyn Provider, operation: Operation) -> Result<()> {
             batch.push("new", "x").write_mode = WriteMode::CreateNew;
             sandbox.write_files(batch).await
         }
-        Operation::Remove => sandbox.remove(&path, RemoveOptions::default()).await,
+        Operation::Remove => sandbox.remove(&path, RemoveOptions::new()).await,
         Operation::CreateDir => {
-            let mut exclusive = CreateDirOptions::default();
+            let mut exclusive = CreateDirOptions::new();
             exclusive.recursive = false;
             sandbox.create_dir(&"new".into(), exclusive).await
         }
-        Operation::Rename => sandbox.rename(&path, &to, RenameOptions::default()).await,
-        Operation::Fork => sandbox.fork(ForkOptions::default()).await.map(drop),
-        Operation::Snapshot => sandbox.snapshot(SnapshotOptions::default()).await.map(drop),
+        Operation::Rename => sandbox.move_to(&path, &to).await,
+        Operation::Fork => sandbox.fork_one().await.map(drop),
+        Operation::Snapshot => sandbox.snapshot(SnapshotOptions::new()).await.map(drop),
         _ => sandbox.close().await,
     }
 }
@@ -220,10 +219,10 @@ async fn again(provider: &dyn Provider, operation: Operation) -> Result<()> {
             sandbox.read("/tmp/f").await.map(drop)
         }
         Operation::ListDir => sandbox.list("/tmp").await.map(drop),
-        Operation::Metadata => sandbox.metadata(&path).await.map(drop),
-        Operation::CreateDir => sandbox.create_dir(&path, CreateDirOptions::default()).await,
+        Operation::Metadata => sandbox.stat(&path).await.map(drop),
+        Operation::CreateDir => sandbox.create_dir_all(&path).await,
         Operation::ImportDir => {
-            let options = ImportOptions::default();
+            let options = ImportOptions::new();
             sandbox
                 .import_dir(host.path(), &path, options)
                 .await
@@ -245,7 +244,7 @@ async fn a_call_that_hangs_is_given_up_and_named() {
         .build();
     let sandbox = layered(&model, Timeout::new(SOON)).await;
     let error = sandbox.read("f").await.expect_err("late");
-    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert_eq!(error.operation(), Operation::ReadFile);
     assert_eq!(error.sandbox(), Some(&sandbox.info().id));
     assert_eq!(error.execution(), None);
@@ -261,7 +260,7 @@ async fn an_exec_that_hangs_is_given_up_and_nothing_is_claimed_of_it() {
         .build();
     let sandbox = layered(&model, Timeout::new(SOON)).await;
     let error = sandbox.sh("true").await.expect_err("late");
-    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert_eq!(error.execution(), Some(Execution::Unknown));
     let error = sandbox.spawn(Command::new("true")).await.expect_err("late");
     assert_eq!(error.execution(), Some(Execution::Unknown));
@@ -305,7 +304,7 @@ async fn what_frees_something_has_its_time() {
     let provider = Timeout::new(SOON).layer_provider(Arc::new(model));
     let sandbox = provider.create(SandboxSpec::new()).await.expect("created");
     let control = sandbox.read("f").await.expect_err("late");
-    assert_eq!(control.kind(), ErrorKind::Timeout);
+    assert_eq!(control.kind(), ErrorKind::Unavailable);
     sandbox.close().await.expect("closed");
     let other = provider.create(SandboxSpec::new()).await.expect("created");
     let id = other.info().id;
@@ -320,7 +319,7 @@ async fn a_creation_that_hangs_is_given_up() {
     let provider = Timeout::new(SOON).layer_provider(Arc::new(model));
     let error = provider.create(SandboxSpec::new()).await;
     let error = error.expect_err("late");
-    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert_eq!(error.operation(), Operation::Create);
     provider.create(SandboxSpec::new()).await.expect("the next");
 }
@@ -363,10 +362,10 @@ async fn no_more_calls_are_under_way_than_the_limit_in_a_sandbox_and_its_forks()
         .with(ConcurrencyLimit::new(3))
         .with(gauge.clone());
     let sandbox = layered(&slow_reads(), stack).await;
-    let fork = sandbox.fork(ForkOptions::default()).await.expect("a fork");
+    let fork = sandbox.fork_one().await.expect("a fork");
     let path = GuestPath::from("/tmp");
     let calls = (0..20).map(|i| if i % 2 == 0 { &sandbox } else { &fork });
-    let done = join_all(calls.map(|sandbox| sandbox.metadata(&path))).await;
+    let done = join_all(calls.map(|sandbox| sandbox.stat(&path))).await;
     assert!(done.iter().all(Result::is_ok));
     assert_eq!(gauge.most.load(Ordering::SeqCst), 3);
 }
@@ -376,7 +375,7 @@ async fn calls_without_a_limit_are_all_under_way() {
     let gauge = Gauge::default();
     let sandbox = layered(&slow_reads(), gauge.clone()).await;
     let path = GuestPath::from("/tmp");
-    join_all((0..20).map(|_| sandbox.metadata(&path))).await;
+    join_all((0..20).map(|_| sandbox.stat(&path))).await;
     assert_eq!(gauge.most.load(Ordering::SeqCst), 20);
 }
 
@@ -388,14 +387,14 @@ async fn calls_wait_in_the_order_in_which_they_came() {
         .with(gauge.clone());
     let sandbox = layered(&slow_reads(), stack).await;
     let paths: Vec<GuestPath> = (0..8).map(|i| format!("/{i}").into()).collect();
-    join_all(paths.iter().map(|path| sandbox.metadata(path))).await;
+    join_all(paths.iter().map(|path| sandbox.stat(path))).await;
     assert_eq!(*gauge.began.lock().expect("the order"), paths);
 }
 
 /// Whether a call finds a place; one that does not would wait without end.
 async fn has_place(sandbox: &dyn Sandbox) -> bool {
     let path = GuestPath::from("/tmp");
-    let call = sandbox.metadata(&path);
+    let call = sandbox.stat(&path);
     tokio::time::timeout(Duration::from_millis(300), call)
         .await
         .is_ok_and(|found| found.is_ok())
@@ -486,8 +485,8 @@ async fn the_guard_refuses_what_is_not_declared_before_the_backend_sees_it() {
     let refused = [
         sandbox.exec(as_user).await.map(drop),
         sandbox.spawn(piped).await.map(drop),
-        sandbox.fork(ForkOptions::default()).await.map(drop),
-        sandbox.snapshot(SnapshotOptions::default()).await.map(drop),
+        sandbox.fork_one().await.map(drop),
+        sandbox.snapshot(SnapshotOptions::new()).await.map(drop),
         provider.list(&Labels::new()).await.map(drop),
         provider.attach(&id).await.map(drop),
         provider.destroy(&id).await,
@@ -647,26 +646,18 @@ async fn a_layer_is_told_everything_that_a_call_was_given() {
             .await?;
         sandbox.read("a").await?;
         sandbox.list("b").await?;
-        sandbox.metadata(&p("a")).await?;
-        sandbox
-            .create_dir(&p("d"), CreateDirOptions::default())
-            .await?;
-        sandbox
-            .rename(&p("a"), &p("d/a"), RenameOptions::default())
-            .await?;
-        sandbox.remove(&p("d/a"), RemoveOptions::default()).await?;
-        sandbox
-            .import_dir(host.path(), &p("in"), ImportOptions::default())
-            .await?;
-        sandbox
-            .export_dir(&p("b"), &out, ExportOptions::default())
-            .await?;
+        sandbox.stat("a").await?;
+        sandbox.create_dir_all(p("d")).await?;
+        sandbox.move_to(p("a"), p("d/a")).await?;
+        sandbox.remove(&p("d/a"), RemoveOptions::new()).await?;
+        sandbox.import(host.path(), p("in")).await?;
+        sandbox.export(p("b"), &out).await?;
         sandbox.set_workdir(&p("b")).await?;
         sandbox.set_env(Env::new().set("A", "b")).await?;
-        sandbox.fork(ForkOptions::default()).await?.close().await?;
-        sandbox.snapshot(SnapshotOptions::default()).await?;
+        sandbox.fork_one().await?.close().await?;
+        sandbox.snapshot(SnapshotOptions::new()).await?;
         provider.list(&Labels::new()).await?;
-        provider.attach(&id).await?.metadata(&p("/w")).await?;
+        provider.attach(&id).await?.stat("/w").await?;
         provider.destroy(&id).await?;
         sandbox.close().await
     };
@@ -736,8 +727,8 @@ async fn the_first_layer_of_a_stack_is_the_outermost_and_forks_and_processes_are
     };
     let stack = Stack::new().with(named("outer")).with(named("inner"));
     let sandbox = layered(&ModelProvider::new(), stack).await;
-    let fork = sandbox.fork(ForkOptions::default()).await.expect("a fork");
-    let second = fork.fork(ForkOptions::default()).await.expect("a fork");
+    let fork = sandbox.fork_one().await.expect("a fork");
+    let second = fork.fork_one().await.expect("a fork");
     order.lock().expect("the order").clear();
 
     second.spawn(Command::new("true")).await.expect("started");
@@ -771,7 +762,7 @@ async fn the_usual_stack_retries_outside_of_the_limit_and_the_timeout() {
     sandbox.write("f", "x").await.expect("written");
     // The second attempt hangs and is cut by the timeout, which is no reason to try again.
     let error = sandbox.read("f").await.expect_err("late");
-    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert_eq!(model.count(Operation::ReadFile), 2, "attempts");
     // The place that the hanging call had was given back.
     sandbox.read("f").await.expect("the fourth");

@@ -37,6 +37,8 @@ pub struct Landing {
 enum How {
     /// Nothing or an empty directory is at the final name.
     Fresh,
+    /// Nothing is at the final name, and nothing may be.
+    New,
     Replace,
     Merge,
     Landed,
@@ -48,7 +50,8 @@ impl Landing {
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the directory above does not exist,
     /// [`AlreadyExists`](ErrorKind::AlreadyExists) if something other than a directory is there
-    /// (in every mode), or a directory that is not empty with [`ExistingDir::Fail`].
+    /// (in every mode), a directory with
+    /// [`ExistingDir::MustBeAbsent`], or one that is not empty with [`ExistingDir::MustBeEmpty`].
     pub fn prepare(to: &Path, existing: ExistingDir) -> Result<Self> {
         let host = |error: io::Error| Error::from_io(error, OP).with_host_path(to);
         let full = match to.file_name() {
@@ -84,6 +87,8 @@ impl Landing {
         let how = match (found, existing) {
             (true, ExistingDir::Merge) => How::Merge,
             (true, ExistingDir::Replace) => How::Replace,
+            (true, ExistingDir::MustBeAbsent) => return Err(taken("the directory exists")),
+            (false, ExistingDir::MustBeAbsent) => How::New,
             (true, _)
                 if !above
                     .open_dir(name)
@@ -149,6 +154,11 @@ impl Landing {
             How::Fresh => {
                 // Of directories only an empty one is replaced by this.
                 let named = self.beside.rename(&self.partial, &self.beside, &self.name);
+                named.map_err(|error| self.occupied(error))?;
+                self.how = How::Landed;
+            }
+            How::New => {
+                let named = self.beside.rename_new(&self.partial, &self.name);
                 named.map_err(|error| self.occupied(error))?;
                 self.how = How::Landed;
             }

@@ -253,7 +253,7 @@ mod tests {
         File::open(at("late")).unwrap().set_modified(late).unwrap();
         let mut archive = tempfile::NamedTempFile::new().unwrap();
         let (scan, sparse_entry) =
-            pack(from.path(), &ImportOptions::default(), archive.as_file(), 1).unwrap();
+            pack(from.path(), &ImportOptions::new(), archive.as_file(), 1).unwrap();
         assert!(sparse_entry);
         assert_eq!((scan.report.files, scan.report.symlinks), (4, 1));
         assert!(
@@ -271,7 +271,7 @@ mod tests {
         archive.rewind().unwrap();
         let host = tempfile::tempdir().unwrap();
         let to = host.path().join("out");
-        let options = ExportOptions::default().max_bytes(u64::MAX);
+        let options = ExportOptions::new().max_bytes(u64::MAX);
         let mut export = Export::new(&to, &options).unwrap();
         export
             .unpack(io::BufReader::new(&archive), |_| true)

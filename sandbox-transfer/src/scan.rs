@@ -293,7 +293,7 @@ mod tests {
             .arg(at("fifo"))
             .status();
         assert!(fifo.unwrap().success());
-        let (found, scan) = paths(host.path(), &ImportOptions::default());
+        let (found, scan) = paths(host.path(), &ImportOptions::new());
         assert_eq!(found, ["a", "b", "b/c", "b/c/f", "link"]);
         assert_eq!(scan.report.skipped_total, 1);
         assert!(scan.is_gone(b"b/other", false) && scan.is_gone(b"a", true));
@@ -306,9 +306,7 @@ mod tests {
         fs::create_dir_all(host.path().join("d")).unwrap();
         fs::write(host.path().join("d/.gitignore"), "built\n").unwrap();
         fs::write(host.path().join("d/built"), "x").unwrap();
-        let options = ImportOptions::default()
-            .ignore_files(true)
-            .exclude("/target");
+        let options = ImportOptions::new().ignore_files(true).exclude("/target");
         let (found, scan) = paths(host.path(), &options);
         assert_eq!(found, ["d", "d/.gitignore"]);
         assert!(!scan.is_gone(b"d/built", true) && !scan.is_gone(b"d/built/x", false));

@@ -125,7 +125,7 @@ impl Connector for Sandboxes {
             return Err(missing(&settings, &needed));
         };
         let mut config = AcaConfig::new(endpoint, subscription, resource_group, group);
-        config.keep_alive = keep_alive;
+        config = config.keep_alive(keep_alive);
         if let Some(version) = read(&settings, API_VERSION) {
             config = config.api_version(version);
         }
@@ -161,8 +161,7 @@ impl Connector for Sessions {
                 return Err(settings.invalid(why));
             }
         };
-        let mut config = AcaSessionConfig::new(pool, kind);
-        config.keep_alive = keep_alive;
+        let mut config = AcaSessionConfig::new(pool, kind).keep_alive(keep_alive);
         match settings.value("egress") {
             None | Some("off") => {}
             Some("on") => config = config.egress(true),

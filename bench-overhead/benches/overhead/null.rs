@@ -9,9 +9,9 @@ use bytes::Bytes;
 use sandbox::{
     Capabilities, Capability, CapturedStream, Command, CreateDirOptions, DirEntry, Env, Error,
     ErrorKind, Exit, ExitStatus, ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions,
-    IsolationReport, ListOptions, Metadata, Operation, Output, PartialOutput, Process, ReadOptions,
-    RemoveOptions, RenameOptions, Result, Sandbox, SandboxId, SandboxInfo, Snapshot,
-    SnapshotOptions, TransferReport, async_trait,
+    IsolationReport, ListOptions, Metadata, MetadataOptions, Operation, Output, PartialOutput,
+    Process, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox, SandboxId, SandboxInfo,
+    Snapshot, SnapshotOptions, TransferReport, async_trait,
 };
 
 /// Does nothing.
@@ -58,7 +58,7 @@ impl Sandbox for Null {
     async fn list_dir(&self, _: &GuestPath, _: ListOptions) -> Result<Vec<DirEntry>> {
         refuse(Operation::ListDir)
     }
-    async fn metadata(&self, _: &GuestPath) -> Result<Metadata> {
+    async fn metadata(&self, _: &GuestPath, _: MetadataOptions) -> Result<Metadata> {
         refuse(Operation::Metadata)
     }
     async fn remove(&self, _: &GuestPath, _: RemoveOptions) -> Result<()> {

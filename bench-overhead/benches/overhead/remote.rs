@@ -4,10 +4,7 @@
 use std::sync::Arc;
 
 use sandbox::aca::{AcaConfig, AcaSandboxProvider, StaticToken};
-use sandbox::{
-    Command, FileBatch, ForkOptions, ListOptions, Provider, ReadOptions, Sandbox, SandboxExt,
-    SandboxSpec,
-};
+use sandbox::{Command, FileBatch, Provider, Sandbox, SandboxExt, SandboxSpec};
 use sandbox_testkit::aca::{AcaEmulator, Options};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -79,19 +76,15 @@ pub(crate) async fn requests(
     note("`write_files`, 1 file");
     sandbox.write_files(batch("many", 100)).await?;
     note("`write_files`, 100 files");
-    sandbox
-        .read_file(&"many/7".into(), ReadOptions::default())
-        .await?;
+    sandbox.read("many/7").await?;
     note("`read_file`");
-    sandbox
-        .list_dir(&"many".into(), ListOptions::default())
-        .await?;
+    sandbox.list("many").await?;
     note("`list_dir`, 100 entries");
-    sandbox.metadata(&"many/7".into()).await?;
+    sandbox.stat("many/7").await?;
     note("`metadata`");
     sandbox.remove_all("one").await?;
     note("`remove`");
-    let fork = sandbox.fork(ForkOptions::default()).await?;
+    let fork = sandbox.fork_one().await?;
     note("`fork`");
     fork.close().await?;
     note("`close`");

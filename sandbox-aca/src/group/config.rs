@@ -105,6 +105,42 @@ impl AcaConfig {
         self
     }
 
+    /// Sets what tokens are asked for: see [`scope`](Self#structfield.scope).
+    #[must_use]
+    pub fn scope(mut self, scope: impl Into<String>) -> Self {
+        self.scope = Some(scope.into());
+        self
+    }
+
+    /// Sets the processors of a sandbox as the service writes them: `500m`.
+    #[must_use]
+    pub fn cpu(mut self, cpu: impl Into<String>) -> Self {
+        self.cpu = cpu.into();
+        self
+    }
+
+    /// Sets the memory of a sandbox as the service writes it: `1024Mi`.
+    #[must_use]
+    pub fn memory(mut self, memory: impl Into<String>) -> Self {
+        self.memory = memory.into();
+        self
+    }
+
+    /// Sets after which time without use the service suspends a sandbox, and deletes it after the
+    /// same time again: see [`auto_delete`](Self#structfield.auto_delete).
+    #[must_use]
+    pub fn auto_delete(mut self, idle: Duration) -> Self {
+        self.auto_delete = idle;
+        self
+    }
+
+    /// Sets how long a snapshot may take.
+    #[must_use]
+    pub fn snapshot_timeout(mut self, timeout: Duration) -> Self {
+        self.snapshot_timeout = timeout;
+        self
+    }
+
     /// Trusts this certificate too.
     #[must_use]
     pub fn ca_file(mut self, file: impl Into<PathBuf>) -> Self {
@@ -122,8 +158,8 @@ impl AcaConfig {
     /// Touches sandboxes that were not used for so long: see
     /// [`keep_alive`](Self#structfield.keep_alive).
     #[must_use]
-    pub fn keep_alive(mut self, every: Duration) -> Self {
-        self.keep_alive = Some(every);
+    pub fn keep_alive(mut self, every: impl Into<Option<Duration>>) -> Self {
+        self.keep_alive = every.into();
         self
     }
 
@@ -157,7 +193,9 @@ impl AcaConfig {
             ("sandbox_group", sandbox_group),
         ] {
             if value.is_empty() || value.contains(['/', '\\']) || value == ".." || value == "." {
-                return Err(invalid(format!("{name} is empty or no name")));
+                return Err(invalid(format!(
+                    "{name} is empty, or has a character that a name can't have"
+                )));
             }
         }
         let prefix = [

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::group::config::AcaConfig;
 use crate::group::delete_on_drop::{DeleteOnDrop, Made};
+use crate::group::manage::Lifecycle;
 use crate::guest::handle::{Guest, State, fresh};
 use crate::guest::launch::MARKED;
 use crate::guest::transport::Transport;
@@ -90,7 +91,12 @@ impl Registry {
                 .map_err(|failure| failure.error)?;
         }
         state.info.id = SandboxId::new(&id);
-        let guest = Guest::new(Arc::clone(&self.http), state);
+        let mut guest = Guest::new(Arc::clone(&self.http), state);
+        // A lifecycle of the caller's own may delete for other reasons, which nothing tells apart.
+        let usual = self.config.auto_delete;
+        if lifecycle == Lifecycle::new(Some(usual)).body() {
+            guest = guest.expires_after(usual);
+        }
         let policy = async |which: &str, policy: &Value| {
             let set = self.http.policy(op, &id, which, policy).await;
             set.map_err(|failure| guest.failed(failure))

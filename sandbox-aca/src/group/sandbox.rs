@@ -10,8 +10,9 @@ use bytes::Bytes;
 use sandbox_core::{
     Capabilities, Command, CreateDirOptions, DirEntry, Env, Error, ErrorKind, ExportOptions,
     FileBatch, ForkOptions, GuestPath, ImportOptions, IsolationReport, Labels, ListOptions,
-    Metadata, Operation, Output, Process, ReadOptions, RemoveOptions, RenameOptions, Result,
-    Sandbox, SandboxInfo, Snapshot, SnapshotId, SnapshotOptions, TransferReport,
+    Metadata, MetadataOptions, Operation, Output, Process, ReadOptions, RemoveOptions,
+    RenameOptions, Result, Sandbox, SandboxInfo, Snapshot, SnapshotId, SnapshotOptions,
+    TransferReport,
 };
 use serde_json::Value;
 
@@ -117,8 +118,8 @@ impl Sandbox for AcaSandbox {
         self.guest.list_dir(path, options).await
     }
 
-    async fn metadata(&self, path: &GuestPath) -> Result<Metadata> {
-        self.guest.metadata(path).await
+    async fn metadata(&self, path: &GuestPath, options: MetadataOptions) -> Result<Metadata> {
+        self.guest.metadata(path, options).await
     }
 
     async fn remove(&self, path: &GuestPath, options: RemoveOptions) -> Result<()> {

@@ -196,8 +196,8 @@ impl Http {
                 Err(failure) if failure.status == Some(404) => return Ok(()),
                 Err(failure) => return Err(failure),
                 Ok(_) if started.elapsed() > DELETION => {
-                    let error = Error::new(ErrorKind::Timeout, op)
-                        .with_message("the service has not deleted the sandbox in a minute");
+                    let what = "the service has not deleted the sandbox in a minute";
+                    let error = Error::unanswered(op, what);
                     return Err(Failure::unknown(error));
                 }
                 Ok(_) => tokio::time::sleep(Duration::from_millis(500)).await,

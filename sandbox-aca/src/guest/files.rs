@@ -7,8 +7,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use sandbox_core::{
-    CreateDirOptions, DirEntry, Error, ErrorKind, FileKind, GuestPath, ListOptions, Metadata, Mode,
-    Operation, ReadOptions, RemoveOptions, RenameOptions, Result,
+    CreateDirOptions, DirEntry, Error, ErrorKind, FileKind, GuestPath, ListOptions, Metadata,
+    MetadataOptions, Mode, Operation, ReadOptions, RemoveOptions, RenameOptions, Result,
 };
 
 use crate::guest::handle::{Guest, fresh};
@@ -88,7 +88,11 @@ impl<T: Transport> Guest<T> {
         listing(&bytes).ok_or_else(|| self.named(garbled(op)))
     }
 
-    pub(crate) async fn metadata(&self, path: &GuestPath) -> Result<Metadata> {
+    pub(crate) async fn metadata(
+        &self,
+        path: &GuestPath,
+        options: MetadataOptions,
+    ) -> Result<Metadata> {
         const OP: Operation = Operation::Metadata;
         self.open(OP)?;
         let at = self.resolve(path, OP)?;
@@ -97,7 +101,7 @@ impl<T: Transport> Guest<T> {
             .files_script(&dir)
             .text("about")
             .word(at.as_bytes())
-            .text("\n");
+            .text(if options.follow { " -L\n" } else { " ''\n" });
         let said = self.helper(OP, script, &dir, &[&at]).await?;
         let bytes = self.emitted(OP, &said, &dir, LISTING).await?;
         let found = listing(&bytes).and_then(|found| found.entries.into_iter().next());
@@ -186,7 +190,7 @@ impl<T: Transport> Guest<T> {
     }
 }
 
-/// What `find` says: path, type, size, mode, time, target, each with a NUL behind it.
+/// What `find` says: path, type, size, mode, owner, group, time, target, each with a NUL behind it.
 fn listing(bytes: &[u8]) -> Option<Listing> {
     let mut fields = bytes.split(|byte| *byte == 0);
     let mut found = Listing::default();
@@ -210,8 +214,9 @@ fn listing(bytes: &[u8]) -> Option<Listing> {
         };
         let size = text()?.parse().ok()?;
         let mode = u32::from_str_radix(text()?, 8).ok()?;
+        let (uid, gid) = (text()?.parse().ok()?, text()?.parse().ok()?);
         let time = text()?.parse::<f64>().ok()?;
-        let mut metadata = Metadata::new(kind, size, Mode::new(mode));
+        let mut metadata = Metadata::new(kind, size, Mode::new(mode)).owner(uid, gid);
         if let Ok(since) = Duration::try_from_secs_f64(time) {
             metadata = metadata.modified(UNIX_EPOCH + since);
         }

@@ -10,14 +10,16 @@ list() { # list DIRECTORY DEPTH ENTRIES
   fi
   mkdir -p "$d"
   # A directory of kind `x` is one whose entries can't be told.
-  find "$1/" -mindepth 1 $2 \( -type d \( ! -readable -o ! -executable \) -printf '%P\0x\0%s\0%m\0%T@\0%l\0' -o -printf '%P\0%y\0%s\0%m\0%T@\0%l\0' \) 2> "$d/err" | head -z -n $(($3 * 6 + 6)) > "$d/out"
+  find "$1/" -mindepth 1 $2 \( -type d \( ! -readable -o ! -executable \) -printf '%P\0x\0%s\0%m\0%U\0%G\0%T@\0%l\0' -o -printf '%P\0%y\0%s\0%m\0%U\0%G\0%T@\0%l\0' \) 2> "$d/err" | head -z -n $(($3 * 8 + 8)) > "$d/out"
   if [ -s "$d/err" ] && ! [ -s "$d/out" ]; then denied "$(head -c 4096 "$d/err")"; fi
   emit "$d/out"
 }
-about() {
+about() { # about PATH FOLLOW: the second is -L or empty.
   there "$1" || climb "$1"
+  # A link that leads nowhere, or in a circle.
+  [ -z "$2" ] || [ -e "$1" ] || no NOENT
   mkdir -p "$d"
-  find "$1" -maxdepth 0 -printf '%f\0%y\0%s\0%m\0%T@\0%l\0' > "$d/out" 2> "$d/err" || denied "$(cat "$d/err")"
+  find $2 "$1" -maxdepth 0 -printf '%f\0%y\0%s\0%m\0%U\0%G\0%T@\0%l\0' > "$d/out" 2> "$d/err" || denied "$(cat "$d/err")"
   emit "$d/out"
 }
 fetch() { # fetch FILE LIMIT

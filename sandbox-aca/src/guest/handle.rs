@@ -84,6 +84,12 @@ pub(crate) struct Guest<T = Http> {
     pub(crate) files: Arc<tokio::sync::Mutex<()>>,
     /// When it was last used.
     used: Mutex<Instant>,
+    /// After how long without use the service may end it.
+    expires: Option<Duration>,
+    /// Whether it was unused for so long before the last use.
+    overdue: AtomicBool,
+    /// Whether it is known to have ended by that.
+    expired: AtomicBool,
     /// What keeps it, if that was asked for; and held while it is touched.
     pub(crate) keep_alive: OnceLock<KeepAlive>,
     pub(crate) touching: tokio::sync::Mutex<()>,
@@ -105,9 +111,18 @@ impl<T: Transport> Guest<T> {
             closed: tokio::sync::Mutex::default(),
             files: Arc::default(),
             used: Mutex::new(Instant::now()),
+            expires: None,
+            overdue: AtomicBool::new(false),
+            expired: AtomicBool::new(false),
             keep_alive: OnceLock::new(),
             touching: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// The same guest, which the service may end when it was not used for so long.
+    pub(crate) fn expires_after(mut self, idle: Duration) -> Self {
+        self.expires = Some(idle);
+        self
     }
 
     /// Notes a use of it.
@@ -131,6 +146,8 @@ impl<T: Transport> Guest<T> {
 
     /// Refuses every operation on a closed sandbox; any other is a use of it.
     pub(crate) fn open(&self, op: Operation) -> Result<()> {
+        let overdue = self.expires.is_some_and(|expires| self.idle() >= expires);
+        self.overdue.store(overdue, Ordering::Relaxed);
         self.used();
         match self.closing.load(Ordering::Acquire) {
             true => Err(Error::closed(op, &self.id)),
@@ -153,6 +170,13 @@ impl<T: Transport> Guest<T> {
         }
         let missing = failure.status == Some(404) && !failure.is_of_group();
         if missing && failure.title != "FileNotFound" {
+            // What was unused for so long the service has ended by its rule.
+            if self.overdue.load(Ordering::Relaxed) {
+                self.expired.store(true, Ordering::Relaxed);
+            }
+            if self.expired.load(Ordering::Relaxed) {
+                return Error::expired(op, &self.id).with_source(failure.error);
+            }
             let lost = Error::new(ErrorKind::Lost, op)
                 .with_message("the service no longer has this sandbox")
                 .with_source(failure.error);

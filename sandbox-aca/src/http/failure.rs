@@ -67,16 +67,15 @@ impl Failure {
     /// A request that got no answer.
     pub(super) fn broke(op: Operation, e: reqwest::Error) -> Self {
         let unknown = !e.is_connect() && !e.is_builder();
-        let kind = match e.is_timeout() {
-            true => ErrorKind::Timeout,
-            false => ErrorKind::Unavailable,
-        };
         let what = match unknown {
             true => "no answer came from the service",
             false => "the service can't be reached",
         };
         // The URL has identifiers in it.
-        let error = Error::new(kind, op).with_message(what);
+        let error = match e.is_timeout() {
+            true => Error::unanswered(op, what),
+            false => Error::new(ErrorKind::Unavailable, op).with_message(what),
+        };
         Self {
             unknown,
             ..Self::before(error.with_source(e.without_url()))
@@ -86,7 +85,7 @@ impl Failure {
     /// A request that was not answered in time.
     pub(super) fn silent(op: Operation) -> Self {
         let what = "no answer came from the service in time";
-        Self::unknown(Error::new(ErrorKind::Timeout, op).with_message(what))
+        Self::unknown(Error::unanswered(op, what))
     }
 
     /// A successful answer that broke off.

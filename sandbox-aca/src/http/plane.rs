@@ -29,7 +29,7 @@ impl Plane {
     /// Where its paths begin.
     pub(super) fn base(&self) -> Result<Url> {
         let mut base = Url::parse(self.endpoint.trim_end_matches('/'))
-            .map_err(|e| invalid("the endpoint is no URL".into()).with_source(e))?;
+            .map_err(|e| invalid("the endpoint is not a URL".into()).with_source(e))?;
         let local = base
             .host_str()
             .is_some_and(|host| ["localhost", "127.0.0.1", "[::1]"].contains(&host));

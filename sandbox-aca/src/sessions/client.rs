@@ -199,8 +199,8 @@ impl Session {
                 return Err(Failure::garbled(op));
             };
             if asked.elapsed() > timeout + LATE {
-                let error = Error::new(ErrorKind::Timeout, op)
-                    .with_message("the service says that the execution still runs");
+                let what = "the service says that the execution still runs";
+                let error = Error::unanswered(op, what);
                 return Err(Failure::unknown(error));
             }
             tokio::time::sleep(POLL).await;

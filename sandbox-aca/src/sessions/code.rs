@@ -27,6 +27,11 @@ impl Default for CodeOptions {
 }
 
 impl CodeOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
     /// Interrupts the code after this time.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {

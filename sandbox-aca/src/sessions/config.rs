@@ -88,6 +88,13 @@ impl AcaSessionConfig {
         self
     }
 
+    /// Sets what tokens are asked for.
+    #[must_use]
+    pub fn scope(mut self, scope: impl Into<String>) -> Self {
+        self.scope = scope.into();
+        self
+    }
+
     /// Speaks this version of the interface.
     #[must_use]
     pub fn api_version(mut self, version: impl Into<String>) -> Self {
@@ -112,8 +119,8 @@ impl AcaSessionConfig {
     /// Touches sandboxes that were not used for so long: see
     /// [`keep_alive`](Self#structfield.keep_alive).
     #[must_use]
-    pub fn keep_alive(mut self, every: Duration) -> Self {
-        self.keep_alive = Some(every);
+    pub fn keep_alive(mut self, every: impl Into<Option<Duration>>) -> Self {
+        self.keep_alive = every.into();
         self
     }
 

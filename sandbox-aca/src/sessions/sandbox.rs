@@ -11,8 +11,8 @@ use bytes::Bytes;
 use sandbox_core::{
     Capabilities, Capability, Command, CreateDirOptions, DirEntry, Env, Error, Execution,
     ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions, IsolationReport, ListOptions,
-    Metadata, Operation, Output, Process, ReadOptions, RemoveOptions, RenameOptions, Result,
-    Sandbox, SandboxInfo, Snapshot, SnapshotOptions, TransferReport,
+    Metadata, MetadataOptions, Operation, Output, Process, ReadOptions, RemoveOptions,
+    RenameOptions, Result, Sandbox, SandboxInfo, Snapshot, SnapshotOptions, TransferReport,
 };
 
 use super::capability::{CLOSED, OPEN, report};
@@ -88,8 +88,8 @@ impl Sandbox for AcaSession {
         self.guest.list_dir(path, options).await
     }
 
-    async fn metadata(&self, path: &GuestPath) -> Result<Metadata> {
-        self.guest.metadata(path).await
+    async fn metadata(&self, path: &GuestPath, options: MetadataOptions) -> Result<Metadata> {
+        self.guest.metadata(path, options).await
     }
 
     async fn remove(&self, path: &GuestPath, options: RemoveOptions) -> Result<()> {

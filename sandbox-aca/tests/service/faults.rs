@@ -185,7 +185,7 @@ async fn a_service_that_takes_only_the_source_of_a_restore_is_given_no_more() {
     sandbox.write("f", "kept").await.expect("it writes");
     let child = sandbox.fork(Default::default()).await.expect("a fork");
     assert_eq!(child.read("f").await.expect("a file"), "kept");
-    let labelled = ForkOptions::default().label("try", "2");
+    let labelled = ForkOptions::new().label("try", "2");
     let refused = sandbox
         .fork(labelled)
         .await

@@ -30,7 +30,7 @@ async fn session(
     every: Option<Duration>,
 ) -> (AcaSessionProvider, Arc<AcaSession>) {
     let mut config = pool(&emulator.endpoint(), kind);
-    config.keep_alive = every;
+    config = config.keep_alive(every);
     let token = Arc::new(StaticToken::new(emulator.token()));
     let provider = AcaSessionProvider::new(config.credential(token)).expect("a provider");
     let session = provider.create_session(SandboxSpec::new()).await;

@@ -32,9 +32,9 @@ async fn everything_that_a_run_made_is_found_by_its_label() {
     let spec = SandboxSpec::new().label("own", "1");
     let parent = ours.create(spec).await.expect("a sandbox");
     let child = parent.fork(Default::default()).await.expect("a fork");
-    let labelled = ForkOptions::default().label("own", "2");
+    let labelled = ForkOptions::new().label("own", "2");
     let grandchild = child.fork(labelled).await.expect("a fork");
-    let snapshot = child.snapshot(SnapshotOptions::default()).await;
+    let snapshot = child.snapshot(SnapshotOptions::new()).await;
     let snapshot = snapshot.expect("a snapshot").id;
     let spec = SandboxSpec::new().source(Source::Snapshot(snapshot.clone()));
     let restored = ours.create(spec).await.expect("a sandbox");
@@ -77,7 +77,7 @@ async fn a_label_that_is_the_providers_own_is_refused() {
         .create(SandboxSpec::new())
         .await
         .expect("a sandbox");
-    let labelled = ForkOptions::default().label("run", "mine");
+    let labelled = ForkOptions::new().label("run", "mine");
     let error = sandbox.fork(labelled).await.expect_err("it is taken");
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
     assert_eq!(emulator.counts(), (1, 0));

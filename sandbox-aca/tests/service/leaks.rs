@@ -40,7 +40,7 @@ async fn a_snapshot_or_a_fork_that_is_given_up_leaves_nothing() {
         let taking = tokio::spawn(async move {
             match fork {
                 true => drop(taking.fork(Default::default()).await),
-                false => drop(taking.snapshot(SnapshotOptions::default()).await),
+                false => drop(taking.snapshot(SnapshotOptions::new()).await),
             }
         });
         until("the service takes it", || {
@@ -115,7 +115,7 @@ async fn what_a_run_left_is_deleted_by_its_label() {
     let first = one.create(SandboxSpec::new()).await.expect("a sandbox");
     first.fork(Default::default()).await.expect("a fork");
     first
-        .snapshot(SnapshotOptions::default())
+        .snapshot(SnapshotOptions::new())
         .await
         .expect("a snapshot");
     let other = two.create(SandboxSpec::new()).await.expect("a sandbox");

@@ -6,9 +6,9 @@ use std::path::Path;
 
 use crate::{
     Command, CreateDirOptions, EgressPolicy, Env, ExportOptions, FileBatch, ForkOptions, GuestPath,
-    ImportOptions, JobKey, JobOptions, Labels, ListOptions, OpenReadOptions, OpenWriteOptions,
-    Operation, Provider, ReadOptions, RemoveOptions, RenameOptions, Sandbox, SandboxId,
-    SandboxSpec, SnapshotId, SnapshotOptions,
+    ImportOptions, JobKey, JobOptions, Labels, ListOptions, MetadataOptions, OpenReadOptions,
+    OpenWriteOptions, Operation, Provider, ReadOptions, RemoveOptions, RenameOptions, Sandbox,
+    SandboxId, SandboxSpec, SnapshotId, SnapshotOptions,
 };
 
 /// The receiver of a call.
@@ -52,7 +52,7 @@ pub enum Request<'a> {
     /// [`Sandbox::list_dir`]
     ListDir(&'a GuestPath, &'a ListOptions),
     /// [`Sandbox::metadata`]
-    Metadata(&'a GuestPath),
+    Metadata(&'a GuestPath, &'a MetadataOptions),
     /// [`Sandbox::remove`]
     Remove(&'a GuestPath, &'a RemoveOptions),
     /// [`Sandbox::create_dir`]
@@ -140,7 +140,7 @@ impl<'a> Call<'a> {
             Request::WriteFiles(_) => Operation::WriteFiles,
             Request::ReadFile(..) => Operation::ReadFile,
             Request::ListDir(..) => Operation::ListDir,
-            Request::Metadata(_) => Operation::Metadata,
+            Request::Metadata(..) => Operation::Metadata,
             Request::Remove(..) => Operation::Remove,
             Request::CreateDir(..) => Operation::CreateDir,
             Request::Rename(..) => Operation::Rename,
@@ -204,7 +204,7 @@ impl<'a> Call<'a> {
         match self.request {
             Request::ReadFile(path, _)
             | Request::ListDir(path, _)
-            | Request::Metadata(path)
+            | Request::Metadata(path, _)
             | Request::Remove(path, _)
             | Request::CreateDir(path, _)
             | Request::ImportDir(_, path, _)

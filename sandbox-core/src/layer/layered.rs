@@ -12,9 +12,9 @@ use super::{Answer, Around, Attempt, Call, Layer as _, Request};
 use crate::{
     Capabilities, Command, CreateDirOptions, DirEntry, EgressDecisions, EgressPolicy, Env,
     ExportOptions, FileBatch, FileReader, FileWriter, ForkOptions, GuestPath, ImportOptions,
-    IsolationReport, Job, JobInfo, JobKey, JobOptions, ListOptions, Metadata, OpenReadOptions,
-    OpenWriteOptions, Output, PortStream, Process, ReadOptions, RemoveOptions, RenameOptions,
-    Result, Sandbox, SandboxInfo, Snapshot, SnapshotOptions, TransferReport,
+    IsolationReport, Job, JobInfo, JobKey, JobOptions, ListOptions, Metadata, MetadataOptions,
+    OpenReadOptions, OpenWriteOptions, Output, PortStream, Process, ReadOptions, RemoveOptions,
+    RenameOptions, Result, Sandbox, SandboxInfo, Snapshot, SnapshotOptions, TransferReport,
 };
 
 /// A sandbox with an [`Around`] layer.
@@ -90,9 +90,11 @@ impl<A: Around> Sandbox for Layered<A> {
         .await
     }
 
-    async fn metadata(&self, path: &GuestPath) -> Result<Metadata> {
-        self.call(Request::Metadata(path), &|| self.inner.metadata(path))
-            .await
+    async fn metadata(&self, path: &GuestPath, options: MetadataOptions) -> Result<Metadata> {
+        self.call(Request::Metadata(path, &options), &|| {
+            self.inner.metadata(path, options.clone())
+        })
+        .await
     }
 
     async fn remove(&self, path: &GuestPath, options: RemoveOptions) -> Result<()> {

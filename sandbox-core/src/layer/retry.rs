@@ -69,7 +69,7 @@ fn is_safe(call: &Call<'_>, error: &Error) -> bool {
             | Request::Isolation
             | Request::ReadFile(..)
             | Request::ListDir(..)
-            | Request::Metadata(_)
+            | Request::Metadata(..)
             | Request::ImportDir(..)
             | Request::ExportDir(..)
             | Request::SetWorkdir(_)

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::{Around, Attempt, Call, Request};
-use crate::{Command, Error, ErrorKind, Execution, Result, Sandbox};
+use crate::{Command, Error, Execution, Result, Sandbox};
 
 /// Time that an `exec` may take beyond its command, to kill the tree and bring the output.
 const GRACE: Duration = Duration::from_secs(5);
@@ -16,7 +16,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// A command whose timeout (its own, or the spec's default) is longer, or that has none, gets this
 /// one, so that the backend kills its tree and keeps the partial output; the call itself may take
 /// five seconds more. Another call that takes too long is dropped and fails with
-/// [`ErrorKind::Timeout`].
+/// [`Unavailable`](crate::ErrorKind::Unavailable), since it was not the command's own timeout.
 #[derive(Clone, Debug)]
 pub struct Timeout {
     limit: Duration,
@@ -39,8 +39,8 @@ impl Around for Timeout {
         if let Ok(result) = tokio::time::timeout(limit, attempt()).await {
             return result;
         }
-        let mut error = Error::new(ErrorKind::Timeout, call.operation())
-            .with_message(format!("no answer within {limit:?}"));
+        let message = format!("no answer within {limit:?}");
+        let mut error = Error::unanswered(call.operation(), message);
         if let Some(id) = call.sandbox_id() {
             error = error.with_sandbox(id);
         }

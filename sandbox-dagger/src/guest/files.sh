@@ -37,15 +37,18 @@ op_read() {
 }
 describe() {
     # $@: arguments for find that choose the entries, in the same order each time.
-    find "$@" -print0 | base64; echo .
-    find "$@" -exec stat -c '%f %s %Y' -- {} +; echo .
-    find "$@" -type l -exec sh -c 'for l; do readlink -n -- "$l"; printf "\0"; done' sh {} + | base64; echo .
+    find $follow "$@" -print0 | base64; echo .
+    find $follow "$@" -exec stat $follow -c '%f %s %Y %u %g' -- {} +; echo .
+    find $follow "$@" -type l -exec sh -c 'for l; do readlink -n -- "$l"; printf "\0"; done' sh {} + | base64; echo .
 }
 op_metadata() {
     there "$p" || absent "$p"
+    # A link that leads nowhere, or in a circle.
+    if [ -n "$follow" ] && [ ! -e "$p" ]; then fail not-found; fi
     begin; describe "$p" -prune; finish
 }
 op_list() {
+    follow=
     there "$p" || absent "$p"
     if [ ! -d "$p" ]; then fail not-a-directory; fi
     if [ ! -r "$p" ] || [ ! -x "$p" ]; then fail denied; fi

@@ -126,7 +126,7 @@ impl DaggerProvider {
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) for a base or a directory that is missing;
     /// [`Other`](ErrorKind::Other) with the last lines of a command that failed, or with what the
-    /// registry says; [`Timeout`](ErrorKind::Timeout) if the engine needs more than the operation
+    /// registry says; [`Unavailable`](ErrorKind::Unavailable) if the engine needs more than the operation
     /// timeout.
     pub async fn publish_image(&self, image: &ImageBuild, address: &str) -> Result<String> {
         let session = self.shared.session().await?;

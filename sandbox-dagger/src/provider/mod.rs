@@ -55,7 +55,7 @@ impl DaggerProvider {
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable) without a CLI or an engine, or with one of a wrong
-    /// version; [`Timeout`](ErrorKind::Timeout) if the CLI does not answer;
+    /// version; [`Unavailable`](ErrorKind::Unavailable) if the CLI does not answer;
     /// [`Unauthenticated`](ErrorKind::Unauthenticated) for a wrong token.
     pub async fn connect(&self) -> Result<()> {
         self.shared.session().await.map(drop)

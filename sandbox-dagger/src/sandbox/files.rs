@@ -93,8 +93,10 @@ pub(crate) fn entries(frame: &mut Frame<'_>) -> std::result::Result<Vec<DirEntry
         let bits = u32::from_str_radix(next()?, 16).map_err(|_| Broken("no mode"))?;
         let size = next()?.parse().map_err(|_| Broken("no size"))?;
         let seconds: i64 = next()?.parse().map_err(|_| Broken("no time"))?;
+        let mut id = || next().and_then(|id| id.parse().map_err(|_| Broken("no owner")));
+        let (uid, gid) = (id()?, id()?);
         let kind = kind(bits);
-        let mut metadata = Metadata::new(kind, size, Mode::new(bits));
+        let mut metadata = Metadata::new(kind, size, Mode::new(bits)).owner(uid, gid);
         if let Ok(seconds) = u64::try_from(seconds)
             && let Some(time) = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
         {

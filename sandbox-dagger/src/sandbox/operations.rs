@@ -11,8 +11,9 @@ use bytes::Bytes;
 use sandbox_core::{
     Capabilities, Capability, Command, CreateDirOptions, DirEntry, Env, Error, ErrorKind,
     Execution, ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions, IsolationReport,
-    ListOptions, Metadata, Operation, Output, Process, ReadOptions, RemoveOptions, RenameOptions,
-    Result, Sandbox, SandboxId, SandboxInfo, Snapshot, SnapshotOptions, TransferReport,
+    ListOptions, Metadata, MetadataOptions, Operation, Output, Process, ReadOptions, RemoveOptions,
+    RenameOptions, Result, Sandbox, SandboxId, SandboxInfo, Snapshot, SnapshotOptions,
+    TransferReport,
 };
 use tokio::sync::watch;
 
@@ -111,10 +112,15 @@ impl Sandbox for DaggerSandbox {
         Ok(entries)
     }
 
-    async fn metadata(&self, path: &GuestPath) -> Result<Metadata> {
+    async fn metadata(&self, path: &GuestPath, options: MetadataOptions) -> Result<Metadata> {
         const OP: Operation = Operation::Metadata;
         let path = self.resolve(path, OP)?;
-        let script = |script: Script| script.files("op_metadata");
+        let follow = if options.follow {
+            "follow=-L"
+        } else {
+            "follow="
+        };
+        let script = move |script: Script| script.line(follow).files("op_metadata");
         let (stdout, nonce) = self.query(script, OP, &path, SMALL_ANSWER).await?;
         let opened = files::open(&stdout, &nonce, OP, &path);
         let mut frame = opened.map_err(|error| self.tell(error))?;

@@ -203,9 +203,10 @@ impl Failed {
             )
             .with_source(error),
             Self::Late(after) => new(
-                ErrorKind::Timeout,
+                ErrorKind::Unavailable,
                 format!("the Dagger engine did not answer within {after:?}"),
-            ),
+            )
+            .with_retryable(false),
             Self::TooLarge(largest) => new(
                 ErrorKind::LimitExceeded,
                 format!("the engine's answer is larger than {largest} bytes"),

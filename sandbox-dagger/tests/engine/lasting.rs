@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sandbox_core::{
-    ErrorKind, ForkOptions, Provider as _, ReadOptions, RenameOptions, Sandbox, SandboxExt as _,
+    ErrorKind, Provider as _, ReadOptions, RenameOptions, Sandbox, SandboxExt as _,
 };
 use sandbox_dagger::DaggerProvider;
 
@@ -60,12 +60,12 @@ pub(crate) async fn two_thousand_operations_on_one_sandbox() -> Outcome {
             3 if number % 100 == 3 => most = most.max(layers(&sandbox).await?),
             4 => {
                 let (from, to) = ("kept".into(), "renamed".into());
-                let options = RenameOptions::default();
+                let options = RenameOptions::new();
                 sandbox.rename(&from, &to, options).await?;
             }
             5 => sandbox.remove_all("renamed").await?,
             6 => {
-                let options = ReadOptions::default();
+                let options = ReadOptions::new();
                 let gone = sandbox.read_file(&"kept".into(), options).await;
                 let gone = gone.map(drop).map_err(|error| error.kind());
                 assert_eq!(gone, Err(ErrorKind::NotFound));
@@ -73,7 +73,7 @@ pub(crate) async fn two_thousand_operations_on_one_sandbox() -> Outcome {
             7 => sandbox.write("kept", "again").await?,
             _ => {
                 let dir = format!("d{}", number % 16);
-                let options = sandbox_core::CreateDirOptions::default();
+                let options = sandbox_core::CreateDirOptions::new();
                 sandbox.create_dir(&dir.into(), options).await?;
             }
         }
@@ -87,7 +87,7 @@ pub(crate) async fn two_thousand_operations_on_one_sandbox() -> Outcome {
 pub(crate) async fn forks_that_run_the_same_command_run_it_twice() -> Outcome {
     let provider = DaggerProvider::new(config())?;
     let sandbox = provider.create(spec()).await?;
-    let fork = sandbox.fork(ForkOptions::default()).await?;
+    let fork = sandbox.fork_one().await?;
     let script = "cat /proc/sys/kernel/random/uuid";
     let (one, two) = tokio::join!(sandbox.sh(script), fork.sh(script));
     let (one, two) = (one?.stdout.bytes, two?.stdout.bytes);

@@ -125,7 +125,7 @@ pub(crate) async fn processes_have_the_limits_that_were_asked_for() -> Outcome {
     assert_eq!(output.stdout.bytes, "32\n");
     assert!(output.success());
     assert!(!sandbox.sh("head -c 9000 /dev/zero >g").await?.success());
-    assert_eq!(sandbox.metadata(&"g".into()).await?.size, 4096);
+    assert_eq!(sandbox.stat("g").await?.size, 4096);
     Ok(())
 }
 

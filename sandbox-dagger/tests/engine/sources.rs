@@ -132,7 +132,7 @@ async fn outlives(config: DaggerConfig) -> Outcome {
     let sandbox = provider.create(spec().secret("TOKEN", "hidden")).await?;
     let made = "printf kept >f; ln -s f link; chmod 4711 f; mkdir -p /srv/d; rm -rf /etc/profile* /etc/os-release";
     assert!(sandbox.sh(made).await?.success());
-    let snapshot = sandbox.snapshot(SnapshotOptions::default()).await?;
+    let snapshot = sandbox.snapshot(SnapshotOptions::new()).await?;
     sandbox.write("f", "later").await?;
     sandbox.close().await?;
     drop((sandbox, provider));
@@ -164,7 +164,7 @@ pub(crate) async fn sandboxes_run_as_the_user_that_was_asked_for() -> Outcome {
     sandbox.write("f", "x").await?;
     let host = tempfile::tempdir()?;
     fs::write(host.path().join("brought"), "y")?;
-    let options = sandbox_core::ImportOptions::default();
+    let options = sandbox_core::ImportOptions::new();
     sandbox
         .import_dir(host.path(), &"in".into(), options)
         .await?;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandbox_core::{ForkOptions, Network, Provider as _, Sandbox, SandboxExt as _, SandboxSpec};
+use sandbox_core::{Network, Provider as _, Sandbox, SandboxExt as _, SandboxSpec};
 use sandbox_dagger::{DaggerConfig, DaggerProvider};
 use sandbox_testkit::dagger::{DaggerDouble, Quirks};
 
@@ -107,7 +107,7 @@ pub(crate) async fn cache_is_shared(provider: &DaggerProvider) -> Outcome {
     let other = provider.create(spec()).await?;
     assert_eq!(other.read("/cache/f").await?, "one");
     assert!(!other.exists("f").await?);
-    let fork = other.fork(ForkOptions::default()).await?;
+    let fork = other.fork_one().await?;
     fork.sh("printf two >/cache/f").await?;
     assert_eq!(other.read("/cache/f").await?, "two");
     Ok(())

@@ -7,6 +7,7 @@ use sandbox_core::{DirEntry, ErrorKind, GuestPath, ListOptions, Operation, Resul
 use rustix::io::Errno;
 
 use super::GuestRoot;
+use super::owners::Owners;
 use super::place::Place;
 use super::resolve::DIR_READ;
 use super::stat::metadata_at;
@@ -35,6 +36,7 @@ impl GuestRoot {
             entries: Vec::new(),
             bytes: 0,
             options,
+            owners: self.owners(),
             place: &place,
         };
         walk(&top, &place, &mut listing)?;
@@ -50,6 +52,7 @@ struct Listing<'a> {
     entries: Vec<DirEntry>,
     bytes: usize,
     options: &'a ListOptions,
+    owners: Owners,
     place: &'a Place,
 }
 
@@ -65,7 +68,7 @@ impl Visitor for Listing<'_> {
                 )
                 .with_hint("raise the limit, or list a directory further down"));
         }
-        let metadata = match metadata_at(found.dir, found.name, &found.stat) {
+        let metadata = match metadata_at(found.dir, found.name, &found.stat, self.owners) {
             Ok(metadata) => metadata,
             // Gone, or no link any more.
             Err(Errno::NOENT | Errno::INVAL) => return Ok(false),

@@ -13,6 +13,7 @@ mod create;
 mod list;
 mod metadata;
 mod outside;
+mod owners;
 mod place;
 mod read;
 mod remove;
@@ -34,6 +35,7 @@ use std::sync::Mutex;
 
 use sandbox_core::{Error, ErrorKind, Operation, Result};
 
+use self::owners::Owners;
 use crate::guest_user::GuestUser;
 use crate::sys::fsuid::FsUser;
 use crate::walk::Limits;
@@ -58,7 +60,7 @@ pub(crate) struct GuestRoot {
 impl GuestRoot {
     /// The filesystem whose `/` this descriptor (`O_PATH | O_DIRECTORY`) is.
     ///
-    /// With an guest_user, which only a privileged host can take on, everything is done with the
+    /// With a guest user, which only a privileged host can take on, everything is done with the
     /// rights of that user; without one, with those of the host process.
     pub(crate) fn new(root: OwnedFd, guest_user: Option<GuestUser>) -> Self {
         Self {
@@ -73,6 +75,17 @@ impl GuestRoot {
     /// The same, with these limits on trees.
     pub(crate) fn with_limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
+    }
+
+    /// Owners as the guest sees them.
+    fn owners(&self) -> Owners {
+        match self.guest_user {
+            Some(GuestUser { uid, gid }) => Owners::new(uid, gid),
+            None => Owners::new(
+                rustix::process::geteuid().as_raw(),
+                rustix::process::getegid().as_raw(),
+            ),
+        }
     }
 
     /// Takes on the guest's rights for as long as the result lives.

@@ -12,6 +12,8 @@ use rustix::fs::{
 use rustix::io::{Errno, Result as Sys};
 use sandbox_core::{FileKind, Metadata, Mode};
 
+use super::owners::Owners;
+
 /// An entry as it was at one moment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stat {
@@ -19,6 +21,9 @@ pub(super) struct Stat {
     pub(super) size: u64,
     /// Permission bits with setuid, setgid and sticky.
     pub(super) mode: u32,
+    /// As the host sees them.
+    pub(super) uid: u32,
+    pub(super) gid: u32,
     pub(super) modified: StatxTimestamp,
     /// Which filesystem it is on.
     pub(super) device: (u32, u32),
@@ -71,9 +76,16 @@ pub(super) fn stat_fd(fd: impl AsFd) -> Sys<Stat> {
     stat(fd, c"", AtFlags::EMPTY_PATH)
 }
 
-/// Describes an entry of a directory with a link's target.
-pub(super) fn metadata_at(dir: impl AsFd, name: &std::ffi::CStr, stat: &Stat) -> Sys<Metadata> {
-    let metadata = stat.metadata();
+/// Describes an entry of a directory with its owner and a link's target.
+pub(super) fn metadata_at(
+    dir: impl AsFd,
+    name: &std::ffi::CStr,
+    stat: &Stat,
+    owners: Owners,
+) -> Sys<Metadata> {
+    let metadata = stat
+        .metadata()
+        .owner(owners.uid(stat.uid), owners.gid(stat.gid));
     if stat.kind != FileKind::Symlink {
         return Ok(metadata);
     }
@@ -91,6 +103,8 @@ fn stat(dir: impl AsFd, name: impl rustix::path::Arg, flags: AtFlags) -> Sys<Sta
         kind: kind(&found),
         size: found.stx_size,
         mode: u32::from(found.stx_mode) & 0o7777,
+        uid: found.stx_uid,
+        gid: found.stx_gid,
         modified: found.stx_mtime,
         device: (found.stx_dev_major, found.stx_dev_minor),
         inode: found.stx_ino,

@@ -29,7 +29,7 @@ pub(super) fn export(
         return Err(failed(not_a_dir, OP, &place.guest));
     }
     let mut export = Export::new(to, options)?;
-    let mut rules = ImportOptions::default().unreadable(options.unreadable);
+    let mut rules = ImportOptions::new().unreadable(options.unreadable);
     rules.excludes.clone_from(&options.excludes);
     let found = scan(&place.host, &rules, OP, |entry| {
         cancel.check(OP)?;

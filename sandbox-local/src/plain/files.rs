@@ -9,7 +9,7 @@ use std::path::Path;
 use bytes::Bytes;
 use sandbox_core::{
     CreateDirOptions, DirEntry, Error, ErrorKind, FileKind, GuestPath, ListOptions, Metadata,
-    Operation, ReadOptions, RemoveOptions, RenameOptions, Result,
+    MetadataOptions, Operation, ReadOptions, RemoveOptions, RenameOptions, Result,
 };
 
 use super::os;
@@ -95,9 +95,17 @@ pub(super) fn list(
     Ok(entries)
 }
 
-pub(super) fn metadata(tree: &Tree, workdir: &GuestPath, path: &GuestPath) -> Result<Metadata> {
+pub(super) fn metadata(
+    tree: &Tree,
+    workdir: &GuestPath,
+    path: &GuestPath,
+    options: &MetadataOptions,
+) -> Result<Metadata> {
     const OP: Operation = Operation::Metadata;
-    let place = tree.place(path, workdir, OP)?;
+    let place = match options.follow {
+        true => tree.follow(path, workdir, OP)?,
+        false => tree.place(path, workdir, OP)?,
+    };
     fs::symlink_metadata(&place.host)
         .and_then(|meta| os::describe(&place.host, &meta))
         .map_err(|e| failed(e, OP, &place.guest))

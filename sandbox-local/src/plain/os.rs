@@ -28,6 +28,11 @@ pub(super) fn canonical(path: &Path) -> io::Result<PathBuf> {
 pub(super) fn describe(path: &Path, meta: &HostMetadata) -> io::Result<Metadata> {
     let kind = kind(meta.file_type());
     let mut out = Metadata::new(kind, meta.len(), mode(meta));
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        out = out.owner(meta.uid(), meta.gid());
+    }
     out.modified = meta.modified().ok();
     if kind == FileKind::Symlink {
         out = out.link_target(bytes(std::fs::read_link(path)?.as_os_str()));

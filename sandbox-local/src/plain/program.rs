@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use sandbox_core::backend::Settings;
 use sandbox_core::{
     Command, EnvValue, Error, ErrorKind, Execution, FileKind, GuestPath, Operation, Result,
 };
@@ -14,17 +15,10 @@ use tokio::process::Command as HostCommand;
 use super::os;
 use super::tree::Tree;
 
-/// Where and with what a command starts.
-#[derive(Clone, Debug)]
-pub(super) struct Surroundings {
-    pub(super) workdir: GuestPath,
-    pub(super) environment: BTreeMap<Vec<u8>, EnvValue>,
-}
-
 /// The command as the host starts it, without its streams.
 pub(super) fn prepare(
     tree: &Tree,
-    mut at: Surroundings,
+    mut at: Settings,
     command: &Command,
     op: Operation,
 ) -> Result<HostCommand> {
@@ -39,8 +33,8 @@ pub(super) fn prepare(
             .with_message("the working directory is not a directory")
             .with_path(cwd.guest));
     }
-    command.env.apply_to(&mut at.environment);
-    let program = find(command.program(), &cwd.host, &at.environment, op)?;
+    command.env.apply_to(&mut at.env);
+    let program = find(command.program(), &cwd.host, &at.env, op)?;
     let mut host = HostCommand::new(program);
     let unrepresentable = || {
         Error::new(ErrorKind::InvalidInput, op)
@@ -55,7 +49,7 @@ pub(super) fn prepare(
         host.arg(text(arg).ok_or_else(unrepresentable)?);
     }
     host.env_clear().current_dir(&cwd.host);
-    for (name, value) in &at.environment {
+    for (name, value) in &at.env {
         let name = text(name).ok_or_else(unrepresentable)?;
         let value = text(value.value.expose()).ok_or_else(unrepresentable)?;
         host.env(name, value);

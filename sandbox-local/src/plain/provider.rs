@@ -2,18 +2,16 @@
 //!
 //! It must never accept a spec and then give less than it says.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sandbox_core::backend::blocking;
+use sandbox_core::backend::{Settings, blocking};
 use sandbox_core::{
     Capabilities, Capability, Error, ErrorKind, Network, Operation, Provider, RequiredIsolation,
     Result, Sandbox, SandboxSpec,
 };
 
-use super::program::Surroundings;
 use super::sandbox::PlainSandbox;
 use super::tree::Tree;
 use super::{CAPABILITIES, WHY};
@@ -121,16 +119,12 @@ impl Provider for PlainProvider {
             })
         });
         let tree = made.await?;
-        let mut environment = BTreeMap::new();
-        super::sandbox::default_env(tree.root()).apply_to(&mut environment);
-        spec.env.apply_to(&mut environment);
-        let surroundings = Surroundings {
-            workdir: tree.guest_root().join("workspace"),
-            environment,
-        };
+        let base_env = super::sandbox::default_env(tree.root());
+        let mut settings = Settings::new(tree.guest_root().join("workspace"), &base_env);
+        spec.env.apply_to(&mut settings.env);
         Ok(PlainSandbox::new(
             tree,
-            surroundings,
+            settings,
             self.base.clone(),
             spec.command_timeout,
             spec.labels,

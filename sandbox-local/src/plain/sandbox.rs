@@ -8,21 +8,21 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use sandbox_core::backend::blocking;
+use sandbox_core::backend::{Settings, blocking};
 use sandbox_core::{
     Capabilities, Capability, CollectOptions, Command, CreateDirOptions, DirEntry, EgressDecisions,
     EgressPolicy, Env, Error, ErrorKind, Execution, ExportOptions, FileBatch, FileReader,
     FileWriter, ForkOptions, GuestPath, ImportOptions, IsolationReport, Job, JobInfo, JobKey,
-    JobOptions, Labels, ListOptions, Metadata, OpenReadOptions, OpenWriteOptions, Operation,
-    Output, PortStream, Process, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox,
-    SandboxId, SandboxInfo, Snapshot, SnapshotOptions, Stdin, TransferReport,
+    JobOptions, Labels, ListOptions, Metadata, MetadataOptions, OpenReadOptions, OpenWriteOptions,
+    Operation, Output, PortStream, Process, ReadOptions, RemoveOptions, RenameOptions, Result,
+    Sandbox, SandboxId, SandboxInfo, Snapshot, SnapshotOptions, Stdin, TransferReport,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 
 use super::group::Groups;
 use super::import::Cancel;
-use super::program::{self, Surroundings};
+use super::program;
 use super::tree::Tree;
 use super::{CAPABILITIES, batch, copy, export, files, import, os, process};
 use crate::runtime;
@@ -41,7 +41,7 @@ pub(super) struct PlainSandbox {
     this: Weak<Self>,
     info: SandboxInfo,
     tree: Arc<Tree>,
-    surroundings: Mutex<Surroundings>,
+    settings: Mutex<Settings>,
     /// Where forks go.
     base: PathBuf,
     timeout: Option<Duration>,
@@ -54,21 +54,21 @@ pub(super) struct PlainSandbox {
 impl PlainSandbox {
     pub(super) fn new(
         tree: Tree,
-        surroundings: Surroundings,
+        settings: Settings,
         base: PathBuf,
         timeout: Option<Duration>,
         labels: Labels,
         parent: Option<SandboxId>,
     ) -> Arc<Self> {
         let id = SandboxId::new(tree.id());
-        let workdir = surroundings.workdir.clone();
+        let workdir = settings.workdir.clone();
         let mut info = SandboxInfo::new(id, "local-plain", workdir).labels(labels);
         info.parent = parent;
         Arc::new_cyclic(|this| Self {
             this: this.clone(),
             info,
             tree: Arc::new(tree),
-            surroundings: Mutex::new(surroundings),
+            settings: Mutex::new(settings),
             base,
             timeout,
             groups: Arc::default(),
@@ -77,8 +77,8 @@ impl PlainSandbox {
         })
     }
 
-    fn surroundings(&self) -> Surroundings {
-        let now = self.surroundings.lock();
+    fn settings(&self) -> Settings {
+        let now = self.settings.lock();
         now.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -98,7 +98,7 @@ impl PlainSandbox {
         self.check_open(op)?;
         runtime::require(op).map_err(|error| error.with_sandbox(self.info.id.clone()))?;
         let tree = Arc::clone(&self.tree);
-        let workdir = self.surroundings().workdir;
+        let workdir = self.settings().workdir;
         let result = blocking(op, move || work(&tree, &workdir)).await;
         result.map_err(|error| match self.check_open(op) {
             // Whatever it stumbled over, the directory was going away.
@@ -128,7 +128,7 @@ impl PlainSandbox {
                 Some(_) => CAPABILITIES.require(Capability::Terminal, op),
                 None => Ok(()),
             })
-            .and_then(|()| program::prepare(&self.tree, self.surroundings(), command, op));
+            .and_then(|()| program::prepare(&self.tree, self.settings(), command, op));
         let start = process::Start {
             op,
             program: command.program(),
@@ -165,7 +165,7 @@ impl PlainSandbox {
 impl Sandbox for PlainSandbox {
     fn info(&self) -> SandboxInfo {
         let mut info = self.info.clone();
-        info.workdir = self.surroundings().workdir;
+        info.workdir = self.settings().workdir;
         info
     }
 
@@ -179,7 +179,7 @@ impl Sandbox for PlainSandbox {
     }
 
     async fn exec(&self, command: Command) -> Result<Output> {
-        let mut options = CollectOptions::default();
+        let mut options = CollectOptions::new();
         let process = self.start(&command, Operation::Exec).await?;
         options.stdout_limit = command.stdout_limit;
         options.stderr_limit = command.stderr_limit;
@@ -233,10 +233,10 @@ impl Sandbox for PlainSandbox {
         .await
     }
 
-    async fn metadata(&self, path: &GuestPath) -> Result<Metadata> {
+    async fn metadata(&self, path: &GuestPath, options: MetadataOptions) -> Result<Metadata> {
         let path = path.clone();
         self.files(Operation::Metadata, move |tree, workdir| {
-            files::metadata(tree, workdir, &path)
+            files::metadata(tree, workdir, &path, &options)
         })
         .await
     }
@@ -309,10 +309,7 @@ impl Sandbox for PlainSandbox {
             Ok(path)
         });
         let workdir = workdir.await?;
-        let mut now = self
-            .surroundings
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut now = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
         now.workdir = workdir;
         Ok(())
     }
@@ -323,17 +320,14 @@ impl Sandbox for PlainSandbox {
         changes
             .validate(OP)
             .map_err(|error| error.with_sandbox(self.info.id.clone()))?;
-        let mut now = self
-            .surroundings
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        changes.apply_to(&mut now.environment);
+        let mut now = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        changes.apply_to(&mut now.env);
         Ok(())
     }
 
     async fn fork(&self, options: ForkOptions) -> Result<Arc<dyn Sandbox>> {
         const OP: Operation = Operation::Fork;
-        let mut surroundings = self.surroundings();
+        let mut settings = self.settings();
         let base = self.base.clone();
         let copied = self.files(OP, move |parent, _| {
             let child = Tree::empty(&base).map_err(|e| Error::from_io(e, OP))?;
@@ -341,23 +335,21 @@ impl Sandbox for PlainSandbox {
             Ok(child)
         });
         let child = copied.await?;
-        if let Some(below) = surroundings.workdir.strip_prefix(self.tree.guest_root()) {
-            surroundings.workdir = child.guest_root().join(below);
+        if let Some(below) = settings.workdir.strip_prefix(self.tree.guest_root()) {
+            settings.workdir = child.guest_root().join(below);
         }
         // What still has the value that it was given at first moves to the child's directory.
         let ours = os::default_environment(self.tree.root());
         let theirs = os::default_environment(child.root());
         for ((name, old), (_, new)) in ours.into_iter().zip(theirs) {
-            let now = surroundings.environment.get(name.as_bytes());
+            let now = settings.env.get(name.as_bytes());
             if now.is_some_and(|now| now.value.expose() == old) {
-                Env::new()
-                    .set(name, new)
-                    .apply_to(&mut surroundings.environment);
+                Env::new().set(name, new).apply_to(&mut settings.env);
             }
         }
         Ok(Self::new(
             child,
-            surroundings,
+            settings,
             self.base.clone(),
             self.timeout,
             options.labels,

@@ -1,8 +1,8 @@
 //! Creates a sandbox: one of the pool, or a new one, whose required isolation was probed.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use sandbox_core::backend::{Settings, blocking};
 use sandbox_core::{Env, Operation, Result, SandboxId, SandboxSpec};
 
 use super::LocalProvider;
@@ -13,7 +13,7 @@ use crate::layers::base::{GUEST_HOME, GUEST_USER};
 use crate::runtime;
 use crate::sandbox::capability::CAPABILITIES;
 use crate::sandbox::running::Running;
-use crate::sandbox::{LocalSandbox, Origin, Settings, blocking};
+use crate::sandbox::{LocalSandbox, Origin};
 use crate::start::blueprint::Blueprint;
 use crate::start::host::new_id;
 use crate::start::prepared::Prepared;
@@ -69,7 +69,6 @@ impl LocalProvider {
 }
 
 fn settings(blueprint: &Blueprint) -> Settings {
-    let mut env = BTreeMap::new();
     let base = Env::new()
         .set("PATH", PATH)
         .set("HOME", GUEST_HOME)
@@ -77,11 +76,8 @@ fn settings(blueprint: &Blueprint) -> Settings {
         .set("LOGNAME", GUEST_USER)
         .set("SHELL", "/bin/sh")
         .set("LANG", "C.UTF-8");
-    base.apply_to(&mut env);
-    egress::environment(blueprint.egress.as_ref()).apply_to(&mut env);
-    blueprint.spec.env.apply_to(&mut env);
-    Settings {
-        workdir: blueprint.workdir.clone(),
-        env,
-    }
+    let mut settings = Settings::new(blueprint.workdir.clone(), &base);
+    egress::environment(blueprint.egress.as_ref()).apply_to(&mut settings.env);
+    blueprint.spec.env.apply_to(&mut settings.env);
+    settings
 }

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use sandbox_core::backend::Registry;
 use sandbox_core::{
-    Capabilities, Error, ErrorKind, Labels, Operation, Provider, Result, Sandbox, SandboxId,
-    SandboxInfo, SandboxSpec,
+    Capabilities, Error, Labels, Operation, Provider, Result, Sandbox, SandboxId, SandboxInfo,
+    SandboxSpec,
 };
 
 use self::pool::Pool;
@@ -19,7 +20,6 @@ use crate::isolation::Proven;
 use crate::layers::{State, base};
 use crate::sandbox::LocalSandbox;
 use crate::sandbox::capability::CAPABILITIES;
-use crate::sandbox::registry::Registry;
 use crate::start::host::Host;
 
 /// Sandboxes on this machine: Linux namespaces, no daemon, as any user.
@@ -44,14 +44,14 @@ use crate::start::host::Host;
 /// # Runtime
 /// Every future of the provider and its sandboxes must be polled in a tokio runtime with I/O and
 /// time enabled (`enable_all`); in another one it fails with
-/// [`ErrorKind::InvalidInput`]. A sandbox is served by the runtime that it was created in, or
+/// [`InvalidInput`](sandbox_core::ErrorKind::InvalidInput). A sandbox is served by the runtime that it was created in, or
 /// forked from, and ends with it; until then it can be used from others too.
 #[derive(Clone, Debug)]
 pub struct LocalProvider {
     host: Arc<Host>,
     pool: Arc<Pool>,
     proven: Arc<Proven>,
-    registry: Arc<Registry>,
+    registry: Arc<Registry<LocalSandbox>>,
 }
 
 impl LocalProvider {
@@ -89,11 +89,7 @@ impl LocalProvider {
     }
 
     fn find(&self, id: &SandboxId, operation: Operation) -> Result<Arc<LocalSandbox>> {
-        self.registry.find(id).ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, operation)
-                .with_message("this provider has no such open sandbox")
-                .with_sandbox(id.clone())
-        })
+        self.registry.find(id, operation)
     }
 }
 

@@ -18,7 +18,9 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
 use super::deadline::Deadline;
+use super::ended::Ended;
 use super::lost;
+use super::memory::Memory;
 use crate::engine::{
     Engine, ExitError, ExitFuture, Failure, FailureKind, Killed, Lost, Running, SpawnError,
     SpawnRequest, Terminal, Tree,
@@ -41,10 +43,11 @@ pub(crate) struct PreparedCommand {
 #[derive(Clone, Debug)]
 pub(crate) struct Context {
     pub(crate) sandbox: SandboxId,
-    pub(crate) closed: Arc<AtomicBool>,
+    pub(crate) ended: Arc<Ended>,
     pub(crate) operation: Operation,
     /// What may say why the sandbox ended.
     pub(crate) cgroup: Arc<Cgroup>,
+    pub(crate) memory: Memory,
     /// Held while the process is: a sandbox with a running command is in use.
     pub(crate) _in_use: Arc<()>,
 }
@@ -249,7 +252,7 @@ impl ProcessControl for Control {
             return Err(self.timed_out());
         }
         match outcome {
-            Ok(exit) => Ok(exit_of(exit)),
+            Ok(exit) => Ok(shared.context.memory.explain(exit_of(exit))),
             Err(ExitError::NotStarted(failure)) => {
                 Err(not_started(failure, &shared.names, &shared.context))
             }
@@ -334,8 +337,8 @@ impl Context {
     }
 
     fn lost(&self, why: Lost) -> Error {
-        if self.closed.load(Ordering::Acquire) {
-            return Error::closed(self.operation, &self.sandbox);
+        if self.ended.is_ended() {
+            return self.ended.error(self.operation, &self.sandbox);
         }
         lost::error(why, &self.cgroup, self.operation).with_sandbox(self.sandbox.clone())
     }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use sandbox_core::backend::timed_out;
 use sandbox_core::{Error, ErrorKind, Execution, Operation};
 
 /// The end of a command's time, if it has one.
@@ -35,12 +36,7 @@ impl Deadline {
 
     /// The error of a command that was killed at its deadline.
     pub(crate) fn killed(self, operation: Operation) -> Error {
-        let after = self.timeout;
-        Error::new(ErrorKind::Timeout, operation)
-            .with_message(format!(
-                "the command was killed after its timeout of {after:?}"
-            ))
-            .with_execution(Execution::Interrupted)
+        timed_out(operation, self.timeout)
     }
 
     /// The error of a command that waited for its start until its deadline.

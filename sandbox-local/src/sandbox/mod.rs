@@ -7,23 +7,23 @@
 pub(crate) mod capability;
 pub(crate) mod command;
 mod deadline;
+mod ended;
 mod kill_switch;
 mod lost;
+mod memory;
 mod operations;
 mod port;
-pub(crate) mod registry;
 pub(crate) mod running;
 mod stream;
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use sandbox_core::backend::Jobs;
+use sandbox_core::backend::{Jobs, Registry, Settings, blocking};
 use sandbox_core::{
-    Capability, Command, EnvValue, Error, ErrorKind, Execution, GuestPath, Labels, Operation,
-    Process, Result, Sandbox as _, SandboxId,
+    Capability, Command, Error, ErrorKind, Execution, GuestPath, Labels, Operation, Process,
+    Result, Sandbox as _, SandboxId,
 };
 use sandbox_egress::Egress;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock as AsyncRwLock};
@@ -31,8 +31,9 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock as AsyncRw
 use self::capability::CAPABILITIES;
 use self::command::PreparedCommand;
 use self::deadline::Deadline;
+use self::ended::Ended;
 use self::kill_switch::KillSwitch;
-use self::registry::Registry;
+use self::memory::Memory;
 use self::running::Running;
 use crate::files::GuestRoot;
 use crate::runtime;
@@ -51,7 +52,7 @@ pub(crate) struct LocalSandbox {
     labels: Labels,
     created: SystemTime,
     host: Arc<Host>,
-    registry: Arc<Registry>,
+    registry: Arc<Registry<LocalSandbox>>,
     blueprint: Arc<Blueprint>,
     settings: RwLock<Settings>,
     jobs: Jobs,
@@ -59,7 +60,7 @@ pub(crate) struct LocalSandbox {
     /// That of the run, which outlives it.
     egress: Option<Arc<Egress>>,
     kill_switch: KillSwitch,
-    closed: Arc<AtomicBool>,
+    ended: Arc<Ended>,
     /// Also held by every running command: while one runs the sandbox is in use.
     in_use: Arc<()>,
     /// Milliseconds from `born` to the last use.
@@ -67,17 +68,10 @@ pub(crate) struct LocalSandbox {
     born: Instant,
 }
 
-/// What the next command starts with.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    pub(crate) workdir: GuestPath,
-    pub(crate) env: BTreeMap<Vec<u8>, EnvValue>,
-}
-
 /// What a new sandbox comes from.
 pub(crate) struct Origin {
     pub(crate) host: Arc<Host>,
-    pub(crate) registry: Arc<Registry>,
+    pub(crate) registry: Arc<Registry<LocalSandbox>>,
     pub(crate) blueprint: Arc<Blueprint>,
     pub(crate) settings: Settings,
     pub(crate) parent: Option<SandboxId>,
@@ -102,12 +96,12 @@ impl LocalSandbox {
             egress: running.egress().cloned(),
             running: Arc::new(AsyncRwLock::new(Some(running))),
             kill_switch,
-            closed: Arc::new(AtomicBool::new(false)),
+            ended: Arc::default(),
             in_use: Arc::new(()),
             last_use: AtomicU64::new(0),
             born: Instant::now(),
         });
-        sandbox.registry.enter(id, &sandbox);
+        sandbox.registry.insert(id, &sandbox);
         if let Some(ttl) = sandbox.blueprint.spec.ttl {
             tokio::spawn(expire(Arc::downgrade(&sandbox), ttl));
         }
@@ -148,8 +142,8 @@ impl LocalSandbox {
     }
 
     fn check_open(&self, operation: Operation) -> Result<()> {
-        if self.closed.load(Ordering::Acquire) {
-            return Err(Error::closed(operation, &self.id));
+        if self.ended.is_ended() {
+            return Err(self.ended.error(operation, &self.id));
         }
         Ok(())
     }
@@ -196,7 +190,7 @@ impl LocalSandbox {
             guard = alone.downgrade();
         }
         OwnedRwLockReadGuard::try_map(guard, Option::as_ref)
-            .map_err(|_| Error::closed(operation, &self.id))
+            .map_err(|_| self.ended.error(operation, &self.id))
     }
 
     /// The run, held by nothing else.
@@ -220,8 +214,8 @@ impl LocalSandbox {
     }
 
     fn lost(&self, why: crate::engine::Lost, cgroup: &Cgroup, operation: Operation) -> Error {
-        if self.closed.load(Ordering::Acquire) {
-            return Error::closed(operation, &self.id);
+        if self.ended.is_ended() {
+            return self.ended.error(operation, &self.id);
         }
         self.named(lost::error(why, cgroup, operation))
     }
@@ -284,9 +278,10 @@ impl LocalSandbox {
         };
         let context = command::Context {
             sandbox: self.id.clone(),
-            closed: self.closed.clone(),
+            ended: self.ended.clone(),
             operation,
             cgroup: running.cgroup.clone(),
+            memory: Memory::now(running.cgroup.clone()),
             _in_use: self.in_use.clone(),
         };
         command::start(
@@ -307,7 +302,7 @@ impl LocalSandbox {
         self.touch();
         let id = new_id(OP)?;
         let running = OwnedRwLockWriteGuard::try_map(self.alone(OP).await?, Option::as_mut)
-            .map_err(|_| Error::closed(OP, &self.id))?;
+            .map_err(|_| self.ended.error(OP, &self.id))?;
         if let Some(why) = running.engine.lost() {
             return Err(self.lost(why, &running.cgroup, OP));
         }
@@ -317,32 +312,18 @@ impl LocalSandbox {
 
     /// The error, unless the sandbox was closed meanwhile: then that is the reason.
     fn unless_closed(&self, error: Error, operation: Operation) -> Error {
-        if self.closed.load(Ordering::Acquire) {
-            return Error::closed(operation, &self.id).with_source(error);
+        if self.ended.is_ended() {
+            return self.ended.error(operation, &self.id).with_source(error);
         }
         self.named(error)
     }
-}
-
-/// Runs blocking work; a panic in it is an error of the operation.
-pub(crate) async fn blocking<T: Send + 'static>(
-    operation: Operation,
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| {
-            Err(Error::new(ErrorKind::Other, operation)
-                .with_message("the operation's thread ended early")
-                .with_source(error))
-        })
 }
 
 /// Closes a sandbox that was not used for a while.
 async fn expire(sandbox: std::sync::Weak<LocalSandbox>, ttl: Duration) {
     loop {
         let left = match sandbox.upgrade() {
-            Some(sandbox) if !sandbox.closed.load(Ordering::Acquire) => {
+            Some(sandbox) if !sandbox.ended.is_ended() => {
                 if Arc::strong_count(&sandbox.in_use) > 1 {
                     sandbox.touch();
                 }
@@ -351,6 +332,7 @@ async fn expire(sandbox: std::sync::Weak<LocalSandbox>, ttl: Duration) {
                     .saturating_add(ttl)
                     .saturating_sub(sandbox.born.elapsed());
                 if left.is_zero() {
+                    sandbox.ended.expire();
                     if let Err(error) = sandbox.close().await {
                         tracing::warn!(id = %sandbox.id, %error, "an expired sandbox did not close");
                     }
@@ -366,6 +348,6 @@ async fn expire(sandbox: std::sync::Weak<LocalSandbox>, ttl: Duration) {
 
 impl Drop for LocalSandbox {
     fn drop(&mut self) {
-        self.registry.leave(&self.id);
+        self.registry.remove(&self.id);
     }
 }

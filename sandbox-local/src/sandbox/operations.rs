@@ -2,24 +2,24 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use sandbox_core::backend::blocking;
 use sandbox_core::{
     Capabilities, Capability, CollectOptions, Command, CreateDirOptions, DirEntry, EgressDecisions,
     EgressPolicy, Env, Error, ErrorKind, Execution, ExportOptions, FileBatch, FileReader,
     FileWriter, ForkOptions, GuestPath, ImportOptions, IsolationReport, Job, JobInfo, JobKey,
-    JobOptions, ListOptions, Metadata, OpenReadOptions, OpenWriteOptions, Operation, Output,
-    PortStream, Process, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox, SandboxInfo,
-    Snapshot, SnapshotOptions, Stdin, TransferReport,
+    JobOptions, ListOptions, Metadata, MetadataOptions, OpenReadOptions, OpenWriteOptions,
+    Operation, Output, PortStream, Process, ReadOptions, RemoveOptions, RenameOptions, Result,
+    Sandbox, SandboxInfo, Snapshot, SnapshotOptions, Stdin, TransferReport,
 };
 
 use super::capability::CAPABILITIES;
 use super::deadline::Deadline;
 use super::running::Running;
-use super::{LocalSandbox, Origin, blocking};
+use super::{LocalSandbox, Origin};
 use crate::egress;
 use crate::files::CancelFlag;
 use crate::isolation;
@@ -46,7 +46,7 @@ impl Drop for CancelOnDrop {
 impl LocalSandbox {
     /// The job, with a handle that keeps its sandbox alive.
     fn held(&self, job: Job) -> Job {
-        match self.registry.find(&self.id) {
+        match self.registry.get(&self.id) {
             Some(sandbox) => job.keep_alive(sandbox),
             None => job,
         }
@@ -95,7 +95,7 @@ impl Sandbox for LocalSandbox {
     }
 
     async fn exec(&self, command: Command) -> Result<Output> {
-        let mut options = CollectOptions::default();
+        let mut options = CollectOptions::new();
         options.timeout = command.timeout.or(self.blueprint.spec.command_timeout);
         options.stdout_limit = command.stdout_limit;
         options.stderr_limit = command.stderr_limit;
@@ -113,7 +113,7 @@ impl Sandbox for LocalSandbox {
     async fn spawn(&self, command: Command) -> Result<Process> {
         let deadline = Deadline::new(command.timeout.or(self.blueprint.spec.command_timeout));
         let process = self.start(command, deadline, Operation::Spawn).await?;
-        Ok(match self.registry.find(&self.id) {
+        Ok(match self.registry.get(&self.id) {
             Some(sandbox) => process.keep_alive(sandbox),
             None => process,
         })
@@ -145,10 +145,12 @@ impl Sandbox for LocalSandbox {
         .await
     }
 
-    async fn metadata(&self, path: &GuestPath) -> Result<Metadata> {
+    async fn metadata(&self, path: &GuestPath, options: MetadataOptions) -> Result<Metadata> {
         let path = self.resolve(path, Operation::Metadata)?;
-        self.files(Operation::Metadata, move |root| root.metadata(&path))
-            .await
+        self.files(Operation::Metadata, move |root| {
+            root.metadata(&path, &options)
+        })
+        .await
     }
 
     async fn remove(&self, path: &GuestPath, options: RemoveOptions) -> Result<()> {
@@ -258,7 +260,7 @@ impl Sandbox for LocalSandbox {
         let default = self.blueprint.spec.command_timeout;
         // Only for the start: a job does not keep its sandbox, which would never end then.
         let spawn = move |command: Command| async move {
-            let Some(sandbox) = registry.find(&id) else {
+            let Some(sandbox) = registry.get(&id) else {
                 return Err(Error::closed(OP, &id).with_execution(Execution::NotStarted));
             };
             let deadline = Deadline::new(command.timeout.or(default));
@@ -312,8 +314,8 @@ impl Sandbox for LocalSandbox {
 
     async fn close(&self) -> Result<()> {
         const OP: Operation = Operation::Close;
-        self.closed.store(true, Ordering::Release);
-        self.registry.leave(&self.id);
+        self.ended.close();
+        self.registry.remove(&self.id);
         // First, and whatever is under way: what holds the run comes to its end by that.
         let killer = self.kill_switch.press();
         runtime::require(OP).map_err(|error| self.named(error))?;

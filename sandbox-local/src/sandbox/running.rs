@@ -6,6 +6,7 @@ use std::ops::DerefMut;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
+use sandbox_core::backend::blocking;
 use sandbox_core::{Error, ErrorKind, GuestPath, ListOptions, Operation, Result};
 use sandbox_egress::{Egress, Service};
 
@@ -18,7 +19,6 @@ use crate::layers::Layer;
 use crate::layers::compact;
 use crate::layers::copy;
 use crate::layers::stack::{self, Stack};
-use crate::sandbox::blocking;
 use crate::start::blueprint::Blueprint;
 use crate::start::cgroup::Cgroup;
 use crate::start::failure;
@@ -145,7 +145,7 @@ impl Running {
             Writes::Layer { upper, .. } if !self.frozen => upper.clone(),
             _ => return Ok(Some(self.stack.clone())),
         };
-        let nothing = ListOptions::default().limit(0);
+        let nothing = ListOptions::new().limit(0);
         let is_empty = |dir: &str| match self.root.list_until(
             &GuestPath::from(dir),
             &nothing,

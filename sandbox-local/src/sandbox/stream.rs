@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf, Take};
 use tokio::sync::oneshot;
 
 use super::LocalSandbox;
+use super::ended::Ended;
 use crate::engine::StdinWriter;
 use crate::files::Incoming;
 
@@ -39,7 +40,7 @@ impl LocalSandbox {
         let reader = Reader {
             // What a file grows by is not of the part that was asked for.
             file: tokio::fs::File::from_std(file).take(if offset < size { length } else { 0 }),
-            closed: self.closed.clone(),
+            ended: self.ended.clone(),
             _in_use: self.in_use.clone(),
         };
         let reader = FileReader::new(reader, size);
@@ -70,7 +71,7 @@ impl LocalSandbox {
         let source = Source {
             pipe: read,
             commit: commit.clone(),
-            closed: self.closed.clone(),
+            ended: self.ended.clone(),
             sandbox: self.id.clone(),
             _in_use: self.in_use.clone(),
         };
@@ -113,7 +114,7 @@ impl LocalSandbox {
 
 struct Reader {
     file: Take<tokio::fs::File>,
-    closed: Arc<AtomicBool>,
+    ended: Arc<Ended>,
     _in_use: Arc<()>,
 }
 
@@ -123,7 +124,7 @@ impl AsyncRead for Reader {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.closed.load(Ordering::Acquire) {
+        if self.ended.is_ended() {
             return Poll::Ready(Err(io::Error::other("the sandbox is closed")));
         }
         Pin::new(&mut self.file).poll_read(cx, buf)
@@ -134,7 +135,7 @@ impl AsyncRead for Reader {
 struct Source {
     pipe: OwnedFd,
     commit: Arc<AtomicBool>,
-    closed: Arc<AtomicBool>,
+    ended: Arc<Ended>,
     sandbox: SandboxId,
     _in_use: Arc<()>,
 }
@@ -149,8 +150,8 @@ impl Incoming for Source {
     }
 
     fn check_open(&self) -> Result<()> {
-        match self.closed.load(Ordering::Acquire) {
-            true => Err(Error::closed(Operation::OpenWrite, &self.sandbox)),
+        match self.ended.is_ended() {
+            true => Err(self.ended.error(Operation::OpenWrite, &self.sandbox)),
             false => Ok(()),
         }
     }

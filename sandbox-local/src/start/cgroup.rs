@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -26,6 +27,8 @@ pub(crate) struct Cgroup {
     dirs: Vec<Made>,
     /// What is limited, and by what, for the isolation report.
     controls: Vec<(Control, &'static str)>,
+    /// Counts, among other things, what was killed for lack of memory.
+    memory_events: Option<fs::File>,
 }
 
 /// A cgroup, and its entry in the journal until it is removed.
@@ -103,6 +106,7 @@ impl Cgroup {
         Self {
             dirs: Vec::new(),
             controls: Vec::new(),
+            memory_events: None,
         }
     }
 
@@ -145,7 +149,24 @@ impl Cgroup {
                 }),
             }
         }
+        if resources.memory.is_some() {
+            // v2's name and v1's.
+            let named = |name| {
+                let mut dirs = made.dirs.iter();
+                dirs.find_map(|dir| fs::File::open(dir.path.join(name)).ok())
+            };
+            made.memory_events = named("memory.events").or_else(|| named("memory.oom_control"));
+        }
         (made, missing)
+    }
+
+    /// How many processes of the sandbox the kernel has killed because memory ran out. `None` if
+    /// memory is not limited, or the kernel does not count.
+    pub(crate) fn oom_kills(&self) -> Option<u64> {
+        let mut text = [0; 1024];
+        let events = self.memory_events.as_ref()?;
+        let read = events.read_at(&mut text, 0).ok()?;
+        oom_kills(text.get(..read)?)
     }
 
     fn v2_child(
@@ -251,6 +272,15 @@ fn is_kill(line: &str) -> bool {
     count.is_some_and(|count| count.trim() != "0")
 }
 
+/// The line of `memory.events` (v2) and `memory.oom_control` (v1) that counts kills.
+fn oom_kills(text: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(text).ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("oom_kill "))?;
+    line.trim().parse().ok()
+}
+
 fn write_all(dir: &Path, files: &[(&str, String)]) -> io::Result<()> {
     for (file, value) in files {
         match fs::write(dir.join(file), value) {
@@ -315,4 +345,17 @@ fn below(mount: &Path, path: &str) -> PathBuf {
     let dir = mount.join(path.trim_start_matches('/'));
     // In a container the path may be the host's, which is not visible.
     if dir.exists() { dir } else { mount.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::oom_kills;
+
+    #[test]
+    fn kills_are_counted_in_the_words_of_both_versions() {
+        let v2 = b"low 0\nhigh 0\nmax 12\noom 2\noom_kill 3\noom_group_kill 0\n";
+        let v1 = b"oom_kill_disable 0\nunder_oom 0\noom_kill 1\n";
+        assert_eq!((oom_kills(v2), oom_kills(v1)), (Some(3), Some(1)));
+        assert_eq!(oom_kills(b"oom_kill_disable 0\nunder_oom 0\n"), None);
+    }
 }

@@ -24,13 +24,15 @@ pub(crate) fn start(error: StartError, operation: Operation) -> Error {
         (_, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN)) => {
             ErrorKind::LimitExceeded
         }
-        (StartError::TimedOut(_), _) => ErrorKind::Timeout,
+        (StartError::TimedOut(_), _) => ErrorKind::Unavailable,
         (StartError::Step { .. } | StartError::Op { .. } | StartError::Serving { .. }, _) => {
             ErrorKind::Isolation
         }
         _ => ErrorKind::Other,
     };
-    let told = Error::new(kind, operation).with_message(message);
+    let told = Error::new(kind, operation)
+        .with_message(message)
+        .with_retryable(false);
     let told = match remedy(&error, errno) {
         Some(remedy) => told.with_hint(remedy),
         None => told,

@@ -1,8 +1,7 @@
 //! A sandbox that is closed.
 
 use sandbox_core::{
-    Command, CreateDirOptions, Env, Error, ErrorKind, ExportOptions, FileBatch, ForkOptions,
-    ImportOptions, ListOptions, Operation, ReadOptions, RemoveOptions, RenameOptions,
+    Command, Env, Error, ErrorKind, FileBatch, Operation, RemoveOptions, SandboxExt,
     SnapshotOptions,
 };
 
@@ -43,46 +42,24 @@ async fn a_closed_sandbox_says_so_to_everything() {
         sandbox.write_files(FileBatch::new().file("x", "")).await,
         Operation::WriteFiles,
     );
+    closed(sandbox.read(&p).await.map(drop), Operation::ReadFile);
+    closed(sandbox.list(&p).await.map(drop), Operation::ListDir);
+    closed(sandbox.stat(&p).await.map(drop), Operation::Metadata);
     closed(
-        sandbox
-            .read_file(&p, ReadOptions::default())
-            .await
-            .map(drop),
-        Operation::ReadFile,
-    );
-    closed(
-        sandbox.list_dir(&p, ListOptions::default()).await.map(drop),
-        Operation::ListDir,
-    );
-    closed(sandbox.metadata(&p).await.map(drop), Operation::Metadata);
-    closed(
-        sandbox.remove(&p, RemoveOptions::default()).await,
+        sandbox.remove(&p, RemoveOptions::new()).await,
         Operation::Remove,
     );
-    closed(
-        sandbox.create_dir(&p, CreateDirOptions::default()).await,
-        Operation::CreateDir,
-    );
-    closed(
-        sandbox
-            .rename(&p, &path("y"), RenameOptions::default())
-            .await,
-        Operation::Rename,
-    );
-    let import = sandbox
-        .import_dir(host.path(), &p, ImportOptions::default())
-        .await;
+    closed(sandbox.create_dir_all(&p).await, Operation::CreateDir);
+    closed(sandbox.move_to(&p, path("y")).await, Operation::Rename);
+    let import = sandbox.import(host.path(), &p).await;
     closed(import.map(drop), Operation::ImportDir);
-    let export = sandbox.export_dir(&p, &out, ExportOptions::default()).await;
+    let export = sandbox.export(&p, &out).await;
     closed(export.map(drop), Operation::ExportDir);
     closed(sandbox.set_workdir(&p).await, Operation::SetWorkdir);
     closed(sandbox.set_env(Env::new()).await, Operation::SetEnv);
+    closed(sandbox.fork_one().await.map(drop), Operation::Fork);
     closed(
-        sandbox.fork(ForkOptions::default()).await.map(drop),
-        Operation::Fork,
-    );
-    closed(
-        sandbox.snapshot(SnapshotOptions::default()).await.map(drop),
+        sandbox.snapshot(SnapshotOptions::new()).await.map(drop),
         Operation::Snapshot,
     );
     closed(sandbox.isolation().await.map(drop), Operation::Isolation);

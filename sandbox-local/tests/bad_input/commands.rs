@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use sandbox_core::{
-    Command, ErrorKind, Execution, FileBatch, Mode, Network, Process, Provider, SandboxSpec,
+    Command, ErrorKind, Execution, FileBatch, Mode, Network, Process, Provider, SandboxExt,
+    SandboxSpec,
 };
 use sandbox_local::{PlainConfig, PlainProvider};
 use tokio::io::AsyncReadExt;
@@ -195,7 +196,7 @@ async fn a_binary_that_is_broken_or_for_another_machine_is_not_executable() {
             assert_eq!(error.kind(), ErrorKind::NotExecutable, "{name}: {error}");
             assert_eq!(error.execution(), Some(Execution::NotStarted), "{name}");
         }
-        let ran = sandbox.metadata(&"ran".into()).await;
+        let ran = sandbox.stat("ran").await;
         assert_eq!(ran.expect_err("it ran").kind(), ErrorKind::NotFound);
         sandbox.close().await.expect("close");
     }

@@ -1,9 +1,6 @@
 //! Paths and batches of files that can not be.
 
-use sandbox_core::{
-    CreateDirOptions, Env, ErrorKind, FileBatch, ListOptions, ReadOptions, RemoveOptions,
-    RenameOptions,
-};
+use sandbox_core::{Env, ErrorKind, FileBatch, RemoveOptions, SandboxExt};
 
 use crate::{
     Wrong, path,
@@ -20,7 +17,7 @@ async fn paths_that_can_not_be() {
     )
     .await;
     let long = "n".repeat(300);
-    let read = async |name: &str| sandbox.read_file(&path(name), ReadOptions::default()).await;
+    let read = async |name: &str| sandbox.read(path(name)).await;
     for (name, kind, word) in [
         ("missing", ErrorKind::NotFound, "/workspace/missing"),
         ("dangling", ErrorKind::NotFound, "/workspace/dangling"),
@@ -48,9 +45,7 @@ async fn paths_that_can_not_be() {
     ] {
         wrong.check(&sandbox, read(name).await, kind, &[word]).await;
     }
-    let list = sandbox
-        .list_dir(&path("file"), ListOptions::default())
-        .await;
+    let list = sandbox.list(path("file")).await;
     wrong
         .check(
             &sandbox,
@@ -59,9 +54,7 @@ async fn paths_that_can_not_be() {
             &["/workspace/file"],
         )
         .await;
-    let list = sandbox
-        .list_dir(&path("closed"), ListOptions::default())
-        .await;
+    let list = sandbox.list(path("closed")).await;
     wrong
         .check(
             &sandbox,
@@ -70,7 +63,7 @@ async fn paths_that_can_not_be() {
             &["/workspace/closed"],
         )
         .await;
-    let metadata = sandbox.metadata(&path("file/x")).await;
+    let metadata = sandbox.stat("file/x").await;
     wrong
         .check(
             &sandbox,
@@ -79,7 +72,7 @@ async fn paths_that_can_not_be() {
             &["/workspace/file/x"],
         )
         .await;
-    let remove = sandbox.remove(&path("dir"), RemoveOptions::default()).await;
+    let remove = sandbox.remove(&path("dir"), RemoveOptions::new()).await;
     wrong
         .check(
             &sandbox,
@@ -88,23 +81,17 @@ async fn paths_that_can_not_be() {
             &["/workspace/dir"],
         )
         .await;
-    let remove = sandbox
-        .remove(&path("/"), RemoveOptions::default().recursive(true))
-        .await;
+    let remove = sandbox.remove_all(path("/")).await;
     wrong
         .check(&sandbox, remove, ErrorKind::InvalidInput, &["root"])
         .await;
     for mounted in ["/proc", "/dev", "/usr"] {
-        let remove = sandbox
-            .remove(&path(mounted), RemoveOptions::default().recursive(true))
-            .await;
+        let remove = sandbox.remove_all(path(mounted)).await;
         wrong
             .check(&sandbox, remove, ErrorKind::Busy, &[mounted, "mounted"])
             .await;
     }
-    let create = sandbox
-        .create_dir(&path("file"), CreateDirOptions::default())
-        .await;
+    let create = sandbox.create_dir_all(path("file")).await;
     wrong
         .check(
             &sandbox,
@@ -113,9 +100,7 @@ async fn paths_that_can_not_be() {
             &["/workspace/file"],
         )
         .await;
-    let rename = sandbox
-        .rename(&path("file"), &path("dir/full/x"), RenameOptions::default())
-        .await;
+    let rename = sandbox.move_to(path("file"), path("dir/full/x")).await;
     wrong
         .check(
             &sandbox,
@@ -124,9 +109,7 @@ async fn paths_that_can_not_be() {
             &["dir/full/x", "replace"],
         )
         .await;
-    let rename = sandbox
-        .rename(&path("dir"), &path("dir/in"), RenameOptions::default())
-        .await;
+    let rename = sandbox.move_to(path("dir"), path("dir/in")).await;
     wrong
         .check(&sandbox, rename, ErrorKind::InvalidInput, &["into itself"])
         .await;
@@ -208,7 +191,7 @@ async fn batches_that_can_not_be_leave_nothing() {
             ErrorKind::NotFound,
         ];
         assert!(denied.contains(&error.kind()), "{error}");
-        assert!(sandbox.metadata(&path("good")).await.is_err());
+        assert!(sandbox.stat("good").await.is_err());
     }
     sandbox.close().await.expect("close");
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use sandbox_core::{
     Command, ErrorKind, ExportOptions, FileBatch, ImportOptions, ReadOptions, RemoveOptions,
-    Resources, SandboxSpec, Unreadable,
+    Resources, SandboxExt, SandboxSpec, Unreadable,
 };
 
 use crate::{
@@ -18,9 +18,7 @@ use crate::{
 async fn two_gigabytes_are_refused_and_not_read() {
     let (sandbox, wrong) = (support::default().await, Wrong::default());
     sh(&sandbox, "truncate -s 2G huge; mkdir d; mv huge d").await;
-    let read = sandbox
-        .read_file(&path("d/huge"), ReadOptions::default())
-        .await;
+    let read = sandbox.read(path("d/huge")).await;
     let error = wrong
         .check(
             &sandbox,
@@ -29,12 +27,12 @@ async fn two_gigabytes_are_refused_and_not_read() {
             &["/workspace/d/huge"],
         )
         .await;
-    let limit = ReadOptions::default().limit.to_string();
+    let limit = ReadOptions::new().limit.to_string();
     let states = error.is_none_or(|error| error.to_string().contains(&limit));
     assert!(states, "it does not state the limit of {limit}");
     let to = tempfile::tempdir().expect("a directory");
     let target = to.path().join("out");
-    let options = ExportOptions::default().max_bytes(1 << 20);
+    let options = ExportOptions::new().max_bytes(1 << 20);
     let export = sandbox.export_dir(&path("d"), &target, options).await;
     wrong
         .check(
@@ -58,11 +56,7 @@ async fn transfers_that_can_not_be() {
     sh(&sandbox, "mkdir dir; echo x > dir/x; echo x > file").await;
     let host = tempfile::tempdir().expect("a directory");
     let missing = host.path().join("missing");
-    let import = async |from: &Path| {
-        sandbox
-            .import_dir(from, &path("in"), ImportOptions::default())
-            .await
-    };
+    let import = async |from: &Path| sandbox.import(from, path("in")).await;
     let shown = missing.to_string_lossy().into_owned();
     wrong
         .check(
@@ -99,19 +93,12 @@ async fn transfers_that_can_not_be() {
                 &["tree/secret"],
             )
             .await;
-        assert!(
-            sandbox.metadata(&path("in/good")).await.is_err(),
-            "all or nothing"
-        );
+        assert!(sandbox.stat("in/good").await.is_err(), "all or nothing");
         let report = import(&tree).await.expect("the rest is imported");
         assert_eq!((report.files, report.skipped_total), (1, 1));
         assert_eq!(report.skipped[0].path, path("secret"));
     }
-    let export = async |from: &str, to: &Path| {
-        sandbox
-            .export_dir(&path(from), to, ExportOptions::default())
-            .await
-    };
+    let export = async |from: &str, to: &Path| sandbox.export(path(from), to).await;
     let out = host.path().join("out");
     wrong
         .check(
@@ -168,9 +155,7 @@ async fn a_full_disk() {
         )
         .await;
     let tree = host.path().join("tree");
-    let imported = sandbox
-        .import_dir(&tree, &path("in"), ImportOptions::default())
-        .await;
+    let imported = sandbox.import(&tree, path("in")).await;
     wrong
         .check(&sandbox, imported, ErrorKind::StorageFull, &["large"])
         .await;
@@ -185,7 +170,7 @@ async fn a_full_disk() {
     );
     // On a full disk, looking, removing and closing still work.
     sandbox
-        .remove(&path("fill"), RemoveOptions::default())
+        .remove(&path("fill"), RemoveOptions::new())
         .await
         .expect("removed");
     sandbox

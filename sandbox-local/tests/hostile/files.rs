@@ -84,7 +84,7 @@ async fn huge_and_growing_files_are_bounded() {
     let before = Instant::now();
     let error = sandbox.read("sparse").await.expect_err("1 TiB");
     assert_eq!(error.kind(), ErrorKind::LimitExceeded);
-    let unlimited = ReadOptions::default().limit(u64::MAX);
+    let unlimited = ReadOptions::new().limit(u64::MAX);
     let error = sandbox
         .read_file(&"sparse".into(), unlimited)
         .await
@@ -93,7 +93,7 @@ async fn huge_and_growing_files_are_bounded() {
     assert!(before.elapsed() < AT_ONCE, "{:?}", before.elapsed());
     let growing = host::command("layers", &["grow", "growing", "60000"]);
     let running = sandbox.spawn(growing).await.expect("it grows");
-    let limit = ReadOptions::default().limit(1 << 20);
+    let limit = ReadOptions::new().limit(1 << 20);
     let (mut read, mut refused) = (0, 0);
     let before = Instant::now();
     while before.elapsed().as_secs() < 1 || refused == 0 && before.elapsed().as_secs() < 20 {
@@ -126,9 +126,7 @@ async fn an_export_carries_nothing_that_is_dangerous() {
     support::sh(&sandbox, "rm sparse && echo x >setuid && chmod 7755 setuid").await;
     let dir = host::public_dir();
     let to = dir.path().join("export");
-    let report = sandbox
-        .export_dir(&".".into(), &to, ExportOptions::default())
-        .await;
+    let report = sandbox.export(".", &to).await;
     let report = report.expect("the export");
     let mut skipped: Vec<String> = report.skipped.iter().map(|s| s.path.to_string()).collect();
     skipped.sort();
@@ -182,7 +180,7 @@ async fn many_entries_and_deep_trees_are_bounded() {
     let resident = host::resident();
     let error = sandbox.list("/tmp").await.expect_err("too many");
     assert_eq!(error.kind(), ErrorKind::LimitExceeded);
-    let more = ListOptions::default().limit(100_001);
+    let more = ListOptions::new().limit(100_001);
     assert_eq!(
         sandbox
             .list_dir(&"/tmp".into(), more)
@@ -193,7 +191,7 @@ async fn many_entries_and_deep_trees_are_bounded() {
     );
     let dir = host::public_dir();
     let to = dir.path().join("export");
-    let few = ExportOptions::default().max_entries(1000);
+    let few = ExportOptions::new().max_entries(1000);
     let error = sandbox
         .export_dir(&"/tmp".into(), &to, few)
         .await
@@ -207,14 +205,12 @@ async fn many_entries_and_deep_trees_are_bounded() {
     let made = host::inside(&sandbox, "layers", &["deep", "1900"]).await;
     assert_eq!(made.number("depth"), 1900);
     let listed = sandbox
-        .list_dir(&".".into(), ListOptions::default().recursive(true))
+        .list_dir(&".".into(), ListOptions::new().recursive(true))
         .await;
     assert_eq!(listed.expect("list").len(), 1901);
     let grown = host::resident().saturating_sub(resident);
     assert!(grown < 256 << 20, "{grown} bytes more");
-    let report = sandbox
-        .export_dir(&".".into(), &to, ExportOptions::default())
-        .await;
+    let report = sandbox.export(".", &to).await;
     assert_eq!(report.expect("export").directories, 1900);
     sandbox.remove_all("d").await.expect("remove");
     assert!(sandbox.list(".").await.expect("list").is_empty());
@@ -257,9 +253,7 @@ async fn hostile_names_make_the_round_trip_or_a_typed_error() {
     assert_eq!(listed.len(), names.len());
     let dir = host::public_dir();
     let to = dir.path().join("export");
-    let report = sandbox
-        .export_dir(&".".into(), &to, ExportOptions::default())
-        .await;
+    let report = sandbox.export(".", &to).await;
     assert_eq!(report.expect("export").files, names.len() as u64);
     assert_eq!(fs::read_dir(&to).expect("the export").count(), names.len());
     for name in names {

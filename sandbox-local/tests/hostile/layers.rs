@@ -7,8 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sandbox_core::{
-    ErrorKind, FileBatch, ForkOptions, Provider, Resources, Sandbox, SandboxExt, SandboxSpec,
-    Source,
+    ErrorKind, FileBatch, Provider, Resources, Sandbox, SandboxExt, SandboxSpec, Source,
 };
 use sandbox_local::{LocalConfig, LocalProvider};
 
@@ -42,14 +41,8 @@ async fn disguises(spec: SandboxSpec) {
     host::equip(&parent).await;
     parent.write_files(files()).await.expect("files");
     let before = view(&parent).await;
-    let attacker = parent
-        .fork(ForkOptions::default())
-        .await
-        .expect("the attacker");
-    let neighbour = parent
-        .fork(ForkOptions::default())
-        .await
-        .expect("a neighbour");
+    let attacker = parent.fork_one().await.expect("the attacker");
+    let neighbour = parent.fork_one().await.expect("a neighbour");
     let found = host::inside(&attacker, "layers", &["disguise", "/srv"]).await;
     for name in ["whiteout", "whiteout_in_memory"] {
         assert_eq!(found.get(name), "EPERM", "{name}");
@@ -63,13 +56,10 @@ async fn disguises(spec: SandboxSpec) {
     );
     // Its own view is what it was, now and after its layer was frozen below a fork or copied.
     assert_eq!(view(&attacker).await, before);
-    let child = attacker
-        .fork(ForkOptions::default())
-        .await
-        .expect("a fork of the attacker");
+    let child = attacker.fork_one().await.expect("a fork of the attacker");
     let (running, _) = host::start(&attacker, "escape", &["pause"]).await;
     let copied = attacker
-        .fork(ForkOptions::default())
+        .fork_one()
         .await
         .expect("a fork of the busy attacker");
     running.kill().await.expect("kill");
@@ -104,7 +94,7 @@ async fn nor_in_layers_that_were_merged() {
             .await
             .expect("write");
         host::inside(&sandbox, "layers", &["disguise", "/srv"]).await;
-        let next = sandbox.fork(ForkOptions::default()).await.expect("a fork");
+        let next = sandbox.fork_one().await.expect("a fork");
         sandbox.close().await.expect("close");
         sandbox = next;
     }
@@ -160,7 +150,7 @@ async fn a_given_root_directory_is_only_read() {
     let sandbox = support::create(spec).await;
     let found = host::inside(&sandbox, "layers", &["disguise", "/etc"]).await;
     assert_eq!(found.get("whiteout"), "EPERM");
-    let child = sandbox.fork(ForkOptions::default()).await.expect("a fork");
+    let child = sandbox.fork_one().await.expect("a fork");
     for sandbox in [&sandbox, &child] {
         let inside = sandbox.read("/workspace/dir/below").await;
         assert_eq!(inside.expect("the file"), "dir/below");

@@ -3,7 +3,7 @@
 use std::process;
 use std::time::Duration;
 
-use sandbox_core::{ForkOptions, Provider, SandboxExt, SandboxSpec};
+use sandbox_core::{Provider, SandboxExt, SandboxSpec};
 use sandbox_local::{LocalConfig, LocalProvider};
 
 use crate::{host, support};
@@ -17,7 +17,7 @@ async fn what_one_leaves_in_memory_the_other_does_not_find() {
     let provider = LocalProvider::new(LocalConfig::default()).expect("a provider");
     let one = provider.create(SandboxSpec::new()).await.expect("one");
     host::equip(&one).await;
-    let two = one.fork(ForkOptions::default()).await.expect("two");
+    let two = one.fork_one().await.expect("two");
     let (running, left) = host::start(&one, "net", &["leave", "left"]).await;
     for what in [
         "file",
@@ -48,7 +48,7 @@ async fn what_one_leaves_in_memory_the_other_does_not_find() {
         );
     }
     // A fork made while it is there has none of it either.
-    let three = one.fork(ForkOptions::default()).await.expect("three");
+    let three = one.fork_one().await.expect("three");
     let later = host::inside(&three, "net", &["look", "left"]).await;
     for what in ["file", "shm", "queue", "abstract", "loopback"] {
         assert_ne!(later.get(what), "ok", "{what}");
@@ -63,7 +63,7 @@ async fn what_one_leaves_in_memory_the_other_does_not_find() {
 async fn forks_do_not_see_each_others_files_or_processes() {
     let _turn = host::shared().await;
     let one = host::guest().await;
-    let two = one.fork(ForkOptions::default()).await.expect("two");
+    let two = one.fork_one().await.expect("two");
     one.write("/workspace/own", "one").await.expect("write");
     support::sh(
         &one,
@@ -139,7 +139,7 @@ async fn each_has_namespaces_that_no_other_has_had() {
         let made = tokio::join!(one(), one(), one(), one());
         for sandbox in [made.0, made.1, made.2, made.3] {
             let sandbox = sandbox.expect("a sandbox");
-            kept.push(sandbox.fork(ForkOptions::default()).await.expect("a fork"));
+            kept.push(sandbox.fork_one().await.expect("a fork"));
             kept.push(sandbox);
         }
     }

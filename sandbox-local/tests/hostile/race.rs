@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sandbox_core::{
-    CreateDirOptions, ExportOptions, GuestPath, ImportOptions, ListOptions, Provider, Sandbox,
-    SandboxExt, SandboxSpec,
+    GuestPath, ImportOptions, ListOptions, Provider, Sandbox, SandboxExt, SandboxSpec,
 };
 
 use crate::host;
@@ -84,7 +83,7 @@ async fn attempt(sandbox: &Arc<dyn Sandbox>, n: u32, scratch: &Path, work: &mut 
     let written = sandbox.write(path("/new"), "written").await;
     work.writes += u32::from(written.is_ok());
     if let Ok(entries) = sandbox
-        .list_dir(&path(""), ListOptions::default().recursive(true))
+        .list_dir(&path(""), ListOptions::new().recursive(true))
         .await
     {
         let secret = entries
@@ -93,11 +92,8 @@ async fn attempt(sandbox: &Arc<dyn Sandbox>, n: u32, scratch: &Path, work: &mut 
         assert!(!secret, "the canaries were listed");
         work.lists += 1;
     }
-    work.metadata += u32::from(sandbox.metadata(&path("/file")).await.is_ok());
-    sandbox
-        .create_dir(&path("/made/deep"), CreateDirOptions::default())
-        .await
-        .ok();
+    work.metadata += u32::from(sandbox.stat("/file").await.is_ok());
+    sandbox.create_dir_all(path("/made/deep")).await.ok();
     work.removed += u32::from(sandbox.remove_all(path("/removed")).await.is_ok());
     work.removed += u32::from(sandbox.remove_all(path("/made")).await.is_ok());
     sandbox
@@ -107,15 +103,13 @@ async fn attempt(sandbox: &Arc<dyn Sandbox>, n: u32, scratch: &Path, work: &mut 
     sandbox.remove_all(path("/renamed")).await.ok();
     if n.is_multiple_of(8) {
         let to = scratch.join(n.to_string());
-        let export = sandbox
-            .export_dir(&"/workspace".into(), &to, ExportOptions::default())
-            .await;
+        let export = sandbox.export("/workspace", &to).await;
         work.exports += u32::from(export.is_ok());
         if to.exists() {
             holds_no_secret(&to);
         }
         let from = scratch.join("import");
-        let import = ImportOptions::default().mirror(true);
+        let import = ImportOptions::new().mirror(true);
         let import = sandbox.import_dir(&from, &path("/imported"), import).await;
         work.imports += u32::from(import.is_ok());
     }

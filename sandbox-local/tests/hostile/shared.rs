@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use sandbox_core::{Command, ErrorKind, ForkOptions, Provider, Sandbox, SandboxSpec};
+use sandbox_core::{Command, ErrorKind, Provider, Sandbox, SandboxExt as _, SandboxSpec};
 use sandbox_local::{LocalConfig, LocalProvider};
 
 use crate::{host, support};
@@ -59,10 +59,7 @@ async fn descriptors_in_flight_do_not_stop_the_other_sandboxes() {
         .await
         .expect("the attacker");
     host::equip(&attacker).await;
-    let victim = attacker
-        .fork(ForkOptions::default())
-        .await
-        .expect("the victim");
+    let victim = attacker.fork_one().await.expect("the victim");
     let (running, taken) = host::start(&attacker, "quota", &["in-flight"]).await;
     assert_eq!(taken.get("refused"), "ETOOMANYREFS");
     assert!(taken.number("count") > 256, "{taken:?}");
@@ -70,7 +67,7 @@ async fn descriptors_in_flight_do_not_stop_the_other_sandboxes() {
     for sandbox in [&victim, &attacker] {
         assert_eq!(support::sh(sandbox, "echo alive").await, "alive\n");
     }
-    let fork = victim.fork(ForkOptions::default()).await.expect("a fork");
+    let fork = victim.fork_one().await.expect("a fork");
     let other = provider
         .create(SandboxSpec::new())
         .await
@@ -101,10 +98,7 @@ async fn pages_in_pipes_are_not_shared_by_sandboxes_of_root() {
         .await
         .expect("the attacker");
     host::equip(&attacker).await;
-    let victim = attacker
-        .fork(ForkOptions::default())
-        .await
-        .expect("the victim");
+    let victim = attacker.fork_one().await.expect("the victim");
     let before = host::inside(&victim, "quota", &["pipe", "probe"]).await;
     assert_eq!(before.number("count"), 65_536, "no control");
     let (running, taken) = host::start(&attacker, "quota", &["pipes"]).await;
@@ -117,7 +111,7 @@ async fn pages_in_pipes_are_not_shared_by_sandboxes_of_root() {
         .await
         .expect("a new sandbox");
     host::equip(&other).await;
-    let fork = victim.fork(ForkOptions::default()).await.expect("a fork");
+    let fork = victim.fork_one().await.expect("a fork");
     for sandbox in [&victim, &other, &fork] {
         let found = host::inside(sandbox, "quota", &["pipe", "probe"]).await;
         if host::is_root() {

@@ -7,7 +7,7 @@ use std::process;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sandbox_core::{ErrorKind, ForkOptions, Process, Provider, Sandbox, SandboxExt, SandboxSpec};
+use sandbox_core::{ErrorKind, Process, Provider, Sandbox, SandboxExt, SandboxSpec};
 
 use crate::{host, support};
 
@@ -35,7 +35,7 @@ async fn start(sandbox: &Arc<dyn Sandbox>, mode: &str) -> Process {
         .spawn(command.timeout(Duration::from_secs(600)))
         .await;
     support::until("it is at work", async || {
-        sandbox.metadata(&"/workspace/ready".into()).await.ok()
+        sandbox.stat("/workspace/ready").await.ok()
     })
     .await;
     process.expect("the program starts")
@@ -110,7 +110,7 @@ async fn a_fork_is_of_one_moment_or_busy() {
         for _ in 0..rounds() {
             let running = support::sh(&sandbox, "pgrep -x still | wc -l").await;
             assert_ne!(running.trim(), "0", "{mode}: it runs");
-            match sandbox.fork(ForkOptions::default()).await {
+            match sandbox.fork_one().await {
                 Err(error) => {
                     assert_eq!(error.kind(), ErrorKind::Busy, "{mode}: {error}");
                     assert!(error.is_retryable());

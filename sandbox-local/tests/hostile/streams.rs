@@ -75,7 +75,7 @@ async fn a_grandchild_with_the_output_does_not_hold_exec() {
     let command = Command::shell("sleep 30 & echo done");
     let running = sandbox.spawn(command).await.expect("spawn");
     let output = running
-        .wait_with_output(CollectOptions::default())
+        .wait_with_output(CollectOptions::new())
         .await
         .expect("collect");
     assert_eq!(output.stdout.bytes, "done\n");

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sandbox_core::{Command, ForkOptions, Output, Provider, Sandbox, SandboxSpec};
+use sandbox_core::{Command, Output, Provider, Sandbox, SandboxExt as _, SandboxSpec};
 use sandbox_local::{LocalConfig, LocalProvider};
 
 /// A sandbox of its own provider, with this spec.
@@ -145,7 +145,7 @@ pub(crate) fn count(dir: &Path) -> usize {
 
 /// Forks with nothing special.
 pub(crate) async fn fork(sandbox: &Arc<dyn Sandbox>) -> Arc<dyn Sandbox> {
-    sandbox.fork(ForkOptions::default()).await.expect("a fork")
+    sandbox.fork_one().await.expect("a fork")
 }
 
 /// Closes them all.

@@ -13,9 +13,9 @@ use reqwest::Method;
 use sandbox_core::{
     Capabilities, Capability, CollectOptions, Command, CreateDirOptions, DirEntry, Env, Error,
     Execution, ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions, IsolationReport,
-    ListOptions, Metadata, Operation, Output, Process, ReadOptions, RemoveOptions, RenameOptions,
-    Result, Sandbox, SandboxId, SandboxInfo, Snapshot, SnapshotOptions, Stdin, TransferReport,
-    backend::Scope,
+    ListOptions, Metadata, MetadataOptions, Operation, Output, Process, ReadOptions, RemoveOptions,
+    RenameOptions, Result, Sandbox, SandboxId, SandboxInfo, Snapshot, SnapshotOptions, Stdin,
+    TransferReport, backend::Scope,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -252,8 +252,11 @@ impl Sandbox for RemoteSandbox {
         Ok(listed.entries.into_iter().map(DirEntry::from).collect())
     }
 
-    async fn metadata(&self, path: &GuestPath) -> Result<Metadata> {
-        let body = wire::Path { path: path.clone() };
+    async fn metadata(&self, path: &GuestPath, options: MetadataOptions) -> Result<Metadata> {
+        let body = wire::Describe {
+            path: path.clone(),
+            options,
+        };
         let metadata: wire::WireMetadata =
             self.0.read(Operation::Metadata, "metadata", &body).await?;
         Ok(metadata.into())

@@ -528,8 +528,8 @@ async fn read(state: &Arc<State>, asked: &Asked, body: &Buffered) -> Result<Repl
             Reply::json(&wire::Entries { entries }, operation)
         }
         Action::Metadata => {
-            let wire::Path { path } = asked.parse(body)?;
-            let metadata = sandbox.metadata(&path).await?;
+            let wire::Describe { path, options } = asked.parse(body)?;
+            let metadata = sandbox.metadata(&path, options).await?;
             Reply::json(&wire::WireMetadata::from(metadata), operation)
         }
         _ => Err(asked.invalid("this route has no such call")),

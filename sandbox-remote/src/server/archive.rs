@@ -113,7 +113,7 @@ pub(super) async fn export(
     let mut staging = Staging::new(OP).await?;
     let to = staging.at("tree");
     let mut options = request.options;
-    options.existing = sandbox_core::ExistingDir::Fail;
+    options.existing = sandbox_core::ExistingDir::MustBeEmpty;
     options.max_bytes = options.max_bytes.min(most);
     let exported = sandbox.export_dir(&request.from, &to, options).await;
     let report = exported.map_err(|error| of_the_archive(error, OP))?;

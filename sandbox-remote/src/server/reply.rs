@@ -91,7 +91,7 @@ fn status(kind: ErrorKind) -> StatusCode {
         ErrorKind::PermissionDenied => StatusCode::FORBIDDEN,
         ErrorKind::NotFound => StatusCode::NOT_FOUND,
         ErrorKind::AlreadyExists | ErrorKind::Busy => StatusCode::CONFLICT,
-        ErrorKind::Closed | ErrorKind::Lost => StatusCode::GONE,
+        ErrorKind::Closed | ErrorKind::Expired | ErrorKind::Lost => StatusCode::GONE,
         ErrorKind::LimitExceeded => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorKind::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         ErrorKind::Unsupported => StatusCode::NOT_IMPLEMENTED,

@@ -121,7 +121,7 @@ pub(super) const ROUTES: &[Route] = &[
     route(Post, "/v1/sandboxes/{sandbox}/write-files", Action::WriteFiles, "Writes a batch of files: all of it or nothing", "WriteFiles", "Nothing"),
     route(Post, "/v1/sandboxes/{sandbox}/read-file", Action::ReadFile, "Reads a file whole", "ReadFile", "binary"),
     route(Post, "/v1/sandboxes/{sandbox}/list-dir", Action::ListDir, "Lists a directory", "ListDir", "Entries"),
-    route(Post, "/v1/sandboxes/{sandbox}/metadata", Action::Metadata, "Describes an entry", "Path", "Metadata"),
+    route(Post, "/v1/sandboxes/{sandbox}/metadata", Action::Metadata, "Describes an entry", "Describe", "Metadata"),
     route(Post, "/v1/sandboxes/{sandbox}/remove", Action::Remove, "Removes an entry", "Remove", "Nothing"),
     route(Post, "/v1/sandboxes/{sandbox}/create-dir", Action::CreateDir, "Creates a directory", "CreateDir", "Nothing"),
     route(Post, "/v1/sandboxes/{sandbox}/rename", Action::Rename, "Renames an entry", "Rename", "Nothing"),

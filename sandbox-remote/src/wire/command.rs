@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use sandbox_core::{
-    CapturedStream, Command, Env, Exit, ExitStatus, Output, PartialOutput, ResourceUsage, Stdin,
+    CapturedStream, Command, Env, Exit, ExitCause, ExitStatus, Output, PartialOutput,
+    ResourceUsage, Stdin,
 };
 use serde::{Deserialize, Serialize};
 
@@ -144,6 +145,8 @@ impl From<Streams> for PartialOutput {
 pub(crate) struct WireOutput {
     status: ExitStatus,
     #[serde(default)]
+    cause: ExitCause,
+    #[serde(default)]
     usage: Option<ResourceUsage>,
     #[serde(flatten)]
     streams: Streams,
@@ -154,6 +157,7 @@ impl From<Output> for WireOutput {
         let streams = PartialOutput::new(output.stdout, output.stderr, output.duration);
         Self {
             status: output.status,
+            cause: output.cause,
             usage: output.usage,
             streams: streams.into(),
         }
@@ -162,7 +166,7 @@ impl From<Output> for WireOutput {
 
 impl From<WireOutput> for Output {
     fn from(output: WireOutput) -> Self {
-        let mut exit = Exit::new(output.status);
+        let mut exit = Exit::new(output.status).cause(output.cause);
         exit.usage = output.usage;
         Self::new(exit, output.streams.into())
     }

@@ -46,6 +46,10 @@ pub(crate) struct WireMetadata {
     size: u64,
     mode: Mode,
     #[serde(default)]
+    uid: Option<u32>,
+    #[serde(default)]
+    gid: Option<u32>,
+    #[serde(default)]
     modified: Option<Time>,
     #[serde(default)]
     link_target: Option<GuestPath>,
@@ -57,6 +61,8 @@ impl From<Metadata> for WireMetadata {
             kind: metadata.kind,
             size: metadata.size,
             mode: metadata.mode,
+            uid: metadata.uid,
+            gid: metadata.gid,
             modified: metadata.modified.map(Time::from),
             link_target: metadata.link_target,
         }
@@ -66,6 +72,8 @@ impl From<Metadata> for WireMetadata {
 impl From<WireMetadata> for Metadata {
     fn from(wire: WireMetadata) -> Self {
         let mut metadata = Self::new(wire.kind, wire.size, wire.mode);
+        metadata.uid = wire.uid;
+        metadata.gid = wire.gid;
         metadata.modified = wire.modified.and_then(Time::system);
         metadata.link_target = wire.link_target;
         metadata

@@ -27,8 +27,8 @@ pub(crate) use files::{Entry, WireFile, WireMetadata};
 use bytes::Bytes;
 use sandbox_core::{
     CreateDirOptions, Exit, ExportOptions, ForkOptions, GuestPath, ImportOptions, Labels,
-    ListOptions, ReadOptions, RemoveOptions, RenameOptions, SandboxInfo, SandboxSpec, Snapshot,
-    SnapshotOptions, TerminalSize, TransferReport,
+    ListOptions, MetadataOptions, ReadOptions, RemoveOptions, RenameOptions, SandboxInfo,
+    SandboxSpec, Snapshot, SnapshotOptions, TerminalSize, TransferReport,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -212,6 +212,13 @@ pub(crate) struct ListDir {
     pub(crate) path: GuestPath,
     #[serde(default)]
     pub(crate) options: ListOptions,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Describe {
+    pub(crate) path: GuestPath,
+    #[serde(default)]
+    pub(crate) options: MetadataOptions,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -176,7 +176,7 @@ impl Inner {
         match tokio::time::timeout(limit, step).await {
             Ok(result) => result,
             Err(_) => Err(sandbox_core::Error::new(
-                sandbox_core::ErrorKind::Timeout,
+                sandbox_core::ErrorKind::Unavailable,
                 sandbox_core::Operation::Connect,
             )
             .with_message(format!("the backend did not answer within {limit:?}"))

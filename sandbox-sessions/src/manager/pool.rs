@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
-use sandbox_core::{GuestPath, Sandbox, SandboxSpec};
+use sandbox_core::{GuestPath, Sandbox, SandboxExt as _, SandboxSpec};
 
 use super::Inner;
 use crate::journal::Record;
@@ -61,7 +61,7 @@ impl Shape {
 
 async fn is_well(sandbox: &dyn Sandbox) -> bool {
     let root = GuestPath::root();
-    let answer = tokio::time::timeout(HEALTH, sandbox.metadata(&root)).await;
+    let answer = tokio::time::timeout(HEALTH, sandbox.stat(&root)).await;
     matches!(answer, Ok(Ok(_)))
 }
 

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
-use sandbox_core::{Capability, GuestPath, Labels, Sandbox};
+use sandbox_core::{Capability, GuestPath, Labels, Sandbox, SandboxExt as _};
 
 use super::entry::Entry;
 use super::{Doomed, Inner, OWNER_LABEL, SESSION_LABEL};
@@ -176,10 +176,10 @@ impl Inner {
     async fn is_gone(raw: Option<Arc<dyn Sandbox>>) -> bool {
         use sandbox_core::ErrorKind;
         let Some(raw) = raw else { return true };
-        let answer = tokio::time::timeout(ANSWER, raw.metadata(&GuestPath::root())).await;
+        let answer = tokio::time::timeout(ANSWER, raw.stat(GuestPath::root())).await;
         matches!(answer, Ok(Err(error)) if matches!(
             error.kind(),
-            ErrorKind::Closed | ErrorKind::Lost | ErrorKind::NotFound
+            ErrorKind::Closed | ErrorKind::Expired | ErrorKind::Lost | ErrorKind::NotFound
         ))
     }
 

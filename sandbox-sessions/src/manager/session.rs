@@ -1,5 +1,6 @@
 //! The handle to one session.
 
+use sandbox_core::SandboxExt as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -118,7 +119,7 @@ impl Session {
                 .with_message("it has no sandbox: it is suspended or has ended")
                 .with_name(self.tenant(), self.key()));
         };
-        raw.metadata(&sandbox_core::GuestPath::root()).await?;
+        raw.stat(sandbox_core::GuestPath::root()).await?;
         Ok(())
     }
 

@@ -29,7 +29,7 @@ impl Call {
         if self.body.is_empty() {
             return Ok(Value::Object(Default::default()));
         }
-        serde_json::from_slice(&self.body).map_err(|_| invalid("$", "the body is no JSON"))
+        serde_json::from_slice(&self.body).map_err(|_| invalid("$", "the body is not JSON"))
     }
 
     /// Whether the request is for the newer version of the sandboxes' data plane.

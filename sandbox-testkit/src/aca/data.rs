@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use sandbox_core::{Command, Env, ForkOptions, Sandbox};
+use sandbox_core::{Command, Env, Sandbox, SandboxExt as _};
 use serde_json::{Value, json};
 
 use super::call::Call;
@@ -167,7 +167,7 @@ async fn start(state: &State, group: &str, body: &Value) -> Result<Start, Reply>
             });
             known.ok_or_else(|| problem(404, "SnapshotNotFound", "there is no such snapshot"))?
         };
-        let local = source.fork(ForkOptions::default()).await;
+        let local = source.fork_one().await;
         return Ok(Start {
             local: local.map_err(|error| failed(&error))?,
             snapshot: Some((id.to_owned(), resources, volumes, egress)),
@@ -193,7 +193,7 @@ async fn start(state: &State, group: &str, body: &Value) -> Result<Start, Reply>
             let why = "the emulator mounts volumes only into sandboxes of public images";
             return Err(problem(501, "NotEmulated", why));
         }
-        Some(source) => source.fork(ForkOptions::default()).await,
+        Some(source) => source.fork_one().await,
         None => {
             let open = !super::policy::denies(&body["egressPolicy"]);
             state.local(open, mounts).await
@@ -250,7 +250,7 @@ pub(super) fn labels(labels: &Value) -> Result<(), Reply> {
             match all.values().any(long) {
                 true => Err(invalid(
                     "labels",
-                    "a value is no string or over 63 characters",
+                    "a value is not a string, or is longer than 63 characters",
                 )),
                 false => Ok(()),
             }

@@ -3,8 +3,8 @@
 //! It must never wait for a FIFO: the service would, the emulator says so instead.
 
 use sandbox_core::{
-    CreateDirOptions, DirEntry, Error, ErrorKind, FileBatch, FileKind, GuestPath, ListOptions,
-    Metadata, Mode, ReadOptions, RemoveOptions,
+    CreateDirOptions, DirEntry, Error, ErrorKind, FileBatch, FileKind, GuestPath, Metadata, Mode,
+    ReadOptions, RemoveOptions, SandboxExt,
 };
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ pub(super) async fn operation(
     let path = GuestPath::from(path.ok_or_else(|| invalid("path", "a path is required"))?);
     match (call.method.as_str(), tail) {
         ("GET", []) => {
-            let options = ReadOptions::default().limit(cap.unwrap_or(LARGEST));
+            let options = ReadOptions::new().limit(cap.unwrap_or(LARGEST));
             let bytes = local
                 .read_file(&path, options)
                 .await
@@ -46,12 +46,12 @@ pub(super) async fn operation(
                 .is_none_or(|flag| flag != "true")
                 && let Some(parent) = path.parent()
             {
-                local.metadata(&parent).await.map_err(|e| failed(&e))?;
+                local.stat(&parent).await.map_err(|e| failed(&e))?;
             }
             let mode = match call.query.get("mode") {
                 // The newer version has a number, the older one digits as `chmod` takes them.
                 Some(text) => u32::from_str_radix(text, if call.newer() { 10 } else { 8 })
-                    .map_err(|_| invalid("mode", "is no mode"))?,
+                    .map_err(|_| invalid("mode", "is not an octal mode"))?,
                 None => 0o644,
             };
             let (size, body) = (call.body.len(), call.body.clone());
@@ -71,8 +71,8 @@ pub(super) async fn operation(
                 .get("recursive")
                 .is_some_and(|flag| flag == "true");
             let options = match recursive {
-                true => RemoveOptions::default().recursive(true),
-                false => RemoveOptions::default(),
+                true => RemoveOptions::new().recursive(true),
+                false => RemoveOptions::new(),
             };
             match local.remove(&path, options).await {
                 Err(error) if call.newer() || error.kind() != ErrorKind::NotFound => {
@@ -83,7 +83,7 @@ pub(super) async fn operation(
             }
         }
         ("POST", ["mkdir"]) => {
-            let mut options = CreateDirOptions::default();
+            let mut options = CreateDirOptions::new();
             let body = call.json()?;
             if let (true, Some(flag)) = (call.newer(), body["createParents"].as_bool()) {
                 options.recursive = flag;
@@ -93,11 +93,11 @@ pub(super) async fn operation(
             Ok(Reply::json(200, json!({"success": true})))
         }
         ("GET", ["stat"]) => {
-            let found = local.metadata(&path).await.map_err(|e| failed(&e))?;
+            let found = local.stat(&path).await.map_err(|e| failed(&e))?;
             Ok(Reply::json(200, entry(&DirEntry::new(path, found))))
         }
         ("GET", ["list"]) => {
-            let found = local.list_dir(&path, ListOptions::default()).await;
+            let found = local.list(&path).await;
             let found = found.map_err(|e| failed(&e))?;
             let entries: Vec<Value> = found
                 .into_iter()

@@ -86,7 +86,7 @@ fn check_access(access: &Value) -> Result<(), String> {
         let inner = |c: char| c.is_ascii_alphanumeric() || c == '-';
         let bare = !name.starts_with('-') && !name.ends_with('-');
         if !(1..=63).contains(&name.len()) || !bare || !name.chars().all(inner) {
-            return Err(format!("{name:?} is no name of a rule"));
+            return Err(format!("{name:?} is not a valid name for a rule"));
         }
         names.push(name.to_ascii_lowercase());
         let priority = rule["priority"].as_u64().filter(|n| *n <= 1000);

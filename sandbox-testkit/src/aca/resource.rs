@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandbox_core::{ForkOptions, Sandbox};
+use sandbox_core::{Sandbox, SandboxExt as _};
 use serde_json::{Map, Value, json};
 
 use super::call::{Call, not_found};
@@ -95,7 +95,7 @@ pub(super) async fn commit(
     let (state, guest) = (Arc::clone(state), Arc::clone(guest));
     // On a task of its own: a client that goes away does not undo it.
     let made = tokio::spawn(async move {
-        let local = guest.local.fork(ForkOptions::default()).await;
+        let local = guest.local.fork_one().await;
         drop(busy);
         let local = local.map_err(|error| failed(&error))?;
         let id = uuid::Uuid::new_v4().to_string();

@@ -237,6 +237,6 @@ async fn data(state: &Arc<State>, call: Call) -> Result<Reply, Reply> {
 fn guid(id: &str) -> Result<(), Reply> {
     match uuid::Uuid::parse_str(id) {
         Ok(_) => Ok(()),
-        Err(_) => Err(invalid("id", "the identifier is no GUID")),
+        Err(_) => Err(invalid("id", "the identifier is not a GUID")),
     }
 }

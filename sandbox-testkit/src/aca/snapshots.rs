@@ -2,9 +2,9 @@
 //!
 //! A snapshot outlives its source. The one of a stop does not: it is the stopped sandbox itself.
 
+use sandbox_core::SandboxExt as _;
 use std::sync::Arc;
 
-use sandbox_core::ForkOptions;
 use serde_json::{Value, json};
 
 use super::call::{Call, not_found};
@@ -77,7 +77,7 @@ pub(super) async fn take(
             Some(needle) => memory::kept(&*guest.local, needle).await,
             None => Vec::new(),
         };
-        let local = guest.local.fork(ForkOptions::default()).await;
+        let local = guest.local.fork_one().await;
         drop(busy);
         let local = local.map_err(|error| failed(&error))?;
         let id = uuid::Uuid::new_v4().to_string();

@@ -278,7 +278,7 @@ fn frame(message: &Message, speech: Speech) -> Result<Frame, String> {
             _ => Ok(Frame::None),
         };
     };
-    let mut frame: Value = serde_json::from_str(text).map_err(|_| "the frame is no JSON")?;
+    let mut frame: Value = serde_json::from_str(text).map_err(|_| "the frame is not JSON")?;
     let kind = frame["type"].as_str();
     let most = match kind {
         Some("start") if speech.newer => START,
@@ -298,7 +298,7 @@ fn frame(message: &Message, speech: Speech) -> Result<Frame, String> {
         }
         Some("resize") => Ok(Frame::None),
         other => Err(format!(
-            "{:?} is no type of a frame",
+            "{:?} is not a type of frame",
             other.unwrap_or_default()
         )),
     }

@@ -461,7 +461,7 @@ pub(super) fn apply(options: &mut Options, changes: &Value) -> Result<(), String
     let mut changed = options.clone();
     for (name, value) in changes {
         let switch = SWITCHES.iter().find(|switch| switch.name == name);
-        let switch = switch.ok_or_else(|| format!("{name:?} is no switch"))?;
+        let switch = switch.ok_or_else(|| format!("there is no switch {name:?}"))?;
         switch.set(&mut changed, value)?;
     }
     *options = changed;

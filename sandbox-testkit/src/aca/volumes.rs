@@ -19,7 +19,7 @@ fn path(group: &str, name: &str) -> String {
 pub(super) fn put(state: &State, call: &Call, name: &str) -> Result<Reply, Reply> {
     let mut body = call.json()?;
     if !KINDS.contains(&body["type"].as_str().unwrap_or_default()) {
-        return Err(invalid("type", "is no type of a volume"));
+        return Err(invalid("type", "is not a type of volume"));
     }
     if body["type"] == "DataDisk" && !body["size"].is_string() {
         return Err(invalid("size", "a data disk has a size"));

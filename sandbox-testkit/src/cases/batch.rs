@@ -232,7 +232,7 @@ async fn a_link_at_the_name_is_replaced_not_followed(cx: Context) -> Verdict {
     cx.sh("ln -s target link; ln -s nowhere dangling").await?;
     for name in ["link", "dangling"] {
         cx.sandbox.write(name, "new").await?;
-        let kind = cx.sandbox.metadata(&name.into()).await?.kind;
+        let kind = cx.sandbox.stat(name).await?.kind;
         ensure_eq!(kind, FileKind::File, "what stands at {name}");
         ensure_eq!(cx.sandbox.read_to_string(name).await?, "new", "its content");
     }
@@ -250,7 +250,7 @@ async fn a_link_among_the_parents_is_followed(cx: Context) -> Verdict {
     cx.sandbox.write("link/sub/f", "x").await?;
     let text = cx.sandbox.read_to_string("real/sub/f").await?;
     ensure_eq!(text, "x", "the file behind the link");
-    let kind = cx.sandbox.metadata(&"link".into()).await?.kind;
+    let kind = cx.sandbox.stat("link").await?.kind;
     ensure_eq!(kind, FileKind::Symlink, "the link itself");
     Ok(())
 }
@@ -262,7 +262,7 @@ async fn modes_of_a_batch_are_kept(cx: Context) -> Verdict {
         .file("c", "");
     cx.sandbox.write_files(batch).await?;
     for (path, bits) in [("a", 0o600), ("b", 0o755), ("c", 0o644)] {
-        let mode = cx.sandbox.metadata(&path.into()).await?.mode;
+        let mode = cx.sandbox.stat(path).await?.mode;
         ensure_eq!(mode, Mode::new(bits), "the mode of {path}");
     }
     Ok(())

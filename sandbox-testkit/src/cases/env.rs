@@ -243,7 +243,7 @@ async fn the_workdir_of_the_spec_is_created(cx: Context) -> Verdict {
     let read = sandbox.read_to_string("/tmp/kit/deep/workdir/f").await?;
     ensure_eq!(read, "x", "the file");
     let own = cx.sandbox.info().workdir;
-    let metadata = cx.sandbox.metadata(&own).await?;
+    let metadata = cx.sandbox.stat(&own).await?;
     ensure!(metadata.is_dir(), "the default workdir is not there");
     Ok(())
 }

@@ -5,8 +5,8 @@
 use std::time::{Duration, Instant};
 
 use sandbox_core::{
-    Command, Error, ErrorKind, Execution, ExitStatus, FileBatch, Mode, Operation, Output, Result,
-    SandboxExt as _,
+    Command, Error, ErrorKind, Execution, ExitCause, ExitStatus, FileBatch, Mode, Operation,
+    Output, Result, SandboxExt as _,
 };
 
 use super::tools::{appears, beating, daemon, text};
@@ -17,6 +17,7 @@ cases! { "exec":
     exit_codes_are_exact [Exec],
     a_code_is_not_an_error [Exec],
     death_by_signal_is_told_apart [Exec],
+    the_cause_of_an_end_is_not_made_up [Exec],
     a_self_sent_term_is_not_a_timeout [Exec],
     arguments_arrive_verbatim [Exec],
     an_empty_argument_is_an_argument [Exec],
@@ -83,6 +84,22 @@ async fn death_by_signal_is_told_apart(cx: Context) -> Verdict {
         let code = 128 + signal;
         let output = cx.sandbox.sh(format!("exit {code}")).await?;
         ensure_eq!(output.status, ExitStatus::Code(code), "exit {code}");
+    }
+    Ok(())
+}
+
+async fn the_cause_of_an_end_is_not_made_up(cx: Context) -> Verdict {
+    let causes = [
+        ("exit 0", ExitCause::Exited),
+        ("exit 137", ExitCause::Exited),
+        ("kill -KILL $$; sleep 5", ExitCause::Unknown),
+        ("kill -TERM $$; sleep 5", ExitCause::Unknown),
+        // SIGXCPU, which the kernel sends at the limit of `ulimit -t`.
+        ("kill -24 $$; sleep 5", ExitCause::CpuLimit),
+    ];
+    for (script, cause) in causes {
+        let output = cx.sandbox.sh(script).await?;
+        ensure_eq!(output.cause, cause, "{script}: {}", output.status);
     }
     Ok(())
 }

@@ -26,6 +26,7 @@ cases! { "transfer":
     export_leaves_out_what_cannot_be_read [Exec, Modes],
     export_keeps_times [Exec],
     export_keeps_holes,
+    export_to_a_name_that_must_be_new,
     export_needs_the_directory_above,
     export_refuses_what_is_not_a_directory_in_every_mode,
     export_skips_and_reports_special_files [Exec],
@@ -51,7 +52,7 @@ async fn export_brings_a_whole_tree(cx: Context) -> Verdict {
         .await?;
     let host = cx.host_dir()?;
     let to = host.path().join("out");
-    let options = ExportOptions::default();
+    let options = ExportOptions::new();
     cx.sandbox.export_dir(&"d".into(), &to, options).await?;
     let expected = [
         ("-odd name\n", "file 644 x"),
@@ -78,7 +79,7 @@ async fn export_counts_what_it_brings(cx: Context) -> Verdict {
     cx.sandbox.write_files(batch).await?;
     let host = cx.host_dir()?;
     let to = host.path().join("out");
-    let options = ExportOptions::default();
+    let options = ExportOptions::new();
     let report = cx.sandbox.export_dir(&"d".into(), &to, options).await?;
     ensure_eq!(report.files, 2, "files");
     ensure_eq!(report.directories, 1, "directories, without the top one");
@@ -90,11 +91,11 @@ async fn export_counts_what_it_brings(cx: Context) -> Verdict {
 async fn export_drops_setuid(cx: Context) -> Verdict {
     cx.sandbox.write("d/f", "x").await?;
     cx.sh("chmod 6755 d/f").await?;
-    let inside = cx.sandbox.metadata(&"d/f".into()).await?.mode;
+    let inside = cx.sandbox.stat("d/f").await?.mode;
     ensure_eq!(inside.bits() & 0o777, 0o755, "the mode inside");
     let host = cx.host_dir()?;
     let to = host.path().join("out");
-    let options = ExportOptions::default();
+    let options = ExportOptions::new();
     cx.sandbox.export_dir(&"d".into(), &to, options).await?;
     let mode = fs::metadata(to.join("f"))?.permissions().mode() & 0o7777;
     ensure_eq!(mode, 0o755, "the mode on the host");
@@ -110,7 +111,7 @@ async fn export_skips_links_that_lead_out(cx: Context) -> Verdict {
     .await?;
     let host = cx.host_dir()?;
     let to = host.path().join("out");
-    let options = ExportOptions::default();
+    let options = ExportOptions::new();
     let report = cx.sandbox.export_dir(&"d".into(), &to, options).await?;
     let found: Vec<String> = tree(&to)?.into_keys().collect();
     ensure_eq!(found, ["f", "sub", "sub/fine"], "what was brought");
@@ -144,7 +145,7 @@ async fn export_lets_no_chain_of_links_out(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     let to = host.path().join("a/b/out");
     fs::create_dir_all(to.parent().unwrap_or(&to))?;
-    let options = ExportOptions::default();
+    let options = ExportOptions::new();
     let report = cx.sandbox.export_dir(&"d".into(), &to, options).await?;
     let top = fs::canonicalize(&to)?;
     for (name, what) in tree(&to)? {
@@ -173,7 +174,7 @@ async fn export_merging_writes_through_no_link(cx: Context) -> Verdict {
     use std::os::unix::fs::symlink;
     let outside = cx.host_dir()?;
     put(outside.path(), "f", "untouched")?;
-    let merge = || ExportOptions::default().existing(ExistingDir::Merge);
+    let merge = || ExportOptions::new().existing(ExistingDir::Merge);
     // Where the export has a directory, the destination has a link to one.
     cx.sandbox.write("d/sub/f", "new").await?;
     cx.sandbox.write("d/a", "new").await?;
@@ -212,7 +213,7 @@ async fn export_leaves_out_what_cannot_be_read(cx: Context) -> Verdict {
     let all = cx.sandbox.exec(shell).await?.success();
     let host = cx.host_dir()?;
     let to = host.path().join("out");
-    let options = ExportOptions::default();
+    let options = ExportOptions::new();
     let report = cx.sandbox.export_dir(&"d".into(), &to, options).await?;
     let text = fs::read_to_string(to.join("sub/open"))?;
     ensure_eq!(text, "4", "what can be read");
@@ -222,7 +223,7 @@ async fn export_leaves_out_what_cannot_be_read(cx: Context) -> Verdict {
     ensure_eq!(skipped, expected, "what was reported");
     ensure_eq!(report.files, if all { 4 } else { 2 }, "files");
     let again = host.path().join("again");
-    let options = ExportOptions::default().unreadable(Unreadable::Fail);
+    let options = ExportOptions::new().unreadable(Unreadable::Fail);
     let done = cx.sandbox.export_dir(&"d".into(), &again, options).await;
     if all {
         done?;
@@ -241,19 +242,19 @@ async fn export_keeps_times(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     let within = times(host.path(), cx.sandbox.capabilities())?;
     let from = host.path();
-    let options = ImportOptions::default();
+    let options = ImportOptions::new();
     cx.sandbox.import_dir(from, &"in".into(), options).await?;
     for (name, at) in &within {
         let inside = cx
             .sandbox
-            .metadata(&sandbox_core::GuestPath::from("in").join(*name))
+            .stat(sandbox_core::GuestPath::from("in").join(*name))
             .await?
             .modified;
         ensure!(same(inside, *at), "{name} inside: {inside:?}, not {at:?}");
     }
     let out = cx.host_dir()?;
     let to = out.path().join("out");
-    let options = ExportOptions::default();
+    let options = ExportOptions::new();
     cx.sandbox.export_dir(&"in".into(), &to, options).await?;
     for (name, at) in &within {
         let outside = fs::symlink_metadata(to.join(name))?.modified().ok();
@@ -313,12 +314,12 @@ async fn export_keeps_holes(cx: Context) -> Verdict {
         "this host's temporary directory has no holes"
     );
     let from = host.path();
-    let options = ImportOptions::default();
+    let options = ImportOptions::new();
     let report = cx.sandbox.import_dir(from, &"in".into(), options).await?;
     ensure_eq!(report.bytes, SIZE, "bytes");
     let out = cx.host_dir()?;
     let to = out.path().join("out");
-    let options = ExportOptions::default();
+    let options = ExportOptions::new();
     cx.sandbox.export_dir(&"in".into(), &to, options).await?;
     let (size, after) = blocks(&to.join("sparse"))?;
     ensure_eq!(size, SIZE, "the size");
@@ -332,12 +333,40 @@ async fn export_keeps_holes(cx: Context) -> Verdict {
     Ok(())
 }
 
+async fn export_to_a_name_that_must_be_new(cx: Context) -> Verdict {
+    cx.sandbox.write("d/f", "x").await?;
+    let host = cx.host_dir()?;
+    let options = || ExportOptions::new().existing(ExistingDir::MustBeAbsent);
+    let to = host.path().join("out");
+    cx.sandbox.export_dir(&"d".into(), &to, options()).await?;
+    ensure_eq!(fs::read(to.join("f"))?, b"x", "what is at the new name");
+    let empty = host.path().join("empty");
+    fs::create_dir(&empty)?;
+    for there in [to, empty] {
+        let before = tree(host.path())?;
+        let done = cx.sandbox.export_dir(&"d".into(), &there, options()).await;
+        let kind = ErrorKind::AlreadyExists;
+        let error = refused(done, &cx.sandbox, Operation::ExportDir, kind)?;
+        ensure_eq!(
+            error.host_path(),
+            Some(there.as_path()),
+            "the host path named"
+        );
+        ensure_eq!(tree(host.path())?, before, "what is there");
+    }
+    Ok(())
+}
+
 async fn export_needs_the_directory_above(cx: Context) -> Verdict {
     cx.sandbox.write("d/f", "x").await?;
     let host = cx.host_dir()?;
-    for existing in [ExistingDir::Fail, ExistingDir::Merge, ExistingDir::Replace] {
+    for existing in [
+        ExistingDir::MustBeEmpty,
+        ExistingDir::Merge,
+        ExistingDir::Replace,
+    ] {
         let to = host.path().join("no/such/out");
-        let options = ExportOptions::default().existing(existing);
+        let options = ExportOptions::new().existing(existing);
         let done = cx.sandbox.export_dir(&"d".into(), &to, options).await;
         let kind = ErrorKind::NotFound;
         let error = refused(done, &cx.sandbox, Operation::ExportDir, kind)?;
@@ -355,10 +384,14 @@ async fn export_refuses_what_is_not_a_directory_in_every_mode(cx: Context) -> Ve
     std::os::unix::fs::symlink("real", host.path().join("link"))?;
     std::os::unix::fs::symlink("nowhere", host.path().join("dangling"))?;
     let before = tree(host.path())?;
-    for existing in [ExistingDir::Fail, ExistingDir::Merge, ExistingDir::Replace] {
+    for existing in [
+        ExistingDir::MustBeEmpty,
+        ExistingDir::Merge,
+        ExistingDir::Replace,
+    ] {
         for name in ["file", "link", "dangling"] {
             let to = host.path().join(name);
-            let options = ExportOptions::default().existing(existing);
+            let options = ExportOptions::new().existing(existing);
             let done = cx.sandbox.export_dir(&"d".into(), &to, options).await;
             let kind = ErrorKind::AlreadyExists;
             let error = refused(done, &cx.sandbox, Operation::ExportDir, kind)?;
@@ -378,7 +411,7 @@ async fn export_skips_and_reports_special_files(cx: Context) -> Verdict {
     cx.sh("mkfifo d/fifo").await?;
     let host = cx.host_dir()?;
     let to = host.path().join("out");
-    let options = ExportOptions::default();
+    let options = ExportOptions::new();
     let from = "d".into();
     let export = cx.sandbox.export_dir(&from, &to, options);
     let Ok(report) = tokio::time::timeout(Duration::from_secs(10), export).await else {
@@ -399,7 +432,7 @@ async fn export_takes_excludes(cx: Context) -> Verdict {
     cx.sandbox.write_files(batch).await?;
     let host = cx.host_dir()?;
     let to = host.path().join("out");
-    let options = ExportOptions::default().exclude("/target").exclude("*.o");
+    let options = ExportOptions::new().exclude("/target").exclude("*.o");
     cx.sandbox.export_dir(&"d".into(), &to, options).await?;
     let found: Vec<String> = tree(&to)?.into_keys().collect();
     ensure_eq!(found, ["src", "src/a"], "what was brought");
@@ -409,7 +442,7 @@ async fn export_takes_excludes(cx: Context) -> Verdict {
 async fn export_into_an_existing_directory_fails(cx: Context) -> Verdict {
     let (_host, to) = existing(&cx).await?;
     let before = tree(&to)?;
-    let options = ExportOptions::default();
+    let options = ExportOptions::new();
     let done = cx.sandbox.export_dir(&"d".into(), &to, options).await;
     let kind = ErrorKind::AlreadyExists;
     let error = refused(done, &cx.sandbox, Operation::ExportDir, kind)?;
@@ -423,7 +456,7 @@ async fn export_into_an_empty_directory_works(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     let to = host.path().join("out");
     fs::create_dir(&to)?;
-    let options = ExportOptions::default();
+    let options = ExportOptions::new();
     cx.sandbox.export_dir(&"d".into(), &to, options).await?;
     ensure_eq!(fs::read_to_string(to.join("f"))?, "x", "the file");
     Ok(())
@@ -431,7 +464,7 @@ async fn export_into_an_empty_directory_works(cx: Context) -> Verdict {
 
 async fn export_merges_when_asked(cx: Context) -> Verdict {
     let (host, to) = existing(&cx).await?;
-    let options = ExportOptions::default().existing(ExistingDir::Merge);
+    let options = ExportOptions::new().existing(ExistingDir::Merge);
     cx.sandbox.export_dir(&"d".into(), &to, options).await?;
     for (name, text) in [
         ("f", "new"),
@@ -447,7 +480,7 @@ async fn export_merges_when_asked(cx: Context) -> Verdict {
 
 async fn export_replaces_when_asked(cx: Context) -> Verdict {
     let (host, to) = existing(&cx).await?;
-    let options = ExportOptions::default().existing(ExistingDir::Replace);
+    let options = ExportOptions::new().existing(ExistingDir::Replace);
     cx.sandbox.export_dir(&"d".into(), &to, options).await?;
     let found: Vec<String> = tree(&to)?.into_keys().collect();
     ensure_eq!(found, ["f", "sub", "sub/g"], "what is there");
@@ -459,7 +492,7 @@ async fn export_replaces_when_asked(cx: Context) -> Verdict {
 async fn export_of_a_missing_directory_is_refused(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     let to = host.path().join("out");
-    let options = ExportOptions::default();
+    let options = ExportOptions::new();
     let done = cx.sandbox.export_dir(&"nope".into(), &to, options).await;
     let kind = ErrorKind::NotFound;
     refused_at(done, &cx.sandbox, Operation::ExportDir, kind, "nope")?;
@@ -471,7 +504,7 @@ async fn export_of_a_file_is_refused(cx: Context) -> Verdict {
     cx.sandbox.write("f", "x").await?;
     let host = cx.host_dir()?;
     let to = host.path().join("out");
-    let options = ExportOptions::default();
+    let options = ExportOptions::new();
     let done = cx.sandbox.export_dir(&"f".into(), &to, options).await;
     let kind = ErrorKind::NotADirectory;
     refused_at(done, &cx.sandbox, Operation::ExportDir, kind, "f")?;
@@ -485,15 +518,15 @@ async fn export_beyond_a_limit_leaves_nothing(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     let to = host.path().join("out");
     for options in [
-        ExportOptions::default().max_bytes(9),
-        ExportOptions::default().max_entries(1),
+        ExportOptions::new().max_bytes(9),
+        ExportOptions::new().max_entries(1),
     ] {
         let done = cx.sandbox.export_dir(&"d".into(), &to, options).await;
         let kind = ErrorKind::LimitExceeded;
         refused(done, &cx.sandbox, Operation::ExportDir, kind)?;
         ensure_eq!(fs::read_dir(host.path())?.count(), 0, "what was left");
     }
-    let options = ExportOptions::default().max_bytes(10).max_entries(2);
+    let options = ExportOptions::new().max_bytes(10).max_entries(2);
     cx.sandbox.export_dir(&"d".into(), &to, options).await?;
     ensure_eq!(fs::read_dir(&to)?.count(), 2, "entries, at the limits");
     Ok(())
@@ -509,8 +542,7 @@ async fn a_cancelled_export_leaves_nothing_under_its_name(cx: Context) -> Verdic
     for step in 0..12_u64 {
         let host = cx.host_dir()?;
         let to = host.path().join("out");
-        let from = "d".into();
-        let export = cx.sandbox.export_dir(&from, &to, ExportOptions::default());
+        let export = cx.sandbox.export("d", &to);
         // Later and later, until one comes through: somewhere on the way it is cut half way.
         let limit = Duration::from_micros(50 << step);
         let done = tokio::time::timeout(limit, export).await;

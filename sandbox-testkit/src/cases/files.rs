@@ -63,7 +63,7 @@ async fn all_byte_values_come_back(cx: Context) -> Verdict {
 
 async fn an_empty_file_is_a_file(cx: Context) -> Verdict {
     round_trip(&cx, "empty", "").await?;
-    let metadata = cx.sandbox.metadata(&"empty".into()).await?;
+    let metadata = cx.sandbox.stat("empty").await?;
     ensure!(metadata.is_file(), "an empty file is {:?}", metadata.kind);
     ensure_eq!(metadata.size, 0, "its size");
     Ok(())
@@ -102,7 +102,7 @@ async fn many_small_writes_all_arrive(cx: Context) -> Verdict {
 
 async fn missing_parents_are_created(cx: Context) -> Verdict {
     round_trip(&cx, "a/b/c/d", "deep").await?;
-    let metadata = cx.sandbox.metadata(&"a/b".into()).await?;
+    let metadata = cx.sandbox.stat("a/b").await?;
     ensure!(metadata.is_dir(), "a parent is {:?}", metadata.kind);
     Ok(())
 }
@@ -117,7 +117,7 @@ async fn replacing_keeps_the_mode(cx: Context) -> Verdict {
     let batch = FileBatch::new().file_with_mode("f", "1", Mode::new(0o750));
     sandbox.write_files(batch).await?;
     sandbox.write("f", "2").await?;
-    let mode = sandbox.metadata(&"f".into()).await?.mode;
+    let mode = sandbox.stat("f").await?.mode;
     ensure_eq!(mode, Mode::new(0o750), "the mode of a replaced file");
     Ok(())
 }
@@ -126,7 +126,7 @@ async fn a_mode_is_kept(cx: Context) -> Verdict {
     for bits in [0o600, 0o640, 0o666, 0o711, 0o777] {
         let batch = FileBatch::new().file_with_mode("f", "x", Mode::new(bits));
         cx.sandbox.write_files(batch).await?;
-        let mode = cx.sandbox.metadata(&"f".into()).await?.mode;
+        let mode = cx.sandbox.stat("f").await?.mode;
         ensure_eq!(mode, Mode::new(bits), "the mode, whatever the umask");
     }
     Ok(())
@@ -134,9 +134,9 @@ async fn a_mode_is_kept(cx: Context) -> Verdict {
 
 async fn the_default_modes_are_644_and_755(cx: Context) -> Verdict {
     cx.sandbox.write("d/f", "x").await?;
-    let file = cx.sandbox.metadata(&"d/f".into()).await?.mode;
+    let file = cx.sandbox.stat("d/f").await?.mode;
     ensure_eq!(file, Mode::FILE, "the mode of a file");
-    let parent = cx.sandbox.metadata(&"d".into()).await?.mode;
+    let parent = cx.sandbox.stat("d").await?.mode;
     ensure_eq!(parent, Mode::EXECUTABLE, "the mode of a parent");
     Ok(())
 }
@@ -203,7 +203,7 @@ async fn reading_below_a_file_is_refused(cx: Context) -> Verdict {
 
 async fn reading_beyond_the_limit_states_it(cx: Context) -> Verdict {
     cx.sandbox.write("f", vec![b'x'; 1001]).await?;
-    let options = ReadOptions::default().limit(1000);
+    let options = ReadOptions::new().limit(1000);
     let read = cx.sandbox.read_file(&"f".into(), options).await;
     let kind = ErrorKind::LimitExceeded;
     let error = refused_at(read, &cx.sandbox, Operation::ReadFile, kind, "f")?;
@@ -216,7 +216,7 @@ async fn reading_beyond_the_limit_states_it(cx: Context) -> Verdict {
 
 async fn reading_at_the_limit_works(cx: Context) -> Verdict {
     cx.sandbox.write("f", vec![b'x'; 1000]).await?;
-    let options = ReadOptions::default().limit(1000);
+    let options = ReadOptions::new().limit(1000);
     let read = cx.sandbox.read_file(&"f".into(), options).await?;
     ensure_eq!(read.len(), 1000, "the length");
     Ok(())
@@ -224,7 +224,7 @@ async fn reading_at_the_limit_works(cx: Context) -> Verdict {
 
 async fn reading_a_fifo_is_refused_at_once(cx: Context) -> Verdict {
     cx.sh("mkfifo pipe").await?;
-    let listed = cx.sandbox.metadata(&"pipe".into()).await?;
+    let listed = cx.sandbox.stat("pipe").await?;
     ensure_eq!(listed.kind, FileKind::Fifo, "what mkfifo made");
     let read = tokio::time::timeout(Duration::from_secs(20), cx.sandbox.read("pipe")).await;
     let Ok(read) = read else {

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use sandbox_core::{
-    Command, CreateDirOptions, Env, ErrorKind, FileBatch, FileKind, ForkOptions, Labels, Mode,
-    Operation, RenameOptions, Sandbox, SandboxExt as _, SnapshotId, SnapshotOptions, Source,
+    Command, CreateDirOptions, Env, ErrorKind, FileBatch, FileKind, Labels, Mode, Operation,
+    RenameOptions, Sandbox, SandboxExt as _, SnapshotId, SnapshotOptions, Source,
 };
 
 use super::tools::{appears, text};
@@ -59,17 +59,17 @@ async fn a_fork_sees_the_parents_files(cx: Context) -> Verdict {
 async fn a_fork_sees_modes_links_and_empty_directories(cx: Context) -> Verdict {
     let batch = FileBatch::new().file_with_mode("f", "x", Mode::new(0o751));
     cx.sandbox.write_files(batch).await?;
-    let options = CreateDirOptions::default().mode(Mode::new(0o700));
+    let options = CreateDirOptions::new().mode(Mode::new(0o700));
     cx.sandbox.create_dir(&"empty".into(), options).await?;
     cx.sh("ln -s f link; mkfifo fifo").await?;
     let child = cx.fork(&cx.sandbox).await?;
-    let file = child.metadata(&"f".into()).await?;
+    let file = child.stat("f").await?;
     ensure_eq!(file.mode, Mode::new(0o751), "the file's mode");
-    let dir = child.metadata(&"empty".into()).await?;
+    let dir = child.stat("empty").await?;
     ensure_eq!(dir.mode, Mode::new(0o700), "the directory's mode");
-    let link = child.metadata(&"link".into()).await?;
+    let link = child.stat("link").await?;
     ensure_eq!(link.link_target, Some("f".into()), "the link");
-    let fifo = child.metadata(&"fifo".into()).await?;
+    let fifo = child.stat("fifo").await?;
     ensure_eq!(fifo.kind, FileKind::Fifo, "the FIFO");
     ensure_eq!(child.list("empty").await?.len(), 0, "entries");
     Ok(())
@@ -95,7 +95,7 @@ async fn a_fork_sees_deletions(cx: Context) -> Verdict {
 async fn an_inherited_directory_may_be_renamed(cx: Context) -> Verdict {
     cx.sandbox.write("d/e/f", "x").await?;
     let child = cx.fork(&cx.sandbox).await?;
-    let options = RenameOptions::default();
+    let options = RenameOptions::new();
     child.rename(&"d".into(), &"moved".into(), options).await?;
     is(&child, "moved/e/f", "x", "the child").await?;
     ensure!(!child.exists("d").await?, "the old name is still there");
@@ -401,7 +401,7 @@ async fn a_fork_of_many_files_is_complete(cx: Context) -> Verdict {
     }
     cx.sandbox.write_files(batch).await?;
     let child = cx.fork(&cx.sandbox).await?;
-    let options = sandbox_core::ListOptions::default().recursive(true);
+    let options = sandbox_core::ListOptions::new().recursive(true);
     let found = child.list_dir(&".".into(), options).await?.len();
     ensure_eq!(found, 2020, "entries");
     is(&child, "d19/1999", "1999", "the child").await
@@ -410,7 +410,7 @@ async fn a_fork_of_many_files_is_complete(cx: Context) -> Verdict {
 async fn a_dropped_fork_leaves_the_parent_usable(cx: Context) -> Verdict {
     cx.sandbox.write("f", "x").await?;
     for micros in [0, 100, 1000, 5000] {
-        let fork = cx.sandbox.fork(ForkOptions::default());
+        let fork = cx.sandbox.fork_one();
         let limit = std::time::Duration::from_micros(micros);
         if let Ok(child) = tokio::time::timeout(limit, fork).await {
             cx.track(child?);
@@ -424,7 +424,7 @@ async fn a_dropped_fork_leaves_the_parent_usable(cx: Context) -> Verdict {
 async fn a_snapshot_keeps_the_files(cx: Context) -> Verdict {
     let at = cx.at("f");
     cx.sandbox.write("f", "kept").await?;
-    let snapshot = cx.sandbox.snapshot(SnapshotOptions::default()).await?;
+    let snapshot = cx.sandbox.snapshot(SnapshotOptions::new()).await?;
     cx.sandbox.write("f", "changed").await?;
     let spec = cx.fixture.spec().source(Source::Snapshot(snapshot.id));
     cx.sandbox.close().await?;

@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use sandbox_core::{
-    Capability, Command, Control, ErrorKind, Execution, Mount, Network, Operation,
+    Capability, Command, Control, ErrorKind, Execution, ExitCause, Mount, Network, Operation,
     RequiredIsolation, Resources, SandboxExt as _, Source,
 };
 
@@ -339,10 +339,18 @@ async fn a_memory_limit_holds(cx: Context) -> Verdict {
     ensure_eq!(text(&output).trim(), "8388608", "a little, as the control");
     let command = Command::shell(eat(512)).timeout(Duration::from_secs(40));
     match sandbox.exec(command).await {
-        Ok(output) => ensure!(
-            text(&output).trim() != "536870912",
-            "512 MiB were kept within a limit of 128 MiB"
-        ),
+        Ok(output) => {
+            ensure!(
+                text(&output).trim() != "536870912",
+                "512 MiB were kept within a limit of 128 MiB"
+            );
+            let caused = [
+                ExitCause::Exited,
+                ExitCause::OutOfMemory,
+                ExitCause::Unknown,
+            ];
+            ensure!(caused.contains(&output.cause), "{}", output.cause);
+        }
         Err(error) => ensure!(error.kind() != ErrorKind::Timeout, "{error:?}"),
     }
     let output = sandbox.sh("printf alive").await?;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sandbox_core::{
-    Capability, Command, Control, Env, Error, ErrorKind, Execution, ForkOptions, Network,
-    Operation, Sandbox, SandboxExt as _, SnapshotOptions,
+    Capability, Command, Control, Env, Error, ErrorKind, Execution, Network, Operation, Sandbox,
+    SandboxExt as _, SnapshotOptions,
 };
 
 use crate::kit::{Case, Context, Failed, Verdict, cases, ensure, ensure_eq, eventually, refused};
@@ -156,7 +156,7 @@ async fn every_call(
         (Operation::WriteFiles, sandbox.write("f", "x").await),
         (Operation::ReadFile, sandbox.read("f").await.map(drop)),
         (Operation::ListDir, sandbox.list(".").await.map(drop)),
-        (Operation::Metadata, sandbox.metadata(&path).await.map(drop)),
+        (Operation::Metadata, sandbox.stat(&path).await.map(drop)),
         (Operation::Remove, sandbox.remove_all("f").await),
         (
             Operation::CreateDir,
@@ -188,13 +188,10 @@ async fn every_call(
             Operation::SetEnv,
             sandbox.set_env(Env::new().set("A", "b")).await,
         ),
-        (
-            Operation::Fork,
-            sandbox.fork(ForkOptions::default()).await.map(drop),
-        ),
+        (Operation::Fork, sandbox.fork_one().await.map(drop)),
         (
             Operation::Snapshot,
-            sandbox.snapshot(SnapshotOptions::default()).await.map(drop),
+            sandbox.snapshot(SnapshotOptions::new()).await.map(drop),
         ),
     ];
     ensure!(!out.exists(), "something was exported");
@@ -243,7 +240,7 @@ async fn a_sandbox_destroyed_behind_its_handle_is_lost(cx: Context) -> Verdict {
     );
     // Until the backend has noticed, a command may be on its way: whether it ran is unknown.
     eventually("the loss is noticed", || async {
-        let found = cx.sandbox.metadata(&"f".into()).await;
+        let found = cx.sandbox.stat("f").await;
         Ok(found.is_err_and(|error| error.kind() == ErrorKind::Lost))
     })
     .await?;

@@ -35,9 +35,9 @@ async fn names(cx: &Context, path: &str, options: ListOptions) -> Verdict<Vec<St
 }
 
 async fn an_empty_directory_lists_nothing(cx: Context) -> Verdict {
-    let options = CreateDirOptions::default();
+    let options = CreateDirOptions::new();
     cx.sandbox.create_dir(&"d".into(), options).await?;
-    let found = names(&cx, "d", ListOptions::default()).await?;
+    let found = names(&cx, "d", ListOptions::new()).await?;
     ensure_eq!(found.len(), 0, "entries");
     Ok(())
 }
@@ -48,7 +48,7 @@ async fn entries_are_sorted_by_bytes(cx: Context) -> Verdict {
         batch.push(format!("d/{name}"), "");
     }
     cx.sandbox.write_files(batch).await?;
-    let found = names(&cx, "d", ListOptions::default()).await?;
+    let found = names(&cx, "d", ListOptions::new()).await?;
     let expected = ["10", "9", "B", "_", "a", "a-b", "ab", "b", "ä"];
     ensure_eq!(found, expected, "the order");
     Ok(())
@@ -60,7 +60,7 @@ async fn recursive_lists_what_is_below(cx: Context) -> Verdict {
         .file("d/a-b", "2")
         .file("d/a/sub/y", "3");
     cx.sandbox.write_files(batch).await?;
-    let found = names(&cx, "d", ListOptions::default().recursive(true)).await?;
+    let found = names(&cx, "d", ListOptions::new().recursive(true)).await?;
     let expected = ["a", "a-b", "a/sub", "a/sub/y", "a/x"];
     ensure_eq!(
         found,
@@ -72,7 +72,7 @@ async fn recursive_lists_what_is_below(cx: Context) -> Verdict {
 
 async fn plain_does_not_descend(cx: Context) -> Verdict {
     cx.sandbox.write("d/a/x", "1").await?;
-    let found = names(&cx, "d", ListOptions::default()).await?;
+    let found = names(&cx, "d", ListOptions::new()).await?;
     ensure_eq!(found, ["a"], "entries");
     Ok(())
 }
@@ -83,7 +83,7 @@ async fn five_thousand_entries_are_listed(cx: Context) -> Verdict {
         batch.push(format!("d/file-with-a-longer-name-{index:05}"), "");
     }
     cx.sandbox.write_files(batch).await?;
-    let found = names(&cx, "d", ListOptions::default()).await?;
+    let found = names(&cx, "d", ListOptions::new()).await?;
     ensure_eq!(found.len(), 5000, "entries");
     ensure!(found.is_sorted(), "they are not sorted");
     let last = found.last().map(String::as_str);
@@ -101,10 +101,7 @@ async fn ten(cx: &Context) -> Verdict {
 
 async fn a_limit_is_an_error_not_a_cut(cx: Context) -> Verdict {
     ten(&cx).await?;
-    for options in [
-        ListOptions::default(),
-        ListOptions::default().recursive(true),
-    ] {
+    for options in [ListOptions::new(), ListOptions::new().recursive(true)] {
         let listed = cx.sandbox.list_dir(&"d".into(), options.limit(9)).await;
         let kind = ErrorKind::LimitExceeded;
         let error = refused_at(listed, &cx.sandbox, Operation::ListDir, kind, "d")?;
@@ -118,7 +115,7 @@ async fn a_limit_is_an_error_not_a_cut(cx: Context) -> Verdict {
 
 async fn a_listing_at_the_limit_works(cx: Context) -> Verdict {
     ten(&cx).await?;
-    let found = names(&cx, "d", ListOptions::default().limit(10)).await?;
+    let found = names(&cx, "d", ListOptions::new().limit(10)).await?;
     ensure_eq!(found.len(), 10, "entries");
     Ok(())
 }
@@ -148,7 +145,7 @@ async fn links_are_listed_not_followed(cx: Context) -> Verdict {
         .await?;
     let entries = cx
         .sandbox
-        .list_dir(&"d".into(), ListOptions::default().recursive(true))
+        .list_dir(&"d".into(), ListOptions::new().recursive(true))
         .await?;
     let found: Vec<_> = entries
         .iter()
@@ -165,7 +162,7 @@ async fn links_are_listed_not_followed(cx: Context) -> Verdict {
 async fn a_link_to_a_directory_is_listed_through(cx: Context) -> Verdict {
     cx.sandbox.write("real/f", "x").await?;
     cx.sh("ln -s real link").await?;
-    let found = names(&cx, "link", ListOptions::default()).await?;
+    let found = names(&cx, "link", ListOptions::new()).await?;
     ensure_eq!(found, ["f"], "entries of what the link points to");
     Ok(())
 }
@@ -173,7 +170,7 @@ async fn a_link_to_a_directory_is_listed_through(cx: Context) -> Verdict {
 async fn a_link_loop_ends(cx: Context) -> Verdict {
     cx.sh("mkdir d && ln -s . d/self && ln -s b a && ln -s a b")
         .await?;
-    let found = names(&cx, "d", ListOptions::default().recursive(true)).await?;
+    let found = names(&cx, "d", ListOptions::new().recursive(true)).await?;
     ensure_eq!(
         found,
         ["self"],
@@ -189,7 +186,7 @@ async fn a_link_loop_ends(cx: Context) -> Verdict {
             "two links that point to each other lead somewhere"
         );
     }
-    let link = cx.sandbox.metadata(&"a".into()).await?;
+    let link = cx.sandbox.stat("a").await?;
     ensure_eq!(link.kind, FileKind::Symlink, "the link itself");
     Ok(())
 }
@@ -197,7 +194,7 @@ async fn a_link_loop_ends(cx: Context) -> Verdict {
 async fn a_trailing_slash_changes_nothing(cx: Context) -> Verdict {
     cx.sandbox.write("d/f", "x").await?;
     for path in ["d/", "./d//", "d/."] {
-        let found = names(&cx, path, ListOptions::default()).await?;
+        let found = names(&cx, path, ListOptions::new()).await?;
         ensure_eq!(found, ["f"], "entries of {path}");
     }
     Ok(())
@@ -224,7 +221,7 @@ async fn hidden_files_are_listed(cx: Context) -> Verdict {
         .file("d/.git/config", "")
         .file("d/.env", "");
     cx.sandbox.write_files(batch).await?;
-    let found = names(&cx, "d", ListOptions::default().recursive(true)).await?;
+    let found = names(&cx, "d", ListOptions::new().recursive(true)).await?;
     ensure_eq!(found, [".env", ".git", ".git/config"], "entries");
     Ok(())
 }
@@ -234,7 +231,7 @@ async fn sizes_and_modes_are_those_of_metadata(cx: Context) -> Verdict {
     cx.sandbox.write("d/g/h", "").await?;
     for entry in cx.sandbox.list("d").await? {
         let path = GuestPath::from("d").join(&entry.path);
-        let metadata = cx.sandbox.metadata(&path).await?;
+        let metadata = cx.sandbox.stat(&path).await?;
         ensure_eq!(entry.metadata.kind, metadata.kind, "the kind of {path}");
         ensure_eq!(entry.metadata.mode, metadata.mode, "the mode of {path}");
         if metadata.is_file() {
@@ -245,7 +242,7 @@ async fn sizes_and_modes_are_those_of_metadata(cx: Context) -> Verdict {
 }
 
 async fn the_root_is_listed(cx: Context) -> Verdict {
-    let found = names(&cx, "/", ListOptions::default()).await?;
+    let found = names(&cx, "/", ListOptions::new()).await?;
     let workdir = cx.sandbox.info().workdir;
     if let Some(first) = workdir.components().next() {
         let first = String::from_utf8_lossy(first);

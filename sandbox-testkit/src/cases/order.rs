@@ -19,7 +19,7 @@ async fn a_call_sees_what_returned_before_it(cx: Context) -> Verdict {
         ensure!(cx.sandbox.exists("a").await?, "the file that was written");
         let read = cx.sandbox.read_to_string("a").await?;
         ensure_eq!(read, content, "the content that was written");
-        let options = RenameOptions::default();
+        let options = RenameOptions::new();
         cx.sandbox.rename(&a, &b, options).await?;
         ensure!(!cx.sandbox.exists("a").await?, "the name that was left");
         let read = cx.sandbox.read_to_string("b").await?;

@@ -2,9 +2,7 @@
 //!
 //! Invariant: every odd name makes the whole round through write, list, read, metadata and remove.
 
-use sandbox_core::{
-    Command, ErrorKind, GuestPath, Operation, ReadOptions, RemoveOptions, SandboxExt as _,
-};
+use sandbox_core::{Command, ErrorKind, GuestPath, Operation, RemoveOptions, SandboxExt as _};
 
 use crate::kit::{Context, Verdict, cases, ensure, ensure_eq, refused_at};
 
@@ -38,11 +36,11 @@ async fn round(cx: &Context, name: &[u8]) -> Verdict {
         listed.iter().any(|entry| entry.path.as_bytes() == name),
         "\"{shown}\" is not listed: {listed:?}"
     );
-    let read = cx.sandbox.read_file(&path, ReadOptions::default()).await?;
+    let read = cx.sandbox.read(&path).await?;
     ensure_eq!(read, name, "the content of \"{shown}\"");
-    let size = cx.sandbox.metadata(&path).await?.size;
+    let size = cx.sandbox.stat(&path).await?.size;
     ensure_eq!(size, name.len() as u64, "the size of \"{shown}\"");
-    cx.sandbox.remove(&path, RemoveOptions::default()).await?;
+    cx.sandbox.remove(&path, RemoveOptions::new()).await?;
     ensure!(
         !cx.sandbox.exists(&path).await?,
         "\"{shown}\" was not removed"
@@ -104,13 +102,13 @@ async fn refused_everywhere(cx: &Context, path: &[u8]) -> Verdict {
     let sandbox = &cx.sandbox;
     let host = cx.host_dir()?;
     sandbox.write("f", "x").await?;
-    let read = sandbox.read_file(&path, ReadOptions::default()).await;
+    let read = sandbox.read(&path).await;
     refused_at(read, sandbox, Operation::ReadFile, KIND, &path)?;
     let done = sandbox.write(&path, "x").await;
     refused_at(done, sandbox, Operation::WriteFiles, KIND, &path)?;
     let listed = sandbox.list(&path).await;
     refused_at(listed, sandbox, Operation::ListDir, KIND, &path)?;
-    let metadata = sandbox.metadata(&path).await;
+    let metadata = sandbox.stat(&path).await;
     refused_at(metadata, sandbox, Operation::Metadata, KIND, &path)?;
     let done = sandbox.remove_all(&path).await;
     refused_at(done, sandbox, Operation::Remove, KIND, &path)?;

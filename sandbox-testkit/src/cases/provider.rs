@@ -56,7 +56,7 @@ async fn list_selects_by_labels(cx: Context) -> Verdict {
 async fn labels_of_a_fork_are_its_own(cx: Context) -> Verdict {
     let (key, value) = label(&cx);
     let parent = cx.create(cx.fixture.spec().label(&key, "parent")).await?;
-    let options = ForkOptions::default().label(&key, &value);
+    let options = ForkOptions::new().label(&key, &value);
     let child = cx.track(parent.fork(options).await?);
     ensure_eq!(
         child.info().labels.get(&key),
@@ -138,8 +138,7 @@ async fn a_ttl_ends_an_unused_sandbox(cx: Context) -> Verdict {
     match sandbox.read("f").await {
         Ok(_) => Err(Failed::new(format_args!("{id} outlived its time"))),
         Err(error) => {
-            let gone = matches!(error.kind(), ErrorKind::Closed | ErrorKind::Lost);
-            ensure!(gone, "{error:?}");
+            ensure_eq!(error.kind(), ErrorKind::Expired, "{error:?}");
             Ok(())
         }
     }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use sandbox_core::{
-    CollectOptions, Command, ErrorKind, Execution, Exit, ExitStatus, Operation, Process,
+    CollectOptions, Command, ErrorKind, Execution, Exit, ExitCause, ExitStatus, Operation, Process,
     SandboxExt as _, Signal,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -25,6 +25,8 @@ cases! { "spawn":
     without_input_stdin_is_empty [Spawn],
     a_dialogue_over_stdin [Spawn, StdinPipe],
     closing_stdin_is_end_of_file [Spawn, StdinPipe],
+
+    the_cause_of_a_kill_is_told [Spawn],
     kill_kills_the_tree [Spawn],
     kill_returns_when_everything_is_dead [Spawn],
     kill_kills_daemons [Spawn, KillDaemons],
@@ -193,6 +195,17 @@ async fn kill_kills_the_tree(cx: Context) -> Verdict {
     ended(process.wait().await?, ExitStatus::Signal(9))
 }
 
+async fn the_cause_of_a_kill_is_told(cx: Context) -> Verdict {
+    let process = spawn(&cx, "sleep 50").await?;
+    process.kill().await?;
+    let exit = process.wait().await?;
+    ensure_eq!(exit.cause, ExitCause::Killed, "after kill: {}", exit.status);
+    let process = spawn(&cx, "kill -KILL $$; sleep 50").await?;
+    let exit = process.wait().await?;
+    ensure_eq!(exit.cause, ExitCause::Unknown, "by itself: {}", exit.status);
+    Ok(())
+}
+
 async fn kill_returns_when_everything_is_dead(cx: Context) -> Verdict {
     for round in 0..3 {
         let beat = format!("beat{round}");
@@ -343,7 +356,7 @@ async fn a_grandchild_does_not_keep_the_stream_open(cx: Context) -> Verdict {
 async fn waiting_with_output_collects_both_streams(cx: Context) -> Verdict {
     let process = spawn(&cx, "printf out; printf err >&2; touch done; exit 6").await?;
     appears(&*cx.sandbox, "done").await?;
-    let output = process.wait_with_output(CollectOptions::default()).await?;
+    let output = process.wait_with_output(CollectOptions::new()).await?;
     ensure_eq!(output.stdout.bytes, "out", "stdout");
     ensure_eq!(output.stderr.bytes, "err", "stderr");
     ensure_eq!(output.status, ExitStatus::Code(6), "the status");

@@ -51,7 +51,7 @@ pub(super) async fn far_daemon(cx: &Context, file: &str) -> Verdict<String> {
 
 /// Counts the beats of a heart.
 pub(super) async fn beats(sandbox: &dyn Sandbox, file: &str) -> Verdict<u64> {
-    match sandbox.metadata(&file.into()).await {
+    match sandbox.stat(file).await {
         Ok(metadata) => Ok(metadata.size),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
         Err(error) => Err(error.into()),

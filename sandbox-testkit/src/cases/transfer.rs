@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
-use sandbox_core::{ErrorKind, ExportOptions, ImportOptions, Mode, Operation, SandboxExt as _};
+use sandbox_core::{ErrorKind, ImportOptions, Mode, Operation, SandboxExt as _};
 
 use crate::kit::{Context, Verdict, cases, ensure, ensure_eq, refused};
 
@@ -82,18 +82,14 @@ async fn import_brings_a_whole_tree(cx: Context) -> Verdict {
     chmod(host.path(), "empty", 0o700)?;
     symlink("d/e", host.path().join("link"))?;
     symlink("nowhere", host.path().join("dangling"))?;
-    cx.sandbox
-        .import_dir(host.path(), &"in".into(), ImportOptions::default())
-        .await?;
+    cx.sandbox.import(host.path(), "in").await?;
     let out = cx.host_dir()?;
     let to = out.path().join("out");
-    cx.sandbox
-        .export_dir(&"in".into(), &to, ExportOptions::default())
-        .await?;
+    cx.sandbox.export("in", &to).await?;
     ensure_eq!(tree(&to)?, tree(host.path())?, "the tree, there and back");
-    let mode = cx.sandbox.metadata(&"in/d/run.sh".into()).await?.mode;
+    let mode = cx.sandbox.stat("in/d/run.sh").await?.mode;
     ensure_eq!(mode, Mode::new(0o755), "a mode, inside");
-    let link = cx.sandbox.metadata(&"in/link".into()).await?.link_target;
+    let link = cx.sandbox.stat("in/link").await?.link_target;
     ensure_eq!(link, Some("d/e".into()), "a link, inside");
     Ok(())
 }
@@ -102,11 +98,11 @@ async fn import_drops_setuid(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     put(host.path(), "f", "x")?;
     chmod(host.path(), "f", 0o6755)?;
-    let options = ImportOptions::default();
+    let options = ImportOptions::new();
     cx.sandbox
         .import_dir(host.path(), &"in".into(), options)
         .await?;
-    let mode = cx.sandbox.metadata(&"in/f".into()).await?.mode;
+    let mode = cx.sandbox.stat("in/f").await?.mode;
     ensure_eq!(mode, Mode::new(0o755), "the mode");
     Ok(())
 }
@@ -115,7 +111,7 @@ async fn import_counts_what_it_brings(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     put(host.path(), "a", "12345")?;
     put(host.path(), "d/b", "123")?;
-    let options = ImportOptions::default();
+    let options = ImportOptions::new();
     let report = cx
         .sandbox
         .import_dir(host.path(), &"in".into(), options)
@@ -134,7 +130,7 @@ async fn import_follows_no_link(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     symlink(outside.path().join("secret"), host.path().join("dir"))?;
     symlink(outside.path().join("secret/f"), host.path().join("file"))?;
-    let options = ImportOptions::default();
+    let options = ImportOptions::new();
     cx.sandbox
         .import_dir(host.path(), &"in".into(), options)
         .await?;
@@ -150,7 +146,7 @@ async fn import_skips_and_reports_special_files(cx: Context) -> Verdict {
     put(host.path(), "f", "x")?;
     // A socket is the one special file that can be made without help.
     let _socket = std::os::unix::net::UnixListener::bind(host.path().join("socket"))?;
-    let options = ImportOptions::default();
+    let options = ImportOptions::new();
     let report = cx
         .sandbox
         .import_dir(host.path(), &"in".into(), options)
@@ -167,7 +163,7 @@ async fn import_skips_and_reports_special_files(cx: Context) -> Verdict {
 }
 
 async fn names(cx: &Context, path: &str) -> Verdict<Vec<String>> {
-    let options = sandbox_core::ListOptions::default().recursive(true);
+    let options = sandbox_core::ListOptions::new().recursive(true);
     let entries = cx.sandbox.list_dir(&path.into(), options).await?;
     let files = entries.iter().filter(|entry| !entry.metadata.is_dir());
     Ok(files.map(|entry| entry.path.to_string()).collect())
@@ -185,7 +181,7 @@ fn project(host: &Path) -> Verdict {
 async fn import_takes_excludes(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     project(host.path())?;
-    let options = ImportOptions::default()
+    let options = ImportOptions::new()
         .exclude("target/")
         .exclude("/node_modules")
         .exclude("*.o")
@@ -209,7 +205,7 @@ async fn import_heeds_ignore_files_when_asked(cx: Context) -> Verdict {
     put(host.path(), ".ignore", "node_modules\n")?;
     put(host.path(), "src/.gitignore", "*.o\n")?;
     put(host.path(), ".git/HEAD", "ref")?;
-    let options = ImportOptions::default().ignore_files(true);
+    let options = ImportOptions::new().ignore_files(true);
     cx.sandbox
         .import_dir(host.path(), &"in".into(), options)
         .await?;
@@ -223,7 +219,7 @@ async fn import_heeds_ignore_files_when_asked(cx: Context) -> Verdict {
         "src/main.rs",
     ];
     ensure_eq!(found, expected, "what was brought");
-    let options = ImportOptions::default();
+    let options = ImportOptions::new();
     cx.sandbox
         .import_dir(host.path(), &"all".into(), options)
         .await?;
@@ -241,7 +237,7 @@ async fn import_again_reflects_changes(cx: Context) -> Verdict {
     put(host.path(), "f", "one")?;
     for text in ["one", "twotwo", "3"] {
         put(host.path(), "f", text)?;
-        let options = ImportOptions::default();
+        let options = ImportOptions::new();
         cx.sandbox
             .import_dir(host.path(), &"in".into(), options)
             .await?;
@@ -260,13 +256,13 @@ async fn import_replaces_what_may_not_be_written(cx: Context) -> Verdict {
         fs::write(at.join("new"), text)?;
         fs::rename(at.join("new"), at.join("cdef"))?;
         chmod(host.path(), "objects/ab/cdef", 0o444)?;
-        let options = ImportOptions::default().mirror(mirror);
+        let options = ImportOptions::new().mirror(mirror);
         cx.sandbox
             .import_dir(host.path(), &"in".into(), options)
             .await?;
         let file = "in/objects/ab/cdef";
         ensure_eq!(cx.sandbox.read_to_string(file).await?, text, "the file");
-        let mode = cx.sandbox.metadata(&file.into()).await?.mode;
+        let mode = cx.sandbox.stat(file).await?.mode;
         ensure_eq!(mode, Mode::new(0o444), "the mode");
     }
     Ok(())
@@ -279,9 +275,7 @@ async fn import_takes_ignore_before_gitignore(cx: Context) -> Verdict {
     for name in ["d/wanted", "d/unwanted", "d/excluded", "d/plain"] {
         put(host.path(), name, "x")?;
     }
-    let options = ImportOptions::default()
-        .ignore_files(true)
-        .exclude("!excluded");
+    let options = ImportOptions::new().ignore_files(true).exclude("!excluded");
     cx.sandbox
         .import_dir(host.path(), &"in".into(), options)
         .await?;
@@ -301,7 +295,7 @@ async fn import_leaves_what_is_there_unless_asked(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     put(host.path(), "f", "x")?;
     cx.sandbox.write("in/own", "kept").await?;
-    let options = ImportOptions::default();
+    let options = ImportOptions::new();
     cx.sandbox
         .import_dir(host.path(), &"in".into(), options)
         .await?;
@@ -314,7 +308,7 @@ async fn import_mirrors_deletions_when_asked(cx: Context) -> Verdict {
     put(host.path(), "a", "1")?;
     put(host.path(), "d/b", "2")?;
     put(host.path(), "turns/file", "3")?;
-    let mirror = || ImportOptions::default().mirror(true);
+    let mirror = || ImportOptions::new().mirror(true);
     cx.sandbox
         .import_dir(host.path(), &"in".into(), mirror())
         .await?;
@@ -343,7 +337,7 @@ async fn import_mirrors_deletions_when_asked(cx: Context) -> Verdict {
 async fn import_mirror_leaves_what_is_excluded(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     put(host.path(), "src", "1")?;
-    let options = ImportOptions::default().mirror(true).exclude("target");
+    let options = ImportOptions::new().mirror(true).exclude("target");
     cx.sandbox.write("in/target/built", "x").await?;
     cx.sandbox.write("in/old", "x").await?;
     cx.sandbox
@@ -356,10 +350,7 @@ async fn import_mirror_leaves_what_is_excluded(cx: Context) -> Verdict {
 async fn import_of_a_missing_directory_is_refused(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     let from = host.path().join("nope");
-    let done = cx
-        .sandbox
-        .import_dir(&from, &"in".into(), ImportOptions::default())
-        .await;
+    let done = cx.sandbox.import(&from, "in").await;
     let kind = ErrorKind::NotFound;
     let error = refused(done, &cx.sandbox, Operation::ImportDir, kind)?;
     ensure_eq!(
@@ -375,10 +366,7 @@ async fn import_of_a_file_is_refused(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     put(host.path(), "f", "x")?;
     let from = host.path().join("f");
-    let done = cx
-        .sandbox
-        .import_dir(&from, &"in".into(), ImportOptions::default())
-        .await;
+    let done = cx.sandbox.import(&from, "in").await;
     let kind = ErrorKind::NotADirectory;
     let error = refused(done, &cx.sandbox, Operation::ImportDir, kind)?;
     ensure_eq!(
@@ -394,7 +382,7 @@ async fn import_beyond_the_limit_is_refused(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     put(host.path(), "f", "1234567890")?;
     for (limit, fits) in [(10, true), (9, false)] {
-        let options = ImportOptions::default().max_bytes(limit);
+        let options = ImportOptions::new().max_bytes(limit);
         let done = cx
             .sandbox
             .import_dir(host.path(), &"in".into(), options)
@@ -422,16 +410,11 @@ async fn what_goes_in_comes_out(cx: Context) -> Verdict {
             &"x".repeat(index * 31),
         )?;
     }
-    let report = cx
-        .sandbox
-        .import_dir(host.path(), &"in".into(), ImportOptions::default())
-        .await?;
+    let report = cx.sandbox.import(host.path(), "in").await?;
     ensure_eq!(report.files, 300, "files");
     let out = cx.host_dir()?;
     let to = out.path().join("out");
-    cx.sandbox
-        .export_dir(&"in".into(), &to, ExportOptions::default())
-        .await?;
+    cx.sandbox.export("in", &to).await?;
     ensure_eq!(tree(&to)?.len(), tree(host.path())?.len(), "entries");
     ensure!(tree(&to)? == tree(host.path())?, "the trees differ");
     Ok(())

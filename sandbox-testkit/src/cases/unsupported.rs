@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use sandbox_core::{
     Access, Capability, Command, Control, CreateDirOptions, EgressPolicy, EgressRule, Enforcement,
-    Error, ErrorKind, Execution, FileBatch, ForkOptions, ImportOptions, Labels, Mode, Mount,
-    Network, OpenReadOptions, OpenWriteOptions, Operation, RequiredIsolation, Resources,
-    SandboxExt as _, SandboxSpec, Signal, SnapshotId, SnapshotOptions, Source, Support,
-    TerminalSize,
+    Error, ErrorKind, Execution, FileBatch, ImportOptions, Labels, Mode, Mount, Network,
+    OpenReadOptions, OpenWriteOptions, Operation, RequiredIsolation, Resources, SandboxExt as _,
+    SandboxSpec, Signal, SnapshotId, SnapshotOptions, Source, Support, TerminalSize,
 };
 
 use super::tools::{daemon, far_daemon, stopped};
@@ -204,12 +203,12 @@ async fn file_permissions(_: Context) -> Verdict {
 }
 
 async fn fork(cx: Context) -> Verdict {
-    let forked = cx.sandbox.fork(ForkOptions::default()).await;
+    let forked = cx.sandbox.fork_one().await;
     refuses(&cx, forked, Capability::Fork, Operation::Fork).await
 }
 
 async fn snapshot(cx: Context) -> Verdict {
-    let taken = cx.sandbox.snapshot(SnapshotOptions::default()).await;
+    let taken = cx.sandbox.snapshot(SnapshotOptions::new()).await;
     refuses(&cx, taken, Capability::Snapshot, Operation::Snapshot).await?;
     let source = Source::Snapshot(SnapshotId::new("any"));
     let spec = cx.fixture.spec().source(source);
@@ -295,7 +294,7 @@ async fn mounts(cx: Context) -> Verdict {
 async fn symlinks(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     std::os::unix::fs::symlink("target", host.path().join("link"))?;
-    let options = ImportOptions::default();
+    let options = ImportOptions::new();
     let to = "in".into();
     match cx.sandbox.import_dir(host.path(), &to, options).await {
         // A link that can't be brought is left behind and told, or all is refused.
@@ -316,7 +315,7 @@ async fn modes(cx: Context) -> Verdict {
     let batch = FileBatch::new().file_with_mode("f", "x", Mode::new(0o600));
     let done = cx.sandbox.write_files(batch).await;
     refuses(&cx, done, Capability::Modes, Operation::WriteFiles).await?;
-    let options = CreateDirOptions::default().mode(Mode::new(0o700));
+    let options = CreateDirOptions::new().mode(Mode::new(0o700));
     let done = cx.sandbox.create_dir(&"d".into(), options).await;
     refuses(&cx, done, Capability::Modes, Operation::CreateDir).await
 }

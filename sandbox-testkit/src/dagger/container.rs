@@ -8,8 +8,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use sandbox_core::{
     CapturedStream, Command, CreateDirOptions, ErrorKind, ExistingDir, Exit, ExitStatus,
-    ExportOptions, ForkOptions, GuestPath, ImportOptions, Mode, Network, Output, PartialOutput,
-    Provider as _, Sandbox, SandboxExt as _, SandboxSpec, Source,
+    ExportOptions, GuestPath, Mode, Network, Output, PartialOutput, Provider as _, Sandbox,
+    SandboxExt as _, SandboxSpec, Source,
 };
 use serde_json::json;
 use tokio::sync::OnceCell;
@@ -124,7 +124,7 @@ impl Container {
     /// A state of these files that stays.
     pub(super) async fn pinned(self: &Arc<Self>, engine: &Arc<Engine>) -> Result<StateId, Failure> {
         let state = self.state(engine).await?;
-        let copy = state.fork(ForkOptions::default()).await?;
+        let copy = state.fork_one().await?;
         Ok(engine.states.keep_for_ever(copy))
     }
 
@@ -191,9 +191,7 @@ impl Container {
                 let copied = directory.read(engine).await?;
                 let child = self.child(engine).await?;
                 let to = GuestPath::from(path.as_str());
-                child
-                    .import_dir(&copied.path, &to, ImportOptions::default())
-                    .await?;
+                child.import(&copied.path, &to).await?;
                 child
             }
             Step::File(path, file) => {
@@ -260,7 +258,7 @@ impl Container {
             )));
         }
         let parent = engine.states.get(self.parent_done(engine).await?.state)?;
-        Ok(parent.fork(ForkOptions::default()).await?)
+        Ok(parent.fork_one().await?)
     }
 
     async fn exec(&self, engine: &Arc<Engine>, exec: &Exec) -> Result<Done, Failure> {
@@ -272,20 +270,16 @@ impl Container {
             match mount {
                 Mount::Directory(directory) => {
                     let copied = directory.read(engine).await?;
-                    child
-                        .import_dir(&copied.path, &to, ImportOptions::default())
-                        .await?;
+                    child.import(&copied.path, &to).await?;
                 }
                 Mount::Temp => {
-                    let open = CreateDirOptions::default().mode(Mode::new(0o777));
+                    let open = CreateDirOptions::new().mode(Mode::new(0o777));
                     child.create_dir(&to, open).await?;
                 }
                 Mount::Cache(cache) => {
                     // One command at a time: they write to one directory.
                     let held = cache.dir.clone().lock_owned().await;
-                    child
-                        .import_dir(held.path(), &to, ImportOptions::default())
-                        .await?;
+                    child.import(held.path(), &to).await?;
                     caches.push((to, held));
                 }
             }
@@ -323,7 +317,7 @@ impl Container {
         }
         service::unbind(hosts, &*child).await?;
         for (from, held) in caches {
-            let options = ExportOptions::default().existing(ExistingDir::Replace);
+            let options = ExportOptions::new().existing(ExistingDir::Replace);
             let written = held.path().with_extension("written");
             child.export_dir(&from, &written, options).await?;
             super::directory::blocking(move || {

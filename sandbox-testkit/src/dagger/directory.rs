@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sandbox_core::{ExistingDir, ExportOptions, GuestPath, ListOptions, ReadOptions, Sandbox};
+use sandbox_core::{ExistingDir, ExportOptions, GuestPath, ReadOptions, Sandbox, SandboxExt as _};
 
 use super::container::Container;
 use super::engine::{Engine, Failure};
@@ -140,7 +140,7 @@ impl Directory {
             Source::Guest { container, path } => {
                 let state = container.state(engine).await?;
                 let copied = host::empty()?;
-                let options = ExportOptions::default().existing(ExistingDir::Merge);
+                let options = ExportOptions::new().existing(ExistingDir::Merge);
                 let from = GuestPath::from(path.as_str());
                 state.export_dir(&from, &copied.path, options).await?;
                 Ok(copied)
@@ -209,7 +209,7 @@ impl Directory {
     ) -> Result<Vec<String>, Failure> {
         if let Some((state, at)) = self.in_guest(engine, path).await? {
             let at = GuestPath::from(at.as_str());
-            let listed = state.list_dir(&at, ListOptions::default()).await?;
+            let listed = state.list(&at).await?;
             let mut names: Vec<_> = listed
                 .iter()
                 .map(|entry| {
@@ -260,7 +260,7 @@ impl File {
 }
 
 async fn read_guest(state: &dyn Sandbox, path: &str) -> Result<Vec<u8>, Failure> {
-    let options = ReadOptions::default().limit(1 << 30);
+    let options = ReadOptions::new().limit(1 << 30);
     Ok(state
         .read_file(&GuestPath::from(path), options)
         .await?

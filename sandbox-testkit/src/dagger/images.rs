@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use sandbox_core::{ForkOptions, Network, Provider as _, Sandbox, SandboxExt as _, SandboxSpec};
+use sandbox_core::{Network, Provider as _, Sandbox, SandboxExt as _, SandboxSpec};
 
 use super::engine::{Engine, Failure};
 
@@ -36,5 +36,5 @@ pub(super) async fn base(engine: &Arc<Engine>, image: &str) -> Result<Arc<dyn Sa
             base
         }
     };
-    Ok(base.fork(ForkOptions::default()).await?)
+    Ok(base.fork_one().await?)
 }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::io::Read as _;
 use std::sync::Arc;
 
-use sandbox_core::{Command, ForkOptions, ReadOptions, Sandbox, SandboxExt as _};
+use sandbox_core::{Command, ReadOptions, Sandbox, SandboxExt as _};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -152,13 +152,13 @@ pub(super) fn read(archive: &[u8]) -> Result<(Config, Vec<u8>), Failure> {
 }
 
 async fn pack(state: &dyn Sandbox) -> Result<Vec<u8>, Failure> {
-    let child = state.fork(ForkOptions::default()).await?;
+    let child = state.fork_one().await?;
     // No other process changes files in there.
     let script = "tar --one-file-system --exclude=\"./${1#/}\" -cf \"$1\" -C / . 2>&1; :";
     child
         .exec(Command::shell(script).cwd("/").args(["sh", LAYER]))
         .await?;
-    let options = ReadOptions::default().limit(1 << 30);
+    let options = ReadOptions::new().limit(1 << 30);
     let layer = child.read_file(&LAYER.into(), options).await;
     child.close().await?;
     Ok(layer?.into())

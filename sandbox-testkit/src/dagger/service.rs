@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandbox_core::{ForkOptions, Process, Sandbox, SandboxExt as _};
+use sandbox_core::{Process, Sandbox, SandboxExt as _};
 use serde_json::{Value, json};
 use tokio::io::AsyncRead;
 use tokio::net::{TcpListener, TcpStream};
@@ -161,7 +161,7 @@ async fn serve(
         .copied()
         .ok_or_else(no_port)?;
     let state = container.state(engine).await?;
-    let sandbox = state.fork(ForkOptions::default()).await?;
+    let sandbox = state.fork_one().await?;
     let args = match args {
         [] => &container.config.entrypoint,
         args => args,

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use globset::{GlobBuilder, GlobMatcher};
-use sandbox_core::{ErrorKind, FileKind, GuestPath, Sandbox};
+use sandbox_core::{ErrorKind, FileKind, GuestPath, Sandbox, SandboxExt};
 use serde_json::{Value, json};
 
 use super::directory::below;
@@ -51,7 +51,7 @@ pub(super) async fn of_guest(
 ) -> Result<Stat, Failure> {
     let mut path = GuestPath::from(asked);
     for _ in 0..MAX_LINKS {
-        let found = state.metadata(&path).await;
+        let found = state.stat(&path).await;
         let found = found.map_err(|error| match error.kind() {
             ErrorKind::NotFound | ErrorKind::NotADirectory => missing(asked),
             _ => error.into(),

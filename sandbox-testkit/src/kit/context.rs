@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sandbox_core::{
-    Command, ForkOptions, GuestPath, Output, Provider, Result, Sandbox, SandboxSpec,
+    Command, GuestPath, Output, Provider, Result, Sandbox, SandboxExt as _, SandboxSpec,
 };
 use tempfile::TempDir;
 
@@ -75,10 +75,7 @@ impl Context {
     /// # Errors
     /// The sandbox's error.
     pub async fn fork(&self, parent: &dyn Sandbox) -> Result<Arc<dyn Sandbox>> {
-        parent
-            .fork(ForkOptions::default())
-            .await
-            .map(|child| self.track(child))
+        parent.fork_one().await.map(|child| self.track(child))
     }
 
     /// Runs a script of the case's own that has to succeed; its output.

@@ -24,6 +24,7 @@ pub(crate) const BACKEND: &str = "model";
 pub(crate) enum Life {
     Open,
     Closed,
+    Expired,
     Lost,
 }
 
@@ -88,6 +89,7 @@ impl Core {
                 return Ok(());
             }
             Life::Closed => Error::closed(operation, &self.id),
+            Life::Expired => Error::expired(operation, &self.id),
             Life::Lost => Error::new(ErrorKind::Lost, operation)
                 .with_message("the sandbox is gone")
                 .with_sandbox(self.id.clone()),
@@ -158,6 +160,7 @@ impl Core {
     /// Ends the sandbox and kills what runs; only the first call sets how it ended. Returns the
     /// process groups that were killed.
     pub(crate) fn end(&self, life: Life) -> Vec<Arc<Group>> {
+        self.shared.sandboxes.remove(&self.id);
         let running = {
             let mut state = lock(&self.state);
             if state.life == Life::Open {
@@ -168,6 +171,7 @@ impl Core {
         };
         let kind = match life {
             Life::Lost => ErrorKind::Lost,
+            Life::Expired => ErrorKind::Expired,
             Life::Open | Life::Closed => ErrorKind::Closed,
         };
         for (group, main) in &running {

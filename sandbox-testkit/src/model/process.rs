@@ -192,7 +192,7 @@ impl ProcessControl for ModelControl {
     async fn signal(&self, signal: Signal) -> Result<()> {
         if !(1..=64).contains(&signal.0) {
             return Err(Error::new(ErrorKind::InvalidInput, Operation::Signal)
-                .with_message(format!("{} is not a signal number", signal.0))
+                .with_message(format!("there is no signal number {}", signal.0))
                 .with_sandbox(self.sandbox.clone()));
         }
         self.main.signal(signal.0);

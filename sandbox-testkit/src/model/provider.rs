@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use sandbox_core::backend::Registry;
 use sandbox_core::layer::{self, CapabilityGuard, Layer as _, Stack};
 use sandbox_core::{
     Capabilities, Capability, Command, Control, Env, Error, ErrorKind, GuestPath, Labels, Mode,
@@ -46,7 +47,7 @@ pub(crate) struct Shared {
     expected: Vec<(Operation, usize)>,
     pub(crate) capabilities: Capabilities,
     calls: Mutex<Vec<Call>>,
-    pub(crate) sandboxes: Mutex<Vec<Weak<ModelSandbox>>>,
+    pub(crate) sandboxes: Registry<ModelSandbox>,
     pub(crate) snapshots: Mutex<BTreeMap<SnapshotId, (Snapshot, Tree)>>,
     next: AtomicU64,
 }
@@ -77,12 +78,7 @@ impl Shared {
     }
 
     pub(crate) fn find(&self, id: &SandboxId) -> Option<Arc<ModelSandbox>> {
-        let sandbox = lock(&self.sandboxes)
-            .iter()
-            .filter_map(Weak::upgrade)
-            .find(|sandbox| sandbox.core.id == *id)?;
-        let open = lock(&sandbox.core.state).life == Life::Open;
-        open.then_some(sandbox)
+        self.sandboxes.get(id)
     }
 
     /// Adds a sandbox to those that can be found.
@@ -92,9 +88,7 @@ impl Shared {
             tokio::spawn(expire(Arc::downgrade(&core), ttl));
         }
         let sandbox = Arc::new(ModelSandbox::new(core));
-        let mut sandboxes = lock(&self.sandboxes);
-        sandboxes.retain(|known| known.strong_count() > 0);
-        sandboxes.push(Arc::downgrade(&sandbox));
+        self.sandboxes.insert(sandbox.core.id.clone(), &sandbox);
         sandbox
     }
 }
@@ -114,7 +108,7 @@ async fn expire(core: Weak<Core>, ttl: std::time::Duration) {
                 lock(&core.state).used = tokio::time::Instant::now();
                 continue;
             }
-            core.end(Life::Lost);
+            core.end(Life::Expired);
             return;
         }
         tokio::time::sleep_until(until).await;
@@ -265,7 +259,7 @@ impl ModelProviderBuilder {
             expected: self.expected,
             capabilities: self.capabilities,
             calls: Mutex::default(),
-            sandboxes: Mutex::default(),
+            sandboxes: Registry::new(),
             snapshots: Mutex::default(),
             next: AtomicU64::new(0),
         });
@@ -500,20 +494,7 @@ impl Provider for Bare {
     }
 
     async fn list(&self, labels: &Labels) -> Result<Vec<SandboxInfo>> {
-        let sandboxes: Vec<_> = lock(&self.0.sandboxes)
-            .iter()
-            .filter_map(Weak::upgrade)
-            .collect();
-        Ok(sandboxes
-            .iter()
-            .filter(|sandbox| lock(&sandbox.core.state).life == Life::Open)
-            .map(|sandbox| sandbox.info())
-            .filter(|info| {
-                labels
-                    .iter()
-                    .all(|(key, value)| info.labels.get(key) == Some(value))
-            })
-            .collect())
+        Ok(self.0.sandboxes.list(labels))
     }
 
     async fn list_snapshots(&self, labels: &Labels) -> Result<Vec<Snapshot>> {

@@ -13,9 +13,9 @@ use sandbox_core::{
     Capabilities, Capability, CollectOptions, Command, Control, CreateDirOptions, DirEntry,
     Enforcement, Env, ErrorKind, ExportOptions, FileBatch, FileReader, FileWriter, ForkOptions,
     GuestPath, ImportOptions, IsolationReport, Job, JobInfo, JobKey, JobOptions, ListOptions,
-    Metadata, OpenReadOptions, OpenWriteOptions, Operation, Output, PortStream, Process,
-    ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox, SandboxId, SandboxInfo, Snapshot,
-    SnapshotId, SnapshotOptions, TransferReport, WriteMode,
+    Metadata, MetadataOptions, OpenReadOptions, OpenWriteOptions, Operation, Output, PortStream,
+    Process, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox, SandboxId, SandboxInfo,
+    Snapshot, SnapshotId, SnapshotOptions, TransferReport, WriteMode,
 };
 
 use super::core::{Core, Life, State};
@@ -111,7 +111,7 @@ impl Sandbox for ModelSandbox {
     async fn exec(&self, command: Command) -> Result<Output> {
         let started = Instant::now();
         let process = self.start(&command, Operation::Exec)?;
-        let mut options = CollectOptions::default();
+        let mut options = CollectOptions::new();
         options.started = started;
         options.timeout = command.timeout.or(self.core.command_timeout);
         options.stdout_limit = command.stdout_limit;
@@ -177,10 +177,10 @@ impl Sandbox for ModelSandbox {
             })
     }
 
-    async fn metadata(&self, path: &GuestPath) -> Result<Metadata> {
+    async fn metadata(&self, path: &GuestPath, options: MetadataOptions) -> Result<Metadata> {
         const OP: Operation = Operation::Metadata;
         let resolved = self.at(OP, path)?;
-        let found = self.core.tree().get(&resolved, false);
+        let found = self.core.tree().get(&resolved, options.follow);
         found
             .map(|node| node.metadata())
             .map_err(|kind| self.core.error(kind, OP, path))

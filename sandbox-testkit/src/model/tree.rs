@@ -16,6 +16,8 @@ pub(crate) type Tried<T> = Result<T, ErrorKind>;
 
 /// Limit of links that a path may lead through.
 const MAX_LINKS: usize = 40;
+/// The user and group that own everything.
+pub(crate) const USER: u32 = 1000;
 /// Longest name of an entry.
 const MAX_NAME: usize = 255;
 
@@ -66,7 +68,9 @@ impl Node {
             Kind::Link(target) => (FileKind::Symlink, target.len() as u64),
             Kind::Fifo => (FileKind::Fifo, 0),
         };
-        let metadata = Metadata::new(kind, size, mode).modified(self.modified);
+        let metadata = Metadata::new(kind, size, mode)
+            .owner(USER, USER)
+            .modified(self.modified);
         match &self.kind {
             Kind::Link(target) => metadata.link_target(target.as_slice()),
             _ => metadata,

@@ -118,6 +118,10 @@ mutants! {
     CodesAsSignals => "exec::exit_codes_are_exact",
     /// Death by a signal looks like a code.
     SignalAsCode => "exec::death_by_signal_is_told_apart",
+    /// Every end by a signal is said to come of the memory limit.
+    CauseMadeUp => "exec::the_cause_of_an_end_is_not_made_up",
+    /// A caller's kill is said to come of the memory limit.
+    KillSaysOutOfMemory => "spawn::the_cause_of_a_kill_is_told",
     /// The duration is zero.
     DurationMissing => "exec::duration_is_of_the_command",
 
@@ -176,6 +180,12 @@ mutants! {
     ReadCut => "files::reading_beyond_the_limit_states_it",
     /// Removing what is missing succeeds.
     RemoveOfMissingIsFine => "files::removing_a_missing_path_is_not_found",
+    /// Removing what is missing fails although that was accepted.
+    IgnoreMissingIgnored => "files::removing_a_missing_path_may_be_accepted",
+    /// A link is described itself although it was to be followed.
+    MetadataNeverFollows => "files::metadata_follows_links_when_asked",
+    /// The owner is another than the guest sees.
+    OwnerOfAnother => "files::metadata_tells_the_owner_as_the_guest_sees_it",
     /// A full directory is removed without being asked to.
     RemoveAlwaysRecursive => "files::removing_a_full_directory_needs_to_be_asked_for",
     /// A rename always replaces.
@@ -220,6 +230,8 @@ mutants! {
     MergeFollowsLinks => "transfer::export_merging_writes_through_no_link",
     /// An export replaces what is there.
     ExportAlwaysReplaces => "transfer::export_into_an_existing_directory_fails",
+    /// An export to a name that must be new takes an empty directory.
+    MustBeAbsentTakesEmpty => "transfer::export_to_a_name_that_must_be_new",
     /// Links that lead out are exported.
     ExportKeepsLinks => "transfer::export_skips_links_that_lead_out",
     /// Files are exported with set-user-ID bits.
@@ -250,6 +262,8 @@ mutants! {
     PrivilegesClaimed => "isolation::claims_are_held_against_evidence",
     /// The report says nothing of a control.
     ReportForgets => "isolation::the_report_names_every_control",
+    /// The network is left open although it could be off.
+    OffWherePossibleIsOpen => "lifecycle::a_network_that_is_off_where_possible_is_accepted",
     /// A spec that can't be right is put right.
     InvalidSpecAccepted => "lifecycle::an_invalid_spec_is_refused",
 
@@ -274,6 +288,14 @@ mutants! {
     ForkForgetsParent => "fork::a_fork_names_its_parent",
     /// A sandbox from a snapshot is empty.
     SnapshotLosesFiles => "fork::a_snapshot_keeps_the_files",
+    /// Snapshots are not listed.
+    SnapshotsForgotten => "fork::a_snapshot_is_listed_by_its_labels",
+    /// Snapshots are listed whatever their labels are.
+    SnapshotLabelsIgnored => "fork::a_snapshot_is_listed_by_its_labels",
+    /// Deleting a snapshot does nothing.
+    SnapshotDeleteDoesNothing => "fork::a_deleted_snapshot_is_gone",
+    /// Deleting a snapshot that is not there succeeds.
+    MissingSnapshotDeleted => "fork::a_deleted_snapshot_is_gone",
     /// A sandbox from a snapshot that is missing is empty.
     MissingSnapshotAccepted => "fork::a_missing_snapshot_is_not_found",
 
@@ -302,6 +324,8 @@ mutants! {
     DestroyDoesNothing => "provider::destroy_closes_for_all_handles",
     /// A time to live is ignored.
     TtlIgnored => "provider::a_ttl_ends_an_unused_sandbox",
+    /// A sandbox whose time has passed is said to be closed.
+    ExpiredSaysClosed => "provider::a_ttl_ends_an_unused_sandbox",
     /// Two sandboxes share their files.
     SandboxesShareFiles => "lifecycle::two_sandboxes_never_see_each_other",
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sandbox_core::{
-    Error, ErrorKind, Exit, Operation, Process, ProcessControl, Result, Signal, TerminalSize,
+    Error, ErrorKind, Exit, ExitCause, ExitStatus, Operation, Process, ProcessControl, Result,
+    Signal, TerminalSize,
 };
 
 use super::Mutant;
@@ -17,6 +18,7 @@ pub(super) fn plant(mutant: Mutant, process: Process, handle: &Arc<()>) -> Proce
         Mutant::KillReturnsEarly
         | Mutant::KillDoesNothing
         | Mutant::DroppedProcessLives
+        | Mutant::KillSaysOutOfMemory
         | Mutant::ProcessEndsWithHandle
         | Mutant::ResizeOfNoTerminal
         | Mutant::SignalSwallowed => process.map_control(|inner| Faulty {
@@ -51,7 +53,13 @@ impl ProcessControl for Faulty {
             return Err(Error::new(ErrorKind::Lost, Operation::Spawn)
                 .with_message("the sandbox's last handle was dropped"));
         }
-        self.inner.wait().await
+        let exit = self.inner.wait().await?;
+        Ok(match (self.mutant, exit.status) {
+            (Mutant::KillSaysOutOfMemory, ExitStatus::Signal(9)) => {
+                exit.cause(ExitCause::OutOfMemory)
+            }
+            _ => exit,
+        })
     }
 
     async fn signal(&self, signal: Signal) -> Result<()> {

@@ -54,6 +54,9 @@ impl MutantProvider {
                 spec.network = Network::Off;
             }
             Mutant::TtlIgnored => spec.ttl = None,
+            Mutant::OffWherePossibleIsOpen if spec.network == Network::OffWherePossible => {
+                spec.network = Network::Open;
+            }
             Mutant::LabelsLost => spec.labels.clear(),
             Mutant::InvalidSpecAccepted
                 if spec.workdir.as_ref().is_some_and(|dir| !dir.is_absolute()) =>
@@ -147,10 +150,28 @@ impl Provider for MutantProvider {
     }
 
     async fn list_snapshots(&self, labels: &Labels) -> Result<Vec<Snapshot>> {
-        self.inner.list_snapshots(labels).await
+        match self.mutant {
+            Mutant::SnapshotsForgotten => Ok(Vec::new()),
+            Mutant::SnapshotLabelsIgnored => self.inner.list_snapshots(&Labels::new()).await,
+            _ => self.inner.list_snapshots(labels).await,
+        }
     }
 
     async fn delete_snapshot(&self, id: &SnapshotId) -> Result<()> {
-        self.inner.delete_snapshot(id).await
+        if self.mutant == Mutant::SnapshotDeleteDoesNothing {
+            let kept = self.inner.list_snapshots(&Labels::new()).await?;
+            if kept.iter().any(|snapshot| snapshot.id == *id) {
+                return Ok(());
+            }
+        }
+        match self.inner.delete_snapshot(id).await {
+            Err(error)
+                if self.mutant == Mutant::MissingSnapshotDeleted
+                    && error.kind() == ErrorKind::NotFound =>
+            {
+                Ok(())
+            }
+            deleted => deleted,
+        }
     }
 }

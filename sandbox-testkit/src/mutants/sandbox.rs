@@ -12,11 +12,12 @@ use bytes::Bytes;
 use sandbox_core::{
     Capabilities, Capability, CapturedStream, Command, Control, CreateDirOptions, DirEntry,
     EgressDecisions, EgressPolicy, Enforcement, Env, Error, ErrorKind, Execution, ExistingDir,
-    Exit, ExitStatus, ExportOptions, FileBatch, FileKind, FileReader, FileWriter, ForkOptions,
-    GuestPath, ImportOptions, IsolationReport, Job, JobInfo, JobKey, JobOptions, ListOptions,
-    Metadata, OpenReadOptions, OpenWriteOptions, Operation, Output, PartialOutput, PortStream,
-    Process, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox, SandboxInfo, Snapshot,
-    SnapshotOptions, Stdin, TerminalSize, TransferReport, WriteMode,
+    Exit, ExitCause, ExitStatus, ExportOptions, FileBatch, FileKind, FileReader, FileWriter,
+    ForkOptions, GuestPath, ImportOptions, IsolationReport, Job, JobInfo, JobKey, JobOptions,
+    ListOptions, Metadata, MetadataOptions, OpenReadOptions, OpenWriteOptions, Operation, Output,
+    PartialOutput, PortStream, Process, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox,
+    SandboxExt, SandboxInfo, Snapshot, SnapshotOptions, Stdin, TerminalSize, TransferReport,
+    WriteMode,
 };
 
 use super::{Mutant, job, process, stream};
@@ -121,6 +122,9 @@ impl MutantSandbox {
             Mutant::LostSaysClosed if error.kind() == ErrorKind::Lost => {
                 of_kind(&error, ErrorKind::Closed)
             }
+            Mutant::ExpiredSaysClosed if error.kind() == ErrorKind::Expired => {
+                of_kind(&error, ErrorKind::Closed)
+            }
             Mutant::ClosedSaysLost if error.kind() == ErrorKind::Closed => {
                 of_kind(&error, ErrorKind::Lost)
             }
@@ -220,6 +224,9 @@ impl MutantSandbox {
                 if let ExitStatus::Code(code @ 129..) = output.status {
                     output.status = ExitStatus::Signal(code - 128);
                 }
+            }
+            Mutant::CauseMadeUp if output.status.signal().is_some() => {
+                output.cause = ExitCause::OutOfMemory;
             }
             Mutant::DurationMissing => output.duration = Duration::ZERO,
             _ => {}
@@ -485,14 +492,24 @@ impl Sandbox for MutantSandbox {
         Ok(entries)
     }
 
-    async fn metadata(&self, path: &GuestPath) -> Result<Metadata> {
+    async fn metadata(&self, path: &GuestPath, mut options: MetadataOptions) -> Result<Metadata> {
         let path = self.path(path);
-        self.say(self.at(&path).metadata(&path).await)
+        if self.has(Mutant::MetadataNeverFollows) {
+            options.follow = false;
+        }
+        let found = self.say(self.at(&path).metadata(&path, options).await)?;
+        Ok(match self.has(Mutant::OwnerOfAnother) {
+            true => found.owner(0, 0),
+            false => found,
+        })
     }
 
     async fn remove(&self, path: &GuestPath, mut options: RemoveOptions) -> Result<()> {
         if self.has(Mutant::RemoveAlwaysRecursive) {
             options.recursive = true;
+        }
+        if self.has(Mutant::IgnoreMissingIgnored) {
+            options.ignore_missing = false;
         }
         let path = self.path(path);
         match self.at(&path).remove(&path, options).await {
@@ -537,7 +554,7 @@ impl Sandbox for MutantSandbox {
             Mutant::ImportExcludesIgnored => options.excludes.clear(),
             Mutant::IgnoreFilesUnheeded => options.ignore_files = false,
             Mutant::ImportWritesInto => {
-                let listed = ListOptions::default().recursive(true);
+                let listed = ListOptions::new().recursive(true);
                 let there = self.inner.list_dir(to, listed).await.unwrap_or_default();
                 let denied = |entry: &DirEntry| {
                     entry.metadata.is_file() && entry.metadata.mode.bits() & 0o200 == 0
@@ -561,6 +578,9 @@ impl Sandbox for MutantSandbox {
         match self.mutant {
             Mutant::ExportExcludesIgnored => options.excludes.clear(),
             Mutant::ExportAlwaysReplaces => options.existing = ExistingDir::Replace,
+            Mutant::MustBeAbsentTakesEmpty if options.existing == ExistingDir::MustBeAbsent => {
+                options.existing = ExistingDir::MustBeEmpty;
+            }
             // These are the fault itself; where it can't be planted there is none.
             Mutant::ParentsMade => {
                 drop(to.parent().map(std::fs::create_dir_all));
@@ -591,7 +611,7 @@ impl Sandbox for MutantSandbox {
             (Mutant::ExportLetsLinksOut, Ok(report)) => {
                 for skipped in &report.skipped {
                     let at = from.join(&skipped.path);
-                    let link = self.inner.metadata(&at).await?.link_target;
+                    let link = self.inner.stat(&at).await?.link_target;
                     let link = link.map(|link| link.to_string()).unwrap_or_default();
                     let at = to.join(skipped.path.to_string());
                     drop(std::os::unix::fs::symlink(link, at));
@@ -624,11 +644,7 @@ impl Sandbox for MutantSandbox {
             Mutant::SetWorkdirForgotten => Ok(()),
             Mutant::SetWorkdirCreates => {
                 // A file in the way is the error of what comes next.
-                drop(
-                    self.inner
-                        .create_dir(&path, CreateDirOptions::default())
-                        .await,
-                );
+                drop(self.inner.create_dir_all(&path).await);
                 self.say(self.inner.set_workdir(&path).await)
             }
             _ => self.say(self.inner.set_workdir(&path).await),

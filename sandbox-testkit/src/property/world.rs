@@ -6,8 +6,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use sandbox_core::{
-    Capability, Command, CreateDirOptions, Error, ErrorKind, FileBatch, FileKind, ForkOptions,
-    GuestPath, ListOptions, Mode, ReadOptions, RemoveOptions, RenameOptions, Sandbox,
+    Capability, Command, CreateDirOptions, Error, ErrorKind, FileBatch, FileKind, GuestPath,
+    ListOptions, Mode, RemoveOptions, RenameOptions, Sandbox, SandboxExt,
 };
 
 use super::Op;
@@ -53,8 +53,8 @@ impl World {
         let (a, b) = self.pairs[self.current].clone();
         match op {
             Op::Fork => {
-                let child = a.fork(ForkOptions::default()).await;
-                let model = b.fork(ForkOptions::default()).await;
+                let child = a.fork_one().await;
+                let model = b.fork_one().await;
                 let (Ok(child), Ok(model)) = (child, model) else {
                     return Err("fork failed".into());
                 };
@@ -112,7 +112,7 @@ impl World {
 }
 
 async fn is_dir(sandbox: &dyn Sandbox, path: &str) -> bool {
-    let metadata = sandbox.metadata(&path.into()).await;
+    let metadata = sandbox.stat(path).await;
     metadata.is_ok_and(|metadata| metadata.is_dir())
 }
 
@@ -172,35 +172,34 @@ async fn apply(sandbox: &dyn Sandbox, op: &Op) -> Result<String, Error> {
             sandbox.write_files(batch).await.map(shown)
         }
         Op::Read(path) => {
-            let path = (*path).into();
-            let read = sandbox.read_file(&path, ReadOptions::default());
+            let read = sandbox.read(*path);
             read.await.map(shown)
         }
         Op::List(path, recursive) => {
-            let mut options = ListOptions::default();
+            let mut options = ListOptions::new();
             options.recursive = *recursive;
             let entries = sandbox.list_dir(&(*path).into(), options).await?;
             let entry = |entry: &sandbox_core::DirEntry| (entry.path.clone(), entry.metadata.kind);
             Ok(shown(entries.iter().map(entry).collect::<Vec<_>>()))
         }
         Op::Metadata(path) => {
-            let metadata = sandbox.metadata(&(*path).into()).await?;
+            let metadata = sandbox.stat(*path).await?;
             let size = (metadata.kind != FileKind::Directory).then_some(metadata.size);
             Ok(shown((metadata.kind, size, metadata.link_target)))
         }
         Op::Remove(path, recursive) => {
-            let mut options = RemoveOptions::default();
+            let mut options = RemoveOptions::new();
             options.recursive = *recursive;
             sandbox.remove(&(*path).into(), options).await.map(shown)
         }
         Op::Rename(from, to, replace) => {
-            let mut options = RenameOptions::default();
+            let mut options = RenameOptions::new();
             options.replace = *replace;
             let (from, to) = ((*from).into(), (*to).into());
             sandbox.rename(&from, &to, options).await.map(shown)
         }
         Op::CreateDir(path, parents) => {
-            let mut options = CreateDirOptions::default();
+            let mut options = CreateDirOptions::new();
             options.recursive = *parents;
             let path = (*path).into();
             sandbox.create_dir(&path, options).await.map(shown)
@@ -208,7 +207,7 @@ async fn apply(sandbox: &dyn Sandbox, op: &Op) -> Result<String, Error> {
         Op::Visit(path) => {
             let home = sandbox.info().workdir;
             sandbox.set_workdir(&(*path).into()).await?;
-            let listed = sandbox.list_dir(&".".into(), ListOptions::default()).await;
+            let listed = sandbox.list(".").await;
             sandbox.set_workdir(&home).await?;
             Ok(shown(listed?.len()))
         }
@@ -236,7 +235,7 @@ async fn run(sandbox: &dyn Sandbox, command: Command) -> Result<String, Error> {
 /// All that is below the workdir.
 async fn tree(sandbox: &dyn Sandbox, modes: bool) -> Result<Vec<String>, String> {
     let failed = |error: Error| format!("the tree can't be read: {error:?}");
-    let options = ListOptions::default().recursive(true);
+    let options = ListOptions::new().recursive(true);
     let entries = sandbox.list_dir(&".".into(), options).await;
     let mut found = Vec::new();
     for entry in entries.map_err(failed)? {
@@ -246,7 +245,7 @@ async fn tree(sandbox: &dyn Sandbox, modes: bool) -> Result<Vec<String>, String>
             text += &format!(" {:?}", metadata.mode);
         }
         if metadata.kind == FileKind::File {
-            let read = sandbox.read_file(&entry.path, ReadOptions::default()).await;
+            let read = sandbox.read(&entry.path).await;
             text += &format!(" {:?}", read.map_err(failed)?);
         }
         if let Some(target) = &metadata.link_target {

@@ -124,7 +124,7 @@ fn a_fresh_export_is_there_or_not() {
         let host = tempfile::tempdir().unwrap();
         let to = host.path().join("out");
         fault::set(Failing::Never, true);
-        let landing = Landing::prepare(&to, ExistingDir::Fail).unwrap();
+        let landing = Landing::prepare(&to, ExistingDir::MustBeEmpty).unwrap();
         put(&landing.path().join("f"), "new");
         fault::set(Failing::Once(step), true);
         let landed = landing.land(0o755, None);
@@ -140,7 +140,7 @@ fn what_appears_meanwhile_is_not_replaced() {
     for what in ["file", "link", "full", "empty"] {
         let host = tempfile::tempdir().unwrap();
         let to = host.path().join("out");
-        let landing = Landing::prepare(&to, ExistingDir::Fail).unwrap();
+        let landing = Landing::prepare(&to, ExistingDir::MustBeEmpty).unwrap();
         put(&landing.path().join("f"), "new");
         match what {
             "file" => fs::write(&to, "theirs").unwrap(),

@@ -103,6 +103,17 @@ impl Dir {
         fs::rename(self.0.join(name), new)
     }
 
+    /// Renames an entry of this directory to a name that must be new.
+    pub(crate) fn rename_new(&self, name: &OsStr, new: &OsStr) -> io::Result<()> {
+        super::super::fault::point()?;
+        let new = self.0.join(new);
+        if fs::symlink_metadata(&new).is_ok() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        // What appears now is a directory, which this platform does not replace, or a file.
+        fs::rename(self.0.join(name), new)
+    }
+
     pub(crate) fn exchange(&self, _: &OsStr, _: &OsStr) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }

@@ -137,6 +137,27 @@ impl Dir {
         Ok(renameat(&self.0, name, &to.0, new)?)
     }
 
+    /// Renames an entry of this directory to a name that must be new.
+    pub(crate) fn rename_new(&self, name: &OsStr, new: &OsStr) -> io::Result<()> {
+        super::super::fault::point()?;
+        #[cfg(any(target_os = "linux", target_vendor = "apple"))]
+        {
+            use rustix::fs::{RenameFlags, renameat_with};
+            use rustix::io::Errno;
+            match renameat_with(&self.0, name, &self.0, new, RenameFlags::NOREPLACE) {
+                Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
+                done => return Ok(done?),
+            }
+        }
+        // Where the platform or the filesystem can't: an empty directory takes the name first.
+        mkdirat(&self.0, new, Mode::RWXU)?;
+        let renamed = renameat(&self.0, name, &self.0, new);
+        if renamed.is_err() {
+            let _ = unlinkat(&self.0, new, AtFlags::REMOVEDIR);
+        }
+        Ok(renamed?)
+    }
+
     /// Exchanges two entries at once; `Unsupported` where the platform or the filesystem can't.
     #[cfg(any(target_os = "linux", target_vendor = "apple"))]
     pub(crate) fn exchange(&self, one: &OsStr, other: &OsStr) -> io::Result<()> {

@@ -124,8 +124,9 @@ impl Registry {
                 Some("Ready") => return Ok(()),
                 Some("Failed") => Error::new(ErrorKind::Other, op)
                     .with_message(format!("the disk image failed: {}", shown["status"])),
-                _ if started.elapsed() > IMAGE => Error::new(ErrorKind::Timeout, op)
-                    .with_message("the disk image is not ready in a quarter of an hour"),
+                _ if started.elapsed() > IMAGE => {
+                    Error::unanswered(op, "the disk image is not ready after a quarter of an hour")
+                }
                 _ => {
                     tokio::time::sleep(Duration::from_millis(500)).await;
                     continue;
@@ -212,7 +213,7 @@ impl AcaSandboxProvider {
     /// Makes a disk image of a container image and waits until it is ready. Gives its identifier.
     ///
     /// # Errors
-    /// Those of the service; [`ErrorKind::Timeout`]; what it says if the image fails.
+    /// Those of the service; [`ErrorKind::Unavailable`] after a quarter of an hour; what it says if the image fails.
     pub async fn create_disk_image(&self, image: NewDiskImage) -> Result<String> {
         let protocol = self.registry.http.protocol();
         let body = (protocol.image)(&image);

@@ -186,7 +186,7 @@ impl AcaHandle {
     /// Suspends it with its memory, and waits until it is. One that is suspended stays so.
     ///
     /// # Errors
-    /// Those of the type; [`ErrorKind::Timeout`] after five minutes.
+    /// Those of the type; [`ErrorKind::Unavailable`] after five minutes.
     pub async fn suspend(&self) -> Result<()> {
         // A bodyless one hung.
         let stopped = self.call(Method::POST, &["stop"], Some(json!({}))).await;
@@ -203,7 +203,7 @@ impl AcaHandle {
     /// Resumes it, and waits until it runs. One that runs goes on.
     ///
     /// # Errors
-    /// Those of the type; [`ErrorKind::Timeout`] after five minutes.
+    /// Those of the type; [`ErrorKind::Unavailable`] after five minutes.
     pub async fn resume(&self) -> Result<()> {
         let resumed = self.call(Method::POST, &["resume"], Some(json!({}))).await;
         if let Err(error) = resumed {
@@ -228,8 +228,7 @@ impl AcaHandle {
                     true => Error::new(ErrorKind::Other, OP)
                         .with_message(format!("the service says that it is {state:?}"))
                         .with_hint("try again; delete it if that does not help"),
-                    false => Error::new(ErrorKind::Timeout, OP)
-                        .with_message(format!("it is still {state:?}")),
+                    false => Error::unanswered(OP, format!("it is still {state:?}")),
                 };
                 return Err(error.with_sandbox(self.id.clone()));
             }
@@ -268,7 +267,7 @@ impl AcaHandle {
     /// Where a port is reached; waits so long for the URL.
     ///
     /// # Errors
-    /// Those of the type; [`ErrorKind::NotFound`] if it is not open; [`ErrorKind::Timeout`].
+    /// Those of the type; [`ErrorKind::NotFound`] if it is not open; [`ErrorKind::Unavailable`].
     pub async fn port_url(&self, port: u16, wait: Duration) -> Result<String> {
         let started = Instant::now();
         loop {
@@ -280,8 +279,7 @@ impl AcaHandle {
                     tokio::time::sleep(POLL).await;
                     continue;
                 }
-                Some(_) => Error::new(ErrorKind::Timeout, OP)
-                    .with_message(format!("port {port} has no URL yet")),
+                Some(_) => Error::unanswered(OP, format!("port {port} has no URL yet")),
                 None => Error::new(ErrorKind::NotFound, OP)
                     .with_message(format!("port {port} is not open")),
             };
@@ -360,7 +358,7 @@ impl AcaHandle {
     /// [`AcaSource::DiskImage`](super::AcaSource::DiskImage). The image stays until it is deleted.
     ///
     /// # Errors
-    /// Those of the type; [`ErrorKind::Timeout`]; what the service says if the image fails.
+    /// Those of the type; [`ErrorKind::Unavailable`]; what the service says if the image fails.
     pub async fn commit(&self, labels: &Labels) -> Result<String> {
         let (registry, sandbox) = (Arc::clone(&self.registry), self.id.clone());
         let body = json!({"labels": labels});

@@ -175,7 +175,7 @@ impl ProcessControl for Control {
         let guest = self.guest();
         if !(1..=64).contains(&signal.0) {
             let error = Error::new(ErrorKind::InvalidInput, OP)
-                .with_message(format!("{} is no signal", signal.0));
+                .with_message(format!("there is no signal number {}", signal.0));
             return Err(guest.named(error));
         }
         guest.open(OP)?;
@@ -207,9 +207,10 @@ impl ProcessControl for Control {
             }
             Told::Never => Ok(()),
             Told::Runs => {
-                let error = Error::new(ErrorKind::Timeout, OP)
-                    .with_message("the command is not dead yet")
-                    .with_hint("close the sandbox");
+                let error = Error::new(ErrorKind::Busy, OP)
+                    .with_message("the command was killed but has not ended yet")
+                    .with_hint("kill again to wait on, or close the sandbox")
+                    .with_retryable(true);
                 Err(guest.named(error))
             }
         }

@@ -80,7 +80,7 @@ impl Guest<Http> {
         let begun = tokio::time::timeout(START, begun).await;
         let begun = begun.unwrap_or_else(|_| {
             let what = "the service did not start the command in two minutes";
-            Err(Error::new(ErrorKind::Timeout, OP).with_message(what))
+            Err(Error::unanswered(OP, what))
         });
         let line = match begun {
             Ok(line) => line,

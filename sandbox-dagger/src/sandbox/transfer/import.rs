@@ -86,7 +86,7 @@ fn archive(stage: &Stage, from: &Path, options: &ImportOptions) -> Result<(Scan,
 /// Lists the sandbox's entries below a directory; none if it does not exist.
 async fn list(sandbox: &DaggerSandbox, at: &GuestPath) -> Result<Vec<DirEntry>> {
     let listed = sandbox
-        .list_dir(at, ListOptions::default().recursive(true))
+        .list_dir(at, ListOptions::new().recursive(true))
         .await;
     listed.or_else(|error| match error.kind() {
         ErrorKind::NotFound => Ok(Vec::new()),

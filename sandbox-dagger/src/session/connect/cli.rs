@@ -51,9 +51,10 @@ impl Cli {
                 .with_host_path(program)
                 .with_hint("does `dagger core version` work? It needs a container runtime")),
             Err(_) => Err(failed(
-                ErrorKind::Timeout,
+                ErrorKind::Unavailable,
                 format!("the Dagger CLI named no session within {within:?}"),
             )
+            .with_retryable(false)
             .with_host_path(program)
             .with_hint("is its engine reachable? see _EXPERIMENTAL_DAGGER_RUNNER_HOST")),
         }

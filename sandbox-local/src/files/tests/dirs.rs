@@ -3,7 +3,9 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use sandbox_core::{CreateDirOptions, ErrorKind, FileKind, Mode, Operation, RenameOptions};
+use sandbox_core::{
+    CreateDirOptions, ErrorKind, FileKind, MetadataOptions, Mode, Operation, RenameOptions,
+};
 
 use super::{Fixture, fails, mode, path};
 
@@ -111,7 +113,7 @@ fn metadata_describes_a_link_itself() {
     super::set_mode(&f.root("d/f"), 0o751);
     symlink("../outside", f.root("d/l")).unwrap();
     symlink("d", f.root("by")).unwrap();
-    let metadata = |at: &str| f.guest.metadata(&path(at));
+    let metadata = |at: &str| f.guest.metadata(&path(at), &MetadataOptions::new());
     let file = metadata("/by/f").unwrap();
     assert_eq!((file.kind, file.size), (FileKind::File, 5));
     assert_eq!(file.mode.bits(), 0o751);

@@ -39,7 +39,7 @@ fn a_tree_arrives_equal_without_what_is_dangerous() {
     }
     set_mode(&f.root("w"), 0o750);
     let to = f.host("out");
-    let report = export(&f, &to, ExistingDir::Fail).unwrap();
+    let report = export(&f, &to, ExistingDir::MustBeEmpty).unwrap();
     assert_eq!(
         (report.files, report.directories, report.symlinks),
         (3, 2, 2)
@@ -65,21 +65,25 @@ fn it_lands_on_nothing_or_an_empty_directory_only() {
     let f = Fixture::new();
     f.put("w/f", "new");
     fs::create_dir(f.host("empty")).unwrap();
-    export(&f, &f.host("empty"), ExistingDir::Fail).unwrap();
-    let error = export(&f, &f.host("empty"), ExistingDir::Fail).unwrap_err();
+    export(&f, &f.host("empty"), ExistingDir::MustBeEmpty).unwrap();
+    let error = export(&f, &f.host("empty"), ExistingDir::MustBeEmpty).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
     assert_eq!(error.host_path(), Some(f.host("empty").as_path()));
     fs::write(f.host("file"), "").unwrap();
     symlink("empty", f.host("link")).unwrap();
-    for existing in [ExistingDir::Fail, ExistingDir::Merge, ExistingDir::Replace] {
+    for existing in [
+        ExistingDir::MustBeEmpty,
+        ExistingDir::Merge,
+        ExistingDir::Replace,
+    ] {
         for taken in ["file", "link"] {
             let error = export(&f, &f.host(taken), existing).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::AlreadyExists);
         }
     }
-    let error = export(&f, &f.host("no/parent"), ExistingDir::Fail).unwrap_err();
+    let error = export(&f, &f.host("no/parent"), ExistingDir::MustBeEmpty).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    let error = export(&f, Path::new("/"), ExistingDir::Fail).unwrap_err();
+    let error = export(&f, Path::new("/"), ExistingDir::MustBeEmpty).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     assert_eq!(names(&f.host("")), ["empty", "file", "link"]);
 }
@@ -184,7 +188,7 @@ fn directories_without_rights_for_the_owner_arrive_and_a_failed_export_of_them_g
     f.put("w/ro/sub/f", "");
     set_mode(&f.root("w/ro/sub"), 0o555);
     set_mode(&f.root("w/ro"), 0o555);
-    export(&f, &f.host("out"), ExistingDir::Fail).unwrap();
+    export(&f, &f.host("out"), ExistingDir::MustBeEmpty).unwrap();
     assert_eq!(mode(&f.host("out/ro")), 0o555);
     export(&f, &f.host("out"), ExistingDir::Replace).unwrap();
     set_mode(&f.root("w/ro"), 0o755);

@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::thread::{Gid, set_thread_groups};
 use sandbox_core::{
     CreateDirOptions, ErrorKind, ExportOptions, FileBatch, GuestPath, ImportOptions, ListOptions,
-    Operation, ReadOptions, RemoveOptions, RenameOptions, Unreadable,
+    MetadataOptions, Operation, ReadOptions, RemoveOptions, RenameOptions, Unreadable,
 };
 
 use super::super::{CancelFlag, GuestRoot};
@@ -26,7 +26,10 @@ fn fixture() -> Option<Fixture> {
     let root = open_root(&f.root(""));
     f.guest = GuestRoot::new(root, Some(guest_user));
     if !rustix::process::geteuid().is_root() {
-        let error = f.guest.metadata(&path("/")).unwrap_err();
+        let error = f
+            .guest
+            .metadata(&path("/"), &MetadataOptions::new())
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Other);
         return None;
     }
@@ -125,7 +128,11 @@ fn as_root_what_the_guest_may_not_do_is_denied() {
     fails(read("/file"), denied, "/file");
     fails(read("/group"), denied, "/group");
     fails(read("/private/f"), denied, "/private/f");
-    fails(guest.metadata(&path("/private/f")), denied, "/private/f");
+    fails(
+        guest.metadata(&path("/private/f"), &MetadataOptions::new()),
+        denied,
+        "/private/f",
+    );
     let list = guest.list(&path("/private"), &ListOptions::default());
     fails(list, denied, "/private");
     fails(

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use sandbox_core::{
-    ErrorKind, ExportOptions, FileBatch, ImportOptions, ListOptions, ReadOptions, RemoveOptions,
-    RenameOptions,
+    ErrorKind, ExportOptions, FileBatch, ImportOptions, ListOptions, MetadataOptions, ReadOptions,
+    RemoveOptions, RenameOptions,
 };
 
 use super::super::{CancelFlag, GuestRoot};
@@ -112,9 +112,19 @@ fn what_is_mounted_in_the_guest_is_neither_removed_nor_renamed_nor_replaced() {
     );
     fails(across, ErrorKind::InvalidInput, "/new");
     // The control: from outside, the kernel itself does not mind.
-    assert_eq!(guest.metadata(&path("/naive/inside")).unwrap().size, 0);
+    assert_eq!(
+        guest
+            .metadata(&path("/naive/inside"), &MetadataOptions::new())
+            .unwrap()
+            .size,
+        0
+    );
     fs::remove_dir(f.root("naive")).unwrap();
-    assert!(guest.metadata(&path("/naive")).is_err());
+    assert!(
+        guest
+            .metadata(&path("/naive"), &MetadataOptions::new())
+            .is_err()
+    );
 }
 
 #[test]
@@ -175,7 +185,14 @@ fn everything_works_on_an_overlay_with_files_of_lower_layers() {
         assert_eq!(read(at).unwrap(), "new", "{at}");
     }
     assert_eq!(read("/d/sub/h").unwrap(), "lower");
-    assert_eq!(guest.metadata(&path("/d/f")).unwrap().mode.bits(), 0o751);
+    assert_eq!(
+        guest
+            .metadata(&path("/d/f"), &MetadataOptions::new())
+            .unwrap()
+            .mode
+            .bits(),
+        0o751
+    );
     let failing = FileBatch::new()
         .file("/d/sub/h", "no")
         .file("/gone/x", "no");
@@ -202,11 +219,19 @@ fn everything_works_on_an_overlay_with_files_of_lower_layers() {
     fails(over, ErrorKind::NotADirectory, "/h");
     assert_eq!(read("/dir/deep/f").unwrap(), "lower");
     rename("/dir", "/d/dir", RenameOptions::default()).unwrap();
-    fails(guest.metadata(&path("/dir")), ErrorKind::NotFound, "/dir");
+    fails(
+        guest.metadata(&path("/dir"), &MetadataOptions::new()),
+        ErrorKind::NotFound,
+        "/dir",
+    );
     assert_eq!(read("/d/dir/deep/f").unwrap(), "lower");
-    let moved = guest.metadata(&path("/d/dir/deep/f")).unwrap();
+    let moved = guest
+        .metadata(&path("/d/dir/deep/f"), &MetadataOptions::new())
+        .unwrap();
     assert_eq!(moved.modified, Some(old));
-    let deep = guest.metadata(&path("/d/dir/deep")).unwrap();
+    let deep = guest
+        .metadata(&path("/d/dir/deep"), &MetadataOptions::new())
+        .unwrap();
     assert_eq!(deep.mode.bits(), 0o510);
     let staged = guest.list(&path("/"), &ListOptions::default().recursive(true));
     let staged = staged.unwrap();

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use sandbox_core::{
-    ExportOptions, FileBatch, GuestPath, ImportOptions, ListOptions, ReadOptions, RemoveOptions,
+    ExportOptions, FileBatch, GuestPath, ImportOptions, ListOptions, MetadataOptions, ReadOptions,
+    RemoveOptions,
 };
 
 use super::super::CancelFlag;
@@ -137,7 +138,7 @@ fn remove_never_leaves_the_root() {
         // Put back whatever went, in whichever of the two is the directory.
         for dir in ["/a", "/b"] {
             if f.guest
-                .metadata(&path(dir))
+                .metadata(&path(dir), &MetadataOptions::new())
                 .is_ok_and(|found| found.is_dir())
             {
                 let _ = f.write(FileBatch::new().file(format!("{dir}/sub/g"), "inside"));

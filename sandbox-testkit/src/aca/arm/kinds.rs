@@ -199,7 +199,7 @@ fn pool(body: &Value, version: &str) -> Result<(), String> {
         "PythonLTS" => true,
         "Shell" | "NodeLTS" if version.ends_with("-preview") => true,
         "Shell" | "NodeLTS" => return Err(format!("{kind} needs a preview version")),
-        _ => return Err("containerType is none that is known".into()),
+        _ => return Err("the containerType is unknown".into()),
     };
     let scale = &properties["scaleConfiguration"];
     let most = scale["maxConcurrentSessions"].as_u64();

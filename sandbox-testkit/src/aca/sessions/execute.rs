@@ -204,7 +204,7 @@ impl Asked {
         }
         let code = STANDARD.decode(code).ok();
         code.and_then(|code| String::from_utf8(code).ok())
-            .ok_or_else(|| invalid("code", "is no text in base64"))
+            .ok_or_else(|| invalid("code", "is not text in base64"))
     }
 }
 

@@ -5,7 +5,7 @@
 
 use sandbox_core::{
     DirEntry, Error, ErrorKind, FileBatch, GuestPath, ListOptions, Metadata, ReadOptions,
-    RemoveOptions,
+    RemoveOptions, SandboxExt,
 };
 use serde_json::{Value, json};
 
@@ -37,7 +37,7 @@ pub(super) async fn answer(
     let rest: Vec<&str> = call.rest.iter().skip(1).map(String::as_str).collect();
     match (call.method.as_str(), &rest[..], old) {
         ("GET", [], _) => {
-            let mut options = ListOptions::default();
+            let mut options = ListOptions::new();
             options.recursive = call
                 .query
                 .get("recursive")
@@ -61,10 +61,10 @@ pub(super) async fn answer(
                 .ok_or_else(|| error(400, "FileMissing", "the form has no field \"file\""))?;
             let given = part.file_name.rsplit('/').next().unwrap_or_default();
             let at = dir.join(name(given)?);
-            local.metadata(&dir).await.map_err(|e| failed(&e))?;
+            local.stat(&dir).await.map_err(|e| failed(&e))?;
             let batch = FileBatch::new().file(at.clone(), part.content.to_vec());
             local.write_files(batch).await.map_err(|e| failed(&e))?;
-            let found = local.metadata(&at).await.map_err(|e| failed(&e))?;
+            let found = local.stat(&at).await.map_err(|e| failed(&e))?;
             let shown = record(&dir, &DirEntry::new(given, found), old);
             Ok(match old {
                 true => Reply::json(200, json!({"value": [shown]})),
@@ -74,7 +74,7 @@ pub(super) async fn answer(
         ("GET", ["content", file], true) | ("GET", [file, "content"], false) => {
             let at = dir.join(name(file)?);
             let cap = state.options().file_cap.map_or(LARGEST, u64::from);
-            let options = ReadOptions::default().limit(cap);
+            let options = ReadOptions::new().limit(cap);
             let bytes = local
                 .read_file(&at, options)
                 .await
@@ -82,7 +82,7 @@ pub(super) async fn answer(
             Ok(Reply::new(200, "application/octet-stream", bytes))
         }
         ("GET", [file], _) => {
-            let found = local.metadata(&dir.join(name(file)?)).await;
+            let found = local.stat(dir.join(name(file)?)).await;
             let found = found.map_err(|e| failed(&e))?;
             Ok(Reply::json(
                 200,
@@ -90,7 +90,7 @@ pub(super) async fn answer(
             ))
         }
         ("DELETE", [file], _) => {
-            let options = RemoveOptions::default().recursive(true);
+            let options = RemoveOptions::new().recursive(true);
             let gone = local.remove(&dir.join(name(file)?), options).await;
             gone.map_err(|e| failed(&e))?;
             Ok(Reply::empty(204))

@@ -46,7 +46,7 @@ pub(super) async fn answer(
     let old = OLD.contains(&version);
     if !old && !NEW.contains(&version) {
         let why = format!(
-            "the version is none of {}, {}",
+            "the version must be {} or {}",
             NEW.join(", "),
             OLD.join(", ")
         );

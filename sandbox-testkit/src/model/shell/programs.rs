@@ -8,7 +8,7 @@ use sandbox_core::{ErrorKind, Mode};
 
 use super::io::In;
 use super::run::{Flow, Sh};
-use crate::model::tree::{Kind, Tried};
+use crate::model::tree::{Kind, Tried, USER};
 
 /// Their names.
 pub(super) const PROGRAMS: &[&str] = &[
@@ -52,7 +52,7 @@ impl Sh {
             "yes" => self.yes(args).await,
             "dd" => self.dd(args).await,
             "seq" => self.seq(args).await,
-            "id" => self.out("1000\n").await.map(|()| 0),
+            "id" => self.out(format!("{USER}\n")).await.map(|()| 0),
             "pwd" => {
                 let cwd = format!("{}\n", self.cwd);
                 self.out(cwd).await.map(|()| 0)

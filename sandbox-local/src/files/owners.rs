@@ -1,0 +1,39 @@
+//! Owners of files as the guest sees them.
+//!
+//! The guest's user namespace knows one user and one group. It must never show a number of the host.
+
+use crate::layers::base::GUEST_ID;
+
+/// What the kernel shows for a user or group that a namespace does not know: user_namespaces(7).
+const OVERFLOW_ID: u32 = 65_534;
+
+/// The user and group of the host that are the guest's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Owners {
+    uid: u32,
+    gid: u32,
+}
+
+impl Owners {
+    pub(super) fn new(uid: u32, gid: u32) -> Self {
+        Self { uid, gid }
+    }
+
+    /// A user of the host as the guest sees it.
+    pub(super) fn uid(self, host: u32) -> u32 {
+        if host == self.uid {
+            GUEST_ID
+        } else {
+            OVERFLOW_ID
+        }
+    }
+
+    /// A group of the host as the guest sees it.
+    pub(super) fn gid(self, host: u32) -> u32 {
+        if host == self.gid {
+            GUEST_ID
+        } else {
+            OVERFLOW_ID
+        }
+    }
+}

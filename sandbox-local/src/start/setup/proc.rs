@@ -31,7 +31,6 @@ const VISIBLE: &[&str] = &[
     "iomem",
     "ioports",
     "irq",
-    "kallsyms",
     "loadavg",
     "locks",
     "meminfo",

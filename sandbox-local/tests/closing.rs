@@ -11,7 +11,6 @@ mod support;
 
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sandbox_core::{
@@ -129,27 +128,29 @@ async fn a_storm_of_orphans_does_not_hold_up_a_timeout() {
 
 #[tokio::test]
 async fn what_a_sandbox_leaves_is_removed_before_what_another_provider_left() {
+    // On a busy machine a sandbox may take longer than a collection: then there is more to collect.
+    for directories in [1, 3, 9] {
+        if is_removed_first(directories).await {
+            return;
+        }
+    }
+    panic!("no control: it was collected before each time");
+}
+
+/// Whether a dead provider with so many large directories was still being collected when a sandbox
+/// was closed. The sandbox's own files must be gone then.
+async fn is_removed_first(directories: u32) -> bool {
     let state = support::state();
-    // What a dead provider left, and takes as long to collect as something is added to it.
     let dead = state.path().join("p-dead");
-    fs::create_dir_all(dead.join("layers/0")).expect("directories");
-    fs::write(dead.join("layers/0/first"), "").expect("a file");
+    for part in 0..directories {
+        let layer = dead.join(format!("layers/{part}"));
+        fs::create_dir_all(&layer).expect("directories");
+        fs::write(layer.join("0"), "").expect("a file");
+        for n in 1..20_000 {
+            fs::hard_link(layer.join("0"), layer.join(n.to_string())).expect("a link");
+        }
+    }
     fs::write(dead.join("lease"), "").expect("a lease");
-    let grows = Arc::new(AtomicBool::new(true));
-    let feeders: Vec<_> = (0..2)
-        .map(|feeder| {
-            let (dir, grows) = (dead.join("layers/0"), grows.clone());
-            std::thread::spawn(move || {
-                for n in 0_u64.. {
-                    if !grows.load(Ordering::Relaxed) {
-                        break;
-                    }
-                    // Fails if it was collected for a moment without a file.
-                    let _ = fs::write(dir.join(format!("{feeder}-{}", n % 1000)), "");
-                }
-            })
-        })
-        .collect();
     let provider: LocalProvider = support::provider(state.path());
     let own = support::providers(state.path());
     let own = own.into_iter().find(|dir| *dir != dead).expect("its own");
@@ -161,14 +162,13 @@ async fn what_a_sandbox_leaves_is_removed_before_what_another_provider_left() {
     let kept = kept
         .filter(|layer| layer.path().join("workspace/kept").exists())
         .count();
-    let collecting = dead.exists();
-    grows.store(false, Ordering::Relaxed);
-    for feeder in feeders {
-        feeder.join().expect("no panic");
-    }
+    let is_collecting = dead.exists();
     until("it is collected", async || (!dead.exists()).then_some(())).await;
-    assert!(collecting, "no control: it was collected at once");
-    assert_eq!(kept, 0, "the sandbox's files are still there");
+    assert!(
+        !is_collecting || kept == 0,
+        "the sandbox's files are still there"
+    );
+    is_collecting
 }
 
 /// A lease is opened by its name: what is no file must not keep the collection from the others.

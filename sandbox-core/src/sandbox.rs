@@ -13,9 +13,19 @@ use crate::{
     Env, Error, Execution, ExportOptions, FileBatch, FileReader, FileWriter, ForkOptions,
     GuestPath, ImportOptions, IsolationReport, Job, JobInfo, JobKey, JobOptions, ListOptions,
     Metadata, MetadataOptions, OpenReadOptions, OpenWriteOptions, Operation, Output, PortStream,
-    Process, ReadOptions, RemoveOptions, RenameOptions, Result, SandboxInfo, Snapshot,
+    Process, ReadOptions, RemoveOptions, RenameOptions, Result, SandboxId, SandboxInfo, Snapshot,
     SnapshotOptions, TransferReport,
 };
+
+/// The error of a method that a backend did not write, for one of its sandboxes.
+fn refuse_in(
+    id: SandboxId,
+    capabilities: &Capabilities,
+    needs: Capability,
+    operation: Operation,
+) -> Error {
+    refuse(capabilities, needs, operation).with_sandbox(id)
+}
 
 #[doc = include_str!("../docs/contract.md")]
 #[async_trait]
@@ -58,7 +68,8 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     /// # Errors
     /// The common ones (see [the trait](Sandbox#errors)).
     async fn isolation(&self) -> Result<IsolationReport> {
-        Err(refuse(
+        Err(refuse_in(
+            self.info().id,
             &self.capabilities(),
             Capability::Isolation,
             Operation::Isolation,
@@ -125,7 +136,12 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     /// Those of [`exec`](Sandbox::exec) that mean "not started".
     async fn spawn(&self, command: Command) -> Result<Process> {
         let _ = command;
-        let error = refuse(&self.capabilities(), Capability::Spawn, Operation::Spawn);
+        let error = refuse_in(
+            self.info().id,
+            &self.capabilities(),
+            Capability::Spawn,
+            Operation::Spawn,
+        );
         Err(error.with_execution(Execution::NotStarted))
     }
 
@@ -420,7 +436,8 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     /// [`Capability::Fork`](crate::Capability::Fork).
     async fn fork(&self, options: ForkOptions) -> Result<Arc<dyn Sandbox>> {
         let _ = options;
-        Err(refuse(
+        Err(refuse_in(
+            self.info().id,
             &self.capabilities(),
             Capability::Fork,
             Operation::Fork,
@@ -442,7 +459,8 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     /// [`Capability::Snapshot`](crate::Capability::Snapshot).
     async fn snapshot(&self, options: SnapshotOptions) -> Result<Snapshot> {
         let _ = options;
-        Err(refuse(
+        Err(refuse_in(
+            self.info().id,
             &self.capabilities(),
             Capability::Snapshot,
             Operation::Snapshot,
@@ -477,7 +495,8 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a sandbox without a policy.
     async fn egress_decisions(&self, after: u64) -> Result<EgressDecisions> {
         let _ = after;
-        Err(refuse(
+        Err(refuse_in(
+            self.info().id,
             &self.capabilities(),
             Capability::EgressByName,
             Operation::EgressDecisions,
@@ -508,7 +527,8 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     /// that was created without one.
     async fn restrict_egress(&self, policy: EgressPolicy) -> Result<()> {
         let _ = policy;
-        Err(refuse(
+        Err(refuse_in(
+            self.info().id,
             &self.capabilities(),
             Capability::EgressByName,
             Operation::RestrictEgress,
@@ -548,7 +568,12 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     /// [`Capability::Jobs`](crate::Capability::Jobs) (the default).
     async fn start_job(&self, key: &JobKey, command: Command, options: JobOptions) -> Result<Job> {
         let _ = (key, command, options);
-        let error = refuse(&self.capabilities(), Capability::Jobs, Operation::StartJob);
+        let error = refuse_in(
+            self.info().id,
+            &self.capabilities(),
+            Capability::Jobs,
+            Operation::StartJob,
+        );
         Err(error.with_execution(Execution::NotStarted))
     }
 
@@ -568,7 +593,8 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     /// [`Capability::Jobs`](crate::Capability::Jobs) (the default).
     async fn find_job(&self, key: &JobKey) -> Result<Job> {
         let _ = key;
-        Err(refuse(
+        Err(refuse_in(
+            self.info().id,
             &self.capabilities(),
             Capability::Jobs,
             Operation::FindJob,
@@ -590,7 +616,8 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     /// [`Unsupported`](crate::ErrorKind::Unsupported) without
     /// [`Capability::Jobs`](crate::Capability::Jobs) (the default).
     async fn list_jobs(&self) -> Result<Vec<JobInfo>> {
-        Err(refuse(
+        Err(refuse_in(
+            self.info().id,
             &self.capabilities(),
             Capability::Jobs,
             Operation::ListJobs,
@@ -621,7 +648,8 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     /// [`Capability::Ports`](crate::Capability::Ports) (the default).
     async fn connect_port(&self, port: u16) -> Result<PortStream> {
         let _ = port;
-        Err(refuse(
+        Err(refuse_in(
+            self.info().id,
             &self.capabilities(),
             Capability::Ports,
             Operation::ConnectPort,
@@ -647,7 +675,8 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     /// I/O error.
     async fn open_read(&self, path: &GuestPath, options: OpenReadOptions) -> Result<FileReader> {
         let _ = (path, options);
-        Err(refuse(
+        Err(refuse_in(
+            self.info().id,
             &self.capabilities(),
             Capability::FileStreams,
             Operation::OpenRead,
@@ -676,7 +705,8 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     /// [`Capability::FileStreams`](crate::Capability::FileStreams) (the default).
     async fn open_write(&self, path: &GuestPath, options: OpenWriteOptions) -> Result<FileWriter> {
         let _ = (path, options);
-        Err(refuse(
+        Err(refuse_in(
+            self.info().id,
             &self.capabilities(),
             Capability::FileStreams,
             Operation::OpenWrite,

@@ -31,6 +31,8 @@
 //! what the core and the backends give out, and exposes ports on the host ([`expose`]).
 
 mod backends;
+#[cfg(feature = "config")]
+pub mod config;
 mod connect;
 mod expose;
 mod registry;
@@ -58,6 +60,12 @@ pub mod dagger {
 #[cfg(feature = "aca")]
 pub mod aca {
     pub use sandbox_aca::*;
+}
+
+/// Layers that need more than the core brings: audit, policy, metrics.
+#[cfg(feature = "layers")]
+pub mod layers {
+    pub use sandbox_layers::*;
 }
 
 /// Sandboxes kept for tenants under keys: reuse, limits, expiry, a pool, a journal.
@@ -101,4 +109,11 @@ mod guides {
     guides! { dagger: "dagger.md" }
     #[cfg(feature = "sessions")]
     guides! { sessions: "sessions.md" }
+    #[cfg(feature = "layers")]
+    guides! {
+        observability: "observability.md",
+        policy: "policy.md",
+    }
+    #[cfg(feature = "config")]
+    guides! { configuration: "configuration.md" }
 }

@@ -122,6 +122,11 @@ impl SessionId {
         Self(id.to_string().to_ascii_lowercase())
     }
 
+    /// A new identifier, which no other call gives; it can serve as a key too.
+    pub fn fresh() -> Self {
+        Self::generate()
+    }
+
     /// The identifier as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,10 +1,11 @@
-//! Cost per call of the trait object and of each layer of the core.
+//! Cost per call of the trait object and of each layer.
 
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sandbox::layer::{CapabilityGuard, ConcurrencyLimit, Layer, Retry, Stack, Timeout, Tracing};
+use sandbox::layers::{Audit, Metered, Policy};
 use sandbox::local::{LocalConfig, LocalProvider};
 use sandbox::{Command, Provider, Sandbox, SandboxSpec};
 use serde_json::{Value, json};
@@ -28,7 +29,13 @@ fn minutes() -> Duration {
 pub(crate) fn print(effort: Effort, runtime: &Runtime) -> Outcome<Value> {
     let calls: u32 = effort.pick(10, 10_000, 20_000);
     let null = || -> Arc<dyn Sandbox> { Arc::new(Null) };
-    let layered: [(&str, Arc<dyn Sandbox>); 7] = [
+    let place = tempfile::tempdir()?;
+    let audit = Audit::open(place.path().join("audit.jsonl"))?;
+    let policy = Policy::new()
+        .deny_read("**/.env")?
+        .allow_program("/bin/*")?
+        .deny_program("rm")?;
+    let layered: [(&str, Arc<dyn Sandbox>); 10] = [
         ("`Arc<dyn Sandbox>`", null()),
         (
             "with `Tracing`, nobody listening",
@@ -44,8 +51,14 @@ pub(crate) fn print(effort: Effort, runtime: &Runtime) -> Outcome<Value> {
             "with `CapabilityGuard`",
             CapabilityGuard::new().layer(null()),
         ),
+        ("with `Policy`, three patterns", policy.layer(null())),
         (
-            "with all five",
+            "with `Metered`, no recorder",
+            Metered::new().layer(null()),
+        ),
+        ("with `Audit`, to a file", audit.layer(null())),
+        (
+            "with all five of the core",
             Stack::new()
                 .with(Tracing::new())
                 .with(Retry::new(3))

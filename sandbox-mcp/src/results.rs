@@ -116,6 +116,8 @@ pub(crate) struct FileOut {
     /// The line to read on from; null at the end.
     pub(crate) next_line: Option<usize>,
     pub(crate) total_lines: usize,
+    /// How many of these lines were cut, because one alone is longer than 32768 bytes.
+    pub(crate) cut_lines: usize,
     /// true if bytes that are not UTF-8 were replaced: do not write it back.
     pub(crate) lossy: bool,
 }

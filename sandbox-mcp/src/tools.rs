@@ -411,6 +411,7 @@ impl Tools {
         let all: Vec<&str> = text.split_inclusive('\n').collect();
         let start = read.start_line.unwrap_or(1).max(1);
         let mut content = String::new();
+        let mut cut_lines = 0;
         let mut next = start - 1;
         let end = read
             .lines
@@ -420,7 +421,9 @@ impl Tools {
             if !content.is_empty() && content.len() + line.len() > PAGE as usize {
                 break;
             }
-            content.push_str(line);
+            let kept = boundary(line, PAGE as usize);
+            cut_lines += usize::from(kept < line.len());
+            content.push_str(&line[..kept]);
             next += 1;
         }
         Ok(Json(FileOut {
@@ -428,6 +431,7 @@ impl Tools {
             start_line: start,
             next_line: (next < all.len()).then_some(next + 1),
             total_lines: all.len(),
+            cut_lines,
             lossy,
         }))
     }
@@ -566,6 +570,15 @@ impl Tools {
                 .collect(),
         }))
     }
+}
+
+/// The last boundary between characters up to a length.
+fn boundary(line: &str, length: usize) -> usize {
+    let mut at = length.min(line.len());
+    while !line.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
 }
 
 /// A name for a sandbox that was given none.

@@ -1,6 +1,6 @@
 //! The program over stdio, by hand-written requests: what a client sees, field by field.
 #![cfg(target_os = "linux")]
-#![allow(clippy::panic, clippy::unwrap_used)]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 use std::path::Path;
 use std::process::Stdio;

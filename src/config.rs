@@ -530,10 +530,21 @@ mod tests {
             assert!(said.contains(&format!("line {line}:")), "{said}");
             assert!(said.contains(&format!("did you mean {hint:?}?")), "{said}");
         }
-        let error = Config::parse("[sessions]\npools = [{ spec = 'smal', size = 1 }]\n[specs.small]");
-        assert!(error.unwrap_err().to_string().contains("did you mean \"small\"?"));
+        let error =
+            Config::parse("[sessions]\npools = [{ spec = 'smal', size = 1 }]\n[specs.small]");
+        assert!(
+            error
+                .unwrap_err()
+                .to_string()
+                .contains("did you mean \"small\"?")
+        );
         let error = from(&[("SANDBOX_SESSIONS_TOTALS", "3")]).unwrap_err();
-        assert!(error.to_string().contains("did you mean \"SANDBOX_SESSIONS_TOTAL\"?"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("did you mean \"SANDBOX_SESSIONS_TOTAL\"?"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -6,7 +6,9 @@
 
 use std::time::{Duration, Instant};
 
-use sandbox::sessions::{Limits, Session, SessionOptions, Sessions, SessionsConfig, ShutdownOptions};
+use sandbox::sessions::{
+    Limits, Session, SessionOptions, Sessions, SessionsConfig, ShutdownOptions,
+};
 use sandbox::{Command, SandboxExt as _, SandboxSpec};
 use tokio::task::JoinSet;
 
@@ -25,11 +27,17 @@ const PATCHES: [(&str, &str); 4] = [
 ];
 
 /// Applies a patch in a fork and runs the test; gives the fork if it passes.
-async fn attempt(base: Session, name: &'static str, patch: &'static str) -> Result<Option<Session>> {
+async fn attempt(
+    base: Session,
+    name: &'static str,
+    patch: &'static str,
+) -> Result<Option<Session>> {
     let key = name.replace(' ', "-");
     let fork = base.fork(key, SessionOptions::new()).await?;
     fork.sandbox().write("median.sh", patch).await?;
-    let test = Command::new("sh").arg("test.sh").timeout(Duration::from_secs(20));
+    let test = Command::new("sh")
+        .arg("test.sh")
+        .timeout(Duration::from_secs(20));
     let passed = match fork.sandbox().exec(test).await {
         Ok(output) => output.success(),
         Err(error) => {
@@ -50,10 +58,15 @@ async fn main() -> Result<()> {
     let provider = sandbox::connect("local:").await?;
     let config = SessionsConfig::new().limits(Limits::new().per_tenant(PATCHES.len() + 1));
     let sessions = Sessions::open(provider, config).await?;
-    let base = sessions.get_or_create("example", "base", SandboxSpec::new()).await?;
+    let base = sessions
+        .get_or_create("example", "base", SandboxSpec::new())
+        .await?;
     base.sandbox().write("median.sh", BROKEN).await?;
     base.sandbox().write("test.sh", TEST).await?;
-    assert!(!base.sandbox().sh("sh test.sh").await?.success(), "the test must fail at first");
+    assert!(
+        !base.sandbox().sh("sh test.sh").await?.success(),
+        "the test must fail at first"
+    );
 
     let started = Instant::now();
     let mut attempts = JoinSet::new();
@@ -73,8 +86,16 @@ async fn main() -> Result<()> {
         return Err("no patch passes".into());
     };
     let patch = winner.sandbox().read_to_string("median.sh").await?;
-    print!("{} wins after {:.1} s: {patch}", winner.key(), started.elapsed().as_secs_f64());
+    print!(
+        "{} wins after {:.1} s: {patch}",
+        winner.key(),
+        started.elapsed().as_secs_f64()
+    );
     let report = sessions.shutdown(ShutdownOptions::new()).await?;
-    println!("{} sandboxes closed, {} left", report.closed, report.left.len());
+    println!(
+        "{} sandboxes closed, {} left",
+        report.closed,
+        report.left.len()
+    );
     Ok(())
 }

@@ -96,9 +96,10 @@ impl Around for Metered {
                 if let Some(output) = answer.output() {
                     histogram!("sandbox.command.duration", "backend" => backend.clone())
                         .record(output.duration.as_secs_f64());
-                    for (stream, total) in
-                        [("stdout", output.stdout.total), ("stderr", output.stderr.total)]
-                    {
+                    for (stream, total) in [
+                        ("stdout", output.stdout.total),
+                        ("stderr", output.stderr.total),
+                    ] {
                         counter!("sandbox.output.bytes", "backend" => backend.clone(), "stream" => stream)
                             .increment(total);
                     }

@@ -14,18 +14,26 @@ use serde_json::Value;
 
 fn lines(path: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 fn model() -> ModelProvider {
     ModelProvider::builder()
-        .on_program("tool", [MockOutcome::exit(3).stdout("12345"), MockOutcome::exit(0)])
+        .on_program(
+            "tool",
+            [MockOutcome::exit(3).stdout("12345"), MockOutcome::exit(0)],
+        )
         .build()
 }
 
 async fn audited(audit: Audit, model: &ModelProvider) -> Arc<dyn Sandbox> {
     let provider = audit.layer_provider(Arc::new(model.clone()));
-    provider.create(SandboxSpec::new().secret("TOKEN", "hunter2")).await.unwrap()
+    provider
+        .create(SandboxSpec::new().secret("TOKEN", "hunter2"))
+        .await
+        .unwrap()
 }
 
 fn place() -> (tempfile::TempDir, PathBuf) {
@@ -46,7 +54,11 @@ async fn every_operation_has_a_line_and_no_line_has_a_secret() {
     let sandbox = provider.create(spec).await.unwrap();
     sandbox.write("notes", "hunter2 content").await.unwrap();
     assert!(sandbox.read("secrets/key").await.is_err());
-    let command = || Command::new("tool").arg("hunter2-arg").env("P", "hunter2-env");
+    let command = || {
+        Command::new("tool")
+            .arg("hunter2-arg")
+            .env("P", "hunter2-env")
+    };
     sandbox.exec(command()).await.unwrap();
     let process = sandbox.spawn(command()).await.unwrap();
     process.wait().await.unwrap();
@@ -57,23 +69,51 @@ async fn every_operation_has_a_line_and_no_line_has_a_secret() {
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(!text.contains("hunter2"), "{text}");
     let lines = lines(&path);
-    let operations: Vec<&str> = lines.iter().map(|l| l["operation"].as_str().unwrap()).collect();
+    let operations: Vec<&str> = lines
+        .iter()
+        .map(|l| l["operation"].as_str().unwrap())
+        .collect();
     assert_eq!(
         operations,
-        ["create", "write_files", "read_file", "exec", "spawn", "process", "fork", "close", "close"]
+        [
+            "create",
+            "write_files",
+            "read_file",
+            "exec",
+            "spawn",
+            "process",
+            "fork",
+            "close",
+            "close"
+        ]
     );
     for (number, line) in lines.iter().enumerate() {
-        assert_eq!((&line["tenant"], &line["session"]), (&"acme".into(), &"s1".into()));
+        assert_eq!(
+            (&line["tenant"], &line["session"]),
+            (&"acme".into(), &"s1".into())
+        );
         assert_eq!(line["seq"], number as u64 + 1);
         assert!(line["time"].is_f64() && line["ms"].is_f64() && line["sandbox"].is_string());
     }
     assert_eq!(lines[1]["subject"], "notes");
-    assert_eq!((&lines[2]["decision"], &lines[2]["error"]), (&"deny".into(), &"PermissionDenied".into()));
+    assert_eq!(
+        (&lines[2]["decision"], &lines[2]["error"]),
+        (&"deny".into(), &"PermissionDenied".into())
+    );
     assert!(lines[2]["reason"].as_str().unwrap().contains("secrets"));
-    assert_eq!((&lines[3]["subject"], &lines[3]["ran"]), (&"tool".into(), &"yes".into()));
-    assert_eq!((&lines[3]["exit"], &lines[3]["bytes"]), (&3.into(), &5.into()));
+    assert_eq!(
+        (&lines[3]["subject"], &lines[3]["ran"]),
+        (&"tool".into(), &"yes".into())
+    );
+    assert_eq!(
+        (&lines[3]["exit"], &lines[3]["bytes"]),
+        (&3.into(), &5.into())
+    );
     assert_eq!(lines[4]["ran"], "started");
-    assert_eq!((&lines[5]["ran"], &lines[5]["exit"]), (&"yes".into(), &0.into()));
+    assert_eq!(
+        (&lines[5]["ran"], &lines[5]["exit"]),
+        (&"yes".into(), &0.into())
+    );
     let head = verify(&path).unwrap();
     assert_eq!(head, audit.head().await.unwrap());
     assert_eq!(head.seq, 9);
@@ -83,8 +123,14 @@ async fn every_operation_has_a_line_and_no_line_has_a_secret() {
 async fn arguments_are_recorded_where_that_is_asked_for() {
     let (_place, path) = place();
     let sandbox = audited(Audit::open(&path).unwrap().argv(true), &model()).await;
-    sandbox.exec(Command::new("tool").arg("--all")).await.unwrap();
-    assert_eq!(lines(&path)[1]["argv"], serde_json::json!(["tool", "--all"]));
+    sandbox
+        .exec(Command::new("tool").arg("--all"))
+        .await
+        .unwrap();
+    assert_eq!(
+        lines(&path)[1]["argv"],
+        serde_json::json!(["tool", "--all"])
+    );
 }
 
 #[tokio::test]

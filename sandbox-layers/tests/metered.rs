@@ -52,12 +52,23 @@ impl HistogramFn for One {
 
 impl Sums {
     fn one(&self, key: &Key) -> Arc<One> {
-        let labels: Vec<String> = key.labels().map(|l| format!("{}={}", l.key(), l.value())).collect();
-        Arc::new(One(self.clone(), format!("{}{{{}}}", key.name(), labels.join(","))))
+        let labels: Vec<String> = key
+            .labels()
+            .map(|l| format!("{}={}", l.key(), l.value()))
+            .collect();
+        Arc::new(One(
+            self.clone(),
+            format!("{}{{{}}}", key.name(), labels.join(",")),
+        ))
     }
 
     fn get(&self, name: &str) -> f64 {
-        self.0.lock().unwrap().get(name).copied().unwrap_or_default()
+        self.0
+            .lock()
+            .unwrap()
+            .get(name)
+            .copied()
+            .unwrap_or_default()
     }
 }
 
@@ -81,7 +92,13 @@ async fn operations_commands_bytes_and_live_sandboxes_are_measured() {
     let sums = Sums::default();
     let _installed = metrics::set_default_local_recorder(&sums);
     let model = ModelProvider::builder()
-        .on_program("tool", [MockOutcome::exit(1).stdout("12345").stderr("67"), MockOutcome::exit(0)])
+        .on_program(
+            "tool",
+            [
+                MockOutcome::exit(1).stdout("12345").stderr("67"),
+                MockOutcome::exit(0),
+            ],
+        )
         .build();
     let provider = Metered::new().layer_provider(Arc::new(model.clone()));
     let sandbox = provider.create(SandboxSpec::new()).await.unwrap();
@@ -92,11 +109,20 @@ async fn operations_commands_bytes_and_live_sandboxes_are_measured() {
     process.wait().await.unwrap();
     process.wait().await.unwrap();
     assert!(sandbox.read("missing").await.is_err());
-    let missing = sandbox.exec(Command::new("no-such-program")).await.unwrap_err();
+    let missing = sandbox
+        .exec(Command::new("no-such-program"))
+        .await
+        .unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::CommandNotFound);
     assert_eq!(sums.get("sandbox.command.duration{backend=model}"), 2.0);
-    assert_eq!(sums.get("sandbox.output.bytes{backend=model,stream=stdout}"), 5.0);
-    assert_eq!(sums.get("sandbox.output.bytes{backend=model,stream=stderr}"), 2.0);
+    assert_eq!(
+        sums.get("sandbox.output.bytes{backend=model,stream=stdout}"),
+        5.0
+    );
+    assert_eq!(
+        sums.get("sandbox.output.bytes{backend=model,stream=stderr}"),
+        2.0
+    );
     for (operation, ran, error, count) in [
         ("create", "none", "none", 1.0),
         ("fork", "none", "none", 1.0),

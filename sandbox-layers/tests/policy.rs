@@ -61,12 +61,21 @@ async fn denied_paths_are_refused_however_they_are_written() {
     refused(it.bound.stat("secrets/key").await, "what is there");
     it.bound.list(".").await.unwrap();
     let all = ListOptions::new().recursive(true);
-    refused(it.bound.list_dir(&".".into(), all.clone()).await, "a whole tree");
+    refused(
+        it.bound.list_dir(&".".into(), all.clone()).await,
+        "a whole tree",
+    );
     it.free.list_dir(&".".into(), all).await.unwrap();
     let place = tempfile::tempdir().unwrap();
-    refused(it.bound.export(".", place.path().join("out")).await, "an export");
+    refused(
+        it.bound.export(".", place.path().join("out")).await,
+        "an export",
+    );
     refused(it.bound.move_to("secrets", "public").await, "a rename away");
-    refused(it.bound.move_to("/workspace", "/w").await, "a rename from above");
+    refused(
+        it.bound.move_to("/workspace", "/w").await,
+        "a rename from above",
+    );
 }
 
 #[tokio::test]
@@ -81,10 +90,19 @@ async fn what_is_allowed_by_pattern_is_all_that_is() {
     it.bound.create_dir_all("src/deep/er").await.unwrap();
     it.bound.read("notes").await.unwrap();
     refused(it.bound.write("notes", "x").await, "elsewhere");
-    refused(it.bound.write("src/generated/x", "x").await, "denied is stronger");
+    refused(
+        it.bound.write("src/generated/x", "x").await,
+        "denied is stronger",
+    );
     refused(it.bound.write("/etc/x", "x").await, "outside");
-    refused(it.bound.import(Path::new("/usr/share/doc"), "src").await, "a tree over denied ones");
-    refused(it.bound.remove_all("src").await, "a removal over denied ones");
+    refused(
+        it.bound.import(Path::new("/usr/share/doc"), "src").await,
+        "a tree over denied ones",
+    );
+    refused(
+        it.bound.remove_all("src").await,
+        "a removal over denied ones",
+    );
     it.bound.remove_all("src/deep").await.unwrap();
     it.bound
         .remove(&"src/b.rs".into(), RemoveOptions::new())
@@ -121,7 +139,12 @@ async fn read_only_runs_nothing_and_changes_nothing() {
     refused(it.bound.write("x", "x").await, "write");
     refused(it.bound.sh("true").await, "run");
     refused(it.bound.fork_one().await, "fork");
-    refused(it.bound.set_env(sandbox_core::Env::new().set("A", "b")).await, "set_env");
+    refused(
+        it.bound
+            .set_env(sandbox_core::Env::new().set("A", "b"))
+            .await,
+        "set_env",
+    );
     it.bound.close().await.unwrap();
     assert!(it.free.read("notes").await.is_err());
 }
@@ -147,7 +170,10 @@ impl Approver for Person {
     async fn decide(&self, question: Question) -> Verdict {
         self.asked.lock().unwrap().push(question);
         let mut answer = self.answer.lock().await;
-        answer.recv().await.unwrap_or_else(|| Verdict::Deny("no answer".into()))
+        answer
+            .recv()
+            .await
+            .unwrap_or_else(|| Verdict::Deny("no answer".into()))
     }
 }
 
@@ -167,9 +193,8 @@ async fn an_approval_is_waited_for_and_its_reason_is_told() {
         .approver(person);
     let it = under(policy).await;
     let bound = it.bound.clone();
-    let running = tokio::spawn(async move {
-        bound.exec(Command::new("cargo").arg("publish")).await
-    });
+    let running =
+        tokio::spawn(async move { bound.exec(Command::new("cargo").arg("publish")).await });
     while asked.lock().unwrap().is_empty() {
         tokio::task::yield_now().await;
     }
@@ -178,7 +203,10 @@ async fn an_approval_is_waited_for_and_its_reason_is_told() {
     running.await.unwrap().unwrap();
     let question = asked.lock().unwrap()[0].clone();
     assert_eq!(question.argv.unwrap(), ["cargo", "publish"]);
-    answer.send(Verdict::Deny("not today".into())).await.unwrap();
+    answer
+        .send(Verdict::Deny("not today".into()))
+        .await
+        .unwrap();
     let error = it.bound.write("Cargo.toml", "x").await.unwrap_err();
     assert!(error.to_string().contains("not today"), "{error}");
     refused::<()>(Err(error), "denied");
@@ -194,7 +222,9 @@ async fn without_an_approver_or_in_time_it_is_refused() {
         asked: Arc::default(),
         answer: receiver.into(),
     };
-    let policy = policy.approver(silent).approval_timeout(Duration::from_millis(10));
+    let policy = policy
+        .approver(silent)
+        .approval_timeout(Duration::from_millis(10));
     let it = under(policy).await;
     refused(it.bound.exec(Command::new("cargo")).await, "no answer");
     assert_eq!(it.model.count(Operation::Exec), 0);

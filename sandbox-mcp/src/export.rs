@@ -52,7 +52,9 @@ pub(crate) fn source(roots: &[PathBuf], from: &str) -> Result<PathBuf, String> {
     if allowed {
         return Ok(path);
     }
-    Err(format!("{from:?} does not lie below an import root of the operator"))
+    Err(format!(
+        "{from:?} does not lie below an import root of the operator"
+    ))
 }
 
 #[cfg(test)]
@@ -67,7 +69,17 @@ mod tests {
         std::fs::create_dir_all(root.join("inner")).unwrap();
         std::fs::create_dir(place.path().join("other")).unwrap();
         std::os::unix::fs::symlink("../other", root.join("link")).unwrap();
-        for to in ["", "/etc/x", "..", "../x", "a/../../x", "./../x", "link/x", "a\0b", "missing/x"] {
+        for to in [
+            "",
+            "/etc/x",
+            "..",
+            "../x",
+            "a/../../x",
+            "./../x",
+            "link/x",
+            "a\0b",
+            "missing/x",
+        ] {
             assert!(target(Some(&root), to).is_err(), "{to:?}");
         }
         assert!(target(None, "x").is_err());
@@ -77,7 +89,11 @@ mod tests {
         let roots = [root.clone()];
         let text = |path: PathBuf| path.to_str().unwrap().to_owned();
         assert!(source(&roots, &text(root.join("inner"))).is_ok());
-        for from in [root.join("link"), root.join("inner/../../other"), "/etc".into()] {
+        for from in [
+            root.join("link"),
+            root.join("inner/../../other"),
+            "/etc".into(),
+        ] {
             assert!(source(&roots, &text(from.clone())).is_err(), "{from:?}");
         }
         assert!(source(&[], &text(root)).is_err());

@@ -83,7 +83,11 @@ impl Server {
         let io = |error| {
             Error::from_io(error, Operation::Connect).with_message(format!("listen on {address}"))
         };
-        let mut hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+        let mut hosts = vec![
+            "localhost".to_owned(),
+            "127.0.0.1".to_owned(),
+            "::1".to_owned(),
+        ];
         hosts.extend(options.allowed_hosts);
         let config = StreamableHttpServerConfig::default()
             .with_allowed_hosts(hosts)
@@ -109,7 +113,12 @@ async fn authorize(State(token): State<Arc<Secret>>, request: Request, next: Nex
         return next.run(request).await;
     }
     let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
-    (StatusCode::UNAUTHORIZED, challenge, "a bearer token is needed").into_response()
+    (
+        StatusCode::UNAUTHORIZED,
+        challenge,
+        "a bearer token is needed",
+    )
+        .into_response()
 }
 
 fn is_authorized(headers: &HeaderMap, token: &[u8]) -> bool {

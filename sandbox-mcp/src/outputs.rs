@@ -90,7 +90,10 @@ impl Outputs {
         let length = stream.bytes.len() as u64;
         let from = offset.min(length);
         let to = from.saturating_add(limit.clamp(1, PAGE)).min(length);
-        let part = stream.bytes.get(from as usize..to as usize).unwrap_or_default();
+        let part = stream
+            .bytes
+            .get(from as usize..to as usize)
+            .unwrap_or_default();
         let whole = whole_characters(part, to == length);
         let next = from + whole as u64;
         Some(OutputOut {
@@ -151,7 +154,9 @@ mod tests {
         let shown = show(&stream);
         assert!(shown.truncated && !shown.head.contains('\u{fffd}'));
         let outputs = Outputs::default();
-        let id = outputs.keep("s", stream, CapturedStream::default()).unwrap();
+        let id = outputs
+            .keep("s", stream, CapturedStream::default())
+            .unwrap();
         let mut read = shown.head;
         let mut offset = shown.next_offset;
         while let Some(from) = offset {
@@ -174,6 +179,10 @@ mod tests {
         assert!(outputs.read(&ids[0], Stream::Stdout, 0, 1).is_none());
         assert!(outputs.read(&ids[5], Stream::Stdout, 0, 1).is_some());
         let small = CapturedStream::new("x", 1);
-        assert!(outputs.keep("s", small, CapturedStream::default()).is_none());
+        assert!(
+            outputs
+                .keep("s", small, CapturedStream::default())
+                .is_none()
+        );
     }
 }

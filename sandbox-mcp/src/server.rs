@@ -139,7 +139,10 @@ impl Server {
                 .serve(rmcp::transport::stdio())
                 .await
                 .map_err(|error| failed(error.into()))?;
-            service.waiting().await.map_err(|error| failed(error.into()))
+            service
+                .waiting()
+                .await
+                .map_err(|error| failed(error.into()))
         };
         let result = served.await.map(drop);
         let closed = sessions.shutdown(ShutdownOptions::new()).await;

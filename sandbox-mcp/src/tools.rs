@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use rmcp::handler::server::router::tool::ToolRouter;
 use rmcp::handler::server::wrapper::{Json, Parameters};
 use rmcp::model::{
-    Implementation, ProgressNotificationParam, ProgressToken, RequestMetaObject, ServerCapabilities,
-    ServerConfig,
+    Implementation, ProgressNotificationParam, ProgressToken, RequestMetaObject,
+    ServerCapabilities, ServerConfig,
 };
 use rmcp::service::RequestContext;
 use rmcp::{Peer, RoleServer, ServerHandler, tool, tool_handler, tool_router};
@@ -30,7 +30,7 @@ use crate::arguments::{
 use crate::outputs::{PAGE, show};
 use crate::results::{
     Done, Edited, Entries, Entry, Exported, FileOut, Finds, JobOut, LogOut, OutputOut, Ran, RunOut,
-    Sandboxes, SandboxOut, Text, Written,
+    SandboxOut, Sandboxes, Text, Written,
 };
 use crate::server::{Server, Shared};
 use crate::{export, find};
@@ -134,9 +134,18 @@ impl Tools {
     #[tool(
         name = "sandbox_create",
         description = "Creates a sandbox, or gives back the one of that name. It has no network unless asked for and allowed.",
-        annotations(title = "Create a sandbox", read_only_hint = false, destructive_hint = false, idempotent_hint = true, open_world_hint = false)
+        annotations(
+            title = "Create a sandbox",
+            read_only_hint = false,
+            destructive_hint = false,
+            idempotent_hint = true,
+            open_world_hint = false
+        )
     )]
-    async fn sandbox_create(&self, Parameters(create): Parameters<Create>) -> Result<Json<SandboxOut>, String> {
+    async fn sandbox_create(
+        &self,
+        Parameters(create): Parameters<Create>,
+    ) -> Result<Json<SandboxOut>, String> {
         let options = &self.shared.options;
         let mut spec = SandboxSpec::new().command_timeout(options.command_timeout);
         if create.network {
@@ -187,7 +196,11 @@ impl Tools {
     #[tool(
         name = "sandbox_list",
         description = "Lists the sandboxes that there are.",
-        annotations(title = "List sandboxes", read_only_hint = true, open_world_hint = false)
+        annotations(
+            title = "List sandboxes",
+            read_only_hint = true,
+            open_world_hint = false
+        )
     )]
     async fn sandbox_list(&self, _: Parameters<Nothing>) -> Result<Json<Sandboxes>, String> {
         let filter = Filter::new().tenant(self.shared.tenant.clone());
@@ -201,9 +214,18 @@ impl Tools {
     #[tool(
         name = "sandbox_close",
         description = "Closes a sandbox: kills what runs and throws its files away. Export first what should stay.",
-        annotations(title = "Close a sandbox", read_only_hint = false, destructive_hint = true, idempotent_hint = true, open_world_hint = false)
+        annotations(
+            title = "Close a sandbox",
+            read_only_hint = false,
+            destructive_hint = true,
+            idempotent_hint = true,
+            open_world_hint = false
+        )
     )]
-    async fn sandbox_close(&self, Parameters(of): Parameters<OfSandbox>) -> Result<Json<Done>, String> {
+    async fn sandbox_close(
+        &self,
+        Parameters(of): Parameters<OfSandbox>,
+    ) -> Result<Json<Done>, String> {
         let shared = &self.shared;
         let key = Key::new(of.sandbox_id).map_err(said)?;
         let done = shared.sessions.info(&shared.tenant, &key).is_some();
@@ -218,9 +240,17 @@ impl Tools {
     #[tool(
         name = "sandbox_fork",
         description = "Makes an independent copy of a sandbox with its files, to try something without changing the original.",
-        annotations(title = "Fork a sandbox", read_only_hint = false, destructive_hint = false, open_world_hint = false)
+        annotations(
+            title = "Fork a sandbox",
+            read_only_hint = false,
+            destructive_hint = false,
+            open_world_hint = false
+        )
     )]
-    async fn sandbox_fork(&self, Parameters(fork): Parameters<Fork>) -> Result<Json<SandboxOut>, String> {
+    async fn sandbox_fork(
+        &self,
+        Parameters(fork): Parameters<Fork>,
+    ) -> Result<Json<SandboxOut>, String> {
         let session = self.shared.session(&fork.sandbox_id).await?;
         let options = SessionOptions::new().wait(Wait::AtMost(Duration::from_secs(20)));
         let name = fork.name.unwrap_or_else(fresh);
@@ -232,7 +262,12 @@ impl Tools {
     #[tool(
         name = "run",
         description = "Runs a command in a sandbox to its end. A non-zero exit code is a result, not an error.",
-        annotations(title = "Run a command", read_only_hint = false, destructive_hint = true, open_world_hint = true)
+        annotations(
+            title = "Run a command",
+            read_only_hint = false,
+            destructive_hint = true,
+            open_world_hint = true
+        )
     )]
     async fn run(
         &self,
@@ -267,8 +302,14 @@ impl Tools {
                 };
                 let partial = error.partial_output().cloned().unwrap_or_default();
                 let id = &run.sandbox_id;
-                let mut out =
-                    self.ran(id, ran, None, partial.stdout, partial.stderr, partial.duration);
+                let mut out = self.ran(
+                    id,
+                    ran,
+                    None,
+                    partial.stdout,
+                    partial.stderr,
+                    partial.duration,
+                );
                 out.hint = error.hint().map(str::to_owned);
                 out.error = Some(error.to_string());
                 out
@@ -302,9 +343,16 @@ impl Tools {
     #[tool(
         name = "output_read",
         description = "Reads a part of the output of an earlier run whose result was truncated.",
-        annotations(title = "Read on in an output", read_only_hint = true, open_world_hint = false)
+        annotations(
+            title = "Read on in an output",
+            read_only_hint = true,
+            open_world_hint = false
+        )
     )]
-    async fn output_read(&self, Parameters(read): Parameters<OutputRead>) -> Result<Json<OutputOut>, String> {
+    async fn output_read(
+        &self,
+        Parameters(read): Parameters<OutputRead>,
+    ) -> Result<Json<OutputOut>, String> {
         let stream = read.stream.unwrap_or(Stream::Stdout);
         let limit = read.limit.unwrap_or(PAGE);
         let part = self
@@ -322,9 +370,18 @@ impl Tools {
     #[tool(
         name = "job_start",
         description = "Starts a command in the background under a key, such as a server or a long build. It runs on after the call.",
-        annotations(title = "Start a job", read_only_hint = false, destructive_hint = true, idempotent_hint = true, open_world_hint = true)
+        annotations(
+            title = "Start a job",
+            read_only_hint = false,
+            destructive_hint = true,
+            idempotent_hint = true,
+            open_world_hint = true
+        )
     )]
-    async fn job_start(&self, Parameters(start): Parameters<JobStart>) -> Result<Json<JobOut>, String> {
+    async fn job_start(
+        &self,
+        Parameters(start): Parameters<JobStart>,
+    ) -> Result<Json<JobOut>, String> {
         let mut command = command(start.argv, start.script, start.cwd, start.env)?;
         if start.stdin {
             command = command.stdin_piped();
@@ -343,7 +400,11 @@ impl Tools {
     #[tool(
         name = "job_read",
         description = "Reads what a job has written since an offset, and whether it has ended.",
-        annotations(title = "Read a job's log", read_only_hint = true, open_world_hint = false)
+        annotations(
+            title = "Read a job's log",
+            read_only_hint = true,
+            open_world_hint = false
+        )
     )]
     async fn job_read(
         &self,
@@ -372,9 +433,17 @@ impl Tools {
     #[tool(
         name = "job_write",
         description = "Writes to the standard input of a job that was started with stdin.",
-        annotations(title = "Write to a job", read_only_hint = false, destructive_hint = false, open_world_hint = false)
+        annotations(
+            title = "Write to a job",
+            read_only_hint = false,
+            destructive_hint = false,
+            open_world_hint = false
+        )
     )]
-    async fn job_write(&self, Parameters(write): Parameters<JobWrite>) -> Result<Json<Done>, String> {
+    async fn job_write(
+        &self,
+        Parameters(write): Parameters<JobWrite>,
+    ) -> Result<Json<Done>, String> {
         let job = self.job(&write.sandbox_id, &write.job).await?;
         if !write.text.is_empty() {
             let next = job.info().await.map_err(said)?.stdin_next;
@@ -389,7 +458,13 @@ impl Tools {
     #[tool(
         name = "job_stop",
         description = "Kills a job and everything that it started.",
-        annotations(title = "Stop a job", read_only_hint = false, destructive_hint = true, idempotent_hint = true, open_world_hint = false)
+        annotations(
+            title = "Stop a job",
+            read_only_hint = false,
+            destructive_hint = true,
+            idempotent_hint = true,
+            open_world_hint = false
+        )
     )]
     async fn job_stop(&self, Parameters(of): Parameters<JobOf>) -> Result<Json<JobOut>, String> {
         let job = self.job(&of.sandbox_id, &of.job).await?;
@@ -402,9 +477,14 @@ impl Tools {
         description = "Reads lines of a text file.",
         annotations(title = "Read a file", read_only_hint = true, open_world_hint = false)
     )]
-    async fn file_read(&self, Parameters(read): Parameters<FileRead>) -> Result<Json<FileOut>, String> {
+    async fn file_read(
+        &self,
+        Parameters(read): Parameters<FileRead>,
+    ) -> Result<Json<FileOut>, String> {
         let sandbox = self.sandbox(&read.sandbox_id).await?;
-        let bytes = sandbox.read_file(&read.path.into(), ReadOptions::new()).await;
+        let bytes = sandbox
+            .read_file(&read.path.into(), ReadOptions::new())
+            .await;
         let bytes = bytes.map_err(said)?;
         let text = String::from_utf8_lossy(&bytes);
         let lossy = matches!(text, std::borrow::Cow::Owned(_));
@@ -439,9 +519,18 @@ impl Tools {
     #[tool(
         name = "file_write",
         description = "Writes files whole: all of them or none.",
-        annotations(title = "Write files", read_only_hint = false, destructive_hint = true, idempotent_hint = true, open_world_hint = false)
+        annotations(
+            title = "Write files",
+            read_only_hint = false,
+            destructive_hint = true,
+            idempotent_hint = true,
+            open_world_hint = false
+        )
     )]
-    async fn file_write(&self, Parameters(write): Parameters<FileWrite>) -> Result<Json<Written>, String> {
+    async fn file_write(
+        &self,
+        Parameters(write): Parameters<FileWrite>,
+    ) -> Result<Json<Written>, String> {
         let sandbox = self.sandbox(&write.sandbox_id).await?;
         let files = write.files.len();
         let mut batch = FileBatch::new();
@@ -458,9 +547,17 @@ impl Tools {
     #[tool(
         name = "file_edit",
         description = "Replaces a text in a file. The text must stand there exactly once, unless all is true.",
-        annotations(title = "Edit a file", read_only_hint = false, destructive_hint = true, open_world_hint = false)
+        annotations(
+            title = "Edit a file",
+            read_only_hint = false,
+            destructive_hint = true,
+            open_world_hint = false
+        )
     )]
-    async fn file_edit(&self, Parameters(edit): Parameters<FileEdit>) -> Result<Json<Edited>, String> {
+    async fn file_edit(
+        &self,
+        Parameters(edit): Parameters<FileEdit>,
+    ) -> Result<Json<Edited>, String> {
         if edit.search.is_empty() {
             return Err("search is empty: give the text to replace".into());
         }
@@ -493,12 +590,22 @@ impl Tools {
     #[tool(
         name = "file_list",
         description = "Lists a directory.",
-        annotations(title = "List a directory", read_only_hint = true, open_world_hint = false)
+        annotations(
+            title = "List a directory",
+            read_only_hint = true,
+            open_world_hint = false
+        )
     )]
-    async fn file_list(&self, Parameters(list): Parameters<FileList>) -> Result<Json<Entries>, String> {
+    async fn file_list(
+        &self,
+        Parameters(list): Parameters<FileList>,
+    ) -> Result<Json<Entries>, String> {
         let sandbox = self.sandbox(&list.sandbox_id).await?;
         let options = ListOptions::new().recursive(list.recursive);
-        let all = sandbox.list_dir(&path(list.path), options).await.map_err(said)?;
+        let all = sandbox
+            .list_dir(&path(list.path), options)
+            .await
+            .map_err(said)?;
         let entries: Vec<Entry> = all
             .iter()
             .take(ENTRIES)
@@ -546,7 +653,12 @@ impl Tools {
     #[tool(
         name = "export",
         description = "Copies a directory of a sandbox to the host, below the operator's export root. It lands complete or not at all.",
-        annotations(title = "Export a directory", read_only_hint = false, destructive_hint = false, open_world_hint = false)
+        annotations(
+            title = "Export a directory",
+            read_only_hint = false,
+            destructive_hint = false,
+            open_world_hint = false
+        )
     )]
     async fn export(
         &self,
@@ -559,7 +671,9 @@ impl Tools {
         let sandbox = self.sandbox(&what.sandbox_id).await?;
         let from = path(what.path);
         let exporting = sandbox.export_dir(&from, &to, ExportOptions::new());
-        let report = under(&meta, &peer, &context, exporting).await?.map_err(said)?;
+        let report = under(&meta, &peer, &context, exporting)
+            .await?
+            .map_err(said)?;
         let skipped = report.skipped.iter().take(100);
         Ok(Json(Exported {
             host_path: to.display().to_string(),

@@ -45,7 +45,9 @@ impl Client {
         });
         let answer = client.ask("initialize", hello).await;
         assert_eq!(answer["result"]["serverInfo"]["name"], "sandbox");
-        client.send(json!({ "jsonrpc": "2.0", "method": "notifications/initialized" })).await;
+        client
+            .send(json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }))
+            .await;
         client
     }
 
@@ -65,7 +67,12 @@ impl Client {
     async fn answer(&mut self, id: u64) -> Value {
         let answer = async {
             loop {
-                let line = self.lines.next_line().await.unwrap().expect("the server hung up");
+                let line = self
+                    .lines
+                    .next_line()
+                    .await
+                    .unwrap()
+                    .expect("the server hung up");
                 let message: Value = serde_json::from_str(&line).unwrap();
                 if message["id"] == id {
                     return message;
@@ -73,7 +80,9 @@ impl Client {
                 self.notified.push(message);
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), answer).await.unwrap()
+        tokio::time::timeout(Duration::from_secs(60), answer)
+            .await
+            .unwrap()
     }
 
     async fn ask(&mut self, method: &str, params: Value) -> Value {
@@ -97,7 +106,10 @@ impl Client {
     async fn fails(&mut self, tool: &str, arguments: Value) -> String {
         let answer = self.raw(tool, arguments).await;
         assert_eq!(answer["result"]["isError"], true, "{tool}: {answer}");
-        answer["result"]["content"][0]["text"].as_str().unwrap().to_owned()
+        answer["result"]["content"][0]["text"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     }
 
     /// Hangs up, and waits for the server's end.
@@ -120,13 +132,19 @@ async fn every_tool_has_schemas_and_annotations_and_a_name_that_clients_take() {
     assert!((15..=20).contains(&tools.len()), "{}", tools.len());
     for tool in tools {
         let name = tool["name"].as_str().unwrap();
-        assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
+        assert!(
+            name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
+            "{name}"
+        );
         assert!(tool["inputSchema"]["type"] == "object", "{name}");
         assert!(tool["outputSchema"]["type"] == "object", "{name}");
         assert!(tool["annotations"]["readOnlyHint"].is_boolean(), "{name}");
         let fields = tool["inputSchema"]["properties"].as_object();
         for (field, schema) in fields.into_iter().flatten() {
-            assert!(schema["description"].is_string() || schema["$ref"].is_string(), "{name}.{field}");
+            assert!(
+                schema["description"].is_string() || schema["$ref"].is_string(),
+                "{name}.{field}"
+            );
         }
     }
     client.end().await;
@@ -140,42 +158,81 @@ async fn the_whole_job_of_an_agent() {
     std::fs::write(source.join("main.py"), "print('one')\n").unwrap();
     let out = place.path().join("out");
     std::fs::create_dir(&out).unwrap();
-    let roots = ["--export-root", &text(&out), "--import-root", &text(&source)];
+    let roots = [
+        "--export-root",
+        &text(&out),
+        "--import-root",
+        &text(&source),
+    ];
     let mut client = Client::start(&roots).await;
 
     let create = json!({ "name": "work", "import": text(&source), "env": { "LANG": "C.UTF-8" } });
     let made = client.call("sandbox_create", create.clone()).await;
-    assert_eq!((&made["sandbox_id"], &made["status"]), (&"work".into(), &"ready".into()));
-    assert_eq!(client.call("sandbox_create", create).await["sandbox_id"], "work");
+    assert_eq!(
+        (&made["sandbox_id"], &made["status"]),
+        (&"work".into(), &"ready".into())
+    );
+    assert_eq!(
+        client.call("sandbox_create", create).await["sandbox_id"],
+        "work"
+    );
     let id = json!({ "sandbox_id": "work" });
     let with = |more: Value| {
         let mut all = id.as_object().unwrap().clone();
         all.extend(more.as_object().unwrap().clone());
         Value::Object(all)
     };
-    let read = client.call("file_read", with(json!({ "path": "main.py" }))).await;
+    let read = client
+        .call("file_read", with(json!({ "path": "main.py" })))
+        .await;
     assert_eq!(read["content"], "print('one')\n");
     let edit = json!({ "path": "main.py", "search": "one", "replace": "two" });
-    assert_eq!(client.call("file_edit", with(edit.clone())).await["replacements"], 1);
-    assert!(client.fails("file_edit", with(edit)).await.contains("does not stand"));
+    assert_eq!(
+        client.call("file_edit", with(edit.clone())).await["replacements"],
+        1
+    );
+    assert!(
+        client
+            .fails("file_edit", with(edit))
+            .await
+            .contains("does not stand")
+    );
     let files = json!({ "files": [
         { "path": "run.sh", "content": "#!/bin/sh\necho out; echo err >&2; exit 3\n", "executable": true },
         { "path": "deep/notes.txt", "content": "first\nneedle here\n" },
     ] });
     assert_eq!(client.call("file_write", with(files)).await["files"], 2);
-    let ran = client.call("run", with(json!({ "argv": ["./run.sh"] }))).await;
+    let ran = client
+        .call("run", with(json!({ "argv": ["./run.sh"] })))
+        .await;
     assert_eq!((&ran["ran"], &ran["exit_code"]), (&"yes".into(), &3.into()));
-    assert_eq!((&ran["stdout"]["head"], &ran["stderr"]["head"]), (&"out\n".into(), &"err\n".into()));
-    let missing = client.call("run", with(json!({ "argv": ["no-such-program"] }))).await;
-    assert_eq!((&missing["ran"], &missing["exit_code"]), (&"not_started".into(), &Value::Null));
+    assert_eq!(
+        (&ran["stdout"]["head"], &ran["stderr"]["head"]),
+        (&"out\n".into(), &"err\n".into())
+    );
+    let missing = client
+        .call("run", with(json!({ "argv": ["no-such-program"] })))
+        .await;
+    assert_eq!(
+        (&missing["ran"], &missing["exit_code"]),
+        (&"not_started".into(), &Value::Null)
+    );
     let late = json!({ "script": "echo begun; sleep 60", "timeout_seconds": 1 });
     let late = client.call("run", with(late)).await;
-    assert_eq!((&late["ran"], &late["stdout"]["head"]), (&"interrupted".into(), &"begun\n".into()));
+    assert_eq!(
+        (&late["ran"], &late["stdout"]["head"]),
+        (&"interrupted".into(), &"begun\n".into())
+    );
 
     let long = json!({ "script": "seq 1 20000" });
     let long = client.call("run", with(long)).await;
     assert_eq!(long["stdout"]["truncated"], true);
-    assert!(long["stdout"]["tail"].as_str().unwrap().ends_with("\n20000\n"));
+    assert!(
+        long["stdout"]["tail"]
+            .as_str()
+            .unwrap()
+            .ends_with("\n20000\n")
+    );
     let mut whole = long["stdout"]["head"].as_str().unwrap().to_owned();
     let mut offset = long["stdout"]["next_offset"].clone();
     while !offset.is_null() {
@@ -186,41 +243,83 @@ async fn the_whole_job_of_an_agent() {
     }
     assert_eq!(whole.lines().count(), 20_000);
 
-    let found = client.call("file_find", with(json!({ "glob": "**/*.txt", "text": "needle" }))).await;
-    assert_eq!((&found["matches"][0]["path"], &found["matches"][0]["line"]), (&"deep/notes.txt".into(), &2.into()));
-    let listed = client.call("file_list", with(json!({ "recursive": true }))).await;
+    let found = client
+        .call(
+            "file_find",
+            with(json!({ "glob": "**/*.txt", "text": "needle" })),
+        )
+        .await;
+    assert_eq!(
+        (&found["matches"][0]["path"], &found["matches"][0]["line"]),
+        (&"deep/notes.txt".into(), &2.into())
+    );
+    let listed = client
+        .call("file_list", with(json!({ "recursive": true })))
+        .await;
     assert_eq!(listed["total"], 4);
 
-    let fork = client.call("sandbox_fork", with(json!({ "name": "copy" }))).await;
+    let fork = client
+        .call("sandbox_fork", with(json!({ "name": "copy" })))
+        .await;
     assert_eq!(fork["sandbox_id"], "copy");
     let write = json!({ "sandbox_id": "copy", "files": [{ "path": "main.py", "content": "x" }] });
     client.call("file_write", write).await;
-    let read = client.call("file_read", with(json!({ "path": "main.py" }))).await;
+    let read = client
+        .call("file_read", with(json!({ "path": "main.py" })))
+        .await;
     assert_eq!(read["content"], "print('two')\n");
 
     let exported = client.call("export", with(json!({ "to": "result" }))).await;
     assert_eq!(exported["files"], 3);
-    assert_eq!(std::fs::read_to_string(out.join("result/main.py")).unwrap(), "print('two')\n");
+    assert_eq!(
+        std::fs::read_to_string(out.join("result/main.py")).unwrap(),
+        "print('two')\n"
+    );
     for to in ["../x", "/etc/x", "result/../../x"] {
-        assert!(client.fails("export", with(json!({ "to": to }))).await.contains("export root"));
+        assert!(
+            client
+                .fails("export", with(json!({ "to": to })))
+                .await
+                .contains("export root")
+        );
     }
     let stolen = json!({ "import": "/etc" });
-    assert!(client.fails("sandbox_create", stolen).await.contains("import root"));
+    assert!(
+        client
+            .fails("sandbox_create", stolen)
+            .await
+            .contains("import root")
+    );
     let open = json!({ "network": true });
-    assert!(client.fails("sandbox_create", open).await.contains("--allow-network"));
+    assert!(
+        client
+            .fails("sandbox_create", open)
+            .await
+            .contains("--allow-network")
+    );
 
     let listed = client.call("sandbox_list", json!({})).await;
     assert_eq!(listed["sandboxes"].as_array().unwrap().len(), 2);
     assert_eq!(client.call("sandbox_close", id.clone()).await["done"], true);
-    assert_eq!(client.call("sandbox_close", id.clone()).await["done"], false);
-    assert!(client.fails("run", with(json!({ "argv": ["true"] }))).await.contains("sandbox_create"));
+    assert_eq!(
+        client.call("sandbox_close", id.clone()).await["done"],
+        false
+    );
+    assert!(
+        client
+            .fails("run", with(json!({ "argv": ["true"] })))
+            .await
+            .contains("sandbox_create")
+    );
     client.end().await;
 }
 
 #[tokio::test]
 async fn a_cancelled_call_kills_what_it_ran_and_progress_is_told() {
     let mut client = Client::start(&[]).await;
-    client.call("sandbox_create", json!({ "name": "work" })).await;
+    client
+        .call("sandbox_create", json!({ "name": "work" }))
+        .await;
     let params = json!({
         "name": "run",
         "arguments": { "sandbox_id": "work", "script": "echo $$ > pid; exec sleep 600" },
@@ -236,12 +335,18 @@ async fn a_cancelled_call_kills_what_it_ran_and_progress_is_told() {
             break;
         }
     }
-    while client.notified.iter().all(|m| m["method"] != "notifications/progress") {
+    while client
+        .notified
+        .iter()
+        .all(|m| m["method"] != "notifications/progress")
+    {
         client.raw("file_read", written.clone()).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let cancel = json!({ "requestId": id, "reason": "a test" });
-    client.send(json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": cancel })).await;
+    client
+        .send(json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": cancel }))
+        .await;
     let alive = json!({ "sandbox_id": "work", "script": "kill -0 $(cat pid)" });
     loop {
         let ran = client.call("run", alive.clone()).await;
@@ -255,7 +360,13 @@ async fn a_cancelled_call_kills_what_it_ran_and_progress_is_told() {
 #[tokio::test]
 async fn http_is_served_to_the_token_alone_and_not_to_pages() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_sandbox-mcp"))
-        .args(["http", "--listen", "127.0.0.1:0", "--allow-origin", "https://good.example:443"])
+        .args([
+            "http",
+            "--listen",
+            "127.0.0.1:0",
+            "--allow-origin",
+            "https://good.example:443",
+        ])
         .env("SANDBOX_MCP_TOKEN", "0123456789abcdef")
         .stderr(Stdio::piped())
         .kill_on_drop(true)
@@ -277,9 +388,21 @@ async fn http_is_served_to_the_token_alone_and_not_to_pages() {
         ("Authorization: Bearer 0123456789abcdef\r\n", &*address, 200),
         ("", &*address, 401),
         ("Authorization: Bearer 0123456789abcdeX\r\n", &*address, 401),
-        ("Authorization: Bearer 0123456789abcdef\r\nOrigin: https://evil.example\r\n", &*address, 403),
-        ("Authorization: Bearer 0123456789abcdef\r\nOrigin: https://good.example\r\n", &*address, 200),
-        ("Authorization: Bearer 0123456789abcdef\r\n", "evil.example", 403),
+        (
+            "Authorization: Bearer 0123456789abcdef\r\nOrigin: https://evil.example\r\n",
+            &*address,
+            403,
+        ),
+        (
+            "Authorization: Bearer 0123456789abcdef\r\nOrigin: https://good.example\r\n",
+            &*address,
+            200,
+        ),
+        (
+            "Authorization: Bearer 0123456789abcdef\r\n",
+            "evil.example",
+            403,
+        ),
     ] {
         let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
         let request = format!(
@@ -288,8 +411,16 @@ async fn http_is_served_to_the_token_alone_and_not_to_pages() {
             body.len()
         );
         stream.write_all(request.as_bytes()).await.unwrap();
-        let status = BufReader::new(stream).lines().next_line().await.unwrap().unwrap();
-        assert!(status.contains(&format!(" {expected} ")), "{more:?} {host}: {status}");
+        let status = BufReader::new(stream)
+            .lines()
+            .next_line()
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(
+            status.contains(&format!(" {expected} ")),
+            "{more:?} {host}: {status}"
+        );
     }
     let refused = Command::new(env!("CARGO_BIN_EXE_sandbox-mcp"))
         .args(["http", "--listen", "127.0.0.1:0"])

@@ -52,10 +52,7 @@ pub(crate) fn print(effort: Effort, runtime: &Runtime) -> Outcome<Value> {
             CapabilityGuard::new().layer(null()),
         ),
         ("with `Policy`, three patterns", policy.layer(null())),
-        (
-            "with `Metered`, no recorder",
-            Metered::new().layer(null()),
-        ),
+        ("with `Metered`, no recorder", Metered::new().layer(null())),
         ("with `Audit`, to a file", audit.layer(null())),
         (
             "with all five of the core",

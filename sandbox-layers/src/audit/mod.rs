@@ -161,14 +161,19 @@ impl Audit {
         let sent = self.writer.sender.send(Order::Head(done)).await;
         match (sent, head.await) {
             (Ok(()), Ok(head)) => Ok(head),
-            _ => Err(self.writer.failed(std::io::Error::other("the writer has ended"))),
+            _ => Err(self
+                .writer
+                .failed(std::io::Error::other("the writer has ended"))),
         }
     }
 
     fn line(&self, operation: &str) -> Map<String, Value> {
         let mut line = Map::new();
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        line.insert("time".into(), json!(since.unwrap_or_default().as_secs_f64()));
+        line.insert(
+            "time".into(),
+            json!(since.unwrap_or_default().as_secs_f64()),
+        );
         if let Some(tenant) = &self.tenant {
             line.insert("tenant".into(), json!(tenant));
         }
@@ -271,7 +276,10 @@ impl Around for Audit {
         {
             // One line that says so: if it can be written, calls are made again.
             let mut line = self.line("audit");
-            line.insert("reason".into(), json!("lines before this one were not written"));
+            line.insert(
+                "reason".into(),
+                json!("lines before this one were not written"),
+            );
             if let Err(error) = self.writer.write(line).await {
                 return Err(match call.command() {
                     Some(_) => error.with_execution(Execution::NotStarted),

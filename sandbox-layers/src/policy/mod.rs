@@ -257,7 +257,9 @@ impl Policy {
 
     async fn ask(&self, call: &Call<'_>, subject: String) -> std::result::Result<(), String> {
         let Some(approver) = &self.rules.approver else {
-            return Err(format!("{subject} needs an approval, and there is no approver"));
+            return Err(format!(
+                "{subject} needs an approval, and there is no approver"
+            ));
         };
         let argv = call.command().map(|command| {
             let argv = command.argv().iter();

@@ -53,7 +53,9 @@ impl Patterns {
     pub(super) fn add(&mut self, pattern: &str) -> Result<()> {
         let literal = pattern.find(['*', '?', '[', '{', '\\']);
         let within = match literal {
-            Some(at) => pattern[..at].rfind('/').map_or("", |slash| &pattern[..slash]),
+            Some(at) => pattern[..at]
+                .rfind('/')
+                .map_or("", |slash| &pattern[..slash]),
             None => pattern,
         };
         let tree = pattern.strip_suffix("/**").map(|top| match top {
@@ -108,9 +110,10 @@ impl Patterns {
             return self.path(path).is_some();
         }
         self.0.iter().any(|pattern| {
-            pattern.tree.as_ref().is_some_and(|top| {
-                top.is_match(path) || pattern.matcher.is_match(path)
-            })
+            pattern
+                .tree
+                .as_ref()
+                .is_some_and(|top| top.is_match(path) || pattern.matcher.is_match(path))
         })
     }
 
@@ -118,7 +121,11 @@ impl Patterns {
     pub(super) fn program(&self, program: &str) -> Option<&str> {
         let name = program.rsplit('/').next().unwrap_or(program);
         let hit = self.0.iter().find(|pattern| {
-            let subject = if pattern.text.contains('/') { program } else { name };
+            let subject = if pattern.text.contains('/') {
+                program
+            } else {
+                name
+            };
             pattern.matcher.is_match(subject)
         });
         hit.map(|pattern| &*pattern.text)

@@ -84,9 +84,9 @@ fn interface() -> Command {
     Command::new("sandbox-mcp")
         .about("Gives an agent sandboxes over the Model Context Protocol")
         .subcommand_required(true)
-        .subcommand(common(Command::new("stdio").about(
-            "Serve one client over standard input and output",
-        )))
+        .subcommand(common(
+            Command::new("stdio").about("Serve one client over standard input and output"),
+        ))
         .subcommand(http)
 }
 
@@ -106,14 +106,21 @@ fn options(matches: &ArgMatches) -> ServerOptions {
     if let Some(root) = matches.get_one::<PathBuf>("export-root") {
         options = options.export_root(root);
     }
-    for root in matches.get_many::<PathBuf>("import-root").into_iter().flatten() {
+    for root in matches
+        .get_many::<PathBuf>("import-root")
+        .into_iter()
+        .flatten()
+    {
         options = options.import_root(root);
     }
     options
 }
 
 async fn open(matches: &ArgMatches) -> Result<Sessions, Failed> {
-    let idle = matches.get_one::<u64>("idle-timeout").copied().unwrap_or(3600);
+    let idle = matches
+        .get_one::<u64>("idle-timeout")
+        .copied()
+        .unwrap_or(3600);
     let most = matches.get_one::<u32>("most").copied().unwrap_or(32);
     let config = SessionsConfig::new()
         .idle_timeout(Duration::from_secs(idle))
@@ -127,10 +134,18 @@ async fn serve(matches: ArgMatches) -> Result<(), Failed> {
             let token = std::env::var("SANDBOX_MCP_TOKEN")
                 .map_err(|_| "set SANDBOX_MCP_TOKEN to the token that clients must send")?;
             let mut http = HttpOptions::new(token);
-            for host in matches.get_many::<String>("allow-host").into_iter().flatten() {
+            for host in matches
+                .get_many::<String>("allow-host")
+                .into_iter()
+                .flatten()
+            {
                 http = http.allow_host(host);
             }
-            for origin in matches.get_many::<String>("allow-origin").into_iter().flatten() {
+            for origin in matches
+                .get_many::<String>("allow-origin")
+                .into_iter()
+                .flatten()
+            {
                 http = http.allow_origin(origin);
             }
             let Some(address) = matches.get_one::<SocketAddr>("listen").copied() else {

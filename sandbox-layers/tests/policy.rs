@@ -1,5 +1,5 @@
 //! What a policy lets through and what it refuses.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};

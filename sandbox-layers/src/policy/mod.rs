@@ -204,7 +204,7 @@ impl Policy {
             call.request,
             Request::ReadFile(..)
                 | Request::ListDir(..)
-                | Request::Metadata(_)
+                | Request::Metadata(..)
                 | Request::OpenRead(..)
                 | Request::ExportDir(..)
                 | Request::EgressDecisions(_)
@@ -235,7 +235,7 @@ impl Policy {
             Request::ReadFile(..)
             | Request::OpenRead(..)
             | Request::OpenWrite(..)
-            | Request::Metadata(_)
+            | Request::Metadata(..)
             | Request::WriteFiles(_)
             | Request::CreateDir(..) => false,
             _ => true,

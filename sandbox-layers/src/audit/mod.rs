@@ -175,10 +175,10 @@ impl Audit {
             json!(since.unwrap_or_default().as_secs_f64()),
         );
         if let Some(tenant) = &self.tenant {
-            line.insert("tenant".into(), json!(tenant));
+            line.insert("tenant".into(), json!(&**tenant));
         }
         if let Some(session) = &self.session {
-            line.insert("session".into(), json!(session));
+            line.insert("session".into(), json!(&**session));
         }
         line.insert("operation".into(), json!(operation));
         line

@@ -16,7 +16,7 @@ use crate::spawn;
 use crate::sys::{self, SIGCONT, SIGSTOP, slot};
 use crate::table::Table;
 
-/// How long the processes get to come to rest, and how many passes at least: the agent may itself
+/// Time that the processes get to come to rest, and number of passes at least: the agent may itself
 /// have stood still for most of the time.
 const PATIENCE_MS: u64 = 3000;
 const PASSES: u32 = 20;
@@ -26,7 +26,7 @@ const PASSES: u32 = 20;
 /// it goes on all the same, the end of the freeze shows it.
 const WAITING_MS: u64 = 100;
 
-/// How all threads stood still at one moment.
+/// State of all threads at one moment in which they stood still.
 pub(crate) struct Stillness {
     key: [u64; 2],
     hash: u64,

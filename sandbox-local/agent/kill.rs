@@ -11,13 +11,13 @@ use crate::protocol::{Message, killed, reply};
 use crate::sys::{self, SIGKILL, socket};
 use crate::table::{Kill, Table};
 
-/// How long new members may keep turning up before everything is killed.
+/// Time that new members may keep turning up before everything is killed.
 const PATIENCE_MS: u64 = 300;
-/// What else must be seen of a fork bomb, as the clock also runs while the agent does not: so many
+/// Further sign of a fork bomb, as the clock also runs while the agent does not: so many
 /// passes, or members in a pass that does not end.
 const PASSES: u32 = 20;
 const MANY: u32 = 256;
-/// How long killed processes may take to end.
+/// Time that killed processes may take to end.
 const LINGER_MS: u64 = 5000;
 /// Passes without a member that outweigh processes vanishing while looked at:
 /// those have parents that reap them, and if no parent is a member, another exec

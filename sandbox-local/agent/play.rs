@@ -10,7 +10,7 @@ use crate::protocol::{
 };
 use crate::sys::{self, Errno, Open, slot, socket};
 
-/// What serving needs open.
+/// Descriptors that serving needs.
 #[derive(Clone, Copy)]
 pub(crate) struct Handles {
     /// The sandbox's own proc mount.

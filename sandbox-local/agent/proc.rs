@@ -10,11 +10,11 @@ use crate::sys::{self, EACCES, ENOENT, ESRCH, Errno, Open};
 pub(crate) enum Mark {
     /// Inode of its UTS namespace.
     Known(u64),
-    /// It has ended and waits to be reaped by its parent.
+    /// Ended; waits to be reaped by its parent.
     Ended,
-    /// It has left its namespaces and runs nothing any more, but has not ended.
+    /// Dying: it has left its namespaces and runs nothing any more.
     Dying,
-    /// It was gone before it could be looked at.
+    /// Gone before it could be looked at.
     Vanished,
     /// The kernel does not tell.
     Unreadable,
@@ -195,7 +195,7 @@ pub(crate) fn state(dir: i32, number: i32) -> Option<u8> {
     line.get(end + 2).copied()
 }
 
-/// What a thread does, and how often it was switched out.
+/// State of a thread, and the number of times that it was switched out.
 pub(crate) struct Seen {
     /// The state letter.
     pub(crate) state: u8,
@@ -253,7 +253,7 @@ fn see(dir: i32, thread: i32) -> Option<Seen> {
     })
 }
 
-/// What follows the first occurrence of `label`.
+/// Text behind the first occurrence of `label`.
 fn after<'a>(text: &'a [u8], label: &[u8]) -> Option<&'a [u8]> {
     let at = text.windows(label.len()).position(|found| found == label)?;
     text.get(at + label.len()..)

@@ -23,7 +23,7 @@ pub(crate) fn run(memory: &mut Memory, handles: Handles) -> i32 {
 
 /// Children that are reaped in a row: under a storm of orphans the host must still be heard.
 const REAPED_AT_ONCE: u32 = 64;
-/// How often that is done before a sandbox is said not to be idle.
+/// Number of such rounds before a sandbox is said not to be idle.
 const MOST_REAPS: u32 = 512;
 
 fn serve(memory: &mut Memory, handles: Handles) -> Result<i32, i32> {

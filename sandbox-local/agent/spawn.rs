@@ -9,7 +9,7 @@ use crate::sys::socket::{self, Fds};
 use crate::sys::{self, EAGAIN, Errno, SIGKILL};
 use crate::table::{Exec, Table};
 
-/// How long to wait at once for a process whose start is to be confirmed; what
+/// Wait for a process whose start is to be confirmed; what
 /// takes longer is confirmed in passing.
 const CONFIRM_MS: u64 = 20;
 

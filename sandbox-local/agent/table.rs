@@ -49,7 +49,7 @@ impl Kill {
 pub(crate) struct Exec {
     /// The host's name for it; zero marks a free entry.
     pub(crate) id: u64,
-    /// Its main process, zero once reaped.
+    /// Main process, zero once reaped.
     pub(crate) pid: i32,
     /// The mark of its tree (inode of the UTS namespace), zero while unknown and
     /// again once nothing of the tree can be left.

@@ -1,4 +1,4 @@
-//! What the embedder may set about the host side. Nothing here is about one sandbox.
+//! Configuration of the host side. Nothing here is about one sandbox.
 
 use std::path::PathBuf;
 #[cfg(target_os = "linux")]
@@ -19,7 +19,7 @@ use sandbox_egress::Connector;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LocalConfig {
-    /// Where sandboxes keep what they write: on a filesystem that overlayfs accepts as an upper
+    /// Directory for what sandboxes write: on a filesystem that overlayfs accepts as an upper
     /// layer (ext4, xfs, btrfs, tmpfs; not overlayfs itself, not NFS). Created if missing; must
     /// belong to the host's user.
     ///
@@ -43,7 +43,7 @@ pub struct LocalConfig {
     /// Default: the cgroup of this process if it may be used so, or the v1 hierarchies if this
     /// process is root.
     pub cgroup: Option<PathBuf>,
-    /// How many sandboxes are started ahead of time, in the background, so that creating one takes
+    /// Number of sandboxes that are started ahead of time, in the background, so that creating one takes
     /// a fraction of a millisecond. They are of the kind that was asked for last: specs with the
     /// same network, limits, required isolation and workdir, the default source and no mounts. And
     /// as many inits that wait in namespaces of their own: for forks, and for what is created in
@@ -56,7 +56,7 @@ pub struct LocalConfig {
     ///
     /// Default: 0; at most 64.
     pub prepared: usize,
-    /// How long the output of a command is still read after its main process has ended and nothing
+    /// Time for which the output of a command is still read after its main process has ended and nothing
     /// comes: what the rest of its tree is just writing (`tee` behind a shell's redirection) is not
     /// lost. If something keeps coming, ten times this. A command whose output nothing else holds
     /// open does not wait at all; one that leaves a program with its output behind waits this long.

@@ -1,4 +1,4 @@
-//! As whom a guest runs, seen from the host.
+//! User that a guest runs as, seen from the host.
 //!
 //! An ordinary user's guests run as that user, kept apart by namespaces. Each of root's sandboxes runs
 //! as a user that nothing else on the host runs as: whatever escapes has no rights, and limits for a

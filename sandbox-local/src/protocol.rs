@@ -100,7 +100,7 @@ pub(crate) mod spawn {
     pub(crate) const TERMINAL: u32 = 16;
 }
 
-/// Where a spawn failed.
+/// Stages at which a spawn can fail.
 pub(crate) mod stage {
     /// No process could be made, or too many run.
     pub(crate) const FORK: u32 = 1;
@@ -112,7 +112,7 @@ pub(crate) mod stage {
     pub(crate) const EXEC: u32 = 4;
 }
 
-/// What the start of serving needs beyond the plan.
+/// Parameters of the start of serving, beyond the plan.
 pub(crate) mod serving {
     /// The directory `/`.
     pub(crate) const ROOT: u64 = 1;

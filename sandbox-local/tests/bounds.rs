@@ -1,4 +1,4 @@
-//! What a guest makes costs the host no more than the documented limits, and what a host that died
+//! Bounds: what a guest makes costs the host no more than the documented limits, and what a host that died
 //! has left is collected: trees made to harm, a loop of kills, a run that counts what is left.
 //!
 //! Short here; `SANDBOX_KILLS` and `SANDBOX_LEAK_RUN` say how many kills and sandboxes.
@@ -423,7 +423,7 @@ async fn a_collection_that_is_cut_short_is_taken_up_again() {
     drop(provider);
 }
 
-/// What this process has: descriptors, threads, mounts.
+/// Counts of this process: descriptors, threads, mounts.
 fn held() -> [usize; 3] {
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("its mounts");
     [

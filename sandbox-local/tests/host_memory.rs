@@ -1,4 +1,4 @@
-//! What a sandbox costs must not grow with its host's memory: nothing here forks the host.
+//! Cost of a sandbox, which must not grow with its host's memory: nothing here forks the host.
 //!
 //! Counted, not timed. A fork marks every page of the host as shared, and the host pays for that
 //! with a page fault at each one's next write.

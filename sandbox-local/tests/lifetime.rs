@@ -1,4 +1,4 @@
-//! What is left when sandboxes, providers and host processes end: nothing.
+//! Ends of sandboxes, providers and host processes, which leave nothing behind.
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::expect_used,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use sandbox_local::{LocalConfig, LocalProvider};
 use sandbox_testkit::property::{Settings, compare};
 
-/// As many sequences as each seed gives: a few seconds' worth.
+/// Number of sequences for each seed: a few seconds' worth.
 const SEQUENCES: u32 = 30;
 
 #[test]

@@ -17,9 +17,9 @@ use tokio::sync::Mutex;
 
 use super::{AccessToken, Credential};
 
-/// How long the metadata service of a machine is waited for, which elsewhere never answers.
+/// Wait for the metadata service of a machine, which elsewhere never answers.
 const PROBE: Duration = Duration::from_secs(3);
-/// How long any other source is waited for.
+/// Wait for any other source.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The usual sources of tokens, one after the other; the one that works is remembered.
@@ -126,7 +126,7 @@ fn failed(scope: &str, why: &str) -> Error {
         ))
 }
 
-/// What it is called, what makes it, how long it may take.
+/// Source of tokens: its name, its constructor, its time limit.
 type Source = (&'static str, fn() -> Made, Duration);
 
 /// Asks one source after the other.

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use sandbox_core::{Result, Secret};
 use tokio::sync::Mutex;
 
-/// How long before its end a token is no longer used.
+/// Time before its end from which a token is no longer used.
 const MARGIN: Duration = Duration::from_secs(300);
 
 /// For how long a token is used that had ended when it came: this host's clock runs ahead then.
@@ -87,7 +87,7 @@ pub trait Credential: Debug + Send + Sync + 'static {
 pub struct StaticToken(Secret);
 
 impl StaticToken {
-    /// This token.
+    /// Credential that is this token.
     pub fn new(token: impl Into<Secret>) -> Self {
         Self(token.into())
     }

@@ -1,4 +1,4 @@
-//! What sandboxes of Azure Container Apps can do.
+//! Capabilities of sandboxes of Azure Container Apps.
 //!
 //! Nothing is declared here that the conformance kit does not prove.
 
@@ -79,7 +79,7 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend d
     )
     .without(Capability::FileStreams, "files come and go whole");
 
-/// What is known of the isolation: the service's word, which nothing inside can prove.
+/// Report of the isolation: the service's word, which nothing inside can prove.
 pub(crate) fn report(egress: Option<EgressAction>) -> IsolationReport {
     let vm = |control| {
         let why = "that is the service's word and can't be probed from inside";

@@ -1,4 +1,4 @@
-//! Where a sandbox group is and what its sandboxes are made of.
+//! Configuration of a sandbox group: its address, and what its sandboxes are made of.
 //!
 //! The credential in it never shows its token.
 
@@ -29,7 +29,7 @@ pub struct AcaConfig {
     /// clients were seen to use) or `2026-09-01-preview`. Another one is refused by
     /// [`AcaSandboxProvider::new`](crate::AcaSandboxProvider::new): the service takes any.
     pub api_version: String,
-    /// What tokens are asked for. Default: what the version wants.
+    /// Scope of the tokens. Default: the one of the version.
     pub scope: Option<String>,
     /// The public disk image of sandboxes whose spec names none. Default: `ubuntu`.
     pub disk_image: String,
@@ -37,7 +37,7 @@ pub struct AcaConfig {
     pub cpu: String,
     /// Memory of a sandbox as the service writes it. Default: `2048Mi`.
     pub memory: String,
-    /// Where tokens come from. Default: [`DefaultCredential`].
+    /// Source of tokens. Default: [`DefaultCredential`].
     pub credential: Arc<dyn Credential>,
     /// A certificate (PEM) to trust beside those of the system: an emulator's.
     pub ca_file: Option<PathBuf>,
@@ -49,7 +49,7 @@ pub struct AcaConfig {
     /// For how long a 403 is taken for a role that has not arrived yet, and a group that is not found
     /// for one that was just made. Default: not at all.
     pub role_wait: Duration,
-    /// How long a snapshot may take. Default: 15 minutes.
+    /// Limit of the time for a snapshot. Default: 15 minutes.
     pub snapshot_timeout: Duration,
     /// A sandbox that has a handle and was not used for so long is touched, so that neither
     /// `auto_delete` nor another [`Lifecycle`](crate::Lifecycle) takes it for idle. It costs

@@ -14,7 +14,7 @@ use crate::http::{Failure, Http, Request, parse};
 
 /// The label that finds what was created though no answer came; never shown.
 pub(crate) const CREATE_LABEL: &str = "sandbox-create";
-/// How often the caller waits for another look at what may have been created.
+/// Number of looks at what may have been created that the caller waits for.
 const LOOKS: u32 = 4;
 /// For how long the service may still be at a creation that it has not answered: its gateway gives up
 /// after 600 seconds.

@@ -9,7 +9,7 @@ use sandbox_core::Operation;
 
 use crate::http::{Failure, Http};
 
-/// How long after each refusal it is tried again. These and not what the service asks for: no caller
+/// Pauses after each refusal before another try. These and not what the service asks for: no caller
 /// waits, and the last one is long after a throttled minute.
 const PAUSES: [Duration; 5] = [
     Duration::from_secs(1),

@@ -13,7 +13,7 @@ use crate::guest::script::said;
 use crate::guest::transport::Transport;
 use crate::http::Http;
 
-/// How long stopping and letting go may take.
+/// Time that stopping and letting go may take.
 const TURN: Duration = Duration::from_secs(60);
 
 /// What was stopped, by the directory in the guest that has the list.

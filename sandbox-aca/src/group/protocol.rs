@@ -1,4 +1,4 @@
-//! What differs between versions of the service's interface: one row for each.
+//! Differences between versions of the service's interface: one row for each.
 //!
 //! A version without a row is refused. The service was seen to take versions that it does not have
 //! and to answer as in another one, so that it must never be left to the service to refuse.
@@ -14,16 +14,16 @@ use crate::http::{Http, invalid};
 #[derive(Debug)]
 pub(crate) struct Protocol {
     pub(crate) version: &'static str,
-    /// What tokens are asked for.
+    /// Scope of the tokens.
     pub(crate) scope: &'static str,
-    /// How sandboxes are created, files written, disk images made.
+    /// Method by which sandboxes are created, files written, disk images made.
     pub(crate) create: Method,
     pub(crate) write_file: Method,
     pub(crate) make_image: Method,
-    /// Where a line of shell is run, and the body that it goes in.
+    /// Path at which a line of shell is run, and the body that it goes in.
     pub(crate) run: &'static str,
     pub(crate) line: fn(&str) -> Value,
-    /// Where the decisions of the egress policy are, and the section of the answer.
+    /// Path of the decisions of the egress policy, and the section of the answer.
     pub(crate) decisions: &'static str,
     pub(crate) decided: &'static str,
     /// Whether a bare array may be the first page of several, asked for by number.
@@ -32,11 +32,11 @@ pub(crate) struct Protocol {
     pub(crate) image: fn(&NewDiskImage) -> Value,
     /// An egress policy as it is sent, from what both versions call the same.
     pub(crate) egress: fn(Value) -> Value,
-    /// What a sandbox's disk holds and has, of the answer about what it uses.
+    /// Part of the answer about resources that describes the disk.
     pub(crate) disk: fn(&Value) -> &Value,
 }
 
-/// What is spoken on `exec/stream`.
+/// Protocol of `exec/stream`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stream {
     /// A program without arguments, input without an end, no version in the request.
@@ -101,7 +101,7 @@ impl Protocol {
 }
 
 impl Http {
-    /// What is spoken with the service.
+    /// Protocol spoken with the service.
     pub(crate) fn protocol(&self) -> &'static Protocol {
         // A provider is not made with a version that is not known.
         Protocol::of(self.api_version()).unwrap_or(DEFAULT)
@@ -138,7 +138,7 @@ pub(crate) fn number(of: &Value) -> Option<u64> {
     of.as_u64().or_else(|| of.as_str()?.parse().ok())
 }
 
-/// How much of something is used.
+/// Reads the use of a resource.
 pub(crate) fn usage(of: &Value) -> Usage {
     Usage {
         used: number(&of["usedBytes"]).unwrap_or(0),

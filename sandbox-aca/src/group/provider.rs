@@ -52,7 +52,7 @@ pub struct AcaSandboxProvider {
 }
 
 impl AcaSandboxProvider {
-    /// What its sandboxes can do; no I/O, no provider needed.
+    /// Capabilities of its sandboxes; no I/O, no provider needed.
     pub const CAPABILITIES: Capabilities = CAPABILITIES;
 
     /// A provider for this group, with this source of tokens. Sends nothing yet.
@@ -76,7 +76,7 @@ impl AcaSandboxProvider {
     }
 }
 
-/// What a sandbox is made from, if spec and options agree.
+/// Origin of a sandbox, if spec and options agree.
 fn source(spec: &SandboxSpec, options: &AcaOptions, config: &AcaConfig) -> Result<AcaSource> {
     let invalid = |why: &str| {
         let error = Error::new(ErrorKind::InvalidInput, Operation::Create);
@@ -103,7 +103,7 @@ fn source(spec: &SandboxSpec, options: &AcaOptions, config: &AcaConfig) -> Resul
     Ok(source)
 }
 
-/// What a sandbox shows of itself; `own` are the provider's labels.
+/// Description of a sandbox from the service's answer; `own` are the provider's labels.
 fn info_of(found: &Value, own: &Labels) -> Option<SandboxInfo> {
     let id = SandboxId::new(found["id"].as_str()?);
     let mut info = SandboxInfo::new(id, BACKEND, GuestPath::from(WORKDIR));

@@ -17,7 +17,7 @@ use crate::guest::launch::MARKED;
 use crate::guest::transport::Transport;
 use crate::http::Http;
 
-/// What a provider and its sandboxes share.
+/// Parts that a provider and its sandboxes share.
 #[derive(Debug)]
 pub(crate) struct Registry {
     pub(crate) http: Arc<Http>,
@@ -25,7 +25,7 @@ pub(crate) struct Registry {
     open: Mutex<BTreeMap<String, Weak<Guest>>>,
 }
 
-/// What follows a creation, as the service takes it.
+/// Policies that follow a creation, as the service takes them.
 #[derive(Debug)]
 pub(crate) struct Policies {
     /// Whether it is made from a snapshot: then the service may ignore all but the source.
@@ -122,7 +122,7 @@ impl Registry {
         Ok(self.add(guest))
     }
 
-    /// The same on a task of its own; who drops the future gets the sandbox deleted.
+    /// Makes a sandbox on a task of its own; if the future is dropped, the sandbox is deleted.
     pub(crate) async fn make_surely(
         self: &Arc<Self>,
         op: Operation,

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::guest::transport::TOUCH;
 use crate::http::{Failure, Http, Request, parse};
 
-/// How long deletion may take until the sandbox is gone.
+/// Limit of the time for a deletion, until the sandbox is gone.
 const DELETION: Duration = Duration::from_secs(60);
 
 fn file_request<'a>(parts: &'a [&'a str], path: &str, limit: u64) -> Request<'a> {
@@ -24,7 +24,7 @@ fn file_request<'a>(parts: &'a [&'a str], path: &str, limit: u64) -> Request<'a>
     request
 }
 
-/// What tells an entry of a collection from the others.
+/// Name that tells an entry of a collection from the others.
 fn name(entry: &Value) -> &Value {
     let keys = ["id", "volumeName", "name"].iter().map(|key| &entry[*key]);
     let mut keys = keys.filter(|value| !value.is_null());

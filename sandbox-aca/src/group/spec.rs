@@ -1,4 +1,4 @@
-//! What a spec may ask of the service; what it can't do is refused before anything is sent.
+//! Check of a spec against the service; what it can't do is refused before anything is sent.
 //!
 //! It must never let an option pass that would be ignored.
 

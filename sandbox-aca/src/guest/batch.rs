@@ -83,7 +83,7 @@ impl<T: Transport> Guest<T> {
     }
 }
 
-/// What checks the whole batch and then puts it in place.
+/// Script that checks the whole batch and then puts it in place.
 fn script(dir: &str, nonce: &str, by_directory: &ByDirectory<'_>) -> Script {
     let mut script = Script::default().text(COMMON).text(BATCH).text(&format!(
         "d={dir} n={nonce}\ntrap 'cd /; rm -rf $d' EXIT\nlock\n"

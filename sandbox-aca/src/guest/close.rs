@@ -12,7 +12,7 @@ use crate::guest::handle::Guest;
 use crate::guest::transport::Transport;
 
 const OP: Operation = Operation::Close;
-/// How long commands may take to report their last output.
+/// Time that commands may take to report their last output.
 const LAST_OUTPUT: Duration = Duration::from_secs(8);
 
 impl<T: Transport> Guest<T> {

@@ -19,11 +19,11 @@ use crate::guest::transport::Transport;
 use crate::http::Failure;
 
 const OP: Operation = Operation::Exec;
-/// How long a request may take beyond what the guest waits.
+/// Time that a request may take beyond what the guest waits.
 const SLACK: Duration = Duration::from_secs(60);
 /// The largest output that comes with the answer.
 const INLINE: u64 = 256 << 10;
-/// How many unknown answers in a row are taken before a command is given up.
+/// Number of unknown answers in a row after which a command is given up.
 const UNKNOWN: u32 = 4;
 
 /// Kills a command whose caller has gone.
@@ -35,13 +35,13 @@ pub(crate) struct Guard<T: Transport> {
 }
 
 impl<T: Transport> Guard<T> {
-    /// From now on the command is killed with its sandbox, or when this is dropped.
+    /// Guard from which on the command is killed with its sandbox, or when this is dropped.
     pub(crate) fn new(guest: &Arc<Guest<T>>, dir: &str) -> Self {
         guest.state().running.push(dir.to_owned());
         Self::apart(guest, dir)
     }
 
-    /// The same for a command that closing does not wait for.
+    /// Guard for a command that closing does not wait for.
     pub(crate) fn apart(guest: &Arc<Guest<T>>, dir: &str) -> Self {
         Self {
             guest: Arc::clone(guest),
@@ -257,7 +257,7 @@ pub(crate) fn timed_out(op: Operation, limit: Option<Duration>) -> Error {
     sandbox_core::backend::timed_out(op, limit.unwrap_or_default())
 }
 
-/// How a command ended, by what `wait` would say.
+/// End of a command, by what `wait` would say.
 pub(crate) fn exit(code: u64) -> Exit {
     Exit::new(match code & 0x7f {
         0 => ExitStatus::Code(i32::try_from(code >> 8 & 0xff).unwrap_or(255)),

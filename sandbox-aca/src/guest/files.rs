@@ -15,7 +15,7 @@ use crate::guest::handle::{Guest, fresh};
 use crate::guest::script::garbled;
 use crate::guest::transport::Transport;
 
-/// What the guest says is in a directory.
+/// Listing of a directory, as the guest reports it.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
     /// In no order.

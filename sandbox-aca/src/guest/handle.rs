@@ -1,4 +1,4 @@
-//! What the operations of one sandbox share: who it is, what it keeps, how its errors read.
+//! Parts that the operations of one sandbox share: identity, state, errors.
 //!
 //! It must never take a sandbox that is gone for an empty one.
 
@@ -20,10 +20,10 @@ use crate::guest::transport::Transport;
 use crate::guest::upload::PART;
 use crate::http::{Failure, Http};
 
-/// How long a helper in the guest may take.
+/// Time that a helper in the guest may take.
 const HELPER: Duration = Duration::from_secs(300);
 
-/// What a handle keeps of its sandbox.
+/// State that a handle keeps of its sandbox.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) info: SandboxInfo,
@@ -62,10 +62,10 @@ impl Drop for KeepAlive {
     }
 }
 
-/// How closing a sandbox went.
+/// Result of closing a sandbox.
 #[derive(Debug, Default)]
 pub(crate) struct Closing {
-    /// How many attempts have ended.
+    /// Number of attempts that have ended.
     pub(crate) attempts: u64,
     /// The outcome of the last one, if there was one.
     pub(crate) outcome: Option<Result<()>>,
@@ -78,7 +78,7 @@ pub(crate) struct Guest<T = Http> {
     pub(crate) id: SandboxId,
     pub(crate) state: Mutex<State>,
     pub(crate) closing: AtomicBool,
-    /// How closing went, if it was tried: see [`close`](super::close).
+    /// Result of closing, if it was tried: see [`close`](super::close).
     pub(crate) closed: tokio::sync::Mutex<Closing>,
     /// Held while a batch is put in place and while a fork looks.
     pub(crate) files: Arc<tokio::sync::Mutex<()>>,
@@ -90,7 +90,7 @@ pub(crate) struct Guest<T = Http> {
     overdue: AtomicBool,
     /// Whether it is known to have ended by that.
     expired: AtomicBool,
-    /// What keeps it, if that was asked for; and held while it is touched.
+    /// Task that keeps the sandbox alive, if that was asked for; held while it is touched.
     pub(crate) keep_alive: OnceLock<KeepAlive>,
     pub(crate) touching: tokio::sync::Mutex<()>,
 }
@@ -162,7 +162,7 @@ impl<T: Transport> Guest<T> {
         }
     }
 
-    /// What a failed request means for this sandbox.
+    /// Error for a failed request to this sandbox.
     pub(crate) fn failed(&self, failure: Failure) -> Error {
         let op = failure.error.operation();
         if self.closing.load(Ordering::Acquire) {
@@ -307,7 +307,7 @@ impl<T: Transport> Guest<T> {
         }
     }
 
-    /// How large a file is that a script speaks of: no more of it is taken, whatever comes.
+    /// Size of a file that a script speaks of: no more of it is taken, whatever comes.
     fn announced(&self, op: Operation, size: &str, limit: u64) -> Result<u64> {
         let size = size.parse().ok().filter(|size| *size <= limit);
         size.ok_or_else(|| self.named(garbled(op)))
@@ -358,7 +358,7 @@ impl<T: Transport> Guest<T> {
         self.transport.get_file(op, id, path, most).await
     }
 
-    /// The same in a temporary file, at its beginning; memory does not grow with it.
+    /// Brings a file into a temporary file, read from its beginning; memory does not grow with it.
     pub(crate) async fn emitted_to_file(
         &self,
         op: Operation,
@@ -394,7 +394,7 @@ impl<T: Transport> Guest<T> {
     }
 }
 
-/// What an error of the guest's scripts is called.
+/// Kind and message of an error of the guest's scripts.
 pub(crate) fn kind_of(name: &str) -> (ErrorKind, &'static str) {
     match name {
         "NOENT" => (ErrorKind::NotFound, "no such file or directory"),

@@ -23,7 +23,7 @@ pub(crate) fn check(every: Option<Duration>) -> Result<()> {
 }
 
 impl<T: Transport> Guest<T> {
-    /// From now on the sandbox is touched when it was idle for so long.
+    /// Touches the sandbox from now on when it was idle for so long.
     pub(crate) fn keep(self: &Arc<Self>, every: Option<Duration>) {
         if let Some(every) = every {
             let task = tokio::spawn(keep(Arc::downgrade(self), every));

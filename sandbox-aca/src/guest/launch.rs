@@ -1,4 +1,4 @@
-//! What a command is started with: its arguments, its environment, its input, its place.
+//! Launch of a command: arguments, environment, input, directory.
 //!
 //! Nothing that a caller gives may be taken for a part of a script.
 
@@ -15,7 +15,7 @@ use crate::guest::upload::PART;
 /// The longest argument that Linux takes, and all of them together.
 const LONGEST: usize = 128 << 10;
 const ALL: usize = 1900 << 10;
-/// Where programs are looked for if no environment says so.
+/// Search path of programs if no environment says so.
 const PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Variables that a shell exports without being asked.
 const SHELL_VARIABLES: [&[u8]; 4] = [b"PWD", b"OLDPWD", b"SHLVL", b"_"];
@@ -24,7 +24,7 @@ const INLINE: usize = 16 << 10;
 
 /// A command that is about to be started. What it is given stays out of `Debug`.
 pub(crate) struct Launch {
-    /// Its directory in the guest.
+    /// Directory of the command in the guest.
     pub(crate) dir: String,
     /// The name by which the guest's scripts know it.
     pub(crate) nonce: String,
@@ -150,7 +150,7 @@ impl<T: Transport> Guest<T> {
     }
 }
 
-/// What every mark begins with.
+/// Prefix of every mark.
 pub(crate) const MARKED: &str = "4242";
 
 /// The limit of processor time for real-time scheduling (in microseconds: some ten thousand years)

@@ -67,7 +67,7 @@ impl Script {
     }
 }
 
-/// What a script says: lines.
+/// Output of a script, in lines.
 #[derive(Debug)]
 pub(crate) struct Said<'a> {
     pub(crate) words: Vec<&'a str>,

@@ -1,4 +1,4 @@
-//! What carries the operations of a sandbox to its guest: a shell, and files by name.
+//! Transport of the operations of a sandbox to its guest: a shell, and files by name.
 //!
 //! Everything else (commands, batches, listings, transfers) is scripts on top of it, the same for
 //! every service. A transport must never run a line twice that may not be repeated.
@@ -12,22 +12,22 @@ use sandbox_core::{Capabilities, Operation};
 
 use crate::http::Failure;
 
-/// How long a touch may take: closing waits for one that is under way.
+/// Limit of the time for a touch: closing waits for one that is under way.
 pub(crate) const TOUCH: Duration = Duration::from_secs(10);
 
 /// A way to a guest.
 pub(crate) trait Transport: Debug + Send + Sync + 'static {
-    /// What a directory of ours in the guest is called, without the random end.
+    /// Name of our directories in the guest, without the random end.
     const STAGING: &'static str;
-    /// How long the guest waits for a command before it says "still running".
+    /// Time that the guest waits for a command before it says "still running".
     const SLICE: Duration;
-    /// What its sandboxes can do.
+    /// Capabilities of its sandboxes.
     const CAPABILITIES: Capabilities;
 
-    /// What to do if a sandbox could not be deleted.
+    /// Advice if a sandbox could not be deleted.
     const CLOSE_HINT: &'static str;
 
-    /// How long to leave the guest alone before asking again after a command that has run so long.
+    /// Pause before the guest is asked again after a command that has run so long.
     fn pause(ran: Duration) -> Duration {
         let _ = ran;
         Duration::ZERO

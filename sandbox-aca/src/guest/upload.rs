@@ -25,7 +25,7 @@ impl<T: Transport> Guest<T> {
         Ok(names.join(" "))
     }
 
-    /// The same with a file of the host; memory does not grow with it.
+    /// Uploads a file of the host; memory does not grow with it.
     pub(crate) async fn upload_file(
         &self,
         op: Operation,

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::Plane;
 
-/// What a group is called that is not there, or not yet.
+/// Code of the error for a group that is not there, or not yet.
 const NO_GROUP: &str = "SandboxGroupNotFound";
 
 /// Why a request did not succeed.
@@ -16,7 +16,7 @@ const NO_GROUP: &str = "SandboxGroupNotFound";
 pub(crate) struct Failure {
     pub(crate) error: Error,
     pub(crate) status: Option<u16>,
-    /// What the service calls it.
+    /// The service's name of the error.
     pub(crate) title: String,
     /// Whether it may have been carried out.
     pub(crate) unknown: bool,
@@ -58,7 +58,7 @@ impl Failure {
         self.status == Some(404) && self.title == NO_GROUP
     }
 
-    /// The same with what to do about it.
+    /// Adds advice on what to do about it.
     pub(crate) fn hint(mut self, hint: &str) -> Self {
         self.error = self.error.with_hint(hint);
         self
@@ -103,7 +103,7 @@ impl Failure {
         }
     }
 
-    /// What the service answered instead.
+    /// Failure from an answer of the service.
     pub(super) fn answered(
         op: Operation,
         status: StatusCode,
@@ -159,7 +159,7 @@ impl Failure {
     }
 }
 
-/// What the service says went wrong, in any of its forms: problem+json, `{"error":{…}}`, bare.
+/// Error that the service reports, in any of its forms: problem+json, `{"error":{…}}`, bare.
 #[derive(Debug, Default)]
 struct Problem {
     title: String,

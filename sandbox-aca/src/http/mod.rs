@@ -26,7 +26,7 @@ pub(crate) use retry::asked;
 
 use retry::{Attempts, LONGEST_WAIT};
 
-/// How much of the answer to a refused request is read.
+/// Bytes of the answer to a refused request that are read.
 const PROBLEM: u64 = 64 << 10;
 
 /// The way to one data plane.
@@ -48,10 +48,10 @@ impl std::fmt::Debug for Http {
     }
 }
 
-/// What is asked of the service.
+/// Request to the service.
 pub(crate) struct Request<'a> {
     pub(crate) method: Method,
-    /// What stands behind the plane's prefix, in parts that are not encoded.
+    /// Path behind the plane's prefix, in parts that are not encoded.
     pub(crate) path: &'a [&'a str],
     /// A link of the service in place of the path, with a query of its own.
     pub(crate) link: Option<Url>,
@@ -103,10 +103,10 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
 }
 
-/// Where the body of an answer goes.
+/// Destination of the body of an answer.
 enum Sink {
     Memory(BytesMut),
-    /// There is no body: the connection becomes a WebSocket.
+    /// No body: the connection becomes a WebSocket.
     Socket(Option<reqwest::Upgraded>),
     /// The body is read as it comes, for as long as it comes.
     Stream(Option<reqwest::Response>),
@@ -156,7 +156,7 @@ impl Http {
         self.answer(op, request).await.map(|answer| answer.body)
     }
 
-    /// The same with the headers.
+    /// Sends a request and returns the answer with its headers.
     pub(crate) async fn answer(
         &self,
         op: Operation,

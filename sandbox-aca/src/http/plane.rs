@@ -1,4 +1,4 @@
-//! What one data plane is: where it stands, what its paths begin with, who may call it.
+//! One data plane: its address, the beginning of its paths, the credential of its callers.
 //!
 //! Nothing here is secret.
 
@@ -13,7 +13,7 @@ use sandbox_core::{Error, ErrorKind, Operation, Result};
 pub(crate) struct Plane {
     /// The endpoint, with a path of its own if it has one.
     pub(crate) endpoint: String,
-    /// What every path begins with, in parts that are not encoded.
+    /// Beginning of every path, in parts that are not encoded.
     pub(crate) prefix: Vec<String>,
     pub(crate) api_version: String,
     /// A certificate (PEM) to trust beside those of the system.
@@ -26,7 +26,7 @@ pub(crate) struct Plane {
 }
 
 impl Plane {
-    /// Where its paths begin.
+    /// Address at which its paths begin.
     pub(super) fn base(&self) -> Result<Url> {
         let mut base = Url::parse(self.endpoint.trim_end_matches('/'))
             .map_err(|e| invalid("the endpoint is not a URL".into()).with_source(e))?;

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::Failure;
 
-/// How often a request is sent for one reason.
+/// Number of times that a request is sent for one reason.
 const ATTEMPTS: u32 = 5;
 /// The longest that is waited before a request is sent again.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -15,7 +15,7 @@ pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// One request's history.
 #[derive(Debug)]
 pub(super) struct Attempts {
-    /// How often it was sent.
+    /// Number of times that it was sent.
     pub(super) count: u32,
     /// Whether a token was refused already.
     pub(super) refused: bool,
@@ -26,7 +26,7 @@ pub(super) struct Attempts {
 }
 
 impl Attempts {
-    /// How long the request may go on in all: a role or a group that has just been made is waited for
+    /// Limit of the time for the request in all: a role or a group that has just been made is waited for
     /// as long as was asked for, which is longer than one request takes.
     pub(super) fn patience(
         &self,
@@ -41,7 +41,7 @@ impl Attempts {
         }
     }
 
-    /// How long to wait before it is sent again; `None` if it must not be.
+    /// Pause before it is sent again; `None` if it must not be.
     pub(super) fn wait(&self, failure: &Failure, asked: Option<Duration>) -> Option<Duration> {
         let more = self.count < ATTEMPTS;
         // "At once" is what a clock that goes wrong says too: it is no reason to hammer.
@@ -62,7 +62,7 @@ impl Attempts {
     }
 }
 
-/// How long the service asks to wait: in milliseconds, as HTTP has it, or in the body.
+/// Pause that the service asks for: in milliseconds, as HTTP has it, or in the body.
 pub(crate) fn asked(headers: &HeaderMap, body: &[u8]) -> Option<Duration> {
     let text = |name| {
         let text = headers.get(name).and_then(|text| text.to_str().ok());

@@ -97,7 +97,7 @@ impl Answered {
         value.to_str().ok()
     }
 
-    /// How long the service asks to wait.
+    /// Time that the service asks to wait.
     pub(super) fn wait(&self) -> Option<Duration> {
         crate::http::asked(&self.0.headers, &self.0.body)
     }

@@ -33,7 +33,7 @@ pub struct ControlPlaneConfig {
     pub credential: Arc<dyn Credential>,
     /// A certificate (PEM) to trust beside those of the system: an emulator's.
     pub ca_file: Option<PathBuf>,
-    /// How long an operation may take until it is done. Default: 20 minutes, which is what `az` waits.
+    /// Time that an operation may take until it is done. Default: 20 minutes, which is what `az` waits.
     pub timeout: Duration,
     /// How often is asked whether an operation is done where the service does not say. Default: 2 s.
     pub poll: Duration,

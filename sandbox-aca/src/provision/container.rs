@@ -93,7 +93,7 @@ enum Value {
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Container {
-    /// Its name among those of the app.
+    /// The name among those of the app.
     pub name: String,
     /// The image, best by digest: `registry/name@sha256:…`.
     pub image: String,
@@ -101,7 +101,7 @@ pub struct Container {
     pub command: Vec<String>,
     /// The arguments.
     pub args: Vec<String>,
-    /// Its share of a machine.
+    /// The share of a machine.
     pub size: Size,
     /// How the service sees whether it is well.
     pub probes: Vec<Probe>,

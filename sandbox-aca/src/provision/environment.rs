@@ -221,7 +221,7 @@ impl ControlPlane {
 }
 
 impl Environment {
-    /// Its identifier.
+    /// The identifier.
     pub fn id(&self) -> &ResourceId {
         &self.target.id
     }

@@ -64,7 +64,7 @@ pub struct SandboxGroupProperties {
     pub provisioning_state: Option<ProvisioningState>,
     /// The environment that it is in.
     pub environment_id: Option<ResourceId>,
-    /// Its data plane, where the service shows it: stable versions do not.
+    /// The data plane, where the service shows it: stable versions do not.
     pub management_endpoint: Option<String>,
 }
 
@@ -97,7 +97,7 @@ impl ControlPlane {
 }
 
 impl SandboxGroup {
-    /// Its identifier.
+    /// The identifier.
     pub fn id(&self) -> &ResourceId {
         &self.target.id
     }

@@ -42,9 +42,9 @@ pub const RUN_VARIABLE: &str = "SANDBOX_RUN_ID";
 pub struct JobSpec {
     /// The environment that it is in.
     pub environment: ResourceId,
-    /// Its container, where a run does not have another.
+    /// The container, where a run does not have another.
     pub container: Container,
-    /// How long an execution may take before the service ends it. Default: 30 minutes.
+    /// Time that an execution may take before the service ends it. Default: 30 minutes.
     pub timeout: Duration,
     /// How often the service starts a container again that failed. Default: never, since a command
     /// must not run twice for one call.
@@ -329,7 +329,7 @@ impl ControlPlane {
 }
 
 impl Job {
-    /// Its identifier.
+    /// The identifier.
     pub fn id(&self) -> &ResourceId {
         &self.target.id
     }
@@ -445,7 +445,7 @@ impl Job {
         self.plane.pages(step, Call::get(&path, KIND.version)).await
     }
 
-    /// Its executions that the service still knows, with what it shows of them.
+    /// The executions that the service still knows, with what it shows of them.
     ///
     /// # Errors
     /// What the service answers.
@@ -501,7 +501,7 @@ struct ReplicaContainers {
 }
 
 impl Execution {
-    /// Its name.
+    /// The name.
     pub fn name(&self) -> &str {
         &self.name
     }

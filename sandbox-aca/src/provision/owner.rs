@@ -26,11 +26,11 @@ const KINDS: &[&Kind] = &[
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Owned {
-    /// Its identifier.
+    /// The identifier.
     pub id: ResourceId,
     /// What a person calls its kind, such as "container app".
     pub kind: &'static str,
-    /// Its tags.
+    /// The tags.
     pub tags: Labels,
 }
 

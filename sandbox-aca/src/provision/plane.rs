@@ -77,14 +77,14 @@ impl Target {
 #[derive(Clone, Debug, Deserialize)]
 #[non_exhaustive]
 pub struct Resource<P> {
-    /// Its identifier.
+    /// The identifier.
     pub id: ResourceId,
-    /// Its own name.
+    /// The own name.
     pub name: String,
     /// The region that it is in.
     #[serde(default)]
     pub location: Option<String>,
-    /// Its tags.
+    /// The tags.
     #[serde(default, deserialize_with = "nullable")]
     pub tags: Labels,
     /// What only its kind has.

@@ -352,7 +352,7 @@ impl ControlPlane {
 }
 
 impl SessionPool {
-    /// Its identifier.
+    /// The identifier.
     pub fn id(&self) -> &ResourceId {
         &self.target.id
     }

@@ -103,7 +103,7 @@ pub enum PrincipalType {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RoleAssignment {
-    /// Its identifier.
+    /// The identifier.
     pub id: ResourceId,
     /// Who has the role.
     pub principal: PrincipalId,

@@ -1,4 +1,4 @@
-//! What dynamic sessions can do, and what a spec may ask of them.
+//! Capabilities of dynamic sessions, and the check of a spec against them.
 //!
 //! Nothing is declared here that the conformance kit does not prove; what can't be done is refused
 //! before anything is sent.
@@ -85,12 +85,12 @@ const COMMON: Capabilities = Capabilities::none("this backend does not have it")
         "a Hyper-V machine can't be told from inside",
     );
 
-/// Those of a pool without egress, which is the service's default.
+/// Capabilities in a pool without egress, which is the service's default.
 pub(crate) const CLOSED: Capabilities = COMMON
     .partial(Capability::NetworkOff, "by the pool's configuration")
     .without(Capability::NetworkOpen, "the pool has no egress");
 
-/// Those of a pool with egress.
+/// Capabilities in a pool with egress.
 pub(crate) const OPEN: Capabilities = COMMON
     .without(Capability::NetworkOff, "the pool has egress")
     .partial(
@@ -115,7 +115,7 @@ pub(crate) fn check(spec: &SandboxSpec, capabilities: &Capabilities) -> Result<(
     Ok(())
 }
 
-/// What is known of the isolation: the service's word, which nothing inside can prove.
+/// Report of the isolation: the service's word, which nothing inside can prove.
 pub(crate) fn report(egress: bool) -> IsolationReport {
     let why = "that is the service's word and can't be probed from inside";
     let machine = || Enforcement::partial("the service's Hyper-V machine", why);

@@ -19,15 +19,15 @@ use crate::http::{Answer, Failure, Http, Request, parse};
 
 /// The longest execution that the service allows [Azure, January 2026].
 pub(crate) const LONGEST: Duration = Duration::from_secs(220);
-/// What is kept of an output stream; the service's default is 4096.
+/// Bytes that are kept of an output stream; the service's default is 4096.
 const KEPT: u64 = 1 << 20;
 /// The largest part of an upload; the service takes 128 MB [Azure, January 2026].
 const PART: usize = 64 << 20;
-/// How long the service may take beyond an execution's own time before its end is known.
+/// Time that the service may take beyond an execution's own time before its end is known.
 const LATE: Duration = Duration::from_secs(30);
-/// How often an execution is asked after that was answered before its end.
+/// Interval at which an execution is asked after that was answered before its end.
 const POLL: Duration = Duration::from_millis(200);
-/// Where files are that come and go.
+/// Directory of files that come and go.
 pub(crate) const HOME: &str = "/mnt/data";
 
 /// A pool, as its sessions see it.
@@ -35,7 +35,7 @@ pub(crate) const HOME: &str = "/mnt/data";
 pub(crate) struct Pool {
     /// The data plane in the configured version.
     pub(crate) data: Http,
-    /// The same in the newest one: the old ones can't end a session.
+    /// Client in the newest version: the old ones can't end a session.
     pub(crate) manage: Http,
     pub(crate) kind: SessionKind,
     pub(crate) old: bool,
@@ -66,7 +66,7 @@ struct Arrived {
 /// The path and the query of a request.
 pub(super) type Place = (Vec<String>, Vec<(&'static str, String)>);
 
-/// What came of an execution.
+/// Result of an execution.
 #[derive(Debug)]
 pub(crate) struct Executed {
     pub(crate) succeeded: bool,
@@ -303,7 +303,7 @@ impl Session {
         }
     }
 
-    /// What a line needs done first: uploads that it names put in place, litter cleared away.
+    /// Prelude of a line: uploads that it names put in place, stale files cleared away.
     pub(super) fn prelude(&self, line: &str) -> String {
         let mut text = String::new();
         let stale_dirs = std::mem::take(&mut *locked(&self.stale_dirs));
@@ -326,7 +326,7 @@ impl Session {
         locked(&self.arrived).retain(|file| !line.contains(file.dir.as_str()));
     }
 
-    /// Where a file in one of our directories can be fetched.
+    /// Place at which a file in one of our directories can be fetched.
     pub(super) fn nested(&self, path: &str) -> Place {
         let (dir, name) = path.rsplit_once('/').unwrap_or((HOME, path));
         let dir = match self.pool.kind {
@@ -340,7 +340,7 @@ impl Session {
         (vec!["files".into(), name.into(), "content".into()], query)
     }
 
-    /// The same in the old shape, which knows no directories: under a name of its own.
+    /// Place of a file in the old shape, which knows no directories: under a name of its own.
     pub(super) fn flat(&self, path: &str) -> Place {
         let query = vec![("identifier", self.identifier.expose())];
         (vec!["files".into(), "content".into(), flat(path)], query)

@@ -12,7 +12,7 @@ use super::sandbox::AcaSession;
 
 const OP: Operation = Operation::Exec;
 
-/// How code is run.
+/// Options of running code.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct CodeOptions {
@@ -40,7 +40,7 @@ impl CodeOptions {
     }
 }
 
-/// How code ended.
+/// End of running code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CodeStatus {
@@ -50,19 +50,19 @@ pub enum CodeStatus {
     Failed,
 }
 
-/// What came of code.
+/// Result of running code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CodeOutput {
     /// The value of its last expression as JSON, if it has one.
     pub result: Option<String>,
-    /// What it wrote, as text: the service passes on no bytes, and at most 1 MiB.
+    /// Output as text: the service passes on no bytes, and at most 1 MiB.
     pub stdout: String,
-    /// What it wrote to stderr, with the exception that ended it.
+    /// Output on stderr, with the exception that ended it.
     pub stderr: String,
-    /// How it ended.
+    /// Status with which it ended.
     pub status: CodeStatus,
-    /// How long it ran, where the service says so.
+    /// Time that it ran, where the service says so.
     pub duration: Option<Duration>,
 }
 

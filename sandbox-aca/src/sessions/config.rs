@@ -1,4 +1,4 @@
-//! Where a session pool is and what its sessions are.
+//! Configuration of a session pool: its address, and the kind of its sessions.
 //!
 //! The credential in it never shows its token.
 
@@ -18,7 +18,7 @@ const OLD: &[&str] = &["2024-02-02-preview", "2024-08-02-preview"];
 /// The role that the data plane asks for.
 const ROLE: &str = "Azure ContainerApps Session Executor";
 
-/// What the sessions of a pool run.
+/// Kind of code that the sessions of a pool run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SessionKind {
@@ -34,14 +34,14 @@ pub enum SessionKind {
 pub struct AcaSessionConfig {
     /// The pool's `poolManagementEndpoint`, with its path.
     pub endpoint: String,
-    /// What the pool's sessions run.
+    /// Kind of code that the pool's sessions run.
     pub kind: SessionKind,
     /// The version of the service's interface; the shape of requests follows from it.
     /// Default: `2025-10-02-preview`.
     pub api_version: String,
-    /// What tokens are asked for. Default: `https://dynamicsessions.io/.default`.
+    /// Scope of the tokens. Default: `https://dynamicsessions.io/.default`.
     pub scope: String,
-    /// Where tokens come from. Default: [`DefaultCredential`].
+    /// Source of tokens. Default: [`DefaultCredential`].
     pub credential: Arc<dyn Credential>,
     /// A certificate (PEM) to trust beside those of the system: an emulator's.
     pub ca_file: Option<PathBuf>,

@@ -19,9 +19,9 @@ const SHELL: &str = include_str!("driver.sh");
 #[derive(Debug)]
 pub(crate) struct Call {
     nonce: String,
-    /// Its directory in the session.
+    /// Directory of the command in the session.
     pub(crate) dir: String,
-    /// What is to be sent.
+    /// Text that is to be sent.
     pub(crate) text: String,
 }
 
@@ -56,7 +56,7 @@ impl Call {
         Self { nonce, dir, text }
     }
 
-    /// What the driver says, if it said anything.
+    /// Report of the driver, if it said anything.
     pub(crate) fn heard(&self, stdout: &str) -> Option<Heard> {
         let mut parts = stdout.split(&self.nonce);
         let said: Value = serde_json::from_str(parts.nth(1)?).ok()?;
@@ -75,7 +75,7 @@ impl Call {
     }
 }
 
-/// What a driver says.
+/// Report of a driver.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
     /// The session is another one than it was.
@@ -84,9 +84,9 @@ pub(crate) enum Heard {
     Said(Vec<u8>),
     /// The line's output is in the file `t`.
     Written {
-        /// Its size.
+        /// Size.
         size: u64,
-        /// Its SHA-256.
+        /// SHA-256.
         sha: String,
     },
 }

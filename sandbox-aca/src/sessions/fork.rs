@@ -23,10 +23,10 @@ const PART: u64 = 16 << 20;
 /// The largest archive that comes and goes with the scripts.
 const SMALL: u64 = 128 << 10;
 
-/// What was packed.
+/// Packed files of the parent.
 enum Packed {
     Here(Bytes),
-    /// So many parts in a directory of the parent.
+    /// Number of parts in a directory of the parent.
     There(String, u64),
 }
 

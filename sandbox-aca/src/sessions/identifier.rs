@@ -26,13 +26,13 @@ impl Identifier {
         String::from_utf8_lossy(self.0.expose()).into_owned()
     }
 
-    /// What it is called where others see it.
+    /// Name of the session where others see it.
     pub(crate) fn public(&self) -> SandboxId {
         public(&self.expose())
     }
 }
 
-/// What the session with this identifier is called where others see it.
+/// Name, where others see it, of the session with this identifier.
 pub(crate) fn public(identifier: &str) -> SandboxId {
     let hash = Sha256::digest(identifier.as_bytes());
     SandboxId::new(format!(

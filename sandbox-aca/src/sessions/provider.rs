@@ -76,7 +76,7 @@ pub struct AcaSessionProvider {
 }
 
 impl AcaSessionProvider {
-    /// What its sandboxes can do if the pool has no egress; no I/O, no provider needed.
+    /// Capabilities of its sandboxes if the pool has no egress; no I/O, no provider needed.
     pub const CAPABILITIES: Capabilities = CLOSED;
 
     /// A provider for this pool, with this source of tokens. Sends nothing yet.
@@ -106,7 +106,7 @@ impl AcaSessionProvider {
         })
     }
 
-    /// What a session with this identifier is called as a sandbox: a hash, which may be shown.
+    /// Identifier as a sandbox of the session with this identifier: a hash, which may be shown.
     pub fn id_of(identifier: &Secret) -> SandboxId {
         public(&String::from_utf8_lossy(identifier.expose()))
     }

@@ -29,7 +29,7 @@ struct Known {
     handle: Weak<Guest<Session>>,
 }
 
-/// What a provider and its sandboxes share.
+/// Parts that a provider and its sandboxes share.
 #[derive(Debug)]
 pub(crate) struct Registry {
     pub(super) pool: Arc<Pool>,

@@ -15,7 +15,7 @@ use super::driver::{Call, Heard, sound};
 use crate::guest::transport::Transport;
 use crate::http::{Failure, Request};
 
-/// What tells that a session is still the one that it was; a new one does not have it.
+/// File that shows that a session is still the one that it was; a new one does not have it.
 pub(super) const MARKER: &str = "/var/tmp/.sandbox-session";
 /// The largest output that comes along with an answer, in the new shape and in the old.
 const INLINE: usize = 384 << 10;
@@ -93,7 +93,7 @@ impl Session {
 }
 
 impl Session {
-    /// Where a file of ours can be fetched.
+    /// Place at which a file of ours can be fetched.
     async fn file(&self, op: Operation, path: &str) -> Result<Place, Failure> {
         if !self.pool.old {
             return Ok(self.nested(path));

@@ -1,4 +1,4 @@
-//! What goes into a guest: a directory of the host as one tar in a temporary file.
+//! Gathering of what goes into a guest: a directory of the host as one tar in a temporary file.
 //!
 //! Invariant: the host's side is `sandbox-transfer`'s alone.
 
@@ -11,7 +11,7 @@ use sandbox_transfer::{Scan, pack};
 
 const OP: Operation = Operation::ImportDir;
 
-/// From how many bytes on the holes of a file are kept as holes in the tar.
+/// Size from which on the holes of a file are kept as holes in the tar.
 const HOLES: u64 = 1 << 20;
 
 /// A packed directory.
@@ -23,7 +23,7 @@ pub(crate) struct Gathered {
 }
 
 impl Gathered {
-    /// What the guest's directory has and the host's does not, as `rm` takes it: children behind
+    /// Entries that the guest's directory has and the host's does not, as `rm` takes them: children behind
     /// their parents.
     pub(crate) fn gone(&self, there: Vec<DirEntry>) -> Vec<Vec<u8>> {
         let gone = there.iter().filter(|entry| {

@@ -1,4 +1,4 @@
-//! What comes out of a guest: the host decides what it takes, and checks the archive entry by entry
+//! Receipt of what comes out of a guest: the host decides what it takes, and checks the archive entry by entry
 //! against what was decided.
 //!
 //! Invariant: the host's side is `sandbox-transfer`'s alone.
@@ -18,7 +18,7 @@ const OP: Operation = Operation::ExportDir;
 /// Entries by their path below the directory.
 pub(crate) type Wanted = BTreeMap<Vec<u8>, DirEntry>;
 
-/// What is taken along, by path. The limits are checked before anything is fetched, and again when
+/// Decides what is taken along, by path. The limits are checked before anything is fetched, and again when
 /// it comes.
 pub(crate) fn decide(entries: Vec<DirEntry>, options: &ExportOptions) -> Result<Wanted> {
     let over = |why: String| Err(Error::new(ErrorKind::LimitExceeded, OP).with_message(why));

@@ -1,4 +1,4 @@
-//! Where tokens come from, how long they are used, and what is said when there is none.
+//! Tokens: their sources, the time of their use, and the message when there is none.
 //!
 //! What the chain reads is the environment, which a test can't change for itself: the test program
 //! starts itself again with another one.
@@ -216,7 +216,7 @@ async fn a_pool_names_its_role_its_scope_and_what_to_do() {
     }
 }
 
-/// What comes after ten minutes is refused to who does not wait, and found by who does.
+/// Checks that what comes after ten minutes is refused without a wait, and found with one.
 async fn comes_late(options: Options, kind: ErrorKind, remedy: &str) {
     let (emulator, hasty) = start(options).await;
     let error = hasty

@@ -15,7 +15,7 @@ use sandbox_testkit::aca::{AcaEmulator, Options};
 use super::config;
 
 const SECRET: &str = "do-not-show";
-/// Where Entra is asked.
+/// Path at which Entra is asked.
 const ENTRA: &str = "/tenant/oauth2/v2.0/token";
 const IMDS: &str = "/metadata/identity/oauth2/token";
 

@@ -1,4 +1,4 @@
-//! What programs and habits rely on: background servers, process substitution, damaged binaries, the
+//! Needs of everyday programs: background servers, process substitution, damaged binaries, the
 //! environment; the same for both services.
 
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What goes wrong between client and service, and what is promised then: a command runs once.
+//! Faults between client and service, and the promise that holds then: a command runs once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -13,10 +13,10 @@ use sandbox_testkit::aca::{AcaEmulator, Options};
 
 use super::{config, pool, until};
 
-/// So often that a test need not wait for it.
+/// Interval so short that a test need not wait for it.
 const OFTEN: Duration = Duration::from_millis(20);
 const KINDS: [SessionKind; 2] = [SessionKind::Python, SessionKind::Shell];
-/// What a touch of a session ends with.
+/// End of the path of a touch of a session.
 const TOUCH: &str = "/files";
 
 async fn emulator() -> AcaEmulator {

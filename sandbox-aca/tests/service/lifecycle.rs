@@ -1,4 +1,4 @@
-//! What ends a sandbox that its program has lost, and what a fork may reach, however the service
+//! The end of a sandbox that its program has lost, and the network of a fork, however the service
 //! reads what it does not document.
 
 use std::sync::Arc;

@@ -97,5 +97,5 @@ fn counted() -> Command {
     Command::shell("printf x >> count; printf ran").timeout(Duration::from_secs(60))
 }
 
-/// What `counted` looks like to the emulator.
+/// Text of `counted` as the emulator sees it.
 const COUNTED: &str = "printf x >> count";

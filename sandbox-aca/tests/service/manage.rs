@@ -1,4 +1,4 @@
-//! What only this service has: suspend, policies, images, resources.
+//! Operations that only this service has: suspend, policies, images, resources.
 
 use std::time::Duration;
 

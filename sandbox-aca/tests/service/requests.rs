@@ -1,4 +1,4 @@
-//! What an operation costs: requests, of which the service takes 600 a minute, and processes in the
+//! Cost of operations: requests, of which the service takes 600 a minute, and processes in the
 //! guest. And what is said of it: nothing that is secret.
 
 use std::io::Write;

@@ -64,7 +64,7 @@ impl Rig {
         }
     }
 
-    /// What the request that runs a command has in its path.
+    /// Part of the path of the request that runs a command.
     pub(super) fn execution(&self) -> &'static str {
         match self.kind {
             None => "/executeShellCommand",
@@ -87,7 +87,7 @@ impl Rig {
         }
     }
 
-    /// How many sandboxes and snapshots, or sessions, there are.
+    /// Number of sandboxes and snapshots, or of sessions.
     pub(super) async fn there(&self) -> usize {
         let (sandboxes, snapshots) = self.emulator.counts();
         sandboxes + snapshots + self.emulator.sessions().await.len()

@@ -30,7 +30,7 @@ fn an_unknown_version_is_refused_with_those_that_are_known() {
     }
 }
 
-/// What the newer version leaves open.
+/// Readings of what the newer version leaves open.
 fn readings() -> Vec<(&'static str, Options)> {
     let with = |how: fn(&mut Options)| {
         let mut options = Options::default();

@@ -1,4 +1,4 @@
-//! Where the kit gets dynamic sessions from: an emulator in this process, or Azure if
+//! Source of dynamic sessions for the kit: an emulator in this process, or Azure if
 //! `SANDBOX_REQUIRE=aca-sessions` asks for that and the environment names a pool.
 
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::sync::OnceCell;
 
 /// The pool's endpoint, for a run against Azure.
 const ENDPOINT: &str = "SANDBOX_ACA_POOL_ENDPOINT";
-/// What that pool's sessions are: `python` or `shell`.
+/// Variable with the kind of that pool's sessions: `python` or `shell`.
 const KIND: &str = "SANDBOX_ACA_POOL_KIND";
 
 /// Sessions of one kind.

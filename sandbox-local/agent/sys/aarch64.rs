@@ -1,4 +1,4 @@
-//! What differs on AArch64: entry, system call numbers and instruction, clone.
+//! Differences of AArch64: entry, system call numbers and instruction, clone.
 //! Must never contain anything that an architecture does not force. In unit tests only the numbers
 //! are used: the kernel is `fake.rs`.
 

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::protocol::stage;
 
-/// How often a program that is open for writing is tried again, a millisecond apart.
+/// Number of tries for a program that is open for writing, a millisecond apart.
 ///
 /// A process that was just cloned has its parent's descriptors for a moment, also that of a file
 /// which is being written: what was just closed may still be open there. Only the process that

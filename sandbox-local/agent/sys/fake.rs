@@ -16,7 +16,7 @@ use crate::protocol::Message;
 /// A process of the fake world.
 #[derive(Clone, Debug)]
 pub(crate) struct Process {
-    /// Its process group.
+    /// Process group.
     pub(crate) group: i32,
     /// The inode of its UTS namespace.
     pub(crate) tree: u64,
@@ -24,9 +24,9 @@ pub(crate) struct Process {
     pub(crate) threads: Vec<u8>,
     /// Whether its namespaces can be read.
     pub(crate) is_readable: bool,
-    /// How many more of its kind appear when it is killed: a fork bomb.
+    /// Number of its kind that appear when it is killed: a fork bomb.
     pub(crate) respawns: u32,
-    /// How often it was executed and switched out.
+    /// Number of times that it was executed and switched out.
     pub(crate) switches: u64,
     /// Whether SIGSTOP and SIGCONT reach it.
     pub(crate) obeys: bool,
@@ -57,20 +57,20 @@ enum File {
 pub(crate) struct World {
     /// By number. The agent itself is not among them.
     pub(crate) processes: BTreeMap<i32, Process>,
-    /// What the agent reaps next: number and status.
+    /// Processes that the agent reaps next: number and status.
     pub(crate) ended: VecDeque<(i32, i32)>,
     /// Milliseconds.
     pub(crate) now: u64,
-    /// What the host has sent and the agent has not received: bytes, descriptors, whether the
+    /// Messages that the host has sent and the agent has not received: bytes, descriptors, whether the
     /// kernel had to cut it.
     pub(crate) inbox: VecDeque<(Vec<u8>, Vec<i32>, bool)>,
-    /// What the agent has sent.
+    /// Messages that the agent has sent.
     pub(crate) sent: Vec<Message>,
     /// Signals as the agent sent them.
     pub(crate) signals: Vec<(i32, i32)>,
     /// Descriptors that the agent has closed.
     pub(crate) closed: Vec<i32>,
-    /// What the next clone answers; a number that is negative is an errno.
+    /// Answer of the next clone; a number that is negative is an errno.
     pub(crate) next_pid: isize,
     /// The errno of plan calls, by call number.
     pub(crate) refused: BTreeMap<usize, i32>,

@@ -134,7 +134,7 @@ pub(crate) fn prepare_init() -> Result<()> {
     Ok(())
 }
 
-/// Where [`prepare_init`] puts the signalfd.
+/// Number at which [`prepare_init`] puts the signalfd.
 const SIGNAL_FD: i32 = 0;
 
 fn set_mask(mask: u64) -> Result<()> {
@@ -154,7 +154,7 @@ pub(crate) fn set_umask(mask: u32) {
     let _ = plain(nr::UMASK, [mask as usize, 0, 0, 0, 0, 0]);
 }
 
-/// What [`wait_events`] found.
+/// Events that [`wait_events`] found.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Events {
     /// The control socket has something to say, or has ended.
@@ -324,7 +324,7 @@ pub(crate) fn stream_socket(family: u32) -> Result<i32> {
     plain(nr::SOCKET, [family as usize, kind, 0, 0, 0, 0]).map(|fd| fd as i32)
 }
 
-/// How [`open`] opens.
+/// Modes of [`open`].
 #[derive(Clone, Copy)]
 pub(crate) enum Open {
     /// For reading.

@@ -1,4 +1,4 @@
-//! What a program without a C library must bring along: the memory functions
+//! Runtime of a program without a C library: the memory functions
 //! that the compiler calls, and an end for panics. Must never be called by name.
 
 use core::panic::PanicInfo;

@@ -44,7 +44,7 @@ pub(crate) fn limit_files() -> Result<()> {
     Ok(())
 }
 
-/// What [`limit_files`] found.
+/// Limit that [`limit_files`] found.
 pub(super) fn files() -> u64 {
     FILES.load(Ordering::Relaxed)
 }
@@ -60,7 +60,7 @@ struct Stack([u8; STACK]);
 #[repr(C, align(16))]
 struct Buffer([u8; BUFFER]);
 
-/// What a new process is to become.
+/// Description of a process that is to be started.
 #[derive(Clone, Copy)]
 pub(crate) struct Job {
     pub(crate) stdin: i32,
@@ -116,7 +116,7 @@ pub(crate) struct Slot {
     mapping: UnsafeCell<Mapping>,
     busy: AtomicBool,
     running: AtomicU32,
-    /// Where the start failed, zero while it did not.
+    /// Stage at which the start failed, zero while it did not.
     pub(super) stage: AtomicU32,
     pub(super) errno: AtomicI32,
     /// Inode of the process's UTS namespace: the mark of its tree.

@@ -50,7 +50,7 @@ impl Fds {
         Some(fd)
     }
 
-    /// How many are left.
+    /// Number of descriptors that are left.
     pub(crate) fn len(&self) -> usize {
         self.end - self.next
     }

@@ -12,11 +12,11 @@ use crate::table::Table;
 pub(crate) struct Memory {
     /// The execs.
     pub(crate) table: Table,
-    /// What the tree killer remembers between passes.
+    /// State of the tree killer between passes.
     pub(crate) kill: KillState,
     /// Processes that stood still before a freeze.
     pub(crate) stopped: [i32; 256],
-    /// How all processes stood still when they were frozen.
+    /// State of all processes when they were frozen.
     pub(crate) stillness: Option<Stillness>,
 }
 

@@ -1,4 +1,4 @@
-//! What differs on x86-64: entry, system call numbers and instruction, clone.
+//! Differences of x86-64: entry, system call numbers and instruction, clone.
 //! Must never contain anything that an architecture does not force. In unit tests only the numbers
 //! are used: the kernel is `fake.rs`.
 

@@ -18,7 +18,7 @@ use crate::sys::launch::{EXEC_STEP, LaunchError, Launched, launch};
 /// User and group number of everything inside the sandbox.
 const GUEST_ID: u32 = 1000;
 
-/// Who the sandbox is on the host.
+/// User that the sandbox is on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RunAs {
     /// The caller's effective user and group: all that an ordinary user can do.

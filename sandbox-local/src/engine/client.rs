@@ -100,7 +100,7 @@ impl Engine {
         Ok(frozen)
     }
 
-    /// What kills this engine's sandbox from wherever it is held.
+    /// Kill handle of this engine's sandbox, usable from wherever it is held.
     pub(crate) fn killer(&self) -> Killer {
         Killer(self.inner.clone())
     }

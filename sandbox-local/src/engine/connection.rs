@@ -30,15 +30,15 @@ const FORGET_BATCH: usize = 32;
 /// six. Shorter than the ten seconds that `sandbox-core` waits for a kill.
 const ANSWER: Duration = Duration::from_secs(9);
 
-/// How a tree was killed.
+/// Report of the kill of a tree.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Killed {
-    /// It multiplied faster than it could be searched: everything in the sandbox
+    /// Whether it multiplied faster than it could be searched: then everything in the sandbox
     /// was killed, other execs included.
     pub(crate) everything: bool,
     /// A process whose tree could not be told was killed too.
     pub(crate) unreadable: bool,
-    /// How many killed processes had not ended after five seconds.
+    /// Number of killed processes that had not ended after five seconds.
     pub(crate) lingering: u64,
 }
 
@@ -48,7 +48,7 @@ pub(super) struct Answer {
     fd: Option<OwnedFd>,
 }
 
-/// Who waits for what.
+/// Waiters, by what they wait for.
 #[derive(Default)]
 pub(super) struct State {
     pub(super) lost: Option<Lost>,
@@ -64,13 +64,13 @@ pub(super) struct State {
     pub(super) drained: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// What all handles of a sandbox share.
+/// Connection to the agent that all handles of a sandbox share.
 pub(crate) struct Connection {
     pub(super) socket: AsyncFd<OwnedFd>,
     pub(super) process: Launched,
     pub(super) state: Mutex<State>,
     pub(super) next: AtomicU64,
-    /// Who guests are on the host.
+    /// User that guests are on the host.
     pub(super) run_as: RunAs,
     pub(super) runtime: Handle,
     /// See [`Engine::new`](super::Engine::new).

@@ -22,7 +22,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// Pipes of one sandbox. Beyond that the oldest is closed, and its next writer gets SIGPIPE.
 const MOST: usize = 256;
 
-/// What a round found.
+/// Result of a round.
 #[derive(PartialEq, Eq)]
 enum Round {
     Open,

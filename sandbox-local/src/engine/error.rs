@@ -1,4 +1,4 @@
-//! What can go wrong in the engine, with the kernel's reason where there is one.
+//! Errors of the engine, with the kernel's reason where there is one.
 //! Must never carry arguments or environment values: they may be secrets.
 
 use std::borrow::Cow;
@@ -18,9 +18,9 @@ pub(crate) enum PlanError {
     /// Too many ops, slots, exports or bytes.
     #[error("the plan exceeds its limit of {limit} {what}")]
     TooLarge {
-        /// What there is too much of.
+        /// Name of what there is too much of.
         what: &'static str,
-        /// How much there may be.
+        /// Limit.
         limit: usize,
     },
 }
@@ -42,9 +42,9 @@ pub(crate) enum StartError {
     /// An op of the plan failed.
     #[error("{label}: {errno}")]
     Op {
-        /// Its label.
+        /// Label of the operation.
         label: Cow<'static, str>,
-        /// Its place in the plan.
+        /// Position in the plan.
         index: usize,
         /// The kernel's reason.
         errno: Errno,
@@ -52,7 +52,7 @@ pub(crate) enum StartError {
     /// The plan went through, but the agent misses what it needs to serve.
     #[error("the sandbox's own {what}: {errno}")]
     Serving {
-        /// What it needs.
+        /// Name of what it needs.
         what: &'static str,
         /// The kernel's reason.
         errno: Errno,
@@ -66,7 +66,7 @@ pub(crate) enum StartError {
     /// The agent was not ready in time.
     #[error("the sandbox was not ready within {0:?}")]
     TimedOut(Duration),
-    /// There is no tokio runtime, or it is going down.
+    /// No tokio runtime, or one that is going down.
     #[error("no tokio runtime to run on")]
     NoRuntime,
 }
@@ -99,13 +99,13 @@ pub(crate) enum SpawnError {
     TooLarge {
         /// Their size.
         size: usize,
-        /// How large they may be.
+        /// Limit of their size.
         limit: usize,
     },
     /// The host could not provide pipes or memory.
     #[error("{step}: {errno}")]
     Host {
-        /// What it was doing.
+        /// Step that it was doing.
         step: &'static str,
         /// The kernel's reason.
         errno: Errno,
@@ -130,7 +130,7 @@ pub(crate) enum SpawnError {
 /// Why a process has no exit.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 pub(crate) enum ExitError {
-    /// It did not start.
+    /// The program did not start.
     #[error(transparent)]
     NotStarted(#[from] Failure),
     /// The sandbox went away while it ran.
@@ -138,7 +138,7 @@ pub(crate) enum ExitError {
     Lost(#[from] Lost),
 }
 
-/// What kept a program from running inside the sandbox.
+/// Reasons that keep a program from running inside the sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FailureKind {
     /// The working directory cannot be entered.
@@ -153,7 +153,7 @@ pub(crate) enum FailureKind {
     ArgumentsTooLong,
     /// No more processes are allowed.
     ProcessLimit,
-    /// It is open for writing.
+    /// The program is open for writing.
     Busy,
     /// Anything else.
     Other,
@@ -163,14 +163,14 @@ pub(crate) enum FailureKind {
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{}: {errno}", self.describe())]
 pub(crate) struct Failure {
-    /// What kept it.
+    /// Reason.
     pub(crate) kind: FailureKind,
     /// The kernel's reason.
     pub(crate) errno: Errno,
 }
 
 impl Failure {
-    /// From the agent's report.
+    /// Reads the agent's report.
     pub(super) fn new(at: u64, errno: u64) -> Self {
         let errno = Errno::from_raw_os_error(i32::try_from(errno).unwrap_or(i32::MAX));
         let kind = match (u32::try_from(at).unwrap_or(0), errno) {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::error::{ExitError, Failure, Lost, SpawnError};
 use crate::protocol::Message;
 
-/// How a process ended.
+/// End of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Exit {
     /// Exit code, unless a signal ended it.
@@ -43,7 +43,7 @@ impl Exit {
 /// The end of a process, as far as it is known.
 pub(super) type Outcome = Result<Exit, ExitError>;
 
-/// Who waits for news of a process.
+/// Waiter for news of a process.
 #[derive(Clone, Copy)]
 pub(super) enum Waiter {
     Start,
@@ -59,7 +59,7 @@ pub(super) struct State {
     wakers: [Option<Waker>; 4],
 }
 
-/// What the dispatcher and the waiters share.
+/// Progress that the dispatcher and the waiters share.
 #[derive(Default)]
 pub(super) struct Progress {
     /// `state.outcome` is set: spares the readers the lock.

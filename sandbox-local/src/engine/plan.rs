@@ -26,7 +26,7 @@ const RESULT: u32 = 0x8000_0000;
 pub(crate) struct Slot(u32);
 
 impl Slot {
-    /// Its number among the results, in a plan that inherits nothing.
+    /// Number among the results, in a plan that inherits nothing.
     pub(super) fn result_index(self) -> usize {
         (self.0 & !RESULT) as usize
     }
@@ -37,7 +37,7 @@ impl Slot {
 pub(crate) struct Data(u64);
 
 impl Data {
-    /// Its place in the plan's data.
+    /// Position in the plan's data.
     pub(super) fn offset(self) -> usize {
         self.0 as usize
     }
@@ -92,7 +92,7 @@ impl From<i32> for Arg {
     }
 }
 
-/// What a relative path starts from.
+/// Directory that a relative path starts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dir {
     /// The agent's working directory.
@@ -312,10 +312,10 @@ impl Plan {
 
 /// A plan ready to be sent.
 pub(super) struct Compiled {
-    /// What the agent reads.
+    /// Bytes that the agent reads.
     pub(super) bytes: Vec<u8>,
-    /// What each op is called.
+    /// Label of each operation.
     pub(super) labels: Vec<Cow<'static, str>>,
-    /// What the agent inherits.
+    /// Descriptors that the agent inherits.
     pub(super) inherited: Vec<OwnedFd>,
 }

@@ -30,19 +30,19 @@ pub(crate) enum ProbeError {
     /// The host could not provide the plan or the program.
     #[error("lay out the probe: {0}")]
     Host(Errno),
-    /// It did not start.
+    /// The probe did not start.
     #[error(transparent)]
     Spawn(#[from] SpawnError),
-    /// It did not end.
+    /// The probe did not end.
     #[error(transparent)]
     Exit(#[from] ExitError),
-    /// It did not end in time.
+    /// The probe did not end in time.
     #[error("the probe did not end within {LONGEST:?}")]
     TooLong,
-    /// It ended otherwise than by finishing.
+    /// The probe ended otherwise than by finishing.
     #[error("the probe ended with code {0:?}, signal {1:?}")]
     Failed(Option<i32>, Option<i32>),
-    /// It ended without saying what it found.
+    /// The probe ended without a report.
     #[error("the probe said nothing")]
     Silent,
 }
@@ -65,14 +65,14 @@ impl ProbeError {
     }
 }
 
-/// What a probe found.
+/// Findings of a probe.
 #[derive(Debug)]
 pub(crate) struct Findings {
     bytes: Vec<u8>,
 }
 
 impl Findings {
-    /// What a call returned.
+    /// Return value of a call.
     pub(crate) fn result(&self, slot: Slot) -> Result<u64, Errno> {
         let at = 8 * slot.result_index();
         let value = self
@@ -84,7 +84,7 @@ impl Findings {
             .map_err(|_| Errno::from_raw_os_error(i32::try_from(-value).unwrap_or(libc::EIO)))
     }
 
-    /// What calls have written to `data`, `length` bytes of it.
+    /// Bytes that calls have written to `data`, `length` of them.
     pub(crate) fn data(&self, data: Data, length: usize) -> &[u8] {
         let from = 8 * MAX_SLOTS + data.offset();
         self.bytes.get(from..from + length).unwrap_or_default()

@@ -66,7 +66,7 @@ impl Tree {
         self.inner.kill_tree(self.id).await
     }
 
-    /// Has everything killed, without waiting.
+    /// Asks for the kill of everything, without waiting.
     pub(crate) fn kill_detached(&self) {
         self.inner.kill_tree_detached(self.id);
     }

@@ -1,4 +1,4 @@
-//! What every start needs, made ahead of time: agents that wait for a plan,
+//! Parts of every start, made ahead of time: agents that wait for a plan,
 //! and as root a network namespace.
 //!
 //! Making that namespace is more than half of making an agent. So as root a thread keeps some that
@@ -17,14 +17,14 @@ use super::blank::{Blank, RunAs};
 use super::error::StartError;
 use crate::sys::network;
 
-/// So many network namespaces are kept: a fork and its renewed parent take two.
+/// Number of network namespaces that are kept: a fork and its renewed parent take two.
 const NETWORKS: usize = 2;
 
-/// How long after a start what it took is replaced: the start itself, and the first command, would
+/// Pause after a start before what it took is replaced: the start itself, and the first command, would
 /// have to share the processors.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// What waits for the starts of one provider. When it is dropped it ends, without waiting for it.
+/// Store of what is made ahead for the starts of one provider. Dropping it ends its thread, without waiting for it.
 pub(crate) struct Ready {
     shared: Arc<Shared>,
 }
@@ -39,7 +39,7 @@ type Made = Result<Blank, StartError>;
 #[derive(Default)]
 struct State {
     blanks: Vec<Blank>,
-    /// How many network namespaces there are while the thread waits.
+    /// Number of network namespaces while the thread waits.
     networks: usize,
     /// An agent is to be started in one of them.
     asked: Option<SyncSender<Made>>,
@@ -60,7 +60,7 @@ impl Shared {
 }
 
 impl State {
-    /// How much longer nothing is to be made ahead of time; `None` while a start is under way.
+    /// Time for which nothing more is to be made ahead; `None` while a start is under way.
     fn pause(&self) -> Option<Duration> {
         let over = |last: Instant| PAUSE.saturating_sub(last.elapsed());
         (self.starting == 0).then(|| self.last.map_or(Duration::ZERO, over))
@@ -103,7 +103,7 @@ impl Taken {
 }
 
 impl Drop for Taken {
-    /// What was taken is replaced now: meanwhile the start would have had to share the processors.
+    /// Lets what was taken be replaced: meanwhile the start would have had to share the processors.
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         state.starting -= 1;
@@ -193,7 +193,7 @@ struct Maker {
     run_as: RunAs,
     /// Unused ones.
     networks: Vec<OwnedFd>,
-    /// So many of them.
+    /// Number of agents that are wanted.
     wanted: usize,
 }
 

@@ -1,4 +1,4 @@
-//! What to run, and how it is laid out for the agent.
+//! Request to run a program, laid out for the agent.
 //! Must never show arguments or variables in `Debug`: they may be secrets.
 
 use std::fmt;
@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::error::SpawnError;
 use crate::protocol::MAX_PAYLOAD;
 
-/// Where a process's standard input comes from.
+/// Standard input of a process.
 #[derive(Debug, Default)]
 pub(crate) enum Stdin {
     /// The sandbox's `/dev/null`.
@@ -16,7 +16,7 @@ pub(crate) enum Stdin {
     Null,
     /// A pipe that [`super::Running`] has the other end of.
     Piped,
-    /// This descriptor.
+    /// A descriptor.
     Given(OwnedFd),
 }
 

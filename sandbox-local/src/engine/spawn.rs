@@ -246,7 +246,7 @@ impl Engine {
     }
 }
 
-/// What a future gives, unless the deadline comes first.
+/// Awaits a future, unless the deadline comes first.
 async fn within<T>(deadline: Option<Instant>, future: impl Future<Output = T>) -> Option<T> {
     match deadline {
         Some(deadline) => tokio::time::timeout_at(deadline.into(), future).await.ok(),

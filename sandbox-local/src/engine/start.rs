@@ -20,29 +20,29 @@ use crate::protocol::{MAX_FDS, Message, reply, request, serving};
 /// Called with the agent's pid before the plan runs.
 pub(crate) type Hook = Box<dyn FnOnce(u32) -> io::Result<()> + Send>;
 
-/// What to start.
+/// Description of a start.
 pub(crate) struct StartConfig {
-    /// What the agent does before it serves.
+    /// Plan that the agent executes before it serves.
     pub(crate) plan: Plan,
-    /// Who it is on the host.
+    /// User that it is on the host.
     pub(crate) run_as: RunAs,
     /// Whether it gets a network namespace of its own.
     pub(crate) isolate_network: bool,
     /// For instance: attach it to a cgroup.
     pub(crate) hook: Option<Hook>,
-    /// How long the plan may take.
+    /// Limit of the time for the plan.
     pub(crate) timeout: Duration,
     /// An agent with a network of its own, if one was ready.
     pub(crate) taken: Option<Taken>,
 }
 
-/// What a start yields.
+/// Result of a start.
 pub(crate) struct Started {
-    /// Who serves.
+    /// Init that serves.
     pub(crate) init: Init,
     /// The sandbox's root directory (O_PATH).
     pub(crate) root: OwnedFd,
-    /// What the plan exported, in its order.
+    /// Descriptors that the plan exported, in its order.
     pub(crate) exported: Vec<OwnedFd>,
 }
 

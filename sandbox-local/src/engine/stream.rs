@@ -21,9 +21,9 @@ use super::connection::Connection;
 use super::outcome::{Progress, Waiter};
 use crate::sys::{pipe, watch};
 
-/// How many times the grace a stream that goes on may take after the end of the main process.
+/// Multiple of the grace that a stream that goes on may take after the end of the main process.
 const PATIENCE: u32 = 10;
-/// What a pipe may hold at most, and with it what the main process may have written last: that much
+/// Capacity of a pipe, and with it what the main process may have written last: that much
 /// is read however long it takes.
 const PIPE: u64 = 1 << 20;
 

@@ -14,7 +14,7 @@ use super::stat::metadata_at;
 use super::walk::{Found, Visitor, walk};
 use crate::walk::Cancel;
 
-/// How many bytes of paths and link targets a listing may hold: a guest can make names so long
+/// Limit of bytes of paths and link targets in a listing: a guest can make names so long
 /// that the number of entries alone bounds nothing.
 const MAX_BYTES: usize = 64 << 20;
 

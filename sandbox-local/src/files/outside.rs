@@ -22,7 +22,7 @@ pub(crate) struct Outside {
 }
 
 impl GuestRoot {
-    /// The same, with a journal of what is made outside.
+    /// Adds a journal of what is made outside.
     pub(crate) fn with_outside(self, outside: Outside) -> Self {
         Self {
             outside: Some(outside),
@@ -96,7 +96,7 @@ fn failed(error: io::Error, operation: Operation) -> Error {
 }
 
 impl Outside {
-    /// Where a path of the guest is on the host, if it is in one of the mounts.
+    /// Path on the host of a path of the guest, if it is in one of the mounts.
     fn host_path(&self, guest: &[u8]) -> Option<PathBuf> {
         let below = |mount: &GuestPath| {
             let rest = guest.strip_prefix(mount.as_bytes())?;

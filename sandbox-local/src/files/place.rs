@@ -1,4 +1,4 @@
-//! Where an operation works, so that every error names the operation and the path.
+//! Place of an operation, so that every error names the operation and the path.
 //!
 //! Invariant: an error about the guest carries a guest path, one about the host a host path.
 
@@ -74,7 +74,7 @@ impl Place {
         matches!(self.base, Base::Guest(_))
     }
 
-    /// How long a path below this may be for the whole to be one that the kernel takes.
+    /// Length of a path below this for which the whole is one that the kernel takes.
     pub(super) fn room(&self) -> usize {
         const PATH_MAX: usize = 4095;
         let used = match &self.base {
@@ -90,7 +90,7 @@ impl Place {
         self.at(rel, Error::new(kind, self.operation).with_message(message))
     }
 
-    /// What the kernel said about `rel` below this place.
+    /// Error for the kernel's answer about `rel` below this place.
     pub(super) fn fail(&self, errno: Errno, rel: &[u8]) -> Error {
         let new = |kind, message: &str| {
             Error::new(kind, self.operation)
@@ -125,7 +125,7 @@ impl Place {
         self.error(ErrorKind::Busy, rel, "something is mounted there")
     }
 
-    /// It changed while it was worked on, too often.
+    /// Error for an entry that changed too often while it was worked on.
     pub(super) fn changed(&self, rel: &[u8]) -> Error {
         self.error(ErrorKind::Busy, rel, "changed at the same time")
             .with_retryable(true)

@@ -1,4 +1,4 @@
-//! From a guest path to a descriptor, without ever leaving the guest's root.
+//! Resolution of a guest path to a descriptor, without ever leaving the guest's root.
 //!
 //! What is below an opened directory is opened by [`crate::walk`].
 //!

@@ -1,4 +1,4 @@
-//! What an entry is, by `statx`: the kind, the size, and whether something is mounted on it.
+//! Metadata of an entry, by `statx`: the kind, the size, and whether something is mounted on it.
 //!
 //! Invariant: a link is described itself, and nothing is opened to describe it.
 
@@ -62,7 +62,7 @@ pub(super) fn stat_at(dir: impl AsFd, name: impl rustix::path::Arg) -> Sys<Stat>
     stat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
 }
 
-/// As [`stat_at`], with `None` for an entry that does not exist.
+/// Does what [`stat_at`] does, with `None` for an entry that does not exist.
 pub(super) fn find_at(dir: impl AsFd, name: &[u8]) -> Sys<Option<Stat>> {
     match stat_at(dir, name) {
         Ok(stat) => Ok(Some(stat)),

@@ -14,11 +14,11 @@ use super::resolve::{DIR_PATH, DIR_READ, open_same_mount, set_mode};
 use super::stat::{stat_at, stat_fd};
 use crate::walk::{Cursor, Mounts};
 
-/// How many bytes of names of directories that are still to be removed are kept. Beyond it the
+/// Limit of bytes of names of directories that are still to be removed. Beyond it the
 /// directory is read again later.
 const PENDING_BYTES: usize = 8 << 20;
 
-/// How often a directory is found with something new in it before that counts as interference.
+/// Number of times that a directory may be found with something new in it before that counts as interference.
 const PASSES: u32 = 256;
 
 /// Removes the directory `name` of `parent` with all that is in it.
@@ -50,7 +50,7 @@ struct Removal<'a> {
     place: &'a Place,
 }
 
-/// What is left to do in one directory of the stack.
+/// Rest of the work in one directory of the stack.
 #[derive(Default)]
 struct Level {
     /// Directories seen in it.
@@ -190,7 +190,7 @@ impl Removal<'_> {
         Ok(())
     }
 
-    /// Has the directory at work read once more.
+    /// Makes the directory at work be read once more.
     fn again(&mut self) {
         if let Some(level) = self.levels.last_mut() {
             level.complete = false;

@@ -18,15 +18,15 @@ use crate::walk::{self, At, Cursor, Mounts, Stop};
 pub(super) struct Found<'a> {
     /// The directory that it is in.
     pub(super) dir: BorrowedFd<'a>,
-    /// Its name there.
+    /// Name in its directory.
     pub(super) name: &'a CStr,
-    /// Its path relative to the top.
+    /// Path relative to the top.
     pub(super) path: &'a [u8],
-    /// What it was when it was met.
+    /// Metadata when it was met.
     pub(super) stat: Stat,
 }
 
-/// What to do with what a walk meets. The entries of a directory come between its `enter` and its
+/// Visitor of what a walk meets. The entries of a directory come between its `enter` and its
 /// `leave`, first all of them, then the directories among them one after another.
 pub(super) trait Visitor {
     /// An entry; says whether to go into it if it is a directory.
@@ -70,7 +70,7 @@ struct Adapter<'a, V> {
     place: &'a Place,
     visitor: &'a mut V,
     room: usize,
-    /// Where the walk is.
+    /// Path of the walk's position.
     path: Vec<u8>,
     /// For each directory from the top one.
     levels: Vec<Level>,

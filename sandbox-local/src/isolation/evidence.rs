@@ -13,7 +13,7 @@ const NAMESPACES: [&str; 5] = ["user", "mnt", "pid", "net", "ipc"];
 const ROOM: usize = 4096;
 const OVERLAYFS: i64 = 0x794c_7630;
 
-/// What a guest found.
+/// Evidence that a guest found.
 pub(super) struct Evidence {
     namespaces: Vec<(&'static str, String)>,
     status: String,

@@ -93,7 +93,7 @@ fn check(report: &IsolationReport, requires: impl Fn(Control) -> bool) -> Result
     Ok(())
 }
 
-/// What was found, or what of it is missing.
+/// Sums up what was found, or what of it is missing.
 fn all(by: &str, found: &[(bool, &str)]) -> Enforcement {
     match found.iter().find(|(held, _)| !held) {
         None => Enforcement::enforced(by),

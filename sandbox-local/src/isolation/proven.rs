@@ -8,7 +8,7 @@ use sandbox_core::{EgressPolicy, Network, RequiredIsolation, Source};
 
 use crate::start::blueprint::Blueprint;
 
-/// What a probe's outcome depends on, apart from the host.
+/// Shape of a sandbox: what a probe's outcome depends on, apart from the host.
 #[derive(Debug, PartialEq)]
 pub(super) struct Shape {
     own_programs: bool,
@@ -42,7 +42,7 @@ impl Shape {
     }
 }
 
-/// What was proven since the provider was made.
+/// Outcomes that were proven since the provider was made.
 #[derive(Debug, Default)]
 pub(crate) struct Proven {
     shapes: Mutex<Vec<Shape>>,

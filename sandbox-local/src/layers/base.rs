@@ -16,9 +16,9 @@ use crate::layers::{Layer, State};
 
 /// The guest's own user, in the sandbox.
 pub(crate) const GUEST_USER: &str = "sandbox";
-/// Its number, and its group's.
+/// Number of the guest's user, and of its group.
 pub(crate) const GUEST_ID: u32 = 1000;
-/// Its home.
+/// Home of the guest's user.
 pub(crate) const GUEST_HOME: &str = "/home/sandbox";
 
 /// Makes the layer for a root assembled from these directories of the host, with these of its files
@@ -210,7 +210,7 @@ impl Tree {
         Ok(())
     }
 
-    /// What would tell of the host or its users, made up.
+    /// Writes made-up files where the host's would tell of it or its users.
     fn own_etc(&self) -> io::Result<()> {
         let id = GUEST_ID;
         let user = GUEST_USER;

@@ -69,7 +69,7 @@ struct Merge<'a> {
 struct Level {
     /// The layers that have a part in it, topmost first.
     layers: Vec<usize>,
-    /// How many directories waited when it was entered.
+    /// Number of directories that waited when it was entered.
     waiting: usize,
 }
 

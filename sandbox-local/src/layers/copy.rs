@@ -21,7 +21,7 @@ use rustix::io::Errno;
 use crate::guest_user::GuestUser;
 use crate::walk::{self, At, Cancel, Cursor, DIR_READ, Limits, Modes, Mounts, Stop, Visitor};
 
-/// Where the layer is that is copied.
+/// Source of the layer that is copied.
 pub(crate) enum From {
     /// On the host's disk.
     Path(PathBuf),
@@ -29,10 +29,10 @@ pub(crate) enum From {
     Opened(OwnedFd),
 }
 
-/// How much of a file is copied before the next look at whether anyone still waits for it.
+/// Bytes of a file that are copied before the next look at whether the copy is still wanted.
 const CHUNK: u64 = 16 << 20;
 
-/// How many files with several names are remembered at most, before all of their names were met.
+/// Limit of files with several names that are remembered before all of their names were met.
 const LINKED: usize = 1 << 20;
 
 /// Opens the top of a layer.
@@ -83,7 +83,7 @@ struct Copier<'a> {
     open_up: bool,
     /// At the copy of the directory where the walk is.
     target: Cursor,
-    /// What the directories are that the walk is in, from the top.
+    /// Metadata of the directories that the walk is in, from the top.
     stats: Vec<Stat>,
     links: Links,
     attributes: Attributes,
@@ -188,7 +188,7 @@ struct Links {
 
 struct Known {
     number: u64,
-    /// How many of its names were not met yet.
+    /// Number of its names that were not met yet.
     left: u64,
 }
 

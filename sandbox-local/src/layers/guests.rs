@@ -30,7 +30,7 @@ const SINCE: (u32, u32) = (5, 19);
 /// Who one run of a sandbox is.
 #[derive(Debug)]
 pub(crate) struct Guest {
-    /// Its user and group on the host.
+    /// The user and group on the host.
     pub(crate) guest_user: GuestUser,
     /// The provider's directory, as the user's own, mounted nowhere yet; none where all sandboxes
     /// of a provider are the user that its directory belongs to.

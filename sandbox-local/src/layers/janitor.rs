@@ -16,18 +16,18 @@ use std::{io, thread};
 use super::{LEASE, OUTSIDE, State, collect, journal};
 use crate::walk::{self, Progress};
 
-/// How many directories were given to the janitor up to some moment.
+/// Number of directories that were given to the janitor up to some moment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mark(u64);
 
 /// Done when the directories given to the janitor in between are gone.
 pub(crate) type Removed = tokio::sync::oneshot::Receiver<()>;
 
-/// How long after a start directories are made for the next ones: the start itself, and the first
+/// Pause after a start before directories are made for the next ones: the start itself, and the first
 /// command, would have to share the processors.
 const PAUSE: Duration = Duration::from_millis(3);
 
-/// How long one directory is removed before the next has its turn.
+/// Time that one directory is removed before the next has its turn.
 const TURN: Duration = Duration::from_millis(20);
 
 enum Job {
@@ -44,7 +44,7 @@ struct Doomed {
     lease: Option<File>,
 }
 
-/// What waits until the directories with these numbers are gone.
+/// Waiter until the directories with these numbers are gone.
 struct Report {
     numbers: Range<u64>,
     done: tokio::sync::oneshot::Sender<()>,
@@ -108,7 +108,7 @@ impl Janitor {
     }
 }
 
-/// What the thread has to do.
+/// Work of the thread.
 struct Worker<'a> {
     queue: &'a Receiver<Job>,
     doomed: VecDeque<Doomed>,

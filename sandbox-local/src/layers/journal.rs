@@ -1,4 +1,4 @@
-//! What a provider makes outside of its own directory, written down before it is made, so that the
+//! Journal of what a provider makes outside of its own directory, written before it is made, so that the
 //! next start can remove it should this process die.
 //!
 //! An entry is a link `KIND-NUMBER` to what it is about: it is there whole or not at all. Must never
@@ -18,10 +18,10 @@ use rustix::io::Errno;
 
 use crate::walk::{self, At, Cancel, Cursor, Limits, Modes, Stop, Visitor};
 
-/// How long the processes of a control group get to end, which were killed with their host.
+/// Time that the processes of a control group get to end, which were killed with their host.
 const DYING: Duration = Duration::from_secs(5);
 
-/// What something outside is.
+/// Kind of something outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A control group, without processes once the sandbox is dead.
@@ -46,7 +46,7 @@ impl Kind {
         }
     }
 
-    /// What every name that is made of this kind has in it.
+    /// Text that every name of this kind has in it.
     const fn mark(self) -> &'static [u8] {
         match self {
             Self::Cgroup => b"sandbox-",

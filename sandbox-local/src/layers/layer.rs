@@ -77,12 +77,12 @@ impl Layer {
         }))
     }
 
-    /// Its name, relative to the layers' directory.
+    /// Name relative to the layers' directory.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Where it is on the host.
+    /// Path on the host.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -150,7 +150,7 @@ pub(crate) struct WorkDir {
 }
 
 impl WorkDir {
-    /// Its path relative to the layers' directory.
+    /// Path relative to the layers' directory.
     pub(crate) fn relative(&self) -> &str {
         &self.relative
     }

@@ -1,4 +1,4 @@
-//! What lies on the host's disk: one directory per provider, with a lease, layers and work
+//! State on the host's disk: one directory per provider, with a lease, layers and work
 //! directories.
 //!
 //! ```text
@@ -138,7 +138,7 @@ impl State {
         self.dir.parent().unwrap_or(&self.dir)
     }
 
-    /// Where to write down what is made outside of this directory.
+    /// Journal of what is made outside of this directory.
     pub(crate) fn journal(&self) -> &Arc<Journal> {
         &self.journal
     }

@@ -1,4 +1,4 @@
-//! What of the host's `/etc` and `/var/lib` every default root has: an allow-list.
+//! Allow-list of what every default root has of the host's `/etc` and `/var/lib`.
 //!
 //! Programs of `/usr` have their settings in `/etc` and data that packages make in `/var/lib`, and
 //! work only with them. Must never name what holds credentials, what identifies the host or its

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::State;
 use super::layer::{Layer, WorkDir};
 
-/// How many are kept: a fork and its renewed parent take two at once.
+/// Number of directories that are kept: a fork and its renewed parent take two at once.
 const KEPT: usize = 2;
 
 /// Names of layers, each with that of its first work directory.

@@ -11,7 +11,7 @@ use crate::layers::Layer;
 /// name that is not there, and mounts stop at 500.
 pub(crate) const DEEPEST: usize = 48;
 
-/// So many small layers in a row are worth merging without those around them.
+/// Number of small layers in a row that are worth merging without those around them.
 const ENOUGH: usize = 12;
 
 /// Frozen layers, topmost first, above the base that the blueprint names.
@@ -21,7 +21,7 @@ pub(crate) struct Stack {
 }
 
 impl Stack {
-    /// The same with one more layer on top.
+    /// Adds a layer on top.
     pub(crate) fn with(&self, top: Arc<Layer>) -> Self {
         let mut frozen = Vec::with_capacity(self.frozen.len() + 1);
         frozen.push(top);
@@ -66,7 +66,7 @@ impl Stack {
         }
     }
 
-    /// The same with one layer in the place of some.
+    /// Puts one layer in the place of some.
     pub(crate) fn replaced(&self, range: Range<usize>, by: Arc<Layer>) -> Self {
         let mut frozen = self.frozen.clone();
         frozen.splice(range, [by]);

@@ -90,7 +90,7 @@ fn check(place: &Place, write_mode: WriteMode) -> Result<Option<Mode>> {
     Ok(Some(Mode::new(os::mode(&meta).bits() & 0o777)))
 }
 
-/// What was done so far, to be taken back in reverse.
+/// Step that was done, to be taken back in reverse.
 enum Done {
     MadeDir(PathBuf),
     Put {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use sandbox_core::Signal;
 use tokio::sync::Notify;
 
-/// How long a killed group may take to disappear.
+/// Time that a killed group may take to disappear.
 const GRACE: Duration = Duration::from_millis(200);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -24,7 +24,7 @@ use sandbox_core::{Capabilities, Capability, Control, Enforcement, IsolationRepo
 /// Why plain mode lacks what it lacks.
 const WHY: &str = "plain mode: ordinary processes of the host's user";
 
-/// What plain mode can do on this platform.
+/// Capabilities of plain mode on this platform.
 const CAPABILITIES: Capabilities = platform(
     Capabilities::none(WHY)
         .with(Capability::Exec)
@@ -92,7 +92,7 @@ const fn platform(capabilities: Capabilities) -> Capabilities {
         )
 }
 
-/// What is in force: nothing.
+/// Report of the isolation in force: none.
 fn isolation_report() -> IsolationReport {
     Control::ALL
         .iter()

@@ -1,4 +1,4 @@
-//! What differs between Unix and other hosts: names, modes, kinds, links.
+//! Differences between Unix and other hosts: names, modes, kinds, links.
 //!
 //! It must never decide anything: it translates.
 

@@ -21,15 +21,15 @@ use super::group::{Group, Groups};
 use super::program::not_started;
 use super::stream::{Ended, Stream};
 
-/// How long a killed main process may take to be reported dead.
+/// Time that a killed main process may take to be reported dead.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How often a program that is open for writing is tried again, a millisecond apart: a process that
+/// Number of tries for a program that is open for writing, a millisecond apart: a process that
 /// another thread is just starting has a copy of every descriptor for a moment, also of one that
 /// has been written to and closed here.
 const BUSY_TRIES: u32 = 1000;
 
-/// What a process is started with.
+/// Parameters of a start.
 pub(super) struct Start<'a> {
     pub(super) op: Operation,
     pub(super) program: &'a [u8],
@@ -41,7 +41,7 @@ pub(super) struct Start<'a> {
     pub(super) closed: watch::Receiver<bool>,
 }
 
-/// How a main process ended.
+/// End of a main process.
 #[derive(Clone, Copy, Debug)]
 enum End {
     Exited(Exit),

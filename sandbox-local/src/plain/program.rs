@@ -125,7 +125,7 @@ fn runnable(path: &Path) -> io::Result<Option<PathBuf>> {
     Ok((file && executable).then_some(found.1))
 }
 
-/// What it means that the host did not start a program that is there.
+/// Error for a program that exists and that the host did not start.
 pub(super) fn not_started(error: io::Error, op: Operation, program: &[u8]) -> Error {
     let (kind, why) = match error.kind() {
         io::ErrorKind::NotFound => (

@@ -37,12 +37,12 @@ pub(super) fn default_env(root: &Path) -> Env {
 /// A directory and the processes that were started in it.
 #[derive(Debug)]
 pub(super) struct PlainSandbox {
-    /// What a process holds on to.
+    /// Handle that a process holds on to.
     this: Weak<Self>,
     info: SandboxInfo,
     tree: Arc<Tree>,
     settings: Mutex<Settings>,
-    /// Where forks go.
+    /// Directory for forks.
     base: PathBuf,
     timeout: Option<Duration>,
     groups: Arc<Groups>,

@@ -17,9 +17,9 @@ use tokio::time::{Instant, Sleep};
 
 use crate::config::DEFAULT_OUTPUT_GRACE as GRACE;
 
-/// How many times the grace a stream that goes on may take after the end of the main process.
+/// Multiple of the grace that a stream that goes on may take after the end of the main process.
 const PATIENCE: u32 = 10;
-/// What a pipe may hold at most, and with it what the main process may have written last: that much
+/// Capacity of a pipe, and with it what the main process may have written last: that much
 /// is read however long it takes.
 const PIPE: u64 = 1 << 20;
 /// Time after each read of what is thrown away.
@@ -41,7 +41,7 @@ pub(super) struct Stream<R: Pipe> {
 enum State {
     /// The main process runs.
     Running(Ended),
-    /// It has ended.
+    /// The main process has ended.
     Ending {
         last: Instant,
         read: u64,

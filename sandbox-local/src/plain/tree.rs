@@ -82,7 +82,7 @@ impl Tree {
         self.stage.join(number.to_string())
     }
 
-    /// Where a path is. Its parents are followed through links and must stay in the sandbox; it
+    /// Finds the place of a path. Its parents are followed through links and must stay in the sandbox; it
     /// itself is not looked at.
     pub(super) fn place(
         &self,
@@ -105,7 +105,7 @@ impl Tree {
         Ok(place)
     }
 
-    /// Where a path is after following every link, which must stay in the sandbox.
+    /// Finds the place of a path after following every link, which must stay in the sandbox.
     pub(super) fn follow(
         &self,
         path: &GuestPath,

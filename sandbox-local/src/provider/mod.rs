@@ -55,7 +55,7 @@ pub struct LocalProvider {
 }
 
 impl LocalProvider {
-    /// What local sandboxes can do; no I/O, no provider needed.
+    /// Capabilities of local sandboxes; no I/O, no provider needed.
     pub const CAPABILITIES: Capabilities = CAPABILITIES;
 
     /// A provider with this configuration. Blocks for some milliseconds: it copies parts of the

@@ -14,7 +14,7 @@ use crate::start::blueprint::Blueprint;
 use crate::start::host::{Host, new_id};
 use crate::start::prepared::Prepared;
 
-/// How long after a creation the next sandbox is started: the first command would have to share the
+/// Pause after a creation before the next sandbox is started: the first command would have to share the
 /// processors.
 const PAUSE: Duration = Duration::from_millis(3);
 
@@ -52,7 +52,7 @@ struct State {
     closed: bool,
 }
 
-/// What of a spec is in the sandbox: the rest is kept by its handle. `None` for one with directories
+/// Part of a spec that is in the sandbox: the rest is kept by its handle. `None` for one with directories
 /// of the caller's, which may be others by the time that it is asked for.
 fn shape(spec: &SandboxSpec) -> Option<SandboxSpec> {
     if spec.source != Source::Default || !spec.mounts.is_empty() {

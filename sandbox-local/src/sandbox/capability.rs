@@ -1,4 +1,4 @@
-//! What the local backend can do, the same for every sandbox.
+//! Capabilities of the local backend, the same for every sandbox.
 
 use sandbox_core::{Capabilities, Capability};
 

@@ -28,7 +28,7 @@ use crate::engine::{
 use crate::files;
 use crate::start::cgroup::Cgroup;
 
-/// Where programs are looked for when the environment has no `PATH`: execvp(3)'s default.
+/// Search path of programs when the environment has no `PATH`: execvp(3)'s default.
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
 
 /// A command with everything resolved.
@@ -39,7 +39,7 @@ pub(crate) struct PreparedCommand {
     cwd: GuestPath,
 }
 
-/// What errors and the control of a process need to know of the sandbox.
+/// Facts about the sandbox that errors and the control of a process need.
 #[derive(Clone, Debug)]
 pub(crate) struct Context {
     pub(crate) sandbox: SandboxId,
@@ -186,7 +186,7 @@ pub(crate) async fn start(
     Ok(Process::new(control, stdin, Some(stdout), stderr))
 }
 
-/// What errors name.
+/// Names that errors have in them.
 #[derive(Debug)]
 struct Names {
     program: GuestPath,
@@ -343,7 +343,7 @@ impl Context {
         lost::error(why, &self.cgroup, self.operation).with_sandbox(self.sandbox.clone())
     }
 
-    /// What came of killing a tree.
+    /// Result of killing a tree.
     fn killed(&self, killed: Killed) -> Result<()> {
         if killed.everything {
             tracing::warn!(

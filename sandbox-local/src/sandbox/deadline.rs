@@ -13,7 +13,7 @@ pub(crate) struct Deadline {
 }
 
 impl Deadline {
-    /// That of a call that has just been made. A timeout beyond what the clock can say is none.
+    /// Deadline of a call that has just been made. A timeout beyond what the clock can say is none.
     pub(crate) fn new(timeout: Option<Duration>) -> Self {
         Self {
             at: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
@@ -26,7 +26,7 @@ impl Deadline {
         self.at
     }
 
-    /// What a future gives, unless the time is up before.
+    /// Awaits a future, unless the time is up before.
     pub(crate) async fn limit<T>(self, future: impl Future<Output = T>) -> Option<T> {
         match self.at {
             Some(at) => tokio::time::timeout_at(at.into(), future).await.ok(),

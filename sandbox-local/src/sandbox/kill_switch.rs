@@ -1,4 +1,4 @@
-//! What kills a sandbox, outside of every lock that an operation may hold.
+//! Kill switch of a sandbox, outside of every lock that an operation may hold.
 //!
 //! It must never be taken over an await, and no run of a closed sandbox may go on.
 

@@ -41,7 +41,7 @@ use crate::start::blueprint::Blueprint;
 use crate::start::cgroup::Cgroup;
 use crate::start::host::{Host, new_id};
 
-/// How long an operation waits for another that holds the run: a fork for a transfer, say.
+/// Time that an operation waits for another that holds the run: a fork for a transfer, say.
 const LONGEST_TURN: Duration = Duration::from_secs(60);
 
 /// One sandbox. Handles are `Arc`s of it.
@@ -68,7 +68,7 @@ pub(crate) struct LocalSandbox {
     born: Instant,
 }
 
-/// What a new sandbox comes from.
+/// Origin of a new sandbox.
 pub(crate) struct Origin {
     pub(crate) host: Arc<Host>,
     pub(crate) registry: Arc<Registry<LocalSandbox>>,

@@ -28,10 +28,10 @@ use crate::layers::stack::Stack;
 use crate::runtime;
 use crate::walk::Cancel;
 
-/// How long `close` waits for operations that are under way to let go of the files.
+/// Time that `close` waits for operations that are under way to let go of the files.
 const TURN: Duration = Duration::from_secs(1);
 
-/// How long `close` waits for the sandbox's directories to be removed.
+/// Time that `close` waits for the sandbox's directories to be removed.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Stops a transfer when the future that waits for it is dropped.

@@ -16,7 +16,7 @@ use super::LocalSandbox;
 
 const OP: Operation = Operation::ConnectPort;
 
-/// How long a listener may let a connection wait in its queue.
+/// Time that a listener may let a connection wait in its queue.
 const LONGEST: Duration = Duration::from_secs(10);
 
 impl LocalSandbox {

@@ -1,4 +1,4 @@
-//! What all starts of one sandbox have in common: its spec, checked against this backend.
+//! Blueprint of all starts of one sandbox: its spec, checked against this backend.
 //!
 //! A sandbox is started once when it is created and again when it is frozen for a fork; both use
 //! the same blueprint.
@@ -18,7 +18,7 @@ use crate::start::failure;
 use crate::start::host::Host;
 use crate::start::mounts;
 
-/// Where relative paths and commands start unless the spec says otherwise.
+/// Directory where relative paths and commands start unless the spec says otherwise.
 const WORKDIR: &str = "/workspace";
 
 /// A mount of the spec, resolved.

@@ -25,7 +25,7 @@ const PERIOD: u64 = 100_000;
 #[derive(Debug)]
 pub(crate) struct Cgroup {
     dirs: Vec<Made>,
-    /// What is limited, and by what, for the isolation report.
+    /// Controls that are limited, and by what, for the isolation report.
     controls: Vec<(Control, &'static str)>,
     /// Counts, among other things, what was killed for lack of memory.
     memory_events: Option<fs::File>,
@@ -296,7 +296,7 @@ fn write_all(dir: &Path, files: &[(&str, String)]) -> io::Result<()> {
     Ok(())
 }
 
-/// Where v2 children can go: the configured directory, or this process's own cgroup.
+/// Parent of v2 children: the configured directory, or this process's own cgroup.
 fn v2_parent(configured: Option<&Path>) -> io::Result<PathBuf> {
     if let Some(parent) = configured {
         return Ok(parent.to_owned());

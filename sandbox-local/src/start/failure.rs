@@ -88,7 +88,7 @@ pub(crate) fn exhausted(error: Error, hint: Option<&'static str>) -> Error {
     }
 }
 
-/// What to do if something has run out, in place of a search for what the host forbids.
+/// Advice if something has run out, in place of a search for what the host forbids.
 pub(crate) fn used_up(errno: Errno) -> Option<&'static str> {
     Some(match errno {
         Errno::MFILE => {
@@ -113,7 +113,7 @@ pub(crate) fn used_up(errno: Errno) -> Option<&'static str> {
     })
 }
 
-/// What usually is in the way, as far as the host shows it.
+/// Advice for what usually is in the way, as far as the host shows it.
 fn remedy(error: &StartError, errno: Option<Errno>) -> Option<String> {
     let label = match error {
         StartError::Op { label, .. } => label.as_ref(),

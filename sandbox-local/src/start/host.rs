@@ -1,4 +1,4 @@
-//! What the starts of all sandboxes of a provider share: state directory, base layer, guest user,
+//! Parts that the starts of all sandboxes of a provider share: state directory, base layer, guest user,
 //! and what was made ahead of time.
 
 use std::io;
@@ -20,14 +20,14 @@ pub(crate) struct Host {
     pub(crate) config: LocalConfig,
     pub(crate) state: Arc<State>,
     pub(crate) guest_user: Option<GuestUser>,
-    /// What all sandboxes of root mount at `/dev`.
+    /// Filesystem that all sandboxes of root mount at `/dev`.
     pub(crate) devices: Option<OwnedFd>,
     pub(crate) ready: Ready,
     /// Held while layers are merged.
     pub(crate) merging: Mutex<()>,
     /// The lowest layer of every default root: the base layer.
     pub(crate) base_layer: Arc<Layer>,
-    /// Those of the configured system directories that the host has and that are no links.
+    /// Configured system directories that the host has and that are no links.
     pub(crate) system_dirs: Vec<PathBuf>,
 }
 

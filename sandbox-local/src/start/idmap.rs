@@ -30,7 +30,7 @@ pub(crate) enum IdmapError {
     /// Whose it is can't be told.
     #[error("find its owner: {0}")]
     Stat(Errno),
-    /// There is no namespace to translate by.
+    /// No namespace to translate by.
     #[error("make a user namespace for its owner: {0}")]
     Namespace(#[from] StartError),
     /// The kernel, or the filesystem, does not translate.

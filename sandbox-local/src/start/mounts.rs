@@ -14,7 +14,7 @@ use crate::start::blueprint::Bind;
 
 const OP: Operation = Operation::Create;
 
-/// What belongs to the sandbox itself, with all below it.
+/// Paths that belong to the sandbox itself, with all below them.
 const RESERVED: [&str; 2] = ["/proc", "/dev"];
 
 /// Resolves and checks mounts that are to be added to those that are there, and to the root's own

@@ -25,7 +25,7 @@ use crate::start::idmap::Idmaps;
 use crate::start::setup::{Setup, Upper};
 use crate::walk::Limits;
 
-/// How long a set-up may take; it is a few milliseconds of system calls.
+/// Limit of the time for a set-up; it is a few milliseconds of system calls.
 const START: Duration = Duration::from_secs(10);
 
 /// See the module's documentation. Dropping it ends it and waits for that.
@@ -40,7 +40,7 @@ pub(crate) struct Prepared {
     pub(crate) sockets: Option<Sockets>,
 }
 
-/// Where the guest's writes are.
+/// Place of the guest's writes.
 #[derive(Debug)]
 pub(crate) enum Writes {
     /// In a layer on disk, which a fork can freeze.

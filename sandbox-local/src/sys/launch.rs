@@ -17,13 +17,13 @@ use crate::protocol::CONTROL_FD;
 
 /// The agent's process.
 pub(crate) struct Launched {
-    /// Its number in this process's pid namespace.
+    /// Number in this process's pid namespace.
     pub(crate) pid: u32,
-    /// The same, immune to reuse.
+    /// Descriptor of the process, immune to reuse of the number.
     pub(crate) pidfd: OwnedFd,
 }
 
-/// Where starting the agent failed, and why.
+/// Error of starting the agent: the step, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LaunchError {
     /// The step.
@@ -45,10 +45,10 @@ const STEPS: [&str; 5] = [
 
 const STACK: usize = 64 * 1024;
 
-/// Where the agent's image is until it is executed.
+/// Descriptor of the agent's image until it is executed.
 const IMAGE_FD: c_int = CONTROL_FD + 1;
 
-/// What parent and child share. The child writes the atomics and `fds`, while the
+/// Memory that parent and child share. The child writes the atomics and `fds`, while the
 /// parent stands still.
 struct Shared {
     /// Control socket, agent image.

@@ -28,7 +28,7 @@ pub(crate) fn open_beneath(dir: impl AsFd, rel: &[u8], flags: OFlags) -> Sys<Own
     resolve(dir, rel, flags, NO_LINKS | ResolveFlags::BENEATH)
 }
 
-/// As [`open_beneath`], and not into another mount either.
+/// Opens like [`open_beneath`], and not into another mount either.
 pub(crate) fn open_same_mount(dir: impl AsFd, rel: &[u8], flags: OFlags) -> Sys<OwnedFd> {
     let rel = if rel.is_empty() { b"." } else { rel };
     let flags = flags | OFlags::NOFOLLOW;
@@ -46,7 +46,7 @@ pub(super) fn open_above(dir: impl AsFd, flags: OFlags, same_mount: bool) -> Sys
     resolve(dir, b"..", flags | OFlags::NOFOLLOW, how)
 }
 
-/// As `openat2(2)`, tried again where the kernel asks for it.
+/// Calls `openat2(2)`, again where the kernel asks for it.
 pub(crate) fn resolve(
     dir: impl AsFd,
     path: &[u8],
@@ -118,7 +118,7 @@ pub(crate) struct Opened {
     pub(crate) closed: Option<RawMode>,
 }
 
-/// What the owner of a directory needs to read it and to go into it.
+/// Permission that the owner of a directory needs to read it and to go into it.
 const USABLE: RawMode = 0o700;
 
 /// Opens a directory of a directory for reading. With `open_up`, one that its owner may not read

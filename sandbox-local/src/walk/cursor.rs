@@ -14,10 +14,10 @@ use super::beneath::{
 };
 use super::limits::DEEPEST;
 
-/// How many of the innermost directories are held open.
+/// Number of the innermost directories that are held open.
 const WINDOW: usize = 16;
 
-/// How long a path the kernel takes at once.
+/// Length of a path that the kernel takes at once.
 const PATH_MAX: usize = 4095;
 
 /// Whether the directories may be on other mounts than the one above them.
@@ -29,7 +29,7 @@ pub(crate) enum Mounts {
     StayOut,
 }
 
-/// What happens to directories that their owner may not read or search.
+/// Treatment of directories that their owner may not read or search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Modes {
     /// Nothing: going into one fails (`EACCES`), unless the host is root.
@@ -113,13 +113,13 @@ impl Cursor {
         Ok(cursor)
     }
 
-    /// The same with fewer descriptors, for many at once.
+    /// Makes the walk use fewer descriptors, for many at once.
     pub(crate) fn narrow(mut self) -> Self {
         self.window = 1;
         self
     }
 
-    /// How many directories below the top the one at work is.
+    /// Depth of the directory at work below the top.
     pub(crate) fn depth(&self) -> usize {
         self.frames.len()
     }
@@ -136,7 +136,7 @@ impl Cursor {
         }
     }
 
-    /// What the directory at work is, with the mode that it has of its own.
+    /// Metadata of the directory at work, with the mode that it has of its own.
     pub(crate) fn stat(&mut self) -> Sys<Stat> {
         let mut stat = rustix::fs::fstat(self.current()?)?;
         let closed = match self.frames.last() {

@@ -18,10 +18,10 @@ use rustix::io::{Errno, Result as Sys};
 
 use super::beneath::{DIR_PATH, make_usable, open_dir, open_same_mount, stat_at};
 
-/// How far a removal has come.
+/// Progress of a removal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// There is nothing left.
+    /// Nothing is left.
     Gone,
     /// The time was up; what is left can be removed later.
     Left,
@@ -89,14 +89,14 @@ fn empty(dir: &OwnedFd, keep: Option<&CStr>, deadline: Option<Instant>) -> io::R
 /// A tree that is being flattened into its top directory.
 struct Flat<'a> {
     top: BorrowedFd<'a>,
-    /// What directories are called that were moved up: nothing that is there already.
+    /// Prefix of the names of directories that were moved up: nothing that is there already.
     prefix: String,
     moved: u64,
     keep: Option<&'a CStr>,
     deadline: Option<Instant>,
 }
 
-/// What a pass over the top directory found.
+/// Result of a pass over the top directory.
 enum Pass {
     Empty,
     More,

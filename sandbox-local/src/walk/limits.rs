@@ -1,4 +1,4 @@
-//! What a walk may cost, and why it ended before its end.
+//! Limits of a walk, and the reasons that end it early.
 
 use std::io;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::config::{DEFAULT_TREE_DEPTH, DEFAULT_TREE_ENTRIES, DEFAULT_TREE_NAMES
 /// The deepest tree that a walk goes down: so many directories one below the other.
 pub(crate) const DEEPEST: usize = DEFAULT_TREE_DEPTH;
 
-/// What a walk may cost the host, however the guest made the tree.
+/// Cost that a walk may have for the host, however the guest made the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
     /// Entries in all.
@@ -70,7 +70,7 @@ impl Limits {
 pub(crate) struct Cancel(Arc<AtomicBool>);
 
 impl Cancel {
-    /// Has the walk stop at the next entry.
+    /// Makes the walk stop at the next entry.
     pub(crate) fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -109,9 +109,9 @@ pub(crate) enum Stop {
     /// The tree is more than a walk may cost.
     #[error("the tree has more than {limit} {what}")]
     Limit {
-        /// What is limited, in the plural.
+        /// Name of what is limited, in the plural.
         what: &'static str,
-        /// How many there may be.
+        /// Limit.
         limit: u64,
     },
     /// Something moved that should have stood still.
@@ -136,7 +136,7 @@ impl From<Errno> for Stop {
 }
 
 impl Stop {
-    /// As an error of an operation that was to do `what`.
+    /// Turns it into an error of an operation that was to do `what`.
     pub(crate) fn into_error(self, operation: Operation, what: &str) -> Error {
         let new = |kind| Error::new(kind, operation).with_message(format!("{what}: {self}"));
         match &self {

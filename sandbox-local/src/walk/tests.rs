@@ -231,7 +231,7 @@ fn attack(dir: &Path, mut work: impl FnMut() -> bool) -> u64 {
     rounds
 }
 
-/// How long a race goes on: `SANDBOX_RACE_SECONDS`, or a short time.
+/// Time that a race goes on: `SANDBOX_RACE_SECONDS`, or a short time.
 pub(crate) fn race_time() -> Duration {
     let seconds = std::env::var("SANDBOX_RACE_SECONDS").ok();
     let seconds = seconds.and_then(|seconds| seconds.parse().ok());

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::cursor::Cursor;
 use super::limits::{Cancel, Limits, Stop};
 
-/// What to do with what a walk meets. The entries of a directory come between its `enter` and its
+/// Visitor of what a walk meets. The entries of a directory come between its `enter` and its
 /// `leave`, first all of them, then the directories among them one after another.
 pub(crate) trait Visitor {
     /// Why this walk ends before its end.
@@ -37,11 +37,11 @@ pub(crate) trait Visitor {
     }
 }
 
-/// Where an entry is.
+/// Location of an entry.
 pub(crate) struct At<'a> {
-    /// Its directory, open for reading.
+    /// Directory of the entry, open for reading.
     pub(crate) dir: BorrowedFd<'a>,
-    /// Its name there.
+    /// Name in its directory.
     pub(crate) name: &'a CStr,
 }
 
@@ -91,7 +91,7 @@ pub(crate) fn walk<V: Visitor>(
     Ok(())
 }
 
-/// What the system said to a walk.
+/// Reason to stop from the system's answer to a walk.
 fn stop(errno: Errno) -> Stop {
     match errno {
         // It was a directory a moment ago.

@@ -1,4 +1,4 @@
-//! What can't be: each a typed error that names the thing and the remedy, and the sandbox is
+//! Bad input: each a typed error that names the thing and the remedy, and the sandbox is
 //! usable afterwards.
 #![cfg(target_os = "linux")]
 #![allow(
@@ -20,7 +20,7 @@ use std::sync::Arc;
 use sandbox_core::{Error, ErrorKind, GuestPath, Sandbox};
 use support::sh;
 
-/// What an error should have been and was not, all of it at once.
+/// Differences between expected and actual errors, collected.
 #[derive(Default)]
 pub(crate) struct Wrong(std::cell::RefCell<Vec<String>>);
 

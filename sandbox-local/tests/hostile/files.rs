@@ -11,7 +11,7 @@ use sandbox_core::{
 
 use crate::{host, support};
 
-/// What must not take longer, whatever a guest does.
+/// Time that an operation must not exceed, whatever a guest does.
 const AT_ONCE: Duration = Duration::from_secs(10);
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! What all hostile tests share: the programs, compiled once; running one outside and inside; and
+//! Shared parts of all hostile tests: the programs, compiled once; running one outside and inside; and
 //! whose turn it is. A program that is missing or does not reach its end fails the test.
 
 use std::collections::BTreeMap;
@@ -30,7 +30,7 @@ programs!(
     "state", "still"
 );
 
-/// Where programs are in a sandbox.
+/// Directory of the programs in a sandbox.
 const TOOLS: &str = "/opt/hostile";
 
 static TURN: RwLock<()> = RwLock::const_new(());
@@ -113,7 +113,7 @@ pub(crate) fn command<S: AsRef<[u8]>>(name: &str, args: &[S]) -> Command {
         .timeout(Duration::from_secs(20))
 }
 
-/// What a program found: a result for each attempt.
+/// Findings of a program: a result for each attempt.
 #[derive(Debug)]
 pub(crate) struct Findings(BTreeMap<String, String>);
 

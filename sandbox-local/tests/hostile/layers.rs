@@ -1,4 +1,4 @@
-//! What a guest says to the overlay below it changes nothing but its own view (A 4, 5, 18).
+//! Attacks on the overlay below a guest, which change nothing but its own view (A 4, 5, 18).
 
 use std::collections::BTreeMap;
 use std::fs;

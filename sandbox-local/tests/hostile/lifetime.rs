@@ -12,7 +12,7 @@ use sandbox_core::{ErrorKind, Provider, Sandbox, SandboxExt, SandboxSpec};
 
 use crate::{host, support};
 
-/// How long anything may outlive its end on a busy machine; nothing here ends by itself.
+/// Time that anything may outlive its end on a busy machine; nothing here ends by itself.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// The host's processes in a pid namespace, by its link.
@@ -41,7 +41,7 @@ async fn namespace(sandbox: &Arc<dyn Sandbox>) -> String {
         .to_owned()
 }
 
-/// How many of our programs are alive in a sandbox.
+/// Counts our programs that are alive in a sandbox.
 async fn alive(sandbox: &Arc<dyn Sandbox>) -> usize {
     let states = "for p in /proc/[0-9]*; do grep -qsx -e bombs -e undead $p/comm && \
         grep -s ^State $p/status; done; true";

@@ -1,4 +1,4 @@
-//! What only a machine of its own can show (`tests/vm/run`, described in CONTRIBUTING): a core
+//! Attacks that only a machine of its own can show (`tests/vm/run`, described in CONTRIBUTING): a core
 //! pattern that pipes to a program, and limits by cgroup v2.
 
 use std::fs;
@@ -120,7 +120,7 @@ fn bytes(path: &str, field: &str) -> i64 {
     if unit == "kB" { number << 10 } else { number }
 }
 
-/// What a process of a sandbox with 64 MiB can make of each kind, and how much of it the limit sees:
+/// Objects that a process of a sandbox with 64 MiB can make of each kind, and how much of it the limit sees:
 /// the lines that it prints are the table in SECURITY.md.
 #[tokio::test]
 #[ignore = "needs the machine of tests/vm/run"]

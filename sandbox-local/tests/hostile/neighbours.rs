@@ -88,7 +88,7 @@ async fn forks_do_not_see_each_others_files_or_processes() {
     }
 }
 
-/// What is known to leak and can't be helped while directories are shared: the lock on a file
+/// Known leak that can't be helped while directories are shared: the lock on a file
 /// belongs to the file, and so do watches. If this fails because it is closed: good, say so in
 /// `SECURITY.md`.
 #[tokio::test]

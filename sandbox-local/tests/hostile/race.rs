@@ -13,7 +13,7 @@ use crate::host;
 
 const SECRET: &str = "the host's own";
 const ROUND: Duration = Duration::from_millis(2500);
-/// How long a busy machine gets for it.
+/// Time that a busy machine gets for it.
 const AT_MOST: Duration = Duration::from_secs(20);
 
 /// A tree of the host that no guest may read or change.
@@ -60,7 +60,7 @@ fn holds_no_secret(dir: &Path) {
     }
 }
 
-/// Where the sandbox's files are on the host: only for the naive control.
+/// Path of the sandbox's files on the host: only for the naive control.
 fn layer_with(state: &Path, file: &str) -> PathBuf {
     let providers = fs::read_dir(state).expect("the state directory").flatten();
     let mut layers = providers.flat_map(|p| fs::read_dir(p.path().join("layers")).into_iter());

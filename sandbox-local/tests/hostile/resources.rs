@@ -9,9 +9,9 @@ use sandbox_local::{LocalConfig, LocalProvider};
 
 use crate::{host, support};
 
-/// How long a bomb goes off; what else is asked for is there before.
+/// Time that a bomb goes off; what else is asked for is there before.
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// How long it may take to end on a busy machine.
+/// Time that it may take to end on a busy machine.
 const GRACE: Duration = Duration::from_secs(20);
 
 /// While a bomb goes off in one sandbox, another and the host work; and the bomb ends by its

@@ -1,4 +1,4 @@
-//! What the host keeps to itself: environment, files, sockets, what init was started with
+//! Secrets of the host: environment, files, sockets, what init was started with
 //! (B 19, 20).
 
 use std::fs;

@@ -1,4 +1,4 @@
-//! What the kernel shares between a sandbox and its host's user beyond namespaces: what it counts
+//! Objects that the kernel shares between a sandbox and its host's user beyond namespaces: what it counts
 //! by user, who may slow whom down, and the image of the agent.
 
 use std::sync::Arc;
@@ -157,7 +157,7 @@ async fn init_cannot_be_slowed_down() {
     sandbox.close().await.expect("close");
 }
 
-/// What a program of the guest catches of the processes that run an image, while something is done.
+/// Processes that run an image, as a program of the guest catches them while something is done.
 async fn caught(sandbox: &Arc<dyn Sandbox>, image: &str, something: impl AsyncFn()) -> String {
     let catcher = host::command("quota", &["image", "2000", image]);
     let catcher = sandbox.spawn(catcher).await.expect("a catcher");

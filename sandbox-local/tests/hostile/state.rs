@@ -1,4 +1,4 @@
-//! What a sandbox starts from: a fixed state, whatever its host has.
+//! State that a sandbox starts from: a fixed one, whatever its host has.
 
 use std::process;
 
@@ -63,7 +63,7 @@ async fn in_an_ugly_host() {
     println!("the child is done");
 }
 
-/// As SECURITY.md has it.
+/// Checks the state as SECURITY.md has it.
 fn expect_fixed(found: &Findings) {
     for (name, value) in [
         ("core_soft", "1"),

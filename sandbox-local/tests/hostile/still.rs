@@ -14,7 +14,7 @@ use crate::{host, support};
 /// Files in each of the two directories: a copy takes a while.
 const FILES: &str = "3000";
 
-/// How many copies are tried: `SANDBOX_STILL_ROUNDS`, or a few.
+/// Number of copies that are tried: `SANDBOX_STILL_ROUNDS`, or a few.
 fn rounds() -> usize {
     let rounds = std::env::var("SANDBOX_STILL_ROUNDS").ok();
     rounds.and_then(|rounds| rounds.parse().ok()).unwrap_or(6)
@@ -41,7 +41,7 @@ async fn start(sandbox: &Arc<dyn Sandbox>, mode: &str) -> Process {
     process.expect("the program starts")
 }
 
-/// How often a copy has the file that exists exactly once.
+/// Counts the copies of the file that exists exactly once.
 fn tokens(dir: &Path) -> usize {
     let there = |name: &str| usize::from(dir.join(name).join("token").exists());
     there("a") + there("b")

@@ -1,4 +1,4 @@
-//! What the integration tests share.
+//! Shared parts of the integration tests.
 #![allow(dead_code, reason = "each test binary uses a part")]
 #![allow(
     clippy::expect_used,
@@ -138,7 +138,7 @@ pub(crate) fn providers(state: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).collect()
 }
 
-/// How many entries a directory has; none if it is not there.
+/// Counts the entries of a directory; none if it is not there.
 pub(crate) fn count(dir: &Path) -> usize {
     fs::read_dir(dir).map_or(0, Iterator::count)
 }

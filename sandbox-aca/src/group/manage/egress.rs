@@ -1,4 +1,4 @@
-//! What a sandbox may reach: the egress policy, and what came of it.
+//! The service's own egress policy of a sandbox, and its decisions.
 //!
 //! The SDK's default is to allow; here what is not allowed is denied.
 
@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EgressAction {
-    /// It may.
+    /// Allowed.
     Allow,
-    /// It may not: HTTP is answered with 403, other connections are refused. Names are still
+    /// Denied: HTTP is answered with 403, other connections are refused. Names are still
     /// resolved.
     Deny,
 }
 
-/// How far the service looks into traffic.
+/// Depth to which the service looks into traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Inspection {
@@ -23,7 +23,7 @@ pub enum Inspection {
     Full,
     /// Into some; refused by the service together with denying by default.
     Partial,
-    /// As older versions did.
+    /// The behaviour of older versions.
     Legacy,
     /// Into nothing.
     None,
@@ -35,19 +35,19 @@ pub enum Inspection {
 pub struct EgressRule {
     /// A host name; `*.example.com` is `example.com` too.
     pub host: String,
-    /// What becomes of it.
+    /// Action for the host.
     pub action: EgressAction,
 }
 
-/// What a sandbox may reach. Replaces the whole policy.
+/// Egress policy of a sandbox. Setting it replaces the whole policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EgressPolicy {
-    /// What becomes of what no rule names.
+    /// Action for what no rule names.
     pub default: EgressAction,
     /// Rules by host.
     pub rules: Vec<EgressRule>,
-    /// How far traffic is looked into.
+    /// Depth to which traffic is looked into.
     pub inspection: Inspection,
 }
 
@@ -145,13 +145,13 @@ impl EgressPolicy {
     }
 }
 
-/// What a policy has allowed and denied: hosts, as far as the service tells.
+/// Decisions of a policy: hosts, as far as the service tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EgressDecisions {
-    /// What was reached.
+    /// Hosts that were allowed.
     pub allowed: Vec<String>,
-    /// What was not.
+    /// Hosts that were denied.
     pub denied: Vec<String>,
     /// The service's whole answer (JSON): its fields are not documented.
     pub raw: String,

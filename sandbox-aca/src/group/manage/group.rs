@@ -1,4 +1,4 @@
-//! What a sandbox group has beside sandboxes: snapshots, disk images, volumes.
+//! Resources of a sandbox group beside sandboxes: snapshots, disk images, volumes.
 //!
 //! Snapshots and images are never collected by the service: who makes them deletes them.
 
@@ -20,20 +20,20 @@ use crate::group::registry::Registry;
 use crate::http::{Request, parse};
 
 const OP: Operation = Operation::Connect;
-/// How long an image may take to be ready.
+/// Limit of the time until an image is ready.
 const IMAGE: Duration = Duration::from_secs(900);
 
 /// A snapshot of the group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AcaSnapshot {
-    /// Its identifier.
+    /// Identifier of the snapshot.
     pub id: SnapshotId,
-    /// Its labels.
+    /// Labels.
     pub labels: Labels,
-    /// What it was taken of.
+    /// Sandbox that it was taken of.
     pub sandbox: SandboxId,
-    /// Its size in bytes; 0 if unknown.
+    /// Size in bytes; 0 if unknown.
     pub size: u64,
 }
 
@@ -41,11 +41,11 @@ pub struct AcaSnapshot {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DiskImage {
-    /// Its identifier; of a public one, its name.
+    /// Identifier; of a public image, its name.
     pub id: String,
     /// `Ready`, `Building`, `Failed` or what else the service says.
     pub status: String,
-    /// Its labels.
+    /// Labels.
     pub labels: Labels,
 }
 
@@ -55,7 +55,7 @@ pub struct DiskImage {
 pub struct NewDiskImage {
     /// The container image.
     pub base: String,
-    /// Its labels.
+    /// Labels.
     pub labels: Labels,
     /// User and password (or token) of the registry.
     pub credentials: Option<(String, Secret)>,
@@ -89,7 +89,7 @@ impl NewDiskImage {
     }
 }
 
-/// What a volume is made of.
+/// Kind of a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum VolumeKind {
@@ -105,9 +105,9 @@ pub enum VolumeKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Volume {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// What it is made of.
+    /// Kind of the volume.
     pub kind: VolumeKind,
 }
 
@@ -141,7 +141,7 @@ impl Registry {
 /// for each page) unless it says that it waits; dropping its future leaves open whether the service
 /// did it.
 impl AcaSandboxProvider {
-    /// What the service can do with this sandbox; sends nothing, so that there may be none.
+    /// Handle for what the service can do with a sandbox beyond the trait; sends nothing, so that the sandbox need not exist.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] if that can't be an identifier.
@@ -298,7 +298,7 @@ impl AcaSandboxProvider {
     }
 }
 
-/// What a task gives that has not panicked.
+/// Result of a task that has not panicked.
 pub(super) fn ended<T>(task: std::result::Result<T, tokio::task::JoinError>) -> Result<T> {
     task.map_err(|error| {
         Error::new(ErrorKind::Other, OP)
@@ -307,7 +307,7 @@ pub(super) fn ended<T>(task: std::result::Result<T, tokio::task::JoinError>) -> 
     })
 }
 
-/// What [`AcaSandboxProvider::reap`] deleted.
+/// Report of [`AcaSandboxProvider::reap`]: what it deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reaped {

@@ -1,4 +1,4 @@
-//! What the service can do with one sandbox.
+//! Operations of the service on one sandbox beyond the trait.
 //!
 //! A handle talks of a sandbox by its identifier: it neither keeps it nor ends it.
 
@@ -17,34 +17,34 @@ use crate::group::registry::Registry;
 use crate::http::{Failure, Request, parse};
 
 const OP: Operation = Operation::Connect;
-/// How often a state is asked for while it changes.
+/// Interval at which a state is asked for while it changes.
 const POLL: Duration = Duration::from_millis(250);
-/// How long suspending and resuming may take.
+/// Limit of the time for suspending and resuming.
 const TURN: Duration = Duration::from_secs(300);
 
-/// What a sandbox does.
+/// State of a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AcaState {
-    /// It is being made.
+    /// Being made.
     Creating,
-    /// It runs.
+    /// Running.
     Running,
-    /// It is being suspended.
+    /// Being suspended.
     Stopping,
-    /// It was suspended and can be resumed.
+    /// Suspended; can be resumed.
     Stopped,
     /// The service suspended it.
     Suspended,
     /// The service suspended it because it was idle.
     Idle,
-    /// It is being resumed.
+    /// Being resumed.
     Resuming,
-    /// It is being deleted.
+    /// Being deleted.
     Deleting,
-    /// It could not be suspended. It is not known what can be done with it then.
+    /// Not suspended although it was asked for. What can be done with it then is not documented.
     StopFailed,
-    /// It can't be used any more.
+    /// Not usable any more.
     Failed,
     /// Something that this version does not know.
     Other(String),
@@ -54,38 +54,38 @@ pub enum AcaState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AcaSandboxState {
-    /// What it does.
+    /// State.
     pub state: AcaState,
     /// Why it does not run, as the service says: `Idle`, `UserStopped`, `Disabled` (which can't be
     /// resumed); empty if it does.
     pub stopped_reason: String,
-    /// Its labels.
+    /// Labels.
     pub labels: Labels,
     /// Processors, such as `1000m`.
     pub cpu: String,
     /// Memory, such as `2048Mi`.
     pub memory: String,
-    /// Its open ports.
+    /// Open ports.
     pub ports: Vec<Port>,
-    /// What it may reach; `None` if the service shows no policy, or one that is not understood.
+    /// Egress policy; `None` if the service shows no policy, or one that is not understood.
     pub egress: Option<EgressPolicy>,
-    /// Where it comes from when it reaches out.
+    /// Addresses from which its connections come.
     pub outbound_addresses: Vec<String>,
     /// When it was created, as the service writes it.
     pub created_at: String,
 }
 
-/// What is used of something, in bytes.
+/// Use of a resource, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Usage {
     /// Used.
     pub used: u64,
-    /// There is.
+    /// Bytes that there are.
     pub total: u64,
 }
 
-/// What a sandbox uses. The service documents none of the fields: what is missing is 0.
+/// Resources that a sandbox uses. The service documents none of the fields: what is missing is 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AcaStats {
@@ -103,7 +103,7 @@ pub struct AcaStats {
     pub raw: String,
 }
 
-/// What the service can do with one sandbox beyond the trait; from
+/// Handle for the service's operations on one sandbox beyond the trait; from
 /// [`AcaSandboxProvider::handle`](crate::AcaSandboxProvider::handle).
 ///
 /// It needs no open [`Sandbox`](sandbox_core::Sandbox) and dropping it does nothing. Each method is one
@@ -160,7 +160,7 @@ impl AcaHandle {
         self.call(Method::GET, &[], None).await
     }
 
-    /// What the service shows of it.
+    /// State of the sandbox as the service shows it.
     ///
     /// # Errors
     /// Those of the type.
@@ -264,7 +264,7 @@ impl AcaHandle {
             .map(drop)
     }
 
-    /// Where a port is reached; waits so long for the URL.
+    /// URL of a port; waits so long for it.
     ///
     /// # Errors
     /// Those of the type; [`ErrorKind::NotFound`] if it is not open; [`ErrorKind::Unavailable`].
@@ -287,7 +287,7 @@ impl AcaHandle {
         }
     }
 
-    /// What it uses.
+    /// Resources that the sandbox uses.
     ///
     /// # Errors
     /// Those of the type.
@@ -315,7 +315,7 @@ impl AcaHandle {
             .map(drop)
     }
 
-    /// What the egress policy has allowed and denied.
+    /// Decisions of the egress policy.
     ///
     /// # Errors
     /// Those of the type.

@@ -1,4 +1,4 @@
-//! What the service can do beyond the trait: for one sandbox, [`AcaHandle`]; for the group, methods of
+//! Operations of the service beyond the trait: for one sandbox, [`AcaHandle`]; for the group, methods of
 //! [`AcaSandboxProvider`](crate::AcaSandboxProvider).
 //!
 //! Nothing here resumes, keeps or deletes what the caller did not name.
@@ -31,7 +31,7 @@ pub struct Lifecycle {
     /// Whether its memory is kept when it is suspended; otherwise only its files are, which the
     /// service demands of one with a data disk. Default: yes.
     pub keep_memory: bool,
-    /// So long after it was suspended it is deleted, in whole seconds; never if `None`. Some versions
+    /// Time from the suspension to the deletion, in whole seconds; never if `None`. Some versions
     /// of the service may count from its creation or its last use instead: none says so.
     pub delete_after: Option<Duration>,
 }
@@ -79,7 +79,7 @@ impl Lifecycle {
     }
 }
 
-/// What a sandbox is made from, where a [`Source`](sandbox_core::Source) can't say it.
+/// Origin of a sandbox, where a [`Source`](sandbox_core::Source) can't say it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AcaSource {
@@ -99,14 +99,14 @@ pub enum AcaSource {
 pub struct VolumeMount {
     /// The group's volume.
     pub volume: String,
-    /// Where it is in the guest: an absolute path.
+    /// Absolute path in the guest.
     pub mount_point: String,
     /// Whether it can't be written.
     pub read_only: bool,
 }
 
 impl VolumeMount {
-    /// This volume, writable, at this absolute path.
+    /// Mount of this volume, writable, at this absolute path.
     pub fn new(volume: impl Into<String>, mount_point: impl Into<String>) -> Self {
         Self {
             volume: volume.into(),
@@ -131,12 +131,12 @@ impl VolumeMount {
     }
 }
 
-/// What [`AcaSandboxProvider::create_with`](crate::AcaSandboxProvider::create_with) asks of the service
+/// Options of [`AcaSandboxProvider::create_with`](crate::AcaSandboxProvider::create_with): what it asks of the service
 /// beyond the spec. What is `None` is as the provider's configuration says.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct AcaOptions {
-    /// What it is made from; the spec's source otherwise.
+    /// Origin of the sandbox; the spec's source if `None`.
     pub source: Option<AcaSource>,
     /// Processors, such as `500m`. Not for presets and snapshots.
     pub cpu: Option<String>,
@@ -146,7 +146,7 @@ pub struct AcaOptions {
     pub disk: Option<String>,
     /// When the service suspends and deletes it.
     pub lifecycle: Option<Lifecycle>,
-    /// What it may reach, instead of what the spec's network says.
+    /// Egress policy, instead of what the spec's network says.
     pub egress: Option<EgressPolicy>,
     /// Ports that are open from the beginning.
     pub ports: Vec<NewPort>,

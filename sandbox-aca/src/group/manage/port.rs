@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::EgressAction;
 
-/// What is spoken on a port.
+/// Protocol of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PortProtocol {
@@ -16,21 +16,21 @@ pub enum PortProtocol {
     Http2,
 }
 
-/// Who a caller must be.
+/// Authentication of callers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PortAuth {
-    /// As the service decides when nothing is said.
+    /// The service's default.
     Default,
     /// No check: the URL is all that is needed.
     Anonymous,
 }
 
-/// Where a caller must come from.
+/// Rules for the addresses of callers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Access {
-    /// What becomes of those that no rule names.
+    /// Action for callers that no rule names.
     pub default: EgressAction,
     /// At most 10, tried by priority.
     pub rules: Vec<IpRule>,
@@ -40,13 +40,13 @@ pub struct Access {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IpRule {
-    /// Its name; distinct.
+    /// Name of the rule; distinct.
     pub name: String,
     /// 0 to 1000; distinct.
     pub priority: u16,
     /// 1 to 10 networks without host bits, such as `10.0.0.0/8`.
     pub networks: Vec<String>,
-    /// What becomes of callers from there.
+    /// Action for callers from there.
     pub action: EgressAction,
 }
 
@@ -92,20 +92,20 @@ impl Access {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NewPort {
-    /// Its number.
+    /// Number of the port.
     pub port: u16,
-    /// What is spoken; as the service decides if `None`.
+    /// Protocol; the service's default if `None`.
     pub protocol: Option<PortProtocol>,
-    /// Who a caller must be.
+    /// Authentication of callers.
     pub auth: PortAuth,
-    /// Where a caller must come from; anywhere if `None`.
+    /// Rules for the addresses of callers; any address if `None`.
     pub access: Option<Access>,
     /// Whether a request resumes a suspended sandbox.
     pub on_demand: bool,
 }
 
 impl NewPort {
-    /// This port.
+    /// Options of this port.
     pub fn new(port: u16) -> Self {
         Self {
             port,
@@ -169,9 +169,9 @@ impl NewPort {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Port {
-    /// Its number.
+    /// Number of the port.
     pub port: u16,
-    /// Where it is reached; it may come a while after the port.
+    /// URL of the port; it may come a while after the port.
     pub url: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What can be done with a spawned command: wait, signal, kill.
+//! Control of a spawned command: wait, signal, kill.
 //!
 //! Signals and kills never wait behind the command's streams: each is a request of its own.
 
@@ -18,11 +18,11 @@ use crate::guest::launch::Launch;
 use crate::guest::script::said;
 use crate::http::Http;
 
-/// How long the guest waits for the end of a command whose output is not read.
+/// Time that the guest waits for the end of a command whose output is not read.
 const SLICE: Duration = Duration::from_secs(10);
-/// How long a killed command may take to be dead.
+/// Time that a killed command may take to be dead.
 const KILL: Duration = Duration::from_secs(20);
-/// How long a request may take beyond that.
+/// Time that a request may take beyond that.
 const SLACK: Duration = Duration::from_secs(20);
 
 /// A spawned command.
@@ -31,14 +31,14 @@ pub(super) struct Control {
     guard: Guard<Http>,
     launch: Arc<Launch>,
     progress: watch::Receiver<Progress>,
-    /// What the guest said apart from the stream.
+    /// End of the command that the guest said apart from the stream.
     known: OnceLock<End>,
     pump: JoinHandle<()>,
 }
 
-/// What the guest says of a command when it is asked.
+/// Answer of the guest when it is asked about a command.
 enum Told {
-    /// It never starts.
+    /// The command never starts.
     Never,
     Runs,
     Ended(End),

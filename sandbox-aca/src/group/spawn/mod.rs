@@ -37,9 +37,9 @@ use pump::{Feed, Progress, Streams};
 use socket::{Frame, Frames, Input};
 
 const OP: Operation = Operation::Spawn;
-/// How much is kept of a stream that is not read.
+/// Bytes that are kept of a stream that is not read.
 const BUFFER: usize = 256 << 10;
-/// How long a command may take to start, its script and a guest that has to be woken included.
+/// Limit of the time for a start, its script and a guest that has to be woken included.
 const START: Duration = Duration::from_secs(120);
 
 impl Guest<Http> {

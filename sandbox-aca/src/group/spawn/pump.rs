@@ -17,14 +17,14 @@ use crate::guest::exec::exit;
 use crate::guest::handle::Guest;
 use crate::http::Http;
 
-/// How much input is taken at once.
+/// Bytes of input that are taken at once.
 const CHUNK: usize = 32 << 10;
-/// How long the last words to a service may take.
+/// Time that the last words to a service may take.
 const LAST_WORDS: Duration = Duration::from_secs(20);
-/// How long a stream may be full before the guest is asked how the command is.
+/// Time that a stream may be full before the guest is asked how the command is.
 const STALLED: Duration = Duration::from_millis(300);
 
-/// How a command ended.
+/// End of a command.
 #[derive(Clone, Debug)]
 pub(super) enum End {
     /// With this status; `why` has `t` for its timeout, `c` for a kill, and `m` if more of its tree
@@ -34,17 +34,17 @@ pub(super) enum End {
     Broke(String),
 }
 
-/// What is known of a command.
+/// Progress of a command, as far as it is known.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Progress {
     pub(super) end: Option<End>,
     /// All that it wrote has come.
     pub(super) drained: bool,
-    /// What came is not read, so that nothing else comes.
+    /// Whether output that came is not read, so that nothing else comes.
     pub(super) stalled: bool,
 }
 
-/// How a command ended, by what the guest's scripts say.
+/// End of a command, by what the guest's scripts say.
 pub(super) fn told(code: &str, why: &str) -> Option<End> {
     let code = code.parse().ok()?;
     Some(End::Exit {
@@ -59,7 +59,7 @@ pub(super) struct Streams {
     pub(super) mark: String,
     pub(super) out: DuplexStream,
     pub(super) err: DuplexStream,
-    /// What came of stdout already.
+    /// Output that came already.
     pub(super) first: Vec<u8>,
     pub(super) progress: watch::Sender<Progress>,
 }
@@ -142,7 +142,7 @@ async fn write(
 #[derive(Debug)]
 pub(super) struct Feed {
     pub(super) input: Input,
-    /// What the command's pipe is given.
+    /// Stream that the command's pipe is given.
     pub(super) given: Option<DuplexStream>,
     pub(super) stream: Stream,
     /// The name by which the shell knows what is not the command's input.

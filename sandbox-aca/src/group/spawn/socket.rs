@@ -16,16 +16,16 @@ use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
 
 /// The largest message that is taken.
 const LARGEST: usize = 16 << 20;
-/// How much input goes in one frame, as official clients have it.
+/// Bytes of input in one frame, as official clients have it.
 const FRAME: usize = 8 << 10;
-/// How often the other side is asked for a sign of life.
+/// Interval at which the other side is asked for a sign of life.
 pub(super) const PING: Duration = Duration::from_secs(30);
 /// For how long nothing may come, not even an answer to a ping.
 const SILENCE: Duration = Duration::from_secs(100);
 
 type Socket<S> = WebSocketStream<S>;
 
-/// What the service says.
+/// Frame from the service.
 #[derive(Debug)]
 pub(super) enum Frame {
     Stdout(Vec<u8>),
@@ -71,7 +71,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Input<S> {
         self.0.send(message).await.map_err(broke)
     }
 
-    /// Has a program executed: a path, with arguments where the service has them.
+    /// Executes a program: a path, with arguments where the service has them.
     pub(super) async fn start(
         &mut self,
         program: &str,

@@ -2,12 +2,12 @@
 //!
 //! Bytes are held back only while they may be the beginning of the mark.
 
-/// What comes of some bytes.
+/// Result of some bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Step {
     /// Bytes of the stream.
     pub(super) bytes: Vec<u8>,
-    /// What stands behind the mark, once it is there in full.
+    /// Text behind the mark, once it is there in full.
     pub(super) end: Option<String>,
 }
 
@@ -65,7 +65,7 @@ impl Trailer {
         }
     }
 
-    /// What was held back when the stream broke off.
+    /// Bytes that were held back when the stream broke off.
     pub(super) fn rest(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.held)
     }

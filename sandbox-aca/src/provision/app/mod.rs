@@ -64,7 +64,7 @@ pub struct AppProperties {
     pub provisioning_state: Option<ProvisioningState>,
     /// What it does.
     pub running_status: Option<RunningStatus>,
-    /// Its newest revision.
+    /// The newest revision.
     pub latest_revision_name: Option<String>,
     /// The newest that was ready.
     pub latest_ready_revision_name: Option<String>,
@@ -86,7 +86,7 @@ struct Shown {
 }
 
 impl AppProperties {
-    /// Its host name, which the service has made: it must never be put together by hand.
+    /// The host name, which the service has made: it must never be put together by hand.
     pub fn fqdn(&self) -> Option<&str> {
         let ingress = self.configuration.as_ref()?.ingress.as_ref()?;
         ingress.fqdn.as_deref()
@@ -100,7 +100,7 @@ impl AppProperties {
 pub struct Share {
     /// The revision.
     pub revision_name: String,
-    /// Its share in percent.
+    /// The share in percent.
     pub weight: u32,
     /// A label, under which it has a name of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -197,7 +197,7 @@ pub(super) fn strict<'a>(what: &str, text: &'a str) -> Result<&'a str> {
 }
 
 impl App {
-    /// Its identifier.
+    /// The identifier.
     pub fn id(&self) -> &ResourceId {
         &self.target.id
     }
@@ -386,7 +386,7 @@ impl App {
             .await
     }
 
-    /// Its revisions.
+    /// The revisions.
     ///
     /// # Errors
     /// What the service answers.

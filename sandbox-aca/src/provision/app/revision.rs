@@ -53,7 +53,7 @@ words! {
 #[derive(Clone, Debug, Deserialize)]
 #[non_exhaustive]
 pub struct Revision {
-    /// Its name, which begins with the app's.
+    /// The name, which begins with the app's.
     pub name: String,
     /// What is known of it.
     pub properties: RevisionProperties,
@@ -70,7 +70,7 @@ pub struct RevisionProperties {
     /// How many replicas it has.
     #[serde(default, deserialize_with = "nullable")]
     pub replicas: u32,
-    /// Its share of the requests, in percent.
+    /// The share of the requests, in percent.
     #[serde(default, deserialize_with = "nullable")]
     pub traffic_weight: u32,
     /// What the probes say.
@@ -81,7 +81,7 @@ pub struct RevisionProperties {
     pub provisioning_state: Option<String>,
     /// Why it could not be made.
     pub provisioning_error: Option<String>,
-    /// Its labels, where the service shows them.
+    /// The labels, where the service shows them.
     #[serde(default, deserialize_with = "nullable")]
     pub labels: Vec<String>,
 }
@@ -90,7 +90,7 @@ pub struct RevisionProperties {
 #[derive(Clone, Debug, Deserialize)]
 #[non_exhaustive]
 pub struct Replica {
-    /// Its name.
+    /// The name.
     pub name: String,
     /// What is known of it.
     pub properties: ReplicaProperties,
@@ -105,7 +105,7 @@ pub struct ReplicaProperties {
     pub running_state: Option<String>,
     /// More about it.
     pub running_state_details: Option<String>,
-    /// Its containers.
+    /// The containers.
     #[serde(default, deserialize_with = "nullable")]
     pub containers: Vec<ReplicaContainer>,
 }
@@ -115,7 +115,7 @@ pub struct ReplicaProperties {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct ReplicaContainer {
-    /// Its name.
+    /// The name.
     pub name: String,
     /// Whether it gets requests.
     #[serde(default, deserialize_with = "nullable")]

@@ -157,7 +157,7 @@ impl OwnerAuth {
 pub struct AppSpec {
     /// The environment that it is in.
     pub environment: ResourceId,
-    /// Its one container. The image is named by its digest.
+    /// The one container. The image is named by its digest.
     pub container: Container,
     /// Secrets by name, which [`Container::secret_env`] refers to.
     pub secrets: Vec<(String, SecretSource)>,

@@ -1,4 +1,4 @@
-//! What an exec costs, against tokio's own in the same run.
+//! Cost of an exec, against tokio's own in the same run.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What the engine promises, shown on real processes. Needs user namespaces; run
+//! Promises of the engine, shown on real processes. Needs user namespaces; run
 //! it as root and as an ordinary user, the plan differs.
 //!
 //! Nothing here may sleep to wait: conditions are polled against a deadline.
@@ -32,7 +32,7 @@ use super::*;
 /// Longest that anything here may take.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// As by default.
+/// Grace as by default.
 const GRACE: Duration = Duration::from_millis(100);
 
 /// A test-only plan: the host's files as they are, but its own proc mount, and

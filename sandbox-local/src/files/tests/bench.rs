@@ -1,4 +1,4 @@
-//! How much a batch costs against plain writes into the same filesystem. For a release build:
+//! Cost of a batch against plain writes into the same filesystem. For a release build:
 //! `cargo test --release -p sandbox-local -- --ignored --nocapture batch_against_plain_writes`.
 
 use std::fs;

@@ -16,9 +16,9 @@ use sandbox_core::{
 use super::super::CancelFlag;
 use super::{Fixture, names, path, put};
 
-/// How long each operation is attacked, if that is enough to have seen something.
+/// Time that each operation is attacked, if that is enough to have seen something.
 const TIME: Duration = Duration::from_millis(400);
-/// How long a busy machine gets for that.
+/// Time that a busy machine gets for that.
 const AT_MOST: Duration = Duration::from_secs(60);
 const SECRET: &str = "the host's";
 

@@ -27,7 +27,7 @@ use sandbox_core::{Error, ErrorKind, Result, TransferReport};
 use super::place::Place;
 use super::stat::Stat;
 
-/// How many events may be under way: as many files are open at most.
+/// Limit of events that are under way: as many files are open at most.
 const IN_FLIGHT: usize = 64;
 
 /// Tells a transfer on another thread to stop.
@@ -40,7 +40,7 @@ impl CancelFlag {
         Self::default()
     }
 
-    /// Has the transfer end soon, with an error, and undo what it can.
+    /// Makes the transfer end soon, with an error, and undo what it can.
     pub(crate) fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }

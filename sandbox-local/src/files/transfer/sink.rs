@@ -27,7 +27,7 @@ use super::source::Receiver;
 use super::{CancelFlag, Event, too_many_bytes};
 use crate::walk::{Cursor, Mounts};
 
-/// Where and how a tree is written.
+/// Destination of a tree, and the rules by which it is written.
 pub(super) struct Destination<'a> {
     /// Of the top directory.
     pub(super) place: &'a Place,
@@ -82,7 +82,7 @@ struct Sink<'a> {
 
 /// A directory on the stack.
 struct Level {
-    /// Its final name.
+    /// Final name.
     name: Vec<u8>,
     /// The mode that it gets at the end.
     mode: Option<u32>,
@@ -91,7 +91,7 @@ struct Level {
 
 struct Staged {
     name: Vec<u8>,
-    /// How deep it is.
+    /// Depth.
     depth: usize,
 }
 
@@ -402,7 +402,7 @@ fn times(modified: StatxTimestamp) -> Timestamps {
     }
 }
 
-/// What the kernel said about an entry; some of it can only come of a change at the same time.
+/// Error for the kernel's answer about an entry; some of it can only come of a change at the same time.
 fn fail(place: &Place, errno: Errno, path: &[u8]) -> Error {
     match errno {
         Errno::NOENT | Errno::EXIST | Errno::NOTEMPTY | Errno::LOOP | Errno::NOTDIR => {

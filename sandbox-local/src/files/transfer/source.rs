@@ -22,7 +22,7 @@ use super::{CancelFlag, Event, too_many_bytes};
 pub(super) type Sender = mpsc::SyncSender<Event>;
 pub(super) type Receiver = mpsc::Receiver<Event>;
 
-/// What is read, and how much of it.
+/// Rules for what is read, and how much of it.
 pub(super) struct Rules<'a> {
     pub(super) excludes: &'a Excludes,
     /// Whether `.gitignore` and `.ignore` files are heeded.
@@ -37,12 +37,12 @@ pub(super) struct Rules<'a> {
     pub(super) cancel: &'a CancelFlag,
 }
 
-/// What a tree has in it, with what decides on what it has not.
+/// Inventory of a tree, with the rules for what it has not.
 #[derive(Default)]
 pub(super) struct Inventory {
     /// By path: whether it is a directory.
     pub(super) entries: HashMap<Vec<u8>, bool>,
-    /// What could not be read, so that nothing is known of what is below.
+    /// Directories that could not be read, so that nothing is known of what is below.
     pub(super) unreadable: HashSet<Vec<u8>>,
     /// By directory; only if ignore files are heeded.
     pub(super) ignore_files: HashMap<Vec<u8>, IgnoreFiles>,

@@ -12,7 +12,7 @@ use super::super::stat::stat_at;
 use super::plan::{Dir, Item, Opened, Plan, check_target, place};
 use super::stage::{staged_name, staged_tree};
 
-/// What was done, to be undone from the last to the first.
+/// Step that was done, to be undone from the last to the first.
 enum Done<'a> {
     /// A name that did not exist has the staged file or directory.
     Created {

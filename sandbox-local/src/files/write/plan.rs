@@ -1,4 +1,4 @@
-//! Where each file of a batch goes, and whether it may.
+//! Plan of a batch: the place of each file, and whether it may be written there.
 //!
 //! Invariant: nothing is written here.
 
@@ -16,7 +16,7 @@ use super::super::stat::{find_at, stat_fd};
 use super::stage::mode_of;
 use super::staged_prefix;
 
-/// How many directories a batch holds open; those beyond are opened again for each step. A
+/// Limit of directories that a batch holds open; those beyond are opened again for each step. A
 /// process has 1,024 descriptors by default.
 const HELD: usize = 256;
 
@@ -40,7 +40,7 @@ pub(super) struct Item<'a> {
     pub(super) path: &'a GuestPath,
     pub(super) name: &'a [u8],
     pub(super) file: &'a FileWrite,
-    /// Its number in the batch, for its staged name.
+    /// Number in the batch, for its staged name.
     pub(super) index: usize,
     /// Whether something is there that it replaces.
     pub(super) replaces: bool,
@@ -98,7 +98,7 @@ impl Dir {
     }
 }
 
-/// Where the files of one parent directory are planned.
+/// Slot in which the files of one parent directory are planned.
 enum Slot {
     Group(usize),
     Tree(usize, Vec<u8>),

@@ -16,7 +16,7 @@ use super::super::tree::remove_tree;
 use super::plan::{Plan, Tree, place};
 use crate::sys::launch;
 
-/// From how many files of one directory on a second thread pays.
+/// Number of files of one directory from which on a second thread pays.
 const TWO_THREADS: usize = 64;
 
 /// A file to be written.

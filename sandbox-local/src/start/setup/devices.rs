@@ -32,7 +32,7 @@ const LINKS: &[(&str, &str)] = &[
     ("ptmx", "pts/ptmx"),
 ];
 
-/// What shared memory may hold, in bytes. It counts towards a limit on memory, of which half is
+/// Limit of shared memory, in bytes. It counts towards a limit on memory, of which half is
 /// left to programs: with all of it in files nothing could be started to remove them.
 fn shared_memory(resources: &Resources) -> u64 {
     const MOST: u64 = 512 << 20;
@@ -41,7 +41,7 @@ fn shared_memory(resources: &Resources) -> u64 {
         .map_or(MOST, |limit| MOST.min(limit / 2).max(4096))
 }
 
-/// How many files shared memory may hold: without content they take no room, but memory of the
+/// Limit of files in shared memory: without content they take no room, but memory of the
 /// kernel's.
 const SHARED_FILES: &str = "131072";
 
@@ -55,7 +55,7 @@ const MQUEUE: &str = "mqueue";
 const EMPTY: &str = ".empty";
 const DIRECTORIES: [&str; 4] = [PTS, SHM, MQUEUE, EMPTY];
 
-/// What hides a file or a directory that no guest needs.
+/// Source that hides a file that no guest needs.
 pub(super) const NO_FILE: &str = "/dev/null";
 pub(super) const NO_DIRECTORY: &str = "/dev/.empty";
 

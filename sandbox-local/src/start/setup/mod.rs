@@ -1,4 +1,4 @@
-//! What the agent does before it serves, compiled into a plan of system calls.
+//! Set-up that the agent does before it serves, compiled into a plan of system calls.
 //!
 //! The order matters and is this: become the guest's user; mount the root; take hold of everything
 //! of the host that will be seen, while the host can still be seen; turn round into the root and
@@ -41,7 +41,7 @@ pub(crate) struct Setup<'a> {
     pub(crate) layers_dir: &'a Path,
     /// `lowerdir=` of the root.
     pub(crate) lower_dirs: &'a str,
-    /// Where the guest's writes go.
+    /// Place of the guest's writes.
     pub(crate) upper: Upper<'a>,
     /// Whether the agent comes with a network namespace in which nothing is left to do.
     pub(crate) loopback_is_up: bool,
@@ -50,7 +50,7 @@ pub(crate) struct Setup<'a> {
 /// A host path that can't be given to the guest.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SetupError {
-    /// It can't be taken hold of.
+    /// The mount's host path can't be opened.
     #[error("take hold of {}: {errno}", host.display())]
     Hold {
         /// Which.
@@ -63,7 +63,7 @@ pub(crate) enum SetupError {
     Owner {
         /// Which.
         host: PathBuf,
-        /// What failed.
+        /// Cause of the failure.
         source: IdmapError,
     },
 }

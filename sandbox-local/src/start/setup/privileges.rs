@@ -1,4 +1,4 @@
-//! Who the guest is and what it may not: user, capabilities, Landlock, system calls.
+//! Privileges of the guest: user, capabilities, Landlock, system calls.
 //!
 //! References: capabilities(7), prctl(2), landlock(7), seccomp(2).
 
@@ -16,7 +16,7 @@ const SHARE: u64 = 8;
 const INOTIFY_INSTANCES: u64 = 1024;
 const INOTIFY_WATCHES: u64 = 65_536;
 
-/// What the agent itself goes on needing, in its own user namespace: to kill, to read whose
+/// Capabilities that the agent itself goes on needing, in its own user namespace: to kill, to read whose
 /// namespaces are whose, to make a namespace for each command.
 const KEPT: u64 = 1 << CAP_KILL | 1 << CAP_SYS_PTRACE | 1 << CAP_SYS_ADMIN;
 const CAP_KILL: u64 = 5;
@@ -27,7 +27,7 @@ const CAP_SYS_ADMIN: u64 = 21;
 /// being run, by whatever user.
 const SECURE_BITS: u64 = 1 | 2 | 1 << 6 | 1 << 7;
 
-/// What the kernel of this host has, asked once: it takes more calls than all the rest of a plan.
+/// Features of this host's kernel, asked once: it takes more calls than all the rest of a plan.
 static KERNEL: LazyLock<Kernel> = LazyLock::new(Kernel::ask);
 
 struct Kernel {
@@ -68,7 +68,7 @@ impl Kernel {
     }
 }
 
-/// As root the agent starts as a user that its namespace does not map; this makes it the guest's user.
+/// Makes the agent the guest's user: as root it starts as a user that its namespace does not map.
 pub(super) fn become_guest(plan: &mut Plan) {
     plan.clear_groups("leave the host's groups");
     plan.setgid("become the guest's group", GUEST_ID);
@@ -155,7 +155,7 @@ fn drop_capabilities(plan: &mut Plan) {
     plan.capset("give up capabilities", KEPT, KEPT, 0);
 }
 
-/// Where the kernel has Landlock: no device can be made, and signals and abstract sockets stay
+/// Applies Landlock where the kernel has it: no device can be made, and signals and abstract sockets stay
 /// within the sandbox even where it shares the host's network.
 ///
 /// Rules that do not speak of `REFER` forbid every rename from one directory to another, so it is

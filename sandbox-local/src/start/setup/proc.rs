@@ -11,7 +11,7 @@ use super::devices::{NO_DIRECTORY, NO_FILE};
 use crate::engine::Plan;
 use crate::mutation::{self, Part};
 
-/// What programs look at, or what tells a guest no more than that the machine is there: statistics,
+/// Allow-list of files that programs look at, or that tell a guest no more than that the machine is there: statistics,
 /// descriptions of hardware, and addresses that read as zeros without a capability.
 const VISIBLE: &[&str] = &[
     "acpi",
@@ -55,7 +55,7 @@ const VISIBLE: &[&str] = &[
     "zoneinfo",
 ];
 
-/// What is to be hidden on this host, each with what hides it.
+/// Paths to be hidden on this host, each with what hides it.
 static HIDDEN: LazyLock<Vec<(String, &str)>> = LazyLock::new(|| {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let mut hidden: Vec<_> = entries

@@ -28,26 +28,26 @@ pub(super) const ATTR_NOSUID: u64 = 0x2;
 pub(super) const ATTR_NODEV: u64 = 0x4;
 pub(super) const ATTR_NOEXEC: u64 = 0x8;
 
-/// How many bytes of a limit on disk allow for one file; a file with content takes more.
+/// Bytes of a limit on disk that allow for one file; a file with content takes more.
 const PER_FILE: u64 = 2048;
 const FEWEST_FILES: u64 = 4096;
 
 const MOVE_FROM_EMPTY: u32 = 0x4; // MOVE_MOUNT_F_EMPTY_PATH
 const MOVE_TO_EMPTY: u32 = 0x40; // MOVE_MOUNT_T_EMPTY_PATH
 
-/// Where the guest's writes go.
+/// Place of the guest's writes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Upper<'a> {
     /// A layer on disk and its fresh work directory, relative to the layers' directory.
     Layer {
         /// The layer's name.
         name: &'a str,
-        /// Its work directory.
+        /// Work directory.
         work: &'a str,
     },
     /// A tmpfs of this many bytes, with this mode of the root directory.
     Tmpfs {
-        /// How much it holds.
+        /// Limit of its bytes.
         bytes: u64,
         /// The permission bits of `/`.
         mode: u32,
@@ -157,7 +157,7 @@ fn guest_path(path: &GuestPath) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(path.as_bytes()))
 }
 
-/// As root the set-up runs as a user who may not get to the directory, so the host opens it; an
+/// Opens the directory on the host for root's set-up, whose user may not get to it; an
 /// ordinary user's set-up runs as that user and opens it itself.
 fn hold(plan: &mut Plan, bind: &Bind, setup: &Setup<'_>) -> Result<Slot, SetupError> {
     if let Some(guest_user) = setup.guest_user {

@@ -1,9 +1,9 @@
-//! What the seccomp filter needs to know of arm64.
+//! Facts about arm64 that the seccomp filter needs.
 
 /// `AUDIT_ARCH_AARCH64` of linux/audit.h.
 pub(super) const AUDIT_ARCH: u32 = 0xc000_00b7;
 
-/// There is no second ABI under the same architecture.
+/// No second ABI under the same architecture.
 pub(super) const X32_BIT: Option<u32> = None;
 
 pub(super) const MKNOD: Option<i64> = None;

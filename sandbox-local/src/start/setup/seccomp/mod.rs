@@ -118,7 +118,7 @@ const SHM_HUGETLB: u32 = 0o4000;
 /// Set-user-ID and set-group-ID.
 const SET_ID: u32 = libc::S_ISUID | libc::S_ISGID;
 
-/// What makes open(2) look at its mode: `O_CREAT`, and `O_TMPFILE` without `O_DIRECTORY`.
+/// Flags that make open(2) look at its mode: `O_CREAT`, and `O_TMPFILE` without `O_DIRECTORY`.
 const CREATES: u32 = (libc::O_CREAT | libc::O_TMPFILE & !libc::O_DIRECTORY) as u32;
 
 /// The filter as the kernel takes it: an array of `struct sock_filter`.

@@ -1,8 +1,8 @@
-//! From rules to a BPF program: a binary search over call numbers, with checks at the leaves.
+//! Compiler from rules to a BPF program: a binary search over call numbers, with checks at the leaves.
 //!
 //! Reference: Documentation/userspace-api/seccomp_filter.rst, linux/bpf_common.h.
 
-/// What to do with one system call.
+/// Rule for one system call.
 pub(super) struct Rule {
     pub(super) number: u32,
     pub(super) check: Check,

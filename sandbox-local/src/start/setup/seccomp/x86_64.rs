@@ -1,4 +1,4 @@
-//! What the seccomp filter needs to know of x86-64.
+//! Facts about x86-64 that the seccomp filter needs.
 
 /// `AUDIT_ARCH_X86_64` of linux/audit.h.
 pub(super) const AUDIT_ARCH: u32 = 0xc000_003e;

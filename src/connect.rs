@@ -42,9 +42,10 @@ pub struct Selection {
 ///
 /// A setting of Azure Container Apps that is not in the URI is taken from the environment:
 /// `SANDBOX_ACA_ENDPOINT`, `SANDBOX_ACA_SUBSCRIPTION`, `SANDBOX_ACA_RESOURCE_GROUP`,
-/// `SANDBOX_ACA_GROUP`, `SANDBOX_ACA_POOL_ENDPOINT`, `SANDBOX_ACA_POOL_KIND`, `SANDBOX_ACA_CA_FILE`.
-/// What other clients take is understood where those are not set: `ACA_POOL_MANAGEMENT_ENDPOINT`,
-/// `AZURE_SUBSCRIPTION_ID`. Tokens come from the default chain, unless `SANDBOX_ACA_TOKEN` has one.
+/// `SANDBOX_ACA_GROUP`, `SANDBOX_ACA_POOL_ENDPOINT`, `SANDBOX_ACA_POOL_KIND`,
+/// `SANDBOX_ACA_CA_FILE`. What other clients take is understood where those are not set:
+/// `ACA_POOL_MANAGEMENT_ENDPOINT`, `AZURE_SUBSCRIPTION_ID`. Tokens come from the default chain,
+/// unless `SANDBOX_ACA_TOKEN` has one.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidInput`] for an unknown scheme (the message lists those that are known, and

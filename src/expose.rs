@@ -95,8 +95,8 @@ impl Drop for Socket {
 /// ([`connect_port`](Sandbox::connect_port)); where nothing listens in the sandbox it is closed at
 /// once. At most 256 are carried at the same time, further ones wait. The guard keeps the sandbox.
 ///
-/// What comes from the port is written by the guest: a browser that shows it should have no session of
-/// yours at that address.
+/// What comes from the port is written by the guest: a browser that shows it should have no session
+/// of yours at that address.
 ///
 /// ```no_run
 /// # async fn example(sandbox: std::sync::Arc<dyn sandbox::Sandbox>) -> sandbox::Result<()> {

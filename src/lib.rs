@@ -27,8 +27,8 @@
 //!
 //! A [`Registry`] has these and the schemes of other backends that an application adds.
 //!
-//! Architecture invariant: nothing here runs code of a guest. This crate chooses a backend, passes on
-//! what the core and the backends give out, and exposes ports on the host ([`expose`]).
+//! Architecture invariant: nothing here runs code of a guest. This crate chooses a backend, passes
+//! on what the core and the backends give out, and exposes ports on the host ([`expose`]).
 
 mod backends;
 #[cfg(feature = "config")]

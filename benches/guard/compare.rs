@@ -15,7 +15,8 @@ use crate::support::{Outcome, host};
 /// Tolerated excess over the kept count, as a part of it: a host has other directories to
 /// mount, a kernel other ways to do it.
 const MARGIN: f64 = 0.10;
-/// Number of calls below which one more is already a finding: such work does not depend on the host.
+/// Number of calls below which one more is already a finding: such work does not depend on the
+/// host.
 const FEW: f64 = 50.0;
 const ONE: f64 = 0.9;
 

@@ -16,8 +16,8 @@ use crate::bench::Bench;
 use crate::support::Outcome;
 use crate::support::measure::Case;
 
-/// Connects, sends one byte, gets one back and closes, so many times; or reads so many bytes. Prints
-/// the seconds that it took, without its own start.
+/// Connects, sends one byte, gets one back and closes, so many times; or reads so many bytes.
+/// Prints the seconds that it took, without its own start.
 const CLIENT: &str = r#"
 import socket, sys, time
 host, port, what, count = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])

@@ -84,8 +84,8 @@ pub(crate) fn all(bench: &mut Bench) -> Outcome<()> {
     bench.close(&sandbox)
 }
 
-/// Compares the same number of commands one after the other and two at a time: the second by the first is
-/// what the second core brings. Tokio's own spawns too: what it can bring.
+/// Compares the same number of commands one after the other and two at a time: the second by the
+/// first is what the second core brings. Tokio's own spawns too: what it can bring.
 fn throughput(
     bench: &mut Bench,
     sandboxes: [&Arc<dyn sandbox::Sandbox>; 2],

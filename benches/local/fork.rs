@@ -27,8 +27,8 @@ pub(crate) fn all(bench: &mut Bench) -> Outcome<()> {
     siblings(bench)
 }
 
-/// Closing the fork is not timed: a caller that waits for a fork does not wait for it. The copy of the
-/// largest tree takes many seconds and is left out.
+/// Closing the fork is not timed: a caller that waits for a fork does not wait for it. The copy of
+/// the largest tree takes many seconds and is left out.
 fn tree(bench: &mut Bench, files: u32) -> Outcome<()> {
     let runtime = Arc::clone(&bench.runtime);
     let sandbox = bench.create()?;

@@ -3,8 +3,8 @@
 //! [`AcaSessionProvider`] does the same over the dynamic sessions of a session pool.
 //! [`AcaSandboxProvider`] makes sandboxes in a group; what it needs to know is in [`AcaConfig`],
 //! and tokens come from a [`Credential`]. [`provision`] makes what they run on: groups, pools,
-//! environments, an app for each tenant, jobs. The guest needs a POSIX shell, GNU coreutils, findutils,
-//! tar and util-linux, which the public disk images have.
+//! environments, an app for each tenant, jobs. The guest needs a POSIX shell, GNU coreutils,
+//! findutils, tar and util-linux, which the public disk images have.
 //!
 //! Architecture invariants: a command is never run twice for one call; tokens, identifiers and
 //! environment never reach a log; no type of a dependency is in a public signature; a service that

@@ -219,10 +219,10 @@ impl Command {
     /// Gives it a terminal instead of three pipes: only for [`spawn`](crate::Sandbox::spawn) and
     /// [`start_job`](crate::Sandbox::start_job).
     ///
-    /// The process has [`stdin`](crate::Process::stdin) and [`stdout`](crate::Process::stdout) then,
-    /// both of the terminal, and no [`stderr`](crate::Process::stderr): a terminal shows everything
-    /// in one stream. Bytes are not exact: what is written to it comes back (echo), and `\n` comes
-    /// as `\r\n`, unless the program or [`TerminalOptions::raw`] turns that off.
+    /// The process has [`stdin`](crate::Process::stdin) and [`stdout`](crate::Process::stdout)
+    /// then, both of the terminal, and no [`stderr`](crate::Process::stderr): a terminal shows
+    /// everything in one stream. Bytes are not exact: what is written to it comes back (echo), and
+    /// `\n` comes as `\r\n`, unless the program or [`TerminalOptions::raw`] turns that off.
     ///
     /// - Control characters do what they do on a keyboard: `\x03` interrupts, `\x1c` quits, `\x1a`
     ///   stops the job in the foreground, `\x04` at the start of a line is the end of input. Shutting

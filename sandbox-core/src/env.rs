@@ -7,8 +7,8 @@ use crate::{Error, ErrorKind, Operation, Result, Secret};
 
 /// The value of an environment variable.
 ///
-/// Every value is redacted in `Debug`; `is_secret` says that a backend must also keep it out of
-/// its service's plain configuration (an engine's secret store, a cloud's secret), where it has one.
+/// Every value is redacted in `Debug`; `is_secret` says that a backend must also keep it out of its
+/// service's plain configuration (an engine's secret store, a cloud's secret), where it has one.
 ///
 /// ```
 /// use sandbox_core::Env;

@@ -283,11 +283,11 @@ pub trait SandboxExt: Sandbox + sealed::Sealed {
             .await
     }
 
-    /// Waits until a port takes connections, or answers over HTTP; fails at once if the program that
-    /// should listen has ended. See [`Sandbox::connect_port`].
+    /// Waits until a port takes connections, or answers over HTTP; fails at once if the program
+    /// that should listen has ended. See [`Sandbox::connect_port`].
     ///
-    /// It looks every 20 ms, by connecting: a server sees connections that end at once. Dropping the
-    /// future stops the waiting.
+    /// It looks every 20 ms, by connecting: a server sees connections that end at once. Dropping
+    /// the future stops the waiting.
     ///
     /// ```no_run
     /// # use sandbox_core::{Command, PortWaitOptions, Result, Sandbox, SandboxExt};

@@ -80,14 +80,15 @@ impl ExitStatus {
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum ExitCause {
-    /// Not known: by a signal that a program in the sandbox sent, or that the backend can't explain.
+    /// Not known: by a signal that a program in the sandbox sent, or that the backend can't
+    /// explain.
     #[default]
     Unknown,
     /// The main process ended by itself with an exit code.
     Exited,
-    /// The kernel killed a process of the sandbox while the command ran, because memory ran out, and
-    /// the command ended by signal 9, or with 137 as a shell says that. Which process it was is not
-    /// recorded: where commands run side by side, it may have been a neighbour's.
+    /// The kernel killed a process of the sandbox while the command ran, because memory ran out,
+    /// and the command ended by signal 9, or with 137 as a shell says that. Which process it was is
+    /// not recorded: where commands run side by side, it may have been a neighbour's.
     OutOfMemory,
     /// The command used the processor time that `ulimit -t` allowed it, and got SIGXCPU.
     CpuLimit,

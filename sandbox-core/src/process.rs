@@ -85,8 +85,8 @@ pub trait ProcessControl: fmt::Debug + Send + Sync + 'static {
     /// dead. `Ok` if they are already.
     async fn kill(&self) -> Result<()>;
 
-    /// Changes the size of the command's terminal. `Ok` if it has ended already. The default refuses:
-    /// the command has no terminal.
+    /// Changes the size of the command's terminal. `Ok` if it has ended already. The default
+    /// refuses: the command has no terminal.
     async fn resize(&self, size: TerminalSize) -> Result<()> {
         let _ = size;
         Err(no_terminal())
@@ -429,8 +429,8 @@ impl Process {
         self.control.kill().await
     }
 
-    /// Changes the size of its terminal: the program in the foreground gets SIGWINCH. `Ok` if it has
-    /// ended already.
+    /// Changes the size of its terminal: the program in the foreground gets SIGWINCH. `Ok` if it
+    /// has ended already.
     ///
     /// ```no_run
     /// # use sandbox_core::{Process, Result, TerminalSize};

@@ -30,7 +30,8 @@ fn refuse_in(
 #[doc = include_str!("../docs/contract.md")]
 #[async_trait]
 pub trait Sandbox: Debug + Send + Sync + 'static {
-    /// The sandbox's identifier, backend, workdir and labels. No I/O; works on a closed sandbox too.
+    /// The sandbox's identifier, backend, workdir and labels. No I/O; works on a closed sandbox
+    /// too.
     ///
     /// ```no_run
     /// # use sandbox_core::Sandbox;
@@ -472,8 +473,8 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     /// [`Network::Allow`](crate::Network::Allow).
     ///
     /// A backend keeps the last decisions and forgets older ones, which
-    /// [`missed`](EgressDecisions::missed) counts. Asking is no use: it does not keep a sandbox from
-    /// expiring. Dropping the future has no effect.
+    /// [`missed`](EgressDecisions::missed) counts. Asking is no use: it does not keep a sandbox
+    /// from expiring. Dropping the future has no effect.
     ///
     /// ```no_run
     /// # use sandbox_core::{EgressVerdict, Result, Sandbox};
@@ -538,16 +539,17 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
 
     /// Starts a command once under a key, and keeps its output: a job.
     ///
-    /// A job does not depend on its caller: it runs on when the future or the handle is dropped, and
-    /// is found again by its key ([`find_job`](Sandbox::find_job)). A second start with the same key,
-    /// command and options gives a handle to the same job, also when it has ended, so that a call
-    /// whose answer was lost may be made again: the command ran once. The key is kept until it is
-    /// [forgotten](Job::forget); it is free again after a start that failed with
+    /// A job does not depend on its caller: it runs on when the future or the handle is dropped,
+    /// and is found again by its key ([`find_job`](Sandbox::find_job)). A second start with the
+    /// same key, command and options gives a handle to the same job, also when it has ended, so
+    /// that a call whose answer was lost may be made again: the command ran once. The key is kept
+    /// until it is [forgotten](Job::forget); it is free again after a start that failed with
     /// [`Execution::NotStarted`].
     ///
     /// Output goes to a log that keeps the last bytes ([`JobOptions::log_limit`]); a log without a
-    /// reader does not hold the program up, unlike a stream of a spawned process. Standard input is written by
-    /// offset if the command asks for a pipe or a terminal. A fork has no jobs of its parent.
+    /// reader does not hold the program up, unlike a stream of a spawned process. Standard input is
+    /// written by offset if the command asks for a pipe or a terminal. A fork has no jobs of its
+    /// parent.
     ///
     /// ```no_run
     /// # use sandbox_core::{Command, JobOptions, LogOptions, Result, Sandbox};
@@ -683,9 +685,9 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
         ))
     }
 
-    /// Opens a new file as a stream. It gets its name, whole, with
-    /// [`commit`](FileWriter::commit): a reader sees the old file or the new one. Missing parents are
-    /// created at the commit. Memory does not grow with the file.
+    /// Opens a new file as a stream. It gets its name, whole, with [`commit`](FileWriter::commit):
+    /// a reader sees the old file or the new one. Missing parents are created at the commit. Memory
+    /// does not grow with the file.
     ///
     /// Dropping the writer leaves nothing. A fork waits for an open writer.
     ///

@@ -60,8 +60,8 @@ pub enum Network {
 }
 
 impl Network {
-    /// Resolves the choice for a backend with these capabilities: `Off`, `Open` or `Allow`. Every backend
-    /// puts it in the place of the spec's network before it looks at that.
+    /// Resolves the choice for a backend with these capabilities: `Off`, `Open` or `Allow`. Every
+    /// backend puts it in the place of the spec's network before it looks at that.
     ///
     /// ```
     /// use sandbox_core::{Capabilities, Capability, Network};
@@ -238,8 +238,8 @@ pub enum RequiredIsolation {
 pub struct SandboxSpec {
     /// Origin of the filesystem.
     pub source: Source,
-    /// Directory where relative paths and commands start; created if missing. Default: the backend's,
-    /// usually `/workspace`.
+    /// Directory where relative paths and commands start; created if missing. Default: the
+    /// backend's, usually `/workspace`.
     pub workdir: Option<GuestPath>,
     /// The environment of every command.
     pub env: Env,

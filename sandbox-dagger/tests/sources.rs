@@ -1,4 +1,5 @@
-//! Sources of sandboxes besides images, and the settings that a provider gives all of its sandboxes.
+//! Sources of sandboxes besides images, and the settings that a provider gives all of its
+//! sandboxes.
 #![cfg(target_os = "linux")]
 
 mod support;

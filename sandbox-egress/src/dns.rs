@@ -24,8 +24,8 @@ const ANY_CLASS: u16 = 255;
 pub(crate) struct Question<'a> {
     /// The query up to the end of the question.
     bytes: &'a [u8],
-    /// The labels with dots between them, as bytes that the guest chose. `None` if a label has a dot
-    /// in it, so that the text would be another name.
+    /// The labels with dots between them, as bytes that the guest chose. `None` if a label has a
+    /// dot in it, so that the text would be another name.
     pub(crate) name: Option<Vec<u8>>,
     kind: u16,
     class: u16,

@@ -1,11 +1,11 @@
 //! The host side of egress by name: answers a sandbox's questions for names, judges its connections
 //! and carries those that a policy allows.
 //!
-//! A backend gives its guest an address range that leads nowhere ([`RANGE`]), makes listeners inside
-//! of it, and hands them to [`Egress::serve`]. Each name that the guest asks for gets an address of
-//! its own from that range; the address that a connection was made to says which name was meant,
-//! whatever the protocol. The name, the port, the TLS server name or HTTP host, and the address that
-//! the host finds must all agree with one rule of the policy.
+//! A backend gives its guest an address range that leads nowhere ([`RANGE`]), makes listeners
+//! inside of it, and hands them to [`Egress::serve`]. Each name that the guest asks for gets an
+//! address of its own from that range; the address that a connection was made to says which name
+//! was meant, whatever the protocol. The name, the port, the TLS server name or HTTP host, and the
+//! address that the host finds must all agree with one rule of the policy.
 //!
 //! Everything that comes from the guest is hostile: it is bounded in size and time before it is
 //! looked at, and nothing of it is passed on before it was judged.
@@ -160,7 +160,8 @@ impl Plan {
         self.authority.as_deref().map(Authority::bundle)
     }
 
-    /// The certificate (PEM) that the guest must trust, if the policy has the host read any traffic.
+    /// The certificate (PEM) that the guest must trust, if the policy has the host read any
+    /// traffic.
     pub fn authority(&self) -> Option<&str> {
         self.authority.as_deref().map(Authority::pem)
     }
@@ -236,7 +237,8 @@ impl Egress {
     }
 
     /// The decisions after a number; see
-    /// [`Sandbox::egress_decisions`](sandbox_core::Sandbox::egress_decisions). The last 1024 are kept.
+    /// [`Sandbox::egress_decisions`](sandbox_core::Sandbox::egress_decisions). The last 1024 are
+    /// kept.
     pub fn decisions(&self, after: u64) -> EgressDecisions {
         self.log.after(after)
     }

@@ -43,11 +43,11 @@ pub struct LocalConfig {
     /// Default: the cgroup of this process if it may be used so, or the v1 hierarchies if this
     /// process is root.
     pub cgroup: Option<PathBuf>,
-    /// Number of sandboxes that are started ahead of time, in the background, so that creating one takes
-    /// a fraction of a millisecond. They are of the kind that was asked for last: specs with the
-    /// same network, limits, required isolation and workdir, the default source and no mounts. And
-    /// as many inits that wait in namespaces of their own: for forks, and for what is created in
-    /// another way with the network off, they are half of a start. With none left, a start takes
+    /// Number of sandboxes that are started ahead of time, in the background, so that creating one
+    /// takes a fraction of a millisecond. They are of the kind that was asked for last: specs with
+    /// the same network, limits, required isolation and workdir, the default source and no mounts.
+    /// And as many inits that wait in namespaces of their own: for forks, and for what is created
+    /// in another way with the network off, they are half of a start. With none left, a start takes
     /// its whole time. Each costs the host a sleeping process; all end with the provider and the
     /// last handle of its sandboxes.
     ///
@@ -56,29 +56,30 @@ pub struct LocalConfig {
     ///
     /// Default: 0; at most 64.
     pub prepared: usize,
-    /// Time for which the output of a command is still read after its main process has ended and nothing
-    /// comes: what the rest of its tree is just writing (`tee` behind a shell's redirection) is not
-    /// lost. If something keeps coming, ten times this. A command whose output nothing else holds
-    /// open does not wait at all; one that leaves a program with its output behind waits this long.
+    /// Time for which the output of a command is still read after its main process has ended and
+    /// nothing comes: what the rest of its tree is just writing (`tee` behind a shell's
+    /// redirection) is not lost. If something keeps coming, ten times this. A command whose output
+    /// nothing else holds open does not wait at all; one that leaves a program with its output
+    /// behind waits this long.
     ///
     /// Default: 100 ms.
     pub output_grace: Duration,
     /// How names are resolved and hosts are dialled for sandboxes with an egress policy
-    /// ([`Network::Allow`](sandbox_core::Network::Allow)). What it finds is checked like what the host
-    /// finds.
+    /// ([`Network::Allow`](sandbox_core::Network::Allow)). What it finds is checked like what the
+    /// host finds.
     ///
     /// Default: the host's resolver and network.
     #[cfg(target_os = "linux")]
     pub connector: Arc<dyn Connector>,
     /// How many entries of a guest's tree one operation goes through on the host: a listing, an
-    /// export, the copying or merging of what a sandbox has written when it is forked. Beyond it the
-    /// operation fails with [`LimitExceeded`](sandbox_core::ErrorKind::LimitExceeded), which names
-    /// the limit. Removing has no limit, as it has to come to its end.
+    /// export, the copying or merging of what a sandbox has written when it is forked. Beyond it
+    /// the operation fails with [`LimitExceeded`](sandbox_core::ErrorKind::LimitExceeded), which
+    /// names the limit. Removing has no limit, as it has to come to its end.
     ///
     /// Default: 20 million.
     pub tree_entries: u64,
-    /// How many directories one below the other such an operation goes down; it costs the host memory
-    /// for each of their names.
+    /// How many directories one below the other such an operation goes down; it costs the host
+    /// memory for each of their names.
     ///
     /// Default, and the most: 20,000.
     pub tree_depth: usize,

@@ -1,8 +1,8 @@
 //! User that a guest runs as, seen from the host.
 //!
-//! An ordinary user's guests run as that user, kept apart by namespaces. Each of root's sandboxes runs
-//! as a user that nothing else on the host runs as: whatever escapes has no rights, and limits for a
-//! user hold and are not shared (the kernel does not apply them to root).
+//! An ordinary user's guests run as that user, kept apart by namespaces. Each of root's sandboxes
+//! runs as a user that nothing else on the host runs as: whatever escapes has no rights, and limits
+//! for a user hold and are not shared (the kernel does not apply them to root).
 
 use std::io;
 use std::os::unix::fs::lchown;

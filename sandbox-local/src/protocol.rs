@@ -31,8 +31,8 @@ pub(crate) const MAX_FORGET: usize = 64;
 
 /// Requests, host to agent.
 pub(crate) mod request {
-    /// The plan is in the memfd sent along; `a` = its length. Played on GO. The second descriptor is
-    /// a pidfd of the host's process, with whose end the agent ends.
+    /// The plan is in the memfd sent along; `a` = its length. Played on GO. The second descriptor
+    /// is a pidfd of the host's process, with whose end the agent ends.
     pub(crate) const PLAN: u32 = 1;
     /// Start a process: `exec`, `flags` ([`super::spawn`]), `a` = payload length,
     /// `b` = arguments, `c` = environment entries, `d` = candidates.
@@ -72,8 +72,8 @@ pub(crate) mod reply {
     /// The main process of `exec` ended; `a` = wait status, `b`, `c` = user and
     /// system time in µs, `d` = peak resident set in KiB.
     pub(crate) const EXITED: u32 = 105;
-    /// The tree of `exec` is gone; `flags` ([`super::killed`]), `b` = how many processes of it still
-    /// live, with LINGERING.
+    /// The tree of `exec` is gone; `flags` ([`super::killed`]), `b` = how many processes of it
+    /// still live, with LINGERING.
     pub(crate) const TREE_KILLED: u32 = 106;
     /// Answer to IDLE; `a` = token, `b` = 1 when there is nothing.
     pub(crate) const IDLE: u32 = 107;

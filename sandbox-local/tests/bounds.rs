@@ -1,5 +1,6 @@
-//! Bounds: what a guest makes costs the host no more than the documented limits, and what a host that died
-//! has left is collected: trees made to harm, a loop of kills, a run that counts what is left.
+//! Bounds: what a guest makes costs the host no more than the documented limits, and what a host
+//! that died has left is collected: trees made to harm, a loop of kills, a run that counts what is
+//! left.
 //!
 //! Short here; `SANDBOX_KILLS` and `SANDBOX_LEAK_RUN` say how many kills and sandboxes.
 #![cfg(target_os = "linux")]

@@ -74,8 +74,8 @@ impl Dice {
         format!("{top}/{}", names[self.roll(7) as usize])
     }
 
-    /// One change. A file with several names (`.h1`, `.h2`) is not written again: that would show, as
-    /// documented, that a fork separated them.
+    /// One change. A file with several names (`.h1`, `.h2`) is not written again: that would show,
+    /// as documented, that a fork separated them.
     fn change(&mut self) -> String {
         let (path, other) = (self.path(), self.path());
         match self.roll(14) {

@@ -1,8 +1,8 @@
 //! Sandboxes kept for tenants under keys, over any [`Provider`](sandbox_core::Provider).
 //!
-//! [`Sessions`] creates a sandbox for a tenant's key or gives back the one that is there, bounds how
-//! many there are, closes what is not used, keeps unused ones ready, and finds again what a process
-//! before it left.
+//! [`Sessions`] creates a sandbox for a tenant's key or gives back the one that is there, bounds
+//! how many there are, closes what is not used, keeps unused ones ready, and finds again what a
+//! process before it left.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -25,15 +25,15 @@
 //!
 //! # What outlives the process
 //!
-//! With a [journal](SessionsConfig::journal), every sandbox is written down before it is asked for and
-//! once more when it is there. The next [`Sessions::open`] on the same directory takes up what the
-//! backend still has ([`Capability::Attach`](sandbox_core::Capability::Attach)), destroys what was
-//! half made, and reports what is gone. The sandboxes of `local:` die with their process, so that
-//! there the journal can only name them.
+//! With a [journal](SessionsConfig::journal), every sandbox is written down before it is asked for
+//! and once more when it is there. The next [`Sessions::open`] on the same directory takes up what
+//! the backend still has ([`Capability::Attach`](sandbox_core::Capability::Attach)), destroys what
+//! was half made, and reports what is gone. The sandboxes of `local:` die with their process, so
+//! that there the journal can only name them.
 //!
 //! Architecture invariants: a tenant never gets another tenant's sandbox; a place in the limits is
-//! held exactly as long as its sandbox exists; nothing is destroyed that the journal does not name or
-//! the owner's label does not mark.
+//! held exactly as long as its sandbox exists; nothing is destroyed that the journal does not name
+//! or the owner's label does not mark.
 
 mod activity;
 mod clock;

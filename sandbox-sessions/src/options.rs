@@ -126,9 +126,11 @@ pub struct SessionsConfig {
     pub sync: bool,
     /// How many there may be.
     pub limits: Limits,
-    /// After this time without use a session ends, unless its options say otherwise. Default: never.
+    /// After this time without use a session ends, unless its options say otherwise. Default:
+    /// never.
     pub idle_timeout: Option<Duration>,
-    /// After this time a session ends, used or not, unless its options say otherwise. Default: never.
+    /// After this time a session ends, used or not, unless its options say otherwise. Default:
+    /// never.
     pub max_life: Option<Duration>,
     /// What happens after the idle timeout.
     pub on_idle: OnIdle,

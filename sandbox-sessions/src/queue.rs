@@ -1,7 +1,7 @@
 //! Places for sessions, and a queue for them that is fair between tenants.
 //!
-//! Round robin over the tenants that wait and may have another place; first come, first served within
-//! a tenant. A place must never be given out twice, nor be lost when a caller goes away.
+//! Round robin over the tenants that wait and may have another place; first come, first served
+//! within a tenant. A place must never be given out twice, nor be lost when a caller goes away.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -4,9 +4,10 @@ use std::fmt;
 
 /// What a session is doing.
 ///
-/// [`Ready`](Status::Ready), [`Working`](Status::Working) and [`Error`](Status::Error) are seen from
-/// the commands that run in it. [`Waiting`](Status::Waiting) and [`Thinking`](Status::Thinking) are
-/// told with [`Session::report`](crate::Session::report) by what drives an agent.
+/// [`Ready`](Status::Ready), [`Working`](Status::Working) and [`Error`](Status::Error) are seen
+/// from the commands that run in it. [`Waiting`](Status::Waiting) and
+/// [`Thinking`](Status::Thinking) are told with [`Session::report`](crate::Session::report) by what
+/// drives an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]

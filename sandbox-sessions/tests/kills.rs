@@ -1,7 +1,7 @@
 //! A process that is killed at any moment loses no session and leaves no sandbox behind.
 //!
-//! The test runs itself as a child that creates and closes sessions as fast as it can, kills it, and
-//! looks at what the next process finds. `SANDBOX_KILLS` sets how often; 12 by default.
+//! The test runs itself as a child that creates and closes sessions as fast as it can, kills it,
+//! and looks at what the next process finds. `SANDBOX_KILLS` sets how often; 12 by default.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::print_stdout)]
 
 use std::collections::{BTreeMap, BTreeSet};

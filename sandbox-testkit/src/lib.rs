@@ -11,9 +11,9 @@
 //! as ignored with the reason, and checked to be refused.
 //!
 //! The kit also has the in-memory reference [`model`], which applications use as a mock in their
-//! own tests; [`mutants`] that each break one promise, to test the kit itself; a [`property`] harness
-//! that compares any provider with the model; and a [`proxy`] that breaks what passes between a
-//! client and a service.
+//! own tests; [`mutants`] that each break one promise, to test the kit itself; a [`property`]
+//! harness that compares any provider with the model; and a [`proxy`] that breaks what passes
+//! between a client and a service.
 //!
 //! Architecture invariants: nothing here is needed at run time by a backend or an application; the
 //! kit knows no backend; a case never decides at run time that it does not apply.

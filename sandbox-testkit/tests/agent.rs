@@ -1,7 +1,7 @@
 //! An application that tests itself with the mock: a small agent that repairs a project.
 //!
-//! The agent is twenty lines; the tests show each part of the mock: outcomes in sequence, steps, faults,
-//! expectations, the log of calls, and production specs.
+//! The agent is twenty lines; the tests show each part of the mock: outcomes in sequence, steps,
+//! faults, expectations, the log of calls, and production specs.
 #![allow(clippy::expect_used)]
 
 use std::time::Duration;
@@ -12,8 +12,8 @@ use sandbox_core::{
 };
 use sandbox_testkit::model::{Fault, MockOutcome, ModelProvider};
 
-/// The application: runs the tests of a project, applies a patch while they fail, and gives up after
-/// three patches.
+/// The application: runs the tests of a project, applies a patch while they fail, and gives up
+/// after three patches.
 async fn repair(provider: &dyn Provider) -> Result<Option<u32>> {
     let spec = SandboxSpec::new()
         .source(Source::Image("docker.io/library/rust:1".into()))

@@ -1,7 +1,8 @@
 //! The table of the contract: each clause of `sandbox-core/docs/contract.md`, the cases that check
 //! it, and mutants that these cases catch. No clause may be without.
 //!
-//! `docs/clauses.md` is this table for readers. With `SANDBOX_WRITE_CLAUSES` set the test writes it.
+//! `docs/clauses.md` is this table for readers. With `SANDBOX_WRITE_CLAUSES` set the test writes
+//! it.
 #![allow(clippy::expect_used)]
 
 use std::fmt::Write as _;

@@ -1,5 +1,5 @@
-//! Nothing stays in the temporary directory after a run: the program runs the kit in another process
-//! whose temporary directory is new, and counts what is in it afterwards.
+//! Nothing stays in the temporary directory after a run: the program runs the kit in another
+//! process whose temporary directory is new, and counts what is in it afterwards.
 #![cfg(target_os = "linux")]
 #![allow(clippy::expect_used, clippy::print_stdout)]
 

@@ -1,5 +1,6 @@
-//! The kit tested on backends that run real programs: each planted fault is caught by the case that is
-//! named for it, and without the fault the case passes or the backend does not claim what it checks.
+//! The kit tested on backends that run real programs: each planted fault is caught by the case that
+//! is named for it, and without the fault the case passes or the backend does not claim what it
+//! checks.
 #![cfg(target_os = "linux")]
 #![allow(clippy::expect_used)]
 

@@ -229,7 +229,8 @@ impl Landing {
         Error::from_io(error, OP).with_host_path(&self.to)
     }
 
-    /// Error for a final name whose entry has changed while the export was built, or can't be moved.
+    /// Error for a final name whose entry has changed while the export was built, or can't be
+    /// moved.
     fn occupied(&self, error: io::Error) -> Error {
         use io::ErrorKind as Kind;
         match error.kind() {

@@ -1,10 +1,10 @@
 //! The Dagger crate over raw queries to the same double.
 //!
-//! `exec` is one query like the raw one, so that its ratio is what the supervisor costs in the guest:
-//! a shell and about fifteen short-lived programs. They buy what the engine does not tell: codes
-//! from 128 to 191 and signals without the loss of the files, both streams byte for byte within
-//! their limits and counted beyond, a timeout that ends daemons too and keeps what was said. It is a
-//! fixed cost of some milliseconds; a bare exec of a real engine takes 100 to 200.
+//! `exec` is one query like the raw one, so that its ratio is what the supervisor costs in the
+//! guest: a shell and about fifteen short-lived programs. They buy what the engine does not tell:
+//! codes from 128 to 191 and signals without the loss of the files, both streams byte for byte
+//! within their limits and counted beyond, a timeout that ends daemons too and keeps what was said.
+//! It is a fixed cost of some milliseconds; a bare exec of a real engine takes 100 to 200.
 
 use std::cell::Cell;
 use std::path::Path;

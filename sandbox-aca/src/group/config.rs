@@ -25,8 +25,8 @@ pub struct AcaConfig {
     pub resource_group: String,
     /// The sandbox group.
     pub sandbox_group: String,
-    /// The version of the service's interface: `2026-02-01-preview` (default, the one that published
-    /// clients were seen to use) or `2026-09-01-preview`. Another one is refused by
+    /// The version of the service's interface: `2026-02-01-preview` (default, the one that
+    /// published clients were seen to use) or `2026-09-01-preview`. Another one is refused by
     /// [`AcaSandboxProvider::new`](crate::AcaSandboxProvider::new): the service takes any.
     pub api_version: String,
     /// Scope of the tokens. Default: the one of the version.
@@ -42,12 +42,12 @@ pub struct AcaConfig {
     /// A certificate (PEM) to trust beside those of the system: an emulator's.
     pub ca_file: Option<PathBuf>,
     /// After this time without use the service suspends a sandbox that was never closed, which ends
-    /// the bill for its processors and memory, and deletes it when the same time has passed again: a
-    /// safety net against what a dead host leaves. A service that counts from creation or from the
-    /// last use deletes it sooner. Default: one day.
+    /// the bill for its processors and memory, and deletes it when the same time has passed again:
+    /// a safety net against what a dead host leaves. A service that counts from creation or from
+    /// the last use deletes it sooner. Default: one day.
     pub auto_delete: Duration,
-    /// For how long a 403 is taken for a role that has not arrived yet, and a group that is not found
-    /// for one that was just made. Default: not at all.
+    /// For how long a 403 is taken for a role that has not arrived yet, and a group that is not
+    /// found for one that was just made. Default: not at all.
     pub role_wait: Duration,
     /// Limit of the time for a snapshot. Default: 15 minutes.
     pub snapshot_timeout: Duration,

@@ -16,8 +16,8 @@ use crate::http::{Failure, Http, Request, parse};
 pub(crate) const CREATE_LABEL: &str = "sandbox-create";
 /// Number of looks at what may have been created that the caller waits for.
 const LOOKS: u32 = 4;
-/// For how long the service may still be at a creation that it has not answered: its gateway gives up
-/// after 600 seconds.
+/// For how long the service may still be at a creation that it has not answered: its gateway gives
+/// up after 600 seconds.
 const STILL_CREATING: Duration = Duration::from_secs(900);
 /// The first and the longest pause between looks when the caller has gone.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));

@@ -1,7 +1,7 @@
 //! Makes sandboxes in a group, finds them again, and ends them.
 //!
-//! It must never leave behind a sandbox whose creation was given up, and never open a network that the spec
-//! does not.
+//! It must never leave behind a sandbox whose creation was given up, and never open a network that
+//! the spec does not.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

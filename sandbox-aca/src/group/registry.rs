@@ -64,7 +64,8 @@ impl Registry {
         open.get(id).and_then(Weak::upgrade)
     }
 
-    /// Creates and makes ready. Runs to its end even if the caller has gone; then the sandbox is deleted.
+    /// Creates and makes ready. Runs to its end even if the caller has gone; then the sandbox is
+    /// deleted.
     async fn make(
         &self,
         op: Operation,

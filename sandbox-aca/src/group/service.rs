@@ -34,10 +34,10 @@ fn name(entry: &Value) -> &Value {
 impl Http {
     /// Creates a sandbox; `marks` are the provider's own labels.
     ///
-    /// The official SDK refuses labels for a restore and sends the source alone; it is not documented
-    /// what the service does with more. So labels are tried, and a restore that is refused with
-    /// them and needs none goes without: then a lost answer is made up for if its snapshot is `own`,
-    /// one that nothing else is made of.
+    /// The official SDK refuses labels for a restore and sends the source alone; it is not
+    /// documented what the service does with more. So labels are tried, and a restore that is
+    /// refused with them and needs none goes without: then a lost answer is made up for if its
+    /// snapshot is `own`, one that nothing else is made of.
     pub(crate) async fn create(
         self: &Arc<Self>,
         mut body: Value,

@@ -1,7 +1,7 @@
 //! `write_files`: the batch goes as one tar with the script that puts it in place.
 //!
-//! What the caller names is in the script only quoted; what is in the tar is unpacked into a directory
-//! of ours.
+//! What the caller names is in the script only quoted; what is in the tar is unpacked into a
+//! directory of ours.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

@@ -331,8 +331,8 @@ impl<T: Transport> Guest<T> {
         Ok(all.freeze())
     }
 
-    /// The names of the parts that a file of ours is fetched in: a service has a limit for one request,
-    /// and memory does not grow with the file.
+    /// The names of the parts that a file of ours is fetched in: a service has a limit for one
+    /// request, and memory does not grow with the file.
     async fn in_parts(&self, op: Operation, path: &str, size: u64) -> Result<Vec<String>, Failure> {
         let part = PART as u64;
         if size <= part {

@@ -13,9 +13,9 @@ use crate::transfer::gather;
 
 const OP: Operation = Operation::ImportDir;
 
-/// Set before: d, to, and the words that make the archive, as `archive`. Staged within the directory
-/// itself, which may be a mount of its own: what is put in place is a second name, and whole, so that
-/// tidying up may change the modes of directories only.
+/// Set before: d, to, and the words that make the archive, as `archive`. Staged within the
+/// directory itself, which may be a mount of its own: what is put in place is a second name, and
+/// whole, so that tidying up may change the modes of directories only.
 const PLACE: &str = r#"
 x=$(LC_ALL=C mkdir -p -- "$to" 2>&1) || { case $x in *'File exists'*) no NOTDIR ;; esac; denied "$x"; }
 [ -d "$to" ] || no NOTDIR

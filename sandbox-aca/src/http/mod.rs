@@ -189,7 +189,8 @@ impl Http {
         }
     }
 
-    /// Opens a WebSocket, with the version in its query if so wanted. Nothing runs behind it yet, so that it may be tried again.
+    /// Opens a WebSocket, with the version in its query if so wanted. Nothing runs behind it yet,
+    /// so that it may be tried again.
     pub(crate) async fn upgrade(
         &self,
         op: Operation,
@@ -334,8 +335,8 @@ impl Http {
         Ok((status, headers))
     }
 
-    /// A link of the service's answer as a URL; `None` if it leads to another server, which must not
-    /// get the token. It may be relative.
+    /// A link of the service's answer as a URL; `None` if it leads to another server, which must
+    /// not get the token. It may be relative.
     pub(crate) fn link(&self, text: &str) -> Option<Url> {
         let url = self.base.join(text).ok()?;
         (url.origin() == self.base.origin()).then_some(url)

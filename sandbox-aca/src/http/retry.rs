@@ -26,8 +26,8 @@ pub(super) struct Attempts {
 }
 
 impl Attempts {
-    /// Limit of the time for the request in all: a role or a group that has just been made is waited for
-    /// as long as was asked for, which is longer than one request takes.
+    /// Limit of the time for the request in all: a role or a group that has just been made is
+    /// waited for as long as was asked for, which is longer than one request takes.
     pub(super) fn patience(
         &self,
         failure: &Failure,

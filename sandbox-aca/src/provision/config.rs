@@ -1,4 +1,5 @@
-//! Which subscription and resource group the control plane works in, as whom, and how long it waits.
+//! Which subscription and resource group the control plane works in, as whom, and how long it
+//! waits.
 //!
 //! The credential in it never shows its token.
 
@@ -33,9 +34,11 @@ pub struct ControlPlaneConfig {
     pub credential: Arc<dyn Credential>,
     /// A certificate (PEM) to trust beside those of the system: an emulator's.
     pub ca_file: Option<PathBuf>,
-    /// Time that an operation may take until it is done. Default: 20 minutes, which is what `az` waits.
+    /// Time that an operation may take until it is done. Default: 20 minutes, which is what `az`
+    /// waits.
     pub timeout: Duration,
-    /// How often is asked whether an operation is done where the service does not say. Default: 2 s.
+    /// How often is asked whether an operation is done where the service does not say. Default: 2
+    /// s.
     pub poll: Duration,
     /// For how long is looked for what a write made whose answer was lost, before the write is sent
     /// again. Default: 30 s.

@@ -1,7 +1,7 @@
 //! Jobs: a command in an image, run to its end, with its exit code.
 //!
-//! An execution is never started twice for one call: it bears a mark in its environment, by which it
-//! is found when the answer was lost.
+//! An execution is never started twice for one call: it bears a mark in its environment, by which
+//! it is found when the answer was lost.
 //!
 //! Source: <https://learn.microsoft.com/rest/api/containerapps/jobs>
 
@@ -253,8 +253,8 @@ impl std::fmt::Debug for ShownContainer {
 }
 
 impl ExecutionProperties {
-    /// The exit code of its container; `None` while it runs, and for executions of which the service
-    /// keeps none.
+    /// The exit code of its container; `None` while it runs, and for executions of which the
+    /// service keeps none.
     pub fn exit_code(&self) -> Option<i32> {
         let replicas = self
             .detailed_status
@@ -334,8 +334,8 @@ impl Job {
         &self.target.id
     }
 
-    /// Makes it what `spec` says, or leaves it if it was asked for so already. The value of a secret
-    /// alone makes no difference: give a new one a new name, or [`update`](Self::update) it.
+    /// Makes it what `spec` says, or leaves it if it was asked for so already. The value of a
+    /// secret alone makes no difference: give a new one a new name, or [`update`](Self::update) it.
     ///
     /// # Errors
     /// What the service answers; [`AlreadyExists`](ErrorKind::AlreadyExists) if it is another owner's.
@@ -467,7 +467,8 @@ impl Job {
         self.target.step(verb, command, "")
     }
 
-    /// Deletes it with its executions, and waits until it is gone; nothing to do if it is not there.
+    /// Deletes it with its executions, and waits until it is gone; nothing to do if it is not
+    /// there.
     ///
     /// # Errors
     /// What the service answers.

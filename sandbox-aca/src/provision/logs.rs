@@ -80,8 +80,8 @@ impl std::fmt::Debug for LogStream {
 }
 
 impl LogStream {
-    /// The next line without its end; `None` at the end of the log. A line of more than 64 KiB comes
-    /// in parts. Dropping the future loses nothing.
+    /// The next line without its end; `None` at the end of the log. A line of more than 64 KiB
+    /// comes in parts. Dropping the future loses nothing.
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable) if the stream breaks off.

@@ -1,8 +1,8 @@
 //! Operations that take their time: how a client follows them until they are done.
 //!
-//! The service says in one of three ways how far one is: by a status at `Azure-AsyncOperation`, by a
-//! result at `Location`, by the resource's own `provisioningState`. A wait has an end, and says what
-//! the service last said.
+//! The service says in one of three ways how far one is: by a status at `Azure-AsyncOperation`, by
+//! a result at `Location`, by the resource's own `provisioningState`. A wait has an end, and says
+//! what the service last said.
 //!
 //! Source: <https://learn.microsoft.com/azure/azure-resource-manager/management/async-operations>
 
@@ -39,8 +39,8 @@ words! {
 }
 
 impl ProvisioningState {
-    /// Whether the service is at an end with it. Every word that is none of the three ends means that
-    /// it is still at work.
+    /// Whether the service is at an end with it. Every word that is none of the three ends means
+    /// that it is still at work.
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Canceled)
     }

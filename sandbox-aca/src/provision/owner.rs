@@ -45,8 +45,8 @@ pub struct Collected {
 }
 
 impl ControlPlane {
-    /// The owner's resources that have all of these tags. Each kind is listed by itself: the list of
-    /// a resource group by tag comes late.
+    /// The owner's resources that have all of these tags. Each kind is listed by itself: the list
+    /// of a resource group by tag comes late.
     ///
     /// # Errors
     /// What the service answers.

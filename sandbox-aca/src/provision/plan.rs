@@ -20,7 +20,8 @@ use super::pool::{self, PoolSpec, PoolType};
 /// When the prices were read.
 pub const PRICES_OF: &str = "2025-12";
 
-/// Dollars, East US, without the free grants of 180,000 vCPU-seconds and 360,000 GiB-seconds a month.
+/// Dollars, East US, without the free grants of 180,000 vCPU-seconds and 360,000 GiB-seconds a
+/// month.
 const VCPU_SECOND: f64 = 0.000_024;
 const IDLE_VCPU_SECOND: f64 = 0.000_003;
 const GIB_SECOND: f64 = 0.000_003;

@@ -23,8 +23,8 @@ pub(crate) struct Gathered {
 }
 
 impl Gathered {
-    /// Entries that the guest's directory has and the host's does not, as `rm` takes them: children behind
-    /// their parents.
+    /// Entries that the guest's directory has and the host's does not, as `rm` takes them: children
+    /// behind their parents.
     pub(crate) fn gone(&self, there: Vec<DirEntry>) -> Vec<Vec<u8>> {
         let gone = there.iter().filter(|entry| {
             self.scan

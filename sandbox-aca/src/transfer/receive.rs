@@ -1,5 +1,5 @@
-//! Receipt of what comes out of a guest: the host decides what it takes, and checks the archive entry by entry
-//! against what was decided.
+//! Receipt of what comes out of a guest: the host decides what it takes, and checks the archive
+//! entry by entry against what was decided.
 //!
 //! Invariant: the host's side is `sandbox-transfer`'s alone.
 
@@ -18,8 +18,8 @@ const OP: Operation = Operation::ExportDir;
 /// Entries by their path below the directory.
 pub(crate) type Wanted = BTreeMap<Vec<u8>, DirEntry>;
 
-/// Decides what is taken along, by path. The limits are checked before anything is fetched, and again when
-/// it comes.
+/// Decides what is taken along, by path. The limits are checked before anything is fetched, and
+/// again when it comes.
 pub(crate) fn decide(entries: Vec<DirEntry>, options: &ExportOptions) -> Result<Wanted> {
     let over = |why: String| Err(Error::new(ErrorKind::LimitExceeded, OP).with_message(why));
     let rules = Excludes::new(&options.excludes, OP)?;

@@ -70,8 +70,8 @@ fn sound(error: &Error, what: &str) {
     );
 }
 
-/// Does `act` for another name each time, with each request broken in each way, until none is left to
-/// break; what came of it is checked past the proxy.
+/// Does `act` for another name each time, with each request broken in each way, until none is left
+/// to break; what came of it is checked past the proxy.
 async fn everywhere<T>(
     act: impl AsyncFn(&Rig, &str) -> Result<T>,
     check: impl AsyncFn(&Rig, &str, Result<T>, &str),

@@ -1,7 +1,8 @@
 //! The default chain of credentials through the real `azure_identity`, against the emulator's token
 //! endpoints: who gives a token, how often it is asked for, what is said when there is none.
 //!
-//! What the chain reads is the environment, so that the test program starts itself with another one.
+//! What the chain reads is the environment, so that the test program starts itself with another
+//! one.
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -1,4 +1,5 @@
-//! Leaks: what the service may still create when its answer is lost or its caller gone is not left behind.
+//! Leaks: what the service may still create when its answer is lost or its caller gone is not left
+//! behind.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! The client against the emulator: what goes wrong, who may come in, and what only this service has.
+//! The client against the emulator: what goes wrong, who may come in, and what only this service
+//! has.
 #![cfg(target_os = "linux")]
 // Helpers of tests are not tests to clippy.
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]

@@ -119,8 +119,8 @@ impl Write for Kept {
     }
 }
 
-/// In a process of its own: where other threads log too, theirs decide whether a line is of interest
-/// when it is first reached, and they have no log.
+/// In a process of its own: where other threads log too, theirs decide whether a line is of
+/// interest when it is first reached, and they have no log.
 #[test]
 fn nothing_secret_is_logged_or_shown() {
     let program = std::env::current_exe().expect("this program");

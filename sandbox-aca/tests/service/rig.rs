@@ -1,5 +1,5 @@
-//! An emulator behind the proxy that breaks things, and a client: of sandboxes, or of either kind of
-//! sessions.
+//! An emulator behind the proxy that breaks things, and a client: of sandboxes, or of either kind
+//! of sessions.
 
 use std::sync::Arc;
 use std::time::Duration;

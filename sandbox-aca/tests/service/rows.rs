@@ -155,8 +155,8 @@ async fn what_comes_late_comes() {
 
 const AUDIENCE: &str = "https://dynamicsessions.io";
 
-/// Gives one token after the other, and the last for ever; says of each when it ends by a clock that
-/// may be wrong.
+/// Gives one token after the other, and the last for ever; says of each when it ends by a clock
+/// that may be wrong.
 #[derive(Debug)]
 struct Skewed {
     tokens: Vec<String>,

@@ -1,5 +1,5 @@
-//! What is larger than the service takes in one request goes in parts, in both directions; holes stay
-//! holes; and what ends a busy sandbox is asked for once.
+//! What is larger than the service takes in one request goes in parts, in both directions; holes
+//! stay holes; and what ends a busy sandbox is asked for once.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::sync::Arc;

@@ -26,8 +26,8 @@ pub struct DaggerConfig {
     pub download: bool,
     /// Limit of the time for connecting, the start of an engine included. Default: two minutes.
     pub connect_timeout: Duration,
-    /// Limit of the time for an operation other than a command. Default: ten minutes, because the first
-    /// one pulls the image.
+    /// Limit of the time for an operation other than a command. Default: ten minutes, because the
+    /// first one pulls the image.
     pub operation_timeout: Duration,
     /// Number of sandboxes created in one session of a CLI before the next ones get a session of
     /// their own. The engine frees what closed sandboxes left when their session has ended, which

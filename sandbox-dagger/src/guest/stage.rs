@@ -1,7 +1,7 @@
 //! Bulk data for the guest: a directory of the host, built, handed to the engine, removed.
 //!
-//! Invariant: the engine is never given the name of anything else on the host; what is staged can be
-//! read by this program's user only; and what a killed program left is removed by the next one.
+//! Invariant: the engine is never given the name of anything else on the host; what is staged can
+//! be read by this program's user only; and what a killed program left is removed by the next one.
 
 use std::fs::{File, Permissions};
 use std::io::Write as _;

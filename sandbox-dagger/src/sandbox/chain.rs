@@ -8,8 +8,9 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard};
 
-/// The number of layers at which they are put together: well below the 500 that overlayfs can stack, because each makes
-/// every operation slower (an exec on 450 took twice the time of one on 50).
+/// The number of layers at which they are put together: well below the 500 that overlayfs can
+/// stack, because each makes every operation slower (an exec on 450 took twice the time of one on
+/// 50).
 pub(crate) const SQUASH_AT: u32 = 200;
 
 /// An immutable container and how many layers it has at most.

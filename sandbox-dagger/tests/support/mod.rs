@@ -41,8 +41,8 @@ pub(crate) fn config(double: &DaggerDouble) -> DaggerConfig {
         .operation_timeout(Duration::from_secs(60))
 }
 
-/// Fills a root directory with a shell, the programs that the backend needs and what they are linked
-/// with, all of this machine.
+/// Fills a root directory with a shell, the programs that the backend needs and what they are
+/// linked with, all of this machine.
 pub(crate) fn small_system(root: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(root)?;
     let programs = "sh base64 cat chmod chown env find head mkdir mkfifo mktemp mv readlink rm \

@@ -61,8 +61,8 @@ pub(crate) struct World {
     pub(crate) ended: VecDeque<(i32, i32)>,
     /// Milliseconds.
     pub(crate) now: u64,
-    /// Messages that the host has sent and the agent has not received: bytes, descriptors, whether the
-    /// kernel had to cut it.
+    /// Messages that the host has sent and the agent has not received: bytes, descriptors, whether
+    /// the kernel had to cut it.
     pub(crate) inbox: VecDeque<(Vec<u8>, Vec<i32>, bool)>,
     /// Messages that the agent has sent.
     pub(crate) sent: Vec<Message>,

@@ -2,8 +2,9 @@
 //! and as root a network namespace.
 //!
 //! Making that namespace is more than half of making an agent. So as root a thread keeps some that
-//! are unused, and starts an agent in one of them when it is asked to. No start may wait for it, and
-//! no two agents may share a namespace: a start that finds nothing ready starts an agent by itself.
+//! are unused, and starts an agent in one of them when it is asked to. No start may wait for it,
+//! and no two agents may share a namespace: a start that finds nothing ready starts an agent by
+//! itself.
 
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -20,11 +21,12 @@ use crate::sys::network;
 /// Number of network namespaces that are kept: a fork and its renewed parent take two.
 const NETWORKS: usize = 2;
 
-/// Pause after a start before what it took is replaced: the start itself, and the first command, would
-/// have to share the processors.
+/// Pause after a start before what it took is replaced: the start itself, and the first command,
+/// would have to share the processors.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Store of what is made ahead for the starts of one provider. Dropping it ends its thread, without waiting for it.
+/// Store of what is made ahead for the starts of one provider. Dropping it ends its thread, without
+/// waiting for it.
 pub(crate) struct Ready {
     shared: Arc<Shared>,
 }

@@ -1,9 +1,10 @@
 //! A process's streams on the host's side.
 //!
-//! An [`Output`] ends when the pipe does. After the main process has ended it also ends when nothing
-//! has come for a short time, or when that has gone on for long: what is just being written by the
-//! rest of the tree is not lost, and a grandchild that holds the pipe, or fills it for ever, must
-//! never hold the reader. The pipe itself is [drained](super::drain) until its last writer is gone.
+//! An [`Output`] ends when the pipe does. After the main process has ended it also ends when
+//! nothing has come for a short time, or when that has gone on for long: what is just being written
+//! by the rest of the tree is not lost, and a grandchild that holds the pipe, or fills it for ever,
+//! must never hold the reader. The pipe itself is [drained](super::drain) until its last writer is
+//! gone.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

@@ -1,5 +1,5 @@
-//! Writing down what is made on the host under names of ours, outside of the state directory: should
-//! this process die, the next start removes it.
+//! Writing down what is made on the host under names of ours, outside of the state directory:
+//! should this process die, the next start removes it.
 
 use std::ffi::OsStr;
 use std::io;

@@ -1,6 +1,7 @@
 //! Owners of files as the guest sees them.
 //!
-//! The guest's user namespace knows one user and one group. It must never show a number of the host.
+//! The guest's user namespace knows one user and one group. It must never show a number of the
+//! host.
 
 use crate::layers::base::GUEST_ID;
 

@@ -18,7 +18,8 @@ use crate::walk::{Cursor, Mounts};
 /// directory is read again later.
 const PENDING_BYTES: usize = 8 << 20;
 
-/// Number of times that a directory may be found with something new in it before that counts as interference.
+/// Number of times that a directory may be found with something new in it before that counts as
+/// interference.
 const PASSES: u32 = 256;
 
 /// Removes the directory `name` of `parent` with all that is in it.

@@ -1,8 +1,9 @@
 //! The lowest layer of every default root: a bare system made of names.
 //!
 //! `/usr` and its like are mounted from the host; everything else is made here, once per provider.
-//! Of the host's settings only an allow-list is copied ([`settings`]), and of it only what everybody
-//! may read. Must never copy from a home directory, `/run`, or anything that could hold a secret.
+//! Of the host's settings only an allow-list is copied ([`settings`]), and of it only what
+//! everybody may read. Must never copy from a home directory, `/run`, or anything that could hold a
+//! secret.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -239,8 +240,8 @@ impl Tree {
         )
     }
 
-    /// Copies one thing of the host's, unless it is there already: what everybody may read, links as
-    /// links. What vanishes meanwhile, may not be read or looks like a secret is left out.
+    /// Copies one thing of the host's, unless it is there already: what everybody may read, links
+    /// as links. What vanishes meanwhile, may not be read or looks like a secret is left out.
     fn copy(&self, host: &Path, path: &Path, left: &mut u64) -> io::Result<()> {
         let from = host.join(path);
         if settings::has_secret_name(path) || self.top.join(path).symlink_metadata().is_ok() {

@@ -1,10 +1,11 @@
-//! The user that each of root's sandboxes runs as, and the provider's directory as that user sees it.
+//! The user that each of root's sandboxes runs as, and the provider's directory as that user sees
+//! it.
 //!
-//! The kernel counts for each user of the host, in all namespaces together, what its processes hold:
-//! pages in pipes, epoll watches, descriptors under way in sockets. So each run of a sandbox is a
-//! user of its own, and none starves another. Layers are shared by forks and belong to one user on
-//! disk; a mount translates between the two. Must never give two sandboxes that live at once the
-//! same user.
+//! The kernel counts for each user of the host, in all namespaces together, what its processes
+//! hold: pages in pipes, epoll watches, descriptors under way in sockets. So each run of a sandbox
+//! is a user of its own, and none starves another. Layers are shared by forks and belong to one
+//! user on disk; a mount translates between the two. Must never give two sandboxes that live at
+//! once the same user.
 //!
 //! References: mount_setattr(2) "ID-mapped mounts", Documentation/filesystems/idmappings.rst.
 

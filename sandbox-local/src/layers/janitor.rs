@@ -23,8 +23,8 @@ pub(crate) struct Mark(u64);
 /// Done when the directories given to the janitor in between are gone.
 pub(crate) type Removed = tokio::sync::oneshot::Receiver<()>;
 
-/// Pause after a start before directories are made for the next ones: the start itself, and the first
-/// command, would have to share the processors.
+/// Pause after a start before directories are made for the next ones: the start itself, and the
+/// first command, would have to share the processors.
 const PAUSE: Duration = Duration::from_millis(3);
 
 /// Time that one directory is removed before the next has its turn.

@@ -1,8 +1,8 @@
-//! Journal of what a provider makes outside of its own directory, written before it is made, so that the
-//! next start can remove it should this process die.
+//! Journal of what a provider makes outside of its own directory, written before it is made, so
+//! that the next start can remove it should this process die.
 //!
-//! An entry is a link `KIND-NUMBER` to what it is about: it is there whole or not at all. Must never
-//! have anything removed that does not bear a name of ours.
+//! An entry is a link `KIND-NUMBER` to what it is about: it is there whole or not at all. Must
+//! never have anything removed that does not bear a name of ours.
 
 use std::fs::{self, DirBuilder};
 use std::io;

@@ -82,8 +82,8 @@ impl Tree {
         self.stage.join(number.to_string())
     }
 
-    /// Finds the place of a path. Its parents are followed through links and must stay in the sandbox; it
-    /// itself is not looked at.
+    /// Finds the place of a path. Its parents are followed through links and must stay in the
+    /// sandbox; it itself is not looked at.
     pub(super) fn place(
         &self,
         path: &GuestPath,

@@ -25,8 +25,8 @@ use crate::start::host::Host;
 /// Sandboxes on this machine: Linux namespaces, no daemon, as any user.
 ///
 /// One provider serves any number of sandboxes; making one prepares a few files and starts one
-/// thread, as root two, and up to three for [`LocalConfig::prepared`]. Its sandboxes live as long as
-/// their handles, not as long as the provider.
+/// thread, as root two, and up to three for [`LocalConfig::prepared`]. Its sandboxes live as long
+/// as their handles, not as long as the provider.
 ///
 /// ```no_run
 /// use sandbox_core::{Provider, SandboxExt, SandboxSpec};

@@ -14,8 +14,8 @@ use crate::start::blueprint::Blueprint;
 use crate::start::host::{Host, new_id};
 use crate::start::prepared::Prepared;
 
-/// Pause after a creation before the next sandbox is started: the first command would have to share the
-/// processors.
+/// Pause after a creation before the next sandbox is started: the first command would have to share
+/// the processors.
 const PAUSE: Duration = Duration::from_millis(3);
 
 /// The sandboxes that wait in one provider. When it is dropped they end, without waiting for them.
@@ -52,8 +52,8 @@ struct State {
     closed: bool,
 }
 
-/// Part of a spec that is in the sandbox: the rest is kept by its handle. `None` for one with directories
-/// of the caller's, which may be others by the time that it is asked for.
+/// Part of a spec that is in the sandbox: the rest is kept by its handle. `None` for one with
+/// directories of the caller's, which may be others by the time that it is asked for.
 fn shape(spec: &SandboxSpec) -> Option<SandboxSpec> {
     if spec.source != Source::Default || !spec.mounts.is_empty() {
         return None;

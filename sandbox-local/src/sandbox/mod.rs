@@ -1,8 +1,8 @@
 //! A local sandbox: its handle, and the access that operations have to the run behind it.
 //!
-//! Operations on files and starts of commands hold the run for reading; a fork holds it for writing.
-//! The locks are held over awaits on purpose: a layer must not be frozen while an operation writes
-//! into it. What kills the run must never need the lock.
+//! Operations on files and starts of commands hold the run for reading; a fork holds it for
+//! writing. The locks are held over awaits on purpose: a layer must not be frozen while an
+//! operation writes into it. What kills the run must never need the lock.
 
 pub(crate) mod capability;
 pub(crate) mod command;

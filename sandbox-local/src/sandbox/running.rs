@@ -91,7 +91,8 @@ impl Running {
     }
 
     /// Makes a second sandbox with the same files. The caller holds this one alone, up to the end
-    /// even if its future is dropped: no file operation is under way and no command is being started.
+    /// even if its future is dropped: no file operation is under way and no command is being
+    /// started.
     ///
     /// If this run is frozen by it, it stays so until it is [renewed](Running::renew).
     pub(crate) async fn fork(

@@ -1,5 +1,5 @@
-//! Parts that the starts of all sandboxes of a provider share: state directory, base layer, guest user,
-//! and what was made ahead of time.
+//! Parts that the starts of all sandboxes of a provider share: state directory, base layer, guest
+//! user, and what was made ahead of time.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -3,8 +3,8 @@
 //! They run as a user that owns nothing on the host, so that they could write nothing there. The
 //! mount translates: what belongs to the directory's owner on disk belongs to the guest's user when
 //! seen through the mount, and what the guest creates belongs to the owner on disk. Files of other
-//! owners in there do not become the guest's. The other side of it is a danger, a set-user-ID program that
-//! belongs to the owner, and the system call filter answers it (see `setup/seccomp`).
+//! owners in there do not become the guest's. The other side of it is a danger, a set-user-ID
+//! program that belongs to the owner, and the system call filter answers it (see `setup/seccomp`).
 //!
 //! References: mount_setattr(2), user_namespaces(7).
 

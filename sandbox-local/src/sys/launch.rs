@@ -63,8 +63,8 @@ static COPIED: RwLock<()> = RwLock::new(());
 /// Waits until every child that is just being started has let go of this process's descriptors, a
 /// few milliseconds at most.
 ///
-/// For a caller that has closed a file which it wrote: as long as a child has a copy, the kernel takes the
-/// file for one that is still being written and does not execute it (ETXTBSY).
+/// For a caller that has closed a file which it wrote: as long as a child has a copy, the kernel
+/// takes the file for one that is still being written and does not execute it (ETXTBSY).
 pub(crate) fn let_go() {
     drop(COPIED.write());
 }

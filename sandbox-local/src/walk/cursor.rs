@@ -1,8 +1,8 @@
 //! A path of open directories, as deep as a tree goes, with few descriptors.
 //!
-//! A directory is reached from above by its name, through no link. Back up it is `..` of a directory
-//! that is held open, if that is the one that the way down led through; otherwise the way down
-//! again. So going through a tree is linear in its directories.
+//! A directory is reached from above by its name, through no link. Back up it is `..` of a
+//! directory that is held open, if that is the one that the way down led through; otherwise the way
+//! down again. So going through a tree is linear in its directories.
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 

@@ -1,6 +1,6 @@
-//! Single attempts, each a test: to get past the filter, to more rights, to the host's files, to init,
-//! to what the whole machine shares. `attempts.c` has them; it runs once inside, and once outside as
-//! the control, in namespaces of its own where it has every right.
+//! Single attempts, each a test: to get past the filter, to more rights, to the host's files, to
+//! init, to what the whole machine shares. `attempts.c` has them; it runs once inside, and once
+//! outside as the control, in namespaces of its own where it has every right.
 
 use std::sync::OnceLock;
 

@@ -1,5 +1,5 @@
-//! Shared parts of all hostile tests: the programs, compiled once; running one outside and inside; and
-//! whose turn it is. A program that is missing or does not reach its end fails the test.
+//! Shared parts of all hostile tests: the programs, compiled once; running one outside and inside;
+//! and whose turn it is. A program that is missing or does not reach its end fails the test.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

@@ -1,5 +1,5 @@
-//! Attacks that only a machine of its own can show (`tests/vm/run`, described in CONTRIBUTING): a core
-//! pattern that pipes to a program, and limits by cgroup v2.
+//! Attacks that only a machine of its own can show (`tests/vm/run`, described in CONTRIBUTING): a
+//! core pattern that pipes to a program, and limits by cgroup v2.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -120,8 +120,8 @@ fn bytes(path: &str, field: &str) -> i64 {
     if unit == "kB" { number << 10 } else { number }
 }
 
-/// Objects that a process of a sandbox with 64 MiB can make of each kind, and how much of it the limit sees:
-/// the lines that it prints are the table in SECURITY.md.
+/// Objects that a process of a sandbox with 64 MiB can make of each kind, and how much of it the
+/// limit sees: the lines that it prints are the table in SECURITY.md.
 #[tokio::test]
 #[ignore = "needs the machine of tests/vm/run"]
 async fn kernel_objects_are_bounded() {

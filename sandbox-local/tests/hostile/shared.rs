@@ -1,5 +1,5 @@
-//! Objects that the kernel shares between a sandbox and its host's user beyond namespaces: what it counts
-//! by user, who may slow whom down, and the image of the agent.
+//! Objects that the kernel shares between a sandbox and its host's user beyond namespaces: what it
+//! counts by user, who may slow whom down, and the image of the agent.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

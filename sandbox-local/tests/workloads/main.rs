@@ -1,7 +1,7 @@
 //! Real programs at real work inside a default sandbox: databases, kernels, servers, builds.
 //!
-//! Each is what people run and reported as broken elsewhere. A missing program is a failure: `.ci/run`
-//! installs what most need. What needs hundreds of megabytes of packages (a browser, TeX,
+//! Each is what people run and reported as broken elsewhere. A missing program is a failure:
+//! `.ci/run` installs what most need. What needs hundreds of megabytes of packages (a browser, TeX,
 //! ffmpeg) runs if `SANDBOX_WORKLOADS=all` is set.
 #![cfg(target_os = "linux")]
 #![allow(

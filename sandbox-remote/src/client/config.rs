@@ -121,9 +121,9 @@ impl RemoteConfig {
         self
     }
 
-    /// Lets sandboxes live on when their last handle is dropped, to be attached to later: the server
-    /// closes those that nothing uses. By default a sandbox that this provider created is closed
-    /// with its last handle.
+    /// Lets sandboxes live on when their last handle is dropped, to be attached to later: the
+    /// server closes those that nothing uses. By default a sandbox that this provider created is
+    /// closed with its last handle.
     #[must_use]
     pub fn keep(mut self, keep: bool) -> Self {
         self.keep = keep;

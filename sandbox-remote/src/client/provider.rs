@@ -18,8 +18,8 @@ use crate::wire;
 ///
 /// Capabilities are the server's: those of the backend behind it, without what the server does not
 /// give. A sandbox is closed when the last handle that this provider gave out is dropped, unless
-/// [`RemoteConfig::keep`] says otherwise or it was attached to. A host that dies leaves its commands
-/// to the server's grace, and its sandboxes to the server's idle time.
+/// [`RemoteConfig::keep`] says otherwise or it was attached to. A host that dies leaves its
+/// commands to the server's grace, and its sandboxes to the server's idle time.
 ///
 /// ```no_run
 /// use sandbox_core::{Provider, SandboxExt, SandboxSpec};

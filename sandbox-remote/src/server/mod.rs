@@ -24,8 +24,8 @@
 //! | Guessing names of calls and processes | they are behind the token |
 //!
 //! It does not protect the owner from the owner: who has the token can use up what the limits
-//! allow. It hides neither sizes nor times. It has no TLS: over a network, put a proxy in front that
-//! has.
+//! allow. It hides neither sizes nor times. It has no TLS: over a network, put a proxy in front
+//! that has.
 
 mod access;
 mod answer;

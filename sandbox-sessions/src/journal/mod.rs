@@ -1,7 +1,8 @@
 //! The journal: what exists or may exist, written down before a side effect and after it.
 //!
-//! Append-only lines in one file, one process at a time; compacted by writing a new file and renaming
-//! it. A record that [`Journal::append`] returned for must never be lost, whatever kills the process.
+//! Append-only lines in one file, one process at a time; compacted by writing a new file and
+//! renaming it. A record that [`Journal::append`] returned for must never be lost, whatever kills
+//! the process.
 
 mod file;
 mod record;
@@ -60,8 +61,8 @@ impl Journal {
         Ok((Self(Some(sender)), book))
     }
 
-    /// Writes a record down. It is there when this returns; if the future is dropped, it is there soon
-    /// or not at all.
+    /// Writes a record down. It is there when this returns; if the future is dropped, it is there
+    /// soon or not at all.
     pub(crate) async fn append(&self, record: Record) -> Result<()> {
         self.append_all(vec![record]).await
     }

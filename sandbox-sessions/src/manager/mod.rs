@@ -1,7 +1,7 @@
 //! The sessions themselves: what is known, the steps that change it, the tasks in the background.
 //!
-//! Every step that changes a session is made under its name's gate and by a task of its own, so that a
-//! caller that goes away leaves nothing half done.
+//! Every step that changes a session is made under its name's gate and by a task of its own, so
+//! that a caller that goes away leaves nothing half done.
 
 mod entry;
 mod gates;
@@ -48,9 +48,9 @@ const CHANGES: usize = 1024;
 
 /// Sandboxes kept for tenants under keys. See the [crate](crate) for the whole.
 ///
-/// A clone is the same sessions. When the last clone and the last [`Session`] are dropped, what runs
-/// in the background stops; sandboxes are then left to what the backend does with dropped handles, so
-/// that [`shutdown`](Sessions::shutdown) is the way to end.
+/// A clone is the same sessions. When the last clone and the last [`Session`] are dropped, what
+/// runs in the background stops; sandboxes are then left to what the backend does with dropped
+/// handles, so that [`shutdown`](Sessions::shutdown) is the way to end.
 #[derive(Clone, Debug)]
 pub struct Sessions {
     inner: Arc<Inner>,
@@ -261,10 +261,11 @@ impl Sessions {
     /// The session of a tenant's key: the one that is there, or a new one with this specification.
     ///
     /// Callers that ask for the same name at the same time get the same session. Without a place in
-    /// the limits the call waits in a queue that is fair between tenants. This is use of the session.
+    /// the limits the call waits in a queue that is fair between tenants. This is use of the
+    /// session.
     ///
-    /// Dropping the future leaves the queue. A creation that has begun goes on; its session is there
-    /// for the next call.
+    /// Dropping the future leaves the queue. A creation that has begun goes on; its session is
+    /// there for the next call.
     ///
     /// # Errors
     /// [`ErrorKind::Conflict`] if it is there with another specification; [`ErrorKind::Full`] if as
@@ -296,8 +297,8 @@ impl Sessions {
         Inner::get_or_create(&self.inner, name, spec, options).await
     }
 
-    /// The session of a tenant's key, if it is there. This is use of the session: a suspended one is
-    /// resumed.
+    /// The session of a tenant's key, if it is there. This is use of the session: a suspended one
+    /// is resumed.
     ///
     /// Dropping the future has no effect.
     ///
@@ -361,8 +362,8 @@ impl Sessions {
         }
     }
 
-    /// Compares what is known with what the backend has, now instead of at the next interval: what is
-    /// gone is told, leftovers are destroyed.
+    /// Compares what is known with what the backend has, now instead of at the next interval: what
+    /// is gone is told, leftovers are destroyed.
     ///
     /// Dropping the future stops between two steps.
     pub async fn sweep(&self) {

@@ -1,6 +1,7 @@
 //! Sandboxes that are created before they are asked for.
 //!
-//! One must never be handed out twice, to a session of another shape, or after it has stopped to answer.
+//! One must never be handed out twice, to a session of another shape, or after it has stopped to
+//! answer.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

@@ -1,6 +1,7 @@
 //! Ends what has expired, and compares what is known with what the backend has.
 //!
-//! It must never destroy a sandbox that carries another owner's mark, nor one that is just being made.
+//! It must never destroy a sandbox that carries another owner's mark, nor one that is just being
+//! made.
 
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, Weak};
@@ -59,8 +60,8 @@ impl Inner {
         Self::end_if(self, entry, why, |entry, now| entry.due(now).is_some()).await
     }
 
-    /// Compares what is known with what the backend has, tries again what was not destroyed, looks at
-    /// the pool, and writes down what was used.
+    /// Compares what is known with what the backend has, tries again what was not destroyed, looks
+    /// at the pool, and writes down what was used.
     pub(super) async fn sweep(self: &Arc<Self>) {
         self.gates.tidy();
         self.write_uses().await;
@@ -209,7 +210,8 @@ impl Inner {
         Ok(())
     }
 
-    /// The marks of every sandbox that is known: sessions, the pool, what is being made or destroyed.
+    /// The marks of every sandbox that is known: sessions, the pool, what is being made or
+    /// destroyed.
     fn known(&self) -> HashSet<String> {
         let mut known: HashSet<String> = HashSet::new();
         known.extend(self.pending().iter().map(ToString::to_string));

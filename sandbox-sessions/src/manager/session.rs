@@ -39,12 +39,12 @@ impl Session {
         &self.entry.name.key
     }
 
-    /// Its sandbox. Every call to it is use, and so is a command as long as it runs; a report of its
-    /// isolation is none.
+    /// Its sandbox. Every call to it is use, and so is a command as long as it runs; a report of
+    /// its isolation is none.
     ///
-    /// After the end of the session its calls fail with
-    /// [`Closed`](sandbox_core::ErrorKind::Closed) and say why it ended. A fork belongs to its maker:
-    /// what it does is use of the session, but the session neither lists nor closes it.
+    /// After the end of the session its calls fail with [`Closed`](sandbox_core::ErrorKind::Closed)
+    /// and say why it ended. A fork belongs to its maker: what it does is use of the session, but
+    /// the session neither lists nor closes it.
     pub fn sandbox(&self) -> &Arc<dyn Sandbox> {
         &self.sandbox
     }
@@ -93,8 +93,8 @@ impl Session {
         self.entry.activity.touch();
     }
 
-    /// Puts the idle timeout off until `until`; an earlier time than before changes nothing, and the
-    /// maximum life stays. Gives when the session ends if it is not used again.
+    /// Puts the idle timeout off until `until`; an earlier time than before changes nothing, and
+    /// the maximum life stays. Gives when the session ends if it is not used again.
     pub fn keep_alive(&self, until: SystemTime) -> Option<SystemTime> {
         self.entry.activity.keep_until(until);
         self.info().expires.map(|expired| expired.at)
@@ -124,8 +124,8 @@ impl Session {
     }
 
     /// Keeps the files as a snapshot and closes the sandbox; the next
-    /// [`get_or_create`](super::Sessions::get_or_create) creates a sandbox from them. Environment and
-    /// workdir are those of the specification again; what ran and what was in memory is lost. A
+    /// [`get_or_create`](super::Sessions::get_or_create) creates a sandbox from them. Environment
+    /// and workdir are those of the specification again; what ran and what was in memory is lost. A
     /// suspended session has no place in the limits.
     ///
     /// Dropping the future does not stop it.
@@ -138,8 +138,8 @@ impl Session {
         Inner::suspend(&self.inner, &self.entry, true).await
     }
 
-    /// Makes a new session of the same tenant whose sandbox is a [fork](Sandbox::fork) of this one's.
-    /// It has a place in the limits and an end of its own.
+    /// Makes a new session of the same tenant whose sandbox is a [fork](Sandbox::fork) of this
+    /// one's. It has a place in the limits and an end of its own.
     ///
     /// Dropping the future leaves the queue; a fork that has begun goes on.
     ///

@@ -70,9 +70,9 @@ pub struct ShutdownReport {
 }
 
 impl Sessions {
-    /// Ends: lets waiting callers and new ones fail with [`ErrorKind::ShutDown`], closes every session
-    /// and what is in the pool, and returns at the deadline at the latest. A second call waits for
-    /// nothing that the first one closed.
+    /// Ends: lets waiting callers and new ones fail with [`ErrorKind::ShutDown`], closes every
+    /// session and what is in the pool, and returns at the deadline at the latest. A second call
+    /// waits for nothing that the first one closed.
     ///
     /// Dropping the future does not take the end back; closing goes on while the runtime lives.
     ///

@@ -179,8 +179,8 @@ impl Inner {
         Ok(inner.session(entry, sandbox))
     }
 
-    /// Asks the backend for a sandbox whose record is written, and writes down that it is there. It is
-    /// among the pending ones then. After a failure nothing is left that is not marked.
+    /// Asks the backend for a sandbox whose record is written, and writes down that it is there. It
+    /// is among the pending ones then. After a failure nothing is left that is not marked.
     pub(super) async fn create(
         &self,
         id: &SessionId,
@@ -280,8 +280,8 @@ impl Inner {
         joined(task).await.map_err(named)
     }
 
-    /// The sandbox of a session: the handle that is there, one to what an earlier process left, or one
-    /// made from its snapshot. `None` if the backend does not have it any more.
+    /// The sandbox of a session: the handle that is there, one to what an earlier process left, or
+    /// one made from its snapshot. `None` if the backend does not have it any more.
     async fn take_up(
         inner: &Arc<Self>,
         entry: &Arc<Entry>,

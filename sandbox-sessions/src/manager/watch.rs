@@ -92,9 +92,9 @@ impl Watch {
         }
     }
 
-    /// The next session: at first those that there are, then each whose status changed. A watcher that
-    /// falls behind gets all sessions once more instead of the changes that it missed. `None` after
-    /// the end of the sessions' shutdown.
+    /// The next session: at first those that there are, then each whose status changed. A watcher
+    /// that falls behind gets all sessions once more instead of the changes that it missed. `None`
+    /// after the end of the sessions' shutdown.
     ///
     /// Dropping the future loses nothing.
     pub async fn next(&mut self) -> Option<SessionInfo> {

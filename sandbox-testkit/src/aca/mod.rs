@@ -9,9 +9,9 @@
 //! deletes what the data planes work on.
 //!
 //! What differs from the service: the guest's user is not root, all images are this host's, a
-//! snapshot has files and no memory (but for [`Options::inherited`]), a stopped sandbox keeps its processes, a volume is mounted only
-//! when a sandbox is created, a port's URL is on the emulator's own address, and an egress policy
-//! decides about the network only when a sandbox is created.
+//! snapshot has files and no memory (but for [`Options::inherited`]), a stopped sandbox keeps its
+//! processes, a volume is mounted only when a sandbox is created, a port's URL is on the emulator's
+//! own address, and an egress policy decides about the network only when a sandbox is created.
 //!
 //! It must never accept what the service refuses, and never run a command twice for one request.
 //!
@@ -141,8 +141,8 @@ impl AcaEmulator {
         self.state.change(how);
     }
 
-    /// Lets so much time pass at once: tokens expire, idle sandboxes are suspended and deleted, idle
-    /// sessions end, what takes its time is done.
+    /// Lets so much time pass at once: tokens expire, idle sandboxes are suspended and deleted,
+    /// idle sessions end, what takes its time is done.
     pub fn advance(&self, time: Duration) {
         self.state.clock.advance(time);
     }
@@ -174,7 +174,8 @@ impl AcaEmulator {
         self.state.counts()
     }
 
-    /// Ends the server and everything that runs in it; the log of what was answered is written then.
+    /// Ends the server and everything that runs in it; the log of what was answered is written
+    /// then.
     pub async fn close(self) {
         self.task.abort();
         self.state.close().await;

@@ -31,9 +31,9 @@ pub struct Options {
     /// Whether every sandbox reaches this host's network, whatever its policy says: what is in it
     /// asks `/.emulator/outside/ID`, which the policy decides about.
     pub asks_outside: bool,
-    /// Processes with this in their words go on in a restore, if their client has given them a limit
-    /// by which it knows them; a creation is answered when they have asked for the outside. None if
-    /// `None`: then a snapshot has no memory.
+    /// Processes with this in their words go on in a restore, if their client has given them a
+    /// limit by which it knows them; a creation is answered when they have asked for the outside.
+    /// None if `None`: then a snapshot has no memory.
     pub inherited: Option<String>,
 
     /// Whether the role assignment is missing: every request is answered with 403.
@@ -134,8 +134,8 @@ pub struct Options {
     pub arm_fails: bool,
     /// Whether starts, stops and patches are answered with 202 even if they are done at once.
     pub arm_accepts: bool,
-    /// Whether a write of a container app waits for another one that is under way; it is refused with
-    /// 409 otherwise.
+    /// Whether a write of a container app waits for another one that is under way; it is refused
+    /// with 409 otherwise.
     pub arm_queues: bool,
     /// Whether an environment with container apps in it is not deleted; they stay without it
     /// otherwise.

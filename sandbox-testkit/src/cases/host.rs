@@ -1,5 +1,5 @@
-//! Cases about the host: its files are not seen inside, and processes and files of a sandbox are not left
-//! outside.
+//! Cases about the host: its files are not seen inside, and processes and files of a sandbox are
+//! not left outside.
 //!
 //! Everything that must be out of reach is first shown to be there on the host.
 

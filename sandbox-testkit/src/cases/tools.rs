@@ -9,8 +9,8 @@ use sandbox_core::{Command, ErrorKind, Sandbox, SandboxExt as _};
 
 use crate::kit::{Context, Failed, Verdict, eventually};
 
-/// Time after a kill in which the dead may still be seen to beat: the contract's second and much for a
-/// busy host.
+/// Time after a kill in which the dead may still be seen to beat: the contract's second and much
+/// for a busy host.
 const DYING: Duration = Duration::from_secs(10);
 
 /// Time that a heart is watched, twice, to be sure that it stands still and is not merely kept

@@ -1,4 +1,5 @@
-//! Configuration of a container besides its files: environment, user, mounts, labels, ports, logins.
+//! Configuration of a container besides its files: environment, user, mounts, labels, ports,
+//! logins.
 //!
 //! Invariant: secrets and logins never become part of an image.
 

@@ -114,8 +114,8 @@ static ARGUMENTS: LazyLock<HashMap<(String, String), Vec<String>>> = LazyLock::n
     arguments
 });
 
-/// Refuses arguments that the schema does not have, as the engine does, and those of the engine that
-/// the double can't honour.
+/// Refuses arguments that the schema does not have, as the engine does, and those of the engine
+/// that the double can't honour.
 pub(super) fn check_arguments(type_name: &str, field: &Field) -> Result<(), Failure> {
     let Some(known) = ARGUMENTS.get(&(type_name.to_owned(), field.name.clone())) else {
         return Ok(());

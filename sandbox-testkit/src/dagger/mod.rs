@@ -4,8 +4,8 @@
 //! in it is a fork of that sandbox and an exec in the fork. What the double does not know is an
 //! error with the field's name, never a made-up answer.
 //!
-//! It must never be used to isolate anything: whatever has its token can read and write files of the
-//! host with the rights of its process, as with the engine.
+//! It must never be used to isolate anything: whatever has its token can read and write files of
+//! the host with the rights of its process, as with the engine.
 
 mod config;
 mod container;
@@ -66,8 +66,8 @@ impl DaggerDouble {
     }
 
     /// Restarts the engine: ids name nothing any more, and there is a new session with another
-    /// [`token`](Self::token). Clients of the old session wait for a while and get an error, as with
-    /// an engine that was killed and started again.
+    /// [`token`](Self::token). Clients of the old session wait for a while and get an error, as
+    /// with an engine that was killed and started again.
     pub fn restart(&self) {
         self.engine.restart();
     }

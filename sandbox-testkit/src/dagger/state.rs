@@ -10,8 +10,8 @@ use sandbox_core::Sandbox;
 
 use super::engine::{Failure, lock};
 
-/// Number of states that are kept; the oldest unused one goes first. Each is a process, and tests that run
-/// side by side, one on a processor, share a double.
+/// Number of states that are kept; the oldest unused one goes first. Each is a process, and tests
+/// that run side by side, one on a processor, share a double.
 static KEPT: LazyLock<usize> = LazyLock::new(|| {
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     (200 * processors).clamp(400, 1600)

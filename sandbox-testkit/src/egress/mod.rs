@@ -39,9 +39,9 @@ struct State {
 /// them to its provider in place of the host's resolver and network.
 ///
 /// A name whose first label is `v4-` or `v6-` and an address with hyphens leads there
-/// (`v4-127-0-0-1.a.test`); one that begins with `rebind-` leads to a public address at first and to
-/// loopback later; one that begins with `mixed-` to loopback and a public address; every other one
-/// below `.test` to a public address of its own.
+/// (`v4-127-0-0-1.a.test`); one that begins with `rebind-` leads to a public address at first and
+/// to loopback later; one that begins with `mixed-` to loopback and a public address; every other
+/// one below `.test` to a public address of its own.
 #[derive(Debug)]
 pub struct Upstreams {
     state: Arc<Mutex<State>>,

@@ -55,8 +55,9 @@ pub trait Fixture: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Cases that the backend is known not to pass. A name that is not a case's, a missing reason and
-    /// a case that is named twice are errors; a case that passes by now is told after a whole run.
+    /// Cases that the backend is known not to pass. A name that is not a case's, a missing reason
+    /// and a case that is named twice are errors; a case that passes by now is told after a whole
+    /// run.
     fn deviations(&self) -> Vec<Deviation> {
         Vec::new()
     }
@@ -75,8 +76,8 @@ pub trait Fixture: Send + Sync + 'static {
         Duration::from_secs(60)
     }
 
-    /// Number of cases that run side by side, unless the command line says it (`--test-threads`); as many
-    /// as the host has processors if `None`. More is for a backend whose cases mostly wait.
+    /// Number of cases that run side by side, unless the command line says it (`--test-threads`);
+    /// as many as the host has processors if `None`. More is for a backend whose cases mostly wait.
     fn threads(&self) -> Option<usize> {
         None
     }
@@ -107,8 +108,8 @@ pub trait Fixture: Send + Sync + 'static {
     }
 
     /// Hosts on loopback for the cases of egress by name: its provider resolves names by
-    /// [`Upstreams::resolve`] and dials by [`Upstreams::dial`]. The guest must have `python3`. Without
-    /// them those cases are ignored.
+    /// [`Upstreams::resolve`] and dials by [`Upstreams::dial`]. The guest must have `python3`.
+    /// Without them those cases are ignored.
     fn upstreams(&self) -> Option<Arc<Upstreams>> {
         None
     }
@@ -124,8 +125,8 @@ pub trait Fixture: Send + Sync + 'static {
     }
 }
 
-/// Three times as many cases as the host has processors, for [`Fixture::threads`] of a backend whose
-/// cases mostly wait for a program to do something.
+/// Three times as many cases as the host has processors, for [`Fixture::threads`] of a backend
+/// whose cases mostly wait for a program to do something.
 pub fn mostly_waiting() -> Option<usize> {
     let processors = std::thread::available_parallelism();
     Some(3 * processors.map_or(1, std::num::NonZero::get))

@@ -1,8 +1,8 @@
 //! Backends that each break one promise, to show that the kit notices.
 //!
-//! A mutant is another backend with one planted fault: most are the in-memory model; those that need
-//! real programs are put around a backend that runs some. Without its fault a mutant passes every
-//! case that its backend passes; a mutant must never have two faults.
+//! A mutant is another backend with one planted fault: most are the in-memory model; those that
+//! need real programs are put around a backend that runs some. Without its fault a mutant passes
+//! every case that its backend passes; a mutant must never have two faults.
 
 mod job;
 mod process;

@@ -11,8 +11,8 @@ use sandbox_core::{
 
 use super::Mutant;
 
-/// Plants the mutant in a process, if it is one of processes. `handle` lives as long as the handle of
-/// its sandbox.
+/// Plants the mutant in a process, if it is one of processes. `handle` lives as long as the handle
+/// of its sandbox.
 pub(super) fn plant(mutant: Mutant, process: Process, handle: &Arc<()>) -> Process {
     match mutant {
         Mutant::KillReturnsEarly

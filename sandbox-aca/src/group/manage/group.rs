@@ -137,11 +137,12 @@ impl Registry {
     }
 }
 
-/// The group, beyond the [`Provider`](sandbox_core::Provider). Each method is one request (lists: one
-/// for each page) unless it says that it waits; dropping its future leaves open whether the service
-/// did it.
+/// The group, beyond the [`Provider`](sandbox_core::Provider). Each method is one request (lists:
+/// one for each page) unless it says that it waits; dropping its future leaves open whether the
+/// service did it.
 impl AcaSandboxProvider {
-    /// Handle for what the service can do with a sandbox beyond the trait; sends nothing, so that the sandbox need not exist.
+    /// Handle for what the service can do with a sandbox beyond the trait; sends nothing, so that
+    /// the sandbox need not exist.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] if that can't be an identifier.
@@ -154,8 +155,8 @@ impl AcaSandboxProvider {
         }
     }
 
-    /// [`create`](sandbox_core::Provider::create) with what only this service has. Dropping the future
-    /// deletes what was made.
+    /// [`create`](sandbox_core::Provider::create) with what only this service has. Dropping the
+    /// future deletes what was made.
     ///
     /// # Errors
     /// Those of `create`; [`ErrorKind::InvalidInput`] for options that exclude each other.

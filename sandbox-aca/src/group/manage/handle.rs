@@ -106,11 +106,11 @@ pub struct AcaStats {
 /// Handle for the service's operations on one sandbox beyond the trait; from
 /// [`AcaSandboxProvider::handle`](crate::AcaSandboxProvider::handle).
 ///
-/// It needs no open [`Sandbox`](sandbox_core::Sandbox) and dropping it does nothing. Each method is one
-/// request unless it says that it waits. Errors: [`ErrorKind::NotFound`] if there is no such sandbox;
-/// [`ErrorKind::Busy`] if its state does not allow the operation; those of a service that can't be
-/// reached, that refuses the token or the role. Dropping a future leaves open whether the service did
-/// it, unless it says otherwise.
+/// It needs no open [`Sandbox`](sandbox_core::Sandbox) and dropping it does nothing. Each method is
+/// one request unless it says that it waits. Errors: [`ErrorKind::NotFound`] if there is no such
+/// sandbox; [`ErrorKind::Busy`] if its state does not allow the operation; those of a service that
+/// can't be reached, that refuses the token or the role. Dropping a future leaves open whether the
+/// service did it, unless it says otherwise.
 #[derive(Clone, Debug)]
 pub struct AcaHandle {
     pub(super) registry: Arc<Registry>,

@@ -1,5 +1,5 @@
-//! Operations of the service beyond the trait: for one sandbox, [`AcaHandle`]; for the group, methods of
-//! [`AcaSandboxProvider`](crate::AcaSandboxProvider).
+//! Operations of the service beyond the trait: for one sandbox, [`AcaHandle`]; for the group,
+//! methods of [`AcaSandboxProvider`](crate::AcaSandboxProvider).
 //!
 //! Nothing here resumes, keeps or deletes what the caller did not name.
 
@@ -37,8 +37,8 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// Suspended after this time without a request, and deleted when the same time has passed again;
-    /// without a time, neither.
+    /// Suspended after this time without a request, and deleted when the same time has passed
+    /// again; without a time, neither.
     pub fn new(time: Option<Duration>) -> Self {
         Self {
             suspend_after: time,
@@ -131,8 +131,8 @@ impl VolumeMount {
     }
 }
 
-/// Options of [`AcaSandboxProvider::create_with`](crate::AcaSandboxProvider::create_with): what it asks of the service
-/// beyond the spec. What is `None` is as the provider's configuration says.
+/// Options of [`AcaSandboxProvider::create_with`](crate::AcaSandboxProvider::create_with): what it
+/// asks of the service beyond the spec. What is `None` is as the provider's configuration says.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct AcaOptions {

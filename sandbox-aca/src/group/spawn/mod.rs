@@ -5,12 +5,13 @@
 //! code). Signals and kills are requests of their own. A command is started at most once: the guest
 //! claims it, as for `exec`.
 //!
-//! The older version knows one path to execute, no arguments and no end of input, so that the script
-//! comes by the shell's input (`guest/spawn.sh`). In the newer one it is an argument, and the shell's
-//! input is the command's (`guest/stream.sh`); official clients give input to terminals alone, so
-//! that the guest confirms that any arrives before it starts a command with a pipe.
+//! The older version knows one path to execute, no arguments and no end of input, so that the
+//! script comes by the shell's input (`guest/spawn.sh`). In the newer one it is an argument, and
+//! the shell's input is the command's (`guest/stream.sh`); official clients give input to terminals
+//! alone, so that the guest confirms that any arrives before it starts a command with a pipe.
 //!
-//! Both streams come over one socket. Each has a bounded buffer; a program that fills one without a reader holds up the other too.
+//! Both streams come over one socket. Each has a bounded buffer; a program that fills one without a
+//! reader holds up the other too.
 
 mod control;
 mod pump;

@@ -1,4 +1,5 @@
-//! Whether an app is well: what its latest revision and the replica say, not only that it was taken.
+//! Whether an app is well: what its latest revision and the replica say, not only that it was
+//! taken.
 //!
 //! Source: <https://learn.microsoft.com/azure/container-apps/troubleshoot-container-start-failures>
 
@@ -118,8 +119,8 @@ impl App {
         Ok(judge(&revision, &replicas))
     }
 
-    /// Waits until the app is healthy, and is so still when it is looked at again: one that ends soon
-    /// after it has begun is not.
+    /// Waits until the app is healthy, and is so still when it is looked at again: one that ends
+    /// soon after it has begun is not.
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable) if its image can't be pulled or its container ends again

@@ -1,7 +1,7 @@
 //! One container app for each tenant: made, watched, stopped, started and deleted.
 //!
-//! What runs in it is not trusted: it must get no identity by default, and be called by its owner alone
-//! from the first moment on.
+//! What runs in it is not trusted: it must get no identity by default, and be called by its owner
+//! alone from the first moment on.
 //!
 //! Source: <https://learn.microsoft.com/rest/api/containerapps/container-apps>
 
@@ -206,10 +206,11 @@ impl App {
         self.target.step(verb, command, "")
     }
 
-    /// Makes it what `spec` says, or leaves it if it was asked for so already, and waits until it is
-    /// [healthy](Self::ready).
+    /// Makes it what `spec` says, or leaves it if it was asked for so already, and waits until it
+    /// is [healthy](Self::ready).
     ///
-    /// An app that only its owner may call has no ingress until the service has been told who that is.
+    /// An app that only its owner may call has no ingress until the service has been told who that
+    /// is.
     ///
     /// # Errors
     /// What the service answers; [`InvalidInput`](ErrorKind::InvalidInput) if the image is not named by
@@ -326,8 +327,8 @@ impl App {
         self.plane.show(&self.target).await
     }
 
-    /// Starts it after a [`stop`](Self::stop), and waits until the service has done so: not until it
-    /// is [healthy](Self::ready).
+    /// Starts it after a [`stop`](Self::stop), and waits until the service has done so: not until
+    /// it is [healthy](Self::ready).
     ///
     /// # Errors
     /// What the service answers.
@@ -335,8 +336,8 @@ impl App {
         self.turn("start", RunningStatus::Running).await
     }
 
-    /// Stops it: nothing runs and nothing is billed. Whether what its container wrote to its own disk
-    /// is kept is not documented; a new replica has a new disk.
+    /// Stops it: nothing runs and nothing is billed. Whether what its container wrote to its own
+    /// disk is kept is not documented; a new replica has a new disk.
     ///
     /// # Errors
     /// What the service answers.
@@ -429,8 +430,8 @@ impl App {
             .await
     }
 
-    /// Shares its requests among revisions, and gives them labels: each label has a name of its own,
-    /// `APP---LABEL`. The app keeps several revisions from then on, each billed.
+    /// Shares its requests among revisions, and gives them labels: each label has a name of its
+    /// own, `APP---LABEL`. The app keeps several revisions from then on, each billed.
     ///
     /// # Errors
     /// What the service answers; [`InvalidInput`](ErrorKind::InvalidInput) if the shares are not 100

@@ -1,7 +1,7 @@
 //! What a tenant's app is to be.
 //!
-//! By default it can be reached from its environment only, has one replica, and no identity that its
-//! code could use.
+//! By default it can be reached from its environment only, has one replica, and no identity that
+//! its code could use.
 
 use sandbox_core::{ErrorKind, Result, Secret};
 use serde::Serialize;
@@ -287,7 +287,8 @@ impl AppSpec {
         plane.desired_with(&sent, &masked, self.identity().as_ref(), auth.as_deref())
     }
 
-    /// The app as it is sent: with or without the values of its secrets, with or without its ingress.
+    /// The app as it is sent: with or without the values of its secrets, with or without its
+    /// ingress.
     fn wire(&self, values: bool, open: bool) -> Wire {
         let secrets = self.secrets.iter().map(|(name, source)| match source {
             SecretSource::Value(value) => SecretWire {

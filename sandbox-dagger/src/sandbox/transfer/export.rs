@@ -1,7 +1,7 @@
 //! A directory of the guest to the host: packed there, handed over by the engine, unpacked here.
 //!
-//! Invariant: an archive of the guest is untrusted, and taken apart by `sandbox-transfer` alone; one
-//! that has less in it than the guest listed is an error.
+//! Invariant: an archive of the guest is untrusted, and taken apart by `sandbox-transfer` alone;
+//! one that has less in it than the guest listed is an error.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -27,8 +27,8 @@ const OP: Operation = Operation::ExportDir;
 /// The largest answer of the packing script: it names what can't be read.
 const LARGEST: u64 = 64 << 20;
 
-/// Set before: p, nonce, most (the largest archive, in blocks of 512 bytes beside its headers; empty
-/// for any). The archive is built where the user may write and the engine reads files: on the
+/// Set before: p, nonce, most (the largest archive, in blocks of 512 bytes beside its headers;
+/// empty for any). The archive is built where the user may write and the engine reads files: on the
 /// root's own filesystem.
 const PACK: &str = r#"
 [ -e "$p" ] || absent "$p"

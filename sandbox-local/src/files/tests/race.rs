@@ -22,8 +22,8 @@ const TIME: Duration = Duration::from_millis(400);
 const AT_MOST: Duration = Duration::from_secs(60);
 const SECRET: &str = "the host's";
 
-/// Runs `work` until time is up, while `a` (a directory) and `b` (a link to the canary) swap. It says
-/// whether it has seen what it is for.
+/// Runs `work` until time is up, while `a` (a directory) and `b` (a link to the canary) swap. It
+/// says whether it has seen what it is for.
 fn attack(f: &Fixture, name: &str, mut work: impl FnMut() -> bool) {
     put(&f.host("canary/f"), SECRET);
     put(&f.host("canary/sub/g"), SECRET);

@@ -402,7 +402,8 @@ fn times(modified: StatxTimestamp) -> Timestamps {
     }
 }
 
-/// Error for the kernel's answer about an entry; some of it can only come of a change at the same time.
+/// Error for the kernel's answer about an entry; some of it can only come of a change at the same
+/// time.
 fn fail(place: &Place, errno: Errno, path: &[u8]) -> Error {
     match errno {
         Errno::NOENT | Errno::EXIST | Errno::NOTEMPTY | Errno::LOOP | Errno::NOTDIR => {

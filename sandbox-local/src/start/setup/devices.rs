@@ -2,8 +2,8 @@
 //! the sandbox's own.
 //!
 //! Root makes a tmpfs with the devices once, which all its sandboxes mount. An ordinary user can't
-//! make a device: a tmpfs for each sandbox then, with a mount for each device. Must never let through what
-//! is not on the list.
+//! make a device: a tmpfs for each sandbox then, with a mount for each device. Must never let
+//! through what is not on the list.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! The state that every sandbox starts from, whatever its host has: resource limits, scheduling, I/O
-//! priority, keyring, file mode mask.
+//! The state that every sandbox starts from, whatever its host has: resource limits, scheduling,
+//! I/O priority, keyring, file mode mask.
 //!
 //! All of it is inherited from the process that creates the sandbox, so all of it is set here, or
 //! listed here as set elsewhere:

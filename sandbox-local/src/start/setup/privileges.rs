@@ -16,8 +16,8 @@ const SHARE: u64 = 8;
 const INOTIFY_INSTANCES: u64 = 1024;
 const INOTIFY_WATCHES: u64 = 65_536;
 
-/// Capabilities that the agent itself goes on needing, in its own user namespace: to kill, to read whose
-/// namespaces are whose, to make a namespace for each command.
+/// Capabilities that the agent itself goes on needing, in its own user namespace: to kill, to read
+/// whose namespaces are whose, to make a namespace for each command.
 const KEPT: u64 = 1 << CAP_KILL | 1 << CAP_SYS_PTRACE | 1 << CAP_SYS_ADMIN;
 const CAP_KILL: u64 = 5;
 const CAP_SYS_PTRACE: u64 = 19;
@@ -155,8 +155,8 @@ fn drop_capabilities(plan: &mut Plan) {
     plan.capset("give up capabilities", KEPT, KEPT, 0);
 }
 
-/// Applies Landlock where the kernel has it: no device can be made, and signals and abstract sockets stay
-/// within the sandbox even where it shares the host's network.
+/// Applies Landlock where the kernel has it: no device can be made, and signals and abstract
+/// sockets stay within the sandbox even where it shares the host's network.
 ///
 /// Rules that do not speak of `REFER` forbid every rename from one directory to another, so it is
 /// granted everywhere; the first version cannot grant it and is left alone.

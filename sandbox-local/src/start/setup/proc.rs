@@ -1,7 +1,7 @@
 //! `/proc`: what it tells of the whole machine is an allow-list.
 //!
-//! What is not on it is hidden by a mount, one call for each. What the host's own `/proc` refuses to
-//! ordinary users needs none. Must never let through a file that a later kernel adds.
+//! What is not on it is hidden by a mount, one call for each. What the host's own `/proc` refuses
+//! to ordinary users needs none. Must never let through a file that a later kernel adds.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -11,8 +11,9 @@ use super::devices::{NO_DIRECTORY, NO_FILE};
 use crate::engine::Plan;
 use crate::mutation::{self, Part};
 
-/// Allow-list of files that programs look at, or that tell a guest no more than that the machine is there: statistics,
-/// descriptions of hardware, and addresses that read as zeros without a capability.
+/// Allow-list of files that programs look at, or that tell a guest no more than that the machine is
+/// there: statistics, descriptions of hardware, and addresses that read as zeros without a
+/// capability.
 const VISIBLE: &[&str] = &[
     "acpi",
     "buddyinfo",

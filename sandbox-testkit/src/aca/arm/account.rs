@@ -1,5 +1,5 @@
-//! What clients ask of Azure before they get to work: subscriptions, providers, resource groups, the
-//! list of resources by tag, quotas, queries of logs.
+//! What clients ask of Azure before they get to work: subscriptions, providers, resource groups,
+//! the list of resources by tag, quotas, queries of logs.
 //!
 //! Every subscription and resource group that is asked for is there.
 

@@ -194,8 +194,8 @@ impl Run {
         end.saturating_sub(lines).max(kept.first)
     }
 
-    /// The lines from this number on, and the number of the next. Waits for one if there is none and
-    /// `follow`; `None` at the end.
+    /// The lines from this number on, and the number of the next. Waits for one if there is none
+    /// and `follow`; `None` at the end.
     pub(super) async fn lines(&self, from: u64, follow: bool) -> Option<(Vec<Bytes>, u64)> {
         let mut changes = self.changed.subscribe();
         loop {

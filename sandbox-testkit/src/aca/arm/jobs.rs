@@ -1,5 +1,5 @@
-//! Jobs: executions, which run for real if their container has a command, and otherwise succeed when
-//! their time is up.
+//! Jobs: executions, which run for real if their container has a command, and otherwise succeed
+//! when their time is up.
 //!
 //! An execution is shown with its exit code unless a switch keeps it back.
 

@@ -1,4 +1,5 @@
-//! Compiler from rules to a BPF program: a binary search over call numbers, with checks at the leaves.
+//! Compiler from rules to a BPF program: a binary search over call numbers, with checks at the
+//! leaves.
 //!
 //! Reference: Documentation/userspace-api/seccomp_filter.rst, linux/bpf_common.h.
 
@@ -44,8 +45,8 @@ pub(super) enum Check {
         values: Vec<u32>,
         errno: u16,
     },
-    /// For socket(2), a family and, two arguments on, a protocol. If the family is in no list, or the
-    /// protocol not among those that its families have; `others` may have any.
+    /// For socket(2), a family and, two arguments on, a protocol. If the family is in no list, or
+    /// the protocol not among those that its families have; `others` may have any.
     Protocols {
         families: Vec<(Vec<u32>, Vec<u32>)>,
         others: Vec<u32>,

@@ -29,7 +29,7 @@ fn terminal(command: Command) -> Command {
 #[tokio::test]
 async fn a_terminal_is_the_guest_users_and_the_only_one_in_sight() {
     let sandbox = default().await;
-    let script = "stat -c '%U %a' $(tty); ls /dev/pts; id -un";
+    let script = "stat -c '%U %a' $(tty); ls -1 /dev/pts; id -un";
     let process = sandbox.spawn(terminal(Command::shell(script))).await;
     let text = shown(process.expect("started")).await;
     let lines: Vec<&str> = text.lines().collect();

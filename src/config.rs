@@ -61,9 +61,9 @@ pub const CONFIG_VARIABLE: &str = "SANDBOX_CONFIG";
 pub struct Config {
     /// A URI, or several of which the first that works is taken. Default: `local:`.
     pub provider: Option<Providers>,
-    /// What is put around every sandbox.
+    /// Layers around every sandbox.
     pub layers: LayersConfig,
-    /// How sessions are kept.
+    /// Section on how sessions are kept.
     pub sessions: SessionsSection,
     /// Specifications by name.
     pub specs: BTreeMap<String, SandboxSpec>,
@@ -79,8 +79,8 @@ pub enum Providers {
     Chain(Vec<String>),
 }
 
-/// The layers, each of which is left out unless it is named. Their order is fixed, from the outside in:
-/// tracing, audit, metrics, policy, retry, concurrency, timeout, capability guard.
+/// The layers, each of which is left out unless it is named. Their order is fixed, from the outside
+/// in: tracing, audit, metrics, policy, retry, concurrency, timeout, capability guard.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -93,9 +93,9 @@ pub struct LayersConfig {
     pub metrics: bool,
     /// Which paths and programs are allowed.
     pub policy: Option<PolicySection>,
-    /// How often a call is attempted in all.
+    /// Number of times that a call is attempted in all.
     pub retry: Option<u32>,
-    /// How many calls may be under way.
+    /// Number of calls that may be under way.
     pub concurrency: Option<usize>,
     /// Seconds that a call may take.
     pub timeout: Option<f64>,
@@ -108,7 +108,7 @@ pub struct LayersConfig {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 #[non_exhaustive]
 pub struct AuditSection {
-    /// Where the lines go.
+    /// File that the lines go to.
     pub file: PathBuf,
     /// Whether arguments of commands are recorded.
     #[serde(default)]
@@ -118,7 +118,7 @@ pub struct AuditSection {
     pub on_failure: OnFailureName,
 }
 
-/// What happens if a line of the audit log can't be written.
+/// Outcome of a call if its line of the audit log can't be written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnFailureName {
@@ -150,7 +150,7 @@ pub struct PolicySection {
     pub read_only: bool,
 }
 
-/// How sessions are kept, as [`SessionsConfig`] has it.
+/// Section on how sessions are kept, as [`SessionsConfig`] has it.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -159,7 +159,7 @@ pub struct SessionsSection {
     pub journal: Option<PathBuf>,
     /// Whether records reach the disk before a call goes on.
     pub sync: Option<bool>,
-    /// How many there may be.
+    /// Limits on the sessions there may be.
     pub limits: Limits,
     /// Seconds without use after which a session ends.
     pub idle_timeout: Option<f64>,
@@ -180,7 +180,7 @@ pub struct SessionsSection {
 pub struct PoolSection {
     /// A name among the specifications.
     pub spec: String,
-    /// How many are kept ready.
+    /// Number of sandboxes that are kept ready.
     pub size: usize,
 }
 
@@ -255,8 +255,8 @@ impl Config {
         Self::parse(&text).map_err(|error| error.with_host_path(path))
     }
 
-    /// Reads the file that [`CONFIG_VARIABLE`] names, if it is set, and then what other variables say,
-    /// which is stronger:
+    /// Reads the file that [`CONFIG_VARIABLE`] names, if it is set, and then what other variables
+    /// say, which is stronger:
     ///
     /// | Variable | Key |
     /// |---|---|

@@ -18,10 +18,10 @@ const OP: Operation = Operation::ConnectPort;
 /// Connections that are carried at once; further ones wait.
 const MOST: usize = 256;
 
-/// How long to wait after a failure to accept: there may be no descriptor left.
+/// Pause after a failure to accept: there may be no descriptor left.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Where a port of a sandbox is exposed on the host.
+/// Place on the host where a port of a sandbox is exposed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ExposeAt {

@@ -54,7 +54,7 @@ impl Settings {
         })
     }
 
-    /// What stands between the scheme and the settings: where the provider is. Empty for a scheme
+    /// Returns the text between scheme and settings: where the provider is. Empty for a scheme
     /// whose [`Connector`](crate::Connector) takes none.
     pub fn address(&self) -> &str {
         &self.address

@@ -1,5 +1,5 @@
-//! Tries several patches at once, each in a fork of one prepared sandbox: the first whose test passes
-//! wins, and the rest are killed.
+//! Tries several patches at once, each in a fork of one prepared sandbox: the first whose test
+//! passes wins, and the rest are killed.
 //!
 //! `cargo run --example best_of_n --features sessions`
 #![allow(clippy::print_stdout)] // An example talks to its user.

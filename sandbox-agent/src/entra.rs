@@ -18,7 +18,7 @@ use sandbox_remote::{Access, Caller};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
-/// How old keys may be before they are fetched again.
+/// Age that keys may reach before they are fetched again.
 const FRESH: Duration = Duration::from_secs(3600);
 
 /// The shortest time between two fetches, whatever tokens come.
@@ -30,7 +30,7 @@ const LARGEST: usize = 1 << 20;
 /// The longest token, in bytes.
 const TOKEN: usize = 16 << 10;
 
-/// Who the owner is.
+/// Identity of the owner.
 #[derive(Clone, Debug)]
 pub(crate) struct Entra {
     pub(crate) authority: String,

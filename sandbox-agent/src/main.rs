@@ -26,10 +26,10 @@ use entra::{Entra, EntraAccess};
 #[derive(Parser)]
 #[command(name = "sandbox-agent", version)]
 struct Arguments {
-    /// Where to listen: an address and a port
+    /// Address and port to listen on
     #[arg(long, env = "SANDBOX_AGENT_LISTEN", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// What runs the commands
+    /// Backend that runs the commands
     #[arg(
         long,
         env = "SANDBOX_AGENT_BACKEND",
@@ -51,13 +51,13 @@ struct Arguments {
         conflicts_with = "token_file"
     )]
     entra_tenant: Option<String>,
-    /// Who tokens must be for: an application's identifier or URI
+    /// Audience that tokens must be for: an application's identifier or URI
     #[arg(long, env = "SANDBOX_AGENT_ENTRA_AUDIENCE", value_name = "AUDIENCE")]
     entra_audience: Option<String>,
     /// The owner: an object identifier of that tenant
     #[arg(long, env = "SANDBOX_AGENT_ENTRA_OBJECT", value_name = "ID")]
     entra_object: Option<String>,
-    /// Who gives out tokens
+    /// Authority that gives out tokens
     #[arg(long, env = "SANDBOX_AGENT_ENTRA_AUTHORITY", value_name = "URL")]
     #[arg(default_value = "https://login.microsoftonline.com")]
     entra_authority: String,

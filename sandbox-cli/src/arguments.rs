@@ -27,7 +27,7 @@ Providers (--provider, or the variable SANDBOX_PROVIDER):
 #[derive(Parser)]
 #[command(name = "sandbox", version, after_help = EXIT_CODES)]
 pub(crate) struct Arguments {
-    /// Where sandboxes come from: a URI
+    /// Source of sandboxes: a URI
     #[arg(
         long,
         short,
@@ -94,7 +94,7 @@ pub(crate) struct RunOptions {
     /// Replace the directory that an export goes to
     #[arg(long)]
     pub(crate) replace: bool,
-    /// What the sandbox may reach
+    /// Network that the sandbox may reach
     #[arg(long, value_enum, default_value = "off")]
     pub(crate) network: NetworkChoice,
     /// Limit on memory, as 512M or 2G
@@ -112,7 +112,7 @@ pub(crate) struct RunOptions {
     /// End the command after this time, as 90, 90s or 5m
     #[arg(long, short, value_name = "TIME", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
-    /// Where the command starts [default: /workspace]
+    /// Directory in which the command starts [default: /workspace]
     #[arg(long, short, value_name = "DIR")]
     pub(crate) workdir: Option<String>,
     /// Set a variable; without a value it is taken from the environment of sandbox
@@ -182,7 +182,7 @@ pub(crate) enum SnapshotAction {
 #[cfg(feature = "remote")]
 #[derive(Args)]
 pub(crate) struct ServeOptions {
-    /// Where to listen: unix:/PATH, or a port of loopback as 127.0.0.1:8080
+    /// Address to listen on: unix:/PATH, or a port of loopback as 127.0.0.1:8080
     #[arg(long, short, value_name = "ADDRESS")]
     pub(crate) listen: String,
     /// A file with the token that clients must give; needed for TCP

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::show::{Failure, error_value, print, print_json};
 use crate::stock::connect;
 
-/// What came of one trial.
+/// Result of one trial.
 struct Finding {
     what: &'static str,
     /// The isolation that holds, or why it does not.

@@ -1,4 +1,4 @@
-//! What the user sees: answers, and errors with what to do about them.
+//! Output for the user: answers, and errors with what to do about them.
 //!
 //! It must never send what a guest wrote to the terminal in a message of its own without escaping
 //! it.

@@ -1,4 +1,4 @@
-//! What there is: sandboxes and snapshots of a provider.
+//! Stock of a provider: its sandboxes and snapshots.
 
 use std::sync::Arc;
 

@@ -75,7 +75,7 @@ pub enum ErrorKind {
     RateLimited,
     /// In use, or changed at the same time.
     Busy,
-    /// What is there contradicts what is asked for: a job's key that has another command.
+    /// Conflict of what is there with what is asked for: a job's key that has another command.
     Conflict,
     /// Nothing listens on the port.
     NotListening,

@@ -13,10 +13,10 @@ use bytes::Bytes;
 
 use crate::{Error, ErrorKind, Exit, ExitStatus, Operation, Result, Signal, TerminalSize};
 
-/// How many bytes of its output a job keeps by default: 8 MiB.
+/// Number of bytes of its output that a job keeps by default: 8 MiB.
 pub const DEFAULT_LOG_LIMIT: u64 = 8 << 20;
 
-/// How many bytes one reading of a log gives at most by default: 1 MiB.
+/// Number of bytes that one reading of a log gives at most by default: 1 MiB.
 pub const DEFAULT_LOG_READ_LIMIT: u64 = 1 << 20;
 
 /// The name that a caller gives a job, unique in its sandbox: 1 to 256 bytes of UTF-8 without
@@ -29,7 +29,7 @@ impl JobKey {
     /// The longest key, in bytes.
     pub const MAX: usize = 256;
 
-    /// This key; [`validate`](Self::validate) says whether it can be used.
+    /// Makes a key of this text; [`validate`](Self::validate) says whether it can be used.
     pub fn new(key: impl Into<String>) -> Self {
         Self(key.into())
     }
@@ -91,7 +91,7 @@ impl fmt::Display for JobKey {
 )]
 #[non_exhaustive]
 pub struct JobOptions {
-    /// How many bytes of its output are kept, both streams together: the last ones. Fewer are kept
+    /// Number of output bytes that are kept, both streams together: the last ones. Fewer are kept
     /// of output whose streams take turns every few bytes.
     pub log_limit: u64,
 }
@@ -127,9 +127,9 @@ impl JobOptions {
 )]
 #[non_exhaustive]
 pub struct LogOptions {
-    /// How many bytes are given at most.
+    /// Greatest number of bytes that are given.
     pub limit: u64,
-    /// How long to wait for the next byte where there is none yet. `None`: not at all.
+    /// Limit of the wait for the next byte where there is none yet. `None`: no waiting.
     #[cfg_attr(feature = "serde", serde(with = "crate::wire::seconds_or_none"))]
     pub wait: Option<Duration>,
 }
@@ -181,7 +181,7 @@ pub enum LogStream {
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub struct LogChunk {
-    /// Where it starts, in bytes since the job started, both streams counted.
+    /// Start of the part, in bytes since the job started, both streams counted.
     pub offset: u64,
     /// The stream.
     pub stream: LogStream,
@@ -213,7 +213,7 @@ impl fmt::Debug for LogChunk {
     }
 }
 
-/// What one reading of a log gave.
+/// Result of one reading of a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
@@ -221,9 +221,9 @@ impl fmt::Debug for LogChunk {
 pub struct JobLog {
     /// The parts in order of their offsets, without a gap between them.
     pub chunks: Vec<LogChunk>,
-    /// Where to read on.
+    /// Offset to read on from.
     pub next: u64,
-    /// How many bytes between the offset that was asked for and the first part are lost: they were
+    /// Number of bytes lost between the offset that was asked for and the first part: they were
     /// not kept. Zero: there is no gap.
     pub lost: u64,
     /// The offset of the oldest byte that is kept.
@@ -250,19 +250,19 @@ impl JobLog {
     }
 }
 
-/// How far a job is.
+/// Progress of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum JobState {
-    /// Its start is under way.
+    /// Start under way.
     Starting,
-    /// It runs.
+    /// Running.
     Running,
-    /// Its main process ended like this.
+    /// Ended, the main process with this status.
     Ended(ExitStatus),
-    /// It was cut, or whether it started is unknown: [`Job::wait`] has the error.
+    /// Cut, or unknown whether it started: [`Job::wait`] has the error.
     Failed(ErrorKind),
 }
 
@@ -281,7 +281,7 @@ impl JobState {
 pub struct JobInfo {
     /// The key.
     pub key: JobKey,
-    /// How far it is.
+    /// Progress of the job.
     pub state: JobState,
     /// When its start was asked for.
     pub started: SystemTime,
@@ -289,7 +289,7 @@ pub struct JobInfo {
     pub log_first: u64,
     /// The offset after the newest byte of its log.
     pub log_next: u64,
-    /// How many bytes its standard input has taken: the offset of the next
+    /// Number of bytes that its standard input has taken: the offset of the next
     /// [`write_stdin`](Job::write_stdin).
     pub stdin_next: u64,
 }
@@ -390,7 +390,7 @@ impl Job {
         self
     }
 
-    /// The same job with another control around its own; for layers.
+    /// Puts another control around the job's own; for layers.
     #[must_use]
     pub fn map_control<C: JobControl>(self, wrap: impl FnOnce(Arc<dyn JobControl>) -> C) -> Self {
         Self {
@@ -404,7 +404,7 @@ impl Job {
         &self.key
     }
 
-    /// How far the job is, and what of its log is kept.
+    /// Returns how far the job is, and what of its log is kept.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) once it was forgotten.

@@ -102,7 +102,7 @@ pub enum ExitCause {
 }
 
 impl ExitCause {
-    /// What the status alone says.
+    /// Returns the cause that the status alone tells.
     fn of(status: ExitStatus) -> Self {
         const SIGXCPU: i32 = 24;
         match status {
@@ -294,7 +294,7 @@ impl Exit {
         }
     }
 
-    /// The same with a cause that the status does not tell.
+    /// Sets a cause that the status does not tell.
     #[must_use]
     pub fn cause(mut self, cause: ExitCause) -> Self {
         self.cause = cause;

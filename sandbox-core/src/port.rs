@@ -12,10 +12,10 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 
 use crate::{Error, ErrorKind, Exit, Operation, Result, Sandbox};
 
-/// How long to wait between two looks at a port.
+/// Pause between two looks at a port.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// How long one HTTP request may wait for its answer before the next one is made.
+/// Limit of the wait for the answer to one HTTP request before the next one is made.
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// The longest status line that is read.
@@ -71,14 +71,14 @@ impl fmt::Debug for PortStream {
     }
 }
 
-/// What a port has to do to be ready.
+/// Condition for a port to be ready.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Readiness {
-    /// It takes connections.
+    /// Taking connections.
     #[default]
     Accepts,
-    /// It answers `GET` of this path over HTTP/1.1 with a status from 200 to 399.
+    /// Answering `GET` of this path over HTTP/1.1 with a status from 200 to 399.
     Http(String),
 }
 
@@ -92,9 +92,9 @@ pub enum Readiness {
 /// ```
 #[non_exhaustive]
 pub struct PortWaitOptions<'a> {
-    /// What the port has to do to be ready.
+    /// Condition for the port to be ready.
     pub readiness: Readiness,
-    /// How long to wait.
+    /// Limit of the wait.
     pub timeout: Duration,
     server: Option<Pin<Box<dyn Future<Output = Result<Exit>> + Send + 'a>>>,
 }

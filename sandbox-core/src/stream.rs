@@ -28,9 +28,9 @@ use crate::{Mode, Result, WriteMode};
 )]
 #[non_exhaustive]
 pub struct OpenReadOptions {
-    /// Where to start, in bytes. At or beyond the end of the file there is nothing to read.
+    /// Start of the reading, in bytes. At or beyond the end of the file there is nothing to read.
     pub offset: u64,
-    /// How many bytes to read at most. `None`: up to the end of the file.
+    /// Greatest number of bytes to read. `None`: up to the end of the file.
     pub length: Option<u64>,
 }
 
@@ -72,7 +72,7 @@ impl OpenReadOptions {
 pub struct OpenWriteOptions {
     /// Permission bits. `None`: those of the file that is replaced, or `0o644`.
     pub mode: Option<Mode>,
-    /// What to do where a file is already, asked at the commit.
+    /// Treatment of a file that is already there; whether there is one is asked at the commit.
     pub write_mode: WriteMode,
 }
 
@@ -144,7 +144,7 @@ impl fmt::Debug for FileReader {
     }
 }
 
-/// Where the bytes of a [`FileWriter`] go, which a backend provides.
+/// Destination of the bytes of a [`FileWriter`], provided by a backend.
 ///
 /// # Contract
 /// Dropping it without a commit leaves nothing, and does not block.

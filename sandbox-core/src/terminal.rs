@@ -73,7 +73,7 @@ impl TerminalSize {
 )]
 #[non_exhaustive]
 pub struct TerminalOptions {
-    /// Its size when the command starts.
+    /// Size of the terminal when the command starts.
     pub size: TerminalSize,
     /// Whether it starts in raw mode, as `cfmakeraw(3)` sets it: no echo, no lines, no signals from
     /// control characters, no change of newlines. The program may change that at any time.

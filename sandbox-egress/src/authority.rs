@@ -79,7 +79,7 @@ impl Authority {
         })
     }
 
-    /// Its own certificate and all that the host trusts, as text.
+    /// Returns the authority's own certificate and all that the host trusts, as text.
     pub(crate) fn bundle(&self) -> String {
         let found = rustls_native_certs::load_native_certs().certs;
         let found = found
@@ -90,7 +90,7 @@ impl Authority {
         })
     }
 
-    /// Its own certificate, as text.
+    /// Returns the authority's own certificate, as text.
     pub(crate) fn pem(&self) -> &str {
         &self.certificate
     }
@@ -128,7 +128,7 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// How the host is a client of upstreams: it trusts what the host trusts, and what the connector
+/// Configures a client of upstreams: it trusts what the host trusts, and what the connector
 /// adds. Reads files.
 pub(crate) fn client(connector: &dyn Connector) -> Result<Arc<ClientConfig>, CertificateError> {
     let mut roots = RootCertStore::empty();

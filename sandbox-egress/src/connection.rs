@@ -14,12 +14,12 @@ use tokio::net::TcpStream;
 use crate::meter::Metered;
 use crate::{Egress, Permit, address, hello, http};
 
-/// How long a name may take to be resolved, and an address to be reached.
+/// Limits of the time to resolve a name, and to reach an address.
 const RESOLVING: Duration = Duration::from_secs(10);
 const DIALLING: Duration = Duration::from_secs(10);
-/// So many of a name's addresses are tried.
+/// Greatest number of a name's addresses that are tried.
 const MOST_ADDRESSES: usize = 4;
-/// What one direction holds in between.
+/// Number of bytes that one direction holds in between.
 const BUFFER: usize = 64 * 1024;
 
 /// Fatal alerts of TLS: access denied, internal error.
@@ -44,7 +44,7 @@ pub(crate) struct Unreached {
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for S {}
 
-/// Where a connection of the guest was made to.
+/// Returns the address and port that a connection of the guest was made to.
 fn target(stream: &TcpStream) -> Option<(Ipv4Addr, u16)> {
     match stream.local_addr() {
         Ok(SocketAddr::V4(local)) => Some((*local.ip(), local.port())),

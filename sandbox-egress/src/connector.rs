@@ -1,4 +1,4 @@
-//! How the host resolves names and dials: what an embedder may replace.
+//! Resolving of names and dialling by the host: what an embedder may replace.
 //!
 //! What comes from here is checked before it is used; it must never be asked for what a rule does
 //! not allow.

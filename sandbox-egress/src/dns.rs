@@ -12,14 +12,14 @@ use std::net::Ipv4Addr;
 const HEADER: usize = 12;
 const LONGEST_NAME: usize = 255;
 const LONGEST_LABEL: usize = 63;
-/// How long a guest may remember an address, which never changes: in seconds.
+/// Time for which a guest may remember an address, which never changes: in seconds.
 const TTL: u32 = 60;
 
 const A: u16 = 1;
 const IN: u16 = 1;
 const ANY_CLASS: u16 = 255;
 
-/// What a query asks.
+/// Question that a query asks.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Question<'a> {
     /// The query up to the end of the question.
@@ -47,7 +47,7 @@ pub(crate) enum Answer {
     Nothing,
     /// The name does not exist.
     NoSuchName,
-    /// It can't be told now.
+    /// Failure to tell the answer now.
     Failure,
 }
 

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// A first message has a few hundred bytes; with post-quantum keys two thousand.
 const LONGEST: usize = 16 * 1024;
-/// How long it may take to come.
+/// Limit of the time for a first message to come.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 const HANDSHAKE: u8 = 22;
@@ -163,7 +163,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// What rustls' client sends first.
+    /// Returns what rustls' client sends first.
     pub(crate) fn client_hello(name: &str) -> Vec<u8> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
@@ -178,7 +178,7 @@ pub(crate) mod tests {
         bytes
     }
 
-    /// The same message in records of `size` bytes.
+    /// Splits a first message into records of `size` bytes.
     fn in_records(hello: &[u8], size: usize) -> Vec<u8> {
         let mut records = Vec::new();
         for part in hello[5..].chunks(size) {
@@ -189,7 +189,7 @@ pub(crate) mod tests {
         records
     }
 
-    /// The same message with one more extension.
+    /// Adds one more extension to a first message.
     pub(crate) fn with_extension(hello: &[u8], kind: u16, content: &[u8]) -> Vec<u8> {
         let mut message = hello[5..].to_vec();
         let mut at = 4 + 34;

@@ -36,7 +36,7 @@ use crate::connection::{Dialled, Stream, Unreached, carry};
 use crate::meter::Metered;
 use crate::{Egress, Permit};
 
-/// How long the head of a request may take, from the end of the one before.
+/// Limit of the time for the head of a request, from the end of the one before.
 const HEAD_TIME: Duration = Duration::from_secs(30);
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// The most that the head of a message may have.

@@ -48,7 +48,7 @@ use table::Table;
 pub const RANGE: (Ipv4Addr, Ipv4Addr) =
     (Ipv4Addr::new(198, 18, 0, 1), Ipv4Addr::new(255, 254, 0, 0));
 
-/// Where the guest asks for names, by UDP and TCP.
+/// Address and port where the guest asks for names, by UDP and TCP.
 pub const NAME_SERVER: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 53);
 
 /// Below this a guest without rights can't listen.
@@ -149,7 +149,7 @@ impl Plan {
         })
     }
 
-    /// Where to listen by TCP, apart from the [`NAME_SERVER`].
+    /// Returns the addresses and ports to listen at by TCP, apart from the [`NAME_SERVER`].
     pub fn listeners(&self) -> &[(Ipv4Addr, u16)] {
         &self.listeners
     }
@@ -182,7 +182,7 @@ fn table(policy: &EgressPolicy) -> Table {
 #[derive(Debug)]
 pub struct Egress {
     plan: Plan,
-    /// What the policy was narrowed to.
+    /// Policy that the plan's policy was narrowed to.
     narrowed: watch::Sender<Option<Arc<EgressPolicy>>>,
     table: Mutex<Table>,
     log: Log,
@@ -190,7 +190,7 @@ pub struct Egress {
     slots: Arc<Semaphore>,
 }
 
-/// What a rule allows a connection.
+/// Permission that a rule gives a connection.
 #[derive(Debug)]
 struct Permit {
     rule: EgressRule,
@@ -254,7 +254,7 @@ impl Egress {
         self.plan.policy.knows(name) && narrowed.as_ref().is_none_or(|policy| policy.knows(name))
     }
 
-    /// What is allowed of a name and port.
+    /// Returns what is allowed of a name and port.
     fn permit(&self, name: &str, port: u16) -> Option<Permit> {
         let rule = self.plan.policy.rule_for(name, port)?;
         let private = match &*self.narrowed.borrow() {

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use sandbox_core::{EgressDecision, EgressDecisions, EgressVerdict};
 
-/// So many are kept.
+/// Number of decisions that are kept.
 pub(crate) const KEPT: usize = 1024;
 /// The longest name that is kept, in bytes.
 const LONGEST: usize = 255;
-/// The same refusal is recorded once in this time: resolvers ask again and again.
+/// Time in which the same refusal is recorded once: resolvers ask again and again.
 const AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What is left for a sandbox.
+/// Measure of what is left for a sandbox.
 #[derive(Debug)]
 pub(crate) struct Meter {
     used: AtomicU64,

@@ -22,7 +22,7 @@ pub struct Sockets {
     pub names: UdpSocket,
     /// For questions by TCP, listening there.
     pub names_by_tcp: TcpListener,
-    /// Those of [`Plan::listeners`](crate::Plan::listeners).
+    /// Sockets that listen at [`Plan::listeners`](crate::Plan::listeners).
     pub listeners: Vec<TcpListener>,
 }
 

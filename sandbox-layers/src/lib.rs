@@ -1,9 +1,9 @@
 //! Layers that need more than the core brings: audit, policy, metrics.
 //!
 //! All of them implement [`Around`](sandbox_core::layer::Around), so that they wrap a sandbox or a
-//! provider, and what it forks and spawns comes out wrapped. From the outside in, the usual order is
-//! tracing, [`Audit`], [`Metered`], [`Policy`], and then the layers of the core: an audit outside of the
-//! policy records what the policy refuses.
+//! provider, and what it forks and spawns comes out wrapped. From the outside in, the usual order
+//! is tracing, [`Audit`], [`Metered`], [`Policy`], and then the layers of the core: an audit
+//! outside of the policy records what the policy refuses.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -24,8 +24,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Architecture invariants: no layer records content, the value of a variable or, unless it is asked
-//! for, an argument; `close` and `destroy` always reach the backend.
+//! Architecture invariants: no layer records content, the value of a variable or, unless it is
+//! asked for, an argument; `close` and `destroy` always reach the backend.
 
 mod audit;
 mod metered;

@@ -1,4 +1,4 @@
-//! What stands in the audit log, and what its chain shows.
+//! Tests of what stands in the audit log, and of what its chain shows.
 #![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What is measured, under which names and labels.
+//! Tests of what is measured, under which names and labels.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;

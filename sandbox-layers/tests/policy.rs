@@ -1,4 +1,4 @@
-//! What a policy lets through and what it refuses.
+//! Tests of what a policy lets through and what it refuses.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use std::path::Path;

@@ -64,26 +64,26 @@ pub struct LocalConfig {
     ///
     /// Default: 100 ms.
     pub output_grace: Duration,
-    /// How names are resolved and hosts are dialled for sandboxes with an egress policy
+    /// Resolver of names and dialler of hosts for sandboxes with an egress policy
     /// ([`Network::Allow`](sandbox_core::Network::Allow)). What it finds is checked like what the
     /// host finds.
     ///
     /// Default: the host's resolver and network.
     #[cfg(target_os = "linux")]
     pub connector: Arc<dyn Connector>,
-    /// How many entries of a guest's tree one operation goes through on the host: a listing, an
+    /// Most entries of a guest's tree that one operation goes through on the host: a listing, an
     /// export, the copying or merging of what a sandbox has written when it is forked. Beyond it
     /// the operation fails with [`LimitExceeded`](sandbox_core::ErrorKind::LimitExceeded), which
     /// names the limit. Removing has no limit, as it has to come to its end.
     ///
     /// Default: 20 million.
     pub tree_entries: u64,
-    /// How many directories one below the other such an operation goes down; it costs the host
+    /// Most directories one below the other that such an operation goes down; it costs the host
     /// memory for each of their names.
     ///
     /// Default, and the most: 20,000.
     pub tree_depth: usize,
-    /// How many bytes of names such an operation keeps of directories that wait for their turn: the
+    /// Most bytes of names such an operation keeps of directories that wait for their turn: the
     /// directories of one directory, and those beside the ones above it.
     ///
     /// Default: 64 MiB.

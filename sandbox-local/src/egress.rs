@@ -18,10 +18,10 @@ use crate::layers::{Layer, State, base};
 use crate::start::blueprint::Blueprint;
 use crate::start::host::Host;
 
-/// How many connections wait to be accepted, for each listener.
+/// Number of connections that wait to be accepted, for each listener.
 const BACKLOG: u32 = 128;
 
-/// Where a default root has its certificates, and programs with lists of their own look by
+/// Path of a default root's certificates, where programs with lists of their own look by
 /// environment.
 const BUNDLE: &str = "etc/ssl/certs/ca-certificates.crt";
 /// Variables that name a file of certificates, of curl, git, pip, cargo, node, Go, Deno, gRPC and

@@ -279,7 +279,7 @@ async fn a_huge_file_of_holes_is_copied_as_holes() {
     close([sandbox, child]).await;
 }
 
-/// As memory files and System V objects, they are lost if the parent is started again.
+/// Keeps what is lost, like memory files and System V objects, if the parent is started again.
 #[tokio::test]
 async fn an_idle_parent_keeps_its_message_queues() {
     let parent = support::default().await;

@@ -1,4 +1,4 @@
-//! What a session is doing, and when it was last used: a layer around its sandbox.
+//! Activity of a session, and the time of its last use: a layer around its sandbox.
 //!
 //! A look must never count as use, and a running command always does.
 

@@ -11,7 +11,7 @@ use crate::{Key, Tenant};
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong with a session, in terms that an application can act on.
+/// Kind of what went wrong with a session, in terms that an application can act on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -21,7 +21,7 @@ pub enum ErrorKind {
     Conflict,
     /// A limit is reached; [`Error::full`] says which.
     Full,
-    /// There is no such session.
+    /// A session that does not exist.
     NotFound,
     /// The session is in use.
     Busy,
@@ -53,7 +53,7 @@ pub enum Scope {
 pub struct Full {
     /// Which limit.
     pub scope: Scope,
-    /// How many it allows.
+    /// Number that the limit allows.
     pub limit: usize,
 }
 
@@ -62,15 +62,15 @@ pub struct Full {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Why {
-    /// It was closed by a call.
+    /// A call that closed the session.
     Closed,
-    /// It was not used for its idle timeout.
+    /// No use of the session for its idle timeout.
     Idle,
-    /// Its maximum life was over.
+    /// End of the session's maximum life.
     MaxLife,
     /// [`Sessions::shutdown`](crate::Sessions::shutdown) closed it.
     ShutDown,
-    /// Its sandbox went away: killed, expired or collected behind its handle.
+    /// Loss of the session's sandbox: killed, expired or collected behind its handle.
     Lost,
     /// The process that had asked for it ended before it was there.
     HalfMade,
@@ -175,7 +175,7 @@ impl Error {
             .with_source(source)
     }
 
-    /// What went wrong.
+    /// Returns the kind of what went wrong.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
@@ -185,7 +185,7 @@ impl Error {
         self.0.full
     }
 
-    /// What the backend said, for [`ErrorKind::Sandbox`].
+    /// Returns what the backend said, for [`ErrorKind::Sandbox`].
     pub fn sandbox(&self) -> Option<&sandbox_core::Error> {
         self.0.sandbox.as_ref()
     }
@@ -195,7 +195,7 @@ impl Error {
         self.0.name.as_ref().map(|(tenant, key)| (tenant, key))
     }
 
-    /// What to do about it.
+    /// Returns advice on what to do about the error.
     pub fn hint(&self) -> Option<&str> {
         self.0.hint.as_deref()
     }

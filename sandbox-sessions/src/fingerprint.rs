@@ -1,4 +1,4 @@
-//! What makes two specifications the same.
+//! Comparison of specifications: what makes two of them the same.
 //!
 //! It must never hold or depend on the value of a secret.
 

@@ -91,11 +91,11 @@ macro_rules! name {
 }
 
 name! {
-    /// Who a session belongs to: a user, a customer, an application.
+    /// Owner of a session: a user, a customer, an application.
     Tenant, "tenant"
 }
 name! {
-    /// What a tenant calls one of its sessions.
+    /// Name that a tenant gives one of its sessions.
     Key, "key"
 }
 

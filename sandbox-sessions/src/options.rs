@@ -9,7 +9,7 @@ use sandbox_core::{Labels, SandboxSpec};
 
 use crate::Clock;
 
-/// How many sessions there may be, and how many callers may wait for one.
+/// Limits on the sessions there may be, and on the callers that may wait for one.
 ///
 /// ```
 /// use sandbox_sessions::Limits;
@@ -75,10 +75,10 @@ impl Limits {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 #[non_exhaustive]
 pub struct Pool {
-    /// What they are created from.
+    /// Specification that the sandboxes are created from.
     #[serde(default)]
     pub spec: SandboxSpec,
-    /// How many are kept ready.
+    /// Number of sandboxes that are kept ready.
     pub size: usize,
 }
 
@@ -89,20 +89,20 @@ impl Pool {
     }
 }
 
-/// What happens to a session that was not used for its idle timeout.
+/// Treatment of a session that was not used for its idle timeout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum OnIdle {
-    /// It is closed.
+    /// Closing the session.
     #[default]
     Close,
-    /// Its files are kept as a snapshot and its sandbox is closed; the next use creates one from
+    /// Keeping its files as a snapshot and closing its sandbox; the next use creates one from
     /// them. Needs [`Capability::Snapshot`](sandbox_core::Capability::Snapshot).
     Suspend,
 }
 
-/// How [`Sessions`](crate::Sessions) keep sandboxes.
+/// Configuration of how [`Sessions`](crate::Sessions) keep sandboxes.
 ///
 /// ```
 /// use std::time::Duration;
@@ -124,7 +124,7 @@ pub struct SessionsConfig {
     /// Whether each record reaches the disk before the call goes on, so that it survives a loss of
     /// power. Without it, a record survives the death of the process only. Default: true.
     pub sync: bool,
-    /// How many there may be.
+    /// Limits on the sessions there may be.
     pub limits: Limits,
     /// After this time without use a session ends, unless its options say otherwise. Default:
     /// never.
@@ -132,14 +132,14 @@ pub struct SessionsConfig {
     /// After this time a session ends, used or not, unless its options say otherwise. Default:
     /// never.
     pub max_life: Option<Duration>,
-    /// What happens after the idle timeout.
+    /// Treatment of a session after the idle timeout.
     pub on_idle: OnIdle,
     /// Sandboxes that are created ahead.
     pub pools: Vec<Pool>,
-    /// How often the backend's list is compared with what is known, leftovers are destroyed and the
+    /// Sweep interval: the backend's list is compared with the known, leftovers are destroyed, the
     /// pool is checked. Default: a minute.
     pub sweep_every: Duration,
-    /// How long a sandbox may take to be created, attached to or destroyed. Default: five minutes.
+    /// Limit of the time to create, attach to or destroy a sandbox. Default: five minutes.
     pub backend_timeout: Duration,
     /// The clock. Default: the system's.
     pub clock: Clock,
@@ -239,16 +239,16 @@ impl SessionsConfig {
     }
 }
 
-/// What a call does when there is no place for another session.
+/// Behaviour of a call when there is no place for another session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Wait {
-    /// It waits for its turn.
+    /// Waiting for a turn.
     #[default]
     Queue,
-    /// It waits this long, and then fails with [`ErrorKind::Full`](crate::ErrorKind::Full).
+    /// Waiting this long, and then failing with [`ErrorKind::Full`](crate::ErrorKind::Full).
     AtMost(Duration),
-    /// It fails at once with [`ErrorKind::Full`](crate::ErrorKind::Full).
+    /// Failing at once with [`ErrorKind::Full`](crate::ErrorKind::Full).
     Never,
 }
 
@@ -275,7 +275,7 @@ pub struct SessionOptions {
     pub idle_timeout: Option<Duration>,
     /// The maximum life of this session. Default: that of the configuration.
     pub max_life: Option<Duration>,
-    /// What the call does when there is no place.
+    /// Behaviour of the call when there is no place.
     pub wait: Wait,
     pub(crate) told: Option<Told>,
 }

@@ -30,7 +30,7 @@ struct State {
     closed: bool,
 }
 
-/// What one tenant has and waits for.
+/// Places that one tenant has and waits for.
 #[derive(Debug, Default)]
 struct Line {
     in_use: usize,
@@ -242,7 +242,7 @@ impl Queue {
         (state.in_use >= self.total()).then(|| Error::full_of(Scope::Total, self.total()))
     }
 
-    /// How many are served before this one, if each place that becomes free goes to who is next.
+    /// Counts those served before this one, if each place that becomes free goes to who is next.
     fn position(&self, tenant: &Tenant, number: u64) -> Option<usize> {
         let state = self.lock();
         let line = state.tenants.get(tenant)?;
@@ -281,7 +281,7 @@ impl Queue {
         drop(waiting);
     }
 
-    /// How many places are taken, and how many callers wait.
+    /// Counts the places that are taken, and the callers that wait.
     pub(crate) fn counts(&self) -> (usize, usize) {
         let state = self.lock();
         (state.in_use, state.waiting)

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What a session is doing.
+/// Current activity of a session.
 ///
 /// [`Ready`](Status::Ready), [`Working`](Status::Working) and [`Error`](Status::Error) are seen
 /// from the commands that run in it. [`Waiting`](Status::Waiting) and
@@ -24,12 +24,12 @@ pub enum Status {
     Error,
     /// Only its files are kept; the next use creates a sandbox from them.
     Suspended,
-    /// It has ended.
+    /// Ended.
     Gone,
 }
 
 impl Status {
-    /// Its name: lower case.
+    /// Returns the name of the status: lower case.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ready => "ready",

@@ -1,4 +1,4 @@
-//! What sessions promise, on the model.
+//! Tests of what sessions promise, on the model.
 #![allow(clippy::unwrap_used)]
 
 mod support;

@@ -55,7 +55,7 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// What could not be read, by path.
+    /// Returns what could not be read, by path.
     pub fn unreadable(&self) -> impl Iterator<Item = &[u8]> {
         self.unreadable.iter().map(Vec::as_slice)
     }

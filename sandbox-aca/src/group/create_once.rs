@@ -28,7 +28,7 @@ fn id(of: &Value) -> Option<&str> {
     id.or(of["diskImageId"].as_str())
 }
 
-/// What tells something that was created for a request from everything else.
+/// Mark that tells something that was created for a request from everything else.
 #[derive(Clone, Debug)]
 enum Mark {
     /// The value of the label.
@@ -113,7 +113,7 @@ impl Http {
         Err(failure)
     }
 
-    /// The same without looking for what may have been made.
+    /// Creates something without looking for what may have been made.
     async fn make_once(
         &self,
         op: Operation,

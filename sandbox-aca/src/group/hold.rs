@@ -16,7 +16,7 @@ use crate::http::Http;
 /// Time that stopping and letting go may take.
 const TURN: Duration = Duration::from_secs(60);
 
-/// What was stopped, by the directory in the guest that has the list.
+/// Processes that were stopped, by the directory in the guest that has the list.
 #[derive(Debug)]
 pub(crate) struct Held(Option<String>);
 

@@ -190,7 +190,7 @@ impl<T: Transport> Guest<T> {
     }
 }
 
-/// What `find` says: path, type, size, mode, owner, group, time, target, each with a NUL behind it.
+/// Reads what `find` says: path, type, size, mode, owner, group, time, target, each before a NUL.
 fn listing(bytes: &[u8]) -> Option<Listing> {
     let mut fields = bytes.split(|byte| *byte == 0);
     let mut found = Listing::default();

@@ -119,7 +119,7 @@ impl<T: Transport> Guest<T> {
         }
     }
 
-    /// The same guest, which the service may end when it was not used for so long.
+    /// Lets the service end the guest when it was not used for so long.
     pub(crate) fn expires_after(mut self, idle: Duration) -> Self {
         self.expires = Some(idle);
         self

@@ -20,7 +20,7 @@ pub(crate) struct Failure {
     pub(crate) title: String,
     /// Whether it may have been carried out.
     pub(crate) unknown: bool,
-    /// What the service says beside the title.
+    /// Details that the service gives beside the title.
     pub(crate) detail: String,
     /// The service's identifier of the request; empty if it gave none.
     pub(crate) request: String,

@@ -175,7 +175,7 @@ impl Http {
         })
     }
 
-    /// The same with a body that is read as it comes; the request's time ends with its head.
+    /// Sends a request for a body to read as it comes; the answer's head ends the request's time.
     pub(crate) async fn stream(
         &self,
         op: Operation,

@@ -17,7 +17,7 @@ use crate::http::{Answer, Failure, Request};
 
 const OP: Operation = Operation::Provision;
 
-/// How many pages a list may have.
+/// Number of pages that a list may have.
 const PAGES: usize = 1000;
 
 /// One request.
@@ -102,7 +102,7 @@ impl Answered {
         crate::http::asked(&self.0.headers, &self.0.body)
     }
 
-    /// What it says.
+    /// Parses what it says.
     pub(super) fn json<T: DeserializeOwned>(&self, step: &Step) -> Result<T> {
         parse(step, &self.0.body)
     }

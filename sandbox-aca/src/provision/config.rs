@@ -23,21 +23,21 @@ pub struct ControlPlaneConfig {
     pub resource_group: String,
     /// The region that resources are made in, such as `westus2`.
     pub location: String,
-    /// Who the resources belong to: every resource that this control plane makes has it in its tag
+    /// Owner of the resources: every resource that this control plane makes has it in its tag
     /// `sandbox-owner`, and one that has another is refused and left alone.
     pub owner: String,
     /// More tags on everything that is made, such as a label of the run.
     pub tags: Labels,
-    /// What tokens are asked for. Default: `https://management.azure.com/.default`.
+    /// Scope of the tokens. Default: `https://management.azure.com/.default`.
     pub scope: String,
-    /// Where tokens come from. Default: [`DefaultCredential`].
+    /// Source of tokens. Default: [`DefaultCredential`].
     pub credential: Arc<dyn Credential>,
     /// A certificate (PEM) to trust beside those of the system: an emulator's.
     pub ca_file: Option<PathBuf>,
     /// Time that an operation may take until it is done. Default: 20 minutes, which is what `az`
     /// waits.
     pub timeout: Duration,
-    /// How often is asked whether an operation is done where the service does not say. Default: 2
+    /// Interval of asking whether an operation is done where the service does not say. Default: 2
     /// s.
     pub poll: Duration,
     /// For how long is looked for what a write made whose answer was lost, before the write is sent

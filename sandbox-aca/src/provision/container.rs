@@ -5,7 +5,7 @@
 use sandbox_core::Result;
 use serde::{Deserialize, Serialize};
 
-/// How much of a machine a container gets. The service has pairs of 1 processor to 2 GiB.
+/// Share of a machine that a container gets. The service has pairs of 1 processor to 2 GiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
     millicores: u32,
@@ -65,7 +65,7 @@ pub enum ProbeType {
 pub struct Probe {
     /// When it counts.
     pub kind: ProbeType,
-    /// What is asked for.
+    /// Path that is asked for.
     pub path: String,
     /// The port that is asked.
     pub port: u16,
@@ -103,7 +103,7 @@ pub struct Container {
     pub args: Vec<String>,
     /// The share of a machine.
     pub size: Size,
-    /// How the service sees whether it is well.
+    /// Probes by which the service sees whether it is well.
     pub probes: Vec<Probe>,
     env: Vec<(String, Value)>,
 }
@@ -169,7 +169,7 @@ impl Container {
         self
     }
 
-    /// Has the service ask whether it is well.
+    /// Makes the service ask whether it is well.
     #[must_use]
     pub fn probe(mut self, probe: Probe) -> Self {
         self.probes.push(probe);

@@ -18,7 +18,7 @@ pub(super) const KIND: Kind = Kind {
     az: "az containerapp env",
 };
 
-/// Where the logs of an environment's apps go.
+/// Destination of the logs of an environment's apps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LogDestination {
@@ -32,7 +32,7 @@ pub enum LogDestination {
     LogAnalytics(String, Secret),
 }
 
-/// What an environment is to be. Default: no access from outside, the Consumption profile, no logs.
+/// Specification of an environment. Default: no access from outside, Consumption profile, no logs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EnvironmentSpec {
@@ -40,7 +40,7 @@ pub struct EnvironmentSpec {
     pub internal: bool,
     /// The subnet that its apps are in; a network of the service's own if `None`.
     pub subnet: Option<ResourceId>,
-    /// Where logs go.
+    /// Destination of logs.
     pub logs: LogDestination,
     /// Whether apps prove who they are to each other by certificates of the environment.
     pub peer_tls: bool,
@@ -85,7 +85,7 @@ impl EnvironmentSpec {
         self
     }
 
-    /// Has apps prove who they are to each other.
+    /// Sets whether apps prove who they are to each other.
     #[must_use]
     pub fn peer_tls(mut self, peer_tls: bool) -> Self {
         self.peer_tls = peer_tls;
@@ -179,12 +179,12 @@ struct Enabled {
     enabled: bool,
 }
 
-/// What the service shows of an environment.
+/// Properties that the service shows of an environment.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct EnvironmentProperties {
-    /// How far the service is with it.
+    /// Progress of the service with it.
     pub provisioning_state: Option<ProvisioningState>,
     /// The domain of its apps.
     pub default_domain: Option<String>,
@@ -236,7 +236,7 @@ impl Environment {
         self.put(spec, false).await
     }
 
-    /// The same, and writes it even if it was asked for so already: what others changed is undone.
+    /// Ensures it, and writes it even if asked for so already: what others changed is undone.
     ///
     /// # Errors
     /// Those of [`ensure`](Self::ensure).
@@ -259,7 +259,7 @@ impl Environment {
         put.await?.json(&step)
     }
 
-    /// What the service shows of it; `None` if it is not there.
+    /// Returns what the service shows of it; `None` if it is not there.
     ///
     /// # Errors
     /// What the service answers.

@@ -19,7 +19,7 @@ pub(super) const KIND: Kind = Kind {
     az: "az sandboxgroup",
 };
 
-/// What a sandbox group is to be.
+/// Specification of a sandbox group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SandboxGroupSpec {
@@ -55,12 +55,12 @@ pub(super) struct Wire {
     environment_id: Option<ResourceId>,
 }
 
-/// What the service shows of a sandbox group.
+/// Properties that the service shows of a sandbox group.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct SandboxGroupProperties {
-    /// How far the service is with it.
+    /// Progress of the service with it.
     pub provisioning_state: Option<ProvisioningState>,
     /// The environment that it is in.
     pub environment_id: Option<ResourceId>,
@@ -114,7 +114,7 @@ impl SandboxGroup {
         self.put(spec, false).await
     }
 
-    /// The same, and writes it even if it was asked for so already.
+    /// Ensures it, and writes it even if it was asked for so already.
     ///
     /// # Errors
     /// Those of [`ensure`](Self::ensure).
@@ -144,7 +144,7 @@ impl SandboxGroup {
         put.await?.json(&step)
     }
 
-    /// What the service shows of it; `None` if it is not there.
+    /// Returns what the service shows of it; `None` if it is not there.
     ///
     /// # Errors
     /// What the service answers.
@@ -167,7 +167,7 @@ impl SandboxGroup {
             .await
     }
 
-    /// What a provider of its sandboxes is configured with: the endpoint that the service shows, or
+    /// Returns the config for a provider of its sandboxes: the endpoint that the service shows, or
     /// else that of the region.
     ///
     /// # Errors

@@ -36,7 +36,7 @@ const REPLICAS: &str = "2023-11-02-preview";
 /// The variable that tells an execution from all others.
 pub const RUN_VARIABLE: &str = "SANDBOX_RUN_ID";
 
-/// What a job is to be: what its executions have in common.
+/// Specification of a job: what its executions have in common.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JobSpec {
@@ -46,7 +46,7 @@ pub struct JobSpec {
     pub container: Container,
     /// Time that an execution may take before the service ends it. Default: 30 minutes.
     pub timeout: Duration,
-    /// How often the service starts a container again that failed. Default: never, since a command
+    /// Number of times that a failed container is started again. Default: never, since a command
     /// must not run twice for one call.
     pub retries: u32,
     /// Secrets by name, which [`Container::secret_env`] refers to.
@@ -162,31 +162,31 @@ struct Template {
     containers: Vec<ContainerWire>,
 }
 
-/// What the service shows of a job.
+/// Properties that the service shows of a job.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct JobProperties {
-    /// How far the service is with it.
+    /// Progress of the service with it.
     pub provisioning_state: Option<ProvisioningState>,
 }
 
 words! {
-    /// What an execution does.
+    /// Status of an execution.
     pub enum ExecutionStatus {
-        /// It runs.
+        /// Running.
         Running = "Running",
-        /// It is about to run.
+        /// About to run.
         Processing = "Processing",
-        /// It was stopped.
+        /// Stopped.
         Stopped = "Stopped",
         /// A part of it runs.
         Degraded = "Degraded",
-        /// It failed.
+        /// Failed.
         Failed = "Failed",
         /// The service does not know.
         Unknown = "Unknown",
-        /// It succeeded.
+        /// Succeeded.
         Succeeded = "Succeeded",
     }
 }
@@ -198,12 +198,12 @@ impl ExecutionStatus {
     }
 }
 
-/// What the service shows of an execution.
+/// Properties that the service shows of an execution.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct ExecutionProperties {
-    /// What it does.
+    /// Status of the execution.
     pub status: Option<ExecutionStatus>,
     /// When it began, as RFC 3339.
     pub start_time: Option<String>,
@@ -211,7 +211,7 @@ pub struct ExecutionProperties {
     pub end_time: Option<String>,
     /// Why it is as it is, in a word.
     pub reason: Option<String>,
-    /// The same in a sentence.
+    /// Reason for the status, in a sentence.
     pub message: Option<String>,
     detailed_status: Option<Detailed>,
     template: Option<Shown>,
@@ -272,7 +272,7 @@ impl ExecutionProperties {
     }
 }
 
-/// How an execution ended.
+/// Outcome of an execution.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Ended {
@@ -344,7 +344,7 @@ impl Job {
         self.put(spec, false).await
     }
 
-    /// The same, and writes it even if it was asked for so already.
+    /// Ensures it, and writes it even if it was asked for so already.
     ///
     /// # Errors
     /// Those of [`ensure`](Self::ensure).
@@ -370,7 +370,7 @@ impl Job {
         put.await?.json(&step)
     }
 
-    /// What the service shows of it; `None` if it is not there.
+    /// Returns what the service shows of it; `None` if it is not there.
     ///
     /// # Errors
     /// What the service answers.
@@ -518,7 +518,7 @@ impl Execution {
         step
     }
 
-    /// What the service shows of it.
+    /// Returns what the service shows of it.
     ///
     /// # Errors
     /// What the service answers; [`NotFound`](ErrorKind::NotFound) if it has forgotten it.

@@ -1,4 +1,4 @@
-//! What a container writes, as a stream: of an app's replica or of a job's execution.
+//! Output of a container as a stream: of an app's replica or of a job's execution.
 //!
 //! It is the guest's text: bounded, and never taken for anything but text.
 //!
@@ -23,16 +23,16 @@ use crate::http::{Http, Plane, Request};
 /// The longest line; what is longer comes in parts.
 const LONGEST: usize = 64 << 10;
 
-/// How much of a line an error shows.
+/// Length of the part of a line that an error shows.
 const SHOWN: usize = 200;
 
-/// What of a log is wanted.
+/// Part of a log that is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LogOptions {
     /// Whether to go on with what is written from now on. Default: no.
     pub follow: bool,
-    /// How many of the last lines to begin with: 0 to 300. Default: 20.
+    /// Number of the last lines to begin with: 0 to 300. Default: 20.
     pub tail: u32,
 }
 

@@ -23,17 +23,17 @@ const SHORTEST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(30);
 
 words! {
-    /// How far the service is with a resource.
+    /// Progress of the service with a resource.
     pub enum ProvisioningState {
-        /// It is as it was asked for.
+        /// Success: it is as it was asked for.
         Succeeded = "Succeeded",
-        /// It could not be made so.
+        /// Failure: it could not be made as it was asked for.
         Failed = "Failed",
         /// The operation was ended.
         Canceled = "Canceled",
-        /// It is being made or changed.
+        /// Being made or changed.
         InProgress = "InProgress",
-        /// It is being deleted.
+        /// Being deleted.
         Deleting = "Deleting",
     }
 }
@@ -46,7 +46,7 @@ impl ProvisioningState {
     }
 }
 
-/// What every resource says about itself.
+/// Facts that every resource shows about itself.
 #[derive(Debug, Deserialize)]
 pub(super) struct Progress {
     #[serde(default)]

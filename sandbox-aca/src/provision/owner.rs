@@ -28,19 +28,19 @@ const KINDS: &[&Kind] = &[
 pub struct Owned {
     /// The identifier.
     pub id: ResourceId,
-    /// What a person calls its kind, such as "container app".
+    /// Name of its kind as a person says it, such as "container app".
     pub kind: &'static str,
     /// The tags.
     pub tags: Labels,
 }
 
-/// What a collection did.
+/// Result of a collection.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Collected {
-    /// What was deleted.
+    /// Resources that were deleted.
     pub deleted: Vec<ResourceId>,
-    /// What could not be, and why.
+    /// Resources that could not be deleted, and why.
     pub failed: Vec<(ResourceId, Error)>,
 }
 

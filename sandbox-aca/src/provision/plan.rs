@@ -29,7 +29,7 @@ const SESSION_HOUR: f64 = 0.03;
 const E16_HOUR: f64 = 1.65;
 const MONTH: f64 = 730.0 * 3600.0;
 
-/// What a resource costs to keep.
+/// Cost of keeping a resource.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Cost {
@@ -37,21 +37,21 @@ pub struct Cost {
     pub idle: f64,
     /// Dollars a month if it is always in use.
     pub busy: f64,
-    /// What the figures are made of.
+    /// Basis of the figures.
     pub basis: String,
 }
 
-/// What would be done to a resource.
+/// Action that would be taken on a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Action {
-    /// It would be made.
+    /// Creation: it would be made.
     Create,
-    /// It would be written.
+    /// Update: it would be written.
     Update,
-    /// It would be left as it is.
+    /// No change: it would be left as it is.
     Keep,
-    /// It belongs to another owner: it would be refused.
+    /// Refusal: it belongs to another owner.
     Refuse,
 }
 
@@ -61,15 +61,15 @@ pub enum Action {
 pub struct Planned {
     /// The resource.
     pub id: ResourceId,
-    /// What a person calls its kind.
+    /// Name of its kind as a person says it.
     pub kind: &'static str,
-    /// What would be done.
+    /// Action that would be taken.
     pub action: Action,
-    /// What it costs to keep.
+    /// Cost of keeping it.
     pub cost: Cost,
 }
 
-/// What would be done, resource by resource.
+/// Actions that would be taken, resource by resource.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Plan {
@@ -117,7 +117,7 @@ impl fmt::Display for Plan {
     }
 }
 
-/// What is wanted, by its name.
+/// Resource that is wanted, by its name.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Wanted {
@@ -204,7 +204,7 @@ impl Wanted {
 }
 
 impl ControlPlane {
-    /// What would be done to make all of this so, and what it costs to keep. Only reads.
+    /// Returns what would be done to make all of this so, and what it costs to keep. Only reads.
     ///
     /// # Errors
     /// What the service answers; [`InvalidInput`](ErrorKind::InvalidInput) for what can't be a name.

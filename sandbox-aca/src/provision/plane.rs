@@ -36,12 +36,12 @@ const WRITE_TAG: &str = "sandbox-write";
 /// A kind of resource.
 #[derive(Debug)]
 pub(super) struct Kind {
-    /// As it stands in paths, behind `Microsoft.App`.
+    /// Name in paths, behind `Microsoft.App`.
     pub(super) path: &'static str,
     pub(super) version: &'static str,
     /// The role that may make, change and delete it.
     pub(super) role: Role,
-    /// What a person calls it.
+    /// Name as a person says it.
     pub(super) noun: &'static str,
     /// The command group of `az`.
     pub(super) az: &'static str,
@@ -87,12 +87,12 @@ pub struct Resource<P> {
     /// The tags.
     #[serde(default, deserialize_with = "nullable")]
     pub tags: Labels,
-    /// What only its kind has.
+    /// Properties that only its kind has.
     pub properties: P,
 }
 
 impl<P> Resource<P> {
-    /// Who made it, if a control plane of this crate did.
+    /// Returns who made it, if a control plane of this crate did.
     pub fn owner(&self) -> Option<&str> {
         self.tags.get(OWNER_TAG).map(String::as_str)
     }
@@ -107,13 +107,13 @@ where
     Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
-/// What a resource is to be, as it is sent.
+/// Desired state of a resource, as it is sent.
 #[derive(Debug)]
 pub(super) struct Desired {
     pub(super) body: Bytes,
     /// The digest of all but its secrets.
     pub(super) mark: String,
-    /// What tells this write from others of the same.
+    /// Identifier that tells this write from others of the same.
     write: String,
 }
 
@@ -216,7 +216,7 @@ impl ControlPlane {
         &self.0.group
     }
 
-    /// Who its resources belong to.
+    /// Returns the owner of its resources.
     pub fn owner(&self) -> &str {
         &self.0.config.owner
     }
@@ -260,7 +260,7 @@ impl ControlPlane {
         }
     }
 
-    /// What is sent for a resource. `masked` is the same without secrets.
+    /// Returns what is sent for a resource. `masked` is `properties` without secrets.
     pub(super) fn desired<P: Serialize>(
         &self,
         properties: &P,
@@ -270,7 +270,7 @@ impl ControlPlane {
         self.desired_with(properties, masked, identity, None)
     }
 
-    /// The same for a resource to which more belongs than what is sent for it.
+    /// Returns what is sent for a resource to which more belongs than that: `beside`.
     pub(super) fn desired_with<P: Serialize>(
         &self,
         properties: &P,

@@ -26,7 +26,7 @@ pub(super) const KIND: Kind = Kind {
 };
 
 words! {
-    /// What the sessions of a pool run.
+    /// Type of a pool: what its sessions run.
     pub enum PoolType {
         /// Python code.
         Python = "PythonLTS",
@@ -39,7 +39,7 @@ words! {
     }
 }
 
-/// What a pool of custom containers runs.
+/// Setup of a pool of custom containers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CustomPool {
@@ -52,7 +52,7 @@ pub struct CustomPool {
     /// The registry's server and the identity that pulls from it. The code in the sessions does not
     /// see the identity.
     pub registry: Option<(String, ResourceId)>,
-    /// How many sessions are kept ready, each billed. Default: 1.
+    /// Number of sessions that are kept ready, each billed. Default: 1.
     pub ready: u32,
 }
 
@@ -83,15 +83,15 @@ impl CustomPool {
     }
 }
 
-/// What a session pool is to be.
+/// Specification of a session pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolSpec {
-    /// What its sessions run.
+    /// Type of the pool: what its sessions run.
     pub kind: PoolType,
     /// The container, of a pool of custom ones.
     pub custom: Option<CustomPool>,
-    /// How many sessions there may be at once. Default: 100.
+    /// Number of sessions that there may be at once. Default: 100.
     pub sessions: u32,
     /// After this time without use a session ends: 300 to 3,600 s. Default: 300 s.
     pub cooldown: Duration,
@@ -136,7 +136,7 @@ impl PoolSpec {
         }
     }
 
-    /// Has at most so many sessions at once.
+    /// Allows at most so many sessions at once.
     #[must_use]
     pub fn sessions(mut self, sessions: u32) -> Self {
         self.sessions = sessions;
@@ -294,16 +294,16 @@ struct McpSettings {
     is_mcp_server_enabled: bool,
 }
 
-/// What the service shows of a session pool.
+/// Properties that the service shows of a session pool.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct PoolProperties {
-    /// How far the service is with it.
+    /// Progress of the service with it.
     pub provisioning_state: Option<ProvisioningState>,
-    /// What its sessions run.
+    /// Type of the pool: what its sessions run.
     pub container_type: Option<PoolType>,
-    /// Where its sessions are used: the endpoint of
+    /// Place where its sessions are used: the endpoint of
     /// [`AcaSessionConfig`](crate::AcaSessionConfig).
     pub pool_management_endpoint: Option<String>,
     mcp_server_settings: Option<McpShown>,
@@ -317,7 +317,7 @@ struct McpShown {
 }
 
 impl PoolProperties {
-    /// Where the pool is a server of the Model Context Protocol, if it is one.
+    /// Returns where the pool is a server of the Model Context Protocol, if it is one.
     pub fn mcp_endpoint(&self) -> Option<&str> {
         self.mcp_server_settings.as_ref()?.endpoint.as_deref()
     }
@@ -368,7 +368,7 @@ impl SessionPool {
         self.put(spec, false).await
     }
 
-    /// The same, and writes it even if it was asked for so already.
+    /// Ensures it, and writes it even if it was asked for so already.
     ///
     /// # Errors
     /// Those of [`ensure`](Self::ensure).
@@ -398,7 +398,7 @@ impl SessionPool {
         Ok(found)
     }
 
-    /// What the service shows of it; `None` if it is not there.
+    /// Returns what the service shows of it; `None` if it is not there.
     ///
     /// # Errors
     /// What the service answers.

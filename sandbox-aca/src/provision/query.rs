@@ -18,7 +18,7 @@ use super::step::Step;
 use crate::auth::Tokens;
 use crate::http::{Http, Plane, Request};
 
-/// What tokens for queries are asked for.
+/// Scope of the tokens for queries.
 const SCOPE: &str = "https://api.loganalytics.io/.default";
 
 /// The result of a query.
@@ -44,10 +44,10 @@ impl Table {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LogTables {
-    /// Those of Azure Monitor: `ContainerAppConsoleLogs`.
+    /// Tables of Azure Monitor: `ContainerAppConsoleLogs`.
     #[default]
     AzureMonitor,
-    /// Those of the older way: `ContainerAppConsoleLogs_CL`.
+    /// Tables of the older way: `ContainerAppConsoleLogs_CL`.
     LogAnalytics,
 }
 

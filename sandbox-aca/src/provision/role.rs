@@ -86,7 +86,7 @@ impl Role {
     }
 }
 
-/// What a principal is.
+/// Kind of a principal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum PrincipalType {
@@ -105,11 +105,11 @@ pub enum PrincipalType {
 pub struct RoleAssignment {
     /// The identifier.
     pub id: ResourceId,
-    /// Who has the role.
+    /// Principal that has the role.
     pub principal: PrincipalId,
     /// The GUID of the role's definition.
     pub role: String,
-    /// Where it holds, with everything below.
+    /// Resource that it holds for, with everything below.
     pub scope: ResourceId,
 }
 

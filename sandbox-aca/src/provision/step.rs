@@ -1,4 +1,4 @@
-//! What each call of the control plane is, in the words of a person: what it does, the `az` command
+//! Each call of the control plane in the words of a person: what it does, the `az` command
 //! that does the same, the role that it needs. Errors are made of it.
 //!
 //! A secret must never be in a command.
@@ -11,7 +11,7 @@ use super::id::ResourceId;
 use super::role::Role;
 use crate::http::Failure;
 
-/// What a service answered to a request that it refused. Errors of this module have it as their
+/// Answer of a service to a request that it refused. Errors of this module have it as their
 /// [`source`](std::error::Error::source):
 ///
 /// ```
@@ -59,7 +59,7 @@ pub(super) struct Step {
     /// The command that does the same.
     pub(super) az: String,
     pub(super) role: Role,
-    /// Where the role is needed.
+    /// Resource that the role is needed for.
     pub(super) scope: ResourceId,
 }
 

@@ -18,16 +18,16 @@ use super::step::Step;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Quota {
-    /// What is counted, such as `ManagedEnvironmentCount`.
+    /// Name of what is counted, such as `ManagedEnvironmentCount`.
     pub name: String,
-    /// How much is used.
+    /// Amount that is used.
     pub used: f64,
-    /// How much there may be.
+    /// Amount that there may be.
     pub limit: f64,
 }
 
 impl Quota {
-    /// How much there may still be.
+    /// Returns how much there may still be.
     pub fn left(&self) -> f64 {
         (self.limit - self.used).max(0.0)
     }

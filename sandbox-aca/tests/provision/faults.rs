@@ -30,7 +30,7 @@ const BREAKS: &[Break] = &[
     Break::Status(429, Some("99999")),
 ];
 
-/// How many of them are played every time.
+/// Number of rows of `BREAKS` that are played every time.
 const ALWAYS: usize = 4;
 
 const GUID: &str = "11111111-2222-3333-4444-555555555555";
@@ -101,7 +101,7 @@ async fn everywhere<T>(
     futures_util::future::join_all(played.iter().map(|how| one(*how))).await;
 }
 
-/// How many writes of this name have reached the service.
+/// Counts the writes of this name that have reached the service.
 fn writes(rig: &Rig, name: &str) -> usize {
     let all = rig.emulator.requested("PUT /");
     all.iter()

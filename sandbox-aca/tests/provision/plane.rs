@@ -1,4 +1,4 @@
-//! What all calls have in common: operations that fail, never end or overlap, and what errors say.
+//! Traits of all calls: operations that fail, never end or overlap, and what errors say.
 
 use std::error::Error as _;
 use std::time::Duration;

@@ -205,7 +205,7 @@ async fn what_was_suspended_by_itself_is_resumed_by_its_handle() {
     found.close().await.expect("it closes");
 }
 
-/// What tells the process that a restore goes on with.
+/// Mark of the process that a restore goes on with.
 const NEEDLE: &str = "reaches-out";
 
 /// A program that tries to reach something, without end.

@@ -1,4 +1,4 @@
-//! What is larger than the service takes in one request goes in parts, in both directions; holes
+//! Transfers of more than the service takes in one request, in parts and both directions: holes
 //! stay holes; and what ends a busy sandbox is asked for once.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};

@@ -350,7 +350,7 @@ async fn the_emulator_takes_in_each_version_what_the_service_takes_and_no_more()
     assert_eq!((status, &body["errorCode"]), (403, &json!("Forbidden")));
 }
 
-/// What the newer version has for groups and ports.
+/// Checks what the newer version has for groups and ports.
 async fn named_policies(raw: &Raw) {
     let [older, newer] = VERSIONS;
     let deny = json!({"http": {"defaultAction": "Deny", "hostRules": []}});

@@ -24,7 +24,7 @@ use crate::{
 /// Jobs of one sandbox, ended ones included. Beyond that one has to be forgotten.
 const MOST: usize = 1024;
 
-/// How much of a stream is read at once.
+/// Number of bytes of a stream that are read at once.
 const CHUNK: usize = 64 << 10;
 
 /// A part of a log is joined to the one before it while it has fewer bytes.
@@ -179,7 +179,7 @@ struct Entry {
     /// Counts what is put into the log.
     grown: watch::Sender<u64>,
     stdin: AsyncMutex<Option<ProcessStdin>>,
-    /// How many bytes standard input has taken.
+    /// Number of bytes that standard input has taken.
     taken: watch::Sender<u64>,
     task: Mutex<Option<AbortHandle>>,
 }
@@ -353,7 +353,7 @@ impl Entry {
             .stdin(*self.taken.borrow())
     }
 
-    /// What is there from an offset on.
+    /// Returns what is there of the log from an offset on.
     fn look(&self, from: u64, limit: u64) -> Result<JobLog> {
         const OP: Operation = Operation::ReadLog;
         if limit == 0 {

@@ -8,7 +8,7 @@ use sandbox_core::{Error, ErrorKind, Operation, Result};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-/// Where a chain ends: the number of its last line and that line's SHA-256.
+/// End of a chain: the number of its last line and that line's SHA-256.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AuditHead {

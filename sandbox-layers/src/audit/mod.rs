@@ -1,7 +1,7 @@
 //! One line for each operation, chained by hashes.
 //!
-//! It must never hold content, the value of a variable, or an argument that was not asked for; a call
-//! must never be answered before its line is written, unless the caller chose so.
+//! It must never hold content, the value of a variable, or an argument that was not asked for; a
+//! call must never be answered before its line is written, unless the caller chose so.
 
 mod chain;
 
@@ -24,18 +24,18 @@ pub use chain::{AuditHead, verify};
 
 use crate::policy::Refused;
 
-/// How many lines may wait for the writer.
+/// Number of lines that may wait for the writer.
 const WAITING: usize = 1024;
 
-/// What happens to a call whose line can't be written, as on a full disk.
+/// Outcome of a call whose line can't be written, as on a full disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnFailure {
-    /// It fails, and later calls are refused before they are made until a line can be written again.
+    /// Failure, and refusal of later calls before they are made until a line can be written again.
     /// What was under way then has happened without a line.
     #[default]
     Refuse,
-    /// It goes on; how many lines are missing stands in the next one as `dropped`.
+    /// Going on; how many lines are missing stands in the next one as `dropped`.
     Drop,
 }
 
@@ -53,8 +53,8 @@ pub enum OnFailure {
 /// | `exit`, `error` | the exit code as a shell has it; the kind of the error |
 /// | `ms`, `bytes` | duration; what was read, transferred or written by the command |
 ///
-/// The line is written before the call is answered. [`verify`] finds a line that was changed, removed
-/// or put in; that the last lines are missing shows only in comparison with a
+/// The line is written before the call is answered. [`verify`] finds a line that was changed,
+/// removed or put in; that the last lines are missing shows only in comparison with a
 /// [`head`](Audit::head) that is kept elsewhere.
 ///
 /// A clone writes to the same file. One process at a time may have a file.
@@ -91,8 +91,8 @@ impl fmt::Debug for Audit {
 }
 
 impl Audit {
-    /// Opens a file to append to, readable by its owner only. The chain goes on where it ended; a last
-    /// line that was torn is ended and stays in the chain.
+    /// Opens a file to append to, readable by its owner only. The chain goes on where it ended; a
+    /// last line that was torn is ended and stays in the chain.
     ///
     /// # Errors
     /// [`ErrorKind::Busy`] if another process has the file; what the operating system says.
@@ -152,7 +152,7 @@ impl Audit {
         self
     }
 
-    /// Where the chain ends now, to be kept elsewhere.
+    /// Returns the end of the chain as it is now, to be kept elsewhere.
     ///
     /// # Errors
     /// If the writer has ended.

@@ -1,6 +1,7 @@
-//! What a caller may do to a sandbox: paths, programs, approvals.
+//! Rules on what a caller may do to a sandbox: paths, programs, approvals.
 //!
-//! It must never let a call through because it does not know it, and never bind `close` or `destroy`.
+//! It must never let a call through because it does not know it, and never bind `close` or
+//! `destroy`.
 
 mod patterns;
 
@@ -18,19 +19,21 @@ use patterns::Patterns;
 /// A policy on what is asked of a sandbox. Without a rule, everything is allowed.
 ///
 /// Paths are glob patterns on absolute paths (`*` within a name, `**` over directories, `?`, `[…]`,
-/// `{a,b}`); a path is resolved against the workdir first, `..` included. `/dir/**` means the directory
-/// itself too. Denied is stronger than asked, and asked than allowed; once something is allowed by
-/// pattern, everything else of its sort is denied. An operation on a whole tree (a recursive list or
-/// removal, an import, an export, a rename of a directory) is refused if a denied path could lie in it.
+/// `{a,b}`); a path is resolved against the workdir first, `..` included. `/dir/**` means the
+/// directory itself too. Denied is stronger than asked, and asked than allowed; once something is
+/// allowed by pattern, everything else of its sort is denied. An operation on a whole tree (a
+/// recursive list or removal, an import, an export, a rename of a directory) is refused if a denied
+/// path could lie in it.
 ///
-/// Programs are patterns too: on the program's path if the pattern has a `/`, otherwise on its name.
+/// Programs are patterns too: on the program's path if the pattern has a `/`, otherwise on its
+/// name.
 ///
 /// # What it is not
 ///
 /// It binds the caller of the API, such as an agent's file tools. It does not bind programs in the
 /// sandbox: those may read and write whatever the sandbox's user may, and through a shell or an
-/// interpreter run every other program. Nor does it look through links that a program made. What is not
-/// to be had in the sandbox must not be brought into it.
+/// interpreter run every other program. Nor does it look through links that a program made. What is
+/// not to be had in the sandbox must not be brought into it.
 ///
 /// ```
 /// # fn main() -> Result<(), sandbox_core::Error> {
@@ -78,7 +81,7 @@ pub trait Approver: Send + Sync + 'static {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Question {
-    /// What is asked for.
+    /// Operation that is asked for.
     pub operation: Operation,
     /// Of which sandbox.
     pub sandbox: Option<SandboxId>,
@@ -88,7 +91,7 @@ pub struct Question {
     pub argv: Option<Vec<String>>,
 }
 
-/// What an [`Approver`] decides.
+/// Decision of an [`Approver`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The call is made.
@@ -175,8 +178,8 @@ impl Policy {
         ask_program: program.ask, program;
     }
 
-    /// Allows looking only: reading, listing, exporting, the isolation report. Nothing is run, since a
-    /// program could write.
+    /// Allows looking only: reading, listing, exporting, the isolation report. Nothing is run,
+    /// since a program could write.
     #[must_use]
     pub fn read_only(mut self) -> Self {
         Arc::make_mut(&mut self.rules).read_only = true;
@@ -197,7 +200,7 @@ impl Policy {
         self
     }
 
-    /// What the rules say of a call.
+    /// Judges a call by the rules.
     fn judge(&self, call: &Call<'_>) -> Judgement {
         let rules = &*self.rules;
         let looks = matches!(
@@ -285,7 +288,7 @@ impl Policy {
     }
 }
 
-/// What rules say.
+/// Judgement of rules on a call.
 #[derive(Debug, PartialEq, Eq)]
 enum Judgement {
     Allow,

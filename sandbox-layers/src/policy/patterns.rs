@@ -15,7 +15,7 @@ struct Pattern {
     matcher: GlobMatcher,
     /// The directory that everything that matches lies in, without a slash at its end.
     within: String,
-    /// What a pattern ending in `/**` covers whole.
+    /// Matcher of what a pattern ending in `/**` covers whole.
     tree: Option<GlobMatcher>,
 }
 

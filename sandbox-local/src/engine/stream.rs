@@ -34,7 +34,7 @@ pub(crate) struct Output {
     connection: Arc<Connection>,
     progress: Arc<Progress>,
     waiter: Waiter,
-    /// It is a terminal: the kernel says EIO when nothing has it open any more.
+    /// Whether it is a terminal: the kernel says EIO when nothing has it open any more.
     terminal: bool,
     /// Once the main process has ended.
     ending: Option<Ending>,
@@ -97,7 +97,7 @@ impl Output {
         })
     }
 
-    /// The same for what a terminal shows.
+    /// Marks the stream as what a terminal shows.
     pub(super) fn of_terminal(mut self) -> Self {
         self.terminal = true;
         self

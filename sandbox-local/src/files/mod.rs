@@ -51,7 +51,7 @@ pub(crate) struct GuestRoot {
     root: OwnedFd,
     guest_user: Option<GuestUser>,
     outside: Option<Outside>,
-    /// What a walk over the guest's trees may cost.
+    /// Limits on what a walk over the guest's trees may cost.
     limits: Limits,
     /// Held while a batch is written.
     batches: Mutex<()>,
@@ -72,7 +72,7 @@ impl GuestRoot {
         }
     }
 
-    /// The same, with these limits on trees.
+    /// Sets the limits on trees.
     pub(crate) fn with_limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
     }

@@ -5,7 +5,7 @@
 
 use crate::layers::base::GUEST_ID;
 
-/// What the kernel shows for a user or group that a namespace does not know: user_namespaces(7).
+/// Identifier shown for a user or group that a namespace does not know: user_namespaces(7).
 const OVERFLOW_ID: u32 = 65_534;
 
 /// The user and group of the host that are the guest's.

@@ -45,7 +45,7 @@ impl Place {
         }
     }
 
-    /// The same, with what a walk below it may cost, and what ends it early.
+    /// Sets what a walk below it may cost, and what ends it early.
     pub(super) fn bounded(self, limits: Limits, cancel: Cancel) -> Self {
         Self {
             limits,

@@ -21,7 +21,7 @@ pub(super) struct Stat {
     pub(super) size: u64,
     /// Permission bits with setuid, setgid and sticky.
     pub(super) mode: u32,
-    /// As the host sees them.
+    /// User and group as the host sees them.
     pub(super) uid: u32,
     pub(super) gid: u32,
     pub(super) modified: StatxTimestamp,

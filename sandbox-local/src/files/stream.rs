@@ -19,13 +19,13 @@ use super::GuestRoot;
 use super::place::Place;
 use super::resolve::reopen;
 
-/// How much is copied at once.
+/// Number of bytes that are copied at once.
 const CHUNK: usize = 256 << 10;
 
-/// How often it is asked whether the bytes are still wanted, while none come.
+/// Interval at which it is asked whether the bytes are still wanted, while none come.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// What comes from the writer of a stream.
+/// Input from the writer of a stream.
 pub(crate) trait Incoming {
     /// The bytes, up to the end of file.
     fn pipe(&self) -> &OwnedFd;

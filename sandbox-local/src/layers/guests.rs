@@ -22,13 +22,13 @@ use crate::guest_user::GuestUser;
 use crate::mutation::{self, Part};
 use crate::sys::mount::set_idmap;
 
-/// How many are kept: a fork and its renewed parent take two at once.
+/// Number of spares that are kept: a fork and its renewed parent take two at once.
 const KEPT: usize = 2;
 
 /// Overlays can lie on translated mounts since then.
 const SINCE: (u32, u32) = (5, 19);
 
-/// Who one run of a sandbox is.
+/// User of one run of a sandbox.
 #[derive(Debug)]
 pub(crate) struct Guest {
     /// The user and group on the host.
@@ -41,9 +41,9 @@ pub(crate) struct Guest {
 /// Gives each run a user.
 #[derive(Debug)]
 pub(super) struct Guests {
-    /// Who everything belongs to on disk.
+    /// Owner of everything on disk.
     disk: GuestUser,
-    /// How many users were given.
+    /// Number of users that were given.
     given: AtomicU32,
     spares: Mutex<Vec<Guest>>,
     translates: bool,

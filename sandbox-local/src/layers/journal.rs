@@ -30,7 +30,7 @@ pub(crate) enum Kind {
     Partial,
     /// Entries of one directory whose names begin with the last part of this path.
     Staged,
-    /// The same, in a directory and all below it.
+    /// Entries of one directory and all below it whose names begin with the last part of this path.
     StagedBelow,
 }
 
@@ -218,7 +218,7 @@ impl Visitor for Sweep<'_> {
         Ok(false)
     }
 
-    /// What can't be looked into is passed over: nothing was staged there.
+    /// Passes over what can't be looked into: nothing was staged there.
     fn closed(&mut self, _cursor: &Cursor, _name: &[u8], _errno: Errno) -> Result<(), Stop> {
         Ok(())
     }

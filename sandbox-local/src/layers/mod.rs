@@ -58,7 +58,7 @@ pub(crate) struct State {
     guest_user: Option<GuestUser>,
     next: AtomicU32,
     spares: Spares,
-    /// As root.
+    /// Source of users for runs, as root.
     guests: Option<Guests>,
     janitor: Janitor,
     journal: Arc<Journal>,
@@ -125,7 +125,7 @@ impl State {
         self.dir.join("layers")
     }
 
-    /// Who the next run of a sandbox is; as an ordinary user, that user.
+    /// Gives the next run of a sandbox its user; as an ordinary user, `None`: it is that user.
     pub(crate) fn guest(&self) -> io::Result<Option<Guest>> {
         self.guests
             .as_ref()
@@ -133,7 +133,7 @@ impl State {
             .transpose()
     }
 
-    /// Where this directory can be reached by every user: the state directory.
+    /// Returns the place where every user can reach this directory: the state directory.
     pub(crate) fn root(&self) -> &Path {
         self.dir.parent().unwrap_or(&self.dir)
     }

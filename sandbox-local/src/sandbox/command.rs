@@ -45,7 +45,7 @@ pub(crate) struct Context {
     pub(crate) sandbox: SandboxId,
     pub(crate) ended: Arc<Ended>,
     pub(crate) operation: Operation,
-    /// What may say why the sandbox ended.
+    /// Control group, which may say why the sandbox ended.
     pub(crate) cgroup: Arc<Cgroup>,
     pub(crate) memory: Memory,
     /// Held while the process is: a sandbox with a running command is in use.

@@ -57,7 +57,7 @@ pub(crate) struct LocalSandbox {
     settings: RwLock<Settings>,
     jobs: Jobs,
     running: Arc<AsyncRwLock<Option<Running>>>,
-    /// That of the run, which outlives it.
+    /// Egress of the run, which outlives it.
     egress: Option<Arc<Egress>>,
     kill_switch: KillSwitch,
     ended: Arc<Ended>,

@@ -85,7 +85,7 @@ impl Running {
         Self::new(run, host, egress, operation)
     }
 
-    /// What answers for the sandbox's network, if its spec has an egress policy.
+    /// Returns what answers for the sandbox's network, if its spec has an egress policy.
     pub(crate) fn egress(&self) -> Option<&Arc<Egress>> {
         self.egress.as_ref()
     }

@@ -23,7 +23,7 @@ use super::ended::Ended;
 use crate::engine::StdinWriter;
 use crate::files::Incoming;
 
-/// What the pipe to the writing thread holds at most.
+/// Most bytes that the pipe to the writing thread holds.
 const PIPE: usize = 1 << 20;
 
 impl LocalSandbox {

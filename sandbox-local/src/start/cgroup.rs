@@ -160,7 +160,7 @@ impl Cgroup {
         (made, missing)
     }
 
-    /// How many processes of the sandbox the kernel has killed because memory ran out. `None` if
+    /// Returns how many processes of the sandbox the kernel has killed as memory ran out. `None` if
     /// memory is not limited, or the kernel does not count.
     pub(crate) fn oom_kills(&self) -> Option<u64> {
         let mut text = [0; 1024];

@@ -36,7 +36,7 @@ pub(crate) struct Prepared {
     pub(crate) cgroup: Arc<Cgroup>,
     pub(crate) stack: Stack,
     pub(crate) writes: Writes,
-    /// Those of an egress policy.
+    /// Sockets of an egress policy.
     pub(crate) sockets: Option<Sockets>,
 }
 

@@ -31,7 +31,7 @@ impl Limits {
         names: DEFAULT_TREE_NAMES,
     };
 
-    /// As the embedder has set them.
+    /// Returns the limits as the embedder has set them.
     pub(crate) fn of(config: &LocalConfig) -> Self {
         Self {
             entries: config.tree_entries,

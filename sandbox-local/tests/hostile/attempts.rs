@@ -8,7 +8,7 @@ use tokio::sync::OnceCell;
 
 use crate::host::{self, Findings};
 
-/// Who can show outside that the attempt works.
+/// User who can show outside that the attempt works.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Control {
     /// An ordinary user too.

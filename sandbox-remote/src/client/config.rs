@@ -1,4 +1,4 @@
-//! Where a server is, and how long it is waited for.
+//! Address of a server, and how long it is waited for.
 //!
 //! It must never send a token in the clear to another machine.
 
@@ -11,7 +11,7 @@ use sandbox_core::{Error, ErrorKind, Operation, Result, Secret};
 
 use super::token::TokenSource;
 
-/// Where a server is and how it is called: the argument of
+/// Address of a server and the way it is called: the argument of
 /// [`RemoteProvider::connect`](super::RemoteProvider::connect).
 ///
 /// ```

@@ -17,10 +17,10 @@ use serde::de::DeserializeOwned;
 use super::config::RemoteConfig;
 use crate::wire::{self, INSTANCE, OWN_TOKEN, PROTOCOL, PROTOCOL_HEADER, REQUEST_ID};
 
-/// How long the server may wait before it says that a call runs still.
+/// Time that the server may wait before it says that a call runs still.
 const WAIT: Duration = Duration::from_secs(20);
 
-/// How much longer than that a live server takes.
+/// Time that a live server takes beyond `WAIT`.
 const LATE: Duration = Duration::from_secs(15);
 
 /// The longest silence within a body.
@@ -38,7 +38,7 @@ pub(super) struct Http {
     instance: Mutex<String>,
 }
 
-/// What is sent.
+/// Request that is sent.
 #[derive(Clone)]
 pub(super) struct Call<'a> {
     pub(super) operation: Operation,
@@ -120,9 +120,9 @@ impl<'a> Call<'a> {
 enum Lost {
     /// The request can't have arrived.
     NotSent(String),
-    /// It may have arrived.
+    /// Loss of a request that may have arrived.
     Unknown(String),
-    /// There is an answer, and it is an error.
+    /// Answer that is an error.
     Answered(Error),
 }
 
@@ -505,7 +505,7 @@ fn bearer(token: &Secret) -> Result<HeaderValue, Lost> {
     Ok(value)
 }
 
-/// What reqwest says, with its causes and without the address.
+/// Returns what reqwest says, with its causes and without the address.
 fn told(error: &reqwest::Error) -> String {
     let mut said = Vec::new();
     let mut next: Option<&dyn std::error::Error> = std::error::Error::source(error);

@@ -79,7 +79,7 @@ struct Remote {
 }
 
 impl Remote {
-    /// There is none.
+    /// Forgets the process: there is none.
     fn forget(mut self) {
         self.name = "".into();
     }

@@ -24,17 +24,17 @@ use super::http::{Call, Http};
 use super::{process, transfer};
 use crate::wire;
 
-/// What the answer of `exec` carries of one stream; what is more is followed as a process.
+/// Most bytes of one stream in the answer of `exec`; what is more is followed as a process.
 const EXEC_OUTPUT: u64 = 16 << 20;
 
-/// How much input goes with the request of `exec`; what is more is written while it runs.
+/// Most bytes of input in the request of `exec`; what is more is written while it runs.
 const EXEC_INPUT: usize = 8 << 20;
 
 /// A handle.
 #[derive(Debug)]
 pub(super) struct RemoteSandbox(Arc<Inner>);
 
-/// What all handles and processes of a sandbox share.
+/// State that all handles and processes of a sandbox share.
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) http: Arc<Http>,

@@ -1,4 +1,4 @@
-//! Where a client's token comes from.
+//! Source of a client's token.
 //!
 //! It must never print one.
 
@@ -19,7 +19,7 @@ pub trait TokenSource: fmt::Debug + Send + Sync + 'static {
     async fn token(&self) -> Result<Secret>;
 }
 
-/// The same token for every request.
+/// Gives the same token for every request.
 #[async_trait]
 impl TokenSource for Secret {
     async fn token(&self) -> Result<Secret> {

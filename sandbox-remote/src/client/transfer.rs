@@ -20,7 +20,7 @@ use super::http::{Call, Opened, Sent, parse};
 use super::sandbox::Inner;
 use crate::wire::{self, MAX_HEAD, frame};
 
-/// From how many bytes on the holes of a file stay holes in an archive.
+/// Size from which on the holes of a file stay holes in an archive.
 const HOLES: u64 = 1 << 20;
 
 /// Packs a directory and has the server bring it in.
@@ -91,7 +91,7 @@ fn literally(path: &[u8], operation: Operation) -> Result<String> {
     Ok(pattern)
 }
 
-/// Has the server pack a directory, and builds the export from what comes.
+/// Makes the server pack a directory, and builds the export from what comes.
 pub(super) async fn export(
     sandbox: &Arc<Inner>,
     from: &GuestPath,

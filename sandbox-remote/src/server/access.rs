@@ -1,4 +1,4 @@
-//! Who is let in: one owner.
+//! Admission of callers: one owner is let in.
 //!
 //! It must never compare a token in a time that tells how much of it was right, and never print
 //! one.
@@ -10,7 +10,7 @@ use sandbox_core::Secret;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-/// What a connection shows of the one who calls.
+/// Facts that a connection shows of the one who calls.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Caller {

@@ -1,4 +1,4 @@
-//! From a request to an answer: parsing, limits, the call on the sandbox.
+//! Way from a request to an answer: parsing, limits, the call on the sandbox.
 //!
 //! Invariant: nothing of a request is used before its caller is admitted; what is refused here was
 //! not started.
@@ -30,7 +30,7 @@ use super::state::State;
 use super::{archive, openapi};
 use crate::wire::{self, INSTANCE, REQUEST_ID, Supports, frame};
 
-/// How long a request waits for its answer if it does not say.
+/// Time that a request waits for its answer if it does not say.
 const WAIT: Duration = Duration::from_secs(20);
 
 /// The longest that a request may ask to wait.
@@ -40,7 +40,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// process.
 pub(crate) const EXEC_OUTPUT: u64 = 64 << 20;
 
-/// How much input one request carries.
+/// Most bytes of input that one request carries.
 const INPUT: usize = 4 << 20;
 
 /// The parts of a request that are understood.
@@ -237,7 +237,7 @@ where
 
 type Work = std::pin::Pin<Box<dyn Future<Output = Result<(Reply, Option<Undo>)>> + Send>>;
 
-/// What a named call does. What this refuses was not started.
+/// Returns what a named call does. What this refuses was not started.
 fn work(state: &Arc<State>, asked: &Asked, name: &str, body: Buffered) -> Result<Work> {
     let operation = asked.operation;
     let done = move |result: Result<()>| {
@@ -452,7 +452,7 @@ where
     }
 }
 
-/// What a client needs for a handle.
+/// Returns what a client needs for a handle.
 fn handle(state: &State, sandbox: &dyn Sandbox) -> wire::Handle {
     let capabilities: Capabilities = state.config.serves(sandbox.capabilities());
     wire::Handle {

@@ -20,7 +20,7 @@ use crate::wire::{Export, Exported, Import, Time};
 /// The most entries of an archive.
 const ENTRIES: u64 = 10_000_000;
 
-/// From how many bytes on the holes of a file stay holes in an archive.
+/// Size from which on the holes of a file stay holes in an archive.
 const HOLES: u64 = 1 << 20;
 
 /// A directory that is removed when it is dropped.
@@ -137,7 +137,7 @@ pub(super) async fn export(
     Ok((exported, archive))
 }
 
-/// The same error without the path of the staging directory, under the operation that was asked
+/// Returns the error without the path of the staging directory, under the operation that was asked
 /// for.
 fn of_the_archive(error: Error, operation: Operation) -> Error {
     if error.host_path().is_none() && error.operation() == operation {

@@ -19,13 +19,13 @@ use super::reply::Reply;
 /// part of it.
 const REMEMBERED: Duration = Duration::from_secs(300);
 
-/// How many names are remembered at most.
+/// Most names that are remembered.
 const NAMES: usize = 100_000;
 
-/// How many bytes of answers are kept at most for clients that may ask again.
+/// Most bytes of answers that are kept for clients that may ask again.
 const KEPT: usize = 128 << 20;
 
-/// What to do about the result of a call that its client never got: close a sandbox, end a process.
+/// Action on the result of a call that its client never got: close a sandbox, end a process.
 pub(super) type Undo = Box<dyn FnOnce() + Send>;
 
 /// A call that runs or has run.

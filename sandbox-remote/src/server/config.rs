@@ -1,10 +1,10 @@
-//! What the operator of a server may set: limits, and what of the host a client may name.
+//! Settings of a server's operator: limits, and what of the host a client may name.
 
 use std::time::Duration;
 
 use sandbox_core::{Capabilities, Capability};
 
-/// What the protocol carries. A capability that the core gains later is not served before it does.
+/// Capabilities in the protocol. One that the core gains later is not served before it is in there.
 const CARRIED: &[Capability] = &[
     Capability::Exec,
     Capability::Spawn,
@@ -198,7 +198,7 @@ impl ServerConfig {
         self
     }
 
-    /// What a client may count on, of what the provider has.
+    /// Returns what a client may count on, of what the provider has.
     ///
     /// ```
     /// use sandbox_core::{Capabilities, Capability};

@@ -13,7 +13,7 @@ use sandbox_core::{Error, ErrorKind, Operation, Result};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// Where a server listens.
+/// Socket on which a server listens.
 #[derive(Debug)]
 pub struct Listener(pub(super) Kind);
 

@@ -174,7 +174,7 @@ impl std::fmt::Debug for State {
 }
 
 impl Serving {
-    /// Where it is reached: a `remote:` URI.
+    /// Returns the `remote:` URI at which it is reached.
     pub fn uri(&self) -> &str {
         &self.uri
     }
@@ -215,7 +215,7 @@ impl Drop for EndGuard {
     }
 }
 
-/// What is known of a connection's peer.
+/// Facts that are known of a connection's peer.
 #[derive(Clone, Copy, Debug)]
 struct Peer {
     same_user: bool,

@@ -16,7 +16,7 @@ use super::lease::Held;
 use super::processes::Running;
 use crate::wire::{WINDOW, frame};
 
-/// How often a connection without output says that it lives.
+/// Interval at which a connection without output says that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// When a stream is given a new connection, which some proxies ask for.

@@ -3,7 +3,7 @@
 use axum::routing::MethodFilter;
 use sandbox_core::Operation;
 
-/// What a route does.
+/// Action of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Health,

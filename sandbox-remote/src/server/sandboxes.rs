@@ -12,7 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::lease::{Held, Lease};
 
-/// How many identifiers of closed sandboxes are remembered.
+/// Number of identifiers of closed sandboxes that are remembered.
 const CLOSED: usize = 10_000;
 
 /// An open sandbox.
@@ -20,7 +20,7 @@ const CLOSED: usize = 10_000;
 pub(super) struct Open {
     pub(super) sandbox: Arc<dyn Sandbox>,
     lease: Lease,
-    /// Its place among those that the server may hold; the server's own sandbox has none, and is
+    /// Place among the sandboxes that the server may hold; the server's own has none, and is
     /// never closed for want of use.
     place: Option<OwnedSemaphorePermit>,
 }
@@ -31,7 +31,7 @@ impl AsRef<Lease> for Arc<Open> {
     }
 }
 
-/// What an identifier stands for.
+/// Meaning of an identifier.
 pub(super) enum Known {
     Open(Held<Arc<Open>>, Arc<dyn Sandbox>),
     Closed,

@@ -1,4 +1,4 @@
-//! What one server holds, and what tidies it.
+//! State of one server, and what tidies it.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -13,12 +13,12 @@ use super::processes::Processes;
 use super::reply::refused;
 use super::sandboxes::Sandboxes;
 
-/// How often it is looked for what has no client any more.
+/// Interval of the search for what has no client any more.
 const TURN: Duration = Duration::from_millis(500);
 
 pub(super) struct State {
     pub(super) provider: Arc<dyn Provider>,
-    /// What clients may count on.
+    /// Capabilities that clients may count on.
     pub(super) capabilities: Capabilities,
     pub(super) access: Arc<dyn Access>,
     pub(super) config: ServerConfig,

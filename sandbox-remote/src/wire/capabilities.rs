@@ -34,7 +34,7 @@ impl From<&Capabilities> for Supports {
 }
 
 impl From<Supports> for Capabilities {
-    /// What is not named is not supported; what is not known is passed over.
+    /// Takes what is not named as not supported, and passes over what is not known.
     fn from(mut supports: Supports) -> Self {
         let mut capabilities = Self::none("the server does not say that it has it");
         for capability in Capability::ALL {

@@ -53,7 +53,7 @@ pub(crate) struct Run {
     command: Command,
     #[serde(default)]
     env: Vec<Variable>,
-    /// Its whole input.
+    /// Whole input of the command.
     #[serde(default)]
     stdin: Option<Base64>,
     /// Whether input follows while it runs.

@@ -27,12 +27,12 @@ pub(crate) struct Problem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     partial: Option<Streams>,
     retryable: bool,
-    /// What lay beneath, outermost first, as text.
+    /// Causes beneath the error, outermost first, as text.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     causes: Vec<String>,
 }
 
-/// What lay beneath an error on the server.
+/// Cause beneath an error on the server.
 #[derive(Debug)]
 struct Cause {
     text: String,

@@ -39,7 +39,7 @@ pub(crate) fn batch(files: Vec<WireFile>) -> FileBatch {
     batch
 }
 
-/// What is known of an entry.
+/// Metadata that is known of an entry.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct WireMetadata {
     kind: FileKind,

@@ -44,7 +44,7 @@ pub(crate) const INSTANCE: &str = "sandbox-instance";
 /// The server's own token, where `authorization` belongs to what stands before it.
 pub(crate) const OWN_TOKEN: &str = "sandbox-authorization";
 
-/// How many bytes of one stream a server keeps for a client that has not confirmed them.
+/// Number of bytes of one stream that a server keeps for a client that has not confirmed them.
 pub(crate) const WINDOW: usize = 1 << 20;
 
 /// The kinds of frames of an output stream: a byte, the length in four bytes, big-endian, and so
@@ -56,9 +56,9 @@ pub(crate) mod frame {
     pub(crate) const END: u8 = b'E';
     /// The connection lives.
     pub(crate) const HEARTBEAT: u8 = b'H';
-    /// What may be sent without a confirmation is sent: ask again with the new offset.
+    /// End of what may be sent without a confirmation: ask again with the new offset.
     pub(crate) const MORE: u8 = b'M';
-    /// What failed, as JSON; nothing follows.
+    /// Failure, as JSON; nothing follows.
     pub(crate) const ERROR: u8 = b'X';
     /// The length of a frame's head.
     pub(crate) const HEAD: usize = 5;
@@ -108,7 +108,7 @@ pub(crate) struct Failed {
     pub(crate) error: Problem,
 }
 
-/// What a server is: the answer to the first request.
+/// Description of a server: the answer to the first request.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Hello {
     pub(crate) backend: String,
@@ -126,7 +126,7 @@ pub(crate) struct Create {
     pub(crate) env: Vec<Variable>,
 }
 
-/// What a handle knows of its sandbox.
+/// Facts that a handle knows of its sandbox.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Handle {
     pub(crate) info: SandboxInfo,
@@ -172,7 +172,7 @@ pub(crate) enum Waited {
     Ended(Exit),
 }
 
-/// How far a stream of input was taken.
+/// Point up to which a stream of input was taken.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Taken {
     pub(crate) offset: u64,
@@ -289,11 +289,11 @@ pub(crate) struct Export {
 /// The head of an export's answer; the archive follows.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Exported {
-    /// What the server's side left out.
+    /// Report of what the server's side left out.
     pub(crate) report: TransferReport,
     /// Permission bits of the directory itself.
     pub(crate) mode: u32,
-    /// Its modification time.
+    /// Modification time of the directory.
     pub(crate) modified: Option<Time>,
 }
 
@@ -329,7 +329,7 @@ impl From<std::time::SystemTime> for Time {
 }
 
 impl Time {
-    /// The same as the system has it; `None` for one that it can't have.
+    /// Returns the time as the system has it; `None` for one that it can't have.
     pub(crate) fn system(self) -> Option<std::time::SystemTime> {
         use std::time::{Duration, UNIX_EPOCH};
         let far = Duration::from_secs(self.seconds.unsigned_abs());

@@ -17,7 +17,7 @@ const SLACK: usize = 1_000;
 pub(crate) struct Store {
     directory: PathBuf,
     file: File,
-    /// Where the last whole record ends.
+    /// Offset at which the last whole record ends.
     end: u64,
     records: usize,
     book: Book,

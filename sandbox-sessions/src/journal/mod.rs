@@ -17,7 +17,7 @@ pub(crate) use record::{Book, Described, Kept, Record, from_ms, to_ms};
 
 use crate::{Error, Result, SessionId};
 
-/// How many appends may wait for the writer.
+/// Number of appends that may wait for the writer.
 const WAITING: usize = 1024;
 
 struct Append {

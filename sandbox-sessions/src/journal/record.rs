@@ -1,4 +1,4 @@
-//! What is written down: one line a record, each with its own checksum.
+//! Records of the journal: one line a record, each with its own checksum.
 //!
 //! A record must never hold a secret, a path of a guest or what a command was.
 
@@ -47,7 +47,7 @@ pub(crate) enum Record {
         id: SessionId,
         session: Option<Described>,
     },
-    /// It is there.
+    /// A sandbox that is there now.
     Created { id: SessionId, sandbox: String },
     /// A sandbox of the pool becomes a session's.
     Assigned { id: SessionId, session: Described },
@@ -58,15 +58,15 @@ pub(crate) enum Record {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         keep_ms: Option<u64>,
     },
-    /// Its files are kept in this snapshot, its sandbox is about to be closed.
+    /// A session whose files are kept in this snapshot and whose sandbox is about to be closed.
     Suspended { id: SessionId, snapshot: String },
-    /// It is about to be destroyed.
+    /// A sandbox that is about to be destroyed.
     Closing { id: SessionId, why: Why },
-    /// It does not exist any more, or never did.
+    /// A sandbox that does not exist any more, or never did.
     Closed { id: SessionId },
 }
 
-/// What the records of one sandbox come to.
+/// State that the records of one sandbox come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Kept {
     pub(crate) session: Option<Described>,
@@ -77,7 +77,7 @@ pub(crate) struct Kept {
     pub(crate) keep_ms: Option<u64>,
 }
 
-/// What all records come to: sandboxes that may exist.
+/// State that all records come to: sandboxes that may exist.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Book {
     pub(crate) owner: Option<SessionId>,

@@ -13,21 +13,21 @@ use crate::name::Name;
 use crate::queue::Place;
 use crate::{Expired, Key, SessionId, Status, Tenant, Why};
 
-/// What is known of a session without asking its sandbox.
+/// Information on a session that is known without asking its sandbox.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 #[non_exhaustive]
 pub struct SessionInfo {
-    /// Its identifier.
+    /// Identifier of the session.
     pub id: SessionId,
-    /// Who it belongs to.
+    /// Tenant that the session belongs to.
     pub tenant: Tenant,
-    /// What its tenant calls it.
+    /// Key by which its tenant calls the session.
     pub key: Key,
-    /// Its labels.
+    /// Labels of the session.
     pub labels: Labels,
-    /// What it is doing.
+    /// Current activity of the session.
     pub status: Status,
-    /// Its sandbox; `None` while it is suspended.
+    /// Sandbox of the session; `None` while it is suspended.
     pub sandbox: Option<SandboxId>,
     /// When it was created.
     pub created: SystemTime,
@@ -55,7 +55,7 @@ pub(super) struct Entry {
     pub(super) written: Mutex<SystemTime>,
 }
 
-/// What an entry holds of the backend's.
+/// Everything of the backend's that an entry holds.
 #[derive(Debug, Default)]
 pub(super) struct Hold {
     /// The sandbox as sessions give it out.
@@ -65,7 +65,7 @@ pub(super) struct Hold {
     pub(super) sandbox: Option<SandboxId>,
     pub(super) snapshot: Option<SnapshotId>,
     pub(super) place: Option<Place>,
-    /// What it was created from; unknown after a restart.
+    /// Specification that the sandbox was created from; unknown after a restart.
     pub(super) spec: Option<SandboxSpec>,
 }
 

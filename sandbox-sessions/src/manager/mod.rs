@@ -43,7 +43,7 @@ const OWNER_LABEL: &str = "sandbox-sessions-owner";
 /// The label that says which session's it is.
 const SESSION_LABEL: &str = "sandbox-session";
 
-/// How many changes a watcher may fall behind.
+/// Number of changes that a watcher may fall behind.
 const CHANGES: usize = 1024;
 
 /// Sandboxes kept for tenants under keys. See the [crate](crate) for the whole.
@@ -56,7 +56,7 @@ pub struct Sessions {
     inner: Arc<Inner>,
 }
 
-/// How many there are of what.
+/// Counts of sessions, places, waiting callers and sandboxes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Stats {
@@ -90,7 +90,7 @@ struct Inner {
     queue: Arc<Queue>,
     gates: Arc<Gates>,
     entries: Mutex<HashMap<Name, Arc<Entry>>>,
-    /// What is being made or destroyed and in no other list.
+    /// Identifiers of what is being made or destroyed and is in no other list.
     pending: Mutex<HashSet<SessionId>>,
     doomed: Mutex<Vec<Doomed>>,
     shapes: Vec<Shape>,
@@ -101,7 +101,7 @@ struct Inner {
     /// When the reaper looks next.
     planned: Mutex<Option<SystemTime>>,
     changes: broadcast::Sender<SessionInfo>,
-    /// How many steps are under way.
+    /// Number of steps that are under way.
     steps: tokio::sync::watch::Sender<usize>,
     phase: tokio::sync::watch::Sender<Phase>,
 }
@@ -313,7 +313,7 @@ impl Sessions {
         Inner::get(&self.inner, name).await
     }
 
-    /// What is known of the session of a tenant's key. This is no use.
+    /// Returns what is known of the session of a tenant's key. This is no use.
     pub fn info(&self, tenant: &Tenant, key: &Key) -> Option<SessionInfo> {
         let name = Name {
             tenant: tenant.clone(),
@@ -323,7 +323,7 @@ impl Sessions {
         Some(entry.info(self.inner.config.clock.now()))
     }
 
-    /// What is known of the sessions that the filter means, oldest first. This is no use.
+    /// Returns what is known of the sessions that the filter means, oldest first. This is no use.
     pub fn list(&self, filter: &Filter) -> Vec<SessionInfo> {
         let now = self.inner.config.clock.now();
         let entries: Vec<_> = self.inner.entries().values().cloned().collect();
@@ -370,7 +370,7 @@ impl Sessions {
         self.inner.sweep().await;
     }
 
-    /// How many there are of what.
+    /// Counts of sessions, places, waiting callers and sandboxes.
     pub fn stats(&self) -> Stats {
         let (places, waiting) = self.inner.queue.counts();
         Stats {

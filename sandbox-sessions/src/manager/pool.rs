@@ -13,9 +13,9 @@ use super::Inner;
 use crate::journal::Record;
 use crate::{Pool, Result, SessionId};
 
-/// How long a sandbox of the pool may take to answer.
+/// Limit of the time for a sandbox of the pool to answer.
 const HEALTH: Duration = Duration::from_secs(10);
-/// How many of one shape are created at once.
+/// Number of sandboxes of one shape that are created at once.
 const AT_ONCE: usize = 4;
 
 /// One shape with what is ready of it.

@@ -14,9 +14,9 @@ use super::{Doomed, Inner, OWNER_LABEL, SESSION_LABEL};
 use crate::journal::{Record, to_ms};
 use crate::{OnIdle, Result, Why};
 
-/// How long a sandbox may take to say that it is there.
+/// Limit of the time for a sandbox to say that it is there.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How long a session that could not be suspended is kept before it is tried again.
+/// Time for which a session that could not be suspended is kept before it is tried again.
 const AGAIN: Duration = Duration::from_secs(60);
 
 impl Inner {

@@ -1,4 +1,4 @@
-//! What an earlier process left: taken up, destroyed or reported.
+//! Recovery of what an earlier process left: taken up, destroyed or reported.
 //!
 //! It must never take a sandbox for gone because the backend did not answer.
 
@@ -13,7 +13,7 @@ use crate::activity::Life;
 use crate::journal::{Book, Described, Kept, Record, from_ms};
 use crate::{Key, Result, SessionId, Tenant, Why};
 
-/// What [`Sessions::open`](super::Sessions::open) found.
+/// Findings of [`Sessions::open`](super::Sessions::open).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Opened {
@@ -128,14 +128,14 @@ impl Inner {
     }
 }
 
-/// What the backend has.
+/// Knowledge of what the backend has.
 enum Backend {
-    /// Its list of what carries this owner's mark.
+    /// List of what carries this owner's mark.
     Listed {
         by_mark: HashMap<String, SandboxId>,
         ids: HashSet<SandboxId>,
     },
-    /// It can only say so when it is attached to: what was there is taken to be there until then.
+    /// No list, only an answer on attaching: what was there is taken to be there until then.
     Unlisted,
     /// Nothing outlives a process there.
     Forgets,

@@ -24,22 +24,22 @@ pub struct Session {
 }
 
 impl Session {
-    /// Its identifier.
+    /// Returns the session's identifier.
     pub fn id(&self) -> &SessionId {
         &self.entry.id
     }
 
-    /// Who it belongs to.
+    /// Returns the tenant that the session belongs to.
     pub fn tenant(&self) -> &Tenant {
         &self.entry.name.tenant
     }
 
-    /// What its tenant calls it.
+    /// Returns the key by which its tenant calls the session.
     pub fn key(&self) -> &Key {
         &self.entry.name.key
     }
 
-    /// Its sandbox. Every call to it is use, and so is a command as long as it runs; a report of
+    /// Returns the sandbox. Every call to it is use, and so is a command while it runs; a report of
     /// its isolation is none.
     ///
     /// After the end of the session its calls fail with [`Closed`](sandbox_core::ErrorKind::Closed)
@@ -49,12 +49,12 @@ impl Session {
         &self.sandbox
     }
 
-    /// What is known of it. This is no use.
+    /// Returns what is known of the session. This is no use.
     pub fn info(&self) -> SessionInfo {
         self.entry.info(self.inner.config.clock.now())
     }
 
-    /// What it is doing. This is no use.
+    /// Returns what the session is doing. This is no use.
     pub fn status(&self) -> Status {
         self.entry.activity.seen().status
     }

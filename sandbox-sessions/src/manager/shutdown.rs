@@ -56,15 +56,15 @@ impl ShutdownOptions {
     }
 }
 
-/// What became of the sessions in a shutdown.
+/// Fate of the sessions in a shutdown.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// How many were closed.
+    /// Number of sessions that were closed.
     pub closed: usize,
-    /// How many are left to the next process.
+    /// Number of sessions that are left to the next process.
     pub kept: usize,
-    /// Those that were not closed before the deadline. The journal names them, and the next process
+    /// Sessions not closed before the deadline. The journal names them, and the next process
     /// collects them.
     pub left: Vec<SessionInfo>,
 }

@@ -589,7 +589,7 @@ impl Inner {
     }
 }
 
-/// What a task gives; one that panicked or was ended with its runtime is an error.
+/// Returns what a task gives; one that panicked or was ended with its runtime is an error.
 async fn joined<T>(task: tokio::task::JoinHandle<Result<T>>) -> Result<T> {
     match task.await {
         Ok(result) => result,

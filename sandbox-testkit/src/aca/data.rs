@@ -53,7 +53,7 @@ struct Start {
     local: Arc<dyn Sandbox>,
     /// The snapshot, and the resources, volumes and egress policy that come with it.
     snapshot: Option<(String, Value, Value, Value)>,
-    /// What goes on in it.
+    /// Processes that go on in it.
     processes: Vec<Process>,
 }
 

@@ -1,4 +1,4 @@
-//! What a snapshot keeps of memory: processes, which a restore starts anew as they were; and the
+//! Memory that a snapshot keeps: processes, which a restore starts anew as they were; and the
 //! network that they try to reach, which asks the egress policy.
 //!
 //! A process that was stopped must never run before it is let go.
@@ -18,12 +18,12 @@ use super::state::State;
 #[derive(Clone, Debug)]
 pub(super) struct Process {
     words: Vec<String>,
-    /// Its limit of processor time for real-time scheduling, by which clients know what is theirs.
+    /// Limit of processor time for real-time scheduling, by which clients know what is theirs.
     limit: String,
     stopped: bool,
 }
 
-/// How long a restore waits for what goes on in it to have tried the network.
+/// Number of waits of a restore for what goes on in it to have tried the network.
 const TRIES: u32 = 500;
 
 /// State, limit and command line of each process that has such a limit and `$0` in its words.
@@ -90,7 +90,7 @@ pub(super) async fn revive(
     }
 }
 
-/// What a sandbox is answered that tries to reach something.
+/// Answers a sandbox that tries to reach something.
 pub(super) fn outside(state: &State, id: &str) -> Reply {
     let guest = state.store().guests.get(id).cloned();
     let lets = guest.is_some_and(|guest| {

@@ -76,7 +76,7 @@ pub(super) struct Store {
     pub(super) volumes: BTreeMap<String, PathBuf>,
     /// When each group was made, by path.
     pub(super) groups: BTreeMap<String, Duration>,
-    /// How often each sandbox tried to reach something, and how often it could.
+    /// Number of times that each sandbox tried to reach something, and that it could.
     outside: BTreeMap<String, (usize, usize)>,
     commands: VecDeque<String>,
     requests: VecDeque<String>,
@@ -242,7 +242,7 @@ impl State {
         self.arm.close().await;
     }
 
-    /// How often a sandbox tried to reach something, and how often it could.
+    /// Returns how often a sandbox tried to reach something, and how often it could.
     pub(super) fn outside(&self, id: &str) -> (usize, usize) {
         self.store().outside.get(id).copied().unwrap_or_default()
     }

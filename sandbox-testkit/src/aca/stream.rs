@@ -262,7 +262,7 @@ async fn pump(kind: &str, stream: Option<impl AsyncRead + Unpin>, frames: &mpsc:
     }
 }
 
-/// What a client says.
+/// Message of a client.
 enum Frame {
     Start(Value),
     Stdin(Bytes),

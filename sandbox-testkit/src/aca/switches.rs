@@ -14,12 +14,12 @@ use super::sessions::FullAs;
 pub struct Switch {
     /// The name, on the command line and in `/.emulator/switches`.
     pub name: &'static str,
-    /// What it does.
+    /// Effect of the switch.
     pub help: &'static str,
     field: Field,
 }
 
-/// What a switch is set to.
+/// Value that a switch is set to.
 #[derive(Debug)]
 enum Field {
     Flag(fn(&mut Options) -> &mut bool),
@@ -378,7 +378,7 @@ pub const SWITCHES: &[Switch] = &[
 ];
 
 impl Switch {
-    /// What its value is called; `None` if it is on or off.
+    /// Returns what its value is called; `None` if it is on or off.
     pub fn value_name(&self) -> Option<&'static str> {
         match self.field {
             Field::Flag(_) => None,
@@ -447,7 +447,7 @@ impl Switch {
     }
 }
 
-/// What every switch is set to.
+/// Returns what every switch is set to.
 pub(super) fn all(options: &Options) -> Value {
     let pairs = SWITCHES
         .iter()

@@ -76,7 +76,7 @@ impl World {
         Ok(Self { sandbox, up })
     }
 
-    /// What the client prints.
+    /// Returns what the client prints.
     async fn ask(&self, args: &[&str]) -> Verdict<String> {
         ask_on(&*self.sandbox, args).await
     }

@@ -12,15 +12,15 @@ use std::time::Duration;
 /// The program that cases run in the sandbox.
 pub(crate) const CLIENT: &str = include_str!("client.py");
 
-/// How long a server waits for a client that says nothing.
+/// Time that a server waits for a client that says nothing.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What reached the host of one name.
+/// Record of what reached the host of one name.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
-    /// How often the name was resolved.
+    /// Number of times that the name was resolved.
     pub resolved: usize,
-    /// Where connections were dialled for it.
+    /// Addresses at which connections were dialled for it.
     pub dialled: Vec<SocketAddr>,
     /// Everything that was received for it.
     pub received: Vec<u8>,
@@ -137,7 +137,7 @@ impl Upstreams {
         Ok(stream)
     }
 
-    /// What reached the host of a name.
+    /// Returns what reached the host of a name.
     pub fn seen(&self, name: &str) -> Seen {
         lock(&self.state)
             .names

@@ -27,7 +27,7 @@ pub(super) fn reader(content: Bytes, options: &OpenReadOptions) -> FileReader {
     FileReader::new(std::io::Cursor::new(part), len as u64)
 }
 
-/// What was written so far.
+/// Sink of a stream, with what was written so far.
 pub(super) struct Sink {
     core: Arc<Core>,
     given: GuestPath,

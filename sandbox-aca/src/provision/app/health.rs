@@ -12,27 +12,27 @@ use super::super::step::Step;
 use super::App;
 use super::revision::{ContainerState, Replica, Revision, RevisionHealth, RevisionState};
 
-/// How often a container is started again before it is taken for one that never stays.
+/// Number of restarts of a container before it is taken for one that never stays.
 const RESTARTS: u32 = 3;
 
-/// How many of a container's last lines an error has.
+/// Number of a container's last lines that an error has.
 const LINES: u32 = 20;
 
-/// How an app is.
+/// State of an app.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Health {
-    /// It is stopped: no replica is meant to run.
+    /// Stopped: no replica is meant to run.
     Stopped,
-    /// It is being started: what the service said last.
+    /// Being started: what the service said last.
     Starting(String),
     /// The container of the latest revision runs and gets requests; how often it was started again.
     Healthy(u32),
-    /// It does not run and will not: the reason.
+    /// Not running, now or later: the reason.
     Failed(String),
 }
 
-/// How an app is, from what its latest revision and that one's replicas say.
+/// Judges how an app is, from what its latest revision and that one's replicas say.
 pub(super) fn judge(revision: &Revision, replicas: &[Replica]) -> Health {
     let of = &revision.properties;
     if let Some(why) = of
@@ -100,7 +100,7 @@ pub(super) fn judge(revision: &Revision, replicas: &[Replica]) -> Health {
 }
 
 impl App {
-    /// How the app is now.
+    /// Returns how the app is now.
     ///
     /// # Errors
     /// What the service answers; [`NotFound`](ErrorKind::NotFound) if there is no such app.

@@ -39,30 +39,30 @@ pub(super) const KIND: Kind = Kind {
 };
 
 words! {
-    /// What an app does.
+    /// Running status of an app.
     pub enum RunningStatus {
-        /// It is being started or changed.
+        /// Being started or changed.
         Progressing = "Progressing",
-        /// It runs.
+        /// Running.
         Running = "Running",
-        /// It is stopped.
+        /// Stopped.
         Stopped = "Stopped",
         /// The service has suspended it.
         Suspended = "Suspended",
-        /// It may run.
+        /// Ready to run.
         Ready = "Ready",
     }
 }
 
-/// What the service shows of an app.
+/// Properties that the service shows of an app.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct AppProperties {
-    /// How far the service is with it. That it succeeded does not mean that it runs: see
+    /// Progress of the service with it. That it succeeded does not mean that it runs: see
     /// [`App::health`].
     pub provisioning_state: Option<ProvisioningState>,
-    /// What it does.
+    /// Running status.
     pub running_status: Option<RunningStatus>,
     /// The newest revision.
     pub latest_revision_name: Option<String>,
@@ -108,7 +108,7 @@ pub struct Share {
 }
 
 impl Share {
-    /// So many percent for this revision.
+    /// Gives so many percent to this revision.
     pub fn new(revision: impl Into<String>, weight: u32) -> Self {
         Self {
             revision_name: revision.into(),
@@ -117,7 +117,7 @@ impl Share {
         }
     }
 
-    /// Has this label too.
+    /// Gives it this label too.
     #[must_use]
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = Some(label.into());
@@ -221,7 +221,7 @@ impl App {
         self.put(spec, false).await
     }
 
-    /// The same, and writes it even if it was asked for so already: what others changed is undone.
+    /// Ensures it, and writes it even if asked for so already: what others changed is undone.
     ///
     /// # Errors
     /// Those of [`ensure`](Self::ensure).
@@ -319,7 +319,7 @@ impl App {
         Ok(all.value.into_iter().filter_map(with_value).collect())
     }
 
-    /// What the service shows of it; `None` if it is not there.
+    /// Returns what the service shows of it; `None` if it is not there.
     ///
     /// # Errors
     /// What the service answers.

@@ -8,7 +8,7 @@ use super::super::plane::nullable;
 use super::super::word::words;
 
 words! {
-    /// What the service's probes say of a revision.
+    /// Health of a revision, as the service's probes say.
     pub enum RevisionHealth {
         /// All is well.
         Healthy = "Healthy",
@@ -20,17 +20,17 @@ words! {
 }
 
 words! {
-    /// What a revision does.
+    /// Running state of a revision.
     pub enum RevisionState {
-        /// It runs.
+        /// Running.
         Running = "Running",
-        /// It is being started or stopped.
+        /// Being started or stopped.
         Processing = "Processing",
-        /// It has no replicas.
+        /// Without replicas.
         Stopped = "Stopped",
         /// A part of it runs.
         Degraded = "Degraded",
-        /// It can't be started.
+        /// Unable to be started.
         Failed = "Failed",
         /// The service does not know.
         Unknown = "Unknown",
@@ -38,13 +38,13 @@ words! {
 }
 
 words! {
-    /// What a container of a replica does.
+    /// Running state of a container of a replica.
     pub enum ContainerState {
-        /// It runs.
+        /// Running.
         Running = "Running",
-        /// It has ended.
+        /// Ended.
         Terminated = "Terminated",
-        /// It is about to be started.
+        /// About to be started.
         Waiting = "Waiting",
     }
 }
@@ -55,11 +55,11 @@ words! {
 pub struct Revision {
     /// The name, which begins with the app's.
     pub name: String,
-    /// What is known of it.
+    /// Properties that are known.
     pub properties: RevisionProperties,
 }
 
-/// What the service shows of a revision.
+/// Properties that the service shows of a revision.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -67,15 +67,15 @@ pub struct RevisionProperties {
     /// Whether it may have replicas.
     #[serde(default, deserialize_with = "nullable")]
     pub active: bool,
-    /// How many replicas it has.
+    /// Number of its replicas.
     #[serde(default, deserialize_with = "nullable")]
     pub replicas: u32,
     /// The share of the requests, in percent.
     #[serde(default, deserialize_with = "nullable")]
     pub traffic_weight: u32,
-    /// What the probes say.
+    /// Health, as the probes say.
     pub health_state: Option<RevisionHealth>,
-    /// What it does.
+    /// Running state.
     pub running_state: Option<RevisionState>,
     /// `Provisioning`, `Provisioned`, `Failed`, `Deprovisioning` or `Deprovisioned`.
     pub provisioning_state: Option<String>,
@@ -92,11 +92,11 @@ pub struct RevisionProperties {
 pub struct Replica {
     /// The name.
     pub name: String,
-    /// What is known of it.
+    /// Properties that are known.
     pub properties: ReplicaProperties,
 }
 
-/// What the service shows of a replica.
+/// Properties that the service shows of a replica.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -123,10 +123,10 @@ pub struct ReplicaContainer {
     /// Whether it has started.
     #[serde(default, deserialize_with = "nullable")]
     pub started: bool,
-    /// How often it was started again.
+    /// Number of times that it was started again.
     #[serde(default, deserialize_with = "nullable")]
     pub restart_count: u32,
-    /// What it does.
+    /// Running state.
     pub running_state: Option<ContainerState>,
     /// More about it, such as `CrashLoopBackOff`.
     pub running_state_details: Option<String>,

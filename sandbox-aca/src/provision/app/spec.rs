@@ -1,4 +1,4 @@
-//! What a tenant's app is to be.
+//! Specification of a tenant's app.
 //!
 //! By default it can be reached from its environment only, has one replica, and no identity that
 //! its code could use.
@@ -11,11 +11,11 @@ use super::super::id::{ClientId, PrincipalId, ResourceId};
 use super::super::plane::{ControlPlane, Desired, Identity};
 use super::super::step::Step;
 
-/// Where the value of a secret comes from.
+/// Source of the value of a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SecretSource {
-    /// This value.
+    /// The value itself.
     Value(Secret),
     /// A secret of a key vault, by its URL, read as this identity, which the code does not see.
     KeyVault(String, ResourceId),
@@ -36,7 +36,7 @@ pub enum ClientCertificates {
     Require,
 }
 
-/// How an app is reached.
+/// Way in which an app is reached.
 ///
 /// Source: <https://learn.microsoft.com/azure/container-apps/ingress-overview>
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub struct Ingress {
 }
 
 impl Ingress {
-    /// From the environment only, at this port of the container.
+    /// Returns an ingress from the environment only, at this port of the container.
     pub fn internal(port: u16) -> Self {
         Self {
             port,
@@ -63,7 +63,7 @@ impl Ingress {
         }
     }
 
-    /// From everywhere that the environment can be reached from.
+    /// Returns an ingress from everywhere that the environment can be reached from.
     pub fn external(port: u16) -> Self {
         Self {
             external: true,
@@ -86,7 +86,7 @@ impl Ingress {
     }
 }
 
-/// Who may call an app: the service refuses requests without a token of theirs before the app sees
+/// Allowed callers of an app: the service refuses requests without their token before the app sees
 /// them. An audience alone would let in whatever gets a token for it, so that a principal or an
 /// application is asked for as well.
 ///
@@ -98,7 +98,7 @@ pub struct OwnerAuth {
     pub tenant: String,
     /// The application that tokens are for.
     pub client: ClientId,
-    /// What tokens are for; `api://CLIENT` if there is none.
+    /// Audiences that tokens are for; `api://CLIENT` if there is none.
     pub audiences: Vec<String>,
     /// The principals that are let in.
     pub principals: Vec<PrincipalId>,
@@ -151,7 +151,7 @@ impl OwnerAuth {
     }
 }
 
-/// What a tenant's app is to be.
+/// Specification of a tenant's app.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AppSpec {
@@ -165,9 +165,9 @@ pub struct AppSpec {
     pub registry: Option<(String, ResourceId)>,
     /// Identities that the code may use. All code in the app can act as them.
     pub exposed_identities: Vec<ResourceId>,
-    /// How it is reached. Default: not at all.
+    /// Way in which it is reached. Default: not at all.
     pub ingress: Option<Ingress>,
-    /// Who may call it.
+    /// Callers that are allowed.
     pub auth: Option<OwnerAuth>,
 }
 

@@ -30,7 +30,7 @@ use sandbox_core::{
 use super::GuestRoot;
 use crate::walk::Cancel;
 
-/// What is not to be ended early.
+/// Calls that are not to be ended early.
 impl GuestRoot {
     fn list(&self, path: &GuestPath, options: &ListOptions) -> Result<Vec<DirEntry>> {
         self.list_until(path, options, Cancel::default())

@@ -104,7 +104,7 @@ pub(super) fn staged_tree(prefix: &str, index: usize) -> Vec<u8> {
     format!("{prefix}d{index}").into_bytes()
 }
 
-/// What staging a tree fails with.
+/// Returns the error that staging a tree fails with.
 fn staging(tree: &Tree<'_>, errno: Errno) -> Error {
     match errno {
         Errno::NOENT => refused(&tree.path),

@@ -1,4 +1,4 @@
-//! What clients ask of Azure before they get to work: subscriptions, providers, resource groups,
+//! Requests to Azure before clients get to work: subscriptions, providers, resource groups,
 //! the list of resources by tag, quotas, queries of logs.
 //!
 //! Every subscription and resource group that is asked for is there.
@@ -169,7 +169,7 @@ pub(in super::super) fn is_query(path: &[&str]) -> bool {
     matches!(path, ["v1", "workspaces", _, "query"])
 }
 
-/// What the containers of the apps named in a query have written. Of the query's language only that
+/// Returns what containers of the apps named in a query have written. Of its language only that
 /// is understood.
 pub(in super::super) async fn query(state: &State, call: &Call) -> Result<Reply, Reply> {
     let body = call.json()?;

@@ -114,7 +114,7 @@ pub(super) async fn turn(state: &Arc<State>, key: &str, on: bool) {
     }
 }
 
-/// What is asked of an app beside itself.
+/// Answers what is asked of an app beside itself.
 pub(super) async fn operation(
     state: &Arc<State>,
     call: &Call,
@@ -170,7 +170,7 @@ pub(super) fn token(state: &State, key: &str) -> Result<Reply, Reply> {
     ))
 }
 
-/// What the token of a log is for.
+/// Returns what the token of a log is for.
 fn audience(key: &str) -> String {
     format!("log:{}", key.replace("/providers/microsoft.app", ""))
 }

@@ -17,26 +17,26 @@ use tokio::task::AbortHandle;
 
 use super::super::state::State;
 
-/// How many lines are kept.
+/// Number of lines that are kept.
 const LINES: usize = 1000;
 
-/// How often a container is started again before its app is a crash loop.
+/// Number of restarts of a container before its app is a crash loop.
 const RESTARTS: u32 = 3;
 
-/// How long a container must have run before it gets requests.
+/// Time that a container must have run before it gets requests.
 const READY: Duration = Duration::from_millis(300);
 
-/// What a container does.
+/// Phase of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// It is about to run.
+    /// About to run.
     Waiting,
     Running,
-    /// It has ended with this code.
+    /// Ended with this code.
     Ended(i32),
-    /// It ends again and again.
+    /// Ending again and again.
     Looping,
-    /// Its image is not there.
+    /// Missing its image.
     NoImage,
 }
 
@@ -169,7 +169,7 @@ impl Run {
         self.changed.send_modify(|()| {});
     }
 
-    /// What it does, and how often it was started again.
+    /// Returns what it does, and how often it was started again.
     pub(super) fn phase(&self) -> (Phase, u32) {
         let kept = lock(&self.kept);
         (kept.phase, kept.restarts)
@@ -248,7 +248,7 @@ impl Run {
     }
 }
 
-/// What a container runs; `None` if it names no command.
+/// Returns what a container runs; `None` if it names no command.
 fn command(container: &Value, secrets: &Value) -> Option<Command> {
     let words = |key: &str| -> Vec<String> {
         let words = container[key].as_array().into_iter().flatten();

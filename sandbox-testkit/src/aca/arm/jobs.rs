@@ -13,7 +13,7 @@ use super::super::state::State;
 use super::container::{Phase, Run};
 use super::{Resource, apps, error, missing, operations};
 
-/// What is asked of a job beside itself.
+/// Answers what is asked of a job beside itself.
 pub(super) async fn operation(
     state: &Arc<State>,
     call: &Call,

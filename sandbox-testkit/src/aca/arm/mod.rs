@@ -47,7 +47,7 @@ struct Kept {
     /// By path in lower case.
     resources: BTreeMap<String, Resource>,
     operations: BTreeMap<String, Operation>,
-    /// What runs, by the path of its revision or execution.
+    /// Runs by the path of their revision or execution.
     runs: BTreeMap<String, Arc<Run>>,
 }
 

@@ -55,7 +55,7 @@ pub(super) fn begin(state: &State, path: &[&str], reply: Reply, by_result: bool)
         .with(header::RETRY_AFTER, soon(state))
 }
 
-/// What links begin with.
+/// Returns what links begin with.
 pub(super) fn links(state: &State) -> String {
     match state.options().relative_links {
         true => String::new(),

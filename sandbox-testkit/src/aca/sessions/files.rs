@@ -103,7 +103,7 @@ fn bad(why: &str) -> Reply {
     error(400, "FilePathInvalid", why)
 }
 
-/// What a form has beside its file, at most.
+/// Most bytes that a form has beside its file.
 const FORM: usize = 4 << 10;
 
 /// The directory of a request. Python sessions know what is below their home, shells all.

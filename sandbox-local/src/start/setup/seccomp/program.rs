@@ -335,7 +335,7 @@ pub(super) mod tests {
     //! A small interpreter for the programs, so that they can be tested without a kernel.
 
     impl super::Check {
-        /// What the rule says of these arguments, straight from its words: an errno if it refuses.
+        /// Judges these arguments straight from the rule's words: an errno if it refuses.
         pub(in super::super) fn refuses(&self, args: [u64; 6]) -> Option<u16> {
             let low = |arg: &u32| args[*arg as usize] as u32;
             let (refused, errno) = match self {

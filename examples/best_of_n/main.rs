@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
-/// What is wrong, and the test that shows it.
+/// The faulty program, and the test that shows the fault.
 const BROKEN: &str = "median() { sort | head -n 1; }\n";
 const TEST: &str = ". ./median.sh\n[ \"$(printf '%s\\n' 9 2 10 4 1 | median)\" = 4 ]\n";
 

@@ -215,7 +215,7 @@ impl FileBatch {
     }
 }
 
-/// How to read a file.
+/// Options of reading a file.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(
@@ -257,7 +257,7 @@ impl ReadOptions {
     }
 }
 
-/// How to list a directory.
+/// Options of listing a directory.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(
@@ -309,7 +309,7 @@ impl ListOptions {
     }
 }
 
-/// How to remove.
+/// Options of a removal.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(
@@ -370,7 +370,7 @@ impl RemoveOptions {
     }
 }
 
-/// How to create a directory.
+/// Options of creating a directory.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(
@@ -423,7 +423,7 @@ impl CreateDirOptions {
     }
 }
 
-/// How to rename.
+/// Options of a rename.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(
@@ -483,7 +483,7 @@ pub enum FileKind {
     Device,
 }
 
-/// How to describe an entry.
+/// Options of asking for metadata.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(

@@ -484,7 +484,7 @@ impl SandboxSpec {
     }
 }
 
-/// How to fork.
+/// Options of a fork.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(
@@ -517,7 +517,7 @@ impl ForkOptions {
     }
 }
 
-/// How to take a snapshot.
+/// Options of a snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(

@@ -20,7 +20,7 @@ pub enum Unreadable {
     Fail,
 }
 
-/// How to bring a directory of the host into a sandbox.
+/// Options of an import: a directory of the host is brought into a sandbox.
 ///
 /// Regular files, directories and symbolic links are brought, with permission bits (never setuid,
 /// setgid or sticky); what a link points to on the host is not followed. FIFOs, sockets and
@@ -126,7 +126,7 @@ pub enum ExistingDir {
     Replace,
 }
 
-/// How to bring a directory of a sandbox to the host.
+/// Options of an export: a directory of a sandbox is brought to the host.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(

@@ -95,7 +95,7 @@ impl Authority {
         &self.certificate
     }
 
-    /// How to be the server of one of its names.
+    /// Returns the TLS configuration of the server of one of its names.
     pub(crate) fn server(&self, name: &str) -> Result<Arc<ServerConfig>, CertificateError> {
         // Made under the lock, so that a name has one; it takes a tenth of a millisecond.
         let mut leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);

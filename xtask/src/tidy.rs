@@ -9,6 +9,19 @@ use crate::{Result, output_of};
 /// Words that make a reader decode a sentence: say who or what is meant.
 const WORDS: [&str; 4] = ["nobody", "whoever", "somebody", "anybody"];
 
+/// Beginnings of a summary line that does not stand alone in an index page.
+const SUMMARIES: [&str; 9] = [
+    "What ",
+    "Who ",
+    "Where ",
+    "How ",
+    "It ",
+    "Its ",
+    "The same ",
+    "So ",
+    "Has ",
+];
+
 /// The crates that `sandbox-core` may bring, itself included, and with every feature.
 const CORE_DEPENDENCIES: usize = 18;
 
@@ -78,6 +91,7 @@ fn rust(name: &str, text: &str, problems: &mut Vec<String>) {
         ));
     }
     let is_sys = name.contains("/sys/") || name.ends_with("/sys.rs");
+    let mut before = None;
     for (number, line) in text.lines().enumerate() {
         let number = number + 1;
         let code = line.split("//").next().unwrap_or_default();
@@ -89,6 +103,17 @@ fn rust(name: &str, text: &str, problems: &mut Vec<String>) {
                 "{name}:{number}: unsafe code outside of a module `sys`"
             ));
         }
+        let summary = documentation(line);
+        if let (Some(summary), None) = (summary, before)
+            && !name.contains("/candidates/")
+            && !name.contains("broken-crate")
+            && SUMMARIES.iter().any(|word| summary.starts_with(word))
+        {
+            problems.push(format!(
+                "{name}:{number}: a summary line is a verb or a noun phrase that stands alone"
+            ));
+        }
+        before = summary;
         if let Some((_, comment)) = line.split_once("//") {
             let comment = comment.to_lowercase();
             for word in comment.split(|c: char| !c.is_alphabetic()) {
@@ -100,6 +125,13 @@ fn rust(name: &str, text: &str, problems: &mut Vec<String>) {
             }
         }
     }
+}
+
+/// The text of a line of documentation.
+fn documentation(line: &str) -> Option<&str> {
+    let line = line.trim_start();
+    let text = line.strip_prefix("///").or(line.strip_prefix("//!"))?;
+    Some(text.trim_start())
 }
 
 /// Links to files of the repository must lead to one.
@@ -134,6 +166,8 @@ mod tests {
         let code = "//! A file.\nlet x = unsafe { f() };\n";
         assert_eq!(problems_of("a/src/lib.rs", code).len(), 1);
         assert!(problems_of("a/src/sys/mod.rs", code).is_empty());
+        let summary = "//! A file.\n\n/// What it is.\n/// What follows may begin so.\nstruct S;\n";
+        assert_eq!(problems_of("a/src/lib.rs", summary).len(), 1);
         let comment = format!("//! A file.\n// What {}{} reads.\n", "no", "body");
         assert_eq!(problems_of("a/src/lib.rs", &comment).len(), 1);
     }

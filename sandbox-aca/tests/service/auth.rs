@@ -265,7 +265,7 @@ async fn a_configuration_that_can_not_be_is_refused_before_anybody_is_asked() {
     let mut slashed = config("https://example.invalid");
     slashed.resource_group = "a/b".into();
     for (config, part) in [
-        (config("not a url"), "no URL"),
+        (config("not a url"), "not a URL"),
         (config("http://example.invalid"), "https"),
         (nameless, "sandbox_group"),
         (slashed, "resource_group"),

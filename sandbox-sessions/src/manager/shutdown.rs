@@ -8,7 +8,7 @@ use sandbox_core::Capability;
 use super::{Inner, Phase, SessionInfo, Sessions};
 use crate::{Error, ErrorKind, Result, Why};
 
-/// How to shut down.
+/// Options of a shutdown.
 ///
 /// ```
 /// use std::time::Duration;

@@ -91,6 +91,7 @@ pub struct LocalConfig {
 }
 
 /// More would cost the host more than they could save.
+#[cfg(target_os = "linux")]
 pub(crate) const MOST_PREPARED: usize = 64;
 
 /// See [`LocalConfig::tree_entries`].

@@ -170,8 +170,8 @@ async fn after_its_time_to_live_without_use_a_sandbox_closes() {
     let error = sandbox
         .exec(Command::new("true"))
         .await
-        .expect_err("it is closed");
-    assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
+        .expect_err("it has expired");
+    assert_eq!(error.kind(), ErrorKind::Expired, "{error}");
     until("its processes are dead", async || (!runs()).then_some(())).await;
     // A fork expires by itself.
     let sandbox = provider.create(spec()).await.expect("a sandbox");

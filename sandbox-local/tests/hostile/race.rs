@@ -164,7 +164,7 @@ async fn exchanging_a_directory_and_a_link_never_leads_out() {
     let made = sandbox.sh(prepare).await.expect("sh");
     assert!(made.success(), "{made:?}");
     // It is told to stop.
-    let racer = host::command("layers", &["exchange", "x", "y", "120000"]);
+    let racer = host::command("layers", &["exchange", "x", "y", "120000"]).timeout(3 * AT_MOST);
     let running = sandbox.spawn(racer).await.expect("the racer");
     let layer = layer_with(&state, "workspace/marker");
     // The control: who goes by path is led out at once.

@@ -188,8 +188,8 @@ async fn after_its_time_to_live_without_use_a_sandbox_closes() {
     let error = child
         .exec(Command::new("true"))
         .await
-        .expect_err("it is closed");
-    assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
+        .expect_err("it has expired");
+    assert_eq!(error.kind(), ErrorKind::Expired, "{error}");
 }
 
 const MARK: &str = "SANDBOX_TEST_MARK";

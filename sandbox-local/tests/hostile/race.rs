@@ -92,7 +92,7 @@ async fn attempt(sandbox: &Arc<dyn Sandbox>, n: u32, scratch: &Path, work: &mut 
         assert!(!secret, "the canaries were listed");
         work.lists += 1;
     }
-    work.metadata += u32::from(sandbox.stat("/file").await.is_ok());
+    work.metadata += u32::from(sandbox.stat(path("/file")).await.is_ok());
     sandbox.create_dir_all(path("/made/deep")).await.ok();
     work.removed += u32::from(sandbox.remove_all(path("/removed")).await.is_ok());
     work.removed += u32::from(sandbox.remove_all(path("/made")).await.is_ok());

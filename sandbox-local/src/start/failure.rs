@@ -126,7 +126,8 @@ fn remedy(error: &StartError, errno: Option<Errno>) -> Option<String> {
     if label.contains("take hold of") || label.contains("place for") {
         return Some("check that the path of the mount exists and leads through no link".into());
     }
-    if label.contains("state directory") && errno == Some(Errno::ACCESS) {
+    let in_state = label.contains("state directory") || label.contains("the layers");
+    if in_state && errno == Some(Errno::ACCESS) {
         return Some(
             "root's sandboxes run as an unprivileged user, who must get through every directory \
              above the state directory: `chmod o+x` them, or choose another with \

@@ -190,6 +190,14 @@ if [ "$code" = arguments ]; then
     : >"$d/o"; : >"$d/e"; wait
     no arguments
 fi
+# What was ended before it opened its streams leaves readers that wait for a writer. An opener of a
+# stream whose reader has ended waits as well, and is ended.
+if [ "$code" != 0 ]; then
+    (: >"$d/o") & open_o=$!
+    (: >"$d/e") & open_e=$!
+    wait "$tee_o" "$tee_e"
+    kill -9 "$open_o" "$open_e"
+fi
 wait
 echo .
 echo "exit ${code:-gone}"

@@ -207,6 +207,16 @@ operations! {
     OpenRead = "open_read",
     /// [`Sandbox::open_write`](crate::Sandbox::open_write)
     OpenWrite = "open_write",
+    /// [`Sandbox::changes`](crate::Sandbox::changes)
+    Changes = "changes",
+    /// Putting changes in place elsewhere: on the host, or in another sandbox.
+    ApplyChanges = "apply_changes",
+    /// [`Sandbox::usage`](crate::Sandbox::usage)
+    Usage = "usage",
+    /// [`Sandbox::pause`](crate::Sandbox::pause)
+    Pause = "pause",
+    /// [`Sandbox::resume`](crate::Sandbox::resume)
+    Resume = "resume",
     /// Making, changing, watching or deleting what sandboxes run on: a cloud's control plane.
     Provision = "provision",
 }

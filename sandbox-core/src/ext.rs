@@ -7,10 +7,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    Command, CreateDirOptions, DirEntry, Error, ErrorKind, ExportOptions, FileBatch, ForkOptions,
-    GuestPath, ImportOptions, Job, JobKey, JobOptions, ListOptions, Metadata, MetadataOptions,
-    Operation, Output, PortWaitOptions, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox,
-    TransferReport,
+    Changes, ChangesOptions, Command, CreateDirOptions, DirEntry, Error, ErrorKind, ExportOptions,
+    FileBatch, ForkOptions, GuestPath, ImportOptions, Job, JobKey, JobOptions, ListOptions,
+    Metadata, MetadataOptions, Operation, Output, PortWaitOptions, ReadOptions, RemoveOptions,
+    RenameOptions, Result, Sandbox, TransferReport,
 };
 
 mod sealed {
@@ -264,6 +264,23 @@ pub trait SandboxExt: Sandbox + sealed::Sealed {
     /// Those of [`Sandbox::set_workdir`].
     async fn chdir<P: Into<GuestPath> + Send>(&self, path: P) -> Result<()> {
         self.set_workdir(&path.into()).await
+    }
+
+    /// What differs in a directory from what the sandbox began with, with the default options. See
+    /// [`Sandbox::changes`].
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Result, Sandbox, SandboxExt};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// let changes = sandbox.changes_in("project").await?;
+    /// println!("{} entries differ", changes.entries.len());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Sandbox::changes`].
+    async fn changes_in<P: Into<GuestPath> + Send>(&self, path: P) -> Result<Changes> {
+        self.changes(&path.into(), ChangesOptions::new()).await
     }
 
     /// Starts a command once under a key, with the default options. See [`Sandbox::start_job`].

@@ -29,6 +29,7 @@
 
 pub mod backend;
 mod capability;
+mod changes;
 mod command;
 mod egress;
 mod env;
@@ -50,12 +51,14 @@ mod spec;
 mod stream;
 mod terminal;
 mod transfer;
+mod usage;
 #[cfg(feature = "serde")]
 mod wire;
 
 pub use async_trait::async_trait;
 
 pub use capability::{Capabilities, Capability, Support};
+pub use changes::{Change, ChangeKind, Changes, ChangesOptions, FileVersion};
 pub use command::{Command, DEFAULT_OUTPUT_LIMIT, Stdin};
 pub use egress::{
     EgressDecision, EgressDecisions, EgressHeader, EgressLimits, EgressPolicy, EgressProtocol,
@@ -95,3 +98,4 @@ pub use terminal::{DEFAULT_TERM, TerminalOptions, TerminalSize};
 pub use transfer::{
     ExistingDir, ExportOptions, ImportOptions, Skipped, TransferReport, Unreadable,
 };
+pub use usage::Usage;

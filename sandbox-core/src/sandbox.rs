@@ -9,12 +9,12 @@ use bytes::Bytes;
 
 use crate::provider::refuse;
 use crate::{
-    Capabilities, Capability, Command, CreateDirOptions, DirEntry, EgressDecisions, EgressPolicy,
-    Env, Error, Execution, ExportOptions, FileBatch, FileReader, FileWriter, ForkOptions,
-    GuestPath, ImportOptions, IsolationReport, Job, JobInfo, JobKey, JobOptions, ListOptions,
-    Metadata, MetadataOptions, OpenReadOptions, OpenWriteOptions, Operation, Output, PortStream,
-    Process, ReadOptions, RemoveOptions, RenameOptions, Result, SandboxId, SandboxInfo, Snapshot,
-    SnapshotOptions, TransferReport,
+    Capabilities, Capability, Changes, ChangesOptions, Command, CreateDirOptions, DirEntry,
+    EgressDecisions, EgressPolicy, Env, Error, Execution, ExportOptions, FileBatch, FileReader,
+    FileWriter, ForkOptions, GuestPath, ImportOptions, IsolationReport, Job, JobInfo, JobKey,
+    JobOptions, ListOptions, Metadata, MetadataOptions, OpenReadOptions, OpenWriteOptions,
+    Operation, Output, PortStream, Process, ReadOptions, RemoveOptions, RenameOptions, Result,
+    SandboxId, SandboxInfo, Snapshot, SnapshotOptions, TransferReport, Usage,
 };
 
 /// The error of a method that a backend did not write, for one of its sandboxes.
@@ -715,6 +715,124 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
         ))
     }
 
+    /// What differs in a directory from the files that the sandbox began with: those of its
+    /// parent when it was forked, of the snapshot, image or directory that it was created from, or
+    /// the backend's own.
+    ///
+    /// Fork a sandbox to have a point to compare with: the changes of the fork are what was done
+    /// since. Bytes, kinds, link targets and permission bits count; times and owners do not. A
+    /// directory of the host that is mounted has no beginning: it is named in
+    /// [`skipped`](Changes::skipped), or refused if it is what was asked about.
+    ///
+    /// Processes stand still meanwhile, as for a fork. Dropping the future has no effect on the
+    /// sandbox.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{ChangesOptions, ForkOptions, Result, Sandbox, SandboxExt as _};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// sandbox.import("/home/me/project", "project").await?;
+    /// let work = sandbox.fork(ForkOptions::new()).await?;
+    /// work.sh("cd project && ./agent").await?;
+    /// let options = ChangesOptions::new().exclude("/target");
+    /// for change in &work.changes(&"project".into(), options).await?.entries {
+    ///     println!("{:?} {}", change.kind(), change.path);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// With the path: [`NotFound`](crate::ErrorKind::NotFound) if it is there neither before nor
+    /// after, [`NotADirectory`](crate::ErrorKind::NotADirectory) (a link too: none is followed),
+    /// [`LimitExceeded`](crate::ErrorKind::LimitExceeded), which states the limit;
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a directory of the host that is
+    /// mounted; [`Busy`](crate::ErrorKind::Busy) if its processes can't be held still;
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) without
+    /// [`Capability::Changes`](crate::Capability::Changes) (the default).
+    async fn changes(&self, path: &GuestPath, options: ChangesOptions) -> Result<Changes> {
+        let _ = (path, options);
+        Err(refuse_in(
+            self.info().id,
+            &self.capabilities(),
+            Capability::Changes,
+            Operation::Changes,
+        ))
+    }
+
+    /// What the sandbox uses at the moment, as far as the backend knows.
+    ///
+    /// Asking is no use: it does not keep a sandbox from expiring. Dropping the future has no
+    /// effect.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Result, Sandbox};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// let usage = sandbox.usage().await?;
+    /// if let Some(memory) = usage.memory {
+    ///     println!("{} MiB", memory >> 20);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) without
+    /// [`Capability::Usage`](crate::Capability::Usage) (the default).
+    async fn usage(&self) -> Result<Usage> {
+        Err(refuse_in(
+            self.info().id,
+            &self.capabilities(),
+            Capability::Usage,
+            Operation::Usage,
+        ))
+    }
+
+    /// Holds everything in the sandbox still until [`resume`](Sandbox::resume). When this returns
+    /// nothing in it runs; a second call changes nothing.
+    ///
+    /// Meanwhile files can be read and written and `close` ends the sandbox. What needs its
+    /// programs (`exec`, `spawn`, `start_job`, `fork`, `snapshot`) is
+    /// [`Busy`](crate::ErrorKind::Busy), and a command is not started. Clocks go on: a command whose
+    /// timeout passes meanwhile is killed, and a time to live counts.
+    ///
+    /// Dropping the future leaves it paused or not.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Result, Sandbox};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// sandbox.pause().await?;
+    /// // Nothing runs, nothing is lost.
+    /// sandbox.resume().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Busy`](crate::ErrorKind::Busy) if its processes can't be held still: then they run;
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) without
+    /// [`Capability::Pause`](crate::Capability::Pause) (the default).
+    async fn pause(&self) -> Result<()> {
+        Err(refuse_in(
+            self.info().id,
+            &self.capabilities(),
+            Capability::Pause,
+            Operation::Pause,
+        ))
+    }
+
+    /// Lets everything go on that [`pause`](Sandbox::pause) held still; otherwise changes nothing.
+    ///
+    /// Dropping the future leaves it paused or not.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) without
+    /// [`Capability::Pause`](crate::Capability::Pause) (the default).
+    async fn resume(&self) -> Result<()> {
+        Err(refuse_in(
+            self.info().id,
+            &self.capabilities(),
+            Capability::Pause,
+            Operation::Resume,
+        ))
+    }
+
     /// Ends the sandbox: kills everything in it and frees what it holds.
     ///
     /// Idempotent and bounded in time. Commands that are running fail with
@@ -857,6 +975,18 @@ macro_rules! forward {
                 options: OpenWriteOptions,
             ) -> Result<FileWriter> {
                 (**self).open_write(path, options).await
+            }
+            async fn changes(&self, path: &GuestPath, options: ChangesOptions) -> Result<Changes> {
+                (**self).changes(path, options).await
+            }
+            async fn usage(&self) -> Result<Usage> {
+                (**self).usage().await
+            }
+            async fn pause(&self) -> Result<()> {
+                (**self).pause().await
+            }
+            async fn resume(&self) -> Result<()> {
+                (**self).resume().await
             }
             async fn close(&self) -> Result<()> {
                 (**self).close().await

@@ -67,6 +67,27 @@ pub(crate) mod bytes {
     }
 }
 
+/// [`bytes`], where there may be none.
+pub(crate) mod bytes_or_none {
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer>(
+        bytes: &Option<::bytes::Bytes>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        bytes
+            .as_ref()
+            .map(|bytes| Text(bytes.to_vec()))
+            .serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<::bytes::Bytes>, D::Error> {
+        Ok(Option::<Text>::deserialize(deserializer)?.map(|Text(bytes)| bytes.into()))
+    }
+}
+
 /// An argument vector as a list of [`Text`].
 pub(crate) mod argv {
     use super::*;

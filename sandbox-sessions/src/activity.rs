@@ -231,7 +231,10 @@ impl Around for Track {
     ) -> sandbox_core::Result<T> {
         let command = call.command().is_some();
         let mut using = match call.request {
-            Request::Isolation | Request::EgressDecisions(_) | Request::ListJobs => None,
+            Request::Isolation
+            | Request::EgressDecisions(_)
+            | Request::ListJobs
+            | Request::Usage => None,
             _ => Some(Use::begin(&self.activity, command)),
         };
         let result = attempt().await;

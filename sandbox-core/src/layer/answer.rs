@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
-    DirEntry, IsolationReport, Metadata, Output, Process, Sandbox, SandboxId, SandboxInfo,
+    Changes, DirEntry, IsolationReport, Metadata, Output, Process, Sandbox, SandboxId, SandboxInfo,
     Snapshot, TransferReport,
 };
 
@@ -66,6 +66,12 @@ impl Answer for TransferReport {
     }
 }
 
+impl Answer for Changes {
+    fn bytes(&self) -> Option<u64> {
+        Some(Changes::bytes(self))
+    }
+}
+
 macro_rules! nothing_to_see {
     ($($answer:ty),* $(,)?) => {$(impl Answer for $answer {})*};
 }
@@ -76,6 +82,7 @@ nothing_to_see!(
     crate::FileWriter,
     crate::Job,
     crate::PortStream,
+    crate::Usage,
     Vec<crate::JobInfo>,
     IsolationReport,
     Metadata,

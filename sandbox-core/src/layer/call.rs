@@ -5,10 +5,10 @@
 use std::path::Path;
 
 use crate::{
-    Command, CreateDirOptions, EgressPolicy, Env, ExportOptions, FileBatch, ForkOptions, GuestPath,
-    ImportOptions, JobKey, JobOptions, Labels, ListOptions, MetadataOptions, OpenReadOptions,
-    OpenWriteOptions, Operation, Provider, ReadOptions, RemoveOptions, RenameOptions, Sandbox,
-    SandboxId, SandboxSpec, SnapshotId, SnapshotOptions,
+    ChangesOptions, Command, CreateDirOptions, EgressPolicy, Env, ExportOptions, FileBatch,
+    ForkOptions, GuestPath, ImportOptions, JobKey, JobOptions, Labels, ListOptions,
+    MetadataOptions, OpenReadOptions, OpenWriteOptions, Operation, Provider, ReadOptions,
+    RemoveOptions, RenameOptions, Sandbox, SandboxId, SandboxSpec, SnapshotId, SnapshotOptions,
 };
 
 /// The receiver of a call.
@@ -89,6 +89,14 @@ pub enum Request<'a> {
     OpenRead(&'a GuestPath, &'a OpenReadOptions),
     /// [`Sandbox::open_write`]
     OpenWrite(&'a GuestPath, &'a OpenWriteOptions),
+    /// [`Sandbox::changes`]
+    Changes(&'a GuestPath, &'a ChangesOptions),
+    /// [`Sandbox::usage`]
+    Usage,
+    /// [`Sandbox::pause`]
+    Pause,
+    /// [`Sandbox::resume`]
+    Resume,
 }
 
 /// A call on its way to a sandbox or provider.
@@ -159,6 +167,10 @@ impl<'a> Call<'a> {
             Request::ConnectPort(_) => Operation::ConnectPort,
             Request::OpenRead(..) => Operation::OpenRead,
             Request::OpenWrite(..) => Operation::OpenWrite,
+            Request::Changes(..) => Operation::Changes,
+            Request::Usage => Operation::Usage,
+            Request::Pause => Operation::Pause,
+            Request::Resume => Operation::Resume,
         }
     }
 
@@ -211,6 +223,7 @@ impl<'a> Call<'a> {
             | Request::ExportDir(path, _, _)
             | Request::OpenRead(path, _)
             | Request::OpenWrite(path, _)
+            | Request::Changes(path, _)
             | Request::SetWorkdir(path) => vec![path],
             Request::Rename(from, to, _) => vec![from, to],
             Request::WriteFiles(batch) => batch.files().iter().map(|file| &file.path).collect(),
@@ -232,7 +245,10 @@ impl<'a> Call<'a> {
             | Request::Close
             | Request::FindJob(_)
             | Request::ListJobs
-            | Request::ConnectPort(_) => Vec::new(),
+            | Request::ConnectPort(_)
+            | Request::Usage
+            | Request::Pause
+            | Request::Resume => Vec::new(),
         }
     }
 

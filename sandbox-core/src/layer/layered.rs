@@ -10,11 +10,12 @@ use bytes::Bytes;
 
 use super::{Answer, Around, Attempt, Call, Layer as _, Request};
 use crate::{
-    Capabilities, Command, CreateDirOptions, DirEntry, EgressDecisions, EgressPolicy, Env,
-    ExportOptions, FileBatch, FileReader, FileWriter, ForkOptions, GuestPath, ImportOptions,
-    IsolationReport, Job, JobInfo, JobKey, JobOptions, ListOptions, Metadata, MetadataOptions,
-    OpenReadOptions, OpenWriteOptions, Output, PortStream, Process, ReadOptions, RemoveOptions,
-    RenameOptions, Result, Sandbox, SandboxInfo, Snapshot, SnapshotOptions, TransferReport,
+    Capabilities, Changes, ChangesOptions, Command, CreateDirOptions, DirEntry, EgressDecisions,
+    EgressPolicy, Env, ExportOptions, FileBatch, FileReader, FileWriter, ForkOptions, GuestPath,
+    ImportOptions, IsolationReport, Job, JobInfo, JobKey, JobOptions, ListOptions, Metadata,
+    MetadataOptions, OpenReadOptions, OpenWriteOptions, Output, PortStream, Process, ReadOptions,
+    RemoveOptions, RenameOptions, Result, Sandbox, SandboxInfo, Snapshot, SnapshotOptions,
+    TransferReport, Usage,
 };
 
 /// A sandbox with an [`Around`] layer.
@@ -221,6 +222,25 @@ impl<A: Around> Sandbox for Layered<A> {
             self.inner.open_write(path, options.clone())
         })
         .await
+    }
+
+    async fn changes(&self, path: &GuestPath, options: ChangesOptions) -> Result<Changes> {
+        self.call(Request::Changes(path, &options), &|| {
+            self.inner.changes(path, options.clone())
+        })
+        .await
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        self.call(Request::Usage, &|| self.inner.usage()).await
+    }
+
+    async fn pause(&self) -> Result<()> {
+        self.call(Request::Pause, &|| self.inner.pause()).await
+    }
+
+    async fn resume(&self) -> Result<()> {
+        self.call(Request::Resume, &|| self.inner.resume()).await
     }
 
     async fn close(&self) -> Result<()> {

@@ -16,10 +16,10 @@ use crate::{Error, Execution, Result, WriteMode};
 /// | `exec`, `spawn` | only if the error says [`Execution::NotStarted`] |
 /// | `start_job`, `find_job`, `list_jobs` | yes: a key is started once |
 /// | `connect_port`, `open_read`, `open_write` | yes: what is not handed out has no effect |
-/// | reading, listing, `metadata`, `isolation`, `egress_decisions`, `attach`, `list`, `list_snapshots` | yes |
+/// | reading, listing, `metadata`, `isolation`, `changes`, `usage`, `egress_decisions`, `attach`, `list`, `list_snapshots` | yes |
 /// | `write_files` | yes, unless a file of the batch must be new |
 /// | `create_dir` | yes, unless it must not exist yet |
-/// | `import_dir`, `export_dir`, `set_workdir`, `set_env`, `restrict_egress` | yes: a second one gives the same |
+/// | `import_dir`, `export_dir`, `set_workdir`, `set_env`, `restrict_egress`, `pause`, `resume` | yes: a second one gives the same |
 /// | `remove`, `rename`, `delete_snapshot` | no: after one that worked a second would fail |
 /// | `create`, `fork`, `snapshot` | no: a second one could leave a first behind |
 /// | `close`, `destroy` | no: bounded and idempotent by contract |
@@ -67,6 +67,10 @@ fn is_safe(call: &Call<'_>, error: &Error) -> bool {
             | Request::List(_)
             | Request::ListSnapshots(_)
             | Request::Isolation
+            | Request::Changes(..)
+            | Request::Usage
+            | Request::Pause
+            | Request::Resume
             | Request::ReadFile(..)
             | Request::ListDir(..)
             | Request::Metadata(..)

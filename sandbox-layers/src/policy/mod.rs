@@ -210,6 +210,8 @@ impl Policy {
                 | Request::Metadata(..)
                 | Request::OpenRead(..)
                 | Request::ExportDir(..)
+                | Request::Changes(..)
+                | Request::Usage
                 | Request::EgressDecisions(_)
                 | Request::FindJob(_)
                 | Request::ListJobs

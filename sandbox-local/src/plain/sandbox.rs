@@ -10,12 +10,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sandbox_core::backend::{Settings, blocking};
 use sandbox_core::{
-    Capabilities, Capability, CollectOptions, Command, CreateDirOptions, DirEntry, EgressDecisions,
-    EgressPolicy, Env, Error, ErrorKind, Execution, ExportOptions, FileBatch, FileReader,
-    FileWriter, ForkOptions, GuestPath, ImportOptions, IsolationReport, Job, JobInfo, JobKey,
-    JobOptions, Labels, ListOptions, Metadata, MetadataOptions, OpenReadOptions, OpenWriteOptions,
-    Operation, Output, PortStream, Process, ReadOptions, RemoveOptions, RenameOptions, Result,
-    Sandbox, SandboxId, SandboxInfo, Snapshot, SnapshotOptions, Stdin, TransferReport,
+    Capabilities, Capability, Changes, ChangesOptions, CollectOptions, Command, CreateDirOptions,
+    DirEntry, EgressDecisions, EgressPolicy, Env, Error, ErrorKind, Execution, ExportOptions,
+    FileBatch, FileReader, FileWriter, ForkOptions, GuestPath, ImportOptions, IsolationReport, Job,
+    JobInfo, JobKey, JobOptions, Labels, ListOptions, Metadata, MetadataOptions, OpenReadOptions,
+    OpenWriteOptions, Operation, Output, PortStream, Process, ReadOptions, RemoveOptions,
+    RenameOptions, Result, Sandbox, SandboxId, SandboxInfo, Snapshot, SnapshotOptions, Stdin,
+    TransferReport, Usage,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
@@ -384,6 +385,22 @@ impl Sandbox for PlainSandbox {
 
     async fn snapshot(&self, _: SnapshotOptions) -> Result<Snapshot> {
         self.refuse(Capability::Snapshot, Operation::Snapshot)
+    }
+
+    async fn changes(&self, _: &GuestPath, _: ChangesOptions) -> Result<Changes> {
+        self.refuse(Capability::Changes, Operation::Changes)
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        self.refuse(Capability::Usage, Operation::Usage)
+    }
+
+    async fn pause(&self) -> Result<()> {
+        self.refuse(Capability::Pause, Operation::Pause)
+    }
+
+    async fn resume(&self) -> Result<()> {
+        self.refuse(Capability::Pause, Operation::Resume)
     }
 
     async fn egress_decisions(&self, _: u64) -> Result<EgressDecisions> {

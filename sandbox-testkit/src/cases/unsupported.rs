@@ -67,6 +67,9 @@ unsupported! {
     Jobs: jobs;
     Ports: ports;
     FileStreams: file_streams;
+    Changes: changes;
+    Usage: usage;
+    Pause: pause;
 }
 
 /// Checks that the declaration gives a reason.
@@ -423,6 +426,22 @@ async fn file_streams(cx: Context) -> Verdict {
         .await;
     cx.sandbox.remove_all("f").await?;
     refuses(&cx, opened, lacks, Operation::OpenRead).await
+}
+
+async fn changes(cx: Context) -> Verdict {
+    let found = cx.sandbox.changes_in(".").await;
+    refuses(&cx, found, Capability::Changes, Operation::Changes).await
+}
+
+async fn usage(cx: Context) -> Verdict {
+    let used = cx.sandbox.usage().await;
+    refuses(&cx, used, Capability::Usage, Operation::Usage).await
+}
+
+async fn pause(cx: Context) -> Verdict {
+    let lacks = Capability::Pause;
+    refuses(&cx, cx.sandbox.pause().await, lacks, Operation::Pause).await?;
+    refuses(&cx, cx.sandbox.resume().await, lacks, Operation::Resume).await
 }
 
 async fn isolation(cx: Context) -> Verdict {

@@ -10,14 +10,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use sandbox_core::{
-    Capabilities, Capability, CapturedStream, Command, Control, CreateDirOptions, DirEntry,
-    EgressDecisions, EgressPolicy, Enforcement, Env, Error, ErrorKind, Execution, ExistingDir,
-    Exit, ExitCause, ExitStatus, ExportOptions, FileBatch, FileKind, FileReader, FileWriter,
-    ForkOptions, GuestPath, ImportOptions, IsolationReport, Job, JobInfo, JobKey, JobOptions,
-    ListOptions, Metadata, MetadataOptions, OpenReadOptions, OpenWriteOptions, Operation, Output,
-    PartialOutput, PortStream, Process, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox,
-    SandboxExt, SandboxInfo, Snapshot, SnapshotOptions, Stdin, TerminalSize, TransferReport,
-    WriteMode,
+    Capabilities, Capability, CapturedStream, Changes, ChangesOptions, Command, Control,
+    CreateDirOptions, DirEntry, EgressDecisions, EgressPolicy, Enforcement, Env, Error, ErrorKind,
+    Execution, ExistingDir, Exit, ExitCause, ExitStatus, ExportOptions, FileBatch, FileKind,
+    FileReader, FileWriter, ForkOptions, GuestPath, ImportOptions, IsolationReport, Job, JobInfo,
+    JobKey, JobOptions, ListOptions, Metadata, MetadataOptions, OpenReadOptions, OpenWriteOptions,
+    Operation, Output, PartialOutput, PortStream, Process, ReadOptions, RemoveOptions,
+    RenameOptions, Result, Sandbox, SandboxExt, SandboxInfo, Snapshot, SnapshotOptions, Stdin,
+    TerminalSize, TransferReport, Usage, WriteMode,
 };
 
 use super::{Mutant, job, process, stream};
@@ -737,6 +737,23 @@ impl Sandbox for MutantSandbox {
             Mutant::DroppedWriterCommits => FileWriter::new(stream::Keeping(Some(writer))),
             _ => writer,
         })
+    }
+
+    async fn changes(&self, path: &GuestPath, options: ChangesOptions) -> Result<Changes> {
+        let path = self.path(path);
+        self.say(self.at(&path).changes(&path, options).await)
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        self.say(self.inner.usage().await)
+    }
+
+    async fn pause(&self) -> Result<()> {
+        self.say(self.inner.pause().await)
+    }
+
+    async fn resume(&self) -> Result<()> {
+        self.say(self.inner.resume().await)
     }
 
     async fn close(&self) -> Result<()> {

@@ -111,9 +111,9 @@ capabilities! {
     /// One file as a stream: [`open_read`](crate::Sandbox::open_read) and
     /// [`open_write`](crate::Sandbox::open_write).
     FileStreams = "file-streams",
-    /// What differs from the files that it started with: [`changes`](crate::Sandbox::changes).
+    /// Difference from the files that it began with: [`changes`](crate::Sandbox::changes).
     Changes = "changes",
-    /// What it uses at the moment: [`usage`](crate::Sandbox::usage).
+    /// Figures of its use at the moment: [`usage`](crate::Sandbox::usage).
     Usage = "usage",
     /// Standing still: [`pause`](crate::Sandbox::pause) and [`resume`](crate::Sandbox::resume).
     Pause = "pause",

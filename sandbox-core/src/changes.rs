@@ -238,7 +238,7 @@ pub struct Changes {
     pub directory: GuestPath,
     /// Entries that differ, sorted by path bytes.
     pub entries: Vec<Change>,
-    /// What could not be compared, and why: a mount of the host's directory, say.
+    /// Entries that could not be compared, and why: a mount of the host's directory, say.
     #[cfg_attr(feature = "serde", serde(default))]
     pub skipped: Vec<Skipped>,
 }

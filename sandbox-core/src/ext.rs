@@ -266,8 +266,8 @@ pub trait SandboxExt: Sandbox + sealed::Sealed {
         self.set_workdir(&path.into()).await
     }
 
-    /// What differs in a directory from what the sandbox began with, with the default options. See
-    /// [`Sandbox::changes`].
+    /// Compares a directory with the files that the sandbox began with, with the default options.
+    /// See [`Sandbox::changes`].
     ///
     /// ```no_run
     /// # use sandbox_core::{Result, Sandbox, SandboxExt};

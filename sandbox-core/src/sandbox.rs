@@ -715,9 +715,9 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
         ))
     }
 
-    /// What differs in a directory from the files that the sandbox began with: those of its
-    /// parent when it was forked, of the snapshot, image or directory that it was created from, or
-    /// the backend's own.
+    /// Compares a directory with the files that the sandbox began with: those of its parent when it
+    /// was forked, of the snapshot, image or directory that it was created from, or the backend's
+    /// own.
     ///
     /// Fork a sandbox to have a point to compare with: the changes of the fork are what was done
     /// since. Bytes, kinds, link targets and permission bits count; times and owners do not. A
@@ -758,7 +758,7 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
         ))
     }
 
-    /// What the sandbox uses at the moment, as far as the backend knows.
+    /// Tells what the sandbox uses at the moment, as far as the backend knows.
     ///
     /// Asking is no use: it does not keep a sandbox from expiring. Dropping the future has no
     /// effect.

@@ -1,4 +1,4 @@
-//! What a sandbox uses at the moment: processor time, memory, processes, disk, network.
+//! Use of a sandbox at the moment: processor time, memory, processes, disk, network.
 //!
 //! A figure that is not known must never be shown as zero.
 

@@ -1,4 +1,4 @@
-//! Archives from a sandbox, read entry by entry.
+//! Archives from a sandbox, and layers of images, read entry by entry.
 //!
 //! Invariant: an archive is untrusted: memory does not grow with what it claims, a path is handed
 //! over as plain names or refused, and whatever is wrong with it is an error, never a panic.
@@ -12,8 +12,6 @@ use sandbox_core::{Error, ErrorKind, FileKind, Operation, Result};
 
 use crate::export::{Attributes, Export};
 use crate::sys::system_time;
-
-const OP: Operation = Operation::ExportDir;
 
 /// Limit of bytes of headers, long names and maps of holes for one entry.
 const MAX_HEADERS: u64 = 16 << 20;
@@ -42,6 +40,12 @@ pub struct ArchiveEntry<'a> {
     pub kind: ArchiveKind,
     /// Mode and modification time.
     pub attributes: Attributes,
+    /// User and group, as the archive numbers them.
+    pub owner: (u64, u64),
+    /// The mode with its set-user-ID, set-group-ID and sticky bits.
+    pub mode: u32,
+    /// Extended attributes: names and values.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// Target of a link, or the first name of a hard link, as plain names.
     pub link: Vec<u8>,
     /// The content of a file; holes are read as zeros.
@@ -54,8 +58,70 @@ pub struct ArchiveEntry<'a> {
 /// [`Other`](ErrorKind::Other) for an archive that is not sound; what `each` says.
 pub fn read_archive(
     archive: impl Read,
+    each: impl FnMut(ArchiveEntry<'_>) -> Result<()>,
+) -> Result<()> {
+    read(archive, Origin::Sandbox, each)
+}
+
+/// Reads a layer of an image as [`read_archive`] does; a name that begins with `/` is meant from the
+/// image's root.
+///
+/// # Errors
+/// [`InvalidInput`](ErrorKind::InvalidInput) for a layer that is not sound; what `each` says.
+pub fn read_layer(
+    layer: impl Read,
+    each: impl FnMut(ArchiveEntry<'_>) -> Result<()>,
+) -> Result<()> {
+    read(layer, Origin::Layer, each)
+}
+
+/// Origin of an archive.
+#[derive(Clone, Copy)]
+enum Origin {
+    Sandbox,
+    Layer,
+}
+
+impl Origin {
+    fn unsound(self, why: &str) -> Error {
+        let (kind, operation, what) = match self {
+            Self::Sandbox => (
+                ErrorKind::Other,
+                Operation::ExportDir,
+                "what the sandbox sent",
+            ),
+            Self::Layer => (
+                ErrorKind::InvalidInput,
+                Operation::Create,
+                "a layer of the image",
+            ),
+        };
+        Error::new(kind, operation).with_message(format!("{what} is not sound: {why}"))
+    }
+
+    fn garbled(self, error: io::Error) -> Error {
+        // What the reader below says of a layer: a full budget, a broken compression.
+        let why = match self {
+            Self::Sandbox => "its archive can't be read".into(),
+            Self::Layer => format!("its archive can't be read: {error}"),
+        };
+        self.unsound(&why).with_source(error)
+    }
+
+    fn plain(self, name: &[u8]) -> Option<Vec<u8>> {
+        let rooted = matches!(self, Self::Layer);
+        let from = name.iter().position(|b| *b != b'/').unwrap_or(name.len());
+        plain(if rooted { name.get(from..)? } else { name })
+    }
+}
+
+fn read(
+    archive: impl Read,
+    origin: Origin,
     mut each: impl FnMut(ArchiveEntry<'_>) -> Result<()>,
 ) -> Result<()> {
+    let garbled = |error| origin.garbled(error);
+    let unsound = |why| origin.unsound(why);
     let budget = Rc::new(Budget::default());
     let mut archive = tar::Archive::new(Limited {
         inner: archive,
@@ -77,7 +143,7 @@ pub fn read_archive(
         };
         end = budget.read.get().saturating_add(on_disk);
         budget.limit.set(end);
-        let Some(path) = plain(&entry.path_bytes()) else {
+        let Some(path) = origin.plain(&entry.path_bytes()) else {
             return Err(unsound("an entry has a name that can't be"));
         };
         let kind = match kind {
@@ -101,19 +167,43 @@ pub fn read_archive(
             _ => Vec::new(),
         };
         let link = match kind {
-            ArchiveKind::HardLink => {
-                plain(&link).ok_or_else(|| unsound("a hard link leads out"))?
-            }
+            ArchiveKind::HardLink => origin
+                .plain(&link)
+                .ok_or_else(|| unsound("a hard link leads out"))?,
             _ => link,
         };
-        let attributes = Attributes {
-            mode: entry.header().mode().unwrap_or(0o600) & 0o777,
-            modified: modified(entry.header()),
+        let mode = entry.header().mode().unwrap_or(0o600) & 0o7777;
+        let header = entry.header();
+        let mut attributes = Attributes {
+            mode: mode & 0o777,
+            modified: modified(header),
         };
+        let mut owner = (header.uid().unwrap_or(0), header.gid().unwrap_or(0));
+        let mut xattrs = Vec::new();
+        if let Some(extensions) = entry.pax_extensions().map_err(garbled)? {
+            for extension in extensions {
+                let extension = extension.map_err(garbled)?;
+                let value = extension.value_bytes();
+                let text = || std::str::from_utf8(value).unwrap_or_default();
+                match extension.key_bytes() {
+                    b"mtime" => attributes.modified = pax_time(text()).or(attributes.modified),
+                    b"uid" => owner.0 = text().parse().unwrap_or(owner.0),
+                    b"gid" => owner.1 = text().parse().unwrap_or(owner.1),
+                    key => {
+                        if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+                            xattrs.push((name.to_vec(), value.to_vec()));
+                        }
+                    }
+                }
+            }
+        }
         each(ArchiveEntry {
             path,
             kind,
             attributes,
+            owner,
+            mode,
+            xattrs,
             link,
             content: &mut entry,
         })?;
@@ -182,13 +272,20 @@ fn modified(header: &tar::Header) -> Option<SystemTime> {
     system_time(seconds, 0)
 }
 
-fn garbled(error: io::Error) -> Error {
-    unsound("its archive can't be read").with_source(error)
-}
-
-fn unsound(why: &str) -> Error {
-    Error::new(ErrorKind::Other, OP)
-        .with_message(format!("what the sandbox sent is not sound: {why}"))
+/// A time of a PAX header: seconds with a fraction.
+fn pax_time(text: &str) -> Option<SystemTime> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let seconds: i64 = whole.parse().ok()?;
+    let digits: String = fraction
+        .chars()
+        .chain("000000000".chars())
+        .take(9)
+        .collect();
+    let nanoseconds: u32 = digits.parse().ok()?;
+    match whole.starts_with('-') && nanoseconds > 0 {
+        true => system_time(seconds.checked_sub(1)?, 1_000_000_000 - nanoseconds),
+        false => system_time(seconds, nanoseconds),
+    }
 }
 
 #[derive(Default)]

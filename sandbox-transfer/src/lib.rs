@@ -23,10 +23,10 @@ mod scan;
 pub mod sparse;
 mod sys;
 
-pub use archive::{ArchiveEntry, ArchiveKind, read_archive};
+pub use archive::{ArchiveEntry, ArchiveKind, read_archive, read_layer};
 pub use export::{Attributes, Export, skipped};
 pub use filter::{Excludes, IgnoreFiles, MAX_IGNORE_FILE, is_excluded};
 pub use landing::{Landing, remove_tree};
 pub use link::leads_out;
-pub use pack::pack;
+pub use pack::{PackEntry, PackKind, Packer, pack};
 pub use scan::{Scan, ScanEntry, ScanKind, scan};

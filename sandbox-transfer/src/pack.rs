@@ -6,11 +6,10 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use sandbox_core::{Error, ImportOptions, Operation, Result};
 
-use crate::export::Attributes;
 use crate::scan::{Scan, ScanEntry, ScanKind, scan};
 use crate::sparse::next_data;
 
@@ -35,54 +34,143 @@ pub fn pack(
     let broken = |error| {
         Error::from_io(error, OP).with_message("the archive for the sandbox can't be written")
     };
-    let mut tar = tar::Builder::new(BufWriter::new(archive));
+    let mut packer = Packer::new(BufWriter::new(archive), holes_from);
     let mut sparse = false;
     let scan = scan(from, options, OP, |entry| {
-        sparse |= append(&mut tar, entry, holes_from).map_err(broken)?;
+        let ScanEntry {
+            path,
+            attributes,
+            kind,
+        } = entry;
+        let kind = match &kind {
+            ScanKind::Directory => PackKind::Directory,
+            ScanKind::Symlink(target) => PackKind::Symlink(target),
+            ScanKind::File(content, size) => PackKind::File(content, *size),
+        };
+        let entry = PackEntry {
+            path: &path,
+            mode: attributes.mode,
+            modified: attributes.modified,
+            xattrs: &[],
+            kind,
+        };
+        sparse |= packer.add(entry).map_err(broken)?;
         Ok(())
     })?;
-    let finish = || tar.into_inner()?.flush();
+    let finish = || packer.finish()?.flush();
     finish().map_err(broken)?;
     Ok((scan, sparse))
 }
 
-/// Adds an entry; says whether as a sparse one.
-fn append(
-    tar: &mut tar::Builder<BufWriter<&File>>,
-    entry: ScanEntry,
+/// Entry of an archive that is written.
+pub struct PackEntry<'a> {
+    /// Names with `/` between them, relative to the archive's top.
+    pub path: &'a [u8],
+    /// Permission bits, with the set-user-ID, set-group-ID and sticky bits.
+    pub mode: u32,
+    /// The modification time, in whole seconds.
+    pub modified: Option<SystemTime>,
+    /// Extended attributes: names and values.
+    pub xattrs: &'a [(Vec<u8>, Vec<u8>)],
+    /// Kind of the entry, with its content.
+    pub kind: PackKind<'a>,
+}
+
+/// Kind of an entry of an archive that is written.
+#[non_exhaustive]
+pub enum PackKind<'a> {
+    /// A directory.
+    Directory,
+    /// A regular file of this size, read from its start.
+    File(&'a File, u64),
+    /// A regular file without content.
+    Empty,
+    /// A symbolic link, with its target.
+    Symlink(&'a [u8]),
+    /// Another name of an entry before, by its path.
+    HardLink(&'a [u8]),
+    /// A FIFO.
+    Fifo,
+}
+
+/// An archive that is written entry by entry, without owners.
+pub struct Packer<W: io::Write> {
+    tar: tar::Builder<W>,
     holes_from: u64,
-) -> io::Result<bool> {
-    let mut header = tar::Header::new_gnu();
-    header.set_mode(entry.attributes.mode);
-    header.set_uid(0);
-    header.set_gid(0);
-    set_time(&mut header, entry.attributes);
-    header.set_size(0);
-    let path = host_path(&entry.path);
-    match entry.kind {
-        ScanKind::Directory => {
-            header.set_entry_type(tar::EntryType::Directory);
-            tar.append_data(&mut header, path, io::empty())?;
-        }
-        ScanKind::Symlink(target) => {
-            header.set_entry_type(tar::EntryType::Symlink);
-            tar.append_link(&mut header, path, host_path(&target))?;
-        }
-        ScanKind::File(content, size) => {
-            let data = extents(&content, size)?;
-            let kept: u64 = data.iter().map(|(start, end)| end - start).sum();
-            if size - kept >= holes_from {
-                append_sparse(tar, header, &path, &content, size, &data)?;
-                return Ok(true);
-            }
-            header.set_size(size);
-            (&content).seek(SeekFrom::Start(0))?;
-            // What a file grows by meanwhile is left out; one that shrinks is padded.
-            let content = content.chain(io::repeat(0)).take(size);
-            tar.append_data(&mut header, path, content)?;
+}
+
+impl<W: io::Write> Packer<W> {
+    /// An empty archive; see [`pack`] for `holes_from`.
+    pub fn new(out: W, holes_from: u64) -> Self {
+        Self {
+            tar: tar::Builder::new(out),
+            holes_from,
         }
     }
-    Ok(false)
+
+    /// Adds an entry; says whether as a sparse one.
+    ///
+    /// # Errors
+    /// The file can't be read, or the archive not be written.
+    pub fn add(&mut self, entry: PackEntry<'_>) -> io::Result<bool> {
+        let tar = &mut self.tar;
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(entry.mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        set_time(&mut header, entry.modified);
+        header.set_size(0);
+        if !entry.xattrs.is_empty() {
+            let named = entry.xattrs.iter().filter_map(|(name, value)| {
+                let name = std::str::from_utf8(name).ok()?;
+                Some((format!("SCHILY.xattr.{name}"), &value[..]))
+            });
+            let named: Vec<_> = named.collect();
+            tar.append_pax_extensions(named.iter().map(|(name, value)| (&name[..], *value)))?;
+        }
+        let path = host_path(entry.path);
+        match entry.kind {
+            PackKind::Directory => {
+                header.set_entry_type(tar::EntryType::Directory);
+                tar.append_data(&mut header, path, io::empty())?;
+            }
+            PackKind::Empty => tar.append_data(&mut header, path, io::empty())?,
+            PackKind::Fifo => {
+                header.set_entry_type(tar::EntryType::Fifo);
+                tar.append_data(&mut header, path, io::empty())?;
+            }
+            PackKind::Symlink(target) => {
+                header.set_entry_type(tar::EntryType::Symlink);
+                tar.append_link(&mut header, path, host_path(target))?;
+            }
+            PackKind::HardLink(first) => {
+                header.set_entry_type(tar::EntryType::Link);
+                tar.append_link(&mut header, path, host_path(first))?;
+            }
+            PackKind::File(mut content, size) => {
+                let data = extents(content, size)?;
+                let kept: u64 = data.iter().map(|(start, end)| end - start).sum();
+                if size - kept >= self.holes_from {
+                    append_sparse(tar, header, &path, content, size, &data)?;
+                    return Ok(true);
+                }
+                header.set_size(size);
+                content.seek(SeekFrom::Start(0))?;
+                // What a file grows by meanwhile is left out; one that shrinks is padded.
+                let content = content.chain(io::repeat(0)).take(size);
+                tar.append_data(&mut header, path, content)?;
+            }
+        }
+        Ok(false)
+    }
+
+    /// Ends the archive, and gives back what it was written to.
+    ///
+    /// # Errors
+    /// Its end can't be written.
+    pub fn finish(self) -> io::Result<W> {
+        self.tar.into_inner()
+    }
 }
 
 /// The parts of a file that are not holes, from multiples of a block of the archive on.
@@ -108,7 +196,7 @@ fn extents(file: &File, size: u64) -> io::Result<Vec<(u64, u64)>> {
 
 /// Writes a GNU sparse entry: a map of the parts with content, then these.
 fn append_sparse(
-    tar: &mut tar::Builder<BufWriter<&File>>,
+    tar: &mut tar::Builder<impl io::Write>,
     mut header: tar::Header,
     path: &Path,
     content: &File,
@@ -187,8 +275,8 @@ impl Read for Parts<'_> {
 }
 
 /// Writes a modification time: beyond what octal digits can say, as GNU tar does.
-fn set_time(header: &mut tar::Header, attributes: Attributes) {
-    let Some(modified) = attributes.modified else {
+fn set_time(header: &mut tar::Header, modified: Option<SystemTime>) {
+    let Some(modified) = modified else {
         return header.set_mtime(0);
     };
     match modified.duration_since(UNIX_EPOCH) {
@@ -227,7 +315,7 @@ mod tests {
     use sandbox_core::ExportOptions;
 
     use super::*;
-    use crate::export::Export;
+    use crate::export::{Attributes, Export};
 
     /// Packs a tree with holes, long names and odd times, for the host's own tar and for this
     /// crate to unpack.

@@ -20,7 +20,7 @@ use crate::group::config::AcaConfig;
 use crate::group::create_once::CREATE_LABEL;
 use crate::group::manage::{AcaOptions, AcaSource, EgressPolicy, Lifecycle, NewPort};
 use crate::group::protocol::{Protocol, number};
-use crate::group::registry::{Policies, Registry};
+use crate::group::shared::{Policies, Shared};
 use crate::group::sandbox::AcaSandbox;
 use crate::group::spec::{check, check_labels};
 use crate::guest::handle::{Guest, State};
@@ -48,7 +48,7 @@ const WORKDIR: &str = "/workspace";
 /// ```
 #[derive(Clone, Debug)]
 pub struct AcaSandboxProvider {
-    pub(crate) registry: Arc<Registry>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl AcaSandboxProvider {
@@ -71,7 +71,7 @@ impl AcaSandboxProvider {
         let tokens = Tokens::new(Arc::clone(&config.credential), scope);
         let http = Arc::new(Http::new(plane, tokens)?);
         Ok(Self {
-            registry: Arc::new(Registry::new(http, config)),
+            shared: Arc::new(Shared::new(http, config)),
         })
     }
 }
@@ -143,38 +143,38 @@ impl Provider for AcaSandboxProvider {
 
     async fn attach(&self, id: &SandboxId) -> Result<Arc<dyn Sandbox>> {
         const OP: Operation = Operation::Attach;
-        if let Some(open) = self.registry.find(id.as_str()) {
+        if let Some(open) = self.shared.find(id.as_str()) {
             open.open(OP).map_err(|_| missing(OP, id))?;
             return Ok(self.opened(open));
         }
         let found = self.lookup(OP, id).await?;
-        let own = &self.registry.config.labels;
+        let own = &self.shared.config.labels;
         let info = info_of(&found, own).ok_or_else(|| missing(OP, id))?;
         let state = State::new(info, BTreeMap::new());
-        let guest = Guest::new(Arc::clone(&self.registry.http), state);
-        Ok(self.opened(self.registry.add(guest)))
+        let guest = Guest::new(Arc::clone(&self.shared.http), state);
+        Ok(self.opened(self.shared.add(guest)))
     }
 
     async fn list(&self, labels: &Labels) -> Result<Vec<SandboxInfo>> {
         let mut found = self
-            .registry
+            .shared
             .http
             .list(Operation::List, labels)
             .await
             .map_err(|failure| failure.error)?;
         found.sort_by_key(|entry| entry["createdAt"].as_str().unwrap_or_default().to_owned());
-        let own = &self.registry.config.labels;
+        let own = &self.shared.config.labels;
         Ok(found.iter().filter_map(|one| info_of(one, own)).collect())
     }
 
     async fn destroy(&self, id: &SandboxId) -> Result<()> {
         const OP: Operation = Operation::Destroy;
-        if let Some(open) = self.registry.find(id.as_str()) {
+        if let Some(open) = self.shared.find(id.as_str()) {
             open.open(OP).map_err(|_| missing(OP, id))?;
             return open.close(|| ()).await;
         }
         self.lookup(OP, id).await?;
-        self.registry
+        self.shared
             .http
             .delete(OP, id.as_str())
             .await
@@ -183,10 +183,10 @@ impl Provider for AcaSandboxProvider {
 
     async fn list_snapshots(&self, labels: &Labels) -> Result<Vec<Snapshot>> {
         const OP: Operation = Operation::ListSnapshots;
-        let all = self.registry.http.pages(OP, &["snapshots"], Vec::new());
+        let all = self.shared.http.pages(OP, &["snapshots"], Vec::new());
         let mut all = all.await.map_err(|failure| failure.error)?;
         all.sort_by_key(|entry| entry["createdAt"].as_str().unwrap_or_default().to_owned());
-        let own = &self.registry.config.labels;
+        let own = &self.shared.config.labels;
         let has = |found: &Snapshot| labels.iter().all(|(k, v)| found.labels.get(k) == Some(v));
         Ok(all
             .iter()
@@ -199,7 +199,7 @@ impl Provider for AcaSandboxProvider {
         const OP: Operation = Operation::DeleteSnapshot;
         let path = ["snapshots", id.as_str()];
         let request = Request::new(Method::DELETE, &path);
-        match self.registry.http.send(OP, request).await {
+        match self.shared.http.send(OP, request).await {
             Ok(_) => Ok(()),
             Err(failure) if failure.status == Some(404) => Err(Error::new(ErrorKind::NotFound, OP)
                 .with_message(format!("the service has no snapshot {id}"))
@@ -218,7 +218,7 @@ impl AcaSandboxProvider {
         const OP: Operation = Operation::Create;
         check(&spec)?;
         let network = spec.network.clone().settle(&CAPABILITIES);
-        let config = &self.registry.config;
+        let config = &self.shared.config;
         check_labels(OP, &spec.labels, &config.labels)?;
         let source = source(&spec, &options, config)?;
         let workdir = spec
@@ -242,7 +242,7 @@ impl AcaSandboxProvider {
         let lifecycle = lifecycle.unwrap_or(Lifecycle::new(Some(config.auto_delete)));
         let policies = Policies {
             restored: matches!(source, AcaSource::Snapshot(_)),
-            egress: (self.registry.http.protocol().egress)(egress.body()),
+            egress: (self.shared.http.protocol().egress)(egress.body()),
             lifecycle: lifecycle.body(),
             ports: options.ports.iter().map(NewPort::body).collect(),
         };
@@ -254,7 +254,7 @@ impl AcaSandboxProvider {
         });
         match source {
             AcaSource::Snapshot(id) => {
-                let made = self.registry.restore(OP, &id, policies, state).await?;
+                let made = self.shared.restore(OP, &id, policies, state).await?;
                 return Ok(self.opened(made));
             }
             AcaSource::Preset(name) => body["presetSandboxType"] = json!(name),
@@ -280,19 +280,19 @@ impl AcaSandboxProvider {
         if !policies.ports.is_empty() {
             body["ports"] = json!(policies.ports);
         }
-        let made = self.registry.make_surely(OP, body, policies, state).await?;
+        let made = self.shared.make_surely(OP, body, policies, state).await?;
         Ok(self.opened(made))
     }
 
     fn opened(&self, guest: Arc<Guest>) -> Arc<dyn Sandbox> {
-        AcaSandbox::new(guest, Arc::clone(&self.registry))
+        AcaSandbox::new(guest, Arc::clone(&self.shared))
     }
 
     async fn lookup(&self, op: Operation, id: &SandboxId) -> Result<Value> {
         if uuid::Uuid::parse_str(id.as_str()).is_err() {
             return Err(missing(op, id));
         }
-        match self.registry.http.get(op, id.as_str()).await {
+        match self.shared.http.get(op, id.as_str()).await {
             Err(failure) if failure.status == Some(404) => Err(missing(op, id)),
             other => other.map_err(|failure| failure.error),
         }

@@ -20,7 +20,7 @@ use crate::group::capability::{CAPABILITIES, report};
 use crate::group::delete_on_drop::{DeleteOnDrop, Made};
 use crate::group::manage::{EgressPolicy, Lifecycle};
 use crate::group::protocol::number;
-use crate::group::registry::{Policies, Registry};
+use crate::group::shared::{Policies, Shared};
 use crate::group::spec::check_labels;
 use crate::guest::handle::{Guest, State};
 
@@ -28,24 +28,24 @@ use crate::guest::handle::{Guest, State};
 #[derive(Debug)]
 pub(crate) struct AcaSandbox {
     pub(crate) guest: Arc<Guest>,
-    pub(crate) registry: Arc<Registry>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl AcaSandbox {
-    pub(crate) fn new(guest: Arc<Guest>, registry: Arc<Registry>) -> Arc<Self> {
-        Arc::new(Self { guest, registry })
+    pub(crate) fn new(guest: Arc<Guest>, shared: Arc<Shared>) -> Arc<Self> {
+        Arc::new(Self { guest, shared })
     }
 
     /// Takes a snapshot, which is deleted if what is given back is dropped, or this future is.
     async fn snap(&self, op: Operation, labels: &Labels) -> Result<(DeleteOnDrop, Snapshot)> {
         self.guest.open(op)?;
-        let marks = &self.registry.config.labels;
+        let marks = &self.shared.config.labels;
         check_labels(op, labels, marks).map_err(|error| self.guest.named(error))?;
         let mut labels = labels.clone();
         labels.extend(marks.clone());
         let (guest, timeout) = (
             Arc::clone(&self.guest),
-            self.registry.config.snapshot_timeout,
+            self.shared.config.snapshot_timeout,
         );
         // On a task of its own: the service takes it whether the caller waits or not.
         let taking = tokio::spawn(async move {
@@ -173,7 +173,7 @@ impl Sandbox for AcaSandbox {
 
     async fn fork(&self, options: ForkOptions) -> Result<Arc<dyn Sandbox>> {
         const OP: Operation = Operation::Fork;
-        check_labels(OP, &options.labels, &self.registry.config.labels)
+        check_labels(OP, &options.labels, &self.shared.config.labels)
             .map_err(|error| self.guest.named(error))?;
         let (_passing, snapshot) = self.snap(OP, &Labels::new()).await?;
         // As they are now: a handle of the service's may have changed them.
@@ -186,7 +186,7 @@ impl Sandbox for AcaSandbox {
                 None => return Err(self.guest.named(unknown_egress())),
             },
             lifecycle: match found["lifecycle"].take() {
-                Value::Null => Lifecycle::new(Some(self.registry.config.auto_delete)).body(),
+                Value::Null => Lifecycle::new(Some(self.shared.config.auto_delete)).body(),
                 lifecycle => lifecycle,
             },
             // A port is open to others, which was not asked for.
@@ -199,11 +199,11 @@ impl Sandbox for AcaSandbox {
             State::new(info, state.env.clone())
         };
         let made = self
-            .registry
+            .shared
             .restore(OP, &snapshot.id, policies, state)
             .await;
         let made = made.map_err(|error| self.guest.named(error))?;
-        Ok(Self::new(made, Arc::clone(&self.registry)))
+        Ok(Self::new(made, Arc::clone(&self.shared)))
     }
 
     async fn snapshot(&self, options: SnapshotOptions) -> Result<Snapshot> {

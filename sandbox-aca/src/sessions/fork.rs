@@ -48,12 +48,12 @@ impl AcaSession {
             Packed::There(dir, _) => Some(dir.clone()),
         };
         let moved = async {
-            let child = self.registry.make(OP, info, env).await?;
+            let child = self.shared.make(OP, info, env).await?;
             match self.unpack(&child, packed).await {
                 Ok(()) => Ok(child),
                 Err(error) => {
                     // The first error is the one to tell.
-                    let _ = self.registry.close(&child).await;
+                    let _ = self.shared.close(&child).await;
                     Err(error)
                 }
             }
@@ -61,7 +61,7 @@ impl AcaSession {
         let moved = moved.await;
         self.guest.state().stale_dirs.extend(stale_dirs);
         let child = moved.map_err(|error| self.guest.named(error))?;
-        Ok(AcaSession::new(child, Arc::clone(&self.registry)))
+        Ok(AcaSession::new(child, Arc::clone(&self.shared)))
     }
 
     /// Packs what was changed.

@@ -12,8 +12,8 @@ mod driver;
 mod fork;
 mod identifier;
 mod provider;
-mod registry;
 mod sandbox;
+mod shared;
 mod transport;
 
 pub use code::{CodeOptions, CodeOutput, CodeStatus};

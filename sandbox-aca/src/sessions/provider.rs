@@ -15,7 +15,7 @@ use super::capability::{CLOSED, OPEN, check};
 use super::client::Pool;
 use super::config::{AcaSessionConfig, NEWEST};
 use super::identifier::public;
-use super::registry::{BACKEND, Registry, WORKDIR, missing};
+use super::shared::{BACKEND, Shared, WORKDIR, missing};
 use super::sandbox::AcaSession;
 use crate::auth::Tokens;
 use crate::http::Http;
@@ -72,7 +72,7 @@ use crate::http::Http;
 ///   for moments.
 #[derive(Clone, Debug)]
 pub struct AcaSessionProvider {
-    registry: Arc<Registry>,
+    shared: Arc<Shared>,
 }
 
 impl AcaSessionProvider {
@@ -98,7 +98,7 @@ impl AcaSessionProvider {
             old,
         };
         Ok(Self {
-            registry: Arc::new(Registry::new(
+            shared: Arc::new(Shared::new(
                 Arc::new(pool),
                 config.egress,
                 config.keep_alive,
@@ -130,8 +130,8 @@ impl AcaSessionProvider {
         for (name, value) in spec.env.iter() {
             env.insert(name.to_vec(), value.map(|value| value.value.clone()));
         }
-        let made = self.registry.make(OP, info, env).await?;
-        Ok(AcaSession::new(made, Arc::clone(&self.registry)))
+        let made = self.shared.make(OP, info, env).await?;
+        Ok(AcaSession::new(made, Arc::clone(&self.shared)))
     }
 }
 
@@ -142,7 +142,7 @@ impl Provider for AcaSessionProvider {
     }
 
     fn capabilities(&self) -> Capabilities {
-        match self.registry.egress {
+        match self.shared.egress {
             true => OPEN,
             false => CLOSED,
         }
@@ -154,19 +154,19 @@ impl Provider for AcaSessionProvider {
 
     async fn attach(&self, id: &SandboxId) -> Result<Arc<dyn Sandbox>> {
         const OP: Operation = Operation::Attach;
-        let found = self.registry.find(OP, id).await?;
+        let found = self.shared.find(OP, id).await?;
         found.open(OP).map_err(|_| missing(OP, id))?;
-        Ok(AcaSession::new(found, Arc::clone(&self.registry)))
+        Ok(AcaSession::new(found, Arc::clone(&self.shared)))
     }
 
     async fn list(&self, labels: &Labels) -> Result<Vec<SandboxInfo>> {
-        Ok(self.registry.list(labels))
+        Ok(self.shared.list(labels))
     }
 
     async fn destroy(&self, id: &SandboxId) -> Result<()> {
         const OP: Operation = Operation::Destroy;
-        let found = self.registry.find(OP, id).await?;
+        let found = self.shared.find(OP, id).await?;
         found.open(OP).map_err(|_| missing(OP, id))?;
-        self.registry.close(&found).await
+        self.shared.close(&found).await
     }
 }

@@ -17,7 +17,7 @@ use sandbox_core::{
 
 use super::capability::{CLOSED, OPEN, report};
 use super::client::Session;
-use super::registry::Registry;
+use super::shared::Shared;
 use crate::guest::handle::Guest;
 
 /// A sandbox that is a dynamic session; made by
@@ -25,12 +25,12 @@ use crate::guest::handle::Guest;
 #[derive(Debug)]
 pub struct AcaSession {
     pub(super) guest: Arc<Guest<Session>>,
-    pub(super) registry: Arc<Registry>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl AcaSession {
-    pub(super) fn new(guest: Arc<Guest<Session>>, registry: Arc<Registry>) -> Arc<Self> {
-        Arc::new(Self { guest, registry })
+    pub(super) fn new(guest: Arc<Guest<Session>>, shared: Arc<Shared>) -> Arc<Self> {
+        Arc::new(Self { guest, shared })
     }
 
     fn lacks(&self, capability: Capability, op: Operation) -> Error {
@@ -47,7 +47,7 @@ impl Sandbox for AcaSession {
     }
 
     fn capabilities(&self) -> Capabilities {
-        match self.registry.egress {
+        match self.shared.egress {
             true => OPEN,
             false => CLOSED,
         }
@@ -60,7 +60,7 @@ impl Sandbox for AcaSession {
         let (minute, session) = (Duration::from_secs(60), &self.guest.transport);
         let there = session.line(OP, ":", true, minute).await;
         there.map_err(|failure| self.guest.failed(failure))?;
-        Ok(report(self.registry.egress))
+        Ok(report(self.shared.egress))
     }
 
     async fn exec(&self, command: Command) -> Result<Output> {
@@ -152,6 +152,6 @@ impl Sandbox for AcaSession {
     }
 
     async fn close(&self) -> Result<()> {
-        self.registry.close(&self.guest).await
+        self.shared.close(&self.guest).await
     }
 }

@@ -16,7 +16,7 @@ use super::{AcaHandle, AcaOptions, labels, text};
 use crate::group::delete_on_drop::{DeleteOnDrop, Made};
 use crate::group::protocol::number;
 use crate::group::provider::AcaSandboxProvider;
-use crate::group::registry::Registry;
+use crate::group::shared::Shared;
 use crate::http::{Request, parse};
 
 const OP: Operation = Operation::Connect;
@@ -111,7 +111,7 @@ pub struct Volume {
     pub kind: VolumeKind,
 }
 
-impl Registry {
+impl Shared {
     /// Waits until a disk image can be used.
     pub(super) async fn image_ready(&self, op: Operation, id: &str) -> Result<()> {
         let started = Instant::now();
@@ -148,7 +148,7 @@ impl AcaSandboxProvider {
     /// [`ErrorKind::InvalidInput`] if that can't be an identifier.
     pub fn handle(&self, id: &SandboxId) -> Result<AcaHandle> {
         match uuid::Uuid::parse_str(id.as_str()) {
-            Ok(_) => Ok(AcaHandle::new(Arc::clone(&self.registry), id.clone())),
+            Ok(_) => Ok(AcaHandle::new(Arc::clone(&self.shared), id.clone())),
             Err(_) => Err(Error::new(ErrorKind::InvalidInput, OP)
                 .with_message("an identifier of a sandbox is a GUID")
                 .with_sandbox(id.clone())),
@@ -216,17 +216,17 @@ impl AcaSandboxProvider {
     /// # Errors
     /// Those of the service; [`ErrorKind::Unavailable`] after a quarter of an hour; what it says if the image fails.
     pub async fn create_disk_image(&self, image: NewDiskImage) -> Result<String> {
-        let protocol = self.registry.http.protocol();
+        let protocol = self.shared.http.protocol();
         let body = (protocol.image)(&image);
         // On a task of its own: the service makes it whether the caller waits or not.
-        let http = Arc::clone(&self.registry.http);
+        let http = Arc::clone(&self.shared.http);
         let making = tokio::spawn(async move {
             let request = Request::new(protocol.make_image.clone(), &["diskimages"]);
             let made = http.make(OP, request, body, "diskimages").await;
             made.map(|(id, _)| (DeleteOnDrop::new(&http, Made::Image(id.clone())), id))
         });
         let (guard, id) = ended(making.await)?.map_err(|failure| failure.error)?;
-        self.registry.image_ready(OP, &id).await?;
+        self.shared.image_ready(OP, &id).await?;
         guard.keep();
         Ok(id)
     }
@@ -265,7 +265,7 @@ impl AcaSandboxProvider {
         let mut request = Request::new(Method::PUT, &path).json(&body);
         // The same under the same name.
         request.repeat = true;
-        let sent = self.registry.http.send(OP, request).await;
+        let sent = self.shared.http.send(OP, request).await;
         sent.map_err(|failure| failure.error)?;
         Ok(Volume {
             name: name.to_owned(),
@@ -282,13 +282,13 @@ impl AcaSandboxProvider {
     }
 
     async fn all(&self, path: &[&str]) -> Result<Vec<Value>> {
-        let all = self.registry.http.pages(OP, path, Vec::new()).await;
+        let all = self.shared.http.pages(OP, path, Vec::new()).await;
         all.map_err(|failure| failure.error)
     }
 
     async fn delete(&self, path: &[&str]) -> Result<()> {
         let sent = self
-            .registry
+            .shared
             .http
             .send(OP, Request::new(Method::DELETE, path))
             .await;
@@ -339,7 +339,7 @@ impl AcaSandboxProvider {
                 .with_message("no label is given, which would delete the whole group")
                 .with_hint("give the labels of the run that is to be cleared away"));
         }
-        let http = &self.registry.http;
+        let http = &self.shared.http;
         let bears = |one: &Value| {
             let mut wanted = labels.iter();
             wanted.all(|(key, value)| one["labels"][key] == json!(value))

@@ -13,7 +13,7 @@ use super::group::ended;
 use super::{EgressDecisions, EgressPolicy, Lifecycle, NewPort, Port, VolumeMount, labels, text};
 use crate::group::delete_on_drop::{DeleteOnDrop, Made};
 use crate::group::protocol::{number, usage};
-use crate::group::registry::Registry;
+use crate::group::shared::Shared;
 use crate::http::{Failure, Request, parse};
 
 const OP: Operation = Operation::Connect;
@@ -113,13 +113,13 @@ pub struct AcaStats {
 /// service did it, unless it says otherwise.
 #[derive(Clone, Debug)]
 pub struct AcaHandle {
-    pub(super) registry: Arc<Registry>,
+    pub(super) shared: Arc<Shared>,
     pub(super) id: SandboxId,
 }
 
 impl AcaHandle {
-    pub(crate) fn new(registry: Arc<Registry>, id: SandboxId) -> Self {
-        Self { registry, id }
+    pub(crate) fn new(shared: Arc<Shared>, id: SandboxId) -> Self {
+        Self { shared, id }
     }
 
     /// Whose handle it is.
@@ -144,11 +144,11 @@ impl AcaHandle {
         let mut path = vec!["sandboxes", self.id.as_str()];
         path.extend(tail);
         let mut request = Request::new(method, &path);
-        request.timeout = self.registry.config.snapshot_timeout;
+        request.timeout = self.shared.config.snapshot_timeout;
         if let Some(body) = &body {
             request = request.json(body);
         }
-        let sent = self.registry.http.send(OP, request).await;
+        let sent = self.shared.http.send(OP, request).await;
         let answer = sent.map_err(|failure| self.failed(failure))?;
         match answer.is_empty() {
             true => Ok(Value::Null),
@@ -297,7 +297,7 @@ impl AcaHandle {
         Ok(AcaStats {
             cpu_nanocores: known(&shown["cpu"]["usageNanoCores"]),
             memory: usage(&shown["memory"]),
-            disk: usage((self.registry.http.protocol().disk)(&shown)),
+            disk: usage((self.shared.http.protocol().disk)(&shown)),
             received: known(&shown["network"]["rxBytes"]),
             sent: known(&shown["network"]["txBytes"]),
             raw: shown.to_string(),
@@ -309,7 +309,7 @@ impl AcaHandle {
     /// # Errors
     /// Those of the type; [`ErrorKind::InvalidInput`] for a policy that the service does not take.
     pub async fn set_egress(&self, policy: EgressPolicy) -> Result<()> {
-        let body = (self.registry.http.protocol().egress)(policy.body());
+        let body = (self.shared.http.protocol().egress)(policy.body());
         self.call(Method::POST, &["egresspolicy"], Some(body))
             .await
             .map(drop)
@@ -320,7 +320,7 @@ impl AcaHandle {
     /// # Errors
     /// Those of the type.
     pub async fn egress_decisions(&self) -> Result<EgressDecisions> {
-        let protocol = self.registry.http.protocol();
+        let protocol = self.shared.http.protocol();
         let shown = self.call(Method::GET, &[protocol.decisions], None).await?;
         Ok(EgressDecisions::of(&shown, protocol.decided))
     }
@@ -360,19 +360,19 @@ impl AcaHandle {
     /// # Errors
     /// Those of the type; [`ErrorKind::Unavailable`]; what the service says if the image fails.
     pub async fn commit(&self, labels: &Labels) -> Result<String> {
-        let (registry, sandbox) = (Arc::clone(&self.registry), self.id.clone());
+        let (shared, sandbox) = (Arc::clone(&self.shared), self.id.clone());
         let body = json!({"labels": labels});
         // On a task of its own: the service makes it whether the caller waits or not.
         let making = tokio::spawn(async move {
             let path = ["sandboxes", sandbox.as_str(), "commit"];
             let mut request = Request::new(Method::POST, &path);
-            request.timeout = registry.config.snapshot_timeout;
-            let made = registry.http.make(OP, request, body, "diskimages").await;
-            let guard = |id: &str| DeleteOnDrop::new(&registry.http, Made::Image(id.to_owned()));
+            request.timeout = shared.config.snapshot_timeout;
+            let made = shared.http.make(OP, request, body, "diskimages").await;
+            let guard = |id: &str| DeleteOnDrop::new(&shared.http, Made::Image(id.to_owned()));
             made.map(|(id, _)| (guard(&id), id))
         });
         let (guard, id) = ended(making.await)?.map_err(|failure| self.failed(failure))?;
-        self.registry.image_ready(OP, &id).await?;
+        self.shared.image_ready(OP, &id).await?;
         guard.keep();
         Ok(id)
     }

@@ -31,14 +31,14 @@ struct Known {
 
 /// Parts that a provider and its sandboxes share.
 #[derive(Debug)]
-pub(crate) struct Registry {
+pub(crate) struct Shared {
     pub(super) pool: Arc<Pool>,
     pub(super) egress: bool,
     keep_alive: Option<Duration>,
     known: Mutex<BTreeMap<String, Known>>,
 }
 
-impl Registry {
+impl Shared {
     pub(super) fn new(pool: Arc<Pool>, egress: bool, keep_alive: Option<Duration>) -> Self {
         Self {
             pool,
@@ -54,8 +54,8 @@ impl Registry {
 
     /// Closes a sandbox and forgets it.
     pub(super) async fn close(self: &Arc<Self>, guest: &Arc<Guest<Session>>) -> Result<()> {
-        let (registry, id) = (Arc::clone(self), guest.id.clone());
-        let forget = move || drop(registry.known().remove(id.as_str()));
+        let (shared, id) = (Arc::clone(self), guest.id.clone());
+        let forget = move || drop(shared.known().remove(id.as_str()));
         guest.close(forget).await
     }
 
@@ -80,11 +80,11 @@ impl Registry {
         env: BTreeMap<Vec<u8>, Option<Secret>>,
     ) -> Result<Arc<Guest<Session>>> {
         let (sender, receiver) = tokio::sync::oneshot::channel();
-        let registry = Arc::clone(self);
+        let shared = Arc::clone(self);
         tokio::spawn(async move {
-            let made = Arc::clone(&registry).begin(op, info, env).await;
+            let made = Arc::clone(&shared).begin(op, info, env).await;
             if let Err(Ok(unwanted)) = sender.send(made) {
-                drop(registry.close(&unwanted).await);
+                drop(shared.close(&unwanted).await);
             }
         });
         receiver.await.unwrap_or_else(|_| {

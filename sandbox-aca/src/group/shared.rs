@@ -19,7 +19,7 @@ use crate::http::Http;
 
 /// Parts that a provider and its sandboxes share.
 #[derive(Debug)]
-pub(crate) struct Registry {
+pub(crate) struct Shared {
     pub(crate) http: Arc<Http>,
     pub(crate) config: AcaConfig,
     open: Mutex<BTreeMap<String, Weak<Guest>>>,
@@ -35,7 +35,7 @@ pub(crate) struct Policies {
     pub(crate) ports: Vec<Value>,
 }
 
-impl Registry {
+impl Shared {
     pub(crate) fn new(http: Arc<Http>, config: AcaConfig) -> Self {
         Self {
             http,
@@ -132,9 +132,9 @@ impl Registry {
         state: State,
     ) -> Result<Arc<Guest>> {
         let (sender, receiver) = tokio::sync::oneshot::channel();
-        let registry = Arc::clone(self);
+        let shared = Arc::clone(self);
         tokio::spawn(async move {
-            let made = registry.make(op, body, policies, state).await;
+            let made = shared.make(op, body, policies, state).await;
             if let Err(Ok(unwanted)) = sender.send(made) {
                 drop(unwanted.close(|| ()).await);
             }

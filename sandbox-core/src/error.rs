@@ -52,9 +52,9 @@ pub enum ErrorKind {
     LimitExceeded,
     /// No space or no inode left.
     StorageFull,
-    /// The time that the caller gave passed: that of a command, which was killed or never started,
-    /// or that of a wait. A service, a host or a layer that did not answer in time is
-    /// [`Unavailable`](Self::Unavailable).
+    /// The deadline of a command passed: it was killed, or never started. Nothing else is this kind:
+    /// a port that is not listened on in time is [`NotListening`](Self::NotListening), and a
+    /// service, a host or a layer that did not answer in time is [`Unavailable`](Self::Unavailable).
     Timeout,
     /// The backend does not have this operation or option. Nothing was done.
     Unsupported,
@@ -77,7 +77,7 @@ pub enum ErrorKind {
     Busy,
     /// Conflict of what is there with what is asked for: a job's key that has another command.
     Conflict,
-    /// Nothing listens on the port.
+    /// Nothing listens on the port, or nothing did in the time of a wait.
     NotListening,
     /// Anything else that the operating system or the service reported.
     Other,

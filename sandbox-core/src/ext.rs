@@ -318,8 +318,9 @@ pub trait SandboxExt: Sandbox + sealed::Sealed {
     ///
     /// # Errors
     /// Those of [`Sandbox::connect_port`]; [`ErrorKind::NotListening`] if the program has ended, with
-    /// its status; [`ErrorKind::Timeout`], with what the last look found;
-    /// [`ErrorKind::InvalidInput`] for a path of HTTP that is none.
+    /// its status, or if nothing listened in time; [`ErrorKind::Unavailable`], with what the last
+    /// look found, if a program listened and did not answer as it should;
+    /// [`ErrorKind::InvalidInput`] for a path that HTTP can't have.
     async fn wait_for_port(&self, port: u16, options: PortWaitOptions<'_>) -> Result<()> {
         crate::port::wait(self, port, options).await
     }

@@ -165,7 +165,7 @@ pub(crate) async fn wait<S: Sandbox + ?Sized>(
         ));
     }
     let started = Instant::now();
-    let mut last = String::from("nothing was tried");
+    let mut last = NotReady::wrong("no look at it has ended".into());
     let ready = async {
         loop {
             match look(sandbox, port, &options.readiness).await? {
@@ -199,26 +199,52 @@ pub(crate) async fn wait<S: Sandbox + ?Sized>(
                 "the program that should listen on port {port} has ended"
             ))
             .with_source(error),
-        None => Error::new(ErrorKind::Timeout, Operation::ConnectPort)
+        None => Error::new(last.kind, Operation::ConnectPort)
             .with_message(format!(
-                "port {port} was not ready within {:?}: {last}",
-                started.elapsed().min(options.timeout)
+                "port {port} was not ready within {:?}: {}",
+                started.elapsed().min(options.timeout),
+                last.why
             ))
+            .with_retryable(false)
             .with_hint("check that the program listens on 127.0.0.1, ::1 or all addresses"),
     };
     Err(named(error))
 }
 
-/// Looks once; `Some`: why it is not ready.
+/// What a look at a port found that is not ready.
+struct NotReady {
+    kind: ErrorKind,
+    why: String,
+}
+
+impl NotReady {
+    /// Nothing that listens.
+    fn nothing(why: &str) -> Self {
+        Self {
+            kind: ErrorKind::NotListening,
+            why: why.into(),
+        }
+    }
+
+    /// A program that listens and does not answer as it should.
+    fn wrong(why: String) -> Self {
+        Self {
+            kind: ErrorKind::Unavailable,
+            why,
+        }
+    }
+}
+
+/// Looks once; `None`: it is ready.
 async fn look<S: Sandbox + ?Sized>(
     sandbox: &S,
     port: u16,
     readiness: &Readiness,
-) -> Result<Option<String>> {
+) -> Result<Option<NotReady>> {
     let stream = match sandbox.connect_port(port).await {
         Ok(stream) => stream,
         Err(error) if error.kind() == ErrorKind::NotListening => {
-            return Ok(Some("nothing listens on it".into()));
+            return Ok(Some(NotReady::nothing("nothing listens on it")));
         }
         Err(error) => return Err(error),
     };
@@ -226,13 +252,13 @@ async fn look<S: Sandbox + ?Sized>(
         return Ok(None);
     };
     let answer = tokio::time::timeout(ANSWER, status(stream, path)).await;
-    Ok(match answer {
-        Ok(Ok(Some(200..=399))) => None,
-        Ok(Ok(Some(status))) => Some(format!("it answered GET {path} with status {status}")),
-        Ok(Ok(None)) => Some("what it answered is not HTTP".into()),
-        Ok(Err(error)) => Some(format!("the connection broke: {error}")),
-        Err(_) => Some(format!("it did not answer GET {path} within {ANSWER:?}")),
-    })
+    Ok(Some(NotReady::wrong(match answer {
+        Ok(Ok(Some(200..=399))) => return Ok(None),
+        Ok(Ok(Some(status))) => format!("it answered GET {path} with status {status}"),
+        Ok(Ok(None)) => "what it answered is not HTTP".into(),
+        Ok(Err(error)) => format!("the connection broke: {error}"),
+        Err(_) => format!("it did not answer GET {path} within {ANSWER:?}"),
+    })))
 }
 
 /// The status of an answer to `GET`, if it is HTTP/1.

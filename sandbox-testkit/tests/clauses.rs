@@ -112,6 +112,15 @@ const CLAUSES: &[Clause] = &[
         ],
     },
     Clause {
+        text: "[`Timeout`](crate::ErrorKind::Timeout) is the deadline of a command, and nothing else.",
+        cases: &[
+            "kill::a_timeout_is_an_error_with_the_partial_output",
+            "ports::waiting_ends_when_it_listens",
+            "ports::waiting_has_an_end",
+        ],
+        mutants: &[Mutant::RefusedPortTimesOut],
+    },
+    Clause {
         text: "Bytes, stdout and stderr apart, exact, bounded; a truncated stream says so.",
         cases: &[
             "streams::*",

@@ -3,7 +3,6 @@
 //! It must never leave behind a sandbox whose creation was given up, and never open a network that
 //! the spec does not.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -20,10 +19,10 @@ use crate::group::config::AcaConfig;
 use crate::group::create_once::CREATE_LABEL;
 use crate::group::manage::{AcaOptions, AcaSource, EgressPolicy, Lifecycle, NewPort};
 use crate::group::protocol::{Protocol, number};
-use crate::group::shared::{Policies, Shared};
 use crate::group::sandbox::AcaSandbox;
+use crate::group::shared::{Policies, Shared};
 use crate::group::spec::{check, check_labels};
-use crate::guest::handle::{Guest, State};
+use crate::guest::handle::{Guest, State, Variables, variables};
 use crate::guest::keep_alive;
 use crate::http::{Http, Request};
 
@@ -143,14 +142,14 @@ impl Provider for AcaSandboxProvider {
 
     async fn attach(&self, id: &SandboxId) -> Result<Arc<dyn Sandbox>> {
         const OP: Operation = Operation::Attach;
-        if let Some(open) = self.shared.find(id.as_str()) {
+        if let Some(open) = self.shared.open.get(id) {
             open.open(OP).map_err(|_| missing(OP, id))?;
             return Ok(self.opened(open));
         }
         let found = self.lookup(OP, id).await?;
         let own = &self.shared.config.labels;
         let info = info_of(&found, own).ok_or_else(|| missing(OP, id))?;
-        let state = State::new(info, BTreeMap::new());
+        let state = State::new(info, Variables::new());
         let guest = Guest::new(Arc::clone(&self.shared.http), state);
         Ok(self.opened(self.shared.add(guest)))
     }
@@ -169,7 +168,7 @@ impl Provider for AcaSandboxProvider {
 
     async fn destroy(&self, id: &SandboxId) -> Result<()> {
         const OP: Operation = Operation::Destroy;
-        if let Some(open) = self.shared.find(id.as_str()) {
+        if let Some(open) = self.shared.open.get(id) {
             open.open(OP).map_err(|_| missing(OP, id))?;
             return open.close(|| ()).await;
         }
@@ -229,11 +228,7 @@ impl AcaSandboxProvider {
         let info = SandboxInfo::new(SandboxId::new(""), BACKEND, workdir)
             .labels(spec.labels.clone())
             .command_timeout(spec.command_timeout);
-        let mut env = BTreeMap::new();
-        for (name, value) in spec.env.iter() {
-            env.insert(name.to_vec(), value.map(|value| value.value.clone()));
-        }
-        let state = State::new(info, env);
+        let state = State::new(info, variables(&spec.env).collect());
         let egress = options.egress.clone().unwrap_or(match network {
             Network::Open => EgressPolicy::allow(),
             _ => EgressPolicy::deny(),

@@ -2,17 +2,11 @@
 //!
 //! It must never answer for a sandbox that the service no longer has.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use sandbox_core::{
-    Capabilities, Command, CreateDirOptions, DirEntry, Env, Error, ErrorKind, ExportOptions,
-    FileBatch, ForkOptions, GuestPath, ImportOptions, IsolationReport, Labels, ListOptions,
-    Metadata, MetadataOptions, Operation, Output, Process, ReadOptions, RemoveOptions,
-    RenameOptions, Result, Sandbox, SandboxInfo, Snapshot, SnapshotId, SnapshotOptions,
-    TransferReport,
+    Capabilities, Command, Error, ErrorKind, ForkOptions, IsolationReport, Labels, Operation,
+    Process, Result, Sandbox, Snapshot, SnapshotId, SnapshotOptions,
 };
 use serde_json::Value;
 
@@ -23,6 +17,7 @@ use crate::group::protocol::number;
 use crate::group::shared::{Policies, Shared};
 use crate::group::spec::check_labels;
 use crate::guest::handle::{Guest, State};
+use crate::guest::sandbox::sandbox_over_guest;
 
 /// A handle to one sandbox of a group.
 #[derive(Debug)]
@@ -43,10 +38,7 @@ impl AcaSandbox {
         check_labels(op, labels, marks).map_err(|error| self.guest.named(error))?;
         let mut labels = labels.clone();
         labels.extend(marks.clone());
-        let (guest, timeout) = (
-            Arc::clone(&self.guest),
-            self.shared.config.snapshot_timeout,
-        );
+        let (guest, timeout) = (Arc::clone(&self.guest), self.shared.config.snapshot_timeout);
         // On a task of its own: the service takes it whether the caller waits or not.
         let taking = tokio::spawn(async move {
             let _files = guest.files.lock().await;
@@ -70,110 +62,11 @@ impl AcaSandbox {
                 .named(error.with_message("the taking of a snapshot ended")))
         })
     }
-}
 
-/// A fork must never reach more than its parent may.
-fn unknown_egress() -> Error {
-    Error::new(ErrorKind::PermissionDenied, Operation::Fork)
-        .with_message("the service shows no egress policy of this sandbox that is understood")
-        .with_hint("set one with AcaHandle::set_egress, which a fork then inherits")
-}
-
-#[async_trait]
-impl Sandbox for AcaSandbox {
-    fn info(&self) -> SandboxInfo {
-        self.guest.state().info.clone()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        CAPABILITIES
-    }
-
-    async fn isolation(&self) -> Result<IsolationReport> {
-        const OP: Operation = Operation::Isolation;
-        self.guest.open(OP)?;
-        let found = self.guest.transport.get(OP, self.guest.id.as_str()).await;
-        let found = found.map_err(|failure| self.guest.failed(failure))?;
-        let egress = EgressPolicy::of(&found["egressPolicy"]);
-        Ok(report(egress.map(|policy| policy.default)))
-    }
-
-    async fn exec(&self, command: Command) -> Result<Output> {
-        Arc::clone(&self.guest).exec(command).await
-    }
-
-    async fn spawn(&self, command: Command) -> Result<Process> {
-        Arc::clone(&self.guest).spawn(command).await
-    }
-
-    async fn write_files(&self, batch: FileBatch) -> Result<()> {
-        Arc::clone(&self.guest).write_files(batch).await
-    }
-
-    async fn read_file(&self, path: &GuestPath, options: ReadOptions) -> Result<Bytes> {
-        self.guest.read_file(path, options).await
-    }
-
-    async fn list_dir(&self, path: &GuestPath, options: ListOptions) -> Result<Vec<DirEntry>> {
-        self.guest.list_dir(path, options).await
-    }
-
-    async fn metadata(&self, path: &GuestPath, options: MetadataOptions) -> Result<Metadata> {
-        self.guest.metadata(path, options).await
-    }
-
-    async fn remove(&self, path: &GuestPath, options: RemoveOptions) -> Result<()> {
-        self.guest.remove(path, options).await
-    }
-
-    async fn create_dir(&self, path: &GuestPath, options: CreateDirOptions) -> Result<()> {
-        self.guest.create_dir(path, options).await
-    }
-
-    async fn rename(&self, from: &GuestPath, to: &GuestPath, options: RenameOptions) -> Result<()> {
-        self.guest.rename(from, to, options).await
-    }
-
-    async fn import_dir(
-        &self,
-        from: &Path,
-        to: &GuestPath,
-        options: ImportOptions,
-    ) -> Result<TransferReport> {
-        Arc::clone(&self.guest).import_dir(from, to, options).await
-    }
-
-    async fn export_dir(
-        &self,
-        from: &GuestPath,
-        to: &Path,
-        options: ExportOptions,
-    ) -> Result<TransferReport> {
-        Arc::clone(&self.guest).export_dir(from, to, options).await
-    }
-
-    async fn set_workdir(&self, path: &GuestPath) -> Result<()> {
-        self.guest.set_workdir(path).await
-    }
-
-    async fn set_env(&self, changes: Env) -> Result<()> {
-        const OP: Operation = Operation::SetEnv;
-        self.guest.open(OP)?;
-        changes
-            .validate(OP)
-            .map_err(|error| self.guest.named(error))?;
-        let mut state = self.guest.state();
-        for (name, value) in changes.iter() {
-            state
-                .env
-                .insert(name.to_vec(), value.map(|value| value.value.clone()));
-        }
-        Ok(())
-    }
-
-    async fn fork(&self, options: ForkOptions) -> Result<Arc<dyn Sandbox>> {
+    /// A sandbox of its own from a snapshot, which is deleted then.
+    async fn copied(&self, labels: Labels) -> Result<Arc<Self>> {
         const OP: Operation = Operation::Fork;
-        check_labels(OP, &options.labels, &self.shared.config.labels)
+        check_labels(OP, &labels, &self.shared.config.labels)
             .map_err(|error| self.guest.named(error))?;
         let (_passing, snapshot) = self.snap(OP, &Labels::new()).await?;
         // As they are now: a handle of the service's may have changed them.
@@ -194,25 +87,54 @@ impl Sandbox for AcaSandbox {
         };
         let state = {
             let state = self.guest.state();
-            let mut info = state.info.clone().parent(self.guest.id.clone());
-            info.labels = options.labels;
+            let info = state.info.clone().parent(self.guest.id.clone());
+            let info = info.labels(labels);
             State::new(info, state.env.clone())
         };
-        let made = self
-            .shared
-            .restore(OP, &snapshot.id, policies, state)
-            .await;
+        let made = self.shared.restore(OP, &snapshot.id, policies, state).await;
         let made = made.map_err(|error| self.guest.named(error))?;
         Ok(Self::new(made, Arc::clone(&self.shared)))
     }
+}
 
-    async fn snapshot(&self, options: SnapshotOptions) -> Result<Snapshot> {
-        let (guard, snapshot) = self.snap(Operation::Snapshot, &options.labels).await?;
-        guard.keep();
-        Ok(snapshot)
-    }
+/// A fork must never reach more than its parent may.
+fn unknown_egress() -> Error {
+    Error::new(ErrorKind::PermissionDenied, Operation::Fork)
+        .with_message("the service shows no egress policy of this sandbox that is understood")
+        .with_hint("set one with AcaHandle::set_egress, which a fork then inherits")
+}
 
-    async fn close(&self) -> Result<()> {
-        self.guest.close(|| ()).await
+sandbox_over_guest! {
+    impl Sandbox for AcaSandbox {
+        fn capabilities(&self) -> Capabilities {
+            CAPABILITIES
+        }
+
+        async fn isolation(&self) -> Result<IsolationReport> {
+            const OP: Operation = Operation::Isolation;
+            self.guest.open(OP)?;
+            let found = self.guest.transport.get(OP, self.guest.id.as_str()).await;
+            let found = found.map_err(|failure| self.guest.failed(failure))?;
+            let egress = EgressPolicy::of(&found["egressPolicy"]);
+            Ok(report(egress.map(|policy| policy.default)))
+        }
+
+        async fn spawn(&self, command: Command) -> Result<Process> {
+            Arc::clone(&self.guest).spawn(command).await
+        }
+
+        async fn fork(&self, options: ForkOptions) -> Result<Arc<dyn Sandbox>> {
+            Ok(self.copied(options.labels).await?)
+        }
+
+        async fn snapshot(&self, options: SnapshotOptions) -> Result<Snapshot> {
+            let (guard, snapshot) = self.snap(Operation::Snapshot, &options.labels).await?;
+            guard.keep();
+            Ok(snapshot)
+        }
+
+        async fn close(&self) -> Result<()> {
+            self.guest.close(|| ()).await
+        }
     }
 }

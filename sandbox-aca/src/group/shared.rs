@@ -1,11 +1,11 @@
-//! Makes sandboxes for a provider and for forks, and finds the open ones again.
+//! Parts that a provider and its sandboxes share: how a sandbox is made, for a provider or as a fork.
 //!
 //! It must never leave behind a sandbox whose creation was given up.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
+use sandbox_core::backend::Registry;
 use sandbox_core::{Error, ErrorKind, Operation, Result, SandboxId, SnapshotId};
 use serde_json::{Value, json};
 
@@ -22,7 +22,8 @@ use crate::http::Http;
 pub(crate) struct Shared {
     pub(crate) http: Arc<Http>,
     pub(crate) config: AcaConfig,
-    open: Mutex<BTreeMap<String, Weak<Guest>>>,
+    /// The open sandboxes.
+    pub(crate) open: Registry<Guest>,
 }
 
 /// Policies that follow a creation, as the service takes them.
@@ -40,28 +41,16 @@ impl Shared {
         Self {
             http,
             config,
-            open: Mutex::default(),
+            open: Registry::new(),
         }
-    }
-
-    fn open(&self) -> MutexGuard<'_, BTreeMap<String, Weak<Guest>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes a sandbox findable for as long as it has a handle, and keeps it alive if asked for.
     pub(crate) fn add(&self, guest: Guest) -> Arc<Guest> {
         let guest = Arc::new(guest);
-        let id = guest.id.as_str().to_owned();
-        self.open().insert(id, Arc::downgrade(&guest));
+        self.open.insert(guest.id.clone(), &guest);
         guest.keep(self.config.keep_alive);
         guest
-    }
-
-    /// An open sandbox.
-    pub(crate) fn find(&self, id: &str) -> Option<Arc<Guest>> {
-        let mut open = self.open();
-        open.retain(|_, guest| guest.strong_count() > 0);
-        open.get(id).and_then(Weak::upgrade)
     }
 
     /// Creates and makes ready. Runs to its end even if the caller has gone; then the sandbox is

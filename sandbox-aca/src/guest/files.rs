@@ -7,11 +7,11 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use sandbox_core::{
-    CreateDirOptions, DirEntry, Error, ErrorKind, FileKind, GuestPath, ListOptions, Metadata,
+    CreateDirOptions, DirEntry, Env, Error, ErrorKind, FileKind, GuestPath, ListOptions, Metadata,
     MetadataOptions, Mode, Operation, ReadOptions, RemoveOptions, RenameOptions, Result,
 };
 
-use crate::guest::handle::{Guest, fresh};
+use crate::guest::handle::{Guest, fresh, variables};
 use crate::guest::script::garbled;
 use crate::guest::transport::Transport;
 
@@ -176,6 +176,14 @@ impl<T: Transport> Guest<T> {
             .text("\n");
         self.helper(OP, script, &dir, &[&at]).await?;
         self.state().info.workdir = at;
+        Ok(())
+    }
+
+    pub(crate) fn set_env(&self, changes: &Env) -> Result<()> {
+        const OP: Operation = Operation::SetEnv;
+        self.open(OP)?;
+        changes.validate(OP).map_err(|error| self.named(error))?;
+        self.state().env.extend(variables(changes));
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sandbox_core::{
-    Error, ErrorKind, GuestPath, Operation, Result, SandboxId, SandboxInfo, Secret,
+    Env, Error, ErrorKind, GuestPath, Operation, Result, SandboxId, SandboxInfo, Secret,
 };
 
 use crate::guest::script::{COMMON, FILES, Script, garbled, said};
@@ -23,12 +23,23 @@ use crate::http::{Failure, Http};
 /// Time that a helper in the guest may take.
 const HELPER: Duration = Duration::from_secs(300);
 
+/// Variables by their names; `None` unsets.
+pub(crate) type Variables = BTreeMap<Vec<u8>, Option<Secret>>;
+
+/// The variables of an environment, their values secret.
+pub(crate) fn variables(env: &Env) -> impl Iterator<Item = (Vec<u8>, Option<Secret>)> {
+    env.iter().map(|(name, value)| {
+        let value = value.map(|value| value.value.clone());
+        (name.to_vec(), value)
+    })
+}
+
 /// State that a handle keeps of its sandbox.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) info: SandboxInfo,
-    /// Changes to the image's environment; `None` unsets.
-    pub(crate) env: BTreeMap<Vec<u8>, Option<Secret>>,
+    /// Changes to the image's environment.
+    pub(crate) env: Variables,
     /// Directories of ended commands in the guest, to be removed.
     pub(crate) stale_dirs: Vec<String>,
     /// Commands that run now.
@@ -36,7 +47,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(info: SandboxInfo, env: BTreeMap<Vec<u8>, Option<Secret>>) -> Self {
+    pub(crate) fn new(info: SandboxInfo, env: Variables) -> Self {
         Self {
             info,
             env,

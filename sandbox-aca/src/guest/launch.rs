@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sandbox_core::{Capability, Command, Error, ErrorKind, GuestPath, Operation, Result, Stdin};
 
-use crate::guest::handle::{Guest, fresh};
+use crate::guest::handle::{Guest, fresh, variables};
 use crate::guest::script::Script;
 use crate::guest::transport::Transport;
 use crate::guest::upload::PART;
@@ -65,9 +65,7 @@ impl<T: Transport> Guest<T> {
             let state = self.state();
             (state.env.clone(), state.info.command_timeout)
         };
-        for (name, value) in command.env.iter() {
-            env.insert(name.to_vec(), value.map(|value| value.value.clone()));
-        }
+        env.extend(variables(&command.env));
         // A shell starts in the background what ignores these two.
         let mut words = vec![b"--default-signal=INT,QUIT".to_vec()];
         // What shells set by themselves was not asked for.

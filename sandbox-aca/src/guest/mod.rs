@@ -12,6 +12,7 @@ pub(crate) mod handle;
 pub(crate) mod import;
 pub(crate) mod keep_alive;
 pub(crate) mod launch;
+pub(crate) mod sandbox;
 pub(crate) mod script;
 pub(crate) mod transport;
 pub(crate) mod upload;

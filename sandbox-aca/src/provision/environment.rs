@@ -230,7 +230,8 @@ impl Environment {
     ///
     /// # Errors
     /// What the service answers; [`AlreadyExists`](sandbox_core::ErrorKind::AlreadyExists) if it is
-    /// another owner's; [`Timeout`](sandbox_core::ErrorKind::Timeout) with what the service last said.
+    /// another owner's; [`Unavailable`](sandbox_core::ErrorKind::Unavailable) with what the service
+    /// last said, if that took too long.
     /// Dropping the future leaves the service at work; asking again takes it up.
     pub async fn ensure(&self, spec: &EnvironmentSpec) -> Result<Resource<EnvironmentProperties>> {
         self.put(spec, false).await

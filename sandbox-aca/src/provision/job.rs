@@ -532,8 +532,8 @@ impl Execution {
     /// Waits until it is over.
     ///
     /// # Errors
-    /// What the service answers; [`Timeout`](ErrorKind::Timeout) after `within`, with what the service
-    /// last said: it runs on. Dropping the future leaves it running.
+    /// What the service answers; [`Unavailable`](ErrorKind::Unavailable) after `within`, with what the
+    /// service last said: it runs on. Dropping the future leaves it running.
     pub async fn wait(&self, within: Duration) -> Result<Ended> {
         let step = self.step("wait for", "execution show");
         let started = Instant::now();

@@ -103,16 +103,15 @@ impl Step {
 
     /// The error of a wait that was given up.
     pub(super) fn overdue(&self, waited: std::time::Duration, last: &str) -> Error {
-        Error::new(ErrorKind::Timeout, Operation::Provision)
-            .with_message(format!(
-                "can't {}: it was not done after {} s; the service last said {last}",
-                self.what,
-                waited.as_secs(),
-            ))
-            .with_hint(format!(
-                "the service goes on with it: ask again later; {}",
-                self.by_hand()
-            ))
+        let message = format!(
+            "can't {}: it was not done after {} s; the service last said {last}",
+            self.what,
+            waited.as_secs(),
+        );
+        Error::unanswered(Operation::Provision, message).with_hint(format!(
+            "the service goes on with it: ask again later; {}",
+            self.by_hand()
+        ))
     }
 
     /// An error of this step.

@@ -2,7 +2,6 @@
 //!
 //! It must never leave behind a session whose creation was given up, and never show an identifier.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -15,9 +14,10 @@ use super::capability::{CLOSED, OPEN, check};
 use super::client::Pool;
 use super::config::{AcaSessionConfig, NEWEST};
 use super::identifier::public;
-use super::shared::{BACKEND, Shared, WORKDIR, missing};
 use super::sandbox::AcaSession;
+use super::shared::{BACKEND, Shared, WORKDIR, missing};
 use crate::auth::Tokens;
+use crate::guest::handle::variables;
 use crate::http::Http;
 
 /// Sandboxes in the dynamic sessions of an Azure Container Apps session pool.
@@ -126,10 +126,7 @@ impl AcaSessionProvider {
         let info = SandboxInfo::new(SandboxId::new(""), BACKEND, workdir)
             .labels(spec.labels.clone())
             .command_timeout(spec.command_timeout);
-        let mut env = BTreeMap::new();
-        for (name, value) in spec.env.iter() {
-            env.insert(name.to_vec(), value.map(|value| value.value.clone()));
-        }
+        let env = variables(&spec.env).collect();
         let made = self.shared.make(OP, info, env).await?;
         Ok(AcaSession::new(made, Arc::clone(&self.shared)))
     }

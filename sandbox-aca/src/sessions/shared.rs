@@ -1,4 +1,8 @@
-//! The sessions that were made here and not closed: how they begin, and how they are found again.
+//! Parts that a provider and its sandboxes share: the sessions that were made here and not closed,
+//! how they begin, and how they are found again.
+//!
+//! They are found also when their last handle was dropped, by their secret identifier, which is why
+//! [`sandbox_core::backend::Registry`] does not do.
 //!
 //! It must never leave a session behind whose creation was given up, and never show an identifier.
 
@@ -8,13 +12,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use sandbox_core::{
-    Error, ErrorKind, GuestPath, Labels, Operation, Result, SandboxId, SandboxInfo, Secret,
+    Error, ErrorKind, GuestPath, Labels, Operation, Result, SandboxId, SandboxInfo,
 };
 
 use super::client::{Pool, Session};
 use super::identifier::Identifier;
 use super::transport::beginning;
-use crate::guest::handle::{Guest, State};
+use crate::guest::handle::{Guest, State, Variables};
 use crate::guest::script::Script;
 use crate::guest::transport::Transport as _;
 
@@ -77,7 +81,7 @@ impl Shared {
         self: &Arc<Self>,
         op: Operation,
         info: SandboxInfo,
-        env: BTreeMap<Vec<u8>, Option<Secret>>,
+        env: Variables,
     ) -> Result<Arc<Guest<Session>>> {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let shared = Arc::clone(self);
@@ -96,7 +100,7 @@ impl Shared {
         self: Arc<Self>,
         op: Operation,
         mut info: SandboxInfo,
-        env: BTreeMap<Vec<u8>, Option<Secret>>,
+        env: Variables,
     ) -> Result<Arc<Guest<Session>>> {
         let identifier = Identifier::random();
         info.id = identifier.public();
@@ -135,7 +139,7 @@ impl Shared {
         self: &Arc<Self>,
         session: Session,
         info: SandboxInfo,
-        env: BTreeMap<Vec<u8>, Option<Secret>>,
+        env: Variables,
     ) -> Arc<Guest<Session>> {
         let identifier = session.identifier.clone();
         let id = info.id.clone();
@@ -185,7 +189,7 @@ impl Shared {
                 return Err(missing(op, id).with_hint(hint));
             }
         }
-        let found = self.handle(session, info, BTreeMap::new());
+        let found = self.handle(session, info, Variables::new());
         found.keep(self.keep_alive);
         Ok(found)
     }

@@ -64,7 +64,7 @@ async fn an_execution_is_stopped_and_one_of_an_older_version_has_no_code() {
         .wait(Duration::from_millis(100))
         .await
         .expect_err("it runs on");
-    assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
     assert!(error.to_string().contains("Running"), "{error}");
     execution.stop().await.expect("it stops");
     execution.stop().await.expect("nothing to do");

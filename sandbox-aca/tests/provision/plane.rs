@@ -84,7 +84,7 @@ async fn an_operation_that_fails_says_why_and_one_that_never_ends_what_was_said_
         .ensure(&SandboxGroupSpec::new())
         .await
         .expect_err("too slow");
-    assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
     assert!(error.to_string().contains("InProgress"), "{error}");
     let environment = hasty.environment("slow").expect("a name");
     let error = environment

@@ -2,7 +2,6 @@
 //!
 //! - [`Jobs`]: jobs of a sandbox over what starts its processes.
 //! - [`Registry`]: the open sandboxes of a provider, to find and list.
-//! - [`Scope`]: adds the sandbox and the path to an error; refuses calls on a closed sandbox.
 //! - [`Settings`]: workdir and environment, which `set_workdir`, `set_env` and `fork` change.
 //! - [`blocking`]: work that must not run on the runtime's threads.
 //! - [`check_port`] and [`not_listening`]: the errors of `connect_port`.
@@ -14,12 +13,10 @@
 
 mod jobs;
 mod registry;
-mod scope;
 mod settings;
 
 pub use jobs::Jobs;
 pub use registry::Registry;
-pub use scope::Scope;
 pub use settings::{DEFAULT_PATH, Settings};
 
 use std::time::Duration;

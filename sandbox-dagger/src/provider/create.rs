@@ -3,29 +3,29 @@
 //!
 //! Invariant: a future that is dropped leaves nothing but values that the engine forgets.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 
-use sandbox_core::backend::{DEFAULT_PATH, Registry};
-use sandbox_core::{Env, EnvValue, Error, GuestPath, Operation, SandboxId, SandboxSpec, Source};
+use sandbox_core::backend::{DEFAULT_PATH, Registry, Settings};
+use sandbox_core::{Env, Error, GuestPath, Operation, SandboxId, SandboxSpec, Source};
 use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::guest::Script;
 use crate::provider::base::Start;
 use crate::provider::snapshot;
+use crate::sandbox::DaggerSandbox;
 use crate::sandbox::chain::{Chain, Head};
 use crate::sandbox::files;
+use crate::sandbox::settings::DaggerSettings;
 use crate::sandbox::shared::Shared;
-use crate::sandbox::{DaggerSandbox, Settings};
 use crate::session::client::SMALL_ANSWER;
 use crate::session::connect::Session;
 use crate::session::failure::Failed;
 use crate::session::failure::NotMade;
 use crate::session::nonce::nonce;
 use crate::session::query::{self, find, owner};
-use crate::session::secrets::keep_secrets;
+use crate::session::secrets::{SecretIds, keep_secrets};
 
 /// The timeout of commands where neither they nor the spec name one.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(600);
@@ -94,13 +94,12 @@ impl DaggerSandbox {
         let workdir = spec.workdir.clone().unwrap_or_else(|| "/workspace".into());
         let workdir = workdir.resolve(&GuestPath::root(), OP)?;
         let (id, environment) = prepare(shared, session, &id, &user, &workdir).await?;
-        let mut settings = Settings {
-            workdir,
-            env: environment,
-            secrets: BTreeMap::new(),
+        let mut settings = DaggerSettings {
+            common: Settings::new(workdir, &environment),
+            secrets: SecretIds::new(),
         };
-        spec.env.apply_to(&mut settings.env);
-        settings.secrets = keep_secrets(session, &spec.env, config.operation_timeout).await?;
+        let secrets = keep_secrets(session, &spec.env, config.operation_timeout).await?;
+        settings.change_env(&spec.env, secrets);
         let sandbox = Arc::new(Self {
             id: SandboxId::new(&nonce()[..16]),
             parent: None,
@@ -155,7 +154,7 @@ async fn prepare(
     id: &str,
     user: &str,
     workdir: &GuestPath,
-) -> Result<(String, BTreeMap<Vec<u8>, EnvValue>), NotCreated> {
+) -> Result<(String, Env), NotCreated> {
     const OP: Operation = Operation::Create;
     const MAKE: &str = "if [ ! -d \"$p\" ]; then\n\
          mkdir -p -- \"$p\" || fail denied\n\
@@ -200,7 +199,7 @@ async fn prepare(
 /// The image's environment, as its configuration has it: a command of the engine sees variables of
 /// the engine as well, under names that differ between its versions. The home directory is the
 /// user's, which no configuration says.
-fn image_environment(home: &[u8], answer: &Value) -> BTreeMap<Vec<u8>, EnvValue> {
+fn image_environment(home: &[u8], answer: &Value) -> Env {
     let home = if home.is_empty() { b"/root" } else { home };
     let mut env = Env::new()
         .set("PATH", DEFAULT_PATH)
@@ -215,7 +214,5 @@ fn image_environment(home: &[u8], answer: &Value) -> BTreeMap<Vec<u8>, EnvValue>
             env = env.set(name, value);
         }
     }
-    let mut settings = BTreeMap::new();
-    env.apply_to(&mut settings);
-    settings
+    env
 }

@@ -94,7 +94,7 @@ impl DaggerProvider {
     pub async fn serve(&self, sandbox: &SandboxId, command: Command, port: u16) -> Result<Service> {
         let sandbox = self.find(sandbox, OP)?;
         sandbox.check_open(OP)?;
-        command.validate(OP).map_err(|error| sandbox.tell(error))?;
+        command.validate(OP).map_err(|error| sandbox.named(error))?;
         let refused = [
             ("a timeout", command.timeout.is_some()),
             ("standard input", !matches!(command.stdin, Stdin::Empty)),
@@ -102,20 +102,16 @@ impl DaggerProvider {
         ];
         if let Some((what, _)) = refused.iter().find(|(_, asked)| *asked) {
             let why = "a service has no such option";
-            return Err(sandbox.tell(Error::unsupported(OP, *what, why)));
+            return Err(sandbox.named(Error::unsupported(OP, *what, why)));
         }
-        let settings = sandbox.settings();
+        let mut settings = sandbox.settings();
         let cwd = command.cwd.clone().unwrap_or_else(|| GuestPath::from("."));
-        let cwd = cwd.resolve(&settings.workdir, OP)?;
-        let (mut env, mut secrets) = (settings.env, settings.secrets);
-        command.env.apply_to(&mut env);
-        for (name, _) in command.env.iter() {
-            secrets.remove(name);
-        }
+        let cwd = settings.common.resolve(&cwd, OP)?;
         let own = keep_secrets(&sandbox.session, &command.env, sandbox.patience()).await;
-        secrets.extend(own.map_err(|failed| sandbox.tell(failed.error(OP)))?);
+        let own = own.map_err(|failed| sandbox.named(failed.error(OP)))?;
+        settings.change_env(&command.env, own);
         let limits = &sandbox.shared.config.limits;
-        let (script, secrets) = exec::serve(&command, &cwd, &env, &secrets, limits)?;
+        let (script, secrets) = exec::serve(&command, &cwd, &settings, limits)?;
         let script = query::string(&script);
         let mut below = format!(
             "withExposedPort(port: {port}) {{ asService(args: [\"/bin/sh\", \"-c\", {script}], \

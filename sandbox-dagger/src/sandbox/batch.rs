@@ -24,7 +24,7 @@ const MODE: u32 = 0o644;
 
 /// Puts the files of a batch in place: all of them, or none.
 pub(crate) async fn write(sandbox: &DaggerSandbox, batch: FileBatch) -> Result<()> {
-    let workdir = sandbox.settings().workdir;
+    let workdir = sandbox.settings().common.workdir;
     let nonce = nonce();
     let name = nonce.clone();
     let staged = blocking(OP, move || {

@@ -101,7 +101,7 @@ impl DaggerSandbox {
                 .with_path(path.clone())
         };
         if seen.size > limit {
-            return Err(self.tell(too_large()));
+            return Err(self.named(too_large()));
         }
         let stage = blocking(OP, move || Stage::new(OP)).await?;
         let to = stage.at("file");
@@ -122,9 +122,9 @@ impl DaggerSandbox {
             drop(stage);
             Ok(bytes)
         });
-        let bytes = read.await.map_err(|error| self.tell(error))?;
+        let bytes = read.await.map_err(|error| self.named(error))?;
         match bytes.len() as u64 > limit {
-            true => Err(self.tell(too_large())),
+            true => Err(self.named(too_large())),
             false => Ok(Some(bytes.into())),
         }
     }

@@ -2,23 +2,22 @@
 //!
 //! Invariant: a command is asked for once; whether it ran is told truly when the answer is lost.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sandbox_core::backend::timed_out;
 use sandbox_core::{
-    CapturedStream, Command, EnvValue, Error, ErrorKind, Execution, Exit, ExitStatus, GuestPath,
-    Operation, Output, PartialOutput, Result, Stdin,
+    CapturedStream, Command, Error, ErrorKind, Execution, Exit, ExitStatus, GuestPath, Operation,
+    Output, PartialOutput, Result, Stdin,
 };
 
 use crate::config::options::ProcessLimits;
 use crate::guest::Script;
 use crate::guest::frame::{Broken, Frame};
+use crate::sandbox::settings::DaggerSettings;
 use crate::session::client::SMALL_ANSWER;
 use crate::session::query::STAGE;
-use crate::session::secrets::SecretIds;
 
 /// Limit of standard input within the query; more goes by a staged file.
 pub(crate) const INLINE_STDIN: usize = 1 << 20;
@@ -50,11 +49,7 @@ fn limit(why: &str) -> Error {
 }
 
 /// Refuses what the guest's kernel would refuse, with the cause.
-fn check_size(
-    command: &Command,
-    env: &BTreeMap<Vec<u8>, EnvValue>,
-    secret_ids: &SecretIds,
-) -> Result<()> {
+fn check_size(command: &Command, settings: &DaggerSettings) -> Result<()> {
     // Each has a byte at its end, and a pointer to it.
     let mut all = 0;
     for argument in command.argv() {
@@ -63,8 +58,8 @@ fn check_size(
         }
         all += argument.len() + 9;
     }
-    for (name, value) in env {
-        let secret = match secret_ids.contains_key(name) {
+    for (name, value) in &settings.common.env {
+        let secret = match settings.secrets.contains_key(name) {
             true => SECRET_OVERHEAD,
             false => 0,
         };
@@ -87,13 +82,12 @@ fn check_size(
 pub(crate) fn prepare(
     command: &Command,
     cwd: &GuestPath,
-    env: &BTreeMap<Vec<u8>, EnvValue>,
-    secret_ids: &SecretIds,
+    settings: &DaggerSettings,
     timeout: Option<Duration>,
     limits: &ProcessLimits,
     nonce: String,
 ) -> Result<Prepared> {
-    check_size(command, env, secret_ids)?;
+    check_size(command, settings)?;
     let mut script = Script::new(&nonce).set("limits", limits.script().as_bytes());
     match &command.stdin {
         Stdin::Bytes(bytes) if bytes.len() > INLINE_STDIN => {
@@ -104,7 +98,9 @@ pub(crate) fn prepare(
         }
         _ => script = script.line("input=/dev/null"),
     }
-    let path = env
+    let path = settings
+        .common
+        .env
         .get(&b"PATH"[..])
         .map_or(&b"/bin:/usr/bin"[..], |path| path.value.expose());
     // A timeout below the supervisor's resolution is still a timeout.
@@ -121,7 +117,7 @@ pub(crate) fn prepare(
         raw,
         words,
         secrets,
-    } = words(command, env, secret_ids)?;
+    } = words(command, settings)?;
     let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
     let script = script.parameters(&raw, &words).supervise();
     let kept = command.stdout_limit.saturating_add(command.stderr_limit);
@@ -143,16 +139,12 @@ struct Words {
     secrets: Vec<(String, String)>,
 }
 
-fn words(
-    command: &Command,
-    env: &BTreeMap<Vec<u8>, EnvValue>,
-    secret_ids: &SecretIds,
-) -> Result<Words> {
+fn words(command: &Command, settings: &DaggerSettings) -> Result<Words> {
     let mut raw = vec!["env".to_owned(), "-i".to_owned()];
     let mut words: Vec<Vec<u8>> = Vec::new();
     let mut secrets = Vec::new();
-    for (name, value) in env {
-        if let (Some(id), Ok(text)) = (secret_ids.get(name), std::str::from_utf8(name))
+    for (name, value) in &settings.common.env {
+        if let (Some(id), Ok(text)) = (settings.secrets.get(name), std::str::from_utf8(name))
             && text
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
@@ -184,15 +176,14 @@ fn words(
 pub(crate) fn serve(
     command: &Command,
     cwd: &GuestPath,
-    env: &BTreeMap<Vec<u8>, EnvValue>,
-    secret_ids: &SecretIds,
+    settings: &DaggerSettings,
     limits: &ProcessLimits,
 ) -> Result<(String, Vec<(String, String)>)> {
     let Words {
         raw,
         words,
         secrets,
-    } = words(command, env, secret_ids)?;
+    } = words(command, settings)?;
     let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
     let script = Script::new("serve")
         .set("cwd", cwd.as_bytes())

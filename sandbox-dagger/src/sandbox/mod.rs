@@ -11,16 +11,16 @@ pub(crate) mod exec;
 pub(crate) mod files;
 mod operations;
 mod run;
+pub(crate) mod settings;
 pub(crate) mod shared;
 pub(crate) mod snapshot;
 pub(crate) mod transfer;
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use sandbox_core::backend::Registry;
-use sandbox_core::{DirEntry, EnvValue, Error, GuestPath, Labels, Operation, Result, SandboxId};
+use sandbox_core::{DirEntry, Error, GuestPath, Labels, Operation, Result, SandboxId};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -29,13 +29,13 @@ use self::shared::Shared;
 use crate::guest::Script;
 use crate::guest::frame::Frame;
 use crate::guest::stage::Stage;
+use crate::sandbox::settings::DaggerSettings;
 use crate::session::client::SMALL_ANSWER;
 use crate::session::connect::Session;
 use crate::session::failure::Failed;
 use crate::session::nonce::nonce;
 use crate::session::query::owner;
 use crate::session::query::{self, find};
-use crate::session::secrets::SecretIds;
 
 /// One sandbox. Handles are `Arc`s of it.
 #[derive(Debug)]
@@ -51,20 +51,13 @@ pub(crate) struct DaggerSandbox {
     /// The user of the container; empty for the image's root.
     pub(crate) user: String,
     pub(crate) chain: Chain,
-    pub(crate) settings: RwLock<Settings>,
+    pub(crate) settings: RwLock<DaggerSettings>,
     pub(crate) command_timeout: Duration,
     pub(crate) closed: watch::Sender<bool>,
 }
 
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    pub(crate) workdir: GuestPath,
-    pub(crate) env: BTreeMap<Vec<u8>, EnvValue>,
-    pub(crate) secrets: SecretIds,
-}
-
 impl DaggerSandbox {
-    pub(crate) fn settings(&self) -> Settings {
+    pub(crate) fn settings(&self) -> DaggerSettings {
         // Settings are replaced whole: a panic elsewhere leaves them valid.
         self.settings
             .read()
@@ -72,7 +65,7 @@ impl DaggerSandbox {
             .clone()
     }
 
-    pub(crate) fn change(&self, change: impl FnOnce(&mut Settings)) {
+    pub(crate) fn change(&self, change: impl FnOnce(&mut DaggerSettings)) {
         change(
             &mut self
                 .settings
@@ -81,14 +74,16 @@ impl DaggerSandbox {
         );
     }
 
-    pub(crate) fn tell(&self, error: Error) -> Error {
+    pub(crate) fn named(&self, error: Error) -> Error {
         error.with_sandbox(self.id.clone())
     }
 
     pub(crate) fn resolve(&self, path: &GuestPath, operation: Operation) -> Result<GuestPath> {
         self.check_open(operation)?;
-        path.resolve(&self.settings().workdir, operation)
-            .map_err(|error| self.tell(error))
+        let settings = self.settings().common;
+        settings
+            .resolve(path, operation)
+            .map_err(|error| self.named(error))
     }
 
     pub(crate) fn check_open(&self, operation: Operation) -> Result<()> {
@@ -111,7 +106,7 @@ impl DaggerSandbox {
             biased;
             _ = closed.wait_for(|closed| *closed) => Err(Error::closed(operation, &self.id)),
             answer = self.session.query(query, largest, within) => {
-                answer.map_err(|failed| self.tell(failed.error(operation)))
+                answer.map_err(|failed| self.named(failed.error(operation)))
             }
         }
     }
@@ -127,7 +122,7 @@ impl DaggerSandbox {
     ) -> Result<(&'a str, &'a str)> {
         match (find(answer, "id"), find(answer, "stdout")) {
             (Some(id), Some(stdout)) => Ok((id, stdout)),
-            _ => Err(self.tell(Failed::Garbage("no id".into()).error(operation))),
+            _ => Err(self.named(Failed::Garbage("no id".into()).error(operation))),
         }
     }
 
@@ -162,7 +157,7 @@ impl DaggerSandbox {
         let step = |query: String| async move {
             let answer = self.ask(&query, operation, SMALL_ANSWER, within).await?;
             let id = find(&answer, "id").map(str::to_owned);
-            id.ok_or_else(|| self.tell(Failed::Garbage("no id".into()).error(operation)))
+            id.ok_or_else(|| self.named(Failed::Garbage("no id".into()).error(operation)))
         };
         let root = step(query::on_container(&head.id, "rootfs { id }")).await?;
         let root = query::string(&root);
@@ -192,7 +187,7 @@ impl DaggerSandbox {
             .ask(&query, operation, SMALL_ANSWER, self.patience())
             .await?;
         let (id, stdout) = self.answer(&answer, operation)?;
-        files::open(stdout, &nonce, operation, path).map_err(|error| self.tell(error))?;
+        files::open(stdout, &nonce, operation, path).map_err(|error| self.named(error))?;
         turn.advance(id, 1);
         Ok(())
     }
@@ -218,7 +213,7 @@ impl DaggerSandbox {
             .ask(&query, operation, SMALL_ANSWER, self.patience())
             .await?;
         let (id, stdout) = self.answer(&answer, operation)?;
-        files::open(stdout, nonce, operation, path).map_err(|error| self.tell(error))?;
+        files::open(stdout, nonce, operation, path).map_err(|error| self.named(error))?;
         turn.advance(id, 1);
         Ok(())
     }
@@ -228,6 +223,6 @@ impl DaggerSandbox {
         frame: &mut Frame<'_>,
         operation: Operation,
     ) -> Result<Vec<DirEntry>> {
-        files::entries(frame).map_err(|problem| self.tell(files::broken(problem, operation)))
+        files::entries(frame).map_err(|problem| self.named(files::broken(problem, operation)))
     }
 }

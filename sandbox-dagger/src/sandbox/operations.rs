@@ -29,7 +29,7 @@ use crate::session::secrets::keep_secrets;
 #[async_trait]
 impl Sandbox for DaggerSandbox {
     fn info(&self) -> SandboxInfo {
-        let mut info = SandboxInfo::new(self.id.clone(), "dagger", self.settings().workdir)
+        let mut info = SandboxInfo::new(self.id.clone(), "dagger", self.settings().common.workdir)
             .labels(self.labels.clone())
             .command_timeout(Some(self.command_timeout));
         info.parent.clone_from(&self.parent);
@@ -55,17 +55,17 @@ impl Sandbox for DaggerSandbox {
         const OP: Operation = Operation::Spawn;
         self.check_open(OP)
             .map_err(|error| error.with_execution(Execution::NotStarted))?;
-        command.validate(OP).map_err(|error| self.tell(error))?;
+        command.validate(OP).map_err(|error| self.named(error))?;
         let refused = CAPABILITIES.require(Capability::Spawn, OP).err();
         let refused = refused.unwrap_or_else(|| Error::new(ErrorKind::Other, OP));
-        Err(self.tell(refused).with_execution(Execution::NotStarted))
+        Err(self.named(refused).with_execution(Execution::NotStarted))
     }
 
     async fn write_files(&self, batch: FileBatch) -> Result<()> {
         self.check_open(Operation::WriteFiles)?;
         batch::write(self, batch)
             .await
-            .map_err(|error| self.tell(error))
+            .map_err(|error| self.named(error))
     }
 
     async fn read_file(&self, path: &GuestPath, options: ReadOptions) -> Result<Bytes> {
@@ -84,10 +84,10 @@ impl Sandbox for DaggerSandbox {
             )),
             _ => error,
         });
-        let mut frame = opened.map_err(|error| self.tell(error))?;
+        let mut frame = opened.map_err(|error| self.named(error))?;
         let bytes = frame
             .bytes()
-            .map_err(|problem| self.tell(files::broken(problem, OP)))?;
+            .map_err(|problem| self.named(files::broken(problem, OP)))?;
         Ok(bytes.into())
     }
 
@@ -100,11 +100,11 @@ impl Sandbox for DaggerSandbox {
         let script = move |script: Script| script.line(&settings).files("op_list");
         let (stdout, nonce) = self.query(script, OP, &path, 256 << 20).await?;
         let opened = files::open(&stdout, &nonce, OP, &path);
-        let mut frame = opened.map_err(|error| self.tell(error))?;
+        let mut frame = opened.map_err(|error| self.named(error))?;
         let mut entries = self.entries(&mut frame, OP)?;
         if entries.len() > limit {
             return Err(self
-                .tell(Error::new(ErrorKind::LimitExceeded, OP))
+                .named(Error::new(ErrorKind::LimitExceeded, OP))
                 .with_message(format!("more than {limit} entries"))
                 .with_path(path));
         }
@@ -123,10 +123,10 @@ impl Sandbox for DaggerSandbox {
         let script = move |script: Script| script.line(follow).files("op_metadata");
         let (stdout, nonce) = self.query(script, OP, &path, SMALL_ANSWER).await?;
         let opened = files::open(&stdout, &nonce, OP, &path);
-        let mut frame = opened.map_err(|error| self.tell(error))?;
+        let mut frame = opened.map_err(|error| self.named(error))?;
         let entry = self.entries(&mut frame, OP)?.into_iter().next();
         entry.map(|entry| entry.metadata).ok_or_else(|| {
-            self.tell(Error::new(ErrorKind::Other, OP).with_message("the guest said nothing"))
+            self.named(Error::new(ErrorKind::Other, OP).with_message("the guest said nothing"))
         })
     }
 
@@ -135,7 +135,7 @@ impl Sandbox for DaggerSandbox {
         let path = self.resolve(path, OP)?;
         if path == GuestPath::root() {
             return Err(self
-                .tell(Error::new(ErrorKind::InvalidInput, OP))
+                .named(Error::new(ErrorKind::InvalidInput, OP))
                 .with_message("the root can't be removed")
                 .with_path(path));
         }
@@ -173,7 +173,7 @@ impl Sandbox for DaggerSandbox {
             .find(|path| **path == GuestPath::root())
         {
             return Err(self
-                .tell(Error::new(ErrorKind::InvalidInput, OP))
+                .named(Error::new(ErrorKind::InvalidInput, OP))
                 .with_message("the root can't be renamed or replaced")
                 .with_path(root));
         }
@@ -201,7 +201,7 @@ impl Sandbox for DaggerSandbox {
         let to = self.resolve(to, Operation::ImportDir)?;
         transfer::import(self, from, &to, options)
             .await
-            .map_err(|error| self.tell(error))
+            .map_err(|error| self.named(error))
     }
 
     async fn export_dir(
@@ -213,7 +213,7 @@ impl Sandbox for DaggerSandbox {
         let from = self.resolve(from, Operation::ExportDir)?;
         transfer::export(self, &from, to, options)
             .await
-            .map_err(|error| self.tell(error))
+            .map_err(|error| self.named(error))
     }
 
     async fn set_workdir(&self, path: &GuestPath) -> Result<()> {
@@ -222,25 +222,19 @@ impl Sandbox for DaggerSandbox {
         if !self.is_dir_directly(&path, OP).await? {
             let script = |script: Script| script.files("op_check_dir");
             let (stdout, nonce) = self.query(script, OP, &path, SMALL_ANSWER).await?;
-            files::open(&stdout, &nonce, OP, &path).map_err(|error| self.tell(error))?;
+            files::open(&stdout, &nonce, OP, &path).map_err(|error| self.named(error))?;
         }
-        self.change(|settings| settings.workdir = path);
+        self.change(|settings| settings.common.workdir = path);
         Ok(())
     }
 
     async fn set_env(&self, changes: Env) -> Result<()> {
         const OP: Operation = Operation::SetEnv;
         self.check_open(OP)?;
-        changes.validate(OP).map_err(|error| self.tell(error))?;
+        changes.validate(OP).map_err(|error| self.named(error))?;
         let secrets = keep_secrets(&self.session, &changes, self.patience()).await;
-        let secrets = secrets.map_err(|failed| self.tell(failed.error(OP)))?;
-        self.change(|settings| {
-            changes.apply_to(&mut settings.env);
-            for (name, _) in changes.iter() {
-                settings.secrets.remove(name);
-            }
-            settings.secrets.extend(secrets);
-        });
+        let secrets = secrets.map_err(|failed| self.named(failed.error(OP)))?;
+        self.change(|settings| settings.change_env(&changes, secrets));
         Ok(())
     }
 
@@ -268,7 +262,7 @@ impl Sandbox for DaggerSandbox {
     async fn snapshot(&self, options: SnapshotOptions) -> Result<Snapshot> {
         self.check_open(Operation::Snapshot)?;
         let taken = snapshot::take(self, &options).await;
-        taken.map_err(|error| self.tell(error))
+        taken.map_err(|error| self.named(error))
     }
 
     async fn close(&self) -> Result<()> {

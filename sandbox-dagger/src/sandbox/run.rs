@@ -70,25 +70,20 @@ impl DaggerSandbox {
     pub(crate) async fn run(&self, command: Command) -> Result<Output> {
         const OP: Operation = Operation::Exec;
         let started = Instant::now();
-        let not_started = |error: Error| self.tell(error).with_execution(Execution::NotStarted);
-        command.validate(OP).map_err(|error| self.tell(error))?;
+        let not_started = |error: Error| self.named(error).with_execution(Execution::NotStarted);
+        command.validate(OP).map_err(|error| self.named(error))?;
         self.check_open(OP).map_err(not_started)?;
-        let settings = self.settings();
+        let mut settings = self.settings();
         let cwd = command.cwd.clone().unwrap_or_else(|| ".".into());
-        let cwd = cwd.resolve(&settings.workdir, OP).map_err(not_started)?;
-        let mut env = settings.env;
-        let mut secrets = settings.secrets;
-        command.env.apply_to(&mut env);
-        for (name, _) in command.env.iter() {
-            secrets.remove(name);
-        }
+        let cwd = settings.common.resolve(&cwd, OP).map_err(not_started)?;
         let own = keep_secrets(&self.session, &command.env, self.patience()).await;
-        secrets.extend(own.map_err(|failed| not_started(failed.error(OP)))?);
+        let own = own.map_err(|failed| not_started(failed.error(OP)))?;
+        settings.change_env(&command.env, own);
         let allowed = command.timeout.unwrap_or(self.command_timeout);
         let timeout = Some(allowed);
         let limits = &self.shared.config.limits;
-        let prepared = exec::prepare(&command, &cwd, &env, &secrets, timeout, limits, nonce());
-        let prepared = prepared.map_err(|error| self.tell(error))?;
+        let prepared = exec::prepare(&command, &cwd, &settings, timeout, limits, nonce());
+        let prepared = prepared.map_err(|error| self.named(error))?;
         let turn = self.turn(OP).await.map_err(|error| match error.kind() {
             ErrorKind::Closed => not_started(error)
                 .with_message("closed, not started: it waited for the commands before it"),
@@ -120,6 +115,6 @@ impl DaggerSandbox {
             Err(error) if error.execution() != Some(Execution::Interrupted) => {}
             _ => turn.advance(id, 1),
         }
-        output.map_err(|error| self.tell(error))
+        output.map_err(|error| self.named(error))
     }
 }

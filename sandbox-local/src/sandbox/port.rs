@@ -50,9 +50,9 @@ impl LocalSandbox {
                         .with_message(format!("port {port} can't be connected to")));
                 }
                 Err(_) => {
-                    return Err(self.named(Error::new(ErrorKind::Timeout, OP)).with_message(
-                        format!("what listens on port {port} took no connection in {LONGEST:?}"),
-                    ));
+                    let what =
+                        format!("what listens on port {port} took no connection in {LONGEST:?}");
+                    return Err(self.named(Error::unanswered(OP, what)));
                 }
             }
         }

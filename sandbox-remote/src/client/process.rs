@@ -35,7 +35,7 @@ pub(super) async fn spawn(
 ) -> Result<Process> {
     command
         .validate(Operation::Spawn)
-        .map_err(|error| sandbox.scope(operation).name(error))?;
+        .map_err(|error| sandbox.named(error))?;
     let call = Call::named(operation, &sandbox.path("spawn"));
     let name: Arc<str> = call.name().into();
     // From here on the process is let go of whenever this is dropped.
@@ -133,7 +133,7 @@ async fn watch_end(sandbox: Arc<Inner>, name: Arc<str>, ended: watch::Sender<End
             }
         }
     };
-    let exit = exit.map_err(|error| sandbox.scope(OP).name(error));
+    let exit = exit.map_err(|error| sandbox.named(error));
     ended.send_replace(Some(exit));
 }
 

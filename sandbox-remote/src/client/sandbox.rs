@@ -15,7 +15,7 @@ use sandbox_core::{
     Execution, ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions, IsolationReport,
     ListOptions, Metadata, MetadataOptions, Operation, Output, Process, ReadOptions, RemoveOptions,
     RenameOptions, Result, Sandbox, SandboxId, SandboxInfo, Snapshot, SnapshotOptions, Stdin,
-    TransferReport, backend::Scope,
+    TransferReport,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -51,9 +51,21 @@ impl Inner {
         self.info.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A name and a path for an error that has none.
-    pub(super) fn scope(&self, operation: Operation) -> Scope<'_> {
-        Scope::new(operation, &self.id)
+    /// Adds the sandbox to an error that names none.
+    pub(super) fn named(&self, error: Error) -> Error {
+        match error.sandbox() {
+            Some(_) => error,
+            None => error.with_sandbox(self.id.clone()),
+        }
+    }
+
+    /// Adds the sandbox and the path to an error that names none.
+    fn named_at(&self, path: &GuestPath, error: Error) -> Error {
+        let error = self.named(error);
+        match (error.path(), error.host_path()) {
+            (None, None) => error.with_path(path),
+            _ => error,
+        }
     }
 
     /// The path of a call on this sandbox.
@@ -62,17 +74,19 @@ impl Inner {
     }
 
     pub(super) fn open(&self, operation: Operation) -> Result<()> {
-        let closed = self.closed.load(Ordering::SeqCst);
-        let open = self.scope(operation).open(closed);
-        open.map_err(|error| match operation {
-            Operation::Exec | Operation::Spawn => error.with_execution(Execution::NotStarted),
-            _ => error,
+        if !self.closed.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let closed = Error::closed(operation, &self.id);
+        Err(match operation {
+            Operation::Exec | Operation::Spawn => closed.with_execution(Execution::NotStarted),
+            _ => closed,
         })
     }
 
     fn require(&self, capability: Capability, operation: Operation) -> Result<()> {
         let required = self.capabilities.require(capability, operation);
-        required.map_err(|error| self.scope(operation).name(error))
+        required.map_err(|error| self.named(error))
     }
 
     pub(super) async fn call<T: DeserializeOwned>(
@@ -83,10 +97,10 @@ impl Inner {
         let operation = call.operation;
         let called = async { self.http.call(call.json(body)?).await };
         let called = called.await;
-        called.map_err(|error| self.scope(operation).name(error))
+        called.map_err(|error| self.named(error))
     }
 
-    async fn named<T: DeserializeOwned>(
+    async fn change<T: DeserializeOwned>(
         &self,
         operation: Operation,
         what: &str,
@@ -192,16 +206,14 @@ impl Sandbox for RemoteSandbox {
     async fn exec(&self, command: Command) -> Result<Output> {
         const OP: Operation = Operation::Exec;
         self.0.open(OP)?;
-        command
-            .validate(OP)
-            .map_err(|error| self.0.scope(OP).name(error))?;
+        command.validate(OP).map_err(|error| self.0.named(error))?;
         let large = command.stdout_limit > EXEC_OUTPUT
             || command.stderr_limit > EXEC_OUTPUT
             || matches!(&command.stdin, Stdin::Bytes(bytes) if bytes.len() > EXEC_INPUT);
         if large && self.0.capabilities.has(Capability::Spawn) {
             return self.follow(command).await;
         }
-        let output: wire::WireOutput = self.0.named(OP, "exec", &wire::Run::from(command)).await?;
+        let output: wire::WireOutput = self.0.change(OP, "exec", &wire::Run::from(command)).await?;
         Ok(output.into())
     }
 
@@ -224,10 +236,10 @@ impl Sandbox for RemoteSandbox {
         let workdir = self.info().workdir;
         batch
             .resolve(&workdir)
-            .map_err(|error| self.0.scope(OP).name(error))?;
+            .map_err(|error| self.0.named(error))?;
         let files = wire::files(&batch);
         let write = wire::WriteFiles { files };
-        let wire::Nothing {} = self.0.named(OP, "write-files", &write).await?;
+        let wire::Nothing {} = self.0.change(OP, "write-files", &write).await?;
         Ok(())
     }
 
@@ -240,7 +252,7 @@ impl Sandbox for RemoteSandbox {
         };
         let call = Call::read(OP, Method::POST, &self.0.path("read-file")).json(&body)?;
         let sent = self.0.http.send(call).await;
-        sent.map_err(|error| self.0.scope(OP).path(path).name(error))
+        sent.map_err(|error| self.0.named_at(path, error))
     }
 
     async fn list_dir(&self, path: &GuestPath, options: ListOptions) -> Result<Vec<DirEntry>> {
@@ -267,7 +279,7 @@ impl Sandbox for RemoteSandbox {
             path: path.clone(),
             options,
         };
-        let wire::Nothing {} = self.0.named(Operation::Remove, "remove", &body).await?;
+        let wire::Nothing {} = self.0.change(Operation::Remove, "remove", &body).await?;
         Ok(())
     }
 
@@ -278,7 +290,7 @@ impl Sandbox for RemoteSandbox {
         };
         let wire::Nothing {} = self
             .0
-            .named(Operation::CreateDir, "create-dir", &body)
+            .change(Operation::CreateDir, "create-dir", &body)
             .await?;
         Ok(())
     }
@@ -289,7 +301,7 @@ impl Sandbox for RemoteSandbox {
             to: to.clone(),
             options,
         };
-        let wire::Nothing {} = self.0.named(Operation::Rename, "rename", &body).await?;
+        let wire::Nothing {} = self.0.change(Operation::Rename, "rename", &body).await?;
         Ok(())
     }
 
@@ -302,7 +314,7 @@ impl Sandbox for RemoteSandbox {
         const OP: Operation = Operation::ImportDir;
         self.0.open(OP)?;
         let imported = transfer::import(&self.0, from, to, options).await;
-        imported.map_err(|error| self.0.scope(OP).path(to).name(error))
+        imported.map_err(|error| self.0.named_at(to, error))
     }
 
     async fn export_dir(
@@ -314,14 +326,14 @@ impl Sandbox for RemoteSandbox {
         const OP: Operation = Operation::ExportDir;
         self.0.open(OP)?;
         let exported = transfer::export(&self.0, from, to, options).await;
-        exported.map_err(|error| self.0.scope(OP).path(from).name(error))
+        exported.map_err(|error| self.0.named_at(from, error))
     }
 
     async fn set_workdir(&self, path: &GuestPath) -> Result<()> {
         let body = wire::Path { path: path.clone() };
         let handle: wire::Handle = self
             .0
-            .named(Operation::SetWorkdir, "set-workdir", &body)
+            .change(Operation::SetWorkdir, "set-workdir", &body)
             .await?;
         *self.0.info() = handle.info;
         Ok(())
@@ -331,7 +343,7 @@ impl Sandbox for RemoteSandbox {
         let body = wire::SetEnv {
             env: wire::variables(&changes),
         };
-        let wire::Nothing {} = self.0.named(Operation::SetEnv, "set-env", &body).await?;
+        let wire::Nothing {} = self.0.change(Operation::SetEnv, "set-env", &body).await?;
         Ok(())
     }
 
@@ -339,7 +351,7 @@ impl Sandbox for RemoteSandbox {
         self.0.open(Operation::Fork)?;
         self.0.require(Capability::Fork, Operation::Fork)?;
         let body = wire::Fork { options };
-        let handle: wire::Handle = self.0.named(Operation::Fork, "fork", &body).await?;
+        let handle: wire::Handle = self.0.change(Operation::Fork, "fork", &body).await?;
         let keep = self.0.http.keeps();
         Ok(Arc::new(Self::new(&self.0.http, handle, keep)))
     }
@@ -348,7 +360,7 @@ impl Sandbox for RemoteSandbox {
         self.0.open(Operation::Snapshot)?;
         self.0.require(Capability::Snapshot, Operation::Snapshot)?;
         let body = wire::TakeSnapshot { options };
-        self.0.named(Operation::Snapshot, "snapshot", &body).await
+        self.0.change(Operation::Snapshot, "snapshot", &body).await
     }
 
     async fn close(&self) -> Result<()> {
@@ -372,7 +384,7 @@ impl Sandbox for RemoteSandbox {
             {
                 Ok(())
             }
-            closed => closed.map_err(|error| self.0.scope(Operation::Close).name(error)),
+            closed => closed.map_err(|error| self.0.named(error)),
         }
     }
 }

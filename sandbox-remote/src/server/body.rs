@@ -44,7 +44,7 @@ impl Incoming {
             let frame = tokio::time::timeout(self.idle, self.body.frame()).await;
             let frame = frame.map_err(|_| {
                 let why = "the client sent nothing of the body for too long";
-                refused(ErrorKind::Timeout, self.operation, why)
+                refused(ErrorKind::InvalidInput, self.operation, why)
             })?;
             match frame {
                 None => return Ok(None),

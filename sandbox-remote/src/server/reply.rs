@@ -83,7 +83,8 @@ pub(super) fn respond(status: StatusCode, kind: &'static str, body: Body) -> Res
     response
 }
 
-/// The status that says the same as a kind, for clients that look at nothing else.
+/// The status that says the same as a kind, for clients that look at nothing else. None of 408 and
+/// 504 for the deadline of a command: clients and proxies send such a request again.
 fn status(kind: ErrorKind) -> StatusCode {
     match kind {
         ErrorKind::InvalidInput => StatusCode::BAD_REQUEST,
@@ -97,7 +98,6 @@ fn status(kind: ErrorKind) -> StatusCode {
         ErrorKind::Unsupported => StatusCode::NOT_IMPLEMENTED,
         ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         ErrorKind::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
-        ErrorKind::Timeout => StatusCode::REQUEST_TIMEOUT,
         _ => StatusCode::UNPROCESSABLE_ENTITY,
     }
 }

@@ -24,6 +24,9 @@ cases! { "ports":
     a_closed_sandbox_takes_no_connection [Ports],
 }
 
+/// Time of a wait in vain: a look at the port ends within it.
+const WAIT: Duration = Duration::from_millis(500);
+
 /// A server on the port: by a word that it is told, what it does with each connection.
 const PYTHON: &str = r#"
 import socket, sys, threading, time
@@ -193,6 +196,11 @@ async fn waiting_ends_when_it_listens(cx: Context) -> Verdict {
     let options = PortWaitOptions::new().server(server.wait());
     cx.sandbox.wait_for_port(8127, options).await?;
     ensure_eq!(upper(&*cx.sandbox, 8127, b"x").await?, b"X", "the answer");
+    // What listens and speaks something else is not ready, and no command ran into its deadline.
+    let options = PortWaitOptions::new().http("/").timeout(WAIT);
+    let waited = cx.sandbox.wait_for_port(8127, options).await;
+    let kind = ErrorKind::Unavailable;
+    refused(waited, &cx.sandbox, Operation::ConnectPort, kind)?;
     Ok(())
 }
 
@@ -227,13 +235,13 @@ async fn waiting_fails_when_the_server_has_ended(cx: Context) -> Verdict {
 }
 
 async fn waiting_has_an_end(cx: Context) -> Verdict {
-    let options = PortWaitOptions::new().timeout(Duration::from_millis(100));
+    let options = PortWaitOptions::new().timeout(WAIT);
     let waited = cx.sandbox.wait_for_port(8130, options).await;
     let error = refused(
         waited,
         &cx.sandbox,
         Operation::ConnectPort,
-        ErrorKind::Timeout,
+        ErrorKind::NotListening,
     )?;
     ensure!(error.message().contains("8130"), "no port in {error}");
     Ok(())

@@ -166,6 +166,8 @@ mutants! {
     ResizeOfNoTerminal => "terminal::what_no_terminal_is_has_no_size",
     /// A port without a listener looks like a service that is away.
     RefusedPortUnavailable => "ports::a_port_without_a_listener_is_named",
+    /// A port without a listener looks like a command at its deadline.
+    RefusedPortTimesOut => "ports::waiting_has_an_end",
     /// A reader gives the whole file, whatever part was asked for.
     ReadRangeIgnored => "file_streams::a_file_is_read_in_parts",
     /// A writer that is dropped puts its part in place.
@@ -364,6 +366,7 @@ impl Mutant {
                 | Self::PrivilegesClaimed
                 | Self::TerminalSizeIgnored
                 | Self::RefusedPortUnavailable
+                | Self::RefusedPortTimesOut
         )
     }
 

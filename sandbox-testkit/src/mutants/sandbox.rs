@@ -717,6 +717,9 @@ impl Sandbox for MutantSandbox {
             ErrorKind::NotListening if self.has(Mutant::RefusedPortUnavailable) => {
                 of_kind(&error, ErrorKind::Unavailable)
             }
+            ErrorKind::NotListening if self.has(Mutant::RefusedPortTimesOut) => {
+                of_kind(&error, ErrorKind::Timeout)
+            }
             _ => error,
         })
     }

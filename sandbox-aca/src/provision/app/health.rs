@@ -124,8 +124,8 @@ impl App {
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable) if its image can't be pulled or its container ends again
-    /// and again, with the container's last lines; [`Timeout`](ErrorKind::Timeout) with what the
-    /// service last said. Dropping the future stops the waiting.
+    /// and again, with the container's last lines, or if it takes too long, with what the service
+    /// last said. Dropping the future stops the waiting.
     pub async fn ready(&self) -> Result<()> {
         let step = self.step("wait for", "show");
         let started = Instant::now();

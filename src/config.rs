@@ -191,7 +191,9 @@ fn invalid(why: impl Into<String>) -> Error {
 fn seconds(what: &str, seconds: f64) -> Result<Duration> {
     match Duration::try_from_secs_f64(seconds) {
         Ok(time) if !time.is_zero() => Ok(time),
-        _ => Err(invalid(format!("{what}: {seconds} is no time in seconds"))),
+        _ => Err(invalid(format!(
+            "{what}: {seconds} is not a time in seconds"
+        ))),
     }
 }
 
@@ -312,7 +314,7 @@ impl Config {
             let number = text.parse();
             number
                 .map(Some)
-                .map_err(|_| invalid(format!("{name}: {text:?} is no number")))
+                .map_err(|_| invalid(format!("{name}: {text:?} is not a number")))
         };
         let time = |name: &str| -> Result<Option<f64>> {
             let Some(text) = value(name)? else {
@@ -320,7 +322,7 @@ impl Config {
             };
             let parsed: f64 = text
                 .parse()
-                .map_err(|_| invalid(format!("{name}: {text:?} is no time in seconds")))?;
+                .map_err(|_| invalid(format!("{name}: {text:?} is not a time in seconds")))?;
             seconds(name, parsed)?;
             Ok(Some(parsed))
         };

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 /// A number of bytes: `512M`, `2G`, `1024`.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
-    let wrong = || format!("{text:?} is no size: write a number, and K, M, G or T behind it");
+    let wrong =
+        || format!("{text:?} can't be read as a size: write a number, and K, M, G or T behind it");
     let (number, unit) = match text.char_indices().find(|(_, c)| !c.is_ascii_digit()) {
         Some((at, _)) => text.split_at(at),
         None => (text, ""),
@@ -32,7 +33,7 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
 
 /// A time: `90`, `90s`, `5m`, `2h`, `1.5s`, `200ms`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is no time: write 90, 90s, 5m, 2h or 200ms");
+    let wrong = || format!("{text:?} can't be read as a time: write 90, 90s, 5m, 2h or 200ms");
     let digits = |c: char| !(c.is_ascii_digit() || c == '.');
     let (number, unit) = text.find(digits).map_or((text, ""), |at| text.split_at(at));
     let number: f64 = number.parse().map_err(|_| wrong())?;
@@ -55,7 +56,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 pub(crate) fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if number.is_finite() && number > 0.0 => Ok(number),
-        _ => Err(format!("{text:?} is no number above zero")),
+        _ => Err(format!("{text:?} can't be read as a number above zero")),
     }
 }
 
@@ -83,7 +84,7 @@ impl FromStr for Mounted {
                 writable,
             }),
             _ => Err(format!(
-                "{text:?} is no mount: write HOST:GUEST with an absolute GUEST, and :rw behind it \
+                "{text:?} can't be read as a mount: write HOST:GUEST with an absolute GUEST, and :rw behind it \
                  if the sandbox may write there"
             )),
         }
@@ -103,7 +104,9 @@ impl FromStr for Imported {
     fn from_str(text: &str) -> Result<Self, String> {
         let (from, to) = text.split_once(':').unwrap_or((text, "."));
         match from.is_empty() || to.is_empty() {
-            true => Err(format!("{text:?} is no import: write DIR or DIR:GUEST")),
+            true => Err(format!(
+                "{text:?} can't be read as an import: write DIR or DIR:GUEST"
+            )),
             false => Ok(Self {
                 from: from.into(),
                 to: to.into(),
@@ -128,7 +131,9 @@ impl FromStr for Exported {
                 from: from.into(),
                 to: to.into(),
             }),
-            _ => Err(format!("{text:?} is no export: write GUEST:DIR")),
+            _ => Err(format!(
+                "{text:?} can't be read as an export: write GUEST:DIR"
+            )),
         }
     }
 }
@@ -172,7 +177,9 @@ impl FromStr for Label {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once('=') {
             Some((key, value)) if !key.is_empty() => Ok(Self(key.into(), value.into())),
-            _ => Err(format!("{text:?} is no label: write KEY=VALUE")),
+            _ => Err(format!(
+                "{text:?} can't be read as a label: write KEY=VALUE"
+            )),
         }
     }
 }

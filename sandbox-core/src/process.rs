@@ -407,7 +407,7 @@ impl Process {
     ///
     /// # Errors
     /// [`Unsupported`](crate::ErrorKind::Unsupported) where the backend can't; [`InvalidInput`](crate::ErrorKind::InvalidInput) for a
-    /// number that is no signal.
+    /// number that no signal has.
     pub async fn signal(&self, signal: Signal) -> Result<()> {
         self.note_sent(signal);
         self.control.signal(signal).await

@@ -473,7 +473,7 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     /// [`Network::Allow`](crate::Network::Allow).
     ///
     /// A backend keeps the last decisions and forgets older ones, which
-    /// [`missed`](EgressDecisions::missed) counts. Asking is no use: it does not keep a sandbox
+    /// [`missed`](EgressDecisions::missed) counts. Asking does not count as a use: it does not keep a sandbox
     /// from expiring. Dropping the future has no effect.
     ///
     /// ```no_run

@@ -253,7 +253,7 @@ pub struct SandboxSpec {
     pub mounts: Vec<Mount>,
     /// To find it by.
     pub labels: Labels,
-    /// After this time without use it is closed. Reading its status is no use. Default: never.
+    /// After this time without use it is closed. Asking for its status does not count as one. Default: never.
     #[cfg_attr(feature = "serde", serde(with = "crate::wire::seconds_or_none"))]
     pub ttl: Option<Duration>,
     /// The timeout of a command that names none. Default: none.

@@ -236,7 +236,7 @@ async fn tls(egress: Arc<Egress>, to: Dialled, permit: Permit, mut stream: Meter
     }
 }
 
-/// Tells a TLS client, within bounds, that there is no use in waiting.
+/// Tells a TLS client, within bounds, that waiting is in vain.
 async fn alert(stream: &mut Metered<TcpStream>, alert: [u8; 7]) {
     let tell = async {
         stream.write_all(&alert).await?;

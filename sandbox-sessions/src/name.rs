@@ -142,7 +142,7 @@ impl std::str::FromStr for SessionId {
             _ => {
                 let shown: String = text.chars().take(27).collect();
                 Err(Error::new(ErrorKind::InvalidInput)
-                    .with_message(format!("{shown:?} is no identifier of a session"))
+                    .with_message(format!("{shown:?} can't be the identifier of a session"))
                     .with_hint("it is a ULID in lower case: 26 characters"))
             }
         }

@@ -243,7 +243,7 @@ impl Export {
 }
 
 /// A name of an archive without `.` and doubled slashes; `None` for one that could leave the
-/// directory, and for one that is no name.
+/// directory, and for one that can't be a name.
 fn plain(name: &[u8]) -> Option<Vec<u8>> {
     if name.first() == Some(&b'/') || name.contains(&0) {
         return None;

@@ -24,7 +24,7 @@ impl ResourceId {
     /// An identifier from text.
     ///
     /// # Errors
-    /// [`InvalidInput`](sandbox_core::ErrorKind::InvalidInput) if it is no path below a subscription.
+    /// [`InvalidInput`](sandbox_core::ErrorKind::InvalidInput) if it is not a path below a subscription.
     pub fn new(text: impl Into<String>) -> Result<Self> {
         let text = text.into();
         let odd = |part: &str| {

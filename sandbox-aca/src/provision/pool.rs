@@ -424,7 +424,7 @@ impl SessionPool {
     /// The key for the pool's server of the Model Context Protocol (`x-ms-apikey`).
     ///
     /// # Errors
-    /// What the service answers; [`InvalidInput`](ErrorKind::InvalidInput) if it is no such server.
+    /// What the service answers; [`InvalidInput`](ErrorKind::InvalidInput) if it is another kind of pool.
     pub async fn mcp_key(&self) -> Result<Secret> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]

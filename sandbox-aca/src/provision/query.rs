@@ -27,7 +27,7 @@ const SCOPE: &str = "https://api.loganalytics.io/.default";
 pub struct Table {
     /// The names of the columns.
     pub columns: Vec<String>,
-    /// The rows; what is no text is as JSON has it, and `null` is `None`.
+    /// The rows; values other than texts are as JSON has them, and `null` is `None`.
     pub rows: Vec<Vec<Option<String>>>,
 }
 

@@ -370,7 +370,7 @@ impl Session {
 }
 
 impl Pool {
-    /// Ends a session; one that has ended is no error.
+    /// Ends a session; one that has ended already is fine.
     pub(crate) async fn delete(
         &self,
         op: Operation,

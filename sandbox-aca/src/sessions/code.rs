@@ -70,7 +70,7 @@ impl AcaSession {
     /// Runs Python code in the session's kernel, which keeps names between calls.
     ///
     /// The kernel runs in `/mnt/data` with the image's environment: workdir and environment of the
-    /// sandbox are those of its commands. An exception is no error: see [`CodeOutput::status`].
+    /// sandbox are those of its commands. An exception is an outcome, not an error: see [`CodeOutput::status`].
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] in a Shell session; [`ErrorKind::InvalidInput`] for a timeout

@@ -280,7 +280,7 @@ impl Entry {
         self.grown.send_modify(|count| *count += 1);
     }
 
-    /// The sandbox is no more.
+    /// The sandbox has ended.
     fn abandon(&self) {
         if let Some(task) = lock(&self.task).take() {
             task.abort();

@@ -20,7 +20,7 @@ pub type Attempt<'a, T> = &'a (dyn Fn() -> BoxFuture<'a, Result<T>> + Send + Syn
 ///
 /// Given `&self` and the call, it may refuse it, wait, make it, make it again, and look at the
 /// result. The sandboxes that a call gives out (`create`, `attach`, `fork`) come out with the layer
-/// around them. An expiry is no call; a layer sees it as the error of the next one.
+/// around them. An expiry does not pass through it; a layer sees it as the error of the next one.
 ///
 /// ```
 /// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};

@@ -147,7 +147,7 @@ pub(crate) enum FailureKind {
     NotFound,
     /// A candidate exists but may not be executed.
     NotExecutable,
-    /// The file is no program.
+    /// The file is not a program.
     BadFormat,
     /// Arguments and environment are too long for the kernel.
     ArgumentsTooLong,

@@ -84,7 +84,7 @@ impl Removal<'_> {
         Ok(())
     }
 
-    /// Removes what is no directory from the one at work, and notes the directories.
+    /// Removes all but directories from the one at work, and notes the directories.
     fn sweep(&mut self) -> Result<()> {
         let Self {
             stack,

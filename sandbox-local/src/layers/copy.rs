@@ -141,7 +141,7 @@ impl Visitor for Copier<'_> {
 }
 
 impl Copier<'_> {
-    /// Copies an entry that is no directory.
+    /// Copies an entry other than a directory.
     fn single(&mut self, at: &At<'_>, stat: &Stat) -> Result<(), Stop> {
         let target = self.target.current()?;
         match FileType::from_raw_mode(stat.st_mode) {

@@ -154,7 +154,7 @@ const SECRET_ENDS: &[&str] = &[".key", ".p12", ".pfx", ".keytab", ".jks"];
 /// Never copied: files with any of these in them.
 const SECRET_TEXTS: &[&[u8]] = &[b"PRIVATE KEY-----", b"<password>", b"_authToken="];
 
-/// More than this in one file is no configuration.
+/// The largest file that is taken for a configuration.
 pub(super) const LARGEST: u64 = 16 << 20;
 /// More than this altogether is not copied for each provider.
 pub(super) const MOST: u64 = 256 << 20;

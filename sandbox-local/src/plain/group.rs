@@ -2,7 +2,7 @@
 //!
 //! It must never signal a group that is known to be empty: its number may be someone else's by
 //! then. A group that empties unseen keeps its number until it is looked at again, which happens
-//! before every new command; that gap is one more reason why plain mode is no isolation.
+//! before every new command; that gap is one more reason why plain mode does not isolate.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

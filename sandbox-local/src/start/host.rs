@@ -27,7 +27,7 @@ pub(crate) struct Host {
     pub(crate) merging: Mutex<()>,
     /// The lowest layer of every default root: the base layer.
     pub(crate) base_layer: Arc<Layer>,
-    /// Configured system directories that the host has and that are no links.
+    /// Configured system directories that the host has and that are not links.
     pub(crate) system_dirs: Vec<PathBuf>,
 }
 

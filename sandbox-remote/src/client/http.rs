@@ -628,7 +628,7 @@ fn cut(buffer: &mut BytesMut) -> Result<Option<Frame>, String> {
         wire::frame::ERROR,
     ];
     if !known.contains(&kind) || length > FRAME {
-        return Err("the server sent what is no frame".into());
+        return Err("the server sent bytes that can't be read as a frame".into());
     }
     if buffer.len() < wire::frame::HEAD + length {
         return Ok(None);

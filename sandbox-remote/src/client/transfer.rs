@@ -170,7 +170,7 @@ async fn take(
     let disk = |error| Opened::Refused(Error::from_io(error, OP));
     let garbled = || {
         let error = Error::new(ErrorKind::Other, OP);
-        Opened::Refused(error.with_message("what the server sent is no export"))
+        Opened::Refused(error.with_message("what the server sent can't be read as an export"))
     };
     let mut archive = tempfile::tempfile().map_err(disk)?;
     let mut head: Option<wire::Exported> = None;

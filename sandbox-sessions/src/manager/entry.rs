@@ -60,7 +60,7 @@ pub(super) struct Entry {
 pub(super) struct Hold {
     /// The sandbox as sessions give it out.
     pub(super) tracked: Option<Arc<dyn Sandbox>>,
-    /// The sandbox as the provider gave it out: for looks that are no use.
+    /// The sandbox as the provider gave it out: for looks that do not count as a use.
     pub(super) raw: Option<Arc<dyn Sandbox>>,
     pub(super) sandbox: Option<SandboxId>,
     pub(super) snapshot: Option<SnapshotId>,

@@ -313,7 +313,7 @@ impl Sessions {
         Inner::get(&self.inner, name).await
     }
 
-    /// Returns what is known of the session of a tenant's key. This is no use.
+    /// Returns what is known of the session of a tenant's key. It does not count as a use.
     pub fn info(&self, tenant: &Tenant, key: &Key) -> Option<SessionInfo> {
         let name = Name {
             tenant: tenant.clone(),
@@ -323,7 +323,7 @@ impl Sessions {
         Some(entry.info(self.inner.config.clock.now()))
     }
 
-    /// Returns what is known of the sessions that the filter means, oldest first. This is no use.
+    /// Returns what is known of the sessions that the filter means, oldest first. It does not count as a use.
     pub fn list(&self, filter: &Filter) -> Vec<SessionInfo> {
         let now = self.inner.config.clock.now();
         let entries: Vec<_> = self.inner.entries().values().cloned().collect();
@@ -336,7 +336,7 @@ impl Sessions {
         list
     }
 
-    /// The sessions that the filter means, and then each change of a status. This is no use.
+    /// The sessions that the filter means, and then each change of a status. It does not count as a use.
     pub fn watch(&self, filter: Filter) -> Watch {
         // Subscribed before the list is made: a change in between is told twice, not lost.
         let changes = self.inner.changes.subscribe();

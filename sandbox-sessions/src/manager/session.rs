@@ -49,12 +49,12 @@ impl Session {
         &self.sandbox
     }
 
-    /// Returns what is known of the session. This is no use.
+    /// Returns what is known of the session. It does not count as a use.
     pub fn info(&self) -> SessionInfo {
         self.entry.info(self.inner.config.clock.now())
     }
 
-    /// Returns what the session is doing. This is no use.
+    /// Returns what the session is doing. It does not count as a use.
     pub fn status(&self) -> Status {
         self.entry.activity.seen().status
     }
@@ -69,7 +69,7 @@ impl Session {
 
     /// Tells what an agent in it is doing: [`Waiting`](Status::Waiting),
     /// [`Thinking`](Status::Thinking) or [`Error`](Status::Error), until a command starts or ends.
-    /// `None` takes it back. This is no use.
+    /// `None` takes it back. It does not count as a use.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for a status that can only be seen.
@@ -106,7 +106,7 @@ impl Session {
         self.keep_alive(now.checked_add(time).unwrap_or(now))
     }
 
-    /// Asks the sandbox for a sign of life. This is no use.
+    /// Asks the sandbox for a sign of life. It does not count as a use.
     ///
     /// Dropping the future has no effect.
     ///

@@ -1,7 +1,7 @@
 //! Sources of tokens for clients: the token endpoint of Microsoft Entra, the identity endpoint of
 //! App Service, the metadata service of a machine.
 //!
-//! Every caller gets a token, unless a switch says otherwise: this is no guard. It must never keep
+//! Every caller gets a token, unless a switch says otherwise: this guards nothing. It must never keep
 //! or show a secret.
 
 use std::collections::BTreeMap;

@@ -82,7 +82,7 @@ mutants! {
     PartialOutputDropped => "kill::a_timeout_is_an_error_with_the_partial_output",
     /// A command that was cut is said not to have started.
     CutSaysNotStarted => "kill::a_timeout_is_an_error_with_the_partial_output",
-    /// A timeout of zero is no timeout.
+    /// A timeout of zero is taken for none.
     ZeroTimeoutAccepted => "kill::a_timeout_of_zero_is_refused",
     /// The timeout of the spec comes before the command's own.
     SpecTimeoutFirst => "kill::the_commands_own_timeout_comes_first",

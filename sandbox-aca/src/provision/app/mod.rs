@@ -191,7 +191,7 @@ pub(super) fn strict<'a>(what: &str, text: &'a str) -> Result<&'a str> {
             sandbox_core::Operation::Provision,
         )
         .with_message(format!(
-            "{text:?} is no name of a {what}: 2 to 32 small letters, digits and hyphens, beginning with a letter, no two hyphens in a row"
+            "{text:?} can't be the name of a {what}: a name has 2 to 32 small letters, digits and hyphens, beginning with a letter, no two hyphens in a row"
         ))),
     }
 }

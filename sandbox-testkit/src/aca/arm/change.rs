@@ -99,7 +99,7 @@ pub(super) async fn act(
                 false => Err(error(
                     400,
                     "SessionMCPServerNotEnabled",
-                    "the pool is no server of the Model Context Protocol",
+                    "the pool is not a server of the Model Context Protocol",
                 )),
             };
         }

@@ -1,7 +1,7 @@
 //! Takes one file out of `multipart/form-data`.
 //!
 //! A client that sends such a body under another type is understood too: one published client
-//! does that. Whatever is no form is refused.
+//! does that. Everything else than a form is refused.
 
 /// A file of a form.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Requests: names of calls, what a lost answer proves, and bounds on what comes back.
+//! Requests: how they are sent and sent again, and what a lost answer proves.
 //!
 //! Invariant: a call that may have reached the server is sent again under its name only, so that it
 //! is found and not run twice; "not started" is claimed only if no request can have arrived, or the
@@ -11,10 +11,11 @@ use bytes::{Bytes, BytesMut};
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Body, Method, Response, StatusCode, Url};
 use sandbox_core::{Error, ErrorKind, Execution, Operation, Result, Secret};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::call::{Call, Sent, not_started, unknown};
 use super::config::RemoteConfig;
+use super::incoming::{Frames, collect, parse, told};
 use crate::wire::{self, INSTANCE, OWN_TOKEN, PROTOCOL, PROTOCOL_HEADER, REQUEST_ID};
 
 /// Time that the server may wait before it says that a call runs still.
@@ -22,9 +23,6 @@ const WAIT: Duration = Duration::from_secs(20);
 
 /// Time that a live server takes beyond `WAIT`.
 const LATE: Duration = Duration::from_secs(15);
-
-/// The longest silence within a body.
-pub(super) const SILENCE: Duration = Duration::from_secs(20);
 
 /// The largest answer that is not a file's content: listings and output in base64.
 const LARGEST: usize = 512 << 20;
@@ -36,84 +34,6 @@ pub(super) struct Http {
     config: RemoteConfig,
     /// The start of the server that is known.
     instance: Mutex<String>,
-}
-
-/// Request that is sent.
-#[derive(Clone)]
-pub(super) struct Call<'a> {
-    pub(super) operation: Operation,
-    method: Method,
-    path: Vec<&'a str>,
-    query: Vec<(&'static str, String)>,
-    body: Sent,
-    /// By which it is found again.
-    name: Option<String>,
-    /// Whether it may be given up when its future is dropped.
-    give_up: bool,
-}
-
-/// A body that can be sent again.
-#[derive(Clone)]
-pub(super) enum Sent {
-    Bytes(Bytes),
-    /// A head, and a file from its beginning.
-    File(Bytes, Arc<std::fs::File>),
-}
-
-impl<'a> Call<'a> {
-    /// A call that changes nothing, or that may be made twice.
-    pub(super) fn read(operation: Operation, method: Method, path: &[&'a str]) -> Self {
-        Self {
-            operation,
-            method,
-            path: path.to_vec(),
-            query: Vec::new(),
-            body: Sent::Bytes(Bytes::new()),
-            name: None,
-            give_up: false,
-        }
-    }
-
-    /// A call that changes something.
-    pub(super) fn named(operation: Operation, path: &[&'a str]) -> Self {
-        Self {
-            name: Some(uuid::Uuid::new_v4().simple().to_string()),
-            give_up: true,
-            ..Self::read(operation, Method::POST, path)
-        }
-    }
-
-    pub(super) fn json(mut self, value: &impl Serialize) -> Result<Self> {
-        let body = serde_json::to_vec(value).map_err(|error| {
-            not_started(
-                Error::new(ErrorKind::InvalidInput, self.operation)
-                    .with_message("this can't be sent to a server")
-                    .with_source(error),
-            )
-        })?;
-        self.body = Sent::Bytes(body.into());
-        Ok(self)
-    }
-
-    pub(super) fn body(mut self, body: Sent) -> Self {
-        self.body = body;
-        self
-    }
-
-    pub(super) fn query(mut self, key: &'static str, value: impl ToString) -> Self {
-        self.query.push((key, value.to_string()));
-        self
-    }
-
-    /// Goes on even if the future is dropped.
-    pub(super) fn unstoppable(mut self) -> Self {
-        self.give_up = false;
-        self
-    }
-
-    pub(super) fn name(&self) -> &str {
-        self.name.as_deref().unwrap_or_default()
-    }
 }
 
 /// Why an attempt has no answer.
@@ -442,21 +362,6 @@ pub(super) enum Opened {
     Broken(String),
 }
 
-/// Whether a command ran is not known.
-fn unknown(error: Error) -> Error {
-    match error.operation() {
-        Operation::Exec | Operation::Spawn => error.with_execution(Execution::Unknown),
-        _ => error.with_retryable(false),
-    }
-}
-
-fn not_started(error: Error) -> Error {
-    match error.operation() {
-        Operation::Exec | Operation::Spawn => error.with_execution(Execution::NotStarted),
-        _ => error,
-    }
-}
-
 /// An answer of something else: a proxy before the server, or no server of ours at all.
 fn foreign(operation: Operation, status: StatusCode) -> Lost {
     let error = |kind, why: &str| {
@@ -505,20 +410,6 @@ fn bearer(token: &Secret) -> Result<HeaderValue, Lost> {
     Ok(value)
 }
 
-/// Returns what reqwest says, with its causes and without the address.
-fn told(error: &reqwest::Error) -> String {
-    let mut said = Vec::new();
-    let mut next: Option<&dyn std::error::Error> = std::error::Error::source(error);
-    while let Some(cause) = next {
-        said.push(cause.to_string());
-        next = cause.source();
-    }
-    match said.is_empty() {
-        true => "the connection broke".into(),
-        false => said.join(": "),
-    }
-}
-
 /// A head and a file as a body, read from the file's beginning.
 fn file_body(head: Bytes, file: &std::fs::File) -> Result<Body, Lost> {
     use std::io::Seek as _;
@@ -541,125 +432,9 @@ fn file_body(head: Bytes, file: &std::fs::File) -> Result<Body, Lost> {
     Ok(Body::wrap_stream(stream))
 }
 
-/// Reads a body whole, within a limit.
-async fn collect(mut response: Response, most: usize) -> Result<Bytes, String> {
-    let mut body = BytesMut::new();
-    loop {
-        match tokio::time::timeout(SILENCE, response.chunk()).await {
-            Ok(Ok(Some(chunk))) => {
-                if body.len() + chunk.len() > most {
-                    return Err("the answer is larger than any may be".into());
-                }
-                body.extend_from_slice(&chunk);
-            }
-            Ok(Ok(None)) => return Ok(body.freeze()),
-            Ok(Err(error)) => return Err(told(&error)),
-            Err(_) => return Err("the server fell silent".into()),
-        }
-    }
-}
-
-pub(super) fn parse<T: DeserializeOwned>(body: &[u8], operation: Operation) -> Result<T> {
-    serde_json::from_slice(body).map_err(|error| {
-        // The text of it may quote what is confidential.
-        let at = format!("line {} column {}", error.line(), error.column());
-        let error = Error::new(ErrorKind::Other, operation)
-            .with_message(format!("the server's answer is not understood, at {at}"));
-        unknown(error)
-    })
-}
-
-/// A body in frames.
-#[derive(Debug)]
-pub(super) struct Frames {
-    response: Response,
-    buffer: BytesMut,
-}
-
-/// One frame.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Frame {
-    pub(super) kind: u8,
-    pub(super) data: Bytes,
-}
-
-/// The longest frame.
-const FRAME: usize = 16 << 20;
-
-impl Frames {
-    fn new(response: Response) -> Self {
-        Self {
-            response,
-            buffer: BytesMut::new(),
-        }
-    }
-
-    /// The next frame.
-    ///
-    /// # Errors
-    /// Why the connection is of no more use.
-    pub(super) async fn next(&mut self) -> Result<Frame, String> {
-        loop {
-            if let Some(frame) = cut(&mut self.buffer)? {
-                return Ok(frame);
-            }
-            match tokio::time::timeout(SILENCE, self.response.chunk()).await {
-                Ok(Ok(Some(chunk))) => self.buffer.extend_from_slice(&chunk),
-                Ok(Ok(None)) => return Err("the answer ended within a stream".into()),
-                Ok(Err(error)) => return Err(told(&error)),
-                Err(_) => return Err("the server fell silent".into()),
-            }
-        }
-    }
-}
-
-/// Cuts the first frame off, if it is there whole.
-fn cut(buffer: &mut BytesMut) -> Result<Option<Frame>, String> {
-    let Some([kind, a, b, c, d]) = buffer.first_chunk::<{ wire::frame::HEAD }>().copied() else {
-        return Ok(None);
-    };
-    let length = u32::from_be_bytes([a, b, c, d]);
-    let length = usize::try_from(length).unwrap_or(usize::MAX);
-    let known = [
-        wire::frame::DATA,
-        wire::frame::END,
-        wire::frame::HEARTBEAT,
-        wire::frame::MORE,
-        wire::frame::ERROR,
-    ];
-    if !known.contains(&kind) || length > FRAME {
-        return Err("the server sent bytes that can't be read as a frame".into());
-    }
-    if buffer.len() < wire::frame::HEAD + length {
-        return Ok(None);
-    }
-    let mut frame = buffer.split_to(wire::frame::HEAD + length);
-    let data = frame.split_off(wire::frame::HEAD).freeze();
-    Ok(Some(Frame { kind, data }))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn frames_are_cut_wherever_they_are_split_and_garbage_is_refused() {
-        let whole = b"D\0\0\0\x03abcH\0\0\0\0E\0\0\0\0";
-        let mut buffer = BytesMut::new();
-        let mut frames = Vec::new();
-        for byte in whole {
-            buffer.extend_from_slice(&[*byte]);
-            while let Some(frame) = cut(&mut buffer).unwrap() {
-                frames.push((frame.kind, frame.data));
-            }
-        }
-        let expected: [(u8, &[u8]); 3] = [(b'D', b"abc"), (b'H', b""), (b'E', b"")];
-        let expected = expected.map(|(kind, data)| (kind, Bytes::from_static(data)));
-        assert_eq!(frames, expected);
-        for garbage in [&b"Z\0\0\0\0"[..], b"D\xff\xff\xff\xff", b"<html>"] {
-            assert!(cut(&mut BytesMut::from(garbage)).is_err());
-        }
-    }
 
     #[test]
     fn path_and_query_of_the_base_stay() {

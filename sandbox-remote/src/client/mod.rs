@@ -1,7 +1,9 @@
 //! The client: a provider whose sandboxes are behind a server.
 
+mod call;
 mod config;
 mod http;
+mod incoming;
 mod process;
 mod provider;
 mod sandbox;

@@ -19,7 +19,8 @@ use tokio::io::AsyncWrite;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
 
-use super::http::{Call, Http, Sent};
+use super::call::{Call, Sent};
+use super::http::Http;
 use super::sandbox::Inner;
 use super::stream::Following;
 use crate::wire;

@@ -9,8 +9,9 @@ use sandbox_core::{
     SandboxId, SandboxInfo, SandboxSpec, Snapshot, SnapshotId,
 };
 
+use super::call::Call;
 use super::config::RemoteConfig;
-use super::http::{Call, Http};
+use super::http::Http;
 use super::sandbox::RemoteSandbox;
 use crate::wire;
 

@@ -20,7 +20,8 @@ use sandbox_core::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::http::{Call, Http};
+use super::call::Call;
+use super::http::Http;
 use super::{process, transfer};
 use crate::wire;
 

@@ -16,7 +16,8 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use super::http::{Call, Http, Opened};
+use super::call::Call;
+use super::http::{Http, Opened};
 use crate::wire::frame;
 
 /// A stream that is followed from its beginning.

@@ -16,7 +16,9 @@ use sandbox_core::{
 };
 use sandbox_transfer::{Attributes, Excludes, Export, Landing, pack};
 
-use super::http::{Call, Opened, Sent, parse};
+use super::call::{Call, Sent};
+use super::http::Opened;
+use super::incoming::{Frames, parse};
 use super::sandbox::Inner;
 use crate::wire::{self, MAX_HEAD, frame};
 
@@ -162,10 +164,7 @@ async fn download(
     }
 }
 
-async fn take(
-    mut frames: super::http::Frames,
-    most: u64,
-) -> Result<(wire::Exported, File), Opened> {
+async fn take(mut frames: Frames, most: u64) -> Result<(wire::Exported, File), Opened> {
     const OP: Operation = Operation::ExportDir;
     let disk = |error| Opened::Refused(Error::from_io(error, OP));
     let garbled = || {

@@ -30,9 +30,11 @@
 mod access;
 mod answer;
 mod archive;
+mod asked;
 mod body;
 mod calls;
 mod config;
+mod follow;
 mod lease;
 mod listen;
 mod openapi;
@@ -42,6 +44,8 @@ mod reply;
 mod routes;
 mod sandboxes;
 mod state;
+mod transfer;
+mod work;
 
 use std::sync::Arc;
 use std::time::Duration;

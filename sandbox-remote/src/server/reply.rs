@@ -70,6 +70,17 @@ impl From<Result<Reply>> for Reply {
     }
 }
 
+/// An answer, or that there is none yet.
+pub(super) fn answered(reply: Option<Reply>) -> Response<Body> {
+    match reply {
+        Some(reply) => reply.into_response(),
+        None => {
+            let body = Body::from(r#"{"state":"running"}"#);
+            respond(StatusCode::ACCEPTED, "application/json", body)
+        }
+    }
+}
+
 /// An answer of this protocol.
 pub(super) fn respond(status: StatusCode, kind: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);

@@ -8,9 +8,10 @@ use bytes::Bytes;
 
 use crate::{
     Changes, ChangesOptions, Command, CreateDirOptions, DirEntry, Error, ErrorKind, ExportOptions,
-    FileBatch, ForkOptions, GuestPath, ImportOptions, Job, JobKey, JobOptions, ListOptions,
-    Metadata, MetadataOptions, Operation, Output, PortWaitOptions, ReadOptions, RemoveOptions,
-    RenameOptions, Result, Sandbox, TransferReport,
+    FileBatch, FileReader, FileWriter, ForkOptions, GuestPath, ImportOptions, Job, JobKey,
+    JobOptions, ListOptions, Metadata, MetadataOptions, OpenReadOptions, OpenWriteOptions,
+    Operation, Output, PortWaitOptions, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox,
+    Snapshot, SnapshotOptions, TransferReport,
 };
 
 mod sealed {
@@ -150,6 +151,56 @@ pub trait SandboxExt: Sandbox + sealed::Sealed {
     async fn remove_all<P: Into<GuestPath> + Send>(&self, path: P) -> Result<()> {
         self.remove(&path.into(), RemoveOptions::new().recursive(true))
             .await
+    }
+
+    /// Removes a file, a link or an empty directory. See [`Sandbox::remove`].
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Result, Sandbox, SandboxExt};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// sandbox.remove_one("notes.txt").await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Sandbox::remove`].
+    async fn remove_one<P: Into<GuestPath> + Send>(&self, path: P) -> Result<()> {
+        self.remove(&path.into(), RemoveOptions::new()).await
+    }
+
+    /// Opens a file to read it piece by piece, from its beginning. See [`Sandbox::open_read`].
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Result, Sandbox, SandboxExt};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// let reader = sandbox.reader("build.log").await?;
+    /// # let _ = reader;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Sandbox::open_read`].
+    async fn reader<P: Into<GuestPath> + Send>(&self, path: P) -> Result<FileReader> {
+        self.open_read(&path.into(), OpenReadOptions::new()).await
+    }
+
+    /// Opens a new file to write it piece by piece; its commit puts it in place. See
+    /// [`Sandbox::open_write`].
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Result, Sandbox, SandboxExt};
+    /// use tokio::io::AsyncWriteExt;
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut writer = sandbox.writer("data.bin").await?;
+    /// writer.write_all(b"first").await?;
+    /// writer.commit().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Sandbox::open_write`].
+    async fn writer<P: Into<GuestPath> + Send>(&self, path: P) -> Result<FileWriter> {
+        self.open_write(&path.into(), OpenWriteOptions::new()).await
     }
 
     /// Brings a directory of the host into the sandbox, whole, below `to`. See
@@ -323,6 +374,24 @@ pub trait SandboxExt: Sandbox + sealed::Sealed {
     /// [`ErrorKind::InvalidInput`] for a path that HTTP can't have.
     async fn wait_for_port(&self, port: u16, options: PortWaitOptions<'_>) -> Result<()> {
         crate::port::wait(self, port, options).await
+    }
+
+    /// Takes a snapshot without labels. See [`Sandbox::snapshot`].
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Provider, Result, Sandbox, SandboxExt, SandboxSpec, Source};
+    /// # async fn example(provider: &dyn Provider, sandbox: &dyn Sandbox) -> Result<()> {
+    /// let snapshot = sandbox.take_snapshot().await?;
+    /// let spec = SandboxSpec::new().source(Source::Snapshot(snapshot.id));
+    /// let again = provider.create(spec).await?;
+    /// # let _ = again;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Sandbox::snapshot`].
+    async fn take_snapshot(&self) -> Result<Snapshot> {
+        self.snapshot(SnapshotOptions::new()).await
     }
 
     /// Forks once, without labels. See [`Sandbox::fork`].

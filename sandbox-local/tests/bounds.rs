@@ -268,7 +268,7 @@ async fn child_that_is_killed() {
         // What is brought there already is staged, in each directory.
         let (from, back) = (work.join("imported"), GuestPath::from("/mnt/host/imported"));
         for _ in 0..2 {
-            let import = sandbox.import_dir(&from, &back, ImportOptions::default());
+            let import = sandbox.import_dir(&from, &back, ImportOptions::new());
             import.await.expect("it imports");
         }
         // A host that was killed before may have left one of its own.
@@ -388,11 +388,11 @@ async fn the_embedder_limits_what_a_guests_tree_may_cost() {
         close([fork(&sandbox).await]).await;
         let make = "mkdir -p tree/$(seq -s / 40); cd tree; seq -f dir-%g 40 | xargs mkdir";
         sh(&sandbox, make).await;
-        let error = sandbox.fork(ForkOptions::default()).await.map(drop);
+        let error = sandbox.fork(ForkOptions::new()).await.map(drop);
         let error = error.expect_err("the copy has a limit");
         assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{error}");
         assert!(error.to_string().contains(said), "{error}");
-        let all = ListOptions::default().recursive(true);
+        let all = ListOptions::new().recursive(true);
         let error = sandbox.list_dir(&"tree".into(), all).await.map(drop);
         let error = error.expect_err("a listing has a limit");
         assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{error}");

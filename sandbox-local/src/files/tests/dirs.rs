@@ -16,7 +16,7 @@ fn create_makes_parents_and_is_content_with_what_is_there() {
     symlink("/a/b", f.root("link")).unwrap();
     symlink("../host/x", f.root("dangling")).unwrap();
     let create = |at: &str| {
-        let options = CreateDirOptions::default().mode(Mode::new(0o1777));
+        let options = CreateDirOptions::new().mode(Mode::new(0o1777));
         f.guest.create_dir(&path(at), &options)
     };
     create("/a/b/c").unwrap();
@@ -49,15 +49,13 @@ fn create_exclusive_makes_exactly_one() {
     let f = Fixture::new();
     let create = |at: &str| {
         f.guest
-            .create_dir(&path(at), &CreateDirOptions::default().recursive(false))
+            .create_dir(&path(at), &CreateDirOptions::new().recursive(false))
     };
     create("/a").unwrap();
     fails(create("/a"), ErrorKind::AlreadyExists, "/a");
     fails(create("/"), ErrorKind::AlreadyExists, "/");
     fails(create("/x/y"), ErrorKind::NotFound, "/x/y");
-    let closed = CreateDirOptions::default()
-        .recursive(false)
-        .mode(Mode::new(0));
+    let closed = CreateDirOptions::new().recursive(false).mode(Mode::new(0));
     f.guest.create_dir(&path("/closed"), &closed).unwrap();
     assert_eq!(mode(&f.root("closed")), 0);
 }
@@ -72,7 +70,7 @@ fn rename_replaces_only_when_asked_for() {
     fs::create_dir(f.root("empty")).unwrap();
     symlink("nowhere", f.root("link")).unwrap();
     let rename = |from: &str, to: &str, replace: bool| {
-        let mut options = RenameOptions::default();
+        let mut options = RenameOptions::new();
         options.replace = replace;
         f.guest.rename(&path(from), &path(to), &options)
     };

@@ -11,7 +11,7 @@ use super::super::CancelFlag;
 use super::{Fixture, fails, mkfifo, mode, names, path, put, set_mode};
 
 fn export(f: &Fixture, to: &Path, existing: ExistingDir) -> Result<TransferReport, Error> {
-    let options = ExportOptions::default().existing(existing);
+    let options = ExportOptions::new().existing(existing);
     f.guest
         .export(&path("/w"), to, &options, &CancelFlag::new())
 }
@@ -132,7 +132,7 @@ fn limits_and_cancelling_leave_nothing() {
         f.guest.export(&path("/w"), &f.host("out"), options, cancel)
     };
     let go = CancelFlag::new();
-    let options = ExportOptions::default();
+    let options = ExportOptions::new();
     fails(
         run(&options.clone().max_bytes(9), &go),
         ErrorKind::LimitExceeded,

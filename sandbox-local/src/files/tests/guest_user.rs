@@ -71,14 +71,10 @@ fn as_root_all_that_is_made_belongs_to_the_guest() {
     });
     f.write(many.file("w/d/f", "x")).unwrap();
     f.guest
-        .create_dir(&path("/made/dir"), &CreateDirOptions::default())
+        .create_dir(&path("/made/dir"), &CreateDirOptions::new())
         .unwrap();
     f.guest
-        .import(
-            &f.host("src"),
-            &path("/imported"),
-            &ImportOptions::default(),
-        )
+        .import(&f.host("src"), &path("/imported"), &ImportOptions::new())
         .unwrap();
     for at in [
         "many/0",
@@ -92,22 +88,20 @@ fn as_root_all_that_is_made_belongs_to_the_guest() {
     ] {
         assert_eq!(owner(&f.root(at)), (GUEST, GUEST), "{at}");
     }
-    let read = f
-        .guest
-        .read(&path("/imported/d/f"), &ReadOptions::default());
+    let read = f.guest.read(&path("/imported/d/f"), &ReadOptions::new());
     assert_eq!(read.unwrap(), "x");
     f.guest
         .export(
             &path("/imported"),
             &f.host("out"),
-            &ExportOptions::default(),
+            &ExportOptions::new(),
             &CancelFlag::new(),
         )
         .unwrap();
     assert_eq!(owner(&f.host("out/d/f")), (0, 0), "an export is the host's");
     assert_eq!(mode(&f.host("out/d/f")), 0o600);
     f.guest
-        .remove(&path("/made"), &RemoveOptions::default().recursive(true))
+        .remove(&path("/made"), &RemoveOptions::new().recursive(true))
         .unwrap();
 }
 
@@ -124,7 +118,7 @@ fn as_root_what_the_guest_may_not_do_is_denied() {
     let _groups = Groups::set();
     let denied = ErrorKind::PermissionDenied;
     let guest = &f.guest;
-    let read = |at: &str| guest.read(&path(at), &ReadOptions::default());
+    let read = |at: &str| guest.read(&path(at), &ReadOptions::new());
     fails(read("/file"), denied, "/file");
     fails(read("/group"), denied, "/group");
     fails(read("/private/f"), denied, "/private/f");
@@ -133,7 +127,7 @@ fn as_root_what_the_guest_may_not_do_is_denied() {
         denied,
         "/private/f",
     );
-    let list = guest.list(&path("/private"), &ListOptions::default());
+    let list = guest.list(&path("/private"), &ListOptions::new());
     fails(list, denied, "/private");
     fails(
         guest.check_dir(&path("/private"), Operation::SetWorkdir),
@@ -153,23 +147,23 @@ fn as_root_what_the_guest_may_not_do_is_denied() {
         "/private/new",
     );
     put(&f.host("src/file"), "x");
-    let import = guest.import(&f.host("src"), &path("/"), &ImportOptions::default());
+    let import = guest.import(&f.host("src"), &path("/"), &ImportOptions::new());
     fails(import, denied, "/file");
     let export = guest.export(
         &path("/"),
         &f.host("out"),
-        &ExportOptions::default().unreadable(Unreadable::Fail),
+        &ExportOptions::new().unreadable(Unreadable::Fail),
         &CancelFlag::new(),
     );
     assert_eq!(export.unwrap_err().kind(), denied);
-    let recursive = RemoveOptions::default().recursive(true);
+    let recursive = RemoveOptions::new().recursive(true);
     let remove = guest.remove(&path("/private"), &recursive);
     assert_eq!(remove.unwrap_err().kind(), denied);
     fails(
         guest.rename(
             &path("/private/f"),
             &GuestPath::from("/f"),
-            &RenameOptions::default(),
+            &RenameOptions::new(),
         ),
         denied,
         "/private/f",
@@ -191,7 +185,7 @@ fn as_root_a_guest_may_replace_and_remove_what_it_owns() {
     set_mode(&f.root("shut"), 0);
     f.write(FileBatch::new().file("file", "new")).unwrap();
     f.guest
-        .remove(&path("/shut"), &RemoveOptions::default().recursive(true))
+        .remove(&path("/shut"), &RemoveOptions::new().recursive(true))
         .unwrap();
     assert_eq!(f.names(""), ["file"]);
 }

@@ -24,7 +24,7 @@ fn a_tree_arrives_equal() {
     symlink("/etc/passwd", f.host("src/a/link")).unwrap();
     mkfifo(&f.host("src/fifo"));
     for to in ["/new/place", "/"] {
-        let report = import(&f, to, ImportOptions::default());
+        let report = import(&f, to, ImportOptions::new());
         assert_eq!((report.files, report.directories), (4, 4), "{report:?}");
         assert_eq!((report.symlinks, report.skipped_total), (1, 1));
         assert_eq!(report.bytes, 2 + 5 + (3 << 20));
@@ -46,12 +46,12 @@ fn a_tree_arrives_equal() {
 fn importing_again_replaces_files_and_keeps_the_rest() {
     let f = Fixture::new();
     put(&f.host("src/d/f"), "1");
-    import(&f, "/w", ImportOptions::default());
+    import(&f, "/w", ImportOptions::new());
     f.put("w/d/own", "guest's");
     put(&f.host("src/d/f"), "22");
     put(&f.host("src/d/new/x"), "3");
     set_mode(&f.host("src/d/f"), 0o600);
-    let report = import(&f, "/w", ImportOptions::default());
+    let report = import(&f, "/w", ImportOptions::new());
     assert_eq!(f.text("w/d/f").unwrap(), "22");
     assert_eq!(mode(&f.root("w/d/f")), 0o600);
     assert_eq!(f.names("w/d"), ["f", "new", "own"]);
@@ -82,21 +82,21 @@ fn excludes_and_ignore_files_leave_out() {
     import(
         &f,
         "/plain",
-        ImportOptions::default().exclude("target").exclude(".git/"),
+        ImportOptions::new().exclude("target").exclude(".git/"),
     );
     assert_eq!(
         f.names("plain"),
         [".gitignore", "a.log", "doc", "keep.log", "src"]
     );
     assert_eq!(f.names("plain/src"), [".gitignore", "gen", "main.rs"]);
-    import(&f, "/git", ImportOptions::default().ignore_files(true));
+    import(&f, "/git", ImportOptions::new().ignore_files(true));
     assert_eq!(
         f.names("git"),
         [".git", ".gitignore", "doc", "keep.log", "src"]
     );
     assert_eq!(f.names("git/src"), [".gitignore", "main.rs", "target"]);
     assert_eq!(f.names("git/doc"), [".ignore", "c.txt"]);
-    let bad = ImportOptions::default().exclude("a{b");
+    let bad = ImportOptions::new().exclude("a{b");
     let error = f.guest.import(&f.host("src"), &path("/bad"), &bad);
     assert_eq!(error.unwrap_err().kind(), ErrorKind::InvalidInput);
 }
@@ -117,7 +117,7 @@ fn mirroring_removes_what_is_gone_but_nothing_excluded() {
     f.put("w/was_dir/x", "");
     f.put("w/was_file", "");
     symlink("../..", f.root("w/link")).unwrap();
-    let options = ImportOptions::default()
+    let options = ImportOptions::new()
         .exclude("target")
         .ignore_files(true)
         .mirror(true);
@@ -147,23 +147,23 @@ fn directories_that_their_owner_shut_are_written_and_mirrored_too() {
     put(&f.host("src/ro/f"), "1");
     put(&f.host("src/ro/in/f"), "1");
     set_mode(&f.host("src/ro"), 0o555);
-    import(&f, "/w", ImportOptions::default());
+    import(&f, "/w", ImportOptions::new());
     set_mode(&f.host("src/ro"), 0o755);
     fs::remove_dir_all(f.host("src/ro/in")).unwrap();
     put(&f.host("src/ro/f"), "2");
     put(&f.host("src/ro/g"), "2");
     set_mode(&f.host("src/ro"), 0o555);
-    import(&f, "/w", ImportOptions::default());
+    import(&f, "/w", ImportOptions::new());
     assert_eq!(f.text("w/ro/f").unwrap(), "2");
     assert_eq!(f.names("w/ro"), ["f", "g", "in"]);
     assert_eq!(mode(&f.root("w/ro")), 0o555);
-    import(&f, "/w", ImportOptions::default().mirror(true));
+    import(&f, "/w", ImportOptions::new().mirror(true));
     assert_eq!(f.names("w/ro"), ["f", "g"]);
     assert_eq!(mode(&f.root("w/ro")), 0o555);
     set_mode(&f.root("w/ro"), 0);
     set_mode(&f.host("src/ro"), 0o755);
     fs::remove_dir_all(f.host("src/ro")).unwrap();
-    import(&f, "/w", ImportOptions::default().mirror(true));
+    import(&f, "/w", ImportOptions::new().mirror(true));
     assert!(f.names("w").is_empty());
 }
 
@@ -177,14 +177,14 @@ fn errors_of_the_host_name_the_host_path_before_anything_is_written() {
     ] {
         let error = f
             .guest
-            .import(&f.host(from), &path("/to"), &ImportOptions::default())
+            .import(&f.host(from), &path("/to"), &ImportOptions::new())
             .unwrap_err();
         assert_eq!(error.kind(), kind);
         assert_eq!(error.host_path(), Some(f.host(from).as_path()));
     }
     assert!(f.names("").is_empty());
     put(&f.host("src/ten"), "0123456789");
-    let limited = ImportOptions::default().max_bytes(9);
+    let limited = ImportOptions::new().max_bytes(9);
     let error = f.guest.import(&f.host("src"), &path("/to"), &limited);
     assert_eq!(error.unwrap_err().kind(), ErrorKind::LimitExceeded);
     assert!(f.names("to").is_empty());
@@ -197,7 +197,7 @@ fn what_is_in_the_way_is_an_error_and_links_are_not_followed() {
     f.put("w/x", "a file");
     let import = |to: &str| {
         f.guest
-            .import(&f.host("src"), &path(to), &ImportOptions::default())
+            .import(&f.host("src"), &path(to), &ImportOptions::new())
     };
     fails(import("/w"), ErrorKind::NotADirectory, "/w/x");
     f.put("v/x/y/z", "a directory");

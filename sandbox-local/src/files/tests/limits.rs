@@ -41,18 +41,18 @@ fn a_tree_of_4096_levels_is_refused_by_list_and_export_and_removed() {
     limit_descriptors();
     let list = f
         .guest
-        .list(&path("/deep"), &ListOptions::default().recursive(true));
+        .list(&path("/deep"), &ListOptions::new().recursive(true));
     fails(list, ErrorKind::LimitExceeded, "/deep");
     let export = f.guest.export(
         &path("/deep"),
         &f.host("out"),
-        &ExportOptions::default(),
+        &ExportOptions::new(),
         &CancelFlag::new(),
     );
     fails(export, ErrorKind::LimitExceeded, "/deep");
     assert!(super::names(&f.host("")).is_empty(), "leftovers");
     f.guest
-        .remove(&path("/deep"), &RemoveOptions::default().recursive(true))
+        .remove(&path("/deep"), &RemoveOptions::new().recursive(true))
         .unwrap();
     assert!(f.names("").is_empty());
 }
@@ -62,7 +62,7 @@ fn long_names_at_many_levels_are_removed() {
     let f = Fixture::fast();
     dig(&f, 200, &"n".repeat(255));
     f.guest
-        .remove(&path("/deep"), &RemoveOptions::default().recursive(true))
+        .remove(&path("/deep"), &RemoveOptions::new().recursive(true))
         .unwrap();
     assert!(f.names("").is_empty());
 }
@@ -74,12 +74,11 @@ fn a_directory_of_many_entries_meets_the_limit() {
     for n in 0..4_000 {
         mkdirat(super::open_root(&f.root("d")), format!("{n}"), Mode::RWXU).unwrap();
     }
-    let list = f.guest.list(
-        &path("/"),
-        &ListOptions::default().recursive(true).limit(2_000),
-    );
+    let list = f
+        .guest
+        .list(&path("/"), &ListOptions::new().recursive(true).limit(2_000));
     fails(list, ErrorKind::LimitExceeded, "/");
-    let mut options = ExportOptions::default();
+    let mut options = ExportOptions::new();
     options.max_entries = 2_000;
     let export = f
         .guest
@@ -87,7 +86,7 @@ fn a_directory_of_many_entries_meets_the_limit() {
     fails(export, ErrorKind::LimitExceeded, "/d");
     assert!(super::names(&f.host("")).is_empty(), "leftovers");
     f.guest
-        .remove(&path("/d"), &RemoveOptions::default().recursive(true))
+        .remove(&path("/d"), &RemoveOptions::new().recursive(true))
         .unwrap();
     assert!(f.names("").is_empty());
 }
@@ -99,14 +98,14 @@ fn what_is_not_waited_for_any_more_stops() {
     std::fs::write(f.root("d/e/f"), "x").unwrap();
     let cancel = Cancel::default();
     let list = |cancel: &Cancel| {
-        let options = ListOptions::default().recursive(true);
+        let options = ListOptions::new().recursive(true);
         f.guest.list_until(&path("/d"), &options, cancel.clone())
     };
     assert_eq!(list(&cancel).unwrap().len(), 2, "no control");
     drop(cancel.on_drop());
     let error = list(&cancel).unwrap_err();
     assert!(error.to_string().contains("cancelled"), "{error}");
-    let all = RemoveOptions::default().recursive(true);
+    let all = RemoveOptions::new().recursive(true);
     let error = f.guest.remove_until(&path("/d"), &all, cancel).unwrap_err();
     assert!(error.to_string().contains("cancelled"), "{error}");
     assert!(f.root("d/e/f").exists());

@@ -23,7 +23,7 @@ fn entries_are_sorted_by_bytes_and_links_are_not_followed() {
     mkfifo(&f.root("d/p"));
     symlink("/d/b", f.root("d/link")).unwrap();
     symlink("d", f.root("through")).unwrap();
-    let flat = f.guest.list(&path("/d"), &ListOptions::default()).unwrap();
+    let flat = f.guest.list(&path("/d"), &ListOptions::new()).unwrap();
     assert_eq!(paths(&flat), ["a", "a-b", "b", "link", "p"]);
     assert_eq!(flat[0].metadata.mode.bits(), 0o640);
     assert_eq!(flat[0].metadata.size, 1);
@@ -34,7 +34,7 @@ fn entries_are_sorted_by_bytes_and_links_are_not_followed() {
     assert_eq!(flat[4].metadata.kind, FileKind::Fifo);
     let deep = f
         .guest
-        .list(&path("/through"), &ListOptions::default().recursive(true))
+        .list(&path("/through"), &ListOptions::new().recursive(true))
         .unwrap();
     assert_eq!(paths(&deep), ["a", "a-b", "b", "b/inner", "link", "p"]);
 }
@@ -49,7 +49,7 @@ fn any_name_that_linux_takes_comes_back() {
         fs::write(f.root("d").join(OsStr::from_bytes(name)), "x").unwrap();
     }
     expected.sort();
-    let entries = f.guest.list(&path("/d"), &ListOptions::default()).unwrap();
+    let entries = f.guest.list(&path("/d"), &ListOptions::new()).unwrap();
     let found: Vec<&[u8]> = entries.iter().map(|entry| entry.path.as_bytes()).collect();
     assert_eq!(found, expected);
     for name in expected {
@@ -68,10 +68,7 @@ fn errors_name_the_path_and_the_limit_is_exact() {
     for n in 0..10 {
         f.put(&format!("d/{n}"), "");
     }
-    let list = |at: &str, limit| {
-        f.guest
-            .list(&path(at), &ListOptions::default().limit(limit))
-    };
+    let list = |at: &str, limit| f.guest.list(&path(at), &ListOptions::new().limit(limit));
     fails(list("/missing", 9), ErrorKind::NotFound, "/missing");
     fails(list("/file", 9), ErrorKind::NotADirectory, "/file");
     fails(list("/fifo", 9), ErrorKind::NotADirectory, "/fifo");

@@ -79,16 +79,16 @@ fn what_is_mounted_in_the_guest_is_neither_removed_nor_renamed_nor_replaced() {
          mount --bind root/d/other root/d/file; touch root/d/mnt/inside root/naive/inside",
     );
     let guest = namespace.root(&f.root(""));
-    let recursive = RemoveOptions::default().recursive(true);
+    let recursive = RemoveOptions::new().recursive(true);
     let busy = ErrorKind::Busy;
     for at in ["/d/mnt", "/d/file"] {
         fails(guest.remove(&path(at), &recursive), busy, at);
-        let away = guest.rename(&path(at), &path("/x"), &RenameOptions::default());
+        let away = guest.rename(&path(at), &path("/x"), &RenameOptions::new());
         fails(away, busy, at);
         let over = guest.rename(
             &path("/d/other"),
             &path(at),
-            &RenameOptions::default().replace(true),
+            &RenameOptions::new().replace(true),
         );
         fails(over, busy, at);
     }
@@ -100,16 +100,12 @@ fn what_is_mounted_in_the_guest_is_neither_removed_nor_renamed_nor_replaced() {
     let whole = guest.remove(&path("/d"), &recursive).unwrap_err();
     assert_eq!(whole.kind(), busy);
     let listed = guest
-        .list(&path("/d"), &ListOptions::default().recursive(true))
+        .list(&path("/d"), &ListOptions::new().recursive(true))
         .unwrap();
     assert!(listed.iter().any(|entry| entry.path == path("mnt/inside")));
     // Other mounts can be worked in, and not be moved into at once.
     write(&guest, &FileBatch::new().file("/d/mnt/new/f", "1")).unwrap();
-    let across = guest.rename(
-        &path("/d/mnt/new"),
-        &path("/new"),
-        &RenameOptions::default(),
-    );
+    let across = guest.rename(&path("/d/mnt/new"), &path("/new"), &RenameOptions::new());
     fails(across, ErrorKind::InvalidInput, "/new");
     // The control: from outside, the kernel itself does not mind.
     assert_eq!(
@@ -135,12 +131,12 @@ fn what_the_kernel_makes_up_is_listed_and_not_entered() {
     let namespace = Namespace::new(f.dir.path(), "mount --rbind /proc root/proc");
     let guest = namespace.root(&f.root(""));
     let list = |at: &str, options: ListOptions| guest.list(&path(at), &options).unwrap();
-    let all = list("/", ListOptions::default().recursive(true));
+    let all = list("/", ListOptions::new().recursive(true));
     let names: Vec<_> = all.iter().map(|entry| entry.path.to_string()).collect();
     assert_eq!(names, ["file", "proc"]);
-    let proc = list("/proc", ListOptions::default());
+    let proc = list("/proc", ListOptions::new());
     assert!(proc.iter().any(|entry| entry.path == path("version")));
-    let options = ExportOptions::default();
+    let options = ExportOptions::new();
     let report = guest
         .export(&path("/"), &f.host("out"), &options, &CancelFlag::new())
         .unwrap();
@@ -174,7 +170,7 @@ fn everything_works_on_an_overlay_with_files_of_lower_layers() {
          mount -t overlay overlay -o $o,userxattr host/merged",
     );
     let guest = namespace.root(&f.host("merged"));
-    let read = |at: &str| guest.read(&path(at), &ReadOptions::default());
+    let read = |at: &str| guest.read(&path(at), &ReadOptions::new());
     let batch = FileBatch::new()
         .file("/d/f", "new")
         .file("/d/g", "new")
@@ -198,27 +194,27 @@ fn everything_works_on_an_overlay_with_files_of_lower_layers() {
         .file("/gone/x", "no");
     fails(write(&guest, &failing), ErrorKind::IsADirectory, "/gone/x");
     assert_eq!(read("/d/sub/h").unwrap(), "lower");
-    let recursive = RemoveOptions::default().recursive(true);
+    let recursive = RemoveOptions::new().recursive(true);
     guest.remove(&path("/gone"), &recursive).unwrap();
     fails(read("/gone/x/y"), ErrorKind::NotFound, "/gone/x/y");
     guest
-        .rename(&path("/tree"), &path("/moved"), &RenameOptions::default())
+        .rename(&path("/tree"), &path("/moved"), &RenameOptions::new())
         .unwrap();
     guest
-        .rename(&path("/d/sub/h"), &path("/h"), &RenameOptions::default())
+        .rename(&path("/d/sub/h"), &path("/h"), &RenameOptions::new())
         .unwrap();
     // A directory of a lower layer, which the overlay itself refuses to rename.
     let rename = |from: &str, to: &str, options: RenameOptions| {
         guest.rename(&path(from), &path(to), &options)
     };
-    let taken = rename("/dir", "/taken", RenameOptions::default());
+    let taken = rename("/dir", "/taken", RenameOptions::new());
     fails(taken, ErrorKind::AlreadyExists, "/taken");
-    let full = rename("/dir", "/taken", RenameOptions::default().replace(true));
+    let full = rename("/dir", "/taken", RenameOptions::new().replace(true));
     fails(full, ErrorKind::DirectoryNotEmpty, "/taken");
-    let over = rename("/dir", "/h", RenameOptions::default().replace(true));
+    let over = rename("/dir", "/h", RenameOptions::new().replace(true));
     fails(over, ErrorKind::NotADirectory, "/h");
     assert_eq!(read("/dir/deep/f").unwrap(), "lower");
-    rename("/dir", "/d/dir", RenameOptions::default()).unwrap();
+    rename("/dir", "/d/dir", RenameOptions::new()).unwrap();
     fails(
         guest.metadata(&path("/dir"), &MetadataOptions::new()),
         ErrorKind::NotFound,
@@ -233,12 +229,12 @@ fn everything_works_on_an_overlay_with_files_of_lower_layers() {
         .metadata(&path("/d/dir/deep"), &MetadataOptions::new())
         .unwrap();
     assert_eq!(deep.mode.bits(), 0o510);
-    let staged = guest.list(&path("/"), &ListOptions::default().recursive(true));
+    let staged = guest.list(&path("/"), &ListOptions::new().recursive(true));
     let staged = staged.unwrap();
     assert!(!staged.iter().any(|e| e.path.to_string().contains("stage")));
     put(&f.host("src/d/f"), "imported");
     put(&f.host("src/new/f"), "imported");
-    let mirror = ImportOptions::default().mirror(true);
+    let mirror = ImportOptions::new().mirror(true);
     let report = guest.import(&f.host("src"), &path("/"), &mirror).unwrap();
     // d/g, d/n, d/sub, d/dir, d/dir/deep, d/dir/deep/f, h, moved, moved/a, moved/a/b, taken,
     // taken/f
@@ -247,7 +243,7 @@ fn everything_works_on_an_overlay_with_files_of_lower_layers() {
         .export(
             &path("/"),
             &f.host("out"),
-            &ExportOptions::default(),
+            &ExportOptions::new(),
             &CancelFlag::new(),
         )
         .unwrap();

@@ -86,7 +86,7 @@ fn control_check_then_open_escapes() {
 fn read_never_leaves_the_root() {
     let f = fixture();
     attack(&f, "read", || {
-        let read = f.guest.read(&path("/a/f"), &ReadOptions::default());
+        let read = f.guest.read(&path("/a/f"), &ReadOptions::new());
         if let Ok(content) = &read {
             assert_eq!(content, "inside");
         }
@@ -115,7 +115,7 @@ fn list_never_leaves_the_root() {
     attack(&f, "list", || {
         let listed = f
             .guest
-            .list(&path("/"), &ListOptions::default().recursive(true));
+            .list(&path("/"), &ListOptions::new().recursive(true));
         let listed = listed.unwrap_or_default();
         for entry in &listed {
             // The link is there under one of the two names; nothing is ever below it.
@@ -131,7 +131,7 @@ fn list_never_leaves_the_root() {
 fn remove_never_leaves_the_root() {
     let f = fixture();
     attack(&f, "remove", || {
-        let recursive = RemoveOptions::default().recursive(true);
+        let recursive = RemoveOptions::new().recursive(true);
         let _ = f.guest.remove(&path("/a/f"), &recursive);
         let _ = f.guest.remove(&path("/a/sub"), &recursive);
         let _ = f.guest.remove(&path("/b/sub"), &recursive);
@@ -171,10 +171,10 @@ fn a_recursive_removal_never_leaves_the_tree() {
             let _ = symlink("../../host/canary", f.root("l"));
             let _ = f
                 .guest
-                .remove(&path("/t"), &RemoveOptions::default().recursive(true));
+                .remove(&path("/t"), &RemoveOptions::new().recursive(true));
             let _ = f
                 .guest
-                .remove(&path("/l"), &RemoveOptions::default().recursive(true));
+                .remove(&path("/l"), &RemoveOptions::new().recursive(true));
             rounds += 1;
             // The fixture's own setting up follows the link when it is under `t/d`.
             for n in 0..5 {
@@ -193,7 +193,7 @@ fn import_and_create_never_leave_the_root() {
     put(&f.host("src/f"), "inside");
     put(&f.host("src/sub/deep/g"), "inside");
     attack(&f, "import", || {
-        let options = ImportOptions::default().mirror(true);
+        let options = ImportOptions::new().mirror(true);
         let _ = f.guest.import(&f.host("src"), &path("/a"), &options);
         let _ = f.guest.import(&f.host("src"), &path("/a/sub"), &options);
         let _ = f.guest.create_dir(&path("/a/x/y"), &Default::default());
@@ -211,7 +211,7 @@ fn export_never_leaves_the_root() {
     let f = fixture();
     let to = f.host("out");
     attack(&f, "export", || {
-        let options = ExportOptions::default();
+        let options = ExportOptions::new();
         let done = f
             .guest
             .export(&path("/"), &to, &options, &CancelFlag::new());

@@ -15,7 +15,7 @@ fn bytes_come_back_exactly() {
     let all: Vec<u8> = (0..=255).cycle().take(300_000).collect();
     fs::write(f.root("all"), &all).unwrap();
     fs::write(f.root("empty"), "").unwrap();
-    let options = ReadOptions::default();
+    let options = ReadOptions::new();
     assert_eq!(f.guest.read(&path("/all"), &options).unwrap(), all);
     assert_eq!(f.guest.read(&path("/empty"), &options).unwrap(), "");
 }
@@ -30,7 +30,7 @@ fn links_are_followed_within_the_root_only() {
     symlink(f.host("secret"), f.root("out")).unwrap();
     symlink("../host/secret", f.root("out2")).unwrap();
     symlink("loop", f.root("loop")).unwrap();
-    let options = ReadOptions::default();
+    let options = ReadOptions::new();
     for inside in ["/absolute", "/etc/up"] {
         assert_eq!(f.guest.read(&path(inside), &options).unwrap(), "guest's");
     }
@@ -60,7 +60,7 @@ fn what_is_no_regular_file_is_refused_within_a_second() {
         ("/missing", ErrorKind::NotFound),
         ("/file/below", ErrorKind::NotADirectory),
     ] {
-        fails(f.guest.read(&path(at), &ReadOptions::default()), kind, at);
+        fails(f.guest.read(&path(at), &ReadOptions::new()), kind, at);
     }
     assert!(started.elapsed() < Duration::from_secs(20));
 }
@@ -70,11 +70,11 @@ fn devices_and_files_of_procfs_are_refused() {
     // The host's own root stands for a guest that has /dev and /proc mounted.
     let guest = super::GuestRoot::new(super::open_root("/".as_ref()), None);
     for at in ["/dev/zero", "/dev/null", "/proc/self/status", "/proc/kmsg"] {
-        let read = guest.read(&path(at), &ReadOptions::default());
+        let read = guest.read(&path(at), &ReadOptions::new());
         fails(read, ErrorKind::NotARegularFile, at);
     }
     // A magic link leads wherever the kernel says, so it is not followed at all.
-    let read = guest.read(&path("/proc/self/exe"), &ReadOptions::default());
+    let read = guest.read(&path("/proc/self/exe"), &ReadOptions::new());
     fails(read, ErrorKind::InvalidInput, "/proc/self/exe");
 }
 
@@ -86,14 +86,14 @@ fn the_limit_is_stated_and_holds_for_sparse_and_growing_files() {
     sparse.set_len(1 << 40).unwrap();
     let limited = |limit| {
         f.guest
-            .read(&path("/ten"), &ReadOptions::default().limit(limit))
+            .read(&path("/ten"), &ReadOptions::new().limit(limit))
     };
     assert_eq!(limited(10).unwrap().len(), 10);
     let error = fails(limited(9), ErrorKind::LimitExceeded, "/ten");
     assert!(error.message().contains('9'), "{error}");
     let started = Instant::now();
     fails(
-        f.guest.read(&path("/sparse"), &ReadOptions::default()),
+        f.guest.read(&path("/sparse"), &ReadOptions::new()),
         ErrorKind::LimitExceeded,
         "/sparse",
     );

@@ -19,7 +19,7 @@ fn files_links_and_empty_directories_go_by_their_literal_name() {
     mkfifo(&f.root("fifo"));
     let remove = |at| {
         f.guest
-            .remove(&path(at), &RemoveOptions::default().recursive(true))
+            .remove(&path(at), &RemoveOptions::new().recursive(true))
     };
     for at in ["/*", "/-rf", "/link", "/fifo", "/dir"] {
         remove(at).unwrap();
@@ -40,13 +40,13 @@ fn a_tree_goes_only_when_asked_for_and_without_following_links() {
     fs::write(f.host("kept"), "").unwrap();
     symlink(f.host(""), f.root("t/3/out")).unwrap();
     fails(
-        f.guest.remove(&path("/t"), &RemoveOptions::default()),
+        f.guest.remove(&path("/t"), &RemoveOptions::new()),
         ErrorKind::DirectoryNotEmpty,
         "/t",
     );
     assert_eq!(f.names("t").len(), 7);
     f.guest
-        .remove(&path("/t"), &RemoveOptions::default().recursive(true))
+        .remove(&path("/t"), &RemoveOptions::new().recursive(true))
         .unwrap();
     assert!(f.names("").is_empty());
     assert!(f.host("kept").exists());
@@ -61,7 +61,7 @@ fn a_directory_that_its_owner_shut_goes_too() {
     set_mode(&f.root("t/shut"), 0);
     set_mode(&f.root("t"), 0o500);
     f.guest
-        .remove(&path("/t"), &RemoveOptions::default().recursive(true))
+        .remove(&path("/t"), &RemoveOptions::new().recursive(true))
         .unwrap();
     assert!(f.names("").is_empty());
 }

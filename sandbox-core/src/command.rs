@@ -159,11 +159,9 @@ impl Command {
         self
     }
 
-    /// Starts it in this directory.
-    #[must_use]
-    pub fn cwd(mut self, path: impl Into<GuestPath>) -> Self {
-        self.cwd = Some(path.into());
-        self
+    crate::setters! {
+        /// Starts it in this directory.
+        cwd: Some(into GuestPath),
     }
 
     /// Gives it these bytes on standard input, then end of file.
@@ -180,11 +178,9 @@ impl Command {
         self
     }
 
-    /// Kills it and everything it started after this time.
-    #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
-        self
+    crate::setters! {
+        /// Kills it and everything it started after this time.
+        timeout: Some(Duration),
     }
 
     /// Keeps at most this many bytes of each output stream.
@@ -195,55 +191,41 @@ impl Command {
         self
     }
 
-    /// Keeps at most this many bytes of stdout.
-    #[must_use]
-    pub fn stdout_limit(mut self, bytes: u64) -> Self {
-        self.stdout_limit = bytes;
-        self
-    }
+    crate::setters! {
+        /// Keeps at most this many bytes of stdout.
+        stdout_limit: u64,
 
-    /// Keeps at most this many bytes of stderr.
-    #[must_use]
-    pub fn stderr_limit(mut self, bytes: u64) -> Self {
-        self.stderr_limit = bytes;
-        self
-    }
+        /// Keeps at most this many bytes of stderr.
+        stderr_limit: u64,
 
-    /// Runs it as this user of the sandbox.
-    #[must_use]
-    pub fn user(mut self, name: impl Into<String>) -> Self {
-        self.user = Some(name.into());
-        self
-    }
+        /// Runs it as this user of the sandbox.
+        user: Some(into String),
 
-    /// Gives it a terminal instead of three pipes: only for [`spawn`](crate::Sandbox::spawn) and
-    /// [`start_job`](crate::Sandbox::start_job).
-    ///
-    /// The process has [`stdin`](crate::Process::stdin) and [`stdout`](crate::Process::stdout)
-    /// then, both of the terminal, and no [`stderr`](crate::Process::stderr): a terminal shows
-    /// everything in one stream. Bytes are not exact: what is written to it comes back (echo), and
-    /// `\n` comes as `\r\n`, unless the program or [`TerminalOptions::raw`] turns that off.
-    ///
-    /// - Control characters do what they do on a keyboard: `\x03` interrupts, `\x1c` quits, `\x1a`
-    ///   stops the job in the foreground, `\x04` at the start of a line is the end of input. Shutting
-    ///   stdin down is none of these.
-    /// - A line is at most 4,095 bytes unless the terminal is raw: the kernel drops the rest.
-    /// - `TERM` is [`DEFAULT_TERM`](crate::DEFAULT_TERM) unless the environment has one.
-    /// - When the main process ends the terminal hangs up; what it left in the background can't write
-    ///   to it any more.
-    ///
-    /// ```no_run
-    /// # use sandbox_core::{Command, Result, Sandbox, TerminalSize};
-    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
-    /// let size = TerminalSize { rows: 40, columns: 120 };
-    /// let process = sandbox.spawn(Command::new("sh").terminal(size)).await?;
-    /// process.resize(TerminalSize { rows: 50, columns: 120 }).await?;
-    /// # Ok(()) }
-    /// ```
-    #[must_use]
-    pub fn terminal(mut self, terminal: impl Into<TerminalOptions>) -> Self {
-        self.terminal = Some(terminal.into());
-        self
+        /// Gives it a terminal instead of three pipes: only for [`spawn`](crate::Sandbox::spawn) and
+        /// [`start_job`](crate::Sandbox::start_job).
+        ///
+        /// The process has [`stdin`](crate::Process::stdin) and [`stdout`](crate::Process::stdout)
+        /// then, both of the terminal, and no [`stderr`](crate::Process::stderr): a terminal shows
+        /// everything in one stream. Bytes are not exact: what is written to it comes back (echo), and
+        /// `\n` comes as `\r\n`, unless the program or [`TerminalOptions::raw`] turns that off.
+        ///
+        /// - Control characters do what they do on a keyboard: `\x03` interrupts, `\x1c` quits, `\x1a`
+        ///   stops the job in the foreground, `\x04` at the start of a line is the end of input. Shutting
+        ///   stdin down is none of these.
+        /// - A line is at most 4,095 bytes unless the terminal is raw: the kernel drops the rest.
+        /// - `TERM` is [`DEFAULT_TERM`](crate::DEFAULT_TERM) unless the environment has one.
+        /// - When the main process ends the terminal hangs up; what it left in the background can't write
+        ///   to it any more.
+        ///
+        /// ```no_run
+        /// # use sandbox_core::{Command, Result, Sandbox, TerminalSize};
+        /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+        /// let size = TerminalSize { rows: 40, columns: 120 };
+        /// let process = sandbox.spawn(Command::new("sh").terminal(size)).await?;
+        /// process.resize(TerminalSize { rows: 50, columns: 120 }).await?;
+        /// # Ok(()) }
+        /// ```
+        terminal: Some(into TerminalOptions),
     }
 
     /// The argument vector; the first element is the program.

@@ -249,11 +249,9 @@ impl ReadOptions {
         Self::default()
     }
 
-    /// Sets the largest file that is read, in bytes.
-    #[must_use]
-    pub fn limit(mut self, limit: u64) -> Self {
-        self.limit = limit;
-        self
+    crate::setters! {
+        /// Sets the largest file that is read, in bytes.
+        limit: u64,
     }
 }
 
@@ -294,18 +292,12 @@ impl ListOptions {
         Self::default()
     }
 
-    /// Sets whether to descend into directories.
-    #[must_use]
-    pub fn recursive(mut self, recursive: bool) -> Self {
-        self.recursive = recursive;
-        self
-    }
+    crate::setters! {
+        /// Sets whether to descend into directories.
+        recursive: bool,
 
-    /// Sets the largest number of entries.
-    #[must_use]
-    pub fn limit(mut self, limit: usize) -> Self {
-        self.limit = limit;
-        self
+        /// Sets the largest number of entries.
+        limit: usize,
     }
 }
 
@@ -336,18 +328,12 @@ impl RemoveOptions {
         Self::default()
     }
 
-    /// Sets whether a directory is removed with everything in it.
-    #[must_use]
-    pub fn recursive(mut self, recursive: bool) -> Self {
-        self.recursive = recursive;
-        self
-    }
+    crate::setters! {
+        /// Sets whether a directory is removed with everything in it.
+        recursive: bool,
 
-    /// Sets whether it is a success if nothing is there.
-    #[must_use]
-    pub fn ignore_missing(mut self, ignore_missing: bool) -> Self {
-        self.ignore_missing = ignore_missing;
-        self
+        /// Sets whether it is a success if nothing is there.
+        ignore_missing: bool,
     }
 
     /// The result of a removal under these options: the last step of a backend's
@@ -408,18 +394,12 @@ impl CreateDirOptions {
         Self::default()
     }
 
-    /// Sets whether missing parents are created and an existing directory is accepted.
-    #[must_use]
-    pub fn recursive(mut self, recursive: bool) -> Self {
-        self.recursive = recursive;
-        self
-    }
+    crate::setters! {
+        /// Sets whether missing parents are created and an existing directory is accepted.
+        recursive: bool,
 
-    /// Sets the permission bits of the directory itself.
-    #[must_use]
-    pub fn mode(mut self, mode: Mode) -> Self {
-        self.mode = mode;
-        self
+        /// Sets the permission bits of the directory itself.
+        mode: Mode,
     }
 }
 
@@ -448,11 +428,9 @@ impl RenameOptions {
         Self::default()
     }
 
-    /// Sets whether a file or an empty directory at the new name is replaced.
-    #[must_use]
-    pub fn replace(mut self, replace: bool) -> Self {
-        self.replace = replace;
-        self
+    crate::setters! {
+        /// Sets whether a file or an empty directory at the new name is replaced.
+        replace: bool,
     }
 }
 
@@ -508,11 +486,9 @@ impl MetadataOptions {
         Self::default()
     }
 
-    /// Sets whether a link at the path itself is followed.
-    #[must_use]
-    pub fn follow(mut self, follow: bool) -> Self {
-        self.follow = follow;
-        self
+    crate::setters! {
+        /// Sets whether a link at the path itself is followed.
+        follow: bool,
     }
 }
 
@@ -572,18 +548,12 @@ impl Metadata {
         self
     }
 
-    /// Sets the time of the last change.
-    #[must_use]
-    pub fn modified(mut self, modified: SystemTime) -> Self {
-        self.modified = Some(modified);
-        self
-    }
+    crate::setters! {
+        /// Sets the time of the last change.
+        modified: Some(SystemTime),
 
-    /// Sets the target of a link.
-    #[must_use]
-    pub fn link_target(mut self, target: impl Into<GuestPath>) -> Self {
-        self.link_target = Some(target.into());
-        self
+        /// Sets the target of a link.
+        link_target: Some(into GuestPath),
     }
 
     /// Whether it is a regular file.

@@ -93,25 +93,15 @@ impl SandboxInfo {
         }
     }
 
-    /// Forked from this sandbox.
-    #[must_use]
-    pub fn parent(mut self, parent: SandboxId) -> Self {
-        self.parent = Some(parent);
-        self
-    }
+    crate::setters! {
+        /// Forked from this sandbox.
+        parent: Some(SandboxId),
 
-    /// With this timeout for commands that name none.
-    #[must_use]
-    pub fn command_timeout(mut self, timeout: Option<Duration>) -> Self {
-        self.command_timeout = timeout;
-        self
-    }
+        /// With this timeout for commands that name none.
+        command_timeout: Option<Duration>,
 
-    /// With these labels.
-    #[must_use]
-    pub fn labels(mut self, labels: Labels) -> Self {
-        self.labels = labels;
-        self
+        /// With these labels.
+        labels: Labels,
     }
 }
 
@@ -148,24 +138,14 @@ impl Snapshot {
         }
     }
 
-    /// Sets the size in bytes.
-    #[must_use]
-    pub fn size(mut self, bytes: u64) -> Self {
-        self.size = Some(bytes);
-        self
-    }
+    crate::setters! {
+        /// Sets the size in bytes.
+        size: Some(u64),
 
-    /// Sets the labels.
-    #[must_use]
-    pub fn labels(mut self, labels: Labels) -> Self {
-        self.labels = labels;
-        self
-    }
+        /// Sets the labels.
+        labels: Labels,
 
-    /// Sets when it was taken.
-    #[must_use]
-    pub fn created(mut self, created: SystemTime) -> Self {
-        self.created = Some(created);
-        self
+        /// Sets when it was taken.
+        created: Some(SystemTime),
     }
 }

@@ -110,11 +110,9 @@ impl JobOptions {
         Self::default()
     }
 
-    /// Sets how many bytes of its output are kept.
-    #[must_use]
-    pub fn log_limit(mut self, bytes: u64) -> Self {
-        self.log_limit = bytes;
-        self
+    crate::setters! {
+        /// Sets how many bytes of its output are kept.
+        log_limit: u64,
     }
 }
 
@@ -149,18 +147,12 @@ impl LogOptions {
         Self::default()
     }
 
-    /// Sets how many bytes are given at most.
-    #[must_use]
-    pub fn limit(mut self, bytes: u64) -> Self {
-        self.limit = bytes;
-        self
-    }
+    crate::setters! {
+        /// Sets how many bytes are given at most.
+        limit: u64,
 
-    /// Sets how long to wait for the next byte where there is none yet.
-    #[must_use]
-    pub fn wait(mut self, wait: Duration) -> Self {
-        self.wait = Some(wait);
-        self
+        /// Sets how long to wait for the next byte where there is none yet.
+        wait: Some(Duration),
     }
 }
 

@@ -47,6 +47,7 @@ mod process;
 mod provider;
 mod sandbox;
 mod secret;
+mod setters;
 mod spec;
 mod stream;
 mod terminal;

@@ -294,18 +294,12 @@ impl Exit {
         }
     }
 
-    /// Sets a cause that the status does not tell.
-    #[must_use]
-    pub fn cause(mut self, cause: ExitCause) -> Self {
-        self.cause = cause;
-        self
-    }
+    crate::setters! {
+        /// Sets a cause that the status does not tell.
+        cause: ExitCause,
 
-    /// Adds the resources that it used.
-    #[must_use]
-    pub fn usage(mut self, usage: ResourceUsage) -> Self {
-        self.usage = Some(usage);
-        self
+        /// Adds the resources that it used.
+        usage: Some(ResourceUsage),
     }
 }
 

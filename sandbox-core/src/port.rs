@@ -122,11 +122,9 @@ impl<'a> PortWaitOptions<'a> {
         self
     }
 
-    /// Sets how long to wait.
-    #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
+    crate::setters! {
+        /// Sets how long to wait.
+        timeout: Duration,
     }
 
     /// Fails at once when this resolves: the [`wait`](crate::Process::wait) of the process or

@@ -280,46 +280,24 @@ impl CollectOptions {
         Self::default()
     }
 
-    /// Sets the bytes for standard input.
-    #[must_use]
-    pub fn stdin(mut self, bytes: impl Into<Bytes>) -> Self {
-        self.stdin = bytes.into();
-        self
-    }
+    crate::setters! {
+        /// Sets the bytes for standard input.
+        stdin: into Bytes,
 
-    /// Sets how many bytes of stdout are kept.
-    #[must_use]
-    pub fn stdout_limit(mut self, bytes: u64) -> Self {
-        self.stdout_limit = bytes;
-        self
-    }
+        /// Sets how many bytes of stdout are kept.
+        stdout_limit: u64,
 
-    /// Sets how many bytes of stderr are kept.
-    #[must_use]
-    pub fn stderr_limit(mut self, bytes: u64) -> Self {
-        self.stderr_limit = bytes;
-        self
-    }
+        /// Sets how many bytes of stderr are kept.
+        stderr_limit: u64,
 
-    /// Sets when the tree is killed.
-    #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
-        self
-    }
+        /// Sets when the tree is killed.
+        timeout: Some(Duration),
 
-    /// Sets when the command was asked for.
-    #[must_use]
-    pub fn started(mut self, started: Instant) -> Self {
-        self.started = started;
-        self
-    }
+        /// Sets when the command was asked for.
+        started: Instant,
 
-    /// Sets the sandbox that errors name.
-    #[must_use]
-    pub fn sandbox(mut self, sandbox: SandboxId) -> Self {
-        self.sandbox = Some(sandbox);
-        self
+        /// Sets the sandbox that errors name.
+        sandbox: Some(SandboxId),
     }
 }
 

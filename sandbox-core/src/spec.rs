@@ -110,32 +110,18 @@ impl Resources {
         Self::default()
     }
 
-    /// Limits memory, in bytes.
-    #[must_use]
-    pub fn memory(mut self, bytes: u64) -> Self {
-        self.memory = Some(bytes);
-        self
-    }
+    crate::setters! {
+        /// Limits memory, in bytes.
+        memory: Some(u64),
 
-    /// Limits processor time, in cores.
-    #[must_use]
-    pub fn cpus(mut self, cpus: f64) -> Self {
-        self.cpus = Some(cpus);
-        self
-    }
+        /// Limits processor time, in cores.
+        cpus: Some(f64),
 
-    /// Limits the number of processes and threads.
-    #[must_use]
-    pub fn pids(mut self, pids: u32) -> Self {
-        self.pids = Some(pids);
-        self
-    }
+        /// Limits the number of processes and threads.
+        pids: Some(u32),
 
-    /// Limits what may be written, in bytes.
-    #[must_use]
-    pub fn disk(mut self, bytes: u64) -> Self {
-        self.disk = Some(bytes);
-        self
+        /// Limits what may be written, in bytes.
+        disk: Some(u64),
     }
 }
 
@@ -267,18 +253,12 @@ impl SandboxSpec {
         Self::default()
     }
 
-    /// Starts from this.
-    #[must_use]
-    pub fn source(mut self, source: Source) -> Self {
-        self.source = source;
-        self
-    }
+    crate::setters! {
+        /// Starts from this.
+        source: Source,
 
-    /// Relative paths and commands start here.
-    #[must_use]
-    pub fn workdir(mut self, workdir: impl Into<GuestPath>) -> Self {
-        self.workdir = Some(workdir.into());
-        self
+        /// Relative paths and commands start here.
+        workdir: Some(into GuestPath),
     }
 
     /// Sets an environment variable for every command.
@@ -295,25 +275,15 @@ impl SandboxSpec {
         self
     }
 
-    /// Sets limits.
-    #[must_use]
-    pub fn resources(mut self, resources: Resources) -> Self {
-        self.resources = resources;
-        self
-    }
+    crate::setters! {
+        /// Sets limits.
+        resources: Resources,
 
-    /// Lets it reach this.
-    #[must_use]
-    pub fn network(mut self, network: Network) -> Self {
-        self.network = network;
-        self
-    }
+        /// Lets it reach this.
+        network: Network,
 
-    /// Requires this isolation.
-    #[must_use]
-    pub fn isolation(mut self, isolation: RequiredIsolation) -> Self {
-        self.isolation = isolation;
-        self
+        /// Requires this isolation.
+        isolation: RequiredIsolation,
     }
 
     /// Mounts something of the host.
@@ -330,18 +300,12 @@ impl SandboxSpec {
         self
     }
 
-    /// Closes it after this time without use.
-    #[must_use]
-    pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = Some(ttl);
-        self
-    }
+    crate::setters! {
+        /// Closes it after this time without use.
+        ttl: Some(Duration),
 
-    /// Gives commands that name no timeout this one.
-    #[must_use]
-    pub fn command_timeout(mut self, timeout: Duration) -> Self {
-        self.command_timeout = Some(timeout);
-        self
+        /// Gives commands that name no timeout this one.
+        command_timeout: Some(Duration),
     }
 
     /// Checks what can be checked without a backend.

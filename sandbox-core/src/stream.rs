@@ -40,18 +40,12 @@ impl OpenReadOptions {
         Self::default()
     }
 
-    /// Starts at this byte.
-    #[must_use]
-    pub fn offset(mut self, offset: u64) -> Self {
-        self.offset = offset;
-        self
-    }
+    crate::setters! {
+        /// Starts at this byte.
+        offset: u64,
 
-    /// Reads at most this many bytes.
-    #[must_use]
-    pub fn length(mut self, length: u64) -> Self {
-        self.length = Some(length);
-        self
+        /// Reads at most this many bytes.
+        length: Some(u64),
     }
 }
 
@@ -82,18 +76,12 @@ impl OpenWriteOptions {
         Self::default()
     }
 
-    /// Sets the permission bits.
-    #[must_use]
-    pub fn mode(mut self, mode: Mode) -> Self {
-        self.mode = Some(mode);
-        self
-    }
+    crate::setters! {
+        /// Sets the permission bits.
+        mode: Some(Mode),
 
-    /// Sets what to do where a file is already.
-    #[must_use]
-    pub fn write_mode(mut self, write_mode: WriteMode) -> Self {
-        self.write_mode = write_mode;
-        self
+        /// Sets what to do where a file is already.
+        write_mode: WriteMode,
     }
 }
 
@@ -120,11 +108,9 @@ impl FileReader {
         }
     }
 
-    /// Sets when the file was last changed.
-    #[must_use]
-    pub fn modified(mut self, modified: SystemTime) -> Self {
-        self.modified = Some(modified);
-        self
+    crate::setters! {
+        /// Sets when the file was last changed.
+        modified: Some(SystemTime),
     }
 }
 

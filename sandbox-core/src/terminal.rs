@@ -87,11 +87,9 @@ impl TerminalOptions {
         Self { size, raw: false }
     }
 
-    /// Sets whether it starts in raw mode.
-    #[must_use]
-    pub fn raw(mut self, raw: bool) -> Self {
-        self.raw = raw;
-        self
+    crate::setters! {
+        /// Sets whether it starts in raw mode.
+        raw: bool,
     }
 }
 

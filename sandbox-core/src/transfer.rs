@@ -73,32 +73,18 @@ impl ImportOptions {
         self
     }
 
-    /// Sets whether `.gitignore` and `.ignore` files are heeded.
-    #[must_use]
-    pub fn ignore_files(mut self, ignore_files: bool) -> Self {
-        self.ignore_files = ignore_files;
-        self
-    }
+    crate::setters! {
+        /// Sets whether `.gitignore` and `.ignore` files are heeded.
+        ignore_files: bool,
 
-    /// Sets whether what the host's directory lacks is removed from the sandbox's.
-    #[must_use]
-    pub fn mirror(mut self, mirror: bool) -> Self {
-        self.mirror = mirror;
-        self
-    }
+        /// Sets whether what the host's directory lacks is removed from the sandbox's.
+        mirror: bool,
 
-    /// Sets the largest sum of file sizes, in bytes.
-    #[must_use]
-    pub fn max_bytes(mut self, bytes: u64) -> Self {
-        self.max_bytes = Some(bytes);
-        self
-    }
+        /// Sets the largest sum of file sizes, in bytes.
+        max_bytes: Some(u64),
 
-    /// Sets what to do about an entry that can't be read.
-    #[must_use]
-    pub fn unreadable(mut self, unreadable: Unreadable) -> Self {
-        self.unreadable = unreadable;
-        self
+        /// Sets what to do about an entry that can't be read.
+        unreadable: Unreadable,
     }
 }
 
@@ -174,11 +160,9 @@ impl ExportOptions {
         Self::default()
     }
 
-    /// Sets what to do where the host's directory exists already.
-    #[must_use]
-    pub fn existing(mut self, existing: ExistingDir) -> Self {
-        self.existing = existing;
-        self
+    crate::setters! {
+        /// Sets what to do where the host's directory exists already.
+        existing: ExistingDir,
     }
 
     /// Leaves out what matches this pattern.
@@ -188,25 +172,15 @@ impl ExportOptions {
         self
     }
 
-    /// Sets the largest sum of file sizes, in bytes.
-    #[must_use]
-    pub fn max_bytes(mut self, bytes: u64) -> Self {
-        self.max_bytes = bytes;
-        self
-    }
+    crate::setters! {
+        /// Sets the largest sum of file sizes, in bytes.
+        max_bytes: u64,
 
-    /// Sets the largest number of entries.
-    #[must_use]
-    pub fn max_entries(mut self, entries: u64) -> Self {
-        self.max_entries = entries;
-        self
-    }
+        /// Sets the largest number of entries.
+        max_entries: u64,
 
-    /// Sets what to do about an entry that can't be read.
-    #[must_use]
-    pub fn unreadable(mut self, unreadable: Unreadable) -> Self {
-        self.unreadable = unreadable;
-        self
+        /// Sets what to do about an entry that can't be read.
+        unreadable: Unreadable,
     }
 }
 

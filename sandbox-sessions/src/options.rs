@@ -44,25 +44,15 @@ impl Limits {
         Self::default()
     }
 
-    /// Allows this many sessions in all.
-    #[must_use]
-    pub fn total(mut self, sessions: usize) -> Self {
-        self.total = Some(sessions);
-        self
-    }
+    sandbox_core::setters! {
+        /// Allows this many sessions in all.
+        total: Some(usize),
 
-    /// Allows each tenant this many sessions.
-    #[must_use]
-    pub fn per_tenant(mut self, sessions: usize) -> Self {
-        self.per_tenant = Some(sessions);
-        self
-    }
+        /// Allows each tenant this many sessions.
+        per_tenant: Some(usize),
 
-    /// Lets this many callers wait.
-    #[must_use]
-    pub fn waiting(mut self, callers: usize) -> Self {
-        self.waiting = callers;
-        self
+        /// Lets this many callers wait.
+        waiting: usize,
     }
 }
 
@@ -168,46 +158,24 @@ impl SessionsConfig {
         Self::default()
     }
 
-    /// Keeps a journal in this directory, which is created if missing.
-    #[must_use]
-    pub fn journal(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.journal = Some(directory.into());
-        self
-    }
+    sandbox_core::setters! {
+        /// Keeps a journal in this directory, which is created if missing.
+        journal: Some(into PathBuf),
 
-    /// Sets whether records reach the disk before a call goes on.
-    #[must_use]
-    pub fn sync(mut self, sync: bool) -> Self {
-        self.sync = sync;
-        self
-    }
+        /// Sets whether records reach the disk before a call goes on.
+        sync: bool,
 
-    /// Sets how many there may be.
-    #[must_use]
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self
-    }
+        /// Sets how many there may be.
+        limits: Limits,
 
-    /// Ends a session after this time without use.
-    #[must_use]
-    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.idle_timeout = Some(timeout);
-        self
-    }
+        /// Ends a session after this time without use.
+        idle_timeout: Some(Duration),
 
-    /// Ends a session after this time, used or not.
-    #[must_use]
-    pub fn max_life(mut self, life: Duration) -> Self {
-        self.max_life = Some(life);
-        self
-    }
+        /// Ends a session after this time, used or not.
+        max_life: Some(Duration),
 
-    /// Sets what happens after the idle timeout.
-    #[must_use]
-    pub fn on_idle(mut self, action: OnIdle) -> Self {
-        self.on_idle = action;
-        self
+        /// Sets what happens after the idle timeout.
+        on_idle: OnIdle,
     }
 
     /// Keeps sandboxes of one more shape ready.
@@ -217,25 +185,15 @@ impl SessionsConfig {
         self
     }
 
-    /// Sets how often what is known is compared with the backend.
-    #[must_use]
-    pub fn sweep_every(mut self, interval: Duration) -> Self {
-        self.sweep_every = interval;
-        self
-    }
+    sandbox_core::setters! {
+        /// Sets how often what is known is compared with the backend.
+        sweep_every: Duration,
 
-    /// Sets how long one step of the backend may take.
-    #[must_use]
-    pub fn backend_timeout(mut self, timeout: Duration) -> Self {
-        self.backend_timeout = timeout;
-        self
-    }
+        /// Sets how long one step of the backend may take.
+        backend_timeout: Duration,
 
-    /// Sets the clock.
-    #[must_use]
-    pub fn clock(mut self, clock: Clock) -> Self {
-        self.clock = clock;
-        self
+        /// Sets the clock.
+        clock: Clock,
     }
 }
 
@@ -293,25 +251,15 @@ impl SessionOptions {
         self
     }
 
-    /// Ends it after this time without use.
-    #[must_use]
-    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.idle_timeout = Some(timeout);
-        self
-    }
+    sandbox_core::setters! {
+        /// Ends it after this time without use.
+        idle_timeout: Some(Duration),
 
-    /// Ends it after this time, used or not.
-    #[must_use]
-    pub fn max_life(mut self, life: Duration) -> Self {
-        self.max_life = Some(life);
-        self
-    }
+        /// Ends it after this time, used or not.
+        max_life: Some(Duration),
 
-    /// Sets what the call does when there is no place.
-    #[must_use]
-    pub fn wait(mut self, wait: Wait) -> Self {
-        self.wait = wait;
-        self
+        /// Sets what the call does when there is no place.
+        wait: Wait,
     }
 
     /// Calls this with the number of callers that are served before, when the call starts to wait

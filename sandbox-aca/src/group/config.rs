@@ -91,76 +91,38 @@ impl AcaConfig {
         }
     }
 
-    /// Speaks this version of the interface: see [`api_version`](Self#structfield.api_version).
-    #[must_use]
-    pub fn api_version(mut self, version: impl Into<String>) -> Self {
-        self.api_version = version.into();
-        self
-    }
+    sandbox_core::setters! {
+        /// Speaks this version of the interface: see [`api_version`](Self#structfield.api_version).
+        api_version: into String,
 
-    /// Sets where tokens come from.
-    #[must_use]
-    pub fn credential(mut self, credential: Arc<dyn Credential>) -> Self {
-        self.credential = credential;
-        self
-    }
+        /// Sets where tokens come from.
+        credential: Arc<dyn Credential>,
 
-    /// Sets what tokens are asked for: see [`scope`](Self#structfield.scope).
-    #[must_use]
-    pub fn scope(mut self, scope: impl Into<String>) -> Self {
-        self.scope = Some(scope.into());
-        self
-    }
+        /// Sets what tokens are asked for: see [`scope`](Self#structfield.scope).
+        scope: Some(into String),
 
-    /// Sets the processors of a sandbox as the service writes them: `500m`.
-    #[must_use]
-    pub fn cpu(mut self, cpu: impl Into<String>) -> Self {
-        self.cpu = cpu.into();
-        self
-    }
+        /// Sets the processors of a sandbox as the service writes them: `500m`.
+        cpu: into String,
 
-    /// Sets the memory of a sandbox as the service writes it: `1024Mi`.
-    #[must_use]
-    pub fn memory(mut self, memory: impl Into<String>) -> Self {
-        self.memory = memory.into();
-        self
-    }
+        /// Sets the memory of a sandbox as the service writes it: `1024Mi`.
+        memory: into String,
 
-    /// Sets after which time without use the service suspends a sandbox, and deletes it after the
-    /// same time again: see [`auto_delete`](Self#structfield.auto_delete).
-    #[must_use]
-    pub fn auto_delete(mut self, idle: Duration) -> Self {
-        self.auto_delete = idle;
-        self
-    }
+        /// Sets after which time without use the service suspends a sandbox, and deletes it after the
+        /// same time again: see [`auto_delete`](Self#structfield.auto_delete).
+        auto_delete: Duration,
 
-    /// Sets how long a snapshot may take.
-    #[must_use]
-    pub fn snapshot_timeout(mut self, timeout: Duration) -> Self {
-        self.snapshot_timeout = timeout;
-        self
-    }
+        /// Sets how long a snapshot may take.
+        snapshot_timeout: Duration,
 
-    /// Trusts this certificate too.
-    #[must_use]
-    pub fn ca_file(mut self, file: impl Into<PathBuf>) -> Self {
-        self.ca_file = Some(file.into());
-        self
-    }
+        /// Trusts this certificate too.
+        ca_file: Some(into PathBuf),
 
-    /// Waits so long for a role that was just assigned and for a group that was just made.
-    #[must_use]
-    pub fn role_wait(mut self, wait: Duration) -> Self {
-        self.role_wait = wait;
-        self
-    }
+        /// Waits so long for a role that was just assigned and for a group that was just made.
+        role_wait: Duration,
 
-    /// Touches sandboxes that were not used for so long: see
-    /// [`keep_alive`](Self#structfield.keep_alive).
-    #[must_use]
-    pub fn keep_alive(mut self, every: impl Into<Option<Duration>>) -> Self {
-        self.keep_alive = every.into();
-        self
+        /// Touches sandboxes that were not used for so long: see
+        /// [`keep_alive`](Self#structfield.keep_alive).
+        keep_alive: into Option<Duration>,
     }
 
     /// Puts this label on everything that the provider makes: see
@@ -171,11 +133,9 @@ impl AcaConfig {
         self
     }
 
-    /// Starts sandboxes from this public disk image.
-    #[must_use]
-    pub fn disk_image(mut self, name: impl Into<String>) -> Self {
-        self.disk_image = name.into();
-        self
+    sandbox_core::setters! {
+        /// Starts sandboxes from this public disk image.
+        disk_image: into String,
     }
 
     /// The plane of a sandbox group.

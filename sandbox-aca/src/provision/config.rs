@@ -72,32 +72,18 @@ impl ControlPlaneConfig {
         }
     }
 
-    /// Speaks to another Resource Manager: a sovereign cloud's, or an emulator's.
-    #[must_use]
-    pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
-        self.endpoint = endpoint.into();
-        self
-    }
+    sandbox_core::setters! {
+        /// Speaks to another Resource Manager: a sovereign cloud's, or an emulator's.
+        endpoint: into String,
 
-    /// Asks for tokens for this.
-    #[must_use]
-    pub fn scope(mut self, scope: impl Into<String>) -> Self {
-        self.scope = scope.into();
-        self
-    }
+        /// Asks for tokens for this.
+        scope: into String,
 
-    /// Sets where tokens come from.
-    #[must_use]
-    pub fn credential(mut self, credential: Arc<dyn Credential>) -> Self {
-        self.credential = credential;
-        self
-    }
+        /// Sets where tokens come from.
+        credential: Arc<dyn Credential>,
 
-    /// Trusts this certificate too.
-    #[must_use]
-    pub fn ca_file(mut self, file: impl Into<PathBuf>) -> Self {
-        self.ca_file = Some(file.into());
-        self
+        /// Trusts this certificate too.
+        ca_file: Some(into PathBuf),
     }
 
     /// Puts this tag on everything that is made.
@@ -107,31 +93,17 @@ impl ControlPlaneConfig {
         self
     }
 
-    /// Gives up on an operation after so long.
-    #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
-    }
+    sandbox_core::setters! {
+        /// Gives up on an operation after so long.
+        timeout: Duration,
 
-    /// Asks so often whether an operation is done, where the service does not say.
-    #[must_use]
-    pub fn poll(mut self, every: Duration) -> Self {
-        self.poll = every;
-        self
-    }
+        /// Asks so often whether an operation is done, where the service does not say.
+        poll: Duration,
 
-    /// Looks so long for what a write made whose answer was lost.
-    #[must_use]
-    pub fn settle(mut self, within: Duration) -> Self {
-        self.settle = within;
-        self
-    }
+        /// Looks so long for what a write made whose answer was lost.
+        settle: Duration,
 
-    /// Queries logs here.
-    #[must_use]
-    pub fn logs_endpoint(mut self, endpoint: impl Into<String>) -> Self {
-        self.logs_endpoint = endpoint.into();
-        self
+        /// Queries logs here.
+        logs_endpoint: into String,
     }
 }

@@ -162,11 +162,9 @@ impl Container {
         self
     }
 
-    /// Gives it this share of a machine.
-    #[must_use]
-    pub fn size(mut self, size: Size) -> Self {
-        self.size = size;
-        self
+    sandbox_core::setters! {
+        /// Gives it this share of a machine.
+        size: Size,
     }
 
     /// Makes the service ask whether it is well.

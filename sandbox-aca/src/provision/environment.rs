@@ -71,25 +71,15 @@ impl EnvironmentSpec {
         self
     }
 
-    /// Stands in this subnet, and may have external apps.
-    #[must_use]
-    pub fn subnet(mut self, subnet: ResourceId) -> Self {
-        self.subnet = Some(subnet);
-        self
-    }
+    sandbox_core::setters! {
+        /// Stands in this subnet, and may have external apps.
+        subnet: Some(ResourceId),
 
-    /// Sends logs there.
-    #[must_use]
-    pub fn logs(mut self, destination: LogDestination) -> Self {
-        self.logs = destination;
-        self
-    }
+        /// Sends logs there.
+        logs: LogDestination,
 
-    /// Sets whether apps prove who they are to each other.
-    #[must_use]
-    pub fn peer_tls(mut self, peer_tls: bool) -> Self {
-        self.peer_tls = peer_tls;
-        self
+        /// Sets whether apps prove who they are to each other.
+        peer_tls: bool,
     }
 
     pub(super) fn wire(&self, secrets: bool) -> Wire {

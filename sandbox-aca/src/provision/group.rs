@@ -33,11 +33,9 @@ impl SandboxGroupSpec {
         Self::default()
     }
 
-    /// A group in this environment.
-    #[must_use]
-    pub fn environment(mut self, environment: ResourceId) -> Self {
-        self.environment = Some(environment);
-        self
+    sandbox_core::setters! {
+        /// A group in this environment.
+        environment: Some(ResourceId),
     }
 
     pub(super) fn wire(&self) -> Wire {

@@ -68,11 +68,9 @@ impl JobSpec {
         }
     }
 
-    /// Ends an execution after so long.
-    #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
+    sandbox_core::setters! {
+        /// Ends an execution after so long.
+        timeout: Duration,
     }
 
     /// Keeps a secret under this name.

@@ -51,11 +51,9 @@ impl LogOptions {
         }
     }
 
-    /// Goes on with what is written from now on.
-    #[must_use]
-    pub fn follow(mut self, follow: bool) -> Self {
-        self.follow = follow;
-        self
+    sandbox_core::setters! {
+        /// Goes on with what is written from now on.
+        follow: bool,
     }
 
     /// Begins with so many of the last lines; the service has at most 300.

@@ -75,11 +75,9 @@ impl CustomPool {
         self
     }
 
-    /// Keeps so many sessions ready.
-    #[must_use]
-    pub fn ready(mut self, ready: u32) -> Self {
-        self.ready = ready;
-        self
+    sandbox_core::setters! {
+        /// Keeps so many sessions ready.
+        ready: u32,
     }
 }
 
@@ -136,33 +134,19 @@ impl PoolSpec {
         }
     }
 
-    /// Allows at most so many sessions at once.
-    #[must_use]
-    pub fn sessions(mut self, sessions: u32) -> Self {
-        self.sessions = sessions;
-        self
-    }
+    sandbox_core::setters! {
+        /// Allows at most so many sessions at once.
+        sessions: u32,
 
-    /// Ends a session after so long without use.
-    #[must_use]
-    pub fn cooldown(mut self, cooldown: Duration) -> Self {
-        self.cooldown = cooldown;
-        self
-    }
+        /// Ends a session after so long without use.
+        cooldown: Duration,
 
-    /// Lets sessions reach the network.
-    #[must_use]
-    pub fn egress(mut self, egress: bool) -> Self {
-        self.egress = egress;
-        self
-    }
+        /// Lets sessions reach the network.
+        egress: bool,
 
-    /// Makes it a server of the Model Context Protocol, whose endpoint
-    /// [`PoolProperties::mcp_endpoint`] has then.
-    #[must_use]
-    pub fn mcp(mut self, mcp: bool) -> Self {
-        self.mcp = mcp;
-        self
+        /// Makes it a server of the Model Context Protocol, whose endpoint
+        /// [`PoolProperties::mcp_endpoint`] has then.
+        mcp: bool,
     }
 
     pub(super) fn wire(&self) -> Wire {

@@ -32,11 +32,9 @@ impl CodeOptions {
         Self::default()
     }
 
-    /// Interrupts the code after this time.
-    #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
+    sandbox_core::setters! {
+        /// Interrupts the code after this time.
+        timeout: Duration,
     }
 }
 

@@ -74,54 +74,28 @@ impl AcaSessionConfig {
         }
     }
 
-    /// Sets where tokens come from.
-    #[must_use]
-    pub fn credential(mut self, credential: Arc<dyn Credential>) -> Self {
-        self.credential = credential;
-        self
-    }
+    sandbox_core::setters! {
+        /// Sets where tokens come from.
+        credential: Arc<dyn Credential>,
 
-    /// Trusts this certificate too.
-    #[must_use]
-    pub fn ca_file(mut self, file: impl Into<PathBuf>) -> Self {
-        self.ca_file = Some(file.into());
-        self
-    }
+        /// Trusts this certificate too.
+        ca_file: Some(into PathBuf),
 
-    /// Sets what tokens are asked for.
-    #[must_use]
-    pub fn scope(mut self, scope: impl Into<String>) -> Self {
-        self.scope = scope.into();
-        self
-    }
+        /// Sets what tokens are asked for.
+        scope: into String,
 
-    /// Speaks this version of the interface.
-    #[must_use]
-    pub fn api_version(mut self, version: impl Into<String>) -> Self {
-        self.api_version = version.into();
-        self
-    }
+        /// Speaks this version of the interface.
+        api_version: into String,
 
-    /// Says that the pool's sessions reach the network.
-    #[must_use]
-    pub fn egress(mut self, egress: bool) -> Self {
-        self.egress = egress;
-        self
-    }
+        /// Says that the pool's sessions reach the network.
+        egress: bool,
 
-    /// Waits so long for a role that was just assigned.
-    #[must_use]
-    pub fn role_wait(mut self, wait: Duration) -> Self {
-        self.role_wait = wait;
-        self
-    }
+        /// Waits so long for a role that was just assigned.
+        role_wait: Duration,
 
-    /// Touches sandboxes that were not used for so long: see
-    /// [`keep_alive`](Self#structfield.keep_alive).
-    #[must_use]
-    pub fn keep_alive(mut self, every: impl Into<Option<Duration>>) -> Self {
-        self.keep_alive = every.into();
-        self
+        /// Touches sandboxes that were not used for so long: see
+        /// [`keep_alive`](Self#structfield.keep_alive).
+        keep_alive: into Option<Duration>,
     }
 
     /// Whether requests have the old shape.

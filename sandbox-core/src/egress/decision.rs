@@ -59,25 +59,15 @@ impl EgressDecision {
         }
     }
 
-    /// Sets the number.
-    #[must_use]
-    pub fn number(mut self, number: u64) -> Self {
-        self.number = number;
-        self
-    }
+    crate::setters! {
+        /// Sets the number.
+        number: u64,
 
-    /// The port of the connection.
-    #[must_use]
-    pub fn port(mut self, port: u16) -> Self {
-        self.port = Some(port);
-        self
-    }
+        /// The port of the connection.
+        port: Some(u16),
 
-    /// The address that was dialled.
-    #[must_use]
-    pub fn address(mut self, address: IpAddr) -> Self {
-        self.address = Some(address);
-        self
+        /// The address that was dialled.
+        address: Some(IpAddr),
     }
 }
 

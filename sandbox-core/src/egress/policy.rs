@@ -77,25 +77,15 @@ impl EgressLimits {
         Self::default()
     }
 
-    /// Answers so many different names.
-    #[must_use]
-    pub fn names(mut self, names: u32) -> Self {
-        self.names = names;
-        self
-    }
+    crate::setters! {
+        /// Answers so many different names.
+        names: u32,
 
-    /// Limits the connections that are open at once.
-    #[must_use]
-    pub fn connections(mut self, connections: u32) -> Self {
-        self.connections = connections;
-        self
-    }
+        /// Limits the connections that are open at once.
+        connections: u32,
 
-    /// Lets so many bytes pass, both ways together.
-    #[must_use]
-    pub fn bytes(mut self, bytes: u64) -> Self {
-        self.bytes = Some(bytes);
-        self
+        /// Lets so many bytes pass, both ways together.
+        bytes: Some(u64),
     }
 }
 
@@ -112,11 +102,9 @@ impl EgressPolicy {
         self
     }
 
-    /// Sets limits.
-    #[must_use]
-    pub fn limits(mut self, limits: EgressLimits) -> Self {
-        self.limits = limits;
-        self
+    crate::setters! {
+        /// Sets limits.
+        limits: EgressLimits,
     }
 
     /// The rule for a name and port, if there is any.

@@ -146,18 +146,12 @@ impl EgressRule {
         self
     }
 
-    /// Expects this protocol.
-    #[must_use]
-    pub fn protocol(mut self, protocol: EgressProtocol) -> Self {
-        self.protocol = protocol;
-        self
-    }
+    crate::setters! {
+        /// Expects this protocol.
+        protocol: EgressProtocol,
 
-    /// Whether the name may lead to a private address.
-    #[must_use]
-    pub fn private(mut self, private: bool) -> Self {
-        self.private = private;
-        self
+        /// Whether the name may lead to a private address.
+        private: bool,
     }
 
     /// Sets this header, on the host's side, in every request to the name. Over TLS the host then

@@ -38,11 +38,9 @@ impl Retry {
         }
     }
 
-    /// Waits this long before the second attempt; each later one waits twice as long, 10 s at most.
-    #[must_use]
-    pub fn wait(mut self, wait: Duration) -> Self {
-        self.wait = wait;
-        self
+    crate::setters! {
+        /// Waits this long before the second attempt; each later one waits twice as long, 10 s at most.
+        wait: Duration,
     }
 }
 

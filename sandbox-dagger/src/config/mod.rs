@@ -82,46 +82,24 @@ impl DaggerConfig {
         self
     }
 
-    /// Starts sessions with this CLI.
-    #[must_use]
-    pub fn cli(mut self, program: impl Into<PathBuf>) -> Self {
-        self.cli = Some(program.into());
-        self
-    }
+    sandbox_core::setters! {
+        /// Starts sessions with this CLI.
+        cli: Some(into PathBuf),
 
-    /// Lets the CLI be downloaded if there is none.
-    #[must_use]
-    pub fn download(mut self, download: bool) -> Self {
-        self.download = download;
-        self
-    }
+        /// Lets the CLI be downloaded if there is none.
+        download: bool,
 
-    /// Gives connecting this much time.
-    #[must_use]
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
-        self
-    }
+        /// Gives connecting this much time.
+        connect_timeout: Duration,
 
-    /// Gives operations other than commands this much time.
-    #[must_use]
-    pub fn operation_timeout(mut self, timeout: Duration) -> Self {
-        self.operation_timeout = timeout;
-        self
-    }
+        /// Gives operations other than commands this much time.
+        operation_timeout: Duration,
 
-    /// Creates this many sandboxes in one session before the next ones get another.
-    #[must_use]
-    pub fn session_sandboxes(mut self, sandboxes: u32) -> Self {
-        self.session_sandboxes = sandboxes;
-        self
-    }
+        /// Creates this many sandboxes in one session before the next ones get another.
+        session_sandboxes: u32,
 
-    /// Hands this many bytes to the engine in one session before the next sandboxes get another.
-    #[must_use]
-    pub fn session_bytes(mut self, bytes: u64) -> Self {
-        self.session_bytes = bytes;
-        self
+        /// Hands this many bytes to the engine in one session before the next sandboxes get another.
+        session_bytes: u64,
     }
 
     /// Starts sandboxes from this image unless their spec names a source.
@@ -146,18 +124,12 @@ impl DaggerConfig {
         self.base(Base::Tarball(archive.into()))
     }
 
-    /// Starts sandboxes from this unless their spec names a source.
-    #[must_use]
-    pub fn base(mut self, base: Base) -> Self {
-        self.base = base;
-        self
-    }
+    sandbox_core::setters! {
+        /// Starts sandboxes from this unless their spec names a source.
+        base: Base,
 
-    /// Runs sandboxes as this user, by name or number.
-    #[must_use]
-    pub fn user(mut self, user: impl Into<String>) -> Self {
-        self.user = Some(user.into());
-        self
+        /// Runs sandboxes as this user, by name or number.
+        user: Some(into String),
     }
 
     /// Mounts this cache in every sandbox.
@@ -174,17 +146,11 @@ impl DaggerConfig {
         self
     }
 
-    /// Keeps snapshots there.
-    #[must_use]
-    pub fn snapshots(mut self, snapshots: Snapshots) -> Self {
-        self.snapshots = snapshots;
-        self
-    }
+    sandbox_core::setters! {
+        /// Keeps snapshots there.
+        snapshots: Snapshots,
 
-    /// Limits every process.
-    #[must_use]
-    pub fn limits(mut self, limits: ProcessLimits) -> Self {
-        self.limits = limits;
-        self
+        /// Limits every process.
+        limits: ProcessLimits,
     }
 }

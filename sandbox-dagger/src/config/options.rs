@@ -106,32 +106,18 @@ impl ProcessLimits {
         Self::default()
     }
 
-    /// Limits the size of files, in bytes.
-    #[must_use]
-    pub fn file_size(mut self, bytes: u64) -> Self {
-        self.file_size = Some(bytes);
-        self
-    }
+    sandbox_core::setters! {
+        /// Limits the size of files, in bytes.
+        file_size: Some(u64),
 
-    /// Limits the number of open files.
-    #[must_use]
-    pub fn open_files(mut self, files: u64) -> Self {
-        self.open_files = Some(files);
-        self
-    }
+        /// Limits the number of open files.
+        open_files: Some(u64),
 
-    /// Limits address space, in bytes.
-    #[must_use]
-    pub fn address_space(mut self, bytes: u64) -> Self {
-        self.address_space = Some(bytes);
-        self
-    }
+        /// Limits address space, in bytes.
+        address_space: Some(u64),
 
-    /// Limits processor time, in seconds.
-    #[must_use]
-    pub fn cpu_seconds(mut self, seconds: u64) -> Self {
-        self.cpu_seconds = Some(seconds);
-        self
+        /// Limits processor time, in seconds.
+        cpu_seconds: Some(u64),
     }
 
     /// The shell's words for it; `:` if there are none.

@@ -106,28 +106,18 @@ impl RemoteConfig {
         self
     }
 
-    /// Trusts the certificates of this file (PEM) besides the system's.
-    #[must_use]
-    pub fn ca_file(mut self, file: impl Into<PathBuf>) -> Self {
-        self.ca_file = Some(file.into());
-        self
-    }
+    sandbox_core::setters! {
+        /// Trusts the certificates of this file (PEM) besides the system's.
+        ca_file: Some(into PathBuf),
 
-    /// Sets for how long an answer that was lost is asked for again. Less than the server's grace,
-    /// or what it finds may have ended. Default: 10 s.
-    #[must_use]
-    pub fn horizon(mut self, time: Duration) -> Self {
-        self.horizon = time;
-        self
-    }
+        /// Sets for how long an answer that was lost is asked for again. Less than the server's grace,
+        /// or what it finds may have ended. Default: 10 s.
+        horizon: Duration,
 
-    /// Lets sandboxes live on when their last handle is dropped, to be attached to later: the
-    /// server closes those that nothing uses. By default a sandbox that this provider created is
-    /// closed with its last handle.
-    #[must_use]
-    pub fn keep(mut self, keep: bool) -> Self {
-        self.keep = keep;
-        self
+        /// Lets sandboxes live on when their last handle is dropped, to be attached to later: the
+        /// server closes those that nothing uses. By default a sandbox that this provider created is
+        /// closed with its last handle.
+        keep: bool,
     }
 }
 

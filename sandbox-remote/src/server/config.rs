@@ -107,95 +107,45 @@ impl ServerConfig {
         Self::default()
     }
 
-    /// Sets the number of connections.
-    #[must_use]
-    pub fn max_connections(mut self, count: usize) -> Self {
-        self.max_connections = count;
-        self
-    }
+    sandbox_core::setters! {
+        /// Sets the number of connections.
+        max_connections: usize,
 
-    /// Sets the number of calls.
-    #[must_use]
-    pub fn max_calls(mut self, count: usize) -> Self {
-        self.max_calls = count;
-        self
-    }
+        /// Sets the number of calls.
+        max_calls: usize,
 
-    /// Sets the number of commands.
-    #[must_use]
-    pub fn max_commands(mut self, count: usize) -> Self {
-        self.max_commands = count;
-        self
-    }
+        /// Sets the number of commands.
+        max_commands: usize,
 
-    /// Sets the number of open sandboxes.
-    #[must_use]
-    pub fn max_sandboxes(mut self, count: usize) -> Self {
-        self.max_sandboxes = count;
-        self
-    }
+        /// Sets the number of open sandboxes.
+        max_sandboxes: usize,
 
-    /// Sets the largest body, in bytes.
-    #[must_use]
-    pub fn max_body(mut self, bytes: usize) -> Self {
-        self.max_body = bytes;
-        self
-    }
+        /// Sets the largest body, in bytes.
+        max_body: usize,
 
-    /// Sets how many bytes of bodies are held in memory.
-    #[must_use]
-    pub fn max_buffered(mut self, bytes: usize) -> Self {
-        self.max_buffered = bytes;
-        self
-    }
+        /// Sets how many bytes of bodies are held in memory.
+        max_buffered: usize,
 
-    /// Sets the largest archive, in bytes.
-    #[must_use]
-    pub fn max_archive(mut self, bytes: u64) -> Self {
-        self.max_archive = bytes;
-        self
-    }
+        /// Sets the largest archive, in bytes.
+        max_archive: u64,
 
-    /// Sets the largest file that is read whole, in bytes.
-    #[must_use]
-    pub fn max_read(mut self, bytes: u64) -> Self {
-        self.max_read = bytes;
-        self
-    }
+        /// Sets the largest file that is read whole, in bytes.
+        max_read: u64,
 
-    /// Sets the time for the head of a request.
-    #[must_use]
-    pub fn header_time(mut self, time: Duration) -> Self {
-        self.header_time = time;
-        self
-    }
+        /// Sets the time for the head of a request.
+        header_time: Duration,
 
-    /// Sets the time for some progress of a body.
-    #[must_use]
-    pub fn idle_time(mut self, time: Duration) -> Self {
-        self.idle_time = time;
-        self
-    }
+        /// Sets the time for some progress of a body.
+        idle_time: Duration,
 
-    /// Sets how long a call lives on without its client.
-    #[must_use]
-    pub fn grace(mut self, time: Duration) -> Self {
-        self.grace = time;
-        self
-    }
+        /// Sets how long a call lives on without its client.
+        grace: Duration,
 
-    /// Sets after which time an unused sandbox is closed.
-    #[must_use]
-    pub fn idle(mut self, time: Duration) -> Self {
-        self.idle = Some(time);
-        self
-    }
+        /// Sets after which time an unused sandbox is closed.
+        idle: Some(Duration),
 
-    /// Lets a spec name directories of the server's host.
-    #[must_use]
-    pub fn host_paths(mut self, allowed: bool) -> Self {
-        self.host_paths = allowed;
-        self
+        /// Lets a spec name directories of the server's host.
+        host_paths: bool,
     }
 
     /// Returns what a client may count on, of what the provider has.

@@ -128,11 +128,9 @@ impl Server {
         self
     }
 
-    /// Sets limits.
-    #[must_use]
-    pub fn config(mut self, config: ServerConfig) -> Self {
-        self.config = config;
-        self
+    sandbox_core::setters! {
+        /// Sets limits.
+        config: ServerConfig,
     }
 
     /// Starts to serve, in tasks of the runtime that this is called on.

@@ -41,18 +41,12 @@ impl ShutdownOptions {
         Self::default()
     }
 
-    /// Sets when it returns at the latest.
-    #[must_use]
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
-        self
-    }
+    sandbox_core::setters! {
+        /// Sets when it returns at the latest.
+        deadline: Duration,
 
-    /// Sets whether sandboxes are left to the next process.
-    #[must_use]
-    pub fn keep(mut self, keep: bool) -> Self {
-        self.keep = keep;
-        self
+        /// Sets whether sandboxes are left to the next process.
+        keep: bool,
     }
 }
 

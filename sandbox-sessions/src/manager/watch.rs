@@ -35,11 +35,9 @@ impl Filter {
         Self::default()
     }
 
-    /// Only sessions of this tenant.
-    #[must_use]
-    pub fn tenant(mut self, tenant: Tenant) -> Self {
-        self.tenant = Some(tenant);
-        self
+    sandbox_core::setters! {
+        /// Only sessions of this tenant.
+        tenant: Some(Tenant),
     }
 
     /// Only sessions with this label.
@@ -49,11 +47,9 @@ impl Filter {
         self
     }
 
-    /// Only sessions with this status.
-    #[must_use]
-    pub fn status(mut self, status: Status) -> Self {
-        self.status = Some(status);
-        self
+    sandbox_core::setters! {
+        /// Only sessions with this status.
+        status: Some(Status),
     }
 
     pub(super) fn fits(&self, info: &SessionInfo) -> bool {

@@ -80,11 +80,9 @@ impl EgressPolicy {
         self
     }
 
-    /// With this inspection.
-    #[must_use]
-    pub fn inspection(mut self, inspection: Inspection) -> Self {
-        self.inspection = inspection;
-        self
+    sandbox_core::setters! {
+        /// With this inspection.
+        inspection: Inspection,
     }
 
     pub(crate) fn body(&self) -> Value {

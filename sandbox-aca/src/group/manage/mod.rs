@@ -47,18 +47,12 @@ impl Lifecycle {
         }
     }
 
-    /// Suspended after this time.
-    #[must_use]
-    pub fn suspend_after(mut self, time: Duration) -> Self {
-        self.suspend_after = Some(time);
-        self
-    }
+    sandbox_core::setters! {
+        /// Suspended after this time.
+        suspend_after: Some(Duration),
 
-    /// Suspended without its memory: what runs in it ends then.
-    #[must_use]
-    pub fn keep_memory(mut self, keep_memory: bool) -> Self {
-        self.keep_memory = keep_memory;
-        self
+        /// Suspended without its memory: what runs in it ends then.
+        keep_memory: bool,
     }
 
     pub(crate) fn body(&self) -> Value {
@@ -115,11 +109,9 @@ impl VolumeMount {
         }
     }
 
-    /// Not to be written.
-    #[must_use]
-    pub fn read_only(mut self, read_only: bool) -> Self {
-        self.read_only = read_only;
-        self
+    sandbox_core::setters! {
+        /// Not to be written.
+        read_only: bool,
     }
 
     fn body(&self) -> Value {

@@ -116,11 +116,9 @@ impl NewPort {
         }
     }
 
-    /// Speaks this.
-    #[must_use]
-    pub fn protocol(mut self, protocol: PortProtocol) -> Self {
-        self.protocol = Some(protocol);
-        self
+    sandbox_core::setters! {
+        /// Speaks this.
+        protocol: Some(PortProtocol),
     }
 
     /// For all callers, without a sign-in.
@@ -130,18 +128,12 @@ impl NewPort {
         self
     }
 
-    /// For callers from there.
-    #[must_use]
-    pub fn access(mut self, access: Access) -> Self {
-        self.access = Some(access);
-        self
-    }
+    sandbox_core::setters! {
+        /// For callers from there.
+        access: Some(Access),
 
-    /// Resumes a suspended sandbox.
-    #[must_use]
-    pub fn on_demand(mut self, on_demand: bool) -> Self {
-        self.on_demand = on_demand;
-        self
+        /// Resumes a suspended sandbox.
+        on_demand: bool,
     }
 
     pub(crate) fn body(&self) -> Value {

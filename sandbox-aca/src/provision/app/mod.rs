@@ -117,11 +117,9 @@ impl Share {
         }
     }
 
-    /// Gives it this label too.
-    #[must_use]
-    pub fn label(mut self, label: impl Into<String>) -> Self {
-        self.label = Some(label.into());
-        self
+    sandbox_core::setters! {
+        /// Gives it this label too.
+        label: Some(into String),
     }
 }
 

@@ -78,11 +78,9 @@ impl Ingress {
         self
     }
 
-    /// Asks callers for certificates.
-    #[must_use]
-    pub fn certificates(mut self, certificates: ClientCertificates) -> Self {
-        self.certificates = certificates;
-        self
+    sandbox_core::setters! {
+        /// Asks callers for certificates.
+        certificates: ClientCertificates,
     }
 }
 
@@ -220,18 +218,12 @@ impl AppSpec {
         self
     }
 
-    /// Is reached so.
-    #[must_use]
-    pub fn ingress(mut self, ingress: Ingress) -> Self {
-        self.ingress = Some(ingress);
-        self
-    }
+    sandbox_core::setters! {
+        /// Is reached so.
+        ingress: Some(Ingress),
 
-    /// Lets in only these callers.
-    #[must_use]
-    pub fn auth(mut self, auth: OwnerAuth) -> Self {
-        self.auth = Some(auth);
-        self
+        /// Lets in only these callers.
+        auth: Some(OwnerAuth),
     }
 
     /// Refuses what the service would take and should not.

@@ -66,7 +66,7 @@ impl Guest<Http> {
             return Ok(());
         };
         let line = format!(
-            "if [ -e {dir}/held ]; then while read -r p; do kill -CONT \"$p\" 2> /dev/null; done < {dir}/held; fi; \
+            "if [ -e {dir}/held ]; then while read -r pid; do kill -CONT \"$pid\" 2> /dev/null; done < {dir}/held; fi; \
              rm -rf {dir}; echo OK"
         );
         let done = self

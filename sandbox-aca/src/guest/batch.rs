@@ -86,7 +86,7 @@ impl<T: Transport> Guest<T> {
 /// Script that checks the whole batch and then puts it in place.
 fn script(dir: &str, nonce: &str, by_directory: &ByDirectory<'_>) -> Script {
     let mut script = Script::default().text(COMMON).text(BATCH).text(&format!(
-        "d={dir} n={nonce}\ntrap 'cd /; rm -rf $d' EXIT\nlock\n"
+        "stage={dir} nonce={nonce}\ntrap 'cd /; rm -rf $stage' EXIT\nlock\n"
     ));
     for (k, (directory, files)) in by_directory.iter().enumerate() {
         let first = files.first().map_or(1, |(number, ..)| *number);

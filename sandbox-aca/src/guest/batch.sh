@@ -1,24 +1,24 @@
 # Puts a batch in place: all of it or nothing, with a few processes for each directory.
-# Set before: d, the staging directory, and n, a fresh name. What is put into the directory of number
-# K stands in d/K under its own name.
+# Set before: stage, the staging directory, and nonce, a fresh name. What is put into the directory of
+# number K stands in stage/K under its own name.
 made= puts= far=
 into() { # into K DIRECTORY FILE: what follows goes there; FILE is its first, for errors.
-  k=$1 y=$2
-  eval "y$k=\$2 f$k=$3"
+  number=$1 directory=$2
+  eval "directory_$number=\$2 first_$number=$3"
   # Names of files that: are new; are replaced; must be new; keep the mode of what they replace.
-  exec 3> "$d/n$k" 4> "$d/o$k" 5> "$d/x$k" 6> "$d/m$k"
-  q=$y
-  while [ "$q" ] && ! there "$q"; do q=${q%/*}; done
-  [ -z "$q" ] || [ -d "$q" ] || no NOTDIR "$3"
+  exec 3> "$stage/new.$number" 4> "$stage/replaced.$number" 5> "$stage/must_be_new.$number" 6> "$stage/keep_mode.$number"
+  above=$directory
+  while [ "$above" ] && ! there "$above"; do above=${above%/*}; done
+  [ -z "$above" ] || [ -d "$above" ] || no NOTDIR "$3"
 }
 file() { # file NUMBER NAME KEEP_MODE CREATE_NEW
-  p=$y/$2
-  if there "$p"; then
+  path=$directory/$2
+  if there "$path"; then
     [ -z "$4" ] || no EXIST "$1"
-    if ! [ -L "$p" ]; then
-      [ -d "$p" ] && no ISDIR "$1"
-      if [ -f "$p" ]; then
-        [ -w "$p" ] || no PERM "$1"
+    if ! [ -L "$path" ]; then
+      [ -d "$path" ] && no ISDIR "$1"
+      if [ -f "$path" ]; then
+        [ -w "$path" ] || no PERM "$1"
         [ -z "$3" ] || printf '%s\0' "./$2" >&6
       fi
     fi
@@ -30,61 +30,61 @@ file() { # file NUMBER NAME KEEP_MODE CREATE_NEW
   fi
 }
 all() { # all LIST COMMAND…: with the list's names behind it.
-  l=$d/$1
+  list=$stage/$1
   shift
-  [ -s "$l" ] || return 0
-  LC_ALL=C xargs -0 -a "$l" "$@" 2> "$d/err"
+  [ -s "$list" ] || return 0
+  LC_ALL=C xargs -0 -a "$list" "$@" 2> "$stage/err"
 }
 swept() {
   cd /
-  for k in $far; do
-    eval "y=\$y$k"
-    rm -rf -- "$y/.sandbox-$n"
+  for number in $far; do
+    eval "directory=\$directory_$number"
+    rm -rf -- "$directory/.sandbox-$nonce"
   done
 }
 back() { # Takes back what was done; then says why.
-  for k in $puts; do
-    eval "y=\$y$k w=\$w$k"
-    cd "$y/" || continue
-    all "n$k" sh -c 'for f; do [ -e "$0/$f" ] || [ -L "$0/$f" ] || rm -f -- "$f"; done' "$w/new"
-    all "x$k" sh -c 'for f; do ! [ "$0/$f" -ef "$f" ] || rm -f -- "$f"; done' "$w/new"
-    all "o$k" sh -c 'for f; do if [ -e "$0/$f" ] || [ -L "$0/$f" ]; then mv -fT -- "$0/$f" "$f"; fi; done' "$w/old"
+  for number in $puts; do
+    eval "directory=\$directory_$number source=\$source_$number"
+    cd "$directory/" || continue
+    all "new.$number" sh -c 'for f; do [ -e "$0/$f" ] || [ -L "$0/$f" ] || rm -f -- "$f"; done' "$source/new"
+    all "must_be_new.$number" sh -c 'for f; do ! [ "$0/$f" -ef "$f" ] || rm -f -- "$f"; done' "$source/new"
+    all "replaced.$number" sh -c 'for f; do if [ -e "$0/$f" ] || [ -L "$0/$f" ]; then mv -fT -- "$0/$f" "$f"; fi; done' "$source/old"
   done
   cd /
-  for k in $made; do
-    eval "q=\$q$k"
-    find "$q" -type d -empty -delete 2> /dev/null
+  for number in $made; do
+    eval "topmost=\$topmost_$number"
+    find "$topmost" -type d -empty -delete 2> /dev/null
   done
   swept
   denied "$1" "$first"
 }
 put() { # put K
-  k=$1
-  eval "y=\$y$k first=\$f$k"
-  w=$d/$k
-  if [ "$y" ] && ! [ -d "$y" ]; then
-    q=$y
-    while x=${q%/*}; [ "$x" ] && ! there "$x"; do q=$x; done
-    eval "q$k=\$q"
-    made="$k $made"
-    x=$(LC_ALL=C mkdir -p -- "$y" 2>&1) || back "$x"
+  number=$1
+  eval "directory=\$directory_$number first=\$first_$number"
+  source=$stage/$number
+  if [ "$directory" ] && ! [ -d "$directory" ]; then
+    topmost=$directory
+    while above=${topmost%/*}; [ "$above" ] && ! there "$above"; do topmost=$above; done
+    eval "topmost_$number=\$topmost"
+    made="$number $made"
+    said=$(LC_ALL=C mkdir -p -- "$directory" 2>&1) || back "$said"
   fi
-  cd "$y/" 2> /dev/null || back 'Permission denied'
-  all "m$k" cp --attributes-only --preserve=mode -t "$w/new" -- ||
-    all "m$k" sh -c 'for f; do chmod --reference="$f" -- "$0/$f"; done' "$w/new"
+  cd "$directory/" 2> /dev/null || back 'Permission denied'
+  all "keep_mode.$number" cp --attributes-only --preserve=mode -t "$source/new" -- ||
+    all "keep_mode.$number" sh -c 'for f; do chmod --reference="$f" -- "$0/$f"; done' "$source/new"
   # What takes its place at once must be on the same mount, which no number of a device tells.
-  if ln -T -- "$d/go" ".sandbox-$n" 2> /dev/null; then
-    rm -f ".sandbox-$n"
+  if ln -T -- "$stage/go" ".sandbox-$nonce" 2> /dev/null; then
+    rm -f ".sandbox-$nonce"
   else
-    far="$k $far"
-    x=$(LC_ALL=C cp -aT -- "$w" ".sandbox-$n" 2>&1) || back "$x"
-    w=$y/.sandbox-$n
+    far="$number $far"
+    said=$(LC_ALL=C cp -aT -- "$source" ".sandbox-$nonce" 2>&1) || back "$said"
+    source=$directory/.sandbox-$nonce
   fi
-  eval "w$k=\$w"
-  puts="$k $puts"
-  mkdir -p "$w/old"
-  all "o$k" ln -t "$w/old" -- || all "o$k" mv -t "$w/old" -- || back "$(cat "$d/err")"
-  cd "$w/new"
-  { all "n$k" mv -f -t "$y/" -- && all "o$k" mv -f -t "$y/" -- && all "x$k" ln -t "$y/" --; } ||
-    back "$(cat "$d/err")"
+  eval "source_$number=\$source"
+  puts="$number $puts"
+  mkdir -p "$source/old"
+  all "replaced.$number" ln -t "$source/old" -- || all "replaced.$number" mv -t "$source/old" -- || back "$(cat "$stage/err")"
+  cd "$source/new"
+  { all "new.$number" mv -f -t "$directory/" -- && all "replaced.$number" mv -f -t "$directory/" -- && all "must_be_new.$number" ln -t "$directory/" --; } ||
+    back "$(cat "$stage/err")"
 }

@@ -3,9 +3,9 @@ umask 022
 no() { echo "E $1 $2"; exit 0; }
 there() { [ -e "$1" ] || [ -L "$1" ]; }
 climb() { # Why the path is not there.
-  q=$1
-  while [ "$q" ] && ! there "$q"; do q=${q%/*}; done
-  if [ -z "$q" ] || [ -d "$q" ]; then no NOENT "$2"; else no NOTDIR "$2"; fi
+  above=$1
+  while [ "$above" ] && ! there "$above"; do above=${above%/*}; done
+  if [ -z "$above" ] || [ -d "$above" ]; then no NOENT "$2"; else no NOTDIR "$2"; fi
 }
 lock() { exec 7> /tmp/.sandbox-lock; chmod 666 /tmp/.sandbox-lock 2> /dev/null; flock 7; }
 denied() { # Why a command failed, by what it said.

@@ -63,9 +63,9 @@ impl<T: Transport> Guest<T> {
         script.quoted(from.as_bytes());
         let script = script.text(
             r#"
-x=$(LC_ALL=C tar -C "$from" --no-recursion --hard-dereference --ignore-failed-read --sparse --format=gnu --null --verbatim-files-from -T "$d/names" -cf "$d/out" 2>&1)
-case $? in 0 | 1) ;; *) denied "$x" ;; esac
-emit "$d/out"
+said=$(LC_ALL=C tar -C "$from" --no-recursion --hard-dereference --ignore-failed-read --sparse --format=gnu --null --verbatim-files-from -T "$stage/names" -cf "$stage/out" 2>&1)
+case $? in 0 | 1) ;; *) denied "$said" ;; esac
+emit "$stage/out"
 "#,
         );
         let said = self.helper(OP, script, &dir, &[from]).await?;

@@ -1,26 +1,26 @@
-# Operations on files. What stands in `d` is the place for what is staged.
+# Operations on files. What stands in `stage` is the directory for what is staged.
 emit() { # A file: here if it is small, to be fetched if not.
-  s=$(stat -c %s "$1")
-  if [ "$s" -le 131072 ]; then echo "OK B"; base64 -w0 "$1"; echo; else trap - EXIT; echo "OK F $s"; fi
+  size=$(stat -c %s "$1")
+  if [ "$size" -le 131072 ]; then echo "OK B"; base64 -w0 "$1"; echo; else trap - EXIT; echo "OK F $size"; fi
 }
 list() { # list DIRECTORY DEPTH ENTRIES
   if ! [ -d "$1" ]; then
     there "$1" && no NOTDIR
     climb "$1"
   fi
-  mkdir -p "$d"
+  mkdir -p "$stage"
   # A directory of kind `x` is one whose entries can't be told.
-  find "$1/" -mindepth 1 $2 \( -type d \( ! -readable -o ! -executable \) -printf '%P\0x\0%s\0%m\0%U\0%G\0%T@\0%l\0' -o -printf '%P\0%y\0%s\0%m\0%U\0%G\0%T@\0%l\0' \) 2> "$d/err" | head -z -n $(($3 * 8 + 8)) > "$d/out"
-  if [ -s "$d/err" ] && ! [ -s "$d/out" ]; then denied "$(head -c 4096 "$d/err")"; fi
-  emit "$d/out"
+  find "$1/" -mindepth 1 $2 \( -type d \( ! -readable -o ! -executable \) -printf '%P\0x\0%s\0%m\0%U\0%G\0%T@\0%l\0' -o -printf '%P\0%y\0%s\0%m\0%U\0%G\0%T@\0%l\0' \) 2> "$stage/err" | head -z -n $(($3 * 8 + 8)) > "$stage/out"
+  if [ -s "$stage/err" ] && ! [ -s "$stage/out" ]; then denied "$(head -c 4096 "$stage/err")"; fi
+  emit "$stage/out"
 }
 about() { # about PATH FOLLOW: the second is -L or empty.
   there "$1" || climb "$1"
   # A link that leads nowhere, or in a circle.
   [ -z "$2" ] || [ -e "$1" ] || no NOENT
-  mkdir -p "$d"
-  find $2 "$1" -maxdepth 0 -printf '%f\0%y\0%s\0%m\0%U\0%G\0%T@\0%l\0' > "$d/out" 2> "$d/err" || denied "$(cat "$d/err")"
-  emit "$d/out"
+  mkdir -p "$stage"
+  find $2 "$1" -maxdepth 0 -printf '%f\0%y\0%s\0%m\0%U\0%G\0%T@\0%l\0' > "$stage/out" 2> "$stage/err" || denied "$(cat "$stage/err")"
+  emit "$stage/out"
 }
 fetch() { # fetch FILE LIMIT
   if ! [ -e "$1" ]; then
@@ -31,42 +31,46 @@ fetch() { # fetch FILE LIMIT
   [ -f "$1" ] || no NOTREG
   [ -r "$1" ] || no PERM
   [ "$(stat -L -c %s "$1")" -le "$2" ] || no LIMIT
-  mkdir -p "$d"
-  timeout 60 head -c $(($2 + 1)) -- "$1" > "$d/out" 2> "$d/err" || denied "$(cat "$d/err")"
-  [ "$(stat -c %s "$d/out")" -le "$2" ] || no LIMIT
-  emit "$d/out"
+  mkdir -p "$stage"
+  timeout 60 head -c $(($2 + 1)) -- "$1" > "$stage/out" 2> "$stage/err" || denied "$(cat "$stage/err")"
+  [ "$(stat -c %s "$stage/out")" -le "$2" ] || no LIMIT
+  emit "$stage/out"
 }
 take_away() { # take_away PATH RECURSIVE
   there "$1" || climb "$1"
   if [ -d "$1" ] && ! [ -L "$1" ]; then
-    if [ "$2" ]; then x=$(LC_ALL=C rm -rf -- "$1" 2>&1); else x=$(LC_ALL=C rmdir -- "$1" 2>&1); fi
+    if [ "$2" ]; then said=$(LC_ALL=C rm -rf -- "$1" 2>&1); else said=$(LC_ALL=C rmdir -- "$1" 2>&1); fi
   else
-    x=$(LC_ALL=C rm -f -- "$1" 2>&1)
-  fi || denied "$x"
+    said=$(LC_ALL=C rm -f -- "$1" 2>&1)
+  fi || denied "$said"
   echo OK
 }
 make_dir() { # make_dir PATH MODE PARENTS
   if [ "$3" ]; then
     if [ -d "$1" ]; then echo OK; exit 0; fi
     there "$1" && no EXIST
-    x=${1%/*}
-    if [ "$x" ] && ! [ -d "$x" ]; then x=$(LC_ALL=C mkdir -p -- "$x" 2>&1) || { case $x in *'File exists'*) no NOTDIR ;; esac; denied "$x"; }; fi
+    parent=${1%/*}
+    if [ "$parent" ] && ! [ -d "$parent" ]; then said=$(LC_ALL=C mkdir -p -- "$parent" 2>&1) || { case $said in *'File exists'*) no NOTDIR ;; esac; denied "$said"; }; fi
   else
     there "$1" && no EXIST
-    x=${1%/*}
-    [ -z "$x" ] || [ -d "$x" ] || climb "$1"
+    parent=${1%/*}
+    [ -z "$parent" ] || [ -d "$parent" ] || climb "$1"
   fi
-  x=$(LC_ALL=C mkdir -- "$1" 2>&1 && LC_ALL=C chmod "$2" "$1" 2>&1) || denied "$x"
+  said=$(LC_ALL=C mkdir -- "$1" 2>&1 && LC_ALL=C chmod "$2" "$1" 2>&1) || denied "$said"
   echo OK
 }
 move() { # move FROM TO REPLACE
   lock
   there "$1" || climb "$1" 1
   if there "$2"; then [ "$3" ] || no EXIST 2; fi
-  x=${2%/*}
-  [ -z "$x" ] || [ -d "$x" ] || climb "$x" 2
+  parent=${2%/*}
+  [ -z "$parent" ] || [ -d "$parent" ] || climb "$parent" 2
   if [ -d "$1" ] && ! [ -L "$1" ] && there "$2" && ! { [ -d "$2" ] && ! [ -L "$2" ]; }; then no NOTDIR 2; fi
-  x=$(LC_ALL=C mv -T -- "$1" "$2" 2>&1) || denied "$x" 2
+  said=$(LC_ALL=C mv -T -- "$1" "$2" 2>&1) || denied "$said" 2
+  echo OK
+}
+make_workdir() { # make_workdir PATH: with the directories above it.
+  said=$(LC_ALL=C mkdir -p -- "$1" 2>&1) || denied "$said"
   echo OK
 }
 enter() { # The workdir: must be a directory.

@@ -253,7 +253,7 @@ impl<T: Transport> Guest<T> {
         self.cleared()
             .text(COMMON)
             .text(FILES)
-            .text(&format!("d={dir}\ntrap 'rm -rf $d' EXIT\n"))
+            .text(&format!("stage={dir}\ntrap 'rm -rf $stage' EXIT\n"))
     }
 
     /// Runs a script on files. Gives the words after OK, or the error at one of `paths`.

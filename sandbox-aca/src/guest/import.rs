@@ -13,22 +13,22 @@ use crate::transfer::gather;
 
 const OP: Operation = Operation::ImportDir;
 
-/// Set before: d, to, and the words that make the archive, as `archive`. Staged within the
+/// Set before: stage, to, and the words that make the archive, as `archive`. Staged within the
 /// directory itself, which may be a mount of its own: what is put in place is a second name, and
 /// whole, so that tidying up may change the modes of directories only.
 const PLACE: &str = r#"
-x=$(LC_ALL=C mkdir -p -- "$to" 2>&1) || { case $x in *'File exists'*) no NOTDIR ;; esac; denied "$x"; }
+said=$(LC_ALL=C mkdir -p -- "$to" 2>&1) || { case $said in *'File exists'*) no NOTDIR ;; esac; denied "$said"; }
 [ -d "$to" ] || no NOTDIR
-n=$to/.sandbox-new-$$
-trap 'find "$n" -type d ! -perm -700 -exec chmod u+rwx {} + 2> /dev/null; rm -rf "$d" "$n"' EXIT
-x=$(LC_ALL=C mkdir -- "$n" 2>&1) || denied "$x"
-x=$(archive | LC_ALL=C tar -xpf - -C "$n" --no-same-owner 2>&1) || denied "$x"
-if [ -e "$d/gone" ]; then
-  cd "$to" && xargs -0 -r rm -f -- < "$d/gone" 2> /dev/null
-  tr '\0\n' '\n\0' < "$d/gone" | tac | tr '\0\n' '\n\0' | xargs -0 -r rmdir -- 2> /dev/null
+new=$to/.sandbox-new-$$
+trap 'find "$new" -type d ! -perm -700 -exec chmod u+rwx {} + 2> /dev/null; rm -rf "$stage" "$new"' EXIT
+said=$(LC_ALL=C mkdir -- "$new" 2>&1) || denied "$said"
+said=$(archive | LC_ALL=C tar -xpf - -C "$new" --no-same-owner 2>&1) || denied "$said"
+if [ -e "$stage/gone" ]; then
+  cd "$to" && xargs -0 -r rm -f -- < "$stage/gone" 2> /dev/null
+  tr '\0\n' '\n\0' < "$stage/gone" | tac | tr '\0\n' '\n\0' | xargs -0 -r rmdir -- 2> /dev/null
   cd /
 fi
-x=$(LC_ALL=C cp -aflT --remove-destination "$n" "$to" 2>&1) || x=$(LC_ALL=C cp -afT --remove-destination "$n" "$to" 2>&1) || denied "$x"
+said=$(LC_ALL=C cp -aflT --remove-destination "$new" "$to" 2>&1) || said=$(LC_ALL=C cp -afT --remove-destination "$new" "$to" 2>&1) || denied "$said"
 echo OK
 "#;
 

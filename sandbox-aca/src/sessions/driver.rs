@@ -49,7 +49,7 @@ impl Call {
                 )
             }
             SessionKind::Shell => format!(
-                "n={nonce} d={dir} m={marker} i={inline} s={}\n{SHELL}",
+                "nonce={nonce} dir={dir} marker={marker} inline={inline} script={}\n{SHELL}",
                 STANDARD.encode(line)
             ),
         };

@@ -68,21 +68,21 @@ impl AcaSession {
     async fn pack(&self) -> Result<Packed> {
         let (dir, _) = fresh(Session::STAGING);
         let workdir = self.guest.workdir();
-        let mut script = self.guest.files_script(&dir).text("trap - EXIT\nw=");
+        let mut script = self.guest.files_script(&dir).text("trap - EXIT\nworkdir=");
         script.quoted(workdir.as_bytes());
         let script = script.text(&format!(
             r#"
-mkdir -p "$d"
+mkdir -p "$stage"
 cd /
-find / /mnt/data "$w" -xdev -mindepth 1 \( -path /proc -o -path /sys -o -path /dev -o -path /run \
+find / /mnt/data "$workdir" -xdev -mindepth 1 \( -path /proc -o -path /sys -o -path /dev -o -path /run \
   -o -path '/mnt/data/sandbox-*' -o -path '/var/tmp/.sandbox-*' -o -path /tmp/.sandbox-lock \) -prune \
-  -o -cnewer {MARKER} ! -type s -print0 2> /dev/null | sort -zu > "$d/names"
-x=$(LC_ALL=C tar -C / --no-recursion --null --verbatim-files-from -T "$d/names" -P -S --format=gnu -cf - 2>&1 > "$d/tar")
-case $? in 0 | 1) ;; *) denied "$x" ;; esac
-if [ "$(stat -c %s "$d/tar")" -le {SMALL} ]; then emit "$d/tar"; rm -rf "$d"; exit 0; fi
-split -b {PART} -a 5 -d "$d/tar" "$d/p" || no NOSPACE
-rm -f "$d/tar" "$d/names"
-set -- "$d"/p*
+  -o -cnewer {MARKER} ! -type s -print0 2> /dev/null | sort -zu > "$stage/names"
+said=$(LC_ALL=C tar -C / --no-recursion --null --verbatim-files-from -T "$stage/names" -P -S --format=gnu -cf - 2>&1 > "$stage/tar")
+case $? in 0 | 1) ;; *) denied "$said" ;; esac
+if [ "$(stat -c %s "$stage/tar")" -le {SMALL} ]; then emit "$stage/tar"; rm -rf "$stage"; exit 0; fi
+split -b {PART} -a 5 -d "$stage/tar" "$stage/p" || no NOSPACE
+rm -f "$stage/tar" "$stage/names"
+set -- "$stage"/p*
 echo "OK P $#"
 "#
         ));
@@ -111,7 +111,7 @@ echo "OK P $#"
         match packed {
             Packed::Here(bytes) => {
                 let bytes = STANDARD.encode(bytes);
-                script = script.text("mkdir -p \"$d\"; base64 -d > \"$d/p\" <<'.'\n");
+                script = script.text("mkdir -p \"$stage\"; base64 -d > \"$stage/p\" <<'.'\n");
                 script = script.text(&bytes).text("\n.\n");
             }
             Packed::There(from, parts) => {
@@ -130,7 +130,7 @@ echo "OK P $#"
         }
         let script = script.text(
             r#"
-x=$(cat "$d"/p* | LC_ALL=C tar -P -C / -xpf - --no-overwrite-dir 2>&1) || denied "$x"
+said=$(cat "$stage"/p* | LC_ALL=C tar -P -C / -xpf - --no-overwrite-dir 2>&1) || denied "$said"
 echo OK
 "#,
         );

@@ -60,8 +60,8 @@ impl Guest<Http> {
             ":".into()
         };
         let line = format!(
-            "mkdir -p {dir}; mkdir {dir}/claim 2> /dev/null && {{ {kill}; echo N; exit; }}; {kill}; i={}; \
-             while ! [ -e {dir}/done ]; do [ $((i -= 1)) -gt 0 ] || {{ echo R; exit; }}; sleep 0.05; done; cat {dir}/done",
+            "mkdir -p {dir}; mkdir {dir}/claim 2> /dev/null && {{ {kill}; echo N; exit; }}; {kill}; looks={}; \
+             while ! [ -e {dir}/done ]; do [ $((looks -= 1)) -gt 0 ] || {{ echo R; exit; }}; sleep 0.05; done; cat {dir}/done",
             wait.as_millis() / 50
         );
         let text = self
@@ -184,7 +184,7 @@ impl ProcessControl for Control {
         }
         let dir = &self.launch.dir;
         let line = format!(
-            "[ -e {dir}/done ] || {{ read -r p < {dir}/pid && kill -{} \"$p\"; }} 2> /dev/null; echo OK",
+            "[ -e {dir}/done ] || {{ read -r pid < {dir}/pid && kill -{} \"$pid\"; }} 2> /dev/null; echo OK",
             signal.0
         );
         let sent = guest

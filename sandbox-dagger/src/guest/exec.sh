@@ -1,17 +1,17 @@
 # The supervisor of one command. It always exits 0 and says on stdout what became of the command.
 #
-# Set before: nonce cwd path prog so se limit limits input, and as the positional parameters the command
-# with 'env -i' and its environment in front.
+# Set before: nonce cwd path program stdout_limit stderr_limit limit limits input, and as the positional
+# parameters the command with 'env -i' and its environment in front.
 # It must never trust the command: everything it reads back is its own file or /proc. What the
 # command writes goes on to the engine at once, standard output by stdout and standard error by
 # stderr: kept here, it would fill /dev/shm, which the command may fill as well.
 exec 3>&2 4>&1 2>/dev/null
 echo "frame $nonce"
-d=/dev/shm/.sandbox.$$
-mkdir -m 700 "$d" || { d=/tmp/.sandbox.$$; mkdir -p /tmp; mkdir -m 700 "$d"; } || {
+work=/dev/shm/.sandbox.$$
+mkdir -m 700 "$work" || { work=/tmp/.sandbox.$$; mkdir -p /tmp; mkdir -m 700 "$work"; } || {
     echo "no nowhere"; echo "end $nonce"; exit 0
 }
-clean() { rm -rf "$d"; if [ "$input" != /dev/null ]; then rm -f -- "$input"; fi; }
+clean() { rm -rf "$work"; if [ "$input" != /dev/null ]; then rm -f -- "$input"; fi; }
 no() { echo "no $1"; echo "end $nonce"; clean; exit 0; }
 now() { read -r up rest </proc/uptime; now=${up%.*}${up#*.}; }
 # Whether the kernel runs the ELF file $found: if not, 'env' would run it as a shell script. Its
@@ -40,11 +40,11 @@ elf() {
 
 if ! cd -- "$cwd"; then
     if [ -d "$cwd" ]; then no cwd-denied; fi
-    q=$cwd
-    while [ -n "$q" ]; do
-        if [ -d "$q" ]; then break; fi
-        if [ -e "$q" ]; then no cwd-not-a-directory; fi
-        q=${q%/*}
+    above=$cwd
+    while [ -n "$above" ]; do
+        if [ -d "$above" ]; then break; fi
+        if [ -e "$above" ]; then no cwd-not-a-directory; fi
+        above=${above%/*}
     done
     no cwd-not-found
 fi
@@ -52,14 +52,14 @@ fi
 # What would keep the program from starting is found out before, because a code of 126 or 127 may
 # just as well be the program's own.
 found= denied=
-case $prog in
-*/*) found=$prog; if [ ! -e "$found" ]; then no command-not-found; fi ;;
+case $program in
+*/*) found=$program; if [ ! -e "$found" ]; then no command-not-found; fi ;;
 *)
     IFS=:; set -f
     for dir in $path; do
         if [ -z "$dir" ]; then dir=.; fi
-        if [ -f "$dir/$prog" ]; then
-            if [ -x "$dir/$prog" ]; then found=$dir/$prog; break; fi
+        if [ -f "$dir/$program" ]; then
+            if [ -x "$dir/$program" ]; then found=$dir/$program; break; fi
             denied=1
         fi
     done
@@ -81,17 +81,17 @@ if [ -r "$found" ]; then
 fi
 
 # Each stream: tee to a counter and to what lets the first bytes through. Neither holds the other up.
-mkfifo "$d/o" "$d/o1" "$d/o2" "$d/o3" "$d/e" "$d/e1" "$d/e2" "$d/e3" "$d/pid" "$d/go" || no nowhere
+mkfifo "$work/o" "$work/o1" "$work/o2" "$work/o3" "$work/e" "$work/e1" "$work/e2" "$work/e3" "$work/pid" "$work/go" || no nowhere
 echo "frame $nonce" >&3
-for s in o e; do
+for stream in o e; do
     # Counts are written over these spaces, which needs no space that the command could take.
-    echo "                    " >"$d/$s.count" || no nowhere
-    if [ $s = o ]; then keep=$so to=4; else keep=$se to=3; fi
-    (trap '' PIPE; exec tee "$d/${s}1" <"$d/$s" >"$d/${s}2") &
-    eval "tee_$s=\$!"
-    head -c "$keep" <"$d/${s}1" >"$d/${s}3" &
-    base64 <"$d/${s}3" >&$to &
-    wc -c <"$d/${s}2" 1<>"$d/$s.count" &
+    echo "                    " >"$work/$stream.count" || no nowhere
+    if [ $stream = o ]; then keep=$stdout_limit to=4; else keep=$stderr_limit to=3; fi
+    (trap '' PIPE; exec tee "$work/${stream}1" <"$work/$stream" >"$work/${stream}2") &
+    eval "tee_$stream=\$!"
+    head -c "$keep" <"$work/${stream}1" >"$work/${stream}3" &
+    base64 <"$work/${stream}3" >&$to &
+    wc -c <"$work/${stream}2" 1<>"$work/$stream.count" &
 done
 
 # Waits for the end of both streams, but no longer than 100 ms after the last that was written, nor
@@ -100,8 +100,8 @@ done
 settle() {
     now; begun=$now last=$now seen=
     while :; do
-        read -r o_count <"$d/o.count"
-        read -r e_count <"$d/e.count"
+        read -r o_count <"$work/o.count"
+        read -r e_count <"$work/e.count"
         if [ -n "$o_count" ] && [ -n "$e_count" ]; then break; fi
         read -r name o_read <"/proc/$tee_o/io"
         read -r name e_read <"/proc/$tee_e/io"
@@ -115,26 +115,26 @@ settle() {
 # Starts the command, waits for its end or its timeout, ends everything that it left, and says its
 # wait status.
 watch() {
-    read -r main <"$d/pid"
+    read -r main <"$work/pid"
     if [ -z "$main" ]; then echo arguments; return; fi
     keep=" "
-    for p in /proc/[0-9]*; do
-        if [ "$p" != "/proc/$main" ]; then keep="$keep$p "; fi
+    for entry in /proc/[0-9]*; do
+        if [ "$entry" != "/proc/$main" ]; then keep="$keep$entry "; fi
     done
     read -r line <"/proc/$main/stat"
     set -- ${line##*) }
     parent=$2
     # The signal is on its way: a parent that is not yet stopped would reap all the same.
-    n=0
+    looks=0
     while read -r line <"/proc/$parent/stat"; do
         case ${line##*) } in T*) break ;; esac
-        n=$((n + 1))
-        if [ $n -gt 20 ]; then sleep 0.001 || sleep 1; fi
+        looks=$((looks + 1))
+        if [ $looks -gt 20 ]; then sleep 0.001 || sleep 1; fi
     done
     # From here on the command has started, whatever it may write.
     echo started >&4
-    now; t0=$now n=0
-    echo >"$d/go"
+    now; started=$now looks=0
+    echo >"$work/go"
     while :; do
         line=
         read -r line <"/proc/$main/stat" || { code=gone; break; }
@@ -142,31 +142,31 @@ watch() {
         set -- $rest
         case $1 in Z | X) for code in "$@"; do :; done; break ;; esac
         now
-        if [ "$limit" -gt 0 ] && [ $((now - t0)) -ge "$limit" ]; then code=timeout; break; fi
-        n=$((n + 1))
-        if [ $n -lt 10 ]; then sleep 0.001 || sleep 1
-        elif [ $n -lt 50 ]; then sleep 0.01 || sleep 1
+        if [ "$limit" -gt 0 ] && [ $((now - started)) -ge "$limit" ]; then code=timeout; break; fi
+        looks=$((looks + 1))
+        if [ $looks -lt 10 ]; then sleep 0.001 || sleep 1
+        elif [ $looks -lt 50 ]; then sleep 0.01 || sleep 1
         else sleep 0.05 || sleep 1; fi
     done
     if [ "$code" != timeout ]; then settle; fi
     # Everything that is not the supervisor's own goes, daemons included: nothing outlives a
     # command here, and what holds a pipe must not hold the answer.
-    r=0
-    while [ $r -lt 200 ]; do
+    round=0
+    while [ $round -lt 200 ]; do
         left=
-        for p in /proc/[0-9]*; do
-            case $keep in *" $p "*) continue ;; esac
+        for entry in /proc/[0-9]*; do
+            case $keep in *" $entry "*) continue ;; esac
             line=
-            read -r line <"$p/stat" || continue
+            read -r line <"$entry/stat" || continue
             case ${line##*) } in Z* | X*) continue ;; esac
-            left="$left ${p#/proc/}"
+            left="$left ${entry#/proc/}"
         done
         if [ -z "$left" ]; then break; fi
         # All are stopped first: one that saw another die would report it, or go on to its next step.
         kill -STOP $left
         kill -9 $left
-        r=$((r + 1))
-        if [ $r -gt 5 ]; then sleep 0.01; fi
+        round=$((round + 1))
+        if [ $round -gt 5 ]; then sleep 0.01; fi
     done
     if [ -n "$parent" ]; then kill -9 "$parent"; fi
     echo "$code"
@@ -177,33 +177,33 @@ watch() {
 # command ignore SIGINT and SIGQUIT. A shell that can't be given the arguments ends with 126 or 127.
 session=
 if command -v setsid >/dev/null; then session=setsid; fi
-export d session input limits
+export work session input limits
 code=$({
     /bin/sh -c '
     ( exec 2>/dev/null; read -r me rest </proc/self/stat; kill -STOP $$
-      echo "$me" >"$d/pid"; read -r x <"$d/go"; eval "$limits"
-      exec $session "$@" <"$input" >"$d/o" 2>"$d/e" 3>&- 4>&- ); :' sh "${@}"
-    case $? in 126 | 127) echo >"$d/pid" ;; esac
+      echo "$me" >"$work/pid"; read -r word <"$work/go"; eval "$limits"
+      exec $session "$@" <"$input" >"$work/o" 2>"$work/e" 3>&- 4>&- ); :' sh "${@}"
+    case $? in 126 | 127) echo >"$work/pid" ;; esac
 } | watch)
 if [ "$code" = arguments ]; then
     # What waits for a writer of the streams must end.
-    : >"$d/o"; : >"$d/e"; wait
+    : >"$work/o"; : >"$work/e"; wait
     no arguments
 fi
 # What was ended before it opened its streams leaves readers that wait for a writer. An opener of a
 # stream whose reader has ended waits as well, and is ended.
 if [ "$code" != 0 ]; then
-    (: >"$d/o") & open_o=$!
-    (: >"$d/e") & open_e=$!
+    (: >"$work/o") & open_o=$!
+    (: >"$work/e") & open_e=$!
     wait "$tee_o" "$tee_e"
     kill -9 "$open_o" "$open_e"
 fi
 wait
 echo .
 echo "exit ${code:-gone}"
-for s in o e; do
+for stream in o e; do
     count=
-    read -r count <"$d/$s.count"
+    read -r count <"$work/$stream.count"
     echo "total ${count:-0}"
 done
 echo "end $nonce"

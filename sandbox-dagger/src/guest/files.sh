@@ -1,16 +1,16 @@
 # What the file operations share. They always exit 0 and say on stdout what happened; the answer of
 # a failed one is thrown away together with the files as it left them.
 exec 2>/dev/null
-fail() { echo "frame $nonce"; echo "no $1"; printf %s "$p" | base64; echo .; echo "end $nonce"; exit 0; }
+fail() { echo "frame $nonce"; echo "no $1"; printf %s "$path" | base64; echo .; echo "end $nonce"; exit 0; }
 begin() { echo "frame $nonce"; echo ok; }
 finish() { echo "end $nonce"; exit 0; }
 # Why nothing is at $1.
 absent() {
-    q=$1
-    while [ -n "$q" ]; do
-        if [ -d "$q" ]; then break; fi
-        if [ -e "$q" ]; then fail not-a-directory; fi
-        q=${q%/*}
+    above=$1
+    while [ -n "$above" ]; do
+        if [ -d "$above" ]; then break; fi
+        if [ -e "$above" ]; then fail not-a-directory; fi
+        above=${above%/*}
     done
     fail not-found
 }
@@ -27,13 +27,13 @@ because() {
     esac
 }
 op_read() {
-    [ -e "$p" ] || absent "$p"
-    if [ -d "$p" ]; then fail is-a-directory; fi
-    if [ ! -f "$p" ]; then fail not-a-regular-file; fi
-    if [ ! -r "$p" ]; then fail denied; fi
-    size=$(stat -L -c %s -- "$p")
+    [ -e "$path" ] || absent "$path"
+    if [ -d "$path" ]; then fail is-a-directory; fi
+    if [ ! -f "$path" ]; then fail not-a-regular-file; fi
+    if [ ! -r "$path" ]; then fail denied; fi
+    size=$(stat -L -c %s -- "$path")
     if [ "$size" -gt "$limit" ]; then fail limit; fi
-    begin; base64 <"$p"; echo .; finish
+    begin; base64 <"$path"; echo .; finish
 }
 describe() {
     # $@: arguments for find that choose the entries, in the same order each time.
@@ -42,74 +42,74 @@ describe() {
     find $follow "$@" -type l -exec sh -c 'for l; do readlink -n -- "$l"; printf "\0"; done' sh {} + | base64; echo .
 }
 op_metadata() {
-    there "$p" || absent "$p"
+    there "$path" || absent "$path"
     # A link that leads nowhere, or in a circle.
-    if [ -n "$follow" ] && [ ! -e "$p" ]; then fail not-found; fi
-    begin; describe "$p" -prune; finish
+    if [ -n "$follow" ] && [ ! -e "$path" ]; then fail not-found; fi
+    begin; describe "$path" -prune; finish
 }
 op_list() {
     follow=
-    there "$p" || absent "$p"
-    if [ ! -d "$p" ]; then fail not-a-directory; fi
-    if [ ! -r "$p" ] || [ ! -x "$p" ]; then fail denied; fi
-    cd -- "$p" || fail denied
+    there "$path" || absent "$path"
+    if [ ! -d "$path" ]; then fail not-a-directory; fi
+    if [ ! -r "$path" ] || [ ! -x "$path" ]; then fail denied; fi
+    cd -- "$path" || fail denied
     if [ "$limit" -gt 0 ] && [ "$(find . -mindepth 1 $depth -print | head -n "$((limit + 1))" | wc -l)" -gt "$((limit * 2))" ]; then fail limit; fi
     begin; describe . -mindepth 1 $depth; finish
 }
 op_remove() {
-    there "$p" || absent "$p"
-    if [ -d "$p" ] && [ ! -L "$p" ]; then
-        if [ "$recursive" = yes ]; then e=$(rm -rf -- "$p" 2>&1) || because "$e"
+    there "$path" || absent "$path"
+    if [ -d "$path" ] && [ ! -L "$path" ]; then
+        if [ "$recursive" = yes ]; then said=$(rm -rf -- "$path" 2>&1) || because "$said"
         else
-            if [ -n "$(find "$p" -mindepth 1 -maxdepth 1 -print | head -n 1)" ]; then fail not-empty; fi
-            e=$(rmdir -- "$p" 2>&1) || because "$e"
+            if [ -n "$(find "$path" -mindepth 1 -maxdepth 1 -print | head -n 1)" ]; then fail not-empty; fi
+            said=$(rmdir -- "$path" 2>&1) || because "$said"
         fi
-    else e=$(rm -f -- "$p" 2>&1) || because "$e"; fi
+    else said=$(rm -f -- "$path" 2>&1) || because "$said"; fi
     begin; finish
 }
 op_create_dir() {
-    if there "$p"; then
-        if [ "$parents" = yes ] && [ -d "$p" ]; then begin; finish; fi
+    if there "$path"; then
+        if [ "$parents" = yes ] && [ -d "$path" ]; then begin; finish; fi
         fail exists
     fi
-    up=${p%/*}
+    parent=${path%/*}
     if [ "$parents" = yes ]; then
-        e=$(mkdir -p -- "${up:-/}" 2>&1) || case $e in *xists*) fail not-a-directory ;; *) because "$e" ;; esac
-    elif [ -n "$up" ] && [ ! -d "$up" ]; then there "$up" && fail not-a-directory; absent "$p"; fi
-    e=$(mkdir -- "$p" 2>&1) || because "$e"
-    chmod "$mode" -- "$p" || fail denied
+        said=$(mkdir -p -- "${parent:-/}" 2>&1) || case $said in *xists*) fail not-a-directory ;; *) because "$said" ;; esac
+    elif [ -n "$parent" ] && [ ! -d "$parent" ]; then there "$parent" && fail not-a-directory; absent "$path"; fi
+    said=$(mkdir -- "$path" 2>&1) || because "$said"
+    chmod "$mode" -- "$path" || fail denied
     begin; finish
 }
 op_rename() {
-    there "$p" || absent "$p"
-    if [ "$p" = "$to" ]; then begin; finish; fi
-    case $to in "$p"/*) if [ -d "$p" ] && [ ! -L "$p" ]; then fail into-itself; fi ;; esac
-    up=${to%/*}
-    if [ -n "$up" ] && [ ! -d "$up" ]; then p=$to; there "$up" && fail not-a-directory; absent "$to"; fi
+    there "$path" || absent "$path"
+    if [ "$path" = "$to" ]; then begin; finish; fi
+    case $to in "$path"/*) if [ -d "$path" ] && [ ! -L "$path" ]; then fail into-itself; fi ;; esac
+    parent=${to%/*}
+    if [ -n "$parent" ] && [ ! -d "$parent" ]; then path=$to; there "$parent" && fail not-a-directory; absent "$to"; fi
     if there "$to"; then
-        from=$p p=$to
+        from=$path path=$to
         if [ "$replace" != yes ]; then fail exists; fi
         if [ -d "$to" ] && [ ! -L "$to" ]; then
             if [ ! -d "$from" ] || [ -L "$from" ]; then fail is-a-directory; fi
-            e=$(rmdir -- "$to" 2>&1) || fail not-empty
+            said=$(rmdir -- "$to" 2>&1) || fail not-empty
         else
             if [ -d "$from" ] && [ ! -L "$from" ]; then fail not-a-directory; fi
-            e=$(rm -f -- "$to" 2>&1) || because "$e"
+            said=$(rm -f -- "$to" 2>&1) || because "$said"
         fi
-        p=$from
+        path=$from
     fi
-    e=$(mv -f -- "$p" "$to" 2>&1) || because "$e"
+    said=$(mv -f -- "$path" "$to" 2>&1) || because "$said"
     begin; finish
 }
 op_check_dir() {
-    [ -e "$p" ] || absent "$p"
-    if [ ! -d "$p" ]; then fail not-a-directory; fi
+    [ -e "$path" ] || absent "$path"
+    if [ ! -d "$path" ]; then fail not-a-directory; fi
     begin; finish
 }
 parents_of() {
-    up=${p%/*}
-    if [ -n "$up" ] && [ ! -d "$up" ]; then
-        e=$(mkdir -p -- "$up" 2>&1) || case $e in *xists*) fail not-a-directory ;; *) because "$e" ;; esac
+    parent=${path%/*}
+    if [ -n "$parent" ] && [ ! -d "$parent" ]; then
+        said=$(mkdir -p -- "$parent" 2>&1) || case $said in *xists*) fail not-a-directory ;; *) because "$said" ;; esac
     fi
 }
 # A batch: 'each' calls what it is given with PATH MODE HOW for every file of the archive.
@@ -119,40 +119,40 @@ op_batch() {
     modes=
     # Files that are replaced keep their modes unless others are asked for.
     case $kept in *1*) modes=$(each old | xargs -0 stat -c %a --) ;; esac
-    if ! e=$(tar -xpf "$stage/data.tar" -C / 2>&1); then
-        p=
+    if ! said=$(tar -xpf "$stage/data.tar" -C / 2>&1); then
+        path=
         each lost
-        because "$e"
+        because "$said"
     fi
     case $kept in *1*) each remode ;; esac
     begin; finish
 }
 check() {
-    p=$1 f=0
-    if there "$p"; then
-        if [ -d "$p" ] && [ ! -L "$p" ]; then fail is-a-directory; fi
+    path=$1 keep=0
+    if there "$path"; then
+        if [ -d "$path" ] && [ ! -L "$path" ]; then fail is-a-directory; fi
         if [ "$3" = new ]; then fail exists; fi
-        if [ "$2" = - ] && [ -f "$p" ] && [ ! -L "$p" ]; then f=1; fi
+        if [ "$2" = - ] && [ -f "$path" ] && [ ! -L "$path" ]; then keep=1; fi
     else
-        up=${p%/*}
-        while [ -n "$up" ] && [ ! -d "$up" ]; do
-            if there "$up"; then fail not-a-directory; fi
-            up=${up%/*}
+        parent=${path%/*}
+        while [ -n "$parent" ] && [ ! -d "$parent" ]; do
+            if there "$parent"; then fail not-a-directory; fi
+            parent=${parent%/*}
         done
     fi
-    kept=$kept$f
+    kept=$kept$keep
 }
 # Whether the next file keeps its mode.
 keeps() {
-    f=${kept%"${kept#?}"} kept=${kept#?}
-    [ "$f" = 1 ]
+    keep=${kept%"${kept#?}"} kept=${kept#?}
+    [ "$keep" = 1 ]
 }
 old() { if keeps; then printf '%s\0' "$1"; fi; }
 remode() {
     if keeps; then
-        m=${modes%%[!0-7]*} modes=${modes#*[!0-7]}
-        if [ "$m" != 644 ]; then p=$1; chmod "$m" -- "$p" || fail denied; fi
+        own_mode=${modes%%[!0-7]*} modes=${modes#*[!0-7]}
+        if [ "$own_mode" != 644 ]; then path=$1; chmod "$own_mode" -- "$path" || fail denied; fi
     fi
 }
 # The first file that is not there, to have a name for what went wrong.
-lost() { if [ -z "$lost" ] && [ ! -f "$1" ]; then p=$1 lost=1; fi; }
+lost() { if [ -z "$lost" ] && [ ! -f "$1" ]; then path=$1 lost=1; fi; }

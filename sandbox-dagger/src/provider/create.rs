@@ -156,15 +156,15 @@ async fn prepare(
     workdir: &GuestPath,
 ) -> Result<(String, Env), NotCreated> {
     const OP: Operation = Operation::Create;
-    const MAKE: &str = "if [ ! -d \"$p\" ]; then\n\
-         mkdir -p -- \"$p\" || fail denied\n\
-         if [ -n \"$owner\" ]; then chown -- \"$owner\" \"$p\" || fail denied; fi\n\
+    const MAKE: &str = "if [ ! -d \"$path\" ]; then\n\
+         mkdir -p -- \"$path\" || fail denied\n\
+         if [ -n \"$owner\" ]; then chown -- \"$owner\" \"$path\" || fail denied; fi\n\
          fi\n";
     const ASK: &str = "begin; printf %s \"$HOME\" | base64; echo .; finish";
     let (making, asking) = (nonce(), nonce());
     let script = |nonce: &str| {
         Script::new(nonce)
-            .set("p", workdir.as_bytes())
+            .set("path", workdir.as_bytes())
             .set("owner", user.as_bytes())
     };
     let below = if user.is_empty() {

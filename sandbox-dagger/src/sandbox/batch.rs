@@ -35,7 +35,7 @@ pub(crate) async fn write(sandbox: &DaggerSandbox, batch: FileBatch) -> Result<(
         let stage = Stage::new(OP)?;
         let mut script = Script::new(&name)
             .line(&format!("stage={}", query::STAGE))
-            .set("p", first.as_bytes())
+            .set("path", first.as_bytes())
             .line("each() {");
         for (path, file) in &files {
             let mode = if file.mode.is_some() { "set" } else { "-" };

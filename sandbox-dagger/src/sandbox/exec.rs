@@ -108,9 +108,9 @@ pub(crate) fn prepare(
     script = script
         .set("cwd", cwd.as_bytes())
         .set("path", path)
-        .set("prog", command.program())
+        .set("program", command.program())
         .line(&format!(
-            "limit={hundredths} so={} se={}",
+            "limit={hundredths} stdout_limit={} stderr_limit={}",
             command.stdout_limit, command.stderr_limit
         ));
     let Words {

@@ -135,7 +135,7 @@ impl DaggerSandbox {
         largest: u64,
     ) -> Result<(String, String)> {
         let nonce = nonce();
-        let script = script(Script::new(&nonce).set("p", path.as_bytes()));
+        let script = script(Script::new(&nonce).set("path", path.as_bytes()));
         let below = query::run(&script, &nonce, "stdout");
         let query = query::on_container(&self.chain.head().id, &below);
         let answer = self
@@ -180,7 +180,7 @@ impl DaggerSandbox {
     ) -> Result<()> {
         let turn = self.turn(operation).await?;
         let nonce = nonce();
-        let script = script(Script::new(&nonce).set("p", path.as_bytes()));
+        let script = script(Script::new(&nonce).set("path", path.as_bytes()));
         let below = query::run(&script, &nonce, "id stdout");
         let query = query::on_container(&turn.head().id, &below);
         let answer = self

@@ -27,35 +27,35 @@ const OP: Operation = Operation::ExportDir;
 /// The largest answer of the packing script: it names what can't be read.
 const LARGEST: u64 = 64 << 20;
 
-/// Set before: p, nonce, most (the largest archive, in blocks of 512 bytes beside its headers;
+/// Set before: path, nonce, most (the largest archive, in blocks of 512 bytes beside its headers;
 /// empty for any). The archive is built where the user may write and the engine reads files: on the
 /// root's own filesystem.
 const PACK: &str = r#"
-[ -e "$p" ] || absent "$p"
-[ -d "$p" ] || fail not-a-directory
-cd -- "$p" || fail denied
-t=
-for w in / /tmp /var/tmp "$HOME"; do
-    if [ -d "$w" ] && [ -w "$w" ] && [ "$(stat -L -c %d -- "$w")" = "$(stat -c %d /)" ]; then
-        t=${w%/}/.sandbox-export-$nonce; break
+[ -e "$path" ] || absent "$path"
+[ -d "$path" ] || fail not-a-directory
+cd -- "$path" || fail denied
+archive=
+for directory in / /tmp /var/tmp "$HOME"; do
+    if [ -d "$directory" ] && [ -w "$directory" ] && [ "$(stat -L -c %d -- "$directory")" = "$(stat -c %d /)" ]; then
+        archive=${directory%/}/.sandbox-export-$nonce; break
     fi
 done
-[ -n "$t" ] || fail nowhere
-n=0
-for c in $(find . -mindepth 1 -exec sh -c 'echo $#' sh {} +); do n=$((n + c)); done
+[ -n "$archive" ] || fail nowhere
+entries=0
+for part in $(find . -mindepth 1 -exec sh -c 'echo $#' sh {} +); do entries=$((entries + part)); done
 shut=$(find . -mindepth 1 \( -type f -o -type d \) -exec sh -c 'for f do
     if [ ! -r "$f" ] || { [ -d "$f" ] && [ ! -x "$f" ]; }; then printf "%s\0" "$f"; fi
 done' sh {} + | base64)
 sockets=$(find . -type s -print0 | base64)
 sparse=
 if tar --version 2>&1 | grep -q GNU; then sparse=--sparse; fi
-( [ -z "$most" ] || ulimit -f "$((most + n * 8 + 64))"; exec tar $sparse -cf "$t" -C "$p" . )
-s=$?
-if [ "$s" -ge 128 ]; then fail limit; fi
-if [ "$s" -gt 1 ] && [ -z "$shut" ]; then fail archiver; fi
+( [ -z "$most" ] || ulimit -f "$((most + entries * 8 + 64))"; exec tar $sparse -cf "$archive" -C "$path" . )
+status=$?
+if [ "$status" -ge 128 ]; then fail limit; fi
+if [ "$status" -gt 1 ] && [ -z "$shut" ]; then fail archiver; fi
 begin
-printf %s "$t" | base64; echo .
-echo "$n"
+printf %s "$archive" | base64; echo .
+echo "$entries"
 echo "$shut"; echo .
 echo "$sockets"; echo .
 finish
@@ -87,7 +87,7 @@ pub(crate) async fn export(
         _ => String::new(),
     };
     let script = Script::new(&nonce)
-        .set("p", from.as_bytes())
+        .set("path", from.as_bytes())
         .line(&format!("most={most}"))
         .files(PACK);
     // The answer of a script that refused comes before the export, which then fails: ask first.

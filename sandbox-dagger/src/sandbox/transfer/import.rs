@@ -43,7 +43,7 @@ pub(crate) async fn import(
         let holes = if sparse { "holes=1" } else { "holes=" };
         let mut script = Script::new(&name)
             .line(holes)
-            .set("p", target.as_bytes())
+            .set("path", target.as_bytes())
             .line(&format!("stage={}", query::STAGE));
         // From the deepest up, so that a directory is empty when its turn comes. One that has
         // something excluded in it stays.
@@ -58,10 +58,10 @@ pub(crate) async fn import(
             script = script.call(remove, &[full.as_bytes()]);
         }
         let script = script.files(
-            "if there \"$p\" && [ ! -d \"$p\" ]; then fail not-a-directory; fi\n\
-                 [ -d \"$p\" ] || { parents_of; mkdir -p -- \"$p\" || fail denied; }\n\
+            "if there \"$path\" && [ ! -d \"$path\" ]; then fail not-a-directory; fi\n\
+                 [ -d \"$path\" ] || { parents_of; mkdir -p -- \"$path\" || fail denied; }\n\
                  if [ -n \"$holes\" ] && ! tar --version 2>&1 | grep -q GNU; then fail no-holes; fi\n\
-                 e=$(tar -xpf \"$stage/data.tar\" -C \"$p\" 2>&1) || because \"$e\"\n\
+                 said=$(tar -xpf \"$stage/data.tar\" -C \"$path\" 2>&1) || because \"$said\"\n\
                  begin; finish",
         );
         stage.file("run.sh", script.as_bytes(), 0o700)?;

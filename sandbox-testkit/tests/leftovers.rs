@@ -3,34 +3,14 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::expect_used, clippy::print_stdout)]
 
+mod local;
+
 use std::sync::Arc;
 
-use sandbox_core::{Capabilities, Provider, Result, async_trait};
-use sandbox_local::{LocalConfig, LocalProvider};
+use local::Local;
 use sandbox_testkit::model::ModelFixture;
 use sandbox_testkit::mutants::{Mutant, MutantFixture};
-use sandbox_testkit::{Fixture, run_blocking};
-
-struct Local;
-
-#[async_trait]
-impl Fixture for Local {
-    fn name(&self) -> String {
-        "local".into()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        LocalProvider::CAPABILITIES
-    }
-
-    async fn provider(&self) -> Result<Arc<dyn Provider>> {
-        Ok(Arc::new(LocalProvider::new(LocalConfig::default())?))
-    }
-
-    fn is_of_this_host(&self) -> bool {
-        true
-    }
-}
+use sandbox_testkit::run_blocking;
 
 #[test]
 #[ignore = "started by another test, with a temporary directory of its own"]

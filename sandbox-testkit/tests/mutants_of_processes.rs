@@ -4,34 +4,15 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::expect_used)]
 
+mod local;
+
 use std::sync::Arc;
 
+use local::Local;
 use sandbox_core::{Capabilities, Capability, Network, Provider, Result, SandboxSpec, async_trait};
-use sandbox_local::{LocalConfig, LocalProvider, PlainConfig, PlainProvider};
+use sandbox_local::{PlainConfig, PlainProvider};
 use sandbox_testkit::mutants::{Mutant, MutantFixture};
 use sandbox_testkit::{Fixture, Outcome, run};
-
-/// The local backend: real isolation, to which a mutant adds a hole.
-struct Local;
-
-#[async_trait]
-impl Fixture for Local {
-    fn name(&self) -> String {
-        "local".into()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        LocalProvider::CAPABILITIES
-    }
-
-    async fn provider(&self) -> Result<Arc<dyn Provider>> {
-        Ok(Arc::new(LocalProvider::new(LocalConfig::default())?))
-    }
-
-    fn is_of_this_host(&self) -> bool {
-        true
-    }
-}
 
 /// Ordinary processes that claim isolation when a mutant says so.
 struct Plain;

@@ -16,8 +16,7 @@ use sandbox_core::{
 use crate::guest::script::{COMMON, FILES, Script, garbled, said};
 use tokio::task::AbortHandle;
 
-use crate::guest::transport::Transport;
-use crate::guest::upload::PART;
+use crate::guest::transport::{PART, Transport};
 use crate::http::{Failure, Http};
 
 /// Time that a helper in the guest may take.

@@ -9,8 +9,7 @@ use sandbox_core::{Capability, Command, Error, ErrorKind, GuestPath, Operation, 
 
 use crate::guest::handle::{Guest, fresh, variables};
 use crate::guest::script::Script;
-use crate::guest::transport::Transport;
-use crate::guest::upload::PART;
+use crate::guest::transport::{PART, Transport};
 
 /// The longest argument that Linux takes, and all of them together.
 const LONGEST: usize = 128 << 10;

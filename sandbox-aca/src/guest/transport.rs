@@ -15,6 +15,9 @@ use crate::http::Failure;
 /// Limit of the time for a touch: closing waits for one that is under way.
 pub(crate) const TOUCH: Duration = Duration::from_secs(10);
 
+/// The largest part that goes in one request, and so what is kept in memory of a file.
+pub(crate) const PART: usize = 16 << 20;
+
 /// A way to a guest.
 pub(crate) trait Transport: Debug + Send + Sync + 'static {
     /// Name of our directories in the guest, without the random end.

@@ -9,10 +9,7 @@ use bytes::Bytes;
 use sandbox_core::{Error, ErrorKind, Operation, Result};
 
 use crate::guest::handle::Guest;
-use crate::guest::transport::Transport;
-
-/// The largest part that goes in one request, and so what is kept in memory of a file.
-pub(crate) const PART: usize = 16 << 20;
+use crate::guest::transport::{PART, Transport};
 
 impl<T: Transport> Guest<T> {
     /// Uploads bytes in parts and gives the parts' names, for the shell.

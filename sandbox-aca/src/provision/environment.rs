@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::id::ResourceId;
 use super::operation::ProvisioningState;
-use super::plane::{ControlPlane, Kind, Resource, Target};
+use super::plane::ControlPlane;
+use super::resource::{Kind, Resource, Target};
 use super::role::Role;
 
 pub(super) const KIND: Kind = Kind {

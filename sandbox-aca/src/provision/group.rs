@@ -5,10 +5,12 @@
 use sandbox_core::Result;
 use serde::{Deserialize, Serialize};
 
+use super::assignment::{PrincipalType, RoleAssignment};
 use super::id::{PrincipalId, ResourceId};
 use super::operation::ProvisioningState;
-use super::plane::{ControlPlane, Kind, Resource, Target};
-use super::role::{PrincipalType, Role, RoleAssignment};
+use super::plane::ControlPlane;
+use super::resource::{Kind, Resource, Target};
+use super::role::Role;
 use crate::group::AcaConfig;
 
 pub(super) const KIND: Kind = Kind {

@@ -6,6 +6,7 @@
 
 mod app;
 mod arm;
+mod assignment;
 mod config;
 mod container;
 mod environment;
@@ -19,6 +20,7 @@ mod plan;
 mod plane;
 mod pool;
 mod query;
+mod resource;
 mod role;
 mod step;
 mod usage;
@@ -29,6 +31,7 @@ pub use app::{
     Replica, ReplicaContainer, ReplicaProperties, Revision, RevisionHealth, RevisionProperties,
     RevisionState, RunningStatus, SecretSource, Share,
 };
+pub use assignment::{PrincipalType, RoleAssignment};
 pub use config::ControlPlaneConfig;
 pub use container::{Container, Probe, ProbeType, Size};
 pub use environment::{Environment, EnvironmentProperties, EnvironmentSpec, LogDestination};
@@ -42,9 +45,10 @@ pub use logs::{LogOptions, LogStream};
 pub use operation::ProvisioningState;
 pub use owner::{Collected, Owned};
 pub use plan::{Action, Cost, PRICES_OF, Plan, Planned, Wanted};
-pub use plane::{ControlPlane, OWNER_TAG, Resource, SPEC_TAG};
+pub use plane::ControlPlane;
 pub use pool::{CustomPool, PoolProperties, PoolSpec, PoolType, SessionPool};
 pub use query::{LogTables, Table};
-pub use role::{PrincipalType, Role, RoleAssignment};
+pub use resource::{OWNER_TAG, Resource, SPEC_TAG};
+pub use role::Role;
 pub use step::Refusal;
 pub use usage::Quota;

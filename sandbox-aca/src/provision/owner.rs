@@ -9,7 +9,8 @@ use sandbox_core::{Error, Labels, Result};
 use serde_json::Value;
 
 use super::id::ResourceId;
-use super::plane::{ControlPlane, Kind, OWNER_TAG, Resource};
+use super::plane::ControlPlane;
+use super::resource::{Kind, OWNER_TAG, Resource};
 use super::{app, environment, group, job, pool};
 
 /// Everything that can be owned, in the order in which it is deleted: environments go last, as the

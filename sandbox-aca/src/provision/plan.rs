@@ -14,8 +14,9 @@ use super::group::{self, SandboxGroupSpec};
 use super::id::ResourceId;
 use super::job::{self, JobSpec};
 use super::operation::Progress;
-use super::plane::{ControlPlane, Desired, Kind, marked};
+use super::plane::ControlPlane;
 use super::pool::{self, PoolSpec, PoolType};
+use super::resource::{Desired, Kind, marked};
 
 /// When the prices were read.
 pub const PRICES_OF: &str = "2025-12";

@@ -9,11 +9,13 @@ use sandbox_core::{ErrorKind, Result, Secret};
 use serde::{Deserialize, Serialize};
 
 use super::arm::Call;
+use super::assignment::{PrincipalType, RoleAssignment};
 use super::container::{Container, Wire as ContainerWire};
 use super::id::{PrincipalId, ResourceId};
 use super::operation::ProvisioningState;
-use super::plane::{ControlPlane, Identity, Kind, Resource, Target};
-use super::role::{PrincipalType, Role, RoleAssignment};
+use super::plane::ControlPlane;
+use super::resource::{Identity, Kind, Resource, Target};
+use super::role::Role;
 use super::word::words;
 
 pub(super) const KIND: Kind = Kind {

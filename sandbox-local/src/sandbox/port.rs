@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use sandbox_core::backend::{check_port, not_listening};
-use sandbox_core::{Error, ErrorKind, Operation, PortStream, Result};
+use sandbox_core::{Error, Operation, PortStream, Result};
 use tokio::net::TcpSocket;
 
 use super::LocalSandbox;

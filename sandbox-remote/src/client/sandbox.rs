@@ -95,7 +95,6 @@ impl Inner {
         call: Call<'_>,
         body: &impl Serialize,
     ) -> Result<T> {
-        let operation = call.operation;
         let called = async { self.http.call(call.json(body)?).await };
         let called = called.await;
         called.map_err(|error| self.named(error))

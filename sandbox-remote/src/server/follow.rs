@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{Response, StatusCode};
-use sandbox_core::{Error, ErrorKind, Operation, Result};
+use sandbox_core::{Error, ErrorKind, Result};
 
 use super::asked::Asked;
 use super::body::Incoming;

@@ -7,7 +7,7 @@ use sandbox_local::{LocalConfig, LocalProvider};
 use sandbox_testkit::Fixture;
 
 /// The local backend with its default configuration.
-pub struct Local;
+pub(crate) struct Local;
 
 #[async_trait]
 impl Fixture for Local {

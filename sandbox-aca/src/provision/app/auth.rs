@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use super::super::arm::Call;
 use super::super::id::{ClientId, PrincipalId};
-use super::super::plane::{ControlPlane, Target};
+use super::super::plane::ControlPlane;
+use super::super::resource::Target;
 use super::spec::OwnerAuth;
 
 #[derive(Serialize)]

@@ -4,7 +4,7 @@
 
 use serde::Deserialize;
 
-use super::super::plane::nullable;
+use super::super::resource::nullable;
 use super::super::word::words;
 
 words! {

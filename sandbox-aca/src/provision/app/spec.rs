@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use super::super::container::{Container, Wire as ContainerWire};
 use super::super::id::{ClientId, PrincipalId, ResourceId};
-use super::super::plane::{ControlPlane, Desired, Identity};
+use super::super::plane::ControlPlane;
+use super::super::resource::{Desired, Identity};
 use super::super::step::Step;
 
 /// Source of the value of a secret.

@@ -209,7 +209,7 @@ pub(crate) async fn wait<S: Sandbox + ?Sized>(
     Err(named(error))
 }
 
-/// What a look at a port found that is not ready.
+/// Finding at a port that is not ready.
 struct NotReady {
     kind: ErrorKind,
     why: String,

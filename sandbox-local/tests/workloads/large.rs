@@ -1,4 +1,4 @@
-//! Programs whose packages are large: run if `SANDBOX_WORKLOADS=all` is set.
+//! Programs whose packages are large, or come from a registry: run if `SANDBOX_WORKLOADS=all` is set.
 
 use sandbox_core::FileBatch;
 
@@ -48,4 +48,30 @@ async fn go_tests_with_the_race_detector() {
          m.Lock(); n++; m.Unlock(); w.Done() }()\n\t}\n\tw.Wait()\n\tif n != 8 { t.Fatal(n) }\n}\n",
     );
     prints_if_asked("ok", files, "go test -race ./... | cut -f1").await;
+}
+
+/// The source distribution is fetched outside; inside there is no network.
+#[tokio::test]
+async fn pip_builds_a_source_distribution_whose_tests_pass() {
+    if std::env::var_os("SANDBOX_WORKLOADS").is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let fetched = std::process::Command::new("python3")
+        .args(["-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"])
+        .args(["toolz==1.0.0", "--dest"])
+        .arg(dir.path())
+        .status();
+    assert!(fetched.expect("pip").success(), "no source distribution");
+    let source = std::fs::read(dir.path().join("toolz-1.0.0.tar.gz")).expect("an archive");
+    let files = FileBatch::new().file("toolz-1.0.0.tar.gz", source);
+    let script = r#"
+        /usr/bin/python3 -m venv --system-site-packages v
+        v/bin/pip install --quiet --no-index --no-build-isolation --no-deps ./toolz-1.0.0.tar.gz
+        cd /tmp
+        /workspace/v/bin/python -m pytest -q --pyargs toolz >said 2>&1 || { cat said; exit 1; }
+        /workspace/v/bin/python -c 'import toolz; print(toolz.__version__)'
+        tail -n 1 said | awk '{ print ($1 > 100 && $2 ~ /^passed/ ? "passed" : $0) }'
+    "#;
+    prints_if_asked("1.0.0\npassed", files, script).await;
 }

@@ -84,3 +84,39 @@ async fn php_has_its_extensions() {
         "php -m | grep -qx posix && php -r 'echo json_encode([\"a\" => hash(\"crc32b\", \"x\")]);'";
     prints(r#"{"a":"8cdc1683"}"#, FileBatch::new(), script).await;
 }
+
+/// Sources of crates as Debian vendors them, with the tests of their authors.
+const VENDORED: &str = "/usr/share/cargo/registry";
+
+#[tokio::test]
+async fn cargo_tests_a_vendored_crate() {
+    let script = format!(
+        r#"
+        cp -r {VENDORED}/semver-1.* semver
+        chmod -R u+w semver
+        mkdir semver/.cargo
+        cat > semver/.cargo/config.toml <<'END'
+[source.crates-io]
+replace-with = "vendored"
+[source.vendored]
+directory = "{VENDORED}"
+END
+        cd semver
+        # The host may have a toolchain of a user's in its path.
+        PATH=/usr/bin:$PATH cargo test --offline --quiet >said 2>&1 || {{ cat said; exit 1; }}
+        awk '/^test result: ok/ {{ passed += $4 }} END {{ print (passed > 20 ? "passed" : "too few: " passed) }}' said
+    "#
+    );
+    prints("passed", FileBatch::new(), &script).await;
+}
+
+#[tokio::test]
+async fn a_package_of_pypi_passes_its_own_pytest_suite() {
+    let script = r#"
+        cp -r /usr/lib/python3/dist-packages/toolz .
+        /usr/bin/python3 -m pytest -q toolz >said 2>&1 || { cat said; exit 1; }
+        /usr/bin/python3 -c 'import toolz; print(toolz.__file__)'
+        tail -n 1 said | awk '{ print ($1 > 100 && $2 ~ /^passed/ ? "passed" : $0) }'
+    "#;
+    prints("/workspace/toolz/__init__.py\npassed", FileBatch::new(), script).await;
+}

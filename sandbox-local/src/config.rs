@@ -88,6 +88,16 @@ pub struct LocalConfig {
     ///
     /// Default: 64 MiB.
     pub tree_names: usize,
+    /// Whether making a provider raises this process's soft limit on open files to its hard one
+    /// (1,024 and 524,288 with systemd). An idle sandbox holds three descriptors, and `create` and
+    /// `fork` refuse with [`LimitExceeded`](sandbox_core::ErrorKind::LimitExceeded) what would leave
+    /// the others fewer than 64: with 1,024 that is at about 310 sandboxes.
+    ///
+    /// The limit is the whole process's, and programs that it starts by itself inherit it; those of
+    /// guests don't. One that uses `select` can't be given descriptors above 1,024.
+    ///
+    /// Default: off.
+    pub all_open_files: bool,
 }
 
 /// More would cost the host more than they could save.
@@ -128,6 +138,7 @@ impl Default for LocalConfig {
             tree_entries: DEFAULT_TREE_ENTRIES,
             tree_depth: DEFAULT_TREE_DEPTH,
             tree_names: DEFAULT_TREE_NAMES,
+            all_open_files: false,
         }
     }
 }
@@ -208,6 +219,14 @@ impl LocalConfig {
     #[must_use]
     pub fn tree_names(mut self, bytes: usize) -> Self {
         self.tree_names = bytes;
+        self
+    }
+
+    /// Raises the soft limit on open files to the hard one; see
+    /// [`all_open_files`](Self::all_open_files).
+    #[must_use]
+    pub fn all_open_files(mut self, raise: bool) -> Self {
+        self.all_open_files = raise;
         self
     }
 }

@@ -23,6 +23,8 @@ mod isolation;
 mod layers;
 #[cfg(target_os = "linux")]
 mod mutation;
+#[cfg(target_os = "linux")]
+mod open_files;
 mod plain;
 #[cfg(target_os = "linux")]
 #[allow(

@@ -71,6 +71,19 @@ pub(crate) enum StartError {
     NoRuntime,
 }
 
+impl StartError {
+    /// The kernel's reason, if there is one.
+    pub(crate) fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Step { errno, .. } | Self::Op { errno, .. } | Self::Serving { errno, .. } => {
+                Some(*errno)
+            }
+            Self::Hook(error) => Errno::from_io_error(error),
+            Self::Plan(_) | Self::Died(_) | Self::TimedOut(_) | Self::NoRuntime => None,
+        }
+    }
+}
+
 /// Why nothing in the sandbox can be reached any more.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 pub(crate) enum Lost {

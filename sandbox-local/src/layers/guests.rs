@@ -103,7 +103,11 @@ impl Guests {
             .following(1 + self.given.fetch_add(1, Ordering::Relaxed));
         let user = (self.disk.uid, guest_user.uid);
         let group = (self.disk.gid, guest_user.gid);
-        let namespace = engine::idmap_namespace(user, group).map_err(io::Error::other)?;
+        let namespace = engine::idmap_namespace(user, group).map_err(|error| {
+            // What has run out is told by its number.
+            let errno = error.errno();
+            errno.map_or_else(|| io::Error::other(error), io::Error::from)
+        })?;
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let view = rustix::mount::open_tree(rustix::fs::CWD, dir, flags)?;
         set_idmap(view.as_fd(), namespace.as_fd())?;

@@ -18,6 +18,7 @@ use crate::config::{LocalConfig, MOST_PREPARED};
 use crate::guest_user::GuestUser;
 use crate::isolation::Proven;
 use crate::layers::{State, base};
+use crate::open_files;
 use crate::sandbox::LocalSandbox;
 use crate::sandbox::capability::CAPABILITIES;
 use crate::start::host::Host;
@@ -72,6 +73,12 @@ impl LocalProvider {
                 .with_host_path(&dir)
                 .with_hint("choose another with SANDBOX_STATE_DIR or LocalConfig::state_dir")
         };
+        if config.all_open_files {
+            open_files::raise().map_err(|error| {
+                Error::from_io(error, Operation::Connect)
+                    .with_message("the limit on open files could not be raised")
+            })?;
+        }
         let guest_user = GuestUser::for_this_host().map_err(failed)?;
         let state = State::create(&dir, guest_user).map_err(failed)?;
         let base_layer = base::build(&state, &config.system_dirs, &config.settings, guest_user)
@@ -114,7 +121,7 @@ impl Provider for LocalProvider {
     }
 
     async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>> {
-        Ok(self.create_local(spec).await?)
+        Ok(self.create_local(spec).await.map_err(open_files::told)?)
     }
 
     async fn attach(&self, id: &SandboxId) -> Result<Arc<dyn Sandbox>> {

@@ -36,6 +36,7 @@ use self::kill_switch::KillSwitch;
 use self::memory::Memory;
 use self::running::Running;
 use crate::files::GuestRoot;
+use crate::open_files;
 use crate::runtime;
 use crate::start::blueprint::Blueprint;
 use crate::start::cgroup::Cgroup;
@@ -133,7 +134,7 @@ impl LocalSandbox {
 
     /// The error, with this sandbox named in it.
     fn named(&self, error: Error) -> Error {
-        error.with_sandbox(self.id.clone())
+        open_files::told(error.with_sandbox(self.id.clone()))
     }
 
     fn touch(&self) {
@@ -293,6 +294,7 @@ impl LocalSandbox {
             context,
         )
         .await
+        .map_err(open_files::told)
     }
 
     async fn fork_running(&self) -> Result<(SandboxId, Running)> {

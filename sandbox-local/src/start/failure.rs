@@ -12,12 +12,7 @@ use crate::start::setup::SetupError;
 
 /// The error of a start that failed.
 pub(crate) fn start(error: StartError, operation: Operation) -> Error {
-    let errno = match &error {
-        StartError::Step { errno, .. }
-        | StartError::Op { errno, .. }
-        | StartError::Serving { errno, .. } => Some(*errno),
-        _ => None,
-    };
+    let errno = error.errno();
     let message = format!("the sandbox could not be set up: {error}");
     let kind = match (&error, errno) {
         (_, Some(Errno::NOSPC | Errno::DQUOT)) => ErrorKind::StorageFull,
@@ -57,9 +52,16 @@ pub(crate) fn setup(error: SetupError, operation: Operation) -> Error {
             }
         }
         SetupError::Owner {
-            source: IdmapError::Namespace(_),
+            source: IdmapError::Namespace(why),
             ..
-        } => Error::new(ErrorKind::Isolation, operation).with_message(error.to_string()),
+        } => {
+            let spent = why.errno().and_then(|errno| Some((errno, used_up(errno)?)));
+            let told = match spent {
+                Some((errno, hint)) => Error::from_io(errno.into(), operation).with_hint(hint),
+                None => Error::new(ErrorKind::Isolation, operation),
+            };
+            told.with_message(error.to_string())
+        }
         SetupError::Owner { .. } => Error::new(ErrorKind::Unsupported, operation)
             .with_message(error.to_string())
             .with_hint(NO_OWNER_MAP),

@@ -17,6 +17,7 @@ use crate::guest_user::GuestUser;
 use crate::layers::stack::Stack;
 use crate::layers::{Layer, WorkDir};
 use crate::mutation::{self, Part};
+use crate::open_files;
 use crate::start::blueprint::Blueprint;
 use crate::start::cgroup::Cgroup;
 use crate::start::failure;
@@ -77,6 +78,10 @@ impl Prepared {
             guest_user,
         } = Inputs::new(host, blueprint, &stack, cgroup.clone(), operation)?;
         let started = engine::start(config).map_err(|error| failure::start(error, operation))?;
+        // One that is there already is only renewed.
+        if matches!(operation, Operation::Create | Operation::Fork) {
+            open_files::check(&started.root, operation)?;
+        }
         let missing = |what: &str| {
             let message = format!("the set-up did not hand over {what}");
             Error::new(ErrorKind::Other, operation).with_message(message)

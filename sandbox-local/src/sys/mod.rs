@@ -7,6 +7,7 @@ mod landlock;
 pub(crate) mod launch;
 pub(crate) mod mount;
 pub(crate) mod network;
+pub(crate) mod open_files;
 pub(crate) mod pipe;
 pub(crate) mod watch;
 

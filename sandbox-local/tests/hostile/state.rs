@@ -1,8 +1,10 @@
 //! State that a sandbox starts from: a fixed one, whatever its host has.
 
+use std::fs;
 use std::process;
 
-use sandbox_core::{Command, Provider, SandboxExt, SandboxSpec};
+use rustix::process::{Resource, getrlimit};
+use sandbox_core::{Command, ErrorKind, Provider, SandboxExt, SandboxSpec};
 use sandbox_local::{LocalConfig, LocalProvider};
 
 use crate::host::{self, Findings};
@@ -146,31 +148,69 @@ async fn in_a_host_of_few_descriptors() {
     if std::env::var_os(CHILD).is_none() {
         return;
     }
+    let limit = getrlimit(Resource::Nofile).current.expect("a limit");
     let provider = LocalProvider::new(LocalConfig::default()).expect("a provider");
-    let mut live = Vec::new();
+    let descriptors = || fs::read_dir("/proc/self/fd").expect("them").count();
+    let mut live = vec![provider.create(SandboxSpec::new()).await.expect("one")];
+    let before = descriptors();
     let error = loop {
         match provider.create(SandboxSpec::new()).await {
             Ok(sandbox) => live.push(sandbox),
             Err(error) => break error,
         }
-        assert!(live.len() < 100, "no limit");
+        assert!((live.len() as u64) < limit, "no limit");
     };
+    assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{error}");
     let hint = error.hint().unwrap_or_else(|| panic!("no hint: {error:?}"));
-    assert!(hint.contains("ulimit -n"), "{hint}");
+    let said = format!(" of this process's {limit} open files are left");
+    assert!(hint.contains(&said) && hint.contains("ulimit -n"), "{hint}");
     assert!(
         !hint.contains("plain") && !hint.contains("unconfined"),
         "{hint}"
     );
+    if limit >= 256 {
+        let each = (descriptors() - before) as f64 / (live.len() - 1) as f64;
+        println!("{} sandboxes, {each:.2} descriptors each", live.len());
+        assert!(each < 3.2, "{each} for each idle sandbox");
+        // Those that are there work, all of them and some at once.
+        for sandboxes in live.chunks(2) {
+            let work = sandboxes.iter().cloned().map(async |sandbox| {
+                sandbox.write("f", "content").await.expect("it writes");
+                assert_eq!(support::sh(&sandbox, "cat f").await, "content");
+            });
+            work.collect::<tokio::task::JoinSet<_>>().join_all().await;
+        }
+        // And there is room again for what is closed.
+        support::close(live.drain(..4)).await;
+        let again = provider.create(SandboxSpec::new()).await;
+        live.push(again.expect("room for one"));
+        let error = loop {
+            match live[0].fork_one().await {
+                Ok(sandbox) => live.push(sandbox),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains(&said)));
+        // By choice there are more.
+        let config = LocalConfig::default().all_open_files(true);
+        let provider = LocalProvider::new(config).expect("a provider");
+        live.push(provider.create(SandboxSpec::new()).await.expect("more"));
+    }
+    support::close(live).await;
     println!("the child is done");
 }
 
+/// `SANDBOX_DESCRIPTORS` says how many the second of the hosts has.
 #[tokio::test]
-async fn out_of_descriptors_the_hint_says_so() {
+async fn out_of_descriptors_the_error_says_how_many_are_left() {
     let _turn = host::alone().await;
-    in_a_process(
-        "state::in_a_host_of_few_descriptors",
-        &["prlimit", "--nofile=60"],
-    );
+    let many = std::env::var("SANDBOX_DESCRIPTORS").unwrap_or_else(|_| "320".into());
+    for limit in ["60", &many] {
+        let limit = format!("--nofile={limit}:4096");
+        let said = in_a_process("state::in_a_host_of_few_descriptors", &["prlimit", &limit]);
+        print!("{said}");
+    }
 }
 
 #[tokio::test]

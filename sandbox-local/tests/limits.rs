@@ -273,6 +273,84 @@ async fn no_more_memory_than_the_limit() {
     .await;
 }
 
+/// The init of a sandbox: by its pid namespace, and by its name, which its commands don't have.
+async fn init(sandbox: &Arc<dyn Sandbox>) -> rustix::process::Pid {
+    let namespace = sh(sandbox, "readlink /proc/self/ns/pid").await;
+    let found = support::inits().into_iter().find(|pid| {
+        let link = std::fs::read_link(format!("/proc/{pid}/ns/pid"));
+        link.is_ok_and(|link| link.to_string_lossy() == namespace.trim())
+    });
+    let pid = found.and_then(rustix::process::Pid::from_raw);
+    pid.expect("its init")
+}
+
+/// The kernel ends an init as it ends any process, so that what it counted tells why: it can't be
+/// made to choose the init, which is the smallest.
+#[tokio::test]
+async fn a_sandbox_that_the_limit_on_memory_ended_says_so() {
+    for bombed in [false, true] {
+        let resources = Resources::new().memory(48 << 20);
+        let Some(sandbox) = with_cgroup(resources, Control::Memory).await else {
+            return;
+        };
+        if bombed {
+            let code = "b = bytearray(256 << 20); b[::4096] = b'x' * len(b[::4096])";
+            let bomb = Command::new("/usr/bin/python3").arg("-c").arg(code);
+            assert_eq!(run(&sandbox, bomb).await.cause, ExitCause::OutOfMemory);
+        }
+        let init = init(&sandbox).await;
+        rustix::process::kill_process(init, rustix::process::Signal::KILL).expect("a kill");
+        let error = until("the end is seen", async || {
+            sandbox.exec(Command::new("true")).await.err()
+        })
+        .await;
+        assert_eq!(error.kind(), ErrorKind::Lost, "{error:?}");
+        let says = |text: &str| error.to_string().contains(text);
+        assert_eq!(says("more memory than its limit"), bombed, "{error}");
+        assert_eq!(says("Resources::memory"), bombed, "{error}");
+        assert_eq!(says("killed from outside"), !bombed, "{error}");
+        sandbox.close().await.expect("close");
+    }
+}
+
+/// Memory that no process holds is not given back by ending one, and still the sandbox stays.
+#[tokio::test]
+async fn shared_memory_up_to_the_limit_does_not_end_the_sandbox() {
+    let resources = Resources::new().memory(48 << 20);
+    let Some(sandbox) = with_cgroup(resources, Control::Memory).await else {
+        return;
+    };
+    let code = "import ctypes\nc = ctypes.CDLL(None)\nc.shmat.restype = ctypes.c_void_p\n\
+        i = c.shmget(0, 256 << 20, 0o1600)\na = c.shmat(i, None, 0)\nctypes.memset(a, 1, 256 << 20)";
+    for _ in 0..3 {
+        let fill = Command::new("/usr/bin/python3").arg("-c").arg(code);
+        assert!(!run(&sandbox, fill).await.success());
+    }
+    // There is no room for a program, but for what makes room.
+    let listed = sandbox.list_dir(&"/".into(), Default::default()).await;
+    assert!(!listed.expect("files are there").is_empty());
+    sandbox.close().await.expect("close");
+}
+
+#[tokio::test]
+async fn a_limit_on_memory_limits_open_files_too() {
+    let most = async |resources| {
+        let sandbox = with_cgroup(resources, Control::Memory).await?;
+        let most = sh(&sandbox, "ulimit -Hn").await.trim().parse::<u64>();
+        sandbox.close().await.expect("close");
+        Some(most.expect("a number"))
+    };
+    let control = support::default().await;
+    let unlimited: u64 = sh(&control, "ulimit -Hn").await.trim().parse().expect("a number");
+    control.close().await.expect("close");
+    for (memory, wanted) in [(48 << 20, 1024), (256 << 20, 4096)] {
+        if let Some(most) = most(Resources::new().memory(memory)).await {
+            assert_eq!(most, wanted.min(unlimited), "{memory}");
+            assert!(most < unlimited, "no control");
+        }
+    }
+}
+
 /// Every cgroup of a sandbox on this host.
 fn cgroups() -> Vec<PathBuf> {
     let mut found = Vec::new();

@@ -32,6 +32,10 @@ use crate::mutation::{self, Part};
 const DEFAULT_PROCESSES: u64 = 4096;
 /// Open files of the agent; its guests get half.
 const OPEN_FILES: u64 = 131_072;
+/// Where memory is limited the agent has one for so much of it, at least the smaller number: not
+/// every kernel charges to the limit what waits in each kind of socket.
+const MEMORY_OF_A_FILE: u64 = 32 << 10;
+const LEAST_FILES: u64 = 2048;
 /// Of what the kernel counts for all processes of a user, and for the owner of their user
 /// namespaces too, a sandbox gets this part of what the host's user has.
 const SHARE: u64 = 8;
@@ -71,6 +75,10 @@ fn limits(setup: &Setup<'_>) -> [Limit; 16] {
         None if setup.guest_user.is_some() => DEFAULT_PROCESSES,
         None => DEFAULT_PROCESSES.min(share(Resource::Nproc, SHARE)),
     };
+    let files = match setup.blueprint.resources().memory {
+        Some(memory) => (memory / MEMORY_OF_A_FILE).clamp(LEAST_FILES, OPEN_FILES),
+        None => OPEN_FILES,
+    };
     let signals = SIGNALS.min(share(Resource::Sigpending, SHARE));
     let queues = share(Resource::Msgqueue, QUEUE_SHARE);
     let unlimited = |label, resource| same(label, resource, UNLIMITED);
@@ -80,7 +88,7 @@ fn limits(setup: &Setup<'_>) -> [Limit; 16] {
     };
     [
         same("limit processes", Resource::Nproc, processes),
-        same("limit open files", Resource::Nofile, OPEN_FILES),
+        same("limit open files", Resource::Nofile, files),
         same("limit timers and signals", Resource::Sigpending, signals),
         same("limit message queues", Resource::Msgqueue, queues),
         // Zero is not obeyed where a program on the host takes core dumps from a pipe; one is.

@@ -86,6 +86,9 @@ fn put_all<'a>(root: &GuestRoot, plan: &'a Plan<'_>, done: &mut Vec<Done<'a>>) -
     Ok(())
 }
 
+/// Number of times that a place may be made and removed by others while a file is put in it.
+const TRIES: u32 = 16;
+
 /// Puts one file in its place such that it can be taken back.
 fn put<'a>(
     dir: &'a Dir,
@@ -95,22 +98,27 @@ fn put<'a>(
 ) -> Result<Done<'a>> {
     let at = place(item.path);
     let name = item.name;
-    if !item.replaces {
-        match renameat_with(open, &*staged, open, name, RenameFlags::NOREPLACE) {
+    let mut now = Item { ..*item };
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let flags = match now.replaces {
+            true => RenameFlags::EXCHANGE,
+            false => RenameFlags::NOREPLACE,
+        };
+        match renameat_with(open, &*staged, open, name, flags) {
+            Ok(()) if now.replaces => break,
             Ok(()) => return Ok(Done::Created { dir, name, staged }),
-            // Made by the guest meanwhile: it is replaced like any other, if that is allowed.
-            Err(Errno::EXIST) if item.file.write_mode == WriteMode::Replace => {
-                let mut again = Item { ..*item };
-                check_target(open, &mut again)?;
+            // Made meanwhile: it is replaced like any other, if that is allowed.
+            Err(Errno::EXIST) if item.file.write_mode == WriteMode::Replace && tries < TRIES => {
+                check_target(open, &mut now)?;
             }
+            // Removed meanwhile.
+            Err(Errno::NOENT) if now.replaces && tries < TRIES => now.replaces = false,
             Err(Errno::NOENT) => return Err(at.changed(b"")),
             Err(errno) => return Err(at.fail(errno, b"")),
         }
     }
-    exchange(open, name, &staged).map_err(|errno| match errno {
-        Errno::NOENT => at.changed(b""),
-        errno => at.fail(errno, b""),
-    })?;
     // Only now is it certain what was there.
     match stat_at(open, &*staged) {
         Ok(stat) if !stat.is_dir() && !stat.mounted => Ok(Done::Exchanged { dir, name, staged }),

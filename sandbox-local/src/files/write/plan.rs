@@ -241,13 +241,17 @@ pub(super) fn check_target(dir: &Opened<'_>, item: &mut Item<'_>) -> Result<()> 
     }
     if stat.is_file() {
         // Staging and renaming would need no right to the file itself.
-        accessat(
+        let may = accessat(
             dir,
             item.name,
             Access::WRITE_OK,
             AtFlags::EACCESS | AtFlags::SYMLINK_NOFOLLOW,
-        )
-        .map_err(at.failed())?;
+        );
+        match may {
+            // Removed meanwhile: there is nothing to replace.
+            Err(Errno::NOENT) => return Ok(()),
+            may => may.map_err(at.failed())?,
+        }
         if item.file.mode.is_none() {
             item.mode = stat.permissions();
         }

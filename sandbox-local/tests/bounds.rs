@@ -13,6 +13,7 @@
 
 mod support;
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
@@ -41,8 +42,13 @@ fn number(name: &str, otherwise: usize) -> usize {
 
 /// The most memory that this process had resident since it last asked, in bytes.
 fn peak() -> u64 {
+    status("VmHWM:")
+}
+
+/// A number of this process's status that is in KiB, in bytes.
+fn status(name: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").expect("its own status");
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let line = status.lines().find(|line| line.starts_with(name));
     let kib = line.and_then(|line| line.split_whitespace().nth(1));
     let kib: u64 = kib.and_then(|kib| kib.parse().ok()).expect("a number");
     kib << 10
@@ -424,6 +430,23 @@ async fn a_collection_that_is_cut_short_is_taken_up_again() {
     drop(provider);
 }
 
+/// The names of all control groups below a directory.
+fn groups(dir: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+            names.extend(groups(&entry.path()));
+        }
+    }
+    names
+}
+
+/// The memory that this process has resident, in bytes.
+fn resident() -> u64 {
+    status("VmRSS:")
+}
+
 /// Counts of this process: descriptors, threads, mounts.
 fn held() -> [usize; 3] {
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("its mounts");
@@ -438,18 +461,29 @@ fn held() -> [usize; 3] {
 async fn sandboxes_leave_nothing_in_their_host() {
     let _alone = ALONE.lock().await;
     let dir = state();
+    // With control groups, where this host grants them to everyone who is root.
+    let spec = match support::is_root() && Path::new("/sys/fs/cgroup/memory/tasks").exists() {
+        true => SandboxSpec::new().resources(Resources::new().memory(256 << 20)),
+        false => SandboxSpec::new(),
+    };
+    let names = std::sync::Mutex::new(HashSet::new());
     let run = async |sandboxes: usize| {
         let provider = provider(dir.path());
         for _ in 0..sandboxes {
-            let sandbox = provider
-                .create(SandboxSpec::new())
-                .await
-                .expect("a sandbox");
+            let sandbox = provider.create(spec.clone()).await.expect("a sandbox");
             sh(&sandbox, "echo x > f; cat f").await;
             let process = busy(&sandbox).await;
             let child = fork(&sandbox).await;
             assert_eq!(child.read("f").await.expect("it reads"), "x\n");
             drop(process);
+            for sandbox in [&sandbox, &child] {
+                let name = format!("sandbox-{}", sandbox.info().id);
+                let mut names = names.lock().expect("no panic");
+                // Some of them, so that this test takes no memory by itself.
+                if names.len() < 1000 {
+                    names.insert(name);
+                }
+            }
             close([sandbox, child]).await;
         }
     };
@@ -465,12 +499,23 @@ async fn sandboxes_leave_nothing_in_their_host() {
         .await
     };
     let before = settled().await;
-    run(number("SANDBOX_LEAK_RUN", 30)).await;
+    let memory = resident();
+    let sandboxes = number("SANDBOX_LEAK_RUN", 30);
+    run(sandboxes).await;
     until("all is back", async || {
         let [descriptors, threads, mounts] = held();
         let back = descriptors <= before[0] && threads <= before[1] + 4 && mounts <= before[2];
         (back && providers(dir.path()).is_empty() && inits().is_empty()).then_some(())
     })
     .await;
-    println!("before {before:?}, after {:?}", settled().await);
+    until("the control groups are gone", async || {
+        let names = names.lock().expect("no panic");
+        let left = groups(Path::new("/sys/fs/cgroup"));
+        (!left.iter().any(|name| names.contains(name))).then_some(())
+    })
+    .await;
+    let after = settled().await;
+    let more = resident().saturating_sub(memory);
+    println!("before {before:?}, after {after:?}, {} KiB more", more >> 10);
+    assert!(more < 5 << 20, "{more} bytes more after {sandboxes} sandboxes");
 }

@@ -13,8 +13,14 @@ use std::sync::Arc;
 use sandbox_local::{LocalConfig, LocalProvider};
 use sandbox_testkit::property::{Settings, compare};
 
-/// Number of sequences for each seed: a few seconds' worth.
-const SEQUENCES: u32 = 30;
+/// Number of sequences for each seed, and their length: `SANDBOX_PROPERTY=20000x100`, or a few
+/// seconds' worth.
+fn sequences() -> (u32, usize) {
+    let asked = std::env::var("SANDBOX_PROPERTY").ok();
+    let asked = asked.as_deref().and_then(|asked| asked.split_once('x'));
+    let number = |(cases, length): (&str, &str)| Some((cases.parse().ok()?, length.parse().ok()?));
+    asked.and_then(number).unwrap_or((30, 40))
+}
 
 #[test]
 fn it_does_what_the_model_does() {
@@ -23,7 +29,8 @@ fn it_does_what_the_model_does() {
     let random = RandomState::new().hash_one(());
     eprintln!("the random seed is {random}");
     for seed in [1, 2, random] {
-        let settings = Settings::new(SEQUENCES).seed(seed);
+        let (cases, length) = sequences();
+        let settings = Settings::new(cases).length(length).seed(seed);
         if let Err(difference) = compare(provider.clone(), &settings) {
             panic!("with seed {seed}: {difference}");
         }

@@ -17,7 +17,7 @@ pub use ops::{Op, Write};
 use crate::model::ModelProvider;
 use world::World;
 
-/// The longest sequence.
+/// The longest sequence, unless settings say otherwise.
 const LENGTH: usize = 40;
 
 /// Settings of a comparison.
@@ -26,6 +26,8 @@ const LENGTH: usize = 40;
 pub struct Settings {
     /// Number of sequences that are tried.
     pub cases: u32,
+    /// Most operations of a sequence. Default: 40.
+    pub length: usize,
     /// Spec of the sandboxes.
     pub spec: SandboxSpec,
     /// The seed, so that a failure comes again; random if `None`.
@@ -40,10 +42,18 @@ impl Settings {
     pub fn new(cases: u32) -> Self {
         Self {
             cases,
+            length: LENGTH,
             spec: SandboxSpec::new(),
             seed: None,
             directory_renames: true,
         }
+    }
+
+    /// Tries sequences of up to so many operations.
+    #[must_use]
+    pub fn length(mut self, operations: usize) -> Self {
+        self.length = operations;
+        self
     }
 
     /// Creates the provider's sandboxes from this.
@@ -90,7 +100,7 @@ pub fn compare(provider: Arc<dyn Provider>, settings: &Settings) -> Result<(), S
             capabilities.has(Capability::Exec),
             capabilities.has(Capability::Fork),
         ),
-        1..LENGTH,
+        1..settings.length.max(2),
     );
     let config = Config {
         cases: settings.cases,

@@ -22,6 +22,12 @@ const TIME: Duration = Duration::from_millis(400);
 const AT_MOST: Duration = Duration::from_secs(60);
 const SECRET: &str = "the host's";
 
+/// Rounds of each operation at least: `SANDBOX_RACE_ROUNDS`, or a few.
+fn least_rounds() -> u64 {
+    let rounds = std::env::var("SANDBOX_RACE_ROUNDS").ok();
+    rounds.and_then(|rounds| rounds.parse().ok()).unwrap_or(10)
+}
+
 /// Runs `work` until time is up, while `a` (a directory) and `b` (a link to the canary) swap. It
 /// says whether it has seen what it is for.
 fn attack(f: &Fixture, name: &str, mut work: impl FnMut() -> bool) {
@@ -39,8 +45,12 @@ fn attack(f: &Fixture, name: &str, mut work: impl FnMut() -> bool) {
         });
         let _stop = Stop(&stop);
         let start = Instant::now();
+        let least = least_rounds();
         let raced = |rounds: u64| rounds > 10 && swaps.load(Ordering::Relaxed) > 100;
-        while start.elapsed() < TIME || start.elapsed() < AT_MOST && !(seen && raced(rounds)) {
+        while start.elapsed() < TIME
+            || rounds < least
+            || start.elapsed() < AT_MOST && !(seen && raced(rounds))
+        {
             seen |= work();
             rounds += 1;
         }
@@ -163,7 +173,11 @@ fn a_recursive_removal_never_leaves_the_tree() {
         let _stop = Stop(&stop);
         let start = Instant::now();
         let mut rounds = 0_u64;
-        while start.elapsed() < TIME || rounds <= 10 && start.elapsed() < AT_MOST {
+        let least = least_rounds();
+        while start.elapsed() < TIME
+            || rounds < least
+            || rounds <= 10 && start.elapsed() < AT_MOST
+        {
             for n in 0..5 {
                 let _ = fs::create_dir_all(f.root(&format!("t/d/{n}")));
                 let _ = fs::write(f.root(&format!("t/e{n}")), "");

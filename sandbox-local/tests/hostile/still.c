@@ -3,9 +3,12 @@
  *
  * still MODE DIRECTORY FILES: MODE is "plain" (no timers), "often" (an interval timer), "once"
  * (many timers that expire once), "other" (another process whose timers continue it, which then
- * continues its parent). */
+ * continues its parent), "vfork" (the renaming is done by children that the parent waits for within
+ * the kernel, where it can't be stopped), "traced" (a tracer swallows what would stop it). */
 #include "report.h"
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
 
 static void timer(long first_ms, long interval_ms) {
     struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGCONT};
@@ -21,6 +24,45 @@ static void timer(long first_ms, long interval_ms) {
 }
 
 static void awake(int signal) { (void)signal; }
+
+static void rename_to_and_fro(void) {
+    if (rename("a/token", "b/token") < 0 || rename("b/token", "a/token") < 0) {
+        report("rename", -1);
+        _exit(1);
+    }
+}
+
+/* Its parent stands in the kernel for as long as it runs, and goes on as it ends. */
+static void in_children(void) {
+    for (;;) {
+        if (vfork() == 0) {
+            timer(60, 60);
+            for (int i = 0; i < 300000; i++) {
+                rename_to_and_fro();
+            }
+            _exit(0);
+        }
+        int status;
+        while (wait(&status) < 0) {
+        }
+    }
+}
+
+/* Traces its parent, which goes on whatever it was sent. */
+static void trace(pid_t parent) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    timer(60, 60);
+    if (ptrace(PTRACE_ATTACH, parent, 0, 0) < 0) {
+        report("attach", -1);
+        _exit(1);
+    }
+    for (;;) {
+        int status;
+        if (waitpid(parent, &status, __WALL) == parent && WIFSTOPPED(status)) {
+            ptrace(PTRACE_CONT, parent, 0, 0);
+        }
+    }
+}
 
 static void fill(const char *dir, int files) {
     mkdir(dir, 0755);
@@ -59,13 +101,20 @@ int main(int argc, char **argv) {
             kill(getppid(), SIGCONT);
             usleep(1000);
         }
+    } else if (strcmp(mode, "traced") == 0) {
+        pid_t parent = getpid();
+        prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY);
+        if (fork() == 0) {
+            trace(parent);
+        }
+        timer(60, 60);
     }
     close(open("ready", O_CREAT | O_WRONLY, 0644));
     end();
+    if (strcmp(mode, "vfork") == 0) {
+        in_children();
+    }
     for (;;) {
-        if (rename("a/token", "b/token") < 0 || rename("b/token", "a/token") < 0) {
-            report("rename", -1);
-            return 1;
-        }
+        rename_to_and_fro();
     }
 }

@@ -3,10 +3,11 @@
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use sandbox_core::{Command, SandboxExt as _};
+use sandbox_core::{Command, ErrorKind, SandboxExt as _};
 
-use super::rig::each;
+use super::rig::{Rig, each};
 
 /// Less than the service is said to take, and a little more than a part.
 const CAP: u32 = 17 << 20;
@@ -96,28 +97,42 @@ async fn an_import_keeps_modes_and_takes_the_place_of_what_is_read_only() {
     .await;
 }
 
+/// Closes a sandbox in which a command runs, so many times at once. Gives the time that it took.
+async fn close_busy(rig: &Rig, closes: usize) -> Duration {
+    let what = rig.provider.backend();
+    let sandbox = rig.sandbox().await;
+    let busy = Arc::clone(&sandbox);
+    let busy = tokio::spawn(async move { busy.sh("touch begun; exec sleep 1000").await });
+    while !sandbox.exists("begun").await.expect(what) {}
+    let begun = Instant::now();
+    let before = rig.emulator.requests("DELETE ");
+    let closes = (0..closes).map(|_| sandbox.close());
+    for closed in futures_util::future::join_all(closes).await {
+        closed.unwrap_or_else(|error| panic!("{what}: {error:?}"));
+    }
+    let took = begun.elapsed();
+    assert_eq!(rig.emulator.requests("DELETE ") - before, 1, "{what}");
+    let ended = busy.await.expect("it ended").expect_err("it is closed");
+    assert_eq!(ended.kind(), ErrorKind::Closed, "{what}: {ended:?}");
+    took
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn closes_at_once_of_a_busy_sandbox_ask_for_one_end() {
+async fn closes_at_once_of_a_busy_sandbox_ask_for_one_end_and_take_no_longer_than_one() {
     each(async |rig| {
         let what = rig.provider.backend();
-        let sandbox = rig.sandbox().await;
-        let busy = Arc::clone(&sandbox);
-        let busy = tokio::spawn(async move { busy.sh("touch begun; exec sleep 1000").await });
-        while !sandbox.exists("begun").await.expect(what) {}
-        let begun = std::time::Instant::now();
-        let before = rig.emulator.requests("DELETE ");
-        let closes = [sandbox.close(), sandbox.close(), sandbox.close()];
-        for closed in futures_util::future::join_all(closes).await {
-            closed.unwrap_or_else(|error| panic!("{what}: {error:?}"));
+        let (mut one, mut three) = (Duration::MAX, Duration::MAX);
+        // The best of a few: a machine may be busy with something else. In turn they would take
+        // three times as long.
+        for round in 0..6 {
+            one = one.min(close_busy(&rig, 1).await);
+            three = three.min(close_busy(&rig, 3).await);
+            if round > 0 && three < 2 * one {
+                break;
+            }
         }
-        println!("{what}: three closes took {:?}", begun.elapsed());
-        assert_eq!(rig.emulator.requests("DELETE ") - before, 1, "{what}");
-        let ended = busy.await.expect("it ended").expect_err("it is closed");
-        assert_eq!(
-            ended.kind(),
-            sandbox_core::ErrorKind::Closed,
-            "{what}: {ended:?}"
-        );
+        println!("{what}: one close took {one:?}, three at once {three:?}");
+        assert!(three < 2 * one, "{what}: {three:?}, and one {one:?}");
     })
     .await;
 }

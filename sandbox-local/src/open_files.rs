@@ -38,7 +38,9 @@ fn left(limit: u64) -> u64 {
 
 /// Says in an error for lack of open files how many are left.
 pub(crate) fn told(error: Error) -> Error {
-    let is_it = error.hint().is_some_and(|hint| hint.contains("`ulimit -n`"));
+    let is_it = error
+        .hint()
+        .is_some_and(|hint| hint.contains("`ulimit -n`"));
     if !is_it || error.hint().is_some_and(|hint| hint.contains(" are left")) {
         return error;
     }

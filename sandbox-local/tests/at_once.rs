@@ -128,7 +128,10 @@ fn number(text: &str) -> Option<u64> {
 }
 
 /// What is in a file by the file API.
-async fn content(sandbox: &Arc<dyn Sandbox>, file: usize) -> Result<Option<u64>, sandbox_core::Error> {
+async fn content(
+    sandbox: &Arc<dyn Sandbox>,
+    file: usize,
+) -> Result<Option<u64>, sandbox_core::Error> {
     match sandbox.read(name(file)).await {
         Ok(bytes) => Ok(number(&String::from_utf8_lossy(&bytes))),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -154,7 +157,9 @@ async fn step(
         }
         2 | 3 => Effect::Read(content(sandbox, file).await?),
         4 => {
-            let removed = sandbox.remove(&name(file).as_str().into(), Default::default()).await;
+            let removed = sandbox
+                .remove(&name(file).as_str().into(), Default::default())
+                .await;
             match removed {
                 Err(error) if error.kind() == ErrorKind::NotFound => Effect::Removed(false),
                 other => other.map(|()| Effect::Removed(true))?,
@@ -162,10 +167,15 @@ async fn step(
         }
         5 => {
             let file = name(file);
-            sh(format!("echo {begun} > {file}.{begun} && mv {file}.{begun} {file}")).await?;
+            sh(format!(
+                "echo {begun} > {file}.{begun} && mv {file}.{begun} {file}"
+            ))
+            .await?;
             Effect::Wrote(begun)
         }
-        6 => Effect::Read(number(&sh(format!("cat {} 2>/dev/null", name(file))).await?)),
+        6 => Effect::Read(number(
+            &sh(format!("cat {} 2>/dev/null", name(file))).await?,
+        )),
         _ => {
             let child = match sandbox.fork_one().await {
                 // Something would not stand still: an honest answer.
@@ -221,10 +231,23 @@ async fn sixteen_tasks_see_what_one_after_the_other_could_have_seen() {
             });
         }
         let events = tasks.join_all().await.concat();
-        let forks = events.len() - events.iter().map(|event| event.begun).collect::<HashSet<_>>().len();
-        println!("round {round}: {} events, {} forks", events.len(), forks / (FILES - 1));
+        let forks = events.len()
+            - events
+                .iter()
+                .map(|event| event.begun)
+                .collect::<HashSet<_>>()
+                .len();
+        println!(
+            "round {round}: {} events, {} forks",
+            events.len(),
+            forks / (FILES - 1)
+        );
         for file in 0..FILES {
-            let of_file: Vec<Event> = events.iter().filter(|event| event.file == file).copied().collect();
+            let of_file: Vec<Event> = events
+                .iter()
+                .filter(|event| event.file == file)
+                .copied()
+                .collect();
             assert!(is_linearisable(&of_file), "no order explains {of_file:#?}");
         }
         // And its end, among all of that: whatever is under way ends, and says so.

@@ -516,6 +516,12 @@ async fn sandboxes_leave_nothing_in_their_host() {
     .await;
     let after = settled().await;
     let more = resident().saturating_sub(memory);
-    println!("before {before:?}, after {after:?}, {} KiB more", more >> 10);
-    assert!(more < 5 << 20, "{more} bytes more after {sandboxes} sandboxes");
+    println!(
+        "before {before:?}, after {after:?}, {} KiB more",
+        more >> 10
+    );
+    assert!(
+        more < 5 << 20,
+        "{more} bytes more after {sandboxes} sandboxes"
+    );
 }

@@ -341,7 +341,11 @@ async fn a_limit_on_memory_limits_open_files_too() {
         Some(most.expect("a number"))
     };
     let control = support::default().await;
-    let unlimited: u64 = sh(&control, "ulimit -Hn").await.trim().parse().expect("a number");
+    let unlimited: u64 = sh(&control, "ulimit -Hn")
+        .await
+        .trim()
+        .parse()
+        .expect("a number");
     control.close().await.expect("close");
     for (memory, wanted) in [(48 << 20, 1024), (256 << 20, 4096)] {
         if let Some(most) = most(Resources::new().memory(memory)).await {

@@ -58,7 +58,15 @@ async fn pip_builds_a_source_distribution_whose_tests_pass() {
     }
     let dir = tempfile::tempdir().expect("a directory");
     let fetched = std::process::Command::new("python3")
-        .args(["-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"])
+        .args([
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--no-binary",
+            ":all:",
+        ])
         .args(["toolz==1.0.0", "--dest"])
         .arg(dir.path())
         .status();

@@ -118,5 +118,10 @@ async fn a_package_of_pypi_passes_its_own_pytest_suite() {
         /usr/bin/python3 -c 'import toolz; print(toolz.__file__)'
         tail -n 1 said | awk '{ print ($1 > 100 && $2 ~ /^passed/ ? "passed" : $0) }'
     "#;
-    prints("/workspace/toolz/__init__.py\npassed", FileBatch::new(), script).await;
+    prints(
+        "/workspace/toolz/__init__.py\npassed",
+        FileBatch::new(),
+        script,
+    )
+    .await;
 }

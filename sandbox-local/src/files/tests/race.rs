@@ -174,9 +174,7 @@ fn a_recursive_removal_never_leaves_the_tree() {
         let start = Instant::now();
         let mut rounds = 0_u64;
         let least = least_rounds();
-        while start.elapsed() < TIME
-            || rounds < least
-            || rounds <= 10 && start.elapsed() < AT_MOST
+        while start.elapsed() < TIME || rounds < least || rounds <= 10 && start.elapsed() < AT_MOST
         {
             for n in 0..5 {
                 let _ = fs::create_dir_all(f.root(&format!("t/d/{n}")));

@@ -174,11 +174,15 @@ async fn in_a_host_of_few_descriptors() {
         assert!(each < 3.2, "{each} for each idle sandbox");
         // Those that are there work, all of them and some at once.
         for sandboxes in live.chunks(2) {
-            let work = sandboxes.iter().cloned().map(async |sandbox| {
-                sandbox.write("f", "content").await.expect("it writes");
-                assert_eq!(support::sh(&sandbox, "cat f").await, "content");
-            });
-            work.collect::<tokio::task::JoinSet<_>>().join_all().await;
+            let mut work = tokio::task::JoinSet::new();
+            for sandbox in sandboxes {
+                let sandbox = sandbox.clone();
+                work.spawn(async move {
+                    sandbox.write("f", "content").await.expect("it writes");
+                    assert_eq!(support::sh(&sandbox, "cat f").await, "content");
+                });
+            }
+            work.join_all().await;
         }
         // And there is room again for what is closed.
         support::close(live.drain(..4)).await;

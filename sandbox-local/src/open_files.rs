@@ -10,7 +10,7 @@ use sandbox_core::{Error, ErrorKind, Operation, Result};
 
 use crate::sys::open_files;
 
-/// What an idle sandbox holds: its control socket, its init, its root directory.
+/// Descriptors of an idle sandbox: its control socket, its init, its root directory.
 const HELD: u64 = 3;
 /// Left for the sandboxes that are there, of a limit of 512 or more: some ten commands at once.
 const RESERVE: u64 = 64;

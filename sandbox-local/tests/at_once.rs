@@ -25,7 +25,7 @@ const TASKS: usize = 16;
 const STEPS: usize = 10;
 const FILES: usize = 4;
 
-/// What an operation did to a file: its content is a number that is written once, or it is not there.
+/// Effect of an operation on a file, whose content is a number that is written once, or it is not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Effect {
     Wrote(u64),
@@ -127,7 +127,7 @@ fn number(text: &str) -> Option<u64> {
     text.trim().parse().ok()
 }
 
-/// What is in a file by the file API.
+/// Content of a file, by the file API.
 async fn content(
     sandbox: &Arc<dyn Sandbox>,
     file: usize,

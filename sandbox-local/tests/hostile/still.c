@@ -4,10 +4,9 @@
  * still MODE DIRECTORY FILES: MODE is "plain" (no timers), "often" (an interval timer), "once"
  * (many timers that expire once), "other" (another process whose timers continue it, which then
  * continues its parent), "vfork" (the renaming is done by children that the parent waits for within
- * the kernel, where it can't be stopped), "traced" (a tracer swallows what would stop it). */
+ * the kernel, where it can't be stopped). */
 #include "report.h"
 #include <sys/prctl.h>
-#include <sys/ptrace.h>
 #include <sys/wait.h>
 
 static void timer(long first_ms, long interval_ms) {
@@ -48,36 +47,6 @@ static void in_children(void) {
     }
 }
 
-/* Traces its parent, which goes on whatever it was sent. */
-static void trace(pid_t parent) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    timer(60, 60);
-    if (ptrace(PTRACE_ATTACH, parent, 0, 0) < 0) {
-        report("attach", -1);
-        _exit(1);
-    }
-    for (;;) {
-        int status;
-        if (waitpid(parent, &status, __WALL) == parent && WIFSTOPPED(status)) {
-            ptrace(PTRACE_CONT, parent, 0, 0);
-        }
-    }
-}
-
-static void fill(const char *dir, int files) {
-    mkdir(dir, 0755);
-    for (int i = 0; i < files; i++) {
-        char name[64];
-        snprintf(name, sizeof name, "%s/%d", dir, i);
-        int fd = open(name, O_CREAT | O_WRONLY, 0644);
-        if (fd < 0 || write(fd, "x", 1) != 1) {
-            report("fill", -1);
-            exit(1);
-        }
-        close(fd);
-    }
-}
-
 int main(int argc, char **argv) {
     if (argc != 4 || chdir(argv[2]) < 0) {
         return 2;
@@ -101,13 +70,6 @@ int main(int argc, char **argv) {
             kill(getppid(), SIGCONT);
             usleep(1000);
         }
-    } else if (strcmp(mode, "traced") == 0) {
-        pid_t parent = getpid();
-        prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY);
-        if (fork() == 0) {
-            trace(parent);
-        }
-        timer(60, 60);
     }
     close(open("ready", O_CREAT | O_WRONLY, 0644));
     end();

@@ -32,7 +32,7 @@ use crate::mutation::{self, Part};
 const DEFAULT_PROCESSES: u64 = 4096;
 /// Open files of the agent; its guests get half.
 const OPEN_FILES: u64 = 131_072;
-/// Where memory is limited the agent has one for so much of it, at least the smaller number: not
+/// Memory for each open file of the agent, where memory is limited, but at least some files: not
 /// every kernel charges to the limit what waits in each kind of socket.
 const MEMORY_OF_A_FILE: u64 = 32 << 10;
 const LEAST_FILES: u64 = 2048;

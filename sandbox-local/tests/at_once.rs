@@ -25,7 +25,8 @@ const TASKS: usize = 16;
 const STEPS: usize = 10;
 const FILES: usize = 4;
 
-/// Effect of an operation on a file, whose content is a number that is written once, or it is not there.
+/// Effect of an operation on a file, whose content is a number that is written once, or which is
+/// not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Effect {
     Wrote(u64),

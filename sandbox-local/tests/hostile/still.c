@@ -47,6 +47,20 @@ static void in_children(void) {
     }
 }
 
+static void fill(const char *dir, int files) {
+    mkdir(dir, 0755);
+    for (int i = 0; i < files; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "%s/%d", dir, i);
+        int fd = open(name, O_CREAT | O_WRONLY, 0644);
+        if (fd < 0 || write(fd, "x", 1) != 1) {
+            report("fill", -1);
+            exit(1);
+        }
+        close(fd);
+    }
+}
+
 int main(int argc, char **argv) {
     if (argc != 4 || chdir(argv[2]) < 0) {
         return 2;

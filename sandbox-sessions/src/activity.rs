@@ -2,27 +2,39 @@
 //!
 //! A look must never count as use, and a running command always does.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use sandbox_core::layer::{Answer, Around, Attempt, Call, Request};
-use sandbox_core::{Exit, Process, ProcessControl, SandboxId, Signal, TerminalSize, async_trait};
+use sandbox_core::{
+    Capability, Exit, Job, JobKey, Process, ProcessControl, Sandbox, SandboxId, Signal,
+    TerminalSize, async_trait,
+};
 
 use crate::{Clock, Expired, Status, Why};
 
 /// Told when a status may have changed, with whether the sandbox was found to be gone.
 pub(crate) type Changed = Arc<dyn Fn(bool) + Send + Sync>;
 
+/// Time until a backend that did not answer is asked again how a job fares.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
 /// The activity of one session.
 pub(crate) struct Activity {
     clock: Clock,
     state: Mutex<State>,
     changed: Changed,
+    handle: tokio::runtime::Handle,
+    /// Ends those who wait for jobs when it is dropped.
+    alive: tokio::sync::watch::Sender<()>,
 }
 
 struct State {
-    /// Commands that run.
+    /// Commands that run, jobs included.
     commands: usize,
+    /// Jobs whose end is waited for.
+    jobs: HashSet<(SandboxId, JobKey)>,
     /// Calls and commands that are under way.
     uses: usize,
     last_use: SystemTime,
@@ -56,11 +68,19 @@ impl std::fmt::Debug for Activity {
 }
 
 impl Activity {
-    pub(crate) fn new(clock: Clock, last_use: SystemTime, changed: Changed) -> Self {
+    pub(crate) fn new(
+        clock: Clock,
+        last_use: SystemTime,
+        changed: Changed,
+        handle: tokio::runtime::Handle,
+    ) -> Self {
         Self {
             clock,
+            handle,
+            alive: tokio::sync::watch::channel(()).0,
             state: Mutex::new(State {
                 commands: 0,
+                jobs: HashSet::new(),
                 uses: 0,
                 last_use,
                 failed: false,
@@ -158,6 +178,64 @@ impl Activity {
     }
 }
 
+impl Activity {
+    /// Counts a job as a command that runs, until it has ended.
+    fn follow(self: &Arc<Self>, sandbox: SandboxId, job: Job) {
+        let name = (sandbox, job.key().clone());
+        if !self.lock().jobs.insert(name.clone()) {
+            return;
+        }
+        self.begin(true);
+        // Neither this nor the job's handle keeps alive what nothing else does.
+        let (activity, mut alive) = (Arc::downgrade(self), self.alive.subscribe());
+        self.handle.spawn(async move {
+            let failed = tokio::select! {
+                failed = has_failed(&job) => failed,
+                _ = alive.changed() => return,
+            };
+            drop(job);
+            if let Some(activity) = activity.upgrade() {
+                activity.lock().jobs.remove(&name);
+                activity.end(true, Some(failed));
+            }
+        });
+    }
+
+    /// Follows the jobs that an earlier process started in a sandbox.
+    pub(crate) fn follow_all(self: &Arc<Self>, raw: &Arc<dyn Sandbox>) {
+        if !raw.capabilities().has(Capability::Jobs) {
+            return;
+        }
+        let (activity, raw) = (Arc::downgrade(self), raw.clone());
+        self.handle.spawn(async move {
+            let jobs = match raw.list_jobs().await {
+                Ok(jobs) => jobs,
+                Err(error) => {
+                    tracing::warn!(%error, "the jobs of a sandbox that was taken up are not known");
+                    return;
+                }
+            };
+            for info in jobs.iter().filter(|info| !info.state.is_final()) {
+                let found = raw.find_job(&info.key).await;
+                if let (Ok(job), Some(activity)) = (found, activity.upgrade()) {
+                    activity.follow(raw.info().id, job);
+                }
+            }
+        });
+    }
+}
+
+/// Waits for the end of a job.
+async fn has_failed(job: &Job) -> bool {
+    loop {
+        match job.wait().await {
+            Ok(exit) => return !exit.status.success(),
+            Err(error) if error.is_retryable() => tokio::time::sleep(ASK_AGAIN).await,
+            Err(_) => return true,
+        }
+    }
+}
+
 /// One use; ends when dropped.
 struct Use {
     /// `None` once another use has taken its place.
@@ -250,6 +328,12 @@ impl Around for Track {
                 if let Some(using) = &mut using {
                     using.activity = None;
                 }
+            }
+            (Request::StartJob(..), Ok(answer)) => {
+                if let (Some(job), Some(sandbox)) = (answer.job(), call.sandbox_id()) {
+                    self.activity.follow(sandbox, job.clone());
+                }
+                drop(using);
             }
             (Request::Close, _) => {
                 drop(using);

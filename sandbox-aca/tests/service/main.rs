@@ -9,6 +9,7 @@ mod chain;
 mod everyday;
 mod faults;
 mod keep;
+mod kept;
 mod labels;
 mod leaks;
 mod lifecycle;

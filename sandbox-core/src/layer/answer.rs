@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
-    Changes, DirEntry, IsolationReport, Metadata, Output, Process, Sandbox, SandboxId, SandboxInfo,
-    Snapshot, TransferReport,
+    Changes, DirEntry, IsolationReport, Job, Metadata, Output, Process, Sandbox, SandboxId,
+    SandboxInfo, Snapshot, TransferReport,
 };
 
 /// The result of a call, for a layer that looks at what came of it.
@@ -36,6 +36,11 @@ pub trait Answer: Send {
         None
     }
 
+    /// The job that was started or found, for `start_job` and `find_job`.
+    fn job(&self) -> Option<&Job> {
+        None
+    }
+
     /// Number of bytes that were read or transferred, where the operation is about that.
     fn bytes(&self) -> Option<u64> {
         None
@@ -51,6 +56,12 @@ impl Answer for Output {
 impl Answer for Arc<dyn Sandbox> {
     fn sandbox_id(&self) -> Option<SandboxId> {
         Some(self.info().id)
+    }
+}
+
+impl Answer for Job {
+    fn job(&self) -> Option<&Job> {
+        Some(self)
     }
 }
 
@@ -80,7 +91,6 @@ nothing_to_see!(
     crate::EgressDecisions,
     crate::FileReader,
     crate::FileWriter,
-    crate::Job,
     crate::PortStream,
     crate::Usage,
     Vec<crate::JobInfo>,

@@ -95,7 +95,12 @@ impl Entry {
                 created: from_ms(described.created_ms),
                 idle: described.idle_ms.map(Duration::from_millis),
                 max_life: described.max_life_ms.map(Duration::from_millis),
-                activity: Arc::new(Activity::new(inner.config.clock.clone(), now, changed)),
+                activity: Arc::new(Activity::new(
+                    inner.config.clock.clone(),
+                    now,
+                    changed,
+                    inner.handle.clone(),
+                )),
                 hold: Mutex::new(hold),
                 told: Mutex::new(None),
                 written: Mutex::new(now),

@@ -310,6 +310,7 @@ impl Inner {
         match inner.bounded(inner.provider.attach(&sandbox)).await {
             Ok(raw) => {
                 entry.hold().spec = spec.cloned();
+                entry.activity.follow_all(&raw);
                 Ok(Some(entry.set_sandbox(raw)))
             }
             Err(error) if matches!(error.kind(), CoreKind::NotFound | CoreKind::Lost) => Ok(None),

@@ -59,6 +59,9 @@ pub(crate) enum Action {
     /// Serve sandboxes to other programs, until it is interrupted
     #[cfg(feature = "remote")]
     Serve(ServeOptions),
+    /// Serve sandboxes to an agent over the Model Context Protocol, on standard input and output
+    #[cfg(feature = "mcp")]
+    Mcp(McpOptions),
     /// Print a script that completes command lines
     Completions {
         /// The shell that the script is for
@@ -196,6 +199,38 @@ pub(crate) struct ServeOptions {
     pub(crate) max_commands: usize,
     /// Open sandboxes at the same time
     #[arg(long, value_name = "COUNT", default_value_t = 256)]
+    pub(crate) max_sandboxes: usize,
+    /// Close a sandbox that nothing used for this time
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "1h")]
+    pub(crate) idle: Duration,
+}
+
+#[cfg(feature = "mcp")]
+#[derive(Args)]
+pub(crate) struct McpOptions {
+    /// Serve streamable HTTP at /mcp of a port of loopback instead, as 127.0.0.1:8848
+    #[arg(long, short, value_name = "ADDRESS")]
+    pub(crate) listen: Option<std::net::SocketAddr>,
+    /// A file with the token that HTTP clients must give
+    #[arg(long, value_name = "FILE", requires = "listen")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Serve this name in the Host header too
+    #[arg(long, value_name = "NAME", requires = "listen")]
+    pub(crate) allow_host: Vec<String>,
+    /// Let pages of this origin send requests, as https://app.example.com:443
+    #[arg(long, value_name = "ORIGIN", requires = "listen")]
+    pub(crate) allow_origin: Vec<String>,
+    /// Let exports land below this directory of the host
+    #[arg(long, value_name = "DIR")]
+    pub(crate) export_root: Option<PathBuf>,
+    /// Let sandboxes import directories of the host below this one
+    #[arg(long, value_name = "DIR")]
+    pub(crate) import_root: Vec<PathBuf>,
+    /// Let a sandbox reach the network if it asks for it
+    #[arg(long)]
+    pub(crate) allow_network: bool,
+    /// Open sandboxes at the same time
+    #[arg(long, value_name = "COUNT", default_value_t = 32)]
     pub(crate) max_sandboxes: usize,
     /// Close a sandbox that nothing used for this time
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "1h")]

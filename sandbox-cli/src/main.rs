@@ -6,11 +6,15 @@
 
 mod arguments;
 mod doctor;
+#[cfg(feature = "mcp")]
+mod mcp;
 mod run;
 #[cfg(feature = "remote")]
 mod serve;
 mod show;
 mod stock;
+#[cfg(any(feature = "mcp", feature = "remote"))]
+mod stop;
 mod values;
 
 use std::process::ExitCode;
@@ -59,6 +63,8 @@ async fn act(arguments: Arguments) -> Result<u8, Failure> {
         Action::Snapshots(options) => stock::snapshots(&provider, options, json).await,
         #[cfg(feature = "remote")]
         Action::Serve(options) => serve::serve(&provider, options, json).await,
+        #[cfg(feature = "mcp")]
+        Action::Mcp(options) => mcp::mcp(&provider, options).await,
         Action::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "sandbox", &mut text);

@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::arguments::ServeOptions;
 use crate::show::{Failure, print, print_json};
 use crate::stock::connect;
+use crate::stop::stopped;
 
 pub(crate) async fn serve(uri: &str, options: ServeOptions, json: bool) -> Result<u8, Failure> {
     let token = token(&options)?;
@@ -84,20 +85,4 @@ fn token(options: &ServeOptions) -> Result<Option<TokenAccess>, Failure> {
             .with_host_path(file)
     })?;
     Ok(Some(TokenAccess::new(read.trim_ascii())?))
-}
-
-/// Waits for the signal to stop.
-async fn stopped() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let wait = |kind| async move {
-        match signal(kind) {
-            Ok(mut signal) => drop(signal.recv().await),
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = wait(SignalKind::interrupt()) => {}
-        () = wait(SignalKind::terminate()) => {}
-        () = wait(SignalKind::hangup()) => {}
-    }
 }

@@ -1,0 +1,94 @@
+//! `sandbox mcp`: sandboxes for an agent that speaks the Model Context Protocol.
+//!
+//! It must never print anything but the protocol to standard output while it serves there, nor
+//! listen where another machine could reach it: there is no TLS here.
+
+use std::net::SocketAddr;
+
+use sandbox::sessions::{Limits, Sessions, SessionsConfig, ShutdownOptions};
+use sandbox::{Error, ErrorKind, Operation};
+use sandbox_mcp::{HttpOptions, Server, ServerOptions};
+
+use crate::arguments::McpOptions;
+use crate::show::{Failure, complain};
+use crate::stock::connect;
+use crate::stop::stopped;
+
+pub(crate) async fn mcp(uri: &str, options: McpOptions) -> Result<u8, Failure> {
+    let http = http(&options)?;
+    let config = SessionsConfig::new()
+        .idle_timeout(options.idle)
+        .limits(Limits::new().total(options.max_sandboxes));
+    let sessions = Sessions::open(connect(uri).await?, config)
+        .await
+        .map_err(failed)?;
+    let mut allowed = ServerOptions::new().allow_network(options.allow_network);
+    if let Some(root) = options.export_root {
+        allowed = allowed.export_root(root);
+    }
+    for root in options.import_root {
+        allowed = allowed.import_root(root);
+    }
+    let server = Server::new(sessions.clone(), allowed)?;
+    let served = match http {
+        None => tokio::select! {
+            served = server.serve_stdio() => served,
+            () = stopped() => Ok(()),
+        },
+        Some((address, options)) => {
+            let ready = |address| complain(&format!("sandbox: listening on http://{address}/mcp"));
+            tokio::select! {
+                served = server.serve_http(address, options, ready) => served,
+                () = stopped() => Ok(()),
+            }
+        }
+    };
+    let closed = sessions.shutdown(ShutdownOptions::new()).await;
+    served?;
+    closed.map_err(failed)?;
+    Ok(0)
+}
+
+fn failed(error: sandbox::sessions::Error) -> Error {
+    Error::new(ErrorKind::Other, Operation::Connect).with_message(error.to_string())
+}
+
+fn invalid(why: &str) -> Error {
+    Error::new(ErrorKind::InvalidInput, Operation::Connect).with_message(why)
+}
+
+fn http(options: &McpOptions) -> Result<Option<(SocketAddr, HttpOptions)>, Error> {
+    let Some(address) = options.listen else {
+        return Ok(None);
+    };
+    if !address.ip().is_loopback() {
+        return Err(
+            invalid("other machines could reach this address, without TLS").with_hint(
+                "listen on 127.0.0.1, put a proxy that has TLS in front, and name it with \
+                 --allow-host",
+            ),
+        );
+    }
+    let Some(file) = &options.token_file else {
+        return Err(invalid(
+            "over TCP every program of this host could connect, so that a token is needed",
+        )
+        .with_hint(
+            "make one: (umask 077; head -c 32 /dev/urandom | base64 > token), and give \
+             --token-file token",
+        ));
+    };
+    let token = std::fs::read(file).map_err(|error| {
+        Error::from_io(error, Operation::Connect)
+            .with_message("the token's file can't be read")
+            .with_host_path(file)
+    })?;
+    let mut http = HttpOptions::new(token.trim_ascii().to_vec());
+    for host in &options.allow_host {
+        http = http.allow_host(host);
+    }
+    for origin in &options.allow_origin {
+        http = http.allow_origin(origin);
+    }
+    Ok(Some((address, http)))
+}

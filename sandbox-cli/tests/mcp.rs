@@ -1,0 +1,441 @@
+//! `sandbox mcp`, by hand-written requests: what a client sees, field by field.
+#![cfg(all(target_os = "linux", feature = "mcp"))]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+fn sandbox() -> Command {
+    let program = std::env::var_os("SANDBOX_PROGRAM");
+    let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_sandbox").into());
+    let mut command = Command::new(program);
+    command.env_remove("SANDBOX_PROVIDER").arg("mcp");
+    command
+}
+
+struct Client {
+    child: Child,
+    stdin: ChildStdin,
+    lines: Lines<BufReader<ChildStdout>>,
+    next: u64,
+    /// Notifications that came while an answer was waited for.
+    notified: Vec<Value>,
+}
+
+impl Client {
+    async fn start(arguments: &[&str]) -> Self {
+        let mut child = sandbox()
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let stdin = child.stdin.take().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut client = Self {
+            child,
+            stdin,
+            lines,
+            next: 0,
+            notified: Vec::new(),
+        };
+        let hello = json!({
+            "protocolVersion": "2025-06-18",
+            "capabilities": {},
+            "clientInfo": { "name": "test", "version": "0" },
+        });
+        let answer = client.ask("initialize", hello).await;
+        assert_eq!(answer["result"]["serverInfo"]["name"], "sandbox");
+        client
+            .send(json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }))
+            .await;
+        client
+    }
+
+    async fn send(&mut self, message: Value) {
+        let line = format!("{message}\n");
+        self.stdin.write_all(line.as_bytes()).await.unwrap();
+    }
+
+    async fn begin(&mut self, method: &str, params: Value) -> u64 {
+        self.next += 1;
+        let id = self.next;
+        self.send(json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }))
+            .await;
+        id
+    }
+
+    async fn answer(&mut self, id: u64) -> Value {
+        let answer = async {
+            loop {
+                let line = self
+                    .lines
+                    .next_line()
+                    .await
+                    .unwrap()
+                    .expect("the server hung up");
+                let message: Value = serde_json::from_str(&line).unwrap();
+                if message["id"] == id {
+                    return message;
+                }
+                self.notified.push(message);
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), answer)
+            .await
+            .unwrap()
+    }
+
+    async fn ask(&mut self, method: &str, params: Value) -> Value {
+        let id = self.begin(method, params).await;
+        self.answer(id).await
+    }
+
+    async fn raw(&mut self, tool: &str, arguments: Value) -> Value {
+        let params = json!({ "name": tool, "arguments": arguments });
+        self.ask("tools/call", params).await
+    }
+
+    /// The fields of a call that works.
+    async fn call(&mut self, tool: &str, arguments: Value) -> Value {
+        let answer = self.raw(tool, arguments).await;
+        assert_ne!(answer["result"]["isError"], true, "{tool}: {answer}");
+        answer["result"]["structuredContent"].clone()
+    }
+
+    /// The text of a call that fails.
+    async fn fails(&mut self, tool: &str, arguments: Value) -> String {
+        let answer = self.raw(tool, arguments).await;
+        assert_eq!(answer["result"]["isError"], true, "{tool}: {answer}");
+        answer["result"]["content"][0]["text"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    }
+
+    /// Hangs up, and waits for the server's end.
+    async fn end(mut self) {
+        drop(self.stdin);
+        let status = tokio::time::timeout(Duration::from_secs(60), self.child.wait()).await;
+        assert!(status.unwrap().unwrap().success());
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn every_tool_has_schemas_and_annotations_and_a_name_that_clients_take() {
+    let mut client = Client::start(&[]).await;
+    let tools = client.ask("tools/list", json!({})).await["result"]["tools"].clone();
+    let tools = tools.as_array().unwrap();
+    assert!((15..=20).contains(&tools.len()), "{}", tools.len());
+    for tool in tools {
+        let name = tool["name"].as_str().unwrap();
+        assert!(
+            name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
+            "{name}"
+        );
+        assert!(tool["inputSchema"]["type"] == "object", "{name}");
+        assert!(tool["outputSchema"]["type"] == "object", "{name}");
+        assert!(tool["annotations"]["readOnlyHint"].is_boolean(), "{name}");
+        let fields = tool["inputSchema"]["properties"].as_object();
+        for (field, schema) in fields.into_iter().flatten() {
+            assert!(
+                schema["description"].is_string() || schema["$ref"].is_string(),
+                "{name}.{field}"
+            );
+        }
+    }
+    client.end().await;
+}
+
+#[tokio::test]
+async fn the_whole_job_of_an_agent() {
+    let place = tempfile::tempdir().unwrap();
+    let source = place.path().join("source");
+    std::fs::create_dir(&source).unwrap();
+    std::fs::write(source.join("main.py"), "print('one')\n").unwrap();
+    let out = place.path().join("out");
+    std::fs::create_dir(&out).unwrap();
+    let roots = [
+        "--export-root",
+        &text(&out),
+        "--import-root",
+        &text(&source),
+    ];
+    let mut client = Client::start(&roots).await;
+
+    let create = json!({ "name": "work", "import": text(&source), "env": { "LANG": "C.UTF-8" } });
+    let made = client.call("sandbox_create", create.clone()).await;
+    assert_eq!(
+        (&made["sandbox_id"], &made["status"]),
+        (&"work".into(), &"ready".into())
+    );
+    assert_eq!(
+        client.call("sandbox_create", create).await["sandbox_id"],
+        "work"
+    );
+    let id = json!({ "sandbox_id": "work" });
+    let with = |more: Value| {
+        let mut all = id.as_object().unwrap().clone();
+        all.extend(more.as_object().unwrap().clone());
+        Value::Object(all)
+    };
+    let read = client
+        .call("file_read", with(json!({ "path": "main.py" })))
+        .await;
+    assert_eq!(read["content"], "print('one')\n");
+    let edit = json!({ "path": "main.py", "search": "one", "replace": "two" });
+    assert_eq!(
+        client.call("file_edit", with(edit.clone())).await["replacements"],
+        1
+    );
+    assert!(
+        client
+            .fails("file_edit", with(edit))
+            .await
+            .contains("does not stand")
+    );
+    let files = json!({ "files": [
+        { "path": "run.sh", "content": "#!/bin/sh\necho out; echo err >&2; exit 3\n", "executable": true },
+        { "path": "deep/notes.txt", "content": "first\nneedle here\n" },
+    ] });
+    assert_eq!(client.call("file_write", with(files)).await["files"], 2);
+    let ran = client
+        .call("run", with(json!({ "argv": ["./run.sh"] })))
+        .await;
+    assert_eq!((&ran["ran"], &ran["exit_code"]), (&"yes".into(), &3.into()));
+    assert_eq!(
+        (&ran["stdout"]["head"], &ran["stderr"]["head"]),
+        (&"out\n".into(), &"err\n".into())
+    );
+    let missing = client
+        .call("run", with(json!({ "argv": ["no-such-program"] })))
+        .await;
+    assert_eq!(
+        (&missing["ran"], &missing["exit_code"]),
+        (&"not_started".into(), &Value::Null)
+    );
+    let late = json!({ "script": "echo begun; sleep 60", "timeout_seconds": 1 });
+    let late = client.call("run", with(late)).await;
+    assert_eq!(
+        (&late["ran"], &late["stdout"]["head"]),
+        (&"interrupted".into(), &"begun\n".into())
+    );
+
+    let long = json!({ "script": "seq 1 20000" });
+    let long = client.call("run", with(long)).await;
+    assert_eq!(long["stdout"]["truncated"], true);
+    assert!(
+        long["stdout"]["tail"]
+            .as_str()
+            .unwrap()
+            .ends_with("\n20000\n")
+    );
+    let mut whole = long["stdout"]["head"].as_str().unwrap().to_owned();
+    let mut offset = long["stdout"]["next_offset"].clone();
+    while !offset.is_null() {
+        let on = json!({ "output_id": long["output_id"], "offset": offset });
+        let part = client.call("output_read", on).await;
+        whole += part["text"].as_str().unwrap();
+        offset = part["next_offset"].clone();
+    }
+    assert_eq!(whole.lines().count(), 20_000);
+
+    let found = client
+        .call(
+            "file_find",
+            with(json!({ "glob": "**/*.txt", "text": "needle" })),
+        )
+        .await;
+    assert_eq!(
+        (&found["matches"][0]["path"], &found["matches"][0]["line"]),
+        (&"deep/notes.txt".into(), &2.into())
+    );
+    let listed = client
+        .call("file_list", with(json!({ "recursive": true })))
+        .await;
+    assert_eq!(listed["total"], 4);
+
+    let fork = client
+        .call("sandbox_fork", with(json!({ "name": "copy" })))
+        .await;
+    assert_eq!(fork["sandbox_id"], "copy");
+    let write = json!({ "sandbox_id": "copy", "files": [{ "path": "main.py", "content": "x" }] });
+    client.call("file_write", write).await;
+    let read = client
+        .call("file_read", with(json!({ "path": "main.py" })))
+        .await;
+    assert_eq!(read["content"], "print('two')\n");
+
+    let exported = client.call("export", with(json!({ "to": "result" }))).await;
+    assert_eq!(exported["files"], 3);
+    assert_eq!(
+        std::fs::read_to_string(out.join("result/main.py")).unwrap(),
+        "print('two')\n"
+    );
+    for to in ["../x", "/etc/x", "result/../../x"] {
+        assert!(
+            client
+                .fails("export", with(json!({ "to": to })))
+                .await
+                .contains("export root")
+        );
+    }
+    let stolen = json!({ "import": "/etc" });
+    assert!(
+        client
+            .fails("sandbox_create", stolen)
+            .await
+            .contains("import root")
+    );
+    let open = json!({ "network": true });
+    assert!(
+        client
+            .fails("sandbox_create", open)
+            .await
+            .contains("--allow-network")
+    );
+
+    let listed = client.call("sandbox_list", json!({})).await;
+    assert_eq!(listed["sandboxes"].as_array().unwrap().len(), 2);
+    assert_eq!(client.call("sandbox_close", id.clone()).await["done"], true);
+    assert_eq!(
+        client.call("sandbox_close", id.clone()).await["done"],
+        false
+    );
+    assert!(
+        client
+            .fails("run", with(json!({ "argv": ["true"] })))
+            .await
+            .contains("sandbox_create")
+    );
+    client.end().await;
+}
+
+#[tokio::test]
+async fn a_cancelled_call_kills_what_it_ran_and_progress_is_told() {
+    let mut client = Client::start(&[]).await;
+    client
+        .call("sandbox_create", json!({ "name": "work" }))
+        .await;
+    let params = json!({
+        "name": "run",
+        "arguments": { "sandbox_id": "work", "script": "echo $$ > pid; exec sleep 600" },
+        "_meta": { "progressToken": "p" },
+    });
+    let id = client.begin("tools/call", params).await;
+    // The command runs once its file is there; meanwhile other calls are answered.
+    let written = json!({ "sandbox_id": "work", "path": "pid" });
+    loop {
+        let read = client.raw("file_read", written.clone()).await;
+        let content = &read["result"]["structuredContent"]["content"];
+        if content.as_str().is_some_and(|pid| !pid.is_empty()) {
+            break;
+        }
+    }
+    while client
+        .notified
+        .iter()
+        .all(|m| m["method"] != "notifications/progress")
+    {
+        client.raw("file_read", written.clone()).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let cancel = json!({ "requestId": id, "reason": "a test" });
+    client
+        .send(json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": cancel }))
+        .await;
+    let alive = json!({ "sandbox_id": "work", "script": "kill -0 $(cat pid)" });
+    loop {
+        let ran = client.call("run", alive.clone()).await;
+        if ran["exit_code"] != 0 {
+            break;
+        }
+    }
+    client.end().await;
+}
+
+#[tokio::test]
+async fn http_is_served_to_the_token_alone_and_not_to_pages() {
+    let place = tempfile::tempdir().unwrap();
+    let (token, short) = (place.path().join("token"), place.path().join("short"));
+    std::fs::write(&token, "0123456789abcdef\n").unwrap();
+    std::fs::write(&short, "short\n").unwrap();
+    let mut child = sandbox()
+        .args(["--listen", "127.0.0.1:0", "--token-file", &text(&token)])
+        .args(["--allow-origin", "https://good.example:443"])
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let line = lines.next_line().await.unwrap().unwrap();
+    let address = line.strip_prefix("sandbox: listening on http://").unwrap();
+    let address = address.strip_suffix("/mcp").unwrap().to_owned();
+    let body = json!({
+        "jsonrpc": "2.0", "id": 1, "method": "initialize",
+        "params": {
+            "protocolVersion": "2025-06-18", "capabilities": {},
+            "clientInfo": { "name": "test", "version": "0" },
+        },
+    })
+    .to_string();
+    for (more, host, expected) in [
+        ("Authorization: Bearer 0123456789abcdef\r\n", &*address, 200),
+        ("", &*address, 401),
+        ("Authorization: Bearer 0123456789abcdeX\r\n", &*address, 401),
+        (
+            "Authorization: Bearer 0123456789abcdef\r\nOrigin: https://evil.example\r\n",
+            &*address,
+            403,
+        ),
+        (
+            "Authorization: Bearer 0123456789abcdef\r\nOrigin: https://good.example\r\n",
+            &*address,
+            200,
+        ),
+        (
+            "Authorization: Bearer 0123456789abcdef\r\n",
+            "evil.example",
+            403,
+        ),
+    ] {
+        let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+        let request = format!(
+            "POST /mcp HTTP/1.1\r\nHost: {host}\r\n{more}Content-Type: application/json\r\n\
+             Accept: application/json, text/event-stream\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let status = BufReader::new(stream)
+            .lines()
+            .next_line()
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(
+            status.contains(&format!(" {expected} ")),
+            "{more:?} {host}: {status}"
+        );
+    }
+    let short = ["--token-file", &*text(&short)];
+    for (address, token) in [
+        ("127.0.0.1:0", &short[..]),
+        ("127.0.0.1:0", &[]),
+        ("0.0.0.0:0", &["--token-file", &text(&token)]),
+    ] {
+        let mut command = sandbox();
+        command.args(["--listen", address]).args(token);
+        let refused = command.output().await.unwrap();
+        assert_eq!(refused.status.code(), Some(125), "{address} {token:?}");
+    }
+}

@@ -1,0 +1,41 @@
+//! A server of the Model Context Protocol that gives an agent sandboxes.
+//!
+//! [`Server`] serves [`Sessions`](sandbox_sessions::Sessions) over stdio or streamable HTTP. A sandbox
+//! is named by a handle in the arguments of each call, never by the connection, so that a client may
+//! reconnect and both eras of the protocol work the same.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use sandbox_mcp::{Server, ServerOptions};
+//! use sandbox_sessions::{Sessions, SessionsConfig};
+//! use sandbox_testkit::model::ModelProvider;
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let sessions = Sessions::open(Arc::new(ModelProvider::new()), SessionsConfig::new()).await?;
+//! let server = Server::new(sessions, ServerOptions::new().export_root("/srv/out"))?;
+//! # let _ = server;
+//! // server.serve_stdio().await?;
+//! # Ok(()) }
+//! ```
+//!
+//! Architecture invariants: a result says in fields, not in prose, whether a command ran and what was
+//! cut; the host's files are reached only below roots that the operator named; a cancelled call kills
+//! what it ran.
+
+mod arguments;
+mod export;
+mod find;
+mod http;
+mod outputs;
+mod results;
+mod server;
+mod tools;
+
+pub use http::HttpOptions;
+pub use server::{Server, ServerOptions};
+
+/// The guide's program, compiled as a documentation test.
+#[cfg(all(doctest, target_os = "linux"))]
+#[doc = include_str!("../../docs/guides/mcp.md")]
+mod guide {}

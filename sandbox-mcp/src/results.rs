@@ -1,0 +1,177 @@
+//! What the tools give: fields that a model can act on.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct SandboxOut {
+    /// For sandbox_id in other calls.
+    pub(crate) sandbox_id: String,
+    /// ready, working, waiting, thinking, error, suspended or gone.
+    pub(crate) status: String,
+    /// Where relative paths and commands start.
+    pub(crate) workdir: Option<String>,
+    /// Seconds until it is closed if it is not used.
+    pub(crate) expires_in_seconds: Option<u64>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Sandboxes {
+    pub(crate) sandboxes: Vec<SandboxOut>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Done {
+    /// true if there was something to do.
+    pub(crate) done: bool,
+}
+
+/// Whether a command ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Ran {
+    /// It ran to its end.
+    Yes,
+    /// It never started: running it again runs it once.
+    NotStarted,
+    /// It started and was killed, by its timeout or with its sandbox.
+    Interrupted,
+    /// It may have run.
+    Unknown,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct RunOut {
+    /// Whether it ran.
+    pub(crate) ran: Ran,
+    /// Its exit code; 128 and the signal if a signal ended it.
+    pub(crate) exit_code: Option<i32>,
+    /// What it wrote to standard output.
+    pub(crate) stdout: Text,
+    /// What it wrote to standard error.
+    pub(crate) stderr: Text,
+    /// Milliseconds that it took.
+    pub(crate) duration_ms: u64,
+    /// For output_read, if a stream is truncated.
+    pub(crate) output_id: Option<String>,
+    /// What went wrong, if it did not run to its end.
+    pub(crate) error: Option<String>,
+    /// What to do about it.
+    pub(crate) hint: Option<String>,
+}
+
+#[derive(Debug, Default, Serialize, JsonSchema)]
+pub(crate) struct Text {
+    /// The whole text, or its beginning if it is truncated.
+    pub(crate) head: String,
+    /// Its end, if it is truncated.
+    pub(crate) tail: Option<String>,
+    /// true if something between head and tail is left out.
+    pub(crate) truncated: bool,
+    /// The byte at which output_read goes on behind the head.
+    pub(crate) next_offset: Option<u64>,
+    /// How many bytes were written in all.
+    pub(crate) total_bytes: u64,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct OutputOut {
+    pub(crate) text: String,
+    /// Where to read on; null at the end.
+    pub(crate) next_offset: Option<u64>,
+    /// How many bytes were kept.
+    pub(crate) kept_bytes: u64,
+    /// How many were written: what is beyond the kept ones is lost.
+    pub(crate) total_bytes: u64,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct JobOut {
+    pub(crate) job: String,
+    /// running, ended or failed.
+    pub(crate) state: String,
+    /// Its exit code, once it has ended.
+    pub(crate) exit_code: Option<i32>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct LogOut {
+    /// What was written since the offset, both streams in order.
+    pub(crate) text: String,
+    /// For offset in the next call.
+    pub(crate) next_offset: u64,
+    /// Bytes behind the offset that are no longer kept.
+    pub(crate) lost_bytes: u64,
+    /// true if the job has ended and everything was read.
+    pub(crate) ended: bool,
+    /// Its exit code, once it has ended.
+    pub(crate) exit_code: Option<i32>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct FileOut {
+    pub(crate) content: String,
+    /// The number of the first line, from 1.
+    pub(crate) start_line: usize,
+    /// The line to read on from; null at the end.
+    pub(crate) next_line: Option<usize>,
+    pub(crate) total_lines: usize,
+    /// How many of these lines were cut, because one alone is longer than 32768 bytes.
+    pub(crate) cut_lines: usize,
+    /// true if bytes that are not UTF-8 were replaced: do not write it back.
+    pub(crate) lossy: bool,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Written {
+    /// How many files were written.
+    pub(crate) files: usize,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Edited {
+    /// How often the text was replaced.
+    pub(crate) replacements: usize,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Entry {
+    pub(crate) path: String,
+    /// file, directory, symlink or other.
+    pub(crate) kind: &'static str,
+    pub(crate) size: u64,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Entries {
+    pub(crate) entries: Vec<Entry>,
+    /// How many there are; more than are listed if truncated.
+    pub(crate) total: usize,
+    pub(crate) truncated: bool,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Found {
+    pub(crate) path: String,
+    /// The line that has the text, from 1.
+    pub(crate) line: Option<usize>,
+    /// That line.
+    pub(crate) text: Option<String>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Finds {
+    pub(crate) matches: Vec<Found>,
+    /// true if there are more, or files were left out because they are too many or too large.
+    pub(crate) truncated: bool,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Exported {
+    /// Where it is on the host.
+    pub(crate) host_path: String,
+    pub(crate) files: u64,
+    pub(crate) bytes: u64,
+    /// What was left out, and why.
+    pub(crate) skipped: Vec<String>,
+}

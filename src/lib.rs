@@ -74,6 +74,12 @@ pub mod sessions {
     pub use sandbox_sessions::*;
 }
 
+/// Environments of coding agents: a repository, an agent, a branch or patch as the result.
+#[cfg(feature = "coding")]
+pub mod coding {
+    pub use sandbox_coding::*;
+}
+
 /// Sandboxes behind a server, and the server.
 #[cfg(feature = "remote")]
 pub mod remote {
@@ -109,6 +115,8 @@ mod guides {
     guides! { dagger: "dagger.md" }
     #[cfg(feature = "sessions")]
     guides! { sessions: "sessions.md" }
+    #[cfg(feature = "coding")]
+    guides! { coding_agents: "coding-agents.md" }
     #[cfg(feature = "layers")]
     guides! {
         observability: "observability.md",

@@ -89,7 +89,7 @@ impl IntoResponse for Json {
     }
 }
 
-/// What a request asks for, in JSON.
+/// Reads the JSON of a request.
 fn asked(body: &[u8]) -> Result<Value, Failed> {
     serde_json::from_slice(body).map_err(|error| {
         Failed(
@@ -103,7 +103,7 @@ fn asked(body: &[u8]) -> Result<Value, Failed> {
 struct Failed(StatusCode, String);
 
 impl Failed {
-    /// The same for a wrong token and for an application that is not there.
+    /// Refuses a wrong token and an application that is not there alike.
     fn denied() -> Self {
         Self(
             StatusCode::UNAUTHORIZED,
@@ -237,7 +237,7 @@ async fn run(
     Ok(Sse::new(output.chain(end)))
 }
 
-/// What is read of a stream, piece by piece. A character that is split between two pieces is
+/// Pieces of a stream as they are read. A character that is split between two pieces is
 /// replaced; a client that needs bytes reads a file.
 fn pieces<S: AsyncRead + Send + Unpin + 'static>(
     name: &'static str,

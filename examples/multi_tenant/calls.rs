@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use sandbox::layer::{Answer, Around, Attempt, Call};
 
-/// What is counted: by operation and kind of error, how often and how long.
+/// Counts and times by operation and kind of error.
 #[derive(Debug, Default)]
 pub(crate) struct Calls(Mutex<BTreeMap<(&'static str, String), Counted>>);
 

@@ -18,7 +18,7 @@ use sandbox::{Resources, SandboxSpec};
 
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
-/// What every sandbox gets: no network, and limits where the host can hold them.
+/// Specification of every sandbox: no network, and limits.
 fn spec() -> SandboxSpec {
     let limits = Resources::new().pids(64);
     SandboxSpec::new()

@@ -1,4 +1,4 @@
-//! Who may do what: the operator's token, and one token for each application.
+//! Tokens: the operator's token, and one token for each application.
 //!
 //! Only hashes are kept, and they are compared in a time that does not depend on them.
 

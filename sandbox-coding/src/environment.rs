@@ -20,10 +20,10 @@ use crate::{AgentRun, Error, ErrorKind, Preset, Presets, Result};
 const AGENT: &str = "agent";
 const BRANCH: &str = "branch";
 const BASE: &str = "base";
-/// What an agent that insists on a key gets.
+/// Value of the variable in which an agent expects its key.
 const PLACEHOLDER: &str = "added-outside-of-the-sandbox";
 
-/// How an agent reaches its model.
+/// Way of an agent to its model.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub enum ModelAccess {
@@ -39,7 +39,7 @@ pub enum ModelAccess {
     Url(String),
 }
 
-/// What is asked for with an environment.
+/// Request for an environment.
 ///
 /// ```
 /// use sandbox_coding::{EnvironmentRequest, ModelAccess, Repository};
@@ -58,7 +58,7 @@ pub struct EnvironmentRequest {
     pub repository: Option<Repository>,
     /// The branch that the agent works on. Default: `agent/` and the identifier.
     pub branch: Option<String>,
-    /// How the agent reaches its model.
+    /// Way of the agent to its model.
     pub model: ModelAccess,
     /// Everything else of the sandbox: limits, mounts, source.
     pub spec: SandboxSpec,

@@ -1,4 +1,4 @@
-//! What is known of each agent: data, with a check that it has one meaning.
+//! Presets of agents: data, with a check that it has one meaning.
 //!
 //! A preset must never be able to put a prompt where a program would take it for an option.
 
@@ -16,7 +16,7 @@ const PROMPT: &str = "{prompt}";
 /// The name by which a sandbox reaches its model; it exists there alone.
 const MODEL_NAME: &str = "model.internal";
 
-/// How one agent is installed, started and understood.
+/// Description of one agent: how it is installed, started and understood.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -43,10 +43,10 @@ pub struct Preset {
     /// Program and arguments. `{prompt}` stands for the prompt; without it the prompt is standard
     /// input.
     pub command: Vec<String>,
-    /// Where the agent's model is. Default: it has none that a key opens.
+    /// Service of the agent's model. Default: none that a key opens.
     #[serde(default)]
     pub model: Option<ModelHost>,
-    /// How standard output tells a status; the first rule that fits counts.
+    /// Rules by which standard output tells a status; the first that fits counts.
     #[serde(default)]
     pub stream: Vec<StreamRule>,
 }
@@ -56,16 +56,16 @@ pub struct Preset {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 #[non_exhaustive]
 pub struct ModelHost {
-    /// Its name; it is reached by TLS on port 443, from the host's side.
+    /// Name of the host; it is reached by TLS on port 443, from the host's side.
     pub host: String,
     /// Header that has the key.
     pub header: String,
-    /// What stands before the key in that header.
+    /// Text before the key in that header.
     #[serde(default)]
     pub prefix: String,
     /// Variable that gives the agent another address of the model.
     pub url: String,
-    /// What stands behind the name in that address.
+    /// Path behind the name in that address.
     #[serde(default)]
     pub path: String,
     /// Variable that the agent wants to have a key in; it gets a placeholder.

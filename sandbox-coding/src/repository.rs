@@ -13,7 +13,7 @@ use sandbox_core::{Command, ImportOptions, Output, ReadOptions, Sandbox, Sandbox
 
 use crate::{Error, ErrorKind, Result};
 
-/// Where the repository is in a sandbox.
+/// Directory of the repository in a sandbox.
 pub(crate) const WORKSPACE: &str = "/workspace";
 /// The ref under which a revision travels.
 const BASE: &str = "refs/heads/base";
@@ -32,12 +32,12 @@ const STEP: Duration = Duration::from_secs(300);
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Repository {
-    /// Its directory on the host.
+    /// Directory of the repository on the host.
     pub path: PathBuf,
     /// The revision, as `git rev-parse` takes it. Default: `HEAD`. Changes that are not committed are
     /// not in it.
     pub revision: String,
-    /// How many commits of its history come with it. Default: all.
+    /// Number of commits of its history that come with it. Default: all.
     pub depth: Option<u32>,
 }
 
@@ -74,7 +74,7 @@ pub struct SavedBranch {
     pub branch: String,
     /// The commit that it is at.
     pub commit: String,
-    /// How many commits it is ahead of the revision that the environment started from.
+    /// Number of commits by which it is ahead of the revision that the environment started from.
     pub commits: u64,
 }
 

@@ -19,7 +19,7 @@ const PIECE: usize = 16 << 10;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AgentLine {
-    /// Its text; what is not UTF-8 is replaced. It is the agent's, and may say anything.
+    /// Text of the line; what is not UTF-8 is replaced. It is the agent's, and may say anything.
     pub text: String,
     /// Whether it was longer than the mebibyte that is kept of it.
     pub truncated: bool,
@@ -31,7 +31,7 @@ pub struct AgentLine {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AgentExit {
-    /// How its process ended.
+    /// Status with which its process ended.
     pub status: ExitStatus,
     /// The last of what it wrote to standard error, at most 64 KiB.
     pub errors: String,

@@ -61,7 +61,7 @@ pub(crate) async fn run(sandbox: &dyn Sandbox, preset: &Preset) -> Result<()> {
     Ok(())
 }
 
-/// What an installation depends on.
+/// Digest of everything that an installation depends on.
 fn fingerprint(preset: &Preset, spec: &SandboxSpec) -> Result<String> {
     let failed = |error| Error::invalid("the specification can't be written").with_source(error);
     let mounts = serde_json::to_vec(&spec.mounts).map_err(failed)?;

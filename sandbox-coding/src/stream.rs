@@ -45,7 +45,7 @@ pub(crate) fn status(rules: &[StreamRule], line: &str) -> Option<Status> {
 /// Lines of bytes that arrive in pieces.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
-    /// What came since the last line's end, at most [`LONGEST_LINE`] bytes.
+    /// Bytes since the last line's end, at most [`LONGEST_LINE`] bytes.
     open: Vec<u8>,
     /// Whether the open line had more.
     cut: bool,

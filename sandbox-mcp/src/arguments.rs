@@ -1,4 +1,4 @@
-//! What the tools take. Each field's documentation is what a model reads in the input schema.
+//! Arguments of the tools. Each field's documentation is what a model reads in the input schema.
 
 use std::collections::BTreeMap;
 
@@ -49,6 +49,15 @@ pub(crate) struct Fork {
     pub(crate) name: Option<String>,
 }
 
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ChangesIn {
+    /// The sandbox; for what was done since a moment, one that was forked then.
+    pub(crate) sandbox_id: String,
+    /// The directory to compare. Default: the workdir.
+    pub(crate) path: Option<String>,
+}
+
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Run {
@@ -59,7 +68,7 @@ pub(crate) struct Run {
     pub(crate) argv: Vec<String>,
     /// A script for /bin/sh. Give this or argv.
     pub(crate) script: Option<String>,
-    /// Where it starts, relative to the workdir.
+    /// Directory in which it starts, relative to the workdir.
     pub(crate) cwd: Option<String>,
     /// Environment variables of this command.
     #[serde(default)]
@@ -103,7 +112,7 @@ pub(crate) struct JobStart {
     pub(crate) argv: Vec<String>,
     /// A script for /bin/sh. Give this or argv.
     pub(crate) script: Option<String>,
-    /// Where it starts, relative to the workdir.
+    /// Directory in which it starts, relative to the workdir.
     pub(crate) cwd: Option<String>,
     /// Environment variables of this command.
     #[serde(default)]
@@ -161,7 +170,7 @@ pub(crate) struct FileRead {
     pub(crate) path: String,
     /// The first line to read, from 1. Default: 1.
     pub(crate) start_line: Option<usize>,
-    /// How many lines. Default: as many as fit into 32768 bytes.
+    /// Number of lines. Default: as many as fit into 32768 bytes.
     pub(crate) lines: Option<usize>,
 }
 
@@ -179,7 +188,7 @@ pub(crate) struct FileWrite {
 pub(crate) struct NewFile {
     /// The file, relative to the workdir or absolute. Directories above it are made.
     pub(crate) path: String,
-    /// Its whole content.
+    /// Whole content of the file.
     pub(crate) content: String,
     /// true to make it executable.
     #[serde(default)]
@@ -195,7 +204,7 @@ pub(crate) struct FileEdit {
     pub(crate) path: String,
     /// The text to replace, exactly as it stands in the file, with line breaks and indentation.
     pub(crate) search: String,
-    /// What to put in its place.
+    /// Text to put in its place.
     pub(crate) replace: String,
     /// true to replace it wherever it stands; otherwise it must stand there once.
     #[serde(default)]

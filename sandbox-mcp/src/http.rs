@@ -17,7 +17,7 @@ use subtle::ConstantTimeEq as _;
 use crate::server::Server;
 use crate::tools::Tools;
 
-/// How a server is reached over HTTP.
+/// Options of a server over HTTP.
 ///
 /// ```
 /// use sandbox_mcp::HttpOptions;
@@ -29,7 +29,7 @@ use crate::tools::Tools;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct HttpOptions {
-    /// What a client must send as `Authorization: Bearer TOKEN`; at least 16 bytes.
+    /// Token that a client must send as `Authorization: Bearer TOKEN`; at least 16 bytes.
     pub token: Secret,
     /// Names in the `Host` header that are served beside those of the loopback.
     pub allowed_hosts: Vec<String>,

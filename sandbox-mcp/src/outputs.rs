@@ -105,7 +105,7 @@ impl Outputs {
     }
 }
 
-/// How much of a part does not end within a character.
+/// Length of the part that does not end within a character.
 fn whole_characters(part: &[u8], is_end: bool) -> usize {
     match std::str::from_utf8(part) {
         Err(error) if !is_end && error.error_len().is_none() && error.valid_up_to() > 0 => {

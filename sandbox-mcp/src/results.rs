@@ -1,4 +1,4 @@
-//! What the tools give: fields that a model can act on.
+//! Results of the tools: fields that a model can act on.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -9,7 +9,7 @@ pub(crate) struct SandboxOut {
     pub(crate) sandbox_id: String,
     /// ready, working, waiting, thinking, error, suspended or gone.
     pub(crate) status: String,
-    /// Where relative paths and commands start.
+    /// Directory in which relative paths and commands start.
     pub(crate) workdir: Option<String>,
     /// Seconds until it is closed if it is not used.
     pub(crate) expires_in_seconds: Option<u64>,
@@ -26,17 +26,35 @@ pub(crate) struct Done {
     pub(crate) done: bool,
 }
 
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ChangedEntry {
+    /// Path relative to the directory that was compared.
+    pub(crate) path: String,
+    /// added, modified, deleted, mode or replaced.
+    pub(crate) change: &'static str,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ChangesOut {
+    pub(crate) changes: Vec<ChangedEntry>,
+    /// Number of changes that there are; more than are listed if truncated.
+    pub(crate) total: usize,
+    pub(crate) truncated: bool,
+    /// Entries that were not compared, and why.
+    pub(crate) skipped: Vec<String>,
+}
+
 /// Whether a command ran.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Ran {
-    /// It ran to its end.
+    /// The command ran to its end.
     Yes,
-    /// It never started: running it again runs it once.
+    /// The command never started: running it again runs it once.
     NotStarted,
-    /// It started and was killed, by its timeout or with its sandbox.
+    /// The command started and was killed, by its timeout or with its sandbox.
     Interrupted,
-    /// It may have run.
+    /// The command may have run.
     Unknown,
 }
 
@@ -44,19 +62,19 @@ pub(crate) enum Ran {
 pub(crate) struct RunOut {
     /// Whether it ran.
     pub(crate) ran: Ran,
-    /// Its exit code; 128 and the signal if a signal ended it.
+    /// Exit code; 128 and the signal if a signal ended it.
     pub(crate) exit_code: Option<i32>,
-    /// What it wrote to standard output.
+    /// Standard output.
     pub(crate) stdout: Text,
-    /// What it wrote to standard error.
+    /// Standard error.
     pub(crate) stderr: Text,
     /// Milliseconds that it took.
     pub(crate) duration_ms: u64,
     /// For output_read, if a stream is truncated.
     pub(crate) output_id: Option<String>,
-    /// What went wrong, if it did not run to its end.
+    /// Reason, if it did not run to its end.
     pub(crate) error: Option<String>,
-    /// What to do about it.
+    /// Advice on what to do about the error.
     pub(crate) hint: Option<String>,
 }
 
@@ -64,24 +82,24 @@ pub(crate) struct RunOut {
 pub(crate) struct Text {
     /// The whole text, or its beginning if it is truncated.
     pub(crate) head: String,
-    /// Its end, if it is truncated.
+    /// End of the text, if it is truncated.
     pub(crate) tail: Option<String>,
     /// true if something between head and tail is left out.
     pub(crate) truncated: bool,
     /// The byte at which output_read goes on behind the head.
     pub(crate) next_offset: Option<u64>,
-    /// How many bytes were written in all.
+    /// Number of bytes that were written in all.
     pub(crate) total_bytes: u64,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct OutputOut {
     pub(crate) text: String,
-    /// Where to read on; null at the end.
+    /// Offset to read on from; null at the end.
     pub(crate) next_offset: Option<u64>,
-    /// How many bytes were kept.
+    /// Number of bytes that were kept.
     pub(crate) kept_bytes: u64,
-    /// How many were written: what is beyond the kept ones is lost.
+    /// Number of bytes that were written: what is beyond the kept ones is lost.
     pub(crate) total_bytes: u64,
 }
 
@@ -90,13 +108,13 @@ pub(crate) struct JobOut {
     pub(crate) job: String,
     /// running, ended or failed.
     pub(crate) state: String,
-    /// Its exit code, once it has ended.
+    /// Exit code, once it has ended.
     pub(crate) exit_code: Option<i32>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct LogOut {
-    /// What was written since the offset, both streams in order.
+    /// Text since the offset, both streams in order.
     pub(crate) text: String,
     /// For offset in the next call.
     pub(crate) next_offset: u64,
@@ -104,7 +122,7 @@ pub(crate) struct LogOut {
     pub(crate) lost_bytes: u64,
     /// true if the job has ended and everything was read.
     pub(crate) ended: bool,
-    /// Its exit code, once it has ended.
+    /// Exit code, once it has ended.
     pub(crate) exit_code: Option<i32>,
 }
 
@@ -116,7 +134,7 @@ pub(crate) struct FileOut {
     /// The line to read on from; null at the end.
     pub(crate) next_line: Option<usize>,
     pub(crate) total_lines: usize,
-    /// How many of these lines were cut, because one alone is longer than 32768 bytes.
+    /// Number of these lines that were cut, because one alone is longer than 32768 bytes.
     pub(crate) cut_lines: usize,
     /// true if bytes that are not UTF-8 were replaced: do not write it back.
     pub(crate) lossy: bool,
@@ -124,13 +142,13 @@ pub(crate) struct FileOut {
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Written {
-    /// How many files were written.
+    /// Number of files that were written.
     pub(crate) files: usize,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Edited {
-    /// How often the text was replaced.
+    /// Number of replacements.
     pub(crate) replacements: usize,
 }
 
@@ -145,7 +163,7 @@ pub(crate) struct Entry {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Entries {
     pub(crate) entries: Vec<Entry>,
-    /// How many there are; more than are listed if truncated.
+    /// Number of entries that there are; more than are listed if truncated.
     pub(crate) total: usize,
     pub(crate) truncated: bool,
 }
@@ -168,10 +186,10 @@ pub(crate) struct Finds {
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Exported {
-    /// Where it is on the host.
+    /// Path on the host.
     pub(crate) host_path: String,
     pub(crate) files: u64,
     pub(crate) bytes: u64,
-    /// What was left out, and why.
+    /// Entries that were left out, and why.
     pub(crate) skipped: Vec<String>,
 }

@@ -12,7 +12,7 @@ use crate::outputs::Outputs;
 use crate::results::SandboxOut;
 use crate::tools::Tools;
 
-/// What the operator of a server allows.
+/// Options of a server: permissions of its operator.
 ///
 /// ```
 /// use sandbox_mcp::ServerOptions;
@@ -30,7 +30,7 @@ pub struct ServerOptions {
     pub import_roots: Vec<PathBuf>,
     /// Whether a sandbox may reach the network. Default: false.
     pub allow_network: bool,
-    /// How long a command that names no timeout may run. Default: ten minutes.
+    /// Time limit of a command that names none. Default: ten minutes.
     pub command_timeout: Duration,
 }
 

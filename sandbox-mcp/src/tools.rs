@@ -17,27 +17,28 @@ use rmcp::model::{
 use rmcp::service::RequestContext;
 use rmcp::{Peer, RoleServer, ServerHandler, tool, tool_handler, tool_router};
 use sandbox_core::{
-    CapturedStream, Command, Execution, ExitStatus, ExportOptions, FileBatch, FileKind, GuestPath,
-    ImportOptions, Job, JobKey, JobOptions, JobState, ListOptions, LogOptions, Mode, Network,
-    ReadOptions, Resources, Sandbox, SandboxExt as _, SandboxSpec, Source,
+    CapturedStream, ChangeKind, ChangesOptions, Command, Execution, ExitStatus, ExportOptions,
+    FileBatch, FileKind, GuestPath, ImportOptions, Job, JobKey, JobOptions, JobState, ListOptions,
+    LogOptions, Mode, Network, ReadOptions, Resources, Sandbox, SandboxExt as _, SandboxSpec,
+    Source,
 };
 use sandbox_sessions::{Filter, Key, SessionId, SessionOptions, Wait};
 
 use crate::arguments::{
-    Create, Export, FileEdit, FileFind, FileList, FileRead, FileWrite, Fork, JobOf, JobRead,
-    JobStart, JobWrite, Nothing, OfSandbox, OutputRead, Run, Stream,
+    ChangesIn, Create, Export, FileEdit, FileFind, FileList, FileRead, FileWrite, Fork, JobOf,
+    JobRead, JobStart, JobWrite, Nothing, OfSandbox, OutputRead, Run, Stream,
 };
 use crate::outputs::{PAGE, show};
 use crate::results::{
-    Done, Edited, Entries, Entry, Exported, FileOut, Finds, JobOut, LogOut, OutputOut, Ran, RunOut,
-    SandboxOut, Sandboxes, Text, Written,
+    ChangedEntry, ChangesOut, Done, Edited, Entries, Entry, Exported, FileOut, Finds, JobOut,
+    LogOut, OutputOut, Ran, RunOut, SandboxOut, Sandboxes, Text, Written,
 };
 use crate::server::{Server, Shared};
 use crate::{export, find};
 
 /// Most entries of a list.
 const ENTRIES: usize = 1_000;
-/// How often a client that asked for it is told that a command still runs.
+/// Interval at which a client that asked for it is told that a command still runs.
 const PROGRESS: Duration = Duration::from_secs(1);
 
 const INSTRUCTIONS: &str = "Sandboxes for running code that was not reviewed. sandbox_create gives a \
@@ -257,6 +258,48 @@ impl Tools {
         let child = session.fork(name, options).await.map_err(said)?;
         let workdir = Some(child.sandbox().info().workdir.to_string());
         Ok(Json(self.shared.describe(&child.info(), workdir)))
+    }
+
+    #[tool(
+        name = "sandbox_changes",
+        description = "Lists what differs from the files that a sandbox began with: of a fork, what was done since.",
+        annotations(title = "List changes", read_only_hint = true, open_world_hint = false)
+    )]
+    async fn sandbox_changes(
+        &self,
+        Parameters(of): Parameters<ChangesIn>,
+        meta: RequestMetaObject,
+        peer: Peer<RoleServer>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<Json<ChangesOut>, String> {
+        let sandbox = self.sandbox(&of.sandbox_id).await?;
+        let directory = path(of.path);
+        let options = ChangesOptions::new().contents(false);
+        let comparing = sandbox.changes(&directory, options);
+        let found = under(&meta, &peer, &context, comparing).await?;
+        let found = found.map_err(said)?;
+        let listed = found.entries.iter().take(ENTRIES);
+        let changes: Vec<ChangedEntry> = listed
+            .map(|entry| ChangedEntry {
+                path: entry.path.to_string(),
+                change: match entry.kind() {
+                    ChangeKind::Added => "added",
+                    ChangeKind::Deleted => "deleted",
+                    ChangeKind::Mode => "mode",
+                    ChangeKind::Replaced => "replaced",
+                    _ => "modified",
+                },
+            })
+            .collect();
+        let skipped = found.skipped.iter().take(100);
+        Ok(Json(ChangesOut {
+            truncated: changes.len() < found.entries.len(),
+            total: found.entries.len(),
+            changes,
+            skipped: skipped
+                .map(|left| format!("{}: {}", left.path, left.reason))
+                .collect(),
+        }))
     }
 
     #[tool(

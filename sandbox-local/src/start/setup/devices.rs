@@ -101,7 +101,9 @@ pub(super) struct Held {
 /// Whether the kernel has POSIX message queues.
 static HAS_QUEUES: LazyLock<bool> = LazyLock::new(|| {
     let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    known.split_whitespace().any(|word| word == MQUEUE)
+    let known = known.split_whitespace().any(|word| word == MQUEUE);
+    // The host's namespace has them already, and is not the sandbox's to mount.
+    known && !mutation::is_off(Part::Ipc)
 });
 
 enum Base {

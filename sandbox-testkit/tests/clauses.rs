@@ -491,6 +491,7 @@ const NO_PROMISES: &[&str] = &[
     "- **Paths.**",
     "- **Nothing of the host.**",
     "- **Commands end.**",
+    "- **Deadlines.**",
     "- **Output is data.**",
     "- **Causes are not made up.**",
     "- **All or nothing.**",

@@ -44,6 +44,12 @@ pub use registry::{Connector, Registry};
 pub use sandbox_core::*;
 pub use settings::Settings;
 
+/// Changes of a sandbox as a patch, and put in place on the host or in another sandbox.
+#[cfg(feature = "changes")]
+pub mod changes {
+    pub use sandbox_transfer::changes::*;
+}
+
 /// The embedded backend: its providers and their configuration.
 #[cfg(feature = "local")]
 pub mod local {
@@ -105,8 +111,11 @@ mod guides {
         terminals: "terminals.md",
         network: "network.md",
         untrusted_tool: "untrusted-tool.md",
+        usage_and_pause: "usage-and-pause.md",
         write_a_backend: "write-a-backend.md",
     }
+    #[cfg(feature = "changes")]
+    guides! { changes: "changes.md" }
     #[cfg(feature = "aca")]
     guides! { azure: "azure.md", azure_tenants: "azure-tenants.md" }
     #[cfg(feature = "remote")]

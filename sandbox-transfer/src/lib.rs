@@ -3,16 +3,17 @@
 //! [`scan`] reads a directory of the host, and [`pack`] puts it into an archive.
 //! [`Export`] builds an export from entries of an untrusted source and lands it under its final
 //! name ([`Landing`]). [`leads_out`] decides which links may come out, [`Excludes`] and
-//! [`IgnoreFiles`] what is left out, [`sparse`] copies content without filling holes.
+//! [`IgnoreFiles`] what is left out, [`changes`] shows what a sandbox changed and puts it in place elsewhere, [`sparse`] copies content without filling holes.
 //!
 //! It must never follow a link on the host, open anything but a regular file, write outside of the
-//! directory that it builds, or lose what the user has at the final name. It knows no backend, and
-//! everything in it blocks: call it where blocking is allowed.
+//! directory that it builds, or lose what the user has at the final name. It knows no backend.
+//! Everything in it blocks, except what takes a sandbox: call it where blocking is allowed.
 
 #![deny(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod archive;
+pub mod changes;
 mod export;
 mod fault;
 mod filter;

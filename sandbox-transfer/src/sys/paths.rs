@@ -114,6 +114,20 @@ impl Dir {
         fs::rename(self.0.join(name), new)
     }
 
+    /// Renames a file of this directory to a name of another one that must be new.
+    pub(crate) fn rename_new_to(&self, name: &OsStr, to: &Self, new: &OsStr) -> io::Result<()> {
+        super::super::fault::point()?;
+        let new = to.0.join(new);
+        if fs::symlink_metadata(&new).is_ok() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        fs::rename(self.0.join(name), new)
+    }
+
+    pub(crate) fn exchange_with(&self, _: &OsStr, _: &Self, _: &OsStr) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     pub(crate) fn exchange(&self, _: &OsStr, _: &OsStr) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }

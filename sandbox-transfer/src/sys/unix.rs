@@ -158,6 +158,45 @@ impl Dir {
         Ok(renamed?)
     }
 
+    /// Renames a file or link of this directory to a name of another one that must be new.
+    pub(crate) fn rename_new_to(&self, name: &OsStr, to: &Self, new: &OsStr) -> io::Result<()> {
+        super::super::fault::point()?;
+        #[cfg(any(target_os = "linux", target_vendor = "apple"))]
+        {
+            use rustix::fs::{RenameFlags, renameat_with};
+            use rustix::io::Errno;
+            match renameat_with(&self.0, name, &to.0, new, RenameFlags::NOREPLACE) {
+                Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
+                done => return Ok(done?),
+            }
+        }
+        // A second name replaces nothing either.
+        rustix::fs::linkat(&self.0, name, &to.0, new, AtFlags::empty())?;
+        Ok(unlinkat(&self.0, name, AtFlags::empty())?)
+    }
+
+    /// Exchanges an entry with one of another directory at once; `Unsupported` where the platform
+    /// or the filesystem can't.
+    #[cfg(any(target_os = "linux", target_vendor = "apple"))]
+    pub(crate) fn exchange_with(&self, one: &OsStr, to: &Self, other: &OsStr) -> io::Result<()> {
+        use rustix::fs::{RenameFlags, renameat_with};
+        use rustix::io::Errno;
+        super::super::fault::exchange()?;
+        match renameat_with(&self.0, one, &to.0, other, RenameFlags::EXCHANGE) {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+                Err(io::ErrorKind::Unsupported.into())
+            }
+            done => Ok(done?),
+        }
+    }
+
+    /// Exchanges an entry with one of another directory at once; `Unsupported` where the platform
+    /// or the filesystem can't.
+    #[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
+    pub(crate) fn exchange_with(&self, _: &OsStr, _: &Self, _: &OsStr) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Exchanges two entries at once; `Unsupported` where the platform or the filesystem can't.
     #[cfg(any(target_os = "linux", target_vendor = "apple"))]
     pub(crate) fn exchange(&self, one: &OsStr, other: &OsStr) -> io::Result<()> {

@@ -236,6 +236,11 @@ impl Egress {
         Ok(())
     }
 
+    /// Bytes that the sandbox has sent to hosts, and bytes that it has received, so far.
+    pub fn traffic(&self) -> (u64, u64) {
+        self.meter.traffic()
+    }
+
     /// The decisions after a number; see
     /// [`Sandbox::egress_decisions`](sandbox_core::Sandbox::egress_decisions). The last 1024 are
     /// kept.

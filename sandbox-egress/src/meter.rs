@@ -14,6 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 #[derive(Debug)]
 pub(crate) struct Meter {
     used: AtomicU64,
+    /// Of what was used: what came from the sandbox.
+    sent: AtomicU64,
     limit: u64,
 }
 
@@ -21,6 +23,7 @@ impl Meter {
     pub(crate) fn new(limit: Option<u64>) -> Self {
         Self {
             used: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
             limit: limit.unwrap_or(u64::MAX),
         }
     }
@@ -31,6 +34,12 @@ impl Meter {
 
     fn add(&self, bytes: usize) {
         self.used.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes that came from the sandbox, and bytes that went to it.
+    pub(crate) fn traffic(&self) -> (u64, u64) {
+        let sent = self.sent.load(Ordering::Relaxed);
+        (sent, self.used.load(Ordering::Relaxed).saturating_sub(sent))
     }
 
     fn check(&self) -> io::Result<()> {
@@ -63,7 +72,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
         self.meter.check()?;
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        self.meter.add(buf.filled().len().saturating_sub(before));
+        let read = buf.filled().len().saturating_sub(before);
+        self.meter.add(read);
+        self.meter.sent.fetch_add(read as u64, Ordering::Relaxed);
         polled
     }
 }

@@ -457,6 +457,36 @@ const CLAUSES: &[Clause] = &[
         mutants: &[Mutant::RefusedPortUnavailable],
     },
     Clause {
+        text: "What differs from the files that a sandbox began with is told by bytes, whole or \
+               not at all.",
+        cases: &["changes::*"],
+        mutants: &[
+            Mutant::DeletionsNotTold,
+            Mutant::ModeChangesNotTold,
+            Mutant::ChangesCut,
+            Mutant::ChangesExcludesIgnored,
+            Mutant::ChangesOfAnotherDirectory,
+        ],
+    },
+    Clause {
+        text: "Nothing runs in a paused sandbox; a command that is asked for meanwhile is not \
+               started, and all goes on with `resume`.",
+        cases: &[
+            "pause::nothing_runs_in_a_paused_sandbox",
+            "pause::a_command_in_a_paused_sandbox_is_not_started",
+            "pause::everything_goes_on_after_resume",
+        ],
+        mutants: &[Mutant::PauseDoesNothing, Mutant::ResumeDoesNothing],
+    },
+    Clause {
+        text: "A figure that is not known is none.",
+        cases: &[
+            "pause::usage_counts_processes",
+            "pause::usage_counts_what_was_written",
+        ],
+        mutants: &[Mutant::UsageSaysZero],
+    },
+    Clause {
         text: "A reader gives the part that was asked for;",
         cases: &["file_streams::a_file_is_read_in_parts"],
         mutants: &[Mutant::ReadRangeIgnored],
@@ -501,6 +531,9 @@ const NO_PROMISES: &[&str] = &[
     "- **Terminals.**",
     "- **Ports.**",
     "- **Streams.**",
+    "- **Changes.**",
+    "- **Pause.**",
+    "- **Usage.**",
     "- **Wrappers.**",
 ];
 

@@ -7,6 +7,8 @@ use sandbox_core::{Capabilities, Capability, Control, Enforcement, IsolationRepo
 
 const EGRESS: &str =
     "the service documents no order of its rules; AcaOptions::egress has its own policy";
+const NO_BEGINNING: &str =
+    "what a sandbox began with is not kept; compare it with its parent (changes_between)";
 const TIERS: &str = "the service has tiers; choose one in the configuration";
 
 pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend does not have it")
@@ -77,7 +79,16 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend d
         Capability::Ports,
         "the service has URLs and no connections: AcaHandle::add_port",
     )
-    .without(Capability::FileStreams, "files come and go whole");
+    .without(Capability::FileStreams, "files come and go whole")
+    .without(Capability::Changes, NO_BEGINNING)
+    .without(
+        Capability::Usage,
+        "the service has figures of its machine: AcaHandle::stats",
+    )
+    .without(
+        Capability::Pause,
+        "a suspended sandbox has no files to ask for: AcaHandle::suspend",
+    );
 
 /// Report of the isolation: the service's word, which nothing inside can prove.
 pub(crate) fn report(egress: Option<EgressAction>) -> IsolationReport {

@@ -76,6 +76,15 @@ const COMMON: Capabilities = Capabilities::none("this backend does not have it")
     .without(Capability::Jobs, "there is no spawn")
     .without(Capability::Ports, "a session has no ports")
     .without(Capability::FileStreams, "files come and go whole")
+    .without(
+        Capability::Changes,
+        "what a session began with is not kept; compare it with its parent (changes_between)",
+    )
+    .without(
+        Capability::Usage,
+        "the service tells nothing of a session's use",
+    )
+    .without(Capability::Pause, "the service does not pause a session")
     .without(Capability::MemoryLimit, POOL)
     .without(Capability::CpuLimit, POOL)
     .without(Capability::PidsLimit, POOL)

@@ -36,6 +36,15 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend d
         "nothing runs between commands; a program that listens is a service of the engine",
     )
     .without(
+        Capability::Changes,
+        "what a sandbox began with is not kept; compare it with its parent (changes_between)",
+    )
+    .without(
+        Capability::Usage,
+        "the engine tells nothing of a container's use",
+    )
+    .without(Capability::Pause, "nothing runs between commands")
+    .without(
         Capability::FileStreams,
         "the engine gives and takes a file as a whole",
     )

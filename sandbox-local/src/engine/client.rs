@@ -173,6 +173,14 @@ impl Frozen {
     }
 }
 
+impl std::fmt::Debug for Frozen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Frozen")
+            .field("still", &self.still)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Drop for Frozen {
     fn drop(&mut self) {
         let gate = self.gate.take();

@@ -32,7 +32,7 @@ mod wire;
 mod tests;
 
 pub(crate) use blank::{RunAs, idmap_namespace};
-pub(crate) use client::{Engine, Killer};
+pub(crate) use client::{Engine, Frozen, Killer};
 pub(crate) use connection::Killed;
 pub(crate) use error::{ExitError, Failure, FailureKind, Lost, SpawnError, StartError};
 pub(crate) use outcome::Exit;

@@ -191,7 +191,7 @@ impl Merge<'_> {
     }
 }
 
-fn is_opaque(dir: BorrowedFd<'_>) -> Result<bool, Stop> {
+pub(super) fn is_opaque(dir: BorrowedFd<'_>) -> Result<bool, Stop> {
     let mut value = [0u8; 8];
     match rustix::fs::fgetxattr(dir, OPAQUE, value.as_mut_slice()) {
         Ok(length) => Ok(&value[..length] == b"y"),

@@ -42,6 +42,14 @@ pub(crate) fn open_top(path: &Path, guest_user: Option<GuestUser>) -> Result<Cur
     Ok(Cursor::layer(&top, modes(guest_user))?)
 }
 
+/// Opens the top of a layer that may be on disk or not.
+pub(crate) fn open(from: From, guest_user: Option<GuestUser>) -> Result<Cursor, Stop> {
+    match from {
+        From::Path(path) => open_top(&path, guest_user),
+        From::Opened(top) => Ok(Cursor::layer(&top, modes(guest_user))?),
+    }
+}
+
 /// Root needs no rights on what a guest has closed to itself.
 fn modes(guest_user: Option<GuestUser>) -> Modes {
     match guest_user {
@@ -61,10 +69,7 @@ pub(crate) fn layer(
     limits: Limits,
     cancel: &Cancel,
 ) -> Result<(), Stop> {
-    let mut source = match from {
-        From::Path(path) => open_top(&path, guest_user)?,
-        From::Opened(top) => Cursor::layer(&top, modes(guest_user))?,
-    };
+    let mut source = open(from, guest_user)?;
     let target = rustix::fs::open(to, DIR_READ | OFlags::CLOEXEC, Mode::empty())?;
     let mut copier = Copier {
         guest_user,

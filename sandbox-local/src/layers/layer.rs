@@ -92,6 +92,16 @@ impl Layer {
         *self.small.get_or_init(|| few_below(&self.path))
     }
 
+    /// Room on disk of the files in it, in bytes.
+    pub(crate) fn bytes(&self, limits: Limits, cancel: &Cancel) -> Result<u64, Stop> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let top = rustix::fs::open(&self.path, flags, Mode::empty())?;
+        let mut cursor = Cursor::layer(&top, Modes::Keep)?;
+        let mut size = Size(0);
+        walk::walk(&mut cursor, limits, cancel, &mut size)?;
+        Ok(size.0)
+    }
+
     /// Resolves when everything that was given up since then is removed.
     pub(crate) fn settled(state: &Arc<State>, since: Mark) -> Removed {
         state.janitor.settled(since)
@@ -111,6 +121,35 @@ fn few_below(top: &Path) -> bool {
         .map_err(Stop::from)
         .and_then(|mut cursor| walk::walk(&mut cursor, limits, &Cancel::default(), &mut Count));
     !matches!(counted, Err(Stop::Limit { .. }))
+}
+
+/// Sums the room of files.
+struct Size(u64);
+
+impl Visitor for Size {
+    type Error = Stop;
+
+    fn stopped(&self, stop: Stop) -> Stop {
+        stop
+    }
+
+    fn entry(&mut self, at: &At<'_>) -> Result<bool, Stop> {
+        const BLOCK: u64 = 512; // st_blocks counts in this.
+        let stat = match walk::stat_at(at.dir, at.name) {
+            Err(Errno::NOENT) => return Ok(false),
+            stat => stat?,
+        };
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            return Ok(true);
+        }
+        let blocks = u64::try_from(stat.st_blocks).unwrap_or(0);
+        self.0 = self.0.saturating_add(blocks.saturating_mul(BLOCK));
+        Ok(false)
+    }
+
+    fn closed(&mut self, _cursor: &Cursor, _name: &[u8], _errno: Errno) -> Result<(), Stop> {
+        Ok(())
+    }
 }
 
 /// Only lets the walk count.

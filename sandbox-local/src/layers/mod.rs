@@ -17,6 +17,7 @@ pub(crate) mod base;
 mod collect;
 pub(crate) mod compact;
 pub(crate) mod copy;
+pub(crate) mod difference;
 mod guests;
 mod janitor;
 mod journal;

@@ -43,6 +43,17 @@ impl Stack {
         Ok(std::fs::symlink_metadata(top.path())?.mode() & 0o7777 | 0o700)
     }
 
+    /// The layers that came since another stack, topmost first. Those of the other one that were
+    /// merged since are among them: they mean the same on top of it.
+    pub(crate) fn since(&self, origin: &Self) -> &[Arc<Layer>] {
+        let is_of_origin =
+            |layer: &Arc<Layer>| origin.frozen.iter().any(|old| Arc::ptr_eq(old, layer));
+        let new = self.frozen.iter().rposition(|layer| !is_of_origin(layer));
+        self.frozen
+            .get(..new.map_or(0, |last| last + 1))
+            .unwrap_or_default()
+    }
+
     pub(crate) fn is_too_deep(&self) -> bool {
         self.frozen.len() > DEEPEST
     }

@@ -28,6 +28,8 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend d
         Capability::Terminal,
         Capability::Ports,
         Capability::FileStreams,
+        Capability::Changes,
+        Capability::Usage,
     ])
     .without(
         Capability::User,
@@ -61,6 +63,10 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend d
     .partial(
         Capability::Attach,
         "the sandboxes of this provider in this process",
+    )
+    .partial(
+        Capability::Pause,
+        "processes are stopped; one with a timer that continues another can undo it",
     )
     .partial(Capability::MemoryLimit, "needs a delegated cgroup, or root")
     .partial(Capability::CpuLimit, "needs a delegated cgroup, or root")

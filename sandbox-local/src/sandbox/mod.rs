@@ -5,6 +5,7 @@
 //! operation writes into it. What kills the run must never need the lock.
 
 pub(crate) mod capability;
+mod changes;
 pub(crate) mod command;
 mod deadline;
 mod ended;
@@ -12,12 +13,14 @@ mod kill_switch;
 mod lost;
 mod memory;
 mod operations;
+mod pause;
 mod port;
 pub(crate) mod running;
 mod stream;
+mod usage;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use sandbox_core::backend::{Jobs, Registry, Settings, blocking};
@@ -35,7 +38,9 @@ use self::ended::Ended;
 use self::kill_switch::KillSwitch;
 use self::memory::Memory;
 use self::running::Running;
+use crate::engine::Frozen;
 use crate::files::GuestRoot;
+use crate::layers::stack::Stack;
 use crate::open_files;
 use crate::runtime;
 use crate::start::blueprint::Blueprint;
@@ -60,6 +65,12 @@ pub(crate) struct LocalSandbox {
     running: Arc<AsyncRwLock<Option<Running>>>,
     /// Egress of the run, which outlives it.
     egress: Option<Arc<Egress>>,
+    /// The layers that it began with.
+    origin: Stack,
+    /// Holds everything still, if it is paused.
+    paused: Mutex<Option<Frozen>>,
+    /// Held by the one that pauses or resumes.
+    pausing: tokio::sync::Mutex<()>,
     kill_switch: KillSwitch,
     ended: Arc<Ended>,
     /// Also held by every running command: while one runs the sandbox is in use.
@@ -95,6 +106,9 @@ impl LocalSandbox {
             settings: RwLock::new(origin.settings),
             jobs: Jobs::new(id.clone()),
             egress: running.egress().cloned(),
+            origin: running.stack().clone(),
+            paused: Mutex::default(),
+            pausing: tokio::sync::Mutex::default(),
             running: Arc::new(AsyncRwLock::new(Some(running))),
             kill_switch,
             ended: Arc::default(),
@@ -262,6 +276,8 @@ impl LocalSandbox {
             .map_err(|error| self.named(error))
             .map_err(not_started)?;
         let prepared = self.prepare(&command, operation)?;
+        self.check_open(operation).map_err(not_started)?;
+        self.check_runs(operation)?;
         let running = match deadline.limit(self.running(operation)).await {
             Some(running) => running.map_err(not_started)?,
             None => return Err(self.named(deadline.not_started(operation))),
@@ -308,6 +324,7 @@ impl LocalSandbox {
         if let Some(why) = running.engine.lost() {
             return Err(self.lost(why, &running.cgroup, OP));
         }
+        self.check_runs(OP)?;
         let child = Running::fork(running, &self.host, &self.blueprint, id.as_str()).await;
         Ok((id, child.map_err(|error| self.unless_closed(error, OP))?))
     }

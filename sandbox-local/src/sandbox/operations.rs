@@ -8,12 +8,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sandbox_core::backend::blocking;
 use sandbox_core::{
-    Capabilities, Capability, CollectOptions, Command, CreateDirOptions, DirEntry, EgressDecisions,
-    EgressPolicy, Env, Error, ErrorKind, Execution, ExportOptions, FileBatch, FileReader,
-    FileWriter, ForkOptions, GuestPath, ImportOptions, IsolationReport, Job, JobInfo, JobKey,
-    JobOptions, ListOptions, Metadata, MetadataOptions, OpenReadOptions, OpenWriteOptions,
-    Operation, Output, PortStream, Process, ReadOptions, RemoveOptions, RenameOptions, Result,
-    Sandbox, SandboxInfo, Snapshot, SnapshotOptions, Stdin, TransferReport,
+    Capabilities, Capability, Changes, ChangesOptions, CollectOptions, Command, CreateDirOptions,
+    DirEntry, EgressDecisions, EgressPolicy, Env, Error, ErrorKind, Execution, ExportOptions,
+    FileBatch, FileReader, FileWriter, ForkOptions, GuestPath, ImportOptions, IsolationReport, Job,
+    JobInfo, JobKey, JobOptions, ListOptions, Metadata, MetadataOptions, OpenReadOptions,
+    OpenWriteOptions, Operation, Output, PortStream, Process, ReadOptions, RemoveOptions,
+    RenameOptions, Result, Sandbox, SandboxInfo, Snapshot, SnapshotOptions, Stdin, TransferReport,
+    Usage,
 };
 
 use super::capability::CAPABILITIES;
@@ -290,6 +291,22 @@ impl Sandbox for LocalSandbox {
 
     async fn open_write(&self, path: &GuestPath, options: OpenWriteOptions) -> Result<FileWriter> {
         self.writer(path, options).await
+    }
+
+    async fn changes(&self, path: &GuestPath, options: ChangesOptions) -> Result<Changes> {
+        self.changes_of(path, &options).await
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        self.usage_now().await
+    }
+
+    async fn pause(&self) -> Result<()> {
+        self.pause_now().await
+    }
+
+    async fn resume(&self) -> Result<()> {
+        self.resume_now().await
     }
 
     async fn egress_decisions(&self, after: u64) -> Result<EgressDecisions> {

@@ -3,21 +3,25 @@
 //! Must never freeze a layer into which something can still write.
 
 use std::ops::DerefMut;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use sandbox_core::backend::blocking;
-use sandbox_core::{Error, ErrorKind, GuestPath, ListOptions, Operation, Result};
+use sandbox_core::{Changes, Error, ErrorKind, GuestPath, ListOptions, Operation, Result};
 use sandbox_egress::{Egress, Service};
+use sandbox_transfer::changes::ChangeCollector;
 
 use super::kill_switch::KillSwitch;
-use super::lost;
+use super::{lost, usage};
 use crate::egress;
 use crate::engine::{Engine, Lost};
 use crate::files::GuestRoot;
 use crate::layers::Layer;
 use crate::layers::compact;
 use crate::layers::copy;
+use crate::layers::difference::{Stacks, difference};
 use crate::layers::stack::{self, Stack};
 use crate::start::blueprint::Blueprint;
 use crate::start::cgroup::Cgroup;
@@ -40,6 +44,14 @@ pub(crate) struct Running {
     state_dir: PathBuf,
     egress: Option<Arc<Egress>>,
     service: Option<Service>,
+    /// Nanoseconds of processor time of the runs before this one.
+    pub(crate) spent: Arc<AtomicU64>,
+}
+
+/// Place of what a sandbox wrote since its beginning.
+pub(crate) enum Written {
+    Layers(Vec<Arc<Layer>>),
+    Tmpfs(OwnedFd),
 }
 
 impl Running {
@@ -69,6 +81,7 @@ impl Running {
             state_dir: host.state.layers_dir(),
             service: egress::serve(egress.as_ref(), sockets, operation)?,
             egress,
+            spent: Arc::default(),
         })
     }
 
@@ -187,9 +200,17 @@ impl Running {
         let start = move || Self::start(&host, &blueprint, cgroup, stack, egress, operation);
         let new = blocking(operation, start).await?;
         kill_switch.connect(new.engine.killer());
-        let old = std::mem::replace(self, new);
+        let mut old = std::mem::replace(self, new);
+        self.spent = std::mem::take(&mut old.spent);
+        let spent = self.spent.clone();
         // Who is last to let go of a root pays for every inode that was looked at.
-        tokio::task::spawn_blocking(move || drop(old));
+        tokio::task::spawn_blocking(move || {
+            if let Some(seen) = usage::processes(old.engine.pid()) {
+                let nanos = u64::try_from(seen.cpu.as_nanos()).unwrap_or(u64::MAX);
+                spent.fetch_add(nanos, Ordering::Relaxed);
+            }
+            drop(old);
+        });
         Ok(())
     }
 
@@ -202,7 +223,7 @@ impl Running {
     async fn copied(&self, host: &Arc<Host>, cancel: &Cancel) -> Result<Stack> {
         let frozen = self.engine.freeze().await.map_err(|why| self.gone(why))?;
         if !frozen.is_still() {
-            return Err(restless());
+            return Err(restless(OP));
         }
         let from = match &self.writes {
             Writes::Tmpfs(directory) => directory.try_clone().map(copy::From::Opened),
@@ -231,7 +252,101 @@ impl Running {
             Ok(copied) if stood_still => Ok(self.stack.with(copied)),
             Err(error) if stood_still || error.kind() == ErrorKind::LimitExceeded => Err(error),
             // In a tree that changes, a copy may fail at anything.
-            _ => Err(restless()),
+            _ => Err(restless(OP)),
+        }
+    }
+
+    /// Finds the places of what was written since another stack.
+    pub(crate) fn written(&self, origin: &Stack) -> Result<Written> {
+        let mut layers = self.stack.since(origin).to_vec();
+        match &self.writes {
+            Writes::Tmpfs(directory) => {
+                let directory = directory.try_clone();
+                let failed = |error| Error::from_io(error, Operation::Usage);
+                return directory.map(Written::Tmpfs).map_err(failed);
+            }
+            Writes::Layer { .. } if self.frozen => {}
+            Writes::Layer { upper, .. } => layers.push(upper.clone()),
+        }
+        Ok(Written::Layers(layers))
+    }
+
+    /// The layers that it was started on.
+    pub(crate) fn stack(&self) -> &Stack {
+        &self.stack
+    }
+
+    /// Compares a directory with the files of another stack. The caller holds this run
+    /// alone; its processes stand still meanwhile, or are `paused` already.
+    pub(crate) async fn changes(
+        &self,
+        host: &Arc<Host>,
+        blueprint: &Blueprint,
+        origin: &Stack,
+        directory: &GuestPath,
+        mut collector: ChangeCollector,
+        paused: bool,
+    ) -> Result<Changes> {
+        const OP: Operation = Operation::Changes;
+        let gone = |why| lost::error(why, &self.cgroup, OP);
+        let cancel = Cancel::default();
+        let _stop = cancel.on_drop();
+        let frozen = match paused {
+            true => None,
+            false => Some(self.engine.freeze().await.map_err(gone)?),
+        };
+        if frozen.as_ref().is_some_and(|frozen| !frozen.is_still()) {
+            return Err(restless(OP));
+        }
+        let mut changed = Vec::new();
+        match &self.writes {
+            // It is the topmost of the stack by now.
+            Writes::Layer { .. } if self.frozen => {}
+            Writes::Layer { upper, .. } => changed.push(copy::From::Path(upper.path().to_owned())),
+            Writes::Tmpfs(directory) => {
+                let directory = directory.try_clone();
+                let directory = directory.map_err(|error| Error::from_io(error, OP))?;
+                changed.push(copy::From::Opened(directory));
+            }
+        }
+        let path = |layer: &Arc<Layer>| layer.path().to_owned();
+        changed.extend(
+            self.stack
+                .since(origin)
+                .iter()
+                .map(|l| copy::From::Path(path(l))),
+        );
+        let base = origin
+            .layers()
+            .iter()
+            .chain(&blueprint.base)
+            .map(path)
+            .collect();
+        // So that no layer goes meanwhile, even if this future does.
+        let held = (self.stack.clone(), origin.clone());
+        let stacks = Stacks { changed, base };
+        let (host, directory) = (host.clone(), directory.clone());
+        let compared = blocking(OP, move || {
+            let _held = held;
+            let _alone = host.merging.lock().unwrap_or_else(PoisonError::into_inner);
+            let limits = Limits::of(&host.config);
+            let user = host.guest_user;
+            difference(stacks, &directory, &mut collector, user, limits, &cancel)?;
+            Ok(collector.finish())
+        });
+        let compared = tokio::select! {
+            compared = compared => compared,
+            () = self.engine.gone() => return Err(gone(self.engine.lost().unwrap_or(Lost::Ended))),
+        };
+        let stood_still = match frozen {
+            Some(frozen) => frozen.thaw().await.map_err(gone)?,
+            None => true,
+        };
+        match (compared, stood_still) {
+            (Err(error), true) => Err(error),
+            (Ok(changes), true) => Ok(changes),
+            // In a tree that changes, anything may be found.
+            (_, false) => Err(restless(OP)),
         }
     }
 
@@ -280,9 +395,9 @@ impl Child {
 }
 
 /// A copy would not be of one moment.
-fn restless() -> Error {
-    Error::new(ErrorKind::Busy, Operation::Fork)
-        .with_message("the sandbox's processes could not be held still for a copy of its files")
+fn restless(operation: Operation) -> Error {
+    Error::new(ErrorKind::Busy, operation)
+        .with_message("the sandbox's processes could not be held still")
         .with_hint("try again, or end the processes that send each other SIGCONT")
         .with_retryable(true)
 }

@@ -169,6 +169,39 @@ impl Cgroup {
         oom_kills(text.get(..read)?)
     }
 
+    /// A number of one of its cgroups: v2's name of the file, or v1's.
+    fn number(&self, names: [&str; 2]) -> Option<u64> {
+        let mut dirs = self.dirs.iter();
+        dirs.find_map(|dir| {
+            let text = |name| fs::read_to_string(dir.path.join(name)).ok();
+            names
+                .iter()
+                .find_map(|name| text(name)?.trim().parse().ok())
+        })
+    }
+
+    /// Memory that is charged to it now, in bytes, page cache included.
+    pub(crate) fn memory(&self) -> Option<u64> {
+        self.number(["memory.current", "memory.usage_in_bytes"])
+    }
+
+    /// The most memory that was charged to it, in bytes.
+    pub(crate) fn memory_peak(&self) -> Option<u64> {
+        self.number(["memory.peak", "memory.max_usage_in_bytes"])
+    }
+
+    /// Processor time of everything that was ever in it.
+    pub(crate) fn cpu(&self) -> Option<Duration> {
+        let mut dirs = self.dirs.iter();
+        dirs.find_map(|dir| {
+            let text = fs::read_to_string(dir.path.join("cpu.stat")).ok()?;
+            let micros = text
+                .lines()
+                .find_map(|line| line.strip_prefix("usage_usec "))?;
+            micros.trim().parse().ok().map(Duration::from_micros)
+        })
+    }
+
     fn v2_child(
         &mut self,
         parent: &Path,

@@ -4,6 +4,7 @@
 //! guest; what is missing fails the case with a clear text.
 
 mod batch;
+mod changes;
 mod egress;
 mod entries;
 mod env;
@@ -20,6 +21,7 @@ mod lifecycle;
 mod listing;
 mod order;
 mod paths;
+mod pause;
 mod ports;
 mod provider;
 mod spawn;
@@ -49,6 +51,8 @@ pub fn all() -> impl Iterator<Item = Case> {
         ports::CASES,
         file_streams::CASES,
         fork::CASES,
+        changes::CASES,
+        pause::CASES,
         transfer::CASES,
         export::CASES,
         lifecycle::CASES,

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use sandbox_core::{
     Env, EnvValue, Error, ErrorKind, Execution, ExitStatus, GuestPath, Labels, Operation, Result,
-    SandboxId, SandboxInfo,
+    SandboxId, SandboxInfo, Usage,
 };
 use tokio::time::Instant;
 
@@ -31,6 +31,8 @@ pub(crate) enum Life {
 /// The mutable state of a sandbox.
 pub(crate) struct State {
     pub(crate) tree: Tree,
+    /// The tree that it began with.
+    pub(crate) origin: Tree,
     pub(crate) workdir: GuestPath,
     pub(crate) env: BTreeMap<Vec<u8>, EnvValue>,
     pub(crate) life: Life,
@@ -45,6 +47,7 @@ impl State {
         env: BTreeMap<Vec<u8>, EnvValue>,
     ) -> Mutex<Self> {
         Mutex::new(Self {
+            origin: tree.clone(),
             tree,
             workdir,
             env,
@@ -82,12 +85,25 @@ impl Core {
 
     /// Refuses an operation on a sandbox that has ended; otherwise counts as use.
     pub(crate) fn check(&self, operation: Operation) -> Result<()> {
-        let mut state = lock(&self.state);
-        let error = match state.life {
-            Life::Open => {
-                state.used = Instant::now();
-                return Ok(());
-            }
+        self.check_open(operation)?;
+        lock(&self.state).used = Instant::now();
+        Ok(())
+    }
+
+    /// Processes that run, and bytes of files beyond those that it began with.
+    pub(crate) fn usage(&self) -> Usage {
+        let state = lock(&self.state);
+        let running = state.running.iter().filter(|(group, _)| group.is_alive());
+        let processes = running.count() as u64;
+        let mut usage = Usage::new().processes(processes);
+        usage.disk = Some(state.tree.bytes().saturating_sub(state.origin.bytes()));
+        usage
+    }
+
+    /// Refuses an operation on a sandbox that has ended.
+    pub(crate) fn check_open(&self, operation: Operation) -> Result<()> {
+        let error = match lock(&self.state).life {
+            Life::Open => return Ok(()),
             Life::Closed => Error::closed(operation, &self.id),
             Life::Expired => Error::expired(operation, &self.id),
             Life::Lost => Error::new(ErrorKind::Lost, operation)
@@ -166,6 +182,7 @@ impl Core {
             if state.life == Life::Open {
                 state.life = life;
                 state.tree = Tree::new();
+                state.origin = Tree::new();
             }
             std::mem::take(&mut state.running)
         };

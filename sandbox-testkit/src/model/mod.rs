@@ -25,6 +25,7 @@
 //! Architecture invariant: nothing here touches the host but `import_dir` and `export_dir`, and
 //! those only the directory that they are given.
 
+mod changes;
 mod core;
 mod export;
 mod files;
@@ -72,6 +73,8 @@ pub const CAPABILITIES: Capabilities = Capabilities::none("this backend does not
         Capability::Isolation,
         Capability::Jobs,
         Capability::FileStreams,
+        Capability::Changes,
+        Capability::Usage,
     ])
     .without(Capability::User, "the model has one user")
     .without(

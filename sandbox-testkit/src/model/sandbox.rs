@@ -10,12 +10,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sandbox_core::backend::Jobs;
 use sandbox_core::{
-    Capabilities, Capability, CollectOptions, Command, Control, CreateDirOptions, DirEntry,
-    Enforcement, Env, ErrorKind, ExportOptions, FileBatch, FileReader, FileWriter, ForkOptions,
-    GuestPath, ImportOptions, IsolationReport, Job, JobInfo, JobKey, JobOptions, ListOptions,
-    Metadata, MetadataOptions, OpenReadOptions, OpenWriteOptions, Operation, Output, PortStream,
-    Process, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox, SandboxId, SandboxInfo,
-    Snapshot, SnapshotId, SnapshotOptions, TransferReport, WriteMode,
+    Capabilities, Capability, Changes, ChangesOptions, CollectOptions, Command, Control,
+    CreateDirOptions, DirEntry, Enforcement, Env, ErrorKind, ExportOptions, FileBatch, FileReader,
+    FileWriter, ForkOptions, GuestPath, ImportOptions, IsolationReport, Job, JobInfo, JobKey,
+    JobOptions, ListOptions, Metadata, MetadataOptions, OpenReadOptions, OpenWriteOptions,
+    Operation, Output, PortStream, Process, ReadOptions, RemoveOptions, RenameOptions, Result,
+    Sandbox, SandboxId, SandboxInfo, Snapshot, SnapshotId, SnapshotOptions, TransferReport, Usage,
+    WriteMode,
 };
 
 use super::core::{Core, Life, State};
@@ -335,6 +336,17 @@ impl Sandbox for ModelSandbox {
         let resolved = self.at(Operation::OpenWrite, path)?;
         let sink = stream::Sink::new(self.core.clone(), path.clone(), resolved, options);
         Ok(FileWriter::new(sink))
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        // Without `begin`: asking is no use.
+        self.core.check_open(Operation::Usage)?;
+        Ok(self.core.usage())
+    }
+
+    async fn changes(&self, path: &GuestPath, options: ChangesOptions) -> Result<Changes> {
+        let resolved = self.at(Operation::Changes, path)?;
+        super::changes::changes(&self.core, path, &resolved, &options)
     }
 
     async fn close(&self) -> Result<()> {

@@ -123,6 +123,18 @@ impl Tree {
         }
     }
 
+    /// Sum of the files' sizes.
+    pub(crate) fn bytes(&self) -> u64 {
+        fn of(node: &Node) -> u64 {
+            match &node.kind {
+                Kind::File(content) => content.len() as u64,
+                Kind::Dir(names) => names.values().map(|node| of(node)).sum(),
+                Kind::Link(_) | Kind::Fifo => 0,
+            }
+        }
+        of(&self.root)
+    }
+
     /// Finds where an absolute path without `..` leads. Links on the way are followed; one at the
     /// end is if `follow`.
     pub(crate) fn locate(&self, path: &GuestPath, follow: bool) -> Tried<Place> {

@@ -301,6 +301,26 @@ mutants! {
     /// A sandbox from a snapshot that is missing is empty.
     MissingSnapshotAccepted => "fork::a_missing_snapshot_is_not_found",
 
+    // Changes.
+    /// Deletions are not told.
+    DeletionsNotTold => "changes::deletions_are_told_with_what_was_there",
+    /// A change of permission bits alone is not told.
+    ModeChangesNotTold => "changes::changed_modes_are_told",
+    /// Changes beyond the limit are cut in silence.
+    ChangesCut => "changes::more_entries_than_the_limit_is_an_error",
+    /// Excluded entries are told all the same.
+    ChangesExcludesIgnored => "changes::excluded_entries_are_left_out",
+    /// The whole root is looked at, whatever directory was asked about.
+    ChangesOfAnotherDirectory => "changes::only_the_directory_is_looked_at",
+
+    // Pause and usage.
+    /// A pause does nothing.
+    PauseDoesNothing => "pause::nothing_runs_in_a_paused_sandbox",
+    /// A resume does nothing.
+    ResumeDoesNothing => "pause::everything_goes_on_after_resume",
+    /// A figure says that there is nothing.
+    UsageSaysZero => "pause::usage_counts_processes",
+
     // Close and drop.
     /// Closing twice is an error.
     CloseOnlyOnce => "lifecycle::close_may_be_called_twice",
@@ -364,6 +384,8 @@ impl Mutant {
                 | Self::HostShmInside
                 | Self::HostIpcInside
                 | Self::PrivilegesClaimed
+                | Self::PauseDoesNothing
+                | Self::ResumeDoesNothing
                 | Self::TerminalSizeIgnored
                 | Self::RefusedPortUnavailable
                 | Self::RefusedPortTimesOut

@@ -10,14 +10,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use sandbox_core::{
-    Capabilities, Capability, CapturedStream, Changes, ChangesOptions, Command, Control,
-    CreateDirOptions, DirEntry, EgressDecisions, EgressPolicy, Enforcement, Env, Error, ErrorKind,
-    Execution, ExistingDir, Exit, ExitCause, ExitStatus, ExportOptions, FileBatch, FileKind,
-    FileReader, FileWriter, ForkOptions, GuestPath, ImportOptions, IsolationReport, Job, JobInfo,
-    JobKey, JobOptions, ListOptions, Metadata, MetadataOptions, OpenReadOptions, OpenWriteOptions,
-    Operation, Output, PartialOutput, PortStream, Process, ReadOptions, RemoveOptions,
-    RenameOptions, Result, Sandbox, SandboxExt, SandboxInfo, Snapshot, SnapshotOptions, Stdin,
-    TerminalSize, TransferReport, Usage, WriteMode,
+    Capabilities, Capability, CapturedStream, ChangeKind, Changes, ChangesOptions, Command,
+    Control, CreateDirOptions, DirEntry, EgressDecisions, EgressPolicy, Enforcement, Env, Error,
+    ErrorKind, Execution, ExistingDir, Exit, ExitCause, ExitStatus, ExportOptions, FileBatch,
+    FileKind, FileReader, FileWriter, ForkOptions, GuestPath, ImportOptions, IsolationReport, Job,
+    JobInfo, JobKey, JobOptions, ListOptions, Metadata, MetadataOptions, OpenReadOptions,
+    OpenWriteOptions, Operation, Output, PartialOutput, PortStream, Process, ReadOptions,
+    RemoveOptions, RenameOptions, Result, Sandbox, SandboxExt, SandboxInfo, Snapshot,
+    SnapshotOptions, Stdin, TerminalSize, TransferReport, Usage, WriteMode,
 };
 
 use super::{Mutant, job, process, stream};
@@ -743,20 +743,53 @@ impl Sandbox for MutantSandbox {
     }
 
     async fn changes(&self, path: &GuestPath, options: ChangesOptions) -> Result<Changes> {
-        let path = self.path(path);
-        self.say(self.at(&path).changes(&path, options).await)
+        let path = match self.mutant {
+            Mutant::ChangesOfAnotherDirectory => GuestPath::from("."),
+            _ => self.path(path),
+        };
+        let mut options = options;
+        let limit = options.max_entries;
+        match self.mutant {
+            Mutant::ChangesCut => options.max_entries = u64::MAX,
+            Mutant::ChangesExcludesIgnored => {
+                options.excludes.clear();
+                options.max_entries = u64::MAX;
+            }
+            _ => {}
+        }
+        let mut changes = self.say(self.at(&path).changes(&path, options).await)?;
+        changes.entries.retain(|change| match self.mutant {
+            Mutant::DeletionsNotTold => change.kind() != ChangeKind::Deleted,
+            Mutant::ModeChangesNotTold => change.kind() != ChangeKind::Mode,
+            _ => true,
+        });
+        if self.has(Mutant::ChangesCut) {
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            changes.entries.truncate(limit);
+        }
+        Ok(changes)
     }
 
     async fn usage(&self) -> Result<Usage> {
-        self.say(self.inner.usage().await)
+        let mut usage = self.say(self.inner.usage().await)?;
+        if self.has(Mutant::UsageSaysZero) {
+            usage.processes = Some(0);
+        }
+        Ok(usage)
     }
 
     async fn pause(&self) -> Result<()> {
-        self.say(self.inner.pause().await)
+        match self.mutant {
+            Mutant::PauseDoesNothing => Ok(()),
+            _ => self.say(self.inner.pause().await),
+        }
     }
 
     async fn resume(&self) -> Result<()> {
-        self.say(self.inner.resume().await)
+        match self.mutant {
+            Mutant::ResumeDoesNothing => Ok(()),
+            _ => self.say(self.inner.resume().await),
+        }
     }
 
     async fn close(&self) -> Result<()> {

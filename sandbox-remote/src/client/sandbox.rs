@@ -11,11 +11,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use reqwest::Method;
 use sandbox_core::{
-    Capabilities, Capability, CollectOptions, Command, CreateDirOptions, DirEntry, Env, Error,
+    Capabilities, Capability, Changes, ChangesOptions, CollectOptions, Command, CreateDirOptions, DirEntry, Env, Error,
     Execution, ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions, IsolationReport,
     ListOptions, Metadata, MetadataOptions, Operation, Output, Process, ReadOptions, RemoveOptions,
     RenameOptions, Result, Sandbox, SandboxId, SandboxInfo, Snapshot, SnapshotOptions, Stdin,
-    TransferReport,
+    TransferReport, Usage,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -361,6 +361,41 @@ impl Sandbox for RemoteSandbox {
         self.0.require(Capability::Snapshot, Operation::Snapshot)?;
         let body = wire::TakeSnapshot { options };
         self.0.change(Operation::Snapshot, "snapshot", &body).await
+    }
+
+    async fn changes(&self, path: &GuestPath, options: ChangesOptions) -> Result<Changes> {
+        const OP: Operation = Operation::Changes;
+        self.0.open(OP)?;
+        self.0.require(Capability::Changes, OP)?;
+        let body = wire::Differ {
+            path: path.clone(),
+            options,
+        };
+        let changes: wire::WireChanges = self.0.read(OP, "changes", &body).await?;
+        Ok(changes.into())
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        self.0.open(Operation::Usage)?;
+        self.0.require(Capability::Usage, Operation::Usage)?;
+        let nothing = wire::Nothing {};
+        self.0.read(Operation::Usage, "usage", &nothing).await
+    }
+
+    async fn pause(&self) -> Result<()> {
+        self.0.open(Operation::Pause)?;
+        self.0.require(Capability::Pause, Operation::Pause)?;
+        let nothing = wire::Nothing {};
+        let wire::Nothing {} = self.0.change(Operation::Pause, "pause", &nothing).await?;
+        Ok(())
+    }
+
+    async fn resume(&self) -> Result<()> {
+        self.0.open(Operation::Resume)?;
+        self.0.require(Capability::Pause, Operation::Resume)?;
+        let nothing = wire::Nothing {};
+        let wire::Nothing {} = self.0.change(Operation::Resume, "resume", &nothing).await?;
+        Ok(())
     }
 
     async fn close(&self) -> Result<()> {

@@ -36,6 +36,9 @@ const CARRIED: &[Capability] = &[
     Capability::DiskLimit,
     Capability::Isolation,
     Capability::Terminal,
+    Capability::Changes,
+    Capability::Usage,
+    Capability::Pause,
 ];
 
 /// Limits of a [`Server`](super::Server). Each has a default that suits one owner.

@@ -31,6 +31,10 @@ pub(super) enum Action {
     Fork,
     Snapshot,
     Isolation,
+    Changes,
+    Usage,
+    Pause,
+    Unpause,
     Close,
     Import,
     Export,
@@ -130,6 +134,10 @@ pub(super) const ROUTES: &[Route] = &[
     route(Post, "/v1/sandboxes/{sandbox}/fork", Action::Fork, "Makes an independent sandbox with the same files", "Fork", "Handle"),
     route(Post, "/v1/sandboxes/{sandbox}/snapshot", Action::Snapshot, "Keeps the files under a name", "TakeSnapshot", "Snapshot"),
     route(Post, "/v1/sandboxes/{sandbox}/isolation", Action::Isolation, "Tells which isolation is in force", "Nothing", "Isolation"),
+    route(Post, "/v1/sandboxes/{sandbox}/changes", Action::Changes, "Tells what differs in a directory from the files that the sandbox began with", "Differ", "Changes"),
+    route(Post, "/v1/sandboxes/{sandbox}/usage", Action::Usage, "Tells what the sandbox uses at the moment", "Nothing", "Usage"),
+    route(Post, "/v1/sandboxes/{sandbox}/pause", Action::Pause, "Holds everything in the sandbox still", "Nothing", "Nothing"),
+    route(Post, "/v1/sandboxes/{sandbox}/resume", Action::Unpause, "Lets everything go on that a pause held still", "Nothing", "Nothing"),
     route(Post, "/v1/sandboxes/{sandbox}/close", Action::Close, "Ends the sandbox", "Nothing", "Nothing"),
     route(Post, "/v1/sandboxes/{sandbox}/import", Action::Import, "Brings a tar archive into a directory; the body is the length of a head (four bytes, big-endian), the head (JSON, Import) and the archive", "binary", "Imported"),
     route(Post, "/v1/sandboxes/{sandbox}/export", Action::Export, "Gives a directory out; frames, whose data are the length of a head, the head (JSON, Exported) and a tar archive", "Export", "binary"),
@@ -167,6 +175,10 @@ impl Action {
             Self::Fork => Operation::Fork,
             Self::Snapshot => Operation::Snapshot,
             Self::Isolation => Operation::Isolation,
+            Self::Changes => Operation::Changes,
+            Self::Usage => Operation::Usage,
+            Self::Pause => Operation::Pause,
+            Self::Unpause => Operation::Resume,
             Self::Close => Operation::Close,
             Self::Import => Operation::ImportDir,
             Self::Export => Operation::ExportDir,
@@ -199,6 +211,8 @@ impl Action {
                 | SetEnv
                 | Fork
                 | Snapshot
+                | Pause
+                | Unpause
                 | Close
                 | Import
                 | Signal

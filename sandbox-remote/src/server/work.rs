@@ -204,6 +204,8 @@ fn on_sandbox(
             let wire::Rename { from, to, options } = asked.parse(body)?;
             plain!(sandbox.rename(&from, &to, options))
         }
+        Action::Pause => plain!(sandbox.pause()),
+        Action::Unpause => plain!(sandbox.resume()),
         Action::SetEnv => {
             let env = wire::environment(asked.parse::<wire::SetEnv>(body)?.env);
             plain!(sandbox.set_env(env))
@@ -345,6 +347,13 @@ pub(super) async fn read(state: &Arc<State>, asked: &Asked, body: &Buffered) -> 
     let (_held, sandbox) = sandbox_of(state, asked)?;
     match asked.action {
         Action::Isolation => Reply::json(&sandbox.isolation().await?, operation),
+        Action::Usage => Reply::json(&sandbox.usage().await?, operation),
+        Action::Changes => {
+            let wire::Differ { path, mut options } = asked.parse(body)?;
+            options.max_bytes = options.max_bytes.min(state.config.max_read);
+            let changes = sandbox.changes(&path, options).await?;
+            Reply::json(&wire::WireChanges::from(changes), operation)
+        }
         Action::ReadFile => {
             let wire::ReadFile { path, mut options } = asked.parse(body)?;
             options.limit = options.limit.min(state.config.max_read);

@@ -7,11 +7,13 @@
 //! say it (times before 1970).
 
 mod capabilities;
+mod changes;
 mod command;
 mod failure;
 mod files;
 
 pub(crate) use capabilities::Supports;
+pub(crate) use changes::{Differ, WireChanges};
 #[cfg(feature = "server")]
 pub(crate) use command::environment;
 #[cfg(feature = "client")]

@@ -97,6 +97,12 @@ pub(crate) struct RunOptions {
     /// Replace the directory that an export goes to
     #[arg(long)]
     pub(crate) replace: bool,
+    /// Write what the command changed in the imported directory as a git patch; - for stdout
+    #[arg(long, value_name = "FILE")]
+    pub(crate) patch: Option<PathBuf>,
+    /// Put what the command changed in place in the imported directory, unless anything conflicts
+    #[arg(long)]
+    pub(crate) apply: bool,
     /// Network that the sandbox may reach
     #[arg(long, value_enum, default_value = "off")]
     pub(crate) network: NetworkChoice,

@@ -8,6 +8,7 @@ mod arguments;
 mod doctor;
 #[cfg(feature = "mcp")]
 mod mcp;
+mod review;
 mod run;
 #[cfg(feature = "remote")]
 mod serve;

@@ -10,14 +10,15 @@ use std::time::Instant;
 
 use base64::Engine as _;
 use sandbox::{
-    Access, Capability, Command, Error, ErrorKind, ExistingDir, ExportOptions, ImportOptions,
-    Mount, Network, Operation, Process, Resources, Sandbox, SandboxSpec, Signal, SnapshotId,
-    Source,
+    Access, Capability, Command, Error, ErrorKind, ExistingDir, ExportOptions, ForkOptions,
+    ImportOptions, Mount, Network, Operation, Process, Resources, Sandbox, SandboxSpec, Signal,
+    SnapshotId, Source,
 };
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::arguments::{NetworkChoice, RunOptions};
+use crate::review;
 use crate::show::{Failure, complain, print_json};
 use crate::stock::connect;
 
@@ -122,10 +123,24 @@ async fn within(
         let report = sandbox.import_dir(&imported.from, &to, import).await?;
         left(&report.skipped, report.skipped_total);
     }
-    let ran = match json {
+    let reviewed = review::of(options)?;
+    // The beginning to compare with: files as they are before the command.
+    let fork = match reviewed {
+        Some(_) => Some(sandbox.fork(ForkOptions::new()).await?),
+        None => None,
+    };
+    let sandbox = fork.as_deref().unwrap_or(sandbox);
+    let mut ran = match json {
         true => collect(sandbox, command).await,
         false => follow(sandbox, command).await,
     };
+    if let Some(imported) = reviewed {
+        match review::settle(sandbox, imported, options).await {
+            Err(error) if ran.is_ok() => ran = Err(error),
+            Err(error) => complain(&format!("sandbox: {error}")),
+            Ok(()) => {}
+        }
+    }
     // The results are wanted most when the command failed.
     for exported in &options.export {
         let mut export = ExportOptions::new();
@@ -140,6 +155,9 @@ async fn within(
             Err(error) if ran.is_err() => complain(&format!("sandbox: {error}")),
             Err(error) => return Err(error.into()),
         }
+    }
+    if let Some(fork) = &fork {
+        fork.close().await?;
     }
     ran
 }

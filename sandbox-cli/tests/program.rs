@@ -358,3 +358,33 @@ fn a_signal_ends_the_command_too() {
     // The command's own end by the signal that was passed on.
     assert_eq!(ends(&mut child), 130);
 }
+
+#[test]
+fn what_a_command_changed_comes_as_a_patch_and_is_applied() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a"), "one\n").unwrap();
+    let import = format!("{}:work", dir.path().display());
+    let patch = dir.path().join("p.diff");
+    let script =
+        "cd work; echo two > a; mkdir -p .git/hooks; echo x > .git/hooks/pre-commit; exit 3";
+    let file = patch.to_str().unwrap();
+    let output = run(&["run", "--import", &import, "--patch", file, "--sh", script]);
+    assert_eq!(output.status.code(), Some(3), "{}", err(&output));
+    let text = std::fs::read_to_string(&patch).unwrap();
+    assert!(text.contains("-one\n+two\n"), "{text}");
+    assert_eq!(std::fs::read(dir.path().join("a")).unwrap(), b"one\n");
+    std::fs::remove_file(&patch).unwrap();
+
+    let output = run(&["run", "--import", &import, "--apply", "--sh", script]);
+    assert_eq!(output.status.code(), Some(3), "{}", err(&output));
+    assert!(
+        err(&output).contains(".git/hooks/pre-commit"),
+        "{}",
+        err(&output)
+    );
+    assert_eq!(std::fs::read(dir.path().join("a")).unwrap(), b"two\n");
+    assert!(!dir.path().join(".git").exists());
+
+    let output = run(&["run", "--apply", "true"]);
+    assert_eq!(output.status.code(), Some(125), "{}", err(&output));
+}

@@ -11,11 +11,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use reqwest::Method;
 use sandbox_core::{
-    Capabilities, Capability, Changes, ChangesOptions, CollectOptions, Command, CreateDirOptions, DirEntry, Env, Error,
-    Execution, ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions, IsolationReport,
-    ListOptions, Metadata, MetadataOptions, Operation, Output, Process, ReadOptions, RemoveOptions,
-    RenameOptions, Result, Sandbox, SandboxId, SandboxInfo, Snapshot, SnapshotOptions, Stdin,
-    TransferReport, Usage,
+    Capabilities, Capability, Changes, ChangesOptions, CollectOptions, Command, CreateDirOptions,
+    DirEntry, Env, Error, Execution, ExportOptions, FileBatch, ForkOptions, GuestPath,
+    ImportOptions, IsolationReport, ListOptions, Metadata, MetadataOptions, Operation, Output,
+    Process, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox, SandboxId, SandboxInfo,
+    Snapshot, SnapshotOptions, Stdin, TransferReport, Usage,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;

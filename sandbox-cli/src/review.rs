@@ -8,8 +8,9 @@ use std::path::Path;
 use sandbox::changes::{ApplyOptions, apply_to_dir, git_patch};
 use sandbox::{ChangesOptions, Error, ErrorKind, Operation, Sandbox};
 
-use crate::arguments::{Imported, RunOptions};
+use crate::arguments::RunOptions;
 use crate::show::{Failure, complain};
+use crate::values::Imported;
 
 /// The directory that is compared, if it was asked for.
 pub(crate) fn of(options: &RunOptions) -> Result<Option<&Imported>, Failure> {
@@ -29,7 +30,7 @@ pub(crate) async fn settle(
     sandbox: &dyn Sandbox,
     imported: &Imported,
     options: &RunOptions,
-) -> Result<(), Failure> {
+) -> Result<(), Error> {
     let mut wanted = ChangesOptions::new();
     wanted.excludes.clone_from(&options.exclude);
     let changes = sandbox
@@ -77,16 +78,15 @@ pub(crate) async fn settle(
         return Err(Error::new(ErrorKind::Conflict, Operation::ApplyChanges)
             .with_message("the directory was changed meanwhile; nothing was applied")
             .with_host_path(&imported.from)
-            .with_hint("take the patch with --patch, or run the command again")
-            .into());
+            .with_hint("take the patch with --patch, or run the command again"));
     }
     Ok(())
 }
 
-fn write(file: &Path, patch: &[u8]) -> Result<(), Failure> {
+fn write(file: &Path, patch: &[u8]) -> Result<(), Error> {
     let written = match file.as_os_str() == "-" {
         true => std::io::stdout().lock().write_all(patch),
         false => std::fs::write(file, patch),
     };
-    Ok(written.map_err(|error| Error::from_io(error, Operation::Changes).with_host_path(file))?)
+    written.map_err(|error| Error::from_io(error, Operation::Changes).with_host_path(file))
 }

@@ -136,7 +136,7 @@ async fn within(
     };
     if let Some(imported) = reviewed {
         match review::settle(sandbox, imported, options).await {
-            Err(error) if ran.is_ok() => ran = Err(error),
+            Err(error) if ran.is_ok() => ran = Err(error.into()),
             Err(error) => complain(&format!("sandbox: {error}")),
             Ok(()) => {}
         }

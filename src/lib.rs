@@ -117,7 +117,9 @@ mod guides {
     #[cfg(feature = "changes")]
     guides! { changes: "changes.md" }
     #[cfg(feature = "aca")]
-    guides! { azure: "azure.md", azure_tenants: "azure-tenants.md" }
+    guides! { azure: "azure.md" }
+    #[cfg(all(feature = "aca", feature = "remote"))]
+    guides! { azure_tenants: "azure-tenants.md" }
     #[cfg(feature = "remote")]
     guides! { remote: "remote.md" }
     #[cfg(feature = "dagger")]

@@ -210,6 +210,14 @@ mod aca {
     async fn with_the_variable_of_others() {
         let provider = connect("aca-sessions:").await.unwrap();
         assert_eq!(provider.backend(), "aca-sessions");
+        // A configuration file need not repeat it.
+        #[cfg(feature = "config")]
+        {
+            let config = sandbox::config::Config::parse("provider = 'aca-sessions:'").unwrap();
+            let registry = sandbox::Registry::built_in();
+            let selection = config.connect(&registry).await.unwrap();
+            assert_eq!(selection.provider.backend(), "aca-sessions");
+        }
     }
 
     #[test]

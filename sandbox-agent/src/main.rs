@@ -43,12 +43,18 @@ struct Arguments {
     /// A file with the owner's token; the variable SANDBOX_AGENT_TOKEN may have it instead
     #[arg(long, env = "SANDBOX_AGENT_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// The SHA-256 digest of the owner's token as hexadecimal digits, instead of the token: what
+    /// runs here can't read what is not here
+    #[arg(long, env = "SANDBOX_AGENT_TOKEN_DIGEST", value_name = "DIGEST")]
+    #[arg(conflicts_with = "token_file")]
+    token_digest: Option<String>,
     /// The owner's tenant in Entra, instead of a token
     #[arg(long, env = "SANDBOX_AGENT_ENTRA_TENANT", value_name = "ID")]
     #[arg(
         requires = "entra_audience",
         requires = "entra_object",
-        conflicts_with = "token_file"
+        conflicts_with = "token_file",
+        conflicts_with = "token_digest"
     )]
     entra_tenant: Option<String>,
     /// Audience that tokens must be for: an application's identifier or URI
@@ -120,7 +126,8 @@ async fn serve(arguments: Arguments) -> Result<()> {
         .sandbox(own)
         .config(config)
         .start(listener)?;
-    tracing::info!("serving at {}", arguments.listen);
+    let uri = serving.uri();
+    tracing::info!("serving at {}", uri.trim_start_matches("remote:http://"));
     tokio::select! {
         () = serving.ended() => {}
         () = stopped() => tracing::info!("stopping"),
@@ -171,6 +178,9 @@ fn access(arguments: &Arguments) -> Result<Arc<dyn Access>> {
         };
         return Ok(Arc::new(EntraAccess::new(owner)?));
     }
+    if let Some(digest) = &arguments.token_digest {
+        return Ok(Arc::new(TokenAccess::digest(digest)?));
+    }
     let token = match &arguments.token_file {
         Some(file) => std::fs::read(file).map_err(|error| {
             Error::from_io(error, Operation::Connect)
@@ -183,8 +193,8 @@ fn access(arguments: &Arguments) -> Result<Arc<dyn Access>> {
                 return Err(Error::new(ErrorKind::InvalidInput, Operation::Connect)
                     .with_message("the agent does not know its owner")
                     .with_hint(
-                        "give --token-file, the variable SANDBOX_AGENT_TOKEN, or --entra-tenant, \
-                         --entra-audience and --entra-object",
+                        "give --token-digest, --token-file, the variable SANDBOX_AGENT_TOKEN, or \
+                         --entra-tenant, --entra-audience and --entra-object",
                     ));
             }
         },

@@ -23,6 +23,16 @@ pub mod aca;
 pub mod cases;
 #[cfg(all(feature = "dagger-double", target_os = "linux"))]
 pub mod dagger;
+#[cfg(all(
+    any(feature = "aca-emulator", feature = "dagger-double"),
+    target_os = "linux"
+))]
+// One double pushes, the other pulls.
+#[cfg_attr(
+    not(all(feature = "aca-emulator", feature = "dagger-double")),
+    allow(dead_code)
+)]
+mod distribution;
 pub mod egress;
 
 pub mod kit;

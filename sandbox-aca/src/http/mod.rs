@@ -63,6 +63,8 @@ pub(crate) struct Request<'a> {
     pub(crate) body: Bytes,
     /// Whether it may be sent again when its outcome is unknown.
     pub(crate) repeat: bool,
+    /// Whether it has no token in its header.
+    pub(crate) bare: bool,
     pub(crate) timeout: Duration,
     /// The largest answer.
     pub(crate) limit: u64,
@@ -79,6 +81,7 @@ impl<'a> Request<'a> {
             query: Vec::new(),
             content_type: None,
             body: Bytes::new(),
+            bare: false,
             timeout: Duration::from_secs(60),
             limit: 16 << 20,
         }
@@ -290,9 +293,10 @@ impl Http {
                 }
             }
         };
-        built = built
-            .header("x-ms-client-request-id", uuid::Uuid::new_v4().to_string())
-            .bearer_auth(String::from_utf8_lossy(token));
+        built = built.header("x-ms-client-request-id", uuid::Uuid::new_v4().to_string());
+        if !request.bare {
+            built = built.bearer_auth(String::from_utf8_lossy(token));
+        }
         if let Some(content_type) = &request.content_type {
             built = built
                 .header("content-type", content_type)

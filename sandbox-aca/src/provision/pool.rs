@@ -343,6 +343,12 @@ impl SessionPool {
         &self.target.id
     }
 
+    /// Source of the tokens that it is managed with.
+    #[cfg(feature = "agent")]
+    pub(crate) fn credential(&self) -> std::sync::Arc<dyn crate::Credential> {
+        std::sync::Arc::clone(&self.plane.config().credential)
+    }
+
     /// Makes it what `spec` says, or leaves it if it was asked for so already.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 //!
 //! It must never send a token in the clear to another machine.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,7 @@ use super::token::TokenSource;
 pub struct RemoteConfig {
     pub(super) base: Url,
     pub(super) socket: Option<PathBuf>,
+    pub(super) dial: Option<SocketAddr>,
     pub(super) token: Option<Arc<dyn TokenSource>>,
     pub(super) front_token: Option<Arc<dyn TokenSource>>,
     pub(super) ca_file: Option<PathBuf>,
@@ -76,6 +78,7 @@ impl RemoteConfig {
         Ok(Self {
             base,
             socket,
+            dial: None,
             token: None,
             front_token: None,
             ca_file: None,
@@ -107,6 +110,10 @@ impl RemoteConfig {
     }
 
     sandbox_core::setters! {
+        /// Connects to this address in place of those that the host's name has: for a name that
+        /// only a private network's resolver knows. Name and certificate stay the host's.
+        dial: Some(SocketAddr),
+
         /// Trusts the certificates of this file (PEM) besides the system's.
         ca_file: Some(into PathBuf),
 

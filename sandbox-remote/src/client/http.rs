@@ -87,6 +87,9 @@ impl Http {
             })?;
             builder = builder.tls_certs_merge(certificates);
         }
+        if let (Some(address), Some(host)) = (config.dial, config.base.host_str()) {
+            builder = builder.no_proxy().resolve(host, address);
+        }
         match &config.socket {
             #[cfg(unix)]
             Some(socket) => builder = builder.unix_socket(socket.as_path()),

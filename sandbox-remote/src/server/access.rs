@@ -74,6 +74,41 @@ impl TokenAccess {
         }
         Ok(Self(Sha256::digest(bytes).into()))
     }
+
+    /// Access for the holder of the token with this SHA-256 digest, as 64 hexadecimal digits: a
+    /// server that is itself within reach of what it runs need not hold the token.
+    ///
+    /// The token must be random and at least [`MIN`](Self::MIN) bytes long, which its digest can't
+    /// show.
+    ///
+    /// ```
+    /// use sandbox_remote::TokenAccess;
+    /// let digest = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+    /// assert!(TokenAccess::digest(digest).is_ok());
+    /// assert!(TokenAccess::digest("9f86").is_err());
+    /// ```
+    ///
+    /// # Errors
+    /// [`InvalidInput`](sandbox_core::ErrorKind::InvalidInput) for anything else.
+    pub fn digest(digest: &str) -> sandbox_core::Result<Self> {
+        let mut bytes = [0; 32];
+        let is_hex = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let pairs = digest.as_bytes().chunks_exact(2);
+        for (byte, pair) in bytes.iter_mut().zip(pairs).filter(|_| is_hex) {
+            let pair = std::str::from_utf8(pair).unwrap_or_default();
+            *byte = u8::from_str_radix(pair, 16).unwrap_or_default();
+        }
+        match is_hex {
+            true => Ok(Self(bytes)),
+            false => {
+                let kind = sandbox_core::ErrorKind::InvalidInput;
+                let operation = sandbox_core::Operation::Connect;
+                Err(sandbox_core::Error::new(kind, operation)
+                    .with_message("the token's digest is not 64 hexadecimal digits")
+                    .with_hint("make it with: printf %s TOKEN | sha256sum"))
+            }
+        }
+    }
 }
 
 impl fmt::Debug for TokenAccess {

@@ -19,6 +19,9 @@ const ARM: &[&str] = &[
 /// The audience that the newer version of the sandboxes' data plane takes alone.
 const NEWER: &str = "https://management.azuredevcompute.io";
 
+/// The principal (and application) whose tokens the emulator gives, unless another is named.
+pub const PRINCIPAL: &str = "00000000-0000-0000-0000-0000000000aa";
+
 /// Plane that a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Plane {
@@ -33,11 +36,18 @@ pub(super) enum Plane {
 impl State {
     /// A token for this audience, valid for so many seconds.
     pub(super) fn mint(&self, audience: &str, seconds: i64) -> String {
+        self.mint_for(PRINCIPAL, audience, seconds)
+    }
+
+    /// A token of this principal, which is an application of the same identifier too.
+    pub(super) fn mint_for(&self, principal: &str, audience: &str, seconds: i64) -> String {
         let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"none","typ":"JWT"}"#);
         let claims = json!({
             "aud": audience,
             "exp": self.seconds().saturating_add(seconds),
             "iss": "https://emulator.invalid/",
+            "oid": principal,
+            "appid": principal,
         });
         let claims = URL_SAFE_NO_PAD.encode(claims.to_string());
         format!("{header}.{claims}.{}", self.signature)
@@ -50,6 +60,13 @@ impl State {
 
     /// The audience of a token that is one of ours and has not expired; the answer if it is not.
     pub(super) fn genuine(&self, header: Option<&str>) -> Result<String, Reply> {
+        let claims = self.claims(header)?;
+        let audience = claims["aud"].as_str().unwrap_or_default();
+        Ok(audience.trim_end_matches('/').to_owned())
+    }
+
+    /// Claims of a token that is one of ours and has not expired; the answer if it is not.
+    pub(super) fn claims(&self, header: Option<&str>) -> Result<Value, Reply> {
         let token = header
             .and_then(|header| header.strip_prefix("Bearer "))
             .ok_or_else(|| refuse("a bearer token is required"))?;
@@ -68,8 +85,7 @@ impl State {
         if claims["exp"].as_i64().unwrap_or(0) <= self.seconds() {
             return Err(refuse("the token has expired"));
         }
-        let audience = claims["aud"].as_str().unwrap_or_default();
-        Ok(audience.trim_end_matches('/').to_owned())
+        Ok(claims)
     }
 
     /// Whether a request may pass; the answer to it if not.

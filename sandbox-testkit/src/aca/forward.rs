@@ -8,8 +8,8 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::{HeaderValue, Request, Response, Uri, header};
 use hyper_util::rt::TokioIo;
-use sandbox_core::Command;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::policy;
 use super::reply::{Reply, problem};
@@ -17,10 +17,6 @@ use super::state::{Guest, State, not_running};
 
 /// Part of a port's URL between the endpoint and the sandbox.
 pub(super) const PREFIX: &str = "/.ports/";
-
-/// Carries bytes between a connection in the sandbox and its standard input and output.
-const RELAY: &str =
-    "exec 3<>\"/dev/tcp/127.0.0.1/$0\" || exit 1; cat <&3 & exec cat >&3 3>&- 2>/dev/null";
 
 /// Answers a request to a port's URL; `peer` is who asks.
 pub(super) async fn answer(
@@ -61,11 +57,15 @@ async fn carry(
         format!("/{rest}")
     };
     *request.uri_mut() = Uri::try_from(target).map_err(|_| missing())?;
-    // What the next connection does is not what this one does.
-    request.headers_mut().remove(header::CONNECTION);
-    let close = HeaderValue::from_static("close");
-    request.headers_mut().insert(header::CONNECTION, close);
-    through(&guest, request, number).await
+    match guest.local.connect_port(number).await {
+        Ok(stream) => through(stream, request).await.ok_or_else(unanswered),
+        Err(_) => Err(unanswered()),
+    }
+}
+
+fn unanswered() -> Reply {
+    let why = "nothing in the sandbox answers on the port";
+    problem(502, "NobodyListens", why)
 }
 
 /// Admits callers from where the rules say, with a token unless the port is anonymous.
@@ -106,7 +106,7 @@ fn admitted(access: &Value, peer: Option<IpAddr>) -> bool {
     *action != "Deny"
 }
 
-fn within(network: &str, peer: Option<IpAddr>) -> bool {
+pub(super) fn within(network: &str, peer: Option<IpAddr>) -> bool {
     let parts = network.split_once('/');
     let Some((Ok(base), Ok(length))) =
         parts.map(|(base, length)| (base.parse::<IpAddr>(), length.parse::<u32>()))
@@ -145,38 +145,22 @@ async fn awake(state: &Arc<State>, guest: &Arc<Guest>, port: &Value) -> Result<(
     guest.running(state)
 }
 
-async fn through(
-    guest: &Guest,
-    request: Request<Body>,
-    number: u16,
-) -> Result<Response<Body>, Reply> {
-    let unanswered = |_| {
-        problem(
-            502,
-            "NobodyListens",
-            "nothing in the sandbox answers on the port",
-        )
-    };
-    let relay = Command::new("/bin/bash")
-        .args(["-c", RELAY, &number.to_string()])
-        .stdin_piped();
-    let mut relay = guest
-        .local
-        .spawn(relay)
+/// Sends a request over this connection, which ends with the answer; `None` if none comes.
+pub(super) async fn through(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    mut request: Request<Body>,
+) -> Option<Response<Body>> {
+    // What the next connection does is not what this one does.
+    let close = HeaderValue::from_static("close");
+    request.headers_mut().insert(header::CONNECTION, close);
+    *request.version_mut() = axum::http::Version::HTTP_11;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
-        .map_err(|e| super::data::failed(&e))?;
-    let (Some(input), Some(output)) = (relay.stdin.take(), relay.stdout.take()) else {
-        return Err(problem(500, "EmulatorFailed", "the relay has no pipes"));
-    };
-    let io = TokioIo::new(tokio::io::join(output, input));
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
-        .await
-        .map_err(unanswered)?;
+        .ok()?;
     tokio::spawn(async move {
-        // The answer's body ends where the connection does, and the relay with both.
+        // The answer's body ends where the connection does.
         let _ = connection.await;
-        drop(relay);
     });
-    let response = sender.send_request(request).await.map_err(unanswered)?;
-    Ok(response.map(Body::new))
+    let response = sender.send_request(request).await.ok()?;
+    Some(response.map(Body::new))
 }

@@ -34,6 +34,7 @@ mod arm;
 mod auth;
 mod call;
 mod clock;
+mod container;
 mod data;
 mod egress;
 mod entra;
@@ -41,12 +42,14 @@ mod exec;
 mod fault;
 mod files;
 mod forward;
+mod ingress;
 mod life;
 mod log;
 mod memory;
 mod options;
 mod policy;
 mod ports;
+mod registry;
 mod reply;
 mod resource;
 mod route;
@@ -65,6 +68,7 @@ use std::time::Duration;
 
 use sandbox_core::Result;
 
+pub use auth::PRINCIPAL;
 pub use fault::{Action, Fault};
 pub use options::{AutoDeleteFrom, Lists, Log, Options, Restore, RestoredEgress, RetryAfter};
 pub use sessions::{FullAs, PoolKind, SessionPool};
@@ -78,6 +82,8 @@ pub struct AcaEmulator {
     state: Arc<State>,
     address: SocketAddr,
     task: tokio::task::JoinHandle<()>,
+    /// Server before the registry.
+    front: Option<tokio::task::JoinHandle<()>>,
     /// The certificate's directory, if none was given.
     _certificates: Option<tempfile::TempDir>,
     ca: Option<PathBuf>,
@@ -131,6 +137,22 @@ impl AcaEmulator {
         self.state.mint(audience, seconds)
     }
 
+    /// A token of another principal than [`PRINCIPAL`], whom every other token is of.
+    pub fn token_of(&self, principal: &str, audience: &str) -> String {
+        self.state.mint_for(principal, audience, 86_400)
+    }
+
+    /// Address and port of the registry ([`Options::registry`]), as images are named by it.
+    pub fn registry(&self) -> Option<String> {
+        let registry = self.state.registry()?;
+        Some(registry.address().to_string())
+    }
+
+    /// The directory of the registry's images and log.
+    pub fn registry_dir(&self) -> Option<&Path> {
+        self.state.registry().map(registry::Registry::dir)
+    }
+
     /// Injects a fault; those that fit a request are taken in the order in which they were given.
     pub fn inject(&self, fault: Fault) {
         self.state.faults.push(fault);
@@ -177,9 +199,16 @@ impl AcaEmulator {
     /// Ends the server and everything that runs in it; the log of what was answered is written
     /// then.
     pub async fn close(self) {
-        self.task.abort();
+        self.abort();
         self.state.close().await;
         log::written(&self.state.log).await;
+    }
+
+    fn abort(&self) {
+        self.task.abort();
+        if let Some(front) = &self.front {
+            front.abort();
+        }
     }
 
     /// Destroys a sandbox as if it had never been.
@@ -205,6 +234,6 @@ impl AcaEmulator {
 
 impl Drop for AcaEmulator {
     fn drop(&mut self) {
-        self.task.abort();
+        self.abort();
     }
 }

@@ -35,6 +35,12 @@ pub struct Options {
     /// limit by which it knows them; a creation is answered when they have asked for the outside.
     /// None if `None`: then a snapshot has no memory.
     pub inherited: Option<String>,
+    /// A directory of this host that containers of apps, jobs and session pools see under the same
+    /// path: the programs that stand for an image's. None by default.
+    pub programs: Option<PathBuf>,
+    /// Whether a registry is there, with the exchange of tokens that the service's own has; its
+    /// images are pulled and run. Debian's program `docker-registry` serves it. Default: no.
+    pub registry: bool,
 
     /// Whether the role assignment is missing: every request is answered with 403.
     pub forbidden: bool,
@@ -128,6 +134,9 @@ pub struct Options {
     pub rate: Option<u32>,
     /// Form in which a 429 says when to come again.
     pub retry_after: RetryAfter,
+    /// Time that one request to a container app may take: what is not done then breaks off.
+    /// Default: 240 seconds.
+    pub ingress_timeout: Duration,
     /// Time that an operation of the management plane takes.
     pub arm_operation: Duration,
     /// Whether the operations of the management plane fail.
@@ -250,6 +259,8 @@ impl Default for Options {
             allow_network: false,
             asks_outside: false,
             inherited: None,
+            programs: None,
+            registry: false,
             forbidden: false,
             role_after: Duration::ZERO,
             group_after: Duration::ZERO,
@@ -296,6 +307,7 @@ impl Default for Options {
             capacity: None,
             rate: None,
             retry_after: RetryAfter::Body,
+            ingress_timeout: Duration::from_secs(240),
             arm_operation: Duration::ZERO,
             arm_fails: false,
             arm_accepts: false,

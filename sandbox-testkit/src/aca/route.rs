@@ -16,7 +16,8 @@ use super::log::Entry;
 use super::reply::{Broken, Reply, invalid, problem};
 use super::state::State;
 use super::{
-    admin, arm, data, egress, entra, forward, policy, resource, sessions, snapshots, stream,
+    admin, arm, data, egress, entra, forward, ingress, policy, resource, sessions, snapshots,
+    stream,
 };
 
 /// The largest request body.
@@ -28,6 +29,9 @@ pub(super) async fn answer(
     mut request: Request<Body>,
     peer: Option<IpAddr>,
 ) -> Response<Body> {
+    if let Some(host) = ingress::host(&request) {
+        return ingress::answer(&state, request, peer, &host).await;
+    }
     if request.uri().path().starts_with(forward::PREFIX) {
         state.sweep().await;
         return forward::answer(&state, request, peer).await;
@@ -181,6 +185,10 @@ async fn call(state: &Arc<State>, request: Request<Body>) -> Result<Reply, Reply
     };
     call.group = format!("/subscriptions/{subscription}/resourceGroups/{resources}/{of}/{name}");
     call.rest = rest.iter().map(|part| (*part).to_owned()).collect();
+    if of == "sessionPools" && sessions::is_container(state, &call) {
+        let request = Request::from_parts(head, body);
+        return sessions::forward(state, call, request).await;
+    }
     if of == "sessionPools" {
         call.body = read(body).await?;
         return sessions::answer(state, &head.headers, call).await;

@@ -22,8 +22,9 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::server::TlsStream;
 
+use super::ingress::DOMAIN;
 use super::state::State;
-use super::{AcaEmulator, Options, log, route};
+use super::{AcaEmulator, Options, log, registry, route};
 
 /// Time that a client may take to say hello.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -57,7 +58,12 @@ pub(super) async fn start(options: Options) -> Result<AcaEmulator> {
         false => None,
     };
     let log = log::open(&options.log).await?;
+    let has_registry = options.registry;
     let state = Arc::new(State::new(options, log)?);
+    let front = match has_registry {
+        true => Some(registry::start(&state).await?),
+        false => None,
+    };
     let scheme = if tls.is_some() { "https" } else { "http" };
     state.listens_at(format!("{scheme}://{address}"));
     let shared = Arc::clone(&state);
@@ -88,6 +94,7 @@ pub(super) async fn start(options: Options) -> Result<AcaEmulator> {
         state,
         address,
         task,
+        front,
         _certificates: certificates,
         ca,
     })
@@ -165,7 +172,12 @@ fn acceptor(address: SocketAddr, file: &Path) -> Result<TlsAcceptor> {
     authority.distinguished_name.push(DnType::CommonName, name);
     let key = KeyPair::generate().map_err(bad)?;
     let authority = CertifiedIssuer::self_signed(authority, key).map_err(bad)?;
-    let names = vec!["localhost".to_owned(), address.ip().to_string()];
+    let names = vec![
+        "localhost".to_owned(),
+        address.ip().to_string(),
+        format!("*.{DOMAIN}"),
+        format!("*.internal.{DOMAIN}"),
+    ];
     let mut server = CertificateParams::new(names).map_err(bad)?;
     server
         .distinguished_name

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::http::HeaderName;
-use sandbox_core::{Mount, Network, Operation, Provider as _, Sandbox, SandboxSpec};
+use sandbox_core::{GuestPath, Mount, Network, Operation, Provider as _, Sandbox, SandboxSpec};
 use sandbox_local::{LocalConfig, LocalProvider};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -22,6 +22,7 @@ use super::life::Life;
 use super::log::Lines;
 use super::memory::Process;
 use super::options::{Options, RetryAfter};
+use super::registry::Registry;
 use super::reply::{Reply, coded, problem};
 use super::sessions::Sessions;
 
@@ -99,6 +100,8 @@ pub(super) struct State {
     provider: OnceCell<LocalProvider>,
     store: Mutex<Store>,
     endpoint: OnceLock<String>,
+    /// The registry, if there is one.
+    registry: OnceLock<Registry>,
     numbers: AtomicU64,
 }
 
@@ -122,6 +125,7 @@ impl State {
             provider: OnceCell::new(),
             store: Mutex::default(),
             endpoint: OnceLock::new(),
+            registry: OnceLock::new(),
             numbers: AtomicU64::new(0),
         })
     }
@@ -144,6 +148,16 @@ impl State {
     pub(super) fn listens_at(&self, endpoint: String) {
         // Set once, by the one that starts the server.
         let _ = self.endpoint.set(endpoint);
+    }
+
+    /// The registry that images are pulled from.
+    pub(super) fn registry(&self) -> Option<&Registry> {
+        self.registry.get()
+    }
+
+    pub(super) fn has_registry(&self, registry: Registry) {
+        // Set once, by the one that starts the server.
+        let _ = self.registry.set(registry);
     }
 
     pub(super) fn store(&self) -> MutexGuard<'_, Store> {
@@ -173,6 +187,16 @@ impl State {
             .await?
             .create(spec)
             .await
+    }
+
+    /// A fresh local sandbox for a container of an app, a job or a session pool.
+    pub(super) async fn container(&self, open: bool) -> sandbox_core::Result<Arc<dyn Sandbox>> {
+        let programs = self.options().programs.clone();
+        let mounts = programs.map(|path| {
+            let within = GuestPath::from(path.as_os_str().as_encoded_bytes());
+            Mount::read_only(path, within)
+        });
+        self.local(open, mounts.into_iter().collect()).await
     }
 
     /// The sandbox of a request.

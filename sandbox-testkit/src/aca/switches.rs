@@ -220,6 +220,12 @@ pub const SWITCHES: &[Switch] = &[
         "a command that takes longer is a 504, and goes on"
     ),
     switch!(
+        Millis,
+        ingress_timeout,
+        "ingress-timeout",
+        "a request to a container app breaks off after so long"
+    ),
+    switch!(
         Flag,
         bodyless_stop_hangs,
         "bodyless-stop-hangs",

@@ -22,13 +22,13 @@ mod linux {
     use std::process::ExitCode;
 
     use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-    use sandbox_testkit::aca::{AcaEmulator, Log, Options, SWITCHES};
+    use sandbox_testkit::aca::{AcaEmulator, Log, Options, PRINCIPAL, SWITCHES};
     use serde_json::{Value, json};
     use tokio::signal::unix::{SignalKind, signal};
 
     const AFTER: &str = "\
 It prints one line of JSON: endpoint, token, armToken, identityEndpoint, subscription,
-resourceGroup, sandboxGroup, pythonPool, shellPool, caFile; then it serves until SIGINT or SIGTERM.
+resourceGroup, sandboxGroup, pythonPool, shellPool, caFile, registry, principal; then it serves until SIGINT or SIGTERM.
 
 With a COMMAND it prints nothing, and ends with it and with its exit code. The command has that line
 in ACA_EMULATOR, the settings of this project's client (SANDBOX_PROVIDER, SANDBOX_ACA_…; the pool is
@@ -109,6 +109,9 @@ drop-after, garbage, cut-stream (with \"frames\").";
                 flag("allow-network")
                     .help("let sandboxes whose egress policy allows it reach the network"),
             )
+            .arg(flag("registry").help(
+                "have a registry too, with the service's exchange of tokens; its images are run",
+            ))
             .arg(
                 Arg::new("log")
                     .long("log")
@@ -143,6 +146,7 @@ drop-after, garbage, cut-stream (with \"frames\").";
         }
         options.tls = matches.get_flag("tls");
         options.certificate = matches.get_one::<PathBuf>("ca-file").cloned();
+        options.registry = matches.get_flag("registry");
         options.allow_network = matches.get_flag("allow-network");
         let audiences = matches.get_many::<String>("audience");
         options
@@ -213,6 +217,8 @@ drop-after, garbage, cut-stream (with \"frames\").";
             "pythonPool": format!("{endpoint}{RESOURCES}/sessionPools/python"),
             "shellPool": format!("{endpoint}{RESOURCES}/sessionPools/shell"),
             "caFile": emulator.ca_file(),
+            "registry": emulator.registry(),
+            "principal": PRINCIPAL,
         })
     }
 

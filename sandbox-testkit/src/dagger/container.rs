@@ -18,10 +18,10 @@ use super::config::{Config, Mount};
 use super::directory::{Directory, File};
 use super::engine::{Engine, Failure};
 use super::images::base;
-use super::oci;
 use super::quirks::Quirks;
 use super::service;
 use super::state::StateId;
+use crate::distribution::unpack;
 
 /// Bytes of each stream that an answer may have.
 const MAX_OUTPUT: u64 = 192 << 20;
@@ -183,7 +183,7 @@ impl Container {
             }
             Step::Layer(layer) => {
                 let state = base(engine, "an archive").await?;
-                oci::unpack(&*state, layer).await?;
+                unpack(&*state, layer).await?;
                 return Ok(files(engine.states.keep_for_ever(state)));
             }
             Step::Exec(exec) => return self.exec(engine, exec).await,

@@ -11,16 +11,11 @@ use std::sync::Arc;
 
 use sandbox_core::{Command, ReadOptions, Sandbox, SandboxExt as _};
 use serde_json::{Map, Value, json};
-use sha2::{Digest as _, Sha256};
 
 use super::config::Config;
 use super::container::Container;
 use super::engine::{Engine, Failure};
-
-const LAYER: &str = "/.dagger-double-layer.tar";
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-const LAYER_TAR: &str = "application/vnd.oci.image.layer.v1.tar";
+use crate::distribution::{CONFIG, LAYER, LAYER_TAR, MANIFEST, hex};
 
 /// The archive of a container.
 pub(super) async fn write(
@@ -31,7 +26,20 @@ pub(super) async fn write(
     let layer = pack(&*state).await?;
     let mut archive = Archive(tar::Builder::new(Vec::new()));
     let layer = archive.blob(LAYER_TAR, &layer)?;
-    let config = &container.config;
+    let config = described(&container.config, &layer["digest"]).to_string();
+    let config = archive.blob(CONFIG, config.as_bytes())?;
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer],
+    });
+    let manifest = archive.blob(MANIFEST, manifest.to_string().as_bytes())?;
+    let index = json!({"schemaVersion": 2, "manifests": [manifest]}).to_string();
+    archive.file("index.json", index.as_bytes())?;
+    archive.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    Ok(archive.0.into_inner()?)
+}
+
+/// The configuration of an image with this layer.
+pub(super) fn described(config: &Config, layer: &Value) -> Value {
     let env = config
         .env
         .iter()
@@ -41,29 +49,21 @@ pub(super) async fn write(
     let labels: Map<_, _> = labels
         .map(|(name, value)| (name.clone(), json!(value)))
         .collect();
-    let config = archive.blob(
-        CONFIG,
-        json!({
-            "architecture": std::env::consts::ARCH,
-            "os": "linux",
-            "config": {
-                "Env": env, "Labels": labels, "User": config.user,
-                "WorkingDir": config.workdir.as_deref().unwrap_or(""),
-                "Entrypoint": config.entrypoint,
-            },
-            "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
-        })
-        .to_string()
-        .as_bytes(),
-    )?;
-    let manifest = json!({
-        "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer],
-    });
-    let manifest = archive.blob(MANIFEST, manifest.to_string().as_bytes())?;
-    let index = json!({"schemaVersion": 2, "manifests": [manifest]}).to_string();
-    archive.file("index.json", index.as_bytes())?;
-    archive.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-    Ok(archive.0.into_inner()?)
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    json!({
+        "architecture": architecture,
+        "os": "linux",
+        "config": {
+            "Env": env, "Labels": labels, "User": config.user,
+            "WorkingDir": config.workdir.as_deref().unwrap_or(""),
+            "Entrypoint": config.entrypoint,
+        },
+        "rootfs": {"type": "layers", "diff_ids": [layer]},
+    })
 }
 
 struct Archive(tar::Builder<Vec<u8>>);
@@ -84,11 +84,6 @@ impl Archive {
             "mediaType": media_type, "digest": format!("sha256:{digest}"), "size": content.len(),
         }))
     }
-}
-
-fn hex(content: &[u8]) -> String {
-    let digest = Sha256::digest(content);
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// An archive's configuration and layer.
@@ -151,7 +146,7 @@ pub(super) fn read(archive: &[u8]) -> Result<(Config, Vec<u8>), Failure> {
     Ok((config, blob(layer)?.clone()))
 }
 
-async fn pack(state: &dyn Sandbox) -> Result<Vec<u8>, Failure> {
+pub(super) async fn pack(state: &dyn Sandbox) -> Result<Vec<u8>, Failure> {
     let child = state.fork_one().await?;
     // No other process changes files in there.
     let script = "tar --one-file-system --exclude=\"./${1#/}\" -cf \"$1\" -C / . 2>&1; :";
@@ -162,23 +157,4 @@ async fn pack(state: &dyn Sandbox) -> Result<Vec<u8>, Failure> {
     let layer = child.read_file(&LAYER.into(), options).await;
     child.close().await?;
     Ok(layer?.into())
-}
-
-/// Makes the container's own filesystem what the layer says.
-pub(super) async fn unpack(state: &dyn Sandbox, layer: &[u8]) -> Result<(), Failure> {
-    state.write(LAYER, layer.to_vec()).await?;
-    // What something else is mounted on stays as it is.
-    let script = "cut -d ' ' -f 2 /proc/mounts | grep -v '^/$' | sed 's,^,.,' >/dev/shm/mounts &&
-        tar -tf \"$1\" | sed 's,/$,,' | sort >/dev/shm/kept &&
-        find . -xdev ! -path \"./${1#/}\" | sort | comm -13 /dev/shm/kept - |
-            while IFS= read -r gone; do rm -rf -- \"$gone\"; done
-        tar --anchored -X /dev/shm/mounts -xpf \"$1\" -C / 2>&1; e=$?
-        rm -f \"$1\" /dev/shm/kept /dev/shm/mounts; exit $e";
-    let unpacked = state
-        .exec(Command::shell(script).cwd("/").args(["sh", LAYER]))
-        .await?;
-    match unpacked.success() {
-        true => Ok(()),
-        false => Err(Failure::text(unpacked.stdout.to_string_lossy())),
-    }
 }

@@ -1,4 +1,5 @@
-//! Registries in memory: what was published can be pulled, with the login of the registry.
+//! Registries: those in memory, from which what was published can be pulled, with the login of the
+//! registry; and real ones on loopback (`127.0.0.1:PORT`), which images are pushed to.
 //!
 //! Invariant: a registry that something was published to, or that asks for a login, never falls
 //! back to this machine's own programs.
@@ -11,7 +12,9 @@ use sha2::{Digest as _, Sha256};
 use super::config::{Config, Login};
 use super::container::Container;
 use super::engine::{Engine, Failure, lock};
+use super::oci;
 use super::state::StateId;
+use crate::distribution::{Reference, Session};
 
 #[derive(Debug, Default)]
 pub(super) struct Registries(Mutex<Inner>);
@@ -77,6 +80,10 @@ impl Registries {
         logins: &[Login],
     ) -> Result<Option<StateId>, Failure> {
         self.check(reference, logins)?;
+        if Reference::new(reference).is_some() {
+            let why = "the double pushes to real registries, and pulls from none";
+            return Err(Failure::text(format_args!("{reference}: {why}")));
+        }
         let inner = lock(&self.0);
         match inner.images.get(reference) {
             Some(image) => Ok(Some(image.state)),
@@ -94,6 +101,9 @@ impl Registries {
         container: &Arc<Container>,
         address: &str,
     ) -> Result<String, Failure> {
+        if let Some(to) = Reference::new(address) {
+            return push(engine, container, address, &to).await;
+        }
         self.check(address, &container.config.logins)?;
         let state = container.pinned(engine).await?;
         let digest = Sha256::digest(container.digest.as_bytes());
@@ -111,4 +121,24 @@ impl Registries {
         inner.images.insert(reference.clone(), image);
         Ok(reference)
     }
+}
+
+/// Pushes a container to a real registry; the reference with its digest.
+async fn push(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    address: &str,
+    to: &Reference<'_>,
+) -> Result<String, Failure> {
+    let state = container.state(engine).await?;
+    let layer = oci::pack(&*state).await?;
+    let registry = to.address().to_string();
+    let logins = &container.config.logins;
+    let login = logins.iter().find(|login| login.registry == registry);
+    let login = login.map(|login| (login.user.as_str(), login.password.plaintext.as_str()));
+    let session = Session::login(to, login).await.map_err(Failure::text)?;
+    let config = |layer: &serde_json::Value| oci::described(&container.config, layer);
+    let digest = session.push(layer.into(), config).await;
+    let digest = digest.map_err(Failure::text)?;
+    Ok(format!("{address}@{digest}"))
 }

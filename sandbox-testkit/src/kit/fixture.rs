@@ -62,6 +62,13 @@ pub trait Fixture: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Whether a case is left out, and why: where the same requests run whole elsewhere, a part of
+    /// the kit may be enough. Not a way around a case that fails.
+    fn leaves_out(&self, case: &str) -> Option<String> {
+        let _ = case;
+        None
+    }
+
     /// Whether this host grants a declared capability that depends on it (a limit, a network); if
     /// not, why. The cases that need it are then ignored with that reason.
     fn grants(&self, capability: Capability) -> std::result::Result<(), String> {
@@ -200,6 +207,9 @@ where
     }
     fn deviations(&self) -> Vec<Deviation> {
         self.fixture.deviations()
+    }
+    fn leaves_out(&self, case: &str) -> Option<String> {
+        self.fixture.leaves_out(case)
     }
     fn grants(&self, capability: Capability) -> std::result::Result<(), String> {
         self.fixture.grants(capability)

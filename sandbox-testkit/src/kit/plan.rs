@@ -56,6 +56,9 @@ pub(crate) fn plan(fixture: &dyn Fixture, settings: &Settings) -> Vec<Planned> {
         if let Some(deviation) = deviations.iter().find(|known| known.case == case.name) {
             return skip("deviation".into(), &deviation.reason);
         }
+        if let Some(reason) = fixture.leaves_out(case.name) {
+            return skip("left out".into(), &reason);
+        }
         if case.of_this_host && !fixture.is_of_this_host() {
             return skip(
                 "not here".into(),

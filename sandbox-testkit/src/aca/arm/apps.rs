@@ -11,13 +11,41 @@ use futures_util::stream;
 use serde_json::{Value, json};
 
 use super::super::call::Call;
+use super::super::container::{Job, Phase, Run};
 use super::super::reply::Reply;
 use super::super::state::State;
-use super::container::{Phase, Run};
 use super::{Resource, error, missing};
 
 /// The one container's replica.
 const REPLICA: &str = "0";
+
+/// An app as its ingress needs it.
+pub(in super::super) struct At {
+    pub(in super::super) document: Value,
+    /// Callers that are let in, if that was said.
+    pub(in super::super) auth: Option<Value>,
+    /// The container of the newest revision, if one runs.
+    pub(in super::super) run: Option<Arc<Run>>,
+}
+
+/// The app of this host name.
+pub(in super::super) fn app_at(state: &State, host: &str) -> Option<At> {
+    let kept = state.arm.kept();
+    let (key, found) = kept.resources.iter().find(|(_, one)| {
+        let fqdn = &one.document["properties"]["configuration"]["ingress"]["fqdn"];
+        one.document["type"] == "Microsoft.App/containerApps"
+            && fqdn.as_str().is_some_and(|fqdn| fqdn == host)
+    })?;
+    let properties = &found.document["properties"];
+    let latest = properties["latestRevisionName"].as_str();
+    let latest = latest.unwrap_or_default().to_ascii_lowercase();
+    let auth = kept.resources.get(&format!("{key}/authconfigs/current"));
+    Some(At {
+        document: found.document.clone(),
+        auth: auth.map(|auth| auth.document.clone()),
+        run: kept.runs.get(&format!("{key}/revisions/{latest}")).cloned(),
+    })
+}
 
 /// Makes a revision of an app whose template has changed, and runs it.
 pub(super) async fn renew(state: &Arc<State>, key: &str, before: Option<&Value>) {
@@ -46,9 +74,8 @@ pub(super) async fn renew(state: &Arc<State>, key: &str, before: Option<&Value>)
         );
         properties["latestRevisionName"] = json!(revision);
         let running = properties["runningStatus"] != "Stopped";
-        let container = properties["template"]["containers"][0].clone();
         let template = properties["template"].clone();
-        let secrets = found.secrets.clone();
+        let job = job(&found.document, &found.secrets, &revision);
         let id = found.document["id"].as_str().unwrap_or_default();
         let document = json!({
             "id": format!("{id}/revisions/{revision}"),
@@ -78,20 +105,20 @@ pub(super) async fn renew(state: &Arc<State>, key: &str, before: Option<&Value>)
             .iter()
             .filter_map(|path| kept.runs.remove(path))
             .collect();
-        (path, old, running.then_some((container, secrets)))
+        (path, old, running.then_some(job))
     };
     for run in old {
         run.stop().await;
     }
-    if let Some((container, secrets)) = start {
-        let run = Run::start(state, &container, &secrets, true);
+    if let Some(job) = start {
+        let run = Run::start(state, job);
         state.arm.kept().runs.insert(revision, run);
     }
 }
 
 /// Runs or ends the replica of the newest revision.
 pub(super) async fn turn(state: &Arc<State>, key: &str, on: bool) {
-    let (path, container, secrets) = {
+    let (path, job) = {
         let kept = state.arm.kept();
         let Some(found) = kept.resources.get(key) else {
             return;
@@ -101,17 +128,52 @@ pub(super) async fn turn(state: &Arc<State>, key: &str, on: bool) {
             .as_str()
             .unwrap_or_default();
         let path = format!("{key}/revisions/{}", latest.to_ascii_lowercase());
-        let container = properties["template"]["containers"][0].clone();
-        (path, container, found.secrets.clone())
+        (path, job(&found.document, &found.secrets, latest))
     };
     let before = state.arm.kept().runs.remove(&path);
     if let Some(before) = before {
         before.stop().await;
     }
     if on {
-        let run = Run::start(state, &container, &secrets, true);
+        let run = Run::start(state, job);
         state.arm.kept().runs.insert(path, run);
     }
+}
+
+/// The container of an app's revision, with what the service tells it about itself.
+fn job(document: &Value, secrets: &Value, revision: &str) -> Job {
+    let properties = &document["properties"];
+    let name = document["name"].as_str().unwrap_or_default();
+    let configuration = &properties["configuration"];
+    let mut env = vec![
+        ("CONTAINER_APP_NAME", name.to_owned()),
+        ("CONTAINER_APP_REVISION", revision.to_owned()),
+        (
+            "CONTAINER_APP_REPLICA_NAME",
+            format!("{revision}-{REPLICA}"),
+        ),
+    ];
+    let ingress = &configuration["ingress"];
+    if let Some(fqdn) = ingress["fqdn"].as_str() {
+        env.push(("CONTAINER_APP_HOSTNAME", fqdn.to_owned()));
+        env.push(("CONTAINER_APP_PORT", ingress["targetPort"].to_string()));
+    }
+    Job {
+        container: properties["template"]["containers"][0].clone(),
+        secrets: secrets.clone(),
+        registries: servers(&configuration["registries"]),
+        env,
+        egress: true,
+        again: true,
+    }
+}
+
+/// The servers of registries that are pulled from as an identity.
+pub(super) fn servers(registries: &Value) -> Vec<String> {
+    let all = registries.as_array().into_iter().flatten();
+    let known = all.filter(|one| one["identity"].is_string());
+    let servers = known.filter_map(|one| one["server"].as_str());
+    servers.map(str::to_owned).collect()
 }
 
 /// Answers what is asked of an app beside itself.

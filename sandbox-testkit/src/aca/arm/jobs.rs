@@ -8,9 +8,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::super::call::Call;
+use super::super::container::{Job, Phase, Run};
 use super::super::reply::Reply;
 use super::super::state::State;
-use super::container::{Phase, Run};
 use super::{Resource, apps, error, missing, operations};
 
 /// Answers what is asked of a job beside itself.
@@ -49,7 +49,7 @@ async fn start(state: &Arc<State>, call: &Call, place: &[&str], own: &str) -> Re
     let changes = call.json()?;
     let takes = state.options().arm_operation;
     let end = state.clock.now().saturating_add(takes);
-    let (path, name, container, secrets) = {
+    let (path, name, job) = {
         let mut kept = state.arm.kept();
         let found = kept.resources.get_mut(own).ok_or_else(missing)?;
         if found.document["properties"]["runningState"] == "Suspended" {
@@ -64,7 +64,9 @@ async fn start(state: &Arc<State>, call: &Call, place: &[&str], own: &str) -> Re
             false => found.document["properties"]["template"].clone(),
         };
         let container = template["containers"][0].clone();
-        let runs = container["command"].is_array();
+        let image = container["image"].as_str().unwrap_or_default();
+        let pulled = state.registry().is_some_and(|registry| registry.has(image));
+        let runs = pulled || container["command"].is_array();
         let at_once = takes.is_zero() && !runs;
         let status = if at_once { "Succeeded" } else { "Running" };
         let document = json!({
@@ -74,15 +76,28 @@ async fn start(state: &Arc<State>, call: &Call, place: &[&str], own: &str) -> Re
             "properties": {"status": status, "startTime": state.clock.timestamp(),
                 "template": template},
         });
-        let secrets = found.secrets.clone();
+        let job = Job {
+            container,
+            secrets: found.secrets.clone(),
+            registries: apps::servers(&found.document["properties"]["configuration"]["registries"]),
+            env: vec![
+                (
+                    "CONTAINER_APP_JOB_NAME",
+                    (*place.last().unwrap_or(&"")).to_owned(),
+                ),
+                ("CONTAINER_APP_JOB_EXECUTION_NAME", name.clone()),
+            ],
+            egress: true,
+            again: false,
+        };
         let mut resource = Resource::new(document);
         resource.turn = (!takes.is_zero() && !runs).then_some((end, Some("Succeeded")));
         let path = format!("{own}/executions/{name}").to_ascii_lowercase();
         kept.resources.insert(path.clone(), resource);
-        (path, name, runs.then_some(container), secrets)
+        (path, name, runs.then_some(job))
     };
-    if let Some(container) = container {
-        let run = Run::start(state, &container, &secrets, false);
+    if let Some(job) = job {
+        let run = Run::start(state, job);
         state.arm.kept().runs.insert(path, run);
     }
     let id = format!("/{}/executions/{name}", place.join("/"));

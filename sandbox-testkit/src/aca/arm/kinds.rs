@@ -4,6 +4,8 @@
 
 use serde_json::{Value, json};
 
+use super::super::ingress::DOMAIN;
+
 /// A kind of resource.
 #[derive(Debug)]
 pub(super) struct Kind {
@@ -44,7 +46,7 @@ pub(super) const KINDS: &[Kind] = &[
         check: |_, _| Ok(()),
         complete: |document, endpoint, _| {
             document["properties"]["managementEndpoint"] = json!(endpoint);
-            document["properties"]["defaultDomain"] = json!("emulator.azurecontainerapps.io");
+            document["properties"]["defaultDomain"] = json!(DOMAIN);
         },
     },
     Kind {
@@ -104,7 +106,7 @@ pub(super) const KINDS: &[Kind] = &[
                 } else {
                     ".internal"
                 };
-                ingress["fqdn"] = json!(format!("{name}{inner}.emulator.azurecontainerapps.io"));
+                ingress["fqdn"] = json!(format!("{name}{inner}.{DOMAIN}"));
             }
             hide(&mut properties["configuration"]["secrets"]);
         },
@@ -140,7 +142,7 @@ pub(super) const KINDS: &[Kind] = &[
         slow_patch: true,
         check: |_, _| Ok(()),
         complete: |document, endpoint, _| {
-            document["properties"]["defaultDomain"] = json!("emulator.azurecontainerapps.io");
+            document["properties"]["defaultDomain"] = json!(DOMAIN);
             document["properties"]["staticIp"] = json!("127.0.0.1");
             document["properties"]["eventStreamEndpoint"] = json!(format!("{endpoint}/"));
         },

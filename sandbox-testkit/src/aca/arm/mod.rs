@@ -6,7 +6,6 @@
 mod account;
 mod apps;
 mod change;
-mod container;
 mod jobs;
 mod kinds;
 mod operations;
@@ -19,10 +18,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::call::Call;
+use super::container::Run;
 use super::reply::Reply;
 use super::sessions::{PoolKind, SessionPool};
 use super::state::State;
-use container::Run;
 use kinds::{KINDS, Kind, Place};
 use operations::Operation;
 
@@ -145,7 +144,7 @@ pub(super) fn is_path(path: &[&str]) -> bool {
 }
 
 pub(super) use account::{is_query, query};
-pub(super) use apps::{log_of, stream_log};
+pub(super) use apps::{app_at, log_of, stream_log};
 
 pub(super) async fn operation(
     state: &Arc<State>,
@@ -452,6 +451,7 @@ async fn put(
         body["properties"]["runningStatus"] = status;
     }
     let secrets = body["properties"]["configuration"]["secrets"].clone();
+    let pool_secrets = body["properties"]["secrets"].clone();
     (kind.complete)(&mut body, &state.endpoint(), place);
     if kind.name == "sandboxGroups" {
         let Place {
@@ -465,7 +465,8 @@ async fn put(
         let now = state.clock.now();
         state.store().groups.entry(group).or_insert(now);
     }
-    if let Some(pool) = session_pool(kind, key, &body) {
+    if let Some(mut pool) = session_pool(kind, key, &body) {
+        pool.secrets = pool_secrets.clone();
         state.sessions.put_pool(pool);
     }
     let reply = keep(state, key, path, body, state.options().arm_operation)?;
@@ -499,6 +500,7 @@ fn session_pool(kind: &Kind, key: &str, body: &Value) -> Option<SessionPool> {
         pool.cooldown = Duration::from_secs(seconds);
     }
     pool.egress = properties["sessionNetworkConfiguration"]["status"] == "EgressEnabled";
+    pool.template = properties["customContainerTemplate"].clone();
     Some(pool)
 }
 

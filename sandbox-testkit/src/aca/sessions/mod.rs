@@ -1,4 +1,5 @@
-//! Dynamic sessions: pools of Python and of Shell sessions, one local sandbox for each identifier.
+//! Dynamic sessions: pools of Python and of Shell sessions and of custom containers, one local
+//! sandbox for each identifier.
 //!
 //! Every shape of the interface is served at once, each under its own versions. It must never show
 //! the session of one identifier to another.
@@ -12,10 +13,13 @@ mod reply;
 
 use std::sync::Arc;
 
-use axum::http::HeaderMap;
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
+use futures_util::StreamExt as _;
 use serde_json::json;
 
 use super::call::{Call, not_found};
+use super::ingress;
 use super::reply::Reply;
 use super::state::State;
 use reply::{allocated, error};
@@ -32,6 +36,9 @@ const NEW: &[&str] = &[
 ];
 /// Number of sessions in a page of a list.
 const PAGE: usize = 100;
+
+/// Number of them for a pool of custom containers.
+const CUSTOM_PAGE: usize = 300;
 
 /// Answers a request to the pool at `call.group`.
 pub(super) async fn answer(
@@ -53,6 +60,12 @@ pub(super) async fn answer(
         return Err(error(400, "InvalidApiVersionParameter", &why));
     }
     let rest: Vec<&str> = call.rest.iter().map(String::as_str).collect();
+    if pool.kind == PoolKind::CustomContainer {
+        return match (call.method.as_str(), &rest[..]) {
+            ("POST", [".management", word]) => manage(state, &call, word).await,
+            _ => Err(not_found()),
+        };
+    }
     match (call.method.as_str(), &rest[..]) {
         ("GET", ["metadata"]) if !old => {
             let kind = match pool.kind {
@@ -79,10 +92,6 @@ pub(super) async fn answer(
         }
         _ => {}
     }
-    if pool.kind == PoolKind::CustomContainer {
-        let why = "the emulator runs no containers";
-        return Err(error(501, "NotImplemented", why));
-    }
     let known = match rest[..] {
         ["executions", ..] => !old,
         ["code", "execute"] => old && pool.kind == PoolKind::PythonLts,
@@ -106,6 +115,108 @@ pub(super) async fn answer(
     });
     let ended = running.await;
     ended.unwrap_or_else(|_| Err(error(500, "InternalServerError", "the call's task ended")))
+}
+
+/// Whether a request is for the container of a session.
+pub(super) fn is_container(state: &State, call: &Call) -> bool {
+    let management = call
+        .rest
+        .first()
+        .is_some_and(|first| first == ".management");
+    let pool = state.sessions.pool(&call.group);
+    !management && pool.is_some_and(|pool| pool.kind == PoolKind::CustomContainer)
+}
+
+/// Passes a request on to the container of its session, which is started if there is none.
+pub(super) async fn forward(
+    state: &Arc<State>,
+    call: Call,
+    mut request: Request<Body>,
+) -> Result<Reply, Reply> {
+    let pool = state.sessions.pool(&call.group).ok_or_else(none)?;
+    let identifier = identifier(&call)?.to_owned();
+    // On a task of its own: a client that goes away ends nothing.
+    let (of, path) = (Arc::clone(state), call.group.clone());
+    let port = pool.port();
+    let starting = tokio::spawn(async move {
+        let allocated = of.sessions.allocate(&of, &path, &pool, &identifier);
+        allocated.await
+    });
+    let failed = |_| error(500, "InternalServerError", "the call's task ended");
+    let used = starting.await.map_err(failed)??;
+    let run = used.session.run.clone().ok_or_else(none)?;
+    let path = request.uri().path();
+    // As it came: what is encoded in it stays so.
+    let skip = call.group.matches('/').count();
+    let rest = path.splitn(skip + 2, '/').nth(skip + 1).unwrap_or_default();
+    let query = request
+        .uri()
+        .query()
+        .map_or_else(String::new, |query| format!("?{query}"));
+    let target = format!("/{rest}{query}").parse::<Uri>();
+    *request.uri_mut() = target.map_err(|_| not_found())?;
+    let fresh = used.fresh;
+    let response = ingress::into(state, &run, port, request).await?;
+    let (mut head, body) = response.into_parts();
+    if fresh {
+        let name = HeaderName::from_static("x-ms-new-allocation");
+        head.headers.insert(name, HeaderValue::from_static("true"));
+    }
+    // In use until the answer is whole.
+    let body = body.into_data_stream().map(move |chunk| {
+        let _ = &used;
+        chunk
+    });
+    let response: Response<Body> = Response::from_parts(head, Body::from_stream(body));
+    Ok(Reply::switching(response))
+}
+
+/// The management of a pool of custom containers.
+async fn manage(state: &Arc<State>, call: &Call, word: &str) -> Result<Reply, Reply> {
+    match word {
+        "listSessions" => {
+            let all = state.sessions.list(&call.group).await;
+            let skip = call.query.get("skip").and_then(|skip| skip.parse().ok());
+            let skip: usize = skip.unwrap_or(0);
+            let end = skip.saturating_add(CUSTOM_PAGE).min(all.len());
+            let next = (end < all.len()).then(|| {
+                let (endpoint, path) = (state.endpoint(), &call.group);
+                format!("{endpoint}{path}/.management/listSessions?skip={end}")
+            });
+            let page: Vec<_> = all
+                .get(skip..end)
+                .unwrap_or_default()
+                .iter()
+                .map(custom)
+                .collect();
+            let body = json!({"value": page, "count": page.len(), "nextLink": next});
+            Ok(Reply::json(200, body))
+        }
+        "getSession" => {
+            let shown = state.sessions.show(&call.group, identifier(call)?).await;
+            Ok(Reply::json(200, custom(&shown.ok_or_else(none)?)))
+        }
+        "stopSession" => match state
+            .sessions
+            .delete(Some(&call.group), identifier(call)?)
+            .await
+        {
+            true => Ok(Reply::new(
+                200,
+                "text/plain; charset=utf-8",
+                "Session stopped".to_owned(),
+            )),
+            false => Err(none()),
+        },
+        _ => Err(not_found()),
+    }
+}
+
+/// A session as pools of custom containers show it.
+fn custom(shown: &serde_json::Value) -> serde_json::Value {
+    json!({"identifier": shown["identifier"], "etag": shown["etag"],
+        "createdAt": shown["createdAt"], "lastAccessedAt": shown["lastAccessedAt"],
+        "expiresAt": shown["expireAt"]})
 }
 
 fn none() -> Reply {

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::kernel::Kernel;
 use super::reply::{error, full};
 use crate::aca::clock::{Clock, rfc3339};
+use crate::aca::container::{Job, Run};
 use crate::aca::reply::Reply;
 use crate::aca::state::State;
 
@@ -24,7 +25,7 @@ pub enum PoolKind {
     PythonLts,
     /// Commands of a shell.
     Shell,
-    /// Custom containers; the emulator knows them and runs none.
+    /// Custom containers, each behind its port.
     CustomContainer,
 }
 
@@ -42,6 +43,11 @@ pub struct SessionPool {
     pub cooldown: Duration,
     /// Whether its sessions reach the network, if the emulator allows it. Default: no.
     pub egress: bool,
+    /// The container of each session (`customContainerTemplate` of the resource), of a pool of
+    /// custom ones.
+    pub template: Value,
+    /// Secrets that the container's environment refers to.
+    pub secrets: Value,
 }
 
 impl SessionPool {
@@ -53,7 +59,15 @@ impl SessionPool {
             max_sessions: 600,
             cooldown: Duration::from_secs(300),
             egress: false,
+            template: Value::Null,
+            secrets: Value::Null,
         }
+    }
+
+    /// The port that requests to a session go to.
+    pub(super) fn port(&self) -> u16 {
+        let port = self.template["ingress"]["targetPort"].as_u64();
+        port.and_then(|port| u16::try_from(port).ok()).unwrap_or(80)
     }
 }
 
@@ -62,6 +76,8 @@ impl SessionPool {
 pub(super) struct Session {
     pub(super) identifier: String,
     pub(super) local: Arc<dyn Sandbox>,
+    /// Container of the session, in a pool of custom ones.
+    pub(super) run: Option<Arc<Run>>,
     /// Held while a piece of Python code runs.
     pub(super) kernel: tokio::sync::Mutex<Option<Kernel>>,
     /// Executions by their operation.
@@ -72,6 +88,14 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// Ends what runs in it.
+    async fn end(&self) -> bool {
+        if let Some(run) = &self.run {
+            run.stop().await;
+        }
+        self.local.close().await.is_ok()
+    }
+
     fn touched(&self) -> MutexGuard<'_, Duration> {
         self.touched.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -143,7 +167,7 @@ impl Sessions {
         let sessions = std::mem::take(&mut *self.sessions.lock().await);
         for session in sessions.into_values() {
             // What does not end now is collected by the next start.
-            let _ = session.local.close().await;
+            session.end().await;
         }
     }
 
@@ -168,7 +192,7 @@ impl Sessions {
         for key in gone {
             if let Some(session) = sessions.remove(&key) {
                 // What can't be closed ends with the emulator.
-                let _ = session.local.close().await;
+                session.end().await;
             }
         }
     }
@@ -176,7 +200,7 @@ impl Sessions {
     /// The session of an identifier, made if there is none.
     pub(super) async fn allocate(
         &self,
-        state: &State,
+        state: &Arc<State>,
         path: &str,
         pool: &SessionPool,
         identifier: &str,
@@ -207,11 +231,15 @@ impl Sessions {
 
     async fn make(
         &self,
-        state: &State,
+        state: &Arc<State>,
         pool: &SessionPool,
         identifier: &str,
     ) -> Result<Session, Reply> {
         let failed = |e: sandbox_core::Error| error(500, "InternalServerError", &e.to_string());
+        if pool.kind == PoolKind::CustomContainer {
+            let (run, local) = contained(state, pool).await?;
+            return Ok(self.session(identifier, local, Some(run)));
+        }
         let local = state.local(pool.egress, Vec::new()).await.map_err(failed)?;
         let dir = sandbox_core::GuestPath::from("/mnt/data");
         local
@@ -219,15 +247,20 @@ impl Sessions {
             .await
             .map_err(failed)?;
         local.set_workdir(&dir).await.map_err(failed)?;
-        Ok(Session {
+        Ok(self.session(identifier, local, None))
+    }
+
+    fn session(&self, identifier: &str, local: Arc<dyn Sandbox>, run: Option<Arc<Run>>) -> Session {
+        Session {
             identifier: identifier.to_owned(),
             local,
+            run,
             kernel: tokio::sync::Mutex::new(None),
             executions: Mutex::default(),
             created: self.clock.date(),
             touched: Mutex::new(self.clock.now()),
             busy: AtomicUsize::new(0),
-        })
+        }
     }
 
     /// Shows a session.
@@ -273,8 +306,39 @@ impl Sessions {
             key.and_then(|key| sessions.remove(&key))
         };
         match found {
-            Some(session) => session.local.close().await.is_ok(),
+            Some(session) => session.end().await,
             None => false,
+        }
+    }
+}
+
+/// Starts a session's container and waits until something listens at its port.
+async fn contained(
+    state: &Arc<State>,
+    pool: &SessionPool,
+) -> Result<(Arc<Run>, Arc<dyn Sandbox>), Reply> {
+    let credentials = &pool.template["registryCredentials"];
+    let server = credentials["server"].as_str();
+    let server = server.filter(|_| credentials["identity"].is_string());
+    let job = Job {
+        container: pool.template["containers"][0].clone(),
+        secrets: pool.secrets.clone(),
+        registries: server.into_iter().map(str::to_owned).collect(),
+        env: Vec::new(),
+        egress: pool.egress,
+        again: false,
+    };
+    let run = Run::start(state, job);
+    let listens = run.connect(pool.port()).await.is_some();
+    match run.local().filter(|_| listens) {
+        Some(local) => Ok((run, local)),
+        None => {
+            let lines = run.lines(run.tail(3), false).await.unwrap_or_default().0;
+            run.stop().await;
+            let said = lines.iter().map(|line| String::from_utf8_lossy(line));
+            let said = said.collect::<Vec<_>>().join("; ");
+            let why = format!("the container does not listen at its port: {said}");
+            Err(error(503, "SessionContainerNotReady", &why))
         }
     }
 }

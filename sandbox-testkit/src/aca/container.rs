@@ -1,21 +1,23 @@
-//! Containers of apps and jobs: their command runs for real, in a local sandbox, and what it writes
-//! is kept as a log.
+//! Containers of apps, jobs and session pools: their command runs for real, in a local sandbox, and
+//! what it writes is kept as a log.
 //!
-//! The image is this host's, whatever it is called. A container without a command runs nothing. It
-//! must never be started again once its app is stopped.
+//! An image of the emulator's own registry is pulled and its files are there; any other is this
+//! host's, whatever it is called, and without a command runs nothing. A container must never be
+//! started again once its app is stopped.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
-use sandbox_core::{Command, Sandbox};
+use sandbox_core::{Command, PortStream, Sandbox};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use super::super::state::State;
+use super::registry::Image;
+use super::state::State;
 
 /// Number of lines that are kept.
 const LINES: usize = 1000;
@@ -26,9 +28,12 @@ const RESTARTS: u32 = 3;
 /// Time that a container must have run before it gets requests.
 const READY: Duration = Duration::from_millis(300);
 
+/// Time that a request waits for its container to listen: less than its client waits for an answer.
+const LISTENS: Duration = Duration::from_secs(25);
+
 /// Phase of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(in crate::aca) enum Phase {
     /// About to run.
     Waiting,
     Running,
@@ -53,7 +58,7 @@ struct Kept {
 
 /// A container that runs or has run.
 #[derive(Debug)]
-pub(super) struct Run {
+pub(in crate::aca) struct Run {
     kept: Mutex<Kept>,
     changed: watch::Sender<()>,
     local: Mutex<Option<Arc<dyn Sandbox>>>,
@@ -64,14 +69,25 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A container to run.
+#[derive(Clone, Debug)]
+pub(in crate::aca) struct Job {
+    /// The container as a template has it.
+    pub(in crate::aca) container: Value,
+    pub(in crate::aca) secrets: Value,
+    /// Servers that images may be pulled from as an identity.
+    pub(in crate::aca) registries: Vec<String>,
+    /// Variables that the service adds to its environment.
+    pub(in crate::aca) env: Vec<(&'static str, String)>,
+    /// Whether it reaches the network, if the emulator allows it.
+    pub(in crate::aca) egress: bool,
+    /// Whether it is started again when it ends, as an app's is.
+    pub(in crate::aca) again: bool,
+}
+
 impl Run {
-    /// Starts a container; `again` as long as it ends, for an app.
-    pub(super) fn start(
-        state: &Arc<State>,
-        container: &Value,
-        secrets: &Value,
-        again: bool,
-    ) -> Arc<Self> {
+    /// Starts a container.
+    pub(in crate::aca) fn start(state: &Arc<State>, job: Job) -> Arc<Self> {
         let run = Arc::new(Self {
             kept: Mutex::new(Kept {
                 phase: Phase::Waiting,
@@ -88,7 +104,10 @@ impl Run {
             run.turn(Phase::NoImage);
             return run;
         }
-        let Some(command) = command(container, secrets) else {
+        let again = job.again;
+        let name = job.container["image"].as_str().unwrap_or_default();
+        let registry = state.registry().filter(|registry| registry.has(name));
+        if registry.is_none() && job.command(None).is_none() {
             run.note(Bytes::from_static(
                 b"(the image's own program is not run here)",
             ));
@@ -98,17 +117,36 @@ impl Run {
                 Phase::Ended(0)
             });
             return run;
-        };
+        }
         let (state, of) = (Arc::clone(state), Arc::clone(&run));
-        let task = tokio::spawn(async move { of.live(&state, command, again).await });
+        let task = tokio::spawn(async move { of.live(&state, &job).await });
         *lock(&run.task) = Some(task.abort_handle());
         run
     }
 
-    async fn live(self: &Arc<Self>, state: &State, command: Command, again: bool) {
+    async fn live(self: &Arc<Self>, state: &State, job: &Job) {
+        let name = job.container["image"].as_str().unwrap_or_default();
+        let image = match state.registry().filter(|registry| registry.has(name)) {
+            Some(registry) => match registry.pull(name, &job.registries).await {
+                Ok(image) => Some(image),
+                Err(why) => {
+                    self.note(Bytes::from(format!("the image can't be pulled: {why}")));
+                    return self.turn(Phase::NoImage);
+                }
+            },
+            None => None,
+        };
+        let Some(command) = job.command(image.as_ref()) else {
+            self.note(Bytes::from_static(b"the image has no program to run"));
+            return self.turn(Phase::NoImage);
+        };
         loop {
-            let code = self.once(state, command.clone()).await.unwrap_or(128);
-            if !again {
+            let once = self.once(state, job, image.as_ref(), command.clone());
+            let code = once.await.unwrap_or_else(|error| {
+                self.note(Bytes::from(error.to_string()));
+                128
+            });
+            if !job.again {
                 self.turn(Phase::Ended(code));
                 return;
             }
@@ -125,11 +163,20 @@ impl Run {
     }
 
     /// Runs it once; its exit code.
-    async fn once(&self, state: &State, command: Command) -> sandbox_core::Result<i32> {
-        let local = state.local(false, Vec::new()).await?;
-        *lock(&self.local) = Some(Arc::clone(&local));
+    async fn once(
+        &self,
+        state: &State,
+        job: &Job,
+        image: Option<&Image>,
+        command: Command,
+    ) -> sandbox_core::Result<i32> {
+        let local = state.container(job.egress).await?;
+        if let Some(image) = image {
+            image.unpack(&*local).await?;
+        }
         state.note_command(&String::from_utf8_lossy(&command.argv().join(&b' ')));
         let mut process = local.spawn(command).await?;
+        *lock(&self.local) = Some(Arc::clone(&local));
         lock(&self.kept).since = Some(Instant::now());
         self.turn(Phase::Running);
         let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
@@ -139,6 +186,27 @@ impl Run {
         // What does not end now ends with the emulator.
         let _ = local.close().await;
         Ok(exit.status.shell_code())
+    }
+
+    /// The sandbox that it runs in, once it does.
+    pub(in crate::aca) fn local(&self) -> Option<Arc<dyn Sandbox>> {
+        lock(&self.local).clone()
+    }
+
+    /// Connects to a port of it, as soon as something listens there; nothing if nothing does.
+    pub(in crate::aca) async fn connect(&self, port: u16) -> Option<PortStream> {
+        let end = Instant::now() + LISTENS;
+        loop {
+            if let Some(local) = self.local()
+                && let Ok(stream) = local.connect_port(port).await
+            {
+                return Some(stream);
+            }
+            if self.is_over() || Instant::now() >= end {
+                return None;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     async fn read(&self, stream: Option<impl AsyncRead + Unpin>) {
@@ -170,13 +238,13 @@ impl Run {
     }
 
     /// Returns what it does, and how often it was started again.
-    pub(super) fn phase(&self) -> (Phase, u32) {
+    pub(in crate::aca) fn phase(&self) -> (Phase, u32) {
         let kept = lock(&self.kept);
         (kept.phase, kept.restarts)
     }
 
     /// Whether it gets requests.
-    pub(super) fn is_ready(&self) -> bool {
+    pub(in crate::aca) fn is_ready(&self) -> bool {
         let kept = lock(&self.kept);
         let ran = kept.since.is_none_or(|since| since.elapsed() >= READY);
         kept.phase == Phase::Running && ran
@@ -188,7 +256,7 @@ impl Run {
     }
 
     /// The number of the first of the last so many lines.
-    pub(super) fn tail(&self, lines: u64) -> u64 {
+    pub(in crate::aca) fn tail(&self, lines: u64) -> u64 {
         let kept = lock(&self.kept);
         let end = kept.first + kept.lines.len() as u64;
         end.saturating_sub(lines).max(kept.first)
@@ -196,7 +264,7 @@ impl Run {
 
     /// The lines from this number on, and the number of the next. Waits for one if there is none
     /// and `follow`; `None` at the end.
-    pub(super) async fn lines(&self, from: u64, follow: bool) -> Option<(Vec<Bytes>, u64)> {
+    pub(in crate::aca) async fn lines(&self, from: u64, follow: bool) -> Option<(Vec<Bytes>, u64)> {
         let mut changes = self.changed.subscribe();
         loop {
             let over = self.is_over();
@@ -215,7 +283,7 @@ impl Run {
     }
 
     /// Ends it.
-    pub(super) async fn stop(&self) {
+    pub(in crate::aca) async fn stop(&self) {
         if let Some(task) = lock(&self.task).take() {
             task.abort();
         }
@@ -233,7 +301,7 @@ impl Run {
     }
 
     /// The container as a replica shows it.
-    pub(super) fn document(&self, name: &str, stream: &str) -> Value {
+    pub(in crate::aca) fn document(&self, name: &str, stream: &str) -> Value {
         let (phase, restarts) = self.phase();
         let (state, details) = match phase {
             Phase::Waiting => ("Waiting", "ContainerCreating"),
@@ -248,28 +316,42 @@ impl Run {
     }
 }
 
-/// Returns what a container runs; `None` if it names no command.
-fn command(container: &Value, secrets: &Value) -> Option<Command> {
-    let words = |key: &str| -> Vec<String> {
-        let words = container[key].as_array().into_iter().flatten();
-        words
-            .filter_map(|word| word.as_str().map(str::to_owned))
-            .collect()
-    };
-    let mut argv = words("command");
-    if argv.is_empty() {
-        return None;
+impl Job {
+    /// Returns what it runs; `None` if neither the container nor its image names a command.
+    fn command(&self, image: Option<&Image>) -> Option<Command> {
+        let words = |key: &str| -> Vec<String> {
+            let words = self.container[key].as_array().into_iter().flatten();
+            words
+                .filter_map(|word| word.as_str().map(str::to_owned))
+                .collect()
+        };
+        let mut argv = words("command");
+        if argv.is_empty() {
+            argv = image.map(Image::entrypoint).unwrap_or_default();
+        }
+        if argv.is_empty() {
+            return None;
+        }
+        argv.extend(words("args"));
+        let mut command = Command::new(&argv[0]).args(&argv[1..]);
+        if let Some(image) = image {
+            for (name, value) in image.env() {
+                command = command.env(name, value);
+            }
+            command = command.cwd(image.workdir());
+        }
+        for (name, value) in &self.env {
+            command = command.env(*name, value.as_str());
+        }
+        for variable in self.container["env"].as_array().into_iter().flatten() {
+            let name = variable["name"].as_str().unwrap_or_default();
+            let known = self.secrets.as_array().into_iter().flatten();
+            let secret = |of: &&Value| of["name"] == variable["secretRef"];
+            let value = variable["value"]
+                .as_str()
+                .or_else(|| known.into_iter().find(secret)?["value"].as_str());
+            command = command.env(name, value.unwrap_or_default());
+        }
+        Some(command)
     }
-    argv.extend(words("args"));
-    let mut command = Command::new(&argv[0]).args(&argv[1..]);
-    for variable in container["env"].as_array().into_iter().flatten() {
-        let name = variable["name"].as_str().unwrap_or_default();
-        let known = secrets.as_array().into_iter().flatten();
-        let secret = |of: &&Value| of["name"] == variable["secretRef"];
-        let value = variable["value"]
-            .as_str()
-            .or_else(|| known.into_iter().find(secret)?["value"].as_str());
-        command = command.env(name, value.unwrap_or_default());
-    }
-    Some(command)
 }

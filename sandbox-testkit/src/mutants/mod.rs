@@ -457,6 +457,9 @@ impl Fixture for MutantFixture {
         self.inner.deviations()
     }
 
+    fn leaves_out(&self, case: &str) -> Option<String> {
+        self.inner.leaves_out(case)
+    }
     fn grants(&self, capability: Capability) -> std::result::Result<(), String> {
         self.inner.grants(capability)
     }

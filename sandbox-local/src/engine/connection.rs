@@ -185,7 +185,7 @@ impl Connection {
             (Some(fd), 0) => Ok(fd),
             // The host has no descriptor left to receive one.
             (None, 0) => Err(Errno::MFILE),
-            (_, errno) => Err(Errno::from_raw_os_error(i32::try_from(errno).unwrap_or(5))),
+            (_, errno) => Err(wire::errno(errno)),
         })
     }
 

@@ -185,7 +185,7 @@ pub(crate) struct Failure {
 impl Failure {
     /// Reads the agent's report.
     pub(super) fn new(at: u64, errno: u64) -> Self {
-        let errno = Errno::from_raw_os_error(i32::try_from(errno).unwrap_or(i32::MAX));
+        let errno = super::wire::errno(errno);
         let kind = match (u32::try_from(at).unwrap_or(0), errno) {
             (stage::CWD, _) => FailureKind::Cwd,
             (stage::FORK, Errno::AGAIN) => FailureKind::ProcessLimit,

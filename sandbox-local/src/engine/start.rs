@@ -146,7 +146,7 @@ fn ready(
         let status = agent.release().map(|launched| end(launched.pidfd.as_fd()));
         return Err(StartError::Died(status.unwrap_or_default()));
     };
-    let errno = || Errno::from_raw_os_error(i32::try_from(message.b).unwrap_or(i32::MAX));
+    let errno = || wire::errno(message.b);
     if message.kind == reply::PLAN_FAILED {
         return Err(if message.flags == 0 {
             let index = usize::try_from(message.a).unwrap_or(usize::MAX);

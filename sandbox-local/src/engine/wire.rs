@@ -148,3 +148,25 @@ pub(super) fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errn
     }
     Ok(())
 }
+
+/// The errno that an agent reports; `EIO` for a number that is none, which no agent of ours sends.
+pub(super) fn errno(reported: u64) -> Errno {
+    match i32::try_from(reported) {
+        Ok(number @ 1..=4095) => Errno::from_raw_os_error(number),
+        _ => Errno::IO,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_errno_is_read_as_one_that_is() {
+        for strange in [0, 4096, 0x7fff_ffff, 0x8000_0000, 1 << 63, u64::MAX] {
+            assert_eq!(errno(strange), Errno::IO, "{strange:#x}");
+        }
+        assert_eq!((errno(1), errno(11)), (Errno::PERM, Errno::AGAIN));
+        assert_eq!(errno(4095).raw_os_error(), 4095);
+    }
+}

@@ -125,7 +125,7 @@ mod guides {
     #[cfg(feature = "dagger")]
     guides! { dagger: "dagger.md" }
     #[cfg(feature = "sessions")]
-    guides! { sessions: "sessions.md" }
+    guides! { first_program: "first-program.md", sessions: "sessions.md" }
     #[cfg(feature = "coding")]
     guides! { coding_agents: "coding-agents.md" }
     #[cfg(feature = "layers")]

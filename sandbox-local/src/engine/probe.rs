@@ -80,8 +80,7 @@ impl Findings {
             .get(at..at + 8)
             .and_then(|bytes| bytes.try_into().ok());
         let value = value.map_or(-i64::from(libc::EIO), i64::from_ne_bytes);
-        u64::try_from(value)
-            .map_err(|_| wire::errno(value.unsigned_abs()))
+        u64::try_from(value).map_err(|_| wire::errno(value.unsigned_abs()))
     }
 
     /// Bytes that calls have written to `data`, `length` of them.

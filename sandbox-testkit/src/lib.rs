@@ -35,6 +35,7 @@ pub mod dagger;
 mod distribution;
 pub mod egress;
 
+pub mod fuzz;
 pub mod kit;
 pub mod model;
 pub mod mutants;

@@ -1,5 +1,5 @@
-//! Fuzz targets on the public API: paths, archives, specs, URIs of providers. Shared by the tests
-//! (`tests/fuzz.rs`) and by `cargo fuzz`.
+//! Fuzz targets on the public API: paths, archives, specs, URIs of providers. Called by the tests
+//! (`tests/fuzz.rs`), and callable by a fuzzer.
 
 use std::io::Read as _;
 

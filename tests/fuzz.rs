@@ -1,5 +1,5 @@
-//! The fuzz targets on the public API, over kept inputs and changes of them. Those on what is private
-//! are unit tests of their crates (`fuzzing`); `fuzz/README.md` says how to search for longer.
+//! The fuzz targets on the public API, over kept inputs and changes of them;
+//! `SANDBOX_FUZZ_SECONDS=60` searches for longer.
 #![allow(clippy::expect_used, reason = "a test says what it needs")]
 
 #[path = "../fuzz/public.rs"]

@@ -1,7 +1,7 @@
 //! Inputs for functions that read what a stranger wrote: kept ones, and changes of them at random.
 //!
 //! A function under test takes bytes and must not panic; whatever else must hold it asserts itself.
-//! The same functions are the targets of `cargo fuzz` (`fuzz/`), which searches by coverage.
+//! A fuzzer that searches by coverage can call the same function.
 //!
 //! Must never lose an input that failed: it is printed in full.
 
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// The number of seconds for each function, in place of a fixed number of inputs.
 const SECONDS: &str = "SANDBOX_FUZZ_SECONDS";
 /// A directory that gets the kept inputs as files, a directory below it for each function: the
-/// corpus that `cargo fuzz` starts from.
+/// corpus that such a fuzzer starts from.
 const CORPUS: &str = "SANDBOX_FUZZ_CORPUS";
 /// Inputs that are tried otherwise.
 const ROUNDS: u32 = 3000;

@@ -231,7 +231,7 @@ impl Environments {
         }
         Err(Error::new(
             ErrorKind::NotFound,
-            format!("the session {id} is no environment"),
+            format!("the session {id} is not an environment of a coding agent"),
         ))
     }
 

@@ -127,7 +127,7 @@ impl Preset {
         }
         for tool in &self.tools {
             if tool.is_empty() || tool.starts_with('-') || tool.contains('/') {
-                return Err(wrong(format!("{tool:?} is no name of a program")));
+                return Err(wrong(format!("{tool:?} is not the name of a program")));
             }
         }
         Ok(())

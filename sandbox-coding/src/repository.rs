@@ -221,10 +221,12 @@ impl Prepared {
 /// Reads a revision of the host's repository: into a repository of its own, with neither the host's
 /// configuration nor its hooks.
 pub(crate) async fn prepare(repository: &Repository) -> Result<Prepared> {
-    let path = repository.path.canonicalize().map_err(|error| {
-        let shown = repository.path.display();
-        Error::invalid(format!("the repository {shown} can't be read: {error}"))
-    })?;
+    let path = tokio::fs::canonicalize(&repository.path)
+        .await
+        .map_err(|error| {
+            let shown = repository.path.display();
+            Error::invalid(format!("the repository {shown} can't be read: {error}"))
+        })?;
     let revision = format!("{}^{{commit}}", repository.revision);
     let ask = [
         "rev-parse",
@@ -235,7 +237,7 @@ pub(crate) async fn prepare(repository: &Repository) -> Result<Prepared> {
     ];
     let commit = on_host(&of(&path, &ask)).await.map_err(|error| {
         Error::invalid(format!(
-            "{:?} is no revision of the repository {}",
+            "the repository {1} has no revision {0:?}",
             repository.revision,
             path.display()
         ))
@@ -365,7 +367,7 @@ pub(crate) async fn save(
     // protocol that checks every object (git did not check those of a bundle before 2.46).
     let place = tempfile::tempdir().map_err(failed)?;
     let (bundle, aside) = (place.path().join("bundle"), place.path().join("repository"));
-    std::fs::write(&bundle, &bytes).map_err(failed)?;
+    tokio::fs::write(&bundle, &bytes).await.map_err(failed)?;
     init(&aside).await?;
     let ask = [
         "rev-parse",
@@ -374,12 +376,11 @@ pub(crate) async fn save(
         "objects",
     ];
     let objects = on_host(&of(to, &ask)).await?;
-    std::fs::create_dir_all(aside.join("objects/info")).map_err(failed)?;
-    std::fs::write(
-        aside.join("objects/info/alternates"),
-        format!("{objects}\n"),
-    )
-    .map_err(failed)?;
+    let info = aside.join("objects/info");
+    tokio::fs::create_dir_all(&info).await.map_err(failed)?;
+    tokio::fs::write(info.join("alternates"), format!("{objects}\n"))
+        .await
+        .map_err(failed)?;
     let fetch = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head"];
     let mut arguments = of(&aside, &fetch);
     let result = format!("{full}:{BASE}");

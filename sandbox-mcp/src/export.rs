@@ -17,7 +17,7 @@ pub(crate) fn target(root: Option<&Path>, to: &str) -> Result<PathBuf, String> {
         .all(|part| matches!(part, Component::Normal(_)));
     if to.is_empty() || !plain || to.contains('\0') {
         return Err(format!(
-            "{to:?} is no name below the export root: use a relative path without \"..\""
+            "{to:?} does not name a place below the export root: use a relative path without \"..\""
         ));
     }
     let root = root

@@ -99,7 +99,7 @@ impl ControlPlane {
             scope: self.resource_group().clone(),
         };
         let endpoint = endpoint(server).ok_or_else(|| {
-            let why = "it is no registry of Azure, and must not get a token of Entra";
+            let why = "its name is not one of an Azure registry, so it must not get an Entra token";
             step.error(ErrorKind::InvalidInput, why)
                 .with_hint("name it by its login server: NAME.azurecr.io")
         })?;

@@ -96,7 +96,9 @@ async def langchain():
 
 
 async def openai_agents():
-    async with MCPServerStdio({"command": PROGRAM, "args": ["mcp"]}) as server:
+    parameters = {"command": PROGRAM, "args": ["mcp"]}
+    # Five seconds by default: not enough for a start on a busy machine.
+    async with MCPServerStdio(parameters, client_session_timeout_seconds=60) as server:
         names = [tool.name for tool in await server.list_tools()]
         assert "run" in names, names
         await server.call_tool("sandbox_create", {"name": "oa"})

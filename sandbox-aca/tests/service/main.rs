@@ -90,7 +90,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    let held = tokio::time::timeout(Duration::from_secs(30), held).await;
+    let held = tokio::time::timeout(Duration::from_secs(120), held).await;
     held.unwrap_or_else(|_| panic!("it never came to that: {what}"));
 }
 

@@ -46,7 +46,7 @@ impl LocalSandbox {
         }
         let (host, blueprint) = (&self.host, &self.blueprint);
         let paused = self.is_paused();
-        let changes = running.changes(host, blueprint, &self.origin, &directory, collector, paused);
+        let changes = running.changes(host, blueprint, &directory, collector, paused);
         changes.await.map_err(|error| self.unless_closed(error, OP))
     }
 }

@@ -40,7 +40,6 @@ use self::memory::Memory;
 use self::running::Running;
 use crate::engine::Frozen;
 use crate::files::GuestRoot;
-use crate::layers::stack::Stack;
 use crate::open_files;
 use crate::runtime;
 use crate::start::blueprint::Blueprint;
@@ -65,8 +64,6 @@ pub(crate) struct LocalSandbox {
     running: Arc<AsyncRwLock<Option<Running>>>,
     /// Egress of the run, which outlives it.
     egress: Option<Arc<Egress>>,
-    /// The layers that it began with.
-    origin: Stack,
     /// Holds everything still, if it is paused.
     paused: Mutex<Option<Frozen>>,
     /// Held by the one that pauses or resumes.
@@ -106,7 +103,6 @@ impl LocalSandbox {
             settings: RwLock::new(origin.settings),
             jobs: Jobs::new(id.clone()),
             egress: running.egress().cloned(),
-            origin: running.stack().clone(),
             paused: Mutex::default(),
             pausing: tokio::sync::Mutex::default(),
             running: Arc::new(AsyncRwLock::new(Some(running))),

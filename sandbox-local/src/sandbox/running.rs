@@ -39,6 +39,8 @@ pub(crate) struct Running {
     pub(crate) root: Arc<GuestRoot>,
     pub(crate) cgroup: Arc<Cgroup>,
     stack: Stack,
+    /// Layers that the sandbox began with: those of its first run.
+    origin: Stack,
     writes: Writes,
     frozen: bool,
     state_dir: PathBuf,
@@ -75,6 +77,7 @@ impl Running {
                 .map_err(|error| failure::start(error, operation))?,
             root,
             cgroup,
+            origin: stack.clone(),
             stack,
             writes,
             frozen: false,
@@ -202,6 +205,7 @@ impl Running {
         kill_switch.connect(new.engine.killer());
         let mut old = std::mem::replace(self, new);
         self.spent = std::mem::take(&mut old.spent);
+        self.origin = old.origin.clone();
         let spent = self.spent.clone();
         // Who is last to let go of a root pays for every inode that was looked at.
         tokio::task::spawn_blocking(move || {
@@ -256,9 +260,9 @@ impl Running {
         }
     }
 
-    /// Finds the places of what was written since another stack.
-    pub(crate) fn written(&self, origin: &Stack) -> Result<Written> {
-        let mut layers = self.stack.since(origin).to_vec();
+    /// Finds the places of what was written since the beginning.
+    pub(crate) fn written(&self) -> Result<Written> {
+        let mut layers = self.stack.since(&self.origin).to_vec();
         match &self.writes {
             Writes::Tmpfs(directory) => {
                 let directory = directory.try_clone();
@@ -271,18 +275,12 @@ impl Running {
         Ok(Written::Layers(layers))
     }
 
-    /// The layers that it was started on.
-    pub(crate) fn stack(&self) -> &Stack {
-        &self.stack
-    }
-
-    /// Compares a directory with the files of another stack. The caller holds this run
+    /// Compares a directory with the files that the sandbox began with. The caller holds this run
     /// alone; its processes stand still meanwhile, or are `paused` already.
     pub(crate) async fn changes(
         &self,
         host: &Arc<Host>,
         blueprint: &Blueprint,
-        origin: &Stack,
         directory: &GuestPath,
         mut collector: ChangeCollector,
         paused: bool,
@@ -312,18 +310,14 @@ impl Running {
         let path = |layer: &Arc<Layer>| layer.path().to_owned();
         changed.extend(
             self.stack
-                .since(origin)
+                .since(&self.origin)
                 .iter()
                 .map(|l| copy::From::Path(path(l))),
         );
-        let base = origin
-            .layers()
-            .iter()
-            .chain(&blueprint.base)
-            .map(path)
-            .collect();
+        let base = self.origin.layers().iter().chain(&blueprint.base);
+        let base = base.map(path).collect();
         // So that no layer goes meanwhile, even if this future does.
-        let held = (self.stack.clone(), origin.clone());
+        let held = (self.stack.clone(), self.origin.clone());
         let stacks = Stacks { changed, base };
         let (host, directory) = (host.clone(), directory.clone());
         let compared = blocking(OP, move || {

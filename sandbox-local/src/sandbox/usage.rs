@@ -42,7 +42,7 @@ impl LocalSandbox {
         let init = running.engine.pid();
         let spent = running.spent.clone();
         let cgroup = running.cgroup.clone();
-        let written = running.written(&self.origin);
+        let written = running.written();
         let written = written.map_err(|error| self.named(error))?;
         let limits = Limits::of(&self.host.config);
         let looked = blocking(OP, move || {

@@ -55,7 +55,11 @@ async fn a_token_expires_by_the_clock() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_role_is_an_empty_403_until_it_has_arrived() {
-    let service = Service::with(|options| options.forbidden = true).await;
+    let service = Service::with(|options| {
+        options.forbidden = true;
+        options.empty_forbidden = true;
+    })
+    .await;
     let refused = service.get("sandboxes").await;
     assert_eq!((refused.status, &*refused.text), (403, ""));
     let switches = json!({"forbidden": false, "role-after": 60_000});
@@ -178,7 +182,7 @@ async fn a_client_gets_a_token_for_its_secret_and_no_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn paths_and_versions_are_those_of_the_service() {
-    let service = Service::start().await;
+    let service = Service::with(|options| options.strict_versions = true).await;
     let token = service.emulator.token();
     let send = |method: &'static str, path: String| {
         let (service, token) = (&service, token.clone());

@@ -202,14 +202,18 @@ async fn paths_and_versions_are_those_of_the_service() {
         .await
         .expect(404);
     service.get("sandboxes/not-a-guid").await.expect(400);
-    // What is put in one version is posted in the next.
+    // What is put in one version is posted in the next, which takes another audience.
     let newer = format!("{GROUP}/sandboxes?api-version=2026-09-01-preview");
-    send("PUT", newer.clone()).await.expect(404);
+    send("PUT", newer.clone()).await.expect(401);
+    let audience = "https://management.azuredevcompute.io";
+    let token = service.emulator.token_for(audience, 3600);
+    let put = service.send(Some(&token), "PUT", &newer, None).await;
+    put.expect(404);
     let body = json!({"sourcesRef": {"diskImage": {"name": "ubuntu"}}});
     service
         .send(Some(&token), "POST", &newer, Some(&body))
         .await
-        .expect(200);
+        .expect(201);
     service.call("POST", "sandboxes", body).await.expect(404);
 }
 

@@ -73,7 +73,7 @@ impl serde::Serialize for EgressHeader {
     }
 }
 
-/// One permission of an [`EgressPolicy`].
+/// One permission of an [`EgressPolicy`](crate::EgressPolicy).
 ///
 /// ```
 /// use sandbox_core::{EgressProtocol, EgressRule};

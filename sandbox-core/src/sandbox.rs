@@ -760,7 +760,7 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
 
     /// Tells what the sandbox uses at the moment, as far as the backend knows.
     ///
-    /// Asking is no use: it does not keep a sandbox from expiring. Dropping the future has no
+    /// Asking does not count as use: a sandbox expires all the same. Dropping the future has no
     /// effect.
     ///
     /// ```no_run

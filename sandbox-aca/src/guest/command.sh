@@ -166,13 +166,16 @@ settle() {
 # until the last of them has ended.
 drain() {
   survivors || return 0
-  # Opened for both, a pipe does not wait for its other end.
-  exec 6<> "$dir/out.pipe" 7<> "$dir/err.pipe"
-  exec 3< "$dir/out.pipe" 4< "$dir/err.pipe"
-  exec 6>&- 7>&-
-  setsid cat <&3 > /dev/null 2>&1 4<&- 5<&- 8>&- 9>&- &
-  setsid cat <&4 > /dev/null 2>&1 3<&- 5<&- 8>&- 9>&- &
-  exec 3<&- 4<&-
+  throw_away "$out_reader"
+  throw_away "$err_reader"
+}
+throw_away() { # throw_away READER: takes over its pipe.
+  # Never by name: the client clears the directory away as soon as it knows how the command ended, and
+  # a name without a pipe would make a file. Opened for both, a pipe does not wait for its other end.
+  { command exec 6<> "/proc/$1/fd/0" && command exec 3< /proc/self/fd/6; } 2> /dev/null || return 0
+  exec 6>&-
+  setsid cat <&3 > /dev/null 2>&1 5<&- 8>&- 9>&- &
+  exec 3<&-
 }
 ended() { # ended BYTES BYTES KEPT KEPT: writes down how.
   clock

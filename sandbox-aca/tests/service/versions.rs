@@ -180,15 +180,29 @@ async fn streams(sandbox: &dyn Sandbox, version: &str) {
         sandbox_core::ExitStatus::Signal(15),
         "{version}"
     );
-    // What goes on in the background when all is read may print.
-    let script = "(until [ -e go ]; do sleep 0.05; done; echo more; echo more >&2; echo x > log) & \
-                  echo said";
-    let process = sandbox.spawn(Command::shell(script)).await.expect(version);
-    let output = process.wait_with_output(Default::default()).await;
-    assert_eq!(output.expect(version).stdout.bytes, "said\n", "{version}");
-    let wait = Command::shell("touch go; until [ -s log ]; do sleep 0.05; done");
-    let waited = sandbox.exec(wait.timeout(Duration::from_secs(30))).await;
-    waited.expect("the program printed and goes on");
+    // What goes on in the background when all is read may print, also where the names of its
+    // pipes are gone: the next command clears them away at any moment.
+    for removed in ["", "rm $(readlink /proc/$$/fd/1) $(readlink /proc/$$/fd/2); "] {
+        let script = format!(
+            "{removed}rm -f go log; (until [ -e go ]; do sleep 0.05; done; echo more; \
+             echo more >&2; echo x > log) & echo said"
+        );
+        let command = || Command::shell(script.as_str());
+        for spawned in [true, false] {
+            let output = match spawned {
+                true => {
+                    let process = sandbox.spawn(command()).await.expect(version);
+                    process.wait_with_output(Default::default()).await
+                }
+                false => sandbox.exec(command()).await,
+            };
+            let output = output.expect(version);
+            assert_eq!(output.stdout.bytes, "said\n", "{version}");
+            let wait = Command::shell("touch go; until [ -s log ]; do sleep 0.05; done");
+            let waited = sandbox.exec(wait.timeout(Duration::from_secs(120))).await;
+            waited.expect("the program printed and goes on");
+        }
+    }
     let none = sandbox.spawn(Command::new("no-such-program")).await;
     let error = none.expect_err("there is none");
     assert_eq!(

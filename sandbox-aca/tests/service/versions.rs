@@ -182,7 +182,10 @@ async fn streams(sandbox: &dyn Sandbox, version: &str) {
     );
     // What goes on in the background when all is read may print, also where the names of its
     // pipes are gone: the next command clears them away at any moment.
-    for removed in ["", "rm $(readlink /proc/$$/fd/1) $(readlink /proc/$$/fd/2); "] {
+    for removed in [
+        "",
+        "rm $(readlink /proc/$$/fd/1) $(readlink /proc/$$/fd/2); ",
+    ] {
         let script = format!(
             "{removed}rm -f go log; (until [ -e go ]; do sleep 0.05; done; echo more; \
              echo more >&2; echo x > log) & echo said"

@@ -51,7 +51,7 @@ async fn through(kind: SessionKind, on: &str, action: Action) -> (Result<()>, us
     let script = "printf x >> count; cat; head -c 600000 /dev/zero";
     let command = Command::shell(script)
         .stdin(vec![b'i'; 40_000])
-        .timeout(Duration::from_secs(60));
+        .timeout(Duration::from_secs(120));
     let ran = session.exec(command).await.map(|output| {
         assert_eq!(output.stdout.bytes.len(), 640_000);
     });

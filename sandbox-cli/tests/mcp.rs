@@ -87,7 +87,7 @@ impl Client {
                 self.notified.push(message);
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), answer)
+        tokio::time::timeout(Duration::from_secs(120), answer)
             .await
             .unwrap()
     }
@@ -122,7 +122,7 @@ impl Client {
     /// Hangs up, and waits for the server's end.
     async fn end(mut self) {
         drop(self.stdin);
-        let status = tokio::time::timeout(Duration::from_secs(60), self.child.wait()).await;
+        let status = tokio::time::timeout(Duration::from_secs(120), self.child.wait()).await;
         assert!(status.unwrap().unwrap().success());
     }
 }

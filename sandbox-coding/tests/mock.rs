@@ -66,7 +66,7 @@ async fn statuses(watch: &mut Watch, until: Status) -> Vec<Status> {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), all)
+    tokio::time::timeout(Duration::from_secs(120), all)
         .await
         .unwrap();
     seen

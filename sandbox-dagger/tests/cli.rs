@@ -156,7 +156,7 @@ async fn a_cli_that_fails_or_says_nothing_is_told_in_time() -> Outcome {
         .await
         .map_err(|error| error.kind());
     assert_eq!(failed, Err(ErrorKind::Unavailable));
-    assert!(started.elapsed() < Duration::from_secs(10));
+    assert!(started.elapsed() < Duration::from_secs(60));
     Ok(())
 }
 

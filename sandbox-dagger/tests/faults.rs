@@ -223,7 +223,7 @@ async fn a_slow_engine_is_waited_for_and_a_silent_one_is_not() -> Outcome {
         failed.map(drop).map_err(|error| error.kind()),
         Err(ErrorKind::Unavailable)
     );
-    assert!(started.elapsed() < Duration::from_secs(10));
+    assert!(started.elapsed() < Duration::from_secs(60));
     Ok(())
 }
 
@@ -252,7 +252,7 @@ async fn an_engine_that_goes_while_a_command_runs_is_told() -> Outcome {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     drop(double);
-    let ended = tokio::time::timeout(Duration::from_secs(20), task).await??;
+    let ended = tokio::time::timeout(Duration::from_secs(120), task).await??;
     let Err(error) = ended else {
         return Err("it should have failed".into());
     };
@@ -305,7 +305,7 @@ async fn an_engine_that_is_gone_is_told() -> Outcome {
     // The accepting task ends at its next turn; what it has accepted ends before its listener.
     let dropped = Instant::now();
     while TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
-        assert!(dropped.elapsed() < Duration::from_secs(20), "it listens");
+        assert!(dropped.elapsed() < Duration::from_secs(120), "it listens");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let failure = async || match sandbox.exec(Command::new("true")).await {

@@ -160,7 +160,7 @@ async fn what_holds_the_output_or_writes_for_ever_holds_no_command() -> Outcome 
         // The background loop may come first.
         let said = output.stdout.to_string_lossy();
         assert!(said.lines().any(|line| line == "said"), "{output:?}");
-        assert!(output.duration < Duration::from_secs(20), "{output:?}");
+        assert!(output.duration < Duration::from_secs(120), "{output:?}");
     }
     Ok(())
 }
@@ -229,7 +229,7 @@ async fn what_no_program_can_be_given_is_refused_at_once() -> Outcome {
     // A guest that allows less than Linux does: the program is not started, and nothing waits.
     let many = Command::new("true")
         .args(std::iter::repeat_n("x".repeat(100_000), 10))
-        .timeout(Duration::from_secs(20));
+        .timeout(Duration::from_secs(120));
     assert!(rig.sandbox.exec(many).await?.success());
     Ok(())
 }

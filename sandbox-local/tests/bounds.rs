@@ -96,7 +96,7 @@ async fn a_fork_of_a_deep_and_wide_tree_is_bounded() {
             "{memory} bytes for {depth} deep, {wide} wide"
         );
         assert!(
-            time < Duration::from_secs(30),
+            time < Duration::from_secs(120),
             "{time:?} for {depth} deep, {wide} wide"
         );
         let script = format!(
@@ -366,7 +366,7 @@ async fn what_a_killed_host_leaves_is_collected_by_the_next_start() {
         "{kills} kills: {had_groups} groups and {had_names} names were left and collected; \
          the last process died {slowest:?} after its host"
     );
-    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
+    assert!(slowest < Duration::from_secs(60), "{slowest:?}");
     if support::is_root() && !groups.0.is_empty() {
         assert!(had_groups > 0, "no kill came at the right moment");
     }

@@ -51,7 +51,7 @@ pub use kit::{Deviation, Fixture, Outcome, Report, main, run, run_blocking, wrap
 ///
 /// - `SANDBOX_REQUIRE`: fixtures (a comma-separated list, or `all`) that must be available here;
 ///   without it the cases of one that is not are ignored.
-/// - `SANDBOX_CASE_TIMEOUT`: seconds that a case may take; by default what the fixture says, 60 if
+/// - `SANDBOX_CASE_TIMEOUT`: seconds that a case may take; by default what the fixture says, 120 if
 ///   it does not.
 /// - `SANDBOX_MATRIX_DIR`: where the conformance matrix of each fixture is written.
 #[macro_export]

@@ -104,7 +104,7 @@ async fn a_program_in_the_background_goes_on_when_it_prints() {
         assert_eq!(output.stdout.to_string_lossy(), "began\n");
         for i in 1..=3 {
             let wait = format!("touch go{i}; until grep -qs {i} log; do sleep 0.01; done");
-            let command = Command::shell(wait).timeout(Duration::from_secs(30));
+            let command = Command::shell(wait).timeout(Duration::from_secs(120));
             sandbox
                 .exec(command)
                 .await

@@ -46,7 +46,7 @@ async fn more(emulator: &AcaEmulator, needle: &str) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let seen = tokio::time::timeout(Duration::from_secs(30), seen).await;
+    let seen = tokio::time::timeout(Duration::from_secs(120), seen).await;
     seen.expect("it is touched");
 }
 
@@ -61,7 +61,7 @@ async fn quiet(emulator: &AcaEmulator) {
             }
         }
     };
-    let quiet = tokio::time::timeout(Duration::from_secs(30), quiet).await;
+    let quiet = tokio::time::timeout(Duration::from_secs(120), quiet).await;
     quiet.expect("touching ends");
 }
 

@@ -96,7 +96,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// Appends to a file, so that a second run shows.
 fn counted() -> Command {
-    Command::shell("printf x >> count; printf ran").timeout(Duration::from_secs(60))
+    Command::shell("printf x >> count; printf ran").timeout(Duration::from_secs(120))
 }
 
 /// Text of `counted` as the emulator sees it.

@@ -43,7 +43,7 @@ async fn a_server_in_a_sandbox_is_reached_by_whom_the_port_lets_in() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    let up = tokio::time::timeout(Duration::from_secs(60), up).await;
+    let up = tokio::time::timeout(Duration::from_secs(120), up).await;
     up.expect("the server comes up");
     assert_eq!(get(&page, None).await, (StatusCode::OK, "served".into()));
     let (status, body) = get(&format!("{anybody}large?query=1"), None).await;

@@ -77,7 +77,7 @@ async fn a_command_runs_at_most_once_and_what_is_said_of_it_is_true() {
         let script = "printf x >> $FILE; sleep 0.2; cat; head -c 400000 /dev/zero";
         let command = Command::shell(script)
             .stdin(vec![b'i'; 40_000])
-            .timeout(Duration::from_secs(60));
+            .timeout(Duration::from_secs(120));
         let mut number = 0;
         let act = async || {
             // Each has its own: what is given up on may still be on its way.

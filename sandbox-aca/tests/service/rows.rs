@@ -287,7 +287,7 @@ async fn a_command_whose_future_is_dropped_is_killed_in_the_guest() {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        let gone = tokio::time::timeout(Duration::from_secs(30), gone).await;
+        let gone = tokio::time::timeout(Duration::from_secs(120), gone).await;
         gone.expect("it is killed");
         sandbox.close().await.expect("it closes");
     })

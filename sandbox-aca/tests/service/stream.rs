@@ -58,7 +58,7 @@ async fn the_end_is_known_though_nobody_reads_the_output() {
     // More than the buffers of the way hold, less than the guest's own pipe beyond them.
     let command = Command::shell("head -c 30000000 /dev/zero & sleep 0.2; exit 7");
     let process = sandbox.spawn(command).await.expect("a process");
-    let exit = tokio::time::timeout(Duration::from_secs(30), process.wait()).await;
+    let exit = tokio::time::timeout(Duration::from_secs(120), process.wait()).await;
     let exit = exit.expect("the end is told").expect("it ended");
     assert_eq!(exit.status, sandbox_core::ExitStatus::Code(7));
     sandbox.close().await.expect("it closes");

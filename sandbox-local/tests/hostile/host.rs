@@ -110,7 +110,7 @@ pub(crate) fn command<S: AsRef<[u8]>>(name: &str, args: &[S]) -> Command {
     let args = args.iter().map(AsRef::as_ref);
     Command::new(format!("{TOOLS}/{name}"))
         .args(args)
-        .timeout(Duration::from_secs(20))
+        .timeout(Duration::from_secs(120))
 }
 
 /// Findings of a program: a result for each attempt.
@@ -246,7 +246,7 @@ pub(crate) async fn start<S: AsRef<[u8]>>(
             said.extend_from_slice(&bytes[..n]);
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), read)
+    tokio::time::timeout(Duration::from_secs(120), read)
         .await
         .expect("it says something");
     process.stdout = Some(stdout);

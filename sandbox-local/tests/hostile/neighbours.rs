@@ -110,7 +110,7 @@ async fn known_leak_locks_and_watches_on_shared_read_only_files() {
     let mut said = [0; 16];
     let mut stdout = watcher.stdout.take().expect("a stdout");
     let read = tokio::io::AsyncReadExt::read(&mut stdout, &mut said);
-    let n = tokio::time::timeout(Duration::from_secs(20), read)
+    let n = tokio::time::timeout(Duration::from_secs(120), read)
         .await
         .expect("a word")
         .expect("read");

@@ -127,7 +127,7 @@ async fn the_outer_world_fails_at_once() {
         "getent's answer for what is not found"
     );
     assert!(
-        before.elapsed() < Duration::from_secs(20),
+        before.elapsed() < Duration::from_secs(120),
         "{:?}",
         before.elapsed()
     );

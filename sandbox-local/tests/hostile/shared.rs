@@ -152,7 +152,7 @@ async fn init_cannot_be_slowed_down() {
         .await
         .expect_err("a timeout");
     assert_eq!(error.kind(), ErrorKind::Timeout);
-    let grace = Duration::from_secs(15);
+    let grace = Duration::from_secs(60);
     assert!(before.elapsed() < timeout + grace, "{:?}", before.elapsed());
     sandbox.close().await.expect("close");
 }

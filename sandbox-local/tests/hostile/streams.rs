@@ -59,7 +59,7 @@ async fn a_grandchild_with_the_output_does_not_hold_exec() {
         "{output:?}"
     );
     assert!(
-        before.elapsed() < Duration::from_secs(20),
+        before.elapsed() < Duration::from_secs(120),
         "{:?}",
         before.elapsed()
     );
@@ -80,7 +80,7 @@ async fn a_grandchild_with_the_output_does_not_hold_exec() {
         .expect("collect");
     assert_eq!(output.stdout.bytes, "done\n");
     assert!(
-        before.elapsed() < Duration::from_secs(20),
+        before.elapsed() < Duration::from_secs(120),
         "{:?}",
         before.elapsed()
     );

@@ -81,12 +81,12 @@ pub(crate) fn is_root() -> bool {
 
 /// Asks until there is an answer.
 pub(crate) async fn until<T>(what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(120);
     loop {
         if let Some(answer) = ask().await {
             return answer;
         }
-        assert!(Instant::now() < deadline, "not within 20 s: {what}");
+        assert!(Instant::now() < deadline, "not within 120 s: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -94,7 +94,7 @@ pub(crate) async fn until_status(watch: &mut Watch, status: Status) -> SessionIn
         }
         panic!("the watch ended before {status}");
     };
-    tokio::time::timeout(Duration::from_secs(10), change)
+    tokio::time::timeout(Duration::from_secs(120), change)
         .await
         .unwrap_or_else(|_| panic!("no session became {status}"))
 }

@@ -259,7 +259,7 @@ async fn set_workdir_lasts(cx: Context) -> Verdict {
     let info = cx.sandbox.info().workdir.to_string();
     ensure!(info.ends_with("/d/e"), "info says {info}");
     let command = Command::new("cat").arg("marker").cwd(".");
-    let command = command.timeout(Duration::from_secs(20));
+    let command = command.timeout(Duration::from_secs(120));
     let output = cx.sandbox.exec(command).await?;
     ensure_eq!(text(&output), "found", "a relative cwd starts there");
     Ok(())

@@ -414,7 +414,7 @@ async fn export_skips_and_reports_special_files(cx: Context) -> Verdict {
     let options = ExportOptions::new();
     let from = "d".into();
     let export = cx.sandbox.export_dir(&from, &to, options);
-    let Ok(report) = tokio::time::timeout(Duration::from_secs(10), export).await else {
+    let Ok(report) = tokio::time::timeout(Duration::from_secs(120), export).await else {
         return Err(crate::kit::Failed::new("exporting a FIFO hangs"));
     };
     let report = report?;

@@ -226,7 +226,7 @@ async fn reading_a_fifo_is_refused_at_once(cx: Context) -> Verdict {
     cx.sh("mkfifo pipe").await?;
     let listed = cx.sandbox.stat("pipe").await?;
     ensure_eq!(listed.kind, FileKind::Fifo, "what mkfifo made");
-    let read = tokio::time::timeout(Duration::from_secs(20), cx.sandbox.read("pipe")).await;
+    let read = tokio::time::timeout(Duration::from_secs(120), cx.sandbox.read("pipe")).await;
     let Ok(read) = read else {
         return Err(crate::kit::Failed::new("reading a FIFO hangs"));
     };

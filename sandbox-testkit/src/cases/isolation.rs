@@ -337,7 +337,7 @@ async fn a_memory_limit_holds(cx: Context) -> Verdict {
     };
     let output = sandbox.sh(eat(8)).await?;
     ensure_eq!(text(&output).trim(), "8388608", "a little, as the control");
-    let command = Command::shell(eat(512)).timeout(Duration::from_secs(40));
+    let command = Command::shell(eat(512)).timeout(Duration::from_secs(120));
     match sandbox.exec(command).await {
         Ok(output) => {
             ensure!(
@@ -374,7 +374,7 @@ async fn a_pids_limit_holds(cx: Context) -> Verdict {
         "five processes, as the control: {output:?}"
     );
     let other = cx.another().await?;
-    let command = Command::shell(script(200)).timeout(Duration::from_secs(40));
+    let command = Command::shell(script(200)).timeout(Duration::from_secs(120));
     let ran = sandbox.exec(command).await;
     if let Ok(output) = &ran {
         ensure!(

@@ -130,7 +130,8 @@ async fn a_timeout_of_zero_is_refused(cx: Context) -> Verdict {
 }
 
 async fn a_command_within_its_timeout_is_not_cut(cx: Context) -> Verdict {
-    let command = Command::shell("sleep 0.3; printf done; exit 3").timeout(Duration::from_secs(20));
+    let command =
+        Command::shell("sleep 0.3; printf done; exit 3").timeout(Duration::from_secs(120));
     let output = cx.sandbox.exec(command).await?;
     ensure_eq!(text(&output), "done", "stdout");
     ensure_eq!(output.status.code(), Some(3), "the code");
@@ -159,7 +160,7 @@ async fn the_commands_own_timeout_comes_first(cx: Context) -> Verdict {
         .spec()
         .command_timeout(Duration::from_millis(300));
     let sandbox = cx.create(spec).await?;
-    let command = Command::shell("sleep 0.8; printf done").timeout(Duration::from_secs(20));
+    let command = Command::shell("sleep 0.8; printf done").timeout(Duration::from_secs(120));
     ensure_eq!(text(&sandbox.exec(command).await?), "done", "stdout");
     Ok(())
 }
@@ -214,7 +215,7 @@ async fn a_timeout_cuts_a_flood(cx: Context) -> Verdict {
 async fn a_timeout_leaves_other_commands_alone(cx: Context) -> Verdict {
     let sandbox = cx.sandbox.clone();
     let script = "while [ ! -e go ]; do printf x >> beat; sleep 0.05; done; printf went";
-    let command = Command::shell(script).timeout(Duration::from_secs(40));
+    let command = Command::shell(script).timeout(Duration::from_secs(120));
     let other = tokio::spawn(async move { sandbox.exec(command).await });
     beating(&*cx.sandbox, "beat").await?;
     let ran = cx.sandbox.exec(short("sleep 30")).await;
@@ -318,7 +319,7 @@ async fn close_cuts_a_running_command(cx: Context) -> Verdict {
     let ran = running.await?;
     cut(&cx, ran, ErrorKind::Closed, "before")?;
     let passed = start.elapsed();
-    ensure!(passed < Duration::from_secs(30), "closing took {passed:?}");
+    ensure!(passed < Duration::from_secs(60), "closing took {passed:?}");
     Ok(())
 }
 

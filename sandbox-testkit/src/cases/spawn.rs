@@ -309,7 +309,7 @@ async fn close_ends_it(cx: Context) -> Verdict {
     let mut process = spawn(&cx, "printf up; sleep 50").await?;
     ensure_eq!(read(&mut process, 2).await?, "up", "what it says first");
     cx.sandbox.close().await?;
-    let waited = tokio::time::timeout(Duration::from_secs(20), process.wait()).await;
+    let waited = tokio::time::timeout(Duration::from_secs(120), process.wait()).await;
     match waited {
         Ok(Err(error)) => ensure_eq!(error.kind(), ErrorKind::Closed, "{error:?}"),
         other => return Err(Failed::new(format_args!("wait says {other:?}"))),
@@ -345,7 +345,7 @@ async fn two_run_side_by_side(cx: Context) -> Verdict {
 
 async fn a_grandchild_does_not_keep_the_stream_open(cx: Context) -> Verdict {
     let mut process = spawn(&cx, "sleep 40 & printf done").await?;
-    let all = tokio::time::timeout(Duration::from_secs(20), read_all(&mut process)).await;
+    let all = tokio::time::timeout(Duration::from_secs(120), read_all(&mut process)).await;
     let Ok(all) = all else {
         return Err(Failed::new("a grandchild keeps the stream open"));
     };

@@ -111,7 +111,7 @@ async fn ten_mebibytes_come_back(cx: Context) -> Verdict {
 
 async fn both_streams_flooding_do_not_block(cx: Context) -> Verdict {
     let script = "yes out | head -c 3000000 & yes err | head -c 3000000 >&2; wait";
-    let command = Command::shell(script).timeout(Duration::from_secs(40));
+    let command = Command::shell(script).timeout(Duration::from_secs(120));
     let output = cx.sandbox.exec(command).await?;
     ensure_eq!(output.stdout.total, 3_000_000, "stdout");
     ensure_eq!(output.stderr.total, 3_000_000, "stderr");
@@ -199,7 +199,7 @@ async fn the_default_limit_holds(cx: Context) -> Verdict {
 async fn a_flood_beyond_the_limit_ends(cx: Context) -> Verdict {
     let command = Command::shell("yes | head -c 30000000; printf end >&2")
         .output_limit(1000)
-        .timeout(Duration::from_secs(40));
+        .timeout(Duration::from_secs(120));
     let output = cx.sandbox.exec(command).await?;
     ensure_eq!(output.stdout.bytes.len(), 1000, "what is kept");
     ensure_eq!(output.stdout.total, 30_000_000, "the total");
@@ -208,7 +208,7 @@ async fn a_flood_beyond_the_limit_ends(cx: Context) -> Verdict {
 }
 
 async fn stdin_is_empty_by_default(cx: Context) -> Verdict {
-    let command = Command::new("cat").timeout(Duration::from_secs(20));
+    let command = Command::new("cat").timeout(Duration::from_secs(120));
     let output = cx.sandbox.exec(command).await?;
     ensure_eq!(output.stdout.total, 0, "what cat read");
     ensure!(output.success(), "cat ended with {}", output.status);

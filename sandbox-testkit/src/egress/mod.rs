@@ -13,7 +13,7 @@ use std::time::Duration;
 pub(crate) const CLIENT: &str = include_str!("client.py");
 
 /// Time that a server waits for a client that says nothing.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Record of what reached the host of one name.
 #[derive(Clone, Debug, Default)]

@@ -76,11 +76,11 @@ pub trait Fixture: Send + Sync + 'static {
         Ok(())
     }
 
-    /// The time that a case may take; one minute by default. More is for a service each of whose
+    /// The time that a case may take; two minutes by default. More is for a service each of whose
     /// operations is several requests: some cases have hundreds of operations.
     /// `SANDBOX_CASE_TIMEOUT` comes before it.
     fn case_timeout(&self) -> Duration {
-        Duration::from_secs(60)
+        Duration::from_secs(120)
     }
 
     /// Number of cases that run side by side, unless the command line says it (`--test-threads`);

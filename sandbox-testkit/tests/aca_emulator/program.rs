@@ -49,7 +49,7 @@ impl Program {
         let id = self.child.id().expect("it runs").to_string();
         let told = Command::new("kill").args(["-TERM", &id]).status().await;
         assert!(told.expect("kill").success());
-        let ended = tokio::time::timeout(Duration::from_secs(30), self.child.wait()).await;
+        let ended = tokio::time::timeout(Duration::from_secs(120), self.child.wait()).await;
         ended.expect("it ends").expect("its status")
     }
 }

@@ -105,6 +105,7 @@ mod guides {
         cli: "cli.md",
         files: "files.md",
         fork_and_pick: "fork-and-pick.md",
+        images: "images.md",
         isolation: "isolation.md",
         jobs_and_ports: "jobs-and-ports.md",
         mock: "mock.md",

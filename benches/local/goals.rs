@@ -90,6 +90,18 @@ const GOALS: &[Goal] = &[
         ("200 execs of /bin/true", "one after the other"),
         0.625,
     ),
+    goal(
+        "second start of an image by a default sandbox",
+        ("create, exec true, second start", "of an image"),
+        ("create, exec true, second start", "of the host's programs"),
+        1.1,
+    ),
+    goal(
+        "first unpacking of an image by tar",
+        ("first unpacking of an image", "unpack, digests compared"),
+        ("first unpacking of an image", "tar x"),
+        1.5,
+    ),
 ];
 
 /// A line for each goal whose groups were run.

@@ -21,6 +21,8 @@ mod fork;
 #[cfg(target_os = "linux")]
 mod goals;
 #[cfg(target_os = "linux")]
+mod images;
+#[cfg(target_os = "linux")]
 mod stream;
 #[cfg(target_os = "linux")]
 #[path = "../support/mod.rs"]
@@ -44,6 +46,7 @@ fn main() -> support::Outcome<()> {
     files::all(&mut bench)?;
     fork::all(&mut bench)?;
     transfer::all(&mut bench)?;
+    images::all(&mut bench)?;
     bench.finish()
 }
 

@@ -54,8 +54,11 @@ pub(crate) enum Action {
     Ls(LsOptions),
     /// Close sandboxes
     Reap(ReapOptions),
-    /// List or delete snapshots
+    /// List, delete or export snapshots
     Snapshots(SnapshotOptions),
+    /// List, unpack or remove images of this host's own sandboxes
+    #[cfg(all(feature = "local", target_os = "linux"))]
+    Images(ImageOptions),
     /// Serve sandboxes to other programs, until it is interrupted
     #[cfg(feature = "remote")]
     Serve(ServeOptions),
@@ -127,7 +130,7 @@ pub(crate) struct RunOptions {
     /// Set a variable; without a value it is taken from the environment of sandbox
     #[arg(long, short, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<Variable>,
-    /// Start from an image
+    /// Start from an image: oci:DIR, oci-archive:FILE or docker-archive:FILE on this host
     #[arg(long, value_name = "REFERENCE", group = "source")]
     pub(crate) image: Option<String>,
     /// Start from a directory of this host, which is only read
@@ -136,6 +139,9 @@ pub(crate) struct RunOptions {
     /// Start from a snapshot
     #[arg(long, value_name = "ID", group = "source")]
     pub(crate) snapshot: Option<String>,
+    /// Take a snapshot if the command succeeded, and name it on standard error
+    #[arg(long)]
+    pub(crate) save: bool,
     /// Run PROGRAM as a script of /bin/sh; arguments are $0, $1, …
     #[arg(long)]
     pub(crate) sh: bool,
@@ -178,8 +184,46 @@ pub(crate) struct SnapshotOptions {
     pub(crate) label: Vec<Label>,
 }
 
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct ImageOptions {
+    #[command(subcommand)]
+    pub(crate) action: Option<ImageAction>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ImageAction {
+    /// List the images that are unpacked (the default)
+    Ls,
+    /// Unpack an image ahead of its first use
+    Pull {
+        /// The image, as `run --image` takes it
+        reference: String,
+    },
+    /// Forget images, and remove what of them no other has and no sandbox uses
+    Rm {
+        /// Their references
+        #[arg(required = true)]
+        reference: Vec<String>,
+    },
+    /// Remove what was used longest ago and no sandbox uses
+    Gc {
+        /// Bytes that may stay, as 5G [default: none]
+        #[arg(long, value_name = "BYTES", value_parser = size)]
+        keep: Option<u64>,
+    },
+}
+
 #[derive(Subcommand)]
 pub(crate) enum SnapshotAction {
+    /// Write a snapshot of this host to a file that podman, docker and skopeo load
+    #[cfg(all(feature = "local", target_os = "linux"))]
+    Export {
+        /// The identifier of the snapshot
+        id: String,
+        /// The file, which must not be there yet
+        file: PathBuf,
+    },
     /// Delete snapshots
     Rm {
         /// Their identifiers

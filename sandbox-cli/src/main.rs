@@ -6,6 +6,8 @@
 
 mod arguments;
 mod doctor;
+#[cfg(all(feature = "local", target_os = "linux"))]
+mod images;
 #[cfg(feature = "mcp")]
 mod mcp;
 mod review;
@@ -61,6 +63,8 @@ async fn act(arguments: Arguments) -> Result<u8, Failure> {
         Action::Doctor => doctor::doctor(&provider, json).await,
         Action::Ls(options) => stock::list(&provider, options, json).await,
         Action::Reap(options) => stock::reap(&provider, options, json).await,
+        #[cfg(all(feature = "local", target_os = "linux"))]
+        Action::Images(options) => images::images(options, json).await,
         Action::Snapshots(options) => stock::snapshots(&provider, options, json).await,
         #[cfg(feature = "remote")]
         Action::Serve(options) => serve::serve(&provider, options, json).await,

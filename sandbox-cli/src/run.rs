@@ -12,7 +12,7 @@ use base64::Engine as _;
 use sandbox::{
     Access, Capability, Command, Error, ErrorKind, ExistingDir, ExportOptions, ForkOptions,
     ImportOptions, Mount, Network, Operation, Process, Resources, Sandbox, SandboxSpec, Signal,
-    SnapshotId, Source,
+    SnapshotId, SnapshotOptions, Source,
 };
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -155,6 +155,10 @@ async fn within(
             Err(error) if ran.is_err() => complain(&format!("sandbox: {error}")),
             Err(error) => return Err(error.into()),
         }
+    }
+    if options.save && matches!(ran, Ok(0)) {
+        let snapshot = sandbox.snapshot(SnapshotOptions::new()).await?;
+        complain(&format!("sandbox: snapshot {}", snapshot.id));
     }
     if let Some(fork) = &fork {
         fork.close().await?;

@@ -101,14 +101,22 @@ pub(crate) async fn snapshots(
     json: bool,
 ) -> Result<u8, Failure> {
     let provider = connect(uri).await?;
-    if let Some(SnapshotAction::Rm { id }) = options.action {
-        for id in &id {
-            provider.delete_snapshot(&SnapshotId::new(id)).await?;
+    match options.action {
+        None => {}
+        #[cfg(all(feature = "local", target_os = "linux"))]
+        Some(SnapshotAction::Export { id, file }) => {
+            crate::images::export(id, file, json).await?;
+            return Ok(0);
         }
-        if json {
-            print_json(&json!({ "deleted": id }))?;
+        Some(SnapshotAction::Rm { id }) => {
+            for id in &id {
+                provider.delete_snapshot(&SnapshotId::new(id)).await?;
+            }
+            if json {
+                print_json(&json!({ "deleted": id }))?;
+            }
+            return Ok(0);
         }
-        return Ok(0);
     }
     let found = provider.list_snapshots(&labels(options.label)).await?;
     if json {

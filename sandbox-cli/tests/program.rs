@@ -199,7 +199,7 @@ fn doctor_says_what_holds_and_never_names_a_weaker_mode() {
 
 #[test]
 fn what_a_provider_lacks_is_said() {
-    let output = run(&["snapshots"]);
+    let output = run(&["--provider", "local-plain:", "snapshots"]);
     assert_eq!(output.status.code(), Some(125));
     assert!(
         err(&output).contains("snapshot-list is not supported"),
@@ -390,4 +390,110 @@ fn what_a_command_changed_comes_as_a_patch_and_is_applied() {
 
     let output = run(&["run", "--apply", "true"]);
     assert_eq!(output.status.code(), Some(125), "{}", err(&output));
+}
+
+/// A layout with one image: Debian's static busybox, and what another layer has above it.
+fn image(dir: &Path) -> String {
+    use std::os::unix::fs::symlink;
+    let tool = |command: &mut Command| {
+        let output = command
+            .output()
+            .expect("the tools of .ci/run are installed");
+        assert!(output.status.success(), "{command:?}: {}", err(&output));
+    };
+    let layout = dir.join("image");
+    let named = format!("{}:it", layout.display());
+    tool(
+        Command::new("umoci")
+            .args(["init", "--layout"])
+            .arg(&layout),
+    );
+    tool(Command::new("umoci").args(["new", "--image", &named]));
+    let root = dir.join("root");
+    for sub in ["bin", "etc", "tmp"] {
+        std::fs::create_dir_all(root.join(sub)).unwrap();
+    }
+    std::fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+    symlink("busybox", root.join("bin/sh")).unwrap();
+    symlink("busybox", root.join("bin/cat")).unwrap();
+    std::fs::write(root.join("etc/mark"), "from the image\n").unwrap();
+    let layer = dir.join("layer.tar");
+    tool(
+        Command::new("tar")
+            .arg("-cf")
+            .arg(&layer)
+            .arg("-C")
+            .arg(&root)
+            .arg("."),
+    );
+    tool(
+        Command::new("umoci")
+            .args(["raw", "add-layer", "--image", &named])
+            .arg(&layer),
+    );
+    format!("oci:{named}")
+}
+
+#[test]
+fn images_are_listed_run_and_removed_and_snapshots_outlive_the_program() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::Builder::new()
+        .prefix("sandbox-cli")
+        .tempdir_in("/var/tmp")
+        .unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let reference = image(dir.path());
+    let state = dir.path().join("state");
+    let here = |arguments: &[&str]| {
+        let mut command = sandbox();
+        command.env("SANDBOX_STATE_DIR", &state).args(arguments);
+        command.output().unwrap()
+    };
+    let pulled = here(&["images", "pull", &reference]);
+    assert!(out(&pulled).starts_with("sha256:"), "{}", err(&pulled));
+    let listed = json(&here(&["--json", "images"]));
+    assert_eq!(listed[0]["reference"], Value::from(reference.as_str()));
+    assert!(listed[0]["bytes"].as_u64().unwrap() > 100_000, "{listed}");
+    let script = "cat /etc/mark; echo kept > /etc/kept";
+    let ran = here(&["run", "--image", &reference, "--save", "--sh", script]);
+    assert_eq!(out(&ran), "from the image\n", "{}", err(&ran));
+    let said = err(&ran);
+    let id = said
+        .trim()
+        .strip_prefix("sandbox: snapshot ")
+        .expect("it is named");
+    let listed = json(&here(&["--json", "snapshots"]));
+    assert_eq!(listed[0]["id"], Value::from(id));
+    let again = here(&["run", "--snapshot", id, "cat", "/etc/kept", "/etc/mark"]);
+    assert_eq!(out(&again), "kept\nfrom the image\n", "{}", err(&again));
+    // What was exported is loaded by others.
+    let file = dir.path().join("base.tar");
+    let exported = here(&["snapshots", "export", id, file.to_str().unwrap()]);
+    assert!(exported.status.success(), "{}", err(&exported));
+    let archive = format!("oci-archive:{}", file.display());
+    let skopeo = Command::new("skopeo").args(["inspect", &archive]).output();
+    let skopeo = skopeo.expect("Debian's skopeo is installed");
+    assert!(skopeo.status.success(), "{}", err(&skopeo));
+    let user = Command::new("id").arg("-u").output().unwrap();
+    // As an ordinary user podman needs a range of users of its own.
+    if out(&user).trim() == "0" {
+        let podman = Command::new("podman")
+            .arg("--root")
+            .arg(dir.path().join("podman"))
+            .arg("--runroot")
+            .arg(dir.path().join("podman-run"))
+            .args(["--storage-driver", "vfs", "load", "-i"])
+            .arg(&file)
+            .output()
+            .expect("Debian's podman is installed");
+        assert!(podman.status.success(), "{}", err(&podman));
+    }
+    assert!(here(&["snapshots", "rm", id]).status.success());
+    assert_eq!(json(&here(&["--json", "snapshots"])), Value::Array(vec![]));
+    assert!(here(&["images", "rm", &reference]).status.success());
+    assert_eq!(json(&here(&["--json", "images"])), Value::Array(vec![]));
+    let missing = here(&["images", "rm", &reference]);
+    assert_eq!(missing.status.code(), Some(125), "{}", err(&missing));
+    let collected = json(&here(&["--json", "images", "gc"]));
+    assert!(collected["bytes"].as_u64().is_some(), "{collected}");
 }

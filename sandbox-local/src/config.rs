@@ -7,6 +7,8 @@ use std::time::Duration;
 
 #[cfg(target_os = "linux")]
 use sandbox_egress::Connector;
+#[cfg(target_os = "linux")]
+use sandbox_oci::{Limits as ImageLimits, Progress as ImageProgress};
 
 /// Configuration of a [`LocalProvider`](crate::LocalProvider).
 ///
@@ -71,6 +73,38 @@ pub struct LocalConfig {
     /// Default: the host's resolver and network.
     #[cfg(target_os = "linux")]
     pub connector: Arc<dyn Connector>,
+    /// Directory of the cache of unpacked images, which all providers of a user share; it must
+    /// belong to the host's user, and be on a filesystem that overlayfs accepts as a lower layer
+    /// (nearly all). Created if missing.
+    ///
+    /// Default: `images` in the state directory.
+    pub images_dir: Option<PathBuf>,
+    /// Directory of the snapshots, which all providers of a user share, and which stay until they are
+    /// deleted: an OCI layout. Created if missing; must belong to the host's user.
+    ///
+    /// Default: `snapshots` in the state directory.
+    pub snapshots_dir: Option<PathBuf>,
+    /// Most bytes of the files of unpacked images. When another was unpacked, those that were used
+    /// longest ago and that no sandbox uses are removed until the rest is no more than this.
+    ///
+    /// Default: 20 GiB.
+    pub images_most: u64,
+    /// Cost that an image may have.
+    ///
+    /// Default: 256 layers of 4 million entries and 32 GiB each.
+    #[cfg(target_os = "linux")]
+    pub image_limits: ImageLimits,
+    /// Access to registries: credentials and mirrors. None are looked for on this host.
+    ///
+    /// Default: anonymous, from the registries themselves.
+    #[cfg(all(feature = "registry", target_os = "linux"))]
+    pub registries: sandbox_oci::Registries,
+    /// Listener for the progress of images: layers that are fetched and unpacked. It is called from
+    /// threads for blocking work and must return soon.
+    ///
+    /// Default: none.
+    #[cfg(target_os = "linux")]
+    pub image_progress: Option<Arc<dyn ImageProgress>>,
     /// Most entries of a guest's tree that one operation goes through on the host: a listing, an
     /// export, the copying or merging of what a sandbox has written when it is forked. Beyond it
     /// the operation fails with [`LimitExceeded`](sandbox_core::ErrorKind::LimitExceeded), which
@@ -104,6 +138,8 @@ pub struct LocalConfig {
 #[cfg(target_os = "linux")]
 pub(crate) const MOST_PREPARED: usize = 64;
 
+/// See [`LocalConfig::images_most`].
+const DEFAULT_IMAGES_MOST: u64 = 20 << 30;
 /// See [`LocalConfig::tree_entries`].
 pub(crate) const DEFAULT_TREE_ENTRIES: u64 = 20_000_000;
 /// See [`LocalConfig::tree_depth`].
@@ -135,6 +171,15 @@ impl Default for LocalConfig {
             output_grace: DEFAULT_OUTPUT_GRACE,
             #[cfg(target_os = "linux")]
             connector: Arc::new(sandbox_egress::HostConnector::new()),
+            images_dir: None,
+            snapshots_dir: None,
+            images_most: DEFAULT_IMAGES_MOST,
+            #[cfg(target_os = "linux")]
+            image_limits: ImageLimits::default(),
+            #[cfg(all(feature = "registry", target_os = "linux"))]
+            registries: sandbox_oci::Registries::new(),
+            #[cfg(target_os = "linux")]
+            image_progress: None,
             tree_entries: DEFAULT_TREE_ENTRIES,
             tree_depth: DEFAULT_TREE_DEPTH,
             tree_names: DEFAULT_TREE_NAMES,
@@ -147,6 +192,21 @@ impl LocalConfig {
     /// The defaults.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The directory in which providers have theirs.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn state_root(&self) -> PathBuf {
+        if let Some(dir) = &self.state_dir {
+            return dir.clone();
+        }
+        match std::env::var_os("SANDBOX_STATE_DIR") {
+            Some(dir) if !dir.is_empty() => dir.into(),
+            _ => {
+                let user = rustix::process::geteuid().as_raw();
+                PathBuf::from(format!("/var/tmp/sandbox-local-{user}"))
+            }
+        }
     }
 
     /// Keeps what sandboxes write below this directory.
@@ -198,6 +258,51 @@ impl LocalConfig {
     #[must_use]
     pub fn output_grace(mut self, grace: Duration) -> Self {
         self.output_grace = grace;
+        self
+    }
+
+    /// Keeps unpacked images below this directory.
+    #[must_use]
+    pub fn images_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.images_dir = Some(dir.into());
+        self
+    }
+
+    /// Keeps snapshots below this directory.
+    #[must_use]
+    pub fn snapshots_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.snapshots_dir = Some(dir.into());
+        self
+    }
+
+    /// Limits the bytes of unpacked images; see [`images_most`](Self::images_most).
+    #[must_use]
+    pub fn images_most(mut self, bytes: u64) -> Self {
+        self.images_most = bytes;
+        self
+    }
+
+    /// Limits what an image may cost; see [`image_limits`](Self::image_limits).
+    #[cfg(target_os = "linux")]
+    #[must_use]
+    pub fn image_limits(mut self, limits: ImageLimits) -> Self {
+        self.image_limits = limits;
+        self
+    }
+
+    /// Reaches registries in this way; see [`registries`](Self::registries).
+    #[cfg(all(feature = "registry", target_os = "linux"))]
+    #[must_use]
+    pub fn registries(mut self, registries: sandbox_oci::Registries) -> Self {
+        self.registries = registries;
+        self
+    }
+
+    /// Tells of the progress of images; see [`image_progress`](Self::image_progress).
+    #[cfg(target_os = "linux")]
+    #[must_use]
+    pub fn image_progress(mut self, progress: Arc<dyn ImageProgress>) -> Self {
+        self.image_progress = Some(progress);
         self
     }
 

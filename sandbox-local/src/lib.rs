@@ -18,6 +18,8 @@ mod files;
 #[cfg(target_os = "linux")]
 mod guest_user;
 #[cfg(target_os = "linux")]
+mod images;
+#[cfg(target_os = "linux")]
 mod isolation;
 #[cfg(target_os = "linux")]
 mod layers;
@@ -38,7 +40,11 @@ mod runtime;
 #[cfg(target_os = "linux")]
 mod sandbox;
 #[cfg(target_os = "linux")]
+mod snapshots;
+#[cfg(target_os = "linux")]
 mod start;
+#[cfg(target_os = "linux")]
+mod store;
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
 mod sys;
@@ -51,6 +57,15 @@ pub use plain::{PlainConfig, PlainProvider};
 pub use provider::LocalProvider;
 #[cfg(target_os = "linux")]
 pub use sandbox_egress::{Connector, HostConnector};
+#[cfg(target_os = "linux")]
+#[cfg(all(feature = "registry", target_os = "linux"))]
+pub use sandbox_oci::Registries;
+#[cfg(target_os = "linux")]
+pub use sandbox_oci::{
+    Event as ImageEvent, ImageFault, Limits as ImageLimits, Progress as ImageProgress,
+};
+#[cfg(target_os = "linux")]
+pub use store::{LocalStore, Removed, StoredImage};
 
 /// The hint for a program that was not found and whose name looks like a whole command line.
 fn spaced(program: &[u8]) -> Option<&'static str> {

@@ -9,7 +9,7 @@ mod limits;
 mod proven;
 
 use sandbox_core::{
-    Control, Enforcement, Error, ErrorKind, IsolationReport, Network, Operation, Result, Source,
+    Control, Enforcement, Error, ErrorKind, IsolationReport, Network, Operation, Result,
 };
 
 use crate::mutation;
@@ -124,7 +124,7 @@ fn filesystem(evidence: &Evidence, blueprint: &Blueprint) -> Enforcement {
             ),
             (
                 // A given root directory's own are the guest's, above an overlay.
-                evidence.system_read_only || blueprint.spec.source != Source::Default,
+                evidence.system_read_only || !blueprint.is_of_host(),
                 "the host's system directories can be written",
             ),
             (evidence.cannot_mount, "a filesystem can be mounted"),

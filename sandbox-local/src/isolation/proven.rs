@@ -4,7 +4,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use sandbox_core::{EgressPolicy, Network, RequiredIsolation, Source};
+use sandbox_core::{EgressPolicy, Network, RequiredIsolation};
 
 use crate::start::blueprint::Blueprint;
 
@@ -24,7 +24,7 @@ impl Shape {
         let spec = &blueprint.spec;
         let limits = &spec.resources;
         Self {
-            own_programs: spec.source != Source::Default,
+            own_programs: !blueprint.is_of_host(),
             network: match &spec.network {
                 // Which hosts it names makes no difference to what holds.
                 Network::Allow(_) => Network::Allow(EgressPolicy::new()),

@@ -78,6 +78,23 @@ pub(crate) fn build_bare(
     Ok(layer)
 }
 
+/// Makes the layer that lies on an image: what we mount on, and these files, which the image can't
+/// have or may have another way.
+pub(crate) fn build_image(
+    state: &Arc<State>,
+    files: &[(&str, String)],
+    guest_user: Option<GuestUser>,
+) -> io::Result<Arc<Layer>> {
+    let layer = build_files(state, files, guest_user)?;
+    let tree = Tree {
+        top: layer.path().to_owned(),
+        guest_user,
+    };
+    tree.dir("dev", 0o755)?;
+    tree.dir("proc", 0o555)?;
+    Ok(layer)
+}
+
 /// Makes a layer with only these mount points; the flag says whether it is for a directory.
 pub(crate) fn build_mount_points(
     state: &Arc<State>,

@@ -8,10 +8,12 @@ use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
+use sandbox_oci::CachedLayer;
 
 use super::spare::Pair;
 use super::{Mark, Removed, State};
 use crate::guest_user::GuestUser;
+use crate::images;
 use crate::walk::{self, At, Cancel, Cursor, Limits, Modes, Stop, Visitor};
 
 /// A layer on disk. Dropping the last reference removes it, in the background.
@@ -22,6 +24,8 @@ pub(crate) struct Layer {
     state: Arc<State>,
     /// Asked for only when nothing is written any more.
     small: OnceLock<bool>,
+    /// Layer of an image that it is a link to: held in use.
+    _cached: Option<Arc<CachedLayer>>,
 }
 
 /// The most entries of a small layer.
@@ -38,6 +42,7 @@ impl Layer {
             path,
             state: state.clone(),
             small: OnceLock::new(),
+            _cached: None,
         }))
     }
 
@@ -54,6 +59,7 @@ impl Layer {
             name: pair.layer,
             state: state.clone(),
             small: OnceLock::new(),
+            _cached: None,
         };
         (Arc::new(layer), work)
     }
@@ -74,6 +80,33 @@ impl Layer {
             path,
             state: state.clone(),
             small: OnceLock::new(),
+            _cached: None,
+        }))
+    }
+
+    /// A layer of an image in the cache, only read: a link to it. For root the link leads to where a
+    /// sandbox mounts the cache, and nowhere on the host.
+    pub(crate) fn cached(
+        state: &Arc<State>,
+        cached: Arc<CachedLayer>,
+        guest_user: Option<GuestUser>,
+    ) -> io::Result<Arc<Self>> {
+        let place = match guest_user {
+            None => std::path::absolute(&cached.root)?,
+            Some(_) => Path::new("..")
+                .join(images::MOUNT)
+                .join(cached.chain.hex())
+                .join("root"),
+        };
+        let name = state.number().to_string();
+        let path = state.layers_dir().join(&name);
+        std::os::unix::fs::symlink(place, &path)?;
+        Ok(Arc::new(Self {
+            name,
+            path,
+            state: state.clone(),
+            small: OnceLock::new(),
+            _cached: Some(cached),
         }))
     }
 

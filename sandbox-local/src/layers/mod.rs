@@ -7,6 +7,7 @@
 //!     mnt/                  empty; every sandbox mounts its root here, in its own namespace
 //!     outside/<kind>-<n>    what was made elsewhere: links to it, see `journal.rs`
 //!     layers/<n>/           a layer: files of a sandbox, frozen or being written
+//!     images/               empty; root's sandboxes mount the cache of images here
 //!     work/<n>/             overlayfs's own, a fresh one for every mount
 //! ```
 //!
@@ -43,6 +44,7 @@ pub(crate) use journal::{Journal, Kind, Record};
 pub(crate) use layer::{Layer, WorkDir};
 
 use crate::guest_user::GuestUser;
+use crate::images;
 use guests::Guests;
 use janitor::Janitor;
 use spare::Spares;
@@ -88,7 +90,7 @@ impl State {
             .mode(0o600)
             .open(fresh.join("lease"))?;
         flock(lease.as_fd(), FlockOperation::NonBlockingLockExclusive)?;
-        for sub in ["mnt", "layers", "work"] {
+        for sub in ["mnt", "layers", "work", images::MOUNT] {
             DirBuilder::new().mode(0o700).create(fresh.join(sub))?;
             guest_user.map_or(Ok(()), |guest_user| guest_user.own(&fresh.join(sub)))?;
         }

@@ -17,6 +17,7 @@ use crate::sandbox::{LocalSandbox, Origin};
 use crate::start::blueprint::Blueprint;
 use crate::start::host::new_id;
 use crate::start::prepared::Prepared;
+use crate::walk::Cancel;
 
 const OP: Operation = Operation::Create;
 
@@ -55,10 +56,13 @@ impl LocalProvider {
             return Ok((id, Arc::new(blueprint), running));
         }
         let host = self.host.clone();
+        // An image that is being unpacked is given up with the future.
+        let cancel = Cancel::default();
+        let _stop = cancel.on_drop();
         // In one piece: each change of threads would cost as much as many of its system calls.
         blocking(OP, move || {
             let id = new_id(OP)?;
-            let blueprint = Arc::new(Blueprint::new(&host, spec)?);
+            let blueprint = Arc::new(Blueprint::new(&host, spec, &cancel)?);
             let run = Prepared::first(&host, &blueprint, id.as_str())
                 .map_err(|error| error.with_sandbox(id.clone()))?;
             let running = Running::new(run, &host, egress::first(&blueprint), OP)?;
@@ -77,6 +81,18 @@ fn settings(blueprint: &Blueprint) -> Settings {
         .set("SHELL", "/bin/sh")
         .set("LANG", "C.UTF-8");
     let mut settings = Settings::new(blueprint.workdir.clone(), &base);
+    if let Some(image) = &blueprint.image {
+        let own = match image.is_of_host {
+            true => Env::new(),
+            false => Env::new()
+                .set("HOME", image.home.as_str())
+                .set("USER", image.user.as_str())
+                .set("LOGNAME", image.user.as_str()),
+        };
+        let variables = image.config.variables();
+        let own = variables.fold(own, |env, (name, value)| env.set(name, value));
+        own.apply_to(&mut settings.env);
+    }
     egress::environment(blueprint.egress.as_ref()).apply_to(&mut settings.env);
     blueprint.spec.env.apply_to(&mut settings.env);
     settings

@@ -3,14 +3,13 @@
 mod create;
 pub(crate) mod pool;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sandbox_core::backend::Registry;
+use sandbox_core::backend::{Registry, blocking};
 use sandbox_core::{
     Capabilities, Error, Labels, Operation, Provider, Result, Sandbox, SandboxId, SandboxInfo,
-    SandboxSpec,
+    SandboxSpec, Snapshot, SnapshotId,
 };
 
 use self::pool::Pool;
@@ -65,7 +64,7 @@ impl LocalProvider {
     /// # Errors
     /// The state directory can't be made or belongs to someone else.
     pub fn new(config: LocalConfig) -> Result<Self> {
-        let dir = config.state_dir.clone().unwrap_or_else(default_state_dir);
+        let dir = config.state_root();
         let failed = |error: std::io::Error| {
             let message = format!("the state directory can't be used: {error}");
             Error::from_io(error, Operation::Connect)
@@ -100,16 +99,6 @@ impl LocalProvider {
     }
 }
 
-fn default_state_dir() -> PathBuf {
-    match std::env::var_os("SANDBOX_STATE_DIR") {
-        Some(dir) if !dir.is_empty() => dir.into(),
-        _ => {
-            let user = rustix::process::geteuid().as_raw();
-            PathBuf::from(format!("/var/tmp/sandbox-local-{user}"))
-        }
-    }
-}
-
 #[async_trait]
 impl Provider for LocalProvider {
     fn backend(&self) -> &'static str {
@@ -130,6 +119,18 @@ impl Provider for LocalProvider {
 
     async fn list(&self, labels: &Labels) -> Result<Vec<SandboxInfo>> {
         Ok(self.registry.list(labels))
+    }
+
+    async fn list_snapshots(&self, labels: &Labels) -> Result<Vec<Snapshot>> {
+        let (host, labels) = (self.host.clone(), labels.clone());
+        let list = move || host.snapshots.list(&labels);
+        blocking(Operation::ListSnapshots, list).await
+    }
+
+    async fn delete_snapshot(&self, id: &SnapshotId) -> Result<()> {
+        let (host, id) = (self.host.clone(), id.clone());
+        let delete = move || host.snapshots.delete(&id);
+        blocking(Operation::DeleteSnapshot, delete).await
     }
 
     async fn destroy(&self, id: &SandboxId) -> Result<()> {

@@ -13,6 +13,7 @@ use sandbox_core::{Env, Labels, Operation, Result, SandboxId, SandboxSpec, Sourc
 use crate::start::blueprint::Blueprint;
 use crate::start::host::{Host, new_id};
 use crate::start::prepared::Prepared;
+use crate::walk::Cancel;
 
 /// Pause after a creation before the next sandbox is started: the first command would have to share
 /// the processors.
@@ -182,7 +183,7 @@ fn work(inner: &Inner, host: &Weak<Host>) {
 
 fn start(host: &Host, shape: &SandboxSpec) -> Result<Pooled> {
     let id = new_id(Operation::Create)?;
-    let blueprint = Blueprint::new(host, shape.clone())?;
+    let blueprint = Blueprint::new(host, shape.clone(), &Cancel::default())?;
     let run = Prepared::first(host, &blueprint, id.as_str())?;
     Ok(Pooled { id, blueprint, run })
 }

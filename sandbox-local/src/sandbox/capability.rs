@@ -11,6 +11,8 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend d
         Capability::KillDaemons,
         Capability::Background,
         Capability::Fork,
+        Capability::SnapshotList,
+        Capability::SnapshotDelete,
         Capability::Ttl,
         Capability::RootDir,
         Capability::Mounts,
@@ -36,21 +38,13 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend d
         "a sandbox has one user; its namespace maps no other",
     )
     .without(Capability::ForkMemory, "a fork copies files, not processes")
-    .without(
-        Capability::SnapshotList,
-        "layers end with the process that made them",
-    )
-    .without(
-        Capability::SnapshotDelete,
-        "layers end with the process that made them",
-    )
-    .without(
+    .partial(
         Capability::Snapshot,
-        "layers end with the process that made them",
+        "not of a sandbox from a root directory; without an image, for hosts of the same release",
     )
-    .without(
+    .partial(
         Capability::Image,
-        "no image store; give a root directory instead",
+        "from an OCI layout (oci:PATH) or a file (oci-archive:PATH, docker-archive:PATH)",
     )
     .partial(
         Capability::EgressPorts,

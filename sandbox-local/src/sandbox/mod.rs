@@ -325,6 +325,21 @@ impl LocalSandbox {
         Ok((id, child.map_err(|error| self.unless_closed(error, OP))?))
     }
 
+    /// The sandbox's layers above what it started from, none of which is written any more.
+    async fn frozen_layers(&self) -> Result<Stack> {
+        const OP: Operation = Operation::Snapshot;
+        self.check_open(OP)?;
+        runtime::require(OP).map_err(|error| self.named(error))?;
+        self.touch();
+        let running = OwnedRwLockWriteGuard::try_map(self.alone(OP).await?, Option::as_mut)
+            .map_err(|_| self.ended.error(OP, &self.id))?;
+        if let Some(why) = running.engine.lost() {
+            return Err(self.lost(why, &running.cgroup, OP));
+        }
+        let layers = Running::layers(running, &self.host).await;
+        layers.map_err(|error| self.unless_closed(error.with_operation(OP), OP))
+    }
+
     /// The error, unless the sandbox was closed meanwhile: then that is the reason.
     fn unless_closed(&self, error: Error, operation: Operation) -> Error {
         if self.ended.is_ended() {

@@ -8,13 +8,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sandbox_core::backend::blocking;
 use sandbox_core::{
-    Capabilities, Capability, Changes, ChangesOptions, CollectOptions, Command, CreateDirOptions,
-    DirEntry, EgressDecisions, EgressPolicy, Env, Error, ErrorKind, Execution, ExportOptions,
-    FileBatch, FileReader, FileWriter, ForkOptions, GuestPath, ImportOptions, IsolationReport, Job,
-    JobInfo, JobKey, JobOptions, ListOptions, Metadata, MetadataOptions, OpenReadOptions,
-    OpenWriteOptions, Operation, Output, PortStream, Process, ReadOptions, RemoveOptions,
-    RenameOptions, Result, Sandbox, SandboxInfo, Snapshot, SnapshotOptions, Stdin, TransferReport,
-    Usage,
+    Capabilities, Changes, ChangesOptions, CollectOptions, Command, CreateDirOptions, DirEntry,
+    EgressDecisions, EgressPolicy, Env, Error, ErrorKind, Execution, ExportOptions, FileBatch,
+    FileReader, FileWriter, ForkOptions, GuestPath, ImportOptions, IsolationReport, Job, JobInfo,
+    JobKey, JobOptions, ListOptions, Metadata, MetadataOptions, OpenReadOptions, OpenWriteOptions,
+    Operation, Output, PortStream, Process, ReadOptions, RemoveOptions, RenameOptions, Result,
+    Sandbox, SandboxInfo, Snapshot, SnapshotOptions, Stdin, TransferReport, Usage,
 };
 
 use super::capability::CAPABILITIES;
@@ -245,12 +244,26 @@ impl Sandbox for LocalSandbox {
         Ok(Self::open(origin, id, running))
     }
 
-    async fn snapshot(&self, _options: SnapshotOptions) -> Result<Snapshot> {
-        self.check_open(Operation::Snapshot)?;
-        CAPABILITIES
-            .require(Capability::Snapshot, Operation::Snapshot)
-            .map_err(|error| self.named(error))?;
-        Err(self.named(Error::new(ErrorKind::Unsupported, Operation::Snapshot)))
+    async fn snapshot(&self, options: SnapshotOptions) -> Result<Snapshot> {
+        const OP: Operation = Operation::Snapshot;
+        let settings = self.settings();
+        let stack = self.frozen_layers().await?;
+        let cancel = Cancel::default();
+        let _stop = cancel.on_drop();
+        let (host, blueprint) = (self.host.clone(), self.blueprint.clone());
+        // The stack keeps its layers, whatever becomes of the sandbox meanwhile.
+        let taken = blocking(OP, move || {
+            let snapshots = &host.snapshots;
+            snapshots.take(
+                &host,
+                &blueprint,
+                &stack,
+                &settings,
+                options.labels,
+                &cancel,
+            )
+        });
+        taken.await.map_err(|error| self.named(error))
     }
 
     async fn start_job(&self, key: &JobKey, command: Command, options: JobOptions) -> Result<Job> {

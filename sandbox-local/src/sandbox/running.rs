@@ -145,6 +145,29 @@ impl Running {
         blocking(OP, move || child.on(stack)).await
     }
 
+    /// The layers of this run above what it started from, of one moment, for a snapshot. As with a
+    /// fork, this run may be frozen by it, and stays so until it is [renewed](Running::renew).
+    pub(crate) async fn layers(
+        mut this: impl DerefMut<Target = Self> + Send + Sync + 'static,
+        host: &Arc<Host>,
+    ) -> Result<Stack> {
+        let cancel = Cancel::default();
+        let _stop = cancel.on_drop();
+        if this.may_freeze().await? {
+            let (host, cancel) = (host.clone(), cancel.clone());
+            let (kept, stack) = blocking(OP, move || {
+                let stack = this.freeze(&host, &cancel)?;
+                Ok((this, stack))
+            })
+            .await?;
+            if let Some(stack) = stack {
+                return Ok(stack);
+            }
+            this = kept;
+        }
+        this.copied(host, &cancel).await
+    }
+
     /// Whether the upper layer may be frozen: no process would go on writing into it.
     async fn may_freeze(&self) -> Result<bool> {
         match &self.writes {

@@ -12,11 +12,14 @@ use sandbox_core::{
 };
 
 use crate::egress;
+use crate::images::{self, ImageRoot};
 use crate::layers::Layer;
 use crate::layers::base;
+use crate::snapshots::Origin;
 use crate::start::failure;
 use crate::start::host::Host;
 use crate::start::mounts;
+use crate::walk::Cancel;
 
 /// Directory where relative paths and commands start unless the spec says otherwise.
 const WORKDIR: &str = "/workspace";
@@ -43,11 +46,13 @@ pub(crate) struct Blueprint {
     pub(crate) base: Vec<Arc<Layer>>,
     /// The egress policy of the spec, ready to be served.
     pub(crate) egress: Option<sandbox_egress::Plan>,
+    /// The image that it starts from.
+    pub(crate) image: Option<ImageRoot>,
 }
 
 impl Blueprint {
     /// Checks what of a valid spec depends on this host. No sandbox exists yet.
-    pub(crate) fn new(host: &Host, spec: SandboxSpec) -> Result<Self> {
+    pub(crate) fn new(host: &Host, spec: SandboxSpec, cancel: &Cancel) -> Result<Self> {
         const OP: Operation = Operation::Create;
         let failed = |error: std::io::Error| {
             failure::io(error, OP)
@@ -61,7 +66,12 @@ impl Blueprint {
             base.push(egress::layer(&host.state, plan, guest_user).map_err(failed)?);
         }
         let mut links = Vec::new();
-        if matches!(spec.source, Source::Default) {
+        let image = image(host, &spec, cancel)?;
+        let of_host = is_of_host(&spec.source, image.as_ref());
+        if let Some(image) = &image {
+            links.extend(image.links.iter().cloned());
+        }
+        if of_host {
             let is_link = |dir: &&PathBuf| dir.is_symlink();
             links.extend(
                 host.config
@@ -92,16 +102,27 @@ impl Blueprint {
                 base.push(base::build_bare(&host.state, guest_user).map_err(failed)?);
                 base.push(Layer::link(&host.state, root).map_err(failed)?);
             }
+            Source::Image(_) | Source::Snapshot(_) => {
+                let layers = image.iter().flat_map(|image| &image.layers);
+                base.extend(layers.cloned());
+                if of_host {
+                    base.push(host.base_layer.clone());
+                }
+            }
             // Refused by `SandboxSpec::require` before.
             _ => {
                 let why = "the local backend starts from the host's programs or a root directory";
                 return Err(Error::unsupported(OP, "this source", why));
             }
         }
+        let of_image = image
+            .as_ref()
+            .map(|image| image.config.working_dir.as_str());
+        let of_image = of_image.filter(|workdir| !workdir.is_empty());
         let workdir = spec
             .workdir
             .clone()
-            .unwrap_or_else(|| GuestPath::from(WORKDIR));
+            .unwrap_or_else(|| GuestPath::from(of_image.unwrap_or(WORKDIR)));
         let workdir = workdir.resolve(&GuestPath::root(), OP)?;
         Ok(Self {
             spec,
@@ -109,7 +130,13 @@ impl Blueprint {
             binds,
             base,
             egress,
+            image,
         })
+    }
+
+    /// Whether the host's programs are its own, so that they are mounted and can only be read.
+    pub(crate) fn is_of_host(&self) -> bool {
+        is_of_host(&self.spec.source, self.image.as_ref())
     }
 
     /// Whether a control must be in force.
@@ -140,6 +167,35 @@ impl Blueprint {
     pub(crate) fn resources(&self) -> &Resources {
         &self.spec.resources
     }
+}
+
+fn is_of_host(source: &Source, image: Option<&ImageRoot>) -> bool {
+    match source {
+        Source::Default => true,
+        Source::Snapshot(_) => image.is_some_and(|image| image.is_of_host),
+        _ => false,
+    }
+}
+
+/// The image or snapshot that a spec starts from, in use.
+fn image(host: &Host, spec: &SandboxSpec, cancel: &Cancel) -> Result<Option<ImageRoot>> {
+    let (image, of_host) = match &spec.source {
+        Source::Image(reference) => {
+            let image = images::take(&host.images, &host.config, reference, cancel)?;
+            (image, false)
+        }
+        Source::Snapshot(id) => {
+            let (opened, origin, _in_use) = host.snapshots.open(host, id)?;
+            let cache = host.images.cache(&host.config)?;
+            let name = format!("snapshot {id}");
+            let image = images::unpack(&cache, &host.config, &name, &opened, cancel)?;
+            (image, matches!(origin, Origin::Host))
+        }
+        _ => return Ok(None),
+    };
+    let cache = host.images.cache(&host.config)?;
+    let guest_user = host.guest_user;
+    ImageRoot::new(&host.state, &cache, &image, spec, of_host, guest_user).map(Some)
 }
 
 fn guest(host: &Path) -> GuestPath {

@@ -11,7 +11,9 @@ use sandbox_core::{Error, Operation, Result, SandboxId};
 use crate::config::{LocalConfig, MOST_PREPARED};
 use crate::engine::Ready;
 use crate::guest_user::GuestUser;
+use crate::images::Images;
 use crate::layers::{Layer, State, random_hex};
+use crate::snapshots::Snapshots;
 use crate::start::setup::devices;
 
 /// See the module's documentation; held by every sandbox.
@@ -23,6 +25,8 @@ pub(crate) struct Host {
     /// Filesystem that all sandboxes of root mount at `/dev`.
     pub(crate) devices: Option<OwnedFd>,
     pub(crate) ready: Ready,
+    pub(crate) images: Images,
+    pub(crate) snapshots: Snapshots,
     /// Held while layers are merged.
     pub(crate) merging: Mutex<()>,
     /// The lowest layer of every default root: the base layer.
@@ -52,7 +56,11 @@ impl Host {
                 None
             }
         });
+        let images = Images::new(&config, &state);
+        let snapshots = Snapshots::new(&config, &state);
         Ok(Self {
+            images,
+            snapshots,
             config,
             devices,
             state,

@@ -14,6 +14,7 @@ use crate::egress;
 use crate::engine::{self, Init, StartConfig, Taken};
 use crate::files::{GuestRoot, Outside};
 use crate::guest_user::GuestUser;
+use crate::images;
 use crate::layers::stack::Stack;
 use crate::layers::{Layer, WorkDir};
 use crate::mutation::{self, Part};
@@ -160,6 +161,13 @@ impl Inputs {
         })?;
         let guest_user = guest.as_ref().map(|guest| guest.guest_user);
         let view = guest.and_then(|guest| guest.view);
+        let images = match blueprint.image.as_ref().map(|image| &image.mounted) {
+            Some(Some(mounted)) => match (guest_user, &view) {
+                (Some(guest_user), Some(_)) => Some(mounted.view(guest_user)?),
+                _ => return Err(images::untranslated()),
+            },
+            _ => None,
+        };
         let layers_dir = match view {
             Some(_) => host.state.root().join("layers"),
             None => host.state.layers_dir(),
@@ -185,7 +193,7 @@ impl Inputs {
             loopback_is_up: taken.as_ref().is_some_and(Taken::loopback_is_up),
         };
         let plan = setup
-            .plan(view)
+            .plan(view, images)
             .map_err(|error| failure::setup(error, operation))?;
         let config = StartConfig {
             plan,

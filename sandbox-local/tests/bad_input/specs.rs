@@ -36,7 +36,7 @@ async fn specs_that_can_not_be() {
         (
             new().source(Source::Image("alpine".into())),
             ErrorKind::Unsupported,
-            "image",
+            "registry",
         ),
         (
             new().source(Source::RootDir("x".into())),

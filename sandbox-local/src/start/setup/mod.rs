@@ -70,13 +70,18 @@ pub(crate) enum SetupError {
 
 impl Setup<'_> {
     /// The whole set-up. With a tmpfs as upper layer, its directory is exported. A view of the
-    /// provider's directory is mounted where the directory of the layers is expected.
-    pub(crate) fn plan(&self, view: Option<OwnedFd>) -> Result<Plan, SetupError> {
+    /// provider's directory is mounted where the directory of the layers is expected, and one of the
+    /// cache of images in it.
+    pub(crate) fn plan(
+        &self,
+        view: Option<OwnedFd>,
+        images: Option<OwnedFd>,
+    ) -> Result<Plan, SetupError> {
         let mut plan = Plan::new();
         if self.guest_user.is_some() {
             privileges::become_guest(&mut plan);
         }
-        root::mount(&mut plan, self, view);
+        root::mount(&mut plan, self, view, images);
         let system = root::hold_host(&mut plan, self)?;
         let devices = devices::hold(&mut plan, self)?;
         root::turn(&mut plan);

@@ -14,6 +14,7 @@ use sandbox_core::GuestPath;
 
 use super::{Setup, SetupError};
 use crate::engine::{Arg, Dir, Plan, Slot};
+use crate::images;
 use crate::layers::base::GUEST_ID;
 use crate::mutation::{self, Part};
 use crate::start::blueprint::Bind;
@@ -62,7 +63,12 @@ pub(super) struct Held {
 }
 
 /// Mounts the overlay where the root will be, out of the host's reach.
-pub(super) fn mount(plan: &mut Plan, setup: &Setup<'_>, view: Option<OwnedFd>) {
+pub(super) fn mount(
+    plan: &mut Plan,
+    setup: &Setup<'_>,
+    view: Option<OwnedFd>,
+    images: Option<OwnedFd>,
+) {
     let private = libc::MS_REC | libc::MS_PRIVATE;
     plan.mount("keep mounts to ourselves", None, "/", None, private, None);
     if let (Some(view), Some(at)) = (view, setup.layers_dir.parent()) {
@@ -74,6 +80,17 @@ pub(super) fn mount(plan: &mut Plan, setup: &Setup<'_>, view: Option<OwnedFd>) {
             MOVE_FROM_EMPTY,
         );
         plan.close("close the mount of the layers", view);
+        if let Some(images) = images {
+            let images = plan.inherit(images);
+            let place = at.join(images::MOUNT);
+            plan.move_mount(
+                "mount the images as the guest's own",
+                (Dir::Slot(images), Path::new("")),
+                (Dir::Cwd, &place),
+                MOVE_FROM_EMPTY,
+            );
+            plan.close("close the mount of the images", images);
+        }
     }
     plan.chdir("enter the state directory", setup.layers_dir);
     let flags = libc::MS_NOSUID | libc::MS_NODEV;

@@ -1,0 +1,292 @@
+//! Snapshots that last: each an image in an OCI layout on disk, found again by any process.
+//!
+//! A snapshot has the layers of the sandbox and, where it started from an image, those of the image.
+//! One that started from the host's own programs lacks those, and is restored only on a host that has
+//! the same. Must never pack a layer into which something can still write, or the value of a secret.
+
+mod pack;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use sandbox_core::backend::Settings;
+use sandbox_core::{Error, ErrorKind, Labels, Operation, Result, Snapshot, SnapshotId, Source};
+use sandbox_oci::{Blob, Image, ImageConfig, InUse, Layout, NewImage, SavedImage};
+
+use crate::config::LocalConfig;
+use crate::layers::stack::Stack;
+use crate::layers::{State, random_hex};
+use crate::start::blueprint::Blueprint;
+use crate::start::host::Host;
+use crate::store;
+use crate::walk::{Cancel, Limits};
+
+/// Beginning of the names of what is noted of a snapshot.
+const NOTE: &str = "dev.sandbox-trait.";
+
+/// Layers whose blobs are remembered.
+const REMEMBERED: usize = 10_000;
+
+/// The snapshots of one state directory.
+#[derive(Debug)]
+pub(crate) struct Snapshots {
+    dir: PathBuf,
+    /// Opened when it is first needed.
+    layout: Mutex<Option<Arc<Layout>>>,
+    /// Blobs of frozen layers and layers of images that this process packed: by their path.
+    packed: Mutex<HashMap<PathBuf, Blob>>,
+}
+
+/// Kind of sandbox that a snapshot was taken of.
+pub(crate) enum Origin {
+    /// The host's own programs, which are not in it.
+    Host,
+    /// An image, whose layers are in it.
+    Image,
+}
+
+impl Snapshots {
+    pub(crate) fn new(config: &LocalConfig, state: &State) -> Self {
+        Self {
+            dir: store::snapshots_dir(config, state.root()),
+            layout: Mutex::default(),
+            packed: Mutex::default(),
+        }
+    }
+
+    /// The layout, opened.
+    pub(crate) fn layout(&self, operation: Operation) -> Result<Arc<Layout>> {
+        // A panic elsewhere leaves it as it was.
+        let mut layout = self.layout.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(layout) = &*layout {
+            return Ok(layout.clone());
+        }
+        let opened = Layout::open(&self.dir).map_err(|error| self.failed(error, operation))?;
+        let opened = Arc::new(opened);
+        *layout = Some(opened.clone());
+        Ok(opened)
+    }
+
+    fn failed(&self, error: std::io::Error, operation: Operation) -> Error {
+        let message = format!("the directory of snapshots can't be used: {error}");
+        Error::from_io(error, operation)
+            .with_message(message)
+            .with_host_path(&self.dir)
+    }
+
+    /// Packs the layers of a sandbox that nothing writes any more, and names them. Blocks.
+    pub(crate) fn take(
+        &self,
+        host: &Host,
+        blueprint: &Blueprint,
+        stack: &Stack,
+        settings: &Settings,
+        labels: Labels,
+        cancel: &Cancel,
+    ) -> Result<Snapshot> {
+        const OP: Operation = Operation::Snapshot;
+        let failed = |error| self.failed(error, OP);
+        let origin = match &blueprint.spec.source {
+            Source::RootDir(_) => {
+                let why = "the root directory is the host's and would not be in it";
+                return Err(
+                    Error::unsupported(OP, "a snapshot of this sandbox", why).with_hint(
+                        "start the sandbox from an image, or export the directories you need",
+                    ),
+                );
+            }
+            _ if blueprint.is_of_host() => "host",
+            _ => "image",
+        };
+        let layout = self.layout(OP)?;
+        let in_use = layout.use_blobs().map_err(failed)?;
+        let limits = Limits::of(&host.config);
+        let mut blobs = Vec::new();
+        let image = blueprint.image.iter().flat_map(|image| image.cached());
+        let image = image.map(|layer| {
+            let blob = layer.blob.as_ref();
+            let there = blob.and_then(|blob| layout.find(blob, &layer.diff));
+            (layer.root.clone(), there)
+        });
+        let frozen = stack
+            .layers()
+            .iter()
+            .map(|layer| (layer.path().to_owned(), None));
+        for (path, there) in frozen.chain(image) {
+            let known = self.known(&path).filter(|blob| layout.has(blob));
+            let known = there.or(known);
+            let blob = match known {
+                Some(blob) => blob,
+                None => {
+                    let out = layout.write_blob(&in_use).map_err(failed)?;
+                    let packed = pack::layer(&path, out, host.guest_user, limits, cancel);
+                    let blob = packed.map_err(|stop| {
+                        stop.into_error(OP, "the sandbox's files can't be packed")
+                    })?;
+                    self.note(path, blob.clone());
+                    blob
+                }
+            };
+            blobs.push(blob);
+        }
+        blobs.reverse();
+        let mut secret = Vec::new();
+        let mut config = ImageConfig::default();
+        for (name, value) in &settings.env {
+            let text = std::str::from_utf8(name).ok();
+            let pair = text.zip(std::str::from_utf8(value.value.expose()).ok());
+            match pair {
+                Some((name, _)) if value.is_secret => secret.push(name),
+                Some((name, value)) => config.env.push(format!("{name}={value}")),
+                None => tracing::warn!("a variable that is not UTF-8 is not in the snapshot"),
+            }
+        }
+        config.working_dir = settings.workdir.to_string_lossy().into_owned();
+        config.labels.clone_from(&labels);
+        let created = SystemTime::now();
+        let since = created.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let id = random_hex().map_err(failed)?;
+        let id = id.get(..16).unwrap_or_default();
+        let encoded = serde_json::to_string(&labels).unwrap_or_default();
+        let image = NewImage::new(config, blobs)
+            .annotation(format!("{NOTE}created"), since.as_millis().to_string())
+            .annotation(format!("{NOTE}origin"), origin)
+            .annotation(format!("{NOTE}host"), this_host(host))
+            .annotation(format!("{NOTE}secrets"), secret.join(","))
+            .annotation(format!("{NOTE}labels"), encoded);
+        let saved = layout.save(id, image, &in_use).map_err(failed)?;
+        let size = layout.size(&saved)?;
+        Ok(Snapshot::new(SnapshotId::new(id))
+            .size(size)
+            .labels(labels)
+            .created(created))
+    }
+
+    fn known(&self, path: &Path) -> Option<Blob> {
+        let packed = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
+        packed.get(path).cloned()
+    }
+
+    fn note(&self, path: PathBuf, blob: Blob) {
+        // Every change is a single call. Names of layers are not used again.
+        let mut packed = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
+        if packed.len() >= REMEMBERED {
+            // They are packed again where they are needed.
+            packed.clear();
+        }
+        packed.insert(path, blob);
+    }
+
+    /// The snapshots that have all of these labels, the oldest first.
+    pub(crate) fn list(&self, labels: &Labels) -> Result<Vec<Snapshot>> {
+        const OP: Operation = Operation::ListSnapshots;
+        let layout = self.layout(OP)?;
+        let images = layout.images().map_err(|error| self.failed(error, OP))?;
+        let mut found: Vec<Snapshot> = images
+            .iter()
+            .map(|image| {
+                let mut snapshot = described(image);
+                snapshot.size = layout.size(image).ok();
+                snapshot
+            })
+            .filter(|snapshot| {
+                let mut wanted = labels.iter();
+                wanted.all(|(key, value)| snapshot.labels.get(key) == Some(value))
+            })
+            .collect();
+        found.sort_by_key(|snapshot| snapshot.created);
+        Ok(found)
+    }
+
+    /// Removes a snapshot.
+    pub(crate) fn delete(&self, id: &SnapshotId) -> Result<()> {
+        const OP: Operation = Operation::DeleteSnapshot;
+        let removed = self.layout(OP)?.remove(id.as_str());
+        match removed.map_err(|error| self.failed(error, OP))? {
+            true => Ok(()),
+            false => Err(missing(id, OP)),
+        }
+    }
+
+    /// Opens a snapshot to start from, if this host is like its own. Its blobs stay as long as the
+    /// lock lives.
+    pub(crate) fn open(&self, host: &Host, id: &SnapshotId) -> Result<(Image, Origin, InUse)> {
+        const OP: Operation = Operation::Create;
+        let layout = self.layout(OP)?;
+        let in_use = layout.use_blobs().map_err(|error| self.failed(error, OP))?;
+        let image = layout.image(id.as_str(), &host.config.image_limits);
+        let image = image.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => missing(id, OP).with_source(error),
+            _ => error,
+        })?;
+        let note = |name: &str| {
+            let key = format!("{NOTE}{name}");
+            image
+                .annotations
+                .get(&key)
+                .map(String::as_str)
+                .unwrap_or_default()
+        };
+        let origin = match note("origin") {
+            "image" => Origin::Image,
+            _ => Origin::Host,
+        };
+        let (theirs, ours) = (note("host"), this_host(host));
+        if matches!(origin, Origin::Host) && theirs != ours {
+            let message = format!(
+                "the snapshot {id} needs the programs of the host that it was taken on: {theirs}; \
+                 this one has {ours}"
+            );
+            return Err(Error::new(ErrorKind::Unsupported, OP)
+                .with_message(message)
+                .with_hint(
+                    "restore it there, or take it of a sandbox that started from an image",
+                ));
+        }
+        Ok((image, origin, in_use))
+    }
+}
+
+fn missing(id: &SnapshotId, operation: Operation) -> Error {
+    Error::new(ErrorKind::NotFound, operation).with_message(format!("there is no snapshot {id}"))
+}
+
+/// A snapshot as its annotations describe it.
+pub(crate) fn described(image: &SavedImage) -> Snapshot {
+    let note = |name: &str| image.annotations.get(&format!("{NOTE}{name}"));
+    let labels = note("labels").and_then(|labels| serde_json::from_str(labels).ok());
+    let labels: BTreeMap<String, String> = labels.unwrap_or_default();
+    let mut snapshot = Snapshot::new(SnapshotId::new(&image.name)).labels(labels);
+    let created = note("created").and_then(|millis| millis.parse().ok());
+    snapshot.created =
+        created.and_then(|millis| UNIX_EPOCH.checked_add(Duration::from_millis(millis)));
+    snapshot
+}
+
+/// Properties of the host that a sandbox from its own programs depends on.
+fn this_host(host: &Host) -> String {
+    let release = ["/etc/os-release", "/usr/lib/os-release"];
+    let release = release
+        .iter()
+        .find_map(|path| std::fs::read_to_string(path).ok());
+    let release = release.unwrap_or_default();
+    let field = |name: &str| {
+        let mut lines = release.lines();
+        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        value.unwrap_or("unknown").trim_matches('"').to_owned()
+    };
+    let dirs: Vec<_> = host
+        .system_dirs
+        .iter()
+        .map(|dir| dir.to_string_lossy())
+        .collect();
+    format!(
+        "{} {} on {} with {}",
+        field("ID"),
+        field("VERSION_ID"),
+        std::env::consts::ARCH,
+        dirs.join(" ")
+    )
+}

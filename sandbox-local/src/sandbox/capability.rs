@@ -44,7 +44,8 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend d
     )
     .partial(
         Capability::Image,
-        "from an OCI layout (oci:PATH) or a file (oci-archive:PATH, docker-archive:PATH)",
+        "oci:DIR, oci-archive:FILE, docker-archive:FILE; of registries with the feature `registry`; as \
+         root, needs Linux 5.19",
     )
     .partial(
         Capability::EgressPorts,

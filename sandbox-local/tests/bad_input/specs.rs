@@ -34,9 +34,9 @@ async fn specs_that_can_not_be() {
         ),
         (new().label("", "x"), ErrorKind::InvalidInput, "label"),
         (
-            new().source(Source::Image("alpine".into())),
-            ErrorKind::Unsupported,
-            "registry",
+            new().source(Source::Image("Not A Name".into())),
+            ErrorKind::InvalidInput,
+            "reference",
         ),
         (
             new().source(Source::RootDir("x".into())),

@@ -198,11 +198,11 @@ async fn an_altered_snapshot_or_one_of_another_host_is_refused_before_anything_i
         .await
         .unwrap();
     // Restored where the system's directories are others.
-    let other = LocalProvider::new(config(dir.path()).system_dir("/srv")).unwrap();
+    let other = LocalProvider::new(config(dir.path()).system_dir("/var/tmp")).unwrap();
     let error = other.create(spec).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(
-        error.to_string().contains("/srv"),
+        error.to_string().contains("/var/tmp"),
         "it names the difference: {error}"
     );
 }

@@ -494,7 +494,7 @@ fn named(index: &Index, name: Option<&str>, platform: &Platform) -> Result<Descr
     }
     match &all[..] {
         [one] if name.is_none() => Ok(one.clone()),
-        [] => Err(malformed("its index is empty")),
+        [] if name.is_none() => Err(malformed("its index is empty")),
         all if name.is_none() && all.iter().all(is_one_of_many) => for_platform(index, platform),
         all => {
             let names = all.iter().filter_map(|one| one.annotations.get(REF_NAME));

@@ -227,8 +227,9 @@ fn state_hidden(plan: &mut Plan, dir: &Path) -> Refused {
 }
 
 fn writes_refused(plan: &mut Plan) -> Refused {
-    let path = plan.path("/usr/.sandbox-probe");
-    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC;
+    // A file without a name: where it may be made, as in an image, nothing stays of it.
+    let path = plan.path("/usr");
+    let flags = libc::O_WRONLY | libc::O_TMPFILE | libc::O_CLOEXEC;
     let args = [
         Arg::from(libc::AT_FDCWD),
         path.into(),

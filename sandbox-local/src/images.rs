@@ -141,7 +141,7 @@ pub(crate) fn open(
         let _ = (config, fresh, cancel);
         let why = format!("the image {name} is in a registry");
         return Err(Error::new(ErrorKind::Unsupported, OP).with_message(why).with_hint(
-            "build with the feature `registry`, or fetch it as a file:              `skopeo copy docker://NAME oci:DIR`, and name it oci:DIR",
+            "build with the feature `registry`, or fetch it as a file: `skopeo copy docker://NAME oci:DIR`, and name it oci:DIR",
         ));
     }
     Image::open(&parsed, &platform, cache.limits())

@@ -19,8 +19,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use sandbox_core::{
-    Env, ErrorKind, GuestPath, Labels, Provider as _, Sandbox, SandboxExt as _, SandboxSpec, SnapshotOptions,
-    Source,
+    Env, ErrorKind, GuestPath, Labels, Provider as _, Sandbox, SandboxExt as _, SandboxSpec,
+    SnapshotOptions, Source,
 };
 use sandbox_local::{LocalConfig, LocalProvider, LocalStore};
 use sandbox_oci::ImageConfig;

@@ -492,6 +492,9 @@ fn images_are_listed_run_and_removed_and_snapshots_outlive_the_program() {
     assert_eq!(json(&here(&["--json", "snapshots"])), Value::Array(vec![]));
     assert!(here(&["images", "rm", &reference]).status.success());
     assert_eq!(json(&here(&["--json", "images"])), Value::Array(vec![]));
+    // What was unpacked of the snapshot went with it, and what of the image both had with the image.
+    let unpacked = std::fs::read_dir(state.join("images/layers")).unwrap();
+    assert_eq!(unpacked.count(), 0);
     let missing = here(&["images", "rm", &reference]);
     assert_eq!(missing.status.code(), Some(125), "{}", err(&missing));
     let collected = json(&here(&["--json", "images", "gc"]));

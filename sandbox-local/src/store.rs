@@ -9,6 +9,7 @@ use sandbox_oci::{Cache, Collected, Digest, Layout, UnpackedLayer};
 
 use crate::config::LocalConfig;
 use crate::guest_user::GuestUser;
+use crate::snapshots;
 use crate::walk::Cancel;
 
 /// Images and snapshots of this user, for tools that look after them. Its methods block.
@@ -103,7 +104,8 @@ impl LocalStore {
         Cache::unusable(error, self.cache.dir())
     }
 
-    /// The images that were used and whose layers are all there, by their references.
+    /// The images that were used and whose layers are all there, by their references. Unpacked
+    /// snapshots are none.
     ///
     /// # Errors
     /// The directory can't be read.
@@ -114,7 +116,10 @@ impl LocalStore {
             digest: digest.to_string(),
             bytes,
         };
-        Ok(images.into_iter().map(stored).collect())
+        let images = images
+            .into_iter()
+            .filter(|(reference, ..)| !snapshots::is_cached_name(reference));
+        Ok(images.map(stored).collect())
     }
 
     /// Bytes of the files of all unpacked layers, each counted once.

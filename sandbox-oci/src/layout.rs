@@ -424,6 +424,15 @@ impl Layout {
                 manifests: vec![entry],
             };
             text("index.json", &serde_json::to_vec(&index)?)?;
+            // Named too: skopeo gives a directory that has no entry to root, which an ordinary user
+            // may not.
+            for dir in ["blobs", "blobs/sha256"] {
+                let mut header = tar::Header::new_gnu();
+                header.set_entry_type(tar::EntryType::Directory);
+                header.set_mode(0o755);
+                header.set_size(0);
+                tar.append_data(&mut header, dir, io::empty())?;
+            }
             for digest in blobs.iter().collect::<BTreeSet<_>>() {
                 tar.append_path_with_name(self.path(digest), blob(digest))?;
             }

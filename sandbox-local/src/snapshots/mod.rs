@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sandbox_core::backend::Settings;
 use sandbox_core::{Error, ErrorKind, Labels, Operation, Result, Snapshot, SnapshotId, Source};
-use sandbox_oci::{Blob, Image, ImageConfig, InUse, Layout, NewImage, SavedImage};
+use sandbox_oci::{Blob, Cache, Image, ImageConfig, InUse, Layout, NewImage, SavedImage};
 
 use crate::config::LocalConfig;
 use crate::layers::stack::Stack;
@@ -25,6 +25,9 @@ use crate::walk::{Cancel, Limits};
 
 /// Beginning of the names of what is noted of a snapshot.
 const NOTE: &str = "dev.sandbox-trait.";
+
+/// Beginning of the names that unpacked snapshots have in the cache of images. No reference begins so.
+const CACHED: &str = "snapshot ";
 
 /// Layers whose blobs are remembered.
 const REMEMBERED: usize = 10_000;
@@ -200,9 +203,15 @@ impl Snapshots {
         Ok(found)
     }
 
-    /// Removes a snapshot.
-    pub(crate) fn delete(&self, id: &SnapshotId) -> Result<()> {
+    /// Removes a snapshot, and what is unpacked of it unless a sandbox uses it.
+    pub(crate) fn delete(&self, host: &Host, id: &SnapshotId) -> Result<()> {
         const OP: Operation = Operation::DeleteSnapshot;
+        let cache = host.images.cache(&host.config);
+        let cache = cache.map_err(|error| error.with_operation(OP))?;
+        // First: should it fail, the snapshot can be deleted again.
+        cache
+            .remove(&cached_name(id))
+            .map_err(|error| Cache::unusable(error, cache.dir()).with_operation(OP))?;
         let removed = self.layout(OP)?.remove(id.as_str());
         match removed.map_err(|error| self.failed(error, OP))? {
             true => Ok(()),
@@ -251,6 +260,16 @@ impl Snapshots {
 
 fn missing(id: &SnapshotId, operation: Operation) -> Error {
     Error::new(ErrorKind::NotFound, operation).with_message(format!("there is no snapshot {id}"))
+}
+
+/// The name that a snapshot has in the cache of images when it is unpacked.
+pub(crate) fn cached_name(id: &SnapshotId) -> String {
+    format!("{CACHED}{id}")
+}
+
+/// Whether a name in the cache of images is one of an unpacked snapshot.
+pub(crate) fn is_cached_name(name: &str) -> bool {
+    name.starts_with(CACHED)
 }
 
 /// A snapshot as its annotations describe it.

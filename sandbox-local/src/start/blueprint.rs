@@ -15,7 +15,7 @@ use crate::egress;
 use crate::images::{self, ImageRoot};
 use crate::layers::Layer;
 use crate::layers::base;
-use crate::snapshots::Origin;
+use crate::snapshots::{self, Origin};
 use crate::start::failure;
 use crate::start::host::Host;
 use crate::start::mounts;
@@ -187,7 +187,7 @@ fn image(host: &Host, spec: &SandboxSpec, cancel: &Cancel) -> Result<Option<Imag
         Source::Snapshot(id) => {
             let (opened, origin, _in_use) = host.snapshots.open(host, id)?;
             let cache = host.images.cache(&host.config)?;
-            let name = format!("snapshot {id}");
+            let name = snapshots::cached_name(id);
             let image = images::unpack(&cache, &host.config, &name, &opened, cancel)?;
             (image, matches!(origin, Origin::Host))
         }

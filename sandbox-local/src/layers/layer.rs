@@ -25,7 +25,7 @@ pub(crate) struct Layer {
     /// Asked for only when nothing is written any more.
     small: OnceLock<bool>,
     /// Layer of an image that it is a link to: held in use.
-    _cached: Option<Arc<CachedLayer>>,
+    cached: Option<Arc<CachedLayer>>,
 }
 
 /// The most entries of a small layer.
@@ -42,7 +42,7 @@ impl Layer {
             path,
             state: state.clone(),
             small: OnceLock::new(),
-            _cached: None,
+            cached: None,
         }))
     }
 
@@ -59,7 +59,7 @@ impl Layer {
             name: pair.layer,
             state: state.clone(),
             small: OnceLock::new(),
-            _cached: None,
+            cached: None,
         };
         (Arc::new(layer), work)
     }
@@ -80,7 +80,7 @@ impl Layer {
             path,
             state: state.clone(),
             small: OnceLock::new(),
-            _cached: None,
+            cached: None,
         }))
     }
 
@@ -106,7 +106,7 @@ impl Layer {
             path,
             state: state.clone(),
             small: OnceLock::new(),
-            _cached: Some(cached),
+            cached: Some(cached),
         }))
     }
 
@@ -118,6 +118,15 @@ impl Layer {
     /// Path on the host.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where the host finds the layer: the link to one of an image leads nowhere for it where each
+    /// guest has a user of its own.
+    pub(crate) fn on_host(&self, guest_user: Option<GuestUser>) -> &Path {
+        match (&self.cached, guest_user) {
+            (Some(cached), Some(_)) => &cached.root,
+            _ => &self.path,
+        }
     }
 
     /// Whether this frozen layer has only a few entries. What can't be looked into counts as empty.

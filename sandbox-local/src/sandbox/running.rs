@@ -338,7 +338,9 @@ impl Running {
                 .map(|l| copy::From::Path(path(l))),
         );
         let base = self.origin.layers().iter().chain(&blueprint.base);
-        let base = base.map(path).collect();
+        let base = base
+            .map(|layer| layer.on_host(host.guest_user).to_owned())
+            .collect();
         // So that no layer goes meanwhile, even if this future does.
         let held = (self.stack.clone(), self.origin.clone());
         let stacks = Stacks { changed, base };

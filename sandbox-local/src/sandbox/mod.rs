@@ -40,6 +40,7 @@ use self::memory::Memory;
 use self::running::Running;
 use crate::engine::Frozen;
 use crate::files::GuestRoot;
+use crate::layers::stack::Stack;
 use crate::open_files;
 use crate::runtime;
 use crate::start::blueprint::Blueprint;

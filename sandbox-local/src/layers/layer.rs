@@ -120,8 +120,8 @@ impl Layer {
         &self.path
     }
 
-    /// Where the host finds the layer: the link to one of an image leads nowhere for it where each
-    /// guest has a user of its own.
+    /// Path by which the host finds the layer's files: the link to one of an image leads nowhere for it
+    /// where each guest has a user of its own.
     pub(crate) fn on_host(&self, guest_user: Option<GuestUser>) -> &Path {
         match (&self.cached, guest_user) {
             (Some(cached), Some(_)) => &cached.root,

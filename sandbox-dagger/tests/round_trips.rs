@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::time::SystemTime;
+
 use sandbox_core::{
     Command, ErrorKind, FileBatch, ListOptions, Provider as _, ReadOptions, Sandbox as _,
     SandboxExt as _,
@@ -25,6 +27,10 @@ async fn each_operation_costs_what_the_readme_says() -> Outcome {
     sandbox.exec(Command::new("true")).await?;
     assert_eq!(cost(), (1, 1), "exec");
     sandbox.write("one", "1").await?;
+    assert_eq!(cost(), (2, 0), "a text: what is there, and the file put there");
+    sandbox.write("one", "2").await?;
+    assert_eq!(cost(), (3, 0), "a text over another, whose mode is asked for");
+    sandbox.write("bytes", b"\xff".as_slice()).await?;
     let one = cost();
     assert_eq!(
         one,
@@ -64,6 +70,61 @@ async fn each_operation_costs_what_the_readme_says() -> Outcome {
     let fork = sandbox.fork_one().await?;
     fork.close().await?;
     assert_eq!(cost(), (0, 0), "fork and close");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_that_was_there_before_is_as_new_as_it_is() -> Outcome {
+    let rig = Rig::new().await?;
+    let seconds = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    rig.sandbox.write("f", "text").await?;
+    let first = seconds()?.as_secs();
+    while seconds()?.as_secs() == first {
+        tokio::task::yield_now().await;
+    }
+    // The engine has this text already, from a second before.
+    rig.sandbox.write("g", "text").await?;
+    let modified = rig.sandbox.stat("g").await?.modified;
+    let modified = modified.ok_or("no time")?;
+    assert!(modified.duration_since(SystemTime::UNIX_EPOCH)?.as_secs() > first);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_texts_end_as_a_command_would_have_them() -> Outcome {
+    let rig = Rig::new().await?;
+    let sandbox = &rig.sandbox;
+    sandbox
+        .sh("mkdir -m 700 d; ln -s d to-d; echo old >f; chmod 750 f; ln -s f to-f; mkfifo pipe")
+        .await?;
+    let before = rig.double.executions();
+    sandbox.write("d/a", "1").await?;
+    sandbox.write("f", "2").await?;
+    assert_eq!(rig.double.executions(), before, "without a command");
+    // What only the guest can do right.
+    sandbox.write("to-d/b", "3").await?;
+    sandbox.write("to-f", "4").await?;
+    sandbox.write("pipe", "5").await?;
+    assert_eq!(rig.double.executions(), before + 3, "with a command");
+    let said = sandbox
+        .sh("stat -c '%n %F %a' d d/a d/b f to-f pipe; cat d/a d/b f to-f pipe")
+        .await?;
+    assert_eq!(
+        said.stdout.to_string_lossy(),
+        "d directory 700\nd/a regular file 644\nd/b regular file 644\n\
+         f regular file 750\nto-f regular file 644\npipe regular file 644\n13245"
+    );
+    let new = FileBatch::new().new_file("f", "6");
+    for (batch, kind) in [
+        (FileBatch::new().file("d", "x"), ErrorKind::IsADirectory),
+        (FileBatch::new().file("f/x", "x"), ErrorKind::NotADirectory),
+        (new, ErrorKind::AlreadyExists),
+    ] {
+        let batch = batch.file("beside", "x");
+        let refused = sandbox.write_files(batch).await;
+        assert_eq!(refused.map_err(|error| error.kind()), Err(kind));
+        assert!(!sandbox.exists("beside").await?, "{kind:?}");
+    }
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! A batch of files: an archive that is built here and unpacked by one command of the guest.
 //!
-//! Invariant: neither queries nor the guest's programs become more with the number of files.
+//! Invariant: neither queries nor the guest's programs become more with the number of files. A few
+//! small files go without a command where that ends the same ([`put`]).
 
 use std::ffi::OsStr;
 use std::io;
@@ -15,6 +16,7 @@ use sandbox_core::{Error, FileBatch, Operation, Result, WriteMode};
 use crate::guest::Script;
 use crate::guest::stage::Stage;
 use crate::sandbox::DaggerSandbox;
+use crate::sandbox::put::put;
 use crate::session::nonce::nonce;
 use crate::session::query;
 
@@ -25,6 +27,9 @@ const MODE: u32 = 0o644;
 /// Puts the files of a batch in place: all of them, or none.
 pub(crate) async fn write(sandbox: &DaggerSandbox, batch: FileBatch) -> Result<()> {
     let workdir = sandbox.settings().common.workdir;
+    if put(sandbox, &batch.resolve(&workdir)?).await? {
+        return Ok(());
+    }
     let nonce = nonce();
     let name = nonce.clone();
     let staged = blocking(OP, move || {

@@ -37,7 +37,7 @@ struct Seen {
 
 impl DaggerSandbox {
     /// The path as text of a query, if the engine sees the same there as a command would.
-    fn direct<'a>(&self, path: &'a GuestPath) -> Option<&'a str> {
+    pub(super) fn direct<'a>(&self, path: &'a GuestPath) -> Option<&'a str> {
         let text = std::str::from_utf8(path.as_bytes()).ok()?;
         let below = |top: &Path| Path::new(text).starts_with(top);
         let caches = self.shared.config.caches.iter();

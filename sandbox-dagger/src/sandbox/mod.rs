@@ -10,6 +10,7 @@ mod direct;
 pub(crate) mod exec;
 pub(crate) mod files;
 mod operations;
+mod put;
 mod run;
 pub(crate) mod settings;
 pub(crate) mod shared;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use sandbox_core::{
     CapturedStream, Command, CreateDirOptions, ErrorKind, ExistingDir, Exit, ExitStatus,
-    ExportOptions, GuestPath, Mode, Network, Output, PartialOutput, Provider as _, Sandbox,
+    ExportOptions, FileBatch, GuestPath, Mode, Network, Output, PartialOutput, Provider as _, Sandbox,
     SandboxExt as _, SandboxSpec, Source,
 };
 use serde_json::json;
@@ -56,8 +56,8 @@ pub(super) enum Step {
     Directory(String, Arc<Directory>),
     /// A layer of an image's archive.
     Layer(Arc<Vec<u8>>),
-    /// A file put at a path.
-    File(String, Arc<File>),
+    /// A file put at a path, with a mode unless it keeps its own.
+    File(String, Arc<File>, Option<u32>),
     /// A new text file with a mode.
     NewFile(String, String, u32),
     /// A file or directory taken away.
@@ -194,15 +194,22 @@ impl Container {
                 child.import(&copied.path, &to).await?;
                 child
             }
-            Step::File(path, file) => {
+            Step::File(path, file, mode) => {
                 let bytes = file.read(engine).await?;
                 let child = self.child(engine).await?;
-                child.write(path.as_str(), bytes).await?;
+                let mode = Mode::new(mode.unwrap_or_else(|| file.mode()));
+                let batch = FileBatch::new().file_with_mode(path.as_str(), bytes, mode);
+                child.write_files(batch).await?;
+                if let Some(time) = file.time() {
+                    let time = format!("@{time}");
+                    let touch = Command::new("touch").args(["-d", &time, "--", path]);
+                    child.exec(touch.cwd("/")).await?;
+                }
                 child
             }
             Step::NewFile(path, contents, mode) => {
                 let child = self.child(engine).await?;
-                let batch = sandbox_core::FileBatch::new().file_with_mode(
+                let batch = FileBatch::new().file_with_mode(
                     path.as_str(),
                     contents.clone(),
                     Mode::new(*mode),

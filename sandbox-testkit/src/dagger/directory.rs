@@ -80,6 +80,17 @@ pub(super) enum FileSource {
     Host {
         path: PathBuf,
     },
+    /// A text with a mode; equal ones are one file, with the time at which it came first.
+    New {
+        contents: String,
+        mode: u32,
+        since: u64,
+    },
+    /// Another file with this time.
+    Timed {
+        file: Arc<File>,
+        time: u64,
+    },
     /// A container as an archive.
     Image(Arc<Container>),
 }
@@ -238,6 +249,24 @@ impl Directory {
 }
 
 impl File {
+    /// The mode that it has where it is put, unless that says another.
+    pub(super) fn mode(&self) -> u32 {
+        match &self.source {
+            FileSource::New { mode, .. } => *mode,
+            FileSource::Timed { file, .. } => file.mode(),
+            _ => 0o644,
+        }
+    }
+
+    /// Its time in seconds, if it is not that of its use.
+    pub(super) fn time(&self) -> Option<u64> {
+        match &self.source {
+            FileSource::New { since, .. } => Some(*since),
+            FileSource::Timed { time, .. } => Some(*time),
+            _ => None,
+        }
+    }
+
     /// The bytes.
     pub(super) async fn read(&self, engine: &Arc<Engine>) -> Result<Vec<u8>, Failure> {
         match &self.source {
@@ -250,6 +279,8 @@ impl File {
                 let at = below(&copied.path, path);
                 blocking(move || Ok(std::fs::read(at)?)).await
             }
+            FileSource::New { contents, .. } => Ok(contents.clone().into_bytes()),
+            FileSource::Timed { file, .. } => Box::pin(file.read(engine)).await,
             FileSource::Image(container) => oci::write(engine, container).await,
             FileSource::Host { path } => {
                 let path = path.clone();

@@ -121,7 +121,7 @@ fn copy(
     };
     let file = keep_file(engine, source, &format!("{} {from}", context.digest));
     match file {
-        Node::File(file) => Step::File(target, file),
+        Node::File(file) => Step::File(target, file, None),
         _ => Step::Config,
     }
 }

@@ -5,6 +5,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde_json::{Map, Value, json};
 
@@ -16,6 +17,7 @@ use super::fields::container_field;
 use super::introspection;
 use super::query::Field;
 use super::service::{Service, ServiceSource};
+use super::steps;
 use super::trees::{directory_field, file_field, host_field};
 
 /// Value of a field.
@@ -140,6 +142,19 @@ async fn query(engine: &Arc<Engine>, field: &Field) -> Result<Given, Failure> {
         "node" => engine.node(field.need("id")?)?,
         "container" => keep_container(engine, None, Config::default(), Step::Scratch, "scratch", 0),
         "directory" => keep_directory(engine, Source::Empty, "empty", 0),
+        "file" => {
+            let contents = field.need("contents")?.to_owned();
+            let mode = steps::mode(field).unwrap_or(0o644);
+            let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            let since = since.map_or(0, |since| since.as_secs());
+            let key = format!("new {mode:o} {} {contents}", field.need("name")?);
+            let source = FileSource::New {
+                contents,
+                mode,
+                since,
+            };
+            keep_file(engine, source, &key)
+        }
         "setSecret" => {
             let (name, plaintext) = (field.need("name")?, field.need("plaintext")?);
             let secret = Arc::new(SecretValue {

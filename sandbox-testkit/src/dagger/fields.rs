@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use sandbox_core::SandboxExt as _;
 use serde_json::{Value, json};
 
 use super::container::{Container, Step, exit_code, stream_text};
@@ -45,9 +44,15 @@ pub(super) async fn container_field(
         }
         "exists" => {
             let path = absolute(&container.config, field.need("path")?);
-            Given::Value(json!(
-                container.state(engine).await?.exists(path.as_str()).await?
-            ))
+            let kind = field.text("expectedType");
+            let follow = !field.flag("doNotFollowSymlinks") && kind != Some("SYMLINK_TYPE");
+            let state = container.state(engine).await?;
+            let is = match stat::of_guest(&*state, &path, follow).await {
+                Ok(stat) => stat.is(kind),
+                Err(failure) if failure.message.ends_with(stat::MISSING) => false,
+                Err(failure) => return Err(failure),
+            };
+            Given::Value(json!(is))
         }
         "envVariables" => Given::Nodes(
             container

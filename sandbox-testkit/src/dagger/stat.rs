@@ -27,6 +27,11 @@ pub(super) struct Stat {
 }
 
 impl Stat {
+    /// Whether it is of this kind; anything is if none is asked for.
+    pub(super) fn is(&self, kind: Option<&str>) -> bool {
+        kind.is_none_or(|kind| kind.strip_suffix("_TYPE") == Some(self.kind))
+    }
+
     /// A field of it.
     pub(super) fn field(&self, name: &str) -> Option<Value> {
         Some(match name {
@@ -39,8 +44,11 @@ impl Stat {
     }
 }
 
+/// The end of the message about a path at which nothing is.
+pub(super) const MISSING: &str = "no such file or directory";
+
 fn missing(path: &str) -> Failure {
-    Failure::text(format_args!("stat {path}: no such file or directory"))
+    Failure::text(format_args!("stat {path}: {MISSING}"))
 }
 
 /// Looks up a path of a container.
@@ -53,7 +61,10 @@ pub(super) async fn of_guest(
     for _ in 0..MAX_LINKS {
         let found = state.stat(&path).await;
         let found = found.map_err(|error| match error.kind() {
-            ErrorKind::NotFound | ErrorKind::NotADirectory => missing(asked),
+            ErrorKind::NotFound => missing(asked),
+            ErrorKind::NotADirectory => {
+                Failure::text(format_args!("lstat {asked}: not a directory"))
+            }
             _ => error.into(),
         })?;
         match found.link_target {
@@ -70,7 +81,8 @@ pub(super) async fn of_guest(
                         _ => "UNKNOWN",
                     },
                     size: found.size,
-                    mode: found.mode.bits(),
+                    // As the engine has it: without setuid, setgid and the sticky bit.
+                    mode: found.mode.bits() & 0o777,
                 });
             }
         }

@@ -67,15 +67,12 @@ pub(super) fn step_field(
         "withFile" => {
             layers += 1;
             let file = engine.file(field.need("source")?)?;
-            Step::File(absolute(&config, field.need("path")?), file)
+            Step::File(absolute(&config, field.need("path")?), file, mode(field))
         }
         "withNewFile" => {
             layers += 1;
-            let mode = field.arguments.get("permissions").and_then(Value::as_u64);
-            let mode = mode
-                .and_then(|mode| u32::try_from(mode).ok())
-                .unwrap_or(0o644);
             let contents = field.need("contents")?.to_owned();
+            let mode = mode(field).unwrap_or(0o644);
             Step::NewFile(absolute(&config, field.need("path")?), contents, mode)
         }
         "withoutFile" | "withoutDirectory" => {
@@ -95,6 +92,12 @@ pub(super) fn step_field(
         &key,
         layers,
     )))
+}
+
+/// The argument `permissions`.
+pub(super) fn mode(field: &Field) -> Option<u32> {
+    let mode = field.arguments.get("permissions").and_then(Value::as_u64);
+    mode.and_then(|mode| u32::try_from(mode).ok())
 }
 
 /// The fields that only change what later commands get.

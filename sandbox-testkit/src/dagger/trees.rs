@@ -201,6 +201,16 @@ pub(super) async fn file_field(
         }
         "contents" => Given::Value(json!(stream_text(engine, &file.read(engine).await?))),
         "size" => Given::Value(json!(file.read(engine).await?.len())),
+        "withTimestamps" => {
+            let time = field.arguments.get("timestamp").and_then(Value::as_u64);
+            let time = time.ok_or_else(|| Failure::text("the timestamp is not a number"))?;
+            let key = format!("{} at {time}", file.digest);
+            let source = FileSource::Timed {
+                file: file.clone(),
+                time,
+            };
+            Given::Node(keep_file(engine, source, &key))
+        }
         "export" => {
             let bytes = file.read(engine).await?;
             let to = PathBuf::from(field.need("path")?);

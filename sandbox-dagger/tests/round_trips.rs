@@ -27,9 +27,17 @@ async fn each_operation_costs_what_the_readme_says() -> Outcome {
     sandbox.exec(Command::new("true")).await?;
     assert_eq!(cost(), (1, 1), "exec");
     sandbox.write("one", "1").await?;
-    assert_eq!(cost(), (2, 0), "a text: what is there, and the file put there");
+    assert_eq!(
+        cost(),
+        (2, 0),
+        "a text: what is there, and the file put there"
+    );
     sandbox.write("one", "2").await?;
-    assert_eq!(cost(), (3, 0), "a text over another, whose mode is asked for");
+    assert_eq!(
+        cost(),
+        (3, 0),
+        "a text over another, whose mode is asked for"
+    );
     sandbox.write("bytes", b"\xff".as_slice()).await?;
     let one = cost();
     assert_eq!(

@@ -249,7 +249,7 @@ impl Directory {
 }
 
 impl File {
-    /// The mode that it has where it is put, unless that says another.
+    /// Mode of the file where it is put, unless that names another.
     pub(super) fn mode(&self) -> u32 {
         match &self.source {
             FileSource::New { mode, .. } => *mode,
@@ -258,7 +258,7 @@ impl File {
         }
     }
 
-    /// Its time in seconds, if it is not that of its use.
+    /// Time of the file in seconds, if it is not that of its use.
     pub(super) fn time(&self) -> Option<u64> {
         match &self.source {
             FileSource::New { since, .. } => Some(*since),

@@ -45,9 +45,10 @@ impl Fixture for Plain {
 
 fn base(mutant: Mutant) -> Box<dyn Fixture> {
     match mutant {
-        Mutant::HostIpcInside | Mutant::HostShmInside | Mutant::PrivilegesClaimed => {
-            Box::new(Plain)
-        }
+        Mutant::HostIpcInside
+        | Mutant::HostShmInside
+        | Mutant::LeaseHoldsReads
+        | Mutant::PrivilegesClaimed => Box::new(Plain),
         _ => Box::new(Local),
     }
 }

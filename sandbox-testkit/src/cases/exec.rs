@@ -30,6 +30,8 @@ cases! { "exec":
     a_file_that_is_no_program_is_not_executable [Exec, Modes],
     a_directory_is_not_executable [Exec],
     a_missing_interpreter_is_not_a_result [Exec, Modes],
+    a_program_for_another_machine_is_not_executable [Exec, Modes],
+    a_crash_leaves_no_core [Exec],
     an_empty_program_is_refused [Exec],
     a_nul_byte_in_an_argument_is_refused [Exec],
     a_piped_stdin_is_refused [Exec],
@@ -272,6 +274,37 @@ async fn a_missing_interpreter_is_not_a_result(cx: Context) -> Verdict {
         _ => ErrorKind::CommandNotFound,
     };
     not_started(&cx, ran, kind).map(drop)
+}
+
+/// The head of an ELF program for a machine that no host of this kit is: EM_AVR32, by the ABI's
+/// list of machines.
+fn foreign_program() -> Vec<u8> {
+    let mut head = vec![0; 128];
+    // 64 bits, little-endian, version 1; an executable; the machine; version 1 again.
+    head[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+    head[16..24].copy_from_slice(&[2, 0, 0xad, 0x18, 1, 0, 0, 0]);
+    // Sizes of the header and of an entry of the empty program table.
+    head[52..56].copy_from_slice(&[64, 0, 56, 0]);
+    head
+}
+
+async fn a_program_for_another_machine_is_not_executable(cx: Context) -> Verdict {
+    let batch = FileBatch::new().file_with_mode("foreign", foreign_program(), Mode::EXECUTABLE);
+    cx.sandbox.write_files(batch).await?;
+    let ran = cx.sandbox.exec(Command::new("./foreign").arg("x")).await;
+    not_started(&cx, ran, ErrorKind::NotExecutable).map(drop)
+}
+
+async fn a_crash_leaves_no_core(cx: Context) -> Verdict {
+    cx.sandbox.create_dir_all("crash").await?;
+    for signal in [6, 11] {
+        let crash = Command::shell(format!("kill -{signal} $$; sleep 5")).cwd("crash");
+        let output = cx.sandbox.exec(crash).await?;
+        ensure!(!output.success(), "kill -{signal} $$: {}", output.status);
+    }
+    let left = cx.sandbox.list("crash").await?;
+    ensure_eq!(left.len(), 0, "files that the crashes left: {left:?}");
+    Ok(())
 }
 
 async fn an_empty_program_is_refused(cx: Context) -> Verdict {

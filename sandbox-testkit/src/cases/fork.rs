@@ -10,7 +10,7 @@ use sandbox_core::{
 };
 
 use super::tools::{appears, text};
-use crate::kit::{Context, Failed, Verdict, cases, ensure, ensure_eq, sh_on};
+use crate::kit::{Context, Failed, Verdict, cases, ensure, ensure_eq, refused, sh_on};
 
 cases! { "fork":
     a_fork_sees_the_parents_files [Fork],
@@ -36,6 +36,7 @@ cases! { "fork":
     a_fork_while_files_are_written_is_of_one_moment [Fork],
     a_fork_of_many_files_is_complete [Fork],
     a_dropped_fork_leaves_the_parent_usable [Fork],
+    a_fork_that_a_close_meets_is_whole_or_refused [Fork],
     a_snapshot_keeps_the_files [Snapshot],
     a_missing_snapshot_is_not_found [Snapshot],
     a_snapshot_is_listed_by_its_labels [Snapshot, SnapshotList],
@@ -419,6 +420,37 @@ async fn a_dropped_fork_leaves_the_parent_usable(cx: Context) -> Verdict {
     is(&cx.sandbox, "f", "x", "the parent").await?;
     let child = cx.fork(&cx.sandbox).await?;
     is(&child, "f", "x", "the child").await
+}
+
+/// Closes the parent at one moment of a fork or another.
+async fn a_fork_that_a_close_meets_is_whole_or_refused(cx: Context) -> Verdict {
+    let mut batch = FileBatch::new();
+    for index in 0..200 {
+        batch.push(format!("d{}/{index}", index % 10), index.to_string());
+    }
+    for round in 0..6 {
+        let parent = cx.another().await?;
+        parent.write_files(batch.clone()).await?;
+        let (cx, forked) = (cx.clone(), parent.clone());
+        let fork = tokio::spawn(async move { cx.fork(&forked).await });
+        if round > 0 {
+            tokio::time::sleep(std::time::Duration::from_micros(200 << round)).await;
+        }
+        parent.close().await?;
+        match fork.await? {
+            Ok(child) => {
+                let options = sandbox_core::ListOptions::new().recursive(true);
+                let found = child.list_dir(&".".into(), options).await?.len();
+                ensure_eq!(
+                    found,
+                    210,
+                    "entries of a fork that was made while it was closed"
+                );
+            }
+            error => drop(refused(error, &parent, Operation::Fork, ErrorKind::Closed)?),
+        }
+    }
+    Ok(())
 }
 
 async fn a_snapshot_keeps_the_files(cx: Context) -> Verdict {

@@ -10,8 +10,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use sandbox_core::{Command, GuestPath, SandboxExt as _};
+use sandbox_core::{Command, ErrorKind, GuestPath, SandboxExt as _};
 use tempfile::NamedTempFile;
+use tokio::io::AsyncReadExt as _;
 
 use super::tools::text;
 use crate::kit::{Context, Failed, Verdict, cases, ensure, eventually};
@@ -27,6 +28,7 @@ cases! { "host" of_this_host:
     the_ipc_namespace_is_not_the_hosts [Exec, Isolation],
     what_a_command_started_is_gone_after_close [Exec],
     what_a_dropped_exec_started_is_gone [Exec],
+    a_lease_of_the_guest_holds_no_call_up [Exec, Spawn],
 }
 
 /// Directories of the host's users and services, as far as they are here.
@@ -290,4 +292,63 @@ async fn what_a_dropped_exec_started_is_gone(cx: Context) -> Verdict {
     }
     cx.sandbox.close().await?;
     gone(&word).await
+}
+
+/// Programs that take a lease on a file (`fcntl(2)`, `F_SETLEASE`), ignore the kernel's request to
+/// give it back, and say whether they hold it. The kernel takes it away after 45 seconds.
+const LEASES: [[&str; 3]; 2] = [
+    [
+        "perl",
+        "-e",
+        "$| = 1; $SIG{IO} = 'IGNORE'; open(F, '+<', 'd/leased') or die; \
+         print fcntl(F, 1024, 1) ? 'held' : 'free'; sleep 100",
+    ],
+    [
+        "python3",
+        "-c",
+        "import fcntl, signal, time\nsignal.signal(signal.SIGIO, signal.SIG_IGN)\n\
+         f = open('d/leased', 'r+')\ntry:\n fcntl.fcntl(f, 1024, 1); said = 'held'\n\
+         except OSError:\n said = 'free'\nprint(said, end='', flush=True); time.sleep(100)",
+    ],
+];
+
+async fn a_lease_of_the_guest_holds_no_call_up(cx: Context) -> Verdict {
+    cx.sandbox.write("d/leased", "x").await?;
+    let mut holder = None;
+    for [program, option, script] in LEASES {
+        match cx
+            .sandbox
+            .spawn(Command::new(program).args([option, script]))
+            .await
+        {
+            Ok(process) => {
+                holder = Some(process);
+                break;
+            }
+            Err(error) if error.kind() == ErrorKind::CommandNotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let Some(mut holder) = holder else {
+        return Err(Failed::new(
+            "the guest has neither perl nor python3: nothing could take a lease",
+        ));
+    };
+    let mut said = [0; 4];
+    let stdout = holder.stdout.as_mut();
+    let stdout = stdout.ok_or_else(|| Failed::new("there is no stdout"))?;
+    stdout.read_exact(&mut said).await?;
+    if &said == b"free" {
+        // The guest may take none, so that there is nothing to wait for.
+        return Ok(holder.kill().await?);
+    }
+    // Either answer will do, if there is one while the lease is held.
+    let patience = cx.fixture.case_timeout() / 3;
+    let host = cx.host_dir()?;
+    let read = tokio::time::timeout(patience, cx.sandbox.read("d/leased")).await;
+    ensure!(read.is_ok(), "a lease held a read up for {patience:?}");
+    let export = cx.sandbox.export("d", host.path().join("out"));
+    let export = tokio::time::timeout(patience, export).await;
+    ensure!(export.is_ok(), "a lease held an export up for {patience:?}");
+    Ok(holder.kill().await?)
 }

@@ -20,6 +20,7 @@ cases! { "isolation":
     the_report_claims_the_basics [Isolation],
     required_controls_are_in_force [Isolation],
     an_undeclared_limit_is_not_claimed [Isolation],
+    a_limit_that_is_set_is_in_the_report [Isolation, PidsLimit],
     a_listener_of_the_host_is_out_of_reach [Exec, NetworkOff],
     a_listener_of_the_host_is_in_reach_of_an_open_network [Exec, NetworkOpen],
     processes_of_the_host_are_not_seen [Exec, Isolation],
@@ -84,6 +85,19 @@ async fn an_undeclared_limit_is_not_claimed(cx: Context) -> Verdict {
             report.get(control)
         );
     }
+    Ok(())
+}
+
+async fn a_limit_that_is_set_is_in_the_report(cx: Context) -> Verdict {
+    let spec = cx.fixture.spec().resources(Resources::new().pids(64));
+    let sandbox = cx.create(spec).await?;
+    let report = sandbox.isolation().await?;
+    ensure!(
+        report.is_enforced(Control::Pids),
+        "a limit was set, and {} is {:?}",
+        Control::Pids,
+        report.get(Control::Pids)
+    );
     Ok(())
 }
 

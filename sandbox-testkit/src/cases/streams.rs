@@ -33,6 +33,7 @@ cases! { "streams":
     a_program_may_leave_early [Exec],
     stdin_and_stdout_flow_at_the_same_time [Exec],
     a_program_may_close_its_stdout [Exec],
+    the_standard_streams_can_be_opened_by_name [Exec],
 }
 
 async fn stdout_and_stderr_are_apart(cx: Context) -> Verdict {
@@ -283,5 +284,14 @@ async fn a_program_may_close_its_stdout(cx: Context) -> Verdict {
     ensure_eq!(output.stdout.bytes, "before", "stdout");
     ensure_eq!(output.stderr.bytes, "err", "stderr");
     ensure_eq!(output.status, ExitStatus::Code(5), "the status");
+    Ok(())
+}
+
+async fn the_standard_streams_can_be_opened_by_name(cx: Context) -> Verdict {
+    let script = "printf out > /dev/stdout; printf err > /dev/stderr; cat /dev/stdin";
+    let output = cx.sandbox.exec(Command::shell(script).stdin("in")).await?;
+    ensure_eq!(output.stdout.bytes, "outin", "stdout");
+    ensure_eq!(output.stderr.bytes, "err", "stderr");
+    ensure_eq!(output.status, ExitStatus::Code(0), "the status");
     Ok(())
 }

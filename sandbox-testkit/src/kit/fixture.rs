@@ -83,8 +83,9 @@ pub trait Fixture: Send + Sync + 'static {
         Duration::from_secs(120)
     }
 
-    /// Number of cases that run side by side, unless the command line says it (`--test-threads`);
-    /// as many as the host has processors if `None`. More is for a backend whose cases mostly wait.
+    /// Number of cases that run side by side, unless the command line says it (`--test-threads`).
+    /// If `None`: in a test as many as the host has processors, in [`run`](crate::run) one after the
+    /// other. More is for a backend whose cases mostly wait.
     fn threads(&self) -> Option<usize> {
         None
     }

@@ -10,6 +10,7 @@ use sandbox_core::layer::Layer as _;
 use serde::Serialize;
 use tokio::sync::OnceCell;
 
+use crate::kit::plan::Planned;
 use crate::kit::reaper::Reaper;
 use crate::kit::settings::{Settings, check_deviations};
 use crate::kit::watch::Watch;
@@ -80,9 +81,9 @@ impl Report {
     }
 }
 
-/// Runs the cases whose names `filter` accepts, one after the other, and reports them all. Cases
-/// that the fixture declares as deviations are run too: one that passes by now is reported as
-/// [`Outcome::Passed`].
+/// Runs the cases whose names `filter` accepts and reports them all, in order. As many run side by
+/// side as [`Fixture::threads`] says, one after the other if it says nothing. Cases that the fixture
+/// declares as deviations are run too: one that passes by now is reported as [`Outcome::Passed`].
 ///
 /// Where the fixture's processes are of this host, one more entry, `host::no_process_is_left`, says
 /// whether any of them outlived the run.
@@ -106,24 +107,27 @@ pub async fn run(fixture: Arc<dyn Fixture>, filter: impl Fn(&str) -> bool) -> Re
     let of_this_host = fixture.is_of_this_host();
     let reaper = of_this_host.then(Reaper::new);
     let under_test = UnderTest::new(fixture, settings);
-    let mut cases = Vec::new();
-    for planned in plan(&*under_test.fixture, &under_test.settings) {
-        if !filter(planned.case.name) {
-            continue;
+    let mut planned: Vec<(usize, Planned)> = plan(&*under_test.fixture, &under_test.settings)
+        .into_iter()
+        .filter(|planned| filter(planned.case.name))
+        .enumerate()
+        .collect();
+    planned.reverse();
+    let at_once = under_test.fixture.threads().unwrap_or(1).max(1);
+    let mut running = tokio::task::JoinSet::new();
+    let mut reports = Vec::new();
+    while !(planned.is_empty() && running.is_empty()) {
+        if running.len() < at_once
+            && let Some((index, planned)) = planned.pop()
+        {
+            let under_test = under_test.clone();
+            running.spawn(async move { (index, under_test.report(planned).await) });
+        } else if let Some(Ok(report)) = running.join_next().await {
+            reports.push(report);
         }
-        let started = Instant::now();
-        let outcome = match planned.skip {
-            Some(skip) if skip.is_deviation => match under_test.run(planned.case).await {
-                Outcome::Passed => Outcome::Passed,
-                _ => Outcome::Ignored(format!("{}: {}", skip.kind, skip.reason)),
-            },
-            Some(skip) => Outcome::Ignored(format!("{}: {}", skip.kind, skip.reason)),
-            None => under_test.run(planned.case).await,
-        };
-        let mut report = CaseReport::new(planned.case.name, outcome);
-        report.seconds = started.elapsed().as_secs_f64();
-        cases.push(report);
     }
+    reports.sort_by_key(|(index, _)| *index);
+    let mut cases: Vec<CaseReport> = reports.into_iter().map(|(_, report)| report).collect();
     drop(under_test);
     if let Some(reaper) = reaper {
         cases.push(CaseReport::new(NO_PROCESS_IS_LEFT, nothing_left(&reaper)));
@@ -173,6 +177,22 @@ impl UnderTest {
             settings,
             provider: Arc::default(),
         }
+    }
+
+    /// Runs a case, unless it does not apply, and takes its time.
+    async fn report(&self, planned: Planned) -> CaseReport {
+        let started = Instant::now();
+        let outcome = match planned.skip {
+            Some(skip) if skip.is_deviation => match self.run(planned.case).await {
+                Outcome::Passed => Outcome::Passed,
+                _ => Outcome::Ignored(format!("{}: {}", skip.kind, skip.reason)),
+            },
+            Some(skip) => Outcome::Ignored(format!("{}: {}", skip.kind, skip.reason)),
+            None => self.run(planned.case).await,
+        };
+        let mut report = CaseReport::new(planned.case.name, outcome);
+        report.seconds = started.elapsed().as_secs_f64();
+        report
     }
 
     pub(crate) async fn run(&self, case: Case) -> Outcome {

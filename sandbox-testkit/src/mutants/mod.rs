@@ -75,6 +75,9 @@ mutants! {
     /// Commands run in the IPC namespace of the host.
     HostIpcInside => "host::the_ipc_namespace_is_not_the_hosts",
 
+    /// A read waits until the guest gives its lease back.
+    LeaseHoldsReads => "host::a_lease_of_the_guest_holds_no_call_up",
+
     // Commands end.
     /// A timeout returns and leaves the process.
     TimeoutKeepsTheProcess => "kill::a_timeout_kills_the_command",
@@ -82,6 +85,10 @@ mutants! {
     PartialOutputDropped => "kill::a_timeout_is_an_error_with_the_partial_output",
     /// A command that was cut is said not to have started.
     CutSaysNotStarted => "kill::a_timeout_is_an_error_with_the_partial_output",
+    /// A command that was cut within its first moments is said not to have started.
+    ShortTimeoutSaysNotStarted => "kill::a_hundred_short_timeouts_tell_what_ran",
+    /// What a command wrote within its first moments is lost.
+    ShortTimeoutLosesOutput => "kill::a_hundred_short_timeouts_tell_what_ran",
     /// A timeout of zero is taken for none.
     ZeroTimeoutAccepted => "kill::a_timeout_of_zero_is_refused",
     /// The timeout of the spec comes before the command's own.
@@ -132,6 +139,12 @@ mutants! {
     MissingProgramIsAResult => "exec::a_missing_program_is_named",
     /// A missing program is said to have run.
     MissingProgramSaysCut => "exec::a_missing_program_is_named",
+    /// A program that this machine can't run is a result with code 126.
+    ForeignProgramIsAResult => "exec::a_program_for_another_machine_is_not_executable",
+    /// A program that crashes leaves its memory in the workdir.
+    CrashLeavesCore => "exec::a_crash_leaves_no_core",
+    /// The standard streams can't be opened by their names.
+    StreamsHaveNoNames => "streams::the_standard_streams_can_be_opened_by_name",
     /// The directory of a command is ignored.
     CwdIgnored => "exec::cwd_may_be_relative_or_absolute",
     /// A variable of one command stays for the next.
@@ -262,6 +275,8 @@ mutants! {
     ReportClaimsEverything => "isolation::an_undeclared_limit_is_not_claimed",
     /// The report claims privileges that the guest's processes do not have.
     PrivilegesClaimed => "isolation::claims_are_held_against_evidence",
+    /// The report does not name a limit that the spec sets.
+    SetLimitNotReported => "isolation::a_limit_that_is_set_is_in_the_report",
     /// The report says nothing of a control.
     ReportForgets => "isolation::the_report_names_every_control",
     /// The network is left open although it could be off.
@@ -288,6 +303,8 @@ mutants! {
     ForkLosesEnv => "fork::a_fork_has_the_environment",
     /// A fork does not name its parent.
     ForkForgetsParent => "fork::a_fork_names_its_parent",
+    /// A fork whose parent is closed meanwhile lacks files.
+    ForkCutIsAPart => "fork::a_fork_that_a_close_meets_is_whole_or_refused",
     /// A sandbox from a snapshot is empty.
     SnapshotLosesFiles => "fork::a_snapshot_keeps_the_files",
     /// Snapshots are not listed.
@@ -384,6 +401,8 @@ impl Mutant {
                 | Self::HostShmInside
                 | Self::HostIpcInside
                 | Self::PrivilegesClaimed
+                | Self::SetLimitNotReported
+                | Self::LeaseHoldsReads
                 | Self::PauseDoesNothing
                 | Self::ResumeDoesNothing
                 | Self::TerminalSizeIgnored
@@ -465,7 +484,11 @@ impl Fixture for MutantFixture {
     }
 
     fn case_timeout(&self) -> Duration {
-        self.inner.case_timeout()
+        match self.mutant {
+            // Its case waits for a third of this.
+            Mutant::LeaseHoldsReads => Duration::from_secs(9),
+            _ => self.inner.case_timeout(),
+        }
     }
 
     fn threads(&self) -> Option<usize> {

@@ -187,6 +187,7 @@ impl MutantSandbox {
                     command = command.env(name.into_vec(), value.into_vec());
                 }
             }
+            Mutant::StreamsHaveNoNames => command = without_names(command),
             Mutant::ArgumentsThroughShell => {
                 command = Command::shell(command.argv().join(&b' '));
             }
@@ -278,6 +279,19 @@ impl MutantSandbox {
     }
 }
 
+/// Takes the names of the standard streams out of a script.
+fn without_names(command: Command) -> Command {
+    let argv: Vec<String> = command
+        .argv()
+        .iter()
+        .map(|argument| String::from_utf8_lossy(argument).replace("/dev/std", "/no/such/std"))
+        .collect();
+    let mut renamed = Command::new(argv.first().map_or("", String::as_str));
+    renamed = renamed.args(argv.iter().skip(1));
+    (renamed.env, renamed.cwd, renamed.stdin) = (command.env, command.cwd, command.stdin);
+    renamed
+}
+
 /// Rebuilds an error without its path or its sandbox, and in any case without partial output.
 fn rebuilt(error: &Error, path: bool, sandbox: bool) -> Error {
     let mut new = of_kind(error, error.kind());
@@ -358,6 +372,10 @@ impl Sandbox for MutantSandbox {
             | Mutant::PrivilegesClaimed
             | Mutant::HostShmInside
             | Mutant::HostIpcInside => claims(report, Control::ALL),
+            Mutant::SetLimitNotReported => report.with(
+                Control::Pids,
+                Enforcement::absent("the report was written before the limit"),
+            ),
             Mutant::ReportForgets => claims(IsolationReport::new(), &Control::ALL[1..]),
             _ => report,
         })
@@ -366,6 +384,10 @@ impl Sandbox for MutantSandbox {
     async fn exec(&self, command: Command) -> Result<Output> {
         let command = self.command(command);
         let changes = command.env.clone();
+        let cwd = command.cwd.clone();
+        let is_short = command
+            .timeout
+            .is_some_and(|timeout| timeout <= Duration::from_millis(50));
         match self.run(command).await {
             Ok(output) if self.has(Mutant::ExitCodeIsAnError) && !output.success() => {
                 Err(Error::new(ErrorKind::Other, Operation::Exec)
@@ -375,6 +397,12 @@ impl Sandbox for MutantSandbox {
             Ok(output) => {
                 if self.has(Mutant::CommandEnvStays) {
                     self.inner.set_env(changes).await?;
+                }
+                if self.has(Mutant::CrashLeavesCore)
+                    && let Some(cwd) = cwd
+                    && output.status.signal().is_some()
+                {
+                    self.inner.write(cwd.join("core"), "its memory").await?;
                 }
                 Ok(self.output(output))
             }
@@ -387,6 +415,16 @@ impl Sandbox for MutantSandbox {
                 _ => self.say(Err(error)),
             },
             Err(error) => match self.mutant {
+                Mutant::ForeignProgramIsAResult if error.kind() == ErrorKind::NotExecutable => {
+                    let exit = Exit::new(ExitStatus::Code(126));
+                    Ok(Output::new(exit, PartialOutput::default()))
+                }
+                Mutant::ShortTimeoutSaysNotStarted if is_short => {
+                    Err(error.with_execution(Execution::NotStarted))
+                }
+                Mutant::ShortTimeoutLosesOutput if is_short => {
+                    Err(error.with_partial_output(PartialOutput::default()))
+                }
                 Mutant::PartialOutputDropped => Err(of_kind(&error, error.kind())),
                 Mutant::CutSaysNotStarted => Err(error.with_execution(Execution::NotStarted)),
                 _ => self.say(Err(error)),
@@ -451,6 +489,9 @@ impl Sandbox for MutantSandbox {
             options.limit = u64::MAX;
         }
         let path = self.path(path);
+        if self.has(Mutant::LeaseHoldsReads) && path.as_bytes().ends_with(b"leased") {
+            std::future::pending::<()>().await;
+        }
         let read = self.at(&path).read_file(&path, options).await;
         match (self.mutant, &read) {
             (Mutant::ReadCut, Ok(bytes)) => {
@@ -663,6 +704,12 @@ impl Sandbox for MutantSandbox {
             return Ok(Self::wrap(self.inner.clone(), self.mutant));
         }
         let child = self.say(self.inner.fork(options).await)?;
+        if self.has(Mutant::ForkCutIsAPart) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            if self.closed.load(Ordering::SeqCst) {
+                child.remove_all("d0").await?;
+            }
+        }
         let shared: Option<&'static [u8]> = match self.mutant {
             Mutant::ForkLosesWorkdir => {
                 child.set_workdir(&GuestPath::root()).await?;

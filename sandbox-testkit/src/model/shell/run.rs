@@ -285,6 +285,7 @@ impl Sh {
                 });
             }
             (_, b"/dev/null") => Ok(Out::Null),
+            (_, b"/dev/stdout") => Ok(self.io.stdout.clone()),
             (_, b"/dev/stderr") => Ok(self.io.stderr.clone()),
             (op, target) => {
                 let path = self.path(target);

@@ -3,7 +3,8 @@
 //! [`scan`] reads a directory of the host, and [`pack`] puts it into an archive.
 //! [`Export`] builds an export from entries of an untrusted source and lands it under its final
 //! name ([`Landing`]). [`leads_out`] decides which links may come out, [`Excludes`] and
-//! [`IgnoreFiles`] what is left out, [`changes`] shows what a sandbox changed and puts it in place elsewhere, [`sparse`] copies content without filling holes.
+//! [`IgnoreFiles`] what is left out, [`changes`] shows what a sandbox changed and puts it in place elsewhere, [`sparse`] copies content without filling holes. On Linux, `GuestTree` is a
+//! directory of the host as the whole tree of a guest, for backends that keep files on the host.
 //!
 //! It must never follow a link on the host, open anything but a regular file, write outside of the
 //! directory that it builds, or lose what the user has at the final name. It knows no backend.
@@ -17,6 +18,8 @@ pub mod changes;
 mod export;
 mod fault;
 mod filter;
+#[cfg(target_os = "linux")]
+mod guest_tree;
 mod landing;
 mod link;
 mod pack;
@@ -27,6 +30,8 @@ mod sys;
 pub use archive::{ArchiveEntry, ArchiveKind, read_archive, read_layer};
 pub use export::{Attributes, Export, skipped};
 pub use filter::{Excludes, IgnoreFiles, MAX_IGNORE_FILE, is_excluded};
+#[cfg(target_os = "linux")]
+pub use guest_tree::{Cancel, CancelOnDrop, GuestTree};
 pub use landing::{Landing, remove_tree};
 pub use link::leads_out;
 pub use pack::{PackEntry, PackKind, Packer, pack};

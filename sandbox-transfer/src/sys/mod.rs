@@ -18,6 +18,8 @@ use sandbox_core::FileKind;
 
 #[cfg(not(unix))]
 pub(crate) use paths::{Dir, bytes, finish_file, name};
+#[cfg(target_os = "linux")]
+pub(crate) use unix::kind_of;
 #[cfg(unix)]
 pub(crate) use unix::{Dir, bytes, finish_file, name};
 

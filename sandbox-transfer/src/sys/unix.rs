@@ -50,6 +50,17 @@ impl Dir {
         Ok(Self(dir))
     }
 
+    /// The directory that a descriptor stands for.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn from_fd(dir: OwnedFd) -> Self {
+        Self(dir)
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(crate) fn fd(&self) -> &OwnedFd {
+        &self.0
+    }
+
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
         Ok(Self(self.0.try_clone()?))
     }
@@ -156,6 +167,28 @@ impl Dir {
             let _ = unlinkat(&self.0, new, AtFlags::REMOVEDIR);
         }
         Ok(renamed?)
+    }
+
+    /// Renames an entry, a directory too, to a name of another directory that must be new.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn rename_only_new(&self, name: &OsStr, to: &Self, new: &OsStr) -> io::Result<()> {
+        use rustix::fs::{RenameFlags, renameat_with};
+        super::super::fault::point()?;
+        let flags = RenameFlags::NOREPLACE;
+        Ok(renameat_with(&self.0, name, &to.0, new, flags)?)
+    }
+
+    /// Gives a file or link a second name, in another directory.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn link(&self, name: &OsStr, to: &Self, new: &OsStr) -> io::Result<()> {
+        super::super::fault::point()?;
+        Ok(rustix::fs::linkat(
+            &self.0,
+            name,
+            &to.0,
+            new,
+            AtFlags::empty(),
+        )?)
     }
 
     /// Renames a file or link of this directory to a name of another one that must be new.
@@ -289,15 +322,20 @@ fn timestamps(modified: SystemTime) -> Timestamps {
     }
 }
 
-fn stat_of(stat: &rustix::fs::Stat) -> Stat {
-    let kind = match FileType::from_raw_mode(stat.st_mode as RawMode) {
+/// The kind of what was described.
+pub(crate) fn kind_of(stat: &rustix::fs::Stat) -> FileKind {
+    match FileType::from_raw_mode(stat.st_mode as RawMode) {
         FileType::RegularFile => FileKind::File,
         FileType::Directory => FileKind::Directory,
         FileType::Symlink => FileKind::Symlink,
         FileType::Fifo => FileKind::Fifo,
         FileType::Socket => FileKind::Socket,
         _ => FileKind::Device,
-    };
+    }
+}
+
+fn stat_of(stat: &rustix::fs::Stat) -> Stat {
+    let kind = kind_of(stat);
     // The fields' types differ between platforms.
     #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
     Stat {

@@ -1,0 +1,210 @@
+//! What the conformance kit can't reach from outside: failures of the host half way, and a guest
+//! that changes the tree meanwhile.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use sandbox_core::{
+    ErrorKind, ExportOptions, FileBatch, GuestPath, ImportOptions, ListOptions, Mode, Operation,
+    ReadOptions, RemoveOptions, RenameOptions,
+};
+
+use super::{Cancel, GuestTree};
+use crate::fault::{self, Failing};
+
+fn tree() -> (tempfile::TempDir, GuestTree) {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = GuestTree::create(dir.path()).unwrap();
+    (dir, tree)
+}
+
+fn path(path: &str) -> GuestPath {
+    GuestPath::from(path)
+}
+
+/// Every file with its content, every directory with none.
+fn all(tree: &GuestTree) -> BTreeMap<String, Option<String>> {
+    let everything = ListOptions::new().recursive(true);
+    tree.list(&GuestPath::root(), &everything)
+        .unwrap()
+        .into_iter()
+        .map(|entry| {
+            let content = entry.metadata.is_file().then(|| {
+                let at = path("/").join(&entry.path);
+                let bytes = tree.read(&at, &ReadOptions::default()).unwrap();
+                String::from_utf8(bytes.to_vec()).unwrap()
+            });
+            (entry.path.to_string(), content)
+        })
+        .collect()
+}
+
+#[test]
+fn links_lead_into_the_tree_only() {
+    let (dir, tree) = tree();
+    fs::write(dir.path().join("secret"), "of the host").unwrap();
+    fs::write(tree.root().join("secret"), "of the guest").unwrap();
+    for target in ["/secret", "../../secret", "../../../../../secret"] {
+        symlink(target, tree.root().join("link")).unwrap();
+        let read = tree.read(&path("/link"), &ReadOptions::default()).unwrap();
+        assert_eq!(read, "of the guest", "{target}");
+        fs::remove_file(tree.root().join("link")).unwrap();
+    }
+    symlink("/proc/self/root", tree.root().join("magic")).unwrap();
+    let read = tree.read(&path("/magic/etc/passwd"), &ReadOptions::default());
+    assert_eq!(read.unwrap_err().kind(), ErrorKind::NotFound);
+    symlink("round", tree.root().join("round")).unwrap();
+    let read = tree.read(&path("/round"), &ReadOptions::default());
+    assert_eq!(read.unwrap_err().kind(), ErrorKind::InvalidInput);
+}
+
+#[test]
+fn a_batch_that_fails_at_any_step_leaves_what_was_there() {
+    let (_dir, tree) = tree();
+    let workdir = path("/w");
+    let before = FileBatch::new().file("kept", "old").file("d/kept", "old");
+    tree.write(&before, &workdir).unwrap();
+    let before = all(&tree);
+    let batch = FileBatch::new()
+        .file("kept", "new")
+        .new_file("made/new", "new")
+        .file_with_mode("d/kept", "new", Mode::EXECUTABLE)
+        .file("made/deep/er", "new");
+    let mut failures = 0;
+    for step in 0.. {
+        fault::set(Failing::Once(step), true);
+        let written = tree.write(&batch, &workdir);
+        let was_due = fault::was_due();
+        fault::set(Failing::Never, true);
+        match written {
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::StorageFull, "{error:?}");
+                assert_eq!(all(&tree), before, "after the failure of step {step}");
+                failures += 1;
+            }
+            // What could not be cleaned up is no failure of the batch.
+            Ok(()) if was_due => {
+                assert!(
+                    tree.remove(&path("/w"), &RemoveOptions::new().recursive(true))
+                        .is_ok()
+                );
+                let again = FileBatch::new().file("kept", "old").file("d/kept", "old");
+                tree.write(&again, &workdir).unwrap();
+            }
+            Ok(()) => break,
+        }
+    }
+    assert!(failures >= 8, "{failures} steps failed");
+    assert_eq!(all(&tree).get("w/made/deep/er"), Some(&Some("new".into())));
+}
+
+#[test]
+fn a_guest_that_swaps_a_directory_for_a_link_leads_nobody_out() {
+    let (dir, tree) = tree();
+    let outside = dir.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("f"), "of the host").unwrap();
+    let inside = tree.root().join("d");
+    fs::create_dir(&inside).unwrap();
+    fs::write(inside.join("f"), "of the guest").unwrap();
+    symlink(&outside, tree.root().join("l")).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            use rustix::fs::{CWD, RenameFlags, renameat_with};
+            while !done.load(Ordering::Relaxed) {
+                let (one, other) = (tree.root().join("d"), tree.root().join("l"));
+                renameat_with(CWD, &one, CWD, &other, RenameFlags::EXCHANGE).unwrap();
+            }
+        });
+        let start = Instant::now();
+        let mut read = 0;
+        while start.elapsed() < Duration::from_millis(300) {
+            if let Ok(found) = tree.read(&path("/d/f"), &ReadOptions::default()) {
+                assert_eq!(found, "of the guest");
+                read += 1;
+            }
+            let batch = FileBatch::new().file("/d/g", "x");
+            let _ = tree.write(&batch, &GuestPath::root());
+            let _ = tree.list(&path("/d"), &ListOptions::new());
+            let from = dir.path().join("outside");
+            let options = ImportOptions::new().exclude("f");
+            let _ = tree.import(&from, &path("/d"), &options, &Cancel::new());
+            let _ = tree.remove(&path("/d/g"), &RemoveOptions::new());
+        }
+        done.store(true, Ordering::Relaxed);
+        assert!(read > 0, "nothing was read");
+    });
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
+    assert_eq!(fs::read(outside.join("f")).unwrap(), b"of the host");
+}
+
+#[test]
+fn a_tree_that_is_seen_elsewhere_has_nothing_beside_it() {
+    let (_dir, tree) = tree();
+    let tree = tree.seen_at(path("/home/guest"));
+    let batch = FileBatch::new().file("/home/guest/d/f", "x");
+    tree.write(&batch, &GuestPath::root()).unwrap();
+    let read = |at: &str| tree.read(&path(at), &ReadOptions::default());
+    assert_eq!(read("/home/guest/d/f").unwrap(), "x");
+    for at in ["/d/f", "/home/f", "/home/guest-2/d/f", "/"] {
+        let kind = read(at).unwrap_err().kind();
+        assert_eq!(kind, ErrorKind::NotFound, "{at}");
+    }
+    assert!(tree.root().join("d/f").is_file());
+    let beside = FileBatch::new().file("/home/other", "x");
+    let refused = tree.write(&beside, &GuestPath::root()).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn a_transfer_that_is_given_up_ends_and_leaves_no_export() {
+    let (dir, tree) = tree();
+    let batch = FileBatch::new().file("/d/a", "1").file("/d/b", "2");
+    tree.write(&batch, &GuestPath::root()).unwrap();
+    let cancel = Cancel::new();
+    cancel.set();
+    let to = dir.path().join("out");
+    assert!(
+        tree.export(&path("/d"), &to, &ExportOptions::new(), &cancel)
+            .is_err()
+    );
+    assert!(!to.exists());
+    let (_other_dir, other) = self::tree();
+    assert!(tree.copy_to(&other, &cancel).is_err());
+    let from = tree.root().join("d");
+    let import = other.import(&from, &path("/d"), &ImportOptions::new(), &cancel);
+    assert_eq!(import.unwrap_err().operation(), Operation::ImportDir);
+}
+
+#[test]
+fn a_rename_names_the_path_that_is_in_the_way() {
+    let (_dir, tree) = tree();
+    let batch = FileBatch::new()
+        .file("/a", "1")
+        .file("/d/b", "2")
+        .file("/e/c", "3");
+    tree.write(&batch, &GuestPath::root()).unwrap();
+    let rename = |from: &str, to: &str, replace| {
+        let options = RenameOptions::new().replace(replace);
+        let error = tree.rename(&path(from), &path(to), &options).unwrap_err();
+        (error.kind(), error.path().map(|path| path.to_string()))
+    };
+    let said = |kind, at: &str| (kind, Some(at.to_owned()));
+    assert_eq!(rename("/no", "/x", false), said(ErrorKind::NotFound, "/no"));
+    assert_eq!(
+        rename("/a", "/d/b", false),
+        said(ErrorKind::AlreadyExists, "/d/b")
+    );
+    assert_eq!(
+        rename("/d", "/e", true),
+        said(ErrorKind::DirectoryNotEmpty, "/e")
+    );
+    assert_eq!(
+        rename("/d", "/d/x", true),
+        said(ErrorKind::InvalidInput, "/d/x")
+    );
+}

@@ -19,12 +19,11 @@ use sandbox::{
     Snapshot, SnapshotOptions, Stdin, TransferReport, async_trait,
 };
 use sandbox_transfer::{Cancel, GuestTree};
-use tempfile::TempDir;
 use tokio::sync::watch;
 
 use crate::process;
 use crate::program;
-use crate::provider::{Launcher, Start, new_tree};
+use crate::provider::{Launcher, Place, Start, new_tree};
 
 /// What a sandbox is made from besides its files.
 #[derive(Clone)]
@@ -45,7 +44,7 @@ pub(crate) struct ProcessSandbox {
     tree: Arc<GuestTree>,
     settings: Mutex<Settings>,
     /// Removed at the end, when nothing runs in it any more.
-    dir: Mutex<Option<Arc<TempDir>>>,
+    place: Mutex<Option<Arc<Place>>>,
     /// True from the moment of closing; what runs is killed then.
     closed: watch::Sender<bool>,
 }
@@ -59,7 +58,7 @@ impl fmt::Debug for ProcessSandbox {
 impl ProcessSandbox {
     pub(crate) fn open(
         origin: Origin,
-        dir: TempDir,
+        place: Place,
         tree: GuestTree,
         settings: Settings,
     ) -> Arc<dyn Sandbox> {
@@ -78,7 +77,7 @@ impl ProcessSandbox {
             origin,
             tree: Arc::new(tree),
             settings: Mutex::new(settings),
-            dir: Mutex::new(Some(Arc::new(dir))),
+            place: Mutex::new(Some(Arc::new(place))),
             closed: watch::Sender::new(false),
         });
         open.insert(id, &sandbox);
@@ -101,6 +100,14 @@ impl ProcessSandbox {
         }
     }
 
+    /// The sandbox's place, which is kept as long as anything runs or works in it.
+    fn place(&self, op: Operation) -> Result<Arc<Place>> {
+        let place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        place
+            .clone()
+            .ok_or_else(|| Error::closed(op, &self.info.id))
+    }
+
     fn resolve(&self, path: &GuestPath, op: Operation) -> Result<GuestPath> {
         self.check_open(op)?;
         let path = self.settings().resolve(path, op);
@@ -114,8 +121,13 @@ impl ProcessSandbox {
         work: impl FnOnce(&GuestTree) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         self.check_open(op)?;
-        let tree = Arc::clone(&self.tree);
-        let done = blocking(op, move || work(&tree)).await;
+        let (tree, place) = (Arc::clone(&self.tree), self.place(op)?);
+        let done = blocking(op, move || {
+            let done = work(&tree);
+            drop(place);
+            done
+        });
+        let done = done.await;
         done.map_err(|error| match self.check_open(op) {
             // Whatever it stumbled over, the tree was going away.
             Err(closed) => closed.with_source(error),
@@ -158,13 +170,8 @@ impl ProcessSandbox {
             argv: &argv,
         });
         program::set_env(&mut host, &settings.env);
-        let dir = self
-            .dir
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
         let watched = process::Watched {
-            dir: dir.ok_or_else(|| Error::closed(op, &self.info.id))?,
+            place: self.place(op)?,
             op,
             sandbox: self.info.id.clone(),
             program: command.program().to_vec(),
@@ -346,22 +353,16 @@ impl Sandbox for ProcessSandbox {
         self.origin.open.remove(&self.info.id);
         // A watcher of a command has a receiver until its command is dead.
         self.closed.closed().await;
-        let dir = self
-            .dir
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        match dir.and_then(Arc::into_inner) {
-            // What the guest closed to its owner is removed all the same.
-            Some(dir) => blocking(Operation::Close, move || {
-                let root = dir.path().join("root");
-                sandbox_transfer::remove_tree(&root)
-                    .and_then(|()| dir.close())
-                    .map_err(|error| Error::from_io(error, Operation::Close))
-            })
-            .await
-            .map_err(|error| self.ours(error)),
-            None => Ok(()),
-        }
+        let place = {
+            let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+            place.take()
+        };
+        // The last one that has it removes it: this, or the file work that is under way.
+        blocking(Operation::Close, move || {
+            drop(place);
+            Ok(())
+        })
+        .await
+        .map_err(|error| self.ours(error))
     }
 }

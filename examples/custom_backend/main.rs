@@ -68,7 +68,7 @@ mod linux {
             sandbox_testkit::kit::mostly_waiting()
         }
 
-        /// So that the kit looks from outside too, and is the reaper of what is left.
+        /// Lets the kit look from outside too, and makes it the reaper of what is left.
         fn is_of_this_host(&self) -> bool {
             true
         }

@@ -30,7 +30,7 @@ const DYING: Timespec = Timespec {
     tv_nsec: 0,
 };
 
-/// What ends a command early.
+/// Reasons for which a command ends early.
 pub(crate) struct Watched {
     /// Kept until nothing runs in it. Before `closed`, whose end says that it is let go.
     #[allow(dead_code)] // Dropping it is its use.

@@ -21,16 +21,16 @@ pub(crate) trait Launcher: std::fmt::Debug + Send + Sync + 'static {
     /// The backend's name.
     fn backend(&self) -> &'static str;
 
-    /// What is promised. Everything else is refused, which the kit checks as well.
+    /// Promises. Everything else is refused, which the kit checks as well.
     fn capabilities(&self) -> Capabilities;
 
-    /// What is in force for a command, for each control.
+    /// Report of what is in force for a command, for each control.
     fn report(&self, network: &Network) -> IsolationReport;
 
     /// Puts what a new tree needs into its root.
     fn prepare(&self, root: &Path) -> std::io::Result<()>;
 
-    /// Where the guest sees the tree's root.
+    /// Path at which the guest sees the tree's root.
     fn guest_root(&self, root: &Path) -> GuestPath {
         let _ = root;
         GuestPath::root()

@@ -25,7 +25,7 @@ use crate::process;
 use crate::program;
 use crate::provider::{Launcher, Place, Start, new_tree};
 
-/// What a sandbox is made from besides its files.
+/// Parts of a sandbox besides its files.
 #[derive(Clone)]
 pub(crate) struct Origin {
     pub(crate) launcher: Arc<dyn Launcher>,

@@ -87,7 +87,7 @@ mutants! {
     CutSaysNotStarted => "kill::a_timeout_is_an_error_with_the_partial_output",
     /// A command that was cut within its first moments is said not to have started.
     ShortTimeoutSaysNotStarted => "kill::a_hundred_short_timeouts_tell_what_ran",
-    /// What a command wrote within its first moments is lost.
+    /// Output of a command's first moments is lost.
     ShortTimeoutLosesOutput => "kill::a_hundred_short_timeouts_tell_what_ran",
     /// A timeout of zero is taken for none.
     ZeroTimeoutAccepted => "kill::a_timeout_of_zero_is_refused",

@@ -66,7 +66,7 @@ const PARENT: u32 = 0o755;
 #[derive(Debug)]
 pub struct GuestTree {
     root: PathBuf,
-    /// Where the guest sees the root.
+    /// Path at which the guest sees the root.
     seen_at: GuestPath,
     top: Dir,
     stage: Dir,

@@ -1,5 +1,5 @@
-//! What the conformance kit can't reach from outside: failures of the host half way, and a guest
-//! that changes the tree meanwhile.
+//! Tests of what the conformance kit can't reach from outside: failures of the host half way, and a
+//! guest that changes the tree meanwhile.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -32,8 +32,8 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use crate::connection::{Dialled, Stream, Unreached, carry};
 use crate::meter::Metered;
+use crate::reach::{Dialled, Stream, Unreached, carry};
 use crate::{Egress, Permit};
 
 /// Limit of the time for the head of a request, from the end of the one before.

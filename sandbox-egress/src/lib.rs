@@ -22,6 +22,7 @@ mod hello;
 mod http;
 mod log;
 mod meter;
+mod reach;
 mod serve;
 mod table;
 

@@ -10,13 +10,11 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use sandbox_core::{Env, Error, ErrorKind, Network, Operation, Result};
-use sandbox_egress::{Egress, NAME_SERVER, RANGE, Service, Sockets};
+use sandbox_egress::{Connector, Egress, NAME_SERVER, RANGE, Service, Sockets};
 
 use crate::engine::{Arg, Plan, Slot};
 use crate::guest_user::GuestUser;
 use crate::layers::{Layer, State, base};
-use crate::start::blueprint::Blueprint;
-use crate::start::host::Host;
 
 /// Number of connections that wait to be accepted, for each listener.
 const BACKLOG: u32 = 128;
@@ -42,15 +40,14 @@ const BUNDLE_VARIABLES: [&str; 11] = [
 
 /// The policy of a spec, checked, with its certificates. Blocks.
 pub(crate) fn plan(
-    host: &Host,
+    connector: &Arc<dyn Connector>,
     network: &Network,
     operation: Operation,
 ) -> Result<Option<sandbox_egress::Plan>> {
     let Network::Allow(policy) = network else {
         return Ok(None);
     };
-    let connector = host.config.connector.clone();
-    sandbox_egress::Plan::new(policy.clone(), connector, operation).map(Some)
+    sandbox_egress::Plan::new(policy.clone(), connector.clone(), operation).map(Some)
 }
 
 /// A layer with the settings of the resolver and the certificates that the sandbox trusts.
@@ -154,11 +151,6 @@ pub(crate) fn sockets(exported: impl IntoIterator<Item = OwnedFd>) -> Option<Soc
         names_by_tcp: TcpListener::from(exported.next()?),
         listeners: exported.map(TcpListener::from).collect(),
     })
-}
-
-/// The egress of a new sandbox, if its spec has any.
-pub(crate) fn first(blueprint: &Blueprint) -> Option<Arc<Egress>> {
-    blueprint.egress.clone().map(Egress::new)
 }
 
 /// Serves a run's sockets. Does not block; to be called in the runtime that will serve it.

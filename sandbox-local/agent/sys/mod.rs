@@ -11,6 +11,7 @@ mod arch;
 mod child;
 #[cfg(test)]
 pub(crate) mod fake;
+mod launch;
 #[cfg(not(test))]
 mod runtime;
 pub(crate) mod slot;

@@ -11,7 +11,6 @@ use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use super::arch::nr;
-use super::child;
 use super::socket::{self, Fds};
 use super::{Errno, Result, call, unmap};
 use crate::protocol::{INLINE_PAYLOAD, Message};
@@ -19,7 +18,7 @@ use crate::protocol::{INLINE_PAYLOAD, Message};
 /// Processes that may be on their way at once; more wait for one of these.
 pub(crate) const SLOTS: usize = 16;
 
-const STACK: usize = 8 * 1024;
+pub(super) const STACK: usize = 8 * 1024;
 const BUFFER: usize = Message::SIZE + INLINE_PAYLOAD;
 
 /// RLIMIT_NOFILE, and what of it a command has unless it asks for more.
@@ -49,16 +48,11 @@ pub(super) fn files() -> u64 {
     FILES.load(Ordering::Relaxed)
 }
 
-const CLONE_VM: usize = 0x100;
-const CLONE_CHILD_CLEARTID: usize = 0x0020_0000;
-const CLONE_NEWUTS: usize = 0x0400_0000;
-const SIGCHLD: usize = 17;
+#[repr(C, align(16))]
+pub(super) struct Stack([u8; STACK]);
 
 #[repr(C, align(16))]
-struct Stack([u8; STACK]);
-
-#[repr(C, align(16))]
-struct Buffer([u8; BUFFER]);
+pub(super) struct Buffer([u8; BUFFER]);
 
 /// Description of a process that is to be started.
 #[derive(Clone, Copy)]
@@ -93,7 +87,7 @@ impl Job {
 
     /// Words of the table at the start of the payload: arguments and
     /// environment, each ended by zero, candidates, working directory.
-    fn words(&self) -> Option<usize> {
+    pub(super) fn words(&self) -> Option<usize> {
         let ended = self
             .arguments
             .checked_add(1)?
@@ -104,18 +98,18 @@ impl Job {
 }
 
 /// A payload that came as a memfd.
-type Mapping = Option<&'static mut [u8]>;
+pub(super) type Mapping = Option<&'static mut [u8]>;
 
 /// See the module's documentation.
 #[repr(C)]
 pub(crate) struct Slot {
-    stack: UnsafeCell<Stack>,
-    buffer: UnsafeCell<Buffer>,
+    pub(super) stack: UnsafeCell<Stack>,
+    pub(super) buffer: UnsafeCell<Buffer>,
     pub(super) job: UnsafeCell<Job>,
     pub(super) table: UnsafeCell<*const usize>,
-    mapping: UnsafeCell<Mapping>,
-    busy: AtomicBool,
-    running: AtomicU32,
+    pub(super) mapping: UnsafeCell<Mapping>,
+    pub(super) busy: AtomicBool,
+    pub(super) running: AtomicU32,
     /// Stage at which the start failed, zero while it did not.
     pub(super) stage: AtomicU32,
     pub(super) errno: AtomicI32,
@@ -193,64 +187,6 @@ impl Slot {
         Ok((unsafe { core::slice::from_raw_parts(buffer, len) }, fds))
     }
 
-    /// Starts a process from the payload that was received here after the
-    /// message, or from `mapping`. `None`: the payload makes no sense.
-    pub(crate) fn launch(&self, job: Job, len: usize, mapping: Mapping) -> Option<Result<i32>> {
-        let (base, len) = match mapping {
-            Some(mapping) => {
-                let found = (mapping.as_mut_ptr(), mapping.len());
-                // SAFETY: the slot is free; only the agent touches this field.
-                unsafe { *self.mapping.get() = Some(mapping) };
-                found
-            }
-            None => {
-                if len > INLINE_PAYLOAD {
-                    return None;
-                }
-                // SAFETY: the buffer is SIZE + INLINE_PAYLOAD bytes long.
-                (
-                    unsafe { self.buffer.get().cast::<u8>().add(Message::SIZE) },
-                    len,
-                )
-            }
-        };
-        self.busy.store(true, Ordering::Relaxed);
-        // SAFETY: `base` is the start of `len` bytes that the slot owns and that
-        // no process reads now; both kinds are at least eight-byte aligned.
-        if !unsafe { relocate(base, len, &job) } {
-            self.release();
-            return None;
-        }
-        // SAFETY: no process reads these before the clone below.
-        unsafe {
-            *self.job.get() = job;
-            *self.table.get() = base.cast::<usize>();
-        }
-        self.stage.store(0, Ordering::Relaxed);
-        self.errno.store(0, Ordering::Relaxed);
-        self.mark.store(0, Ordering::Relaxed);
-        self.running.store(1, Ordering::Release);
-        let flags = CLONE_VM | CLONE_CHILD_CLEARTID | CLONE_NEWUTS | SIGCHLD;
-        // SAFETY: the stack is the slot's own and unused; `child::run` never
-        // returns; slots are static, so the argument outlives the process.
-        let pid = unsafe {
-            let top = self.stack.get().cast::<u8>().add(STACK);
-            agent_clone(
-                flags,
-                top,
-                child::run,
-                (&raw const *self).cast(),
-                self.running.as_ptr(),
-            )
-        };
-        if pid < 0 {
-            self.running.store(0, Ordering::Release);
-            self.release();
-            return Some(Err(Errno(-pid as i32)));
-        }
-        Some(Ok(pid as i32))
-    }
-
     /// Waits until the process left the agent's memory, at most `ms`.
     pub(crate) fn wait(&self, ms: u64) {
         const FUTEX_WAIT: usize = 0;
@@ -286,54 +222,4 @@ impl Slot {
         }
         self.busy.store(false, Ordering::Relaxed);
     }
-}
-
-/// Turns the offsets in the table into addresses, if every one of them lies
-/// behind the table and the payload ends with a zero byte.
-///
-/// # Safety
-/// `base` must be eight-byte aligned and the start of `len` bytes that nothing
-/// else reads or writes.
-unsafe fn relocate(base: *mut u8, len: usize, job: &Job) -> bool {
-    let Some(words) = job.words().filter(|words| *words <= len / 8) else {
-        return false;
-    };
-    let table = words * 8;
-    if len <= table {
-        return false;
-    }
-    // SAFETY: within `len`.
-    if unsafe { *base.add(len - 1) } != 0 {
-        return false;
-    }
-    for i in 0..words {
-        // SAFETY: `words` aligned words fit into `len`.
-        let word = unsafe { &mut *base.cast::<usize>().add(i) };
-        let end = i == job.arguments || i == job.arguments + 1 + job.environment;
-        if end {
-            if *word != 0 {
-                return false;
-            }
-        } else if *word < table || *word >= len {
-            return false;
-        } else {
-            *word += base as usize;
-        }
-    }
-    true
-}
-
-#[cfg(test)]
-use super::fake::agent_clone;
-
-#[cfg(not(test))]
-unsafe extern "C" {
-    /// Clones, and runs `entry(argument)` on the new stack in the child.
-    fn agent_clone(
-        flags: usize,
-        stack_top: *mut u8,
-        entry: unsafe extern "C" fn(*const core::ffi::c_void) -> !,
-        argument: *const core::ffi::c_void,
-        child_tid: *mut u32,
-    ) -> isize;
 }

@@ -10,7 +10,6 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use sandbox_oci::CachedLayer;
 
-use super::spare::Pair;
 use super::{Mark, Removed, State};
 use crate::guest_user::GuestUser;
 use crate::images;
@@ -26,6 +25,14 @@ pub(crate) struct Layer {
     small: OnceLock<bool>,
     /// Layer of an image that it is a link to: held in use.
     cached: Option<Arc<CachedLayer>>,
+}
+
+/// Names of a layer and of its first work directory, made in advance: directories that exist, are empty
+/// and belong to the guest.
+#[derive(Debug)]
+pub(super) struct Pair {
+    pub(super) layer: String,
+    pub(super) work: String,
 }
 
 /// The most entries of a small layer.

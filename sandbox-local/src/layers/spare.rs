@@ -7,7 +7,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::State;
-use super::layer::{Layer, WorkDir};
+use super::layer::{Layer, Pair, WorkDir};
 
 /// Number of directories that are kept: a fork and its renewed parent take two at once.
 const KEPT: usize = 2;
@@ -15,13 +15,6 @@ const KEPT: usize = 2;
 /// Names of layers, each with that of its first work directory.
 #[derive(Debug, Default)]
 pub(super) struct Spares(Mutex<Vec<Pair>>);
-
-/// Both are directories that exist, are empty and belong to the guest.
-#[derive(Debug)]
-pub(super) struct Pair {
-    pub(super) layer: String,
-    pub(super) work: String,
-}
 
 impl Spares {
     fn pairs(&self) -> std::sync::MutexGuard<'_, Vec<Pair>> {

@@ -51,7 +51,7 @@ impl LocalProvider {
         spec.require(&CAPABILITIES, OP)?;
         spec.network = spec.network.settle(&CAPABILITIES);
         if let Some(Pooled { id, blueprint, run }) = self.pool.take(&spec) {
-            let running = Running::new(run, &self.host, egress::first(&blueprint), OP)?;
+            let running = Running::new(run, &self.host, blueprint.new_egress(), OP)?;
             let blueprint = Blueprint { spec, ..blueprint };
             return Ok((id, Arc::new(blueprint), running));
         }
@@ -65,7 +65,7 @@ impl LocalProvider {
             let blueprint = Arc::new(Blueprint::new(&host, spec, &cancel)?);
             let run = Prepared::first(&host, &blueprint, id.as_str())
                 .map_err(|error| error.with_sandbox(id.clone()))?;
-            let running = Running::new(run, &host, egress::first(&blueprint), OP)?;
+            let running = Running::new(run, &host, blueprint.new_egress(), OP)?;
             Ok((id, blueprint, running))
         })
         .await

@@ -15,6 +15,7 @@ mod memory;
 mod operations;
 mod pause;
 mod port;
+mod processes;
 pub(crate) mod running;
 mod stream;
 mod usage;

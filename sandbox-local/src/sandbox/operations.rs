@@ -85,7 +85,7 @@ impl Sandbox for LocalSandbox {
         // of the guest, which has the same user, could stop or trace a probe beside it.
         let (host, blueprint) = (self.host.clone(), self.blueprint.clone());
         let probed = blocking(OP, move || {
-            let egress = egress::first(&blueprint);
+            let egress = blueprint.new_egress();
             Running::start(&host, &blueprint, cgroup, Stack::default(), egress, OP)
         });
         let probed = probed.await.map_err(|error| self.named(error))?;

@@ -14,7 +14,7 @@ use sandbox_egress::{Egress, Service};
 use sandbox_transfer::changes::ChangeCollector;
 
 use super::kill_switch::KillSwitch;
-use super::{lost, usage};
+use super::{lost, processes};
 use crate::egress;
 use crate::engine::{Engine, Lost};
 use crate::files::GuestRoot;
@@ -232,7 +232,7 @@ impl Running {
         let spent = self.spent.clone();
         // Who is last to let go of a root pays for every inode that was looked at.
         tokio::task::spawn_blocking(move || {
-            if let Some(seen) = usage::processes(old.engine.pid()) {
+            if let Some(seen) = processes::processes(old.engine.pid()) {
                 let nanos = u64::try_from(seen.cpu.as_nanos()).unwrap_or(u64::MAX);
                 spent.fetch_add(nanos, Ordering::Relaxed);
             }

@@ -10,6 +10,7 @@ use sandbox_core::{
     Control, Error, ErrorKind, GuestPath, Network, Operation, RequiredIsolation, Resources, Result,
     SandboxSpec, Source,
 };
+use sandbox_egress::Egress;
 
 use crate::egress;
 use crate::images::{self, ImageRoot};
@@ -18,22 +19,11 @@ use crate::layers::base;
 use crate::snapshots::{self, Origin};
 use crate::start::failure;
 use crate::start::host::Host;
-use crate::start::mounts;
+use crate::start::mounts::{self, Bind};
 use crate::walk::Cancel;
 
 /// Directory where relative paths and commands start unless the spec says otherwise.
 const WORKDIR: &str = "/workspace";
-
-/// A mount of the spec, resolved.
-#[derive(Clone, Debug)]
-pub(crate) struct Bind {
-    pub(crate) host: PathBuf,
-    pub(crate) guest: GuestPath,
-    pub(crate) read_only: bool,
-    /// Whether what belongs to the owner of its top is the guest's: so for a mount of the spec, not
-    /// for the host's programs.
-    pub(crate) is_guests: bool,
-}
 
 /// A spec, ready to be started any number of times.
 #[derive(Debug)]
@@ -61,7 +51,7 @@ impl Blueprint {
         let guest_user = host.guest_user;
         let mut binds = Vec::new();
         let mut base = Vec::new();
-        let egress = egress::plan(host, &spec.network, OP)?;
+        let egress = egress::plan(&host.config.connector, &spec.network, OP)?;
         if let Some(plan) = &egress {
             base.push(egress::layer(&host.state, plan, guest_user).map_err(failed)?);
         }
@@ -162,6 +152,11 @@ impl Blueprint {
     /// Whether the guest can leave files on the host.
     pub(crate) fn writes_to_host(&self) -> bool {
         self.binds.iter().any(|bind| !bind.read_only)
+    }
+
+    /// The egress of a new sandbox, if its spec has any.
+    pub(crate) fn new_egress(&self) -> Option<Arc<Egress>> {
+        self.egress.clone().map(Egress::new)
     }
 
     pub(crate) fn resources(&self) -> &Resources {

@@ -1,6 +1,7 @@
 //! Why a sandbox could not be started, in words, with what to do about it.
 
 use std::fs;
+use std::path::PathBuf;
 
 use rustix::io::Errno;
 use sandbox_core::{Error, ErrorKind, Operation, Result};
@@ -8,7 +9,27 @@ use sandbox_core::{Error, ErrorKind, Operation, Result};
 use crate::engine::StartError;
 use crate::start::cgroup::NoCgroup;
 use crate::start::idmap::IdmapError;
-use crate::start::setup::SetupError;
+
+/// A host path that can't be given to the guest.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SetupError {
+    /// The mount's host path can't be opened.
+    #[error("take hold of {}: {errno}", host.display())]
+    Hold {
+        /// Which.
+        host: PathBuf,
+        /// The kernel's reason.
+        errno: Errno,
+    },
+    /// The guest can't be made its owner.
+    #[error("mount {} for writing: {source}", host.display())]
+    Owner {
+        /// Which.
+        host: PathBuf,
+        /// Cause of the failure.
+        source: IdmapError,
+    },
+}
 
 /// The error of a start that failed.
 pub(crate) fn start(error: StartError, operation: Operation) -> Error {

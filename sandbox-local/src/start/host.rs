@@ -14,7 +14,7 @@ use crate::guest_user::GuestUser;
 use crate::images::Images;
 use crate::layers::{Layer, State, random_hex};
 use crate::snapshots::Snapshots;
-use crate::start::setup::devices;
+use crate::start::dev;
 
 /// See the module's documentation; held by every sandbox.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Host {
             config.prepared.min(MOST_PREPARED),
             GuestUser::run_as(guest_user),
         )?;
-        let devices = guest_user.and_then(|_| match devices::make() {
+        let devices = guest_user.and_then(|_| match dev::make() {
             Ok(tmpfs) => Some(tmpfs),
             Err(error) => {
                 tracing::debug!(%error, "each device gets a mount of its own");

@@ -6,6 +6,7 @@
 
 pub(crate) mod blueprint;
 pub(crate) mod cgroup;
+pub(crate) mod dev;
 pub(crate) mod failure;
 pub(crate) mod host;
 pub(crate) mod idmap;

@@ -10,12 +10,21 @@ use std::path::{Path, PathBuf};
 
 use sandbox_core::{Access, Error, ErrorKind, GuestPath, Mount, Operation, Result};
 
-use crate::start::blueprint::Bind;
-
 const OP: Operation = Operation::Create;
 
 /// Paths that belong to the sandbox itself, with all below them.
 const RESERVED: [&str; 2] = ["/proc", "/dev"];
+
+/// A mount of the spec, resolved.
+#[derive(Clone, Debug)]
+pub(crate) struct Bind {
+    pub(crate) host: PathBuf,
+    pub(crate) guest: GuestPath,
+    pub(crate) read_only: bool,
+    /// Whether what belongs to the owner of its top is the guest's: so for a mount of the spec, not
+    /// for the host's programs.
+    pub(crate) is_guests: bool,
+}
 
 /// Resolves and checks mounts that are to be added to those that are there, and to the root's own
 /// links.

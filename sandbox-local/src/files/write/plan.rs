@@ -7,13 +7,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Access, AtFlags, accessat};
 use rustix::io::Errno;
-use sandbox_core::{ErrorKind, FileKind, FileWrite, GuestPath, Operation, Result, WriteMode};
+use sandbox_core::{
+    ErrorKind, FileKind, FileWrite, GuestPath, Mode as FileMode, Operation, Result, WriteMode,
+};
 
 use super::super::GuestRoot;
 use super::super::place::Place;
 use super::super::resolve::DIR_PATH;
 use super::super::stat::{find_at, stat_fd};
-use super::stage::mode_of;
 use super::staged_prefix;
 
 /// Limit of directories that a batch holds open; those beyond are opened again for each step. A
@@ -266,4 +267,9 @@ pub(super) fn check_target(dir: &Opened<'_>, item: &mut Item<'_>) -> Result<()> 
     }
     item.replaces = true;
     Ok(())
+}
+
+/// The mode of a file that replaces none.
+pub(super) fn mode_of(file: &FileWrite) -> u32 {
+    file.mode.unwrap_or(FileMode::FILE).bits() & 0o777
 }

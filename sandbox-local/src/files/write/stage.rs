@@ -6,14 +6,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use rustix::io::{Errno, Result as Sys};
-use sandbox_core::{Error, ErrorKind, FileWrite, GuestPath, Mode as FileMode, Operation, Result};
+use sandbox_core::{Error, ErrorKind, GuestPath, Operation, Result};
 
 use super::super::GuestRoot;
 use super::super::create::{PARENT_MODE, make_dir};
 use super::super::resolve::{DIR_PATH, open_same_mount};
 use super::super::stat::stat_fd;
 use super::super::tree::remove_tree;
-use super::plan::{Plan, Tree, place};
+use super::plan::{Plan, Tree, mode_of, place};
 use crate::sys::launch;
 
 /// Number of files of one directory from which on a second thread pays.
@@ -210,11 +210,6 @@ fn write_file(dir: BorrowedFd<'_>, job: &Job<'_>, modes: &mut Modes) -> Sys<()> 
         }
     }
     Ok(())
-}
-
-/// The mode of a file that replaces none.
-pub(super) fn mode_of(file: &FileWrite) -> u32 {
-    file.mode.unwrap_or(FileMode::FILE).bits() & 0o777
 }
 
 /// The mode with which files came out as asked for in one directory: umask and default ACL leave

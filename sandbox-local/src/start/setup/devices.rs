@@ -5,32 +5,18 @@
 //! make a device: a tmpfs for each sandbox then, with a mount for each device. Must never let
 //! through what is not on the list.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, chmodat, mkdirat, mknodat, symlinkat};
-use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string,
-    fsmount, fsopen, open_tree,
-};
 use sandbox_core::Resources;
 
+use super::inputs::Setup;
 use super::root::{self, ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY};
-use super::{Setup, SetupError};
 use crate::engine::{Dir, Plan, Slot};
 use crate::mutation::{self, Part};
-
-const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom", "tty"];
-
-const LINKS: &[(&str, &str)] = &[
-    ("fd", "/proc/self/fd"),
-    ("stdin", "/proc/self/fd/0"),
-    ("stdout", "/proc/self/fd/1"),
-    ("stderr", "/proc/self/fd/2"),
-    ("ptmx", "pts/ptmx"),
-];
+use crate::start::dev::{self, DEVICES, DIRECTORIES, LINKS, MQUEUE, PTS, SHM};
+use crate::start::failure::SetupError;
 
 /// Limit of shared memory, in bytes. It counts towards a limit on memory, of which half is
 /// left to programs: with all of it in files nothing could be started to remove them.
@@ -44,50 +30,6 @@ fn shared_memory(resources: &Resources) -> u64 {
 /// Limit of files in shared memory: without content they take no room, but memory of the
 /// kernel's.
 const SHARED_FILES: &str = "131072";
-
-/// Of the tmpfs. Its pages can't be written by a guest.
-const OPTIONS: &[(&str, &str)] = &[("mode", "0755"), ("size", "65536"), ("nr_inodes", "64")];
-
-/// Mount points in `/dev`, and a directory that stays empty.
-const PTS: &str = "pts";
-const SHM: &str = "shm";
-const MQUEUE: &str = "mqueue";
-const EMPTY: &str = ".empty";
-const DIRECTORIES: [&str; 4] = [PTS, SHM, MQUEUE, EMPTY];
-
-/// Source that hides a file that no guest needs.
-pub(super) const NO_FILE: &str = "/dev/null";
-pub(super) const NO_DIRECTORY: &str = "/dev/.empty";
-
-/// Makes the tmpfs that root mounts, mounted nowhere. Fails where devices can't be made, as in most
-/// containers, and with kernels before 6.15, which don't clone such a mount.
-pub(crate) fn make() -> Result<OwnedFd, Errno> {
-    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for (key, value) in OPTIONS {
-        fsconfig_set_string(context.as_fd(), *key, *value)?;
-    }
-    fsconfig_create(context.as_fd())?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let tmpfs = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
-    for name in DEVICES {
-        let device = rustix::fs::stat(Path::new("/dev").join(name))?.st_rdev;
-        let kind = FileType::CharacterDevice;
-        mknodat(&tmpfs, *name, kind, Mode::empty(), device)?;
-        // Whatever the mask of this process is.
-        chmodat(&tmpfs, *name, Mode::from_raw_mode(0o666), AtFlags::empty())?;
-    }
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    rustix::fs::openat(&tmpfs, "null", flags, Mode::empty())?;
-    for (name, target) in LINKS {
-        symlinkat(*target, &tmpfs, *name)?;
-    }
-    for name in DIRECTORIES {
-        mkdirat(&tmpfs, name, Mode::empty())?;
-        chmodat(&tmpfs, name, Mode::from_raw_mode(0o755), AtFlags::empty())?;
-    }
-    clone(tmpfs.as_fd())?;
-    Ok(tmpfs)
-}
 
 /// Filesystems and devices, held before the host is let go.
 pub(super) struct Held {
@@ -136,7 +78,7 @@ pub(super) fn hold(plan: &mut Plan, setup: &Setup<'_>) -> Result<Held, SetupErro
 }
 
 fn hold_shared(plan: &mut Plan, tmpfs: BorrowedFd<'_>) -> Result<Slot, SetupError> {
-    let tree = clone(tmpfs).map_err(|errno| SetupError::Hold {
+    let tree = dev::clone(tmpfs).map_err(|errno| SetupError::Hold {
         host: "/dev".into(),
         errno,
     })?;
@@ -156,13 +98,6 @@ fn hold_shared(plan: &mut Plan, tmpfs: BorrowedFd<'_>) -> Result<Slot, SetupErro
         libc::MS_PRIVATE,
     );
     Ok(tree)
-}
-
-fn clone(tmpfs: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_EMPTY_PATH;
-    open_tree(tmpfs, "", flags)
 }
 
 fn hold_each(plan: &mut Plan, attributes: u32) -> Base {

@@ -23,7 +23,7 @@
 
 use rustix::process::Resource;
 
-use super::Setup;
+use super::inputs::Setup;
 use crate::engine::{Arg, Plan};
 use crate::mutation::{self, Part};
 

@@ -8,65 +8,22 @@
 //! Must never resolve a path that a guest may have written before the host's root is gone, and
 //! after that never through a link.
 
-pub(crate) mod devices;
+mod devices;
 mod initial;
+mod inputs;
 mod privileges;
 mod proc;
 mod root;
 pub(crate) mod seccomp;
 
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
-
-use rustix::io::Errno;
+use std::os::fd::OwnedFd;
 
 use crate::egress;
 use crate::engine::Plan;
-use crate::guest_user::GuestUser;
 use crate::mutation::{self, Part};
-use crate::start::blueprint::Blueprint;
-use crate::start::idmap::{IdmapError, Idmaps};
+use crate::start::failure::SetupError;
 
-pub(crate) use root::Upper;
-
-/// Everything that the set-up of one run depends on.
-pub(crate) struct Setup<'a> {
-    pub(crate) blueprint: &'a Blueprint,
-    pub(crate) guest_user: Option<GuestUser>,
-    /// For what is mounted for writing.
-    pub(crate) idmaps: &'a Idmaps,
-    /// A tmpfs made by [`devices::make`].
-    pub(crate) devices: Option<BorrowedFd<'a>>,
-    /// The directory that layers are named relative to; where there is a view, within it.
-    pub(crate) layers_dir: &'a Path,
-    /// `lowerdir=` of the root.
-    pub(crate) lower_dirs: &'a str,
-    /// Place of the guest's writes.
-    pub(crate) upper: Upper<'a>,
-    /// Whether the agent comes with a network namespace in which nothing is left to do.
-    pub(crate) loopback_is_up: bool,
-}
-
-/// A host path that can't be given to the guest.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SetupError {
-    /// The mount's host path can't be opened.
-    #[error("take hold of {}: {errno}", host.display())]
-    Hold {
-        /// Which.
-        host: PathBuf,
-        /// The kernel's reason.
-        errno: Errno,
-    },
-    /// The guest can't be made its owner.
-    #[error("mount {} for writing: {source}", host.display())]
-    Owner {
-        /// Which.
-        host: PathBuf,
-        /// Cause of the failure.
-        source: IdmapError,
-    },
-}
+pub(crate) use inputs::{Setup, Upper};
 
 impl Setup<'_> {
     /// The whole set-up. With a tmpfs as upper layer, its directory is exported. A view of the

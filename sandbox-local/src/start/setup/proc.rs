@@ -7,9 +7,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use super::devices::{NO_DIRECTORY, NO_FILE};
 use crate::engine::Plan;
 use crate::mutation::{self, Part};
+use crate::start::dev::{NO_DIRECTORY, NO_FILE};
 
 /// Allow-list of files that programs look at, or that tell a guest no more than that the machine is
 /// there: statistics, descriptions of hardware, and addresses that read as zeros without a

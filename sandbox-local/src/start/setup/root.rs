@@ -12,13 +12,14 @@ use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 use sandbox_core::GuestPath;
 
-use super::{Setup, SetupError};
+use super::inputs::{Setup, Upper};
 use crate::engine::{Arg, Dir, Plan, Slot};
 use crate::images;
 use crate::layers::base::GUEST_ID;
 use crate::mutation::{self, Part};
-use crate::start::blueprint::Bind;
+use crate::start::failure::SetupError;
 use crate::start::idmap::IdmapError;
+use crate::start::mounts::Bind;
 
 /// Relative to the layers' directory: empty on disk, the root of every sandbox in its own mount
 /// namespace.
@@ -35,25 +36,6 @@ const FEWEST_FILES: u64 = 4096;
 
 const MOVE_FROM_EMPTY: u32 = 0x4; // MOVE_MOUNT_F_EMPTY_PATH
 const MOVE_TO_EMPTY: u32 = 0x40; // MOVE_MOUNT_T_EMPTY_PATH
-
-/// Place of the guest's writes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Upper<'a> {
-    /// A layer on disk and its fresh work directory, relative to the layers' directory.
-    Layer {
-        /// The layer's name.
-        name: &'a str,
-        /// Work directory.
-        work: &'a str,
-    },
-    /// A tmpfs of this many bytes, with this mode of the root directory.
-    Tmpfs {
-        /// Limit of its bytes.
-        bytes: u64,
-        /// The permission bits of `/`.
-        mode: u32,
-    },
-}
 
 /// A mount taken from the host and not yet in its place.
 pub(super) struct Held {

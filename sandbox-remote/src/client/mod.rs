@@ -4,9 +4,11 @@ mod call;
 mod config;
 mod http;
 mod incoming;
+
 mod process;
 mod provider;
 mod sandbox;
+mod state;
 mod stream;
 mod token;
 mod transfer;

@@ -21,7 +21,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 
 use super::call::{Call, Sent};
 use super::http::Http;
-use super::sandbox::Inner;
+use super::state::SandboxState;
 use super::stream::Following;
 use crate::wire;
 
@@ -30,7 +30,7 @@ const INPUT: usize = 1 << 20;
 
 /// Starts a command and follows it.
 pub(super) async fn spawn(
-    sandbox: &Arc<Inner>,
+    sandbox: &Arc<SandboxState>,
     command: Command,
     operation: Operation,
 ) -> Result<Process> {
@@ -99,7 +99,7 @@ type Ended = Option<Result<Exit>>;
 #[derive(Debug)]
 struct Control {
     remote: Remote,
-    sandbox: Arc<Inner>,
+    sandbox: Arc<SandboxState>,
     ended: watch::Sender<Ended>,
     watching: AbortHandle,
 }
@@ -111,7 +111,7 @@ impl Drop for Control {
 }
 
 /// Asks for the end of a process until it is there, or the server is lost.
-async fn watch_end(sandbox: Arc<Inner>, name: Arc<str>, ended: watch::Sender<Ended>) {
+async fn watch_end(sandbox: Arc<SandboxState>, name: Arc<str>, ended: watch::Sender<Ended>) {
     const OP: Operation = Operation::Spawn;
     let path = ["v1", "processes", &name, "wait"];
     let mut since = None;

@@ -3,8 +3,8 @@
 //! Invariant: `Drop` never blocks; what it can't tell the server, the server's own times end.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -14,14 +14,13 @@ use sandbox_core::{
     Capabilities, Capability, Changes, ChangesOptions, CollectOptions, Command, CreateDirOptions,
     DirEntry, Env, Error, Execution, ExportOptions, FileBatch, ForkOptions, GuestPath,
     ImportOptions, IsolationReport, ListOptions, Metadata, MetadataOptions, Operation, Output,
-    Process, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox, SandboxId, SandboxInfo,
-    Snapshot, SnapshotOptions, Stdin, TransferReport, Usage,
+    Process, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox, SandboxInfo, Snapshot,
+    SnapshotOptions, Stdin, TransferReport, Usage,
 };
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use super::call::Call;
 use super::http::Http;
+use super::state::{SandboxState, close};
 use super::{process, transfer};
 use crate::wire;
 
@@ -33,129 +32,11 @@ const EXEC_INPUT: usize = 8 << 20;
 
 /// A handle.
 #[derive(Debug)]
-pub(super) struct RemoteSandbox(Arc<Inner>);
-
-/// State that all handles and processes of a sandbox share.
-#[derive(Debug)]
-pub(super) struct Inner {
-    pub(super) http: Arc<Http>,
-    pub(super) id: SandboxId,
-    info: Mutex<SandboxInfo>,
-    capabilities: Capabilities,
-    closed: AtomicBool,
-    /// Whether it lives on without handles.
-    keep: bool,
-}
-
-impl Inner {
-    fn info(&self) -> MutexGuard<'_, SandboxInfo> {
-        self.info.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Adds the sandbox to an error that names none.
-    pub(super) fn named(&self, error: Error) -> Error {
-        match error.sandbox() {
-            Some(_) => error,
-            None => error.with_sandbox(self.id.clone()),
-        }
-    }
-
-    /// Adds the sandbox and the path to an error that names none.
-    fn named_at(&self, path: &GuestPath, error: Error) -> Error {
-        let error = self.named(error);
-        match (error.path(), error.host_path()) {
-            (None, None) => error.with_path(path),
-            _ => error,
-        }
-    }
-
-    /// The path of a call on this sandbox.
-    pub(super) fn path<'a>(&'a self, what: &'a str) -> [&'a str; 4] {
-        ["v1", "sandboxes", self.id.as_str(), what]
-    }
-
-    pub(super) fn open(&self, operation: Operation) -> Result<()> {
-        if !self.closed.load(Ordering::SeqCst) {
-            return Ok(());
-        }
-        let closed = Error::closed(operation, &self.id);
-        Err(match operation {
-            Operation::Exec | Operation::Spawn => closed.with_execution(Execution::NotStarted),
-            _ => closed,
-        })
-    }
-
-    fn require(&self, capability: Capability, operation: Operation) -> Result<()> {
-        let required = self.capabilities.require(capability, operation);
-        required.map_err(|error| self.named(error))
-    }
-
-    pub(super) async fn call<T: DeserializeOwned>(
-        &self,
-        call: Call<'_>,
-        body: &impl Serialize,
-    ) -> Result<T> {
-        let called = async { self.http.call(call.json(body)?).await };
-        let called = called.await;
-        called.map_err(|error| self.named(error))
-    }
-
-    async fn change<T: DeserializeOwned>(
-        &self,
-        operation: Operation,
-        what: &str,
-        body: &impl Serialize,
-    ) -> Result<T> {
-        self.open(operation)?;
-        let call = Call::named(operation, &self.path(what));
-        self.call(call, body).await
-    }
-
-    async fn read<T: DeserializeOwned>(
-        &self,
-        operation: Operation,
-        what: &str,
-        body: &impl Serialize,
-    ) -> Result<T> {
-        self.open(operation)?;
-        let call = Call::read(operation, Method::POST, &self.path(what));
-        self.call(call, body).await
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        if *self.closed.get_mut() || self.keep {
-            return;
-        }
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
-        };
-        let (http, id) = (Arc::clone(&self.http), self.id.clone());
-        runtime.spawn(async move {
-            // What can't be told is closed after the server's idle time.
-            let _ = close(&http, &id).await;
-        });
-    }
-}
-
-async fn close(http: &Arc<Http>, id: &SandboxId) -> Result<()> {
-    let path = ["v1", "sandboxes", id.as_str(), "close"];
-    let call = Call::named(Operation::Close, &path).unstoppable();
-    let wire::Nothing {} = http.call(call).await?;
-    Ok(())
-}
+pub(super) struct RemoteSandbox(Arc<SandboxState>);
 
 impl RemoteSandbox {
     pub(super) fn new(http: &Arc<Http>, handle: wire::Handle, keep: bool) -> Self {
-        Self(Arc::new(Inner {
-            http: Arc::clone(http),
-            id: handle.info.id.clone(),
-            info: Mutex::new(handle.info),
-            capabilities: handle.capabilities.into(),
-            closed: AtomicBool::new(false),
-            keep,
-        }))
+        Self(Arc::new(SandboxState::new(http, handle, keep)))
     }
 
     /// Runs a command as a process that is followed: its output may be of any length.

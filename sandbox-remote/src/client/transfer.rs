@@ -19,7 +19,7 @@ use sandbox_transfer::{Attributes, Excludes, Export, Landing, pack};
 use super::call::{Call, Sent};
 use super::http::Opened;
 use super::incoming::{Frames, parse};
-use super::sandbox::Inner;
+use super::state::SandboxState;
 use crate::wire::{self, MAX_HEAD, frame};
 
 /// Size from which on the holes of a file stay holes in an archive.
@@ -27,7 +27,7 @@ const HOLES: u64 = 1 << 20;
 
 /// Packs a directory and has the server bring it in.
 pub(super) async fn import(
-    sandbox: &Arc<Inner>,
+    sandbox: &Arc<SandboxState>,
     from: &Path,
     to: &GuestPath,
     options: ImportOptions,
@@ -95,7 +95,7 @@ fn literally(path: &[u8], operation: Operation) -> Result<String> {
 
 /// Makes the server pack a directory, and builds the export from what comes.
 pub(super) async fn export(
-    sandbox: &Arc<Inner>,
+    sandbox: &Arc<SandboxState>,
     from: &GuestPath,
     to: &Path,
     options: ExportOptions,
@@ -134,7 +134,7 @@ pub(super) async fn export(
 
 /// Fetches an export, from its beginning again if the connection breaks.
 async fn download(
-    sandbox: &Arc<Inner>,
+    sandbox: &Arc<SandboxState>,
     call: &Call<'_>,
     options: &ExportOptions,
 ) -> Result<(wire::Exported, File)> {

@@ -12,8 +12,6 @@ use futures_util::Stream;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::watch;
 
-use super::lease::Held;
-use super::processes::Running;
 use crate::wire::{WINDOW, frame};
 
 /// Interval at which a connection without output says that it lives.
@@ -152,12 +150,12 @@ impl Pipe {
         }
     }
 
-    /// The frames from an offset on, for one answer.
-    pub(super) fn frames(
+    /// The frames from an offset on, for one answer, which holds the process until it ends.
+    pub(super) fn frames<H: Send>(
         self: &Arc<Self>,
         from: u64,
-        held: Held<Arc<Running>>,
-    ) -> Result<impl Stream<Item = std::io::Result<Bytes>> + Send + use<>, WrongOffset> {
+        held: H,
+    ) -> Result<impl Stream<Item = std::io::Result<Bytes>> + Send + use<H>, WrongOffset> {
         let reader = self.take_over(from)?;
         let answer = Answer {
             pipe: Arc::clone(self),
@@ -177,17 +175,17 @@ impl Pipe {
 }
 
 /// One answer that carries a part of a stream.
-struct Answer {
+struct Answer<H> {
     pipe: Arc<Pipe>,
     changed: watch::Receiver<()>,
     at: u64,
     until: u64,
     reader: u64,
     since: Instant,
-    _held: Held<Arc<Running>>,
+    _held: H,
 }
 
-impl Answer {
+impl<H> Answer<H> {
     /// The next frame, and whether another follows.
     async fn next(&mut self) -> (Bytes, bool) {
         let empty = |kind| Bytes::copy_from_slice(&frame::head(kind, 0));

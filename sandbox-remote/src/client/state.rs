@@ -1,0 +1,141 @@
+//! An open sandbox behind a server: what all its handles and processes share.
+//!
+//! Invariant: `Drop` never blocks; what it can't tell the server, the server's own times end.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use reqwest::Method;
+use sandbox_core::{
+    Capabilities, Capability, Error, Execution, GuestPath, Operation, Result, SandboxId,
+    SandboxInfo,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::call::Call;
+use super::http::Http;
+use crate::wire;
+
+/// State that all handles and processes of a sandbox share.
+#[derive(Debug)]
+pub(super) struct SandboxState {
+    pub(super) http: Arc<Http>,
+    pub(super) id: SandboxId,
+    info: Mutex<SandboxInfo>,
+    pub(super) capabilities: Capabilities,
+    pub(super) closed: AtomicBool,
+    /// Whether it lives on without handles.
+    keep: bool,
+}
+
+impl SandboxState {
+    pub(super) fn new(http: &Arc<Http>, handle: wire::Handle, keep: bool) -> Self {
+        Self {
+            http: Arc::clone(http),
+            id: handle.info.id.clone(),
+            info: Mutex::new(handle.info),
+            capabilities: handle.capabilities.into(),
+            closed: AtomicBool::new(false),
+            keep,
+        }
+    }
+
+    pub(super) fn info(&self) -> MutexGuard<'_, SandboxInfo> {
+        self.info.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds the sandbox to an error that names none.
+    pub(super) fn named(&self, error: Error) -> Error {
+        match error.sandbox() {
+            Some(_) => error,
+            None => error.with_sandbox(self.id.clone()),
+        }
+    }
+
+    /// Adds the sandbox and the path to an error that names none.
+    pub(super) fn named_at(&self, path: &GuestPath, error: Error) -> Error {
+        let error = self.named(error);
+        match (error.path(), error.host_path()) {
+            (None, None) => error.with_path(path),
+            _ => error,
+        }
+    }
+
+    /// The path of a call on this sandbox.
+    pub(super) fn path<'a>(&'a self, what: &'a str) -> [&'a str; 4] {
+        ["v1", "sandboxes", self.id.as_str(), what]
+    }
+
+    pub(super) fn open(&self, operation: Operation) -> Result<()> {
+        if !self.closed.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let closed = Error::closed(operation, &self.id);
+        Err(match operation {
+            Operation::Exec | Operation::Spawn => closed.with_execution(Execution::NotStarted),
+            _ => closed,
+        })
+    }
+
+    pub(super) fn require(&self, capability: Capability, operation: Operation) -> Result<()> {
+        let required = self.capabilities.require(capability, operation);
+        required.map_err(|error| self.named(error))
+    }
+
+    pub(super) async fn call<T: DeserializeOwned>(
+        &self,
+        call: Call<'_>,
+        body: &impl Serialize,
+    ) -> Result<T> {
+        let called = async { self.http.call(call.json(body)?).await };
+        let called = called.await;
+        called.map_err(|error| self.named(error))
+    }
+
+    pub(super) async fn change<T: DeserializeOwned>(
+        &self,
+        operation: Operation,
+        what: &str,
+        body: &impl Serialize,
+    ) -> Result<T> {
+        self.open(operation)?;
+        let call = Call::named(operation, &self.path(what));
+        self.call(call, body).await
+    }
+
+    pub(super) async fn read<T: DeserializeOwned>(
+        &self,
+        operation: Operation,
+        what: &str,
+        body: &impl Serialize,
+    ) -> Result<T> {
+        self.open(operation)?;
+        let call = Call::read(operation, Method::POST, &self.path(what));
+        self.call(call, body).await
+    }
+}
+
+impl Drop for SandboxState {
+    fn drop(&mut self) {
+        if *self.closed.get_mut() || self.keep {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let (http, id) = (Arc::clone(&self.http), self.id.clone());
+        runtime.spawn(async move {
+            // What can't be told is closed after the server's idle time.
+            let _ = close(&http, &id).await;
+        });
+    }
+}
+
+/// Closes a sandbox at its server.
+pub(super) async fn close(http: &Arc<Http>, id: &SandboxId) -> Result<()> {
+    let path = ["v1", "sandboxes", id.as_str(), "close"];
+    let call = Call::named(Operation::Close, &path).unstoppable();
+    let wire::Nothing {} = http.call(call).await?;
+    Ok(())
+}

@@ -13,14 +13,16 @@ mod plan;
 mod reaper;
 mod run;
 mod settings;
+mod verdict;
 mod watch;
 
-pub use case::{Case, CaseFuture, Failed, Verdict};
+pub use case::{Case, CaseFuture};
 pub use check::{Expected, refused, refused_at, same_path};
 pub use context::Context;
 pub use fixture::{Deviation, Fixture, IntoFixtures, mostly_waiting, wrapped};
 pub use main::main;
 pub use run::{CaseReport, Outcome, Report, run, run_blocking};
+pub use verdict::{Failed, Verdict};
 
 pub(crate) use case::cases;
 pub(crate) use check::{ensure, ensure_eq};

@@ -95,7 +95,7 @@ impl Server {
             .with_allowed_origins(options.allowed_origins)
             .enforce_origin_validation();
         let service: StreamableHttpService<Tools, LocalSessionManager> = StreamableHttpService::new(
-            move || Ok(Tools::new(self.clone())),
+            move || Ok(Tools::new(self.shared.clone())),
             Arc::default(),
             config,
         );

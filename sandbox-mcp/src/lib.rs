@@ -27,13 +27,16 @@ mod arguments;
 mod export;
 mod find;
 mod http;
+mod options;
 mod outputs;
 mod results;
 mod server;
+mod shared;
 mod tools;
 
 pub use http::HttpOptions;
-pub use server::{Server, ServerOptions};
+pub use options::ServerOptions;
+pub use server::Server;
 
 /// The guide's program, compiled as a documentation test.
 #[cfg(all(doctest, target_os = "linux"))]

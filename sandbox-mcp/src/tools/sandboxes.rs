@@ -1,0 +1,197 @@
+//! Tools that make, list, copy, compare and close sandboxes.
+
+use std::time::Duration;
+
+use rmcp::handler::server::wrapper::{Json, Parameters};
+use rmcp::model::RequestMetaObject;
+use rmcp::service::RequestContext;
+use rmcp::{Peer, RoleServer, tool, tool_router};
+use sandbox_core::{
+    ChangeKind, ChangesOptions, ImportOptions, Network, Resources, SandboxExt as _, SandboxSpec,
+    Source,
+};
+use sandbox_sessions::{Filter, Key, SessionId, SessionOptions, Wait};
+
+use super::Tools;
+use super::call::{ENTRIES, SKIPPED, path, said, under};
+use crate::arguments::{ChangesIn, Create, Fork, Nothing, OfSandbox};
+use crate::export;
+use crate::results::{ChangedEntry, ChangesOut, Done, SandboxOut, Sandboxes};
+
+#[tool_router(router = sandboxes, vis = "pub(super)")]
+impl Tools {
+    #[tool(
+        name = "sandbox_create",
+        description = "Creates a sandbox, or gives back the one of that name. It has no network unless asked for and allowed.",
+        annotations(
+            title = "Create a sandbox",
+            read_only_hint = false,
+            destructive_hint = false,
+            idempotent_hint = true,
+            open_world_hint = false
+        )
+    )]
+    async fn sandbox_create(
+        &self,
+        Parameters(create): Parameters<Create>,
+    ) -> Result<Json<SandboxOut>, String> {
+        let options = &self.shared.options;
+        let mut spec = SandboxSpec::new().command_timeout(options.command_timeout);
+        if create.network {
+            if !options.allow_network {
+                return Err("the operator does not allow the network (--allow-network)".into());
+            }
+            spec = spec.network(Network::Open);
+        }
+        if let Some(image) = create.image {
+            spec = spec.source(Source::Image(image));
+        }
+        if let Some(workdir) = create.workdir {
+            spec = spec.workdir(workdir);
+        }
+        let mut limits = Resources::new();
+        if let Some(memory) = create.memory_mib {
+            limits = limits.memory(memory.saturating_mul(1 << 20));
+        }
+        if let Some(pids) = create.pids {
+            limits = limits.pids(pids);
+        }
+        spec = spec.resources(limits);
+        for (name, value) in create.env {
+            spec = spec.env(name, value);
+        }
+        let from = match create.import {
+            Some(from) => Some(export::source(&options.import_roots, &from)?),
+            None => None,
+        };
+        let name = create.name.unwrap_or_else(fresh);
+        let wait = SessionOptions::new().wait(Wait::AtMost(Duration::from_secs(20)));
+        let session = self
+            .shared
+            .sessions
+            .get_or_create_with(&self.shared.tenant, name, spec, wait)
+            .await
+            .map_err(said)?;
+        let sandbox = session.sandbox();
+        if let Some(from) = from {
+            let options = ImportOptions::new().ignore_files(true);
+            let imported = sandbox.import_dir(&from, &".".into(), options).await;
+            imported.map_err(said)?;
+        }
+        let workdir = Some(sandbox.info().workdir.to_string());
+        Ok(Json(self.shared.describe(&session.info(), workdir)))
+    }
+
+    #[tool(
+        name = "sandbox_list",
+        description = "Lists the sandboxes that there are.",
+        annotations(
+            title = "List sandboxes",
+            read_only_hint = true,
+            open_world_hint = false
+        )
+    )]
+    async fn sandbox_list(&self, _: Parameters<Nothing>) -> Result<Json<Sandboxes>, String> {
+        let filter = Filter::new().tenant(self.shared.tenant.clone());
+        let list = self.shared.sessions.list(&filter);
+        let sandboxes = list.iter().map(|info| self.shared.describe(info, None));
+        Ok(Json(Sandboxes {
+            sandboxes: sandboxes.collect(),
+        }))
+    }
+
+    #[tool(
+        name = "sandbox_close",
+        description = "Closes a sandbox: kills what runs and throws its files away. Export first what should stay.",
+        annotations(
+            title = "Close a sandbox",
+            read_only_hint = false,
+            destructive_hint = true,
+            idempotent_hint = true,
+            open_world_hint = false
+        )
+    )]
+    async fn sandbox_close(
+        &self,
+        Parameters(of): Parameters<OfSandbox>,
+    ) -> Result<Json<Done>, String> {
+        let shared = &self.shared;
+        let key = Key::new(of.sandbox_id).map_err(said)?;
+        let done = shared.sessions.info(&shared.tenant, &key).is_some();
+        shared
+            .sessions
+            .close(&shared.tenant, key)
+            .await
+            .map_err(said)?;
+        Ok(Json(Done { done }))
+    }
+
+    #[tool(
+        name = "sandbox_fork",
+        description = "Makes an independent copy of a sandbox with its files, to try something without changing the original.",
+        annotations(
+            title = "Fork a sandbox",
+            read_only_hint = false,
+            destructive_hint = false,
+            open_world_hint = false
+        )
+    )]
+    async fn sandbox_fork(
+        &self,
+        Parameters(fork): Parameters<Fork>,
+    ) -> Result<Json<SandboxOut>, String> {
+        let session = self.shared.session(&fork.sandbox_id).await?;
+        let options = SessionOptions::new().wait(Wait::AtMost(Duration::from_secs(20)));
+        let name = fork.name.unwrap_or_else(fresh);
+        let child = session.fork(name, options).await.map_err(said)?;
+        let workdir = Some(child.sandbox().info().workdir.to_string());
+        Ok(Json(self.shared.describe(&child.info(), workdir)))
+    }
+
+    #[tool(
+        name = "sandbox_changes",
+        description = "Lists what differs from the files that a sandbox began with: of a fork, what was done since.",
+        annotations(title = "List changes", read_only_hint = true, open_world_hint = false)
+    )]
+    async fn sandbox_changes(
+        &self,
+        Parameters(of): Parameters<ChangesIn>,
+        meta: RequestMetaObject,
+        peer: Peer<RoleServer>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<Json<ChangesOut>, String> {
+        let sandbox = self.sandbox(&of.sandbox_id).await?;
+        let directory = path(of.path);
+        let options = ChangesOptions::new().contents(false);
+        let comparing = sandbox.changes(&directory, options);
+        let found = under(&meta, &peer, &context, comparing).await?;
+        let found = found.map_err(said)?;
+        let listed = found.entries.iter().take(ENTRIES);
+        let changes: Vec<ChangedEntry> = listed
+            .map(|entry| ChangedEntry {
+                path: entry.path.to_string(),
+                change: match entry.kind() {
+                    ChangeKind::Added => "added",
+                    ChangeKind::Deleted => "deleted",
+                    ChangeKind::Mode => "mode",
+                    ChangeKind::Replaced => "replaced",
+                    _ => "modified",
+                },
+            })
+            .collect();
+        let skipped = found.skipped.iter().take(SKIPPED);
+        Ok(Json(ChangesOut {
+            truncated: changes.len() < found.entries.len(),
+            total: found.entries.len(),
+            changes,
+            skipped: skipped
+                .map(|left| format!("{}: {}", left.path, left.reason))
+                .collect(),
+        }))
+    }
+}
+
+/// A name for a sandbox that was given none.
+fn fresh() -> String {
+    SessionId::fresh().to_string()
+}

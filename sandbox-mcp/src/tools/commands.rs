@@ -9,7 +9,7 @@ use rmcp::{Peer, RoleServer, tool, tool_router};
 use sandbox_core::{CapturedStream, Execution, ExitStatus};
 
 use super::Tools;
-use super::call::{command, said, under};
+use super::call::{command, under};
 use crate::arguments::{OutputRead, Run, Stream};
 use crate::outputs::{PAGE, show};
 use crate::results::{OutputOut, Ran, RunOut, Text};

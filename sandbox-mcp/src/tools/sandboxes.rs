@@ -7,8 +7,7 @@ use rmcp::model::RequestMetaObject;
 use rmcp::service::RequestContext;
 use rmcp::{Peer, RoleServer, tool, tool_router};
 use sandbox_core::{
-    ChangeKind, ChangesOptions, ImportOptions, Network, Resources, SandboxExt as _, SandboxSpec,
-    Source,
+    ChangeKind, ChangesOptions, ImportOptions, Network, Resources, SandboxSpec, Source,
 };
 use sandbox_sessions::{Filter, Key, SessionId, SessionOptions, Wait};
 

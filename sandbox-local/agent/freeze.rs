@@ -55,9 +55,16 @@ impl Stillness {
         })
     }
 
-    /// Whether nothing was executed since.
+    /// Whether nothing was executed since. A thread shows that it stops a moment before it is
+    /// switched out, which is what is counted: so there is a second look, a millisecond later. Who
+    /// ran since the beginning without a pause is seen then, wherever it was at the first look.
     pub(crate) fn lasts(self, proc: i32) -> bool {
-        Self::see(proc, self.key).is_some_and(|now| now.hash == self.hash)
+        let is_same = || Self::see(proc, self.key).is_some_and(|now| now.hash == self.hash);
+        if !is_same() {
+            return false;
+        }
+        sys::pause_ms(1);
+        is_same()
     }
 }
 
@@ -82,7 +89,7 @@ pub(crate) fn freeze(
     let mut next = stopped.iter_mut();
     let _ = proc::for_each_number(proc, |pid| {
         if pid > 1
-            && proc::state(proc, pid) == Some(b'T')
+            && matches!(proc::state(proc, pid), Some(b'T' | b't'))
             && let Some(entry) = next.next()
         {
             *entry = pid;
@@ -97,6 +104,10 @@ pub(crate) fn freeze(
         let listed = proc::for_each_number(proc, |pid| {
             if pid > 1 && !proc::stands_still(proc, pid, patient) {
                 moving = true;
+                // If it stood still before, another process has continued it: so does the thaw.
+                if let Some(entry) = stopped.iter_mut().find(|entry| **entry == pid) {
+                    *entry = 0;
+                }
                 let _ = sys::kill(pid, SIGSTOP);
             }
             true
@@ -114,7 +125,7 @@ pub(crate) fn freeze(
     }
 }
 
-/// Lets everything go on, except what stood still before the freeze.
+/// Lets everything go on, except what a guest had stopped, or traces.
 pub(crate) fn thaw(stopped: &mut [i32], proc: i32) {
     let _ = proc::for_each_number(proc, |pid| {
         if pid > 1 && !stopped.contains(&pid) {

@@ -178,6 +178,38 @@ fn a_process_that_ran_during_a_freeze_is_noticed() {
 }
 
 #[test]
+fn a_process_that_has_just_set_its_state_is_noticed() {
+    let (mut table, _) = two_commands();
+    let still = freeze::freeze(&mut table, &mut [0; 256], PROC, KEY);
+    let stillness = never_fails(still).unwrap();
+    // It ran all the time, on a processor of its own, and is about to stop.
+    world(|world| world.processes.get_mut(&20).unwrap().leaving = 1);
+    assert!(!stillness.lasts(PROC));
+}
+
+#[test]
+fn a_thaw_lets_go_what_was_continued_and_stopped_again_and_leaves_alone_what_is_traced() {
+    let (mut table, _) = two_commands();
+    let mut stopped = [0; 256];
+    never_fails(crate::sys::kill(20, SIGSTOP));
+    world(|world| {
+        let process = world.processes.get_mut(&20).unwrap();
+        process.continues_in = Some(1);
+        let mut traced = Process::new(30, TREE);
+        traced.threads = vec![b't'];
+        world.processes.insert(30, traced);
+    });
+    let still = freeze::freeze(&mut table, &mut stopped, PROC, KEY);
+    assert!(never_fails(still).is_some());
+    assert_eq!(world(|world| world.processes[&20].threads[0]), b'T');
+    freeze::thaw(&mut stopped, PROC);
+    // A guest's other process continued it meanwhile: it must not stay stopped by this.
+    assert_eq!(world(|world| world.processes[&20].threads[0]), b'S');
+    // A debugger would see a signal that nothing in the sandbox sent.
+    assert!(!world(|world| world.signals.contains(&(30, SIGCONT))));
+}
+
+#[test]
 #[cfg_attr(miri, ignore = "three seconds of the fake clock take minutes")]
 fn a_freeze_gives_up_on_what_never_stands_still() {
     let (mut table, _) = two_commands();

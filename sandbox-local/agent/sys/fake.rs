@@ -28,6 +28,11 @@ pub(crate) struct Process {
     pub(crate) respawns: u32,
     /// Number of times that it was executed and switched out.
     pub(crate) switches: u64,
+    /// Switches that are still to come: the state that it shows has been set, but it is being
+    /// executed until the agent next waits.
+    pub(crate) leaving: u64,
+    /// After so many readings of its state another process of the guest continues it.
+    pub(crate) continues_in: Option<u32>,
     /// Whether SIGSTOP and SIGCONT reach it.
     pub(crate) obeys: bool,
 }
@@ -42,6 +47,8 @@ impl Process {
             is_readable: true,
             respawns: 0,
             switches: 1,
+            leaving: 0,
+            continues_in: None,
             obeys: true,
         }
     }
@@ -143,6 +150,9 @@ impl World {
             }
             nr::PPOLL => {
                 self.now += 1;
+                for process in self.processes.values_mut() {
+                    process.switches += std::mem::take(&mut process.leaving);
+                }
                 Ok(0)
             }
             nr::FUTEX => Ok(0),
@@ -274,7 +284,17 @@ impl World {
         let (number, rest) = path.split_once('/').ok_or(ENOENT)?;
         let number: i32 = number.parse().map_err(|_| ENOENT)?;
         // Threads of the process n have the numbers n, n + 10000, n + 20000.
-        let process = self.processes.get(&(number % 10_000)).ok_or(ENOENT)?;
+        let process = self.processes.get_mut(&(number % 10_000)).ok_or(ENOENT)?;
+        if rest == "stat" {
+            match process.continues_in {
+                Some(0) => {
+                    process.threads.fill(b'S');
+                    process.continues_in = None;
+                }
+                Some(left) => process.continues_in = Some(left - 1),
+                None => {}
+            }
+        }
         let file = match rest {
             "task" => File::Directory {
                 names: (0..process.threads.len())

@@ -4,9 +4,13 @@
  * still MODE DIRECTORY FILES: MODE is "plain" (no timers), "often" (an interval timer), "once"
  * (many timers that expire once), "other" (another process whose timers continue it, which then
  * continues its parent), "vfork" (the renaming is done by children that the parent waits for within
- * the kernel, where it can't be stopped). */
+ * the kernel, where it can't be stopped). With a tracer, which timers continue: "traced" (it swallows
+ * each signal that would stop its parent), "seized" (it lets its parent go on out of the stop of its
+ * group), "stepped" (its parent goes on by one system call at a time), "bursts" (its parent stands in
+ * a stop of tracing, and renames once for each expiry). */
 #include "report.h"
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/wait.h>
 
 static void timer(long first_ms, long interval_ms) {
@@ -47,6 +51,45 @@ static void in_children(void) {
     }
 }
 
+/* A stop of the parent's; false if a signal came instead. */
+static int is_stopped(pid_t parent) {
+    int status;
+    return waitpid(parent, &status, __WALL) == parent && WIFSTOPPED(status);
+}
+
+/* Traces the parent, which goes on whatever it was sent. */
+static void trace(pid_t parent, const char *mode) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    timer(60, 60);
+    int attached = strcmp(mode, "traced") == 0 ? ptrace(PTRACE_ATTACH, parent, 0, 0)
+                                               : ptrace(PTRACE_SEIZE, parent, 0, 0);
+    if (attached < 0) {
+        report("attach", -1);
+        kill(parent, SIGKILL);
+        _exit(1);
+    }
+    int stepped = strcmp(mode, "stepped") == 0, bursts = strcmp(mode, "bursts") == 0;
+    if (stepped || bursts) {
+        ptrace(PTRACE_INTERRUPT, parent, 0, 0);
+    }
+    for (;;) {
+        if (!is_stopped(parent)) {
+            continue;
+        }
+        if (bursts) {
+            /* In and out of a call and into the next: whatever the first is, it renames. Between
+             * the expiries both look as if the host had stopped them. */
+            raise(SIGSTOP);
+            for (int stops = 0; stops < 2; stops++) {
+                do {
+                    ptrace(PTRACE_SYSCALL, parent, 0, 0);
+                } while (!is_stopped(parent));
+            }
+        }
+        ptrace(stepped || bursts ? PTRACE_SYSCALL : PTRACE_CONT, parent, 0, 0);
+    }
+}
+
 static void fill(const char *dir, int files) {
     mkdir(dir, 0755);
     for (int i = 0; i < files; i++) {
@@ -83,6 +126,13 @@ int main(int argc, char **argv) {
         for (;;) {
             kill(getppid(), SIGCONT);
             usleep(1000);
+        }
+    } else if (strcmp(mode, "traced") == 0 || strcmp(mode, "seized") == 0 ||
+               strcmp(mode, "stepped") == 0 || strcmp(mode, "bursts") == 0) {
+        pid_t parent = getpid();
+        prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY);
+        if (fork() == 0) {
+            trace(parent, mode);
         }
     }
     close(open("ready", O_CREAT | O_WRONLY, 0644));

@@ -95,7 +95,9 @@ fn naive_copy(mode: &str) -> Vec<usize> {
 async fn a_fork_is_of_one_moment_or_busy() {
     let _turn = host::alone().await;
     let state = host::fast_state();
-    for mode in ["often", "once", "other", "vfork"] {
+    for mode in [
+        "often", "once", "other", "vfork", "traced", "seized", "stepped", "bursts",
+    ] {
         if mode != "other" {
             let control = naive_copy(mode);
             let torn = control.iter().filter(|tokens| **tokens != 1).count();

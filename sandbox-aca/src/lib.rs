@@ -14,6 +14,8 @@
 #[cfg(feature = "agent")]
 mod agent;
 mod auth;
+#[cfg(test)]
+mod fuzzing;
 mod group;
 mod guest;
 mod http;

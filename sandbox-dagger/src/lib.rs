@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
 mod config;
+#[cfg(test)]
+mod fuzzing;
 mod guest;
 mod provider;
 mod sandbox;

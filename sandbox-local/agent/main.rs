@@ -14,6 +14,8 @@
 mod protocol;
 
 mod freeze;
+#[cfg(test)]
+mod fuzzing;
 mod kill;
 mod play;
 mod probe;

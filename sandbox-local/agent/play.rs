@@ -87,21 +87,17 @@ fn report(index: u64, errno: Errno, flags: u32) -> i32 {
 }
 
 /// A plan being played.
-pub(crate) struct Player {
-    plan: &'static mut [u8],
+pub(crate) struct Player<'a> {
+    plan: &'a mut [u8],
     ops: usize,
     exports: usize,
     data: usize,
     slots: [i64; MAX_SLOTS],
 }
 
-impl Player {
+impl<'a> Player<'a> {
     /// `slots` has `held` descriptors, as many as the plan counts on.
-    pub(crate) fn new(
-        plan: &'static mut [u8],
-        slots: [i64; MAX_SLOTS],
-        held: usize,
-    ) -> Option<Self> {
+    pub(crate) fn new(plan: &'a mut [u8], slots: [i64; MAX_SLOTS], held: usize) -> Option<Self> {
         let ops = get_u32(plan, 0)? as usize;
         let exports = get_u32(plan, 4)? as usize;
         let inherited = get_u32(plan, 8)? as usize;

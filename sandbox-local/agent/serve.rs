@@ -128,7 +128,11 @@ fn reap(memory: &mut Memory) -> Result<bool, i32> {
 }
 
 /// Handles one message. `Ok(false)`: the host is gone. `None`: it makes no sense.
-fn receive(memory: &mut Memory, handles: Handles, index: usize) -> Option<sys::Result<bool>> {
+pub(crate) fn receive(
+    memory: &mut Memory,
+    handles: Handles,
+    index: usize,
+) -> Option<sys::Result<bool>> {
     let (bytes, fds) = match slot::all().get(index)?.receive(false) {
         Ok(received) => received,
         Err(Errno(EAGAIN | EINTR)) => return Some(Ok(true)),

@@ -88,7 +88,7 @@ fn a_fork_bomb_that_outruns_the_search_has_everything_killed_and_that_is_said() 
         world.processes.insert(12, bomb);
     });
     assert_eq!(kill_first(&mut table, &mut state), killed::EVERYTHING);
-    assert_eq!(alive(), []);
+    assert!(alive().is_empty());
     assert!(world(|world| world.signals.contains(&(-1, SIGKILL))));
 }
 

@@ -15,6 +15,8 @@ mod egress;
 mod engine;
 #[cfg(target_os = "linux")]
 mod files;
+#[cfg(all(target_os = "linux", test))]
+mod fuzzing;
 #[cfg(target_os = "linux")]
 mod guest_user;
 #[cfg(target_os = "linux")]

@@ -26,3 +26,5 @@ pub use manage::{
     VolumeKind, VolumeMount,
 };
 pub use provider::AcaSandboxProvider;
+#[cfg(test)]
+pub(crate) use spawn::fuzzed;

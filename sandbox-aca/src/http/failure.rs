@@ -215,3 +215,13 @@ impl std::fmt::Display for Problem {
         write!(f, "{name}{between}{}", self.detail)
     }
 }
+
+/// Reads and tells a problem, for [`crate::fuzzing`].
+#[cfg(test)]
+pub(crate) fn fuzzed(body: &[u8]) {
+    let problem = Problem::parse(body);
+    let told = problem.to_string();
+    assert_eq!(problem.is_empty(), told.is_empty());
+    // It is told, not passed on whole.
+    assert!(told.chars().count() <= 602, "{told}");
+}

@@ -19,6 +19,8 @@ use serde_json::Value;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 pub(crate) use failure::Failure;
+#[cfg(test)]
+pub(crate) use failure::fuzzed;
 pub(crate) use plane::{Plane, invalid};
 
 use crate::auth::Tokens;

@@ -270,11 +270,7 @@ impl Session {
 
     async fn upload_part(&self, op: Operation, name: &str, part: Bytes) -> Result<(), Failure> {
         let boundary = format!("part-{}", uuid::Uuid::new_v4().simple());
-        let head = format!(
-            "--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\nContent-Type: application/octet-stream\r\n\r\n"
-        );
-        let tail = format!("\r\n--{boundary}--\r\n");
-        let body = [head.as_bytes(), &part, tail.as_bytes()].concat();
+        let body = form(&boundary, name, &part);
         let path: &[&str] = match self.pool.old {
             true => &["files", "upload"],
             false => &["files"],
@@ -420,4 +416,13 @@ fn full(failure: Failure) -> Failure {
         error: error.with_source(failure.error),
         ..failure
     }
+}
+
+/// A form with one file in it. The boundary must not be in the file: a random one is not.
+pub(crate) fn form(boundary: &str, name: &str, content: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\nContent-Type: application/octet-stream\r\n\r\n"
+    );
+    let tail = format!("\r\n--{boundary}--\r\n");
+    [head.as_bytes(), content, tail.as_bytes()].concat()
 }

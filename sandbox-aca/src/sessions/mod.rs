@@ -16,6 +16,8 @@ mod sandbox;
 mod shared;
 mod transport;
 
+#[cfg(test)]
+pub(crate) use client::form;
 pub use code::{CodeOptions, CodeOutput, CodeStatus};
 pub use config::{AcaSessionConfig, SessionKind};
 pub use provider::AcaSessionProvider;

@@ -142,3 +142,15 @@ fn read(body: &[u8]) -> Result<Value, Failed> {
         _ => Err(Failed::Garbage(start())),
     }
 }
+
+/// Reads an answer in every way, for [`crate::fuzzing`].
+#[cfg(test)]
+pub(crate) fn fuzzed(body: &[u8]) {
+    if let Ok(data) = read(body) {
+        assert!(data.is_object(), "{data}");
+    }
+    for status in [400, 401, 422, 502, 503] {
+        let failed = classify_status(status, &said(body));
+        let _ = (failed.nothing_begun(), failed.to_string());
+    }
+}

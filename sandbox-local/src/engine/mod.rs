@@ -43,3 +43,40 @@ pub(crate) use ready::{Ready, Taken};
 pub(crate) use request::{SpawnRequest, Stdin, Terminal};
 pub(crate) use start::{Init, StartConfig, start};
 pub(crate) use stream::StdinWriter;
+
+/// Reads a message as an agent's first and as a later one, for [`crate::fuzzing`].
+#[cfg(test)]
+pub(crate) fn fuzzed(bytes: &[u8]) {
+    use std::os::fd::AsFd as _;
+
+    for first in [true, false] {
+        let Ok((ours, theirs)) = wire::control_pair() else {
+            continue;
+        };
+        let sent = rustix::net::send(&theirs, bytes, rustix::net::SendFlags::DONTWAIT);
+        if sent.is_err() {
+            continue;
+        }
+        let message = if first {
+            let (mut payload, mut fds) = (Vec::new(), Vec::new());
+            let message = wire::receive_first(ours.as_fd(), &mut payload, &mut fds);
+            assert!(payload.len() <= bytes.len() && fds.is_empty());
+            message.ok().flatten()
+        } else {
+            let message = wire::receive(ours.as_fd());
+            message.ok().flatten().map(|(message, fd)| {
+                assert!(fd.is_none());
+                message
+            })
+        };
+        let Some(message) = message else { continue };
+        let again = crate::protocol::Message::decode(&message.encode());
+        assert!(again.is_some_and(|again| again.encode() == message.encode()));
+        for end in [outcome::Progress::exited, outcome::Progress::failed] {
+            let progress = outcome::Progress::default();
+            end(&progress, &message);
+            assert!(progress.has_ended());
+            let _ = format!("{:?}", progress.outcome());
+        }
+    }
+}

@@ -105,6 +105,12 @@ impl Progress {
         });
     }
 
+    /// How it ended, if it has.
+    #[cfg(test)]
+    pub(super) fn outcome(&self) -> Option<Outcome> {
+        self.lock().outcome
+    }
+
     /// Whether the process has ended.
     pub(super) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)

@@ -148,4 +148,43 @@ mod tests {
             assert!(cut(&mut BytesMut::from(garbage)).is_err());
         }
     }
+
+    /// Cuts frames off bytes that come in parts of each size: where they are cut changes nothing, and
+    /// no frame is longer than it may be.
+    fn in_parts_of_each_size(whole: &[u8]) {
+        let in_parts = |size: usize| {
+            let mut buffer = BytesMut::new();
+            let mut frames = Vec::new();
+            for part in whole.chunks(size) {
+                buffer.extend_from_slice(part);
+                loop {
+                    match cut(&mut buffer) {
+                        Ok(Some(frame)) => {
+                            assert!(frame.data.len() <= FRAME);
+                            frames.push((frame.kind, frame.data));
+                        }
+                        Ok(None) => break,
+                        Err(_) => return (frames, true),
+                    }
+                }
+            }
+            (frames, false)
+        };
+        let at_once = in_parts(whole.len().max(1));
+        for size in [1, 5, 64] {
+            assert_eq!(in_parts(size), at_once, "in parts of {size}");
+        }
+    }
+
+    #[test]
+    fn a_stream_of_frames_can_be_anything() {
+        let kept: &[&[u8]] = &[
+            b"D\0\0\0\x03abcH\0\0\0\0E\0\0\0\0",
+            b"D\0\0\x01\0a",
+            b"D\xff\xff\xff\xff",
+            b"X\0\0\0\x02{}M\0\0\0\0",
+            b"<html>",
+        ];
+        sandbox_testkit::fuzz::attack("remote-frames", kept, in_parts_of_each_size);
+    }
 }

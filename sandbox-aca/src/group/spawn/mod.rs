@@ -17,6 +17,8 @@ mod control;
 mod pump;
 mod socket;
 mod trailer;
+#[cfg(test)]
+pub(crate) use trailer::fuzzed;
 
 use std::sync::Arc;
 use std::time::Duration;

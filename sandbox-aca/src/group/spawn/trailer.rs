@@ -71,6 +71,28 @@ impl Trailer {
     }
 }
 
+/// Takes bytes in parts of each size, for [`crate::fuzzing`]: where they are cut changes nothing.
+#[cfg(test)]
+pub(crate) fn fuzzed(whole: &[u8]) {
+    let in_parts = |size: usize| {
+        let mut trailer = Trailer::new("end-x");
+        let (mut bytes, mut end) = (Vec::new(), None);
+        for part in whole.chunks(size) {
+            let step = trailer.take(part);
+            bytes.extend(step.bytes);
+            end = end.or(step.end);
+        }
+        if end.is_none() {
+            bytes.extend(trailer.rest());
+        }
+        (bytes, end)
+    };
+    let at_once = in_parts(whole.len().max(1));
+    for size in [1, 2, 7] {
+        assert_eq!(in_parts(size), at_once, "in parts of {size}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

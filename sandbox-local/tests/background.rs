@@ -75,12 +75,12 @@ async fn a_program_that_never_stops_printing_holds_neither_exec_nor_the_sandbox(
         let before = Instant::now();
         let script = Command::shell("yes & echo $! > pid").output_limit(1000);
         run(&sandbox, script).await;
-        assert!(before.elapsed() < Duration::from_secs(60));
+        assert!(before.elapsed() < Duration::from_secs(120));
         // And one that prints a little now and then.
         let before = Instant::now();
         let script = "(while :; do echo x; sleep 0.01; done) & echo $! >> pid";
         sh(&sandbox, script).await;
-        assert!(before.elapsed() < Duration::from_secs(60));
+        assert!(before.elapsed() < Duration::from_secs(120));
         assert_eq!(
             sh(&sandbox, "kill -0 $(cat pid) && echo alive").await,
             "alive\n"

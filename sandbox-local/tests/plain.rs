@@ -169,7 +169,7 @@ async fn a_program_that_is_still_open_for_writing_is_waited_for_and_no_longer_th
 async fn a_timeout_kills_the_group_and_keeps_the_output() {
     let sandbox = sandbox().await;
     let started = Instant::now();
-    let command = Command::shell("sleep 60 & echo $!; sleep 60");
+    let command = Command::shell("sleep 600 & echo $!; sleep 600");
     let error = sandbox
         .exec(command.timeout(Duration::from_secs(3)))
         .await
@@ -187,7 +187,7 @@ async fn a_timeout_kills_the_group_and_keeps_the_output() {
 async fn a_grandchild_does_not_hold_the_output_and_dies_with_the_sandbox() {
     let sandbox = sandbox().await;
     let started = Instant::now();
-    for script in ["sleep 60 & echo $!", "yes 2>/dev/null & echo $!"] {
+    for script in ["sleep 600 & echo $!", "yes 2>/dev/null & echo $!"] {
         let output = sandbox.sh(script).await.unwrap();
         assert!(started.elapsed() < Duration::from_secs(120), "{script}");
         if script.starts_with("sleep") {

@@ -497,6 +497,61 @@ ATTEMPT(attach_to_init) { return ptrace(PTRACE_ATTACH, other(), 0, 0); }
 
 /* --- Resources of the machine; what not even root may raise everywhere is lowered outside --- */
 
+/* Through all processes of the user, of which init may be one. Outside in a pid namespace of its
+ * own, beyond which it does not reach: or it would slow down the whole machine. */
+ATTEMPT(slow_init_with_its_user) {
+    if (control && unshare(CLONE_NEWPID))
+        return -1;
+    pid_t pid = fork();
+    if (pid == 0) {
+        if (control && getpid() != 1)
+            _exit(EIO);
+        pid_t victim = other();
+        if (setpriority(PRIO_USER, getuid(), 19))
+            _exit(errno);
+        _exit(getpriority(PRIO_PROCESS, victim) == 19 ? 0 : EPERM);
+    }
+    return in_child(pid);
+}
+ATTEMPT(slow_init_with_its_group) {
+    pid_t victim = other();
+    if (control && setpgid(victim, victim))
+        return -1;
+    return setpriority(PRIO_PGRP, victim, 19);
+}
+static long put_of_other(const char *file, const char *text) {
+    int fd = open_of_other(file, O_WRONLY);
+    if (fd < 0)
+        return -1;
+    long wrote = write(fd, text, strlen(text));
+    int error = errno;
+    close(fd);
+    errno = error;
+    return wrote;
+}
+ATTEMPT(slow_inits_timers) { return put_of_other("timerslack_ns", "4000000000"); }
+ATTEMPT(rename_init) { return control ? put("/proc/self/comm", "x") : put_of_other("comm", "x"); }
+/* The kernel sends what the owner of a descriptor is to get in the name of who writes. */
+ATTEMPT(end_init_by_a_readable_pipe) {
+    int ends[2], status;
+    pid_t victim = other();
+    if (pipe(ends) || fcntl(ends[0], F_SETOWN, victim) || fcntl(ends[0], F_SETSIG, SIGKILL) ||
+        fcntl(ends[0], F_SETFL, O_ASYNC) || write(ends[1], "x", 1) != 1)
+        return -1;
+    if (control)
+        return waitpid(victim, &status, 0) == victim && WIFSIGNALED(status) ? 0 : -1;
+    errno = EPERM;
+    return -1;
+}
+/* Since Linux 6.11 by the descriptor of a process, before by name. */
+ATTEMPT(take_inits_namespaces_by_pidfd) {
+    int fd = syscall(SYS_pidfd_open, other(), 0);
+    int space = ioctl(fd, _IO(0xFF, 4) /* PIDFD_GET_NET_NAMESPACE */, 0);
+    if (space < 0 && (errno == ENOTTY || errno == EINVAL))
+        space = open_of_other("ns/net", O_RDONLY);
+    return space;
+}
+
 ATTEMPT(deadline_scheduling) {
     struct {
         unsigned size, policy;
@@ -699,7 +754,9 @@ static const struct {
     ROW(see_inits_namespaces), ROW(see_inits_call), ROW(see_inits_memory_in_pages),
     ROW(see_inits_io), ROW(clear_inits_references), ROW(write_inits_memory),
     ROW(push_out_inits_memory), ROW(move_inits_group), ROW(see_inits_robust_list),
-    ROW(attach_to_init), ROW(deadline_scheduling), ROW(real_time_input_and_output),
+    ROW(attach_to_init), ROW(slow_init_with_its_user), ROW(slow_init_with_its_group),
+    ROW(slow_inits_timers), ROW(rename_init), ROW(end_init_by_a_readable_pipe),
+    ROW(take_inits_namespaces_by_pidfd), ROW(deadline_scheduling), ROW(real_time_input_and_output),
     ROW(be_nicer_to_oneself), ROW(lock_much_memory), ROW(enlarge_a_pipe),
     ROW(a_message_queue_beyond_the_limit), ROW(be_spared_when_memory_runs_out), ROW(dump_core),
     ROW(more_open_files), ROW(more_processes), ROW(huge_pages), ROW(huge_pages_in_a_file),

@@ -136,6 +136,12 @@ attempts! {
     move_inits_group: ["ESRCH"], Anyone;
     see_inits_robust_list: ["EPERM"], Anyone;
     attach_to_init: ["EPERM"], Anyone;
+    slow_init_with_its_user: ["EPERM"], Anyone;
+    slow_init_with_its_group: ["ESRCH", "EPERM"], Anyone;
+    slow_inits_timers: ["EACCES", "EPERM"], Anyone;
+    rename_init: ["EACCES", "EINVAL", "EPERM"], Anyone;
+    end_init_by_a_readable_pipe: ["EPERM"], Anyone;
+    take_inits_namespaces_by_pidfd: ["EACCES", "EPERM"], Anyone;
     deadline_scheduling: ["EPERM"], Root;
     real_time_input_and_output: ["EPERM"], Root;
     be_nicer_to_oneself: ["EACCES"], Root;

@@ -39,6 +39,7 @@ static void mounts(const char *name) {
     CALL("move_mount", SYS_move_mount, -1, "", -1, "", 4 | 0x40);
     unsigned long attr[4] = {0};
     CALL("mount_setattr", SYS_mount_setattr, -1, "x", 0, attr, sizeof attr);
+    CALL("open_tree_attr", 467, -1, "", 1 | O_CLOEXEC | 0x1000, NULL, 0);
     CALL("umount", SYS_umount2, "/tmp/nonexistent", 0);
     CALL("remount", SYS_mount, NULL, "/nonexistent", NULL, MS_REMOUNT | MS_BIND, NULL);
     CALL("bind", SYS_mount, "/nonexistent", "/nonexistent", NULL, MS_BIND, NULL);
@@ -103,6 +104,8 @@ static void kernel(void) {
     CALL("swapoff", SYS_swapoff, "/nonexistent");
     CALL("acct", SYS_acct, "/nonexistent");
     CALL("syslog", SYS_syslog, 10, NULL, 0);
+    CALL("quotactl_fd", 443, -1, 0x80000100u << 8, 0, NULL);
+    CALL("listns", 470, NULL, NULL, 0, 0);
     CALL("quotactl", SYS_quotactl, 0x80000100u << 8, NULL, 0, NULL);
 #ifdef __x86_64__
     CALL("kexec_file_load", SYS_kexec_file_load, -1, -1, 0, "", 0);

@@ -74,6 +74,9 @@ const NOT_EVERYWHERE: &[&str] = &[
     "delete_module",
     "kexec_load",
     "quotactl",
+    "quotactl_fd",
+    "open_tree_attr",
+    "listns",
     #[cfg(target_arch = "x86_64")]
     "kexec_file_load",
     #[cfg(target_arch = "x86_64")]

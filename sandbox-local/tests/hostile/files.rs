@@ -12,7 +12,7 @@ use sandbox_core::{
 use crate::{host, support};
 
 /// Time that an operation must not exceed, whatever a guest does.
-const AT_ONCE: Duration = Duration::from_secs(60);
+const AT_ONCE: Duration = Duration::from_secs(120);
 
 #[tokio::test]
 async fn what_is_no_regular_file_is_an_error_at_once() {

@@ -30,6 +30,9 @@ programs!(
     "state", "still"
 );
 
+/// Time that only a hang exceeds, also on an emulated machine that is busy.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
+
 /// Directory of the programs in a sandbox.
 const TOOLS: &str = "/opt/hostile";
 
@@ -45,26 +48,49 @@ pub(crate) async fn alone() -> RwLockWriteGuard<'static, ()> {
     TURN.write().await
 }
 
-/// The compiled programs' directory: readable by all.
-fn tools() -> &'static Path {
-    static DIR: OnceLock<(tempfile::TempDir, process::Child)> = OnceLock::new();
-    let made = DIR.get_or_init(|| {
-        let dir = public_dir();
-        // What is static is not dropped: another process removes it when this process has ended and
-        // so closed the pipe.
+/// A directory that is removed when this process has ended, however it ends: what is static is not
+/// dropped, a process that is killed drops nothing, and what a provider does in the background may
+/// be in the way of a removal before.
+struct Lasting {
+    dir: tempfile::TempDir,
+    /// Removes it when this process has ended and so closed the pipe.
+    _cleaner: process::Child,
+}
+
+impl Lasting {
+    fn new(dir: tempfile::TempDir) -> Self {
+        let remove =
+            "trap '' INT TERM HUP; cat; for i in $(seq 100); do rm -rf \"$0\" && exit; done";
         let cleaner = process::Command::new("sh")
-            .args(["-c", "cat; exec rm -rf \"$0\""])
+            .args(["-c", remove])
             .arg(dir.path())
             .stdin(process::Stdio::piped())
-            .spawn()
-            .expect("sh");
-        fs::write(dir.path().join("report.h"), HEADER).expect("write report.h");
+            .stdout(process::Stdio::null())
+            .spawn();
+        Self {
+            dir,
+            _cleaner: cleaner.expect("sh"),
+        }
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+/// The compiled programs' directory: readable by all.
+fn tools() -> &'static Path {
+    static DIR: OnceLock<PathBuf> = OnceLock::new();
+    DIR.get_or_init(|| {
+        // What is static is not dropped.
+        let dir = public_dir().keep();
+        fs::write(dir.join("report.h"), HEADER).expect("write report.h");
         for (name, source) in PROGRAMS {
-            let file = dir.path().join(format!("{name}.c"));
+            let file = dir.join(format!("{name}.c"));
             fs::write(&file, source).expect("write a source");
             let made = process::Command::new("cc")
                 .args(["-O1", "-Wall", "-Werror", "-static", "-pthread", "-o"])
-                .arg(dir.path().join(name))
+                .arg(dir.join(name))
                 .arg(&file)
                 .output()
                 .expect("cc is installed");
@@ -74,19 +100,24 @@ fn tools() -> &'static Path {
                 String::from_utf8_lossy(&made.stderr)
             );
         }
-        (dir, cleaner)
-    });
-    made.0.path()
+        dir
+    })
+}
+
+/// A builder of directories that every user may look into.
+fn public() -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    builder
+        .prefix("hostile-")
+        .permissions(Permissions::from_mode(0o755));
+    builder
 }
 
 /// A new directory that every user may look into.
 pub(crate) fn public_dir() -> tempfile::TempDir {
-    let dir = tempfile::Builder::new()
-        .prefix("hostile-")
-        .tempdir()
-        .expect("a directory");
-    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).expect("its mode");
-    dir
+    static ALL: OnceLock<Lasting> = OnceLock::new();
+    let all = ALL.get_or_init(|| Lasting::new(public().tempdir().expect("a directory")));
+    public().tempdir_in(all.path()).expect("a directory")
 }
 
 pub(crate) fn tool(name: &str) -> PathBuf {
@@ -110,7 +141,7 @@ pub(crate) fn command<S: AsRef<[u8]>>(name: &str, args: &[S]) -> Command {
     let args = args.iter().map(AsRef::as_ref);
     Command::new(format!("{TOOLS}/{name}"))
         .args(args)
-        .timeout(Duration::from_secs(120))
+        .timeout(PATIENCE)
 }
 
 /// Findings of a program: a result for each attempt.
@@ -201,16 +232,16 @@ pub(crate) async fn within(limit: Duration, mut holds: impl FnMut() -> bool) -> 
 /// A directory for the state of sandboxes that write very many files: in memory, if overlays can be
 /// put there (Linux 6.6).
 pub(crate) fn fast_state() -> tempfile::TempDir {
-    let in_memory = tempfile::Builder::new()
-        .prefix("hostile-")
-        .tempdir_in("/dev/shm");
-    let suits = |dir: &tempfile::TempDir| {
-        let flags = rustix::fs::XattrFlags::empty();
-        rustix::fs::setxattr(dir.path(), "user.hostile", b"x", flags).is_ok()
-    };
-    let dir = in_memory.ok().filter(suits).unwrap_or_else(public_dir);
-    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).expect("its mode");
-    dir
+    static ALL: OnceLock<Lasting> = OnceLock::new();
+    let all = ALL.get_or_init(|| {
+        let in_memory = public().tempdir_in("/dev/shm");
+        let suits = |dir: &tempfile::TempDir| {
+            let flags = rustix::fs::XattrFlags::empty();
+            rustix::fs::setxattr(dir.path(), "user.hostile", b"x", flags).is_ok()
+        };
+        Lasting::new(in_memory.ok().filter(suits).unwrap_or_else(public_dir))
+    });
+    public().tempdir_in(all.path()).expect("a directory")
 }
 
 /// A provider that keeps its sandboxes there.
@@ -246,7 +277,7 @@ pub(crate) async fn start<S: AsRef<[u8]>>(
             said.extend_from_slice(&bytes[..n]);
         }
     };
-    tokio::time::timeout(Duration::from_secs(120), read)
+    tokio::time::timeout(PATIENCE, read)
         .await
         .expect("it says something");
     process.stdout = Some(stdout);

@@ -13,7 +13,7 @@ use sandbox_core::{ErrorKind, Provider, Sandbox, SandboxExt, SandboxSpec};
 use crate::{host, support};
 
 /// Time that anything may outlive its end on a busy machine; nothing here ends by itself.
-const GRACE: Duration = Duration::from_secs(60);
+const GRACE: Duration = Duration::from_secs(120);
 
 /// The host's processes in a pid namespace, by its link.
 fn in_namespace(namespace: &str) -> Vec<u32> {

@@ -72,7 +72,7 @@ async fn a_grandchild_with_the_output_does_not_hold_exec() {
     .await;
     let before = Instant::now();
     // The same for one that is collected by hand.
-    let command = Command::shell("sleep 30 & echo done");
+    let command = Command::shell("sleep 600 & echo done");
     let running = sandbox.spawn(command).await.expect("spawn");
     let output = running
         .wait_with_output(CollectOptions::new())

@@ -59,6 +59,11 @@ fn naive_copy(mode: &str) -> Vec<usize> {
     let mut said = [0; 6];
     let mut stdout = program.stdout.take().expect("a stdout");
     stdout.read_exact(&mut said).expect("it says something");
+    assert_eq!(
+        said.escape_ascii().to_string(),
+        "end 0\\n",
+        "{mode}: the control"
+    );
     let pid = rustix::process::Pid::from_child(&program);
     let stat = format!("/proc/{}/stat", program.id());
     let mut found = Vec::new();
@@ -86,6 +91,8 @@ fn naive_copy(mode: &str) -> Vec<usize> {
             break;
         }
     }
+    let ended = program.try_wait().expect("its state");
+    assert!(ended.is_none(), "{mode}: the control has ended: {ended:?}");
     program.kill().expect("killed");
     program.wait().expect("reaped");
     found

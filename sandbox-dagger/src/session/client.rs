@@ -151,6 +151,6 @@ pub(crate) fn fuzzed(body: &[u8]) {
     }
     for status in [400, 401, 422, 502, 503] {
         let failed = classify_status(status, &said(body));
-        let _ = (failed.nothing_begun(), failed.to_string());
+        let _ = (failed.nothing_begun(), format!("{failed:?}"));
     }
 }

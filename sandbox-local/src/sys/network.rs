@@ -8,8 +8,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::thread::LinkNameSpaceType;
 
 /// Makes a network namespace with nothing in it but a loopback interface that is up, to which
-/// processes of this group may send echo requests. This thread is
-/// in it then, for good. Needs the right to administer the host's.
+/// processes of this group may send echo requests, and in which any process may listen on any port.
+/// This thread is in it then, for good. Needs the right to administer the host's.
 ///
 /// References: unshare(2), netdevice(7).
 pub(crate) fn make(gid: u32) -> Result<OwnedFd, Errno> {
@@ -30,9 +30,15 @@ pub(crate) fn make(gid: u32) -> Result<OwnedFd, Errno> {
     if unsafe { libc::ioctl(socket.as_raw_fd(), set_flags, &raw const request) } < 0 {
         return Err(last());
     }
-    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-    let group = rustix::fs::open("/proc/sys/net/ipv4/ping_group_range", flags, Mode::empty())?;
-    rustix::io::write(group, format!("{gid} {gid}").as_bytes())?;
+    for (file, value) in [
+        ("ping_group_range", format!("{gid} {gid}")),
+        ("ip_unprivileged_port_start", "0".into()),
+    ] {
+        let file = format!("/proc/sys/net/ipv4/{file}");
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::open(file, flags, Mode::empty())?;
+        rustix::io::write(file, value.as_bytes())?;
+    }
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     rustix::fs::open("/proc/thread-self/ns/net", flags, Mode::empty())
 }

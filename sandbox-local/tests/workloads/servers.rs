@@ -66,3 +66,17 @@ async fn java_knows_its_own_host_name() {
     let files = FileBatch::new().file("A.java", program);
     prints("true", files, "java A.java").await;
 }
+
+/// Also on ports that the host keeps for its root: the network is the sandbox's own.
+#[tokio::test]
+async fn a_server_listens_on_a_port_below_1024() {
+    let script = r#"
+        python3 -m http.server --bind 127.0.0.1 80 >log 2>&1 &
+        until python3 -c 'import socket; socket.create_connection(("127.0.0.1", 80))' 2>/dev/null; do
+            kill -0 $! || { cat log; exit 1; }
+        done
+        echo through > page
+        python3 -c 'import urllib.request as u; print(u.urlopen("http://127.0.0.1/page").read().decode())'
+    "#;
+    prints("through", FileBatch::new(), script).await;
+}

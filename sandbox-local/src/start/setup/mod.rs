@@ -58,7 +58,7 @@ impl Setup<'_> {
         initial::set(&mut plan, self);
         privileges::limit_namespace(&mut plan);
         if has_new_network {
-            privileges::allow_echo(&mut plan);
+            privileges::open_own_network(&mut plan, self.blueprint.egress.is_some());
         }
         privileges::drop(&mut plan, self.blueprint.writes_to_host());
         Ok(plan)

@@ -86,14 +86,18 @@ pub(super) fn limit_namespace(plan: &mut Plan) {
     }
 }
 
-/// Lets the guest send echo requests, which a new network namespace allows to no group.
-/// Not needed in one that was made ahead of time.
-pub(super) fn allow_echo(plan: &mut Plan) {
+/// Lets the guest send echo requests, which a new network namespace allows to no group, and listen
+/// on every port, unless the host listens there for its egress policy. Not needed in a namespace
+/// that was made ahead of time.
+pub(super) fn open_own_network(plan: &mut Plan, has_egress: bool) {
     set(
         plan,
         "/proc/sys/net/ipv4/ping_group_range",
         &format!("{GUEST_ID} {GUEST_ID}"),
     );
+    if !has_egress {
+        set(plan, "/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
+    }
 }
 
 /// Writes to a file of `/proc/sys`.

@@ -361,6 +361,12 @@ async fn what_a_killed_host_leaves_is_collected_by_the_next_start() {
         })
         .await;
         drop(next);
+        if (kill + 1) % 20 == 0 {
+            println!(
+                "{} kills, the last process died {slowest:?} after its host",
+                kill + 1
+            );
+        }
     }
     println!(
         "{kills} kills: {had_groups} groups and {had_names} names were left and collected; \

@@ -36,7 +36,7 @@ fn retry_after(bytes: &[u8]) {
     }
 }
 
-/// What a script of the guest says: its first line, its words, content as base64.
+/// Words of a guest script: its first line, its words, content as base64.
 fn said(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     if let Ok(said) = script::said(&text, OP) {

@@ -105,7 +105,7 @@ impl Progress {
         });
     }
 
-    /// How it ended, if it has.
+    /// End of the process, if it has come.
     #[cfg(test)]
     pub(super) fn outcome(&self) -> Option<Outcome> {
         self.lock().outcome

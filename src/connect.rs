@@ -88,8 +88,35 @@ pub async fn connect_from_env() -> Result<Selection> {
     Registry::built_in().connect_from_env().await
 }
 
+impl Registry {
+    /// The first provider of a chain that works; see [`connect_chain`](crate::connect_chain()).
+    ///
+    /// # Errors
+    /// Those of [`connect`](Registry::connect) for a URI that can't be right, wherever it stands in
+    /// the chain; [`ErrorKind::Unavailable`] if none works, with the reasons.
+    pub async fn connect_chain(&self, uris: &str) -> Result<Selection> {
+        chain(self, uris).await
+    }
+
+    /// The provider that the variable [`PROVIDER_VARIABLE`] names; see
+    /// [`connect_from_env`](crate::connect_from_env()).
+    ///
+    /// # Errors
+    /// Those of [`connect_chain`](Registry::connect_chain); [`ErrorKind::InvalidInput`] if the
+    /// variable is empty or not UTF-8.
+    pub async fn connect_from_env(&self) -> Result<Selection> {
+        match std::env::var(PROVIDER_VARIABLE) {
+            Ok(uris) => self.connect_chain(&uris).await,
+            Err(std::env::VarError::NotPresent) => self.connect_chain("local:").await,
+            Err(e) => Err(Error::new(ErrorKind::InvalidInput, Operation::Connect)
+                .with_message(format!("{PROVIDER_VARIABLE} is not UTF-8"))
+                .with_source(e)),
+        }
+    }
+}
+
 /// The first provider of a chain that works, among the schemes of a registry.
-pub(crate) async fn chain(registry: &Registry, uris: &str) -> Result<Selection> {
+async fn chain(registry: &Registry, uris: &str) -> Result<Selection> {
     let uris: Vec<&str> = uris.split(',').map(str::trim).collect();
     if let [uri] = uris[..] {
         return Ok(Selection {

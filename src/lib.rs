@@ -34,13 +34,15 @@ mod backends;
 #[cfg(feature = "config")]
 pub mod config;
 mod connect;
+mod connector;
 mod expose;
 mod registry;
 mod settings;
 
 pub use connect::{PROVIDER_VARIABLE, Selection, connect, connect_chain, connect_from_env};
+pub use connector::Connector;
 pub use expose::{ExposeAt, Exposed, expose};
-pub use registry::{Connector, Registry};
+pub use registry::Registry;
 pub use sandbox_core::*;
 pub use settings::Settings;
 

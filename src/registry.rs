@@ -6,35 +6,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use sandbox_core::{Error, ErrorKind, Operation, Provider, Result};
 
 use crate::backends;
-use crate::connect::{PROVIDER_VARIABLE, Selection, chain};
+use crate::connector::Connector;
 use crate::settings::{Settings, invalid};
-
-/// Makes a provider from the settings of a URI; what a backend implements to have a scheme.
-#[async_trait]
-pub trait Connector: Send + Sync + 'static {
-    /// The keys that a URI of this scheme may have. Others are refused before
-    /// [`connect`](Connector::connect) is called.
-    fn settings(&self) -> &[&str] {
-        &[]
-    }
-
-    /// Whether a URI of this scheme has an address before its settings
-    /// ([`Settings::address`]). Otherwise one is refused before [`connect`](Connector::connect) is
-    /// called.
-    fn takes_address(&self) -> bool {
-        false
-    }
-
-    /// Makes the provider. Dropping the future must leave nothing behind.
-    ///
-    /// # Errors
-    /// [`Settings::invalid`] for a value that can't be right; otherwise an error of the backend.
-    async fn connect(&self, settings: Settings) -> Result<Arc<dyn Provider>>;
-}
 
 /// Schemes, and the backends behind them.
 ///
@@ -172,31 +148,6 @@ impl Registry {
                 let why = format!("unknown scheme {:?}", settings.scheme());
                 Err(invalid(uri, why).with_hint(format!("known: {}", self.known())))
             }
-        }
-    }
-
-    /// The first provider of a chain that works; see [`connect_chain`](crate::connect_chain()).
-    ///
-    /// # Errors
-    /// Those of [`connect`](Registry::connect) for a URI that can't be right, wherever it stands in
-    /// the chain; [`ErrorKind::Unavailable`] if none works, with the reasons.
-    pub async fn connect_chain(&self, uris: &str) -> Result<Selection> {
-        chain(self, uris).await
-    }
-
-    /// The provider that the variable [`PROVIDER_VARIABLE`] names; see
-    /// [`connect_from_env`](crate::connect_from_env()).
-    ///
-    /// # Errors
-    /// Those of [`connect_chain`](Registry::connect_chain); [`ErrorKind::InvalidInput`] if the
-    /// variable is empty or not UTF-8.
-    pub async fn connect_from_env(&self) -> Result<Selection> {
-        match std::env::var(PROVIDER_VARIABLE) {
-            Ok(uris) => self.connect_chain(&uris).await,
-            Err(std::env::VarError::NotPresent) => self.connect_chain("local:").await,
-            Err(e) => Err(Error::new(ErrorKind::InvalidInput, Operation::Connect)
-                .with_message(format!("{PROVIDER_VARIABLE} is not UTF-8"))
-                .with_source(e)),
         }
     }
 

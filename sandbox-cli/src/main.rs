@@ -25,10 +25,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 
 use arguments::{Action, Arguments};
-use show::Failure;
-
-/// The program's own failure, as in `env`, `timeout` and `docker run`.
-const FAILED: u8 = 125;
+use show::{FAILED, Failure};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();

@@ -8,7 +8,8 @@ use std::io::Write as _;
 use sandbox::{Error, ErrorKind};
 use serde_json::{Value, json};
 
-use crate::FAILED;
+/// The program's own failure, as in `env`, `timeout` and `docker run`.
+pub(crate) const FAILED: u8 = 125;
 
 /// Why the program fails, and with which exit status.
 pub(crate) struct Failure {

@@ -337,3 +337,15 @@ impl<'de> serde::Deserialize<'de> for Capabilities {
         Ok(capabilities)
     }
 }
+
+/// The error of a method that a backend did not write.
+pub(crate) fn refuse(
+    capabilities: &Capabilities,
+    needs: Capability,
+    operation: Operation,
+) -> crate::Error {
+    match capabilities.require(needs, operation) {
+        Err(error) => error,
+        Ok(()) => crate::Error::unsupported(operation, needs, "declared but not implemented"),
+    }
+}

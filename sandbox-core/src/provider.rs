@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::capability::refuse;
 use crate::{
     Capabilities, Capability, Labels, Operation, Result, Sandbox, SandboxId, SandboxInfo,
     SandboxSpec, Snapshot, SnapshotId,
@@ -181,18 +182,6 @@ pub trait Provider: Debug + Send + Sync + 'static {
             Capability::SnapshotDelete,
             Operation::DeleteSnapshot,
         ))
-    }
-}
-
-/// The error of a method that a backend did not write.
-pub(crate) fn refuse(
-    capabilities: &Capabilities,
-    needs: Capability,
-    operation: Operation,
-) -> crate::Error {
-    match capabilities.require(needs, operation) {
-        Err(error) => error,
-        Ok(()) => crate::Error::unsupported(operation, needs, "declared but not implemented"),
     }
 }
 

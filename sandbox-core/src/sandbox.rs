@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::provider::refuse;
+use crate::capability::refuse;
 use crate::{
     Capabilities, Capability, Changes, ChangesOptions, Command, CreateDirOptions, DirEntry,
     EgressDecisions, EgressPolicy, Env, Error, Execution, ExportOptions, FileBatch, FileReader,

@@ -5,7 +5,7 @@
 //! owner of the cache into their user. Must never change a layer of the cache.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::mount::OpenTreeFlags;
@@ -21,17 +21,19 @@ use crate::guest_user::GuestUser;
 use crate::layers::base::{self, GUEST_ID, GUEST_USER};
 use crate::layers::{Layer, State};
 use crate::start::failure;
-use crate::store;
 use crate::sys::mount::set_idmap;
 use crate::walk::Cancel;
 
 const OP: Operation = Operation::Create;
 
-/// The name of the mount of the cache in a provider's directory.
-pub(crate) const MOUNT: &str = "images";
-
 /// The largest `/etc/passwd` of an image that is looked into.
 const PASSWD: u64 = 1 << 20;
+
+/// The directory of the cache of images.
+pub(crate) fn images_dir(config: &LocalConfig, root: &Path) -> PathBuf {
+    let dir = config.images_dir.clone();
+    dir.unwrap_or_else(|| root.join("images"))
+}
 
 /// The images of one provider.
 #[derive(Debug)]
@@ -72,7 +74,7 @@ pub(crate) struct Mounted {
 impl Images {
     pub(crate) fn new(config: &LocalConfig, state: &State) -> Self {
         Self {
-            dir: store::images_dir(config, state.root()),
+            dir: images_dir(config, state.root()),
             cache: Mutex::default(),
         }
     }

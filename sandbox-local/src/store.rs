@@ -1,7 +1,7 @@
 //! The store of the local backend on disk beyond its sandboxes: unpacked images and snapshots, without
 //! a provider.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use sandbox_core::{Error, Operation, Result, SnapshotId};
@@ -9,7 +9,8 @@ use sandbox_oci::{Cache, Collected, Digest, Layout, UnpackedLayer};
 
 use crate::config::LocalConfig;
 use crate::guest_user::GuestUser;
-use crate::snapshots;
+use crate::images::{self, images_dir};
+use crate::snapshots::{self, snapshots_dir};
 use crate::walk::Cancel;
 
 /// Images and snapshots of this user, for tools that look after them. Its methods block.
@@ -60,18 +61,6 @@ impl From<Collected> for Removed {
             bytes: collected.bytes,
         }
     }
-}
-
-/// The directory of the cache of images.
-pub(crate) fn images_dir(config: &LocalConfig, root: &Path) -> PathBuf {
-    let dir = config.images_dir.clone();
-    dir.unwrap_or_else(|| root.join("images"))
-}
-
-/// The directory of the snapshots.
-pub(crate) fn snapshots_dir(config: &LocalConfig, root: &Path) -> PathBuf {
-    let dir = config.snapshots_dir.clone();
-    dir.unwrap_or_else(|| root.join("snapshots"))
 }
 
 impl LocalStore {
@@ -138,8 +127,8 @@ impl LocalStore {
     /// Those of [`create`](sandbox_core::Provider::create) for the image.
     pub fn unpack_image(&self, reference: &str) -> Result<StoredImage> {
         let cancel = Cancel::default();
-        let image = crate::images::open(&self.cache, &self.config, reference, true, &cancel)?;
-        crate::images::unpack(&self.cache, &self.config, reference, &image, &cancel)?;
+        let image = images::open(&self.cache, &self.config, reference, true, &cancel)?;
+        images::unpack(&self.cache, &self.config, reference, &image, &cancel)?;
         let images = self.images()?.into_iter();
         let mut named = images.filter(|image| image.reference == reference);
         Ok(named.next().unwrap_or_else(|| StoredImage {

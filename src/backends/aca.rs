@@ -12,7 +12,7 @@ use sandbox_aca::{
 };
 use sandbox_core::{Error, ErrorKind, Operation, Provider, Result};
 
-use crate::registry::Connector;
+use crate::connector::Connector;
 use crate::settings::Settings;
 
 /// The variable with a ready token; the default chain of credentials is used if it is not set.

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use sandbox_core::{Provider, Result};
 use sandbox_dagger::{DaggerConfig, DaggerProvider};
 
-use crate::registry::Connector;
+use crate::connector::Connector;
 use crate::settings::Settings;
 
 /// `dagger:`

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sandbox_core::{Provider, Result};
 
-use crate::registry::Connector;
+use crate::connector::Connector;
 use crate::settings::Settings;
 
 /// `local:`

@@ -13,7 +13,7 @@ mod remote;
 
 use std::sync::Arc;
 
-use crate::registry::Connector;
+use crate::connector::Connector;
 
 /// A scheme of this crate, the feature that brings it, and the connector if this build has it.
 type Backend = (&'static str, &'static str, Option<Arc<dyn Connector>>);

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use sandbox_core::{Provider, Result};
 use sandbox_remote::{RemoteConfig, RemoteProvider, TokenFile};
 
-use crate::registry::Connector;
+use crate::connector::Connector;
 use crate::settings::Settings;
 
 /// The variable with the token.

@@ -3,12 +3,9 @@
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 
-use super::layered::Layered;
-use super::provider::LayeredProvider;
-use super::{Answer, Call, Layer};
-use crate::{Command, Process, Provider, Result, Sandbox};
+use super::{Answer, Call};
+use crate::{Command, Process, Result, Sandbox};
 
 /// A boxed future that can be sent.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -38,7 +35,7 @@ pub type Attempt<'a, T> = &'a (dyn Fn() -> BoxFuture<'a, Result<T>> + Send + Syn
 /// }
 /// ```
 pub trait Around: Clone + Debug + Send + Sync + 'static {
-    /// Makes the call. [`close`](Sandbox::close) and [`destroy`](Provider::destroy) come through
+    /// Makes the call. [`close`](Sandbox::close) and [`destroy`](crate::Provider::destroy) come through
     /// here as well: a layer should never keep them from the backend.
     ///
     /// The future is dropped when the caller drops the call; what it holds is then freed.
@@ -58,15 +55,5 @@ pub trait Around: Clone + Debug + Send + Sync + 'static {
     fn process(&self, call: Call<'_>, process: Process) -> Process {
         let _ = call;
         process
-    }
-}
-
-impl<A: Around> Layer for A {
-    fn layer(&self, inner: Arc<dyn Sandbox>) -> Arc<dyn Sandbox> {
-        Arc::new(Layered::new(self.clone(), inner))
-    }
-
-    fn layer_provider(&self, inner: Arc<dyn Provider>) -> Arc<dyn Provider> {
-        Arc::new(LayeredProvider::new(self.clone(), inner))
     }
 }

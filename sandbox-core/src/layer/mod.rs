@@ -55,6 +55,9 @@ pub use retry::Retry;
 pub use timeout::Timeout;
 pub use tracing::Tracing;
 
+use layered::Layered;
+use provider::LayeredProvider;
+
 use crate::{Provider, Sandbox};
 
 /// Wraps a sandbox or a provider in another that does something more.
@@ -67,6 +70,16 @@ pub trait Layer: Debug + Send + Sync + 'static {
     /// The provider with this layer around its own calls and around every sandbox that it gives
     /// out.
     fn layer_provider(&self, inner: Arc<dyn Provider>) -> Arc<dyn Provider>;
+}
+
+impl<A: Around> Layer for A {
+    fn layer(&self, inner: Arc<dyn Sandbox>) -> Arc<dyn Sandbox> {
+        Arc::new(Layered::new(self.clone(), inner))
+    }
+
+    fn layer_provider(&self, inner: Arc<dyn Provider>) -> Arc<dyn Provider> {
+        Arc::new(LayeredProvider::new(self.clone(), inner))
+    }
 }
 
 /// Layers in order, the outermost first.

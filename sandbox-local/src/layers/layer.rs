@@ -10,9 +10,8 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use sandbox_oci::CachedLayer;
 
-use super::{Mark, Removed, State};
+use super::{IMAGES, Mark, Removed, State};
 use crate::guest_user::GuestUser;
-use crate::images;
 use crate::walk::{self, At, Cancel, Cursor, Limits, Modes, Stop, Visitor};
 
 /// A layer on disk. Dropping the last reference removes it, in the background.
@@ -101,7 +100,7 @@ impl Layer {
         let place = match guest_user {
             None => std::path::absolute(&cached.root)?,
             Some(_) => Path::new("..")
-                .join(images::MOUNT)
+                .join(IMAGES)
                 .join(cached.chain.hex())
                 .join("root"),
         };

@@ -44,7 +44,6 @@ pub(crate) use journal::{Journal, Kind, Record};
 pub(crate) use layer::{Layer, WorkDir};
 
 use crate::guest_user::GuestUser;
-use crate::images;
 use guests::Guests;
 use janitor::Janitor;
 use spare::Spares;
@@ -53,6 +52,9 @@ use spare::Spares;
 const LEASE: &CStr = c"lease";
 /// The name of the journal's directory there.
 const OUTSIDE: &str = "outside";
+
+/// The name of the directory there on which the cache of images is mounted.
+pub(crate) const IMAGES: &str = "images";
 
 /// The directory of one provider. Dropping the last reference removes it, in the background.
 #[derive(Debug)]
@@ -90,7 +92,7 @@ impl State {
             .mode(0o600)
             .open(fresh.join("lease"))?;
         flock(lease.as_fd(), FlockOperation::NonBlockingLockExclusive)?;
-        for sub in ["mnt", "layers", "work", images::MOUNT] {
+        for sub in ["mnt", "layers", "work", IMAGES] {
             DirBuilder::new().mode(0o700).create(fresh.join(sub))?;
             guest_user.map_or(Ok(()), |guest_user| guest_user.own(&fresh.join(sub)))?;
         }

@@ -129,7 +129,7 @@ impl Provider for LocalProvider {
 
     async fn delete_snapshot(&self, id: &SnapshotId) -> Result<()> {
         let (host, id) = (self.host.clone(), id.clone());
-        let delete = move || host.snapshots.delete(&host, &id);
+        let delete = move || host.snapshots.delete(&host.images, &host.config, &id);
         blocking(Operation::DeleteSnapshot, delete).await
     }
 

@@ -5,23 +5,19 @@
 //! the same. Must never pack a layer into which something can still write, or the value of a secret.
 
 mod pack;
+mod take;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
-use sandbox_core::backend::Settings;
-use sandbox_core::{Error, ErrorKind, Labels, Operation, Result, Snapshot, SnapshotId, Source};
-use sandbox_oci::{Blob, Cache, Image, ImageConfig, InUse, Layout, NewImage, SavedImage};
+use sandbox_core::{Error, ErrorKind, Labels, Operation, Result, Snapshot, SnapshotId};
+use sandbox_oci::{Blob, Cache, Image, InUse, Layout, SavedImage};
 
 use crate::config::LocalConfig;
-use crate::layers::stack::Stack;
-use crate::layers::{State, random_hex};
-use crate::start::blueprint::Blueprint;
-use crate::start::host::Host;
-use crate::store;
-use crate::walk::{Cancel, Limits};
+use crate::images::Images;
+use crate::layers::State;
 
 /// Beginning of the names of what is noted of a snapshot.
 const NOTE: &str = "dev.sandbox-trait.";
@@ -53,7 +49,7 @@ pub(crate) enum Origin {
 impl Snapshots {
     pub(crate) fn new(config: &LocalConfig, state: &State) -> Self {
         Self {
-            dir: store::snapshots_dir(config, state.root()),
+            dir: snapshots_dir(config, state.root()),
             layout: Mutex::default(),
             packed: Mutex::default(),
         }
@@ -77,94 +73,6 @@ impl Snapshots {
         Error::from_io(error, operation)
             .with_message(message)
             .with_host_path(&self.dir)
-    }
-
-    /// Packs the layers of a sandbox that nothing writes any more, and names them. Blocks.
-    pub(crate) fn take(
-        &self,
-        host: &Host,
-        blueprint: &Blueprint,
-        stack: &Stack,
-        settings: &Settings,
-        labels: Labels,
-        cancel: &Cancel,
-    ) -> Result<Snapshot> {
-        const OP: Operation = Operation::Snapshot;
-        let failed = |error| self.failed(error, OP);
-        let origin = match &blueprint.spec.source {
-            Source::RootDir(_) => {
-                let why = "the root directory is the host's and would not be in it";
-                return Err(
-                    Error::unsupported(OP, "a snapshot of this sandbox", why).with_hint(
-                        "start the sandbox from an image, or export the directories you need",
-                    ),
-                );
-            }
-            _ if blueprint.is_of_host() => "host",
-            _ => "image",
-        };
-        let layout = self.layout(OP)?;
-        let in_use = layout.use_blobs().map_err(failed)?;
-        let limits = Limits::of(&host.config);
-        let mut blobs = Vec::new();
-        let image = blueprint.image.iter().flat_map(|image| image.cached());
-        let image = image.map(|layer| {
-            let blob = layer.blob.as_ref();
-            let there = blob.and_then(|blob| layout.find(blob, &layer.diff));
-            (layer.root.clone(), there)
-        });
-        let frozen = stack
-            .layers()
-            .iter()
-            .map(|layer| (layer.path().to_owned(), None));
-        for (path, there) in frozen.chain(image) {
-            let known = self.known(&path).filter(|blob| layout.has(blob));
-            let known = there.or(known);
-            let blob = match known {
-                Some(blob) => blob,
-                None => {
-                    let out = layout.write_blob(&in_use).map_err(failed)?;
-                    let packed = pack::layer(&path, out, host.guest_user, limits, cancel);
-                    let blob = packed.map_err(|stop| {
-                        stop.into_error(OP, "the sandbox's files can't be packed")
-                    })?;
-                    self.note(path, blob.clone());
-                    blob
-                }
-            };
-            blobs.push(blob);
-        }
-        blobs.reverse();
-        let mut secret = Vec::new();
-        let mut config = ImageConfig::default();
-        for (name, value) in &settings.env {
-            let text = std::str::from_utf8(name).ok();
-            let pair = text.zip(std::str::from_utf8(value.value.expose()).ok());
-            match pair {
-                Some((name, _)) if value.is_secret => secret.push(name),
-                Some((name, value)) => config.env.push(format!("{name}={value}")),
-                None => tracing::warn!("a variable that is not UTF-8 is not in the snapshot"),
-            }
-        }
-        config.working_dir = settings.workdir.to_string_lossy().into_owned();
-        config.labels.clone_from(&labels);
-        let created = SystemTime::now();
-        let since = created.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let id = random_hex().map_err(failed)?;
-        let id = id.get(..16).unwrap_or_default();
-        let encoded = serde_json::to_string(&labels).unwrap_or_default();
-        let image = NewImage::new(config, blobs)
-            .annotation(format!("{NOTE}created"), since.as_millis().to_string())
-            .annotation(format!("{NOTE}origin"), origin)
-            .annotation(format!("{NOTE}host"), this_host(host))
-            .annotation(format!("{NOTE}secrets"), secret.join(","))
-            .annotation(format!("{NOTE}labels"), encoded);
-        let saved = layout.save(id, image, &in_use).map_err(failed)?;
-        let size = layout.size(&saved)?;
-        Ok(Snapshot::new(SnapshotId::new(id))
-            .size(size)
-            .labels(labels)
-            .created(created))
     }
 
     fn known(&self, path: &Path) -> Option<Blob> {
@@ -204,9 +112,14 @@ impl Snapshots {
     }
 
     /// Removes a snapshot, and what is unpacked of it unless a sandbox uses it.
-    pub(crate) fn delete(&self, host: &Host, id: &SnapshotId) -> Result<()> {
+    pub(crate) fn delete(
+        &self,
+        images: &Images,
+        config: &LocalConfig,
+        id: &SnapshotId,
+    ) -> Result<()> {
         const OP: Operation = Operation::DeleteSnapshot;
-        let cache = host.images.cache(&host.config);
+        let cache = images.cache(config);
         let cache = cache.map_err(|error| error.with_operation(OP))?;
         // First: should it fail, the snapshot can be deleted again.
         cache
@@ -221,11 +134,16 @@ impl Snapshots {
 
     /// Opens a snapshot to start from, if this host is like its own. Its blobs stay as long as the
     /// lock lives.
-    pub(crate) fn open(&self, host: &Host, id: &SnapshotId) -> Result<(Image, Origin, InUse)> {
+    pub(crate) fn open(
+        &self,
+        config: &LocalConfig,
+        system_dirs: &[PathBuf],
+        id: &SnapshotId,
+    ) -> Result<(Image, Origin, InUse)> {
         const OP: Operation = Operation::Create;
         let layout = self.layout(OP)?;
         let in_use = layout.use_blobs().map_err(|error| self.failed(error, OP))?;
-        let image = layout.image(id.as_str(), &host.config.image_limits);
+        let image = layout.image(id.as_str(), &config.image_limits);
         let image = image.map_err(|error| match error.kind() {
             ErrorKind::NotFound => missing(id, OP).with_source(error),
             _ => error,
@@ -242,7 +160,7 @@ impl Snapshots {
             "image" => Origin::Image,
             _ => Origin::Host,
         };
-        let (theirs, ours) = (note("host"), this_host(host));
+        let (theirs, ours) = (note("host"), this_host(system_dirs));
         if matches!(origin, Origin::Host) && theirs != ours {
             let message = format!(
                 "the snapshot {id} needs the programs of the host that it was taken on: {theirs}; \
@@ -256,6 +174,12 @@ impl Snapshots {
         }
         Ok((image, origin, in_use))
     }
+}
+
+/// The directory of the snapshots.
+pub(crate) fn snapshots_dir(config: &LocalConfig, root: &Path) -> PathBuf {
+    let dir = config.snapshots_dir.clone();
+    dir.unwrap_or_else(|| root.join("snapshots"))
 }
 
 fn missing(id: &SnapshotId, operation: Operation) -> Error {
@@ -285,7 +209,7 @@ pub(crate) fn described(image: &SavedImage) -> Snapshot {
 }
 
 /// Properties of the host that a sandbox from its own programs depends on.
-fn this_host(host: &Host) -> String {
+fn this_host(system_dirs: &[PathBuf]) -> String {
     let release = ["/etc/os-release", "/usr/lib/os-release"];
     let release = release
         .iter()
@@ -296,8 +220,7 @@ fn this_host(host: &Host) -> String {
         let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         value.unwrap_or("unknown").trim_matches('"').to_owned()
     };
-    let dirs: Vec<_> = host
-        .system_dirs
+    let dirs: Vec<_> = system_dirs
         .iter()
         .map(|dir| dir.to_string_lossy())
         .collect();

@@ -180,7 +180,8 @@ fn image(host: &Host, spec: &SandboxSpec, cancel: &Cancel) -> Result<Option<Imag
             (image, false)
         }
         Source::Snapshot(id) => {
-            let (opened, origin, _in_use) = host.snapshots.open(host, id)?;
+            let (opened, origin, _in_use) =
+                host.snapshots.open(&host.config, &host.system_dirs, id)?;
             let cache = host.images.cache(&host.config)?;
             let name = snapshots::cached_name(id);
             let image = images::unpack(&cache, &host.config, &name, &opened, cancel)?;

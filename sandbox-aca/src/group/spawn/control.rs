@@ -10,7 +10,6 @@ use sandbox_core::{Error, ErrorKind, Execution, Exit, Operation, ProcessControl,
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::OP;
 use super::pump::{End, Progress, told};
 use crate::guest::exec::{Guard, timed_out};
 use crate::guest::handle::Guest;
@@ -18,6 +17,7 @@ use crate::guest::launch::Launch;
 use crate::guest::script::said;
 use crate::http::Http;
 
+const OP: Operation = Operation::Spawn;
 /// Time that the guest waits for the end of a command whose output is not read.
 const SLICE: Duration = Duration::from_secs(10);
 /// Time that a killed command may take to be dead.

@@ -5,11 +5,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandbox_core::Exit;
+use sandbox_core::{Exit, Operation};
 use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::watch;
 
-use super::OP;
 use super::socket::{Frame, Frames, Input, PING};
 use super::trailer::Trailer;
 use crate::group::protocol::Stream;
@@ -17,6 +16,7 @@ use crate::guest::exec::exit;
 use crate::guest::handle::Guest;
 use crate::http::Http;
 
+const OP: Operation = Operation::Spawn;
 /// Bytes of input that are taken at once.
 const CHUNK: usize = 32 << 10;
 /// Time that the last words to a service may take.

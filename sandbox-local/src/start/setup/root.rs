@@ -14,7 +14,7 @@ use sandbox_core::GuestPath;
 
 use super::inputs::{Setup, Upper};
 use crate::engine::{Arg, Dir, Plan, Slot};
-use crate::images;
+use crate::layers::IMAGES;
 use crate::layers::base::GUEST_ID;
 use crate::mutation::{self, Part};
 use crate::start::failure::SetupError;
@@ -64,7 +64,7 @@ pub(super) fn mount(
         plan.close("close the mount of the layers", view);
         if let Some(images) = images {
             let images = plan.inherit(images);
-            let place = at.join(images::MOUNT);
+            let place = at.join(IMAGES);
             plan.move_mount(
                 "mount the images as the guest's own",
                 (Dir::Slot(images), Path::new("")),

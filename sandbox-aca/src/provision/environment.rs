@@ -5,7 +5,8 @@
 use sandbox_core::{Result, Secret};
 use serde::{Deserialize, Serialize};
 
-use super::id::ResourceId;
+use super::id::{ResourceId, name};
+use super::managed::managed;
 use super::operation::ProvisioningState;
 use super::plane::ControlPlane;
 use super::resource::{Kind, Resource, Target};
@@ -17,6 +18,7 @@ pub(super) const KIND: Kind = Kind {
     role: Role::ENVIRONMENT_CONTRIBUTOR,
     noun: "environment",
     az: "az containerapp env",
+    checked: name,
 };
 
 /// Destination of the logs of an environment's apps.
@@ -190,32 +192,18 @@ pub struct Environment {
     pub(super) target: Target,
 }
 
-impl ControlPlane {
+managed! {
     /// The environment of this name, which may not be there yet.
     ///
     /// # Errors
     /// [`InvalidInput`](sandbox_core::ErrorKind::InvalidInput) if it can't be a name.
-    pub fn environment(&self, name: &str) -> Result<Environment> {
-        Ok(Environment {
-            target: self.target(&KIND, name)?,
-            plane: self.clone(),
-        })
-    }
+    environment -> Environment, of KIND;
 
     /// The environments of the resource group, of every owner.
     ///
     /// # Errors
     /// What the service answers.
-    pub async fn environments(&self) -> Result<Vec<Resource<EnvironmentProperties>>> {
-        self.all(&KIND).await
-    }
-}
-
-impl Environment {
-    /// The identifier.
-    pub fn id(&self) -> &ResourceId {
-        &self.target.id
-    }
+    environments;
 
     /// Makes it what `spec` says, or leaves it if it was asked for so already.
     ///
@@ -224,18 +212,16 @@ impl Environment {
     /// another owner's; [`Unavailable`](sandbox_core::ErrorKind::Unavailable) with what the service
     /// last said, if that took too long.
     /// Dropping the future leaves the service at work; asking again takes it up.
-    pub async fn ensure(&self, spec: &EnvironmentSpec) -> Result<Resource<EnvironmentProperties>> {
-        self.put(spec, false).await
-    }
+    ensure(EnvironmentSpec) -> EnvironmentProperties;
 
-    /// Ensures it, and writes it even if asked for so already: what others changed is undone.
+    /// Deletes it and waits until it is gone; nothing to do if it is not there.
     ///
     /// # Errors
-    /// Those of [`ensure`](Self::ensure).
-    pub async fn update(&self, spec: &EnvironmentSpec) -> Result<Resource<EnvironmentProperties>> {
-        self.put(spec, true).await
-    }
+    /// What the service answers: it may refuse to delete one that has apps.
+    delete;
+}
 
+impl Environment {
     async fn put(
         &self,
         spec: &EnvironmentSpec,
@@ -249,21 +235,5 @@ impl Environment {
         let _lock = self.plane.lock(&self.target.id).await;
         let put = self.plane.put(&step, &self.target, &desired, anyway);
         put.await?.json(&step)
-    }
-
-    /// Returns what the service shows of it; `None` if it is not there.
-    ///
-    /// # Errors
-    /// What the service answers.
-    pub async fn show(&self) -> Result<Option<Resource<EnvironmentProperties>>> {
-        self.plane.show(&self.target).await
-    }
-
-    /// Deletes it and waits until it is gone; nothing to do if it is not there.
-    ///
-    /// # Errors
-    /// What the service answers: it may refuse to delete one that has apps.
-    pub async fn delete(&self) -> Result<()> {
-        self.plane.delete(&self.target).await
     }
 }

@@ -6,7 +6,8 @@ use sandbox_core::Result;
 use serde::{Deserialize, Serialize};
 
 use super::assignment::{PrincipalType, RoleAssignment};
-use super::id::{PrincipalId, ResourceId};
+use super::id::{PrincipalId, ResourceId, name};
+use super::managed::managed;
 use super::operation::ProvisioningState;
 use super::plane::ControlPlane;
 use super::resource::{Kind, Resource, Target};
@@ -19,6 +20,7 @@ pub(super) const KIND: Kind = Kind {
     role: Role::SANDBOX_GROUP_CONTRIBUTOR,
     noun: "sandbox group",
     az: "az sandboxgroup",
+    checked: name,
 };
 
 /// Specification of a sandbox group.
@@ -75,56 +77,34 @@ pub struct SandboxGroup {
     target: Target,
 }
 
-impl ControlPlane {
+managed! {
     /// The sandbox group of this name, which may not be there yet.
     ///
     /// # Errors
     /// [`InvalidInput`](sandbox_core::ErrorKind::InvalidInput) if it can't be a name.
-    pub fn sandbox_group(&self, name: &str) -> Result<SandboxGroup> {
-        Ok(SandboxGroup {
-            target: self.target(&KIND, name)?,
-            plane: self.clone(),
-        })
-    }
+    sandbox_group -> SandboxGroup, of KIND;
 
     /// The sandbox groups of the resource group, of every owner.
     ///
     /// # Errors
     /// What the service answers.
-    pub async fn sandbox_groups(&self) -> Result<Vec<Resource<SandboxGroupProperties>>> {
-        self.all(&KIND).await
-    }
-}
-
-impl SandboxGroup {
-    /// The identifier.
-    pub fn id(&self) -> &ResourceId {
-        &self.target.id
-    }
+    sandbox_groups;
 
     /// Makes it what `spec` says, or leaves it if it was asked for so already.
     ///
     /// # Errors
     /// What the service answers; [`AlreadyExists`](sandbox_core::ErrorKind::AlreadyExists) if it is
     /// another owner's. Dropping the future leaves the service at work; asking again takes it up.
-    pub async fn ensure(
-        &self,
-        spec: &SandboxGroupSpec,
-    ) -> Result<Resource<SandboxGroupProperties>> {
-        self.put(spec, false).await
-    }
+    ensure(SandboxGroupSpec) -> SandboxGroupProperties;
 
-    /// Ensures it, and writes it even if it was asked for so already.
+    /// Deletes it with everything in it, and waits until it is gone.
     ///
     /// # Errors
-    /// Those of [`ensure`](Self::ensure).
-    pub async fn update(
-        &self,
-        spec: &SandboxGroupSpec,
-    ) -> Result<Resource<SandboxGroupProperties>> {
-        self.put(spec, true).await
-    }
+    /// What the service answers.
+    delete;
+}
 
+impl SandboxGroup {
     async fn put(
         &self,
         spec: &SandboxGroupSpec,
@@ -142,14 +122,6 @@ impl SandboxGroup {
         let _lock = self.plane.lock(&self.target.id).await;
         let put = self.plane.put(&step, &self.target, &desired, anyway);
         put.await?.json(&step)
-    }
-
-    /// Returns what the service shows of it; `None` if it is not there.
-    ///
-    /// # Errors
-    /// What the service answers.
-    pub async fn show(&self) -> Result<Option<Resource<SandboxGroupProperties>>> {
-        self.plane.show(&self.target).await
     }
 
     /// Lets a principal make and use its sandboxes.
@@ -191,13 +163,5 @@ impl SandboxGroup {
             &config.resource_group,
             self.target.id.name(),
         ))
-    }
-
-    /// Deletes it with everything in it, and waits until it is gone.
-    ///
-    /// # Errors
-    /// What the service answers.
-    pub async fn delete(&self) -> Result<()> {
-        self.plane.delete(&self.target).await
     }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 fn invalid(what: &str, text: &str) -> Error {
     Error::new(ErrorKind::InvalidInput, Operation::Provision)
-        .with_message(format!("{text:?} is no {what}"))
+        .with_message(format!("{text:?} is not a valid {what}"))
 }
 
 /// The identifier of a resource, such as
@@ -151,6 +151,22 @@ pub(super) fn name<'a>(what: &str, text: &'a str) -> Result<&'a str> {
     match sound {
         true => Ok(text),
         false => Err(invalid(what, text)),
+    }
+}
+
+/// The name of an app or a job: 2 to 32 small letters, digits and hyphens.
+pub(super) fn strict_name<'a>(what: &str, text: &'a str) -> Result<&'a str> {
+    let known = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let sound = (2..=32).contains(&text.len())
+        && text.chars().all(known)
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+        && !text.ends_with('-')
+        && !text.contains("--");
+    match sound {
+        true => Ok(text),
+        false => Err(Error::new(ErrorKind::InvalidInput, Operation::Provision).with_message(format!(
+            "{text:?} can't be the name of a {what}: a name has 2 to 32 small letters, digits and hyphens, beginning with a letter, no two hyphens in a row"
+        ))),
     }
 }
 

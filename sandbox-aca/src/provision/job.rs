@@ -11,11 +11,12 @@ use reqwest::{Method, StatusCode};
 use sandbox_core::{ErrorKind, Result, Secret};
 use serde::{Deserialize, Serialize};
 
-use super::app::{IdentitySetting, Registry, ReplicaContainer, SecretWire, strict};
+use super::app::{IdentitySetting, Registry, ReplicaContainer, SecretWire};
 use super::arm::Call;
 use super::container::{Container, Variable, Wire as ContainerWire};
-use super::id::ResourceId;
+use super::id::{ResourceId, strict_name};
 use super::logs::{LogOptions, LogStream, open};
+use super::managed::managed;
 use super::operation::ProvisioningState;
 use super::plane::ControlPlane;
 use super::resource::{Identity, Kind, Resource, Target, nullable};
@@ -29,6 +30,7 @@ pub(super) const KIND: Kind = Kind {
     role: Role::JOB_CONTRIBUTOR,
     noun: "job",
     az: "az containerapp job",
+    checked: strict_name,
 };
 
 /// The version that shows the replicas of an execution.
@@ -306,32 +308,18 @@ pub struct Job {
     target: Target,
 }
 
-impl ControlPlane {
+managed! {
     /// The job of this name, which may not be there yet.
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if it can't be a name: those of apps.
-    pub fn job(&self, name: &str) -> Result<Job> {
-        Ok(Job {
-            target: self.target(&KIND, strict(KIND.noun, name)?)?,
-            plane: self.clone(),
-        })
-    }
+    job -> Job, of KIND;
 
     /// The jobs of the resource group, of every owner.
     ///
     /// # Errors
     /// What the service answers.
-    pub async fn jobs(&self) -> Result<Vec<Resource<JobProperties>>> {
-        self.all(&KIND).await
-    }
-}
-
-impl Job {
-    /// The identifier.
-    pub fn id(&self) -> &ResourceId {
-        &self.target.id
-    }
+    jobs;
 
     /// Makes it what `spec` says, or leaves it if it was asked for so already. The value of a
     /// secret alone makes no difference: give a new one a new name, or [`update`](Self::update) it.
@@ -339,18 +327,17 @@ impl Job {
     /// # Errors
     /// What the service answers; [`AlreadyExists`](ErrorKind::AlreadyExists) if it is another owner's.
     /// Dropping the future leaves the service at work; asking again takes it up.
-    pub async fn ensure(&self, spec: &JobSpec) -> Result<Resource<JobProperties>> {
-        self.put(spec, false).await
-    }
+    ensure(JobSpec) -> JobProperties;
 
-    /// Ensures it, and writes it even if it was asked for so already.
+    /// Deletes it with its executions, and waits until it is gone; nothing to do if it is not
+    /// there.
     ///
     /// # Errors
-    /// Those of [`ensure`](Self::ensure).
-    pub async fn update(&self, spec: &JobSpec) -> Result<Resource<JobProperties>> {
-        self.put(spec, true).await
-    }
+    /// What the service answers.
+    delete;
+}
 
+impl Job {
     async fn put(&self, spec: &JobSpec, anyway: bool) -> Result<Resource<JobProperties>> {
         let options = format!(
             " --environment {} --trigger-type Manual --image {} --replica-timeout {} --replica-retry-limit {} --parallelism 1 --replica-completion-count 1",
@@ -367,14 +354,6 @@ impl Job {
         let _lock = self.plane.lock(&self.target.id).await;
         let put = self.plane.put(&step, &self.target, &desired, anyway);
         put.await?.json(&step)
-    }
-
-    /// Returns what the service shows of it; `None` if it is not there.
-    ///
-    /// # Errors
-    /// What the service answers.
-    pub async fn show(&self) -> Result<Option<Resource<JobProperties>>> {
-        self.plane.show(&self.target).await
     }
 
     /// Runs this container once, in place of the job's own: image, command, arguments, environment
@@ -464,15 +443,6 @@ impl Job {
 
     fn step(&self, verb: &str, command: &str) -> Step {
         self.target.step(verb, command, "")
-    }
-
-    /// Deletes it with its executions, and waits until it is gone; nothing to do if it is not
-    /// there.
-    ///
-    /// # Errors
-    /// What the service answers.
-    pub async fn delete(&self) -> Result<()> {
-        self.plane.delete(&self.target).await
     }
 }
 

@@ -14,6 +14,7 @@ mod group;
 mod id;
 mod job;
 mod logs;
+mod managed;
 mod operation;
 mod owner;
 mod plan;

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::arm::Call;
 use super::assignment::{PrincipalType, RoleAssignment};
 use super::container::{Container, Wire as ContainerWire};
-use super::id::{PrincipalId, ResourceId};
+use super::id::{PrincipalId, ResourceId, name};
+use super::managed::managed;
 use super::operation::ProvisioningState;
 use super::plane::ControlPlane;
 use super::resource::{Identity, Kind, Resource, Target};
@@ -25,6 +26,7 @@ pub(super) const KIND: Kind = Kind {
     role: Role::SESSION_POOL_CONTRIBUTOR,
     noun: "session pool",
     az: "az containerapp sessionpool",
+    checked: name,
 };
 
 words! {
@@ -316,38 +318,18 @@ pub struct SessionPool {
     target: Target,
 }
 
-impl ControlPlane {
+managed! {
     /// The session pool of this name, which may not be there yet.
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if it can't be a name.
-    pub fn session_pool(&self, name: &str) -> Result<SessionPool> {
-        Ok(SessionPool {
-            target: self.target(&KIND, name)?,
-            plane: self.clone(),
-        })
-    }
+    session_pool -> SessionPool, of KIND;
 
     /// The session pools of the resource group, of every owner.
     ///
     /// # Errors
     /// What the service answers.
-    pub async fn session_pools(&self) -> Result<Vec<Resource<PoolProperties>>> {
-        self.all(&KIND).await
-    }
-}
-
-impl SessionPool {
-    /// The identifier.
-    pub fn id(&self) -> &ResourceId {
-        &self.target.id
-    }
-
-    /// Source of the tokens that it is managed with.
-    #[cfg(feature = "agent")]
-    pub(crate) fn credential(&self) -> std::sync::Arc<dyn crate::Credential> {
-        std::sync::Arc::clone(&self.plane.config().credential)
-    }
+    session_pools;
 
     /// Makes it what `spec` says, or leaves it if it was asked for so already.
     ///
@@ -356,16 +338,20 @@ impl SessionPool {
     /// the Model Context Protocol and the service has dropped that in silence, as it does for custom
     /// containers; [`AlreadyExists`](ErrorKind::AlreadyExists) if it is another owner's. Dropping the
     /// future leaves the service at work; asking again takes it up.
-    pub async fn ensure(&self, spec: &PoolSpec) -> Result<Resource<PoolProperties>> {
-        self.put(spec, false).await
-    }
+    ensure(PoolSpec) -> PoolProperties;
 
-    /// Ensures it, and writes it even if it was asked for so already.
+    /// Deletes it with its sessions, and waits until it is gone.
     ///
     /// # Errors
-    /// Those of [`ensure`](Self::ensure).
-    pub async fn update(&self, spec: &PoolSpec) -> Result<Resource<PoolProperties>> {
-        self.put(spec, true).await
+    /// What the service answers.
+    delete;
+}
+
+impl SessionPool {
+    /// Source of the tokens that it is managed with.
+    #[cfg(feature = "agent")]
+    pub(crate) fn credential(&self) -> std::sync::Arc<dyn crate::Credential> {
+        std::sync::Arc::clone(&self.plane.config().credential)
     }
 
     async fn put(&self, spec: &PoolSpec, anyway: bool) -> Result<Resource<PoolProperties>> {
@@ -388,14 +374,6 @@ impl SessionPool {
             return Err(step.error(ErrorKind::Unsupported, why).with_hint(hint));
         }
         Ok(found)
-    }
-
-    /// Returns what the service shows of it; `None` if it is not there.
-    ///
-    /// # Errors
-    /// What the service answers.
-    pub async fn show(&self) -> Result<Option<Resource<PoolProperties>>> {
-        self.plane.show(&self.target).await
     }
 
     /// Lets a principal run code in its sessions.
@@ -432,13 +410,5 @@ impl SessionPool {
         let call = Call::new(Method::POST, &path, KIND.version).repeat();
         let answer = self.plane.sent(&step, call).await?;
         Ok(answer.json::<Credentials>(&step)?.api_key.into())
-    }
-
-    /// Deletes it with its sessions, and waits until it is gone.
-    ///
-    /// # Errors
-    /// What the service answers.
-    pub async fn delete(&self) -> Result<()> {
-        self.plane.delete(&self.target).await
     }
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::arm::{Answered, Call, parse};
-use super::id::{ResourceId, name};
+use super::id::ResourceId;
 use super::operation::{Progress, ProvisioningState};
 use super::plane::ControlPlane;
 use super::role::Role;
@@ -41,6 +41,8 @@ pub(super) struct Kind {
     pub(super) noun: &'static str,
     /// The command group of `az`.
     pub(super) az: &'static str,
+    /// Check of a name: given the noun and the name.
+    pub(super) checked: for<'a> fn(&str, &'a str) -> Result<&'a str>,
 }
 
 /// A resource and its kind.
@@ -150,7 +152,7 @@ impl Identity {
 
 impl ControlPlane {
     pub(super) fn target(&self, kind: &'static Kind, text: &str) -> Result<Target> {
-        let name = name(kind.noun, text)?;
+        let name = (kind.checked)(kind.noun, text)?;
         let id = self
             .resource_group()
             .child(&["providers/Microsoft.App", kind.path, name]);

@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{FileType, Mode as RawMode, OFlags, RawDir, SeekFrom, Stat};
 use rustix::io::Errno;
@@ -141,9 +142,9 @@ struct Walk<'a> {
 /// A directory that is being compared.
 struct Level {
     /// The changed layers that have a part in it, topmost first.
-    changed: Vec<usize>,
+    changed: Arc<[usize]>,
     /// The layers of the beginning that have a part in it, topmost first.
-    base: Vec<usize>,
+    base: Arc<[usize]>,
     /// Whether nothing of the beginning shows through.
     hidden: bool,
     /// Number of directories that waited when it was entered.
@@ -221,7 +222,7 @@ impl Walk<'_> {
         }
     }
 
-    fn layers(&self, side: Side) -> Vec<usize> {
+    fn layers(&self, side: Side) -> Arc<[usize]> {
         let level = self.levels.last();
         let layers = level.map(|level| match side {
             Side::Changed => &level.changed,
@@ -232,7 +233,7 @@ impl Walk<'_> {
 
     /// Looks up what a stack has at a name of the directory at work.
     fn find(&mut self, side: Side, name: &CStr) -> std::result::Result<Found, Fault> {
-        for index in self.layers(side) {
+        for &index in self.layers(side).iter() {
             let Some(cursor) = self.cursor(side, index) else {
                 continue;
             };
@@ -253,8 +254,8 @@ impl Walk<'_> {
         let (changed, hides) = self.push(Side::Changed, name)?;
         let (base, _) = self.push(Side::Base, name)?;
         self.levels.push(Level {
-            changed,
-            base,
+            changed: changed.into(),
+            base: base.into(),
             hidden: hidden || hides,
             waiting: self.pending.count(),
             above: self.path.len(),
@@ -270,7 +271,7 @@ impl Walk<'_> {
     /// what is below them.
     fn push(&mut self, side: Side, name: &[u8]) -> std::result::Result<(Vec<usize>, bool), Fault> {
         let mut layers = Vec::new();
-        for index in self.layers(side) {
+        for &index in self.layers(side).iter() {
             let Some(cursor) = self.cursor(side, index) else {
                 continue;
             };
@@ -335,15 +336,13 @@ impl Walk<'_> {
         name: &CStr,
         above: &[usize],
     ) -> std::result::Result<bool, Fault> {
-        let of_changed = match side {
-            Side::Changed => Vec::new(),
-            Side::Base => self.layers(Side::Changed),
+        let of_changed = self.layers(Side::Changed);
+        let changed = match side {
+            Side::Changed => &[],
+            Side::Base => &*of_changed,
         };
-        let changed = of_changed.into_iter().map(|index| (Side::Changed, index));
-        let layers: Vec<_> = changed
-            .chain(above.iter().map(|index| (side, *index)))
-            .collect();
-        for (side, index) in layers {
+        let changed = changed.iter().map(|index| (Side::Changed, *index));
+        for (side, index) in changed.chain(above.iter().map(|index| (side, *index))) {
             let Some(cursor) = self.cursor(side, index) else {
                 continue;
             };

@@ -23,7 +23,8 @@ pub use spec::{AppSpec, ClientCertificates, Ingress, OwnerAuth, SecretSource};
 pub(super) use spec::{IdentitySetting, Registry, SecretWire};
 
 use super::arm::{Call, parse};
-use super::id::ResourceId;
+use super::id::{ResourceId, strict_name};
+use super::managed::managed;
 use super::operation::{Progress, ProvisioningState};
 use super::plane::ControlPlane;
 use super::resource::{Kind, Resource, Target, marked, nullable};
@@ -37,6 +38,7 @@ pub(super) const KIND: Kind = Kind {
     role: Role::APP_CONTRIBUTOR,
     noun: "container app",
     az: "az containerapp",
+    checked: strict_name,
 };
 
 words! {
@@ -153,57 +155,19 @@ pub struct App {
     pub(super) target: Target,
 }
 
-impl ControlPlane {
+managed! {
     /// The app of this name, which may not be there yet.
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if it can't be a name: apps have 2 to 32 small
     /// letters, digits and hyphens, begin with a letter, and have no two hyphens in a row.
-    pub fn app(&self, name: &str) -> Result<App> {
-        Ok(App {
-            target: self.target(&KIND, strict(KIND.noun, name)?)?,
-            plane: self.clone(),
-        })
-    }
+    app -> App, of KIND;
 
     /// The apps of the resource group, of every owner.
     ///
     /// # Errors
     /// What the service answers.
-    pub async fn apps(&self) -> Result<Vec<Resource<AppProperties>>> {
-        self.all(&KIND).await
-    }
-}
-
-/// The names of apps and jobs.
-pub(super) fn strict<'a>(what: &str, text: &'a str) -> Result<&'a str> {
-    let known = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    let sound = (2..=32).contains(&text.len())
-        && text.chars().all(known)
-        && text.starts_with(|c: char| c.is_ascii_lowercase())
-        && !text.ends_with('-')
-        && !text.contains("--");
-    match sound {
-        true => Ok(text),
-        false => Err(sandbox_core::Error::new(
-            ErrorKind::InvalidInput,
-            sandbox_core::Operation::Provision,
-        )
-        .with_message(format!(
-            "{text:?} can't be the name of a {what}: a name has 2 to 32 small letters, digits and hyphens, beginning with a letter, no two hyphens in a row"
-        ))),
-    }
-}
-
-impl App {
-    /// The identifier.
-    pub fn id(&self) -> &ResourceId {
-        &self.target.id
-    }
-
-    fn step(&self, verb: &str, command: &str) -> Step {
-        self.target.step(verb, command, "")
-    }
+    apps;
 
     /// Makes it what `spec` says, or leaves it if it was asked for so already, and waits until it
     /// is [healthy](Self::ready).
@@ -216,16 +180,18 @@ impl App {
     /// its digest, or no caller is let in; [`AlreadyExists`](ErrorKind::AlreadyExists) if it is another
     /// owner's; those of [`ready`](Self::ready). Dropping the future leaves the service at work;
     /// asking again takes it up.
-    pub async fn ensure(&self, spec: &AppSpec) -> Result<Resource<AppProperties>> {
-        self.put(spec, false).await
-    }
+    ensure(AppSpec) -> AppProperties;
 
-    /// Ensures it, and writes it even if asked for so already: what others changed is undone.
+    /// Deletes it and waits until it is gone; nothing to do if it is not there.
     ///
     /// # Errors
-    /// Those of [`ensure`](Self::ensure).
-    pub async fn update(&self, spec: &AppSpec) -> Result<Resource<AppProperties>> {
-        self.put(spec, true).await
+    /// What the service answers; [`AlreadyExists`](ErrorKind::AlreadyExists) if it is another owner's.
+    delete;
+}
+
+impl App {
+    fn step(&self, verb: &str, command: &str) -> Step {
+        self.target.step(verb, command, "")
     }
 
     async fn put(&self, spec: &AppSpec, anyway: bool) -> Result<Resource<AppProperties>> {
@@ -316,14 +282,6 @@ impl App {
         let all: All = self.plane.sent(&step, call).await?.json(&step)?;
         let with_value = |one: One| Some((one.name, Secret::from(one.value?)));
         Ok(all.value.into_iter().filter_map(with_value).collect())
-    }
-
-    /// Returns what the service shows of it; `None` if it is not there.
-    ///
-    /// # Errors
-    /// What the service answers.
-    pub async fn show(&self) -> Result<Option<Resource<AppProperties>>> {
-        self.plane.show(&self.target).await
     }
 
     /// Starts it after a [`stop`](Self::stop), and waits until the service has done so: not until
@@ -463,14 +421,6 @@ impl App {
             }
             Err(failure) => Err(step.failed(failure)),
         }
-    }
-
-    /// Deletes it and waits until it is gone; nothing to do if it is not there.
-    ///
-    /// # Errors
-    /// What the service answers; [`AlreadyExists`](ErrorKind::AlreadyExists) if it is another owner's.
-    pub async fn delete(&self) -> Result<()> {
-        self.plane.delete(&self.target).await
     }
 
     /// The name of the latest revision.

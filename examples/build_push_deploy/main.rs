@@ -52,7 +52,7 @@ async fn build_and_push(place: &Place, azure: &ControlPlane) -> Result<String, B
     let workspace =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/build_push_deploy/workspace");
     let agent = agent_directory()?;
-    let image = ImageBuild::new(Base::Image("python:3.13-slim".into()))
+    let image = ImageBuild::new(Base::Image("python:3.13-slim".to_owned()))
         .copy(workspace, &format!("{HOME}/app"))
         .copy(agent.path(), &format!("{HOME}/bin"))
         .run(&format!("cd {HOME}/app && python3 -m compileall -q ."))
@@ -91,8 +91,8 @@ async fn deploy(place: &Place, azure: &ControlPlane, image: &str) -> Result<(), 
         .ingress(ingress)
         .auth(place.owner.clone());
     let wanted = [
-        Wanted::Environment("tenants".into(), EnvironmentSpec::new()),
-        Wanted::App("tenant-acme".into(), spec.clone()),
+        Wanted::Environment("tenants".to_owned(), EnvironmentSpec::new()),
+        Wanted::App("tenant-acme".to_owned(), spec.clone()),
     ];
     say(&azure.plan(&wanted).await?.to_string());
 

@@ -10,7 +10,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use sandbox::changes::{ApplyOptions, ApplyReport, apply_to_dir, git_patch};
-use sandbox::{ChangesOptions, Command, SandboxExt as _, SandboxSpec};
+use sandbox::{ChangesOptions, Command, GuestPath, SandboxExt as _, SandboxSpec};
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
@@ -83,7 +83,7 @@ async fn review(directory: &Path, agent: Command, then: Then) -> Result<Option<A
     let options = ChangesOptions::new()
         .exclude("/target")
         .exclude("node_modules");
-    let changes = work.changes(&".".into(), options).await?;
+    let changes = work.changes(&GuestPath::from("."), options).await?;
     work.close().await?;
     base.close().await?;
     if changes.is_empty() {

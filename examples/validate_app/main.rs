@@ -15,12 +15,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use sandbox::{
-    Capability, Command, ExistingDir, ExportOptions, ImportOptions, Network, Sandbox, SandboxSpec,
+    Capability, Command, ExistingDir, ExportOptions, GuestPath, ImportOptions, Network, Sandbox,
+    SandboxExt as _, SandboxSpec,
 };
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let chain = std::env::var(sandbox::PROVIDER_VARIABLE).unwrap_or_else(|_| "dagger:".into());
+    let chain = std::env::var(sandbox::PROVIDER_VARIABLE).unwrap_or_else(|_| "dagger:".to_owned());
     let selection = sandbox::connect_chain(&chain).await?;
     for (uri, error) in &selection.rejected {
         say(&format!("not {uri} ({error})"));
@@ -51,9 +52,11 @@ async fn validate(sandbox: &dyn Sandbox) -> Result<bool, Box<dyn Error>> {
     let excludes = ImportOptions::new()
         .exclude("node_modules/")
         .exclude("dist/");
-    let brought = sandbox.import_dir(&app, &"app".into(), excludes).await?;
+    let brought = sandbox
+        .import_dir(&app, &GuestPath::from("app"), excludes)
+        .await?;
     say(&format!("brought {} files", brought.files));
-    sandbox.set_workdir(&"app".into()).await?;
+    sandbox.chdir("app").await?;
     let steps: [(&str, &[&str]); 3] = [
         (
             "install",
@@ -77,7 +80,9 @@ async fn validate(sandbox: &dyn Sandbox) -> Result<bool, Box<dyn Error>> {
     }
     let to = std::env::temp_dir().join("validate-app-dist");
     let options = ExportOptions::new().existing(ExistingDir::Replace);
-    let taken = sandbox.export_dir(&"dist".into(), &to, options).await?;
+    let taken = sandbox
+        .export_dir(&GuestPath::from("dist"), &to, options)
+        .await?;
     say(&format!("took {} files to {}", taken.files, to.display()));
     Ok(true)
 }

@@ -12,7 +12,8 @@ use crate::{
 ///
 /// ```
 /// use sandbox_core::{SandboxSpec, Source};
-/// let spec = SandboxSpec::new().source(Source::Image("docker.io/library/alpine:3".into()));
+/// let spec = SandboxSpec::new().source(Source::RootDir("/srv/roots/debian".into()));
+/// assert_eq!(SandboxSpec::new().source, Source::Default);
 /// # let _ = spec;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -254,11 +255,24 @@ impl SandboxSpec {
     }
 
     crate::setters! {
-        /// Starts from this.
+        /// Sets the origin of the filesystem; see also [`image`](Self::image).
         source: Source,
 
         /// Relative paths and commands start here.
         workdir: Some(into GuestPath),
+    }
+
+    /// Starts from this image: [`Source::Image`].
+    ///
+    /// ```
+    /// use sandbox_core::{SandboxSpec, Source};
+    /// let spec = SandboxSpec::new().image("docker.io/library/alpine:3");
+    /// assert_eq!(spec.source, Source::Image("docker.io/library/alpine:3".to_owned()));
+    /// ```
+    #[must_use]
+    pub fn image(mut self, reference: impl Into<String>) -> Self {
+        self.source = Source::Image(reference.into());
+        self
     }
 
     /// Sets an environment variable for every command.

@@ -373,7 +373,7 @@ pub trait SandboxExt: Sandbox + sealed::Sealed {
     /// look found, if a program listened and did not answer as it should;
     /// [`ErrorKind::InvalidInput`] for a path that HTTP can't have.
     async fn wait_for_port(&self, port: u16, options: PortWaitOptions<'_>) -> Result<()> {
-        crate::port::wait(self, port, options).await
+        crate::port_wait::wait(self, port, options).await
     }
 
     /// Takes a snapshot without labels. See [`Sandbox::snapshot`].

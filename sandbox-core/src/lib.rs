@@ -43,6 +43,7 @@ pub mod layer;
 mod output;
 mod path;
 mod port;
+mod port_wait;
 mod process;
 mod provider;
 mod sandbox;
@@ -83,7 +84,8 @@ pub use output::{
     CapturedStream, Exit, ExitCause, ExitStatus, Output, PartialOutput, ResourceUsage,
 };
 pub use path::GuestPath;
-pub use port::{PortStream, PortWaitOptions, Readiness};
+pub use port::PortStream;
+pub use port_wait::{PortWaitOptions, Readiness};
 pub use process::{
     CollectOptions, Process, ProcessControl, ProcessStderr, ProcessStdin, ProcessStdout, Signal,
 };

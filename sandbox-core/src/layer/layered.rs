@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Answer, Around, Attempt, Call, Layer as _, Request};
+use super::{Answer, Around, Attempt, Call, Request};
 use crate::{
     Capabilities, Changes, ChangesOptions, Command, CreateDirOptions, DirEntry, EgressDecisions,
     EgressPolicy, Env, ExportOptions, FileBatch, FileReader, FileWriter, ForkOptions, GuestPath,
@@ -161,7 +161,7 @@ impl<A: Around> Sandbox for Layered<A> {
                 self.inner.fork(options.clone())
             })
             .await?;
-        Ok(self.around.layer(child))
+        Ok(Arc::new(Self::new(self.around.clone(), child)))
     }
 
     async fn snapshot(&self, options: SnapshotOptions) -> Result<Snapshot> {

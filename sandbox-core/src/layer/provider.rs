@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Answer, Around, Attempt, Call, Layer as _, Request};
+use super::layered::Layered;
+use super::{Answer, Around, Attempt, Call, Request};
 use crate::{
     Capabilities, Labels, Provider, Result, Sandbox, SandboxId, SandboxInfo, SandboxSpec, Snapshot,
     SnapshotId,
@@ -45,14 +46,14 @@ impl<A: Around> Provider for LayeredProvider<A> {
         let sandbox = self
             .call(Request::Create(&spec), &|| self.inner.create(spec.clone()))
             .await?;
-        Ok(self.around.layer(sandbox))
+        Ok(Arc::new(Layered::new(self.around.clone(), sandbox)))
     }
 
     async fn attach(&self, id: &SandboxId) -> Result<Arc<dyn Sandbox>> {
         let sandbox = self
             .call(Request::Attach(id), &|| self.inner.attach(id))
             .await?;
-        Ok(self.around.layer(sandbox))
+        Ok(Arc::new(Layered::new(self.around.clone(), sandbox)))
     }
 
     async fn list(&self, labels: &Labels) -> Result<Vec<SandboxInfo>> {

@@ -62,7 +62,10 @@ pub fn all() -> impl Iterator<Item = Case> {
         isolation::OF_THIS_HOST,
         host::CASES,
         host::OF_THIS_HOST,
-        egress::CASES,
+        egress::names::CASES,
+        egress::connections::CASES,
+        egress::protocols::CASES,
+        egress::policies::CASES,
         order::CASES,
         unsupported::CASES,
     ]

@@ -45,10 +45,10 @@ impl fmt::Debug for Case {
 /// With `of_this_host` before the list they run only where processes are the host's.
 macro_rules! cases {
     ($group:literal: $($list:tt)+) => {
-        pub(super) const CASES: &[$crate::kit::Case] = $crate::kit::cases!(@ false, $group, $($list)+);
+        pub(crate) const CASES: &[$crate::kit::Case] = $crate::kit::cases!(@ false, $group, $($list)+);
     };
     ($group:literal of_this_host: $($list:tt)+) => {
-        pub(super) const OF_THIS_HOST: &[$crate::kit::Case] =
+        pub(crate) const OF_THIS_HOST: &[$crate::kit::Case] =
             $crate::kit::cases!(@ true, $group, $($list)+);
     };
     (@ $host:literal, $group:literal, $($name:ident $([$($need:ident),+ $(,)?])?),+ $(,)?) => {

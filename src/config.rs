@@ -69,11 +69,11 @@ pub struct Config {
     pub specs: BTreeMap<String, SandboxSpec>,
 }
 
-/// One provider's URI, or a chain of them.
+/// The URI of a provider, or a chain of them.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
 pub enum Providers {
-    /// One, or several with commas between them.
+    /// A URI, or several with commas between them.
     Uri(String),
     /// The first that works is taken.
     Chain(Vec<String>),
@@ -91,7 +91,7 @@ pub struct LayersConfig {
     pub audit: Option<AuditSection>,
     /// Durations and counts through the `metrics` facade.
     pub metrics: bool,
-    /// Which paths and programs are allowed.
+    /// Paths and programs that are allowed.
     pub policy: Option<PolicySection>,
     /// Number of times that a call is attempted in all.
     pub retry: Option<u32>,
@@ -134,17 +134,17 @@ pub enum OnFailureName {
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 #[non_exhaustive]
 pub struct PolicySection {
-    /// Only these may be read.
+    /// Paths that may be read; all if it is empty.
     pub allow_read: Vec<String>,
-    /// These may not be read.
+    /// Paths that may not be read.
     pub deny_read: Vec<String>,
-    /// Only these may be written.
+    /// Paths that may be written; all if it is empty.
     pub allow_write: Vec<String>,
-    /// These may not be written.
+    /// Paths that may not be written.
     pub deny_write: Vec<String>,
-    /// Only these may be run.
+    /// Programs that may be run; all if it is empty.
     pub allow_program: Vec<String>,
-    /// These may not be run.
+    /// Programs that may not be run.
     pub deny_program: Vec<String>,
     /// Looking only.
     pub read_only: bool,
@@ -173,7 +173,7 @@ pub struct SessionsSection {
     pub pools: Vec<PoolSection>,
 }
 
-/// One shape of sandboxes that are created ahead.
+/// A shape of sandboxes that are created ahead.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 #[non_exhaustive]

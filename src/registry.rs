@@ -68,7 +68,7 @@ impl Default for Registry {
 }
 
 impl Registry {
-    /// No schemes: only what is registered can be named.
+    /// A registry without schemes: only what is registered can be named.
     pub fn empty() -> Self {
         Self {
             schemes: BTreeMap::new(),

@@ -103,7 +103,7 @@ impl AgentToken {
 }
 
 impl Container {
-    /// Tells the agent in it who its owner is: the holder of this token.
+    /// Names the owner to the agent in it: the holder of this token.
     #[must_use]
     pub fn agent(self, token: &AgentToken) -> Self {
         self.env("SANDBOX_AGENT_TOKEN_DIGEST", token.digest())

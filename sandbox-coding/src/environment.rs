@@ -60,7 +60,7 @@ pub struct EnvironmentRequest {
     pub branch: Option<String>,
     /// Way of the agent to its model.
     pub model: ModelAccess,
-    /// Everything else of the sandbox: limits, mounts, source.
+    /// Specification of the sandbox beyond that: limits, mounts, source.
     pub spec: SandboxSpec,
     /// Times of the session, and whether the call waits for a place.
     pub options: SessionOptions,
@@ -379,7 +379,7 @@ impl Environment {
         })
     }
 
-    /// Everything that the agent changed, committed or not, as a patch for `git apply`. Empty if it
+    /// Returns all that the agent changed, committed or not, as a patch for `git apply`. Empty if it
     /// changed nothing. Ignored files are not in it.
     ///
     /// Dropping the future has no effect on the files.

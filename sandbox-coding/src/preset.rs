@@ -163,7 +163,7 @@ impl Preset {
 pub struct Presets(BTreeMap<String, Preset>);
 
 impl Presets {
-    /// No presets.
+    /// An empty list of presets.
     pub fn new() -> Self {
         Self::default()
     }

@@ -156,7 +156,7 @@ pub enum ChangeKind {
     Modified,
     /// An entry that is gone.
     Deleted,
-    /// Only the permission bits are others. (Without contents such a file counts as modified.)
+    /// The permission bits differ, and nothing else. (Without contents such a file counts as modified.)
     Mode,
     /// An entry of another kind is in its place: a link where a file was.
     Replaced,

@@ -34,7 +34,7 @@ pub enum ErrorKind {
     CommandNotFound,
     /// The program exists and may not be executed, or is of no executable format.
     NotExecutable,
-    /// Something is already there, and replacing it was not asked for.
+    /// The name is taken, and replacing what has it was not asked for.
     AlreadyExists,
     /// A directory is needed and the path names something else.
     NotADirectory,
@@ -389,7 +389,7 @@ impl Error {
         self
     }
 
-    /// Says what happened, in a few words without a full stop.
+    /// Sets the message: what happened, in a few words without a full stop.
     #[must_use]
     pub fn with_message(mut self, message: impl Into<String>) -> Self {
         self.0.message = message.into();
@@ -417,21 +417,21 @@ impl Error {
         self
     }
 
-    /// Says what to do about it.
+    /// Sets the hint: what to do about it.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
         self
     }
 
-    /// Says whether the command ran.
+    /// Sets whether the command ran.
     #[must_use]
     pub fn with_execution(mut self, execution: Execution) -> Self {
         self.0.execution = Some(execution);
         self
     }
 
-    /// Says that the command was cut, with what it had written until then.
+    /// Marks the command as interrupted, with what it had written until then.
     #[must_use]
     pub fn with_partial_output(mut self, partial: PartialOutput) -> Self {
         self.0.execution = Some(Execution::Interrupted);
@@ -461,7 +461,7 @@ impl Error {
         self.0.kind
     }
 
-    /// Which operation failed.
+    /// Returns the operation that failed.
     pub fn operation(&self) -> Operation {
         self.0.operation
     }

@@ -69,7 +69,7 @@ pub struct SandboxInfo {
     pub workdir: GuestPath,
     /// Labels given at creation.
     pub labels: Labels,
-    /// When it was created.
+    /// Time of its creation.
     pub created: SystemTime,
     /// The timeout of commands that name none.
     #[cfg_attr(
@@ -123,7 +123,7 @@ pub struct Snapshot {
     pub size: Option<u64>,
     /// Labels given at creation.
     pub labels: Labels,
-    /// When it was taken, where known.
+    /// Time at which it was taken, where known.
     pub created: Option<SystemTime>,
 }
 

@@ -149,7 +149,7 @@ impl IsolationReport {
         Self::default()
     }
 
-    /// With this control.
+    /// Adds a control.
     #[must_use]
     pub fn with(mut self, control: Control, enforcement: Enforcement) -> Self {
         self.controls.insert(control, enforcement);

@@ -156,7 +156,7 @@ impl LogOptions {
     }
 }
 
-/// Which stream a part of a log came from.
+/// The stream that a part of a log came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
@@ -275,7 +275,7 @@ pub struct JobInfo {
     pub key: JobKey,
     /// Progress of the job.
     pub state: JobState,
-    /// When its start was asked for.
+    /// Time at which its start was asked for.
     pub started: SystemTime,
     /// The offset of the oldest byte of its log that is kept.
     pub log_first: u64,

@@ -135,7 +135,7 @@ impl fmt::Display for ExitStatus {
     }
 }
 
-/// One output stream as it was kept.
+/// The kept part of an output stream.
 #[derive(Clone, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]

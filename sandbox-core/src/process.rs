@@ -252,9 +252,9 @@ pub struct CollectOptions {
     pub stdout_limit: u64,
     /// Number of bytes of stderr that are kept.
     pub stderr_limit: u64,
-    /// When to kill the tree.
+    /// Time after which the tree is killed.
     pub timeout: Option<Duration>,
-    /// When the command was asked for, for its duration and its deadline.
+    /// Time at which the command was asked for: its duration and its deadline count from it.
     pub started: Instant,
     /// The sandbox, for errors.
     pub sandbox: Option<SandboxId>,

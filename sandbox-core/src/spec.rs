@@ -106,7 +106,7 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// No limits.
+    /// Resources without limits.
     pub fn new() -> Self {
         Self::default()
     }
@@ -136,7 +136,7 @@ impl Resources {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 pub enum Access {
-    /// Only read.
+    /// Reading only.
     ReadOnly,
     /// Written, and the host sees it.
     ReadWrite,
@@ -185,7 +185,7 @@ impl Mount {
     }
 }
 
-/// Which isolation must be in force for a sandbox to be created.
+/// Isolation that must be in force for a sandbox to be created.
 ///
 /// ```
 /// use sandbox_core::{Control, RequiredIsolation, SandboxSpec};
@@ -234,11 +234,11 @@ pub struct SandboxSpec {
     pub resources: Resources,
     /// Network that it may reach.
     pub network: Network,
-    /// Which isolation must be in force.
+    /// Isolation that must be in force.
     pub isolation: RequiredIsolation,
     /// Directories of the host.
     pub mounts: Vec<Mount>,
-    /// To find it by.
+    /// Labels to find it by.
     pub labels: Labels,
     /// After this time without use it is closed. Asking for its status does not count as one. Default: never.
     #[cfg_attr(feature = "serde", serde(with = "crate::wire::seconds_or_none"))]

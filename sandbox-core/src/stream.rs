@@ -93,7 +93,7 @@ impl OpenWriteOptions {
 pub struct FileReader {
     /// The size of the whole file when it was opened.
     pub size: u64,
-    /// When the file was last changed, where the backend knows.
+    /// Time of the file's last change, where the backend knows.
     pub modified: Option<SystemTime>,
     stream: Pin<Box<dyn AsyncRead + Send + Sync>>,
 }

@@ -184,7 +184,7 @@ impl ExportOptions {
     }
 }
 
-/// Something that an import or export left behind, and why.
+/// An entry that an import or export left behind, and why.
 ///
 /// ```
 /// use sandbox_core::Skipped;

@@ -35,7 +35,7 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Nothing is known.
+    /// Usage of which nothing is known yet.
     pub fn new() -> Self {
         Self::default()
     }

@@ -298,7 +298,7 @@ impl LocalConfig {
         self
     }
 
-    /// Tells of the progress of images; see [`image_progress`](Self::image_progress).
+    /// Reports the progress of images to this; see [`image_progress`](Self::image_progress).
     #[cfg(target_os = "linux")]
     #[must_use]
     pub fn image_progress(mut self, progress: Arc<dyn ImageProgress>) -> Self {

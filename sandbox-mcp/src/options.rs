@@ -13,7 +13,7 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ServerOptions {
-    /// Whose sessions they are. Default: `mcp`.
+    /// Tenant that owns the sessions. Default: `mcp`.
     pub tenant: String,
     /// The directory of the host below which exports land. Default: none, so that there are no exports.
     pub export_root: Option<PathBuf>,
@@ -38,12 +38,12 @@ impl Default for ServerOptions {
 }
 
 impl ServerOptions {
-    /// No exports, no imports, no network.
+    /// The defaults: no exports, no imports, no network.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets whose sessions they are.
+    /// Sets the tenant that owns the sessions.
     #[must_use]
     pub fn tenant(mut self, tenant: impl Into<String>) -> Self {
         self.tenant = tenant.into();

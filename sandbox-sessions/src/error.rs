@@ -35,7 +35,7 @@ pub enum ErrorKind {
     Sandbox,
 }
 
-/// Which limit is reached.
+/// The limit that is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Scope {
@@ -51,7 +51,7 @@ pub enum Scope {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Full {
-    /// Which limit.
+    /// The limit.
     pub scope: Scope,
     /// Number that the limit allows.
     pub limit: usize,
@@ -89,13 +89,13 @@ impl fmt::Display for Why {
     }
 }
 
-/// When and why a session ended or will end.
+/// Time and cause of a session's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Expired {
-    /// When.
+    /// Time of the end.
     pub at: SystemTime,
-    /// Why.
+    /// Cause of the end.
     pub why: Why,
 }
 

@@ -39,7 +39,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// No limit on sessions; 1,000 callers may wait.
+    /// The defaults: no limit on sessions; 1,000 callers may wait.
     pub fn new() -> Self {
         Self::default()
     }
@@ -227,7 +227,7 @@ pub(crate) type Told = Arc<dyn Fn(usize) + Send + Sync>;
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct SessionOptions {
-    /// To find it by; labels of an existing session stay as they are.
+    /// Labels to find it by; those of an existing session stay as they are.
     pub labels: Labels,
     /// The idle timeout of this session. Default: that of the configuration.
     pub idle_timeout: Option<Duration>,

@@ -26,7 +26,7 @@ const GRACE: Duration = Duration::from_secs(60);
 pub struct AccessToken {
     /// The token itself.
     pub token: Secret,
-    /// When it is no longer valid; unknown if `None`.
+    /// End of its validity; unknown if `None`.
     pub expires: Option<SystemTime>,
 }
 

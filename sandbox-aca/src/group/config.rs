@@ -46,7 +46,7 @@ pub struct AcaConfig {
     /// a safety net against what a dead host leaves. A service that counts from creation or from
     /// the last use deletes it sooner. Default: one day.
     pub auto_delete: Duration,
-    /// For how long a 403 is taken for a role that has not arrived yet, and a group that is not
+    /// Time for which a 403 is taken for a role that has not arrived yet, and a group that is not
     /// found for one that was just made. Default: not at all.
     pub role_wait: Duration,
     /// Limit of the time for a snapshot. Default: 15 minutes.

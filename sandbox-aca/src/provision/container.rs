@@ -47,7 +47,7 @@ impl Default for Size {
     }
 }
 
-/// When a probe counts.
+/// Purpose of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ProbeType {
@@ -63,7 +63,7 @@ pub enum ProbeType {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Probe {
-    /// When it counts.
+    /// Its purpose.
     pub kind: ProbeType,
     /// Path that is asked for.
     pub path: String,
@@ -141,7 +141,7 @@ impl Container {
         self
     }
 
-    /// With these arguments.
+    /// Sets the arguments.
     #[must_use]
     pub fn args(mut self, words: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.args = words.into_iter().map(Into::into).collect();

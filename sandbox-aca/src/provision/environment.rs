@@ -185,7 +185,7 @@ pub struct EnvironmentProperties {
     pub static_ip: Option<String>,
 }
 
-/// One environment.
+/// An environment, which may not be there yet.
 #[derive(Clone, Debug)]
 pub struct Environment {
     pub(super) plane: ControlPlane,

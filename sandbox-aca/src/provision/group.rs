@@ -70,7 +70,7 @@ pub struct SandboxGroupProperties {
     pub management_endpoint: Option<String>,
 }
 
-/// One sandbox group.
+/// A sandbox group, which may not be there yet.
 #[derive(Clone, Debug)]
 pub struct SandboxGroup {
     plane: ControlPlane,

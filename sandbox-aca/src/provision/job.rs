@@ -206,9 +206,9 @@ impl ExecutionStatus {
 pub struct ExecutionProperties {
     /// Status of the execution.
     pub status: Option<ExecutionStatus>,
-    /// When it began, as RFC 3339.
+    /// Time of its beginning, as RFC 3339.
     pub start_time: Option<String>,
-    /// When it ended, as RFC 3339.
+    /// Time of its end, as RFC 3339.
     pub end_time: Option<String>,
     /// Why it is as it is, in a word.
     pub reason: Option<String>,
@@ -301,7 +301,7 @@ struct Listed {
     properties: ExecutionProperties,
 }
 
-/// One job.
+/// A job, which may not be there yet.
 #[derive(Clone, Debug)]
 pub struct Job {
     plane: ControlPlane,

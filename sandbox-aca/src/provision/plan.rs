@@ -18,7 +18,7 @@ use super::plane::ControlPlane;
 use super::pool::{self, PoolSpec, PoolType};
 use super::resource::{Desired, Kind, marked};
 
-/// When the prices were read.
+/// Month in which the prices were read.
 pub const PRICES_OF: &str = "2025-12";
 
 /// Dollars, East US, without the free grants of 180,000 vCPU-seconds and 360,000 GiB-seconds a

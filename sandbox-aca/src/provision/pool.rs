@@ -311,7 +311,7 @@ impl PoolProperties {
     }
 }
 
-/// One session pool.
+/// A session pool, which may not be there yet.
 #[derive(Clone, Debug)]
 pub struct SessionPool {
     plane: ControlPlane,

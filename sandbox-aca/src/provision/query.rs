@@ -40,7 +40,7 @@ impl Table {
     }
 }
 
-/// Which tables an environment's logs are in.
+/// Tables that an environment's logs are in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LogTables {

@@ -48,7 +48,7 @@ pub struct AcaSessionConfig {
     /// Whether the pool was made with `EgressEnabled`. The data plane can't be asked, so this is
     /// taken at its word: a spec that wants it otherwise is refused. Default: no.
     pub egress: bool,
-    /// For how long a 403 is taken for a role that has not arrived yet. Default: not at all.
+    /// Time for which a 403 is taken for a role that has not arrived yet. Default: not at all.
     pub role_wait: Duration,
     /// A sandbox that has a handle and was not used for so long is touched, so that the pool's
     /// cooldown does not end it: a third of the cooldown is a good choice. It costs two requests

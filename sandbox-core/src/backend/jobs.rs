@@ -67,7 +67,7 @@ impl Drop for Jobs {
 }
 
 impl Jobs {
-    /// No jobs yet, in this sandbox.
+    /// The jobs of this sandbox, none so far.
     pub fn new(sandbox: SandboxId) -> Self {
         Self {
             shared: Arc::new(Shared {

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum EgressVerdict {
-    /// Something passed.
+    /// The connection was let through.
     Allowed,
     /// Nothing went out.
     Denied,
@@ -30,7 +30,7 @@ pub enum EgressVerdict {
 pub struct EgressDecision {
     /// Number of the decision in the sandbox's life, from 1.
     pub number: u64,
-    /// When it was made.
+    /// Time at which it was made.
     pub at: SystemTime,
     /// The name that was asked for, as the guest wrote it where that is all that is known; it is
     /// the guest's text, cut at 255 bytes.

@@ -89,7 +89,7 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// No layers.
+    /// An empty stack.
     pub fn new() -> Self {
         Self::default()
     }

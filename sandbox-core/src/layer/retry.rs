@@ -30,7 +30,7 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// At most this many attempts in all, the first wait being 100 ms.
+    /// A layer that makes at most this many attempts in all, the first wait being 100 ms.
     pub fn new(attempts: u32) -> Self {
         Self {
             attempts,

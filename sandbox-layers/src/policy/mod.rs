@@ -83,7 +83,7 @@ pub trait Approver: Send + Sync + 'static {
 pub struct Question {
     /// Operation that is asked for.
     pub operation: Operation,
-    /// Of which sandbox.
+    /// The sandbox that it is about.
     pub sandbox: Option<SandboxId>,
     /// The path or program because of which it is asked.
     pub subject: String,

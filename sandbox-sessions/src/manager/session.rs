@@ -59,7 +59,7 @@ impl Session {
         self.entry.activity.seen().status
     }
 
-    /// When and why it ended; `None` while it lives.
+    /// Returns time and cause of its end; `None` while it lives.
     pub fn ended(&self) -> Option<Expired> {
         match self.entry.activity.seen().life {
             Life::Gone(expired) => Some(expired),
@@ -67,7 +67,7 @@ impl Session {
         }
     }
 
-    /// Tells what an agent in it is doing: [`Waiting`](Status::Waiting),
+    /// Reports what an agent in it is doing: [`Waiting`](Status::Waiting),
     /// [`Thinking`](Status::Thinking) or [`Error`](Status::Error), until a command starts or ends.
     /// `None` takes it back. It does not count as a use.
     ///

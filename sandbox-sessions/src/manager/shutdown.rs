@@ -19,7 +19,7 @@ use crate::{Error, ErrorKind, Result, Why};
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct ShutdownOptions {
-    /// When it returns at the latest. Default: 30 seconds.
+    /// Time after which it returns at the latest. Default: 30 seconds.
     pub deadline: Duration,
     /// Leaves the sandboxes to the next process that opens the journal instead of closing them.
     /// Default: false.

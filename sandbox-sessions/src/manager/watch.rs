@@ -10,7 +10,7 @@ use tokio::sync::broadcast;
 use super::{SessionInfo, Sessions};
 use crate::{Status, Tenant};
 
-/// Which sessions are meant; the default means all.
+/// Condition on sessions; the default means all.
 ///
 /// ```
 /// use sandbox_sessions::{Filter, Status, Tenant};
@@ -21,16 +21,16 @@ use crate::{Status, Tenant};
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Filter {
-    /// Only of this tenant.
+    /// Tenant of the sessions; any if `None`.
     pub tenant: Option<Tenant>,
-    /// Only those that have all of these labels.
+    /// Labels that the sessions have, all of them.
     pub labels: Labels,
-    /// Only those with this status.
+    /// Status of the sessions; any if `None`.
     pub status: Option<Status>,
 }
 
 impl Filter {
-    /// All sessions.
+    /// A filter that lets all sessions through.
     pub fn new() -> Self {
         Self::default()
     }
@@ -40,7 +40,7 @@ impl Filter {
         tenant: Some(Tenant),
     }
 
-    /// Only sessions with this label.
+    /// Requires this label.
     #[must_use]
     pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.labels.insert(key.into(), value.into());

@@ -52,7 +52,7 @@ pub struct EgressPolicy {
 }
 
 impl EgressPolicy {
-    /// Nothing may be reached but what is allowed then.
+    /// A policy that denies every host that no rule allows.
     pub fn deny() -> Self {
         Self {
             default: EgressAction::Deny,
@@ -61,7 +61,7 @@ impl EgressPolicy {
         }
     }
 
-    /// Everything may be reached but what is denied then.
+    /// A policy that allows every host that no rule denies.
     pub fn allow() -> Self {
         Self {
             default: EgressAction::Allow,
@@ -70,7 +70,7 @@ impl EgressPolicy {
         }
     }
 
-    /// With a rule on this host.
+    /// Adds a rule for this host.
     #[must_use]
     pub fn rule(mut self, host: impl Into<String>, action: EgressAction) -> Self {
         self.rules.push(EgressRule {

@@ -64,7 +64,7 @@ pub struct NewDiskImage {
 }
 
 impl NewDiskImage {
-    /// Of this container image.
+    /// A disk image made of this container image.
     pub fn new(base: impl Into<String>) -> Self {
         Self {
             base: base.into(),
@@ -74,7 +74,7 @@ impl NewDiskImage {
         }
     }
 
-    /// With this label.
+    /// Adds a label.
     #[must_use]
     pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.labels.insert(key.into(), value.into());

@@ -42,9 +42,9 @@ pub enum AcaState {
     Resuming,
     /// Being deleted.
     Deleting,
-    /// Not suspended although it was asked for. What can be done with it then is not documented.
+    /// The service failed to suspend it. What can be done with it then is not documented.
     StopFailed,
-    /// Not usable any more.
+    /// A failure after which it can't be used.
     Failed,
     /// Something that this version does not know.
     Other(String),
@@ -71,7 +71,7 @@ pub struct AcaSandboxState {
     pub egress: Option<EgressPolicy>,
     /// Addresses from which its connections come.
     pub outbound_addresses: Vec<String>,
-    /// When it was created, as the service writes it.
+    /// Time of its creation, as the service writes it.
     pub created_at: String,
 }
 
@@ -122,7 +122,7 @@ impl AcaHandle {
         Self { shared, id }
     }
 
-    /// Whose handle it is.
+    /// The sandbox that the handle belongs to.
     pub fn id(&self) -> &SandboxId {
         &self.id
     }

@@ -18,7 +18,7 @@ pub use group::{AcaSnapshot, DiskImage, NewDiskImage, Reaped, Volume, VolumeKind
 pub use handle::{AcaHandle, AcaSandboxState, AcaState, AcaStats, Usage};
 pub use port::{Access, IpRule, NewPort, Port, PortAuth, PortProtocol};
 
-/// When the service suspends and deletes a sandbox by itself. Replaces the whole policy.
+/// Times after which the service suspends and deletes a sandbox by itself. Replaces the whole policy.
 ///
 /// The service deletes what is *suspended*, so that a sandbox which is never suspended is never
 /// deleted. Outbound traffic is not activity: an idle sandbox with a live outbound connection is
@@ -136,7 +136,7 @@ pub struct AcaOptions {
     pub memory: Option<String>,
     /// Disk, such as `20Gi`. Not for presets and snapshots.
     pub disk: Option<String>,
-    /// When the service suspends and deletes it.
+    /// Times after which the service suspends and deletes it.
     pub lifecycle: Option<Lifecycle>,
     /// Egress policy, instead of what the spec's network says.
     pub egress: Option<EgressPolicy>,
@@ -149,7 +149,7 @@ pub struct AcaOptions {
 macro_rules! with {
     ($($(#[$doc:meta])* $name:ident, $field:ident: $type:ty;)*) => {
         impl AcaOptions {
-            /// Nothing beyond the spec.
+            /// The defaults: nothing beyond the spec.
             pub fn new() -> Self {
                 Self::default()
             }
@@ -161,14 +161,14 @@ macro_rules! with {
                 self
             })*
 
-            /// With this port.
+            /// Adds a port.
             #[must_use]
             pub fn port(mut self, port: NewPort) -> Self {
                 self.ports.push(port);
                 self
             }
 
-            /// With this volume.
+            /// Mounts a volume.
             #[must_use]
             pub fn volume(mut self, volume: VolumeMount) -> Self {
                 self.volumes.push(volume);

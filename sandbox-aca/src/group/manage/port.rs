@@ -32,7 +32,7 @@ pub enum PortAuth {
 pub struct Access {
     /// Action for callers that no rule names.
     pub default: EgressAction,
-    /// At most 10, tried by priority.
+    /// The rules, at most 10, tried by priority.
     pub rules: Vec<IpRule>,
 }
 
@@ -51,7 +51,7 @@ pub struct IpRule {
 }
 
 impl Access {
-    /// Only for those who are allowed.
+    /// A policy that denies every address that no rule allows.
     pub fn deny() -> Self {
         Self {
             default: EgressAction::Deny,
@@ -121,7 +121,7 @@ impl NewPort {
         protocol: Some(PortProtocol),
     }
 
-    /// For all callers, without a sign-in.
+    /// Lets all callers in, without a sign-in.
     #[must_use]
     pub fn anonymous(mut self) -> Self {
         self.auth = PortAuth::Anonymous;

@@ -28,7 +28,7 @@ pub enum Health {
     Starting(String),
     /// The container of the latest revision runs and gets requests; how often it was started again.
     Healthy(u32),
-    /// Not running, now or later: the reason.
+    /// A failure, now or later: the reason.
     Failed(String),
 }
 

@@ -148,7 +148,7 @@ struct PatchIngress<'a> {
     traffic: &'a [Share],
 }
 
-/// One app.
+/// A container app, which may not be there yet.
 #[derive(Clone, Debug)]
 pub struct App {
     pub(super) plane: ControlPlane,

@@ -10,7 +10,7 @@ use super::super::word::words;
 words! {
     /// Health of a revision, as the service's probes say.
     pub enum RevisionHealth {
-        /// All is well.
+        /// All its replicas are healthy.
         Healthy = "Healthy",
         /// A probe fails, or a container does not run.
         Unhealthy = "Unhealthy",

@@ -30,9 +30,9 @@ pub enum ClientCertificates {
     /// None is asked for.
     #[default]
     Ignore,
-    /// One that is shown is passed on to the app.
+    /// A certificate is optional; one that is shown is passed on to the app.
     Accept,
-    /// One must be shown. The service takes any that its owner holds the key of, self-signed ones
+    /// A certificate is required. The service takes any that its owner holds the key of, self-signed ones
     /// too: the app must compare `X-Forwarded-Client-Cert` with whom it expects.
     Require,
 }

@@ -102,7 +102,7 @@ impl EntraAccess {
             return Err(invalid("the audience must be an identifier or a URI"));
         }
         let authority = reqwest::Url::parse(&owner.authority)
-            .map_err(|error| invalid("the authority is no URL").with_source(error))?;
+            .map_err(|error| invalid("the authority is not a URL").with_source(error))?;
         let loopback = authority.host_str().is_some_and(|host| {
             host.parse::<std::net::IpAddr>()
                 .is_ok_and(|address| address.is_loopback())

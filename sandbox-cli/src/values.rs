@@ -25,7 +25,7 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
         _ => return Err(wrong()),
     };
     match number.checked_mul(1 << shift) {
-        Some(0) => Err("a limit of zero is none: leave the option out".into()),
+        Some(0) => Err("a limit can't be zero: leave the option out for no limit".into()),
         Some(bytes) => Ok(bytes),
         None => Err(format!("{text:?} is more than there can be")),
     }
@@ -47,7 +47,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     };
     let time = Duration::try_from_secs_f64(number * factor).map_err(|_| wrong())?;
     match time.is_zero() {
-        true => Err("a time of zero is none: leave the option out".into()),
+        true => Err("a time can't be zero: leave the option out for no limit".into()),
         false => Ok(time),
     }
 }

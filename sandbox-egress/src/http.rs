@@ -400,7 +400,7 @@ impl Site {
                 .unwrap_or(&self.to.name);
             let name = name.trim_end_matches('.').to_owned();
             let name = ServerName::try_from(name)
-                .map_err(|_| failed("the host's name is no TLS server name".into()))?;
+                .map_err(|_| failed("the host's name can't be a TLS server name".into()))?;
             let handshake = TlsConnector::from(client).connect(name, stream);
             match tokio::time::timeout(HANDSHAKE_TIME, handshake).await {
                 Ok(Ok(stream)) => Box::new(stream),

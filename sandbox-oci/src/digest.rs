@@ -67,7 +67,7 @@ impl FromStr for Digest {
             Some(hex) if hex.len() == 64 && hex.bytes().all(is_hex) => Ok(Self(hex.into())),
             _ => {
                 let said: String = text.chars().take(80).collect();
-                let why = format!("{said:?} is no SHA-256 digest (sha256: and 64 digits)");
+                let why = format!("{said:?} is not a SHA-256 digest (sha256: and 64 digits)");
                 Err(ImageFault::Malformed { why }.into_error())
             }
         }

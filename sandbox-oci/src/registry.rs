@@ -146,7 +146,7 @@ fn address(host: &str) -> Result<Url> {
     };
     let parsed = |scheme: &str| {
         Url::parse(&format!("{scheme}://{host}/v2/"))
-            .map_err(|error| malformed(format!("{host:?} is no host of a registry: {error}")))
+            .map_err(|error| malformed(format!("{host:?} can't be the host of a registry: {error}")))
     };
     let plain = parsed("http")?;
     match is_loopback(&plain) {
@@ -354,7 +354,7 @@ impl<'a> Client<'a> {
     /// Gets what is at a path of the registry; asks for access once.
     async fn get(&self, path: &str, access: &mut Option<String>) -> Result<Response> {
         let url = self.base.join(path);
-        let url = url.map_err(|error| malformed(format!("{path:?} is no path: {error}")))?;
+        let url = url.map_err(|error| malformed(format!("{path:?} can't be a path: {error}")))?;
         let response = self.follow(url.clone(), access.as_deref()).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
             return self.accepted(response);

@@ -122,7 +122,7 @@ impl Fault {
             Self::Io(error) => {
                 let what = match error.kind() {
                     io::ErrorKind::NotADirectory => {
-                        return malformed("an entry lies in something that is no directory")
+                        return malformed("an entry lies below another one that is not a directory")
                             .with_path(path);
                     }
                     _ if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {

@@ -88,7 +88,7 @@ pub(crate) fn said(text: &str, op: Operation) -> Result<Said<'_>> {
 
 pub(crate) fn garbled(op: Operation) -> Error {
     Error::new(ErrorKind::Other, op)
-        .with_message("the guest's shell said something that can't be understood")
+        .with_message("the answer of the guest's shell can't be understood")
         .with_hint("the image needs a POSIX sh, GNU coreutils, findutils, tar, util-linux")
 }
 

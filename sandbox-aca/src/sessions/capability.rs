@@ -91,7 +91,7 @@ const COMMON: Capabilities = Capabilities::none("this backend does not have it")
     .without(Capability::DiskLimit, POOL)
     .without(
         Capability::Isolation,
-        "a Hyper-V machine can't be told from inside",
+        "a program inside can't see that it is in a Hyper-V machine",
     );
 
 /// Capabilities in a pool without egress, which is the service's default.

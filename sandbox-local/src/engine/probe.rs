@@ -43,7 +43,7 @@ pub(crate) enum ProbeError {
     #[error("the probe ended with code {0:?}, signal {1:?}")]
     Failed(Option<i32>, Option<i32>),
     /// The probe ended without a report.
-    #[error("the probe said nothing")]
+    #[error("the probe gave no answer")]
     Silent,
 }
 

@@ -89,7 +89,7 @@ impl Tools {
 
     #[tool(
         name = "file_edit",
-        description = "Replaces a text in a file. The text must stand there exactly once, unless all is true.",
+        description = "Replaces a text in a file. The text must occur exactly once, unless all is true.",
         annotations(
             title = "Edit a file",
             read_only_hint = false,
@@ -110,13 +110,13 @@ impl Tools {
         match replacements {
             0 => {
                 return Err(format!(
-                    "the text does not stand in {}: read the file again and copy it exactly",
+                    "the text does not occur in {}: read the file again and copy it exactly",
                     edit.path
                 ));
             }
             2.. if !edit.all => {
                 return Err(format!(
-                    "the text stands in {} {replacements} times: take more lines around it, or set all",
+                    "the text occurs in {} {replacements} times: take more lines around it, or set all",
                     edit.path
                 ));
             }

@@ -83,7 +83,7 @@ impl Tools {
 
     #[tool(
         name = "sandbox_list",
-        description = "Lists the sandboxes that there are.",
+        description = "Lists the sandboxes of this server.",
         annotations(
             title = "List sandboxes",
             read_only_hint = true,

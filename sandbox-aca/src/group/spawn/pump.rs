@@ -80,7 +80,7 @@ impl Streams {
                     if let Some(said) = &step.end {
                         let (code, why) = said.split_once(' ').unwrap_or((said, ""));
                         let end = told(code, why)
-                            .unwrap_or_else(|| End::Broke("the shell said no status".into()));
+                            .unwrap_or_else(|| End::Broke("the shell reported no status".into()));
                         // Known before who reads sees the end of the stream.
                         self.progress.send_modify(|now| now.end = Some(end));
                         out_ended = true;

@@ -145,8 +145,9 @@ fn address(host: &str) -> Result<Url> {
         host => host,
     };
     let parsed = |scheme: &str| {
-        Url::parse(&format!("{scheme}://{host}/v2/"))
-            .map_err(|error| malformed(format!("{host:?} can't be the host of a registry: {error}")))
+        Url::parse(&format!("{scheme}://{host}/v2/")).map_err(|error| {
+            malformed(format!("{host:?} can't be the host of a registry: {error}"))
+        })
     };
     let plain = parsed("http")?;
     match is_loopback(&plain) {

@@ -122,8 +122,10 @@ impl Fault {
             Self::Io(error) => {
                 let what = match error.kind() {
                     io::ErrorKind::NotADirectory => {
-                        return malformed("an entry lies below another one that is not a directory")
-                            .with_path(path);
+                        return malformed(
+                            "an entry lies below another one that is not a directory",
+                        )
+                        .with_path(path);
                     }
                     _ if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
                         return malformed("a path leads through too many links").with_path(path);

@@ -66,7 +66,10 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend d
     .without(Capability::CpuLimit, TIERS)
     .without(Capability::PidsLimit, "the service has no such limit")
     .without(Capability::DiskLimit, TIERS)
-    .without(Capability::Isolation, "a program inside can't see that it is in a microVM")
+    .without(
+        Capability::Isolation,
+        "a program inside can't see that it is in a microVM",
+    )
     .without(Capability::EgressByName, EGRESS)
     .without(Capability::EgressPorts, EGRESS)
     .without(Capability::EgressCredentials, EGRESS)

@@ -443,12 +443,12 @@ impl Walk<'_> {
         let Some(level) = self.levels.pop() else {
             return;
         };
-        for index in level.changed {
+        for &index in level.changed.iter() {
             if let Some(cursor) = self.changed.get_mut(index) {
                 cursor.pop();
             }
         }
-        for index in level.base {
+        for &index in level.base.iter() {
             if let Some(cursor) = self.base.get_mut(index) {
                 cursor.pop();
             }

@@ -15,7 +15,7 @@ use sandbox_core::{
     Command, EgressPolicy, EgressProtocol, EgressRule, EgressVerdict, Network, Process,
     ProcessStdout, Sandbox, SandboxExt as _,
 };
-use tokio::io::{BufReader, Lines};
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 
 use crate::egress::{CLIENT, Upstreams};
 use crate::kit::{Context, Failed, Verdict, ensure};

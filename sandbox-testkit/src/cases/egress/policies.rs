@@ -8,7 +8,6 @@ use sandbox_core::{
     Command, EgressLimits, EgressPolicy, EgressProtocol, EgressRule, EgressVerdict, ErrorKind,
     ForkOptions, Network, Operation,
 };
-use tokio::io::AsyncBufReadExt as _;
 
 use super::{World, allow, ask_on, cut, http, lines, passed, upstream};
 use crate::kit::{Context, Failed, Verdict, cases, ensure, ensure_eq, eventually, refused, sh_on};

@@ -63,7 +63,7 @@ pub enum ProbeType {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Probe {
-    /// Its purpose.
+    /// Purpose of the probe.
     pub kind: ProbeType,
     /// Path that is asked for.
     pub path: String,

@@ -48,6 +48,10 @@ impl Fixture for Declaring {
         self.deviations.clone()
     }
 
+    fn threads(&self) -> Option<usize> {
+        sandbox_testkit::kit::mostly_waiting()
+    }
+
     fn case_timeout(&self) -> Duration {
         match self.hangs {
             Some(_) => Duration::from_millis(300),

@@ -330,7 +330,7 @@ impl<'a> Client<'a> {
             }
             if !wanted() {
                 return Err(Error::new(ErrorKind::Other, Operation::Create)
-                    .with_message("the image is not wanted any more"));
+                    .with_message("fetching the image was cancelled"));
             }
             out.write_all(&chunk).map_err(failed)?;
             if (done - chunk.len() as u64) / STEP != done / STEP || done == described.size {
@@ -500,7 +500,7 @@ impl<'a> Client<'a> {
         );
         Error::new(ErrorKind::Unauthenticated, Operation::Create)
             .with_message(message)
-            .with_hint("give them for this host by name; none are looked for")
+            .with_hint("give credentials for this host in the configuration; none are looked for elsewhere")
     }
 }
 

@@ -59,7 +59,7 @@ impl AcaSandbox {
             let error = Error::new(ErrorKind::Other, op).with_source(error);
             Err(self
                 .guest
-                .named(error.with_message("the taking of a snapshot ended")))
+                .named(error.with_message("the task that takes the snapshot ended early")))
         })
     }
 

@@ -129,7 +129,8 @@ impl Shared {
             }
         });
         receiver.await.unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::Other, op).with_message("the creation ended"))
+            Err(Error::new(ErrorKind::Other, op)
+                .with_message("the task that creates the sandbox ended early"))
         })
     }
 

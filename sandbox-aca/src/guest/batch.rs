@@ -55,7 +55,8 @@ impl<T: Transport> Guest<T> {
             done
         });
         sent.await.unwrap_or_else(|e| {
-            let error = Error::new(ErrorKind::Other, OP).with_message("the writing ended");
+            let error = Error::new(ErrorKind::Other, OP)
+                .with_message("the task that writes the files ended early");
             Err(self.named(error.with_source(e)))
         })
     }

@@ -82,7 +82,7 @@ impl Session {
             }
             Some(seen) => Err(Error::new(ErrorKind::InvalidInput)
                 .with_message(format!(
-                    "the status \"{seen}\" is seen, it can't be reported"
+                    "the status \"{seen}\" follows from what runs and can't be reported"
                 ))
                 .with_hint("report waiting, thinking or error")),
         }

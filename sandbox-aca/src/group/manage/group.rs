@@ -303,7 +303,7 @@ impl AcaSandboxProvider {
 pub(super) fn ended<T>(task: std::result::Result<T, tokio::task::JoinError>) -> Result<T> {
     task.map_err(|error| {
         Error::new(ErrorKind::Other, OP)
-            .with_message("the creation ended")
+            .with_message("the task that creates it ended early")
             .with_source(error)
     })
 }

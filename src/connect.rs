@@ -35,7 +35,7 @@ pub struct Selection {
 /// |---|---|
 /// | `local:` | `state_dir`: where its sandboxes keep their files |
 /// | `local-plain:` | `base_dir`: the same; ordinary processes, **no isolation** |
-/// | `dagger:` | `cli`: the Dagger CLI; `image`: of sandboxes whose spec names none |
+/// | `dagger:` | `cli`: the Dagger CLI; `image`: of sandboxes whose spec names none; `user`: that they run as; `cache`: `KEY:/PATH`, several with semicolons between; `login`: `USER@REGISTRY=/FILE`, where the file has the password; `snapshots`: a directory or a repository that keeps them |
 /// | `aca-sandboxes:` | `endpoint`, `subscription`, `resource_group`, `group`: the sandbox group; `image`: the public disk image; `api_version`: the version of the service's interface; `keep_alive`: touch what was idle for so many seconds; `ca_file` |
 /// | `aca-sessions:` | `endpoint`: of the session pool; `kind`: `python` (default) or `shell`, as the pool is; `egress`: `on` if the pool has it; `keep_alive`: the same; `ca_file` |
 /// | `remote:ADDRESS` | `token_file`: holds the token, otherwise `SANDBOX_REMOTE_TOKEN` or the file that `SANDBOX_REMOTE_TOKEN_FILE` names; `ca_file`; `identifier`: of a pool's container; `keep`: `yes` lets sandboxes outlive their handles |

@@ -61,6 +61,7 @@ pub mod local {
 /// Sandboxes in a Dagger engine: the provider and its configuration.
 #[cfg(feature = "dagger")]
 pub mod dagger {
+    pub use crate::backends::dagger::connect;
     pub use sandbox_dagger::*;
 }
 

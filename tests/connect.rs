@@ -264,3 +264,27 @@ mod aca {
         }
     }
 }
+
+#[cfg(feature = "dagger")]
+#[tokio::test]
+async fn a_dagger_uri_says_what_is_wrong_with_it_before_it_connects() {
+    for (uri, said) in [
+        ("local:", "not a dagger: URI"),
+        ("dagger:?images=x", "unknown setting"),
+        ("dagger:?cache=key", "KEY:/PATH"),
+        ("dagger:?cache=key:/a;:/b", "KEY:/PATH"),
+        ("dagger:?login=acme@ghcr.io", "USER@REGISTRY=/FILE"),
+        ("dagger:?login=acme@ghcr.io=/no/such/file", "No such file"),
+        (
+            "dagger:?login=@ghcr.io=/no/such/file",
+            "USER@REGISTRY=/FILE",
+        ),
+    ] {
+        let error = sandbox::dagger::connect(uri).await.unwrap_err();
+        assert!(error.to_string().contains(said), "{uri}: {error}");
+        if uri.starts_with("dagger:") {
+            let error = connect(uri).await.unwrap_err();
+            assert!(error.to_string().contains(said), "{uri}: {error}");
+        }
+    }
+}

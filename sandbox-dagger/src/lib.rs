@@ -9,7 +9,11 @@ mod sandbox;
 mod session;
 
 pub use config::DaggerConfig;
-pub use config::options::{Base, CacheMount, ProcessLimits, RegistryLogin, Snapshots};
+pub use config::options::{
+    Base, CacheMount, CacheSharing, ProcessLimits, RegistryLogin, SecretUri, ServiceBinding,
+    Snapshots,
+};
 pub use provider::DaggerProvider;
+pub use provider::disk::DiskUse;
 pub use provider::image::ImageBuild;
 pub use provider::service::Service;

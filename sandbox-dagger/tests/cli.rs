@@ -194,6 +194,29 @@ async fn closing_frees_because_sessions_are_replaced() -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_guests_write_counts_towards_the_next_session() -> Outcome {
+    let double = DaggerDouble::start(Quirks::default()).await?;
+    let dir = tempfile::tempdir()?;
+    let config = DaggerConfig::default()
+        .cli(polite(dir.path(), &double)?)
+        .session_bytes(4 << 20);
+    let provider = DaggerProvider::new(config)?;
+    let pid = dir.path().join("pid");
+    let sandbox = provider.create(spec()).await?;
+    let first = std::fs::read_to_string(&pid)?;
+    sandbox.sh("head -c 1000 /dev/zero >f").await?;
+    provider.create(spec()).await?;
+    assert_eq!(std::fs::read_to_string(&pid)?, first, "still one session");
+    // By a child that has ended, and by one that the command leaves behind.
+    sandbox
+        .sh("head -c 3000000 /dev/zero >f; head -c 3000000 /dev/zero >g & wait")
+        .await?;
+    provider.create(spec()).await?;
+    assert_ne!(std::fs::read_to_string(&pid)?, first, "another session");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_provider_connects_anew_to_an_engine_that_was_restarted() -> Outcome {
     let double = DaggerDouble::start(Quirks::default()).await?;
     let dir = tempfile::tempdir()?;

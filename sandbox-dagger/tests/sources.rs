@@ -11,7 +11,8 @@ use sandbox_core::{
     Source,
 };
 use sandbox_dagger::{
-    Base, CacheMount, DaggerProvider, ImageBuild, ProcessLimits, RegistryLogin, Snapshots,
+    Base, CacheMount, CacheSharing, DaggerProvider, ImageBuild, ProcessLimits, RegistryLogin,
+    SecretUri, ServiceBinding, Snapshots,
 };
 use sandbox_testkit::dagger::{DaggerDouble, Quirks};
 use support::{Outcome, Rig, cache_is_shared, config, spec};
@@ -284,5 +285,106 @@ async fn a_service_that_ends_at_once_is_told() -> Outcome {
         return Err("it should have failed".into());
     };
     assert!(error.to_string().contains("exited"), "{error:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_sandbox_reaches_a_service_by_its_name() -> Outcome {
+    let double = DaggerDouble::start(Quirks::default()).await?;
+    let port = free_port()?;
+    let program = "use IO::Socket::INET; \
+        my $s = IO::Socket::INET->new(LocalPort => $ARGV[0], Listen => 5, ReuseAddr => 1) or die; \
+        while (my $c = $s->accept) { print {$c} \"$ENV{GREETING} $ENV{NAME}\"; close $c }";
+    let service = ServiceBinding::new("greeter", "perl:5", port)
+        .args(["perl", "-e", program, &port.to_string()])
+        .env("GREETING", "good \"day\"")
+        .env("NAME", "all");
+    let provider = DaggerProvider::new(config(&double).service(service))?;
+    let ask = format!(
+        "perl -MIO::Socket::INET -e \
+         'my $s = IO::Socket::INET->new(\"greeter:{port}\") or die; print <$s>'"
+    );
+    for _ in 0..2 {
+        let sandbox = provider.create(spec()).await?;
+        assert_eq!(sandbox.sh(&ask).await?.stdout.bytes, "good \"day\" all");
+        let hosts = sandbox.read("/etc/hosts").await?;
+        assert!(
+            !hosts.windows(7).any(|part| part == b"greeter"),
+            "it is no file's"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_by_its_uri_is_a_variable_and_never_passes_through() -> Outcome {
+    let double = DaggerDouble::start(Quirks::default()).await?;
+    let file = tempfile::NamedTempFile::new()?;
+    fs::write(file.path(), "s3cret: with a colon")?;
+    let uri = format!("file://{}", file.path().display());
+    let provider = DaggerProvider::new(config(&double).secret(SecretUri::new("TOKEN", &uri)))?;
+    let sandbox = provider.create(spec()).await?;
+    let fork = sandbox.fork_one().await?;
+    for sandbox in [sandbox, fork] {
+        let output = sandbox.sh("printf %s \"$TOKEN\"").await?;
+        assert_eq!(output.stdout.bytes, "s3cret: with a colon");
+    }
+    assert_eq!(double.queries_with("s3cret"), 0);
+    for (variable, uri, kind) in [
+        ("A B", uri.as_str(), ErrorKind::InvalidInput),
+        ("1A", uri.as_str(), ErrorKind::InvalidInput),
+        ("TOKEN", "env://NO_SUCH_VARIABLE_HERE", ErrorKind::Other),
+    ] {
+        let provider = DaggerProvider::new(config(&double).secret(SecretUri::new(variable, uri)))?;
+        let refused = provider.create(spec()).await.map(drop);
+        assert_eq!(
+            refused.map_err(|error| error.kind()),
+            Err(kind),
+            "{variable}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cache_is_shared_as_it_is_asked_for() -> Outcome {
+    let double = DaggerDouble::start(Quirks::default()).await?;
+    let cache = CacheMount::new("build", "/cache").sharing(CacheSharing::Locked);
+    let provider = DaggerProvider::new(config(&double).cache(cache.owner("1000")))?;
+    cache_is_shared(&provider).await?;
+    let asked = "sharing: LOCKED, owner: \"1000\"";
+    assert_ne!(double.queries_with(asked), 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_store_of_the_engine_can_be_asked_and_pruned() -> Outcome {
+    let rig = Rig::new().await?;
+    let before = rig.provider.disk_use().await?;
+    rig.sandbox.sh("head -c 3000000 /dev/zero >f").await?;
+    let after = rig.provider.disk_use().await?;
+    assert!(after.entries > before.entries, "{before:?} {after:?}");
+    assert!(
+        after.bytes >= before.bytes + 3_000_000,
+        "{before:?} {after:?}"
+    );
+    rig.provider.prune().await?;
+    assert_eq!(rig.sandbox.stat("f").await?.size, 3_000_000);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_can_not_be_loaded_where_no_image_store_is() -> Outcome {
+    let rig = Rig::new().await?;
+    let image = ImageBuild::new(Base::Image("alpine".into())).env("A", "b");
+    let Err(error) = rig.provider.load_image(&image, "acme/agent:1").await else {
+        return Err("it should have failed".into());
+    };
+    assert!(error.to_string().contains("no image store"), "{error}");
+    assert_eq!(
+        rig.double
+            .queries_with("exportImage(name: \"acme/agent:1\")"),
+        1
+    );
     Ok(())
 }

@@ -5,7 +5,7 @@
 #[cfg(feature = "aca")]
 mod aca;
 #[cfg(feature = "dagger")]
-mod dagger;
+pub(crate) mod dagger;
 #[cfg(feature = "local")]
 mod local;
 #[cfg(feature = "remote")]

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use sandbox_core::Secret;
 
-use crate::config::options::{Base, CacheMount, ProcessLimits, RegistryLogin, Snapshots};
+use crate::config::options::{
+    Base, CacheMount, ProcessLimits, RegistryLogin, SecretUri, ServiceBinding, Snapshots,
+};
 
 /// Default limit of the time for connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(120);
@@ -33,7 +35,9 @@ pub struct DaggerConfig {
     /// their own. The engine frees what closed sandboxes left when their session has ended, which
     /// it does with the last sandbox in it. Default: 16. Without effect on a session that is given.
     pub session_sandboxes: u32,
-    /// Number of bytes handed to the engine after which the same happens. Default: 4 GiB.
+    /// Number of bytes handed to the engine, or written to disk by commands, after which the same
+    /// happens. Default: 4 GiB. What commands write to disk is what their kernel counts
+    /// (`write_bytes` of proc(5)): not what they write to `/dev/shm`.
     pub session_bytes: u64,
     /// The source of sandboxes whose spec names none. Default: `node:20-alpine3.22`.
     pub base: Base,
@@ -41,6 +45,10 @@ pub struct DaggerConfig {
     pub user: Option<String>,
     /// Caches that every sandbox mounts. Default: none.
     pub caches: Vec<CacheMount>,
+    /// Secrets that the engine fetches itself, as variables of every sandbox. Default: none.
+    pub secrets: Vec<SecretUri>,
+    /// Services that every sandbox reaches by name. Default: none.
+    pub services: Vec<ServiceBinding>,
     /// Logins at registries, for images and snapshots. Default: none.
     pub logins: Vec<RegistryLogin>,
     /// Place where snapshots are kept. Default: they go with the provider.
@@ -62,6 +70,8 @@ impl Default for DaggerConfig {
             base: Base::Image("node:20-alpine3.22".into()),
             user: None,
             caches: Vec::new(),
+            secrets: Vec::new(),
+            services: Vec::new(),
             logins: Vec::new(),
             snapshots: Snapshots::default(),
             limits: ProcessLimits::default(),
@@ -136,6 +146,20 @@ impl DaggerConfig {
     #[must_use]
     pub fn cache(mut self, cache: CacheMount) -> Self {
         self.caches.push(cache);
+        self
+    }
+
+    /// Gives every sandbox this secret.
+    #[must_use]
+    pub fn secret(mut self, secret: SecretUri) -> Self {
+        self.secrets.push(secret);
+        self
+    }
+
+    /// Runs this service for every sandbox.
+    #[must_use]
+    pub fn service(mut self, service: ServiceBinding) -> Self {
+        self.services.push(service);
         self
     }
 

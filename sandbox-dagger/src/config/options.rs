@@ -31,6 +31,10 @@ pub struct CacheMount {
     pub key: String,
     /// Path in the sandboxes; absolute.
     pub path: GuestPath,
+    /// What commands that use it at the same time see. Default: one directory for all.
+    pub sharing: CacheSharing,
+    /// The user that the cache's directory belongs to, by name or number. Default: the sandbox's.
+    pub owner: Option<String>,
 }
 
 impl CacheMount {
@@ -39,7 +43,127 @@ impl CacheMount {
         Self {
             key: key.into(),
             path: path.into(),
+            sharing: CacheSharing::default(),
+            owner: None,
         }
+    }
+
+    sandbox_core::setters! {
+        /// Shares it like this between commands that use it at the same time.
+        sharing: CacheSharing,
+
+        /// Gives its directory to this user.
+        owner: Some(into String),
+    }
+}
+
+/// What commands that use a cache at the same time see of each other
+/// (`CacheSharingMode` of the engine).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CacheSharing {
+    /// All write to one directory.
+    #[default]
+    Shared,
+    /// One waits until the other has ended.
+    Locked,
+    /// Each has a directory of its own while another uses the cache.
+    Private,
+}
+
+impl CacheSharing {
+    /// The name in the engine's schema.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Shared => "SHARED",
+            Self::Locked => "LOCKED",
+            Self::Private => "PRIVATE",
+        }
+    }
+}
+
+/// A secret that the engine's client fetches, so that its value never passes through this program.
+///
+/// ```
+/// use sandbox_dagger::{DaggerConfig, SecretUri};
+/// let config = DaggerConfig::new().secret(SecretUri::new("NPM_TOKEN", "env://NPM_TOKEN"));
+/// # let _ = config;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SecretUri {
+    /// The variable that commands find it in: letters, digits and underscores.
+    pub variable: String,
+    /// Where it is: `env://NAME` and `file://PATH` on the host of the Dagger CLI, `cmd://COMMAND`
+    /// there, `vault://…`, `op://…` and what else the engine knows.
+    pub uri: String,
+}
+
+impl SecretUri {
+    /// The secret at this URI in this variable.
+    ///
+    /// The engine replaces the value by `***` in what it shows of a command, and this backend's
+    /// own answers among it: a value of fewer than eight characters may spoil them.
+    pub fn new(variable: impl Into<String>, uri: impl Into<String>) -> Self {
+        Self {
+            variable: variable.into(),
+            uri: uri.into(),
+        }
+    }
+}
+
+/// A server in a container of its own, which commands of sandboxes reach by a name: a database for
+/// tests, say.
+///
+/// The engine starts it for the first command that needs it, and ends it some time after the last.
+/// Sandboxes of one session share it.
+///
+/// ```
+/// use sandbox_dagger::{DaggerConfig, ServiceBinding};
+/// let database = ServiceBinding::new("db", "postgres:17-alpine", 5432)
+///     .env("POSTGRES_PASSWORD", "for-tests-only");
+/// let config = DaggerConfig::new().service(database);
+/// # let _ = config;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ServiceBinding {
+    /// Name by which sandboxes reach it.
+    pub alias: String,
+    /// Image that it runs.
+    pub image: String,
+    /// TCP port that it listens on.
+    pub port: u16,
+    /// Program and arguments. Default: the image's.
+    pub args: Vec<String>,
+    /// Variables, in this order. Nothing confidential: they are part of queries.
+    pub env: Vec<(String, String)>,
+}
+
+impl ServiceBinding {
+    /// An image that listens on a port, under a name.
+    pub fn new(alias: impl Into<String>, image: impl Into<String>, port: u16) -> Self {
+        Self {
+            alias: alias.into(),
+            image: image.into(),
+            port,
+            args: Vec::new(),
+            env: Vec::new(),
+        }
+    }
+
+    /// Runs this program with these arguments in place of the image's.
+    #[must_use]
+    pub fn args<A: Into<String>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.args = args.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets a variable.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
     }
 }
 

@@ -168,8 +168,15 @@ watch() {
         round=$((round + 1))
         if [ $round -gt 5 ]; then sleep 0.01; fi
     done
+    # What has ended is counted by the process that waited for it, down to pid 1.
+    written=0
+    for entry in /proc/[0-9]*; do
+        while read -r name count; do
+            case $name in write_bytes:) written=$((written + count)) ;; esac
+        done <"$entry/io"
+    done
     if [ -n "$parent" ]; then kill -9 "$parent"; fi
-    echo "$code"
+    echo "$code $written"
 }
 
 # The parent of the command is stopped before the command starts, so that it is not reaped: only a
@@ -178,13 +185,14 @@ watch() {
 session=
 if command -v setsid >/dev/null; then session=setsid; fi
 export work session input limits
-code=$({
+said=$({
     /bin/sh -c '
     ( exec 2>/dev/null; read -r me rest </proc/self/stat; kill -STOP $$
       echo "$me" >"$work/pid"; read -r word <"$work/go"; eval "$limits"
       exec $session "$@" <"$input" >"$work/o" 2>"$work/e" 3>&- 4>&- ); :' sh "${@}"
     case $? in 126 | 127) echo >"$work/pid" ;; esac
 } | watch)
+code=${said%% *}
 if [ "$code" = arguments ]; then
     # What waits for a writer of the streams must end.
     : >"$work/o"; : >"$work/e"; wait
@@ -206,6 +214,7 @@ for stream in o e; do
     read -r count <"$work/$stream.count"
     echo "total ${count:-0}"
 done
+echo "written ${said#* }"
 echo "end $nonce"
 { echo .; echo "end $nonce"; } >&3
 clean

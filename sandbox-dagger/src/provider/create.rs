@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::guest::Script;
 use crate::provider::base::Start;
-use crate::provider::snapshot;
+use crate::provider::{bind, snapshot};
 use crate::sandbox::DaggerSandbox;
 use crate::sandbox::chain::{Chain, Head};
 use crate::sandbox::files;
@@ -25,7 +25,7 @@ use crate::session::failure::Failed;
 use crate::session::failure::NotMade;
 use crate::session::nonce::nonce;
 use crate::session::query::{self, find, owner};
-use crate::session::secrets::{SecretIds, keep_secrets};
+use crate::session::secrets::{SecretIds, find_secrets, keep_secrets};
 
 /// The timeout of commands where neither they nor the spec name one.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(600);
@@ -91,6 +91,7 @@ impl DaggerSandbox {
         })?;
         let user = config.user.clone().unwrap_or(based.user);
         let id = with_caches(shared, session, based.id, &user).await?;
+        let id = bind::with_services(shared, session, id).await?;
         let workdir = spec.workdir.clone().unwrap_or_else(|| "/workspace".into());
         let workdir = workdir.resolve(&GuestPath::root(), OP)?;
         let (id, environment) = prepare(shared, session, &id, &user, &workdir).await?;
@@ -98,6 +99,11 @@ impl DaggerSandbox {
             common: Settings::new(workdir, &environment),
             secrets: SecretIds::new(),
         };
+        let found = find_secrets(session, &config.secrets, config.operation_timeout).await?;
+        let names = config.secrets.iter().map(|secret| &secret.variable);
+        // The engine has the values; the name is what is kept here.
+        let names = names.fold(Env::new(), |env, name| env.secret(name.as_str(), ""));
+        settings.change_env(&names, found);
         let secrets = keep_secrets(session, &spec.env, config.operation_timeout).await?;
         settings.change_env(&spec.env, secrets);
         let sandbox = Arc::new(Self {
@@ -136,9 +142,10 @@ async fn with_caches(
         let answer = session.query(&query, SMALL_ANSWER, within).await?;
         let volume = query::string(find(&answer, "id").ok_or_else(garbage)?);
         let path = query::string(&String::from_utf8_lossy(cache.path.as_bytes()));
-        let owner = owner(user);
+        let owner = owner(cache.owner.as_deref().unwrap_or(user));
+        let sharing = cache.sharing.name();
         let below = format!(
-            "withMountedCache(path: {path}, cache: {volume}, sharing: SHARED{owner}) {{ id }}"
+            "withMountedCache(path: {path}, cache: {volume}, sharing: {sharing}{owner}) {{ id }}"
         );
         let query = query::on_container(&id, &below);
         let answer = session.query(&query, SMALL_ANSWER, within).await?;

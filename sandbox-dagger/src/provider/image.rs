@@ -165,6 +165,23 @@ impl DaggerProvider {
             .map(drop)
     }
 
+    /// Builds an image and puts it under this name into the image store of the host of the Dagger
+    /// CLI (Docker, Podman, nerdctl or Finch, whichever the CLI finds).
+    ///
+    /// Dropping the future cancels the build; what was stored before stays.
+    ///
+    /// # Errors
+    /// As [`publish_image`](Self::publish_image);
+    /// [`Other`](ErrorKind::Other) with what the CLI says if it finds no such store.
+    pub async fn load_image(&self, image: &ImageBuild, name: &str) -> Result<()> {
+        let session = self.shared.session().await?;
+        let id = self.build(&session, image).await?;
+        let below = format!("exportImage(name: {})", query::string(name));
+        self.ask(&session, query::on_container(&id, &below))
+            .await
+            .map(drop)
+    }
+
     async fn ask(&self, session: &Session, query: String) -> Result<serde_json::Value> {
         let within = self.shared.config.operation_timeout;
         let answer = session.query(&query, SMALL_ANSWER, within).await;

@@ -3,7 +3,9 @@
 //! Invariant: an option that the engine can't honour is refused before anything is created.
 
 pub(crate) mod base;
+mod bind;
 pub(crate) mod create;
+pub(crate) mod disk;
 pub(crate) mod image;
 pub(crate) mod service;
 pub(crate) mod snapshot;
@@ -108,6 +110,24 @@ fn check_caches(config: &DaggerConfig) -> Result<()> {
     Ok(())
 }
 
+/// Refuses variables of secrets that a shell could not set.
+fn check_secrets(config: &DaggerConfig) -> Result<()> {
+    for secret in &config.secrets {
+        let name = secret.variable.as_bytes();
+        let of_name = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+        let first = name.first().is_some_and(|byte| !byte.is_ascii_digit());
+        if !first || !name.iter().all(of_name) {
+            return Err(Error::new(ErrorKind::InvalidInput, Operation::Create)
+                .with_message(format!(
+                    "{:?} can't be the variable of a secret",
+                    secret.variable
+                ))
+                .with_hint("use letters, digits and underscores, not a digit first"));
+        }
+    }
+    Ok(())
+}
+
 #[async_trait]
 impl Provider for DaggerProvider {
     fn backend(&self) -> &'static str {
@@ -121,6 +141,7 @@ impl Provider for DaggerProvider {
     async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>> {
         check(&spec)?;
         check_caches(&self.shared.config)?;
+        check_secrets(&self.shared.config)?;
         let session = self.shared.session().await?;
         match DaggerSandbox::create(&self.shared, &self.open, &session, &spec).await {
             Ok(sandbox) => Ok(sandbox),

@@ -144,14 +144,15 @@ fn words(command: &Command, settings: &DaggerSettings) -> Result<Words> {
     let mut words: Vec<Vec<u8>> = Vec::new();
     let mut secrets = Vec::new();
     for (name, value) in &settings.common.env {
-        if let (Some(id), Ok(text)) = (settings.secrets.get(name), std::str::from_utf8(name))
+        if let (Some(secret), Ok(text)) = (settings.secrets.get(name), std::str::from_utf8(name))
             && text
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
         {
             let variable = format!("SANDBOX_SECRET_{}", secrets.len());
-            raw.push(format!("{text}=\"${{{variable}#*:}}\""));
-            secrets.push((variable, id.clone()));
+            let prefix = if secret.hidden { "#*:" } else { "" };
+            raw.push(format!("{text}=\"${{{variable}{prefix}}}\""));
+            secrets.push((variable, secret.id.clone()));
             continue;
         }
         words.push([name, &b"="[..], value.value.expose()].concat());
@@ -250,6 +251,13 @@ fn parse(
         signal => ExitStatus::Signal(signal),
     };
     Ok(Ok(Output::new(Exit::new(status), streams)))
+}
+
+/// The number of bytes that the command wrote to disk, as far as the guest's kernel tells.
+pub(crate) fn written(stdout: &str) -> u64 {
+    let mut lines = stdout.lines().rev();
+    let said = lines.find_map(|line| line.strip_prefix("written "));
+    said.and_then(|said| said.trim().parse().ok()).unwrap_or(0)
 }
 
 /// A stream with the number of bytes that were written to it in all.

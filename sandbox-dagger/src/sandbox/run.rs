@@ -100,6 +100,7 @@ impl DaggerSandbox {
             _ => error,
         })?;
         let (id, stdout) = self.answer(&answer, OP)?;
+        self.session.hand_over(exec::written(stdout));
         let stderr = find(&answer, "stderr").unwrap_or_default();
         let output = exec::read(
             (stdout, stderr),

@@ -7,14 +7,23 @@ use std::time::Duration;
 
 use sandbox_core::{Env, Secret};
 
+use crate::config::options::SecretUri;
 use crate::session::client::SMALL_ANSWER;
 use crate::session::connect::Session;
 use crate::session::failure::Failed;
 use crate::session::nonce::nonce;
 use crate::session::query::{self, find};
 
-/// The ids of confidential values by the names of their variables.
-pub(crate) type SecretIds = BTreeMap<Vec<u8>, String>;
+/// The confidential values by the names of their variables.
+pub(crate) type SecretIds = BTreeMap<Vec<u8>, SecretId>;
+
+/// A confidential value that the engine has.
+#[derive(Clone, Debug)]
+pub(crate) struct SecretId {
+    pub(crate) id: String,
+    /// Whether it stands behind a name and a colon.
+    pub(crate) hidden: bool,
+}
 
 /// Gives a text to the engine's secret store; its id. The store takes no other bytes than text.
 pub(crate) async fn keep_secret(
@@ -35,6 +44,27 @@ pub(crate) async fn keep_secret(
     Ok(Some(id.to_owned()))
 }
 
+/// The secrets that the engine's client fetches from where their URIs say, by name.
+pub(crate) async fn find_secrets(
+    session: &Session,
+    secrets: &[SecretUri],
+    within: Duration,
+) -> Result<SecretIds, Failed> {
+    let mut ids = SecretIds::new();
+    for secret in secrets {
+        let uri = query::string(&secret.uri);
+        let query = format!("query {{ secret(uri: {uri}) {{ id }} }}");
+        let answer = session.query(&query, SMALL_ANSWER, within).await?;
+        let id = find(&answer, "id").ok_or_else(|| Failed::Garbage("no id".into()))?;
+        let id = id.to_owned();
+        ids.insert(
+            secret.variable.clone().into_bytes(),
+            SecretId { id, hidden: false },
+        );
+    }
+    Ok(ids)
+}
+
 /// Gives the confidential values to the engine's secret store; their ids by name.
 ///
 /// The engine replaces a secret's text by `***` wherever a command's output shows it, however short
@@ -53,7 +83,7 @@ pub(crate) async fn keep_secrets(
         let hidden = [nonce().as_bytes(), b":", value.value.expose()].concat();
         // What is not text travels as the rest of the environment does.
         if let Some(id) = keep_secret(session, &Secret::new(hidden), within).await? {
-            ids.insert(name.to_vec(), id);
+            ids.insert(name.to_vec(), SecretId { id, hidden: true });
         }
     }
     Ok(ids)

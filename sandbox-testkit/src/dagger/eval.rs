@@ -163,6 +163,31 @@ async fn query(engine: &Arc<Engine>, field: &Field) -> Result<Given, Failure> {
             });
             engine.intern(&format!("Secret:{}", digest(name)), Node::Secret(secret))
         }
+        "secret" => {
+            let uri = field.need("uri")?;
+            let plaintext = match uri.split_once("://") {
+                Some(("env", name)) => std::env::var(name).map_err(|_| {
+                    Failure::text(format_args!("secret env var not found: {name:?}"))
+                })?,
+                Some(("file", path)) => std::fs::read_to_string(path)?,
+                _ => {
+                    let why = format!("unsupported secret provider: {uri:?}");
+                    return Err(Failure::text(why));
+                }
+            };
+            let secret = Arc::new(SecretValue {
+                name: uri.to_owned(),
+                plaintext,
+            });
+            engine.intern(&format!("Secret:{}", digest(uri)), Node::Secret(secret))
+        }
+        "engine" => {
+            let (entries, bytes) = engine.states.disk_use().await;
+            let set = json!({"entryCount": entries, "diskSpaceBytes": bytes});
+            // What is held by a session is not removed, and the double keeps nothing else.
+            let store = json!({"localCache": {"entrySet": set, "prune": null}});
+            return Ok(Given::Value(selected(&store, &field.below)?));
+        }
         "cacheVolume" => {
             let key = field.need("key")?;
             let id = format!("CacheVolume:{}", digest(key));
@@ -174,6 +199,22 @@ async fn query(engine: &Arc<Engine>, field: &Field) -> Result<Given, Failure> {
         _ => return unknown(&Node::Query, field),
     };
     Ok(Given::Node(node))
+}
+
+/// The selected parts of a value.
+fn selected(value: &Value, fields: &[Field]) -> Result<Value, Failure> {
+    let mut object = Map::new();
+    for field in fields {
+        let part = value
+            .get(&field.name)
+            .ok_or_else(|| Failure::text(format_args!("Cannot query field {:?}.", field.name)))?;
+        let part = match field.below.is_empty() {
+            true => part.clone(),
+            false => selected(part, &field.below)?,
+        };
+        object.insert(field.key.clone(), part);
+    }
+    Ok(Value::Object(object))
 }
 
 pub(super) fn keep_service(engine: &Engine, source: ServiceSource, key: &str) -> Node {

@@ -224,7 +224,7 @@ mod tests {
         let named = |name: &str| types.iter().find(|known| known["name"] == name).cloned();
         let node = named("Node").unwrap_or_default();
         assert_eq!(node["kind"], "INTERFACE");
-        assert_eq!(node["possibleTypes"].as_array().map(Vec::len), Some(8));
+        assert_eq!(node["possibleTypes"].as_array().map(Vec::len), Some(11));
         let container = named("Container").unwrap_or_default();
         let fields = container["fields"].as_array().cloned().unwrap_or_default();
         let exec = fields.iter().find(|field| field["name"] == "withExec");

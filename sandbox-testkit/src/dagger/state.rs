@@ -80,6 +80,21 @@ impl States {
         Ok(found)
     }
 
+    /// Number of states and the bytes that they have on disk.
+    pub(super) async fn disk_use(&self) -> (usize, u64) {
+        let states: Vec<_> = {
+            let inner = lock(&self.0);
+            let all = inner.kept.values().chain(inner.images.values());
+            all.cloned().collect()
+        };
+        let mut bytes = 0;
+        for state in &states {
+            let used = state.usage().await.ok().and_then(|usage| usage.disk);
+            bytes += used.unwrap_or(0);
+        }
+        (states.len(), bytes)
+    }
+
     /// The base, if it was made.
     pub(super) fn base(&self) -> Option<Arc<dyn Sandbox>> {
         lock(&self.0).base.clone()

@@ -28,7 +28,7 @@ pub(crate) struct Session {
     lost: AtomicBool,
     /// Number of sandboxes created in the session.
     sandboxes: AtomicU32,
-    /// Number of bytes handed to the engine in the session.
+    /// Number of bytes handed to the engine, or written by commands, in the session.
     bytes: AtomicU64,
 }
 
@@ -78,7 +78,7 @@ impl Session {
         self.sandboxes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts bytes that are handed to the engine.
+    /// Counts bytes that are handed to the engine, or that a command wrote.
     pub(crate) fn hand_over(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }

@@ -207,7 +207,7 @@ async fn what_guests_write_counts_towards_the_next_session() -> Outcome {
     sandbox.sh("head -c 1000 /dev/zero >f").await?;
     provider.create(spec()).await?;
     assert_eq!(std::fs::read_to_string(&pid)?, first, "still one session");
-    // By a child that has ended, and by one that the command leaves behind.
+    // By children of the command.
     sandbox
         .sh("head -c 3000000 /dev/zero >f; head -c 3000000 /dev/zero >g & wait")
         .await?;

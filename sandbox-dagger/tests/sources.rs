@@ -307,11 +307,6 @@ async fn every_sandbox_reaches_a_service_by_its_name() -> Outcome {
     for _ in 0..2 {
         let sandbox = provider.create(spec()).await?;
         assert_eq!(sandbox.sh(&ask).await?.stdout.bytes, "good \"day\" all");
-        let hosts = sandbox.read("/etc/hosts").await?;
-        assert!(
-            !hosts.windows(7).any(|part| part == b"greeter"),
-            "it is no file's"
-        );
     }
     Ok(())
 }

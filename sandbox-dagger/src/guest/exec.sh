@@ -168,14 +168,17 @@ watch() {
         round=$((round + 1))
         if [ $round -gt 5 ]; then sleep 0.01; fi
     done
-    # What has ended is counted by the process that waited for it, down to pid 1.
-    written=0
-    for entry in /proc/[0-9]*; do
-        while read -r name count; do
-            case $name in write_bytes:) written=$((written + count)) ;; esac
-        done <"$entry/io"
-    done
-    if [ -n "$parent" ]; then kill -9 "$parent"; fi
+    # What has ended is counted by the process that waited for it: the parent, once it goes on, and
+    # pid 1, for what the command left behind.
+    written=
+    if [ -n "$parent" ]; then
+        if [ -z "$left" ]; then kill -CONT "$parent"; read -r written; fi
+        kill -9 "$parent"
+    fi
+    case $written in '' | *[!0-9]*) written=0 ;; esac
+    while read -r name count; do
+        case $name in write_bytes:) written=$((written + count)) ;; esac
+    done </proc/1/io
     echo "$code $written"
 }
 
@@ -189,7 +192,10 @@ said=$({
     /bin/sh -c '
     ( exec 2>/dev/null; read -r me rest </proc/self/stat; kill -STOP $$
       echo "$me" >"$work/pid"; read -r word <"$work/go"; eval "$limits"
-      exec $session "$@" <"$input" >"$work/o" 2>"$work/e" 3>&- 4>&- ); :' sh "${@}"
+      exec $session "$@" <"$input" >"$work/o" 2>"$work/e" 3>&- 4>&- )
+    while read -r name count; do
+        case $name in write_bytes:) echo "$count" ;; esac
+    done </proc/self/io' sh "${@}"
     case $? in 126 | 127) echo >"$work/pid" ;; esac
 } | watch)
 code=${said%% *}

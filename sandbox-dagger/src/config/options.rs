@@ -31,7 +31,7 @@ pub struct CacheMount {
     pub key: String,
     /// Path in the sandboxes; absolute.
     pub path: GuestPath,
-    /// What commands that use it at the same time see. Default: one directory for all.
+    /// Sharing between commands that use it at the same time. Default: one directory for all.
     pub sharing: CacheSharing,
     /// The user that the cache's directory belongs to, by name or number. Default: the sandbox's.
     pub owner: Option<String>,
@@ -57,8 +57,8 @@ impl CacheMount {
     }
 }
 
-/// What commands that use a cache at the same time see of each other
-/// (`CacheSharingMode` of the engine).
+/// Sharing of a cache between commands that use it at the same time (`CacheSharingMode` of the
+/// engine).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CacheSharing {
@@ -94,7 +94,7 @@ impl CacheSharing {
 pub struct SecretUri {
     /// The variable that commands find it in: letters, digits and underscores.
     pub variable: String,
-    /// Where it is: `env://NAME` and `file://PATH` on the host of the Dagger CLI, `cmd://COMMAND`
+    /// Place of the secret: `env://NAME` and `file://PATH` on the host of the Dagger CLI, `cmd://COMMAND`
     /// there, `vault://…`, `op://…` and what else the engine knows.
     pub uri: String,
 }

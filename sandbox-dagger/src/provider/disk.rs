@@ -1,4 +1,4 @@
-//! What the engine's store holds, and how it is made smaller.
+//! The disk use of the engine's store, and its pruning.
 //!
 //! Invariant: the store is the engine's, of all its clients: nothing of it is removed unasked.
 
@@ -8,7 +8,7 @@ use crate::DaggerProvider;
 use crate::session::client::SMALL_ANSWER;
 use crate::session::failure::Failed;
 
-/// What an engine's store holds, of all its clients.
+/// Disk use of an engine's store, of all its clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DiskUse {
@@ -19,7 +19,7 @@ pub struct DiskUse {
 }
 
 impl DaggerProvider {
-    /// What the engine's store holds.
+    /// Asks what the engine's store holds.
     ///
     /// Dropping the future changes nothing.
     ///

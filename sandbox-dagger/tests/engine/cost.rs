@@ -1,4 +1,4 @@
-//! What operations cost beside the barest queries that do the same, in one run on one session.
+//! Time of operations beside that of the barest queries that do the same, in one run and session.
 //!
 //! It prints a table and judges nothing: how long an engine takes is not this crate's.
 

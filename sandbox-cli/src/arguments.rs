@@ -139,6 +139,10 @@ pub(crate) struct RunOptions {
     /// Start from a snapshot
     #[arg(long, value_name = "ID", group = "source")]
     pub(crate) snapshot: Option<String>,
+    /// Be root of the sandbox's own files, as apt-get install needs it: weaker than the default, as the
+    /// isolation report says
+    #[arg(long)]
+    pub(crate) as_root: bool,
     /// Take a snapshot if the command succeeded, and name it on standard error
     #[arg(long)]
     pub(crate) save: bool,

@@ -11,8 +11,8 @@ use std::time::Instant;
 use base64::Engine as _;
 use sandbox::{
     Access, Capability, Command, Error, ErrorKind, ExistingDir, ExportOptions, ForkOptions,
-    ImportOptions, Mount, Network, Operation, Process, Resources, Sandbox, SandboxSpec, Signal,
-    SnapshotId, SnapshotOptions, Source,
+    GuestUser, ImportOptions, Mount, Network, Operation, Process, Resources, Sandbox, SandboxSpec,
+    Signal, SnapshotId, SnapshotOptions, Source,
 };
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -91,6 +91,9 @@ fn spec(options: &RunOptions) -> Result<SandboxSpec, Failure> {
     }
     if let Some(id) = &options.snapshot {
         spec = spec.source(Source::Snapshot(SnapshotId::new(id)));
+    }
+    if options.as_root {
+        spec = spec.user(GuestUser::Root);
     }
     Ok(spec)
 }

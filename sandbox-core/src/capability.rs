@@ -117,6 +117,9 @@ capabilities! {
     Usage = "usage",
     /// Standing still: [`pause`](crate::Sandbox::pause) and [`resume`](crate::Sandbox::resume).
     Pause = "pause",
+    /// Programs that run as root of the sandbox's own files:
+    /// [`GuestUser::Root`](crate::GuestUser::Root).
+    GuestRoot = "guest-root",
 }
 
 impl fmt::Display for Capability {

@@ -93,7 +93,7 @@ pub use provider::Provider;
 pub use sandbox::Sandbox;
 pub use secret::Secret;
 pub use spec::{
-    Access, ForkOptions, Mount, Network, RequiredIsolation, Resources, SandboxSpec,
+    Access, ForkOptions, GuestUser, Mount, Network, RequiredIsolation, Resources, SandboxSpec,
     SnapshotOptions, Source,
 };
 pub use stream::{FileReader, FileSink, FileWriter, OpenReadOptions, OpenWriteOptions};

@@ -185,6 +185,33 @@ impl Mount {
     }
 }
 
+/// User that the programs of a sandbox run as, inside it.
+///
+/// ```
+/// use sandbox_core::{GuestUser, SandboxSpec, Source};
+/// let spec = SandboxSpec::new()
+///     .source(Source::Image("docker.io/library/debian:12".into()))
+///     .user(GuestUser::Root);
+/// assert_eq!(SandboxSpec::new().user, GuestUser::Default);
+/// # let _ = spec;
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
+pub enum GuestUser {
+    /// The backend's own choice; the least that it can give, where it can choose.
+    #[default]
+    Default,
+    /// User 0 in the sandbox, for programs that install others: `apt-get install`, `dpkg`, `tar`,
+    /// `useradd`. No mode of the sandbox's own files stops it, and changes of owners succeed,
+    /// whether the owner is kept or not.
+    ///
+    /// Root of nothing outside, but weaker than the default: the isolation report says so under
+    /// [`Control::Privileges`].
+    Root,
+}
+
 /// Isolation that must be in force for a sandbox to be created.
 ///
 /// ```
@@ -234,6 +261,8 @@ pub struct SandboxSpec {
     pub resources: Resources,
     /// Network that it may reach.
     pub network: Network,
+    /// User that commands run as.
+    pub user: GuestUser,
     /// Isolation that must be in force.
     pub isolation: RequiredIsolation,
     /// Directories of the host.
@@ -295,6 +324,9 @@ impl SandboxSpec {
 
         /// Lets it reach this.
         network: Network,
+
+        /// Runs commands as this user.
+        user: GuestUser,
 
         /// Requires this isolation.
         isolation: RequiredIsolation,
@@ -414,6 +446,7 @@ impl SandboxSpec {
             env: _,
             resources,
             network,
+            user,
             isolation: _,
             mounts,
             labels,
@@ -454,6 +487,7 @@ impl SandboxSpec {
             Some(network),
             ports.then_some(Capability::EgressPorts),
             credentials.then_some(Capability::EgressCredentials),
+            (*user == GuestUser::Root).then_some(Capability::GuestRoot),
         ];
         asked
             .into_iter()

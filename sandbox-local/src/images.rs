@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::mount::OpenTreeFlags;
-use sandbox_core::{Error, ErrorKind, GuestPath, Network, Operation, Result, SandboxSpec};
+use sandbox_core::{
+    Error, ErrorKind, GuestPath, GuestUser as SpecUser, Network, Operation, Result, SandboxSpec,
+};
 use sandbox_oci::{
     Account, Cache, CachedImage, CachedLayer, Event, Image, ImageConfig, Merged, Platform,
     Reference,
@@ -18,13 +20,16 @@ use sandbox_oci::{
 use crate::config::LocalConfig;
 use crate::engine;
 use crate::guest_user::GuestUser;
-use crate::layers::base::{self, GUEST_ID, GUEST_USER};
+use crate::layers::base::{self, GUEST_ID, GUEST_USER, ROOT_USER};
 use crate::layers::{Layer, State};
 use crate::start::failure;
 use crate::sys::mount::set_idmap;
 use crate::walk::Cancel;
 
 const OP: Operation = Operation::Create;
+
+/// Settings of apt for a guest that is root of files of one user.
+const APT: &str = "etc/apt/apt.conf.d/99sandbox";
 
 /// The largest `/etc/passwd` of an image that is looked into.
 const PASSWD: u64 = 1 << 20;
@@ -185,9 +190,13 @@ impl ImageRoot {
         };
         let passwd = read("etc/passwd")?;
         let users = passwd.as_deref().unwrap_or_default();
-        let account = Account::find(users, &image.config.user);
-        let home = account.map_or_else(|| "/".to_owned(), |account| account.home);
-        let known = Account::find(users, &GUEST_ID.to_string());
+        let is_root = spec.user == SpecUser::Root;
+        let (user, number) = match is_root {
+            true => ("0", 0),
+            false => (&*image.config.user, GUEST_ID),
+        };
+        let home = Account::find(users, user).map_or_else(|| "/".to_owned(), |user| user.home);
+        let known = Account::find(users, &number.to_string());
         let mut files = vec![
             ("etc/hostname", "sandbox\n".to_owned()),
             (
@@ -195,7 +204,12 @@ impl ImageRoot {
                 "127.0.0.1 localhost sandbox\n::1 localhost sandbox\n".to_owned(),
             ),
         ];
-        if known.is_none() {
+        if is_root {
+            // It checks that the user to whom it changes is another one by then.
+            if merged.is_dir(b"etc/apt/apt.conf.d").map_err(failed)? {
+                files.push((APT, "APT::Sandbox::User \"root\";\n".to_owned()));
+            }
+        } else if known.is_none() {
             let line = format!("{GUEST_USER}:x:{GUEST_ID}:{GUEST_ID}::{home}:/bin/sh\n");
             files.push(("etc/passwd", with_line(users, &line)));
             let groups = read("etc/group")?.unwrap_or_default();
@@ -232,7 +246,11 @@ impl ImageRoot {
         Ok(Self {
             layers,
             config: image.config.clone(),
-            user: known.map_or_else(|| GUEST_USER.to_owned(), |known| known.name),
+            user: match (known, is_root) {
+                (Some(known), _) => known.name,
+                (None, true) => ROOT_USER.to_owned(),
+                (None, false) => GUEST_USER.to_owned(),
+            },
             home,
             is_of_host,
             cached: image.layers.clone(),

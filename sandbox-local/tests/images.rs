@@ -19,8 +19,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use sandbox_core::{
-    Control, Error, ErrorKind, Mount, Provider as _, Resources, Sandbox, SandboxExt as _,
-    SandboxSpec, Source,
+    Control, Error, ErrorKind, GuestUser, Mount, Provider as _, Resources, Sandbox,
+    SandboxExt as _, SandboxSpec, Source,
 };
 use sandbox_local::{
     ImageEvent, ImageFault, ImageLimits, ImageProgress, LocalConfig, LocalProvider,
@@ -51,10 +51,7 @@ struct Place {
 impl Place {
     fn new() -> Self {
         Self {
-            dir: tempfile::Builder::new()
-                .prefix("sandbox-images")
-                .tempdir_in("/var/tmp")
-                .unwrap(),
+            dir: image::place("sandbox-images"),
             unpacked: Arc::default(),
         }
     }
@@ -83,6 +80,7 @@ impl Place {
         // Each provider its own state: what they share is the cache.
         LocalConfig::default()
             .images_dir(self.path("cache"))
+            .snapshots_dir(self.path("snapshots"))
             .image_progress(self.unpacked.clone())
     }
 
@@ -275,6 +273,24 @@ async fn what_is_wrong_with_an_image_is_told_by_its_kind_and_its_fault() {
     let error = place.refused(place.config(), below).await;
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
     assert!(error.to_string().contains("/bin/sh is a link"), "{error}");
+    // As a tool writes an image for another machine.
+    let foreign = place.path("foreign");
+    image::of_directory(&place.path("busybox"), &foreign).unwrap();
+    let named = format!("{}:it", foreign.display());
+    let made = std::process::Command::new("umoci")
+        .args(["config", "--image", &named, "--architecture", "riscv64"])
+        .status()
+        .expect("Debian's umoci is installed: see .ci/run");
+    assert!(made.success());
+    let error = place
+        .refused(place.config(), from(format!("oci:{named}")))
+        .await;
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert!(
+        matches!(fault(&error), Some(ImageFault::Platform { found, .. }) if *found == ["linux/riscv64"]),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("linux/riscv64"), "{error}");
     let blobs = fs::read_dir(place.path("image/blobs/sha256"))
         .unwrap()
         .flatten();
@@ -316,4 +332,150 @@ async fn a_sandbox_keeps_its_layers_from_being_collected() {
         tokio::task::yield_now().await;
     }
     assert_eq!(layers(), 0);
+}
+
+/// Copies programs of the host and the libraries that they need into a root directory.
+fn equip(root: &Path, programs: &[&str]) {
+    for program in programs {
+        let listed = std::process::Command::new("ldd").arg(program).output();
+        let listed = String::from_utf8(listed.expect("libc-bin is installed").stdout).unwrap();
+        let libraries = listed
+            .split_whitespace()
+            .filter(|word| word.starts_with('/'));
+        for file in libraries.chain([*program]) {
+            let to = root.join(file.trim_start_matches('/'));
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::copy(file, to).unwrap();
+        }
+    }
+}
+
+/// Debian's own programs for packages, archives and users, on a package and an archive with owners that
+/// there are none of.
+#[tokio::test]
+async fn programs_that_must_be_root_work_for_root_and_fail_without() {
+    let place = Place::new();
+    let root = place.path("busybox");
+    image::busybox(&root).unwrap();
+    let programs = [
+        "/usr/bin/dpkg",
+        "/usr/bin/dpkg-deb",
+        "/usr/bin/dpkg-split",
+        "/usr/bin/dpkg-query",
+        "/usr/bin/tar",
+        "/usr/bin/diff",
+        "/usr/sbin/useradd",
+        "/usr/sbin/groupadd",
+        "/usr/bin/chown",
+        "/sbin/ldconfig",
+        "/sbin/start-stop-daemon",
+    ];
+    equip(&root, &programs);
+    for dir in ["info", "updates", "triggers", "parts"] {
+        fs::create_dir_all(root.join("var/lib/dpkg").join(dir)).unwrap();
+    }
+    for file in ["status", "available", "triggers/File", "triggers/Unincorp"] {
+        fs::write(root.join("var/lib/dpkg").join(file), "").unwrap();
+    }
+    fs::write(root.join("etc/group"), "root:x:0:\napp:x:33:\n").unwrap();
+    fs::write(root.join("etc/shadow"), "root:*:1:0:99999:7:::\n").unwrap();
+    let package = place.path("package");
+    fs::create_dir_all(package.join("DEBIAN")).unwrap();
+    fs::create_dir_all(package.join("opt/thing")).unwrap();
+    fs::write(package.join("opt/thing/file"), "of the package\n").unwrap();
+    let control =
+        "Package: thing\nVersion: 1\nArchitecture: all\nMaintainer: m <m@x.y>\nDescription: d\n";
+    fs::write(package.join("DEBIAN/control"), control).unwrap();
+    let script = "#!/bin/sh\nset -e\ngroupadd --system things\nuseradd --system -g things thing\n\
+                  chown thing:things /opt/thing/file\nchmod 2640 /opt/thing/file\n";
+    fs::write(package.join("DEBIAN/postinst"), script).unwrap();
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(package.join("DEBIAN/postinst"), mode).unwrap();
+    let tool = |command: &mut std::process::Command| {
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{command:?}: {output:?}");
+    };
+    tool(
+        std::process::Command::new("dpkg-deb")
+            .args(["--root-owner-group", "-Zgzip", "-b"])
+            .args([&package, &root.join("thing.deb")]),
+    );
+    tool(
+        std::process::Command::new("tar")
+            .args(["--owner=12:12", "--group=34:34", "-C"])
+            .args([&package, Path::new("-cf")])
+            .args([&root.join("foreign.tar"), Path::new("opt")]),
+    );
+    image::save(&place.path("image"), &[&root], ImageConfig::default()).unwrap();
+    let spec = place.spec();
+    let scripts = [
+        "dpkg -i /thing.deb && cat /opt/thing/file",
+        "mkdir /x && tar --same-owner -xf /foreign.tar -C /x && cat /x/opt/thing/file",
+        "useradd -m someone && id someone && ls -d /home/someone",
+    ];
+    let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    let without = place.create(spec.clone().env("PATH", path)).await;
+    for script in scripts {
+        let output = without.sh(script).await.unwrap();
+        assert!(!output.success(), "no control: {script}: {output:?}");
+    }
+    without.close().await.unwrap();
+    let spec = spec.env("PATH", path).user(GuestUser::Root);
+    let sandbox = place.create(spec.clone()).await;
+    for script in scripts {
+        let output = sandbox.sh(script).await.unwrap();
+        assert!(output.success(), "{script}: {output:?}");
+    }
+    assert_eq!(
+        sh(&sandbox, "id -un; echo $USER $HOME").await,
+        "root\nroot /root\n"
+    );
+    let found = sandbox
+        .metadata(&"/opt/thing/file".into(), Default::default())
+        .await
+        .unwrap();
+    assert_eq!(
+        (found.uid, found.gid),
+        (Some(0), Some(0)),
+        "as the guest sees it"
+    );
+    // What was installed is used without root, and is the guest's there.
+    let snapshot = sandbox.snapshot(Default::default()).await.unwrap();
+    sandbox.close().await.unwrap();
+    let spec = SandboxSpec::new().source(Source::Snapshot(snapshot.id.clone()));
+    let provider = place.provider();
+    let user: Arc<dyn Sandbox> = provider.create(spec).await.unwrap();
+    assert_eq!(
+        sh(&user, "id -u; cat /opt/thing/file").await,
+        "1000\nof the package\n"
+    );
+    user.close().await.unwrap();
+    provider.delete_snapshot(&snapshot.id).await.unwrap();
+}
+
+#[tokio::test]
+async fn root_reaches_neither_the_init_nor_the_kernels_settings() {
+    let place = Place::new();
+    let spec = place
+        .image(&[], ImageConfig::default())
+        .user(GuestUser::Root);
+    let sandbox = place.create(spec).await;
+    // The control: root's own process, and a setting that by owner and mode is root's to write.
+    let control = "cat /proc/self/environ /proc/self/maps > /dev/null && echo read && \
+                   stat -c '%u %a' /proc/sys/kernel/msgmax";
+    assert_eq!(sh(&sandbox, control).await, "read\n0 644\n");
+    for script in [
+        "echo 1 > /proc/sys/kernel/msgmax",
+        "cat /proc/1/environ",
+        "cat /proc/1/maps",
+        "cat /proc/1/mem",
+        "ls /proc/1/root/",
+        "cat /proc/1/fd/3",
+        "readlink /proc/1/exe",
+    ] {
+        let output = sandbox.sh(script).await.unwrap();
+        assert!(!output.success(), "{script}: {output:?}");
+    }
+    sandbox.close().await.unwrap();
 }

@@ -30,10 +30,7 @@ use support::sh;
 const VICTIM: &str = "SANDBOX_SNAPSHOT_VICTIM";
 
 fn place() -> tempfile::TempDir {
-    tempfile::Builder::new()
-        .prefix("sandbox-snapshots")
-        .tempdir_in("/var/tmp")
-        .unwrap()
+    image::place("sandbox-snapshots")
 }
 
 fn config(dir: &Path) -> LocalConfig {
@@ -270,6 +267,92 @@ async fn a_process_that_is_killed_in_a_snapshot_leaves_the_old_index_or_the_new(
         0,
         "blobs stay behind"
     );
+}
+
+/// Set in a process of these tests that has little room on its disk.
+const CRAMPED: &str = "SANDBOX_CRAMPED";
+
+/// A filesystem that has room for so many bytes until the result is removed.
+fn leave(dir: &Path, bytes: u64) -> PathBuf {
+    let path = dir.join("filler");
+    let room = rustix::fs::statvfs(dir).unwrap();
+    let free = room.f_bavail * room.f_frsize;
+    let mut rest = vec![b'x'; usize::try_from(free - bytes).unwrap()];
+    rest.push(b'x');
+    fs::write(&path, rest).unwrap();
+    path
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_and_nothing_half_is_left_of_an_image_or_a_snapshot() {
+    const NAME: &str = "a_full_disk_is_told_and_nothing_half_is_left_of_an_image_or_a_snapshot";
+    let Some(dir) = std::env::var_os(CRAMPED) else {
+        let dir = place();
+        image::busybox(&dir.path().join("busybox")).unwrap();
+        let image = dir.path().join("image");
+        image::of_directory(&dir.path().join("busybox"), &image).unwrap();
+        fs::create_dir(dir.path().join("small")).unwrap();
+        // A disk of its own, which any user can have: mounted as the root of a namespace, used as an
+        // ordinary user of another.
+        let script = "mount -t tmpfs -o size=16m,mode=0755 none \"$1/small\" && \
+                      exec unshare --user --map-user=1000 --map-group=1000 -- \
+                      \"$2\" --exact \"$3\" --nocapture";
+        let output = Command::new("unshare")
+            .args([
+                "--user",
+                "--map-root-user",
+                "--mount",
+                "--",
+                "sh",
+                "-c",
+                script,
+                "sh",
+            ])
+            .arg(dir.path())
+            .arg(std::env::current_exe().unwrap())
+            .arg(NAME)
+            .env(CRAMPED, dir.path())
+            .env("SANDBOX_STATE_DIR", dir.path().join("state"))
+            .output()
+            .expect("util-linux is installed");
+        let said = String::from_utf8_lossy(&output.stdout);
+        let complained = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}{complained}");
+        assert!(said.contains("1 passed"), "no control: {said}");
+        return;
+    };
+    let dir = Path::new(&dir);
+    let small = dir.join("small");
+    let provider = provider(&small);
+    let image = format!("oci:{}", dir.join("image").display());
+    let spec = SandboxSpec::new().source(Source::Image(image));
+    let entries = |name: &str| fs::read_dir(small.join(name)).unwrap().count();
+    let filler = leave(&small, 300_000);
+    let error = provider.create(spec.clone()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
+    assert!(error.host_path().is_some(), "it names the place: {error}");
+    assert_eq!((entries("cache/layers"), entries("cache/making")), (0, 0));
+    fs::remove_file(filler).unwrap();
+    let sandbox: Arc<dyn Sandbox> = provider.create(spec).await.unwrap();
+    sh(&sandbox, "head -c 3000000 /dev/urandom > /f").await;
+    let filler = leave(&small, 300_000);
+    let error = sandbox.snapshot(SnapshotOptions::new()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
+    assert!(error.host_path().is_some(), "it names the place: {error}");
+    assert_eq!(provider.list_snapshots(&Labels::new()).await.unwrap(), []);
+    assert_eq!(entries("snapshots/blobs/sha256"), 0);
+    assert_eq!(
+        sh(&sandbox, "stat -c %s /f").await,
+        "3000000\n",
+        "it goes on"
+    );
+    fs::remove_file(filler).unwrap();
+    let snapshot = sandbox.snapshot(SnapshotOptions::new()).await.unwrap();
+    sandbox.close().await.unwrap();
+    let spec = SandboxSpec::new().source(Source::Snapshot(snapshot.id));
+    let restored: Arc<dyn Sandbox> = provider.create(spec).await.unwrap();
+    assert_eq!(sh(&restored, "stat -c %s /f").await, "3000000\n");
+    restored.close().await.unwrap();
 }
 
 /// Runs a tool of the host that must succeed.

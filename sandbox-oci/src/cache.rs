@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
-use sandbox_core::{Error, Operation, Result};
+use sandbox_core::{Error, ErrorKind, Operation, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
@@ -295,10 +295,21 @@ impl Cache {
                 .lock(&layer.chain, FlockOperation::LockExclusive)
                 .map_err(failed)?;
             if !self.is_whole(&layer.chain) {
-                self.unpack(image, layer, below, read, wanted)?;
+                self.unpack(image, layer, below, read, wanted)
+                    .map_err(|error| self.if_full(error))?;
                 cached = false;
             }
             drop(alone);
+        }
+    }
+
+    /// The error, which says what to do if the disk is full.
+    fn if_full(&self, error: Error) -> Error {
+        match error.kind() {
+            ErrorKind::StorageFull => error.with_host_path(&self.dir).with_hint(
+                "remove images that are not needed (`sandbox images gc`), or keep the cache on a larger disk",
+            ),
+            _ => error,
         }
     }
 

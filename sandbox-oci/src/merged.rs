@@ -125,6 +125,16 @@ impl Merged {
         Ok(kind == Some(FileType::Symlink))
     }
 
+    /// Whether there is a directory at a path that leads through no link.
+    ///
+    /// # Errors
+    /// A layer can't be read.
+    pub fn is_dir(&self, path: &[u8]) -> io::Result<bool> {
+        let found = self.find(&split(path))?;
+        let kind = found.map(|found| FileType::from_raw_mode(found.stat.st_mode));
+        Ok(kind == Some(FileType::Directory))
+    }
+
     /// Reads a regular file of the stack, links within it followed; `None` if there is none, or one
     /// of more than `most` bytes.
     ///

@@ -496,6 +496,17 @@ const CLAUSES: &[Clause] = &[
         mutants: &[Mutant::PauseDoesNothing, Mutant::ResumeDoesNothing],
     },
     Clause {
+        text: "Where it is asked for, commands are user 0, no mode of the sandbox's own files stops \
+               them, and changes of owners succeed.",
+        cases: &["guest_root::*"],
+        mutants: &[Mutant::RootIgnored],
+    },
+    Clause {
+        text: "The report says that this is less than the default.",
+        cases: &["guest_root::the_report_says_that_root_is_less_than_the_default"],
+        mutants: &[Mutant::RootHidden],
+    },
+    Clause {
         text: "A figure that is not known is none.",
         cases: &[
             "pause::usage_counts_processes",
@@ -551,6 +562,7 @@ const NO_PROMISES: &[&str] = &[
     "- **Changes.**",
     "- **Pause.**",
     "- **Usage.**",
+    "- **Root in the sandbox.**",
     "- **Wrappers.**",
 ];
 

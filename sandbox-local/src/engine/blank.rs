@@ -15,16 +15,13 @@ use super::{image, wire};
 use crate::mutation::{self, Part};
 use crate::sys::launch::{EXEC_STEP, LaunchError, Launched, launch};
 
-/// User and group number of everything inside the sandbox.
-const GUEST_ID: u32 = 1000;
-
 /// User that the sandbox is on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RunAs {
     /// The caller's effective user and group: all that an ordinary user can do.
     Own,
     /// Others, which takes the rights to say so. The plan must still change to
-    /// the guest's user and group (1000).
+    /// the guest's user and group.
     Mapped {
         /// User on the host.
         uid: u32,
@@ -211,7 +208,8 @@ fn launch_agent(agent_end: &OwnedFd, namespaces: libc::c_int) -> Result<Launched
     Ok(launch(image, agent_end.as_fd(), namespaces)?)
 }
 
-pub(super) fn map_user(pid: u32, run_as: RunAs) -> Result<(), StartError> {
+/// Gives the agent's namespace its one user and group, with this number inside.
+pub(super) fn map_user(pid: u32, run_as: RunAs, guest_id: u32) -> Result<(), StartError> {
     let (uid, gid) = match run_as {
         RunAs::Own => {
             tell(pid, "setgroups", "give up setgroups", "deny".to_owned())?;
@@ -220,7 +218,7 @@ pub(super) fn map_user(pid: u32, run_as: RunAs) -> Result<(), StartError> {
         }
         RunAs::Mapped { uid, gid } => (uid, gid),
     };
-    map(pid, (GUEST_ID, uid), (GUEST_ID, gid))?;
+    map(pid, (guest_id, uid), (guest_id, gid))?;
     // By the host: only its rights make this the least that a guest can go back to. Refused where
     // the host itself is to go even earlier, and then that is what the sandbox has.
     let _ = tell(

@@ -26,6 +26,8 @@ pub(crate) struct StartConfig {
     pub(crate) plan: Plan,
     /// User that it is on the host.
     pub(crate) run_as: RunAs,
+    /// Number of the guest's user and group inside.
+    pub(crate) guest_id: u32,
     /// Whether it gets a network namespace of its own.
     pub(crate) isolate_network: bool,
     /// For instance: attach it to a cgroup.
@@ -81,7 +83,7 @@ pub(crate) fn start(config: StartConfig) -> Result<Started, StartError> {
             Blank::launch(pair, namespaces(config.isolate_network))?
         }
     };
-    map_user(blank.pid, config.run_as)?;
+    map_user(blank.pid, config.run_as, config.guest_id)?;
     let Blank {
         socket, agent, pid, ..
     } = blank;

@@ -37,6 +37,7 @@ use sandbox_core::{Error, ErrorKind, Operation, Result};
 
 use self::owners::Owners;
 use crate::guest_user::GuestUser;
+use crate::layers::base::GUEST_ID;
 use crate::sys::fsuid::FsUser;
 use crate::walk::Limits;
 
@@ -51,6 +52,8 @@ pub(crate) struct GuestRoot {
     root: OwnedFd,
     guest_user: Option<GuestUser>,
     outside: Option<Outside>,
+    /// Number of the guest's own user and group inside.
+    guest_id: u32,
     /// Limits on what a walk over the guest's trees may cost.
     limits: Limits,
     /// Held while a batch is written.
@@ -67,9 +70,15 @@ impl GuestRoot {
             root,
             guest_user,
             outside: None,
+            guest_id: GUEST_ID,
             limits: Limits::DEFAULT,
             batches: Mutex::default(),
         }
+    }
+
+    /// Sets the number that the guest's own user and group have inside.
+    pub(crate) fn with_guest_id(self, guest_id: u32) -> Self {
+        Self { guest_id, ..self }
     }
 
     /// Sets the limits on trees.
@@ -79,13 +88,14 @@ impl GuestRoot {
 
     /// Owners as the guest sees them.
     fn owners(&self) -> Owners {
-        match self.guest_user {
-            Some(GuestUser { uid, gid }) => Owners::new(uid, gid),
-            None => Owners::new(
+        let (uid, gid) = match self.guest_user {
+            Some(GuestUser { uid, gid }) => (uid, gid),
+            None => (
                 rustix::process::geteuid().as_raw(),
                 rustix::process::getegid().as_raw(),
             ),
-        }
+        };
+        Owners::new(uid, gid, self.guest_id)
     }
 
     /// Takes on the guest's rights for as long as the result lives.

@@ -29,11 +29,16 @@ pub(super) struct Evidence {
     /// Neither a public address nor a metadata service's has a route.
     pub(super) nothing_reached: bool,
     pub(super) no_capabilities: bool,
+    /// No capability but the one of root over its own files, and no way to another.
+    pub(super) only_over_own_files: bool,
     pub(super) no_user_namespace: bool,
     pub(super) filtered: bool,
     /// The hard limit on processes.
     pub(super) processes: u64,
 }
+
+/// `CAP_DAC_OVERRIDE` alone, as `/proc/self/status` has it.
+const OVER_OWN_FILES: &str = "0000000000000002";
 
 /// A file read by the probe.
 struct Read {
@@ -174,6 +179,10 @@ impl Evidence {
             no_capabilities: ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"]
                 .iter()
                 .all(|set| field(&status, set) == Some("0000000000000000")),
+            only_over_own_files: field(&status, "CapBnd") == Some("0000000000000000")
+                && ["CapInh", "CapPrm", "CapEff", "CapAmb"]
+                    .iter()
+                    .all(|set| field(&status, set) == Some(OVER_OWN_FILES)),
             no_user_namespace: held(&[user]),
             filtered: held(&filter),
             processes: word(limit, 8) as u64,

@@ -37,7 +37,7 @@ pub(crate) async fn report(running: &Running, blueprint: &Blueprint) -> Result<I
         .with(Control::Processes, processes(&evidence))
         .with(Control::Network, network(&evidence, blueprint))
         .with(Control::Ipc, ipc(&evidence, blueprint))
-        .with(Control::Privileges, privileges(&evidence))
+        .with(Control::Privileges, privileges(&evidence, blueprint))
         .with(Control::SystemCalls, system_calls(&evidence));
     for (control, enforcement) in limits::report(running, blueprint, &evidence) {
         report = report.with(control, enforcement);
@@ -211,18 +211,36 @@ fn ipc(evidence: &Evidence, blueprint: &Blueprint) -> Enforcement {
     }
 }
 
-fn privileges(evidence: &Evidence) -> Enforcement {
-    all(
-        "no capabilities, no_new_privs, no user namespaces",
+fn privileges(evidence: &Evidence, blueprint: &Blueprint) -> Enforcement {
+    let root = blueprint.is_root();
+    let found = all(
+        match root {
+            false => "no capabilities, no_new_privs, no user namespaces",
+            true => "one capability, no_new_privs, no user namespaces",
+        },
         &[
             (
                 evidence.status_is("NoNewPrivs", "1"),
                 "set-user-ID programs gain rights",
             ),
-            (evidence.no_capabilities, "there are capabilities"),
+            (
+                match root {
+                    false => evidence.no_capabilities,
+                    true => evidence.only_over_own_files,
+                },
+                "there are capabilities",
+            ),
             (evidence.no_user_namespace, "a user namespace can be made"),
         ],
-    )
+    );
+    match found {
+        Enforcement::Enforced { by } if root => Enforcement::partial(
+            by,
+            "the spec asks for root: user 0 of a namespace with one user, whom no mode of that user's own \
+             files stops (CAP_DAC_OVERRIDE), and who is told that owners were changed",
+        ),
+        found => found,
+    }
 }
 
 fn system_calls(evidence: &Evidence) -> Enforcement {

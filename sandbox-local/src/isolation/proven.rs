@@ -16,6 +16,7 @@ pub(super) struct Shape {
     /// Memory, processor time, processes, disk.
     limited: [bool; 4],
     writes_to_host: bool,
+    root: bool,
     required: RequiredIsolation,
 }
 
@@ -37,6 +38,7 @@ impl Shape {
                 limits.disk.is_some(),
             ],
             writes_to_host: blueprint.writes_to_host(),
+            root: blueprint.is_root(),
             required: spec.isolation.clone(),
         }
     }

@@ -17,10 +17,14 @@ use crate::layers::{Layer, State};
 
 /// The guest's own user, in the sandbox.
 pub(crate) const GUEST_USER: &str = "sandbox";
-/// Number of the guest's user, and of its group.
+/// Number of the guest's user, and of its group, unless it is root.
 pub(crate) const GUEST_ID: u32 = 1000;
 /// Home of the guest's user.
 pub(crate) const GUEST_HOME: &str = "/home/sandbox";
+
+/// Name and home of a guest that is root.
+pub(crate) const ROOT_USER: &str = "root";
+pub(crate) const ROOT_HOME: &str = "/root";
 
 /// Makes the layer for a root assembled from these directories of the host, with these of its files
 /// and directories besides the settings that every root has.
@@ -42,6 +46,7 @@ pub(crate) fn build(
         ("home", 0o755),
         ("home/sandbox", 0o755),
         ("opt", 0o755),
+        ("root", 0o700),
         ("run", 0o755),
         ("srv", 0o755),
         ("tmp", 0o1777),

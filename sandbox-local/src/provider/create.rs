@@ -9,7 +9,7 @@ use super::LocalProvider;
 use super::pool::Pooled;
 use crate::egress;
 use crate::isolation;
-use crate::layers::base::{GUEST_HOME, GUEST_USER};
+use crate::layers::base::{GUEST_HOME, GUEST_USER, ROOT_HOME, ROOT_USER};
 use crate::runtime;
 use crate::sandbox::capability::CAPABILITIES;
 use crate::sandbox::running::Running;
@@ -73,11 +73,15 @@ impl LocalProvider {
 }
 
 fn settings(blueprint: &Blueprint) -> Settings {
+    let (user, home) = match blueprint.is_root() {
+        true => (ROOT_USER, ROOT_HOME),
+        false => (GUEST_USER, GUEST_HOME),
+    };
     let base = Env::new()
         .set("PATH", PATH)
-        .set("HOME", GUEST_HOME)
-        .set("USER", GUEST_USER)
-        .set("LOGNAME", GUEST_USER)
+        .set("HOME", home)
+        .set("USER", user)
+        .set("LOGNAME", user)
         .set("SHELL", "/bin/sh")
         .set("LANG", "C.UTF-8");
     let mut settings = Settings::new(blueprint.workdir.clone(), &base);

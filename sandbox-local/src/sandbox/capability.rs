@@ -48,6 +48,10 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend d
          root, needs Linux 5.19",
     )
     .partial(
+        Capability::GuestRoot,
+        "one user: changes of owners and users succeed and change nothing, no device is made",
+    )
+    .partial(
         Capability::EgressPorts,
         "ports from 1024 on for exact names",
     )

@@ -5,7 +5,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sandbox_core::backend::Settings;
-use sandbox_core::{Error, Labels, Operation, Result, Snapshot, SnapshotId, Source};
+use sandbox_core::{Error, ErrorKind, Labels, Operation, Result, Snapshot, SnapshotId, Source};
 use sandbox_oci::{ImageConfig, NewImage};
 
 use super::{NOTE, Snapshots, pack, this_host};
@@ -13,7 +13,7 @@ use crate::layers::random_hex;
 use crate::layers::stack::Stack;
 use crate::start::blueprint::Blueprint;
 use crate::start::host::Host;
-use crate::walk::{Cancel, Limits};
+use crate::walk::{Cancel, Limits, Stop};
 
 impl Snapshots {
     /// Packs the layers of a sandbox that nothing writes any more, and names them. Blocks.
@@ -62,9 +62,7 @@ impl Snapshots {
                 None => {
                     let out = layout.write_blob(&in_use).map_err(failed)?;
                     let packed = pack::layer(&path, out, host.guest_user, limits, cancel);
-                    let blob = packed.map_err(|stop| {
-                        stop.into_error(OP, "the sandbox's files can't be packed")
-                    })?;
+                    let blob = packed.map_err(|stop| self.not_packed(stop))?;
                     self.note(path, blob.clone());
                     blob
                 }
@@ -102,5 +100,15 @@ impl Snapshots {
             .size(size)
             .labels(labels)
             .created(created))
+    }
+
+    fn not_packed(&self, stop: Stop) -> Error {
+        let error = stop.into_error(Operation::Snapshot, "the sandbox's files can't be packed");
+        match error.kind() {
+            ErrorKind::StorageFull => error
+                .with_host_path(&self.dir)
+                .with_hint("delete snapshots that are not needed, or choose another LocalConfig::snapshots_dir"),
+            _ => error,
+        }
     }
 }

@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sandbox_core::{
-    Control, Error, ErrorKind, GuestPath, Network, Operation, RequiredIsolation, Resources, Result,
-    SandboxSpec, Source,
+    Control, Error, ErrorKind, GuestPath, GuestUser, Network, Operation, RequiredIsolation,
+    Resources, Result, SandboxSpec, Source,
 };
 use sandbox_egress::Egress;
 
 use crate::egress;
 use crate::images::{self, ImageRoot};
 use crate::layers::Layer;
-use crate::layers::base;
+use crate::layers::base::{self, GUEST_ID};
 use crate::snapshots::{self, Origin};
 use crate::start::failure;
 use crate::start::host::Host;
@@ -127,6 +127,16 @@ impl Blueprint {
     /// Whether the host's programs are its own, so that they are mounted and can only be read.
     pub(crate) fn is_of_host(&self) -> bool {
         is_of_host(&self.spec.source, self.image.as_ref())
+    }
+
+    /// Whether its programs are root of the sandbox's own files.
+    pub(crate) fn is_root(&self) -> bool {
+        self.spec.user == GuestUser::Root
+    }
+
+    /// Number of the guest's user and group, inside.
+    pub(crate) fn guest_id(&self) -> u32 {
+        if self.is_root() { 0 } else { GUEST_ID }
     }
 
     /// Whether a control must be in force.

@@ -109,6 +109,7 @@ impl Prepared {
         };
         let root = GuestRoot::new(started.root, guest_user)
             .with_outside(outside)
+            .with_guest_id(blueprint.guest_id())
             .with_limits(Limits::of(&host.config));
         Ok(Self {
             init: started.init,
@@ -198,6 +199,7 @@ impl Inputs {
         let config = StartConfig {
             plan,
             run_as: GuestUser::run_as(guest_user),
+            guest_id: blueprint.guest_id(),
             isolate_network,
             taken,
             hook: Some(Box::new(move |pid| cgroup.attach(pid))),

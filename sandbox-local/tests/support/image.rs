@@ -15,6 +15,21 @@ use std::path::Path;
 use sandbox_core::ImportOptions;
 use sandbox_oci::{Blob, ImageConfig, Layout, NewImage};
 
+/// A directory for images, caches and snapshots: in memory if there is room, as they are flushed to
+/// the disk often.
+pub(crate) fn place(prefix: &str) -> tempfile::TempDir {
+    const ROOM: u64 = 1 << 30;
+    let make = |parent| tempfile::Builder::new().prefix(prefix).tempdir_in(parent);
+    let suits = |dir: &tempfile::TempDir| {
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(dir.path(), "user.image", b"x", flags).is_ok()
+            && rustix::fs::statvfs(dir.path())
+                .is_ok_and(|found| found.f_bavail * found.f_frsize > ROOM)
+    };
+    let in_memory = make("/dev/shm").ok().filter(suits);
+    in_memory.unwrap_or_else(|| make("/var/tmp").expect("a temporary directory"))
+}
+
 /// An image with one layer, which has what is in a directory.
 pub(crate) fn of_directory(from: &Path, to: &Path) -> io::Result<()> {
     save(to, &[from], ImageConfig::default())

@@ -13,6 +13,7 @@ mod export;
 mod file_streams;
 mod files;
 mod fork;
+mod guest_root;
 mod host;
 mod isolation;
 mod jobs;
@@ -60,6 +61,7 @@ pub fn all() -> impl Iterator<Item = Case> {
         provider::CASES,
         isolation::CASES,
         isolation::OF_THIS_HOST,
+        guest_root::CASES,
         host::CASES,
         host::OF_THIS_HOST,
         egress::names::CASES,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sandbox_core::{
     Access, Capability, Command, Control, CreateDirOptions, EgressPolicy, EgressRule, Enforcement,
-    Error, ErrorKind, Execution, FileBatch, ImportOptions, Labels, Mode, Mount, Network,
+    Error, ErrorKind, Execution, FileBatch, GuestUser, ImportOptions, Labels, Mode, Mount, Network,
     OpenReadOptions, OpenWriteOptions, Operation, RequiredIsolation, Resources, SandboxExt as _,
     SandboxSpec, Signal, SnapshotId, SnapshotOptions, Source, Support, TerminalSize,
 };
@@ -70,6 +70,7 @@ unsupported! {
     Changes: changes;
     Usage: usage;
     Pause: pause;
+    GuestRoot: guest_root;
 }
 
 /// Checks that the declaration gives a reason.
@@ -274,6 +275,11 @@ async fn ttl(cx: Context) -> Verdict {
 async fn image(cx: Context) -> Verdict {
     let source = Source::Image("docker.io/library/alpine:3".into());
     refuses_spec(&cx, cx.fixture.spec().source(source), Capability::Image).await
+}
+
+async fn guest_root(cx: Context) -> Verdict {
+    let spec = cx.fixture.spec().user(GuestUser::Root);
+    refuses_spec(&cx, spec, Capability::GuestRoot).await
 }
 
 async fn root_dir(cx: Context) -> Verdict {

@@ -338,6 +338,12 @@ mutants! {
     /// A figure says that there is nothing.
     UsageSaysZero => "pause::usage_counts_processes",
 
+    // Root in the sandbox.
+    /// Root that was asked for is the default user.
+    RootIgnored => "guest_root::root_is_user_0",
+    /// The report of root's sandbox claims what the default has.
+    RootHidden => "guest_root::the_report_says_that_root_is_less_than_the_default",
+
     // Close and drop.
     /// Closing twice is an error.
     CloseOnlyOnce => "lifecycle::close_may_be_called_twice",
@@ -403,6 +409,8 @@ impl Mutant {
                 | Self::PrivilegesClaimed
                 | Self::SetLimitNotReported
                 | Self::LeaseHoldsReads
+                | Self::RootIgnored
+                | Self::RootHidden
                 | Self::PauseDoesNothing
                 | Self::ResumeDoesNothing
                 | Self::TerminalSizeIgnored

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use sandbox_core::{
-    Capabilities, Error, ErrorKind, Labels, Mount, Network, Operation, Provider, Resources, Result,
-    Sandbox, SandboxId, SandboxInfo, SandboxSpec, Snapshot, SnapshotId, Source,
+    Capabilities, Error, ErrorKind, GuestUser, Labels, Mount, Network, Operation, Provider,
+    Resources, Result, Sandbox, SandboxId, SandboxInfo, SandboxSpec, Snapshot, SnapshotId, Source,
 };
 
 use super::Mutant;
@@ -53,6 +53,7 @@ impl MutantProvider {
             Mutant::EgressPolicyIgnored if matches!(spec.network, Network::Allow(_)) => {
                 spec.network = Network::Off;
             }
+            Mutant::RootIgnored => spec.user = GuestUser::Default,
             Mutant::TtlIgnored => spec.ttl = None,
             Mutant::OffWherePossibleIsOpen if spec.network == Network::OffWherePossible => {
                 spec.network = Network::Open;

@@ -376,6 +376,7 @@ impl Sandbox for MutantSandbox {
                 Control::Pids,
                 Enforcement::absent("the report was written before the limit"),
             ),
+            Mutant::RootHidden => claims(report, &[Control::Privileges]),
             Mutant::ReportForgets => claims(IsolationReport::new(), &Control::ALL[1..]),
             _ => report,
         })

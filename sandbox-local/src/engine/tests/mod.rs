@@ -88,6 +88,7 @@ fn config(plan: Plan) -> StartConfig {
         RunAs::Own
     };
     StartConfig {
+        guest_id: 1000,
         plan,
         run_as,
         isolate_network: true,

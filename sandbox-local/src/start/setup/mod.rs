@@ -36,7 +36,7 @@ impl Setup<'_> {
     ) -> Result<Plan, SetupError> {
         let mut plan = Plan::new();
         if self.guest_user.is_some() {
-            privileges::become_guest(&mut plan);
+            privileges::become_guest(&mut plan, self.blueprint.guest_id());
         }
         root::mount(&mut plan, self, view, images);
         let system = root::hold_host(&mut plan, self)?;
@@ -58,9 +58,14 @@ impl Setup<'_> {
         initial::set(&mut plan, self);
         privileges::limit_namespace(&mut plan);
         if has_new_network {
-            privileges::open_own_network(&mut plan, self.blueprint.egress.is_some());
+            let has_egress = self.blueprint.egress.is_some();
+            privileges::open_own_network(&mut plan, self.blueprint.guest_id(), has_egress);
         }
-        privileges::drop(&mut plan, self.blueprint.writes_to_host());
+        let root = self.blueprint.is_root();
+        if root {
+            privileges::close_settings(&mut plan);
+        }
+        privileges::drop(&mut plan, self.blueprint.writes_to_host(), root);
         Ok(plan)
     }
 }

@@ -6,7 +6,6 @@ use std::sync::LazyLock;
 
 use super::seccomp;
 use crate::engine::{Dir, Plan};
-use crate::layers::base::GUEST_ID;
 use crate::mutation::{self, Part};
 
 /// Of the watches on files that the kernel counts for all processes of a user, in all user
@@ -19,6 +18,9 @@ const INOTIFY_WATCHES: u64 = 65_536;
 /// Capabilities that the agent itself goes on needing, in its own user namespace: to kill, to read
 /// whose namespaces are whose, to make a namespace for each command.
 const KEPT: u64 = 1 << CAP_KILL | 1 << CAP_SYS_PTRACE | 1 << CAP_SYS_ADMIN;
+/// Capability of a guest that is root: over files of the one user that its namespace has.
+const OF_ROOT: u64 = 1 << CAP_DAC_OVERRIDE;
+const CAP_DAC_OVERRIDE: u64 = 1;
 const CAP_KILL: u64 = 5;
 const CAP_SYS_PTRACE: u64 = 19;
 const CAP_SYS_ADMIN: u64 = 21;
@@ -69,10 +71,21 @@ impl Kernel {
 }
 
 /// Makes the agent the guest's user: as root it starts as a user that its namespace does not map.
-pub(super) fn become_guest(plan: &mut Plan) {
+pub(super) fn become_guest(plan: &mut Plan, guest_id: u32) {
     plan.clear_groups("leave the host's groups");
-    plan.setgid("become the guest's group", GUEST_ID);
-    plan.setuid("become the guest's user", GUEST_ID);
+    plan.setgid("become the guest's group", guest_id);
+    plan.setuid("become the guest's user", guest_id);
+}
+
+/// Takes the kernel's settings from a guest that is root, to whom some of them belong.
+pub(super) fn close_settings(plan: &mut Plan) {
+    const PLACE: &str = "/proc/sys";
+    let kept = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    let bind = libc::MS_BIND;
+    let from = Some(std::path::Path::new(PLACE));
+    plan.mount("hold /proc/sys", from, PLACE, None, bind, None);
+    let only_read = bind | libc::MS_REMOUNT | libc::MS_RDONLY | kept;
+    plan.mount("close /proc/sys", None, PLACE, None, only_read, None);
 }
 
 /// Limits of the sandbox's own user namespace, below those that it shares with the host's user; and
@@ -89,11 +102,11 @@ pub(super) fn limit_namespace(plan: &mut Plan) {
 /// Lets the guest send echo requests, which a new network namespace allows to no group, and listen
 /// on every port, unless the host listens there for its egress policy. Not needed in a namespace
 /// that was made ahead of time.
-pub(super) fn open_own_network(plan: &mut Plan, has_egress: bool) {
+pub(super) fn open_own_network(plan: &mut Plan, guest_id: u32, has_egress: bool) {
     set(
         plan,
         "/proc/sys/net/ipv4/ping_group_range",
-        &format!("{GUEST_ID} {GUEST_ID}"),
+        &format!("{guest_id} {guest_id}"),
     );
     if !has_egress {
         set(plan, "/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
@@ -111,13 +124,13 @@ fn set(plan: &mut Plan, path: &str, text: &str) {
     plan.close(label, file);
 }
 
-/// Gives up every right, for good.
-pub(super) fn drop(plan: &mut Plan, writes_to_host: bool) {
+/// Gives up every right, for good; root of the sandbox's own files keeps one.
+pub(super) fn drop(plan: &mut Plan, writes_to_host: bool, root: bool) {
     if !mutation::is_off(Part::HiddenAgent) {
         plan.prctl("hide the agent's memory", libc::PR_SET_DUMPABLE, [0; 4]);
     }
     if !mutation::is_off(Part::Capabilities) {
-        drop_capabilities(plan);
+        drop_capabilities(plan, if root { OF_ROOT } else { 0 });
     }
     plan.prctl(
         "forbid new privileges",
@@ -130,23 +143,30 @@ pub(super) fn drop(plan: &mut Plan, writes_to_host: bool) {
     if !mutation::is_off(Part::Seccomp) {
         plan.seccomp_filter(
             "put up the system call filter",
-            &seccomp::filter(writes_to_host),
+            &seccomp::filter(writes_to_host, root),
             0,
         );
     }
 }
 
-fn drop_capabilities(plan: &mut Plan) {
-    plan.prctl(
-        "lock the secure bits",
-        libc::PR_SET_SECUREBITS,
-        [SECURE_BITS, 0, 0, 0],
-    );
+/// Gives up all capabilities but those that every program is to have.
+fn drop_capabilities(plan: &mut Plan, of_all: u64) {
+    // Before nothing can be added any more.
     let clear = libc::PR_CAP_AMBIENT_CLEAR_ALL as u64;
     plan.prctl(
         "clear the ambient capabilities",
         libc::PR_CAP_AMBIENT,
         [clear, 0, 0, 0],
+    );
+    let raise = libc::PR_CAP_AMBIENT_RAISE as u64;
+    for capability in (0..64).filter(|capability| of_all & (1 << capability) != 0) {
+        let args = [raise, capability, 0, 0];
+        plan.prctl("keep a capability", libc::PR_CAP_AMBIENT, args);
+    }
+    plan.prctl(
+        "lock the secure bits",
+        libc::PR_SET_SECUREBITS,
+        [SECURE_BITS, 0, 0, 0],
     );
     for capability in 0..=KERNEL.last_capability {
         let args = [capability, 0, 0, 0];
@@ -156,7 +176,8 @@ fn drop_capabilities(plan: &mut Plan) {
             args,
         );
     }
-    plan.capset("give up capabilities", KEPT, KEPT, 0);
+    let agents = KEPT | of_all;
+    plan.capset("give up capabilities", agents, agents, of_all);
 }
 
 /// Applies Landlock where the kernel has it: no device can be made, and signals and abstract

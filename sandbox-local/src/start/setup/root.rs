@@ -15,7 +15,6 @@ use sandbox_core::GuestPath;
 use super::inputs::{Setup, Upper};
 use crate::engine::{Arg, Dir, Plan, Slot};
 use crate::layers::IMAGES;
-use crate::layers::base::GUEST_ID;
 use crate::mutation::{self, Part};
 use crate::start::failure::SetupError;
 use crate::start::idmap::IdmapError;
@@ -81,8 +80,8 @@ pub(super) fn mount(
         Upper::Tmpfs { bytes, mode } => {
             // An empty file takes no room, but a kibibyte of the kernel's memory.
             let files = (bytes / PER_FILE).max(FEWEST_FILES);
-            let options =
-                format!("size={bytes},nr_inodes={files},mode=0755,uid={GUEST_ID},gid={GUEST_ID}");
+            let id = setup.blueprint.guest_id();
+            let options = format!("size={bytes},nr_inodes={files},mode=0755,uid={id},gid={id}");
             plan.mount(
                 "mount a tmpfs for the disk limit",
                 Some(Path::new("tmpfs")),

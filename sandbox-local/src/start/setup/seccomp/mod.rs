@@ -24,6 +24,8 @@ use program::{Check, Rule};
 
 use crate::layers::base::GUEST_ID;
 
+/// Success, without anything done.
+const DONE: u16 = 0;
 const EPERM: u16 = libc::EPERM as u16;
 const ENOSYS: u16 = libc::ENOSYS as u16;
 const EINVAL: u16 = libc::EINVAL as u16;
@@ -86,6 +88,21 @@ const DENIED: &[i64] = &[
     SYS_MEMFD_SECRET,
 ];
 
+/// Answered with success for a guest that is root: in a namespace with one user there is nothing that
+/// they could change, and programs that install others end where they fail.
+const ANSWERED: &[i64] = &[
+    libc::SYS_setuid,
+    libc::SYS_setgid,
+    libc::SYS_setreuid,
+    libc::SYS_setregid,
+    libc::SYS_setresuid,
+    libc::SYS_setresgid,
+    libc::SYS_setfsuid,
+    libc::SYS_setfsgid,
+    libc::SYS_setgroups,
+    libc::SYS_capset,
+];
+
 /// Terminal ioctls that push input into another's terminal.
 const TIOCSTI: u32 = 0x5412;
 const TIOCLINUX: u32 = 0x541c;
@@ -125,11 +142,13 @@ const CREATES: u32 = (libc::O_CREAT | libc::O_TMPFILE & !libc::O_DIRECTORY) as u
 ///
 /// A guest that can leave files on the host could leave a program there that runs as their owner,
 /// when any user starts it: then no file gets a set-user-ID or set-group-ID bit, wherever it is.
-pub(crate) fn filter(writes_to_host: bool) -> Vec<u8> {
-    program::compile(arch::AUDIT_ARCH, arch::X32_BIT, rules(writes_to_host))
+///
+/// A guest that is root is told that it changed owners, users and capabilities, and made devices.
+pub(crate) fn filter(writes_to_host: bool, root: bool) -> Vec<u8> {
+    program::compile(arch::AUDIT_ARCH, arch::X32_BIT, rules(writes_to_host, root))
 }
 
-fn rules(writes_to_host: bool) -> Vec<Rule> {
+fn rules(writes_to_host: bool, root: bool) -> Vec<Rule> {
     let mut rules: Vec<Rule> = DENIED
         .iter()
         .chain(arch::DENIED)
@@ -200,11 +219,17 @@ fn rules(writes_to_host: bool) -> Vec<Rule> {
     );
     // To numbers that the sandbox does not have the kernel says EINVAL, which fakeroot and others
     // that can do without don't expect.
+    let (own, answer) = if root { (0, DONE) } else { (GUEST_ID, EPERM) };
     let owner = |first| Check::NotBothIn {
         first,
-        values: vec![GUEST_ID, u32::MAX],
-        errno: EPERM,
+        values: vec![own, u32::MAX],
+        errno: answer,
     };
+    if root {
+        for number in ANSWERED {
+            rule(*number, Check::Always(DONE));
+        }
+    }
     for number in arch::CHOWN.iter().copied().chain([libc::SYS_fchown]) {
         rule(number, owner(1));
     }
@@ -240,7 +265,7 @@ fn rules(writes_to_host: bool) -> Vec<Rule> {
             bits,
             mask: libc::S_IFMT,
             values: devices,
-            errno: EPERM,
+            errno: if writes_to_host { EPERM } else { answer },
         }
     };
     rule(libc::SYS_mknodat, make(2));
@@ -310,14 +335,14 @@ mod tests {
     }
 
     fn decide(number: i64, args: [u64; 6]) -> u32 {
-        run(&filter(false), arch::AUDIT_ARCH, number as u32, args)
+        run(&filter(false, false), arch::AUDIT_ARCH, number as u32, args)
     }
 
     #[test]
     fn what_the_list_names_is_refused_and_its_neighbours_are_not() {
         let denied: std::collections::BTreeSet<i64> =
             DENIED.iter().chain(arch::DENIED).copied().collect();
-        let checked: Vec<u32> = rules(false).iter().map(|rule| rule.number).collect();
+        let checked: Vec<u32> = rules(false, false).iter().map(|rule| rule.number).collect();
         for number in 0..500 {
             let expected = if denied.contains(&number) {
                 errno(EPERM)
@@ -460,7 +485,7 @@ mod tests {
             } else {
                 errno(expected)
             };
-            let found = run(&filter(true), arch::AUDIT_ARCH, number as u32, args);
+            let found = run(&filter(true, false), arch::AUDIT_ARCH, number as u32, args);
             assert_eq!(found, expected, "system call {number} {args:x?}");
             // Such a sandbox may set what it likes on files that only it sees.
             assert_eq!(
@@ -471,13 +496,65 @@ mod tests {
         }
     }
 
+    #[test]
+    fn root_is_told_what_it_changed_and_nothing_else_is_let_through() {
+        let none = u64::from(u32::MAX);
+        let device = u64::from(libc::S_IFCHR) | 0o600;
+        for (number, args, default, root) in [
+            (libc::SYS_fchown, [3, 0, none, 0, 0, 0], errno(EPERM), ALLOW),
+            (
+                libc::SYS_fchown,
+                [3, 1000, 0, 0, 0, 0],
+                errno(EPERM),
+                errno(DONE),
+            ),
+            (
+                libc::SYS_fchownat,
+                [3, 1, 1, 1, 0, 0],
+                errno(EPERM),
+                errno(DONE),
+            ),
+            (libc::SYS_setuid, [1, 0, 0, 0, 0, 0], ALLOW, errno(DONE)),
+            (libc::SYS_setgroups, [0; 6], ALLOW, errno(DONE)),
+            (libc::SYS_capset, [1, 1, 0, 0, 0, 0], ALLOW, errno(DONE)),
+            (
+                libc::SYS_mknodat,
+                [3, 1, device, 0x103, 0, 0],
+                errno(EPERM),
+                errno(DONE),
+            ),
+        ] {
+            assert_eq!(decide(number, args), default, "{number} {args:x?}");
+            let found = run(&filter(false, true), arch::AUDIT_ARCH, number as u32, args);
+            assert_eq!(found, root, "{number} {args:x?}");
+        }
+        for number in DENIED.iter().chain(arch::DENIED) {
+            let found = run(
+                &filter(false, true),
+                arch::AUDIT_ARCH,
+                *number as u32,
+                [0; 6],
+            );
+            assert_eq!(found, errno(EPERM), "system call {number}");
+        }
+        // What could be left for another user of the host is refused, not answered.
+        let set = u64::from(libc::S_IFREG | libc::S_ISUID);
+        let found = run(
+            &filter(true, true),
+            arch::AUDIT_ARCH,
+            libc::SYS_mknodat as u32,
+            [3, 1, set, 0, 0, 0],
+        );
+        assert_eq!(found, errno(EPERM));
+    }
+
     /// The table and the program are two ways to the same decision: compared for every number, and
     /// for every argument at and beside each value that a rule looks for, in both halves.
     #[test]
     fn the_program_decides_as_the_table_does() {
-        for writes_to_host in [false, true] {
-            let program = filter(writes_to_host);
-            let table: std::collections::BTreeMap<u32, Rule> = rules(writes_to_host)
+        for (writes_to_host, root) in [(false, false), (true, false), (false, true), (true, true)] {
+            let program = filter(writes_to_host, root);
+            let table: std::collections::BTreeMap<u32, Rule> = rules(writes_to_host, root)
                 .into_iter()
                 .map(|rule| (rule.number, rule))
                 .collect();
@@ -524,10 +601,10 @@ mod tests {
     #[test]
     fn another_architecture_is_killed_and_x32_does_not_exist() {
         const I386: u32 = 0x4000_0003;
-        assert_eq!(run(&filter(true), I386, 1, [0; 6]), KILL);
+        assert_eq!(run(&filter(true, false), I386, 1, [0; 6]), KILL);
         if let Some(bit) = arch::X32_BIT {
             assert_eq!(
-                run(&filter(true), arch::AUDIT_ARCH, bit | 1, [0; 6]),
+                run(&filter(true, false), arch::AUDIT_ARCH, bit | 1, [0; 6]),
                 errno(ENOSYS)
             );
         }
@@ -536,7 +613,9 @@ mod tests {
     #[test]
     fn a_common_call_is_decided_in_few_instructions() {
         let worst = (0..500)
-            .map(|number| super::program::tests::steps(&filter(true), arch::AUDIT_ARCH, number))
+            .map(|number| {
+                super::program::tests::steps(&filter(true, false), arch::AUDIT_ARCH, number)
+            })
             .max();
         assert!(worst < Some(24), "{worst:?} instructions");
     }

@@ -1,6 +1,6 @@
 //! Root in a sandbox: what it may do there, and that it is root of nothing else.
 //!
-//! Invariant: each thing that root may do is shown to be refused, or missing, without it.
+//! Invariant: a refusal counts only if the program that tries is there.
 
 use std::sync::Arc;
 

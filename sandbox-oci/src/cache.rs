@@ -70,7 +70,8 @@ pub enum Event {
 
 /// Listener for the progress of images.
 pub trait Progress: std::fmt::Debug + Send + Sync {
-    /// Is told of one step of the image with this reference. It must return soon.
+    /// Is told of one step of the image with this reference; of a snapshot that is unpacked, it is
+    /// `snapshot ID`. It must return soon.
     fn event(&self, reference: &str, event: &Event);
 }
 

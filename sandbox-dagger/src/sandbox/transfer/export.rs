@@ -44,7 +44,7 @@ done
 entries=0
 for part in $(find . -mindepth 1 -exec sh -c 'echo $#' sh {} +); do entries=$((entries + part)); done
 shut=$(find . -mindepth 1 \( -type f -o -type d \) -exec sh -c 'for f do
-    if [ ! -r "$f" ] || { [ -d "$f" ] && [ ! -x "$f" ]; }; then printf "%s\0" "$f"; fi
+    if [ ! -r "$f" ] || { [ -d "$f" ] && [ ! -x "$f" ] && ! (cd -- "$f"); }; then printf "%s\0" "$f"; fi
 done' sh {} + | base64)
 sockets=$(find . -type s -print0 | base64)
 sparse=

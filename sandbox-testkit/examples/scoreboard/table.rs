@@ -43,12 +43,17 @@ impl Table {
         let date = std::process::Command::new("date")
             .args(["-u", "+%F"])
             .output()?;
+        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+        // Without what a distribution or a provider adds to it.
+        let kernel = kernel
+            .split(['-', '\n'])
+            .next()
+            .unwrap_or_default()
+            .to_owned();
         Ok(Self {
             columns,
             missing,
-            kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease")?
-                .trim()
-                .to_owned(),
+            kernel,
             date: String::from_utf8_lossy(&date.stdout).trim().to_owned(),
         })
     }
@@ -85,7 +90,8 @@ impl Table {
              A peer is used as its documentation says, each command by itself; `peers.rs` of that \
              example has the adapters. **yes**: the promise holds. **no**: it does not, and the \
              case that shows it is linked. **–**: the peer does not offer it, or the case would \
-             test the adapter. What a row says is what this contract asks for; a peer that was made \
+             test the adapter. **?**: it did not come to its end in its time, on a machine that did \
+             other things as well. What a row says is what this contract asks for; a peer that was made \
              for something else is not worse for it. [The same as JSON](scoreboard.json), with \
              every reason.\n\n\
              ## Who was asked\n\n| | Version | Used as | yes | no | – |\n|---|---|---|---|---|---|\n",
@@ -94,7 +100,7 @@ impl Table {
             self.kernel,
         );
         for column in &self.columns {
-            let failed = column.report.failed().count();
+            let failed = broken(&column.report).count();
             let passed = column.report.passed();
             let rest = column.report.cases.len() - failed - passed;
             // Writing to a string does not fail.
@@ -145,7 +151,7 @@ impl Table {
                 .collect();
             let any_failed = outcomes
                 .iter()
-                .any(|outcome| matches!(outcome, Some(Outcome::Failed(_))));
+                .any(|outcome| matches!(outcome, Some(Outcome::Failed(why)) if !is_of_time(why)));
             let _ = match any_failed {
                 true => write!(out, "| {} |", link(name)),
                 false => write!(out, "| {name} |"),
@@ -153,6 +159,7 @@ impl Table {
             for outcome in outcomes {
                 out.push_str(match outcome {
                     Some(Outcome::Passed) => " yes |",
+                    Some(Outcome::Failed(why)) if is_of_time(why) => " ? |",
                     Some(Outcome::Failed(_)) => " **no** |",
                     _ => " – |",
                 });
@@ -164,11 +171,11 @@ impl Table {
     fn reasons(&self, out: &mut String) {
         out.push_str("\n## What was seen\n");
         for column in &self.columns {
-            if column.report.failed().next().is_none() {
+            if broken(&column.report).next().is_none() {
                 continue;
             }
             let _ = writeln!(out, "\n### {}\n", column.name);
-            for (name, why) in column.report.failed() {
+            for (name, why) in broken(&column.report) {
                 let why: String = why
                     .lines()
                     .next()
@@ -180,6 +187,22 @@ impl Table {
             }
         }
     }
+}
+
+/// Whether a case failed by time alone, which says more about the machine than about the promise.
+fn is_of_time(why: &str) -> bool {
+    [
+        "took longer than",
+        "came after",
+        "never showed that it was alive",
+    ]
+    .iter()
+    .any(|said| why.contains(said))
+}
+
+/// The cases of a report that failed otherwise than by time.
+fn broken(report: &Report) -> impl Iterator<Item = (&str, &str)> {
+    report.failed().filter(|(_, why)| !is_of_time(why))
 }
 
 /// A case, with its source.

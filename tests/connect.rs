@@ -274,7 +274,7 @@ async fn a_dagger_uri_says_what_is_wrong_with_it_before_it_connects() {
         ("dagger:?cache=key", "KEY:/PATH"),
         ("dagger:?cache=key:/a;:/b", "KEY:/PATH"),
         ("dagger:?login=acme@ghcr.io", "USER@REGISTRY=/FILE"),
-        ("dagger:?login=acme@ghcr.io=/no/such/file", "No such file"),
+        ("dagger:?login=acme@ghcr.io=/no/such/file", "no such file"),
         (
             "dagger:?login=@ghcr.io=/no/such/file",
             "USER@REGISTRY=/FILE",

@@ -45,7 +45,7 @@ impl ImageProgress for Unpacked {
 
 /// A place for an image, a cache and the state of providers.
 struct Place {
-    dir: tempfile::TempDir,
+    dir: image::Place,
     unpacked: Arc<Unpacked>,
 }
 

@@ -29,7 +29,7 @@ use support::sh;
 /// Set in a process of these tests that is to take snapshots until it is killed.
 const VICTIM: &str = "SANDBOX_SNAPSHOT_VICTIM";
 
-fn place() -> tempfile::TempDir {
+fn place() -> image::Place {
     image::place("sandbox-snapshots")
 }
 

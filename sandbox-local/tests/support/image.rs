@@ -17,7 +17,7 @@ use sandbox_oci::{Blob, ImageConfig, Layout, NewImage};
 
 /// A directory for images, caches and snapshots: in memory if there is room, as they are flushed to
 /// the disk often.
-pub(crate) fn place(prefix: &str) -> tempfile::TempDir {
+pub(crate) fn place(prefix: &str) -> Place {
     const ROOM: u64 = 1 << 30;
     let make = |parent| tempfile::Builder::new().prefix(prefix).tempdir_in(parent);
     let suits = |dir: &tempfile::TempDir| {
@@ -27,7 +27,26 @@ pub(crate) fn place(prefix: &str) -> tempfile::TempDir {
                 .is_ok_and(|found| found.f_bavail * found.f_frsize > ROOM)
     };
     let in_memory = make("/dev/shm").ok().filter(suits);
-    in_memory.unwrap_or_else(|| make("/var/tmp").expect("a temporary directory"))
+    let dir = in_memory.unwrap_or_else(|| make("/var/tmp").expect("a temporary directory"));
+    Place(dir)
+}
+
+/// A directory that is removed with this, also while a layer in it is just being noted as on the disk.
+pub(crate) struct Place(tempfile::TempDir);
+
+impl Place {
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Each layer is noted once, so that it ends.
+        while fs::remove_dir_all(self.path())
+            .is_err_and(|error| error.kind() == io::ErrorKind::DirectoryNotEmpty)
+        {}
+    }
 }
 
 /// An image with one layer, which has what is in a directory.

@@ -77,7 +77,7 @@ async fn an_operation_that_fails_says_why_and_one_that_never_ends_what_was_said_
         options.arm_fails = false;
         options.arm_operation = Duration::from_secs(3600);
     });
-    let config = config(&emulator, &emulator.endpoint()).timeout(Duration::from_millis(400));
+    let config = config(&emulator, &emulator.endpoint()).timeout(Duration::from_secs(3));
     let hasty = ControlPlane::new(config).expect("a control plane");
     let slow = hasty.sandbox_group("slow").expect("a name");
     let error = slow

@@ -75,7 +75,7 @@ async fn a_role_that_has_not_arrived_is_waited_for() {
         }
         emulator.advance(Duration::from_secs(3600));
     };
-    let within = Duration::from_secs(20);
+    let within = Duration::from_secs(120);
     let (sandbox, ()) = tokio::join!(plane.arrived(within, probe), arrives);
     let sandbox = sandbox.expect("a sandbox");
     sandbox.close().await.expect("it closes");

@@ -136,7 +136,7 @@ async fn every_tool_has_schemas_and_annotations_and_a_name_that_clients_take() {
     let mut client = Client::start(&[]).await;
     let tools = client.ask("tools/list", json!({})).await["result"]["tools"].clone();
     let tools = tools.as_array().unwrap();
-    assert!((15..=20).contains(&tools.len()), "{}", tools.len());
+    assert!((15..=21).contains(&tools.len()), "{}", tools.len());
     for tool in tools {
         let name = tool["name"].as_str().unwrap();
         assert!(
@@ -317,6 +317,83 @@ async fn the_whole_job_of_an_agent() {
             .fails("run", with(json!({ "argv": ["true"] })))
             .await
             .contains("sandbox_create")
+    );
+    client.end().await;
+}
+
+#[tokio::test]
+async fn changes_of_a_fork_are_listed_and_applied_or_told_as_conflicts() {
+    let mut client = Client::start(&[]).await;
+    let write = |id: &str, path: &str, content: &str| json!({ "sandbox_id": id, "files": [{ "path": path, "content": content }] });
+    client
+        .call("sandbox_create", json!({ "name": "work" }))
+        .await;
+    client
+        .call("file_write", write("work", "main.py", "one"))
+        .await;
+    let fork = json!({ "sandbox_id": "work", "name": "copy" });
+    client.call("sandbox_fork", fork).await;
+    let of = json!({ "sandbox_id": "copy" });
+    let none = client.call("sandbox_changes", of.clone()).await;
+    assert_eq!((&none["total"], &none["changes"]), (&0.into(), &json!([])));
+    client
+        .call("file_write", write("copy", "main.py", "two"))
+        .await;
+    client
+        .call("file_write", write("copy", "new.py", "new"))
+        .await;
+    let hook = write("copy", ".git/hooks/pre-commit", "evil");
+    client.call("file_write", hook).await;
+    let found = client.call("sandbox_changes", of).await;
+    let changes = found["changes"].as_array().unwrap();
+    for (path, change) in [("main.py", "modified"), ("new.py", "added")] {
+        let entry = json!({ "path": path, "change": change });
+        assert!(changes.contains(&entry), "{found}");
+    }
+    let read = json!({ "sandbox_id": "work", "path": "main.py" });
+    let apply = json!({ "sandbox_id": "copy", "to": "work", "dry_run": true });
+    let looked = client.call("sandbox_apply", apply).await;
+    assert_eq!(looked["written"], false);
+    let applied = json!(["main.py", "new.py"]);
+    assert_eq!(
+        (&looked["applied"], &looked["total"]),
+        (&applied, &2.into())
+    );
+    let automation = looked["automation"].as_array().unwrap();
+    assert!(
+        automation.contains(&".git/hooks/pre-commit".into()),
+        "{looked}"
+    );
+    assert_eq!(
+        client.call("file_read", read.clone()).await["content"],
+        "one"
+    );
+    // The other has changed the same file meanwhile: nothing is written, not even the new one.
+    client
+        .call("file_write", write("work", "main.py", "other"))
+        .await;
+    let apply = json!({ "sandbox_id": "copy", "to": "work" });
+    let refused = client.call("sandbox_apply", apply.clone()).await;
+    assert_eq!(refused["written"], false);
+    assert_eq!(refused["conflicts"][0]["path"], "main.py");
+    let new = json!({ "sandbox_id": "work", "path": "new.py" });
+    client.fails("file_read", new.clone()).await;
+    client
+        .call("file_write", write("work", "main.py", "one"))
+        .await;
+    let done = client.call("sandbox_apply", apply.clone()).await;
+    assert_eq!(
+        (&done["written"], &done["applied"]),
+        (&true.into(), &applied)
+    );
+    assert_eq!(client.call("file_read", read).await["content"], "two");
+    assert_eq!(client.call("file_read", new).await["content"], "new");
+    let hook = json!({ "sandbox_id": "work", "path": ".git/hooks/pre-commit" });
+    client.fails("file_read", hook).await;
+    let again = client.call("sandbox_apply", apply).await;
+    assert_eq!(
+        (&again["total"], &again["unchanged"]),
+        (&0.into(), &2.into())
     );
     client.end().await;
 }

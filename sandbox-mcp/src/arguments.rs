@@ -58,6 +58,26 @@ pub(crate) struct ChangesIn {
     pub(crate) path: Option<String>,
 }
 
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Apply {
+    /// The sandbox whose changes are taken, since its beginning: a fork of the other one, as a rule.
+    pub(crate) sandbox_id: String,
+    /// The sandbox that gets them.
+    pub(crate) to: String,
+    /// The directory to compare. Default: the workdir.
+    pub(crate) path: Option<String>,
+    /// The directory of the other sandbox that gets them. Default: as path.
+    pub(crate) to_path: Option<String>,
+    /// true to put in place git hooks, CI definitions and settings that are obeyed by themselves too;
+    /// otherwise they are only listed.
+    #[serde(default)]
+    pub(crate) automation: bool,
+    /// true to compare only and write nothing.
+    #[serde(default)]
+    pub(crate) dry_run: bool,
+}
+
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Run {

@@ -44,6 +44,31 @@ pub(crate) struct ChangesOut {
     pub(crate) skipped: Vec<String>,
 }
 
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ConflictOut {
+    /// Path relative to the directory.
+    pub(crate) path: String,
+    /// What the other sandbox has there.
+    pub(crate) reason: String,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Applied {
+    /// Whether anything may have been written: not with a conflict, and not by a dry run.
+    pub(crate) written: bool,
+    /// Paths that were put in place; without `written`, that would be.
+    pub(crate) applied: Vec<String>,
+    /// Number of such paths, of which the first thousand are listed.
+    pub(crate) total: usize,
+    /// Number of changes that the other sandbox has already.
+    pub(crate) unchanged: usize,
+    pub(crate) conflicts: Vec<ConflictOut>,
+    /// Git hooks, CI definitions and the like that were changed and not put in place.
+    pub(crate) automation: Vec<String>,
+    /// Entries that were left out, and why.
+    pub(crate) skipped: Vec<String>,
+}
+
 /// Whether a command ran.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

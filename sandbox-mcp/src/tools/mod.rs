@@ -4,6 +4,7 @@
 //! cancelled.
 
 mod call;
+mod changes;
 mod commands;
 mod files;
 mod jobs;
@@ -34,8 +35,12 @@ pub(crate) struct Tools {
 
 impl Tools {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let tool_router =
-            Self::sandboxes() + Self::commands() + Self::jobs() + Self::files() + Self::transfers();
+        let tool_router = Self::sandboxes()
+            + Self::changes()
+            + Self::commands()
+            + Self::jobs()
+            + Self::files()
+            + Self::transfers();
         Self {
             shared,
             tool_router,

@@ -1,21 +1,17 @@
-//! Tools that make, list, copy, compare and close sandboxes.
+//! Tools that make, list, copy and close sandboxes.
 
 use std::time::Duration;
 
 use rmcp::handler::server::wrapper::{Json, Parameters};
-use rmcp::model::RequestMetaObject;
-use rmcp::service::RequestContext;
-use rmcp::{Peer, RoleServer, tool, tool_router};
-use sandbox_core::{
-    ChangeKind, ChangesOptions, ImportOptions, Network, Resources, SandboxSpec, Source,
-};
+use rmcp::{tool, tool_router};
+use sandbox_core::{ImportOptions, Network, Resources, SandboxSpec, Source};
 use sandbox_sessions::{Filter, Key, SessionId, SessionOptions, Wait};
 
 use super::Tools;
-use super::call::{ENTRIES, SKIPPED, path, said, under};
-use crate::arguments::{ChangesIn, Create, Fork, Nothing, OfSandbox};
+use super::call::said;
+use crate::arguments::{Create, Fork, Nothing, OfSandbox};
 use crate::export;
-use crate::results::{ChangedEntry, ChangesOut, Done, SandboxOut, Sandboxes};
+use crate::results::{Done, SandboxOut, Sandboxes};
 
 #[tool_router(router = sandboxes, vis = "pub(super)")]
 impl Tools {
@@ -145,48 +141,6 @@ impl Tools {
         let child = session.fork(name, options).await.map_err(said)?;
         let workdir = Some(child.sandbox().info().workdir.to_string());
         Ok(Json(self.shared.describe(&child.info(), workdir)))
-    }
-
-    #[tool(
-        name = "sandbox_changes",
-        description = "Lists what differs from the files that a sandbox began with: of a fork, what was done since.",
-        annotations(title = "List changes", read_only_hint = true, open_world_hint = false)
-    )]
-    async fn sandbox_changes(
-        &self,
-        Parameters(of): Parameters<ChangesIn>,
-        meta: RequestMetaObject,
-        peer: Peer<RoleServer>,
-        context: RequestContext<RoleServer>,
-    ) -> Result<Json<ChangesOut>, String> {
-        let sandbox = self.sandbox(&of.sandbox_id).await?;
-        let directory = path(of.path);
-        let options = ChangesOptions::new().contents(false);
-        let comparing = sandbox.changes(&directory, options);
-        let found = under(&meta, &peer, &context, comparing).await?;
-        let found = found.map_err(said)?;
-        let listed = found.entries.iter().take(ENTRIES);
-        let changes: Vec<ChangedEntry> = listed
-            .map(|entry| ChangedEntry {
-                path: entry.path.to_string(),
-                change: match entry.kind() {
-                    ChangeKind::Added => "added",
-                    ChangeKind::Deleted => "deleted",
-                    ChangeKind::Mode => "mode",
-                    ChangeKind::Replaced => "replaced",
-                    _ => "modified",
-                },
-            })
-            .collect();
-        let skipped = found.skipped.iter().take(SKIPPED);
-        Ok(Json(ChangesOut {
-            truncated: changes.len() < found.entries.len(),
-            total: found.entries.len(),
-            changes,
-            skipped: skipped
-                .map(|left| format!("{}: {}", left.path, left.reason))
-                .collect(),
-        }))
     }
 }
 

@@ -202,7 +202,7 @@ async fn the_whole_job_of_an_agent() {
         client
             .fails("file_edit", with(edit))
             .await
-            .contains("does not stand")
+            .contains("does not occur")
     );
     let files = json!({ "files": [
         { "path": "run.sh", "content": "#!/bin/sh\necho out; echo err >&2; exit 3\n", "executable": true },

@@ -48,7 +48,7 @@ pub(crate) struct ChangesOut {
 pub(crate) struct ConflictOut {
     /// Path relative to the directory.
     pub(crate) path: String,
-    /// What the other sandbox has there.
+    /// State of the other sandbox at this path.
     pub(crate) reason: String,
 }
 

@@ -143,7 +143,9 @@ async fn a_program_in_the_background_does_not_hold_a_command_up() {
         ] {
             let began = Instant::now();
             let output = sandbox.sh(script).await.expect("it runs");
-            assert!(output.stdout.to_string_lossy().starts_with("said\n"));
+            // The background loop may come first.
+            let said = output.stdout.to_string_lossy();
+            assert!(said.lines().any(|line| line == "said"), "{output:?}");
             let took = began.elapsed();
             assert!(took < Duration::from_secs(60), "{script}: {took:?}");
         }

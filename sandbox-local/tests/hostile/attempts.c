@@ -429,15 +429,18 @@ static long holds_something(const char *path) {
 ATTEMPT(see_kernel_symbols) { return holds_something("/proc/kallsyms"); }
 ATTEMPT(see_kernel_modules) { return open("/sys/module", O_RDONLY); }
 ATTEMPT(see_control_groups) { return open("/sys/fs/cgroup", O_RDONLY); }
-ATTEMPT(see_the_hosts_logs) {
+static int has_entries(const char *path) {
     long entries = 0;
-    DIR *log = opendir("/var/log");
-    while (log && readdir(log))
+    DIR *directory = opendir(path);
+    if (!directory)
+        return -1;
+    while (readdir(directory))
         entries++;
     errno = ENODATA;
     return entries > 2 ? 0 : -1;
 }
-ATTEMPT(see_roots_home) { return access("/root", F_OK); }
+ATTEMPT(see_the_hosts_logs) { return has_entries("/var/log"); }
+ATTEMPT(see_roots_home) { return has_entries("/root"); }
 ATTEMPT(see_the_boot_partition) { return access("/boot", F_OK); }
 ATTEMPT(see_other_devices) {
     static const char *const known[] = {".",    "..",   "null", "zero",  "full",   "random", "urandom",

@@ -122,7 +122,7 @@ attempts! {
     see_kernel_modules: ["ENOENT"], Anyone;
     see_control_groups: ["ENOENT"], Anyone;
     see_the_hosts_logs: ["ENODATA", "ENOENT"], Anyone;
-    see_roots_home: ["ENOENT"], Anyone;
+    see_roots_home: ["ENODATA", "EACCES"], Root;
     see_the_boot_partition: ["ENOENT"], Anyone;
     see_other_devices: ["ENODEV"], Anyone;
     see_physical_addresses: ["ENODATA"], Root;

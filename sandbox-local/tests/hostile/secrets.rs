@@ -150,14 +150,13 @@ async fn the_hosts_files_and_sockets_are_not_there() {
         "/etc/gshadow",
         "/etc/sudoers",
         "/etc/ssh",
-        "/root",
         "/boot",
     ] {
         assert!(!sandbox.exists(path).await.expect(path), "{path}");
     }
     assert!(fs::symlink_metadata("/etc/shadow").is_ok(), "no control");
     assert_eq!(
-        support::sh(&sandbox, "ls -A /home /var/tmp /tmp /run /dev/shm")
+        support::sh(&sandbox, "ls -A /home /root /var/tmp /tmp /run /dev/shm")
             .await
             .trim(),
         HOMES
@@ -181,4 +180,4 @@ async fn the_hosts_files_and_sockets_are_not_there() {
 }
 
 /// Nothing but the guest's own home.
-const HOMES: &str = "/dev/shm:\n\n/home:\nsandbox\n\n/run:\n\n/tmp:\n\n/var/tmp:";
+const HOMES: &str = "/dev/shm:\n\n/home:\nsandbox\n\n/root:\n\n/run:\n\n/tmp:\n\n/var/tmp:";

@@ -297,6 +297,16 @@ async fn the_whole_job_of_an_agent() {
             .await
             .contains("import root")
     );
+    let other = out.join("layout");
+    for (image, why) in [
+        (format!("oci:{}", text(&other)), "registry"),
+        ("docker.io/library/alpine:3".to_owned(), "--allow-network"),
+    ] {
+        let said = client
+            .fails("sandbox_create", json!({ "image": image }))
+            .await;
+        assert!(said.contains(why), "{said}");
+    }
     let open = json!({ "network": true });
     assert!(
         client

@@ -32,6 +32,43 @@ pub enum Source {
     Snapshot(SnapshotId),
 }
 
+impl Source {
+    /// Whether it names a file or a directory of the host that makes the sandbox: a root directory,
+    /// or an image in a layout or an archive. A service that takes a spec from somebody else
+    /// refuses these, or checks the path.
+    ///
+    /// ```
+    /// use sandbox_core::Source;
+    /// assert!(Source::Image("oci:/srv/images/base".into()).names_host_path());
+    /// assert!(!Source::Image("localhost:5000/base:1".into()).names_host_path());
+    /// ```
+    #[must_use]
+    pub fn names_host_path(&self) -> bool {
+        // The transports of skopeo that are no registry (containers-transports(5)).
+        const LOCAL: [&str; 8] = [
+            "oci:",
+            "oci-archive:",
+            "docker-archive:",
+            "docker-daemon:",
+            "containers-storage:",
+            "dir:",
+            "ostree:",
+            "sif:",
+        ];
+        match self {
+            Self::RootDir(_) => true,
+            Self::Image(image) => {
+                let known = LOCAL.iter().any(|start| image.starts_with(start));
+                known
+                    || image.starts_with(['/', '.', '~'])
+                    || image.contains(":/")
+                    || image.contains("..")
+            }
+            Self::Default | Self::Snapshot(_) => false,
+        }
+    }
+}
+
 /// Network that the sandbox may reach.
 ///
 /// ```

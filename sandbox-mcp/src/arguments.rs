@@ -10,7 +10,8 @@ use serde::Deserialize;
 pub(crate) struct Create {
     /// A name for the sandbox: letters, digits, hyphens. Creating one that exists gives it back.
     pub(crate) name: Option<String>,
-    /// An image to start from, such as docker.io/library/python:3.12, where the backend has images.
+    /// An image to start from, such as docker.io/library/python:3.12, where the backend has images;
+    /// refused unless the operator allows the network.
     pub(crate) image: Option<String>,
     /// Environment variables of every command.
     #[serde(default)]

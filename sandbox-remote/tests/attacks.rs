@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sandbox_core::{ErrorKind, Execution, Mount, Provider, Sandbox, SandboxExt as _, SandboxSpec};
-use sandbox_local::{PlainConfig, PlainProvider};
+use sandbox_local::{LocalConfig, LocalProvider, PlainConfig, PlainProvider};
 use sandbox_remote::{
     Listener, RemoteConfig, RemoteProvider, SameUser, Server, ServerConfig, Serving, TokenAccess,
 };
@@ -528,6 +528,16 @@ async fn directories_of_the_servers_host_are_not_for_clients() {
     let spec = SandboxSpec::new().mount(Mount::read_only("/etc", "/m"));
     let error = provider.create(spec).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
+    // An image in files of the host, of a backend that has images.
+    let local = Arc::new(LocalProvider::new(LocalConfig::new()).unwrap());
+    let (_serving, address) = serve(local, ServerConfig::new());
+    let provider = client(address).await;
+    for image in ["oci:/etc", "docker-archive:/etc/shadow", "oci-archive:x"] {
+        let error = provider.create(SandboxSpec::new().image(image)).await;
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
+        assert!(error.to_string().contains("host's files"), "{error}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -39,7 +39,17 @@ impl Tools {
             spec = spec.network(Network::Open);
         }
         if let Some(image) = create.image {
-            spec = spec.source(Source::Image(image));
+            let image = Source::Image(image);
+            if image.names_host_path() {
+                return Err(
+                    "an image in a file of the host can't be named: name one of a registry".into(),
+                );
+            }
+            // A name that is pulled is also a message to a host of the caller's choice.
+            if !options.allow_network {
+                return Err("an image comes over the network, which the operator does not allow (--allow-network)".into());
+            }
+            spec = spec.source(image);
         }
         if let Some(workdir) = create.workdir {
             spec = spec.workdir(workdir);

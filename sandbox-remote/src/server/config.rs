@@ -79,8 +79,8 @@ pub struct ServerConfig {
     pub grace: Duration,
     /// The time after which a sandbox without calls and commands is closed. Default: one hour.
     pub idle: Option<Duration>,
-    /// Whether a spec may name directories of the server's host, as mounts and as a root.
-    /// Default: no. A client that may is as powerful on the host as the server's user.
+    /// Whether a spec may name directories and files of the server's host, as mounts, as a root and
+    /// as an image. Default: no; images of registries are pulled by the server. A client that may is as powerful on the host as the server's user.
     pub host_paths: bool,
 }
 

@@ -20,7 +20,7 @@
 //! | A client that vanishes | what it started is ended after the grace; sandboxes that nothing uses are closed |
 //! | A lost answer | a call has a name: it is found and not run twice |
 //! | Paths that lead out, archives with links and devices | a path is data for the sandbox; an archive is unpacked by descriptor in a directory of its own, no link followed |
-//! | Directories of the server's host, named in a spec | refused unless [`ServerConfig::host_paths`] |
+//! | Directories of the server's host and images in its files, named in a spec | refused unless [`ServerConfig::host_paths`] |
 //! | Guessing names of calls and processes | they are behind the token |
 //!
 //! It does not protect the owner from the owner: who has the token can use up what the limits

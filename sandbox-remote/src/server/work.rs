@@ -80,6 +80,10 @@ pub(super) fn work(state: &Arc<State>, asked: &Asked, name: &str, body: Buffered
             spec.env = wire::environment(env);
             spec.validate()?;
             spec.require(&state.capabilities, operation)?;
+            if spec.source.names_host_path() && !state.config.host_paths {
+                let why = "this server shows none of its host's files: name an image of a registry";
+                return Err(Error::unsupported(operation, Capability::Image, why));
+            }
             let place = state.sandbox_place(operation)?;
             Box::pin(async move {
                 let sandbox = state.provider.create(spec).await?;

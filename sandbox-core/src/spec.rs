@@ -34,7 +34,7 @@ pub enum Source {
 
 impl Source {
     /// Whether it names a file or a directory of the host that makes the sandbox: a root directory,
-    /// or an image in a layout or an archive. A service that takes a spec from somebody else
+    /// or an image in a layout or an archive. A service that takes a spec from a client
     /// refuses these, or checks the path.
     ///
     /// ```

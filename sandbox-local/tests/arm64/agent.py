@@ -94,7 +94,7 @@ def init(run):
     send(message(GO))
     # The control socket is descriptor 3; 0 to 2 are the agent's to take.
     start = f"exec 3<&{theirs.fileno()} 0<&- 1<&- 2<&-; exec \"$@\""
-    namespaces = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
+    namespaces = ["unshare", "--user", "--map-root-user", "--ipc", "--pid", "--fork", "--mount-proc"]
     fds = {"pass_fds": [theirs.fileno()]}
     child = subprocess.Popen(namespaces + ["sh", "-c", start, "sh"] + run, **fds)
     theirs.close()

@@ -245,7 +245,7 @@ pub(crate) struct ServeOptions {
     /// A file with the token that clients must give; needed for TCP
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
-    /// Let clients mount directories of this host
+    /// Let clients name directories and image files of this host
     #[arg(long)]
     pub(crate) allow_host_paths: bool,
     /// Commands at the same time
@@ -280,7 +280,7 @@ pub(crate) struct McpOptions {
     /// Let sandboxes import directories of the host below this one
     #[arg(long, value_name = "DIR")]
     pub(crate) import_root: Vec<PathBuf>,
-    /// Let a sandbox reach the network if it asks for it
+    /// Let a sandbox reach the network, or start from an image that is pulled, if it asks for it
     #[arg(long)]
     pub(crate) allow_network: bool,
     /// Open sandboxes at the same time

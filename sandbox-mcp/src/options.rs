@@ -19,7 +19,7 @@ pub struct ServerOptions {
     pub export_root: Option<PathBuf>,
     /// The directories of the host that imports may read. Default: none.
     pub import_roots: Vec<PathBuf>,
-    /// Whether a sandbox may reach the network. Default: false.
+    /// Whether a sandbox may reach the network, and start from an image that is pulled. Default: false.
     pub allow_network: bool,
     /// Time limit of a command that names none. Default: ten minutes.
     pub command_timeout: Duration,
@@ -64,7 +64,7 @@ impl ServerOptions {
         self
     }
 
-    /// Sets whether a sandbox may reach the network.
+    /// Sets whether a sandbox may reach the network, and start from an image that is pulled.
     #[must_use]
     pub fn allow_network(mut self, allow: bool) -> Self {
         self.allow_network = allow;

@@ -88,8 +88,13 @@ impl Credential for Mint {
     }
 }
 
-fn program() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_sandbox-agent"))
+/// The agent: the one that was built with this test, or another build of it.
+fn program() -> PathBuf {
+    let other = std::env::var_os("SANDBOX_AGENT_PROGRAM");
+    other.map_or_else(
+        || PathBuf::from(env!("CARGO_BIN_EXE_sandbox-agent")),
+        PathBuf::from,
+    )
 }
 
 fn failed(why: &str) -> Error {
@@ -142,7 +147,7 @@ impl Placed {
     async fn emulated(&self) -> Result<RemoteProvider> {
         let mut options = Options::default();
         options.tls = true;
-        options.programs = program().parent().map(PathBuf::from);
+        options.programs = program().parent().map(Path::to_owned);
         let emulator = Arc::new(AcaEmulator::start(options).await?);
         let credential: Arc<dyn Credential> = Arc::new(Mint(Arc::clone(&emulator)));
         let ca = emulator.ca_file().ok_or_else(|| failed("no certificate"))?;

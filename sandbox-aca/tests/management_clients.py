@@ -10,6 +10,7 @@ from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 from azure.mgmt.appcontainers import ContainerAppsAPIClient
 from azure.mgmt.authorization import AuthorizationManagementClient
 from azure.mgmt.authorization.models import RoleAssignmentCreateParameters
+from azure.mgmt.containerregistry import ContainerRegistryManagementClient
 
 SAID = json.loads(os.environ["TLS_EMULATOR"])
 GROUP = "rg"
@@ -44,6 +45,15 @@ roles = AuthorizationManagementClient(
     base_url=SAID["endpoint"],
     credential_scopes=["https://management.azure.com/.default"],
     connection_verify=SAID["caFile"],
+)
+
+registries = ContainerRegistryManagementClient(
+    Token(),
+    SAID["subscription"],
+    base_url=SAID["endpoint"],
+    credential_scopes=["https://management.azure.com/.default"],
+    connection_verify=SAID["caFile"],
+    polling_interval=0,
 )
 
 
@@ -203,10 +213,30 @@ def assign(scope):
     assert not list(roles.role_assignments.list_for_scope(scope))
 
 
+def images():
+    body = {"location": "westus2", "sku": {"name": "Basic"}, "tags": {"a": "1"}}
+    made = registries.registries.begin_create(GROUP, "images1", body).result()
+    assert made.login_server == "images1.azurecr.io", made
+    assert made.provisioning_state == "Succeeded" and not made.admin_user_enabled
+    registries.registries.begin_update(GROUP, "images1", {"tags": {"b": "2"}}).result()
+    assert registries.registries.get(GROUP, "images1").tags == {"a": "1", "b": "2"}
+    for found in (registries.registries.list_by_resource_group(GROUP), registries.registries.list()):
+        assert [one.name for one in found] == ["images1"]
+    try:
+        registries.registries.begin_create(GROUP, "images1", {**body, "sku": {"name": "Large"}}).result()
+    except HttpResponseError as refused:
+        assert refused.status_code == 400
+    else:
+        raise AssertionError("there is no such size")
+    registries.registries.begin_delete(GROUP, "images1").result()
+    assert not list(registries.registries.list())
+
+
 environment = environments()
-for step in (groups, pools):
+for step in (groups, pools, images):
     step()
 for step in (app, job, assign):
     step(environment)
 apps.managed_environments.begin_delete(GROUP, "env").result()
 print("azure-mgmt-appcontainers and azure-mgmt-authorization: environments, groups, pools, an app, a job, roles")
+print("azure-mgmt-containerregistry: a registry")

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Runs Microsoft's own management clients, unchanged, against the emulator's management plane:
-# azure-mgmt-appcontainers and azure-mgmt-authorization, and the command line `az` if AZ=1.
+# azure-mgmt-appcontainers, azure-mgmt-authorization and azure-mgmt-containerregistry, and the command
+# line `az` if AZ=1.
 # usage: management_clients.sh EMULATOR-PROGRAM [VIRTUAL-ENVIRONMENT]
 # Without a virtual environment one is made and the clients are installed from PyPI; exit code 77 if
 # they can't be. With AZ=1 that is 900 MB, and takes minutes.
@@ -14,7 +15,8 @@ venv=${2:-}
 if [ -z "$venv" ]; then
   venv=$work/venv
   python3 -m venv "$venv" || exit 77
-  set -- 'azure-mgmt-appcontainers==5.1.0' 'azure-mgmt-authorization==4.0.0'
+  set -- 'azure-mgmt-appcontainers==5.1.0' 'azure-mgmt-authorization==4.0.0' \
+    'azure-mgmt-containerregistry==15.0.0'
   [ "${AZ:-}" != 1 ] || set -- 'azure-cli==2.91.0'
   "$venv/bin/pip" install -q "$@" || {
     echo "NOT RUN: the clients could not be installed from PyPI" >&2

@@ -9,6 +9,8 @@ use super::super::ingress::DOMAIN;
 /// A kind of resource.
 #[derive(Debug)]
 pub(super) struct Kind {
+    /// Provider of the resource, as it stands in paths.
+    pub(super) provider: &'static str,
     /// Name as it stands in paths.
     pub(super) name: &'static str,
     /// Whether this can be a resource's name.
@@ -33,8 +35,12 @@ pub(super) struct Place<'a> {
     pub(super) name: &'a str,
 }
 
+/// The provider of container apps and of what they run in.
+const APP: &str = "Microsoft.App";
+
 pub(super) const KINDS: &[Kind] = &[
     Kind {
+        provider: APP,
         name: "sandboxGroups",
         valid: |name| {
             let known = |c: char| c.is_ascii_alphanumeric() || c == '-';
@@ -50,6 +56,7 @@ pub(super) const KINDS: &[Kind] = &[
         },
     },
     Kind {
+        provider: APP,
         name: "sessionPools",
         valid: |name| {
             let known = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
@@ -83,6 +90,7 @@ pub(super) const KINDS: &[Kind] = &[
         },
     },
     Kind {
+        provider: APP,
         name: "containerApps",
         valid: app_name,
         actions: &["start", "stop", "listSecrets", "getAuthToken"],
@@ -112,6 +120,7 @@ pub(super) const KINDS: &[Kind] = &[
         },
     },
     Kind {
+        provider: APP,
         name: "jobs",
         valid: app_name,
         actions: &[
@@ -135,6 +144,7 @@ pub(super) const KINDS: &[Kind] = &[
         complete: |document, _, _| hide(&mut document["properties"]["configuration"]["secrets"]),
     },
     Kind {
+        provider: APP,
         name: "managedEnvironments",
         valid: |name| (1..=60).contains(&name.len()),
         actions: &[],
@@ -145,6 +155,29 @@ pub(super) const KINDS: &[Kind] = &[
             document["properties"]["defaultDomain"] = json!(DOMAIN);
             document["properties"]["staticIp"] = json!("127.0.0.1");
             document["properties"]["eventStreamEndpoint"] = json!(format!("{endpoint}/"));
+        },
+    },
+    Kind {
+        provider: "Microsoft.ContainerRegistry",
+        name: "registries",
+        valid: |name| {
+            (5..=50).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric())
+        },
+        actions: &[],
+        children: &[],
+        slow_patch: true,
+        check: |body, _| match body["sku"]["name"].as_str() {
+            Some("Basic" | "Standard" | "Premium") => Ok(()),
+            _ => Err("sku.name must be Basic, Standard or Premium".into()),
+        },
+        complete: |document, _, place| {
+            // Its own names; the registry that the emulator serves has another.
+            let server = format!("{}.azurecr.io", place.name.to_ascii_lowercase());
+            let properties = &mut document["properties"];
+            properties["loginServer"] = json!(server);
+            if properties["adminUserEnabled"].is_null() {
+                properties["adminUserEnabled"] = json!(false);
+            }
         },
     },
 ];

@@ -1,5 +1,5 @@
-//! The management plane, `Microsoft.App`: resources that are made, changed and deleted by
-//! operations that take their time.
+//! The management plane, `Microsoft.App` and the registries of `Microsoft.ContainerRegistry`:
+//! resources that are made, changed and deleted by operations that take their time.
 //!
 //! Paths are compared without case. What is deleted is gone with everything below it.
 
@@ -36,6 +36,9 @@ const VERSIONS: &[&str] = &[
     "2026-03-02-preview",
     "2026-09-01-preview",
 ];
+
+/// Versions of the registries' interface.
+const OF_REGISTRIES: &[&str] = &["2023-07-01", "2025-04-01", "2025-11-01"];
 
 /// State of the management plane.
 #[derive(Debug, Default)]
@@ -100,11 +103,6 @@ enum Target<'a> {
 
 fn target<'a>(path: &'a [&'a str]) -> Option<Target<'a>> {
     let is = |at: usize, text: &str| path.get(at).is_some_and(|p| p.eq_ignore_ascii_case(text));
-    let kind = |text: &str| {
-        KINDS
-            .iter()
-            .find(|kind| kind.name.eq_ignore_ascii_case(text))
-    };
     if !is(0, "subscriptions") {
         return None;
     }
@@ -113,9 +111,12 @@ fn target<'a>(path: &'a [&'a str]) -> Option<Target<'a>> {
         (_, true) => (3, None),
         _ => return None,
     };
-    if !is(at, "Microsoft.App") {
-        return None;
-    }
+    let provider = KINDS.iter().find(|kind| is(at, kind.provider))?.provider;
+    let kind = |text: &str| {
+        KINDS
+            .iter()
+            .find(|kind| kind.provider == provider && kind.name.eq_ignore_ascii_case(text))
+    };
     let subscription = path.get(1)?;
     match (path.get(at + 1..)?, resources) {
         (["locations", _, what, id], None) => Some(Target::Operation(what, id)),
@@ -160,7 +161,11 @@ pub(super) async fn operation(
         return account::answer(state, call, path);
     }
     let version = call.query.get("api-version").map_or("", String::as_str);
-    if !VERSIONS.contains(&version) {
+    let of_app = path
+        .iter()
+        .any(|part| part.eq_ignore_ascii_case("Microsoft.App"));
+    let known = if of_app { VERSIONS } else { OF_REGISTRIES };
+    if !known.contains(&version) {
         let why = "api-version is missing or not one of this resource's";
         return Err(error(400, "InvalidApiVersionParameter", why));
     }
@@ -177,7 +182,7 @@ pub(super) async fn operation(
     }
     match target(path) {
         Some(Target::Operation(what, id)) => operations::poll(state, what, id),
-        Some(Target::List(kind)) => list(state, call, &key, kind.name),
+        Some(Target::List(kind)) => list(state, call, &key, Some(kind)),
         Some(Target::One(kind, place, [])) => match call.method.as_str() {
             "PUT" => put(state, call, &key, path, kind, &place).await,
             "PATCH" => change::patch(state, call, &key, kind, &place).await,
@@ -186,7 +191,7 @@ pub(super) async fn operation(
         Some(Target::One(kind, _, [word])) if kind.actions.contains(word) => {
             change::act(state, call, path, word).await
         }
-        Some(Target::One(_, _, [_])) => list(state, call, &key, ""),
+        Some(Target::One(_, _, [_])) => list(state, call, &key, None),
         Some(Target::One(_, _, [_, _])) => match call.method.as_str() {
             "PUT" => {
                 parent(state, &key)?;
@@ -348,7 +353,7 @@ fn in_use(state: &State, key: &str) -> bool {
     })
 }
 
-fn list(state: &State, call: &Call, key: &str, kind: &str) -> Result<Reply, Reply> {
+fn list(state: &State, call: &Call, key: &str, kind: Option<&Kind>) -> Result<Reply, Reply> {
     if call.method != "GET" {
         return Err(error(405, "MethodNotAllowed", "a list is only read"));
     }
@@ -357,10 +362,10 @@ fn list(state: &State, call: &Call, key: &str, kind: &str) -> Result<Reply, Repl
         true => (format!("{key}/"), String::new()),
         false => {
             let subscription = key.split("/providers/").next().unwrap_or_default();
-            let kind = kind.to_ascii_lowercase();
+            let of = kind.map(|kind| format!("/{}/{}/", kind.provider, kind.name));
             (
                 format!("{subscription}/"),
-                format!("/microsoft.app/{kind}/"),
+                of.unwrap_or_default().to_ascii_lowercase(),
             )
         }
     };
@@ -521,7 +526,11 @@ fn keep(
         .step_by(2)
         .copied()
         .collect();
-    document["type"] = json!(format!("Microsoft.App/{}", kinds.join("/")));
+    let asked = path.get(5).copied().unwrap_or_default();
+    let mut known = KINDS.iter().map(|kind| kind.provider);
+    let provider = known.find(|known| known.eq_ignore_ascii_case(asked));
+    let provider = provider.unwrap_or(asked);
+    document["type"] = json!(format!("{provider}/{}", kinds.join("/")));
     let through = if takes.is_zero() {
         "Succeeded"
     } else {

@@ -5,7 +5,10 @@ use std::time::Duration;
 use sandbox_aca::provision::{Container, ExecutionStatus, JobSpec, LogOptions};
 use sandbox_core::ErrorKind;
 
-use super::{IMAGE, environment, start};
+use sandbox_aca::provision::ControlPlane;
+use sandbox_testkit::proxy::{Break, FaultProxy};
+
+use super::{IMAGE, config, emulator, environment, plane, start};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -77,4 +80,38 @@ async fn an_execution_is_stopped_and_one_of_an_older_version_has_no_code() {
         (ExecutionStatus::Failed, None)
     );
     assert_eq!(emulator.requests("/start"), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_whose_answer_is_lost_is_found_and_not_repeated() {
+    for (how, accepts) in [
+        (Break::AfterSend, false),
+        (Break::AfterSend, true),
+        (Break::MidAnswer(150), false),
+        (Break::Garbage, false),
+    ] {
+        let what = format!("{how:?}, accepted {accepts}");
+        let emulator = emulator(|options| {
+            options.arm_accepts = accepts;
+            options.relative_links = true;
+        })
+        .await;
+        let proxy = FaultProxy::start(emulator.address()).await;
+        let proxy = proxy.expect("a proxy");
+        let broken = ControlPlane::new(config(&emulator, &proxy.endpoint()));
+        let job = plane(&emulator).job("job").expect("a name");
+        let spec = JobSpec::new(environment(), Container::new(IMAGE));
+        job.ensure(&spec).await.expect("a job");
+        // One that is there already is not taken for it.
+        job.start(&shell("echo other")).await.expect("it starts");
+        proxy.arm("/start", how);
+        let job = broken.expect("a control plane").job("job").expect("a name");
+        let started = job.start(&shell("echo lost; exit 5")).await;
+        let started = started.unwrap_or_else(|error| panic!("{what}: {error:?}"));
+        assert!(proxy.fired(), "{what}: it never happened");
+        let ended = started.wait(LONG).await.expect("it ends");
+        assert_eq!(ended.exit_code, Some(5), "{what}");
+        assert_eq!(emulator.executions("echo lost; exit 5"), 1, "{what}");
+        assert_eq!(job.executions().await.expect("a list").len(), 2, "{what}");
+    }
 }

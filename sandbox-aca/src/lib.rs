@@ -29,8 +29,8 @@ pub use auth::{AccessToken, Credential, DefaultCredential, StaticToken};
 pub use group::{
     AcaConfig, AcaHandle, AcaOptions, AcaSandboxProvider, AcaSandboxState, AcaSnapshot, AcaSource,
     AcaState, AcaStats, Access, DiskImage, EgressAction, EgressDecisions, EgressPolicy, EgressRule,
-    Inspection, IpRule, Lifecycle, NewDiskImage, NewPort, Port, PortAuth, PortProtocol, Reaped,
-    Usage, Volume, VolumeKind, VolumeMount,
+    EgressScheme, Inspection, IpRule, Lifecycle, NewDiskImage, NewPort, Port, PortAuth,
+    PortProtocol, Reaped, Usage, Volume, VolumeKind, VolumeMount,
 };
 pub use sessions::{
     AcaSession, AcaSessionConfig, AcaSessionProvider, CodeOptions, CodeOutput, CodeStatus,

@@ -5,8 +5,7 @@
 use crate::group::manage::EgressAction;
 use sandbox_core::{Capabilities, Capability, Control, Enforcement, IsolationReport};
 
-const EGRESS: &str =
-    "the service documents no order of its rules; AcaOptions::egress has its own policy";
+const EGRESS: &str = "the service resolves every name and limits none; AcaOptions::egress takes EgressPolicy::of_rules";
 const NO_BEGINNING: &str =
     "what a sandbox began with is not kept; compare it with its parent (changes_between)";
 const TIERS: &str = "the service has tiers; choose one in the configuration";
@@ -25,6 +24,7 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend d
         Capability::Symlinks,
         Capability::Modes,
         Capability::NonUtf8Names,
+        Capability::Terminal,
     ])
     .partial(
         Capability::Spawn,
@@ -73,20 +73,16 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend d
     .without(Capability::EgressByName, EGRESS)
     .without(Capability::EgressPorts, EGRESS)
     .without(Capability::EgressCredentials, EGRESS)
-    .without(
-        Capability::Terminal,
-        "its streams are not mapped to terminals",
-    )
     .without(Capability::Jobs, "a command's output ends with its stream")
-    .without(
+    .partial(
         Capability::Ports,
-        "the service has URLs and no connections: AcaHandle::add_port",
+        "by python3 or perl of the image; AcaHandle::add_port opens a URL to others",
     )
     .without(Capability::FileStreams, "files come and go whole")
     .without(Capability::Changes, NO_BEGINNING)
-    .without(
+    .partial(
         Capability::Usage,
-        "the service has figures of its machine: AcaHandle::stats",
+        "of the whole machine; processes and network are not told, processor time by the older version",
     )
     .without(
         Capability::Pause,

@@ -5,6 +5,7 @@
 
 mod capability;
 mod config;
+mod connect;
 mod create_once;
 mod delete_on_drop;
 mod hold;
@@ -21,8 +22,8 @@ mod transport;
 pub use config::AcaConfig;
 pub use manage::{
     AcaHandle, AcaOptions, AcaSandboxState, AcaSnapshot, AcaSource, AcaState, AcaStats, Access,
-    DiskImage, EgressAction, EgressDecisions, EgressPolicy, EgressRule, Inspection, IpRule,
-    Lifecycle, NewDiskImage, NewPort, Port, PortAuth, PortProtocol, Reaped, Usage, Volume,
+    DiskImage, EgressAction, EgressDecisions, EgressPolicy, EgressRule, EgressScheme, Inspection,
+    IpRule, Lifecycle, NewDiskImage, NewPort, Port, PortAuth, PortProtocol, Reaped, Usage, Volume,
     VolumeKind, VolumeMount,
 };
 pub use provider::AcaSandboxProvider;

@@ -32,6 +32,8 @@ pub(crate) struct Protocol {
     pub(crate) image: fn(&NewDiskImage) -> Value,
     /// An egress policy as it is sent, from what both versions call the same.
     pub(crate) egress: fn(Value) -> Value,
+    /// Whether a rule may be for one scheme alone.
+    pub(crate) schemes: bool,
     /// Part of the answer about resources that describes the disk.
     pub(crate) disk: fn(&Value) -> &Value,
 }
@@ -61,6 +63,7 @@ pub(crate) const PROTOCOLS: &[Protocol] = &[
         stream: Stream::Path,
         image: older_image,
         egress: |policy| policy,
+        schemes: false,
         disk: |stats| &stats["storage"],
     },
     Protocol {
@@ -77,6 +80,7 @@ pub(crate) const PROTOCOLS: &[Protocol] = &[
         stream: Stream::Arguments,
         image: newer_image,
         egress: |policy| json!({"http": policy}),
+        schemes: true,
         disk: |stats| &stats["disk"][0],
     },
 ];

@@ -237,7 +237,7 @@ impl AcaSandboxProvider {
         let lifecycle = lifecycle.unwrap_or(Lifecycle::new(Some(config.auto_delete)));
         let policies = Policies {
             restored: matches!(source, AcaSource::Snapshot(_)),
-            egress: (self.shared.http.protocol().egress)(egress.body()),
+            egress: self.shared.http.egress(OP, &egress)?,
             lifecycle: lifecycle.body(),
             ports: options.ports.iter().map(NewPort::body).collect(),
         };

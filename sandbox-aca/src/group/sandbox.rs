@@ -3,10 +3,12 @@
 //! It must never answer for a sandbox that the service no longer has.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use reqwest::Method;
 use sandbox_core::{
     Capabilities, Command, Error, ErrorKind, ForkOptions, IsolationReport, Labels, Operation,
-    Process, Result, Sandbox, Snapshot, SnapshotId, SnapshotOptions,
+    PortStream, Process, Result, Sandbox, Snapshot, SnapshotId, SnapshotOptions, Usage,
 };
 use serde_json::Value;
 
@@ -18,6 +20,7 @@ use crate::group::shared::{Policies, Shared};
 use crate::group::spec::check_labels;
 use crate::guest::handle::{Guest, State};
 use crate::guest::sandbox::sandbox_over_guest;
+use crate::http::{Request, parse};
 
 /// A handle to one sandbox of a group.
 #[derive(Debug)]
@@ -121,6 +124,26 @@ sandbox_over_guest! {
 
         async fn spawn(&self, command: Command) -> Result<Process> {
             Arc::clone(&self.guest).spawn(command).await
+        }
+
+        async fn usage(&self) -> Result<Usage> {
+            const OP: Operation = Operation::Usage;
+            self.guest.open(OP)?;
+            let http = &self.guest.transport;
+            let path = ["sandboxes", self.guest.id.as_str(), "stats"];
+            let shown = http.send(OP, Request::new(Method::GET, &path)).await;
+            let shown = shown.and_then(|bytes| parse(OP, &bytes));
+            let shown = shown.map_err(|failure| self.guest.failed(failure))?;
+            let mut usage = Usage::new();
+            // What a version does not tell is not known, and not zero.
+            usage.cpu = number(&shown["cpu"]["usageCoreNanoSeconds"]).map(Duration::from_nanos);
+            usage.memory = number(&shown["memory"]["usedBytes"]);
+            usage.disk = number(&(http.protocol().disk)(&shown)["usedBytes"]);
+            Ok(usage)
+        }
+
+        async fn connect_port(&self, port: u16) -> Result<PortStream> {
+            Arc::clone(&self.guest).connect_port(port).await
         }
 
         async fn fork(&self, options: ForkOptions) -> Result<Arc<dyn Sandbox>> {

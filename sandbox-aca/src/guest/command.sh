@@ -102,6 +102,11 @@ kill_tree() {
     round=$((round + 1))
   done
 }
+plumb() { # Makes what the command writes to.
+  mkfifo "$dir/out.pipe" "$dir/err.pipe" || no NOSPACE
+  streams
+  exec 8> "$dir/out.pipe" 9> "$dir/err.pipe"
+}
 launch() { # launch INPUT CWD PROGRAM, the arguments of env: gets everything ready and starts it.
   mkdir -p "$dir"
   mkdir "$dir/claim" 2> /dev/null || no CLAIMED
@@ -113,22 +118,23 @@ launch() { # launch INPUT CWD PROGRAM, the arguments of env: gets everything rea
   input=$1
   find_program "$3"
   shift 3
-  mkfifo "$dir/out.pipe" "$dir/err.pipe" || no NOSPACE
-  streams
-  exec 8> "$dir/out.pipe" 9> "$dir/err.pipe"
+  plumb
   clock
   begun=$now
   # The program waits until its parent is `sleep`, which reaps nothing: a shell might, and then how
   # the program ended could not be read from /proc any more.
   limited="prlimit --rttime=$mark"
   $limited true 2> /dev/null || limited=
-  setsid $limited sh -c 'dir=$1 input=$2; shift 2
+  ${apart-setsid} $limited sh -c 'dir=$1 input=$2; shift 2
     (tries=0
       while [ $tries -lt 20000 ] && read -r name < /proc/$$/comm && [ "$name" != sleep ]; do tries=$((tries + 1)); done
-      exec < "$input" > "$dir/out.pipe" 2> "$dir/err.pipe"
+      case $input in
+      terminal) exec <&5 >&5 2>&5 5>&- ;;
+      *) exec < "$input" > "$dir/out.pipe" 2> "$dir/err.pipe" ;;
+      esac
       exec env "$@") &
     echo $! > "$dir/pid"; exec sleep 2147483647' \
-    sh "$dir" "$input" "$@" < /dev/null > /dev/null 2>&1 5<&- 8>&- 9>&- &
+    sh "$dir" "$input" "$@" < /dev/null > /dev/null 2>&1 5<&${five:--} 8>&- 9>&- &
   holder=$!
   trap '' PIPE
   until read -r pid < "$dir/pid"; do sleep 0.005; done 2> /dev/null

@@ -5,7 +5,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use sandbox_core::{Capability, Command, Error, ErrorKind, GuestPath, Operation, Result, Stdin};
+use sandbox_core::{
+    Capability, Command, DEFAULT_TERM, Error, ErrorKind, GuestPath, Operation, Result, Stdin,
+};
 
 use crate::guest::handle::{Guest, fresh, variables};
 use crate::guest::script::Script;
@@ -65,8 +67,16 @@ impl<T: Transport> Guest<T> {
             (state.env.clone(), state.info.command_timeout)
         };
         env.extend(variables(&command.env));
-        // A shell starts in the background what ignores these two.
-        let mut words = vec![b"--default-signal=INT,QUIT".to_vec()];
+        // A shell starts in the background what ignores these two; that of a terminal ignores all
+        // that keys send.
+        let mut words = vec![match command.terminal {
+            None => b"--default-signal=INT,QUIT".to_vec(),
+            Some(_) => b"--default-signal".to_vec(),
+        }];
+        if command.terminal.is_some() {
+            env.entry(b"TERM".to_vec())
+                .or_insert_with(|| Some(DEFAULT_TERM.into()));
+        }
         // What shells set by themselves was not asked for.
         let own = SHELL_VARIABLES
             .iter()
@@ -112,6 +122,7 @@ impl<T: Transport> Guest<T> {
             nonce,
         };
         match &command.stdin {
+            _ if command.terminal.is_some() => launch.input = "terminal".into(),
             Stdin::Piped => launch.input = "pipe".into(),
             Stdin::Bytes(bytes) if !bytes.is_empty() => {
                 launch.input = format!("{}/in", launch.dir);

@@ -12,6 +12,7 @@ pub(crate) const COMMAND: &str = include_str!("command.sh");
 pub(crate) const EXEC: &str = include_str!("exec.sh");
 pub(crate) const SPAWN: &str = include_str!("spawn.sh");
 pub(crate) const STREAM: &str = include_str!("stream.sh");
+pub(crate) const TERMINAL: &str = include_str!("terminal.sh");
 pub(crate) const BATCH: &str = include_str!("batch.sh");
 pub(crate) const FILES: &str = include_str!("files.sh");
 

@@ -257,3 +257,33 @@ async fn everything_is_deleted_by_label(
     }
     assert_eq!(emulator.counts().0, before - 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_of_the_trait_are_a_policy_where_the_version_can_tell_schemes_apart() {
+    use sandbox_core::{EgressPolicy as Rules, EgressProtocol, EgressRule};
+    let https = Rules::new().rule(EgressRule::exact("pypi.org"));
+    let http = EgressRule::exact("pypi.org").protocol(EgressProtocol::Http);
+    let both = https.clone().rule(http);
+    for (version, tells) in super::VERSIONS.into_iter().zip([false, true]) {
+        let (emulator, provider) = super::start_in(version, Options::default()).await;
+        for (rules, taken) in [(&both, true), (&https, tells)] {
+            let policy = EgressPolicy::of_rules(rules).expect(version);
+            let options = AcaOptions::new().egress(policy.clone());
+            let made = provider.create_with(SandboxSpec::new(), options).await;
+            if !taken {
+                let error = made.expect_err(version);
+                assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
+                assert!(error.to_string().contains("https alone"), "{error}");
+                continue;
+            }
+            let sandbox = made.expect(version);
+            let handle = provider.handle(&sandbox.info().id).expect(version);
+            let shown = handle.state().await.expect(version).egress;
+            assert_eq!(shown, Some(policy), "{version}");
+            let set = handle.set_egress(EgressPolicy::of_rules(&https).expect(version));
+            assert_eq!(set.await.is_ok(), tells, "{version}");
+            sandbox.close().await.expect(version);
+        }
+        assert_eq!(emulator.counts().0, 0, "{version}: nothing was made");
+    }
+}

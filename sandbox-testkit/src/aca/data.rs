@@ -24,7 +24,7 @@ pub(super) fn failed(error: &sandbox_core::Error) -> Reply {
 
 pub(super) async fn create(state: &Arc<State>, call: &Call) -> Result<Reply, Reply> {
     let mut body = call.json()?;
-    check(state, &body)?;
+    check(state, &body, call.newer())?;
     if call.newer() {
         if let Some(policy) = egress::named(state, &call.group, &body)? {
             body["egressPolicy"] = policy;
@@ -212,7 +212,7 @@ async fn start(state: &State, group: &str, body: &Value) -> Result<Start, Reply>
     })
 }
 
-fn check(state: &State, body: &Value) -> Result<(), Reply> {
+fn check(state: &State, body: &Value, newer: bool) -> Result<(), Reply> {
     labels(&body["labels"])?;
     if body["sourcesRef"].is_null() && body["presetSandboxType"].is_null() {
         return Err(invalid("sourcesRef", "a source is required"));
@@ -239,7 +239,7 @@ fn check(state: &State, body: &Value) -> Result<(), Reply> {
         let why = "the group has as many sandboxes as it may";
         return Err(too_many(state, "SandboxQuotaExceeded", why, 30));
     }
-    super::policy::check_egress(&body["egressPolicy"])
+    super::policy::check_egress(&body["egressPolicy"], newer)
 }
 
 pub(super) fn labels(labels: &Value) -> Result<(), Reply> {

@@ -36,7 +36,7 @@ pub(super) fn operation(state: &State, call: &Call, tail: &[&str]) -> Result<Rep
         }
         ("PUT", [name]) => {
             let mut policy = call.json()?;
-            check_egress(&policy)?;
+            check_egress(&policy, call.newer())?;
             policy["id"] = json!(name);
             policy["name"] = json!(name);
             let path = path(&call.group, name);

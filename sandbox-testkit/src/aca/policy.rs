@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use sandbox_core::Usage;
 use serde_json::{Value, json};
 
 use super::call::{Call, not_found};
@@ -41,7 +42,7 @@ pub(super) async fn operation(
         ("POST", ["egresspolicy"]) => {
             guest.running(state)?;
             let policy = call.json()?;
-            check_egress(&policy)?;
+            check_egress(&policy, newer)?;
             guest.document()["egressPolicy"] = policy.clone();
             Ok(Reply::json(200, policy))
         }
@@ -62,9 +63,11 @@ pub(super) async fn operation(
         )),
         ("GET", ["stats"]) => {
             guest.running(state)?;
+            // What this host can't measure is not there.
+            let used = guest.local.usage().await.unwrap_or_default();
             let stats = match newer {
-                true => newer_stats(&guest.document()["resources"]),
-                false => stats(&guest.document()["resources"]),
+                true => newer_stats(&guest.document()["resources"], &used),
+                false => stats(&guest.document()["resources"], &used),
             };
             Ok(Reply::json(200, stats))
         }
@@ -120,13 +123,22 @@ fn bytes(text: &Value) -> u64 {
     number.parse::<u64>().unwrap_or(0).saturating_mul(unit)
 }
 
+/// What is used of so many bytes.
+fn of_all(used: Option<u64>, total: &Value) -> Value {
+    let total = bytes(total);
+    match used {
+        Some(used) => json!({"usedBytes": used, "totalBytes": total,
+            "availableBytes": total.saturating_sub(used)}),
+        None => json!({"totalBytes": total}),
+    }
+}
+
 /// Statistics in the newer version, which has other names for them.
-fn newer_stats(resources: &Value) -> Value {
-    let usage = |total: u64| json!({"usedBytes": 0, "totalBytes": total, "availableBytes": total});
+fn newer_stats(resources: &Value, used: &Usage) -> Value {
     json!({
         "cpu": {"user": 0, "nice": 0, "system": 0, "idle": 0, "loadAvg1": 0.0},
-        "memory": usage(bytes(&resources["memory"])),
-        "disk": [usage(bytes(&resources["disk"]))],
+        "memory": of_all(used.memory, &resources["memory"]),
+        "disk": [of_all(used.disk, &resources["disk"])],
         "network": {"rxBytes": 0, "txBytes": 0},
         "uptimeSecs": 0,
     })
@@ -151,13 +163,13 @@ fn enable(state: &State, guest: &Guest) -> Result<Reply, Reply> {
     Ok(Reply::json(200, ports::shown(state, guest)))
 }
 
-/// Statistics of resources: what there is; what is used of them is not measured.
-fn stats(resources: &Value) -> Value {
-    let usage = |total: u64| json!({"usedBytes": 0, "totalBytes": total, "availableBytes": total});
+/// Statistics of resources: what there is, and what is used of it.
+fn stats(resources: &Value, used: &Usage) -> Value {
+    let cpu = used.cpu.and_then(|cpu| u64::try_from(cpu.as_nanos()).ok());
     json!({
-        "cpu": {"usageNanoCores": 0, "usageCoreNanoSeconds": 0},
-        "memory": usage(bytes(&resources["memory"])),
-        "storage": usage(bytes(&resources["disk"])),
+        "cpu": {"usageNanoCores": 0, "usageCoreNanoSeconds": cpu},
+        "memory": of_all(used.memory, &resources["memory"]),
+        "storage": of_all(used.disk, &resources["disk"]),
         "network": {"rxBytes": 0, "txBytes": 0},
     })
 }
@@ -210,7 +222,7 @@ pub(super) fn denies(policy: &Value) -> bool {
 }
 
 /// Checks an egress policy, as the service refuses it.
-pub(super) fn check_egress(policy: &Value) -> Result<(), Reply> {
+pub(super) fn check_egress(policy: &Value, newer: bool) -> Result<(), Reply> {
     if policy.is_null() {
         return Ok(());
     }
@@ -228,6 +240,10 @@ pub(super) fn check_egress(policy: &Value) -> Result<(), Reply> {
             "trafficInspection",
             "Partial does not go with Deny",
         ));
+    }
+    let mut rules = section["rules"].as_array().into_iter().flatten();
+    if !newer && rules.any(|rule| !rule["match"]["scheme"].is_null()) {
+        return Err(invalid("scheme", "this version does not have it"));
     }
     let rules = policy["transportRules"].as_array().map_or(0, Vec::len);
     match rules > 10 {

@@ -12,7 +12,7 @@ use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::http::request::Parts;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use sandbox_core::{Command, Process, ProcessStdin};
+use sandbox_core::{Command, Process, ProcessStdin, TerminalSize};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
@@ -89,8 +89,8 @@ async fn serve(
     speech: Speech,
 ) {
     let mut left = cut.map_or(usize::MAX, |cut| cut.frames);
-    let process = match start(state, &guest, &mut socket, speech).await {
-        Ok(process) => process,
+    let (process, terminal) = match start(state, &guest, &mut socket, speech).await {
+        Ok(started) => started,
         Err(why) => {
             // A client that has gone needs no reason.
             let _ = socket.send(text(&refusal(&why, speech))).await;
@@ -110,6 +110,7 @@ async fn serve(
         carry(process, incoming, frames, speech).await;
         drop(busy);
     });
+    let takes_input = terminal || !speech.needs_terminal;
     loop {
         let received = async {
             // What the command does not read is not taken from the client either.
@@ -134,10 +135,11 @@ async fn serve(
             (room, message) = received => {
                 let Some(Ok(message)) = message else { return };
                 match (frame(&message, speech), room) {
-                    (Ok(Frame::Stdin(bytes)), Ok(room)) if !speech.needs_terminal => {
-                        room.send(Some(bytes));
+                    (Ok(Frame::Stdin(bytes)), Ok(room)) if takes_input => {
+                        room.send(Given::Bytes(bytes));
                     }
-                    (Ok(Frame::CloseStdin), Ok(room)) if !speech.needs_terminal => room.send(None),
+                    (Ok(Frame::CloseStdin), Ok(room)) if takes_input => room.send(Given::End),
+                    (Ok(Frame::Resize(size)), Ok(room)) => room.send(Given::Size(size)),
                     (Ok(_), _) => {}
                     (Err(why), _) => {
                         let _ = socket.send(text(&refusal(&why, speech))).await;
@@ -156,7 +158,7 @@ async fn start(
     guest: &Guest,
     socket: &mut WebSocket,
     speech: Speech,
-) -> Result<Process, String> {
+) -> Result<(Process, bool), String> {
     let start = loop {
         let Some(Ok(message)) = socket.recv().await else {
             return Err("the client has gone".into());
@@ -171,9 +173,6 @@ async fn start(
     let named = speech.newer && !path.is_empty();
     if !(named || path.contains('/')) || path.contains('\0') {
         return Err(format!("exec: {path:?}: executable file not found"));
-    }
-    if start["tty"] == true {
-        return Err("the emulator has no terminals".into());
     }
     let mut command = Command::new(path);
     let mut noted = path.to_owned();
@@ -191,7 +190,11 @@ async fn start(
         }
     }
     state.note_command(&noted);
-    if start["stdin"] == true {
+    let terminal = start["tty"] == true;
+    if terminal {
+        // The sizes that clients were seen to have if they name none.
+        command = command.terminal(size(&start).unwrap_or_default());
+    } else if start["stdin"] == true {
         command = command.stdin_piped();
     }
     for (name, value) in start["environment"].as_object().into_iter().flatten() {
@@ -199,13 +202,23 @@ async fn start(
         command = command.env(name.as_str(), value);
     }
     let started = guest.local.spawn(command).await;
-    started.map_err(|error| format!("exec: {path:?}: {}", error.message()))
+    let started = started.map_err(|error| format!("exec: {path:?}: {}", error.message()))?;
+    Ok((started, terminal))
+}
+
+/// The size of a terminal, if it is one.
+fn size(of: &Value) -> Option<TerminalSize> {
+    let length = |key: &str| u16::try_from(of[key].as_u64()?).ok().filter(|n| *n > 0);
+    Some(TerminalSize {
+        rows: length("height")?,
+        columns: length("width")?,
+    })
 }
 
 /// Runs a command to its end, even if the client has gone.
 async fn carry(
     mut process: Process,
-    input: mpsc::Receiver<Option<Bytes>>,
+    input: mpsc::Receiver<Given>,
     frames: mpsc::Sender<Value>,
     speech: Speech,
 ) {
@@ -223,7 +236,7 @@ async fn carry(
     };
     let ended = tokio::select! {
         ended = run => ended,
-        never = feed(stdin, input) => match never {},
+        never = feed(&process, stdin, input) => match never {},
     };
     let last = match ended.map(|exit| exit.status) {
         Ok(status) => json!({"type": "exit_code", "exitCode": status.shell_code()}),
@@ -232,21 +245,33 @@ async fn carry(
     let _ = frames.send(last).await;
 }
 
-/// Gives a command its input, and its end if the client says so.
+/// What a client gives to a command.
+enum Given {
+    Bytes(Bytes),
+    End,
+    /// The size of its terminal.
+    Size(TerminalSize),
+}
+
+/// Gives a command what its client gives it.
 async fn feed(
+    process: &Process,
     mut stdin: Option<ProcessStdin>,
-    mut input: mpsc::Receiver<Option<Bytes>>,
+    mut input: mpsc::Receiver<Given>,
 ) -> std::convert::Infallible {
-    while let Some(bytes) = input.recv().await {
-        let Some(bytes) = bytes else {
-            stdin = None;
-            continue;
-        };
-        if let Some(open) = &mut stdin
-            && (open.write_all(&bytes).await.is_err() || open.flush().await.is_err())
-        {
-            // The command has closed it; what still comes goes nowhere.
-            stdin = None;
+    while let Some(given) = input.recv().await {
+        match given {
+            Given::Bytes(bytes) => {
+                if let Some(open) = &mut stdin
+                    && (open.write_all(&bytes).await.is_err() || open.flush().await.is_err())
+                {
+                    // The command has closed it; what still comes goes nowhere.
+                    stdin = None;
+                }
+            }
+            Given::End => stdin = None,
+            // Without a terminal nothing has a size.
+            Given::Size(size) => drop(process.resize(size).await),
         }
     }
     std::future::pending().await
@@ -267,7 +292,8 @@ enum Frame {
     Start(Value),
     Stdin(Bytes),
     CloseStdin,
-    /// Nothing to do: the size of a terminal, and what the protocol itself takes care of.
+    Resize(TerminalSize),
+    /// Nothing to do: what the protocol itself takes care of.
     None,
 }
 
@@ -296,7 +322,10 @@ fn frame(message: &Message, speech: Speech) -> Result<Frame, String> {
             let bytes = bytes.map_err(|_| "the data of stdin is not base64")?;
             Ok(Frame::Stdin(bytes.into()))
         }
-        Some("resize") => Ok(Frame::None),
+        Some("resize") => {
+            let size = size(&frame["resize"]).ok_or("a size has a height and a width")?;
+            Ok(Frame::Resize(size))
+        }
         other => Err(format!(
             "{:?} is not a type of frame",
             other.unwrap_or_default()

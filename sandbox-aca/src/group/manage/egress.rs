@@ -2,7 +2,12 @@
 //!
 //! The SDK's default is to allow; here what is not allowed is denied.
 
+use sandbox_core::{
+    EgressLimits, EgressProtocol, Error, ErrorKind, HostPattern, Operation, Result,
+};
 use serde_json::{Value, json};
+
+use crate::http::Http;
 
 /// Whether something may be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +42,31 @@ pub struct EgressRule {
     pub host: String,
     /// Action for the host.
     pub action: EgressAction,
+    /// Requests that it is for. Other than [`EgressScheme::Any`] only in the newer version.
+    pub scheme: EgressScheme,
+}
+
+/// Scheme of the requests that a rule is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EgressScheme {
+    /// HTTP and HTTPS.
+    #[default]
+    Any,
+    /// HTTP on port 80.
+    Http,
+    /// HTTPS on port 443.
+    Https,
+}
+
+impl EgressScheme {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Any => "any",
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
 }
 
 /// Egress policy of a sandbox. Setting it replaces the whole policy.
@@ -72,12 +102,98 @@ impl EgressPolicy {
 
     /// Adds a rule for this host.
     #[must_use]
-    pub fn rule(mut self, host: impl Into<String>, action: EgressAction) -> Self {
+    pub fn rule(self, host: impl Into<String>, action: EgressAction) -> Self {
+        self.scheme_rule(host, action, EgressScheme::Any)
+    }
+
+    /// Adds a rule for requests of one scheme to this host.
+    #[must_use]
+    pub fn scheme_rule(
+        mut self,
+        host: impl Into<String>,
+        action: EgressAction,
+        scheme: EgressScheme,
+    ) -> Self {
         self.rules.push(EgressRule {
             host: host.into(),
             action,
+            scheme,
         });
         self
+    }
+
+    /// The policy of these rules of the trait's: what none allows is denied.
+    ///
+    /// It is not the trait's egress by name, which this backend does not have: the service resolves
+    /// every name, limits neither names nor connections, numbers no decision, and does not say how it
+    /// judges where a name leads. What it does promise is that only these hosts are reached.
+    ///
+    /// ```
+    /// use sandbox_aca::{AcaOptions, EgressPolicy};
+    /// use sandbox_core::EgressRule;
+    /// let rules = sandbox_core::EgressPolicy::new().rule(EgressRule::exact("pypi.org"));
+    /// let options = AcaOptions::new().egress(EgressPolicy::of_rules(&rules)?);
+    /// # drop(options);
+    /// # Ok::<(), sandbox_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`](sandbox_core::ErrorKind::InvalidInput) for rules without a meaning;
+    /// [`ErrorKind::Unsupported`](sandbox_core::ErrorKind::Unsupported), which names the rule, for what
+    /// the service can't do: other ports than 80 and 443, other protocols than HTTP and TLS,
+    /// subdomains without their apex, private addresses, headers, upstreams, limits. A rule for one of
+    /// the schemes alone is refused by the older version, when the policy is sent.
+    pub fn of_rules(rules: &sandbox_core::EgressPolicy) -> Result<Self> {
+        const OP: Operation = Operation::Create;
+        rules.validate(OP)?;
+        let refused = |what: String| Err(Error::new(ErrorKind::Unsupported, OP).with_message(what));
+        if rules.limits != EgressLimits::default() {
+            return refused("the service has no limits on names, connections or bytes".into());
+        }
+        // A host of two rules is one of any scheme: an order of rules is not documented.
+        let mut hosts: Vec<(String, EgressScheme)> = Vec::new();
+        for rule in &rules.rules {
+            let of = format!("the egress rule for {}", rule.host);
+            if rule.has_credentials() {
+                return refused(format!(
+                    "{of} has credentials, which the service would show to all who see its policy"
+                ));
+            }
+            if rule.private {
+                return refused(format!(
+                    "{of} allows private addresses, of which the service knows nothing"
+                ));
+            }
+            let name = rule.host.name().trim_end_matches('.').to_ascii_lowercase();
+            let host = match &rule.host {
+                HostPattern::Exact(_) => name,
+                HostPattern::ApexAndSubdomains(_) => format!("*.{name}"),
+                _ => {
+                    return refused(format!(
+                        "{of} leaves out the name itself, which the service's wildcard takes in: \
+                         write apex_and_subdomains if that may be"
+                    ));
+                }
+            };
+            let scheme = match (rule.protocol, rule.effective_ports()) {
+                (EgressProtocol::Tls, [443]) => EgressScheme::Https,
+                (EgressProtocol::Http, [80]) => EgressScheme::Http,
+                (protocol, ports) => {
+                    return refused(format!(
+                        "{of} is for {protocol} on {ports:?}: the service allows hosts for HTTPS on \
+                         443 and HTTP on 80"
+                    ));
+                }
+            };
+            match hosts.iter_mut().find(|(known, _)| *known == host) {
+                Some((_, known)) if *known != scheme => *known = EgressScheme::Any,
+                Some(_) => {}
+                None => hosts.push((host, scheme)),
+            }
+        }
+        let allowed =
+            |policy: Self, (host, scheme)| policy.scheme_rule(host, EgressAction::Allow, scheme);
+        Ok(hosts.into_iter().fold(Self::deny(), allowed))
     }
 
     sandbox_core::setters! {
@@ -90,14 +206,26 @@ impl EgressPolicy {
             EgressAction::Allow => "Allow",
             EgressAction::Deny => "Deny",
         };
-        let rules = self.rules.iter();
-        let rules: Vec<Value> = rules
+        let any = |rule: &&EgressRule| rule.scheme == EgressScheme::Any;
+        let hosts = self.rules.iter().filter(any);
+        let hosts: Vec<Value> = hosts
             .map(|rule| json!({"pattern": rule.host, "action": action(rule.action)}))
+            .collect();
+        let rules = self.rules.iter().enumerate();
+        let rules: Vec<Value> = rules
+            .filter(|(_, rule)| !any(rule))
+            .map(|(number, rule)| {
+                json!({
+                    "name": format!("rule-{number}"),
+                    "match": {"host": rule.host, "scheme": rule.scheme.word()},
+                    "action": {"type": action(rule.action)},
+                })
+            })
             .collect();
         json!({
             "defaultAction": action(self.default),
-            "hostRules": rules,
-            "rules": [],
+            "hostRules": hosts,
+            "rules": rules,
             "trafficInspection": match self.inspection {
                 Inspection::Full => "Full",
                 Inspection::Partial => "Partial",
@@ -128,11 +256,24 @@ impl EgressPolicy {
             Some(EgressRule {
                 host: super::text(rule, "pattern"),
                 action: action(&rule["action"])?,
+                scheme: EgressScheme::Any,
             })
         });
+        let mut rules: Vec<_> = rules.collect::<Option<_>>()?;
+        // Those for a scheme; others change requests and are not shown here.
+        let schemes = [EgressScheme::Http, EgressScheme::Https];
+        let others = section["rules"].as_array().into_iter().flatten();
+        rules.extend(others.filter_map(|rule| {
+            let word = rule["match"]["scheme"].as_str()?;
+            Some(EgressRule {
+                host: super::text(&rule["match"], "host"),
+                action: action(&rule["action"]["type"])?,
+                scheme: schemes.into_iter().find(|scheme| scheme.word() == word)?,
+            })
+        }));
         Some(Self {
             default: action(&section["defaultAction"])?,
-            rules: rules.collect::<Option<_>>()?,
+            rules,
             inspection: match section["trafficInspection"].as_str() {
                 Some("Full") => Inspection::Full,
                 Some("Partial") => Inspection::Partial,
@@ -140,6 +281,25 @@ impl EgressPolicy {
                 _ => Inspection::None,
             },
         })
+    }
+}
+
+impl Http {
+    /// A policy as this version of the service takes it.
+    pub(crate) fn egress(&self, op: Operation, policy: &EgressPolicy) -> Result<Value> {
+        let protocol = self.protocol();
+        let alone = |rule: &&EgressRule| rule.scheme != EgressScheme::Any;
+        match policy.rules.iter().find(alone) {
+            Some(rule) if !protocol.schemes => Err(Error::new(ErrorKind::Unsupported, op)
+                .with_message(format!(
+                    "the rule for {} is for {} alone, which this version of the service can't tell \
+                     from other requests",
+                    rule.host,
+                    rule.scheme.word()
+                ))
+                .with_hint("allow both schemes, or use a newer api_version")),
+            _ => Ok((protocol.egress)(policy.body())),
+        }
     }
 }
 
@@ -176,6 +336,55 @@ impl EgressDecisions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rules_of_the_trait_are_mapped_or_refused_with_the_reason() {
+        use sandbox_core::{EgressPolicy as Rules, EgressRule as Rule};
+        let http = |name| Rule::exact(name).protocol(EgressProtocol::Http);
+        let rules = Rules::new()
+            .rule(Rule::exact("Both.Example."))
+            .rule(Rule::apex_and_subdomains("tls.example"))
+            .rule(http("both.example"))
+            .rule(http("plain.example"));
+        let mapped = EgressPolicy::of_rules(&rules).expect("what the service can");
+        let allow = EgressAction::Allow;
+        let expected = EgressPolicy::deny()
+            .rule("both.example", allow)
+            .scheme_rule("*.tls.example", allow, EgressScheme::Https)
+            .scheme_rule("plain.example", allow, EgressScheme::Http);
+        assert_eq!(mapped, expected);
+        let section = json!({"http": mapped.body()});
+        assert_eq!(EgressPolicy::of(&section), Some(mapped));
+        let none = EgressPolicy::of_rules(&Rules::new()).expect("no rules");
+        assert_eq!(none, EgressPolicy::deny());
+        let exact = || Rule::exact("a.example");
+        for (rules, word) in [
+            (Rules::new().rule(Rule::subdomains("a.example")), "apex"),
+            (Rules::new().rule(exact().port(8443)), "8443"),
+            (
+                Rules::new().rule(exact().protocol(EgressProtocol::Tcp).port(443)),
+                "tcp",
+            ),
+            (
+                Rules::new().rule(exact().protocol(EgressProtocol::Http).port(443)),
+                "http",
+            ),
+            (Rules::new().rule(exact().private(true)), "private"),
+            (
+                Rules::new().rule(exact().header("x-key", "hunter2")),
+                "credentials",
+            ),
+            (Rules::new().limits(EgressLimits::new().bytes(1)), "limits"),
+        ] {
+            let error = EgressPolicy::of_rules(&rules).expect_err(word);
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
+            let text = error.to_string();
+            assert!(
+                text.contains(word) && !text.contains("hunter2"),
+                "{word}: {text}"
+            );
+        }
+    }
 
     #[test]
     fn a_policy_is_read_in_both_forms_and_never_guessed() {

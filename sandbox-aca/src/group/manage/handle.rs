@@ -307,9 +307,11 @@ impl AcaHandle {
     /// Replaces what it may reach.
     ///
     /// # Errors
-    /// Those of the type; [`ErrorKind::InvalidInput`] for a policy that the service does not take.
+    /// Those of the type; [`ErrorKind::InvalidInput`] for a policy that the service does not take,
+    /// [`ErrorKind::Unsupported`] for one that this version of it can't express.
     pub async fn set_egress(&self, policy: EgressPolicy) -> Result<()> {
-        let body = (self.shared.http.protocol().egress)(policy.body());
+        let body = self.shared.http.egress(Operation::RestrictEgress, &policy);
+        let body = body.map_err(|error| error.with_sandbox(self.id.clone()))?;
         self.call(Method::POST, &["egresspolicy"], Some(body))
             .await
             .map(drop)

@@ -13,7 +13,9 @@ use std::time::Duration;
 use sandbox_core::{Labels, SnapshotId};
 use serde_json::{Value, json};
 
-pub use egress::{EgressAction, EgressDecisions, EgressPolicy, EgressRule, Inspection};
+pub use egress::{
+    EgressAction, EgressDecisions, EgressPolicy, EgressRule, EgressScheme, Inspection,
+};
 pub use group::{AcaSnapshot, DiskImage, NewDiskImage, Reaped, Volume, VolumeKind};
 pub use handle::{AcaHandle, AcaSandboxState, AcaState, AcaStats, Usage};
 pub use port::{Access, IpRule, NewPort, Port, PortAuth, PortProtocol};

@@ -6,7 +6,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sandbox_core::{Error, ErrorKind, Execution, Exit, Operation, ProcessControl, Result, Signal};
+use sandbox_core::{
+    Error, ErrorKind, Execution, Exit, Operation, ProcessControl, Result, Signal, TerminalSize,
+};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -34,6 +36,8 @@ pub(super) struct Control {
     /// End of the command that the guest said apart from the stream.
     known: OnceLock<End>,
     pump: JoinHandle<()>,
+    /// Size of the command's terminal, if it has one.
+    size: Option<watch::Sender<TerminalSize>>,
 }
 
 /// Answer of the guest when it is asked about a command.
@@ -109,6 +113,7 @@ impl Control {
         launch: Arc<Launch>,
         progress: watch::Receiver<Progress>,
         pump: JoinHandle<()>,
+        size: Option<watch::Sender<TerminalSize>>,
     ) -> Self {
         Self {
             guard,
@@ -116,6 +121,7 @@ impl Control {
             progress,
             known: OnceLock::new(),
             pump,
+            size,
         }
     }
 
@@ -213,6 +219,21 @@ impl ProcessControl for Control {
                     .with_retryable(true);
                 Err(guest.named(error))
             }
+        }
+    }
+
+    async fn resize(&self, size: TerminalSize) -> Result<()> {
+        match &self.size {
+            // One that has ended has no receiver.
+            Some(sizes) => {
+                sizes.send_replace(size);
+                Ok(())
+            }
+            None => Err(self.guest().named(
+                Error::new(ErrorKind::InvalidInput, Operation::Resize)
+                    .with_message("the command has no terminal")
+                    .with_hint("start it with Command::terminal"),
+            )),
         }
     }
 }

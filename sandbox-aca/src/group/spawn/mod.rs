@@ -10,6 +10,10 @@
 //! the shell's input is the command's (`guest/stream.sh`); official clients give input to terminals
 //! alone, so that the guest confirms that any arrives before it starts a command with a pipe.
 //!
+//! A command with a terminal gets that of the shell which the service executes
+//! (`guest/terminal.sh`): it leads the terminal's session, and what is typed goes to the command as it
+//! is.
+//!
 //! Both streams come over one socket. Each has a bounded buffer; a program that fills one without a
 //! reader holds up the other too.
 
@@ -25,14 +29,15 @@ use std::time::Duration;
 
 use sandbox_core::{
     Capability, Command, Error, ErrorKind, Execution, Operation, Process, ProcessStderr,
-    ProcessStdin, ProcessStdout, Result, Stdin,
+    ProcessStdin, ProcessStdout, Result, Stdin, TerminalSize,
 };
 use tokio::sync::watch;
 
 use crate::group::protocol::Stream;
 use crate::guest::exec::Guard;
 use crate::guest::handle::Guest;
-use crate::guest::script::{COMMAND, COMMON, SPAWN, STREAM, Script};
+use crate::guest::launch::Launch;
+use crate::guest::script::{COMMAND, COMMON, SPAWN, STREAM, Script, TERMINAL};
 use crate::http::{Failure, Http};
 
 use control::Control;
@@ -53,13 +58,23 @@ impl Guest<Http> {
         let launch = Arc::new(launch);
         let piped = matches!(command.stdin, Stdin::Piped);
         let mark = format!("end-{}", uuid::Uuid::new_v4().simple());
-        let mut script = self.cleared().text(COMMON).text(COMMAND).text(SPAWN);
-        if stream == Stream::Arguments {
-            script = script.text(STREAM);
-        }
+        let mut script = self.cleared().text(COMMON).text(COMMAND);
+        script = match (command.terminal, stream) {
+            (Some(terminal), _) => {
+                let raw = if terminal.raw { "raw=1\n" } else { "raw=\n" };
+                script.text(TERMINAL).text(raw)
+            }
+            (None, Stream::Path) => script.text(SPAWN),
+            (None, Stream::Arguments) => script.text(SPAWN).text(STREAM),
+        };
         let script = launch.settings(script).text(&format!("trailer={mark}\n"));
         let script = launch.call(script, "carry");
+        let size = command.terminal.map(|terminal| terminal.size);
         let line = match stream {
+            Stream::Path if size.is_some() => {
+                let staged = self.as_program(&script, &launch).await;
+                staged.map_err(not_started)?
+            }
             Stream::Path => String::new(),
             Stream::Arguments => {
                 let line = self.as_argument(OP, script.0.clone(), &launch.dir).await;
@@ -75,9 +90,15 @@ impl Guest<Http> {
         let (mut input, mut frames) = socket::open(socket).await;
         let guard = Guard::apart(&self, &launch.dir);
         let begun = async {
-            match stream {
-                Stream::Path => begin(&mut input, &mut frames, &script).await,
-                Stream::Arguments => begin_with(&mut input, &mut frames, &line, piped).await,
+            match (stream, size) {
+                (Stream::Path, None) => begin(&mut input, &mut frames, &script).await,
+                (Stream::Path, Some(_)) => {
+                    input.start(&line, None, true, size).await?;
+                    first_line(&mut frames, Vec::new()).await
+                }
+                (Stream::Arguments, _) => {
+                    begin_with(&mut input, &mut frames, &line, piped, size).await
+                }
             }
         };
         let begun = tokio::time::timeout(START, begun).await;
@@ -94,14 +115,22 @@ impl Guest<Http> {
                 return Err(self.named(error).with_execution(ran));
             }
         };
-        let Some(first) = line.strip_prefix(b"S\n") else {
+        let started = line.strip_prefix(b"S\n");
+        // A terminal has its own ends of lines.
+        let Some(first) = started.or_else(|| line.strip_prefix(b"S\r\n")) else {
             let said = String::from_utf8_lossy(&line).into_owned();
             let words: Vec<&str> = said.trim_end().split(' ').collect();
             return Err(Guest::not_started(&self, OP, &words, &launch, &command));
         };
         let (sender, progress) = watch::channel(Progress::default());
         let (stdout, out) = tokio::io::duplex(BUFFER);
-        let (stderr, err) = tokio::io::duplex(BUFFER);
+        let (stderr, err) = match size {
+            None => {
+                let (stderr, err) = tokio::io::duplex(BUFFER);
+                (Some(ProcessStderr::new(stderr)), Some(err))
+            }
+            Some(_) => (None, None),
+        };
         let streams = Streams {
             mark,
             out,
@@ -109,26 +138,44 @@ impl Guest<Http> {
             first: first.to_vec(),
             progress: sender,
         };
-        let (stdin, given) = match piped {
+        let (stdin, given) = match piped || size.is_some() {
             true => {
                 let (stdin, given) = tokio::io::duplex(BUFFER);
                 (Some(ProcessStdin::new(stdin)), Some(given))
             }
             false => (None, None),
         };
+        let (size, sizes) = size.map(watch::channel).unzip();
         let feed = Feed {
             input,
             given,
             stream,
+            sizes,
             nonce: launch.nonce.clone(),
         };
         tokio::spawn(feed.give(progress.clone(), Arc::clone(&self), launch.dir.clone()));
         let (guest, asked) = (Arc::clone(&self), Arc::clone(&launch));
         let runs = async move || guest.still_runs(&asked).await;
         let pump = tokio::spawn(streams.carry(frames, runs));
-        let control = Control::new(guard, launch, progress, pump);
-        let (stdout, stderr) = (ProcessStdout::new(stdout), ProcessStderr::new(stderr));
-        Ok(Process::new(control, stdin, Some(stdout), Some(stderr)))
+        let control = Control::new(guard, launch, progress, pump, size);
+        let stdout = Some(ProcessStdout::new(stdout));
+        Ok(Process::new(control, stdin, stdout, stderr))
+    }
+
+    /// The path of a file in the guest that executes a script, where the service takes no
+    /// arguments.
+    async fn as_program(&self, script: &Script, launch: &Launch) -> Result<String> {
+        let Launch { dir, nonce, .. } = launch;
+        let mut stage = Script::default().text(&format!(
+            "mkdir -p {dir} && cat > {dir}/carry <<'{nonce}' && chmod 755 {dir}/carry && echo OK\n#!/bin/sh\n"
+        ));
+        stage.0.extend_from_slice(&script.0);
+        let stage = stage.text(&format!("\n{nonce}\n"));
+        // Once or twice is the same.
+        let said = self.run(OP, &stage, dir, true, START).await;
+        let said = said.map_err(|failure| self.failed(failure))?;
+        self.verdict(OP, &said, &[])?;
+        Ok(format!("{dir}/carry"))
     }
 
     fn stream_path(&self) -> [&str; 4] {
@@ -155,7 +202,7 @@ impl Guest<Http> {
 
 /// Starts a shell, gives it the script, and reads the first line.
 async fn begin(input: &mut Input, frames: &mut Frames, script: &Script) -> Result<Vec<u8>> {
-    input.start("/bin/sh", None, true).await?;
+    input.start("/bin/sh", None, true, None).await?;
     let size = script.0.len();
     // A shell reads ahead on its input: only this line may be there until it says that it waits for
     // so many bytes. The dot keeps newlines at the script's end.
@@ -173,8 +220,11 @@ async fn begin_with(
     frames: &mut Frames,
     line: &str,
     piped: bool,
+    size: Option<TerminalSize>,
 ) -> Result<Vec<u8>> {
-    input.start("/bin/sh", Some(&["-c", line]), piped).await?;
+    let given = piped || size.is_some();
+    let words = ["-c", line];
+    input.start("/bin/sh", Some(&words), given, size).await?;
     if piped {
         // Read before the command starts, which shows that input arrives.
         input.stdin(b"input\n").await?;

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandbox_core::{Exit, Operation};
+use sandbox_core::{Exit, Operation, TerminalSize};
 use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::watch;
 
@@ -58,7 +58,8 @@ pub(super) fn told(code: &str, why: &str) -> Option<End> {
 pub(super) struct Streams {
     pub(super) mark: String,
     pub(super) out: DuplexStream,
-    pub(super) err: DuplexStream,
+    /// A terminal has one stream.
+    pub(super) err: Option<DuplexStream>,
     /// Output that came already.
     pub(super) first: Vec<u8>,
     pub(super) progress: watch::Sender<Progress>,
@@ -70,7 +71,7 @@ impl Streams {
     pub(super) async fn carry(mut self, mut frames: Frames, runs: impl AsyncFn() -> bool) {
         let mut out = Trailer::new(&self.mark);
         let mut err = Trailer::new(&self.mark);
-        let (mut out_ended, mut err_ended) = (false, false);
+        let (mut out_ended, mut err_ended) = (false, self.err.is_none());
         let mut next: sandbox_core::Result<_> =
             Ok(Some(Frame::Stdout(std::mem::take(&mut self.first))));
         let broke = loop {
@@ -93,9 +94,11 @@ impl Streams {
                 Ok(Some(Frame::Stderr(bytes))) => {
                     let step = err.take(&bytes);
                     err_ended |= step.end.is_some();
-                    write(&mut self.err, &step.bytes, &self.progress).await;
-                    if err_ended {
-                        let _ = self.err.shutdown().await;
+                    if let Some(to) = &mut self.err {
+                        write(to, &step.bytes, &self.progress).await;
+                        if err_ended {
+                            let _ = to.shutdown().await;
+                        }
                     }
                 }
                 Ok(Some(Frame::Silence)) => {
@@ -114,7 +117,9 @@ impl Streams {
             next = frames.next().await;
         };
         write(&mut self.out, &out.rest(), &self.progress).await;
-        write(&mut self.err, &err.rest(), &self.progress).await;
+        if let Some(to) = &mut self.err {
+            write(to, &err.rest(), &self.progress).await;
+        }
         self.progress.send_modify(|now| {
             now.end.get_or_insert(End::Broke(broke));
             now.drained = true;
@@ -145,6 +150,8 @@ pub(super) struct Feed {
     /// Stream that the command's pipe is given.
     pub(super) given: Option<DuplexStream>,
     pub(super) stream: Stream,
+    /// Sizes of the command's terminal, if it has one: what is given goes to that as it is.
+    pub(super) sizes: Option<watch::Receiver<TerminalSize>>,
     /// The name by which the shell knows what is not the command's input.
     pub(super) nonce: String,
 }
@@ -180,6 +187,8 @@ impl Feed {
         };
         let last_words = async {
             match self.stream {
+                // What a terminal's shell has started ends with its hangup, or goes on unread.
+                _ if self.sizes.is_some() => {}
                 // A broken connection can't be told.
                 Stream::Path => {
                     let leave = format!("\n{}b\n", self.nonce);
@@ -202,37 +211,36 @@ impl Feed {
     async fn carry(&mut self) {
         let mut chunk = vec![0; CHUNK];
         loop {
-            let Some(given) = &mut self.given else {
-                return self.ping().await;
-            };
-            let read = match tokio::time::timeout(PING, given.read(&mut chunk)).await {
-                Ok(read) => read,
-                Err(_) => match self.input.ping().await {
-                    Ok(()) => continue,
-                    Err(_) => return std::future::pending().await,
-                },
-            };
-            let sent = match (read, self.stream) {
-                (Ok(n @ 1..), Stream::Arguments) => self.input.stdin(&chunk[..n]).await,
-                (Ok(n @ 1..), Stream::Path) => {
-                    let head = format!("\n{}i {n}\n", self.nonce);
-                    let frame = [head.as_bytes(), &chunk[..n]].concat();
-                    self.input.stdin(&frame).await
-                }
-                (_, stream) => {
-                    self.given = None;
-                    match stream {
-                        Stream::Arguments => self.input.close_stdin().await,
-                        Stream::Path => {
-                            let end = format!("\n{}e\n", self.nonce);
-                            self.input.stdin(end.as_bytes()).await
-                        }
-                    }
-                }
+            let sent = tokio::select! {
+                size = resized(&mut self.sizes) => self.input.resize(size).await,
+                read = read(&mut self.given, &mut chunk) => self.pass(&chunk[..read]).await,
+                () = tokio::time::sleep(PING) => self.input.ping().await,
             };
             if sent.is_err() {
                 // The other side of the connection tells.
                 return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Gives the command input; nothing is its end.
+    async fn pass(&mut self, bytes: &[u8]) -> sandbox_core::Result<()> {
+        if bytes.is_empty() {
+            self.given = None;
+        }
+        match (bytes, self.stream) {
+            // The input of a terminal has no end.
+            ([], _) if self.sizes.is_some() => Ok(()),
+            (bytes, _) if self.sizes.is_some() => self.input.stdin(bytes).await,
+            ([], Stream::Arguments) => self.input.close_stdin().await,
+            (bytes, Stream::Arguments) => self.input.stdin(bytes).await,
+            ([], Stream::Path) => {
+                let end = format!("\n{}e\n", self.nonce);
+                self.input.stdin(end.as_bytes()).await
+            }
+            (bytes, Stream::Path) => {
+                let head = format!("\n{}i {}\n", self.nonce, bytes.len());
+                self.input.stdin(&[head.as_bytes(), bytes].concat()).await
             }
         }
     }
@@ -246,4 +254,22 @@ impl Feed {
             }
         }
     }
+}
+
+/// Reads what a command is given; nothing at its end, or if it can't be read any more.
+async fn read(given: &mut Option<DuplexStream>, chunk: &mut [u8]) -> usize {
+    match given {
+        Some(given) => given.read(chunk).await.unwrap_or(0),
+        None => std::future::pending().await,
+    }
+}
+
+/// The next size of a terminal.
+async fn resized(sizes: &mut Option<watch::Receiver<TerminalSize>>) -> TerminalSize {
+    if let Some(sizes) = sizes
+        && sizes.changed().await.is_ok()
+    {
+        return *sizes.borrow_and_update();
+    }
+    std::future::pending().await
 }

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
-use sandbox_core::{Error, ErrorKind, Operation, Result};
+use sandbox_core::{Error, ErrorKind, Operation, Result, TerminalSize};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::WebSocketStream;
@@ -77,9 +77,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Input<S> {
         program: &str,
         arguments: Option<&[&str]>,
         input: bool,
+        terminal: Option<TerminalSize>,
     ) -> Result<()> {
-        let mut start =
-            json!({"command": program, "environment": {}, "tty": false, "stdin": input});
+        let tty = terminal.is_some();
+        let mut start = json!({"command": program, "environment": {}, "tty": tty, "stdin": input});
+        if let Some(size) = terminal {
+            start["height"] = json!(size.rows);
+            start["width"] = json!(size.columns);
+        }
         if let Some(arguments) = arguments {
             start["args"] = json!(arguments);
         }
@@ -93,6 +98,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Input<S> {
             self.send(frame).await?;
         }
         Ok(())
+    }
+
+    /// Changes the size of the terminal.
+    pub(super) async fn resize(&mut self, size: TerminalSize) -> Result<()> {
+        let size = json!({"height": size.rows, "width": size.columns});
+        self.send(json!({"type": "resize", "resize": size})).await
     }
 
     /// Ends the input.

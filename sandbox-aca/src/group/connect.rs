@@ -150,7 +150,7 @@ mod tests {
 
     use super::*;
 
-    /// What a relay writes that is given these bytes and their end.
+    /// Output of a relay that is given these bytes and their end.
     async fn relayed((program, flags, script): (&str, &[&str], &str), port: u16) -> Vec<u8> {
         let mut relay = tokio::process::Command::new(program)
             .args(flags)

@@ -123,7 +123,7 @@ fn bytes(text: &Value) -> u64 {
     number.parse::<u64>().unwrap_or(0).saturating_mul(unit)
 }
 
-/// What is used of so many bytes.
+/// Use of a resource of so many bytes.
 fn of_all(used: Option<u64>, total: &Value) -> Value {
     let total = bytes(total);
     match used {

@@ -245,7 +245,7 @@ async fn carry(
     let _ = frames.send(last).await;
 }
 
-/// What a client gives to a command.
+/// Input of a command from its client.
 enum Given {
     Bytes(Bytes),
     End,

@@ -37,6 +37,11 @@ pub mod egress;
 
 pub mod fuzz;
 pub mod kit;
+#[cfg(all(
+    any(feature = "aca-emulator", feature = "dagger-double"),
+    target_os = "linux"
+))]
+mod local;
 pub mod model;
 pub mod mutants;
 pub mod property;

@@ -27,12 +27,20 @@ const CORE_DEPENDENCIES: usize = 18;
 
 const README_LINES: usize = 150;
 
+/// No file that is written by hand is larger; what a program made by the way may be.
+const FILE_BYTES: u64 = 256 * 1024;
+
 /// Checks all rules and tells every breach.
 pub(crate) fn check(root: &Path) -> Result<()> {
     let files = output_of(Command::new("git").current_dir(root).args(["ls-files"]))?;
     let mut problems = Vec::new();
     for name in files.lines() {
         let path = root.join(name);
+        if path.metadata().is_ok_and(|found| found.len() > FILE_BYTES) {
+            problems.push(format!(
+                "{name}: larger than {FILE_BYTES} bytes; make it when it is needed, or leave it out"
+            ));
+        }
         // A file that is removed and not yet committed.
         let Ok(text) = std::fs::read_to_string(&path) else {
             continue;

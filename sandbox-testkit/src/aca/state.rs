@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use axum::http::HeaderName;
 use sandbox_core::{GuestPath, Mount, Network, Operation, Provider as _, Sandbox, SandboxSpec};
-use sandbox_local::{LocalConfig, LocalProvider};
+use sandbox_local::LocalProvider;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
+
+use crate::local;
 
 use super::arm::Arm;
 use super::clock::Clock;
@@ -97,7 +99,7 @@ pub(super) struct State {
     options: RwLock<Arc<Options>>,
     pub(super) sessions: Sessions,
     /// Made for the first command: the management plane alone needs none.
-    provider: OnceCell<LocalProvider>,
+    provider: OnceCell<Arc<LocalProvider>>,
     store: Mutex<Store>,
     endpoint: OnceLock<String>,
     /// The registry, if there is one.
@@ -181,9 +183,8 @@ impl State {
         };
         let mut spec = SandboxSpec::new().network(network).workdir("/");
         spec.mounts = mounts;
-        let made = || async { LocalProvider::new(LocalConfig::default()) };
         self.provider
-            .get_or_try_init(made)
+            .get_or_try_init(|| async { local::provider() })
             .await?
             .create(spec)
             .await

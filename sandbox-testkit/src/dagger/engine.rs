@@ -8,8 +8,10 @@ use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sandbox_local::{LocalConfig, LocalProvider};
+use sandbox_local::LocalProvider;
 use serde_json::{Map, Value};
+
+use crate::local;
 
 use super::config::Cache;
 use super::container::Container;
@@ -95,7 +97,7 @@ pub(super) struct SecretValue {
 /// The engine.
 #[derive(Debug)]
 pub(super) struct Engine {
-    pub(super) provider: LocalProvider,
+    pub(super) provider: Arc<LocalProvider>,
     pub(super) states: States,
     pub(super) host: HostCache,
     pub(super) registry: Registries,
@@ -126,7 +128,7 @@ fn new_token() -> String {
 
 impl Engine {
     pub(super) fn new(quirks: Quirks) -> io::Result<Self> {
-        let provider = LocalProvider::new(LocalConfig::default()).map_err(io::Error::other)?;
+        let provider = local::provider().map_err(io::Error::other)?;
         Ok(Self {
             tokens: Mutex::new(vec![new_token()]),
             provider,

@@ -19,9 +19,6 @@ pub(crate) async fn mcp(uri: &str, options: McpOptions) -> Result<u8, Failure> {
     let config = SessionsConfig::new()
         .idle_timeout(options.idle)
         .limits(Limits::new().total(options.max_sandboxes));
-    let sessions = Sessions::open(connect(uri).await?, config)
-        .await
-        .map_err(failed)?;
     let mut allowed = ServerOptions::new().allow_network(options.allow_network);
     if let Some(root) = options.export_root {
         allowed = allowed.export_root(root);
@@ -29,24 +26,56 @@ pub(crate) async fn mcp(uri: &str, options: McpOptions) -> Result<u8, Failure> {
     for root in options.import_root {
         allowed = allowed.import_root(root);
     }
-    let server = Server::new(sessions.clone(), allowed)?;
-    let served = match http {
-        None => tokio::select! {
-            served = server.serve_stdio() => served,
-            () = stopped() => Ok(()),
-        },
-        Some((address, options)) => {
-            let ready = |address| complain(&format!("sandbox: listening on http://{address}/mcp"));
-            tokio::select! {
-                served = server.serve_http(address, options, ready) => served,
-                () = stopped() => Ok(()),
+    let uri = uri.to_owned();
+    let open = move || {
+        let (uri, config) = (uri.clone(), config.clone());
+        async move {
+            let provider = connect(&uri).await.map_err(Failure::into_error)?;
+            Sessions::open(provider, config).await.map_err(failed)
+        }
+    };
+    let server = Server::opening(open, allowed)?;
+    let serving = server.clone();
+    let serve = async {
+        match http {
+            None => serving.serve_stdio().await,
+            Some((address, options)) => {
+                let ready =
+                    |address| complain(&format!("sandbox: listening on http://{address}/mcp"));
+                serving.serve_http(address, options, ready).await
             }
         }
     };
-    let closed = sessions.shutdown(ShutdownOptions::new()).await;
+    let served = tokio::select! {
+        served = serve => served,
+        error = mistake(&server) => Err(error),
+        () = stopped() => Ok(()),
+    };
+    let closed = match server.end().await {
+        Some(sessions) => sessions.shutdown(ShutdownOptions::new()).await.map(drop),
+        None => Ok(()),
+    };
     served?;
     closed.map_err(failed)?;
     Ok(0)
+}
+
+/// Connects ahead of the first call. Comes back with what only the operator can mend; an outage is told
+/// to the calls, each of which tries again.
+async fn mistake(server: &Server) -> Error {
+    match server.open().await {
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::InvalidInput | ErrorKind::Unsupported
+            ) =>
+        {
+            return error;
+        }
+        Err(error) => complain(&format!("sandbox: {error}; the next call tries again")),
+        Ok(_) => {}
+    }
+    std::future::pending().await
 }
 
 fn failed(error: sandbox::sessions::Error) -> Error {

@@ -30,6 +30,12 @@ impl From<Error> for Failure {
 }
 
 impl Failure {
+    /// The error by itself.
+    #[cfg(feature = "mcp")]
+    pub(crate) fn into_error(self) -> Error {
+        self.error
+    }
+
     pub(crate) fn tell(&self, json: bool) {
         if json {
             let told = json!({ "error": error_value(&self.error) });

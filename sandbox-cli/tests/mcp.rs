@@ -14,7 +14,7 @@ fn sandbox() -> Command {
     let program = std::env::var_os("SANDBOX_PROGRAM");
     let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_sandbox").into());
     let mut command = Command::new(program);
-    command.env_remove("SANDBOX_PROVIDER").arg("mcp");
+    command.env_remove("SANDBOX_PROVIDER");
     command
 }
 
@@ -30,6 +30,7 @@ struct Client {
 impl Client {
     async fn start(arguments: &[&str]) -> Self {
         let mut child = sandbox()
+            .arg("mcp")
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -452,13 +453,75 @@ async fn a_cancelled_call_kills_what_it_ran_and_progress_is_told() {
 }
 
 #[tokio::test]
+async fn a_client_is_answered_before_the_provider_is() {
+    let place = tempfile::tempdir().unwrap();
+    let socket = place.path().join("socket");
+    // A provider that can be connected to and never says anything.
+    let silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let uri = format!("remote:unix:{}", text(&socket));
+    let mut client = Client::start(&["--provider", &uri]).await;
+    let create = json!({ "name": "sandbox_create", "arguments": { "name": "work" } });
+    let waits = client.begin("tools/call", create).await;
+    let tools = client.ask("tools/list", json!({})).await;
+    assert!(tools["result"]["tools"].is_array(), "{tools}");
+    // It goes away: the call that waited for it is told, and the server stays.
+    drop(silent);
+    std::fs::remove_file(&socket).unwrap();
+    let told = client.answer(waits).await;
+    assert_eq!(told["result"]["isError"], true, "{told}");
+    let said = client.fails("sandbox_list", json!({})).await;
+    assert!(said.contains("the next call tries again"), "{said}");
+    // It comes back: so do the sandboxes.
+    let mut serve = sandbox();
+    serve
+        .args(["serve", "--listen"])
+        .arg(format!("unix:{}", text(&socket)));
+    let mut provider = serve
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(provider.stdout.take().unwrap()).lines();
+    lines
+        .next_line()
+        .await
+        .unwrap()
+        .expect("the server's address");
+    client
+        .call("sandbox_create", json!({ "name": "work" }))
+        .await;
+    let ran = json!({ "sandbox_id": "work", "argv": ["true"] });
+    assert_eq!(client.call("run", ran).await["ran"], "yes");
+    client.end().await;
+}
+
+#[tokio::test]
+async fn a_provider_that_can_be_none_ends_the_server() {
+    for uri in ["nonsense:", "local:?no-such-setting=1"] {
+        let mut server = sandbox();
+        server
+            .args(["mcp", "--provider", uri])
+            .stdin(Stdio::piped());
+        let mut server = server.kill_on_drop(true).spawn().unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(120), server.wait()).await;
+        assert_eq!(ended.unwrap().unwrap().code(), Some(125), "{uri}");
+    }
+}
+
+#[tokio::test]
 async fn http_is_served_to_the_token_alone_and_not_to_pages() {
     let place = tempfile::tempdir().unwrap();
     let (token, short) = (place.path().join("token"), place.path().join("short"));
     std::fs::write(&token, "0123456789abcdef\n").unwrap();
     std::fs::write(&short, "short\n").unwrap();
     let mut child = sandbox()
-        .args(["--listen", "127.0.0.1:0", "--token-file", &text(&token)])
+        .args([
+            "mcp",
+            "--listen",
+            "127.0.0.1:0",
+            "--token-file",
+            &text(&token),
+        ])
         .args(["--allow-origin", "https://good.example:443"])
         .stderr(Stdio::piped())
         .kill_on_drop(true)
@@ -521,7 +584,7 @@ async fn http_is_served_to_the_token_alone_and_not_to_pages() {
         ("0.0.0.0:0", &["--token-file", &text(&token)]),
     ] {
         let mut command = sandbox();
-        command.args(["--listen", address]).args(token);
+        command.args(["mcp", "--listen", address]).args(token);
         let refused = command.output().await.unwrap();
         assert_eq!(refused.status.code(), Some(125), "{address} {token:?}");
     }

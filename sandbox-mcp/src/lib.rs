@@ -27,6 +27,7 @@ mod arguments;
 mod export;
 mod find;
 mod http;
+mod opening;
 mod options;
 mod outputs;
 mod results;

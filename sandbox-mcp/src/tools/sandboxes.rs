@@ -73,7 +73,8 @@ impl Tools {
         let wait = SessionOptions::new().wait(Wait::AtMost(Duration::from_secs(20)));
         let session = self
             .shared
-            .sessions
+            .sessions()
+            .await?
             .get_or_create_with(&self.shared.tenant, name, spec, wait)
             .await
             .map_err(said)?;
@@ -98,7 +99,7 @@ impl Tools {
     )]
     async fn sandbox_list(&self, _: Parameters<Nothing>) -> Result<Json<Sandboxes>, String> {
         let filter = Filter::new().tenant(self.shared.tenant.clone());
-        let list = self.shared.sessions.list(&filter);
+        let list = self.shared.sessions().await?.list(&filter);
         let sandboxes = list.iter().map(|info| self.shared.describe(info, None));
         Ok(Json(Sandboxes {
             sandboxes: sandboxes.collect(),
@@ -122,12 +123,9 @@ impl Tools {
     ) -> Result<Json<Done>, String> {
         let shared = &self.shared;
         let key = Key::new(of.sandbox_id).map_err(said)?;
-        let done = shared.sessions.info(&shared.tenant, &key).is_some();
-        shared
-            .sessions
-            .close(&shared.tenant, key)
-            .await
-            .map_err(said)?;
+        let sessions = shared.sessions().await?;
+        let done = sessions.info(&shared.tenant, &key).is_some();
+        sessions.close(&shared.tenant, key).await.map_err(said)?;
         Ok(Json(Done { done }))
     }
 

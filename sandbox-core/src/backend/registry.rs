@@ -21,11 +21,24 @@ use crate::{Error, ErrorKind, Labels, Operation, Result, Sandbox, SandboxId, San
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]
-pub struct Registry<T>(Mutex<HashMap<SandboxId, Weak<T>>>);
+pub struct Registry<T>(Mutex<Open<T>>);
+
+#[derive(Debug)]
+struct Open<T> {
+    by_id: HashMap<SandboxId, Weak<T>>,
+    /// Number of entries at which those without a handle are looked for next.
+    full: usize,
+}
+
+/// Number of entries below which none is looked for.
+const FEW: usize = 64;
 
 impl<T> Default for Registry<T> {
     fn default() -> Self {
-        Self(Mutex::default())
+        Self(Mutex::new(Open {
+            by_id: HashMap::new(),
+            full: FEW,
+        }))
     }
 }
 
@@ -35,26 +48,31 @@ impl<T> Registry<T> {
         Self::default()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<SandboxId, Weak<T>>> {
+    fn lock(&self) -> MutexGuard<'_, Open<T>> {
         // Entries are added and removed whole: a panic elsewhere leaves them valid.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a sandbox, and removes those whose last handle was dropped.
+    /// Adds a sandbox. Entries of those whose last handle was dropped are removed each time that the
+    /// number of entries has doubled: a look at all of them for each new one would make many live
+    /// sandboxes slow to create.
     pub fn insert(&self, id: SandboxId, sandbox: &Arc<T>) {
         let mut open = self.lock();
-        open.retain(|_, sandbox| sandbox.strong_count() > 0);
-        open.insert(id, Arc::downgrade(sandbox));
+        if open.by_id.len() >= open.full {
+            open.by_id.retain(|_, sandbox| sandbox.strong_count() > 0);
+            open.full = FEW.max(2 * open.by_id.len());
+        }
+        open.by_id.insert(id, Arc::downgrade(sandbox));
     }
 
     /// Removes a sandbox: it was closed.
     pub fn remove(&self, id: &SandboxId) {
-        self.lock().remove(id);
+        self.lock().by_id.remove(id);
     }
 
     /// The open sandbox with this identifier.
     pub fn get(&self, id: &SandboxId) -> Option<Arc<T>> {
-        self.lock().get(id).and_then(Weak::upgrade)
+        self.lock().by_id.get(id).and_then(Weak::upgrade)
     }
 
     /// The open sandbox with this identifier, for `attach` and `destroy`.
@@ -71,7 +89,8 @@ impl<T> Registry<T> {
 
     /// All open sandboxes, in no order.
     pub fn all(&self) -> Vec<Arc<T>> {
-        self.lock().values().filter_map(Weak::upgrade).collect()
+        let open = self.lock();
+        open.by_id.values().filter_map(Weak::upgrade).collect()
     }
 }
 
@@ -87,5 +106,26 @@ impl<T: Sandbox> Registry<T> {
             .collect();
         found.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
         found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_without_a_handle_do_not_pile_up() {
+        let registry = Registry::new();
+        let held: Vec<Arc<u32>> = (0..100).map(Arc::new).collect();
+        for number in &held {
+            registry.insert(SandboxId::new(format!("held{number}")), number);
+        }
+        for number in 0..10_000_u32 {
+            registry.insert(SandboxId::new(format!("s{number}")), &Arc::new(number));
+        }
+        assert!(registry.lock().by_id.len() <= 2 * held.len());
+        assert_eq!(registry.all().len(), held.len());
+        assert!(registry.get(&SandboxId::new("held7")).is_some());
+        assert!(registry.get(&SandboxId::new("s7")).is_none());
     }
 }

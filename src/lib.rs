@@ -111,6 +111,7 @@ mod guides {
         images: "images.md",
         isolation: "isolation.md",
         jobs_and_ports: "jobs-and-ports.md",
+        lasting: "lasting.md",
         mock: "mock.md",
         terminals: "terminals.md",
         network: "network.md",

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::values::{Exported, Imported, Label, Mounted, Variable, duration, positive, size};
 
 const EXIT_CODES: &str = "\
-Exit status of `run`:
+Exit status of `run` and `shell`:
   the command's own, or 128 and the number of the signal that ended it
   124  the command was ended at --timeout
   125  sandbox itself failed: no sandbox could be had, or it was lost
@@ -48,11 +48,13 @@ pub(crate) struct Arguments {
 pub(crate) enum Action {
     /// Run a command in a fresh sandbox, which is closed afterwards
     Run(Box<RunOptions>),
+    /// Open a terminal in a sandbox, fresh or kept
+    Shell(Box<ShellOptions>),
     /// Tell what this host grants, and what would grant more
     Doctor,
-    /// List open sandboxes
+    /// List sandboxes: open ones, and kept ones
     Ls(LsOptions),
-    /// Close sandboxes
+    /// Close sandboxes, and remove kept ones
     Reap(ReapOptions),
     /// List, delete or export snapshots
     Snapshots(SnapshotOptions),
@@ -80,32 +82,21 @@ pub(crate) enum NetworkChoice {
     Open,
 }
 
+/// The sandbox that `run` and `shell` work in: a fresh one, or one that is there.
 #[derive(Args)]
-pub(crate) struct RunOptions {
+pub(crate) struct PlaceOptions {
+    /// Use this sandbox instead of a fresh one, and leave it; `ls` lists them
+    #[arg(long, value_name = "ID", conflicts_with_all = FRESH)]
+    pub(crate) attach: Option<String>,
+    /// Keep the sandbox when this is done, and name it on standard error
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Give the fresh sandbox a label, to find it by
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) label: Vec<Label>,
     /// Show a file or directory of this host; read-only unless :rw follows
     #[arg(long, value_name = "HOST:GUEST[:ro|:rw]")]
     pub(crate) mount: Vec<Mounted>,
-    /// Copy a directory of this host into the sandbox first [default place: the workdir]
-    #[arg(long, value_name = "DIR[:GUEST]")]
-    pub(crate) import: Vec<Imported>,
-    /// Leave out of imports and exports what matches, as in .gitignore
-    #[arg(long, value_name = "PATTERN")]
-    pub(crate) exclude: Vec<String>,
-    /// Leave out of imports what .gitignore and .ignore files name
-    #[arg(long)]
-    pub(crate) ignore_files: bool,
-    /// Copy a directory of the sandbox to this host afterwards, however the command ended
-    #[arg(long, value_name = "GUEST:DIR")]
-    pub(crate) export: Vec<Exported>,
-    /// Replace the directory that an export goes to
-    #[arg(long)]
-    pub(crate) replace: bool,
-    /// Write what the command changed in the imported directory as a git patch; - for stdout
-    #[arg(long, value_name = "FILE")]
-    pub(crate) patch: Option<PathBuf>,
-    /// Put what the command changed in place in the imported directory, unless anything conflicts
-    #[arg(long)]
-    pub(crate) apply: bool,
     /// Network that the sandbox may reach
     #[arg(long, value_enum, default_value = "off")]
     pub(crate) network: NetworkChoice,
@@ -121,9 +112,6 @@ pub(crate) struct RunOptions {
     /// Limit on what may be written, as 1G
     #[arg(long, value_name = "BYTES", value_parser = size)]
     pub(crate) disk: Option<u64>,
-    /// End the command after this time, as 90, 90s or 5m
-    #[arg(long, short, value_name = "TIME", value_parser = duration)]
-    pub(crate) timeout: Option<Duration>,
     /// Directory in which the command starts [default: /workspace]
     #[arg(long, short, value_name = "DIR")]
     pub(crate) workdir: Option<String>,
@@ -143,9 +131,58 @@ pub(crate) struct RunOptions {
     /// isolation report says
     #[arg(long)]
     pub(crate) as_root: bool,
+}
+
+/// Options that say how a fresh sandbox is to be.
+const FRESH: [&str; 12] = [
+    "keep", "label", "mount", "network", "memory", "cpus", "pids", "disk", "workdir", "env",
+    "source", "as_root",
+];
+
+#[derive(Args)]
+pub(crate) struct ShellOptions {
+    #[command(flatten)]
+    pub(crate) place: PlaceOptions,
+    /// The program and its arguments [default: sh]
+    #[arg(trailing_var_arg = true)]
+    #[arg(value_name = "PROGRAM [ARGUMENT]...")]
+    pub(crate) command: Vec<std::ffi::OsString>,
+}
+
+#[derive(Args)]
+pub(crate) struct RunOptions {
+    #[command(flatten)]
+    pub(crate) place: PlaceOptions,
+    /// Copy a directory of this host into the sandbox first [default place: the workdir]
+    #[arg(long, value_name = "DIR[:GUEST]")]
+    pub(crate) import: Vec<Imported>,
+    /// Leave out of imports and exports what matches, as in .gitignore
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) exclude: Vec<String>,
+    /// Leave out of imports what .gitignore and .ignore files name
+    #[arg(long)]
+    pub(crate) ignore_files: bool,
+    /// Copy a directory of the sandbox to this host afterwards, however the command ended
+    #[arg(long, value_name = "GUEST:DIR")]
+    pub(crate) export: Vec<Exported>,
+    /// Replace the directory that an export goes to
+    #[arg(long)]
+    pub(crate) replace: bool,
+    /// Write what the command changed in the imported directory as a git patch; - for stdout
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["attach", "keep"])]
+    pub(crate) patch: Option<PathBuf>,
+    /// Put what the command changed in place in the imported directory, unless anything conflicts
+    #[arg(long, conflicts_with_all = ["attach", "keep"])]
+    pub(crate) apply: bool,
+    /// End the command after this time, as 90, 90s or 5m
+    #[arg(long, short, value_name = "TIME", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
     /// Take a snapshot if the command succeeded, and name it on standard error
     #[arg(long)]
     pub(crate) save: bool,
+    /// Give the command a terminal: standard input must be one
+    #[arg(long)]
+    pub(crate) tty: bool,
     /// Run PROGRAM as a script of /bin/sh; arguments are $0, $1, …
     #[arg(long)]
     pub(crate) sh: bool,

@@ -18,6 +18,7 @@ mod show;
 mod stock;
 #[cfg(any(feature = "mcp", feature = "remote"))]
 mod stop;
+mod terminal;
 mod values;
 
 use std::process::ExitCode;
@@ -57,6 +58,7 @@ async fn act(arguments: Arguments) -> Result<u8, Failure> {
     } = arguments;
     match action {
         Action::Run(options) => run::run(&provider, *options, json).await,
+        Action::Shell(options) => terminal::shell(&provider, *options, json).await,
         Action::Doctor => doctor::doctor(&provider, json).await,
         Action::Ls(options) => stock::list(&provider, options, json).await,
         Action::Reap(options) => stock::reap(&provider, options, json).await,

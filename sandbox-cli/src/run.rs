@@ -1,44 +1,88 @@
-//! `sandbox run`: a command in a fresh sandbox.
+//! `sandbox run`: a command in a sandbox, usually a fresh one.
 //!
-//! Invariant: the sandbox is closed however the command ends; the command's exit status is the
-//! program's.
+//! Invariant: a sandbox that is not to be kept is closed however the command ends; the command's exit
+//! status is the program's.
 
 use std::io::IsTerminal as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use base64::Engine as _;
 use sandbox::{
     Access, Capability, Command, Error, ErrorKind, ExistingDir, ExportOptions, ForkOptions,
-    GuestUser, ImportOptions, Mount, Network, Operation, Process, Resources, Sandbox, SandboxSpec,
-    Signal, SnapshotId, SnapshotOptions, Source,
+    GuestUser, ImportOptions, Mount, Network, Operation, Process, Resources, Sandbox, SandboxId,
+    SandboxSpec, Signal, SnapshotId, SnapshotOptions, Source,
 };
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use crate::arguments::{NetworkChoice, RunOptions};
+use crate::arguments::{NetworkChoice, PlaceOptions, RunOptions};
 use crate::review;
 use crate::show::{Failure, complain, print_json};
 use crate::stock::connect;
+use crate::terminal;
+use crate::values::Label;
 
 pub(crate) async fn run(uri: &str, options: RunOptions, json: bool) -> Result<u8, Failure> {
-    let spec = spec(&options)?;
+    if options.tty && json {
+        return Err(Error::new(ErrorKind::InvalidInput, Operation::Spawn)
+            .with_message("a terminal shows what it is given: it can't be told as JSON")
+            .with_hint("leave out --tty, or --json")
+            .into());
+    }
     let command = command(&options);
-    let provider = connect(uri).await?;
-    let sandbox = provider.create(spec).await?;
+    let (sandbox, stays) = place(uri, &options.place).await?;
     let done = tokio::select! {
         done = within(&*sandbox, &options, command, json) => done,
         signal = ended_by() => Ok(signal),
     };
-    let closed = sandbox.close().await;
-    let code = done?;
-    closed?;
-    Ok(code)
+    leave(sandbox, stays, &options.place, json, done).await
+}
+
+/// The sandbox to work in, and whether it stays.
+pub(crate) async fn place(
+    uri: &str,
+    options: &PlaceOptions,
+) -> Result<(Arc<dyn Sandbox>, bool), Failure> {
+    if let Some(id) = &options.attach {
+        let provider = connect(uri).await?;
+        return Ok((provider.attach(&SandboxId::new(id)).await?, true));
+    }
+    let spec = spec(options)?;
+    let provider = connect(uri).await?;
+    Ok((provider.create(spec).await?, options.keep))
+}
+
+/// Closes the sandbox, or lets go of it, however the work in it ended.
+pub(crate) async fn leave(
+    sandbox: Arc<dyn Sandbox>,
+    stays: bool,
+    options: &PlaceOptions,
+    json: bool,
+    done: Result<u8, Failure>,
+) -> Result<u8, Failure> {
+    if !stays {
+        let closed = sandbox.close().await;
+        let code = done?;
+        closed?;
+        return Ok(code);
+    }
+    if options.keep {
+        let id = sandbox.info().id;
+        match json {
+            true => complain(&json!({ "sandbox": id }).to_string()),
+            false => complain(&format!(
+                "sandbox: {id} is kept; --attach {id} uses it again"
+            )),
+        }
+    }
+    done
 }
 
 /// Waits for a signal that ends this program; gives the exit status for it.
-async fn ended_by() -> u8 {
+pub(crate) async fn ended_by() -> u8 {
     use tokio::signal::unix::{SignalKind, signal};
     let wait = |kind: SignalKind| async move {
         match signal(kind) {
@@ -58,7 +102,7 @@ fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     Ok(path.map_err(|error| Error::from_io(error, Operation::Create))?)
 }
 
-fn spec(options: &RunOptions) -> Result<SandboxSpec, Failure> {
+fn spec(options: &PlaceOptions) -> Result<SandboxSpec, Failure> {
     let mut limits = Resources::new();
     limits.memory = options.memory;
     limits.cpus = options.cpus;
@@ -68,7 +112,13 @@ fn spec(options: &RunOptions) -> Result<SandboxSpec, Failure> {
         NetworkChoice::Off => Network::Off,
         NetworkChoice::Open => Network::Open,
     };
-    let mut spec = SandboxSpec::new().resources(limits).network(network);
+    let mut spec = SandboxSpec::new()
+        .resources(limits)
+        .network(network)
+        .lasting(options.keep);
+    for Label(key, value) in &options.label {
+        spec = spec.label(key, value);
+    }
     if let Some(workdir) = &options.workdir {
         spec = spec.workdir(workdir.as_str());
     }
@@ -134,6 +184,7 @@ async fn within(
     };
     let sandbox = fork.as_deref().unwrap_or(sandbox);
     let mut ran = match json {
+        _ if options.tty => terminal::relay(sandbox, command).await,
         true => collect(sandbox, command).await,
         false => follow(sandbox, command).await,
     };
@@ -181,7 +232,7 @@ fn left(skipped: &[sandbox::Skipped], total: u64) {
     }
 }
 
-fn code(code: i32) -> u8 {
+pub(crate) fn code(code: i32) -> u8 {
     u8::try_from(code).unwrap_or(u8::MAX)
 }
 

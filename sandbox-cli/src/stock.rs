@@ -49,12 +49,13 @@ pub(crate) async fn list(uri: &str, options: LsOptions, json: bool) -> Result<u8
             vec![
                 info.id.to_string(),
                 ago(info.created),
+                info.status.as_str().to_owned(),
                 info.workdir.to_string_lossy().escape_debug().to_string(),
                 pairs(&info.labels),
             ]
         })
         .collect();
-    print(table(&["ID", "AGE", "WORKDIR", "LABELS"], &rows).as_bytes())?;
+    print(table(&["ID", "AGE", "STATUS", "WORKDIR", "LABELS"], &rows).as_bytes())?;
     Ok(0)
 }
 

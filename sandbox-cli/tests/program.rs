@@ -500,3 +500,203 @@ fn images_are_listed_run_and_removed_and_snapshots_outlive_the_program() {
     let collected = json(&here(&["--json", "images", "gc"]));
     assert!(collected["bytes"].as_u64().is_some(), "{collected}");
 }
+
+/// A program on a terminal of its own, and what it has shown so far.
+struct Terminal {
+    child: Child,
+    master: std::fs::File,
+    shown: std::sync::Arc<std::sync::Mutex<String>>,
+}
+
+impl Terminal {
+    fn start(arguments: &[&str], state: &Path) -> Self {
+        use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let master = openpt(flags).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let end = ioctl_tiocgptpeer(&master, flags).unwrap();
+        let master = std::fs::File::from(master);
+        resize(&master, 30, 100);
+        let end = || Stdio::from(end.try_clone().unwrap());
+        let program = sandbox();
+        // With a terminal that sends it signals.
+        let child = Command::new("setsid")
+            .args(["--ctty", "--wait"])
+            .arg(program.get_program())
+            .args(arguments)
+            .env_remove("SANDBOX_PROVIDER")
+            .env("SANDBOX_STATE_DIR", state)
+            .stdin(end())
+            .stdout(end())
+            .stderr(end())
+            .spawn()
+            .unwrap();
+        let shown = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
+        let (mut from, to) = (master.try_clone().unwrap(), shown.clone());
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            // An error is the end of a terminal.
+            while let Ok(len @ 1..) = std::io::Read::read(&mut from, &mut bytes) {
+                *to.lock().unwrap() += &String::from_utf8_lossy(&bytes[..len]);
+            }
+        });
+        Self {
+            child,
+            master,
+            shown,
+        }
+    }
+
+    fn type_in(&mut self, keys: &str) {
+        self.master.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Waits until it has shown this, and types again meanwhile if it should.
+    fn until(&mut self, text: &str, again: Option<&str>) -> String {
+        let begun = Instant::now();
+        let mut typed = Instant::now();
+        loop {
+            let shown = self.shown.lock().unwrap().clone();
+            if shown.contains(text) {
+                return shown;
+            }
+            assert!(
+                begun.elapsed() < Duration::from_secs(120),
+                "no {text:?} in {shown:?}"
+            );
+            if let Some(again) = again
+                && typed.elapsed() > Duration::from_secs(1)
+            {
+                self.type_in(again);
+                typed = Instant::now();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn ends(mut self) -> i32 {
+        self.child.wait().unwrap().code().unwrap()
+    }
+}
+
+fn resize(master: &std::fs::File, rows: u16, columns: u16) {
+    let size = rustix::termios::Winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    rustix::termios::tcsetwinsize(master, size).unwrap();
+}
+
+fn state_dir() -> tempfile::TempDir {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+    dir
+}
+
+#[test]
+fn a_shell_has_a_terminal_with_keys_sizes_and_its_own_exit_status() {
+    let state = state_dir();
+    let mut shell = Terminal::start(&["shell"], state.path());
+    shell.type_in("tty; stty size; printf 'ready-%s\\n' now\n");
+    let shown = shell.until("ready-now", None);
+    assert!(
+        shown.contains("/dev/pts/") && shown.contains("30 100"),
+        "{shown}"
+    );
+    resize(&shell.master, 41, 123);
+    shell.until("41 123", Some("stty size\n"));
+    // ^C is the guest's, and ends what runs in the foreground there, not the shell.
+    shell.type_in("echo sleeps-$((1+1)); sleep 1000\n");
+    shell.until("sleeps-2", None);
+    shell.until("after-3", Some("\x03echo after-$((1+2))\n"));
+    shell.type_in("exit 7\n");
+    let master = shell.master.try_clone().unwrap();
+    assert_eq!(shell.ends(), 7);
+    let modes = rustix::termios::tcgetattr(&master).unwrap().local_modes;
+    assert!(
+        modes.contains(rustix::termios::LocalModes::ICANON | rustix::termios::LocalModes::ECHO)
+    );
+}
+
+#[test]
+fn a_shell_needs_a_terminal() {
+    let output = run(&["shell"]);
+    assert_eq!(output.status.code(), Some(125));
+    assert!(err(&output).contains("not a terminal") && err(&output).contains("sandbox run sh"));
+    let output = run(&["run", "--tty", "true"]);
+    assert_eq!(output.status.code(), Some(125), "{}", err(&output));
+}
+
+#[test]
+fn a_sandbox_that_is_kept_is_listed_attached_to_and_reaped() {
+    let state = state_dir();
+    let run = |arguments: &[&str]| {
+        let mut command = sandbox();
+        command.env("SANDBOX_STATE_DIR", state.path());
+        command.args(arguments).output().unwrap()
+    };
+    let output = run(&[
+        "run",
+        "--keep",
+        "--label",
+        "user=ada",
+        "-e",
+        "A=b",
+        "--sh",
+        "echo one > f",
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    let said = err(&output);
+    let id = said.split_whitespace().nth(1).unwrap();
+    let listed = json(&run(&["--json", "ls", "-l", "user=ada"]));
+    assert_eq!(listed[0]["id"], id, "{listed}");
+    assert_eq!(
+        (&listed[0]["status"], &listed[0]["lasting"]),
+        (&"stopped".into(), &true.into())
+    );
+    assert!(out(&run(&["ls"])).contains("stopped"));
+    let output = run(&[
+        "run",
+        "--attach",
+        id,
+        "--sh",
+        "cat f; echo $A; echo two >> f; exit 3",
+    ]);
+    assert_eq!(output.status.code(), Some(3), "{}", err(&output));
+    assert_eq!(out(&output), "one\nb\n");
+    // While a terminal has it open nothing else has.
+    let mut shell = Terminal::start(&["shell", "--attach", id], state.path());
+    shell.type_in("cat f; echo open-$((1+1))\n");
+    let shown = shell.until("open-2", None);
+    assert!(shown.contains("two"), "{shown}");
+    let listed = json(&run(&["--json", "ls"]));
+    assert_eq!(listed[0]["status"], "open-elsewhere", "{listed}");
+    let output = run(&["run", "--attach", id, "true"]);
+    assert_eq!(output.status.code(), Some(125));
+    assert!(
+        err(&output).contains("another process has it open"),
+        "{}",
+        err(&output)
+    );
+    shell.type_in("exit\n");
+    assert_eq!(shell.ends(), 0);
+    assert_eq!(out(&run(&["reap", "--all", "-n"])), format!("{id}\n"));
+    assert_eq!(
+        out(&run(&["reap", "--label", "user=ada"])),
+        format!("{id}\n")
+    );
+    assert_eq!(json(&run(&["--json", "ls"])), Value::Array(Vec::new()));
+    let output = run(&["run", "--attach", id, "true"]);
+    assert_eq!(output.status.code(), Some(125));
+    // A fresh sandbox is described, not one that is there.
+    assert_eq!(
+        run(&["run", "--attach", id, "--memory", "1G", "true"])
+            .status
+            .code(),
+        Some(2)
+    );
+}

@@ -120,6 +120,9 @@ capabilities! {
     /// Programs that run as root of the sandbox's own files:
     /// [`GuestUser::Root`](crate::GuestUser::Root).
     GuestRoot = "guest-root",
+    /// Sandboxes that stay when nothing has them open:
+    /// [`SandboxSpec::lasting`](crate::SandboxSpec::lasting).
+    Lasting = "lasting",
 }
 
 impl fmt::Display for Capability {

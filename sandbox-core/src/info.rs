@@ -47,6 +47,44 @@ id! {
 /// Free text by key, to find sandboxes by. Keys and values are at most 63 bytes.
 pub type Labels = BTreeMap<String, String>;
 
+/// Whether a sandbox is open, and where.
+///
+/// ```
+/// use sandbox_core::SandboxStatus;
+/// assert_eq!(SandboxStatus::default(), SandboxStatus::Open);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
+pub enum SandboxStatus {
+    /// Open in this provider, or running in the service behind it.
+    #[default]
+    Open,
+    /// A lasting sandbox that another process, or another provider of this one, has open.
+    /// [`attach`](crate::Provider::attach) and [`destroy`](crate::Provider::destroy) are
+    /// [`Busy`](crate::ErrorKind::Busy) until that lets go of it.
+    OpenElsewhere,
+    /// A lasting sandbox that nothing has open: nothing runs in it, and
+    /// [`attach`](crate::Provider::attach) starts it again.
+    Stopped,
+}
+
+impl SandboxStatus {
+    /// The name: lower case with hyphens.
+    ///
+    /// ```
+    /// assert_eq!(sandbox_core::SandboxStatus::OpenElsewhere.as_str(), "open-elsewhere");
+    /// ```
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::OpenElsewhere => "open-elsewhere",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
 /// Facts about a sandbox that are known without asking it.
 ///
 /// ```
@@ -77,6 +115,16 @@ pub struct SandboxInfo {
         serde(default, with = "crate::wire::seconds_or_none")
     )]
     pub command_timeout: Option<Duration>,
+    /// Whether it stays when nothing has it open: [`SandboxSpec::lasting`](crate::SandboxSpec::lasting).
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub lasting: bool,
+    /// Whether it is open, and where.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub status: SandboxStatus,
+    /// Time at which it was last started again, by an attach that found it stopped: no process in it,
+    /// no job and no secret variable is older. `None` if it was not since its creation.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub restarted: Option<SystemTime>,
 }
 
 impl SandboxInfo {
@@ -90,10 +138,19 @@ impl SandboxInfo {
             labels: Labels::new(),
             created: SystemTime::now(),
             command_timeout: None,
+            lasting: false,
+            status: SandboxStatus::Open,
+            restarted: None,
         }
     }
 
     crate::setters! {
+        /// Stays when nothing has it open.
+        lasting: bool,
+
+        /// Is open, or not.
+        status: SandboxStatus,
+
         /// Forked from this sandbox.
         parent: Some(SandboxId),
 

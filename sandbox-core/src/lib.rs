@@ -74,7 +74,7 @@ pub use files::{
     FileWrite, ListOptions, Metadata, MetadataOptions, Mode, ReadOptions, RemoveOptions,
     RenameOptions, WriteMode,
 };
-pub use info::{Labels, SandboxId, SandboxInfo, Snapshot, SnapshotId};
+pub use info::{Labels, SandboxId, SandboxInfo, SandboxStatus, Snapshot, SnapshotId};
 pub use isolation::{Control, Enforcement, IsolationReport};
 pub use job::{
     DEFAULT_LOG_LIMIT, DEFAULT_LOG_READ_LIMIT, Job, JobControl, JobInfo, JobKey, JobLog,

@@ -76,6 +76,11 @@ pub trait Provider: Debug + Send + Sync + 'static {
 
     /// A handle to a sandbox that exists.
     ///
+    /// A lasting one that nothing has open ([`SandboxStatus::Stopped`](crate::SandboxStatus::Stopped)) is
+    /// started again: files, environment and workdir are as they were. Its processes, jobs, shared memory and secret
+    /// variables are gone, and [`SandboxInfo::restarted`] says since when. Dropping the future leaves
+    /// it stopped, or open.
+    ///
     /// ```no_run
     /// # use sandbox_core::{Provider, Result, SandboxId};
     /// # async fn example(provider: &dyn Provider) -> Result<()> {
@@ -85,7 +90,8 @@ pub trait Provider: Debug + Send + Sync + 'static {
     /// ```
     ///
     /// # Errors
-    /// [`NotFound`](crate::ErrorKind::NotFound); [`Unsupported`](crate::ErrorKind::Unsupported)
+    /// [`NotFound`](crate::ErrorKind::NotFound); [`Busy`](crate::ErrorKind::Busy) if another process
+    /// has the lasting sandbox open; [`Unsupported`](crate::ErrorKind::Unsupported)
     /// without [`Capability::Attach`] (the default).
     async fn attach(&self, id: &SandboxId) -> Result<Arc<dyn Sandbox>> {
         let _ = id;
@@ -96,7 +102,8 @@ pub trait Provider: Debug + Send + Sync + 'static {
         ))
     }
 
-    /// The open sandboxes that have all of these labels, oldest first.
+    /// The sandboxes that have all of these labels, oldest first: the open ones, and lasting ones that
+    /// are not ([`SandboxInfo::status`]).
     ///
     /// ```no_run
     /// # use sandbox_core::{Labels, Provider, Result};
@@ -119,7 +126,7 @@ pub trait Provider: Debug + Send + Sync + 'static {
         ))
     }
 
-    /// Closes a sandbox by its identifier; every handle to it is closed.
+    /// Closes a sandbox by its identifier; every handle to it is closed. A stopped one is removed.
     ///
     /// ```no_run
     /// # use sandbox_core::{Provider, Result, SandboxId};

@@ -306,6 +306,14 @@ pub struct SandboxSpec {
     pub mounts: Vec<Mount>,
     /// Labels to find it by.
     pub labels: Labels,
+    /// Whether it stays when its last handle is dropped and when its host process ends, however that
+    /// ends: its files, environment and workdir, not its processes. [`attach`](crate::Provider::attach)
+    /// finds it, in any later process; [`close`](crate::Sandbox::close),
+    /// [`destroy`](crate::Provider::destroy) and [`ttl`](Self::ttl) end it. Forks of it don't last.
+    ///
+    /// Values of secret variables are never kept: a sandbox that was started again lacks them. Default:
+    /// no.
+    pub lasting: bool,
     /// After this time without use it is closed. Asking for its status does not count as one. Default: never.
     #[cfg_attr(feature = "serde", serde(with = "crate::wire::seconds_or_none"))]
     pub ttl: Option<Duration>,
@@ -384,6 +392,23 @@ impl SandboxSpec {
     }
 
     crate::setters! {
+        /// Keeps it when nothing has it open; see the field [`lasting`](Self::lasting).
+        ///
+        /// ```
+        /// # use sandbox_core::{Provider, Result, SandboxExt as _, SandboxSpec};
+        /// # async fn example(provider: &dyn Provider, later: &dyn Provider) -> Result<()> {
+        /// let spec = SandboxSpec::new().lasting(true).label("user", "ada");
+        /// let sandbox = provider.create(spec).await?;
+        /// sandbox.write("notes", "to be continued").await?;
+        /// let id = sandbox.info().id;
+        /// drop(sandbox);
+        /// // In this process or in another one:
+        /// let sandbox = later.attach(&id).await?;
+        /// assert_eq!(sandbox.read_to_string("notes").await?, "to be continued");
+        /// # Ok(()) }
+        /// ```
+        lasting: bool,
+
         /// Closes it after this time without use.
         ttl: Some(Duration),
 
@@ -487,6 +512,7 @@ impl SandboxSpec {
             isolation: _,
             mounts,
             labels,
+            lasting,
             ttl,
             command_timeout: _,
         } = self;
@@ -525,6 +551,7 @@ impl SandboxSpec {
             ports.then_some(Capability::EgressPorts),
             credentials.then_some(Capability::EgressCredentials),
             (*user == GuestUser::Root).then_some(Capability::GuestRoot),
+            lasting.then_some(Capability::Lasting),
         ];
         asked
             .into_iter()

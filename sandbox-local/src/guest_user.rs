@@ -5,7 +5,7 @@
 //! for a user hold and are not shared (the kernel does not apply them to root).
 
 use std::io;
-use std::os::unix::fs::lchown;
+use std::os::unix::fs::{MetadataExt as _, lchown};
 use std::path::Path;
 
 use crate::engine;
@@ -33,6 +33,20 @@ impl GuestUser {
         rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
         let id = FIRST + u32::from_ne_bytes(bytes) % SPAN;
         Ok(Some(Self { uid: id, gid: id }))
+    }
+
+    /// The user to which a directory of a provider belongs, as root.
+    ///
+    /// # Errors
+    /// It is no user that such a directory is given to.
+    pub(crate) fn owner_of(dir: &Path) -> io::Result<Self> {
+        let found = std::fs::symlink_metadata(dir)?;
+        let (uid, gid) = (found.uid(), found.gid());
+        if !(FIRST..FIRST + SPAN).contains(&uid) || gid != uid {
+            let message = format!("it belongs to user {uid}, which is none of a sandbox");
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+        }
+        Ok(Self { uid, gid })
     }
 
     /// The user that comes so many after this one, in the same group.

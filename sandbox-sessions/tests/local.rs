@@ -75,6 +75,33 @@ async fn a_session_runs_commands_holds_its_idle_clock_and_expires() {
 }
 
 #[tokio::test]
+async fn a_session_whose_spec_is_lasting_is_taken_up_after_its_process() {
+    let place = Place::new();
+    let spec = || SandboxSpec::new().lasting(true);
+    {
+        let provider = place.provider();
+        let sessions = Sessions::open(provider, place.journal()).await.unwrap();
+        let session = sessions.get_or_create("acme", "1", spec()).await.unwrap();
+        session.sandbox().write("f", "one").await.unwrap();
+    }
+    let mut opened = Err(None);
+    eventually("the journal is given up", async || {
+        opened = Sessions::open_with_report(place.provider(), place.journal())
+            .await
+            .map_err(Some);
+        opened.is_ok()
+    })
+    .await;
+    let (sessions, report) = opened.unwrap();
+    assert!(report.lost.is_empty(), "{:?}", report.lost);
+    assert_eq!(report.taken_up.len(), 1);
+    let session = sessions.get_or_create("acme", "1", spec()).await.unwrap();
+    assert_eq!(session.sandbox().read("f").await.unwrap(), "one");
+    assert!(session.sandbox().info().restarted.is_some());
+    sessions.shutdown(ShutdownOptions::new()).await.unwrap();
+}
+
+#[tokio::test]
 async fn what_died_with_its_process_is_named_and_made_anew() {
     let place = Place::new();
     {

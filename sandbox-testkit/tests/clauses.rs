@@ -507,6 +507,30 @@ const CLAUSES: &[Clause] = &[
         mutants: &[Mutant::RootHidden],
     },
     Clause {
+        text: "A sandbox that was created to last is found by `attach` when its handles are gone, with \
+               its files, environment and workdir; its processes are gone.",
+        cases: &["lasting::*"],
+        mutants: &[
+            Mutant::LastingIgnored,
+            Mutant::EverySandboxLasts,
+            Mutant::RestartLosesEnvironment,
+        ],
+    },
+    Clause {
+        // A host that is killed: sandbox-local/tests/lasting.rs.
+        text: "Of a lasting sandbox the files stay in both cases.",
+        cases: &[
+            "lasting::files_environment_and_workdir_stay",
+            "lasting::it_can_be_stopped_again_and_again",
+        ],
+        mutants: &[Mutant::LastingIgnored],
+    },
+    Clause {
+        text: "`close` ends it.",
+        cases: &["lasting::close_ends_it"],
+        mutants: &[Mutant::ClosedOneLasts],
+    },
+    Clause {
         text: "A figure that is not known is none.",
         cases: &[
             "pause::usage_counts_processes",
@@ -563,6 +587,7 @@ const NO_PROMISES: &[&str] = &[
     "- **Pause.**",
     "- **Usage.**",
     "- **Root in the sandbox.**",
+    "- **Lasting sandboxes.**",
     "- **Wrappers.**",
 ];
 

@@ -11,7 +11,8 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 
-use super::{LEASE, OUTSIDE, journal};
+use super::{KEPT, LASTING, LEASE, OUTSIDE, journal};
+use crate::lasting;
 use crate::walk;
 
 /// Held, shared, by a provider from before its directory has a name until its lease is locked.
@@ -38,7 +39,12 @@ pub(super) fn dead(root: &Path, own: &Path) {
         let (path, name) = (entry.path(), entry.file_name());
         let Some(name) = name.to_str() else { continue };
         let begun = name.starts_with("new-");
-        if path == own || !(begun || name.starts_with("p-")) {
+        let lasting = name.starts_with(LASTING);
+        if path == own || !(begun || lasting || name.starts_with("p-")) {
+            continue;
+        }
+        // Not even its lease is tried: it would look as if the sandbox were open.
+        if lasting && path.join(KEPT).symlink_metadata().is_ok() && !lasting::has_expired(&path) {
             continue;
         }
         if begun && none_is_made.is_none() {
@@ -47,9 +53,13 @@ pub(super) fn dead(root: &Path, own: &Path) {
         match open_lease(&path) {
             Ok(lease) => {
                 // Held until the directory is gone: another collector then leaves it alone.
-                if flock(lease.as_fd(), FlockOperation::NonBlockingLockExclusive).is_ok() {
-                    dead.push((path, Some(lease)));
+                if flock(lease.as_fd(), FlockOperation::NonBlockingLockExclusive).is_err() {
+                    continue;
                 }
+                if lasting && !lasting::forget_if_expired(&path) {
+                    continue;
+                }
+                dead.push((path, Some(lease)));
             }
             // A directory has its name only once its lease is locked.
             Err(error) if error.kind() == io::ErrorKind::NotFound => dead.push((path, None)),
@@ -69,7 +79,7 @@ pub(super) fn dead(root: &Path, own: &Path) {
 
 /// Opens a lease. What another user could have put in its place must not hold up the collection: a
 /// FIFO is opened at once, and a link not followed.
-fn open_lease(dir: &Path) -> io::Result<File> {
+pub(crate) fn open_lease(dir: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let lease = rustix::fs::open(dir.join("lease"), flags, Mode::empty())?;
     Ok(File::from(lease))

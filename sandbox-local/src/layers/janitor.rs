@@ -34,6 +34,8 @@ enum Job {
     Remove(Doomed),
     Prepare(Weak<State>),
     Report(Report),
+    /// The lease of a directory that stays: given up when the rest is done.
+    Release(Option<File>),
 }
 
 /// A directory to be removed.
@@ -91,6 +93,11 @@ impl Janitor {
         }));
     }
 
+    /// Gives up a lease when everything that was given to the janitor is done.
+    pub(super) fn release(&self, lease: Option<File>) {
+        let _ = self.jobs.send(Job::Release(lease));
+    }
+
     pub(super) fn mark(&self) -> Mark {
         Mark(self.given.load(Ordering::Acquire))
     }
@@ -114,6 +121,8 @@ struct Worker<'a> {
     doomed: VecDeque<Doomed>,
     reports: Vec<Report>,
     put_off: Option<(Instant, Weak<State>)>,
+    /// Held to the end.
+    released: Option<File>,
 }
 
 impl<'a> Worker<'a> {
@@ -123,6 +132,7 @@ impl<'a> Worker<'a> {
             doomed: VecDeque::new(),
             reports: Vec::new(),
             put_off: None,
+            released: None,
         }
     }
 
@@ -135,6 +145,7 @@ impl<'a> Worker<'a> {
                         .get_or_insert_with(|| (Instant::now() + PAUSE, state));
                 }
                 Ok(Job::Report(report)) => self.reports.push(report),
+                Ok(Job::Release(lease)) => self.released = lease,
                 Err(RecvTimeoutError::Timeout) => self.turn(),
                 Err(RecvTimeoutError::Disconnected) => {
                     while !self.doomed.is_empty() {

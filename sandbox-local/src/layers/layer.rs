@@ -52,6 +52,17 @@ impl Layer {
         }))
     }
 
+    /// A layer that is there already: one that was kept.
+    pub(crate) fn kept(state: &Arc<State>, name: &str) -> Arc<Self> {
+        Arc::new(Self {
+            name: name.to_owned(),
+            path: state.layers_dir().join(name),
+            state: state.clone(),
+            small: OnceLock::new(),
+            cached: None,
+        })
+    }
+
     /// Directories that were made in advance.
     pub(super) fn of_pair(state: &Arc<State>, pair: Pair) -> (Arc<Self>, WorkDir) {
         let layers = state.layers_dir();
@@ -251,6 +262,6 @@ impl Drop for WorkDir {
 
 impl Drop for Layer {
     fn drop(&mut self) {
-        self.state.janitor.remove(self.path.clone());
+        self.state.remove_layer(&self.name, &self.path);
     }
 }

@@ -3,7 +3,9 @@
 //!
 //! ```text
 //! STATE_DIR/p-<random>/     one provider in one host process
-//!     lease                 flock'd for as long as that process uses it
+//! STATE_DIR/k-<id>/         one lasting sandbox, its forks with it
+//!     lease                 flock'd for as long as a process uses it
+//!     kept                  of a lasting sandbox: its record, see `lasting.rs`
 //!     mnt/                  empty; every sandbox mounts its root here, in its own namespace
 //!     outside/<kind>-<n>    what was made elsewhere: links to it, see `journal.rs`
 //!     layers/<n>/           a layer: files of a sandbox, frozen or being written
@@ -12,7 +14,9 @@
 //! ```
 //!
 //! One lease covers all sandboxes of a provider: they live and die with its process, and layers are
-//! shared between forks. Must never remove a directory whose lease is held.
+//! shared between forks. A lasting sandbox has a directory and a lease of its own, so that another
+//! process can take it up; without its record it is as dead as any other. Must never remove a
+//! directory whose lease is held, nor a layer that a record names.
 
 pub(crate) mod base;
 mod collect;
@@ -33,11 +37,12 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FlockOperation, IFlags, flock, ioctl_getflags, ioctl_setflags};
 
+pub(crate) use collect::open_lease;
 pub(crate) use guests::Guest;
 pub(crate) use janitor::{Mark, Removed};
 pub(crate) use journal::{Journal, Kind, Record};
@@ -50,6 +55,12 @@ use spare::Spares;
 
 /// The name of the lease in a provider's directory.
 const LEASE: &CStr = c"lease";
+
+/// The name of the record in a lasting sandbox's directory.
+pub(crate) const KEPT: &str = "kept";
+
+/// Beginning of the names of the directories of lasting sandboxes.
+pub(crate) const LASTING: &str = "k-";
 /// The name of the journal's directory there.
 const OUTSIDE: &str = "outside";
 
@@ -67,6 +78,9 @@ pub(crate) struct State {
     guests: Option<Guests>,
     janitor: Janitor,
     journal: Arc<Journal>,
+    /// Names of the layers that stay when nothing uses them: those of the record of a lasting
+    /// sandbox. While there is one, the directory stays too.
+    kept: Mutex<Option<Vec<String>>>,
     /// Held open until the directory is gone: the lock on it is the lease.
     lease: Option<File>,
 }
@@ -77,13 +91,21 @@ impl State {
     /// With a guest user (root only) the directory belongs to it, so that a sandbox's set-up, which
     /// runs as that guest_user, can reach its layers.
     pub(crate) fn create(root: &Path, guest_user: Option<GuestUser>) -> io::Result<Arc<Self>> {
+        Self::create_as(root, &format!("p-{}", random_hex()?), guest_user)
+    }
+
+    /// Makes a directory of this name.
+    pub(crate) fn create_as(
+        root: &Path,
+        name: &str,
+        guest_user: Option<GuestUser>,
+    ) -> io::Result<Arc<Self>> {
         prepare_root(root)?;
         spread(root);
-        let name: String = random_hex()?;
         // Under another name until the lease is held: a collector must not take it for dead.
         let making = collect::making(root)?;
         let fresh = root.join(format!("new-{name}"));
-        let dir = root.join(format!("p-{name}"));
+        let dir = root.join(name);
         DirBuilder::new().mode(0o700).create(&fresh)?;
         let lease = OpenOptions::new()
             .read(true)
@@ -103,12 +125,23 @@ impl State {
         guest_user.map_or(Ok(()), |guest_user| guest_user.own(&fresh))?;
         fs::rename(&fresh, &dir)?;
         drop(making);
-        let janitor = Janitor::start(root.to_owned(), dir.clone())?;
         // ext4 places a directory by its name: providers that all begin with the same ones would
         // all come to lie in the same groups. Half of all numbers are left to count up to.
         let mut start = [0; 4];
         rustix::rand::getrandom(&mut start, rustix::rand::GetRandomFlags::empty())?;
         let start = u32::from_ne_bytes(start) / 2;
+        Self::of_dir(dir, lease, start, guest_user)
+    }
+
+    /// The state in a directory whose lease is held.
+    fn of_dir(
+        dir: PathBuf,
+        lease: File,
+        start: u32,
+        guest_user: Option<GuestUser>,
+    ) -> io::Result<Arc<Self>> {
+        let root = dir.parent().unwrap_or(&dir).to_owned();
+        let janitor = Janitor::start(root, dir.clone())?;
         let guests = guest_user.map(|guest_user| Guests::new(&dir, guest_user));
         let journal = Arc::new(Journal::at(dir.join(OUTSIDE)));
         let state = Arc::new(Self {
@@ -119,10 +152,73 @@ impl State {
             guests,
             janitor,
             journal,
+            kept: Mutex::default(),
             lease: Some(lease),
         });
         state.janitor.prepare(Arc::downgrade(&state));
         Ok(state)
+    }
+
+    /// Takes up the directory of a lasting sandbox whose lease is held now, with the layers that its
+    /// record names; what else is in it is removed in the background. Blocks.
+    ///
+    /// # Errors
+    /// What the process before made elsewhere can't be removed, or a layer is missing.
+    pub(crate) fn take_up(dir: PathBuf, lease: File, layers: Vec<String>) -> io::Result<Arc<Self>> {
+        journal::collect(&dir.join(OUTSIDE))?;
+        let guest_user = match rustix::process::geteuid().is_root() {
+            true => Some(GuestUser::owner_of(&dir)?),
+            false => None,
+        };
+        for layer in &layers {
+            if !fs::symlink_metadata(dir.join("layers").join(layer))?.is_dir() {
+                let message = format!("its layer {layer} is not a directory");
+                return Err(io::Error::new(io::ErrorKind::NotADirectory, message));
+            }
+        }
+        let mut left = Vec::new();
+        let mut last: u32 = 0;
+        for many in ["layers", "work"] {
+            for entry in fs::read_dir(dir.join(many))? {
+                let entry = entry?;
+                let name = entry.file_name().into_string().unwrap_or_default();
+                last = last.max(name.parse().unwrap_or(0));
+                if many == "work" || !layers.contains(&name) {
+                    left.push(entry.path());
+                }
+            }
+        }
+        let state = Self::of_dir(dir, lease, last.wrapping_add(1), guest_user)?;
+        *state.kept() = Some(layers);
+        for path in left {
+            state.janitor.remove(path);
+        }
+        Ok(state)
+    }
+
+    /// The user to which the directory belongs, as root.
+    pub(crate) fn owner(&self) -> Option<GuestUser> {
+        self.guest_user
+    }
+
+    /// Directory of this state.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Names of the layers that stay, held: nothing is removed meanwhile.
+    pub(crate) fn kept(&self) -> MutexGuard<'_, Option<Vec<String>>> {
+        // It is replaced whole: a panic elsewhere leaves it valid.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes a layer that nothing uses any more, unless it is kept.
+    fn remove_layer(&self, name: &str, path: &Path) {
+        let kept = self.kept();
+        let stays = |kept: &Vec<String>| kept.iter().any(|kept| kept == name);
+        if !kept.as_ref().is_some_and(stays) {
+            self.janitor.remove(path.to_owned());
+        }
     }
 
     /// The directory of the layers; overlay mounts name them relative to it.
@@ -160,8 +256,11 @@ impl State {
 
 impl Drop for State {
     fn drop(&mut self) {
-        self.janitor
-            .remove_last(self.dir.clone(), self.lease.take());
+        let lease = self.lease.take();
+        if self.kept().is_some() {
+            return self.janitor.release(lease);
+        }
+        self.janitor.remove_last(self.dir.clone(), lease);
     }
 }
 

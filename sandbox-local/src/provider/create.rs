@@ -9,13 +9,14 @@ use super::LocalProvider;
 use super::pool::Pooled;
 use crate::egress;
 use crate::isolation;
+use crate::lasting::{self, Kept};
 use crate::layers::base::{GUEST_HOME, GUEST_USER, ROOT_HOME, ROOT_USER};
 use crate::runtime;
 use crate::sandbox::capability::CAPABILITIES;
 use crate::sandbox::running::Running;
 use crate::sandbox::{LocalSandbox, Origin};
 use crate::start::blueprint::Blueprint;
-use crate::start::host::new_id;
+use crate::start::host::{Host, new_id};
 use crate::start::prepared::Prepared;
 use crate::walk::Cancel;
 
@@ -26,34 +27,54 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 impl LocalProvider {
     pub(super) async fn create_local(&self, spec: SandboxSpec) -> Result<Arc<LocalSandbox>> {
         runtime::require(OP)?;
-        let (id, blueprint, running) = self.first_run(spec).await?;
+        let FirstRun {
+            host,
+            id,
+            blueprint,
+            running,
+        } = self.first_run(spec).await?;
         if let Err(error) = isolation::require(&running, &blueprint, &self.proven).await {
             running.shut_down().await;
             return Err(error);
         }
+        let settings = settings(&blueprint);
+        let (running, kept) = match blueprint.spec.lasting {
+            true => kept(&host, &id, &blueprint, &settings, running).await?,
+            false => (running, None),
+        };
+        if kept.is_some() {
+            self.remember(&id, &host);
+        }
         let origin = Origin {
-            host: self.host.clone(),
+            host,
             registry: self.registry.clone(),
             labels: blueprint.spec.labels.clone(),
-            settings: settings(&blueprint),
+            settings,
             blueprint,
             parent: None,
+            kept,
+            restarted: false,
         };
         Ok(LocalSandbox::open(origin, id, running))
     }
 
     /// The first run: one that waits, or a new one.
-    async fn first_run(
-        &self,
-        mut spec: SandboxSpec,
-    ) -> Result<(SandboxId, Arc<Blueprint>, Running)> {
+    async fn first_run(&self, mut spec: SandboxSpec) -> Result<FirstRun> {
         spec.validate()?;
         spec.require(&CAPABILITIES, OP)?;
         spec.network = spec.network.settle(&CAPABILITIES);
-        if let Some(Pooled { id, blueprint, run }) = self.pool.take(&spec) {
+        if spec.lasting {
+            lasting::check(&spec)?;
+        } else if let Some(Pooled { id, blueprint, run }) = self.pool.take(&spec) {
             let running = Running::new(run, &self.host, blueprint.new_egress(), OP)?;
-            let blueprint = Blueprint { spec, ..blueprint };
-            return Ok((id, Arc::new(blueprint), running));
+            let blueprint = Arc::new(Blueprint { spec, ..blueprint });
+            let host = self.host.clone();
+            return Ok(FirstRun {
+                host,
+                id,
+                blueprint,
+                running,
+            });
         }
         let host = self.host.clone();
         // An image that is being unpacked is given up with the future.
@@ -62,14 +83,49 @@ impl LocalProvider {
         // In one piece: each change of threads would cost as much as many of its system calls.
         blocking(OP, move || {
             let id = new_id(OP)?;
+            let host = match spec.lasting {
+                true => Arc::new(lasting::new_host(&host.config, &id)?),
+                false => host,
+            };
             let blueprint = Arc::new(Blueprint::new(&host, spec, &cancel)?);
             let run = Prepared::first(&host, &blueprint, id.as_str())
                 .map_err(|error| error.with_sandbox(id.clone()))?;
             let running = Running::new(run, &host, blueprint.new_egress(), OP)?;
-            Ok((id, blueprint, running))
+            Ok(FirstRun {
+                host,
+                id,
+                blueprint,
+                running,
+            })
         })
         .await
     }
+}
+
+/// A sandbox that is started and not handed out yet.
+struct FirstRun {
+    host: Arc<Host>,
+    id: SandboxId,
+    blueprint: Arc<Blueprint>,
+    running: Running,
+}
+
+/// Writes down a lasting sandbox. If the future is dropped it does not last.
+async fn kept(
+    host: &Arc<Host>,
+    id: &SandboxId,
+    blueprint: &Arc<Blueprint>,
+    settings: &Settings,
+    mut running: Running,
+) -> Result<(Running, Option<Arc<Kept>>)> {
+    let (host, id, blueprint) = (host.clone(), id.clone(), blueprint.clone());
+    let settings = settings.clone();
+    let written = blocking(OP, move || {
+        let unclaimed = running.keep_first(&host, &id, &blueprint, &settings)?;
+        Ok((running, unclaimed))
+    });
+    let (running, unclaimed) = written.await?;
+    Ok((running, unclaimed.claim()))
 }
 
 fn settings(blueprint: &Blueprint) -> Settings {

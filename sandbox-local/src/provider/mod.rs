@@ -1,21 +1,24 @@
 //! Creates local sandboxes and finds them again within this process.
 
+mod attach;
 mod create;
 pub(crate) mod pool;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, Weak};
 
 use async_trait::async_trait;
 use sandbox_core::backend::{Registry, blocking};
 use sandbox_core::{
-    Capabilities, Error, Labels, Operation, Provider, Result, Sandbox, SandboxId, SandboxInfo,
-    SandboxSpec, Snapshot, SnapshotId,
+    Capabilities, Error, ErrorKind, Labels, Operation, Provider, Result, Sandbox, SandboxId,
+    SandboxInfo, SandboxSpec, Snapshot, SnapshotId,
 };
 
 use self::pool::Pool;
 use crate::config::{LocalConfig, MOST_PREPARED};
 use crate::guest_user::GuestUser;
 use crate::isolation::Proven;
+use crate::lasting;
 use crate::layers::{State, base};
 use crate::open_files;
 use crate::sandbox::LocalSandbox;
@@ -52,6 +55,10 @@ pub struct LocalProvider {
     pool: Arc<Pool>,
     proven: Arc<Proven>,
     registry: Arc<Registry<LocalSandbox>>,
+    /// Hosts of the lasting sandboxes that were open here; each holds the sandbox's directory.
+    lasting: Arc<Mutex<HashMap<SandboxId, Weak<Host>>>>,
+    /// Held by the one that starts a lasting sandbox again, or removes one.
+    attaching: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl LocalProvider {
@@ -91,6 +98,8 @@ impl LocalProvider {
             pool: Arc::new(pool),
             proven: Arc::default(),
             registry: Arc::default(),
+            lasting: Arc::default(),
+            attaching: Arc::default(),
         })
     }
 
@@ -114,11 +123,11 @@ impl Provider for LocalProvider {
     }
 
     async fn attach(&self, id: &SandboxId) -> Result<Arc<dyn Sandbox>> {
-        Ok(self.find(id, Operation::Attach)?)
+        Ok(self.attach_local(id).await.map_err(open_files::told)?)
     }
 
     async fn list(&self, labels: &Labels) -> Result<Vec<SandboxInfo>> {
-        Ok(self.registry.list(labels))
+        self.list_local(labels).await
     }
 
     async fn list_snapshots(&self, labels: &Labels) -> Result<Vec<Snapshot>> {
@@ -129,11 +138,22 @@ impl Provider for LocalProvider {
 
     async fn delete_snapshot(&self, id: &SnapshotId) -> Result<()> {
         let (host, id) = (self.host.clone(), id.clone());
-        let delete = move || host.snapshots.delete(&host.images, &host.config, &id);
+        let delete = move || {
+            if let Some(sandbox) = lasting::based_on(host.state.root(), &id) {
+                let message = format!("the lasting sandbox {sandbox} lies on the snapshot {id}");
+                return Err(Error::new(ErrorKind::Conflict, Operation::DeleteSnapshot)
+                    .with_message(message)
+                    .with_hint("destroy that sandbox first"));
+            }
+            host.snapshots.delete(&host.images, &host.config, &id)
+        };
         blocking(Operation::DeleteSnapshot, delete).await
     }
 
     async fn destroy(&self, id: &SandboxId) -> Result<()> {
+        if self.registry.get(id).is_none() && self.remove_lasting(id).await? {
+            return Ok(());
+        }
         self.find(id, Operation::Destroy)?.close().await
     }
 }

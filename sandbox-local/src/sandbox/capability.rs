@@ -57,11 +57,15 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend d
     )
     .partial(
         Capability::List,
-        "the sandboxes of this provider in this process",
+        "the sandboxes of this provider in this process, and lasting ones",
     )
     .partial(
         Capability::Attach,
-        "the sandboxes of this provider in this process",
+        "the sandboxes of this provider in this process, and lasting ones",
+    )
+    .partial(
+        Capability::Lasting,
+        "not with a limit on disk or credentials in the egress policy",
     )
     .partial(
         Capability::Pause,

@@ -41,6 +41,7 @@ use self::memory::Memory;
 use self::running::Running;
 use crate::engine::Frozen;
 use crate::files::GuestRoot;
+use crate::lasting::Kept;
 use crate::layers::stack::Stack;
 use crate::open_files;
 use crate::runtime;
@@ -70,6 +71,9 @@ pub(crate) struct LocalSandbox {
     paused: Mutex<Option<Frozen>>,
     /// Held by the one that pauses or resumes.
     pausing: tokio::sync::Mutex<()>,
+    /// Its record on the disk, if it lasts.
+    kept: Option<Arc<Kept>>,
+    restarted: Option<SystemTime>,
     kill_switch: KillSwitch,
     ended: Arc<Ended>,
     /// Also held by every running command: while one runs the sandbox is in use.
@@ -87,6 +91,9 @@ pub(crate) struct Origin {
     pub(crate) settings: Settings,
     pub(crate) parent: Option<SandboxId>,
     pub(crate) labels: Labels,
+    pub(crate) kept: Option<Arc<Kept>>,
+    /// Whether it was there before, and stopped.
+    pub(crate) restarted: bool,
 }
 
 impl LocalSandbox {
@@ -98,7 +105,12 @@ impl LocalSandbox {
             id: id.clone(),
             parent: origin.parent,
             labels: origin.labels,
-            created: SystemTime::now(),
+            created: match &origin.kept {
+                Some(kept) => kept.created(),
+                None => SystemTime::now(),
+            },
+            restarted: origin.restarted.then(SystemTime::now),
+            kept: origin.kept,
             host: origin.host,
             registry: origin.registry,
             blueprint: origin.blueprint,
@@ -129,13 +141,36 @@ impl LocalSandbox {
             .clone()
     }
 
-    fn change(&self, change: impl FnOnce(&mut Settings)) {
-        change(
-            &mut self
+    /// Changes the settings; those of a lasting sandbox on the disk first.
+    async fn change<F>(&self, operation: Operation, change: F) -> Result<()>
+    where
+        F: FnOnce(&mut Settings) + Send + 'static,
+    {
+        let Some(kept) = self.kept.clone() else {
+            change(
+                &mut self
+                    .settings
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner),
+            );
+            return Ok(());
+        };
+        let Some(sandbox) = self.registry.get(&self.id) else {
+            return Err(self.ended.error(operation, &self.id));
+        };
+        let changed = blocking(operation, move || {
+            // Held meanwhile: the disk has what was set last.
+            let mut settings = sandbox
                 .settings
                 .write()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+                .unwrap_or_else(PoisonError::into_inner);
+            let mut new = settings.clone();
+            change(&mut new);
+            kept.set(&new, operation)?;
+            *settings = new;
+            Ok(())
+        });
+        changed.await.map_err(|error| self.named(error))
     }
 
     fn resolve(&self, path: &GuestPath, operation: Operation) -> Result<GuestPath> {
@@ -363,6 +398,11 @@ async fn expire(sandbox: std::sync::Weak<LocalSandbox>, ttl: Duration) {
                 let left = last
                     .saturating_add(ttl)
                     .saturating_sub(sandbox.born.elapsed());
+                if let Some(kept) = &sandbox.kept
+                    && !left.is_zero()
+                {
+                    kept.touch();
+                }
                 if left.is_zero() {
                     sandbox.ended.expire();
                     if let Err(error) = sandbox.close().await {
@@ -380,6 +420,9 @@ async fn expire(sandbox: std::sync::Weak<LocalSandbox>, ttl: Duration) {
 
 impl Drop for LocalSandbox {
     fn drop(&mut self) {
-        self.registry.remove(&self.id);
+        // A lasting one may have been started again by now, under the same name.
+        if self.kept.is_none() {
+            self.registry.remove(&self.id);
+        }
     }
 }

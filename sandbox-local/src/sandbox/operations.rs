@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use sandbox_core::backend::blocking;
+use sandbox_core::backend::{Settings, blocking};
 use sandbox_core::{
     Capabilities, Changes, ChangesOptions, CollectOptions, Command, CreateDirOptions, DirEntry,
     EgressDecisions, EgressPolicy, Env, Error, ErrorKind, Execution, ExportOptions, FileBatch,
@@ -59,9 +59,11 @@ impl Sandbox for LocalSandbox {
         let workdir = self.settings().workdir;
         let mut info = SandboxInfo::new(self.id.clone(), "local", workdir)
             .labels(self.labels.clone())
-            .command_timeout(self.blueprint.spec.command_timeout);
+            .command_timeout(self.blueprint.spec.command_timeout)
+            .lasting(self.kept.is_some());
         info.parent = self.parent.clone();
         info.created = self.created;
+        info.restarted = self.restarted;
         info
     }
 
@@ -218,8 +220,8 @@ impl Sandbox for LocalSandbox {
             root.check_dir(&checked, Operation::SetWorkdir)
         })
         .await?;
-        self.change(|settings| settings.workdir = path);
-        Ok(())
+        let workdir = move |settings: &mut Settings| settings.workdir = path;
+        self.change(Operation::SetWorkdir, workdir).await
     }
 
     async fn set_env(&self, changes: Env) -> Result<()> {
@@ -227,8 +229,8 @@ impl Sandbox for LocalSandbox {
             .validate(Operation::SetEnv)
             .map_err(|error| self.named(error))?;
         let _running = self.running(Operation::SetEnv).await?;
-        self.change(|settings| changes.apply_to(&mut settings.env));
-        Ok(())
+        let apply = move |settings: &mut Settings| changes.apply_to(&mut settings.env);
+        self.change(Operation::SetEnv, apply).await
     }
 
     async fn fork(&self, options: ForkOptions) -> Result<Arc<dyn Sandbox>> {
@@ -240,6 +242,8 @@ impl Sandbox for LocalSandbox {
             settings: self.settings(),
             parent: Some(self.id.clone()),
             labels: options.labels,
+            kept: None,
+            restarted: false,
         };
         Ok(Self::open(origin, id, running))
     }
@@ -334,12 +338,19 @@ impl Sandbox for LocalSandbox {
     async fn restrict_egress(&self, policy: EgressPolicy) -> Result<()> {
         const OP: Operation = Operation::RestrictEgress;
         self.check_open(OP)?;
-        match &self.egress {
-            Some(egress) => egress
-                .restrict(policy, OP)
-                .map_err(|error| self.named(error)),
-            None => Err(self.named(egress::none(OP))),
-        }
+        let Some(egress) = &self.egress else {
+            return Err(self.named(egress::none(OP)));
+        };
+        let kept = self.kept.clone().map(|kept| (kept, policy.clone()));
+        egress
+            .restrict(policy, OP)
+            .map_err(|error| self.named(error))?;
+        let Some((kept, policy)) = kept else {
+            return Ok(());
+        };
+        // It is in force already; without this it would end with the process.
+        let written = blocking(OP, move || kept.restrict(policy, OP));
+        written.await.map_err(|error| self.named(error))
     }
 
     async fn close(&self) -> Result<()> {
@@ -348,6 +359,14 @@ impl Sandbox for LocalSandbox {
         self.registry.remove(&self.id);
         // First, and whatever is under way: what holds the run comes to its end by that.
         let killer = self.kill_switch.press();
+        // Before the first wait, so that a close whose future is dropped ends it all the same.
+        if let Some(kept) = &self.kept {
+            kept.forget().map_err(|error| {
+                self.named(Error::from_io(error, OP)).with_message(
+                    "everything in the lasting sandbox was killed, but its record can't be removed",
+                )
+            })?;
+        }
         runtime::require(OP).map_err(|error| self.named(error))?;
         let running = self.running.clone();
         let before = self.host.state.mark();

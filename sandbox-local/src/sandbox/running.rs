@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
-use sandbox_core::backend::blocking;
-use sandbox_core::{Changes, Error, ErrorKind, GuestPath, ListOptions, Operation, Result};
+use sandbox_core::backend::{Settings, blocking};
+use sandbox_core::{
+    Changes, Error, ErrorKind, GuestPath, ListOptions, Operation, Result, SandboxId,
+};
 use sandbox_egress::{Egress, Service};
 use sandbox_transfer::changes::ChangeCollector;
 
@@ -18,6 +20,7 @@ use super::{lost, processes};
 use crate::egress;
 use crate::engine::{Engine, Lost};
 use crate::files::GuestRoot;
+use crate::lasting::{Kept, Unclaimed};
 use crate::layers::Layer;
 use crate::layers::compact;
 use crate::layers::copy;
@@ -46,6 +49,8 @@ pub(crate) struct Running {
     state_dir: PathBuf,
     egress: Option<Arc<Egress>>,
     service: Option<Service>,
+    /// The record of a lasting sandbox, which this is the run of.
+    kept: Option<Arc<Kept>>,
     /// Nanoseconds of processor time of the runs before this one.
     pub(crate) spent: Arc<AtomicU64>,
 }
@@ -84,8 +89,46 @@ impl Running {
             state_dir: host.state.layers_dir(),
             service: egress::serve(egress.as_ref(), sockets, operation)?,
             egress,
+            kept: None,
             spent: Arc::default(),
         })
+    }
+
+    /// Counts what was written since these layers as its changes.
+    pub(crate) fn begin_with(&mut self, origin: Stack) {
+        self.origin = origin;
+    }
+
+    /// The layers of this run, the topmost first, the one that is written among them.
+    fn layers_in_use(&self) -> Vec<Arc<Layer>> {
+        match &self.writes {
+            Writes::Layer { upper, .. } if !self.frozen => {
+                self.stack.with(upper.clone()).layers().to_vec()
+            }
+            _ => self.stack.layers().to_vec(),
+        }
+    }
+
+    /// Writes down the first run of a lasting sandbox. Blocks.
+    pub(crate) fn keep_first(
+        &mut self,
+        host: &Host,
+        id: &SandboxId,
+        blueprint: &Blueprint,
+        settings: &Settings,
+    ) -> Result<Unclaimed> {
+        let (layers, init) = (self.layers_in_use(), self.engine.pid());
+        let (kept, unclaimed) = Kept::create(host, id, blueprint, settings, layers, init)?;
+        host.keep(kept.clone());
+        self.kept = Some(kept);
+        Ok(unclaimed)
+    }
+
+    /// Writes down a later run of a lasting sandbox, before anything is done in it. Blocks.
+    pub(crate) fn keep(&mut self, kept: Arc<Kept>, operation: Operation) -> Result<()> {
+        kept.stacked(self.layers_in_use(), Some(self.engine.pid()), operation)?;
+        self.kept = Some(kept);
+        Ok(())
     }
 
     /// Starts a run on a stack of layers. Blocks.
@@ -200,7 +243,12 @@ impl Running {
         }
         let untouched = stack::is_untouched(&upper);
         if !untouched.map_err(|error| Error::from_io(error, Operation::Fork))? {
-            self.stack = shallow(host, self.stack.with(upper), cancel)?;
+            let stack = shallow(host, self.stack.with(upper), cancel)?;
+            if let Some(kept) = &self.kept {
+                // Before those that were merged go.
+                kept.stacked(stack.layers().to_vec(), None, OP)?;
+            }
+            self.stack = stack;
             self.frozen = true;
         }
         Ok(Some(self.stack.clone()))
@@ -223,7 +271,12 @@ impl Running {
         let (host, blueprint) = (host.clone(), blueprint.clone());
         let (stack, cgroup) = (self.stack.clone(), self.cgroup.clone());
         let egress = self.egress.clone();
-        let start = move || Self::start(&host, &blueprint, cgroup, stack, egress, operation);
+        let kept = self.kept.clone();
+        let start = move || {
+            let mut new = Self::start(&host, &blueprint, cgroup, stack, egress, operation)?;
+            kept.map_or(Ok(()), |kept| new.keep(kept, operation))?;
+            Ok(new)
+        };
         let new = blocking(operation, start).await?;
         kill_switch.connect(new.engine.killer());
         let mut old = std::mem::replace(self, new);

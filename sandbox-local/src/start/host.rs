@@ -4,14 +4,15 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
-use sandbox_core::{Error, Operation, Result, SandboxId};
+use sandbox_core::{Error, ErrorKind, Operation, Result, SandboxId};
 
 use crate::config::{LocalConfig, MOST_PREPARED};
 use crate::engine::Ready;
 use crate::guest_user::GuestUser;
 use crate::images::Images;
+use crate::lasting::Kept;
 use crate::layers::{Layer, State, random_hex};
 use crate::snapshots::Snapshots;
 use crate::start::dev;
@@ -27,6 +28,8 @@ pub(crate) struct Host {
     pub(crate) ready: Ready,
     pub(crate) images: Images,
     pub(crate) snapshots: Snapshots,
+    /// The record of the lasting sandbox that this is for; its forks share the host and have none.
+    kept: OnceLock<Arc<Kept>>,
     /// Held while layers are merged.
     pub(crate) merging: Mutex<()>,
     /// The lowest layer of every default root: the base layer.
@@ -66,9 +69,24 @@ impl Host {
             state,
             guest_user,
             ready,
+            kept: OnceLock::new(),
             merging: Mutex::default(),
             base_layer,
             system_dirs,
+        })
+    }
+
+    /// Takes the record of the lasting sandbox that this is for.
+    pub(crate) fn keep(&self, kept: Arc<Kept>) {
+        // Once, by the one that made this.
+        let _ = self.kept.set(kept);
+    }
+
+    /// The record of the lasting sandbox that this is for.
+    pub(crate) fn kept(&self, operation: Operation) -> Result<Arc<Kept>> {
+        let kept = self.kept.get().cloned();
+        kept.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, operation).with_message("the sandbox does not last")
         })
     }
 }

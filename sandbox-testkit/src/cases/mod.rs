@@ -18,6 +18,7 @@ mod host;
 mod isolation;
 mod jobs;
 mod kill;
+mod lasting;
 mod lifecycle;
 mod listing;
 mod order;
@@ -58,6 +59,7 @@ pub fn all() -> impl Iterator<Item = Case> {
         export::CASES,
         lifecycle::CASES,
         lifecycle::SABOTAGE,
+        lasting::CASES,
         provider::CASES,
         isolation::CASES,
         isolation::OF_THIS_HOST,

@@ -71,6 +71,7 @@ unsupported! {
     Usage: usage;
     Pause: pause;
     GuestRoot: guest_root;
+    Lasting: lasting;
 }
 
 /// Checks that the declaration gives a reason.
@@ -280,6 +281,11 @@ async fn image(cx: Context) -> Verdict {
 async fn guest_root(cx: Context) -> Verdict {
     let spec = cx.fixture.spec().user(GuestUser::Root);
     refuses_spec(&cx, spec, Capability::GuestRoot).await
+}
+
+async fn lasting(cx: Context) -> Verdict {
+    let spec = cx.fixture.spec().lasting(true);
+    refuses_spec(&cx, spec, Capability::Lasting).await
 }
 
 async fn root_dir(cx: Context) -> Verdict {

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use sandbox_core::{
     Env, EnvValue, Error, ErrorKind, Execution, ExitStatus, GuestPath, Labels, Operation, Result,
-    SandboxId, SandboxInfo, Usage,
+    SandboxId, SandboxInfo, SandboxStatus, Usage,
 };
 use tokio::time::Instant;
 
@@ -58,6 +58,16 @@ impl State {
     }
 }
 
+/// A lasting sandbox that nothing has open.
+pub(crate) struct Stopped {
+    pub(crate) info: SandboxInfo,
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) tree: Tree,
+    pub(crate) origin: Tree,
+    /// Without secrets.
+    pub(crate) env: BTreeMap<Vec<u8>, EnvValue>,
+}
+
 /// A sandbox, as its handles and its processes share it.
 pub(crate) struct Core {
     pub(crate) id: SandboxId,
@@ -66,6 +76,8 @@ pub(crate) struct Core {
     pub(crate) created: SystemTime,
     pub(crate) command_timeout: Option<Duration>,
     pub(crate) ttl: Option<Duration>,
+    pub(crate) lasting: bool,
+    pub(crate) restarted: Option<SystemTime>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) state: Mutex<State>,
     pub(crate) procs: Mutex<BTreeMap<u32, Weak<Proc>>>,
@@ -80,7 +92,29 @@ impl Core {
         info.parent = self.parent.clone();
         info.created = self.created;
         info.command_timeout = self.command_timeout;
+        info.lasting = self.lasting;
+        info.restarted = self.restarted;
         info
+    }
+
+    /// What stays of a lasting sandbox that is open; its processes don't.
+    pub(crate) fn stopped(&self) -> Option<Stopped> {
+        if !self.lasting {
+            return None;
+        }
+        let mut info = self.info();
+        info.status = SandboxStatus::Stopped;
+        let state = lock(&self.state);
+        let plain = state.env.iter().filter(|(_, value)| !value.is_secret);
+        (state.life == Life::Open).then(|| Stopped {
+            info,
+            ttl: self.ttl,
+            tree: state.tree.clone(),
+            origin: state.origin.clone(),
+            env: plain
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
+        })
     }
 
     /// Refuses an operation on a sandbox that has ended; otherwise counts as use.

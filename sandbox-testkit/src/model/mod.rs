@@ -75,6 +75,7 @@ pub const CAPABILITIES: Capabilities = Capabilities::none("this backend does not
         Capability::FileStreams,
         Capability::Changes,
         Capability::Usage,
+        Capability::Lasting,
     ])
     .without(Capability::User, "the model has one user")
     .without(

@@ -18,7 +18,7 @@ use sandbox_core::{
 };
 
 use super::CAPABILITIES;
-use super::core::{BACKEND, Core, Life, State};
+use super::core::{BACKEND, Core, Life, State, Stopped};
 use super::front::Front;
 use super::mock::{Call, Fault, MockOutcome};
 use super::process::lock;
@@ -49,6 +49,8 @@ pub(crate) struct Shared {
     calls: Mutex<Vec<Call>>,
     pub(crate) sandboxes: Registry<ModelSandbox>,
     pub(crate) snapshots: Mutex<BTreeMap<SnapshotId, (Snapshot, Tree)>>,
+    /// Lasting sandboxes without a handle.
+    pub(crate) stopped: Mutex<BTreeMap<SandboxId, Stopped>>,
     next: AtomicU64,
 }
 
@@ -261,6 +263,7 @@ impl ModelProviderBuilder {
             calls: Mutex::default(),
             sandboxes: Registry::new(),
             snapshots: Mutex::default(),
+            stopped: Mutex::default(),
             next: AtomicU64::new(0),
         });
         let bare = Arc::new(Bare(shared.clone()));
@@ -479,6 +482,8 @@ impl Provider for Bare {
             created: SystemTime::now(),
             command_timeout: spec.command_timeout,
             ttl: spec.ttl,
+            lasting: spec.lasting,
+            restarted: None,
             shared: self.0.clone(),
             state: State::new(tree, workdir, env),
             procs: Mutex::default(),
@@ -487,14 +492,38 @@ impl Provider for Bare {
     }
 
     async fn attach(&self, id: &SandboxId) -> Result<Arc<dyn Sandbox>> {
-        match self.0.find(id) {
-            Some(sandbox) => Ok(sandbox),
-            None => Err(unknown(id, Operation::Attach)),
+        if let Some(sandbox) = self.0.find(id) {
+            return Ok(sandbox);
         }
+        let Some(stopped) = lock(&self.0.stopped).remove(id) else {
+            return Err(unknown(id, Operation::Attach));
+        };
+        let state = State::new(stopped.tree, stopped.info.workdir, stopped.env);
+        lock(&state).origin = stopped.origin;
+        Ok(self.0.register(Core {
+            id: id.clone(),
+            parent: None,
+            labels: stopped.info.labels,
+            created: stopped.info.created,
+            command_timeout: stopped.info.command_timeout,
+            ttl: stopped.ttl,
+            lasting: true,
+            restarted: Some(SystemTime::now()),
+            shared: self.0.clone(),
+            state,
+            procs: Mutex::default(),
+            next_pid: 2.into(),
+        }))
     }
 
     async fn list(&self, labels: &Labels) -> Result<Vec<SandboxInfo>> {
-        Ok(self.0.sandboxes.list(labels))
+        let mut found = self.0.sandboxes.list(labels);
+        let has = |info: &&SandboxInfo| labels.iter().all(|(k, v)| info.labels.get(k) == Some(v));
+        let stopped = lock(&self.0.stopped);
+        let stopped = stopped.values().map(|stopped| &stopped.info);
+        found.extend(stopped.filter(has).cloned());
+        found.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+        Ok(found)
     }
 
     async fn list_snapshots(&self, labels: &Labels) -> Result<Vec<Snapshot>> {
@@ -519,7 +548,10 @@ impl Provider for Bare {
     async fn destroy(&self, id: &SandboxId) -> Result<()> {
         match self.0.find(id) {
             Some(sandbox) => sandbox.close().await,
-            None => Err(unknown(id, Operation::Destroy)),
+            None => match lock(&self.0.stopped).remove(id) {
+                Some(_) => Ok(()),
+                None => Err(unknown(id, Operation::Destroy)),
+            },
         }
     }
 }

@@ -24,7 +24,8 @@ use super::process::lock;
 use super::shell;
 use super::stream;
 
-/// A sandbox in memory. It ends when its last handle is dropped.
+/// A sandbox in memory. It ends when its last handle is dropped; one that lasts stays with its
+/// provider.
 pub struct ModelSandbox {
     pub(crate) core: Arc<Core>,
     jobs: Jobs,
@@ -40,7 +41,12 @@ impl std::fmt::Debug for ModelSandbox {
 
 impl Drop for ModelSandbox {
     fn drop(&mut self) {
+        let stopped = self.core.stopped();
         self.core.end(Life::Closed);
+        if let Some(stopped) = stopped {
+            let id = stopped.info.id.clone();
+            lock(&self.core.shared.stopped).insert(id, stopped);
+        }
     }
 }
 
@@ -269,6 +275,8 @@ impl Sandbox for ModelSandbox {
             created: SystemTime::now(),
             command_timeout: core.command_timeout,
             ttl: core.ttl,
+            lasting: false,
+            restarted: None,
             shared: core.shared.clone(),
             state,
             procs: Mutex::default(),

@@ -344,6 +344,16 @@ mutants! {
     /// The report of root's sandbox claims what the default has.
     RootHidden => "guest_root::the_report_says_that_root_is_less_than_the_default",
 
+    // Lasting sandboxes.
+    /// A sandbox that was to last is gone with its handle.
+    LastingIgnored => "lasting::files_environment_and_workdir_stay",
+    /// A sandbox that was not to last stays.
+    EverySandboxLasts => "lasting::what_was_not_to_last_ends_with_its_handle",
+    /// A sandbox that was started again has lost its environment.
+    RestartLosesEnvironment => "lasting::files_environment_and_workdir_stay",
+    /// A closed sandbox that was to last can be attached to.
+    ClosedOneLasts => "lasting::close_ends_it",
+
     // Close and drop.
     /// Closing twice is an error.
     CloseOnlyOnce => "lifecycle::close_may_be_called_twice",

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use sandbox_core::{
-    Capabilities, Error, ErrorKind, GuestUser, Labels, Mount, Network, Operation, Provider,
+    Capabilities, Env, Error, ErrorKind, GuestUser, Labels, Mount, Network, Operation, Provider,
     Resources, Result, Sandbox, SandboxId, SandboxInfo, SandboxSpec, Snapshot, SnapshotId, Source,
 };
 
@@ -55,6 +55,8 @@ impl MutantProvider {
             }
             Mutant::RootIgnored => spec.user = GuestUser::Default,
             Mutant::TtlIgnored => spec.ttl = None,
+            Mutant::LastingIgnored => spec.lasting = false,
+            Mutant::EverySandboxLasts => spec.lasting = true,
             Mutant::OffWherePossibleIsOpen if spec.network == Network::OffWherePossible => {
                 spec.network = Network::Open;
             }
@@ -121,8 +123,20 @@ impl Provider for MutantProvider {
     }
 
     async fn attach(&self, id: &SandboxId) -> Result<Arc<dyn Sandbox>> {
-        let inner = self.inner.attach(id).await?;
+        let inner = match self.inner.attach(id).await {
+            Err(error)
+                if self.mutant == Mutant::ClosedOneLasts && error.kind() == ErrorKind::NotFound =>
+            {
+                self.inner.create(SandboxSpec::new()).await?
+            }
+            attached => attached?,
+        };
         let inner = match self.mutant {
+            Mutant::RestartLosesEnvironment if inner.info().restarted.is_some() => {
+                let lost = Env::new().unset("KIT_SPEC").unset("KIT_LATER");
+                inner.set_env(lost).await?;
+                inner
+            }
             Mutant::AttachCreates => self.inner.create(SandboxSpec::new()).await?,
             _ => inner,
         };

@@ -36,12 +36,16 @@ pub mod config;
 mod connect;
 mod connector;
 mod expose;
+#[cfg(feature = "preview")]
+mod preview;
 mod registry;
 mod settings;
 
 pub use connect::{PROVIDER_VARIABLE, Selection, connect, connect_chain, connect_from_env};
 pub use connector::Connector;
 pub use expose::{ExposeAt, Exposed, expose};
+#[cfg(feature = "preview")]
+pub use preview::{Preview, preview};
 pub use registry::Registry;
 pub use sandbox_core::*;
 pub use settings::Settings;

@@ -12,10 +12,10 @@ use bytes::Bytes;
 use reqwest::Method;
 use sandbox_core::{
     Capabilities, Capability, Changes, ChangesOptions, CollectOptions, Command, CreateDirOptions,
-    DirEntry, Env, Error, Execution, ExportOptions, FileBatch, ForkOptions, GuestPath,
-    ImportOptions, IsolationReport, ListOptions, Metadata, MetadataOptions, Operation, Output,
-    Process, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox, SandboxInfo, Snapshot,
-    SnapshotOptions, Stdin, TransferReport, Usage,
+    DirEntry, EgressDecisions, EgressPolicy, Env, Error, Execution, ExportOptions, FileBatch,
+    ForkOptions, GuestPath, ImportOptions, IsolationReport, ListOptions, Metadata, MetadataOptions,
+    Operation, Output, Process, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox,
+    SandboxInfo, Snapshot, SnapshotOptions, Stdin, TransferReport, Usage,
 };
 
 use super::call::Call;
@@ -276,6 +276,26 @@ impl Sandbox for RemoteSandbox {
         self.0.require(Capability::Pause, Operation::Resume)?;
         let nothing = wire::Nothing {};
         let wire::Nothing {} = self.0.change(Operation::Resume, "resume", &nothing).await?;
+        Ok(())
+    }
+
+    async fn egress_decisions(&self, after: u64) -> Result<EgressDecisions> {
+        const OP: Operation = Operation::EgressDecisions;
+        self.0.open(OP)?;
+        self.0.require(Capability::EgressByName, OP)?;
+        let body = wire::After { after };
+        self.0.read(OP, "egress-decisions", &body).await
+    }
+
+    async fn restrict_egress(&self, policy: EgressPolicy) -> Result<()> {
+        const OP: Operation = Operation::RestrictEgress;
+        self.0.open(OP)?;
+        self.0.require(Capability::EgressByName, OP)?;
+        if policy.has_credentials() {
+            self.0.require(Capability::EgressCredentials, OP)?;
+        }
+        let body = wire::Policy { policy };
+        let wire::Nothing {} = self.0.change(OP, "restrict-egress", &body).await?;
         Ok(())
     }
 

@@ -39,6 +39,9 @@ const CARRIED: &[Capability] = &[
     Capability::Changes,
     Capability::Usage,
     Capability::Pause,
+    Capability::GuestRoot,
+    Capability::EgressByName,
+    Capability::EgressPorts,
 ];
 
 /// Limits of a [`Server`](super::Server). Each has a default that suits one owner.

@@ -35,6 +35,8 @@ pub(super) enum Action {
     Usage,
     Pause,
     Unpause,
+    EgressDecisions,
+    RestrictEgress,
     Close,
     Import,
     Export,
@@ -138,6 +140,8 @@ pub(super) const ROUTES: &[Route] = &[
     route(Post, "/v1/sandboxes/{sandbox}/usage", Action::Usage, "Tells what the sandbox uses at the moment", "Nothing", "Usage"),
     route(Post, "/v1/sandboxes/{sandbox}/pause", Action::Pause, "Holds everything in the sandbox still", "Nothing", "Nothing"),
     route(Post, "/v1/sandboxes/{sandbox}/resume", Action::Unpause, "Lets everything go on that a pause held still", "Nothing", "Nothing"),
+    route(Post, "/v1/sandboxes/{sandbox}/egress-decisions", Action::EgressDecisions, "Tells what was decided about names and connections, after a number", "After", "EgressDecisions"),
+    route(Post, "/v1/sandboxes/{sandbox}/restrict-egress", Action::RestrictEgress, "Narrows the egress policy", "Policy", "Nothing"),
     route(Post, "/v1/sandboxes/{sandbox}/close", Action::Close, "Ends the sandbox", "Nothing", "Nothing"),
     route(Post, "/v1/sandboxes/{sandbox}/import", Action::Import, "Brings a tar archive into a directory; the body is the length of a head (four bytes, big-endian), the head (JSON, Import) and the archive", "binary", "Imported"),
     route(Post, "/v1/sandboxes/{sandbox}/export", Action::Export, "Gives a directory out; frames, whose data are the length of a head, the head (JSON, Exported) and a tar archive", "Export", "binary"),
@@ -179,6 +183,8 @@ impl Action {
             Self::Usage => Operation::Usage,
             Self::Pause => Operation::Pause,
             Self::Unpause => Operation::Resume,
+            Self::EgressDecisions => Operation::EgressDecisions,
+            Self::RestrictEgress => Operation::RestrictEgress,
             Self::Close => Operation::Close,
             Self::Import => Operation::ImportDir,
             Self::Export => Operation::ExportDir,
@@ -213,6 +219,7 @@ impl Action {
                 | Snapshot
                 | Pause
                 | Unpause
+                | RestrictEgress
                 | Close
                 | Import
                 | Signal

@@ -210,6 +210,10 @@ fn on_sandbox(
         }
         Action::Pause => plain!(sandbox.pause()),
         Action::Unpause => plain!(sandbox.resume()),
+        Action::RestrictEgress => {
+            let wire::Policy { policy } = asked.parse(body)?;
+            plain!(sandbox.restrict_egress(policy))
+        }
         Action::SetEnv => {
             let env = wire::environment(asked.parse::<wire::SetEnv>(body)?.env);
             plain!(sandbox.set_env(env))
@@ -352,6 +356,10 @@ pub(super) async fn read(state: &Arc<State>, asked: &Asked, body: &Buffered) -> 
     match asked.action {
         Action::Isolation => Reply::json(&sandbox.isolation().await?, operation),
         Action::Usage => Reply::json(&sandbox.usage().await?, operation),
+        Action::EgressDecisions => {
+            let wire::After { after } = asked.parse(body)?;
+            Reply::json(&sandbox.egress_decisions(after).await?, operation)
+        }
         Action::Changes => {
             let wire::Differ { path, mut options } = asked.parse(body)?;
             options.max_bytes = options.max_bytes.min(state.config.max_read);

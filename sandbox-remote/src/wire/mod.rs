@@ -28,8 +28,8 @@ pub(crate) use files::{Entry, WireFile, WireMetadata};
 
 use bytes::Bytes;
 use sandbox_core::{
-    CreateDirOptions, Exit, ExportOptions, ForkOptions, GuestPath, ImportOptions, Labels,
-    ListOptions, MetadataOptions, ReadOptions, RemoveOptions, RenameOptions, SandboxInfo,
+    CreateDirOptions, EgressPolicy, Exit, ExportOptions, ForkOptions, GuestPath, ImportOptions,
+    Labels, ListOptions, MetadataOptions, ReadOptions, RemoveOptions, RenameOptions, SandboxInfo,
     SandboxSpec, Snapshot, SnapshotOptions, TerminalSize, TransferReport,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -133,6 +133,17 @@ pub(crate) struct Create {
 pub(crate) struct Handle {
     pub(crate) info: SandboxInfo,
     pub(crate) capabilities: Supports,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct After {
+    pub(crate) after: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Policy {
+    /// Without credentials.
+    pub(crate) policy: EgressPolicy,
 }
 
 #[derive(Serialize, Deserialize)]

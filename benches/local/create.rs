@@ -21,7 +21,48 @@ pub(crate) fn all(bench: &mut Bench) -> Outcome<()> {
         host_of(bench, ", host of 1 GiB")?;
         drop(memory);
     }
+    lasting(bench)?;
     at_once(bench)
+}
+
+/// A sandbox that lasts: made, and started again when nothing has it open.
+fn lasting(bench: &mut Bench) -> Outcome<()> {
+    let (runtime, provider) = (Arc::clone(&bench.runtime), bench.provider.clone());
+    let create = |lasting: bool| {
+        let spec = SandboxSpec::new().lasting(lasting);
+        runtime.block_on(async {
+            let sandbox = provider.create(spec).await?;
+            exec(&sandbox, Command::new("/bin/true")).await?;
+            Outcome::Ok(sandbox)
+        })
+    };
+    let close = |made: Option<Arc<dyn Sandbox>>| -> Outcome<()> {
+        Ok(made.map_or(Ok(()), |sandbox| runtime.block_on(sandbox.close()))?)
+    };
+    let made = |lasting: bool| {
+        let mut made = None;
+        let time = timed(|| Ok(drop(made.insert(create(lasting)?))))?;
+        close(made)?;
+        Ok(time)
+    };
+    let cases = vec![
+        Case::new("create, exec true", || made(false)),
+        Case::new("the same, to last", || made(true)),
+        Case::new("attach to one that is stopped, exec true", || {
+            let sandbox = create(true)?;
+            let id = sandbox.info().id;
+            drop(sandbox);
+            let mut made = None;
+            // The time to let go of it is part of this.
+            let time = timed(|| {
+                let sandbox = made.insert(runtime.block_on(provider.attach(&id))?);
+                Ok(runtime.block_on(exec(sandbox, Command::new("/bin/true")))?)
+            })?;
+            close(made)?;
+            Ok(time)
+        }),
+    ];
+    bench.compare("lasting", cases)
 }
 
 fn host_of(bench: &mut Bench, host: &str) -> Outcome<()> {

@@ -91,6 +91,13 @@ const GOALS: &[Goal] = &[
         0.625,
     ),
     goal(
+        // Half of its throughput.
+        "2 GiB through an egress policy by the host's loopback",
+        ("2048 MiB by name", "through the egress policy"),
+        ("2048 MiB by name", "loopback of the host"),
+        2.0,
+    ),
+    goal(
         "second start of an image by a default sandbox",
         ("create, exec true, second start", "of an image"),
         ("create, exec true, second start", "of the host's programs"),

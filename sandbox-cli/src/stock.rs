@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sandbox::{Error, ErrorKind, Labels, Operation, Provider, SnapshotId};
+use sandbox::{Error, ErrorKind, Labels, Operation, Provider, SandboxStatus, SnapshotId};
 use serde_json::json;
 
 use crate::arguments::{LsOptions, ReapOptions, SnapshotAction, SnapshotOptions};
@@ -69,6 +69,11 @@ pub(crate) async fn reap(uri: &str, options: ReapOptions, json: bool) -> Result<
     let mut closed = Vec::new();
     let mut failed = None;
     for info in old {
+        if info.status == SandboxStatus::OpenElsewhere {
+            let id = &info.id;
+            complain(&format!("sandbox: left {id}: another process has it open"));
+            continue;
+        }
         if options.dry_run {
             closed.push(info.id.to_string());
             continue;

@@ -22,7 +22,7 @@ use sandbox_core::{
     Env, ErrorKind, Labels, Provider, Resources, Sandbox, SandboxExt as _, SandboxId, SandboxSpec,
     SandboxStatus, SnapshotOptions, Source,
 };
-use sandbox_local::{LocalConfig, LocalProvider};
+use sandbox_local::LocalProvider;
 use support::{STATE, provider, sh, state, until};
 
 fn lasting() -> SandboxSpec {

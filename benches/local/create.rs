@@ -41,7 +41,10 @@ fn lasting(bench: &mut Bench) -> Outcome<()> {
     };
     let made = |lasting: bool| {
         let mut made = None;
-        let time = timed(|| Ok(drop(made.insert(create(lasting)?))))?;
+        let time = timed(|| {
+            made = Some(create(lasting)?);
+            Ok(())
+        })?;
         close(made)?;
         Ok(time)
     };

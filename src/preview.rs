@@ -150,7 +150,7 @@ struct Door {
     token: String,
 }
 
-/// What a request brought.
+/// Token that a request brought, or none.
 enum Brought {
     Token,
     /// In a link: the address without it.

@@ -119,7 +119,7 @@ pub(crate) struct Kept {
 struct Inner {
     record: Record,
     layers: Vec<Arc<Layer>>,
-    /// It was closed: the record must not come back.
+    /// Whether it was closed: the record must not come back.
     forgotten: bool,
 }
 

@@ -238,7 +238,7 @@ async fn a_damaged_record_is_an_error_and_nothing_is_collected() {
     attach(&own, &id).await.close().await.unwrap();
 }
 
-/// What a host does that is killed in the middle of it.
+/// Work of a host that is killed in the middle of it.
 #[tokio::test]
 #[ignore = "the host that another test kills"]
 async fn host_that_is_killed() {

@@ -71,7 +71,7 @@ pub(crate) struct LocalSandbox {
     paused: Mutex<Option<Frozen>>,
     /// Held by the one that pauses or resumes.
     pausing: tokio::sync::Mutex<()>,
-    /// Its record on the disk, if it lasts.
+    /// Record on the disk, if it lasts.
     kept: Option<Arc<Kept>>,
     restarted: Option<SystemTime>,
     kill_switch: KillSwitch,

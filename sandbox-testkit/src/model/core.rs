@@ -97,7 +97,7 @@ impl Core {
         info
     }
 
-    /// What stays of a lasting sandbox that is open; its processes don't.
+    /// State that stays of a lasting sandbox that is open; its processes do not.
     pub(crate) fn stopped(&self) -> Option<Stopped> {
         if !self.lasting {
             return None;

@@ -160,3 +160,39 @@ impl Registry {
         known.collect::<Vec<_>>().join(", ")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a build with few features has.
+    fn small() -> Registry {
+        let mut registry = Registry::empty();
+        registry
+            .schemes
+            .insert("dagger".into(), Entry::NeedsFeature("dagger"));
+        registry
+    }
+
+    #[tokio::test]
+    async fn a_scheme_that_this_build_lacks_names_its_feature() {
+        let Err(error) = small().connect("dagger:").await else {
+            panic!("it is not there");
+        };
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        let said = error.to_string();
+        assert!(said.contains("build with the feature \"dagger\""), "{said}");
+    }
+
+    #[tokio::test]
+    async fn a_list_of_schemes_names_the_features_of_those_that_are_missing() {
+        let Err(error) = small().connect("docker:").await else {
+            panic!("it is unknown");
+        };
+        let said = error.to_string();
+        assert!(
+            said.contains("dagger: (with the feature \"dagger\")"),
+            "{said}"
+        );
+    }
+}

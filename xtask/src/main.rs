@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // A program that talks to its user.
 
 mod api;
+mod features;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
   tidy           file headers, unsafe code, words, links, the core's dependencies
   api            compares the public API with docs/api/*.txt; no dependency's type in a signature
+  features       builds the facade without features and with each of them alone
   api --bless    writes docs/api/*.txt anew, for a change of the API that is meant";
 
 fn main() -> ExitCode {
@@ -23,6 +25,7 @@ fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match arguments[..] {
         ["tidy"] => tidy::check(&root()),
+        ["features"] => features::check(&root()),
         ["api"] => api::check(&root(), false),
         ["api", "--bless"] => api::check(&root(), true),
         _ => Err(USAGE.into()),

@@ -165,7 +165,7 @@ impl Registry {
 mod tests {
     use super::*;
 
-    /// What a build with few features has.
+    /// The registry of a build with few features.
     fn small() -> Registry {
         let mut registry = Registry::empty();
         registry

@@ -3,6 +3,8 @@
 //! A client that sends such a body under another type is understood too: one published client
 //! does that. Everything else than a form is refused.
 
+use memchr::memmem::find;
+
 /// A file of a form.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Part<'a> {
@@ -45,18 +47,6 @@ fn name_of(headers: &str) -> Option<String> {
     };
     value("name").filter(|name| name == "file")?;
     value("filename")
-}
-
-fn find(body: &[u8], needle: &[u8]) -> Option<usize> {
-    let mut from = 0;
-    let first = *needle.first()?;
-    loop {
-        let at = from + body.get(from..)?.iter().position(|byte| *byte == first)?;
-        if body.get(at..)?.starts_with(needle) {
-            return Some(at);
-        }
-        from = at + 1;
-    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 
 mod support;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -258,19 +259,27 @@ async fn no_more_memory_than_the_limit() {
         );
         assert!(!run(sandbox, take(300)).await.success());
     }
-    let names = [sandbox.info().id.to_string(), child.info().id.to_string()];
+    let mut theirs = HashSet::new();
+    for sandbox in [&sandbox, &child] {
+        let pid = init(sandbox).await.as_raw_nonzero();
+        let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("its groups");
+        let names = groups.split(['/', '\n']);
+        let names = names.filter(|name| name.starts_with("sandbox-"));
+        let before = theirs.len();
+        theirs.extend(names.map(str::to_owned));
+        assert!(theirs.len() > before, "one of its own: {groups}");
+    }
+    let left = || {
+        let mut names = cgroups().into_iter();
+        names.any(|dir| {
+            dir.file_name()
+                .is_some_and(|name| theirs.contains(&*name.to_string_lossy()))
+        })
+    };
+    assert!(left(), "no control");
     child.close().await.expect("close");
     sandbox.close().await.expect("close");
-    until("the cgroups are gone", async || {
-        let left = cgroups();
-        let ours = |dir: &PathBuf| {
-            names
-                .iter()
-                .any(|name| dir.to_string_lossy().ends_with(name))
-        };
-        (!left.iter().any(ours)).then_some(())
-    })
-    .await;
+    until("the cgroups are gone", async || (!left()).then_some(())).await;
 }
 
 /// The init of a sandbox: by its pid namespace, and by its name, which its commands don't have.

@@ -10,6 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 
+use super::born::BornIn;
 use super::error::StartError;
 use super::{image, wire};
 use crate::mutation::{self, Part};
@@ -123,12 +124,12 @@ pub(crate) struct Blank {
 impl Blank {
     /// Starts one.
     pub(super) fn new(isolate_network: bool) -> Result<Self, StartError> {
-        Self::launch(control_pair()?, namespaces(isolate_network))
+        Self::launch(control_pair()?, namespaces(isolate_network), None)
     }
 
     /// Starts one in the network namespace that this thread is in, whose loopback interface is up.
-    pub(super) fn here() -> Result<Self, StartError> {
-        let blank = Self::new(false)?;
+    pub(super) fn here(born_in: Option<&BornIn>) -> Result<Self, StartError> {
+        let blank = Self::launch(control_pair()?, namespaces(false), born_in)?;
         Ok(Self {
             loopback_is_up: true,
             ..blank
@@ -138,8 +139,12 @@ impl Blank {
     pub(super) fn launch(
         (socket, agent_end): (OwnedFd, OwnedFd),
         namespaces: libc::c_int,
+        born_in: Option<&BornIn>,
     ) -> Result<Self, StartError> {
-        let launched = launch_agent(&agent_end, namespaces)?;
+        let launched = match born_in {
+            Some(groups) => groups.launch(|v2| launch_agent(&agent_end, namespaces, v2))?,
+            None => launch_agent(&agent_end, namespaces, None)?,
+        };
         let pid = launched.pid;
         let agent = Agent {
             launched: Some(launched),
@@ -185,9 +190,13 @@ pub(super) fn namespaces(network: bool) -> libc::c_int {
     }
 }
 
-fn launch_agent(agent_end: &OwnedFd, namespaces: libc::c_int) -> Result<Launched, StartError> {
+fn launch_agent(
+    agent_end: &OwnedFd,
+    namespaces: libc::c_int,
+    group: Option<BorrowedFd<'_>>,
+) -> Result<Launched, StartError> {
     let refused = match image::in_memory() {
-        Ok(image) => match launch(image, agent_end.as_fd(), namespaces) {
+        Ok(image) => match launch(image, agent_end.as_fd(), namespaces, group) {
             Err(error)
                 if error.step == EXEC_STEP
                     && matches!(error.errno, Errno::ACCESS | Errno::PERM) =>
@@ -205,7 +214,7 @@ fn launch_agent(agent_end: &OwnedFd, namespaces: libc::c_int) -> Result<Launched
     let Ok(image) = image::on_disk() else {
         return Err(refused);
     };
-    Ok(launch(image, agent_end.as_fd(), namespaces)?)
+    Ok(launch(image, agent_end.as_fd(), namespaces, group)?)
 }
 
 /// Gives the agent's namespace its one user and group, with this number inside.
@@ -268,7 +277,11 @@ fn tell(pid: u32, name: &str, step: &'static str, text: String) -> Result<(), St
 /// for as long as it takes to get a descriptor. As an init, since only as one does it wait.
 pub(crate) fn idmap_namespace(user: (u32, u32), group: (u32, u32)) -> Result<OwnedFd, StartError> {
     // Reaped at the end; until then its number is its own. It ends at end-of-file.
-    let blank = Blank::launch(control_pair()?, libc::CLONE_NEWUSER | libc::CLONE_NEWPID)?;
+    let blank = Blank::launch(
+        control_pair()?,
+        libc::CLONE_NEWUSER | libc::CLONE_NEWPID,
+        None,
+    )?;
     let namespace = map(blank.pid, user, group).and_then(|()| {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let path = format!("/proc/{}/ns/user", blank.pid);

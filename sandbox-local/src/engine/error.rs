@@ -57,9 +57,9 @@ pub(crate) enum StartError {
         /// The kernel's reason.
         errno: Errno,
     },
-    /// The caller's hook failed.
-    #[error("attach the sandbox's first process")]
-    Hook(#[source] io::Error),
+    /// It can't be started in its control groups.
+    #[error("start the sandbox's first process in its control groups")]
+    Groups(#[source] io::Error),
     /// The agent ended before it was ready.
     #[error("the sandbox's first process ended before it was ready ({0})")]
     Died(String),
@@ -78,7 +78,7 @@ impl StartError {
             Self::Step { errno, .. } | Self::Op { errno, .. } | Self::Serving { errno, .. } => {
                 Some(*errno)
             }
-            Self::Hook(error) => Errno::from_io_error(error),
+            Self::Groups(error) => Errno::from_io_error(error),
             Self::Plan(_) | Self::Died(_) | Self::TimedOut(_) | Self::NoRuntime => None,
         }
     }

@@ -9,6 +9,7 @@
 //! filters there are is in the plan that it is given.
 
 mod blank;
+mod born;
 mod client;
 mod connection;
 mod drain;
@@ -32,6 +33,7 @@ mod wire;
 mod tests;
 
 pub(crate) use blank::{RunAs, idmap_namespace};
+pub(crate) use born::BornIn;
 pub(crate) use client::{Engine, Frozen, Killer};
 pub(crate) use connection::Killed;
 pub(crate) use error::{ExitError, Failure, FailureKind, Lost, SpawnError, StartError};

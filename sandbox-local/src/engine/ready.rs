@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::blank::{Blank, RunAs};
+use super::born::BornIn;
 use super::error::StartError;
 use crate::sys::network;
 
@@ -38,13 +39,19 @@ struct Shared {
 
 type Made = Result<Blank, StartError>;
 
+/// A start that waits for an agent.
+struct Asked {
+    sender: SyncSender<Made>,
+    born_in: Option<BornIn>,
+}
+
 #[derive(Default)]
 struct State {
     blanks: Vec<Blank>,
     /// Number of network namespaces while the thread waits.
     networks: usize,
     /// An agent is to be started in one of them.
-    asked: Option<SyncSender<Made>>,
+    asked: Option<Asked>,
     /// Starts that took something and are under way.
     starting: usize,
     /// When the last one was over.
@@ -143,20 +150,27 @@ impl Ready {
         Ok(Self { shared })
     }
 
-    /// An agent that waits or is being started, if there is any. Dropping it has it replaced.
-    pub(crate) fn take(&self) -> Option<Taken> {
+    /// An agent in these control groups that waits or is being started, if there is any. Dropping it
+    /// has it replaced.
+    pub(crate) fn take(&self, born_in: Option<&BornIn>) -> Option<Taken> {
         // Dropped, and with that waited for, when the lock is free again.
         let mut ended = Vec::new();
         let mut state = self.shared.lock();
         state.failed = false;
         let agent = loop {
-            match state.blanks.pop() {
+            // To move one that waits into a group takes longer than a start.
+            let blank = match born_in {
+                None => state.blanks.pop(),
+                Some(_) => None,
+            };
+            match blank {
                 Some(blank) if !blank.waits() => ended.push(blank),
                 Some(blank) => break Some(Agent::Waits(Some(blank))),
                 None if state.networks > 0 => {
                     let (sender, receiver) = sync_channel(1);
                     state.networks = 0;
-                    state.asked = Some(sender);
+                    let born_in = born_in.cloned();
+                    state.asked = Some(Asked { sender, born_in });
                     break Some(Agent::Comes(receiver));
                 }
                 None => break None,
@@ -201,7 +215,7 @@ struct Maker {
 
 enum Task {
     /// For a start that waits.
-    Start(SyncSender<Made>),
+    Start(Asked),
     Network,
     Blank,
     End(Vec<Blank>),
@@ -212,7 +226,9 @@ impl Maker {
         loop {
             match self.next() {
                 // If the start was given up the agent ends with the message.
-                Task::Start(sender) => drop(sender.send(self.start())),
+                Task::Start(Asked { sender, born_in }) => {
+                    drop(sender.send(self.start(born_in.as_ref())));
+                }
                 Task::Network => self.make_network(),
                 Task::Blank => self.make_blank(),
                 // Here, where nothing waits for it: each is killed and reaped.
@@ -227,8 +243,8 @@ impl Maker {
         let mut state = self.shared.lock();
         loop {
             state.networks = 0;
-            if let Some(sender) = state.asked.take() {
-                return Task::Start(sender);
+            if let Some(asked) = state.asked.take() {
+                return Task::Start(asked);
             }
             if state.closed {
                 return Task::End(std::mem::take(&mut state.blanks));
@@ -278,7 +294,7 @@ impl Maker {
     }
 
     fn make_blank(&mut self) {
-        let made = self.start();
+        let made = self.start(None);
         let mut state = self.shared.lock();
         match made {
             Ok(blank) => state.blanks.push(blank),
@@ -289,15 +305,16 @@ impl Maker {
         }
     }
 
-    fn start(&mut self) -> Made {
+    fn start(&mut self, born_in: Option<&BornIn>) -> Made {
         match self.networks.pop() {
             Some(network) => {
                 network::enter(network).map_err(|errno| StartError::Step {
                     step: "enter a network namespace",
                     errno,
                 })?;
-                Blank::here()
+                Blank::here(born_in)
             }
+            // Asked for only while there is one: this is one that is made ahead.
             None => Blank::new(true),
         }
     }

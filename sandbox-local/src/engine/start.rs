@@ -1,7 +1,6 @@
 //! Bringing an agent up: namespaces, run_as, plan, ready. Blocking; about a
 //! millisecond. Whatever fails on the way, nothing may stay behind.
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -11,14 +10,12 @@ use rustix::process::PidfdFlags;
 use super::blank::{
     Agent, Blank, RunAs, at, control_pair, end, is_silent, map_user, namespaces, poll_readable,
 };
+use super::born::BornIn;
 use super::error::StartError;
 use super::plan::{Compiled, Plan};
 use super::ready::Taken;
 use super::wire;
 use crate::protocol::{MAX_FDS, Message, reply, request, serving};
-
-/// Called with the agent's pid before the plan runs.
-pub(crate) type Hook = Box<dyn FnOnce(u32) -> io::Result<()> + Send>;
 
 /// Description of a start.
 pub(crate) struct StartConfig {
@@ -30,8 +27,8 @@ pub(crate) struct StartConfig {
     pub(crate) guest_id: u32,
     /// Whether it gets a network namespace of its own.
     pub(crate) isolate_network: bool,
-    /// For instance: attach it to a cgroup.
-    pub(crate) hook: Option<Hook>,
+    /// Control groups that it is born in; those of `taken`, if one is.
+    pub(crate) born_in: Option<BornIn>,
     /// Limit of the time for the plan.
     pub(crate) timeout: Duration,
     /// An agent with a network of its own, if one was ready.
@@ -80,16 +77,12 @@ pub(crate) fn start(config: StartConfig) -> Result<Started, StartError> {
             // The plan is there before the agent is, which then waits for nothing but its user.
             let pair = control_pair()?;
             send_plan(&pair.0, &plan, &memory)?;
-            Blank::launch(pair, namespaces(config.isolate_network))?
+            let namespaces = namespaces(config.isolate_network);
+            Blank::launch(pair, namespaces, config.born_in.as_ref())?
         }
     };
     map_user(blank.pid, config.run_as, config.guest_id)?;
-    let Blank {
-        socket, agent, pid, ..
-    } = blank;
-    if let Some(hook) = config.hook {
-        hook(pid).map_err(StartError::Hook)?;
-    }
+    let Blank { socket, agent, .. } = blank;
     go(&socket, &plan)?;
     ready(agent, socket, &plan, config.run_as, config.timeout)
 }

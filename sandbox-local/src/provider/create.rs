@@ -88,7 +88,7 @@ impl LocalProvider {
                 false => host,
             };
             let blueprint = Arc::new(Blueprint::new(&host, spec, &cancel)?);
-            let run = Prepared::first(&host, &blueprint, id.as_str())
+            let run = Prepared::first(&host, &blueprint)
                 .map_err(|error| error.with_sandbox(id.clone()))?;
             let running = Running::new(run, &host, blueprint.new_egress(), OP)?;
             Ok(FirstRun {

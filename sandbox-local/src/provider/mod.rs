@@ -28,8 +28,9 @@ use crate::start::host::Host;
 /// Sandboxes on this machine: Linux namespaces, no daemon, as any user.
 ///
 /// One provider serves any number of sandboxes; making one prepares a few files and starts one
-/// thread, as root two, and up to three for [`LocalConfig::prepared`]. Its sandboxes live as long
-/// as their handles, not as long as the provider.
+/// thread, as root two, up to three for [`LocalConfig::prepared`], and one more when the first limit
+/// on memory or processors is asked for. Its sandboxes live as long as their handles, not as long as
+/// the provider.
 ///
 /// ```no_run
 /// use sandbox_core::{Provider, SandboxExt, SandboxSpec};

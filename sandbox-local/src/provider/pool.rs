@@ -184,7 +184,7 @@ fn work(inner: &Inner, host: &Weak<Host>) {
 fn start(host: &Host, shape: &SandboxSpec) -> Result<Pooled> {
     let id = new_id(Operation::Create)?;
     let blueprint = Blueprint::new(host, shape.clone(), &Cancel::default())?;
-    let run = Prepared::first(host, &blueprint, id.as_str())?;
+    let run = Prepared::first(host, &blueprint)?;
     Ok(Pooled { id, blueprint, run })
 }
 

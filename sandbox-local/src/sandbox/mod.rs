@@ -358,7 +358,7 @@ impl LocalSandbox {
             return Err(self.lost(why, &running.cgroup, OP));
         }
         self.check_runs(OP)?;
-        let child = Running::fork(running, &self.host, &self.blueprint, id.as_str()).await;
+        let child = Running::fork(running, &self.host, &self.blueprint).await;
         Ok((id, child.map_err(|error| self.unless_closed(error, OP))?))
     }
 

@@ -158,7 +158,6 @@ impl Running {
         mut this: impl DerefMut<Target = Self> + Send + Sync + 'static,
         host: &Arc<Host>,
         blueprint: &Arc<Blueprint>,
-        name: &str,
     ) -> Result<Self> {
         // What is done on threads for blocking work stops when its result is not wanted any more.
         let cancel = Cancel::default();
@@ -167,7 +166,6 @@ impl Running {
             cancel: cancel.clone(),
             host: host.clone(),
             blueprint: blueprint.clone(),
-            name: name.into(),
             egress: this.egress.as_ref().map(|egress| egress.fork()),
         };
         if this.may_freeze().await? {
@@ -452,14 +450,13 @@ struct Child {
     cancel: Cancel,
     host: Arc<Host>,
     blueprint: Arc<Blueprint>,
-    name: Arc<str>,
     egress: Option<Arc<Egress>>,
 }
 
 impl Child {
     /// Starts it. Blocks.
     fn on(&self, stack: Stack) -> Result<Running> {
-        let cgroup = limits(&self.host, &self.blueprint, &self.name, OP)?;
+        let cgroup = limits(&self.host, &self.blueprint, OP)?;
         let stack = shallow(&self.host, stack, &self.cancel)?;
         let egress = self.egress.clone();
         Running::start(&self.host, &self.blueprint, cgroup, stack, egress, OP)

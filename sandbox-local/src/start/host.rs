@@ -15,6 +15,7 @@ use crate::images::Images;
 use crate::lasting::Kept;
 use crate::layers::{Layer, State, random_hex};
 use crate::snapshots::Snapshots;
+use crate::start::cgroup::Groups;
 use crate::start::dev;
 
 /// See the module's documentation; held by every sandbox.
@@ -26,6 +27,8 @@ pub(crate) struct Host {
     /// Filesystem that all sandboxes of root mount at `/dev`.
     pub(crate) devices: Option<OwnedFd>,
     pub(crate) ready: Ready,
+    /// Control groups of sandboxes with limits.
+    pub(crate) groups: Groups,
     pub(crate) images: Images,
     pub(crate) snapshots: Snapshots,
     /// The record of the lasting sandbox that this is for; its forks share the host and have none.
@@ -59,6 +62,7 @@ impl Host {
                 None
             }
         });
+        let groups = Groups::new(config.cgroup.clone(), state.journal().clone())?;
         let images = Images::new(&config, &state);
         let snapshots = Snapshots::new(&config, &state);
         Ok(Self {
@@ -70,6 +74,7 @@ impl Host {
             guest_user,
             ready,
             kept: OnceLock::new(),
+            groups,
             merging: Mutex::default(),
             base_layer,
             system_dirs,

@@ -57,9 +57,9 @@ pub(crate) enum Writes {
 
 impl Prepared {
     /// The first run of a new sandbox, with its workdir.
-    pub(crate) fn first(host: &Host, blueprint: &Blueprint, name: &str) -> Result<Self> {
+    pub(crate) fn first(host: &Host, blueprint: &Blueprint) -> Result<Self> {
         const OP: Operation = Operation::Create;
-        let cgroup = limits(host, blueprint, name, OP)?;
+        let cgroup = limits(host, blueprint, OP)?;
         let run = Self::start(host, blueprint, cgroup, Stack::default(), OP)?;
         run.root.create_workdir(&blueprint.workdir)?;
         Ok(run)
@@ -77,7 +77,7 @@ impl Prepared {
             config,
             upper,
             guest_user,
-        } = Inputs::new(host, blueprint, &stack, cgroup.clone(), operation)?;
+        } = Inputs::new(host, blueprint, &stack, &cgroup, operation)?;
         let started = engine::start(config).map_err(|error| failure::start(error, operation))?;
         // One that is there already is only renewed.
         if matches!(operation, Operation::Create | Operation::Fork) {
@@ -134,7 +134,7 @@ impl Inputs {
         host: &Host,
         blueprint: &Blueprint,
         stack: &Stack,
-        cgroup: Arc<Cgroup>,
+        cgroup: &Cgroup,
         operation: Operation,
     ) -> Result<Self> {
         let io = |error: std::io::Error| {
@@ -145,7 +145,11 @@ impl Inputs {
         // What is ready as root belongs to the host's user namespace, where the plan could not
         // listen.
         let may_be_ready = isolate_network && blueprint.egress.is_none();
-        let taken = may_be_ready.then(|| host.ready.take()).flatten();
+        let born_in = cgroup.born_in();
+        let taken = match may_be_ready {
+            true => host.ready.take(born_in.as_ref()),
+            false => None,
+        };
         let root_mode = stack.root_mode().map_err(io)?;
         let on_disk = match blueprint.resources().disk {
             Some(_) => None,
@@ -202,7 +206,7 @@ impl Inputs {
             guest_id: blueprint.guest_id(),
             isolate_network,
             taken,
-            hook: Some(Box::new(move |pid| cgroup.attach(pid))),
+            born_in,
             timeout: START,
         };
         Ok(Self {
@@ -217,7 +221,6 @@ impl Inputs {
 pub(crate) fn limits(
     host: &Host,
     blueprint: &Blueprint,
-    name: &str,
     operation: Operation,
 ) -> Result<Arc<Cgroup>> {
     let resources = blueprint.resources();
@@ -227,8 +230,7 @@ pub(crate) fn limits(
     if resources.memory.is_none() && resources.cpus.is_none() {
         return Ok(Arc::new(Cgroup::none()));
     }
-    let configured = host.config.cgroup.as_deref();
-    let (cgroup, missing) = Cgroup::create(name, resources, configured, host.state.journal());
+    let (cgroup, missing) = Cgroup::create(&host.groups, resources);
     match missing
         .into_iter()
         .find(|missing| blueprint.requires(missing.control))

@@ -70,11 +70,12 @@ pub(crate) fn let_go() {
 }
 
 /// Starts `agent` with `control` as its only descriptor, in new namespaces according
-/// to the CLONE_NEW* `namespaces`.
+/// to the CLONE_NEW* `namespaces`, and in a control group of v2 if one is given.
 pub(crate) fn launch(
     agent: BorrowedFd<'_>,
     control: BorrowedFd<'_>,
     namespaces: c_int,
+    group: Option<BorrowedFd<'_>>,
 ) -> Result<Launched, LaunchError> {
     let mut shared = Shared {
         fds: [control.as_raw_fd(), agent.as_raw_fd()],
@@ -85,24 +86,36 @@ pub(crate) fn launch(
         step: "map a stack",
         errno,
     })?;
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD | namespaces;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | namespaces;
     let mut pidfd: RawFd = -1;
     let copied = COPIED.read();
     let blocked = BlockedSignals::new();
-    // SAFETY: the stack is private, unused and large enough; `child` follows the
-    // rules in the module's documentation; `shared` outlives the child's use of
-    // it, as CLONE_VFORK returns only once the child has executed or ended; the
-    // thread pointer is shared, which is fine while this thread stands still.
-    let pid = unsafe {
-        libc::clone(
-            child,
-            stack.top(),
-            flags,
-            (&raw mut shared).cast::<c_void>(),
-            &raw mut pidfd,
-        )
+    let shared_ptr = (&raw mut shared).cast::<c_void>();
+    let pid = match group {
+        // SAFETY: the stack is private, unused and large enough; `child` follows the
+        // rules in the module's documentation; `shared` outlives the child's use of
+        // it, as CLONE_VFORK returns only once the child has executed or ended; the
+        // thread pointer is shared, which is fine while this thread stands still.
+        None => unsafe {
+            libc::clone(
+                child,
+                stack.top(),
+                flags | libc::SIGCHLD,
+                shared_ptr,
+                &raw mut pidfd,
+            )
+        },
+        Some(group) => {
+            let args = CloneArgs::new(flags, &raw mut pidfd, &stack, group);
+            // SAFETY: as above.
+            unsafe { clone3(&args, child, shared_ptr) }
+        }
     };
-    let clone_errno = Errno::from_io_error(&std::io::Error::last_os_error());
+    let clone_errno = match pid {
+        // Of `clone`, by the C library.
+        -1 if group.is_none() => Errno::from_io_error(&std::io::Error::last_os_error()),
+        _ => Some(Errno::from_raw_os_error(pid.saturating_neg().max(1))),
+    };
     drop(blocked);
     drop(copied);
     stack.put_back();
@@ -129,6 +142,105 @@ pub(crate) fn launch(
         pid: pid.unsigned_abs(),
         pidfd,
     })
+}
+
+/// `struct clone_args` of clone3(2), up to the control group.
+#[repr(C)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+impl CloneArgs {
+    fn new(flags: c_int, pidfd: *mut RawFd, stack: &Stack, group: BorrowedFd<'_>) -> Self {
+        const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+        Self {
+            flags: u64::from(flags.cast_unsigned()) | CLONE_INTO_CGROUP,
+            pidfd: pidfd as u64,
+            child_tid: 0,
+            parent_tid: 0,
+            exit_signal: libc::SIGCHLD as u64,
+            stack: stack.base as u64,
+            stack_size: stack.len as u64,
+            tls: 0,
+            set_tid: 0,
+            set_tid_size: 0,
+            cgroup: group.as_raw_fd() as u64,
+        }
+    }
+}
+
+/// clone3(2), which the C library does not offer: the child calls a function on its new stack and
+/// ends with what that returns. A negative result is an errno.
+///
+/// # Safety
+/// As for `clone` with a stack.
+unsafe fn clone3(
+    args: &CloneArgs,
+    entry: extern "C" fn(*mut c_void) -> c_int,
+    arg: *mut c_void,
+) -> c_int {
+    let size = size_of::<CloneArgs>();
+    let result: isize;
+    // SAFETY: the parent's registers are as the kernel leaves them; the child never gets past the
+    // block, and has a stack of its own, aligned as a call wants it.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "mov rdi, r13",
+            "call r12",
+            "mov edi, eax",
+            "mov eax, {exit}",
+            "syscall",
+            "ud2",
+            "2:",
+            exit = const libc::SYS_exit,
+            inlateout("rax") libc::SYS_clone3 as isize => result,
+            in("rdi") std::ptr::from_ref(args),
+            in("rsi") size,
+            in("r12") entry,
+            in("r13") arg,
+            lateout("rcx") _,
+            lateout("r11") _,
+        );
+    }
+    // SAFETY: as above.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        std::arch::asm!(
+            "svc 0",
+            "cbnz x0, 2f",
+            "mov x29, xzr",
+            "mov x30, xzr",
+            "mov x0, x21",
+            "blr x20",
+            "mov x8, {exit}",
+            "svc 0",
+            "brk 1",
+            "2:",
+            exit = const libc::SYS_exit,
+            inlateout("x0") std::ptr::from_ref(args) as isize => result,
+            in("x1") size,
+            in("x8") libc::SYS_clone3,
+            in("x20") entry,
+            in("x21") arg,
+        );
+    }
+    // A pid, or an errno: both are small.
+    result as c_int
 }
 
 fn reap(pidfd: &OwnedFd) {
@@ -241,7 +353,7 @@ fn keep_capabilities() -> Result<(), ()> {
 }
 
 /// A stack with a guard page below.
-struct Stack {
+pub(super) struct Stack {
     base: *mut c_void,
     len: usize,
 }
@@ -253,13 +365,13 @@ unsafe impl Send for Stack {}
 static SPARE_STACK: Mutex<Option<Stack>> = Mutex::new(None);
 
 impl Stack {
-    fn take() -> Result<Self, Errno> {
+    pub(super) fn take() -> Result<Self, Errno> {
         let spare = SPARE_STACK.lock().ok().and_then(|mut spare| spare.take());
         spare.map_or_else(Self::new, Ok)
     }
 
     /// Keeps it for the next child; the last one has left it.
-    fn put_back(self) {
+    pub(super) fn put_back(self) {
         if let Ok(mut spare) = SPARE_STACK.lock() {
             *spare = Some(self);
         }
@@ -287,7 +399,7 @@ impl Stack {
         }
     }
 
-    fn top(&self) -> *mut c_void {
+    pub(super) fn top(&self) -> *mut c_void {
         self.base.wrapping_byte_add(self.len)
     }
 }
@@ -301,10 +413,10 @@ impl Drop for Stack {
 
 /// Keeps signals from this thread while a child shares its memory: a handler
 /// would run in the child. The child starts with all of them blocked.
-struct BlockedSignals(MaybeUninit<libc::sigset_t>);
+pub(super) struct BlockedSignals(MaybeUninit<libc::sigset_t>);
 
 impl BlockedSignals {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut all = MaybeUninit::uninit();
         let mut old = MaybeUninit::uninit();
         // SAFETY: the first call initialises `all`, the second `old`.

@@ -92,7 +92,7 @@ fn config(plan: Plan) -> StartConfig {
         plan,
         run_as,
         isolate_network: true,
-        hook: None,
+        born_in: None,
         timeout: DEADLINE,
         taken: None,
     }

@@ -1,5 +1,7 @@
 //! Plans, and what a start leaves behind when it fails.
 
+use std::io::ErrorKind;
+
 use rustix::io::Errno;
 
 use super::*;
@@ -111,21 +113,108 @@ async fn bad_plans_are_refused_before_anything_starts() {
     );
 }
 
+/// Directory of a group for each hierarchy in which one can be made here.
+fn groups() -> Vec<(bool, tempfile::TempDir)> {
+    let table = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+    let own = |controller: &str| {
+        let mut lines = table.lines().map(|line| line.splitn(3, ':').skip(1));
+        lines.find_map(|mut line| {
+            let (of, path) = (line.next()?, line.next()?);
+            (of == controller).then(|| path.trim_start_matches('/').to_owned())
+        })
+    };
+    let parents = [
+        (true, "/sys/fs/cgroup/unified", own("")),
+        (true, "/sys/fs/cgroup", own("")),
+        (false, "/sys/fs/cgroup/memory", own("memory")),
+        (false, "/sys/fs/cgroup/cpu", own("cpu")),
+    ];
+    let made = parents.into_iter().filter_map(|(v2, mount, own)| {
+        let parent = Path::new(mount).join(own?);
+        let group = tempfile::Builder::new()
+            .prefix("sandbox-test-")
+            .tempdir_in(parent);
+        let group = group.ok()?;
+        let names = if v2 { "cgroup.controllers" } else { "tasks" };
+        group.path().join(names).exists().then_some((v2, group))
+    });
+    made.collect()
+}
+
+/// Removes a group once its process is gone.
+async fn remove(group: &Path) {
+    while std::fs::remove_dir(group).is_err_and(|error| error.kind() == ErrorKind::ResourceBusy) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test]
-async fn a_hook_sees_the_agent_and_can_refuse() {
-    let mut refused = config(plan());
-    let (send, seen) = std::sync::mpsc::channel();
-    refused.hook = Some(Box::new(move |pid| {
-        let _ = send.send(pid);
-        Err(std::io::Error::other("no"))
-    }));
-    let result = super::start(refused).await.map(drop);
-    assert!(matches!(result, Err(StartError::Hook(_))), "{result:?}");
-    let pid = seen.recv().unwrap();
-    assert!(
-        !Path::new(&format!("/proc/{pid}")).exists(),
-        "it is gone and reaped"
-    );
+async fn an_agent_is_born_in_its_groups_and_the_host_stays_out_of_them() {
+    let groups = groups();
+    if is_root() {
+        assert!(!groups.is_empty(), "root can make control groups");
+    }
+    let procs = |group: &Path| std::fs::read_to_string(group.join("cgroup.procs")).unwrap();
+    for together in [false, true] {
+        let sets = if together {
+            vec![groups.iter().collect::<Vec<_>>()]
+        } else {
+            groups.iter().map(|group| vec![group]).collect()
+        };
+        for set in sets.iter().filter(|set| !set.is_empty()) {
+            let of = |v2: bool| set.iter().filter(move |(is_v2, _)| *is_v2 == v2);
+            let mut config = config(plan());
+            config.born_in = Some(BornIn {
+                v1: of(false).map(|(_, group)| group.path().into()).collect(),
+                v2: of(true).map(|(_, group)| group.path().into()).next(),
+            });
+            let up = start(config).await.unwrap();
+            let pid = up.engine.pid();
+            for (_, group) in set {
+                assert_eq!(
+                    procs(group.path()),
+                    format!("{pid}\n"),
+                    "{}",
+                    group.path().display()
+                );
+                let tasks = std::fs::read_to_string(group.path().join("tasks"));
+                assert!(tasks.is_err() || tasks.is_ok_and(|tasks| tasks == format!("{pid}\n")));
+            }
+            assert!(up.engine.killer().shut_down().await);
+        }
+    }
+    for (_, group) in groups {
+        remove(group.path()).await;
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_can_not_be_born_in_its_groups_is_not_started() {
+    let nowhere = tempfile::tempdir().unwrap();
+    let lost = nowhere.path().join("lost");
+    let places = [
+        BornIn {
+            v1: vec![lost.clone()],
+            v2: None,
+        },
+        BornIn {
+            v1: Vec::new(),
+            v2: Some(lost),
+        },
+        // A directory, but no group: neither does the kernel start it there nor can it be moved.
+        BornIn {
+            v1: Vec::new(),
+            v2: Some(nowhere.path().join("none")),
+        },
+    ];
+    std::fs::create_dir(nowhere.path().join("none")).unwrap();
+    std::fs::create_dir(nowhere.path().join("none/cgroup.procs")).unwrap();
+    for place in places {
+        let mut refused = config(plan());
+        refused.born_in = Some(place);
+        let result = start(refused).await.map(drop);
+        assert!(matches!(result, Err(StartError::Groups(_))), "{result:?}");
+    }
 }
 
 #[tokio::test]

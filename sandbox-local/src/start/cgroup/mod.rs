@@ -5,37 +5,33 @@
 //!
 //! References: cgroups(7), Documentation/admin-guide/cgroup-v2.rst.
 
+mod limit;
+mod place;
+mod store;
+
 use std::fs;
-use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sandbox_core::{Control, Resources};
 
-use crate::layers::{Journal, Kind, Record};
+use self::limit::{Limit, limits};
+use self::place::{Dir, Fresh, Version};
+use self::store::Remover;
+use crate::engine::BornIn;
 use crate::mutation::{self, Part};
 
-const MOUNT: &str = "/sys/fs/cgroup";
-/// Processor time is given per this many microseconds.
-const PERIOD: u64 = 100_000;
+pub(crate) use store::Groups;
 
 /// The cgroups of one sandbox; removed when dropped, once its processes are dead.
 #[derive(Debug)]
 pub(crate) struct Cgroup {
-    dirs: Vec<Made>,
+    dirs: Vec<Dir>,
     /// Controls that are limited, and by what, for the isolation report.
     controls: Vec<(Control, &'static str)>,
     /// Counts, among other things, what was killed for lack of memory.
     memory_events: Option<fs::File>,
-}
-
-/// A cgroup, and its entry in the journal until it is removed.
-#[derive(Debug)]
-struct Made {
-    path: PathBuf,
-    record: Record,
+    remover: Option<Remover>,
 }
 
 /// A limit that can't be had here.
@@ -49,57 +45,6 @@ pub(crate) struct NoCgroup {
 const REMEDY: &str = "start the program under `systemd-run --user --scope -p Delegate=yes`, or give \
     LocalConfig a delegated cgroup, or run it as root";
 
-/// A limit as files to write: v2's and v1's name, and what to write.
-struct Limit {
-    control: Control,
-    controller: &'static str,
-    v2: Vec<(&'static str, String)>,
-    v1: Vec<(&'static str, String)>,
-}
-
-fn limits(resources: &Resources) -> Vec<Limit> {
-    let mut limits = Vec::new();
-    if let Some(memory) = resources.memory {
-        limits.push(Limit {
-            control: Control::Memory,
-            controller: "memory",
-            v2: vec![
-                ("memory.max", memory.to_string()),
-                ("memory.swap.max", "0".into()),
-                ("memory.oom.group", "0".into()),
-            ],
-            v1: vec![
-                ("memory.limit_in_bytes", memory.to_string()),
-                ("memory.memsw.limit_in_bytes", memory.to_string()),
-                // v1 charges what waits in TCP sockets only where this is set.
-                ("memory.kmem.tcp.limit_in_bytes", memory.to_string()),
-            ],
-        });
-    }
-    if let Some(cpus) = resources.cpus {
-        // A quota under a millisecond is refused by the kernel.
-        let quota = ((cpus * PERIOD as f64) as u64).max(1_000);
-        limits.push(Limit {
-            control: Control::Cpu,
-            controller: "cpu",
-            v2: vec![("cpu.max", format!("{quota} {PERIOD}"))],
-            v1: vec![
-                ("cpu.cfs_period_us", PERIOD.to_string()),
-                ("cpu.cfs_quota_us", quota.to_string()),
-            ],
-        });
-    }
-    limits
-}
-
-/// Absent where the kernel was built without swap accounting; then there is nothing to limit.
-const OPTIONAL: &[&str] = &[
-    "memory.swap.max",
-    "memory.memsw.limit_in_bytes",
-    "memory.kmem.tcp.limit_in_bytes",
-    "memory.oom.group",
-];
-
 impl Cgroup {
     /// No limits.
     pub(crate) fn none() -> Self {
@@ -107,41 +52,51 @@ impl Cgroup {
             dirs: Vec::new(),
             controls: Vec::new(),
             memory_events: None,
+            remover: None,
         }
     }
 
-    /// Makes cgroups with these limits, as far as they can be had; `Err` for each that can't.
+    /// Cgroups with these limits, as far as they can be had; `Err` for each that can't.
     /// The number of processes is not limited here: a resource limit does that on every host.
-    pub(crate) fn create(
-        name: &str,
-        resources: &Resources,
-        configured: Option<&Path>,
-        journal: &Journal,
-    ) -> (Self, Vec<NoCgroup>) {
-        let mut made = Self::none();
-        let mut missing = Vec::new();
+    pub(crate) fn create(groups: &Groups, resources: &Resources) -> (Self, Vec<NoCgroup>) {
         let limits = limits(resources);
         if limits.is_empty() {
-            return (made, missing);
+            return (Self::none(), Vec::new());
         }
-        let v2 =
-            v2_parent(configured).and_then(|parent| made.v2_child(&parent, name, &limits, journal));
-        for limit in &limits {
-            let by_v2 = v2
-                .as_ref()
-                .map_err(|error| error.to_string())
-                .and_then(|child| {
-                    write_all(child, &limit.v2).map_err(|error| format!("cgroup v2: {error}"))
-                });
-            let result = match by_v2 {
-                Ok(()) => Ok("cgroup v2"),
-                Err(v2) if configured.is_some() => Err(v2),
-                Err(v2) => made
-                    .v1_child(name, limit, journal)
-                    .map(|()| "cgroup v1")
-                    .map_err(|v1| format!("{v2}; cgroup v1: {v1}")),
-            };
-            match result {
+        let controllers = limits.iter().map(|limit| limit.controller).collect();
+        let spare = groups.spare(&controllers);
+        if let Some(spare) = spare {
+            let (made, missing) = Self::limited(groups, spare, &limits);
+            // One may have been removed from outside since it was made.
+            if missing.is_empty() {
+                return (made, missing);
+            }
+        }
+        Self::limited(groups, groups.make(&controllers), &limits)
+    }
+
+    /// Sets limits on fresh cgroups.
+    fn limited(groups: &Groups, fresh: Fresh, limits: &[Limit]) -> (Self, Vec<NoCgroup>) {
+        let Fresh { dirs, homes } = fresh;
+        let mut made = Self {
+            dirs,
+            controls: Vec::new(),
+            memory_events: None,
+            remover: Some(groups.remover()),
+        };
+        let mut missing = Vec::new();
+        for (limit, home) in limits.iter().zip(homes) {
+            let set = home.and_then(|home| {
+                let dir = made.dirs.get(home).ok_or("it is not there")?;
+                let (by, files) = match dir.version {
+                    Version::V1 => ("cgroup v1", &limit.v1),
+                    Version::V2 => ("cgroup v2", &limit.v2),
+                };
+                let written = limit::write_all(&dir.path, files);
+                written.map_err(|error| format!("{by}: {error}"))?;
+                Ok(by)
+            });
+            match set {
                 Ok(by) => made.controls.push((limit.control, by)),
                 Err(reason) => missing.push(NoCgroup {
                     control: limit.control,
@@ -149,7 +104,7 @@ impl Cgroup {
                 }),
             }
         }
-        if resources.memory.is_some() {
+        if limits.iter().any(|limit| limit.control == Control::Memory) {
             // v2's name and v1's.
             let named = |name| {
                 let mut dirs = made.dirs.iter();
@@ -158,6 +113,22 @@ impl Cgroup {
             made.memory_events = named("memory.events").or_else(|| named("memory.oom_control"));
         }
         (made, missing)
+    }
+
+    /// Where the sandbox's first process is born, so that it and all that it starts are under the
+    /// limits; `None` without limits.
+    pub(crate) fn born_in(&self) -> Option<BornIn> {
+        if self.dirs.is_empty() || mutation::is_off(Part::Cgroup) {
+            return None;
+        }
+        let of = |version| {
+            let dirs = self.dirs.iter().filter(move |dir| dir.version == version);
+            dirs.map(|dir| dir.path.clone())
+        };
+        Some(BornIn {
+            v1: of(Version::V1).collect(),
+            v2: of(Version::V2).next(),
+        })
     }
 
     /// Returns how many processes of the sandbox the kernel has killed as memory ran out. `None` if
@@ -202,55 +173,9 @@ impl Cgroup {
         })
     }
 
-    fn v2_child(
-        &mut self,
-        parent: &Path,
-        name: &str,
-        limits: &[Limit],
-        journal: &Journal,
-    ) -> io::Result<PathBuf> {
-        let wanted: Vec<&str> = limits.iter().map(|limit| limit.controller).collect();
-        for controller in &wanted {
-            // Fails where it is on already or may not be switched; the child shows which.
-            let _ = fs::write(
-                parent.join("cgroup.subtree_control"),
-                format!("+{controller}"),
-            );
-        }
-        let child = parent.join(format!("sandbox-{name}"));
-        self.make(&child, journal)?;
-        Ok(child)
-    }
-
-    /// Makes a cgroup, after it was written down for the case that this process dies.
-    fn make(&mut self, path: &Path, journal: &Journal) -> io::Result<()> {
-        let record = journal.record(Kind::Cgroup, path)?;
-        fs::create_dir(path)?;
-        let path = path.to_owned();
-        self.dirs.push(Made { path, record });
-        Ok(())
-    }
-
-    fn v1_child(&mut self, name: &str, limit: &Limit, journal: &Journal) -> io::Result<()> {
-        let parent = v1_parent(limit.controller)?;
-        let child = parent.join(format!("sandbox-{name}"));
-        self.make(&child, journal)?;
-        write_all(&child, &limit.v1)
-    }
-
-    /// Puts a process, and so all that it will start, under the limits.
-    pub(crate) fn attach(&self, pid: u32) -> io::Result<()> {
-        if mutation::is_off(Part::Cgroup) {
-            return Ok(());
-        }
-        self.dirs
-            .iter()
-            .try_for_each(|dir| fs::write(dir.path.join("cgroup.procs"), pid.to_string()))
-    }
-
     /// Whether the kernel has killed a process because the limit on memory was reached.
     pub(crate) fn has_killed(&self) -> bool {
-        let counted = |dir: &Made| {
+        let counted = |dir: &Dir| {
             ["memory.events", "memory.oom_control"]
                 .iter()
                 .filter_map(|file| fs::read_to_string(dir.path.join(file)).ok())
@@ -264,7 +189,7 @@ impl Cgroup {
     pub(crate) fn covers(&self, control: Control, pid: u32) -> Option<&'static str> {
         let (_, by) = self.controls.iter().find(|(known, _)| *known == control)?;
         let pid = pid.to_string();
-        let listed = |dir: &Made| {
+        let listed = |dir: &Dir| {
             fs::read_to_string(dir.path.join("cgroup.procs"))
                 .is_ok_and(|list| list.lines().any(|line| line == pid))
         };
@@ -274,28 +199,10 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        if self.dirs.is_empty() {
-            return;
-        }
         let dirs = std::mem::take(&mut self.dirs);
-        // The kernel empties a cgroup a moment after the last process died: not something to wait
-        // for here.
-        let remove = move || {
-            let deadline = Instant::now() + Duration::from_secs(5);
-            for Made { path, record } in dirs {
-                let is_busy = |error: io::Error| error.kind() == io::ErrorKind::ResourceBusy;
-                while fs::remove_dir(&path).is_err_and(is_busy) && Instant::now() < deadline {
-                    thread::sleep(Duration::from_millis(5));
-                }
-                if path.exists() {
-                    // Its entry stays, and the next start tries again.
-                    std::mem::forget(record);
-                }
-            }
-        };
-        let _ = thread::Builder::new()
-            .name("sandbox-cgroup".into())
-            .spawn(remove);
+        if let (Some(remover), false) = (&self.remover, dirs.is_empty()) {
+            remover.remove(dirs);
+        }
     }
 }
 
@@ -312,72 +219,6 @@ fn oom_kills(text: &[u8]) -> Option<u64> {
         .lines()
         .find_map(|line| line.strip_prefix("oom_kill "))?;
     line.trim().parse().ok()
-}
-
-fn write_all(dir: &Path, files: &[(&str, String)]) -> io::Result<()> {
-    for (file, value) in files {
-        match fs::write(dir.join(file), value) {
-            Err(_) if OPTIONAL.contains(file) => {}
-            result => result.map_err(|error| {
-                io::Error::new(
-                    error.kind(),
-                    format!("{}: {error}", dir.join(file).display()),
-                )
-            })?,
-        }
-    }
-    Ok(())
-}
-
-/// Parent of v2 children: the configured directory, or this process's own cgroup.
-fn v2_parent(configured: Option<&Path>) -> io::Result<PathBuf> {
-    if let Some(parent) = configured {
-        return Ok(parent.to_owned());
-    }
-    let own = own_cgroup(|id, controllers| id == "0" && controllers.is_empty())?;
-    let mounts = [
-        Path::new(MOUNT).to_owned(),
-        Path::new(MOUNT).join("unified"),
-    ];
-    let mount = mounts
-        .iter()
-        .find(|mount| mount.join("cgroup.controllers").exists())
-        .ok_or_else(|| io::Error::other("cgroup v2 is not mounted"))?;
-    let parent = below(mount, &own);
-    let controllers = fs::read_to_string(parent.join("cgroup.controllers"))?;
-    if controllers.trim().is_empty() {
-        return Err(io::Error::other("cgroup v2 has no controllers here"));
-    }
-    Ok(parent)
-}
-
-fn v1_parent(controller: &str) -> io::Result<PathBuf> {
-    let own = own_cgroup(|_, controllers| controllers.split(',').any(|c| c == controller))?;
-    let mount = Path::new(MOUNT).join(controller);
-    if !mount.exists() {
-        return Err(io::Error::other(format!(
-            "the {controller} hierarchy is not mounted"
-        )));
-    }
-    Ok(below(&mount, &own))
-}
-
-/// The path of this process in the hierarchy that the predicate picks from /proc/self/cgroup.
-fn own_cgroup(pick: impl Fn(&str, &str) -> bool) -> io::Result<String> {
-    let table = fs::read_to_string("/proc/self/cgroup")?;
-    let mut lines = table.lines().map(|line| line.splitn(3, ':'));
-    lines
-        .find_map(|mut fields| {
-            let (id, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
-            pick(id, controllers).then(|| path.to_owned())
-        })
-        .ok_or_else(|| io::Error::other("this process is in no such hierarchy"))
-}
-
-fn below(mount: &Path, path: &str) -> PathBuf {
-    let dir = mount.join(path.trim_start_matches('/'));
-    // In a container the path may be the host's, which is not visible.
-    if dir.exists() { dir } else { mount.to_owned() }
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Peers that are container engines: runc with a bundle, podman with a root directory.
+//! Peers that are container engines: runc, crun and gVisor's runsc with a bundle, podman with a root
+//! directory.
 
 use std::cell::OnceCell;
 use std::fs;
@@ -39,14 +40,43 @@ const DENIED: &[&str] = &[
     "userfaultfd",
 ];
 
-/// runc on a bundle made here, with the filter and without capabilities.
-#[derive(Default)]
-pub(crate) struct Runc {
-    /// Output of `runc spec`: asking for it is no part of the work.
+/// A runtime on a bundle made here, with the filter and without capabilities.
+pub(crate) struct Runtime {
+    program: &'static str,
+    /// What its other options stand behind.
+    flags: &'static [&'static str],
+    /// Output of its `spec`: asking for it is no part of the work.
     spec: OnceCell<Value>,
 }
 
-impl Runc {
+impl Runtime {
+    pub(crate) const fn runc() -> Self {
+        Self::new("runc", &[])
+    }
+
+    pub(crate) const fn crun() -> Self {
+        Self::new("crun", &[])
+    }
+
+    /// gVisor. It makes no control groups here, which spares it time.
+    pub(crate) const fn runsc() -> Self {
+        Self::new("runsc", &["--network=none", "--ignore-cgroups"])
+    }
+
+    const fn new(program: &'static str, flags: &'static [&'static str]) -> Self {
+        Self {
+            program,
+            flags,
+            spec: OnceCell::new(),
+        }
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(self.program);
+        command.args(self.flags);
+        command
+    }
+
     /// A new bundle: its directory.
     fn bundle(&self, place: &Place, workspace: &Workspace, argv: &[&str]) -> Outcome<PathBuf> {
         let dir = place.fresh("bundle");
@@ -55,7 +85,7 @@ impl Runc {
         let mut config = match self.spec.get() {
             Some(spec) => spec.clone(),
             None => {
-                host::run(Command::new("runc").arg("spec").current_dir(&dir))?;
+                host::run(self.command().arg("spec").current_dir(&dir))?;
                 let spec: Value = serde_json::from_slice(&fs::read(&file)?)?;
                 self.spec.get_or_init(|| spec).clone()
             }
@@ -104,14 +134,14 @@ impl Runc {
     }
 }
 
-impl Call for Runc {
+impl Call for Runtime {
     fn program(&self) -> &'static str {
-        "runc"
+        self.program
     }
 
     fn fresh(&self, place: &Place, workspace: &Workspace, argv: &[&str]) -> Outcome<Command> {
         let bundle = self.bundle(place, workspace, argv)?;
-        let mut command = Command::new("runc");
+        let mut command = self.command();
         command.arg("run").arg("--bundle").arg(&bundle);
         command.arg(Self::name(&bundle));
         Ok(command)
@@ -128,7 +158,7 @@ impl Call for Runc {
     fn start(&self, place: &Place, workspace: &Workspace) -> Outcome<Running> {
         let bundle = self.bundle(place, workspace, &["/bin/sleep", "1000"])?;
         let name = Self::name(&bundle);
-        let mut command = Command::new("runc");
+        let mut command = self.command();
         command.args(["run", "--detach", "--bundle"]).arg(&bundle);
         // The container keeps the streams: a pipe would be waited for as long as it lives.
         let status = command
@@ -138,12 +168,16 @@ impl Call for Runc {
             .stderr(Stdio::null())
             .status()?;
         if !status.success() {
-            return Err(format!("runc run: {status}").into());
+            return Err(format!("{} run: {status}", self.program).into());
         }
-        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        let words = |words: &[&str]| {
+            let all = [self.program].into_iter().chain(self.flags.iter().copied());
+            let all = all.chain(words.iter().copied());
+            all.map(str::to_owned).collect()
+        };
         Ok(Running {
-            inside: words(&["runc", "exec", &name]),
-            stop: words(&["runc", "delete", "--force", &name]),
+            inside: words(&["exec", &name]),
+            stop: words(&["delete", "--force", &name]),
             child: None,
         })
     }

@@ -2,7 +2,8 @@
 //! round of each in turn.
 //!
 //! `cargo bench --bench peers`; `-- --quick` for fewer rounds, `-- fork` for one kind of work only.
-//! Prints Markdown, writes `target/sandbox-bench/peers.json`. As root all of them run; as an
+//! Prints Markdown, writes `target/sandbox-bench/peers.json`, and with `-- --html` `peers.html`, one
+//! page with bars and distributions. As root all of them run; as an
 //! ordinary user those that may. The `hakoniwa` crate is in a package of its own, outside of the
 //! workspace's graph for its licence (LGPL):
 //! `cargo build --release --manifest-path bench-peers/Cargo.toml`.
@@ -21,6 +22,8 @@ mod isolation;
 mod launchers;
 #[cfg(target_os = "linux")]
 mod ours;
+#[cfg(target_os = "linux")]
+mod page;
 #[cfg(target_os = "linux")]
 mod peer;
 #[cfg(target_os = "linux")]

@@ -6,11 +6,12 @@ use sandbox::local::{LocalConfig, LocalProvider};
 use serde_json::{Value, json};
 
 use super::command::{Call, Program};
-use super::containers::{Podman, Runc};
+use super::containers::{Podman, Runtime};
 use super::hakoniwa::Hakoniwa;
 use super::isolation;
 use super::launchers::{Bubblewrap, Firejail, Nspawn};
 use super::ours::{Kind, Ours, Plain};
+use super::page;
 use super::peer::{Missing, Peer, Place, Work, version};
 use crate::support::measure::{Budget, Case, Measured, interleaved};
 use crate::support::report::{self, Table, ratio, time};
@@ -39,11 +40,20 @@ pub(crate) fn print(effort: Effort) -> Outcome<()> {
         }
     }
     let isolation = field.isolation();
-    println!("{}", field.times(&all));
+    let (times, in_force) = (field.times(&all), field.what_is_in_force(&isolation));
+    println!("{times}");
     println!("Medians; in brackets this crate's time by theirs, the median over paired rounds.\n");
-    println!("{}", field.what_is_in_force(&isolation));
+    println!("{in_force}");
     for goal in goals(&all) {
         println!("- {goal}");
+    }
+    if std::env::args().any(|arg| arg == "--html") {
+        let works: Vec<_> = all
+            .iter()
+            .map(|(work, measured)| (work.title(), measured.iter().flatten().collect()))
+            .collect();
+        let file = page::write(&machine, &works, [&times, &in_force])?;
+        eprintln!("written: {}", file.display());
     }
     report::save("peers", &field.json(&machine, &all, &isolation))
 }
@@ -84,7 +94,9 @@ impl Field {
                 why,
             }),
         }
-        field.add(Runc::default(), place);
+        field.add(Runtime::runc(), place);
+        field.add(Runtime::crun(), place);
+        field.add(Runtime::runsc(), place);
         field.add(Firejail, place);
         field.add(Nspawn, place);
         field.add(Podman, place);

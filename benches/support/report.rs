@@ -32,6 +32,11 @@ impl Table {
     pub(crate) fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells);
     }
+
+    /// Its head and its rows.
+    pub(crate) fn cells(&self) -> (&[String], &[Vec<String>]) {
+        (&self.head, &self.rows)
+    }
 }
 
 impl std::fmt::Display for Table {

@@ -138,7 +138,9 @@ fn v2_child(
         Ok(listed) if wanted(&listed) => Ok((dir, listed)),
         listed => {
             // New and empty, so never busy.
-            dir.remove().map_or((), Dir::leave);
+            if let Some(busy) = dir.remove() {
+                busy.leave();
+            }
             let path = parent.join("cgroup.subtree_control");
             let why = format!("cgroup v2: {} can't be switched on", path.display());
             Err(listed.err().unwrap_or_else(|| io::Error::other(why)))

@@ -72,7 +72,9 @@ impl Remover {
             },
         };
         for dir in dirs {
-            dir.remove().map_or((), Dir::leave);
+            if let Some(busy) = dir.remove() {
+                busy.leave();
+            }
         }
     }
 }

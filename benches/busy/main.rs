@@ -1,5 +1,5 @@
-//! What a sandbox costs where the filesystem below it is busy: each placement of what sandboxes
-//! write, with and without limits, while other programs keep the journal of that filesystem at work.
+//! Cost of a sandbox where the filesystem below it is busy: each placement of what sandboxes write,
+//! with and without limits, while other programs keep the journal of that filesystem at work.
 //!
 //! `cargo bench --bench busy`; `-- --quick` makes it shorter. Every case has its turn in each
 //! round, so that what the machine does besides is in all of them.

@@ -43,7 +43,7 @@ const DENIED: &[&str] = &[
 /// A runtime on a bundle made here, with the filter and without capabilities.
 pub(crate) struct Runtime {
     program: &'static str,
-    /// What its other options stand behind.
+    /// Options that come before all others.
     flags: &'static [&'static str],
     /// Output of its `spec`: asking for it is no part of the work.
     spec: OnceCell<Value>,

@@ -13,9 +13,9 @@ use crate::support::{Outcome, host};
 
 const WIDTH: u32 = 980;
 const ROW: i32 = 26;
-/// Where the names end and the bars begin.
+/// Column at which the names end and the bars begin.
 const LEFT: i32 = 360;
-/// Where the bars end and the figures begin.
+/// Column at which the bars end and the figures begin.
 const RIGHT: i32 = 860;
 
 const INK: RGBColor = RGBColor(40, 40, 40);

@@ -33,7 +33,7 @@ impl Table {
         self.rows.push(cells);
     }
 
-    /// Its head and its rows.
+    /// The head and the rows.
     pub(crate) fn cells(&self) -> (&[String], &[Vec<String>]) {
         (&self.head, &self.rows)
     }

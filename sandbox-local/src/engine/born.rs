@@ -62,7 +62,7 @@ impl BornIn {
 
     /// Puts this thread into the groups of v1.
     fn enter(&self) -> io::Result<()> {
-        // Zero is whoever writes it.
+        // Zero stands for the thread that writes it.
         let mut groups = self.v1.iter();
         groups.try_for_each(|group| fs::write(group.join("tasks"), "0"))
     }

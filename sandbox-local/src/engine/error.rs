@@ -57,7 +57,7 @@ pub(crate) enum StartError {
         /// The kernel's reason.
         errno: Errno,
     },
-    /// It can't be started in its control groups.
+    /// The first process can't be started in its control groups.
     #[error("start the sandbox's first process in its control groups")]
     Groups(#[source] io::Error),
     /// The agent ended before it was ready.

@@ -115,8 +115,8 @@ impl Cgroup {
         (made, missing)
     }
 
-    /// Where the sandbox's first process is born, so that it and all that it starts are under the
-    /// limits; `None` without limits.
+    /// Groups in which the sandbox's first process is born, so that it and all that it starts are
+    /// under the limits; `None` without limits.
     pub(crate) fn born_in(&self) -> Option<BornIn> {
         if self.dirs.is_empty() || mutation::is_off(Part::Cgroup) {
             return None;

@@ -42,7 +42,7 @@ pub(crate) struct Groups {
 struct Shared {
     configured: Option<PathBuf>,
     journal: Arc<Journal>,
-    /// What the names of all groups begin with.
+    /// Beginning of the names of all groups.
     prefix: String,
     next: AtomicU64,
     spares: Mutex<HashMap<Controllers, Vec<Fresh>>>,

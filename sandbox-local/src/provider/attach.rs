@@ -51,7 +51,7 @@ impl LocalProvider {
             let (spec, settings, stack) = kept.to_start()?;
             let blueprint = Arc::new(Blueprint::new(&host, spec, &cancel)?);
             kept.check(&blueprint)?;
-            let cgroup = limits(&host, &blueprint, name.as_str(), OP)?;
+            let cgroup = limits(&host, &blueprint, OP)?;
             let egress = blueprint.new_egress();
             // Apart from its files: they are a guest's.
             let (cgroup_of_probe, bare) = (cgroup.clone(), Stack::default());

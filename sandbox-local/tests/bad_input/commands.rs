@@ -40,6 +40,12 @@ async fn commands_that_can_not_be() {
             "interpreter",
         ),
         (Command::new("./data"), ErrorKind::NotExecutable, "./data"),
+        // The same where it is found by name.
+        (
+            Command::new("data").env("PATH", "/workspace"),
+            ErrorKind::NotExecutable,
+            "data",
+        ),
         (Command::new("./dir"), ErrorKind::NotExecutable, "./dir"),
         (
             Command::new("./script"),
@@ -100,6 +106,12 @@ async fn commands_that_can_not_be() {
         ),
         (
             Command::new("true").arg("x".repeat(40 << 20)),
+            ErrorKind::LimitExceeded,
+            "stdin or in a file",
+        ),
+        // More than the kernel takes for one variable (MAX_ARG_STRLEN: 128 KiB).
+        (
+            Command::new("true").env("BIG", "x".repeat(140_000)),
             ErrorKind::LimitExceeded,
             "stdin or in a file",
         ),

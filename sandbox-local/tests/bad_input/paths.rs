@@ -115,6 +115,7 @@ async fn paths_that_can_not_be() {
         .await;
     for (to, kind) in [
         ("missing", ErrorKind::NotFound),
+        ("dangling", ErrorKind::NotFound),
         ("file", ErrorKind::NotADirectory),
         ("closed", ErrorKind::PermissionDenied),
     ] {

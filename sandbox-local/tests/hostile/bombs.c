@@ -50,6 +50,15 @@ static void memory(void) {
     say("refused", "malloc");
 }
 
+/* So much memory and no more: safe where nothing limits it. */
+static void touch(long size) {
+    /* Not by memset: nothing reads it, so that a compiler leaves it out. */
+    volatile char *block = malloc(size);
+    for (long at = 0; block && at < size; at += 4096)
+        block[at] = 1;
+    report("touch", block ? 0 : -1);
+}
+
 static void fill(const char *path, long limit) {
     static char block[1 << 20];
     long written = 0;
@@ -178,6 +187,8 @@ int main(int argc, char **argv) {
         stay = 0;
         if (!strcmp(what, "fill"))
             fill(argv[3], number);
+        else if (!strcmp(what, "touch"))
+            touch(number);
         else if (!strcmp(what, "inodes"))
             inodes(number);
         else if (!strcmp(what, "daemon"))

@@ -129,24 +129,55 @@ async fn descriptors_are_limited() {
         .expect("close");
 }
 
-#[tokio::test]
-async fn a_memory_bomb_is_killed_where_cgroups_are_granted() {
-    let _turn = host::alone().await;
-    let resources = Resources::new().memory(256 << 20);
+/// A sandbox with this limit on memory, where the host grants one: as root it must.
+async fn with_memory(bytes: u64) -> Option<Arc<dyn Sandbox>> {
+    let resources = Resources::new().memory(bytes);
     let provider = LocalProvider::new(LocalConfig::default()).expect("a provider");
-    let sandbox = match provider
+    let made = provider
         .create(SandboxSpec::new().resources(resources))
-        .await
-    {
-        Ok(sandbox) => sandbox,
-        // Refused and said so: the limit is not ignored. As root it must be there.
+        .await;
+    match made {
+        Ok(sandbox) => {
+            host::equip(&sandbox).await;
+            Some(sandbox)
+        }
+        // Refused and said so: the limit is not ignored.
         Err(error) => {
             assert_eq!(error.kind(), ErrorKind::Isolation, "{error}");
             assert!(!host::is_root(), "{error}");
-            return;
+            None
         }
+    }
+}
+
+#[tokio::test]
+async fn a_little_more_than_the_limit_on_memory_is_not_to_be_had() {
+    let _turn = host::shared().await;
+    const LIMIT: u64 = 64 << 20;
+    let more = (LIMIT + (32 << 20)).to_string();
+    let outside = host::outside("bombs", &["touch", &more]);
+    assert_eq!(outside.get("touch"), "ok", "the control");
+    let Some(sandbox) = with_memory(LIMIT).await else {
+        return;
     };
-    host::equip(&sandbox).await;
+    let ended = sandbox.exec(host::command("bombs", &["touch", &more])).await;
+    let ended = ended.expect("its end");
+    assert!(
+        !ended.stdout.to_string_lossy().contains("touch ok"),
+        "{ended:?}"
+    );
+    let less = (LIMIT / 2).to_string();
+    let fits = host::inside(&sandbox, "bombs", &["touch", &less]).await;
+    assert_eq!(fits.get("touch"), "ok");
+    sandbox.close().await.expect("close");
+}
+
+#[tokio::test]
+async fn a_memory_bomb_is_killed_where_cgroups_are_granted() {
+    let _turn = host::alone().await;
+    let Some(sandbox) = with_memory(256 << 20).await else {
+        return;
+    };
     for bomb in [&["memory"][..], &["fill", "1073741824", "/dev/shm/filled"]] {
         let output = sandbox
             .exec(host::command("bombs", bomb))

@@ -200,12 +200,31 @@ async fn in_a_host_of_few_descriptors() {
         let config = LocalConfig::default().all_open_files(true);
         let provider = LocalProvider::new(config).expect("a provider");
         live.push(provider.create(SandboxSpec::new()).await.expect("more"));
+        // As many as are asked for: they all live, and all write at once.
+        let alive = std::env::var("SANDBOX_ALIVE").ok();
+        let alive: usize = alive.and_then(|n| n.parse().ok()).unwrap_or(live.len());
+        while live.len() < alive {
+            live.push(provider.create(SandboxSpec::new()).await.expect("more"));
+        }
+        let mut work = tokio::task::JoinSet::new();
+        for sandbox in &live {
+            let sandbox = sandbox.clone();
+            work.spawn(async move { sandbox.write("g", "content").await });
+        }
+        for written in work.join_all().await {
+            written.expect("it writes");
+        }
+        for sandbox in &live {
+            assert_eq!(support::sh(sandbox, "cat g").await, "content");
+        }
+        println!("{} sandboxes wrote at once and ran a command", live.len());
     }
     support::close(live).await;
     println!("the child is done");
 }
 
-/// `SANDBOX_DESCRIPTORS` says how many the second of the hosts has.
+/// `SANDBOX_DESCRIPTORS` says how many the second of the hosts has, and `SANDBOX_ALIVE` how many
+/// sandboxes it has in the end, with all that its hard limit allows.
 #[tokio::test]
 async fn out_of_descriptors_the_error_says_how_many_are_left() {
     let _turn = host::alone().await;

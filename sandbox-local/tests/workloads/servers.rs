@@ -60,6 +60,16 @@ print(len(os.read(instances[0], 4096)) > 0)
 }
 
 #[tokio::test]
+async fn two_message_queues_of_the_default_size_fit() {
+    let program = "#include <fcntl.h>\n#include <mqueue.h>\nint main(void) {\n\
+         return mq_open(\"/a\", O_CREAT | O_RDWR, 0600, 0) < 0 \
+         || mq_open(\"/b\", O_CREAT | O_RDWR, 0600, 0) < 0; }\n";
+    let files = FileBatch::new().file("a.c", program);
+    let script = "gcc a.c -o a -lrt && ./a && ls /dev/mqueue";
+    prints("a\nb", files, script).await;
+}
+
+#[tokio::test]
 async fn java_knows_its_own_host_name() {
     let program = "public class A { public static void main(String[] a) throws Exception { \
         System.out.println(java.net.InetAddress.getLocalHost().isLoopbackAddress()); } }";

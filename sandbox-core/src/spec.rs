@@ -241,8 +241,12 @@ pub enum GuestUser {
     #[default]
     Default,
     /// User 0 in the sandbox, for programs that install others: `apt-get install`, `dpkg`, `tar`,
-    /// `useradd`. No mode of the sandbox's own files stops it, and changes of owners succeed,
+    /// `useradd`. No mode of the sandbox's own files stops them, and changes of owners succeed,
     /// whether the owner is kept or not.
+    ///
+    /// File operations of the API may be held to what the owner of a file may do: on `local:` one of
+    /// mode 000 is read by a command, and [`read`](crate::SandboxExt::read) is
+    /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied).
     ///
     /// Root of nothing outside, but weaker than the default: the isolation report says so under
     /// [`Control::Privileges`].

@@ -587,6 +587,7 @@ const NO_PROMISES: &[&str] = &[
     "- **Pause.**",
     "- **Usage.**",
     "- **Root in the sandbox.**",
+    "File operations of the API may be held to what those files' owner may do.",
     "- **Lasting sandboxes.**",
     "- **Wrappers.**",
 ];

@@ -1,6 +1,6 @@
 //! Paths and batches of files that can not be.
 
-use sandbox_core::{Env, ErrorKind, FileBatch, RemoveOptions, SandboxExt};
+use sandbox_core::{Env, ErrorKind, FileBatch, GuestUser, RemoveOptions, SandboxExt, SandboxSpec};
 
 use crate::{
     Wrong, path,
@@ -194,5 +194,24 @@ async fn batches_that_can_not_be_leave_nothing() {
         assert!(denied.contains(&error.kind()), "{error}");
         assert!(sandbox.stat("good").await.is_err());
     }
+    sandbox.close().await.expect("close");
+}
+
+/// Commands of root are stopped by no mode of their own files; the API acts as the files' owner.
+#[tokio::test]
+async fn for_the_api_a_mode_that_shuts_the_owner_out_holds_in_roots_sandbox_too() {
+    let sandbox = support::create(SandboxSpec::new().user(GuestUser::Root)).await;
+    let script = "echo x > f; chmod 000 f; mkdir d; echo y > d/g; chmod 000 d; cat f d/g";
+    assert_eq!(sh(&sandbox, script).await, "x\ny\n", "the control");
+    for shut in ["f", "d/g"] {
+        let error = sandbox.read(shut).await.map(drop).expect_err(shut);
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+        assert!(error.to_string().contains(&format!("/workspace/{shut}")));
+    }
+    let error = sandbox.write("d/new", "x").await.expect_err("it is shut");
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+    sh(&sandbox, "chmod 600 f; chmod 700 d").await;
+    assert_eq!(sandbox.read_to_string("f").await.expect("open"), "x\n");
+    assert_eq!(sandbox.read_to_string("d/g").await.expect("open"), "y\n");
     sandbox.close().await.expect("close");
 }

@@ -160,7 +160,9 @@ async fn a_little_more_than_the_limit_on_memory_is_not_to_be_had() {
     let Some(sandbox) = with_memory(LIMIT).await else {
         return;
     };
-    let ended = sandbox.exec(host::command("bombs", &["touch", &more])).await;
+    let ended = sandbox
+        .exec(host::command("bombs", &["touch", &more]))
+        .await;
     let ended = ended.expect("its end");
     assert!(
         !ended.stdout.to_string_lossy().contains("touch ok"),

@@ -86,7 +86,8 @@ fn tools() -> &'static Path {
         let dir = public_dir().keep();
         fs::write(dir.join("report.h"), HEADER).expect("write report.h");
         // All at the same time: one after the other they take longer than most tests.
-        let compile = |(name, source): &(&str, &str)| {
+        let mut compiling = Vec::new();
+        for (name, source) in PROGRAMS {
             let file = dir.join(format!("{name}.c"));
             fs::write(&file, source).expect("write a source");
             let cc = process::Command::new("cc")
@@ -95,9 +96,8 @@ fn tools() -> &'static Path {
                 .arg(&file)
                 .stderr(process::Stdio::piped())
                 .spawn();
-            (*name, cc.expect("cc is installed"))
-        };
-        let compiling: Vec<_> = PROGRAMS.iter().map(compile).collect();
+            compiling.push((name, cc.expect("cc is installed")));
+        }
         for (name, cc) in compiling {
             let made = cc.wait_with_output().expect("its end");
             assert!(

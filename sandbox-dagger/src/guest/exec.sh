@@ -1,7 +1,9 @@
 # The supervisor of one command. It always exits 0 and says on stdout what became of the command.
 #
-# Set before: nonce cwd path program stdout_limit stderr_limit limit limits input, and as the positional
-# parameters the command with 'env -i' and its environment in front.
+# Set before: nonce cwd path program stdout_limit stderr_limit limit limits input control piped, and as
+# the positional parameters the command with 'env -i' and its environment in front. 'control' is empty,
+# or the directory in which a spawned command finds its input and its signals: its output goes on in
+# pieces then, as it comes. 'piped' is not empty if its input is found there as well.
 # It must never trust the command: everything it reads back is its own file or /proc. What the
 # command writes goes on to the engine at once, standard output by stdout and standard error by
 # stderr: kept here, it would fill /dev/shm, which the command may fill as well.
@@ -11,7 +13,11 @@ work=/dev/shm/.sandbox.$$
 mkdir -m 700 "$work" || { work=/tmp/.sandbox.$$; mkdir -p /tmp; mkdir -m 700 "$work"; } || {
     echo "no nowhere"; echo "end $nonce"; exit 0
 }
-clean() { rm -rf "$work"; if [ "$input" != /dev/null ]; then rm -f -- "$input"; fi; }
+clean() {
+    rm -rf "$work"
+    if [ "$input" != /dev/null ]; then rm -f -- "$input"; fi
+    if [ -n "$control" ]; then rm -f -- "$control"/*; fi
+}
 no() { echo "no $1"; echo "end $nonce"; clean; exit 0; }
 now() { read -r up rest </proc/uptime; now=${up%.*}${up#*.}; }
 # Whether the kernel runs the ELF file $found: if not, 'env' would run it as a shell script. Its
@@ -80,6 +86,37 @@ if [ -r "$found" ]; then
     esac
 fi
 
+# What belongs to the session of the supervisor is its own, whenever it began: a spawned command is
+# in another, and can't come into this one.
+own=
+if [ -n "$control" ]; then
+    command -v setsid >/dev/null || no setsid
+    read -r line <"/proc/$$/stat"
+    line=${line##*) }; line=${line#* * * }; own=${line%% *}
+fi
+
+# Hands on each piece as soon as it is read: its base64, then its number and the length of that.
+pieces() {
+    number=0
+    while :; do
+        piece=$(dd bs=49152 count=1 | base64)
+        if [ -z "$piece" ]; then break; fi
+        number=$((number + 1))
+        printf '%s\n;%s %s\n' "$piece" "$number" "${#piece}"
+    done
+}
+
+# Passes on the input that comes in files with numbers, up to the end.
+feed() {
+    next=1
+    while [ ! -e "$control/end$next" ]; do
+        if [ ! -e "$control/in$next" ]; then sleep 0.02 || sleep 1; continue; fi
+        cat "$control/in$next" || break
+        rm -f "$control/in$next"
+        next=$((next + 1))
+    done
+}
+
 # Each stream: tee to a counter and to what lets the first bytes through. Neither holds the other up.
 mkfifo "$work/o" "$work/o1" "$work/o2" "$work/o3" "$work/e" "$work/e1" "$work/e2" "$work/e3" "$work/pid" "$work/go" || no nowhere
 echo "frame $nonce" >&3
@@ -89,10 +126,21 @@ for stream in o e; do
     if [ $stream = o ]; then keep=$stdout_limit to=4; else keep=$stderr_limit to=3; fi
     (trap '' PIPE; exec tee "$work/${stream}1" <"$work/$stream" >"$work/${stream}2") &
     eval "tee_$stream=\$!"
-    head -c "$keep" <"$work/${stream}1" >"$work/${stream}3" &
-    base64 <"$work/${stream}3" >&$to &
+    if [ -n "$control" ]; then
+        pieces <"$work/${stream}1" >&$to &
+    else
+        head -c "$keep" <"$work/${stream}1" >"$work/${stream}3" &
+        base64 <"$work/${stream}3" >&$to &
+    fi
     wc -c <"$work/${stream}2" 1<>"$work/$stream.count" &
 done
+feeder=
+if [ -n "$piped" ]; then
+    input=$work/in
+    mkfifo "$input" || no nowhere
+    (feed >"$input") &
+    feeder=$!
+fi
 
 # Waits for the end of both streams, but no longer than 100 ms after the last that was written, nor
 # longer than two seconds in all: what still writes is let finish, and what writes for ever is not
@@ -133,7 +181,7 @@ watch() {
     done
     # From here on the command has started, whatever it may write.
     echo started >&4
-    now; started=$now looks=0
+    now; started=$now looks=0 asked=1
     echo >"$work/go"
     while :; do
         line=
@@ -143,12 +191,18 @@ watch() {
         case $1 in Z | X) for code in "$@"; do :; done; break ;; esac
         now
         if [ "$limit" -gt 0 ] && [ $((now - started)) -ge "$limit" ]; then code=timeout; break; fi
+        if [ -n "$control" ] && [ -e "$control/signal$asked" ]; then
+            read -r word <"$control/signal$asked"
+            asked=$((asked + 1))
+            if [ "$word" = all ]; then code=9; break; fi
+            kill -"$word" "$main"
+        fi
         looks=$((looks + 1))
         if [ $looks -lt 10 ]; then sleep 0.001 || sleep 1
         elif [ $looks -lt 50 ]; then sleep 0.01 || sleep 1
         else sleep 0.05 || sleep 1; fi
     done
-    if [ "$code" != timeout ]; then settle; fi
+    case $code in timeout | 9) ;; *) settle ;; esac
     # Everything that is not the supervisor's own goes, daemons included: nothing outlives a
     # command here, and what holds a pipe must not hold the answer.
     round=0
@@ -159,6 +213,10 @@ watch() {
             line=
             read -r line <"$entry/stat" || continue
             case ${line##*) } in Z* | X*) continue ;; esac
+            if [ -n "$own" ] && [ "$entry" != "/proc/$main" ]; then
+                line=${line##*) }; line=${line#* * * }
+                if [ "${line%% *}" = "$own" ]; then continue; fi
+            fi
             left="$left ${entry#/proc/}"
         done
         if [ -z "$left" ]; then break; fi
@@ -212,14 +270,19 @@ if [ "$code" != 0 ]; then
     wait "$tee_o" "$tee_e"
     kill -9 "$open_o" "$open_e"
 fi
+if [ -n "$feeder" ]; then kill -9 "$feeder"; fi
 wait
 echo .
 echo "exit ${code:-gone}"
+totals=
 for stream in o e; do
     count=
     read -r count <"$work/$stream.count"
     echo "total ${count:-0}"
+    totals="$totals ${count:-0}"
 done
+# A record of the engine that is lost must not change a number.
+if [ -n "$control" ]; then echo "again ${code:-gone}$totals"; fi
 echo "written ${said#* }"
 echo "end $nonce"
 { echo .; echo "end $nonce"; } >&3

@@ -86,11 +86,14 @@ impl Script {
     }
 
     /// Writes base64 text into a file of the guest's, from the script itself.
-    pub(crate) fn file_from_base64(mut self, variable: &str, encoded: &str) -> Self {
-        let _ = writeln!(
-            self.0,
-            "{variable}=$(mktemp)\nbase64 -d >\"${variable}\" <<'SANDBOX-INPUT'"
-        );
+    pub(crate) fn file_from_base64(self, variable: &str, encoded: &str) -> Self {
+        self.line(&format!("{variable}=$(mktemp)"))
+            .decode(&format!("\"${variable}\""), encoded)
+    }
+
+    /// Writes what base64 text stands for to a place that the script names.
+    pub(crate) fn decode(mut self, to: &str, encoded: &str) -> Self {
+        let _ = writeln!(self.0, "base64 -d >{to} <<'SANDBOX-INPUT'");
         for line in encoded.as_bytes().chunks(4096) {
             self.0.push_str(&String::from_utf8_lossy(line));
             self.0.push('\n');

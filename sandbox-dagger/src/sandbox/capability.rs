@@ -2,7 +2,11 @@
 
 use sandbox_core::{Capabilities, Capability, Control, Enforcement, IsolationReport};
 
-const NO_STREAMS: &str = "the engine shows nothing of a command before its end";
+const NO_TERMINAL: &str = "the engine has a terminal for its own client only";
+const PRIVATE_FILES: &str = "where the engine has /v1/logs (0.21); the command has the files as of its \
+    start, the sandbox gets them when it ends, and is in use until then; its output is kept by the \
+    engine, not held up";
+const BY_COMMANDS: &str = "each takes a short command in a container of its own";
 const SHARED_NETWORK: &str = "the engine has no switch for the network: its sandboxes reach each \
     other's ports, across sessions too, and what the engine's host reaches";
 const NO_CATALOGUE: &str = "archives and tags are the embedder's, who knows their names";
@@ -23,10 +27,10 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend d
     ])
     .without(Capability::SnapshotList, NO_CATALOGUE)
     .without(Capability::SnapshotDelete, NO_CATALOGUE)
-    .without(Capability::Spawn, NO_STREAMS)
-    .without(Capability::StdinPipe, NO_STREAMS)
-    .without(Capability::Signals, NO_STREAMS)
-    .without(Capability::Terminal, NO_STREAMS)
+    .partial(Capability::Spawn, PRIVATE_FILES)
+    .partial(Capability::StdinPipe, BY_COMMANDS)
+    .partial(Capability::Signals, BY_COMMANDS)
+    .without(Capability::Terminal, NO_TERMINAL)
     .without(
         Capability::Jobs,
         "every command has a container of its own, which is asked for as a whole",

@@ -17,7 +17,8 @@ use crate::guest::Script;
 use crate::guest::frame::{Broken, Frame};
 use crate::sandbox::settings::DaggerSettings;
 use crate::session::client::SMALL_ANSWER;
-use crate::session::query::STAGE;
+use crate::session::nonce::nonce;
+use crate::session::query::{CONTROL, STAGE};
 
 /// Limit of standard input within the query; more goes by a staged file.
 pub(crate) const INLINE_STDIN: usize = 1 << 20;
@@ -34,6 +35,7 @@ const MAX_SECRETS: usize = 32;
 pub(crate) const GRACE: Duration = Duration::from_secs(60);
 
 /// A command, ready to be sent.
+#[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) script: String,
     pub(crate) nonce: String,
@@ -85,10 +87,14 @@ pub(crate) fn prepare(
     settings: &DaggerSettings,
     timeout: Option<Duration>,
     limits: &ProcessLimits,
-    nonce: String,
+    spawned: bool,
 ) -> Result<Prepared> {
     check_size(command, settings)?;
-    let mut script = Script::new(&nonce).set("limits", limits.script().as_bytes());
+    let nonce = nonce();
+    let control = if spawned { CONTROL } else { "" };
+    let mut script = Script::new(&nonce)
+        .set("limits", limits.script().as_bytes())
+        .line(&format!("control={control}"));
     match &command.stdin {
         Stdin::Bytes(bytes) if bytes.len() > INLINE_STDIN => {
             script = script.line(&format!("input={STAGE}/stdin"));
@@ -98,6 +104,10 @@ pub(crate) fn prepare(
         }
         _ => script = script.line("input=/dev/null"),
     }
+    script = script.line(match &command.stdin {
+        Stdin::Piped => "piped=yes",
+        _ => "piped=",
+    });
     let path = settings
         .common
         .env
@@ -208,11 +218,15 @@ pub(crate) fn read(
     timeout: Option<Duration>,
     started: Instant,
 ) -> Result<Output> {
-    parse(answer, nonce, command, cwd, timeout, started).unwrap_or_else(|Broken(why)| {
-        Err(Error::new(ErrorKind::Other, Operation::Exec)
-            .with_message(format!("the command's supervisor was ended: {why}"))
-            .with_execution(Execution::Unknown))
-    })
+    parse(answer, nonce, command, cwd, timeout, started)
+        .unwrap_or_else(|broken| Err(ended(broken, Operation::Exec)))
+}
+
+/// The error for what a supervisor wrote that can't be read.
+pub(crate) fn ended(Broken(why): Broken, operation: Operation) -> Error {
+    Error::new(ErrorKind::Other, operation)
+        .with_message(format!("the command's supervisor was ended: {why}"))
+        .with_execution(Execution::Unknown)
 }
 
 fn parse(
@@ -241,16 +255,17 @@ fn parse(
             timed_out(Operation::Exec, after).with_partial_output(streams)
         ));
     }
-    // A wait status: the signal in the lower seven bits, the code above eight.
-    let status: i32 = code
-        .trim()
-        .parse()
-        .map_err(|_| Broken("its exit code is lost"))?;
-    let status = match status & 0x7f {
+    let exit = exit(code).ok_or(Broken("its exit code is lost"))?;
+    Ok(Ok(Output::new(exit, streams)))
+}
+
+/// The exit of a wait status: the signal in the lower seven bits, the code above eight.
+pub(crate) fn exit(status: &str) -> Option<Exit> {
+    let status: i32 = status.trim().parse().ok()?;
+    Some(Exit::new(match status & 0x7f {
         0 => ExitStatus::Code((status >> 8) & 0xff),
         signal => ExitStatus::Signal(signal),
-    };
-    Ok(Ok(Output::new(Exit::new(status), streams)))
+    }))
 }
 
 /// The number of bytes that the command wrote to disk, as far as the guest's kernel tells.
@@ -269,7 +284,8 @@ fn captured(bytes: Vec<u8>, frame: &mut Frame<'_>) -> std::result::Result<Captur
     Ok(CapturedStream::new(bytes, total))
 }
 
-fn not_started(why: &str, command: &Command, cwd: &GuestPath) -> Error {
+/// The error of a command that the supervisor did not start.
+pub(crate) fn not_started(why: &str, command: &Command, cwd: &GuestPath) -> Error {
     let program = || GuestPath::new(command.program());
     let (kind, message, path) = match why {
         "command-not-found" => (ErrorKind::CommandNotFound, "no such program", program()),
@@ -301,6 +317,11 @@ fn not_started(why: &str, command: &Command, cwd: &GuestPath) -> Error {
         "limits" => (
             ErrorKind::Unsupported,
             "the guest's shell can't set the limits of DaggerConfig::limits",
+            program(),
+        ),
+        "setsid" => (
+            ErrorKind::Unsupported,
+            "the image has no program setsid, which spawn needs",
             program(),
         ),
         _ => (

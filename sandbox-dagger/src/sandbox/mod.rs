@@ -6,32 +6,36 @@
 pub(crate) mod batch;
 pub(crate) mod capability;
 pub(crate) mod chain;
+mod control;
 mod direct;
 pub(crate) mod exec;
 pub(crate) mod files;
+mod live;
 mod operations;
+mod process;
 mod put;
 mod run;
 pub(crate) mod settings;
 pub(crate) mod shared;
 pub(crate) mod snapshot;
+mod spawn;
 pub(crate) mod transfer;
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use sandbox_core::backend::Registry;
-use sandbox_core::{DirEntry, Error, GuestPath, Labels, Operation, Result, SandboxId};
+use sandbox_core::{DirEntry, Error, ErrorKind, GuestPath, Labels, Operation, Result, SandboxId};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use self::chain::{Chain, SQUASH_AT, Turn};
+use self::chain::{Chain, SQUASH_AT, Spawned, Turn};
 use self::shared::Shared;
 use crate::guest::Script;
 use crate::guest::frame::Frame;
 use crate::guest::stage::Stage;
 use crate::sandbox::settings::DaggerSettings;
-use crate::session::client::SMALL_ANSWER;
+use crate::session::client::{SMALL_ANSWER, Trace};
 use crate::session::connect::Session;
 use crate::session::failure::Failed;
 use crate::session::nonce::nonce;
@@ -102,11 +106,23 @@ impl DaggerSandbox {
         largest: u64,
         within: Duration,
     ) -> Result<Value> {
+        self.ask_traced(query, None, operation, largest, within).await
+    }
+
+    /// The same, under a name with which the engine shows what its commands write.
+    pub(crate) async fn ask_traced(
+        &self,
+        query: &str,
+        trace: Option<&Trace>,
+        operation: Operation,
+        largest: u64,
+        within: Duration,
+    ) -> Result<Value> {
         let mut closed = self.closed.subscribe();
         tokio::select! {
             biased;
             _ = closed.wait_for(|closed| *closed) => Err(Error::closed(operation, &self.id)),
-            answer = self.session.query(query, largest, within) => {
+            answer = self.session.query_traced(query, trace, largest, within) => {
                 answer.map_err(|failed| self.named(failed.error(operation)))
             }
         }
@@ -147,8 +163,14 @@ impl DaggerSandbox {
     }
 
     /// Waits for the turn, and puts the layers together before there are too many.
-    pub(crate) async fn turn(&self, operation: Operation) -> Result<Turn<'_>> {
-        let turn = self.chain.turn().await;
+    pub(crate) async fn turn(&self, operation: Operation) -> Result<Turn> {
+        let turn = self.chain.turn().await.map_err(|Spawned| {
+            let why = "a process that was spawned runs in this sandbox: what it writes becomes the \
+                       sandbox's when it ends";
+            self.named(Error::new(ErrorKind::Busy, operation))
+                .with_message(why)
+                .with_hint("wait for the process or kill it; a fork made now can be used meanwhile")
+        })?;
         self.check_open(operation)?;
         let head = turn.head();
         if head.layers < SQUASH_AT {

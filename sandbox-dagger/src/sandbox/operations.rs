@@ -9,8 +9,8 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use bytes::Bytes;
 use sandbox_core::{
-    Capabilities, Capability, Command, CreateDirOptions, DirEntry, Env, Error, ErrorKind,
-    Execution, ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions, IsolationReport,
+    Capabilities, Command, CreateDirOptions, DirEntry, Env, Error, ErrorKind,
+    ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions, IsolationReport,
     ListOptions, Metadata, MetadataOptions, Operation, Output, Process, ReadOptions, RemoveOptions,
     RenameOptions, Result, Sandbox, SandboxId, SandboxInfo, Snapshot, SnapshotOptions,
     TransferReport,
@@ -52,13 +52,7 @@ impl Sandbox for DaggerSandbox {
     }
 
     async fn spawn(&self, command: Command) -> Result<Process> {
-        const OP: Operation = Operation::Spawn;
-        self.check_open(OP)
-            .map_err(|error| error.with_execution(Execution::NotStarted))?;
-        command.validate(OP).map_err(|error| self.named(error))?;
-        let refused = CAPABILITIES.require(Capability::Spawn, OP).err();
-        let refused = refused.unwrap_or_else(|| Error::new(ErrorKind::Other, OP));
-        Err(self.named(refused).with_execution(Execution::NotStarted))
+        self.start(command).await
     }
 
     async fn write_files(&self, batch: FileBatch) -> Result<()> {

@@ -17,6 +17,8 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde_json::{Value, json};
 
 use crate::session::failure::{Failed, classify, classify_status};
+use crate::session::logs::Logs;
+use crate::session::nonce::nonce;
 
 /// The bound of an answer for which the caller has no other.
 pub(crate) const SMALL_ANSWER: u64 = 4 << 20;
@@ -27,11 +29,37 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// Time that an idle connection is kept. An engine that is asked to end waits for its clients.
 const IDLE: Duration = Duration::from_secs(10);
 
+/// The name under which the engine shows what the commands of a query write: a trace of
+/// <https://www.w3.org/TR/trace-context/>.
+#[derive(Debug)]
+pub(crate) struct Trace(String);
+
+impl Trace {
+    /// A new one.
+    pub(crate) fn new() -> Self {
+        Self(format!("{}{}", &nonce()[..16], &nonce()[..16]))
+    }
+
+    /// The header of the query.
+    fn parent(&self) -> String {
+        format!("00-{}-{}-01", self.0, &self.0[..16])
+    }
+
+    /// The name in the engine's records: its bytes in base64.
+    pub(crate) fn base64(&self) -> String {
+        let digits = self.0.as_bytes().chunks(2);
+        let byte = |two: &[u8]| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok();
+        STANDARD.encode(digits.filter_map(byte).collect::<Vec<u8>>())
+    }
+}
+
 /// A session's address with a pool of connections.
 #[derive(Clone)]
 pub(crate) struct Client {
     pool: Pool<HttpConnector, Full<Bytes>>,
+    /// Where queries go to, and where what commands write comes from.
     url: String,
+    logs: String,
     authorization: String,
 }
 
@@ -56,6 +84,7 @@ impl Client {
         Self {
             pool,
             url: format!("http://127.0.0.1:{port}/query"),
+            logs: format!("http://127.0.0.1:{port}/v1/logs"),
             authorization: format!("Basic {}", STANDARD.encode(format!("{token}:"))),
         }
     }
@@ -66,27 +95,54 @@ impl Client {
     pub(crate) async fn query(
         &self,
         query: &str,
+        trace: Option<&Trace>,
         largest: u64,
         within: Duration,
     ) -> Result<Value, Failed> {
-        let answer = self.post(query, largest);
+        let answer = self.post(query, trace, largest);
         tokio::time::timeout(within, answer)
             .await
             .unwrap_or(Err(Failed::Late(within)))
     }
 
-    async fn post(&self, query: &str, largest: u64) -> Result<Value, Failed> {
-        let body = json!({"query": query, "variables": null}).to_string();
-        let request = Request::post(&self.url)
+    /// What commands of the session write, from the records after this one on. Dropping it closes
+    /// its connection.
+    pub(crate) async fn logs(&self, since: u64, within: Duration) -> Result<Logs, Failed> {
+        let request = Request::get(&self.logs)
             .header(header::AUTHORIZATION, &self.authorization)
-            .header(header::CONTENT_TYPE, "application/json")
+            .header("X-Last-Event-ID", since)
+            .body(Full::default())
+            .map_err(|error| Failed::NotSent(error.into()))?;
+        let answer = tokio::time::timeout(within, self.pool.request(request));
+        let response = answer.await.map_err(|_| Failed::Late(within))?;
+        let response = response.map_err(sent)?;
+        let kind = response.headers().get(header::CONTENT_TYPE);
+        let events = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+        match response.status() {
+            StatusCode::OK if events => Ok(Logs::new(response.into_body())),
+            StatusCode::OK | StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
+                Err(Failed::NoLogs)
+            }
+            status => Err(classify_status(status.as_u16(), "no stream of output")),
+        }
+    }
+
+    async fn post(
+        &self,
+        query: &str,
+        trace: Option<&Trace>,
+        largest: u64,
+    ) -> Result<Value, Failed> {
+        let body = json!({"query": query, "variables": null}).to_string();
+        let mut request = Request::post(&self.url)
+            .header(header::AUTHORIZATION, &self.authorization)
+            .header(header::CONTENT_TYPE, "application/json");
+        if let Some(trace) = trace {
+            request = request.header("traceparent", trace.parent());
+        }
+        let request = request
             .body(Full::from(body))
             .map_err(|error| Failed::NotSent(error.into()))?;
-        // A request that failed before it had a connection was not sent.
-        let sent = |error: PoolError| match error.is_connect() {
-            true => Failed::NotSent(error.into()),
-            false => Failed::Broken(error.into()),
-        };
         let mut response = self.pool.request(request).await.map_err(sent)?;
         let status = response.status();
         let largest = if status.is_success() {
@@ -115,6 +171,14 @@ impl Client {
                 _ => classify_status(status.as_u16(), &said(&body)),
             }),
         }
+    }
+}
+
+/// A request that failed before it had a connection was not sent.
+fn sent(error: PoolError) -> Failed {
+    match error.is_connect() {
+        true => Failed::NotSent(error.into()),
+        false => Failed::Broken(error.into()),
     }
 }
 

@@ -61,6 +61,8 @@ pub(crate) enum Failed {
     NoUser(String),
     /// The engine's store is full.
     Full(String),
+    /// The engine does not show what a command writes before its end.
+    NoLogs,
     /// Any other error of the engine.
     Engine(String),
 }
@@ -136,6 +138,7 @@ impl Failed {
             | Self::Refused
             | Self::NotBegun(_)
             | Self::SessionLost
+            | Self::NoLogs
             | Self::NoUser(_) => true,
             Self::Gone { first, .. } => *first,
             Self::Broken(_)
@@ -250,6 +253,13 @@ impl Failed {
             Self::NoRegistry(text) => new(ErrorKind::Unavailable, text)
                 .with_hint("the engine itself asks the registry: check its network and proxy"),
             Self::NoUser(text) => new(ErrorKind::NotFound, text),
+            Self::NoLogs => new(
+                ErrorKind::Unsupported,
+                "this Dagger engine does not show what a command writes before its end (it has no \
+                 /v1/logs)"
+                    .into(),
+            )
+            .with_hint("use exec, or an engine of version 0.21"),
             Self::Full(text) => new(
                 ErrorKind::StorageFull,
                 format!("the store of the Dagger engine is full: {text}"),

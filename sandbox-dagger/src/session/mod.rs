@@ -6,6 +6,7 @@ pub(crate) mod client;
 pub(crate) mod connect;
 pub(crate) mod failure;
 pub(crate) mod login;
+pub(crate) mod logs;
 pub(crate) mod nonce;
 pub(crate) mod query;
 pub(crate) mod secrets;

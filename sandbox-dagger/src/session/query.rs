@@ -62,6 +62,23 @@ pub(crate) const STAGE: &str = "/.sandbox-stage";
 /// The new container without the staged directory.
 pub(crate) const UNSTAGE: &str = "stdout withoutMount(path: \"/.sandbox-stage\") { id }";
 
+/// Path at which a spawned command finds its input and its signals.
+pub(crate) const CONTROL: &str = "/.sandbox-control";
+
+/// A volume that the containers which mount it at the same time share, mounted at [`CONTROL`] around
+/// what is selected on the container then.
+pub(crate) fn controlled(volume: &str, owner: &str, below: &str) -> String {
+    let volume = string(volume);
+    format!(
+        "withMountedCache(path: \"{CONTROL}\", cache: {volume}, sharing: SHARED{owner}) {{ {below} }}"
+    )
+}
+
+/// The id of a volume with this name.
+pub(crate) fn cache_volume(key: &str) -> String {
+    format!("query {{ cacheVolume(key: {}) {{ id }} }}", string(key))
+}
+
 /// Something selected on the container that an id names.
 pub(crate) fn on_container(id: &str, below: &str) -> String {
     format!(

@@ -45,7 +45,7 @@ pub(crate) fn config(double: &DaggerDouble) -> DaggerConfig {
 /// linked with, all of this machine.
 pub(crate) fn small_system(root: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(root)?;
-    let programs = "sh base64 cat chmod chown env find head mkdir mkfifo mktemp mv readlink rm \
+    let programs = "sh base64 cat chmod chown dd env find head ln mkdir mkfifo mktemp mv readlink rm \
                     rmdir setsid sleep stat tar tee touch tr wc xargs";
     for program in programs.split_whitespace() {
         let found = ["/bin", "/usr/bin"]

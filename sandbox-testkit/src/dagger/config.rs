@@ -3,16 +3,14 @@
 //!
 //! Invariant: secrets and logins never become part of an image.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sandbox_core::Command;
 use serde_json::json;
-use tokio::sync::Mutex;
 
+use super::cache::{Cache, Sharing};
 use super::directory::Directory;
 use super::engine::{Failure, SecretValue};
-use super::host::OwnDir;
 use super::quirks::Quirks;
 use super::service::Service;
 
@@ -57,40 +55,7 @@ pub(super) struct Login {
 pub(super) enum Mount {
     Directory(Arc<Directory>),
     Temp,
-    Cache(Arc<Cache>),
-}
-
-/// A directory that outlives containers.
-#[derive(Debug)]
-pub(super) struct Cache {
-    pub(super) key: String,
-    pub(super) dir: Arc<Mutex<CacheDir>>,
-}
-
-/// Directory of a cache's files on the host.
-#[derive(Debug)]
-pub(super) struct CacheDir {
-    _keep: OwnDir,
-    path: PathBuf,
-}
-
-impl CacheDir {
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl Cache {
-    pub(super) fn new(key: &str) -> Result<Self, Failure> {
-        let keep = OwnDir::new()?;
-        let path = keep.path().join("files");
-        std::fs::create_dir(&path)?;
-        let dir = CacheDir { _keep: keep, path };
-        Ok(Self {
-            key: key.to_owned(),
-            dir: Arc::new(Mutex::new(dir)),
-        })
-    }
+    Cache(Arc<Cache>, Sharing),
 }
 
 impl Config {

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use sandbox_core::{
-    CapturedStream, Command, CreateDirOptions, ErrorKind, ExistingDir, Exit, ExitStatus,
-    ExportOptions, FileBatch, GuestPath, Mode, Network, Output, PartialOutput, Provider as _,
+    CapturedStream, Command, CreateDirOptions, ErrorKind, Exit, ExitStatus, FileBatch, GuestPath, Mode, Network, Output, PartialOutput, Provider as _,
     Sandbox, SandboxExt as _, SandboxSpec, Source,
 };
 use serde_json::json;
@@ -18,13 +17,14 @@ use super::config::{Config, Mount};
 use super::directory::{Directory, File};
 use super::engine::{Engine, Failure};
 use super::images::base;
+use super::logs;
 use super::quirks::Quirks;
 use super::service;
 use super::state::StateId;
 use crate::distribution::unpack;
 
 /// Bytes of each stream that an answer may have.
-const MAX_OUTPUT: u64 = 192 << 20;
+pub(super) const MAX_OUTPUT: u64 = 192 << 20;
 /// Bytes of each stream that an error keeps.
 const TAIL: usize = 100 << 10;
 
@@ -283,11 +283,8 @@ impl Container {
                     let open = CreateDirOptions::new().mode(Mode::new(0o777));
                     child.create_dir(&to, open).await?;
                 }
-                Mount::Cache(cache) => {
-                    // One command at a time: they write to one directory.
-                    let held = cache.dir.clone().lock_owned().await;
-                    child.import(held.path(), &to).await?;
-                    caches.push((to, held));
+                Mount::Cache(cache, sharing) => {
+                    caches.push(cache.mount(*sharing, &child, to).await?);
                 }
             }
         }
@@ -299,7 +296,11 @@ impl Container {
         command = command.output_limit(MAX_OUTPUT);
         let hosts = service::bind(engine, &self.config.bindings, &*child).await?;
         engine.count_execution();
-        let output = match child.exec(command).await {
+        let ran = match logs::trace() {
+            Some(trace) => logs::watch(engine, &*child, command, trace, &self.config.secrets).await,
+            None => child.exec(command).await,
+        };
+        let output = match ran {
             Ok(output) => self.scrubbed(output),
             // The engine's init says so and exits with 1.
             Err(error)
@@ -323,15 +324,8 @@ impl Container {
             return Err(failure);
         }
         service::unbind(hosts, &*child).await?;
-        for (from, held) in caches {
-            let options = ExportOptions::new().existing(ExistingDir::Replace);
-            let written = held.path().with_extension("written");
-            child.export_dir(&from, &written, options).await?;
-            super::directory::blocking(move || {
-                std::fs::remove_dir_all(held.path())?;
-                Ok(std::fs::rename(&written, held.path())?)
-            })
-            .await?;
+        for cache in caches {
+            cache.unmount().await?;
         }
         for (path, _) in &self.config.mounts {
             child.remove_all(path.as_str()).await?;

@@ -13,11 +13,12 @@ use serde_json::{Map, Value};
 
 use crate::local;
 
-use super::config::Cache;
+use super::cache::Cache;
 use super::container::Container;
 use super::directory::{Directory, File};
 use super::eval;
 use super::host::HostCache;
+use super::logs::Logs;
 use super::query::Field;
 use super::quirks::{Fault, Quirks};
 use super::registry::Registries;
@@ -101,6 +102,8 @@ pub(super) struct Engine {
     pub(super) states: States,
     pub(super) host: HostCache,
     pub(super) registry: Registries,
+    /// What commands wrote.
+    pub(super) logs: Logs,
     quirks: Mutex<Quirks>,
     /// The tokens of its sessions so far, the current one last.
     tokens: Mutex<Vec<String>>,
@@ -135,6 +138,7 @@ impl Engine {
             states: States::default(),
             host: HostCache::default(),
             registry: Registries::default(),
+            logs: Logs::default(),
             quirks: Mutex::new(quirks),
             faults: Mutex::default(),
             nodes: Mutex::default(),

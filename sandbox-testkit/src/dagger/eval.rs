@@ -9,7 +9,8 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value, json};
 
-use super::config::{Cache, Config};
+use super::cache::Cache;
+use super::config::Config;
 use super::container::{Container, Step};
 use super::directory::{Directory, File, FileSource, Source};
 use super::engine::{Engine, Failure, Node, SecretValue, digest};

@@ -28,8 +28,16 @@ pub(super) async fn container_field(
             container.evaluate(engine).await?;
             Given::Value(json!(format!("Container:{}", container.digest)))
         }
-        "stdout" => text(&container.output(engine).await?.stdout.bytes),
-        "stderr" => text(&container.output(engine).await?.stderr.bytes),
+        "stdout" | "stderr" => {
+            let output = container.output(engine).await?;
+            let bytes = match field.name.as_str() {
+                "stdout" => &output.stdout.bytes,
+                _ => &output.stderr.bytes,
+            };
+            let said = stream_text(engine, bytes);
+            engine.logs.again(&said);
+            Given::Value(json!(said))
+        }
         "exitCode" => Given::Value(json!(exit_code(&*container.output(engine).await?))),
         "workdir" => Given::Value(json!(container.config.workdir.as_deref().unwrap_or(""))),
         "envVariable" => {

@@ -7,6 +7,7 @@
 //! It must never be used to isolate anything: whatever has its token can read and write files of
 //! the host with the rights of its process, as with the engine.
 
+mod cache;
 mod config;
 mod container;
 mod directory;
@@ -17,6 +18,7 @@ mod fields;
 mod host;
 mod images;
 mod introspection;
+mod logs;
 mod oci;
 mod query;
 mod quirks;
@@ -32,7 +34,7 @@ use std::io;
 use std::sync::Arc;
 
 use engine::Engine;
-pub use quirks::{Fault, Quirks};
+pub use quirks::{Fault, LiveLogs, Quirks};
 
 /// A running double. Dropping it stops it.
 #[derive(Debug)]

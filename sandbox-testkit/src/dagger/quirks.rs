@@ -26,6 +26,30 @@ pub struct Quirks {
     pub layer_limit: Option<u32>,
     /// Commands get variables of the engine: tracing, its own settings, `BAGGAGE`.
     pub engine_variables: bool,
+    /// How it shows what commands write while they run.
+    pub live_logs: LiveLogs,
+}
+
+/// How the engine shows what commands write while they run: `GET /v1/logs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LiveLogs {
+    /// In records with what was written at once, within 100 ms.
+    Prompt,
+    /// There is no such route, as in 1.0.0-beta.10.
+    Absent,
+    /// This much later.
+    Late(Duration),
+    /// The connection is closed after each record.
+    Cut,
+    /// Records that wait at the same time come in turned order.
+    Turned,
+    /// Each record comes twice.
+    Doubled,
+    /// Every third record is lost.
+    Lost,
+    /// Before each record comes one of another query, with another text.
+    Foreign,
 }
 
 impl Default for Quirks {
@@ -40,6 +64,7 @@ impl Default for Quirks {
             extensions_without_type: false,
             layer_limit: Some(500),
             engine_variables: true,
+            live_logs: LiveLogs::Prompt,
         }
     }
 }

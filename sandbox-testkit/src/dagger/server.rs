@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
@@ -17,8 +18,9 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::engine::{Engine, Failure};
+use super::logs;
 use super::query;
-use super::quirks::Fault;
+use super::quirks::{Fault, LiveLogs};
 
 /// Time that the engine waits for what a session's client offers; ten seconds with the real one.
 const ATTACHABLES: Duration = Duration::from_millis(200);
@@ -52,7 +54,7 @@ pub(super) async fn serve(listener: TcpListener, engine: Arc<Engine>) {
     }
 }
 
-type Answer = Response<Full<Bytes>>;
+type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
 /// The connection is closed without an answer.
 #[derive(Debug)]
@@ -86,6 +88,15 @@ async fn answer(engine: &Arc<Engine>, request: Request<Incoming>) -> Result<Answ
     if !is(&engine.token()) {
         return Ok(text(StatusCode::UNAUTHORIZED, "unauthorized\n"));
     }
+    if request.uri().path() == "/v1/logs" && engine.quirks().live_logs != LiveLogs::Absent {
+        let since = request.headers().get("X-Last-Event-ID");
+        let since = since.and_then(|since| since.to_str().ok()?.parse().ok());
+        let events = logs::subscribe(engine, since.unwrap_or(0));
+        let mut response = Response::new(events.boxed_unsync());
+        let kind = header::HeaderValue::from_static("text/event-stream");
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        return Ok(response);
+    }
     if request.uri().path() != "/query" {
         return Ok(text(StatusCode::NOT_FOUND, "404 page not found\n"));
     }
@@ -107,13 +118,15 @@ async fn answer(engine: &Arc<Engine>, request: Request<Incoming>) -> Result<Answ
         Some(Fault::Slow(delay)) => tokio::time::sleep(*delay).await,
         _ => {}
     }
+    let parent = request.headers().get("traceparent");
+    let parent = parent.and_then(|parent| parent.to_str().ok()).map(str::to_owned);
     let body = Limited::new(request.into_body(), MAX_REQUEST)
         .collect()
         .await;
     let Ok(body) = body else {
         return Ok(text(StatusCode::BAD_REQUEST, "the body can't be read\n"));
     };
-    let value = carry_out(engine, &body.to_bytes()).await;
+    let value = logs::traced(parent.as_deref(), carry_out(engine, &body.to_bytes())).await;
     match fault {
         Some(Fault::ResetAfter) => Err(Reset),
         Some(Fault::Garbage) => Ok(text(StatusCode::OK, "\u{1f}\u{8b}<html>not json")),
@@ -168,14 +181,16 @@ fn failed(engine: &Engine, failure: &Failure) -> Value {
 }
 
 fn reply(value: &Value) -> Answer {
-    let mut response = Response::new(Full::new(Bytes::from(value.to_string())));
+    let body = Full::new(Bytes::from(value.to_string()));
+    let mut response = Response::new(body.boxed_unsync());
     let json = header::HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
     response
 }
 
 fn text(status: StatusCode, body: &str) -> Answer {
-    let mut response = Response::new(Full::new(Bytes::from(body.to_owned())));
+    let body = Full::new(Bytes::from(body.to_owned()));
+    let mut response = Response::new(body.boxed_unsync());
     *response.status_mut() = status;
     response
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::cache::Sharing;
 use super::config::{Config, Login, Mount};
 use super::container::{Container, Exec, Expect, Step};
 use super::engine::{Engine, Failure};
@@ -137,7 +138,11 @@ fn configure(engine: &Engine, config: &mut Config, field: &Field) -> Result<(), 
             let cache = engine.cache(field.need("cache")?)?;
             let path = absolute(config, field.need("path")?);
             without(&mut config.mounts, &path);
-            config.mounts.push((path, Mount::Cache(cache)));
+            let sharing = match field.text("sharing") {
+                None | Some("SHARED") => Sharing::Shared,
+                _ => Sharing::Locked,
+            };
+            config.mounts.push((path, Mount::Cache(cache, sharing)));
         }
         "withUser" => config.user = field.need("name")?.to_owned(),
         "withoutUser" => config.user.clear(),

@@ -13,8 +13,9 @@ use sandbox_core::{Error, ErrorKind, Operation};
 use serde_json::Value;
 
 use crate::config::DaggerConfig;
-use crate::session::client::{Client, SMALL_ANSWER};
+use crate::session::client::{Client, SMALL_ANSWER, Trace};
 use crate::session::failure::Failed;
+use crate::session::logs::Logs;
 use crate::session::query::find;
 
 /// A connection to an engine; the CLI that serves it, if there is one, ends with it.
@@ -30,6 +31,8 @@ pub(crate) struct Session {
     sandboxes: AtomicU32,
     /// Number of bytes handed to the engine, or written by commands, in the session.
     bytes: AtomicU64,
+    /// Number of the last record of what commands wrote that was seen.
+    seen: AtomicU64,
 }
 
 fn invalid(why: &str) -> Error {
@@ -44,6 +47,7 @@ impl Session {
             lost: AtomicBool::new(false),
             sandboxes: AtomicU32::new(0),
             bytes: AtomicU64::new(0),
+            seen: AtomicU64::new(0),
         }
     }
 
@@ -57,15 +61,44 @@ impl Session {
         largest: u64,
         within: Duration,
     ) -> Result<Value, Failed> {
+        self.query_traced(query, None, largest, within).await
+    }
+
+    /// A query under whose name the engine shows what its commands write.
+    pub(crate) async fn query_traced(
+        &self,
+        query: &str,
+        trace: Option<&Trace>,
+        largest: u64,
+        within: Duration,
+    ) -> Result<Value, Failed> {
         if self.is_lost() {
             return Err(Failed::SessionLost);
         }
         self.hand_over(query.len() as u64);
-        let answer = self.client.query(query, largest, within).await;
+        let answer = self.client.query(query, trace, largest, within).await;
         if let Err(Failed::Stale(_)) = &answer {
             self.lost.store(true, Ordering::Relaxed);
         }
         answer
+    }
+
+    /// What commands write, from the records after this one on.
+    pub(crate) async fn logs(&self, since: u64, within: Duration) -> Result<Logs, Failed> {
+        match self.is_lost() {
+            true => Err(Failed::SessionLost),
+            false => self.client.logs(since, within).await,
+        }
+    }
+
+    /// Number of the last record that was seen by any reader: what is written later comes later.
+    pub(crate) fn seen(&self) -> u64 {
+        self.seen.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the records up to this one were seen.
+    pub(crate) fn saw(&self, record: u64) {
+        self.seen.fetch_max(record, Ordering::Relaxed);
     }
 
     /// Whether the engine has lost this session, and with it everything that was made in it.
@@ -101,7 +134,7 @@ impl Session {
         let session = Self::find(config).await?;
         let asked = session
             .client
-            .query("query { version }", SMALL_ANSWER, config.connect_timeout);
+            .query("query { version }", None, SMALL_ANSWER, config.connect_timeout);
         let answer = asked
             .await
             .map_err(|failed| failed.error(Operation::Connect))?;

@@ -39,17 +39,23 @@ async fn each_operation_costs_what_the_readme_says() -> Outcome {
         "a text over another, whose mode is asked for"
     );
     sandbox.write("bytes", b"\xff".as_slice()).await?;
+    assert_eq!(cost(), (2, 0), "bytes: as a text");
+    assert_eq!(sandbox.read("bytes").await?, b"\xff".as_slice());
+    cost();
+    let many = |count: usize| {
+        (0..count).fold(FileBatch::new(), |batch, number| {
+            batch.file(format!("many/{}/{number}", number % 10), number.to_string())
+        })
+    };
+    sandbox.write_files(many(9)).await?;
     let one = cost();
     assert_eq!(
         one,
         (2, 1),
-        "one file: the staged directory, and the command that puts it in place"
+        "many files: the staged directory, and the command that puts them in place"
     );
-    let batch = (0..1_000).fold(FileBatch::new(), |batch, number| {
-        batch.file(format!("many/{}/{number}", number % 10), number.to_string())
-    });
-    sandbox.write_files(batch).await?;
-    assert_eq!(cost(), one, "a thousand files cost as many as one");
+    sandbox.write_files(many(1_000)).await?;
+    assert_eq!(cost(), one, "a thousand files cost as many as nine");
     let options = ReadOptions::new();
     assert_eq!(
         sandbox.read_file(&"many/7/997".into(), options).await?,
@@ -78,6 +84,13 @@ async fn each_operation_costs_what_the_readme_says() -> Outcome {
     let fork = sandbox.fork_one().await?;
     fork.close().await?;
     assert_eq!(cost(), (0, 0), "fork and close");
+    let next = rig.provider.create(spec()).await?;
+    assert_eq!(cost(), (2, 0), "the next that begins the same: no container");
+    next.exec(Command::new("true")).await?;
+    assert!(!next.exists("many").await?, "it has nothing of the other");
+    rig.double.forget();
+    let after = rig.provider.create(spec()).await?;
+    assert!(after.sh("true").await?.success(), "what the engine forgot is made anew");
     Ok(())
 }
 

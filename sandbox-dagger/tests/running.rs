@@ -6,8 +6,11 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sandbox_core::{Command, ErrorKind, Execution, FileBatch, Mode, Sandbox, SandboxExt as _};
-use sandbox_testkit::dagger::Fault;
+use sandbox_core::{
+    CollectOptions, Command, ErrorKind, Execution, ExitStatus, FileBatch, Mode, Sandbox,
+    SandboxExt as _,
+};
+use sandbox_testkit::dagger::{Fault, LiveLogs};
 use support::{Outcome, Rig};
 
 /// Whether a process of this host has such an argument.
@@ -292,4 +295,90 @@ async fn staged_content_is_private_and_does_not_stay() -> Outcome {
     }
     task.await??;
     until("something stays", || staged().is_empty()).await
+}
+
+/// Bytes of both streams with pauses, so that they come in several records.
+const SPEAKER: &str = "for i in 1 2 3 4; do printf \"$i\\377\\000\"; printf \"e$i\\n\" >&2; \
+                       sleep 0.15; done; yes | head -c 200000; echo x >f; exit 7";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_output_is_whole_and_in_order_however_the_engine_shows_it() -> Outcome {
+    let rig = Rig::new().await?;
+    let mut stdout = b"1\xff\x002\xff\x003\xff\x004\xff\x00".to_vec();
+    stdout.extend(b"y\n".iter().cycle().take(200_000));
+    for quirk in [
+        LiveLogs::Prompt,
+        LiveLogs::Late(Duration::from_secs(5)),
+        LiveLogs::Cut,
+        LiveLogs::Turned,
+        LiveLogs::Doubled,
+        LiveLogs::Lost,
+        LiveLogs::Foreign,
+    ] {
+        rig.double.set_quirks(|quirks| quirks.live_logs = quirk);
+        let before = rig.double.executions();
+        let process = rig.sandbox.spawn(Command::shell(SPEAKER)).await?;
+        let output = process.wait_with_output(CollectOptions::new()).await?;
+        assert_eq!(output.stdout.total, stdout.len() as u64, "{quirk:?}");
+        assert!(output.stdout.bytes == stdout, "{quirk:?}");
+        assert_eq!(output.stderr.bytes, "e1\ne2\ne3\ne4\n", "{quirk:?}");
+        assert_eq!(output.status, ExitStatus::Code(7), "{quirk:?}");
+        assert_eq!(rig.double.executions() - before, 1, "{quirk:?}: it ran once");
+        assert!(rig.sandbox.exists("f").await?, "{quirk:?}: its files");
+        rig.sandbox.remove_all("f").await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_shows_nothing_live_is_not_asked_to_run_it() -> Outcome {
+    let rig = Rig::new().await?;
+    rig.double.set_quirks(|quirks| quirks.live_logs = LiveLogs::Absent);
+    let before = rig.double.executions();
+    let Err(error) = rig.sandbox.spawn(Command::new("true")).await else {
+        return Err("it should have been refused".into());
+    };
+    assert_eq!(
+        (error.kind(), error.execution()),
+        (ErrorKind::Unsupported, Some(Execution::NotStarted)),
+        "{error:?}"
+    );
+    assert_eq!(rig.double.executions(), before);
+    assert_eq!(rig.sandbox.sh("echo usable").await?.stdout.bytes, "usable\n");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_in_which_a_process_runs_is_busy_and_has_its_files_after_a_kill() -> Outcome {
+    let rig = Rig::new().await?;
+    let time = unique(9);
+    let script = "echo x >f; setsid sleep $1 & sleep $1";
+    let command = Command::shell(script).args(["sh", &time]);
+    let process = rig.sandbox.spawn(command).await?;
+    until("it did not start", || runs(&time)).await?;
+    for refused in [
+        rig.sandbox.write("g", "x").await,
+        rig.sandbox.sh("true").await.map(drop),
+    ] {
+        assert_eq!(refused.map_err(|error| error.kind()), Err(ErrorKind::Busy));
+    }
+    let fork = rig.sandbox.fork_one().await?;
+    fork.write("g", "x").await?;
+    process.kill().await?;
+    assert!(!runs(&time), "everything is dead when kill returns");
+    assert_eq!(process.wait().await?.status, ExitStatus::Signal(9));
+    assert!(rig.sandbox.exists("f").await?);
+    rig.sandbox.write("g", "x").await?;
+    // One whose handle is dropped ends too, and leaves the sandbox as it was.
+    let time = unique(10);
+    let dropped = rig.sandbox.spawn(sleepers(&time)).await?;
+    until("it did not start", || runs(&time)).await?;
+    drop(dropped);
+    until("the process lives on", || !runs(&time)).await?;
+    let started = Instant::now();
+    while rig.sandbox.write("g", "y").await.is_err() {
+        assert!(started.elapsed() < Duration::from_secs(120), "it stays busy");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
 }

@@ -94,7 +94,7 @@ impl DaggerSandbox {
         let id = bind::with_services(shared, session, id).await?;
         let workdir = spec.workdir.clone().unwrap_or_else(|| "/workspace".into());
         let workdir = workdir.resolve(&GuestPath::root(), OP)?;
-        let (id, environment) = prepare(shared, session, &id, &user, &workdir).await?;
+        let (id, environment) = prepared(shared, session, &id, &user, &workdir).await?;
         let mut settings = DaggerSettings {
             common: Settings::new(workdir, &environment),
             secrets: SecretIds::new(),
@@ -152,6 +152,34 @@ async fn with_caches(
         id = find(&answer, "id").ok_or_else(garbage)?.to_owned();
     }
     Ok(id)
+}
+
+/// The container with its workdir: the one that another sandbox began with, if it is the same and
+/// the engine still has it. What is in caches may have changed since, so that they have none.
+async fn prepared(
+    shared: &Shared,
+    session: &Session,
+    id: &str,
+    user: &str,
+    workdir: &GuestPath,
+) -> Result<(String, Env), NotCreated> {
+    let key = (id.to_owned(), user.to_owned(), workdir.clone());
+    let known = match shared.config.caches.is_empty() {
+        true => session.prepared.get(&key),
+        false => None,
+    };
+    if let Some((id, environment)) = known {
+        let within = shared.config.operation_timeout;
+        let query = query::on_container(&id, "id");
+        match session.query(&query, SMALL_ANSWER, within).await {
+            Ok(_) => return Ok((id, environment)),
+            Err(Failed::Gone { .. }) => {}
+            Err(failed) => return Err(failed.into()),
+        }
+    }
+    let made = prepare(shared, session, id, user, workdir).await?;
+    session.prepared.keep(key, made.clone());
+    Ok(made)
 }
 
 /// Makes the workdir as root, and asks as the user for the home directory.

@@ -8,9 +8,12 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
+use bytes::Bytes;
+use sandbox_core::backend::blocking;
 use sandbox_core::{ErrorKind, FileWrite, GuestPath, Operation, Result, WriteMode};
 use serde_json::Value;
 
+use crate::guest::stage::Stage;
 use crate::sandbox::DaggerSandbox;
 use crate::session::client::SMALL_ANSWER;
 use crate::session::query;
@@ -18,7 +21,7 @@ use crate::session::query;
 const OP: Operation = Operation::WriteFiles;
 /// The number of files: each is a layer of its own and makes the query one level deeper.
 const MOST: usize = 8;
-/// The size of all files together: they are part of the query.
+/// The size of all texts together that are part of the query; more is handed over as files.
 const LARGEST: usize = 256 << 10;
 /// The mode of a new file for which none is given.
 const MODE: u32 = 0o644;
@@ -26,7 +29,7 @@ const MODE: u32 = 0o644;
 /// A file as the query has it.
 struct Text<'a> {
     path: &'a str,
-    content: &'a str,
+    content: &'a Bytes,
     mode: Option<u32>,
     new: bool,
 }
@@ -51,7 +54,11 @@ pub(super) async fn put(
             Err(error) => Err(error),
         }
     };
-    let Some(seen) = ask(look(&head.id, &texts)).await? else {
+    let stage = staged(&texts).await?;
+    if let Some(stage) = &stage {
+        sandbox.session.hand_over(stage.size());
+    }
+    let Some(seen) = ask(look(&head.id, &texts, stage.as_ref())).await? else {
         return Ok(false);
     };
     let Some(replaced) = replaced(&seen, &texts) else {
@@ -67,7 +74,8 @@ pub(super) async fn put(
     // An id would be given before anything is done.
     let mut below = "sync".to_owned();
     for (number, text) in texts.iter().enumerate() {
-        let source = seen.pointer(&format!("/c{number}/withTimestamps/id"));
+        let file = if stage.is_some() { "/file" } else { "" };
+        let source = seen.pointer(&format!("/c{number}{file}/withTimestamps/id"));
         let Some(source) = source.and_then(Value::as_str) else {
             return Ok(false);
         };
@@ -92,19 +100,37 @@ pub(super) async fn put(
     Ok(true)
 }
 
-/// The files, if they are few and small texts at paths where the engine sees what a command does.
+/// The directory of the host from which the engine takes the contents: nothing if they are small
+/// texts, which go in the query.
+async fn staged(files: &[Text<'_>]) -> Result<Option<Stage>> {
+    let size: usize = files.iter().map(|file| file.content.len()).sum();
+    let is_text = |file: &Text<'_>| std::str::from_utf8(file.content).is_ok();
+    if size <= LARGEST && files.iter().all(is_text) {
+        return Ok(None);
+    }
+    let contents: Vec<_> = files.iter().map(|file| file.content.clone()).collect();
+    let stage = blocking(OP, move || {
+        let stage = Stage::new(OP)?;
+        for (number, content) in contents.iter().enumerate() {
+            stage.file(&format!("f{number}"), content, 0o600)?;
+        }
+        Ok(stage)
+    });
+    stage.await.map(Some)
+}
+
+/// The files, if they are few, at paths where the engine sees what a command does.
 fn texts<'a>(
     sandbox: &DaggerSandbox,
     files: &'a [(GuestPath, &FileWrite)],
 ) -> Option<Vec<Text<'a>>> {
-    let size: usize = files.iter().map(|(_, file)| file.content.len()).sum();
-    if files.is_empty() || files.len() > MOST || size > LARGEST {
+    if files.is_empty() || files.len() > MOST {
         return None;
     }
     let text = |(path, file): &'a (GuestPath, &FileWrite)| {
         Some(Text {
             path: sandbox.direct(path)?,
-            content: std::str::from_utf8(&file.content).ok()?,
+            content: &file.content,
             mode: file.mode.map(|mode| mode.bits()),
             new: file.write_mode == WriteMode::CreateNew,
         })
@@ -129,7 +155,7 @@ fn above<'a>(texts: &[Text<'a>]) -> BTreeSet<&'a str> {
 }
 
 /// A query that asks what is at the paths and above them, and hands the contents over.
-fn look(id: &str, texts: &[Text<'_>]) -> String {
+fn look(id: &str, texts: &[Text<'_>], stage: Option<&Stage>) -> String {
     let mut looks = String::new();
     let mut both = |letter: char, number: usize, path: &str, kind: &str| {
         let path = query::string(path);
@@ -153,11 +179,18 @@ fn look(id: &str, texts: &[Text<'_>]) -> String {
         .iter()
         .enumerate()
         .map(|(number, text)| {
-            format!(
-                " c{number}: file(name: \"f\", contents: {}) {{ withTimestamps(timestamp: {now}) \
-                 {{ id }} }}",
-                query::string(text.content)
-            )
+            let timed = format!("{{ withTimestamps(timestamp: {now}) {{ id }} }}");
+            match stage {
+                Some(stage) => {
+                    let path = stage.at(&format!("f{number}"));
+                    let path = query::string(&path.to_string_lossy());
+                    format!(" c{number}: host {{ file(path: {path}, noCache: true) {timed} }}")
+                }
+                None => {
+                    let text = query::string(&String::from_utf8_lossy(text.content));
+                    format!(" c{number}: file(name: \"f\", contents: {text}) {timed}")
+                }
+            }
         })
         .collect();
     format!(

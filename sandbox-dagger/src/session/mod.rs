@@ -8,5 +8,6 @@ pub(crate) mod failure;
 pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod nonce;
+pub(crate) mod prepared;
 pub(crate) mod query;
 pub(crate) mod secrets;

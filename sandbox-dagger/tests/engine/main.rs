@@ -7,10 +7,13 @@
 //! - `SANDBOX_DAGGER_REGISTRY`: a repository, such as `127.0.0.1:5001/acme`, that the engine reaches
 //!   and that lets only `SANDBOX_DAGGER_LOGIN` in (`user:password`).
 //! - `SANDBOX_DAGGER_COST`: set, it has operations measured beside raw queries (`--nocapture`).
+//! - `SANDBOX_DAGGER_STOP`, `SANDBOX_DAGGER_START`, `SANDBOX_DAGGER_FILL`: see `ends.rs`.
 //! - `SANDBOX_DAGGER_RESTART`: a program that restarts the engine and returns when it answers.
 
 #[cfg(target_os = "linux")]
 mod cost;
+#[cfg(target_os = "linux")]
+mod ends;
 #[cfg(target_os = "linux")]
 mod lasting;
 #[cfg(target_os = "linux")]
@@ -90,6 +93,9 @@ fn main() -> ExitCode {
     }
     let trials = trials![
         cost::beside_raw_queries["SANDBOX_DAGGER_COST"],
+        ends::killed["SANDBOX_DAGGER_STOP", "SANDBOX_DAGGER_START"],
+        ends::asked_to_end["SANDBOX_DAGGER_STOP", "SANDBOX_DAGGER_START"],
+        ends::full["SANDBOX_DAGGER_FILL"],
         lasting::layers_are_put_together_and_nothing_is_lost,
         lasting::two_thousand_operations_on_one_sandbox,
         lasting::forks_that_run_the_same_command_run_it_twice,

@@ -2,7 +2,10 @@
 //!
 //! Invariant: no link of the host is followed.
 
+use std::ffi::OsStr;
 use std::fs::File;
+use std::io::{self, Seek as _, SeekFrom};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
@@ -80,7 +83,30 @@ fn archive(stage: &Stage, from: &Path, options: &ImportOptions) -> Result<(Scan,
     // For this user alone; the engine gives its copy to the guest's user.
     let private = std::fs::Permissions::from_mode(0o600);
     archive.set_permissions(private).map_err(failed)?;
-    pack(from, options, &archive, HOLES)
+    let packed = pack(from, options, &archive, HOLES)?;
+    directories_again(&path).map_err(failed)?;
+    Ok(packed)
+}
+
+/// Repeats the directories of an archive at its end: a tar that sets the time and mode of a
+/// directory before it fills it, as BusyBox does, sets them again.
+fn directories_again(archive: &Path) -> io::Result<()> {
+    let mut found = Vec::new();
+    let mut reader = tar::Archive::new(File::open(archive)?);
+    for entry in reader.entries_with_seek()? {
+        let entry = entry?;
+        if entry.header().entry_type().is_dir() {
+            found.push((entry.header().clone(), entry.path_bytes().into_owned()));
+        }
+    }
+    let mut file = File::options().write(true).open(archive)?;
+    // An archive ends with two empty blocks.
+    file.seek(SeekFrom::End(-1024))?;
+    let mut builder = tar::Builder::new(file);
+    for (mut header, path) in found {
+        builder.append_data(&mut header, OsStr::from_bytes(&path), io::empty())?;
+    }
+    builder.into_inner().map(drop)
 }
 
 /// Lists the sandbox's entries below a directory; none if it does not exist.
@@ -92,4 +118,36 @@ async fn list(sandbox: &DaggerSandbox, at: &GuestPath) -> Result<Vec<DirEntry>> 
         ErrorKind::NotFound => Ok(Vec::new()),
         _ => Err(error),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_directories_come_again_after_what_is_in_them() -> std::io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let long = "long".repeat(40);
+        std::fs::create_dir_all(dir.path().join("in/a").join(&long))?;
+        std::fs::write(dir.path().join("in/a/f"), "content")?;
+        let path = dir.path().join("data.tar");
+        let archive = File::create_new(&path)?;
+        let packed = pack(&dir.path().join("in"), &ImportOptions::new(), &archive, HOLES);
+        packed.map_err(io::Error::other)?;
+        directories_again(&path)?;
+        let mut names = Vec::new();
+        for entry in tar::Archive::new(File::open(&path)?).entries()? {
+            let entry = entry?;
+            let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            names.push((name, entry.header().entry_type().is_dir()));
+        }
+        let last = names.iter().rposition(|(_, is_dir)| !is_dir);
+        let (filled, again) = names.split_at(last.map_or(0, |last| last + 1));
+        let mut dirs: Vec<_> = names.iter().filter(|(_, is_dir)| *is_dir).collect();
+        dirs.sort();
+        assert_eq!(dirs.len(), 4, "{names:?}");
+        assert_eq!((dirs[0], dirs[2]), (dirs[1], dirs[3]), "each comes twice");
+        assert!(!filled.is_empty() && again.len() >= 2, "{names:?}");
+        Ok(())
+    }
 }

@@ -16,6 +16,7 @@ use crate::config::DaggerConfig;
 use crate::session::client::{Client, SMALL_ANSWER, Trace};
 use crate::session::failure::Failed;
 use crate::session::logs::Logs;
+use crate::session::prepared::Prepared;
 use crate::session::query::find;
 
 /// A connection to an engine; the CLI that serves it, if there is one, ends with it.
@@ -31,6 +32,8 @@ pub(crate) struct Session {
     sandboxes: AtomicU32,
     /// Number of bytes handed to the engine, or written by commands, in the session.
     bytes: AtomicU64,
+    /// Containers that its sandboxes began with.
+    pub(crate) prepared: Prepared,
     /// Number of the last record of what commands wrote that was seen.
     seen: AtomicU64,
 }
@@ -47,6 +50,7 @@ impl Session {
             lost: AtomicBool::new(false),
             sandboxes: AtomicU32::new(0),
             bytes: AtomicU64::new(0),
+            prepared: Prepared::default(),
             seen: AtomicU64::new(0),
         }
     }

@@ -85,12 +85,19 @@ async fn each_operation_costs_what_the_readme_says() -> Outcome {
     fork.close().await?;
     assert_eq!(cost(), (0, 0), "fork and close");
     let next = rig.provider.create(spec()).await?;
-    assert_eq!(cost(), (2, 0), "the next that begins the same: no container");
+    assert_eq!(
+        cost(),
+        (2, 0),
+        "the next that begins the same: no container"
+    );
     next.exec(Command::new("true")).await?;
     assert!(!next.exists("many").await?, "it has nothing of the other");
     rig.double.forget();
     let after = rig.provider.create(spec()).await?;
-    assert!(after.sh("true").await?.success(), "what the engine forgot is made anew");
+    assert!(
+        after.sh("true").await?.success(),
+        "what the engine forgot is made anew"
+    );
     Ok(())
 }
 

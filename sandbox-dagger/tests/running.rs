@@ -323,7 +323,11 @@ async fn live_output_is_whole_and_in_order_however_the_engine_shows_it() -> Outc
         assert!(output.stdout.bytes == stdout, "{quirk:?}");
         assert_eq!(output.stderr.bytes, "e1\ne2\ne3\ne4\n", "{quirk:?}");
         assert_eq!(output.status, ExitStatus::Code(7), "{quirk:?}");
-        assert_eq!(rig.double.executions() - before, 1, "{quirk:?}: it ran once");
+        assert_eq!(
+            rig.double.executions() - before,
+            1,
+            "{quirk:?}: it ran once"
+        );
         assert!(rig.sandbox.exists("f").await?, "{quirk:?}: its files");
         rig.sandbox.remove_all("f").await?;
     }
@@ -333,7 +337,8 @@ async fn live_output_is_whole_and_in_order_however_the_engine_shows_it() -> Outc
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_that_shows_nothing_live_is_not_asked_to_run_it() -> Outcome {
     let rig = Rig::new().await?;
-    rig.double.set_quirks(|quirks| quirks.live_logs = LiveLogs::Absent);
+    rig.double
+        .set_quirks(|quirks| quirks.live_logs = LiveLogs::Absent);
     let before = rig.double.executions();
     let Err(error) = rig.sandbox.spawn(Command::new("true")).await else {
         return Err("it should have been refused".into());
@@ -344,7 +349,10 @@ async fn an_engine_that_shows_nothing_live_is_not_asked_to_run_it() -> Outcome {
         "{error:?}"
     );
     assert_eq!(rig.double.executions(), before);
-    assert_eq!(rig.sandbox.sh("echo usable").await?.stdout.bytes, "usable\n");
+    assert_eq!(
+        rig.sandbox.sh("echo usable").await?.stdout.bytes,
+        "usable\n"
+    );
     Ok(())
 }
 
@@ -377,7 +385,10 @@ async fn a_sandbox_in_which_a_process_runs_is_busy_and_has_its_files_after_a_kil
     until("the process lives on", || !runs(&time)).await?;
     let started = Instant::now();
     while rig.sandbox.write("g", "y").await.is_err() {
-        assert!(started.elapsed() < Duration::from_secs(120), "it stays busy");
+        assert!(
+            started.elapsed() < Duration::from_secs(120),
+            "it stays busy"
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     Ok(())

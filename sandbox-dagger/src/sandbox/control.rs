@@ -50,7 +50,9 @@ impl Channel {
     ) -> Result<()> {
         let nonce = nonce();
         let script = script(Script::new(&nonce).line(&format!("cd {CONTROL} || exit 0")));
-        let script = script.line("echo \"frame $nonce\"; echo \"end $nonce\"").text();
+        let script = script
+            .line("echo \"frame $nonce\"; echo \"end $nonce\"")
+            .text();
         let mut below = query::run(&script, &nonce, "stdout");
         below = query::controlled(&self.volume, &self.owner, &below);
         if let Some(user) = &self.user {
@@ -147,7 +149,11 @@ impl ProcessControl for Control {
     async fn wait(&self) -> Result<Exit> {
         let mut progress = self.progress.clone();
         let ended = progress.wait_for(|progress| progress.outcome.is_some());
-        match ended.await.ok().and_then(|progress| progress.outcome.clone()) {
+        match ended
+            .await
+            .ok()
+            .and_then(|progress| progress.outcome.clone())
+        {
             Some(outcome) => outcome,
             None => Err(self.channel.sandbox.named(gone())),
         }

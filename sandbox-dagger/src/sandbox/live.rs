@@ -72,10 +72,7 @@ impl Live {
     }
 
     /// Reads what the engine kept of both streams.
-    pub(crate) fn whole(
-        nonce: &str,
-        streams: [&str; 2],
-    ) -> Result<(Self, [BytesMut; 2]), Broken> {
+    pub(crate) fn whole(nonce: &str, streams: [&str; 2]) -> Result<(Self, [BytesMut; 2]), Broken> {
         let (mut live, mut bytes) = (Self::new(nonce), Default::default());
         for (index, text) in streams.into_iter().enumerate() {
             live.text(index, text, &mut bytes)?;
@@ -227,7 +224,12 @@ mod tests {
 
     fn record(text: &str, is_stderr: bool, time: u64) -> Record {
         let (span, text) = ("s".to_owned(), text.to_owned());
-        Record { span, is_stderr, time, text }
+        Record {
+            span,
+            is_stderr,
+            time,
+            text,
+        }
     }
 
     /// Reads records, and what was handed on.
@@ -244,8 +246,14 @@ mod tests {
         let (head, rest) = OUT.split_at("frame n\n".len());
         all.push(record(head, false, 1));
         let chars: Vec<char> = rest.chars().collect();
-        let texts = chars.chunks(size).map(|part| part.iter().collect::<String>());
-        all.extend(texts.zip(2..).map(|(text, time)| record(&text, false, time)));
+        let texts = chars
+            .chunks(size)
+            .map(|part| part.iter().collect::<String>());
+        all.extend(
+            texts
+                .zip(2..)
+                .map(|(text, time)| record(&text, false, time)),
+        );
         all
     }
 
@@ -258,7 +266,10 @@ mod tests {
             assert_eq!((live.code().ok(), live.written), (Some("256"), 7));
         }
         let (live, out) = Live::whole("n", [OUT, ERR]).expect("it can be read");
-        assert_eq!((live.code().ok(), &out[0][..]), (Some("256"), &b"abcde"[..]));
+        assert_eq!(
+            (live.code().ok(), &out[0][..]),
+            (Some("256"), &b"abcde"[..])
+        );
     }
 
     #[test]
@@ -269,7 +280,10 @@ mod tests {
                 let mut lost = slices(size);
                 lost.remove(index);
                 let mut doubled = slices(size);
-                doubled.insert(index, record(&slices(size)[index].text, false, index as u64));
+                doubled.insert(
+                    index,
+                    record(&slices(size)[index].text, false, index as u64),
+                );
                 let mut turned = slices(size);
                 if index + 1 < count {
                     turned.swap(index, index + 1);
@@ -279,8 +293,14 @@ mod tests {
                         continue;
                     };
                     assert!(b"abcde".starts_with(&out[0]), "{what} {index}: {out:?}");
-                    if live.ended() && let Ok(code) = live.code() {
-                        assert_eq!((code, &out[0][..]), ("256", &b"abcde"[..]), "{what} {index}");
+                    if live.ended()
+                        && let Ok(code) = live.code()
+                    {
+                        assert_eq!(
+                            (code, &out[0][..]),
+                            ("256", &b"abcde"[..]),
+                            "{what} {index}"
+                        );
                     }
                 }
             }

@@ -106,7 +106,8 @@ impl DaggerSandbox {
         largest: u64,
         within: Duration,
     ) -> Result<Value> {
-        self.ask_traced(query, None, operation, largest, within).await
+        self.ask_traced(query, None, operation, largest, within)
+            .await
     }
 
     /// The same, under a name with which the engine shows what its commands write.

@@ -9,11 +9,10 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use bytes::Bytes;
 use sandbox_core::{
-    Capabilities, Command, CreateDirOptions, DirEntry, Env, Error, ErrorKind,
-    ExportOptions, FileBatch, ForkOptions, GuestPath, ImportOptions, IsolationReport,
-    ListOptions, Metadata, MetadataOptions, Operation, Output, Process, ReadOptions, RemoveOptions,
-    RenameOptions, Result, Sandbox, SandboxId, SandboxInfo, Snapshot, SnapshotOptions,
-    TransferReport,
+    Capabilities, Command, CreateDirOptions, DirEntry, Env, Error, ErrorKind, ExportOptions,
+    FileBatch, ForkOptions, GuestPath, ImportOptions, IsolationReport, ListOptions, Metadata,
+    MetadataOptions, Operation, Output, Process, ReadOptions, RemoveOptions, RenameOptions, Result,
+    Sandbox, SandboxId, SandboxInfo, Snapshot, SnapshotOptions, TransferReport,
 };
 use tokio::sync::watch;
 

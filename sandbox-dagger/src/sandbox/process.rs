@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use sandbox_core::backend::timed_out;
-use sandbox_core::{
-    Command, Error, ErrorKind, Execution, Exit, GuestPath, Operation, Result,
-};
+use sandbox_core::{Command, Error, ErrorKind, Execution, Exit, GuestPath, Operation, Result};
 use tokio::io::{AsyncWriteExt as _, DuplexStream};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -212,7 +210,9 @@ impl Running {
                         let step = tokio::time::timeout_at(until, self.step(trace, ends)).await;
                         match step {
                             Ok(_) => until = Instant::now() + LAST,
-                            Err(_) if self.pending.iter().all(|pending| pending.is_empty()) => break,
+                            Err(_) if self.pending.iter().all(|pending| pending.is_empty()) => {
+                                break;
+                            }
                             Err(_) => until = Instant::now() + LAST,
                         }
                     }

@@ -5,7 +5,8 @@
 use std::time::{Duration, Instant};
 
 use sandbox_core::{
-    Command, Error, ErrorKind, Execution, GuestPath, Operation, Output, PartialOutput, Result, Stdin,
+    Command, Error, ErrorKind, Execution, GuestPath, Operation, Output, PartialOutput, Result,
+    Stdin,
 };
 
 use crate::guest::stage::Stage;

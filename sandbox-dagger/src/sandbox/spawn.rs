@@ -32,7 +32,9 @@ impl DaggerSandbox {
         command.validate(OP).map_err(|error| self.named(error))?;
         self.check_open(OP).map_err(not_started)?;
         if command.terminal.is_some() {
-            CAPABILITIES.require(Capability::Terminal, OP).map_err(not_started)?;
+            CAPABILITIES
+                .require(Capability::Terminal, OP)
+                .map_err(not_started)?;
         }
         let sandbox = self.open.get(&self.id);
         let sandbox = sandbox.ok_or_else(|| not_started(Error::closed(OP, &self.id)))?;
@@ -72,7 +74,13 @@ impl DaggerSandbox {
             }
         };
         let (progress, mut watched) = watch::channel(Progress::default());
-        let running = Running::new(sandbox.clone(), (command, cwd, allowed), prepared, logs, seen);
+        let running = Running::new(
+            sandbox.clone(),
+            (command, cwd, allowed),
+            prepared,
+            logs,
+            seen,
+        );
         let turn = turn.spawned(&self.chain);
         let carried = running.carry(query, Trace::new(), turn, [out, err], progress);
         let task = tokio::spawn(async move {

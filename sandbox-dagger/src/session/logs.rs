@@ -55,7 +55,9 @@ impl Logs {
     pub(crate) async fn next(&mut self, trace: &str) -> Option<Event> {
         loop {
             let from = self.searched.saturating_sub(1);
-            let end = self.buffer[from..].windows(2).position(|two| two == b"\n\n");
+            let end = self.buffer[from..]
+                .windows(2)
+                .position(|two| two == b"\n\n");
             if let Some(end) = end {
                 let event = self.buffer.split_to(from + end);
                 self.buffer.advance(2);
@@ -111,15 +113,15 @@ fn records(data: &Value, trace: &str) -> Vec<Record> {
     let resources = list(data, "resourceLogs");
     let scopes = resources.flat_map(|resource| list(resource, "scopeLogs"));
     let records = scopes.flat_map(|scope| list(scope, "logRecords"));
-    let ours = records.filter(|record| record.get("traceId").and_then(Value::as_str) == Some(trace));
+    let ours =
+        records.filter(|record| record.get("traceId").and_then(Value::as_str) == Some(trace));
     ours.filter_map(record).collect()
 }
 
 fn record(record: &Value) -> Option<Record> {
     let mut attributes = list(record, "attributes");
-    let stream = attributes.find(|attribute| {
-        attribute.get("key").and_then(Value::as_str) == Some("stdio.stream")
-    })?;
+    let stream = attributes
+        .find(|attribute| attribute.get("key").and_then(Value::as_str) == Some("stdio.stream"))?;
     Some(Record {
         span: record.get("spanId")?.as_str()?.to_owned(),
         is_stderr: number(stream.pointer("/value/intValue")?)? == 2,
@@ -151,7 +153,11 @@ data: {"resourceLogs":[{"resource":{"attributes":[{"key":"host.name", "value":{"
         assert_eq!(event.records, [expected]);
         let other = read(SEEN.as_bytes(), "AAAAAAAAAAAAAAAAAAAAAA==");
         assert!(other.flatten().expect("an event").records.is_empty());
-        assert!(read(b"id: \nevent: subscribed\ndata", "x").expect("one").is_none());
+        assert!(
+            read(b"id: \nevent: subscribed\ndata", "x")
+                .expect("one")
+                .is_none()
+        );
         assert!(read(b"event: logs\ndata: {}", "x").is_none());
         assert!(read(b"id: 1\nevent: logs\ndata: x {", "x").is_none());
     }

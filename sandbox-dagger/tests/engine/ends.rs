@@ -7,9 +7,7 @@
 
 use std::time::Duration;
 
-use sandbox_core::{
-    Command, ErrorKind, Execution, Provider as _, Sandbox as _, SandboxExt as _,
-};
+use sandbox_core::{Command, ErrorKind, Execution, Provider as _, Sandbox as _, SandboxExt as _};
 use sandbox_dagger::DaggerProvider;
 use tokio::io::AsyncReadExt as _;
 
@@ -87,7 +85,10 @@ pub(crate) async fn full() -> Outcome {
     };
     assert_eq!(error.kind(), ErrorKind::StorageFull, "{error:?}");
     let removed = sandbox.remove_all("f").await.map_err(|error| error.kind());
-    assert!(matches!(removed, Ok(()) | Err(ErrorKind::StorageFull)), "{removed:?}");
+    assert!(
+        matches!(removed, Ok(()) | Err(ErrorKind::StorageFull)),
+        "{removed:?}"
+    );
     sandbox.close().await?;
     // The remedy of the hint.
     provider.shutdown().await;

@@ -6,7 +6,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex as StdMutex};
 
-use sandbox_core::{ExistingDir, ExportOptions, FileBatch, GuestPath, Mode, Sandbox, SandboxExt as _};
+use sandbox_core::{
+    ExistingDir, ExportOptions, FileBatch, GuestPath, Mode, Sandbox, SandboxExt as _,
+};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::directory::blocking;
@@ -141,10 +143,12 @@ impl Mounted {
             if changed.is_empty() || Arc::ptr_eq(&child, &self.child) {
                 continue;
             }
-            let files = changed.iter().fold(FileBatch::new(), |batch, (name, bytes)| {
-                let name = [to.as_bytes(), b"/", name.as_os_str().as_encoded_bytes()].concat();
-                batch.file_with_mode(GuestPath::new(name), bytes.clone(), Mode::new(0o644))
-            });
+            let files = changed
+                .iter()
+                .fold(FileBatch::new(), |batch, (name, bytes)| {
+                    let name = [to.as_bytes(), b"/", name.as_os_str().as_encoded_bytes()].concat();
+                    batch.file_with_mode(GuestPath::new(name), bytes.clone(), Mode::new(0o644))
+                });
             // One that has just ended needs them no more.
             let _ = child.write_files(files).await;
         }

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use sandbox_core::{
-    CapturedStream, Command, CreateDirOptions, ErrorKind, Exit, ExitStatus, FileBatch, GuestPath, Mode, Network, Output, PartialOutput, Provider as _,
-    Sandbox, SandboxExt as _, SandboxSpec, Source,
+    CapturedStream, Command, CreateDirOptions, ErrorKind, Exit, ExitStatus, FileBatch, GuestPath,
+    Mode, Network, Output, PartialOutput, Provider as _, Sandbox, SandboxExt as _, SandboxSpec,
+    Source,
 };
 use serde_json::json;
 use tokio::sync::OnceCell;

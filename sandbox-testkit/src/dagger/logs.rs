@@ -183,7 +183,9 @@ impl Body for Events {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<std::result::Result<Frame<Bytes>, Self::Error>>> {
-        self.0.poll_recv(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+        self.0
+            .poll_recv(cx)
+            .map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
     }
 }
 
@@ -244,7 +246,10 @@ fn spoiled(mut records: Vec<Record>, quirk: LiveLogs) -> Vec<Record> {
         LiveLogs::Turned => records.reverse(),
         LiveLogs::Lost => records.retain(|record| record.number % 3 != 0),
         LiveLogs::Doubled => {
-            records = records.into_iter().flat_map(|record| [record.clone(), record]).collect();
+            records = records
+                .into_iter()
+                .flat_map(|record| [record.clone(), record])
+                .collect();
         }
         LiveLogs::Foreign => {
             let other = |record: &Record| Record {
@@ -252,7 +257,10 @@ fn spoiled(mut records: Vec<Record>, quirk: LiveLogs) -> Vec<Record> {
                 text: format!("foreign\n{}", record.text),
                 ..record.clone()
             };
-            records = records.into_iter().flat_map(|record| [other(&record), record]).collect();
+            records = records
+                .into_iter()
+                .flat_map(|record| [other(&record), record])
+                .collect();
         }
         LiveLogs::Prompt | LiveLogs::Absent | LiveLogs::Late(_) | LiveLogs::Cut => {}
     }

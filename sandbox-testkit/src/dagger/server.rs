@@ -119,7 +119,9 @@ async fn answer(engine: &Arc<Engine>, request: Request<Incoming>) -> Result<Answ
         _ => {}
     }
     let parent = request.headers().get("traceparent");
-    let parent = parent.and_then(|parent| parent.to_str().ok()).map(str::to_owned);
+    let parent = parent
+        .and_then(|parent| parent.to_str().ok())
+        .map(str::to_owned);
     let body = Limited::new(request.into_body(), MAX_REQUEST)
         .collect()
         .await;

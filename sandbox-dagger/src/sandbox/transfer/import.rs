@@ -132,7 +132,12 @@ mod tests {
         std::fs::write(dir.path().join("in/a/f"), "content")?;
         let path = dir.path().join("data.tar");
         let archive = File::create_new(&path)?;
-        let packed = pack(&dir.path().join("in"), &ImportOptions::new(), &archive, HOLES);
+        let packed = pack(
+            &dir.path().join("in"),
+            &ImportOptions::new(),
+            &archive,
+            HOLES,
+        );
         packed.map_err(io::Error::other)?;
         directories_again(&path)?;
         let mut names = Vec::new();

@@ -136,9 +136,12 @@ impl Session {
     /// Opens a session and asks its engine's version.
     pub(crate) async fn open(config: &DaggerConfig) -> sandbox_core::Result<Self> {
         let session = Self::find(config).await?;
-        let asked = session
-            .client
-            .query("query { version }", None, SMALL_ANSWER, config.connect_timeout);
+        let asked = session.client.query(
+            "query { version }",
+            None,
+            SMALL_ANSWER,
+            config.connect_timeout,
+        );
         let answer = asked
             .await
             .map_err(|failed| failed.error(Operation::Connect))?;

@@ -308,7 +308,7 @@ async fn live_output_is_whole_and_in_order_however_the_engine_shows_it() -> Outc
     stdout.extend(b"y\n".iter().cycle().take(200_000));
     for quirk in [
         LiveLogs::Prompt,
-        LiveLogs::Late(Duration::from_secs(5)),
+        LiveLogs::Late(Duration::from_secs(3)),
         LiveLogs::Cut,
         LiveLogs::Turned,
         LiveLogs::Doubled,

@@ -244,7 +244,7 @@ fn new(logs: &Logs, since: u64, quirk: LiveLogs) -> Vec<Record> {
 fn spoiled(mut records: Vec<Record>, quirk: LiveLogs) -> Vec<Record> {
     match quirk {
         LiveLogs::Turned => records.reverse(),
-        LiveLogs::Lost => records.retain(|record| record.number % 3 != 0),
+        LiveLogs::Lost => records.retain(|record| !record.number.is_multiple_of(3)),
         LiveLogs::Doubled => {
             records = records
                 .into_iter()

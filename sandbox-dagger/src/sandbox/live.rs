@@ -27,7 +27,7 @@ pub(crate) struct Live {
     pub(crate) refused: Option<String>,
     /// Whether it was.
     pub(crate) started: bool,
-    /// What the supervisor says at its end: the status, and what was written to each stream.
+    /// Wait status that the supervisor says at its end, with what was written to each stream.
     code: Option<String>,
     totals: Vec<u64>,
     /// Whether it told them a second time.

@@ -27,12 +27,12 @@ const OP: Operation = Operation::Spawn;
 /// Time for which output that may still come is waited for when the command has ended: the engine
 /// shows it every 100 ms.
 const SETTLE: Duration = Duration::from_secs(2);
-/// The same where there is no other way to it.
+/// Time for the same where there is no other way to it.
 const LAST: Duration = Duration::from_secs(60);
 /// Limit of both streams together as the engine keeps them, in base64.
 const KEPT: u64 = 96 << 20;
 
-/// What is known of a spawned command.
+/// State of a spawned command, as far as it is known.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Progress {
     pub(super) started: bool,
@@ -83,7 +83,7 @@ impl Running {
         progress: watch::Sender<Progress>,
     ) {
         let mut ends = ends.map(Some);
-        let outcome = self.to_the_end(&query, &trace, &turn, &mut ends, &progress);
+        let outcome = self.until_it_ends(&query, &trace, &turn, &mut ends, &progress);
         let outcome = outcome.await.map_err(|error| self.sandbox.named(error));
         // The sandbox is free, and the end is known, whether or not the output is read.
         drop(turn);
@@ -104,7 +104,7 @@ impl Running {
         }
     }
 
-    async fn to_the_end(
+    async fn until_it_ends(
         &mut self,
         query: &str,
         trace: &Trace,
@@ -177,7 +177,7 @@ impl Running {
         false
     }
 
-    /// How the command ended, from what came or else from what the engine kept, which goes on where
+    /// Tells the end of the command, from what came or else from what the engine kept, which goes on where
     /// the other stopped.
     async fn end(
         &mut self,

@@ -57,8 +57,9 @@ impl Trace {
 #[derive(Clone)]
 pub(crate) struct Client {
     pool: Pool<HttpConnector, Full<Bytes>>,
-    /// Where queries go to, and where what commands write comes from.
+    /// Address of queries.
     url: String,
+    /// Address of the stream of what commands write.
     logs: String,
     authorization: String,
 }
@@ -105,7 +106,7 @@ impl Client {
             .unwrap_or(Err(Failed::Late(within)))
     }
 
-    /// What commands of the session write, from the records after this one on. Dropping it closes
+    /// Stream of what commands of the session write, from the records after this one on. Dropping it closes
     /// its connection.
     pub(crate) async fn logs(&self, since: u64, within: Duration) -> Result<Logs, Failed> {
         let request = Request::get(&self.logs)

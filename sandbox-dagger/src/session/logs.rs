@@ -1,4 +1,4 @@
-//! What commands write, as the engine shows it while they run: server-sent events with OpenTelemetry
+//! Output of commands, as the engine shows it while they run: server-sent events with OpenTelemetry
 //! log records in JSON (<https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding>).
 //!
 //! Invariant: no event is kept that is larger than a bound, and nothing that can't be read is

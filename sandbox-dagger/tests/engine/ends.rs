@@ -1,4 +1,5 @@
-//! What an engine's end does to what runs in it: killed, asked to end, full, and started again.
+//! The end of an engine, and what it does to what runs there: killed, asked to end, full, and started
+//! again.
 //!
 //! `SANDBOX_DAGGER_STOP` is a program that ends the engine, with the name of a signal (`KILL`, `TERM`)
 //! as its argument; `SANDBOX_DAGGER_START` one that starts it and returns when it answers.

@@ -15,7 +15,7 @@ use super::directory::blocking;
 use super::engine::{Failure, lock};
 use super::host::{self, OwnDir};
 
-/// How commands that run at the same time use a volume.
+/// Way in which commands that run at the same time use a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sharing {
     Shared,

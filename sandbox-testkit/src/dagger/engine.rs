@@ -102,7 +102,7 @@ pub(super) struct Engine {
     pub(super) states: States,
     pub(super) host: HostCache,
     pub(super) registry: Registries,
-    /// What commands wrote.
+    /// Output of commands.
     pub(super) logs: Logs,
     quirks: Mutex<Quirks>,
     /// The tokens of its sessions so far, the current one last.

@@ -1,4 +1,4 @@
-//! What commands write, shown while they run: server-sent events with OpenTelemetry records in JSON,
+//! Output of commands, shown while they run: server-sent events with OpenTelemetry records in JSON,
 //! in the shape in which an engine of version 0.21.9 sent them.
 //!
 //! Only commands of queries with a `traceparent` are shown: nothing else can be told apart.

@@ -26,11 +26,11 @@ pub struct Quirks {
     pub layer_limit: Option<u32>,
     /// Commands get variables of the engine: tracing, its own settings, `BAGGAGE`.
     pub engine_variables: bool,
-    /// How it shows what commands write while they run.
+    /// Way in which it shows what commands write while they run.
     pub live_logs: LiveLogs,
 }
 
-/// How the engine shows what commands write while they run: `GET /v1/logs`.
+/// Ways in which the engine shows what commands write while they run: `GET /v1/logs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LiveLogs {

@@ -87,7 +87,7 @@ impl Session {
         answer
     }
 
-    /// What commands write, from the records after this one on.
+    /// Stream of what commands write, from the records after this one on.
     pub(crate) async fn logs(&self, since: u64, within: Duration) -> Result<Logs, Failed> {
         match self.is_lost() {
             true => Err(Failed::SessionLost),

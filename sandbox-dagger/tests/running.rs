@@ -287,7 +287,7 @@ async fn staged_content_is_private_and_does_not_stay() -> Outcome {
         tokio::spawn(async move { sandbox.write("f", &b"\xff"[..]).await })
     };
     until("nothing was staged", || {
-        staged().iter().any(|(path, _)| path.ends_with("data.tar"))
+        staged().iter().any(|(path, _)| path.ends_with("f0"))
     })
     .await?;
     for (path, mode) in staged() {

@@ -2,7 +2,8 @@
 //!
 //! Small in every run. `SANDBOX_SCALE=simulation` has 100,000 tenants on the model;
 //! `SANDBOX_SCALE=soak` keeps 1,000 sessions in the journal and 200 sandboxes of the local backend
-//! live for ten minutes, and measures creation with and without a pool. Both print their figures.
+//! live for ten minutes; `SANDBOX_SCALE=creation` measures creation with and without a pool. Each prints
+//! its figures.
 #![cfg(target_os = "linux")]
 #![allow(clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
 
@@ -190,15 +191,7 @@ async fn what_sessions_hold_does_not_grow_with_time() {
     if snapshots {
         config = config.on_idle(OnIdle::Suspend);
     }
-    let sessions = Sessions::open(provider.clone(), config.clone())
-        .await
-        .unwrap();
-    if long {
-        println!(
-            "creation without a pool: {}",
-            quantiles(creations(&sessions, "c", 400).await)
-        );
-    }
+    let sessions = Sessions::open(provider, config).await.unwrap();
     // Those that are not live are suspended, where there are snapshots.
     let kept = if snapshots { journaled } else { live };
     for number in 0..kept {
@@ -275,15 +268,41 @@ async fn what_sessions_hold_does_not_grow_with_time() {
     );
     let report = sessions.shutdown(ShutdownOptions::new()).await.unwrap();
     assert!(report.left.is_empty());
-    if long {
-        drop(sessions);
-        let config = SessionsConfig::new().pool(Pool::new(spec(), 16));
-        let pooled = Sessions::open(provider, config).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn creation_with_and_without_a_pool() {
+    let (rounds, count) = if asked_for("creation") {
+        (5, 80)
+    } else {
+        (1, 8)
+    };
+    let place = tempfile::tempdir().unwrap();
+    let state = LocalConfig::default().state_dir(place.path().join("state"));
+    let provider = Arc::new(LocalProvider::new(state).unwrap());
+    let journal = |name: &str| SessionsConfig::new().journal(place.path().join(name));
+    let plain = Sessions::open(provider.clone(), journal("plain"));
+    let plain = plain.await.unwrap();
+    let config = journal("pooled").pool(Pool::new(spec(), 16));
+    let pooled = Sessions::open(provider, config).await.unwrap();
+    let (mut without, mut with) = (Vec::new(), Vec::new());
+    // In turn, so that what else the machine does is in both.
+    for _ in 0..rounds {
+        without.extend(creations(&plain, "c", count).await);
         eventually("filled", async || pooled.stats().pool_ready == 16).await;
-        println!(
-            "creation with a pool of 16: {}",
-            quantiles(creations(&pooled, "c", 400).await)
-        );
-        pooled.shutdown(ShutdownOptions::new()).await.unwrap();
+        with.extend(creations(&pooled, "c", count).await);
+    }
+    assert_eq!(pooled.stats().sessions, 0);
+    println!(
+        "creation, eight callers at once, without a pool: {}",
+        quantiles(without)
+    );
+    println!(
+        "creation, eight callers at once, a pool of 16: {}",
+        quantiles(with)
+    );
+    for sessions in [plain, pooled] {
+        let report = sessions.shutdown(ShutdownOptions::new()).await.unwrap();
+        assert!(report.left.is_empty());
     }
 }

@@ -138,6 +138,56 @@ async fn a_job_is_work_that_holds_the_idle_clock_until_it_ends_also_after_a_rest
 }
 
 #[tokio::test]
+async fn a_job_holds_a_session_that_no_call_has_asked_for_since_a_restart() {
+    let model = ModelProvider::builder()
+        .on_program("server", [MockOutcome::hang()])
+        .build();
+    let (cloud, (clock, hand)) = (Cloud::new(model), manual());
+    let place = tempfile::tempdir().unwrap();
+    let config = SessionsConfig::new()
+        .journal(place.path())
+        .clock(clock)
+        .idle_timeout(MINUTE);
+    let sessions = reopen(&cloud, &config).await;
+    let session = sessions.get_or_create("acme", "k", spec()).await.unwrap();
+    let started = session.sandbox().start("web", Command::new("server"));
+    let job = started.await.unwrap();
+    sessions
+        .get_or_create("acme", "none", spec())
+        .await
+        .unwrap();
+    let keep = ShutdownOptions::new().keep(true);
+    sessions.shutdown(keep).await.unwrap();
+    drop((session, sessions));
+
+    let sessions = reopen(&cloud, &config).await;
+    assert_eq!(sessions.list(&Filter::new()).len(), 2);
+    hand.advance(MINUTE * 2);
+    eventually("the one without a job expires", async || {
+        sessions.list(&Filter::new()).len() < 2
+    })
+    .await;
+    eventually("the job is found", async || {
+        let left = sessions.list(&Filter::new());
+        let info = left.first().unwrap();
+        assert_eq!(info.key.as_str(), "k");
+        info.status == Status::Working
+    })
+    .await;
+    job.stop().await.unwrap();
+    hand.advance(MINUTE * 2);
+    eventually("it expires", async || {
+        hand.advance(MINUTE);
+        sessions.list(&Filter::new()).is_empty()
+    })
+    .await;
+    eventually("its sandbox is gone", async || {
+        cloud.there().await.is_empty()
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_status_follows_the_commands_and_what_is_reported() {
     let model = ModelProvider::builder()
         .on_program("agent", [MockOutcome::hang(), MockOutcome::exit(1)])

@@ -12,7 +12,7 @@ use sandbox_core::{Capability, GuestPath, Labels, Sandbox, SandboxExt as _};
 use super::entry::Entry;
 use super::{Doomed, Inner, OWNER_LABEL, SESSION_LABEL};
 use crate::journal::{Record, to_ms};
-use crate::{OnIdle, Result, Why};
+use crate::{OnIdle, Result, SessionOptions, Why};
 
 /// Limit of the time for a sandbox to say that it is there.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -76,7 +76,15 @@ impl Inner {
     }
 
     /// Whether a job runs in a session that nothing else holds.
-    async fn has_running_job(&self, entry: &Entry) -> bool {
+    async fn has_running_job(self: &Arc<Self>, entry: &Arc<Entry>) -> bool {
+        if !self.provider.capabilities().has(Capability::Jobs) {
+            return false;
+        }
+        if let Err(error) = self.take_up_to_look(entry).await {
+            // Ended on a guess, work could be lost.
+            tracing::warn!(id = %entry.id, %error, "an idle session can't be looked into; it is kept");
+            return true;
+        }
         let raw = entry.hold().raw.clone();
         let Some(raw) = raw else { return false };
         if !raw.capabilities().has(Capability::Jobs) {
@@ -86,6 +94,21 @@ impl Inner {
             Ok(Ok(jobs)) => jobs.iter().any(|job| !job.state.is_final()),
             _ => false,
         }
+    }
+
+    /// Takes up a session that no call has asked for since a restart, so that what runs in it is seen.
+    /// It does not count as a use.
+    async fn take_up_to_look(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<()> {
+        let _gate = self.gates.enter(&entry.name).await;
+        let is_there = {
+            let hold = entry.hold();
+            hold.raw.is_some() || hold.sandbox.is_none() || hold.snapshot.is_some()
+        };
+        if is_there || !self.is_current(entry) {
+            return Ok(());
+        }
+        Self::take_up(self, entry, None, &SessionOptions::new()).await?;
+        Ok(())
     }
 
     pub(super) async fn write_uses(&self) {

@@ -282,7 +282,7 @@ impl Inner {
 
     /// The sandbox of a session: the handle that is there, one to what an earlier process left, or
     /// one made from its snapshot. `None` if the backend does not have it any more.
-    async fn take_up(
+    pub(super) async fn take_up(
         inner: &Arc<Self>,
         entry: &Arc<Entry>,
         spec: Option<&SandboxSpec>,
@@ -480,7 +480,7 @@ impl Inner {
         joined(task).await
     }
 
-    fn is_current(&self, entry: &Arc<Entry>) -> bool {
+    pub(super) fn is_current(&self, entry: &Arc<Entry>) -> bool {
         self.entries()
             .get(&entry.name)
             .is_some_and(|current| Arc::ptr_eq(current, entry))

@@ -14,7 +14,7 @@ use sandbox_core::{
 };
 
 use super::transfer::{put, tree};
-use crate::kit::{Context, Verdict, cases, ensure, ensure_eq, refused, refused_at};
+use crate::kit::{Context, HostDir, Verdict, cases, ensure, ensure_eq, refused, refused_at};
 
 cases! { "transfer":
     export_brings_a_whole_tree [Exec, Symlinks, Modes],
@@ -559,7 +559,7 @@ async fn a_cancelled_export_leaves_nothing_under_its_name(cx: Context) -> Verdic
 }
 
 /// A directory to export, and one of the host that has something in it.
-async fn existing(cx: &Context) -> Verdict<(tempfile::TempDir, std::path::PathBuf)> {
+async fn existing(cx: &Context) -> Verdict<(HostDir, std::path::PathBuf)> {
     let batch = FileBatch::new().file("d/f", "new").file("d/sub/g", "new");
     cx.sandbox.write_files(batch).await?;
     let host = cx.host_dir()?;

@@ -4,7 +4,7 @@
 
 use sandbox_core::{Command, ErrorKind, GuestPath, Operation, RemoveOptions, SandboxExt as _};
 
-use crate::kit::{Context, Verdict, cases, ensure, ensure_eq, refused_at};
+use crate::kit::{Context, HostDir, Verdict, cases, ensure, ensure_eq, refused_at};
 
 cases! { "paths":
     relative_paths_start_at_the_workdir,
@@ -253,7 +253,7 @@ async fn upper_and_lower_case_are_two(cx: Context) -> Verdict {
 }
 
 /// A file of the host that no sandbox may read.
-fn canary(cx: &Context) -> Verdict<(tempfile::TempDir, GuestPath)> {
+fn canary(cx: &Context) -> Verdict<(HostDir, GuestPath)> {
     use std::os::unix::ffi::OsStrExt as _;
     let host = cx.host_dir()?;
     let file = host.path().join("canary");

@@ -7,12 +7,11 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::kit::host_dir::{HostDir, Late};
+use crate::kit::{Failed, Fixture, Verdict};
 use sandbox_core::{
     Command, GuestPath, Output, Provider, Result, Sandbox, SandboxExt as _, SandboxSpec,
 };
-use tempfile::TempDir;
-
-use crate::kit::{Failed, Fixture, Verdict};
 
 /// The longest time that a case polls for something that has to happen.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -27,6 +26,7 @@ pub struct Context {
     /// A fresh sandbox, created from the fixture's spec.
     pub sandbox: Arc<dyn Sandbox>,
     opened: Arc<Mutex<Vec<Arc<dyn Sandbox>>>>,
+    late: Late,
 }
 
 impl Context {
@@ -41,6 +41,7 @@ impl Context {
             provider,
             sandbox,
             opened,
+            late: Late::default(),
         }
     }
 
@@ -101,8 +102,8 @@ impl Context {
     /// # Errors
     /// If the host has no place for it.
     #[track_caller]
-    pub fn host_dir(&self) -> Verdict<TempDir> {
-        TempDir::with_prefix("sandbox-testkit-").map_err(Failed::from)
+    pub fn host_dir(&self) -> Verdict<HostDir> {
+        HostDir::new(&self.late).map_err(Failed::from)
     }
 
     /// An empty directory of the host that every user of it may write to: the guest's user may be
@@ -111,7 +112,7 @@ impl Context {
     /// # Errors
     /// If the host has no place for it.
     #[track_caller]
-    pub fn shared_dir(&self) -> Verdict<TempDir> {
+    pub fn shared_dir(&self) -> Verdict<HostDir> {
         let dir = self.host_dir()?;
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
         std::fs::set_permissions(dir.path(), open)?;
@@ -135,6 +136,7 @@ impl Context {
                 std::panic::resume_unwind(panic);
             }
         }
+        self.late.remove().await;
     }
 }
 

@@ -158,7 +158,8 @@ pub fn run_blocking(
 ) -> std::io::Result<Report> {
     let runtime = tokio::runtime::Runtime::new()?;
     let report = runtime.block_on(run(fixture, filter));
-    runtime.shutdown_timeout(Duration::from_secs(1));
+    // What a case dropped may still be removing its files.
+    runtime.shutdown_timeout(CLOSING);
     Ok(report)
 }
 

@@ -125,7 +125,8 @@ pub fn compare(provider: Arc<dyn Provider>, settings: &Settings) -> Result<(), S
             .block_on(play(&provider, settings, &sequence))
             .map_err(TestCaseError::fail)
     });
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    // What a sequence dropped may still be removing its files.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(20));
     match outcome {
         Ok(()) => Ok(()),
         Err(TestError::Fail(why, sequence)) => {

@@ -80,6 +80,7 @@ const CLAUSES: &[Clause] = &[
             Mutant::HostRootInside,
             Mutant::HostVarInside,
             Mutant::HostRunInside,
+            Mutant::HostDevInside,
             Mutant::HostShmInside,
             Mutant::HostIpcInside,
         ],

@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 
 use sandbox_core::{Command, ErrorKind, Sandbox, SandboxExt as _};
 
-use crate::kit::{Context, Failed, Verdict, eventually};
+use crate::kit::{Context, Failed, Verdict, eventually, patience};
 
 /// Time after a kill in which the dead may still be seen to beat: the contract's second and much
 /// for a busy host.
-const DYING: Duration = Duration::from_secs(10);
+fn dying() -> Duration {
+    patience() / 2
+}
 
 /// Time that a heart is watched, twice, to be sure that it stands still and is not merely kept
 /// waiting: several beats.
@@ -87,9 +89,10 @@ pub(super) async fn stopped(sandbox: &dyn Sandbox, file: &str) -> Verdict {
         if still == 2 {
             return Ok(());
         }
-        if still == 0 && start.elapsed() > DYING {
+        if still == 0 && start.elapsed() > dying() {
             return Err(Failed::new(format_args!(
-                "still alive {DYING:?} after it should have been killed"
+                "still alive {:?} after it should have been killed",
+                dying()
             )));
         }
     }

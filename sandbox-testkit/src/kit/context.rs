@@ -13,8 +13,17 @@ use sandbox_core::{
     Command, GuestPath, Output, Provider, Result, Sandbox, SandboxExt as _, SandboxSpec,
 };
 
-/// The longest time that a case polls for something that has to happen.
-const PATIENCE: Duration = Duration::from_secs(20);
+tokio::task_local! {
+    /// The longest time that the case of this task waits for something that has to happen.
+    pub(crate) static PATIENCE: Duration;
+}
+
+/// See [`PATIENCE`]; outside of a case, that of most fixtures.
+pub(crate) fn patience() -> Duration {
+    PATIENCE
+        .try_with(|patience| *patience)
+        .unwrap_or(Duration::from_secs(20))
+}
 
 /// The context of one run of a case.
 #[derive(Clone)]
@@ -174,14 +183,14 @@ where
 {
     let at = std::panic::Location::caller();
     async move {
-        let start = Instant::now();
+        let (start, patience) = (Instant::now(), patience());
         loop {
             if done().await? {
                 return Ok(());
             }
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > patience {
                 return Err(Failed::new(format_args!(
-                    "did not happen within {PATIENCE:?}: {what}, from {at}"
+                    "did not happen within {patience:?}: {what}, from {at}"
                 )));
             }
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -83,6 +83,12 @@ pub trait Fixture: Send + Sync + 'static {
         Duration::from_secs(120)
     }
 
+    /// The time that a case waits for something that has to happen, such as a daemon's first sign of
+    /// life; 20 seconds by default. What is killed has half of it to be dead.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(20)
+    }
+
     /// Number of cases that run side by side, unless the command line says it (`--test-threads`).
     /// If `None`: in a test as many as the host has processors, in [`run`](crate::run) one after the
     /// other. More is for a backend whose cases mostly wait.
@@ -217,6 +223,9 @@ where
     }
     fn case_timeout(&self) -> Duration {
         self.fixture.case_timeout()
+    }
+    fn patience(&self) -> Duration {
+        self.fixture.patience()
     }
     fn threads(&self) -> Option<usize> {
         self.fixture.threads()

@@ -28,5 +28,5 @@ pub use verdict::{Failed, Verdict};
 
 pub(crate) use case::cases;
 pub(crate) use check::{ensure, ensure_eq};
-pub(crate) use context::{eventually, sh_on};
+pub(crate) use context::{eventually, patience, sh_on};
 pub(crate) use plan::plan;

@@ -10,6 +10,7 @@ use sandbox_core::layer::Layer as _;
 use serde::Serialize;
 use tokio::sync::OnceCell;
 
+use crate::kit::context::PATIENCE;
 use crate::kit::plan::Planned;
 use crate::kit::reaper::Reaper;
 use crate::kit::settings::{Settings, check_deviations};
@@ -222,7 +223,8 @@ impl UnderTest {
         let cx = tokio::time::timeout(deadline, self.context(&watch))
             .await
             .map_err(|_| late("creating the sandbox"))??;
-        let mut task = tokio::spawn((case.run)(cx.clone()));
+        let patience = self.fixture.patience();
+        let mut task = tokio::spawn(PATIENCE.scope(patience, (case.run)(cx.clone())));
         let verdict = match tokio::time::timeout(deadline, &mut task).await {
             Ok(Ok(verdict)) => verdict,
             Ok(Err(panic)) => Err(Failed::new(format_args!("the case panicked: {panic}"))),

@@ -70,6 +70,8 @@ mutants! {
     HostVarInside => "host::directories_of_the_host_are_not_inside",
     /// The host's `/run` is mounted.
     HostRunInside => "host::directories_of_the_host_are_not_inside",
+    /// The host's `/dev` is mounted.
+    HostDevInside => "host::directories_of_the_host_are_not_inside",
     /// Commands have the host's shared memory.
     HostShmInside => "host::shared_memory_of_the_host_is_not_inside",
     /// Commands run in the IPC namespace of the host.
@@ -414,6 +416,7 @@ impl Mutant {
                 | Self::HostRootInside
                 | Self::HostVarInside
                 | Self::HostRunInside
+                | Self::HostDevInside
                 | Self::HostShmInside
                 | Self::HostIpcInside
                 | Self::PrivilegesClaimed
@@ -499,6 +502,14 @@ impl Fixture for MutantFixture {
     }
     fn grants(&self, capability: Capability) -> std::result::Result<(), String> {
         self.inner.grants(capability)
+    }
+
+    /// Less for the model, which does at once what it does: a mutant is what makes a case wait.
+    fn patience(&self) -> Duration {
+        match self.mutant.needs_programs() {
+            false => Duration::from_secs(5),
+            true => self.inner.patience(),
+        }
     }
 
     fn case_timeout(&self) -> Duration {

@@ -187,6 +187,14 @@ impl MutantSandbox {
                     command = command.env(name.into_vec(), value.into_vec());
                 }
             }
+            // No backend mounts over its own `/dev`: this is what a command would see there.
+            Mutant::HostDevInside if command.argv().last().is_some_and(|arg| arg == b"/dev") => {
+                use std::os::unix::fs::MetadataExt as _;
+                if let Ok(host) = std::fs::metadata("/dev") {
+                    let identity = format!("{}:{}", host.dev(), host.ino());
+                    command = Command::new("printf").arg("%s").arg(identity);
+                }
+            }
             Mutant::StreamsHaveNoNames => command = without_names(command),
             Mutant::ArgumentsThroughShell => {
                 command = Command::shell(command.argv().join(&b' '));

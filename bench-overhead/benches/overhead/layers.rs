@@ -11,6 +11,7 @@ use sandbox::{Command, Provider, Sandbox, SandboxSpec};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
+use super::listeners::Numbers;
 use super::null::Null;
 use crate::support::measure::{Budget, Case, interleaved, timed};
 use crate::support::report::{Table, ratio, time};
@@ -107,6 +108,36 @@ pub(crate) fn print(effort: Effort, runtime: &Runtime) -> Outcome<Value> {
             Ok(all / calls)
         }));
     }
+    let exec_all = |sandbox: &Arc<dyn Sandbox>| {
+        let sandbox = black_box(sandbox);
+        timed(|| {
+            runtime.block_on(async {
+                for _ in 0..calls {
+                    black_box(sandbox.exec(black_box(command())).await)?;
+                }
+                Ok(())
+            })
+        })
+    };
+    let traced = Tracing::new().layer(null());
+    cases.push(Case::new(
+        "with `Tracing`, a subscriber that keeps spans",
+        move || {
+            // In force for this case only: what is known of a listener changes the others' cost.
+            let spans = tracing_subscriber::registry();
+            let all = tracing::subscriber::with_default(spans, || exec_all(&traced))?;
+            Ok(all / calls)
+        },
+    ));
+    let metered = Metered::new().layer(null());
+    let numbers = Numbers::default();
+    cases.push(Case::new("with `Metered`, a recorder", move || {
+        let all = metrics::with_local_recorder(&numbers, || exec_all(&metered))?;
+        if numbers.len() == 0 {
+            return Err("nothing was recorded".into());
+        }
+        Ok(all / calls)
+    }));
     let ten = effort.pick(1, 10, 10);
     let sandbox = Arc::clone(&real);
     cases.push(Case::new(

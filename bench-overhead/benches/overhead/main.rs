@@ -11,6 +11,8 @@ mod dagger;
 #[cfg(target_os = "linux")]
 mod layers;
 #[cfg(target_os = "linux")]
+mod listeners;
+#[cfg(target_os = "linux")]
 mod null;
 #[cfg(target_os = "linux")]
 mod raw;

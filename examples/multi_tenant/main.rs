@@ -54,9 +54,11 @@ async fn main() -> Result<()> {
         service.operator()
     );
     let served = axum::serve(listener, api::routes(service));
+    let mut ended = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
         served = async { served.await } => served?,
         _ = tokio::signal::ctrl_c() => {}
+        _ = ended.recv() => {}
     }
     let report = sessions.shutdown(ShutdownOptions::new()).await?;
     println!(

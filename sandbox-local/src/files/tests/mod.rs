@@ -47,6 +47,13 @@ struct Fixture {
     guest: GuestRoot,
 }
 
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        // Also what a test closed to its owner, which `TempDir` leaves.
+        let _ = sandbox_transfer::remove_tree(self.dir.path());
+    }
+}
+
 impl Fixture {
     fn new() -> Self {
         Self::at(tempfile::tempdir().unwrap())

@@ -1,4 +1,4 @@
-//! Something that listens to spans and metrics, so that a layer's cost is not that of talking to nobody.
+//! Listeners for spans and metrics, so that the cost of a layer includes what it tells them.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -25,6 +25,10 @@ pub struct LocalConfig {
     /// layer (ext4, xfs, btrfs, tmpfs; not overlayfs itself, not NFS). Created if missing; must
     /// belong to the host's user.
     ///
+    /// On a tmpfs nothing waits for a disk that other programs keep busy; what all sandboxes write
+    /// then takes memory, and the size of the tmpfs is the only bound. `docs/performance.md` compares
+    /// the placements.
+    ///
     /// Default: `$SANDBOX_STATE_DIR`, or `/var/tmp/sandbox-local-UID`.
     pub state_dir: Option<PathBuf>,
     /// Directories of the host that every sandbox sees read-only at the same path, if they exist.

@@ -90,14 +90,18 @@ impl<'a> Call<'a> {
 /// Whether a command ran is not known.
 pub(super) fn unknown(error: Error) -> Error {
     match error.operation() {
-        Operation::Exec | Operation::Spawn => error.with_execution(Execution::Unknown),
+        Operation::Exec | Operation::Spawn | Operation::StartJob => {
+            error.with_execution(Execution::Unknown)
+        }
         _ => error.with_retryable(false),
     }
 }
 
 pub(super) fn not_started(error: Error) -> Error {
     match error.operation() {
-        Operation::Exec | Operation::Spawn => error.with_execution(Execution::NotStarted),
+        Operation::Exec | Operation::Spawn | Operation::StartJob => {
+            error.with_execution(Execution::NotStarted)
+        }
         _ => error,
     }
 }

@@ -4,6 +4,7 @@ mod call;
 mod config;
 mod http;
 mod incoming;
+mod job;
 
 mod process;
 mod provider;

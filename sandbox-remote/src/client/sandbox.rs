@@ -13,15 +13,16 @@ use reqwest::Method;
 use sandbox_core::{
     Capabilities, Capability, Changes, ChangesOptions, CollectOptions, Command, CreateDirOptions,
     DirEntry, EgressDecisions, EgressPolicy, Env, Error, Execution, ExportOptions, FileBatch,
-    ForkOptions, GuestPath, ImportOptions, IsolationReport, ListOptions, Metadata, MetadataOptions,
-    Operation, Output, Process, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox,
-    SandboxInfo, Snapshot, SnapshotOptions, Stdin, TransferReport, Usage,
+    ForkOptions, GuestPath, ImportOptions, IsolationReport, Job, JobInfo, JobKey, JobOptions,
+    ListOptions, Metadata, MetadataOptions, Operation, Output, Process, ReadOptions, RemoveOptions,
+    RenameOptions, Result, Sandbox, SandboxInfo, Snapshot, SnapshotOptions, Stdin, TransferReport,
+    Usage,
 };
 
 use super::call::Call;
 use super::http::Http;
 use super::state::{SandboxState, close};
-use super::{process, transfer};
+use super::{job, process, transfer};
 use crate::wire;
 
 /// Most bytes of one stream in the answer of `exec`; what is more is followed as a process.
@@ -277,6 +278,35 @@ impl Sandbox for RemoteSandbox {
         let nothing = wire::Nothing {};
         let wire::Nothing {} = self.0.change(Operation::Resume, "resume", &nothing).await?;
         Ok(())
+    }
+
+    async fn start_job(&self, key: &JobKey, command: Command, options: JobOptions) -> Result<Job> {
+        const OP: Operation = Operation::StartJob;
+        self.0.open(OP)?;
+        let not_started = |error: Error| error.with_execution(Execution::NotStarted);
+        self.0.require(Capability::Jobs, OP).map_err(not_started)?;
+        if command.terminal.is_some() {
+            let required = self.0.require(Capability::Terminal, OP);
+            required.map_err(not_started)?;
+        }
+        job::start(&self.0, key, command, options).await
+    }
+
+    async fn find_job(&self, key: &JobKey) -> Result<Job> {
+        self.0.open(Operation::FindJob)?;
+        self.0.require(Capability::Jobs, Operation::FindJob)?;
+        job::find(&self.0, key).await
+    }
+
+    async fn list_jobs(&self) -> Result<Vec<JobInfo>> {
+        self.0.open(Operation::ListJobs)?;
+        self.0.require(Capability::Jobs, Operation::ListJobs)?;
+        let nothing = wire::Nothing {};
+        let listed: wire::Jobs = self
+            .0
+            .read(Operation::ListJobs, "list-jobs", &nothing)
+            .await?;
+        Ok(listed.jobs)
     }
 
     async fn egress_decisions(&self, after: u64) -> Result<EgressDecisions> {

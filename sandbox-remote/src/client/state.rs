@@ -73,7 +73,9 @@ impl SandboxState {
         }
         let closed = Error::closed(operation, &self.id);
         Err(match operation {
-            Operation::Exec | Operation::Spawn => closed.with_execution(Execution::NotStarted),
+            Operation::Exec | Operation::Spawn | Operation::StartJob => {
+                closed.with_execution(Execution::NotStarted)
+            }
             _ => closed,
         })
     }

@@ -21,6 +21,7 @@ const WAIT: Duration = Duration::from_secs(20);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// A request of a caller that is admitted.
+#[derive(Clone)]
 pub(super) struct Asked {
     pub(super) action: Action,
     pub(super) operation: Operation,

@@ -230,7 +230,10 @@ impl Calls {
 fn spent(operation: Operation) -> Call {
     let mut error = Error::new(ErrorKind::Other, operation)
         .with_message("the call ran, and its answer is no longer kept");
-    if matches!(operation, Operation::Exec | Operation::Spawn) {
+    if matches!(
+        operation,
+        Operation::Exec | Operation::Spawn | Operation::StartJob
+    ) {
         error = error.with_execution(sandbox_core::Execution::Unknown);
     }
     let mut call = Call::new(operation);

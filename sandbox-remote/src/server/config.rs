@@ -42,6 +42,7 @@ const CARRIED: &[Capability] = &[
     Capability::GuestRoot,
     Capability::EgressByName,
     Capability::EgressPorts,
+    Capability::Jobs,
 ];
 
 /// Limits of a [`Server`](super::Server). Each has a default that suits one owner.

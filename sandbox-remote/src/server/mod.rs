@@ -35,6 +35,7 @@ mod body;
 mod calls;
 mod config;
 mod follow;
+mod jobs;
 mod lease;
 mod listen;
 mod openapi;

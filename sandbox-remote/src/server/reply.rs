@@ -117,7 +117,9 @@ fn status(kind: ErrorKind) -> StatusCode {
 pub(super) fn refused(kind: ErrorKind, operation: Operation, why: impl Into<String>) -> Error {
     let error = Error::new(kind, operation).with_message(why);
     match operation {
-        Operation::Exec | Operation::Spawn => error.with_execution(Execution::NotStarted),
+        Operation::Exec | Operation::Spawn | Operation::StartJob => {
+            error.with_execution(Execution::NotStarted)
+        }
         _ => error,
     }
 }

@@ -37,6 +37,11 @@ pub(super) enum Action {
     Unpause,
     EgressDecisions,
     RestrictEgress,
+    StartJob,
+    FindJob,
+    ListJobs,
+    AskJob,
+    ChangeJob,
     Close,
     Import,
     Export,
@@ -142,6 +147,11 @@ pub(super) const ROUTES: &[Route] = &[
     route(Post, "/v1/sandboxes/{sandbox}/resume", Action::Unpause, "Lets everything go on that a pause held still", "Nothing", "Nothing"),
     route(Post, "/v1/sandboxes/{sandbox}/egress-decisions", Action::EgressDecisions, "Tells what was decided about names and connections, after a number", "After", "EgressDecisions"),
     route(Post, "/v1/sandboxes/{sandbox}/restrict-egress", Action::RestrictEgress, "Narrows the egress policy", "Policy", "Nothing"),
+    route(Post, "/v1/sandboxes/{sandbox}/start-job", Action::StartJob, "Starts a command under a key, once", "StartJob", "Nothing"),
+    route(Post, "/v1/sandboxes/{sandbox}/find-job", Action::FindJob, "Finds a job by its key", "Key", "Nothing"),
+    route(Post, "/v1/sandboxes/{sandbox}/list-jobs", Action::ListJobs, "Lists the jobs", "Nothing", "Jobs"),
+    route(Post, "/v1/sandboxes/{sandbox}/ask-job", Action::AskJob, "Asks a job how far it is, for its log or its end, or gives it input: what may be asked again", "AskJob", "Any"),
+    route(Post, "/v1/sandboxes/{sandbox}/change-job", Action::ChangeJob, "Signals, stops or forgets a job", "AskJob", "Nothing"),
     route(Post, "/v1/sandboxes/{sandbox}/close", Action::Close, "Ends the sandbox", "Nothing", "Nothing"),
     route(Post, "/v1/sandboxes/{sandbox}/import", Action::Import, "Brings a tar archive into a directory; the body is the length of a head (four bytes, big-endian), the head (JSON, Import) and the archive", "binary", "Imported"),
     route(Post, "/v1/sandboxes/{sandbox}/export", Action::Export, "Gives a directory out; frames, whose data are the length of a head, the head (JSON, Exported) and a tar archive", "Export", "binary"),
@@ -185,6 +195,10 @@ impl Action {
             Self::Unpause => Operation::Resume,
             Self::EgressDecisions => Operation::EgressDecisions,
             Self::RestrictEgress => Operation::RestrictEgress,
+            Self::StartJob => Operation::StartJob,
+            Self::FindJob | Self::AskJob => Operation::FindJob,
+            Self::ListJobs => Operation::ListJobs,
+            Self::ChangeJob => Operation::StopJob,
             Self::Close => Operation::Close,
             Self::Import => Operation::ImportDir,
             Self::Export => Operation::ExportDir,
@@ -220,6 +234,8 @@ impl Action {
                 | Pause
                 | Unpause
                 | RestrictEgress
+                | StartJob
+                | ChangeJob
                 | Close
                 | Import
                 | Signal

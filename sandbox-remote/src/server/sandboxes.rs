@@ -77,6 +77,11 @@ impl Sandboxes {
         }
     }
 
+    /// Whether it is open; asking is no use of it.
+    pub(super) fn is_open(&self, id: &str) -> bool {
+        self.lock().open.contains_key(id)
+    }
+
     /// Lets go of a sandbox that is closed.
     pub(super) fn closed(&self, id: &str) {
         let mut table = self.lock();

@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::access::Access;
 use super::calls::Calls;
 use super::config::ServerConfig;
+use super::jobs::Jobs;
 use super::processes::Processes;
 use super::reply::refused;
 use super::sandboxes::Sandboxes;
@@ -28,6 +29,7 @@ pub(super) struct State {
     pub(super) own: Option<String>,
     pub(super) calls: Calls,
     pub(super) processes: Processes,
+    pub(super) jobs: Jobs,
     pub(super) sandboxes: Sandboxes,
     pub(super) buffered: Arc<Semaphore>,
     places: Arc<Semaphore>,
@@ -56,6 +58,7 @@ impl State {
             own: id,
             calls: Calls::default(),
             processes: Processes::default(),
+            jobs: Jobs::default(),
             sandboxes,
             // In KiB, and room for what each request has beyond whole ones.
             buffered: semaphore(config.max_buffered.max(config.max_body) / 1024 + 1),
@@ -111,6 +114,9 @@ impl State {
             };
             state.calls.tidy(state.config.grace);
             state.processes.tidy(state.config.grace);
+            state
+                .jobs
+                .tidy(state.config.grace, |id| state.sandboxes.is_open(id));
             let Some(idle) = state.config.idle else {
                 continue;
             };

@@ -18,6 +18,7 @@ use super::asked::Asked;
 use super::body::Buffered;
 use super::calls::{Calls, Undo};
 use super::follow::found;
+use super::jobs;
 use super::lease::Held;
 use super::processes::Running;
 use super::reply::{Reply, answered, refused};
@@ -116,6 +117,11 @@ pub(super) fn work(state: &Arc<State>, asked: &Asked, name: &str, body: Buffered
                     None => done(Ok(())),
                 }
             })
+        }
+        Action::ChangeJob => jobs::change(state, asked, &body)?,
+        Action::StartJob => {
+            let used = sandbox_of(&state, asked)?;
+            jobs::start(state, asked, &body, used)?
         }
         _ => {
             let (held, sandbox) = sandbox_of(&state, asked)?;
@@ -311,7 +317,7 @@ pub(super) fn sandbox_of(state: &State, asked: &Asked) -> Result<Used> {
         Known::Closed => {
             let error = Error::closed(asked.operation, &id);
             Err(match asked.operation {
-                Operation::Exec | Operation::Spawn => {
+                Operation::Exec | Operation::Spawn | Operation::StartJob => {
                     error.with_execution(sandbox_core::Execution::NotStarted)
                 }
                 _ => error,
@@ -350,12 +356,22 @@ pub(super) async fn read(state: &Arc<State>, asked: &Asked, body: &Buffered) -> 
             state.sandboxes.insert(sandbox, Some(place));
             return Ok(reply);
         }
+        Action::AskJob => return jobs::read(state, asked, body).await,
         _ => {}
     }
     let (_held, sandbox) = sandbox_of(state, asked)?;
     match asked.action {
         Action::Isolation => Reply::json(&sandbox.isolation().await?, operation),
         Action::Usage => Reply::json(&sandbox.usage().await?, operation),
+        Action::FindJob => {
+            let wire::Key { key } = asked.parse(body)?;
+            sandbox.find_job(&key).await?;
+            Reply::json(&wire::Nothing {}, operation)
+        }
+        Action::ListJobs => {
+            let jobs = sandbox.list_jobs().await?;
+            Reply::json(&wire::Jobs { jobs }, operation)
+        }
         Action::EgressDecisions => {
             let wire::After { after } = asked.parse(body)?;
             Reply::json(&sandbox.egress_decisions(after).await?, operation)

@@ -11,6 +11,7 @@ mod changes;
 mod command;
 mod failure;
 mod files;
+mod jobs;
 
 pub(crate) use capabilities::Supports;
 pub(crate) use changes::{Differ, WireChanges};
@@ -25,6 +26,7 @@ pub(crate) use files::batch;
 #[cfg(feature = "client")]
 pub(crate) use files::files;
 pub(crate) use files::{Entry, WireFile, WireMetadata};
+pub(crate) use jobs::{Ask, AskJob, Jobs, Key, StartJob, WireLog};
 
 use bytes::Bytes;
 use sandbox_core::{

@@ -17,6 +17,7 @@ my $s = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => 8000, Liste
 while (my $c = $s->accept) {
   my $h = '';
   while (my $l = <$c>) { last if $l eq "\r\n"; $h .= $l }
+  next unless length $h;
   if ($h =~ /^upgrade:/mi) {
     print $c "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
     while (my $l = <$c>) { print $c uc $l }

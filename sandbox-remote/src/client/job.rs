@@ -3,14 +3,15 @@
 //! A handle keeps its sandbox, also for a log that is read after the sandbox was closed.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use reqwest::Method;
 use sandbox_core::{
-    Command, Exit, Job, JobControl, JobInfo, JobKey, JobLog, JobOptions, LogOptions, Operation,
-    Result, Signal, TerminalSize,
+    Command, Error, ErrorKind, Exit, Job, JobControl, JobInfo, JobKey, JobLog, JobOptions,
+    LogOptions, Operation, Result, Signal, TerminalSize,
 };
 use serde::de::DeserializeOwned;
 
@@ -50,6 +51,7 @@ fn handle(sandbox: &Arc<SandboxState>, key: &JobKey) -> Job {
     let control = Remote {
         sandbox: Arc::clone(sandbox),
         key: key.clone(),
+        forgotten: AtomicBool::new(false),
     };
     Job::new(key.clone(), Arc::new(control))
 }
@@ -58,6 +60,8 @@ fn handle(sandbox: &Arc<SandboxState>, key: &JobKey) -> Job {
 struct Remote {
     sandbox: Arc<SandboxState>,
     key: JobKey,
+    /// Whether it was forgotten through this handle: its key may be another job's by now.
+    forgotten: AtomicBool,
 }
 
 impl Remote {
@@ -75,6 +79,11 @@ impl Remote {
     }
 
     async fn send<T: DeserializeOwned>(&self, call: Call<'_>, ask: Ask) -> Result<T> {
+        if self.forgotten.load(Ordering::SeqCst) {
+            let error = Error::new(ErrorKind::NotFound, call.operation)
+                .with_message(format!("the job {} was forgotten", self.key));
+            return Err(self.sandbox.named(error));
+        }
         let key = self.key.clone();
         self.sandbox.call(call, &wire::AskJob { key, ask }).await
     }
@@ -153,6 +162,8 @@ impl JobControl for Remote {
     }
 
     async fn forget(&self) -> Result<()> {
-        self.change(Operation::ForgetJob, Ask::Forget).await
+        self.change(Operation::ForgetJob, Ask::Forget).await?;
+        self.forgotten.store(true, Ordering::SeqCst);
+        Ok(())
     }
 }

@@ -46,6 +46,12 @@ fn one(from: &Path, to: &Path, roots: &Roots<'_>) -> io::Result<()> {
         }
         FileKind::File => file(from, to, &meta),
         FileKind::Symlink => os::symlink(&target(&fs::read_link(from)?, roots), to),
+        #[cfg(target_os = "linux")]
+        FileKind::Fifo => {
+            use rustix::fs::{CWD, FileType, Mode, mknodat};
+            mknodat(CWD, to, FileType::Fifo, Mode::from_raw_mode(0o600), 0)?;
+            os::set_mode(to, os::mode(&meta))
+        }
         _ => Ok(()),
     }
 }

@@ -63,7 +63,9 @@ impl PlainSandbox {
     ) -> Arc<Self> {
         let id = SandboxId::new(tree.id());
         let workdir = settings.workdir.clone();
-        let mut info = SandboxInfo::new(id, "local-plain", workdir).labels(labels);
+        let mut info = SandboxInfo::new(id, "local-plain", workdir)
+            .labels(labels)
+            .command_timeout(timeout);
         info.parent = parent;
         Arc::new_cyclic(|this| Self {
             this: this.clone(),
@@ -336,6 +338,8 @@ impl Sandbox for PlainSandbox {
             Ok(child)
         });
         let child = copied.await?;
+        // A directory that went away meanwhile was not copied whole.
+        self.check_open(OP)?;
         if let Some(below) = settings.workdir.strip_prefix(self.tree.guest_root()) {
             settings.workdir = child.guest_root().join(below);
         }

@@ -45,7 +45,7 @@ const PART: &[&str] = &[
     "unsupported::",
 ];
 
-/// The same for a pool, whose way to the agent is shorter.
+/// Cases of a pool, whose way to the agent is shorter.
 const PART_OF_POOL: &[&str] = &["streams::output_"];
 
 /// Reason for cases about paths above a sandbox's own directory.

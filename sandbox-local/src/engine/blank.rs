@@ -14,6 +14,7 @@ use super::born::BornIn;
 use super::error::StartError;
 use super::{image, wire};
 use crate::mutation::{self, Part};
+use crate::sys::holder::Holder;
 use crate::sys::launch::{EXEC_STEP, LaunchError, Launched, launch};
 
 /// User that the sandbox is on the host.
@@ -273,20 +274,13 @@ fn tell(pid: u32, name: &str, step: &'static str, text: String) -> Result<(), St
 /// A user namespace without a process, for a mount whose owners are translated by its maps: from
 /// the owner on disk to the owner that the kernel shall see.
 ///
-/// The kernel makes no namespace without a process: an agent that is given no plan holds it open
-/// for as long as it takes to get a descriptor. As an init, since only as one does it wait.
+/// The kernel makes no namespace without a process: one that does nothing holds it open for as long
+/// as it takes to get a descriptor.
 pub(crate) fn idmap_namespace(user: (u32, u32), group: (u32, u32)) -> Result<OwnedFd, StartError> {
-    // Reaped at the end; until then its number is its own. It ends at end-of-file.
-    let blank = Blank::launch(
-        control_pair()?,
-        libc::CLONE_NEWUSER | libc::CLONE_NEWPID,
-        None,
-    )?;
-    let namespace = map(blank.pid, user, group).and_then(|()| {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let path = format!("/proc/{}/ns/user", blank.pid);
-        rustix::fs::open(path, flags, Mode::empty()).map_err(at("open the user namespace"))
-    });
-    drop(blank);
-    namespace
+    // Reaped at the end; until then its number is its own.
+    let holder = Holder::new().map_err(at("create a user namespace"))?;
+    map(holder.pid, user, group)?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let path = format!("/proc/{}/ns/user", holder.pid);
+    rustix::fs::open(path, flags, Mode::empty()).map_err(at("open the user namespace"))
 }

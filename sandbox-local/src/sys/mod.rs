@@ -3,6 +3,7 @@
 //! must never decide what a sandbox may do.
 
 pub(crate) mod fsuid;
+pub(crate) mod holder;
 mod landlock;
 pub(crate) mod launch;
 pub(crate) mod mount;

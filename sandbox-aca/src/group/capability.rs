@@ -73,7 +73,10 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend d
     .without(Capability::EgressByName, EGRESS)
     .without(Capability::EgressPorts, EGRESS)
     .without(Capability::EgressCredentials, EGRESS)
-    .without(Capability::Jobs, "a command's output ends with its stream")
+    .partial(
+        Capability::Jobs,
+        "this program keeps their logs; they end with its last handle",
+    )
     .partial(
         Capability::Ports,
         "by python3 or perl of the image; AcaHandle::add_port opens a URL to others",
@@ -84,9 +87,9 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend d
         Capability::Usage,
         "of the whole machine; processes and network are not told, processor time by the older version",
     )
-    .without(
+    .partial(
         Capability::Pause,
-        "a suspended sandbox has no files to ask for: AcaHandle::suspend",
+        "processes are stopped, but for one that lowers the limit which marks it; it is billed: AcaHandle::suspend is not",
     );
 
 /// Report of the isolation: the service's word, which nothing inside can prove.

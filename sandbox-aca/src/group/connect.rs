@@ -43,7 +43,7 @@ impl Guest {
             .cwd("/")
             .timeout(YEARS)
             .stdin_piped();
-        let spawned = Arc::clone(&self).spawn(command).await;
+        let spawned = Arc::clone(&self).spawn(OP, command).await;
         let mut process = spawned.map_err(|error| self.relay_failed(port, error))?;
         let streams = (process.stdin.take(), process.stdout.take());
         let (Some(stdin), Some(mut stdout)) = streams else {

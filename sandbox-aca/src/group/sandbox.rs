@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Method;
+use sandbox_core::backend::Jobs;
 use sandbox_core::{
-    Capabilities, Command, Error, ErrorKind, ForkOptions, IsolationReport, Labels, Operation,
-    PortStream, Process, Result, Sandbox, Snapshot, SnapshotId, SnapshotOptions, Usage,
+    Capabilities, Command, Error, ErrorKind, Execution, ForkOptions, IsolationReport, Job, JobInfo,
+    JobKey, JobOptions, Labels, Operation, PortStream, Process, Result, Sandbox, Snapshot,
+    SnapshotId, SnapshotOptions, Usage,
 };
 use serde_json::Value;
 
@@ -27,16 +29,23 @@ use crate::http::{Request, parse};
 pub(crate) struct AcaSandbox {
     pub(crate) guest: Arc<Guest>,
     pub(crate) shared: Arc<Shared>,
+    jobs: Arc<Jobs>,
 }
 
 impl AcaSandbox {
     pub(crate) fn new(guest: Arc<Guest>, shared: Arc<Shared>) -> Arc<Self> {
-        Arc::new(Self { guest, shared })
+        let jobs = guest.jobs();
+        Arc::new(Self {
+            guest,
+            shared,
+            jobs,
+        })
     }
 
     /// Takes a snapshot, which is deleted if what is given back is dropped, or this future is.
     async fn snap(&self, op: Operation, labels: &Labels) -> Result<(DeleteOnDrop, Snapshot)> {
         self.guest.open(op)?;
+        self.guest.awake(op)?;
         let marks = &self.shared.config.labels;
         check_labels(op, labels, marks).map_err(|error| self.guest.named(error))?;
         let mut labels = labels.clone();
@@ -123,7 +132,36 @@ sandbox_over_guest! {
         }
 
         async fn spawn(&self, command: Command) -> Result<Process> {
-            Arc::clone(&self.guest).spawn(command).await
+            Arc::clone(&self.guest).spawn(Operation::Spawn, command).await
+        }
+
+        async fn start_job(&self, key: &JobKey, command: Command, options: JobOptions) -> Result<Job> {
+            const OP: Operation = Operation::StartJob;
+            let open = self.guest.open(OP);
+            open.map_err(|error| error.with_execution(Execution::NotStarted))?;
+            let guest = Arc::clone(&self.guest);
+            let spawn = move |command| guest.spawn(OP, command);
+            let job = self.jobs.start(key, command, options, spawn).await?;
+            Ok(job.keep_alive(Arc::clone(&self.jobs) as _))
+        }
+
+        async fn find_job(&self, key: &JobKey) -> Result<Job> {
+            self.guest.open(Operation::FindJob)?;
+            let job = self.jobs.find(key)?;
+            Ok(job.keep_alive(Arc::clone(&self.jobs) as _))
+        }
+
+        async fn list_jobs(&self) -> Result<Vec<JobInfo>> {
+            self.guest.open(Operation::ListJobs)?;
+            Ok(self.jobs.list())
+        }
+
+        async fn pause(&self) -> Result<()> {
+            self.guest.pause().await
+        }
+
+        async fn resume(&self) -> Result<()> {
+            self.guest.resume().await
         }
 
         async fn usage(&self) -> Result<Usage> {

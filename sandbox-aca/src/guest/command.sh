@@ -1,5 +1,5 @@
 # One command: started at most once, watched, killed with all that it started.
-# Set before: dir, nonce, mark, timeout, path (see launch.rs). Times are hundredths of a second.
+# Set before: dir, nonce, mark, gate, timeout, path (see launch.rs). Times are hundredths of a second.
 clock() { # now: the time since the guest booted.
   read -r now _ < /proc/uptime
   now=${now%.*}${now#*.}
@@ -125,16 +125,18 @@ launch() { # launch INPUT CWD PROGRAM, the arguments of env: gets everything rea
   # the program ended could not be read from /proc any more.
   limited="prlimit --rttime=$mark"
   $limited true 2> /dev/null || limited=
-  ${apart-setsid} $limited sh -c 'dir=$1 input=$2; shift 2
+  ${apart-setsid} $limited sh -c 'dir=$1 input=$2 gate=$3; shift 3
     (tries=0
       while [ $tries -lt 20000 ] && read -r name < /proc/$$/comm && [ "$name" != sleep ]; do tries=$((tries + 1)); done
+      # Marked by now, so that who pauses stops this one or is seen here.
+      while [ -e "$gate" ]; do sleep 0.02; done
       case $input in
       terminal) exec <&5 >&5 2>&5 5>&- ;;
       *) exec < "$input" > "$dir/out.pipe" 2> "$dir/err.pipe" ;;
       esac
       exec env "$@") &
     echo $! > "$dir/pid"; exec sleep 2147483647' \
-    sh "$dir" "$input" "$@" < /dev/null > /dev/null 2>&1 5<&${five:--} 8>&- 9>&- &
+    sh "$dir" "$input" "$gate" "$@" < /dev/null > /dev/null 2>&1 5<&${five:--} 8>&- 9>&- &
   holder=$!
   trap '' PIPE
   until read -r pid < "$dir/pid"; do sleep 0.005; done 2> /dev/null

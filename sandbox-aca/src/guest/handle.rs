@@ -5,10 +5,11 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use sandbox_core::backend::Jobs;
 use sandbox_core::{
     Env, Error, ErrorKind, GuestPath, Operation, Result, SandboxId, SandboxInfo, Secret,
 };
@@ -90,6 +91,11 @@ pub(crate) struct Guest<T = Http> {
     pub(crate) closing: AtomicBool,
     /// Result of closing, if it was tried: see [`close`](super::close).
     pub(crate) closed: tokio::sync::Mutex<Closing>,
+    /// Jobs of its handles, which keep them: their processes keep this.
+    pub(crate) jobs: Mutex<Weak<Jobs>>,
+    /// Whether no command may begin, and what is held still.
+    pub(crate) paused: AtomicBool,
+    pub(crate) pausing: tokio::sync::Mutex<()>,
     /// Held while a batch is put in place and while a fork looks.
     pub(crate) files: Arc<tokio::sync::Mutex<()>>,
     /// When it was last used.
@@ -119,6 +125,9 @@ impl<T: Transport> Guest<T> {
             state: Mutex::new(state),
             closing: AtomicBool::new(false),
             closed: tokio::sync::Mutex::default(),
+            jobs: Mutex::default(),
+            paused: AtomicBool::new(false),
+            pausing: tokio::sync::Mutex::default(),
             files: Arc::default(),
             used: Mutex::new(Instant::now()),
             expires: None,
@@ -162,6 +171,28 @@ impl<T: Transport> Guest<T> {
         match self.closing.load(Ordering::Acquire) {
             true => Err(Error::closed(op, &self.id)),
             false => Ok(()),
+        }
+    }
+
+    /// The jobs that its handles share, made by the first of them.
+    pub(crate) fn jobs(&self) -> Arc<Jobs> {
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.upgrade().unwrap_or_else(|| {
+            let made = Arc::new(Jobs::new(self.id.clone()));
+            *jobs = Arc::downgrade(&made);
+            made
+        })
+    }
+
+    /// Refuses what needs programs of a sandbox that is paused.
+    pub(crate) fn awake(&self, op: Operation) -> Result<()> {
+        match self.paused.load(Ordering::Acquire) {
+            false => Ok(()),
+            true => Err(self.named(
+                Error::new(ErrorKind::Busy, op)
+                    .with_message("the sandbox is paused")
+                    .with_hint("resume it first"),
+            )),
         }
     }
 

@@ -31,6 +31,8 @@ pub(crate) struct Launch {
     pub(crate) nonce: String,
     /// The limit that its processes inherit and that nothing else has.
     mark: String,
+    /// Directory in the guest that is there while no command may begin.
+    gate: String,
     pub(crate) cwd: GuestPath,
     pub(crate) timeout: Option<Duration>,
     /// The shell's word for the input.
@@ -50,6 +52,7 @@ impl<T: Transport> Guest<T> {
     /// Checks a command; brings its input along if that is long. No error starts anything.
     pub(crate) async fn prepare(&self, op: Operation, command: &Command) -> Result<Launch> {
         self.open(op)?;
+        self.awake(op)?;
         command.validate(op)?;
         if command.user.is_some() {
             T::CAPABILITIES.require(Capability::User, op)?;
@@ -119,6 +122,7 @@ impl<T: Transport> Guest<T> {
             path,
             dir,
             mark: mark(&nonce),
+            gate: format!("{}{GATE}", T::STAGING),
             nonce,
         };
         match &command.stdin {
@@ -158,6 +162,9 @@ impl<T: Transport> Guest<T> {
     }
 }
 
+/// End of the name of the directory that holds commands back while a sandbox is paused.
+pub(crate) const GATE: &str = "paused";
+
 /// Prefix of every mark.
 pub(crate) const MARKED: &str = "4242";
 
@@ -188,10 +195,14 @@ impl Launch {
             (limit.as_millis() / 10).max(1).to_string()
         });
         let Self {
-            dir, nonce, mark, ..
+            dir,
+            nonce,
+            mark,
+            gate,
+            ..
         } = self;
         script = script.text(&format!(
-            "dir={dir} nonce={nonce} mark={mark} timeout={limit}\npath="
+            "dir={dir} nonce={nonce} mark={mark} gate={gate} timeout={limit}\npath="
         ));
         match &self.path {
             Some(path) => script.quoted(path),

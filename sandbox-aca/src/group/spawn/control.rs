@@ -94,10 +94,11 @@ impl Guest<Http> {
     /// Whether a command runs whose start was not confirmed; if it does not, it never will.
     pub(super) async fn claim(
         &self,
+        op: Operation,
         mut guard: Guard<Http>,
         launch: &Launch,
     ) -> (Guard<Http>, Execution) {
-        match self.ask(OP, launch, true, Duration::ZERO).await {
+        match self.ask(op, launch, true, Duration::ZERO).await {
             Ok(Told::Never) => {
                 guard.armed = false;
                 (guard, Execution::NotStarted)

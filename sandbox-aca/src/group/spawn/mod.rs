@@ -51,10 +51,11 @@ const BUFFER: usize = 256 << 10;
 const START: Duration = Duration::from_secs(120);
 
 impl Guest<Http> {
-    pub(crate) async fn spawn(self: Arc<Self>, command: Command) -> Result<Process> {
+    /// Starts a command with streams; `op` is what asks for it.
+    pub(crate) async fn spawn(self: Arc<Self>, op: Operation, command: Command) -> Result<Process> {
         let not_started = |error: Error| self.named(error).with_execution(Execution::NotStarted);
         let stream = self.transport.protocol().stream;
-        let launch = self.prepare(OP, &command).await.map_err(not_started)?;
+        let launch = self.prepare(op, &command).await.map_err(not_started)?;
         let launch = Arc::new(launch);
         let piped = matches!(command.stdin, Stdin::Piped);
         let mark = format!("end-{}", uuid::Uuid::new_v4().simple());
@@ -72,21 +73,21 @@ impl Guest<Http> {
         let size = command.terminal.map(|terminal| terminal.size);
         let line = match stream {
             Stream::Path if size.is_some() => {
-                let staged = self.as_program(&script, &launch).await;
+                let staged = self.as_program(op, &script, &launch).await;
                 staged.map_err(not_started)?
             }
             Stream::Path => String::new(),
             Stream::Arguments => {
-                let line = self.as_argument(OP, script.0.clone(), &launch.dir).await;
+                let line = self.as_argument(op, script.0.clone(), &launch.dir).await;
                 line.map_err(|failure| not_started(self.failed(failure)))?
             }
         };
         let versioned = stream == Stream::Arguments;
         let socket = self
             .transport
-            .upgrade(OP, &self.stream_path(), versioned)
+            .upgrade(op, &self.stream_path(), versioned)
             .await;
-        let socket = socket.map_err(|failure| not_started(self.no_stream(failure)))?;
+        let socket = socket.map_err(|failure| not_started(self.no_stream(op, failure)))?;
         let (mut input, mut frames) = socket::open(socket).await;
         let guard = Guard::apart(&self, &launch.dir);
         let begun = async {
@@ -104,13 +105,13 @@ impl Guest<Http> {
         let begun = tokio::time::timeout(START, begun).await;
         let begun = begun.unwrap_or_else(|_| {
             let what = "the service did not start the command in two minutes";
-            Err(Error::unanswered(OP, what))
+            Err(Error::unanswered(op, what))
         });
         let line = match begun {
             Ok(line) => line,
             Err(error) => {
                 // It is not known whether it runs: claimed, it never does.
-                let (guard, ran) = self.claim(guard, &launch).await;
+                let (guard, ran) = self.claim(op, guard, &launch).await;
                 drop(guard);
                 return Err(self.named(error).with_execution(ran));
             }
@@ -120,7 +121,7 @@ impl Guest<Http> {
         let Some(first) = started.or_else(|| line.strip_prefix(b"S\r\n")) else {
             let said = String::from_utf8_lossy(&line).into_owned();
             let words: Vec<&str> = said.trim_end().split(' ').collect();
-            return Err(Guest::not_started(&self, OP, &words, &launch, &command));
+            return Err(Guest::not_started(&self, op, &words, &launch, &command));
         };
         let (sender, progress) = watch::channel(Progress::default());
         let (stdout, out) = tokio::io::duplex(BUFFER);
@@ -164,7 +165,7 @@ impl Guest<Http> {
 
     /// The path of a file in the guest that executes a script, where the service takes no
     /// arguments.
-    async fn as_program(&self, script: &Script, launch: &Launch) -> Result<String> {
+    async fn as_program(&self, op: Operation, script: &Script, launch: &Launch) -> Result<String> {
         let Launch { dir, nonce, .. } = launch;
         let mut stage = Script::default().text(&format!(
             "mkdir -p {dir} && cat > {dir}/carry <<'{nonce}' && chmod 755 {dir}/carry && echo OK\n#!/bin/sh\n"
@@ -172,9 +173,9 @@ impl Guest<Http> {
         stage.0.extend_from_slice(&script.0);
         let stage = stage.text(&format!("\n{nonce}\n"));
         // Once or twice is the same.
-        let said = self.run(OP, &stage, dir, true, START).await;
+        let said = self.run(op, &stage, dir, true, START).await;
         let said = said.map_err(|failure| self.failed(failure))?;
-        self.verdict(OP, &said, &[])?;
+        self.verdict(op, &said, &[])?;
         Ok(format!("{dir}/carry"))
     }
 
@@ -183,7 +184,7 @@ impl Guest<Http> {
     }
 
     /// Why there is no stream: an older service has none at all.
-    fn no_stream(&self, failure: Failure) -> Error {
+    fn no_stream(&self, op: Operation, failure: Failure) -> Error {
         let absent = match failure.status {
             Some(404) => !failure.title.starts_with("Sandbox"),
             Some(status) => matches!(status, 405 | 426 | 501),
@@ -192,7 +193,7 @@ impl Guest<Http> {
         match absent {
             true => {
                 let why = "this service has no exec/stream; exec works";
-                self.named(Error::unsupported(OP, Capability::Spawn, why))
+                self.named(Error::unsupported(op, Capability::Spawn, why))
                     .with_source(failure.error)
             }
             false => self.failed(failure),

@@ -212,6 +212,8 @@ impl Feed {
         let mut chunk = vec![0; CHUNK];
         loop {
             let sent = tokio::select! {
+                biased;
+                // What is typed after it is for a terminal of this size.
                 size = resized(&mut self.sizes) => self.input.resize(size).await,
                 read = read(&mut self.given, &mut chunk) => self.pass(&chunk[..read]).await,
                 () = tokio::time::sleep(PING) => self.input.ping().await,

@@ -239,28 +239,20 @@ impl Door {
         {
             return Brought::Token;
         }
-        let is_ours =
-            |(name, value): (&str, &str)| name == self.cookie && self.is_token(value.as_bytes());
-        if cookies(headers).any(is_ours) {
-            return Brought::Token;
-        }
-        let query = request.uri().query().unwrap_or_default();
-        let (given, rest): (Vec<&str>, Vec<&str>) = query.split('&').partition(|pair| {
-            pair.split_once('=')
-                .is_some_and(|(name, _)| name == PARAMETER)
-        });
+        // Before the cookie: a page must not find the token in its own address.
+        let (given, rest) = split_off_token(request.uri());
         let is_given = given.iter().any(|pair| {
             let (_, value) = pair.split_once('=').unwrap_or_default();
             self.is_token(value.as_bytes())
         });
-        if !is_given {
-            return Brought::Nothing;
+        if is_given {
+            return Brought::InLink(rest);
         }
-        // Not of another host: a path that begins with two slashes would name one.
-        let path = request.uri().path().trim_start_matches('/');
-        match rest.is_empty() {
-            true => Brought::InLink(format!("/{path}")),
-            false => Brought::InLink(format!("/{path}?{}", rest.join("&"))),
+        let is_ours =
+            |(name, value): (&str, &str)| name == self.cookie && self.is_token(value.as_bytes());
+        match cookies(headers).any(is_ours) {
+            true => Brought::Token,
+            false => Brought::Nothing,
         }
     }
 
@@ -340,11 +332,8 @@ impl Door {
 
     /// Takes out what is the preview's own, and names the host that the guest knows.
     fn strip(&self, request: &mut Request<Incoming>, upgrades: bool) {
-        let path = request
-            .uri()
-            .path_and_query()
-            .map_or("/", |path| path.as_str());
-        if let Ok(uri) = path.parse::<Uri>() {
+        let (_, rest) = split_off_token(request.uri());
+        if let Ok(uri) = rest.parse::<Uri>() {
             *request.uri_mut() = uri;
         }
         let headers = request.headers_mut();
@@ -353,7 +342,15 @@ impl Door {
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
         headers.remove(COOKIE);
-        headers.remove(&HEADER);
+        // Wherever else it stands: a page that had the link names it as its referrer.
+        let with_token: Vec<_> = headers
+            .iter()
+            .filter(|(_, value)| has(value.as_bytes(), self.token.as_bytes()))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in with_token.iter().chain(&[HEADER]) {
+            headers.remove(name);
+        }
         if !others.is_empty()
             && let Ok(others) = HeaderValue::from_str(&others.join("; "))
         {
@@ -367,6 +364,27 @@ impl Door {
             headers.insert(HOST, host);
         }
     }
+}
+
+/// The parameters of an address that bring a token, and the path and query without them.
+fn split_off_token(uri: &Uri) -> (Vec<&str>, String) {
+    let query = uri.query().unwrap_or_default();
+    let (given, rest): (Vec<&str>, Vec<&str>) = query.split('&').partition(|pair| {
+        let (name, _) = pair.split_once('=').unwrap_or((pair, ""));
+        name == PARAMETER
+    });
+    // Not of another host: a path that begins with two slashes would name one.
+    let path = uri.path().trim_start_matches('/');
+    let query = rest.join("&");
+    let rest = match query.is_empty() {
+        true => format!("/{path}"),
+        false => format!("/{path}?{query}"),
+    };
+    (given, rest)
+}
+
+fn has(value: &[u8], token: &[u8]) -> bool {
+    value.windows(token.len()).any(|part| part == token)
 }
 
 /// A response's body, with what carries it.

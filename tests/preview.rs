@@ -100,6 +100,16 @@ async fn only_a_request_with_the_token_reaches_the_guest_which_never_sees_it() {
         !answer.contains(&token) && !seen.contains("sandbox-preview"),
         "{answer}"
     );
+    // Where a program, or a page that had the link, repeats it.
+    let repeated = format!("{header}Referer: http://x/?sandbox-token={token}\r\n");
+    let answer = ask(
+        &preview,
+        &format!("/a?sandbox-token={token}&b=c"),
+        &repeated,
+    )
+    .await;
+    assert!(answer.contains("GET /a?b=c HTTP/1.1"), "{answer}");
+    assert!(!answer.contains(&token), "{answer}");
     // A server that has ended.
     job.stop().await.expect("stopped");
     let answer = ask(&preview, "/", &header).await;
@@ -146,6 +156,11 @@ async fn the_link_gives_a_browser_its_cookie_and_takes_the_token_out_of_the_addr
         !answer.to_lowercase().contains("cookie: sandbox"),
         "{answer}"
     );
+    // Opened again: the guest's page must not find the token in its address.
+    let again = format!("/x?sandbox-token={token}");
+    let answer = ask(&preview, &again, &format!("Cookie: {pair}\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 303 "), "{answer}");
+    assert!(answer.contains("location: /x\r\n"), "{answer}");
     sandbox.close().await.expect("closed");
 }
 

@@ -138,7 +138,8 @@ async fn a_sandbox_with_running_processes_is_snapshotted_and_goes_on() {
         .spawn(sandbox_core::Command::shell("echo up > up; sleep 1000"))
         .await
         .unwrap();
-    while !sandbox.exists("up").await.unwrap() {
+    // The file is there before it is written.
+    while sh(&sandbox, "cat up || true").await != "up\n" {
         tokio::task::yield_now().await;
     }
     let snapshot = sandbox.snapshot(SnapshotOptions::new()).await.unwrap();

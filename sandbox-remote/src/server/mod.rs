@@ -189,8 +189,8 @@ impl Serving {
         let _ = ended.wait_for(|ended| *ended).await;
     }
 
-    /// Stops the server and closes every sandbox that it holds. Dropping the future leaves some to
-    /// their backend's collector.
+    /// Stops the server and closes every sandbox that it holds; the file of its socket is gone then.
+    /// Dropping the future leaves some to their backend's collector.
     pub async fn close(self) {
         self.accepting.abort();
         let mut closing = JoinSet::new();
@@ -199,6 +199,8 @@ impl Serving {
             closing.spawn(async move { state.close(&*sandbox).await });
         }
         while closing.join_next().await.is_some() {}
+        // What accepts owns the socket: a program that ends now would leave its file.
+        self.ended().await;
     }
 }
 

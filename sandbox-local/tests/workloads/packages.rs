@@ -80,8 +80,8 @@ async fn make_does_nothing_the_second_time() {
 
 #[tokio::test]
 async fn php_has_its_extensions() {
-    let script =
-        "php -m | grep -qx posix && php -r 'echo json_encode([\"a\" => hash(\"crc32b\", \"x\")]);'";
+    // One program: of a pipe whose reader has seen enough the writer may fail.
+    let script = r#"php -r 'echo extension_loaded("posix") ? json_encode(["a" => hash("crc32b", "x")]) : "no posix";'"#;
     prints(r#"{"a":"8cdc1683"}"#, FileBatch::new(), script).await;
 }
 

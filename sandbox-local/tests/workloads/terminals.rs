@@ -9,9 +9,9 @@ async fn tmux_runs_a_session() {
     let script = r#"
         export TERM=screen
         tmux -L s -f /dev/null new-session -d -x 80 -y 24 'echo in tmux; tty > name; exec sleep 1000'
-        until tmux -L s capture-pane -p | grep -q 'in tmux'; do :; done
+        until [[ $(tmux -L s capture-pane -p) == *'in tmux'* ]]; do :; done
         grep -q /dev/pts name
-        tmux -L s capture-pane -p | head -n 1
+        tmux -L s capture-pane -p | sed -n 1p
         tmux -L s kill-server
     "#;
     prints("in tmux", FileBatch::new(), script).await;

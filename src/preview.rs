@@ -109,6 +109,9 @@ impl Drop for Preview {
 /// # Ok(()) }
 /// ```
 ///
+/// Dropping the future leaves nothing behind. It must be polled in a tokio runtime with I/O and time,
+/// which serves the preview.
+///
 /// # Errors
 /// [`InvalidInput`](ErrorKind::InvalidInput) for port 0; [`Unsupported`](ErrorKind::Unsupported)
 /// without [`Capability::Ports`](sandbox_core::Capability::Ports); the host's error if the address can't

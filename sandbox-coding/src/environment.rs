@@ -235,7 +235,7 @@ impl Environments {
         ))
     }
 
-    /// Returns what is known of a tenant's environments, oldest first. This is no use.
+    /// Returns what is known of a tenant's environments, oldest first. This does not count as use.
     pub fn list(&self, tenant: &Tenant) -> Vec<SessionInfo> {
         let all = self.sessions.list(&Filter::new().tenant(tenant.clone()));
         let is_one = |info: &SessionInfo| info.labels.contains_key(AGENT);

@@ -37,7 +37,7 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend d
     )
     .without(
         Capability::Ports,
-        "nothing runs between commands; a program that listens is a service of the engine",
+        "the engine leads to no port of a command; a program that listens is a service of it",
     )
     .without(
         Capability::Changes,
@@ -47,7 +47,7 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend d
         Capability::Usage,
         "the engine tells nothing of a container's use",
     )
-    .without(Capability::Pause, "nothing runs between commands")
+    .without(Capability::Pause, "the engine holds no container still")
     .without(
         Capability::FileStreams,
         "the engine gives and takes a file as a whole",
@@ -58,7 +58,7 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend d
     )
     .without(
         Capability::ForkMemory,
-        "there are no processes between commands",
+        "the engine copies files, not processes",
     )
     .without(
         Capability::Ttl,

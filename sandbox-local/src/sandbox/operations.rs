@@ -75,7 +75,7 @@ impl Sandbox for LocalSandbox {
         const OP: Operation = Operation::Isolation;
         self.check_open(OP)?;
         runtime::require(OP).map_err(|error| self.named(error))?;
-        // Not through `running`: asking is no use, and must not keep an idle sandbox from expiring.
+        // Not through `running`: reading usage does not count as use, and must not keep an idle sandbox from expiring.
         let cgroup = {
             let running = self.run(OP).await?;
             if let Some(why) = running.engine.lost() {

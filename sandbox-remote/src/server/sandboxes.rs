@@ -77,7 +77,7 @@ impl Sandboxes {
         }
     }
 
-    /// Whether it is open; asking is no use of it.
+    /// Whether it is open; asking does not count as use.
     pub(super) fn is_open(&self, id: &str) -> bool {
         self.lock().open.contains_key(id)
     }

@@ -347,7 +347,7 @@ impl Sandbox for ModelSandbox {
     }
 
     async fn usage(&self) -> Result<Usage> {
-        // Without `begin`: asking is no use.
+        // Without `begin`: asking does not count as use.
         self.core.check_open(Operation::Usage)?;
         Ok(self.core.usage())
     }

@@ -90,7 +90,7 @@ async fn an_idle_sandbox_is_suspended_and_use_keeps_it_awake() {
     service.exec(&id, "true").await.expect(200);
     service.advance(200);
     assert_eq!(service.state(&id).await, "Running");
-    // To look at it is no use of it.
+    // Looking at it does not count as use.
     service.advance(100);
     assert_eq!(service.state(&id).await, "Stopped");
     let shown = service.get(&format!("sandboxes/{id}")).await.expect(200);

@@ -117,9 +117,8 @@ async fn input_reaches_the_command_while_it_runs() {
     let path = script(&service, &id, "read a; echo got $a; read b; echo then $b").await;
     let mut socket = open(&service, &id).await;
     socket.start(&path, true).await;
-    socket
-        .send(json!({"type": "resize", "height": 1, "width": 1}))
-        .await;
+    let size = json!({"height": 1, "width": 1});
+    socket.send(json!({"type": "resize", "resize": size})).await;
     socket.stdin("one\n").await;
     let first = socket.next().await.expect("a frame");
     assert_eq!(first["data"], STANDARD.encode("got one\n"));
@@ -162,7 +161,8 @@ async fn frames_that_make_no_sense_are_errors() {
     for frame in [
         json!({"type": "stdin", "data": ""}),
         json!({"type": "kill"}),
-        json!({"type": "start", "start": {"command": "/bin/true", "tty": true}}),
+        json!({"type": "resize", "height": 1, "width": 1}),
+        json!({"type": "start", "start": {}}),
     ] {
         let mut socket = open(&service, &id).await;
         socket.send(frame.clone()).await;

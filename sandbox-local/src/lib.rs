@@ -40,6 +40,8 @@ mod plain;
 mod protocol;
 #[cfg(target_os = "linux")]
 mod provider;
+#[cfg(target_os = "linux")]
+mod random;
 mod runtime;
 #[cfg(target_os = "linux")]
 mod sandbox;

@@ -11,8 +11,8 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 
-use super::{KEPT, LASTING, LEASE, OUTSIDE, journal};
-use crate::lasting;
+use super::{LEASE, OUTSIDE, journal};
+use crate::lasting::record::{self, KEPT, LASTING};
 use crate::walk;
 
 /// Held, shared, by a provider from before its directory has a name until its lease is locked.
@@ -44,7 +44,7 @@ pub(super) fn dead(root: &Path, own: &Path) {
             continue;
         }
         // Not even its lease is tried: it would look as if the sandbox were open.
-        if lasting && path.join(KEPT).symlink_metadata().is_ok() && !lasting::has_expired(&path) {
+        if lasting && path.join(KEPT).symlink_metadata().is_ok() && !record::has_expired(&path) {
             continue;
         }
         if begun && none_is_made.is_none() {
@@ -56,7 +56,7 @@ pub(super) fn dead(root: &Path, own: &Path) {
                 if flock(lease.as_fd(), FlockOperation::NonBlockingLockExclusive).is_err() {
                     continue;
                 }
-                if lasting && !lasting::forget_if_expired(&path) {
+                if lasting && !record::forget_if_expired(&path) {
                     continue;
                 }
                 dead.push((path, Some(lease)));

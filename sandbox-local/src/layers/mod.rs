@@ -5,7 +5,7 @@
 //! STATE_DIR/p-<random>/     one provider in one host process
 //! STATE_DIR/k-<id>/         one lasting sandbox, its forks with it
 //!     lease                 flock'd for as long as a process uses it
-//!     kept                  of a lasting sandbox: its record, see `lasting.rs`
+//!     kept                  of a lasting sandbox: its record, see `lasting/record.rs`
 //!     mnt/                  empty; every sandbox mounts its root here, in its own namespace
 //!     outside/<kind>-<n>    what was made elsewhere: links to it, see `journal.rs`
 //!     layers/<n>/           a layer: files of a sandbox, frozen or being written
@@ -49,6 +49,7 @@ pub(crate) use journal::{Journal, Kind, Record};
 pub(crate) use layer::{Layer, WorkDir};
 
 use crate::guest_user::GuestUser;
+use crate::random;
 use guests::Guests;
 use janitor::Janitor;
 use spare::Spares;
@@ -56,11 +57,6 @@ use spare::Spares;
 /// The name of the lease in a provider's directory.
 const LEASE: &CStr = c"lease";
 
-/// The name of the record in a lasting sandbox's directory.
-pub(crate) const KEPT: &str = "kept";
-
-/// Beginning of the names of the directories of lasting sandboxes.
-pub(crate) const LASTING: &str = "k-";
 /// The name of the journal's directory there.
 const OUTSIDE: &str = "outside";
 
@@ -91,7 +87,7 @@ impl State {
     /// With a guest user (root only) the directory belongs to it, so that a sandbox's set-up, which
     /// runs as that guest_user, can reach its layers.
     pub(crate) fn create(root: &Path, guest_user: Option<GuestUser>) -> io::Result<Arc<Self>> {
-        Self::create_as(root, &format!("p-{}", random_hex()?), guest_user)
+        Self::create_as(root, &format!("p-{}", random::hex()?), guest_user)
     }
 
     /// Makes a directory of this name.
@@ -300,11 +296,4 @@ fn spread(dir: &Path) {
     if let Ok(flags) = ioctl_getflags(&dir) {
         let _ = ioctl_setflags(&dir, flags | IFlags::TOPDIR);
     }
-}
-
-/// 128 random bits.
-pub(crate) fn random_hex() -> io::Result<String> {
-    let mut bytes = [0u8; 16];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

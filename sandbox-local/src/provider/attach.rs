@@ -50,7 +50,7 @@ impl LocalProvider {
             let kept = host.kept(OP)?;
             let (spec, settings, stack) = kept.to_start()?;
             let blueprint = Arc::new(Blueprint::new(&host, spec, &cancel)?);
-            kept.check(&blueprint)?;
+            kept.check(blueprint.image.as_ref())?;
             let cgroup = limits(&host, &blueprint, OP)?;
             let egress = blueprint.new_egress();
             // Apart from its files: they are a guest's.

@@ -20,6 +20,7 @@ use super::{lost, processes};
 use crate::egress;
 use crate::engine::{Engine, Lost};
 use crate::files::GuestRoot;
+use crate::lasting::record::Record;
 use crate::lasting::{Kept, Unclaimed};
 use crate::layers::Layer;
 use crate::layers::compact;
@@ -118,7 +119,9 @@ impl Running {
         settings: &Settings,
     ) -> Result<Unclaimed> {
         let (layers, init) = (self.layers_in_use(), self.engine.pid());
-        let (kept, unclaimed) = Kept::create(host, id, blueprint, settings, layers, init)?;
+        let record = Record::new(id, &blueprint.spec, settings);
+        let (state, image) = (host.state.clone(), blueprint.image.as_ref());
+        let (kept, unclaimed) = Kept::create(state, record, image, layers, init)?;
         host.keep(kept.clone());
         self.kept = Some(kept);
         Ok(unclaimed)

@@ -9,8 +9,8 @@ use sandbox_core::{Error, ErrorKind, Labels, Operation, Result, Snapshot, Snapsh
 use sandbox_oci::{ImageConfig, NewImage};
 
 use super::{NOTE, Snapshots, pack, this_host};
-use crate::layers::random_hex;
 use crate::layers::stack::Stack;
+use crate::random;
 use crate::start::blueprint::Blueprint;
 use crate::start::host::Host;
 use crate::walk::{Cancel, Limits, Stop};
@@ -85,7 +85,7 @@ impl Snapshots {
         config.labels.clone_from(&labels);
         let created = SystemTime::now();
         let since = created.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let id = random_hex().map_err(failed)?;
+        let id = random::hex().map_err(failed)?;
         let id = id.get(..16).unwrap_or_default();
         let encoded = serde_json::to_string(&labels).unwrap_or_default();
         let image = NewImage::new(config, blobs)

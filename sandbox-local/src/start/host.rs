@@ -13,7 +13,8 @@ use crate::engine::Ready;
 use crate::guest_user::GuestUser;
 use crate::images::Images;
 use crate::lasting::Kept;
-use crate::layers::{Layer, State, random_hex};
+use crate::layers::{Layer, State};
+use crate::random;
 use crate::snapshots::Snapshots;
 use crate::start::cgroup::Groups;
 use crate::start::dev;
@@ -98,7 +99,7 @@ impl Host {
 
 /// An identifier that no sandbox has.
 pub(crate) fn new_id(operation: Operation) -> Result<SandboxId> {
-    match random_hex() {
+    match random::hex() {
         Ok(hex) => Ok(SandboxId::new(&hex[..16])),
         Err(error) => Err(Error::from_io(error, operation)),
     }

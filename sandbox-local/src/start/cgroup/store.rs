@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use super::place::{self, Dir, Fresh};
-use crate::layers::{Journal, random_hex};
+use crate::layers::Journal;
+use crate::random;
 
 /// Number of spares for each list of controllers that was asked for: a fork and another start.
 const KEPT: usize = 2;
@@ -82,7 +83,7 @@ impl Remover {
 impl Groups {
     /// With a configured parent for all of them, if there is one.
     pub(crate) fn new(configured: Option<PathBuf>, journal: Arc<Journal>) -> io::Result<Self> {
-        let random = random_hex()?;
+        let random = random::hex()?;
         let process = std::process::id();
         Ok(Self {
             shared: Arc::new(Shared {

@@ -10,13 +10,13 @@ mod doctor;
 mod images;
 #[cfg(feature = "mcp")]
 mod mcp;
+mod place;
 mod review;
 mod run;
 #[cfg(feature = "remote")]
 mod serve;
 mod show;
 mod stock;
-#[cfg(any(feature = "mcp", feature = "remote"))]
 mod stop;
 mod terminal;
 mod values;

@@ -1,29 +1,25 @@
 //! `sandbox run`: a command in a sandbox, usually a fresh one.
 //!
-//! Invariant: a sandbox that is not to be kept is closed however the command ends; the command's exit
-//! status is the program's.
+//! Invariant: the command's exit status is the program's.
 
 use std::io::IsTerminal as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
 use base64::Engine as _;
 use sandbox::{
-    Access, Capability, Command, Error, ErrorKind, ExistingDir, ExportOptions, ForkOptions,
-    GuestUser, ImportOptions, Mount, Network, Operation, Process, Resources, Sandbox, SandboxId,
-    SandboxSpec, Signal, SnapshotId, SnapshotOptions, Source,
+    Capability, Command, Error, ErrorKind, ExistingDir, ExportOptions, ForkOptions, ImportOptions,
+    Operation, Process, Sandbox, Signal, SnapshotOptions,
 };
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use crate::arguments::{NetworkChoice, PlaceOptions, RunOptions};
+use crate::arguments::RunOptions;
+use crate::place::{leave, place};
 use crate::review;
 use crate::show::{Failure, complain, print_json};
-use crate::stock::connect;
+use crate::stop::{code, ended_by};
 use crate::terminal;
-use crate::values::Label;
 
 pub(crate) async fn run(uri: &str, options: RunOptions, json: bool) -> Result<u8, Failure> {
     if options.tty && json {
@@ -39,113 +35,6 @@ pub(crate) async fn run(uri: &str, options: RunOptions, json: bool) -> Result<u8
         signal = ended_by() => Ok(signal),
     };
     leave(sandbox, stays, &options.place, json, done).await
-}
-
-/// The sandbox to work in, and whether it stays.
-pub(crate) async fn place(
-    uri: &str,
-    options: &PlaceOptions,
-) -> Result<(Arc<dyn Sandbox>, bool), Failure> {
-    if let Some(id) = &options.attach {
-        let provider = connect(uri).await?;
-        return Ok((provider.attach(&SandboxId::new(id)).await?, true));
-    }
-    let spec = spec(options)?;
-    let provider = connect(uri).await?;
-    Ok((provider.create(spec).await?, options.keep))
-}
-
-/// Closes the sandbox, or lets go of it, however the work in it ended.
-pub(crate) async fn leave(
-    sandbox: Arc<dyn Sandbox>,
-    stays: bool,
-    options: &PlaceOptions,
-    json: bool,
-    done: Result<u8, Failure>,
-) -> Result<u8, Failure> {
-    if !stays {
-        let closed = sandbox.close().await;
-        let code = done?;
-        closed?;
-        return Ok(code);
-    }
-    if options.keep {
-        let id = sandbox.info().id;
-        match json {
-            true => complain(&json!({ "sandbox": id }).to_string()),
-            false => complain(&format!(
-                "sandbox: {id} is kept; --attach {id} uses it again"
-            )),
-        }
-    }
-    done
-}
-
-/// Waits for a signal that ends this program; gives the exit status for it.
-pub(crate) async fn ended_by() -> u8 {
-    use tokio::signal::unix::{SignalKind, signal};
-    let wait = |kind: SignalKind| async move {
-        match signal(kind) {
-            Ok(mut signal) => drop(signal.recv().await),
-            Err(_) => std::future::pending().await,
-        }
-        u8::try_from(128 + kind.as_raw_value()).unwrap_or(255)
-    };
-    tokio::select! {
-        code = wait(SignalKind::terminate()) => code,
-        code = wait(SignalKind::hangup()) => code,
-    }
-}
-
-fn absolute(path: &Path) -> Result<PathBuf, Failure> {
-    let path = std::path::absolute(path);
-    Ok(path.map_err(|error| Error::from_io(error, Operation::Create))?)
-}
-
-fn spec(options: &PlaceOptions) -> Result<SandboxSpec, Failure> {
-    let mut limits = Resources::new();
-    limits.memory = options.memory;
-    limits.cpus = options.cpus;
-    limits.pids = options.pids;
-    limits.disk = options.disk;
-    let network = match options.network {
-        NetworkChoice::Off => Network::Off,
-        NetworkChoice::Open => Network::Open,
-    };
-    let mut spec = SandboxSpec::new()
-        .resources(limits)
-        .network(network)
-        .lasting(options.keep);
-    for Label(key, value) in &options.label {
-        spec = spec.label(key, value);
-    }
-    if let Some(workdir) = &options.workdir {
-        spec = spec.workdir(workdir.as_str());
-    }
-    for mounted in &options.mount {
-        let host = absolute(&mounted.host)?;
-        let mut mount = Mount::read_only(host, mounted.guest.as_str());
-        if mounted.writable {
-            mount.access = Access::ReadWrite;
-        }
-        spec = spec.mount(mount);
-    }
-    for variable in &options.env {
-        spec = spec.env(variable.name.as_str(), variable.value.as_bytes());
-    }
-    if let Some(image) = &options.image {
-        spec = spec.source(Source::Image(image.clone()));
-    }
-    if let Some(root) = &options.root {
-        spec = spec.source(Source::RootDir(absolute(root)?));
-    }
-    if let Some(id) = &options.snapshot {
-        spec = spec.source(Source::Snapshot(SnapshotId::new(id)));
-    }
-    if options.as_root {
-        spec = spec.user(GuestUser::Root);
-    }
-    Ok(spec)
 }
 
 fn command(options: &RunOptions) -> Command {
@@ -230,10 +119,6 @@ fn left(skipped: &[sandbox::Skipped], total: u64) {
     if total > SHOWN as u64 {
         complain(&format!("sandbox: left out {total} entries in all"));
     }
-}
-
-pub(crate) fn code(code: i32) -> u8 {
-    u8::try_from(code).unwrap_or(u8::MAX)
 }
 
 /// Runs it with the streams of this program.

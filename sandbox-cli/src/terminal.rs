@@ -11,8 +11,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::arguments::ShellOptions;
-use crate::run::{code, ended_by, leave, place};
+use crate::place::{leave, place};
 use crate::show::Failure;
+use crate::stop::{code, ended_by};
 
 const OP: Operation = Operation::Spawn;
 

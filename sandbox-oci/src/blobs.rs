@@ -14,8 +14,9 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags};
 use sandbox_core::{Error, Operation, Result};
 
-use crate::digest::{Digest, Hashing};
+use crate::digest::Digest;
 use crate::fault::{ImageFault, io, malformed};
+use crate::hashing::Hashing;
 
 /// The most files of a tar file; an image has a few for each of its layers.
 const FILES: usize = 10_000;

@@ -10,8 +10,9 @@ use serde::Deserialize;
 
 use crate::blobs::{Blobs, verify};
 use crate::decompress::decompress;
-use crate::digest::{Digest, Hashing};
+use crate::digest::Digest;
 use crate::fault::{ImageFault, io, malformed};
+use crate::hashing::Hashing;
 use crate::model::{Configuration, Descriptor, Document, ImageConfig, Index, REF_NAME};
 use crate::reference::Reference;
 

@@ -21,8 +21,9 @@ use sandbox_core::{Error, ErrorKind, Operation, Result};
 
 use crate::blobs::Blobs;
 use crate::cache::{lock, replace};
-use crate::digest::{Digest, HashingWriter};
+use crate::digest::Digest;
 use crate::fault::{ImageFault, io as io_fault};
+use crate::hashing::HashingWriter;
 use crate::image::{Image, Limits, Platform, blob, parse};
 use crate::model::{
     CONFIG, Configuration, DescribedPlatform, Descriptor, INDEX, ImageConfig, Index, LAYER_GZIP,

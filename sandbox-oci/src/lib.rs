@@ -20,6 +20,7 @@ mod cache;
 mod decompress;
 mod digest;
 mod fault;
+mod hashing;
 mod image;
 mod layout;
 mod merged;

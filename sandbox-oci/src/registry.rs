@@ -23,8 +23,9 @@ use tokio::runtime::Handle;
 
 use crate::blobs::{Blobs, DOCUMENT, verify};
 use crate::cache::{Cache, Event, lock, replace};
-use crate::digest::{Digest, HashingWriter};
+use crate::digest::Digest;
 use crate::fault::{ImageFault, io as io_fault, malformed};
+use crate::hashing::HashingWriter;
 use crate::image::{Image, Platform, blob, for_platform, parse};
 use crate::model::{DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Document, INDEX, MANIFEST, Manifest};
 use crate::reference::RegistryName;

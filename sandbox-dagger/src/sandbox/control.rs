@@ -10,7 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use sandbox_core::{Error, ErrorKind, Exit, Operation, ProcessControl, Result, Signal};
+use sandbox_core::{Error, ErrorKind, Execution, Exit, Operation, ProcessControl, Result, Signal};
 use tokio::io::{AsyncReadExt as _, DuplexStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -20,7 +20,6 @@ use crate::guest::frame::Frame;
 use crate::sandbox::DaggerSandbox;
 use crate::sandbox::files::broken;
 use crate::sandbox::process::Progress;
-use crate::sandbox::spawn::gone;
 use crate::session::client::SMALL_ANSWER;
 use crate::session::nonce::nonce;
 use crate::session::query::{self, CONTROL, find};
@@ -205,4 +204,11 @@ impl Drop for Control {
             self.task.abort();
         }
     }
+}
+
+/// The error of a process whose task is gone.
+fn gone() -> Error {
+    Error::new(ErrorKind::Other, Operation::Spawn)
+        .with_message("the task that carries the command ended")
+        .with_execution(Execution::Unknown)
 }

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use sandbox_core::{
-    Capability, Command, Error, ErrorKind, Execution, Operation, Process, ProcessStderr,
-    ProcessStdin, ProcessStdout, Result, Stdin,
+    Capability, Command, Error, Execution, Operation, Process, ProcessStderr, ProcessStdin,
+    ProcessStdout, Result, Stdin,
 };
 use tokio::sync::watch;
 
@@ -107,11 +107,4 @@ impl DaggerSandbox {
         );
         Ok(process.keep_alive(sandbox))
     }
-}
-
-/// The error of a process whose task is gone.
-pub(super) fn gone() -> Error {
-    Error::new(ErrorKind::Other, OP)
-        .with_message("the task that carries the command ended")
-        .with_execution(Execution::Unknown)
 }

@@ -3,13 +3,12 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::{Signal, WaitId, WaitIdOptions};
 
+use super::agent::{Agent, poll_readable};
 use super::born::BornIn;
 use super::error::StartError;
 use super::{image, wire};
@@ -37,65 +36,6 @@ pub(super) fn is_silent(socket: &OwnedFd) -> bool {
     poll_readable(socket.as_fd(), Duration::ZERO) == Ok(false)
 }
 
-/// The agent's process; dropping it kills and reaps it, unless taken apart.
-pub(super) struct Agent {
-    launched: Option<Launched>,
-}
-
-impl Agent {
-    /// The process, from now on the caller's to kill and reap.
-    pub(super) fn release(mut self) -> Option<Launched> {
-        self.launched.take()
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        if let Some(launched) = &self.launched {
-            end(launched.pidfd.as_fd());
-        }
-    }
-}
-
-/// Kills and reaps; says how the process ended if it had ended by itself.
-pub(super) fn end(pidfd: BorrowedFd<'_>) -> String {
-    let options = WaitIdOptions::EXITED;
-    let dying = poll_readable(pidfd, Duration::from_millis(100)).unwrap_or(false);
-    if !dying {
-        let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
-    }
-    loop {
-        match rustix::process::waitid(WaitId::PidFd(pidfd), options) {
-            Err(Errno::INTR) => {}
-            Ok(Some(status)) => {
-                return match (status.exit_status(), status.terminating_signal()) {
-                    (Some(code), _) => format!("exit code {code}"),
-                    (_, Some(signal)) => format!("signal {signal}"),
-                    _ => "no status".to_owned(),
-                };
-            }
-            _ => return "no status".to_owned(),
-        }
-    }
-}
-
-pub(super) fn poll_readable(fd: BorrowedFd<'_>, timeout: Duration) -> Result<bool, Errno> {
-    let deadline = Instant::now() + timeout;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let time = Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: left.subsec_nanos().into(),
-        };
-        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
-        match rustix::event::poll(&mut fds, Some(&time)) {
-            Err(Errno::INTR) => {}
-            result => return result.map(|ready| ready > 0),
-        }
-    }
-}
-
-/// Attaches the step's name to an errno.
 pub(super) fn at<E: Into<Errno>>(step: &'static str) -> impl FnOnce(E) -> StartError {
     move |error| StartError::Step {
         step,
@@ -147,9 +87,7 @@ impl Blank {
             None => launch_agent(&agent_end, namespaces, None)?,
         };
         let pid = launched.pid;
-        let agent = Agent {
-            launched: Some(launched),
-        };
+        let agent = Agent::new(launched);
         Ok(Self {
             socket,
             agent,

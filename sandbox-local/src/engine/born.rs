@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use super::blank::end;
+use super::agent::end;
 use super::error::StartError;
 use crate::sys::launch::Launched;
 

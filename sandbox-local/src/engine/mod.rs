@@ -8,6 +8,7 @@
 //! engine must never know what a sandbox is for: which directories, limits and
 //! filters there are is in the plan that it is given.
 
+mod agent;
 mod blank;
 mod born;
 mod client;

@@ -7,9 +7,8 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::process::PidfdFlags;
 
-use super::blank::{
-    Agent, Blank, RunAs, at, control_pair, end, is_silent, map_user, namespaces, poll_readable,
-};
+use super::agent::{Agent, end, poll_readable};
+use super::blank::{Blank, RunAs, at, control_pair, is_silent, map_user, namespaces};
 use super::born::BornIn;
 use super::error::StartError;
 use super::plan::{Compiled, Plan};

@@ -35,6 +35,7 @@ mod body;
 mod calls;
 mod config;
 mod follow;
+mod job_calls;
 mod jobs;
 mod lease;
 mod listen;
@@ -46,6 +47,7 @@ mod routes;
 mod sandboxes;
 mod state;
 mod transfer;
+mod used;
 mod work;
 
 use std::sync::Arc;

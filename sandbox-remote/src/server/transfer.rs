@@ -17,7 +17,8 @@ use super::asked::Asked;
 use super::body::Incoming;
 use super::reply::{Reply, respond};
 use super::state::State;
-use super::work::{run, sandbox_of};
+use super::used::sandbox_of;
+use super::work::run;
 use crate::wire::{self, frame};
 
 pub(super) async fn import(

@@ -18,13 +18,14 @@ use super::asked::Asked;
 use super::body::Buffered;
 use super::calls::{Calls, Undo};
 use super::follow::found;
-use super::jobs;
+use super::job_calls;
 use super::lease::Held;
 use super::processes::Running;
 use super::reply::{Reply, answered, refused};
 use super::routes::Action;
 use super::sandboxes::{Known, Open};
 use super::state::State;
+use super::used::{Work, sandbox_of};
 use crate::wire::{self, Supports};
 
 /// The most output of one stream that the answer of `exec` carries; what is more is followed as a
@@ -63,9 +64,6 @@ where
     }
     Ok(answered(call.wait(wait).await))
 }
-
-pub(super) type Work =
-    std::pin::Pin<Box<dyn Future<Output = Result<(Reply, Option<Undo>)>> + Send>>;
 
 /// Returns what a named call does. What this refuses was not started.
 pub(super) fn work(state: &Arc<State>, asked: &Asked, name: &str, body: Buffered) -> Result<Work> {
@@ -118,10 +116,10 @@ pub(super) fn work(state: &Arc<State>, asked: &Asked, name: &str, body: Buffered
                 }
             })
         }
-        Action::ChangeJob => jobs::change(state, asked, &body)?,
+        Action::ChangeJob => job_calls::change(state, asked, &body)?,
         Action::StartJob => {
             let used = sandbox_of(&state, asked)?;
-            jobs::start(state, asked, &body, used)?
+            job_calls::start(state, asked, &body, used)?
         }
         _ => {
             let (held, sandbox) = sandbox_of(&state, asked)?;
@@ -306,31 +304,6 @@ fn handle(state: &State, sandbox: &dyn Sandbox) -> wire::Handle {
     }
 }
 
-/// A sandbox that is held open while it is used.
-pub(super) type Used = (Held<Arc<Open>>, Arc<dyn Sandbox>);
-
-/// The open sandbox that the path names.
-pub(super) fn sandbox_of(state: &State, asked: &Asked) -> Result<Used> {
-    let id = SandboxId::new(&asked.subject);
-    match state.sandboxes.get(&asked.subject) {
-        Known::Open(held, sandbox) => Ok((held, sandbox)),
-        Known::Closed => {
-            let error = Error::closed(asked.operation, &id);
-            Err(match asked.operation {
-                Operation::Exec | Operation::Spawn | Operation::StartJob => {
-                    error.with_execution(sandbox_core::Execution::NotStarted)
-                }
-                _ => error,
-            })
-        }
-        Known::Unknown => {
-            let why = "the server holds no such sandbox";
-            let error = refused(ErrorKind::Lost, asked.operation, why).with_sandbox(id);
-            Err(error.with_hint("attach to it first, or create another"))
-        }
-    }
-}
-
 /// A call that changes nothing: it may be made again at any time.
 pub(super) async fn read(state: &Arc<State>, asked: &Asked, body: &Buffered) -> Result<Reply> {
     let operation = asked.operation;
@@ -356,7 +329,7 @@ pub(super) async fn read(state: &Arc<State>, asked: &Asked, body: &Buffered) -> 
             state.sandboxes.insert(sandbox, Some(place));
             return Ok(reply);
         }
-        Action::AskJob => return jobs::read(state, asked, body).await,
+        Action::AskJob => return job_calls::read(state, asked, body).await,
         _ => {}
     }
     let (_held, sandbox) = sandbox_of(state, asked)?;

@@ -52,8 +52,6 @@ pub(super) fn poll_readable(fd: BorrowedFd<'_>, timeout: Duration) -> Result<boo
     }
 }
 
-/// Attaches the step's name to an errno.
-
 /// Kills and reaps; says how the process ended if it had ended by itself.
 pub(super) fn end(pidfd: BorrowedFd<'_>) -> String {
     let options = WaitIdOptions::EXITED;

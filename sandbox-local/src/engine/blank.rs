@@ -36,6 +36,7 @@ pub(super) fn is_silent(socket: &OwnedFd) -> bool {
     poll_readable(socket.as_fd(), Duration::ZERO) == Ok(false)
 }
 
+/// Attaches the step's name to an errno.
 pub(super) fn at<E: Into<Errno>>(step: &'static str) -> impl FnOnce(E) -> StartError {
     move |error| StartError::Step {
         step,

@@ -196,7 +196,7 @@ impl Environments {
         let made = async {
             let sandbox = &**session.sandbox();
             if installs_here {
-                setup::run(sandbox, preset).await?;
+                setup::install(sandbox, preset).await?;
                 if !preset.setup_hosts.is_empty() {
                     sandbox.restrict_egress(model.unwrap_or_default()).await?;
                 }
@@ -204,6 +204,7 @@ impl Environments {
             for tool in &preset.tools {
                 check_tool(sandbox, preset, tool).await?;
             }
+            setup::configure(sandbox, preset).await?;
             match &prepared {
                 Some(prepared) => repository::bring(sandbox, prepared, &branch).await,
                 None => Ok(()),

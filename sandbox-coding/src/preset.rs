@@ -37,6 +37,10 @@ pub struct Preset {
     /// Names that these scripts reach, by TLS on port 443.
     #[serde(default)]
     pub setup_hosts: Vec<String>,
+    /// Scripts of `/bin/sh` that write the agent's settings, run in each environment once the model's
+    /// variables are set. They need no network.
+    #[serde(default)]
+    pub configure: Vec<String>,
     /// Variables of the agent.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
@@ -63,7 +67,8 @@ pub struct ModelHost {
     /// Text before the key in that header.
     #[serde(default)]
     pub prefix: String,
-    /// Variable that gives the agent another address of the model.
+    /// Variable that gives the agent another address of the model; a script of
+    /// [`configure`](Preset::configure) can put it where the agent looks.
     pub url: String,
     /// Path behind the name in that address.
     #[serde(default)]

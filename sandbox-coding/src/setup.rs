@@ -1,4 +1,5 @@
-//! Installation of an agent: its scripts are run once, and their files kept as a snapshot.
+//! Installation of an agent: its scripts are run once, and their files kept as a snapshot. Its
+//! settings are written in each environment.
 //!
 //! What is installed must never see the key of a model, a repository, or another tenant's sandbox.
 
@@ -36,9 +37,18 @@ fn network(preset: &Preset) -> Network {
     }
 }
 
-/// Runs the scripts of a preset.
-pub(crate) async fn run(sandbox: &dyn Sandbox, preset: &Preset) -> Result<()> {
-    for script in &preset.setup {
+/// Runs the scripts that install a preset's agent.
+pub(crate) async fn install(sandbox: &dyn Sandbox, preset: &Preset) -> Result<()> {
+    run(sandbox, preset, &preset.setup).await
+}
+
+/// Runs the scripts that write the settings of a preset's agent.
+pub(crate) async fn configure(sandbox: &dyn Sandbox, preset: &Preset) -> Result<()> {
+    run(sandbox, preset, &preset.configure).await
+}
+
+async fn run(sandbox: &dyn Sandbox, preset: &Preset, scripts: &[String]) -> Result<()> {
+    for script in scripts {
         let output = sandbox.exec(Command::shell(script).timeout(SCRIPT)).await?;
         if !output.success() {
             let said = output.stderr.to_string_lossy();
@@ -52,7 +62,7 @@ pub(crate) async fn run(sandbox: &dyn Sandbox, preset: &Preset) -> Result<()> {
             return Err(Error::new(
                 ErrorKind::Setup,
                 format!(
-                    "{} was not installed: {script:?} ended with {}: {last:?}",
+                    "{} was not set up: {script:?} ended with {}: {last:?}",
                     preset.title, output.status
                 ),
             ));
@@ -107,7 +117,7 @@ impl Installed {
         plain.mounts = spec.mounts.clone();
         let sandbox = provider.create(plain).await?;
         let made = async {
-            run(&*sandbox, preset).await?;
+            install(&*sandbox, preset).await?;
             let options = SnapshotOptions::new().label(LABEL, &print);
             Ok(sandbox.snapshot(options).await?.id)
         };

@@ -188,32 +188,42 @@ async fn an_agent_is_installed_once_and_found_by_the_environments_that_follow() 
     let presets = Presets::new()
         .with(
             "made",
-            "title = 'Made'\nsetup = ['mkdir -p \"$HOME/.local/bin\" && printf \"#!/bin/sh\\nread x; echo said \\$x\\n\" > \"$HOME/.local/bin/made\" && chmod +x \"$HOME/.local/bin/made\"']\ncommand = ['made']",
+            r##"
+            title = 'Made'
+            setup = ['mkdir -p "$HOME/.local/bin" && printf "#!/bin/sh\nread x; echo said \$x to \$(cat ~/where)\n" > "$HOME/.local/bin/made" && chmod +x "$HOME/.local/bin/made"']
+            configure = ['echo "$MADE_URL" > "$HOME/where"']
+            command = ['made']
+            model = { host = 'made.example', header = 'x-key', url = 'MADE_URL', key = 'MADE_KEY' }
+            "##,
         )
         .unwrap()
         .with("broken", "title = 'Broken'\nsetup = ['echo no such package >&2; exit 3']\ncommand = ['x']")
+        .unwrap()
+        .with("unset", "title = 'Unset'\nconfigure = ['echo no such setting >&2; exit 3']\ncommand = ['x']")
         .unwrap();
     let environments = environments(place.path(), presets).await;
     let acme = Tenant::new("acme").unwrap();
-    for _ in 0..2 {
-        let made = environments
-            .create_environment(&acme, EnvironmentRequest::new("made"))
-            .await;
+    // Installed once, configured in each.
+    for url in ["http://one", "http://two"] {
+        let request = EnvironmentRequest::new("made").model(ModelAccess::Url(url.into()));
+        let made = environments.create_environment(&acme, request).await;
         let environment = made.unwrap();
         let mut run = environments
             .spawn_agent(&acme, environment.id(), "hello\n")
             .await
             .unwrap();
         let line = run.next_line().await.unwrap().unwrap();
-        assert_eq!(line.text, "said hello");
+        assert_eq!(line.text, format!("said hello to {url}"));
         assert!(run.wait().await.unwrap().status.success());
     }
-    let broken = environments
-        .create_environment(&acme, EnvironmentRequest::new("broken"))
-        .await;
-    let error = broken.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Setup);
-    assert!(error.to_string().contains("no such package"), "{error}");
+    for (agent, said) in [("broken", "no such package"), ("unset", "no such setting")] {
+        let broken = environments
+            .create_environment(&acme, EnvironmentRequest::new(agent))
+            .await;
+        let error = broken.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Setup);
+        assert!(error.to_string().contains(said), "{error}");
+    }
     assert_eq!(environments.list(&acme).len(), 2);
     environments
         .sessions()
@@ -222,32 +232,34 @@ async fn an_agent_is_installed_once_and_found_by_the_environments_that_follow() 
         .unwrap();
 }
 
-/// Claude Code as npm has it, in the directory that `SANDBOX_CLAUDE` names, against a model that is a
-/// script: `tests/claude_code.sh` installs it and runs this.
-#[tokio::test]
-#[ignore = "needs Claude Code from npm: tests/claude_code.sh"]
-async fn claude_code_changes_a_file_through_a_session() {
-    let installed = std::env::var("SANDBOX_CLAUDE").unwrap();
+/// An agent as its registry has it, in the directory of its name below the one that `SANDBOX_AGENTS` names,
+/// against a model that is a script: `tests/published_agents.sh` installs it and runs this.
+async fn published_agent_changes_a_file(name: &str, program: &str, needs: &[&str]) {
+    let installed = Path::new(&std::env::var("SANDBOX_AGENTS").unwrap()).join(name);
     let place = tempfile::tempdir().unwrap();
     let project = repository(place.path());
     // The built-in preset, with the program where it is mounted.
-    let mut preset: toml::Table = toml::from_str(include_str!("../src/presets.toml")).unwrap();
-    let mut claude = preset.remove("claude").unwrap();
-    let table = claude.as_table_mut().unwrap();
+    let mut presets: toml::Table = toml::from_str(include_str!("../src/presets.toml")).unwrap();
+    let mut preset = presets.remove(name).unwrap();
+    let path = preset["model"].get("path").and_then(|path| path.as_str());
+    let model = format!("http://127.0.0.1:8765{}", path.unwrap_or_default());
+    let tells = preset.get("stream").is_some();
+    let table = preset.as_table_mut().unwrap();
     for name in ["setup", "setup-hosts", "image"] {
         table.remove(name);
     }
-    table["command"][0] = "/agent/node_modules/.bin/claude".into();
-    table["tools"] = toml::Value::Array(vec!["git".into(), "node".into()]);
+    table["command"][0] = installed.join(program).to_str().unwrap().into();
+    table["tools"] = needs.to_vec().into();
     let presets = Presets::new()
-        .with("claude", &toml::to_string(&claude).unwrap())
+        .with(name, &toml::to_string(&preset).unwrap())
         .unwrap();
     let environments = environments(place.path(), presets).await;
     let acme = Tenant::new("acme").unwrap();
-    let request = EnvironmentRequest::new("claude")
+    let at = installed.to_str().unwrap().to_owned();
+    let request = EnvironmentRequest::new(name)
         .repository(Repository::new(&project))
-        .model(ModelAccess::Url("http://127.0.0.1:8765".into()))
-        .spec(SandboxSpec::new().mount(Mount::read_only(installed, "/agent")));
+        .model(ModelAccess::Url(model))
+        .spec(SandboxSpec::new().mount(Mount::read_only(&installed, at)));
     let environment = environments
         .create_environment(&acme, request)
         .await
@@ -282,10 +294,16 @@ async fn claude_code_changes_a_file_through_a_session() {
     let exit = run.wait().await.unwrap();
     assert!(exit.status.success(), "{} {}", exit.status, exit.errors);
     for status in [Status::Thinking, Status::Working] {
-        assert!(statuses.contains(&status), "{statuses:?}");
+        assert_eq!(statuses.contains(&status), tells, "{statuses:?}");
     }
-    assert!(environment.commit("By the agent").await.unwrap());
+    assert!(!statuses.contains(&Status::Error), "{statuses:?}");
+    environment.commit("By the agent").await.unwrap();
     let saved = environment.save_branch(&project).await.unwrap().unwrap();
+    // The file, and nothing of the agent's own.
+    assert_eq!(
+        git(&project, &["diff", "--name-only", "main", &saved.branch]),
+        "hello.txt"
+    );
     assert_eq!(
         git(&project, &["show", &format!("{}:hello.txt", saved.branch)]),
         "hello"
@@ -295,4 +313,26 @@ async fn claude_code_changes_a_file_through_a_session() {
         .shutdown(ShutdownOptions::new())
         .await
         .unwrap();
+}
+
+macro_rules! published_agents {
+    ($($name:ident: $program:literal, $needs:expr;)+) => {
+        mod published {
+            $(
+                #[tokio::test]
+                #[ignore = "needs the agent's program: tests/published_agents.sh"]
+                async fn $name() {
+                    super::published_agent_changes_a_file(stringify!($name), $program, &$needs).await;
+                }
+            )+
+        }
+    };
+}
+
+published_agents! {
+    claude: "node_modules/.bin/claude", ["git", "node"];
+    codex: "node_modules/.bin/codex", ["git", "node"];
+    gemini: "node_modules/.bin/gemini", ["git", "node"];
+    opencode: "node_modules/.bin/opencode", ["git", "node"];
+    aider: "bin/aider", ["git", "node", "python3"];
 }

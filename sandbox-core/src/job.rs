@@ -83,6 +83,12 @@ impl fmt::Display for JobKey {
 }
 
 /// Options of [`start_job`](crate::Sandbox::start_job).
+///
+/// ```
+/// use sandbox_core::JobOptions;
+/// let long_log = JobOptions::new().log_limit(64 << 20);
+/// # assert_eq!(long_log.log_limit, 64 << 20);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(
@@ -117,6 +123,13 @@ impl JobOptions {
 }
 
 /// Options of [`Job::read_log`].
+///
+/// ```
+/// use std::time::Duration;
+/// use sandbox_core::LogOptions;
+/// let small_parts = LogOptions::new().limit(4096).wait(Duration::from_secs(30));
+/// # assert_eq!(small_parts.limit, 4096);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(
@@ -398,6 +411,16 @@ impl Job {
 
     /// Returns how far the job is, and what of its log is kept.
     ///
+    /// ```no_run
+    /// # use sandbox_core::{Job, JobState, Result};
+    /// # async fn example(job: &Job) -> Result<()> {
+    /// let info = job.info().await?;
+    /// if info.state == JobState::Running {
+    ///     println!("{} runs and has written {} bytes", info.key, info.log_next);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) once it was forgotten.
     pub async fn info(&self) -> Result<JobInfo> {
@@ -469,6 +492,14 @@ impl Job {
     /// Ends standard input: the program reads an end of file. A terminal's input has no end: write
     /// `\x04` at the start of a line instead. A second call does nothing.
     ///
+    /// ```no_run
+    /// # use sandbox_core::{Job, Result};
+    /// # async fn example(job: &Job) -> Result<()> {
+    /// job.write_stdin(0, "SELECT 1;\n").await?;
+    /// job.close_stdin().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if the command has no piped stdin.
     pub async fn close_stdin(&self) -> Result<()> {
@@ -477,6 +508,14 @@ impl Job {
 
     /// Waits for the main process to end and its output to be in the log. May be called by any
     /// number of tasks, also after the end. Dropping the future stops the waiting, not the job.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Job, Result};
+    /// # async fn example(job: &Job) -> Result<()> {
+    /// let exit = job.wait().await?;
+    /// println!("{} ended with {}", job.key(), exit.status);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Those of [`Process::wait`](crate::Process::wait);
@@ -487,6 +526,13 @@ impl Job {
 
     /// Sends a signal to the main process; `Ok` if it has ended already.
     ///
+    /// ```no_run
+    /// # use sandbox_core::{Job, Result, Signal};
+    /// # async fn example(job: &Job) -> Result<()> {
+    /// job.signal(Signal::INTERRUPT).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Those of [`Process::signal`](crate::Process::signal).
     pub async fn signal(&self, signal: Signal) -> Result<()> {
@@ -494,6 +540,13 @@ impl Job {
     }
 
     /// Changes the size of its terminal; `Ok` if it has ended already.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Job, Result, TerminalSize};
+    /// # async fn example(job: &Job) -> Result<()> {
+    /// job.resize(TerminalSize { rows: 50, columns: 132 }).await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Those of [`Process::resize`](crate::Process::resize).
@@ -505,6 +558,14 @@ impl Job {
     /// the job has ended already: background processes that it left go on until the sandbox closes.
     /// The log and the key are kept.
     ///
+    /// ```no_run
+    /// # use sandbox_core::{Job, Result};
+    /// # async fn example(job: &Job) -> Result<()> {
+    /// job.stop().await?;
+    /// let end = job.info().await?.log_next;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Those of [`Process::kill`](crate::Process::kill).
     pub async fn stop(&self) -> Result<()> {
@@ -512,6 +573,14 @@ impl Job {
     }
 
     /// Forgets an ended job: its log and how it ended. Its key may be used again.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Job, Result};
+    /// # async fn example(job: &Job) -> Result<()> {
+    /// job.wait().await?;
+    /// job.forget().await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Busy`](ErrorKind::Busy) while it runs.

@@ -821,6 +821,15 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     ///
     /// Dropping the future leaves it paused or not.
     ///
+    /// ```no_run
+    /// # use sandbox_core::{Result, Sandbox};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// sandbox.pause().await?;
+    /// // The user looks at what was done so far.
+    /// sandbox.resume().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`Unsupported`](crate::ErrorKind::Unsupported) without
     /// [`Capability::Pause`](crate::Capability::Pause) (the default).

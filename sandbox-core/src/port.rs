@@ -2,8 +2,10 @@
 //!
 //! A connection must never need a network of the sandbox: it is made from outside.
 
+use std::any::Any;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -15,12 +17,19 @@ impl<T: AsyncRead + AsyncWrite> Duplex for T {}
 /// [`connect_port`](crate::Sandbox::connect_port).
 ///
 /// Shutting it down ends what the server reads; dropping it closes the connection.
-pub struct PortStream(Pin<Box<dyn Duplex + Send + Sync>>);
+pub struct PortStream {
+    stream: Pin<Box<dyn Duplex + Send + Sync>>,
+    /// Dropped last.
+    pub(crate) alive: Vec<Arc<dyn Any + Send + Sync>>,
+}
 
 impl PortStream {
     /// Wraps a backend's connection.
     pub fn new(stream: impl AsyncRead + AsyncWrite + Send + Sync + 'static) -> Self {
-        Self(Box::pin(stream))
+        Self {
+            stream: Box::pin(stream),
+            alive: Vec::new(),
+        }
     }
 }
 
@@ -30,7 +39,7 @@ impl AsyncRead for PortStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
-        self.0.as_mut().poll_read(cx, buf)
+        self.stream.as_mut().poll_read(cx, buf)
     }
 }
 
@@ -40,15 +49,15 @@ impl AsyncWrite for PortStream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<std::io::Result<usize>> {
-        self.0.as_mut().poll_write(cx, buf)
+        self.stream.as_mut().poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        self.0.as_mut().poll_flush(cx)
+        self.stream.as_mut().poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        self.0.as_mut().poll_shutdown(cx)
+        self.stream.as_mut().poll_shutdown(cx)
     }
 }
 

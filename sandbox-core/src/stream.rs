@@ -3,8 +3,10 @@
 //! A stream must never hold more of a file than a buffer, and a writer must leave nothing unless it
 //! is committed.
 
+use std::any::Any;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 
@@ -96,6 +98,8 @@ pub struct FileReader {
     /// Time of the file's last change, where the backend knows.
     pub modified: Option<SystemTime>,
     stream: Pin<Box<dyn AsyncRead + Send + Sync>>,
+    /// Dropped last.
+    pub(crate) alive: Vec<Arc<dyn Any + Send + Sync>>,
 }
 
 impl FileReader {
@@ -105,6 +109,7 @@ impl FileReader {
             size,
             modified: None,
             stream: Box::pin(stream),
+            alive: Vec::new(),
         }
     }
 
@@ -147,12 +152,19 @@ pub trait FileSink: AsyncWrite + Send + Sync + 'static {
 ///
 /// Nothing is seen under the file's name before [`commit`](FileWriter::commit), and dropping it
 /// without leaves nothing. Shutting it down does not commit it.
-pub struct FileWriter(Pin<Box<dyn FileSink>>);
+pub struct FileWriter {
+    sink: Pin<Box<dyn FileSink>>,
+    /// Dropped last.
+    pub(crate) alive: Vec<Arc<dyn Any + Send + Sync>>,
+}
 
 impl FileWriter {
     /// Wraps a backend's sink.
     pub fn new(sink: impl FileSink) -> Self {
-        Self(Box::pin(sink))
+        Self {
+            sink: Box::pin(sink),
+            alive: Vec::new(),
+        }
     }
 
     /// Puts the file in place, whole.
@@ -175,7 +187,10 @@ impl FileWriter {
     /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied),
     /// [`StorageFull`](crate::ErrorKind::StorageFull). Nothing is left then.
     pub async fn commit(self) -> Result<()> {
-        self.0.commit().await
+        let Self { sink, alive } = self;
+        let committed = sink.commit().await;
+        drop(alive);
+        committed
     }
 }
 
@@ -185,15 +200,15 @@ impl AsyncWrite for FileWriter {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<std::io::Result<usize>> {
-        self.0.as_mut().poll_write(cx, buf)
+        self.sink.as_mut().poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        self.0.as_mut().poll_flush(cx)
+        self.sink.as_mut().poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        self.0.as_mut().poll_shutdown(cx)
+        self.sink.as_mut().poll_shutdown(cx)
     }
 }
 

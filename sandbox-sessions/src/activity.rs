@@ -14,8 +14,11 @@ use sandbox_core::{
 
 use crate::{Clock, Expired, Status, Why};
 
-/// Told when a status may have changed, with whether the sandbox was found to be gone.
-pub(crate) type Changed = Arc<dyn Fn(bool) + Send + Sync>;
+/// Told when a status may have changed, with the sandbox if one was found to be gone.
+pub(crate) type Changed = Arc<dyn Fn(Option<&SandboxId>) + Send + Sync>;
+
+/// The hint of an error of a suspended session.
+const SUSPENDED: &str = "its session is suspended; ask for the session again";
 
 /// Time until a backend that did not answer is asked again how a job fares.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -42,6 +45,8 @@ struct State {
     reported: Option<Status>,
     keep_until: Option<SystemTime>,
     life: Life,
+    /// Whether its files are being kept: what a call changed now would be lost.
+    suspending: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +92,7 @@ impl Activity {
                 reported: None,
                 keep_until: None,
                 life: Life::Live,
+                suspending: false,
             }),
             changed,
         }
@@ -128,7 +134,27 @@ impl Activity {
 
     pub(crate) fn report(&self, status: Option<Status>) {
         self.lock().reported = status;
-        (self.changed)(false);
+        (self.changed)(None);
+    }
+
+    /// Refuses calls from now on, until [`suspended`](Self::suspended) says how it went; `false` if
+    /// it is in use.
+    pub(crate) fn suspend(&self) -> bool {
+        let mut state = self.lock();
+        state.suspending = state.uses == 0;
+        state.suspending
+    }
+
+    /// Ends what [`suspend`](Self::suspend) began.
+    pub(crate) fn suspended(&self, done: bool) {
+        {
+            let mut state = self.lock();
+            state.suspending = false;
+            if done && state.life == Life::Live {
+                state.life = Life::Suspended;
+            }
+        }
+        (self.changed)(None);
     }
 
     /// Changes the life; an end is never taken back.
@@ -140,22 +166,37 @@ impl Activity {
             }
             state.life = life;
         }
-        (self.changed)(false);
+        (self.changed)(None);
+    }
+
+    /// Begins a use, unless what it changed would be lost.
+    fn admit(&self, command: bool) -> bool {
+        let mut state = self.lock();
+        if state.suspending || state.life == Life::Suspended {
+            return false;
+        }
+        self.begin_in(&mut state, command);
+        drop(state);
+        if command {
+            (self.changed)(None);
+        }
+        true
     }
 
     fn begin(&self, command: bool) {
-        {
-            let mut state = self.lock();
-            state.uses += 1;
-            state.last_use = self.clock.now();
-            if command {
-                state.commands += 1;
-                state.failed = false;
-                state.reported = None;
-            }
-        }
+        self.begin_in(&mut self.lock(), command);
         if command {
-            (self.changed)(false);
+            (self.changed)(None);
+        }
+    }
+
+    fn begin_in(&self, state: &mut State, command: bool) {
+        state.uses += 1;
+        state.last_use = self.clock.now();
+        if command {
+            state.commands += 1;
+            state.failed = false;
+            state.reported = None;
         }
     }
 
@@ -173,7 +214,7 @@ impl Activity {
             }
         }
         if command {
-            (self.changed)(false);
+            (self.changed)(None);
         }
     }
 }
@@ -245,8 +286,14 @@ struct Use {
 }
 
 impl Use {
-    fn begin(activity: &Arc<Activity>, command: bool) -> Self {
-        activity.begin(command);
+    /// `None` while the session is being suspended, and once it is.
+    fn admit(activity: &Arc<Activity>, command: bool) -> Option<Self> {
+        let admitted = activity.admit(command);
+        admitted.then(|| Self::of(activity, command))
+    }
+
+    /// A use that has begun.
+    fn of(activity: &Arc<Activity>, command: bool) -> Self {
         Self {
             activity: Some(activity.clone()),
             command,
@@ -276,6 +323,16 @@ impl Track {
         Self { activity, sandbox }
     }
 
+    /// The error of a call that comes while the session is suspended.
+    fn suspended(&self, call: &Call<'_>) -> sandbox_core::Error {
+        let error = sandbox_core::Error::closed(call.operation(), &self.sandbox);
+        let error = error.with_hint(SUSPENDED);
+        match call.command() {
+            Some(_) => error.with_execution(sandbox_core::Execution::NotStarted),
+            None => error,
+        }
+    }
+
     /// Looks at an error: a sandbox that is gone ends the session; one that ended says why.
     fn explain(&self, call: &Call<'_>, error: sandbox_core::Error) -> sandbox_core::Error {
         use sandbox_core::ErrorKind;
@@ -290,12 +347,10 @@ impl Track {
             Life::Gone(Expired { why, .. }) => error.with_hint(format!(
                 "its session ended because {why}; ask for the session again"
             )),
-            Life::Suspended => {
-                error.with_hint("its session is suspended; ask for the session again")
-            }
+            Life::Suspended => error.with_hint(SUSPENDED),
             Life::Live => {
-                (self.activity.changed)(true);
-                error
+                (self.activity.changed)(Some(&self.sandbox));
+                error.with_hint("ask for its session again")
             }
         }
     }
@@ -313,16 +368,23 @@ impl Around for Track {
             | Request::EgressDecisions(_)
             | Request::ListJobs
             | Request::Usage => None,
-            _ => Some(Use::begin(&self.activity, command)),
+            Request::Close => {
+                self.activity.begin(false);
+                Some(Use::of(&self.activity, false))
+            }
+            _ => match Use::admit(&self.activity, command) {
+                Some(using) => Some(using),
+                None => return Err(self.suspended(&call)),
+            },
         };
-        let result = attempt().await;
+        let mut result = attempt().await;
         if let Some(using) = &mut using {
             using.failed = match &result {
                 Ok(answer) => answer.output().map(|output| !output.success()),
                 Err(_) => command.then_some(true),
             };
         }
-        match (&call.request, &result) {
+        match (&call.request, &mut result) {
             (Request::Spawn(_), Ok(_)) => {
                 // `process` comes next and takes the use over.
                 if let Some(using) = &mut using {
@@ -335,10 +397,18 @@ impl Around for Track {
                 }
                 drop(using);
             }
+            (
+                Request::OpenRead(..) | Request::OpenWrite(..) | Request::ConnectPort(_),
+                Ok(open),
+            ) => {
+                if let Some(using) = using {
+                    open.keep_alive(Arc::new(using));
+                }
+            }
             (Request::Close, _) => {
                 drop(using);
                 if call.sandbox_id().as_ref() == Some(&self.sandbox) {
-                    (self.activity.changed)(true);
+                    (self.activity.changed)(Some(&self.sandbox));
                 }
             }
             _ => drop(using),

@@ -6,13 +6,19 @@ mod support;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use sandbox_core::{Capability, Command, Operation, Provider, SandboxExt, SandboxSpec};
+use sandbox_core::layer::{Answer, Around, Attempt, Call, Layer as _, Request};
+use sandbox_core::{
+    Capability, Command, Error as CoreError, ErrorKind as CoreErrorKind, Execution,
+    OpenReadOptions, OpenWriteOptions, Operation, Provider, SandboxExt, SandboxSpec,
+};
 use sandbox_sessions::{
-    Clock, ClockHand, ErrorKind, Filter, Limits, OnIdle, Pool, Scope, SessionOptions, Sessions,
-    SessionsConfig, ShutdownOptions, Status, Tenant, Wait, Why,
+    Clock, ClockHand, ErrorKind, Filter, Limits, OnIdle, Pool, Scope, Session, SessionOptions,
+    Sessions, SessionsConfig, ShutdownOptions, Status, Tenant, Wait, Why,
 };
 use sandbox_testkit::model::{Fault, MockOutcome, ModelProvider};
 use support::{Cloud, eventually, reopen, until_status};
+use tokio::io::AsyncWriteExt as _;
+use tokio::sync::Notify;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -576,6 +582,139 @@ async fn a_suspended_session_keeps_its_files_and_gives_its_place_up() {
             .is_empty()
     );
     assert_eq!(sessions.stats().sessions, 0);
+}
+
+/// Says when a snapshot was taken, and holds its answer until it is let go.
+#[derive(Clone, Debug, Default)]
+struct SlowSnapshots {
+    taken: Arc<Notify>,
+    go: Arc<Notify>,
+    fails: bool,
+}
+
+impl Around for SlowSnapshots {
+    async fn around<T: Answer>(
+        &self,
+        call: Call<'_>,
+        attempt: Attempt<'_, T>,
+    ) -> sandbox_core::Result<T> {
+        let answer = attempt().await;
+        if let Request::Snapshot(_) = call.request {
+            self.taken.notify_one();
+            self.go.notified().await;
+            if self.fails {
+                let failed = CoreError::new(CoreErrorKind::StorageFull, Operation::Snapshot);
+                return Err(failed);
+            }
+        }
+        answer
+    }
+}
+
+/// Writes to a session while its snapshot is taken; what became of the write, and of the suspension.
+async fn write_during_a_suspension(
+    slow: &SlowSnapshots,
+    session: &Session,
+) -> (
+    sandbox_core::Result<()>,
+    Result<(), sandbox_sessions::Error>,
+) {
+    let suspending = tokio::spawn({
+        let session = session.clone();
+        async move { session.suspend().await }
+    });
+    slow.taken.notified().await;
+    let written = session.sandbox().write("f", "during").await;
+    slow.go.notify_one();
+    (written, suspending.await.unwrap())
+}
+
+#[tokio::test]
+async fn a_write_during_a_suspension_is_refused_and_not_lost() {
+    let slow = SlowSnapshots::default();
+    let provider = slow.layer_provider(Arc::new(ModelProvider::new()));
+    let sessions = Sessions::open(provider, SessionsConfig::new())
+        .await
+        .unwrap();
+    let session = sessions.get_or_create("a", "1", spec()).await.unwrap();
+    session.sandbox().write("f", "before").await.unwrap();
+    let (written, suspended) = write_during_a_suspension(&slow, &session).await;
+    suspended.unwrap();
+    let refused = written.unwrap_err();
+    assert_eq!(refused.kind(), CoreErrorKind::Closed);
+    assert!(
+        refused
+            .hint()
+            .unwrap()
+            .contains("ask for the session again")
+    );
+    let command = session.sandbox().exec(Command::new("true")).await;
+    assert_eq!(
+        command.unwrap_err().execution(),
+        Some(Execution::NotStarted)
+    );
+    let again = sessions.get_or_create("a", "1", spec()).await.unwrap();
+    assert_eq!(again.sandbox().read("f").await.unwrap(), "before");
+}
+
+#[tokio::test]
+async fn a_session_whose_suspension_fails_is_used_as_before() {
+    let slow = SlowSnapshots {
+        fails: true,
+        ..SlowSnapshots::default()
+    };
+    let provider = slow.layer_provider(Arc::new(ModelProvider::new()));
+    let sessions = Sessions::open(provider, SessionsConfig::new())
+        .await
+        .unwrap();
+    let session = sessions.get_or_create("a", "1", spec()).await.unwrap();
+    let (_, suspended) = write_during_a_suspension(&slow, &session).await;
+    assert_eq!(suspended.unwrap_err().kind(), ErrorKind::Sandbox);
+    assert_eq!(session.status(), Status::Ready);
+    session.sandbox().write("f", "after").await.unwrap();
+    assert_eq!(session.sandbox().read("f").await.unwrap(), "after");
+}
+
+#[tokio::test]
+async fn an_old_handle_does_not_end_the_session_that_was_resumed() {
+    let model = ModelProvider::new();
+    let sessions = open(&model, SessionsConfig::new()).await;
+    let old = sessions.get_or_create("a", "1", spec()).await.unwrap();
+    old.sandbox().write("f", "kept").await.unwrap();
+    old.suspend().await.unwrap();
+    let again = sessions.get_or_create("a", "1", spec()).await.unwrap();
+    let refused = old.sandbox().read("f").await.unwrap_err();
+    assert_eq!(refused.kind(), CoreErrorKind::Closed);
+    old.sandbox().close().await.unwrap();
+    // On this runtime of one thread: what such an error brings about has its turn.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(sessions.get("a", "1").await.unwrap().id(), again.id());
+    assert_eq!(again.sandbox().read("f").await.unwrap(), "kept");
+    assert_eq!(again.ended(), None);
+}
+
+#[tokio::test]
+async fn an_open_stream_or_connection_holds_its_session() {
+    let (clock, hand) = manual();
+    let model = ModelProvider::new();
+    let config = SessionsConfig::new().clock(clock).idle_timeout(MINUTE);
+    let sessions = open(&model, config).await;
+    let session = sessions.get_or_create("a", "1", spec()).await.unwrap();
+    let options = OpenWriteOptions::new();
+    let path = "upload".into();
+    let mut upload = session.sandbox().open_write(&path, options).await.unwrap();
+    hand.advance(MINUTE * 10);
+    sessions.sweep().await;
+    upload.write_all(b"whole").await.unwrap();
+    assert_eq!(session.suspend().await.unwrap_err().kind(), ErrorKind::Busy);
+    upload.commit().await.unwrap();
+    let options = OpenReadOptions::new();
+    let download = session.sandbox().open_read(&path, options).await.unwrap();
+    assert_eq!(session.suspend().await.unwrap_err().kind(), ErrorKind::Busy);
+    drop(download);
+    session.suspend().await.unwrap();
 }
 
 #[tokio::test]

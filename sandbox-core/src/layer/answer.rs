@@ -2,13 +2,14 @@
 //!
 //! It must never give out content: a layer sees what came of a command, and which sandbox came out.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::{
-    Changes, DirEntry, IsolationReport, Job, Metadata, Output, Process, Sandbox, SandboxId,
-    SandboxInfo, Snapshot, TransferReport,
+    Changes, DirEntry, FileReader, FileWriter, IsolationReport, Job, Metadata, Output, PortStream,
+    Process, Sandbox, SandboxId, SandboxInfo, Snapshot, TransferReport,
 };
 
 /// The result of a call, for a layer that looks at what came of it.
@@ -44,6 +45,12 @@ pub trait Answer: Send {
     /// Number of bytes that were read or transferred, where the operation is about that.
     fn bytes(&self) -> Option<u64> {
         None
+    }
+
+    /// Keeps something alive as long as what the call opened is open: the stream of a file, a
+    /// connection to a port. Where it opened neither, `held` is dropped at once.
+    fn keep_alive(&mut self, held: Arc<dyn Any + Send + Sync>) {
+        drop(held);
     }
 }
 
@@ -83,15 +90,30 @@ impl Answer for Changes {
     }
 }
 
+impl Answer for FileReader {
+    fn keep_alive(&mut self, held: Arc<dyn Any + Send + Sync>) {
+        self.alive.push(held);
+    }
+}
+
+impl Answer for FileWriter {
+    fn keep_alive(&mut self, held: Arc<dyn Any + Send + Sync>) {
+        self.alive.push(held);
+    }
+}
+
+impl Answer for PortStream {
+    fn keep_alive(&mut self, held: Arc<dyn Any + Send + Sync>) {
+        self.alive.push(held);
+    }
+}
+
 macro_rules! nothing_to_see {
     ($($answer:ty),* $(,)?) => {$(impl Answer for $answer {})*};
 }
 nothing_to_see!(
     (),
     crate::EgressDecisions,
-    crate::FileReader,
-    crate::FileWriter,
-    crate::PortStream,
     crate::Usage,
     Vec<crate::JobInfo>,
     IsolationReport,

@@ -79,9 +79,9 @@ impl Entry {
         let now = inner.config.clock.now();
         Arc::new_cyclic(|entry: &Weak<Self>| {
             let (entry, inner_then) = (entry.clone(), Arc::downgrade(inner));
-            let changed = Arc::new(move |lost| {
+            let changed = Arc::new(move |gone: Option<&SandboxId>| {
                 if let (Some(entry), Some(inner)) = (entry.upgrade(), inner_then.upgrade()) {
-                    inner.changed(&entry, lost);
+                    inner.changed(&entry, gone);
                 }
             });
             Self {

@@ -184,16 +184,16 @@ impl Inner {
         }
     }
 
-    /// A status may have changed; `lost` says that the sandbox was found to be gone or closed.
-    fn changed(self: &Arc<Self>, entry: &Arc<Entry>, lost: bool) {
+    /// A status may have changed; `gone` is a sandbox of it that was found to be gone or closed.
+    fn changed(self: &Arc<Self>, entry: &Arc<Entry>, gone: Option<&SandboxId>) {
         if entry.news().is_some() {
             // Without a watcher there is none to tell.
             let _ = self.changes.send(entry.info(self.config.clock.now()));
         }
-        if lost {
-            let (inner, entry) = (self.clone(), entry.clone());
+        if let Some(gone) = gone {
+            let (inner, entry, gone) = (self.clone(), entry.clone(), gone.clone());
             self.handle.spawn(async move {
-                if let Err(error) = Self::end(&inner, &entry, Why::Lost).await {
+                if let Err(error) = Self::end_lost(&inner, &entry, gone).await {
                     tracing::warn!(id = %entry.id, %error, "a lost session was not ended cleanly");
                 }
             });

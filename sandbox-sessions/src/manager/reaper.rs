@@ -90,9 +90,14 @@ impl Inner {
         if !raw.capabilities().has(Capability::Jobs) {
             return false;
         }
+        use sandbox_core::ErrorKind;
         match tokio::time::timeout(ANSWER, raw.list_jobs()).await {
             Ok(Ok(jobs)) => jobs.iter().any(|job| !job.state.is_final()),
-            _ => false,
+            Ok(Err(error)) => !matches!(
+                error.kind(),
+                ErrorKind::Closed | ErrorKind::Expired | ErrorKind::Lost | ErrorKind::NotFound
+            ),
+            Err(_) => true,
         }
     }
 
@@ -172,7 +177,7 @@ impl Inner {
                 && Self::is_gone(raw).await
             {
                 tracing::warn!(id = %entry.id, %sandbox, "the sandbox of a session is gone");
-                Self::end(self, &entry, Why::Lost).await?;
+                Self::end_lost(self, &entry, sandbox).await?;
             }
         }
         if !capabilities.has(Capability::Attach) {

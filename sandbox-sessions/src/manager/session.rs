@@ -39,8 +39,8 @@ impl Session {
         &self.entry.name.key
     }
 
-    /// Returns the sandbox. Every call to it is use, and so is a command while it runs; a report of
-    /// its isolation is none.
+    /// Returns the sandbox. Every call to it is use, and so is a command while it runs, the stream
+    /// of a file and a connection to a port while it is open; a report of its isolation is none.
     ///
     /// After the end of the session its calls fail with [`Closed`](sandbox_core::ErrorKind::Closed)
     /// and say why it ended. A fork belongs to its maker: what it does is use of the session, but
@@ -126,12 +126,14 @@ impl Session {
     /// Keeps the files as a snapshot and closes the sandbox; the next
     /// [`get_or_create`](super::Sessions::get_or_create) creates a sandbox from them. Environment
     /// and workdir are those of the specification again; what ran and what was in memory is lost. A
-    /// suspended session has no place in the limits.
+    /// suspended session has no place in the limits. Calls that come meanwhile fail with
+    /// [`Closed`](sandbox_core::ErrorKind::Closed), so that none changes what is not kept any more;
+    /// if it can't be suspended, they work again.
     ///
     /// Dropping the future does not stop it.
     ///
     /// # Errors
-    /// [`ErrorKind::Busy`] while a call or command runs; [`ErrorKind::Sandbox`] with
+    /// [`ErrorKind::Busy`] while a call or command runs or a stream or connection is open; [`ErrorKind::Sandbox`] with
     /// [`Unsupported`](sandbox_core::ErrorKind::Unsupported) without
     /// [`Capability::Snapshot`](sandbox_core::Capability::Snapshot).
     pub async fn suspend(&self) -> Result<()> {

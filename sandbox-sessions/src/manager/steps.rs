@@ -169,7 +169,7 @@ impl Inner {
         let sandbox = entry.set_sandbox(raw);
         inner.entries().insert(name, entry.clone());
         inner.pending().remove(&id);
-        inner.changed(&entry, false);
+        inner.changed(&entry, None);
         if inner.is_down() {
             Self::end_in(inner, gate, &entry, Why::ShutDown).await?;
             return Err(Error::shut_down());
@@ -401,7 +401,7 @@ impl Inner {
 
     async fn suspend_in(
         inner: &Arc<Self>,
-        _gate: &Gate,
+        gate: &Gate,
         entry: &Arc<Entry>,
         by_call: bool,
     ) -> Result<()> {
@@ -409,55 +409,73 @@ impl Inner {
         if !inner.is_current(entry) || (!by_call && entry.due(now) != Some(Why::Idle)) {
             return Ok(());
         }
-        let named = |error: Error| error.with_name(&entry.name.tenant, &entry.name.key);
-        if entry.activity.seen().in_use {
-            return Err(named(
-                Error::new(ErrorKind::Busy).with_message("a call or a command runs in it"),
-            ));
-        }
         if entry.hold().snapshot.is_some() {
             return Ok(());
         }
+        let named = |error: Error| error.with_name(&entry.name.tenant, &entry.name.key);
         let raw = entry.hold().raw.clone();
         let raw = match raw {
             Some(raw) => raw,
             None => match Self::take_up(inner, entry, None, &SessionOptions::new()).await? {
                 Some(tracked) => entry.hold().raw.clone().unwrap_or(tracked),
-                None => return Self::end_in(inner, _gate, entry, Why::Lost).await,
+                None => return Self::end_in(inner, gate, entry, Why::Lost).await,
             },
         };
-        let options = SnapshotOptions::new()
-            .label(OWNER_LABEL, inner.owner.as_str())
-            .label(SESSION_LABEL, entry.id.as_str());
-        let snapshot = inner
-            .bounded(raw.snapshot(options))
-            .await
-            .map_err(|e| named(e.into()))?;
-        let suspended = Record::Suspended {
-            id: entry.id.clone(),
-            snapshot: snapshot.id.to_string(),
-        };
-        if let Err(error) = inner.journal.append(suspended).await {
-            inner.delete_snapshot(&snapshot.id).await;
-            return Err(named(error));
+        if !entry.activity.suspend() {
+            return Err(named(Error::new(ErrorKind::Busy).with_message(
+                "a call, a command, a stream or a connection uses it",
+            )));
         }
-        let (place, sandbox) = {
-            let mut hold = entry.hold();
-            hold.snapshot = Some(snapshot.id);
-            hold.tracked = None;
-            hold.raw = None;
-            (hold.place.take(), hold.sandbox.take())
+        let kept = inner.keep_files(entry, &*raw).await;
+        let place = match &kept {
+            Ok(snapshot) => {
+                let mut hold = entry.hold();
+                hold.snapshot = Some(snapshot.clone());
+                hold.tracked = None;
+                hold.raw = None;
+                Some((hold.place.take(), hold.sandbox.take()))
+            }
+            Err(_) => None,
         };
-        entry.activity.set_life(Life::Suspended);
+        entry.activity.suspended(kept.is_ok());
+        kept.map_err(named)?;
+        let (place, sandbox) = place.unwrap_or_default();
         let gone = inner.destroy(Some(raw), sandbox.as_ref()).await;
         // What was not destroyed is a leftover: the sweep finds it by its mark.
         drop(place);
         gone.map_err(named)
     }
 
+    /// Takes the snapshot of a session that is being suspended, and writes that down.
+    async fn keep_files(&self, entry: &Entry, raw: &dyn Sandbox) -> Result<SnapshotId> {
+        let options = SnapshotOptions::new()
+            .label(OWNER_LABEL, self.owner.as_str())
+            .label(SESSION_LABEL, entry.id.as_str());
+        let snapshot = self.bounded(raw.snapshot(options)).await?;
+        let suspended = Record::Suspended {
+            id: entry.id.clone(),
+            snapshot: snapshot.id.to_string(),
+        };
+        if let Err(error) = self.journal.append(suspended).await {
+            self.delete_snapshot(&snapshot.id).await;
+            return Err(error);
+        }
+        Ok(snapshot.id)
+    }
+
     /// Ends a session, if it is still the one of its name.
     pub(super) async fn end(inner: &Arc<Self>, entry: &Arc<Entry>, why: Why) -> Result<()> {
         Self::end_if(inner, entry, why, |_, _| true).await
+    }
+
+    /// Ends a session whose sandbox is gone, unless it has another one by now.
+    pub(super) async fn end_lost(
+        inner: &Arc<Self>,
+        entry: &Arc<Entry>,
+        gone: SandboxId,
+    ) -> Result<()> {
+        let is_its = move |entry: &Entry, _| entry.hold().sandbox.as_ref() == Some(&gone);
+        Self::end_if(inner, entry, Why::Lost, is_its).await
     }
 
     /// Ends a session, if it is still the one of its name and the condition holds then.

@@ -132,6 +132,37 @@ async fn programs_are_matched_by_name_or_path_and_do_not_start() {
 }
 
 #[tokio::test]
+async fn no_way_of_writing_a_program_gets_around_a_rule() {
+    let allowed = Policy::new().allow_program("/usr/**").unwrap();
+    let it = under(allowed).await;
+    for program in ["/usr/../opt/x", "/usr/bin/../../opt/x", "../opt/x", "x"] {
+        refused(it.bound.exec(Command::new(program)).await, program);
+    }
+    // A link of the guest's could lead out before the dots lead back.
+    refused(
+        it.bound.exec(Command::new("/usr/bin/../bin/x")).await,
+        "dots",
+    );
+    let denied = Policy::new().deny_program("/usr/bin/git").unwrap();
+    let it = under(denied.deny_program("/opt/**").unwrap()).await;
+    for program in [
+        "/usr/bin/git",
+        "/usr//bin/./git",
+        "/usr/lib/../bin/git",
+        "git",
+        "/opt/x",
+        "../opt/x",
+    ] {
+        refused(it.bound.exec(Command::new(program)).await, program);
+    }
+    for (cwd, program) in [("/usr/bin", "./git"), ("/usr", "bin/git")] {
+        let command = Command::new(program).cwd(cwd);
+        refused(it.bound.exec(command).await, program);
+    }
+    it.bound.exec(Command::new("cargo")).await.unwrap();
+}
+
+#[tokio::test]
 async fn read_only_runs_nothing_and_changes_nothing() {
     let it = under(Policy::new().read_only()).await;
     it.bound.read("notes").await.unwrap();

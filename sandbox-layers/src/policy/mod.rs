@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use sandbox_core::layer::{Answer, Around, Attempt, Call, Request, Target};
 use sandbox_core::{
-    Error, ErrorKind, Execution, GuestPath, Operation, Result, SandboxId, async_trait,
+    Command, Error, ErrorKind, Execution, GuestPath, Operation, Result, SandboxId, async_trait,
 };
 
 use patterns::Patterns;
@@ -26,7 +26,10 @@ use patterns::Patterns;
 /// path could lie in it.
 ///
 /// Programs are patterns too: on the program's path if the pattern has a `/`, otherwise on its
-/// name.
+/// name. A path is taken from the command's working directory. A denied path without wildcards also
+/// means its name alone, which `PATH` would find there; an allowed one is only what is written as
+/// an absolute or relative path without `..`. Deny by name what must not run: a directory may have
+/// a second name, as `/bin` is `/usr/bin`.
 ///
 /// # What it is not
 ///
@@ -225,8 +228,9 @@ impl Policy {
             return Judgement::Deny(format!("it allows looking only, not {}", call.operation()));
         }
         let mut judgement = Judgement::Allow;
+        let workdir = sandbox.info().workdir;
         if let Some(command) = call.command() {
-            let program = String::from_utf8_lossy(command.program()).into_owned();
+            let program = Program::of(command, &workdir, call.operation());
             judgement = judgement.and(rules.program.judge_program(&program));
         }
         let sort = if looks { &rules.read } else { &rules.write };
@@ -245,7 +249,6 @@ impl Policy {
             | Request::CreateDir(..) => false,
             _ => true,
         };
-        let workdir = sandbox.info().workdir;
         for path in call.paths() {
             let Ok(path) = path.resolve(&workdir, call.operation()) else {
                 // The backend refuses it with the reason.
@@ -323,17 +326,59 @@ impl Sort {
         }
     }
 
-    fn judge_program(&self, program: &str) -> Judgement {
-        if let Some(pattern) = self.deny.program(program) {
-            return Judgement::Deny(format!("the program {program} is denied by {pattern:?}"));
+    fn judge_program(&self, program: &Program) -> Judgement {
+        let shown = &program.written;
+        if let Some(pattern) = self.deny.could_run(&program.resolved) {
+            return Judgement::Deny(format!("the program {shown} is denied by {pattern:?}"));
         }
-        if self.ask.program(program).is_some() {
-            return Judgement::Ask(program.to_owned());
+        if self.ask.could_run(&program.resolved).is_some() {
+            return Judgement::Ask(shown.clone());
         }
-        if !self.allow.is_empty() && self.allow.program(program).is_none() {
-            return Judgement::Deny(format!("the program {program} is not among those allowed"));
+        if self.allow.is_empty() {
+            return Judgement::Allow;
         }
-        Judgement::Allow
+        if program.goes_up {
+            let why = "has .. in its path, which is never among those allowed";
+            return Judgement::Deny(format!("the program {shown} {why}"));
+        }
+        match self.allow.program(&program.resolved) {
+            Some(_) => Judgement::Allow,
+            None => Judgement::Deny(format!("the program {shown} is not among those allowed")),
+        }
+    }
+}
+
+/// The program of a command, as rules see it.
+struct Program {
+    written: String,
+    /// A name without a slash, or an absolute path without dots.
+    resolved: String,
+    /// Whether it is written with `..`, which the kernel follows after links.
+    goes_up: bool,
+}
+
+impl Program {
+    fn of(command: &Command, workdir: &GuestPath, operation: Operation) -> Self {
+        let written = String::from_utf8_lossy(command.program()).into_owned();
+        let goes_up = written.split('/').any(|part| part == "..");
+        let absolute = || {
+            let start = match &command.cwd {
+                Some(cwd) => cwd.resolve(workdir, operation).ok()?,
+                None => workdir.clone(),
+            };
+            let path = GuestPath::from(written.as_str());
+            path.resolve(&start, operation).ok()
+        };
+        let resolved = match written.contains('/') {
+            // What is no path at all the backend refuses.
+            true => absolute().map_or_else(|| written.clone(), |path| path.to_string()),
+            false => written.clone(),
+        };
+        Self {
+            written,
+            resolved,
+            goes_up,
+        }
     }
 }
 

@@ -117,6 +117,20 @@ impl Patterns {
         })
     }
 
+    /// The pattern that a program could match: as [`program`](Self::program), or where `PATH` may
+    /// find its name.
+    pub(super) fn could_run(&self, program: &str) -> Option<&str> {
+        let by_name = || {
+            let mut patterns = self
+                .0
+                .iter()
+                .filter(|pattern| pattern.within == pattern.text);
+            patterns.find(|pattern| pattern.text.rsplit('/').next() == Some(program))
+        };
+        self.program(program)
+            .or_else(|| by_name().map(|pattern| &*pattern.text))
+    }
+
     /// The pattern that a program matches: by its path, or by its name.
     pub(super) fn program(&self, program: &str) -> Option<&str> {
         let name = program.rsplit('/').next().unwrap_or(program);

@@ -134,6 +134,40 @@ async fn arguments_are_recorded_where_that_is_asked_for() {
 }
 
 #[tokio::test]
+async fn a_call_whose_caller_goes_away_has_a_line() {
+    let (_place, path) = place();
+    let audit = Audit::open(&path).unwrap();
+    let model = ModelProvider::builder()
+        .on_program("hangs", [MockOutcome::hang(), MockOutcome::hang()])
+        .build();
+    let sandbox = audited(audit.clone(), &model).await;
+    let gone = async |call: &mut (dyn Future<Output = ()> + Unpin)| {
+        tokio::select! {
+            () = call => panic!("it hangs"),
+            () = async { while model.count(Operation::Exec) == 0 { tokio::task::yield_now().await } } => {}
+        }
+    };
+    let exec = async { drop(sandbox.exec(Command::new("hangs")).await) };
+    gone(&mut Box::pin(exec)).await;
+    drop(sandbox.spawn(Command::new("hangs")).await.unwrap());
+    // After all that was sent before.
+    audit.head().await.unwrap();
+    let lines = lines(&path);
+    let said = |at: usize, field: &str| lines[at][field].as_str().unwrap().to_owned();
+    assert_eq!(
+        (said(1, "operation"), said(1, "ran")),
+        ("exec".into(), "unknown".into())
+    );
+    assert_eq!(said(1, "error"), "Dropped");
+    assert_eq!(said(2, "operation"), "spawn");
+    assert_eq!(
+        (said(3, "operation"), said(3, "ran")),
+        ("process".into(), "interrupted".into())
+    );
+    verify(&path).unwrap();
+}
+
+#[tokio::test]
 async fn a_line_that_was_changed_removed_or_put_in_is_found() {
     let (_place, path) = place();
     let sandbox = audited(Audit::open(&path).unwrap(), &model()).await;

@@ -82,6 +82,11 @@ impl Chain {
         self.head.clone()
     }
 
+    /// Counts lines that never came here.
+    pub(super) fn miss(&mut self, lines: u64) {
+        self.dropped += lines;
+    }
+
     /// Appends a line with its number and the hash of the one before.
     pub(super) fn append(&mut self, mut line: Map<String, Value>) -> std::io::Result<()> {
         let seq = self.head.seq + 1;

@@ -1,14 +1,15 @@
 //! One line for each operation, chained by hashes.
 //!
 //! It must never hold content, the value of a variable, or an argument that was not asked for; a
-//! call must never be answered before its line is written, unless the caller chose so.
+//! call must never be answered before its line is written, unless the caller chose so, nor be left
+//! out because its caller went away.
 
 mod chain;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use sandbox_core::layer::{Answer, Around, Attempt, Call, Request, Target};
@@ -39,8 +40,7 @@ pub enum OnFailure {
     Drop,
 }
 
-/// Writes one JSON line for each operation and for the end of each spawned process that was waited
-/// for.
+/// Writes one JSON line for each operation and for the end of each spawned process.
 ///
 /// | Field | Meaning |
 /// |---|---|
@@ -50,10 +50,10 @@ pub enum OnFailure {
 /// | `subject` | the path, the program or the host's directory; `argv` beside it by opt-in |
 /// | `decision`, `reason` | `allow`; `deny` with the reason of a [`Policy`](crate::Policy) inside of this layer |
 /// | `ran` | of a command: `yes`, `started` (of `spawn`), `not_started`, `interrupted`, `unknown` |
-/// | `exit`, `error` | the exit code as a shell has it; the kind of the error |
+/// | `exit`, `error` | the exit code as a shell has it; the kind of the error, or `Dropped` if the caller went away before the end |
 /// | `ms`, `bytes` | duration; what was read, transferred or written by the command |
 ///
-/// The line is written before the call is answered. [`verify`] finds a line that was changed,
+/// The line is written before the call is answered; one whose caller goes away is written then. [`verify`] finds a line that was changed,
 /// removed or put in; that the last lines are missing shows only in comparison with a
 /// [`head`](Audit::head) that is kept elsewhere.
 ///
@@ -67,14 +67,17 @@ pub struct Audit {
     writer: Writer,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Writer {
     sender: mpsc::Sender<Order>,
     /// The last line could not be written.
     failing: Arc<AtomicBool>,
+    /// Number of lines that were not even handed to the thread that writes.
+    missed: Arc<AtomicU64>,
     path: Arc<PathBuf>,
 }
 
+#[derive(Debug)]
 enum Order {
     Line(Map<String, Value>, oneshot::Sender<std::io::Result<()>>),
     Head(oneshot::Sender<AuditHead>),
@@ -107,9 +110,11 @@ impl Audit {
                 .with_hint("give each process a file of its own"));
         };
         let (sender, receiver) = mpsc::channel(WAITING);
+        let missed = Arc::new(AtomicU64::new(0));
+        let counted = missed.clone();
         std::thread::Builder::new()
             .name("sandbox-audit".into())
-            .spawn(move || write(chain, receiver))
+            .spawn(move || write(chain, receiver, &counted))
             .map_err(failed)?;
         Ok(Self {
             tenant: None,
@@ -119,6 +124,7 @@ impl Audit {
             writer: Writer {
                 sender,
                 failing: Arc::default(),
+                missed,
                 path: Arc::new(path.to_owned()),
             },
         })
@@ -164,6 +170,14 @@ impl Audit {
             _ => Err(self
                 .writer
                 .failed(std::io::Error::other("the writer has ended"))),
+        }
+    }
+
+    fn owe(&self, line: Map<String, Value>, ran: Option<&'static str>) -> Owed {
+        Owed {
+            writer: self.writer.clone(),
+            line: Some(line),
+            ran,
         }
     }
 
@@ -223,11 +237,53 @@ impl Audit {
     }
 
     /// Writes a line down, or does what was chosen for the case that it can't be.
-    async fn write(&self, line: Map<String, Value>) -> Result<()> {
-        let result = self.writer.write(line).await;
+    async fn write(&self, mut owed: Owed) -> Result<()> {
+        let result = self.writer.write(&mut owed.line).await;
         match self.on_failure {
             OnFailure::Drop => Ok(()),
             OnFailure::Refuse => result,
+        }
+    }
+}
+
+/// A line that is owed from before its call is made: dropped before it is written, it says that the
+/// caller went away.
+#[derive(Debug)]
+struct Owed {
+    writer: Writer,
+    line: Option<Map<String, Value>>,
+    /// What is said of a command whose caller goes away.
+    ran: Option<&'static str>,
+}
+
+impl Owed {
+    fn insert(&mut self, field: &str, value: Value) {
+        if let Some(line) = &mut self.line {
+            line.insert(field.into(), value);
+        }
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        let Some(mut line) = self.line.take() else {
+            return;
+        };
+        line.entry("decision").or_insert(json!("allow"));
+        line.entry("error").or_insert(json!("Dropped"));
+        if let Some(ran) = self.ran {
+            line.entry("ran").or_insert(json!(ran));
+        }
+        // There is no caller that an answer could reach.
+        let (done, _) = oneshot::channel();
+        if self
+            .writer
+            .sender
+            .try_send(Order::Line(line, done))
+            .is_err()
+        {
+            self.writer.missed.fetch_add(1, Ordering::Relaxed);
+            self.writer.failing.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -241,20 +297,27 @@ impl Writer {
             .with_hint("what is not recorded is not done: make room, then try again")
     }
 
-    async fn write(&self, line: Map<String, Value>) -> Result<()> {
+    /// Takes the line once it is its turn; a caller that goes away before still has it.
+    async fn write(&self, line: &mut Option<Map<String, Value>>) -> Result<()> {
         let (done, written) = oneshot::channel();
         let ended = || std::io::Error::other("the writer has ended");
-        let result = match self.sender.send(Order::Line(line, done)).await {
-            Ok(()) => written.await.unwrap_or_else(|_| Err(ended())),
-            Err(_) => Err(ended()),
+        let turn = self.sender.reserve().await;
+        let result = match (turn, line.take()) {
+            (Ok(turn), Some(line)) => {
+                turn.send(Order::Line(line, done));
+                written.await.unwrap_or_else(|_| Err(ended()))
+            }
+            (Ok(_), None) => Ok(()),
+            (Err(_), _) => Err(ended()),
         };
         self.failing.store(result.is_err(), Ordering::Relaxed);
         result.map_err(|error| self.failed(error))
     }
 }
 
-fn write(mut chain: Chain, mut receiver: mpsc::Receiver<Order>) {
+fn write(mut chain: Chain, mut receiver: mpsc::Receiver<Order>, missed: &AtomicU64) {
     while let Some(order) = receiver.blocking_recv() {
+        chain.miss(missed.swap(0, Ordering::Relaxed));
         // The caller may be gone.
         match order {
             Order::Line(line, done) => drop(done.send(chain.append(line))),
@@ -280,44 +343,44 @@ impl Around for Audit {
                 "reason".into(),
                 json!("lines before this one were not written"),
             );
-            if let Err(error) = self.writer.write(line).await {
+            if let Err(error) = self.writer.write(&mut Some(line)).await {
                 return Err(match call.command() {
                     Some(_) => error.with_execution(Execution::NotStarted),
                     None => error,
                 });
             }
         }
-        let mut line = self.about(&call);
+        let mut line = self.owe(self.about(&call), call.command().map(|_| "unknown"));
         let started = Instant::now();
         let result = attempt().await;
-        line.insert("ms".into(), ms(started.elapsed()));
-        line.insert("decision".into(), json!("allow"));
+        line.insert("ms", ms(started.elapsed()));
+        line.insert("decision", json!("allow"));
         match &result {
             Ok(answer) => {
                 if let Some(id) = answer.sandbox_id() {
-                    line.insert("sandbox".into(), json!(id.as_str()));
+                    line.insert("sandbox", json!(id.as_str()));
                 }
                 if let Some(output) = answer.output() {
-                    line.insert("ran".into(), json!("yes"));
-                    line.insert("exit".into(), json!(output.status.shell_code()));
+                    line.insert("ran", json!("yes"));
+                    line.insert("exit", json!(output.status.shell_code()));
                     let bytes = output.stdout.total.saturating_add(output.stderr.total);
-                    line.insert("bytes".into(), json!(bytes));
+                    line.insert("bytes", json!(bytes));
                 } else if call.command().is_some() {
-                    line.insert("ran".into(), json!("started"));
+                    line.insert("ran", json!("started"));
                 }
                 if let Some(bytes) = answer.bytes() {
-                    line.insert("bytes".into(), json!(bytes));
+                    line.insert("bytes", json!(bytes));
                 }
             }
             Err(error) => {
                 use std::error::Error as _;
-                line.insert("error".into(), json!(format!("{:?}", error.kind())));
+                line.insert("error", json!(format!("{:?}", error.kind())));
                 let refused = error
                     .source()
                     .and_then(|source| source.downcast_ref::<Refused>());
                 if let Some(refused) = refused {
-                    line.insert("decision".into(), json!("deny"));
-                    line.insert("reason".into(), json!(refused.reason()));
+                    line.insert("decision", json!("deny"));
+                    line.insert("reason", json!(refused.reason()));
                 }
                 if call.command().is_some() {
                     let ran = match error.execution() {
@@ -325,7 +388,7 @@ impl Around for Audit {
                         Some(Execution::Interrupted) => "interrupted",
                         _ => "unknown",
                     };
-                    line.insert("ran".into(), json!(ran));
+                    line.insert("ran", json!(ran));
                 }
             }
         }
@@ -344,6 +407,8 @@ impl Around for Audit {
         let mut line = self.about(&call);
         line.insert("operation".into(), json!("process"));
         line.remove("argv");
+        // A process that is dropped is killed, unless it had ended.
+        let line = self.owe(line, Some("interrupted"));
         let audit = self.clone();
         process.map_control(|inner| Audited {
             inner,
@@ -360,7 +425,7 @@ struct Audited {
     inner: Box<dyn ProcessControl>,
     audit: Audit,
     started: Instant,
-    line: std::sync::Mutex<Option<Map<String, Value>>>,
+    line: std::sync::Mutex<Option<Owed>>,
 }
 
 #[async_trait]
@@ -376,16 +441,16 @@ impl ProcessControl for Audited {
             line.take()
         };
         let Some(mut line) = line else { return exit };
-        line.insert("ms".into(), ms(self.started.elapsed()));
-        line.insert("decision".into(), json!("allow"));
+        line.insert("ms", ms(self.started.elapsed()));
+        line.insert("decision", json!("allow"));
         match &exit {
             Ok(exit) => {
-                line.insert("ran".into(), json!("yes"));
-                line.insert("exit".into(), json!(exit.status.shell_code()));
+                line.insert("ran", json!("yes"));
+                line.insert("exit", json!(exit.status.shell_code()));
             }
             Err(error) => {
-                line.insert("ran".into(), json!("interrupted"));
-                line.insert("error".into(), json!(format!("{:?}", error.kind())));
+                line.insert("ran", json!("interrupted"));
+                line.insert("error", json!(format!("{:?}", error.kind())));
             }
         }
         self.audit.write(line).await?;

@@ -297,7 +297,8 @@ impl Writer {
             .with_hint("what is not recorded is not done: make room, then try again")
     }
 
-    /// Takes the line once it is its turn; a caller that goes away before still has it.
+    /// Hands the line to the thread that writes, once there is room; a caller that goes away before
+    /// keeps it.
     async fn write(&self, line: &mut Option<Map<String, Value>>) -> Result<()> {
         let (done, written) = oneshot::channel();
         let ended = || std::io::Error::other("the writer has ended");

@@ -252,7 +252,7 @@ impl Audit {
 struct Owed {
     writer: Writer,
     line: Option<Map<String, Value>>,
-    /// What is said of a command whose caller goes away.
+    /// The `ran` of a command whose caller goes away.
     ran: Option<&'static str>,
 }
 

@@ -93,6 +93,14 @@ impl Client {
             .unwrap()
     }
 
+    /// The answer to one of several questions, whatever order they are answered in.
+    async fn answer_of(&mut self, id: u64) -> Value {
+        match self.notified.iter().position(|message| message["id"] == id) {
+            Some(at) => self.notified.remove(at),
+            None => self.answer(id).await,
+        }
+    }
+
     async fn ask(&mut self, method: &str, params: Value) -> Value {
         let id = self.begin(method, params).await;
         self.answer(id).await
@@ -406,6 +414,62 @@ async fn changes_of_a_fork_are_listed_and_applied_or_told_as_conflicts() {
         (&again["total"], &again["unchanged"]),
         (&0.into(), &2.into())
     );
+    client.end().await;
+}
+
+#[tokio::test]
+async fn a_sandbox_that_is_there_is_not_imported_into_again() {
+    let place = tempfile::tempdir().unwrap();
+    std::fs::write(place.path().join("f"), "host").unwrap();
+    let mut client = Client::start(&["--import-root", &text(place.path())]).await;
+    let create = json!({ "name": "x", "import": text(place.path()) });
+    let read = json!({ "sandbox_id": "x", "path": "f" });
+    client.call("sandbox_create", create.clone()).await;
+    assert_eq!(
+        client.call("file_read", read.clone()).await["content"],
+        "host"
+    );
+    let files = json!([{ "path": "f", "content": "the agent's" }]);
+    let write = json!({ "sandbox_id": "x", "files": files });
+    client.call("file_write", write).await;
+    client.call("sandbox_create", create).await;
+    assert_eq!(
+        client.call("file_read", read).await["content"],
+        "the agent's"
+    );
+    client.end().await;
+}
+
+#[tokio::test]
+async fn writes_to_a_job_at_the_same_time_all_arrive() {
+    let mut client = Client::start(&[]).await;
+    client.call("sandbox_create", json!({ "name": "x" })).await;
+    let start =
+        json!({ "sandbox_id": "x", "job": "j", "script": "sleep 0.3; cat >got", "stdin": true });
+    client.call("job_start", start).await;
+    let mut asked = Vec::new();
+    for number in 10..40 {
+        // Together far more than a pipe holds.
+        let lines = format!("{number}\n").repeat(8_000);
+        let arguments = json!({ "sandbox_id": "x", "job": "j", "text": lines });
+        let params = json!({ "name": "job_write", "arguments": arguments });
+        asked.push(client.begin("tools/call", params).await);
+    }
+    for id in asked.drain(..).rev() {
+        // In the order of the answers: those of others are set aside.
+        client.answer_of(id).await;
+    }
+    let end = json!({ "sandbox_id": "x", "job": "j", "text": "", "end": true });
+    client.call("job_write", end).await;
+    let read = json!({ "sandbox_id": "x", "job": "j", "wait_seconds": 60 });
+    while client.call("job_read", read.clone()).await["ended"] != true {}
+    let got = client
+        .call("run", json!({ "sandbox_id": "x", "script": "uniq -c got" }))
+        .await;
+    let mut runs: Vec<_> = got["stdout"]["head"].as_str().unwrap().lines().collect();
+    runs.sort_unstable();
+    let whole: Vec<_> = (10..40).map(|number| format!("   8000 {number}")).collect();
+    assert_eq!(runs, whole);
     client.end().await;
 }
 

@@ -25,8 +25,8 @@ pub(crate) struct Create {
     /// true to reach the network; refused unless the operator allows it.
     #[serde(default)]
     pub(crate) network: bool,
-    /// A directory of the host to copy into the workdir; it must lie below an import root of the
-    /// operator.
+    /// A directory of the host to copy into the workdir of a new sandbox; it must lie below an
+    /// import root of the operator.
     pub(crate) import: Option<String>,
 }
 

@@ -34,6 +34,7 @@ mod results;
 mod server;
 mod shared;
 mod tools;
+mod turns;
 
 pub use http::HttpOptions;
 pub use options::ServerOptions;

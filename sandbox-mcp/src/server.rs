@@ -12,6 +12,7 @@ use crate::opening::Opening;
 use crate::outputs::Outputs;
 use crate::shared::Shared;
 use crate::tools::Tools;
+use crate::turns::Turns;
 
 /// A server of sandboxes. A clone serves the same ones.
 #[derive(Clone, Debug)]
@@ -93,6 +94,7 @@ impl Server {
             tenant,
             options,
             outputs: Outputs::default(),
+            turns: Turns::default(),
         };
         Ok(Self {
             shared: Arc::new(shared),

@@ -8,6 +8,7 @@ use crate::ServerOptions;
 use crate::opening::Opening;
 use crate::outputs::Outputs;
 use crate::results::SandboxOut;
+use crate::turns::Turns;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -16,6 +17,7 @@ pub(crate) struct Shared {
     pub(crate) tenant: Tenant,
     pub(crate) options: ServerOptions,
     pub(crate) outputs: Outputs,
+    pub(crate) turns: Turns,
 }
 
 impl Shared {

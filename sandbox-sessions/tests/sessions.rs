@@ -47,11 +47,15 @@ async fn callers_at_the_same_time_get_one_sandbox() {
         })
         .collect();
     let mut ids = Vec::new();
+    let mut new = 0;
     for task in tasks {
-        ids.push(task.await.unwrap().sandbox().info().id);
+        let session = task.await.unwrap();
+        new += usize::from(session.is_new());
+        ids.push(session.sandbox().info().id);
     }
     ids.dedup();
     assert_eq!(ids.len(), 1);
+    assert_eq!(new, 1);
     assert_eq!(model.count(Operation::Create), 1);
     let other = sessions.get_or_create("other", "k", spec()).await.unwrap();
     assert_ne!(other.sandbox().info().id, ids[0]);

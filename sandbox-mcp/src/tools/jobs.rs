@@ -89,6 +89,8 @@ impl Tools {
         Parameters(write): Parameters<JobWrite>,
     ) -> Result<Json<Done>, String> {
         let job = self.job(&write.sandbox_id, &write.job).await?;
+        // Two that asked for the same offset would be taken for one call made twice.
+        let _turn = self.shared.turns.at(&write.sandbox_id, &write.job).await;
         if !write.text.is_empty() {
             let next = job.info().await.map_err(said)?.stdin_next;
             job.write_stdin(next, write.text).await.map_err(said)?;

@@ -79,10 +79,17 @@ impl Tools {
             .await
             .map_err(said)?;
         let sandbox = session.sandbox();
-        if let Some(from) = from {
+        // What is there already may have changes in it.
+        if let Some(from) = from
+            && session.is_new()
+        {
             let options = ImportOptions::new().ignore_files(true);
             let imported = sandbox.import_dir(&from, &".".into(), options).await;
-            imported.map_err(said)?;
+            if let Err(error) = imported {
+                // The next call would be given a part for the whole.
+                session.close().await.map_err(said)?;
+                return Err(said(error));
+            }
         }
         let workdir = Some(sandbox.info().workdir.to_string());
         Ok(Json(self.shared.describe(&session.info(), workdir)))

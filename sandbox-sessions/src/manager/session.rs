@@ -21,12 +21,19 @@ pub struct Session {
     pub(super) inner: Arc<Inner>,
     pub(super) entry: Arc<Entry>,
     pub(super) sandbox: Arc<dyn Sandbox>,
+    pub(super) is_new: bool,
 }
 
 impl Session {
     /// Returns the session's identifier.
     pub fn id(&self) -> &SessionId {
         &self.entry.id
+    }
+
+    /// Returns whether this handle is of the call that created the session, and so the one whose
+    /// caller fills it: of callers at the same time it is one.
+    pub fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// Returns the tenant that the session belongs to.

@@ -51,7 +51,7 @@ impl Inner {
             }
             let found = Self::take_up(inner, &entry, Some(&spec), &options).await;
             match found.map_err(named)? {
-                Some(sandbox) => return Ok(inner.session(entry, sandbox)),
+                Some(sandbox) => return Ok(inner.session(entry, sandbox, false)),
                 None => Self::end_in(inner, &gate, &entry, Why::Lost).await?,
             }
         }
@@ -80,7 +80,7 @@ impl Inner {
         let entry = inner.entries().get(&name).cloned().ok_or_else(missing)?;
         let options = SessionOptions::new();
         match Self::take_up(inner, &entry, None, &options).await? {
-            Some(sandbox) => Ok(inner.session(entry, sandbox)),
+            Some(sandbox) => Ok(inner.session(entry, sandbox, false)),
             None => {
                 Self::end_in(inner, &gate, &entry, Why::Lost).await?;
                 Err(missing())
@@ -88,12 +88,18 @@ impl Inner {
         }
     }
 
-    fn session(self: &Arc<Self>, entry: Arc<Entry>, sandbox: Arc<dyn Sandbox>) -> Session {
+    fn session(
+        self: &Arc<Self>,
+        entry: Arc<Entry>,
+        sandbox: Arc<dyn Sandbox>,
+        is_new: bool,
+    ) -> Session {
         entry.activity.touch();
         Session {
             inner: self.clone(),
             entry,
             sandbox,
+            is_new,
         }
     }
 
@@ -176,7 +182,7 @@ impl Inner {
         }
         let now = inner.config.clock.now();
         inner.wake_by(entry.expiry(&entry.activity.seen(), now).map(|e| e.at));
-        Ok(inner.session(entry, sandbox))
+        Ok(inner.session(entry, sandbox, true))
     }
 
     /// Asks the backend for a sandbox whose record is written, and writes down that it is there. It

@@ -4,6 +4,7 @@
 
 use std::io::IsTerminal as _;
 use std::os::unix::ffi::OsStrExt as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use base64::Engine as _;
@@ -18,7 +19,7 @@ use crate::arguments::RunOptions;
 use crate::place::{leave, place};
 use crate::review;
 use crate::show::{Failure, complain, print_json};
-use crate::stop::{code, ended_by};
+use crate::stop::{INTERRUPTED, code, ended_by};
 use crate::terminal;
 
 pub(crate) async fn run(uri: &str, options: RunOptions, json: bool) -> Result<u8, Failure> {
@@ -30,9 +31,10 @@ pub(crate) async fn run(uri: &str, options: RunOptions, json: bool) -> Result<u8
     }
     let command = command(&options);
     let (sandbox, stays) = place(uri, &options.place).await?;
+    let interrupts = AtomicBool::new(false);
     let done = tokio::select! {
-        done = within(&*sandbox, &options, command, json) => done,
-        signal = ended_by() => Ok(signal),
+        done = within(&*sandbox, &options, command, json, &interrupts) => done,
+        signal = ended_by(&interrupts) => Ok(signal),
     };
     leave(sandbox, stays, &options.place, json, done).await
 }
@@ -51,12 +53,14 @@ fn command(options: &RunOptions) -> Command {
     }
 }
 
-/// Everything between the creation of the sandbox and its end.
+/// Everything between the creation of the sandbox and its end; `interrupts` says whether the command
+/// has them passed on.
 async fn within(
     sandbox: &dyn Sandbox,
     options: &RunOptions,
     command: Command,
     json: bool,
+    interrupts: &AtomicBool,
 ) -> Result<u8, Failure> {
     for imported in &options.import {
         let mut import = ImportOptions::new().ignore_files(options.ignore_files);
@@ -75,7 +79,7 @@ async fn within(
     let mut ran = match json {
         _ if options.tty => terminal::relay(sandbox, command).await,
         true => collect(sandbox, command).await,
-        false => follow(sandbox, command).await,
+        false => follow(sandbox, command, interrupts).await,
     };
     if let Some(imported) = reviewed {
         match review::settle(sandbox, imported, options).await {
@@ -122,7 +126,11 @@ fn left(skipped: &[sandbox::Skipped], total: u64) {
 }
 
 /// Runs it with the streams of this program.
-async fn follow(sandbox: &dyn Sandbox, command: Command) -> Result<u8, Failure> {
+async fn follow(
+    sandbox: &dyn Sandbox,
+    command: Command,
+    interrupts: &AtomicBool,
+) -> Result<u8, Failure> {
     let capabilities = sandbox.capabilities();
     if !capabilities.has(Capability::Spawn) {
         let output = sandbox.exec(command).await?;
@@ -160,9 +168,15 @@ async fn follow(sandbox: &dyn Sandbox, command: Command) -> Result<u8, Failure> 
         passed
     };
     let exit = async { tokio::join!(process.wait(), output) };
-    let (exit, read) = tokio::select! {
-        done = exit => done,
-        code = interrupted(&process) => return Ok(code),
+    interrupts.store(true, Ordering::Relaxed);
+    let ended = tokio::select! {
+        done = exit => Ok(done),
+        code = interrupted(&process) => Err(code),
+    };
+    interrupts.store(false, Ordering::Relaxed);
+    let (exit, read) = match ended {
+        Ok(done) => done,
+        Err(code) => return Ok(code),
     };
     feed.abort();
     match read {
@@ -188,7 +202,7 @@ async fn interrupted(process: &Process) -> u8 {
     // Without handler there is no second.
     let _ = tokio::signal::ctrl_c().await;
     let _ = process.kill().await;
-    130
+    INTERRUPTED
 }
 
 /// Passes a stream on as it comes.

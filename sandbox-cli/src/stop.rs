@@ -1,5 +1,10 @@
 //! The end of this program: the signals to stop, and its exit status.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The exit status after an interrupt, as a shell has it.
+pub(crate) const INTERRUPTED: u8 = 130;
+
 /// Waits for an interrupt, a termination or a hang-up.
 #[cfg(any(feature = "mcp", feature = "remote"))]
 pub(crate) async fn stopped() {
@@ -17,8 +22,9 @@ pub(crate) async fn stopped() {
     }
 }
 
-/// Waits for a signal that ends this program; gives the exit status for it.
-pub(crate) async fn ended_by() -> u8 {
+/// Waits for a signal that ends this program; gives the exit status for it. An interrupt does not
+/// while a command has it passed on.
+pub(crate) async fn ended_by(passed_on: &AtomicBool) -> u8 {
     use tokio::signal::unix::{SignalKind, signal};
     let wait = |kind: SignalKind| async move {
         match signal(kind) {
@@ -27,9 +33,21 @@ pub(crate) async fn ended_by() -> u8 {
         }
         u8::try_from(128 + kind.as_raw_value()).unwrap_or(255)
     };
+    let interrupt = async {
+        let Ok(mut signal) = signal(SignalKind::interrupt()) else {
+            return std::future::pending().await;
+        };
+        loop {
+            signal.recv().await;
+            if !passed_on.load(Ordering::Relaxed) {
+                return INTERRUPTED;
+            }
+        }
+    };
     tokio::select! {
         code = wait(SignalKind::terminate()) => code,
         code = wait(SignalKind::hangup()) => code,
+        code = interrupt => code,
     }
 }
 

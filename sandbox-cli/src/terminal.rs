@@ -4,6 +4,7 @@
 //! was, however the program in the sandbox ends.
 
 use std::os::unix::ffi::OsStrExt as _;
+use std::sync::atomic::AtomicBool;
 
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
 use sandbox::{Command, Error, ErrorKind, Operation, Sandbox, TerminalSize};
@@ -23,9 +24,10 @@ pub(crate) async fn shell(uri: &str, options: ShellOptions, json: bool) -> Resul
     let mut words = options.command.iter().map(|word| word.as_bytes());
     let command = Command::new(words.next().unwrap_or(b"sh")).args(words);
     let (sandbox, stays) = place(uri, &options.place).await?;
+    let none = AtomicBool::new(false);
     let done = tokio::select! {
         done = relay(&*sandbox, command) => done,
-        signal = ended_by() => Ok(signal),
+        signal = ended_by(&none) => Ok(signal),
     };
     leave(sandbox, stays, &options.place, json, done).await
 }

@@ -363,6 +363,26 @@ fn a_signal_ends_the_command_too() {
 }
 
 #[test]
+fn an_interrupt_that_no_command_gets_closes_the_sandbox() {
+    let dir = tempfile::tempdir().unwrap();
+    let mount = format!("{}:/seen:rw", dir.path().display());
+    let script = "touch /seen/up; exec sleep 60";
+    let mut child = sandbox()
+        .args(["--json", "run", "--mount", &mount, "--sh", script])
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    let start = Instant::now();
+    while !dir.path().join("up").exists() {
+        assert!(start.elapsed() < Duration::from_secs(120), "it never ran");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    signal(&child, "-INT");
+    // Ended by the signal itself, it would have closed nothing, and have no exit status.
+    assert_eq!(ends(&mut child), 130);
+}
+
+#[test]
 fn what_a_command_changed_comes_as_a_patch_and_is_applied() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("a"), "one\n").unwrap();

@@ -368,9 +368,12 @@ impl Around for Track {
             | Request::EgressDecisions(_)
             | Request::ListJobs
             | Request::Usage => None,
-            Request::Close => {
-                self.activity.begin(false);
-                Some(Use::of(&self.activity, false))
+            // A fork's files are not those that a suspension keeps.
+            _ if matches!(call.request, Request::Close)
+                || call.sandbox_id().as_ref() != Some(&self.sandbox) =>
+            {
+                self.activity.begin(command);
+                Some(Use::of(&self.activity, command))
             }
             _ => match Use::admit(&self.activity, command) {
                 Some(using) => Some(using),

@@ -662,6 +662,16 @@ async fn a_write_during_a_suspension_is_refused_and_not_lost() {
 }
 
 #[tokio::test]
+async fn a_fork_of_the_caller_lives_on_while_its_session_is_suspended() {
+    let sessions = open(&ModelProvider::new(), SessionsConfig::new()).await;
+    let session = sessions.get_or_create("a", "1", spec()).await.unwrap();
+    let fork = session.sandbox().fork_one().await.unwrap();
+    session.suspend().await.unwrap();
+    fork.write("f", "the fork's").await.unwrap();
+    assert_eq!(fork.read("f").await.unwrap(), "the fork's");
+}
+
+#[tokio::test]
 async fn a_session_whose_suspension_fails_is_used_as_before() {
     let slow = SlowSnapshots {
         fails: true,

@@ -21,6 +21,10 @@ mod client;
 #[cfg(feature = "server")]
 mod server;
 #[cfg(any(feature = "client", feature = "server"))]
+#[cfg_attr(
+    not(all(feature = "client", feature = "server")),
+    allow(dead_code, reason = "each side uses its half of the protocol")
+)]
 mod wire;
 
 #[cfg(feature = "client")]

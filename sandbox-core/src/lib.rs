@@ -99,6 +99,7 @@ pub use spec::{
 pub use stream::{FileReader, FileSink, FileWriter, OpenReadOptions, OpenWriteOptions};
 pub use terminal::{DEFAULT_TERM, TerminalOptions, TerminalSize};
 pub use transfer::{
-    ExistingDir, ExportOptions, ImportOptions, Skipped, TransferReport, Unreadable,
+    ExistingDir, ExportOptions, ImportOptions, Skipped, TransferCount, TransferProgress,
+    TransferReport, Unreadable,
 };
 pub use usage::Usage;

@@ -1,6 +1,61 @@
 //! Directories between host and sandbox.
 
+use std::fmt;
+use std::sync::Arc;
+
 use crate::GuestPath;
+
+/// What an import or export has brought so far.
+///
+/// ```
+/// use sandbox_core::TransferCount;
+/// let count = TransferCount::default();
+/// assert_eq!((count.files, count.bytes), (0, 0));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TransferCount {
+    /// Regular files.
+    pub files: u64,
+    /// Sum of their sizes.
+    pub bytes: u64,
+}
+
+/// A function that is told how far an import or export is, file by file.
+///
+/// It is called on the thread that does the work, which waits for it. Counts only grow, and the last is
+/// that of the [`TransferReport`], so that only a call that succeeded ends with it. Where files go to a
+/// service as a whole, those are counted that were read of the host.
+///
+/// ```
+/// use sandbox_core::{ImportOptions, TransferProgress};
+/// let progress = TransferProgress::new(|count| eprintln!("{} files", count.files));
+/// let options = ImportOptions::new().progress(progress);
+/// assert!(options.progress.is_some());
+/// ```
+#[derive(Clone)]
+pub struct TransferProgress(Arc<dyn Fn(TransferCount) + Send + Sync>);
+
+impl TransferProgress {
+    /// Tells this function, which must neither block nor panic.
+    pub fn new(tell: impl Fn(TransferCount) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(tell))
+    }
+
+    /// Tells what the report counts by now. For backends.
+    pub fn tell(&self, report: &TransferReport) {
+        (self.0)(TransferCount {
+            files: report.files,
+            bytes: report.bytes,
+        });
+    }
+}
+
+impl fmt::Debug for TransferProgress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TransferProgress").finish_non_exhaustive()
+    }
+}
 
 /// Treatment of an entry that can't be read.
 ///
@@ -58,6 +113,9 @@ pub struct ImportOptions {
     /// Treatment of an entry of the host that can't be read. Default: skip it. Mirroring
     /// leaves alone what the sandbox has of it.
     pub unreadable: Unreadable,
+    /// What is told how far it is. Default: nothing.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub progress: Option<TransferProgress>,
 }
 
 impl ImportOptions {
@@ -85,6 +143,9 @@ impl ImportOptions {
 
         /// Sets what to do about an entry that can't be read.
         unreadable: Unreadable,
+
+        /// Sets what is told how far it is.
+        progress: Some(TransferProgress),
     }
 }
 
@@ -140,6 +201,9 @@ pub struct ExportOptions {
     pub max_entries: u64,
     /// Treatment of an entry that the sandbox's user can't read. Default: skip it.
     pub unreadable: Unreadable,
+    /// What is told how far it is. Default: nothing.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub progress: Option<TransferProgress>,
 }
 
 impl Default for ExportOptions {
@@ -150,6 +214,7 @@ impl Default for ExportOptions {
             max_bytes: 4 << 30,
             max_entries: 1_000_000,
             unreadable: Unreadable::Skip,
+            progress: None,
         }
     }
 }
@@ -181,6 +246,9 @@ impl ExportOptions {
 
         /// Sets what to do about an entry that can't be read.
         unreadable: Unreadable,
+
+        /// Sets what is told how far it is.
+        progress: Some(TransferProgress),
     }
 }
 

@@ -194,6 +194,12 @@ const CLAUSES: &[Clause] = &[
         ],
     },
     Clause {
+        text: "An import and an export tell each file that they have brought, where they are asked to \
+               ([`TransferProgress`](crate::TransferProgress)); the last count is that of the report.",
+        cases: &["transfer::progress_is_told_file_by_file"],
+        mutants: &[Mutant::ProgressUntold],
+    },
+    Clause {
         text: "What a backend's [`capabilities`](Sandbox::capabilities) do not declare is an \
                [`Unsupported`](crate::ErrorKind::Unsupported) error that does nothing.",
         cases: &[
@@ -578,6 +584,7 @@ const NO_PROMISES: &[&str] = &[
     "- **Output is data.**",
     "- **Causes are not made up.**",
     "- **All or nothing.**",
+    "- **Progress.**",
     "- **Refused, never ignored.**",
     "- **Order.**",
     "- **Jobs.**",

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use sandbox_core::{
-    Error, ErrorKind, ExportOptions, FileKind, GuestPath, Operation, Result, TransferReport,
+    Error, ErrorKind, ExportOptions, FileKind, GuestPath, Operation, Result, TransferProgress,
+    TransferReport,
 };
 
 use crate::filter::Excludes;
@@ -42,6 +43,7 @@ pub struct Export {
     directories: Vec<Directory>,
     /// The directory that the last entry was put in.
     last: Option<(Vec<u8>, Dir)>,
+    progress: Option<TransferProgress>,
 }
 
 #[derive(Debug)]
@@ -80,6 +82,7 @@ impl Export {
             report: TransferReport::default(),
             directories: Vec::new(),
             last: None,
+            progress: options.progress.clone(),
         })
     }
 
@@ -195,6 +198,9 @@ impl Export {
             .map_err(|error| self.host(error, path))?;
         self.report.bytes += copied;
         self.report.files += 1;
+        if let Some(progress) = &self.progress {
+            progress.tell(&self.report);
+        }
         Ok(())
     }
 

@@ -223,11 +223,15 @@ pub fn scan(
             }
         };
         scan.seen.insert(path.clone(), stat.is_dir());
+        let is_file = matches!(kind, ScanKind::File(..));
         each(ScanEntry {
             path: path.clone(),
             kind,
             attributes: attributes(&stat),
         })?;
+        if let Some(progress) = options.progress.as_ref().filter(|_| is_file) {
+            progress.tell(&scan.report);
+        }
         if let Some((names, dir)) = entered {
             levels.push(Level { dir, path, names });
             if options.ignore_files {

@@ -52,7 +52,9 @@ pub(super) fn import(
 ) -> Result<TransferReport> {
     const OP: Operation = Operation::ImportDir;
     // Nothing is brought of what is refused.
-    scan(from, options, OP, |_| cancel.check(OP))?;
+    let mut silently = options.clone();
+    silently.progress = None;
+    scan(from, &silently, OP, |_| cancel.check(OP))?;
     let place = tree.place(to, workdir, OP)?;
     fs::create_dir_all(&place.host).map_err(|e| failed(not_a_dir(e), OP, &place.guest))?;
     let stage = tree.stage();

@@ -6,8 +6,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use sandbox_core::{ErrorKind, ImportOptions, Mode, Operation, SandboxExt as _};
+use sandbox_core::{
+    ErrorKind, ExportOptions, ImportOptions, Mode, Operation, SandboxExt as _, TransferCount,
+    TransferProgress, TransferReport,
+};
 
 use crate::kit::{Context, Verdict, cases, ensure, ensure_eq, refused};
 
@@ -29,6 +33,60 @@ cases! { "transfer":
     import_of_a_file_is_refused,
     import_beyond_the_limit_is_refused,
     what_goes_in_comes_out,
+    progress_is_told_file_by_file,
+}
+
+/// Something that keeps what it is told.
+fn told() -> (TransferProgress, Arc<Mutex<Vec<TransferCount>>>) {
+    let counts = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&counts);
+    let tell = move |count| {
+        kept.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(count)
+    };
+    (TransferProgress::new(tell), counts)
+}
+
+/// What was told grows, and ends with the report.
+fn grows(told: &Mutex<Vec<TransferCount>>, report: &TransferReport) -> Verdict {
+    let told = told.lock().unwrap_or_else(PoisonError::into_inner);
+    ensure_eq!(told.len() as u64, report.files, "calls: {told:?}");
+    for pair in told.windows(2) {
+        ensure_eq!(pair[1].files, pair[0].files + 1, "files: {told:?}");
+        ensure!(pair[1].bytes >= pair[0].bytes, "bytes: {told:?}");
+    }
+    let last = told.last().map(|count| (count.files, count.bytes));
+    ensure_eq!(
+        last,
+        Some((report.files, report.bytes)),
+        "the last: {told:?}"
+    );
+    Ok(())
+}
+
+async fn progress_is_told_file_by_file(cx: Context) -> Verdict {
+    let (host, out) = (cx.host_dir()?, cx.host_dir()?);
+    for (name, size) in [("a", 1), ("d/b", 70_000), ("d/e/c", 0), ("f", 10)] {
+        put(host.path(), name, &"x".repeat(size))?;
+    }
+    // Twice: the second finds everything there.
+    for _ in 0..2 {
+        let (progress, counts) = told();
+        let options = ImportOptions::new().mirror(true).progress(progress);
+        let report = cx
+            .sandbox
+            .import_dir(host.path(), &"p".into(), options)
+            .await?;
+        ensure_eq!((report.files, report.bytes), (4, 70_011), "the import");
+        grows(&counts, &report)?;
+    }
+    let (progress, counts) = told();
+    let options = ExportOptions::new().progress(progress);
+    let to = out.path().join("out");
+    let report = cx.sandbox.export_dir(&"p".into(), &to, options).await?;
+    ensure_eq!((report.files, report.bytes), (4, 70_011), "the export");
+    grows(&counts, &report)
 }
 
 /// A tree of the host: path to a description of what is there.

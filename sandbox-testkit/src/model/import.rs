@@ -24,7 +24,9 @@ pub(super) async fn import(
 ) -> Result<TransferReport> {
     let ours = |error: Error| error.with_sandbox(core.id.clone());
     // Nothing is brought of what is refused.
-    scan(from, options, OP, |_| Ok(())).map_err(ours)?;
+    let mut silently = options.clone();
+    silently.progress = None;
+    scan(from, &silently, OP, |_| Ok(())).map_err(ours)?;
     core.change(|tree| tree.make_dir(to, true, Mode::EXECUTABLE))
         .map_err(|kind| core.error(kind, OP, to))?;
     tokio::task::yield_now().await;

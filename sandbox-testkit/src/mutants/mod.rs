@@ -257,6 +257,8 @@ mutants! {
     ExportExcludesIgnored => "transfer::export_takes_excludes",
     /// A mirroring import removes nothing.
     MirrorIgnored => "transfer::import_mirrors_deletions_when_asked",
+    /// The progress of an import is told to nothing.
+    ProgressUntold => "transfer::progress_is_told_file_by_file",
     /// An import takes what is excluded.
     ImportExcludesIgnored => "transfer::import_takes_excludes",
 

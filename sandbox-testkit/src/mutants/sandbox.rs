@@ -601,6 +601,7 @@ impl Sandbox for MutantSandbox {
     ) -> Result<TransferReport> {
         match self.mutant {
             Mutant::MirrorIgnored => options.mirror = false,
+            Mutant::ProgressUntold => options.progress = None,
             Mutant::ImportExcludesIgnored => options.excludes.clear(),
             Mutant::IgnoreFilesUnheeded => options.ignore_files = false,
             Mutant::ImportWritesInto => {

@@ -33,7 +33,9 @@ impl GuestTree {
     ) -> Result<TransferReport> {
         const OP: Operation = Operation::ImportDir;
         // Nothing is brought of what is refused.
-        scan(from, options, OP, |_| cancel.check(OP))?;
+        let mut silently = options.clone();
+        silently.progress = None;
+        scan(from, &silently, OP, |_| cancel.check(OP))?;
         let (top, _) = self
             .make_all(to, super::PARENT)
             .map_err(|error| at(error, OP, to))?;

@@ -70,6 +70,7 @@ impl GuestRoot {
                     max_bytes: Some(options.max_bytes),
                     prefix: String::new(),
                     cancel,
+                    progress: options.progress.as_ref(),
                 };
                 receive(landing.open()?, &destination, events)
             },

@@ -73,6 +73,7 @@ impl GuestRoot {
                     max_bytes: options.max_bytes,
                     prefix: prefix.clone(),
                     cancel: &cancel,
+                    progress: options.progress.as_ref(),
                 };
                 receive(top, &destination, events)
             },

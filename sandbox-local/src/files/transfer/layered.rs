@@ -95,6 +95,7 @@ impl GuestRoot {
                     max_bytes: None,
                     prefix: String::new(),
                     cancel: &cancel,
+                    progress: None,
                 };
                 receive(top, &destination, events)
             },

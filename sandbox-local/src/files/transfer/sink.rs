@@ -15,7 +15,7 @@ use rustix::fs::{
     mkdirat, renameat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
-use sandbox_core::{Error, ErrorKind, Result, TransferReport};
+use sandbox_core::{Error, ErrorKind, Result, TransferProgress, TransferReport};
 use sandbox_transfer::sparse::{self, CopyError};
 
 use super::super::place::Place;
@@ -41,6 +41,7 @@ pub(super) struct Destination<'a> {
     /// Of the names under which it stages; nothing is staged in what is not visible yet.
     pub(super) prefix: String,
     pub(super) cancel: &'a CancelFlag,
+    pub(super) progress: Option<&'a TransferProgress>,
 }
 
 /// Writes what the receiver gives below `top`, and counts it.
@@ -239,6 +240,9 @@ impl Sink<'_> {
             Ok(bytes) => {
                 self.report.files += 1;
                 self.report.bytes += bytes;
+                if let Some(progress) = self.to.progress {
+                    progress.tell(&self.report);
+                }
                 Ok(())
             }
             Err(error) => {

@@ -34,6 +34,7 @@ pub struct Selection {
 /// | URI | Settings |
 /// |---|---|
 /// | `local:` | `state_dir`: where its sandboxes keep their files |
+/// | `local-landlock:` | `base_dir`: the same; Landlock without namespaces, **weaker** than `local:` |
 /// | `local-plain:` | `base_dir`: the same; ordinary processes, **no isolation** |
 /// | `dagger:` | `cli`: the Dagger CLI; `image`: of sandboxes whose spec names none; `user`: that they run as; `cache`: `KEY:/PATH`, several with semicolons between; `login`: `USER@REGISTRY=/FILE`, where the file has the password; `snapshots`: a directory or a repository that keeps them |
 /// | `aca-sandboxes:` | `endpoint`, `subscription`, `resource_group`, `group`: the sandbox group; `image`: the public disk image; `api_version`: the version of the service's interface; `keep_alive`: touch what was idle for so many seconds; `ca_file` |

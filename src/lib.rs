@@ -19,6 +19,7 @@
 //! | URI | Backend | Feature |
 //! |---|---|---|
 //! | `local:` | Linux namespaces on this host, no daemon | `local` (default) |
+//! | `local-landlock:` | Landlock and a filter, no namespaces: weaker, only by name | `local` (default) |
 //! | `local-plain:` | ordinary processes, **no isolation**, only by name | `local` (default) |
 //! | `dagger:` | containers of a Dagger engine | `dagger` |
 //! | `aca-sandboxes:` | microVM sandboxes of Azure Container Apps | `aca` |

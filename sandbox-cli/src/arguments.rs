@@ -19,6 +19,7 @@ A wrong command line is 2.
 
 Providers (--provider, or the variable SANDBOX_PROVIDER):
   local:                this host, isolated by Linux namespaces (the default)
+  local-landlock:       this host where it grants no namespaces: weaker, see `doctor`
   remote:https://HOST   a server; remote:unix:/PATH is one of `sandbox serve`
   dagger:, aca-sandboxes:, aca-sessions:, local-plain:
                         if this program was built with them; local-plain: isolates nothing";

@@ -61,11 +61,46 @@ pub(crate) async fn doctor(uri: &str, json: bool) -> Result<u8, Failure> {
         }
     }
     let missing = findings.iter().any(|finding| finding.said.is_err());
+    let tiers = match provider.backend() {
+        "local" | "local-landlock" => tiers().await,
+        _ => Vec::new(),
+    };
     match json {
-        true => print_json(&value(provider.backend(), &findings, &controls))?,
-        false => print(text(provider.backend(), &findings, &controls).as_bytes())?,
+        true => print_json(&value(provider.backend(), &findings, &controls, &tiers))?,
+        false => print(text(provider.backend(), &findings, &controls, &tiers).as_bytes())?,
     }
     Ok(u8::from(missing))
+}
+
+/// The isolation that a host can give, the strongest first.
+const TIERS: [(&str, &str); 2] = [
+    (
+        "local:",
+        "namespaces, Landlock and a filter of system calls",
+    ),
+    (
+        "local-landlock:",
+        "Landlock and a filter without namespaces: weaker, and used only where it is named",
+    ),
+];
+
+/// A tier, what it is and whether it works.
+type Tier = (&'static str, &'static str, Result<String, Error>);
+
+async fn tiers() -> Vec<Tier> {
+    let mut tiers = Vec::new();
+    for (uri, what) in TIERS {
+        tiers.push((uri, what, tried(uri).await));
+    }
+    tiers
+}
+
+async fn tried(uri: &str) -> Result<String, Error> {
+    let provider = sandbox::connect(uri).await?;
+    let sandbox = provider.create(SandboxSpec::new()).await?;
+    let said = ran(&*sandbox).await;
+    let closed = sandbox.close().await;
+    said.and_then(|said| closed.map(|()| said))
 }
 
 async fn ran(sandbox: &dyn Sandbox) -> Result<String, Error> {
@@ -111,7 +146,12 @@ async fn limited(provider: &dyn Provider, limits: Resources) -> Result<String, E
     works.and_then(|works| closed.map(|()| works))
 }
 
-fn text(backend: &str, findings: &[Finding], controls: &[(&'static str, Enforcement)]) -> String {
+fn text(
+    backend: &str,
+    findings: &[Finding],
+    controls: &[(&'static str, Enforcement)],
+    tiers: &[Tier],
+) -> String {
     let mut text = format!("{backend}:\n");
     for finding in findings {
         match &finding.said {
@@ -131,6 +171,19 @@ fn text(backend: &str, findings: &[Finding], controls: &[(&'static str, Enforcem
     for (control, how) in controls {
         text += &format!("  {control:<14}{how}\n");
     }
+    if !tiers.is_empty() {
+        text += "Tiers of this host, the strongest first:\n";
+    }
+    for (uri, what, said) in tiers {
+        let found = if said.is_ok() { "works" } else { "not here" };
+        text += &format!("  {found:<9}{uri} {what}\n");
+        if let Err(error) = said {
+            text += &format!("           why: {}\n", why(error));
+            if let Some(hint) = error.hint() {
+                text += &format!("           to raise it: {hint}\n");
+            }
+        }
+    }
     text
 }
 
@@ -143,7 +196,12 @@ fn why(error: &Error) -> String {
     }
 }
 
-fn value(backend: &str, findings: &[Finding], controls: &[(&'static str, Enforcement)]) -> Value {
+fn value(
+    backend: &str,
+    findings: &[Finding],
+    controls: &[(&'static str, Enforcement)],
+    tiers: &[Tier],
+) -> Value {
     let findings: Vec<Value> = findings
         .iter()
         .map(|finding| match &finding.said {
@@ -157,5 +215,14 @@ fn value(backend: &str, findings: &[Finding], controls: &[(&'static str, Enforce
         .iter()
         .map(|(control, how)| ((*control).to_owned(), json!(how)))
         .collect();
-    json!({ "provider": backend, "findings": findings, "isolation": controls })
+    let tiers: Vec<Value> = tiers
+        .iter()
+        .map(|(uri, what, said)| match said {
+            Ok(_) => json!({ "provider": uri, "what": what, "works": true }),
+            Err(error) => json!({
+                "provider": uri, "what": what, "works": false, "error": error_value(error),
+            }),
+        })
+        .collect();
+    json!({ "provider": backend, "findings": findings, "isolation": controls, "tiers": tiers })
 }

@@ -2,8 +2,9 @@
 //!
 //! [`LocalProvider`] makes sandboxes out of namespaces, an overlay root and a small init that this
 //! crate carries with it; nothing has to be installed and nothing has to be called from `main`.
+//! [`LandlockProvider`] isolates less, where a host grants no user namespaces, and
 //! [`PlainProvider`] runs ordinary processes without any isolation, for hosts that can't isolate;
-//! it is never used unless it is named.
+//! each is used only where it is named.
 //!
 //! How it works, and what it leaves out, is in `ARCHITECTURE.md`; what it defends against is in
 //! `SECURITY.md`.
@@ -23,6 +24,8 @@ mod guest_user;
 mod images;
 #[cfg(target_os = "linux")]
 mod isolation;
+#[cfg(target_os = "linux")]
+mod landlock;
 #[cfg(target_os = "linux")]
 mod lasting;
 #[cfg(target_os = "linux")]
@@ -58,6 +61,8 @@ mod sys;
 mod walk;
 
 pub use config::LocalConfig;
+#[cfg(target_os = "linux")]
+pub use landlock::{LandlockConfig, LandlockProvider};
 pub use plain::{PlainConfig, PlainProvider};
 #[cfg(target_os = "linux")]
 pub use provider::LocalProvider;

@@ -29,9 +29,14 @@ macro_rules! connector {
 }
 
 /// Every scheme of this crate, also of backends that this build does not have.
-pub(crate) fn all() -> [Backend; 6] {
+pub(crate) fn all() -> [Backend; 7] {
     [
         ("local", "local", connector!("local", local::Local)),
+        (
+            "local-landlock",
+            "local",
+            connector!("local", local::Landlock),
+        ),
         ("local-plain", "local", connector!("local", local::Plain)),
         ("dagger", "dagger", connector!("dagger", dagger::Dagger)),
         ("aca-sandboxes", "aca", connector!("aca", aca::Sandboxes)),

@@ -33,7 +33,7 @@ mod tests;
 use std::os::fd::OwnedFd;
 use std::sync::Mutex;
 
-use sandbox_core::{Error, ErrorKind, Operation, Result};
+use sandbox_core::{Error, ErrorKind, GuestPath, Operation, Result};
 
 use self::owners::Owners;
 use crate::guest_user::GuestUser;
@@ -56,6 +56,8 @@ pub(crate) struct GuestRoot {
     guest_id: u32,
     /// Limits on what a walk over the guest's trees may cost.
     limits: Limits,
+    /// What paths of the guest begin with, for one that sees the host's: the path of the root.
+    prefix: Option<GuestPath>,
     /// Held while a batch is written.
     batches: Mutex<()>,
 }
@@ -72,6 +74,7 @@ impl GuestRoot {
             outside: None,
             guest_id: GUEST_ID,
             limits: Limits::DEFAULT,
+            prefix: None,
             batches: Mutex::default(),
         }
     }
@@ -79,6 +82,14 @@ impl GuestRoot {
     /// Sets the number that the guest's own user and group have inside.
     pub(crate) fn with_guest_id(self, guest_id: u32) -> Self {
         Self { guest_id, ..self }
+    }
+
+    /// Takes paths as a guest has them that sees the host's: with the path of the root in front.
+    pub(crate) fn with_prefix(self, prefix: GuestPath) -> Self {
+        Self {
+            prefix: Some(prefix),
+            ..self
+        }
     }
 
     /// Sets the limits on trees.

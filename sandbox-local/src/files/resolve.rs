@@ -8,7 +8,7 @@
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{OFlags, ResolveFlags};
-use rustix::io::Result as Sys;
+use rustix::io::{Errno, Result as Sys};
 use sandbox_core::{ErrorKind, GuestPath, Operation, Result};
 
 use super::GuestRoot;
@@ -19,9 +19,18 @@ pub(super) use crate::walk::{DIR_PATH, DIR_READ, open_beneath, open_same_mount, 
 impl GuestRoot {
     /// Opens a path, following links within the root.
     pub(super) fn open(&self, path: &GuestPath, flags: OFlags) -> Sys<OwnedFd> {
+        let below = match &self.prefix {
+            None => path.clone(),
+            // What lies outside is not there.
+            Some(prefix) => path.strip_prefix(prefix).ok_or(Errno::NOENT)?,
+        };
+        let below: &[u8] = match below.as_bytes() {
+            b"" => b".",
+            below => below,
+        };
         resolve(
             &self.root,
-            path.as_bytes(),
+            below,
             flags,
             ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
         )

@@ -12,6 +12,8 @@ use tokio::sync::Notify;
 
 /// Time that a killed group may take to disappear.
 const GRACE: Duration = Duration::from_millis(200);
+/// The same where it is told when it has.
+const CERTAIN: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -23,19 +25,30 @@ enum State {
     Gone,
 }
 
+/// A way to everything that a command started, also to what left its process group.
+pub(crate) trait Reach: std::fmt::Debug + Send + Sync {
+    /// Kills all of it, without waiting.
+    fn kill(&self);
+    /// Whether nothing of it is left.
+    fn is_empty(&self) -> bool;
+}
+
 /// One command's process group.
 #[derive(Debug)]
-pub(super) struct Group {
+pub(crate) struct Group {
     pid: Option<u32>,
+    /// What reaches more than the group.
+    reach: Option<Arc<dyn Reach>>,
     state: Mutex<State>,
     killed: Notify,
 }
 
 impl Group {
     /// The group of a command that was just started as its leader.
-    pub(super) fn new(pid: Option<u32>) -> Arc<Self> {
+    pub(super) fn new(pid: Option<u32>, reach: Option<Arc<dyn Reach>>) -> Arc<Self> {
         Arc::new(Self {
             pid,
+            reach,
             state: Mutex::new(State::Running),
             killed: Notify::new(),
         })
@@ -45,7 +58,10 @@ impl Group {
     pub(super) fn kill(&self) {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if *state != State::Gone {
-            imp::kill(self.pid);
+            match &self.reach {
+                Some(reach) => reach.kill(),
+                None => imp::kill(self.pid),
+            }
             self.killed.notify_one();
         }
     }
@@ -86,15 +102,20 @@ impl Group {
 
     /// Waits until nothing of it is left, for a moment: a killed process that is not reaped
     /// stays in the group, dead.
-    pub(super) async fn emptied(&self) {
-        let deadline = tokio::time::Instant::now() + GRACE;
+    pub(crate) async fn emptied(&self) {
+        let grace = if self.reach.is_some() { CERTAIN } else { GRACE };
+        let deadline = tokio::time::Instant::now() + grace;
         while !self.is_gone() && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
 
     fn look(&self, state: &mut State) {
-        if *state == State::Background && !imp::exists(self.pid) {
+        let is_empty = || match &self.reach {
+            Some(reach) => reach.is_empty(),
+            None => !imp::exists(self.pid),
+        };
+        if *state == State::Background && is_empty() {
             *state = State::Gone;
         }
     }
@@ -106,7 +127,7 @@ impl Group {
 
 /// The groups of a sandbox that may have something in them.
 #[derive(Debug, Default)]
-pub(super) struct Groups(Mutex<Vec<Arc<Group>>>);
+pub(crate) struct Groups(Mutex<Vec<Arc<Group>>>);
 
 impl Groups {
     /// Adds a group and forgets those that are gone.
@@ -117,7 +138,7 @@ impl Groups {
     }
 
     /// Kills everything in all of them and gives them out.
-    pub(super) fn kill_all(&self) -> Vec<Arc<Group>> {
+    pub(crate) fn kill_all(&self) -> Vec<Arc<Group>> {
         let groups = {
             let mut groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::take(&mut *groups)

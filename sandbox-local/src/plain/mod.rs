@@ -7,19 +7,22 @@ mod batch;
 mod copy;
 mod export;
 mod files;
-mod group;
+pub(crate) mod group;
 mod import;
 mod os;
-mod process;
-mod program;
+pub(crate) mod process;
+pub(crate) mod program;
 mod provider;
-mod sandbox;
+pub(crate) mod sandbox;
 mod stream;
-mod tree;
+pub(crate) mod tree;
 
 pub use provider::{PlainConfig, PlainProvider};
 
 use sandbox_core::{Capabilities, Capability, Control, Enforcement, IsolationReport};
+
+/// What the names of its directories begin with.
+const PREFIX: &str = "sandbox-plain-";
 
 /// Why plain mode lacks what it lacks.
 const WHY: &str = "plain mode: ordinary processes of the host's user";

@@ -2,7 +2,7 @@
 //!
 //! It must never leave the main process running once its handle, its time or its sandbox is gone.
 
-use std::io::ErrorKind as ErrorKindOfHost;
+use std::io::{self, ErrorKind as ErrorKindOfHost};
 use std::process::{ExitStatus as HostStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tokio::process::{Child, Command as HostCommand};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::group::{Group, Groups};
+use super::group::{Group, Groups, Reach};
 use super::program::not_started;
 use super::stream::{Ended, Stream};
 
@@ -30,15 +30,28 @@ const GRACE: Duration = Duration::from_secs(5);
 const BUSY_TRIES: u32 = 1000;
 
 /// Parameters of a start.
-pub(super) struct Start<'a> {
-    pub(super) op: Operation,
-    pub(super) program: &'a [u8],
-    pub(super) sandbox: SandboxId,
-    pub(super) timeout: Option<Duration>,
+pub(crate) struct Start<'a> {
+    pub(crate) op: Operation,
+    pub(crate) program: &'a [u8],
+    pub(crate) sandbox: SandboxId,
+    pub(crate) timeout: Option<Duration>,
     /// Whether there is a pipe for standard input.
-    pub(super) stdin: bool,
-    pub(super) groups: &'a Groups,
-    pub(super) closed: watch::Receiver<bool>,
+    pub(crate) stdin: bool,
+    pub(crate) groups: &'a Groups,
+    pub(crate) closed: watch::Receiver<bool>,
+    /// How it is started, if not as an ordinary child.
+    pub(crate) launch: Option<&'a dyn Launch>,
+}
+
+/// A process that was launched, and what reaches all that it starts.
+pub(crate) type Launched = (Child, Arc<dyn Reach>);
+
+/// A way to start a command other than as an ordinary child.
+#[async_trait]
+pub(crate) trait Launch: Send + Sync {
+    /// Starts it, and gives the command back for another try.
+    async fn launch(&self, command: HostCommand)
+    -> io::Result<(HostCommand, io::Result<Launched>)>;
 }
 
 /// End of a main process.
@@ -51,7 +64,7 @@ enum End {
 }
 
 /// Starts the command. Dropping the future starts nothing.
-pub(super) async fn start(mut command: HostCommand, start: Start<'_>) -> Result<Process> {
+pub(crate) async fn start(mut command: HostCommand, start: Start<'_>) -> Result<Process> {
     command
         .stdin(if start.stdin {
             Stdio::piped()
@@ -62,8 +75,17 @@ pub(super) async fn start(mut command: HostCommand, start: Start<'_>) -> Result<
         .stderr(Stdio::piped())
         .kill_on_drop(true);
     let mut tries = 0;
-    let mut child = loop {
-        match command.spawn() {
+    let (mut child, reach) = loop {
+        let spawned = match start.launch {
+            None => command.spawn().map(|child| (child, None)),
+            Some(launch) => {
+                let failed = |e| not_started(e, start.op, start.program);
+                let launched = launch.launch(command).await.map_err(failed)?;
+                command = launched.0;
+                launched.1.map(|(child, reach)| (child, Some(reach)))
+            }
+        };
+        match spawned {
             Err(e) if e.kind() == ErrorKindOfHost::ExecutableFileBusy && tries < BUSY_TRIES => {
                 tries += 1;
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -71,7 +93,7 @@ pub(super) async fn start(mut command: HostCommand, start: Start<'_>) -> Result<
             spawned => break spawned.map_err(|e| not_started(e, start.op, start.program))?,
         }
     };
-    let group = Group::new(child.id());
+    let group = Group::new(child.id(), reach);
     start.groups.add(&group);
     let (done, end) = watch::channel(None);
     let stdin = child.stdin.take().map(ProcessStdin::new);

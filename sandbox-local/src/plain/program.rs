@@ -16,7 +16,7 @@ use super::os;
 use super::tree::Tree;
 
 /// The command as the host starts it, without its streams.
-pub(super) fn prepare(
+pub(crate) fn prepare(
     tree: &Tree,
     mut at: Settings,
     command: &Command,

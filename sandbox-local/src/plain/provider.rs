@@ -112,7 +112,7 @@ impl Provider for PlainProvider {
         check(&spec)?;
         let base = self.base.clone();
         let made = blocking(OP, move || {
-            Tree::create(&base).map_err(|e| {
+            Tree::create(super::PREFIX, &base).map_err(|e| {
                 Error::from_io(e, OP)
                     .with_host_path(base)
                     .with_hint("choose another directory with PlainConfig::base_dir")

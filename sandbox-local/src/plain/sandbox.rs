@@ -29,7 +29,7 @@ use super::{CAPABILITIES, batch, copy, export, files, import, os, process};
 use crate::runtime;
 
 /// The variables that every command gets.
-pub(super) fn default_env(root: &Path) -> Env {
+pub(crate) fn default_env(root: &Path) -> Env {
     os::default_environment(root)
         .into_iter()
         .fold(Env::new(), |env, (name, value)| env.set(name, value))
@@ -140,6 +140,7 @@ impl PlainSandbox {
             stdin: !matches!(command.stdin, Stdin::Empty),
             groups: &self.groups,
             closed: self.closed.subscribe(),
+            launch: None,
         };
         let started = match host {
             Ok(host) => process::start(host, start).await,
@@ -333,7 +334,7 @@ impl Sandbox for PlainSandbox {
         let mut settings = self.settings();
         let base = self.base.clone();
         let copied = self.files(OP, move |parent, _| {
-            let child = Tree::empty(&base).map_err(|e| Error::from_io(e, OP))?;
+            let child = Tree::empty(super::PREFIX, &base).map_err(|e| Error::from_io(e, OP))?;
             copy::tree(parent.root(), child.root()).map_err(|e| Error::from_io(e, OP))?;
             Ok(child)
         });

@@ -15,7 +15,7 @@ use super::os;
 
 /// A sandbox's directory: `root/{workspace,home,tmp}` and, beside the root, a staging place.
 #[derive(Debug)]
-pub(super) struct Tree {
+pub(crate) struct Tree {
     /// Removed by [`Tree::remove`]; dropping it removes what is left.
     dir: TempDir,
     root: PathBuf,
@@ -33,10 +33,8 @@ pub(super) struct Place {
 
 impl Tree {
     /// A fresh directory below `base`, with nothing in its root.
-    pub(super) fn empty(base: &Path) -> io::Result<Self> {
-        let dir = tempfile::Builder::new()
-            .prefix("sandbox-plain-")
-            .tempdir_in(base)?;
+    pub(crate) fn empty(prefix: &str, base: &Path) -> io::Result<Self> {
+        let dir = tempfile::Builder::new().prefix(prefix).tempdir_in(base)?;
         let canonical = os::canonical(dir.path())?;
         let (root, stage) = (canonical.join("root"), canonical.join("stage"));
         std::fs::create_dir(&root)?;
@@ -51,8 +49,8 @@ impl Tree {
     }
 
     /// A fresh directory below `base` with the usual subdirectories.
-    pub(super) fn create(base: &Path) -> io::Result<Self> {
-        let tree = Self::empty(base)?;
+    pub(crate) fn create(prefix: &str, base: &Path) -> io::Result<Self> {
+        let tree = Self::empty(prefix, base)?;
         for name in ["workspace", "home", "tmp"] {
             std::fs::create_dir(tree.root.join(name))?;
         }
@@ -60,19 +58,25 @@ impl Tree {
     }
 
     /// The name that tells this directory from others.
-    pub(super) fn id(&self) -> String {
+    pub(crate) fn id(&self) -> String {
         let name = self.dir.path().file_name().unwrap_or_default();
         let name = name.to_string_lossy();
         name.trim_start_matches("sandbox-").to_owned()
     }
 
+    /// The directory that the root and the staging place are in.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn dir(&self) -> &Path {
+        self.root.parent().unwrap_or(&self.root)
+    }
+
     /// The guest's root on the host.
-    pub(super) fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
     /// The guest's root as the guest says it.
-    pub(super) fn guest_root(&self) -> &GuestPath {
+    pub(crate) fn guest_root(&self) -> &GuestPath {
         &self.guest_root
     }
 
@@ -167,7 +171,7 @@ fn outside(op: Operation, path: &GuestPath) -> Error {
     Error::new(ErrorKind::PermissionDenied, op)
         .with_message("the path is outside of the sandbox's directory")
         .with_path(path)
-        .with_hint("in plain mode use paths relative to the workdir, or below the sandbox's root")
+        .with_hint("use paths relative to the workdir, or below the sandbox's root")
 }
 
 /// Removes a directory tree, also one with directories that may not be entered. `Ok` if it is gone

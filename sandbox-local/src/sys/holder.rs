@@ -97,7 +97,7 @@ extern "C" fn hold(parent: *mut c_void) -> c_int {
 /// # Safety
 /// As of the call.
 #[inline(always)]
-unsafe fn call(number: c_long, args: [usize; 5]) -> isize {
+pub(super) unsafe fn call(number: c_long, args: [usize; 5]) -> isize {
     let result: isize;
     // SAFETY: the caller's; registers are as the kernel leaves them.
     #[cfg(target_arch = "x86_64")]

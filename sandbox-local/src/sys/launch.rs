@@ -9,7 +9,7 @@ use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
-use std::sync::{Mutex, RwLock};
+use std::sync::{Mutex, RwLock, RwLockReadGuard};
 
 use rustix::io::Errno;
 
@@ -67,6 +67,11 @@ static COPIED: RwLock<()> = RwLock::new(());
 /// takes the file for one that is still being written and does not execute it (ETXTBSY).
 pub(crate) fn let_go() {
     drop(COPIED.write());
+}
+
+/// Held while a child that is started elsewhere has a copy of this process's descriptors.
+pub(super) fn copied() -> Option<RwLockReadGuard<'static, ()>> {
+    COPIED.read().ok()
 }
 
 /// Starts `agent` with `control` as its only descriptor, in new namespaces according

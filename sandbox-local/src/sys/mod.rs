@@ -2,12 +2,15 @@
 //! buffers, system calls that no crate has a function for. Must stay small, and
 //! must never decide what a sandbox may do.
 
+pub(crate) mod confine;
 pub(crate) mod fsuid;
 pub(crate) mod holder;
-mod landlock;
+pub(crate) mod keeper;
+pub(crate) mod landlock;
 pub(crate) mod launch;
 pub(crate) mod mount;
 pub(crate) mod network;
+pub(crate) mod notify;
 pub(crate) mod open_files;
 pub(crate) mod pipe;
 pub(crate) mod watch;

@@ -12,6 +12,7 @@
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
 mod program;
+pub(crate) mod shared;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 

@@ -1,0 +1,438 @@
+//! One sandbox under Landlock: the trait, on top of the files of local sandboxes and the processes
+//! of plain ones.
+//!
+//! It must never resolve a path of the guest's other than by descriptors, and never start a command
+//! outside of its confinement.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sandbox_core::backend::{Jobs, Settings, blocking};
+use sandbox_core::{
+    Capabilities, Capability, CollectOptions, Command, CreateDirOptions, DirEntry, Env, Error,
+    ErrorKind, Execution, ExportOptions, FileBatch, GuestPath, ImportOptions, IsolationReport, Job,
+    JobInfo, JobKey, JobOptions, ListOptions, Metadata, MetadataOptions, Operation, Output,
+    Process, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox, SandboxId, SandboxInfo,
+    Stdin, TransferReport,
+};
+use tokio::io::AsyncWriteExt as _;
+use tokio::sync::watch;
+
+use super::CAPABILITIES;
+use super::domain::Confinement;
+use super::provider::Made;
+use super::report::Found;
+use crate::files::{CancelFlag, GuestRoot};
+use crate::plain::group::Groups;
+use crate::plain::tree::Tree;
+use crate::plain::{process, program};
+use crate::runtime;
+use crate::walk::Cancel;
+
+/// What a sandbox begins with.
+pub(super) struct Parts {
+    pub(super) made: Made,
+    pub(super) settings: Settings,
+    pub(super) open_network: bool,
+    pub(super) timeout: Option<Duration>,
+}
+
+/// A directory of the host and the processes that were started in it.
+#[derive(Debug)]
+pub(super) struct LandlockSandbox {
+    /// Handle that a process holds on to.
+    this: Weak<Self>,
+    info: SandboxInfo,
+    tree: Arc<Tree>,
+    files: Arc<GuestRoot>,
+    confinement: Confinement,
+    own_user: bool,
+    open_network: bool,
+    settings: Mutex<Settings>,
+    timeout: Option<Duration>,
+    groups: Arc<Groups>,
+    jobs: Jobs,
+    closed: watch::Sender<bool>,
+    /// Held while closing; `true` when that is done.
+    freed: Arc<tokio::sync::Mutex<bool>>,
+}
+
+/// Stops a transfer when the future that waits for it is dropped.
+struct CancelOnDrop(CancelFlag);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+impl LandlockSandbox {
+    pub(super) fn new(parts: Parts) -> Arc<Self> {
+        let Made {
+            tree,
+            files,
+            confinement,
+            own_user,
+        } = parts.made;
+        let workdir = parts.settings.workdir.clone();
+        let id = SandboxId::new(tree.id());
+        let info =
+            SandboxInfo::new(id.clone(), "local-landlock", workdir).command_timeout(parts.timeout);
+        Arc::new_cyclic(|this| Self {
+            this: this.clone(),
+            info,
+            tree: Arc::new(tree),
+            files: Arc::new(files),
+            confinement,
+            own_user,
+            open_network: parts.open_network,
+            settings: Mutex::new(parts.settings),
+            timeout: parts.timeout,
+            groups: Arc::default(),
+            jobs: Jobs::new(id.clone()),
+            closed: watch::Sender::new(false),
+            freed: Arc::default(),
+        })
+    }
+
+    fn settings(&self) -> Settings {
+        let now = self.settings.lock();
+        now.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn named(&self, error: Error) -> Error {
+        error.with_sandbox(self.info.id.clone())
+    }
+
+    fn check_open(&self, op: Operation) -> Result<()> {
+        if *self.closed.borrow() {
+            return Err(Error::closed(op, &self.info.id));
+        }
+        Ok(())
+    }
+
+    fn resolve(&self, path: &GuestPath, op: Operation) -> Result<GuestPath> {
+        path.resolve(&self.settings().workdir, op)
+            .map_err(|error| self.named(error))
+    }
+
+    /// The same for what is made: outside of the sandbox's directory nothing is.
+    fn resolve_own(&self, path: &GuestPath, op: Operation) -> Result<GuestPath> {
+        let path = self.resolve(path, op)?;
+        if path.strip_prefix(self.tree.guest_root()).is_some() {
+            return Ok(path);
+        }
+        Err(self.named(
+            Error::new(ErrorKind::PermissionDenied, op)
+                .with_message("the path is outside of the sandbox's directory")
+                .with_path(path)
+                .with_hint("use a path relative to the workdir"),
+        ))
+    }
+
+    /// Works on the files, on a thread for blocking work.
+    async fn files<T: Send + 'static>(
+        &self,
+        op: Operation,
+        work: impl FnOnce(&GuestRoot) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.check_open(op)?;
+        runtime::require(op).map_err(|error| self.named(error))?;
+        let files = Arc::clone(&self.files);
+        let result = blocking(op, move || work(&files)).await;
+        result.map_err(|error| match self.check_open(op) {
+            // Whatever it stumbled over, the directory was going away.
+            Err(closed) => closed.with_source(error),
+            Ok(()) => self.named(error),
+        })
+    }
+
+    /// The job, with a handle that keeps its sandbox.
+    fn held(&self, job: Job) -> Job {
+        match self.this.upgrade() {
+            Some(sandbox) => job.keep_alive(sandbox),
+            None => job,
+        }
+    }
+
+    async fn start(&self, command: &Command, op: Operation) -> Result<Process> {
+        let lacks = |asked: bool, capability| match asked {
+            true => CAPABILITIES.require(capability, op),
+            false => Ok(()),
+        };
+        let host = self
+            .check_open(op)
+            .and_then(|()| runtime::require(op))
+            .and_then(|()| command.validate(op))
+            .and_then(|()| lacks(command.user.is_some(), Capability::User))
+            .and_then(|()| lacks(command.terminal.is_some(), Capability::Terminal))
+            .and_then(|()| program::prepare(&self.tree, self.settings(), command, op));
+        let start = process::Start {
+            op,
+            program: command.program(),
+            sandbox: self.info.id.clone(),
+            timeout: command.timeout.or(self.timeout),
+            stdin: !matches!(command.stdin, Stdin::Empty),
+            groups: &self.groups,
+            closed: self.closed.subscribe(),
+            launch: Some(&self.confinement),
+        };
+        let started = match host {
+            Ok(mut host) => {
+                self.confinement.cage.arm(&mut host);
+                process::start(host, start).await
+            }
+            Err(error) => Err(error),
+        };
+        started.map_err(|error| self.named(error.with_execution(Execution::NotStarted)))
+    }
+}
+
+#[async_trait]
+impl Sandbox for LandlockSandbox {
+    fn info(&self) -> SandboxInfo {
+        let mut info = self.info.clone();
+        info.workdir = self.settings().workdir;
+        info
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        CAPABILITIES
+    }
+
+    async fn isolation(&self) -> Result<IsolationReport> {
+        const OP: Operation = Operation::Isolation;
+        self.check_open(OP)?;
+        runtime::require(OP).map_err(|error| self.named(error))?;
+        let found = Found::probe(self.tree.dir(), &self.confinement).await;
+        let found = found.map_err(|error| self.named(error))?;
+        Ok(found.report(self.open_network, self.own_user))
+    }
+
+    async fn exec(&self, command: Command) -> Result<Output> {
+        let mut options = CollectOptions::new();
+        let process = self.start(&command, Operation::Exec).await?;
+        options.stdout_limit = command.stdout_limit;
+        options.stderr_limit = command.stderr_limit;
+        options.sandbox = Some(self.info.id.clone());
+        if let Stdin::Bytes(bytes) = command.stdin {
+            options.stdin = bytes;
+        }
+        process.wait_with_output(options).await
+    }
+
+    async fn spawn(&self, command: Command) -> Result<Process> {
+        let mut process = self.start(&command, Operation::Spawn).await?;
+        if let Stdin::Bytes(bytes) = command.stdin
+            && let Some(mut stdin) = process.stdin.take()
+        {
+            let mut closed = self.closed.subscribe();
+            tokio::spawn(async move {
+                tokio::select! {
+                    // A program that does not want its input is not an error.
+                    _ = stdin.write_all(&bytes) => {}
+                    _ = closed.wait_for(|closed| *closed) => {}
+                }
+            });
+        }
+        Ok(match self.this.upgrade() {
+            Some(sandbox) => process.keep_alive(sandbox),
+            None => process,
+        })
+    }
+
+    async fn write_files(&self, batch: FileBatch) -> Result<()> {
+        self.check_open(Operation::WriteFiles)?;
+        let workdir = self.settings().workdir;
+        for (path, _) in batch.resolve(&workdir).map_err(|error| self.named(error))? {
+            self.resolve_own(&path, Operation::WriteFiles)?;
+        }
+        self.files(Operation::WriteFiles, move |root| {
+            root.write(&batch.resolve(&workdir)?)
+        })
+        .await
+    }
+
+    async fn read_file(&self, path: &GuestPath, options: ReadOptions) -> Result<Bytes> {
+        let path = self.resolve(path, Operation::ReadFile)?;
+        self.files(Operation::ReadFile, move |root| root.read(&path, &options))
+            .await
+    }
+
+    async fn list_dir(&self, path: &GuestPath, options: ListOptions) -> Result<Vec<DirEntry>> {
+        let path = self.resolve(path, Operation::ListDir)?;
+        let cancel = Cancel::default();
+        let _stop = cancel.on_drop();
+        self.files(Operation::ListDir, move |root| {
+            root.list_until(&path, &options, cancel)
+        })
+        .await
+    }
+
+    async fn metadata(&self, path: &GuestPath, options: MetadataOptions) -> Result<Metadata> {
+        let path = self.resolve(path, Operation::Metadata)?;
+        self.files(Operation::Metadata, move |root| {
+            root.metadata(&path, &options)
+        })
+        .await
+    }
+
+    async fn remove(&self, path: &GuestPath, options: RemoveOptions) -> Result<()> {
+        const OP: Operation = Operation::Remove;
+        let path = self.resolve(path, OP)?;
+        if path == GuestPath::root() || path == *self.tree.guest_root() {
+            return Err(self.named(
+                Error::new(ErrorKind::InvalidInput, OP)
+                    .with_message("the root stays where it is")
+                    .with_path(path),
+            ));
+        }
+        let cancel = Cancel::default();
+        let _stop = cancel.on_drop();
+        self.files(OP, move |root| {
+            options.settle(root.remove_until(&path, &options, cancel))
+        })
+        .await
+    }
+
+    async fn create_dir(&self, path: &GuestPath, options: CreateDirOptions) -> Result<()> {
+        let path = self.resolve_own(path, Operation::CreateDir)?;
+        self.files(Operation::CreateDir, move |root| {
+            root.create_dir(&path, &options)
+        })
+        .await
+    }
+
+    async fn rename(&self, from: &GuestPath, to: &GuestPath, options: RenameOptions) -> Result<()> {
+        let from = self.resolve(from, Operation::Rename)?;
+        let to = self.resolve_own(to, Operation::Rename)?;
+        self.files(Operation::Rename, move |root| {
+            root.rename(&from, &to, &options)
+        })
+        .await
+    }
+
+    async fn import_dir(
+        &self,
+        from: &Path,
+        to: &GuestPath,
+        options: ImportOptions,
+    ) -> Result<TransferReport> {
+        let to = self.resolve_own(to, Operation::ImportDir)?;
+        let from = from.to_owned();
+        self.files(Operation::ImportDir, move |root| {
+            root.import(&from, &to, &options)
+        })
+        .await
+    }
+
+    async fn export_dir(
+        &self,
+        from: &GuestPath,
+        to: &Path,
+        options: ExportOptions,
+    ) -> Result<TransferReport> {
+        let from = self.resolve(from, Operation::ExportDir)?;
+        let to = to.to_owned();
+        let cancel = CancelOnDrop(CancelFlag::default());
+        let flag = cancel.0.clone();
+        self.files(Operation::ExportDir, move |root| {
+            root.export(&from, &to, &options, &flag)
+        })
+        .await
+    }
+
+    async fn set_workdir(&self, path: &GuestPath) -> Result<()> {
+        const OP: Operation = Operation::SetWorkdir;
+        let path = self.resolve(path, OP)?;
+        let checked = path.clone();
+        self.files(OP, move |root| root.check_dir(&checked, OP))
+            .await?;
+        let mut now = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        now.workdir = path;
+        Ok(())
+    }
+
+    async fn set_env(&self, changes: Env) -> Result<()> {
+        const OP: Operation = Operation::SetEnv;
+        self.check_open(OP)?;
+        changes.validate(OP).map_err(|error| self.named(error))?;
+        let mut now = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        changes.apply_to(&mut now.env);
+        Ok(())
+    }
+
+    async fn start_job(&self, key: &JobKey, command: Command, options: JobOptions) -> Result<Job> {
+        const OP: Operation = Operation::StartJob;
+        self.check_open(OP)?;
+        runtime::require(OP).map_err(|error| self.named(error))?;
+        let (this, id) = (self.this.clone(), self.info.id.clone());
+        // Only for the start: a job does not keep its sandbox, which would never end then.
+        let spawn = move |command: Command| async move {
+            match this.upgrade() {
+                Some(sandbox) => sandbox.start(&command, OP).await,
+                None => Err(Error::closed(OP, &id).with_execution(Execution::NotStarted)),
+            }
+        };
+        let job = self.jobs.start(key, command, options, spawn).await?;
+        Ok(self.held(job))
+    }
+
+    async fn find_job(&self, key: &JobKey) -> Result<Job> {
+        self.check_open(Operation::FindJob)?;
+        Ok(self.held(self.jobs.find(key)?))
+    }
+
+    async fn list_jobs(&self) -> Result<Vec<JobInfo>> {
+        self.check_open(Operation::ListJobs)?;
+        Ok(self.jobs.list())
+    }
+
+    async fn close(&self) -> Result<()> {
+        const OP: Operation = Operation::Close;
+        self.closed.send_replace(true);
+        // First, and whatever else fails.
+        let groups = self.groups.kill_all();
+        runtime::require(OP).map_err(|error| self.named(error))?;
+        let (tree, freed) = (Arc::clone(&self.tree), Arc::clone(&self.freed));
+        // A task of its own: it goes on when the future is dropped.
+        let closing = tokio::spawn(async move {
+            let mut freed = freed.lock().await;
+            if *freed {
+                return Ok(());
+            }
+            for group in groups {
+                group.emptied().await;
+            }
+            let removed =
+                tokio::task::spawn_blocking(move || sandbox_transfer::remove_tree(tree.dir()))
+                    .await;
+            *freed = matches!(removed, Ok(Ok(())));
+            match removed {
+                Ok(removed) => removed.map_err(|error| Error::from_io(error, OP)),
+                Err(error) => Err(Error::new(ErrorKind::Other, OP).with_source(error)),
+            }
+        });
+        let closed = closing.await.unwrap_or_else(|error| {
+            Err(Error::new(ErrorKind::Other, OP)
+                .with_message("the closing was given up")
+                .with_source(error))
+        });
+        closed.map_err(|error| self.named(error))
+    }
+}
+
+impl Drop for LandlockSandbox {
+    fn drop(&mut self) {
+        self.closed.send_replace(true);
+        self.groups.kill_all();
+        let tree = Arc::clone(&self.tree);
+        // Removing files takes time, and a drop may not.
+        let _ = std::thread::Builder::new()
+            .name("sandbox-landlock-drop".into())
+            .spawn(move || sandbox_transfer::remove_tree(tree.dir()));
+    }
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::GuestPath;
 
-/// What an import or export has brought so far.
+/// Counts of what an import or export has brought so far.
 ///
 /// ```
 /// use sandbox_core::TransferCount;
@@ -113,7 +113,7 @@ pub struct ImportOptions {
     /// Treatment of an entry of the host that can't be read. Default: skip it. Mirroring
     /// leaves alone what the sandbox has of it.
     pub unreadable: Unreadable,
-    /// What is told how far it is. Default: nothing.
+    /// Function that is told how far it is. Default: none.
     #[cfg_attr(feature = "serde", serde(skip))]
     pub progress: Option<TransferProgress>,
 }
@@ -201,7 +201,7 @@ pub struct ExportOptions {
     pub max_entries: u64,
     /// Treatment of an entry that the sandbox's user can't read. Default: skip it.
     pub unreadable: Unreadable,
-    /// What is told how far it is. Default: nothing.
+    /// Function that is told how far it is. Default: none.
     #[cfg_attr(feature = "serde", serde(skip))]
     pub progress: Option<TransferProgress>,
 }

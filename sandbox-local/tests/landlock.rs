@@ -29,7 +29,7 @@ async fn unconfined() -> Arc<dyn Sandbox> {
     provider.create(spec).await.unwrap()
 }
 
-/// What a script says in a confined sandbox and in a plain one.
+/// Output of a script in a confined sandbox and in a plain one.
 async fn both(script: &str) -> (String, String) {
     let (confined, plain) = (confined(Network::Off).await, unconfined().await);
     let said = (ran(&*confined, script).await, ran(&*plain, script).await);

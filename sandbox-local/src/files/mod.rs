@@ -56,7 +56,7 @@ pub(crate) struct GuestRoot {
     guest_id: u32,
     /// Limits on what a walk over the guest's trees may cost.
     limits: Limits,
-    /// What paths of the guest begin with, for one that sees the host's: the path of the root.
+    /// Prefix of the guest's paths, for one that sees the host's: the path of the root.
     prefix: Option<GuestPath>,
     /// Held while a batch is written.
     batches: Mutex<()>,

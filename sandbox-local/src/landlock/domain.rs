@@ -23,7 +23,7 @@ use crate::plain::process::{Launch, Launched};
 use crate::sys::confine::{Cage, restrict_thread, watch_thread};
 use crate::sys::keeper::Keeper;
 
-/// What the commands of a sandbox are started under.
+/// Restrictions of the commands of a sandbox.
 #[derive(Clone, Debug)]
 pub(super) struct Confinement {
     /// Rules of the keeper.
@@ -32,7 +32,7 @@ pub(super) struct Confinement {
     pub(super) cage: Arc<Cage>,
     /// Filter that watches.
     pub(super) watching: Arc<[u8]>,
-    /// Where a command may change modes and times.
+    /// Directory below which a command may change modes and times.
     pub(super) root: PathBuf,
 }
 
@@ -52,7 +52,7 @@ impl Domain {
     }
 }
 
-/// Its end kills what is left.
+/// Handle of a domain; dropping it kills what is left.
 #[derive(Debug)]
 struct Held(Arc<Domain>);
 
@@ -91,7 +91,7 @@ impl Confinement {
     }
 }
 
-/// What the watching thread needs.
+/// Input of the watching thread.
 struct Watched {
     listener: OwnedFd,
     domain: Arc<Domain>,

@@ -16,7 +16,7 @@ pub use provider::{LandlockConfig, LandlockProvider};
 
 use sandbox_core::{Capabilities, Capability};
 
-/// What every reason begins with.
+/// Beginning of the reasons.
 const WHY: &str = "local-landlock: has no namespaces";
 
 const CAPABILITIES: Capabilities = Capabilities::none(WHY)

@@ -32,7 +32,7 @@ use crate::sys::landlock::landlock_version;
 
 const OP: Operation = Operation::Create;
 
-/// What the names of its directories begin with.
+/// Prefix of the names of its directories.
 const PREFIX: &str = "sandbox-landlock-";
 
 /// The most processes that the user of a sandbox has, all of its programs together: against a
@@ -206,7 +206,7 @@ impl Provider for LandlockProvider {
     }
 }
 
-/// What a sandbox is made of.
+/// Parts of a sandbox that are made before its handle.
 #[derive(Debug)]
 pub(super) struct Made {
     pub(super) tree: Tree,

@@ -22,7 +22,7 @@ const OP: Operation = Operation::Isolation;
 /// File of the host beside a sandbox's root, for the attempts.
 pub(super) const OUTSIDE: &str = "outside";
 
-/// What the attempts found.
+/// Findings of the attempts.
 pub(super) struct Found([i32; ATTEMPTS]);
 
 impl Found {

@@ -73,7 +73,7 @@ const SETTINGS: &[&str] = &[
 /// For programs that have the host's network.
 const NETWORK: &[&str] = &["/etc/hosts", "/etc/resolv.conf", "/run/systemd/resolve"];
 
-/// What the kernel says of the machine, and nothing of its processes.
+/// Files in which the kernel describes the machine, and none of its processes.
 const MACHINE: &[&str] = &[
     "/proc/cpuinfo",
     "/proc/filesystems",

@@ -32,7 +32,7 @@ use crate::plain::{process, program};
 use crate::runtime;
 use crate::walk::Cancel;
 
-/// What a sandbox begins with.
+/// Parts of a new sandbox.
 pub(super) struct Parts {
     pub(super) made: Made,
     pub(super) settings: Settings,
@@ -119,7 +119,7 @@ impl LandlockSandbox {
             .map_err(|error| self.named(error))
     }
 
-    /// The same for what is made: outside of the sandbox's directory nothing is.
+    /// Resolves a path at which something is made: only in the sandbox's directory.
     fn resolve_own(&self, path: &GuestPath, op: Operation) -> Result<GuestPath> {
         let path = self.resolve(path, op)?;
         if path.strip_prefix(self.tree.guest_root()).is_some() {

@@ -31,7 +31,7 @@ pub(super) fn answer_until_empty(listener: BorrowedFd<'_>, root: &Path) {
     }
 }
 
-/// What the call asks for.
+/// Change that a call asks for.
 enum Asked {
     Mode(u32),
     Times(Option<Timestamps>),

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 /// Time that a killed group may take to disappear.
 const GRACE: Duration = Duration::from_millis(200);
-/// The same where it is told when it has.
+/// Time that it may take where its end is told.
 const CERTAIN: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub(crate) trait Reach: std::fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub(crate) struct Group {
     pid: Option<u32>,
-    /// What reaches more than the group.
+    /// Way to more than the group.
     reach: Option<Arc<dyn Reach>>,
     state: Mutex<State>,
     killed: Notify,

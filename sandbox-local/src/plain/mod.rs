@@ -21,7 +21,7 @@ pub use provider::{PlainConfig, PlainProvider};
 
 use sandbox_core::{Capabilities, Capability, Control, Enforcement, IsolationReport};
 
-/// What the names of its directories begin with.
+/// Prefix of the names of its directories.
 const PREFIX: &str = "sandbox-plain-";
 
 /// Why plain mode lacks what it lacks.

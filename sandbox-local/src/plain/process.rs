@@ -39,7 +39,7 @@ pub(crate) struct Start<'a> {
     pub(crate) stdin: bool,
     pub(crate) groups: &'a Groups,
     pub(crate) closed: watch::Receiver<bool>,
-    /// How it is started, if not as an ordinary child.
+    /// Way to start it, if not as an ordinary child.
     pub(crate) launch: Option<&'a dyn Launch>,
 }
 

@@ -1,5 +1,5 @@
-//! What a command of the Landlock tier is put under, between fork and exec, and the attempts that
-//! find out whether it holds.
+//! Restrictions of a command without namespaces, put up between fork and exec, and the attempts that
+//! find out whether they hold.
 //!
 //! Everything between fork and exec is a system call on memory prepared before: no allocation, no
 //! lock, no panic. It must never execute a program unless every step has succeeded.
@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-/// What one command is put under.
+/// Restrictions of one command.
 #[derive(Debug)]
 pub(crate) struct Cage {
     /// Landlock rules.

@@ -21,7 +21,7 @@ use super::launch::{BlockedSignals, Stack, copied};
 /// Dropping it lets it kill, and waits for its end.
 pub(crate) struct Keeper {
     pidfd: OwnedFd,
-    /// Its death is the order.
+    /// Socket whose closing is the order.
     order: Option<OwnedFd>,
     orders: Box<Orders>,
     stack: Option<Stack>,
@@ -33,7 +33,7 @@ impl std::fmt::Debug for Keeper {
     }
 }
 
-/// What it reads, on memory that this process keeps until it has ended.
+/// Input of the process, on memory that this process keeps until it has ended.
 struct Orders {
     socket: RawFd,
     host: c_int,

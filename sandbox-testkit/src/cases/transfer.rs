@@ -48,7 +48,7 @@ fn told() -> (TransferProgress, Arc<Mutex<Vec<TransferCount>>>) {
     (TransferProgress::new(tell), counts)
 }
 
-/// What was told grows, and ends with the report.
+/// Fails unless the counts grow and end with the report.
 fn grows(told: &Mutex<Vec<TransferCount>>, report: &TransferReport) -> Verdict {
     let told = told.lock().unwrap_or_else(PoisonError::into_inner);
     ensure_eq!(told.len() as u64, report.files, "calls: {told:?}");

@@ -6,14 +6,16 @@
 
 use std::fs::File;
 use std::io::{BufReader, Seek as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use sandbox_core::{
     Error, ErrorKind, ExportOptions, ImportOptions, Operation, Result, Sandbox, TransferReport,
     backend::blocking,
 };
 use sandbox_transfer::{Attributes, pack, remove_tree};
+use tokio::sync::watch;
 
 use crate::wire::{Export, Exported, Import, Time};
 
@@ -23,33 +25,46 @@ const ENTRIES: u64 = 10_000_000;
 /// Size from which on the holes of a file stay holes in an archive.
 const HOLES: u64 = 1 << 20;
 
-/// A directory that is removed when it is dropped.
-struct Staging(Option<tempfile::TempDir>);
+/// Time after which a directory that is written to all the while is left.
+const WRITTEN_TO: Duration = Duration::from_secs(10);
+
+/// A directory that goes when everything that uses it has let go of it.
+struct Staging(Option<Arc<Dir>>);
+
+/// The directory itself. Dropping it removes it, which blocks.
+struct Dir {
+    path: PathBuf,
+    /// Tells the server when it is removed.
+    _staged: watch::Receiver<()>,
+}
 
 impl Staging {
-    async fn new(operation: Operation) -> Result<Self> {
+    async fn new(operation: Operation, staged: &watch::Sender<()>) -> Result<Self> {
+        let _staged = staged.subscribe();
         let made = blocking(operation, move || {
             let dir = tempfile::Builder::new().prefix("sandbox-remote-").tempdir();
-            dir.map_err(|error| Error::from_io(error, operation))
+            let path = dir
+                .map_err(|error| Error::from_io(error, operation))?
+                .keep();
+            Ok(Dir { path, _staged })
         });
-        Ok(Self(Some(made.await?)))
+        Ok(Self(Some(Arc::new(made.await?))))
     }
 
     fn at(&self, name: &str) -> PathBuf {
         self.0
             .as_ref()
-            .map_or_else(PathBuf::new, |dir| dir.path().join(name))
+            .map_or_else(PathBuf::new, |dir| dir.path.join(name))
     }
 
-    /// Removes it. Blocks.
-    fn remove(&mut self) {
-        if let Some(dir) = self.0.take() {
-            let path = dir.keep();
-            // Guests close directories to their owner; this opens them.
-            if let Err(error) = remove_tree(&path) {
-                tracing::warn!(%error, path = %path.display(), "a directory was left");
-            }
-        }
+    /// Keeps the directory while work that nothing can stop uses it.
+    fn share(&self) -> Option<Arc<Dir>> {
+        self.0.clone()
+    }
+
+    /// Gives the directory to work that removes it when it is done.
+    fn give(mut self) -> Option<Arc<Dir>> {
+        self.0.take()
     }
 }
 
@@ -58,11 +73,34 @@ impl Drop for Staging {
         let Some(dir) = self.0.take() else {
             return;
         };
-        let mut rest = Self(Some(dir));
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(move || rest.remove())),
-            Err(_) => rest.remove(),
+            // A runtime that ends drops what it does not get to, which removes it as well.
+            Ok(runtime) => drop(runtime.spawn_blocking(move || drop(dir))),
+            Err(_) => drop(dir),
         }
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let start = Instant::now();
+        // Guests close directories to their owner; this opens them. A backend whose export was
+        // dropped may still write.
+        while let Err(error) = remove(&self.path) {
+            if start.elapsed() > WRITTEN_TO {
+                tracing::warn!(%error, path = %self.path.display(), "a directory was left");
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+fn remove(path: &Path) -> std::io::Result<()> {
+    match remove_tree(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ if path.symlink_metadata().is_ok() => Err(std::io::ErrorKind::DirectoryNotEmpty.into()),
+        _ => Ok(()),
     }
 }
 
@@ -72,12 +110,14 @@ pub(super) async fn import(
     request: Import,
     mut archive: File,
     most: u64,
+    staged: &watch::Sender<()>,
 ) -> Result<TransferReport> {
     const OP: Operation = Operation::ImportDir;
-    let staging = Staging::new(OP).await?;
+    let staging = Staging::new(OP, staged).await?;
     let from = staging.at("tree");
-    let to = from.clone();
+    let (to, dir) = (from.clone(), staging.share());
     blocking(OP, move || {
+        let _dir = dir;
         archive
             .rewind()
             .map_err(|error| Error::from_io(error, OP))?;
@@ -94,9 +134,9 @@ pub(super) async fn import(
     let imported = sandbox
         .import_dir(&from, &request.to, request.options)
         .await;
-    let mut staging = staging;
+    let dir = staging.give();
     blocking(OP, move || {
-        staging.remove();
+        drop(dir);
         Ok(())
     })
     .await?;
@@ -108,19 +148,21 @@ pub(super) async fn export(
     sandbox: Arc<dyn Sandbox>,
     request: Export,
     most: u64,
+    staged: &watch::Sender<()>,
 ) -> Result<(Exported, File)> {
     const OP: Operation = Operation::ExportDir;
-    let mut staging = Staging::new(OP).await?;
+    let staging = Staging::new(OP, staged).await?;
     let to = staging.at("tree");
     let mut options = request.options;
     options.existing = sandbox_core::ExistingDir::MustBeEmpty;
     options.max_bytes = options.max_bytes.min(most);
     let exported = sandbox.export_dir(&request.from, &to, options).await;
     let report = exported.map_err(|error| of_the_archive(error, OP))?;
+    let dir = staging.give();
     let (scan, archive) = blocking(OP, move || {
         let archive = tempfile::tempfile().map_err(|error| Error::from_io(error, OP))?;
         let packed = pack(&to, &ImportOptions::new(), &archive, HOLES);
-        staging.remove();
+        drop(dir);
         let (scan, _) = packed?;
         (&archive)
             .rewind()
@@ -159,4 +201,65 @@ fn of_the_archive(error: Error, operation: Operation) -> Error {
         told = told.with_hint(hint);
     }
     told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gone(path: &Path) {
+        let start = Instant::now();
+        while path.exists() {
+            assert!(start.elapsed() < Duration::from_secs(120), "{path:?}");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn what_a_runtime_does_not_get_to_any_more_is_removed_too() {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .max_blocking_threads(1)
+            .build()
+            .unwrap();
+        let staged = watch::Sender::new(());
+        let staging = runtime.block_on(Staging::new(Operation::ImportDir, &staged));
+        let staging = staging.unwrap();
+        let path = staging.at("");
+        std::fs::create_dir(staging.at("tree")).unwrap();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let (began, begun) = std::sync::mpsc::channel();
+        drop(runtime.spawn_blocking(move || {
+            began.send(()).unwrap();
+            let _ = released.recv();
+        }));
+        begun.recv().unwrap();
+        runtime.block_on(async { drop(staging) });
+        runtime.shutdown_background();
+        release.send(()).unwrap();
+        gone(&path);
+    }
+
+    #[tokio::test]
+    async fn a_server_knows_when_a_directory_that_is_still_written_to_has_gone() {
+        let staged = watch::Sender::new(());
+        let staging = Staging::new(Operation::ExportDir, &staged).await.unwrap();
+        let (path, out) = (staging.at(""), staging.at("tree"));
+        let (began, begun) = std::sync::mpsc::channel();
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let writer = std::thread::spawn(move || {
+            let mut number = 0_u64;
+            while stopped.try_recv().is_err() {
+                let _ = std::fs::create_dir(&out);
+                let _ = std::fs::write(out.join(number.to_string()), "x");
+                number += 1;
+                let _ = began.send(());
+            }
+        });
+        begun.recv().unwrap();
+        drop(staging);
+        stop.send(()).unwrap();
+        writer.join().unwrap();
+        staged.closed().await;
+        assert!(!path.exists());
+    }
 }

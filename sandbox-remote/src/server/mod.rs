@@ -80,6 +80,8 @@ use state::State;
 
 /// The time in which access must be decided.
 const ADMITTING: Duration = Duration::from_secs(15);
+/// Time that the directories of transfers may take to go when a server is closed.
+const STAGED: Duration = Duration::from_secs(15);
 
 /// A server that is not started yet.
 ///
@@ -191,8 +193,9 @@ impl Serving {
         let _ = ended.wait_for(|ended| *ended).await;
     }
 
-    /// Stops the server and closes every sandbox that it holds; the file of its socket is gone then.
-    /// Dropping the future leaves some to their backend's collector.
+    /// Stops the server and closes every sandbox that it holds; the file of its socket is gone then,
+    /// and so are the directories of transfers that were under way. Dropping the future leaves some
+    /// sandboxes to their backend's collector.
     pub async fn close(self) {
         self.accepting.abort();
         let mut closing = JoinSet::new();
@@ -203,6 +206,11 @@ impl Serving {
         while closing.join_next().await.is_some() {}
         // What accepts owns the socket: a program that ends now would leave its file.
         self.ended().await;
+        // Transfers have failed by now; removing what they had written takes a moment.
+        let gone = self.state.staged.closed();
+        if tokio::time::timeout(STAGED, gone).await.is_err() {
+            tracing::warn!("a transfer goes on; its directory is left");
+        }
     }
 }
 

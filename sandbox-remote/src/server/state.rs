@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use sandbox_core::{Capabilities, ErrorKind, Operation, Provider, Result, Sandbox};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::access::Access;
 use super::calls::Calls;
@@ -32,6 +32,8 @@ pub(super) struct State {
     pub(super) jobs: Jobs,
     pub(super) sandboxes: Sandboxes,
     pub(super) buffered: Arc<Semaphore>,
+    /// Each directory of a transfer that is under way has a receiver of it.
+    pub(super) staged: watch::Sender<()>,
     places: Arc<Semaphore>,
     commands: Arc<Semaphore>,
     sandbox_places: Arc<Semaphore>,
@@ -62,6 +64,7 @@ impl State {
             sandboxes,
             // In KiB, and room for what each request has beyond whole ones.
             buffered: semaphore(config.max_buffered.max(config.max_body) / 1024 + 1),
+            staged: watch::Sender::new(()),
             places: semaphore(config.max_calls),
             commands: semaphore(config.max_commands),
             sandbox_places: semaphore(config.max_sandboxes),

@@ -10,7 +10,7 @@ use axum::http::{Response, StatusCode};
 use bytes::{Bytes, BytesMut};
 use sandbox_core::{Error, Operation, Result, Sandbox};
 use tokio::io::AsyncReadExt as _;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::archive;
 use super::asked::Asked;
@@ -39,9 +39,10 @@ pub(super) async fn import(
             ))
         })?;
         let (held, sandbox) = sandbox_of(state, asked)?;
+        let staged = state.staged.clone();
         Ok(async move {
             let _held = held;
-            let report = archive::import(sandbox, request, archive, most).await?;
+            let report = archive::import(sandbox, request, archive, most, &staged).await?;
             Ok((Reply::json(&wire::Imported { report }, operation)?, None))
         })
     };
@@ -62,10 +63,11 @@ pub(super) async fn export(
     let place = state.place(operation)?;
     let most = state.config.max_archive;
     let (sender, receiver) = mpsc::channel::<Bytes>(4);
+    let staged = state.staged.clone();
     tokio::spawn(async move {
         let _held = (held, place);
         let work = async {
-            if let Err(error) = send_export(&sender, sandbox, request, most).await {
+            if let Err(error) = send_export(&sender, sandbox, request, most, &staged).await {
                 let problem = serde_json::to_vec(&wire::Problem::new(error));
                 let problem = problem.unwrap_or_default();
                 let _ = sender.send(framed(frame::ERROR, &problem)).await;
@@ -98,9 +100,10 @@ async fn send_export(
     sandbox: Arc<dyn Sandbox>,
     request: wire::Export,
     most: u64,
+    staged: &watch::Sender<()>,
 ) -> Result<()> {
     const OP: Operation = Operation::ExportDir;
-    let (head, archive) = archive::export(sandbox, request, most).await?;
+    let (head, archive) = archive::export(sandbox, request, most, staged).await?;
     let head = Reply::json(&head, OP)?.body;
     let length = u32::try_from(head.len()).unwrap_or(u32::MAX).to_be_bytes();
     let first = [&length[..], &head].concat();

@@ -36,7 +36,7 @@ fn filled(dir: &Path, layers: usize, files: usize) -> String {
 
 #[test]
 fn many_that_start_at_once_unpack_once() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::place();
     let reference = filled(&dir.path().join("image"), 3, 300);
     let unpacked = AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -71,7 +71,7 @@ fn a_process_that_is_killed_at_any_moment_leaves_nothing_half() {
         let _ = take(&cache(&dir.join("cache")), &reference);
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::place();
     let reference = filled(&dir.path().join("image"), 3, 400);
     let own = cache(&dir.path().join("cache"));
     let mut cut = 0;
@@ -128,7 +128,7 @@ fn a_process_that_is_killed_at_any_moment_leaves_nothing_half() {
 
 #[test]
 fn a_collection_removes_what_was_used_longest_ago_and_nothing_in_use() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::place();
     let cache = cache(&dir.path().join("cache"));
     let references: Vec<_> = ["a", "b", "c"]
         .iter()
@@ -167,7 +167,7 @@ fn a_collection_removes_what_was_used_longest_ago_and_nothing_in_use() {
 
 #[test]
 fn a_layer_that_may_not_have_reached_the_disk_before_a_restart_is_unpacked_again() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::place();
     let reference = filled(&dir.path().join("image"), 1, 5);
     let cache = cache(&dir.path().join("cache"));
     let taken = take(&cache, &reference).unwrap();
@@ -191,7 +191,7 @@ fn a_layer_that_may_not_have_reached_the_disk_before_a_restart_is_unpacked_again
 
 #[test]
 fn an_unpacking_that_is_not_wanted_any_more_ends_and_leaves_nothing() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::place();
     let reference = filled(&dir.path().join("image"), 1, 2000);
     let cache = cache(&dir.path().join("cache"));
     let image = open(&reference).unwrap();

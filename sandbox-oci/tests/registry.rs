@@ -91,7 +91,7 @@ impl Drop for Server {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_of_debians_registry_is_pulled_once_and_then_needs_no_network() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::place();
     let server = Server::start(&dir.path().join("server"));
     let layers = [
         Tar::new().file("one", &"1".repeat(3 << 20)).finish(),
@@ -259,7 +259,7 @@ fn plain(files: &BTreeMap<String, Vec<u8>>, path: &str) -> Answer {
 }
 
 async fn from(registries: &Registries, port: u16) -> Result<Image> {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::place();
     let reference = format!("127.0.0.1:{port}/x/y");
     let pulled = pull(registries, dir.path(), &reference, false).await;
     if pulled.is_err() {
@@ -280,7 +280,7 @@ async fn from(registries: &Registries, port: u16) -> Result<Image> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_got_and_given_to_the_registry_alone() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::place();
     let (files, _) = files(dir.path());
     let storage = {
         let files = files.clone();
@@ -338,7 +338,7 @@ async fn a_token_is_got_and_given_to_the_registry_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_asks_for_a_password_gets_the_one_that_was_given_for_it() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::place();
     let (files, _) = files(dir.path());
     let registry = Double::start(move |path, access| match access {
         Some("Basic bWU6czNjcjN0") => plain(&files, path),
@@ -350,7 +350,7 @@ async fn a_registry_that_asks_for_a_password_gets_the_one_that_was_given_for_it(
     let error = from(&Registries::new(), registry.port).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
     // As a mirror of another, under its own name.
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::place();
     let mirrored = mine.mirror("registry.example", &host);
     pull(&mirrored, dir.path(), "registry.example/x/y", false)
         .await
@@ -441,7 +441,7 @@ async fn a_registry_that_lies_is_not_believed() {
             &[ErrorKind::InvalidInput],
         ),
     ];
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::place();
     let (files, _) = files(dir.path());
     for (what, lie, kinds) in lies {
         let files = files.clone();

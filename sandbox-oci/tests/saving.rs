@@ -54,7 +54,7 @@ fn a_process_that_is_killed_at_any_of_its_writes_leaves_the_old_index_or_the_new
     if let Some(dir) = std::env::var_os(VICTIM) {
         return save(Path::new(&dir), "new");
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::place();
     let (layout, cache) = (dir.path().join("layout"), dir.path().join("cache"));
     save(&layout, "old");
     let (mut kept, mut replaced) = (0, 0);

@@ -39,7 +39,7 @@ fn opaque(path: &Path) -> bool {
 
 #[test]
 fn layers_stack_as_the_specification_says() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::place();
     let lower = Tar::new()
         .dir("usr/", 0o755)
         .dir("usr/lib/", 0o750)
@@ -122,7 +122,7 @@ fn layers_stack_as_the_specification_says() {
 
 #[test]
 fn every_order_of_the_same_entries_gives_the_same_tree() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::place();
     let lower = Tar::new().dir("d/", 0o755).file("d/old", "x").finish();
     let upper = Tar::new()
         .file(".wh.d", "")
@@ -145,7 +145,7 @@ fn every_order_of_the_same_entries_gives_the_same_tree() {
 
 #[test]
 fn extended_headers_are_taken_over_as_far_as_they_are_harmless() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::place();
     let long = format!("{}/x", "n".repeat(200));
     let layer = Tar::new()
         .pax(&[
@@ -171,7 +171,7 @@ fn extended_headers_are_taken_over_as_far_as_they_are_harmless() {
 /// Each refused or kept inside; the control shows that the same entry is one when it is harmless.
 #[test]
 fn a_hostile_layer_reaches_nothing_outside() {
-    let outside = tempfile::tempdir().unwrap();
+    let outside = support::place();
     let victim = outside.path().join("victim");
     let path = victim.to_str().unwrap();
     let hostile: Vec<(&str, Vec<u8>)> = vec![
@@ -245,7 +245,7 @@ fn a_hostile_layer_reaches_nothing_outside() {
     ];
     for (what, layer) in hostile {
         fs::write(&victim, "untouched").unwrap();
-        let dir = tempfile::tempdir().unwrap();
+        let dir = support::place();
         let result = unpacked(dir.path(), &[layer]);
         assert_eq!(fs::read(&victim).unwrap(), b"untouched", "{what}");
         assert_eq!(fs::metadata(&victim).unwrap().nlink(), 1, "{what}");
@@ -262,7 +262,7 @@ fn a_hostile_layer_reaches_nothing_outside() {
             );
         }
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::place();
     let control = Tar::new()
         .link("in", "d")
         .dir("d/", 0o755)
@@ -293,7 +293,7 @@ fn what_no_image_should_have_is_refused_with_its_place() {
             Tar::new().file("f", &"x".repeat(5000)).finish()[..2000].to_vec(),
         ),
     ] {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = support::place();
         let error = unpacked(dir.path(), &[layer]).expect_err(what);
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{what}: {error}");
         assert_eq!(
@@ -322,7 +322,7 @@ fn a_bomb_is_stopped_at_its_limit() {
             (gzip(&many), many)
         },
     ] {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = support::place();
         let mut layout = Layout::new(dir.path().join("image"));
         let manifest = layout.manifest(&[(blob, &tar)], json!({}), &arch());
         layout.name("it", manifest);
@@ -347,7 +347,7 @@ fn an_altered_document_or_layer_is_never_used() {
     let layer = Tar::new().file("f", "content").finish();
     for compress in [gzip as fn(&[u8]) -> Vec<u8>, zstd, |plain| plain.to_vec()] {
         let blob = compress(&layer);
-        let dir = tempfile::tempdir().unwrap();
+        let dir = support::place();
         let mut layout = Layout::new(dir.path().join("image"));
         let manifest = layout.manifest(&[(blob.clone(), &layer)], json!({}), &arch());
         layout.name("it", manifest);
@@ -399,7 +399,7 @@ fn an_altered_document_or_layer_is_never_used() {
 
 #[test]
 fn the_image_of_this_machine_is_chosen_and_another_refused() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::place();
     let layer = Tar::new().file("f", "").finish();
     let mut layout = Layout::new(dir.path());
     let of = |arch: &str, name: &str| {
@@ -438,7 +438,7 @@ fn the_image_of_this_machine_is_chosen_and_another_refused() {
 
 #[test]
 fn an_archive_in_the_way_of_docker_or_of_the_layout_is_read_where_it_lies() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::place();
     let layer = Tar::new().file("f", "content").finish();
     let layout = image(&dir.path().join("layout"), std::slice::from_ref(&layer));
     let archive = dir.path().join("layout.tar");

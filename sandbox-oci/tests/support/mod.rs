@@ -15,6 +15,28 @@ use sandbox_core::Result;
 use sandbox_oci::{Cache, CachedImage, Digest, Image, Limits, Platform, Reference};
 use serde_json::{Value, json};
 
+/// A directory that is removed with this, also while a layer in it is just being noted as on the disk.
+pub(crate) struct Place(tempfile::TempDir);
+
+pub(crate) fn place() -> Place {
+    Place(tempfile::tempdir().unwrap())
+}
+
+impl Place {
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Each layer is noted once, so that it ends.
+        while std::fs::remove_dir_all(self.path())
+            .is_err_and(|error| error.kind() == std::io::ErrorKind::DirectoryNotEmpty)
+        {}
+    }
+}
+
 /// A layer's archive, entry by entry.
 pub(crate) struct Tar(tar::Builder<Vec<u8>>);
 

@@ -125,6 +125,19 @@ fn left(skipped: &[sandbox::Skipped], total: u64) {
     }
 }
 
+/// Whether standard input can have anything in it: of the null device it can't. Programs tell a pipe
+/// from it: some read a pipe, if there is one, and not the files that they are for.
+fn has_input() -> bool {
+    use std::os::fd::AsFd as _;
+    use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+    let own = std::io::stdin().as_fd().try_clone_to_owned();
+    let own = own.and_then(|own| std::fs::File::from(own).metadata());
+    match (own, std::fs::metadata("/dev/null")) {
+        (Ok(own), Ok(null)) => !own.file_type().is_char_device() || own.rdev() != null.rdev(),
+        _ => true,
+    }
+}
+
 /// Runs it with the streams of this program.
 async fn follow(
     sandbox: &dyn Sandbox,
@@ -140,7 +153,7 @@ async fn follow(
         let _ = stderr.write_all(&output.stderr.bytes).await;
         return Ok(code(output.status.shell_code()));
     }
-    let piped = capabilities.has(Capability::StdinPipe);
+    let piped = capabilities.has(Capability::StdinPipe) && has_input();
     let command = if piped {
         command.stdin_piped()
     } else {
@@ -243,7 +256,11 @@ async fn collect(sandbox: &dyn Sandbox, command: Command) -> Result<u8, Failure>
             .with_hint("leave --json out, or import a directory")
             .into());
     }
-    let output = sandbox.exec(command.stdin(input)).await?;
+    let command = match input.is_empty() {
+        true => command,
+        false => command.stdin(input),
+    };
+    let output = sandbox.exec(command).await?;
     let text = |stream: &sandbox::CapturedStream| match std::str::from_utf8(&stream.bytes) {
         Ok(text) => {
             json!({ "text": text, "bytes": stream.total, "truncated": stream.is_truncated() })

@@ -93,6 +93,17 @@ fn input_goes_through_and_variables_are_those_that_were_given() {
     assert_eq!(out(&output), "in\n1 2\n");
 }
 
+/// A search that is given no files looks through a pipe, if there is one, and else through the workdir.
+#[test]
+fn without_input_a_command_has_no_pipe_to_read() {
+    let script = "test -p /dev/stdin && echo a pipe; cat";
+    for json in [&[][..], &["--json"]] {
+        let output = run(&[json, &["run", "--sh", script]].concat());
+        assert!(output.status.success(), "{}", err(&output));
+        assert!(!out(&output).contains("a pipe"), "{}", out(&output));
+    }
+}
+
 #[test]
 fn directories_come_and_go_and_mounts_are_read_only_unless_said() {
     let host = tempfile::tempdir().unwrap();

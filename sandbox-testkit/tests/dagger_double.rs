@@ -76,6 +76,26 @@ async fn arguments_that_it_does_not_know_or_honour_are_refused() -> Outcome {
         ),
         ("withExec(args: [\"true\"], expect: MAYBE) { id }", "MAYBE"),
         ("withExposedPort(port: 1, protocol: UDP) { id }", "UDP"),
+        (
+            "withExposedPort(port: 1, protocol: ICMP) { id }",
+            "\"NetworkProtocol\"",
+        ),
+        ("withExposedPort(port: \"80\") { id }", "\"Int!\""),
+        (
+            "withExec(args: [1]) { id }",
+            "has the value [1], which is no \"[String!]!\"",
+        ),
+        ("withExec(args: \"true\") { id }", "\"[String!]!\""),
+        ("withExec(stdin: \"x\") { id }", "\"args\""),
+        ("withExec { id }", "is required"),
+        (
+            "withNewFile(path: \"/a\", contents: \"\", permissions: \"644\") { id }",
+            "\"Int\"",
+        ),
+        (
+            "withDirectory(path: \"/a\", source: \"x\", owner: \"mallory\") { id }",
+            "owner",
+        ),
     ] {
         let message = client.refused(&image(below)).await?;
         assert!(message.contains(named), "{message}");

@@ -1,11 +1,12 @@
 //! Tokens: made by the emulator, shaped like those of Microsoft Entra, checked for audience and
 //! expiry.
 //!
-//! They prove nothing elsewhere: the signature is a random number of this process.
+//! They prove nothing elsewhere: they are signed with a random number of this process.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::reply::{Reply, coded};
 use super::state::State;
@@ -50,7 +51,14 @@ impl State {
             "appid": principal,
         });
         let claims = URL_SAFE_NO_PAD.encode(claims.to_string());
-        format!("{header}.{claims}.{}", self.signature)
+        let signature = self.signature(&header, &claims);
+        format!("{header}.{claims}.{signature}")
+    }
+
+    /// The signature of a token's other parts.
+    fn signature(&self, header: &str, claims: &str) -> String {
+        let signed = format!("{}.{header}.{claims}.{}", self.secret, self.secret);
+        URL_SAFE_NO_PAD.encode(Sha256::digest(signed))
     }
 
     /// Seconds since 1970.
@@ -71,10 +79,10 @@ impl State {
             .and_then(|header| header.strip_prefix("Bearer "))
             .ok_or_else(|| refuse("a bearer token is required"))?;
         let parts: Vec<&str> = token.split('.').collect();
-        let [_, claims, signature] = parts[..] else {
+        let [header, claims, signature] = parts[..] else {
             return Err(refuse("the token is malformed"));
         };
-        if signature != self.signature {
+        if signature != self.signature(header, claims) {
             return Err(refuse("the token's signature is not valid"));
         }
         let claims: Value = URL_SAFE_NO_PAD

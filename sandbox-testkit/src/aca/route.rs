@@ -161,6 +161,23 @@ async fn call(state: &Arc<State>, request: Request<Body>) -> Result<Reply, Reply
     if let Some(log) = arm::log_of(&path) {
         return arm::stream_log(state, &call, header, log);
     }
+    let of_data = matches!(
+        path[..],
+        [
+            "subscriptions",
+            _,
+            "resourceGroups",
+            _,
+            "sandboxGroups" | "sessionPools",
+            _,
+            ..
+        ]
+    );
+    if matches!(plane, Plane::Data | Plane::Newer) && !of_data {
+        // No audience is the right one for it.
+        state.genuine(header)?;
+        return Err(not_found());
+    }
     state.authorize(header, plane)?;
     if plane == Plane::Logs {
         call.body = read(body).await?;

@@ -89,7 +89,8 @@ pub(super) struct Store {
 /// The emulator.
 #[derive(Debug)]
 pub(super) struct State {
-    pub(super) signature: String,
+    /// Signs tokens.
+    pub(super) secret: String,
     pub(super) faults: Faults,
     pub(super) clock: Arc<Clock>,
     pub(super) arm: Arm,
@@ -117,7 +118,7 @@ impl State {
         Ok(Self {
             sessions,
             clock,
-            signature: uuid::Uuid::new_v4().simple().to_string(),
+            secret: uuid::Uuid::new_v4().simple().to_string(),
             faults: Faults::default(),
             arm: Arm::default(),
             log,

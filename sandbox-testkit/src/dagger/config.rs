@@ -58,12 +58,16 @@ pub(super) enum Mount {
     Cache(Arc<Cache>, Sharing),
 }
 
+/// Whether the double's containers have this user, whose group may be named too.
+pub(super) fn is_known_user(user: &str) -> bool {
+    let name = user.split(':').next().unwrap_or_default();
+    ["", "0", "root", "1000", "sandbox"].contains(&name)
+}
+
 impl Config {
     /// The double's containers have one user, whatever it is called.
     pub(super) fn check_user(&self) -> Result<(), Failure> {
-        let known = ["", "0", "root", "1000", "sandbox"];
-        let name = self.user.split(':').next().unwrap_or_default();
-        match known.contains(&name) {
+        match is_known_user(&self.user) {
             true => Ok(()),
             false => Err(Failure {
                 exec: Some(json!({

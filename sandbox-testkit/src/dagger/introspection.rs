@@ -13,6 +13,7 @@ use async_graphql_parser::types::{
 };
 use serde_json::{Map, Value, json};
 
+use super::config::is_known_user;
 use super::engine::Failure;
 use super::query::Field;
 
@@ -88,50 +89,85 @@ pub(super) fn schema() -> Result<Value, Failure> {
     }))
 }
 
-/// The arguments of every field, by type and field.
-static ARGUMENTS: LazyLock<HashMap<(String, String), Vec<String>>> = LazyLock::new(|| {
-    let mut arguments = HashMap::new();
+/// What a field may be asked with.
+struct Known {
+    /// The arguments of every field, by type and field.
+    arguments: HashMap<(String, String), Vec<InputValueDefinition>>,
+    /// The values of every enumeration.
+    choices: HashMap<String, Vec<String>>,
+}
+
+static KNOWN: LazyLock<Known> = LazyLock::new(|| {
+    let mut known = Known {
+        arguments: HashMap::new(),
+        choices: HashMap::new(),
+    };
     // A schema that can't be read is an error of `schema`, which a test looks at.
     let definitions = parse_schema(SCHEMA).map(|document| document.definitions);
     for definition in definitions.into_iter().flatten() {
         let TypeSystemDefinition::Type(definition) = definition else {
             continue;
         };
-        let TypeKind::Object(object) = &definition.node.kind else {
-            continue;
-        };
-        for field in &object.fields {
-            let names = field.node.arguments.iter();
-            arguments.insert(
-                (
-                    definition.node.name.to_string(),
-                    field.node.name.to_string(),
-                ),
-                names.map(|name| name.node.name.to_string()).collect(),
-            );
+        let name = definition.node.name.to_string();
+        match definition.node.kind {
+            TypeKind::Object(object) => {
+                for field in object.fields {
+                    let arguments = field.node.arguments.into_iter();
+                    let arguments = arguments.map(|argument| argument.node).collect();
+                    let place = (name.clone(), field.node.name.to_string());
+                    known.arguments.insert(place, arguments);
+                }
+            }
+            TypeKind::Enum(choices) => {
+                let values = choices.values.iter();
+                let values = values.map(|value| value.node.value.to_string()).collect();
+                known.choices.insert(name, values);
+            }
+            _ => {}
         }
     }
-    arguments
+    known
 });
 
-/// Refuses arguments that the schema does not have, as the engine does, and those of the engine
-/// that the double can't honour.
+/// Refuses arguments that the schema does not have, that are missing or of another type, as the
+/// engine does, and those of the engine that the double can't honour.
 pub(super) fn check_arguments(type_name: &str, field: &Field) -> Result<(), Failure> {
-    let Some(known) = ARGUMENTS.get(&(type_name.to_owned(), field.name.clone())) else {
+    let place = (type_name.to_owned(), field.name.clone());
+    let Some(known) = KNOWN.arguments.get(&place) else {
         return Ok(());
     };
-    for (name, value) in &field.arguments {
-        if !known.contains(name) {
+    for name in field.arguments.keys() {
+        if !known.iter().any(|argument| argument.name.node == *name) {
             return Err(Failure::text(format_args!(
                 "Unknown argument {name:?} on field \"{type_name}.{}\".",
                 field.name
             )));
         }
-        let honoured = match (type_name, field.name.as_str(), name.as_str()) {
+    }
+    for argument in known {
+        let name = argument.name.node.as_str();
+        let value = field.arguments.get(name).unwrap_or(&Value::Null);
+        let ty = &argument.ty.node;
+        if value.is_null() && !ty.nullable {
+            return Err(Failure::text(format_args!(
+                "Field {:?} argument {name:?} of type \"{ty}\" is required, but it was not provided.",
+                field.name
+            )));
+        }
+        if !is_of(value, ty) {
+            return Err(Failure::text(format_args!(
+                "Argument {name:?} of field \"{type_name}.{}\" has the value {value}, which is no \
+                 \"{ty}\".",
+                field.name
+            )));
+        }
+        let honoured = match (type_name, field.name.as_str(), name) {
             (_, "container", "platform") | (_, "import", "tag") => value.is_null(),
             (_, "withMountedCache", "sharing") => value != "PRIVATE",
             (_, "withExposedPort", "protocol") => value != "UDP",
             (_, "asService", "experimentalPrivilegedNesting") => value != true,
+            // All of them are one user of the double.
+            (_, _, "owner") => value.as_str().is_none_or(is_known_user),
             _ => true,
         };
         if !honoured {
@@ -142,6 +178,29 @@ pub(super) fn check_arguments(type_name: &str, field: &Field) -> Result<(), Fail
         }
     }
     Ok(())
+}
+
+/// Whether a value is one of a type.
+fn is_of(value: &Value, ty: &Type) -> bool {
+    if value.is_null() {
+        return ty.nullable;
+    }
+    match &ty.base {
+        BaseType::List(of) => value
+            .as_array()
+            .is_some_and(|values| values.iter().all(|value| is_of(value, of))),
+        BaseType::Named(name) => match name.as_str() {
+            "Boolean" => value.is_boolean(),
+            "Int" => value.is_i64() || value.is_u64(),
+            "Float" => value.is_number(),
+            "ID" | "String" => value.is_string(),
+            name => {
+                let choices = KNOWN.choices.get(name);
+                let text = value.as_str();
+                choices.is_none_or(|known| known.iter().any(|known| Some(&**known) == text))
+            }
+        },
+    }
 }
 
 fn kind(kind: &TypeKind) -> &'static str {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use crate::client::{GROUP, Service, VERSION};
@@ -26,6 +28,66 @@ async fn without_a_good_token_nothing_is_answered() {
         .send(Some(&other), "GET", &path, None)
         .await
         .expect(200);
+}
+
+/// A token of ours whose claims somebody wrote anew has our signature and is not ours.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_checked_as_a_whole() {
+    let service = Service::start().await;
+    let path = format!("{GROUP}/sandboxes?api-version={VERSION}");
+    let status = async |token: &str| {
+        let sent = service.send(Some(token), "GET", &path, None).await;
+        sent.status
+    };
+    let token = service.emulator.token_for(AUDIENCE, 3600);
+    assert_eq!(status(&token).await, 200);
+    let parts: Vec<&str> = token.split('.').collect();
+    let [header, claims, signature] = parts[..] else {
+        panic!("{token}");
+    };
+    let rewrite = |part: &str, from: &str, to: &str| {
+        let text = URL_SAFE_NO_PAD.decode(part).expect("base64");
+        let text = String::from_utf8(text).expect("JSON");
+        let changed = text.replace(from, to);
+        assert_ne!(text, changed);
+        URL_SAFE_NO_PAD.encode(changed)
+    };
+    let principal = sandbox_testkit::aca::PRINCIPAL;
+    let other = rewrite(claims, principal, "00000000-0000-0000-0000-0000000000bb");
+    let longer = rewrite(claims, "\"exp\":", "\"exp\":9");
+    let unsigned = rewrite(header, "JWT", "JWS");
+    for forged in [
+        format!("{header}.{other}.{signature}"),
+        format!("{header}.{longer}.{signature}"),
+        format!("{unsigned}.{claims}.{signature}"),
+        format!("{header}.{claims}."),
+        format!("{header}.{claims}.{}", &signature[1..]),
+        format!("{header}.{claims}.{signature}.x"),
+    ] {
+        assert_eq!(status(&forged).await, 401, "{forged}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_that_no_plane_has_is_not_found_with_any_token() {
+    let service = Service::start().await;
+    let arm = service.emulator.arm_token();
+    let data = service.emulator.token();
+    for path in [
+        "/nothing",
+        "/subscriptions/s/resourceGroups/rg/sandboxgroups-of-old/g",
+        "/subscriptions/s/resourceGroups/rg/providers/Microsoft.App/clouds/c",
+        "/subscriptions/s/resourceGroups/rg/providers/Microsoft.Web/sites/w",
+    ] {
+        let path = format!("{path}?api-version={VERSION}");
+        for token in [&arm, &data] {
+            service
+                .send(Some(token), "GET", &path, None)
+                .await
+                .expect(404);
+        }
+        service.send(None, "GET", &path, None).await.expect(401);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

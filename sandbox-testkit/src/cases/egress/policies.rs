@@ -5,11 +5,11 @@
 use std::time::Duration;
 
 use sandbox_core::{
-    Command, EgressLimits, EgressPolicy, EgressProtocol, EgressRule, EgressVerdict, ErrorKind,
-    ForkOptions, Network, Operation,
+    EgressLimits, EgressPolicy, EgressProtocol, EgressRule, EgressVerdict, ErrorKind, ForkOptions,
+    Network, Operation,
 };
 
-use super::{World, allow, ask_on, cut, http, lines, passed, upstream};
+use super::{World, allow, ask_on, client, cut, http, lines, passed, upstream};
 use crate::kit::{Context, Failed, Verdict, cases, ensure, ensure_eq, eventually, refused, sh_on};
 
 cases! { "egress":
@@ -50,7 +50,7 @@ async fn there_are_only_so_many_connections(cx: Context) -> Verdict {
     let policy = allow([http("few.test")]).limits(EgressLimits::new().connections(8));
     let world = World::new(&cx, policy.clone()).await?;
     let neighbour = World::new(&cx, policy).await?;
-    let command = Command::new("python3").args(["net.py", "half_open", "few.test", "80", "200"]);
+    let command = client(&["half_open", "few.test", "80", "200"]);
     let mut process = world.sandbox.spawn(command).await?;
     let mut told = lines(&mut process)?;
     ensure_eq!(
@@ -153,7 +153,7 @@ async fn a_narrowed_policy_cuts_what_it_forbids(cx: Context) -> Verdict {
     let world = World::new(&cx, allow([tcp("a.narrow.test"), tcp("b.narrow.test")])).await?;
     let mut held = Vec::new();
     for name in ["a.narrow.test", "b.narrow.test"] {
-        let command = Command::new("python3").args(["net.py", "hold", name, "22"]);
+        let command = client(&["hold", name, "22"]);
         let mut process = world.sandbox.spawn(command).await?;
         let mut told = lines(&mut process)?;
         ensure_eq!(

@@ -113,6 +113,16 @@ const CLAUSES: &[Clause] = &[
         ],
     },
     Clause {
+        text: "Where [`Capability::Background`](crate::Capability::Background) is declared, what a \
+               command leaves behind lives on when the command has ended, also while it writes to \
+               that command's output.",
+        cases: &[
+            "exec::a_background_process_lives_on",
+            "exec::a_background_process_that_prints_lives_on",
+        ],
+        mutants: &[Mutant::BackgroundEndsWhenItPrints],
+    },
+    Clause {
         text: "[`Timeout`](crate::ErrorKind::Timeout) is the deadline of a command, and nothing else.",
         cases: &[
             "kill::a_timeout_is_an_error_with_the_partial_output",

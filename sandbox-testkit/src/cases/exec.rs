@@ -45,6 +45,7 @@ cases! { "exec":
     duration_is_of_the_command [Exec],
     a_grandchild_that_holds_stdout_does_not_hold_exec [Exec],
     a_background_process_lives_on [Exec, Background],
+    a_background_process_that_prints_lives_on [Exec, Background],
     files_written_are_there_when_it_returns [Exec],
 }
 
@@ -433,6 +434,17 @@ async fn a_background_process_lives_on(cx: Context) -> Verdict {
     beating(&*cx.sandbox, "beat").await?;
     cx.sh("true").await?;
     beating(&*cx.sandbox, "beat").await
+}
+
+/// Its output was that of a command that has ended: nothing may end it for writing there.
+async fn a_background_process_that_prints_lives_on(cx: Context) -> Verdict {
+    let script = "while :; do echo line; echo oops >&2; printf x >> beat; sleep 0.05; done & :";
+    cx.sh(script).await?;
+    for _ in 0..3 {
+        beating(&*cx.sandbox, "beat").await?;
+        cx.sh("true").await?;
+    }
+    Ok(())
 }
 
 async fn files_written_are_there_when_it_returns(cx: Context) -> Verdict {

@@ -103,6 +103,8 @@ mutants! {
     KillDoesNothing => "spawn::kill_kills_the_tree",
     /// A dropped process lives on.
     DroppedProcessLives => "spawn::a_dropped_process_is_killed",
+    /// What runs in the background ends when it prints.
+    BackgroundEndsWhenItPrints => "exec::a_background_process_that_prints_lives_on",
     /// Daemons live on although background processes are not declared.
     BackgroundUndeclared => "unsupported::background",
     /// A process of the host outlives the sandbox.
@@ -424,6 +426,7 @@ impl Mutant {
                 | Self::PrivilegesClaimed
                 | Self::SetLimitNotReported
                 | Self::LeaseHoldsReads
+                | Self::BackgroundEndsWhenItPrints
                 | Self::RootIgnored
                 | Self::RootHidden
                 | Self::PauseDoesNothing

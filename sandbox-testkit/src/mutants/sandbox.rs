@@ -195,6 +195,10 @@ impl MutantSandbox {
                     command = Command::new("printf").arg("%s").arg(identity);
                 }
             }
+            Mutant::BackgroundEndsWhenItPrints => {
+                let own = Command::new("sh").args(["-c", "\"$@\" | head -n 1", "sh"]);
+                command = own.args(command.argv());
+            }
             Mutant::StreamsHaveNoNames => command = without_names(command),
             Mutant::ArgumentsThroughShell => {
                 command = Command::shell(command.argv().join(&b' '));

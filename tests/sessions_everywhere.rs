@@ -23,6 +23,7 @@ use sandbox::sessions::{
     ShutdownOptions, Status, Wait, Why,
 };
 use sandbox::{Capability, Labels, Network, Provider, SandboxExt as _, SandboxSpec};
+use sandbox_testkit::Scratch;
 use sandbox_testkit::aca::{AcaEmulator, Options};
 use sandbox_testkit::dagger::{DaggerDouble, Quirks};
 use sandbox_testkit::model::ModelProvider;
@@ -154,14 +155,14 @@ async fn goes_through_its_life(provider: Arc<dyn Provider>, spec: SandboxSpec, p
 
 #[tokio::test]
 async fn over_the_mock() {
-    let place = tempfile::tempdir().unwrap();
+    let place = Scratch::new().unwrap();
     let model = Arc::new(ModelProvider::new());
     goes_through_its_life(model, SandboxSpec::new(), place.path()).await;
 }
 
 #[tokio::test]
 async fn over_the_local_backend() {
-    let place = tempfile::tempdir().unwrap();
+    let place = Scratch::new().unwrap();
     let config = LocalConfig::default().state_dir(place.path().join("state"));
     let local = Arc::new(LocalProvider::new(config).unwrap());
     goes_through_its_life(local, SandboxSpec::new(), place.path()).await;
@@ -169,7 +170,7 @@ async fn over_the_local_backend() {
 
 #[tokio::test]
 async fn over_the_double_of_dagger() {
-    let place = tempfile::tempdir().unwrap();
+    let place = Scratch::new().unwrap();
     let double = DaggerDouble::start(Quirks::default()).await.unwrap();
     let config = DaggerConfig::default().session(double.port(), double.token());
     let dagger = Arc::new(DaggerProvider::new(config).unwrap());
@@ -179,7 +180,7 @@ async fn over_the_double_of_dagger() {
 
 #[tokio::test]
 async fn over_the_emulator_of_azure_sandboxes() {
-    let place = tempfile::tempdir().unwrap();
+    let place = Scratch::new().unwrap();
     let emulator = AcaEmulator::start(Options::default()).await.unwrap();
     let token = emulator.token_for("https://management.azuredevcompute.io", 86_400);
     let config = AcaConfig::new(emulator.endpoint(), "sub", "group", "kit")
@@ -194,7 +195,7 @@ async fn over_the_emulator_of_azure_sessions() {
         (SessionKind::Python, "python"),
         (SessionKind::Shell, "shell"),
     ] {
-        let place = tempfile::tempdir().unwrap();
+        let place = Scratch::new().unwrap();
         let emulator = AcaEmulator::start(Options::default()).await.unwrap();
         let endpoint = format!(
             "{}/subscriptions/sub/resourceGroups/group/sessionPools/{pool}",

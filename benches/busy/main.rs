@@ -151,6 +151,7 @@ mod cases {
         let memory = tempfile::Builder::new()
             .prefix("sandbox-bench-")
             .tempdir_in("/dev/shm")?;
+        let memory = sandbox_testkit::Scratch::of(memory.keep());
         let kinds = kinds(scratch.path(), memory.path())?;
         let mut rows = Vec::new();
         for busy in [false, true] {

@@ -92,7 +92,7 @@ pub(crate) struct Missing {
 /// Files that the peers work on, the same for all.
 #[derive(Debug)]
 pub(crate) struct Place {
-    dir: tempfile::TempDir,
+    dir: sandbox_testkit::Scratch,
     pub(crate) effort: Effort,
     pub(crate) files: u64,
 }

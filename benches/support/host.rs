@@ -4,18 +4,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use sandbox_testkit::Scratch;
+
 use super::Outcome;
 
 pub(crate) const KIB: [u8; 1024] = [b'x'; 1024];
 
 /// A directory on the filesystem where sandboxes keep what they write, unless
 /// `SANDBOX_BENCH_DIR` names another.
-pub(crate) fn scratch() -> Outcome<tempfile::TempDir> {
+pub(crate) fn scratch() -> Outcome<Scratch> {
     let base = std::env::var_os("SANDBOX_BENCH_DIR").map(PathBuf::from);
     let base = base.unwrap_or_else(|| PathBuf::from("/var/tmp"));
     let scratch = tempfile::Builder::new()
         .prefix("sandbox-bench-")
         .tempdir_in(base)?;
+    let scratch = Scratch::of(scratch.keep());
     // The local backend has ext4 put its directories apart, or making files gets slow by what
     // earlier rounds removed. Baselines get the same, where there is such a thing.
     let _ = Command::new("chattr")

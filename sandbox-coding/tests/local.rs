@@ -12,6 +12,7 @@ use sandbox_coding::{
 use sandbox_core::{Mount, SandboxExt as _, SandboxSpec};
 use sandbox_local::{LocalConfig, LocalProvider};
 use sandbox_sessions::{Sessions, SessionsConfig, ShutdownOptions, Status, Tenant};
+use sandbox_testkit::Scratch;
 
 fn git(directory: &Path, arguments: &[&str]) -> String {
     let output = Command::new("git")
@@ -68,7 +69,7 @@ command = ["sh"]
 
 #[tokio::test]
 async fn a_branch_and_a_patch_come_out_and_nothing_else_changes() {
-    let place = tempfile::tempdir().unwrap();
+    let place = Scratch::new().unwrap();
     let project = repository(place.path());
     let presets = Presets::new().with("scripted", SCRIPTED).unwrap();
     let environments = environments(place.path(), presets).await;
@@ -143,7 +144,7 @@ async fn a_branch_and_a_patch_come_out_and_nothing_else_changes() {
 
 #[tokio::test]
 async fn a_hostile_agent_reaches_nothing_of_the_hosts_by_its_repository() {
-    let place = tempfile::tempdir().unwrap();
+    let place = Scratch::new().unwrap();
     let project = repository(place.path());
     let presets = Presets::new().with("scripted", SCRIPTED).unwrap();
     let environments = environments(place.path(), presets).await;
@@ -184,7 +185,7 @@ async fn a_hostile_agent_reaches_nothing_of_the_hosts_by_its_repository() {
 
 #[tokio::test]
 async fn an_agent_is_installed_once_and_found_by_the_environments_that_follow() {
-    let place = tempfile::tempdir().unwrap();
+    let place = Scratch::new().unwrap();
     let presets = Presets::new()
         .with(
             "made",
@@ -236,7 +237,7 @@ async fn an_agent_is_installed_once_and_found_by_the_environments_that_follow() 
 /// against a model that is a script: `tests/published_agents.sh` installs it and runs this.
 async fn published_agent_changes_a_file(name: &str, program: &str, needs: &[&str]) {
     let installed = Path::new(&std::env::var("SANDBOX_AGENTS").unwrap()).join(name);
-    let place = tempfile::tempdir().unwrap();
+    let place = Scratch::new().unwrap();
     let project = repository(place.path());
     // The built-in preset, with the program where it is mounted.
     let mut presets: toml::Table = toml::from_str(include_str!("../src/presets.toml")).unwrap();

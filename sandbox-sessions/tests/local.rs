@@ -10,17 +10,18 @@ use sandbox_local::{LocalConfig, LocalProvider};
 use sandbox_sessions::{
     Clock, Filter, OnIdle, Pool, Sessions, SessionsConfig, ShutdownOptions, Status, Why,
 };
+use sandbox_testkit::Scratch;
 
 mod support;
 use support::{eventually, until_status};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-struct Place(tempfile::TempDir);
+struct Place(Scratch);
 
 impl Place {
     fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self(Scratch::new().unwrap())
     }
 
     fn provider(&self) -> Arc<LocalProvider> {

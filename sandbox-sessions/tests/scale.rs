@@ -18,6 +18,7 @@ use sandbox_local::{LocalConfig, LocalProvider};
 use sandbox_sessions::{
     Clock, Filter, Limits, OnIdle, Pool, Sessions, SessionsConfig, ShutdownOptions, Status,
 };
+use sandbox_testkit::Scratch;
 use sandbox_testkit::model::ModelProvider;
 use support::eventually;
 
@@ -37,7 +38,7 @@ async fn many_tenants_are_served_in_turn_expire_together_and_leave_a_small_journ
         (2_000, 100)
     };
     let began = Instant::now();
-    let place = tempfile::tempdir().unwrap();
+    let place = Scratch::new().unwrap();
     let (clock, hand) = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
     let model = ModelProvider::new();
     let config = SessionsConfig::new()
@@ -181,7 +182,7 @@ async fn what_sessions_hold_does_not_grow_with_time() {
         true => (1_000, 200, Duration::from_secs(600)),
         false => (12, 6, Duration::from_secs(2)),
     };
-    let place = tempfile::tempdir().unwrap();
+    let place = Scratch::new().unwrap();
     let state = LocalConfig::default().state_dir(place.path().join("state"));
     let provider = Arc::new(LocalProvider::new(state).unwrap());
     let snapshots = provider.capabilities().has(Capability::Snapshot);
@@ -277,7 +278,7 @@ async fn creation_with_and_without_a_pool() {
     } else {
         (1, 8)
     };
-    let place = tempfile::tempdir().unwrap();
+    let place = Scratch::new().unwrap();
     let state = LocalConfig::default().state_dir(place.path().join("state"));
     let provider = Arc::new(LocalProvider::new(state).unwrap());
     let journal = |name: &str| SessionsConfig::new().journal(place.path().join(name));

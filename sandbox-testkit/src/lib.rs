@@ -47,7 +47,7 @@ pub mod mutants;
 pub mod property;
 pub mod proxy;
 
-pub use kit::{Deviation, Fixture, Outcome, Report, main, run, run_blocking, wrapped};
+pub use kit::{Deviation, Fixture, Outcome, Report, Scratch, main, run, run_blocking, wrapped};
 
 /// The `main` function of a backend's conformance test.
 ///

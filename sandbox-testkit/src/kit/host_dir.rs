@@ -6,7 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -74,6 +74,44 @@ impl Drop for HostDir {
     }
 }
 
+/// A directory of the host for a test's own use: what a backend keeps there, for example.
+///
+/// Dropping it removes it, and blocks while something that the test has dropped is still removing or
+/// writing its own part of it, for at most 30 seconds.
+#[derive(Debug)]
+pub struct Scratch {
+    path: PathBuf,
+}
+
+impl Scratch {
+    /// An empty one in the temporary directory, which only this user may enter.
+    ///
+    /// # Errors
+    /// If none can be made there.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self::of(TempDir::with_prefix("sandbox-testkit-")?.keep()))
+    }
+
+    /// Takes over a directory that is there.
+    pub fn of(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let start = Instant::now();
+        while remove(&self.path).is_err() && start.elapsed() < Duration::from_secs(30) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
 /// Removes a directory, also what a guest closed to its owner; it may be gone already.
 fn remove(path: &Path) -> io::Result<()> {
     match sandbox_transfer::remove_tree(path) {
@@ -86,6 +124,24 @@ fn remove(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_scratch_directory_waits_for_what_still_writes_to_it() {
+        let scratch = Scratch::new().unwrap();
+        let path = scratch.path().to_owned();
+        let (began, begun) = std::sync::mpsc::channel();
+        let at = path.clone();
+        let writer = std::thread::spawn(move || {
+            for number in 0..2000 {
+                let _ = std::fs::create_dir(at.join(number.to_string()));
+                let _ = began.send(());
+            }
+        });
+        begun.recv().unwrap();
+        drop(scratch);
+        writer.join().unwrap();
+        assert!(!path.exists());
+    }
 
     #[tokio::test]
     async fn a_directory_that_is_still_written_to_goes_once_that_has_stopped() {

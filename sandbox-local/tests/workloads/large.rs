@@ -40,6 +40,12 @@ async fn ffmpeg_encodes_a_second() {
 }
 
 #[tokio::test]
+async fn aspell_has_its_dictionary() {
+    let script = "printf 'a word thatt is misspelt\\n' | aspell --lang=en list";
+    prints_if_asked("thatt", FileBatch::new(), script).await;
+}
+
+#[tokio::test]
 async fn go_tests_with_the_race_detector() {
     let files = FileBatch::new().file("go.mod", "module a\n\ngo 1.19\n").file(
         "a_test.go",

@@ -14,6 +14,7 @@
 mod support;
 
 mod databases;
+mod habits;
 mod large;
 mod packages;
 mod servers;

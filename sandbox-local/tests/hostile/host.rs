@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use sandbox_core::{Command, FileBatch, Mode, Output, Process, Sandbox};
 use sandbox_local::{LocalConfig, LocalProvider};
+use sandbox_testkit::Scratch;
 use tokio::io::AsyncReadExt;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -123,7 +124,8 @@ fn public() -> tempfile::Builder<'static, 'static> {
 pub(crate) fn public_dir() -> tempfile::TempDir {
     static ALL: OnceLock<Lasting> = OnceLock::new();
     let all = ALL.get_or_init(|| Lasting::new(public().tempdir().expect("a directory")));
-    public().tempdir_in(all.path()).expect("a directory")
+    let dir = public().tempdir_in(all.path()).expect("a directory");
+    Scratch::of(dir.keep())
 }
 
 pub(crate) fn tool(name: &str) -> PathBuf {
@@ -237,7 +239,7 @@ pub(crate) async fn within(limit: Duration, mut holds: impl FnMut() -> bool) -> 
 
 /// A directory for the state of sandboxes that write very many files: in memory, if overlays can be
 /// put there (Linux 6.6).
-pub(crate) fn fast_state() -> tempfile::TempDir {
+pub(crate) fn fast_state() -> Scratch {
     static ALL: OnceLock<Lasting> = OnceLock::new();
     let all = ALL.get_or_init(|| {
         let in_memory = public().tempdir_in("/dev/shm");

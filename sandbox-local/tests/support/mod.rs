@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use sandbox_core::{Command, Output, Provider, Sandbox, SandboxExt as _, SandboxSpec};
 use sandbox_local::{LocalConfig, LocalProvider};
+use sandbox_testkit::Scratch;
 
 /// A sandbox of its own provider, with this spec.
 pub(crate) async fn create(spec: SandboxSpec) -> Arc<dyn Sandbox> {
@@ -121,10 +122,11 @@ pub(crate) const STATE: &str = "SANDBOX_TEST_STATE";
 
 /// A state directory of the test's own. Root's sandboxes must be able to pass through what is
 /// above it.
-pub(crate) fn state() -> tempfile::TempDir {
+pub(crate) fn state() -> Scratch {
     let dir = tempfile::tempdir_in("/var/tmp").expect("a directory");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).expect("chmod");
-    dir
+    // Providers tidy behind their end.
+    Scratch::of(dir.keep())
 }
 
 /// A provider that keeps its state there.

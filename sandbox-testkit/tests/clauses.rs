@@ -590,6 +590,7 @@ const NO_PROMISES: &[&str] = &[
     "- **Paths.**",
     "- **Nothing of the host.**",
     "- **Commands end.**",
+    "- **Background.**",
     "- **Deadlines.**",
     "- **Output is data.**",
     "- **Causes are not made up.**",

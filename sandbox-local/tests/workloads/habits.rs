@@ -63,7 +63,7 @@ async fn processes_start_end_and_are_told_apart() {
             "timeout",
             r#"timeout 0.2 sleep 50; echo $?; timeout -s INT 0.2 sleep 50; echo $?
             timeout --foreground 0.2 sleep 50; echo $?
-            bash -c "timeout -k 0.2 0.2 sh -c 'trap \"\" TERM; sleep 50'" 2>/dev/null; echo $?"#,
+            (timeout -k 0.2 0.2 sh -c 'trap "" TERM; sleep 50'; echo $?) 2>/dev/null"#,
         ),
         ("xargs", r"seq 1 100 | xargs -P 8 -n 1 sh -c 'echo $0' | sort -n | md5sum"),
         (
@@ -148,7 +148,7 @@ async fn files_are_what_they_were_made() {
             echo 1 > f; git add f; git commit -qm m; git worktree add -q ../w -b b; cd ../w; git log --oneline | wc -l
             git status --short | wc -l; echo 2 > f; git stash -q; git stash list | wc -l; git gc -q; git fsck 2>&1 | wc -l
             printf '#!/bin/sh\\necho hooked\\n' > ../r/.git/hooks/pre-commit; chmod +x ../r/.git/hooks/pre-commit
-            echo 3 > g; git add g; git commit -m g | head -1",
+            echo 3 > g; git add g; git commit -qm g",
         ),
         (
             "flock",
@@ -192,8 +192,7 @@ END
             "cat > a.py <<'END'
 import os
 fd = os.open('.', os.O_TMPFILE | os.O_RDWR, 0o600)
-os.link(f'/proc/self/fd/{fd}', 'linked', follow_symlinks=True)
-print(os.path.exists('linked'))
+print(os.write(fd, b'x'), os.listdir())
 END
             python3 a.py",
         ),

@@ -137,7 +137,10 @@ pub(super) fn check_arguments(type_name: &str, field: &Field) -> Result<(), Fail
         return Ok(());
     };
     for name in field.arguments.keys() {
-        if !known.iter().any(|argument| argument.name.node == *name) {
+        if !known
+            .iter()
+            .any(|argument| argument.name.node.as_str() == name)
+        {
             return Err(Failure::text(format_args!(
                 "Unknown argument {name:?} on field \"{type_name}.{}\".",
                 field.name

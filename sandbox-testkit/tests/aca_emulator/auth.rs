@@ -30,7 +30,7 @@ async fn without_a_good_token_nothing_is_answered() {
         .expect(200);
 }
 
-/// A token of ours whose claims somebody wrote anew has our signature and is not ours.
+/// A token whose claims were written anew has a signature of ours and is none.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_checked_as_a_whole() {
     let service = Service::start().await;

@@ -18,6 +18,8 @@ struct State {
     buffer: VecDeque<u8>,
     writers_gone: bool,
     readers_gone: bool,
+    /// What is written is thrown away: the command whose output this was has ended.
+    finished: bool,
     waiting: Vec<Waker>,
 }
 
@@ -75,9 +77,10 @@ pub(crate) fn pipe() -> (Reader, Writer) {
 }
 
 impl Writer {
-    /// Ends the stream for the reader, even while other writers hold it.
+    /// Ends the stream for the reader, even while other writers hold it: what they write is thrown away.
     pub(crate) fn finish(&self) {
         let mut state = self.0.0.lock();
+        state.finished = true;
         state.writers_gone = true;
         state.wake();
     }
@@ -113,6 +116,9 @@ impl AsyncWrite for Writer {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let mut state = self.0.0.lock();
+        if state.finished {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         if state.readers_gone || state.writers_gone {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
@@ -131,7 +137,9 @@ impl AsyncWrite for Writer {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.finish();
+        let mut state = self.0.0.lock();
+        state.writers_gone = true;
+        state.wake();
         Poll::Ready(Ok(()))
     }
 }

@@ -124,8 +124,7 @@ fn public() -> tempfile::Builder<'static, 'static> {
 pub(crate) fn public_dir() -> tempfile::TempDir {
     static ALL: OnceLock<Lasting> = OnceLock::new();
     let all = ALL.get_or_init(|| Lasting::new(public().tempdir().expect("a directory")));
-    let dir = public().tempdir_in(all.path()).expect("a directory");
-    Scratch::of(dir.keep())
+    public().tempdir_in(all.path()).expect("a directory")
 }
 
 pub(crate) fn tool(name: &str) -> PathBuf {
@@ -249,7 +248,8 @@ pub(crate) fn fast_state() -> Scratch {
         };
         Lasting::new(in_memory.ok().filter(suits).unwrap_or_else(public_dir))
     });
-    public().tempdir_in(all.path()).expect("a directory")
+    let dir = public().tempdir_in(all.path()).expect("a directory");
+    Scratch::of(dir.keep())
 }
 
 /// A provider that keeps its sandboxes there.

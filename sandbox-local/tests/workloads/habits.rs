@@ -8,7 +8,7 @@ use sandbox_core::{Command, SandboxSpec};
 
 use crate::support;
 
-/// What a script prints here, without a terminal, in a directory of its own.
+/// Output of a script on the host, without a terminal, in a directory of its own.
 fn on_the_host(script: &str) -> String {
     let dir = tempfile::tempdir_in("/var/tmp").expect("a directory");
     let output = std::process::Command::new("setsid")

@@ -436,7 +436,7 @@ async fn a_background_process_lives_on(cx: Context) -> Verdict {
     beating(&*cx.sandbox, "beat").await
 }
 
-/// Its output was that of a command that has ended: nothing may end it for writing there.
+/// Starts a program that writes to the output of a command that has ended: nothing may end it for that.
 async fn a_background_process_that_prints_lives_on(cx: Context) -> Verdict {
     let script = "while :; do echo line; echo oops >&2; printf x >> beat; sleep 0.05; done & :";
     cx.sh(script).await?;

@@ -89,7 +89,7 @@ pub(super) fn schema() -> Result<Value, Failure> {
     }))
 }
 
-/// What a field may be asked with.
+/// Arguments that a field may have.
 struct Known {
     /// The arguments of every field, by type and field.
     arguments: HashMap<(String, String), Vec<InputValueDefinition>>,

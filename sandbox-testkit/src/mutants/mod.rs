@@ -103,7 +103,7 @@ mutants! {
     KillDoesNothing => "spawn::kill_kills_the_tree",
     /// A dropped process lives on.
     DroppedProcessLives => "spawn::a_dropped_process_is_killed",
-    /// What runs in the background ends when it prints.
+    /// A background program ends when it prints.
     BackgroundEndsWhenItPrints => "exec::a_background_process_that_prints_lives_on",
     /// Daemons live on although background processes are not declared.
     BackgroundUndeclared => "unsupported::background",

@@ -18,7 +18,7 @@ struct State {
     buffer: VecDeque<u8>,
     writers_gone: bool,
     readers_gone: bool,
-    /// What is written is thrown away: the command whose output this was has ended.
+    /// Whether what is written is thrown away: the command whose output this was has ended.
     finished: bool,
     waiting: Vec<Waker>,
 }

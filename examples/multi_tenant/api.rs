@@ -174,17 +174,12 @@ pub(crate) fn routes(service: Arc<Service>) -> axum::Router {
 async fn create(State(service): App, headers: HeaderMap, body: Bytes) -> Result<Json, Failed> {
     service.operator_only(&headers)?;
     let app = Tenant::new(asked(&body)?["app"].as_str().unwrap_or_default())?;
-    let token = service.tokens.give(app.as_str())?;
     let spec = service.spec.clone();
     let wait = SessionOptions::new().wait(Wait::Never);
-    let made = service
-        .sessions
-        .get_or_create_with(&app, KEY, spec, wait)
-        .await;
-    if let Err(error) = made {
-        service.tokens.take(app.as_str());
-        return Err(error.into());
-    }
+    let sessions = &service.sessions;
+    sessions.get_or_create_with(&app, KEY, spec, wait).await?;
+    // Last: an application that is there keeps its token if that fails.
+    let token = service.tokens.give(app.as_str())?;
     Ok(Json(json!({ "app": app, "token": token })))
 }
 

@@ -15,9 +15,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use rustix::io::Errno;
+
 use super::agent::end;
 use super::error::StartError;
-use crate::sys::launch::Launched;
+use crate::sys::launch::{CREATE_STEP, Launched};
 
 /// Control groups, by their directories.
 #[derive(Clone, Debug, Default)]
@@ -39,8 +41,11 @@ impl BornIn {
         let v2 = v2.map_err(StartError::Groups)?;
         let group = v2.as_ref().map(AsFd::as_fd);
         let in_v2 = || match (launch(group), &self.v2) {
-            // The kernel is older than 5.7, or a filter does not know the call.
-            (Err(_), Some(v2)) => moved(launch(None)?, v2),
+            (Err(error), Some(v2)) => match Refusal::of(&error) {
+                Refusal::Unknown => moved(launch(None)?, v2),
+                Refusal::Group(errno) => Err(StartError::Groups(errno.into())),
+                Refusal::Other => Err(error),
+            },
             (launched, _) => launched,
         };
         if self.v1.is_empty() {
@@ -68,6 +73,32 @@ impl BornIn {
     }
 }
 
+/// What a start in a group of v2 failed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    /// The kernel can't do it (before 5.7), or a filter of the host's does not know the call.
+    Unknown,
+    /// The group takes no process.
+    Group(Errno),
+    /// Something that has nothing to do with the group.
+    Other,
+}
+
+impl Refusal {
+    fn of(error: &StartError) -> Self {
+        match error {
+            StartError::Step { step, errno } if *step == CREATE_STEP => match *errno {
+                Errno::NOSYS | Errno::INVAL | Errno::TOOBIG | Errno::PERM => Self::Unknown,
+                Errno::BADF | Errno::ACCESS | Errno::BUSY | Errno::OPNOTSUPP | Errno::NODEV => {
+                    Self::Group(*errno)
+                }
+                _ => Self::Other,
+            },
+            _ => Self::Other,
+        }
+    }
+}
+
 /// Moves a process that was born elsewhere into a group of v2.
 fn moved(launched: Launched, group: &Path) -> Result<Launched, StartError> {
     let moved = fs::write(group.join("cgroup.procs"), launched.pid.to_string());
@@ -76,4 +107,26 @@ fn moved(launched: Launched, group: &Path) -> Result<Launched, StartError> {
         return Err(StartError::Groups(error));
     }
     Ok(launched)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_kernel_that_lacks_the_call_is_asked_again_without_it() {
+        let step = |step, errno| Refusal::of(&StartError::Step { step, errno });
+        for errno in [Errno::NOSYS, Errno::INVAL, Errno::TOOBIG, Errno::PERM] {
+            assert_eq!(step(CREATE_STEP, errno), Refusal::Unknown, "{errno}");
+            assert_eq!(step("execute the agent", errno), Refusal::Other, "{errno}");
+        }
+        for errno in [Errno::BADF, Errno::ACCESS, Errno::BUSY] {
+            assert_eq!(step(CREATE_STEP, errno), Refusal::Group(errno));
+        }
+        // Processes or namespaces have run out, or memory.
+        for errno in [Errno::AGAIN, Errno::NOSPC, Errno::NOMEM] {
+            assert_eq!(step(CREATE_STEP, errno), Refusal::Other, "{errno}");
+        }
+        assert_eq!(Refusal::of(&StartError::NoRuntime), Refusal::Other);
+    }
 }

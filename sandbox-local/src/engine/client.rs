@@ -100,6 +100,13 @@ impl Engine {
         Ok(frozen)
     }
 
+    /// Keeps the agent from starting anything, until the result is dropped.
+    pub(crate) async fn hold(&self) -> Held {
+        Held {
+            _gate: self.inner.gate.clone().write_owned().await,
+        }
+    }
+
     /// Kill handle of this engine's sandbox, usable from wherever it is held.
     pub(crate) fn killer(&self) -> Killer {
         Killer(self.inner.clone())
@@ -146,6 +153,12 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.inner.give_up();
     }
+}
+
+/// Nothing is started in a sandbox meanwhile.
+#[derive(Debug)]
+pub(crate) struct Held {
+    _gate: OwnedRwLockWriteGuard<()>,
 }
 
 /// A sandbox that stands still.

@@ -43,10 +43,10 @@ pub(crate) fn open_top(path: &Path, guest_user: Option<GuestUser>) -> Result<Cur
 }
 
 /// Opens the top of a layer that may be on disk or not.
-pub(crate) fn open(from: From, guest_user: Option<GuestUser>) -> Result<Cursor, Stop> {
+pub(crate) fn open(from: &From, guest_user: Option<GuestUser>) -> Result<Cursor, Stop> {
     match from {
-        From::Path(path) => open_top(&path, guest_user),
-        From::Opened(top) => Ok(Cursor::layer(&top, modes(guest_user))?),
+        From::Path(path) => open_top(path, guest_user),
+        From::Opened(top) => Ok(Cursor::layer(top, modes(guest_user))?),
     }
 }
 
@@ -63,7 +63,7 @@ fn modes(guest_user: Option<GuestUser>) -> Modes {
 /// # Errors
 /// [`Stop::Changed`] if something moved meanwhile, [`Stop::Limit`] for a tree beyond the limits.
 pub(crate) fn layer(
-    from: From,
+    from: &From,
     to: &Path,
     guest_user: Option<GuestUser>,
     limits: Limits,

@@ -73,17 +73,17 @@ impl From<Error> for Fault {
 /// [`NotFound`](ErrorKind::NotFound) and [`NotADirectory`](ErrorKind::NotADirectory) for the
 /// directory, those of the collector, and of a tree beyond the limits.
 pub(crate) fn difference(
-    stacks: Stacks,
+    stacks: &Stacks,
     directory: &GuestPath,
     collector: &mut ChangeCollector,
     guest_user: Option<GuestUser>,
     limits: Limits,
     cancel: &Cancel,
 ) -> Result<()> {
-    let open = |from: copy::From| copy::open(from, guest_user).map(Cursor::narrow);
+    let open = |from: &copy::From| copy::open(from, guest_user).map(Cursor::narrow);
     let changed = stacks
         .changed
-        .into_iter()
+        .iter()
         .map(open)
         .collect::<std::result::Result<Vec<_>, Stop>>();
     let base = stacks.base.iter().map(|path| open_base(path, guest_user));

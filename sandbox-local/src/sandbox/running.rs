@@ -302,38 +302,83 @@ impl Running {
 
     /// The stack with a copy of the upper layer on top, taken while every process stands still.
     async fn copied(&self, host: &Arc<Host>, cancel: &Cancel) -> Result<Stack> {
-        let frozen = self.engine.freeze().await.map_err(|why| self.gone(why))?;
-        if !frozen.is_still() {
-            return Err(restless(OP));
-        }
-        let from = match &self.writes {
-            Writes::Tmpfs(directory) => directory.try_clone().map(copy::From::Opened),
-            Writes::Layer { upper, .. } => Ok(copy::From::Path(upper.path().to_owned())),
-        };
-        let from = from.map_err(|error| Error::from_io(error, OP))?;
+        let from = Arc::new(self.upper()?);
         let state = host.state.clone();
         let (guest_user, limits) = (host.guest_user, Limits::of(&host.config));
         let cancel = cancel.clone();
-        let copy = blocking(OP, move || {
-            let copied = move || {
+        let copied = self.while_still(OP, move || {
+            let copied = || {
                 let to = Layer::create(&state)?;
-                copy::layer(from, to.path(), guest_user, limits, &cancel)?;
+                copy::layer(&from, to.path(), guest_user, limits, &cancel)?;
                 Ok(to)
             };
             copied()
                 .map_err(|stop: Stop| stop.into_error(OP, "the sandbox's files can't be copied"))
         });
-        let copied = tokio::select! {
-            copied = copy => copied,
-            // Closed, or killed: there is nothing to be copied for.
-            () = self.engine.gone() => return Err(self.gone(self.engine.lost().unwrap_or(Lost::Ended))),
+        Ok(self.stack.with(copied.await?))
+    }
+
+    /// The layer that is written.
+    fn upper(&self) -> Result<copy::From> {
+        match &self.writes {
+            Writes::Tmpfs(directory) => directory
+                .try_clone()
+                .map(copy::From::Opened)
+                .map_err(|error| Error::from_io(error, OP)),
+            Writes::Layer { upper, .. } => Ok(copy::From::Path(upper.path().to_owned())),
+        }
+    }
+
+    /// Does `work`, which blocks, while every process stands still. It is done again, by the
+    /// freezer of the sandbox's group, where processes that were stopped did not stay so.
+    async fn while_still<T: Send + 'static>(
+        &self,
+        operation: Operation,
+        work: impl Fn() -> Result<T> + Clone + Send + 'static,
+    ) -> Result<T> {
+        let gone = |why| lost::error(why, &self.cgroup, operation);
+        let stopped = self.engine.freeze().await.map_err(gone)?;
+        if stopped.is_still() {
+            let done = self.unless_gone(operation, work.clone()).await?;
+            let stood_still = stopped.thaw().await.map_err(gone)?;
+            match done {
+                Ok(done) if stood_still => return Ok(done),
+                Err(error) if stood_still || error.kind() == ErrorKind::LimitExceeded => {
+                    return Err(error);
+                }
+                // In a tree that changes, it may fail at anything.
+                _ => {}
+            }
+        } else {
+            drop(stopped);
+        }
+        let _held = self.engine.hold().await;
+        let (cgroup, init) = (self.cgroup.clone(), self.engine.pid());
+        let frozen = match blocking(operation, move || Ok(cgroup.freeze(init))).await? {
+            Ok(Some(frozen)) => frozen,
+            Ok(None) => return Err(restless(operation)),
+            Err(error) => return Err(restless(operation).with_source(error)),
         };
-        let stood_still = frozen.thaw().await.map_err(|why| self.gone(why))?;
-        match copied {
-            Ok(copied) if stood_still => Ok(self.stack.with(copied)),
-            Err(error) if stood_still || error.kind() == ErrorKind::LimitExceeded => Err(error),
-            // In a tree that changes, a copy may fail at anything.
-            _ => Err(restless(OP)),
+        let done = self.unless_gone(operation, work).await?;
+        if !frozen.lasts() {
+            return Err(restless(operation));
+        }
+        done
+    }
+
+    /// Does `work` on a thread for it, and does not wait for that when the sandbox has ended: closed
+    /// or killed, there is nothing that it would be done for.
+    async fn unless_gone<T: Send + 'static>(
+        &self,
+        operation: Operation,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<Result<T>> {
+        tokio::select! {
+            done = blocking(operation, work) => Ok(done),
+            () = self.engine.gone() => {
+                let why = self.engine.lost().unwrap_or(Lost::Ended);
+                Err(lost::error(why, &self.cgroup, operation))
+            }
         }
     }
 
@@ -359,68 +404,46 @@ impl Running {
         host: &Arc<Host>,
         blueprint: &Blueprint,
         directory: &GuestPath,
-        mut collector: ChangeCollector,
+        collector: ChangeCollector,
         paused: bool,
     ) -> Result<Changes> {
         const OP: Operation = Operation::Changes;
-        let gone = |why| lost::error(why, &self.cgroup, OP);
         let cancel = Cancel::default();
         let _stop = cancel.on_drop();
-        let frozen = match paused {
-            true => None,
-            false => Some(self.engine.freeze().await.map_err(gone)?),
-        };
-        if frozen.as_ref().is_some_and(|frozen| !frozen.is_still()) {
-            return Err(restless(OP));
-        }
         let mut changed = Vec::new();
-        match &self.writes {
-            // It is the topmost of the stack by now.
-            Writes::Layer { .. } if self.frozen => {}
-            Writes::Layer { upper, .. } => changed.push(copy::From::Path(upper.path().to_owned())),
-            Writes::Tmpfs(directory) => {
-                let directory = directory.try_clone();
-                let directory = directory.map_err(|error| Error::from_io(error, OP))?;
-                changed.push(copy::From::Opened(directory));
-            }
+        // A layer that was frozen is the topmost of the stack by now.
+        if !self.frozen {
+            changed.push(self.upper()?);
         }
-        let path = |layer: &Arc<Layer>| layer.path().to_owned();
-        changed.extend(
-            self.stack
-                .since(&self.origin)
-                .iter()
-                .map(|l| copy::From::Path(path(l))),
-        );
+        let path = |layer: &Arc<Layer>| copy::From::Path(layer.path().to_owned());
+        changed.extend(self.stack.since(&self.origin).iter().map(path));
         let base = self.origin.layers().iter().chain(&blueprint.base);
         let base = base
             .map(|layer| layer.on_host(host.guest_user).to_owned())
             .collect();
         // So that no layer goes meanwhile, even if this future does.
-        let held = (self.stack.clone(), self.origin.clone());
-        let stacks = Stacks { changed, base };
+        let held = Arc::new((self.stack.clone(), self.origin.clone()));
+        let stacks = Arc::new(Stacks { changed, base });
         let (host, directory) = (host.clone(), directory.clone());
-        let compared = blocking(OP, move || {
-            let _held = held;
+        let compare = move || {
+            let _held = held.clone();
             let _alone = host.merging.lock().unwrap_or_else(PoisonError::into_inner);
             let limits = Limits::of(&host.config);
-            let user = host.guest_user;
-            difference(stacks, &directory, &mut collector, user, limits, &cancel)?;
+            let (user, mut collector) = (host.guest_user, collector.clone());
+            difference(
+                &stacks,
+                &directory,
+                &mut collector,
+                user,
+                limits,
+                &cancel,
+            )?;
             Ok(collector.finish())
-        });
-        let compared = tokio::select! {
-            compared = compared => compared,
-            () = self.engine.gone() => return Err(gone(self.engine.lost().unwrap_or(Lost::Ended))),
         };
-        let stood_still = match frozen {
-            Some(frozen) => frozen.thaw().await.map_err(gone)?,
-            None => true,
-        };
-        match (compared, stood_still) {
-            (Err(error), true) => Err(error),
-            (Ok(changes), true) => Ok(changes),
-            // In a tree that changes, anything may be found.
-            (_, false) => Err(restless(OP)),
+        if paused {
+            return self.unless_gone(OP, compare).await?;
         }
+        self.while_still(OP, compare).await
     }
 
     fn gone(&self, why: Lost) -> Error {

@@ -32,11 +32,14 @@ pub(crate) struct LaunchError {
     pub(crate) errno: Errno,
 }
 
+/// The step that makes the process.
+pub(crate) const CREATE_STEP: &str = "create namespaces";
+
 /// The step that executes the agent's image.
 pub(crate) const EXEC_STEP: &str = "execute the agent";
 
 const STEPS: [&str; 5] = [
-    "create namespaces",
+    CREATE_STEP,
     "hand over descriptors",
     "close other descriptors",
     "keep capabilities across exec",

@@ -27,7 +27,7 @@ const OP: Operation = Operation::Changes;
 /// assert_eq!(collector.finish().entries.len(), 1);
 /// # Ok::<(), sandbox_core::Error>(())
 /// ```
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ChangeCollector {
     directory: GuestPath,
     excludes: Excludes,

@@ -5,6 +5,7 @@
 //!
 //! References: cgroups(7), Documentation/admin-guide/cgroup-v2.rst.
 
+mod freezer;
 mod limit;
 mod place;
 mod store;
@@ -21,6 +22,7 @@ use self::store::Remover;
 use crate::engine::BornIn;
 use crate::mutation::{self, Part};
 
+pub(crate) use place::remove;
 pub(crate) use store::Groups;
 
 /// The cgroups of one sandbox; removed when dropped, once its processes are dead.

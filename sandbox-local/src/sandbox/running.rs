@@ -430,14 +430,7 @@ impl Running {
             let _alone = host.merging.lock().unwrap_or_else(PoisonError::into_inner);
             let limits = Limits::of(&host.config);
             let (user, mut collector) = (host.guest_user, collector.clone());
-            difference(
-                &stacks,
-                &directory,
-                &mut collector,
-                user,
-                limits,
-                &cancel,
-            )?;
+            difference(&stacks, &directory, &mut collector, user, limits, &cancel)?;
             Ok(collector.finish())
         };
         if paused {

@@ -7,10 +7,12 @@ use std::process;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sandbox_core::{Command, Provider, Resources, Sandbox, SandboxSpec};
+use sandbox_core::{
+    Command, ErrorKind, Provider, Resources, Sandbox, SandboxExt as _, SandboxSpec,
+};
 use sandbox_local::{LocalConfig, LocalProvider};
 
-use crate::{host, support};
+use crate::{host, resources, still, support};
 
 /// Written by the machine's core handler, a line for each crash.
 const CORES: &str = "/var/tmp/cores";
@@ -86,6 +88,79 @@ async fn memory_is_limited_by_cgroup_v2_and_the_sandbox_outlives_its_commands() 
     let fits = host::inside(&sandbox, "bombs", &["fill", "33554432", "/dev/shm/fits"]).await;
     assert_eq!(fits.get("fill"), "ok");
     close(&sandbox).await;
+}
+
+/// A sandbox without a group of its own can't be held still against its processes' will; one with a
+/// group of v2 is frozen by the kernel.
+#[tokio::test]
+#[ignore = "needs the machine of tests/vm/run"]
+async fn a_group_of_v2_is_forked_whole_whatever_its_processes_do() {
+    let _turn = host::alone().await;
+    let cgroup = std::env::var("SANDBOX_VM_CGROUP").expect("the machine delegates a cgroup");
+    let state = host::fast_state();
+    let config = || LocalConfig::default().cgroup(&cgroup);
+    let provider = LocalProvider::new(config().state_dir(state.path().join("state")));
+    let provider = provider.expect("a provider");
+    let create = async |spec| {
+        let sandbox = provider.create(spec).await.expect("a sandbox");
+        host::equip(&sandbox).await;
+        sandbox
+    };
+    // The control: without a group there is no way.
+    let sandbox = create(SandboxSpec::new()).await;
+    let process = still::start(&sandbox, "often").await;
+    let error = sandbox.fork_one().await.expect_err("it moves");
+    assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+    drop(process);
+    close(&sandbox).await;
+    for mode in still::MODES {
+        let limited = SandboxSpec::new().resources(Resources::new().memory(512 << 20));
+        let sandbox = create(limited).await;
+        let process = still::start(&sandbox, mode).await;
+        // What is frozen once is where it was moved to; what is new is not.
+        for _ in 0..2 {
+            let child = sandbox.fork_one().await;
+            let child = child.unwrap_or_else(|error| panic!("{mode}: {error}"));
+            let found = support::sh(&child, "ls -d /workspace/[ab]/token | wc -l").await;
+            assert_eq!(found, "1\n", "{mode}: the file that exists exactly once");
+            close(&child).await;
+        }
+        let changes = sandbox
+            .changes(&"/workspace".into(), &Default::default())
+            .await;
+        let changes = changes.unwrap_or_else(|error| panic!("{mode}: {error}"));
+        let tokens = changes
+            .entries
+            .iter()
+            .filter(|entry| entry.path.as_bytes().ends_with(b"/token"));
+        assert_eq!(tokens.count(), 1, "{mode}");
+        // It goes on, and its limits hold where it was moved to.
+        assert_eq!(
+            support::sh(&sandbox, "pgrep -x still >/dev/null; echo $?").await,
+            "0\n"
+        );
+        drop(process);
+        close(&sandbox).await;
+        println!("{mode}: whole");
+    }
+    drop(provider);
+    let left = || fs::read_dir(&cgroup).expect("the cgroup").flatten();
+    let of_ours =
+        || left().filter(|entry| entry.file_name().to_string_lossy().starts_with("sandbox-"));
+    assert!(
+        host::within(host::PATIENCE, || of_ours().count() == 0).await,
+        "groups are left"
+    );
+}
+
+/// When the limit is used up by files there is no process to blame but the sandbox's first one.
+#[tokio::test]
+#[ignore = "needs the machine of tests/vm/run"]
+async fn an_init_that_memory_ran_out_for_says_so_in_v2() {
+    let _turn = host::alone().await;
+    let cgroup = std::env::var("SANDBOX_VM_CGROUP").expect("the machine delegates a cgroup");
+    let provider = LocalProvider::new(LocalConfig::default().cgroup(&cgroup)).expect("a provider");
+    resources::init_is_out_of_memory(&provider).await;
 }
 
 /// Closes, again if it says that it takes longer: on an emulated machine dying takes time.

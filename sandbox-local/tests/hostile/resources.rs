@@ -4,7 +4,9 @@ use std::process;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sandbox_core::{Command, ErrorKind, Provider, Resources, Sandbox, SandboxExt, SandboxSpec};
+use sandbox_core::{
+    Command, ErrorKind, ExitCause, Provider, Resources, Sandbox, SandboxExt, SandboxSpec,
+};
 use sandbox_local::{LocalConfig, LocalProvider};
 
 use crate::{host, support};
@@ -199,6 +201,56 @@ async fn a_memory_bomb_is_killed_where_cgroups_are_granted() {
     let fits = host::inside(&sandbox, "bombs", &["fill", "67108864", "/dev/shm/fits"]).await;
     assert_eq!(fits.get("fill"), "ok");
     sandbox.close().await.expect("close");
+}
+
+/// Fills the limit on memory with files, which no process can be killed for, and goes on with
+/// commands: each ends as it should, or by the limit, and so does the sandbox.
+pub(crate) async fn init_is_out_of_memory(provider: &LocalProvider) {
+    let resources = Resources::new().memory(64 << 20).disk(1 << 30);
+    let spec = SandboxSpec::new().resources(resources);
+    let sandbox = provider.create(spec).await.expect("a sandbox");
+    host::equip(&sandbox).await;
+    let fill = host::command("bombs", &["fill", "1073741824", "/workspace/filled"]);
+    let filled = sandbox.exec(fill).await.expect("its end");
+    assert!(
+        !filled.stdout.to_string_lossy().contains("fill ok"),
+        "no control: {filled:?}"
+    );
+    let (mut fine, mut killed, mut lost) = (0, 0, None);
+    for _ in 0..50 {
+        match sandbox.sh("x=$(seq 100000); echo ${#x}").await {
+            Ok(output) if output.success() => fine += 1,
+            Ok(output) => {
+                let by_limit = output.cause == ExitCause::OutOfMemory;
+                assert!(by_limit || !output.stderr.bytes.is_empty(), "{output:?}");
+                killed += 1;
+            }
+            Err(error) => {
+                assert!(error.to_string().contains("memory"), "{error:?}");
+                lost = Some(error.kind());
+                break;
+            }
+        }
+    }
+    println!("out of memory: {fine} commands fine, {killed} killed, then {lost:?}");
+    assert!(killed > 0 || lost.is_some(), "memory did not run out");
+    // Again if it says that it takes longer, which it does on an emulated machine.
+    let deadline = Instant::now() + host::PATIENCE;
+    while let Err(error) = sandbox.close().await {
+        assert!(Instant::now() < deadline, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_init_that_memory_ran_out_for_says_so() {
+    let _turn = host::alone().await;
+    // Whether cgroups are granted.
+    let Some(sandbox) = with_memory(64 << 20).await else {
+        return;
+    };
+    sandbox.close().await.expect("close");
+    let state = host::public_dir();
+    init_is_out_of_memory(&host::provider(state.path())).await;
 }
 
 #[tokio::test]

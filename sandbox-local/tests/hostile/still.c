@@ -13,7 +13,7 @@
 #include <sys/ptrace.h>
 #include <sys/wait.h>
 
-static void timer(long first_ms, long interval_ms) {
+static timer_t timer(long first_ms, long interval_ms) {
     struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGCONT};
     struct itimerspec when = {
         .it_value = {first_ms / 1000, first_ms % 1000 * 1000000},
@@ -24,9 +24,29 @@ static void timer(long first_ms, long interval_ms) {
         report("timer", -1);
         exit(1);
     }
+    return id;
 }
 
-static void awake(int signal) { (void)signal; }
+static timer_t insisting;
+static volatile sig_atomic_t insists;
+
+/* A stop takes back a SIGCONT that has not arrived yet, and with it all later expiries of its timer,
+ * which starts again as its signal arrives. */
+static void awake(int signal) {
+    struct itimerspec when = {.it_value = {0, 60000000}, .it_interval = {0, 60000000}};
+    (void)signal;
+    if (insists)
+        timer_settime(insisting, 0, &when, NULL);
+}
+
+/* Is continued every 60 ms, whatever stops come. */
+static void insist(void) {
+    insisting = timer(60, 60);
+    insists = 1;
+    for (int i = 1; i <= 100; i++) {
+        timer(1000 * i, 0);
+    }
+}
 
 static void rename_to_and_fro(void) {
     if (rename("a/token", "b/token") < 0 || rename("b/token", "a/token") < 0) {
@@ -39,7 +59,7 @@ static void rename_to_and_fro(void) {
 static void in_children(void) {
     for (;;) {
         if (vfork() == 0) {
-            timer(60, 60);
+            insist();
             for (int i = 0; i < 300000; i++) {
                 rename_to_and_fro();
             }
@@ -60,7 +80,7 @@ static int is_stopped(pid_t parent) {
 /* Traces the parent, which goes on whatever it was sent. */
 static void trace(pid_t parent, const char *mode) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    timer(60, 60);
+    insist();
     int attached = strcmp(mode, "traced") == 0 ? ptrace(PTRACE_ATTACH, parent, 0, 0)
                                                : ptrace(PTRACE_SEIZE, parent, 0, 0);
     if (attached < 0) {
@@ -115,14 +135,14 @@ int main(int argc, char **argv) {
     /* A timer whose signal is ignored, as SIGCONT is by default, expires only once. */
     signal(SIGCONT, awake);
     if (strcmp(mode, "often") == 0) {
-        timer(60, 60);
+        insist();
     } else if (strcmp(mode, "once") == 0) {
         for (int i = 1; i <= 400; i++) {
             timer(150 * i, 0);
         }
     } else if (strcmp(mode, "other") == 0 && fork() == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        timer(60, 60);
+        insist();
         for (;;) {
             kill(getppid(), SIGCONT);
             usleep(1000);

@@ -14,6 +14,11 @@ use crate::{host, support};
 /// Files in each of the two directories: a copy takes a while.
 const FILES: &str = "3000";
 
+/// Ways of the program not to stand still.
+pub(crate) const MODES: [&str; 8] = [
+    "often", "once", "other", "vfork", "traced", "seized", "stepped", "bursts",
+];
+
 /// Number of copies that are tried: `SANDBOX_STILL_ROUNDS`, or a few.
 fn rounds() -> usize {
     let rounds = std::env::var("SANDBOX_STILL_ROUNDS").ok();
@@ -29,7 +34,7 @@ async fn guest(state: &Path) -> Arc<dyn Sandbox> {
 }
 
 /// Starts the program, for longer than a busy machine needs, and waits until it is at work.
-async fn start(sandbox: &Arc<dyn Sandbox>, mode: &str) -> Process {
+pub(crate) async fn start(sandbox: &Arc<dyn Sandbox>, mode: &str) -> Process {
     let command = host::command("still", &[mode, "/workspace", FILES]);
     let process = sandbox
         .spawn(command.timeout(Duration::from_secs(600)))
@@ -67,12 +72,14 @@ fn naive_copy(mode: &str) -> Vec<usize> {
     let pid = rustix::process::Pid::from_child(&program);
     let stat = format!("/proc/{}/stat", program.id());
     let mut found = Vec::new();
-    for round in 0..40 {
+    // On a busy machine it may be long until the program runs while it is copied.
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while Instant::now() < deadline {
         let copy = dir.path().join("copy");
         rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("a stop");
         // A program that is continued all the time may never be seen to stand still.
-        let deadline = Instant::now() + Duration::from_millis(200);
-        while Instant::now() < deadline
+        let patience = Instant::now() + Duration::from_millis(200);
+        while Instant::now() < patience
             && !fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") T "))
         {}
         fs::create_dir(&copy).expect("a directory");
@@ -87,7 +94,7 @@ fn naive_copy(mode: &str) -> Vec<usize> {
         found.push(tokens(&copy));
         fs::remove_dir_all(&copy).expect("removed");
         rustix::process::kill_process(pid, rustix::process::Signal::CONT).expect("a continue");
-        if round >= 2 && found.iter().any(|tokens| *tokens != 1) {
+        if found.len() > 2 && found.iter().any(|tokens| *tokens != 1) {
             break;
         }
     }
@@ -102,9 +109,7 @@ fn naive_copy(mode: &str) -> Vec<usize> {
 async fn a_fork_is_of_one_moment_or_busy() {
     let _turn = host::alone().await;
     let state = host::fast_state();
-    for mode in [
-        "often", "once", "other", "vfork", "traced", "seized", "stepped", "bursts",
-    ] {
+    for mode in MODES {
         if mode != "other" {
             let control = naive_copy(mode);
             let torn = control.iter().filter(|tokens| **tokens != 1).count();

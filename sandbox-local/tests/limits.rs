@@ -322,6 +322,27 @@ async fn a_sandbox_that_the_limit_on_memory_ended_says_so() {
     }
 }
 
+/// Too little for the sandbox itself: what is said is about memory, and nothing weaker is advised.
+#[tokio::test]
+async fn a_limit_on_memory_that_no_sandbox_fits_in_says_so() {
+    let Some(sandbox) = with_cgroup(Resources::new().memory(48 << 20), Control::Memory).await
+    else {
+        return;
+    };
+    sandbox.close().await.expect("close");
+    let provider = LocalProvider::new(LocalConfig::default()).expect("a provider");
+    for bytes in [1, 4096, 64 << 10] {
+        let made = provider.create(limited(Resources::new().memory(bytes)));
+        let error = made.await.expect_err("no sandbox fits");
+        let text = format!("{error} {error:?}").to_lowercase();
+        println!("{bytes}: {error}");
+        assert!(text.contains("memory"), "{text}");
+        for weaker in ["plain", "unconfined", "seccomp", "privileged"] {
+            assert!(!text.contains(weaker), "{weaker}: {text}");
+        }
+    }
+}
+
 /// Memory that no process holds is not given back by ending one, and still the sandbox stays.
 #[tokio::test]
 async fn shared_memory_up_to_the_limit_does_not_end_the_sandbox() {

@@ -335,7 +335,6 @@ async fn a_limit_on_memory_that_no_sandbox_fits_in_says_so() {
         let made = provider.create(limited(Resources::new().memory(bytes)));
         let error = made.await.expect_err("no sandbox fits");
         let text = format!("{error} {error:?}").to_lowercase();
-        println!("{bytes}: {error}");
         assert!(text.contains("memory"), "{text}");
         for weaker in ["plain", "unconfined", "seccomp", "privileged"] {
             assert!(!text.contains(weaker), "{weaker}: {text}");

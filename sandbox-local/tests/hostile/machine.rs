@@ -126,7 +126,7 @@ async fn a_group_of_v2_is_forked_whole_whatever_its_processes_do() {
             close(&child).await;
         }
         let changes = sandbox
-            .changes(&"/workspace".into(), &Default::default())
+            .changes(&"/workspace".into(), Default::default())
             .await;
         let changes = changes.unwrap_or_else(|error| panic!("{mode}: {error}"));
         let tokens = changes

@@ -121,3 +121,84 @@ impl Drop for Held {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use rustix::process::{Pid, Signal, kill_process};
+
+    use super::super::remove;
+    use super::*;
+
+    /// Longer than only a hang.
+    const LONG: Duration = Duration::from_secs(120);
+
+    /// Clock ticks of processor time in the user's code.
+    fn ticks(of: &Child) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", of.id())).unwrap();
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        fields.split_whitespace().nth(11).unwrap().parse().unwrap()
+    }
+
+    fn until(what: &str, mut holds: impl FnMut() -> bool) {
+        let deadline = Instant::now() + LONG;
+        while !holds() {
+            assert!(Instant::now() < deadline, "{what}");
+            thread::sleep(AGAIN);
+        }
+    }
+
+    /// A group of v2, where it is mounted and this user may make one.
+    fn group() -> Option<PathBuf> {
+        let mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
+        let mount = mounts
+            .into_iter()
+            .find(|mount| mount.join("cgroup.controllers").exists())?;
+        let group = mount.join(format!("sandbox-freezer-{}", std::process::id()));
+        match fs::create_dir(&group).map_err(|error| error.kind()) {
+            Ok(()) => Some(group),
+            Err(io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => None,
+            Err(kind) => panic!("{}: {kind}", group.display()),
+        }
+    }
+
+    fn process(group: &Path, script: &str) -> Child {
+        let child = Command::new("sh").args(["-c", script]).spawn().unwrap();
+        fs::write(group.join("cgroup.procs"), child.id().to_string()).unwrap();
+        child
+    }
+
+    #[test]
+    fn everything_but_init_is_held_whatever_signals_come_and_goes_on() {
+        let Some(group) = group() else {
+            return;
+        };
+        let mut init = process(&group, "while :; do :; done");
+        let mut guest = process(&group, "while :; do :; done");
+        let held = Held::new(&group, init.id()).unwrap().unwrap();
+        let before = (ticks(&init), ticks(&guest));
+        kill_process(Pid::from_child(&guest), Signal::STOP).unwrap();
+        kill_process(Pid::from_child(&guest), Signal::CONT).unwrap();
+        // The control: time goes by in which it could run.
+        until("init runs", || ticks(&init) > before.0 + 10);
+        assert_eq!(ticks(&guest), before.1);
+        assert!(held.lasts());
+        // Started by an init that was not held back.
+        let mut late = process(&group, "while :; do :; done");
+        assert!(!held.lasts());
+        // What is killed dies all the same.
+        late.kill().unwrap();
+        late.wait().unwrap();
+        drop(held);
+        until("it goes on", || ticks(&guest) > before.1 + 1);
+        // Again, where it is now.
+        drop(Held::new(&group, init.id()).unwrap().unwrap());
+        for child in [&mut init, &mut guest] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        until("the group is removed", || remove(&group).is_ok());
+        assert!(!group.exists());
+    }
+}

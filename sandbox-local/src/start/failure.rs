@@ -56,6 +56,25 @@ pub(crate) fn start(error: StartError, operation: Operation) -> Error {
     told.with_source(error)
 }
 
+/// Whether a start under a limit on memory failed for lack of it; `killed` if the kernel has ended
+/// a process for that.
+pub(crate) fn is_memory(error: &StartError, killed: bool) -> bool {
+    // The kernel's words for an argument that it has no page for.
+    matches!(error.errno(), Some(Errno::NOMEM | Errno::TOOBIG))
+        || matches!(error, StartError::Died(_)) && killed
+}
+
+/// The error of a sandbox that its own limit on memory leaves no room for.
+pub(crate) fn memory(bytes: u64, error: StartError, operation: Operation) -> Error {
+    Error::new(ErrorKind::LimitExceeded, operation)
+        .with_message(format!(
+            "the sandbox's limit on memory of {bytes} bytes has no room for its first process: \
+             {error}"
+        ))
+        .with_hint("give it more (`Resources::memory`): every sandbox needs some mebibytes")
+        .with_source(error)
+}
+
 /// The error of a mount that the guest can't be given.
 pub(crate) fn setup(error: SetupError, operation: Operation) -> Error {
     let host = match &error {

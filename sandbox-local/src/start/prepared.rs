@@ -78,7 +78,13 @@ impl Prepared {
             upper,
             guest_user,
         } = Inputs::new(host, blueprint, &stack, &cgroup, operation)?;
-        let started = engine::start(config).map_err(|error| failure::start(error, operation))?;
+        let started =
+            engine::start(config).map_err(|error| match blueprint.resources().memory {
+                Some(bytes) if failure::is_memory(&error, cgroup.has_killed()) => {
+                    failure::memory(bytes, error, operation)
+                }
+                _ => failure::start(error, operation),
+            })?;
         // One that is there already is only renewed.
         if matches!(operation, Operation::Create | Operation::Fork) {
             open_files::check(&started.root, operation)?;

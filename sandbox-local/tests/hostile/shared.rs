@@ -13,24 +13,18 @@ use crate::{host, support};
 /// A guest takes all that it gets; what the host's user has left is compared with before.
 async fn exhausts(what: &str, least_left: i64) {
     let _turn = host::alone().await;
-    let mut seen = Vec::new();
-    // Other programs of the host's user take and give back some meanwhile: a guest that can take all
-    // does so each time.
-    while seen.len() < 5 {
-        let sandbox = host::guest().await;
-        let before = host::outside("quota", &[what, "probe"]).number("count");
-        assert!(before > 0, "no control: the host's user has none of {what}");
-        let (running, taken) = host::start(&sandbox, "quota", &[what]).await;
-        assert!(taken.number("count") > 0, "the guest gets none of {what}");
-        let after = host::outside("quota", &[what, "probe"]).number("count");
-        running.kill().await.expect("kill");
-        sandbox.close().await.expect("close");
-        if after * 100 >= before * least_left {
-            return;
-        }
-        seen.push((before, after));
-    }
-    panic!("{what}, before and left: {seen:?}");
+    let sandbox = host::guest().await;
+    let before = host::outside("quota", &[what, "probe"]).number("count");
+    assert!(before > 0, "no control: the host's user has none of {what}");
+    let (running, taken) = host::start(&sandbox, "quota", &[what]).await;
+    assert!(taken.number("count") > 0, "the guest gets none of {what}");
+    let after = host::outside("quota", &[what, "probe"]).number("count");
+    assert!(
+        after * 100 >= before * least_left,
+        "{what}: {before} before, {after} left"
+    );
+    running.kill().await.expect("kill");
+    sandbox.close().await.expect("close");
 }
 
 #[tokio::test]
@@ -40,8 +34,9 @@ async fn a_guest_cannot_take_all_timers_of_the_hosts_user() {
 
 #[tokio::test]
 async fn a_guest_cannot_take_all_inotify_instances_of_the_hosts_user() {
-    // Half: a web project's watchers take dozens, and there are only 128 by default.
-    exhausts("inotify", 50).await;
+    // Half: a web project's watchers take dozens, and there are only 128 by default. Other programs
+    // of the host's user have some, which are missing twice.
+    exhausts("inotify", 40).await;
 }
 
 #[tokio::test]

@@ -58,6 +58,11 @@ pub(crate) async fn require(
         return Ok(());
     }
     let report = report(running, blueprint).await.map_err(|error| {
+        if let Some(bytes) = blueprint.resources().memory
+            && running.cgroup.is_full(bytes)
+        {
+            return failure::memory(bytes, error, Operation::Create);
+        }
         let hint = error
             .hint()
             .map(str::to_owned)

@@ -65,10 +65,14 @@ pub(crate) fn is_memory(error: &StartError, killed: bool) -> bool {
 }
 
 /// The error of a sandbox that its own limit on memory leaves no room for.
-pub(crate) fn memory(bytes: u64, error: StartError, operation: Operation) -> Error {
+pub(crate) fn memory(
+    bytes: u64,
+    error: impl std::error::Error + Send + Sync + 'static,
+    operation: Operation,
+) -> Error {
     Error::new(ErrorKind::LimitExceeded, operation)
         .with_message(format!(
-            "the sandbox's limit on memory of {bytes} bytes has no room for its first process: \
+            "the sandbox's limit on memory of {bytes} bytes has no room for its own processes: \
              {error}"
         ))
         .with_hint("give it more (`Resources::memory`): every sandbox needs some mebibytes")

@@ -187,6 +187,14 @@ impl Cgroup {
         self.controls.iter().any(is_limited) && self.dirs.iter().any(counted)
     }
 
+    /// Whether the limit on memory, of so many bytes, was reached.
+    pub(crate) fn is_full(&self, limit: u64) -> bool {
+        // The kernel charges in batches of pages.
+        const BATCH: u64 = 64 * 4096;
+        let peak = self.memory_peak();
+        self.has_killed() || peak.is_some_and(|peak| peak.saturating_add(BATCH) >= limit)
+    }
+
     /// By what a control is limited, if the process is found under it.
     pub(crate) fn covers(&self, control: Control, pid: u32) -> Option<&'static str> {
         let (_, by) = self.controls.iter().find(|(known, _)| *known == control)?;

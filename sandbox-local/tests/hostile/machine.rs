@@ -90,6 +90,9 @@ async fn memory_is_limited_by_cgroup_v2_and_the_sandbox_outlives_its_commands() 
     close(&sandbox).await;
 }
 
+/// Files in each of two directories that are copied: an emulated machine takes its time for them.
+const FILES: &str = "300";
+
 /// A sandbox without a group of its own can't be held still against its processes' will; one with a
 /// group of v2 is frozen by the kernel.
 #[tokio::test]
@@ -108,7 +111,7 @@ async fn a_group_of_v2_is_forked_whole_whatever_its_processes_do() {
     };
     // The control: without a group there is no way.
     let sandbox = create(SandboxSpec::new()).await;
-    let process = still::start(&sandbox, "often").await;
+    let process = still::start(&sandbox, "often", FILES).await;
     let error = sandbox.fork_one().await.expect_err("it moves");
     assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
     drop(process);
@@ -116,7 +119,7 @@ async fn a_group_of_v2_is_forked_whole_whatever_its_processes_do() {
     for mode in still::MODES {
         let limited = SandboxSpec::new().resources(Resources::new().memory(512 << 20));
         let sandbox = create(limited).await;
-        let process = still::start(&sandbox, mode).await;
+        let process = still::start(&sandbox, mode, FILES).await;
         // What is frozen once is where it was moved to; what is new is not.
         for _ in 0..2 {
             let child = sandbox.fork_one().await;

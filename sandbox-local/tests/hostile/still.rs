@@ -34,8 +34,8 @@ async fn guest(state: &Path) -> Arc<dyn Sandbox> {
 }
 
 /// Starts the program, for longer than a busy machine needs, and waits until it is at work.
-pub(crate) async fn start(sandbox: &Arc<dyn Sandbox>, mode: &str) -> Process {
-    let command = host::command("still", &[mode, "/workspace", FILES]);
+pub(crate) async fn start(sandbox: &Arc<dyn Sandbox>, mode: &str, files: &str) -> Process {
+    let command = host::command("still", &[mode, "/workspace", files]);
     let process = sandbox
         .spawn(command.timeout(Duration::from_secs(600)))
         .await;
@@ -119,7 +119,7 @@ async fn a_fork_is_of_one_moment_or_busy() {
             );
         }
         let sandbox = guest(state.path()).await;
-        let process = start(&sandbox, mode).await;
+        let process = start(&sandbox, mode, FILES).await;
         let (mut busy, mut whole) = (0, 0);
         for _ in 0..rounds() {
             let running = support::sh(&sandbox, "pgrep -x still | wc -l").await;
@@ -156,7 +156,7 @@ async fn an_ordinary_busy_sandbox_is_forked_whole() {
     let _turn = host::alone().await;
     let state = host::fast_state();
     let sandbox = guest(state.path()).await;
-    let process = start(&sandbox, "plain").await;
+    let process = start(&sandbox, "plain", FILES).await;
     for _ in 0..3 {
         let child = support::fork(&sandbox).await;
         let found = support::sh(&child, "ls -d /workspace/[ab]/token | wc -l").await;

@@ -163,7 +163,6 @@ impl Core {
             ErrorKind::DirectoryNotEmpty => "the directory is not empty",
             ErrorKind::PermissionDenied => "permission denied",
             ErrorKind::InvalidInput => "not possible with this path",
-            ErrorKind::Other => "too many links",
             _ => "failed",
         };
         Error::new(kind, operation)

@@ -170,7 +170,7 @@ impl Tree {
                 Kind::Link(target) if follow || !todo.is_empty() => {
                     links += 1;
                     if links > MAX_LINKS {
-                        return Err(ErrorKind::Other);
+                        return Err(ErrorKind::InvalidInput);
                     }
                     if target.first() == Some(&b'/') {
                         stack.clear();

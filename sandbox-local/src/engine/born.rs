@@ -73,7 +73,7 @@ impl BornIn {
     }
 }
 
-/// What a start in a group of v2 failed for.
+/// Reason for which a start in a group of v2 failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
     /// The kernel can't do it (before 5.7), or a filter of the host's does not know the call.

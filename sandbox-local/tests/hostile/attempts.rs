@@ -38,8 +38,8 @@ async fn inside() -> &'static Findings {
         .await
 }
 
-/// Where BPF's security module answers for it, Linux 6.1 asks nobody for a right: a label that means
-/// nothing, on a file of one's own.
+/// An attempt that needs no right on Linux 6.1 where BPF's security module answers for it: a label
+/// without meaning, on a file of one's own.
 const NOT_EVERYWHERE: &str = "set_a_security_attribute";
 
 /// Whether an ordinary user outside may do it too, without a namespace.

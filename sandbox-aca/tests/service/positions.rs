@@ -12,7 +12,7 @@ use sandbox_core::{
 use sandbox_testkit::proxy::Break;
 
 use super::counted;
-use super::rig::{Rig, each};
+use super::rig::{Rig, in_lanes};
 
 /// Each row of the table that a proxy can play; of those that look alike to a client one each.
 const BREAKS: &[Break] = &[
@@ -37,7 +37,7 @@ async fn everywhere<T>(
     mut act: impl AsyncFnMut() -> T,
     mut check: impl AsyncFnMut(T, &str),
 ) {
-    for how in BREAKS {
+    for how in rig.breaks {
         for position in 0.. {
             let what = format!(
                 "{} {name}, {how:?} at request {position}",
@@ -70,7 +70,7 @@ async fn text(sandbox: &dyn Sandbox, path: &str) -> Option<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_runs_at_most_once_and_what_is_said_of_it_is_true() {
-    each(async |rig| {
+    in_lanes(BREAKS, async |rig| {
         let sandbox = rig.sandbox().await;
         // Its input is uploaded, its end is asked for, its output is fetched: each kind of request
         // is there.
@@ -117,7 +117,8 @@ async fn a_command_runs_at_most_once_and_what_is_said_of_it_is_true() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_spawned_command_runs_at_most_once() {
-    let rig = Rig::new(None).await;
+    let mut rig = Rig::new(None).await;
+    rig.breaks = BREAKS;
     let sandbox = rig.sandbox().await;
     let act = async || {
         let process = sandbox.spawn(counted()).await?;
@@ -143,7 +144,7 @@ async fn a_spawned_command_runs_at_most_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_creation_makes_one_sandbox_or_leaves_none() {
-    each(async |rig| {
+    in_lanes(BREAKS, async |rig| {
         let act = async || rig.provider.create(SandboxSpec::new()).await;
         let check = async |made: Result<Arc<dyn Sandbox>>, what: &str| match made {
             Ok(sandbox) => {
@@ -163,7 +164,7 @@ async fn a_creation_makes_one_sandbox_or_leaves_none() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_is_there_in_whole_or_not_at_all() {
-    each(async |rig| {
+    in_lanes(BREAKS, async |rig| {
         let sandbox = rig.sandbox().await;
         sandbox.write("a", "old").await.expect("a file");
         // Large, so that it is uploaded first.
@@ -199,7 +200,7 @@ async fn a_batch_is_there_in_whole_or_not_at_all() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_read_is_whole_and_what_is_moved_is_in_one_place() {
-    each(async |rig| {
+    in_lanes(BREAKS, async |rig| {
         let sandbox = rig.sandbox().await;
         let content = "r".repeat(600_000);
         sandbox.write("r", content.clone()).await.expect("a file");
@@ -237,7 +238,7 @@ async fn what_is_read_is_whole_and_what_is_moved_is_in_one_place() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fork_is_whole_or_nothing_is_left_of_it() {
-    each(async |rig| {
+    in_lanes(BREAKS, async |rig| {
         let sandbox = rig.sandbox().await;
         // Large, so that a session's fork goes in parts.
         let content = "f".repeat(300_000);
@@ -262,7 +263,7 @@ async fn a_fork_is_whole_or_nothing_is_left_of_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_exported_is_whole_or_absent_and_an_import_says_when_it_failed() {
-    each(async |rig| {
+    in_lanes(BREAKS, async |rig| {
         let sandbox = rig.sandbox().await;
         let content = "e".repeat(400_000);
         sandbox.write("d/e", content.clone()).await.expect("a file");
@@ -317,7 +318,7 @@ async fn what_is_exported_is_whole_or_absent_and_an_import_says_when_it_failed()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_closed_is_gone_or_the_error_says_that_it_may_be_there() {
-    each(async |rig| {
+    in_lanes(BREAKS, async |rig| {
         let next = tokio::sync::Mutex::new(rig.sandbox().await);
         let act = async || {
             let sandbox = next.lock().await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use sandbox_aca::{AcaSandboxProvider, AcaSessionProvider, Credential, SessionKind, StaticToken};
 use sandbox_core::{Provider, Sandbox, SandboxId, SandboxSpec};
 use sandbox_testkit::aca::{AcaEmulator, Options};
-use sandbox_testkit::proxy::FaultProxy;
+use sandbox_testkit::proxy::{Break, FaultProxy};
 
 use super::{config, pool};
 
@@ -19,6 +19,8 @@ pub(super) struct Rig {
     pub(super) emulator: AcaEmulator,
     pub(super) proxy: FaultProxy,
     pub(super) provider: Arc<dyn Provider>,
+    /// Ways in which a table of faults breaks requests here.
+    pub(super) breaks: &'static [Break],
     kind: Option<SessionKind>,
 }
 
@@ -39,6 +41,7 @@ impl Rig {
             emulator,
             proxy,
             provider,
+            breaks: &[],
             kind,
         }
     }
@@ -113,5 +116,22 @@ pub(super) const KINDS: [Option<SessionKind>; 3] =
 pub(super) async fn each(work: impl AsyncFn(Rig)) {
     let work = &work;
     let all = KINDS.map(async |kind| work(Rig::new(kind).await).await);
+    futures_util::future::join_all(all).await;
+}
+
+/// Number of parts in which a table of faults is played, side by side.
+const LANES: usize = 3;
+
+/// Does this for each service with a part of the faults at a time, side by side: most of it is
+/// waiting.
+pub(super) async fn in_lanes(breaks: &'static [Break], work: impl AsyncFn(Rig)) {
+    let work = &work;
+    let lanes = breaks.chunks(breaks.len().div_ceil(LANES));
+    let all = lanes.flat_map(|breaks| KINDS.map(|kind| (kind, breaks)));
+    let all = all.map(async |(kind, breaks)| {
+        let mut rig = Rig::new(kind).await;
+        rig.breaks = breaks;
+        work(rig).await;
+    });
     futures_util::future::join_all(all).await;
 }

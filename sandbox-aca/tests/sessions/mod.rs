@@ -75,6 +75,10 @@ impl Fixture for Sessions {
         Duration::from_secs(180)
     }
 
+    fn threads(&self) -> Option<usize> {
+        sandbox_testkit::kit::mostly_waiting()
+    }
+
     fn capabilities(&self) -> Capabilities {
         AcaSessionProvider::CAPABILITIES
     }

@@ -223,3 +223,48 @@ async fn a_server_that_was_started_anew_does_not_run_what_the_old_one_may_have_r
     let lost: Error = sandbox.sh("true").await.unwrap_err();
     assert_eq!(lost.kind(), sandbox_core::ErrorKind::Lost, "{lost:?}");
 }
+
+/// A file that is written over a connection that breaks is there whole, once, or not at all; and one
+/// that is read is whole or an error.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_as_a_stream_is_whole_or_not_there() {
+    let rig = rig().await;
+    let content: Vec<u8> = (0..200_000_u32).map(|n| (n % 251) as u8).collect();
+    for how in BREAKS {
+        for at in ["/open-write", "/stdin", "/commit"] {
+            let sandbox = rig.provider.create(SandboxSpec::new()).await.unwrap();
+            rig.proxy.arm(at, how);
+            let written = async {
+                let mut file = sandbox.writer("f").await?;
+                let sent = file.write_all(&content).await;
+                sent.map_err(|error| Error::from_io(error, sandbox_core::Operation::OpenWrite))?;
+                file.commit().await
+            };
+            let written: Result<()> = written.await;
+            assert!(rig.proxy.fired(), "{at}: {how:?} did not happen");
+            written.unwrap_or_else(|error| panic!("{at}: {how:?}: {error:?}"));
+            let read = sandbox.read("f").await.unwrap();
+            assert_eq!(&read[..], &content[..], "{at}: {how:?}");
+            sandbox.close().await.unwrap();
+        }
+        for at in ["/open-read", "/stdout"] {
+            let sandbox = rig.provider.create(SandboxSpec::new()).await.unwrap();
+            sandbox.write("f", content.clone()).await.unwrap();
+            rig.proxy.arm(at, how);
+            let mut read = Vec::new();
+            let mut file = sandbox.reader("f").await.unwrap();
+            file.read_to_end(&mut read).await.unwrap();
+            assert!(rig.proxy.fired(), "{at}: {how:?} did not happen");
+            assert_eq!(read, content, "{at}: {how:?}");
+            sandbox.close().await.unwrap();
+        }
+    }
+    // What is let go of without a commit is not there, nor what its client left.
+    let sandbox = rig.provider.create(SandboxSpec::new()).await.unwrap();
+    let mut file = sandbox.writer("never").await.unwrap();
+    file.write_all(&content).await.unwrap();
+    file.flush().await.unwrap();
+    drop(file);
+    assert!(sandbox.read("never").await.is_err());
+    sandbox.close().await.unwrap();
+}

@@ -86,3 +86,36 @@ async fn a_job_whose_start_is_broken_off_runs_once() {
         sandbox.close().await.unwrap();
     }
 }
+
+/// The first handle was of a job that another handle forgot.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_handle_does_not_answer_for_a_later_job() {
+    let serving = serving(Duration::from_secs(120));
+    let address = serving.uri().trim_start_matches("remote:").to_owned();
+    let provider = client(&address).await;
+    let sandbox = provider.create(SandboxSpec::new()).await.unwrap();
+    let old = sandbox
+        .start("key", Command::shell("echo old"))
+        .await
+        .unwrap();
+    old.wait().await.unwrap();
+    let other = sandbox.find_job(old.key()).await.unwrap();
+    assert_eq!(other.info().await.unwrap(), old.info().await.unwrap());
+    other.forget().await.unwrap();
+    let new = sandbox
+        .start("key", Command::shell("sleep 1000"))
+        .await
+        .unwrap();
+    for error in [
+        old.info().await.unwrap_err(),
+        old.stop().await.unwrap_err(),
+        old.forget().await.unwrap_err(),
+        old.wait().await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    }
+    // The control: the new one runs on, and its own handle stops it.
+    assert!(!new.info().await.unwrap().state.is_final());
+    new.stop().await.unwrap();
+    sandbox.close().await.unwrap();
+}

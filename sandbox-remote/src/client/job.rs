@@ -3,15 +3,14 @@
 //! A handle keeps its sandbox, also for a log that is read after the sandbox was closed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use reqwest::Method;
 use sandbox_core::{
-    Command, Error, ErrorKind, Exit, Job, JobControl, JobInfo, JobKey, JobLog, JobOptions,
-    LogOptions, Operation, Result, Signal, TerminalSize,
+    Command, Exit, Job, JobControl, JobInfo, JobKey, JobLog, JobOptions, LogOptions, Operation,
+    Result, Signal, TerminalSize,
 };
 use serde::de::DeserializeOwned;
 
@@ -36,32 +35,32 @@ pub(super) async fn start(
     };
     let path = sandbox.path("start-job");
     let call = Call::named(Operation::StartJob, &path).unstoppable();
-    let wire::Nothing {} = sandbox.call(call, &body).await?;
-    Ok(handle(sandbox, key))
+    let info: JobInfo = sandbox.call(call, &body).await?;
+    Ok(handle(sandbox, &info))
 }
 
 /// Finds a job by its key.
 pub(super) async fn find(sandbox: &Arc<SandboxState>, key: &JobKey) -> Result<Job> {
     let body = wire::Key { key: key.clone() };
-    let wire::Nothing {} = sandbox.read(Operation::FindJob, "find-job", &body).await?;
-    Ok(handle(sandbox, key))
+    let info: JobInfo = sandbox.read(Operation::FindJob, "find-job", &body).await?;
+    Ok(handle(sandbox, &info))
 }
 
-fn handle(sandbox: &Arc<SandboxState>, key: &JobKey) -> Job {
+fn handle(sandbox: &Arc<SandboxState>, info: &JobInfo) -> Job {
     let control = Remote {
         sandbox: Arc::clone(sandbox),
-        key: key.clone(),
-        forgotten: AtomicBool::new(false),
+        key: info.key.clone(),
+        started: info.started,
     };
-    Job::new(key.clone(), Arc::new(control))
+    Job::new(info.key.clone(), Arc::new(control))
 }
 
 #[derive(Debug)]
 struct Remote {
     sandbox: Arc<SandboxState>,
     key: JobKey,
-    /// Whether it was forgotten through this handle: its key may be another job's by now.
-    forgotten: AtomicBool,
+    /// Tells it from a later job under its key.
+    started: SystemTime,
 }
 
 impl Remote {
@@ -79,13 +78,12 @@ impl Remote {
     }
 
     async fn send<T: DeserializeOwned>(&self, call: Call<'_>, ask: Ask) -> Result<T> {
-        if self.forgotten.load(Ordering::SeqCst) {
-            let error = Error::new(ErrorKind::NotFound, call.operation)
-                .with_message(format!("the job {} was forgotten", self.key));
-            return Err(self.sandbox.named(error));
-        }
-        let key = self.key.clone();
-        self.sandbox.call(call, &wire::AskJob { key, ask }).await
+        let about = wire::AskJob {
+            key: self.key.clone(),
+            started: self.started,
+            ask,
+        };
+        self.sandbox.call(call, &about).await
     }
 }
 
@@ -162,8 +160,6 @@ impl JobControl for Remote {
     }
 
     async fn forget(&self) -> Result<()> {
-        self.change(Operation::ForgetJob, Ask::Forget).await?;
-        self.forgotten.store(true, Ordering::SeqCst);
-        Ok(())
+        self.change(Operation::ForgetJob, Ask::Forget).await
     }
 }

@@ -2,6 +2,7 @@
 
 mod call;
 mod config;
+mod connection;
 mod http;
 mod incoming;
 mod job;

@@ -38,12 +38,9 @@ pub(super) async fn spawn(
         .validate(Operation::Spawn)
         .map_err(|error| sandbox.named(error))?;
     let call = Call::named(operation, &sandbox.path("spawn"));
-    let name: Arc<str> = call.name().into();
     // From here on the process is let go of whenever this is dropped.
-    let remote = Remote {
-        http: Arc::clone(&sandbox.http),
-        name: Arc::clone(&name),
-    };
+    let remote = Remote::of(&sandbox.http, &call);
+    let name = Arc::clone(&remote.name);
     let spawned: Result<wire::Spawned> = sandbox.call(call, &wire::Run::from(command)).await;
     let spawned = match spawned {
         Ok(spawned) => spawned,
@@ -74,12 +71,20 @@ pub(super) async fn spawn(
 
 /// Lets go of the process when it is dropped.
 #[derive(Debug)]
-struct Remote {
+pub(super) struct Remote {
     http: Arc<Http>,
-    name: Arc<str>,
+    pub(super) name: Arc<str>,
 }
 
 impl Remote {
+    /// The process that a call will make.
+    pub(super) fn of(http: &Arc<Http>, call: &Call<'_>) -> Self {
+        Self {
+            http: Arc::clone(http),
+            name: call.name().into(),
+        }
+    }
+
     /// Forgets the process: there is none.
     fn forget(mut self) {
         self.name = "".into();
@@ -94,7 +99,7 @@ impl Drop for Remote {
     }
 }
 
-type Ended = Option<Result<Exit>>;
+pub(super) type Ended = Option<Result<Exit>>;
 
 #[derive(Debug)]
 struct Control {
@@ -111,7 +116,11 @@ impl Drop for Control {
 }
 
 /// Asks for the end of a process until it is there, or the server is lost.
-async fn watch_end(sandbox: Arc<SandboxState>, name: Arc<str>, ended: watch::Sender<Ended>) {
+pub(super) async fn watch_end(
+    sandbox: Arc<SandboxState>,
+    name: Arc<str>,
+    ended: watch::Sender<Ended>,
+) {
     const OP: Operation = Operation::Spawn;
     let path = ["v1", "processes", &name, "wait"];
     let mut since = None;
@@ -176,7 +185,7 @@ impl ProcessControl for Control {
 }
 
 /// Input on its way: one request at a time, each with its offset.
-struct Input {
+pub(super) struct Input {
     http: Arc<Http>,
     name: Arc<str>,
     offset: u64,
@@ -187,7 +196,7 @@ struct Input {
 }
 
 impl Input {
-    fn new(http: &Arc<Http>, name: &Arc<str>) -> Self {
+    pub(super) fn new(http: &Arc<Http>, name: &Arc<str>) -> Self {
         Self {
             http: Arc::clone(http),
             name: Arc::clone(name),

@@ -13,16 +13,16 @@ use reqwest::Method;
 use sandbox_core::{
     Capabilities, Capability, Changes, ChangesOptions, CollectOptions, Command, CreateDirOptions,
     DirEntry, EgressDecisions, EgressPolicy, Env, Error, Execution, ExportOptions, FileBatch,
-    ForkOptions, GuestPath, ImportOptions, IsolationReport, Job, JobInfo, JobKey, JobOptions,
-    ListOptions, Metadata, MetadataOptions, Operation, Output, Process, ReadOptions, RemoveOptions,
-    RenameOptions, Result, Sandbox, SandboxInfo, Snapshot, SnapshotOptions, Stdin, TransferReport,
-    Usage,
+    FileReader, FileWriter, ForkOptions, GuestPath, ImportOptions, IsolationReport, Job, JobInfo,
+    JobKey, JobOptions, ListOptions, Metadata, MetadataOptions, OpenReadOptions, OpenWriteOptions,
+    Operation, Output, PortStream, Process, ReadOptions, RemoveOptions, RenameOptions, Result,
+    Sandbox, SandboxInfo, Snapshot, SnapshotOptions, Stdin, TransferReport, Usage,
 };
 
 use super::call::Call;
 use super::http::Http;
 use super::state::{SandboxState, close};
-use super::{job, process, transfer};
+use super::{connection, job, process, transfer};
 use crate::wire;
 
 /// Most bytes of one stream in the answer of `exec`; what is more is followed as a process.
@@ -306,6 +306,28 @@ impl Sandbox for RemoteSandbox {
             .read(Operation::ListJobs, "list-jobs", &nothing)
             .await?;
         Ok(listed.jobs)
+    }
+
+    async fn connect_port(&self, port: u16) -> Result<PortStream> {
+        self.0.open(Operation::ConnectPort)?;
+        self.0.require(Capability::Ports, Operation::ConnectPort)?;
+        connection::connect_port(&self.0, port).await
+    }
+
+    async fn open_read(&self, path: &GuestPath, options: OpenReadOptions) -> Result<FileReader> {
+        self.0.open(Operation::OpenRead)?;
+        self.0
+            .require(Capability::FileStreams, Operation::OpenRead)?;
+        let opened = connection::open_read(&self.0, path, options).await;
+        opened.map_err(|error| self.0.named_at(path, error))
+    }
+
+    async fn open_write(&self, path: &GuestPath, options: OpenWriteOptions) -> Result<FileWriter> {
+        self.0.open(Operation::OpenWrite)?;
+        self.0
+            .require(Capability::FileStreams, Operation::OpenWrite)?;
+        let opened = connection::open_write(&self.0, path, options).await;
+        opened.map_err(|error| self.0.named_at(path, error))
     }
 
     async fn egress_decisions(&self, after: u64) -> Result<EgressDecisions> {

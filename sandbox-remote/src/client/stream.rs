@@ -18,7 +18,7 @@ use tokio::task::AbortHandle;
 
 use super::call::Call;
 use super::http::{Http, Opened};
-use crate::wire::frame;
+use crate::wire::{Problem, frame};
 
 /// A stream that is followed from its beginning.
 #[derive(Debug)]
@@ -30,9 +30,19 @@ pub(super) struct Following {
 
 impl Following {
     pub(super) fn new(http: &Arc<Http>, name: &Arc<str>, what: &'static str) -> Self {
+        Self::until(http, name, what, true)
+    }
+
+    /// Of a stream whose process does not end by itself: one that is lost is not its end.
+    pub(super) fn whole(http: &Arc<Http>, name: &Arc<str>) -> Self {
+        Self::until(http, name, "stdout", false)
+    }
+
+    fn until(http: &Arc<Http>, name: &Arc<str>, what: &'static str, ends: bool) -> Self {
         // What is in it, and in the connection, is all that is read ahead.
         let (sender, parts) = mpsc::channel(2);
-        let task = tokio::spawn(follow(Arc::clone(http), Arc::clone(name), what, sender));
+        let (http, name) = (Arc::clone(http), Arc::clone(name));
+        let task = tokio::spawn(follow(http, name, what, ends, sender));
         Self {
             parts,
             rest: Bytes::new(),
@@ -70,6 +80,7 @@ async fn follow(
     http: Arc<Http>,
     name: Arc<str>,
     what: &'static str,
+    ends: bool,
     sender: mpsc::Sender<io::Result<Bytes>>,
 ) {
     let path = ["v1", "processes", &*name, what];
@@ -94,12 +105,21 @@ async fn follow(
                     }
                     frame::END => return,
                     frame::MORE => break String::new(),
+                    frame::ERROR => {
+                        let problem: Option<Problem> = serde_json::from_slice(&part.data).ok();
+                        let error = problem.map_or_else(
+                            || io::Error::other("the stream failed at the server"),
+                            |problem| io::Error::other(problem.into_error()),
+                        );
+                        let _ = sender.send(Err(error)).await;
+                        return;
+                    }
                     _ => {}
                 }
             },
             Err(Opened::Refused(error)) => {
                 // A process that was let go of, or a closed sandbox: the end of its output.
-                let is_end = matches!(error.kind(), ErrorKind::Lost | ErrorKind::Closed);
+                let is_end = ends && matches!(error.kind(), ErrorKind::Lost | ErrorKind::Closed);
                 if !is_end {
                     let _ = sender.send(Err(io::Error::other(error))).await;
                 }

@@ -43,6 +43,8 @@ const CARRIED: &[Capability] = &[
     Capability::EgressByName,
     Capability::EgressPorts,
     Capability::Jobs,
+    Capability::Ports,
+    Capability::FileStreams,
 ];
 
 /// Limits of a [`Server`](super::Server). Each has a default that suits one owner.

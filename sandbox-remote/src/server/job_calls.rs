@@ -38,6 +38,7 @@ pub(super) fn start(
     let id = asked.subject.clone();
     Ok(Box::pin(async move {
         let job = sandbox.start_job(&key, command, options).await?;
+        let info = job.info().await?;
         if state.jobs.insert(&id, &job) {
             // Its place, and its sandbox in use, until it ends.
             tokio::spawn(async move {
@@ -45,12 +46,25 @@ pub(super) fn start(
                 drop((permit, held));
             });
         }
-        Ok((Reply::json(&wire::Nothing {}, OP)?, None))
+        Ok((Reply::json(&info, OP)?, None))
     }))
 }
 
 /// The job that a call is about, also of a sandbox that was closed a moment ago.
-async fn job(state: &State, asked: &Asked, key: &JobKey) -> Result<Job> {
+async fn job(
+    state: &State,
+    asked: &Asked,
+    wire::AskJob { key, started, .. }: &wire::AskJob,
+) -> Result<Job> {
+    let job = under_key(state, asked, key).await?;
+    if job.info().await?.started == *started {
+        return Ok(job);
+    }
+    let why = format!("the job {key} was forgotten, and another has its key");
+    Err(refused(ErrorKind::NotFound, asked.operation, why))
+}
+
+async fn under_key(state: &State, asked: &Asked, key: &JobKey) -> Result<Job> {
     let kept = |error: Error| state.jobs.get(&asked.subject, key).ok_or(error);
     match state.sandboxes.get(&asked.subject) {
         Known::Open(_held, sandbox) => match sandbox.find_job(key).await {
@@ -66,14 +80,14 @@ async fn job(state: &State, asked: &Asked, key: &JobKey) -> Result<Job> {
 
 /// Answers what may be asked again at any time.
 pub(super) async fn read(state: &Arc<State>, asked: &Asked, body: &Buffered) -> Result<Reply> {
-    let wire::AskJob { key, ask } = asked.parse(body)?;
-    if ask.changes() {
+    let about: wire::AskJob = asked.parse(body)?;
+    if about.ask.changes() {
         return Err(asked.invalid("this changes the job: it has another route"));
     }
     let wait = asked.wait()?;
-    let job = job(state, asked, &key).await?;
+    let job = job(state, asked, &about).await?;
     let operation = asked.operation;
-    match ask {
+    match about.ask {
         Ask::ReadLog { from, mut options } => {
             options.limit = options.limit.min(LOG);
             options.wait = options.wait.map(|time| time.min(wait));
@@ -111,17 +125,17 @@ pub(super) async fn read(state: &Arc<State>, asked: &Asked, body: &Buffered) -> 
 
 /// Does what must not be done twice.
 pub(super) fn change(state: Arc<State>, asked: &Asked, body: &Buffered) -> Result<Work> {
-    let wire::AskJob { key, ask } = asked.parse(body)?;
+    let about: wire::AskJob = asked.parse(body)?;
     let operation = asked.operation;
     let asked = asked.clone();
     Ok(Box::pin(async move {
-        let job = job(&state, &asked, &key).await?;
-        match ask {
+        let job = job(&state, &asked, &about).await?;
+        match about.ask {
             Ask::Signal { signal } => job.signal(Signal(signal)).await?,
             Ask::Stop => job.stop().await?,
             Ask::Forget => {
                 job.forget().await?;
-                state.jobs.remove(&asked.subject, &key);
+                state.jobs.remove(&asked.subject, &about.key);
             }
             _ => {
                 let why = "this changes nothing: it has another route";

@@ -46,6 +46,7 @@ mod reply;
 mod routes;
 mod sandboxes;
 mod state;
+mod streams;
 mod transfer;
 mod used;
 mod work;

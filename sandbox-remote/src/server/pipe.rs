@@ -20,6 +20,9 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// When a stream is given a new connection, which some proxies ask for.
 const LONGEST: Duration = Duration::from_secs(120);
 
+/// Form in which the failure of a stream is told: a problem in JSON.
+pub(super) type Failed = fn(std::io::Error) -> Bytes;
+
 /// The kept part of a stream.
 #[derive(Debug)]
 pub(super) struct Pipe {
@@ -34,6 +37,8 @@ struct State {
     kept: VecDeque<Bytes>,
     length: usize,
     ended: bool,
+    /// Failure that the stream ended with instead of its end.
+    failed: Option<Bytes>,
     /// The reader that asked last.
     reader: u64,
 }
@@ -47,6 +52,8 @@ pub(super) struct WrongOffset {
 enum Next {
     Data(Bytes),
     End,
+    /// With the problem as JSON.
+    Failed(Bytes),
     Wait,
     /// Another reader has taken over.
     Over,
@@ -64,8 +71,13 @@ impl Pipe {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads a program's stream as long as there is room.
-    pub(super) async fn fill(self: Arc<Self>, mut from: impl AsyncRead + Unpin) {
+    /// Reads a program's stream as long as there is room. A failure is its end, unless `failed` says
+    /// how it is told.
+    pub(super) async fn fill(
+        self: Arc<Self>,
+        mut from: impl AsyncRead + Unpin,
+        failed: Option<Failed>,
+    ) {
         let mut changed = self.changed.subscribe();
         let mut buffer = BytesMut::new();
         loop {
@@ -78,7 +90,11 @@ impl Pipe {
             buffer.reserve(room.min(64 << 10));
             let mut window = (&mut from).take(room.min(64 << 10) as u64);
             match window.read_buf(&mut buffer).await {
-                Ok(0) | Err(_) => break,
+                Ok(0) => break,
+                Err(error) => {
+                    self.state().failed = failed.map(|told| told(error));
+                    break;
+                }
                 Ok(_) => {}
             }
             let bytes = buffer.split().freeze();
@@ -144,9 +160,10 @@ impl Pipe {
             }
             offset = end;
         }
-        match state.ended {
-            true => Next::End,
-            false => Next::Wait,
+        match (state.ended, &state.failed) {
+            (false, _) => Next::Wait,
+            (true, None) => Next::End,
+            (true, Some(problem)) => Next::Failed(problem.clone()),
         }
     }
 
@@ -203,6 +220,11 @@ impl<H> Answer<H> {
                     return (bytes.freeze(), true);
                 }
                 Next::End => return (empty(frame::END), false),
+                Next::Failed(problem) => {
+                    let mut bytes = BytesMut::from(&frame::head(frame::ERROR, problem.len())[..]);
+                    bytes.extend_from_slice(&problem);
+                    return (bytes.freeze(), false);
+                }
                 Next::Over => return (empty(frame::MORE), false),
                 Next::Wait => {
                     let changed = tokio::time::timeout(HEARTBEAT, self.changed.changed()).await;

@@ -13,8 +13,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::AbortHandle;
 
 use super::lease::{Held, Lease};
-use super::pipe::Pipe;
+use super::pipe::{Failed, Pipe};
 use super::sandboxes::Open;
+use super::streams::NewFile;
 use crate::wire::Taken;
 
 /// A process with its streams.
@@ -25,6 +26,8 @@ pub(super) struct Running {
     pub(super) stderr: Option<Arc<Pipe>>,
     /// Held by one request at a time.
     stdin: tokio::sync::Mutex<Input>,
+    /// The file that its input is.
+    pub(super) file: Option<NewFile>,
     fillers: Vec<AbortHandle>,
     lease: Lease,
     /// Set when it is let go of: requests on it end.
@@ -55,16 +58,17 @@ impl Running {
         mut process: Process,
         sandbox: Held<Arc<Open>>,
         permit: OwnedSemaphorePermit,
+        failed: Option<Failed>,
     ) -> Self {
         let mut fillers = Vec::new();
         let stdout = process.stdout.take().map(|stream| {
             let pipe = Pipe::new();
-            fillers.push(tokio::spawn(Arc::clone(&pipe).fill(stream)).abort_handle());
+            fillers.push(tokio::spawn(Arc::clone(&pipe).fill(stream, failed)).abort_handle());
             pipe
         });
         let stderr = process.stderr.take().map(|stream| {
             let pipe = Pipe::new();
-            fillers.push(tokio::spawn(Arc::clone(&pipe).fill(stream)).abort_handle());
+            fillers.push(tokio::spawn(Arc::clone(&pipe).fill(stream, failed)).abort_handle());
             pipe
         });
         let stream = process.stdin.take();
@@ -76,6 +80,7 @@ impl Running {
                 stream,
                 offset: 0,
             }),
+            file: None,
             fillers,
             alive: Mutex::new(Some(Arc::new(Alive {
                 process,
@@ -85,6 +90,12 @@ impl Running {
             lease: Lease::default(),
             gone: tokio::sync::watch::Sender::new(false),
         }
+    }
+
+    /// Sets the file that its input is.
+    pub(super) fn writes(mut self, file: Option<NewFile>) -> Self {
+        self.file = file;
+        self
     }
 
     /// The process; `None` if it was let go of.
@@ -100,6 +111,11 @@ impl Running {
         for pipe in [&self.stdout, &self.stderr].into_iter().flatten() {
             pipe.close();
         }
+    }
+
+    /// Number of bytes of input that were taken.
+    pub(super) async fn taken(&self) -> u64 {
+        self.stdin.lock().await.offset
     }
 
     pub(super) async fn has_stdin(&self) -> bool {

@@ -42,6 +42,9 @@ pub(super) enum Action {
     ListJobs,
     AskJob,
     ChangeJob,
+    ConnectPort,
+    OpenRead,
+    OpenWrite,
     Close,
     Import,
     Export,
@@ -52,6 +55,7 @@ pub(super) enum Action {
     Signal,
     Kill,
     Resize,
+    Commit,
     LetGo,
 }
 
@@ -147,11 +151,14 @@ pub(super) const ROUTES: &[Route] = &[
     route(Post, "/v1/sandboxes/{sandbox}/resume", Action::Unpause, "Lets everything go on that a pause held still", "Nothing", "Nothing"),
     route(Post, "/v1/sandboxes/{sandbox}/egress-decisions", Action::EgressDecisions, "Tells what was decided about names and connections, after a number", "After", "EgressDecisions"),
     route(Post, "/v1/sandboxes/{sandbox}/restrict-egress", Action::RestrictEgress, "Narrows the egress policy", "Policy", "Nothing"),
-    route(Post, "/v1/sandboxes/{sandbox}/start-job", Action::StartJob, "Starts a command under a key, once", "StartJob", "Nothing"),
-    route(Post, "/v1/sandboxes/{sandbox}/find-job", Action::FindJob, "Finds a job by its key", "Key", "Nothing"),
+    route(Post, "/v1/sandboxes/{sandbox}/start-job", Action::StartJob, "Starts a command under a key, once", "StartJob", "Job"),
+    route(Post, "/v1/sandboxes/{sandbox}/find-job", Action::FindJob, "Finds a job by its key", "Key", "Job"),
     route(Post, "/v1/sandboxes/{sandbox}/list-jobs", Action::ListJobs, "Lists the jobs", "Nothing", "Jobs"),
     route(Post, "/v1/sandboxes/{sandbox}/ask-job", Action::AskJob, "Asks a job how far it is, for its log or its end, or gives it input: what may be asked again", "AskJob", "Any"),
     route(Post, "/v1/sandboxes/{sandbox}/change-job", Action::ChangeJob, "Signals, stops or forgets a job", "AskJob", "Nothing"),
+    route(Post, "/v1/sandboxes/{sandbox}/connect-port", Action::ConnectPort, "Connects to a port in the sandbox: the name of the call becomes that of a process whose input and output are the connection", "Port", "Nothing"),
+    route(Post, "/v1/sandboxes/{sandbox}/open-read", Action::OpenRead, "Opens a file for reading: the name of the call becomes that of a process whose output is the file", "OpenRead", "Opened"),
+    route(Post, "/v1/sandboxes/{sandbox}/open-write", Action::OpenWrite, "Opens a new file for writing: the name of the call becomes that of a process whose input is the file; nothing is there before its commit", "OpenWrite", "Nothing"),
     route(Post, "/v1/sandboxes/{sandbox}/close", Action::Close, "Ends the sandbox", "Nothing", "Nothing"),
     route(Post, "/v1/sandboxes/{sandbox}/import", Action::Import, "Brings a tar archive into a directory; the body is the length of a head (four bytes, big-endian), the head (JSON, Import) and the archive", "binary", "Imported"),
     route(Post, "/v1/sandboxes/{sandbox}/export", Action::Export, "Gives a directory out; frames, whose data are the length of a head, the head (JSON, Exported) and a tar archive", "Export", "binary"),
@@ -161,6 +168,7 @@ pub(super) const ROUTES: &[Route] = &[
     route(Post, "/v1/processes/{process}/wait", Action::Wait, "Waits for the end of a process, for a time", "Nothing", "Waited"),
     route(Post, "/v1/processes/{process}/signal", Action::Signal, "Sends a signal", "SendSignal", "Nothing"),
     route(Post, "/v1/processes/{process}/resize", Action::Resize, "Changes the size of a terminal", "Resize", "Nothing"),
+    route(Post, "/v1/processes/{process}/commit", Action::Commit, "Puts a file in place that was written", "Commit", "Nothing"),
     route(Post, "/v1/processes/{process}/kill", Action::Kill, "Kills a process and everything it started", "Nothing", "Nothing"),
     route(Delete, "/v1/processes/{process}", Action::LetGo, "Lets go of a process: it is killed, unless it has ended", "", "Nothing"),
 ];
@@ -199,6 +207,9 @@ impl Action {
             Self::FindJob | Self::AskJob => Operation::FindJob,
             Self::ListJobs => Operation::ListJobs,
             Self::ChangeJob => Operation::StopJob,
+            Self::ConnectPort => Operation::ConnectPort,
+            Self::OpenRead => Operation::OpenRead,
+            Self::OpenWrite | Self::Commit => Operation::OpenWrite,
             Self::Close => Operation::Close,
             Self::Import => Operation::ImportDir,
             Self::Export => Operation::ExportDir,
@@ -236,6 +247,10 @@ impl Action {
                 | RestrictEgress
                 | StartJob
                 | ChangeJob
+                | ConnectPort
+                | OpenRead
+                | OpenWrite
+                | Commit
                 | Close
                 | Import
                 | Signal

@@ -25,6 +25,7 @@ use super::reply::{Reply, answered, refused};
 use super::routes::Action;
 use super::sandboxes::{Known, Open};
 use super::state::State;
+use super::streams;
 use super::used::{Work, sandbox_of};
 use crate::wire::{self, Supports};
 
@@ -116,6 +117,20 @@ pub(super) fn work(state: &Arc<State>, asked: &Asked, name: &str, body: Buffered
                 }
             })
         }
+        Action::Commit => {
+            let (process, held) = found(&state, asked)?;
+            let wire::Commit { size } = asked.parse(&body)?;
+            Box::pin(async move {
+                let _held = held;
+                match &process.file {
+                    Some(file) => done(file.commit(size, process.taken().await).await),
+                    None => {
+                        let why = "this is not a file that is written";
+                        Err(refused(ErrorKind::InvalidInput, operation, why))
+                    }
+                }
+            })
+        }
         Action::ChangeJob => job_calls::change(state, asked, &body)?,
         Action::StartJob => {
             let used = sandbox_of(&state, asked)?;
@@ -179,21 +194,26 @@ fn on_sandbox(
             let name = name.to_owned();
             Box::pin(async move {
                 let process = sandbox.spawn(command).await?;
-                let process = Arc::new(Running::new(process, held, permit));
+                let process = Arc::new(Running::new(process, held, permit, None));
                 let spawned = wire::Spawned {
                     stdin: process.has_stdin().await,
                     stdout: process.stdout.is_some(),
                     stderr: process.stderr.is_some(),
                 };
                 let reply = Reply::json(&spawned, operation)?;
-                state.processes.insert(name.clone(), process);
-                let state = Arc::downgrade(&state);
-                let undo: Undo = Box::new(move || {
-                    if let Some(state) = state.upgrade() {
-                        state.processes.remove(&name);
-                    }
-                });
-                Ok((reply, Some(undo)))
+                Ok((reply, Some(followed(&state, name, process))))
+            })
+        }
+        Action::ConnectPort | Action::OpenRead | Action::OpenWrite => {
+            let opening = streams::opening(asked, body)?;
+            let permit = state.command_place(operation)?;
+            let name = name.to_owned();
+            Box::pin(async move {
+                let (reply, process, file) = opening.open(&*sandbox, operation).await?;
+                let failed = Some(streams::FAILED);
+                let process = Running::new(process, held, permit, failed).writes(file);
+                let process = Arc::new(process);
+                Ok((reply, Some(followed(&state, name, process))))
             })
         }
         Action::WriteFiles => {
@@ -262,6 +282,17 @@ fn on_sandbox(
             nothing(closed)
         }),
         _ => return Err(asked.invalid("this is not a call on a sandbox")),
+    })
+}
+
+/// Takes in a process, and ends it if the client never hears of it.
+fn followed(state: &Arc<State>, name: String, process: Arc<Running>) -> Undo {
+    state.processes.insert(name.clone(), process);
+    let state = Arc::downgrade(state);
+    Box::new(move || {
+        if let Some(state) = state.upgrade() {
+            state.processes.remove(&name);
+        }
     })
 }
 
@@ -338,8 +369,8 @@ pub(super) async fn read(state: &Arc<State>, asked: &Asked, body: &Buffered) -> 
         Action::Usage => Reply::json(&sandbox.usage().await?, operation),
         Action::FindJob => {
             let wire::Key { key } = asked.parse(body)?;
-            sandbox.find_job(&key).await?;
-            Reply::json(&wire::Nothing {}, operation)
+            let job = sandbox.find_job(&key).await?;
+            Reply::json(&job.info().await?, operation)
         }
         Action::ListJobs => {
             let jobs = sandbox.list_jobs().await?;

@@ -1,5 +1,7 @@
 //! Jobs: how one is started, and what is asked of it.
 
+use std::time::SystemTime;
+
 use sandbox_core::{
     JobInfo, JobKey, JobLog, JobOptions, LogChunk, LogOptions, LogStream, TerminalSize,
 };
@@ -29,6 +31,9 @@ pub(crate) struct Jobs {
 #[derive(Serialize, Deserialize)]
 pub(crate) struct AskJob {
     pub(crate) key: JobKey,
+    /// The time at which it was started, as its [`JobInfo`] says: a later job under the same key is
+    /// another.
+    pub(crate) started: SystemTime,
     pub(crate) ask: Ask,
 }
 

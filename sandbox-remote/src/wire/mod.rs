@@ -31,8 +31,9 @@ pub(crate) use jobs::{Ask, AskJob, Jobs, Key, StartJob, WireLog};
 use bytes::Bytes;
 use sandbox_core::{
     CreateDirOptions, EgressPolicy, Exit, ExportOptions, ForkOptions, GuestPath, ImportOptions,
-    Labels, ListOptions, MetadataOptions, ReadOptions, RemoveOptions, RenameOptions, SandboxInfo,
-    SandboxSpec, Snapshot, SnapshotOptions, TerminalSize, TransferReport,
+    Labels, ListOptions, MetadataOptions, OpenReadOptions, OpenWriteOptions, ReadOptions,
+    RemoveOptions, RenameOptions, SandboxInfo, SandboxSpec, Snapshot, SnapshotOptions,
+    TerminalSize, TransferReport,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -172,6 +173,39 @@ pub(crate) struct Snapshots {
 /// An empty object: nothing to say.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Nothing {}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Port {
+    pub(crate) port: u16,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct OpenRead {
+    pub(crate) path: GuestPath,
+    #[serde(default)]
+    pub(crate) options: OpenReadOptions,
+}
+
+/// A file that is open for reading.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Opened {
+    pub(crate) size: u64,
+    #[serde(default)]
+    pub(crate) modified: Option<Time>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct OpenWrite {
+    pub(crate) path: GuestPath,
+    #[serde(default)]
+    pub(crate) options: OpenWriteOptions,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Commit {
+    /// Every byte that was written: a file of which some are missing is not put in place.
+    pub(crate) size: u64,
+}
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Spawned {

@@ -68,13 +68,18 @@ impl Remote {
     async fn ask<T: DeserializeOwned>(&self, operation: Operation, ask: Ask) -> Result<T> {
         let path = self.sandbox.path("ask-job");
         let call = Call::read(operation, Method::POST, &path);
-        self.send(call, ask).await
+        // The server finds the job first, and may fail there.
+        let asked = self.send(call, ask).await;
+        asked.map_err(|error| error.with_operation(operation))
     }
 
     async fn change(&self, operation: Operation, ask: Ask) -> Result<()> {
         let path = self.sandbox.path("change-job");
-        let wire::Nothing {} = self.send(Call::named(operation, &path), ask).await?;
-        Ok(())
+        let call = Call::named(operation, &path);
+        let changed: Result<wire::Nothing> = self.send(call, ask).await;
+        changed
+            .map(drop)
+            .map_err(|error| error.with_operation(operation))
     }
 
     async fn send<T: DeserializeOwned>(&self, call: Call<'_>, ask: Ask) -> Result<T> {

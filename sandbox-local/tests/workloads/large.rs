@@ -41,7 +41,7 @@ async fn ffmpeg_encodes_a_second() {
 
 #[tokio::test]
 async fn aspell_has_its_dictionary() {
-    let script = "printf 'a word thatt is misspelt\\n' | aspell --lang=en list";
+    let script = "printf 'a word thatt is wrong\\n' | aspell --lang=en list";
     prints_if_asked("thatt", FileBatch::new(), script).await;
 }
 

@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -16,7 +17,6 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use sandbox_core::{Error, ErrorKind, Operation, Result};
 use sandbox_remote::{Access, Caller};
 use serde::Deserialize;
-use tokio::sync::Mutex;
 
 /// Age that keys may reach before they are fetched again.
 const FRESH: Duration = Duration::from_secs(3600);
@@ -46,6 +46,8 @@ pub(crate) struct EntraAccess {
     validation: Validation,
     client: reqwest::Client,
     keys: Mutex<Keys>,
+    /// Held while keys are fetched, so that one does it. A token whose key is known waits for none.
+    fetching: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -53,6 +55,22 @@ struct Keys {
     known: HashMap<String, DecodingKey>,
     fetched: Option<Instant>,
     tried: Option<Instant>,
+}
+
+impl Keys {
+    fn fresh(&self, name: &str) -> Option<DecodingKey> {
+        let fresh = self.fetched.is_some_and(|at| at.elapsed() < FRESH);
+        self.known.get(name).filter(|_| fresh).cloned()
+    }
+
+    /// Whether the last try is long enough ago; from now on it is this one.
+    fn may_be_fetched(&mut self) -> bool {
+        let may = self.tried.is_none_or(|at| at.elapsed() >= PAUSE);
+        if may {
+            self.tried = Some(Instant::now());
+        }
+        may
+    }
 }
 
 impl fmt::Debug for EntraAccess {
@@ -132,20 +150,29 @@ impl EntraAccess {
             validation,
             client,
             keys: Mutex::default(),
+            fetching: tokio::sync::Mutex::default(),
         })
+    }
+
+    fn keys(&self) -> MutexGuard<'_, Keys> {
+        // Every change is a single assignment.
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The key of this name, fetched if it is not known and may be.
     async fn key(&self, name: &str) -> Option<DecodingKey> {
-        let mut keys = self.keys.lock().await;
-        let fresh = keys.fetched.is_some_and(|at| at.elapsed() < FRESH);
-        if let Some(key) = keys.known.get(name).filter(|_| fresh) {
-            return Some(key.clone());
+        if let Some(key) = self.keys().fresh(name) {
+            return Some(key);
         }
-        if keys.tried.is_none_or(|at| at.elapsed() >= PAUSE) {
-            keys.tried = Some(Instant::now());
+        let _turn = self.fetching.lock().await;
+        // The one before may have fetched it.
+        if let Some(key) = self.keys().fresh(name) {
+            return Some(key);
+        }
+        if self.keys().may_be_fetched() {
             match self.fetch().await {
                 Ok(known) => {
+                    let mut keys = self.keys();
                     keys.known = known;
                     keys.fetched = Some(Instant::now());
                 }
@@ -153,7 +180,7 @@ impl EntraAccess {
                 Err(why) => tracing::warn!("the keys of the authority can't be had: {why}"),
             }
         }
-        keys.known.get(name).cloned()
+        self.keys().known.get(name).cloned()
     }
 
     async fn fetch(&self) -> std::result::Result<HashMap<String, DecodingKey>, String> {

@@ -19,15 +19,19 @@ const MODULUS: &str = "wkTvd3fxeGpNk5g0-f8Ha3qEWU8l3JQISifMWY4UXMFvqTiTQDYmiDicK
 const TENANT: &str = "11111111-2222-3333-4444-555555555555";
 const OWNER: &str = "66666666-7777-8888-9999-000000000000";
 
-/// Serves keys and counts how often.
-async fn authority() -> (String, Arc<AtomicUsize>) {
+/// Serves keys and counts how often; after `answers` it is silent.
+async fn authority_that(answers: usize) -> (String, Arc<AtomicUsize>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
     tokio::spawn(async move {
+        let mut held = Vec::new();
         while let Ok((mut stream, _)) = listener.accept().await {
-            count.fetch_add(1, Ordering::SeqCst);
+            if count.fetch_add(1, Ordering::SeqCst) >= answers {
+                held.push(stream);
+                continue;
+            }
             let mut request = [0; 4096];
             let _ = stream.read(&mut request).await;
             let keys = json!({ "keys": [
@@ -43,6 +47,10 @@ async fn authority() -> (String, Arc<AtomicUsize>) {
         }
     });
     (address, asked)
+}
+
+async fn authority() -> (String, Arc<AtomicUsize>) {
+    authority_that(usize::MAX).await
 }
 
 fn now() -> u64 {
@@ -132,6 +140,28 @@ async fn the_owner_is_admitted_and_whatever_differs_is_not() {
         assert!(access.check(&token).await.is_none());
     }
     assert_eq!(asked.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_token_whose_key_is_known_does_not_wait_for_a_fetch() {
+    let (authority, asked) = authority_that(1).await;
+    let access = Arc::new(access(&authority));
+    let good = signed(&claims(&authority), KEY, "one");
+    assert!(access.check(&good).await.is_some());
+    // Long enough ago for another try, which a stranger's token brings about.
+    access.keys().tried = None;
+    let stranger = signed(&claims(&authority), OTHER_KEY, "three");
+    let fetching = tokio::spawn({
+        let access = Arc::clone(&access);
+        async move { access.check(&stranger).await }
+    });
+    while asked.load(Ordering::SeqCst) < 2 {
+        tokio::task::yield_now().await;
+    }
+    let mut checked = std::pin::pin!(access.check(&good));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(checked.as_mut().poll(&mut context).is_ready());
+    fetching.abort();
 }
 
 #[tokio::test]

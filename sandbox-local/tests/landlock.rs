@@ -519,3 +519,34 @@ async fn nothing_stays_behind() {
     eventually("the threads that watch are gone", || tasks() < 15).await;
     sandbox.close().await.unwrap();
 }
+
+/// As under nohup(1), and as a shell's background command.
+#[tokio::test]
+async fn what_the_host_ignores_a_command_does_not() {
+    const AGAIN: &str = "SANDBOX_TEST_IGNORING_HOST";
+    if std::env::var_os(AGAIN).is_none() {
+        let again = std::process::Command::new("sh")
+            .args(["-c", r#"trap "" HUP INT TERM USR1; exec "$0" "$@""#])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "what_the_host_ignores_a_command_does_not"])
+            .env(AGAIN, "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&again.stdout);
+        assert!(
+            again.status.success() && said.contains("1 passed"),
+            "{said}"
+        );
+        return;
+    }
+    let sandbox = confined(Network::Off).await;
+    for (name, number) in [("HUP", 1), ("INT", 2), ("TERM", 15), ("USR1", 10)] {
+        let output = sandbox
+            .sh(format!("kill -{name} $$; sleep 5"))
+            .await
+            .unwrap();
+        let signal = output.status.signal();
+        assert_eq!(signal, Some(number), "{name}: {}", output.status);
+    }
+    sandbox.close().await.unwrap();
+}

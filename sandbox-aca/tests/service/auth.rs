@@ -6,17 +6,18 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use sandbox_aca::{
-    AcaSessionProvider, AccessToken, Credential, DefaultCredential, SessionKind, StaticToken,
+    AcaSandboxProvider, AcaSessionProvider, AccessToken, Credential, DefaultCredential,
+    SessionKind, StaticToken,
 };
 use sandbox_core::{ErrorKind, Provider as _, Result, SandboxSpec, async_trait};
 use sandbox_testkit::aca::{AcaEmulator, Options};
 
-use super::{config, pool, provider, start};
+use super::{BOTH, VERSIONS, config, pool, provider, start};
 
 const SCOPE: &str = "https://dynamicsessions.io/.default";
 
@@ -156,6 +157,44 @@ async fn a_token_is_kept_until_it_is_about_to_end() {
     }
 }
 
+/// Notes what tokens are asked for, and gives one that opens every plane.
+#[derive(Debug)]
+struct Noting {
+    token: String,
+    scopes: Mutex<Vec<String>>,
+}
+
+#[async_trait]
+impl Credential for Noting {
+    async fn token(&self, scope: &str) -> Result<AccessToken> {
+        self.scopes.lock().expect("no panic").push(scope.to_owned());
+        let end = SystemTime::now() + Duration::from_secs(3600);
+        Ok(AccessToken::new(self.token.as_str(), Some(end)))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_version_asks_for_a_token_of_its_own_audience() {
+    for (version, audience) in [
+        (VERSIONS[0], "https://dynamicsessions.io"),
+        (VERSIONS[1], BOTH),
+    ] {
+        let emulator = AcaEmulator::start(Options::default())
+            .await
+            .expect("an emulator");
+        let credential = Arc::new(Noting {
+            token: emulator.token_for(audience, 86_400),
+            scopes: Mutex::default(),
+        });
+        let config = config(&emulator.endpoint()).api_version(version);
+        let provider = AcaSandboxProvider::new(config.credential(credential.clone()));
+        let provider = provider.expect("a provider");
+        provider.list(&Default::default()).await.expect("a list");
+        let scopes = credential.scopes.lock().expect("no panic").clone();
+        assert_eq!(scopes, [format!("{audience}/.default")], "{version}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_audience_is_named_with_the_scope_and_the_command() {
     let emulator = AcaEmulator::start(Options::default())
@@ -227,8 +266,7 @@ async fn comes_late(options: Options, kind: ErrorKind, remedy: &str) {
     assert!(error.to_string().contains(remedy), "{error}");
     let patient = config(&emulator.endpoint()).role_wait(Duration::from_secs(100));
     let token = Arc::new(StaticToken::new(emulator.token()));
-    let patient =
-        sandbox_aca::AcaSandboxProvider::new(patient.credential(token)).expect("a provider");
+    let patient = AcaSandboxProvider::new(patient.credential(token)).expect("a provider");
     let before = emulator.requests("GET");
     let list = tokio::spawn(async move { patient.list(&Default::default()).await });
     while emulator.requests("GET") == before {
@@ -270,7 +308,7 @@ async fn a_configuration_that_can_not_be_is_refused_before_anybody_is_asked() {
         (nameless, "sandbox_group"),
         (slashed, "resource_group"),
     ] {
-        let made = sandbox_aca::AcaSandboxProvider::new(config.credential(Arc::clone(&token)));
+        let made = AcaSandboxProvider::new(config.credential(Arc::clone(&token)));
         let error = made.expect_err(part);
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
         assert!(error.to_string().contains(part), "{error}");

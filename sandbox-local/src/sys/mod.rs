@@ -13,6 +13,7 @@ pub(crate) mod network;
 pub(crate) mod notify;
 pub(crate) mod open_files;
 pub(crate) mod pipe;
+pub(crate) mod signals;
 pub(crate) mod watch;
 
 pub(crate) use landlock::landlock_version;

@@ -19,8 +19,17 @@ async fn connect(
     id: &str,
     token: Option<&str>,
 ) -> Result<Socket, tungstenite::Error> {
+    connect_in(service, id, token, "").await
+}
+
+async fn connect_in(
+    service: &Service,
+    id: &str,
+    token: Option<&str>,
+    query: &str,
+) -> Result<Socket, tungstenite::Error> {
     let address = service.emulator.address();
-    let url = format!("ws://{address}{GROUP}/sandboxes/{id}/exec/stream");
+    let url = format!("ws://{address}{GROUP}/sandboxes/{id}/exec/stream{query}");
     let mut request = url.into_client_request().expect("a request");
     if let Some(token) = token {
         let value = format!("Bearer {token}").parse().expect("a header");
@@ -73,6 +82,7 @@ impl Socket {
             let at = match frame["type"].as_str() {
                 Some("stdout") => 0,
                 Some("stderr") => 1,
+                Some("session_id") => continue,
                 _ => {
                     last = frame;
                     continue;
@@ -167,6 +177,33 @@ async fn frames_that_make_no_sense_are_errors() {
         let mut socket = open(&service, &id).await;
         socket.send(frame.clone()).await;
         assert_eq!(socket.rest().await.2["type"], "error", "{frame}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newer_version_takes_frames_of_so_many_characters_and_no_longer_ones() {
+    let query = "?api-version=2026-09-01-preview";
+    let audience = "https://management.azuredevcompute.io";
+    let data = |length: usize| json!({"type": "stdin", "data": "A".repeat(length)});
+    // The rest of a frame is its other words.
+    let words = data(0).to_string().len();
+    for (length, large_frames, is_taken) in [
+        (16_384, false, true),
+        (16_392, false, false),
+        (16_392, true, true),
+    ] {
+        let service = Service::with(|options| options.large_frames = large_frames).await;
+        let id = service.create().await;
+        let token = service.emulator.token_for(audience, 3600);
+        let socket = connect_in(&service, &id, Some(&token), query).await;
+        let mut socket = socket.expect("a socket");
+        socket.start("/bin/cat", true).await;
+        let padded = length - words;
+        socket.send(data(padded - padded % 4)).await;
+        socket.send(json!({"type": "close_stdin"})).await;
+        let (_, _, last) = socket.rest().await;
+        let taken = last["type"] == "exit_code";
+        assert_eq!(taken, is_taken, "{length} {large_frames}: {last}");
     }
 }
 

@@ -102,12 +102,7 @@ impl Guest<Http> {
                 }
             }
         };
-        let begun = tokio::time::timeout(START, begun).await;
-        let begun = begun.unwrap_or_else(|_| {
-            let what = "the service did not start the command in two minutes";
-            Err(Error::unanswered(op, what))
-        });
-        let line = match begun {
+        let line = match in_time(op, begun).await {
             Ok(line) => line,
             Err(error) => {
                 // It is not known whether it runs: claimed, it never does.
@@ -201,6 +196,15 @@ impl Guest<Http> {
     }
 }
 
+/// Waits for a start, as long as one may take.
+async fn in_time<T>(op: Operation, begun: impl Future<Output = Result<T>>) -> Result<T> {
+    let begun = tokio::time::timeout(START, begun).await;
+    begun.unwrap_or_else(|_| {
+        let what = "the service did not start the command in two minutes";
+        Err(Error::unanswered(op, what))
+    })
+}
+
 /// Starts a shell, gives it the script, and reads the first line.
 async fn begin(input: &mut Input, frames: &mut Frames, script: &Script) -> Result<Vec<u8>> {
     input.start("/bin/sh", None, true, None).await?;
@@ -249,4 +253,19 @@ async fn first_line(frames: &mut Frames, mut got: Vec<u8>) -> Result<Vec<u8>> {
         }
     }
     Ok(got)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_start_that_is_never_answered_ends() {
+        let begun = tokio::time::Instant::now();
+        let never = std::future::pending::<Result<()>>();
+        let error = in_time(Operation::Spawn, never).await.expect_err("an end");
+        assert!(error.message().contains("two minutes"), "{error}");
+        let waited = begun.elapsed();
+        assert!((START..START * 2).contains(&waited), "{waited:?}");
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sandbox_core::{Exit, Operation, TerminalSize};
-use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::watch;
 
 use super::socket::{Frame, Frames, Input, PING};
@@ -68,7 +68,10 @@ pub(super) struct Streams {
 impl Streams {
     /// Carries frames until both streams have ended or the connection has. Silence is no end of it
     /// while the command runs.
-    pub(super) async fn carry(mut self, mut frames: Frames, runs: impl AsyncFn() -> bool) {
+    pub(super) async fn carry<S>(mut self, mut frames: Frames<S>, runs: impl AsyncFn() -> bool)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let mut out = Trailer::new(&self.mark);
         let mut err = Trailer::new(&self.mark);
         let (mut out_ended, mut err_ended) = (false, self.err.is_none());
@@ -145,8 +148,8 @@ async fn write(
 
 /// The way of a command's input, and of what its shell is told.
 #[derive(Debug)]
-pub(super) struct Feed {
-    pub(super) input: Input,
+pub(super) struct Feed<S = reqwest::Upgraded> {
+    pub(super) input: Input<S>,
     /// Stream that the command's pipe is given.
     pub(super) given: Option<DuplexStream>,
     pub(super) stream: Stream,
@@ -156,7 +159,7 @@ pub(super) struct Feed {
     pub(super) nonce: String,
 }
 
-impl Feed {
+impl<S: AsyncRead + AsyncWrite + Unpin> Feed<S> {
     /// Gives a command its input, if it has a pipe, keeps the connection from falling silent, and
     /// gives the command's shell leave when all is read.
     pub(super) async fn give(
@@ -274,4 +277,73 @@ async fn resized(sizes: &mut Option<watch::Receiver<TerminalSize>>) -> TerminalS
         return *sizes.borrow_and_update();
     }
     std::future::pending().await
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use futures_util::{SinkExt as _, StreamExt as _};
+    use serde_json::json;
+    use tokio::time::{sleep, timeout};
+    use tokio_tungstenite::tungstenite::Message;
+
+    use super::super::socket::SILENCE;
+    use super::super::socket::tests::pair;
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_carries_nothing_is_kept_from_falling_silent() {
+        let (_frames, input, mut theirs) = pair().await;
+        let mut feed = Feed {
+            input,
+            given: None,
+            stream: Stream::Arguments,
+            sizes: None,
+            nonce: "x".to_owned(),
+        };
+        let asked = async {
+            for _ in 0..3 {
+                let next = timeout(PING * 2, theirs.next()).await;
+                let next = next.expect("a sign of life was asked for");
+                assert!(matches!(next, Some(Ok(Message::Ping(_)))), "{next:?}");
+            }
+        };
+        tokio::select! {
+            () = feed.carry() => {}
+            () = asked => {}
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_an_end_only_if_the_command_has_ended() {
+        for runs in [true, false] {
+            let (frames, _input, mut theirs) = pair().await;
+            let (out, mut read) = tokio::io::duplex(1024);
+            let (progress, seen) = watch::channel(Progress::default());
+            let streams = Streams {
+                mark: "end-x".to_owned(),
+                out,
+                err: None,
+                first: Vec::new(),
+                progress,
+            };
+            let speaking = async {
+                sleep(SILENCE * 3).await;
+                let late = json!({"type": "stdout", "data": STANDARD.encode("late")});
+                // Nothing hears it, if the connection was given up.
+                let _ = theirs.send(Message::text(late.to_string())).await;
+                drop(theirs);
+            };
+            tokio::join!(streams.carry(frames, async || runs), speaking);
+            let mut got = String::new();
+            read.read_to_string(&mut got).await.expect("it has ended");
+            assert_eq!(got, if runs { "late" } else { "" });
+            let end = seen.borrow().end.clone();
+            let Some(End::Broke(why)) = end else {
+                panic!("{end:?}");
+            };
+            assert_eq!(why.contains("nothing came"), !runs, "{why}");
+        }
+    }
 }

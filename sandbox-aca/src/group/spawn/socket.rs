@@ -21,7 +21,7 @@ const FRAME: usize = 8 << 10;
 /// Interval at which the other side is asked for a sign of life.
 pub(super) const PING: Duration = Duration::from_secs(30);
 /// For how long nothing may come, not even an answer to a ping.
-const SILENCE: Duration = Duration::from_secs(100);
+pub(super) const SILENCE: Duration = Duration::from_secs(100);
 
 type Socket<S> = WebSocketStream<S>;
 
@@ -164,10 +164,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    async fn pair() -> (
+    /// Both ends of a connection: ours, and the service's.
+    pub(in super::super) async fn pair() -> (
         Frames<tokio::io::DuplexStream>,
         Input<tokio::io::DuplexStream>,
         WebSocketStream<tokio::io::DuplexStream>,
@@ -181,8 +182,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn silence_is_told_and_a_sign_of_life_is_none() {
         let (mut frames, mut input, mut theirs) = pair().await;
+        let begun = tokio::time::Instant::now();
         let silence = frames.next().await.expect("it is open");
         assert!(matches!(silence, Some(Frame::Silence)), "{silence:?}");
+        let waited = begun.elapsed();
+        assert!((SILENCE..SILENCE * 2).contains(&waited), "{waited:?}");
         // One that answers pings is taken for alive for as long as it does.
         let alive = async {
             for _ in 0..10 {

@@ -5,11 +5,15 @@
 //!
 //! Reference: signal(7), "Signal dispositions" across execve(2).
 
-use std::ffi::c_int;
-use std::mem::MaybeUninit;
+use std::ffi::{c_int, c_long};
 
-/// The signals that there are.
+/// The signals that there are, with the two that the C library keeps for its threads and does not
+/// let programs ask for.
 const ALL: std::ops::RangeInclusive<c_int> = 1..=64;
+
+/// `struct sigaction` of the kernel: what is done, flags, a way back, a mask. All zero is the default.
+type Action = [usize; 4];
+const MASK: usize = 8;
 
 /// Lets a command begin with the default action of every signal that this process ignores now.
 pub(crate) fn reset(command: &mut tokio::process::Command) {
@@ -23,8 +27,9 @@ pub(crate) fn reset(command: &mut tokio::process::Command) {
     // SAFETY: the closure only makes system calls, on memory that it holds.
     unsafe {
         command.pre_exec(move || {
+            let default: Action = [0; 4];
             for number in &ignored {
-                libc::signal(*number, libc::SIG_DFL);
+                action(*number, &raw const default, std::ptr::null_mut());
             }
             Ok(())
         });
@@ -32,10 +37,15 @@ pub(crate) fn reset(command: &mut tokio::process::Command) {
 }
 
 fn is_ignored(number: c_int) -> bool {
-    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: without a new action the call only fills the structure, or says that it has not.
-    unsafe {
-        libc::sigaction(number, std::ptr::null(), action.as_mut_ptr()) == 0
-            && action.assume_init().sa_sigaction == libc::SIG_IGN
-    }
+    let mut found: Action = [0; 4];
+    // SAFETY: without a new action the call only fills the memory that it is given.
+    let done = unsafe { action(number, std::ptr::null(), &raw mut found) };
+    done == 0 && found[0] == libc::SIG_IGN
+}
+
+/// # Safety
+/// As rt_sigaction(2): both pointers are null or to an action.
+unsafe fn action(number: c_int, new: *const Action, old: *mut Action) -> c_long {
+    // SAFETY: the caller's.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, number, new, old, MASK) }
 }

@@ -30,6 +30,7 @@ use crate::plain::group::Groups;
 use crate::plain::tree::Tree;
 use crate::plain::{process, program};
 use crate::runtime;
+use crate::sys::signals;
 use crate::walk::Cancel;
 
 /// Parts of a new sandbox.
@@ -182,6 +183,7 @@ impl LandlockSandbox {
         };
         let started = match host {
             Ok(mut host) => {
+                signals::reset(&mut host);
                 self.confinement.cage.arm(&mut host);
                 process::start(host, start).await
             }

@@ -1,4 +1,4 @@
-//! Signals of a command that is started as an ordinary child.
+//! Signals of a command that is started as a child of the C library's.
 //!
 //! A child ignores what its parent ignores, such as SIGHUP under nohup(1). Between fork and exec it
 //! must only make system calls.
@@ -17,7 +17,7 @@ const MASK: usize = 8;
 
 /// Lets a command begin with the default action of every signal that this process ignores now.
 pub(crate) fn reset(command: &mut tokio::process::Command) {
-    // The standard library resets SIGPIPE itself, and starts a command without such a step faster.
+    // The standard library resets SIGPIPE itself.
     let ignored: Vec<c_int> = ALL
         .filter(|number| *number != libc::SIGPIPE && is_ignored(*number))
         .collect();

@@ -64,6 +64,7 @@ impl PlainConfig {
 ///   written with slashes and one in front: `/C:/Users/…`. The confinement is against mistakes.
 /// - A kill reaches the command's process group, not a daemon that left it; on Windows only the
 ///   main process. If the host's process is killed, commands run on and the directory stays.
+/// - A command ignores the signals that the host's process ignores, as it does under `nohup`.
 /// - A fork copies every file.
 ///
 /// ```

@@ -24,8 +24,9 @@ pub struct TransferCount {
 /// A function that is told how far an import or export is, file by file.
 ///
 /// It is called on the thread that does the work, which waits for it. Counts only grow, and the last is
-/// that of the [`TransferReport`], so that only a call that succeeded ends with it. Where files go to a
-/// service as a whole, those are counted that were read of the host.
+/// that of the [`TransferReport`], so that only a call that succeeded ends with it. A layer that tries
+/// again begins anew. Where files go to a service as a whole, those are counted that were read of the
+/// host.
 ///
 /// ```
 /// use sandbox_core::{ImportOptions, TransferProgress};

@@ -292,6 +292,12 @@ impl Use {
         admitted.then(|| Self::of(activity, command))
     }
 
+    /// A use that is not refused.
+    fn begin(activity: &Arc<Activity>, command: bool) -> Self {
+        activity.begin(command);
+        Self::of(activity, command)
+    }
+
     /// A use that has begun.
     fn of(activity: &Arc<Activity>, command: bool) -> Self {
         Self {
@@ -368,15 +374,13 @@ impl Around for Track {
             | Request::EgressDecisions(_)
             | Request::ListJobs
             | Request::Usage => None,
-            // A fork's files are not those that a suspension keeps.
-            _ if matches!(call.request, Request::Close)
-                || call.sandbox_id().as_ref() != Some(&self.sandbox) =>
-            {
-                self.activity.begin(command);
-                Some(Use::of(&self.activity, command))
-            }
+            Request::Close => Some(Use::begin(&self.activity, command)),
             _ => match Use::admit(&self.activity, command) {
                 Some(using) => Some(using),
+                // A fork's files are not those that a suspension keeps.
+                None if call.sandbox_id().as_ref() != Some(&self.sandbox) => {
+                    Some(Use::begin(&self.activity, command))
+                }
                 None => return Err(self.suspended(&call)),
             },
         };

@@ -26,8 +26,8 @@ use patterns::Patterns;
 /// path could lie in it.
 ///
 /// Programs are patterns too: on the program's path if the pattern has a `/`, otherwise on its
-/// name. A path is taken from the command's working directory. A denied path without wildcards also
-/// means its name alone, which `PATH` would find there; an allowed one is only what is written as
+/// name. A path is taken from the command's working directory. A denied or asked path without wildcards
+/// also means its name alone, which `PATH` would find there; an allowed one is only what is written as
 /// an absolute or relative path without `..`. Deny by name what must not run: a directory may have
 /// a second name, as `/bin` is `/usr/bin`.
 ///

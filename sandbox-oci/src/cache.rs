@@ -22,7 +22,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::fs::{Mode, OFlags};
+use sandbox_core::backend::FileLock;
 use sandbox_core::{Error, ErrorKind, Operation, Result};
 use serde::{Deserialize, Serialize};
 
@@ -95,7 +96,7 @@ pub struct CachedLayer {
     pub diff: Digest,
     /// Digest of the blob that it came from, where it is known.
     pub blob: Option<Digest>,
-    _lock: File,
+    _lock: FileLock,
 }
 
 /// An image whose layers are in use.
@@ -184,7 +185,7 @@ impl Cache {
         let owner = match owner {
             None => None,
             Some((uid, gid)) => {
-                let _alone = lock(&dir.join("locks/owner"), FlockOperation::LockExclusive)?;
+                let _alone = FileLock::exclusive(lock_file(&dir.join("locks/owner"))?)?;
                 let mut found = fs::symlink_metadata(&layers)?;
                 if found.uid() == own {
                     std::os::unix::fs::lchown(&layers, Some(uid), Some(gid))?;
@@ -284,17 +285,15 @@ impl Cache {
         };
         let mut cached = true;
         loop {
-            let lock = self
-                .lock(&layer.chain, FlockOperation::LockShared)
-                .map_err(failed)?;
+            let lock = self.lock_file(&layer.chain).and_then(FileLock::shared);
+            let lock = lock.map_err(failed)?;
             if let Some(found) = self.found(&layer.chain, lock).map_err(failed)? {
                 return Ok((found, cached));
             }
             // Given up in between, so that a lock is never changed into another, which would be two
             // steps as well.
-            let alone = self
-                .lock(&layer.chain, FlockOperation::LockExclusive)
-                .map_err(failed)?;
+            let alone = self.lock_file(&layer.chain).and_then(FileLock::exclusive);
+            let alone = alone.map_err(failed)?;
             if !self.is_whole(&layer.chain) {
                 self.unpack(image, layer, below, read, wanted)
                     .map_err(|error| self.if_full(error))?;
@@ -318,9 +317,9 @@ impl Cache {
         self.dir.join("layers").join(chain.hex())
     }
 
-    /// Locks a layer that exists or not.
-    fn lock(&self, chain: &Digest, how: FlockOperation) -> io::Result<File> {
-        lock(&self.dir.join("locks").join(chain.hex()), how)
+    /// Opens the file that is locked for a layer that exists or not.
+    fn lock_file(&self, chain: &Digest) -> io::Result<File> {
+        lock_file(&self.dir.join("locks").join(chain.hex()))
     }
 
     fn about(&self, chain: &Digest) -> Option<About> {
@@ -341,7 +340,7 @@ impl Cache {
         self.is_whole(chain)
     }
 
-    fn found(&self, chain: &Digest, lock: File) -> io::Result<Option<CachedLayer>> {
+    fn found(&self, chain: &Digest, lock: FileLock) -> io::Result<Option<CachedLayer>> {
         let place = self.place(chain);
         let Some(about) = self.about(chain).filter(|_| self.is_whole(chain)) else {
             return Ok(None);
@@ -565,12 +564,10 @@ impl Cache {
                 let chain = format!("sha256:{}", name.to_string_lossy()).parse::<Digest>();
                 // What is being made is locked; what lies in the trash has no other name.
                 let _alone = match chain {
-                    Ok(chain) => {
-                        match self.lock(&chain, FlockOperation::NonBlockingLockExclusive) {
-                            Ok(lock) => Some(lock),
-                            Err(_) => continue,
-                        }
-                    }
+                    Ok(chain) => match FileLock::try_exclusive(self.lock_file(&chain)?)? {
+                        Some(lock) => Some(lock),
+                        None => continue,
+                    },
                     Err(_) => None,
                 };
                 match sandbox_transfer::remove_tree(&entry.path()) {
@@ -593,7 +590,7 @@ impl Cache {
 
     /// Removes a layer unless something uses it.
     fn drop_layer(&self, chain: &Digest, collected: &mut Collected) -> io::Result<()> {
-        let Ok(_alone) = self.lock(chain, FlockOperation::NonBlockingLockExclusive) else {
+        let Some(_alone) = FileLock::try_exclusive(self.lock_file(chain)?)? else {
             return Ok(());
         };
         let Some(about) = self.about(chain) else {
@@ -629,13 +626,11 @@ fn make(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Opens a file and locks it; it is made if it is missing, and never removed.
-pub(crate) fn lock(path: &Path, how: FlockOperation) -> io::Result<File> {
+/// Opens a file that is locked; it is made if it is missing, and never removed.
+pub(crate) fn lock_file(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     let file = options.read(true).write(true).create(true).truncate(false);
-    let file = file.open(path)?;
-    flock(&file, how)?;
-    Ok(file)
+    file.open(path)
 }
 
 /// Writes a file whole or not at all.

@@ -16,11 +16,11 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
+use sandbox_core::backend::FileLock;
 use sandbox_core::{Error, ErrorKind, Operation, Result};
 
 use crate::blobs::Blobs;
-use crate::cache::{lock, replace};
+use crate::cache::{lock_file, replace};
 use crate::digest::Digest;
 use crate::fault::{ImageFault, io as io_fault};
 use crate::hashing::HashingWriter;
@@ -45,7 +45,7 @@ pub struct Layout {
 /// Held while blobs are written or read: none is collected meanwhile, by any process.
 #[derive(Debug)]
 pub struct InUse {
-    _lock: File,
+    _lock: FileLock,
 }
 
 /// A layer in a layout.
@@ -148,12 +148,12 @@ impl Layout {
     /// # Errors
     /// The lock can't be had.
     pub fn use_blobs(&self) -> io::Result<InUse> {
-        let lock = lock(&self.dir.join("in-use"), FlockOperation::LockShared)?;
+        let lock = FileLock::shared(lock_file(&self.dir.join("in-use"))?)?;
         Ok(InUse { _lock: lock })
     }
 
-    fn index_lock(&self) -> io::Result<File> {
-        lock(&self.dir.join("index-lock"), FlockOperation::LockExclusive)
+    fn index_lock(&self) -> io::Result<FileLock> {
+        FileLock::exclusive(lock_file(&self.dir.join("index-lock"))?)
     }
 
     fn path(&self, digest: &Digest) -> PathBuf {
@@ -360,7 +360,7 @@ impl Layout {
     /// The directory can't be read, or a file not be removed.
     pub fn collect(&self) -> io::Result<()> {
         let path = self.dir.join("in-use");
-        let Ok(_alone) = lock(&path, FlockOperation::NonBlockingLockExclusive) else {
+        let Some(_alone) = FileLock::try_exclusive(lock_file(&path)?)? else {
             return Ok(());
         };
         let _index = self.index_lock()?;

@@ -16,13 +16,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use reqwest::{Response, StatusCode, Url};
-use rustix::fs::FlockOperation;
+use sandbox_core::backend::FileLock;
 use sandbox_core::{Error, ErrorKind, Operation, Result, Secret};
 use serde::Deserialize;
 use tokio::runtime::Handle;
 
 use crate::blobs::{Blobs, DOCUMENT, verify};
-use crate::cache::{Cache, Event, lock, replace};
+use crate::cache::{Cache, Event, lock_file, replace};
 use crate::digest::Digest;
 use crate::fault::{ImageFault, io as io_fault, malformed};
 use crate::hashing::HashingWriter;
@@ -308,7 +308,8 @@ impl<'a> Client<'a> {
             .join("locks")
             .join(format!("blob-{}", digest.hex()));
         // This thread is for blocking work.
-        let _alone = lock(&held, FlockOperation::LockExclusive).map_err(failed)?;
+        let alone = lock_file(&held).and_then(FileLock::exclusive);
+        let _alone = alone.map_err(failed)?;
         if fs::metadata(&to).is_ok_and(|found| found.len() == described.size) {
             return Ok(());
         }

@@ -165,6 +165,30 @@ fn a_collection_removes_what_was_used_longest_ago_and_nothing_in_use() {
     assert_eq!(cache.remove(&references[1]).unwrap(), None);
 }
 
+/// A process that another thread starts has a copy of each lock until it executes its program.
+#[test]
+fn a_layer_that_is_not_used_any_more_can_be_removed_while_programs_start() {
+    let dir = support::place();
+    let reference = filled(&dir.path().join("image"), 1, 1);
+    let cache = cache(&dir.path().join("cache"));
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    Command::new("true").status().unwrap();
+                }
+            });
+        }
+        let removed = (0..200).all(|_| {
+            drop(take(&cache, &reference).unwrap());
+            cache.remove(&reference).unwrap().unwrap().layers == 1
+        });
+        done.store(true, Ordering::Relaxed);
+        assert!(removed);
+    });
+}
+
 #[test]
 fn a_layer_that_may_not_have_reached_the_disk_before_a_restart_is_unpacked_again() {
     let dir = support::place();

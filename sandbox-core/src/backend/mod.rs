@@ -1,5 +1,6 @@
 //! Parts that every backend needs, for the authors of backends.
 //!
+//! - [`FileLock`]: a lock on a file, given up at once when it is dropped.
 //! - [`Jobs`]: jobs of a sandbox over what starts its processes.
 //! - [`Registry`]: the open sandboxes of a provider, to find and list.
 //! - [`Settings`]: workdir and environment, which `set_workdir`, `set_env` and `fork` change.
@@ -9,13 +10,15 @@
 //!
 //! An application needs none of this.
 //!
-//! Invariant: nothing here does I/O or knows a backend.
+//! Invariant: nothing here reads, writes or knows a backend.
 
 mod jobs;
+mod lock;
 mod registry;
 mod settings;
 
 pub use jobs::Jobs;
+pub use lock::FileLock;
 pub use registry::Registry;
 pub use settings::{DEFAULT_PATH, Settings};
 

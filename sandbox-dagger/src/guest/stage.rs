@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
+use sandbox_core::backend::FileLock;
 use sandbox_core::{Error, Operation, Result};
 use tempfile::TempDir;
 
@@ -25,7 +25,7 @@ const STALE_AFTER: Duration = Duration::from_secs(60);
 pub(crate) struct OwnDir {
     dir: TempDir,
     /// Locked: it shows that the owner lives.
-    _lease: File,
+    _lease: FileLock,
 }
 
 impl OwnDir {
@@ -37,8 +37,7 @@ impl OwnDir {
             .prefix(&format!("{PREFIX}{}-", std::process::id()))
             .permissions(Permissions::from_mode(0o700))
             .tempdir()?;
-        let lease = File::open(dir.path())?;
-        flock(&lease, FlockOperation::NonBlockingLockExclusive)?;
+        let lease = FileLock::exclusive(File::open(dir.path())?)?;
         Ok(Self { dir, _lease: lease })
     }
 
@@ -73,10 +72,8 @@ fn remove_stale(temporary: &Path) {
         if !metadata.is_dir() || metadata.uid() != user || !old {
             continue;
         }
-        let Ok(lease) = File::open(entry.path()) else {
-            continue;
-        };
-        if flock(&lease, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        let lease = File::open(entry.path()).and_then(FileLock::try_exclusive);
+        if let Ok(Some(_lease)) = lease {
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }
@@ -155,8 +152,7 @@ mod tests {
             }
             Ok(dir)
         };
-        let lives = make("sandbox-dagger-1-lives", true)?;
-        flock(&lives, FlockOperation::NonBlockingLockExclusive)?;
+        let _lives = FileLock::exclusive(make("sandbox-dagger-1-lives", true)?)?;
         drop(make("sandbox-dagger-2-dead", true)?);
         drop(make("sandbox-dagger-3-new", false)?);
         drop(make("something-else", true)?);

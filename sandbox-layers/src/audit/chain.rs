@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
+use sandbox_core::backend::FileLock;
 use sandbox_core::{Error, ErrorKind, Operation, Result};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -21,7 +22,7 @@ pub struct AuditHead {
 /// An open log.
 #[derive(Debug)]
 pub(super) struct Chain {
-    file: File,
+    file: FileLock,
     head: AuditHead,
     end: u64,
     /// Lines that were not written since the last one.
@@ -50,13 +51,9 @@ impl Chain {
             use std::os::unix::fs::OpenOptionsExt as _;
             options.mode(0o600);
         }
-        let mut file = options.open(path)?;
-        #[cfg(unix)]
-        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        }
+        let Some(mut file) = FileLock::try_exclusive(options.open(path)?)? else {
+            return Ok(None);
+        };
         let end = file.seek(SeekFrom::End(0))?;
         let mut head = start();
         let last = last_line(&mut file, end)?;

@@ -5,16 +5,14 @@
 mod kept;
 pub(crate) mod record;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
+use sandbox_core::backend::FileLock;
 use sandbox_core::{
     Error, ErrorKind, Labels, Network, Operation, Result, SandboxId, SandboxInfo, SandboxSpec,
     SandboxStatus, SnapshotId, Source,
@@ -105,8 +103,8 @@ pub(crate) fn list(
             continue;
         }
         // Shared, so that two lists don't see each other.
-        let shared = FlockOperation::NonBlockingLockShared;
-        let is_free = open_lease(&entry.path()).is_ok_and(|lease| flock(&lease, shared).is_ok());
+        let lease = open_lease(&entry.path()).and_then(FileLock::try_shared);
+        let is_free = matches!(lease, Ok(Some(_)));
         found.push(record.info(match is_free {
             true => SandboxStatus::Stopped,
             false => SandboxStatus::OpenElsewhere,
@@ -130,7 +128,7 @@ pub(crate) fn based_on(root: &Path, snapshot: &SnapshotId) -> Option<SandboxId> 
 }
 
 /// Takes the lease of a lasting sandbox, and reads its record. Blocks.
-fn hold(dir: &Path, id: &SandboxId, operation: Operation) -> Result<(File, Record)> {
+fn hold(dir: &Path, id: &SandboxId, operation: Operation) -> Result<(FileLock, Record)> {
     let failed = |error| unusable(error, dir, operation).with_sandbox(id.clone());
     let gone = || {
         Error::new(ErrorKind::NotFound, operation)
@@ -144,16 +142,12 @@ fn hold(dir: &Path, id: &SandboxId, operation: Operation) -> Result<(File, Recor
         };
         let lease = match open_lease(dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(gone()),
-            lease => lease.map_err(failed)?,
+            lease => lease.and_then(FileLock::try_exclusive).map_err(failed)?,
         };
-        match flock(lease.as_fd(), FlockOperation::NonBlockingLockExclusive) {
+        if let Some(lease) = lease {
             // What was read before may have been replaced, or removed, by the holder before.
-            Ok(()) => match record::read(dir).map_err(failed)? {
-                Some(record) => return Ok((lease, record)),
-                None => return Err(gone()),
-            },
-            Err(Errno::WOULDBLOCK | Errno::INTR) => {}
-            Err(errno) => return Err(failed(errno.into())),
+            let record = record::read(dir).map_err(failed)?.ok_or_else(gone)?;
+            return Ok((lease, record));
         }
         let is_own = record.host == std::process::id();
         let patience = if is_own { LETTING_GO } else { GLANCE };

@@ -6,31 +6,25 @@
 use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsFd;
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::fs::{Mode, OFlags};
+use sandbox_core::backend::FileLock;
 
 use super::{LEASE, OUTSIDE, journal};
 use crate::lasting::record::{self, KEPT, LASTING};
 use crate::walk;
 
 /// Held, shared, by a provider from before its directory has a name until its lease is locked.
-pub(super) fn making(root: &Path) -> io::Result<File> {
-    let root = File::open(root)?;
-    flock(&root, FlockOperation::LockShared)?;
-    Ok(root)
+pub(super) fn making(root: &Path) -> io::Result<FileLock> {
+    FileLock::shared(File::open(root)?)
 }
 
 /// Removes what dead providers left in `root`, except `own`.
 pub(super) fn dead(root: &Path, own: &Path) {
     // Without it, what has no lease may be about to get one.
-    let none_is_made = File::open(root)
-        .and_then(|root| {
-            flock(&root, FlockOperation::NonBlockingLockExclusive)?;
-            Ok(root)
-        })
-        .ok();
+    let none_is_made = File::open(root).and_then(FileLock::try_exclusive);
+    let none_is_made = none_is_made.ok().flatten();
     let Ok(entries) = fs::read_dir(root) else {
         return;
     };
@@ -53,9 +47,9 @@ pub(super) fn dead(root: &Path, own: &Path) {
         match open_lease(&path) {
             Ok(lease) => {
                 // Held until the directory is gone: another collector then leaves it alone.
-                if flock(lease.as_fd(), FlockOperation::NonBlockingLockExclusive).is_err() {
+                let Ok(Some(lease)) = FileLock::try_exclusive(lease) else {
                     continue;
-                }
+                };
                 if lasting && !record::forget_if_expired(&path) {
                     continue;
                 }

@@ -4,7 +4,6 @@
 //! Directories are removed in turns, so that a small one does not wait for a large one.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Weak;
@@ -12,6 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 use std::{io, thread};
+
+use sandbox_core::backend::FileLock;
 
 use super::{LEASE, OUTSIDE, State, collect, journal};
 use crate::walk::{self, Progress};
@@ -35,7 +36,7 @@ enum Job {
     Prepare(Weak<State>),
     Report(Report),
     /// The lease of a directory that stays: given up when the rest is done.
-    Release(Option<File>),
+    Release(Option<FileLock>),
 }
 
 /// A directory to be removed.
@@ -43,7 +44,7 @@ struct Doomed {
     number: u64,
     path: PathBuf,
     /// A provider's own directory: its lease is held until it is gone.
-    lease: Option<File>,
+    lease: Option<FileLock>,
 }
 
 /// Waiter until the directories with these numbers are gone.
@@ -83,7 +84,7 @@ impl Janitor {
     }
 
     /// Removes a provider's directory, with its lease last.
-    pub(super) fn remove_last(&self, path: PathBuf, lease: Option<File>) {
+    pub(super) fn remove_last(&self, path: PathBuf, lease: Option<FileLock>) {
         let number = self.given.fetch_add(1, Ordering::AcqRel);
         // Fails only if the thread has ended; the next start collects then.
         let _ = self.jobs.send(Job::Remove(Doomed {
@@ -94,7 +95,7 @@ impl Janitor {
     }
 
     /// Gives up a lease when everything that was given to the janitor is done.
-    pub(super) fn release(&self, lease: Option<File>) {
+    pub(super) fn release(&self, lease: Option<FileLock>) {
         let _ = self.jobs.send(Job::Release(lease));
     }
 
@@ -122,7 +123,7 @@ struct Worker<'a> {
     reports: Vec<Report>,
     put_off: Option<(Instant, Weak<State>)>,
     /// Held to the end.
-    released: Option<File>,
+    released: Option<FileLock>,
 }
 
 impl<'a> Worker<'a> {

@@ -34,13 +34,13 @@ pub(crate) mod stack;
 use std::ffi::CStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{FlockOperation, IFlags, flock, ioctl_getflags, ioctl_setflags};
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+use sandbox_core::backend::FileLock;
 
 pub(crate) use collect::open_lease;
 pub(crate) use guests::Guest;
@@ -78,7 +78,7 @@ pub(crate) struct State {
     /// sandbox. While there is one, the directory stays too.
     kept: Mutex<Option<Vec<String>>>,
     /// Held open until the directory is gone: the lock on it is the lease.
-    lease: Option<File>,
+    lease: Option<FileLock>,
 }
 
 impl State {
@@ -109,7 +109,8 @@ impl State {
             .create_new(true)
             .mode(0o600)
             .open(fresh.join("lease"))?;
-        flock(lease.as_fd(), FlockOperation::NonBlockingLockExclusive)?;
+        // New, and under a name that nothing looks for: the lock is free.
+        let lease = FileLock::exclusive(lease)?;
         for sub in ["mnt", "layers", "work", IMAGES] {
             DirBuilder::new().mode(0o700).create(fresh.join(sub))?;
             guest_user.map_or(Ok(()), |guest_user| guest_user.own(&fresh.join(sub)))?;
@@ -132,7 +133,7 @@ impl State {
     /// The state in a directory whose lease is held.
     fn of_dir(
         dir: PathBuf,
-        lease: File,
+        lease: FileLock,
         start: u32,
         guest_user: Option<GuestUser>,
     ) -> io::Result<Arc<Self>> {
@@ -160,7 +161,11 @@ impl State {
     ///
     /// # Errors
     /// What the process before made elsewhere can't be removed, or a layer is missing.
-    pub(crate) fn take_up(dir: PathBuf, lease: File, layers: Vec<String>) -> io::Result<Arc<Self>> {
+    pub(crate) fn take_up(
+        dir: PathBuf,
+        lease: FileLock,
+        layers: Vec<String>,
+    ) -> io::Result<Arc<Self>> {
         journal::collect(&dir.join(OUTSIDE))?;
         let guest_user = match rustix::process::geteuid().is_root() {
             true => Some(GuestUser::owner_of(&dir)?),

@@ -6,6 +6,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
+use sandbox_core::backend::FileLock;
+
 use super::record::{Book, Record, from_line, owner_of, to_line};
 use crate::{Error, ErrorKind, Result, SessionId};
 
@@ -24,7 +26,7 @@ pub(crate) struct Store {
     sync: bool,
     /// Set when the file could not be brought back to its last whole record.
     broken: bool,
-    _lock: File,
+    _lock: FileLock,
 }
 
 impl Store {
@@ -192,8 +194,7 @@ fn read(bytes: &[u8], directory: &Path) -> Result<(Book, usize, u64)> {
     Ok((book, records, end as u64))
 }
 
-#[cfg(unix)]
-fn lock(directory: &Path) -> Result<File> {
+fn lock(directory: &Path) -> Result<FileLock> {
     let path = directory.join("lock");
     let failed = |error: std::io::Error| {
         Error::journal(
@@ -208,25 +209,8 @@ fn lock(directory: &Path) -> Result<File> {
         .truncate(false)
         .open(&path)
         .map_err(failed)?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(locked(directory)),
-        Err(error) => Err(failed(error.into())),
-    }
-}
-
-#[cfg(not(unix))]
-fn lock(directory: &Path) -> Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    #[cfg(windows)]
-    {
-        use std::os::windows::fs::OpenOptionsExt as _;
-        options.share_mode(0);
-    }
-    options
-        .open(directory.join("lock"))
-        .map_err(|_| locked(directory))
+    let lock = FileLock::try_exclusive(file).map_err(failed)?;
+    lock.ok_or_else(|| locked(directory))
 }
 
 fn locked(directory: &Path) -> Error {

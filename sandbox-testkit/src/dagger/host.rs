@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
+use sandbox_core::backend::FileLock;
 use tempfile::TempDir;
 
 use super::engine::{Failure, lock};
@@ -28,7 +28,7 @@ pub(super) struct Copied {
 struct Scratch {
     dir: TempDir,
     /// Locked: it shows that the owner lives.
-    _lease: fs::File,
+    _lease: FileLock,
 }
 
 /// Prefix of the names of doubles' directories.
@@ -45,8 +45,7 @@ impl Scratch {
         }
         remove_stale(&std::env::temp_dir());
         let dir = TempDir::with_prefix(PREFIX)?;
-        let lease = fs::File::open(dir.path())?;
-        flock(&lease, FlockOperation::NonBlockingLockExclusive)?;
+        let lease = FileLock::exclusive(fs::File::open(dir.path())?)?;
         let scratch = Arc::new(Self { dir, _lease: lease });
         *current = Arc::downgrade(&scratch);
         Ok(scratch)
@@ -72,9 +71,8 @@ fn remove_stale(temporary: &Path) {
         {
             continue;
         }
-        if let Ok(lease) = fs::File::open(entry.path())
-            && flock(&lease, FlockOperation::NonBlockingLockExclusive).is_ok()
-        {
+        let lease = fs::File::open(entry.path()).and_then(FileLock::try_exclusive);
+        if let Ok(Some(_lease)) = lease {
             let _ = fs::remove_dir_all(entry.path());
         }
     }

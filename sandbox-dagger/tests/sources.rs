@@ -5,6 +5,7 @@
 mod support;
 
 use std::fs;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use sandbox_core::{
     Command, ErrorKind, Execution, GuestPath, Provider as _, SandboxExt as _, SnapshotOptions,
@@ -239,11 +240,14 @@ async fn processes_have_the_limits_that_were_asked_for() -> Outcome {
     Ok(())
 }
 
-/// A free port below those that the system gives to programs that ask for any.
+/// A free port below those that the system gives to programs that ask for any, and another one for
+/// each call: the program that is to listen on it does so later.
 fn free_port() -> std::io::Result<u16> {
+    static CALLS: AtomicU16 = AtomicU16::new(0);
     let own = u16::try_from(std::process::id() % 20_000).unwrap_or(0);
-    (0..100)
-        .map(|step| 10_000 + (own + step * 199) % 20_000)
+    std::iter::repeat_with(|| CALLS.fetch_add(1, Ordering::Relaxed))
+        .take(100)
+        .map(|call| 10_000 + (own + call * 199) % 20_000)
         .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
         .ok_or_else(|| std::io::Error::other("no port is free"))
 }

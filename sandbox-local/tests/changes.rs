@@ -5,8 +5,8 @@
 mod support;
 
 use sandbox_core::{
-    ChangesOptions, Command, ErrorKind, FileBatch, Mount, Resources, Sandbox, SandboxExt as _,
-    SandboxSpec, Usage,
+    Change, Changes, ChangesOptions, Command, ErrorKind, FileBatch, Mount, Resources, Sandbox,
+    SandboxExt as _, SandboxSpec, Usage,
 };
 use sandbox_transfer::changes::{ApplyOptions, apply_to_sandbox, changes_between};
 use support::{create, default, sh};
@@ -122,6 +122,51 @@ async fn both_ways_to_compare_tell_the_same() {
         .await
         .expect("applied");
     assert_eq!(again.applied, []);
+    fork.close().await.expect("closed");
+    parent.close().await.expect("closed");
+}
+
+/// As on the host: no link of the target is followed, and nothing else is taken away.
+#[tokio::test]
+async fn what_a_sandbox_has_in_the_way_is_a_conflict() {
+    let parent = default().await;
+    sh(
+        &parent,
+        "mkdir -p p/d p/elsewhere; echo 1 > p/d/a; echo 2 > p/f",
+    )
+    .await;
+    let fork = parent.fork_one().await.expect("a fork");
+    sh(
+        &fork,
+        "cd p; rm -r d; echo 3 > d; rm f; mkdir f; echo 4 > f/x",
+    )
+    .await;
+    let changes = fork.changes_in("p").await.expect("compared");
+    for (in_the_way, path, reason) in [
+        ("echo theirs > d/b", "d", "something else in it"),
+        ("rm d/b f; ln -s elsewhere f", "f", "another kind"),
+    ] {
+        sh(&parent, &format!("cd p; {in_the_way}")).await;
+        let options = ApplyOptions::new();
+        let report = apply_to_sandbox(&changes, &*parent, &"p".into(), &options).await;
+        let report = report.expect("compared");
+        let found = report.conflicts.iter();
+        let found: Vec<_> = found
+            .filter(|conflict| conflict.path == path.into())
+            .collect();
+        assert_eq!(found.len(), 1, "{report:?}");
+        assert!(found[0].reason.contains(reason), "{report:?}");
+        assert_eq!(sh(&parent, "cat p/d/a; ls -A p/elsewhere").await, "1\n");
+    }
+    let below = Change::new(
+        "f/y",
+        None,
+        changes.entries.last().and_then(|last| last.after.clone()),
+    );
+    let below = Changes::new("/workspace/p").entries(vec![below]);
+    let report = apply_to_sandbox(&below, &*parent, &"p".into(), &ApplyOptions::new()).await;
+    let report = report.expect("compared");
+    assert_eq!(report.conflicts.len(), 1, "a link is followed: {report:?}");
     fork.close().await.expect("closed");
     parent.close().await.expect("closed");
 }

@@ -39,12 +39,71 @@ const NAMES: &[&str] = &[
     "buildspec.yml",
     "cloudbuild.yaml",
     "jenkinsfile",
+    ".builds",
+    ".build.yml",
+    ".tekton",
+    ".lefthook.yaml",
+    "lefthook.yaml",
+    ".yarn",
+    ".pnpmfile.cjs",
+    ".bazelrc",
+    "mise.toml",
+    ".mise",
+    ".tool-versions",
+    ".devcontainer.json",
+    ".gdbinit",
+    ".lldbinit",
+    ".exrc",
+    ".nvimrc",
+    ".nvim.lua",
+    ".vimrc",
+    ".bashrc",
+    ".bash_profile",
+    ".bash_login",
+    ".bash_logout",
+    ".profile",
+    ".zshrc",
+    ".zshenv",
+    ".zprofile",
+    ".zlogin",
+    ".ssh",
+    // Coding agents run the hooks and servers in their settings, and obey their instructions.
+    ".claude",
+    ".claude.json",
+    "claude.md",
+    "claude.local.md",
+    "agents.md",
+    "agents.override.md",
+    "gemini.md",
+    ".mcp.json",
+    ".cursor",
+    ".cursorrules",
+    ".codex",
+    ".gemini",
+    ".opencode",
+    "opencode.json",
+    "opencode.jsonc",
+    ".aider.conf.yml",
+    ".continue",
+    ".windsurf",
+    ".windsurfrules",
+    ".clinerules",
+    ".roo",
+    ".kiro",
+    ".amazonq",
+    ".junie",
 ];
+
+/// Endings of the names of such files.
+const ENDINGS: &[&str] = &[".code-workspace"];
 
 /// Pairs of a directory and an entry of it.
 const PAIRS: &[(&str, &str)] = &[
     (".github", "workflows"),
     (".github", "actions"),
+    (".github", "copilot-instructions.md"),
+    (".github", "instructions"),
+    (".config", "mise"),
     (".forgejo", "workflows"),
     (".gitea", "workflows"),
     (".gitlab", "ci"),
@@ -53,7 +112,8 @@ const PAIRS: &[(&str, &str)] = &[
 ];
 
 /// Whether a path is of what runs or is obeyed by itself once it is on a host: hooks and settings
-/// of a version control system, CI definitions, settings of editors and shells.
+/// of a version control system, CI definitions, settings of editors, shells and debuggers, and the
+/// settings and instructions of coding agents.
 ///
 /// The list is of what is common; it can't be complete. A build script or a makefile is not in it:
 /// those run when they are asked to.
@@ -66,7 +126,11 @@ const PAIRS: &[(&str, &str)] = &[
 /// ```
 pub fn is_automation(path: &[u8]) -> bool {
     let folded: Vec<String> = path.split(|b| *b == b'/').map(folded).collect();
-    let named = |name: &String| NAMES.contains(&name.as_str()) || name.starts_with("git~");
+    let named = |name: &String| {
+        NAMES.contains(&name.as_str())
+            || name.starts_with("git~")
+            || ENDINGS.iter().any(|ending| name.ends_with(ending))
+    };
     folded.iter().any(named)
         || folded.windows(2).any(|pair| {
             let is = |(dir, entry): &(&str, &str)| pair[0] == *dir && pair[1] == *entry;
@@ -105,6 +169,16 @@ mod tests {
             ("a/.envrc", true),
             (".github/workflows/x.yml", true),
             (".github/CODEOWNERS", false),
+            (".claude/settings.json", true),
+            ("sub/CLAUDE.md", true),
+            (".mcp.json", true),
+            (".cursor/mcp.json", true),
+            (".devcontainer.json", true),
+            ("app.code-workspace", true),
+            (".bashrc", true),
+            (".config/mise/config.toml", true),
+            (".config/nvim.lua", false),
+            ("claude.rs", false),
             (".gitignore", false),
             ("Jenkinsfile", true),
             ("Makefile", false),

@@ -3,8 +3,11 @@
 //! It must never trust a program of the guest for it: what is compared is what the file API gives.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 
+use sandbox_core::backend::blocking;
 use sandbox_core::{
     Change, Changes, ChangesOptions, DirEntry, Error, ExportOptions, FileKind, FileVersion,
     GuestPath, ListOptions, Operation, Result, Sandbox,
@@ -49,7 +52,7 @@ pub async fn changes_between(
     options: &ChangesOptions,
 ) -> Result<Changes> {
     let directory = path.resolve(&after.info().workdir, OP)?;
-    let mut collector = ChangeCollector::new(&directory, options)?;
+    let collector = ChangeCollector::new(&directory, options)?;
     let temporary = tempfile::tempdir().map_err(|error| Error::from_io(error, OP))?;
     let mut sides = Vec::new();
     for (sandbox, name) in [(before, "before"), (after, "after")] {
@@ -65,9 +68,26 @@ pub async fn changes_between(
             .collect();
         sides.push((entries, to));
     }
-    let (Some((new, new_dir)), Some((old, old_dir))) = (sides.pop(), sides.pop()) else {
+    let (Some(new), Some(old)) = (sides.pop(), sides.pop()) else {
         return Ok(collector.finish());
     };
+    // Removed there as well, and not on a thread of the runtime.
+    blocking(OP, move || {
+        let compared = compare_exported(&old, &new, collector);
+        drop(temporary);
+        compared
+    })
+    .await
+}
+
+/// What was listed of a side, and the directory that it was exported to.
+type Side = (BTreeMap<GuestPath, DirEntry>, PathBuf);
+
+fn compare_exported(
+    (old, old_dir): &Side,
+    (new, new_dir): &Side,
+    mut collector: ChangeCollector,
+) -> Result<Changes> {
     let mut differ = |path: &GuestPath| -> Result<()> {
         let (old, new) = (old.get(path), new.get(path));
         let is_dir = [old, new]
@@ -79,18 +99,21 @@ pub async fn changes_between(
         }
         let mut old = old.map(version);
         let mut new = new.map(version);
-        for (side, dir) in [(&mut old, &old_dir), (&mut new, &new_dir)] {
+        for (side, dir) in [(&mut old, old_dir), (&mut new, new_dir)] {
             let Some(side) = side.as_mut().filter(|side| side.kind == FileKind::File) else {
                 continue;
             };
-            collector.reserve(path.as_bytes(), side.size)?;
-            match content(dir, path) {
-                Some(content) => side.content = Some(content.into()),
-                None => {
-                    collector.skip(path, "its content could not be brought to the host");
-                    return Ok(());
-                }
-            }
+            let Some((file, size)) = exported(dir, path) else {
+                collector.skip(path, "its content could not be brought to the host");
+                return Ok(());
+            };
+            // What came: it may have grown since it was listed.
+            collector.reserve(path.as_bytes(), size)?;
+            let mut content = Vec::new();
+            let read = file.take(size).read_to_end(&mut content);
+            read.map_err(|error| Error::from_io(error, OP).with_path(path.clone()))?;
+            side.size = content.len() as u64;
+            side.content = Some(content.into());
         }
         collector.push(Change::new(path, old, new))
     };
@@ -114,11 +137,12 @@ fn version(entry: &DirEntry) -> FileVersion {
     version
 }
 
-/// The content of an exported file. The directory is ours: an export has no link that leads out,
-/// and none is followed here.
-fn content(dir: &Path, path: &GuestPath) -> Option<Vec<u8>> {
+/// An exported file and its size. The directory is ours: an export has no link that leads out, and
+/// none is followed here.
+fn exported(dir: &Path, path: &GuestPath) -> Option<(File, u64)> {
     let mut at = dir.to_owned();
     at.extend(path.components().filter_map(crate::sys::name));
-    let is_file = std::fs::symlink_metadata(&at).ok()?.is_file();
-    is_file.then(|| std::fs::read(&at).ok()).flatten()
+    let metadata = std::fs::symlink_metadata(&at).ok()?;
+    let file = metadata.is_file().then(|| File::open(&at).ok()).flatten()?;
+    Some((file, metadata.len()))
 }

@@ -3,13 +3,15 @@
 //! It must never write before everything was compared. Files go in one batch, so that all of them
 //! are there or none.
 
+use std::collections::HashMap;
+
 use sandbox_core::{
     Change, Changes, Command, CreateDirOptions, Error, ErrorKind, FileBatch, FileKind, FileVersion,
-    GuestPath, MetadataOptions, Mode, Operation, ReadOptions, RemoveOptions, Result, Sandbox,
-    WriteMode,
+    GuestPath, ListOptions, MetadataOptions, Mode, Operation, ReadOptions, RemoveOptions, Result,
+    Sandbox, WriteMode,
 };
 
-use super::plan::{ApplyOptions, ApplyReport, Found, Plan, is_of_interest, mode_of};
+use super::plan::{ApplyOptions, ApplyReport, Cleared, Found, Plan, is_of_interest, mode_of};
 
 const OP: Operation = Operation::ApplyChanges;
 
@@ -56,91 +58,117 @@ pub async fn apply_to_sandbox(
             .with_sandbox(sandbox.info().id));
     }
     let mut plan = Plan::new(changes);
-    let mut modes = Vec::new();
+    let mut modes = HashMap::new();
+    let mut ways = Ways {
+        sandbox,
+        top: &top,
+        known: HashMap::new(),
+    };
     for change in &changes.entries {
         if !plan.admits(change, options) {
             continue;
         }
-        let found = find(sandbox, &top, change).await?;
-        let mode = match &found {
-            Found::Entry(Some(version)) if version.kind == FileKind::File => {
-                Some(version.mode.bits() & 0o777)
-            }
-            _ => None,
-        };
-        let before = plan.take.len();
-        plan.judge(change, found);
-        if plan.take.len() > before {
-            modes.push(mode);
+        let found = ways.find(change).await?;
+        if let Found::Entry(Some(version)) = &found
+            && version.kind == FileKind::File
+        {
+            modes.insert(&change.path, version.mode.bits() & 0o777);
         }
+        plan.judge(change, found);
     }
+    let mut entries = Vec::new();
+    for change in plan.emptied() {
+        let path = top.join(&change.path);
+        let listed = sandbox.list_dir(&path, ListOptions::new()).await?;
+        let paths = listed.into_iter();
+        let paths = paths.map(|entry| change.path.join(&entry.path));
+        entries.push((change, paths.collect()));
+    }
+    plan.keep_unless_emptied(entries);
     if !options.dry_run && plan.report.conflicts.is_empty() {
         write(sandbox, &top, &plan.take, &modes).await?;
     }
     Ok(plan.report)
 }
 
-/// Describes the entry of the sandbox where a change is. The content of a file is read only if it could be that
-/// of a side.
-async fn find(sandbox: &dyn Sandbox, top: &GuestPath, change: &Change) -> Result<Found> {
-    let path = top.join(&change.path);
-    let metadata = match sandbox.metadata(&path, MetadataOptions::new()).await {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == ErrorKind::NotADirectory => return Ok(Found::Blocked),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            let parent = path.parent().unwrap_or_else(|| top.clone());
-            return match sandbox.metadata(&parent, MetadataOptions::new()).await {
-                Ok(parent) if parent.is_dir() => Ok(Found::Entry(None)),
-                Ok(_) => Ok(Found::Blocked),
-                Err(error) if error.kind() == ErrorKind::NotFound => Ok(Found::NoParent),
-                Err(error) if error.kind() == ErrorKind::NotADirectory => Ok(Found::Blocked),
-                Err(error) => Err(error),
-            };
+/// The directories of the target that entries lie in, each looked at once.
+struct Ways<'a> {
+    sandbox: &'a dyn Sandbox,
+    top: &'a GuestPath,
+    known: HashMap<&'a [u8], Way>,
+}
+
+/// A directory on the way to an entry.
+#[derive(Clone, Copy)]
+enum Way {
+    Open,
+    Missing,
+    /// A link or a file.
+    Blocked,
+}
+
+impl<'a> Ways<'a> {
+    async fn way(&mut self, path: &'a [u8]) -> Result<Way> {
+        if let Some(way) = self.known.get(path) {
+            return Ok(*way);
         }
-        Err(error) => return Err(error),
-    };
-    let mut version = FileVersion::new(metadata.kind, metadata.mode, 0);
-    version.link_target = metadata.link_target;
-    if metadata.kind == FileKind::File {
-        version.size = metadata.size;
-        if is_of_interest(change, metadata.size) {
-            let options = ReadOptions::new().limit(metadata.size.saturating_add(1));
-            version.content = Some(sandbox.read_file(&path, options).await?);
-        }
+        let at = self.top.join(path);
+        let way = match self.sandbox.metadata(&at, MetadataOptions::new()).await {
+            Ok(metadata) if metadata.is_dir() => Way::Open,
+            Ok(_) => Way::Blocked,
+            Err(error) if error.kind() == ErrorKind::NotFound => Way::Missing,
+            Err(error) => return Err(error),
+        };
+        self.known.insert(path, way);
+        Ok(way)
     }
-    Ok(Found::Entry(Some(version)))
+
+    /// Describes the entry where a change is, following no link. The content of a file is read only
+    /// if it could be that of a side.
+    async fn find(&mut self, change: &'a Change) -> Result<Found> {
+        let path = change.path.as_bytes();
+        for (end, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
+            match self.way(path.get(..end).unwrap_or_default()).await? {
+                Way::Open => {}
+                Way::Missing => return Ok(Found::NoParent),
+                Way::Blocked => return Ok(Found::Blocked),
+            }
+        }
+        let path = self.top.join(&change.path);
+        let metadata = match self.sandbox.metadata(&path, MetadataOptions::new()).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Entry(None)),
+            metadata => metadata?,
+        };
+        let mut version = FileVersion::new(metadata.kind, metadata.mode, 0);
+        version.link_target = metadata.link_target;
+        if metadata.kind == FileKind::File {
+            version.size = metadata.size;
+            if is_of_interest(change, metadata.size) {
+                let options = ReadOptions::new().limit(metadata.size.saturating_add(1));
+                version.content = Some(self.sandbox.read_file(&path, options).await?);
+            }
+        }
+        Ok(Found::Entry(Some(version)))
+    }
 }
 
 async fn write(
     sandbox: &dyn Sandbox,
     top: &GuestPath,
     take: &[&Change],
-    modes: &[Option<u32>],
+    modes: &HashMap<&GuestPath, u32>,
 ) -> Result<()> {
     let at = |change: &Change| top.join(&change.path);
-    let is = |side: &Option<FileVersion>, kind: FileKind| {
-        side.as_ref().is_some_and(|side| side.kind == kind)
-    };
     let dir = FileKind::Directory;
-    let replaced = |change: &Change| {
-        change.before.is_some()
-            && change.after.is_some()
-            && is(&change.before, dir) != is(&change.after, dir)
-    };
-    let is_below = |change: &Change| {
-        take.iter().any(|other| {
-            let rest = change.path.strip_prefix(&other.path);
-            replaced(other) && rest.is_some_and(|rest| !rest.as_bytes().is_empty())
-        })
-    };
+    let cleared = Cleared::of(take);
     for change in take.iter().rev() {
-        if replaced(change) || (change.after.is_none() && is_below(change)) {
+        if cleared.has(change) || change.after.is_none() && cleared.is_below(change) {
             remove(sandbox, &at(change)).await?;
         }
     }
     for change in take {
         if let Some(after) = change.after.as_ref().filter(|after| after.kind == dir)
-            && (change.before.is_none() || replaced(change))
+            && (change.before.is_none() || cleared.has(change))
         {
             let mode = Mode::new(after.mode.bits() & 0o777);
             let options = CreateDirOptions::new().mode(mode);
@@ -148,7 +176,7 @@ async fn write(
         }
     }
     let mut batch = FileBatch::new();
-    for (change, mode) in take.iter().zip(modes) {
+    for change in take {
         if let Some(after) = change
             .after
             .as_ref()
@@ -156,7 +184,8 @@ async fn write(
         {
             let content = after.content.clone().unwrap_or_default();
             let file = batch.push(at(change), content);
-            file.mode = Some(Mode::new(mode_of(change, *mode)));
+            let old = modes.get(&change.path).copied();
+            file.mode = Some(Mode::new(mode_of(change, old)));
             if change.before.is_none() {
                 file.write_mode = WriteMode::CreateNew;
             }
@@ -174,7 +203,7 @@ async fn write(
             continue;
         };
         let path = at(change);
-        if change.before.is_some() && !replaced(change) {
+        if change.before.is_some() && !cleared.has(change) {
             remove(sandbox, &path).await?;
         }
         let link = Command::new("ln").arg("-s").arg("--");
@@ -191,7 +220,7 @@ async fn write(
         }
     }
     for change in take.iter().rev() {
-        if change.after.is_none() && !is_below(change) {
+        if change.after.is_none() && !cleared.is_below(change) {
             remove(sandbox, &at(change)).await?;
         }
     }

@@ -12,8 +12,8 @@ use sandbox_core::{
     Change, Changes, Error, ErrorKind, FileKind, FileVersion, Mode, Operation, Result,
 };
 
-use super::plan::{ApplyOptions, ApplyReport, Found, Plan, is_of_interest, mode_of, same};
-use crate::sys::{Dir, finish_file, name, random};
+use super::plan::{ApplyOptions, ApplyReport, Cleared, Found, Plan, is_of_interest, mode_of, same};
+use crate::sys::{Dir, bytes, finish_file, name, random};
 
 const OP: Operation = Operation::ApplyChanges;
 
@@ -67,6 +67,14 @@ pub fn apply_to_dir(
             .map_err(|error| host(error).with_path(change.path.clone()))?;
         plan.judge(change, found);
     }
+    let mut entries = Vec::new();
+    for change in plan.emptied() {
+        let names = target.names(change);
+        let names = names.map_err(|error| host(error).with_path(change.path.clone()))?;
+        let path = |name: OsString| change.path.join(bytes(&name));
+        entries.push((change, names.into_iter().map(path).collect()));
+    }
+    plan.keep_unless_emptied(entries);
     if options.dry_run || !plan.report.conflicts.is_empty() || plan.take.is_empty() {
         return Ok(plan.report);
     }
@@ -123,6 +131,12 @@ impl Target {
             Way::Blocked => Found::Blocked,
             Way::Open(dir, name) => Found::Entry(version(&dir, &name, change)?),
         })
+    }
+
+    /// The names in a directory.
+    fn names(&self, change: &Change) -> io::Result<Vec<OsString>> {
+        let (dir, name) = self.at(change)?;
+        dir.open_dir(&name)?.names()
     }
 
     /// The directory of an entry that is about to be changed.
@@ -204,29 +218,10 @@ impl<'a> Writer<'a> {
         for change in take {
             staged.push(self.stage(change).map_err(at(change))?);
         }
-        let kind = |side: &Option<FileVersion>| side.as_ref().map(|side| side.kind);
-        let dir = Some(FileKind::Directory);
-        let becomes_other = |change: &Change| {
-            change.after.is_some() && (kind(&change.before) == dir) != (kind(&change.after) == dir)
-        };
-        let replaced: Vec<&Change> = take
-            .iter()
-            .copied()
-            .filter(|change| change.before.is_some() && becomes_other(change))
-            .collect();
-        let is_below = |change: &Change| {
-            replaced.iter().any(|replaced| {
-                change
-                    .path
-                    .strip_prefix(&replaced.path)
-                    .is_some_and(|rest| !rest.as_bytes().is_empty())
-            })
-        };
+        let cleared = Cleared::of(take);
         // What is in the way of another kind goes first, from the inside out.
         for change in take.iter().rev() {
-            let in_the_way = replaced.iter().any(|replaced| replaced.path == change.path)
-                || (change.after.is_none() && is_below(change));
-            if in_the_way {
+            if cleared.has(change) || change.after.is_none() && cleared.is_below(change) {
                 self.remove(change).map_err(at(change))?;
             }
         }
@@ -234,13 +229,13 @@ impl<'a> Writer<'a> {
             let done = match (&change.after, staged) {
                 (None, _) => Ok(()),
                 (Some(after), _) if after.kind == FileKind::Directory => self.directory(change),
-                (Some(_), Some(staged)) => self.place(change, staged, becomes_other(change)),
+                (Some(_), Some(staged)) => self.place(change, staged, cleared.has(change)),
                 (Some(_), None) => Ok(()),
             };
             done.map_err(at(change))?;
         }
         for change in take.iter().rev() {
-            if change.after.is_none() && !is_below(change) {
+            if change.after.is_none() && !cleared.is_below(change) {
                 self.remove(change).map_err(at(change))?;
             }
         }

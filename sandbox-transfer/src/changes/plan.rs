@@ -3,7 +3,7 @@
 //! A change must never be taken whose target is neither: that is a conflict, listed before anything
 //! is written.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use sandbox_core::{Change, ChangeKind, Changes, FileKind, FileVersion, GuestPath, Skipped};
 
@@ -173,6 +173,47 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// Directories of the target that must have nothing else in them: they, or one above them,
+    /// become something else.
+    pub(super) fn emptied(&self) -> Vec<&'a Change> {
+        let cleared = Cleared::of(&self.take);
+        let is_dir = |change: &Change| {
+            let before = change.before.as_ref();
+            before.is_some_and(|before| before.kind == FileKind::Directory)
+        };
+        let emptied = self.take.iter().copied().filter(|change| {
+            is_dir(change)
+                && (cleared.has(change) || change.after.is_none() && cleared.is_below(change))
+        });
+        emptied.collect()
+    }
+
+    /// Makes conflicts of the directories that have an entry which does not go, by the paths of
+    /// their entries.
+    pub(super) fn keep_unless_emptied(&mut self, entries: Vec<(&'a Change, Vec<GuestPath>)>) {
+        let go: HashSet<&GuestPath> = self
+            .take
+            .iter()
+            .filter(|change| change.after.is_none())
+            .map(|change| &change.path)
+            .collect();
+        let kept = entries
+            .iter()
+            .filter(|(_, entries)| !entries.iter().all(|entry| go.contains(entry)));
+        let kept: HashSet<&GuestPath> = kept.map(|(change, _)| &change.path).collect();
+        self.take.retain(|change| !kept.contains(&change.path));
+        self.report.applied.retain(|path| !kept.contains(path));
+        for path in kept {
+            self.report.conflicts.push(Conflict {
+                path: path.clone(),
+                reason: "it has something else in it, and becomes something else".into(),
+            });
+        }
+        self.report
+            .conflicts
+            .sort_by(|one, other| one.path.cmp(&other.path));
+    }
+
     fn parent_is_made(&self, change: &Change) -> bool {
         change
             .path
@@ -189,6 +230,35 @@ impl<'a> Plan<'a> {
             at = path.parent();
         }
         false
+    }
+}
+
+/// Paths of the directories that become something else, and of what becomes a directory: what is
+/// there now goes before anything comes.
+pub(super) struct Cleared<'a>(HashSet<&'a [u8]>);
+
+impl<'a> Cleared<'a> {
+    pub(super) fn of(take: &[&'a Change]) -> Self {
+        let is_dir = |side: &FileVersion| side.kind == FileKind::Directory;
+        let becomes_other = |change: &&&Change| match (&change.before, &change.after) {
+            (Some(before), Some(after)) => is_dir(before) != is_dir(after),
+            _ => false,
+        };
+        let cleared = take.iter().filter(becomes_other);
+        Self(cleared.map(|change| change.path.as_bytes()).collect())
+    }
+
+    /// Whether a change is of such a path.
+    pub(super) fn has(&self, change: &Change) -> bool {
+        self.0.contains(change.path.as_bytes())
+    }
+
+    /// Whether a change is below such a path.
+    pub(super) fn is_below(&self, change: &Change) -> bool {
+        let path = change.path.as_bytes();
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        ends.filter_map(|(end, _)| path.get(..end))
+            .any(|above| self.0.contains(above))
     }
 }
 

@@ -284,6 +284,60 @@ fn kinds_change_places() {
     assert_eq!(std::fs::read(before.path().join("f/inside")).unwrap(), b"4");
 }
 
+/// What the changes don't know of would be in the way when half of the rest is gone.
+#[test]
+fn a_directory_that_becomes_a_file_and_has_something_else_in_it_is_a_conflict() {
+    let changes = || {
+        vec![
+            Change::new("d", Some(dir()), Some(file("now a file"))),
+            Change::new("d/a", Some(file("1")), None),
+            Change::new("d/e", Some(dir()), None),
+            Change::new("d/e/b", Some(file("2")), None),
+        ]
+    };
+    for other in ["d/theirs", "d/e/theirs", "d/.envrc"] {
+        let target = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(target.path().join("d/e")).unwrap();
+        std::fs::write(target.path().join("d/a"), "1").unwrap();
+        std::fs::write(target.path().join("d/e/b"), "2").unwrap();
+        std::fs::write(target.path().join(other), "3").unwrap();
+        let before = contents(target.path());
+        let mut changes = changes();
+        if other == "d/.envrc" {
+            // Known, and left out.
+            changes.push(Change::new(other, Some(file("3")), None));
+        }
+        let report = apply(changes, target.path());
+        assert_eq!(report.conflicts.len(), 1, "{other}: {report:?}");
+        assert!(
+            report.conflicts[0].reason.contains("something else in it"),
+            "{report:?}"
+        );
+        assert_eq!(contents(target.path()), before, "{other}");
+    }
+}
+
+/// Untrusted code decides how many entries change their kind.
+#[test]
+fn many_directories_that_become_files_take_time_by_their_number() {
+    let number = 20_000;
+    let mut changes = Vec::new();
+    for at in 0..number {
+        changes.push(Change::new(format!("d{at}"), Some(dir()), Some(file(""))));
+        changes.push(Change::new(format!("e{at}"), Some(file("")), None));
+    }
+    let take: Vec<&Change> = changes.iter().collect();
+    let cleared = super::plan::Cleared::of(&take);
+    let start = std::time::Instant::now();
+    let has = take.iter().filter(|change| cleared.has(change)).count();
+    let below = take
+        .iter()
+        .filter(|change| cleared.is_below(change))
+        .count();
+    assert_eq!((has, below), (number, 0));
+    assert!(start.elapsed() < std::time::Duration::from_secs(20));
+}
+
 #[test]
 fn a_conflict_is_listed_and_nothing_is_written() {
     let target = tempfile::tempdir().unwrap();

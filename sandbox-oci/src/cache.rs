@@ -20,7 +20,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{Mode, OFlags};
 use sandbox_core::backend::FileLock;
@@ -33,6 +33,9 @@ use crate::image::{Image, ImageLayer, Limits};
 use crate::merged::{DIR, Merged};
 use crate::model::ImageConfig;
 use crate::unpack::unpack;
+
+/// Pause between two tries to take a lock.
+const POLL: Duration = Duration::from_millis(10);
 
 /// Progress of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -285,15 +288,15 @@ impl Cache {
         };
         let mut cached = true;
         loop {
-            let lock = self.lock_file(&layer.chain).and_then(FileLock::shared);
-            let lock = lock.map_err(failed)?;
+            let lock = || FileLock::try_shared(self.lock_file(&layer.chain)?);
+            let lock = wait_for(lock, wanted).map_err(failed)?;
             if let Some(found) = self.found(&layer.chain, lock).map_err(failed)? {
                 return Ok((found, cached));
             }
             // Given up in between, so that a lock is never changed into another, which would be two
             // steps as well.
-            let alone = self.lock_file(&layer.chain).and_then(FileLock::exclusive);
-            let alone = alone.map_err(failed)?;
+            let alone = || FileLock::try_exclusive(self.lock_file(&layer.chain)?);
+            let alone = wait_for(alone, wanted).map_err(failed)?;
             if !self.is_whole(&layer.chain) {
                 self.unpack(image, layer, below, read, wanted)
                     .map_err(|error| self.if_full(error))?;
@@ -631,6 +634,23 @@ pub(crate) fn lock_file(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     let file = options.read(true).write(true).create(true).truncate(false);
     file.open(path)
+}
+
+/// Takes a lock that another process or thread may hold for as long as it fetches or unpacks, or
+/// for ever if it is stopped: so it is waited for only as long as it is wanted.
+pub(crate) fn wait_for(
+    lock: impl Fn() -> io::Result<Option<FileLock>>,
+    wanted: &(dyn Fn() -> bool + Sync),
+) -> io::Result<FileLock> {
+    loop {
+        if let Some(lock) = lock()? {
+            return Ok(lock);
+        }
+        if !wanted() {
+            return Err(io::Error::other("it is not wanted any more"));
+        }
+        std::thread::sleep(POLL);
+    }
 }
 
 /// Writes a file whole or not at all.

@@ -70,7 +70,7 @@ pub struct Limits {
     pub layers: u64,
     /// Entries of one layer. Default: 4 million.
     pub entries: u64,
-    /// Bytes of one layer when it is not compressed. Default: 32 GiB.
+    /// Bytes of one layer, compressed or not. Default: 32 GiB.
     pub bytes: u64,
     /// Bytes of the names of the directories of one layer, which are kept in memory. Default: 256
     /// MiB.
@@ -94,7 +94,7 @@ impl Limits {
         Self::default()
     }
 
-    /// Limits the bytes of one layer when it is not compressed.
+    /// Limits the bytes of one layer, compressed or not.
     #[must_use]
     pub fn bytes(mut self, most: u64) -> Self {
         self.bytes = most;
@@ -295,6 +295,14 @@ impl Image {
         }
         let mut layers: Vec<ImageLayer> = Vec::with_capacity(files.len());
         for ((blob, size, file), diff) in files.into_iter().zip(diffs) {
+            // What a registry says of it bounds what is fetched.
+            if size > limits.bytes {
+                return Err(ImageFault::Limit {
+                    what: "bytes in a layer's blob",
+                    limit: limits.bytes,
+                }
+                .into_error());
+            }
             let chain = Digest::chain(layers.last().map(|layer| &layer.chain), &diff);
             layers.push(ImageLayer {
                 blob,

@@ -22,7 +22,7 @@ use serde::Deserialize;
 use tokio::runtime::Handle;
 
 use crate::blobs::{Blobs, DOCUMENT, verify};
-use crate::cache::{Cache, Event, lock_file, replace};
+use crate::cache::{Cache, Event, lock_file, replace, wait_for};
 use crate::digest::Digest;
 use crate::fault::{ImageFault, io as io_fault, malformed};
 use crate::hashing::HashingWriter;
@@ -308,8 +308,8 @@ impl<'a> Client<'a> {
             .join("locks")
             .join(format!("blob-{}", digest.hex()));
         // This thread is for blocking work.
-        let alone = lock_file(&held).and_then(FileLock::exclusive);
-        let _alone = alone.map_err(failed)?;
+        let alone = || FileLock::try_exclusive(lock_file(&held)?);
+        let _alone = wait_for(alone, wanted).map_err(failed)?;
         if fs::metadata(&to).is_ok_and(|found| found.len() == described.size) {
             return Ok(());
         }

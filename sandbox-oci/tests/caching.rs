@@ -15,6 +15,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use sandbox_core::backend::FileLock;
 use sandbox_oci::Event;
 use support::*;
 
@@ -230,4 +231,23 @@ fn an_unpacking_that_is_not_wanted_any_more_ends_and_leaves_nothing() {
         0
     );
     take(&cache, &reference).unwrap();
+}
+
+#[test]
+fn a_layer_that_another_process_works_on_is_waited_for_only_as_long_as_it_is_wanted() {
+    let dir = support::place();
+    let reference = filled(&dir.path().join("image"), 1, 1);
+    let cache = cache(&dir.path().join("cache"));
+    let image = open(&reference).unwrap();
+    let held = dir
+        .path()
+        .join("cache/locks")
+        .join(image.layers[0].chain.hex());
+    let held = FileLock::exclusive(fs::File::create(held).unwrap()).unwrap();
+    let asked = AtomicUsize::new(0);
+    let wanted = || asked.fetch_add(1, Ordering::Relaxed) < 5;
+    let error = cache.take(&reference, &image, &|_| {}, &wanted);
+    assert!(error.unwrap_err().to_string().contains("not wanted"));
+    drop(held);
+    assert_eq!(take(&cache, &reference).unwrap().layers.len(), 1);
 }

@@ -468,3 +468,35 @@ async fn a_registry_that_lies_is_not_believed() {
         }
     }
 }
+
+/// It would fill the disk before its digest could be wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_that_is_said_to_be_larger_than_allowed_is_not_fetched() {
+    let dir = support::place();
+    let (files, _) = files(dir.path());
+    let is_ours = |bytes: &&Vec<u8>| {
+        let manifest: Option<Value> = serde_json::from_slice(bytes).ok();
+        manifest.is_some_and(|manifest| manifest["layers"].is_array())
+    };
+    let manifests = files.values().filter(is_ours);
+    let mut refused = 0;
+    for manifest in manifests {
+        let mut manifest: Value = serde_json::from_slice(manifest).unwrap();
+        manifest["layers"][0]["size"] = json!(1_u64 << 50);
+        let layer = manifest["layers"][0]["digest"].as_str().unwrap().to_owned();
+        let (files, manifest) = (files.clone(), manifest.to_string());
+        let registry = Double::start(move |path, _| match path {
+            path if path.ends_with("/latest") => answer(200, manifest.clone()),
+            path => plain(&files, path),
+        });
+        let error = from(&Registries::new(), registry.port).await.unwrap_err();
+        let fetched = registry.seen();
+        let fetched = fetched.iter().any(|(path, _)| path.ends_with(&layer));
+        assert!(!fetched, "{error}");
+        refused += usize::from(error.kind() == ErrorKind::LimitExceeded);
+    }
+    assert_eq!(
+        refused, 2,
+        "one of this machine's is in it, twice by its paths"
+    );
+}

@@ -1,7 +1,8 @@
 //! The pipeline of a tenant's image, and where its credentials are afterwards: nowhere.
 //!
 //! The image is built in Dagger's double, pushed to a real registry, run by the emulator as a
-//! tenant's app. Every credential that took part is then searched for in all that is left of it.
+//! tenant's app. Every credential that took part, and one in the environment of whoever ran it, is
+//! then searched for in all that is left of it: layers, logs, files, environments, memory.
 #![cfg(target_os = "linux")]
 // Helpers of tests are not tests to clippy.
 #![allow(clippy::expect_used, clippy::panic)]
@@ -27,6 +28,12 @@ const CLIENT: &str = "11111111-2222-3333-4444-555555555555";
 
 /// Is where it belongs: what finds it would find a credential too.
 const CONTROL: &str = "a-text-that-is-no-secret-5d1f";
+
+/// A variable with a credential of whoever runs the pipeline.
+const ORCHESTRATORS: &str = "AZURE_CLIENT_SECRET";
+
+/// Says in its own process which of the texts on its input are in the memory of another.
+const MEMORY: &str = include_str!("memory.py");
 
 /// Gives the emulator's tokens, and keeps each.
 #[derive(Debug)]
@@ -151,8 +158,29 @@ fn has(text: &[u8], what: &str) -> bool {
     memchr::memmem::find(text, what.as_bytes()).is_some()
 }
 
+/// Runs the test once more, in a process whose environment has a credential.
+fn with_a_credential_in_the_environment() {
+    let planted = AgentToken::random();
+    let planted = String::from_utf8_lossy(planted.secret().expose()).into_owned();
+    let again = std::process::Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", "--nocapture", NAME])
+        .env(ORCHESTRATORS, planted)
+        .output()
+        .expect("this program");
+    let said = [again.stdout, again.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(again.status.success(), "{said}");
+    assert!(said.contains("1 passed"), "{said}");
+}
+
+/// The test's own name.
+const NAME: &str = "an_image_is_built_pushed_and_run_and_no_credential_is_left_anywhere";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_is_built_pushed_and_run_and_no_credential_is_left_anywhere() {
+    let Ok(orchestrators) = std::env::var(ORCHESTRATORS) else {
+        return with_a_credential_in_the_environment();
+    };
     let traced = Traced::default();
     let into = traced.clone();
     tracing_subscriber::fmt()
@@ -225,6 +253,7 @@ async fn an_image_is_built_pushed_and_run_and_no_credential_is_left_anywhere() {
         ("registry", &password),
         ("agent", &agent),
         ("Dagger", &session),
+        ("orchestrator", &orchestrators),
     ];
 
     // The guest: what it was given, what its neighbours were, and every file that it can read.
@@ -265,6 +294,34 @@ async fn an_image_is_built_pushed_and_run_and_no_credential_is_left_anywhere() {
             found.stdout.to_string_lossy()
         );
     }
+    // What its processes hold. The agent's own token passes through it with each request, and the
+    // ingress passes on what it was shown; what belongs to the pipeline was never there.
+    let claims = entra[0].split('.').nth(1).expect("claims").to_owned();
+    let held = [
+        ("control", CONTROL),
+        ("Entra", &claims),
+        ("registry", &password),
+        ("Dagger", &session),
+        ("orchestrator", &orchestrators),
+    ];
+    let held = held.map(|(name, text)| {
+        let reversed: String = text.chars().rev().collect();
+        format!("{name} {reversed}\n")
+    });
+    let search = sandbox_core::Command::new("python3").args(["-c", MEMORY]);
+    let found = guest.exec(search.stdin(held.concat())).await;
+    let found = found.expect("it runs");
+    let found = found.stdout.to_string_lossy().into_owned();
+    let (controls, others): (Vec<&str>, Vec<&str>) = found
+        .lines()
+        .filter(|line| line.starts_with("found"))
+        .partition(|line| line.starts_with("found control"));
+    assert!(
+        !controls.is_empty(),
+        "the search does not find what is in memory: {found}"
+    );
+    assert!(others.is_empty(), "{found}");
+
     let search = sandbox_core::Command::new("grep").args(["-rlF", "-e", CONTROL, "/tenant"]);
     let found = guest.exec(search).await.expect("it runs");
     assert!(

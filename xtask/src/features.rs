@@ -1,23 +1,34 @@
-//! The facade with one feature at a time, as an application that depends on it has it.
+//! The facade and the remote crate with one feature at a time, as an application that depends on them
+//! has them.
 //!
 //! In a build of the whole workspace other packages turn features on, so that a part that needs
-//! another's feature still compiles there. Must never select more than the facade's library.
+//! another's feature still compiles there. Must never select more than one package's library.
 
 use std::path::Path;
 use std::process::Command;
 
 use crate::{Result, output_of};
 
-/// Checks the library without features and with each of them alone, without warnings.
+/// The packages, each with the directory of its manifest.
+const PACKAGES: [(&str, &str); 2] = [("sandbox", ""), ("sandbox-remote", "sandbox-remote")];
+
+/// Checks each library without features and with each of them alone, without warnings.
 pub(crate) fn check(root: &Path) -> Result<()> {
-    let manifest = std::fs::read_to_string(root.join("Cargo.toml"))?;
-    for feature in std::iter::once("").chain(features(&manifest)) {
+    for (package, directory) in PACKAGES {
+        let manifest = std::fs::read_to_string(root.join(directory).join("Cargo.toml"))?;
+        check_each(root, package, &manifest)?;
+    }
+    Ok(())
+}
+
+fn check_each(root: &Path, package: &str, manifest: &str) -> Result<()> {
+    for feature in std::iter::once("").chain(features(manifest)) {
         let mut check = Command::new(env!("CARGO"));
         check.current_dir(root).args([
             "clippy",
             "--quiet",
             "--package",
-            "sandbox",
+            package,
             "--lib",
             "--no-default-features",
             "--features",
@@ -47,12 +58,15 @@ fn features(manifest: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_features_of_the_facade_are_found() {
+    fn the_features_of_the_packages_are_found() {
         let manifest = include_str!("../../Cargo.toml");
         let found: Vec<_> = super::features(manifest).collect();
         for feature in ["aca", "dagger", "local", "remote", "serde", "sessions"] {
             assert!(found.contains(&feature), "{feature} in {found:?}");
         }
         assert!(!found.contains(&"default"));
+        let manifest = include_str!("../../sandbox-remote/Cargo.toml");
+        let found: Vec<_> = super::features(manifest).collect();
+        assert_eq!(found, ["client", "server"]);
     }
 }

@@ -17,7 +17,7 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
   tidy           file headers, unsafe code, words, links, the core's dependencies
   api            compares the public API with docs/api/*.txt; no dependency's type in a signature
-  features       builds the facade without features and with each of them alone
+  features       builds the facade and the remote crate without features and with each of them alone
   api --bless    writes docs/api/*.txt anew, for a change of the API that is meant";
 
 fn main() -> ExitCode {

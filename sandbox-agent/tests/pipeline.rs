@@ -294,10 +294,10 @@ async fn an_image_is_built_pushed_and_run_and_no_credential_is_left_anywhere() {
             found.stdout.to_string_lossy()
         );
     }
-    // What its processes hold. The agent's own token passes through it with each request, and the
-    // ingress passes on what it was shown; what belongs to the pipeline was never there.
+    // What those of its processes hold that a command can read, which the agent is not. What belongs
+    // to the pipeline was never there.
     let claims = entra[0].split('.').nth(1).expect("claims").to_owned();
-    let held = [
+    let held: [(&str, &str); 5] = [
         ("control", CONTROL),
         ("Entra", &claims),
         ("registry", &password),
@@ -308,7 +308,8 @@ async fn an_image_is_built_pushed_and_run_and_no_credential_is_left_anywhere() {
         let reversed: String = text.chars().rev().collect();
         format!("{name} {reversed}\n")
     });
-    let search = sandbox_core::Command::new("python3").args(["-c", MEMORY]);
+    // The shell, which waits, has the control in its environment.
+    let search = sandbox_core::Command::new("sh").args(["-c", "python3 -c \"$0\"; true", MEMORY]);
     let found = guest.exec(search.stdin(held.concat())).await;
     let found = found.expect("it runs");
     let found = found.stdout.to_string_lossy().into_owned();

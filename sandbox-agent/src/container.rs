@@ -1,4 +1,5 @@
-//! Whether this process runs in a container: plain commands have no other isolation.
+//! Plain commands in a container, which is all that isolates them: whether there is one, and what of
+//! this process they can't read.
 //!
 //! It must never take a doubt for a yes.
 
@@ -28,6 +29,24 @@ pub(crate) fn require() -> Result<()> {
             )
             .with_hint("use the backend local")),
     }
+}
+
+/// Closes this process's memory and environment to commands, which run as the same user: its owner's
+/// token passes through it. Nothing is closed to root; and a command can still end the agent.
+///
+/// # Errors
+/// What the system says.
+#[cfg(target_os = "linux")]
+pub(crate) fn hide() -> Result<()> {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|errno| Error::from_io(errno.into(), Operation::Create))
+}
+
+/// Elsewhere no process shows its memory in files.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn hide() -> Result<()> {
+    Ok(())
 }
 
 fn marked(exists: impl Fn(&str) -> bool, set: impl Fn(&str) -> bool) -> bool {

@@ -79,7 +79,7 @@ struct Arguments {
 enum Backend {
     /// Linux namespaces within the container
     Local,
-    /// Ordinary processes: the container is the only isolation, and the agent is within reach
+    /// Ordinary processes: the container is the only isolation, and commands can end the agent
     Plain,
 }
 
@@ -155,6 +155,7 @@ fn provider(backend: Backend) -> Result<Arc<dyn Provider>> {
         }
         Backend::Plain => {
             container::require()?;
+            container::hide()?;
             Ok(Arc::new(PlainProvider::new(PlainConfig::new())?))
         }
     }

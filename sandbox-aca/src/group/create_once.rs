@@ -4,10 +4,11 @@
 //! accept it. What may have been created although no answer came is not left behind.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sandbox_core::{Labels, Operation};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::group::delete_on_drop::{DeleteOnDrop, Made};
 use crate::http::{Failure, Http, Request, parse};
@@ -147,21 +148,56 @@ impl Http {
     fn collect(self: &Arc<Self>, op: Operation, collection: &'static str, mark: Mark) {
         let http = Arc::clone(self);
         tokio::spawn(async move {
-            let begun = Instant::now();
-            let (mut pause, longest) = PAUSES;
-            while begun.elapsed() < STILL_CREATING {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(longest);
-                if let Some((id, _)) = http.look_for(op, collection, &mark).await {
-                    let made = match collection {
-                        "sandboxes" => Made::Sandbox(id),
-                        "snapshots" => Made::Snapshot(id),
-                        _ => Made::Image(id),
-                    };
-                    drop(DeleteOnDrop::new(&http, made));
-                    return;
-                }
+            let look = || http.look_for(op, collection, &mark);
+            if let Some((id, _)) = look_on(look).await {
+                let made = match collection {
+                    "sandboxes" => Made::Sandbox(id),
+                    "snapshots" => Made::Snapshot(id),
+                    _ => Made::Image(id),
+                };
+                drop(DeleteOnDrop::new(&http, made));
             }
         });
+    }
+}
+
+/// Looks until something is found, for as long as the service may still be creating it.
+async fn look_on<T, F: Future<Output = Option<T>>>(mut look: impl FnMut() -> F) -> Option<T> {
+    let begun = Instant::now();
+    let (mut pause, longest) = PAUSES;
+    while begun.elapsed() < STILL_CREATING {
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(longest);
+        if let Some(found) = look().await {
+            return Some(found);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// After which the service's gateway says that it does not know.
+    const GATEWAY: Duration = Duration::from_secs(600);
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_created_when_the_gateway_has_given_up_is_found() {
+        for created in [Duration::ZERO, GATEWAY, GATEWAY + Duration::from_secs(240)] {
+            let begun = Instant::now();
+            let look = || std::future::ready((begun.elapsed() >= created).then_some(()));
+            assert!(look_on(look).await.is_some(), "after {created:?}");
+            let late = begun.elapsed() - created;
+            assert!(late <= PAUSES.1, "{late:?} after it was created");
+        }
+        // The control: looks that find nothing end.
+        let mut looks = 0;
+        let look = || {
+            looks += 1;
+            std::future::ready(None::<()>)
+        };
+        assert!(look_on(look).await.is_none());
+        assert!((10..60).contains(&looks), "{looks} looks");
     }
 }

@@ -1,7 +1,7 @@
 //! The pipeline of a tenant's image, and where its credentials are afterwards: nowhere.
 //!
 //! The image is built in Dagger's double, pushed to a real registry, run by the emulator as a
-//! tenant's app. Every credential that took part, and one in the environment of whoever ran it, is
+//! tenant's app. Every credential that took part, and one in the environment of the program that ran it, is
 //! then searched for in all that is left of it: layers, logs, files, environments, memory.
 #![cfg(target_os = "linux")]
 // Helpers of tests are not tests to clippy.
@@ -29,7 +29,7 @@ const CLIENT: &str = "11111111-2222-3333-4444-555555555555";
 /// Is where it belongs: what finds it would find a credential too.
 const CONTROL: &str = "a-text-that-is-no-secret-5d1f";
 
-/// A variable with a credential of whoever runs the pipeline.
+/// A variable with a credential of the program that runs the pipeline.
 const ORCHESTRATORS: &str = "AZURE_CLIENT_SECRET";
 
 /// Says where in the guest the texts on its input are.

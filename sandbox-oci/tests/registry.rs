@@ -469,7 +469,7 @@ async fn a_registry_that_lies_is_not_believed() {
     }
 }
 
-/// It would fill the disk before its digest could be wrong.
+/// Such a layer would fill the disk before its digest could be wrong.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layer_that_is_said_to_be_larger_than_allowed_is_not_fetched() {
     let dir = support::place();

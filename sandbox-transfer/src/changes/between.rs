@@ -80,7 +80,7 @@ pub async fn changes_between(
     .await
 }
 
-/// What was listed of a side, and the directory that it was exported to.
+/// List of a side's entries, and the directory that the side was exported to.
 type Side = (BTreeMap<GuestPath, DirEntry>, PathBuf);
 
 fn compare_exported(

@@ -284,7 +284,7 @@ fn kinds_change_places() {
     assert_eq!(std::fs::read(before.path().join("f/inside")).unwrap(), b"4");
 }
 
-/// What the changes don't know of would be in the way when half of the rest is gone.
+/// An entry that the changes don't know of would be in the way when half of the rest is gone.
 #[test]
 fn a_directory_that_becomes_a_file_and_has_something_else_in_it_is_a_conflict() {
     let changes = || {

@@ -16,6 +16,9 @@ use crate::sys::system_time;
 /// Limit of bytes of headers, long names and maps of holes for one entry.
 const MAX_HEADERS: u64 = 16 << 20;
 
+/// The longest path of an entry, in bytes: more than any program can use.
+const MAX_PATH: usize = 64 << 10;
+
 /// Kind of an entry of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -143,6 +146,9 @@ fn read(
         };
         end = budget.read.get().saturating_add(on_disk);
         budget.limit.set(end);
+        if entry.path_bytes().len() > MAX_PATH {
+            return Err(unsound("an entry has a path of more than 65,536 bytes"));
+        }
         let Some(path) = origin.plain(&entry.path_bytes()) else {
             return Err(unsound("an entry has a name that can't be"));
         };

@@ -18,6 +18,7 @@ use sandbox_core::{
 use crate::filter::Excludes;
 use crate::landing::Landing;
 use crate::link::leads_out;
+use crate::scan::NAMES;
 use crate::sparse;
 use crate::sys::{self, Dir};
 
@@ -36,6 +37,8 @@ pub struct Export {
     max_bytes: u64,
     max_entries: u64,
     entries: u64,
+    /// Bytes of the paths of directories that may still be kept.
+    names: u64,
     every_link: bool,
     report: TransferReport,
     /// Directories get modes and times last: one that may not be written would refuse its
@@ -78,6 +81,7 @@ impl Export {
             max_bytes: options.max_bytes,
             max_entries: options.max_entries,
             entries: 0,
+            names: NAMES,
             every_link: false,
             report: TransferReport::default(),
             directories: Vec::new(),
@@ -133,6 +137,8 @@ impl Export {
             }
             made => made.map_err(|error| self.host(error, path))?,
         }
+        let left = self.names.checked_sub(path.len() as u64);
+        self.names = left.ok_or_else(too_many_names)?;
         self.directories.push(Directory {
             path: path.to_vec(),
             mode: attributes.mode,
@@ -345,6 +351,11 @@ impl Export {
             };
             dir = match dir.open_dir(&part) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    // It costs as much as one that is named.
+                    self.entries += 1;
+                    if self.entries > self.max_entries {
+                        return Err(too_many_entries(self.max_entries));
+                    }
                     dir.make_dir(&part)
                         .map_err(|error| self.host(error, path))?;
                     dir.open_dir(&part)
@@ -401,10 +412,69 @@ fn too_many_entries(limit: u64) -> Error {
         .with_hint("raise max_entries, or exclude something")
 }
 
+fn too_many_names() -> Error {
+    Error::new(ErrorKind::LimitExceeded, OP)
+        .with_message(format!(
+            "the paths of its directories have more than {NAMES} bytes"
+        ))
+        .with_hint("exclude something, or bring a directory further down")
+}
+
 fn too_many_bytes(limit: u64) -> Error {
     Error::new(ErrorKind::LimitExceeded, OP)
         .with_message(format!(
             "the files are larger than the limit of {limit} bytes"
         ))
         .with_hint("raise max_bytes, or exclude something")
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    const PLAIN: Attributes = Attributes {
+        mode: 0o755,
+        modified: None,
+    };
+
+    fn export(to: &Path, entries: u64) -> Export {
+        Export::new(to, &ExportOptions::new().max_entries(entries)).unwrap()
+    }
+
+    fn is_refused(done: Result<()>) -> bool {
+        done.is_err_and(|error| error.kind() == ErrorKind::LimitExceeded)
+    }
+
+    /// A guest writes the archive: what it only implies is made on the host too.
+    #[test]
+    fn directories_that_no_entry_names_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut export = export(&dir.path().join("out"), 100);
+        export.file(b"a/b/c/f", PLAIN, &mut &b"x"[..]).unwrap();
+        assert_eq!(export.entries, 4);
+        let deep = ["d"; 200].join("/");
+        assert!(is_refused(export.file(
+            deep.as_bytes(),
+            PLAIN,
+            &mut &b"x"[..]
+        )));
+    }
+
+    #[test]
+    fn the_paths_of_directories_are_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut export = export(&dir.path().join("out"), 10_000);
+        let above = ["n".repeat(250).as_str(); 60].join("/");
+        let mut made = 0;
+        while export
+            .directory(format!("{above}/{made}").as_bytes(), PLAIN)
+            .is_ok()
+        {
+            made += 1;
+            assert!(made < 3_000, "all were kept");
+        }
+        assert!(is_refused(
+            export.directory(format!("{above}/x").as_bytes(), PLAIN)
+        ));
+    }
 }

@@ -15,6 +15,7 @@
 
 mod archive;
 pub mod changes;
+mod descent;
 mod export;
 mod fault;
 mod filter;
@@ -35,4 +36,4 @@ pub use guest_tree::{Cancel, CancelOnDrop, GuestTree};
 pub use landing::{Landing, remove_tree};
 pub use link::leads_out;
 pub use pack::{PackEntry, PackKind, Packer, pack};
-pub use scan::{Scan, ScanEntry, ScanKind, scan};
+pub use scan::{Scan, ScanEntry, ScanKind, scan, scan_untrusted};

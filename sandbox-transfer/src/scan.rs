@@ -13,6 +13,7 @@ use sandbox_core::{
     Error, ErrorKind, FileKind, ImportOptions, Operation, Result, TransferReport, Unreadable,
 };
 
+use crate::descent::{DEPTH, Descent, is_gone};
 use crate::export::{Attributes, skipped};
 use crate::filter::{Excludes, IgnoreFiles, MAX_IGNORE_FILE, is_excluded};
 use crate::sys::{Dir, Stat, bytes};
@@ -88,10 +89,41 @@ impl Scan {
 
 /// A directory that the scan is in.
 struct Level {
-    dir: Dir,
     path: Vec<u8>,
     /// Still to come, the first last.
     names: Vec<OsString>,
+}
+
+/// The most bytes of paths that are kept of a tree that untrusted code made.
+pub(crate) const NAMES: u64 = if cfg!(test) { 20 << 20 } else { 256 << 20 };
+
+/// The most entries of such a tree.
+pub(crate) const ENTRIES: u64 = 4_000_000;
+
+/// What may still come of a tree.
+struct Room {
+    entries: u64,
+    names: u64,
+    exceeded: Box<dyn Fn(String) -> Error>,
+}
+
+impl Room {
+    /// The names of a directory, the first last.
+    fn sorted(&mut self, dir: &Dir) -> io::Result<Result<Vec<OsString>>> {
+        let Some(mut names) = dir.names_within(self.entries)? else {
+            return Ok(Err((self.exceeded)(format!("more than {ENTRIES} entries"))));
+        };
+        self.entries -= names.len() as u64;
+        names.sort_by(|a, b| b.cmp(a));
+        Ok(Ok(names))
+    }
+
+    fn take(&mut self, path: &[u8]) -> Result<()> {
+        let left = self.names.checked_sub(path.len() as u64);
+        let exceeded = || (self.exceeded)(format!("paths of more than {NAMES} bytes"));
+        self.names = left.ok_or_else(exceeded)?;
+        Ok(())
+    }
 }
 
 /// Reads the tree below `from` and hands over what the options let through, sorted by name,
@@ -105,12 +137,48 @@ pub fn scan(
     from: &Path,
     options: &ImportOptions,
     operation: Operation,
+    each: impl FnMut(ScanEntry) -> Result<()>,
+) -> Result<Scan> {
+    scan_within(from, options, operation, (u64::MAX, u64::MAX), each)
+}
+
+/// Reads a tree that untrusted code made, as [`scan`] does: of at most four million entries, whose
+/// paths have at most 256 MiB in all.
+///
+/// # Errors
+/// Those of [`scan`]; [`LimitExceeded`](ErrorKind::LimitExceeded) beyond that.
+pub fn scan_untrusted(
+    from: &Path,
+    options: &ImportOptions,
+    operation: Operation,
+    each: impl FnMut(ScanEntry) -> Result<()>,
+) -> Result<Scan> {
+    scan_within(from, options, operation, (ENTRIES, NAMES), each)
+}
+
+fn scan_within(
+    from: &Path,
+    options: &ImportOptions,
+    operation: Operation,
+    (entries, names): (u64, u64),
     mut each: impl FnMut(ScanEntry) -> Result<()>,
 ) -> Result<Scan> {
     let host = |error: io::Error, path: &[u8]| {
         let mut at = PathBuf::from(from);
         at.extend(path.split(|b| *b == b'/').filter_map(crate::sys::name));
         Error::from_io(error, operation).with_host_path(at)
+    };
+    let at = from.to_owned();
+    let exceeded = move |what: String| {
+        Error::new(ErrorKind::LimitExceeded, operation)
+            .with_message(format!("the tree has {what}"))
+            .with_host_path(&at)
+            .with_hint("exclude something, or bring a directory further down")
+    };
+    let mut room = Room {
+        entries,
+        names,
+        exceeded: Box::new(exceeded),
     };
     let top = Dir::open(from).map_err(|error| host(error, b""))?;
     let stat = top.stat_self().map_err(|error| host(error, b""))?;
@@ -122,15 +190,15 @@ pub fn scan(
         excludes: Excludes::new(&options.excludes, operation)?,
         ignore_files: BTreeMap::new(),
     };
-    let mut levels = vec![Level {
-        names: sorted(&top).map_err(|error| host(error, b""))?,
-        dir: top,
+    let level = Level {
+        names: room.sorted(&top).map_err(|error| host(error, b""))??,
         path: Vec::new(),
-    }];
+    };
     if options.ignore_files {
-        heed(&mut scan, &levels);
+        heed(&mut scan, &top, b"");
     }
-    while let Some(level) = levels.last_mut() {
+    let mut levels = Descent::new(top, level).map_err(|error| host(error, b""))?;
+    while let Some(level) = levels.of() {
         let Some(name) = level.names.pop() else {
             levels.pop();
             continue;
@@ -148,7 +216,16 @@ pub fn scan(
             }
             _ => Err(host(error, &path)),
         };
-        let stat = match level.dir.stat(&name) {
+        let depth = levels.depth();
+        let dir = match levels.dir() {
+            // Taken away meanwhile, with what was in it.
+            Err(error) if is_gone(&error) => {
+                levels.pop();
+                continue;
+            }
+            dir => dir.map_err(|error| host(error, &path))?,
+        };
+        let stat = match dir.stat(&name) {
             // Removed meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => {
@@ -164,18 +241,18 @@ pub fn scan(
         if is_excluded(&scan.excludes, &files, &path, stat.is_dir()) {
             continue;
         }
-        let Some(level) = levels.last() else {
-            break;
-        };
+        room.take(&path)?;
+        let dir = levels.dir().map_err(|error| host(error, &path))?;
         let mut entered = None;
         let (kind, stat) = match stat.kind {
             FileKind::Directory => {
-                match level
-                    .dir
-                    .open_dir(&name)
-                    .and_then(|dir| Ok((sorted(&dir)?, dir)))
-                {
-                    Ok(opened) => entered = Some(opened),
+                if depth >= DEPTH {
+                    let what = format!("more than {DEPTH} directories one below the other");
+                    return Err((room.exceeded)(what));
+                }
+                let opened = dir.open_dir(&name);
+                match opened.and_then(|dir| Ok((room.sorted(&dir)?, dir))) {
+                    Ok((names, dir)) => entered = Some((names?, dir)),
                     Err(error) => {
                         unreadable(&mut scan, error)?;
                         continue;
@@ -184,7 +261,7 @@ pub fn scan(
                 scan.report.directories += 1;
                 (ScanKind::Directory, stat)
             }
-            FileKind::File => match level.dir.open_file(&name) {
+            FileKind::File => match dir.open_file(&name) {
                 Ok(Some((file, stat))) => {
                     scan.report.files += 1;
                     scan.report.bytes = scan.report.bytes.saturating_add(stat.size);
@@ -209,7 +286,7 @@ pub fn scan(
                     continue;
                 }
             },
-            FileKind::Symlink => match level.dir.read_link(&name) {
+            FileKind::Symlink => match dir.read_link(&name) {
                 Ok(target) => {
                     scan.report.symlinks += 1;
                     (ScanKind::Symlink(target), stat)
@@ -233,34 +310,24 @@ pub fn scan(
             progress.tell(&scan.report);
         }
         if let Some((names, dir)) = entered {
-            levels.push(Level { dir, path, names });
             if options.ignore_files {
-                heed(&mut scan, &levels);
+                heed(&mut scan, &dir, &path);
             }
+            levels.push(name, dir, Level { path, names });
         }
     }
     Ok(scan)
 }
 
-/// Reads the ignore files of the directory that was entered last.
-fn heed(scan: &mut Scan, levels: &[Level]) {
-    let Some(Level { dir, path, .. }) = levels.last() else {
-        return;
-    };
+/// Reads the ignore files of a directory that is entered.
+fn heed(scan: &mut Scan, dir: &Dir, path: &[u8]) {
     let files = IgnoreFiles::read(path, |name| {
         let (file, _) = dir.open_file(name.as_ref()).ok().flatten()?;
         let mut text = Vec::new();
         file.take(MAX_IGNORE_FILE).read_to_end(&mut text).ok()?;
         Some(text)
     });
-    scan.ignore_files.insert(path.clone(), files);
-}
-
-/// The names of a directory, the first last.
-fn sorted(dir: &Dir) -> io::Result<Vec<OsString>> {
-    let mut names = dir.names()?;
-    names.sort_by(|a, b| b.cmp(a));
-    Ok(names)
+    scan.ignore_files.insert(path.to_vec(), files);
 }
 
 fn attributes(stat: &Stat) -> Attributes {

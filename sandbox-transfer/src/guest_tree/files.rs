@@ -15,6 +15,8 @@ use sandbox_core::{
 };
 
 use super::{GuestTree, at, reopen};
+use crate::descent::{DEPTH, Descent, is_gone};
+use crate::scan::NAMES;
 use crate::sys::{Dir, kind_of, system_time};
 
 fn refused(kind: ErrorKind, operation: Operation, path: &GuestPath, why: &str) -> Error {
@@ -73,34 +75,58 @@ impl GuestTree {
         const OP: Operation = Operation::ListDir;
         let io = |error| at(error, OP, path);
         let top = self.dir(path).map_err(io)?;
-        let names = top.names().map_err(io)?;
+        let limit = |why: String| {
+            let hint = "raise the limit, or list a directory further down";
+            refused(ErrorKind::LimitExceeded, OP, path, &why).with_hint(hint)
+        };
+        let too_many = || limit(format!("more than the limit of {} entries", options.limit));
+        // What may still come: the guest decides how much there is.
+        let mut left = options.limit as u64;
+        let mut room = NAMES;
+        let names = top.names_within(left).map_err(io)?.ok_or_else(too_many)?;
+        left -= names.len() as u64;
         let mut entries = Vec::new();
-        // The directories that the walk is in: what is still to be looked at in each.
-        let mut levels = vec![(GuestPath::new(""), top, names)];
-        while let Some((above, dir, names)) = levels.last_mut() {
+        // What is still to be looked at in each directory.
+        let mut descent = Descent::new(top, (GuestPath::new(""), names)).map_err(io)?;
+        while let Some((above, names)) = descent.of() {
             let Some(name) = names.pop() else {
-                levels.pop();
+                descent.pop();
                 continue;
             };
+            let relative = above.join(name.as_bytes());
+            let depth = descent.depth();
+            let dir = match descent.dir() {
+                // Taken away by a running command meanwhile, with what was in it.
+                Err(error) if is_gone(&error) => {
+                    descent.pop();
+                    continue;
+                }
+                dir => dir.map_err(io)?,
+            };
             let metadata = match describe(dir, &name) {
-                // Removed by a running command meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 described => described.map_err(io)?,
             };
-            if entries.len() >= options.limit {
-                let why = format!("more than the limit of {} entries", options.limit);
-                let hint = "raise the limit, or list a directory further down";
-                return Err(refused(ErrorKind::LimitExceeded, OP, path, &why).with_hint(hint));
-            }
-            let relative = above.join(name.as_bytes());
+            room = room
+                .checked_sub(relative.as_bytes().len() as u64)
+                .ok_or_else(|| limit(format!("its paths have more than {NAMES} bytes")))?;
             let is_dir = metadata.is_dir();
             entries.push(DirEntry::new(relative.clone(), metadata));
             if !options.recursive || !is_dir {
                 continue;
             }
-            match dir.open_dir(&name).and_then(|dir| Ok((dir.names()?, dir))) {
-                Ok((names, dir)) => levels.push((relative, dir, names)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            if depth >= DEPTH {
+                let why = format!("more than {DEPTH} directories one below the other");
+                return Err(limit(why));
+            }
+            let opened = dir.open_dir(&name);
+            match opened.and_then(|dir| Ok((dir.names_within(left)?, dir))) {
+                Ok((names, dir)) => {
+                    let names = names.ok_or_else(too_many)?;
+                    left -= names.len() as u64;
+                    descent.push(name, dir, (relative, names));
+                }
+                Err(error) if is_gone(&error) => {}
                 Err(error) => return Err(io(error)),
             }
         }

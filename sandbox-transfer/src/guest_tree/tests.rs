@@ -208,3 +208,85 @@ fn a_rename_names_the_path_that_is_in_the_way() {
         said(ErrorKind::InvalidInput, "/d/x")
     );
 }
+
+/// Makes a chain of directories; gives the innermost.
+fn deep(tree: &GuestTree, depth: usize, name: &str) -> crate::sys::Dir {
+    let mut dir = tree.top.try_clone().unwrap();
+    for _ in 0..depth {
+        dir.make_dir(name.as_ref()).unwrap();
+        dir = dir.open_dir(name.as_ref()).unwrap();
+    }
+    dir
+}
+
+/// What each walk says of a tree.
+fn walked(tree: &GuestTree) -> [Option<ErrorKind>; 3] {
+    let dir = tempfile::tempdir().unwrap();
+    let everything = ListOptions::new().recursive(true).limit(1_000_000);
+    let listed = tree.list(&GuestPath::root(), &everything).map(drop);
+    let (options, cancel) = (ExportOptions::new(), Cancel::new());
+    let to = dir.path().join("out");
+    let exported = tree.export(&GuestPath::root(), &to, &options, &cancel);
+    let other = dir.path().join("other");
+    fs::create_dir(&other).unwrap();
+    let copied = tree.copy_to(&GuestTree::create(&other).unwrap(), &cancel);
+    let walked = [listed, exported.map(drop), copied];
+    walked.map(|walked| walked.err().map(|error| error.kind()))
+}
+
+#[test]
+fn a_tree_that_a_guest_made_deep_is_walked_or_refused() {
+    let limit = Some(ErrorKind::LimitExceeded);
+    for (depth, expected) in [(400, [None; 3]), (1_010, [limit; 3])] {
+        let (_dir, tree) = tree();
+        let bottom = deep(&tree, depth, "d");
+        bottom.create_file("f".as_ref()).unwrap();
+        assert_eq!(walked(&tree), expected, "{depth}");
+        let all = RemoveOptions::new().recursive(true);
+        tree.remove(&path("/d"), &all).unwrap();
+    }
+}
+
+#[test]
+fn the_paths_of_a_tree_that_a_guest_made_are_bounded() {
+    let limit = Some(ErrorKind::LimitExceeded);
+    for (wide, expected) in [(20, [None; 3]), (2_500, [limit; 3])] {
+        let (_dir, tree) = tree();
+        let bottom = deep(&tree, 50, &"n".repeat(200));
+        for number in 0..wide {
+            bottom.make_dir(format!("d{number}").as_ref()).unwrap();
+        }
+        assert_eq!(walked(&tree), expected, "{wide}");
+    }
+}
+
+#[test]
+fn no_more_is_listed_than_was_allowed() {
+    let (_dir, tree) = tree();
+    for number in 0..50 {
+        fs::write(tree.root().join(number.to_string()), "").unwrap();
+    }
+    for (limit, listed) in [(49, None), (50, Some(50))] {
+        let options = ListOptions::new().limit(limit);
+        let found = tree.list(&GuestPath::root(), &options);
+        assert_eq!(found.ok().map(|found| found.len()), listed);
+    }
+    assert!(tree.top.names_within(49).unwrap().is_none());
+}
+
+/// A header of a few bytes may claim any length.
+#[test]
+fn an_archive_with_a_path_that_is_too_long_is_refused() {
+    for (length, refused) in [(60_000, false), (70_000, true)] {
+        let name = "d/".repeat(length / 2);
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(0);
+        header.set_mode(0o755);
+        header.set_entry_type(tar::EntryType::Directory);
+        archive.append_data(&mut header, &name, &b""[..]).unwrap();
+        let archive = archive.into_inner().unwrap();
+        let read = crate::read_archive(&archive[..], |_| Ok(()));
+        assert_eq!(read.is_err(), refused, "{length}");
+    }
+}

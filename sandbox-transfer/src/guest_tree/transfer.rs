@@ -14,7 +14,7 @@ use sandbox_core::{
 };
 
 use super::{Cancel, GuestTree, at, own_path};
-use crate::scan::{Scan, ScanEntry, ScanKind, scan};
+use crate::scan::{ENTRIES, Scan, ScanEntry, ScanKind, scan, scan_untrusted};
 use crate::sys::{Dir, finish_file};
 use crate::{Attributes, Export, sparse};
 
@@ -78,7 +78,7 @@ impl GuestTree {
         let mut export = Export::new(to, options)?;
         let mut rules = ImportOptions::new().unreadable(options.unreadable);
         rules.excludes.clone_from(&options.excludes);
-        let found = scan(&source, &rules, OP, |entry| {
+        let found = scan_untrusted(&source, &rules, OP, |entry| {
             cancel.check(OP)?;
             let (path, attributes) = (&*entry.path, entry.attributes);
             match entry.kind {
@@ -126,7 +126,7 @@ impl GuestTree {
             directories: Vec::new(),
             removed: 0,
         };
-        scan(
+        scan_untrusted(
             &own_path(self.top.fd()),
             &ImportOptions::new(),
             OP,
@@ -262,7 +262,8 @@ impl Import<'_> {
     /// Removes what the guest has and the host has not, unless it is excluded.
     fn remove_what_is_gone(&mut self, scan: &Scan) -> Result<()> {
         const OP: Operation = Operation::ImportDir;
-        let everything = ListOptions::new().recursive(true).limit(usize::MAX);
+        let most = usize::try_from(ENTRIES).unwrap_or(usize::MAX);
+        let everything = ListOptions::new().recursive(true).limit(most);
         let there = self.tree.list(self.to, &everything);
         let there = there.map_err(|error| error.with_operation(OP))?;
         // Children before parents; a parent that keeps something excluded stays.

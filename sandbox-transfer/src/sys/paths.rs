@@ -49,9 +49,18 @@ impl Dir {
     }
 
     pub(crate) fn names(&self) -> io::Result<Vec<OsString>> {
-        fs::read_dir(&self.0)?
-            .map(|entry| Ok(entry?.file_name()))
-            .collect()
+        Ok(self.names_within(u64::MAX)?.unwrap_or_default())
+    }
+
+    pub(crate) fn names_within(&self, most: u64) -> io::Result<Option<Vec<OsString>>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.0)? {
+            if names.len() as u64 >= most {
+                return Ok(None);
+            }
+            names.push(entry?.file_name());
+        }
+        Ok(Some(names))
     }
 
     pub(crate) fn is_empty(&self) -> io::Result<bool> {

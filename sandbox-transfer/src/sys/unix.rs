@@ -77,15 +77,25 @@ impl Dir {
 
     /// The names of all entries, in any order.
     pub(crate) fn names(&self) -> io::Result<Vec<OsString>> {
+        Ok(self.names_within(u64::MAX)?.unwrap_or_default())
+    }
+
+    /// The names of all entries, in any order; `None` if there are more than so many. Reads no more
+    /// than it must.
+    pub(crate) fn names_within(&self, most: u64) -> io::Result<Option<Vec<OsString>>> {
         let mut names = Vec::new();
         for entry in self.list()? {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                names.push(OsString::from_vec(name.to_vec()));
+            if name == b"." || name == b".." {
+                continue;
             }
+            if names.len() as u64 >= most {
+                return Ok(None);
+            }
+            names.push(OsString::from_vec(name.to_vec()));
         }
-        Ok(names)
+        Ok(Some(names))
     }
 
     /// Whether there is no entry in it. Reads no more than it must.

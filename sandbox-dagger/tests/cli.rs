@@ -64,7 +64,7 @@ fn polite(dir: &Path, double: &DaggerDouble) -> std::io::Result<PathBuf> {
 async fn gone(pid: &Path) -> Outcome {
     let started = Instant::now();
     while alive(pid) {
-        if started.elapsed() > Duration::from_secs(10) {
+        if started.elapsed() > Duration::from_secs(120) {
             return Err("the CLI was left behind".into());
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -27,7 +27,7 @@ fn runs(argument: &str) -> bool {
 async fn until(what: &str, mut condition: impl FnMut() -> bool) -> Outcome {
     let started = Instant::now();
     while !condition() {
-        if started.elapsed() > Duration::from_secs(20) {
+        if started.elapsed() > Duration::from_secs(120) {
             return Err(what.into());
         }
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -54,30 +54,30 @@ async fn what_ignores_stops_or_spins_is_dead_soon_after_its_timeout() {
     let _turn = host::alone().await;
     let sandbox = host::guest().await;
     for (program, processes, seconds) in [("ignore", 1, 3), ("tree", 82, 6), ("spin", 1, 3)] {
-        // Long enough for all of them to be seen.
-        let timeout = Duration::from_secs(seconds);
-        let command = host::command("bombs", &[program]).timeout(timeout);
-        let before = Instant::now();
-        let running = tokio::spawn({
-            let sandbox = sandbox.clone();
-            async move { sandbox.exec(command).await }
-        });
+        let mut timeout = Duration::from_secs(seconds);
         let mut most = 0;
-        while !running.is_finished() && most < processes {
-            most = most.max(alive(&sandbox).await);
+        // A busy machine may take longer to start them all: then there was no control yet.
+        while most < processes {
+            assert!(timeout < GRACE, "no control: {most} of {program}");
+            let command = host::command("bombs", &[program]).timeout(timeout);
+            let before = Instant::now();
+            let running = tokio::spawn({
+                let sandbox = sandbox.clone();
+                async move { sandbox.exec(command).await }
+            });
+            while !running.is_finished() && most < processes {
+                most = most.max(alive(&sandbox).await);
+            }
+            let error = running.await.expect("no panic").expect_err("a timeout");
+            assert_eq!(error.kind(), ErrorKind::Timeout);
+            assert!(
+                before.elapsed() < timeout + GRACE,
+                "{program}: {:?}",
+                before.elapsed()
+            );
+            assert_eq!(alive(&sandbox).await, 0, "{program}");
+            timeout *= 3;
         }
-        assert!(
-            most >= processes,
-            "no control: {most} processes of {program}"
-        );
-        let error = running.await.expect("no panic").expect_err("a timeout");
-        assert_eq!(error.kind(), ErrorKind::Timeout);
-        assert!(
-            before.elapsed() < timeout + GRACE,
-            "{program}: {:?}",
-            before.elapsed()
-        );
-        assert_eq!(alive(&sandbox).await, 0, "{program}");
     }
     sandbox.close().await.expect("close");
 }
@@ -148,7 +148,7 @@ async fn a_dropped_exec_is_the_same_as_a_timeout() {
         let sandbox = sandbox.clone();
         async move { sandbox.exec(command).await }
     });
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + GRACE;
     while alive(&sandbox).await == 0 {
         assert!(Instant::now() < deadline, "no control: it never ran");
     }

@@ -30,7 +30,7 @@ use super::stream::Output;
 use super::*;
 
 /// Longest that anything here may take.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Grace as by default.
 const GRACE: Duration = Duration::from_millis(100);

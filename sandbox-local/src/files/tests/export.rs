@@ -150,7 +150,7 @@ fn limits_and_cancelling_leave_nothing() {
     sparse.set_len(1 << 40).unwrap();
     let started = std::time::Instant::now();
     fails(run(&options, &go), ErrorKind::LimitExceeded, "/w");
-    assert!(started.elapsed() < std::time::Duration::from_secs(20));
+    assert!(started.elapsed() < std::time::Duration::from_secs(120));
     // Too large to be done before it is cancelled.
     sparse.set_len(1 << 36).unwrap();
     let cancel = CancelFlag::new();

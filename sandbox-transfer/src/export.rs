@@ -340,11 +340,14 @@ impl Export {
             let dir = dir.try_clone().map_err(|error| self.host(error, path))?;
             return Ok(Some((dir, name)));
         }
-        let mut dir = self
-            .top
-            .try_clone()
-            .map_err(|error| self.host(error, path))?;
-        for part in above.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
+        // Down from the last one, so that a deep tree costs no more than its directories.
+        let below = self.last.as_ref().and_then(|(known, dir)| {
+            let rest = above.strip_prefix(known.as_slice())?;
+            rest.starts_with(b"/").then_some((dir, rest))
+        });
+        let (from, rest) = below.unwrap_or((&self.top, above));
+        let mut dir = from.try_clone().map_err(|error| self.host(error, path))?;
+        for part in rest.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
             let Some(part) = sys::name(part) else {
                 self.report.skip(path, "a name that the host can't have");
                 return Ok(None);

@@ -290,3 +290,17 @@ fn an_archive_with_a_path_that_is_too_long_is_refused() {
         assert_eq!(read.is_err(), refused, "{length}");
     }
 }
+
+#[test]
+fn a_wide_and_deep_tree_is_removed_whole() {
+    let (dir, tree) = tree();
+    let bottom = deep(&tree, 300, "d");
+    for number in 0..200 {
+        bottom.create_file(format!("f{number}").as_ref()).unwrap();
+        bottom.make_dir(format!("d{number}").as_ref()).unwrap();
+        fs::write(tree.root().join(number.to_string()), "").unwrap();
+    }
+    bottom.set_mode_of("d7".as_ref(), 0).unwrap();
+    crate::remove_tree(tree.root()).unwrap();
+    assert!(!dir.path().join("root").exists());
+}

@@ -47,6 +47,7 @@ impl GuestTree {
             cancel,
             directories: Vec::new(),
             removed: 0,
+            last: None,
         };
         let mut scan = scan(from, options, OP, |entry| {
             cancel.check(OP)?;
@@ -125,6 +126,7 @@ impl GuestTree {
             cancel,
             directories: Vec::new(),
             removed: 0,
+            last: None,
         };
         scan_untrusted(
             &own_path(self.top.fd()),
@@ -153,6 +155,8 @@ struct Import<'a> {
     /// entries, and each entry changes its time.
     directories: Vec<(Vec<u8>, Attributes)>,
     removed: u64,
+    /// The directory of the last entry.
+    last: Option<(Vec<u8>, Dir)>,
 }
 
 impl Import<'_> {
@@ -161,14 +165,24 @@ impl Import<'_> {
     }
 
     /// Opens the directory of an entry; no link is followed.
-    fn above<'p>(&self, path: &'p [u8]) -> io::Result<(Dir, &'p OsStr)> {
-        let mut names = path.split(|b| *b == b'/').map(OsStr::from_bytes);
-        let last = names.next_back().unwrap_or_default();
-        let mut dir = self.top.try_clone()?;
-        for name in names {
-            dir = dir.open_dir(name)?;
+    fn above<'p>(&mut self, path: &'p [u8]) -> io::Result<(Dir, &'p OsStr)> {
+        let end = path.iter().rposition(|b| *b == b'/');
+        let (above, name) = path.split_at(end.unwrap_or(0));
+        let name = OsStr::from_bytes(name.strip_prefix(b"/").unwrap_or(name));
+        // Down from the last one, so that a deep tree costs no more than its directories.
+        let below = self.last.take().and_then(|(known, dir)| {
+            let rest = above.strip_prefix(known.as_slice())?;
+            (rest.is_empty() || rest.starts_with(b"/")).then_some((dir, rest))
+        });
+        let (mut dir, rest) = match below {
+            Some(below) => below,
+            None => (self.top.try_clone()?, above),
+        };
+        for part in rest.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
+            dir = dir.open_dir(OsStr::from_bytes(part))?;
         }
-        Ok((dir, last))
+        self.last = Some((above.to_vec(), dir.try_clone()?));
+        Ok((dir, name))
     }
 
     fn entry(&mut self, entry: ScanEntry) -> Result<()> {
@@ -284,8 +298,8 @@ impl Import<'_> {
         Ok(())
     }
 
-    fn finish(&self) {
-        for (path, attributes) in self.directories.iter().rev() {
+    fn finish(&mut self) {
+        for (path, attributes) in std::mem::take(&mut self.directories).iter().rev() {
             let Ok((dir, name)) = self.above(path) else {
                 continue;
             };

@@ -42,6 +42,12 @@ impl Stat {
 /// Levels of a tree that are removed with a descriptor each; what is deeper is moved up first.
 const MAX_DEPTH: usize = 200;
 
+/// Names that a removal has in memory: a directory may have any number.
+const AT_ONCE: usize = if cfg!(test) { 50 } else { 100_000 };
+
+/// Names that it reads of a directory, however many it has in memory.
+const LEAST: usize = if cfg!(test) { 5 } else { 1_000 };
+
 impl Dir {
     /// Removes the entry `name` with all that is in it. Directories that their owner has shut are
     /// opened first. No link is followed.
@@ -54,13 +60,17 @@ impl Dir {
             return self.remove_file(name);
         }
         let top = self.open_usable(name)?;
-        // The directories that the removal is in, with what is still to be looked at in each.
-        let mut levels = vec![(name.clone(), top.names()?, top.try_clone()?)];
+        // The directories that the removal is in, with what is to be looked at next in each.
+        let mut levels = vec![(name.clone(), Vec::new(), top.try_clone()?)];
         loop {
             let depth = levels.len();
+            let pending: usize = levels.iter().map(|(_, names, _)| names.len()).sum();
             let Some((_, names, dir)) = levels.last_mut() else {
                 return Ok(());
             };
+            if names.is_empty() {
+                *names = dir.names_at_most(AT_ONCE.saturating_sub(pending).max(LEAST))?;
+            }
             let Some(name) = names.pop() else {
                 let Some((name, ..)) = levels.pop() else {
                     return Ok(());
@@ -80,15 +90,12 @@ impl Dir {
             } else if dir.remove_dir(&name).is_err() {
                 let inner = dir.open_usable(&name)?;
                 if depth < MAX_DEPTH {
-                    let names = inner.names()?;
-                    levels.push((name, names, inner));
+                    levels.push((name, Vec::new(), inner));
                     continue;
                 }
+                // It is met there in its turn.
                 let new = OsString::from(format!(".deep-{:016x}", random()));
                 dir.rename(&name, &top, &new)?;
-                if let Some((_, names, _)) = levels.first_mut() {
-                    names.push(new);
-                }
             }
         }
     }

@@ -63,6 +63,11 @@ impl Dir {
         Ok(Some(names))
     }
 
+    pub(crate) fn names_at_most(&self, most: usize) -> io::Result<Vec<OsString>> {
+        let entries = fs::read_dir(&self.0)?.take(most);
+        entries.map(|entry| Ok(entry?.file_name())).collect()
+    }
+
     pub(crate) fn is_empty(&self) -> io::Result<bool> {
         Ok(fs::read_dir(&self.0)?.next().is_none())
     }

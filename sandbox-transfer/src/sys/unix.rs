@@ -98,6 +98,22 @@ impl Dir {
         Ok(Some(names))
     }
 
+    /// The names of so many entries at most, in any order.
+    pub(crate) fn names_at_most(&self, most: usize) -> io::Result<Vec<OsString>> {
+        let mut names = Vec::new();
+        for entry in self.list()? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if names.len() < most && name != b"." && name != b".." {
+                names.push(OsString::from_vec(name.to_vec()));
+            }
+            if names.len() >= most {
+                break;
+            }
+        }
+        Ok(names)
+    }
+
     /// Whether there is no entry in it. Reads no more than it must.
     pub(crate) fn is_empty(&self) -> io::Result<bool> {
         for entry in self.list()? {

@@ -421,10 +421,12 @@ async fn metrics(State(service): App, headers: HeaderMap) -> Result<String, Fail
     service.operator_only(&headers)?;
     let stats = service.sessions.stats();
     Ok(format!(
-        "{}sandbox_sessions {}\nsandbox_sessions_waiting {}\nsandbox_pool_ready {}\n",
+        "{}sandbox_sessions {}\nsandbox_sessions_waiting {}\nsandbox_jobs_live {}\n\
+         sandbox_pool_ready {}\n",
         service.calls.render(),
         stats.sessions,
         stats.waiting,
+        stats.jobs,
         stats.pool_ready,
     ))
 }

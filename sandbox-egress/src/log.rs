@@ -1,4 +1,5 @@
-//! The decisions of one sandbox: the last of them, numbered.
+//! The decisions of one sandbox: the last of them, numbered, and a count of all of them
+//! through the `metrics` facade.
 //!
 //! Invariant: bounded in number and in the size of each, whatever a guest asks for.
 
@@ -21,6 +22,19 @@ struct State {
     made: u64,
     /// The last refusal of a name, to see whether the next is the same.
     last_name: Option<(String, Instant)>,
+}
+
+/// The counter of all decisions, through the `metrics` facade. Its one label is the verdict: hosts and
+/// reasons have the guest's text in them, and a guest could make any number of series.
+const COUNTER: &str = "sandbox.egress.decisions";
+
+fn label(verdict: EgressVerdict) -> &'static str {
+    match verdict {
+        EgressVerdict::Allowed => "allowed",
+        EgressVerdict::Denied => "denied",
+        EgressVerdict::Failed => "failed",
+        _ => "other",
+    }
 }
 
 /// See the module's documentation.
@@ -57,10 +71,13 @@ impl Log {
         }
         state.made += 1;
         decision.number = state.made;
+        let verdict = label(decision.verdict);
         if state.kept.len() >= KEPT {
             state.kept.pop_front();
         }
         state.kept.push_back(decision);
+        drop(state);
+        metrics::counter!(COUNTER, "decision" => verdict).increment(1);
     }
 
     pub(crate) fn after(&self, after: u64) -> EgressDecisions {
@@ -77,7 +94,68 @@ impl Log {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use metrics::{
+        Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+    };
+
     use super::*;
+
+    /// The counts of a recorder, by name and labels.
+    #[derive(Clone, Debug, Default)]
+    struct Counts(Arc<Mutex<BTreeMap<String, u64>>>);
+
+    #[derive(Debug)]
+    struct One(Counts, String);
+
+    impl CounterFn for One {
+        fn increment(&self, value: u64) {
+            *self.0.0.lock().unwrap().entry(self.1.clone()).or_default() += value;
+        }
+        fn absolute(&self, _: u64) {}
+    }
+
+    impl Recorder for Counts {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+            let labels = key.labels().map(|l| format!("{}={}", l.key(), l.value()));
+            let labels: Vec<String> = labels.collect();
+            let name = format!("{}{{{}}}", key.name(), labels.join(","));
+            Counter::from_arc(Arc::new(One(self.clone(), name)))
+        }
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::noop()
+        }
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+
+    #[test]
+    fn decisions_are_counted_by_verdict_and_a_guest_makes_no_series() {
+        let counts = Counts::default();
+        metrics::with_local_recorder(&counts, || {
+            let log = Log::default();
+            for number in 0..KEPT + 10 {
+                let (host, why) = (format!("{number}.test"), format!("reason {number}"));
+                log.add(EgressDecision::new(host, EgressVerdict::Denied, why).port(443));
+            }
+            for verdict in [EgressVerdict::Allowed, EgressVerdict::Failed] {
+                log.add(EgressDecision::new("a.test", verdict, "a rule").port(443));
+            }
+        });
+        let name = |label: &str| format!("sandbox.egress.decisions{{decision={label}}}");
+        let expected = [
+            (name("allowed"), 1),
+            (name("denied"), KEPT as u64 + 10),
+            (name("failed"), 1),
+        ];
+        assert_eq!(*counts.0.lock().unwrap(), BTreeMap::from(expected));
+    }
 
     #[test]
     fn the_last_are_kept_and_what_is_missing_is_told() {

@@ -26,6 +26,10 @@ use sandbox_core::{
 ///
 /// `ran` is `yes`, `not_started`, `interrupted`, `unknown`, or `none` for an operation that runs no
 /// command. `error.type` is the kind of the error as [`ErrorKind`]'s `Debug` has it, or `none`.
+///
+/// Two more are counted elsewhere, with or without this layer: `sandbox.egress.decisions` by
+/// `sandbox-egress` where it decides (label `decision`: `allowed`, `denied`, `failed`), and the jobs
+/// that run by the statistics of `sandbox-sessions`.
 #[derive(Clone, Debug, Default)]
 pub struct Metered {
     live: Arc<Mutex<HashSet<SandboxId>>>,

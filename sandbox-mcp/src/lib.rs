@@ -19,6 +19,11 @@
 //! # Ok(()) }
 //! ```
 //!
+//! Each call of a tool is a `tracing` span `tools/call` with the tool's name, and what the layers of
+//! the provider say of it lies below. With the feature `opentelemetry` the `traceparent` in a request's
+//! `_meta` is the span's parent, where the application's subscriber has the layer of
+//! `tracing-opentelemetry`.
+//!
 //! Architecture invariants: a result says in fields, not in prose, whether a command ran and what was
 //! cut; the host's files are reached only below roots that the operator named; a cancelled call kills
 //! what it ran.
@@ -34,6 +39,7 @@ mod results;
 mod server;
 mod shared;
 mod tools;
+mod trace;
 mod turns;
 
 pub use http::HttpOptions;

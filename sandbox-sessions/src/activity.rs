@@ -31,6 +31,7 @@ pub(crate) struct Activity {
     handle: tokio::runtime::Handle,
     /// Ends those who wait for jobs when it is dropped.
     alive: tokio::sync::watch::Sender<()>,
+    ended: tokio::sync::watch::Sender<bool>,
 }
 
 struct State {
@@ -83,6 +84,7 @@ impl Activity {
             clock,
             handle,
             alive: tokio::sync::watch::channel(()).0,
+            ended: tokio::sync::watch::channel(false).0,
             state: Mutex::new(State {
                 commands: 0,
                 jobs: HashSet::new(),
@@ -119,6 +121,11 @@ impl Activity {
             keep_until: state.keep_until,
             life: state.life,
         }
+    }
+
+    /// Number of jobs that run.
+    pub(crate) fn jobs(&self) -> usize {
+        self.lock().jobs.len()
     }
 
     /// Use without a call to the sandbox.
@@ -166,7 +173,17 @@ impl Activity {
             }
             state.life = life;
         }
+        if matches!(life, Life::Gone(_)) {
+            self.ended.send_replace(true);
+        }
         (self.changed)(None);
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn gone(&self) {
+        let mut ended = self.ended.subscribe();
+        // The sender lives as long as this.
+        let _ = ended.wait_for(|ended| *ended).await;
     }
 
     /// Begins a use, unless what it changed would be lost.

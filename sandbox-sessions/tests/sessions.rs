@@ -3,7 +3,9 @@
 
 mod support;
 
+use std::future::Future as _;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
 use std::time::{Duration, SystemTime};
 
 use sandbox_core::layer::{Answer, Around, Attempt, Call, Layer as _, Request};
@@ -128,6 +130,7 @@ async fn a_job_is_work_that_holds_the_idle_clock_until_it_ends_also_after_a_rest
     // The same job once more.
     start().await;
     assert_eq!(session.status(), Status::Working);
+    assert_eq!(sessions.stats().jobs, 1);
     hand.advance(MINUTE * 5);
     sessions.sweep().await;
     assert_eq!(session.status(), Status::Working);
@@ -141,8 +144,10 @@ async fn a_job_is_work_that_holds_the_idle_clock_until_it_ends_also_after_a_rest
         session.status() == Status::Working
     })
     .await;
+    assert_eq!(sessions.stats().jobs, 1);
     job.stop().await.unwrap();
     eventually("it has ended", async || session.status() == Status::Error).await;
+    assert_eq!(sessions.stats().jobs, 0);
     hand.advance(MINUTE);
     eventually("it expires", async || session.status() == Status::Gone).await;
 }
@@ -687,6 +692,123 @@ async fn a_session_whose_suspension_fails_is_used_as_before() {
     assert_eq!(session.status(), Status::Ready);
     session.sandbox().write("f", "after").await.unwrap();
     assert_eq!(session.sandbox().read("f").await.unwrap(), "after");
+}
+
+#[tokio::test]
+async fn a_session_whose_callers_wait_for_a_place_can_be_closed() {
+    let config = SessionsConfig::new().limits(Limits::new().total(1));
+    let sessions = open(&ModelProvider::new(), config).await;
+    let suspend = async || {
+        let session = sessions.get_or_create("a", "1", spec()).await.unwrap();
+        session.suspend().await.unwrap();
+        sessions.get_or_create("b", "1", spec()).await.unwrap()
+    };
+    let close = async || {
+        let waiting = async || sessions.stats().waiting == 1;
+        eventually("the call waits for a place", waiting).await;
+        let closed = tokio::time::timeout(MINUTE * 2, sessions.close("a", "1")).await;
+        closed.expect("it waits for its callers").unwrap();
+    };
+
+    let other = suspend().await;
+    let asking = tokio::spawn({
+        let sessions = sessions.clone();
+        async move { sessions.get("a", "1").await }
+    });
+    close().await;
+    // There is nothing to wait for any more.
+    let got = tokio::time::timeout(MINUTE * 2, asking).await.unwrap();
+    assert_eq!(got.unwrap().unwrap_err().kind(), ErrorKind::NotFound);
+    other.close().await.unwrap();
+
+    let other = suspend().await;
+    let asking = tokio::spawn({
+        let sessions = sessions.clone();
+        async move { sessions.get_or_create("a", "1", spec()).await }
+    });
+    close().await;
+    other.close().await.unwrap();
+    let got = tokio::time::timeout(MINUTE * 2, asking).await.unwrap();
+    assert!(got.unwrap().unwrap().is_new());
+}
+
+#[tokio::test]
+async fn callers_of_one_name_wait_no_longer_than_they_said() {
+    let (clock, hand) = manual();
+    let limits = Limits::new().total(1);
+    let config = SessionsConfig::new().clock(clock).limits(limits);
+    let sessions = open(&ModelProvider::new(), config).await;
+    let _other = sessions.get_or_create("b", "1", spec()).await.unwrap();
+    let ask = || {
+        let options = SessionOptions::new().wait(Wait::AtMost(MINUTE));
+        let asked = sessions.get_or_create_with("a", "1", spec(), options);
+        Box::pin(asked)
+    };
+    let (mut first, mut second) = (ask(), ask());
+    for call in [&mut first, &mut second] {
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(call.as_mut().poll(&mut context).is_pending());
+    }
+    hand.advance(MINUTE);
+    for call in [first, second] {
+        let failed = tokio::time::timeout(MINUTE * 2, call).await.unwrap();
+        assert!(matches!(failed.unwrap_err().kind(), ErrorKind::Full));
+    }
+}
+
+/// Holds the answers of creations from a snapshot until they are let go.
+#[derive(Clone, Debug)]
+struct SlowResumes {
+    made: Arc<Notify>,
+    go: Arc<tokio::sync::Semaphore>,
+}
+
+impl Around for SlowResumes {
+    async fn around<T: Answer>(
+        &self,
+        call: Call<'_>,
+        attempt: Attempt<'_, T>,
+    ) -> sandbox_core::Result<T> {
+        let answer = attempt().await;
+        if let Request::Create(spec) = call.request
+            && matches!(spec.source, sandbox_core::Source::Snapshot(_))
+        {
+            self.made.notify_one();
+            drop(self.go.acquire().await);
+        }
+        answer
+    }
+}
+
+#[tokio::test]
+async fn a_session_is_resumed_once_also_if_the_first_caller_goes_away() {
+    let slow = SlowResumes {
+        made: Arc::default(),
+        go: Arc::new(tokio::sync::Semaphore::new(0)),
+    };
+    let model = ModelProvider::new();
+    let provider = slow.layer_provider(Arc::new(model.clone()));
+    let sessions = Sessions::open(provider, SessionsConfig::new())
+        .await
+        .unwrap();
+    let session = sessions.get_or_create("a", "1", spec()).await.unwrap();
+    session.suspend().await.unwrap();
+    let get = || {
+        let sessions = sessions.clone();
+        tokio::spawn(async move { sessions.get("a", "1").await })
+    };
+    let first = get();
+    slow.made.notified().await;
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    let second = get();
+    // It may ask the backend too, which is what must not happen.
+    tokio::task::yield_now().await;
+    slow.go.add_permits(2);
+    let again = second.await.unwrap().unwrap();
+    again.sandbox().write("f", "x").await.unwrap();
+    assert_eq!(model.count(Operation::Create), 2);
+    assert_eq!(model.list(&Default::default()).await.unwrap().len(), 1);
 }
 
 #[tokio::test]

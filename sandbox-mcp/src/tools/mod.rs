@@ -14,11 +14,17 @@ mod transfers;
 use std::sync::Arc;
 
 use rmcp::handler::server::router::tool::ToolRouter;
-use rmcp::model::{Implementation, ServerCapabilities, ServerConfig};
-use rmcp::{ServerHandler, tool_handler};
+use rmcp::handler::server::tool::ToolCallContext;
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, Implementation, ServerCapabilities, ServerConfig,
+};
+use rmcp::service::RequestContext;
+use rmcp::{ErrorData, RoleServer, ServerHandler, tool_handler};
 use sandbox_core::Sandbox;
+use tracing::Instrument as _;
 
 use crate::shared::Shared;
+use crate::trace;
 
 const INSTRUCTIONS: &str = "Sandboxes for running code that was not reviewed. sandbox_create gives a \
     sandbox_id that every other tool takes. Commands run in a Linux sandbox with files of its own; the \
@@ -54,6 +60,19 @@ impl Tools {
 
 #[tool_handler(router = self.tool_router)]
 impl ServerHandler for Tools {
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let known = self.tool_router.get(&request.name);
+        let span = trace::span(known.map_or("unknown", |tool| &tool.name), &context.meta);
+        let call = ToolCallContext::new(self, request, context);
+        let result = self.tool_router.call(call).instrument(span.clone()).await;
+        trace::ended(&span, &result);
+        result
+    }
+
     fn get_info(&self) -> ServerConfig {
         let capabilities = ServerCapabilities::builder().enable_tools().build();
         ServerConfig::new(capabilities)

@@ -11,7 +11,7 @@ use crate::activity::{Activity, Life, Seen, Track};
 use crate::journal::{Described, from_ms, to_ms};
 use crate::name::Name;
 use crate::queue::Place;
-use crate::{Expired, Key, SessionId, Status, Tenant, Why};
+use crate::{Error, ErrorKind, Expired, Key, Result, SessionId, Status, Tenant, Why};
 
 /// Information on a session that is known without asking its sandbox.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -110,6 +110,19 @@ impl Entry {
 
     pub(super) fn hold(&self) -> MutexGuard<'_, Hold> {
         self.hold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_suspended(&self) -> bool {
+        self.hold().snapshot.is_some()
+    }
+
+    /// The specification of its creation.
+    pub(super) fn spec(&self) -> Result<SandboxSpec> {
+        self.hold().spec.clone().ok_or_else(|| {
+            Error::new(ErrorKind::InvalidInput)
+                .with_message("its specification is not known after a restart")
+                .with_hint("ask for it with get_or_create and its specification")
+        })
     }
 
     /// Takes a sandbox in, and gives it as sessions give it out.

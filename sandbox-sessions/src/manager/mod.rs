@@ -66,6 +66,8 @@ pub struct Stats {
     pub places: usize,
     /// Callers that wait for a place.
     pub waiting: usize,
+    /// Jobs that run in sessions.
+    pub jobs: usize,
     /// Sandboxes of the pool that are ready.
     pub pool_ready: usize,
     /// Sandboxes that the backend did not destroy yet.
@@ -88,6 +90,9 @@ struct Inner {
     owner: SessionId,
     handle: tokio::runtime::Handle,
     queue: Arc<Queue>,
+    /// Turns of callers that look for or make the session of a name, so that those at the same time
+    /// get one, and one of them waits for its place. Taken before the gate.
+    turns: Arc<Gates>,
     gates: Arc<Gates>,
     entries: Mutex<HashMap<Name, Arc<Entry>>>,
     /// Identifiers of what is being made or destroyed and is in no other list.
@@ -237,6 +242,7 @@ impl Sessions {
             journal,
             owner,
             handle: tokio::runtime::Handle::current(),
+            turns: Arc::default(),
             gates: Arc::default(),
             entries: Mutex::default(),
             pending: Mutex::default(),
@@ -373,10 +379,16 @@ impl Sessions {
     /// Counts of sessions, places, waiting callers and sandboxes.
     pub fn stats(&self) -> Stats {
         let (places, waiting) = self.inner.queue.counts();
+        let (sessions, jobs) = {
+            let entries = self.inner.entries();
+            let jobs = entries.values().map(|entry| entry.activity.jobs());
+            (entries.len(), jobs.sum())
+        };
         Stats {
-            sessions: self.inner.entries().len(),
+            sessions,
             places,
             waiting,
+            jobs,
             pool_ready: self.inner.shapes.iter().map(Shape::ready).sum(),
             doomed: self.inner.doomed().len(),
         }

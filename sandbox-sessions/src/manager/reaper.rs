@@ -12,7 +12,7 @@ use sandbox_core::{Capability, GuestPath, Labels, Sandbox, SandboxExt as _};
 use super::entry::Entry;
 use super::{Doomed, Inner, OWNER_LABEL, SESSION_LABEL};
 use crate::journal::{Record, to_ms};
-use crate::{OnIdle, Result, SessionOptions, Why};
+use crate::{OnIdle, Result, Why};
 
 /// Limit of the time for a sandbox to say that it is there.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -63,6 +63,7 @@ impl Inner {
     /// Compares what is known with what the backend has, tries again what was not destroyed, looks
     /// at the pool, and writes down what was used.
     pub(super) async fn sweep(self: &Arc<Self>) {
+        self.turns.tidy();
         self.gates.tidy();
         self.write_uses().await;
         self.try_doomed_again().await;
@@ -112,7 +113,7 @@ impl Inner {
         if is_there || !self.is_current(entry) {
             return Ok(());
         }
-        Self::take_up(self, entry, None, &SessionOptions::new()).await?;
+        Self::take_up(self, entry, None).await?;
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use sandbox_core::{
     Capability, ErrorKind as CoreKind, ForkOptions, Labels, Sandbox, SandboxId, SandboxSpec,
     SnapshotId, SnapshotOptions, Source,
 };
+use tracing::Instrument as _;
 
 use super::entry::{Entry, Hold, describe};
 use super::gates::Gate;
@@ -19,7 +20,7 @@ use crate::activity::{Life, ended};
 use crate::journal::Record;
 use crate::name::Name;
 use crate::queue::Place;
-use crate::{Error, ErrorKind, Key, Result, SessionId, SessionOptions, Why, fingerprint};
+use crate::{Error, ErrorKind, Key, Result, SessionId, SessionOptions, Wait, Why, fingerprint};
 
 impl Inner {
     pub(super) async fn get_or_create(
@@ -39,28 +40,46 @@ impl Inner {
         if inner.is_down() {
             return Err(Error::shut_down());
         }
-        let gate = inner.gates.enter(&name).await;
-        let entry = inner.entries().get(&name).cloned();
-        if let Some(entry) = entry {
-            if entry.fingerprint != print {
+        let asked = inner.config.clock.now();
+        let _turn = inner.turns.enter(&name).await;
+        let mut place = None;
+        let (gate, place) = loop {
+            let gate = inner.gates.enter(&name).await;
+            let entry = inner.entries().get(&name).cloned();
+            if entry.as_ref().is_some_and(|e| e.fingerprint != print) {
                 return Err(named(
                     Error::new(ErrorKind::Conflict)
                         .with_message("it exists with another specification")
                         .with_hint("close it first, or use another key"),
                 ));
             }
-            let found = Self::take_up(inner, &entry, Some(&spec), &options).await;
-            match found.map_err(named)? {
-                Some(sandbox) => return Ok(inner.session(entry, sandbox, false)),
-                None => Self::end_in(inner, &gate, &entry, Why::Lost).await?,
+            let is_live = entry.as_ref().is_some_and(|entry| !entry.is_suspended());
+            if !is_live && place.is_none() {
+                drop(gate);
+                place = Some(inner.enter(&name, &options, asked).await.map_err(named)?);
+                continue;
             }
-        }
-        let place = inner.enter(&name, &options).await.map_err(named)?;
+            match (entry, place.take()) {
+                (Some(entry), Some(place)) if entry.is_suspended() => {
+                    let resumed = Self::resume(inner, gate, &entry, spec, place).await;
+                    return Ok(inner.session(entry, resumed.map_err(named)?, false));
+                }
+                (Some(entry), _) => {
+                    let found = Self::take_up(inner, &entry, Some(&spec)).await;
+                    match found.map_err(named)? {
+                        Some(sandbox) => return Ok(inner.session(entry, sandbox, false)),
+                        None => Self::end_in(inner, &gate, &entry, Why::Lost).await?,
+                    }
+                }
+                (None, Some(place)) => break (gate, place),
+                (None, None) => {}
+            }
+        };
         let task = {
             let inner = inner.clone();
             let busy = inner.busy();
             let name = name.clone();
-            inner.handle.clone().spawn(async move {
+            step(&inner.handle.clone(), async move {
                 let made =
                     Self::make(&inner, &gate, name, Some(spec), print, options, place, None).await;
                 drop(busy);
@@ -76,15 +95,33 @@ impl Inner {
                 .with_message("there is no such session")
                 .with_name(&name.tenant, &name.key)
         };
-        let gate = inner.gates.enter(&name).await;
-        let entry = inner.entries().get(&name).cloned().ok_or_else(missing)?;
+        let asked = inner.config.clock.now();
+        let _turn = inner.turns.enter(&name).await;
         let options = SessionOptions::new();
-        match Self::take_up(inner, &entry, None, &options).await? {
-            Some(sandbox) => Ok(inner.session(entry, sandbox, false)),
-            None => {
-                Self::end_in(inner, &gate, &entry, Why::Lost).await?;
-                Err(missing())
+        let mut place = None;
+        loop {
+            let gate = inner.gates.enter(&name).await;
+            let entry = inner.entries().get(&name).cloned().ok_or_else(missing)?;
+            if entry.is_suspended() {
+                let spec = entry.spec()?;
+                if let Some(place) = place {
+                    let resumed = Self::resume(inner, gate, &entry, spec, place).await?;
+                    return Ok(inner.session(entry, resumed, false));
+                }
+                drop(gate);
+                tokio::select! {
+                    entered = inner.enter(&name, &options, asked) => place = Some(entered?),
+                    () = entry.activity.gone() => {}
+                }
+                continue;
             }
+            return match Self::take_up(inner, &entry, None).await? {
+                Some(sandbox) => Ok(inner.session(entry, sandbox, false)),
+                None => {
+                    Self::end_in(inner, &gate, &entry, Why::Lost).await?;
+                    Err(missing())
+                }
+            };
         }
     }
 
@@ -103,12 +140,24 @@ impl Inner {
         }
     }
 
-    async fn enter(&self, name: &Name, options: &SessionOptions) -> Result<Place> {
+    /// Waits for a place, under the turn of its name and never under its gate: whoever ends the
+    /// session meanwhile must not wait as long. Time since the call asked counts.
+    async fn enter(
+        &self,
+        name: &Name,
+        options: &SessionOptions,
+        asked: SystemTime,
+    ) -> Result<Place> {
         let clock = &self.config.clock;
         let told = options.told.as_ref();
-        self.queue
-            .enter(&name.tenant, options.wait, told, clock)
-            .await
+        let wait = match options.wait {
+            Wait::AtMost(time) => {
+                let passed = clock.now().duration_since(asked).unwrap_or_default();
+                Wait::AtMost(time.saturating_sub(passed))
+            }
+            wait => wait,
+        };
+        self.queue.enter(&name.tenant, wait, told, clock).await
     }
 
     /// Creates the sandbox of a new session: a fork of another's, one from the pool, or a new one.
@@ -253,15 +302,20 @@ impl Inner {
             key,
         };
         let named = |error: Error| error.with_name(&name.tenant, &name.key);
-        let gate = inner.gates.enter(&name).await;
-        if inner.entries().contains_key(&name) {
-            return Err(named(
+        let is_new = || match inner.entries().contains_key(&name) {
+            false => Ok(()),
+            true => Err(named(
                 Error::new(ErrorKind::Conflict)
                     .with_message("it exists, and a fork is a new one")
                     .with_hint("close it first, or use another key"),
-            ));
-        }
-        let place = inner.enter(&name, &options).await.map_err(named)?;
+            )),
+        };
+        let asked = inner.config.clock.now();
+        let _turn = inner.turns.enter(&name).await;
+        is_new()?;
+        let place = inner.enter(&name, &options, asked).await.map_err(named)?;
+        let gate = inner.gates.enter(&name).await;
+        is_new()?;
         let (raw, spec) = {
             let hold = parent.hold();
             (hold.raw.clone(), hold.spec.clone())
@@ -276,7 +330,7 @@ impl Inner {
         let (inner, busy) = (inner.clone(), inner.busy());
         let task = {
             let name = name.clone();
-            inner.handle.clone().spawn(async move {
+            step(&inner.handle.clone(), async move {
                 let made =
                     Self::make(&inner, &gate, name, spec, print, options, place, Some(raw)).await;
                 drop(busy);
@@ -286,29 +340,19 @@ impl Inner {
         joined(task).await.map_err(named)
     }
 
-    /// The sandbox of a session: the handle that is there, one to what an earlier process left, or
-    /// one made from its snapshot. `None` if the backend does not have it any more.
+    /// The sandbox of a session that is not suspended: the handle that is there, or one to what an
+    /// earlier process left. `None` if the backend does not have it any more.
     pub(super) async fn take_up(
         inner: &Arc<Self>,
         entry: &Arc<Entry>,
         spec: Option<&SandboxSpec>,
-        options: &SessionOptions,
     ) -> Result<Option<Arc<dyn Sandbox>>> {
-        let (tracked, sandbox, snapshot) = {
+        let (tracked, sandbox) = {
             let hold = entry.hold();
-            (
-                hold.tracked.clone(),
-                hold.sandbox.clone(),
-                hold.snapshot.clone(),
-            )
+            (hold.tracked.clone(), hold.sandbox.clone())
         };
         if let Some(tracked) = tracked {
             return Ok(Some(tracked));
-        }
-        if let Some(snapshot) = snapshot {
-            return Self::resume(inner, entry, snapshot, spec, options)
-                .await
-                .map(Some);
         }
         let Some(sandbox) = sandbox else {
             return Ok(None);
@@ -324,22 +368,19 @@ impl Inner {
         }
     }
 
+    /// Makes the sandbox of a suspended session from its snapshot. The step has the gate: if its
+    /// caller goes away, the next one must not make another.
     async fn resume(
         inner: &Arc<Self>,
+        gate: Gate,
         entry: &Arc<Entry>,
-        snapshot: SnapshotId,
-        spec: Option<&SandboxSpec>,
-        options: &SessionOptions,
+        spec: SandboxSpec,
+        place: Place,
     ) -> Result<Arc<dyn Sandbox>> {
-        let spec = spec.cloned().or_else(|| entry.hold().spec.clone());
-        let Some(spec) = spec else {
-            return Err(Error::new(ErrorKind::InvalidInput)
-                .with_message("its specification is not known after a restart")
-                .with_hint("ask for it with get_or_create and its specification"));
-        };
-        let place = inner.enter(&entry.name, options).await?;
+        let missing = || Error::new(ErrorKind::NotFound).with_message("it has no snapshot");
+        let snapshot = entry.hold().snapshot.clone().ok_or_else(missing)?;
         let (inner, entry, busy) = (inner.clone(), entry.clone(), inner.busy());
-        let task = inner.handle.clone().spawn(async move {
+        let task = step(&inner.handle.clone(), async move {
             let from = spec.clone().source(Source::Snapshot(snapshot.clone()));
             inner.pending().insert(entry.id.clone());
             let made = inner
@@ -372,7 +413,7 @@ impl Inner {
             entry.activity.touch();
             entry.activity.set_life(Life::Live);
             inner.delete_snapshot(&snapshot).await;
-            drop(busy);
+            drop((gate, busy));
             Ok(sandbox)
         });
         joined(task).await
@@ -397,7 +438,7 @@ impl Inner {
     ) -> Result<()> {
         let gate = inner.gates.enter(&entry.name).await;
         let (inner, entry, busy) = (inner.clone(), entry.clone(), inner.busy());
-        let task = inner.handle.clone().spawn(async move {
+        let task = step(&inner.handle.clone(), async move {
             let result = Self::suspend_in(&inner, &gate, &entry, by_call).await;
             drop(busy);
             result
@@ -422,7 +463,7 @@ impl Inner {
         let raw = entry.hold().raw.clone();
         let raw = match raw {
             Some(raw) => raw,
-            None => match Self::take_up(inner, entry, None, &SessionOptions::new()).await? {
+            None => match Self::take_up(inner, entry, None).await? {
                 Some(tracked) => entry.hold().raw.clone().unwrap_or(tracked),
                 None => return Self::end_in(inner, gate, entry, Why::Lost).await,
             },
@@ -492,7 +533,7 @@ impl Inner {
         condition: impl FnOnce(&Entry, SystemTime) -> bool + Send + 'static,
     ) -> Result<()> {
         let (inner, entry, busy) = (inner.clone(), entry.clone(), inner.busy());
-        let task = inner.handle.clone().spawn(async move {
+        let task = step(&inner.handle.clone(), async move {
             let gate = inner.gates.enter(&entry.name).await;
             let result = match condition(&entry, inner.config.clock.now()) {
                 true => Self::end_in(&inner, &gate, &entry, why).await,
@@ -612,6 +653,14 @@ impl Inner {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Begins a step that goes on if its caller goes away, below the caller's span.
+fn step<T: Send + 'static>(
+    runtime: &tokio::runtime::Handle,
+    step: impl Future<Output = T> + Send + 'static,
+) -> tokio::task::JoinHandle<T> {
+    runtime.spawn(step.in_current_span())
 }
 
 /// Returns what a task gives; one that panicked or was ended with its runtime is an error.

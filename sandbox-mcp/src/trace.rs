@@ -111,7 +111,10 @@ mod tests {
         let (read, mut write) = tokio::io::split(ours);
         let mut answers = BufReader::new(read).lines();
         for line in lines {
-            write.write_all(format!("{line}\n").as_bytes()).await.unwrap();
+            write
+                .write_all(format!("{line}\n").as_bytes())
+                .await
+                .unwrap();
             if line.contains("\"id\"") {
                 let answer = answers.next_line().await.unwrap().unwrap();
                 assert!(answer.contains("\"result\""), "{answer}");
@@ -197,7 +200,11 @@ mod tests {
     fn what_is_no_traceparent_names_no_caller() {
         let good = format!("00-{TRACE}-{CALLER}-01");
         assert!(caller(&good, Some("not a state")).unwrap().is_sampled());
-        assert!(!caller(&format!("00-{TRACE}-{CALLER}-00"), None).unwrap().is_sampled());
+        assert!(
+            !caller(&format!("00-{TRACE}-{CALLER}-00"), None)
+                .unwrap()
+                .is_sampled()
+        );
         // A later version, with a part that is not known yet.
         assert!(caller(&format!("01-{TRACE}-{CALLER}-01-more"), None).is_some());
         for bad in [

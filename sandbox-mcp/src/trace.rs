@@ -79,7 +79,8 @@ fn caller(parent: &str, state: Option<&str>) -> Option<opentelemetry::trace::Spa
     caller.is_valid().then_some(caller)
 }
 
-#[cfg(all(test, feature = "opentelemetry"))]
+#[cfg(test)]
+#[cfg(feature = "opentelemetry")]
 mod tests {
     use std::sync::Arc;
 

@@ -140,8 +140,8 @@ impl Inner {
         }
     }
 
-    /// Waits for a place, under the turn of its name and never under its gate: whoever ends the
-    /// session meanwhile must not wait as long. Time since the call asked counts.
+    /// Waits for a place, under the turn of its name and never under its gate: the call that
+    /// ends the session meanwhile must not wait as long. Time since the call asked counts.
     async fn enter(
         &self,
         name: &Name,

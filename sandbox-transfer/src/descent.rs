@@ -63,12 +63,12 @@ impl<T> Descent<T> {
         self.levels.pop();
     }
 
-    /// What belongs to the directory at work; `None` when the walk is over.
+    /// Data of the directory at work; `None` when the walk is over.
     pub(crate) fn of(&mut self) -> Option<&mut T> {
         self.levels.last_mut().map(|level| &mut level.of)
     }
 
-    /// What belongs to each directory, the top one first.
+    /// Data of each directory, the top one first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.levels.iter().map(|level| &level.of)
     }

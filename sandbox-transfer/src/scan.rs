@@ -100,7 +100,7 @@ pub(crate) const NAMES: u64 = if cfg!(test) { 20 << 20 } else { 256 << 20 };
 /// The most entries of such a tree.
 pub(crate) const ENTRIES: u64 = 4_000_000;
 
-/// What may still come of a tree.
+/// Room for the rest of a tree.
 struct Room {
     entries: u64,
     names: u64,

@@ -219,7 +219,7 @@ fn deep(tree: &GuestTree, depth: usize, name: &str) -> crate::sys::Dir {
     dir
 }
 
-/// What each walk says of a tree.
+/// Answers of each walk to a tree.
 fn walked(tree: &GuestTree) -> [Option<ErrorKind>; 3] {
     let dir = tempfile::tempdir().unwrap();
     let everything = ListOptions::new().recursive(true).limit(1_000_000);

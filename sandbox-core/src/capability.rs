@@ -123,6 +123,8 @@ capabilities! {
     /// Sandboxes that stay when nothing has them open:
     /// [`SandboxSpec::lasting`](crate::SandboxSpec::lasting).
     Lasting = "lasting",
+    /// Events of what changes below a directory: [`watch`](crate::Sandbox::watch).
+    Watch = "watch",
 }
 
 impl fmt::Display for Capability {

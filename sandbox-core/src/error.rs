@@ -213,6 +213,8 @@ operations! {
     ApplyChanges = "apply_changes",
     /// [`Sandbox::usage`](crate::Sandbox::usage)
     Usage = "usage",
+    /// [`Sandbox::watch`](crate::Sandbox::watch)
+    Watch = "watch",
     /// [`Sandbox::pause`](crate::Sandbox::pause)
     Pause = "pause",
     /// [`Sandbox::resume`](crate::Sandbox::resume)

@@ -8,10 +8,10 @@ use bytes::Bytes;
 
 use crate::{
     Changes, ChangesOptions, Command, CreateDirOptions, DirEntry, Error, ErrorKind, ExportOptions,
-    FileBatch, FileReader, FileWriter, ForkOptions, GuestPath, ImportOptions, Job, JobKey,
-    JobOptions, ListOptions, Metadata, MetadataOptions, OpenReadOptions, OpenWriteOptions,
+    FileBatch, FileReader, FileWatch, FileWriter, ForkOptions, GuestPath, ImportOptions, Job,
+    JobKey, JobOptions, ListOptions, Metadata, MetadataOptions, OpenReadOptions, OpenWriteOptions,
     Operation, Output, PortWaitOptions, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox,
-    Snapshot, SnapshotOptions, TransferReport,
+    Snapshot, SnapshotOptions, TransferReport, WatchOptions,
 };
 
 mod sealed {
@@ -332,6 +332,23 @@ pub trait SandboxExt: Sandbox + sealed::Sealed {
     /// Those of [`Sandbox::changes`].
     async fn changes_in<P: Into<GuestPath> + Send>(&self, path: P) -> Result<Changes> {
         self.changes(&path.into(), ChangesOptions::new()).await
+    }
+
+    /// Watches a directory with all that is below it, with the default options. See
+    /// [`Sandbox::watch`].
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{Result, Sandbox, SandboxExt};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// let mut watch = sandbox.watch_dir("project").await?;
+    /// println!("{:?}", watch.next().await?);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Sandbox::watch`].
+    async fn watch_dir<P: Into<GuestPath> + Send>(&self, path: P) -> Result<FileWatch> {
+        self.watch(&path.into(), WatchOptions::new()).await
     }
 
     /// Starts a command once under a key, with the default options. See [`Sandbox::start_job`].

@@ -54,6 +54,7 @@ mod stream;
 mod terminal;
 mod transfer;
 mod usage;
+mod watch;
 #[cfg(feature = "serde")]
 mod wire;
 
@@ -103,3 +104,6 @@ pub use transfer::{
     TransferReport, Unreadable,
 };
 pub use usage::Usage;
+pub use watch::{
+    DEFAULT_WATCH_DIRECTORIES, DEFAULT_WATCH_EVENTS, FileEvent, FileWatch, WatchOptions,
+};

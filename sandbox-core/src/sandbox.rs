@@ -11,10 +11,10 @@ use crate::capability::refuse;
 use crate::{
     Capabilities, Capability, Changes, ChangesOptions, Command, CreateDirOptions, DirEntry,
     EgressDecisions, EgressPolicy, Env, Error, Execution, ExportOptions, FileBatch, FileReader,
-    FileWriter, ForkOptions, GuestPath, ImportOptions, IsolationReport, Job, JobInfo, JobKey,
-    JobOptions, ListOptions, Metadata, MetadataOptions, OpenReadOptions, OpenWriteOptions,
+    FileWatch, FileWriter, ForkOptions, GuestPath, ImportOptions, IsolationReport, Job, JobInfo,
+    JobKey, JobOptions, ListOptions, Metadata, MetadataOptions, OpenReadOptions, OpenWriteOptions,
     Operation, Output, PortStream, Process, ReadOptions, RemoveOptions, RenameOptions, Result,
-    SandboxId, SandboxInfo, Snapshot, SnapshotOptions, TransferReport, Usage,
+    SandboxId, SandboxInfo, Snapshot, SnapshotOptions, TransferReport, Usage, WatchOptions,
 };
 
 /// The error of a method that a backend did not write, for one of its sandboxes.
@@ -785,6 +785,52 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
         ))
     }
 
+    /// Watches a directory with all that is below it, and gives events of what changes there from
+    /// now on.
+    ///
+    /// An event is a reason to look at a path: events of one path are merged, more events than
+    /// [`events`](WatchOptions::events) become one [`Rescan`](crate::FileEvent::Rescan), and what is
+    /// at the path is what is there when it is looked at. No link is followed. A change is told
+    /// soon, at the latest a few seconds later.
+    ///
+    /// The watch ends with [`Closed`](crate::ErrorKind::Closed) when the sandbox is closed, with
+    /// [`NotFound`](crate::ErrorKind::NotFound) when the directory is removed or renamed and with
+    /// [`LimitExceeded`](crate::ErrorKind::LimitExceeded) when the tree grows beyond
+    /// [`directories`](WatchOptions::directories). A fork is not watched. Dropping the future
+    /// watches nothing.
+    ///
+    /// ```no_run
+    /// # use sandbox_core::{FileEvent, Result, Sandbox, WatchOptions};
+    /// # async fn example(sandbox: &dyn Sandbox) -> Result<()> {
+    /// let mut watch = sandbox.watch(&"project".into(), WatchOptions::new()).await?;
+    /// loop {
+    ///     for event in watch.next().await? {
+    ///         match event {
+    ///             FileEvent::Rescan => println!("look at everything again"),
+    ///             event => println!("{event:?}"),
+    ///         }
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// With the path: [`NotFound`](crate::ErrorKind::NotFound),
+    /// [`NotADirectory`](crate::ErrorKind::NotADirectory),
+    /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied),
+    /// [`LimitExceeded`](crate::ErrorKind::LimitExceeded), which states the limit;
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) without
+    /// [`Capability::Watch`](crate::Capability::Watch) (the default).
+    async fn watch(&self, path: &GuestPath, options: WatchOptions) -> Result<FileWatch> {
+        let _ = (path, options);
+        Err(refuse_in(
+            self.info().id,
+            &self.capabilities(),
+            Capability::Watch,
+            Operation::Watch,
+        ))
+    }
+
     /// Holds everything in the sandbox still until [`resume`](Sandbox::resume). When this returns
     /// nothing in it runs; a second call changes nothing.
     ///
@@ -990,6 +1036,9 @@ macro_rules! forward {
             }
             async fn usage(&self) -> Result<Usage> {
                 (**self).usage().await
+            }
+            async fn watch(&self, path: &GuestPath, options: WatchOptions) -> Result<FileWatch> {
+                (**self).watch(path, options).await
             }
             async fn pause(&self) -> Result<()> {
                 (**self).pause().await

@@ -59,6 +59,7 @@ mod store;
 mod sys;
 #[cfg(target_os = "linux")]
 mod walk;
+mod watching;
 
 pub use config::LocalConfig;
 #[cfg(target_os = "linux")]

@@ -503,6 +503,24 @@ const CLAUSES: &[Clause] = &[
         ],
     },
     Clause {
+        text: "What changes below a watched directory is told, or that something was lost;",
+        cases: &["watch::*"],
+        mutants: &[
+            Mutant::RemovalsNotWatched,
+            Mutant::OnlyTheTopWatched,
+            Mutant::LostEventsNotTold,
+            Mutant::AnotherDirectoryWatched,
+        ],
+    },
+    Clause {
+        text: "a watch ends with its directory and with its sandbox.",
+        cases: &[
+            "watch::a_watch_ends_with_its_directory",
+            "watch::a_watch_ends_with_its_sandbox",
+        ],
+        mutants: &[Mutant::WatchEndsLost],
+    },
+    Clause {
         text: "Nothing runs in a paused sandbox; a command that is asked for meanwhile is not \
                started, and all goes on with `resume`.",
         cases: &[
@@ -603,6 +621,7 @@ const NO_PROMISES: &[&str] = &[
     "- **Ports.**",
     "- **Streams.**",
     "- **Changes.**",
+    "- **Watch.**",
     "- **Pause.**",
     "- **Usage.**",
     "- **Root in the sandbox.**",

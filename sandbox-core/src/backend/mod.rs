@@ -6,6 +6,7 @@
 //! - [`Settings`]: workdir and environment, which `set_workdir`, `set_env` and `fork` change.
 //! - [`blocking`]: work that must not run on the runtime's threads.
 //! - [`check_port`] and [`not_listening`]: the errors of `connect_port`.
+//! - [`watch_channel`]: the two ends of a watch of files.
 //! - [`timed_out`]: the error of a command that its timeout killed.
 //!
 //! An application needs none of this.
@@ -21,6 +22,8 @@ pub use jobs::Jobs;
 pub use lock::FileLock;
 pub use registry::Registry;
 pub use settings::{DEFAULT_PATH, Settings};
+
+pub use crate::watch::{WatchSender, watch_channel};
 
 use std::time::Duration;
 

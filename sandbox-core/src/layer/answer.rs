@@ -114,6 +114,7 @@ macro_rules! nothing_to_see {
 nothing_to_see!(
     (),
     crate::EgressDecisions,
+    crate::FileWatch,
     crate::Usage,
     Vec<crate::JobInfo>,
     IsolationReport,

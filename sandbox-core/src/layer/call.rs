@@ -9,6 +9,7 @@ use crate::{
     ForkOptions, GuestPath, ImportOptions, JobKey, JobOptions, Labels, ListOptions,
     MetadataOptions, OpenReadOptions, OpenWriteOptions, Operation, Provider, ReadOptions,
     RemoveOptions, RenameOptions, Sandbox, SandboxId, SandboxSpec, SnapshotId, SnapshotOptions,
+    WatchOptions,
 };
 
 /// The receiver of a call.
@@ -93,6 +94,8 @@ pub enum Request<'a> {
     Changes(&'a GuestPath, &'a ChangesOptions),
     /// [`Sandbox::usage`]
     Usage,
+    /// [`Sandbox::watch`]
+    Watch(&'a GuestPath, &'a WatchOptions),
     /// [`Sandbox::pause`]
     Pause,
     /// [`Sandbox::resume`]
@@ -169,6 +172,7 @@ impl<'a> Call<'a> {
             Request::OpenWrite(..) => Operation::OpenWrite,
             Request::Changes(..) => Operation::Changes,
             Request::Usage => Operation::Usage,
+            Request::Watch(..) => Operation::Watch,
             Request::Pause => Operation::Pause,
             Request::Resume => Operation::Resume,
         }
@@ -224,6 +228,7 @@ impl<'a> Call<'a> {
             | Request::OpenRead(path, _)
             | Request::OpenWrite(path, _)
             | Request::Changes(path, _)
+            | Request::Watch(path, _)
             | Request::SetWorkdir(path) => vec![path],
             Request::Rename(from, to, _) => vec![from, to],
             Request::WriteFiles(batch) => batch.files().iter().map(|file| &file.path).collect(),

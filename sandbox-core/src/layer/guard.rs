@@ -44,6 +44,7 @@ fn needs(request: Request<'_>) -> Vec<Capability> {
         Request::OpenRead(..) | Request::OpenWrite(..) => vec![Capability::FileStreams],
         Request::Changes(..) => vec![Capability::Changes],
         Request::Usage => vec![Capability::Usage],
+        Request::Watch(..) => vec![Capability::Watch],
         Request::Pause | Request::Resume => vec![Capability::Pause],
         Request::Fork(_) => vec![Capability::Fork],
         Request::Snapshot(_) => vec![Capability::Snapshot],

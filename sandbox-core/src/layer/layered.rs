@@ -11,11 +11,11 @@ use bytes::Bytes;
 use super::{Answer, Around, Attempt, Call, Request};
 use crate::{
     Capabilities, Changes, ChangesOptions, Command, CreateDirOptions, DirEntry, EgressDecisions,
-    EgressPolicy, Env, ExportOptions, FileBatch, FileReader, FileWriter, ForkOptions, GuestPath,
-    ImportOptions, IsolationReport, Job, JobInfo, JobKey, JobOptions, ListOptions, Metadata,
-    MetadataOptions, OpenReadOptions, OpenWriteOptions, Output, PortStream, Process, ReadOptions,
-    RemoveOptions, RenameOptions, Result, Sandbox, SandboxInfo, Snapshot, SnapshotOptions,
-    TransferReport, Usage,
+    EgressPolicy, Env, ExportOptions, FileBatch, FileReader, FileWatch, FileWriter, ForkOptions,
+    GuestPath, ImportOptions, IsolationReport, Job, JobInfo, JobKey, JobOptions, ListOptions,
+    Metadata, MetadataOptions, OpenReadOptions, OpenWriteOptions, Output, PortStream, Process,
+    ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox, SandboxInfo, Snapshot,
+    SnapshotOptions, TransferReport, Usage, WatchOptions,
 };
 
 /// A sandbox with an [`Around`] layer.
@@ -233,6 +233,13 @@ impl<A: Around> Sandbox for Layered<A> {
 
     async fn usage(&self) -> Result<Usage> {
         self.call(Request::Usage, &|| self.inner.usage()).await
+    }
+
+    async fn watch(&self, path: &GuestPath, options: WatchOptions) -> Result<FileWatch> {
+        self.call(Request::Watch(path, &options), &|| {
+            self.inner.watch(path, options.clone())
+        })
+        .await
     }
 
     async fn pause(&self) -> Result<()> {

@@ -15,7 +15,7 @@ use crate::{Error, Execution, Result, WriteMode};
 /// |---|---|
 /// | `exec`, `spawn` | only if the error says [`Execution::NotStarted`] |
 /// | `start_job`, `find_job`, `list_jobs` | yes: a key is started once |
-/// | `connect_port`, `open_read`, `open_write` | yes: what is not handed out has no effect |
+/// | `connect_port`, `open_read`, `open_write`, `watch` | yes: what is not handed out has no effect |
 /// | reading, listing, `metadata`, `isolation`, `changes`, `usage`, `egress_decisions`, `attach`, `list`, `list_snapshots` | yes |
 /// | `write_files` | yes, unless a file of the batch must be new |
 /// | `create_dir` | yes, unless it must not exist yet |
@@ -67,6 +67,7 @@ fn is_safe(call: &Call<'_>, error: &Error) -> bool {
             | Request::Isolation
             | Request::Changes(..)
             | Request::Usage
+            | Request::Watch(..)
             | Request::Pause
             | Request::Resume
             | Request::ReadFile(..)

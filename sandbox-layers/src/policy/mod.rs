@@ -214,6 +214,7 @@ impl Policy {
                 | Request::OpenRead(..)
                 | Request::ExportDir(..)
                 | Request::Changes(..)
+                | Request::Watch(..)
                 | Request::Usage
                 | Request::EgressDecisions(_)
                 | Request::FindJob(_)

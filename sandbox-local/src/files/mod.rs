@@ -25,6 +25,7 @@ mod terminal;
 mod transfer;
 mod tree;
 mod walk;
+mod watch;
 mod write;
 
 #[cfg(test)]
@@ -45,6 +46,7 @@ pub(crate) use outside::Outside;
 pub(crate) use stream::Incoming;
 pub(crate) use terminal::resize;
 pub(crate) use transfer::CancelFlag;
+pub(crate) use watch::Watched;
 
 /// A guest's whole filesystem.
 #[derive(Debug)]

@@ -11,6 +11,7 @@ mod report;
 mod rules;
 mod sandbox;
 mod watch;
+mod watched;
 
 pub use provider::{LandlockConfig, LandlockProvider};
 
@@ -34,6 +35,10 @@ const CAPABILITIES: Capabilities = Capabilities::none(WHY)
         Capability::NetworkOpen,
         Capability::Jobs,
     ])
+    .partial(
+        Capability::Watch,
+        "what a program writes through a shared memory map is not told",
+    )
     .partial(
         Capability::NetworkOff,
         "no loopback either, and no Unix sockets but connected pairs",

@@ -13,10 +13,10 @@ use bytes::Bytes;
 use sandbox_core::backend::{Jobs, Settings, blocking};
 use sandbox_core::{
     Capabilities, Capability, CollectOptions, Command, CreateDirOptions, DirEntry, Env, Error,
-    ErrorKind, Execution, ExportOptions, FileBatch, GuestPath, ImportOptions, IsolationReport, Job,
-    JobInfo, JobKey, JobOptions, ListOptions, Metadata, MetadataOptions, Operation, Output,
-    Process, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox, SandboxId, SandboxInfo,
-    Stdin, TransferReport,
+    ErrorKind, Execution, ExportOptions, FileBatch, FileWatch, GuestPath, ImportOptions,
+    IsolationReport, Job, JobInfo, JobKey, JobOptions, ListOptions, Metadata, MetadataOptions,
+    Operation, Output, Process, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox,
+    SandboxId, SandboxInfo, Stdin, TransferReport, WatchOptions,
 };
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
@@ -99,6 +99,15 @@ impl LandlockSandbox {
         })
     }
 
+    pub(super) fn id(&self) -> &SandboxId {
+        &self.info.id
+    }
+
+    /// The handle, as long as there is one.
+    pub(super) fn handle(&self) -> Weak<Self> {
+        self.this.clone()
+    }
+
     fn settings(&self) -> Settings {
         let now = self.settings.lock();
         now.unwrap_or_else(PoisonError::into_inner).clone()
@@ -108,14 +117,14 @@ impl LandlockSandbox {
         error.with_sandbox(self.info.id.clone())
     }
 
-    fn check_open(&self, op: Operation) -> Result<()> {
+    pub(super) fn check_open(&self, op: Operation) -> Result<()> {
         if *self.closed.borrow() {
             return Err(Error::closed(op, &self.info.id));
         }
         Ok(())
     }
 
-    fn resolve(&self, path: &GuestPath, op: Operation) -> Result<GuestPath> {
+    pub(super) fn resolve(&self, path: &GuestPath, op: Operation) -> Result<GuestPath> {
         path.resolve(&self.settings().workdir, op)
             .map_err(|error| self.named(error))
     }
@@ -135,7 +144,7 @@ impl LandlockSandbox {
     }
 
     /// Works on the files, on a thread for blocking work.
-    async fn files<T: Send + 'static>(
+    pub(super) async fn files<T: Send + 'static>(
         &self,
         op: Operation,
         work: impl FnOnce(&GuestRoot) -> Result<T> + Send + 'static,
@@ -391,6 +400,10 @@ impl Sandbox for LandlockSandbox {
     async fn list_jobs(&self) -> Result<Vec<JobInfo>> {
         self.check_open(Operation::ListJobs)?;
         Ok(self.jobs.list())
+    }
+
+    async fn watch(&self, path: &GuestPath, options: WatchOptions) -> Result<FileWatch> {
+        self.watch_tree(path, options).await
     }
 
     async fn close(&self) -> Result<()> {

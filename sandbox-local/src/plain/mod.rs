@@ -60,6 +60,10 @@ const CAPABILITIES: Capabilities = platform(
             Capability::EgressByName,
             "plain mode has the host's network; `local:` has rules by name",
         )
+        .without(
+            Capability::Watch,
+            "plain mode runs on every platform; `local:` and `local-landlock:` watch",
+        )
         .without(Capability::Ttl, "plain mode has no collector"),
 );
 

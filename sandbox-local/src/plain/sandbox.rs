@@ -12,11 +12,11 @@ use sandbox_core::backend::{Settings, blocking};
 use sandbox_core::{
     Capabilities, Capability, Changes, ChangesOptions, CollectOptions, Command, CreateDirOptions,
     DirEntry, EgressDecisions, EgressPolicy, Env, Error, ErrorKind, Execution, ExportOptions,
-    FileBatch, FileReader, FileWriter, ForkOptions, GuestPath, ImportOptions, IsolationReport, Job,
-    JobInfo, JobKey, JobOptions, Labels, ListOptions, Metadata, MetadataOptions, OpenReadOptions,
-    OpenWriteOptions, Operation, Output, PortStream, Process, ReadOptions, RemoveOptions,
-    RenameOptions, Result, Sandbox, SandboxId, SandboxInfo, Snapshot, SnapshotOptions, Stdin,
-    TransferReport, Usage,
+    FileBatch, FileReader, FileWatch, FileWriter, ForkOptions, GuestPath, ImportOptions,
+    IsolationReport, Job, JobInfo, JobKey, JobOptions, Labels, ListOptions, Metadata,
+    MetadataOptions, OpenReadOptions, OpenWriteOptions, Operation, Output, PortStream, Process,
+    ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox, SandboxId, SandboxInfo, Snapshot,
+    SnapshotOptions, Stdin, TransferReport, Usage, WatchOptions,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
@@ -398,6 +398,10 @@ impl Sandbox for PlainSandbox {
 
     async fn usage(&self) -> Result<Usage> {
         self.refuse(Capability::Usage, Operation::Usage)
+    }
+
+    async fn watch(&self, _: &GuestPath, _: WatchOptions) -> Result<FileWatch> {
+        self.refuse(Capability::Watch, Operation::Watch)
     }
 
     async fn pause(&self) -> Result<()> {

@@ -71,6 +71,10 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend d
         Capability::Pause,
         "processes are stopped; one with a timer that continues another can undo it",
     )
+    .partial(
+        Capability::Watch,
+        "what a program writes through a shared memory map is not told",
+    )
     .partial(Capability::MemoryLimit, "needs a delegated cgroup, or root")
     .partial(Capability::CpuLimit, "needs a delegated cgroup, or root")
     .partial(

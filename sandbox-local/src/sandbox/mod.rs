@@ -19,6 +19,7 @@ mod processes;
 pub(crate) mod running;
 mod stream;
 mod usage;
+mod watch;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};

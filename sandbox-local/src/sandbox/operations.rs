@@ -10,10 +10,11 @@ use sandbox_core::backend::{Settings, blocking};
 use sandbox_core::{
     Capabilities, Changes, ChangesOptions, CollectOptions, Command, CreateDirOptions, DirEntry,
     EgressDecisions, EgressPolicy, Env, Error, ErrorKind, Execution, ExportOptions, FileBatch,
-    FileReader, FileWriter, ForkOptions, GuestPath, ImportOptions, IsolationReport, Job, JobInfo,
-    JobKey, JobOptions, ListOptions, Metadata, MetadataOptions, OpenReadOptions, OpenWriteOptions,
-    Operation, Output, PortStream, Process, ReadOptions, RemoveOptions, RenameOptions, Result,
-    Sandbox, SandboxInfo, Snapshot, SnapshotOptions, Stdin, TransferReport, Usage,
+    FileReader, FileWatch, FileWriter, ForkOptions, GuestPath, ImportOptions, IsolationReport, Job,
+    JobInfo, JobKey, JobOptions, ListOptions, Metadata, MetadataOptions, OpenReadOptions,
+    OpenWriteOptions, Operation, Output, PortStream, Process, ReadOptions, RemoveOptions,
+    RenameOptions, Result, Sandbox, SandboxInfo, Snapshot, SnapshotOptions, Stdin, TransferReport,
+    Usage, WatchOptions,
 };
 
 use super::capability::CAPABILITIES;
@@ -316,6 +317,10 @@ impl Sandbox for LocalSandbox {
 
     async fn usage(&self) -> Result<Usage> {
         self.usage_now().await
+    }
+
+    async fn watch(&self, path: &GuestPath, options: WatchOptions) -> Result<FileWatch> {
+        self.watch_tree(path, options).await
     }
 
     async fn pause(&self) -> Result<()> {

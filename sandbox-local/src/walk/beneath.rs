@@ -5,8 +5,9 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
+use rustix::fs::inotify::WatchFlags;
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, RawMode, ResolveFlags, Stat, openat, openat2,
+    AtFlags, CWD, FileType, Mode, OFlags, RawMode, ResolveFlags, Stat, inotify, openat, openat2,
 };
 use rustix::io::{Errno, Result as Sys};
 
@@ -91,6 +92,13 @@ pub(crate) fn set_mode(file: impl AsFd, mode: u32) -> Sys<()> {
         }
         result => result,
     }
+}
+
+/// Adds a directory to those that an inotify instance watches; gives its number there.
+///
+/// By the descriptor, as everything here: of the directory that was opened, whatever has its name.
+pub(crate) fn watch_dir(inotify: impl AsFd, dir: impl AsFd, flags: WatchFlags) -> Sys<i32> {
+    inotify::add_watch(inotify, own_link(&dir), flags).map_err(no_proc)
 }
 
 fn own_link(fd: &impl AsFd) -> String {

@@ -23,7 +23,7 @@ mod tests;
 
 pub(crate) use beneath::{
     DIR_PATH, DIR_READ, open_beneath, open_file, open_same_mount, reopen, resolve, set_mode,
-    stat_at,
+    stat_at, watch_dir,
 };
 pub(crate) use cursor::{Cursor, Modes, Mounts};
 pub(crate) use flatten::{Progress, remove, remove_in};

@@ -32,6 +32,7 @@ mod terminal;
 mod tools;
 mod transfer;
 mod unsupported;
+mod watch;
 
 use crate::kit::Case;
 
@@ -54,6 +55,7 @@ pub fn all() -> impl Iterator<Item = Case> {
         file_streams::CASES,
         fork::CASES,
         changes::CASES,
+        watch::CASES,
         pause::CASES,
         transfer::CASES,
         export::CASES,

@@ -72,6 +72,7 @@ unsupported! {
     Pause: pause;
     GuestRoot: guest_root;
     Lasting: lasting;
+    Watch: watch;
 }
 
 /// Checks that the declaration gives a reason.
@@ -448,6 +449,11 @@ async fn changes(cx: Context) -> Verdict {
 async fn usage(cx: Context) -> Verdict {
     let used = cx.sandbox.usage().await;
     refuses(&cx, used, Capability::Usage, Operation::Usage).await
+}
+
+async fn watch(cx: Context) -> Verdict {
+    let watched = cx.sandbox.watch_dir(".").await;
+    refuses(&cx, watched, Capability::Watch, Operation::Watch).await
 }
 
 async fn pause(cx: Context) -> Verdict {

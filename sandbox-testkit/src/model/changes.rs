@@ -47,7 +47,7 @@ pub(crate) fn changes(
 }
 
 /// The directory at a path; no link is followed.
-fn top(tree: &Tree, path: &GuestPath) -> std::result::Result<Arc<Node>, ErrorKind> {
+pub(super) fn top(tree: &Tree, path: &GuestPath) -> std::result::Result<Arc<Node>, ErrorKind> {
     let place = super::tree::Place {
         names: path.components().map(<[u8]>::to_vec).collect(),
         missing: 0,

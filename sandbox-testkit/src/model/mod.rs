@@ -39,6 +39,7 @@ mod sandbox;
 mod shell;
 mod stream;
 mod tree;
+mod watch;
 
 use sandbox_core::{Capabilities, Capability};
 
@@ -76,6 +77,7 @@ pub const CAPABILITIES: Capabilities = Capabilities::none("this backend does not
         Capability::Changes,
         Capability::Usage,
         Capability::Lasting,
+        Capability::Watch,
     ])
     .without(Capability::User, "the model has one user")
     .without(

@@ -12,11 +12,11 @@ use sandbox_core::backend::Jobs;
 use sandbox_core::{
     Capabilities, Capability, Changes, ChangesOptions, CollectOptions, Command, Control,
     CreateDirOptions, DirEntry, Enforcement, Env, ErrorKind, ExportOptions, FileBatch, FileReader,
-    FileWriter, ForkOptions, GuestPath, ImportOptions, IsolationReport, Job, JobInfo, JobKey,
-    JobOptions, ListOptions, Metadata, MetadataOptions, OpenReadOptions, OpenWriteOptions,
+    FileWatch, FileWriter, ForkOptions, GuestPath, ImportOptions, IsolationReport, Job, JobInfo,
+    JobKey, JobOptions, ListOptions, Metadata, MetadataOptions, OpenReadOptions, OpenWriteOptions,
     Operation, Output, PortStream, Process, ReadOptions, RemoveOptions, RenameOptions, Result,
     Sandbox, SandboxId, SandboxInfo, Snapshot, SnapshotId, SnapshotOptions, TransferReport, Usage,
-    WriteMode,
+    WatchOptions, WriteMode,
 };
 
 use super::core::{Core, Life, State};
@@ -355,6 +355,11 @@ impl Sandbox for ModelSandbox {
     async fn changes(&self, path: &GuestPath, options: ChangesOptions) -> Result<Changes> {
         let resolved = self.at(Operation::Changes, path)?;
         super::changes::changes(&self.core, path, &resolved, &options)
+    }
+
+    async fn watch(&self, path: &GuestPath, options: WatchOptions) -> Result<FileWatch> {
+        let resolved = self.at(Operation::Watch, path)?;
+        super::watch::watch(&self.core, path, resolved, &options)
     }
 
     async fn close(&self) -> Result<()> {

@@ -9,6 +9,7 @@ mod process;
 mod provider;
 mod sandbox;
 mod stream;
+mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -335,6 +336,18 @@ mutants! {
     ChangesExcludesIgnored => "changes::excluded_entries_are_left_out",
     /// The whole root is looked at, whatever directory was asked about.
     ChangesOfAnotherDirectory => "changes::only_the_directory_is_looked_at",
+
+    // Watch.
+    /// Removals are not told.
+    RemovalsNotWatched => "watch::a_removal_is_told",
+    /// Only what is in the directory itself is told.
+    OnlyTheTopWatched => "watch::a_directory_that_appears_full_is_told_whole",
+    /// That events were lost is not told.
+    LostEventsNotTold => "watch::more_events_than_the_bound_are_a_rescan",
+    /// The directory above is watched.
+    AnotherDirectoryWatched => "watch::only_the_directory_is_watched",
+    /// A watch whose sandbox was closed says that the sandbox is lost.
+    WatchEndsLost => "watch::a_watch_ends_with_its_sandbox",
 
     // Pause and usage.
     /// A pause does nothing.

@@ -13,14 +13,14 @@ use sandbox_core::{
     Capabilities, Capability, CapturedStream, ChangeKind, Changes, ChangesOptions, Command,
     Control, CreateDirOptions, DirEntry, EgressDecisions, EgressPolicy, Enforcement, Env, Error,
     ErrorKind, Execution, ExistingDir, Exit, ExitCause, ExitStatus, ExportOptions, FileBatch,
-    FileKind, FileReader, FileWriter, ForkOptions, GuestPath, ImportOptions, IsolationReport, Job,
-    JobInfo, JobKey, JobOptions, ListOptions, Metadata, MetadataOptions, OpenReadOptions,
-    OpenWriteOptions, Operation, Output, PartialOutput, PortStream, Process, ReadOptions,
-    RemoveOptions, RenameOptions, Result, Sandbox, SandboxExt, SandboxInfo, Snapshot,
-    SnapshotOptions, Stdin, TerminalSize, TransferReport, Usage, WriteMode,
+    FileEvent, FileKind, FileReader, FileWatch, FileWriter, ForkOptions, GuestPath, ImportOptions,
+    IsolationReport, Job, JobInfo, JobKey, JobOptions, ListOptions, Metadata, MetadataOptions,
+    OpenReadOptions, OpenWriteOptions, Operation, Output, PartialOutput, PortStream, Process,
+    ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox, SandboxExt, SandboxInfo, Snapshot,
+    SnapshotOptions, Stdin, TerminalSize, TransferReport, Usage, WatchOptions, WriteMode,
 };
 
-use super::{Mutant, job, process, stream};
+use super::{Mutant, job, process, stream, watch};
 use crate::kit::same_path;
 
 pub(super) struct MutantSandbox {
@@ -837,6 +837,28 @@ impl Sandbox for MutantSandbox {
             usage.processes = Some(0);
         }
         Ok(usage)
+    }
+
+    async fn watch(&self, path: &GuestPath, options: WatchOptions) -> Result<FileWatch> {
+        let path = match self.mutant {
+            Mutant::AnotherDirectoryWatched => GuestPath::from("."),
+            _ => self.path(path),
+        };
+        let at = self.at(&path);
+        let watch = self.say(at.watch(&path, options.clone()).await)?;
+        Ok(match self.mutant {
+            Mutant::RemovalsNotWatched => {
+                watch::only(watch, |event| !matches!(event, FileEvent::Removed(_)))
+            }
+            Mutant::OnlyTheTopWatched => watch::only(watch, |event| {
+                event
+                    .path()
+                    .is_none_or(|path| !path.as_bytes().contains(&b'/'))
+            }),
+            Mutant::WatchEndsLost => watch::ending(watch, |error| of_kind(&error, ErrorKind::Lost)),
+            Mutant::LostEventsNotTold => watch::only(watch, |event| *event != FileEvent::Rescan),
+            _ => watch,
+        })
     }
 
     async fn pause(&self) -> Result<()> {

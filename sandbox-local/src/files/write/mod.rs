@@ -128,6 +128,9 @@ impl GuestRoot {
     }
 }
 
+/// Beginning of the names under which a batch is written before it is put in place.
+pub(super) const STAGED: &[u8] = b".sandbox-stage-";
+
 /// A prefix for staged names that the guest can't guess and no other batch has.
 pub(super) fn staged_prefix() -> String {
     format!(".sandbox-stage-{:016x}-", random())

@@ -1,0 +1,86 @@
+//! Watch of a tree of a local sandbox, through the forks that put its filesystem together anew.
+//!
+//! Looking does not count as use, and a watch does not keep its sandbox.
+
+use std::sync::Arc;
+
+use sandbox_core::backend::{Registry, WatchSender, blocking, watch_channel};
+use sandbox_core::{Error, FileWatch, GuestPath, Operation, Result, SandboxId, WatchOptions};
+
+use super::LocalSandbox;
+use super::ended::Ended;
+use crate::files::Watched;
+use crate::walk::Cancel;
+use crate::watching::{self, Looked};
+
+const OP: Operation = Operation::Watch;
+
+impl LocalSandbox {
+    /// See [`Sandbox::watch`](sandbox_core::Sandbox::watch).
+    pub(super) async fn watch_tree(
+        &self,
+        path: &GuestPath,
+        options: WatchOptions,
+    ) -> Result<FileWatch> {
+        let path = self.resolve(path, OP)?;
+        let cancel = Cancel::default();
+        let _stop = cancel.on_drop();
+        let flag = cancel.clone();
+        let watched = self.files(OP, move |root| {
+            root.watch(&path, options.directories, &flag)
+        });
+        let watched = watched.await?;
+        let (sender, watch) = watch_channel(options.events);
+        let sender = Arc::new(sender);
+        let watcher = Watcher {
+            id: self.id.clone(),
+            registry: self.registry.clone(),
+            ended: self.ended.clone(),
+            sender: sender.clone(),
+        };
+        tokio::spawn(async move { watching::carry(watched, &sender, watcher).await });
+        Ok(watch)
+    }
+
+    async fn look(
+        &self,
+        mut watched: Watched,
+        sender: Arc<WatchSender>,
+    ) -> Result<(Watched, bool)> {
+        self.check_open(OP)?;
+        let cancel = Cancel::default();
+        let _stop = cancel.on_drop();
+        let running = self.run(OP).await?;
+        if let Some(why) = running.engine.lost() {
+            return Err(self.lost(why, &running.cgroup, OP));
+        }
+        let looked = blocking(OP, move || {
+            let all = running.root.look(&mut watched, &sender, &cancel)?;
+            drop(running);
+            Ok((watched, all))
+        });
+        looked.await.map_err(|error| self.unless_closed(error, OP))
+    }
+}
+
+/// The sandbox of a watch, which may be gone.
+struct Watcher {
+    id: SandboxId,
+    registry: Arc<Registry<LocalSandbox>>,
+    ended: Arc<Ended>,
+    sender: Arc<WatchSender>,
+}
+
+impl Looked for Watcher {
+    async fn look(&self, watched: Watched) -> Result<(Watched, bool)> {
+        match self.registry.get(&self.id) {
+            Some(sandbox) => sandbox.look(watched, self.sender.clone()).await,
+            None => Err(self.ended.error(OP, &self.id)),
+        }
+    }
+
+    fn end(&self) -> Option<Error> {
+        let ended = self.ended.is_ended() || self.registry.get(&self.id).is_none();
+        ended.then(|| self.ended.error(OP, &self.id))
+    }
+}

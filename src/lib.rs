@@ -122,6 +122,7 @@ mod guides {
         network: "network.md",
         untrusted_tool: "untrusted-tool.md",
         usage_and_pause: "usage-and-pause.md",
+        watch: "watch.md",
         write_a_backend: "write-a-backend.md",
     }
     #[cfg(feature = "changes")]

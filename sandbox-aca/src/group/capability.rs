@@ -82,6 +82,7 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend d
         "by python3 or perl of the image; AcaHandle::add_port opens a URL to others",
     )
     .without(Capability::FileStreams, "files come and go whole")
+    .without(Capability::Watch, "the service tells of no changed file")
     .without(Capability::Changes, NO_BEGINNING)
     .partial(
         Capability::Usage,

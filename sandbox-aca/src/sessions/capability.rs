@@ -76,6 +76,7 @@ const COMMON: Capabilities = Capabilities::none("this backend does not have it")
     .without(Capability::Jobs, "there is no spawn")
     .without(Capability::Ports, "a session has no ports")
     .without(Capability::FileStreams, "files come and go whole")
+    .without(Capability::Watch, "the service tells of no changed file")
     .without(
         Capability::Changes,
         "what a session began with is not kept; compare it with its parent (changes_between)",

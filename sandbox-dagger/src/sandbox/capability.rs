@@ -47,6 +47,7 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend d
         Capability::Usage,
         "the engine tells nothing of a container's use",
     )
+    .without(Capability::Watch, "the engine tells of no changed file")
     .without(Capability::Pause, "the engine holds no container still")
     .without(
         Capability::FileStreams,

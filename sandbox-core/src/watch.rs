@@ -66,7 +66,7 @@ impl WatchOptions {
     }
 }
 
-/// What happened below a watched directory. Paths are relative to it.
+/// Event below a watched directory, with a path relative to it.
 ///
 /// It is a reason to look, not what is there: more may have happened since. A rename is a removal
 /// and a creation.

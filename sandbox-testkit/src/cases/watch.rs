@@ -292,7 +292,7 @@ async fn more_events_than_the_bound_are_a_rescan(cx: Context) -> Verdict {
     Err(Failed::new(format_args!("no rescan is told: {told:?}")))
 }
 
-/// What comes after a rescan is told; what was lost with it may end in another one.
+/// Checks that events come after a rescan; what was lost with it may end in another one.
 async fn goes_on(cx: &Context, watch: &mut FileWatch) -> Verdict {
     for n in 0..100 {
         let name = format!("after{n}");

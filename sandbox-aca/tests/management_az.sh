@@ -19,6 +19,8 @@ run login --service-principal -u 11111111-2222-3333-4444-555555555555 -p secret 
 run containerapp env create -n env -g rg -l westus2 --logs-destination none > /dev/null
 run containerapp env show -n env -g rg --query properties.provisioningState | is state '"Succeeded"'
 run containerapp env list -g rg --query 'length(@)' | is environments 1
+run containerapp env update -n env -g rg --tags a=1 --query tags.a | is tag '"1"'
+run containerapp list-usages -l westus2 --query 'length(value)' | is usages 2
 run containerapp env list-usages -n env -g rg --query 'length(value)' | is usages 2
 run containerapp create -n app1 -g rg --environment env --image "$image" --min-replicas 1 \
   --max-replicas 1 --ingress internal --target-port 80 --secrets k=hidden \
@@ -37,16 +39,43 @@ run containerapp ingress access-restriction set -n app1 -g rg --rule-name gw --i
 run containerapp revision restart -n app1 -g rg --revision app1--0000002 > /dev/null
 run rest --method post --url "$ENDPOINT/subscriptions/$sub/resourceGroups/rg/providers/Microsoft.App/containerApps/app1/stop?api-version=2026-07-01" > /dev/null
 run containerapp show -n app1 -g rg --query properties.runningStatus | is status '"Stopped"'
+puller=/subscriptions/$sub/resourceGroups/rg/providers/Microsoft.ManagedIdentity/userAssignedIdentities/puller
+run containerapp secret set -n app1 -g rg --secrets j=other --query 'length(@)' | is secrets 2
+run containerapp secret show -n app1 -g rg --secret-name j --query value | is secret '"other"'
+run containerapp secret remove -n app1 -g rg --secret-names j --query 'length(@)' | is secrets 1
+run containerapp ingress update -n app1 -g rg --target-port 8080 --query targetPort | is port 8080
+run containerapp ingress show -n app1 -g rg --query targetPort | is port 8080
+run containerapp ingress access-restriction list -n app1 -g rg --query '[0].name' | is restriction '"gw"'
+run containerapp identity assign -n app1 -g rg --user-assigned "$puller" > /dev/null
+run containerapp identity show -n app1 -g rg --query type | is identity '"UserAssigned"'
+run containerapp registry set -n app1 -g rg --server r.azurecr.io --identity "$puller" > /dev/null
+run containerapp registry list -n app1 -g rg --query '[0].identity' | is puller "\"$puller\""
+client=11111111-2222-3333-4444-555555555555
+run containerapp auth microsoft update -n app1 -g rg --client-id $client \
+  --issuer https://sts.windows.net/$tenant/ --yes > /dev/null
+run containerapp auth show -n app1 -g rg \
+  --query identityProviders.azureActiveDirectory.registration.clientId | is client "\"$client\""
+run containerapp revision set-mode -n app1 -g rg --mode multiple | is mode '"multiple"'
+run containerapp revision deactivate -n app1 -g rg --revision app1--0000002 > /dev/null
+run containerapp revision show -n app1 -g rg --revision app1--0000002 --query properties.active | is active false
+run containerapp revision activate -n app1 -g rg --revision app1--0000002 > /dev/null
 run containerapp job create -n job1 -g rg --environment env --trigger-type Manual --image "$image" \
   --replica-timeout 60 --replica-retry-limit 0 --parallelism 1 --replica-completion-count 1 --command false > /dev/null
+run containerapp job update -n job1 -g rg --replica-timeout 90 \
+  --query properties.configuration.replicaTimeout | is timeout 90
+run containerapp job show -n job1 -g rg --query properties.configuration.replicaTimeout | is timeout 90
+run containerapp job list -g rg --query 'length(@)' | is jobs 1
+run containerapp job secret set -n job1 -g rg --secrets a=b --query 'length(@)' | is secrets 1
 execution=$(run containerapp job start -n job1 -g rg --query name | tr -d '"')
 run containerapp job execution show -n job1 -g rg --job-execution-name "$execution" --query name \
   | is execution "\"$execution\""
 run containerapp job execution list -n job1 -g rg --query 'length(@)' | is executions 1
 run containerapp job stop -n job1 -g rg --job-execution-name "$execution" > /dev/null
-run role assignment create --role 'Azure ContainerApps Session Executor' \
+run role definition list --name AcrPull --query '[0].roleName' | is role '"AcrPull"'
+assignment=$(run role assignment create --role 'Azure ContainerApps Session Executor' \
   --assignee-object-id 11111111-2222-3333-4444-555555555555 \
-  --assignee-principal-type ServicePrincipal --scope "/subscriptions/$sub/resourceGroups/rg" > /dev/null
+  --assignee-principal-type ServicePrincipal --scope "/subscriptions/$sub/resourceGroups/rg" --query id | tr -d '"')
+run role assignment delete --ids "$assignment" > /dev/null
 run resource list --tag owner=t1 --query 'length(@)' | is resources 1
 run containerapp job delete -n job1 -g rg --yes > /dev/null
 run containerapp delete -n app1 -g rg --yes > /dev/null

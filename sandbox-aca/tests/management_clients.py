@@ -58,7 +58,7 @@ registries = ContainerRegistryManagementClient(
 
 
 def until(what, holds):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         if found := holds():
             return found
@@ -74,7 +74,8 @@ def environments():
     assert made.properties.default_domain
     apps.managed_environments.begin_update(GROUP, "env", {"location": "westus2", "tags": {"b": "2"}}).result()
     assert apps.managed_environments.get(GROUP, "env").tags == {"a": "1", "b": "2"}
-    assert [one.name for one in apps.managed_environments.list_by_resource_group(GROUP)] == ["env"]
+    for found in (apps.managed_environments.list_by_resource_group(GROUP), apps.managed_environments.list_by_subscription()):
+        assert [one.name for one in found] == ["env"]
     assert [one.limit for one in apps.managed_environment_usages.list(GROUP, "env")][0] == 100
     assert {one.name.value for one in apps.usages.list("westus2")} >= {"ManagedEnvironmentCount"}
     return made.id
@@ -83,7 +84,10 @@ def environments():
 def groups():
     made = apps.sandbox_groups.begin_create_or_update(GROUP, "group", {"location": "westus2", "properties": {}}).result()
     assert made.properties.provisioning_state == "Succeeded"
-    assert [one.name for one in apps.sandbox_groups.list_by_resource_group(GROUP)] == ["group"]
+    apps.sandbox_groups.begin_update(GROUP, "group", {"tags": {"b": "2"}}).result()
+    assert apps.sandbox_groups.get(GROUP, "group").tags == {"b": "2"}
+    for found in (apps.sandbox_groups.list_by_resource_group(GROUP), apps.sandbox_groups.list_by_subscription()):
+        assert [one.name for one in found] == ["group"]
     connection = apps.vnet_connections.create_or_update(
         GROUP, "group", "net", {"properties": {"subnetId": "/subscriptions/s/subnets/n"}}
     )
@@ -105,7 +109,13 @@ def pools():
     }
     made = apps.container_apps_session_pools.begin_create_or_update(GROUP, "pool1", body).result()
     assert made.properties.pool_management_endpoint.endswith("/sessionPools/pool1")
-    assert [one.name for one in apps.container_apps_session_pools.list_by_resource_group(GROUP)] == ["pool1"]
+    more = {"properties": {"scaleConfiguration": {"maxConcurrentSessions": 20}}}
+    apps.container_apps_session_pools.begin_update(GROUP, "pool1", more).result()
+    changed = apps.container_apps_session_pools.get(GROUP, "pool1").properties
+    assert changed.container_type == "PythonLTS" and changed.scale_configuration.max_concurrent_sessions == 20
+    pools = apps.container_apps_session_pools
+    for found in (pools.list_by_resource_group(GROUP), pools.list_by_subscription()):
+        assert [one.name for one in found] == ["pool1"]
     apps.container_apps_session_pools.begin_delete(GROUP, "pool1").result()
     try:
         apps.container_apps_session_pools.get(GROUP, "pool1")
@@ -151,6 +161,11 @@ def app(environment):
     )
     assert apps.container_apps_auth_configs.get(GROUP, "app1", "current").properties.platform.enabled
     apps.container_apps_auth_configs.delete(GROUP, "app1", "current")
+    apps.container_apps_revisions.deactivate_revision(GROUP, "app1", revision.name)
+    assert not apps.container_apps_revisions.get_revision(GROUP, "app1", revision.name).properties.active
+    apps.container_apps_revisions.activate_revision(GROUP, "app1", revision.name)
+    assert apps.container_apps_revisions.get_revision(GROUP, "app1", revision.name).properties.active
+    assert [one.name for one in apps.container_apps.list_by_subscription()] == ["app1"]
     apps.container_apps.begin_stop(GROUP, "app1").result()
     assert apps.container_apps.get(GROUP, "app1").properties.running_status == "Stopped"
     apps.container_apps.begin_start(GROUP, "app1").result()
@@ -172,6 +187,12 @@ def job(environment):
         },
     }
     apps.jobs.begin_create_or_update(GROUP, "job1", body).result()
+    changed = {"properties": {"configuration": {"triggerType": "Manual", "replicaTimeout": 90}}}
+    apps.jobs.begin_update(GROUP, "job1", changed).result()
+    assert apps.jobs.get(GROUP, "job1").properties.configuration.replica_timeout == 90
+    for found in (apps.jobs.list_by_resource_group(GROUP), apps.jobs.list_by_subscription()):
+        assert [one.name for one in found] == ["job1"]
+    assert not apps.jobs.list_secrets(GROUP, "job1").value
     override = {"containers": [{"name": "main", "image": IMAGE, "command": ["sh", "-c", "exit 7"]}]}
     started = apps.jobs.begin_start(GROUP, "job1", override).result()
 
@@ -182,6 +203,7 @@ def job(environment):
     ended = until("the execution ends", over)
     assert ended.properties.status == "Failed"
     assert ended.properties.detailed_status.replicas[0].containers[0].code == 7
+    assert apps.job_execution(GROUP, "job1", started.name).properties.status == "Failed"
     override["containers"][0]["command"] = ["sleep", "1000"]
     started = apps.jobs.begin_start(GROUP, "job1", override).result()
     apps.jobs.begin_stop_execution(GROUP, "job1", started.name).result()
@@ -195,6 +217,8 @@ def assign(scope):
     role = f"/subscriptions/{SAID['subscription']}/providers/Microsoft.Authorization/roleDefinitions/"
     [executor] = roles.role_definitions.list(scope, filter="roleName eq 'Azure ContainerApps Session Executor'")
     assert executor.id == role + "0fb8eba5-a2bb-4abe-b1c1-49dfad359bb0"
+    assert roles.role_definitions.get(scope, executor.name).role_name == executor.role_name
+    assert roles.role_definitions.get_by_id(executor.id).role_name == executor.role_name
     body = RoleAssignmentCreateParameters(
         role_definition_id=executor.id,
         principal_id="11111111-2222-3333-4444-555555555555",
@@ -208,7 +232,16 @@ def assign(scope):
         assert there.status_code == 409 and there.error.code == "RoleAssignmentExists"
     else:
         raise AssertionError("it was made twice")
-    assert [one.name for one in roles.role_assignments.list_for_scope(scope)] == [name]
+    assert roles.role_assignments.get(scope, name).principal_id == body.principal_id
+    assert roles.role_assignments.get_by_id(made.id).name == name
+    whose = f"principalId eq '{body.principal_id}'"
+    for found in (
+        roles.role_assignments.list_for_scope(scope),
+        roles.role_assignments.list_for_scope(scope, filter=whose),
+        roles.role_assignments.list_for_resource_group(GROUP),
+        roles.role_assignments.list_for_subscription(),
+    ):
+        assert [one.name for one in found] == [name]
     roles.role_assignments.delete(scope, name)
     assert not list(roles.role_assignments.list_for_scope(scope))
 

@@ -33,7 +33,7 @@ REQUESTS_CA_BUNDLE=$(field caFile)
 export TLS_EMULATOR REQUESTS_CA_BUNDLE
 cd "$work"
 if [ "${AZ:-}" != 1 ]; then
-  timeout 120 "$venv/bin/python" "$here/management_clients.py" || { tail -n 40 "$work/log" "$work/err"; exit 1; }
+  timeout 300 "$venv/bin/python" "$here/management_clients.py" || { tail -n 40 "$work/log" "$work/err"; exit 1; }
   exit
 fi
 HOME=$work AZURE_CONFIG_DIR=$work/azure AZURE_CORE_INSTANCE_DISCOVERY=false AZURE_CORE_COLLECT_TELEMETRY=false

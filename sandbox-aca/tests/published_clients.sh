@@ -7,8 +7,8 @@ set -eu
 emulator=$1
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
-pids=
-trap 'for pid in $pids; do kill "$pid" 2> /dev/null || :; done; rm -rf "$work"' EXIT
+# By files: what starts one is a shell of its own.
+trap 'for file in "$work"/*.pid; do kill "$(cat "$file")" 2> /dev/null || :; done; rm -rf "$work"' EXIT
 venv=${2:-}
 if [ -z "$venv" ]; then
   venv=$work/venv
@@ -22,7 +22,7 @@ start() { # start NAME [OPTION]...
   name=$1
   shift
   "$emulator" "$@" --log "$work/$name.log" > "$work/$name" 2> "$work/$name.err" &
-  pids="$pids $!"
+  echo $! > "$work/$name.pid"
   i=0
   while ! [ -s "$work/$name" ] && [ $i -lt 100 ]; do sleep 0.1; i=$((i + 1)); done
   cat "$work/$name"

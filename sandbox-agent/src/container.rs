@@ -58,6 +58,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_dockerfile_builds_with_the_rust_that_the_package_needs() {
+        let wanted = format!("FROM rust:{}-", env!("CARGO_PKG_RUST_VERSION"));
+        assert!(include_str!("../Dockerfile").contains(&wanted), "{wanted}");
+    }
+
+    #[test]
     fn only_a_mark_counts() {
         assert!(!marked(|_| false, |_| false));
         assert!(marked(|file| file == "/.dockerenv", |_| false));

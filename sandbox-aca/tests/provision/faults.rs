@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sandbox_aca::provision::{
-    AppSpec, ClientId, Container, ControlPlane, EnvironmentSpec, ExecutionStatus, Ingress, JobSpec,
-    OwnerAuth, PoolSpec, PrincipalId, PrincipalType, SandboxGroupSpec,
+    Action, AppSpec, ClientId, Container, ControlPlane, EnvironmentSpec, ExecutionStatus, Ingress,
+    JobSpec, OwnerAuth, PoolSpec, PrincipalId, PrincipalType, RunningStatus, SandboxGroupSpec,
+    Wanted,
 };
-use sandbox_core::{Error, Result};
+use sandbox_core::{Error, Labels, Result};
 use sandbox_testkit::aca::AcaEmulator;
 use sandbox_testkit::proxy::{Break, FaultProxy};
 
@@ -222,7 +223,7 @@ async fn an_app_has_one_revision_and_no_ingress_before_its_owner_is_known() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_app_is_stopped_once_and_restarted_at_most_once() {
+async fn an_app_is_stopped_once_started_deleted_and_restarted_at_most_once() {
     let spec = AppSpec::new(environment(), Container::new(IMAGE));
     everywhere(
         async |rig, name| {
@@ -241,6 +242,35 @@ async fn an_app_is_stopped_once_and_restarted_at_most_once() {
                 .stop()
                 .await
                 .expect("it stops");
+        },
+    )
+    .await;
+    everywhere(
+        async |rig, name| {
+            let app = rig.sound.app(name)?;
+            app.ensure(&spec).await?;
+            app.stop().await?;
+            rig.plane.app(name)?.start().await
+        },
+        async |rig, name, started, what| {
+            let app = rig.sound.app(name).expect("a name");
+            let shown = app.show().await.expect("an answer").expect("an app");
+            let runs = shown.properties.running_status == Some(RunningStatus::Running);
+            assert!(started.is_err() || runs, "{what}: {shown:?}");
+            app.delete().await.expect("it goes");
+        },
+    )
+    .await;
+    everywhere(
+        async |rig, name| {
+            rig.sound.app(name)?.ensure(&spec).await?;
+            rig.plane.app(name)?.delete().await
+        },
+        async |rig, name, deleted, what| {
+            let app = rig.sound.app(name).expect("a name");
+            let there = app.show().await.expect("an answer").is_some();
+            assert!(deleted.is_err() || !there, "{what}: it is there");
+            app.delete().await.expect("it goes");
         },
     )
     .await;
@@ -290,6 +320,120 @@ async fn a_command_of_a_job_runs_at_most_once_and_what_is_said_of_it_is_true() {
                 );
                 assert_eq!(ran, 1, "{what}");
             }
+        },
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_execution_is_stopped_and_its_job_deleted_or_the_error_says_so() {
+    let spec = JobSpec::new(environment(), Container::new(IMAGE));
+    let long = Container::new(IMAGE).command(["/bin/sleep", "1000"]);
+    everywhere(
+        async |rig, name| {
+            let job = rig.sound.job(name)?;
+            job.ensure(&spec).await?;
+            job.start(&long).await?;
+            for (execution, _) in rig.plane.job(name)?.executions().await? {
+                execution.stop().await?;
+            }
+            Ok(())
+        },
+        async |rig, name, stopped, what| {
+            let job = rig.sound.job(name).expect("a name");
+            let all = job.executions().await.expect("a list");
+            let [(execution, shown)] = &all[..] else {
+                panic!("{what}: {all:?}");
+            };
+            let over = shown.status.as_ref().is_some_and(ExecutionStatus::is_final);
+            assert!(stopped.is_err() || over, "{what}: {shown:?}");
+            execution.stop().await.expect("it stops");
+        },
+    )
+    .await;
+    everywhere(
+        async |rig, name| {
+            rig.sound.job(name)?.ensure(&spec).await?;
+            rig.plane.job(name)?.delete().await
+        },
+        async |rig, name, deleted, what| {
+            let job = rig.sound.job(name).expect("a name");
+            let there = job.show().await.expect("an answer").is_some();
+            assert!(deleted.is_err() || !there, "{what}: it is there");
+            job.delete().await.expect("it goes");
+        },
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_writes_nothing_and_is_whole_or_an_error() {
+    let spec = SandboxGroupSpec::new();
+    everywhere(
+        async |rig, name| {
+            rig.sound.sandbox_group(name)?.ensure(&spec).await?;
+            let app = AppSpec::new(environment(), Container::new(IMAGE));
+            let wanted = [
+                Wanted::SandboxGroup(name.to_owned(), spec.clone()),
+                Wanted::App(format!("{name}-new"), app),
+            ];
+            rig.plane.plan(&wanted).await
+        },
+        async |rig, name, planned, what| {
+            let new = format!("{name}-new");
+            assert_eq!((writes(rig, name), writes(rig, &new)), (1, 0), "{what}");
+            if let Ok(plan) = planned {
+                let actions: Vec<Action> = plan.lines.iter().map(|line| line.action).collect();
+                assert_eq!(actions, [Action::Keep, Action::Create], "{what}");
+            }
+        },
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collection_takes_no_more_than_it_may_and_says_what_it_left() {
+    let spec = SandboxGroupSpec::new();
+    let pool = PoolSpec::python();
+    // Its orphans bear a tag, and so does what lives.
+    let tags = |name: &str| Labels::from([("run".to_owned(), name.to_owned())]);
+    let tagged = |rig: &Rig, name: &str| {
+        let config = config(&rig.emulator, &rig.emulator.endpoint());
+        ControlPlane::new(config.tag("run", name)).expect("a control plane")
+    };
+    let lives = |name: &str| format!("{name}-lives");
+    everywhere(
+        async |rig, name| {
+            let plane = tagged(rig, name);
+            plane
+                .session_pool(&format!("pool{name}"))?
+                .ensure(&pool)
+                .await?;
+            plane.sandbox_group(name)?.ensure(&spec).await?;
+            let living = plane.sandbox_group(&lives(name))?;
+            living.ensure(&spec).await?;
+            let living = [living.id().clone()];
+            rig.plane.collect(&tags(name), &living).await
+        },
+        async |rig, name, collected, what| {
+            let owned = rig.sound.owned(&tags(name)).await.expect("a list");
+            let left: Vec<&str> = owned.iter().map(|owned| owned.id.name()).collect();
+            assert!(left.contains(&lives(name).as_str()), "{what}: {left:?}");
+            if let Ok(collected) = collected {
+                for (_, error) in &collected.failed {
+                    sound(error, what);
+                }
+                let told = collected.deleted.len() + collected.failed.len();
+                assert_eq!(told, 2, "{what}: {collected:?}");
+                for gone in &collected.deleted {
+                    assert!(!left.contains(&gone.name()), "{what}: {gone:?} is there");
+                }
+            }
+            let living = rig.sound.sandbox_group(&lives(name)).expect("a name");
+            let again = rig.sound.collect(&tags(name), &[living.id().clone()]).await;
+            assert!(again.expect("a collection").failed.is_empty(), "{what}");
+            let owned = rig.sound.owned(&tags(name)).await.expect("a list");
+            assert_eq!(owned.len(), 1, "{what}: {owned:?}");
         },
     )
     .await;

@@ -245,6 +245,13 @@ async fn restless(
     (emulator, provider, sandbox, process)
 }
 
+/// Whether that program is there, stopped or not.
+async fn reaches_out(sandbox: &dyn Sandbox) -> bytes::Bytes {
+    let script = format!("grep -qsa '{NEEDLE}[:;]' /proc/[0-9]*/cmdline && echo yes || echo no");
+    let said = sandbox.sh(script).await.expect("it runs");
+    said.stdout.bytes
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_fork_inherits_reaches_nothing_that_its_parent_may_not() {
     let mut all = Vec::new();
@@ -260,8 +267,8 @@ async fn what_a_fork_inherits_reaches_nothing_that_its_parent_may_not() {
                     let (emulator, _provider, sandbox, process) = &rig;
                     let child = sandbox.fork(Default::default()).await.expect(&what);
                     // What it inherited has ended, without ever having reached anything.
-                    let left = child.sh(format!("pgrep -f {NEEDLE}[:;] || :")).await;
-                    assert_eq!(left.expect(&what).stdout.bytes, "", "{what}");
+                    assert_eq!(reaches_out(&**sandbox).await, "yes\n", "{what}");
+                    assert_eq!(reaches_out(&*child).await, "no\n", "{what}");
                     let id = child.info().id;
                     assert_eq!(emulator.outside(id.as_str()).1, 0, "{what}");
                     // The parent's goes on.
@@ -275,7 +282,8 @@ async fn what_a_fork_inherits_reaches_nothing_that_its_parent_may_not() {
     futures_util::future::join_all(all).await;
 }
 
-/// The control: what the test above would see of a client that stops nothing.
+/// The control: what the test above would see of a client that stops nothing. What a restore goes on
+/// with is ended here too.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_goes_on_in_a_restore_reaches_out_where_the_service_lets_it() {
     for restored in RESTORED {
@@ -292,5 +300,8 @@ async fn what_goes_on_in_a_restore_reaches_out_where_the_service_lets_it() {
             tried > 0 && (reached > 0) == open,
             "{restored:?}: {tried}, {reached}"
         );
+        // It was not stopped before, and has ended all the same.
+        assert_eq!(reaches_out(&**sandbox).await, "yes\n", "{restored:?}");
+        assert_eq!(reaches_out(&*restore).await, "no\n", "{restored:?}");
     }
 }

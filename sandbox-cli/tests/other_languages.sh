@@ -1,20 +1,24 @@
 #!/bin/sh
 # Runs the programs of docs/guides/python.md and typescript.md, as they stand there, against
-# `sandbox serve`. usage: other_languages.sh SANDBOX-PROGRAM
+# `sandbox serve`, through a proxy that loses the first answer to each call: what a call appends to a
+# file stands there once. usage: other_languages.sh SANDBOX-PROGRAM
 # The TypeScript one needs tsx and the compiler from npm; exit code 77 if they can't be had.
 set -eu
 program=$(realpath "$1")
-guides=$(cd "$(dirname "$0")/../../docs/guides" && pwd)
+tests=$(cd "$(dirname "$0")" && pwd)
+guides=$(cd "$tests/../../docs/guides" && pwd)
 work=$(mktemp -d)
-server=
-trap 'test -z "$server" || kill "$server"; wait; rm -rf "$work"' EXIT
+started=
+trap 'test -z "$started" || kill $started; wait; rm -rf "$work"' EXIT
 cd "$work"
 mkfifo said
 (umask 077 && head -c 32 /dev/urandom | base64 >token)
 env -u SANDBOX_PROVIDER "$program" serve --listen 127.0.0.1:0 --token-file token >said &
-server=$!
+started=$!
 read -r uri <said
-SANDBOX_URL=${uri#remote:}
+python3 "$tests/losing_proxy.py" "${uri#remote:http://}" >said &
+started="$started $!"
+read -r SANDBOX_URL <said
 SANDBOX_TOKEN=$(cat token)
 export SANDBOX_URL SANDBOX_TOKEN
 

@@ -34,7 +34,8 @@ pub const DEFAULT_WATCH_EVENTS: usize = 4096;
 pub struct WatchOptions {
     /// Greatest number of directories to watch, the top one included. A larger tree is refused, and
     /// one that grows beyond it ends the watch:
-    /// [`LimitExceeded`](crate::ErrorKind::LimitExceeded). On a Linux host each takes one of the
+    /// [`LimitExceeded`](crate::ErrorKind::LimitExceeded), as does one with paths of more than 4,096
+    /// bytes. On a Linux host each takes one of the
     /// watches of the host's user (`fs.inotify.max_user_watches`).
     pub directories: usize,
     /// Greatest number of events that wait to be taken. One more, and all of them become one

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use sandbox_core::{
     Command, ErrorKind, FileBatch, ForkOptions, GuestPath, ImportOptions, ListOptions, Mount,
-    Provider, Resources, Sandbox, SandboxExt, SandboxSpec,
+    Provider, Resources, Sandbox, SandboxExt, SandboxSpec, WatchOptions,
 };
 use sandbox_local::{LocalConfig, LocalProvider};
 use support::{STATE, close, count, fork, inits, provider, providers, sh, state, until};
@@ -120,6 +120,25 @@ async fn a_tree_beyond_the_limit_is_an_error_that_names_it() {
     assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{error}");
     assert!(error.to_string().contains("20000 directories"), "{error}");
     drop(process);
+    close([sandbox]).await;
+}
+
+/// The path of each watched directory is kept, and the guest makes them.
+#[tokio::test]
+async fn a_watch_ends_with_an_error_where_paths_are_longer_than_the_kernel_takes() {
+    let _alone = ALONE.lock().await;
+    let sandbox = support::default().await;
+    let watch = sandbox.watch(&".".into(), WatchOptions::new()).await;
+    let mut watch = watch.expect("it watches");
+    nest(&sandbox, 15, 200, 0).await;
+    assert!(watch.next().await.is_ok(), "the control: shorter ones");
+    nest(&sandbox, 30, 201, 0).await;
+    let error = loop {
+        if let Err(error) = watch.next().await {
+            break error;
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{error}");
     close([sandbox]).await;
 }
 

@@ -94,7 +94,9 @@ async fn close_kills_while_a_fork_holds_the_sandbox() {
 #[tokio::test]
 async fn guests_can_not_stop_the_isolation_probe() {
     let sandbox = support::default().await;
-    let script = "(me=$(sh -c 'echo $PPID'); while :; do for p in /proc/[0-9]*; do \
+    // Not before the shell that starts it has ended, which it would stop too.
+    let script = "(while [ -e /proc/$$ ]; do :; done; me=$(sh -c 'echo $PPID'); \
+                  while :; do for p in /proc/[0-9]*; do \
                   p=${p#/proc/}; [ $p = 1 ] || [ $p = $me ] || kill -STOP $p; done; done) \
                   >/dev/null 2>&1 &";
     run(&sandbox, Command::shell(script)).await;

@@ -27,6 +27,9 @@ const OP: Operation = Operation::Watch;
 /// Number of events that one look takes; more are taken by the next.
 const MOST: usize = 32 << 10;
 
+/// The longest path of a directory, in bytes, as in the kernel: each is kept, and each event has one.
+const PATH: usize = 4096;
+
 /// Number of tries to go through a tree that changes meanwhile.
 const TRIES: usize = 5;
 
@@ -287,6 +290,15 @@ impl Watched {
     }
 
     fn add(&mut self, dir: BorrowedFd<'_>, path: Vec<u8>, place: &Place) -> Result<()> {
+        if path.len() > PATH {
+            return Err(place
+                .error(
+                    ErrorKind::LimitExceeded,
+                    b"",
+                    format!("a directory to watch has a path of more than {PATH} bytes"),
+                )
+                .with_hint("watch a directory further down"));
+        }
         if !self.numbers.contains_key(&path) && self.numbers.len() >= self.limit {
             let limit = self.limit;
             return Err(place

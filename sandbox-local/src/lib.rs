@@ -78,10 +78,3 @@ pub use sandbox_oci::{
 };
 #[cfg(target_os = "linux")]
 pub use store::{LocalStore, Removed, StoredImage};
-
-/// The hint for a program that was not found and whose name looks like a whole command line.
-fn spaced(program: &[u8]) -> Option<&'static str> {
-    const HINT: &str = "a program's arguments are given apart from its name \
-        (`Command::new(\"ls\").arg(\"-la\")`); a line for the shell is `Command::shell`";
-    program.contains(&b' ').then_some(HINT)
-}

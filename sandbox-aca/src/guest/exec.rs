@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use sandbox_core::backend::command_not_found;
 use sandbox_core::{
     CapturedStream, Command, Error, ErrorKind, Execution, Exit, ExitStatus, Operation, Output,
     PartialOutput, Result,
@@ -213,12 +214,13 @@ impl<T: Transport> Guest<T> {
             }
             ["E", name, ..] => {
                 let (kind, message) = kind_of(name);
-                let of_program =
-                    matches!(kind, ErrorKind::CommandNotFound | ErrorKind::NotExecutable);
+                if kind == ErrorKind::CommandNotFound {
+                    return self.named(command_not_found(op, command.program(), message));
+                }
                 let error = Error::new(kind, op).with_message(message);
-                match of_program {
-                    true => error.with_path(command.program()),
-                    false => error.with_path(&launch.cwd),
+                match kind {
+                    ErrorKind::NotExecutable => error.with_path(command.program()),
+                    _ => error.with_path(&launch.cwd),
                 }
             }
             _ => return self.named(garbled(op)).with_execution(Execution::Unknown),

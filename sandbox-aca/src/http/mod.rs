@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use reqwest::header::HeaderMap;
 use reqwest::{Method, StatusCode, Url};
-use sandbox_core::{Error, Operation, Result};
+use sandbox_core::{Error, Operation, Result, backend};
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
@@ -30,6 +30,16 @@ use retry::{Attempts, LONGEST_WAIT};
 
 /// Bytes of the answer to a refused request that are read.
 const PROBLEM: u64 = 64 << 10;
+
+/// What needs the runtime's driver for I/O, which panics without it.
+#[cfg(unix)]
+fn io() {
+    // Whether it can be made is another matter.
+    drop(tokio::net::UnixStream::pair());
+}
+
+#[cfg(not(unix))]
+fn io() {}
 
 /// The way to one data plane.
 pub(crate) struct Http {
@@ -221,6 +231,7 @@ impl Http {
         request: &Request<'_>,
         sink: &mut Sink,
     ) -> Result<(StatusCode, HeaderMap), Failure> {
+        backend::require_runtime(op, io).map_err(Failure::before)?;
         let started = Instant::now();
         let mut refused = None;
         let mut count = 0;

@@ -7,6 +7,8 @@
 //! - [`blocking`]: work that must not run on the runtime's threads.
 //! - [`check_port`] and [`not_listening`]: the errors of `connect_port`.
 //! - [`watch_channel`]: the two ends of a watch of files.
+//! - [`command_not_found`]: the error of a command whose program is not there.
+//! - [`require_runtime`]: an error instead of a panic where tokio's runtime is missing.
 //! - [`timed_out`]: the error of a command that its timeout killed.
 //!
 //! An application needs none of this.
@@ -16,18 +18,20 @@
 mod jobs;
 mod lock;
 mod registry;
+mod runtime;
 mod settings;
 
 pub use jobs::Jobs;
 pub use lock::FileLock;
 pub use registry::Registry;
+pub use runtime::require_runtime;
 pub use settings::{DEFAULT_PATH, Settings};
 
 pub use crate::watch::{WatchSender, watch_channel};
 
 use std::time::Duration;
 
-use crate::{Error, ErrorKind, Execution, Operation, Result};
+use crate::{Error, ErrorKind, Execution, GuestPath, Operation, Result};
 
 /// Runs work that blocks on a thread for blocking work.
 ///
@@ -86,6 +90,28 @@ pub fn not_listening(port: u16) -> Error {
     Error::new(ErrorKind::NotListening, Operation::ConnectPort)
         .with_message(format!("nothing listens on port {port} of the sandbox"))
         .with_hint("start the server, or wait for it with wait_for_port")
+}
+
+/// The error of a command whose program was not found, with a hint where the name looks like a whole
+/// command line.
+///
+/// ```
+/// use sandbox_core::{Execution, Operation, backend::command_not_found};
+/// let error = command_not_found(Operation::Exec, b"ls -la", "no such program");
+/// assert_eq!(error.execution(), Some(Execution::NotStarted));
+/// assert!(error.hint().unwrap_or_default().contains("arguments"));
+/// ```
+pub fn command_not_found(operation: Operation, program: &[u8], message: &str) -> Error {
+    const HINT: &str = "a program's arguments are given apart from its name \
+        (`Command::new(\"ls\").arg(\"-la\")`); a line for the shell is `Command::shell`";
+    let error = Error::new(ErrorKind::CommandNotFound, operation)
+        .with_message(message)
+        .with_path(GuestPath::new(program))
+        .with_execution(Execution::NotStarted);
+    match program.contains(&b' ') {
+        true => error.with_hint(HINT),
+        false => error,
+    }
 }
 
 /// The error of a command that was killed at its timeout: interrupted, no output known.

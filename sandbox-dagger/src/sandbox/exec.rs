@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use sandbox_core::backend::timed_out;
+use sandbox_core::backend::{command_not_found, timed_out};
 use sandbox_core::{
     CapturedStream, Command, Error, ErrorKind, Execution, Exit, ExitStatus, GuestPath, Operation,
     Output, PartialOutput, Result, Stdin,
@@ -288,7 +288,9 @@ fn captured(bytes: Vec<u8>, frame: &mut Frame<'_>) -> std::result::Result<Captur
 pub(crate) fn not_started(why: &str, command: &Command, cwd: &GuestPath) -> Error {
     let program = || GuestPath::new(command.program());
     let (kind, message, path) = match why {
-        "command-not-found" => (ErrorKind::CommandNotFound, "no such program", program()),
+        "command-not-found" => {
+            return command_not_found(Operation::Exec, command.program(), "no such program");
+        }
         "not-executable" => (
             ErrorKind::NotExecutable,
             "not an executable program",

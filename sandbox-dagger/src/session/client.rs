@@ -14,6 +14,8 @@ use hyper::{Request, StatusCode, header};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client as Pool, Error as PoolError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use sandbox_core::Operation;
+use sandbox_core::backend::require_runtime;
 use serde_json::{Value, json};
 
 use crate::session::failure::{Failed, classify, classify_status};
@@ -100,6 +102,7 @@ impl Client {
         largest: u64,
         within: Duration,
     ) -> Result<Value, Failed> {
+        runtime(Operation::Connect).map_err(Failed::NoRuntime)?;
         let answer = self.post(query, trace, largest);
         tokio::time::timeout(within, answer)
             .await
@@ -109,6 +112,7 @@ impl Client {
     /// Stream of what commands of the session write, from the records after this one on. Dropping it closes
     /// its connection.
     pub(crate) async fn logs(&self, since: u64, within: Duration) -> Result<Logs, Failed> {
+        runtime(Operation::Connect).map_err(Failed::NoRuntime)?;
         let request = Request::get(&self.logs)
             .header(header::AUTHORIZATION, &self.authorization)
             .header("X-Last-Event-ID", since)
@@ -174,6 +178,21 @@ impl Client {
         }
     }
 }
+
+/// Fails where a connection would panic.
+pub(crate) fn runtime(operation: Operation) -> sandbox_core::Result<()> {
+    require_runtime(operation, io)
+}
+
+/// What needs the runtime's driver for I/O, which panics without it.
+#[cfg(unix)]
+fn io() {
+    // Whether it can be made is another matter.
+    drop(tokio::net::UnixStream::pair());
+}
+
+#[cfg(not(unix))]
+fn io() {}
 
 /// A request that failed before it had a connection was not sent.
 fn sent(error: PoolError) -> Failed {

@@ -23,6 +23,8 @@ type Source = Box<dyn StdError + Send + Sync>;
 /// Why a query gave no data.
 #[derive(Debug)]
 pub(crate) enum Failed {
+    /// Nothing was sent: the runtime that polls the caller lacks something.
+    NoRuntime(Error),
     /// Nothing was sent.
     NotSent(Source),
     /// The CLI answered that it can't reach the engine, so that the engine got nothing.
@@ -133,7 +135,8 @@ impl Failed {
     /// Whether it is proven that the engine began nothing.
     pub(crate) fn nothing_begun(&self) -> bool {
         match self {
-            Self::NotSent(_)
+            Self::NoRuntime(_)
+            | Self::NotSent(_)
             | Self::NoEngine(_)
             | Self::Refused
             | Self::NotBegun(_)
@@ -189,6 +192,12 @@ impl Failed {
             }
         };
         match self {
+            Self::NoRuntime(error) => {
+                let hint = error.hint().unwrap_or_default().to_owned();
+                new(error.kind(), error.message().to_owned())
+                    .with_hint(hint)
+                    .with_source(error)
+            }
             Self::NotSent(error) => new(
                 ErrorKind::Unavailable,
                 "the Dagger session can't be reached".into(),

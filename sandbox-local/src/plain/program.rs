@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use sandbox_core::backend::Settings;
+use sandbox_core::backend::{Settings, command_not_found};
 use sandbox_core::{
     Command, EnvValue, Error, ErrorKind, Execution, FileKind, GuestPath, Operation, Result,
 };
@@ -78,13 +78,7 @@ fn find(
             .with_message(why)
             .with_path(GuestPath::from(program))
     };
-    let missing = || {
-        let error = refuse(ErrorKind::CommandNotFound, "the program was not found");
-        match crate::spaced(program) {
-            Some(hint) => error.with_hint(hint),
-            None => error,
-        }
-    };
+    let missing = || command_not_found(op, program, "the program was not found");
     let name = text(program).ok_or_else(missing)?;
     let candidates: Vec<PathBuf> = if program.contains(&b'/') {
         vec![cwd.join(&name)]

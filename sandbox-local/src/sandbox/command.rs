@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use rustix::io::Errno;
+use sandbox_core::backend::command_not_found;
 use sandbox_core::{
     Command, DEFAULT_TERM, Env, EnvValue, Error, ErrorKind, Execution, Exit, ExitStatus, GuestPath,
     Operation, Process, ProcessControl, ProcessStderr, ProcessStdin, ProcessStdout, ResourceUsage,
@@ -419,16 +420,12 @@ fn not_started(failure: Failure, names: &Names, context: &Context) -> Error {
             .with_path(&names.program)
     };
     let error = match failure.kind {
-        FailureKind::NotFound => {
-            let error = program(
-                ErrorKind::CommandNotFound,
-                "no such program (or its interpreter)",
-            );
-            match crate::spaced(names.program.as_bytes()) {
-                Some(hint) => error.with_hint(hint),
-                None => error,
-            }
-        }
+        FailureKind::NotFound => command_not_found(
+            context.operation,
+            names.program.as_bytes(),
+            "no such program (or its interpreter)",
+        )
+        .with_sandbox(context.sandbox.clone()),
         FailureKind::NotExecutable => {
             program(ErrorKind::NotExecutable, "the program may not be executed")
         }

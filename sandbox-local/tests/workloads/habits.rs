@@ -281,3 +281,150 @@ END
     ])
     .await;
 }
+
+#[tokio::test]
+async fn builds_trees_and_loops_behave() {
+    are_as_on_the_host(&[
+        (
+            "jobserver",
+            r#"mkdir s; printf 'all: a b c d\n%%:\n\t+@$(MAKE) -s -C s $@\n' > Makefile; printf '%%:\n\t@sleep 0.05; echo made $@ > $@; cat $@\n' > s/Makefile; make -s -j4 --output-sync a b c d | sort; echo ${PIPESTATUS[0]}; make -s -j4 -l 100 -k x y 2>&1 | sort | head -3"#,
+        ),
+        (
+            "find",
+            r#"mkdir -p t/{1..30}/{a,b}; touch t/{1..30}/{a,b}/f; find t -name f -delete; find t -type d -empty -delete; ls -A | wc -l; mkdir u; touch u/{1..50}; find u -newermt '2001-01-01' -type f -printf '%s %m\n' | sort | uniq -c; find u -type f -exec rm {} +; find u -maxdepth 0 -empty; find . -perm /222 -type d | wc -l"#,
+        ),
+        (
+            "archives",
+            r#"truncate -s 1G f; echo x | dd of=f bs=1 seek=500M conv=notrunc 2>/dev/null
+            tar --sparse -cf a.tar f; [ $(stat -c %s a.tar) -lt 100000 ] && echo small; mkdir o; tar -C o -xf a.tar
+            du -k o/f | awk '{ print ($1 < 1000) }'; cmp f o/f && echo equal; mkdir d; touch d/x
+            tar -cf - d | (mkdir e; tar -C e -xpf - --no-same-owner); ls e/d"#,
+        ),
+        (
+            "loops",
+            r#"(while :; do date +%s >> log; sleep 0.02; done) & p=$!
+            until [ -s log ] && [ $(wc -l < log) -ge 5 ]; do sleep 0.02; done; kill $p; wait $p; echo $?
+            trap 'echo usr1' USR1; kill -USR1 $$; read -t 0.1 x < <(sleep 1); echo $?"#,
+        ),
+        (
+            "processes",
+            r#"cat > a.py <<'P'
+import multiprocessing as m, os, signal, threading, mmap, fcntl, resource, tempfile, select, socket, time
+def f(s,v):
+    with s: v.value+=1
+if __name__=='__main__':
+    for how in ('fork','spawn','forkserver'):
+        c=m.get_context(how); s=c.Semaphore(3); v=c.Value('i',0); l=c.Lock(); b=c.Barrier(2)
+        ps=[c.Process(target=f,args=(l,v)) for _ in range(6)]
+        [p.start() for p in ps]; [p.join() for p in ps]; print(how,v.value,[p.exitcode for p in ps])
+    with m.Pool(4,maxtasksperchild=2) as p: print(sum(p.imap_unordered(abs,range(-50,50),chunksize=5)))
+    from multiprocessing.connection import Listener, Client
+    with Listener(family='AF_UNIX') as li:
+        t=threading.Thread(target=lambda:Client(li.address).send('x'));t.start();print(li.accept().recv());t.join()
+    mm=mmap.mmap(-1,4096); pid=os.fork()
+    if pid==0: mm[0:2]=b'ok'; os._exit(0)
+    os.waitpid(pid,0); print(mm[0:2])
+    signal.signal(signal.SIGALRM,lambda *a:print('alarm')); signal.setitimer(signal.ITIMER_REAL,0.05); signal.pause()
+    print(resource.getrlimit(resource.RLIMIT_STACK)[0], resource.getrlimit(resource.RLIMIT_NPROC)[0]>100)
+    fd=os.memfd_create('x'); os.write(fd,b'1'); print(os.path.exists('/proc/self/fd/%d'%fd))
+    e=select.epoll(); r,w=os.pipe(); e.register(r,select.EPOLLIN); os.write(w,b'1'); print(e.poll(1)!=[])
+    print(len(os.sched_getaffinity(0))==os.cpu_count(), os.getloadavg()[0]>=0)
+    pfd=os.pidfd_open(os.getpid()); print(pfd>0); ev=os.eventfd(1); print(os.eventfd_read(ev))
+    os.posix_fallocate(os.open('pf',os.O_CREAT|os.O_RDWR),0,4096); print(os.stat('pf').st_size)
+    print(os.copy_file_range(os.open('pf',os.O_RDONLY),os.open('pg',os.O_CREAT|os.O_RDWR),4096))
+P
+python3 a.py"#,
+        ),
+    ])
+    .await;
+}
+
+/// Those whose programs CI does not install, or that take seconds.
+#[tokio::test]
+async fn tools_of_developers_behave() {
+    if std::env::var("SANDBOX_WORKLOADS").is_ok_and(|which| which == "all") {
+        are_as_on_the_host(&[
+        (
+            "sqlitewal",
+            r#"sqlite3 d 'pragma journal_mode=wal; create table t(x);' ; for i in 1 2 3 4; do (for j in $(seq 20); do sqlite3 -cmd '.timeout 20000' d "insert into t values($j)"; done) & done; wait; sqlite3 d 'select count(*) from t; pragma integrity_check; pragma wal_checkpoint(truncate);'; sqlite3 d 'vacuum; pragma mmap_size=1000000; select sum(x) from t'; ls"#,
+        ),
+        (
+            "gpg",
+            r#"export GNUPGHOME=$PWD/g; mkdir -m 700 g; gpg --batch --quiet --passphrase '' --quick-generate-key 'A <a@b>' ed25519 default never 2>/dev/null; gpg --list-keys --with-colons | grep -c ^pub; echo hi > f; gpg --batch --yes --quiet --clearsign f; gpg --verify f.asc 2>&1 | grep -c Good; echo secret | gpg -q --batch --passphrase x --pinentry-mode loopback -c -o s.gpg; gpg -q --batch --passphrase x --pinentry-mode loopback -d s.gpg; gpgconf --kill all; echo $?"#,
+        ),
+        (
+            "sshkeygen",
+            r#"ssh-keygen -q -t ed25519 -N '' -f k; ssh-keygen -lf k | awk '{print $1,$4}'; stat -c %a k k.pub; eval $(ssh-agent) >/dev/null; ssh-add -q k; ssh-add -l | awk '{print $1,$4}'; ssh-agent -k >/dev/null; echo text > m; ssh-keygen -q -Y sign -f k -n file m; printf 'a %s\n' "$(cat k.pub)" > allowed; ssh-keygen -Y verify -f allowed -I a -n file -s m.sig < m | cut -c1-30; ssh -o BatchMode=yes -o ConnectTimeout=1 127.0.0.1 -p 1 true; echo $?"#,
+        ),
+        (
+            "rsync",
+            r#"mkdir -p a/b; for i in $(seq 50); do echo $i > a/b/$i; done; ln -s b a/l; ln a/b/1 a/h; chmod 640 a/b/2; touch -d '2001-01-01 UTC' a/b/3; rsync -aH --delete a/ c/; stat -c '%a %h' c/b/2 c/h; stat -c %Y c/b/3; rsync -ani --delete a/ c/ | wc -l; rm a/b/5; echo more >> a/b/6; rsync -a --delete -i a/ c/ | sed 's/  */ /g' | sort; truncate -s 100M s; rsync -S s t; du -k t | cut -f1; rsync -aX --inplace a/ d/; diff -r a d && echo equal"#,
+        ),
+        (
+            "worker",
+            r#"cat > a.js <<'J'
+const {Worker,isMainThread,parentPort,workerData}=require('worker_threads');const fs=require('fs');const cp=require('child_process');
+if(isMainThread){let n=0,s=0;for(let i=0;i<8;i++){const w=new Worker(__filename,{workerData:i});w.on('message',m=>{s+=m;if(++n==8){console.log(s);
+const c=cp.fork(__filename+'.c.js');c.on('message',m=>{console.log(m);c.kill();});c.on('exit',(a,b)=>console.log(a,b));}});}}else{const b=new SharedArrayBuffer(8);Atomics.store(new Int32Array(b),0,workerData);parentPort.postMessage(workerData*workerData);}
+J
+echo "process.send({hi:process.argv.length});setInterval(()=>{},1000)" > a.js.c.js; node a.js
+cat > w.js <<'J'
+const fs=require('fs');fs.mkdirSync('d');const w=fs.watch('d',{recursive:false},(e,f)=>{console.log(e,f);w.close();});fs.writeFileSync('d/x','1');
+const net=require('net');const s=net.createServer(c=>{c.end('bye');s.close();}).listen('sock',()=>net.connect('sock').on('data',d=>console.log(String(d))));
+require('cluster');console.log(require('os').cpus().length>0,require('os').userInfo().uid>=0,require('os').tmpdir());
+require('dns').lookup('localhost',e=>console.log(e));
+J
+node w.js | sort
+node --test --version >/dev/null; cat > t.test.js <<'J'
+const t=require('node:test');t('x',()=>{});
+J
+node --test t.test.js 2>&1 | grep -E '^# (pass|fail)'"#,
+        ),
+        (
+            "javanio",
+            r#"cat > W.java <<'J'
+import java.nio.file.*;import java.util.concurrent.*;import java.util.*;
+public class W{public static void main(String[] a)throws Exception{Path d=Files.createDirectory(Path.of("d"));WatchService w=FileSystems.getDefault().newWatchService();d.register(w,StandardWatchEventKinds.ENTRY_CREATE);Files.writeString(d.resolve("x"),"1");WatchKey k=w.poll(60,TimeUnit.SECONDS);System.out.println(k.pollEvents().get(0).context());
+ExecutorService e=Executors.newFixedThreadPool(16);List<Future<Integer>> f=new ArrayList<>();for(int i=0;i<100;i++){int j=i;f.add(e.submit(()->j*j));}int s=0;for(Future<Integer> x:f)s+=x.get();e.shutdown();System.out.println(s);
+Process p=new ProcessBuilder("sh","-c","echo sub; exit 3").redirectErrorStream(true).start();System.out.println(new String(p.getInputStream().readAllBytes()).trim()+p.waitFor());
+try(var ch=java.nio.channels.FileChannel.open(Path.of("m"),StandardOpenOption.CREATE,StandardOpenOption.READ,StandardOpenOption.WRITE)){var m=ch.map(java.nio.channels.FileChannel.MapMode.READ_WRITE,0,4096);m.put(0,(byte)7);m.force();var l=ch.tryLock();System.out.println(l!=null);}
+System.out.println(System.getProperty("file.encoding")+System.getProperty("java.io.tmpdir")+TimeZone.getDefault().getID()+Locale.getDefault());
+System.out.println(Runtime.getRuntime().availableProcessors()>0);
+var srv=new java.net.ServerSocket(0);new Thread(()->{try{new java.net.Socket("localhost",srv.getLocalPort()).getOutputStream().write(5);}catch(Exception x){x.printStackTrace();}}).start();System.out.println(srv.accept().getInputStream().read());
+var ss=java.nio.channels.ServerSocketChannel.open(java.net.StandardProtocolFamily.UNIX);ss.bind(java.net.UnixDomainSocketAddress.of("s"));System.out.println("unix");
+}}
+J
+java W.java"#,
+        ),
+        (
+            "gocache",
+            r#"export HOME=$PWD GOFLAGS=-mod=mod GOPROXY=off; mkdir m; cd m; go mod init x 2>/dev/null; printf 'package main\nimport "fmt"\nfunc main(){ch:=make(chan int);for i:=0;i<100;i++{go func(i int){ch<-i}(i)};s:=0;for i:=0;i<100;i++{s+=<-ch};fmt.Println(s)}\n' > main.go; go build -o a . && ./a; go build -v -o b . 2>&1 | wc -l; go env GOCACHE | sed "s|$HOME|H|"; go vet . && echo vetted; printf 'package main\nimport "testing"\nfunc TestX(t *testing.T){}\nfunc BenchmarkX(b *testing.B){}\n' > m_test.go; go test . 2>&1 | cut -f1; go test . 2>&1 | grep -o cached; go test -run xxx -bench . -benchtime 10x . | grep -o ^PASS; gofmt -l ."#,
+        ),
+        (
+            "cargooff",
+            r#"export HOME=$PWD CARGO_HOME=$PWD/c; PATH=/usr/bin:/bin; cargo new -q --vcs none p; cd p; cargo build -q --offline; ./target/debug/p; cargo build --offline 2>&1 | grep -c Compiling; touch src/main.rs; cargo build --offline 2>&1 | grep -c Compiling; cargo test -q --offline 2>&1 | grep -c 'test result: ok'; cargo check -q --offline --message-format=json | grep -c compiler-artifact; (cargo build --offline -q & cargo build --offline -q & wait; echo both)"#,
+        ),
+        (
+            "pipoff",
+            r#"export HOME=$PWD; python3 -m venv v; v/bin/pip --version | cut -d' ' -f1; v/bin/pip install --no-index nothing-here 2>&1 | grep -c 'No matching'; v/bin/pip list 2>/dev/null | head -1; v/bin/pip install nothing-here --retries 0 --timeout 1 2>&1 | grep -c ERROR; mkdir p; printf '[build-system]\nrequires=[]\nbuild-backend="b"\nbackend-path=["."]\n[project]\nname="p"\nversion="1"\n' > p/pyproject.toml; v/bin/python -m compileall -q p; v/bin/python -m pip cache dir | sed "s|$HOME|H|"; v/bin/python -m site --user-site | sed "s|$HOME|H|"; python3 -m pip install --user --no-index x 2>&1 | head -1; python3 -m zipfile -c z.zip p; python3 -m json.tool <<< '{"a":1}'; python3 -m http.server --help | head -1; python3 -m unittest 2>&1 | tail -1; python3 -m timeit -n 1 -r 1 1 | wc -l; python3 -c 'import readline, curses, tkinter' 2>&1 | tail -1; python3 -q -i </dev/null 2>&1 | wc -l"#,
+        ),
+        (
+            "npmoff",
+            r#"export HOME=$PWD npm_config_update_notifier=false; mkdir a b; cd b; npm init -y >/dev/null; echo 'module.exports=7' > index.js; cd ../a; npm init -y >/dev/null; npm install --offline --no-audit --no-fund ../b >/dev/null 2>&1; echo $?; node -e 'console.log(require("b"))'; npm pkg set scripts.x='echo ran $npm_package_name'; npm run -s x; npm ls --depth 0 | tail -2 | head -1 | grep -c b@; npm exec --offline --no -- nothing-here 2>&1 | grep -c -i 'not\|err' | awk '{print ($1>0)}'; npm install --offline --no-audit left-pad 2>&1 | grep -c ENOTCACHED | awk '{print ($1>0)}'; npm config get cache | sed "s|$HOME|H|"; npx --offline -y nope-nope 2>&1 | grep -c npm | awk '{print ($1>0)}'"#,
+        ),
+        (
+            "openssl",
+            r#"openssl req -x509 -newkey rsa:2048 -nodes -keyout k.pem -out c.pem -subj /CN=localhost -days 1 2>/dev/null; openssl x509 -in c.pem -noout -subject; openssl s_server -accept 4433 -cert c.pem -key k.pem -www -quiet >/dev/null 2>&1 & p=$!; for i in $(seq 300); do curl -sk https://localhost:4433/ -o o && break; sleep 0.05; done; grep -c -i 'cipher' o | awk '{print ($1>0)}'; curl -s https://localhost:4433/; echo $?; curl -s --cacert c.pem https://localhost:4433/ -o /dev/null; echo $?; kill $p; openssl rand -hex 4 | wc -c; openssl enc -aes-256-cbc -pbkdf2 -k x <<< hi | openssl enc -d -aes-256-cbc -pbkdf2 -k x; openssl speed -seconds 1 md5 2>/dev/null | tail -1 | cut -c1-3; curl -s http://127.0.0.1:1; echo $?; curl -s file://$PWD/c.pem | head -1; wget -q -O- http://127.0.0.1:1; echo $?"#,
+        ),
+        (
+            "cmake",
+            r#"mkdir p; cd p; printf 'cmake_minimum_required(VERSION 3.10)\nproject(x C)\nadd_executable(x x.c)\nenable_testing()\nadd_test(t x)\n' > CMakeLists.txt; echo 'int main(void){return 0;}' > x.c; cmake -S . -B b -G Ninja >/dev/null; cmake --build b | tail -1 | sed 's/\[.*\] //'; ninja -C b | tail -1; (cd b; ctest 2>&1 | grep 'tests passed'); cmake -S . -B m >/dev/null; make -s -C m -j4 >/dev/null; echo $?; make -C m | grep -c Built"#,
+        ),
+        (
+            "gitmore",
+            r#"export HOME=$PWD; git config --global user.email a@b; git config --global user.name a; git config --global init.defaultBranch main; git init -q r; cd r; for h in pre-commit commit-msg post-commit; do printf '#!/bin/sh\necho hook %s >> $(git rev-parse --git-dir)/hooklog\n' $h > .git/hooks/$h; chmod +x .git/hooks/$h; done; echo 1 > f; git add f; git commit -qm 1; cat .git/hooklog; git clone -q --bare . ../b.git; git remote add o ../b.git; git push -q o main; git clone -q file://$HOME/b.git ../c; git -C ../c log --oneline | wc -l; git -c protocol.file.allow=always submodule add -q file://$HOME/b.git sub; git commit -qm s; git submodule status | wc -l; git worktree add -q ../w HEAD; git worktree list | wc -l; git bisect start HEAD HEAD~1 >/dev/null 2>&1; git bisect run true 2>&1 | tail -1 | cut -c1-10; git bisect reset -q; git rebase -q HEAD~0; git filter-branch --help >/dev/null 2>&1; git fast-export --all | git -C ../b.git fast-import --quiet --force; echo $?; git daemon --base-path=$HOME --export-all --listen=127.0.0.1 --port=9419 --detach --pid-file=$HOME/pid; for i in $(seq 100); do git ls-remote git://127.0.0.1:9419/b.git 2>/dev/null | wc -l | grep -v '^0' && break; sleep 0.05; done; kill $(cat $HOME/pid); git gc -q --aggressive; git fsck --strict; git fsmonitor--daemon status 2>&1 | cut -c1-30; git maintenance run --quiet; git -c core.untrackedCache=true status -s; git stash -u -q; git archive HEAD | tar t; git bundle create -q x.bundle main; git clone -q x.bundle ../d; echo $?; git -c gc.auto=1 commit -q --allow-empty -m gc; GIT_TRACE=0 git lfs 2>&1 | head -1 | cut -c1-20"#,
+        ),
+        ])
+        .await;
+    }
+}

@@ -40,6 +40,18 @@ async fn ffmpeg_encodes_a_second() {
 }
 
 #[tokio::test]
+async fn libreoffice_converts_without_a_screen() {
+    let script = r#"
+        to() { soffice --headless --convert-to "$1" "$2" >log 2>&1 || cat log; }
+        echo 'a page' > a.txt
+        to odt a.txt; to docx a.odt; to pdf a.docx
+        file -b a.odt; head -c 5 a.pdf
+    "#;
+    let last = "OpenDocument Text\n%PDF-";
+    prints_if_asked(last, FileBatch::new(), script).await;
+}
+
+#[tokio::test]
 async fn aspell_has_its_dictionary() {
     let script = "printf 'a word thatt is wrong\\n' | aspell --lang=en list";
     prints_if_asked("thatt", FileBatch::new(), script).await;

@@ -25,6 +25,7 @@ cases! { "exec":
     many_arguments_arrive [Exec],
     a_mebibyte_of_arguments_arrives_or_is_refused [Exec],
     a_missing_program_is_named [Exec],
+    a_name_with_arguments_in_it_gets_a_hint [Exec],
     a_program_of_the_workdir_is_not_found_by_name [Exec],
     a_missing_program_inside_the_shell_is_127 [Exec],
     a_file_that_is_no_program_is_not_executable [Exec, Modes],
@@ -219,6 +220,21 @@ async fn a_missing_program_is_named(cx: Context) -> Verdict {
             "the error should name {program}: {error:?}"
         );
     }
+    Ok(())
+}
+
+async fn a_name_with_arguments_in_it_gets_a_hint(cx: Context) -> Verdict {
+    let ran = cx.sandbox.exec(Command::new("ls -la")).await;
+    let error = not_started(&cx, ran, ErrorKind::CommandNotFound)?;
+    let hint = error.hint().unwrap_or_default();
+    ensure!(
+        hint.contains("arguments"),
+        "the hint should say that arguments are given apart: {error:?}"
+    );
+    let ran = cx.sandbox.exec(Command::new("no-such-program")).await;
+    let error = not_started(&cx, ran, ErrorKind::CommandNotFound)?;
+    let hint = error.hint().unwrap_or_default();
+    ensure!(!hint.contains("arguments"), "a hint for no reason: {hint}");
     Ok(())
 }
 

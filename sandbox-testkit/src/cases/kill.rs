@@ -5,7 +5,8 @@
 use std::time::{Duration, Instant};
 
 use sandbox_core::{
-    Command, Error, ErrorKind, Execution, Mount, Operation, Output, Result, SandboxExt as _,
+    Capability, Command, Error, ErrorKind, Execution, Mount, Operation, Output, Result,
+    SandboxExt as _,
 };
 
 use super::tools::{LIFETIMES, appears, beating, beats, daemon, far_daemon, heart, stopped, text};
@@ -15,6 +16,7 @@ cases! { "kill":
     a_timeout_is_an_error_with_the_partial_output [Exec],
     a_timeout_comes_in_time [Exec],
     a_timeout_of_zero_is_refused [Exec],
+    a_time_without_an_end_is_none [Exec],
     a_command_within_its_timeout_is_not_cut [Exec],
     the_timeout_of_the_spec_holds [Exec],
     the_commands_own_timeout_comes_first [Exec],
@@ -126,6 +128,23 @@ async fn a_timeout_of_zero_is_refused(cx: Context) -> Verdict {
         "whether it ran"
     );
     ensure!(!cx.sandbox.exists("ran").await?, "it ran");
+    Ok(())
+}
+
+/// `Duration::MAX` is what callers write for none; a sum of it and a time is beyond every clock.
+async fn a_time_without_an_end_is_none(cx: Context) -> Verdict {
+    let mut spec = cx.fixture.spec().command_timeout(Duration::MAX);
+    if cx.fixture.capabilities().has(Capability::Ttl) {
+        spec = spec.ttl(Duration::MAX);
+    }
+    let sandbox = cx.create(spec).await?;
+    for command in [
+        Command::shell("printf done"),
+        Command::shell("printf done").timeout(Duration::MAX),
+    ] {
+        let output = sandbox.exec(command).await?;
+        ensure_eq!(output.stdout.bytes, "done", "what it said");
+    }
     Ok(())
 }
 

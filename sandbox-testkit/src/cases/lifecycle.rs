@@ -2,7 +2,10 @@
 //!
 //! Invariant: after an end every operation is tried, not only the likely ones.
 
+use std::future::Future as _;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use sandbox_core::{
@@ -28,6 +31,8 @@ cases! { "lifecycle":
     an_invalid_spec_is_refused,
     a_network_that_is_off_where_possible_is_accepted,
     dropping_the_provider_leaves_the_sandbox,
+    outside_of_a_runtime_nothing_panics,
+    another_runtime_may_use_a_sandbox [Exec],
 }
 
 /// The case that needs a fixture which can destroy a sandbox.
@@ -353,5 +358,69 @@ async fn dropping_the_provider_leaves_the_sandbox(cx: Context) -> Verdict {
     drop(provider);
     sandbox.write("f", "x").await?;
     ensure_eq!(sandbox.read_to_string("f").await?, "x", "the file");
+    Ok(())
+}
+
+/// A program may poll what it got wherever it is: an error, or an answer where no runtime is needed.
+async fn outside_of_a_runtime_nothing_panics(cx: Context) -> Verdict {
+    // A connection that is there already must not hide what a new one needs.
+    cx.sandbox.write("f", "kept").await?;
+    let (provider, sandbox, spec) = (cx.provider.clone(), cx.sandbox.clone(), cx.fixture.spec());
+    // Each polled once: nothing is there to wake them.
+    let polled = move || {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let mut made = Vec::new();
+        if let Poll::Ready(created) = pin!(provider.create(spec)).poll(&mut context) {
+            made.push(created);
+        }
+        let mut exec = pin!(sandbox.exec(Command::new("true")));
+        let ran = exec.as_mut().poll(&mut context).is_ready();
+        let mut read = pin!(sandbox.read("f"));
+        let read = read.as_mut().poll(&mut context).is_ready();
+        (made, ran, read)
+    };
+    let thread = std::thread::spawn(polled);
+    let ended = tokio::task::spawn_blocking(move || thread.join()).await?;
+    let Ok((made, ..)) = ended else {
+        return Err(Failed::new("a call that no runtime polls panics"));
+    };
+    for sandbox in made.into_iter().flatten() {
+        cx.track(sandbox);
+    }
+    let read = cx.sandbox.read_to_string("f").await?;
+    ensure_eq!(read, "kept", "the sandbox, afterwards");
+    Ok(())
+}
+
+/// A program has more than one runtime: one for each test, or one for each thread.
+async fn another_runtime_may_use_a_sandbox(cx: Context) -> Verdict {
+    cx.sandbox.write("f", "one").await?;
+    for _ in 0..2 {
+        let sandbox = cx.sandbox.clone();
+        let used = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            runtime.block_on(async {
+                let read = sandbox.read_to_string("f").await?;
+                ensure_eq!(read, "one", "the file, in another runtime");
+                let output = sandbox.sh("cat f").await?;
+                ensure_eq!(output.stdout.bytes, "one", "a command, in another runtime");
+                Verdict::Ok(())
+            })
+        };
+        // Its connections end with it.
+        let thread = std::thread::spawn(used);
+        match tokio::task::spawn_blocking(move || thread.join()).await? {
+            Ok(verdict) => verdict?,
+            Err(_) => return Err(Failed::new("a sandbox used in another runtime panics")),
+        }
+    }
+    let output = cx.sandbox.sh("cat f").await?;
+    ensure_eq!(
+        output.stdout.bytes,
+        "one",
+        "a command in its own runtime, afterwards"
+    );
     Ok(())
 }

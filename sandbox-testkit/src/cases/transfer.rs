@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sandbox_core::{
     ErrorKind, ExportOptions, ImportOptions, Mode, Operation, SandboxExt as _, TransferCount,
-    TransferProgress, TransferReport,
+    TransferProgress, TransferReport, Unreadable,
 };
 
 use crate::kit::{Context, Verdict, cases, ensure, ensure_eq, refused};
@@ -25,6 +25,7 @@ cases! { "transfer":
     import_heeds_ignore_files_when_asked,
     import_again_reflects_changes,
     import_replaces_what_may_not_be_written [Modes],
+    import_leaves_out_what_cannot_be_read [Exec, Modes],
     import_takes_ignore_before_gitignore,
     import_leaves_what_is_there_unless_asked,
     import_mirrors_deletions_when_asked,
@@ -322,6 +323,51 @@ async fn import_replaces_what_may_not_be_written(cx: Context) -> Verdict {
         ensure_eq!(cx.sandbox.read_to_string(file).await?, text, "the file");
         let mode = cx.sandbox.stat(file).await?.mode;
         ensure_eq!(mode, Mode::new(0o444), "the mode");
+    }
+    Ok(())
+}
+
+async fn import_leaves_out_what_cannot_be_read(cx: Context) -> Verdict {
+    let host = cx.host_dir()?;
+    put(host.path(), "open", "1")?;
+    put(host.path(), "shut", "2")?;
+    put(host.path(), "closed/f", "3")?;
+    put(host.path(), "sub/open", "4")?;
+    for name in ["shut", "closed"] {
+        chmod(host.path(), name, 0o000)?;
+    }
+    // A host's root may read everything, and leaves nothing out.
+    let all = fs::read(host.path().join("shut")).is_ok();
+    let from = host.path();
+    let options = ImportOptions::new();
+    let done = cx.sandbox.import_dir(from, &"in".into(), options).await;
+    let options = ImportOptions::new().unreadable(Unreadable::Fail);
+    let strict = cx.sandbox.import_dir(from, &"strict".into(), options).await;
+    for name in ["shut", "closed"] {
+        chmod(host.path(), name, 0o700)?;
+    }
+    let report = done?;
+    let mut skipped: Vec<String> = report.skipped.iter().map(|s| s.path.to_string()).collect();
+    skipped.sort();
+    let expected: &[&str] = if all { &[] } else { &["closed", "shut"] };
+    ensure_eq!(skipped, expected, "what was reported");
+    ensure_eq!(report.files, if all { 4 } else { 2 }, "files");
+    let text = cx.sandbox.read_to_string("in/sub/open").await?;
+    ensure_eq!(text, "4", "what can be read");
+    if all {
+        strict?;
+    } else {
+        let kind = ErrorKind::PermissionDenied;
+        refused(strict, &cx.sandbox, Operation::ImportDir, kind)?;
+        ensure!(
+            !cx.sandbox.exists("strict").await?,
+            "a refused import left something"
+        );
+    }
+    if all {
+        // So that the sandbox's end can remove them.
+        let script = "chmod 700 in/shut in/closed strict/shut strict/closed";
+        cx.sh(script).await?;
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use sandbox_core::{Error, ErrorKind, Operation};
 use serde_json::Value;
 
 use crate::config::DaggerConfig;
-use crate::session::client::{Client, SMALL_ANSWER, Trace};
+use crate::session::client::{self, Client, SMALL_ANSWER, Trace};
 use crate::session::failure::Failed;
 use crate::session::logs::Logs;
 use crate::session::prepared::Prepared;
@@ -135,6 +135,7 @@ impl Session {
 
     /// Opens a session and asks its engine's version.
     pub(crate) async fn open(config: &DaggerConfig) -> sandbox_core::Result<Self> {
+        client::runtime(Operation::Connect)?;
         let session = Self::find(config).await?;
         let asked = session.client.query(
             "query { version }",

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use sandbox_core::backend::command_not_found;
 use sandbox_core::{
     Capability, Command, Error, ErrorKind, Execution, ExitStatus, GuestPath, Operation, Process,
     ProcessStderr, ProcessStdin, ProcessStdout, Result, Stdin,
@@ -138,7 +139,10 @@ pub(crate) fn start(core: &Arc<Core>, command: &Command, operation: Operation) -
             ErrorKind::NotExecutable => "not executable",
             _ => "no such program",
         };
-        named(refuse(kind, text).with_path(command.program()))
+        named(match kind {
+            ErrorKind::CommandNotFound => command_not_found(operation, command.program(), text),
+            _ => refuse(kind, text).with_path(command.program()),
+        })
     })?;
     launch(core, command, operation, cwd, env, target)
 }

@@ -142,7 +142,11 @@ pub(crate) mod seconds {
                     .map_err(|_| E::custom("a time is negative"))
             }
             fn visit_f64<E: serde::de::Error>(self, seconds: f64) -> Result<Duration, E> {
-                Duration::try_from_secs_f64(seconds).map_err(E::custom)
+                // A time without an end is more than the fraction of a second can be told of.
+                match seconds >= u64::MAX as f64 {
+                    true => Ok(Duration::MAX),
+                    false => Duration::try_from_secs_f64(seconds).map_err(E::custom),
+                }
             }
         }
         deserializer.deserialize_any(Seconds)

@@ -132,6 +132,11 @@ const CLAUSES: &[Clause] = &[
         mutants: &[Mutant::RefusedPortTimesOut],
     },
     Clause {
+        text: "A time beyond what a clock can say ([`Duration::MAX`](std::time::Duration::MAX)) is none.",
+        cases: &["kill::a_time_without_an_end_is_none"],
+        mutants: &[Mutant::EndlessTimeIsOver],
+    },
+    Clause {
         text: "Bytes, stdout and stderr apart, exact, bounded; a truncated stream says so.",
         cases: &[
             "streams::*",
@@ -380,6 +385,18 @@ const CLAUSES: &[Clause] = &[
         mutants: &[Mutant::DroppedExecBreaks, Mutant::LeaseHoldsReads],
     },
     Clause {
+        text: "Futures are polled in a tokio runtime with its drivers for time and I/O (`enable_all`); \
+               elsewhere a call answers or is [`InvalidInput`](crate::ErrorKind::InvalidInput), and never \
+               panics.",
+        cases: &["lifecycle::outside_of_a_runtime_nothing_panics"],
+        mutants: &[Mutant::PanicsOutsideOfRuntime],
+    },
+    Clause {
+        text: "A handle works in any runtime while the one that made it runs.",
+        cases: &["lifecycle::another_runtime_may_use_a_sandbox"],
+        mutants: &[Mutant::BoundToItsRuntime],
+    },
+    Clause {
         text: "[`Closed`](crate::ErrorKind::Closed) after `close`,",
         cases: &["lifecycle::every_call_after_close_says_closed"],
         mutants: &[Mutant::ClosedSaysLost],
@@ -414,6 +431,7 @@ const CLAUSES: &[Clause] = &[
             "files::reading_a_missing_file_names_it",
             "files::removing_a_missing_path_is_not_found",
             "exec::a_missing_program_is_named",
+            "exec::a_name_with_arguments_in_it_gets_a_hint",
             "exec::a_program_for_another_machine_is_not_executable",
             "env::set_workdir_to_a_missing_directory_is_refused",
             "fork::a_missing_snapshot_is_not_found",
@@ -428,6 +446,7 @@ const CLAUSES: &[Clause] = &[
             Mutant::ErrorsOfAnotherOperation,
             Mutant::RemoveOfMissingIsFine,
             Mutant::MissingProgramIsAResult,
+            Mutant::HintsLeftOut,
             Mutant::MissingProgramSaysCut,
             Mutant::ForeignProgramIsAResult,
             Mutant::SetWorkdirCreates,

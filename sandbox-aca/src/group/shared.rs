@@ -15,7 +15,7 @@ use crate::group::manage::Lifecycle;
 use crate::guest::handle::{Guest, State, fresh};
 use crate::guest::launch::MARKED;
 use crate::guest::transport::Transport;
-use crate::http::Http;
+use crate::http::{Http, runtime};
 
 /// Parts that a provider and its sandboxes share.
 #[derive(Debug)]
@@ -120,6 +120,7 @@ impl Shared {
         policies: Policies,
         state: State,
     ) -> Result<Arc<Guest>> {
+        runtime(op)?;
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let shared = Arc::clone(self);
         tokio::spawn(async move {

@@ -10,6 +10,7 @@ use sandbox_core::{Error, ErrorKind, Operation, Result};
 
 use crate::guest::handle::Guest;
 use crate::guest::transport::Transport;
+use crate::http::runtime;
 
 const OP: Operation = Operation::Close;
 /// Time that commands may take to report their last output.
@@ -25,6 +26,7 @@ impl<T: Transport> Guest<T> {
         self: &Arc<Self>,
         deleted: impl FnOnce() + Send + 'static,
     ) -> Result<()> {
+        runtime(Operation::Close)?;
         self.closing.store(true, Ordering::Release);
         let seen = match self.closed.try_lock() {
             Ok(closed) => closed.attempts,

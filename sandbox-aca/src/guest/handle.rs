@@ -18,7 +18,7 @@ use crate::guest::script::{COMMON, FILES, Script, garbled, said};
 use tokio::task::AbortHandle;
 
 use crate::guest::transport::{PART, Transport};
-use crate::http::{Failure, Http};
+use crate::http::{Failure, Http, runtime};
 
 /// Time that a helper in the guest may take.
 const HELPER: Duration = Duration::from_secs(300);
@@ -168,6 +168,7 @@ impl<T: Transport> Guest<T> {
         let overdue = self.expires.is_some_and(|expires| self.idle() >= expires);
         self.overdue.store(overdue, Ordering::Relaxed);
         self.used();
+        runtime(op)?;
         match self.closing.load(Ordering::Acquire) {
             true => Err(Error::closed(op, &self.id)),
             false => Ok(()),

@@ -31,6 +31,11 @@ use retry::{Attempts, LONGEST_WAIT};
 /// Bytes of the answer to a refused request that are read.
 const PROBLEM: u64 = 64 << 10;
 
+/// Fails where a request or a task would panic.
+pub(crate) fn runtime(op: Operation) -> Result<()> {
+    backend::require_runtime(op, io)
+}
+
 /// What needs the runtime's driver for I/O, which panics without it.
 #[cfg(unix)]
 fn io() {
@@ -231,7 +236,7 @@ impl Http {
         request: &Request<'_>,
         sink: &mut Sink,
     ) -> Result<(StatusCode, HeaderMap), Failure> {
-        backend::require_runtime(op, io).map_err(Failure::before)?;
+        runtime(op).map_err(Failure::before)?;
         let started = Instant::now();
         let mut refused = None;
         let mut count = 0;

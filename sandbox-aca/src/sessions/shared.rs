@@ -21,6 +21,7 @@ use super::transport::beginning;
 use crate::guest::handle::{Guest, State, Variables};
 use crate::guest::script::Script;
 use crate::guest::transport::Transport as _;
+use crate::http::runtime;
 
 pub(super) const BACKEND: &str = "aca-sessions";
 pub(super) const WORKDIR: &str = "/workspace";
@@ -83,6 +84,7 @@ impl Shared {
         info: SandboxInfo,
         env: Variables,
     ) -> Result<Arc<Guest<Session>>> {
+        runtime(op)?;
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let shared = Arc::clone(self);
         tokio::spawn(async move {

@@ -39,7 +39,8 @@ use crate::{Error, ErrorKind, Execution, GuestPath, Operation, Result};
 /// has begun: it runs to its end, and its result is dropped.
 ///
 /// # Errors
-/// Those of the work; [`ErrorKind::Other`] if it panicked or the runtime is shutting down.
+/// Those of the work; [`ErrorKind::Other`] if it panicked or the runtime is shutting down;
+/// [`ErrorKind::InvalidInput`] outside of a runtime.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
@@ -53,6 +54,7 @@ pub async fn blocking<T: Send + 'static>(
     operation: Operation,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
+    require_runtime(operation, || ())?;
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|error| {

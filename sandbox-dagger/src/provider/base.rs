@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use sandbox_core::backend::blocking;
 use sandbox_core::{Error, ErrorKind, Operation, Result, Source};
 
 use crate::config::DaggerConfig;
@@ -96,12 +97,7 @@ impl Start {
         operation: Operation,
     ) -> std::result::Result<Based, NotMade> {
         const SELECT: &str = "id user";
-        let checked = tokio::task::spawn_blocking(move || self.checked(operation)).await;
-        let start = checked.map_err(|error| {
-            Error::new(ErrorKind::Other, operation)
-                .with_message("the operation's thread ended early")
-                .with_source(error)
-        })??;
+        let start = blocking(operation, move || self.checked(operation)).await?;
         let ask = async |query: String| {
             let within = config.operation_timeout;
             session.query(&query, SMALL_ANSWER, within).await

@@ -35,7 +35,7 @@ use crate::guest::Script;
 use crate::guest::frame::Frame;
 use crate::guest::stage::Stage;
 use crate::sandbox::settings::DaggerSettings;
-use crate::session::client::{SMALL_ANSWER, Trace};
+use crate::session::client::{SMALL_ANSWER, Trace, runtime};
 use crate::session::connect::Session;
 use crate::session::failure::Failed;
 use crate::session::nonce::nonce;
@@ -92,6 +92,7 @@ impl DaggerSandbox {
     }
 
     pub(crate) fn check_open(&self, operation: Operation) -> Result<()> {
+        runtime(operation)?;
         match *self.closed.borrow() {
             true => Err(Error::closed(operation, &self.id)),
             false => Ok(()),

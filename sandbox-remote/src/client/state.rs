@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use reqwest::Method;
+use sandbox_core::backend::require_runtime;
 use sandbox_core::{
     Capabilities, Capability, Error, Execution, GuestPath, Operation, Result, SandboxId,
     SandboxInfo,
@@ -68,15 +69,16 @@ impl SandboxState {
     }
 
     pub(super) fn open(&self, operation: Operation) -> Result<()> {
-        if !self.closed.load(Ordering::SeqCst) {
-            return Ok(());
-        }
-        let closed = Error::closed(operation, &self.id);
+        let refusal = match require_runtime(operation, || ()) {
+            Ok(()) if !self.closed.load(Ordering::SeqCst) => return Ok(()),
+            Ok(()) => Error::closed(operation, &self.id),
+            Err(error) => error,
+        };
         Err(match operation {
             Operation::Exec | Operation::Spawn | Operation::StartJob => {
-                closed.with_execution(Execution::NotStarted)
+                refusal.with_execution(Execution::NotStarted)
             }
-            _ => closed,
+            _ => refusal,
         })
     }
 

@@ -366,6 +366,8 @@ async fn outside_of_a_runtime_nothing_panics(cx: Context) -> Verdict {
     // A connection that is there already must not hide what a new one needs.
     cx.sandbox.write("f", "kept").await?;
     let (provider, sandbox, spec) = (cx.provider.clone(), cx.sandbox.clone(), cx.fixture.spec());
+    let host = cx.host_dir()?;
+    let from = host.path().to_owned();
     // Each polled once: nothing is there to wake them.
     let polled = move || {
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
@@ -373,19 +375,45 @@ async fn outside_of_a_runtime_nothing_panics(cx: Context) -> Verdict {
         if let Poll::Ready(created) = pin!(provider.create(spec)).poll(&mut context) {
             made.push(created);
         }
-        let mut exec = pin!(sandbox.exec(Command::new("true")));
-        let ran = exec.as_mut().poll(&mut context).is_ready();
-        let mut read = pin!(sandbox.read("f"));
-        let read = read.as_mut().poll(&mut context).is_ready();
-        (made, ran, read)
+        let mut errors = Vec::new();
+        if let Poll::Ready(Err(error)) = pin!(sandbox.exec(Command::new("true"))).poll(&mut context)
+        {
+            errors.push(error.kind());
+        }
+        if let Poll::Ready(Err(error)) = pin!(sandbox.read("f")).poll(&mut context) {
+            errors.push(error.kind());
+        }
+        if let Poll::Ready(Err(error)) = pin!(sandbox.write("g", "x")).poll(&mut context) {
+            errors.push(error.kind());
+        }
+        if let Poll::Ready(Err(error)) = pin!(sandbox.import(&from, "in")).poll(&mut context) {
+            errors.push(error.kind());
+        }
+        if let Poll::Ready(Err(error)) =
+            pin!(sandbox.export(".", from.join("out"))).poll(&mut context)
+        {
+            errors.push(error.kind());
+        }
+        if let Poll::Ready(Err(error)) = pin!(sandbox.isolation()).poll(&mut context)
+            && error.kind() != ErrorKind::Unsupported
+        {
+            errors.push(error.kind());
+        }
+        (made, errors)
     };
     let thread = std::thread::spawn(polled);
     let ended = tokio::task::spawn_blocking(move || thread.join()).await?;
-    let Ok((made, ..)) = ended else {
+    let Ok((made, mut errors)) = ended else {
         return Err(Failed::new("a call that no runtime polls panics"));
     };
-    for sandbox in made.into_iter().flatten() {
-        cx.track(sandbox);
+    for created in made {
+        match created {
+            Ok(sandbox) => drop(cx.track(sandbox)),
+            Err(error) => errors.push(error.kind()),
+        }
+    }
+    for kind in errors {
+        ensure_eq!(kind, ErrorKind::InvalidInput, "the error without a runtime");
     }
     let read = cx.sandbox.read_to_string("f").await?;
     ensure_eq!(read, "kept", "the sandbox, afterwards");

@@ -98,7 +98,9 @@ impl Shared {
 /// Ends a sandbox that was not used for its time to live.
 async fn expire(core: Weak<Core>, ttl: std::time::Duration) {
     loop {
-        let Some(until) = core.upgrade().map(|core| lock(&core.state).used + ttl) else {
+        let until = core.upgrade().map(|core| lock(&core.state).used);
+        // A time beyond what the clock can say is none.
+        let Some(until) = until.and_then(|used| used.checked_add(ttl)) else {
             return;
         };
         if until <= tokio::time::Instant::now() {

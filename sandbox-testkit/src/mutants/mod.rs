@@ -94,6 +94,8 @@ mutants! {
     ShortTimeoutLosesOutput => "kill::a_hundred_short_timeouts_tell_what_ran",
     /// A timeout of zero is taken for none.
     ZeroTimeoutAccepted => "kill::a_timeout_of_zero_is_refused",
+    /// A timeout without an end is over at once.
+    EndlessTimeIsOver => "kill::a_time_without_an_end_is_none",
     /// The timeout of the spec comes before the command's own.
     SpecTimeoutFirst => "kill::the_commands_own_timeout_comes_first",
     /// A dropped future leaves the process.
@@ -137,11 +139,18 @@ mutants! {
     /// The duration is zero.
     DurationMissing => "exec::duration_is_of_the_command",
 
+    /// Outside of a runtime an operation panics.
+    PanicsOutsideOfRuntime => "lifecycle::outside_of_a_runtime_nothing_panics",
+    /// In another runtime than its first a sandbox is lost.
+    BoundToItsRuntime => "lifecycle::another_runtime_may_use_a_sandbox",
+
     // Commands start as they were given.
     /// Arguments pass through a shell.
     ArgumentsThroughShell => "exec::arguments_arrive_verbatim",
     /// A missing program is a result with code 127.
     MissingProgramIsAResult => "exec::a_missing_program_is_named",
+    /// Nothing says that arguments are given apart.
+    HintsLeftOut => "exec::a_name_with_arguments_in_it_gets_a_hint",
     /// A missing program is said to have run.
     MissingProgramSaysCut => "exec::a_missing_program_is_named",
     /// A program that this machine can't run is a result with code 126.

@@ -30,6 +30,8 @@ pub(super) struct MutantSandbox {
     broken: AtomicBool,
     /// Lives as long as this handle; a process may ask.
     handle: Arc<()>,
+    /// Where it was made; of no account but to one mutant.
+    runtime: Option<tokio::runtime::Id>,
     /// Whether the provider was dropped; of no account but to one mutant.
     orphaned: Arc<AtomicBool>,
     /// The sandbox that gets the file operations on some paths, and their common prefix.
@@ -84,6 +86,9 @@ impl MutantSandbox {
     ) -> Arc<dyn Sandbox> {
         Arc::new(Self {
             handle: Arc::default(),
+            runtime: tokio::runtime::Handle::try_current()
+                .ok()
+                .map(|handle| handle.id()),
             orphaned,
             inner,
             mutant,
@@ -119,6 +124,7 @@ impl MutantSandbox {
                     None => other,
                 }
             }
+            Mutant::HintsLeftOut if error.hint().is_some() => rebuilt(&error, true, true),
             Mutant::LostSaysClosed if error.kind() == ErrorKind::Lost => {
                 of_kind(&error, ErrorKind::Closed)
             }
@@ -266,6 +272,22 @@ impl MutantSandbox {
                 self.broken.store(false, Ordering::SeqCst);
                 ran
             }
+            (Mutant::EndlessTimeIsOver, Some(Duration::MAX)) => {
+                let over = Error::new(ErrorKind::Timeout, Operation::Exec);
+                Err(over.with_sandbox(self.inner.info().id))
+            }
+            (Mutant::PanicsOutsideOfRuntime, _) => {
+                tokio::time::sleep(Duration::ZERO).await;
+                inner.exec(command).await
+            }
+            (Mutant::BoundToItsRuntime, _) => {
+                let here = tokio::runtime::Handle::try_current().map(|handle| handle.id());
+                match here.ok() == self.runtime {
+                    true => inner.exec(command).await,
+                    false => Err(Error::new(ErrorKind::Lost, Operation::Exec)
+                        .with_sandbox(self.inner.info().id)),
+                }
+            }
             (Mutant::TimeoutKeepsTheProcess, Some(timeout)) => {
                 let mut command = command;
                 command.timeout = None;
@@ -307,7 +329,7 @@ fn without_names(command: Command) -> Command {
 /// Rebuilds an error without its path or its sandbox, and in any case without partial output.
 fn rebuilt(error: &Error, path: bool, sandbox: bool) -> Error {
     let mut new = of_kind(error, error.kind());
-    if !path || !sandbox {
+    if !path || !sandbox || error.hint().is_some() {
         new = Error::new(error.kind(), error.operation()).with_message(error.message());
         if let (true, Some(path)) = (path, error.path()) {
             new = new.with_path(path);

@@ -17,7 +17,7 @@ use crate::group::delete_on_drop::{DeleteOnDrop, Made};
 use crate::group::protocol::number;
 use crate::group::provider::AcaSandboxProvider;
 use crate::group::shared::Shared;
-use crate::http::{Request, parse};
+use crate::http::{Request, parse, runtime};
 
 const OP: Operation = Operation::Connect;
 /// Limit of the time until an image is ready.
@@ -218,6 +218,7 @@ impl AcaSandboxProvider {
     pub async fn create_disk_image(&self, image: NewDiskImage) -> Result<String> {
         let protocol = self.shared.http.protocol();
         let body = (protocol.image)(&image);
+        runtime(OP)?;
         // On a task of its own: the service makes it whether the caller waits or not.
         let http = Arc::clone(&self.shared.http);
         let making = tokio::spawn(async move {

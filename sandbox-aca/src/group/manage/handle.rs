@@ -14,7 +14,7 @@ use super::{EgressDecisions, EgressPolicy, Lifecycle, NewPort, Port, VolumeMount
 use crate::group::delete_on_drop::{DeleteOnDrop, Made};
 use crate::group::protocol::{number, usage};
 use crate::group::shared::Shared;
-use crate::http::{Failure, Request, parse};
+use crate::http::{Failure, Request, parse, runtime};
 
 const OP: Operation = Operation::Connect;
 /// Interval at which a state is asked for while it changes.
@@ -364,6 +364,7 @@ impl AcaHandle {
     pub async fn commit(&self, labels: &Labels) -> Result<String> {
         let (shared, sandbox) = (Arc::clone(&self.shared), self.id.clone());
         let body = json!({"labels": labels});
+        runtime(OP)?;
         // On a task of its own: the service makes it whether the caller waits or not.
         let making = tokio::spawn(async move {
             let path = ["sandboxes", sandbox.as_str(), "commit"];

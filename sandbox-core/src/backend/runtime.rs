@@ -1,0 +1,60 @@
+//! The tokio runtime that a backend's futures are polled in.
+//!
+//! tokio and what is built on it panic where something is missing, so that a backend asks here
+//! before each operation. Must never panic itself.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::{Handle, Id};
+
+use crate::{Error, ErrorKind, Operation, Result};
+
+/// The runtime that was found complete last: asking is for once.
+static COMPLETE: Mutex<Option<Id>> = Mutex::new(None);
+
+/// Fails outside of a tokio runtime, and in one whose drivers for time and I/O are not enabled.
+///
+/// `io` does something that needs the driver for I/O, which panics without it: this crate has no
+/// sockets. A runtime that was found complete is not asked again. That a driver is missing can only
+/// be found out by a panic, which is caught, and which tokio explains on standard error.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`], with the remedy.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+/// use sandbox_core::{Operation, backend::require_runtime};
+/// require_runtime(Operation::Create, || {
+///     # #[cfg(unix)]
+///     drop(tokio::net::UnixStream::pair());
+/// })
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn require_runtime(operation: Operation, io: impl FnOnce()) -> Result<()> {
+    let missing = |message: &str| {
+        Error::new(ErrorKind::InvalidInput, operation)
+            .with_message(message)
+            .with_hint("poll it in a tokio runtime built with `enable_all`")
+    };
+    let handle = Handle::try_current()
+        .map_err(|error| missing("there is no tokio runtime").with_source(error))?;
+    let id = Some(handle.id());
+    if *COMPLETE.lock().unwrap_or_else(PoisonError::into_inner) == id {
+        return Ok(());
+    }
+    if !works(|| drop(tokio::time::sleep(Duration::ZERO))) {
+        return Err(missing("the tokio runtime's time driver is not enabled"));
+    }
+    if !works(io) {
+        return Err(missing("the tokio runtime's I/O driver is not enabled"));
+    }
+    *COMPLETE.lock().unwrap_or_else(PoisonError::into_inner) = id;
+    Ok(())
+}
+
+fn works(something: impl FnOnce()) -> bool {
+    catch_unwind(AssertUnwindSafe(something)).is_ok()
+}

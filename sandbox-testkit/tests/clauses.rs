@@ -622,6 +622,7 @@ const NO_PROMISES: &[&str] = &[
     "Everything here holds for every implementation; the conformance kit checks it.",
     "# Close and drop",
     "# Cancellation",
+    "# Runtime",
     "# Errors",
     "Common to all methods:",
     "- **Paths.**",

@@ -195,7 +195,11 @@ pub(crate) async fn sandboxes_run_as_the_user_that_was_asked_for() -> Outcome {
 
 pub(crate) async fn an_image_that_is_missing_is_told() -> Outcome {
     let image = image()?;
-    let (name, _) = image.rsplit_once(':').unwrap_or((&image, ""));
+    // A colon before a slash is that of a registry's port.
+    let name = match image.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => name,
+        _ => &image,
+    };
     let config = config().image(format!("{name}:no-such-tag"));
     let made = DaggerProvider::new(config)?.create(spec()).await;
     let Err(error) = made else {

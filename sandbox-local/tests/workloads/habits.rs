@@ -306,6 +306,15 @@ async fn builds_trees_and_loops_behave() {
             until [ -s log ] && [ $(wc -l < log) -ge 5 ]; do sleep 0.02; done; kill $p; wait $p; echo $?
             trap 'echo usr1' USR1; kill -USR1 $$; read -t 0.1 x < <(sleep 1); echo $?"#,
         ),
+    ])
+    .await;
+}
+
+/// Those whose programs CI does not install, or that take seconds.
+#[tokio::test]
+async fn tools_of_developers_behave() {
+    if std::env::var("SANDBOX_WORKLOADS").is_ok_and(|which| which == "all") {
+        are_as_on_the_host(&[
         (
             "processes",
             r#"cat > a.py <<'P'
@@ -335,15 +344,6 @@ if __name__=='__main__':
 P
 python3 a.py"#,
         ),
-    ])
-    .await;
-}
-
-/// Those whose programs CI does not install, or that take seconds.
-#[tokio::test]
-async fn tools_of_developers_behave() {
-    if std::env::var("SANDBOX_WORKLOADS").is_ok_and(|which| which == "all") {
-        are_as_on_the_host(&[
         (
             "sqlitewal",
             r#"sqlite3 d 'pragma journal_mode=wal; create table t(x);' ; for i in 1 2 3 4; do (for j in $(seq 20); do sqlite3 -cmd '.timeout 20000' d "insert into t values($j)"; done) & done; wait; sqlite3 d 'select count(*) from t; pragma integrity_check; pragma wal_checkpoint(truncate);'; sqlite3 d 'vacuum; pragma mmap_size=1000000; select sum(x) from t'; ls"#,

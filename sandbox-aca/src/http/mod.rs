@@ -36,7 +36,7 @@ pub(crate) fn runtime(op: Operation) -> Result<()> {
     backend::require_runtime(op, io)
 }
 
-/// What needs the runtime's driver for I/O, which panics without it.
+/// Use of the runtime's driver for I/O, which panics without it.
 #[cfg(unix)]
 fn io() {
     // Whether it can be made is another matter.

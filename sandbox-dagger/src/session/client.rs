@@ -184,7 +184,7 @@ pub(crate) fn runtime(operation: Operation) -> sandbox_core::Result<()> {
     require_runtime(operation, io)
 }
 
-/// What needs the runtime's driver for I/O, which panics without it.
+/// Use of the runtime's driver for I/O, which panics without it.
 #[cfg(unix)]
 fn io() {
     // Whether it can be made is another matter.

@@ -367,7 +367,7 @@ pub(super) enum Opened {
     Broken(String),
 }
 
-/// What needs the runtime's driver for I/O, which panics without it.
+/// Use of the runtime's driver for I/O, which panics without it.
 #[cfg(unix)]
 fn io() {
     // Whether it can be made is another matter.

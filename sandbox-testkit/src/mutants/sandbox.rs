@@ -30,7 +30,7 @@ pub(super) struct MutantSandbox {
     broken: AtomicBool,
     /// Lives as long as this handle; a process may ask.
     handle: Arc<()>,
-    /// Where it was made; of no account but to one mutant.
+    /// Runtime in which it was made; of no account but to one mutant.
     runtime: Option<tokio::runtime::Id>,
     /// Whether the provider was dropped; of no account but to one mutant.
     orphaned: Arc<AtomicBool>,

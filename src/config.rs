@@ -218,6 +218,19 @@ fn hint_for(message: &str) -> Option<String> {
     nearest(unknown, words)
 }
 
+/// A message of serde's without the text that it found: where that stands in the wrong place, it may
+/// be a secret.
+fn without_value(message: &str) -> String {
+    for kind in ["invalid type: string ", "invalid value: string "] {
+        if let Some(rest) = message.strip_prefix(kind)
+            && let Some(at) = rest.rfind(", expected")
+        {
+            return format!("{}{}", kind.trim_end(), &rest[at..]);
+        }
+    }
+    message.to_owned()
+}
+
 impl Config {
     /// Reads a configuration from the text of a TOML file.
     ///
@@ -230,18 +243,21 @@ impl Config {
                 .span()
                 .and_then(|span| text.get(..span.start))
                 .map_or(1, |before| before.matches('\n').count() + 1);
-            let message = error.message().to_owned();
+            // Not as its source: that quotes the line, and lines have values of variables.
+            let message = without_value(error.message());
             let mut said = invalid(format!("the configuration, line {line}: {message}"));
             if let Some(hint) = hint_for(&message) {
                 said = said.with_hint(hint);
             }
-            said.with_source(error)
+            said
         })?;
         for pool in &config.sessions.pools {
             config.spec(&pool.spec)?;
         }
-        for spec in config.specs.values() {
-            spec.validate()?;
+        for (name, spec) in &config.specs {
+            spec.validate().map_err(|error| {
+                invalid(format!("[specs.{name}] of the configuration: {error}")).with_source(error)
+            })?;
         }
         Ok(config)
     }
@@ -422,14 +438,18 @@ impl Config {
     /// # Errors
     /// Those of [`Registry::connect_chain`] and [`stack`](Config::stack).
     pub async fn connect(&self, registry: &Registry) -> Result<Selection> {
-        let uris = match &self.provider {
-            None => "local:".to_owned(),
-            Some(Providers::Uri(uris)) => uris.clone(),
-            Some(Providers::Chain(uris)) => uris.join(","),
-        };
         // Before the provider: a mistake in the layers should not cost a connection.
         let stack = self.stack()?;
-        let mut selection = registry.connect_chain(&uris).await?;
+        let mut selection = match &self.provider {
+            None => registry.connect_chain("local:").await?,
+            Some(Providers::Uri(uris)) => registry.connect_chain(uris).await?,
+            Some(Providers::Chain(uris)) if uris.is_empty() => {
+                return Err(invalid("the chain of providers is empty")
+                    .with_hint("leave the key out for \"local:\""));
+            }
+            // Each as it stands: a comma in it is a part of it.
+            Some(Providers::Chain(uris)) => crate::connect::chain(registry, uris).await?,
+        };
         let provider: Arc<dyn Provider> = stack.layer_provider(selection.provider);
         selection.provider = provider;
         Ok(selection)
@@ -592,6 +612,47 @@ mod tests {
             let error = Config::parse(text).and_then(|config| config.stack());
             assert_eq!(error.unwrap_err().kind(), ErrorKind::InvalidInput, "{text}");
         }
-        assert!(Config::parse("[specs.a]\nworkdir = 'relative'").is_err());
+        let error = Config::parse("[specs.small]\nworkdir = 'relative'").unwrap_err();
+        assert!(error.to_string().contains("[specs.small]"), "{error}");
+    }
+
+    #[test]
+    fn a_mistake_beside_a_secret_does_not_tell_it() {
+        for text in [
+            "[specs.a]\nenv = { KEY = 'very-secret' }\nmemry = 3",
+            "specs.a = { env = { KEY = 'very-secret' }, memry = 3 }",
+            "[specs.a]\nenv = 'KEY=very-secret'",
+            "[specs.a.env]\nKEY = 'very-secret' and more",
+            "[specs.a]\nenv = ['KEY=very-secret']",
+        ] {
+            let error = Config::parse(text).unwrap_err();
+            let mut said = format!("{error} {error:?}");
+            let mut next = std::error::Error::source(&error);
+            while let Some(source) = next {
+                said.push_str(&format!(" {source} {source:?}"));
+                next = source.source();
+            }
+            assert!(!said.contains("very-secret"), "{text}: {said}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_comma_in_a_uri_of_a_list_is_a_part_of_it() {
+        let place = tempfile::tempdir().unwrap();
+        let with_comma = place.path().join("a,b");
+        std::fs::create_dir(&with_comma).unwrap();
+        let uri = format!("local-plain:?base_dir={}", with_comma.display());
+        for list in [
+            format!("provider = ['{uri}']"),
+            format!("provider = ['local-plain:?base_dir=/no/such/dir', '{uri}']"),
+        ] {
+            let config = Config::parse(&list).unwrap();
+            let selection = config.connect(&Registry::built_in()).await.unwrap();
+            assert_eq!(selection.uri, uri);
+        }
+        let empty = Config::parse("provider = []").unwrap();
+        let error = empty.connect(&Registry::built_in()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains("empty"), "{error}");
     }
 }

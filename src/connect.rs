@@ -69,13 +69,14 @@ pub async fn connect(uri: &str) -> Result<Arc<dyn Provider>> {
 ///
 /// The chain is URIs with commas between them (a comma inside of one is `%2C`). With a single URI
 /// this is [`connect`]. With more, each is tried by creating and closing a sandbox, without
-/// network where the backend can, and the first that does so is taken. The [`Selection`] says
-/// which one, and why those before it were not: print that, because what stands later in a chain
-/// may isolate less.
+/// network where the backend can, and the first that does so is taken; nothing behind it is
+/// connected to. The [`Selection`] says which one, and why those before it were not: print that,
+/// because what stands later in a chain may isolate less.
 ///
 /// # Errors
-/// Those of [`connect`] for a URI that can't be right, wherever it stands in the chain;
-/// [`ErrorKind::Unavailable`] if none works, with the reasons.
+/// [`ErrorKind::InvalidInput`] for an unknown scheme or setting, wherever it stands in the chain, and
+/// for a value that can't be right where it is tried; [`ErrorKind::Unavailable`] if none works, with
+/// the reasons.
 pub async fn connect_chain(uris: &str) -> Result<Selection> {
     Registry::built_in().connect_chain(uris).await
 }
@@ -93,10 +94,10 @@ impl Registry {
     /// The first provider of a chain that works; see [`connect_chain`](crate::connect_chain()).
     ///
     /// # Errors
-    /// Those of [`connect`](Registry::connect) for a URI that can't be right, wherever it stands in
-    /// the chain; [`ErrorKind::Unavailable`] if none works, with the reasons.
+    /// Those of [`connect_chain`](crate::connect_chain()).
     pub async fn connect_chain(&self, uris: &str) -> Result<Selection> {
-        chain(self, uris).await
+        let uris: Vec<&str> = uris.split(',').collect();
+        chain(self, &uris).await
     }
 
     /// The provider that the variable [`PROVIDER_VARIABLE`] names; see
@@ -117,8 +118,8 @@ impl Registry {
 }
 
 /// The first provider of a chain that works, among the schemes of a registry.
-async fn chain(registry: &Registry, uris: &str) -> Result<Selection> {
-    let uris: Vec<&str> = uris.split(',').map(str::trim).collect();
+pub(crate) async fn chain(registry: &Registry, uris: &[impl AsRef<str>]) -> Result<Selection> {
+    let uris: Vec<&str> = uris.iter().map(|uri| uri.as_ref().trim()).collect();
     if let [uri] = uris[..] {
         return Ok(Selection {
             provider: registry.connect(uri).await?,
@@ -126,30 +127,30 @@ async fn chain(registry: &Registry, uris: &str) -> Result<Selection> {
             rejected: Vec::new(),
         });
     }
-    let mut chosen: Option<(Arc<dyn Provider>, String)> = None;
+    // All of them first: a mistake behind the one that is taken would come to light only on the day on
+    // which it is needed.
+    for uri in &uris {
+        registry.check(uri)?;
+    }
     let mut rejected = Vec::new();
     for uri in uris {
-        // What stands behind the chosen one is looked at too: a mistake there would come to light
-        // only on the day on which it is needed.
         let tried = match registry.connect(uri).await {
             Err(error) if error.kind() == ErrorKind::InvalidInput => return Err(error),
-            _ if chosen.is_some() => continue,
             Ok(provider) => probe(&*provider).await.map(|()| provider),
             Err(error) => Err(error),
         };
         match tried {
-            Ok(provider) => chosen = Some((provider, uri.to_owned())),
+            Ok(provider) => {
+                return Ok(Selection {
+                    provider,
+                    uri: uri.to_owned(),
+                    rejected,
+                });
+            }
             Err(error) => rejected.push((uri.to_owned(), error)),
         }
     }
-    match chosen {
-        Some((provider, uri)) => Ok(Selection {
-            provider,
-            uri,
-            rejected,
-        }),
-        None => Err(none_works(&rejected)),
-    }
+    Err(none_works(&rejected))
 }
 
 /// Checks that a sandbox can be made: nothing less tells it for every backend.

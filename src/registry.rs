@@ -125,6 +125,12 @@ impl Registry {
     /// [`ErrorKind::InvalidInput`] for a scheme or setting that is unknown, with those that are
     /// known; what the backend says if it can't be reached.
     pub async fn connect(&self, uri: &str) -> Result<Arc<dyn Provider>> {
+        let (connector, settings) = self.check(uri)?;
+        connector.connect(settings).await
+    }
+
+    /// Checks the scheme of a URI and the names of its settings, without connecting to anything.
+    pub(crate) fn check(&self, uri: &str) -> Result<(&dyn Connector, Settings)> {
         let settings = Settings::parse(uri)?;
         match self.schemes.get(settings.scheme()) {
             Some(Entry::Backend(connector)) => {
@@ -132,7 +138,7 @@ impl Registry {
                     settings.no_address()?;
                 }
                 settings.only(connector.settings())?;
-                connector.connect(settings).await
+                Ok((&**connector, settings))
             }
             Some(Entry::NeedsFeature(feature)) => {
                 let scheme = settings.scheme();

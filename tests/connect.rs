@@ -133,6 +133,27 @@ async fn a_mistake_anywhere_in_a_chain_is_told() {
     }
 }
 
+/// Must not be reached.
+struct Untouched;
+
+#[async_trait]
+impl Connector for Untouched {
+    async fn connect(&self, _: Settings) -> Result<Arc<dyn Provider>> {
+        panic!("what stands behind the one that works is connected to");
+    }
+}
+
+#[tokio::test]
+async fn nothing_behind_the_one_that_works_is_connected_to() {
+    let registry = Registry::built_in().register("engine", Untouched).unwrap();
+    let chain = "local-plain:,engine:";
+    let selection = registry.connect_chain(chain).await.unwrap();
+    assert_eq!(selection.uri, "local-plain:");
+    // A mistake is told before anything is.
+    let error = registry.connect_chain("engine:,engine:?x=y").await;
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::InvalidInput);
+}
+
 /// Sandboxes behind a server, by URI.
 #[cfg(feature = "remote")]
 #[tokio::test]

@@ -75,9 +75,14 @@ async fn main() -> Result<()> {
     }
     let mut winner = None;
     while let Some(done) = attempts.join_next().await {
-        if let Some(fork) = done?? {
-            winner = Some(fork);
-            break;
+        match done? {
+            Ok(Some(fork)) => {
+                winner = Some(fork);
+                break;
+            }
+            Ok(None) => {}
+            // The others may do better.
+            Err(error) => println!("an attempt could not be made: {error}"),
         }
     }
     // The tasks that are aborted drop their commands, which kills them.

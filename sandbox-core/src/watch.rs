@@ -113,6 +113,8 @@ struct State {
     ended: bool,
     /// Whether the watch is gone.
     dropped: bool,
+    /// Whether more is to come of what is taken together.
+    held: bool,
 }
 
 impl State {
@@ -159,6 +161,9 @@ impl State {
     }
 
     fn take(&mut self) -> Option<Result<Vec<FileEvent>>> {
+        if self.held {
+            return None;
+        }
         if self.rescan {
             self.rescan = false;
             return Some(Ok(vec![FileEvent::Rescan]));
@@ -278,6 +283,13 @@ impl WatchSender {
         self.shared.news.notify_one();
     }
 
+    /// Holds back what is sent until the result is dropped: then it is taken together, so that no event
+    /// comes after a later one of another path.
+    pub fn hold(&self) -> WatchHold<'_> {
+        self.shared.state().held = true;
+        WatchHold(self)
+    }
+
     /// Ends the watch with this error, which comes after the events that wait.
     pub fn fail(&self, error: Error) {
         let mut state = self.shared.state();
@@ -294,6 +306,17 @@ impl WatchSender {
         while !self.shared.state().dropped {
             self.shared.gone.notified().await;
         }
+    }
+}
+
+/// Events that are taken together, from [`WatchSender::hold`].
+#[derive(Debug)]
+pub struct WatchHold<'a>(&'a WatchSender);
+
+impl Drop for WatchHold<'_> {
+    fn drop(&mut self) {
+        self.0.shared.state().held = false;
+        self.0.shared.news.notify_one();
     }
 }
 
@@ -372,6 +395,18 @@ mod tests {
         sender.send(modified("a"));
         assert_eq!(take().unwrap().unwrap(), [modified("a")]);
         assert!(take().is_none());
+    }
+
+    #[test]
+    fn what_is_held_back_is_taken_together() {
+        let (sender, watch) = watch_channel(9);
+        let take = || watch.0.state().take();
+        let held = sender.hold();
+        sender.send(created("b"));
+        assert!(take().is_none());
+        sender.send(created("a"));
+        drop(held);
+        assert_eq!(take().unwrap().unwrap(), [created("a"), created("b")]);
     }
 
     #[tokio::test]

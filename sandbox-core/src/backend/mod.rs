@@ -27,7 +27,7 @@ pub use registry::Registry;
 pub use runtime::require_runtime;
 pub use settings::{DEFAULT_PATH, Settings};
 
-pub use crate::watch::{WatchSender, watch_channel};
+pub use crate::watch::{WatchHold, WatchSender, watch_channel};
 
 use std::time::Duration;
 

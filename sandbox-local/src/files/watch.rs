@@ -103,6 +103,8 @@ impl GuestRoot {
         let place = Place::guest(OP, &watched.path).bounded(self.limits, cancel.clone());
         let _guest = self.as_guest(OP)?;
         let top = self.top(&watched.path, &place)?;
+        // What was seen by one look is told together: paths are not in the order of the events.
+        let _together = sender.hold();
         let events = watched.read(&place)?;
         let number = watch_dir(&watched.inotify, &top, WANTED);
         let number = number.map_err(|errno| watched.refused(&place, errno, b""))?;

@@ -8,7 +8,7 @@
 //! - [`check_port`] and [`not_listening`]: the errors of `connect_port`.
 //! - [`watch_channel`]: the two ends of a watch of files.
 //! - [`command_not_found`]: the error of a command whose program is not there.
-//! - [`require_runtime`]: an error instead of a panic where tokio's runtime is missing.
+//! - [`require_runtime`], [`require_time`]: an error instead of a panic where tokio's runtime is missing.
 //! - [`timed_out`]: the error of a command that its timeout killed.
 //!
 //! An application needs none of this.
@@ -24,7 +24,7 @@ mod settings;
 pub use jobs::Jobs;
 pub use lock::FileLock;
 pub use registry::Registry;
-pub use runtime::require_runtime;
+pub use runtime::{require_runtime, require_time};
 pub use settings::{DEFAULT_PATH, Settings};
 
 pub use crate::watch::{WatchHold, WatchSender, watch_channel};
@@ -54,14 +54,12 @@ pub async fn blocking<T: Send + 'static>(
     operation: Operation,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    require_runtime(operation, || ())?;
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| {
-            Err(Error::new(ErrorKind::Other, operation)
-                .with_message("the operation's thread ended early")
-                .with_source(error))
-        })
+    let runtime = runtime::current(operation)?;
+    runtime.spawn_blocking(work).await.unwrap_or_else(|error| {
+        Err(Error::new(ErrorKind::Other, operation)
+            .with_message("the operation's thread ended early")
+            .with_source(error))
+    })
 }
 
 /// Refuses port 0, at which nothing can listen.

@@ -34,25 +34,47 @@ static COMPLETE: Mutex<Option<Id>> = Mutex::new(None);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn require_runtime(operation: Operation, io: impl FnOnce()) -> Result<()> {
-    let missing = |message: &str| {
-        Error::new(ErrorKind::InvalidInput, operation)
-            .with_message(message)
-            .with_hint("poll it in a tokio runtime built with `enable_all`")
-    };
-    let handle = Handle::try_current()
-        .map_err(|error| missing("there is no tokio runtime").with_source(error))?;
-    let id = Some(handle.id());
-    if *COMPLETE.lock().unwrap_or_else(PoisonError::into_inner) == id {
+    let id = Some(current(operation)?.id());
+    if complete() == id {
         return Ok(());
     }
-    if !works(|| drop(tokio::time::sleep(Duration::ZERO))) {
-        return Err(missing("the tokio runtime's time driver is not enabled"));
-    }
+    require_time(operation)?;
     if !works(io) {
-        return Err(missing("the tokio runtime's I/O driver is not enabled"));
+        let message = "the tokio runtime's I/O driver is not enabled";
+        return Err(missing(operation, message));
     }
     *COMPLETE.lock().unwrap_or_else(PoisonError::into_inner) = id;
     Ok(())
+}
+
+/// Fails outside of a tokio runtime, and in one whose driver for time is not enabled: for what does
+/// no I/O of its own. See [`require_runtime`].
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`], with the remedy.
+pub fn require_time(operation: Operation) -> Result<()> {
+    let id = Some(current(operation)?.id());
+    if complete() == id || works(|| drop(tokio::time::sleep(Duration::ZERO))) {
+        return Ok(());
+    }
+    let message = "the tokio runtime's time driver is not enabled";
+    Err(missing(operation, message))
+}
+
+fn complete() -> Option<Id> {
+    *COMPLETE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The runtime that this is polled in, whatever is enabled in it.
+pub(super) fn current(operation: Operation) -> Result<Handle> {
+    let handle = Handle::try_current();
+    handle.map_err(|error| missing(operation, "there is no tokio runtime").with_source(error))
+}
+
+fn missing(operation: Operation, message: &str) -> Error {
+    Error::new(ErrorKind::InvalidInput, operation)
+        .with_message(message)
+        .with_hint("poll it in a tokio runtime built with `enable_all`")
 }
 
 fn works(something: impl FnOnce()) -> bool {

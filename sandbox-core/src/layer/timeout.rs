@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::{Around, Attempt, Call, Request};
-use crate::backend::require_runtime;
+use crate::backend::require_time;
 use crate::{Command, Error, Execution, Result, Sandbox};
 
 /// Time that an `exec` may take beyond its command, to kill the tree and bring the output.
@@ -37,7 +37,7 @@ impl Around for Timeout {
             Request::Exec(_) => self.limit.saturating_add(GRACE),
             _ => self.limit,
         };
-        require_runtime(call.operation(), || ()).map_err(|error| match call.command() {
+        require_time(call.operation()).map_err(|error| match call.command() {
             Some(_) => error.with_execution(Execution::NotStarted),
             None => error,
         })?;

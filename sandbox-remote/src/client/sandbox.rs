@@ -10,7 +10,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use bytes::Bytes;
 use reqwest::Method;
-use sandbox_core::backend::require_runtime;
+use sandbox_core::backend::require_time;
 use sandbox_core::{
     Capabilities, Capability, Changes, ChangesOptions, CollectOptions, Command, CreateDirOptions,
     DirEntry, EgressDecisions, EgressPolicy, Env, Error, Execution, ExportOptions, FileBatch,
@@ -352,7 +352,7 @@ impl Sandbox for RemoteSandbox {
     }
 
     async fn close(&self) -> Result<()> {
-        require_runtime(Operation::Close, || ())?;
+        require_time(Operation::Close)?;
         if self.0.closed.swap(true, Ordering::SeqCst) {
             return Ok(());
         }

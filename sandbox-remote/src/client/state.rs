@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use reqwest::Method;
-use sandbox_core::backend::require_runtime;
+use sandbox_core::backend::require_time;
 use sandbox_core::{
     Capabilities, Capability, Error, Execution, GuestPath, Operation, Result, SandboxId,
     SandboxInfo,
@@ -69,7 +69,7 @@ impl SandboxState {
     }
 
     pub(super) fn open(&self, operation: Operation) -> Result<()> {
-        let refusal = match require_runtime(operation, || ()) {
+        let refusal = match require_time(operation) {
             Ok(()) if !self.closed.load(Ordering::SeqCst) => return Ok(()),
             Ok(()) => Error::closed(operation, &self.id),
             Err(error) => error,

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sandbox_core::backend::{command_not_found, require_runtime};
+use sandbox_core::backend::{command_not_found, require_time};
 use sandbox_core::{
     Capability, Command, Error, ErrorKind, Execution, ExitStatus, GuestPath, Operation, Process,
     ProcessStderr, ProcessStdin, ProcessStdout, Result, Stdin,
@@ -93,7 +93,7 @@ pub(crate) fn start(core: &Arc<Core>, command: &Command, operation: Operation) -
         error.with_sandbox(core.id.clone())
     };
     let refuse = |kind, message: &str| Error::new(kind, operation).with_message(message);
-    require_runtime(operation, || ()).map_err(named)?;
+    require_time(operation).map_err(named)?;
     command.validate(operation).map_err(named)?;
     if command.user.is_some() {
         let known = core

@@ -2,8 +2,8 @@
 umask 022
 no() { echo "E $1 $2"; exit 0; }
 there() { [ -e "$1" ] || [ -L "$1" ]; }
-climb() { # Why the path is not there.
-  above=$1
+climb() { # Why the path is not there. Not by itself: it may be there by now.
+  above=${1%/*}
   while [ "$above" ] && ! there "$above"; do above=${above%/*}; done
   if [ -z "$above" ] || [ -d "$above" ]; then no NOENT "$2"; else no NOTDIR "$2"; fi
 }

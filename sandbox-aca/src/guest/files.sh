@@ -64,7 +64,7 @@ move() { # move FROM TO REPLACE
   there "$1" || climb "$1" 1
   if there "$2"; then [ "$3" ] || no EXIST 2; fi
   parent=${2%/*}
-  [ -z "$parent" ] || [ -d "$parent" ] || climb "$parent" 2
+  [ -z "$parent" ] || [ -d "$parent" ] || climb "$2" 2
   if [ -d "$1" ] && ! [ -L "$1" ] && there "$2" && ! { [ -d "$2" ] && ! [ -L "$2" ]; }; then no NOTDIR 2; fi
   said=$(LC_ALL=C mv -T -- "$1" "$2" 2>&1) || denied "$said" 2
   echo OK

@@ -98,3 +98,29 @@ pub(crate) fn decode(line: Option<&str>, op: Operation) -> Result<Bytes> {
     let bytes = STANDARD.decode(line.trim()).map_err(|_| garbled(op))?;
     Ok(bytes.into())
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    /// What was missing a moment ago may be there when it is asked why it was.
+    #[test]
+    #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    fn what_has_appeared_meanwhile_was_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), "x").unwrap();
+        for (path, why) in [
+            ("file", "E NOENT"),
+            ("missing/deep", "E NOENT"),
+            ("file/below", "E NOTDIR"),
+            ("file/below/deep", "E NOTDIR"),
+        ] {
+            let path = dir.path().join(path);
+            let script = format!("{COMMON}climb \"$0\"");
+            let mut shell = std::process::Command::new("sh");
+            let output = shell.arg("-c").arg(script).arg(path).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert_eq!(said.trim(), why, "{output:?}");
+        }
+    }
+}

@@ -62,8 +62,8 @@ impl fmt::Debug for TransferProgress {
 ///
 /// ```
 /// use sandbox_core::{ImportOptions, Unreadable};
-/// let all_or_nothing = ImportOptions::new().unreadable(Unreadable::Fail);
-/// assert_eq!(all_or_nothing.unreadable, Unreadable::Fail);
+/// let strict = ImportOptions::new().unreadable(Unreadable::Fail);
+/// assert_eq!(strict.unreadable, Unreadable::Fail);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -72,7 +72,8 @@ pub enum Unreadable {
     /// Bring the rest, and name the entry in [`TransferReport::skipped`].
     #[default]
     Skip,
-    /// Fail with [`PermissionDenied`](crate::ErrorKind::PermissionDenied).
+    /// Fail with [`PermissionDenied`](crate::ErrorKind::PermissionDenied). What was brought before it
+    /// was met may stay.
     Fail,
 }
 

@@ -360,10 +360,6 @@ async fn import_leaves_out_what_cannot_be_read(cx: Context) -> Verdict {
     } else {
         let kind = ErrorKind::PermissionDenied;
         refused(strict, &cx.sandbox, Operation::ImportDir, kind)?;
-        ensure!(
-            !cx.sandbox.exists("strict").await?,
-            "a refused import left something"
-        );
     }
     if all {
         // So that the sandbox's end can remove them.

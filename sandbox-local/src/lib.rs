@@ -59,6 +59,7 @@ mod store;
 mod sys;
 #[cfg(target_os = "linux")]
 mod walk;
+#[cfg(target_os = "linux")]
 mod watching;
 
 pub use config::LocalConfig;

@@ -103,7 +103,7 @@ pub(crate) fn decode(line: Option<&str>, op: Operation) -> Result<Bytes> {
 mod tests {
     use super::*;
 
-    /// What was missing a moment ago may be there when it is asked why it was.
+    /// A file that was missing a moment ago may be there when it is asked why it was.
     #[test]
     #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     fn what_has_appeared_meanwhile_was_missing() {

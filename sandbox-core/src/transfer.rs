@@ -199,7 +199,8 @@ pub struct ExportOptions {
     pub excludes: Vec<String>,
     /// The largest sum of file sizes, in bytes; holes count. Default: 4 GiB.
     pub max_bytes: u64,
-    /// The largest number of entries; what is skipped counts. Default: one million.
+    /// The largest number of entries; what is skipped counts, and so do directories that an archive
+    /// only implies. Default: one million.
     pub max_entries: u64,
     /// Treatment of an entry that the sandbox's user can't read. Default: skip it.
     pub unreadable: Unreadable,

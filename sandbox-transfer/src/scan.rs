@@ -132,7 +132,8 @@ impl Room {
 /// # Errors
 /// [`NotFound`](ErrorKind::NotFound), [`NotADirectory`](ErrorKind::NotADirectory) and
 /// [`PermissionDenied`](ErrorKind::PermissionDenied) for the directory itself,
-/// [`LimitExceeded`](ErrorKind::LimitExceeded), and what `each` says.
+/// [`LimitExceeded`](ErrorKind::LimitExceeded), also for more than 1,000 directories one below the
+/// other, and what `each` says.
 pub fn scan(
     from: &Path,
     options: &ImportOptions,

@@ -21,7 +21,8 @@ const OP: Operation = Operation::ApplyChanges;
 /// Files come as one batch, whole: all of them or none. Then what is to go goes. Links are made
 /// with `ln`, for which the sandbox needs
 /// [`Capability::Exec`](sandbox_core::Capability::Exec); permission bits of directories that are
-/// there already are left as they are. Each entry costs a call or two for the comparison.
+/// there already are left as they are. Each entry costs a call or two for the comparison, and each
+/// directory above them one; no link of the sandbox is followed below the directory.
 ///
 /// Dropping the future leaves all of the files or none, and some of the rest.
 ///

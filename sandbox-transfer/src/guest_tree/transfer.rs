@@ -112,7 +112,8 @@ impl GuestTree {
     /// is. FIFOs, sockets and what can't be read are left out; so are set-user-ID bits.
     ///
     /// # Errors
-    /// What the host says. The other tree is then good for nothing but to be removed.
+    /// What the host says; [`LimitExceeded`](sandbox_core::ErrorKind::LimitExceeded) as for
+    /// [`scan_untrusted`](crate::scan_untrusted). The other tree is then good for nothing but to be removed.
     pub fn copy_to(&self, other: &Self, cancel: &Cancel) -> Result<()> {
         const OP: Operation = Operation::Fork;
         let mut import = Import {

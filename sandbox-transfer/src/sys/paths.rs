@@ -49,18 +49,13 @@ impl Dir {
     }
 
     pub(crate) fn names(&self) -> io::Result<Vec<OsString>> {
-        Ok(self.names_within(u64::MAX)?.unwrap_or_default())
+        self.names_at_most(usize::MAX)
     }
 
     pub(crate) fn names_within(&self, most: u64) -> io::Result<Option<Vec<OsString>>> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&self.0)? {
-            if names.len() as u64 >= most {
-                return Ok(None);
-            }
-            names.push(entry?.file_name());
-        }
-        Ok(Some(names))
+        let one_more = usize::try_from(most.saturating_add(1)).unwrap_or(usize::MAX);
+        let names = self.names_at_most(one_more)?;
+        Ok((names.len() as u64 <= most).then_some(names))
     }
 
     pub(crate) fn names_at_most(&self, most: usize) -> io::Result<Vec<OsString>> {

@@ -77,25 +77,15 @@ impl Dir {
 
     /// The names of all entries, in any order.
     pub(crate) fn names(&self) -> io::Result<Vec<OsString>> {
-        Ok(self.names_within(u64::MAX)?.unwrap_or_default())
+        self.names_at_most(usize::MAX)
     }
 
     /// The names of all entries, in any order; `None` if there are more than so many. Reads no more
     /// than it must.
     pub(crate) fn names_within(&self, most: u64) -> io::Result<Option<Vec<OsString>>> {
-        let mut names = Vec::new();
-        for entry in self.list()? {
-            let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if name == b"." || name == b".." {
-                continue;
-            }
-            if names.len() as u64 >= most {
-                return Ok(None);
-            }
-            names.push(OsString::from_vec(name.to_vec()));
-        }
-        Ok(Some(names))
+        let one_more = usize::try_from(most.saturating_add(1)).unwrap_or(usize::MAX);
+        let names = self.names_at_most(one_more)?;
+        Ok((names.len() as u64 <= most).then_some(names))
     }
 
     /// The names of so many entries at most, in any order.
@@ -104,9 +94,10 @@ impl Dir {
         for entry in self.list()? {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
-            if names.len() < most && name != b"." && name != b".." {
-                names.push(OsString::from_vec(name.to_vec()));
+            if name == b"." || name == b".." {
+                continue;
             }
+            names.push(OsString::from_vec(name.to_vec()));
             if names.len() >= most {
                 break;
             }

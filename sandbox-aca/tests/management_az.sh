@@ -13,7 +13,8 @@ run cloud register -n loop --skip-endpoint-discovery --endpoint-resource-manager
   --endpoint-active-directory "$ENDPOINT" \
   --endpoint-active-directory-resource-id https://management.core.windows.net/ \
   --endpoint-management "$ENDPOINT/" --endpoint-gallery "$ENDPOINT/" \
-  --endpoint-active-directory-graph-resource-id "$ENDPOINT/" > /dev/null
+  --endpoint-active-directory-graph-resource-id "$ENDPOINT/" \
+  --suffix-acr-login-server-endpoint .azurecr.io > /dev/null
 run cloud set -n loop > /dev/null
 run login --service-principal -u 11111111-2222-3333-4444-555555555555 -p secret -t $tenant > /dev/null
 run containerapp env create -n env -g rg -l westus2 --logs-destination none > /dev/null
@@ -59,6 +60,18 @@ run containerapp revision set-mode -n app1 -g rg --mode multiple | is mode '"mul
 run containerapp revision deactivate -n app1 -g rg --revision app1--0000002 > /dev/null
 run containerapp revision show -n app1 -g rg --revision app1--0000002 --query properties.active | is active false
 run containerapp revision activate -n app1 -g rg --revision app1--0000002 > /dev/null
+run containerapp revision copy -n app1 -g rg --from-revision app1--0000002 --revision-suffix new > /dev/null
+run containerapp ingress traffic show -n app1 -g rg --query '[0].latestRevision' | is newest true
+run containerapp ingress traffic set -n app1 -g rg --revision-weight app1--0000002=80 latest=20 \
+  --query 'length(@)' | is shares 2
+run containerapp revision label add -n app1 -g rg --revision app1--0000002 --label old --yes \
+  --query "[?label=='old'].revisionName | [0]" | is labelled '"app1--0000002"'
+run containerapp revision show -n app1 -g rg --revision app1--0000002 --query properties.trafficWeight | is share 80
+run containerapp revision label add -n app1 -g rg --revision app1--new --label new --yes > /dev/null
+run containerapp revision label swap -n app1 -g rg --source old --target new > /dev/null
+run containerapp ingress traffic show -n app1 -g rg --query "[?label=='old'].revisionName | [0]" | is labelled '"app1--new"'
+run containerapp revision label remove -n app1 -g rg --label old > /dev/null
+run containerapp ingress traffic show -n app1 -g rg --query "length([?label=='old'])" | is labels 0
 run containerapp job create -n job1 -g rg --environment env --trigger-type Manual --image "$image" \
   --replica-timeout 60 --replica-retry-limit 0 --parallelism 1 --replica-completion-count 1 --command false > /dev/null
 run containerapp job update -n job1 -g rg --replica-timeout 90 \
@@ -76,8 +89,16 @@ assignment=$(run role assignment create --role 'Azure ContainerApps Session Exec
   --assignee-object-id 11111111-2222-3333-4444-555555555555 \
   --assignee-principal-type ServicePrincipal --scope "/subscriptions/$sub/resourceGroups/rg" --query id | tr -d '"')
 run role assignment delete --ids "$assignment" > /dev/null
+run acr check-name -n images1 --query nameAvailable | is available true
+run acr create -n images1 -g rg --sku Basic --tags a=1 --query loginServer | is server '"images1.azurecr.io"'
+run acr check-name -n images1 --query reason | is reason '"AlreadyExists"'
+run acr show -n images1 --query sku.name | is size '"Basic"'
+run acr update -n images1 --tags b=2 --query tags.b | is tag '"2"'
+run acr list -g rg --query 'length(@)' | is registries 1
+run acr delete -n images1 --yes
+run acr list --query 'length(@)' | is registries 0
 run resource list --tag owner=t1 --query 'length(@)' | is resources 1
 run containerapp job delete -n job1 -g rg --yes > /dev/null
 run containerapp delete -n app1 -g rg --yes > /dev/null
 run containerapp env delete -n env -g rg --yes > /dev/null
-echo "az $(az version --query '"azure-cli"' -o tsv): environments, an app, a job, a role"
+echo "az $(az version --query '"azure-cli"' -o tsv): environments, an app, a job, a role, a registry"

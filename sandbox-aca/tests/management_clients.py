@@ -248,7 +248,10 @@ def assign(scope):
 
 def images():
     body = {"location": "westus2", "sku": {"name": "Basic"}, "tags": {"a": "1"}}
+    named = {"name": "images1", "type": "Microsoft.ContainerRegistry/registries"}
+    assert registries.registries.check_name_availability(named).name_available
     made = registries.registries.begin_create(GROUP, "images1", body).result()
+    assert registries.registries.check_name_availability(named).reason == "AlreadyExists"
     assert made.login_server == "images1.azurecr.io", made
     assert made.provisioning_state == "Succeeded" and not made.admin_user_enabled
     registries.registries.begin_update(GROUP, "images1", {"tags": {"b": "2"}}).result()

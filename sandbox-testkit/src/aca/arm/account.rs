@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use super::super::call::Call;
 use super::super::reply::Reply;
 use super::super::state::State;
-use super::{error, kinds::KINDS};
+use super::error;
+use super::kinds::{KINDS, registry_name};
 
 /// The subscription of the emulator.
 pub(super) const SUBSCRIPTION: &str = "00000000-0000-0000-0000-000000000000";
@@ -49,6 +50,13 @@ pub(super) fn is_path(path: &[&str]) -> bool {
             | ["subscriptions", _, "providers"]
             | ["subscriptions", _, "providers", _]
             | ["subscriptions", _, "providers", _, "register"]
+            | [
+                "subscriptions",
+                _,
+                "providers",
+                "microsoft.containerregistry",
+                "checknameavailability"
+            ]
             | ["subscriptions", _, "resourcegroups"]
             | ["subscriptions", _, "resourcegroups", _]
             | ["subscriptions", _, "resourcegroups", _, "resources"]
@@ -91,6 +99,7 @@ pub(super) fn answer(state: &State, call: &Call, path: &[&str]) -> Result<Reply,
         ("GET", ["subscriptions", _, "providers"]) => {
             ok(json!({"value": [provider(path[1], "Microsoft.App")]}))
         }
+        ("POST", [.., "checknameavailability"]) => name_of_registry(state, call),
         ("GET" | "POST", ["subscriptions", _, "providers", ..]) if !parts.contains(&"usages") => {
             ok(provider(path[1], path[3]))
         }
@@ -135,24 +144,60 @@ fn usage(name: &str, used: usize, limit: usize) -> Value {
         "currentValue": used, "limit": limit})
 }
 
-/// The resources of a group, all or those with a tag.
+/// Whether a registry may be called so: names are those of hosts, and of all subscriptions.
+fn name_of_registry(state: &State, call: &Call) -> Result<Reply, Reply> {
+    let body = call.json()?;
+    let name = body["name"].as_str().unwrap_or_default();
+    let taken = || {
+        let kept = state.arm.kept();
+        let end = format!(
+            "/microsoft.containerregistry/registries/{}",
+            name.to_ascii_lowercase()
+        );
+        kept.resources.keys().any(|key| key.ends_with(&end))
+    };
+    let refusal = if !registry_name(name) {
+        Some(("Invalid", "a name has 5 to 50 letters and digits"))
+    } else if taken() {
+        Some(("AlreadyExists", "the registry is already in use"))
+    } else {
+        None
+    };
+    Ok(Reply::json(
+        200,
+        match refusal {
+            Some((reason, message)) => {
+                json!({"nameAvailable": false, "reason": reason, "message": message})
+            }
+            None => json!({"nameAvailable": true,
+            "availableLoginServerName": format!("{}.azurecr.io", name.to_ascii_lowercase())}),
+        },
+    ))
+}
+
+/// The resources of a group or of all: all of them, those with a tag or those of a type.
 fn resources(state: &State, call: &Call, path: &[&str]) -> Result<Reply, Reply> {
     let before = path.get(..path.len() - 1).unwrap_or_default().join("/");
     let before = format!("/{before}/").to_ascii_lowercase();
     let filter = call.query.get("$filter").map_or("", String::as_str);
     let quoted: Vec<&str> = filter.split('\'').skip(1).step_by(2).collect();
-    // `az` writes it in small letters.
-    let by_tag = filter.to_ascii_lowercase().starts_with("tagname");
-    let fits = |document: &Value| match (by_tag, &quoted[..]) {
-        (true, [name]) => document["tags"][*name].is_string(),
-        (true, [name, value]) => document["tags"][*name] == *value,
-        (true, _) => false,
-        (false, _) => true,
+    // `az` writes tags in small letters.
+    let by = filter.split(' ').next().unwrap_or_default();
+    let by = by.to_ascii_lowercase();
+    let fits = |document: &Value| match (by.as_str(), &quoted[..]) {
+        ("", _) => true,
+        ("tagname", [name]) => document["tags"][*name].is_string(),
+        ("tagname", [name, value]) => document["tags"][*name] == *value,
+        ("resourcetype", [kind]) => {
+            let of = document["type"].as_str();
+            of.is_some_and(|of| of.eq_ignore_ascii_case(kind))
+        }
+        _ => false,
     };
     let kept = state.arm.kept();
     let all = kept.resources.iter().filter(|(key, found)| {
-        let top = key.split("/microsoft.app/").nth(1);
-        let top = top.is_some_and(|rest| rest.split('/').count() == 2);
+        let rest = key.split("/providers/").nth(1).unwrap_or_default();
+        let top = rest.split('/').count() == 3 && !key.contains("/microsoft.authorization/");
         top && key.starts_with(&before) && fits(&found.document)
     });
     let all = all.map(|(_, found)| {

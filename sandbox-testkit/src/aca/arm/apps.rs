@@ -82,7 +82,7 @@ pub(super) async fn renew(state: &Arc<State>, key: &str, before: Option<&Value>)
             "name": revision,
             "type": "Microsoft.App/containerApps/revisions",
             "properties": {"active": true, "createdTime": state.clock.timestamp(),
-                "trafficWeight": 100, "template": template},
+                "template": template},
         });
         let multiple =
             found.document["properties"]["configuration"]["activeRevisionsMode"] == "Multiple";
@@ -94,7 +94,6 @@ pub(super) async fn renew(state: &Arc<State>, key: &str, before: Option<&Value>)
                     break;
                 }
                 one.document["properties"]["active"] = json!(false);
-                one.document["properties"]["trafficWeight"] = json!(0);
                 old.push(path.clone());
             }
         }
@@ -237,6 +236,24 @@ fn audience(key: &str) -> String {
     format!("log:{}", key.replace("/providers/microsoft.app", ""))
 }
 
+/// The share of an app's requests that a revision gets.
+fn weight(app: &Value, revision: &Value) -> u64 {
+    let properties = &app["properties"];
+    let newest = properties["latestRevisionName"] == *revision;
+    let configuration = &properties["configuration"];
+    let traffic = configuration["ingress"]["traffic"].as_array();
+    let (true, Some(traffic)) = (configuration["activeRevisionsMode"] != "Single", traffic) else {
+        return if newest { 100 } else { 0 };
+    };
+    let own = traffic
+        .iter()
+        .filter(|one| match one["latestRevision"] == true {
+            true => newest,
+            false => one["revisionName"] == *revision,
+        });
+    own.filter_map(|one| one["weight"].as_u64()).sum()
+}
+
 /// A revision as it is now.
 fn shown(state: &State, path: &str, mut document: Value) -> Value {
     let run = state.arm.kept().runs.get(path).cloned();
@@ -254,7 +271,16 @@ fn shown(state: &State, path: &str, mut document: Value) -> Value {
         Some(Phase::NoImage) => ("Unhealthy", "Failed", "Provisioning"),
         None => ("None", "Stopped", "Deprovisioned"),
     };
+    let app = path.split("/revisions/").next().unwrap_or_default();
+    let app = state
+        .arm
+        .kept()
+        .resources
+        .get(app)
+        .map(|app| app.document.clone());
+    let weight = app.map_or(0, |app| weight(&app, &document["name"]));
     let properties = &mut document["properties"];
+    properties["trafficWeight"] = json!(weight);
     properties["replicas"] = json!(replicas);
     properties["healthState"] = json!(health);
     properties["runningState"] = json!(running);

@@ -10,7 +10,7 @@ use super::super::call::Call;
 use super::super::reply::Reply;
 use super::super::state::State;
 use super::kinds::{Kind, Place};
-use super::{apps, error, missing, occupied, operations};
+use super::{apps, error, missing, occupied, operations, strip};
 
 pub(super) async fn patch(
     state: &Arc<State>,
@@ -31,6 +31,8 @@ pub(super) async fn patch(
         let found = kept.resources.get_mut(key).ok_or_else(missing)?;
         let before = found.document["properties"].clone();
         merge(&mut found.document, &changes);
+        // Those within lists, which the merge takes whole.
+        strip(&mut found.document);
         let secrets = &changes["properties"]["configuration"]["secrets"];
         if secrets.is_array() {
             found.secrets = secrets.clone();

@@ -103,6 +103,9 @@ pub(super) const KINDS: &[Kind] = &[
             if properties["runningStatus"].is_null() {
                 properties["runningStatus"] = json!("Running");
             }
+            if properties["configuration"]["activeRevisionsMode"].is_null() {
+                properties["configuration"]["activeRevisionsMode"] = json!("Single");
+            }
             properties["eventStreamEndpoint"] = json!(format!(
                 "{endpoint}/subscriptions/{}/resourceGroups/{}/containerApps/{name}/eventstream",
                 place.subscription, place.resources
@@ -115,6 +118,9 @@ pub(super) const KINDS: &[Kind] = &[
                     ".internal"
                 };
                 ingress["fqdn"] = json!(format!("{name}{inner}.{DOMAIN}"));
+                if ingress["traffic"].is_null() {
+                    ingress["traffic"] = json!([{"latestRevision": true, "weight": 100}]);
+                }
             }
             hide(&mut properties["configuration"]["secrets"]);
         },
@@ -160,9 +166,7 @@ pub(super) const KINDS: &[Kind] = &[
     Kind {
         provider: "Microsoft.ContainerRegistry",
         name: "registries",
-        valid: |name| {
-            (5..=50).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric())
-        },
+        valid: registry_name,
         actions: &[],
         children: &[],
         slow_patch: true,
@@ -181,6 +185,10 @@ pub(super) const KINDS: &[Kind] = &[
         },
     },
 ];
+
+pub(super) fn registry_name(name: &str) -> bool {
+    (5..=50).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric())
+}
 
 fn app_name(name: &str) -> bool {
     let known = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';

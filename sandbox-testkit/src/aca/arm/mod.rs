@@ -38,7 +38,12 @@ const VERSIONS: &[&str] = &[
 ];
 
 /// Versions of the registries' interface.
-const OF_REGISTRIES: &[&str] = &["2023-07-01", "2025-04-01", "2025-11-01"];
+const OF_REGISTRIES: &[&str] = &[
+    "2023-07-01",
+    "2025-04-01",
+    "2025-11-01",
+    "2026-09-01-preview",
+];
 
 /// State of the management plane.
 #[derive(Debug, Default)]

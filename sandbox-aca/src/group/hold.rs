@@ -37,7 +37,7 @@ impl Guest<Http> {
             "mkdir -p {dir}; : >> {dir}/held; round=0 mine=\n\
              while [ $round -lt 50 ]; do\n\
              found= round=$((round + 1))\n\
-             for entry in $(grep -lsE '^Max realtime timeout +{MARKED}[0-9]{{14}} ' /proc/[0-9]*/limits); do\n\
+             for entry in $(grep -lsE '^Max file locks +{MARKED}[0-9]{{14}} ' /proc/[0-9]*/limits); do\n\
              entry=${{entry#/proc/}}; entry=${{entry%/limits}}\n\
              case $(grep -s '^State:' /proc/$entry/status) in\n\
              '' | *'(stopped)'* | *'(tracing stop)'* | *'(zombie)'* | *'(dead)'*) continue ;;\n\

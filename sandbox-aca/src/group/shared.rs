@@ -163,7 +163,7 @@ async fn prepare(guest: &Guest, op: Operation, restored: bool) -> Result<()> {
     if restored {
         // A restore goes on with the processes of its source; a fork is of files.
         script = script.text(&format!(
-            "for entry in $(grep -lsE '^Max realtime timeout +{MARKED}[0-9]{{14}} ' /proc/[0-9]*/limits); do \
+            "for entry in $(grep -lsE '^Max file locks +{MARKED}[0-9]{{14}} ' /proc/[0-9]*/limits); do \
              entry=${{entry#/proc/}}; kill -9 \"${{entry%/limits}}\" 2> /dev/null; done\n"
         ));
     }

@@ -33,9 +33,9 @@ executable() { # executable FILE DEPTH
   if [ -d "$1" ] || ! [ -x "$1" ] || [ "$2" -gt 4 ]; then no NOEXEC; fi
   [ -r "$1" ] || return 0
   depth=$2 file=$1
-  set -- $(od -An -v -tx1 -N64 "$file")
+  set -- $(od -An -v -tx1 -N120 "$file")
   case $1$2$3$4 in
-  7f454c46) elf "$@" $(od -An -v -tx1 -N20 /bin/sh) || no NOEXEC ;;
+  7f454c46) elf "$@" || no NOEXEC ;;
   2321*)
     IFS= read -r interpreter < "$file"
     interpreter=${interpreter#??}
@@ -48,25 +48,29 @@ executable() { # executable FILE DEPTH
   *) no NOEXEC ;;
   esac
 }
-elf() { # elf HEADER (64 bytes), HEADER OF THE SHELL (20 bytes): whether this machine executes it.
-  [ $# -eq 84 ] || return 1
+elf() { # elf HEADER: whether this machine executes what has so much of it, at most 120 bytes.
+  [ $# -ge 64 ] || return 1
   # Whether it is a program at all.
   case ${17}${18} in 0200 | 0300 | 0002 | 0003) ;; *) return 1 ;; esac
-  # Class, order of bytes and machine are those of the shell; or of 32 bits, which x86_64 executes.
-  if [ "$5$6${19}${20}" != "${69}${70}${83}${84}" ]; then
-    [ "$5$6${19}${20} ${69}${70}${83}${84}" = '01010300 02013e00' ] || return 1
-  fi
   # Size and number of the program headers, which must be there.
   case $5 in
   01)
     [ "${43}${44}" = 2000 ] || [ "${43}${44}" = 0020 ] || return 1
-    [ "${45}${46}" != 0000 ]
+    [ "${45}${46}" != 0000 ] || return 1
     ;;
   *)
     [ "${55}${56}" = 3800 ] || [ "${55}${56}" = 0038 ] || return 1
-    [ "${57}${58}" != 0000 ] && [ "$(stat -L -c %s "$file")" -ge 120 ]
+    [ "${57}${58}" != 0000 ] && [ $# -ge 120 ] || return 1
     ;;
   esac
+  # Class, order of bytes and machine are those of the kernel or of the shell; or of 32 bits, which
+  # x86_64 executes.
+  kind=$5$6${19}${20} machine=
+  { read -r machine < /proc/sys/kernel/arch; } 2> /dev/null
+  case $machine:$kind in x86_64:02013e00 | x86_64:01010300 | aarch64:0201b700) return 0 ;; esac
+  set -- $(od -An -v -tx1 -N20 /bin/sh)
+  case $kind in "$5$6${19}${20}") return 0 ;; esac
+  [ "$kind $5$6${19}${20}" = '01010300 02013e00' ]
 }
 state() { # status: state of the main process, code: its wait status.
   line=
@@ -102,14 +106,21 @@ kill_tree() {
     round=$((round + 1))
   done
 }
+claim() { # Whether this one may start the command: one makes the file, or whoever cancels it a directory.
+  set -C
+  { true > "$dir/claim"; } 2> /dev/null
+  set -- $?
+  set +C
+  return "$1"
+}
 plumb() { # Makes what the command writes to.
-  mkfifo "$dir/out.pipe" "$dir/err.pipe" || no NOSPACE
+  mkfifo "$dir/up" "$dir/out.pipe" "$dir/err.pipe" || no NOSPACE
   streams
   exec 8> "$dir/out.pipe" 9> "$dir/err.pipe"
 }
 launch() { # launch INPUT CWD PROGRAM, the arguments of env: gets everything ready and starts it.
   mkdir -p "$dir"
-  mkdir "$dir/claim" 2> /dev/null || no CLAIMED
+  claim || no CLAIMED
   if ! cd "$2" 2> /dev/null; then
     [ -d "$2" ] && no PERM
     [ -e "$2" ] && no NOTDIR
@@ -122,10 +133,9 @@ launch() { # launch INPUT CWD PROGRAM, the arguments of env: gets everything rea
   clock
   begun=$now
   # The program waits until its parent is `sleep`, which reaps nothing: a shell might, and then how
-  # the program ended could not be read from /proc any more.
-  limited="prlimit --rttime=$mark"
-  $limited true 2> /dev/null || limited=
-  ${apart-setsid} $limited sh -c 'dir=$1 input=$2 gate=$3; shift 3
+  # the program ended could not be read from /proc any more. Shells have two letters for the limit.
+  ${apart-setsid} sh -c 'dir=$1 input=$2 gate=$3 mark=$4; shift 4
+    ulimit -w "$mark" || ulimit -x "$mark" || prlimit --pid $$ --locks="$mark"
     (tries=0
       while [ $tries -lt 20000 ] && read -r name < /proc/$$/comm && [ "$name" != sleep ]; do tries=$((tries + 1)); done
       # Marked by now, so that who pauses stops this one or is seen here.
@@ -135,11 +145,15 @@ launch() { # launch INPUT CWD PROGRAM, the arguments of env: gets everything rea
       *) exec < "$input" > "$dir/out.pipe" 2> "$dir/err.pipe" ;;
       esac
       exec env "$@") &
-    echo $! > "$dir/pid"; exec sleep 2147483647' \
-    sh "$dir" "$input" "$gate" "$@" < /dev/null > /dev/null 2>&1 5<&${five:--} 8>&- 9>&- &
+    echo $! > "$dir/pid"; echo > "$dir/up"; exec sleep 2147483647' \
+    sh "$dir" "$input" "$gate" "$mark" "$@" < /dev/null > /dev/null 2>&1 5<&${five:--} 8>&- 9>&- &
   holder=$!
   trap '' PIPE
-  until read -r pid < "$dir/pid"; do sleep 0.005; done 2> /dev/null
+  # Opened for both it does not wait, which a signal may interrupt.
+  exec 6<> "$dir/up"
+  read -r _ <&6
+  exec 6<&-
+  read -r pid < "$dir/pid"
 }
 supervise() { # Until it ended, or for a time.
   turns=0
@@ -151,7 +165,8 @@ supervise() { # Until it ended, or for a time.
     if [ "$timeout" ] && [ $now -ge $((begun + timeout)) ] && ! [ -e "$dir/timeout" ]; then : > "$dir/timeout"; kill_tree; fi
     [ -z "$1" ] || [ $now -lt $((begun + $1)) ] || return 1
     turns=$((turns + 1))
-    if [ $turns -lt 12 ]; then sleep 0.01; else bound; sleep 0.04; fi
+    if [ $turns -lt 3 ]; then sleep 0.01; elif [ $turns -lt 6 ]; then sleep 0.02; else sleep 0.04; fi
+    [ $((turns % 8)) -ne 0 ] || bound
   done
   if [ -e "$dir/timeout" ] || [ -e "$dir/cancel" ]; then kill_tree; else settle; fi
   finish
@@ -195,7 +210,7 @@ ended() { # ended BYTES BYTES KEPT KEPT: writes down how.
 }
 await() { # Claims a command that never started; waits for one that did.
   mkdir -p "$dir"
-  if mkdir "$dir/claim" 2> /dev/null; then echo N; exit 0; fi
+  if claim; then echo N; exit 0; fi
   clock
   begun=$now
   while ! [ -e "$dir/done" ]; do

@@ -9,8 +9,9 @@ bound() { # What is beyond the limit and the tail takes no room on the disk.
   [ $excess -le 67108864 ] || fallocate -p -o "$err_limit" -l $excess "$dir/err" 2> /dev/null
 }
 written() { stat -c %s "$dir/out" "$dir/err"; }
-length() { # length: how much the command had written to the file when it ended.
+length() { # length FILE READER: how much the command had written to it when it ended.
   tries=0
+  if over "$2"; then length=$(stat -c %s "$dir/$1"); return 0; fi
   while :; do
     length=$(($(stat -c %s "$dir/$1") - ${#end}))
     # A program in the background may write on: the end is looked for where it was.
@@ -23,27 +24,54 @@ length() { # length: how much the command had written to the file when it ended.
     sleep 0.01
   done
 }
+over() { # Whether a process has ended.
+  read -r _ _ how _ < "/proc/$1/stat" || return 0
+  case $how in Z | X) return 0 ;; esac
+  return 1
+} 2> /dev/null
 finish() {
+  if [ -z "$survivors" ]; then
+    # Nobody writes any more, so that those who read come to the end.
+    exec 8>&- 9>&-
+    tries=0
+    while [ $tries -lt 20 ]; do
+      if over "$out_reader" && over "$err_reader"; then
+        kill -9 "$holder" 2> /dev/null
+        set -- $(stat -c %s "$dir/out" "$dir/err")
+        keep "$1" "$2" ''
+        return
+      fi
+      [ $tries -lt 5 ] || sleep 0.005
+      tries=$((tries + 1))
+    done
+    # But for one that has lost its mark.
+    exec 8<> "$dir/out.pipe" 9<> "$dir/err.pipe"
+  fi
   end=end-$nonce
   printf %s "$end" >&8
   printf %s "$end" >&9
-  length out
+  length out "$out_reader"
   out_length=$length
-  length err
+  length err "$err_reader"
   err_length=$length
   drain
   kill -9 "$out_reader" "$err_reader" "$holder" 2> /dev/null
-  [ "$out_length" -le "$out_limit" ] && out_kept=$out_length || out_kept=$out_limit
-  [ "$err_length" -le "$err_limit" ] && err_kept=$err_length || err_kept=$err_limit
-  truncate -s "$out_kept" "$dir/out"
-  truncate -s "$err_kept" "$dir/err"
-  ended "$out_length" "$err_length" "$out_kept" "$err_kept"
+  keep "$out_length" "$err_length" more
 }
+keep() { # keep BYTES BYTES MORE: cuts the files to the limits, and to the bytes if there is more.
+  out_kept=$1 err_kept=$2
+  [ "$1" -le "$out_limit" ] || out_kept=$out_limit
+  [ "$2" -le "$err_limit" ] || err_kept=$err_limit
+  [ "$out_kept$3" = "$1" ] || truncate -s "$out_kept" "$dir/out"
+  [ "$err_kept$3" = "$2" ] || truncate -s "$err_kept" "$dir/err"
+  ended "$1" "$2" "$out_kept" "$err_kept"
+}
+base() { [ "$1" -eq 0 ] || base64 -w0 "$2"; echo; }
 report() {
   read -r line < "$dir/done"
   echo "$line"
   set -- $line
-  if [ $(($5 + $6)) -le "$inline" ]; then base64 -w0 "$dir/out"; echo; base64 -w0 "$dir/err"; echo; else echo F; fi
+  if [ $(($5 + $6)) -le "$inline" ]; then base "$5" "$dir/out"; base "$6" "$dir/err"; else echo F; fi
 }
 streams() {
   cat < "$dir/out.pipe" > "$dir/out" 2> /dev/null &

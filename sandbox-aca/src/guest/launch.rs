@@ -170,9 +170,9 @@ pub(crate) const GATE: &str = "paused";
 /// Prefix of every mark.
 pub(crate) const MARKED: &str = "4242";
 
-/// The limit of processor time for real-time scheduling (in microseconds: some ten thousand years)
-/// that marks a command's tree. Every process inherits it, an environment that is cleared does not
-/// lose it, no program notices it, and all may read it in `/proc/PID/limits`.
+/// The limit of locks of files, which the kernel heeds no more, that marks a command's tree. Every
+/// process inherits it, an environment that is cleared does not lose it, a shell sets it by itself, and
+/// all may read it in `/proc/PID/limits`.
 fn mark(nonce: &str) -> String {
     let number = nonce
         .get(..12)

@@ -29,6 +29,12 @@ impl Script {
         self
     }
 
+    /// Adds what is no text.
+    pub(crate) fn bytes(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
     /// Adds a word that the shell takes byte for byte, with a space before it.
     pub(crate) fn word(mut self, word: &[u8]) -> Self {
         self.0.push(b' ');
@@ -43,14 +49,7 @@ impl Script {
     }
 
     pub(crate) fn quoted(&mut self, word: &[u8]) {
-        self.0.push(b'\'');
-        for byte in word {
-            match byte {
-                b'\'' => self.0.extend_from_slice(b"'\\''"),
-                _ => self.0.push(*byte),
-            }
-        }
-        self.0.push(b'\'');
+        quote(&mut self.0, word);
     }
 
     /// The script as a request carries it; `None` if it must go as a file.
@@ -66,6 +65,18 @@ impl Script {
             }
         }
     }
+}
+
+/// Adds a word that the shell takes byte for byte.
+pub(crate) fn quote(to: &mut Vec<u8>, word: &[u8]) {
+    to.push(b'\'');
+    for byte in word {
+        match byte {
+            b'\'' => to.extend_from_slice(b"'\\''"),
+            _ => to.push(*byte),
+        }
+    }
+    to.push(b'\'');
 }
 
 /// Output of a script, in lines.

@@ -5,6 +5,7 @@ apart=
 bound() { :; }
 written() { :; }
 plumb() {
+  mkfifo "$dir/up" || no NOSPACE
   [ -z "$raw" ] || stty raw -echo <&5
   echo S
   exec > /dev/null 2>&1

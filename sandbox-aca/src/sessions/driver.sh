@@ -1,9 +1,8 @@
 if [ "$marker" ] && ! [ -e "$marker" ]; then printf '%s{"lost":true}%s\n' "$nonce" "$nonce"; exit 0; fi
-mkdir "$dir" && printf %s "$script" | base64 -d > "$dir/s" || exit 0
-(cd / && exec /bin/sh "$dir/s") < /dev/null > "$dir/t" 2> /dev/null
+mkdir "$dir" || exit 0
+(cd / && exec /bin/sh -c "$script") < /dev/null > "$dir/t" 2> /dev/null
 status=$?
 length=$(stat -c %s "$dir/t")
-sum=$(sha256sum < "$dir/t")
-output=null
-if [ "$length" -le "$inline" ]; then output='"'$(base64 -w0 "$dir/t")'"'; rm -rf "$dir"; fi
+output=null sum=
+if [ "$length" -le "$inline" ]; then output='"'$(base64 -w0 "$dir/t")'"'; rm -rf "$dir"; else sum=$(sha256sum < "$dir/t"); fi
 printf '%s{"rc":%d,"len":%d,"sha":"%s","out":%s}%s\n' "$nonce" "$status" "$length" "${sum%% *}" "$output" "$nonce"

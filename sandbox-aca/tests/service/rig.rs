@@ -21,7 +21,7 @@ pub(super) struct Rig {
     pub(super) provider: Arc<dyn Provider>,
     /// Ways in which a table of faults breaks requests here.
     pub(super) breaks: &'static [Break],
-    kind: Option<SessionKind>,
+    pub(super) kind: Option<SessionKind>,
 }
 
 impl Rig {

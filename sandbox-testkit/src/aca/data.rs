@@ -196,7 +196,7 @@ async fn start(state: &State, group: &str, body: &Value) -> Result<Start, Reply>
         Some(source) => source.fork_one().await,
         None => {
             let open = !super::policy::denies(&body["egressPolicy"]);
-            state.local(open, mounts).await
+            state.member(open, mounts).await
         }
     };
     let local = local.map_err(|error| failed(&error))?;

@@ -1,4 +1,4 @@
-//! Runs commands: buffered, as text, for as long as a process holds the output.
+//! Runs commands: buffered, as text, for as long as a process holds the output, as the service does.
 //!
 //! A command runs once for each request, to its end, even if the client has gone.
 
@@ -11,13 +11,6 @@ use serde_json::json;
 use super::call::Call;
 use super::reply::{Reply, invalid, problem};
 use super::state::{Guest, State};
-
-/// Runs `$0` and waits for all that hold its output, as the service does.
-const WAIT_FOR_HOLDERS: &str = r#"
-exec 4>&1 5>&2
-code=$({ { { sh -c "$0" 3>&- 4>&- 5>&- 6>&-; echo $? >&3; } 2>&1 1>&6 6>&- | cat >&5; } 6>&1 | cat >&4; } 3>&1)
-exit "$code"
-"#;
 
 /// `direct`: the words are executed as they are, without a shell.
 pub(super) async fn run(
@@ -48,11 +41,12 @@ pub(super) async fn run(
         return Err(problem(400, "UserUnknown", "the emulator has one user"));
     }
     state.note_command(&words.join(" "));
-    let held = match direct {
-        true => WAIT_FOR_HOLDERS.replace(r#"sh -c "$0""#, r#""$0" "$@""#),
-        false => WAIT_FOR_HOLDERS.to_owned(),
+    let mut command = match direct {
+        true => Command::new("/bin/sh")
+            .args(["-c", r#"exec "$0" "$@""#])
+            .args(words),
+        false => Command::new("/bin/sh").args(["-c", text]),
     };
-    let mut command = Command::new("/bin/sh").args(["-c", &held]).args(words);
     if call.newer() {
         for (name, value) in body["environment"].as_object().into_iter().flatten() {
             let value = value.as_str();

@@ -18,7 +18,7 @@ use super::state::State;
 #[derive(Clone, Debug)]
 pub(super) struct Process {
     words: Vec<String>,
-    /// Limit of processor time for real-time scheduling, by which clients know what is theirs.
+    /// Limit of locks of files, by which clients know what is theirs.
     limit: String,
     stopped: bool,
 }
@@ -30,7 +30,7 @@ const TRIES: u32 = 500;
 const LIST: &str = r#"
 for p in /proc/[0-9]*; do
   tr '\0' '\n' 2> /dev/null < $p/cmdline | grep -qsF -e "$0" || continue
-  l=$(sed -n 's/^Max realtime timeout *\([0-9][0-9]*\) .*/\1/p' $p/limits 2> /dev/null)
+  l=$(sed -n 's/^Max file locks *\([0-9][0-9]*\) .*/\1/p' $p/limits 2> /dev/null)
   s=$(sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' $p/status 2> /dev/null)
   [ -z "$l" ] || echo "$s $l $(base64 -w0 $p/cmdline)"
 done
@@ -73,7 +73,7 @@ pub(super) async fn revive(
             ""
         };
         let command = Command::new("prlimit")
-            .arg(format!("--rttime={}", process.limit))
+            .arg(format!("--locks={}", process.limit))
             .args(["sh", "-c", &format!("{stop}exec \"$@\""), "sh"])
             .args(process.words)
             .env("EMULATED_SANDBOX", id)

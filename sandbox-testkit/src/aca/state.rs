@@ -101,6 +101,8 @@ pub(super) struct State {
     pub(super) sessions: Sessions,
     /// Made for the first command: the management plane alone needs none.
     provider: OnceCell<Arc<LocalProvider>>,
+    /// Whose commands last as long as a process holds their output, as those of groups do.
+    patient: OnceCell<Arc<LocalProvider>>,
     store: Mutex<Store>,
     endpoint: OnceLock<String>,
     /// The registry, if there is one.
@@ -126,6 +128,7 @@ impl State {
                 .map_err(|e| sandbox_core::Error::from_io(e, Operation::Connect))?,
             options: RwLock::new(Arc::new(options)),
             provider: OnceCell::new(),
+            patient: OnceCell::new(),
             store: Mutex::default(),
             endpoint: OnceLock::new(),
             registry: OnceLock::new(),
@@ -171,12 +174,31 @@ impl State {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// A fresh local sandbox.
+    /// A fresh local sandbox for a session or a container.
     pub(super) async fn local(
         &self,
         open: bool,
         mounts: Vec<Mount>,
     ) -> sandbox_core::Result<Arc<dyn Sandbox>> {
+        let provider = self
+            .provider
+            .get_or_try_init(|| async { local::provider() });
+        let spec = self.spec(open, mounts);
+        provider.await?.create(spec).await
+    }
+
+    /// A fresh local sandbox for a sandbox of a group.
+    pub(super) async fn member(
+        &self,
+        open: bool,
+        mounts: Vec<Mount>,
+    ) -> sandbox_core::Result<Arc<dyn Sandbox>> {
+        let provider = self.patient.get_or_try_init(|| async { local::patient() });
+        let spec = self.spec(open, mounts);
+        provider.await?.create(spec).await
+    }
+
+    fn spec(&self, open: bool, mounts: Vec<Mount>) -> SandboxSpec {
         let options = self.options();
         let network = match options.asks_outside || open && options.allow_network {
             true => Network::Open,
@@ -184,11 +206,7 @@ impl State {
         };
         let mut spec = SandboxSpec::new().network(network).workdir("/");
         spec.mounts = mounts;
-        self.provider
-            .get_or_try_init(|| async { local::provider() })
-            .await?
-            .create(spec)
-            .await
+        spec
     }
 
     /// A fresh local sandbox for a container of an app, a job or a session pool.

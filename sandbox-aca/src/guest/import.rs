@@ -23,12 +23,26 @@ new=$to/.sandbox-new-$$
 trap 'find "$new" -type d ! -perm -700 -exec chmod u+rwx {} + 2> /dev/null; rm -rf "$stage" "$new"' EXIT
 said=$(LC_ALL=C mkdir -- "$new" 2>&1) || denied "$said"
 said=$(archive | LC_ALL=C tar -xpf - -C "$new" --no-same-owner 2>&1) || denied "$said"
+# Directories that may not be entered or written are open, here and there, until all is in place.
+# A list of their names and modes, parents first.
+find "$new" -type d ! -perm -700 -printf './%P\0%m\0' -exec chmod u+rwx {} \; > "$stage/modes" 2> /dev/null
+open_up() {
+  (cd "$to" && xargs -0 -r -n 2 -a "$stage/modes" sh -c '[ -L "$0" ] || ! [ -d "$0" ] || chmod u+rwx "$0"')
+}
+close_again() {
+  tr '\0\n' '\n\0' < "$stage/modes" | tac | tr '\0\n' '\n\0' |
+    (cd "$to" && xargs -0 -r -n 2 sh -c '[ -L "$1" ] || ! [ -d "$1" ] || chmod "$0" "$1"')
+}
+[ ! -s "$stage/modes" ] || open_up 2> /dev/null
 if [ -e "$stage/gone" ]; then
   cd "$to" && xargs -0 -r rm -f -- < "$stage/gone" 2> /dev/null
   tr '\0\n' '\n\0' < "$stage/gone" | tac | tr '\0\n' '\n\0' | xargs -0 -r rmdir -- 2> /dev/null
   cd /
 fi
-said=$(LC_ALL=C cp -aflT --remove-destination "$new" "$to" 2>&1) || said=$(LC_ALL=C cp -afT --remove-destination "$new" "$to" 2>&1) || denied "$said"
+left=
+said=$(LC_ALL=C cp -aflT --remove-destination "$new" "$to" 2>&1) || said=$(LC_ALL=C cp -afT --remove-destination "$new" "$to" 2>&1) || left=1
+[ ! -s "$stage/modes" ] || close_again 2> /dev/null
+[ -z "$left" ] || denied "$said"
 echo OK
 "#;
 

@@ -25,6 +25,7 @@ cases! { "transfer":
     import_heeds_ignore_files_when_asked,
     import_again_reflects_changes,
     import_replaces_what_may_not_be_written [Modes],
+    import_fills_closed_directories [Exec, Modes],
     import_leaves_out_what_cannot_be_read [Exec, Modes],
     import_takes_ignore_before_gitignore,
     import_leaves_what_is_there_unless_asked,
@@ -324,6 +325,71 @@ async fn import_replaces_what_may_not_be_written(cx: Context) -> Verdict {
         let mode = cx.sandbox.stat(file).await?.mode;
         ensure_eq!(mode, Mode::new(0o444), "the mode");
     }
+    Ok(())
+}
+
+async fn import_fills_closed_directories(cx: Context) -> Verdict {
+    let host = cx.host_dir()?;
+    put(host.path(), "fixed/f", "0")?;
+    put(host.path(), "closed/fixed/f", "0")?;
+    // A root of the host reads what its user may not. Parents come last.
+    let all = [("fixed", 0o500), ("closed/fixed", 0o500), ("closed", 0)];
+    let turn = |open: bool| {
+        let mut order = all;
+        if open {
+            order.reverse();
+        }
+        order
+            .iter()
+            .try_for_each(|(name, mode)| chmod(host.path(), name, if open { 0o700 } else { *mode }))
+    };
+    turn(false)?;
+    let root = fs::read_dir(host.path().join("closed")).is_ok();
+    for text in ["one", "two"] {
+        turn(true)?;
+        put(host.path(), "fixed/f", text)?;
+        put(host.path(), "closed/fixed/f", text)?;
+        turn(false)?;
+        let options = ImportOptions::new();
+        let done = cx
+            .sandbox
+            .import_dir(host.path(), &"in".into(), options)
+            .await;
+        turn(true)?;
+        let report = done?;
+        ensure_eq!(report.files, if root { 2 } else { 1 }, "files");
+        ensure_eq!(
+            report.skipped.len(),
+            usize::from(!root),
+            "what was left out"
+        );
+        ensure_eq!(
+            cx.sandbox.read_to_string("in/fixed/f").await?,
+            text,
+            "the file"
+        );
+        let mode = cx.sandbox.stat("in/fixed").await?.mode;
+        ensure_eq!(mode, Mode::new(0o500), "the mode of its directory");
+        if root {
+            let mode = cx.sandbox.stat("in/closed").await?.mode;
+            ensure_eq!(mode, Mode::new(0), "the mode of what is closed");
+            cx.sh("chmod 700 in/closed").await?;
+            let file = "in/closed/fixed/f";
+            ensure_eq!(
+                cx.sandbox.read_to_string(file).await?,
+                text,
+                "the file in it"
+            );
+            cx.sh("chmod 000 in/closed").await?;
+        }
+    }
+    // So that the sandbox's end can remove them.
+    let found = if root {
+        "in/closed in/closed/fixed"
+    } else {
+        ""
+    };
+    cx.sh(&format!("chmod 700 in/fixed {found}")).await?;
     Ok(())
 }
 

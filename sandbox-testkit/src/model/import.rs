@@ -31,24 +31,29 @@ pub(super) async fn import(
         .map_err(|kind| core.error(kind, OP, to))?;
     tokio::task::yield_now().await;
     let mut directories = Vec::new();
-    let mut scan = scan(from, options, OP, |entry| {
+    let brought = scan(from, options, OP, |entry| {
         if matches!(entry.kind, ScanKind::Directory) {
-            directories.push((to.join(&*entry.path), entry.attributes.modified));
+            directories.push((to.join(&*entry.path), entry.attributes));
         }
         put(core, to, entry, options.mirror)
-    })
-    .map_err(ours)?;
-    if options.mirror {
-        scan.report.removed = remove_the_rest(core, to, &scan)?;
-    }
-    // Each entry has changed the time of its directory.
-    for (path, modified) in directories.iter().rev() {
-        if let Some(at) = *modified {
-            core.change(|tree| tree.set_modified(path, at))
-                .map_err(|kind| core.error(kind, OP, path))?;
+    });
+    let brought = brought.map_err(ours).and_then(|mut scan| {
+        if options.mirror {
+            scan.report.removed = remove_the_rest(core, to, &scan)?;
         }
+        Ok(scan.report)
+    });
+    // Each entry has changed the time of its directory, which was open for it.
+    for (path, attributes) in directories.iter().rev() {
+        let done = core.change(|tree| {
+            if let Some(at) = attributes.modified {
+                tree.set_modified(path, at)?;
+            }
+            tree.chmod(path, attributes.mode)
+        });
+        done.map_err(|kind| core.error(kind, OP, path))?;
     }
-    Ok(scan.report)
+    brought
 }
 
 fn put(core: &Core, to: &GuestPath, entry: ScanEntry, mirror: bool) -> Result<()> {
@@ -68,8 +73,10 @@ fn put(core: &Core, to: &GuestPath, entry: ScanEntry, mirror: bool) -> Result<()
     let change = core.change(|tree| -> Tried<()> {
         match (&entry.kind, &content) {
             (ScanKind::Directory, _) => {
-                tree.make_dir(&target, true, mode)?;
-                tree.chmod(&target, mode.bits())?;
+                // Open until all is in it.
+                let open = mode.bits() | 0o700;
+                tree.make_dir(&target, true, Mode::new(open))?;
+                tree.chmod(&target, open)?;
             }
             (ScanKind::Symlink(link), _) => {
                 if tree.get(&target, false).is_ok() {

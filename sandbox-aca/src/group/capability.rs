@@ -24,6 +24,7 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend d
         Capability::Symlinks,
         Capability::Modes,
         Capability::NonUtf8Names,
+        Capability::FileStreams,
         Capability::Terminal,
     ])
     .partial(
@@ -31,6 +32,14 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend d
         "where the service has exec/stream; a stream that is not read holds up the other",
     )
     .without(Capability::User, "commands run as the image's user")
+    .without(
+        Capability::GuestRoot,
+        "commands run as the image's user, which is root in the service's own images",
+    )
+    .without(
+        Capability::Lasting,
+        "every sandbox outlives this program, until it is closed or auto_delete ends it",
+    )
     .partial(
         Capability::KillDaemons,
         "but for one that lowers the limit which marks it",
@@ -81,7 +90,6 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::none("this backend d
         Capability::Ports,
         "by python3 or perl of the image; AcaHandle::add_port opens a URL to others",
     )
-    .without(Capability::FileStreams, "files come and go whole")
     .without(Capability::Watch, "the service tells of no changed file")
     .without(Capability::Changes, NO_BEGINNING)
     .partial(

@@ -53,7 +53,7 @@ impl AcaSandbox {
         let (guest, timeout) = (Arc::clone(&self.guest), self.shared.config.snapshot_timeout);
         // On a task of its own: the service takes it whether the caller waits or not.
         let taking = tokio::spawn(async move {
-            let _files = guest.files.lock().await;
+            let _files = guest.files.write().await;
             let http = &guest.transport;
             let held = guest.hold(op).await?;
             let taken = http.snapshot(op, guest.id.as_str(), &labels, timeout).await;

@@ -24,7 +24,7 @@ const OP: Operation = Operation::WriteFiles;
 const SMALL: usize = 30 << 10;
 
 /// Files by the directory that they go to, with their place in the batch.
-type ByDirectory<'a> = BTreeMap<GuestPath, Vec<(usize, &'a [u8], &'a FileWrite)>>;
+pub(crate) type ByDirectory<'a> = BTreeMap<GuestPath, Vec<(usize, &'a [u8], &'a FileWrite)>>;
 
 impl<T: Transport> Guest<T> {
     pub(crate) async fn write_files(self: Arc<Self>, batch: FileBatch) -> Result<()> {
@@ -49,7 +49,7 @@ impl<T: Transport> Guest<T> {
         // On a task of its own: once the guest puts files in place it finishes, and a fork waits.
         let guest = Arc::clone(&self);
         let sent = tokio::spawn(async move {
-            let lock = Arc::clone(&guest.files).lock_owned().await;
+            let lock = Arc::clone(&guest.files).read_owned().await;
             let done = guest.place(&dir, tar.into(), &paths).await;
             drop(lock);
             done
@@ -85,7 +85,7 @@ impl<T: Transport> Guest<T> {
 }
 
 /// Script that checks the whole batch and then puts it in place.
-fn script(dir: &str, nonce: &str, by_directory: &ByDirectory<'_>) -> Script {
+pub(crate) fn script(dir: &str, nonce: &str, by_directory: &ByDirectory<'_>) -> Script {
     let mut script = Script::default().text(COMMON).text(BATCH).text(&format!(
         "stage={dir} nonce={nonce}\ntrap 'cd /; rm -rf $stage' EXIT\nlock\n"
     ));

@@ -22,7 +22,7 @@ about() { # about PATH FOLLOW: the second is -L or empty.
   find $2 "$1" -maxdepth 0 -printf '%f\0%y\0%s\0%m\0%U\0%G\0%T@\0%l\0' > "$stage/out" 2> "$stage/err" || denied "$(cat "$stage/err")"
   emit "$stage/out"
 }
-fetch() { # fetch FILE LIMIT
+readable() { # readable FILE: or why it is not.
   if ! [ -e "$1" ]; then
     [ -L "$1" ] && no NOENT
     climb "$1"
@@ -30,6 +30,22 @@ fetch() { # fetch FILE LIMIT
   [ -d "$1" ] && no ISDIR
   [ -f "$1" ] || no NOTREG
   [ -r "$1" ] || no PERM
+}
+hold() { # hold FILE: a second name for it, which stays; a copy where a file has one name.
+  readable "$1"
+  mkdir -p "$stage"
+  ln -L -- "$1" "$stage/file" 2> /dev/null ||
+    LC_ALL=C cp -L --reflink=auto --preserve=timestamps -- "$1" "$stage/file" 2> "$stage/err" || denied "$(cat "$stage/err")"
+  trap - EXIT
+  echo "OK $(find "$stage/file" -printf '%s %T@')"
+}
+part() { # part FILE FIRST LENGTH: bytes of what is held.
+  mkdir -p "$stage"
+  tail -c "+$2" "$1" | head -c "$3" > "$stage/out"
+  emit "$stage/out"
+}
+fetch() { # fetch FILE LIMIT
+  readable "$1"
   [ "$(stat -L -c %s "$1")" -le "$2" ] || no LIMIT
   mkdir -p "$stage"
   timeout 60 head -c $(($2 + 1)) -- "$1" > "$stage/out" 2> "$stage/err" || denied "$(cat "$stage/err")"

@@ -96,8 +96,8 @@ pub(crate) struct Guest<T = Http> {
     /// Whether no command may begin, and what is held still.
     pub(crate) paused: AtomicBool,
     pub(crate) pausing: tokio::sync::Mutex<()>,
-    /// Held while a batch is put in place and while a fork looks.
-    pub(crate) files: Arc<tokio::sync::Mutex<()>>,
+    /// Read while a batch is put in place or a writer is open, written to while a fork looks.
+    pub(crate) files: Arc<tokio::sync::RwLock<()>>,
     /// When it was last used.
     used: Mutex<Instant>,
     /// After how long without use the service may end it.

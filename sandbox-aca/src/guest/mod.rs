@@ -7,6 +7,7 @@ pub(crate) mod batch;
 pub(crate) mod close;
 pub(crate) mod exec;
 pub(crate) mod export;
+pub(crate) mod file_stream;
 pub(crate) mod files;
 pub(crate) mod handle;
 pub(crate) mod import;

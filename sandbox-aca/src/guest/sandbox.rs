@@ -34,6 +34,22 @@ macro_rules! sandbox_over_guest {
                 self.guest.read_file(path, options).await
             }
 
+            async fn open_read(
+                &self,
+                path: &sandbox_core::GuestPath,
+                options: sandbox_core::OpenReadOptions,
+            ) -> sandbox_core::Result<sandbox_core::FileReader> {
+                std::sync::Arc::clone(&self.guest).open_read(path, options).await
+            }
+
+            async fn open_write(
+                &self,
+                path: &sandbox_core::GuestPath,
+                options: sandbox_core::OpenWriteOptions,
+            ) -> sandbox_core::Result<sandbox_core::FileWriter> {
+                std::sync::Arc::clone(&self.guest).open_write(path, options).await
+            }
+
             async fn list_dir(
                 &self,
                 path: &sandbox_core::GuestPath,

@@ -48,7 +48,7 @@ impl<T: Transport> Guest<T> {
         }
     }
 
-    async fn upload_part(
+    pub(crate) async fn upload_part(
         &self,
         op: Operation,
         dir: &str,

@@ -10,6 +10,8 @@ use sandbox_core::{
 
 const POOL: &str = "the service sizes the sessions of built-in pools";
 
+const WHOLE: &str = "an execution is answered when it has ended; a pool of custom containers does it, by the sandbox-agent in them";
+
 const RULES: &str = "a pool has egress or has none; the service knows no rules for it";
 
 const COMMON: Capabilities = Capabilities::none("this backend does not have it")
@@ -19,15 +21,13 @@ const COMMON: Capabilities = Capabilities::none("this backend does not have it")
         Capability::Symlinks,
         Capability::Modes,
         Capability::NonUtf8Names,
+        Capability::FileStreams,
         Capability::NetworkOff,
         Capability::NetworkOpen,
     ])
-    .without(
-        Capability::Spawn,
-        "the service answers when an execution has ended",
-    )
-    .without(Capability::StdinPipe, "there is no spawn")
-    .without(Capability::Signals, "there is no spawn")
+    .without(Capability::Spawn, WHOLE)
+    .without(Capability::StdinPipe, WHOLE)
+    .without(Capability::Signals, WHOLE)
     .without(Capability::User, "commands run as the session's user")
     .partial(
         Capability::KillDaemons,
@@ -72,10 +72,20 @@ const COMMON: Capabilities = Capabilities::none("this backend does not have it")
     .without(Capability::EgressByName, RULES)
     .without(Capability::EgressPorts, RULES)
     .without(Capability::EgressCredentials, RULES)
-    .without(Capability::Terminal, "there is no spawn")
-    .without(Capability::Jobs, "there is no spawn")
-    .without(Capability::Ports, "a session has no ports")
-    .without(Capability::FileStreams, "files come and go whole")
+    .without(Capability::Terminal, WHOLE)
+    .without(Capability::Jobs, WHOLE)
+    .without(
+        Capability::Ports,
+        "the service carries code and files; a pool of custom containers does it, by the sandbox-agent in them",
+    )
+    .without(
+        Capability::GuestRoot,
+        "commands run as the session's user, whom the service chooses",
+    )
+    .without(
+        Capability::Lasting,
+        "a session ends with its pool's cooldown",
+    )
     .without(Capability::Watch, "the service tells of no changed file")
     .without(
         Capability::Changes,

@@ -34,7 +34,7 @@ impl AcaSession {
     /// An independent copy: files, environment, workdir.
     pub(super) async fn copied(&self, labels: Labels) -> Result<Arc<AcaSession>> {
         self.guest.open(OP)?;
-        let _files = self.guest.files.lock().await;
+        let _files = self.guest.files.write().await;
         let (info, env) = {
             let state = self.guest.state();
             (state.info.clone(), state.env.clone())

@@ -8,6 +8,7 @@ use sandbox_core::{
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use super::streams::pattern;
 use crate::kit::{Context, Failed, Verdict, cases, ensure, ensure_eq, refused, refused_at};
 
 cases! { "file_streams":
@@ -137,7 +138,7 @@ async fn a_dropped_writer_leaves_nothing(cx: Context) -> Verdict {
 }
 
 async fn megabytes_go_in_and_out(cx: Context) -> Verdict {
-    let bytes: Vec<u8> = (0..=250_u8).cycle().take(20 << 20).collect();
+    let bytes = pattern(251, 20 << 20);
     let mut writer = cx
         .sandbox
         .open_write(&"big".into(), OpenWriteOptions::new())

@@ -36,6 +36,14 @@ cases! { "streams":
     the_standard_streams_can_be_opened_by_name [Exec],
 }
 
+/// Bytes of so many values over and over; as iterators they take seconds in a debug build.
+pub(super) fn pattern(values: usize, length: usize) -> Vec<u8> {
+    let once: Vec<u8> = (0..=u8::MAX).take(values).collect();
+    let mut all = once.repeat(length.div_ceil(values));
+    all.truncate(length);
+    all
+}
+
 async fn stdout_and_stderr_are_apart(cx: Context) -> Verdict {
     let script = "printf o1; printf e1 >&2; printf o2; printf e2 >&2";
     let output = cx.sandbox.sh(script).await?;
@@ -99,7 +107,7 @@ async fn multibyte_text_survives_chunks(cx: Context) -> Verdict {
 }
 
 async fn ten_mebibytes_come_back(cx: Context) -> Verdict {
-    let content: Vec<u8> = (0..=250_u8).cycle().take(10 << 20).collect();
+    let content = pattern(251, 10 << 20);
     cx.sandbox.write("big", content.clone()).await?;
     let output = cx.sandbox.exec(Command::new("cat").arg("big")).await?;
     ensure_eq!(output.stdout.total, 10 << 20, "the total");
@@ -245,7 +253,7 @@ async fn an_empty_stdin_is_end_of_file(cx: Context) -> Verdict {
 }
 
 async fn fifty_mebibytes_of_stdin_arrive(cx: Context) -> Verdict {
-    let bytes: Vec<u8> = (0..=250_u8).cycle().take(50 << 20).collect();
+    let bytes = pattern(251, 50 << 20);
     let command = Command::shell("wc -c").stdin(bytes);
     let output = cx.sandbox.exec(command).await?;
     ensure_eq!(
@@ -274,7 +282,7 @@ async fn a_program_may_leave_early(cx: Context) -> Verdict {
 
 async fn stdin_and_stdout_flow_at_the_same_time(cx: Context) -> Verdict {
     // More than any pipe holds: who writes all before reading any blocks for ever.
-    let bytes: Vec<u8> = (0..=255).cycle().take(8 << 20).collect();
+    let bytes = pattern(256, 8 << 20);
     through_cat(&cx, bytes).await
 }
 

@@ -259,7 +259,13 @@ async fn shell(used: &InUse, text: &str, asked: &Asked) -> Result<Outcome, Reply
     let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let text = |bytes: &[u8]| -> String {
         let limit = usize::try_from(asked.limit).unwrap_or(usize::MAX);
-        String::from_utf8_lossy(bytes).chars().take(limit).collect()
+        let text = String::from_utf8_lossy(bytes);
+        // No text has more characters than bytes.
+        let end = (text.len() > limit).then(|| text.char_indices().nth(limit));
+        match end.flatten() {
+            Some((end, _)) => text[..end].to_owned(),
+            None => text.into_owned(),
+        }
     };
     let outcome = |code: i32, out: &[u8], err: &[u8]| Outcome {
         ok: code == 0,

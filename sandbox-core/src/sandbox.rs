@@ -506,7 +506,8 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     }
 
     /// Allows from now on only what both this policy and that of the sandbox's creation allow, and
-    /// cuts the connections that this forbids. The next call takes the place of this one; an empty
+    /// cuts the connections that this forbids: also those whose rule allowed private addresses and
+    /// now does not, wherever they lead. The next call takes the place of this one; an empty
     /// policy allows nothing. Forks made from now on inherit it.
     ///
     /// Credentials stay those of the creation's policy; the limits of this one are not looked at.

@@ -5,7 +5,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 /// Why an address is never dialled, or only where the rule allows private ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// In the order of strictness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     /// Of no network in particular.
     Public,
@@ -77,12 +79,16 @@ fn kind_v6(address: Ipv6Addr) -> Kind {
         [first, ..] if first & 0xffc0 == 0xfe80 => Kind::Forbidden("link-local"),
         [first, ..] if first & 0xffc0 == 0xfec0 => Kind::Forbidden("site-local"),
         [first, ..] if first & 0xff00 == 0xff00 => Kind::Forbidden("multicast"),
-        // ISATAP: an IPv4 address behind 0:5efe or 200:5efe.
-        [_, _, _, _, 0 | 0x200, 0x5efe, ..] => match kind_v4(low) {
-            Kind::Public => Kind::Public,
-            other => other,
-        },
-        [first, ..] if first & 0xfe00 == 0xfc00 => Kind::Private,
+        // ISATAP: an IPv4 address behind 0:5efe or 200:5efe, in any network.
+        [first, _, _, _, 0 | 0x200, 0x5efe, ..] => network_v6(first).max(kind_v4(low)),
+        [first, ..] => network_v6(first),
+    }
+}
+
+/// Returns the kind of the network that begins with this number.
+fn network_v6(first: u16) -> Kind {
+    match first & 0xfe00 {
+        0xfc00 => Kind::Private,
         _ => Kind::Public,
     }
 }
@@ -158,6 +164,8 @@ mod tests {
             "::10.0.0.1",
             "::ffff:0:10.0.0.1",
             "2001:db8::5efe:10.0.0.1",
+            "fd12::5efe:8.8.8.8",
+            "fd12::200:5efe:8.8.8.8",
         ] {
             assert_eq!(of(text), Kind::Private, "{text}");
             let address = text.parse().unwrap();

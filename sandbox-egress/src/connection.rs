@@ -49,7 +49,12 @@ impl Egress {
         let to = Dialled { name, port };
         // Before the permit is asked for, so that nothing is missed in between.
         let mut narrowed = self.narrowed.subscribe();
-        let work = judged(self.clone(), to.clone(), stream);
+        let Some(permit) = self.permit(&to.name, to.port) else {
+            let why = "no rule is for this name and port";
+            return self.denied(&to.name, to.port, why);
+        };
+        let private = permit.private;
+        let work = judged(self.clone(), to.clone(), permit, stream);
         tokio::pin!(work);
         loop {
             tokio::select! {
@@ -58,7 +63,9 @@ impl Egress {
                     if changed.is_err() {
                         return;
                     }
-                    if self.permit(&to.name, to.port).is_none() {
+                    // Where it leads is not looked at: it may dial again.
+                    let now = self.permit(&to.name, to.port);
+                    if now.is_none_or(|now| private && !now.private) {
                         let why = "cut: the policy was narrowed";
                         return self.denied(&to.name, to.port, why);
                     }
@@ -68,13 +75,9 @@ impl Egress {
     }
 }
 
-async fn judged(egress: Arc<Egress>, to: Dialled, stream: TcpStream) {
+async fn judged(egress: Arc<Egress>, to: Dialled, permit: Permit, stream: TcpStream) {
     // What waits for an answer must not wait for more bytes too.
     let _ = stream.set_nodelay(true);
-    let Some(permit) = egress.permit(&to.name, to.port) else {
-        let why = "no rule is for this name and port";
-        return egress.denied(&to.name, to.port, why);
-    };
     if egress.meter.is_used_up() {
         return egress.denied(&to.name, to.port, "the limit on bytes is used up");
     }

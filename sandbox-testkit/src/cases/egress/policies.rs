@@ -150,9 +150,12 @@ async fn a_narrowed_policy_cuts_what_it_forbids(cx: Context) -> Verdict {
             .protocol(EgressProtocol::Tcp)
             .port(22)
     };
-    let world = World::new(&cx, allow([tcp("a.narrow.test"), tcp("b.narrow.test")])).await?;
+    // Where the names lead: two to public addresses, one to a private one.
+    let [forbidden, private, kept] = ["a.narrow.test", "v4-10-9-8-7.narrow.test", "b.narrow.test"];
+    let policy = allow([tcp(forbidden), tcp(private).private(true), tcp(kept)]);
+    let world = World::new(&cx, policy).await?;
     let mut held = Vec::new();
-    for name in ["a.narrow.test", "b.narrow.test"] {
+    for name in [forbidden, private, kept] {
         let command = client(&["hold", name, "22"]);
         let mut process = world.sandbox.spawn(command).await?;
         let mut told = lines(&mut process)?;
@@ -165,25 +168,25 @@ async fn a_narrowed_policy_cuts_what_it_forbids(cx: Context) -> Verdict {
     }
     world
         .sandbox
-        .restrict_egress(allow([tcp("b.narrow.test")]))
+        .restrict_egress(allow([tcp(private), tcp(kept)]))
         .await?;
-    let Some((_, cut_lines)) = held.first_mut() else {
-        return Ok(());
-    };
-    ensure_eq!(
-        cut_lines.next_line().await?.as_deref(),
-        Some("then cut"),
-        "the forbidden one"
-    );
-    let text = world.ask(&["lookup", "a.narrow.test"]).await?;
+    for (name, (_, told)) in [forbidden, private].iter().zip(&mut held) {
+        ensure_eq!(
+            told.next_line().await?.as_deref(),
+            Some("then cut"),
+            "{name}"
+        );
+        let denied = world.denied(name).await?;
+        ensure!(
+            denied.iter().any(|why| why.contains("narrowed")),
+            "{name}: {denied:?}"
+        );
+    }
+    let text = world.ask(&["lookup", forbidden]).await?;
     ensure!(text.starts_with("error"), "{text}");
-    upstream(&world.ask(&["raw", "b.narrow.test", "22", "x"]).await?)?;
-    let denied = world.denied("a.narrow.test").await?;
-    ensure!(
-        denied.iter().any(|why| why.contains("narrowed")),
-        "{denied:?}"
-    );
-    for (process, mut told) in held.drain(1..) {
+    cut(&world.ask(&["raw", private, "22", "x"]).await?)?;
+    upstream(&world.ask(&["raw", kept, "22", "x"]).await?)?;
+    for (process, mut told) in held.drain(2..) {
         // Still there, to the end of it.
         ensure!(
             tokio::time::timeout(Duration::from_millis(50), told.next_line())

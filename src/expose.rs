@@ -106,14 +106,18 @@ impl Drop for Socket {
 /// # Ok(()) }
 /// ```
 ///
+/// Dropping the future leaves nothing behind. It must be polled in a tokio runtime with I/O and time,
+/// which carries the connections.
+///
 /// # Errors
-/// [`InvalidInput`](sandbox_core::ErrorKind::InvalidInput) for port 0;
+/// [`InvalidInput`](sandbox_core::ErrorKind::InvalidInput) for port 0, and outside of such a runtime;
 /// [`Unsupported`](sandbox_core::ErrorKind::Unsupported) without
 /// [`Capability::Ports`](sandbox_core::Capability::Ports);
 /// [`AlreadyExists`](sandbox_core::ErrorKind::AlreadyExists) and the like with the host's path or
 /// address.
 pub async fn expose(sandbox: Arc<dyn Sandbox>, port: u16, at: ExposeAt) -> Result<Exposed> {
     let named = |error: Error| error.with_sandbox(sandbox.info().id);
+    require_runtime().map_err(named)?;
     sandbox_core::backend::check_port(port).map_err(named)?;
     sandbox
         .capabilities()
@@ -163,6 +167,17 @@ pub async fn expose(sandbox: Arc<dyn Sandbox>, port: u16, at: ExposeAt) -> Resul
             })
         }
     }
+}
+
+/// Fails outside of a tokio runtime with I/O and time, where a listener would panic.
+pub(crate) fn require_runtime() -> Result<()> {
+    sandbox_core::backend::require_runtime(OP, || {
+        if let Ok(socket) = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)) {
+            // Whether the runtime can have it is another matter.
+            let _ = socket.set_nonblocking(true);
+            drop(tokio::net::UdpSocket::from_std(socket));
+        }
+    })
 }
 
 /// Listens at a path that no other user can connect to, at any moment.

@@ -113,12 +113,13 @@ impl Drop for Preview {
 /// which serves the preview.
 ///
 /// # Errors
-/// [`InvalidInput`](ErrorKind::InvalidInput) for port 0; [`Unsupported`](ErrorKind::Unsupported)
+/// [`InvalidInput`](ErrorKind::InvalidInput) for port 0, and outside of such a runtime; [`Unsupported`](ErrorKind::Unsupported)
 /// without [`Capability::Ports`](sandbox_core::Capability::Ports); the host's error if the address can't
 /// be listened on.
 pub async fn preview(sandbox: Arc<dyn Sandbox>, port: u16, at: u16) -> Result<Preview> {
     let id = sandbox.info().id;
     let named = |error: Error| error.with_sandbox(id.clone());
+    crate::expose::require_runtime().map_err(named)?;
     sandbox_core::backend::check_port(port).map_err(named)?;
     sandbox
         .capabilities()

@@ -3,7 +3,9 @@
 #![allow(clippy::expect_used)]
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use sandbox::{
     Command, ErrorKind, ExposeAt, Job, PortWaitOptions, Sandbox, SandboxExt, SandboxSpec,
@@ -32,6 +34,34 @@ async fn ask(mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unp
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.expect("read");
     answer
+}
+
+#[test]
+fn outside_of_a_runtime_a_port_is_refused_and_nothing_panics() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let (sandbox, _job) = runtime.block_on(serving());
+    let mut context = Context::from_waker(Waker::noop());
+    let refused = Poll::Ready(Some(ErrorKind::InvalidInput));
+    let exposing = pin!(sandbox::expose(
+        sandbox.clone(),
+        8000,
+        ExposeAt::Loopback(0)
+    ));
+    let exposed = exposing.poll(&mut context);
+    assert_eq!(
+        exposed.map(|it| it.err().map(|error| error.kind())),
+        refused
+    );
+    #[cfg(feature = "preview")]
+    {
+        let previewing = pin!(sandbox::preview(sandbox.clone(), 8000, 0));
+        let previewed = previewing.poll(&mut context);
+        assert_eq!(
+            previewed.map(|it| it.err().map(|error| error.kind())),
+            refused
+        );
+    }
+    runtime.block_on(sandbox.close()).expect("closed");
 }
 
 #[tokio::test]

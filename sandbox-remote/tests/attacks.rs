@@ -7,19 +7,21 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sandbox_core::{
-    Capability, ErrorKind, Execution, Mount, Network, Provider, Sandbox, SandboxExt as _,
-    SandboxSpec,
+    Capabilities, Capability, ErrorKind, Execution, Labels, Mount, Network, Operation, Provider,
+    Result, Sandbox, SandboxExt as _, SandboxSpec, async_trait,
 };
 use sandbox_local::{LocalConfig, LocalProvider, PlainConfig, PlainProvider};
 use sandbox_remote::{
     Listener, RemoteConfig, RemoteProvider, SameUser, Server, ServerConfig, Serving, TokenAccess,
 };
-use sandbox_testkit::model::ModelProvider;
+use sandbox_testkit::model::{Fault, ModelProvider};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::{Notify, mpsc};
 
 const TOKEN: &str = "a-token-of-the-tests-0123456789";
 
@@ -90,6 +92,15 @@ async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> 
         assert!(start.elapsed() < PATIENCE, "did not happen: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+#[test]
+fn outside_of_a_runtime_a_server_does_not_start_and_nothing_panics() {
+    let listener = Listener::tcp(([127, 0, 0, 1], 0).into()).unwrap();
+    let access = Arc::new(TokenAccess::new(TOKEN).unwrap());
+    let server = Server::new(Arc::new(ModelProvider::new()), access);
+    let kind = server.start(listener).err().map(|error| error.kind());
+    assert_eq!(kind, Some(ErrorKind::InvalidInput));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -668,7 +679,7 @@ async fn a_sandbox_that_nothing_uses_is_closed_and_the_servers_own_is_not() {
         .keep(true);
     let provider = RemoteProvider::connect(config).await.unwrap();
     let sandbox = provider.create(SandboxSpec::new()).await.unwrap();
-    let all = sandbox_core::Labels::new();
+    let all = Labels::new();
     until("it is closed", || async {
         provider.list(&all).await.unwrap().len() == 1
     })
@@ -679,4 +690,82 @@ async fn a_sandbox_that_nothing_uses_is_closed_and_the_servers_own_is_not() {
     assert_eq!(found.info().id, own.info().id);
     found.write("f", "x").await.unwrap();
     assert_eq!(own.read("f").await.unwrap(), "x");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_whose_close_hangs_holds_up_the_closing_of_no_other() {
+    let model = ModelProvider::builder()
+        .fault_on(Operation::Close, [Fault::Hang])
+        .build();
+    let config = ServerConfig::new().idle(Duration::from_millis(100));
+    let (_serving, address) = serve(Arc::new(model.clone()), config);
+    let provider = client(address).await;
+    let mut kept = Vec::new();
+    for _ in 0..3 {
+        kept.push(provider.create(SandboxSpec::new()).await.unwrap());
+    }
+    until("all but one are closed", || async {
+        model.list(&Labels::new()).await.unwrap().len() == 1
+    })
+    .await;
+}
+
+/// A provider whose `create` waits with the sandbox that it has made.
+#[derive(Debug)]
+struct Late {
+    model: ModelProvider,
+    has_made: Notify,
+    may_give: Notify,
+    gave: AtomicBool,
+    /// Told when a creation has ended, or was given up.
+    ended: mpsc::UnboundedSender<()>,
+}
+
+struct Tell(mpsc::UnboundedSender<()>);
+
+impl Drop for Tell {
+    fn drop(&mut self) {
+        let _ = self.0.send(());
+    }
+}
+
+#[async_trait]
+impl Provider for Late {
+    fn backend(&self) -> &str {
+        "late"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.model.capabilities()
+    }
+
+    async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>> {
+        let _tell = Tell(self.ended.clone());
+        let sandbox = self.model.create(spec).await?;
+        self.has_made.notify_one();
+        self.may_give.notified().await;
+        self.gave.store(true, Ordering::SeqCst);
+        Ok(sandbox)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_ends_takes_in_no_sandbox_that_was_being_made() {
+    let (ended, mut has_ended) = mpsc::unbounded_channel();
+    let late = Arc::new(Late {
+        model: ModelProvider::new(),
+        has_made: Notify::new(),
+        may_give: Notify::new(),
+        gave: AtomicBool::new(false),
+        ended,
+    });
+    let (serving, address) = serve(Arc::clone(&late) as _, ServerConfig::new());
+    let provider = client(address).await;
+    let creating = tokio::spawn(async move { provider.create(SandboxSpec::new()).await });
+    late.has_made.notified().await;
+    serving.close().await;
+    late.may_give.notify_one();
+    has_ended.recv().await.unwrap();
+    assert!(!late.gave.load(Ordering::SeqCst), "its server had ended");
+    creating.abort();
 }

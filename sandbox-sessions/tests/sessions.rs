@@ -5,7 +5,7 @@ mod support;
 
 use std::future::Future as _;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use sandbox_core::layer::{Answer, Around, Attempt, Call, Layer as _, Request};
@@ -36,6 +36,19 @@ async fn open(model: &ModelProvider, config: SessionsConfig) -> Sessions {
 
 fn manual() -> (Clock, ClockHand) {
     Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000))
+}
+
+#[test]
+fn outside_of_a_runtime_opening_fails_and_does_not_panic() {
+    let journal = tempfile::tempdir().unwrap();
+    let config = SessionsConfig::new().journal(journal.path());
+    for config in [SessionsConfig::new(), config] {
+        let model: Arc<dyn Provider> = Arc::new(ModelProvider::new());
+        let opening = std::pin::pin!(Sessions::open(model, config));
+        let polled = opening.poll(&mut Context::from_waker(Waker::noop()));
+        let kind = polled.map(|opened| opened.err().map(|error| error.kind()));
+        assert_eq!(kind, Poll::Ready(Some(ErrorKind::InvalidInput)));
+    }
 }
 
 #[tokio::test]

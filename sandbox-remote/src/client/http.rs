@@ -265,7 +265,7 @@ impl Http {
 
     /// Sends a request; gives an answer of this protocol.
     async fn open(&self, call: &Call<'_>) -> Result<Response, Lost> {
-        sandbox_core::backend::require_runtime(call.operation, io)
+        crate::runtime::require(call.operation)
             .map_err(|error| Lost::Answered(not_started(error)))?;
         let mut url = self.config.base.clone();
         join(&mut url, &call.path, &call.query);
@@ -366,16 +366,6 @@ pub(super) enum Opened {
     Refused(Error),
     Broken(String),
 }
-
-/// Use of the runtime's driver for I/O, which panics without it.
-#[cfg(unix)]
-fn io() {
-    // Whether it can be made is another matter.
-    drop(tokio::net::UnixStream::pair());
-}
-
-#[cfg(not(unix))]
-fn io() {}
 
 /// An answer of something else: a proxy before the server, or no server of ours at all.
 fn foreign(operation: Operation, status: StatusCode) -> Lost {

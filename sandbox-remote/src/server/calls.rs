@@ -89,7 +89,7 @@ impl Call {
     /// Ends it, and undoes what it did if its client never got the answer.
     fn give_up(&self) {
         let error = Error::new(ErrorKind::Other, self.operation)
-            .with_message("the call was given up by its client");
+            .with_message("the call was given up, by its client or at the server's end");
         if self.answer(Reply::error(error), None) {
             if let Some(abort) = lock(&self.abort).take() {
                 abort.abort();
@@ -127,6 +127,8 @@ struct Table {
     calls: HashMap<String, Arc<Call>>,
     /// In the order in which they were made.
     order: VecDeque<String>,
+    /// Whether the server ends: no call is started any more.
+    over: bool,
 }
 
 impl Calls {
@@ -138,7 +140,26 @@ impl Calls {
         }
         let call = Arc::new(Call::new(operation));
         table.add(name, Arc::clone(&call));
-        (call, true)
+        let over = table.over;
+        drop(table);
+        if over {
+            call.give_up();
+        }
+        (call, !over)
+    }
+
+    /// Gives up every call that has not ended, and those that still come.
+    pub(super) fn end(&self) {
+        let calls: Vec<Arc<Call>> = {
+            let mut table = lock(&self.0);
+            table.over = true;
+            let running = table.calls.values();
+            let running = running.filter(|call| lock(&call.ended).is_none());
+            running.cloned().collect()
+        };
+        for call in calls {
+            call.give_up();
+        }
     }
 
     /// The call of this name.

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+#[cfg(unix)]
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -25,13 +26,30 @@ pub(super) enum Kind {
 }
 
 /// The file of a socket, removed when it is dropped.
+#[cfg(unix)]
 #[derive(Debug)]
-pub(super) struct SocketFile(PathBuf);
+pub(super) struct SocketFile {
+    path: PathBuf,
+    /// Device and number of the file: another server's may have taken its place.
+    identity: Option<(u64, u64)>,
+}
 
+#[cfg(unix)]
+impl SocketFile {
+    fn identity(path: &Path) -> Option<(u64, u64)> {
+        use std::os::unix::fs::MetadataExt as _;
+        let found = std::fs::symlink_metadata(path).ok()?;
+        Some((found.dev(), found.ino()))
+    }
+}
+
+#[cfg(unix)]
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // It may be gone already; the next server takes over what is left.
-        let _ = std::fs::remove_file(&self.0);
+        if Self::identity(&self.path) == self.identity {
+            // It may be gone already; the next server takes over what is left.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -74,15 +92,22 @@ impl Listener {
             Ok(found) if !found.file_type().is_socket() => {
                 return Err(taken("something that is not a socket is there"));
             }
-            Ok(_) if UnixStream::connect(path).is_ok() => {
-                return Err(taken("a server listens there already"));
-            }
-            Ok(_) => std::fs::remove_file(path).map_err(said)?,
+            Ok(_) => match UnixStream::connect(path) {
+                Ok(_) => return Err(taken("a server listens there already")),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    std::fs::remove_file(path).map_err(said)?;
+                }
+                // Whether a server listens there is not known.
+                Err(error) => return Err(said(error)),
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(said(error)),
         }
         let listener = UnixListener::bind(path).map_err(said)?;
-        let file = SocketFile(path.to_owned());
+        let file = SocketFile {
+            path: path.to_owned(),
+            identity: SocketFile::identity(path),
+        };
         // Until then other users may connect; the server asks the kernel who they are.
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(said)?;
         listener.set_nonblocking(true).map_err(said)?;
@@ -101,7 +126,7 @@ impl Listener {
                 Ok(format!("remote:http://{address}"))
             }
             #[cfg(unix)]
-            Kind::Unix(_, file) => Ok(format!("remote:unix:{}", file.0.display())),
+            Kind::Unix(_, file) => Ok(format!("remote:unix:{}", file.path.display())),
         }
     }
 }

@@ -142,8 +142,10 @@ impl Server {
     /// Starts to serve, in tasks of the runtime that this is called on.
     ///
     /// # Errors
-    /// What the system says of the listener.
+    /// What the system says of the listener; [`ErrorKind::InvalidInput`] outside of a tokio runtime
+    /// with I/O and time.
     pub fn start(self, listener: Listener) -> Result<Serving> {
+        crate::runtime::require(Operation::Connect)?;
         let uri = listener.uri()?;
         let state = State::new(self.provider, self.own, self.access, self.config);
         let state = Arc::new(state);
@@ -194,19 +196,15 @@ impl Serving {
         let _ = ended.wait_for(|ended| *ended).await;
     }
 
-    /// Stops the server and closes every sandbox that it holds; the file of its socket is gone then,
-    /// and so are the directories of transfers that were under way. Dropping the future leaves some
-    /// sandboxes to their backend's collector.
+    /// Stops the server, gives up the calls that run and closes every sandbox that it holds; the file of
+    /// its socket is gone then, and so are the directories of transfers that were under way. Dropping the
+    /// future leaves some sandboxes to their backend's collector.
     pub async fn close(self) {
         self.accepting.abort();
-        let mut closing = JoinSet::new();
-        for sandbox in self.state.sandboxes.drain() {
-            let state = Arc::clone(&self.state);
-            closing.spawn(async move { state.close(&*sandbox).await });
-        }
-        while closing.join_next().await.is_some() {}
+        self.tidy.abort();
         // What accepts owns the socket: a program that ends now would leave its file.
         self.ended().await;
+        self.state.end().await;
         // Transfers have failed by now; removing what they had written takes a moment.
         let gone = self.state.staged.closed();
         if tokio::time::timeout(STAGED, gone).await.is_err() {

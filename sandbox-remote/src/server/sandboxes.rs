@@ -84,32 +84,32 @@ impl Sandboxes {
 
     /// Lets go of a sandbox that is closed.
     pub(super) fn closed(&self, id: &str) {
-        let mut table = self.lock();
-        if table.open.remove(id).is_some() {
-            table.closed.push_back(id.to_owned());
-            if table.closed.len() > CLOSED {
-                table.closed.pop_front();
-            }
-        }
+        self.lock().take(id);
     }
 
-    /// Takes out those that were not used for so long.
-    pub(super) fn unused(&self, idle: Duration) -> Vec<Arc<dyn Sandbox>> {
-        let table = self.lock();
-        let unused = table.open.values().filter(|open| open.place.is_some());
-        unused
-            .filter(|open| open.lease.is_over(idle))
-            .map(|open| Arc::clone(&open.sandbox))
-            .collect()
+    /// Takes out those that were not used for so long: from then on they count as closed, but for
+    /// their places.
+    pub(super) fn take_unused(&self, idle: Duration) -> Vec<Arc<Open>> {
+        let mut table = self.lock();
+        let unused = table.open.iter().filter(|(_, open)| open.place.is_some());
+        let unused = unused.filter(|(_, open)| open.lease.is_over(idle));
+        let unused: Vec<String> = unused.map(|(id, _)| id.clone()).collect();
+        unused.iter().filter_map(|id| table.take(id)).collect()
     }
 
     /// Takes out all.
-    pub(super) fn drain(&self) -> Vec<Arc<dyn Sandbox>> {
-        let mut table = self.lock();
-        let all = table
-            .open
-            .drain()
-            .map(|(_, open)| Arc::clone(&open.sandbox));
-        all.collect()
+    pub(super) fn drain(&self) -> Vec<Arc<Open>> {
+        self.lock().open.drain().map(|(_, open)| open).collect()
+    }
+}
+
+impl Table {
+    fn take(&mut self, id: &str) -> Option<Arc<Open>> {
+        let open = self.open.remove(id)?;
+        self.closed.push_back(id.to_owned());
+        if self.closed.len() > CLOSED {
+            self.closed.pop_front();
+        }
+        Some(open)
     }
 }

@@ -1,10 +1,12 @@
 //! State of one server, and what tidies it.
 
-use std::sync::{Arc, Weak};
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use sandbox_core::{Capabilities, ErrorKind, Operation, Provider, Result, Sandbox};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
 
 use super::access::Access;
 use super::calls::Calls;
@@ -34,6 +36,8 @@ pub(super) struct State {
     pub(super) buffered: Arc<Semaphore>,
     /// Each directory of a transfer that is under way has a receiver of it.
     pub(super) staged: watch::Sender<()>,
+    /// Work that no request waits for: a backend may take its time to close a sandbox.
+    behind: Mutex<JoinSet<()>>,
     places: Arc<Semaphore>,
     commands: Arc<Semaphore>,
     sandbox_places: Arc<Semaphore>,
@@ -65,6 +69,7 @@ impl State {
             // In KiB, and room for what each request has beyond whole ones.
             buffered: semaphore(config.max_buffered.max(config.max_body) / 1024 + 1),
             staged: watch::Sender::new(()),
+            behind: Mutex::default(),
             places: semaphore(config.max_calls),
             commands: semaphore(config.max_commands),
             sandbox_places: semaphore(config.max_sandboxes),
@@ -108,6 +113,36 @@ impl State {
         self.sandboxes.closed(id.as_str());
     }
 
+    fn behind(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.behind.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something that nothing waits for but the server's own end. Outside of a runtime, which is
+    /// where one ends, it is not done.
+    pub(super) fn do_behind(&self, work: impl Future<Output = ()> + Send + 'static) {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let mut behind = self.behind();
+            while behind.try_join_next().is_some() {}
+            behind.spawn_on(work, &runtime);
+        }
+    }
+
+    /// Gives up what runs, closes every sandbox, and waits until that is done.
+    pub(super) async fn end(self: &Arc<Self>) {
+        self.calls.end();
+        for open in self.sandboxes.drain() {
+            let state = Arc::clone(self);
+            self.do_behind(async move { state.close(&*open.sandbox).await });
+        }
+        loop {
+            let mut behind = std::mem::take(&mut *self.behind());
+            if behind.is_empty() {
+                return;
+            }
+            while behind.join_next().await.is_some() {}
+        }
+    }
+
     /// Ends what has no client any more, as long as the server lives.
     pub(super) async fn tidy(state: Weak<Self>) {
         loop {
@@ -123,9 +158,10 @@ impl State {
             let Some(idle) = state.config.idle else {
                 continue;
             };
-            for sandbox in state.sandboxes.unused(idle) {
-                tracing::debug!("a sandbox was closed: nothing used it");
-                state.close(&*sandbox).await;
+            for open in state.sandboxes.take_unused(idle) {
+                tracing::debug!("a sandbox is closed: nothing used it");
+                let closing = Arc::clone(&state);
+                state.do_behind(async move { closing.close(&*open.sandbox).await });
             }
         }
     }

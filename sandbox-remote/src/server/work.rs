@@ -321,8 +321,8 @@ fn in_background<F>(state: &Weak<State>, work: impl FnOnce(Arc<State>) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    if let (Some(state), Ok(runtime)) = (state.upgrade(), tokio::runtime::Handle::try_current()) {
-        runtime.spawn(work(state));
+    if let Some(state) = state.upgrade() {
+        state.do_behind(work(Arc::clone(&state)));
     }
 }
 

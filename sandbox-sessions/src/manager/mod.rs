@@ -214,7 +214,8 @@ impl Sessions {
     ///
     /// # Errors
     /// [`ErrorKind::Locked`] if another process has the journal; [`ErrorKind::Journal`] if it can't be
-    /// read or is damaged; [`ErrorKind::InvalidInput`] for a configuration that can't be right;
+    /// read or is damaged; [`ErrorKind::InvalidInput`] for a configuration that can't be right, and
+    /// outside of a tokio runtime with time;
     /// [`ErrorKind::Sandbox`] if the backend can't say what there is.
     pub async fn open(provider: Arc<dyn Provider>, config: SessionsConfig) -> Result<Self> {
         Ok(Self::open_with_report(provider, config).await?.0)
@@ -228,6 +229,7 @@ impl Sessions {
         provider: Arc<dyn Provider>,
         config: SessionsConfig,
     ) -> Result<(Self, Opened)> {
+        sandbox_core::backend::require_time(sandbox_core::Operation::Create)?;
         check(&config, &*provider)?;
         let (journal, book) = match &config.journal {
             Some(directory) => Journal::open(directory, config.sync).await?,

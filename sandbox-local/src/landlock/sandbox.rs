@@ -30,7 +30,7 @@ use crate::plain::group::Groups;
 use crate::plain::tree::Tree;
 use crate::plain::{process, program};
 use crate::runtime;
-use crate::sys::signals;
+use crate::sys::{exec, signals};
 use crate::walk::Cancel;
 
 /// Parts of a new sandbox.
@@ -194,7 +194,10 @@ impl LandlockSandbox {
             Ok(mut host) => {
                 signals::reset(&mut host);
                 self.confinement.cage.arm(&mut host);
-                process::start(host, start).await
+                match exec::arm(&mut host, command.program()) {
+                    Ok(()) => process::start(host, start).await,
+                    Err(error) => Err(Error::from_io(error, op)),
+                }
             }
             Err(error) => Err(error),
         };

@@ -3,6 +3,7 @@
 //! must never decide what a sandbox may do.
 
 pub(crate) mod confine;
+pub(crate) mod exec;
 pub(crate) mod fsuid;
 pub(crate) mod holder;
 pub(crate) mod keeper;

@@ -265,12 +265,17 @@ async fn a_missing_program_inside_the_shell_is_127(cx: Context) -> Verdict {
 async fn a_file_that_is_no_program_is_not_executable(cx: Context) -> Verdict {
     let batch = FileBatch::new()
         .file_with_mode("no-x", "#!/bin/sh\n", Mode::FILE)
-        .file_with_mode("garbage", &b"\x01\x02\x03\x04"[..], Mode::EXECUTABLE);
+        .file_with_mode("garbage", &b"\x01\x02\x03\x04"[..], Mode::EXECUTABLE)
+        .file_with_mode("damaged", &b"\x7fELF\n: > ran\n"[..], Mode::EXECUTABLE);
     cx.sandbox.write_files(batch).await?;
-    for program in ["./no-x", "./garbage"] {
+    for program in ["./no-x", "./garbage", "./damaged"] {
         let ran = cx.sandbox.exec(Command::new(program)).await;
         not_started(&cx, ran, ErrorKind::NotExecutable)?;
     }
+    ensure!(
+        !cx.sandbox.exists("ran").await?,
+        "a damaged program was run as a script"
+    );
     Ok(())
 }
 

@@ -8,8 +8,10 @@
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+
+use sandbox_core::{Error, ErrorKind, Operation, Result};
 
 use super::settings;
 use crate::guest_user::GuestUser;
@@ -150,6 +152,85 @@ fn relative(path: &Path) -> &Path {
     path.strip_prefix("/").unwrap_or(path)
 }
 
+/// Files of a default root that are never the host's.
+fn own_etc() -> [(&'static str, String); 6] {
+    let id = GUEST_ID;
+    let user = GUEST_USER;
+    let passwd = format!(
+        "root:x:0:0:root:/root:/usr/sbin/nologin\n\
+         {user}:x:{id}:{id}:{user}:{GUEST_HOME}:/bin/sh\n\
+         nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
+    );
+    [
+        ("etc/hostname", "sandbox\n".into()),
+        (
+            "etc/hosts",
+            "127.0.0.1 localhost sandbox\n::1 localhost sandbox\n".into(),
+        ),
+        (
+            "etc/nsswitch.conf",
+            "passwd: files\ngroup: files\nhosts: files dns\n".into(),
+        ),
+        ("etc/shells", "/bin/sh\n".into()),
+        ("etc/passwd", passwd),
+        (
+            "etc/group",
+            format!("root:x:0:\n{user}:x:{id}:\nnogroup:x:65534:\n"),
+        ),
+    ]
+}
+
+/// Refuses settings that were named and that no root could get.
+pub(crate) fn check_settings(paths: &[PathBuf]) -> Result<()> {
+    paths.iter().try_for_each(|path| {
+        let refused = |why: &str| {
+            Err(Error::new(ErrorKind::InvalidInput, Operation::Connect)
+                .with_message(format!("a setting can't be copied: {why}"))
+                .with_host_path(path))
+        };
+        let is_plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
+        if !path.is_absolute() || !path.components().all(is_plain) {
+            return refused("its path is not absolute, or has `..` in it");
+        }
+        if own_etc()
+            .iter()
+            .any(|(own, _)| Path::new(own) == relative(path))
+        {
+            return refused("every sandbox has a file of its own there");
+        }
+        if settings::has_secret_name(path) {
+            return refused("it has the name of a secret");
+        }
+        let read = || -> io::Result<Option<&str>> {
+            let found = fs::symlink_metadata(path)?;
+            Ok(
+                if found.is_symlink() || found.is_dir() && is_for_all(&found) {
+                    None
+                } else if !found.is_file() || !is_for_all(&found) {
+                    Some("not everybody may read it")
+                } else if found.len() > settings::LARGEST {
+                    Some("it is larger than 16 MiB")
+                } else if settings::has_secret_text(&fs::read(path)?) {
+                    Some("there is a secret in it")
+                } else {
+                    None
+                },
+            )
+        };
+        match read() {
+            Ok(None) => Ok(()),
+            Ok(Some(why)) => refused(why),
+            Err(error) => Err(Error::from_io(error, Operation::Connect).with_host_path(path)),
+        }
+    })
+}
+
+/// Whether every user of the host may read it, and look into it if it is a directory.
+fn is_for_all(found: &fs::Metadata) -> bool {
+    let needed = if found.is_dir() { 0o005 } else { 0o004 };
+    found.mode() & needed == needed
+}
+
 /// The layer being filled. No sandbox has it yet, so plain paths are safe.
 struct Tree {
     top: PathBuf,
@@ -235,31 +316,9 @@ impl Tree {
 
     /// Writes made-up files where the host's would tell of it or its users.
     fn own_etc(&self) -> io::Result<()> {
-        let id = GUEST_ID;
-        let user = GUEST_USER;
-        self.file("etc/hostname", b"sandbox\n")?;
-        self.file(
-            "etc/hosts",
-            b"127.0.0.1 localhost sandbox\n::1 localhost sandbox\n",
-        )?;
-        self.file(
-            "etc/nsswitch.conf",
-            b"passwd: files\ngroup: files\nhosts: files dns\n",
-        )?;
-        self.file("etc/shells", b"/bin/sh\n")?;
-        self.file(
-            "etc/passwd",
-            format!(
-                "root:x:0:0:root:/root:/usr/sbin/nologin\n\
-                 {user}:x:{id}:{id}:{user}:{GUEST_HOME}:/bin/sh\n\
-                 nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
-            )
-            .as_bytes(),
-        )?;
-        self.file(
-            "etc/group",
-            format!("root:x:0:\n{user}:x:{id}:\nnogroup:x:65534:\n").as_bytes(),
-        )
+        own_etc()
+            .iter()
+            .try_for_each(|(path, content)| self.file(path, content.as_bytes()))
     }
 
     /// Copies one thing of the host's, unless it is there already: what everybody may read, links
@@ -275,13 +334,13 @@ impl Tree {
         if found.is_symlink() {
             return fs::read_link(from).map_or(Ok(()), |target| self.link(path, &target));
         }
-        if found.is_dir() && found.mode() & 0o005 == 0o005 {
+        if found.is_dir() && is_for_all(&found) {
             self.dir(path, 0o755)?;
             for entry in fs::read_dir(from).into_iter().flatten().flatten() {
                 self.copy(host, &path.join(entry.file_name()), left)?;
             }
         } else if found.is_file()
-            && found.mode() & 0o004 != 0
+            && is_for_all(&found)
             && found.len() <= settings::LARGEST.min(*left)
             && let Ok(content) = fs::read(from)
             && !settings::has_secret_text(&content)

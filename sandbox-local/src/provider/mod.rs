@@ -86,6 +86,7 @@ impl LocalProvider {
                     .with_message("the limit on open files could not be raised")
             })?;
         }
+        base::check_settings(&config.settings)?;
         let guest_user = GuestUser::for_this_host().map_err(failed)?;
         let state = State::create(&dir, guest_user).map_err(failed)?;
         let base_layer = base::build(&state, &config.system_dirs, &config.settings, guest_user)

@@ -7,7 +7,8 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process;
 
-use sandbox_core::{Command, SandboxExt, SandboxSpec};
+use sandbox_core::{Command, ErrorKind, FileKind, Provider as _, SandboxExt, SandboxSpec};
+use sandbox_local::{LocalConfig, LocalProvider};
 
 use crate::{host, support};
 
@@ -181,3 +182,115 @@ async fn the_hosts_files_and_sockets_are_not_there() {
 
 /// Nothing but the guest's own home.
 const HOMES: &str = "/dev/shm:\n\n/home:\nsandbox\n\n/root:\n\n/run:\n\n/tmp:\n\n/var/tmp:";
+
+/// Files that every root has of its own, whatever the host's are.
+const OWN_FILES: &[&str] = &[
+    "/etc/group",
+    "/etc/hostname",
+    "/etc/hosts",
+    "/etc/nsswitch.conf",
+    "/etc/passwd",
+    "/etc/shells",
+];
+
+/// Whatever the host is that this runs on.
+#[tokio::test]
+async fn what_the_root_shows_of_settings_everybody_may_read_on_the_host() {
+    let _turn = host::shared().await;
+    let sandbox = support::default().await;
+    // The host's programs and their links lead out of it; links are not followed.
+    let found = support::sh(
+        &sandbox,
+        "find /etc /var/lib ! -type d -print0 | tr '\\0' '\\n'",
+    )
+    .await;
+    let (mut files, mut links) = (0, 0);
+    for path in found.lines() {
+        let metadata = sandbox.stat(path).await.expect(path);
+        if metadata.kind == FileKind::Symlink {
+            links += 1;
+            continue;
+        }
+        assert!(metadata.is_file(), "{path}: {metadata:?}");
+        files += 1;
+        let content = sandbox.read(path).await.expect(path);
+        if OWN_FILES.contains(&path) {
+            continue;
+        }
+        for place in std::path::Path::new(path).ancestors() {
+            let mode = fs::metadata(place).expect(path).permissions();
+            let mode = std::os::unix::fs::PermissionsExt::mode(&mode);
+            let needed = if place.is_dir() { 0o001 } else { 0o004 };
+            assert!(mode & needed != 0, "{path}: {} is shut", place.display());
+        }
+        assert_eq!(fs::read(path).expect(path), content, "{path}");
+        for secret in [
+            "PRIVATE KEY-----",
+            "<password>",
+            "_authToken=",
+            "$6$",
+            "$y$",
+        ] {
+            let shown = memchr::memmem::find(&content, secret.as_bytes());
+            assert_eq!(shown, None, "{secret} in {path}");
+        }
+    }
+    assert!(files > 100 && links > 10, "no control: {files}, {links}");
+    sandbox.close().await.expect("close");
+}
+
+#[tokio::test]
+async fn a_setting_that_is_named_comes_along_without_its_secrets() {
+    let _turn = host::shared().await;
+    let dir = host::public_dir();
+    let put = |name: &str, text: &str, mode: u32| {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().expect("a directory")).expect("it");
+        fs::write(&path, text).expect("a file");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        fs::set_permissions(&path, mode).expect("its mode");
+        path
+    };
+    put("site/conf.d/a.conf", "shown", 0o644);
+    put("site/shut", "hidden", 0o600);
+    put("site/server.key", "hidden", 0o644);
+    put("site/all.pem", "-----BEGIN PRIVATE KEY-----", 0o644);
+    put("beside", "hidden", 0o644);
+    let one = put("one.ini", "one", 0o644);
+    let config = || LocalConfig::default().setting(dir.path().join("site"));
+    let provider = LocalProvider::new(config().setting(&one)).expect("a provider");
+    let sandbox = provider.create(SandboxSpec::new()).await.expect("new");
+    let script = format!(
+        "cd {}; find . -type f -exec grep -H '' {{}} + | sort",
+        dir.path().display()
+    );
+    let found = support::sh(&sandbox, &script).await;
+    assert_eq!(found, "./one.ini:one\n./site/conf.d/a.conf:shown\n");
+    // The guest's own: the host's stays as it is.
+    support::sh(
+        &sandbox,
+        &format!("cd {} && (echo x > one.ini)", dir.path().display()),
+    )
+    .await;
+    assert_eq!(fs::read_to_string(&one).expect("it"), "one");
+    sandbox.close().await.expect("close");
+    let shut = put("shut.ini", "x", 0o600);
+    let secret = put("id_rsa", "x", 0o644);
+    let key = put("key.ini", "-----BEGIN PRIVATE KEY-----", 0o644);
+    let refused = [
+        (dir.path().join("missing"), ErrorKind::NotFound),
+        (shut, ErrorKind::InvalidInput),
+        (secret, ErrorKind::InvalidInput),
+        (key, ErrorKind::InvalidInput),
+        ("relative".into(), ErrorKind::InvalidInput),
+        (dir.path().join("site/../one.ini"), ErrorKind::InvalidInput),
+        // The sandbox has its own.
+        ("/etc/passwd".into(), ErrorKind::InvalidInput),
+    ];
+    for (path, kind) in refused {
+        let error = LocalProvider::new(config().setting(&path)).expect_err("it is refused");
+        assert_eq!(error.kind(), kind, "{}: {error}", path.display());
+        let named = error.host_path().is_some_and(|named| named == path);
+        assert!(named, "{}: {error}", path.display());
+    }
+}

@@ -28,9 +28,17 @@ fn least_rounds() -> u64 {
     rounds.and_then(|rounds| rounds.parse().ok()).unwrap_or(10)
 }
 
+/// Attacks `work`, and then finds the canary as it was.
+fn attack(f: &Fixture, name: &str, work: impl FnMut() -> bool) {
+    race(f, name, work);
+    assert_eq!(names(&f.host("canary")), ["f", "sub"], "{name}");
+    assert_eq!(names(&f.host("canary/sub")), ["g"], "{name}");
+    assert_eq!(fs::read_to_string(f.host("canary/f")).unwrap(), SECRET);
+}
+
 /// Runs `work` until time is up, while `a` (a directory) and `b` (a link to the canary) swap. It
 /// says whether it has seen what it is for.
-fn attack(f: &Fixture, name: &str, mut work: impl FnMut() -> bool) {
+fn race(f: &Fixture, name: &str, mut work: impl FnMut() -> bool) {
     put(&f.host("canary/f"), SECRET);
     put(&f.host("canary/sub/g"), SECRET);
     let stop = AtomicBool::new(false);
@@ -59,9 +67,6 @@ fn attack(f: &Fixture, name: &str, mut work: impl FnMut() -> bool) {
     println!("{name}: {rounds} rounds against {swaps} swaps");
     assert!(rounds > 10 && swaps > 100, "{rounds} rounds, {swaps} swaps");
     assert!(seen, "{name}: it never went through");
-    assert_eq!(names(&f.host("canary")), ["f", "sub"], "{name}");
-    assert_eq!(names(&f.host("canary/sub")), ["g"], "{name}");
-    assert_eq!(fs::read_to_string(f.host("canary/f")).unwrap(), SECRET);
 }
 
 /// Ends the attack, also when a check has failed.
@@ -89,6 +94,60 @@ fn control_check_then_open_escapes() {
         let dir = f.root("a");
         fs::symlink_metadata(&dir).is_ok_and(|found| found.is_dir())
             && fs::read_to_string(dir.join("f")).is_ok_and(|text| text == SECRET)
+    });
+}
+
+/// Looks at each name before it goes on by it, as a naive host would.
+fn naive_walk(dir: &Path, on_file: &mut impl FnMut(&Path)) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        match fs::symlink_metadata(&path) {
+            Ok(found) if found.is_dir() => naive_walk(&path, on_file),
+            Ok(found) if found.is_file() => on_file(&path),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn control_naive_removal_escapes() {
+    let f = fixture();
+    race(&f, "naive removal", || {
+        naive_walk(&f.root("a"), &mut |file| drop(fs::remove_file(file)));
+        let is_gone = !f.host("canary/f").exists() || !f.host("canary/sub/g").exists();
+        for file in [
+            f.root("a/f"),
+            f.root("a/sub/g"),
+            f.host("canary/f"),
+            f.host("canary/sub/g"),
+        ] {
+            drop(fs::write(file, "again"));
+        }
+        is_gone
+    });
+}
+
+#[test]
+fn control_naive_export_escapes() {
+    let f = fixture();
+    race(&f, "naive export", || {
+        let mut carries_secret = false;
+        naive_walk(&f.root(""), &mut |file| {
+            carries_secret |= fs::read_to_string(file).is_ok_and(|text| text == SECRET);
+        });
+        carries_secret
+    });
+}
+
+#[test]
+fn control_naive_import_escapes() {
+    let f = fixture();
+    race(&f, "naive import", || {
+        let dir = f.root("a");
+        if fs::symlink_metadata(&dir).is_ok_and(|found| found.is_dir()) {
+            drop(fs::write(dir.join("new"), "brought"));
+        }
+        fs::remove_file(f.host("canary/new")).is_ok()
     });
 }
 

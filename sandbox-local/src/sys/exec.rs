@@ -30,7 +30,7 @@ unsafe impl Send for Strings {}
 // SAFETY: as above.
 unsafe impl Sync for Strings {}
 
-/// Has the command's file executed and nothing else, under this name. To be called after everything
+/// Makes the command execute its file and nothing else, under this name. To be called after everything
 /// else that is to be done between fork and exec.
 pub(crate) fn arm(command: &mut tokio::process::Command, name: &[u8]) -> io::Result<()> {
     let std = command.as_std();

@@ -6,7 +6,7 @@
 //! secret.
 
 use std::fs::{self, DirBuilder, Permissions};
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -342,17 +342,51 @@ impl Tree {
         } else if found.is_file()
             && is_for_all(&found)
             && found.len() <= settings::LARGEST.min(*left)
-            && let Ok(content) = fs::read(from)
-            && !settings::has_secret_text(&content)
+            && let Ok(source) = fs::File::open(&from)
+            && let Some(length) = self.copy_content(source, path)?
         {
-            *left = left.saturating_sub(content.len() as u64);
-            self.file(path, &content)?;
+            *left = left.saturating_sub(length);
             // Scripts among them.
-            if found.mode() & 0o001 != 0 {
-                fs::set_permissions(self.top.join(path), Permissions::from_mode(0o755))?;
-            }
+            let mode = if found.mode() & 0o001 != 0 {
+                0o755
+            } else {
+                0o644
+            };
+            let path = self.top.join(path);
+            fs::set_permissions(&path, Permissions::from_mode(mode))?;
+            self.own(&path)?;
         }
         Ok(())
+    }
+
+    /// Copies a file piece by piece, as the host keeps what it ever had to hold in memory. Gives its
+    /// length, or nothing if it can't be read or has a secret in it, and then it is not there.
+    fn copy_content(&self, mut source: fs::File, path: &Path) -> io::Result<Option<u64>> {
+        let path = self.top.join(path);
+        let mut copy = fs::File::create_new(&path)?;
+        let mut piece = vec![0; 64 << 10];
+        // What a secret may have begun in.
+        let (mut kept, mut length) = (0, 0);
+        loop {
+            let read = match source.read(&mut piece[kept..]) {
+                Ok(0) => return Ok(Some(length)),
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => break,
+            };
+            let end = kept + read;
+            // It may grow meanwhile.
+            if settings::has_secret_text(&piece[..end]) || length > settings::LARGEST {
+                break;
+            }
+            copy.write_all(&piece[kept..end])?;
+            length += read as u64;
+            let first = end.saturating_sub(settings::LONGEST_SECRET);
+            piece.copy_within(first..end, 0);
+            kept = end - first;
+        }
+        fs::remove_file(&path)?;
+        Ok(None)
     }
 }
 
@@ -383,6 +417,8 @@ mod tests {
         for path in shared {
             write(path, 0o644, "harmless");
         }
+        // Read in two pieces.
+        let across = "x".repeat((64 << 10) - 5) + "PRIVATE KEY-----";
         let secret = [
             ("etc/maven/settings.xml", 0o644, "<password>x</password>"),
             ("etc/php/8.2/cli/of-nobody-else.ini", 0o640, "x"),
@@ -390,6 +426,7 @@ mod tests {
             ("etc/ssl/private/server.pem", 0o644, "x"),
             ("etc/ssl/server.key", 0o644, "x"),
             ("etc/ssl/all.pem", 0o644, "-----BEGIN PRIVATE KEY-----"),
+            ("etc/ssl/long.pem", 0o644, &across),
             ("etc/xdg/credentials", 0o644, "x"),
             ("etc/java-17-openjdk/jmxremote.password", 0o644, "x"),
             ("etc/shadow", 0o644, "x"),

@@ -154,6 +154,9 @@ const SECRET_ENDS: &[&str] = &[".key", ".p12", ".pfx", ".keytab", ".jks"];
 /// Never copied: files with any of these in them.
 const SECRET_TEXTS: &[&[u8]] = &[b"PRIVATE KEY-----", b"<password>", b"_authToken="];
 
+/// No shorter than any of them.
+pub(super) const LONGEST_SECRET: usize = 32;
+
 /// The largest file that is taken for a configuration.
 pub(super) const LARGEST: u64 = 16 << 20;
 /// More than this altogether is not copied for each provider.

@@ -310,6 +310,155 @@ async fn builds_trees_and_loops_behave() {
     .await;
 }
 
+#[tokio::test]
+async fn copies_patches_sockets_and_typed_signals_behave() {
+    are_as_on_the_host(&[
+        (
+            "permissions",
+            r##"umask 022; mkdir -p s/d; echo 1 > s/f; echo '#!/bin/sh' > s/x; chmod 755 s/x; chmod 600 s/f; chmod 555 s/d; cp -r s t; stat -c '%n %a' t t/*; cp -p s/x y; stat -c %a y; cp s/f g; stat -c %a g
+chmod -R u=rwX,go= t; stat -c '%n %a' t t/*; mv s/x /dev/shm/habit-x; stat -c %a /dev/shm/habit-x; mv /dev/shm/habit-x .; stat -c '%a %s' habit-x; install -m 640 s/f i; stat -c %a i
+chmod 755 s/d; sed -i s/1/2/ s/f; stat -c '%a' s/f; cat s/f; perl -pi -e s/2/3/ s/f; stat -c %a s/f; cat s/f; tar cf - s | (mkdir u; tar xf - -C u); stat -c %a u/s/f u/s/x 2>&1; (umask 077; cp -r s v; stat -c '%n %a' v v/*); cp --reflink=auto s/f w; cat w; cp -al s l; stat -c %h l/f; rm -rf s; cat l/f
+unzip -v >/dev/null 2>&1; python3 -c 'import zipfile; z=zipfile.ZipFile("a.zip","w"); z.write("y"); z.close()
+import shutil; shutil.copytree("l","m"); shutil.copy2("l/f","n"); shutil.move("n","o"); print(oct(shutil.os.stat("o").st_mode)); shutil.rmtree("m"); print(shutil.disk_usage(".").free>0)'
+ln -s loop loop; cat loop 2>&1 | sed 's/.*: //'; mkdir -p ro/sub; chmod 700 ro; chgrp $(id -g) ro; echo $?; ls -ld . | cut -c1-10"##,
+        ),
+        (
+            "patches",
+            r##"printf 'one\ntwo\nthree\n' > f; chmod 640 f; cp f g; ed -s f <<< $'2s/two/TWO/\nw\nq' 2>/dev/null || sed -i 's/two/TWO/' f; stat -c %a f; diff -u g f > p; patch -R -s f < p; cmp f g && echo same; patch -s < p g; cat g; stat -c %a g; git init -q r; cd r; git config user.email a@b; git config user.name a; cp ../f .; chmod 755 f; git add f; git ls-files -s | cut -c1-6; git commit -qm 1; chmod 644 f; git diff --summary; git checkout -q f; stat -c %a f; printf 'x\n' >> f; git diff > ../d; git checkout -q .; git apply ../d; tail -1 f; git stash -q; git stash pop -q; git config core.fsmonitor; git -c core.preloadIndex=true status -s; ln -s f l; git add l; git ls-files -s l | cut -c1-6; git rm -q --cached l; git clean -qfdx; ls; git mv f F2; git status -s; echo "*.log" > .gitignore; touch a.log; git status -s --ignored; git commit -qam 2; git log --format=%s; git rebase -q --exec true HEAD~1; git tag v1; GIT_EDITOR='sed -i s/2/amended/' git commit -q --amend; git log -1 --format=%s; git blame F2 | wc -l; git grep -n one; git shortlog -s HEAD | wc -l; vim --version >/dev/null 2>&1 && vim -es -u NONE -c '%s/one/uno/' -c wq F2; head -1 F2"##,
+        ),
+        (
+            "languages",
+            r##"export LC_ALL=en_US.UTF-8; perl -e 'print "p\n"' 2>&1 | tail -1; sort <<< $'b\nA\na\nB' | tr -d '\n'; echo; python3 -c 'import locale,sys; 
+try: print(locale.setlocale(locale.LC_ALL,""))
+except Exception as e: print(e)
+print(sys.getfilesystemencoding(), sys.stdout.encoding)'
+export LC_ALL=C; sort <<< $'b\nA\na\nB' | tr -d '\n'; echo; ls $'\xc3\xa9' 2>&1; printf '%q\n' é; python3 -c 'import sys; print(sys.getfilesystemencoding(), sys.stdout.encoding); print("é")'
+unset LC_ALL; export LANG=de_DE.UTF-8; date -d @0 +%A; export LANG=C.UTF-8; iconv -f latin1 -t utf8 <<< $'\xe9'; echo ÄÖ | tr A-Z a-z; awk 'BEGIN{print toupper("é"), length("é")}'; echo é | grep -cP '\p{L}'; echo 'ÉA' | sed 's/.*/\L&/'; localedef --list-archive 2>/dev/null | head -3; locale -a | head -5; printf '%.2f\n' 1.5; LC_NUMERIC=de_DE.UTF-8 printf '%.2f\n' 1,5; ls -la / >/dev/null; touch é; ls; LC_ALL=C ls"##,
+        ),
+        (
+            "orphans",
+            r##"cat > a.py <<'P'
+import ctypes, os, time
+libc = ctypes.CDLL(None)
+print(libc.prctl(36, 1, 0, 0, 0))
+r, w = os.pipe()
+if os.fork() == 0:
+    if os.fork() == 0:
+        parent = os.getppid()
+        while os.getppid() == parent: time.sleep(0.01)
+        os.write(w, str(os.getppid()).encode()); os._exit(7)
+    time.sleep(0.1); os._exit(0)
+print(sorted(os.waitstatus_to_exitcode(os.wait()[1]) for _ in range(2)), int(os.read(r, 20)) == os.getpid())
+if os.fork() == 0:
+    libc.prctl(1, 9, 0, 0, 0)
+    time.sleep(100)
+print(libc.prctl(15, b'renamed', 0, 0, 0), open('/proc/self/comm').read())
+os.kill(0, 0)
+P
+timeout -k 1 20 python3 a.py; sh -c '(sleep 0.3; echo late) & echo early'; sleep 0.6; jobs | wc -l"##,
+        ),
+        (
+            "networks",
+            r##"cat > a.py <<'P'
+import socket, threading, http.server, urllib.request, socketserver, ssl, os
+s = socket.socket(socket.AF_INET6); s.bind(('::1', 0)); s.listen(); c = socket.create_connection(('::1', s.getsockname()[1])); print(c.getpeername()[0])
+s = socket.socket(socket.AF_INET6); s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0); s.bind(('::', 0)); s.listen(); c = socket.create_connection(('127.0.0.1', s.getsockname()[1])); print(s.accept()[1][0])
+s = socket.socket(socket.AF_UNIX); s.bind('\0abstract-habit'); s.listen(); c = socket.socket(socket.AF_UNIX); c.connect('\0abstract-habit'); print('abstract')
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.bind(('0.0.0.0', 0)); u.sendto(b'x', ('127.5.5.5', u.getsockname()[1])); print(u.recv(5))
+print(sorted(n for _, n in socket.if_nameindex())[-1:], socket.gethostbyname('127.0.0.1'), socket.getservbyname('http'), socket.getprotobyname('tcp'))
+class H(http.server.BaseHTTPRequestHandler):
+    protocol_version = 'HTTP/1.1'
+    def do_GET(self):
+        self.send_response(200); self.send_header('Content-Length', '2'); self.end_headers(); self.wfile.write(b'ok')
+    def log_message(self, *a): pass
+h = http.server.ThreadingHTTPServer(('127.0.0.1', 0), H); threading.Thread(target=h.serve_forever, daemon=True).start()
+from concurrent.futures import ThreadPoolExecutor
+with ThreadPoolExecutor(50) as p: print(set(p.map(lambda _: urllib.request.urlopen('http://127.0.0.1:%d/' % h.server_port).read(), range(300))))
+port = h.server_port; h.shutdown(); h.server_close(); h2 = http.server.HTTPServer(('127.0.0.1', port), H); print(h2.server_port == port)
+for o in ['SO_KEEPALIVE', 'SO_REUSEADDR', 'SO_BROADCAST', 'SO_OOBINLINE']:
+    socket.socket().setsockopt(socket.SOL_SOCKET, getattr(socket, o), 1)
+t = socket.socket(); t.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1); t.setsockopt(socket.IPPROTO_TCP, 23, 5); print(t.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 4)[:1])
+t.settimeout(1)
+try: t.connect(('127.0.0.1', 1))
+except OSError as e: print(e.errno)
+m = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+m.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton('224.1.1.1') + socket.inet_aton('127.0.0.1')); print('multicast joined')
+m.bind(('', 0)); m.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton('127.0.0.1')); m.sendto(b'mc', ('224.1.1.1', m.getsockname()[1])); m.settimeout(2); print(m.recv(5))
+a, b = socket.socketpair(); b.close()
+try: a.send(b'x'); a.send(b'x')
+except OSError as e: print(type(e).__name__)
+r, w = os.pipe(); f = open('f', 'w+'); f.write('data'); f.flush(); x, y = socket.socketpair(); print(os.sendfile(x.fileno(), f.fileno(), 0, 4), y.recv(4)); print(os.splice(os.open('f', 0), w, 4), os.read(r, 4))
+P
+python3 a.py 2>&1; (echo > /dev/tcp/127.0.0.1/1) 2>&1 | tail -1 | sed 's/.*: //'"##,
+        ),
+        (
+            "events",
+            r##"cat > w.py <<'P'
+import ctypes, os, struct, threading, time
+libc = ctypes.CDLL(None, use_errno=True)
+fd = libc.inotify_init1(0)
+os.makedirs('t/a/b'); open('t/old','w').close()
+for d in ['t', 't/a', 't/a/b']: print(libc.inotify_add_watch(fd, d.encode(), 0xfff) > 0)
+def work():
+    open('t/f', 'w').write('x'); os.rename('t/f', 't/a/g'); os.chmod('t/a/g', 0o600); os.unlink('t/a/g'); os.mkdir('t/a/b/c'); open('t/old', 'a').write('more'); os.symlink('x', 't/l'); os.link('t/old', 't/a/h'); os.utime('t/old'); os.truncate('t/old', 0); os.rmdir('t/a/b/c'); os.rename('t/a/b', 't/moved')
+work()
+data = os.read(fd, 100000); i = 0
+while i < len(data):
+    wd, mask, cookie, n = struct.unpack_from('iIII', data, i); print(wd, hex(mask), data[i+16:i+16+n].rstrip(b'\0').decode(), cookie > 0); i += 16 + n
+P
+python3 w.py"##,
+        ),
+        (
+            "places",
+            r##"for d in /tmp /var/tmp /dev/shm "$HOME" "${TMPDIR:-/tmp}"; do mktemp -d $d/habit.XXXX >/dev/null && echo ok; done; rm -rf /tmp/habit.* /var/tmp/habit.* /dev/shm/habit.* $HOME/habit.*; stat -c '%a' /tmp /var/tmp /dev/shm; touch /tmp/habit-x; ln /tmp/habit-x /tmp/habit-y; stat -c %h /tmp/habit-x; mv /tmp/habit-x .; mv /dev/shm/../../tmp/habit-y .; ls habit-*; cat < /dev/null; head -c 3 /dev/zero | xxd -p 2>/dev/null || true; head -c 8 /dev/urandom | wc -c; echo $((RANDOM < 40000)); dd if=/dev/zero of=o bs=4096 count=2 oflag=direct 2>/dev/null; echo $?; sync -f o; sync; echo $?; python3 -c 'import os; f=os.open("s",os.O_RDWR|os.O_CREAT); os.lseek(f, 6<<30, 0); os.write(f,b"x"); os.fsync(f); os.fdatasync(f); print(os.fstat(f).st_size, os.lseek(f,0,os.SEEK_HOLE), os.lseek(f,0,os.SEEK_DATA)); os.posix_fadvise(f,0,0,4); print(os.statvfs(".").f_namemax, os.pathconf(".","PC_PATH_MAX"))'; python3 -c 'import os; print(os.supports_follow_symlinks != set(), hasattr(os.stat("."), "st_birthtime")); os.mkfifo("ff"); print(oct(os.stat("ff").st_mode)); os.rename("ff","fg"); os.replace("fg","ff"); print(os.scandir(".").__next__() is not None)'; ls -la --time-style=full-iso o | wc -l; lsattr o >/dev/null 2>&1; echo $?; touch -h -d 2001-01-01 l 2>/dev/null; ln -s o l; touch -h -d '2001-01-01 UTC' l; stat -c %Y l; chmod g+s . ; mkdir sg; stat -c %a sg; truncate -s 1T huge; stat -c %s huge; rm huge; df -T . | wc -l; find / -xdev -maxdepth 1 | wc -l | awk '{print($1>5)}'; python3 -c 'import shelve,dbm; d=shelve.open("sh"); d["a"]=1; d.close(); print(shelve.open("sh")["a"])'"##,
+        ),
+        (
+            "typed",
+            r##"cat > a.py <<'P'
+import os, pty, time, signal, select
+pid, fd = pty.fork()
+if pid == 0:
+    os.execvp('sh', ['sh', '-c', 'trap "echo got int" INT; echo ready; sleep 50; echo after; stty size'])
+def until(word):
+    seen = b''
+    while word not in seen:
+        try:
+            seen += os.read(fd, 1000)
+        except OSError:
+            break
+    return seen
+print(until(b'ready'))
+import fcntl, termios, struct
+fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack('HHHH', 33, 77, 0, 0))
+time.sleep(0.2)
+os.write(fd, b'\x03')
+print(until(b'33 77').decode().split())
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+pid, fd = pty.fork()
+if pid == 0:
+    os.execvp('sleep', ['sleep', '50'])
+time.sleep(0.2)
+os.close(fd)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+P
+python3 a.py"##,
+        ),
+        (
+            "jobs",
+            r##"cat > s <<'X'
+set -m
+sleep 50 & 
+jobs | sed 's/  */ /g'
+kill -STOP %1; until [ "$(ps -o stat= -p $! | cut -c1)" = T ]; do sleep 0.02; done; jobs | sed 's/  */ /g'
+bg %1 >/dev/null 2>&1; until [ "$(ps -o stat= -p $! | cut -c1)" = S ]; do sleep 0.02; done
+kill %1; wait %1; echo $?
+X
+script -qec 'bash s' /dev/null < /dev/null | tr -d '\r'"##,
+        ),
+    ])
+    .await;
+}
+
 /// Those whose programs CI does not install, or that take seconds.
 #[tokio::test]
 async fn tools_of_developers_behave() {

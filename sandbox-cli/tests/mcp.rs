@@ -167,6 +167,53 @@ async fn every_tool_has_schemas_and_annotations_and_a_name_that_clients_take() {
 }
 
 #[tokio::test]
+async fn an_edit_neither_replaces_a_link_nor_makes_a_file_of_any_size() {
+    let mut client = Client::start(&[]).await;
+    client.call("sandbox_create", json!({ "name": "e" })).await;
+    let script = "echo one > real; ln -s real link; head -c 1000000 /dev/zero | tr '\\0' a > as";
+    let run = |script: &str| json!({ "sandbox_id": "e", "script": script });
+    client.call("run", run(script)).await;
+    let edit = |path: &str, search: &str, replace: String| json!({ "sandbox_id": "e", "path": path, "search": search, "replace": replace, "all": true });
+    let refused = client
+        .fails("file_edit", edit("link", "one", "two".into()))
+        .await;
+    assert!(refused.contains("is a link to real"), "{refused}");
+    let refused = client
+        .fails("file_edit", edit("as", "a", "b".repeat(1000)))
+        .await;
+    assert!(refused.contains("1000000000 bytes"), "{refused}");
+    client
+        .call("file_edit", edit("real", "one", "two".into()))
+        .await;
+    let edited = client.call("file_edit", edit("as", "a", "bb".into())).await;
+    assert_eq!(edited["replacements"], 1_000_000);
+    let ran = client
+        .call("run", run("readlink link; cat real; wc -c < as"))
+        .await;
+    assert_eq!(ran["stdout"]["head"], "real\ntwo\n2000000\n");
+    // Empty lines by the hundred thousand are read without a list of them.
+    client
+        .call(
+            "run",
+            run("head -c 300000 /dev/zero | tr '\\0' '\\n' > empty; echo last >> empty"),
+        )
+        .await;
+    let read = json!({ "sandbox_id": "e", "path": "empty", "start_line": 300_001 });
+    let read = client.call("file_read", read).await;
+    assert_eq!(
+        (&read["content"], &read["total_lines"], &read["next_line"]),
+        (&"last\n".into(), &300_001.into(), &Value::Null)
+    );
+    let read = json!({ "sandbox_id": "e", "path": "empty", "start_line": 2, "lines": 3 });
+    let read = client.call("file_read", read).await;
+    assert_eq!(
+        (&read["content"], &read["next_line"]),
+        (&"\n\n\n".into(), &5.into())
+    );
+    client.end().await;
+}
+
+#[tokio::test]
 async fn the_whole_job_of_an_agent() {
     let place = tempfile::tempdir().unwrap();
     let source = place.path().join("source");

@@ -7,12 +7,12 @@ use tokio::sync::OwnedMutexGuard;
 
 type Lock = tokio::sync::Mutex<()>;
 
-/// Turns at the standard input of jobs, by sandbox and key.
+/// Turns at the standard input of jobs, by sandbox and key, and at making a sandbox, without a key.
 #[derive(Debug, Default)]
 pub(crate) struct Turns(Mutex<HashMap<(String, String), Weak<Lock>>>);
 
 impl Turns {
-    /// Waits for the turn at a job. Dropping the future gives it up.
+    /// Waits for the turn at a job, or with an empty key at the sandbox. Dropping the future gives it up.
     pub(crate) async fn at(&self, sandbox: &str, job: &str) -> OwnedMutexGuard<()> {
         let lock = {
             let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,7 +4,9 @@ use rmcp::handler::server::wrapper::{Json, Parameters};
 use rmcp::model::RequestMetaObject;
 use rmcp::service::RequestContext;
 use rmcp::{Peer, RoleServer, tool, tool_router};
-use sandbox_core::{FileBatch, FileKind, ListOptions, Mode, ReadOptions, SandboxExt as _};
+use sandbox_core::{
+    DEFAULT_READ_LIMIT, FileBatch, FileKind, ListOptions, Mode, ReadOptions, SandboxExt as _,
+};
 
 use super::Tools;
 use super::call::{ENTRIES, path, said, under};
@@ -31,16 +33,14 @@ impl Tools {
         let bytes = bytes.map_err(said)?;
         let text = String::from_utf8_lossy(&bytes);
         let lossy = matches!(text, std::borrow::Cow::Owned(_));
-        let all: Vec<&str> = text.split_inclusive('\n').collect();
+        // Not kept as a list: a file may be of empty lines.
+        let total_lines = text.split_inclusive('\n').count();
         let start = read.start_line.unwrap_or(1).max(1);
         let mut content = String::new();
         let mut cut_lines = 0;
         let mut next = start - 1;
-        let end = read
-            .lines
-            .map_or(all.len(), |lines| next.saturating_add(lines).min(all.len()));
-        while next < end {
-            let line = all[next];
+        let lines = text.split_inclusive('\n').skip(next);
+        for line in lines.take(read.lines.unwrap_or(usize::MAX)) {
             if !content.is_empty() && content.len() + line.len() > PAGE as usize {
                 break;
             }
@@ -52,8 +52,8 @@ impl Tools {
         Ok(Json(FileOut {
             content,
             start_line: start,
-            next_line: (next < all.len()).then_some(next + 1),
-            total_lines: all.len(),
+            next_line: (next < total_lines).then_some(next + 1),
+            total_lines,
             cut_lines,
             lossy,
         }))
@@ -105,6 +105,14 @@ impl Tools {
             return Err("search is empty: give the text to replace".into());
         }
         let sandbox = self.sandbox(&edit.sandbox_id).await?;
+        let metadata = sandbox.stat(&*edit.path).await.map_err(said)?;
+        if metadata.kind == FileKind::Symlink {
+            // It would be replaced by a file, and what it points to stay as it is.
+            let target = metadata
+                .link_target
+                .unwrap_or_else(|| "another file".into());
+            return Err(format!("{} is a link to {target}: edit that", edit.path));
+        }
         let text = sandbox.read_to_string(&*edit.path).await.map_err(said)?;
         let replacements = text.matches(&edit.search).count();
         match replacements {
@@ -122,8 +130,17 @@ impl Tools {
             }
             _ => {}
         }
-        let mode = sandbox.stat(&*edit.path).await.map_err(said)?.mode;
-        let mode = Mode::new(mode.bits() & 0o777);
+        // Both are at most what is read and what a request holds; together they could be anything.
+        let removed = replacements.saturating_mul(edit.search.len());
+        let added = replacements.saturating_mul(edit.replace.len());
+        let length = text.len().saturating_sub(removed).saturating_add(added);
+        if length as u64 > DEFAULT_READ_LIMIT {
+            return Err(format!(
+                "{} would have {length} bytes, and {DEFAULT_READ_LIMIT} are the most: use a command",
+                edit.path
+            ));
+        }
+        let mode = Mode::new(metadata.mode.bits() & 0o777);
         let text = text.replace(&edit.search, &edit.replace);
         let batch = FileBatch::new().file_with_mode(edit.path, text, mode);
         sandbox.write_files(batch).await.map_err(said)?;

@@ -1,5 +1,7 @@
 //! Tools that make, list, copy and close sandboxes.
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rmcp::handler::server::wrapper::{Json, Parameters};
@@ -12,6 +14,7 @@ use super::call::said;
 use crate::arguments::{Create, Fork, Nothing, OfSandbox};
 use crate::export;
 use crate::results::{Done, SandboxOut, Sandboxes};
+use crate::shared::Shared;
 
 #[tool_router(router = sandboxes, vis = "pub(super)")]
 impl Tools {
@@ -70,29 +73,8 @@ impl Tools {
             None => None,
         };
         let name = create.name.unwrap_or_else(fresh);
-        let wait = SessionOptions::new().wait(Wait::AtMost(Duration::from_secs(20)));
-        let session = self
-            .shared
-            .sessions()
-            .await?
-            .get_or_create_with(&self.shared.tenant, name, spec, wait)
-            .await
-            .map_err(said)?;
-        let sandbox = session.sandbox();
-        // What is there already may have changes in it.
-        if let Some(from) = from
-            && session.is_new()
-        {
-            let options = ImportOptions::new().ignore_files(true);
-            let imported = sandbox.import_dir(&from, &".".into(), options).await;
-            if let Err(error) = imported {
-                // The next call would be given a part for the whole.
-                session.close().await.map_err(said)?;
-                return Err(said(error));
-            }
-        }
-        let workdir = Some(sandbox.info().workdir.to_string());
-        Ok(Json(self.shared.describe(&session.info(), workdir)))
+        let made = tokio::spawn(made(Arc::clone(&self.shared), name, spec, from));
+        made.await.map_err(said)?.map(Json)
     }
 
     #[tool(
@@ -159,7 +141,83 @@ impl Tools {
     }
 }
 
+/// Makes a session with what it begins with, or finds it. It goes on without its caller, and the next
+/// of this name waits for it: neither is given a part for the whole.
+async fn made(
+    shared: Arc<Shared>,
+    name: String,
+    spec: SandboxSpec,
+    from: Option<PathBuf>,
+) -> Result<SandboxOut, String> {
+    let _turn = shared.turns.at(&name, "").await;
+    let wait = SessionOptions::new().wait(Wait::AtMost(Duration::from_secs(20)));
+    let sessions = shared.sessions().await?;
+    let session = sessions.get_or_create_with(&shared.tenant, name, spec, wait);
+    let session = session.await.map_err(said)?;
+    let sandbox = session.sandbox();
+    // What is there already may have changes in it.
+    if let Some(from) = from
+        && session.is_new()
+    {
+        let options = ImportOptions::new().ignore_files(true);
+        let imported = sandbox.import_dir(&from, &".".into(), options).await;
+        if let Err(error) = imported {
+            session.close().await.map_err(said)?;
+            return Err(said(error));
+        }
+    }
+    let workdir = Some(sandbox.info().workdir.to_string());
+    Ok(shared.describe(&session.info(), workdir))
+}
+
 /// A name for a sandbox that was given none.
 fn fresh() -> String {
     SessionId::fresh().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use sandbox_core::{Operation, SandboxExt as _};
+    use sandbox_sessions::{Sessions, SessionsConfig};
+    use sandbox_testkit::model::{Fault, ModelProvider};
+
+    use super::*;
+    use crate::{Server, ServerOptions};
+
+    #[tokio::test]
+    async fn an_import_whose_caller_went_away_is_there_whole_for_the_next() {
+        let host = tempfile::tempdir().unwrap();
+        std::fs::write(host.path().join("f"), "whole").unwrap();
+        let model = ModelProvider::builder()
+            .fault_on(
+                Operation::ImportDir,
+                [Fault::Delay(Duration::from_millis(100))],
+            )
+            .build();
+        let sessions = Sessions::open(Arc::new(model.clone()), SessionsConfig::new());
+        let options = ServerOptions::new().import_root(host.path());
+        let server = Server::new(sessions.await.unwrap(), options).unwrap();
+        let tools = Tools::new(server.shared.clone());
+        let create = || {
+            tools.sandbox_create(Parameters(Create {
+                name: Some("x".to_owned()),
+                import: host.path().to_str().map(str::to_owned),
+                ..Create::default()
+            }))
+        };
+        let begun = async {
+            let imports =
+                |call: &sandbox_testkit::model::Call| call.operation == Operation::ImportDir;
+            while !model.calls().iter().any(imports) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            _ = create() => panic!("the import had not ended"),
+            () = begun => {}
+        }
+        create().await.unwrap();
+        let session = server.shared.session("x").await.unwrap();
+        assert_eq!(session.sandbox().read("f").await.unwrap(), "whole");
+    }
 }

@@ -690,7 +690,8 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     /// a reader sees the old file or the new one. Missing parents are created at the commit. Memory
     /// does not grow with the file.
     ///
-    /// Dropping the writer leaves nothing. A fork waits for an open writer.
+    /// Dropping the writer leaves nothing. A fork may wait for an open writer, within a bound, and
+    /// be [`Busy`](crate::ErrorKind::Busy) then: commit before you fork.
     ///
     /// ```no_run
     /// # use sandbox_core::{OpenWriteOptions, Result, Sandbox};

@@ -16,7 +16,7 @@ use sandbox_core::{
     OpenReadOptions, OpenWriteOptions, Operation, Result,
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, DuplexStream, ReadBuf};
-use tokio::sync::{OwnedRwLockReadGuard, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::guest::batch::{ByDirectory, script};
@@ -130,8 +130,6 @@ impl<T: Transport> Guest<T> {
             at.ok_or_else(|| self.named(garbled(OP)))?
         };
         self.resolve(&at, OP)?;
-        // A fork waits for an open writer.
-        let lock = Arc::clone(&self.files).read_owned().await;
         let (staged, nonce) = Staged::new(&self);
         let (input, mut given) = tokio::io::duplex(BUFFER);
         let task = tokio::spawn(async move {
@@ -157,7 +155,6 @@ impl<T: Transport> Guest<T> {
             nonce,
             input,
             task: Uploading(task),
-            _lock: lock,
         }))
     }
 
@@ -243,7 +240,6 @@ struct Writing<T: Transport> {
     nonce: String,
     input: DuplexStream,
     task: Uploading<T>,
-    _lock: OwnedRwLockReadGuard<()>,
 }
 
 impl<T: Transport> AsyncWrite for Writing<T> {
@@ -276,7 +272,6 @@ impl<T: Transport> FileSink for Writing<T> {
             nonce,
             input,
             mut task,
-            _lock,
         } = *Pin::into_inner(self);
         // The end of what is written.
         drop(input);
@@ -286,8 +281,15 @@ impl<T: Transport> FileSink for Writing<T> {
         });
         let (staged, parts) = sent??;
         guest.open(OP)?;
-        guest
-            .put_together(&staged, &parts, (&at, &file, &nonce))
-            .await
+        // On a task of its own: once the guest puts the file in place it finishes, and a fork waits.
+        let placing = tokio::spawn(async move {
+            let _files = guest.files.read().await;
+            let writing = (&at, &file, &*nonce);
+            guest.put_together(&staged, &parts, writing).await
+        });
+        placing.await.map_err(|error| {
+            let error = Error::new(ErrorKind::Other, OP).with_source(error);
+            error.with_message("the task that puts the file in place ended early")
+        })?
     }
 }

@@ -96,7 +96,7 @@ pub(crate) struct Guest<T = Http> {
     /// Whether no command may begin, and what is held still.
     pub(crate) paused: AtomicBool,
     pub(crate) pausing: tokio::sync::Mutex<()>,
-    /// Read while a batch is put in place or a writer is open, written to while a fork looks.
+    /// Read while files are put in place, written to while a fork looks.
     pub(crate) files: Arc<tokio::sync::RwLock<()>>,
     /// When it was last used.
     used: Mutex<Instant>,

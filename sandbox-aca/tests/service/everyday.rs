@@ -3,7 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use sandbox_core::{Command, ErrorKind, FileBatch, Mode, SandboxExt as _};
+use sandbox_core::{
+    Command, ErrorKind, FileBatch, ForkOptions, Mode, OpenWriteOptions, SandboxExt as _,
+};
+use tokio::io::AsyncWriteExt as _;
 
 use super::rig::each;
 
@@ -27,6 +30,26 @@ async fn the_environment_of_a_command_is_what_was_asked_for() {
         }
         let output = sandbox.exec(Command::new("env")).await.expect("it runs");
         assert!(!output.stdout.to_string_lossy().contains("PWD="), "{text}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fork_does_not_wait_for_a_writer_that_is_open() {
+    each(async |rig| {
+        let sandbox = rig.sandbox().await;
+        let options = OpenWriteOptions::new();
+        let mut writer = sandbox
+            .open_write(&"f".into(), options)
+            .await
+            .expect("open");
+        writer.write_all(b"content").await.expect("written");
+        let fork = tokio::time::timeout(Duration::from_secs(120), sandbox.fork(ForkOptions::new()));
+        let fork = fork.await.expect("the fork waits").expect("a fork");
+        writer.commit().await.expect("committed");
+        assert_eq!(sandbox.read("f").await.expect("it is there"), "content");
+        assert!(!fork.exists("f").await.expect("it is asked for"));
+        fork.close().await.expect("closed");
     })
     .await;
 }

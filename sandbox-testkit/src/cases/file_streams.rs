@@ -29,6 +29,7 @@ cases! { "file_streams":
     a_link_is_followed_for_reading [FileStreams, Exec, Symlinks],
     a_closed_sandbox_opens_nothing [FileStreams],
     close_ends_a_writer [FileStreams],
+    a_fork_beside_a_writer_has_the_file_whole_or_not_at_all [FileStreams, Fork],
 }
 
 async fn read(cx: &Context, path: &str, options: OpenReadOptions) -> Verdict<Vec<u8>> {
@@ -315,4 +316,38 @@ async fn close_ends_a_writer(cx: Context) -> Verdict {
         Err(error) if error.kind() == ErrorKind::Closed => Ok(()),
         other => Err(Failed::new(format_args!("closed expected, not {other:?}"))),
     }
+}
+
+async fn a_fork_beside_a_writer_has_the_file_whole_or_not_at_all(cx: Context) -> Verdict {
+    cx.sandbox.write("old", "old").await?;
+    let mut writers = Vec::new();
+    for name in ["new", "old"] {
+        let options = OpenWriteOptions::new();
+        let mut writer = cx.sandbox.open_write(&name.into(), options).await?;
+        writer.write_all(b"before ").await?;
+        writer.flush().await?;
+        writers.push(writer);
+    }
+    let commit = async {
+        for mut writer in writers {
+            writer.write_all(b"after").await?;
+            writer.commit().await?;
+        }
+        Verdict::Ok(())
+    };
+    let (child, committed) = tokio::join!(cx.fork(&*cx.sandbox), commit);
+    let child = child?;
+    committed?;
+    for entry in child.list(".").await? {
+        let name = entry.path.to_string();
+        let found = child.read_to_string(&*name).await?;
+        let expected = found == "before after" || (name == "old" && found == "old");
+        ensure!(expected, "the fork's {name}: {found:?}");
+    }
+    ensure!(child.exists("old").await?, "the fork has lost a file");
+    for name in ["new", "old"] {
+        let found = cx.sandbox.read_to_string(name).await?;
+        ensure_eq!(found, "before after", "the parent's {name}");
+    }
+    Ok(())
 }

@@ -102,6 +102,8 @@ replace-with = "vendored"
 directory = "{VENDORED}"
 END
         cd semver
+        # Not needed, and looked for all the same: it may not be vendored.
+        sed -i '/^\[dependencies\.serde\]/,/^$/d' Cargo.toml
         # The host may have a toolchain of a user's in its path.
         PATH=/usr/bin:$PATH cargo test --offline --quiet >said 2>&1 || {{ cat said; exit 1; }}
         awk '/^test result: ok/ {{ passed += $4 }} END {{ print (passed > 20 ? "passed" : "too few: " passed) }}' said

@@ -398,6 +398,7 @@ async fn what_a_client_that_vanishes_left_running_is_ended() {
         // No goodbye.
         drop(stream);
         until("the command is ended", || async { !process.exists() }).await;
+        own.close().await.unwrap();
     }
     // The control: a client that is there keeps it, for longer than the grace. On a busy machine it
     // may be away for as long; a longer grace it uses all the same.
@@ -413,6 +414,7 @@ async fn what_a_client_that_vanishes_left_running_is_ended() {
             kept = process.exists();
             drop(running);
         }
+        own.close().await.unwrap();
         if kept {
             break;
         }

@@ -8,6 +8,7 @@ use rmcp::handler::server::wrapper::{Json, Parameters};
 use rmcp::{tool, tool_router};
 use sandbox_core::{ImportOptions, Network, Resources, SandboxSpec, Source};
 use sandbox_sessions::{Filter, Key, SessionId, SessionOptions, Wait};
+use tracing::Instrument as _;
 
 use super::Tools;
 use super::call::said;
@@ -73,7 +74,8 @@ impl Tools {
             None => None,
         };
         let name = create.name.unwrap_or_else(fresh);
-        let made = tokio::spawn(made(Arc::clone(&self.shared), name, spec, from));
+        let made = made(Arc::clone(&self.shared), name, spec, from);
+        let made = tokio::spawn(made.in_current_span());
         made.await.map_err(said)?.map(Json)
     }
 

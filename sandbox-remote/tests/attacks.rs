@@ -95,6 +95,28 @@ async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> 
 }
 
 #[test]
+fn a_socket_is_taken_over_from_an_ended_server_alone_and_removed_by_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    // Another program is there, which can't be connected to in this way.
+    let other = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    assert!(Listener::unix(&path).is_err());
+    assert!(path.exists(), "another program's socket was removed");
+    std::fs::remove_file(&path).unwrap();
+    drop(other);
+    // The control: one that refuses was left behind.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let listener = Listener::unix(&path).unwrap();
+    std::fs::rename(&path, dir.path().join("moved")).unwrap();
+    std::fs::write(&path, "another's").unwrap();
+    drop(listener);
+    assert!(path.exists(), "another program's file was removed");
+    std::fs::remove_file(&path).unwrap();
+    drop(Listener::unix(&path).unwrap());
+    assert!(!path.exists(), "the server's own was left");
+}
+
+#[test]
 fn outside_of_a_runtime_a_server_does_not_start_and_nothing_panics() {
     let listener = Listener::tcp(([127, 0, 0, 1], 0).into()).unwrap();
     let access = Arc::new(TokenAccess::new(TOKEN).unwrap());

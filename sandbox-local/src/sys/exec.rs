@@ -1,7 +1,7 @@
 //! Execution of a command's own file.
 //!
 //! A command with anything to do between fork and exec is executed by the C library's `execvp`, which
-//! gives a file that the kernel has no format for to the shell.
+//! gives a file that the kernel has no format for to the shell. It must never allocate after the fork.
 
 use std::ffi::{CString, OsStr, c_char};
 use std::io;
@@ -30,8 +30,9 @@ unsafe impl Send for Strings {}
 // SAFETY: as above.
 unsafe impl Sync for Strings {}
 
-/// Makes the command execute its file and nothing else, under this name. To be called after everything
-/// else that is to be done between fork and exec.
+/// Makes the command execute its file and nothing else, under this name. The command has a path and an
+/// environment of its own (`env_clear`). To be called after everything else that is to be done between
+/// fork and exec.
 pub(crate) fn arm(command: &mut tokio::process::Command, name: &[u8]) -> io::Result<()> {
     let std = command.as_std();
     let bytes = |text: &OsStr| text.as_bytes().to_vec();

@@ -6,8 +6,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use sandbox_core::{
@@ -21,7 +20,7 @@ use sandbox_remote::{
 use sandbox_testkit::model::{Fault, ModelProvider};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 const TOKEN: &str = "a-token-of-the-tests-0123456789";
 
@@ -734,29 +733,19 @@ async fn a_sandbox_whose_close_hangs_holds_up_the_closing_of_no_other() {
     .await;
 }
 
-/// A provider whose `create` waits with the sandbox that it has made.
+/// A provider whose `create` is at work, and does not wait for anything, until it is let go on: what
+/// runs it can't be ended meanwhile.
 #[derive(Debug)]
-struct Late {
+struct AtWork {
     model: ModelProvider,
-    has_made: Notify,
-    may_give: Notify,
-    gave: AtomicBool,
-    /// Told when a creation has ended, or was given up.
-    ended: mpsc::UnboundedSender<()>,
-}
-
-struct Tell(mpsc::UnboundedSender<()>);
-
-impl Drop for Tell {
-    fn drop(&mut self) {
-        let _ = self.0.send(());
-    }
+    has_begun: Notify,
+    may_end: Barrier,
 }
 
 #[async_trait]
-impl Provider for Late {
+impl Provider for AtWork {
     fn backend(&self) -> &str {
-        "late"
+        "at-work"
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -764,32 +753,33 @@ impl Provider for Late {
     }
 
     async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>> {
-        let _tell = Tell(self.ended.clone());
-        let sandbox = self.model.create(spec).await?;
-        self.has_made.notify_one();
-        self.may_give.notified().await;
-        self.gave.store(true, Ordering::SeqCst);
-        Ok(sandbox)
+        self.has_begun.notify_one();
+        tokio::task::block_in_place(|| self.may_end.wait());
+        self.model.create(spec).await
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_ends_takes_in_no_sandbox_that_was_being_made() {
-    let (ended, mut has_ended) = mpsc::unbounded_channel();
-    let late = Arc::new(Late {
+async fn a_server_that_ends_leaves_no_sandbox_that_was_being_made() {
+    let at_work = Arc::new(AtWork {
         model: ModelProvider::new(),
-        has_made: Notify::new(),
-        may_give: Notify::new(),
-        gave: AtomicBool::new(false),
-        ended,
+        has_begun: Notify::new(),
+        may_end: Barrier::new(2),
     });
-    let (serving, address) = serve(Arc::clone(&late) as _, ServerConfig::new());
+    let (serving, address) = serve(Arc::clone(&at_work) as _, ServerConfig::new());
     let provider = client(address).await;
     let creating = tokio::spawn(async move { provider.create(SandboxSpec::new()).await });
-    late.has_made.notified().await;
-    serving.close().await;
-    late.may_give.notify_one();
-    has_ended.recv().await.unwrap();
-    assert!(!late.gave.load(Ordering::SeqCst), "its server had ended");
+    at_work.has_begun.notified().await;
+    let mut closing = std::pin::pin!(serving.close());
+    // It has given the call up, and waits for what can't be ended yet.
+    let waits = tokio::time::timeout(Duration::from_millis(200), &mut closing).await;
+    let early = waits.is_ok();
+    tokio::task::block_in_place(|| at_work.may_end.wait());
+    if !early {
+        closing.await;
+    }
+    assert!(!early, "a sandbox was made after the server's end");
+    let left = at_work.model.list(&Labels::new()).await.unwrap();
+    assert!(left.is_empty(), "{left:?}");
     creating.abort();
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use sandbox_core::{Error, ErrorKind, Operation};
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::lease::Lease;
 use super::reply::Reply;
@@ -127,6 +127,8 @@ struct Table {
     calls: HashMap<String, Arc<Call>>,
     /// In the order in which they were made.
     order: VecDeque<String>,
+    /// What runs for calls. One that is given up ends where it waits next, and not before.
+    tasks: JoinSet<()>,
     /// Whether the server ends: no call is started any more.
     over: bool,
 }
@@ -148,18 +150,21 @@ impl Calls {
         (call, !over)
     }
 
-    /// Gives up every call that has not ended, and those that still come.
-    pub(super) fn end(&self) {
-        let calls: Vec<Arc<Call>> = {
+    /// Gives up every call that has not ended, and those that still come. When it returns, nothing
+    /// runs for a call any more, so that none brings a sandbox or a process later.
+    pub(super) async fn end(&self) {
+        let (calls, mut tasks) = {
             let mut table = lock(&self.0);
             table.over = true;
             let running = table.calls.values();
             let running = running.filter(|call| lock(&call.ended).is_none());
-            running.cloned().collect()
+            let running: Vec<Arc<Call>> = running.cloned().collect();
+            (running, std::mem::take(&mut table.tasks))
         };
         for call in calls {
             call.give_up();
         }
+        while tasks.join_next().await.is_some() {}
     }
 
     /// The call of this name.
@@ -169,16 +174,25 @@ impl Calls {
 
     /// Runs what a new call is for.
     pub(super) fn start(
+        &self,
         call: &Arc<Call>,
         work: impl Future<Output = (Reply, Option<Undo>)> + Send + 'static,
     ) {
-        let answers = Answers(Arc::clone(call));
-        let task = tokio::spawn(async move {
-            let (reply, undo) = work.await;
-            answers.0.answer(reply, undo);
-        });
+        let task = {
+            let mut table = lock(&self.0);
+            // Given up already, with every other.
+            if table.over {
+                return;
+            }
+            while table.tasks.try_join_next().is_some() {}
+            let answers = Answers(Arc::clone(call));
+            table.tasks.spawn(async move {
+                let (reply, undo) = work.await;
+                answers.0.answer(reply, undo);
+            })
+        };
+        *lock(&call.abort) = Some(task.clone());
         let ended = lock(&call.ended).is_some();
-        *lock(&call.abort) = Some(task.abort_handle());
         // Given up before there was a task to end.
         if ended {
             task.abort();

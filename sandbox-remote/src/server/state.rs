@@ -129,7 +129,7 @@ impl State {
 
     /// Gives up what runs, closes every sandbox, and waits until that is done.
     pub(super) async fn end(self: &Arc<Self>) {
-        self.calls.end();
+        self.calls.end().await;
         for open in self.sandboxes.drain() {
             let state = Arc::clone(self);
             self.do_behind(async move { state.close(&*open.sandbox).await });

@@ -16,7 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::asked::Asked;
 use super::body::Buffered;
-use super::calls::{Calls, Undo};
+use super::calls::Undo;
 use super::follow::found;
 use super::job_calls;
 use super::lease::Held;
@@ -55,7 +55,7 @@ where
     let place = state.place(asked.operation)?;
     let (call, is_new) = state.calls.enter(&name, asked.operation);
     if is_new {
-        Calls::start(&call, async move {
+        state.calls.start(&call, async move {
             let _place = place;
             match work.await {
                 Ok(done) => done,

@@ -44,7 +44,7 @@ pub enum Op {
     Rm(&'static str),
     /// Runs `mv`.
     Mv(&'static str, &'static str),
-    /// Makes the one name that is a link point here.
+    /// Makes the one name that is a link point here, if there is none yet.
     Link(&'static str),
     /// Changes the workdir and back.
     Visit(&'static str),

@@ -219,7 +219,7 @@ async fn apply(sandbox: &dyn Sandbox, op: &Op) -> Result<String, Error> {
         Op::Rm(path) => run(sandbox, Command::new("rm").args(["-rf", path])).await,
         Op::Mv(from, to) => run(sandbox, Command::new("mv").args([from, to])).await,
         Op::Link(to) => {
-            let command = Command::new("ln").args(["-s", to, super::ops::LINK]);
+            let command = Command::new("ln").args(["-sn", to, super::ops::LINK]);
             run(sandbox, command).await
         }
         Op::Fork | Op::Switch(_) | Op::Close => Ok(String::new()),

@@ -301,8 +301,14 @@ impl Sh {
             let path = self.path(word);
             let last = words.last().map_or(b".".as_slice(), |word| word.as_slice());
             let mut to = self.path(last);
+            // A link is not followed with the option that says so.
+            let follow = name != "ln" || !flag(b'n');
             if matches!(name, "mv" | "cp" | "ln")
-                && self.core.tree().get(&to, true).is_ok_and(|to| to.is_dir())
+                && self
+                    .core
+                    .tree()
+                    .get(&to, follow)
+                    .is_ok_and(|to| to.is_dir())
             {
                 to = to.join(path.file_name().unwrap_or_default());
             }

@@ -21,13 +21,13 @@ const OP: Operation = Operation::Attach;
 
 impl LocalProvider {
     pub(super) async fn attach_local(&self, id: &SandboxId) -> Result<Arc<LocalSandbox>> {
-        if let Some(open) = self.registry.get(id) {
+        if let Some(open) = self.open.get(id) {
             return Ok(open);
         }
         runtime::require(OP)?;
         // One at a time, over everything: a second one would find it stopped as well.
         let _turn = self.attaching.lock().await;
-        if let Some(open) = self.registry.get(id) {
+        if let Some(open) = self.open.get(id) {
             return Ok(open);
         }
         let Some(dir) = lasting::find(self.host.state.root(), id) else {
@@ -74,7 +74,7 @@ impl LocalProvider {
         self.remember(id, &host);
         let origin = Origin {
             host,
-            registry: self.registry.clone(),
+            open: self.open.clone(),
             labels: blueprint.spec.labels.clone(),
             settings,
             blueprint,
@@ -87,10 +87,10 @@ impl LocalProvider {
 
     /// The open sandboxes and the lasting ones on the disk.
     pub(super) async fn list_local(&self, labels: &Labels) -> Result<Vec<SandboxInfo>> {
-        let mut found = self.registry.list(labels);
-        let (host, registry, labels) = (self.host.clone(), self.registry.clone(), labels.clone());
+        let mut found = self.open.list(labels);
+        let (host, open, labels) = (self.host.clone(), self.open.clone(), labels.clone());
         let lasting = blocking(Operation::List, move || {
-            let is_open = |id: &SandboxId| registry.get(id).is_some();
+            let is_open = |id: &SandboxId| open.has(id);
             Ok(lasting::list(host.state.root(), &labels, is_open))
         });
         for info in lasting.await? {
@@ -132,5 +132,37 @@ impl LocalProvider {
         let mut hosts = self.lasting.lock().unwrap_or_else(PoisonError::into_inner);
         hosts.retain(|_, host| host.strong_count() > 0);
         hosts.insert(id.clone(), Arc::downgrade(host));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use sandbox_core::{Sandbox as _, SandboxSpec};
+
+    use super::*;
+    use crate::LocalConfig;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_sandbox_ends_with_its_last_handle_also_while_it_is_listed() {
+        let dir = tempfile::tempdir().unwrap();
+        let provider = LocalProvider::new(LocalConfig::default().state_dir(dir.path())).unwrap();
+        let sandbox = provider.create_local(SandboxSpec::new()).await.unwrap();
+        let id = sandbox.info().id;
+        let facts = provider.open.facts(&id).unwrap();
+        // The list waits here, in the middle of a look.
+        let settings = facts.settings.write().unwrap();
+        let held = (Arc::strong_count(&facts), Arc::strong_count(&sandbox));
+        let open = provider.open.clone();
+        let list = thread::spawn(move || open.list(&Labels::new()));
+        while held == (Arc::strong_count(&facts), Arc::strong_count(&sandbox)) {
+            thread::yield_now();
+        }
+        drop(sandbox);
+        assert!(provider.open.get(&id).is_none());
+        assert!(!provider.open.has(&id));
+        drop(settings);
+        list.join().unwrap();
     }
 }

@@ -47,7 +47,7 @@ impl LocalProvider {
         }
         let origin = Origin {
             host,
-            registry: self.registry.clone(),
+            open: self.open.clone(),
             labels: blueprint.spec.labels.clone(),
             settings,
             blueprint,

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
 
 use async_trait::async_trait;
-use sandbox_core::backend::{Registry, blocking};
+use sandbox_core::backend::blocking;
 use sandbox_core::{
     Capabilities, Error, ErrorKind, Labels, Operation, Provider, Result, Sandbox, SandboxId,
     SandboxInfo, SandboxSpec, Snapshot, SnapshotId,
@@ -21,8 +21,8 @@ use crate::isolation::Proven;
 use crate::lasting;
 use crate::layers::{State, base};
 use crate::open_files;
-use crate::sandbox::LocalSandbox;
 use crate::sandbox::capability::CAPABILITIES;
+use crate::sandbox::{LocalSandbox, OpenSandboxes};
 use crate::start::host::Host;
 
 /// Sandboxes on this machine: Linux namespaces, no daemon, as any user.
@@ -55,7 +55,7 @@ pub struct LocalProvider {
     host: Arc<Host>,
     pool: Arc<Pool>,
     proven: Arc<Proven>,
-    registry: Arc<Registry<LocalSandbox>>,
+    open: Arc<OpenSandboxes>,
     /// Hosts of the lasting sandboxes that were open here; each holds the sandbox's directory.
     lasting: Arc<Mutex<HashMap<SandboxId, Weak<Host>>>>,
     /// Held by the one that starts a lasting sandbox again, or removes one.
@@ -99,14 +99,14 @@ impl LocalProvider {
             host,
             pool: Arc::new(pool),
             proven: Arc::default(),
-            registry: Arc::default(),
+            open: Arc::default(),
             lasting: Arc::default(),
             attaching: Arc::default(),
         })
     }
 
     fn find(&self, id: &SandboxId, operation: Operation) -> Result<Arc<LocalSandbox>> {
-        self.registry.find(id, operation)
+        self.open.find(id, operation)
     }
 }
 
@@ -153,7 +153,7 @@ impl Provider for LocalProvider {
     }
 
     async fn destroy(&self, id: &SandboxId) -> Result<()> {
-        if self.registry.get(id).is_none() && self.remove_lasting(id).await? {
+        if !self.open.has(id) && self.remove_lasting(id).await? {
             return Ok(());
         }
         self.find(id, Operation::Destroy)?.close().await

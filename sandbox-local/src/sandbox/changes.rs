@@ -36,7 +36,7 @@ impl LocalSandbox {
                 collector.skip(below, "a directory of the host that is mounted");
             }
         }
-        self.touch();
+        self.facts.usage.touch();
         let alone = self.alone(OP).await?;
         let Some(running) = alone.as_ref() else {
             return Err(self.ended.error(OP, &self.id));

@@ -9,6 +9,7 @@ mod changes;
 pub(crate) mod command;
 mod deadline;
 mod ended;
+mod facts;
 mod kill_switch;
 mod lost;
 mod memory;
@@ -21,11 +22,10 @@ mod stream;
 mod usage;
 mod watch;
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::time::{Duration, SystemTime};
 
-use sandbox_core::backend::{Jobs, Registry, Settings, blocking};
+use sandbox_core::backend::{Jobs, Settings, blocking};
 use sandbox_core::{
     Capability, Command, Error, ErrorKind, Execution, GuestPath, Labels, Operation, Process,
     Result, Sandbox as _, SandboxId,
@@ -37,6 +37,8 @@ use self::capability::CAPABILITIES;
 use self::command::PreparedCommand;
 use self::deadline::Deadline;
 use self::ended::Ended;
+pub(crate) use self::facts::OpenSandboxes;
+use self::facts::{Facts, Use};
 use self::kill_switch::KillSwitch;
 use self::memory::Memory;
 use self::running::Running;
@@ -57,13 +59,10 @@ const LONGEST_TURN: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct LocalSandbox {
     id: SandboxId,
-    parent: Option<SandboxId>,
-    labels: Labels,
-    created: SystemTime,
+    facts: Arc<Facts>,
     host: Arc<Host>,
-    registry: Arc<Registry<LocalSandbox>>,
+    open: Arc<OpenSandboxes>,
     blueprint: Arc<Blueprint>,
-    settings: RwLock<Settings>,
     jobs: Jobs,
     running: Arc<AsyncRwLock<Option<Running>>>,
     /// Egress of the run, which outlives it.
@@ -74,20 +73,14 @@ pub(crate) struct LocalSandbox {
     pausing: tokio::sync::Mutex<()>,
     /// Record on the disk, if it lasts.
     kept: Option<Arc<Kept>>,
-    restarted: Option<SystemTime>,
     kill_switch: KillSwitch,
     ended: Arc<Ended>,
-    /// Also held by every running command: while one runs the sandbox is in use.
-    in_use: Arc<()>,
-    /// Milliseconds from `born` to the last use.
-    last_use: AtomicU64,
-    born: Instant,
 }
 
 /// Origin of a new sandbox.
 pub(crate) struct Origin {
     pub(crate) host: Arc<Host>,
-    pub(crate) registry: Arc<Registry<LocalSandbox>>,
+    pub(crate) open: Arc<OpenSandboxes>,
     pub(crate) blueprint: Arc<Blueprint>,
     pub(crate) settings: Settings,
     pub(crate) parent: Option<SandboxId>,
@@ -102,44 +95,43 @@ impl LocalSandbox {
     pub(crate) fn open(origin: Origin, id: SandboxId, running: Running) -> Arc<Self> {
         let kill_switch = KillSwitch::default();
         kill_switch.connect(running.engine.killer());
-        let sandbox = Arc::new(Self {
+        let ended = Arc::default();
+        let sandbox = Arc::new_cyclic(|handle| Self {
+            facts: Arc::new(Facts {
+                id: id.clone(),
+                parent: origin.parent,
+                labels: origin.labels,
+                created: match &origin.kept {
+                    Some(kept) => kept.created(),
+                    None => SystemTime::now(),
+                },
+                restarted: origin.restarted.then(SystemTime::now),
+                command_timeout: origin.blueprint.spec.command_timeout,
+                lasting: origin.kept.is_some(),
+                settings: RwLock::new(origin.settings),
+                handle: Weak::clone(handle),
+                ended: Arc::clone(&ended),
+                usage: Use::new(),
+            }),
             id: id.clone(),
-            parent: origin.parent,
-            labels: origin.labels,
-            created: match &origin.kept {
-                Some(kept) => kept.created(),
-                None => SystemTime::now(),
-            },
-            restarted: origin.restarted.then(SystemTime::now),
             kept: origin.kept,
             host: origin.host,
-            registry: origin.registry,
+            open: origin.open,
             blueprint: origin.blueprint,
-            settings: RwLock::new(origin.settings),
-            jobs: Jobs::new(id.clone()),
+            jobs: Jobs::new(id),
             egress: running.egress().cloned(),
             paused: Mutex::default(),
             pausing: tokio::sync::Mutex::default(),
             running: Arc::new(AsyncRwLock::new(Some(running))),
             kill_switch,
-            ended: Arc::default(),
-            in_use: Arc::new(()),
-            last_use: AtomicU64::new(0),
-            born: Instant::now(),
+            ended,
         });
-        sandbox.registry.insert(id, &sandbox);
+        sandbox.open.insert(&sandbox.facts);
         if let Some(ttl) = sandbox.blueprint.spec.ttl {
-            tokio::spawn(expire(Arc::downgrade(&sandbox), ttl));
+            let kept = sandbox.kept.as_ref().map(Arc::downgrade);
+            tokio::spawn(expire(Arc::downgrade(&sandbox.facts), kept, ttl));
         }
         sandbox
-    }
-
-    fn settings(&self) -> Settings {
-        // Settings are replaced whole: a panic elsewhere leaves them valid.
-        self.settings
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
     }
 
     /// Changes the settings; those of a lasting sandbox on the disk first.
@@ -150,18 +142,21 @@ impl LocalSandbox {
         let Some(kept) = self.kept.clone() else {
             change(
                 &mut self
+                    .facts
                     .settings
                     .write()
                     .unwrap_or_else(PoisonError::into_inner),
             );
             return Ok(());
         };
-        let Some(sandbox) = self.registry.get(&self.id) else {
+        // The handle: a change that nobody waits for any more is written before another run reads it.
+        let Some(sandbox) = self.facts.handle.upgrade() else {
             return Err(self.ended.error(operation, &self.id));
         };
         let changed = blocking(operation, move || {
             // Held meanwhile: the disk has what was set last.
             let mut settings = sandbox
+                .facts
                 .settings
                 .write()
                 .unwrap_or_else(PoisonError::into_inner);
@@ -175,7 +170,8 @@ impl LocalSandbox {
     }
 
     fn resolve(&self, path: &GuestPath, operation: Operation) -> Result<GuestPath> {
-        let settings = self.settings.read().unwrap_or_else(PoisonError::into_inner);
+        let settings = self.facts.settings.read();
+        let settings = settings.unwrap_or_else(PoisonError::into_inner);
         path.resolve(&settings.workdir, operation)
             .map_err(|error| self.named(error))
     }
@@ -183,11 +179,6 @@ impl LocalSandbox {
     /// The error, with this sandbox named in it.
     fn named(&self, error: Error) -> Error {
         open_files::told(error.with_sandbox(self.id.clone()))
-    }
-
-    fn touch(&self) {
-        let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last_use.store(now, Ordering::Relaxed);
     }
 
     fn check_open(&self, operation: Operation) -> Result<()> {
@@ -204,7 +195,7 @@ impl LocalSandbox {
     ) -> Result<OwnedRwLockReadGuard<Option<Running>, Running>> {
         self.check_open(operation)?;
         runtime::require(operation).map_err(|error| self.named(error))?;
-        self.touch();
+        self.facts.usage.touch();
         let running = self.run(operation).await?;
         match running.engine.lost() {
             Some(why) => Err(self.lost(why, &running.cgroup, operation)),
@@ -294,7 +285,7 @@ impl LocalSandbox {
                 .require(Capability::User, operation)
                 .map_err(|error| self.named(error).with_execution(Execution::NotStarted))?;
         }
-        let settings = self.settings();
+        let settings = self.facts.settings();
         command::prepare(command, &settings.workdir, settings.env, operation)
             .map_err(|error| self.named(error).with_execution(Execution::NotStarted))
     }
@@ -333,7 +324,7 @@ impl LocalSandbox {
             operation,
             cgroup: running.cgroup.clone(),
             memory: Memory::now(running.cgroup.clone()),
-            _in_use: self.in_use.clone(),
+            _in_use: self.facts.usage.now.clone(),
         };
         command::start(
             &running.engine,
@@ -351,7 +342,7 @@ impl LocalSandbox {
         const OP: Operation = Operation::Fork;
         self.check_open(OP)?;
         runtime::require(OP).map_err(|error| self.named(error))?;
-        self.touch();
+        self.facts.usage.touch();
         let id = new_id(OP)?;
         let running = OwnedRwLockWriteGuard::try_map(self.alone(OP).await?, Option::as_mut)
             .map_err(|_| self.ended.error(OP, &self.id))?;
@@ -368,7 +359,7 @@ impl LocalSandbox {
         const OP: Operation = Operation::Snapshot;
         self.check_open(OP)?;
         runtime::require(OP).map_err(|error| self.named(error))?;
-        self.touch();
+        self.facts.usage.touch();
         let running = OwnedRwLockWriteGuard::try_map(self.alone(OP).await?, Option::as_mut)
             .map_err(|_| self.ended.error(OP, &self.id))?;
         if let Some(why) = running.engine.lost() {
@@ -387,34 +378,33 @@ impl LocalSandbox {
     }
 }
 
-/// Closes a sandbox that was not used for a while.
-async fn expire(sandbox: std::sync::Weak<LocalSandbox>, ttl: Duration) {
+/// Closes a sandbox that was not used for a while. Holds it only for that.
+async fn expire(facts: Weak<Facts>, kept: Option<Weak<Kept>>, ttl: Duration) {
     loop {
-        let left = match sandbox.upgrade() {
-            Some(sandbox) if !sandbox.ended.is_ended() => {
-                if Arc::strong_count(&sandbox.in_use) > 1 {
-                    sandbox.touch();
-                }
-                let last = Duration::from_millis(sandbox.last_use.load(Ordering::Relaxed));
-                let left = last
-                    .saturating_add(ttl)
-                    .saturating_sub(sandbox.born.elapsed());
-                if let Some(kept) = &sandbox.kept
-                    && !left.is_zero()
-                {
-                    kept.touch();
-                }
-                if left.is_zero() {
-                    sandbox.ended.expire();
-                    if let Err(error) = sandbox.close().await {
-                        tracing::warn!(id = %sandbox.id, %error, "an expired sandbox did not close");
-                    }
-                    return;
-                }
-                left
-            }
+        let left = match facts.upgrade() {
+            Some(facts) if !facts.ended.is_ended() => facts.usage.left_of(ttl),
             _ => return,
         };
+        if left.is_zero() {
+            let sandbox = facts.upgrade().and_then(|facts| facts.handle.upgrade());
+            if let Some(sandbox) = sandbox {
+                sandbox.ended.expire();
+                if let Err(error) = sandbox.close().await {
+                    tracing::warn!(id = %sandbox.id, %error, "an expired sandbox did not close");
+                }
+            }
+            return;
+        }
+        if let Some(kept) = kept.clone() {
+            // What goes wrong is logged there, and there is a next time.
+            let _ = blocking(Operation::Create, move || {
+                if let Some(kept) = kept.upgrade() {
+                    kept.touch();
+                }
+                Ok(())
+            })
+            .await;
+        }
         tokio::time::sleep(left).await;
     }
 }
@@ -423,7 +413,7 @@ impl Drop for LocalSandbox {
     fn drop(&mut self) {
         // A lasting one may have been started again by now, under the same name.
         if self.kept.is_none() {
-            self.registry.remove(&self.id);
+            self.open.remove(&self.id);
         }
     }
 }

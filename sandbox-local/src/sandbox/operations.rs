@@ -47,7 +47,7 @@ impl Drop for CancelOnDrop {
 impl LocalSandbox {
     /// The job, with a handle that keeps its sandbox alive.
     fn held(&self, job: Job) -> Job {
-        match self.registry.get(&self.id) {
+        match self.facts.handle.upgrade() {
             Some(sandbox) => job.keep_alive(sandbox),
             None => job,
         }
@@ -57,15 +57,7 @@ impl LocalSandbox {
 #[async_trait]
 impl Sandbox for LocalSandbox {
     fn info(&self) -> SandboxInfo {
-        let workdir = self.settings().workdir;
-        let mut info = SandboxInfo::new(self.id.clone(), "local", workdir)
-            .labels(self.labels.clone())
-            .command_timeout(self.blueprint.spec.command_timeout)
-            .lasting(self.kept.is_some());
-        info.parent = self.parent.clone();
-        info.created = self.created;
-        info.restarted = self.restarted;
-        info
+        self.facts.info()
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -109,14 +101,14 @@ impl Sandbox for LocalSandbox {
         let deadline = Deadline::new(options.timeout);
         let process = self.start(command, deadline, Operation::Exec).await?;
         let output = process.wait_with_output(options).await;
-        self.touch();
+        self.facts.usage.touch();
         output
     }
 
     async fn spawn(&self, command: Command) -> Result<Process> {
         let deadline = Deadline::new(command.timeout.or(self.blueprint.spec.command_timeout));
         let process = self.start(command, deadline, Operation::Spawn).await?;
-        Ok(match self.registry.get(&self.id) {
+        Ok(match self.facts.handle.upgrade() {
             Some(sandbox) => process.keep_alive(sandbox),
             None => process,
         })
@@ -124,7 +116,7 @@ impl Sandbox for LocalSandbox {
 
     async fn write_files(&self, batch: FileBatch) -> Result<()> {
         self.check_open(Operation::WriteFiles)?;
-        let workdir = self.settings().workdir;
+        let workdir = self.facts.settings().workdir;
         self.files(Operation::WriteFiles, move |root| {
             root.write(&batch.resolve(&workdir)?)
         })
@@ -238,9 +230,9 @@ impl Sandbox for LocalSandbox {
         let (id, running) = self.fork_running().await?;
         let origin = Origin {
             host: self.host.clone(),
-            registry: self.registry.clone(),
+            open: self.open.clone(),
             blueprint: self.blueprint.clone(),
-            settings: self.settings(),
+            settings: self.facts.settings(),
             parent: Some(self.id.clone()),
             labels: options.labels,
             kept: None,
@@ -251,7 +243,7 @@ impl Sandbox for LocalSandbox {
 
     async fn snapshot(&self, options: SnapshotOptions) -> Result<Snapshot> {
         const OP: Operation = Operation::Snapshot;
-        let settings = self.settings();
+        let settings = self.facts.settings();
         let stack = self.frozen_layers().await?;
         let cancel = Cancel::default();
         let _stop = cancel.on_drop();
@@ -275,11 +267,12 @@ impl Sandbox for LocalSandbox {
         const OP: Operation = Operation::StartJob;
         self.check_open(OP)?;
         runtime::require(OP).map_err(|error| self.named(error))?;
-        let (id, registry) = (self.id.clone(), self.registry.clone());
+        let (id, facts) = (self.id.clone(), Arc::downgrade(&self.facts));
         let default = self.blueprint.spec.command_timeout;
         // Only for the start: a job does not keep its sandbox, which would never end then.
         let spawn = move |command: Command| async move {
-            let Some(sandbox) = registry.get(&id) else {
+            let sandbox = facts.upgrade().and_then(|facts| facts.handle.upgrade());
+            let Some(sandbox) = sandbox else {
                 return Err(Error::closed(OP, &id).with_execution(Execution::NotStarted));
             };
             let deadline = Deadline::new(command.timeout.or(default));
@@ -361,7 +354,7 @@ impl Sandbox for LocalSandbox {
     async fn close(&self) -> Result<()> {
         const OP: Operation = Operation::Close;
         self.ended.close();
-        self.registry.remove(&self.id);
+        self.open.remove(&self.id);
         // First, and whatever is under way: what holds the run comes to its end by that.
         let killer = self.kill_switch.press();
         // Before the first wait, so that a close whose future is dropped ends it all the same.

@@ -41,7 +41,7 @@ impl LocalSandbox {
             // What a file grows by is not of the part that was asked for.
             file: tokio::fs::File::from_std(file).take(if offset < size { length } else { 0 }),
             ended: self.ended.clone(),
-            _in_use: self.in_use.clone(),
+            _in_use: self.facts.usage.now.clone(),
         };
         let reader = FileReader::new(reader, size);
         Ok(match modified {
@@ -73,7 +73,7 @@ impl LocalSandbox {
             commit: commit.clone(),
             ended: self.ended.clone(),
             sandbox: self.id.clone(),
-            _in_use: self.in_use.clone(),
+            _in_use: self.facts.usage.now.clone(),
         };
         let (is_open, opened) = oneshot::channel();
         let (done, outcome) = oneshot::channel();

@@ -2,9 +2,9 @@
 //!
 //! Looking does not count as use, and a watch does not keep its sandbox.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use sandbox_core::backend::{Registry, WatchSender, blocking, watch_channel};
+use sandbox_core::backend::{WatchSender, blocking, watch_channel};
 use sandbox_core::{Error, FileWatch, GuestPath, Operation, Result, SandboxId, WatchOptions};
 
 use super::LocalSandbox;
@@ -34,7 +34,7 @@ impl LocalSandbox {
         let sender = Arc::new(sender);
         let watcher = Watcher {
             id: self.id.clone(),
-            registry: self.registry.clone(),
+            sandbox: self.facts.handle.clone(),
             ended: self.ended.clone(),
             sender: sender.clone(),
         };
@@ -66,21 +66,21 @@ impl LocalSandbox {
 /// The sandbox of a watch, which may be gone.
 struct Watcher {
     id: SandboxId,
-    registry: Arc<Registry<LocalSandbox>>,
+    sandbox: Weak<LocalSandbox>,
     ended: Arc<Ended>,
     sender: Arc<WatchSender>,
 }
 
 impl Looked for Watcher {
     async fn look(&self, watched: Watched) -> Result<(Watched, bool)> {
-        match self.registry.get(&self.id) {
+        match self.sandbox.upgrade() {
             Some(sandbox) => sandbox.look(watched, self.sender.clone()).await,
             None => Err(self.ended.error(OP, &self.id)),
         }
     }
 
     fn end(&self) -> Option<Error> {
-        let ended = self.ended.is_ended() || self.registry.get(&self.id).is_none();
+        let ended = self.ended.is_ended() || self.sandbox.strong_count() == 0;
         ended.then(|| self.ended.error(OP, &self.id))
     }
 }

@@ -316,6 +316,7 @@ const CLAUSES: &[Clause] = &[
             Mutant::ForkLosesEnv,
             Mutant::ForkForgetsParent,
             Mutant::ForkCutIsAPart,
+            Mutant::ForkOfTwoMoments,
             Mutant::SnapshotLosesFiles,
             Mutant::SandboxesShareFiles,
         ],
@@ -603,8 +604,9 @@ const CLAUSES: &[Clause] = &[
             "file_streams::a_dropped_writer_leaves_nothing",
             "file_streams::what_is_written_appears_at_the_commit",
             "file_streams::close_ends_a_writer",
+            "file_streams::a_fork_beside_a_writer_has_the_file_whole_or_not_at_all",
         ],
-        mutants: &[Mutant::DroppedWriterCommits],
+        mutants: &[Mutant::DroppedWriterCommits, Mutant::ForkHasOpenFiles],
     },
 ];
 

@@ -31,6 +31,7 @@ cases! { "fork":
     forks_a_hundred_deep [Fork],
     thirty_two_siblings_at_once [Fork],
     a_fork_while_a_command_runs [Fork, Exec],
+    a_fork_beside_a_program_that_writes_is_of_one_moment [Fork, Spawn],
     processes_are_not_forked [Fork, Exec, Background],
     the_same_command_runs_in_each_fork [Fork, Exec],
     a_fork_while_files_are_written_is_of_one_moment [Fork],
@@ -337,6 +338,40 @@ async fn a_fork_while_a_command_runs(cx: Context) -> Verdict {
     );
     cx.sandbox.write("go", "").await?;
     ensure_eq!(text(&running.await??), "went", "what the command said");
+    Ok(())
+}
+
+/// A program writes to one file and then to another, while one beside it lets it go on whenever it
+/// was stopped: a copy that reads the first before the second must not see more in the second.
+async fn a_fork_beside_a_program_that_writes_is_of_one_moment(cx: Context) -> Verdict {
+    let mut between = FileBatch::new().file("first", "").file("second", "");
+    for index in 0..200 {
+        between.push(format!("g{index}"), "between the two");
+    }
+    cx.sandbox.write_files(between).await?;
+    let script = "( while [ ! -e stop ]; do kill -CONT $$; done ) & \
+                  while [ ! -e stop ]; do printf x >> first; printf x >> second; done";
+    let process = cx.sandbox.spawn(Command::shell(script)).await?;
+    super::tools::beating(&*cx.sandbox, "second").await?;
+    for _ in 0..4 {
+        match cx.sandbox.fork_one().await {
+            Ok(child) => {
+                cx.track(child.clone());
+                let first = child.stat("first").await?.size;
+                let second = child.stat("second").await?.size;
+                ensure!(
+                    first == second || first == second + 1,
+                    "the fork has {first} writes of the one file and {second} of the next"
+                );
+                child.close().await?;
+            }
+            // It could not be held still: no fork is better than one of two moments.
+            Err(error) if error.kind() == ErrorKind::Busy => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    cx.sandbox.write("stop", "").await?;
+    process.wait().await?;
     Ok(())
 }
 

@@ -321,6 +321,10 @@ mutants! {
     ForkForgetsParent => "fork::a_fork_names_its_parent",
     /// A fork whose parent is closed meanwhile lacks files.
     ForkCutIsAPart => "fork::a_fork_that_a_close_meets_is_whole_or_refused",
+    /// A fork is copied file by file, while what runs goes on.
+    ForkOfTwoMoments => "fork::a_fork_beside_a_program_that_writes_is_of_one_moment",
+    /// A fork has what was written so far to a file that is not committed.
+    ForkHasOpenFiles => "file_streams::a_fork_beside_a_writer_has_the_file_whole_or_not_at_all",
     /// A sandbox from a snapshot is empty.
     SnapshotLosesFiles => "fork::a_snapshot_keeps_the_files",
     /// Snapshots are not listed.

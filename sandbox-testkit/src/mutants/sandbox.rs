@@ -34,6 +34,8 @@ pub(super) struct MutantSandbox {
     runtime: Option<tokio::runtime::Id>,
     /// Whether the provider was dropped; of no account but to one mutant.
     orphaned: Arc<AtomicBool>,
+    /// Parts of files that are being written; of no account but to one mutant.
+    parts: stream::Parts,
     /// The sandbox that gets the file operations on some paths, and their common prefix.
     shared: Option<(Arc<dyn Sandbox>, &'static [u8])>,
 }
@@ -90,6 +92,7 @@ impl MutantSandbox {
                 .ok()
                 .map(|handle| handle.id()),
             orphaned,
+            parts: stream::Parts::default(),
             inner,
             mutant,
             closed: AtomicBool::new(false),
@@ -739,6 +742,7 @@ impl Sandbox for MutantSandbox {
         if self.has(Mutant::ForkSharesWrites) {
             return Ok(Self::wrap(self.inner.clone(), self.mutant));
         }
+        let open = self.parts.all();
         let child = self.say(self.inner.fork(options).await)?;
         if self.has(Mutant::ForkCutIsAPart) {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -747,6 +751,18 @@ impl Sandbox for MutantSandbox {
             }
         }
         let shared: Option<&'static [u8]> = match self.mutant {
+            Mutant::ForkOfTwoMoments if self.inner.exists("second").await? => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                let later = self.inner.read("second").await?;
+                child.write("second", later).await?;
+                None
+            }
+            Mutant::ForkHasOpenFiles => {
+                for (path, part) in open {
+                    child.write(path, part).await?;
+                }
+                None
+            }
             Mutant::ForkLosesWorkdir => {
                 child.set_workdir(&GuestPath::root()).await?;
                 None
@@ -821,6 +837,7 @@ impl Sandbox for MutantSandbox {
         let writer = self.say(self.at(&path).open_write(&path, options).await)?;
         Ok(match self.mutant {
             Mutant::DroppedWriterCommits => FileWriter::new(stream::Keeping(Some(writer))),
+            Mutant::ForkHasOpenFiles => FileWriter::new(self.parts.of(path, writer)),
             _ => writer,
         })
     }

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use sandbox_core::{
     Capabilities, Capability, ErrorKind, Execution, Labels, Mount, Network, Operation, Provider,
-    Result, Sandbox, SandboxExt as _, SandboxSpec, async_trait,
+    Result, Sandbox, SandboxExt as _, SandboxSpec,
+    WatchOptions, async_trait,
 };
 use sandbox_local::{LocalConfig, LocalProvider, PlainConfig, PlainProvider};
 use sandbox_remote::{
@@ -782,4 +783,34 @@ async fn a_server_that_ends_leaves_no_sandbox_that_was_being_made() {
     let left = at_work.model.list(&Labels::new()).await.unwrap();
     assert!(left.is_empty(), "{left:?}");
     creating.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_takes_a_place_until_it_is_dropped_and_its_events_are_bounded() {
+    let (_serving, address) = model(ServerConfig::new().max_commands(1).grace(2 * PATIENCE));
+    let client = client(address).await;
+    let sandbox = client.create(SandboxSpec::new()).await.unwrap();
+    let options = WatchOptions::new().events(usize::MAX);
+    let unbounded = sandbox.watch(&".".into(), options).await.unwrap_err();
+    assert_eq!(unbounded.kind(), ErrorKind::LimitExceeded);
+    let watch = sandbox.watch_dir(".").await.unwrap();
+    let another = sandbox.watch_dir(".").await.unwrap_err();
+    assert_eq!(another.kind(), ErrorKind::RateLimited, "{another:?}");
+    drop(watch);
+    let free = async || sandbox.watch_dir(".").await.is_ok();
+    until("the place of a dropped watch is free", free).await;
+    sandbox.close().await.unwrap();
+}
+
+/// A watch is no use of its sandbox: this one is closed for want of use, and says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_keeps_no_sandbox_of_a_server() {
+    let config = ServerConfig::new().idle(Duration::from_secs(3));
+    let (_serving, address) = model(config);
+    let client = client(address).await;
+    let sandbox = client.create(SandboxSpec::new()).await.unwrap();
+    let mut watch = sandbox.watch_dir(".").await.unwrap();
+    let ended = tokio::time::timeout(PATIENCE, watch.next()).await;
+    let ended = ended.expect("the watch kept its sandbox").unwrap_err();
+    assert_eq!(ended.kind(), ErrorKind::Closed, "{ended:?}");
 }

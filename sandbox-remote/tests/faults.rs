@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sandbox_core::{
-    Command, Error, Execution, FileBatch, ForkOptions, Labels, Provider, Result, Sandbox,
+    Command, Error, Execution, FileBatch, FileEvent, ForkOptions, Labels, Provider, Result, Sandbox,
     SandboxExt as _, SandboxSpec,
 };
 use sandbox_remote::{Listener, RemoteConfig, RemoteProvider, Server, Serving, TokenAccess};
@@ -267,4 +267,49 @@ async fn a_file_as_a_stream_is_whole_or_not_there() {
     drop(file);
     assert!(sandbox.read("never").await.is_err());
     sandbox.close().await.unwrap();
+}
+
+/// A watch whose connection breaks tells all the same everything that happens, once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_loses_no_event_with_its_connection() {
+    let rig = rig().await;
+    for how in BREAKS {
+        for at in ["/watch", "/stdout"] {
+            let sandbox = rig.provider.create(SandboxSpec::new()).await.unwrap();
+            sandbox.create_dir_all("top").await.unwrap();
+            rig.proxy.arm(at, how);
+            let mut watch = sandbox.watch_dir("top").await.unwrap();
+            let names: Vec<String> = (0..20).map(|n| format!("{n:02}")).collect();
+            let write = async {
+                for name in &names {
+                    sandbox.write(format!("top/{name}"), "x").await.unwrap();
+                }
+            };
+            let take = async {
+                let mut told = Vec::new();
+                while told.last() != Some(&FileEvent::Created("19".into())) {
+                    told.extend(watch.next().await.unwrap());
+                }
+                told
+            };
+            let ((), told) = tokio::join!(write, take);
+            assert!(rig.proxy.fired(), "{at}: {how:?} did not happen");
+            let created = |name: &String| FileEvent::Created(name.as_str().into());
+            let expected: Vec<FileEvent> = names.iter().map(created).collect();
+            assert_eq!(told, expected, "{at}: {how:?}");
+            sandbox.close().await.unwrap();
+        }
+    }
+}
+
+/// A watch whose server is gone says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_whose_server_is_gone_ends() {
+    let mut rig = rig().await;
+    let sandbox = rig.provider.create(SandboxSpec::new()).await.unwrap();
+    let mut watch = sandbox.watch_dir(".").await.unwrap();
+    rig.proxy.leave().await.unwrap();
+    let error = watch.next().await.unwrap_err();
+    assert_eq!(error.kind(), sandbox_core::ErrorKind::Unavailable);
+    assert_eq!(error.sandbox(), Some(&sandbox.info().id));
 }

@@ -14,6 +14,7 @@ mod state;
 mod stream;
 mod token;
 mod transfer;
+mod watch;
 
 pub use config::RemoteConfig;
 pub use provider::RemoteProvider;

@@ -14,16 +14,17 @@ use sandbox_core::backend::require_time;
 use sandbox_core::{
     Capabilities, Capability, Changes, ChangesOptions, CollectOptions, Command, CreateDirOptions,
     DirEntry, EgressDecisions, EgressPolicy, Env, Error, Execution, ExportOptions, FileBatch,
-    FileReader, FileWriter, ForkOptions, GuestPath, ImportOptions, IsolationReport, Job, JobInfo,
-    JobKey, JobOptions, ListOptions, Metadata, MetadataOptions, OpenReadOptions, OpenWriteOptions,
-    Operation, Output, PortStream, Process, ReadOptions, RemoveOptions, RenameOptions, Result,
-    Sandbox, SandboxInfo, Snapshot, SnapshotOptions, Stdin, TransferReport, Usage,
+    FileReader, FileWatch, FileWriter, ForkOptions, GuestPath, ImportOptions, IsolationReport, Job,
+    JobInfo, JobKey, JobOptions, ListOptions, Metadata, MetadataOptions, OpenReadOptions,
+    OpenWriteOptions, Operation, Output, PortStream, Process, ReadOptions, RemoveOptions,
+    RenameOptions, Result, Sandbox, SandboxInfo, Snapshot, SnapshotOptions, Stdin, TransferReport,
+    Usage, WatchOptions,
 };
 
 use super::call::Call;
 use super::http::Http;
 use super::state::{SandboxState, close};
-use super::{connection, job, process, transfer};
+use super::{connection, job, process, transfer, watch};
 use crate::wire;
 
 /// Most bytes of one stream in the answer of `exec`; what is more is followed as a process.
@@ -329,6 +330,13 @@ impl Sandbox for RemoteSandbox {
             .require(Capability::FileStreams, Operation::OpenWrite)?;
         let opened = connection::open_write(&self.0, path, options).await;
         opened.map_err(|error| self.0.named_at(path, error))
+    }
+
+    async fn watch(&self, path: &GuestPath, options: WatchOptions) -> Result<FileWatch> {
+        self.0.open(Operation::Watch)?;
+        self.0.require(Capability::Watch, Operation::Watch)?;
+        let watched = watch::watch(&self.0, path, options).await;
+        watched.map_err(|error| self.0.named_at(path, error))
     }
 
     async fn egress_decisions(&self, after: u64) -> Result<EgressDecisions> {

@@ -45,6 +45,7 @@ const CARRIED: &[Capability] = &[
     Capability::Jobs,
     Capability::Ports,
     Capability::FileStreams,
+    Capability::Watch,
 ];
 
 /// Limits of a [`Server`](super::Server). Each has a default that suits one owner.
@@ -62,7 +63,7 @@ pub struct ServerConfig {
     pub max_connections: usize,
     /// Calls at the same time, those whose client has gone included. Default: 1024.
     pub max_calls: usize,
-    /// Commands at the same time. Default: 256.
+    /// Commands at the same time, with the connections, files and watches that are open. Default: 256.
     pub max_commands: usize,
     /// Open sandboxes that this server holds. Default: 256.
     pub max_sandboxes: usize,

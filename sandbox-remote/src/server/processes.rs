@@ -37,7 +37,8 @@ pub(super) struct Running {
 /// The process itself, and what it uses up.
 pub(super) struct Alive {
     pub(super) process: Process,
-    _sandbox: Held<Arc<Open>>,
+    /// None for what keeps no sandbox.
+    _sandbox: Option<Held<Arc<Open>>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -56,7 +57,7 @@ impl AsRef<Lease> for Arc<Running> {
 impl Running {
     pub(super) fn new(
         mut process: Process,
-        sandbox: Held<Arc<Open>>,
+        sandbox: Option<Held<Arc<Open>>>,
         permit: OwnedSemaphorePermit,
         failed: Option<Failed>,
     ) -> Self {

@@ -45,6 +45,7 @@ pub(super) enum Action {
     ConnectPort,
     OpenRead,
     OpenWrite,
+    Watch,
     Close,
     Import,
     Export,
@@ -159,6 +160,7 @@ pub(super) const ROUTES: &[Route] = &[
     route(Post, "/v1/sandboxes/{sandbox}/connect-port", Action::ConnectPort, "Connects to a port in the sandbox: the name of the call becomes that of a process whose input and output are the connection", "Port", "Nothing"),
     route(Post, "/v1/sandboxes/{sandbox}/open-read", Action::OpenRead, "Opens a file for reading: the name of the call becomes that of a process whose output is the file", "OpenRead", "Opened"),
     route(Post, "/v1/sandboxes/{sandbox}/open-write", Action::OpenWrite, "Opens a new file for writing: the name of the call becomes that of a process whose input is the file; nothing is there before its commit", "OpenWrite", "Nothing"),
+    route(Post, "/v1/sandboxes/{sandbox}/watch", Action::Watch, "Watches a directory: the name of the call becomes that of a process whose output are the events, a line of JSON each, and an empty line behind those that belong together", "Watch", "Nothing"),
     route(Post, "/v1/sandboxes/{sandbox}/close", Action::Close, "Ends the sandbox", "Nothing", "Nothing"),
     route(Post, "/v1/sandboxes/{sandbox}/import", Action::Import, "Brings a tar archive into a directory; the body is the length of a head (four bytes, big-endian), the head (JSON, Import) and the archive", "binary", "Imported"),
     route(Post, "/v1/sandboxes/{sandbox}/export", Action::Export, "Gives a directory out; frames, whose data are the length of a head, the head (JSON, Exported) and a tar archive", "Export", "binary"),
@@ -210,6 +212,7 @@ impl Action {
             Self::ConnectPort => Operation::ConnectPort,
             Self::OpenRead => Operation::OpenRead,
             Self::OpenWrite | Self::Commit => Operation::OpenWrite,
+            Self::Watch => Operation::Watch,
             Self::Close => Operation::Close,
             Self::Import => Operation::ImportDir,
             Self::Export => Operation::ExportDir,
@@ -250,6 +253,7 @@ impl Action {
                 | ConnectPort
                 | OpenRead
                 | OpenWrite
+                | Watch
                 | Commit
                 | Close
                 | Import

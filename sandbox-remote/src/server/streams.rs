@@ -1,4 +1,4 @@
-//! Connections to ports and single files: streams that are followed as a process's are.
+//! Connections to ports, single files and watches: streams that are followed as a process's are.
 //!
 //! A file that is written is put in place by its commit and by nothing else: what its client lets go
 //! of, or leaves, is gone. Must never tell the failure of a stream as its end.
@@ -9,11 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
+use bytes::{Buf as _, Bytes};
+use futures_util::Stream;
 use sandbox_core::{
-    Error, ErrorKind, Exit, FileWriter, Operation, Process, ProcessControl, ProcessStdin,
-    ProcessStdout, Result, Sandbox, Signal,
+    Error, ErrorKind, Exit, FileEvent, FileWatch, FileWriter, Operation, Process, ProcessControl,
+    ProcessStdin, ProcessStdout, Result, Sandbox, Signal,
 };
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::asked::Asked;
 use super::body::Buffered;
@@ -24,15 +26,24 @@ use crate::wire::{self, Problem};
 
 /// Form in which the failure of such a stream is told.
 pub(super) const FAILED: Failed = |error| {
-    let problem = Problem::new(Error::from_io(error, Operation::OpenRead));
+    let error = error.downcast::<Error>();
+    let error = error.unwrap_or_else(|error| Error::from_io(error, Operation::OpenRead));
+    let problem = Problem::new(error);
     serde_json::to_vec(&problem).unwrap_or_default().into()
 };
+
+/// Most events that a watch may hold here until they are sent.
+const EVENTS: usize = 1 << 16;
+
+/// Number of bytes of events at which a part of them is sent.
+const PART: usize = 16 << 10;
 
 /// A stream that is asked for.
 pub(super) enum Opening {
     Port(wire::Port),
     Read(wire::OpenRead),
     Write(wire::OpenWrite),
+    Watch(wire::Watch),
 }
 
 /// Reads which stream a request asks for.
@@ -40,6 +51,14 @@ pub(super) fn opening(asked: &Asked, body: &Buffered) -> Result<Opening> {
     Ok(match asked.action {
         Action::ConnectPort => Opening::Port(asked.parse(body)?),
         Action::OpenRead => Opening::Read(asked.parse(body)?),
+        Action::Watch => {
+            let watch: wire::Watch = asked.parse(body)?;
+            if watch.options.events > EVENTS {
+                let why = format!("a watch holds at most {EVENTS} events here");
+                return Err(refused(ErrorKind::LimitExceeded, asked.operation, why));
+            }
+            Opening::Watch(watch)
+        }
         _ => Opening::Write(asked.parse(body)?),
     })
 }
@@ -76,6 +95,12 @@ impl Opening {
                 let process = Process::new(Stays, Some(stdin), None, None);
                 (nothing()?, process, Some(file))
             }
+            Self::Watch(wire::Watch { path, options }) => {
+                let watch = sandbox.watch(&path, options).await?;
+                let stdout = ProcessStdout::new(Events::new(watch));
+                let process = Process::new(Stays, None, Some(stdout), None);
+                (nothing()?, process, None)
+            }
         })
     }
 }
@@ -97,6 +122,68 @@ impl ProcessControl for Stays {
 
     async fn kill(&self) -> Result<()> {
         Ok(())
+    }
+}
+
+/// Events of a watch as lines, up to the error that ends it.
+struct Events {
+    lines: Pin<Box<dyn Stream<Item = Result<Bytes>> + Send + Sync>>,
+    rest: Bytes,
+}
+
+impl Events {
+    fn new(watch: FileWatch) -> Self {
+        let taken = Vec::new().into_iter();
+        let lines = futures_util::stream::try_unfold(Some((watch, taken)), |at| async {
+            let Some((mut watch, mut taken)) = at else {
+                return Ok(None);
+            };
+            if taken.len() == 0 {
+                taken = watch.next().await?.into_iter();
+            }
+            let part = lines(&mut taken)?;
+            Ok(Some((part, Some((watch, taken)))))
+        });
+        Self {
+            lines: Box::pin(lines),
+            rest: Bytes::new(),
+        }
+    }
+}
+
+/// A part of the events that were taken together, with the empty line if it is the last.
+fn lines(events: &mut std::vec::IntoIter<FileEvent>) -> Result<Bytes> {
+    let mut part = Vec::new();
+    for event in events.by_ref() {
+        let written = serde_json::to_writer(&mut part, &event);
+        written.map_err(|error| Error::from_io(error.into(), Operation::Watch))?;
+        part.push(b'\n');
+        if part.len() >= PART {
+            break;
+        }
+    }
+    if events.len() == 0 {
+        part.push(b'\n');
+    }
+    Ok(part.into())
+}
+
+impl AsyncRead for Events {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.rest.is_empty() {
+            match std::task::ready!(self.lines.as_mut().poll_next(cx)) {
+                Some(part) => self.rest = part.map_err(io::Error::other)?,
+                None => return Poll::Ready(Ok(())),
+            }
+        }
+        let length = self.rest.len().min(buf.remaining());
+        buf.put_slice(self.rest.get(..length).unwrap_or_default());
+        self.rest.advance(length);
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -194,7 +194,7 @@ fn on_sandbox(
             let name = name.to_owned();
             Box::pin(async move {
                 let process = sandbox.spawn(command).await?;
-                let process = Arc::new(Running::new(process, held, permit, None));
+                let process = Arc::new(Running::new(process, Some(held), permit, None));
                 let spawned = wire::Spawned {
                     stdin: process.has_stdin().await,
                     stdout: process.stdout.is_some(),
@@ -204,13 +204,15 @@ fn on_sandbox(
                 Ok((reply, Some(followed(&state, name, process))))
             })
         }
-        Action::ConnectPort | Action::OpenRead | Action::OpenWrite => {
+        Action::ConnectPort | Action::OpenRead | Action::OpenWrite | Action::Watch => {
             let opening = streams::opening(asked, body)?;
             let permit = state.command_place(operation)?;
             let name = name.to_owned();
             Box::pin(async move {
                 let (reply, process, file) = opening.open(&*sandbox, operation).await?;
                 let failed = Some(streams::FAILED);
+                // A watch does not keep its sandbox, and is no use of it.
+                let held = (operation != Operation::Watch).then_some(held);
                 let process = Running::new(process, held, permit, failed).writes(file);
                 let process = Arc::new(process);
                 Ok((reply, Some(followed(&state, name, process))))

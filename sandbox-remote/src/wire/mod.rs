@@ -33,7 +33,7 @@ use sandbox_core::{
     CreateDirOptions, EgressPolicy, Exit, ExportOptions, ForkOptions, GuestPath, ImportOptions,
     Labels, ListOptions, MetadataOptions, OpenReadOptions, OpenWriteOptions, ReadOptions,
     RemoveOptions, RenameOptions, SandboxInfo, SandboxSpec, Snapshot, SnapshotOptions,
-    TerminalSize, TransferReport,
+    TerminalSize, TransferReport, WatchOptions,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -199,6 +199,15 @@ pub(crate) struct OpenWrite {
     pub(crate) path: GuestPath,
     #[serde(default)]
     pub(crate) options: OpenWriteOptions,
+}
+
+/// A directory to watch. The events come as lines: each event as JSON, and an empty line behind those
+/// that are taken together.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Watch {
+    pub(crate) path: GuestPath,
+    #[serde(default)]
+    pub(crate) options: WatchOptions,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -23,6 +23,7 @@ pub(super) fn is_path(path: &[&str]) -> bool {
             | ["metadata", "identity", "oauth2", "token"]
             | [_, "oauth2", "v2.0", "token"]
             | [_, "v2.0", ".well-known", "openid-configuration"]
+            | [_, "discovery", "v2.0", "keys"]
     )
 }
 
@@ -56,6 +57,8 @@ pub(super) fn answer(state: &State, call: &Call, headers: &HeaderMap, path: &[&s
                 }),
             )
         }
+        // The tokens are signed with no key that others could know.
+        ("GET", [_, "discovery", ..]) => Reply::json(200, json!({"keys": []})),
         ("POST", [_, "oauth2", ..]) => {
             let form = query(&String::from_utf8_lossy(&call.body));
             match client(state, &form) {

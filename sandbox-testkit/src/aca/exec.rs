@@ -76,6 +76,10 @@ pub(super) async fn run(
         Ok(Err(error)) if matches!(error.kind(), ErrorKind::Closed | ErrorKind::Lost) => {
             return Err(problem(404, "SandboxNotFound", "the sandbox was deleted"));
         }
+        Ok(Err(error)) if error.path().is_some() => {
+            let why = format!("the working directory can't be used: {}", error.message());
+            return Err(invalid("workingDirectory", &why));
+        }
         Ok(Err(error)) => return Err(problem(500, "ExecutionFailed", &error.to_string())),
         Err(_) => return Err(problem(500, "EmulatorFailed", "the command's task ended")),
     };

@@ -190,6 +190,25 @@ async fn a_machines_metadata_service_wants_its_header() {
     assert_eq!(answer.status(), 200);
 }
 
+/// The first question of MSAL, in any language.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_says_where_its_tokens_are() {
+    let service = Service::start().await;
+    let path = "/tenant/v2.0/.well-known/openid-configuration";
+    let said = service.send(None, "GET", path, None).await.expect(200);
+    let endpoint = service.emulator.endpoint();
+    assert_eq!(said["issuer"], format!("{endpoint}/tenant/v2.0"));
+    let keys = said["jwks_uri"].as_str().expect("an address");
+    service.send(None, "GET", keys, None).await.expect(200);
+    let tokens = said["token_endpoint"].as_str().expect("an address");
+    let client = reqwest::Client::builder().no_proxy().build();
+    let client = client.expect("a client");
+    let form = "grant_type=client_credentials&client_id=c&client_secret=s&\
+                scope=https%3A%2F%2Fdynamicsessions.io%2F.default";
+    let given = client.post(tokens).body(form).send().await;
+    assert_eq!(given.expect("an answer").status(), 200);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_gets_a_token_for_its_secret_and_no_other() {
     let service = Service::with(|options| options.token_life = Duration::from_secs(60)).await;

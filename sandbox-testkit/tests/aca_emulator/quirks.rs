@@ -76,6 +76,20 @@ async fn a_stop_without_a_body_hangs_only_where_it_is_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_command_in_a_missing_directory_is_refused_as_the_clients_mistake() {
+    let service = Service::start().await;
+    let id = service.create().await;
+    for dir in ["/no/such", "/etc/hostname"] {
+        let body = json!({"command": "touch /tmp/ran", "workingDirectory": dir});
+        let refused = service.post(&id, "executeShellCommand", body).await;
+        assert_eq!(refused.status, 400, "{refused:?}");
+        assert!(refused.text.contains("workingDirectory"), "{refused:?}");
+    }
+    let ran = service.exec(&id, "test -e /tmp/ran").await.expect(200);
+    assert_eq!(ran["exitCode"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_command_without_an_exit_code() {
     let service = Service::with(|options| options.no_exit_code = true).await;
     let id = service.create().await;

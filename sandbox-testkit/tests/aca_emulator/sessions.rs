@@ -102,6 +102,29 @@ async fn a_kernel_keeps_its_names_until_the_session_expires() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_figure_is_an_image_in_the_result() {
+    let service = Service::start().await;
+    let of = async |code: &str| {
+        let answer = python(&service, json!({"code": code})).await.expect(200);
+        answer["result"]["executionResult"].clone()
+    };
+    let image = |data: &str| json!({"type": "image", "format": "png", "base64_data": data});
+    let shown = "class Shown:\n  def _repr_png_(self): return b'png'\nShown()";
+    assert_eq!(of(shown).await, image("cG5n"));
+    // What pyplot has, without the many megabytes of it.
+    let pyplot = "import os, sys, types\n\
+        plt = types.ModuleType('matplotlib.pyplot')\n\
+        plt.open = [1, 2]\n\
+        plt.get_fignums = lambda: plt.open\n\
+        plt.savefig = lambda to, format: to.write(f'{format} {len(plt.open)}'.encode())\n\
+        plt.close = lambda which: plt.open.clear()\n\
+        sys.modules['matplotlib.pyplot'] = plt\n\
+        os.environ['MPLBACKEND']";
+    assert_eq!(of(pyplot).await, image("cG5nIDI="));
+    assert_eq!(of("os.environ['MPLBACKEND']").await, "agg", "it is closed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn output_and_time_are_limited() {
     let service = Service::start().await;
     let code = "print('a' * 10000)";

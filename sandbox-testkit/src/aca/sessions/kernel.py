@@ -3,7 +3,10 @@
 A line of JSON comes in for each piece ({"code", "limit"}), a line goes out ({"ok", "out", "err",
 "result", "ms"}). What the code writes goes to files in memory, never to the line out.
 """
-import ast, json, os, signal, sys, time, traceback
+import ast, base64, io, json, os, signal, sys, time, traceback
+
+# Without a display a figure is drawn in memory.
+os.environ.setdefault("MPLBACKEND", "agg")
 
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 ask = os.fdopen(os.dup(0), "r", encoding="utf-8")
@@ -14,13 +17,29 @@ for number in (0, 1, 2):
 space = {"__name__": "__main__", "__builtins__": __builtins__}
 
 
+def image(png):
+    return {"type": "image", "format": "png", "base64_data": base64.b64encode(png).decode()}
+
+
+def figure():
+    """The last figure that the code drew; the others are closed as well."""
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is None or not pyplot.get_fignums():
+        return None
+    png = io.BytesIO()
+    pyplot.savefig(png, format="png")
+    pyplot.close("all")
+    return image(png.getvalue())
+
+
 def plain(value):
     if value is None or isinstance(value, (bool, int, float, str, list, dict)):
         try:
             return json.loads(json.dumps(value, allow_nan=False))
         except (TypeError, ValueError, RecursionError):
             pass
-    return repr(value)
+    shown = getattr(value, "_repr_png_", None)
+    return image(shown()) if callable(shown) else repr(value)
 
 
 def evaluate(code):
@@ -29,7 +48,8 @@ def evaluate(code):
     if tree.body and isinstance(tree.body[-1], ast.Expr):
         last = ast.Expression(tree.body.pop().value)
     exec(compile(tree, "<execution>", "exec"), space)
-    return plain(eval(compile(last, "<execution>", "eval"), space)) if last else None
+    value = plain(eval(compile(last, "<execution>", "eval"), space)) if last else None
+    return figure() or value
 
 
 def interrupt(number, frame):

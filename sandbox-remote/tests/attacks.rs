@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 
 use sandbox_core::{
     Capabilities, Capability, ErrorKind, Execution, Labels, Mount, Network, Operation, Provider,
-    Result, Sandbox, SandboxExt as _, SandboxSpec,
-    WatchOptions, async_trait,
+    Result, Sandbox, SandboxExt as _, SandboxSpec, SandboxStatus, WatchOptions, async_trait,
 };
 use sandbox_local::{LocalConfig, LocalProvider, PlainConfig, PlainProvider};
 use sandbox_remote::{
@@ -813,4 +812,60 @@ async fn a_watch_keeps_no_sandbox_of_a_server() {
     let ended = tokio::time::timeout(PATIENCE, watch.next()).await;
     let ended = ended.expect("the watch kept its sandbox").unwrap_err();
     assert_eq!(ended.kind(), ErrorKind::Closed, "{ended:?}");
+}
+
+/// Status of each sandbox of the provider behind the server.
+async fn its_status(provider: &ModelProvider) -> Vec<SandboxStatus> {
+    let found = provider.list(&Labels::new()).await.unwrap();
+    found.iter().map(|info| info.status).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lasting_sandbox_is_let_go_of_with_the_last_handle_of_all_clients() {
+    let behind = ModelProvider::new();
+    let (_serving, address) = serve(Arc::new(behind.clone()), ServerConfig::new());
+    let (first, second) = (client(address).await, client(address).await);
+    let spec = SandboxSpec::new().lasting(true);
+    let sandbox = first.create(spec).await.unwrap();
+    sandbox.write("f", "x").await.unwrap();
+    let id = sandbox.info().id;
+    let other = second.attach(&id).await.unwrap();
+    drop(sandbox);
+    // It goes through after the one that tells of the first handle's end.
+    let again = first.attach(&id).await.unwrap();
+    drop(again);
+    assert_eq!(other.read("f").await.unwrap(), "x");
+    assert_eq!(its_status(&behind).await, [SandboxStatus::Open]);
+    drop(other);
+    let stopped = async || its_status(&behind).await == [SandboxStatus::Stopped];
+    until("it is stopped with the last handle", stopped).await;
+    let again = second.attach(&id).await.unwrap();
+    assert_eq!(again.read("f").await.unwrap(), "x");
+    again.close().await.unwrap();
+    assert_eq!(its_status(&behind).await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lasting_sandbox_outlives_its_idle_time_and_its_server() {
+    let behind = ModelProvider::new();
+    let config = ServerConfig::new().idle(Duration::from_secs(3));
+    let (serving, address) = serve(Arc::new(behind.clone()), config);
+    let client = client(address).await;
+    let sandbox = client.create(SandboxSpec::new().lasting(true)).await;
+    let sandbox = sandbox.unwrap();
+    let id = sandbox.info().id;
+    // The control: one that does not last is gone after the same time.
+    let short = client.create(SandboxSpec::new()).await.unwrap();
+    let stopped = async || its_status(&behind).await == [SandboxStatus::Stopped];
+    until("it is stopped for want of use", stopped).await;
+    let error = sandbox.read("f").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Lost, "{error:?}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("attach")));
+    drop((sandbox, short));
+    let again = client.attach(&id).await.unwrap();
+    again.write("f", "x").await.unwrap();
+    serving.close().await;
+    until("it is stopped with its server", stopped).await;
+    let found = behind.attach(&id).await.unwrap();
+    assert_eq!(found.read("f").await.unwrap(), "x");
 }

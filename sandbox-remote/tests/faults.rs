@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sandbox_core::{
-    Command, Error, Execution, FileBatch, FileEvent, ForkOptions, Labels, Provider, Result, Sandbox,
-    SandboxExt as _, SandboxSpec,
+    Command, Error, Execution, FileBatch, FileEvent, ForkOptions, Labels, Provider, Result,
+    Sandbox, SandboxExt as _, SandboxSpec,
 };
 use sandbox_remote::{Listener, RemoteConfig, RemoteProvider, Server, Serving, TokenAccess};
 use sandbox_testkit::model::ModelProvider;

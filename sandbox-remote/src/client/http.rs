@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use super::call::{Call, Sent, not_started, unknown};
 use super::config::RemoteConfig;
 use super::incoming::{Frames, collect, parse, told};
+use super::state::Leaving;
 use crate::wire::{self, INSTANCE, OWN_TOKEN, PROTOCOL, PROTOCOL_HEADER, REQUEST_ID};
 
 /// Time that the server may wait before it says that a call runs still.
@@ -34,6 +35,7 @@ pub(super) struct Http {
     config: RemoteConfig,
     /// The start of the server that is known.
     instance: Mutex<String>,
+    pub(super) leaving: Leaving,
 }
 
 /// Why an attempt has no answer.
@@ -106,6 +108,7 @@ impl Http {
             client,
             config,
             instance: Mutex::default(),
+            leaving: Leaving::default(),
         })
     }
 

@@ -77,6 +77,7 @@ impl RemoteProvider {
     }
 
     async fn find(&self, id: &SandboxId) -> Result<Arc<dyn Sandbox>> {
+        self.http.leaving.over(id).await;
         let path = ["v1", "sandboxes", "attach"];
         let call = Call::read(Operation::Attach, Method::POST, &path);
         let id = wire::Id {
@@ -132,6 +133,7 @@ impl Provider for RemoteProvider {
     async fn destroy(&self, id: &SandboxId) -> Result<()> {
         self.capabilities
             .require(Capability::Attach, Operation::Destroy)?;
+        self.http.leaving.over(id).await;
         let path = ["v1", "sandboxes", "destroy"];
         let call = Call::named(Operation::Destroy, &path).unstoppable();
         let id = wire::Id {

@@ -2,6 +2,7 @@
 //!
 //! Invariant: `Drop` never blocks; what it can't tell the server, the server's own times end.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,6 +14,7 @@ use sandbox_core::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 
 use super::call::Call;
 use super::http::Http;
@@ -26,19 +28,64 @@ pub(super) struct SandboxState {
     info: Mutex<SandboxInfo>,
     pub(super) capabilities: Capabilities,
     pub(super) closed: AtomicBool,
-    /// Whether it lives on without handles.
-    keep: bool,
+    ending: Ending,
+}
+
+/// End of a sandbox with its last handle.
+#[derive(Debug)]
+enum Ending {
+    /// Nothing: it lives on.
+    Kept,
+    Closed,
+    /// Stopped by its server: it lasts.
+    Released,
+}
+
+/// The sandboxes whose server is being told that their last handle is gone, so that who asks for one
+/// again does so afterwards.
+#[derive(Debug, Default)]
+pub(super) struct Leaving(Mutex<HashMap<SandboxId, Vec<watch::Receiver<()>>>>);
+
+impl Leaving {
+    /// Notes that a sandbox is being left, until the result is dropped.
+    fn note(&self, id: &SandboxId) -> watch::Sender<()> {
+        let told = watch::Sender::new(());
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, waiting| {
+            waiting.retain(|one| one.has_changed().is_ok());
+            !waiting.is_empty()
+        });
+        all.entry(id.clone()).or_default().push(told.subscribe());
+        told
+    }
+
+    /// Waits until the server was told of each handle that is gone.
+    pub(super) async fn over(&self, id: &SandboxId) {
+        let waiting = {
+            let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            all.get(id).cloned().unwrap_or_default()
+        };
+        for mut one in waiting {
+            // An error is its end.
+            while one.changed().await.is_ok() {}
+        }
+    }
 }
 
 impl SandboxState {
     pub(super) fn new(http: &Arc<Http>, handle: wire::Handle, keep: bool) -> Self {
+        let ending = match (handle.info.lasting, keep) {
+            (true, _) if !http.keeps() => Ending::Released,
+            (false, false) => Ending::Closed,
+            _ => Ending::Kept,
+        };
         Self {
             http: Arc::clone(http),
             id: handle.info.id.clone(),
             info: Mutex::new(handle.info),
             capabilities: handle.capabilities.into(),
             closed: AtomicBool::new(false),
-            keep,
+            ending,
         }
     }
 
@@ -122,23 +169,32 @@ impl SandboxState {
 
 impl Drop for SandboxState {
     fn drop(&mut self) {
-        if *self.closed.get_mut() || self.keep {
-            return;
-        }
+        let what = match self.ending {
+            _ if *self.closed.get_mut() => return,
+            Ending::Kept => return,
+            Ending::Closed => "close",
+            Ending::Released => "release",
+        };
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
         let (http, id) = (Arc::clone(&self.http), self.id.clone());
+        let told = http.leaving.note(&id);
         runtime.spawn(async move {
-            // What can't be told is closed after the server's idle time.
-            let _ = close(&http, &id).await;
+            // What can't be told ends after the server's idle time.
+            let _ = end(&http, &id, what).await;
+            drop(told);
         });
     }
 }
 
 /// Closes a sandbox at its server.
 pub(super) async fn close(http: &Arc<Http>, id: &SandboxId) -> Result<()> {
-    let path = ["v1", "sandboxes", id.as_str(), "close"];
+    end(http, id, "close").await
+}
+
+async fn end(http: &Arc<Http>, id: &SandboxId, what: &str) -> Result<()> {
+    let path = ["v1", "sandboxes", id.as_str(), what];
     let call = Call::named(Operation::Close, &path).unstoppable();
     let wire::Nothing {} = http.call(call).await?;
     Ok(())

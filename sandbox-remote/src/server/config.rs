@@ -46,6 +46,7 @@ const CARRIED: &[Capability] = &[
     Capability::Ports,
     Capability::FileStreams,
     Capability::Watch,
+    Capability::Lasting,
 ];
 
 /// Limits of a [`Server`](super::Server). Each has a default that suits one owner.
@@ -84,7 +85,8 @@ pub struct ServerConfig {
     /// The time for which a call or a process lives on after its client was last heard of. A client
     /// that lost its connection finds it again in this time; then it is killed. Default: 20 s.
     pub grace: Duration,
-    /// The time after which a sandbox without calls and commands is closed. Default: one hour.
+    /// The time after which a sandbox without calls and commands is closed, or let go of if it lasts.
+    /// Default: one hour.
     pub idle: Option<Duration>,
     /// Whether a spec may name directories and files of the server's host, as mounts, as a root and
     /// as an image. Default: no; images of registries are pulled by the server. A client that may is as powerful on the host as the server's user.

@@ -46,6 +46,7 @@ pub(super) enum Action {
     OpenRead,
     OpenWrite,
     Watch,
+    Release,
     Close,
     Import,
     Export,
@@ -161,6 +162,7 @@ pub(super) const ROUTES: &[Route] = &[
     route(Post, "/v1/sandboxes/{sandbox}/open-read", Action::OpenRead, "Opens a file for reading: the name of the call becomes that of a process whose output is the file", "OpenRead", "Opened"),
     route(Post, "/v1/sandboxes/{sandbox}/open-write", Action::OpenWrite, "Opens a new file for writing: the name of the call becomes that of a process whose input is the file; nothing is there before its commit", "OpenWrite", "Nothing"),
     route(Post, "/v1/sandboxes/{sandbox}/watch", Action::Watch, "Watches a directory: the name of the call becomes that of a process whose output are the events, a line of JSON each, and an empty line behind those that belong together", "Watch", "Nothing"),
+    route(Post, "/v1/sandboxes/{sandbox}/release", Action::Release, "Lets go of a lasting sandbox, once for each time that it was created or attached to: then it is stopped, and can be attached to again", "Nothing", "Nothing"),
     route(Post, "/v1/sandboxes/{sandbox}/close", Action::Close, "Ends the sandbox", "Nothing", "Nothing"),
     route(Post, "/v1/sandboxes/{sandbox}/import", Action::Import, "Brings a tar archive into a directory; the body is the length of a head (four bytes, big-endian), the head (JSON, Import) and the archive", "binary", "Imported"),
     route(Post, "/v1/sandboxes/{sandbox}/export", Action::Export, "Gives a directory out; frames, whose data are the length of a head, the head (JSON, Exported) and a tar archive", "Export", "binary"),
@@ -213,7 +215,7 @@ impl Action {
             Self::OpenRead => Operation::OpenRead,
             Self::OpenWrite | Self::Commit => Operation::OpenWrite,
             Self::Watch => Operation::Watch,
-            Self::Close => Operation::Close,
+            Self::Close | Self::Release => Operation::Close,
             Self::Import => Operation::ImportDir,
             Self::Export => Operation::ExportDir,
             Self::Stdout | Self::Stderr | Self::Stdin | Self::Wait | Self::LetGo => {
@@ -256,6 +258,7 @@ impl Action {
                 | Watch
                 | Commit
                 | Close
+                | Release
                 | Import
                 | Signal
         )

@@ -4,6 +4,7 @@
 //! never was.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ pub(super) struct Open {
     /// Place among the sandboxes that the server may hold; the server's own has none, and is
     /// never closed for want of use.
     place: Option<OwnedSemaphorePermit>,
+    /// Number of handles that clients have, as far as they say: of one that lasts, the last lets go of
+    /// it.
+    handles: AtomicUsize,
 }
 
 impl AsRef<Lease> for Arc<Open> {
@@ -59,10 +63,34 @@ impl Sandboxes {
             sandbox,
             lease: Lease::default(),
             place,
+            handles: AtomicUsize::new(0),
         };
         let mut table = self.lock();
         // A handle that is there already is as good.
-        table.open.entry(id).or_insert_with(|| Arc::new(open));
+        let open = table.open.entry(id).or_insert_with(|| Arc::new(open));
+        open.handles.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Finds a sandbox that is open, for one more handle.
+    pub(super) fn attach(&self, id: &str) -> Option<Arc<dyn Sandbox>> {
+        let table = self.lock();
+        let open = table.open.get(id)?;
+        open.handles.fetch_add(1, Ordering::SeqCst);
+        Some(Arc::clone(&open.sandbox))
+    }
+
+    /// Takes a handle away, and lets go of a lasting sandbox with the last: it is stopped, not closed.
+    pub(super) fn release(&self, id: &str) {
+        let mut table = self.lock();
+        let is_last = table.open.get(id).is_some_and(|open| {
+            open.sandbox.info().lasting
+                && open.place.is_some()
+                && open.handles.fetch_sub(1, Ordering::SeqCst) <= 1
+        });
+        let released = is_last.then(|| table.open.remove(id));
+        drop(table);
+        // Outside of the lock: it is put down.
+        drop(released);
     }
 
     pub(super) fn get(&self, id: &str) -> Known {
@@ -88,13 +116,17 @@ impl Sandboxes {
     }
 
     /// Takes out those that were not used for so long: from then on they count as closed, but for
-    /// their places.
+    /// their places. Lasting ones do not: they are stopped when the result is dropped.
     pub(super) fn take_unused(&self, idle: Duration) -> Vec<Arc<Open>> {
         let mut table = self.lock();
         let unused = table.open.iter().filter(|(_, open)| open.place.is_some());
         let unused = unused.filter(|(_, open)| open.lease.is_over(idle));
         let unused: Vec<String> = unused.map(|(id, _)| id.clone()).collect();
-        unused.iter().filter_map(|id| table.take(id)).collect()
+        let mut take = |id: &String| match table.open.get(id)?.sandbox.info().lasting {
+            true => table.open.remove(id),
+            false => table.take(id),
+        };
+        unused.iter().filter_map(&mut take).collect()
     }
 
     /// Takes out all.

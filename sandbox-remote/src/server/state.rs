@@ -104,6 +104,13 @@ impl State {
         })
     }
 
+    /// Closes a sandbox that no client asked to close, unless it lasts.
+    pub(super) async fn put_away(&self, sandbox: &dyn Sandbox) {
+        if !sandbox.info().lasting {
+            self.close(sandbox).await;
+        }
+    }
+
     /// Closes a sandbox that no client asked to close.
     pub(super) async fn close(&self, sandbox: &dyn Sandbox) {
         let id = sandbox.info().id;
@@ -132,7 +139,7 @@ impl State {
         self.calls.end().await;
         for open in self.sandboxes.drain() {
             let state = Arc::clone(self);
-            self.do_behind(async move { state.close(&*open.sandbox).await });
+            self.do_behind(async move { state.put_away(&*open.sandbox).await });
         }
         loop {
             let mut behind = std::mem::take(&mut *self.behind());
@@ -159,9 +166,9 @@ impl State {
                 continue;
             };
             for open in state.sandboxes.take_unused(idle) {
-                tracing::debug!("a sandbox is closed: nothing used it");
+                tracing::debug!("a sandbox is closed or stopped: nothing used it");
                 let closing = Arc::clone(&state);
-                state.do_behind(async move { closing.close(&*open.sandbox).await });
+                state.do_behind(async move { closing.put_away(&*open.sandbox).await });
             }
         }
     }

@@ -131,6 +131,13 @@ pub(super) fn work(state: &Arc<State>, asked: &Asked, name: &str, body: Buffered
                 }
             })
         }
+        Action::Release => {
+            let id = asked.subject.clone();
+            Box::pin(async move {
+                state.sandboxes.release(&id);
+                done(Ok(()))
+            })
+        }
         Action::ChangeJob => job_calls::change(state, asked, &body)?,
         Action::StartJob => {
             let used = sandbox_of(&state, asked)?;
@@ -353,7 +360,7 @@ pub(super) async fn read(state: &Arc<State>, asked: &Asked, body: &Buffered) -> 
         }
         Action::Attach => {
             let wire::Id { id } = asked.parse(body)?;
-            if let Known::Open(_, sandbox) = state.sandboxes.get(&id) {
+            if let Some(sandbox) = state.sandboxes.attach(&id) {
                 return Reply::json(&handle(state, &*sandbox), operation);
             }
             let place = state.sandbox_place(operation)?;

@@ -14,7 +14,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use sandbox_core::{ErrorKind, Operation, Provider, SandboxSpec};
+use sandbox_core::{ErrorKind, Labels, Operation, Provider, SandboxSpec, Source};
 use sandbox_local::{LocalConfig, LocalProvider};
 use support::{STATE, count, provider, state};
 
@@ -179,4 +179,33 @@ async fn what_dead_providers_left_is_collected_but_not_where_that_can_not_be_tol
     // The janitor works in order: when a layer is gone, collecting is done.
     sandbox.close().await.expect("close");
     assert!(untold.exists());
+}
+
+/// Copies of the host's settings below a directory.
+fn copies(dir: &Path) -> usize {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.file_name() == "passwd" {
+            true => 1,
+            false if entry.file_type().is_ok_and(|kind| kind.is_dir()) => copies(&entry.path()),
+            false => 0,
+        })
+        .sum()
+}
+
+#[tokio::test]
+async fn the_hosts_settings_are_copied_for_the_first_sandbox_and_once() {
+    let (dir, root) = (state(), state());
+    let provider = provider(dir.path());
+    provider.list(&Labels::new()).await.expect("a list");
+    let other = SandboxSpec::new().source(Source::RootDir(root.path().join("missing")));
+    let error = provider.create(other).await.expect_err("no root");
+    assert_eq!(copies(dir.path()), 0, "{error}");
+    for _ in 0..2 {
+        provider
+            .create(SandboxSpec::new())
+            .await
+            .expect("a sandbox");
+        assert_eq!(copies(dir.path()), 1);
+    }
 }

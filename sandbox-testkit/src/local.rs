@@ -1,7 +1,7 @@
 //! Local sandboxes in which the doubles run commands: one provider for all doubles of a process.
 //!
-//! A provider copies parts of the host's settings when it is made, which takes longer than what
-//! most tests of a double do.
+//! A provider copies parts of the host's settings for its first sandbox, which takes longer than
+//! what most tests of a double do.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;

@@ -20,7 +20,7 @@ use sandbox_core::{
 
 use crate::config::LocalConfig;
 use crate::guest_user::GuestUser;
-use crate::layers::{Layer, State, base, open_lease};
+use crate::layers::{Layer, State, open_lease};
 use crate::start::host::Host;
 use kept::unusable;
 pub(crate) use kept::{Kept, Unclaimed};
@@ -61,9 +61,8 @@ pub(crate) fn new_host(config: &LocalConfig, id: &SandboxId) -> Result<Host> {
 
 fn host(config: &LocalConfig, state: Arc<State>) -> io::Result<Host> {
     let guest_user = state.owner();
-    let base_layer = base::build(&state, &config.system_dirs, &config.settings, guest_user)?;
     let config = config.clone().prepared(0);
-    Host::new(config, state, guest_user, base_layer)
+    Host::new(config, state, guest_user)
 }
 
 /// The directory of a lasting sandbox with this identifier, if there is one.

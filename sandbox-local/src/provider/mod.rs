@@ -66,8 +66,8 @@ impl LocalProvider {
     /// Capabilities of local sandboxes; no I/O, no provider needed.
     pub const CAPABILITIES: Capabilities = CAPABILITIES;
 
-    /// A provider with this configuration. Blocks for some milliseconds: it copies parts of the
-    /// host's `/etc`.
+    /// A provider with this configuration. Blocks for some milliseconds. Parts of the host's `/etc` are
+    /// copied for the first sandbox with the host's programs, which takes longer.
     ///
     /// # Errors
     /// The state directory can't be made or belongs to someone else.
@@ -89,10 +89,8 @@ impl LocalProvider {
         base::check_settings(&config.settings)?;
         let guest_user = GuestUser::for_this_host().map_err(failed)?;
         let state = State::create(&dir, guest_user).map_err(failed)?;
-        let base_layer = base::build(&state, &config.system_dirs, &config.settings, guest_user)
-            .map_err(failed)?;
         let pool = Pool::new(config.prepared.min(MOST_PREPARED));
-        let host = Host::new(config, state, guest_user, base_layer).map_err(failed)?;
+        let host = Host::new(config, state, guest_user).map_err(failed)?;
         let host = Arc::new(host);
         pool.fill(&host).map_err(failed)?;
         Ok(Self {

@@ -85,7 +85,7 @@ impl Blueprint {
         }
         match &spec.source {
             Source::Default => {
-                base.push(host.base_layer.clone());
+                base.push(host.base_layer().map_err(failed)?);
             }
             Source::RootDir(root) => {
                 check_root_dir(root)?;
@@ -96,7 +96,7 @@ impl Blueprint {
                 let layers = image.iter().flat_map(|image| &image.layers);
                 base.extend(layers.cloned());
                 if of_host {
-                    base.push(host.base_layer.clone());
+                    base.push(host.base_layer().map_err(failed)?);
                 }
             }
             // Refused by `SandboxSpec::require` before.

@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use sandbox_core::{Error, ErrorKind, Operation, Result, SandboxId};
 
@@ -13,7 +13,7 @@ use crate::engine::Ready;
 use crate::guest_user::GuestUser;
 use crate::images::Images;
 use crate::lasting::Kept;
-use crate::layers::{Layer, State};
+use crate::layers::{Layer, State, base};
 use crate::random;
 use crate::snapshots::Snapshots;
 use crate::start::cgroup::Groups;
@@ -36,8 +36,8 @@ pub(crate) struct Host {
     kept: OnceLock<Arc<Kept>>,
     /// Held while layers are merged.
     pub(crate) merging: Mutex<()>,
-    /// The lowest layer of every default root: the base layer.
-    pub(crate) base_layer: Arc<Layer>,
+    /// The lowest layer of every default root, from the first one on.
+    base_layer: Mutex<Option<Arc<Layer>>>,
     /// Configured system directories that the host has and that are not links.
     pub(crate) system_dirs: Vec<PathBuf>,
 }
@@ -47,7 +47,6 @@ impl Host {
         config: LocalConfig,
         state: Arc<State>,
         guest_user: Option<GuestUser>,
-        base_layer: Arc<Layer>,
     ) -> io::Result<Self> {
         let is_dir =
             |dir: &&PathBuf| std::fs::symlink_metadata(dir).is_ok_and(|found| found.is_dir());
@@ -77,9 +76,23 @@ impl Host {
             kept: OnceLock::new(),
             groups,
             merging: Mutex::default(),
-            base_layer,
+            base_layer: Mutex::default(),
             system_dirs,
         })
+    }
+
+    /// The base layer. The first call makes it: it copies parts of the host's `/etc`, which takes longer
+    /// than a start, and not every host has a sandbox with such a root. Blocks.
+    pub(crate) fn base_layer(&self) -> io::Result<Arc<Layer>> {
+        // It is set whole: a panic elsewhere leaves it valid.
+        let made = self.base_layer.lock();
+        let mut made = made.unwrap_or_else(PoisonError::into_inner);
+        if let Some(layer) = &*made {
+            return Ok(layer.clone());
+        }
+        let (dirs, settings) = (&self.config.system_dirs, &self.config.settings);
+        let layer = base::build(&self.state, dirs, settings, self.guest_user)?;
+        Ok(made.insert(layer).clone())
     }
 
     /// Takes the record of the lasting sandbox that this is for.

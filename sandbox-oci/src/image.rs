@@ -75,6 +75,9 @@ pub struct Limits {
     /// Bytes of the names of the directories of one layer, which are kept in memory. Default: 256
     /// MiB.
     pub names: u64,
+    /// Names that are looked up for one layer, each in the layers below it too: a few minutes of work at
+    /// most, where a small archive could ask for weeks of it. Default: 200 million.
+    pub lookups: u64,
 }
 
 impl Default for Limits {
@@ -84,6 +87,7 @@ impl Default for Limits {
             entries: 4_000_000,
             bytes: 32 << 30,
             names: 256 << 20,
+            lookups: 200_000_000,
         }
     }
 }
@@ -98,6 +102,13 @@ impl Limits {
     #[must_use]
     pub fn bytes(mut self, most: u64) -> Self {
         self.bytes = most;
+        self
+    }
+
+    /// Limits the names that are looked up for one layer.
+    #[must_use]
+    pub fn lookups(mut self, most: u64) -> Self {
+        self.lookups = most;
         self
     }
 

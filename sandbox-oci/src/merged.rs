@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -27,6 +28,8 @@ const LINKS: usize = 40;
 pub struct Merged {
     /// The topmost first.
     layers: Vec<OwnedFd>,
+    /// Names that were looked up so far, each layer by itself.
+    looked: AtomicU64,
 }
 
 /// An entry of one of the layers.
@@ -76,7 +79,15 @@ impl Merged {
     pub fn open<P: AsRef<Path>>(layers: impl IntoIterator<Item = P>) -> io::Result<Self> {
         let open = |path: P| Ok(rustix::fs::open(path.as_ref(), DIR, Mode::empty())?);
         let layers = layers.into_iter().map(open).collect::<io::Result<_>>()?;
-        Ok(Self { layers })
+        Ok(Self {
+            layers,
+            looked: AtomicU64::new(0),
+        })
+    }
+
+    /// Number of names that were looked up so far.
+    pub(crate) fn looked(&self) -> u64 {
+        self.looked.load(Ordering::Relaxed)
     }
 
     /// Finds an entry by its path from the root, which has no links in it but at its end.
@@ -92,6 +103,7 @@ impl Merged {
             }));
         };
         'layers: for layer in &self.layers {
+            self.looked.fetch_add(path.len() as u64, Ordering::Relaxed);
             let mut at = layer.try_clone()?;
             let mut hides = false;
             for part in parents {

@@ -10,7 +10,7 @@
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -38,6 +38,12 @@ const TOKEN: u64 = 64 << 10;
 const CONNECT: Duration = Duration::from_secs(15);
 /// Time in which something more must come.
 const IDLE: Duration = Duration::from_secs(60);
+/// Time that an answer may take besides what its bytes take.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Bytes of an answer that must come in each second, taken together.
+const SLOWEST: u64 = 4 << 10;
+/// Pause between two looks at whether an image is wanted still.
+const LOOK: Duration = Duration::from_millis(100);
 /// Bytes between two events.
 const STEP: u64 = 1 << 20;
 
@@ -109,7 +115,16 @@ impl Registries {
             return Ok(image);
         }
         let client = Client::new(self, name)?;
-        runtime.block_on(client.pull(platform, cache, event, wanted))
+        runtime.block_on(async {
+            let mut pulled = std::pin::pin!(client.pull(platform, cache, event, wanted));
+            loop {
+                match tokio::time::timeout(LOOK, &mut pulled).await {
+                    Ok(pulled) => return pulled,
+                    Err(_) if wanted() => {}
+                    Err(_) => return Err(unwanted()),
+                }
+            }
+        })
     }
 }
 
@@ -262,8 +277,8 @@ impl<'a> Client<'a> {
     ) -> Result<(Descriptor, Vec<u8>)> {
         let path = format!("{}/manifests/{version}", self.name.repository);
         let mut response = self.get(&path, access).await?;
-        let mut bytes = Vec::new();
-        while let Some(chunk) = self.chunk(&mut response).await? {
+        let (mut bytes, mut pace) = (Vec::new(), Pace::begin());
+        while let Some(chunk) = self.chunk(&mut response, &mut pace).await? {
             bytes.extend_from_slice(&chunk);
             if bytes.len() as u64 > DOCUMENT {
                 return Err(ImageFault::Limit {
@@ -319,8 +334,8 @@ impl<'a> Client<'a> {
         let file = File::create(&fresh).map_err(failed)?;
         let part = Part(fresh);
         let mut out = HashingWriter::new(BufWriter::new(file));
-        let mut done = 0;
-        while let Some(chunk) = self.chunk(&mut response).await? {
+        let (mut done, mut pace) = (0, Pace::begin());
+        while let Some(chunk) = self.chunk(&mut response, &mut pace).await? {
             done += chunk.len() as u64;
             if done > described.size {
                 return Err(ImageFault::Size {
@@ -331,8 +346,7 @@ impl<'a> Client<'a> {
                 .into_error());
             }
             if !wanted() {
-                return Err(Error::new(ErrorKind::Other, Operation::Create)
-                    .with_message("fetching the image was cancelled"));
+                return Err(unwanted());
             }
             out.write_all(&chunk).map_err(failed)?;
             if (done - chunk.len() as u64) / STEP != done / STEP || done == described.size {
@@ -349,9 +363,20 @@ impl<'a> Client<'a> {
         fs::rename(&part.0, &to).map_err(failed)
     }
 
-    async fn chunk(&self, response: &mut Response) -> Result<Option<bytes::Bytes>> {
+    async fn chunk(
+        &self,
+        response: &mut Response,
+        pace: &mut Pace,
+    ) -> Result<Option<bytes::Bytes>> {
         let chunk = response.chunk().await;
-        chunk.map_err(|error| unavailable(self.name, &error))
+        let chunk = chunk.map_err(|error| unavailable(self.name, &error))?;
+        let length = chunk.as_ref().map_or(0, |chunk| chunk.len());
+        match pace.keeps_up(length as u64, Instant::now()) {
+            true => Ok(chunk),
+            false => Err(self
+                .wrong("it sends less than 4 KiB in a second")
+                .with_retryable(true)),
+        }
     }
 
     /// Gets what is at a path of the registry; asks for access once.
@@ -478,8 +503,8 @@ impl<'a> Client<'a> {
         let response = request.send().await;
         let response = response.map_err(|error| unavailable(self.name, &error))?;
         let mut response = self.accepted(response)?;
-        let mut bytes = Vec::new();
-        while let Some(chunk) = self.chunk(&mut response).await? {
+        let (mut bytes, mut pace) = (Vec::new(), Pace::begin());
+        while let Some(chunk) = self.chunk(&mut response, &mut pace).await? {
             bytes.extend_from_slice(&chunk);
             if bytes.len() as u64 > TOKEN {
                 return Err(self.wrong("its token is too long"));
@@ -521,6 +546,32 @@ fn field(fields: &str, name: &str) -> Option<String> {
         rest = left;
     }
     None
+}
+
+/// The pace of an answer: one that drips would be read for ever, though something comes now and then.
+struct Pace {
+    began: Instant,
+    bytes: u64,
+}
+
+impl Pace {
+    fn begin() -> Self {
+        Self {
+            began: Instant::now(),
+            bytes: 0,
+        }
+    }
+
+    /// Counts what came, and says whether it came in time.
+    fn keeps_up(&mut self, bytes: u64, now: Instant) -> bool {
+        self.bytes += bytes;
+        let least = Duration::from_secs(self.bytes / SLOWEST);
+        now.saturating_duration_since(self.began) <= PATIENCE + least
+    }
+}
+
+fn unwanted() -> Error {
+    Error::new(ErrorKind::Other, Operation::Create).with_message("fetching the image was cancelled")
 }
 
 /// A blob that is not whole; dropping it removes the file, unless it has its name by then.
@@ -601,6 +652,18 @@ mod tests {
         assert_eq!(field(asked, "error"), None);
         assert_eq!(field("realm=x, service=y", "service").as_deref(), Some("y"));
         assert_eq!(field("realm=\"x", "realm"), None);
+    }
+
+    #[test]
+    fn an_answer_that_drips_is_given_up_and_a_slow_one_is_not() {
+        let second = Duration::from_secs(1);
+        // A byte in each second.
+        let mut pace = Pace::begin();
+        let ends = (1..1000).find(|n| !pace.keeps_up(1, pace.began + *n * second));
+        assert_eq!(ends, Some(121));
+        // A slow connection, all day.
+        let mut pace = Pace::begin();
+        assert!((1..100_000).all(|n| pace.keeps_up(5000, pace.began + n * second)));
     }
 
     #[test]

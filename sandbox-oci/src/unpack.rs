@@ -12,7 +12,7 @@
 //! References: OCI image specification, "Image Layer Filesystem Changeset";
 //! Documentation/filesystems/overlayfs.rst.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -68,7 +68,8 @@ pub(crate) fn unpack(
         done: Unpacked::default(),
         dirs: BTreeMap::new(),
         names: 0,
-        opaque: HashSet::new(),
+        looked: 0,
+        opaque: BTreeSet::new(),
         current: None,
     };
     let kept = unpacker.keep(&[], 0o755, None);
@@ -85,9 +86,10 @@ pub(crate) fn unpack(
         }
         _ => error,
     })?;
-    unpacker
-        .finish()
-        .map_err(|error| fault::io(error, "a layer could not be finished"))?;
+    unpacker.finish().map_err(|fault| match fault {
+        Fault::Io(error) => fault::io(error, "a layer could not be finished"),
+        Fault::Image(error) => error,
+    })?;
     Ok(unpacker.done)
 }
 
@@ -157,8 +159,10 @@ struct Unpacker<'a> {
     dirs: BTreeMap<Vec<Vec<u8>>, Finish>,
     /// Bytes of the paths above.
     names: u64,
+    /// Names that were looked up in this layer.
+    looked: u64,
     /// Those that hide what is below.
-    opaque: HashSet<Vec<Vec<u8>>>,
+    opaque: BTreeSet<Vec<Vec<u8>>>,
     /// The directory of the last entry: as the archive named it, its real path, open.
     current: Option<(Vec<u8>, Vec<Vec<u8>>, OwnedFd)>,
 }
@@ -245,8 +249,18 @@ impl Unpacker<'_> {
         Ok(())
     }
 
+    /// Counts names that are looked up: few bytes of an archive can ask for very many.
+    fn look(&mut self, names: usize) -> Step<()> {
+        self.looked += names as u64;
+        if self.looked + self.below.looked() > self.limits.lookups {
+            return Err(limit("names looked up for one layer", self.limits.lookups));
+        }
+        Ok(())
+    }
+
     /// Finds an entry of the layers below.
-    fn lower(&self, path: &[Vec<u8>]) -> io::Result<Option<crate::merged::Found>> {
+    fn lower(&mut self, path: &[Vec<u8>]) -> Step<Option<crate::merged::Found>> {
+        self.look(path.len())?;
         let hides = |length| {
             let above = path.get(..length).unwrap_or_default();
             self.opaque.contains(above)
@@ -254,7 +268,7 @@ impl Unpacker<'_> {
         if !self.opaque.is_empty() && (0..path.len()).any(hides) {
             return Ok(None);
         }
-        self.below.find(path)
+        Ok(self.below.find(path)?)
     }
 
     /// Opens a directory of the merged tree in this layer; what is missing of it is made.
@@ -267,6 +281,7 @@ impl Unpacker<'_> {
             if real.len() > DEPTH {
                 return Err(limit("directories one below the other", DEPTH as u64));
             }
+            self.look(1)?;
             if part == b".." {
                 real.pop();
                 at = self.open(&real)?;
@@ -316,7 +331,8 @@ impl Unpacker<'_> {
     }
 
     /// Opens a directory of this layer, name by name.
-    fn open(&self, real: &[Vec<u8>]) -> io::Result<OwnedFd> {
+    fn open(&mut self, real: &[Vec<u8>]) -> Step<OwnedFd> {
+        self.look(real.len())?;
         let mut at = self.top.try_clone()?;
         for part in real {
             at = rustix::fs::openat(&at, &**part, DIR, Mode::empty())?;
@@ -555,8 +571,19 @@ impl Unpacker<'_> {
             None => Ok(()),
             Some(stat) if is_dir(&stat) => {
                 self.current = None;
-                self.opaque.retain(|dir| !dir.starts_with(path));
-                self.dirs.retain(|dir, _| !dir.starts_with(path));
+                // What is below it comes right after it, in order.
+                while let Some(below) = self.opaque.range(path.to_vec()..).next()
+                    && below.starts_with(path)
+                {
+                    let below = below.clone();
+                    self.opaque.remove(&below);
+                }
+                while let Some((below, _)) = self.dirs.range(path.to_vec()..).next()
+                    && below.starts_with(path)
+                {
+                    let below = below.clone();
+                    self.dirs.remove(&below);
+                }
                 // By the directory's path in /proc: whatever lies there is this process's own.
                 use std::os::unix::ffi::OsStrExt as _;
                 let at = std::path::PathBuf::from(proc_path(dir));
@@ -584,7 +611,7 @@ impl Unpacker<'_> {
     }
 
     /// Gives the directories their owner, mode and time, the deepest first.
-    fn finish(&mut self) -> io::Result<()> {
+    fn finish(&mut self) -> Step<()> {
         for (path, finish) in std::mem::take(&mut self.dirs).into_iter().rev() {
             let dir = match path.split_last() {
                 None => self.top.try_clone()?,

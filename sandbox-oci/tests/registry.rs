@@ -14,7 +14,9 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use sandbox_core::{Error, ErrorKind, Result, Secret};
 use sandbox_oci::{Cache, Event, Image, Reference, Registries};
@@ -144,6 +146,8 @@ enum Body {
     Bytes(Vec<u8>),
     /// Without an end.
     Endless,
+    /// Announced, and never sent.
+    Silent,
 }
 
 fn answer(status: u16, body: impl Into<Vec<u8>>) -> Answer {
@@ -219,6 +223,11 @@ fn serve(mut stream: TcpStream, seen: &Mutex<Vec<Seen>>, routes: &Routes) -> std
         Body::Bytes(bytes) => {
             write!(stream, "Content-Length: {}\r\n\r\n", bytes.len())?;
             stream.write_all(&bytes)
+        }
+        Body::Silent => {
+            write!(stream, "Content-Length: 10\r\n\r\n")?;
+            // Until the client has gone.
+            reader.read_to_end(&mut Vec::new()).map(drop)
         }
         Body::Endless => {
             write!(stream, "\r\n")?;
@@ -499,4 +508,40 @@ async fn a_layer_that_is_said_to_be_larger_than_allowed_is_not_fetched() {
         refused, 2,
         "one of this machine's is in it, twice by its paths"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_that_is_not_wanted_any_more_ends_while_the_registry_is_silent() {
+    let dir = support::place();
+    let (files, _) = files(&dir.path().join("image"));
+    for silent in ["/manifests/latest", "/manifests/sha256:", "/blobs/sha256:"] {
+        let files = files.clone();
+        let (asked, was_asked) = std::sync::mpsc::channel();
+        let double = Double::start(move |path, _| {
+            if !path.contains(silent) {
+                return plain(&files, path);
+            }
+            let _ = asked.send(());
+            Answer(200, Vec::new(), Body::Silent)
+        });
+        let cache = cache_at(&dir.path().join(silent.replace(['/', ':'], "-")));
+        let name = format!("127.0.0.1:{}/x/y:latest", double.port);
+        let Ok(Reference::Registry(name)) = name.parse() else {
+            panic!("{name} is not of a registry");
+        };
+        let is_wanted = Arc::new(AtomicBool::new(true));
+        let wanted = Arc::clone(&is_wanted);
+        let runtime = tokio::runtime::Handle::current();
+        let pulling = tokio::task::spawn_blocking(move || {
+            let wanted = || wanted.load(Ordering::Relaxed);
+            Registries::new().pull(&name, &cache, true, &runtime, &|_| {}, &wanted)
+        });
+        tokio::task::spawn_blocking(move || was_asked.recv().unwrap())
+            .await
+            .unwrap();
+        is_wanted.store(false, Ordering::Relaxed);
+        let ended = tokio::time::timeout(Duration::from_secs(20), pulling).await;
+        let error = ended.expect("it goes on").unwrap().unwrap_err();
+        assert!(error.to_string().contains("cancelled"), "{error}");
+    }
 }

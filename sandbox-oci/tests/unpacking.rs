@@ -343,6 +343,42 @@ fn a_bomb_is_stopped_at_its_limit() {
 }
 
 #[test]
+fn a_small_layer_that_asks_for_very_many_lookups_is_stopped_at_its_limit() {
+    let deep = |top: &str, end: &str| format!("{top}{}/{end}", "/d".repeat(40));
+    let mut turns = Tar::new();
+    for number in 0..100 {
+        turns = turns.file(&deep(["a", "b"][number % 2], &format!("f{number}")), "");
+    }
+    let below = Tar::new().file(&deep("a", "f"), "").finish();
+    let mut deletions = Tar::new();
+    for number in 0..100 {
+        deletions = deletions.file(&deep("a", &format!(".wh.f{number}")), "");
+    }
+    let mut climbing = Tar::new().link("a/up", &format!("{}b", "d/../".repeat(18)));
+    for number in 0..100 {
+        climbing = climbing.file(&format!("a/up/{number}/f"), "");
+    }
+    let (turns, deletions, climbing) = (turns.finish(), deletions.finish(), climbing.finish());
+    let limits = Limits::new().lookups(3000);
+    for layers in [vec![&turns], vec![&below, &deletions], vec![&climbing]] {
+        let dir = support::place();
+        let mut layout = Layout::new(dir.path().join("image"));
+        let layers: Vec<_> = layers.iter().map(|tar| (gzip(tar), &tar[..])).collect();
+        let manifest = layout.manifest(&layers, json!({}), &arch());
+        layout.name("it", manifest);
+        let reference = format!("oci:{}", layout.dir.display());
+        let bounded = Cache::open(dir.path().join("bounded"), owner(), limits, u64::MAX).unwrap();
+        let image = open(&reference).unwrap();
+        let taken = bounded.take(&reference, &image, &|_| {}, &|| true);
+        let error = taken.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{error}");
+        assert!(error.to_string().contains("looked up"), "{error}");
+        // The control: the same image within the default limits.
+        take(&cache(&dir.path().join("cache")), &reference).unwrap();
+    }
+}
+
+#[test]
 fn an_altered_document_or_layer_is_never_used() {
     let layer = Tar::new().file("f", "content").finish();
     for compress in [gzip as fn(&[u8]) -> Vec<u8>, zstd, |plain| plain.to_vec()] {

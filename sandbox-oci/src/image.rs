@@ -76,7 +76,7 @@ pub struct Limits {
     /// MiB.
     pub names: u64,
     /// Names that are looked up for one layer, each in the layers below it too: a few minutes of work at
-    /// most, where a small archive could ask for weeks of it. Default: 200 million.
+    /// most, where a small archive could ask for weeks of it. Default: 100 million.
     pub lookups: u64,
 }
 
@@ -87,7 +87,7 @@ impl Default for Limits {
             entries: 4_000_000,
             bytes: 32 << 30,
             names: 256 << 20,
-            lookups: 200_000_000,
+            lookups: 100_000_000,
         }
     }
 }

@@ -23,6 +23,9 @@ pub(crate) const OPAQUE: &str = "user.overlay.opaque";
 /// Links that one path may lead through, as in the kernel.
 const LINKS: usize = 40;
 
+/// Names that are looked up for one path; deep directories behind links could make them very many.
+const LOOKUPS: u64 = 100_000;
+
 /// A stack of unpacked layers.
 #[derive(Debug, Default)]
 pub struct Merged {
@@ -154,6 +157,7 @@ impl Merged {
     /// A layer can't be read.
     pub fn read(&self, path: &str, most: u64) -> io::Result<Option<Vec<u8>>> {
         let mut links = 0;
+        let most_looked = self.looked() + LOOKUPS;
         let mut real: Vec<Vec<u8>> = Vec::new();
         let mut left: Vec<Vec<u8>> = split(path.as_bytes());
         left.reverse();
@@ -163,6 +167,9 @@ impl Merged {
                 continue;
             }
             real.push(part);
+            if self.looked() > most_looked {
+                return Err(Errno::LOOP.into());
+            }
             let Some(found) = self.find(&real)? else {
                 return Ok(None);
             };

@@ -379,6 +379,32 @@ fn a_small_layer_that_asks_for_very_many_lookups_is_stopped_at_its_limit() {
 }
 
 #[test]
+fn a_file_behind_very_deep_links_is_not_looked_for_without_end() {
+    let dir = support::place();
+    // Forty links, each of which leads three hundred directories down.
+    let deep = dir.path().join("d/".repeat(300));
+    fs::create_dir_all(&deep).unwrap();
+    let down = format!("/{}", "d/".repeat(300));
+    for number in 0..39 {
+        let next = format!("{down}l{}", number + 1);
+        std::os::unix::fs::symlink(next, deep.join(format!("l{number}"))).unwrap();
+    }
+    fs::write(deep.join("l39"), "found").unwrap();
+    std::os::unix::fs::symlink(format!("{down}l0"), dir.path().join("all")).unwrap();
+    std::os::unix::fs::symlink(format!("{down}l39"), dir.path().join("one")).unwrap();
+    let merged = Merged::open([dir.path()]).unwrap();
+    let error = merged.read("all", 10).unwrap_err();
+    // ELOOP.
+    assert_eq!(error.raw_os_error(), Some(40), "{error}");
+    // The control: as deep, behind one link.
+    let merged = Merged::open([dir.path()]).unwrap();
+    assert_eq!(
+        merged.read("one", 10).unwrap().as_deref(),
+        Some(&b"found"[..])
+    );
+}
+
+#[test]
 fn an_altered_document_or_layer_is_never_used() {
     let layer = Tar::new().file("f", "content").finish();
     for compress in [gzip as fn(&[u8]) -> Vec<u8>, zstd, |plain| plain.to_vec()] {

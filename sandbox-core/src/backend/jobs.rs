@@ -234,13 +234,13 @@ impl Entry {
         spawn: impl Future<Output = Result<Process>> + Send + 'static,
         shared: Weak<Shared>,
     ) {
-        let entry = self.clone();
+        let entry = Followed(self.clone());
         let task = tokio::spawn(async move {
             let process = match spawn.await {
                 Ok(process) => process,
-                Err(error) => return entry.not_started(error, &shared),
+                Err(error) => return entry.0.not_started(error, &shared),
             };
-            entry.follow(process).await;
+            entry.0.follow(process).await;
         });
         *lock(&self.task) = Some(task.abort_handle());
     }
@@ -282,17 +282,24 @@ impl Entry {
 
     /// The sandbox has ended.
     fn abandon(&self) {
+        self.end(Phase::Abandoned);
         if let Some(task) = lock(&self.task).take() {
             task.abort();
         }
-        self.phase.send_if_modified(|phase| {
+    }
+
+    /// Ends it in this way, unless it has ended.
+    fn end(&self, how: Phase) {
+        let ended = self.phase.send_if_modified(|phase| {
             let running = matches!(phase, Phase::Starting | Phase::Running(_));
             if running {
-                *phase = Phase::Abandoned;
+                *phase = how;
             }
             running
         });
-        self.grown.send_modify(|count| *count += 1);
+        if ended {
+            self.grown.send_modify(|count| *count += 1);
+        }
     }
 
     /// Reads a stream to its end into the log.
@@ -380,6 +387,19 @@ impl Entry {
         let mut found = log.read(from, limit);
         found.ended = over && found.next == log.next;
         Ok(found)
+    }
+}
+
+/// A job whose task is there: without one nothing would tell its end.
+struct Followed(Arc<Entry>);
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        let error = self.0.error(ErrorKind::Lost, Operation::WaitJob);
+        let error = error
+            .with_message("the tokio runtime that followed the job has ended")
+            .with_execution(Execution::Unknown);
+        self.0.end(Phase::Failed(error));
     }
 }
 
@@ -675,5 +695,42 @@ impl Log {
             first_kept: self.first,
             ended: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::runtime::Runtime;
+
+    use super::*;
+
+    #[test]
+    fn a_job_whose_runtime_has_ended_is_lost_and_not_waited_for_without_end() {
+        let (first, second) = (Runtime::new().unwrap(), Runtime::new().unwrap());
+        let jobs = Arc::new(Jobs::new(SandboxId::new("s")));
+        let key = JobKey::new("k");
+        let (starting, name) = (jobs.clone(), key.clone());
+        first.spawn(async move {
+            let command = Command::new("true");
+            let spawn = |_| std::future::pending::<Result<Process>>();
+            starting
+                .start(&name, command, JobOptions::new(), spawn)
+                .await
+        });
+        let job = loop {
+            if let Ok(job) = jobs.find(&key) {
+                break job;
+            }
+            std::thread::yield_now();
+        };
+        first.shutdown_timeout(Duration::from_secs(60));
+        second.block_on(async {
+            let waited = tokio::time::timeout(Duration::from_secs(60), job.wait()).await;
+            let error = waited.expect("no end").unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Lost, "{error}");
+            assert!(job.info().await.unwrap().state.is_final());
+        });
     }
 }

@@ -265,8 +265,13 @@ impl Activity {
             return;
         }
         let (activity, raw) = (Arc::downgrade(self), raw.clone());
+        let mut alive = self.alive.subscribe();
         self.handle.spawn(async move {
-            let jobs = match raw.list_jobs().await {
+            let listed = tokio::select! {
+                listed = raw.list_jobs() => listed,
+                _ = alive.changed() => return,
+            };
+            let jobs = match listed {
                 Ok(jobs) => jobs,
                 Err(error) => {
                     tracing::warn!(%error, "the jobs of a sandbox that was taken up are not known");
@@ -295,7 +300,7 @@ async fn has_failed(job: &Job) -> bool {
 }
 
 /// One use; ends when dropped.
-struct Use {
+pub(crate) struct Use {
     /// `None` once another use has taken its place.
     activity: Option<Arc<Activity>>,
     command: bool,
@@ -304,7 +309,7 @@ struct Use {
 
 impl Use {
     /// `None` while the session is being suspended, and once it is.
-    fn admit(activity: &Arc<Activity>, command: bool) -> Option<Self> {
+    pub(crate) fn admit(activity: &Arc<Activity>, command: bool) -> Option<Self> {
         let admitted = activity.admit(command);
         admitted.then(|| Self::of(activity, command))
     }

@@ -23,7 +23,7 @@ pub enum ErrorKind {
     Full,
     /// A session that does not exist.
     NotFound,
-    /// The session is in use.
+    /// The session is in use, or another call makes or ends it.
     Busy,
     /// [`Sessions::shutdown`](crate::Sessions::shutdown) has begun.
     ShutDown,

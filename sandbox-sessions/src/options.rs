@@ -197,16 +197,19 @@ impl SessionsConfig {
     }
 }
 
-/// Behaviour of a call when there is no place for another session.
+/// Behaviour of a call when there is no place for another session, or when another call makes or
+/// ends the session of its name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Wait {
     /// Waiting for a turn.
     #[default]
     Queue,
-    /// Waiting this long, and then failing with [`ErrorKind::Full`](crate::ErrorKind::Full).
+    /// Waiting this long, and then failing with [`ErrorKind::Full`](crate::ErrorKind::Full) without
+    /// a place, with [`ErrorKind::Busy`](crate::ErrorKind::Busy) behind another call. A creation
+    /// that has begun takes the time that it takes.
     AtMost(Duration),
-    /// Failing at once with [`ErrorKind::Full`](crate::ErrorKind::Full).
+    /// Failing at once with the same.
     Never,
 }
 

@@ -4,12 +4,13 @@
 //! within a tenant. A place must never be given out twice, nor be lost when a caller goes away.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{oneshot, watch};
 
 use crate::options::Told;
-use crate::{Clock, Error, Limits, Result, Scope, Tenant, Wait};
+use crate::{Error, Limits, Result, Scope, Tenant, Wait};
 
 #[derive(Debug)]
 pub(crate) struct Queue {
@@ -147,18 +148,14 @@ impl Queue {
         }
     }
 
-    /// Waits for a place. Dropping the future leaves the queue.
+    /// Waits for a place, until `late` is. Dropping the future leaves the queue.
     pub(crate) async fn enter(
         self: &Arc<Self>,
         tenant: &Tenant,
         wait: Wait,
         told: Option<&Told>,
-        clock: &Clock,
+        late: impl Future<Output = ()>,
     ) -> Result<Place> {
-        let deadline = match wait {
-            Wait::AtMost(time) => clock.now().checked_add(time),
-            _ => None,
-        };
         let (mut place, waiter) = {
             let (granted, entered) = {
                 let mut state = self.lock();
@@ -169,12 +166,6 @@ impl Queue {
         };
         let mut moved = self.moved.subscribe();
         let mut last = None;
-        let late = async {
-            match deadline {
-                Some(at) => clock.sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::pin!(late);
         loop {
             tokio::select! {
@@ -230,6 +221,16 @@ impl Queue {
             number,
         };
         Ok((granted, (place, waiter)))
+    }
+
+    /// Why callers of this tenant wait for a place, if some do.
+    pub(crate) fn why_waiting(&self, tenant: &Tenant) -> Option<Error> {
+        let state = self.lock();
+        let waits = |line: &Line| !line.waiting.is_empty();
+        match state.tenants.get(tenant).is_some_and(waits) {
+            true => self.full(&state, tenant),
+            false => None,
+        }
     }
 
     /// Why a caller of this tenant would have to wait now.
@@ -323,7 +324,7 @@ impl Drop for Waiter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::future::Future;
+    use std::future::pending;
     use std::pin::Pin;
     use std::task::{Context, Poll, Waker};
 
@@ -344,21 +345,23 @@ mod tests {
     }
 
     /// A caller that waits: polled once.
-    fn enter<'a>(queue: &'a Arc<Queue>, clock: &'a Clock, name: &'a str) -> Entering<'a> {
-        let mut entering: Entering<'a> =
-            Box::pin(async move { queue.enter(&tenant(name), Wait::Queue, None, clock).await });
+    fn enter<'a>(queue: &'a Arc<Queue>, name: &'a str) -> Entering<'a> {
+        let mut entering: Entering<'a> = Box::pin(async move {
+            queue
+                .enter(&tenant(name), Wait::Queue, None, pending())
+                .await
+        });
         assert!(poll(&mut entering).is_none());
         entering
     }
 
     #[test]
     fn places_go_round_the_tenants_and_in_order_within_one() {
-        let clock = Clock::system();
         let queue = Queue::new(Limits::new().total(1));
         let first = queue.take(&tenant("z"));
         let mut waiting: Vec<(&str, Entering<'_>)> = ["a1", "a2", "a3", "b1", "c1", "b2"]
             .into_iter()
-            .map(|name| (name, enter(&queue, &clock, &name[..1])))
+            .map(|name| (name, enter(&queue, &name[..1])))
             .collect();
         let mut held = first;
         let mut served = Vec::new();
@@ -380,12 +383,14 @@ mod tests {
 
     #[test]
     fn a_tenant_at_its_limit_does_not_hold_the_others_up() {
-        let clock = Clock::system();
         let queue = Queue::new(Limits::new().total(3).per_tenant(1));
         let held = queue.take(&tenant("a"));
-        let mut a = enter(&queue, &clock, "a");
-        let mut b: Entering<'_> =
-            Box::pin(async { queue.enter(&tenant("b"), Wait::Queue, None, &clock).await });
+        let mut a = enter(&queue, "a");
+        let mut b: Entering<'_> = Box::pin(async {
+            queue
+                .enter(&tenant("b"), Wait::Queue, None, pending())
+                .await
+        });
         assert!(poll(&mut b).unwrap().is_ok());
         drop(held);
         assert!(poll(&mut a).unwrap().is_ok());
@@ -393,12 +398,11 @@ mod tests {
 
     #[test]
     fn a_dropped_caller_leaves_the_queue_and_a_place_given_to_it_goes_on() {
-        let clock = Clock::system();
         let queue = Queue::new(Limits::new().total(1));
         let held = queue.take(&tenant("z"));
-        let gone = enter(&queue, &clock, "a");
-        let granted = enter(&queue, &clock, "b");
-        let mut last = enter(&queue, &clock, "c");
+        let gone = enter(&queue, "a");
+        let granted = enter(&queue, "b");
+        let mut last = enter(&queue, "c");
         drop(gone);
         assert_eq!(queue.counts(), (1, 2));
         drop(held);
@@ -411,19 +415,18 @@ mod tests {
 
     #[test]
     fn a_full_queue_and_a_caller_that_does_not_wait_are_told_the_limit() {
-        let clock = Clock::system();
         let queue = Queue::new(Limits::new().total(1).waiting(1));
         let _held = queue.take(&tenant("a"));
         let full = |wait| {
             let mut entering: Entering<'_> =
-                Box::pin(async { queue.enter(&tenant("b"), wait, None, &clock).await });
+                Box::pin(async { queue.enter(&tenant("b"), wait, None, pending()).await });
             poll(&mut entering).unwrap().unwrap_err().full().unwrap()
         };
         assert_eq!(
             (full(Wait::Never).scope, full(Wait::Never).limit),
             (Scope::Total, 1)
         );
-        let _waits = enter(&queue, &clock, "c");
+        let _waits = enter(&queue, "c");
         assert_eq!(
             (full(Wait::Queue).scope, full(Wait::Queue).limit),
             (Scope::Queue, 1)
@@ -432,11 +435,10 @@ mod tests {
 
     #[test]
     fn positions_are_told_and_change() {
-        let clock = Clock::system();
         let queue = Queue::new(Limits::new().total(1));
         let held = queue.take(&tenant("z"));
-        let _a1 = enter(&queue, &clock, "a");
-        let _a2 = enter(&queue, &clock, "a");
+        let _a1 = enter(&queue, "a");
+        let _a2 = enter(&queue, "a");
         let said = Arc::new(Mutex::new(Vec::new()));
         let told: Told = {
             let said = said.clone();
@@ -444,7 +446,7 @@ mod tests {
         };
         let mut b: Entering<'_> = Box::pin(async {
             queue
-                .enter(&tenant("b"), Wait::Queue, Some(&told), &clock)
+                .enter(&tenant("b"), Wait::Queue, Some(&told), pending())
                 .await
         });
         assert!(poll(&mut b).is_none());
@@ -456,14 +458,15 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_at_most_so_long_is_told_the_limit_then() {
-        let (clock, hand) = Clock::manual(std::time::SystemTime::UNIX_EPOCH);
+        let (hand, time) = oneshot::channel::<()>();
         let queue = Queue::new(Limits::new().per_tenant(1));
         let _held = queue.take(&tenant("a"));
         let wait = Wait::AtMost(std::time::Duration::from_secs(5));
         let a = tenant("a");
-        let mut entering: Entering<'_> = Box::pin(queue.enter(&a, wait, None, &clock));
+        let late = async { drop(time.await) };
+        let mut entering: Entering<'_> = Box::pin(queue.enter(&a, wait, None, late));
         assert!(poll(&mut entering).is_none());
-        hand.advance(std::time::Duration::from_secs(5));
+        hand.send(()).unwrap();
         let error = entering.await.unwrap_err();
         assert_eq!(error.full().unwrap().scope, Scope::Tenant);
         assert_eq!(queue.counts(), (1, 0));

@@ -948,35 +948,6 @@ async fn a_restart_takes_up_what_is_there_and_tells_what_is_not() {
 }
 
 #[tokio::test]
-async fn what_no_session_has_is_swept_and_what_is_anothers_is_left() {
-    let place = tempfile::tempdir().unwrap();
-    let config = SessionsConfig::new().journal(place.path());
-    // The answer to the creation is lost: the sandbox is there, and the call failed.
-    let model = ModelProvider::builder()
-        .fault_on(
-            Operation::Create,
-            [Fault::LoseAnswer(sandbox_core::ErrorKind::Unavailable)],
-        )
-        .build();
-    let cloud = Cloud::new(model);
-    let sessions = reopen(&cloud, &config).await;
-    assert!(sessions.get_or_create("a", "1", spec()).await.is_err());
-
-    let others = cloud
-        .create(spec().label("sandbox-session", "x"))
-        .await
-        .unwrap();
-    let plain = cloud.create(spec()).await.unwrap();
-    let used = sessions.get_or_create("a", "2", spec()).await.unwrap();
-    sessions.sweep().await;
-    let mut there = cloud.there().await;
-    there.sort();
-    let mut expected = vec![others.info().id, plain.info().id, used.sandbox().info().id];
-    expected.sort();
-    assert_eq!(there, expected);
-}
-
-#[tokio::test]
 async fn what_the_backend_does_not_destroy_keeps_its_place_and_is_tried_again() {
     let model = ModelProvider::builder()
         .fault_on(

@@ -1,5 +1,6 @@
 //! One session: who it belongs to, its clocks, and the handle to its sandbox.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -53,6 +54,8 @@ pub(super) struct Entry {
     told: Mutex<Option<Status>>,
     /// The use that was last written down.
     pub(super) written: Mutex<SystemTime>,
+    /// Whether a task of the reaper's is about to end it.
+    pub(super) expiring: AtomicBool,
 }
 
 /// Everything of the backend's that an entry holds.
@@ -104,6 +107,7 @@ impl Entry {
                 hold: Mutex::new(hold),
                 told: Mutex::new(None),
                 written: Mutex::new(now),
+                expiring: AtomicBool::new(false),
             }
         })
     }
@@ -114,6 +118,17 @@ impl Entry {
 
     pub(super) fn is_suspended(&self) -> bool {
         self.hold().snapshot.is_some()
+    }
+
+    /// The sandbox as sessions give it out, if there is a handle to it; a specification that was
+    /// not known after a restart is from then on.
+    pub(super) fn ready(&self, spec: Option<&SandboxSpec>) -> Option<Arc<dyn Sandbox>> {
+        let mut hold = self.hold();
+        let tracked = hold.tracked.clone()?;
+        if let (None, Some(spec)) = (&hold.spec, spec) {
+            hold.spec = Some(spec.clone());
+        }
+        Some(tracked)
     }
 
     /// The specification of its creation.

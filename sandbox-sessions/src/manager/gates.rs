@@ -26,25 +26,36 @@ impl Gates {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the right to change this name's session. Dropping the future gives up.
-    pub(super) async fn enter(self: &Arc<Self>, name: &Name) -> Gate {
-        let lock = {
-            let mut map = self.lock_map();
-            match map.get(name).and_then(Weak::upgrade) {
-                Some(lock) => lock,
-                None => {
-                    let lock = Arc::new(Lock::new(()));
-                    map.insert(name.clone(), Arc::downgrade(&lock));
-                    lock
-                }
+    fn lock_of(&self, name: &Name) -> Arc<Lock> {
+        let mut map = self.lock_map();
+        match map.get(name).and_then(Weak::upgrade) {
+            Some(lock) => lock,
+            None => {
+                let lock = Arc::new(Lock::new(()));
+                map.insert(name.clone(), Arc::downgrade(&lock));
+                lock
             }
-        };
-        let guard = lock.lock_owned().await;
+        }
+    }
+
+    fn gate(self: &Arc<Self>, name: &Name, guard: OwnedMutexGuard<()>) -> Gate {
         Gate {
             gates: self.clone(),
             name: name.clone(),
             guard: Some(guard),
         }
+    }
+
+    /// Waits for the right to change this name's session. Dropping the future gives up.
+    pub(super) async fn enter(self: &Arc<Self>, name: &Name) -> Gate {
+        let guard = self.lock_of(name).lock_owned().await;
+        self.gate(name, guard)
+    }
+
+    /// The right to change this name's session, if nobody has it or waits for it.
+    pub(super) fn try_enter(self: &Arc<Self>, name: &Name) -> Option<Gate> {
+        let guard = self.lock_of(name).try_lock_owned().ok()?;
+        Some(self.gate(name, guard))
     }
 
     /// Forgets locks that callers left behind which went away while they waited.

@@ -18,7 +18,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use sandbox_core::{Capability, Provider, SandboxId, SandboxSpec};
+use sandbox_core::{Capability, Provider, Sandbox, SandboxId, SandboxSpec};
 use tokio::sync::{Notify, broadcast};
 
 pub use entry::SessionInfo;
@@ -74,12 +74,37 @@ pub struct Stats {
     pub doomed: usize,
 }
 
-/// A sandbox that has to go and did not.
+/// A sandbox that has to go and did not. It stays in its list while it is tried again.
 #[derive(Debug)]
 struct Doomed {
     id: SessionId,
+    /// The handle, where there is one.
+    raw: Option<Arc<dyn Sandbox>>,
     sandbox: SandboxId,
-    place: Option<Place>,
+    /// Place that it holds until it is gone.
+    _place: Option<Place>,
+    /// Whether its end is the end of what the journal has under this identifier.
+    ends: bool,
+    is_tried: bool,
+}
+
+impl Doomed {
+    fn new(
+        id: SessionId,
+        raw: Option<Arc<dyn Sandbox>>,
+        sandbox: SandboxId,
+        place: Option<Place>,
+        ends: bool,
+    ) -> Self {
+        Self {
+            id,
+            raw,
+            sandbox,
+            _place: place,
+            ends,
+            is_tried: false,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -99,8 +124,8 @@ struct Inner {
     pending: Mutex<HashSet<SessionId>>,
     doomed: Mutex<Vec<Doomed>>,
     shapes: Vec<Shape>,
-    /// Wakes the pool's task.
-    refill: Arc<Notify>,
+    /// Held by the sweep that is under way.
+    sweeping: tokio::sync::Mutex<()>,
     /// Wakes the reaper.
     wake: Arc<Notify>,
     /// When the reaper looks next.
@@ -120,7 +145,7 @@ enum Phase {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.refill.notify_one();
+        self.refill();
         self.wake.notify_one();
     }
 }
@@ -156,8 +181,24 @@ impl Inner {
         Busy(self.steps.clone())
     }
 
+    /// Begins a step, unless the journal and what it names may be another process's by now.
+    fn begin(&self) -> Result<Busy> {
+        let busy = self.busy();
+        match *self.phase.borrow() {
+            Phase::Ended => Err(Error::shut_down()),
+            Phase::Open | Phase::Down => Ok(busy),
+        }
+    }
+
     fn is_down(&self) -> bool {
         *self.phase.borrow() != Phase::Open
+    }
+
+    /// Wakes the tasks that fill the pool.
+    fn refill(&self) {
+        for shape in &self.shapes {
+            shape.refill.notify_one();
+        }
     }
 
     fn plan(&self, next: Option<SystemTime>) {
@@ -249,7 +290,7 @@ impl Sessions {
             entries: Mutex::default(),
             pending: Mutex::default(),
             doomed: Mutex::default(),
-            refill: Arc::default(),
+            sweeping: tokio::sync::Mutex::default(),
             wake: Arc::default(),
             planned: Mutex::default(),
             changes: broadcast::channel(CHANGES).0,
@@ -258,10 +299,9 @@ impl Sessions {
         });
         let opened = inner.recover(book).await?;
         inner.handle.spawn(reaper::run(Arc::downgrade(&inner)));
-        if !inner.shapes.is_empty() {
-            inner
-                .handle
-                .spawn(pool::keep_filled(Arc::downgrade(&inner)));
+        for shape in 0..inner.shapes.len() {
+            let filled = pool::keep_filled(Arc::downgrade(&inner), shape);
+            inner.handle.spawn(filled);
         }
         Ok((Self { inner }, opened))
     }
@@ -293,7 +333,8 @@ impl Sessions {
     /// [`get_or_create`](Sessions::get_or_create) with options.
     ///
     /// # Errors
-    /// Those of [`get_or_create`](Sessions::get_or_create); [`ErrorKind::Full`] as the options say.
+    /// Those of [`get_or_create`](Sessions::get_or_create); [`ErrorKind::Full`] and
+    /// [`ErrorKind::Busy`] as [`Wait`](crate::Wait) says.
     pub async fn get_or_create_with(
         &self,
         tenant: impl TryInto<Tenant, Error: Into<Error>>,
@@ -371,11 +412,14 @@ impl Sessions {
     }
 
     /// Compares what is known with what the backend has, now instead of at the next interval: what
-    /// is gone is told, leftovers are destroyed.
+    /// is gone is told, leftovers are destroyed. Nothing is done once a shutdown has begun.
     ///
-    /// Dropping the future stops between two steps.
+    /// Dropping the future does not stop it.
     pub async fn sweep(&self) {
-        self.inner.sweep().await;
+        let inner = self.inner.clone();
+        let sweep = steps::step(&self.inner.handle, async move { inner.sweep().await });
+        // It fails if the runtime has ended, and then there is nothing to sweep for.
+        let _ = sweep.await;
     }
 
     /// Counts of sessions, places, waiting callers and sandboxes.

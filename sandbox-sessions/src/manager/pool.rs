@@ -9,6 +9,9 @@ use std::time::{Duration, SystemTime};
 
 use sandbox_core::{GuestPath, Sandbox, SandboxExt as _, SandboxSpec};
 
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
 use super::Inner;
 use crate::journal::Record;
 use crate::{Pool, Result, SessionId};
@@ -23,6 +26,8 @@ const AT_ONCE: usize = 4;
 pub(super) struct Shape {
     pool: Pool,
     state: Mutex<State>,
+    /// Wakes the task that fills it.
+    pub(super) refill: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -44,6 +49,7 @@ impl Shape {
         Self {
             pool,
             state: Mutex::default(),
+            refill: Arc::default(),
         }
     }
 
@@ -60,16 +66,18 @@ impl Shape {
     }
 }
 
-async fn is_well(sandbox: &dyn Sandbox) -> bool {
+async fn is_well(sandbox: &dyn Sandbox, until: Instant) -> bool {
     let root = GuestPath::root();
-    let answer = tokio::time::timeout(HEALTH, sandbox.stat(&root)).await;
+    let answer = tokio::time::timeout_at(until, sandbox.stat(&root)).await;
     matches!(answer, Ok(Ok(_)))
 }
 
 impl Inner {
-    /// A sandbox for this specification that is ready and well.
+    /// A sandbox for this specification that is ready and well. However many do not answer, a caller
+    /// waits for them as long as for one.
     pub(super) async fn take_from_pool(self: &Arc<Self>, spec: &SandboxSpec) -> Option<Member> {
         let shape = self.shapes.iter().find(|shape| shape.pool.spec == *spec)?;
+        let until = Instant::now() + HEALTH;
         loop {
             let member = {
                 let mut state = shape.lock();
@@ -80,13 +88,16 @@ impl Inner {
                 }
                 member
             };
-            self.refill.notify_one();
+            shape.refill.notify_one();
             let member = member?;
-            if is_well(&*member.sandbox).await {
+            if is_well(&*member.sandbox, until).await {
                 return Some(member);
             }
             tracing::warn!(id = %member.id, "a sandbox of the pool does not answer and is thrown away");
             self.clone().discard(member);
+            if Instant::now() >= until {
+                return None;
+            }
         }
     }
 
@@ -106,28 +117,31 @@ impl Inner {
 
     /// Looks at what waits in the pool, and throws away what does not answer.
     pub(super) async fn check_pool(self: &Arc<Self>) {
-        for shape in &self.shapes {
-            let waiting: Vec<(SessionId, Arc<dyn Sandbox>)> = {
-                let state = shape.lock();
-                let members = state.ready.iter();
-                members.map(|m| (m.id.clone(), m.sandbox.clone())).collect()
-            };
-            for (id, sandbox) in waiting {
-                if is_well(&*sandbox).await {
-                    continue;
+        let waiting = self.shapes.iter().enumerate().flat_map(|(shape, pool)| {
+            let state = pool.lock();
+            let members = state.ready.iter();
+            let members = members.map(|m| (shape, m.id.clone(), m.sandbox.clone()));
+            members.collect::<Vec<_>>()
+        });
+        self.some_at_once(
+            waiting.collect(),
+            |inner, (shape, id, sandbox)| async move {
+                if is_well(&*sandbox, Instant::now() + HEALTH).await {
+                    return;
                 }
-                let member = {
+                let member = inner.shapes.get(shape).and_then(|shape| {
                     let mut state = shape.lock();
                     let at = state.ready.iter().position(|member| member.id == id);
                     at.and_then(|at| state.ready.remove(at))
-                };
+                });
                 if let Some(member) = member {
                     tracing::warn!(%id, "a sandbox of the pool does not answer and is thrown away");
-                    self.clone().discard(member);
+                    inner.clone().discard(member);
                 }
-            }
-        }
-        self.refill.notify_one();
+            },
+        )
+        .await;
+        self.refill();
     }
 
     /// Takes everything out of the pool.
@@ -180,8 +194,9 @@ impl Inner {
                     Ok(member) => {
                         state.failures = 0;
                         state.not_before = None;
-                        self.pending().remove(&member.id);
+                        let id = member.id.clone();
                         state.ready.push_back(member);
+                        self.pending().remove(&id);
                     }
                     Err(error) => {
                         state.failures += 1;
@@ -195,23 +210,22 @@ impl Inner {
     }
 }
 
-/// Keeps the pool filled until the sessions are gone or shut down.
-pub(super) async fn keep_filled(inner: Weak<Inner>) {
+/// Keeps one shape of the pool filled until the sessions are gone or shut down.
+pub(super) async fn keep_filled(inner: Weak<Inner>, shape: usize) {
     loop {
         let (refill, clock, again) = {
             let Some(inner) = inner.upgrade() else { return };
-            let mut again: Option<SystemTime> = None;
-            for shape in &inner.shapes {
-                let next = inner.fill(shape).await;
-                again = again.into_iter().chain(next).min();
-            }
+            let Some(shape) = inner.shapes.get(shape) else {
+                return;
+            };
+            let again = inner.fill(shape).await;
             if inner.is_down() {
                 for member in inner.empty_pool() {
                     inner.clone().discard(member);
                 }
                 return;
             }
-            (inner.refill.clone(), inner.config.clock.clone(), again)
+            (shape.refill.clone(), inner.config.clock.clone(), again)
         };
         tokio::select! {
             () = refill.notified() => {}
@@ -222,5 +236,49 @@ pub(super) async fn keep_filled(inner: Weak<Inner>) {
                 }
             } => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Sessions, SessionsConfig};
+    use sandbox_testkit::model::ModelProvider;
+
+    /// A sweep destroys what is not known, so there must be no moment in which one is in no list.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn one_that_is_handed_out_is_known_at_every_moment() {
+        let spec = SandboxSpec::new();
+        let config = SessionsConfig::new().pool(Pool::new(spec.clone(), 1));
+        let provider = Arc::new(ModelProvider::new());
+        let sessions = Sessions::open(provider, config).await.unwrap();
+        let inner = sessions.inner.clone();
+        let until = Instant::now() + Duration::from_secs(120);
+        while inner.shapes[0].ready() == 0 {
+            assert!(Instant::now() < until, "the pool is not filled");
+            tokio::task::yield_now().await;
+        }
+        let (id, size) = (inner.shapes[0].ids()[0].clone(), 2_000);
+        let hands = tokio::spawn({
+            let inner = inner.clone();
+            async move {
+                for _ in 0..size {
+                    let member = inner.take_from_pool(&spec).await.unwrap();
+                    let id = member.id.clone();
+                    // As the task does that fills it.
+                    inner.shapes[0].lock().ready.push_front(member);
+                    inner.pending().remove(&id);
+                }
+            }
+        });
+        let looks = std::thread::spawn(move || {
+            let mut unknown = 0;
+            while !hands.is_finished() {
+                unknown += usize::from(!inner.knows(&id));
+            }
+            unknown
+        });
+        let unknown = tokio::task::spawn_blocking(|| looks.join().unwrap());
+        assert_eq!(unknown.await.unwrap(), 0);
     }
 }

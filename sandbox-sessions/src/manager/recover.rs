@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use sandbox_core::{Capability, Labels, SandboxId, SnapshotId};
+use sandbox_core::{Capability, ErrorKind, Labels, Sandbox, SandboxId, SnapshotId};
 
 use super::entry::{Entry, Hold};
 use super::{Inner, OWNER_LABEL, SESSION_LABEL};
@@ -34,7 +34,15 @@ impl Inner {
         let there = Backend::ask(self).await?;
         let mut closed = Vec::new();
         for (id, kept) in book.kept {
-            let sandbox = there.find(&id, &kept);
+            let mut sandbox = there.find(&id, &kept);
+            let mut raw = None;
+            if sandbox.is_none()
+                && kept.session.is_some()
+                && kept.closing.is_none()
+                && let Some(recorded) = there.unlisted(&kept)
+            {
+                (sandbox, raw) = self.ask_for(recorded).await;
+            }
             match &kept.session {
                 // Half made, half destroyed, or of the pool.
                 Some(session) if kept.closing.is_none() && kept.snapshot.is_some() => {
@@ -46,7 +54,7 @@ impl Inner {
                 Some(session)
                     if kept.closing.is_none() && kept.sandbox.is_some() && sandbox.is_some() =>
                 {
-                    self.take(&id, session, &kept, sandbox);
+                    self.take(&id, session, &kept, sandbox, raw);
                     opened
                         .taken_up
                         .push((session.tenant.clone(), session.key.clone()));
@@ -93,13 +101,33 @@ impl Inner {
         session: &Described,
         kept: &Kept,
         sandbox: Option<SandboxId>,
+        raw: Option<Arc<dyn Sandbox>>,
     ) {
         let hold = Hold {
             sandbox,
             place: Some(self.queue.take(&session.tenant)),
             ..Hold::default()
         };
-        self.insert(id, session, kept, hold);
+        let entry = self.insert(id, session, kept, hold);
+        if let Some(raw) = raw {
+            entry.activity.follow_all(&raw);
+            entry.set_sandbox(raw);
+        }
+    }
+
+    /// Asks for a sandbox that a list lacks: the lists of some services are late. One that is not
+    /// told to be gone is taken to be there.
+    async fn ask_for(&self, recorded: SandboxId) -> (Option<SandboxId>, Option<Arc<dyn Sandbox>>) {
+        match self.bounded(self.provider.attach(&recorded)).await {
+            Ok(raw) => (Some(recorded), Some(raw)),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Lost) => {
+                (None, None)
+            }
+            Err(error) => {
+                tracing::warn!(sandbox = %recorded, %error, "a sandbox is not listed and does not answer");
+                (Some(recorded), None)
+            }
+        }
     }
 
     fn take_suspended(self: &Arc<Self>, id: &SessionId, session: &Described, kept: &Kept) {
@@ -160,6 +188,14 @@ impl Backend {
             by_mark: marks.collect(),
             ids: list.iter().map(|info| info.id.clone()).collect(),
         })
+    }
+
+    /// A recorded sandbox that a list lacks.
+    fn unlisted(&self, kept: &Kept) -> Option<SandboxId> {
+        match self {
+            Self::Listed { .. } => kept.sandbox.as_deref().map(SandboxId::new),
+            Self::Unlisted | Self::Forgets => None,
+        }
     }
 
     fn find(&self, id: &SessionId, kept: &Kept) -> Option<SandboxId> {

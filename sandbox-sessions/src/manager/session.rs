@@ -13,6 +13,9 @@ use crate::{
     Error, ErrorKind, Expired, Key, Result, SessionId, SessionOptions, Status, Tenant, Why,
 };
 
+/// The longest that a session is kept without use.
+const FOREVER: Duration = Duration::from_secs(1_000 * 365 * 24 * 3600);
+
 /// A session: a sandbox that is kept for a tenant under a key.
 ///
 /// Dropping the handle changes nothing: the session lives on until it is closed or expires.
@@ -107,10 +110,11 @@ impl Session {
         self.info().expires.map(|expired| expired.at)
     }
 
-    /// [`keep_alive`](Session::keep_alive) for a time from now.
+    /// [`keep_alive`](Session::keep_alive) for a time from now; one without an end is a thousand years.
     pub fn keep_alive_for(&self, time: Duration) -> Option<SystemTime> {
         let now = self.inner.config.clock.now();
-        self.keep_alive(now.checked_add(time).unwrap_or(now))
+        let until = now.checked_add(time.min(FOREVER));
+        self.keep_alive(until.unwrap_or(now))
     }
 
     /// Asks the sandbox for a sign of life. It does not count as a use.

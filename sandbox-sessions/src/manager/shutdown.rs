@@ -1,10 +1,13 @@
 //! An orderly end within a deadline.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sandbox_core::Capability;
+use tokio::task::JoinSet;
 
+use super::steps::{joined, step};
 use super::{Inner, Phase, SessionInfo, Sessions};
 use crate::{Error, ErrorKind, Result, Why};
 
@@ -58,8 +61,8 @@ pub struct ShutdownReport {
     pub closed: usize,
     /// Number of sessions that are left to the next process.
     pub kept: usize,
-    /// Sessions not closed before the deadline. The journal names them, and the next process
-    /// collects them.
+    /// Sessions whose sandbox was not closed, before the deadline or at all. The journal names them,
+    /// and the next process collects them.
     pub left: Vec<SessionInfo>,
 }
 
@@ -74,7 +77,18 @@ impl Sessions {
     /// [`ErrorKind::InvalidInput`] for `keep` without a journal or on a backend whose sandboxes can't
     /// be attached to; nothing has ended then.
     pub async fn shutdown(&self, options: ShutdownOptions) -> Result<ShutdownReport> {
-        let inner = &self.inner;
+        let inner = self.inner.clone();
+        let task = step(
+            &self.inner.handle,
+            async move { inner.shut_down(options).await },
+        );
+        joined(task).await
+    }
+}
+
+impl Inner {
+    async fn shut_down(self: &Arc<Self>, options: ShutdownOptions) -> Result<ShutdownReport> {
+        let inner = self;
         let keeps =
             inner.config.journal.is_some() && inner.provider.capabilities().has(Capability::Attach);
         if options.keep && !keeps {
@@ -93,33 +107,40 @@ impl Sessions {
         });
         inner.queue.close();
         inner.wake.notify_one();
-        inner.refill.notify_one();
-        let mut report = ShutdownReport::default();
-        let entries: Vec<_> = inner.entries().values().cloned().collect();
-        let count = entries.len();
+        inner.refill();
+        let mut left = HashMap::new();
+        // Each is a step that goes on when the set is dropped at the deadline.
+        let mut ends = JoinSet::new();
         if options.keep {
             inner.write_uses().await;
-            for entry in entries {
-                let mut hold = entry.hold();
-                // Some backends destroy what a dropped handle names; this one's sandbox stays.
-                std::mem::forget(hold.raw.take());
-                std::mem::forget(hold.tracked.take());
-            }
-            report.kept = count;
         } else {
+            let entries: Vec<_> = inner.entries().values().cloned().collect();
             for entry in entries {
+                left.insert(entry.id.clone(), entry.clone());
                 let inner = inner.clone();
-                inner.handle.clone().spawn(async move {
-                    if let Err(error) = Inner::end(&inner, &entry, Why::ShutDown).await {
+                ends.spawn(async move {
+                    let ended = Inner::end(&inner, &entry, Why::ShutDown).await;
+                    if let Err(error) = &ended {
                         tracing::warn!(id = %entry.id, %error, "a session was not closed cleanly");
                     }
+                    ended.is_ok().then(|| entry.id.clone())
                 });
             }
         }
+        let again = {
+            let inner = inner.clone();
+            async move { inner.try_doomed_again().await }
+        };
+        inner.handle.spawn(again);
         for member in inner.empty_pool() {
             Arc::clone(inner).discard(member);
         }
+        let mut report = ShutdownReport::default();
         let finished = async {
+            while let Some(ended) = ends.join_next().await {
+                let closed = ended.ok().flatten();
+                report.closed += closed.map_or(0, |id| left.remove(&id).iter().count());
+            }
             let mut steps = inner.steps.subscribe();
             loop {
                 let idle = steps.wait_for(|steps| *steps == 0).await.is_ok();
@@ -134,14 +155,21 @@ impl Sessions {
             }
         };
         let _ = tokio::time::timeout(options.deadline, finished).await;
-        if !options.keep {
-            let now = inner.config.clock.now();
-            let left: Vec<_> = inner.entries().values().cloned().collect();
-            report.left = left.iter().map(|entry| entry.info(now)).collect();
-            report.closed = count.saturating_sub(report.left.len());
-        }
-        inner.journal.close().await;
+        // Nothing begins from here on: the journal becomes another process's.
         inner.phase.send_replace(Phase::Ended);
+        if options.keep {
+            for entry in inner.entries().values() {
+                let mut hold = entry.hold();
+                // Some backends destroy what a dropped handle names; this one's sandbox stays.
+                std::mem::forget(hold.raw.take());
+                std::mem::forget(hold.tracked.take());
+                report.kept += 1;
+            }
+        }
+        let now = inner.config.clock.now();
+        report.left = left.values().map(|entry| entry.info(now)).collect();
+        report.left.sort_by(|a, b| a.id.cmp(&b.id));
+        inner.journal.close().await;
         Ok(report)
     }
 }

@@ -11,16 +11,19 @@ use sandbox_core::{
     Capability, ErrorKind as CoreKind, ForkOptions, Labels, Sandbox, SandboxId, SandboxSpec,
     SnapshotId, SnapshotOptions, Source,
 };
+use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
 use super::entry::{Entry, Hold, describe};
-use super::gates::Gate;
+use super::gates::{Gate, Gates};
 use super::{Doomed, Inner, OWNER_LABEL, SESSION_LABEL, Session};
-use crate::activity::{Life, ended};
+use crate::activity::{Life, Use, ended};
 use crate::journal::Record;
 use crate::name::Name;
 use crate::queue::Place;
-use crate::{Error, ErrorKind, Key, Result, SessionId, SessionOptions, Wait, Why, fingerprint};
+use crate::{
+    Clock, Error, ErrorKind, Key, Result, SessionId, SessionOptions, Wait, Why, fingerprint,
+};
 
 impl Inner {
     pub(super) async fn get_or_create(
@@ -37,26 +40,48 @@ impl Inner {
                 Error::new(ErrorKind::InvalidInput).with_message("a time of its options is zero"),
             ));
         }
-        if inner.is_down() {
-            return Err(Error::shut_down());
-        }
-        let asked = inner.config.clock.now();
-        let _turn = inner.turns.enter(&name).await;
+        let fits = |entry: &Entry| match entry.fingerprint == print {
+            true => Ok(()),
+            false => Err(named(
+                Error::new(ErrorKind::Conflict)
+                    .with_message("it exists with another specification")
+                    .with_hint("close it first, or use another key"),
+            )),
+        };
+        let patience = Patience::of(&options, &inner.config.clock);
+        // One that is there is not waited for, whoever looks at it too.
+        let ready = || -> Result<Option<Session>> {
+            let entry = inner.entries().get(&name).cloned();
+            let Some(entry) = entry.filter(|entry| !entry.is_suspended()) else {
+                return Ok(None);
+            };
+            fits(&entry)?;
+            let ready = entry.ready(Some(&spec));
+            Ok(ready.map(|sandbox| inner.session(entry, sandbox, false)))
+        };
+        let _turn = match inner.turn(&inner.turns, &name, patience).await {
+            Ok(turn) => turn,
+            Err(error) => return ready()?.ok_or_else(|| named(error)),
+        };
         let mut place = None;
         let (gate, place) = loop {
-            let gate = inner.gates.enter(&name).await;
+            let entered = inner.turn(&inner.gates, &name, patience).await;
+            let gate = match entered {
+                Ok(gate) => gate,
+                Err(error) => return ready()?.ok_or_else(|| named(error)),
+            };
+            if inner.is_down() {
+                return Err(Error::shut_down());
+            }
             let entry = inner.entries().get(&name).cloned();
-            if entry.as_ref().is_some_and(|e| e.fingerprint != print) {
-                return Err(named(
-                    Error::new(ErrorKind::Conflict)
-                        .with_message("it exists with another specification")
-                        .with_hint("close it first, or use another key"),
-                ));
+            if let Some(entry) = &entry {
+                fits(entry)?;
             }
             let is_live = entry.as_ref().is_some_and(|entry| !entry.is_suspended());
             if !is_live && place.is_none() {
                 drop(gate);
-                place = Some(inner.enter(&name, &options, asked).await.map_err(named)?);
+                let entered = inner.enter(&name, &options, patience).await;
+                place = Some(entered.map_err(named)?);
                 continue;
             }
             match (entry, place.take()) {
@@ -65,10 +90,9 @@ impl Inner {
                     return Ok(inner.session(entry, resumed.map_err(named)?, false));
                 }
                 (Some(entry), _) => {
-                    let found = Self::take_up(inner, &entry, Some(&spec)).await;
-                    match found.map_err(named)? {
-                        Some(sandbox) => return Ok(inner.session(entry, sandbox, false)),
-                        None => Self::end_in(inner, &gate, &entry, Why::Lost).await?,
+                    let found = Self::find(inner, gate, &entry, Some(spec.clone())).await;
+                    if let Some(sandbox) = found.map_err(named)? {
+                        return Ok(inner.session(entry, sandbox, false));
                     }
                 }
                 (None, Some(place)) => break (gate, place),
@@ -77,7 +101,7 @@ impl Inner {
         };
         let task = {
             let inner = inner.clone();
-            let busy = inner.busy();
+            let busy = inner.begin()?;
             let name = name.clone();
             step(&inner.handle.clone(), async move {
                 let made =
@@ -95,12 +119,15 @@ impl Inner {
                 .with_message("there is no such session")
                 .with_name(&name.tenant, &name.key)
         };
-        let asked = inner.config.clock.now();
-        let _turn = inner.turns.enter(&name).await;
         let options = SessionOptions::new();
+        let patience = Patience::of(&options, &inner.config.clock);
+        let _turn = inner.turns.enter(&name).await;
         let mut place = None;
         loop {
             let gate = inner.gates.enter(&name).await;
+            if inner.is_down() {
+                return Err(Error::shut_down());
+            }
             let entry = inner.entries().get(&name).cloned().ok_or_else(missing)?;
             if entry.is_suspended() {
                 let spec = entry.spec()?;
@@ -110,19 +137,78 @@ impl Inner {
                 }
                 drop(gate);
                 tokio::select! {
-                    entered = inner.enter(&name, &options, asked) => place = Some(entered?),
+                    entered = inner.enter(&name, &options, patience) => place = Some(entered?),
                     () = entry.activity.gone() => {}
                 }
                 continue;
             }
-            return match Self::take_up(inner, &entry, None).await? {
-                Some(sandbox) => Ok(inner.session(entry, sandbox, false)),
-                None => {
-                    Self::end_in(inner, &gate, &entry, Why::Lost).await?;
-                    Err(missing())
-                }
-            };
+            let found = Self::find(inner, gate, &entry, None).await?;
+            let sandbox = found.ok_or_else(missing)?;
+            return Ok(inner.session(entry, sandbox, false));
         }
+    }
+
+    /// The sandbox of a session that is not suspended. `None` if it is gone; the session has ended
+    /// then. The step has the gate: it goes on if its caller goes away.
+    async fn find(
+        inner: &Arc<Self>,
+        gate: Gate,
+        entry: &Arc<Entry>,
+        spec: Option<SandboxSpec>,
+    ) -> Result<Option<Arc<dyn Sandbox>>> {
+        if let Some(ready) = entry.ready(spec.as_ref()) {
+            return Ok(Some(ready));
+        }
+        let (inner, entry, busy) = (inner.clone(), entry.clone(), inner.begin()?);
+        let task = step(&inner.handle.clone(), async move {
+            let found = Self::take_up(&inner, &entry, spec.as_ref()).await;
+            let found = match found {
+                Ok(None) => Self::end_in(&inner, &gate, &entry, Why::Lost)
+                    .await
+                    .map(|()| None),
+                found => found,
+            };
+            drop((gate, busy));
+            found
+        });
+        joined(task).await
+    }
+
+    /// Waits for one of the rights to a name, no longer than the call may.
+    async fn turn(
+        &self,
+        gates: &Arc<Gates>,
+        name: &Name,
+        Patience { wait, until }: Patience,
+    ) -> Result<Gate> {
+        let busy = || {
+            let waiting = self.queue.why_waiting(&name.tenant);
+            waiting.unwrap_or_else(|| {
+                Error::new(ErrorKind::Busy)
+                    .with_message("another call makes or ends it at the moment")
+                    .with_hint("try again, or let the call wait")
+            })
+        };
+        match wait {
+            Wait::Queue => Ok(gates.enter(name).await),
+            Wait::Never => gates.try_enter(name).ok_or_else(busy),
+            Wait::AtMost(_) => tokio::select! {
+                biased;
+                gate = gates.enter(name) => Ok(gate),
+                () = self.alarm(until) => Err(busy()),
+            },
+        }
+    }
+
+    /// Waits for a time, by a task: the caller may be outside of a runtime.
+    async fn alarm(&self, at: Option<SystemTime>) {
+        let Some(at) = at else {
+            return std::future::pending().await;
+        };
+        let clock = self.config.clock.clone();
+        let mut alarm = JoinSet::new();
+        alarm.spawn_on(async move { clock.sleep_until(at).await }, &self.handle);
+        alarm.join_next().await;
     }
 
     fn session(
@@ -141,23 +227,16 @@ impl Inner {
     }
 
     /// Waits for a place, under the turn of its name and never under its gate: the call that
-    /// ends the session meanwhile must not wait as long. Time since the call asked counts.
+    /// ends the session meanwhile must not wait as long.
     async fn enter(
         &self,
         name: &Name,
         options: &SessionOptions,
-        asked: SystemTime,
+        Patience { wait, until }: Patience,
     ) -> Result<Place> {
-        let clock = &self.config.clock;
         let told = options.told.as_ref();
-        let wait = match options.wait {
-            Wait::AtMost(time) => {
-                let passed = clock.now().duration_since(asked).unwrap_or_default();
-                Wait::AtMost(time.saturating_sub(passed))
-            }
-            wait => wait,
-        };
-        self.queue.enter(&name.tenant, wait, told, clock).await
+        let late = self.alarm(until);
+        self.queue.enter(&name.tenant, wait, told, late).await
     }
 
     /// Creates the sandbox of a new session: a fork of another's, one from the pool, or a new one.
@@ -310,30 +389,32 @@ impl Inner {
                     .with_hint("close it first, or use another key"),
             )),
         };
-        let asked = inner.config.clock.now();
-        let _turn = inner.turns.enter(&name).await;
+        let patience = Patience::of(&options, &inner.config.clock);
+        let turn = inner.turn(&inner.turns, &name, patience).await;
+        let _turn = turn.map_err(named)?;
         is_new()?;
-        let place = inner.enter(&name, &options, asked).await.map_err(named)?;
-        let gate = inner.gates.enter(&name).await;
+        let entered = inner.enter(&name, &options, patience).await;
+        let place = entered.map_err(named)?;
+        let gate = inner.turn(&inner.gates, &name, patience).await;
+        let gate = gate.map_err(named)?;
         is_new()?;
         let (raw, spec) = {
             let hold = parent.hold();
             (hold.raw.clone(), hold.spec.clone())
         };
-        let Some(raw) = raw else {
+        let (Some(raw), Some(using)) = (raw, Use::admit(&parent.activity, false)) else {
             return Err(Error::new(ErrorKind::NotFound)
                 .with_message("it has no sandbox to fork: it is suspended or has ended")
                 .with_name(&parent.name.tenant, &parent.name.key));
         };
-        parent.activity.touch();
         let print = parent.fingerprint.clone();
-        let (inner, busy) = (inner.clone(), inner.busy());
+        let (inner, busy) = (inner.clone(), inner.begin()?);
         let task = {
             let name = name.clone();
             step(&inner.handle.clone(), async move {
                 let made =
                     Self::make(&inner, &gate, name, spec, print, options, place, Some(raw)).await;
-                drop(busy);
+                drop((using, busy));
                 made
             })
         };
@@ -347,21 +428,18 @@ impl Inner {
         entry: &Arc<Entry>,
         spec: Option<&SandboxSpec>,
     ) -> Result<Option<Arc<dyn Sandbox>>> {
-        let (tracked, sandbox) = {
-            let hold = entry.hold();
-            (hold.tracked.clone(), hold.sandbox.clone())
-        };
-        if let Some(tracked) = tracked {
-            return Ok(Some(tracked));
+        if let Some(ready) = entry.ready(spec) {
+            return Ok(Some(ready));
         }
+        let sandbox = entry.hold().sandbox.clone();
         let Some(sandbox) = sandbox else {
             return Ok(None);
         };
         match inner.bounded(inner.provider.attach(&sandbox)).await {
             Ok(raw) => {
-                entry.hold().spec = spec.cloned();
                 entry.activity.follow_all(&raw);
-                Ok(Some(entry.set_sandbox(raw)))
+                entry.set_sandbox(raw);
+                Ok(entry.ready(spec))
             }
             Err(error) if matches!(error.kind(), CoreKind::NotFound | CoreKind::Lost) => Ok(None),
             Err(error) => Err(error.into()),
@@ -379,7 +457,7 @@ impl Inner {
     ) -> Result<Arc<dyn Sandbox>> {
         let missing = || Error::new(ErrorKind::NotFound).with_message("it has no snapshot");
         let snapshot = entry.hold().snapshot.clone().ok_or_else(missing)?;
-        let (inner, entry, busy) = (inner.clone(), entry.clone(), inner.busy());
+        let (inner, entry, busy) = (inner.clone(), entry.clone(), inner.begin()?);
         let task = step(&inner.handle.clone(), async move {
             let from = spec.clone().source(Source::Snapshot(snapshot.clone()));
             inner.pending().insert(entry.id.clone());
@@ -437,7 +515,7 @@ impl Inner {
         by_call: bool,
     ) -> Result<()> {
         let gate = inner.gates.enter(&entry.name).await;
-        let (inner, entry, busy) = (inner.clone(), entry.clone(), inner.busy());
+        let (inner, entry, busy) = (inner.clone(), entry.clone(), inner.begin()?);
         let task = step(&inner.handle.clone(), async move {
             let result = Self::suspend_in(&inner, &gate, &entry, by_call).await;
             drop(busy);
@@ -487,10 +565,15 @@ impl Inner {
         entry.activity.suspended(kept.is_ok());
         kept.map_err(named)?;
         let (place, sandbox) = place.unwrap_or_default();
-        let gone = inner.destroy(Some(raw), sandbox.as_ref()).await;
-        // What was not destroyed is a leftover: the sweep finds it by its mark.
-        drop(place);
-        gone.map_err(named)
+        let gone = inner.destroy(Some(raw.clone()), sandbox.as_ref()).await;
+        match (gone, sandbox) {
+            (Err(error), Some(sandbox)) => {
+                // The session goes on without it: the journal has its snapshot.
+                let doomed = Doomed::new(entry.id.clone(), Some(raw), sandbox, place, false);
+                Err(named(inner.doom(doomed, error)))
+            }
+            (gone, _) => gone.map_err(named),
+        }
     }
 
     /// Takes the snapshot of a session that is being suspended, and writes that down.
@@ -532,7 +615,10 @@ impl Inner {
         why: Why,
         condition: impl FnOnce(&Entry, SystemTime) -> bool + Send + 'static,
     ) -> Result<()> {
-        let (inner, entry, busy) = (inner.clone(), entry.clone(), inner.busy());
+        if !inner.is_current(entry) {
+            return Ok(());
+        }
+        let (inner, entry, busy) = (inner.clone(), entry.clone(), inner.begin()?);
         let task = step(&inner.handle.clone(), async move {
             let gate = inner.gates.enter(&entry.name).await;
             let result = match condition(&entry, inner.config.clock.now()) {
@@ -599,27 +685,33 @@ impl Inner {
         sandbox: Option<SandboxId>,
         place: Option<Place>,
     ) -> Result<()> {
-        match (self.destroy(raw, sandbox.as_ref()).await, sandbox) {
+        match (self.destroy(raw.clone(), sandbox.as_ref()).await, sandbox) {
             (Err(error), Some(sandbox)) => {
-                let doomed = Doomed {
-                    id: id.clone(),
-                    sandbox,
-                    place,
-                };
-                self.doomed().push(doomed);
+                let doomed = Doomed::new(id.clone(), raw, sandbox, place, true);
+                let error = self.doom(doomed, error);
                 self.pending().remove(&id);
-                Err(error.with_hint("it is tried again in the background"))
+                Err(error)
             }
             (result, _) => {
-                let recorded = self.journal.append(Record::Closed { id: id.clone() }).await;
-                if let Err(error) = recorded {
-                    tracing::warn!(%id, %error, "the end of a sandbox was not written down");
-                }
+                self.record_closed(&id).await;
                 self.pending().remove(&id);
                 drop(place);
                 result
             }
         }
+    }
+
+    pub(super) async fn record_closed(&self, id: &SessionId) {
+        let recorded = self.journal.append(Record::Closed { id: id.clone() }).await;
+        if let Err(error) = recorded {
+            tracing::warn!(%id, %error, "the end of a sandbox was not written down");
+        }
+    }
+
+    /// Remembers what was not destroyed.
+    fn doom(&self, doomed: Doomed, error: Error) -> Error {
+        self.doomed().push(doomed);
+        error.with_hint("it is tried again in the background")
     }
 
     /// Destroys a sandbox; `Ok` only if it is known to be gone.
@@ -655,8 +747,29 @@ impl Inner {
     }
 }
 
+/// How long a call waits: for its turn, and then for its place.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    wait: Wait,
+    /// When [`Wait::AtMost`] is over; `None` if never.
+    until: Option<SystemTime>,
+}
+
+impl Patience {
+    fn of(options: &SessionOptions, clock: &Clock) -> Self {
+        let until = match options.wait {
+            Wait::AtMost(time) => clock.now().checked_add(time),
+            _ => None,
+        };
+        Self {
+            wait: options.wait,
+            until,
+        }
+    }
+}
+
 /// Begins a step that goes on if its caller goes away, below the caller's span.
-fn step<T: Send + 'static>(
+pub(super) fn step<T: Send + 'static>(
     runtime: &tokio::runtime::Handle,
     step: impl Future<Output = T> + Send + 'static,
 ) -> tokio::task::JoinHandle<T> {
@@ -664,7 +777,7 @@ fn step<T: Send + 'static>(
 }
 
 /// Returns what a task gives; one that panicked or was ended with its runtime is an error.
-async fn joined<T>(task: tokio::task::JoinHandle<Result<T>>) -> Result<T> {
+pub(super) async fn joined<T>(task: tokio::task::JoinHandle<Result<T>>) -> Result<T> {
     match task.await {
         Ok(result) => result,
         Err(_) => {

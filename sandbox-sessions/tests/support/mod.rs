@@ -1,6 +1,7 @@
 //! A service that outlives the process: the model, with every sandbox held.
 #![allow(dead_code, clippy::panic, clippy::unwrap_used)]
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use sandbox_testkit::model::ModelProvider;
 pub(crate) struct Cloud {
     pub(crate) model: ModelProvider,
     held: Arc<Mutex<Vec<Arc<dyn Sandbox>>>>,
+    lists_nothing: Arc<AtomicBool>,
 }
 
 impl Cloud {
@@ -22,7 +24,13 @@ impl Cloud {
         Self {
             model,
             held: Arc::default(),
+            lists_nothing: Arc::default(),
         }
+    }
+
+    /// Sets whether its lists lack everything, as one that is late.
+    pub(crate) fn list_nothing(&self, nothing: bool) {
+        self.lists_nothing.store(nothing, Relaxed);
     }
 
     /// The identifiers of what there is.
@@ -49,7 +57,10 @@ impl Provider for Cloud {
         self.model.attach(id).await
     }
     async fn list(&self, labels: &Labels) -> Result<Vec<SandboxInfo>> {
-        self.model.list(labels).await
+        match self.lists_nothing.load(Relaxed) {
+            true => Ok(Vec::new()),
+            false => self.model.list(labels).await,
+        }
     }
     async fn destroy(&self, id: &SandboxId) -> Result<()> {
         self.model.destroy(id).await

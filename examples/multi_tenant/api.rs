@@ -123,7 +123,9 @@ impl From<sandbox::sessions::Error> for Failed {
         let status = match error.kind() {
             ErrorKind::InvalidInput => StatusCode::BAD_REQUEST,
             ErrorKind::Conflict => StatusCode::CONFLICT,
-            ErrorKind::Full | ErrorKind::ShutDown => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorKind::Full | ErrorKind::Busy | ErrorKind::ShutDown => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             _ => StatusCode::BAD_GATEWAY,
         };
         Self(status, error.to_string())

@@ -1,6 +1,6 @@
 //! Tests of sessions over a backend that hangs, refuses or is late: what it does to one of them must
 //! not become the fault of another, and nothing is forgotten.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::expect_used, clippy::unwrap_used)]
 
 mod support;
 

@@ -22,7 +22,7 @@ use sandbox_core::{
 /// | `sandbox.command.duration` | histogram, seconds: of `exec` and of spawned processes that were waited for | `backend` |
 /// | `sandbox.output.bytes` | counter: what `exec` read, kept or not | `backend`, `stream` |
 /// | `sandbox.commands.cut` | counter: commands that a timeout or a lost sandbox ended | `backend` |
-/// | `sandbox.live` | gauge: sandboxes given out and not yet closed, destroyed or found lost | `backend` |
+/// | `sandbox.live` | gauge: sandboxes given out and not yet closed, destroyed or found to be gone | `backend` |
 ///
 /// `ran` is `yes`, `not_started`, `interrupted`, `unknown`, or `none` for an operation that runs no
 /// command. `error.type` is the kind of the error as [`ErrorKind`]'s `Debug` has it, or `none`.
@@ -118,9 +118,14 @@ impl Around for Metered {
                 }
             }
         }
-        let gone = match call.request {
-            Request::Close | Request::Destroy(_) => true,
-            _ => error.is_some_and(|error| error.kind() == ErrorKind::Lost),
+        let gone = match (&call.request, error.map(Error::kind)) {
+            (Request::Close | Request::Destroy(_), None) => true,
+            (Request::Attach(_) | Request::Destroy(_), Some(ErrorKind::NotFound)) => true,
+            (_, Some(kind)) => matches!(
+                kind,
+                ErrorKind::Lost | ErrorKind::Expired | ErrorKind::Closed
+            ),
+            (_, None) => false,
         };
         if gone && let Some(id) = call.sandbox_id() {
             self.went(&id, &backend);

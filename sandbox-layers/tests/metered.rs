@@ -9,9 +9,9 @@ use metrics::{
     SharedString, Unit,
 };
 use sandbox_core::layer::Layer as _;
-use sandbox_core::{Command, ErrorKind, Provider, SandboxExt, SandboxSpec};
+use sandbox_core::{Command, ErrorKind, Operation, Provider, SandboxExt, SandboxSpec};
 use sandbox_layers::Metered;
-use sandbox_testkit::model::{MockOutcome, ModelProvider};
+use sandbox_testkit::model::{Fault, MockOutcome, ModelProvider};
 
 /// Keeps the sums of counters and gauges, and how often a histogram was recorded.
 #[derive(Clone, Debug, Default)]
@@ -142,4 +142,25 @@ async fn operations_commands_bytes_and_live_sandboxes_are_measured() {
     model.lose(&sandbox.info().id);
     assert!(sandbox.read("x").await.is_err());
     assert_eq!(sums.get("sandbox.live{backend=model}"), 0.0);
+}
+
+#[tokio::test]
+async fn a_sandbox_is_live_until_it_is_known_to_be_gone() {
+    let sums = Sums::default();
+    let _installed = metrics::set_default_local_recorder(&sums);
+    let refused = Fault::Refuse(ErrorKind::Unavailable);
+    let model = ModelProvider::builder()
+        .fault_on(Operation::Close, [refused])
+        .fault_on(Operation::ReadFile, [Fault::Refuse(ErrorKind::Expired)])
+        .build();
+    let provider = Metered::new().layer_provider(Arc::new(model.clone()));
+    let live = || sums.get("sandbox.live{backend=model}");
+    let sandbox = provider.create(SandboxSpec::new()).await.unwrap();
+    sandbox.close().await.unwrap_err();
+    assert_eq!(live(), 1.0, "its close failed");
+    sandbox.close().await.unwrap();
+    assert_eq!(live(), 0.0);
+    let expires = provider.create(SandboxSpec::new()).await.unwrap();
+    expires.read("f").await.unwrap_err();
+    assert_eq!(live(), 0.0, "it has expired");
 }

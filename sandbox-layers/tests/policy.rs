@@ -1,5 +1,5 @@
 //! Tests of what a policy lets through and what it refuses.
-#![allow(clippy::expect_used, clippy::unwrap_used)]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use sandbox_core::layer::Layer as _;
 use sandbox_core::{
     Command, ErrorKind, Execution, ListOptions, Operation, Provider, RemoveOptions, Sandbox,
-    SandboxExt, SandboxSpec, async_trait,
+    SandboxExt, SandboxSpec, SnapshotOptions, async_trait,
 };
 use sandbox_layers::{Approver, Policy, Question, Refused, Verdict};
 use sandbox_testkit::model::{MockOutcome, ModelProvider};
@@ -263,8 +263,118 @@ async fn without_an_approver_or_in_time_it_is_refused() {
 
 #[test]
 fn a_pattern_that_can_not_be_right_is_refused() {
-    for pattern in ["relative", "", "./x", "/a[", "/a{b"] {
+    for pattern in [
+        "relative",
+        "",
+        "./x",
+        "/a[",
+        "/a{b",
+        "/secrets/",
+        "/a//b",
+        "/a/../secrets/**",
+        "/./a",
+        "**/",
+        "//",
+    ] {
         let error = Policy::new().deny_read(pattern).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{pattern:?}");
+    }
+    for pattern in ["", "./tool", "bin/tool", "/usr/bin/", "/usr/../bin/tool"] {
+        let error = Policy::new().deny_program(pattern).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{pattern:?}");
+    }
+    for pattern in ["/", "/**", "**/.env", "/a/{b,c}/**"] {
+        Policy::new().deny_read(pattern).unwrap();
+    }
+}
+
+/// Moves the workdir while a call waits for its approval.
+#[derive(Clone, Default)]
+struct Mover {
+    bound: Arc<Mutex<Option<Arc<dyn Sandbox>>>>,
+    moved: Arc<Mutex<Vec<ErrorKind>>>,
+}
+
+#[async_trait]
+impl Approver for Mover {
+    async fn decide(&self, _: Question) -> Verdict {
+        let bound = self.bound.lock().unwrap().clone();
+        let moved = bound
+            .unwrap()
+            .set_workdir(&"/workspace/secrets".into())
+            .await;
+        self.moved
+            .lock()
+            .unwrap()
+            .extend(moved.err().map(|e| e.kind()));
+        Verdict::Allow
+    }
+}
+
+#[tokio::test]
+async fn what_was_judged_is_what_is_done_also_if_the_workdir_changes_meanwhile() {
+    let mover = Mover::default();
+    let policy = Policy::new()
+        .deny_write("/workspace/secrets/**")
+        .unwrap()
+        .ask_write("/workspace/notes")
+        .unwrap()
+        .ask_program("/workspace/tool")
+        .unwrap()
+        .deny_program("/workspace/secrets/tool")
+        .unwrap()
+        .approver(mover.clone());
+    let it = under(policy).await;
+    *mover.bound.lock().unwrap() = Some(it.bound.clone());
+    it.bound.write("notes", "approved").await.unwrap();
+    assert_eq!(it.free.read("/workspace/notes").await.unwrap(), "approved");
+    assert!(it.free.read("/workspace/secrets/notes").await.is_err());
+    // A path of a program too.
+    let _ = it.bound.exec(Command::new("./tool")).await;
+    assert_eq!(*mover.moved.lock().unwrap(), [ErrorKind::Busy; 2]);
+    assert_eq!(it.free.info().workdir, "/workspace".into());
+    // Absolute paths depend on nothing, and afterwards it may change.
+    it.bound.write("/workspace/notes", "x").await.unwrap();
+    it.bound
+        .set_workdir(&"/workspace/src".into())
+        .await
+        .unwrap();
+    it.bound.write("b.rs", "x").await.unwrap();
+    it.free.read("/workspace/src/b.rs").await.unwrap();
+}
+
+#[tokio::test]
+async fn read_only_deletes_no_snapshot_and_gives_out_no_job() {
+    let it = under(Policy::new().read_only()).await;
+    let snapshot = it.free.snapshot(SnapshotOptions::new()).await.unwrap();
+    let provider = Policy::new()
+        .read_only()
+        .layer_provider(Arc::new(it.model.clone()));
+    let deleted = provider.delete_snapshot(&snapshot.id).await;
+    refused(deleted, "delete_snapshot");
+    let job = it.free.start("j", Command::new("cargo")).await.unwrap();
+    refused(it.bound.find_job(job.key()).await, "find_job");
+    assert_eq!(it.bound.list_jobs().await.unwrap().len(), 1);
+}
+
+#[test]
+fn an_approval_in_time_needs_a_runtime_and_does_not_panic_without() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (_answer, receiver) = tokio::sync::mpsc::channel(1);
+    let silent = Person {
+        asked: Arc::default(),
+        answer: receiver.into(),
+    };
+    let policy = Policy::new().ask_write("/workspace/**").unwrap();
+    let policy = policy.approver(silent).approval_timeout(Duration::MAX);
+    let it = runtime.block_on(under(policy));
+    let mut write = Box::pin(it.bound.write("notes", "y"));
+    let polled = std::future::Future::poll(
+        write.as_mut(),
+        &mut std::task::Context::from_waker(std::task::Waker::noop()),
+    );
+    match polled {
+        std::task::Poll::Ready(result) => refused(result, "without a runtime"),
+        std::task::Poll::Pending => panic!("it waits for ever"),
     }
 }

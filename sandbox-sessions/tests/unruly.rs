@@ -26,7 +26,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Only a hang takes longer.
 const BOUND: Duration = Duration::from_secs(120);
 
-/// What becomes of a call.
+/// Fate of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Served,

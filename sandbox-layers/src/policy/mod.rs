@@ -4,6 +4,7 @@
 //! `destroy`.
 
 mod patterns;
+mod workdirs;
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use sandbox_core::{
 };
 
 use patterns::Patterns;
+use workdirs::{Held, Workdirs};
 
 /// A policy on what is asked of a sandbox. Without a rule, everything is allowed.
 ///
@@ -23,7 +25,9 @@ use patterns::Patterns;
 /// directory itself too. Denied is stronger than asked, and asked than allowed; once something is
 /// allowed by pattern, everything else of its sort is denied. An operation on a whole tree (a
 /// recursive list or removal, an import, an export, a rename of a directory) is refused if a denied
-/// path could lie in it.
+/// path could lie in it. While a call with a relative path is under way, the workdir can't be changed
+/// ([`Busy`](ErrorKind::Busy)), nor does one begin while it is being changed: what was judged, or approved
+/// by a person, is what is done.
 ///
 /// Programs are patterns too: on the program's path if the pattern has a `/`, otherwise on its
 /// name. A path is taken from the command's working directory. A denied or asked path without wildcards
@@ -53,6 +57,7 @@ use patterns::Patterns;
 #[derive(Clone, Default)]
 pub struct Policy {
     rules: Arc<Rules>,
+    workdirs: Workdirs,
 }
 
 #[derive(Clone, Default)]
@@ -182,7 +187,8 @@ impl Policy {
     }
 
     /// Allows looking only: reading, listing, exporting, the isolation report. Nothing is run,
-    /// since a program could write.
+    /// since a program could write; no job is found, since what finds it can stop it and write to it; a
+    /// provider deletes no snapshot.
     #[must_use]
     pub fn read_only(mut self) -> Self {
         Arc::make_mut(&mut self.rules).read_only = true;
@@ -217,11 +223,13 @@ impl Policy {
                 | Request::Watch(..)
                 | Request::Usage
                 | Request::EgressDecisions(_)
-                | Request::FindJob(_)
                 | Request::ListJobs
                 | Request::Isolation
         );
         let Target::Sandbox(sandbox) = call.target else {
+            if rules.read_only && matches!(call.request, Request::DeleteSnapshot(_)) {
+                return Judgement::Deny("it allows looking only".to_owned());
+            }
             // What a provider is asked for has no path in a sandbox that exists.
             return Judgement::Allow;
         };
@@ -264,6 +272,44 @@ impl Policy {
         judgement
     }
 
+    /// Holds the workdir still for a call that the rules can't judge without it, and is still there for the
+    /// backend.
+    fn hold(&self, call: &Call<'_>) -> Result<Option<Held>> {
+        let rules = &*self.rules;
+        let Target::Sandbox(sandbox) = call.target else {
+            return Ok(None);
+        };
+        let dependent = match call.command() {
+            Some(command) => {
+                let program = command.program();
+                let is_relative = program.contains(&b'/') && !program.starts_with(b"/");
+                is_relative && !rules.program.is_empty()
+            }
+            None => {
+                let has_rules = !rules.read.is_empty() || !rules.write.is_empty();
+                has_rules && call.paths().iter().any(|path| !path.is_absolute())
+            }
+        };
+        let (held, why) = match call.request {
+            Request::SetWorkdir(_) => (
+                self.workdirs.change(sandbox.info().id),
+                "a call whose path is relative to the workdir is under way",
+            ),
+            _ if dependent => (
+                self.workdirs.depend(sandbox.info().id),
+                "the workdir that its path is relative to is being changed",
+            ),
+            _ => return Ok(None),
+        };
+        held.map(Some).ok_or_else(|| {
+            Error::new(ErrorKind::Busy, call.operation())
+                .with_message(why)
+                .with_sandbox(sandbox.info().id)
+                .with_hint("try again, or use an absolute path")
+                .with_retryable(true)
+        })
+    }
+
     async fn ask(&self, call: &Call<'_>, subject: String) -> std::result::Result<(), String> {
         let Some(approver) = &self.rules.approver else {
             return Err(format!(
@@ -281,7 +327,12 @@ impl Policy {
             subject: subject.clone(),
             argv,
         };
-        let verdict = match self.rules.approval_timeout {
+        let late = self.rules.approval_timeout;
+        if late.is_some() {
+            let checked = sandbox_core::backend::require_time(call.operation());
+            checked.map_err(|error| format!("{subject} can't be asked for: {error}"))?;
+        }
+        let verdict = match late {
             Some(timeout) => tokio::time::timeout(timeout, approver.decide(question))
                 .await
                 .map_err(|_| format!("{subject} was not approved within {timeout:?}"))?,
@@ -313,6 +364,12 @@ impl Judgement {
 }
 
 impl Sort {
+    fn is_empty(&self) -> bool {
+        [&self.allow, &self.deny, &self.ask]
+            .into_iter()
+            .all(Patterns::is_empty)
+    }
+
     fn judge_path(&self, path: &GuestPath, tree: bool) -> Judgement {
         let shown = path.to_string_lossy().into_owned();
         if let Some(pattern) = self.deny.hit(&shown, tree) {
@@ -388,6 +445,11 @@ impl Around for Policy {
         if matches!(call.request, Request::Close | Request::Destroy(_)) {
             return attempt().await;
         }
+        let not_started = |error: Error| match call.command() {
+            Some(_) => error.with_execution(Execution::NotStarted),
+            None => error,
+        };
+        let _held = self.hold(&call).map_err(not_started)?;
         let refused = match self.judge(&call) {
             Judgement::Allow => None,
             Judgement::Deny(reason) => Some(reason),
@@ -403,9 +465,6 @@ impl Around for Policy {
         if let Some(id) = call.sandbox_id() {
             error = error.with_sandbox(id);
         }
-        Err(match call.command() {
-            Some(_) => error.with_execution(Execution::NotStarted),
-            None => error,
-        })
+        Err(not_started(error))
     }
 }

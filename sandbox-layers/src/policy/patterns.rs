@@ -2,6 +2,8 @@
 //!
 //! It must never say that nothing matches below a directory where something could.
 
+use std::fmt;
+
 use globset::{GlobBuilder, GlobMatcher};
 use sandbox_core::{Error, ErrorKind, Operation, Result};
 
@@ -9,7 +11,7 @@ use sandbox_core::{Error, ErrorKind, Operation, Result};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Patterns(Vec<Pattern>);
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Pattern {
     text: String,
     matcher: GlobMatcher,
@@ -19,25 +21,41 @@ struct Pattern {
     tree: Option<GlobMatcher>,
 }
 
-fn invalid(pattern: &str, why: impl std::fmt::Display) -> Error {
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.text.fmt(f)
+    }
+}
+
+fn invalid(pattern: &str, why: impl fmt::Display) -> Error {
     Error::new(ErrorKind::InvalidInput, Operation::Connect)
         .with_message(format!("the pattern {pattern:?} can't be right: {why}"))
 }
 
 /// Checks a pattern on paths.
 pub(super) fn path(pattern: &str) -> Result<()> {
-    if pattern.starts_with('/') || pattern.starts_with("**/") {
-        return Ok(());
+    if !pattern.starts_with('/') && !pattern.starts_with("**/") {
+        return Err(invalid(pattern, "it starts neither with / nor with **/")
+            .with_hint("patterns are for absolute paths, such as /workspace/**"));
     }
-    Err(invalid(pattern, "it starts neither with / nor with **/")
-        .with_hint("patterns are for absolute paths, such as /workspace/**"))
+    let names = pattern.strip_prefix('/').unwrap_or(pattern);
+    let is_void = |name: &str| matches!(name, "" | "." | "..");
+    match pattern != "/" && names.split('/').any(is_void) {
+        false => Ok(()),
+        true => Err(invalid(
+            pattern,
+            "no path would match it: a name in it is empty, . or ..",
+        )
+        .with_hint("a directory with all that is in it is /directory/**")),
+    }
 }
 
 /// Checks a pattern on programs.
 pub(super) fn program(pattern: &str) -> Result<()> {
-    match pattern.is_empty() {
-        true => Err(invalid(pattern, "it is empty")),
-        false => Ok(()),
+    match pattern {
+        "" => Err(invalid(pattern, "it is empty")),
+        pattern if pattern.contains('/') => path(pattern),
+        _ => Ok(()),
     }
 }
 

@@ -52,7 +52,7 @@ impl Gates {
         self.gate(name, guard)
     }
 
-    /// The right to change this name's session, if nobody has it or waits for it.
+    /// The right to change this name's session, if no other has it or waits for it.
     pub(super) fn try_enter(self: &Arc<Self>, name: &Name) -> Option<Gate> {
         let guard = self.lock_of(name).try_lock_owned().ok()?;
         Some(self.gate(name, guard))

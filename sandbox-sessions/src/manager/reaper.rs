@@ -343,7 +343,7 @@ impl Inner {
         self.known().marks.contains(mark)
     }
 
-    /// Does something with each, a few at a time, so that one that does not answer holds up few
+    /// Runs something for each, a few at a time, so that one that does not answer holds up few
     /// others. Dropping the future stops what is under way.
     pub(super) async fn some_at_once<T, F>(
         self: &Arc<Self>,

@@ -49,7 +49,7 @@ impl Inner {
             )),
         };
         let patience = Patience::of(&options, &inner.config.clock);
-        // One that is there is not waited for, whoever looks at it too.
+        // One that is there is not waited for, even if another call looks at it too.
         let ready = || -> Result<Option<Session>> {
             let entry = inner.entries().get(&name).cloned();
             let Some(entry) = entry.filter(|entry| !entry.is_suspended()) else {
@@ -747,7 +747,7 @@ impl Inner {
     }
 }
 
-/// How long a call waits: for its turn, and then for its place.
+/// Time that a call waits: for its turn, and then for its place.
 #[derive(Clone, Copy, Debug)]
 struct Patience {
     wait: Wait,

@@ -363,7 +363,7 @@ impl Inner {
     }
 }
 
-/// What [`Inner::known`] found.
+/// Findings of [`Inner::known`].
 #[derive(Debug, Default)]
 struct Known {
     /// Marks under which there may be any sandbox.

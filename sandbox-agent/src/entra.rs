@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -45,9 +45,9 @@ pub(crate) struct EntraAccess {
     owner: Entra,
     validation: Validation,
     client: reqwest::Client,
-    keys: Mutex<Keys>,
+    keys: Arc<Mutex<Keys>>,
     /// Held while keys are fetched, so that one does it. A token whose key is known waits for none.
-    fetching: tokio::sync::Mutex<()>,
+    fetching: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Default)]
@@ -149,14 +149,13 @@ impl EntraAccess {
             owner,
             validation,
             client,
-            keys: Mutex::default(),
-            fetching: tokio::sync::Mutex::default(),
+            keys: Arc::default(),
+            fetching: Arc::default(),
         })
     }
 
     fn keys(&self) -> MutexGuard<'_, Keys> {
-        // Every change is a single assignment.
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.keys)
     }
 
     /// The key of this name, fetched if it is not known and may be.
@@ -164,47 +163,33 @@ impl EntraAccess {
         if let Some(key) = self.keys().fresh(name) {
             return Some(key);
         }
-        let _turn = self.fetching.lock().await;
+        let turn = self.fetching.clone().lock_owned().await;
         // The one before may have fetched it.
         if let Some(key) = self.keys().fresh(name) {
             return Some(key);
         }
         if self.keys().may_be_fetched() {
-            match self.fetch().await {
-                Ok(known) => {
-                    let mut keys = self.keys();
-                    keys.known = known;
-                    keys.fetched = Some(Instant::now());
+            let base = self.owner.authority.trim_end_matches('/');
+            let url = format!("{base}/{}/discovery/v2.0/keys", self.owner.tenant);
+            let (client, keys) = (self.client.clone(), self.keys.clone());
+            // A task of its own: a stranger who hangs up must not be able to stop the one fetch that
+            // there is in a while, and so keep the owner out.
+            let fetched = tokio::spawn(async move {
+                let _turn = turn;
+                match fetch(&client, url).await {
+                    Ok(known) => {
+                        let mut keys = lock(&keys);
+                        keys.known = known;
+                        keys.fetched = Some(Instant::now());
+                    }
+                    // Old keys serve until new ones can be had.
+                    Err(why) => tracing::warn!("the keys of the authority can't be had: {why}"),
                 }
-                // Old keys serve until new ones can be had.
-                Err(why) => tracing::warn!("the keys of the authority can't be had: {why}"),
-            }
+            });
+            // It fails only with its runtime; then there is no key either.
+            let _ = fetched.await;
         }
         self.keys().known.get(name).cloned()
-    }
-
-    async fn fetch(&self) -> std::result::Result<HashMap<String, DecodingKey>, String> {
-        let base = self.owner.authority.trim_end_matches('/');
-        let url = format!("{base}/{}/discovery/v2.0/keys", self.owner.tenant);
-        let told = |error: reqwest::Error| error.without_url().to_string();
-        let mut response = self.client.get(url).send().await.map_err(told)?;
-        if !response.status().is_success() {
-            return Err(format!("status {}", response.status()));
-        }
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(told)? {
-            if body.len() + chunk.len() > LARGEST {
-                return Err("the document is too large".into());
-            }
-            body.extend_from_slice(&chunk);
-        }
-        let found: Jwks = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
-        let keys = found.keys.into_iter().filter(|key| key.kty == "RSA");
-        let keys = keys.filter_map(|key| {
-            let components = DecodingKey::from_rsa_components(&key.n?, &key.e?);
-            Some((key.kid?, components.ok()?))
-        });
-        Ok(keys.collect())
     }
 
     async fn check(&self, token: &str) -> Option<()> {
@@ -218,6 +203,36 @@ impl EntraAccess {
         let owner = &self.owner;
         (claims.oid == owner.object && claims.tid == owner.tenant).then_some(())
     }
+}
+
+fn lock(keys: &Mutex<Keys>) -> MutexGuard<'_, Keys> {
+    // Every change is a single assignment.
+    keys.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn fetch(
+    client: &reqwest::Client,
+    url: String,
+) -> std::result::Result<HashMap<String, DecodingKey>, String> {
+    let told = |error: reqwest::Error| error.without_url().to_string();
+    let mut response = client.get(url).send().await.map_err(told)?;
+    if !response.status().is_success() {
+        return Err(format!("status {}", response.status()));
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(told)? {
+        if body.len() + chunk.len() > LARGEST {
+            return Err("the document is too large".into());
+        }
+        body.extend_from_slice(&chunk);
+    }
+    let found: Jwks = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+    let keys = found.keys.into_iter().filter(|key| key.kty == "RSA");
+    let keys = keys.filter_map(|key| {
+        let components = DecodingKey::from_rsa_components(&key.n?, &key.e?);
+        Some((key.kid?, components.ok()?))
+    });
+    Ok(keys.collect())
 }
 
 #[async_trait]

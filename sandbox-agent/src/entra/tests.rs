@@ -1,6 +1,5 @@
 //! Tokens that are right in all but one thing, against keys served on loopback.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -21,6 +20,15 @@ const OWNER: &str = "66666666-7777-8888-9999-000000000000";
 
 /// Serves keys and counts how often; after `answers` it is silent.
 async fn authority_that(answers: usize) -> (String, Arc<AtomicUsize>) {
+    let (_, go) = tokio::sync::watch::channel(());
+    authority_after(go, answers).await
+}
+
+/// Serves keys once its answers are let go: when the sender is dropped.
+async fn authority_after(
+    go: tokio::sync::watch::Receiver<()>,
+    answers: usize,
+) -> (String, Arc<AtomicUsize>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let asked = Arc::new(AtomicUsize::new(0));
@@ -34,6 +42,7 @@ async fn authority_that(answers: usize) -> (String, Arc<AtomicUsize>) {
             }
             let mut request = [0; 4096];
             let _ = stream.read(&mut request).await;
+            let _ = go.clone().changed().await;
             let keys = json!({ "keys": [
                 { "kty": "RSA", "kid": "one", "n": MODULUS, "e": "AQAB" },
                 { "kty": "EC", "kid": "two" },
@@ -162,6 +171,27 @@ async fn a_token_whose_key_is_known_does_not_wait_for_a_fetch() {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(checked.as_mut().poll(&mut context).is_ready());
     fetching.abort();
+}
+
+#[tokio::test]
+async fn a_stranger_who_hangs_up_does_not_keep_the_owner_out() {
+    let (go, wait) = tokio::sync::watch::channel(());
+    let (authority, asked) = authority_after(wait, usize::MAX).await;
+    let access = Arc::new(access(&authority));
+    let stranger = signed(&claims(&authority), OTHER_KEY, "three");
+    let fetching = tokio::spawn({
+        let access = Arc::clone(&access);
+        async move { access.check(&stranger).await }
+    });
+    while asked.load(Ordering::SeqCst) < 1 {
+        tokio::task::yield_now().await;
+    }
+    fetching.abort();
+    assert!(fetching.await.unwrap_err().is_cancelled());
+    drop(go);
+    let good = signed(&claims(&authority), KEY, "one");
+    assert!(access.check(&good).await.is_some());
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]

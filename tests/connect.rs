@@ -2,6 +2,7 @@
 #![cfg(feature = "local")]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use sandbox::{
     Connector, Error, ErrorKind, Operation, Provider, Registry, Result, Settings, async_trait,
@@ -134,26 +135,29 @@ async fn a_mistake_anywhere_in_a_chain_is_told() {
     }
 }
 
-/// A backend that fails when it is reached.
-struct Untouched;
+/// A backend that counts how often it is reached.
+struct Untouched(Arc<AtomicUsize>);
 
 #[async_trait]
 impl Connector for Untouched {
     async fn connect(&self, _: Settings) -> Result<Arc<dyn Provider>> {
-        // A mistake would be told if it was connected to.
+        self.0.fetch_add(1, Relaxed);
         Err(Error::new(ErrorKind::InvalidInput, Operation::Create))
     }
 }
 
 #[tokio::test]
 async fn nothing_behind_the_one_that_works_is_connected_to() {
-    let registry = Registry::built_in().register("engine", Untouched).unwrap();
+    let reached = Arc::new(AtomicUsize::new(0));
+    let engine = Untouched(reached.clone());
+    let registry = Registry::built_in().register("engine", engine).unwrap();
     let chain = "local-plain:,engine:";
     let selection = registry.connect_chain(chain).await.unwrap();
     assert_eq!(selection.uri, "local-plain:");
     // A mistake is told before anything is.
     let error = registry.connect_chain("engine:,engine:?x=y").await;
     assert_eq!(error.unwrap_err().kind(), ErrorKind::InvalidInput);
+    assert_eq!(reached.load(Relaxed), 0);
 }
 
 /// Sandboxes behind a server, by URI.

@@ -18,12 +18,14 @@ type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Resu
 const BROKEN: &str = "median() { sort | head -n 1; }\n";
 const TEST: &str = ". ./median.sh\n[ \"$(printf '%s\\n' 9 2 10 4 1 | median)\" = 4 ]\n";
 
-/// Candidates, as a model might give them: one is wrong, one never ends, one is right, one is slow.
-const PATCHES: [(&str, &str); 4] = [
+/// Candidates, as a model might give them: one is wrong, one never ends, one is right, one is slow, and
+/// one is given twice, which is an error of its attempt and not of the race.
+const PATCHES: [(&str, &str); 5] = [
     ("textual sort", "median() { sort | sed -n 3p; }\n"),
     ("endless", "median() { while :; do :; done; }\n"),
     ("numeric sort", "median() { sort -n | sed -n 3p; }\n"),
     ("slow", "median() { sleep 30; sort -n | sed -n 3p; }\n"),
+    ("endless", "median() { while :; do :; done; }\n"),
 ];
 
 /// Applies a patch in a fork and runs the test; gives the fork if it passes.
@@ -102,5 +104,8 @@ async fn main() -> Result<()> {
         report.closed,
         report.left.len()
     );
-    Ok(())
+    match report.left.is_empty() {
+        true => Ok(()),
+        false => Err("a sandbox was left".into()),
+    }
 }

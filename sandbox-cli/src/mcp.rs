@@ -12,7 +12,7 @@ use sandbox_mcp::{HttpOptions, Server, ServerOptions};
 use crate::arguments::McpOptions;
 use crate::show::{Failure, complain};
 use crate::stock::connect;
-use crate::stop::stopped;
+use crate::stop::{closed, stopped};
 
 pub(crate) async fn mcp(uri: &str, options: McpOptions) -> Result<u8, Failure> {
     let http = http(&options)?;
@@ -51,13 +51,18 @@ pub(crate) async fn mcp(uri: &str, options: McpOptions) -> Result<u8, Failure> {
         error = mistake(&server) => Err(error),
         () = stopped() => Ok(()),
     };
-    let closed = match server.end().await {
-        Some(sessions) => sessions.shutdown(ShutdownOptions::new()).await.map(drop),
-        None => Ok(()),
-    };
+    let ended = closed(async {
+        match server.end().await {
+            Some(sessions) => sessions.shutdown(ShutdownOptions::new()).await.map(drop),
+            None => Ok(()),
+        }
+    });
+    let ended = ended.await;
     served?;
-    closed.map_err(failed)?;
-    Ok(0)
+    match ended {
+        Ok(ended) => ended.map_err(failed).map(|()| 0).map_err(Failure::from),
+        Err(signal) => Ok(signal),
+    }
 }
 
 /// Connects ahead of the first call. Comes back with what only the operator can mend; an outage is told

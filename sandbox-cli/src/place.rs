@@ -40,10 +40,14 @@ pub(crate) async fn leave(
     done: Result<u8, Failure>,
 ) -> Result<u8, Failure> {
     if !stays {
-        let closed = sandbox.close().await;
-        let code = done?;
-        closed?;
-        return Ok(code);
+        return match crate::stop::closed(sandbox.close()).await {
+            Ok(closed) => {
+                let code = done?;
+                closed?;
+                Ok(code)
+            }
+            Err(signal) => Ok(signal),
+        };
     }
     if options.keep {
         let id = sandbox.info().id;

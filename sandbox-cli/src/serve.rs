@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::arguments::ServeOptions;
 use crate::show::{Failure, print, print_json};
 use crate::stock::connect;
-use crate::stop::stopped;
+use crate::stop::{closed, stopped};
 
 pub(crate) async fn serve(uri: &str, options: ServeOptions, json: bool) -> Result<u8, Failure> {
     let token = token(&options)?;
@@ -67,8 +67,7 @@ pub(crate) async fn serve(uri: &str, options: ServeOptions, json: bool) -> Resul
         () = serving.ended() => {}
         () = stopped() => {}
     }
-    serving.close().await;
-    Ok(0)
+    Ok(closed(serving.close()).await.err().unwrap_or(0))
 }
 
 fn invalid(why: &str) -> Error {

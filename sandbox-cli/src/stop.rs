@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::show::complain;
+
 /// The exit status after an interrupt, as a shell has it.
 pub(crate) const INTERRUPTED: u8 = 130;
 
@@ -48,6 +50,19 @@ pub(crate) async fn ended_by(passed_on: &AtomicBool) -> u8 {
         code = wait(SignalKind::terminate()) => code,
         code = wait(SignalKind::hangup()) => code,
         code = interrupt => code,
+    }
+}
+
+/// Waits for something to be closed, unless another signal comes: who asks twice does not want to wait
+/// for a backend that does not answer. `Err` with the exit status for that signal.
+pub(crate) async fn closed<T>(closing: impl Future<Output = T>) -> Result<T, u8> {
+    let none_passed_on = AtomicBool::new(false);
+    tokio::select! {
+        closed = closing => Ok(closed),
+        code = ended_by(&none_passed_on) => {
+            complain("sandbox: ended before everything was closed; `sandbox ls` shows what is left");
+            Err(code)
+        }
     }
 }
 

@@ -333,6 +333,59 @@ fn a_server_is_used_from_other_programs() {
     );
 }
 
+/// A server of the sandboxes behind a URI, and where it is reached.
+fn served(from: &str, socket: &Path) -> (Server, String) {
+    let listen = format!("unix:{}", socket.display());
+    let mut child = sandbox()
+        .args(["-p", from, "serve", "--listen", &listen])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut uri = String::new();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    stdout.read_line(&mut uri).unwrap();
+    (Server(child), uri.trim().to_owned())
+}
+
+/// Exit status of a program that is told to end again and again, as by somebody who has no patience.
+fn ends_when_told_again(child: &mut Child) -> i32 {
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code().unwrap_or(-1);
+        }
+        assert!(start.elapsed() < Duration::from_secs(120), "it stays");
+        // It may have ended since it was looked at.
+        let told = Command::new("kill").arg(child.id().to_string()).status();
+        assert!(told.is_ok());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_backend_that_does_not_answer_keeps_no_program_from_ending() {
+    let dir = tempfile::tempdir().unwrap();
+    let (backend, far) = served("local:", &dir.path().join("far"));
+    let (mut near, uri) = served(&far, &dir.path().join("near"));
+    let start = |uri: &str| {
+        let mut child = sandbox()
+            .args([&["-p", uri], &UP[..]].concat())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut up = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        stdout.read_line(&mut up).unwrap();
+        assert_eq!(up, "up\n");
+        child
+    };
+    let (mut direct, mut through) = (start(&far), start(&uri));
+    signal(&backend.0, "-STOP");
+    assert_eq!(ends_when_told_again(&mut direct), 143);
+    assert_eq!(ends_when_told_again(&mut near.0), 143);
+    let _ = ends_when_told_again(&mut through);
+}
+
 #[test]
 fn a_server_does_not_listen_where_others_could_reach_it() {
     let output = run(&["serve", "--listen", "0.0.0.0:0"]);

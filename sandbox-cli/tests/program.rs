@@ -347,7 +347,7 @@ fn served(from: &str, socket: &Path) -> (Server, String) {
     (Server(child), uri.trim().to_owned())
 }
 
-/// Exit status of a program that is told to end again and again, as by somebody who has no patience.
+/// Exit status of a program that is told to end again and again, as by a person without patience.
 fn ends_when_told_again(child: &mut Child) -> i32 {
     let start = Instant::now();
     loop {

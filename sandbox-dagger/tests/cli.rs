@@ -160,6 +160,37 @@ async fn a_cli_that_fails_or_says_nothing_is_told_in_time() -> Outcome {
     Ok(())
 }
 
+/// An engine that is started first tells of its progress: more than a pipe holds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cli_that_says_much_before_its_session_is_read() -> Outcome {
+    let double = DaggerDouble::start(Quirks::default()).await?;
+    let dir = tempfile::tempdir()?;
+    let script = format!(
+        "head -c 1000000 /dev/zero >&2\necho '{{\"port\":{},\"session_token\":\"{}\"}}'\nexec cat >/dev/null",
+        double.port(),
+        double.token(),
+    );
+    let config = DaggerConfig::default()
+        .cli(cli(dir.path(), &script)?)
+        .connect_timeout(Duration::from_secs(60));
+    let provider = DaggerProvider::new(config)?;
+    provider.connect().await?;
+    provider.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_can_not_be_used_keeps_its_token_out_of_the_error() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let script = r#"echo '{"port":70000,"session_token":"t0ken"}'"#;
+    let config = DaggerConfig::default().cli(cli(dir.path(), script)?);
+    let Err(error) = DaggerProvider::new(config)?.connect().await else {
+        return Err("it should have failed".into());
+    };
+    assert!(!format!("{error:?} {error}").contains("t0ken"), "{error:?}");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn closing_frees_because_sessions_are_replaced() -> Outcome {
     let double = DaggerDouble::start(Quirks::default()).await?;

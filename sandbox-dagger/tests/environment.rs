@@ -29,8 +29,8 @@ async fn in_this_environment() -> Outcome {
 }
 
 /// Runs a provider without settings where these variables are all that concerns it.
-async fn said(
-    variables: &[(&str, String)],
+async fn said<V: AsRef<std::ffi::OsStr>>(
+    variables: &[(&str, V)],
 ) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("said");
@@ -73,6 +73,14 @@ async fn the_environment_names_the_session() -> Outcome {
     let broken = [("DAGGER_SESSION_PORT", "none".into()), path.clone()];
     let text = said(&broken).await?;
     assert!(text.starts_with("InvalidInput: "), "{text}");
+    use std::os::unix::ffi::OsStringExt as _;
+    let no_text = std::ffi::OsString::from_vec(b"\xff".to_vec());
+    let broken = [
+        ("DAGGER_SESSION_PORT", no_text),
+        ("PATH", path.1.clone().into()),
+    ];
+    let text = said(&broken).await?;
+    assert!(text.starts_with("InvalidInput: "), "{text}");
     let broken = [session[0].clone(), path.clone()];
     let text = said(&broken).await?;
     assert!(text.starts_with("InvalidInput: "), "{text}");
@@ -85,7 +93,7 @@ async fn the_environment_names_the_session() -> Outcome {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_session_and_a_cli_the_remedy_is_told() -> Outcome {
-    let text = said(&[]).await?;
+    let text = said::<&str>(&[]).await?;
     assert!(text.starts_with("Unavailable: "), "{text}");
     assert!(text.contains("no Dagger CLI"), "{text}");
     assert!(text.contains("https://docs.dagger.io/install"), "{text}");

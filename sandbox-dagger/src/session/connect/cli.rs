@@ -74,6 +74,13 @@ async fn first_line(child: &mut Child) -> std::result::Result<(u16, String), Str
     let (Some(stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) else {
         return Err("the Dagger CLI has no output".into());
     };
+    // From the beginning, and to the end: a full pipe would hold the CLI up.
+    let complaint = tokio::spawn(async move {
+        let mut said = Vec::new();
+        let _ = (&mut stderr).take(MAX_SAID).read_to_end(&mut said).await;
+        let _ = tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await;
+        said
+    });
     let mut stdout = BufReader::new(stdout);
     let mut line = String::new();
     let mut window = (&mut stdout).take(MAX_SAID);
@@ -89,22 +96,21 @@ async fn first_line(child: &mut Child) -> std::result::Result<(u16, String), Str
         let mut said = Vec::new();
         if read.is_ok_and(|read| read == 0) {
             // It has ended: what it said is all there is.
-            let _ = stderr.take(MAX_SAID).read_to_end(&mut said).await;
+            said = complaint.await.unwrap_or_default();
         }
         let said = String::from_utf8_lossy(&said);
+        // A session may have a token.
+        let line = match session {
+            Some(_) => "what it says has no port and token",
+            None => line.trim(),
+        };
         return Err(format!(
-            "the Dagger CLI named no session: {}{}",
-            line.trim(),
+            "the Dagger CLI named no session: {line}{}",
             said.trim()
         ));
     };
-    // A full pipe would hold the CLI up.
     tokio::spawn(async move {
-        let mut nowhere = (tokio::io::sink(), tokio::io::sink());
-        let _ = tokio::join!(
-            tokio::io::copy(&mut stdout, &mut nowhere.0),
-            tokio::io::copy(&mut stderr, &mut nowhere.1)
-        );
+        let _ = tokio::io::copy(&mut stdout, &mut tokio::io::sink()).await;
     });
     Ok((port, token.to_owned()))
 }

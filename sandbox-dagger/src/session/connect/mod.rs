@@ -189,12 +189,11 @@ impl Session {
 }
 
 fn from_environment() -> sandbox_core::Result<Option<(u16, String)>> {
-    let Ok(port) = std::env::var("DAGGER_SESSION_PORT") else {
+    let Some(port) = std::env::var_os("DAGGER_SESSION_PORT") else {
         return Ok(None);
     };
-    let port = port
-        .parse()
-        .map_err(|_| invalid("DAGGER_SESSION_PORT is not a port number"))?;
+    let port = port.to_str().and_then(|port| port.parse().ok());
+    let port = port.ok_or_else(|| invalid("DAGGER_SESSION_PORT is not a port number"))?;
     let token = std::env::var("DAGGER_SESSION_TOKEN")
         .map_err(|_| invalid("DAGGER_SESSION_PORT is set without DAGGER_SESSION_TOKEN"))?;
     Ok(Some((port, token)))

@@ -13,7 +13,8 @@ venv=${2:-}
 if [ -z "$venv" ]; then
   venv=$work/venv
   python3 -m venv "$venv" || exit 77
-  "$venv/bin/pip" install -q 'langchain-azure-dynamic-sessions==1.0.4' 'semantic-kernel==1.45.0' || {
+  "$venv/bin/pip" install -q 'langchain-azure-dynamic-sessions==1.0.4' 'semantic-kernel==1.45.0' \
+    'autogen-ext[azure]==0.7.5' 'llama-index-tools-azure-code-interpreter==0.7.0' || {
     echo "NOT RUN: the clients could not be installed from PyPI" >&2
     exit 77
   }

@@ -25,8 +25,9 @@ impl LocalProvider {
             return Ok(open);
         }
         runtime::require(OP)?;
-        // One at a time, over everything: a second one would find it stopped as well.
-        let _turn = self.attaching.lock().await;
+        // From beginning to end: a second one would find it stopped as well.
+        let turn = self.turns.on(id);
+        let _turn = turn.lock().await;
         if let Some(open) = self.open.get(id) {
             return Ok(open);
         }
@@ -104,7 +105,8 @@ impl LocalProvider {
 
     /// Removes a lasting sandbox that is not open here, if there is one.
     pub(super) async fn remove_lasting(&self, id: &SandboxId) -> Result<bool> {
-        let _turn = self.attaching.lock().await;
+        let turn = self.turns.on(id);
+        let _turn = turn.lock().await;
         let Some(dir) = lasting::find(self.host.state.root(), id) else {
             return Ok(false);
         };
@@ -143,6 +145,22 @@ mod tests {
 
     use super::*;
     use crate::LocalConfig;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn work_on_one_lasting_sandbox_holds_up_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let provider = LocalProvider::new(LocalConfig::default().state_dir(dir.path())).unwrap();
+        let (one, other) = (SandboxId::new("one"), SandboxId::new("other"));
+        let turn = provider.turns.on(&one);
+        let _turn = turn.lock().await;
+        let patience = std::time::Duration::from_secs(60);
+        let attached = tokio::time::timeout(patience, provider.attach_local(&other)).await;
+        let kind = attached.expect("it waits").map(drop).unwrap_err().kind();
+        assert_eq!(kind, sandbox_core::ErrorKind::NotFound);
+        assert!(!provider.remove_lasting(&other).await.unwrap());
+        // The control: the same one waits.
+        assert!(provider.turns.on(&one).try_lock().is_err());
+    }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_sandbox_ends_with_its_last_handle_also_while_it_is_listed() {

@@ -3,6 +3,7 @@
 mod attach;
 mod create;
 pub(crate) mod pool;
+mod turns;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
@@ -15,6 +16,7 @@ use sandbox_core::{
 };
 
 use self::pool::Pool;
+use self::turns::Turns;
 use crate::config::{LocalConfig, MOST_PREPARED};
 use crate::guest_user::GuestUser;
 use crate::isolation::Proven;
@@ -59,7 +61,7 @@ pub struct LocalProvider {
     /// Hosts of the lasting sandboxes that were open here; each holds the sandbox's directory.
     lasting: Arc<Mutex<HashMap<SandboxId, Weak<Host>>>>,
     /// Held by the one that starts a lasting sandbox again, or removes one.
-    attaching: Arc<tokio::sync::Mutex<()>>,
+    turns: Arc<Turns>,
 }
 
 impl LocalProvider {
@@ -99,7 +101,7 @@ impl LocalProvider {
             proven: Arc::default(),
             open: Arc::default(),
             lasting: Arc::default(),
-            attaching: Arc::default(),
+            turns: Arc::default(),
         })
     }
 

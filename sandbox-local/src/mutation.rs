@@ -34,6 +34,14 @@ pub(crate) enum Part {
     Cgroup,
     /// Hiding the agent's memory and files (`PR_SET_DUMPABLE`).
     HiddenAgent,
+    /// Of `local-landlock:`, the list of files.
+    FenceFiles,
+    /// Of `local-landlock:`, the rules on TCP.
+    FenceNetwork,
+    /// Of `local-landlock:`, keeping signals and abstract sockets within.
+    FenceScopes,
+    /// Of `local-landlock:`, the system call filter.
+    FenceFilter,
 }
 
 /// Whether a control is turned off, by its name in `SANDBOX_MUTATION`.

@@ -36,10 +36,6 @@ pub(crate) enum Part {
     HiddenAgent,
     /// Of `local-landlock:`, the list of files.
     FenceFiles,
-    /// Of `local-landlock:`, the rules on TCP.
-    FenceNetwork,
-    /// Of `local-landlock:`, keeping signals and abstract sockets within.
-    FenceScopes,
     /// Of `local-landlock:`, the system call filter.
     FenceFilter,
 }

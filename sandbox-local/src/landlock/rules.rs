@@ -101,15 +101,6 @@ const RANDOM: &[&str] = &["/dev/random", "/dev/urandom"];
 
 /// Rules that keep signals within, and do nothing else.
 pub(super) fn outer() -> Sys<OwnedFd> {
-    if mutation::is_off(Part::FenceScopes) {
-        // Rules that allow everything.
-        let rules = ruleset(&Handled {
-            files: ALL,
-            network: 0,
-            scopes: 0,
-        })?;
-        return at(&rules, Path::new("/"), ALL).map(|()| rules);
-    }
     ruleset(&Handled {
         files: 0,
         network: 0,
@@ -119,14 +110,12 @@ pub(super) fn outer() -> Sys<OwnedFd> {
 
 /// The rules of a command whose own files are below `root`.
 pub(super) fn inner(root: &Path, system_dirs: &[PathBuf], open_network: bool) -> Sys<OwnedFd> {
-    let is_off = mutation::is_off;
-    let is_open = open_network || is_off(Part::FenceNetwork);
     let rules = ruleset(&Handled {
         files: ALL,
-        network: if is_open { 0 } else { TCP },
-        scopes: if is_off(Part::FenceScopes) { 0 } else { SCOPES },
+        network: if open_network { 0 } else { TCP },
+        scopes: SCOPES,
     })?;
-    if is_off(Part::FenceFiles) {
+    if mutation::is_off(Part::FenceFiles) {
         at(&rules, Path::new("/"), ALL)?;
     }
     at(&rules, root, ALL & !(MAKE_CHAR | MAKE_BLOCK))?;

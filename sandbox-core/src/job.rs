@@ -457,7 +457,8 @@ impl Job {
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) for an offset beyond the end of the log, and for a
-    /// limit of zero; [`NotFound`](ErrorKind::NotFound) once the job was forgotten.
+    /// limit of zero, and for waiting outside of a tokio runtime with time;
+    /// [`NotFound`](ErrorKind::NotFound) once the job was forgotten.
     pub async fn read_log(&self, from: u64, options: LogOptions) -> Result<JobLog> {
         self.control.read_log(from, options).await
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use crate::backend::require_time;
 use crate::{Error, ErrorKind, Exit, Operation, PortStream, Result, Sandbox};
 
 /// Pause between two looks at a port.
@@ -102,6 +103,7 @@ pub(crate) async fn wait<S: Sandbox + ?Sized>(
     options: PortWaitOptions<'_>,
 ) -> Result<()> {
     let named = |error: Error| error.with_sandbox(sandbox.info().id);
+    require_time(Operation::ConnectPort).map_err(named)?;
     if let Readiness::Http(path) = &options.readiness
         && (!path.starts_with('/') || path.chars().any(|c| c.is_whitespace() || c.is_control()))
     {

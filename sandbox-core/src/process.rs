@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
+use crate::backend::require_time;
 use crate::{
     CapturedStream, Error, ErrorKind, Execution, Exit, ExitCause, ExitStatus, Operation, Output,
     PartialOutput, Result, SandboxId, TerminalSize,
@@ -444,8 +445,13 @@ impl Process {
     ///
     /// # Errors
     /// [`Timeout`](crate::ErrorKind::Timeout) with [`Execution::Interrupted`] and the partial output; what
-    /// [`wait`](Process::wait) says, with the partial output.
+    /// [`wait`](Process::wait) says, with the partial output; with a timeout
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) outside of a tokio runtime with time, which ends it.
     pub async fn wait_with_output(mut self, options: CollectOptions) -> Result<Output> {
+        if options.timeout.is_some() {
+            require_time(Operation::Exec)
+                .map_err(|error| error.with_execution(Execution::Unknown))?;
+        }
         let mut stdout = Keep::new(self.stdout.take(), options.stdout_limit);
         let mut stderr = Keep::new(self.stderr.take(), options.stderr_limit);
         let stdin = self.stdin.take();

@@ -102,6 +102,7 @@ impl<T: Transport> Guest<T> {
             Reading {
                 parts,
                 ready: Bytes::new(),
+                left: end.saturating_sub(options.offset),
                 _task: KeepAlive::new(task.abort_handle()),
             },
             size,
@@ -196,6 +197,8 @@ impl<T: Transport> Guest<T> {
 struct Reading {
     parts: mpsc::Receiver<Result<Bytes>>,
     ready: Bytes,
+    /// Number of bytes that have not come. None come any more where the file has become shorter.
+    left: u64,
     /// Task that asks for the parts; it ends with this.
     _task: KeepAlive,
 }
@@ -208,9 +211,21 @@ impl AsyncRead for Reading {
     ) -> Poll<io::Result<()>> {
         if self.ready.is_empty() && buffer.remaining() > 0 {
             match ready!(self.parts.poll_recv(context)) {
-                Some(Ok(part)) => self.ready = part,
+                Some(Ok(part)) => {
+                    self.left = match part.len() as u64 {
+                        0 => 0,
+                        came => self.left.saturating_sub(came),
+                    };
+                    self.ready = part;
+                }
                 Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
-                None => return Poll::Ready(Ok(())),
+                None if self.left == 0 => return Poll::Ready(Ok(())),
+                // Not the end of the file.
+                None => {
+                    let error = Error::new(ErrorKind::Lost, Operation::OpenRead)
+                        .with_message("the tokio runtime that reads the file has ended");
+                    return Poll::Ready(Err(io::Error::other(error)));
+                }
             }
         }
         let length = self.ready.len().min(buffer.remaining());
@@ -291,5 +306,36 @@ impl<T: Transport> FileSink for Writing<T> {
             let error = Error::new(ErrorKind::Other, OP).with_source(error);
             error.with_message("the task that puts the file in place ended early")
         })?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is read of so many bytes when these parts come and the task then ends.
+    async fn read(left: u64, come: &[&'static [u8]]) -> io::Result<Vec<u8>> {
+        let (sender, parts) = mpsc::channel(come.len());
+        for part in come {
+            sender.send(Ok(Bytes::from_static(part))).await.unwrap();
+        }
+        drop(sender);
+        let mut reading = Reading {
+            parts,
+            ready: Bytes::new(),
+            left,
+            _task: KeepAlive::new(tokio::spawn(async {}).abort_handle()),
+        };
+        let mut read = Vec::new();
+        reading.read_to_end(&mut read).await.map(|_| read)
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ends_early_is_an_error_and_a_file_that_became_shorter_is_not() {
+        let error = read(10, &[b"abc"]).await.unwrap_err();
+        let error = error.downcast::<Error>().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Lost, "{error}");
+        assert_eq!(read(3, &[b"abc"]).await.unwrap(), b"abc");
+        assert_eq!(read(10, &[b"abc", b""]).await.unwrap(), b"abc");
     }
 }

@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::task::AbortHandle;
 
+use super::require_time;
 use crate::{
     Command, Error, ErrorKind, Execution, Exit, Job, JobControl, JobInfo, JobKey, JobLog,
     JobOptions, JobState, LogChunk, LogOptions, LogStream, Operation, Process, ProcessStdin,
@@ -477,6 +478,8 @@ impl JobControl for Control {
         let (Some(wait), true) = (options.wait, found.chunks.is_empty() && !found.ended) else {
             return Ok(found);
         };
+        require_time(Operation::ReadLog)
+            .map_err(|error| error.with_sandbox(entry.sandbox.clone()))?;
         // Neither the sender nor the entry goes away meanwhile.
         let more = async {
             loop {

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::{Around, Attempt, Call, Request};
+use crate::backend::require_time;
 use crate::{Error, Execution, Result, WriteMode};
 
 /// Makes a call again when its error is [retryable](Error::is_retryable), with a wait that doubles.
@@ -97,7 +98,12 @@ impl Around for Retry {
         let mut made = 1;
         loop {
             match attempt().await {
-                Err(error) if made < self.attempts && is_safe(&call, &error) => {
+                // Outside of a runtime nothing can be waited for.
+                Err(error)
+                    if made < self.attempts
+                        && is_safe(&call, &error)
+                        && require_time(call.operation()).is_ok() =>
+                {
                     tokio::time::sleep(wait).await;
                     wait = wait.saturating_mul(2).min(LONGEST);
                     made += 1;

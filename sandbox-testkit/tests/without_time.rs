@@ -1,4 +1,4 @@
-//! What waits says so where a runtime has no time, and does not panic.
+//! Waiting in a runtime without time: an error, and no panic.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers too")]
 
 use std::sync::Arc;

@@ -313,7 +313,7 @@ impl<T: Transport> FileSink for Writing<T> {
 mod tests {
     use super::*;
 
-    /// What is read of so many bytes when these parts come and the task then ends.
+    /// Bytes of a file of this length that are read when these parts come and the task then ends.
     async fn read(left: u64, come: &[&'static [u8]]) -> io::Result<Vec<u8>> {
         let (sender, parts) = mpsc::channel(come.len());
         for part in come {

@@ -1,4 +1,4 @@
-//! What is known of an open sandbox without holding it, and the list of those that are open.
+//! Facts of an open sandbox, known without holding it, and the list of those that are open.
 //!
 //! A sandbox ends, or is stopped, with its last handle. What only looks at one holds its facts, and never
 //! a handle for a moment: a caller that drops its own meanwhile would find the sandbox running still.
@@ -73,7 +73,7 @@ impl Use {
         self.last.store(now, Ordering::Relaxed);
     }
 
-    /// What is left of this time since the last use.
+    /// Part of this time that is left since the last use.
     pub(super) fn left_of(&self, ttl: Duration) -> Duration {
         if Arc::strong_count(&self.now) > 1 {
             self.touch();
@@ -96,7 +96,7 @@ impl OpenSandboxes {
         self.0.remove(id);
     }
 
-    /// What is known of the open sandbox with this identifier.
+    /// Facts of the open sandbox with this identifier.
     pub(crate) fn facts(&self, id: &SandboxId) -> Option<Arc<Facts>> {
         self.0.get(id)
     }

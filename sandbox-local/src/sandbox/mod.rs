@@ -149,7 +149,7 @@ impl LocalSandbox {
             );
             return Ok(());
         };
-        // The handle: a change that nobody waits for any more is written before another run reads it.
+        // The handle: a change whose caller has gone is written before another run reads it.
         let Some(sandbox) = self.facts.handle.upgrade() else {
             return Err(self.ended.error(operation, &self.id));
         };

@@ -127,7 +127,7 @@ struct Table {
     calls: HashMap<String, Arc<Call>>,
     /// In the order in which they were made.
     order: VecDeque<String>,
-    /// What runs for calls. One that is given up ends where it waits next, and not before.
+    /// Tasks of the calls that run. One that is given up ends where it waits next, and not before.
     tasks: JoinSet<()>,
     /// Whether the server ends: no call is started any more.
     over: bool,

@@ -131,6 +131,40 @@ async fn what_can_not_last_is_refused() {
 }
 
 #[tokio::test]
+async fn an_environment_that_could_not_be_read_again_is_refused_and_nothing_is_lost() {
+    let dir = state();
+    let provider = provider(dir.path());
+    let large = || Env::new().set("LARGE", "x".repeat(20 << 20));
+    let spec = lasting().env("LARGE", "x".repeat(20 << 20));
+    let refused = provider.create(spec).await.map(drop).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::LimitExceeded, "{refused}");
+    assert_eq!(statuses(&provider).await, []);
+    let sandbox = provider.create(lasting()).await.unwrap();
+    let id = sandbox.info().id;
+    sandbox.write("f", "kept").await.unwrap();
+    sandbox
+        .set_env(Env::new().set("SMALL", "value"))
+        .await
+        .unwrap();
+    let refused = sandbox.set_env(large()).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::LimitExceeded, "{refused}");
+    assert_eq!(refused.sandbox(), Some(&id));
+    drop(sandbox);
+    let sandbox = attach(&provider, &id).await;
+    assert_eq!(
+        sh(&sandbox, "cat f; printf %s $SMALL$LARGE").await,
+        "keptvalue"
+    );
+    // Values are no part of what is shown of a sandbox, in letters or as numbers.
+    let shown = format!("{sandbox:?}");
+    let numbers = format!("{:?}", b"value");
+    assert!(
+        !shown.contains("value\"") && !shown.contains(&numbers),
+        "{shown}"
+    );
+}
+
+#[tokio::test]
 async fn the_record_has_no_secret_and_is_the_hosts_users_alone() {
     let dir = state();
     let own = provider(dir.path());

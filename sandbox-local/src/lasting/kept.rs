@@ -124,8 +124,10 @@ impl Kept {
         {
             // Held: no layer goes between the two.
             let mut kept = self.state.kept();
-            record::write(self.state.dir(), &record)
-                .map_err(|error| unusable(error, self.state.dir(), operation))?;
+            record::write(self.state.dir(), &record).map_err(|error| match error.kind() {
+                io::ErrorKind::FileTooLarge => too_large(operation),
+                _ => unusable(error, self.state.dir(), operation),
+            })?;
             *kept = Some(record.layers.clone());
         }
         inner.record = record;
@@ -234,6 +236,17 @@ fn names(layers: &[Arc<Layer>]) -> Vec<String> {
 fn chains(image: Option<&ImageRoot>) -> Vec<String> {
     let layers = image.into_iter().flat_map(|image| image.cached());
     layers.map(|layer| layer.chain.hex().to_string()).collect()
+}
+
+fn too_large(operation: Operation) -> Error {
+    let message = format!(
+        "what the lasting sandbox is started with again, its environment above all, would take more than \
+         {} MiB",
+        record::LARGEST >> 20
+    );
+    Error::new(ErrorKind::LimitExceeded, operation)
+        .with_message(message)
+        .with_hint("keep large values in files of the sandbox")
 }
 
 pub(super) fn unusable(error: io::Error, path: &Path, operation: Operation) -> Error {

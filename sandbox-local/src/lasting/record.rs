@@ -4,6 +4,7 @@
 //! there whole or is collected. Must never hold a secret, and never be believed if another user could
 //! have written it.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -25,11 +26,11 @@ pub(crate) const LASTING: &str = "k-";
 /// Form of the record; another one is not read.
 const VERSION: u32 = 1;
 
-/// The largest record that is read.
-const LARGEST: u64 = 16 << 20;
+/// The largest record, in bytes: a larger one is neither written nor read.
+pub(super) const LARGEST: u64 = 16 << 20;
 
 /// Everything about a lasting sandbox that is not in its layers.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Record {
     pub(super) version: u32,
@@ -48,6 +49,17 @@ pub(crate) struct Record {
     pub(super) init: Option<Process>,
     /// The process that had it open last.
     pub(super) host: u32,
+}
+
+/// Without the values of its environment, as everywhere.
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("id", &self.id)
+            .field("layers", &self.layers)
+            .field("init", &self.init)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A process that can be told from a later one with its number.
@@ -135,9 +147,15 @@ impl Record {
     }
 }
 
-/// Replaces the record in a directory.
+/// Replaces the record in a directory. After a power cut it is the old one or the new one.
+///
+/// # Errors
+/// [`io::ErrorKind::FileTooLarge`] for one that could not be read again.
 pub(super) fn write(dir: &Path, record: &Record) -> io::Result<()> {
     let text = serde_json::to_vec(record).map_err(io::Error::other)?;
+    if text.len() as u64 > LARGEST {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
     let new = dir.join("kept.new");
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -150,6 +168,8 @@ pub(super) fn write(dir: &Path, record: &Record) -> io::Result<()> {
         .open(&new)?;
     file.write_all(&text)?;
     file.set_permissions(Permissions::from_mode(0o600))?;
+    // Before it has the name: all files of the sandbox are lost without it.
+    file.sync_data()?;
     fs::rename(&new, dir.join(KEPT))
 }
 

@@ -105,7 +105,8 @@ pub struct ImportOptions {
     /// Whether `.gitignore` and `.ignore` files in the directory are heeded. `.git` itself is not
     /// left out by this. The excludes decide first; then any `.ignore` goes before any
     /// `.gitignore`, whichever is deeper, as in ripgrep; among files of one kind the innermost
-    /// decides. Default: no.
+    /// decides. One that can't be read, or has more than 1 MiB, is an error whatever
+    /// [`unreadable`](Self::unreadable) says: what it leaves out is not known. Default: no.
     pub ignore_files: bool,
     /// Whether what is in the sandbox's directory and not in the host's is removed, so that an
     /// import repeated reflects deletions. What is excluded is left alone. Default: no.

@@ -69,22 +69,48 @@ pub struct IgnoreFiles {
 
 impl IgnoreFiles {
     /// Compiles those of the directory at `path`. `read` gives the content of `.gitignore` and
-    /// `.ignore`; it must follow no link, open nothing but regular files, and read no more than
-    /// [`MAX_IGNORE_FILE`]. A file that cannot be read excludes nothing, as in git.
-    pub fn read(path: &[u8], mut read: impl FnMut(&str) -> Option<Vec<u8>>) -> Self {
+    /// `.ignore`, or nothing if there is no such file; it must follow no link, open nothing but regular
+    /// files, and read no more than a byte beyond [`MAX_IGNORE_FILE`].
+    ///
+    /// # Errors
+    /// What `read` says: what a file would leave out, secrets maybe, must not be taken because the file
+    /// can't be read. [`LimitExceeded`](ErrorKind::LimitExceeded) for one that is larger, as `operation`.
+    pub fn read(
+        path: &[u8],
+        operation: Operation,
+        mut read: impl FnMut(&str) -> Result<Option<Vec<u8>>>,
+    ) -> Result<Self> {
         let mut compiled = |name: &str| {
+            let text = read(name)?.unwrap_or_default();
+            if text.len() as u64 > MAX_IGNORE_FILE {
+                let place = match path {
+                    b"" => name.to_owned(),
+                    path => format!("{}/{name}", String::from_utf8_lossy(path)),
+                };
+                let message = format!("the patterns of {place} take more than 1 MiB");
+                return Err(Error::new(ErrorKind::LimitExceeded, operation)
+                    .with_message(message)
+                    .with_hint("make it smaller, or give what it leaves out as excludes"));
+            }
             let mut builder = GitignoreBuilder::new("");
-            for line in String::from_utf8_lossy(&read(name).unwrap_or_default()).lines() {
+            for line in String::from_utf8_lossy(&text).lines() {
                 // A line that is no pattern is passed over, as in git.
                 let _ = builder.add_line(None, line);
             }
-            builder.build().unwrap_or_else(|_| Gitignore::empty())
+            Ok(builder.build().unwrap_or_else(|_| Gitignore::empty()))
         };
-        Self {
+        Ok(Self {
             prefix: if path.is_empty() { 0 } else { path.len() + 1 },
-            git: compiled(".gitignore"),
-            other: compiled(".ignore"),
-        }
+            git: compiled(".gitignore")?,
+            other: compiled(".ignore")?,
+        })
+    }
+
+    /// The error where a file of patterns can't be read.
+    pub fn unreadable(error: Error) -> Error {
+        error
+            .with_message("what this file leaves out is not known, since it can't be read")
+            .with_hint("make it readable, or give what it leaves out as excludes")
     }
 }
 
@@ -131,10 +157,11 @@ mod tests {
     use super::*;
 
     fn files(path: &str, git: &str, other: &str) -> IgnoreFiles {
-        IgnoreFiles::read(path.as_bytes(), |name| {
+        let read = |name: &str| {
             let text = if name == ".ignore" { other } else { git };
-            Some(text.as_bytes().to_vec())
-        })
+            Ok(Some(text.as_bytes().to_vec()))
+        };
+        IgnoreFiles::read(path.as_bytes(), Operation::ImportDir, read).unwrap()
     }
 
     #[test]

@@ -196,7 +196,7 @@ fn scan_within(
         path: Vec::new(),
     };
     if options.ignore_files {
-        heed(&mut scan, &top, b"");
+        heed(&mut scan, &top, b"", &host, operation)?;
     }
     let mut levels = Descent::new(top, level).map_err(|error| host(error, b""))?;
     while let Some(level) = levels.of() {
@@ -312,7 +312,7 @@ fn scan_within(
         }
         if let Some((names, dir)) = entered {
             if options.ignore_files {
-                heed(&mut scan, &dir, &path);
+                heed(&mut scan, &dir, &path, &host, operation)?;
             }
             levels.push(name, dir, Level { path, names });
         }
@@ -321,14 +321,33 @@ fn scan_within(
 }
 
 /// Reads the ignore files of a directory that is entered.
-fn heed(scan: &mut Scan, dir: &Dir, path: &[u8]) {
-    let files = IgnoreFiles::read(path, |name| {
-        let (file, _) = dir.open_file(name.as_ref()).ok().flatten()?;
-        let mut text = Vec::new();
-        file.take(MAX_IGNORE_FILE).read_to_end(&mut text).ok()?;
-        Some(text)
+fn heed(
+    scan: &mut Scan,
+    dir: &Dir,
+    path: &[u8],
+    host: &dyn Fn(io::Error, &[u8]) -> Error,
+    operation: Operation,
+) -> Result<()> {
+    let files = IgnoreFiles::read(path, operation, |name| {
+        let read = || {
+            let Some((file, _)) = dir.open_file(name.as_ref())? else {
+                return Ok(None);
+            };
+            let mut text = Vec::new();
+            file.take(MAX_IGNORE_FILE + 1).read_to_end(&mut text)?;
+            Ok(Some(text))
+        };
+        match read() {
+            // Mostly there is none; a directory that can't be entered gives nothing else either.
+            Err(_) if dir.stat(name.as_ref()).is_err() => Ok(None),
+            read => read.map_err(|error| {
+                let at = [path, b"/", name.as_bytes()].concat();
+                IgnoreFiles::unreadable(host(error, &at))
+            }),
+        }
     });
-    scan.ignore_files.insert(path.to_vec(), files);
+    scan.ignore_files.insert(path.to_vec(), files?);
+    Ok(())
 }
 
 fn attributes(stat: &Stat) -> Attributes {
@@ -351,6 +370,23 @@ mod tests {
             Ok(())
         });
         (found, scan.unwrap())
+    }
+
+    #[test]
+    fn an_ignore_file_that_is_too_large_is_an_error_and_one_at_the_limit_is_heeded() {
+        let host = tempfile::tempdir().unwrap();
+        fs::create_dir(host.path().join("d")).unwrap();
+        fs::write(host.path().join("d/secret"), "").unwrap();
+        let options = ImportOptions::new().ignore_files(true);
+        let end = "\nsecret\n";
+        let most = usize::try_from(MAX_IGNORE_FILE).unwrap() - end.len();
+        fs::write(host.path().join("d/.gitignore"), "#".repeat(most) + end).unwrap();
+        assert_eq!(paths(host.path(), &options).0, ["d", "d/.gitignore"]);
+        fs::write(host.path().join("d/.gitignore"), "#".repeat(most + 1) + end).unwrap();
+        let error = scan(host.path(), &options, Operation::ImportDir, |_| Ok(()));
+        let error = error.map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{error}");
+        assert!(error.to_string().contains("d/.gitignore"), "{error}");
     }
 
     #[test]

@@ -36,6 +36,10 @@ impl Place {
         }
     }
 
+    pub(super) fn operation(&self) -> Operation {
+        self.operation
+    }
+
     pub(super) fn host(operation: Operation, path: &Path) -> Self {
         Self {
             operation,

@@ -28,6 +28,7 @@ cases! { "transfer":
     import_fills_closed_directories [Exec, Modes],
     import_leaves_out_what_cannot_be_read [Exec, Modes],
     import_takes_ignore_before_gitignore,
+    import_is_refused_where_ignore_files_are_not_known,
     import_leaves_what_is_there_unless_asked,
     import_mirrors_deletions_when_asked,
     import_mirror_leaves_what_is_excluded,
@@ -454,6 +455,33 @@ async fn import_takes_ignore_before_gitignore(cx: Context) -> Verdict {
         "d/wanted",
     ];
     ensure_eq!(found, expected, "what was brought");
+    Ok(())
+}
+
+/// Secrets that they name must not be brought because they can't be read.
+async fn import_is_refused_where_ignore_files_are_not_known(cx: Context) -> Verdict {
+    let host = cx.host_dir()?;
+    put(host.path(), "d/secret", "x")?;
+    let text = format!("secret\n#{}\n", "x".repeat(1 << 20));
+    put(host.path(), "d/.gitignore", &text)?;
+    let to = "in".into();
+    let import = || {
+        let options = ImportOptions::new().ignore_files(true);
+        cx.sandbox.import_dir(host.path(), &to, options)
+    };
+    let kind = ErrorKind::LimitExceeded;
+    refused(import().await, &cx.sandbox, Operation::ImportDir, kind)?;
+    put(host.path(), "d/.gitignore", "secret\n")?;
+    chmod(host.path(), "d/.gitignore", 0o000)?;
+    // A host's root may read everything.
+    if fs::read(host.path().join("d/.gitignore")).is_err() {
+        let kind = ErrorKind::PermissionDenied;
+        refused(import().await, &cx.sandbox, Operation::ImportDir, kind)?;
+    }
+    chmod(host.path(), "d/.gitignore", 0o600)?;
+    import().await?;
+    let found = names(&cx, "in").await?;
+    ensure_eq!(found, ["d/.gitignore"], "what was brought");
     Ok(())
 }
 

@@ -202,7 +202,7 @@ impl Visitor for Source<'_> {
 
     fn enter(&mut self, dir: BorrowedFd<'_>, path: &[u8], stat: &Stat) -> Result<()> {
         if self.rules.ignore_files {
-            let files = ignore_files(dir, path);
+            let files = ignore_files(dir, path, self.place)?;
             if let Output::Inventory(inventory) = &mut self.output {
                 inventory.ignore_files.insert(path.to_vec(), files.clone());
             }

@@ -331,7 +331,7 @@ async fn a_limit_on_memory_that_no_sandbox_fits_in_says_so() {
     };
     sandbox.close().await.expect("close");
     let provider = LocalProvider::new(LocalConfig::default()).expect("a provider");
-    for bytes in [1, 4096] {
+    for bytes in [1, 4096, (1 << 20) - 1] {
         let made = provider.create(limited(Resources::new().memory(bytes)));
         let error = made.await.expect_err("no sandbox fits");
         assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{error}");

@@ -223,6 +223,11 @@ impl Inputs {
     }
 }
 
+/// The least limit on memory, in bytes, that a start is tried with. The thread that starts a process in a
+/// group of v1 is in it for a moment. Without room for a page of its own it would wait for ever: the kernel
+/// makes room by ending a process, and finds none there.
+const LEAST_MEMORY: u64 = 1 << 20;
+
 /// The cgroups of a sandbox; an error if a limit that is required can't be had.
 pub(crate) fn limits(
     host: &Host,
@@ -235,6 +240,10 @@ pub(crate) fn limits(
     }
     if resources.memory.is_none() && resources.cpus.is_none() {
         return Ok(Arc::new(Cgroup::none()));
+    }
+    if let Some(bytes) = resources.memory.filter(|bytes| *bytes < LEAST_MEMORY) {
+        let why = std::io::Error::from(std::io::ErrorKind::OutOfMemory);
+        return Err(failure::memory(bytes, why, operation));
     }
     let (cgroup, missing) = Cgroup::create(&host.groups, resources);
     match missing

@@ -278,18 +278,9 @@ fn ends(child: &mut Child) -> i32 {
 fn a_server_is_used_from_other_programs() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("socket");
-    let listen = format!("unix:{}", socket.display());
-    let mut child = sandbox()
-        .args(["serve", "--listen", &listen])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut uri = String::new();
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    stdout.read_line(&mut uri).unwrap();
-    let mut server = Server(child);
-    let uri = uri.trim();
-    assert_eq!(uri, format!("remote:{listen}"));
+    let (mut server, uri) = served("local:", &socket);
+    let uri = uri.as_str();
+    assert_eq!(uri, format!("remote:unix:{}", socket.display()));
     let output = run(&["-p", uri, "run", "--sh", "echo through; exit 5"]);
     assert_eq!(output.status.code(), Some(5), "{}", err(&output));
     assert_eq!(out(&output), "through\n");

@@ -88,6 +88,15 @@ impl Unruly {
         hung.iter().filter(|other| **other == operation).count()
     }
 
+    /// From now on what is created is lost on the way, and stays.
+    fn loses_what_it_makes(&self) {
+        self.rule(|call| match call.request {
+            Request::Create(_) => Fate::Lost,
+            Request::Destroy(_) => Fate::Refused,
+            _ => Fate::Served,
+        });
+    }
+
     async fn until_hung(&self, operation: Operation) {
         eventually("a call hangs", async || self.hung(operation) > 0).await;
     }
@@ -160,11 +169,7 @@ async fn a_leftover_that_stays_does_not_keep_the_others() {
     let place = tempfile::tempdir().unwrap();
     let config = SessionsConfig::new().journal(place.path());
     let (cloud, unruly) = (Cloud::new(ModelProvider::new()), Unruly::new());
-    unruly.rule(|call| match call.request {
-        Request::Create(_) => Fate::Lost,
-        Request::Destroy(_) => Fate::Refused,
-        _ => Fate::Served,
-    });
+    unruly.loses_what_it_makes();
     let sessions = open(unruly.over(cloud.clone()), config).await;
     for key in ["1", "2", "3"] {
         assert!(sessions.get_or_create("a", key, spec()).await.is_err());
@@ -194,11 +199,7 @@ async fn what_no_session_has_is_swept_and_what_is_anothers_is_left() {
     let place = tempfile::tempdir().unwrap();
     let config = SessionsConfig::new().journal(place.path());
     let (cloud, unruly) = (Cloud::new(ModelProvider::new()), Unruly::new());
-    unruly.rule(|call| match call.request {
-        Request::Create(_) => Fate::Lost,
-        Request::Destroy(_) => Fate::Refused,
-        _ => Fate::Served,
-    });
+    unruly.loses_what_it_makes();
     let sessions = open(unruly.over(cloud.clone()), config).await;
     assert!(sessions.get_or_create("a", "1", spec()).await.is_err());
     assert_eq!(cloud.there().await.len(), 1);

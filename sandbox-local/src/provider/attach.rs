@@ -179,6 +179,8 @@ mod tests {
         }
         drop(sandbox);
         assert!(provider.open.get(&id).is_none());
+        let error = provider.find(&id, OP).unwrap_err();
+        assert_eq!(error.kind(), sandbox_core::ErrorKind::NotFound, "{error}");
         assert!(!provider.open.has(&id));
         drop(settings);
         list.join().unwrap();

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use sandbox_core::backend::{Registry, Settings};
-use sandbox_core::{Error, Labels, Operation, Result, SandboxId, SandboxInfo};
+use sandbox_core::{Error, ErrorKind, Labels, Operation, Result, SandboxId, SandboxInfo};
 
 use super::LocalSandbox;
 use super::ended::Ended;
@@ -109,10 +109,15 @@ impl OpenSandboxes {
     /// The same, for `attach` and `destroy`.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`](sandbox_core::ErrorKind::NotFound).
+    /// [`ErrorKind::NotFound`].
     pub(crate) fn find(&self, id: &SandboxId, operation: Operation) -> Result<Arc<LocalSandbox>> {
         let handle = self.0.find(id, operation)?.handle.upgrade();
-        handle.ok_or_else(|| Error::closed(operation, id))
+        // A look at it, such as a list, holds its facts a moment longer than it is there.
+        handle.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, operation)
+                .with_message("its last handle was dropped a moment ago")
+                .with_sandbox(id.clone())
+        })
     }
 
     /// Whether there is a handle of it.

@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use sandbox_core::{Error, ErrorKind, Operation, Result};
 
-use super::settings;
+use super::found::{self, Entry, Fingerprint, is_for_all};
+use super::{handed_on, settings};
 use crate::guest_user::GuestUser;
 use crate::layers::{Layer, State};
 
@@ -29,13 +30,20 @@ pub(crate) const ROOT_USER: &str = "root";
 pub(crate) const ROOT_HOME: &str = "/root";
 
 /// Makes the layer for a root assembled from these directories of the host, with these of its files
-/// and directories besides the settings that every root has.
+/// and directories besides the settings that every root has; or takes one that a provider before made and
+/// that would come out the same.
 pub(crate) fn build(
     state: &Arc<State>,
     system_dirs: &[PathBuf],
     settings: &[PathBuf],
     guest_user: Option<GuestUser>,
 ) -> io::Result<Arc<Layer>> {
+    let found = found::find(Path::new("/"), settings);
+    // Before anything is read: what changes from here on makes another one.
+    let fingerprint = Fingerprint::new(&found, system_dirs);
+    if let Some(layer) = fingerprint.and_then(|fingerprint| handed_on::take(state, fingerprint)) {
+        return Ok(layer);
+    }
     let layer = Layer::create(state)?;
     let tree = Tree {
         top: layer.path().to_owned(),
@@ -64,8 +72,11 @@ pub(crate) fn build(
     for dir in system_dirs {
         tree.mount_point(dir)?;
     }
-    tree.settings(Path::new("/"), settings)?;
+    tree.settings(Path::new("/"), &found)?;
     tree.own_etc()?;
+    if let Some(fingerprint) = fingerprint {
+        handed_on::give(state, &layer, fingerprint);
+    }
     Ok(layer)
 }
 
@@ -225,12 +236,6 @@ pub(crate) fn check_settings(paths: &[PathBuf]) -> Result<()> {
     })
 }
 
-/// Whether every user of the host may read it, and look into it if it is a directory.
-fn is_for_all(found: &fs::Metadata) -> bool {
-    let needed = if found.is_dir() { 0o005 } else { 0o004 };
-    found.mode() & needed == needed
-}
-
 /// The layer being filled. No sandbox has it yet, so plain paths are safe.
 struct Tree {
     top: PathBuf,
@@ -284,32 +289,14 @@ impl Tree {
         }
     }
 
-    /// Copies what of a host's settings is on the list, and these besides.
-    fn settings(&self, host: &Path, more: &[PathBuf]) -> io::Result<()> {
+    /// Copies settings of the host.
+    fn settings(&self, host: &Path, found: &[Entry]) -> io::Result<()> {
         let mut left = settings::MOST;
-        for top in ["etc", "var/lib"] {
-            self.find_settings(host, Path::new(top), &mut left)?;
-        }
-        for path in more {
-            let path = relative(path);
-            self.dirs(path.parent().unwrap_or(Path::new("")))?;
-            self.copy(host, path, &mut left)?;
-        }
-        Ok(())
-    }
-
-    fn find_settings(&self, host: &Path, dir: &Path, left: &mut u64) -> io::Result<()> {
-        let entries = fs::read_dir(host.join(dir));
-        for entry in entries.into_iter().flatten().flatten() {
-            let path = dir.join(entry.file_name());
-            if settings::is_shared(&path) {
-                self.dirs(dir)?;
-                self.copy(host, &path, left)?;
-            } else if settings::leads_to_shared(&path)
-                && entry.file_type().is_ok_and(|kind| kind.is_dir())
-            {
-                self.find_settings(host, &path, left)?;
+        for entry in found {
+            if entry.is_listed {
+                self.dirs(entry.path.parent().unwrap_or(Path::new("")))?;
             }
+            self.copy(host, entry, &mut left)?;
         }
         Ok(())
     }
@@ -323,24 +310,19 @@ impl Tree {
 
     /// Copies one thing of the host's, unless it is there already: what everybody may read, links
     /// as links. What vanishes meanwhile, may not be read or looks like a secret is left out.
-    fn copy(&self, host: &Path, path: &Path, left: &mut u64) -> io::Result<()> {
+    fn copy(&self, host: &Path, entry: &Entry, left: &mut u64) -> io::Result<()> {
+        let (path, found) = (&entry.path, &entry.metadata);
         let from = host.join(path);
-        if settings::has_secret_name(path) || self.top.join(path).symlink_metadata().is_ok() {
+        if self.top.join(path).symlink_metadata().is_ok() {
             return Ok(());
         }
-        let Ok(found) = fs::symlink_metadata(&from) else {
-            return Ok(());
-        };
         if found.is_symlink() {
             return fs::read_link(from).map_or(Ok(()), |target| self.link(path, &target));
         }
-        if found.is_dir() && is_for_all(&found) {
+        if found.is_dir() && is_for_all(found) {
             self.dir(path, 0o755)?;
-            for entry in fs::read_dir(from).into_iter().flatten().flatten() {
-                self.copy(host, &path.join(entry.file_name()), left)?;
-            }
         } else if found.is_file()
-            && is_for_all(&found)
+            && is_for_all(found)
             && found.len() <= settings::LARGEST.min(*left)
             && let Ok(source) = fs::File::open(&from)
             && let Some(length) = self.copy_content(source, path)?
@@ -451,7 +433,8 @@ mod tests {
             top: made.path().to_owned(),
             guest_user: None,
         };
-        tree.settings(host.path(), &["/opt/more".into()]).unwrap();
+        let found = found::find(host.path(), &["/opt/more".into()]);
+        tree.settings(host.path(), &found).unwrap();
         for path in shared {
             assert_eq!(
                 fs::read(made.path().join(path)).unwrap(),
@@ -474,7 +457,8 @@ mod tests {
             top: made.path().to_owned(),
             guest_user: None,
         };
-        tree.settings(Path::new("/"), &[]).unwrap();
+        let root = Path::new("/");
+        tree.settings(root, &found::find(root, &[])).unwrap();
         let mut pending = vec![made.path().to_owned()];
         let mut files = 0;
         while let Some(dir) = pending.pop() {

@@ -73,6 +73,11 @@ impl Guests {
         guests
     }
 
+    /// Whether no run is the user that everything on disk belongs to.
+    pub(super) fn translates(&self) -> bool {
+        self.translates
+    }
+
     fn spares(&self) -> MutexGuard<'_, Vec<Guest>> {
         // Every change is a single call: a panic elsewhere leaves it whole.
         self.spares.lock().unwrap_or_else(PoisonError::into_inner)

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Weak;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -14,7 +14,7 @@ use std::{io, thread};
 
 use sandbox_core::backend::FileLock;
 
-use super::{LEASE, OUTSIDE, State, collect, journal};
+use super::{LEASE, OUTSIDE, State, collect, handed_on, journal};
 use crate::walk::{self, Progress};
 
 /// Number of directories that were given to the janitor up to some moment.
@@ -34,6 +34,8 @@ const TURN: Duration = Duration::from_millis(20);
 enum Job {
     Remove(Doomed),
     Prepare(Weak<State>),
+    /// A provider's directory, whose base layer nothing uses any more.
+    HandOn(PathBuf),
     Report(Report),
     /// The lease of a directory that stays: given up when the rest is done.
     Release(Option<FileLock>),
@@ -107,12 +109,26 @@ impl Janitor {
         let _ = self.jobs.send(Job::Prepare(state));
     }
 
+    /// Hands on the base layer in a provider's directory. What of it is given to be removed after that is
+    /// not there any more then.
+    pub(super) fn hand_on(&self, provider: PathBuf) {
+        let _ = self.jobs.send(Job::HandOn(provider));
+    }
+
     pub(super) fn settled(&self, Mark(since): Mark) -> Removed {
         let (done, settled) = tokio::sync::oneshot::channel();
         let Mark(until) = self.mark();
         let numbers = since..until;
         let _ = self.jobs.send(Job::Report(Report { numbers, done }));
         settled
+    }
+}
+
+/// Hands on the base layer in a provider's directory; what can't be is removed with the rest.
+pub(super) fn hand_on(provider: &Path) {
+    let root = provider.parent().unwrap_or(provider);
+    if let Err(error) = handed_on::hand_on(root, provider) {
+        tracing::debug!(%error, "a base layer is not handed on");
     }
 }
 
@@ -145,6 +161,7 @@ impl<'a> Worker<'a> {
                     self.put_off
                         .get_or_insert_with(|| (Instant::now() + PAUSE, state));
                 }
+                Ok(Job::HandOn(provider)) => hand_on(&provider),
                 Ok(Job::Report(report)) => self.reports.push(report),
                 Ok(Job::Release(lease)) => self.released = lease,
                 Err(RecvTimeoutError::Timeout) => self.turn(),

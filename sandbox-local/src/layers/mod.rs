@@ -2,9 +2,11 @@
 //! directories.
 //!
 //! ```text
+//! STATE_DIR/base/            base layers that wait for the next provider, see `handed_on.rs`
 //! STATE_DIR/p-<random>/     one provider in one host process
 //! STATE_DIR/k-<id>/         one lasting sandbox, its forks with it
 //!     lease                 flock'd for as long as a process uses it
+//!     base                  its base layer, if that is handed on
 //!     kept                  of a lasting sandbox: its record, see `lasting/record.rs`
 //!     mnt/                  empty; every sandbox mounts its root here, in its own namespace
 //!     outside/<kind>-<n>    what was made elsewhere: links to it, see `journal.rs`
@@ -23,7 +25,9 @@ mod collect;
 pub(crate) mod compact;
 pub(crate) mod copy;
 pub(crate) mod difference;
+mod found;
 mod guests;
+mod handed_on;
 mod janitor;
 mod journal;
 mod layer;
@@ -37,7 +41,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use sandbox_core::backend::FileLock;
@@ -77,6 +81,8 @@ pub(crate) struct State {
     /// Names of the layers that stay when nothing uses them: those of the record of a lasting
     /// sandbox. While there is one, the directory stays too.
     kept: Mutex<Option<Vec<String>>>,
+    /// The name of the base layer, if it is handed on when nothing uses it any more.
+    base: OnceLock<String>,
     /// Held open until the directory is gone: the lock on it is the lease.
     lease: Option<FileLock>,
 }
@@ -150,6 +156,7 @@ impl State {
             janitor,
             journal,
             kept: Mutex::default(),
+            base: OnceLock::new(),
             lease: Some(lease),
         });
         state.janitor.prepare(Arc::downgrade(&state));
@@ -167,6 +174,8 @@ impl State {
         layers: Vec<String>,
     ) -> io::Result<Arc<Self>> {
         journal::collect(&dir.join(OUTSIDE))?;
+        // Of a process that was killed.
+        janitor::hand_on(&dir);
         let guest_user = match rustix::process::geteuid().is_root() {
             true => Some(GuestUser::owner_of(&dir)?),
             false => None,
@@ -217,9 +226,18 @@ impl State {
     fn remove_layer(&self, name: &str, path: &Path) {
         let kept = self.kept();
         let stays = |kept: &Vec<String>| kept.iter().any(|kept| kept == name);
-        if !kept.as_ref().is_some_and(stays) {
-            self.janitor.remove(path.to_owned());
+        if kept.as_ref().is_some_and(stays) {
+            return;
         }
+        if self.base.get().is_some_and(|base| base == name) {
+            self.janitor.hand_on(self.dir.clone());
+        }
+        self.janitor.remove(path.to_owned());
+    }
+
+    /// Whether no process of a guest runs as the owner of the layers.
+    fn is_closed_to_guests(&self) -> bool {
+        self.guests.as_ref().is_none_or(Guests::translates)
     }
 
     /// The directory of the layers; overlay mounts name them relative to it.

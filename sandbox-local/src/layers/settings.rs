@@ -4,6 +4,7 @@
 //! work only with them. Must never name what holds credentials, what identifies the host or its
 //! users, or what a service of the host writes while it runs.
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 /// Below the host's root: a file, a link, or a directory with all in it that everybody may read.
@@ -164,21 +165,23 @@ pub(super) const MOST: u64 = 256 << 20;
 
 /// Whether everything below `path`, relative to the root, is on the list.
 pub(super) fn is_shared(path: &Path) -> bool {
-    let Ok(below) = path.strip_prefix("etc") else {
-        return SHARED.iter().any(|shared| Path::new(shared) == path);
-    };
-    let is_versioned = below.components().count() == 1
-        && below
-            .to_str()
-            .is_some_and(|name| VERSIONED.iter().any(|prefix| name.starts_with(prefix)));
-    is_versioned || SHARED.iter().any(|shared| Path::new(shared) == path)
+    // As bytes: to compare paths part by part for each entry takes longer than to find it.
+    let path = path.as_os_str().as_bytes();
+    let is_versioned = path.strip_prefix(b"etc/").is_some_and(|name| {
+        let versioned = |prefix: &&str| name.starts_with(prefix.as_bytes());
+        !name.contains(&b'/') && VERSIONED.iter().any(versioned)
+    });
+    is_versioned || SHARED.iter().any(|shared| shared.as_bytes() == path)
 }
 
 /// Whether something below `path`, relative to the root, may be on the list.
 pub(super) fn leads_to_shared(path: &Path) -> bool {
-    SHARED
-        .iter()
-        .any(|shared| Path::new(shared).starts_with(path))
+    let path = path.as_os_str().as_bytes();
+    let is_below = |shared: &&str| {
+        let rest = shared.as_bytes().strip_prefix(path);
+        rest.is_some_and(|rest| rest.first() == Some(&b'/'))
+    };
+    SHARED.iter().any(is_below)
 }
 
 /// Whether a file or directory is left out for its name.

@@ -137,7 +137,9 @@ pub(crate) fn provider(state: &Path) -> LocalProvider {
 /// The directories of providers in a state directory.
 pub(crate) fn providers(state: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(state).expect("the state directory").flatten();
-    entries.map(|entry| entry.path()).collect()
+    let entries = entries.map(|entry| entry.path());
+    // Base layers wait there for a provider that has use for one.
+    entries.filter(|path| !path.ends_with("base")).collect()
 }
 
 /// Counts the entries of a directory; none if it is not there.

@@ -1,7 +1,10 @@
 //! Creation: from nothing to the first command and back; with a small host and a big one; one
 //! sandbox and many at once.
 
+use std::cell::Cell;
+use std::fs::{self, Permissions};
 use std::hint::black_box;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +12,8 @@ use sandbox::local::{LocalConfig, LocalProvider};
 use sandbox::{Command, Provider, Sandbox, SandboxSpec};
 
 use crate::bench::{Bench, clocked, exec, spawn};
-use crate::support::Outcome;
 use crate::support::measure::{Case, timed};
+use crate::support::{Outcome, host};
 
 pub(crate) fn all(bench: &mut Bench) -> Outcome<()> {
     host_of(bench, "")?;
@@ -21,8 +24,42 @@ pub(crate) fn all(bench: &mut Bench) -> Outcome<()> {
         host_of(bench, ", host of 1 GiB")?;
         drop(memory);
     }
+    first(bench)?;
     lasting(bench)?;
     at_once(bench)
+}
+
+/// The first sandbox of a provider, as a program has it that makes one and ends: after another provider
+/// went, and where none was before.
+fn first(bench: &mut Bench) -> Outcome<()> {
+    let runtime = Arc::clone(&bench.runtime);
+    let scratch = host::scratch()?;
+    // Root's guests must get through.
+    fs::set_permissions(scratch.path(), Permissions::from_mode(0o711))?;
+    let one = |config: LocalConfig| {
+        timed(|| {
+            let provider = LocalProvider::new(config)?;
+            let sandbox = runtime.block_on(provider.create(SandboxSpec::new()))?;
+            runtime.block_on(exec(&sandbox, Command::new("/bin/true")))?;
+            Ok(runtime.block_on(sandbox.close())?)
+        })
+    };
+    let (after, alone) = (scratch.path().join("after"), Cell::new(0_u32));
+    let cases = vec![
+        Case::new("tokio spawn of true", || spawn(&runtime, "/bin/true", &[])),
+        Case::new("provider, create, exec true, close", || {
+            let time = one(LocalConfig::default().state_dir(&after))?;
+            // What one program leaves to the next is there once it has ended.
+            std::thread::sleep(Duration::from_millis(30));
+            Ok(time)
+        }),
+        Case::new("the same, none before", || {
+            alone.set(alone.get() + 1);
+            let dir = scratch.path().join(alone.get().to_string());
+            one(LocalConfig::default().state_dir(dir))
+        }),
+    ];
+    bench.compare("first sandbox", cases)
 }
 
 /// A sandbox that lasts: made, and started again when nothing has it open.

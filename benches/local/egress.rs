@@ -69,13 +69,15 @@ impl Connector for To {
 }
 
 fn direct(args: &[String]) -> Outcome<Duration> {
-    let output = std::process::Command::new("python3").args(args).output()?;
+    let output = std::process::Command::new("/usr/bin/python3")
+        .args(args)
+        .output()?;
     seconds(&String::from_utf8_lossy(&output.stdout))
 }
 
 async fn inside(sandbox: &Arc<dyn Sandbox>, args: &[String]) -> Outcome<Duration> {
     let output = sandbox
-        .exec(Command::new("python3").args(args.iter().map(String::as_str)))
+        .exec(Command::new("/usr/bin/python3").args(args.iter().map(String::as_str)))
         .await?;
     seconds(&output.stdout.to_string_lossy())
 }

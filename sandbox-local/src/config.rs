@@ -39,8 +39,8 @@ pub struct LocalConfig {
     /// Files and directories of the host that every default root gets a copy of, at the same path:
     /// settings of programs that are not on the built-in list (`/etc/php`, `/etc/fonts`,
     /// `/var/lib/texmf` and many more are). Of a directory everything that all users may read is
-    /// copied, once for each provider unless one before it made the same; what looks like a secret is left out, and
-    /// so are `/etc/passwd` and the few others of which a sandbox has its own. One that is named
+    /// copied, once for each provider unless one that is gone left the same; what looks like a secret is
+    /// left out, and so are `/etc/passwd` and the few others of which a sandbox has its own. One that is named
     /// and can't be copied at all is an error of [`LocalProvider::new`](crate::LocalProvider::new).
     ///
     /// Default: none.

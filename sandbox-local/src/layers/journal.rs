@@ -121,11 +121,14 @@ pub(super) fn collect(dir: &Path) -> io::Result<()> {
     let mut left = Ok(());
     for entry in fs::read_dir(dir)? {
         let entry = entry?.path();
-        if let Err(error) = collect_entry(&entry) {
-            tracing::warn!(entry = %entry.display(), %error, "could not be collected");
-            left = Err(error);
-        } else {
-            fs::remove_file(&entry)?;
+        match collect_entry(&entry).and_then(|()| fs::remove_file(&entry)) {
+            Ok(()) => {}
+            // Taken out meanwhile: what it named is gone.
+            Err(_) if fs::symlink_metadata(&entry).is_err() => {}
+            Err(error) => {
+                tracing::debug!(entry = %entry.display(), %error, "not collected yet");
+                left = Err(error);
+            }
         }
     }
     left

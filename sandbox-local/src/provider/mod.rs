@@ -69,7 +69,8 @@ impl LocalProvider {
     pub const CAPABILITIES: Capabilities = CAPABILITIES;
 
     /// A provider with this configuration. Blocks for some milliseconds. Parts of the host's `/etc` are
-    /// copied for the first sandbox with the host's programs, which takes longer.
+    /// copied for the first sandbox with the host's programs, which takes longer, unless a provider that is
+    /// gone left a copy in the state directory and nothing has changed since.
     ///
     /// # Errors
     /// The state directory can't be made or belongs to someone else.

@@ -113,7 +113,9 @@ fn depth_costs_time_in_proportion() {
         took
     };
     measure(1_000);
-    let (small, large) = (measure(2_000), measure(16_000));
+    // What else runs on the machine makes one of them longer, and not the shortest of some.
+    let shortest = |depth| (0..5).map(|_| measure(depth)).min().unwrap();
+    let (small, large) = (shortest(2_000), shortest(16_000));
     // Going down from the top for each directory, it would be 64 times as long.
     assert!(
         large < 25 * small,

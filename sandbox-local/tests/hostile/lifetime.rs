@@ -226,14 +226,11 @@ async fn when_the_host_is_killed_nothing_lives_on_and_the_next_start_cleans_up()
     );
 }
 
+/// The entries of a state directory, except the base layers that wait for the next provider.
 fn entries(dir: &Path) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(dir) else {
-        return Vec::new();
-    };
-    entries
-        .flatten()
-        .map(|entry| entry.file_name().display().to_string())
-        .collect()
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().display().to_string());
+    names.filter(|name| name != "base").collect()
 }
 
 /// Deeper than descriptors, path names and stacks go.

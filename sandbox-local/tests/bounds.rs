@@ -481,37 +481,6 @@ fn held() -> [usize; 3] {
     ]
 }
 
-#[tokio::test]
-async fn a_control_group_that_is_busy_for_a_moment_longer_keeps_nothing_for_good() {
-    let _alone = ALONE.lock().await;
-    let memory = Path::new("/sys/fs/cgroup/memory");
-    if !support::is_root() || !memory.join("tasks").exists() {
-        // Only where groups can be had and be told apart.
-        return;
-    }
-    let dir = state();
-    let provider = provider(dir.path());
-    let spec = SandboxSpec::new().resources(Resources::new().memory(256 << 20));
-    let sandbox = provider.create(spec).await.expect("a sandbox");
-    let own = fs::read_to_string(format!("/proc/{}/cgroup", inits()[0])).expect("its groups");
-    let group = own.lines().find_map(|line| line.split_once(":memory:"));
-    let group = memory.join(group.expect("one of memory").1.trim_start_matches('/'));
-    let mut process = std::process::Command::new("sleep").arg("1000").spawn();
-    let process = process.as_mut().expect("it starts");
-    fs::write(group.join("cgroup.procs"), process.id().to_string()).expect("it is moved");
-    sandbox.close().await.expect("close");
-    drop((sandbox, provider));
-    // Not to wait for anything: until then its end is held up.
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(group.exists(), "no control");
-    process.kill().expect("a kill");
-    process.wait().expect("it is dead");
-    until("its directory is gone", async || {
-        (providers(dir.path()).is_empty() && !group.exists()).then_some(())
-    })
-    .await;
-}
-
 #[tokio::test(flavor = "current_thread")]
 async fn sandboxes_leave_nothing_in_their_host() {
     let _alone = ALONE.lock().await;

@@ -28,13 +28,6 @@ pub(crate) type Removed = tokio::sync::oneshot::Receiver<()>;
 /// first command, would have to share the processors.
 const PAUSE: Duration = Duration::from_millis(3);
 
-/// Time for which a provider's directory is tried again whose control groups are not empty yet: processes
-/// that were killed may be long in ending.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Pause between two tries.
-const AGAIN: Duration = Duration::from_millis(20);
-
 /// Time that one directory is removed before the next has its turn.
 const TURN: Duration = Duration::from_millis(20);
 
@@ -54,8 +47,6 @@ struct Doomed {
     path: PathBuf,
     /// A provider's own directory: its lease is held until it is gone.
     lease: Option<FileLock>,
-    /// When to leave it to the next start, once something of it could not be removed.
-    until: Option<Instant>,
 }
 
 /// Waiter until the directories with these numbers are gone.
@@ -102,7 +93,6 @@ impl Janitor {
             number,
             path,
             lease,
-            until: None,
         }));
     }
 
@@ -206,21 +196,12 @@ impl<'a> Worker<'a> {
         {
             tracing::debug!(%error, "no directories could be made in advance");
         }
-        let Some(mut doomed) = self.doomed.pop_front() else {
+        let Some(doomed) = self.doomed.pop_front() else {
             return;
         };
         let last = doomed.lease.as_ref().map(|_| LEASE);
-        if last.is_some()
-            && let Err(error) = journal::collect(&doomed.path.join(OUTSIDE))
-        {
-            let now = Instant::now();
-            if *doomed.until.get_or_insert(now + PATIENCE) > now {
-                thread::sleep(AGAIN);
-                self.doomed.push_back(doomed);
-            } else {
-                let path = doomed.path.display();
-                tracing::warn!(%path, %error, "could not be removed; the next start tries again");
-            }
+        if last.is_some() && journal::collect(&doomed.path.join(OUTSIDE)).is_err() {
+            // The next start tries again.
             return;
         }
         match walk::remove(&doomed.path, last, Some(Instant::now() + TURN)) {

@@ -126,7 +126,7 @@ pub(super) fn collect(dir: &Path) -> io::Result<()> {
             // Taken out meanwhile: what it named is gone.
             Err(_) if fs::symlink_metadata(&entry).is_err() => {}
             Err(error) => {
-                tracing::debug!(entry = %entry.display(), %error, "not collected yet");
+                tracing::warn!(entry = %entry.display(), %error, "could not be collected");
                 left = Err(error);
             }
         }
@@ -247,6 +247,23 @@ fn remove_cgroup(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_entry_that_is_taken_out_meanwhile_was_collected() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("outside");
+        Journal::make(&path).unwrap();
+        let journal = Journal::at(path.clone());
+        for _ in 0..20 {
+            let record = |_| journal.record(Kind::Partial, &dir.path().join(".sandbox-partial-x"));
+            let records: Vec<_> = (0..200).map(record).collect();
+            thread::scope(|scope| {
+                scope.spawn(|| drop(records));
+                collect(&path).unwrap();
+            });
+        }
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+    }
 
     #[test]
     fn what_was_staged_below_a_directory_is_collected_and_nothing_else() {

@@ -84,7 +84,7 @@ pub enum ErrorKind {
 }
 
 /// Progress of the command of a failed [`exec`](crate::Sandbox::exec) or
-/// [`spawn`](crate::Sandbox::spawn) got: it decides whether running the command again is safe.
+/// [`spawn`](crate::Sandbox::spawn): it decides whether running the command again is safe.
 ///
 /// ```
 /// use sandbox_core::{Error, ErrorKind, Execution, Operation};

@@ -304,6 +304,13 @@ impl CollectOptions {
 
 impl Process {
     /// A process of a backend.
+    ///
+    /// ```
+    /// # use sandbox_core::{Process, ProcessControl, ProcessStdout};
+    /// fn started(control: impl ProcessControl, stdout: tokio::net::TcpStream) -> Process {
+    ///     Process::new(control, None, Some(ProcessStdout::new(stdout)), None)
+    /// }
+    /// ```
     pub fn new(
         control: impl ProcessControl,
         stdin: Option<ProcessStdin>,
@@ -321,6 +328,14 @@ impl Process {
     }
 
     /// Keeps something alive as long as the process: the sandbox in which it runs. For backends.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use sandbox_core::{Process, Sandbox};
+    /// fn handed_out(sandbox: Arc<impl Sandbox + 'static>, process: Process) -> Process {
+    ///     process.keep_alive(sandbox)
+    /// }
+    /// ```
     #[must_use]
     pub fn keep_alive(mut self, needed: Arc<dyn Any + Send + Sync>) -> Self {
         self.alive.push(needed);
@@ -328,6 +343,33 @@ impl Process {
     }
 
     /// Wraps the control of the process in another; for layers.
+    ///
+    /// ```
+    /// use sandbox_core::{Exit, Process, ProcessControl, Result, Signal, async_trait};
+    ///
+    /// /// Tells how the process ended.
+    /// #[derive(Debug)]
+    /// struct Told(Box<dyn ProcessControl>);
+    ///
+    /// #[async_trait]
+    /// impl ProcessControl for Told {
+    ///     async fn wait(&self) -> Result<Exit> {
+    ///         let exit = self.0.wait().await;
+    ///         println!("{exit:?}");
+    ///         exit
+    ///     }
+    ///     async fn signal(&self, signal: Signal) -> Result<()> {
+    ///         self.0.signal(signal).await
+    ///     }
+    ///     async fn kill(&self) -> Result<()> {
+    ///         self.0.kill().await
+    ///     }
+    /// }
+    ///
+    /// fn told(process: Process) -> Process {
+    ///     process.map_control(Told)
+    /// }
+    /// ```
     #[must_use]
     pub fn map_control<C: ProcessControl>(
         self,

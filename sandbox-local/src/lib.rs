@@ -15,6 +15,8 @@ mod egress;
 #[cfg(target_os = "linux")]
 mod engine;
 #[cfg(target_os = "linux")]
+mod file_operations;
+#[cfg(target_os = "linux")]
 mod files;
 #[cfg(all(target_os = "linux", test))]
 mod fuzzing;

@@ -4,13 +4,15 @@
 //! ends with its sandbox.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sandbox_core::backend::WatchSender;
-use sandbox_core::{Error, Operation, Result};
+use sandbox_core::backend::{WatchSender, watch_channel};
+use sandbox_core::{Error, FileWatch, GuestPath, Operation, Result, WatchOptions};
 use tokio::io::Interest;
 use tokio::time::sleep;
 
+use crate::file_operations::FileOperations;
 use crate::files::Watched;
 use crate::sys::watch::watch;
 
@@ -35,8 +37,26 @@ pub(crate) trait Looked: Send + Sync {
     fn end(&self) -> Option<Error>;
 }
 
+/// Watches a directory; the task behind it looks through what `sandbox` makes of the sender.
+pub(crate) async fn start<W: Looked + 'static>(
+    files: &impl FileOperations,
+    path: GuestPath,
+    options: WatchOptions,
+    sandbox: impl FnOnce(Arc<WatchSender>) -> W + Send,
+) -> Result<FileWatch> {
+    let watched = files.on_files_until(Operation::Watch, move |root, cancel| {
+        root.watch(&path, options.directories, &cancel)
+    });
+    let watched = watched.await?;
+    let (sender, watch) = watch_channel(options.events);
+    let sender = Arc::new(sender);
+    let sandbox = sandbox(sender.clone());
+    tokio::spawn(async move { carry(watched, &sender, sandbox).await });
+    Ok(watch)
+}
+
 /// Tells what happens until the watch is dropped, or ends.
-pub(crate) async fn carry(watched: Watched, sender: &WatchSender, sandbox: impl Looked) {
+async fn carry(watched: Watched, sender: &WatchSender, sandbox: impl Looked) {
     tokio::select! {
         () = sender.dropped() => {}
         error = tell(watched, &sandbox) => sender.fail(sandbox.end().unwrap_or(error)),

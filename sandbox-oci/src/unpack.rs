@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
@@ -24,7 +24,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use sandbox_core::{Error, ErrorKind, FileKind, GuestPath, Result};
 use sandbox_transfer::sparse::{self, CopyError};
-use sandbox_transfer::{ArchiveEntry, ArchiveKind, read_layer};
+use sandbox_transfer::{ArchiveEntry, ArchiveKind, read_layer, since_epoch};
 
 use crate::fault::{self, ImageFault, malformed};
 use crate::image::Limits;
@@ -664,24 +664,9 @@ fn times(modified: Timespec) -> Timestamps {
 }
 
 fn timespec(time: SystemTime) -> Timespec {
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(since) => Timespec {
-            tv_sec: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: since.subsec_nanos().into(),
-        },
-        Err(before) => {
-            let before = before.duration();
-            let whole = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
-            match before.subsec_nanos() {
-                0 => Timespec {
-                    tv_sec: -whole,
-                    tv_nsec: 0,
-                },
-                nanos => Timespec {
-                    tv_sec: -whole - 1,
-                    tv_nsec: 1_000_000_000 - i64::from(nanos),
-                },
-            }
-        }
+    let (tv_sec, nanoseconds) = since_epoch(time);
+    Timespec {
+        tv_sec,
+        tv_nsec: nanoseconds.into(),
     }
 }

@@ -27,6 +27,7 @@ mod pack;
 mod scan;
 pub mod sparse;
 mod sys;
+mod time;
 
 pub use archive::{ArchiveEntry, ArchiveKind, read_archive, read_layer};
 pub use export::{Attributes, Export, skipped};
@@ -37,3 +38,4 @@ pub use landing::{Landing, remove_tree};
 pub use link::leads_out;
 pub use pack::{PackEntry, PackKind, Packer, pack};
 pub use scan::{Scan, ScanEntry, ScanKind, scan, scan_untrusted};
+pub use time::since_epoch;

@@ -6,11 +6,12 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use sandbox_core::{Error, ImportOptions, Operation, Result};
 
 use crate::scan::{Scan, ScanEntry, ScanKind, scan};
+use crate::since_epoch;
 use crate::sparse::next_data;
 
 const OP: Operation = Operation::ImportDir;
@@ -279,12 +280,10 @@ fn set_time(header: &mut tar::Header, modified: Option<SystemTime>) {
     let Some(modified) = modified else {
         return header.set_mtime(0);
     };
-    match modified.duration_since(UNIX_EPOCH) {
-        Ok(since) => header.set_mtime(since.as_secs()),
-        Err(before) => {
-            let before = before.duration();
-            let whole = before.as_secs() + u64::from(before.subsec_nanos() > 0);
-            let seconds = i64::try_from(whole).map_or(i64::MIN, |seconds| -seconds);
+    let (seconds, _) = since_epoch(modified);
+    match u64::try_from(seconds) {
+        Ok(seconds) => header.set_mtime(seconds),
+        Err(_) => {
             let mut field = [0xff; 12];
             if let Some(low) = field.last_chunk_mut() {
                 *low = seconds.to_be_bytes();
@@ -310,7 +309,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::MetadataExt as _;
     use std::process::Command;
-    use std::time::Duration;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use sandbox_core::ExportOptions;
 

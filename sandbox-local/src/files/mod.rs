@@ -45,7 +45,6 @@ use crate::walk::Limits;
 pub(crate) use outside::Outside;
 pub(crate) use stream::Incoming;
 pub(crate) use terminal::resize;
-pub(crate) use transfer::CancelFlag;
 pub(crate) use watch::Watched;
 
 /// A guest's whole filesystem.

@@ -18,7 +18,7 @@ use sandbox_core::{
 use super::domain::Confinement;
 use super::report::{Found, OUTSIDE, require};
 use super::rules::{NEEDED, inner, outer};
-use super::sandbox::{LandlockSandbox, Parts};
+use super::sandbox::{LandlockSandbox, Made, Parts};
 use super::{CAPABILITIES, WHY};
 use crate::config::LocalConfig;
 use crate::files::GuestRoot;
@@ -205,15 +205,6 @@ impl Provider for LandlockProvider {
             timeout: spec.command_timeout,
         }))
     }
-}
-
-/// Parts of a sandbox that are made before its handle.
-#[derive(Debug)]
-pub(super) struct Made {
-    pub(super) tree: Tree,
-    pub(super) files: GuestRoot,
-    pub(super) confinement: Confinement,
-    pub(super) own_user: bool,
 }
 
 fn make(config: &LandlockConfig, open_network: bool) -> Result<Made> {

@@ -12,26 +12,33 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sandbox_core::backend::{Jobs, Settings, blocking};
 use sandbox_core::{
-    Capabilities, Capability, CollectOptions, Command, CreateDirOptions, DirEntry, Env, Error,
-    ErrorKind, Execution, ExportOptions, FileBatch, FileWatch, GuestPath, ImportOptions,
-    IsolationReport, Job, JobInfo, JobKey, JobOptions, ListOptions, Metadata, MetadataOptions,
-    Operation, Output, Process, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox,
-    SandboxId, SandboxInfo, Stdin, TransferReport, WatchOptions,
+    Capabilities, Capability, Command, CreateDirOptions, DirEntry, Env, Error, ErrorKind,
+    Execution, ExportOptions, FileBatch, FileWatch, GuestPath, ImportOptions, IsolationReport, Job,
+    JobInfo, JobKey, JobOptions, ListOptions, Metadata, MetadataOptions, Operation, Output,
+    Process, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox, SandboxId, SandboxInfo,
+    Stdin, TransferReport, WatchOptions,
 };
-use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
 
 use super::CAPABILITIES;
 use super::domain::Confinement;
-use super::provider::Made;
 use super::report::Found;
-use crate::files::{CancelFlag, GuestRoot};
+use crate::file_operations::FileOperations;
+use crate::files::GuestRoot;
 use crate::plain::group::Groups;
 use crate::plain::tree::Tree;
 use crate::plain::{process, program};
 use crate::runtime;
 use crate::sys::{exec, signals};
-use crate::walk::Cancel;
+
+/// Parts of a sandbox that are made before its handle.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) tree: Tree,
+    pub(super) files: GuestRoot,
+    pub(super) confinement: Confinement,
+    pub(super) own_user: bool,
+}
 
 /// Parts of a new sandbox.
 pub(super) struct Parts {
@@ -59,15 +66,6 @@ pub(super) struct LandlockSandbox {
     closed: watch::Sender<bool>,
     /// Held while closing; `true` when that is done.
     freed: Arc<tokio::sync::Mutex<bool>>,
-}
-
-/// Stops a transfer when the future that waits for it is dropped.
-struct CancelOnDrop(CancelFlag);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.cancel();
-    }
 }
 
 impl LandlockSandbox {
@@ -143,23 +141,6 @@ impl LandlockSandbox {
         ))
     }
 
-    /// Works on the files, on a thread for blocking work.
-    pub(super) async fn files<T: Send + 'static>(
-        &self,
-        op: Operation,
-        work: impl FnOnce(&GuestRoot) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        self.check_open(op)?;
-        runtime::require(op).map_err(|error| self.named(error))?;
-        let files = Arc::clone(&self.files);
-        let result = blocking(op, move || work(&files)).await;
-        result.map_err(|error| match self.check_open(op) {
-            // Whatever it stumbled over, the directory was going away.
-            Err(closed) => closed.with_source(error),
-            Ok(()) => self.named(error),
-        })
-    }
-
     /// The job, with a handle that keeps its sandbox.
     fn held(&self, job: Job) -> Job {
         match self.this.upgrade() {
@@ -205,6 +186,24 @@ impl LandlockSandbox {
     }
 }
 
+impl FileOperations for LandlockSandbox {
+    async fn on_files<T: Send + 'static>(
+        &self,
+        operation: Operation,
+        work: impl FnOnce(&GuestRoot) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.check_open(operation)?;
+        runtime::require(operation).map_err(|error| self.named(error))?;
+        let files = Arc::clone(&self.files);
+        let result = blocking(operation, move || work(&files)).await;
+        result.map_err(|error| match self.check_open(operation) {
+            // Whatever it stumbled over, the directory was going away.
+            Err(closed) => closed.with_source(error),
+            Ok(()) => self.named(error),
+        })
+    }
+}
+
 #[async_trait]
 impl Sandbox for LandlockSandbox {
     fn info(&self) -> SandboxInfo {
@@ -227,31 +226,13 @@ impl Sandbox for LandlockSandbox {
     }
 
     async fn exec(&self, command: Command) -> Result<Output> {
-        let mut options = CollectOptions::new();
         let process = self.start(&command, Operation::Exec).await?;
-        options.stdout_limit = command.stdout_limit;
-        options.stderr_limit = command.stderr_limit;
-        options.sandbox = Some(self.info.id.clone());
-        if let Stdin::Bytes(bytes) = command.stdin {
-            options.stdin = bytes;
-        }
-        process.wait_with_output(options).await
+        process::output(process, command, &self.info.id).await
     }
 
     async fn spawn(&self, command: Command) -> Result<Process> {
         let mut process = self.start(&command, Operation::Spawn).await?;
-        if let Stdin::Bytes(bytes) = command.stdin
-            && let Some(mut stdin) = process.stdin.take()
-        {
-            let mut closed = self.closed.subscribe();
-            tokio::spawn(async move {
-                tokio::select! {
-                    // A program that does not want its input is not an error.
-                    _ = stdin.write_all(&bytes) => {}
-                    _ = closed.wait_for(|closed| *closed) => {}
-                }
-            });
-        }
+        process::feed(&mut process, command.stdin, self.closed.subscribe());
         Ok(match self.this.upgrade() {
             Some(sandbox) => process.keep_alive(sandbox),
             None => process,
@@ -264,7 +245,7 @@ impl Sandbox for LandlockSandbox {
         for (path, _) in batch.resolve(&workdir).map_err(|error| self.named(error))? {
             self.resolve_own(&path, Operation::WriteFiles)?;
         }
-        self.files(Operation::WriteFiles, move |root| {
+        self.on_files(Operation::WriteFiles, move |root| {
             root.write(&batch.resolve(&workdir)?)
         })
         .await
@@ -272,26 +253,17 @@ impl Sandbox for LandlockSandbox {
 
     async fn read_file(&self, path: &GuestPath, options: ReadOptions) -> Result<Bytes> {
         let path = self.resolve(path, Operation::ReadFile)?;
-        self.files(Operation::ReadFile, move |root| root.read(&path, &options))
-            .await
+        self.read_at(path, options).await
     }
 
     async fn list_dir(&self, path: &GuestPath, options: ListOptions) -> Result<Vec<DirEntry>> {
         let path = self.resolve(path, Operation::ListDir)?;
-        let cancel = Cancel::default();
-        let _stop = cancel.on_drop();
-        self.files(Operation::ListDir, move |root| {
-            root.list_until(&path, &options, cancel)
-        })
-        .await
+        self.list_at(path, options).await
     }
 
     async fn metadata(&self, path: &GuestPath, options: MetadataOptions) -> Result<Metadata> {
         let path = self.resolve(path, Operation::Metadata)?;
-        self.files(Operation::Metadata, move |root| {
-            root.metadata(&path, &options)
-        })
-        .await
+        self.metadata_at(path, options).await
     }
 
     async fn remove(&self, path: &GuestPath, options: RemoveOptions) -> Result<()> {
@@ -304,29 +276,18 @@ impl Sandbox for LandlockSandbox {
                     .with_path(path),
             ));
         }
-        let cancel = Cancel::default();
-        let _stop = cancel.on_drop();
-        self.files(OP, move |root| {
-            options.settle(root.remove_until(&path, &options, cancel))
-        })
-        .await
+        self.remove_at(path, options).await
     }
 
     async fn create_dir(&self, path: &GuestPath, options: CreateDirOptions) -> Result<()> {
         let path = self.resolve_own(path, Operation::CreateDir)?;
-        self.files(Operation::CreateDir, move |root| {
-            root.create_dir(&path, &options)
-        })
-        .await
+        self.create_dir_at(path, options).await
     }
 
     async fn rename(&self, from: &GuestPath, to: &GuestPath, options: RenameOptions) -> Result<()> {
         let from = self.resolve(from, Operation::Rename)?;
         let to = self.resolve_own(to, Operation::Rename)?;
-        self.files(Operation::Rename, move |root| {
-            root.rename(&from, &to, &options)
-        })
-        .await
+        self.rename_at(from, to, options).await
     }
 
     async fn import_dir(
@@ -336,11 +297,7 @@ impl Sandbox for LandlockSandbox {
         options: ImportOptions,
     ) -> Result<TransferReport> {
         let to = self.resolve_own(to, Operation::ImportDir)?;
-        let from = from.to_owned();
-        self.files(Operation::ImportDir, move |root| {
-            root.import(&from, &to, &options)
-        })
-        .await
+        self.import_at(from, to, options).await
     }
 
     async fn export_dir(
@@ -350,21 +307,13 @@ impl Sandbox for LandlockSandbox {
         options: ExportOptions,
     ) -> Result<TransferReport> {
         let from = self.resolve(from, Operation::ExportDir)?;
-        let to = to.to_owned();
-        let cancel = CancelOnDrop(CancelFlag::default());
-        let flag = cancel.0.clone();
-        self.files(Operation::ExportDir, move |root| {
-            root.export(&from, &to, &options, &flag)
-        })
-        .await
+        self.export_at(from, to, options).await
     }
 
     async fn set_workdir(&self, path: &GuestPath) -> Result<()> {
         const OP: Operation = Operation::SetWorkdir;
         let path = self.resolve(path, OP)?;
-        let checked = path.clone();
-        self.files(OP, move |root| root.check_dir(&checked, OP))
-            .await?;
+        self.check_dir_at(path.clone()).await?;
         let mut now = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
         now.workdir = path;
         Ok(())

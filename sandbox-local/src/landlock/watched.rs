@@ -4,12 +4,12 @@
 
 use std::sync::{Arc, Weak};
 
-use sandbox_core::backend::{WatchSender, watch_channel};
+use sandbox_core::backend::WatchSender;
 use sandbox_core::{Error, FileWatch, GuestPath, Operation, Result, SandboxId, WatchOptions};
 
 use super::sandbox::LandlockSandbox;
+use crate::file_operations::FileOperations as _;
 use crate::files::Watched;
-use crate::walk::Cancel;
 use crate::watching::{self, Looked};
 
 const OP: Operation = Operation::Watch;
@@ -22,22 +22,12 @@ impl LandlockSandbox {
         options: WatchOptions,
     ) -> Result<FileWatch> {
         let path = self.resolve(path, OP)?;
-        let cancel = Cancel::default();
-        let _stop = cancel.on_drop();
-        let flag = cancel.clone();
-        let watched = self.files(OP, move |root| {
-            root.watch(&path, options.directories, &flag)
-        });
-        let watched = watched.await?;
-        let (sender, watch) = watch_channel(options.events);
-        let sender = Arc::new(sender);
-        let watcher = Watcher {
+        let watcher = |sender| Watcher {
             sandbox: self.handle(),
             id: self.id().clone(),
-            sender: sender.clone(),
+            sender,
         };
-        tokio::spawn(async move { watching::carry(watched, &sender, watcher).await });
-        Ok(watch)
+        watching::start(self, path, options, watcher).await
     }
 }
 
@@ -53,11 +43,9 @@ impl Looked for Watcher {
         let Some(sandbox) = self.sandbox.upgrade() else {
             return Err(Error::closed(OP, &self.id));
         };
-        let cancel = Cancel::default();
-        let _stop = cancel.on_drop();
-        let (sender, flag) = (self.sender.clone(), cancel.clone());
-        let looked = sandbox.files(OP, move |root| {
-            let all = root.look(&mut watched, &sender, &flag)?;
+        let sender = self.sender.clone();
+        let looked = sandbox.on_files_until(OP, move |root, cancel| {
+            let all = root.look(&mut watched, &sender, &cancel)?;
             Ok((watched, all))
         });
         looked.await

@@ -2,7 +2,7 @@
 //!
 //! Must never touch the directory of one whose lease another process holds.
 
-mod kept;
+pub(crate) mod kept;
 pub(crate) mod record;
 
 use std::fs;
@@ -22,8 +22,8 @@ use crate::config::LocalConfig;
 use crate::guest_user::GuestUser;
 use crate::layers::{Layer, State, open_lease};
 use crate::start::host::Host;
+use kept::Kept;
 use kept::unusable;
-pub(crate) use kept::{Kept, Unclaimed};
 use record::{KEPT, LASTING, Record};
 
 /// Time that a lease is waited for which another process holds: as long as a list looks at it.

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::start::cgroup;
+use super::group;
 use crate::walk::{self, At, Cancel, Cursor, Limits, Modes, Stop, Visitor};
 
 /// Time that the processes of a control group get to end, which were killed with their host.
@@ -232,7 +232,7 @@ impl Visitor for Sweep<'_> {
 fn remove_cgroup(path: &Path) -> io::Result<()> {
     let deadline = Instant::now() + DYING;
     loop {
-        match cgroup::remove(path) {
+        match group::remove(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error)
                 if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline =>

@@ -26,6 +26,7 @@ pub(crate) mod compact;
 pub(crate) mod copy;
 pub(crate) mod difference;
 mod found;
+pub(crate) mod group;
 mod guests;
 mod handed_on;
 mod janitor;

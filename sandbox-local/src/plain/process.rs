@@ -10,9 +10,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sandbox_core::backend::timed_out;
 use sandbox_core::{
-    Error, ErrorKind, Execution, Exit, ExitStatus, Operation, Process, ProcessControl,
-    ProcessStderr, ProcessStdin, ProcessStdout, Result, SandboxId, Signal,
+    CollectOptions, Command, Error, ErrorKind, Execution, Exit, ExitStatus, Operation, Output,
+    Process, ProcessControl, ProcessStderr, ProcessStdin, ProcessStdout, Result, SandboxId, Signal,
+    Stdin,
 };
+use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command as HostCommand};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -115,6 +117,37 @@ pub(crate) async fn start(mut command: HostCommand, start: Start<'_>) -> Result<
         end,
     };
     Ok(Process::new(control, stdin, stdout, stderr))
+}
+
+/// The result of a command whose process has just been started.
+pub(crate) async fn output(
+    process: Process,
+    command: Command,
+    sandbox: &SandboxId,
+) -> Result<Output> {
+    let mut options = CollectOptions::new();
+    options.stdout_limit = command.stdout_limit;
+    options.stderr_limit = command.stderr_limit;
+    options.sandbox = Some(sandbox.clone());
+    if let Stdin::Bytes(bytes) = command.stdin {
+        options.stdin = bytes;
+    }
+    process.wait_with_output(options).await
+}
+
+/// Gives a process the bytes that its command has for standard input, in the background.
+pub(crate) fn feed(process: &mut Process, stdin: Stdin, mut closed: watch::Receiver<bool>) {
+    if let Stdin::Bytes(bytes) = stdin
+        && let Some(mut stdin) = process.stdin.take()
+    {
+        tokio::spawn(async move {
+            tokio::select! {
+                // A program that does not want its input is not an error.
+                _ = stdin.write_all(&bytes) => {}
+                _ = closed.wait_for(|closed| *closed) => {}
+            }
+        });
+    }
 }
 
 fn ended(end: &watch::Receiver<Option<End>>) -> Ended {

@@ -10,15 +10,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sandbox_core::backend::{Settings, blocking};
 use sandbox_core::{
-    Capabilities, Capability, Changes, ChangesOptions, CollectOptions, Command, CreateDirOptions,
-    DirEntry, EgressDecisions, EgressPolicy, Env, Error, ErrorKind, Execution, ExportOptions,
-    FileBatch, FileReader, FileWatch, FileWriter, ForkOptions, GuestPath, ImportOptions,
-    IsolationReport, Job, JobInfo, JobKey, JobOptions, Labels, ListOptions, Metadata,
-    MetadataOptions, OpenReadOptions, OpenWriteOptions, Operation, Output, PortStream, Process,
-    ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox, SandboxId, SandboxInfo, Snapshot,
-    SnapshotOptions, Stdin, TransferReport, Usage, WatchOptions,
+    Capabilities, Capability, Changes, ChangesOptions, Command, CreateDirOptions, DirEntry,
+    EgressDecisions, EgressPolicy, Env, Error, ErrorKind, Execution, ExportOptions, FileBatch,
+    FileReader, FileWatch, FileWriter, ForkOptions, GuestPath, ImportOptions, IsolationReport, Job,
+    JobInfo, JobKey, JobOptions, Labels, ListOptions, Metadata, MetadataOptions, OpenReadOptions,
+    OpenWriteOptions, Operation, Output, PortStream, Process, ReadOptions, RemoveOptions,
+    RenameOptions, Result, Sandbox, SandboxId, SandboxInfo, Snapshot, SnapshotOptions, Stdin,
+    TransferReport, Usage, WatchOptions,
 };
-use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 
 use super::group::Groups;
@@ -183,31 +182,13 @@ impl Sandbox for PlainSandbox {
     }
 
     async fn exec(&self, command: Command) -> Result<Output> {
-        let mut options = CollectOptions::new();
         let process = self.start(&command, Operation::Exec).await?;
-        options.stdout_limit = command.stdout_limit;
-        options.stderr_limit = command.stderr_limit;
-        options.sandbox = Some(self.info.id.clone());
-        if let Stdin::Bytes(bytes) = command.stdin {
-            options.stdin = bytes;
-        }
-        process.wait_with_output(options).await
+        process::output(process, command, &self.info.id).await
     }
 
     async fn spawn(&self, command: Command) -> Result<Process> {
         let mut process = self.start(&command, Operation::Spawn).await?;
-        if let Stdin::Bytes(bytes) = command.stdin
-            && let Some(mut stdin) = process.stdin.take()
-        {
-            let mut closed = self.closed.subscribe();
-            tokio::spawn(async move {
-                tokio::select! {
-                    // A program that does not want its input is not an error.
-                    _ = stdin.write_all(&bytes) => {}
-                    _ = closed.wait_for(|closed| *closed) => {}
-                }
-            });
-        }
+        process::feed(&mut process, command.stdin, self.closed.subscribe());
         Ok(match self.this.upgrade() {
             Some(sandbox) => process.keep_alive(sandbox),
             None => process,

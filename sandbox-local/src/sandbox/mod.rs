@@ -43,8 +43,9 @@ use self::kill_switch::KillSwitch;
 use self::memory::Memory;
 use self::running::Running;
 use crate::engine::Frozen;
+use crate::file_operations::FileOperations;
 use crate::files::GuestRoot;
-use crate::lasting::Kept;
+use crate::lasting::kept::Kept;
 use crate::layers::stack::Stack;
 use crate::open_files;
 use crate::runtime;
@@ -260,22 +261,6 @@ impl LocalSandbox {
         self.named(lost::error(why, cgroup, operation))
     }
 
-    /// Works on the files, on a thread for blocking work. If the future is dropped the work goes
-    /// on to its end, and holds the run until then.
-    async fn files<T, F>(&self, operation: Operation, work: F) -> Result<T>
-    where
-        T: Send + 'static,
-        F: FnOnce(&GuestRoot) -> Result<T> + Send + 'static,
-    {
-        let running = self.running(operation).await?;
-        let done = blocking(operation, move || {
-            let result = work(&running.root);
-            drop(running);
-            result
-        });
-        done.await.map_err(|error| self.named(error))
-    }
-
     fn prepare(&self, command: &Command, operation: Operation) -> Result<PreparedCommand> {
         command
             .validate(operation)
@@ -375,6 +360,23 @@ impl LocalSandbox {
             return self.ended.error(operation, &self.id).with_source(error);
         }
         self.named(error)
+    }
+}
+
+impl FileOperations for LocalSandbox {
+    /// If the future is dropped the work goes on to its end, and holds the run until then.
+    async fn on_files<T: Send + 'static>(
+        &self,
+        operation: Operation,
+        work: impl FnOnce(&GuestRoot) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let running = self.running(operation).await?;
+        let done = blocking(operation, move || {
+            let result = work(&running.root);
+            drop(running);
+            result
+        });
+        done.await.map_err(|error| self.named(error))
     }
 }
 

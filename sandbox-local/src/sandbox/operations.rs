@@ -22,7 +22,7 @@ use super::deadline::Deadline;
 use super::running::Running;
 use super::{LocalSandbox, Origin};
 use crate::egress;
-use crate::files::CancelFlag;
+use crate::file_operations::FileOperations as _;
 use crate::isolation;
 use crate::layers::Layer;
 use crate::layers::stack::Stack;
@@ -34,15 +34,6 @@ const TURN: Duration = Duration::from_secs(1);
 
 /// Time that `close` waits for the sandbox's directories to be removed.
 const GRACE: Duration = Duration::from_secs(5);
-
-/// Stops a transfer when the future that waits for it is dropped.
-struct CancelOnDrop(CancelFlag);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.cancel();
-    }
-}
 
 impl LocalSandbox {
     /// The job, with a handle that keeps its sandbox alive.
@@ -117,7 +108,7 @@ impl Sandbox for LocalSandbox {
     async fn write_files(&self, batch: FileBatch) -> Result<()> {
         self.check_open(Operation::WriteFiles)?;
         let workdir = self.facts.settings().workdir;
-        self.files(Operation::WriteFiles, move |root| {
+        self.on_files(Operation::WriteFiles, move |root| {
             root.write(&batch.resolve(&workdir)?)
         })
         .await
@@ -125,54 +116,33 @@ impl Sandbox for LocalSandbox {
 
     async fn read_file(&self, path: &GuestPath, options: ReadOptions) -> Result<Bytes> {
         let path = self.resolve(path, Operation::ReadFile)?;
-        self.files(Operation::ReadFile, move |root| root.read(&path, &options))
-            .await
+        self.read_at(path, options).await
     }
 
     async fn list_dir(&self, path: &GuestPath, options: ListOptions) -> Result<Vec<DirEntry>> {
         let path = self.resolve(path, Operation::ListDir)?;
-        // Of this call alone: dropping its future ends it at the next entry.
-        let cancel = Cancel::default();
-        let _stop = cancel.on_drop();
-        self.files(Operation::ListDir, move |root| {
-            root.list_until(&path, &options, cancel)
-        })
-        .await
+        self.list_at(path, options).await
     }
 
     async fn metadata(&self, path: &GuestPath, options: MetadataOptions) -> Result<Metadata> {
         let path = self.resolve(path, Operation::Metadata)?;
-        self.files(Operation::Metadata, move |root| {
-            root.metadata(&path, &options)
-        })
-        .await
+        self.metadata_at(path, options).await
     }
 
     async fn remove(&self, path: &GuestPath, options: RemoveOptions) -> Result<()> {
         let path = self.resolve(path, Operation::Remove)?;
-        let cancel = Cancel::default();
-        let _stop = cancel.on_drop();
-        self.files(Operation::Remove, move |root| {
-            options.settle(root.remove_until(&path, &options, cancel))
-        })
-        .await
+        self.remove_at(path, options).await
     }
 
     async fn create_dir(&self, path: &GuestPath, options: CreateDirOptions) -> Result<()> {
         let path = self.resolve(path, Operation::CreateDir)?;
-        self.files(Operation::CreateDir, move |root| {
-            root.create_dir(&path, &options)
-        })
-        .await
+        self.create_dir_at(path, options).await
     }
 
     async fn rename(&self, from: &GuestPath, to: &GuestPath, options: RenameOptions) -> Result<()> {
         let from = self.resolve(from, Operation::Rename)?;
         let to = self.resolve(to, Operation::Rename)?;
-        self.files(Operation::Rename, move |root| {
-            root.rename(&from, &to, &options)
-        })
-        .await
+        self.rename_at(from, to, options).await
     }
 
     async fn import_dir(
@@ -182,11 +152,7 @@ impl Sandbox for LocalSandbox {
         options: ImportOptions,
     ) -> Result<TransferReport> {
         let to = self.resolve(to, Operation::ImportDir)?;
-        let from = from.to_owned();
-        self.files(Operation::ImportDir, move |root| {
-            root.import(&from, &to, &options)
-        })
-        .await
+        self.import_at(from, to, options).await
     }
 
     async fn export_dir(
@@ -196,23 +162,12 @@ impl Sandbox for LocalSandbox {
         options: ExportOptions,
     ) -> Result<TransferReport> {
         let from = self.resolve(from, Operation::ExportDir)?;
-        let to = to.to_owned();
-        // Of this call alone: dropping its future stops it between two files.
-        let cancel = CancelOnDrop(CancelFlag::default());
-        let flag = cancel.0.clone();
-        self.files(Operation::ExportDir, move |root| {
-            root.export(&from, &to, &options, &flag)
-        })
-        .await
+        self.export_at(from, to, options).await
     }
 
     async fn set_workdir(&self, path: &GuestPath) -> Result<()> {
         let path = self.resolve(path, Operation::SetWorkdir)?;
-        let checked = path.clone();
-        self.files(Operation::SetWorkdir, move |root| {
-            root.check_dir(&checked, Operation::SetWorkdir)
-        })
-        .await?;
+        self.check_dir_at(path.clone()).await?;
         let workdir = move |settings: &mut Settings| settings.workdir = path;
         self.change(Operation::SetWorkdir, workdir).await
     }

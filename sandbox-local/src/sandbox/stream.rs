@@ -35,7 +35,7 @@ impl LocalSandbox {
         const OP: Operation = Operation::OpenRead;
         let path = self.resolve(path, OP)?;
         let (offset, length) = (options.offset, options.length.unwrap_or(u64::MAX));
-        let opened = self.files(OP, move |root| root.open_read(&path, &options));
+        let opened = self.on_files(OP, move |root| root.open_read(&path, &options));
         let (file, size, modified) = opened.await?;
         let reader = Reader {
             // What a file grows by is not of the part that was asked for.

@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Weak};
 
-use sandbox_core::backend::{WatchSender, blocking, watch_channel};
+use sandbox_core::backend::{WatchSender, blocking};
 use sandbox_core::{Error, FileWatch, GuestPath, Operation, Result, SandboxId, WatchOptions};
 
 use super::LocalSandbox;
@@ -23,23 +23,13 @@ impl LocalSandbox {
         options: WatchOptions,
     ) -> Result<FileWatch> {
         let path = self.resolve(path, OP)?;
-        let cancel = Cancel::default();
-        let _stop = cancel.on_drop();
-        let flag = cancel.clone();
-        let watched = self.files(OP, move |root| {
-            root.watch(&path, options.directories, &flag)
-        });
-        let watched = watched.await?;
-        let (sender, watch) = watch_channel(options.events);
-        let sender = Arc::new(sender);
-        let watcher = Watcher {
+        let watcher = |sender| Watcher {
             id: self.id.clone(),
             sandbox: self.facts.handle.clone(),
             ended: self.ended.clone(),
-            sender: sender.clone(),
+            sender,
         };
-        tokio::spawn(async move { watching::carry(watched, &sender, watcher).await });
-        Ok(watch)
+        watching::start(self, path, options, watcher).await
     }
 
     async fn look(

@@ -12,7 +12,7 @@ use crate::config::{LocalConfig, MOST_PREPARED};
 use crate::engine::Ready;
 use crate::guest_user::GuestUser;
 use crate::images::Images;
-use crate::lasting::Kept;
+use crate::lasting::kept::Kept;
 use crate::layers::{Layer, State, base};
 use crate::random;
 use crate::snapshots::Snapshots;

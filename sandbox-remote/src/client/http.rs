@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use super::call::{Call, Sent, not_started, unknown};
 use super::config::RemoteConfig;
 use super::incoming::{Frames, collect, parse, told};
-use super::state::Leaving;
+use super::leaving::Leaving;
 use crate::wire::{self, INSTANCE, OWN_TOKEN, PROTOCOL, PROTOCOL_HEADER, REQUEST_ID};
 
 /// Time that the server may wait before it says that a call runs still.

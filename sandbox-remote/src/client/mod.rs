@@ -6,7 +6,7 @@ mod connection;
 mod http;
 mod incoming;
 mod job;
-
+mod leaving;
 mod process;
 mod provider;
 mod sandbox;

@@ -2,7 +2,6 @@
 //!
 //! Invariant: `Drop` never blocks; what it can't tell the server, the server's own times end.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,7 +13,6 @@ use sandbox_core::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
 
 use super::call::Call;
 use super::http::Http;
@@ -39,37 +37,6 @@ enum Ending {
     Closed,
     /// Stopped by its server: it lasts.
     Released,
-}
-
-/// The sandboxes whose server is being told that their last handle is gone, so that who asks for one
-/// again does so afterwards.
-#[derive(Debug, Default)]
-pub(super) struct Leaving(Mutex<HashMap<SandboxId, Vec<watch::Receiver<()>>>>);
-
-impl Leaving {
-    /// Notes that a sandbox is being left, until the result is dropped.
-    fn note(&self, id: &SandboxId) -> watch::Sender<()> {
-        let told = watch::Sender::new(());
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, waiting| {
-            waiting.retain(|one| one.has_changed().is_ok());
-            !waiting.is_empty()
-        });
-        all.entry(id.clone()).or_default().push(told.subscribe());
-        told
-    }
-
-    /// Waits until the server was told of each handle that is gone.
-    pub(super) async fn over(&self, id: &SandboxId) {
-        let waiting = {
-            let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            all.get(id).cloned().unwrap_or_default()
-        };
-        for mut one in waiting {
-            // An error is its end.
-            while one.changed().await.is_ok() {}
-        }
-    }
 }
 
 impl SandboxState {

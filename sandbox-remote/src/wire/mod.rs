@@ -368,20 +368,10 @@ pub(crate) struct Time {
 
 impl From<std::time::SystemTime> for Time {
     fn from(time: std::time::SystemTime) -> Self {
-        match time.duration_since(std::time::UNIX_EPOCH) {
-            Ok(since) => Self {
-                seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-                nanoseconds: since.subsec_nanos(),
-            },
-            Err(before) => {
-                let before = before.duration();
-                let up = u64::from(before.subsec_nanos() > 0);
-                let whole = before.as_secs().saturating_add(up);
-                Self {
-                    seconds: i64::try_from(whole).map_or(i64::MIN, |seconds| -seconds),
-                    nanoseconds: (1_000_000_000 - before.subsec_nanos()) % 1_000_000_000,
-                }
-            }
+        let (seconds, nanoseconds) = sandbox_transfer::since_epoch(time);
+        Self {
+            seconds,
+            nanoseconds,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sandbox_core::{Capabilities, Capability, Provider, Result, Sandbox, SandboxSpec};
+use sandbox_core::{Capabilities, Capability, Provider, Resources, Result, Sandbox, SandboxSpec};
 
 use crate::egress::Upstreams;
 
@@ -168,6 +168,33 @@ impl IntoFixtures for Vec<Arc<dyn Fixture>> {
     fn into_fixtures(self) -> Vec<Arc<dyn Fixture>> {
         self
     }
+}
+
+/// Tries whether a provider on this host makes a sandbox with a limit on memory or processor time; for
+/// [`Fixture::grants`] of a backend that takes control groups for them.
+///
+/// # Errors
+/// What the provider says. Any other capability is granted.
+pub fn limits_are_granted(
+    capability: Capability,
+    provider: impl FnOnce() -> Result<Arc<dyn Provider>> + Send + 'static,
+) -> std::result::Result<(), String> {
+    let resources = match capability {
+        Capability::MemoryLimit => Resources::new().memory(1 << 30),
+        Capability::CpuLimit => Resources::new().cpus(1.0),
+        _ => return Ok(()),
+    };
+    let attempt = async move || {
+        let spec = SandboxSpec::new().resources(resources);
+        provider()?.create(spec).await?.close().await
+    };
+    // The caller may be in a runtime already.
+    let tried = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
+        let tried = runtime.block_on(attempt());
+        tried.map_err(|error| error.to_string())
+    });
+    tried.join().map_err(|_| "the trial panicked".to_owned())?
 }
 
 /// Wraps a fixture under another name, with something around its provider: a layer, a pointer, a

@@ -20,7 +20,7 @@ mod watch;
 pub use case::{Case, CaseFuture};
 pub use check::{Expected, refused, refused_at, same_path};
 pub use context::Context;
-pub use fixture::{Deviation, Fixture, IntoFixtures, mostly_waiting, wrapped};
+pub use fixture::{Deviation, Fixture, IntoFixtures, limits_are_granted, mostly_waiting, wrapped};
 pub use host_dir::{HostDir, Scratch};
 pub use main::main;
 pub use run::{CaseReport, Outcome, Report, run, run_blocking};

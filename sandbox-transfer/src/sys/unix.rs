@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, RawMode, Timespec, Timestamps, chmodat, fchmod, fstat,
@@ -15,6 +15,7 @@ use rustix::fs::{
 use sandbox_core::FileKind;
 
 use super::{Stat, system_time};
+use crate::since_epoch;
 
 /// A directory that is open for use of its entries, not necessarily for reading its list.
 #[cfg(target_os = "linux")]
@@ -313,25 +314,10 @@ pub(crate) fn finish_file(file: &File, mode: u32, modified: Option<SystemTime>) 
 }
 
 fn timestamps(modified: SystemTime) -> Timestamps {
-    let modified = match modified.duration_since(UNIX_EPOCH) {
-        Ok(since) => Timespec {
-            tv_sec: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: since.subsec_nanos().into(),
-        },
-        Err(before) => {
-            let before = before.duration();
-            let whole = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
-            match before.subsec_nanos() {
-                0 => Timespec {
-                    tv_sec: -whole,
-                    tv_nsec: 0,
-                },
-                nanos => Timespec {
-                    tv_sec: -whole - 1,
-                    tv_nsec: (1_000_000_000 - nanos).into(),
-                },
-            }
-        }
+    let (tv_sec, nanoseconds) = since_epoch(modified);
+    let modified = Timespec {
+        tv_sec,
+        tv_nsec: nanoseconds.into(),
     };
     Timestamps {
         last_access: modified,

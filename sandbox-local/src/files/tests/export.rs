@@ -7,13 +7,13 @@ use std::path::Path;
 
 use sandbox_core::{Error, ErrorKind, ExistingDir, ExportOptions, TransferReport};
 
-use super::super::CancelFlag;
 use super::{Fixture, fails, mkfifo, mode, names, path, put, set_mode};
+use crate::walk::Cancel;
 
 fn export(f: &Fixture, to: &Path, existing: ExistingDir) -> Result<TransferReport, Error> {
     let options = ExportOptions::new().existing(existing);
     f.guest
-        .export(&path("/w"), to, &options, &CancelFlag::new())
+        .export(&path("/w"), to, &options, &Cancel::default())
 }
 
 #[test]
@@ -128,10 +128,10 @@ fn merge_adds_and_follows_no_link_of_the_host() {
 fn limits_and_cancelling_leave_nothing() {
     let f = Fixture::new();
     f.put("w/a/b", "0123456789");
-    let run = |options: &ExportOptions, cancel: &CancelFlag| {
+    let run = |options: &ExportOptions, cancel: &Cancel| {
         f.guest.export(&path("/w"), &f.host("out"), options, cancel)
     };
-    let go = CancelFlag::new();
+    let go = Cancel::default();
     let options = ExportOptions::new();
     fails(
         run(&options.clone().max_bytes(9), &go),
@@ -143,7 +143,7 @@ fn limits_and_cancelling_leave_nothing() {
         ErrorKind::LimitExceeded,
         "/w",
     );
-    let stop = CancelFlag::new();
+    let stop = Cancel::default();
     stop.cancel();
     assert!(run(&options, &stop).is_err());
     let sparse = fs::File::create(f.root("w/sparse")).unwrap();
@@ -153,7 +153,7 @@ fn limits_and_cancelling_leave_nothing() {
     assert!(started.elapsed() < std::time::Duration::from_secs(120));
     // Too large to be done before it is cancelled.
     sparse.set_len(1 << 36).unwrap();
-    let cancel = CancelFlag::new();
+    let cancel = Cancel::default();
     let error = std::thread::scope(|scope| {
         scope.spawn(|| {
             // Once it has begun, so that there is something to leave behind.

@@ -11,9 +11,10 @@ use sandbox_core::{
     MetadataOptions, Operation, ReadOptions, RemoveOptions, RenameOptions, Unreadable,
 };
 
-use super::super::{CancelFlag, GuestRoot};
+use super::super::GuestRoot;
 use super::{Fixture, fails, mode, open_root, path, put, set_mode};
 use crate::guest_user::GuestUser;
+use crate::walk::Cancel;
 
 const GUEST: u32 = 123_456;
 
@@ -95,7 +96,7 @@ fn as_root_all_that_is_made_belongs_to_the_guest() {
             &path("/imported"),
             &f.host("out"),
             &ExportOptions::new(),
-            &CancelFlag::new(),
+            &Cancel::default(),
         )
         .unwrap();
     assert_eq!(owner(&f.host("out/d/f")), (0, 0), "an export is the host's");
@@ -153,7 +154,7 @@ fn as_root_what_the_guest_may_not_do_is_denied() {
         &path("/"),
         &f.host("out"),
         &ExportOptions::new().unreadable(Unreadable::Fail),
-        &CancelFlag::new(),
+        &Cancel::default(),
     );
     assert_eq!(export.unwrap_err().kind(), denied);
     let recursive = RemoveOptions::new().recursive(true);

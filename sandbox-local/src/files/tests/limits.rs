@@ -6,7 +6,6 @@ use rustix::fs::{Mode, OFlags, mkdirat, openat};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use sandbox_core::{ErrorKind, ExportOptions, ListOptions, RemoveOptions};
 
-use super::super::CancelFlag;
 use super::{Fixture, fails, path};
 use crate::walk::Cancel;
 
@@ -47,7 +46,7 @@ fn a_tree_of_4096_levels_is_refused_by_list_and_export_and_removed() {
         &path("/deep"),
         &f.host("out"),
         &ExportOptions::new(),
-        &CancelFlag::new(),
+        &Cancel::default(),
     );
     fails(export, ErrorKind::LimitExceeded, "/deep");
     assert!(super::names(&f.host("")).is_empty(), "leftovers");
@@ -82,7 +81,7 @@ fn a_directory_of_many_entries_meets_the_limit() {
     options.max_entries = 2_000;
     let export = f
         .guest
-        .export(&path("/d"), &f.host("out"), &options, &CancelFlag::new());
+        .export(&path("/d"), &f.host("out"), &options, &Cancel::default());
     fails(export, ErrorKind::LimitExceeded, "/d");
     assert!(super::names(&f.host("")).is_empty(), "leftovers");
     f.guest

@@ -12,8 +12,9 @@ use sandbox_core::{
     RemoveOptions, RenameOptions,
 };
 
-use super::super::{CancelFlag, GuestRoot};
+use super::super::GuestRoot;
 use super::{Fixture, fails, mode, open_root, path, put};
+use crate::walk::Cancel;
 
 /// A process that keeps a mount namespace; its end is the namespace's.
 pub(super) struct Namespace(Child);
@@ -138,7 +139,7 @@ fn what_the_kernel_makes_up_is_listed_and_not_entered() {
     assert!(proc.iter().any(|entry| entry.path == path("version")));
     let options = ExportOptions::new();
     let report = guest
-        .export(&path("/"), &f.host("out"), &options, &CancelFlag::new())
+        .export(&path("/"), &f.host("out"), &options, &Cancel::default())
         .unwrap();
     assert_eq!((report.files, report.skipped_total), (1, 1));
     assert_eq!(report.skipped[0].path, path("proc"));
@@ -244,7 +245,7 @@ fn everything_works_on_an_overlay_with_files_of_lower_layers() {
             &path("/"),
             &f.host("out"),
             &ExportOptions::new(),
-            &CancelFlag::new(),
+            &Cancel::default(),
         )
         .unwrap();
     assert_eq!(super::names(&f.host("out")), ["d", "new"]);

@@ -13,8 +13,8 @@ use sandbox_core::{
     RemoveOptions,
 };
 
-use super::super::CancelFlag;
 use super::{Fixture, names, path, put};
+use crate::walk::Cancel;
 
 /// Time that each operation is attacked, if that is enough to have seen something.
 const TIME: Duration = Duration::from_millis(400);
@@ -285,7 +285,7 @@ fn export_never_leaves_the_root() {
         let options = ExportOptions::new();
         let done = f
             .guest
-            .export(&path("/"), &to, &options, &CancelFlag::new());
+            .export(&path("/"), &to, &options, &Cancel::default());
         if done.is_ok() {
             check_inside(&to);
             fs::remove_dir_all(&to).unwrap();

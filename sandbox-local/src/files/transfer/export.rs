@@ -16,7 +16,7 @@ use super::super::resolve::{DIR_READ, reopen};
 use super::super::stat::stat_fd;
 use super::sink::{Destination, receive};
 use super::source::{Rules, send};
-use super::{CancelFlag, transfer};
+use super::{check, transfer};
 use crate::walk::Cancel;
 
 impl GuestRoot {
@@ -28,7 +28,7 @@ impl GuestRoot {
         from: &GuestPath,
         to: &Path,
         options: &ExportOptions,
-        cancel: &CancelFlag,
+        cancel: &Cancel,
     ) -> Result<TransferReport> {
         const OP: Operation = Operation::ExportDir;
         let source = Place::guest(OP, from).bounded(self.limits, Cancel::default());
@@ -75,7 +75,7 @@ impl GuestRoot {
                 receive(landing.open()?, &destination, events)
             },
         )?;
-        cancel.check(&target)?;
+        check(cancel, &target)?;
         landing.land(top.permissions(), top.metadata().modified)?;
         Ok(report)
     }

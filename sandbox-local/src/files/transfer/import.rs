@@ -15,8 +15,9 @@ use super::super::resolve::DIR_READ;
 use super::super::write::staged_prefix;
 use super::sink::{Destination, receive};
 use super::source::{Rules, send, take_inventory};
-use super::{CancelFlag, prune, transfer};
+use super::{prune, transfer};
 use crate::sys::launch;
+use crate::walk::Cancel;
 
 impl GuestRoot {
     /// See [`Sandbox::import_dir`](sandbox_core::Sandbox::import_dir).
@@ -34,7 +35,7 @@ impl GuestRoot {
         let source = Place::host(OP, from);
         let target = Place::guest(OP, to);
         let excludes = Excludes::new(&options.excludes, OP)?;
-        let cancel = CancelFlag::new();
+        let cancel = Cancel::default();
         let rules = Rules {
             excludes: &excludes,
             ignore_files: options.ignore_files,

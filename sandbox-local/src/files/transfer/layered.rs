@@ -23,7 +23,8 @@ use super::super::tree::remove_tree;
 use super::super::write::staged_prefix;
 use super::sink::{Destination, receive};
 use super::source::{Rules, send};
-use super::{CancelFlag, transfer};
+use super::transfer;
+use crate::walk::Cancel;
 
 /// An entry: the directory that it is in, its name there, and what it is called in errors.
 pub(in super::super) struct Entry<'a> {
@@ -69,7 +70,7 @@ impl GuestRoot {
             .try_clone()
             .map_err(|_| to.place.fail(Errno::MFILE, b""))?;
         let excludes = Excludes::new(&[], Operation::Rename)?;
-        let cancel = CancelFlag::new();
+        let cancel = Cancel::default();
         let rules = Rules {
             excludes: &excludes,
             ignore_files: false,

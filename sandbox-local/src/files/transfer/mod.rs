@@ -18,43 +18,21 @@ mod source;
 pub(super) use layered::Entry;
 
 use std::fs::File;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::StatxTimestamp;
 use sandbox_core::{Error, ErrorKind, Result, TransferReport};
 
 use super::place::Place;
 use super::stat::Stat;
+use crate::walk::Cancel;
 
 /// Limit of events that are under way: as many files are open at most.
 const IN_FLIGHT: usize = 64;
 
-/// Tells a transfer on another thread to stop.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct CancelFlag(Arc<AtomicBool>);
-
-impl CancelFlag {
-    /// A flag that is not set.
-    pub(crate) fn new() -> Self {
-        Self::default()
-    }
-
-    /// Makes the transfer end soon, with an error, and undo what it can.
-    pub(crate) fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn check(&self, place: &Place) -> Result<()> {
-        if self.is_cancelled() {
-            return Err(place.error(ErrorKind::Other, b"", "cancelled"));
-        }
-        Ok(())
-    }
+fn check(cancel: &Cancel, place: &Place) -> Result<()> {
+    cancel
+        .check()
+        .map_err(|_| place.error(ErrorKind::Other, b"", "cancelled"))
 }
 
 /// A step of a transfer. Names are those of entries in the directory at work.

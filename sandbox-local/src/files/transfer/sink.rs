@@ -24,8 +24,8 @@ use super::super::stat::{Stat, find_at, stat_fd};
 use super::super::tree::remove_tree;
 use super::super::write::{Modes, create_file};
 use super::source::Receiver;
-use super::{CancelFlag, Event, too_many_bytes};
-use crate::walk::{Cursor, Mounts};
+use super::{Event, check, too_many_bytes};
+use crate::walk::{Cancel, Cursor, Mounts};
 
 /// Destination of a tree, and the rules by which it is written.
 pub(super) struct Destination<'a> {
@@ -40,7 +40,7 @@ pub(super) struct Destination<'a> {
     pub(super) max_bytes: Option<u64>,
     /// Of the names under which it stages; nothing is staged in what is not visible yet.
     pub(super) prefix: String,
-    pub(super) cancel: &'a CancelFlag,
+    pub(super) cancel: &'a Cancel,
     pub(super) progress: Option<&'a TransferProgress>,
 }
 
@@ -98,7 +98,7 @@ struct Staged {
 
 impl Sink<'_> {
     fn handle(&mut self, event: Event) -> Result<()> {
-        self.to.cancel.check(self.to.place)?;
+        check(self.to.cancel, self.to.place)?;
         match event {
             Event::Enter { name, stat } => self.enter(name, &stat),
             Event::File {
@@ -273,7 +273,7 @@ impl Sink<'_> {
         let file = File::from(file);
         let allowed = max_bytes.map_or(u64::MAX, |limit| limit.saturating_sub(self.report.bytes));
         let errno = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
-        sparse::copy(content, &file, allowed, &mut || !cancel.is_cancelled())
+        sparse::copy(content, &file, allowed, &mut || cancel.check().is_ok())
             .map_err(|error| match error {
                 CopyError::Read(error) => source.fail(errno(error), path),
                 CopyError::Write(error) => place.fail(errno(error), path),

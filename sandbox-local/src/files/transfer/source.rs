@@ -17,7 +17,8 @@ use super::super::resolve::reopen;
 use super::super::stat::{Stat, stat_fd};
 use super::super::walk::{Found, Visitor, walk};
 use super::filter::ignore_files;
-use super::{CancelFlag, Event, too_many_bytes};
+use super::{Event, check, too_many_bytes};
+use crate::walk::Cancel;
 
 pub(super) type Sender = mpsc::SyncSender<Event>;
 pub(super) type Receiver = mpsc::Receiver<Event>;
@@ -34,7 +35,7 @@ pub(super) struct Rules<'a> {
     pub(super) max_bytes: Option<u64>,
     pub(super) max_entries: Option<u64>,
     pub(super) unreadable: Unreadable,
-    pub(super) cancel: &'a CancelFlag,
+    pub(super) cancel: &'a Cancel,
 }
 
 /// Inventory of a tree, with the rules for what it has not.
@@ -175,7 +176,7 @@ impl<'a> Source<'a> {
 
 impl Visitor for Source<'_> {
     fn entry(&mut self, found: &Found<'_>) -> Result<bool> {
-        self.rules.cancel.check(self.place)?;
+        check(self.rules.cancel, self.place)?;
         let above: Vec<&IgnoreFiles> = self.ignore_files.iter().collect();
         if is_excluded(self.rules.excludes, &above, found.path, found.stat.is_dir()) {
             return Ok(false);

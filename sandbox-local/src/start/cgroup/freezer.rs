@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::Cgroup;
-use super::place::{Version, inner};
+use super::place::Version;
+use crate::layers::group;
 
 /// Time that everything gets to come to rest.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -54,7 +55,7 @@ impl Cgroup {
 
 impl Held {
     fn new(group: &Path, init: u32) -> io::Result<Option<Self>> {
-        let inner = inner(group);
+        let inner = group::inner(group);
         match fs::create_dir(&inner) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
@@ -128,8 +129,8 @@ mod tests {
 
     use rustix::process::{Pid, Signal, kill_process};
 
-    use super::super::remove;
     use super::*;
+    use crate::layers::group::remove;
 
     /// Longer than only a hang.
     const LONG: Duration = Duration::from_secs(120);

@@ -22,7 +22,6 @@ use self::store::Remover;
 use crate::engine::BornIn;
 use crate::mutation::{self, Part};
 
-pub(crate) use place::remove;
 pub(crate) use store::Groups;
 
 /// The cgroups of one sandbox; removed when dropped, once its processes are dead.

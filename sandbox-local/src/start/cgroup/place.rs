@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::layers::{Journal, Kind, Record};
+use crate::layers::{Journal, Kind, Record, group};
 
 const MOUNT: &str = "/sys/fs/cgroup";
 
@@ -48,7 +48,7 @@ impl Dir {
 
     /// Removes it; hands it back while processes of it are still ending.
     pub(super) fn remove(self) -> Option<Self> {
-        match remove(&self.path) {
+        match group::remove(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Some(self),
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::debug!(path = %self.path.display(), %error, "a cgroup is left");
@@ -62,28 +62,6 @@ impl Dir {
     /// Leaves it to the collection, by its entry in the journal.
     pub(super) fn leave(self) {
         std::mem::forget(self.record);
-    }
-}
-
-/// The group below a sandbox's own that is frozen while it is copied.
-pub(super) fn inner(group: &Path) -> PathBuf {
-    group.join("guests")
-}
-
-/// Removes a sandbox's group, once it is empty, and what is below it.
-pub(crate) fn remove(group: &Path) -> io::Result<()> {
-    match fs::remove_dir(group) {
-        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
-        result => return result,
-    }
-    // Processes, or the inner one.
-    match fs::remove_dir(inner(group)) {
-        // As it was without one.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(io::ErrorKind::ResourceBusy.into())
-        }
-        Err(error) => Err(error),
-        Ok(()) => fs::remove_dir(group),
     }
 }
 

@@ -1,0 +1,28 @@
+//! Times of files as system calls have them.
+//!
+//! Must never fail: a time that can't be said is clamped.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Seconds since 1970, which are negative before it, and the nanoseconds after them.
+///
+/// ```
+/// use std::time::{Duration, UNIX_EPOCH};
+/// use sandbox_transfer::since_epoch;
+/// assert_eq!(since_epoch(UNIX_EPOCH + Duration::from_millis(1500)), (1, 500_000_000));
+/// assert_eq!(since_epoch(UNIX_EPOCH - Duration::from_millis(1500)), (-2, 500_000_000));
+/// ```
+pub fn since_epoch(time: SystemTime) -> (i64, u32) {
+    let before = match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => {
+            let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+            return (seconds, since.subsec_nanos());
+        }
+        Err(before) => before.duration(),
+    };
+    let whole = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
+    match before.subsec_nanos() {
+        0 => (-whole, 0),
+        nanoseconds => (-whole - 1, 1_000_000_000 - nanoseconds),
+    }
+}

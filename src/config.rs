@@ -81,6 +81,13 @@ pub enum Providers {
 
 /// The layers, each of which is left out unless it is named. Their order is fixed, from the outside
 /// in: tracing, audit, metrics, policy, retry, concurrency, timeout, capability guard.
+///
+/// ```
+/// use sandbox::config::Config;
+/// let config = Config::parse("[layers]\nretry = 3\ntimeout = 600")?;
+/// assert_eq!(config.layers.retry, Some(3));
+/// # Ok::<(), sandbox::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 #[non_exhaustive]

@@ -31,6 +31,8 @@
 //! Architecture invariant: nothing here runs code of a guest. This crate chooses a backend, passes
 //! on what the core and the backends give out, and exposes ports on the host ([`expose`]).
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod backends;
 #[cfg(feature = "config")]
 pub mod config;

@@ -11,6 +11,8 @@
 //! environment never reach a log; no type of a dependency is in a public signature; a service that
 //! can't be reached is an error and never an empty sandbox.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 #[cfg(feature = "agent")]
 mod agent;
 mod auth;

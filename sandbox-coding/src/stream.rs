@@ -13,6 +13,18 @@ use serde_json::Value;
 pub(crate) const LONGEST_LINE: usize = 1 << 20;
 
 /// One rule of a preset: a line of JSON with these values tells this status.
+///
+/// ```
+/// use sandbox_coding::Presets;
+/// let preset = r#"
+///     title = "Mine"
+///     command = ["mine"]
+///     stream = [{ when = { "/type" = "done" }, status = "waiting" }]
+/// "#;
+/// let presets = Presets::new().with("mine", preset)?;
+/// assert_eq!(presets.get("mine")?.stream.len(), 1);
+/// # Ok::<(), sandbox_coding::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 #[non_exhaustive]

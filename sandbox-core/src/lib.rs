@@ -27,6 +27,8 @@
 //! of a dependency in a public signature except those of `bytes`, `tokio`'s I/O traits, `serde`'s
 //! derives and `async-trait`'s expansion.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 pub mod backend;
 mod capability;
 mod changes;

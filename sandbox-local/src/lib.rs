@@ -9,6 +9,8 @@
 //! How it works, and what it leaves out, is in `ARCHITECTURE.md`; what it defends against is in
 //! `SECURITY.md`.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod config;
 #[cfg(target_os = "linux")]
 mod egress;

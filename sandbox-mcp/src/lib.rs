@@ -28,6 +28,8 @@
 //! cut; the host's files are reached only below roots that the operator named; a cancelled call kills
 //! what it ran.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod arguments;
 mod export;
 mod find;

@@ -63,6 +63,12 @@ impl fmt::Display for Platform {
 }
 
 /// Cost that an image may have for the host.
+///
+/// ```
+/// use sandbox_oci::Limits;
+/// let limits = Limits::new().bytes(4 << 30).entries(200_000);
+/// assert_eq!(limits.layers, 256);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {

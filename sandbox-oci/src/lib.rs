@@ -11,6 +11,7 @@
 //! in memory what an image claims without a bound. It knows no backend, and everything in it blocks:
 //! call it where blocking is allowed.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg(target_os = "linux")]
 #![deny(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]

@@ -99,6 +99,13 @@ pub(crate) struct RootFs {
 }
 
 /// Settings of an image for running its programs.
+///
+/// ```
+/// use sandbox_oci::ImageConfig;
+/// let config: ImageConfig = serde_json::from_str(r#"{"Env": ["LANG=C.UTF-8"], "Cmd": ["sh"]}"#)?;
+/// assert_eq!(config.variables().next(), Some(("LANG", "C.UTF-8")));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "PascalCase", default)]
 #[non_exhaustive]

@@ -16,6 +16,8 @@
 //! | `RemoteProvider`, `RemoteConfig`, `TokenSource` | `client` (default) |
 //! | `Server`, `ServerConfig`, `Access`, `Listener` | `server` (default) |
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 #[cfg(feature = "client")]
 mod client;
 #[cfg(any(feature = "client", feature = "server"))]

@@ -18,6 +18,8 @@
 //! Architecture invariants: nothing here is needed at run time by a backend or an application; the
 //! kit knows no backend; a case never decides at run time that it does not apply.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 #[cfg(all(feature = "aca-emulator", target_os = "linux"))]
 pub mod aca;
 pub mod cases;

@@ -14,6 +14,17 @@ use crate::auth::{Credential, DefaultCredential};
 use crate::group::protocol::{DEFAULT, Protocol};
 
 /// Configuration of an [`AcaSandboxProvider`](crate::AcaSandboxProvider).
+///
+/// ```
+/// use std::time::Duration;
+/// use sandbox_aca::AcaConfig;
+/// let endpoint = "https://management.westus2.azuredevcompute.io";
+/// let config = AcaConfig::new(endpoint, "SUBSCRIPTION", "resources", "sandboxes")
+///     .cpu("1000m")
+///     .memory("2048Mi")
+///     .auto_delete(Duration::from_secs(3600));
+/// assert_eq!(config.sandbox_group, "sandboxes");
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct AcaConfig {

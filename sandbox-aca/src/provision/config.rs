@@ -12,6 +12,13 @@ use sandbox_core::Labels;
 use crate::auth::{Credential, DefaultCredential};
 
 /// Configuration of a [`ControlPlane`](super::ControlPlane).
+///
+/// ```
+/// use sandbox_aca::provision::ControlPlaneConfig;
+/// let config = ControlPlaneConfig::new("SUBSCRIPTION", "resources", "westus2", "acme-sandboxes")
+///     .tag("run", "42");
+/// assert_eq!(config.owner, "acme-sandboxes");
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ControlPlaneConfig {

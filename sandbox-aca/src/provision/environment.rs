@@ -36,6 +36,12 @@ pub enum LogDestination {
 }
 
 /// Specification of an environment. Default: no access from outside, Consumption profile, no logs.
+///
+/// ```
+/// use sandbox_aca::provision::{EnvironmentSpec, LogDestination};
+/// let spec = EnvironmentSpec::new().logs(LogDestination::AzureMonitor).peer_tls(true);
+/// assert!(!spec.internal);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EnvironmentSpec {

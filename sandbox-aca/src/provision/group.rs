@@ -24,6 +24,11 @@ pub(super) const KIND: Kind = Kind {
 };
 
 /// Specification of a sandbox group.
+///
+/// ```
+/// use sandbox_aca::provision::SandboxGroupSpec;
+/// assert!(SandboxGroupSpec::new().environment.is_none());
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SandboxGroupSpec {

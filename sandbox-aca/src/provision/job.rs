@@ -40,6 +40,18 @@ const REPLICAS: &str = "2023-11-02-preview";
 pub const RUN_VARIABLE: &str = "SANDBOX_RUN_ID";
 
 /// Specification of a job: what its executions have in common.
+///
+/// ```
+/// use std::time::Duration;
+/// use sandbox_aca::provision::{Container, JobSpec, ResourceId};
+/// let environment = ResourceId::new(
+///     "/subscriptions/S/resourceGroups/G/providers/Microsoft.App/managedEnvironments/E",
+/// )?;
+/// let spec = JobSpec::new(environment, Container::new("acme.azurecr.io/tool:1"))
+///     .timeout(Duration::from_secs(300));
+/// assert_eq!(spec.retries, 0);
+/// # Ok::<(), sandbox_core::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JobSpec {

@@ -27,6 +27,12 @@ const LONGEST: usize = 64 << 10;
 const SHOWN: usize = 200;
 
 /// Part of a log that is wanted.
+///
+/// ```
+/// use sandbox_aca::provision::LogOptions;
+/// let options = LogOptions::new().tail(100).follow(true);
+/// assert_eq!(options.tail, 100);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LogOptions {

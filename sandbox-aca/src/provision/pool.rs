@@ -86,6 +86,13 @@ impl CustomPool {
 }
 
 /// Specification of a session pool.
+///
+/// ```
+/// use std::time::Duration;
+/// use sandbox_aca::provision::PoolSpec;
+/// let spec = PoolSpec::python().sessions(20).cooldown(Duration::from_secs(600));
+/// assert!(!spec.egress);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolSpec {

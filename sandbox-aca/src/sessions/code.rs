@@ -13,6 +13,13 @@ use super::sandbox::AcaSession;
 const OP: Operation = Operation::Exec;
 
 /// Options of running code.
+///
+/// ```
+/// use std::time::Duration;
+/// use sandbox_aca::CodeOptions;
+/// let options = CodeOptions::new().timeout(Duration::from_secs(30));
+/// assert_eq!(options.timeout.as_secs(), 30);
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct CodeOptions {

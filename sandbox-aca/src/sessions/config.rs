@@ -29,6 +29,13 @@ pub enum SessionKind {
 }
 
 /// Configuration of an [`AcaSessionProvider`](crate::AcaSessionProvider).
+///
+/// ```
+/// use sandbox_aca::{AcaSessionConfig, SessionKind};
+/// let endpoint = "https://westus2.dynamicsessions.io/subscriptions/S/resourceGroups/G/sessionPools/P";
+/// let config = AcaSessionConfig::new(endpoint, SessionKind::Python).egress(true);
+/// assert_eq!(config.kind, SessionKind::Python);
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct AcaSessionConfig {

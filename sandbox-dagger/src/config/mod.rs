@@ -15,6 +15,16 @@ use crate::config::options::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Configuration of a [`DaggerProvider`](crate::DaggerProvider).
+///
+/// ```
+/// use std::time::Duration;
+/// use sandbox_dagger::{DaggerConfig, ProcessLimits};
+/// let config = DaggerConfig::new()
+///     .image("debian:stable-slim")
+///     .connect_timeout(Duration::from_secs(30))
+///     .limits(ProcessLimits::none().open_files(1024));
+/// assert!(!config.download);
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DaggerConfig {

@@ -211,6 +211,12 @@ pub enum Snapshots {
 ///
 /// They bound each process, not their sum, and a process with the rights to do so may raise them:
 /// they stop accidents. A limit that the guest's shell can't set keeps the command from starting.
+///
+/// ```
+/// use sandbox_dagger::ProcessLimits;
+/// let limits = ProcessLimits::none().file_size(1 << 30).cpu_seconds(60);
+/// assert_eq!(limits.open_files, None);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProcessLimits {

@@ -41,6 +41,12 @@ const PREFIX: &str = "sandbox-landlock-";
 const PROCESSES: u64 = 4096;
 
 /// Configuration of a [`LandlockProvider`].
+///
+/// ```
+/// use sandbox_local::LandlockConfig;
+/// let config = LandlockConfig::new().base_dir("/var/tmp").system_dir("/opt/tools");
+/// assert!(config.system_dirs.contains(&"/opt/tools".into()));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LandlockConfig {

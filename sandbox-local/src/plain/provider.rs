@@ -19,6 +19,12 @@ use super::{CAPABILITIES, WHY};
 const OP: Operation = Operation::Create;
 
 /// Configuration of a [`PlainProvider`].
+///
+/// ```
+/// use sandbox_local::PlainConfig;
+/// let config = PlainConfig::new().base_dir("/var/tmp");
+/// assert_eq!(config.base_dir, std::path::Path::new("/var/tmp"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PlainConfig {

@@ -35,6 +35,12 @@ pub enum Inspection {
 }
 
 /// A rule on a host.
+///
+/// ```
+/// use sandbox_aca::{EgressAction, EgressPolicy, EgressScheme};
+/// let policy = EgressPolicy::deny().rule("example.com", EgressAction::Allow);
+/// assert_eq!(policy.rules[0].scheme, EgressScheme::Any);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EgressRule {
@@ -70,6 +76,12 @@ impl EgressScheme {
 }
 
 /// Egress policy of a sandbox. Setting it replaces the whole policy.
+///
+/// ```
+/// use sandbox_aca::{EgressAction, EgressPolicy};
+/// let policy = EgressPolicy::deny().rule("*.pythonhosted.org", EgressAction::Allow);
+/// assert_eq!(policy.rules[0].host, "*.pythonhosted.org");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EgressPolicy {

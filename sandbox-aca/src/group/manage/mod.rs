@@ -127,6 +127,16 @@ impl VolumeMount {
 
 /// Options of [`AcaSandboxProvider::create_with`](crate::AcaSandboxProvider::create_with): what it
 /// asks of the service beyond the spec. What is `None` is as the provider's configuration says.
+///
+/// ```
+/// use std::time::Duration;
+/// use sandbox_aca::{AcaOptions, Lifecycle, NewPort};
+/// let options = AcaOptions::new()
+///     .memory("4096Mi")
+///     .lifecycle(Lifecycle::new(Some(Duration::from_secs(600))))
+///     .port(NewPort::new(8080));
+/// assert_eq!(options.ports.len(), 1);
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct AcaOptions {

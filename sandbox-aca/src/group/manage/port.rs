@@ -37,6 +37,14 @@ pub struct Access {
 }
 
 /// A rule on callers.
+///
+/// ```
+/// use sandbox_aca::{Access, NewPort};
+/// let access = Access::deny().allow("office", &["192.0.2.0/24"]);
+/// assert_eq!(access.rules[0].name, "office");
+/// let port = NewPort::new(8080).access(access);
+/// # let _ = port;
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IpRule {

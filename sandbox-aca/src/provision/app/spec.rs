@@ -151,6 +151,18 @@ impl OwnerAuth {
 }
 
 /// Specification of a tenant's app.
+///
+/// ```
+/// use sandbox_aca::provision::{AppSpec, Container, ResourceId};
+/// let environment = ResourceId::new(
+///     "/subscriptions/S/resourceGroups/G/providers/Microsoft.App/managedEnvironments/E",
+/// )?;
+/// let image = format!("acme.azurecr.io/app@sha256:{}", "0".repeat(64));
+/// let spec = AppSpec::new(environment, Container::new(image).secret_env("TOKEN", "token"))
+///     .secret("token", "a secret");
+/// assert!(spec.ingress.is_none());
+/// # Ok::<(), sandbox_core::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AppSpec {

@@ -170,12 +170,14 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     /// [`FileBatch::resolve`]), [`AlreadyExists`](crate::ErrorKind::AlreadyExists),
     /// [`IsADirectory`](crate::ErrorKind::IsADirectory),
     /// [`NotADirectory`](crate::ErrorKind::NotADirectory),
+    /// [`NotARegularFile`](crate::ErrorKind::NotARegularFile) for a FIFO, socket or device at the name,
     /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied) (also for a file that the
     /// sandbox's user may not write), [`ReadOnly`](crate::ErrorKind::ReadOnly),
     /// [`StorageFull`](crate::ErrorKind::StorageFull).
     async fn write_files(&self, batch: FileBatch) -> Result<()>;
 
-    /// Reads a regular file whole. Links are followed within the sandbox.
+    /// Reads a regular file whole. Links are followed within the sandbox. A file that the kernel makes
+    /// up (`/proc`, `/sys`) is read whole too, or is refused as not a regular file.
     ///
     /// Dropping the future stops the reading.
     ///

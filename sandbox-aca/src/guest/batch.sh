@@ -17,10 +17,9 @@ file() { # file NUMBER NAME KEEP_MODE CREATE_NEW
     [ -z "$4" ] || no EXIST "$1"
     if ! [ -L "$path" ]; then
       [ -d "$path" ] && no ISDIR "$1"
-      if [ -f "$path" ]; then
-        [ -w "$path" ] || no PERM "$1"
-        [ -z "$3" ] || printf '%s\0' "./$2" >&6
-      fi
+      [ -f "$path" ] || no NOTREG "$1"
+      [ -w "$path" ] || no PERM "$1"
+      [ -z "$3" ] || printf '%s\0' "./$2" >&6
     fi
     printf '%s\0' "./$2" >&4
   elif [ "$4" ]; then

@@ -132,6 +132,7 @@ check() {
     if there "$path"; then
         if [ -d "$path" ] && [ ! -L "$path" ]; then fail is-a-directory; fi
         if [ "$3" = new ]; then fail exists; fi
+        if [ ! -f "$path" ] && [ ! -L "$path" ]; then fail not-a-regular-file; fi
         if [ "$2" = - ] && [ -f "$path" ] && [ ! -L "$path" ]; then keep=1; fi
     else
         parent=${path%/*}

@@ -79,8 +79,12 @@ fn check(place: &Place, write_mode: WriteMode) -> Result<Option<Mode>> {
     if meta.is_dir() {
         return refuse(ErrorKind::IsADirectory, "a directory is there");
     }
-    if !meta.is_file() {
+    if meta.is_symlink() {
         return Ok(None);
+    }
+    if !meta.is_file() {
+        let why = "a FIFO, socket or device is there";
+        return refuse(ErrorKind::NotARegularFile, why);
     }
     // Renaming over a file needs no right to write it; the contract does.
     fs::OpenOptions::new()

@@ -31,6 +31,8 @@ cases! { "files":
     reading_at_the_limit_works,
     reading_a_fifo_is_refused_at_once [Exec],
     reading_a_link_gives_its_target [Exec, Symlinks],
+    what_is_no_file_is_not_written_to [Exec],
+    what_the_kernel_makes_up_is_read_whole_or_refused [Exec],
     a_batch_read_while_written_is_whole,
     a_file_the_user_may_not_write_is_refused [Exec, FilePermissions],
     a_file_the_user_may_not_read_is_refused [Exec, FilePermissions],
@@ -240,6 +242,52 @@ async fn reading_a_link_gives_its_target(cx: Context) -> Verdict {
     for path in ["link", "dirlink/target"] {
         let text = cx.sandbox.read_to_string(path).await?;
         ensure_eq!(text, "content", "the content through {path}");
+    }
+    Ok(())
+}
+
+async fn what_is_no_file_is_not_written_to(cx: Context) -> Verdict {
+    cx.sh("mkfifo pipe").await?;
+    let written = cx.sandbox.write("pipe", "x").await;
+    let kind = ErrorKind::NotARegularFile;
+    refused_at(written, &cx.sandbox, Operation::WriteFiles, kind, "pipe")?;
+    ensure_eq!(
+        cx.sandbox.stat("pipe").await?.kind,
+        FileKind::Fifo,
+        "what is there now"
+    );
+    // A guest may have no devices, or they are out of reach.
+    let Ok(before) = cx.sandbox.stat("/dev/null").await else {
+        return Ok(());
+    };
+    let written = cx.sandbox.write("/dev/null", "x").await;
+    let refused = written.as_ref().err().map(sandbox_core::Error::kind);
+    ensure!(
+        matches!(
+            refused,
+            Some(ErrorKind::NotARegularFile | ErrorKind::ReadOnly | ErrorKind::PermissionDenied)
+        ),
+        "a file in the place of /dev/null: {written:?}"
+    );
+    let read = cx.sandbox.read("/dev/null").await;
+    refused_at(read, &cx.sandbox, Operation::ReadFile, kind, "/dev/null")?;
+    let after = cx.sandbox.stat("/dev/null").await?;
+    ensure_eq!(after.kind, before.kind, "the kind of /dev/null");
+    Ok(())
+}
+
+async fn what_the_kernel_makes_up_is_read_whole_or_refused(cx: Context) -> Verdict {
+    // Its size is said to be 0.
+    let shown = cx.sandbox.sh("cat /proc/version").await?;
+    match cx.sandbox.read("/proc/version").await {
+        Ok(read) => ensure_eq!(read, shown.stdout.bytes, "the content"),
+        Err(error) => ensure!(
+            matches!(
+                error.kind(),
+                ErrorKind::NotARegularFile | ErrorKind::NotFound | ErrorKind::PermissionDenied
+            ),
+            "neither its content nor a refusal: {error:?}"
+        ),
     }
     Ok(())
 }

@@ -29,7 +29,8 @@ impl Tree {
                 Kind::Dir(_) => return Err(ErrorKind::IsADirectory),
                 Kind::File(_) if !old.allows(2) => return Err(ErrorKind::PermissionDenied),
                 Kind::File(_) => kept = Some(old.mode),
-                Kind::Link(_) | Kind::Fifo => {}
+                Kind::Fifo => return Err(ErrorKind::NotARegularFile),
+                Kind::Link(_) => {}
             }
         }
         self.make_parents(&place)?;

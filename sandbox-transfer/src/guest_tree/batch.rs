@@ -109,7 +109,11 @@ impl GuestTree {
                     .map_err(io)?;
                 Ok(Some(Mode::new(stat.mode)))
             }
-            _ => Ok(None),
+            FileKind::Symlink => Ok(None),
+            _ => {
+                let why = "a FIFO, socket or device is there";
+                refuse(ErrorKind::NotARegularFile, why)
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! The steps that change a session: create, take up, suspend, resume, end.
+//! How a session begins: found, made, forked.
 //!
 //! Each is written down before it is made and after it; what a failed step leaves is named by the
 //! journal or marked by a label.
@@ -7,18 +7,15 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use sandbox_core::{
-    Capability, ErrorKind as CoreKind, ForkOptions, Labels, Sandbox, SandboxId, SandboxSpec,
-    SnapshotId, SnapshotOptions, Source,
-};
+use sandbox_core::{Capability, ForkOptions, Labels, Sandbox, SandboxSpec};
 use tokio::task::JoinSet;
-use tracing::Instrument as _;
 
-use super::entry::{Entry, Hold, describe};
-use super::gates::{Gate, Gates};
-use super::{Doomed, Inner, OWNER_LABEL, SESSION_LABEL, Session};
-use crate::activity::{Life, Use, ended};
+use super::{joined, step};
+use crate::activity::Use;
 use crate::journal::Record;
+use crate::manager::entry::{Entry, Hold, describe};
+use crate::manager::gates::{Gate, Gates};
+use crate::manager::{Inner, OWNER_LABEL, SESSION_LABEL, Session};
 use crate::name::Name;
 use crate::queue::Place;
 use crate::{
@@ -26,7 +23,7 @@ use crate::{
 };
 
 impl Inner {
-    pub(super) async fn get_or_create(
+    pub(in crate::manager) async fn get_or_create(
         inner: &Arc<Self>,
         name: Name,
         spec: SandboxSpec,
@@ -113,7 +110,7 @@ impl Inner {
         joined(task).await.map_err(named)
     }
 
-    pub(super) async fn get(inner: &Arc<Self>, name: Name) -> Result<Session> {
+    pub(in crate::manager) async fn get(inner: &Arc<Self>, name: Name) -> Result<Session> {
         let missing = || {
             Error::new(ErrorKind::NotFound)
                 .with_message("there is no such session")
@@ -228,7 +225,7 @@ impl Inner {
 
     /// Waits for a place, under the turn of its name and never under its gate: the call that
     /// ends the session meanwhile must not wait as long.
-    async fn enter(
+    pub(super) async fn enter(
         &self,
         name: &Name,
         options: &SessionOptions,
@@ -315,7 +312,7 @@ impl Inner {
 
     /// Asks the backend for a sandbox whose record is written, and writes down that it is there. It
     /// is among the pending ones then. After a failure nothing is left that is not marked.
-    pub(super) async fn create(
+    pub(in crate::manager) async fn create(
         &self,
         id: &SessionId,
         spec: &SandboxSpec,
@@ -364,13 +361,13 @@ impl Inner {
         ])
     }
 
-    fn marked(&self, id: &SessionId, mut spec: SandboxSpec) -> SandboxSpec {
+    pub(super) fn marked(&self, id: &SessionId, mut spec: SandboxSpec) -> SandboxSpec {
         spec.labels.extend(self.marks(id));
         spec
     }
 
     /// A new session whose sandbox is a fork of another's.
-    pub(super) async fn fork(
+    pub(in crate::manager) async fn fork(
         inner: &Arc<Self>,
         parent: &Arc<Entry>,
         key: Key,
@@ -420,331 +417,6 @@ impl Inner {
         };
         joined(task).await.map_err(named)
     }
-
-    /// The sandbox of a session that is not suspended: the handle that is there, or one to what an
-    /// earlier process left. `None` if the backend does not have it any more.
-    pub(super) async fn take_up(
-        inner: &Arc<Self>,
-        entry: &Arc<Entry>,
-        spec: Option<&SandboxSpec>,
-    ) -> Result<Option<Arc<dyn Sandbox>>> {
-        if let Some(ready) = entry.ready(spec) {
-            return Ok(Some(ready));
-        }
-        let sandbox = entry.hold().sandbox.clone();
-        let Some(sandbox) = sandbox else {
-            return Ok(None);
-        };
-        match inner.bounded(inner.provider.attach(&sandbox)).await {
-            Ok(raw) => {
-                entry.activity.follow_all(&raw);
-                entry.set_sandbox(raw);
-                Ok(entry.ready(spec))
-            }
-            Err(error) if matches!(error.kind(), CoreKind::NotFound | CoreKind::Lost) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Makes the sandbox of a suspended session from its snapshot. The step has the gate: if its
-    /// caller goes away, the next one must not make another.
-    async fn resume(
-        inner: &Arc<Self>,
-        gate: Gate,
-        entry: &Arc<Entry>,
-        spec: SandboxSpec,
-        place: Place,
-    ) -> Result<Arc<dyn Sandbox>> {
-        let missing = || Error::new(ErrorKind::NotFound).with_message("it has no snapshot");
-        let snapshot = entry.hold().snapshot.clone().ok_or_else(missing)?;
-        let (inner, entry, busy) = (inner.clone(), entry.clone(), inner.begin()?);
-        let task = step(&inner.handle.clone(), async move {
-            let from = spec.clone().source(Source::Snapshot(snapshot.clone()));
-            inner.pending().insert(entry.id.clone());
-            let made = inner
-                .bounded(inner.provider.create(inner.marked(&entry.id, from)))
-                .await;
-            let raw = match made {
-                Ok(raw) => raw,
-                Err(error) => {
-                    inner.pending().remove(&entry.id);
-                    return Err(Error::from(error));
-                }
-            };
-            let created = Record::Created {
-                id: entry.id.clone(),
-                sandbox: raw.info().id.to_string(),
-            };
-            if let Err(error) = inner.journal.append(created).await {
-                let _ = inner.bounded(raw.close()).await;
-                inner.pending().remove(&entry.id);
-                return Err(error);
-            }
-            let sandbox = entry.set_sandbox(raw);
-            {
-                let mut hold = entry.hold();
-                hold.place = Some(place);
-                hold.spec = Some(spec);
-                hold.snapshot = None;
-            }
-            inner.pending().remove(&entry.id);
-            entry.activity.touch();
-            entry.activity.set_life(Life::Live);
-            inner.delete_snapshot(&snapshot).await;
-            drop((gate, busy));
-            Ok(sandbox)
-        });
-        joined(task).await
-    }
-
-    pub(super) async fn delete_snapshot(&self, snapshot: &SnapshotId) {
-        if !self.provider.capabilities().has(Capability::SnapshotDelete) {
-            return;
-        }
-        let deleted = self.bounded(self.provider.delete_snapshot(snapshot)).await;
-        if let Err(error) = deleted
-            && error.kind() != CoreKind::NotFound
-        {
-            tracing::warn!(%snapshot, %error, "a snapshot was not deleted; it is tried again");
-        }
-    }
-
-    pub(super) async fn suspend(
-        inner: &Arc<Self>,
-        entry: &Arc<Entry>,
-        by_call: bool,
-    ) -> Result<()> {
-        let gate = inner.gates.enter(&entry.name).await;
-        let (inner, entry, busy) = (inner.clone(), entry.clone(), inner.begin()?);
-        let task = step(&inner.handle.clone(), async move {
-            let result = Self::suspend_in(&inner, &gate, &entry, by_call).await;
-            drop(busy);
-            result
-        });
-        joined(task).await
-    }
-
-    async fn suspend_in(
-        inner: &Arc<Self>,
-        gate: &Gate,
-        entry: &Arc<Entry>,
-        by_call: bool,
-    ) -> Result<()> {
-        let now = inner.config.clock.now();
-        if !inner.is_current(entry) || (!by_call && entry.due(now) != Some(Why::Idle)) {
-            return Ok(());
-        }
-        if entry.hold().snapshot.is_some() {
-            return Ok(());
-        }
-        let named = |error: Error| error.with_name(&entry.name.tenant, &entry.name.key);
-        let raw = entry.hold().raw.clone();
-        let raw = match raw {
-            Some(raw) => raw,
-            None => match Self::take_up(inner, entry, None).await? {
-                Some(tracked) => entry.hold().raw.clone().unwrap_or(tracked),
-                None => return Self::end_in(inner, gate, entry, Why::Lost).await,
-            },
-        };
-        if !entry.activity.suspend() {
-            return Err(named(Error::new(ErrorKind::Busy).with_message(
-                "a call, a command, a stream or a connection uses it",
-            )));
-        }
-        let kept = inner.keep_files(entry, &*raw).await;
-        let place = match &kept {
-            Ok(snapshot) => {
-                let mut hold = entry.hold();
-                hold.snapshot = Some(snapshot.clone());
-                hold.tracked = None;
-                hold.raw = None;
-                Some((hold.place.take(), hold.sandbox.take()))
-            }
-            Err(_) => None,
-        };
-        entry.activity.suspended(kept.is_ok());
-        kept.map_err(named)?;
-        let (place, sandbox) = place.unwrap_or_default();
-        let gone = inner.destroy(Some(raw.clone()), sandbox.as_ref()).await;
-        match (gone, sandbox) {
-            (Err(error), Some(sandbox)) => {
-                // The session goes on without it: the journal has its snapshot.
-                let doomed = Doomed::new(entry.id.clone(), Some(raw), sandbox, place, false);
-                Err(named(inner.doom(doomed, error)))
-            }
-            (gone, _) => gone.map_err(named),
-        }
-    }
-
-    /// Takes the snapshot of a session that is being suspended, and writes that down.
-    async fn keep_files(&self, entry: &Entry, raw: &dyn Sandbox) -> Result<SnapshotId> {
-        let options = SnapshotOptions::new()
-            .label(OWNER_LABEL, self.owner.as_str())
-            .label(SESSION_LABEL, entry.id.as_str());
-        let snapshot = self.bounded(raw.snapshot(options)).await?;
-        let suspended = Record::Suspended {
-            id: entry.id.clone(),
-            snapshot: snapshot.id.to_string(),
-        };
-        if let Err(error) = self.journal.append(suspended).await {
-            self.delete_snapshot(&snapshot.id).await;
-            return Err(error);
-        }
-        Ok(snapshot.id)
-    }
-
-    /// Ends a session, if it is still the one of its name.
-    pub(super) async fn end(inner: &Arc<Self>, entry: &Arc<Entry>, why: Why) -> Result<()> {
-        Self::end_if(inner, entry, why, |_, _| true).await
-    }
-
-    /// Ends a session whose sandbox is gone, unless it has another one by now.
-    pub(super) async fn end_lost(
-        inner: &Arc<Self>,
-        entry: &Arc<Entry>,
-        gone: SandboxId,
-    ) -> Result<()> {
-        let is_its = move |entry: &Entry, _| entry.hold().sandbox.as_ref() == Some(&gone);
-        Self::end_if(inner, entry, Why::Lost, is_its).await
-    }
-
-    /// Ends a session, if it is still the one of its name and the condition holds then.
-    pub(super) async fn end_if(
-        inner: &Arc<Self>,
-        entry: &Arc<Entry>,
-        why: Why,
-        condition: impl FnOnce(&Entry, SystemTime) -> bool + Send + 'static,
-    ) -> Result<()> {
-        if !inner.is_current(entry) {
-            return Ok(());
-        }
-        let (inner, entry, busy) = (inner.clone(), entry.clone(), inner.begin()?);
-        let task = step(&inner.handle.clone(), async move {
-            let gate = inner.gates.enter(&entry.name).await;
-            let result = match condition(&entry, inner.config.clock.now()) {
-                true => Self::end_in(&inner, &gate, &entry, why).await,
-                false => Ok(()),
-            };
-            drop(busy);
-            result
-        });
-        joined(task).await
-    }
-
-    pub(super) fn is_current(&self, entry: &Arc<Entry>) -> bool {
-        self.entries()
-            .get(&entry.name)
-            .is_some_and(|current| Arc::ptr_eq(current, entry))
-    }
-
-    /// Ends a session under its gate.
-    pub(super) async fn end_in(
-        inner: &Arc<Self>,
-        _gate: &Gate,
-        entry: &Arc<Entry>,
-        why: Why,
-    ) -> Result<()> {
-        if !inner.is_current(entry) {
-            return Ok(());
-        }
-        let id = entry.id.clone();
-        inner.pending().insert(id.clone());
-        let closing = Record::Closing {
-            id: id.clone(),
-            why,
-        };
-        if let Err(error) = inner.journal.append(closing).await {
-            tracing::warn!(%id, %error, "the end of a session was not written down");
-        }
-        entry.activity.set_life(ended(&inner.config.clock, why));
-        inner.entries().remove(&entry.name);
-        let (raw, sandbox, snapshot, place) = {
-            let mut hold = entry.hold();
-            hold.tracked = None;
-            (
-                hold.raw.take(),
-                hold.sandbox.clone(),
-                hold.snapshot.take(),
-                hold.place.take(),
-            )
-        };
-        if let Some(snapshot) = snapshot {
-            inner.delete_snapshot(&snapshot).await;
-        }
-        inner
-            .destroy_and_record(id, raw, sandbox, place)
-            .await
-            .map_err(|error| error.with_name(&entry.name.tenant, &entry.name.key))
-    }
-
-    /// Destroys a pending sandbox and writes that down; what fails is tried again by the sweep.
-    pub(super) async fn destroy_and_record(
-        &self,
-        id: SessionId,
-        raw: Option<Arc<dyn Sandbox>>,
-        sandbox: Option<SandboxId>,
-        place: Option<Place>,
-    ) -> Result<()> {
-        match (self.destroy(raw.clone(), sandbox.as_ref()).await, sandbox) {
-            (Err(error), Some(sandbox)) => {
-                let doomed = Doomed::new(id.clone(), raw, sandbox, place, true);
-                let error = self.doom(doomed, error);
-                self.pending().remove(&id);
-                Err(error)
-            }
-            (result, _) => {
-                self.record_closed(&id).await;
-                self.pending().remove(&id);
-                drop(place);
-                result
-            }
-        }
-    }
-
-    pub(super) async fn record_closed(&self, id: &SessionId) {
-        let recorded = self.journal.append(Record::Closed { id: id.clone() }).await;
-        if let Err(error) = recorded {
-            tracing::warn!(%id, %error, "the end of a sandbox was not written down");
-        }
-    }
-
-    /// Remembers what was not destroyed.
-    fn doom(&self, doomed: Doomed, error: Error) -> Error {
-        self.doomed().push(doomed);
-        error.with_hint("it is tried again in the background")
-    }
-
-    /// Destroys a sandbox; `Ok` only if it is known to be gone.
-    pub(super) async fn destroy(
-        &self,
-        raw: Option<Arc<dyn Sandbox>>,
-        sandbox: Option<&SandboxId>,
-    ) -> Result<()> {
-        let closed = match raw {
-            Some(raw) => self.bounded(raw.close()).await,
-            None if sandbox.is_none() => return Ok(()),
-            None => Err(
-                sandbox_core::Error::new(CoreKind::Other, sandbox_core::Operation::Close)
-                    .with_message("there is no handle to it"),
-            ),
-        };
-        let error = match closed {
-            Ok(()) => return Ok(()),
-            Err(error) if error.kind() == CoreKind::Lost => return Ok(()),
-            Err(error) => error,
-        };
-        let Some(sandbox) = sandbox else {
-            return Err(error.into());
-        };
-        if !self.provider.capabilities().has(Capability::Attach) {
-            return Err(error.into());
-        }
-        match self.bounded(self.provider.destroy(sandbox)).await {
-            Ok(()) => Ok(()),
-            Err(error) if matches!(error.kind(), CoreKind::NotFound | CoreKind::Lost) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
 }
 
 /// Time that a call waits: for its turn, and then for its place.
@@ -764,25 +436,6 @@ impl Patience {
         Self {
             wait: options.wait,
             until,
-        }
-    }
-}
-
-/// Begins a step that goes on if its caller goes away, below the caller's span.
-pub(super) fn step<T: Send + 'static>(
-    runtime: &tokio::runtime::Handle,
-    step: impl Future<Output = T> + Send + 'static,
-) -> tokio::task::JoinHandle<T> {
-    runtime.spawn(step.in_current_span())
-}
-
-/// Returns what a task gives; one that panicked or was ended with its runtime is an error.
-pub(super) async fn joined<T>(task: tokio::task::JoinHandle<Result<T>>) -> Result<T> {
-    match task.await {
-        Ok(result) => result,
-        Err(_) => {
-            Err(Error::new(ErrorKind::ShutDown)
-                .with_message("the runtime ended before the step did"))
         }
     }
 }

@@ -30,10 +30,10 @@ type Source = Arc<dyn std::error::Error + Send + Sync>;
 
 /// The error of every operation on environments.
 #[derive(Clone)]
-pub struct Error(Box<Inner>);
+pub struct Error(Box<Facts>);
 
 #[derive(Clone)]
-struct Inner {
+struct Facts {
     kind: ErrorKind,
     message: String,
     hint: Option<String>,
@@ -42,7 +42,7 @@ struct Inner {
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner {
+        Self(Box::new(Facts {
             kind,
             message: message.into(),
             hint: None,

@@ -268,10 +268,10 @@ impl fmt::Display for Operation {
 /// Kinds, operations and this form are stable; the wording of messages is not. A clone shares the
 /// source.
 #[derive(Clone)]
-pub struct Error(Box<Inner>);
+pub struct Error(Box<Facts>);
 
 #[derive(Clone)]
-struct Inner {
+struct Facts {
     kind: ErrorKind,
     operation: Operation,
     message: String,
@@ -289,7 +289,7 @@ impl Error {
     /// An error of this kind in this operation.
     pub fn new(kind: ErrorKind, operation: Operation) -> Self {
         let retryable = matches!(kind, ErrorKind::Unavailable | ErrorKind::RateLimited);
-        Self(Box::new(Inner {
+        Self(Box::new(Facts {
             kind,
             operation,
             message: String::new(),

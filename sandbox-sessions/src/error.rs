@@ -103,10 +103,10 @@ pub struct Expired {
 ///
 /// It says what happened, to which session, what to do about it, and what the backend said.
 #[derive(Clone)]
-pub struct Error(Box<Inner>);
+pub struct Error(Box<Facts>);
 
 #[derive(Clone)]
-struct Inner {
+struct Facts {
     kind: ErrorKind,
     message: String,
     name: Option<(Tenant, Key)>,
@@ -118,7 +118,7 @@ struct Inner {
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind) -> Self {
-        Self(Box::new(Inner {
+        Self(Box::new(Facts {
             kind,
             message: String::new(),
             name: None,

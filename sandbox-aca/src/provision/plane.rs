@@ -16,7 +16,7 @@ use crate::http::{Http, Plane};
 type Locks = Mutex<HashMap<ResourceId, Arc<tokio::sync::Mutex<()>>>>;
 
 #[derive(Debug)]
-struct Inner {
+struct Connected {
     config: ControlPlaneConfig,
     http: Http,
     group: ResourceId,
@@ -26,7 +26,7 @@ struct Inner {
 
 /// A client of Azure Resource Manager for one resource group and one owner. Clones share it.
 #[derive(Clone, Debug)]
-pub struct ControlPlane(Arc<Inner>);
+pub struct ControlPlane(Arc<Connected>);
 
 impl ControlPlane {
     /// A client with this configuration. Sends nothing yet.
@@ -52,7 +52,7 @@ impl ControlPlane {
             role_wait: Duration::ZERO,
         };
         let tokens = Tokens::new(Arc::clone(&config.credential), config.scope.clone());
-        Ok(Self(Arc::new(Inner {
+        Ok(Self(Arc::new(Connected {
             http: Http::new(plane, tokens)?,
             config,
             group,

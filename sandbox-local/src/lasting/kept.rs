@@ -28,11 +28,11 @@ const POLL: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(crate) struct Kept {
     state: Arc<State>,
-    inner: Mutex<Inner>,
+    inner: Mutex<Contents>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct Contents {
     record: Record,
     layers: Vec<Arc<Layer>>,
     /// Whether it was closed: the record must not come back.
@@ -95,13 +95,13 @@ impl Kept {
         Ok(kept)
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    fn inner(&self) -> MutexGuard<'_, Contents> {
         // Replaced whole: a panic elsewhere leaves it valid.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn new(state: Arc<State>, record: Record, layers: Vec<Arc<Layer>>) -> Self {
-        let inner = Mutex::new(Inner {
+        let inner = Mutex::new(Contents {
             record,
             layers,
             forgotten: false,

@@ -21,10 +21,10 @@ const PAUSE: Duration = Duration::from_millis(3);
 
 /// The sandboxes that wait in one provider. When it is dropped they end, without waiting for them.
 pub(crate) struct Pool {
-    inner: Arc<Inner>,
+    inner: Arc<Shared>,
 }
 
-struct Inner {
+struct Shared {
     count: usize,
     state: Mutex<State>,
     changed: Condvar,
@@ -93,7 +93,7 @@ impl State {
     }
 }
 
-impl Inner {
+impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every change is a single step: a panic elsewhere leaves it whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -104,7 +104,7 @@ impl Pool {
     /// Will keep so many.
     pub(crate) fn new(count: usize) -> Self {
         Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(Shared {
                 count,
                 state: Mutex::default(),
                 changed: Condvar::new(),
@@ -148,7 +148,7 @@ impl Drop for Pool {
     }
 }
 
-fn work(inner: &Inner, host: &Weak<Host>) {
+fn work(inner: &Shared, host: &Weak<Host>) {
     loop {
         let mut state = inner.lock();
         if state.closed {
@@ -188,7 +188,7 @@ fn start(host: &Host, shape: &SandboxSpec) -> Result<Pooled> {
     Ok(Pooled { id, blueprint, run })
 }
 
-fn keep(inner: &Inner, made: Result<Pooled>, shape: &SandboxSpec) {
+fn keep(inner: &Shared, made: Result<Pooled>, shape: &SandboxSpec) {
     let mut state = inner.lock();
     match made {
         Ok(pooled) if state.shape == *shape => state.waiting.push(pooled),

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use sandbox_core::layer::Layer as _;
 use sandbox_core::{Labels, Sandbox, SandboxId, SandboxSpec, SnapshotId};
 
-use super::Inner;
+use super::Manager;
 use crate::activity::{Activity, Life, Seen, Track};
 use crate::journal::{Described, from_ms, to_ms};
 use crate::name::Name;
@@ -74,7 +74,7 @@ pub(super) struct Hold {
 
 impl Entry {
     pub(super) fn new(
-        inner: &Arc<Inner>,
+        inner: &Arc<Manager>,
         id: SessionId,
         described: &Described,
         hold: Hold,

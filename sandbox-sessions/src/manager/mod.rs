@@ -53,7 +53,7 @@ const CHANGES: usize = 1024;
 /// handles, so that [`shutdown`](Sessions::shutdown) is the way to end.
 #[derive(Clone, Debug)]
 pub struct Sessions {
-    inner: Arc<Inner>,
+    inner: Arc<Manager>,
 }
 
 /// Counts of sessions, places, waiting callers and sandboxes.
@@ -108,7 +108,7 @@ impl Doomed {
 }
 
 #[derive(Debug)]
-struct Inner {
+struct Manager {
     provider: Arc<dyn Provider>,
     config: SessionsConfig,
     journal: Journal,
@@ -143,7 +143,7 @@ enum Phase {
     Ended,
 }
 
-impl Drop for Inner {
+impl Drop for Manager {
     fn drop(&mut self) {
         self.refill();
         self.wake.notify_one();
@@ -163,7 +163,7 @@ impl Drop for Busy {
     }
 }
 
-impl Inner {
+impl Manager {
     fn entries(&self) -> MutexGuard<'_, HashMap<Name, Arc<Entry>>> {
         lock(&self.entries)
     }
@@ -277,7 +277,7 @@ impl Sessions {
             None => Journal::none(),
         };
         let owner = book.owner.clone().unwrap_or_else(SessionId::generate);
-        let inner = Arc::new(Inner {
+        let inner = Arc::new(Manager {
             queue: Queue::new(config.limits),
             shapes: config.pools.iter().cloned().map(Shape::new).collect(),
             provider,
@@ -327,7 +327,7 @@ impl Sessions {
         spec: SandboxSpec,
     ) -> Result<Session> {
         let name = name(tenant, key)?;
-        Inner::get_or_create(&self.inner, name, spec, SessionOptions::new()).await
+        Manager::get_or_create(&self.inner, name, spec, SessionOptions::new()).await
     }
 
     /// [`get_or_create`](Sessions::get_or_create) with options.
@@ -343,7 +343,7 @@ impl Sessions {
         options: SessionOptions,
     ) -> Result<Session> {
         let name = name(tenant, key)?;
-        Inner::get_or_create(&self.inner, name, spec, options).await
+        Manager::get_or_create(&self.inner, name, spec, options).await
     }
 
     /// The session of a tenant's key, if it is there. This is use of the session: a suspended one
@@ -359,7 +359,7 @@ impl Sessions {
         key: impl TryInto<Key, Error: Into<Error>>,
     ) -> Result<Session> {
         let name = name(tenant, key)?;
-        Inner::get(&self.inner, name).await
+        Manager::get(&self.inner, name).await
     }
 
     /// Returns what is known of the session of a tenant's key. It does not count as a use.
@@ -406,7 +406,7 @@ impl Sessions {
         let name = name(tenant, key)?;
         let entry = self.inner.entries().get(&name).cloned();
         match entry {
-            Some(entry) => Inner::end(&self.inner, &entry, Why::Closed).await,
+            Some(entry) => Manager::end(&self.inner, &entry, Why::Closed).await,
             None => Ok(()),
         }
     }

@@ -12,7 +12,7 @@ use sandbox_core::{GuestPath, Sandbox, SandboxExt as _, SandboxSpec};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::Inner;
+use super::Manager;
 use crate::journal::Record;
 use crate::{Pool, Result, SessionId};
 
@@ -72,7 +72,7 @@ async fn is_well(sandbox: &dyn Sandbox, until: Instant) -> bool {
     matches!(answer, Ok(Ok(_)))
 }
 
-impl Inner {
+impl Manager {
     /// A sandbox for this specification that is ready and well. However many do not answer, a caller
     /// waits for them as long as for one.
     pub(super) async fn take_from_pool(self: &Arc<Self>, spec: &SandboxSpec) -> Option<Member> {
@@ -211,7 +211,7 @@ impl Inner {
 }
 
 /// Keeps one shape of the pool filled until the sessions are gone or shut down.
-pub(super) async fn keep_filled(inner: Weak<Inner>, shape: usize) {
+pub(super) async fn keep_filled(inner: Weak<Manager>, shape: usize) {
     loop {
         let (refill, clock, again) = {
             let Some(inner) = inner.upgrade() else { return };

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use super::entry::Entry;
 use super::steps::step;
-use super::{Inner, OWNER_LABEL, Phase, SESSION_LABEL};
+use super::{Manager, OWNER_LABEL, Phase, SESSION_LABEL};
 use crate::journal::{Record, to_ms};
 use crate::{OnIdle, Result, SessionId, Why};
 
@@ -27,7 +27,7 @@ const AT_ONCE: usize = 16;
 /// Time for which a session that could not be suspended is kept before it is tried again.
 const AGAIN: Duration = Duration::from_secs(60);
 
-impl Inner {
+impl Manager {
     /// Ends every session whose time has come; gives when the next one's comes.
     pub(super) fn expire(self: &Arc<Self>) -> Option<SystemTime> {
         let now = self.config.clock.now();
@@ -363,7 +363,7 @@ impl Inner {
     }
 }
 
-/// Findings of [`Inner::known`].
+/// Findings of [`Manager::known`].
 #[derive(Debug, Default)]
 struct Known {
     /// Marks under which there may be any sandbox.
@@ -383,7 +383,7 @@ impl Known {
 }
 
 /// Runs until the sessions are gone or shut down.
-pub(super) async fn run(inner: Weak<Inner>) {
+pub(super) async fn run(inner: Weak<Manager>) {
     let mut swept: Option<SystemTime> = None;
     loop {
         let (wake, clock, until) = {

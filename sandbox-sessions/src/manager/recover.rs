@@ -8,7 +8,7 @@ use std::sync::Arc;
 use sandbox_core::{Capability, ErrorKind, Labels, Sandbox, SandboxId, SnapshotId};
 
 use super::entry::{Entry, Hold};
-use super::{Inner, OWNER_LABEL, SESSION_LABEL};
+use super::{Manager, OWNER_LABEL, SESSION_LABEL};
 use crate::activity::Life;
 use crate::journal::{Book, Described, Kept, Record, from_ms};
 use crate::{Key, Result, SessionId, Tenant, Why};
@@ -25,7 +25,7 @@ pub struct Opened {
     pub destroyed: usize,
 }
 
-impl Inner {
+impl Manager {
     pub(super) async fn recover(self: &Arc<Self>, book: Book) -> Result<Opened> {
         let mut opened = Opened::default();
         if book.kept.is_empty() {
@@ -170,7 +170,7 @@ enum Backend {
 }
 
 impl Backend {
-    async fn ask(inner: &Inner) -> Result<Self> {
+    async fn ask(inner: &Manager) -> Result<Self> {
         let capabilities = inner.provider.capabilities();
         if !capabilities.has(Capability::Attach) {
             return Ok(Self::Forgets);

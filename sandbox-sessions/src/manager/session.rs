@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use sandbox_core::Sandbox;
 
 use super::entry::Entry;
-use super::{Inner, SessionInfo};
+use super::{Manager, SessionInfo};
 use crate::activity::Life;
 use crate::{
     Error, ErrorKind, Expired, Key, Result, SessionId, SessionOptions, Status, Tenant, Why,
@@ -21,7 +21,7 @@ const FOREVER: Duration = Duration::from_secs(1_000 * 365 * 24 * 3600);
 /// Dropping the handle changes nothing: the session lives on until it is closed or expires.
 #[derive(Clone, Debug)]
 pub struct Session {
-    pub(super) inner: Arc<Inner>,
+    pub(super) inner: Arc<Manager>,
     pub(super) entry: Arc<Entry>,
     pub(super) sandbox: Arc<dyn Sandbox>,
     pub(super) is_new: bool,
@@ -148,7 +148,7 @@ impl Session {
     /// [`Unsupported`](sandbox_core::ErrorKind::Unsupported) without
     /// [`Capability::Snapshot`](sandbox_core::Capability::Snapshot).
     pub async fn suspend(&self) -> Result<()> {
-        Inner::suspend(&self.inner, &self.entry, true).await
+        Manager::suspend(&self.inner, &self.entry, true).await
     }
 
     /// Makes a new session of the same tenant whose sandbox is a [fork](Sandbox::fork) of this
@@ -167,7 +167,7 @@ impl Session {
         options: SessionOptions,
     ) -> Result<Session> {
         let key = key.try_into().map_err(Into::into)?;
-        Inner::fork(&self.inner, &self.entry, key, options).await
+        Manager::fork(&self.inner, &self.entry, key, options).await
     }
 
     /// Ends it: kills what runs and destroys its sandbox. `Ok` if it has ended already.
@@ -178,6 +178,6 @@ impl Session {
     /// [`ErrorKind::Sandbox`] if the backend did not destroy the sandbox; the session has ended all
     /// the same, and it is tried again in the background.
     pub async fn close(&self) -> Result<()> {
-        Inner::end(&self.inner, &self.entry, Why::Closed).await
+        Manager::end(&self.inner, &self.entry, Why::Closed).await
     }
 }

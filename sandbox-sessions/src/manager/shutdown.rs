@@ -8,7 +8,7 @@ use sandbox_core::Capability;
 use tokio::task::JoinSet;
 
 use super::steps::{joined, step};
-use super::{Inner, Phase, SessionInfo, Sessions};
+use super::{Manager, Phase, SessionInfo, Sessions};
 use crate::{Error, ErrorKind, Result, Why};
 
 /// Options of a shutdown.
@@ -86,7 +86,7 @@ impl Sessions {
     }
 }
 
-impl Inner {
+impl Manager {
     async fn shut_down(self: &Arc<Self>, options: ShutdownOptions) -> Result<ShutdownReport> {
         let inner = self;
         let keeps =
@@ -119,7 +119,7 @@ impl Inner {
                 left.insert(entry.id.clone(), entry.clone());
                 let inner = inner.clone();
                 ends.spawn(async move {
-                    let ended = Inner::end(&inner, &entry, Why::ShutDown).await;
+                    let ended = Manager::end(&inner, &entry, Why::ShutDown).await;
                     if let Err(error) = &ended {
                         tracing::warn!(id = %entry.id, %error, "a session was not closed cleanly");
                     }

@@ -17,10 +17,10 @@ use super::state::StateId;
 use crate::distribution::{Reference, Session};
 
 #[derive(Debug, Default)]
-pub(super) struct Registries(Mutex<Inner>);
+pub(super) struct Registries(Mutex<Published>);
 
 #[derive(Debug, Default)]
-struct Inner {
+struct Published {
     images: HashMap<String, Image>,
     hosts: HashSet<String>,
     logins: HashMap<String, (String, String)>,

@@ -22,10 +22,10 @@ static KEPT: LazyLock<usize> = LazyLock::new(|| {
 pub(super) struct StateId(u64);
 
 #[derive(Debug, Default)]
-pub(super) struct States(Mutex<Inner>);
+pub(super) struct States(Mutex<HeldStates>);
 
 #[derive(Debug, Default)]
-struct Inner {
+struct HeldStates {
     next: u64,
     kept: HashMap<StateId, Arc<dyn Sandbox>>,
     images: HashMap<StateId, Arc<dyn Sandbox>>,

@@ -12,11 +12,11 @@ use crate::activity::ended;
 use crate::journal::Record;
 use crate::manager::entry::Entry;
 use crate::manager::gates::Gate;
-use crate::manager::{Doomed, Inner};
+use crate::manager::{Doomed, Manager};
 use crate::queue::Place;
 use crate::{Error, Result, SessionId, Why};
 
-impl Inner {
+impl Manager {
     /// Ends a session, if it is still the one of its name.
     pub(in crate::manager) async fn end(
         inner: &Arc<Self>,

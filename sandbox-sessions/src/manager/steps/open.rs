@@ -15,14 +15,14 @@ use crate::activity::Use;
 use crate::journal::Record;
 use crate::manager::entry::{Entry, Hold, describe};
 use crate::manager::gates::{Gate, Gates};
-use crate::manager::{Inner, OWNER_LABEL, SESSION_LABEL, Session};
+use crate::manager::{Manager, OWNER_LABEL, SESSION_LABEL, Session};
 use crate::name::Name;
 use crate::queue::Place;
 use crate::{
     Clock, Error, ErrorKind, Key, Result, SessionId, SessionOptions, Wait, Why, fingerprint,
 };
 
-impl Inner {
+impl Manager {
     pub(in crate::manager) async fn get_or_create(
         inner: &Arc<Self>,
         name: Name,

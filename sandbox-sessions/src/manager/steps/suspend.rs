@@ -13,11 +13,11 @@ use crate::activity::Life;
 use crate::journal::Record;
 use crate::manager::entry::Entry;
 use crate::manager::gates::Gate;
-use crate::manager::{Doomed, Inner, OWNER_LABEL, SESSION_LABEL};
+use crate::manager::{Doomed, Manager, OWNER_LABEL, SESSION_LABEL};
 use crate::queue::Place;
 use crate::{Error, ErrorKind, Result, Why};
 
-impl Inner {
+impl Manager {
     /// The sandbox of a session that is not suspended: the handle that is there, or one to what an
     /// earlier process left. `None` if the backend does not have it any more.
     pub(in crate::manager) async fn take_up(

@@ -17,7 +17,7 @@ use tokio::process::Command as HostCommand;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::watch;
+use super::path_calls;
 use crate::plain::group::Reach;
 use crate::plain::process::{Launch, Launched};
 use crate::sys::confine::{Cage, restrict_thread, watch_thread};
@@ -100,7 +100,7 @@ struct Watched {
 impl Watched {
     /// Answers what the programs ask of the host, until none is left.
     fn until_empty(self, root: &Path) {
-        watch::answer_until_empty(self.listener.as_fd(), root);
+        path_calls::answer_until_empty(self.listener.as_fd(), root);
         self.domain.is_empty.store(true, Ordering::Release);
         let keeper = self.domain.keeper.lock();
         drop(keeper.unwrap_or_else(PoisonError::into_inner).take());

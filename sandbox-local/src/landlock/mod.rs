@@ -6,12 +6,12 @@
 //! must never run a command unless every one of these is in force.
 
 mod domain;
+mod path_calls;
 mod provider;
 mod report;
 mod rules;
 mod sandbox;
 mod watch;
-mod watched;
 
 pub use provider::{LandlockConfig, LandlockProvider};
 

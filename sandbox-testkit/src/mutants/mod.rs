@@ -4,11 +4,14 @@
 //! need real programs are put around a backend that runs some. Without its fault a mutant passes
 //! every case that its backend passes; a mutant must never have two faults.
 
+mod command;
+mod fault;
 mod job;
 mod process;
 mod provider;
 mod sandbox;
 mod stream;
+mod transfer;
 mod watch;
 
 use std::path::PathBuf;

@@ -10,17 +10,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use sandbox_core::{
-    Capabilities, Capability, CapturedStream, ChangeKind, Changes, ChangesOptions, Command,
-    Control, CreateDirOptions, DirEntry, EgressDecisions, EgressPolicy, Enforcement, Env, Error,
-    ErrorKind, Execution, ExistingDir, Exit, ExitCause, ExitStatus, ExportOptions, FileBatch,
-    FileEvent, FileKind, FileReader, FileWatch, FileWriter, ForkOptions, GuestPath, ImportOptions,
-    IsolationReport, Job, JobInfo, JobKey, JobOptions, ListOptions, Metadata, MetadataOptions,
-    OpenReadOptions, OpenWriteOptions, Operation, Output, PartialOutput, PortStream, Process,
-    ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox, SandboxExt, SandboxInfo, Snapshot,
-    SnapshotOptions, Stdin, TerminalSize, TransferReport, Usage, WatchOptions, WriteMode,
+    Capabilities, Capability, ChangeKind, Changes, ChangesOptions, Command, Control,
+    CreateDirOptions, DirEntry, EgressDecisions, EgressPolicy, Enforcement, Env, Error, ErrorKind,
+    Execution, Exit, ExitCause, ExitStatus, ExportOptions, FileBatch, FileEvent, FileKind,
+    FileReader, FileWatch, FileWriter, ForkOptions, GuestPath, ImportOptions, IsolationReport, Job,
+    JobInfo, JobKey, JobOptions, ListOptions, Metadata, MetadataOptions, OpenReadOptions,
+    OpenWriteOptions, Operation, Output, PartialOutput, PortStream, Process, ReadOptions,
+    RemoveOptions, RenameOptions, Result, Sandbox, SandboxExt, SandboxInfo, Snapshot,
+    SnapshotOptions, TransferReport, Usage, WatchOptions, WriteMode,
 };
 
-use super::{Mutant, job, process, stream, watch};
+use super::fault::of_kind;
+use super::{Mutant, command, fault, job, process, stream, transfer, watch};
 use crate::kit::same_path;
 
 pub(super) struct MutantSandbox {
@@ -115,30 +116,7 @@ impl MutantSandbox {
 
     /// Passes the error of every operation on.
     fn say<T>(&self, result: Result<T>) -> Result<T> {
-        result.map_err(|error| match self.mutant {
-            Mutant::ErrorsWithoutPath => rebuilt(&error, false, true),
-            Mutant::ErrorsWithoutSandbox => rebuilt(&error, true, false),
-            Mutant::ErrorsOfAnotherOperation => {
-                let other = Error::new(error.kind(), Operation::Close)
-                    .with_message(error.message())
-                    .with_sandbox(self.inner.info().id);
-                match error.path() {
-                    Some(path) => other.with_path(path),
-                    None => other,
-                }
-            }
-            Mutant::HintsLeftOut if error.hint().is_some() => rebuilt(&error, true, true),
-            Mutant::LostSaysClosed if error.kind() == ErrorKind::Lost => {
-                of_kind(&error, ErrorKind::Closed)
-            }
-            Mutant::ExpiredSaysClosed if error.kind() == ErrorKind::Expired => {
-                of_kind(&error, ErrorKind::Closed)
-            }
-            Mutant::ClosedSaysLost if error.kind() == ErrorKind::Closed => {
-                of_kind(&error, ErrorKind::Lost)
-            }
-            _ => error,
-        })
+        result.map_err(|error| fault::said(self.mutant, &*self.inner, error))
     }
 
     /// The path that the sandbox is given.
@@ -170,90 +148,8 @@ impl MutantSandbox {
         }
     }
 
-    fn command(&self, mut command: Command) -> Command {
-        match self.mutant {
-            Mutant::StdinIgnored => command.stdin = Stdin::Empty,
-            Mutant::CwdIgnored => command.cwd = None,
-            Mutant::TerminalSizeIgnored => {
-                if let Some(terminal) = &mut command.terminal {
-                    terminal.size = TerminalSize::default();
-                }
-            }
-            Mutant::UserIgnored => command.user = None,
-            Mutant::ZeroTimeoutAccepted if command.timeout == Some(Duration::ZERO) => {
-                command.timeout = None;
-            }
-            Mutant::OutputLimitIgnored => {
-                command.stdout_limit = u64::MAX;
-                command.stderr_limit = u64::MAX;
-            }
-            Mutant::SpecTimeoutFirst => {
-                command.timeout = self.inner.info().command_timeout.or(command.timeout);
-            }
-            Mutant::HostEnvironmentLeaks => {
-                use std::os::unix::ffi::OsStringExt as _;
-                for (name, value) in std::env::vars_os() {
-                    command = command.env(name.into_vec(), value.into_vec());
-                }
-            }
-            // No backend mounts over its own `/dev`: this is what a command would see there.
-            Mutant::HostDevInside if command.argv().last().is_some_and(|arg| arg == b"/dev") => {
-                use std::os::unix::fs::MetadataExt as _;
-                if let Ok(host) = std::fs::metadata("/dev") {
-                    let identity = format!("{}:{}", host.dev(), host.ino());
-                    command = Command::new("printf").arg("%s").arg(identity);
-                }
-            }
-            Mutant::BackgroundEndsWhenItPrints => {
-                let own = Command::new("sh").args(["-c", "\"$@\" | head -n 1", "sh"]);
-                command = own.args(command.argv());
-            }
-            Mutant::StreamsHaveNoNames => command = without_names(command),
-            Mutant::ArgumentsThroughShell => {
-                command = Command::shell(command.argv().join(&b' '));
-            }
-            _ => {}
-        }
-        command
-    }
-
-    fn output(&self, mut output: Output) -> Output {
-        match self.mutant {
-            Mutant::TruncationNotTold => {
-                output.stdout.total = output.stdout.bytes.len() as u64;
-                output.stderr.total = output.stderr.bytes.len() as u64;
-            }
-            Mutant::StderrMerged => {
-                let all = [&output.stdout.bytes[..], &output.stderr.bytes[..]].concat();
-                let total = output.stdout.total + output.stderr.total;
-                output.stdout = CapturedStream::new(all, total);
-                output.stderr = CapturedStream::default();
-            }
-            Mutant::NewlineAdded => {
-                let line = [&output.stdout.bytes[..], b"\n"].concat();
-                let total = output.stdout.total + 1;
-                output.stdout = CapturedStream::new(line, total);
-            }
-            Mutant::OutputMadeUtf8 => {
-                let text = output.stdout.to_string_lossy().into_owned();
-                let total = text.len() as u64;
-                output.stdout = CapturedStream::new(text, total);
-            }
-            Mutant::SignalAsCode => {
-                output.status = ExitStatus::Code(output.status.shell_code());
-            }
-            Mutant::CodesAsSignals => {
-                if let ExitStatus::Code(code @ 129..) = output.status {
-                    output.status = ExitStatus::Signal(code - 128);
-                }
-            }
-            Mutant::CauseMadeUp if output.status.signal().is_some() => {
-                output.cause = ExitCause::OutOfMemory;
-            }
-            Mutant::DurationMissing => output.duration = Duration::ZERO,
-            _ => {}
-        }
-        output
+    fn command(&self, command: Command) -> Command {
+        command::asked(self.mutant, &*self.inner, command)
     }
 
     /// Runs a command, with the faults of the waiting.
@@ -314,52 +210,6 @@ impl MutantSandbox {
             _ => inner.exec(command).await,
         }
     }
-}
-
-/// Takes the names of the standard streams out of a script.
-fn without_names(command: Command) -> Command {
-    let argv: Vec<String> = command
-        .argv()
-        .iter()
-        .map(|argument| String::from_utf8_lossy(argument).replace("/dev/std", "/no/such/std"))
-        .collect();
-    let mut renamed = Command::new(argv.first().map_or("", String::as_str));
-    renamed = renamed.args(argv.iter().skip(1));
-    (renamed.env, renamed.cwd, renamed.stdin) = (command.env, command.cwd, command.stdin);
-    renamed
-}
-
-/// Rebuilds an error without its path or its sandbox, and in any case without partial output.
-fn rebuilt(error: &Error, path: bool, sandbox: bool) -> Error {
-    let mut new = of_kind(error, error.kind());
-    if !path || !sandbox || error.hint().is_some() {
-        new = Error::new(error.kind(), error.operation()).with_message(error.message());
-        if let (true, Some(path)) = (path, error.path()) {
-            new = new.with_path(path);
-        }
-        if let (true, Some(sandbox)) = (sandbox, error.sandbox()) {
-            new = new.with_sandbox(sandbox.clone());
-        }
-        if let Some(ran) = error.execution() {
-            new = new.with_execution(ran);
-        }
-    }
-    new
-}
-
-/// Rebuilds an error of another kind, without partial output.
-fn of_kind(error: &Error, kind: ErrorKind) -> Error {
-    let mut new = Error::new(kind, error.operation()).with_message(error.message());
-    if let Some(path) = error.path() {
-        new = new.with_path(path);
-    }
-    if let Some(sandbox) = error.sandbox() {
-        new = new.with_sandbox(sandbox.clone());
-    }
-    if let Some(ran) = error.execution() {
-        new = new.with_execution(ran);
-    }
-    new
 }
 
 /// Reads what the host has at a path of the guest.
@@ -442,7 +292,7 @@ impl Sandbox for MutantSandbox {
                 {
                     self.inner.write(cwd.join("core"), "its memory").await?;
                 }
-                Ok(self.output(output))
+                Ok(command::given(self.mutant, output))
             }
             Err(error) if error.kind() == ErrorKind::CommandNotFound => match self.mutant {
                 Mutant::MissingProgramIsAResult => {
@@ -626,96 +476,20 @@ impl Sandbox for MutantSandbox {
         &self,
         from: &Path,
         to: &GuestPath,
-        mut options: ImportOptions,
+        options: ImportOptions,
     ) -> Result<TransferReport> {
-        match self.mutant {
-            Mutant::MirrorIgnored => options.mirror = false,
-            Mutant::ProgressUntold => options.progress = None,
-            Mutant::ImportExcludesIgnored => options.excludes.clear(),
-            Mutant::IgnoreFilesUnheeded => options.ignore_files = false,
-            Mutant::ImportWritesInto => {
-                let listed = ListOptions::new().recursive(true);
-                let there = self.inner.list_dir(to, listed).await.unwrap_or_default();
-                let denied = |entry: &DirEntry| {
-                    entry.metadata.is_file() && entry.metadata.mode.bits() & 0o200 == 0
-                };
-                if let Some(entry) = there.iter().find(|entry| denied(entry)) {
-                    let error = Error::new(ErrorKind::PermissionDenied, Operation::ImportDir);
-                    return Err(error.with_path(to.join(&entry.path)));
-                }
-            }
-            _ => {}
-        }
-        self.say(self.inner.import_dir(from, &self.path(to), options).await)
+        let to = self.path(to);
+        self.say(transfer::import(self.mutant, &*self.inner, from, &to, options).await)
     }
 
     async fn export_dir(
         &self,
         from: &GuestPath,
         to: &Path,
-        mut options: ExportOptions,
+        options: ExportOptions,
     ) -> Result<TransferReport> {
-        match self.mutant {
-            Mutant::ExportExcludesIgnored => options.excludes.clear(),
-            Mutant::ExportAlwaysReplaces => options.existing = ExistingDir::Replace,
-            Mutant::MustBeAbsentTakesEmpty if options.existing == ExistingDir::MustBeAbsent => {
-                options.existing = ExistingDir::MustBeEmpty;
-            }
-            // These are the fault itself; where it can't be planted there is none.
-            Mutant::ParentsMade => {
-                drop(to.parent().map(std::fs::create_dir_all));
-            }
-            Mutant::FileReplaced if !to.is_dir() => drop(std::fs::remove_file(to)),
-            _ => {}
-        }
-        let mut done = self.inner.export_dir(&self.path(from), to, options).await;
-        match (self.mutant, &mut done) {
-            (Mutant::UnreadableNotTold, Ok(report)) => {
-                report.skipped.clear();
-                report.skipped_total = 0;
-            }
-            (Mutant::TimesLost, Ok(_)) => {
-                let now = std::time::SystemTime::now();
-                for entry in std::fs::read_dir(to).into_iter().flatten().flatten() {
-                    let file = std::fs::File::open(entry.path());
-                    drop(file.and_then(|file| file.set_modified(now)));
-                }
-            }
-            (Mutant::HolesFilled, Ok(_)) => {
-                for entry in std::fs::read_dir(to).into_iter().flatten().flatten() {
-                    let content = std::fs::read(entry.path());
-                    drop(content.and_then(|content| std::fs::write(entry.path(), content)));
-                }
-            }
-            // These are the fault itself; where it can't be planted there is none.
-            (Mutant::ExportLetsLinksOut, Ok(report)) => {
-                for skipped in &report.skipped {
-                    let at = from.join(&skipped.path);
-                    let link = self.inner.stat(&at).await?.link_target;
-                    let link = link.map(|link| link.to_string()).unwrap_or_default();
-                    let at = to.join(skipped.path.to_string());
-                    drop(std::os::unix::fs::symlink(link, at));
-                }
-            }
-            (Mutant::MergeFollowsLinks, Err(_)) => drop(std::fs::write(to.join("sub/f"), "new")),
-            (Mutant::ExportLeavesAPart, Err(_)) => drop(std::fs::create_dir(to)),
-            (Mutant::ExportKeepsLinks, Ok(report)) => {
-                use std::os::unix::ffi::OsStrExt as _;
-                for skipped in &report.skipped {
-                    let name = std::ffi::OsStr::from_bytes(skipped.path.as_bytes());
-                    drop(std::os::unix::fs::symlink("/etc/hostname", to.join(name)));
-                }
-            }
-            (Mutant::ExportSetsUid, Ok(_)) => {
-                use std::os::unix::fs::PermissionsExt as _;
-                for entry in std::fs::read_dir(to).into_iter().flatten().flatten() {
-                    let mode = std::fs::Permissions::from_mode(0o4755);
-                    drop(std::fs::set_permissions(entry.path(), mode));
-                }
-            }
-            _ => {}
-        }
-        self.say(done)
+        let from = self.path(from);
+        self.say(transfer::export(self.mutant, &*self.inner, &from, to, options).await)
     }
 
     async fn set_workdir(&self, path: &GuestPath) -> Result<()> {

@@ -182,6 +182,7 @@ const CLAUSES: &[Clause] = &[
             Mutant::CreateNewReplaces,
             Mutant::DuplicatesAccepted,
             Mutant::ModeLost,
+            Mutant::FifoReplaced,
         ],
     },
     Clause {

@@ -206,6 +206,8 @@ mutants! {
     // Files.
     /// Modes are dropped.
     ModeLost => "files::a_mode_is_kept",
+    /// A FIFO at the name gives way to the file.
+    FifoReplaced => "files::what_is_no_file_is_not_written_to",
     /// The limit of reading is not applied.
     ReadLimitIgnored => "files::reading_beyond_the_limit_states_it",
     /// Reading beyond the limit gives a part.

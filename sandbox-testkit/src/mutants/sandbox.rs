@@ -368,7 +368,16 @@ impl Sandbox for MutantSandbox {
             });
             return Ok(());
         }
-        self.say(target.write_files(changed).await)
+        let written = target.write_files(changed.clone()).await;
+        if self.has(Mutant::FifoReplaced)
+            && let Err(error) = &written
+            && error.kind() == ErrorKind::NotARegularFile
+            && let Some(path) = error.path()
+        {
+            target.remove(path, RemoveOptions::new()).await?;
+            return target.write_files(changed).await;
+        }
+        self.say(written)
     }
 
     async fn read_file(&self, path: &GuestPath, mut options: ReadOptions) -> Result<Bytes> {

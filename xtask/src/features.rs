@@ -30,6 +30,7 @@ fn check_each(root: &Path, package: &str, manifest: &str) -> Result<()> {
             "--package",
             package,
             "--lib",
+            "--no-deps",
             "--no-default-features",
             "--features",
             feature,

@@ -11,6 +11,7 @@ use std::time::Instant;
 use libtest_mimic::{Arguments, Trial};
 
 use crate::kit::matrix::write_matrix;
+use crate::kit::plan::begins;
 use crate::kit::reaper::Reaper;
 use crate::kit::run::{NO_PROCESS_IS_LEFT, UnderTest, nothing_left};
 use crate::kit::settings::{Settings, check_deviations};
@@ -71,15 +72,18 @@ pub fn main(fixtures: impl IntoFixtures) -> ExitCode {
                     Outcome::Passed | Outcome::Ignored(_) => Ok(()),
                 }
             });
-            trials.push(match planned.skip {
+            let trial = match planned.skip {
                 Some(skip) => trial
                     .with_kind(format!("{}: {}", skip.kind, skip.reason))
                     .with_ignored_flag(true),
                 None => trial,
-            });
+            };
+            trials.push((begins(case.name), trial));
         }
         reports.push((fixture, under_test, cases));
     }
+    trials.sort_by_key(|(begins, _)| *begins);
+    let trials = trials.into_iter().map(|(_, trial)| trial).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     let mut code = conclusion.exit_code();
     if listing {

@@ -2,6 +2,7 @@
 //!
 //! Invariant: no case can keep another from running.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use serde::Serialize;
 use tokio::sync::OnceCell;
 
 use crate::kit::context::PATIENCE;
-use crate::kit::plan::Planned;
+use crate::kit::plan::{Planned, begins};
 use crate::kit::reaper::Reaper;
 use crate::kit::settings::{Settings, check_deviations};
 use crate::kit::watch::Watch;
@@ -113,7 +114,8 @@ pub async fn run(fixture: Arc<dyn Fixture>, filter: impl Fn(&str) -> bool) -> Re
         .filter(|planned| filter(planned.case.name))
         .enumerate()
         .collect();
-    planned.reverse();
+    // Taken from the end.
+    planned.sort_by_key(|(index, planned)| Reverse((begins(planned.case.name), *index)));
     let at_once = under_test.fixture.threads().unwrap_or(1).max(1);
     let mut running = tokio::task::JoinSet::new();
     let mut reports = Vec::new();

@@ -14,7 +14,7 @@ use sandbox_core::{
 };
 
 use crate::descent::{DEPTH, Descent, is_gone};
-use crate::export::{Attributes, skipped};
+use crate::export::{Attributes, NAMES, skipped};
 use crate::filter::{Excludes, IgnoreFiles, MAX_IGNORE_FILE, is_excluded};
 use crate::sys::{Dir, Stat, bytes};
 
@@ -93,9 +93,6 @@ struct Level {
     /// Still to come, the first last.
     names: Vec<OsString>,
 }
-
-/// The most bytes of paths that are kept of a tree that untrusted code made.
-pub(crate) const NAMES: u64 = if cfg!(test) { 20 << 20 } else { 256 << 20 };
 
 /// The most entries of such a tree.
 pub(crate) const ENTRIES: u64 = 4_000_000;

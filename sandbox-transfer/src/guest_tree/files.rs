@@ -16,7 +16,7 @@ use sandbox_core::{
 
 use super::{GuestTree, at, reopen};
 use crate::descent::{DEPTH, Descent, is_gone};
-use crate::scan::NAMES;
+use crate::export::NAMES;
 use crate::sys::{Dir, kind_of, system_time};
 
 fn refused(kind: ErrorKind, operation: Operation, path: &GuestPath, why: &str) -> Error {

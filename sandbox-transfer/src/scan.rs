@@ -94,7 +94,7 @@ struct Level {
     names: Vec<OsString>,
 }
 
-/// The most entries of such a tree.
+/// The most entries of a tree that untrusted code made.
 pub(crate) const ENTRIES: u64 = 4_000_000;
 
 /// Room for the rest of a tree.

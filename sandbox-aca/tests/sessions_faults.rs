@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use sandbox_aca::{
     AcaSession, AcaSessionConfig, AcaSessionProvider, CodeOptions, CodeStatus, SessionKind,
     StaticToken,
@@ -63,12 +64,9 @@ async fn through(kind: SessionKind, on: &str, action: Action) -> (Result<()>, us
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_is_lost_is_asked_for_and_the_command_runs_once() {
-    for kind in KINDS {
-        for on in [
-            EXECUTE,
-            "POST /subscriptions/s/resourceGroups/g/sessionPools/",
-            "/content",
-        ] {
+    // Each takes some waiting: those of one request at once.
+    let at = async |on: &'static str| {
+        for kind in KINDS {
             for action in [
                 Action::DropAfter,
                 Action::StatusAfter(500),
@@ -79,7 +77,13 @@ async fn an_answer_that_is_lost_is_asked_for_and_the_command_runs_once() {
                 assert_eq!(count, 1, "{kind:?} {on} {action:?}");
             }
         }
-    }
+    };
+    let requests = [
+        EXECUTE,
+        "POST /subscriptions/s/resourceGroups/g/sessionPools/",
+        "/content",
+    ];
+    join_all(requests.map(at)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -158,7 +162,7 @@ async fn a_session_that_expired_is_lost_and_no_empty_one_takes_its_place() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_pool_is_told_in_every_form() {
-    for full_as in [FullAs::TooManyRequests, FullAs::NotFound, FullAs::Bare] {
+    let form = async |full_as| {
         let mut options = Options::default();
         options.full_as = full_as;
         let mut pool = SessionPool::new("shell", PoolKind::Shell);
@@ -185,7 +189,10 @@ async fn a_full_pool_is_told_in_every_form() {
             .close()
             .await
             .expect("it closes");
-    }
+    };
+    // At once: each waits to be refused.
+    let forms = [FullAs::TooManyRequests, FullAs::NotFound, FullAs::Bare].map(form);
+    join_all(forms).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

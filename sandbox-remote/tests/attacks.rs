@@ -407,7 +407,7 @@ async fn of_one(
 async fn what_a_client_that_vanishes_left_running_is_ended() {
     let plain = || Arc::new(PlainProvider::new(PlainConfig::new()).unwrap());
     let short = Duration::from_secs(2);
-    for what in ["exec", "spawn"] {
+    let vanishes = async |what: &str| {
         let (_serving, address, own) = of_one(plain(), ServerConfig::new().grace(short)).await;
         let mut stream = TcpStream::connect(address).await.unwrap();
         let line = format!("POST /v1/sandboxes/{}/{what}", own.info().id);
@@ -420,7 +420,9 @@ async fn what_a_client_that_vanishes_left_running_is_ended() {
         drop(stream);
         until("the command is ended", || async { !process.exists() }).await;
         own.close().await.unwrap();
-    }
+    };
+    // Side by side: both wait for the grace.
+    tokio::join!(vanishes("exec"), vanishes("spawn"));
     // The control: a client that is there keeps it, for longer than the grace. On a busy machine it
     // may be away for as long; a longer grace it uses all the same.
     let mut kept = false;

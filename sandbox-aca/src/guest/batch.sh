@@ -9,7 +9,7 @@ into() { # into K DIRECTORY FILE: what follows goes there; FILE is its first, fo
   exec 3> "$stage/new.$number" 4> "$stage/replaced.$number" 5> "$stage/must_be_new.$number" 6> "$stage/keep_mode.$number"
   above=$directory
   while [ "$above" ] && ! there "$above"; do above=${above%/*}; done
-  [ -z "$above" ] || [ -d "$above" ] || no NOTDIR "$3"
+  [ -z "$above" ] || [ -d "$above" ] || not_dir "$above" "$3"
 }
 file() { # file NUMBER NAME KEEP_MODE CREATE_NEW
   path=$directory/$2

@@ -5,7 +5,7 @@ emit() { # A file: here if it is small, to be fetched if not.
 }
 list() { # list DIRECTORY DEPTH ENTRIES
   if ! [ -d "$1" ]; then
-    there "$1" && no NOTDIR
+    there "$1" && not_dir "$1"
     climb "$1"
   fi
   mkdir -p "$stage"
@@ -24,7 +24,7 @@ about() { # about PATH FOLLOW: the second is -L or empty.
 }
 readable() { # readable FILE: or why it is not.
   if ! [ -e "$1" ]; then
-    [ -L "$1" ] && no NOENT
+    if [ -L "$1" ]; then loops "$1" && no LOOP; no NOENT; fi
     climb "$1"
   fi
   [ -d "$1" ] && no ISDIR
@@ -92,6 +92,6 @@ make_workdir() { # make_workdir PATH: with the directories above it.
 enter() { # The workdir: must be a directory.
   [ -d "$1" ] && { echo OK; exit 0; }
   [ -e "$1" ] && no NOTDIR
-  [ -L "$1" ] && no NOENT
+  if [ -L "$1" ]; then loops "$1" && no LOOP; no NOENT; fi
   climb "$1"
 }

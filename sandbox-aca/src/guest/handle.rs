@@ -443,6 +443,7 @@ pub(crate) fn kind_of(name: &str) -> (ErrorKind, &'static str) {
         "NOTDIR" => (ErrorKind::NotADirectory, "not a directory"),
         "ISDIR" => (ErrorKind::IsADirectory, "a directory is there"),
         "NOTREG" => (ErrorKind::NotARegularFile, "neither a file nor a directory"),
+        "LOOP" => (ErrorKind::InvalidInput, "links lead in a circle"),
         "EXIST" => (ErrorKind::AlreadyExists, "already exists"),
         "NOTEMPTY" => (ErrorKind::DirectoryNotEmpty, "the directory is not empty"),
         "PERM" => (ErrorKind::PermissionDenied, "permission denied"),

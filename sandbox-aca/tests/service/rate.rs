@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use sandbox_core::{FileBatch, Sandbox, SandboxExt as _};
 use sandbox_testkit::aca::RetryAfter;
 
@@ -49,47 +50,46 @@ const FORMS: [RetryAfter; 6] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_is_obeyed_in_every_form_and_nothing_is_run_twice() {
-    each(obeyed).await;
+    // At once: each waits until the service says that it may.
+    join_all(FORMS.map(|form| each(async move |rig| obeyed(rig, form).await))).await;
 }
 
 /// The seconds of a minute that are left when the third request comes.
 const LEFT: Duration = Duration::from_secs(3);
 
-async fn obeyed(rig: Rig) {
+async fn obeyed(rig: Rig, form: RetryAfter) {
     let (emulator, provider) = (&rig.emulator, &rig.provider);
     let sandbox = rig.sandbox().await;
     let mut made = 0;
-    for form in FORMS {
-        let what = format!("{} {form:?}", provider.backend());
-        loop {
-            // The clocks of client and service disagree by an hour more each time.
-            emulator.advance(Duration::from_secs(3600));
-            emulator.change(|options| {
-                options.rate = Some(2);
-                options.retry_after = form;
-            });
-            let (before, executions) = (emulator.requests(""), emulator.executions(""));
-            let begun = Instant::now();
-            make(&*sandbox, &mut made).await;
-            make(&*sandbox, &mut made).await;
-            // So long the service wants to be left alone.
-            emulator.advance(Duration::from_secs(60) - LEFT);
-            make(&*sandbox, &mut made).await;
-            emulator.change(|options| options.rate = None);
-            let refused = emulator.requests("") - before - 3;
-            assert_eq!(emulator.executions("") - executions, 3, "{what}");
-            if refused == 0 && begun.elapsed() >= LEFT {
-                // This machine was so slow that the minute was over.
-                continue;
-            }
-            // Who is told when asks once; who is told nothing, a few times.
-            let most = match form {
-                RetryAfter::Past | RetryAfter::Absent => 4,
-                _ => 1,
-            };
-            assert!((1..=most).contains(&refused), "{what}: {refused} times");
-            break;
+    let what = format!("{} {form:?}", provider.backend());
+    loop {
+        // The clocks of client and service disagree.
+        emulator.advance(Duration::from_secs(3600));
+        emulator.change(|options| {
+            options.rate = Some(2);
+            options.retry_after = form;
+        });
+        let (before, executions) = (emulator.requests(""), emulator.executions(""));
+        let begun = Instant::now();
+        make(&*sandbox, &mut made).await;
+        make(&*sandbox, &mut made).await;
+        // So long the service wants to be left alone.
+        emulator.advance(Duration::from_secs(60) - LEFT);
+        make(&*sandbox, &mut made).await;
+        emulator.change(|options| options.rate = None);
+        let refused = emulator.requests("") - before - 3;
+        assert_eq!(emulator.executions("") - executions, 3, "{what}");
+        if refused == 0 && begun.elapsed() >= LEFT {
+            // This machine was so slow that the minute was over.
+            continue;
         }
+        // Who is told when asks once; who is told nothing, a few times.
+        let most = match form {
+            RetryAfter::Past | RetryAfter::Absent => 4,
+            _ => 1,
+        };
+        assert!((1..=most).contains(&refused), "{what}: {refused} times");
+        break;
     }
     let there = sandbox.list("made").await.expect("a list").len();
     assert_eq!(there, made, "{}", provider.backend());

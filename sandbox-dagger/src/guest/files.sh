@@ -4,11 +4,16 @@ exec 2>/dev/null
 fail() { echo "frame $nonce"; echo "no $1"; printf %s "$path" | base64; echo .; echo "end $nonce"; exit 0; }
 begin() { echo "frame $nonce"; echo ok; }
 finish() { echo "end $nonce"; exit 0; }
+# Whether the links on the way of $1 lead in a circle.
+loops() {
+    case $(LC_ALL=C ls -d -- "$1/" 2>&1) in *'levels of symbolic links'* | *'ymbolic link loop'*) ;; *) return 1 ;; esac
+}
 # Why nothing is at $1.
 absent() {
     above=$1
     while [ -n "$above" ]; do
         if [ -d "$above" ]; then break; fi
+        if [ -L "$above" ] && loops "$above"; then fail loop; fi
         if [ -e "$above" ]; then fail not-a-directory; fi
         above=${above%/*}
     done
@@ -50,7 +55,10 @@ op_metadata() {
 op_list() {
     follow=
     there "$path" || absent "$path"
-    if [ ! -d "$path" ]; then fail not-a-directory; fi
+    if [ ! -d "$path" ]; then
+        loops "$path" && fail loop
+        fail not-a-directory
+    fi
     if [ ! -r "$path" ] || [ ! -x "$path" ]; then fail denied; fi
     cd -- "$path" || fail denied
     if [ "$limit" -gt 0 ] && [ "$(find . -mindepth 1 $depth -print | head -n "$((limit + 1))" | wc -l)" -gt "$((limit * 2))" ]; then fail limit; fi
@@ -137,7 +145,10 @@ check() {
     else
         parent=${path%/*}
         while [ -n "$parent" ] && [ ! -d "$parent" ]; do
-            if there "$parent"; then fail not-a-directory; fi
+            if there "$parent"; then
+                loops "$parent" && fail loop
+                fail not-a-directory
+            fi
             parent=${parent%/*}
         done
     fi

@@ -47,6 +47,7 @@ fn refusal(why: &str, operation: Operation) -> Error {
     let (kind, message) = match why {
         "not-found" => (ErrorKind::NotFound, "no such file or directory"),
         "not-a-directory" => (ErrorKind::NotADirectory, "not a directory"),
+        "loop" => (ErrorKind::InvalidInput, "links lead in a circle"),
         "is-a-directory" => (ErrorKind::IsADirectory, "a directory"),
         "not-a-regular-file" => (ErrorKind::NotARegularFile, "not a regular file"),
         "not-empty" => (ErrorKind::DirectoryNotEmpty, "the directory is not empty"),

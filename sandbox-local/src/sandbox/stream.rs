@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 use super::LocalSandbox;
 use super::ended::Ended;
 use crate::engine::StdinWriter;
+use crate::file_operations::FileOperations as _;
 use crate::files::Incoming;
 
 /// Most bytes that the pipe to the writing thread holds.

@@ -31,7 +31,18 @@ pub(crate) struct Planned {
 /// The cases that take longest, on one backend or another.
 const LONGEST: &[&str] = &[
     "fork::forks_a_hundred_deep",
-    "kill::a_timeout_is_an_error_with_the_partial_output",
+    "terminal::many_come_and_go",
+    "paths::odd_names_make_the_round",
+    "kill::a_hundred_short_timeouts_tell_what_ran",
+    "fork::thirty_two_siblings_at_once",
+    "exec::a_hundred_execs_in_a_row",
+    "provider::use_puts_the_ttl_off",
+    "files::many_small_writes_all_arrive",
+    "lifecycle::fifty_sandboxes_at_once",
+    "fork::a_fork_while_files_are_written_is_of_one_moment",
+    "fork::a_fork_beside_a_program_that_writes_is_of_one_moment",
+    "fork::every_directory_is_forked",
+    "provider::a_ttl_ends_an_unused_sandbox",
 ];
 
 /// The turn in which a case begins: the longest first, so that none is left alone at the end.

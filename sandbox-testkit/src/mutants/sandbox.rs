@@ -12,12 +12,12 @@ use bytes::Bytes;
 use sandbox_core::{
     Capabilities, Capability, ChangeKind, Changes, ChangesOptions, Command, Control,
     CreateDirOptions, DirEntry, EgressDecisions, EgressPolicy, Enforcement, Env, Error, ErrorKind,
-    Execution, Exit, ExitCause, ExitStatus, ExportOptions, FileBatch, FileEvent, FileKind,
-    FileReader, FileWatch, FileWriter, ForkOptions, GuestPath, ImportOptions, IsolationReport, Job,
-    JobInfo, JobKey, JobOptions, ListOptions, Metadata, MetadataOptions, OpenReadOptions,
-    OpenWriteOptions, Operation, Output, PartialOutput, PortStream, Process, ReadOptions,
-    RemoveOptions, RenameOptions, Result, Sandbox, SandboxExt, SandboxInfo, Snapshot,
-    SnapshotOptions, TransferReport, Usage, WatchOptions, WriteMode,
+    Execution, Exit, ExitStatus, ExportOptions, FileBatch, FileEvent, FileKind, FileReader,
+    FileWatch, FileWriter, ForkOptions, GuestPath, ImportOptions, IsolationReport, Job, JobInfo,
+    JobKey, JobOptions, ListOptions, Metadata, MetadataOptions, OpenReadOptions, OpenWriteOptions,
+    Operation, Output, PartialOutput, PortStream, Process, ReadOptions, RemoveOptions,
+    RenameOptions, Result, Sandbox, SandboxExt, SandboxInfo, Snapshot, SnapshotOptions,
+    TransferReport, Usage, WatchOptions, WriteMode,
 };
 
 use super::fault::of_kind;

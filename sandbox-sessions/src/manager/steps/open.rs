@@ -225,7 +225,7 @@ impl Manager {
 
     /// Waits for a place, under the turn of its name and never under its gate: the call that
     /// ends the session meanwhile must not wait as long.
-    pub(super) async fn enter(
+    async fn enter(
         &self,
         name: &Name,
         options: &SessionOptions,

@@ -132,15 +132,19 @@ async fn small_texts_end_as_a_command_would_have_them() -> Outcome {
     // What only the guest can do right.
     sandbox.write("to-d/b", "3").await?;
     sandbox.write("to-f", "4").await?;
-    sandbox.write("pipe", "5").await?;
+    let over = sandbox
+        .write("pipe", "5")
+        .await
+        .map_err(|error| error.kind());
+    assert_eq!(over, Err(ErrorKind::NotARegularFile));
     assert_eq!(rig.double.executions(), before + 3, "with a command");
     let said = sandbox
-        .sh("stat -c '%n %F %a' d d/a d/b f to-f pipe; cat d/a d/b f to-f pipe")
+        .sh("stat -c '%n %F %a' d d/a d/b f to-f pipe; cat d/a d/b f to-f")
         .await?;
     assert_eq!(
         said.stdout.to_string_lossy(),
         "d directory 700\nd/a regular file 644\nd/b regular file 644\n\
-         f regular file 750\nto-f regular file 644\npipe regular file 644\n13245"
+         f regular file 750\nto-f regular file 644\npipe fifo 644\n1324"
     );
     let new = FileBatch::new().new_file("f", "6");
     for (batch, kind) in [

@@ -76,7 +76,12 @@ impl Fixture for Sessions {
     }
 
     fn threads(&self) -> Option<usize> {
-        sandbox_testkit::kit::mostly_waiting()
+        let threads = sandbox_testkit::kit::mostly_waiting();
+        match self.kind {
+            // A kernel's answers are asked for, with pauses between.
+            SessionKind::Python => threads.map(|threads| 2 * threads),
+            _ => threads,
+        }
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -1,4 +1,4 @@
-//! How a session ends, and its sandbox with it.
+//! End of a session, and of its sandbox with it.
 //!
 //! What could not be destroyed keeps its place and is tried again: it must never be forgotten.
 

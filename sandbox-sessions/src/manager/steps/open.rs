@@ -1,4 +1,4 @@
-//! How a session begins: found, made, forked.
+//! Beginning of a session: found, made, forked.
 //!
 //! Each is written down before it is made and after it; what a failed step leaves is named by the
 //! journal or marked by a label.

@@ -1,4 +1,4 @@
-//! How a session rests and comes back: suspended with its files, resumed, taken up after a restart.
+//! Rest and return of a session: suspended with its files, resumed, taken up after a restart.
 //!
 //! Must never have two sandboxes for one session.
 

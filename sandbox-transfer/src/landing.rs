@@ -29,6 +29,8 @@ pub struct Landing {
     /// The final name in `beside`; unused for a merge.
     name: OsString,
     how: How,
+    /// Mode of the directory to merge into, whose owner had shut it.
+    shut: Option<u32>,
     path: PathBuf,
     to: PathBuf,
 }
@@ -104,12 +106,22 @@ impl Landing {
             How::Merge => (above.open_dir(name).map_err(host)?, full.join(&partial)),
             _ => (above, parent.join(&partial)),
         };
-        beside.make_dir(&partial).map_err(host)?;
+        let shut = match how {
+            How::Merge => beside.open_up().map_err(host)?,
+            _ => None,
+        };
+        if let Err(error) = beside.make_dir(&partial) {
+            if let Some(mode) = shut {
+                beside.shut(mode).map_err(host)?;
+            }
+            return Err(host(error));
+        }
         Ok(Self {
             beside,
             partial,
             name: name.to_owned(),
             how,
+            shut,
             path,
             to: to.to_owned(),
         })
@@ -256,6 +268,9 @@ impl Drop for Landing {
             // There is no caller left to tell; the name says what it is.
             let _ = self.beside.remove_all(&self.partial);
         }
+        if let Some(mode) = self.shut {
+            let _ = self.beside.shut(mode);
+        }
     }
 }
 
@@ -369,7 +384,12 @@ fn merge(from: &Dir, to: &Dir, at: &mut Vec<OsString>) -> std::result::Result<()
         if new.is_dir() && there.is_ok_and(|there| there.is_dir()) {
             let below = usable(from, &name, new.mode).map_err(stop(at))?;
             let target = to.open_dir(&name).map_err(stop(at))?;
-            merge(&below, &target, at)?;
+            let shut = target.open_up().map_err(stop(at))?;
+            let merged = merge(&below, &target, at);
+            if let Some(mode) = shut {
+                target.shut(mode).map_err(stop(at))?;
+            }
+            merged?;
         } else {
             move_entry(from, to, &name, &new).map_err(stop(at))?;
         }

@@ -34,6 +34,7 @@ cases! { "transfer":
     export_into_an_existing_directory_fails,
     export_into_an_empty_directory_works,
     export_merges_when_asked,
+    export_merges_into_closed_directories [Exec, Modes],
     export_replaces_when_asked,
     export_of_a_missing_directory_is_refused,
     export_of_a_file_is_refused,
@@ -267,7 +268,7 @@ async fn export_keeps_times(cx: Context) -> Verdict {
 }
 
 /// Makes entries with times of their own.
-fn times(host: &Path, can: Capabilities) -> Verdict<Vec<(&'static str, SystemTime)>> {
+pub(super) fn times(host: &Path, can: Capabilities) -> Verdict<Vec<(&'static str, SystemTime)>> {
     let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
     let made = vec![
         ("old", at(1_577_836_800)),
@@ -294,7 +295,7 @@ fn times(host: &Path, can: Capabilities) -> Verdict<Vec<(&'static str, SystemTim
 }
 
 /// Archives carry whole seconds.
-fn same(found: Option<SystemTime>, expected: SystemTime) -> bool {
+pub(super) fn same(found: Option<SystemTime>, expected: SystemTime) -> bool {
     let found = found.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
     let expected = expected.duration_since(SystemTime::UNIX_EPOCH).ok();
     found.map(|at| at.as_secs()) == expected.map(|at| at.as_secs())
@@ -475,6 +476,47 @@ async fn export_merges_when_asked(cx: Context) -> Verdict {
         ensure_eq!(fs::read_to_string(to.join(name))?, text, "{name}");
     }
     ensure_eq!(fs::read_dir(host.path())?.count(), 1, "entries beside it");
+    Ok(())
+}
+
+/// What builders and package managers keep is often closed to writing.
+async fn export_merges_into_closed_directories(cx: Context) -> Verdict {
+    let batch = FileBatch::new().file("d/sub/f", "one").file("d/g", "one");
+    cx.sandbox.write_files(batch).await?;
+    let host = cx.host_dir()?;
+    let to = host.path().join("out");
+    let closed = |open: bool| -> Verdict {
+        for dir in ["sub", "."] {
+            let mode = if open { 0o755 } else { 0o2555 };
+            fs::set_permissions(to.join(dir), fs::Permissions::from_mode(mode))?;
+        }
+        Ok(())
+    };
+    for text in ["one", "two", "three"] {
+        let script = format!("chmod 755 d d/sub; printf {text} > d/sub/f; printf {text} > d/g");
+        cx.sh(&format!("{script}; chmod 555 d/sub d")).await?;
+        let options = ExportOptions::new().existing(ExistingDir::Merge);
+        let done = cx.sandbox.export_dir(&"d".into(), &to, options).await;
+        let modes = ["sub", "."].map(|dir| fs::metadata(to.join(dir)).map(|found| found.mode()));
+        // So that they can be removed whatever happens.
+        if to.exists() {
+            closed(true)?;
+        }
+        done?;
+        for name in ["sub/f", "g"] {
+            ensure_eq!(fs::read_to_string(to.join(name))?, text, "{name}");
+        }
+        // Merging leaves the host's directories as they are; the first time they are made.
+        for mode in modes {
+            let kept = mode? & 0o7777 == 0o2555;
+            ensure!(kept || text == "one", "a closed directory has another mode");
+        }
+        let left = fs::read_dir(&to)?.count() + fs::read_dir(to.join("sub"))?.count();
+        ensure_eq!(left, 3, "entries");
+        closed(false)?;
+    }
+    closed(true)?;
+    cx.sh("chmod 755 d d/sub").await?;
     Ok(())
 }
 

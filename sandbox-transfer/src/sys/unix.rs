@@ -297,6 +297,22 @@ impl Dir {
         }
     }
 
+    /// Lets the owner write to this directory; gives the mode that it had, if it was shut.
+    pub(crate) fn open_up(&self) -> io::Result<Option<u32>> {
+        #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
+        let mode = fstat(&self.0)?.st_mode as u32 & 0o7777;
+        // Nobody else can: what is made in it says why.
+        let opened = mode & 0o200 == 0 && self.shut(mode | 0o200).is_ok();
+        Ok(opened.then_some(mode))
+    }
+
+    /// Gives this directory back the mode that it had.
+    pub(crate) fn shut(&self, mode: u32) -> io::Result<()> {
+        // By its own name: the descriptor is for paths alone.
+        let mode = Mode::from_raw_mode(mode as RawMode);
+        Ok(chmodat(&self.0, c".", mode, AtFlags::empty())?)
+    }
+
     /// Sets the modification time of an entry, of a link itself. What the filesystem can't keep is
     /// clamped or left: a time costs a rebuild at most.
     pub(crate) fn set_time_of(&self, name: &OsStr, modified: SystemTime) {

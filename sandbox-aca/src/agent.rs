@@ -188,10 +188,13 @@ impl AgentAccess {
 
     async fn connect(&self, address: &str) -> Result<RemoteProvider> {
         let config = self.config(address)?;
-        let end = Instant::now() + self.patience;
+        let begun = Instant::now();
         loop {
             match RemoteProvider::connect(config.clone()).await {
-                Err(error) if error.kind() == ErrorKind::Unavailable && Instant::now() < end => {
+                Err(error)
+                    if error.kind() == ErrorKind::Unavailable
+                        && begun.elapsed() < self.patience =>
+                {
                     tokio::time::sleep(AGAIN).await;
                 }
                 ended => return ended,
@@ -257,5 +260,25 @@ impl SessionPool {
         let identifier = utf8_percent_encode(identifier, NON_ALPHANUMERIC);
         let address = format!("{endpoint}?identifier={identifier}");
         access.connect(&address).await
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// `Duration::MAX` is what callers write for none.
+    #[tokio::test]
+    async fn patience_without_an_end_goes_on() {
+        // Bound, so that nobody else gets the port, and not listened on.
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let access = AgentAccess::new(AgentToken::random())
+            .dial(socket.local_addr().unwrap())
+            .patience(Duration::MAX);
+        let connect = access.connect("https://agent.example");
+        let waits = tokio::time::timeout(AGAIN * 2, connect).await;
+        assert!(waits.is_err(), "it gave up: {waits:?}");
     }
 }

@@ -32,6 +32,7 @@ mod isolation;
 mod landlock;
 #[cfg(target_os = "linux")]
 mod lasting;
+mod later;
 #[cfg(target_os = "linux")]
 mod layers;
 #[cfg(target_os = "linux")]

@@ -115,6 +115,25 @@ async fn the_pipes_that_are_read_on_are_bounded() {
     .await;
 }
 
+#[tokio::test]
+async fn how_long_output_is_waited_for_is_the_embedders_choice() {
+    let moment = Duration::from_millis(1);
+    let spec = SandboxSpec::new().network(Network::Open);
+    let providers: [Box<dyn Provider>; 3] = [
+        Box::new(LocalProvider::new(LocalConfig::default().output_grace(moment)).expect("it")),
+        Box::new(PlainProvider::new(PlainConfig::new().output_grace(moment)).expect("it")),
+        Box::new(LandlockProvider::new(LandlockConfig::new().output_grace(moment)).expect("it")),
+    ];
+    for provider in providers {
+        let sandbox = provider.create(spec.clone()).await.expect("a sandbox");
+        // It says the rest when it is told to, which is when the command has ended.
+        let script = "(until [ -e go ]; do sleep 0.01; done; echo late; echo on > f) & echo early";
+        assert_eq!(sh(&sandbox, script).await, "early\n");
+        sh(&sandbox, "touch go; until [ -e f ]; do sleep 0.01; done").await;
+        sandbox.close().await.expect("close");
+    }
+}
+
 fn descriptors() -> usize {
     support::count(std::path::Path::new("/proc/self/fd"))
 }

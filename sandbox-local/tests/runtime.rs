@@ -13,7 +13,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use sandbox_core::{Command, ErrorKind, Execution, Network, Provider, SandboxExt, SandboxSpec};
-use sandbox_local::{LocalConfig, LocalProvider, PlainConfig, PlainProvider};
+use sandbox_local::{
+    LandlockConfig, LandlockProvider, LocalConfig, LocalProvider, PlainConfig, PlainProvider,
+};
 use tokio::runtime::{Builder, Runtime};
 
 fn complete() -> Runtime {
@@ -150,6 +152,26 @@ async fn a_time_without_an_end_is_no_panic() {
         .expect("plain");
     assert!(plain.sh("true").await.expect("exec").success());
     plain.close().await.expect("close");
+}
+
+#[tokio::test]
+async fn a_grace_without_an_end_is_no_panic() {
+    let local = LocalConfig::default().output_grace(Duration::MAX);
+    let plain = PlainConfig::new().output_grace(Duration::MAX);
+    let landlock = LandlockConfig::new().output_grace(Duration::MAX);
+    let providers: [Box<dyn Provider>; 3] = [
+        Box::new(LocalProvider::new(local).expect("a provider")),
+        Box::new(PlainProvider::new(plain).expect("a provider")),
+        Box::new(LandlockProvider::new(landlock).expect("a provider")),
+    ];
+    for provider in providers {
+        let sandbox = provider.create(spec()).await.expect("a sandbox");
+        // What is left behind is waited for to its end.
+        let output = sandbox.sh("(sleep 0.3; echo late) & echo early").await;
+        let output = output.expect("exec");
+        assert_eq!(output.stdout.bytes, "early\nlate\n");
+        sandbox.close().await.expect("close");
+    }
 }
 
 #[tokio::test]

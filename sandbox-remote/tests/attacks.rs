@@ -403,6 +403,24 @@ async fn of_one(
     (serving, address, own)
 }
 
+/// `Duration::MAX` is what callers write for none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_times_have_no_end_serves() {
+    let config = ServerConfig::new()
+        .header_time(Duration::MAX)
+        .idle_time(Duration::MAX)
+        .grace(Duration::MAX)
+        .idle(Duration::MAX);
+    let (_serving, address, own) = of_one(Arc::new(ModelProvider::new()), config).await;
+    // More than the connection holds, so that the server waits for its client.
+    own.write("f", vec![7; 30 << 20]).await.unwrap();
+    let provider = client(address).await;
+    let sandbox = provider.attach(&own.info().id).await.unwrap();
+    assert_eq!(sandbox.read("f").await.unwrap().len(), 30 << 20);
+    sandbox.write("g", vec![8; 1 << 20]).await.unwrap();
+    assert!(sandbox.sh("true").await.unwrap().success());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_client_that_vanishes_left_running_is_ended() {
     let plain = || Arc::new(PlainProvider::new(PlainConfig::new()).unwrap());

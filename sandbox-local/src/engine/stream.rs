@@ -20,6 +20,7 @@ use tokio::time::Sleep;
 
 use super::connection::Connection;
 use super::outcome::{Progress, Waiter};
+use crate::later::after;
 use crate::sys::{pipe, watch};
 
 /// Multiple of the grace that a stream that goes on may take after the end of the main process.
@@ -53,10 +54,9 @@ struct Ending {
 
 impl Ending {
     fn new(grace: Duration) -> Self {
-        let now = Instant::now();
         Self {
             grace,
-            last: now.checked_add(grace * PATIENCE).unwrap_or(now),
+            last: after(grace.saturating_mul(PATIENCE)),
             read: 0,
             silence: None,
         }
@@ -70,7 +70,7 @@ impl Ending {
     /// Whether the pipe, which is empty, has been so for the grace; if not, the task is woken then.
     fn is_silent(&mut self, connection: &Connection, context: &mut Context<'_>) -> bool {
         self.read = PIPE;
-        let until = (Instant::now() + self.grace).min(self.last);
+        let until = after(self.grace).min(self.last);
         let silence = self.silence.get_or_insert_with(|| {
             // The caller may poll it in a runtime without a clock.
             let _entered = connection.runtime.enter();

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rustix::fs::{Mode, OFlags};
@@ -20,7 +21,7 @@ use super::report::{Found, OUTSIDE, require};
 use super::rules::{NEEDED, inner, outer};
 use super::sandbox::{LandlockSandbox, Made, Parts};
 use super::{CAPABILITIES, WHY};
-use crate::config::LocalConfig;
+use crate::config::{DEFAULT_OUTPUT_GRACE, LocalConfig};
 use crate::files::GuestRoot;
 use crate::guest_user::GuestUser;
 use crate::mutation::{self, Part};
@@ -56,6 +57,9 @@ pub struct LandlockConfig {
     /// The host's directories that programs may read and execute. Default: `/usr` and what belongs
     /// to it, as [`LocalConfig::system_dirs`].
     pub system_dirs: Vec<PathBuf>,
+    /// Time for which the output of a command is still read after its main process has ended, as
+    /// [`LocalConfig::output_grace`]. Default: 100 ms.
+    pub output_grace: Duration,
 }
 
 impl Default for LandlockConfig {
@@ -63,6 +67,7 @@ impl Default for LandlockConfig {
         Self {
             base_dir: std::env::temp_dir(),
             system_dirs: LocalConfig::default().system_dirs,
+            output_grace: DEFAULT_OUTPUT_GRACE,
         }
     }
 }
@@ -84,6 +89,13 @@ impl LandlockConfig {
     #[must_use]
     pub fn system_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.system_dirs.push(dir.into());
+        self
+    }
+
+    /// Reads a command's output for this long after its end if nothing comes.
+    #[must_use]
+    pub fn output_grace(mut self, grace: Duration) -> Self {
+        self.output_grace = grace;
         self
     }
 }
@@ -209,6 +221,7 @@ impl Provider for LandlockProvider {
             settings,
             open_network,
             timeout: spec.command_timeout,
+            grace: self.config.output_grace,
         }))
     }
 }

@@ -46,6 +46,7 @@ pub(super) struct Parts {
     pub(super) settings: Settings,
     pub(super) open_network: bool,
     pub(super) timeout: Option<Duration>,
+    pub(super) grace: Duration,
 }
 
 /// A directory of the host and the processes that were started in it.
@@ -61,6 +62,7 @@ pub(super) struct LandlockSandbox {
     open_network: bool,
     settings: Mutex<Settings>,
     timeout: Option<Duration>,
+    grace: Duration,
     groups: Arc<Groups>,
     jobs: Jobs,
     closed: watch::Sender<bool>,
@@ -90,6 +92,7 @@ impl LandlockSandbox {
             open_network: parts.open_network,
             settings: Mutex::new(parts.settings),
             timeout: parts.timeout,
+            grace: parts.grace,
             groups: Arc::default(),
             jobs: Jobs::new(id.clone()),
             closed: watch::Sender::new(false),
@@ -169,6 +172,7 @@ impl LandlockSandbox {
             stdin: !matches!(command.stdin, Stdin::Empty),
             groups: &self.groups,
             closed: self.closed.subscribe(),
+            grace: self.grace,
             launch: Some(&self.confinement),
         };
         let started = match host {

@@ -41,6 +41,8 @@ pub(crate) struct Start<'a> {
     pub(crate) stdin: bool,
     pub(crate) groups: &'a Groups,
     pub(crate) closed: watch::Receiver<bool>,
+    /// Time for which output is still read after the end.
+    pub(crate) grace: Duration,
     /// Way to start it, if not as an ordinary child.
     pub(crate) launch: Option<&'a dyn Launch>,
 }
@@ -100,9 +102,9 @@ pub(crate) async fn start(mut command: HostCommand, start: Start<'_>) -> Result<
     let (done, end) = watch::channel(None);
     let stdin = child.stdin.take().map(ProcessStdin::new);
     let stdout = child.stdout.take();
-    let stdout = stdout.map(|pipe| ProcessStdout::new(Stream::new(pipe, ended(&end))));
+    let stdout = stdout.map(|pipe| ProcessStdout::new(Stream::new(pipe, ended(&end), start.grace)));
     let stderr = child.stderr.take();
-    let stderr = stderr.map(|pipe| ProcessStderr::new(Stream::new(pipe, ended(&end))));
+    let stderr = stderr.map(|pipe| ProcessStderr::new(Stream::new(pipe, ended(&end), start.grace)));
     tokio::spawn(watch_over(
         child,
         KillOnDrop(Arc::clone(&group)),

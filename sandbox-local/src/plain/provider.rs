@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use sandbox_core::backend::{Settings, blocking};
@@ -15,6 +16,7 @@ use sandbox_core::{
 use super::sandbox::PlainSandbox;
 use super::tree::Tree;
 use super::{CAPABILITIES, WHY};
+use crate::config::DEFAULT_OUTPUT_GRACE;
 
 const OP: Operation = Operation::Create;
 
@@ -31,12 +33,16 @@ pub struct PlainConfig {
     /// The existing directory of the host that has the sandboxes' directories. Default: the host's
     /// temporary directory.
     pub base_dir: PathBuf,
+    /// Time for which the output of a command is still read after its main process has ended, as
+    /// [`LocalConfig::output_grace`](crate::LocalConfig::output_grace). Default: 100 ms.
+    pub output_grace: Duration,
 }
 
 impl Default for PlainConfig {
     fn default() -> Self {
         Self {
             base_dir: std::env::temp_dir(),
+            output_grace: DEFAULT_OUTPUT_GRACE,
         }
     }
 }
@@ -51,6 +57,13 @@ impl PlainConfig {
     #[must_use]
     pub fn base_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.base_dir = dir.into();
+        self
+    }
+
+    /// Reads a command's output for this long after its end if nothing comes.
+    #[must_use]
+    pub fn output_grace(mut self, grace: Duration) -> Self {
+        self.output_grace = grace;
         self
     }
 }
@@ -89,7 +102,7 @@ impl PlainConfig {
 /// ```
 #[derive(Clone, Debug)]
 pub struct PlainProvider {
-    base: PathBuf,
+    config: PlainConfig,
 }
 
 impl PlainProvider {
@@ -98,9 +111,7 @@ impl PlainProvider {
     /// # Errors
     /// None today; a directory that can't be used comes to light on creating a sandbox.
     pub fn new(config: PlainConfig) -> Result<Self> {
-        Ok(Self {
-            base: config.base_dir,
-        })
+        Ok(Self { config })
     }
 }
 
@@ -117,7 +128,7 @@ impl Provider for PlainProvider {
     async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>> {
         crate::runtime::require(OP)?;
         check(&spec)?;
-        let base = self.base.clone();
+        let base = self.config.base_dir.clone();
         let made = blocking(OP, move || {
             Tree::create(super::PREFIX, &base).map_err(|e| {
                 Error::from_io(e, OP)
@@ -132,7 +143,7 @@ impl Provider for PlainProvider {
         Ok(PlainSandbox::new(
             tree,
             settings,
-            self.base.clone(),
+            self.config.clone(),
             spec.command_timeout,
             spec.labels,
             None,

@@ -2,7 +2,7 @@
 //!
 //! It must never block the runtime: what touches files runs on a blocking thread.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use super::group::Groups;
 use super::import::Cancel;
 use super::program;
+use super::provider::PlainConfig;
 use super::tree::Tree;
 use super::{CAPABILITIES, batch, copy, export, files, import, os, process};
 use crate::runtime;
@@ -42,8 +43,8 @@ pub(super) struct PlainSandbox {
     info: SandboxInfo,
     tree: Arc<Tree>,
     settings: Mutex<Settings>,
-    /// Directory for forks.
-    base: PathBuf,
+    /// Configuration of the provider, for forks too.
+    config: PlainConfig,
     timeout: Option<Duration>,
     groups: Arc<Groups>,
     closed: watch::Sender<bool>,
@@ -55,7 +56,7 @@ impl PlainSandbox {
     pub(super) fn new(
         tree: Tree,
         settings: Settings,
-        base: PathBuf,
+        config: PlainConfig,
         timeout: Option<Duration>,
         labels: Labels,
         parent: Option<SandboxId>,
@@ -71,7 +72,7 @@ impl PlainSandbox {
             info,
             tree: Arc::new(tree),
             settings: Mutex::new(settings),
-            base,
+            config,
             timeout,
             groups: Arc::default(),
             closed: watch::Sender::new(false),
@@ -139,6 +140,7 @@ impl PlainSandbox {
             stdin: !matches!(command.stdin, Stdin::Empty),
             groups: &self.groups,
             closed: self.closed.subscribe(),
+            grace: self.config.output_grace,
             launch: None,
         };
         let started = match host {
@@ -313,7 +315,7 @@ impl Sandbox for PlainSandbox {
     async fn fork(&self, options: ForkOptions) -> Result<Arc<dyn Sandbox>> {
         const OP: Operation = Operation::Fork;
         let mut settings = self.settings();
-        let base = self.base.clone();
+        let base = self.config.base_dir.clone();
         let copied = self.files(OP, move |parent, _| {
             let child = Tree::empty(super::PREFIX, &base).map_err(|e| Error::from_io(e, OP))?;
             copy::tree(parent.root(), child.root()).map_err(|e| Error::from_io(e, OP))?;
@@ -337,7 +339,7 @@ impl Sandbox for PlainSandbox {
         Ok(Self::new(
             child,
             settings,
-            self.base.clone(),
+            self.config.clone(),
             self.timeout,
             options.labels,
             Some(self.info.id.clone()),

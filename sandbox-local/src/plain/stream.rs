@@ -10,12 +10,12 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
-use crate::config::DEFAULT_OUTPUT_GRACE as GRACE;
+use crate::later::after;
 
 /// Multiple of the grace that a stream that goes on may take after the end of the main process.
 const PATIENCE: u32 = 10;
@@ -36,6 +36,7 @@ impl<R: AsyncRead + Unpin + Send + Sync + 'static> Pipe for R {}
 pub(super) struct Stream<R: Pipe> {
     pipe: Option<R>,
     state: State,
+    grace: Duration,
 }
 
 enum State {
@@ -50,10 +51,12 @@ enum State {
 }
 
 impl<R: Pipe> Stream<R> {
-    pub(super) fn new(pipe: R, ended: Ended) -> Self {
+    /// After the end the pipe is read until nothing comes for `grace`.
+    pub(super) fn new(pipe: R, ended: Ended, grace: Duration) -> Self {
         Self {
             pipe: Some(pipe),
             state: State::Running(ended),
+            grace,
         }
     }
 
@@ -116,18 +119,17 @@ impl<R: Pipe> AsyncRead for Stream<R> {
                 } = &mut this.state
                 {
                     *read = read.saturating_add(came as u64);
-                    silence.as_mut().reset((Instant::now() + GRACE).min(*last));
+                    silence.as_mut().reset(after(this.grace).min(*last).into());
                 }
                 return Poll::Ready(result);
             }
             match &mut this.state {
                 State::Running(ended) => {
                     std::task::ready!(ended.as_mut().poll(cx));
-                    let now = Instant::now();
                     this.state = State::Ending {
-                        last: now + GRACE * PATIENCE,
+                        last: after(this.grace.saturating_mul(PATIENCE)),
                         read: 0,
-                        silence: Box::pin(tokio::time::sleep(GRACE)),
+                        silence: Box::pin(tokio::time::sleep(this.grace)),
                     };
                 }
                 State::Ending { silence, read, .. } => {

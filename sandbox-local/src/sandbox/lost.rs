@@ -36,3 +36,26 @@ pub(crate) fn error(why: Lost, cgroup: &Cgroup, operation: Operation) -> Error {
         .with_hint(hint)
         .with_source(why)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_took_it_away_is_said() {
+        let said = [
+            (Lost::Ended, "from outside"),
+            (Lost::GivenUp, "last handle"),
+            (Lost::RuntimeEnded, "runtime"),
+            (Lost::Silent, "did not answer"),
+        ];
+        for (why, word) in said {
+            let error = error(why, &Cgroup::none(), Operation::Exec);
+            let text = error.to_string();
+            for (_, other) in said {
+                assert_eq!(text.contains(other), other == word, "{why:?}: {text}");
+            }
+            assert!(error.hint().is_some(), "{why:?}");
+        }
+    }
+}

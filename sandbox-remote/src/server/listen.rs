@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use sandbox_core::{Error, ErrorKind, Operation, Result};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 /// Socket on which a server listens.
 #[derive(Debug)]
@@ -168,10 +168,10 @@ impl<T> Patient<T> {
             self.deadline = None;
             return polled;
         }
-        let until = Instant::now() + self.patience;
+        let patience = self.patience;
         let deadline = self
             .deadline
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
         match deadline.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,

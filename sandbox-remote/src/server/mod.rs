@@ -83,6 +83,8 @@ use state::State;
 const ADMITTING: Duration = Duration::from_secs(15);
 /// Time that the directories of transfers may take to go when a server is closed.
 const STAGED: Duration = Duration::from_secs(15);
+/// The longest wait for the head of a request: a time without an end is beyond a clock.
+const A_YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 /// A server that is not started yet.
 ///
@@ -326,7 +328,8 @@ where
         }
     });
     let io = TokioIo::new(Patient::new(stream, state.config.idle_time));
-    let header_time = state.config.header_time;
+    // Hyper adds it to its clock.
+    let header_time = state.config.header_time.min(A_YEAR);
     async move {
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())

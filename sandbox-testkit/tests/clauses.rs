@@ -315,6 +315,7 @@ const CLAUSES: &[Clause] = &[
             Mutant::ForkSharesVar,
             Mutant::ForkLosesWorkdir,
             Mutant::ForkLosesEnv,
+            Mutant::ForkLosesTimes,
             Mutant::ForkForgetsParent,
             Mutant::ForkCutIsAPart,
             Mutant::ForkOfTwoMoments,
@@ -394,9 +395,14 @@ const CLAUSES: &[Clause] = &[
         mutants: &[Mutant::PanicsOutsideOfRuntime],
     },
     Clause {
-        text: "A handle works in any runtime while the one that made it runs.",
+        text: "A handle works in any runtime while the one that made it runs;",
         cases: &["lifecycle::another_runtime_may_use_a_sandbox"],
         mutants: &[Mutant::BoundToItsRuntime],
+    },
+    Clause {
+        text: "afterwards it works or is [`Lost`](crate::ErrorKind::Lost), at once.",
+        cases: &["lifecycle::after_its_runtime_a_sandbox_works_or_is_lost"],
+        mutants: &[Mutant::PanicsAfterItsRuntime],
     },
     Clause {
         text: "[`Closed`](crate::ErrorKind::Closed) after `close`,",

@@ -5,16 +5,19 @@
 use std::sync::Arc;
 
 use sandbox_core::{
-    Command, CreateDirOptions, Env, ErrorKind, FileBatch, FileKind, Labels, Mode, Operation,
-    RenameOptions, Sandbox, SandboxExt as _, SnapshotId, SnapshotOptions, Source,
+    Command, CreateDirOptions, Env, ErrorKind, FileBatch, FileKind, GuestPath, ImportOptions,
+    Labels, Mode, Operation, RenameOptions, Sandbox, SandboxExt as _, SnapshotId, SnapshotOptions,
+    Source,
 };
 
+use super::export::{same, times};
 use super::tools::{appears, text};
 use crate::kit::{Context, Failed, Verdict, cases, ensure, ensure_eq, refused, sh_on};
 
 cases! { "fork":
     a_fork_sees_the_parents_files [Fork],
     a_fork_sees_modes_links_and_empty_directories [Fork, Exec, Symlinks, Modes],
+    a_fork_keeps_times [Fork],
     a_fork_sees_deletions [Fork],
     an_inherited_directory_may_be_renamed [Fork],
     writes_after_the_fork_stay_on_their_side [Fork],
@@ -74,6 +77,29 @@ async fn a_fork_sees_modes_links_and_empty_directories(cx: Context) -> Verdict {
     let fifo = child.stat("fifo").await?;
     ensure_eq!(fifo.kind, FileKind::Fifo, "the FIFO");
     ensure_eq!(child.list("empty").await?.len(), 0, "entries");
+    Ok(())
+}
+
+/// What is up to date in the parent need not be built again in the child.
+async fn a_fork_keeps_times(cx: Context) -> Verdict {
+    let host = cx.host_dir()?;
+    let made = times(host.path(), cx.sandbox.capabilities())?;
+    let options = ImportOptions::new();
+    cx.sandbox
+        .import_dir(host.path(), &"in".into(), options)
+        .await?;
+    let child = cx.fork(&cx.sandbox).await?;
+    let grandchild = cx.fork(&child).await?;
+    for (who, sandbox) in [("the child", child), ("the grandchild", grandchild)] {
+        for (name, at) in &made {
+            let path = GuestPath::from("in").join(*name);
+            let found = sandbox.stat(path).await?.modified;
+            ensure!(
+                same(found, *at),
+                "{name} as {who} sees it: {found:?}, not {at:?}"
+            );
+        }
+    }
     Ok(())
 }
 

@@ -33,6 +33,7 @@ cases! { "lifecycle":
     dropping_the_provider_leaves_the_sandbox,
     outside_of_a_runtime_nothing_panics,
     another_runtime_may_use_a_sandbox [Exec],
+    after_its_runtime_a_sandbox_works_or_is_lost [Exec],
 }
 
 /// The case that needs a fixture which can destroy a sandbox.
@@ -450,5 +451,45 @@ async fn another_runtime_may_use_a_sandbox(cx: Context) -> Verdict {
         "one",
         "a command in its own runtime, afterwards"
     );
+    Ok(())
+}
+
+/// The runtime of a test, or of a call from code that is not asynchronous, ends before its program.
+async fn after_its_runtime_a_sandbox_works_or_is_lost(cx: Context) -> Verdict {
+    let (provider, spec) = (cx.provider.clone(), cx.fixture.spec());
+    let made = move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            let sandbox = provider.create(spec).await?;
+            sandbox.write("f", "one").await?;
+            sandbox.sh("cat f").await?;
+            Verdict::Ok(sandbox)
+        })
+    };
+    let thread = std::thread::spawn(made);
+    let sandbox = match tokio::task::spawn_blocking(move || thread.join()).await? {
+        Ok(made) => cx.track(made?),
+        Err(_) => return Err(Failed::new("creating in a runtime of its own panics")),
+    };
+    let calls = [
+        sandbox.sh("cat f").await.map(drop),
+        sandbox.read("f").await.map(drop),
+        sandbox.write("g", "x").await,
+        sandbox.list(".").await.map(drop),
+    ];
+    for done in calls {
+        if let Err(error) = done {
+            ensure_eq!(error.kind(), ErrorKind::Lost, "the error: {error:?}");
+        }
+    }
+    sandbox.close().await?;
+    // What it shared with others serves them still, or again.
+    let read = cx.sandbox.sh("echo usable").await?;
+    ensure_eq!(read.stdout.bytes, "usable\n", "another sandbox, afterwards");
+    let output = cx.another().await?.sh("echo usable").await?;
+    ensure_eq!(output.stdout.bytes, "usable\n", "a new one, afterwards");
     Ok(())
 }

@@ -146,6 +146,8 @@ mutants! {
     PanicsOutsideOfRuntime => "lifecycle::outside_of_a_runtime_nothing_panics",
     /// In another runtime than its first a sandbox is lost.
     BoundToItsRuntime => "lifecycle::another_runtime_may_use_a_sandbox",
+    /// When the runtime that made it has ended, a command panics.
+    PanicsAfterItsRuntime => "lifecycle::after_its_runtime_a_sandbox_works_or_is_lost",
 
     // Commands start as they were given.
     /// Arguments pass through a shell.
@@ -322,6 +324,8 @@ mutants! {
     ForkLosesWorkdir => "fork::a_fork_has_the_workdir",
     /// A fork has its own environment.
     ForkLosesEnv => "fork::a_fork_has_the_environment",
+    /// A fork's files are as new as the fork.
+    ForkLosesTimes => "fork::a_fork_keeps_times",
     /// A fork does not name its parent.
     ForkForgetsParent => "fork::a_fork_names_its_parent",
     /// A fork whose parent is closed meanwhile lacks files.

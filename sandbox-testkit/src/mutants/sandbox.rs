@@ -31,8 +31,8 @@ pub(super) struct MutantSandbox {
     broken: AtomicBool,
     /// Lives as long as this handle; a process may ask.
     handle: Arc<()>,
-    /// Runtime in which it was made; of no account but to one mutant.
-    runtime: Option<tokio::runtime::Id>,
+    /// Runtime in which it was made; of no account but to two mutants.
+    runtime: Option<tokio::runtime::Handle>,
     /// Whether the provider was dropped; of no account but to one mutant.
     orphaned: Arc<AtomicBool>,
     /// Parts of files that are being written; of no account but to one mutant.
@@ -89,9 +89,7 @@ impl MutantSandbox {
     ) -> Arc<dyn Sandbox> {
         Arc::new(Self {
             handle: Arc::default(),
-            runtime: tokio::runtime::Handle::try_current()
-                .ok()
-                .map(|handle| handle.id()),
+            runtime: tokio::runtime::Handle::try_current().ok(),
             orphaned,
             parts: stream::Parts::default(),
             inner,
@@ -181,11 +179,18 @@ impl MutantSandbox {
             }
             (Mutant::BoundToItsRuntime, _) => {
                 let here = tokio::runtime::Handle::try_current().map(|handle| handle.id());
-                match here.ok() == self.runtime {
+                match here.ok() == self.runtime.as_ref().map(|handle| handle.id()) {
                     true => inner.exec(command).await,
                     false => Err(Error::new(ErrorKind::Lost, Operation::Exec)
                         .with_sandbox(self.inner.info().id)),
                 }
+            }
+            (Mutant::PanicsAfterItsRuntime, _) => {
+                if let Some(runtime) = &self.runtime {
+                    let there = runtime.spawn(std::future::ready(())).await;
+                    assert!(there.is_ok(), "the runtime has ended");
+                }
+                inner.exec(command).await
             }
             (Mutant::TimeoutKeepsTheProcess, Some(timeout)) => {
                 let mut command = command;
@@ -544,6 +549,11 @@ impl Sandbox for MutantSandbox {
                 for (path, part) in open {
                     child.write(path, part).await?;
                 }
+                None
+            }
+            Mutant::ForkLosesTimes => {
+                let old = child.read("in/old").await?;
+                child.write("in/old", old).await?;
                 None
             }
             Mutant::ForkLosesWorkdir => {

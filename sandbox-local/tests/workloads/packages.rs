@@ -1,8 +1,8 @@
 //! Package managers and builds, offline: installations from caches, vendored sources, packaging.
 
-use sandbox_core::FileBatch;
+use sandbox_core::{ExportOptions, FileBatch, GuestPath, ImportOptions, SandboxSpec};
 
-use crate::prints;
+use crate::{prints, support};
 
 #[tokio::test]
 async fn npm_installs_a_locked_package_from_its_cache_and_tests() {
@@ -126,4 +126,64 @@ async fn a_package_of_pypi_passes_its_own_pytest_suite() {
         script,
     )
     .await;
+}
+
+/// Runs a script in a directory of the host, and gives what it prints.
+fn on_the_host(dir: &std::path::Path, script: &str) -> String {
+    let output = std::process::Command::new("sh")
+        .args(["-euc", script])
+        .current_dir(dir)
+        // Whoever runs this may have told cargo where to build.
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("HOME", dir.with_file_name("home"))
+        .output()
+        .expect("a shell");
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(output.status.success(), "{said}");
+    said
+}
+
+/// Builders compare times: what is newer than what it was made from is not made again.
+#[tokio::test]
+async fn what_was_built_on_one_side_is_up_to_date_on_the_other() {
+    let host = tempfile::tempdir_in("/var/tmp").expect("a directory");
+    let built = host.path().join("built");
+    std::fs::create_dir_all(built.join("src")).expect("it");
+    let makefile =
+        "all: $(patsubst %.in,%.out,$(wildcard *.in))\n%.out: %.in\n\t@echo $@; cp $< $@\n";
+    std::fs::write(built.join("Makefile"), makefile).expect("a file");
+    let manifest = "[package]\nname = \"a\"\nversion = \"0.1.0\"\nedition = \"2021\"\n";
+    std::fs::write(built.join("Cargo.toml"), manifest).expect("a file");
+    std::fs::write(built.join("src/main.rs"), "fn main() {}\n").expect("a file");
+    let build = "for i in $(seq 300); do echo $i > $i.in; done; make -s | wc -l; cargo build --offline 2>&1";
+    let said = on_the_host(&built, build);
+    assert!(
+        said.starts_with("300\n") && said.contains("Compiling"),
+        "{said}"
+    );
+    let sandbox = support::create(SandboxSpec::new()).await;
+    // Under the path that it was built at, which cargo takes for a part of the package's name.
+    let inside = GuestPath::from(built.to_str().expect("UTF-8"));
+    let import = sandbox.import_dir(&built, &inside, ImportOptions::new());
+    import.await.expect("it comes in");
+    let again = format!(
+        "cd {inside}; PATH=/usr/bin:/bin; make; cargo build --offline 2>&1 | grep -c Compiling; \
+         touch 7.in; make"
+    );
+    let said = support::sh(&sandbox, &again).await;
+    assert_eq!(said, "make: Nothing to be done for 'all'.\n0\n7.out\n");
+    std::fs::rename(&built, host.path().join("first")).expect("it moves");
+    let export = sandbox.export_dir(&inside, &built, ExportOptions::new());
+    export.await.expect("it comes out");
+    let said = on_the_host(
+        &built,
+        "make; cargo build --offline 2>&1 | grep -c Compiling || :",
+    );
+    assert_eq!(said, "make: Nothing to be done for 'all'.\n0\n");
+    sandbox.close().await.expect("close");
 }

@@ -1,6 +1,10 @@
 //! Servers that later commands talk to, kernels of notebooks, watchers.
 
-use sandbox_core::{FileBatch, SandboxSpec};
+use sandbox_core::{
+    CreateDirOptions, FileBatch, GuestPath, ImportOptions, RemoveOptions, RenameOptions,
+    SandboxExt as _, SandboxSpec,
+};
+use tokio::io::AsyncWriteExt as _;
 
 use crate::{prints, support};
 
@@ -57,6 +61,64 @@ print(len(os.read(instances[0], 4096)) > 0)
 "#;
     let files = FileBatch::new().file("a.py", program);
     prints("True", files, "/usr/bin/python3 a.py").await;
+}
+
+/// A development server restarts when its source changes, also from outside.
+#[tokio::test]
+async fn a_watcher_is_told_what_the_host_changes() {
+    let program = r#"
+import ctypes, os, struct
+libc = ctypes.CDLL(None)
+watcher = libc.inotify_init1(0)
+os.mkdir('d')
+libc.inotify_add_watch(watcher, b'd', 0xfc6)
+open('ready', 'w').close()
+seen = set()
+while 'last' not in seen:
+    events, at = os.read(watcher, 65536), 0
+    while at < len(events):
+        length = struct.unpack_from('iIII', events, at)[3]
+        seen.add(events[at + 16:at + 16 + length].rstrip(b'\0').decode())
+        at += 16 + length
+print(' '.join(sorted(name for name in seen if not name.startswith('.'))))
+"#;
+    let sandbox = support::create(SandboxSpec::new()).await;
+    sandbox.write("a.py", program).await.expect("a file");
+    support::sh(&sandbox, "/usr/bin/python3 -u a.py > seen 2>&1 &").await;
+    let there = async || {
+        sandbox
+            .exists("ready")
+            .await
+            .expect("it says")
+            .then_some(())
+    };
+    support::until("the watcher is ready", there).await;
+    sandbox.write("d/one", "1").await.expect("written");
+    let batch = FileBatch::new().file("d/two", "2").file("d/three", "3");
+    sandbox.write_files(batch).await.expect("written");
+    let host = tempfile::tempdir().expect("a directory");
+    std::fs::write(host.path().join("imported"), "x").expect("a file");
+    let [d, one, renamed, two, made] =
+        ["d", "d/one", "d/renamed", "d/two", "d/made"].map(GuestPath::from);
+    let import = sandbox.import_dir(host.path(), &d, ImportOptions::new());
+    import.await.expect("imported");
+    let rename = sandbox.rename(&one, &renamed, RenameOptions::new());
+    rename.await.expect("renamed");
+    let remove = sandbox.remove(&two, RemoveOptions::new());
+    remove.await.expect("removed");
+    let create = sandbox.create_dir(&made, CreateDirOptions::new());
+    create.await.expect("made");
+    let mut writer = sandbox.writer("d/streamed").await.expect("a writer");
+    writer.write_all(b"x").await.expect("written");
+    writer.commit().await.expect("committed");
+    sandbox.write("d/last", "").await.expect("written");
+    let said = async || {
+        let seen = sandbox.read_to_string("seen").await.expect("it says");
+        seen.ends_with('\n').then_some(seen)
+    };
+    let seen = support::until("the watcher has seen the last", said).await;
+    assert_eq!(seen, "imported last made one renamed streamed three two\n");
+    sandbox.close().await.expect("close");
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 use sandbox_core::backend::FileLock;
 
-use super::{LEASE, OUTSIDE, janitor, journal};
+use super::{LEASE, OUTSIDE, handed_on, journal};
 use crate::lasting::record::{self, KEPT, LASTING};
 use crate::walk;
 
@@ -82,6 +82,6 @@ pub(crate) fn open_lease(dir: &Path) -> io::Result<File> {
 /// Removes what a dead provider left outside, then its directory.
 fn provider(path: &Path, last: Option<&CStr>) -> io::Result<()> {
     journal::collect(&path.join(OUTSIDE))?;
-    janitor::hand_on(path);
+    handed_on::hand_on(path);
     walk::remove(path, last, None).map(drop)
 }

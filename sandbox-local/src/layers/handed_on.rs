@@ -114,9 +114,16 @@ fn write_record(path: &Path, record: &str) -> io::Result<()> {
     file.write_all(record.as_bytes())
 }
 
-/// Moves the base layer of a provider to those that wait, if nothing uses it and it was noted. What is not
-/// moved is removed with the rest.
-pub(super) fn hand_on(root: &Path, provider: &Path) -> io::Result<()> {
+/// Moves the base layer in a provider's directory, which nothing uses any more, to those that wait, if it was
+/// noted. What is not moved is removed with the rest.
+pub(super) fn hand_on(provider: &Path) {
+    if let Err(error) = try_to_hand_on(provider) {
+        tracing::debug!(%error, "a base layer is not handed on");
+    }
+}
+
+fn try_to_hand_on(provider: &Path) -> io::Result<()> {
+    let root = provider.parent().unwrap_or(provider);
     let Some((made, layer)) = noted(provider)? else {
         return Ok(());
     };

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Weak;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -124,14 +124,6 @@ impl Janitor {
     }
 }
 
-/// Hands on the base layer in a provider's directory; what can't be is removed with the rest.
-pub(super) fn hand_on(provider: &Path) {
-    let root = provider.parent().unwrap_or(provider);
-    if let Err(error) = handed_on::hand_on(root, provider) {
-        tracing::debug!(%error, "a base layer is not handed on");
-    }
-}
-
 /// Work of the thread.
 struct Worker<'a> {
     queue: &'a Receiver<Job>,
@@ -161,7 +153,7 @@ impl<'a> Worker<'a> {
                     self.put_off
                         .get_or_insert_with(|| (Instant::now() + PAUSE, state));
                 }
-                Ok(Job::HandOn(provider)) => hand_on(&provider),
+                Ok(Job::HandOn(provider)) => handed_on::hand_on(&provider),
                 Ok(Job::Report(report)) => self.reports.push(report),
                 Ok(Job::Release(lease)) => self.released = lease,
                 Err(RecvTimeoutError::Timeout) => self.turn(),

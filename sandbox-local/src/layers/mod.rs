@@ -176,7 +176,7 @@ impl State {
     ) -> io::Result<Arc<Self>> {
         journal::collect(&dir.join(OUTSIDE))?;
         // Of a process that was killed.
-        janitor::hand_on(&dir);
+        handed_on::hand_on(&dir);
         let guest_user = match rustix::process::geteuid().is_root() {
             true => Some(GuestUser::owner_of(&dir)?),
             false => None,

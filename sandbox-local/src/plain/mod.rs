@@ -4,6 +4,7 @@
 //! another backend falls back to, and must never report a control as enforced.
 
 mod batch;
+mod config;
 mod copy;
 mod export;
 mod files;
@@ -17,7 +18,8 @@ pub(crate) mod sandbox;
 mod stream;
 pub(crate) mod tree;
 
-pub use provider::{PlainConfig, PlainProvider};
+pub use config::PlainConfig;
+pub use provider::PlainProvider;
 
 use sandbox_core::{Capabilities, Capability, Control, Enforcement, IsolationReport};
 

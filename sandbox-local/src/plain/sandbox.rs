@@ -20,10 +20,10 @@ use sandbox_core::{
 };
 use tokio::sync::watch;
 
+use super::config::PlainConfig;
 use super::group::Groups;
 use super::import::Cancel;
 use super::program;
-use super::provider::PlainConfig;
 use super::tree::Tree;
 use super::{CAPABILITIES, batch, copy, export, files, import, os, process};
 use crate::runtime;

@@ -38,4 +38,4 @@ pub use landing::{Landing, remove_tree};
 pub use link::leads_out;
 pub use pack::{PackEntry, PackKind, Packer, pack};
 pub use scan::{Scan, ScanEntry, ScanKind, scan, scan_untrusted};
-pub use time::since_epoch;
+pub use time::{from_epoch, since_epoch};

@@ -10,6 +10,7 @@ use sandbox_core::{Error, ErrorKind, ExportOptions, GuestPath, Operation, Result
 use sandbox_transfer::{Attributes, Landing};
 
 use crate::guest::handle::{Guest, fresh};
+use crate::guest::script::garbled;
 use crate::guest::transport::Transport;
 use crate::transfer::{Wanted, build, decide, names};
 
@@ -27,13 +28,24 @@ impl<T: Transport> Guest<T> {
         // What the host refuses is refused before the guest works for it.
         drop(Landing::prepare(to, options.existing).map_err(|error| self.named(error))?);
         let to = to.to_owned();
-        let there = self.list_at(OP, &from, "", 10_000_000).await?;
+        // With the directory itself, which comes first and has no name.
+        let mut there = self.list_at(OP, &from, "-mindepth 0", 10_000_000).await?;
         let closed = there.closed;
+        let top = match there.entries.first() {
+            Some(top) if top.path.as_bytes().is_empty() => there.entries.remove(0).metadata,
+            _ => return Err(self.named(garbled(OP))),
+        };
+        if closed.contains(&b""[..]) {
+            let error = Error::new(ErrorKind::PermissionDenied, OP)
+                .with_message("the directory can't be read")
+                .with_path(&from);
+            return Err(self.named(error));
+        }
         let wanted = decide(there.entries, &options).map_err(|error| self.named(error))?;
         let tar = self.fetch_tar(&from, &wanted, &options).await?;
         let top = Attributes {
-            mode: 0o755,
-            modified: None,
+            mode: top.mode.bits(),
+            modified: top.modified,
         };
         let built =
             tokio::task::spawn_blocking(move || build(&to, wanted, &closed, tar, &options, top))

@@ -7,7 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Buf as _, Bytes};
@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::guest::batch::{ByDirectory, script};
+use crate::guest::files::moment;
 use crate::guest::handle::{Guest, KeepAlive, fresh};
 use crate::guest::script::{garbled, said};
 use crate::guest::transport::Transport;
@@ -78,10 +79,10 @@ impl<T: Transport> Guest<T> {
         let text = self.helper(OP, script, &staged.dir, &[&at]).await?;
         let words = said(&text, OP).map_err(|error| self.named(error))?.words;
         let known = match words[..] {
-            ["OK", size, time] => size.parse::<u64>().ok().zip(time.parse::<f64>().ok()),
+            ["OK", size, time] => size.parse::<u64>().ok().map(|size| (size, moment(time))),
             _ => None,
         };
-        let (size, time) = known.ok_or_else(|| self.named(garbled(OP)))?;
+        let (size, modified) = known.ok_or_else(|| self.named(garbled(OP)))?;
         let end = options.length.map_or(size, |length| {
             options.offset.saturating_add(length).min(size)
         });
@@ -107,9 +108,9 @@ impl<T: Transport> Guest<T> {
             },
             size,
         );
-        Ok(match Duration::try_from_secs_f64(time) {
-            Ok(since) => reader.modified(UNIX_EPOCH + since),
-            Err(_) => reader,
+        Ok(match modified {
+            Some(modified) => reader.modified(modified),
+            None => reader,
         })
     }
 

@@ -3,7 +3,7 @@
 //! Each is one request to the guest, and one more where an answer is large.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use sandbox_core::{
@@ -198,6 +198,14 @@ impl<T: Transport> Guest<T> {
     }
 }
 
+/// Reads a time as `find` says it: seconds, negative before 1970, and what comes after them. Nothing if
+/// it can't be told.
+pub(super) fn moment(text: &str) -> Option<SystemTime> {
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let nanoseconds = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
+    sandbox_transfer::from_epoch(seconds.parse().ok()?, nanoseconds)
+}
+
 /// Reads what `find` says: path, type, size, mode, owner, group, time, target, each before a NUL.
 fn listing(bytes: &[u8]) -> Option<Listing> {
     let mut fields = bytes.split(|byte| *byte == 0);
@@ -223,15 +231,44 @@ fn listing(bytes: &[u8]) -> Option<Listing> {
         let size = text()?.parse().ok()?;
         let mode = u32::from_str_radix(text()?, 8).ok()?;
         let (uid, gid) = (text()?.parse().ok()?, text()?.parse().ok()?);
-        let time = text()?.parse::<f64>().ok()?;
+        let time = text()?;
         let mut metadata = Metadata::new(kind, size, Mode::new(mode)).owner(uid, gid);
-        if let Ok(since) = Duration::try_from_secs_f64(time) {
-            metadata = metadata.modified(UNIX_EPOCH + since);
+        if let Some(modified) = moment(time) {
+            metadata = metadata.modified(modified);
         }
         let target = fields.next()?;
         if kind == FileKind::Symlink {
             metadata = metadata.link_target(target);
         }
         found.entries.push(DirEntry::new(path, metadata));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    #[test]
+    fn times_are_told_to_the_nanosecond_and_before_1970() {
+        let nanos = Duration::from_nanos;
+        for (text, expected) in [
+            (
+                "1700000000.1234567890",
+                Some(UNIX_EPOCH + nanos(1_700_000_000_123_456_789)),
+            ),
+            ("0.25", Some(UNIX_EPOCH + nanos(250_000_000))),
+            ("7", Some(UNIX_EPOCH + nanos(7_000_000_000))),
+            // One and a half seconds before 1970, as `find` says it.
+            ("-2.5000000000", Some(UNIX_EPOCH - nanos(1_500_000_000))),
+            ("-1.0000000000", Some(UNIX_EPOCH - nanos(1_000_000_000))),
+            ("", None),
+            ("1e9", None),
+            ("1.é", None),
+            ("99999999999999999999", None),
+        ] {
+            assert_eq!(moment(text), expected, "{text}");
+        }
     }
 }

@@ -1,10 +1,12 @@
 # A command whose streams are carried while it runs, over this shell's own. Set before: trailer, what
-# ends a stream. The first line of stdout is S, or E with an error's name; behind it come the command's
+# begins stderr and ends both. The first line of stdout is S, or E with an error's name; behind it come the command's
 # bytes. Our own input is control: `Ni COUNT` and so many bytes of input, `Ne` for its end, `Nb` when
 # all is read, where N is the command's nonce.
 bound() { :; }
 written() { cat "/proc/$out_reader/io" "/proc/$err_reader/io" 2> /dev/null; }
 streams() {
+  # Before this comes what this shell itself complains about; behind it, the command's bytes.
+  printf '\0%s\n' "$trailer" >&2
   echo S
   cat < "$dir/out.pipe" 2> /dev/null &
   out_reader=$!

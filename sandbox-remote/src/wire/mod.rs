@@ -379,14 +379,7 @@ impl From<std::time::SystemTime> for Time {
 impl Time {
     /// Returns the time as the system has it; `None` for one that it can't have.
     pub(crate) fn system(self) -> Option<std::time::SystemTime> {
-        use std::time::{Duration, UNIX_EPOCH};
-        let far = Duration::from_secs(self.seconds.unsigned_abs());
-        let whole = match self.seconds < 0 {
-            true => UNIX_EPOCH.checked_sub(far)?,
-            false => UNIX_EPOCH.checked_add(far)?,
-        };
-        let nanoseconds = self.nanoseconds.min(999_999_999);
-        whole.checked_add(Duration::from_nanos(nanoseconds.into()))
+        sandbox_transfer::from_epoch(self.seconds, self.nanoseconds)
     }
 }
 

@@ -243,8 +243,16 @@ async fn export_keeps_times(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     let within = times(host.path(), cx.sandbox.capabilities())?;
     let from = host.path();
+    fs::set_permissions(from, fs::Permissions::from_mode(0o750))?;
+    let of_top = SystemTime::UNIX_EPOCH + Duration::from_secs(1_400_000_000);
+    fs::File::open(from)?.set_modified(of_top)?;
     let options = ImportOptions::new();
     cx.sandbox.import_dir(from, &"in".into(), options).await?;
+    let before = cx.sandbox.stat("in/before").await?.modified;
+    ensure!(
+        before.is_some_and(|at| at <= SystemTime::UNIX_EPOCH),
+        "a time before 1970 inside: {before:?}"
+    );
     for (name, at) in &within {
         let inside = cx
             .sandbox
@@ -262,6 +270,21 @@ async fn export_keeps_times(cx: Context) -> Verdict {
         ensure!(
             same(outside, *at),
             "{name} outside: {outside:?}, not {at:?}"
+        );
+    }
+    // The directory itself is as it is inside.
+    let (inside, outside) = (cx.sandbox.stat("in").await?, fs::metadata(&to)?);
+    let at = outside.modified().ok();
+    ensure!(
+        inside.modified.is_some_and(|inside| same(at, inside)),
+        "the directory outside: {at:?}, not {:?}",
+        inside.modified
+    );
+    if cx.sandbox.capabilities().has(Capability::Modes) {
+        ensure_eq!(
+            outside.mode() & 0o777,
+            inside.mode.bits() & 0o777,
+            "its mode"
         );
     }
     Ok(())

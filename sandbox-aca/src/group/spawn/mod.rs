@@ -95,15 +95,18 @@ impl Guest<Http> {
                 (Stream::Path, None) => begin(&mut input, &mut frames, &script).await,
                 (Stream::Path, Some(_)) => {
                     input.start(&line, None, true, size).await?;
-                    first_line(&mut frames, Vec::new()).await
+                    first_line(&mut frames, First::default()).await
                 }
                 (Stream::Arguments, _) => {
                     begin_with(&mut input, &mut frames, &line, piped, size).await
                 }
             }
         };
-        let line = match in_time(op, begun).await {
-            Ok(line) => line,
+        let First {
+            out: line,
+            err: said,
+        } = match in_time(op, begun).await {
+            Ok(first) => first,
             Err(error) => {
                 // It is not known whether it runs: claimed, it never does.
                 let (guard, ran) = self.claim(op, guard, &launch).await;
@@ -114,8 +117,8 @@ impl Guest<Http> {
         let started = line.strip_prefix(b"S\n");
         // A terminal has its own ends of lines.
         let Some(first) = started.or_else(|| line.strip_prefix(b"S\r\n")) else {
-            let said = String::from_utf8_lossy(&line).into_owned();
-            let words: Vec<&str> = said.trim_end().split(' ').collect();
+            let line = String::from_utf8_lossy(&line).into_owned();
+            let words: Vec<&str> = line.trim_end().split(' ').collect();
             return Err(Guest::not_started(&self, op, &words, &launch, &command));
         };
         let (sender, progress) = watch::channel(Progress::default());
@@ -132,6 +135,7 @@ impl Guest<Http> {
             out,
             err,
             first: first.to_vec(),
+            first_err: said,
             progress: sender,
         };
         let (stdin, given) = match piped || size.is_some() {
@@ -206,17 +210,17 @@ async fn in_time<T>(op: Operation, begun: impl Future<Output = Result<T>>) -> Re
 }
 
 /// Starts a shell, gives it the script, and reads the first line.
-async fn begin(input: &mut Input, frames: &mut Frames, script: &Script) -> Result<Vec<u8>> {
+async fn begin(input: &mut Input, frames: &mut Frames, script: &Script) -> Result<First> {
     input.start("/bin/sh", None, true, None).await?;
     let size = script.0.len();
     // A shell reads ahead on its input: only this line may be there until it says that it waits for
     // so many bytes. The dot keeps newlines at the script's end.
     let line = format!("exec /bin/sh -c 'echo; x=$(head -c {size}; echo .); eval \"${{x%.}}\"'\n");
     input.stdin(line.as_bytes()).await?;
-    let mut ready = first_line(frames, Vec::new()).await?;
-    let rest = ready.split_off(1.min(ready.len()));
+    let mut ready = first_line(frames, First::default()).await?;
+    ready.out.drain(..1.min(ready.out.len()));
     input.stdin(&script.0).await?;
-    first_line(frames, rest).await
+    first_line(frames, ready).await
 }
 
 /// Starts a shell with the script as its argument, and reads the first line.
@@ -226,7 +230,7 @@ async fn begin_with(
     line: &str,
     piped: bool,
     size: Option<TerminalSize>,
-) -> Result<Vec<u8>> {
+) -> Result<First> {
     let given = piped || size.is_some();
     let words = ["-c", line];
     input.start("/bin/sh", Some(&words), given, size).await?;
@@ -234,20 +238,37 @@ async fn begin_with(
         // Read before the command starts, which shows that input arrives.
         input.stdin(b"input\n").await?;
     }
-    first_line(frames, Vec::new()).await
+    first_line(frames, First::default()).await
 }
 
+/// What came before the streams are carried.
+#[derive(Debug, Default)]
+struct First {
+    out: Vec<u8>,
+    err: Vec<u8>,
+}
+
+/// The most that is kept of what comes on stderr before the first line of stdout.
+const MOST_FIRST: usize = 1 << 20;
+
 /// Reads stdout until there is a line, and gives all that came.
-async fn first_line(frames: &mut Frames, mut got: Vec<u8>) -> Result<Vec<u8>> {
+async fn first_line(frames: &mut Frames, mut got: First) -> Result<First> {
     let broke = |why: &str| {
         Error::new(ErrorKind::Unavailable, OP)
             .with_message(format!("the command's shell did not start: {why}"))
     };
-    while !got.contains(&b'\n') {
+    while !got.out.contains(&b'\n') {
         match frames.next().await? {
-            Some(Frame::Stdout(bytes)) => got.extend(bytes),
-            // What the shell itself complains about; and how long it takes is bounded elsewhere.
-            Some(Frame::Stderr(_) | Frame::Silence) => {}
+            Some(Frame::Stdout(bytes)) => got.out.extend(bytes),
+            // The command's may overtake the line; what the shell itself says is told from it by a mark.
+            Some(Frame::Stderr(bytes)) => {
+                got.err.extend(bytes);
+                if got.err.len() > MOST_FIRST {
+                    return Err(broke("it writes to stderr instead"));
+                }
+            }
+            // How long it takes is bounded elsewhere.
+            Some(Frame::Silence) => {}
             Some(Frame::Refused(why)) => return Err(broke(&why)),
             Some(Frame::Exit) | None => return Err(broke("it ended")),
         }

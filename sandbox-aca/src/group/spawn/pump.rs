@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Du
 use tokio::sync::watch;
 
 use super::socket::{Frame, Frames, Input, PING};
-use super::trailer::Trailer;
+use super::trailer::{Lead, Trailer};
 use crate::group::protocol::Stream;
 use crate::guest::exec::exit;
 use crate::guest::handle::Guest;
@@ -62,6 +62,8 @@ pub(super) struct Streams {
     pub(super) err: Option<DuplexStream>,
     /// Output that came already.
     pub(super) first: Vec<u8>,
+    /// What came on stderr meanwhile, before the command's bytes too: no order is kept between the two.
+    pub(super) first_err: Vec<u8>,
     pub(super) progress: watch::Sender<Progress>,
 }
 
@@ -75,6 +77,8 @@ impl Streams {
         let mut out = Trailer::new(&self.mark);
         let mut err = Trailer::new(&self.mark);
         let (mut out_ended, mut err_ended) = (false, self.err.is_none());
+        let mut lead = Lead::new(&self.mark);
+        let mut first_err = Some(Frame::Stderr(std::mem::take(&mut self.first_err)));
         let mut next: sandbox_core::Result<_> =
             Ok(Some(Frame::Stdout(std::mem::take(&mut self.first))));
         let broke = loop {
@@ -95,7 +99,7 @@ impl Streams {
                     }
                 }
                 Ok(Some(Frame::Stderr(bytes))) => {
-                    let step = err.take(&bytes);
+                    let step = err.take(&lead.take(bytes));
                     err_ended |= step.end.is_some();
                     if let Some(to) = &mut self.err {
                         write(to, &step.bytes, &self.progress).await;
@@ -117,7 +121,10 @@ impl Streams {
                 self.progress.send_modify(|now| now.drained = true);
                 return;
             }
-            next = frames.next().await;
+            next = match first_err.take() {
+                Some(first) => Ok(Some(first)),
+                None => frames.next().await,
+            };
         };
         write(&mut self.out, &out.rest(), &self.progress).await;
         if let Some(to) = &mut self.err {
@@ -316,6 +323,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_came_on_stderr_before_the_first_line_is_the_commands() {
+        let (frames, _input, theirs) = pair().await;
+        let (out, mut read_out) = tokio::io::duplex(1024);
+        let (err, mut read_err) = tokio::io::duplex(1024);
+        let (progress, seen) = watch::channel(Progress::default());
+        let streams = Streams {
+            mark: "end-x".to_owned(),
+            out,
+            err: Some(err),
+            first: b"out\0end-x 6 -\n".to_vec(),
+            first_err: b"sh: warning\n\0end-x\nerr\0end-x\n".to_vec(),
+            progress,
+        };
+        streams.carry(frames, async || true).await;
+        drop(theirs);
+        let (mut out, mut err) = (String::new(), String::new());
+        read_out.read_to_string(&mut out).await.expect("its end");
+        read_err.read_to_string(&mut err).await.expect("its end");
+        assert_eq!((out.as_str(), err.as_str()), ("out", "err"));
+        let end = seen.borrow().end.clone();
+        assert!(matches!(end, Some(End::Exit { .. })), "{end:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn silence_is_an_end_only_if_the_command_has_ended() {
         for runs in [true, false] {
             let (frames, _input, mut theirs) = pair().await;
@@ -326,6 +357,7 @@ mod tests {
                 out,
                 err: None,
                 first: Vec::new(),
+                first_err: Vec::new(),
                 progress,
             };
             let speaking = async {

@@ -1,6 +1,42 @@
-//! Finds the end of a stream: a mark that the guest's shell writes behind the last byte.
+//! Finds the beginning and the end of a stream: a mark that the guest's shell writes before the first byte
+//! and behind the last.
 //!
 //! Bytes are held back only while they may be the beginning of the mark.
+
+/// Finds the beginning of a stream: the mark that the guest's shell writes behind what it itself says.
+#[derive(Debug)]
+pub(super) struct Lead {
+    mark: Vec<u8>,
+    held: Vec<u8>,
+    is_over: bool,
+}
+
+impl Lead {
+    pub(super) fn new(mark: &str) -> Self {
+        Self {
+            mark: [b"\0", mark.as_bytes(), b"\n"].concat(),
+            held: Vec::new(),
+            is_over: false,
+        }
+    }
+
+    /// Takes the next bytes, and gives those of the stream.
+    pub(super) fn take(&mut self, mut bytes: Vec<u8>) -> Vec<u8> {
+        if self.is_over {
+            return bytes;
+        }
+        self.held.append(&mut bytes);
+        let mut windows = self.held.windows(self.mark.len());
+        if let Some(at) = windows.position(|window| window == self.mark) {
+            self.is_over = true;
+            return self.held.split_off(at + self.mark.len());
+        }
+        // No more than may be the beginning of the mark.
+        let thrown = self.held.len().saturating_sub(self.mark.len() - 1);
+        self.held.drain(..thrown);
+        Vec::new()
+    }
+}
 
 /// Result of some bytes.
 #[derive(Debug, PartialEq, Eq)]
@@ -96,6 +132,25 @@ pub(crate) fn fuzzed(whole: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stream_begins_behind_the_mark_however_it_is_cut() {
+        for said in [&b""[..], b"sh: warning\n", b"\0end", b"\0end-x", b"\0\0"] {
+            let all = [said, b"\0end-x\nerr\0end-x\n"].concat();
+            for part in 1..=all.len() {
+                let mut lead = Lead::new("end-x");
+                let taken = all.chunks(part).flat_map(|part| lead.take(part.to_vec()));
+                assert_eq!(
+                    taken.collect::<Vec<_>>(),
+                    b"err\0end-x\n",
+                    "{said:?} by {part}"
+                );
+            }
+        }
+        let mut lead = Lead::new("end-x");
+        assert_eq!(lead.take(vec![b'x'; 1 << 20]), b"");
+        assert!(lead.held.len() < 16);
+    }
 
     #[test]
     fn the_end_is_found_wherever_the_bytes_are_cut() {

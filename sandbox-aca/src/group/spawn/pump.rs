@@ -76,7 +76,8 @@ impl Streams {
     {
         let mut out = Trailer::new(&self.mark);
         let mut err = Trailer::new(&self.mark);
-        let (mut out_ended, mut err_ended) = (false, self.err.is_none());
+        // Known to others when both streams have ended: not all of the output may come.
+        let (mut end, mut err_ended) = (None, self.err.is_none());
         let mut lead = Lead::new(&self.mark);
         let mut first_err = Some(Frame::Stderr(std::mem::take(&mut self.first_err)));
         let mut next: sandbox_core::Result<_> =
@@ -87,20 +88,19 @@ impl Streams {
                     let step = out.take(&bytes);
                     if let Some(said) = &step.end {
                         let (code, why) = said.split_once(' ').unwrap_or((said, ""));
-                        let end = told(code, why)
-                            .unwrap_or_else(|| End::Broke("the shell reported no status".into()));
-                        // Known before who reads sees the end of the stream.
-                        self.progress.send_modify(|now| now.end = Some(end));
-                        out_ended = true;
+                        let unsaid = || End::Broke("the shell reported no status".into());
+                        end = Some(told(code, why).unwrap_or_else(unsaid));
+                        self.tell(end.as_ref().filter(|_| err_ended));
                     }
                     write(&mut self.out, &step.bytes, &self.progress).await;
-                    if out_ended {
+                    if end.is_some() {
                         let _ = self.out.shutdown().await;
                     }
                 }
                 Ok(Some(Frame::Stderr(bytes))) => {
                     let step = err.take(&lead.take(bytes));
                     err_ended |= step.end.is_some();
+                    self.tell(end.as_ref().filter(|_| err_ended));
                     if let Some(to) = &mut self.err {
                         write(to, &step.bytes, &self.progress).await;
                         if err_ended {
@@ -117,7 +117,7 @@ impl Streams {
                 Ok(Some(Frame::Refused(why))) => break why,
                 Err(error) => break error.to_string(),
             }
-            if out_ended && err_ended {
+            if end.is_some() && err_ended {
                 self.progress.send_modify(|now| now.drained = true);
                 return;
             }
@@ -134,6 +134,15 @@ impl Streams {
             now.end.get_or_insert(End::Broke(broke));
             now.drained = true;
         });
+    }
+}
+
+impl Streams {
+    /// Makes an end known, before who reads sees that of the stream.
+    fn tell(&self, end: Option<&End>) {
+        if let Some(end) = end {
+            self.progress.send_modify(|now| now.end = Some(end.clone()));
+        }
     }
 }
 
@@ -344,6 +353,32 @@ mod tests {
         assert_eq!((out.as_str(), err.as_str()), ("out", "err"));
         let end = seen.borrow().end.clone();
         assert!(matches!(end, Some(End::Exit { .. })), "{end:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_end_without_all_of_stderr_is_none() {
+        for rest in ["", "\0end-x\n"] {
+            let (frames, _input, theirs) = pair().await;
+            drop(theirs);
+            let (out, _read_out) = tokio::io::duplex(1024);
+            let (err, _read_err) = tokio::io::duplex(1024);
+            let (progress, seen) = watch::channel(Progress::default());
+            let streams = Streams {
+                mark: "end-x".to_owned(),
+                out,
+                err: Some(err),
+                first: b"out\0end-x 6 -\n".to_vec(),
+                first_err: format!("\0end-x\nerr{rest}").into_bytes(),
+                progress,
+            };
+            streams.carry(frames, async || true).await;
+            let end = seen.borrow().end.clone();
+            match end {
+                Some(End::Exit { .. }) => assert!(!rest.is_empty()),
+                Some(End::Broke(why)) => assert!(rest.is_empty(), "{why}"),
+                None => panic!("no end at all"),
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]

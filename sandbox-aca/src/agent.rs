@@ -271,7 +271,7 @@ mod tests {
     /// `Duration::MAX` is what callers write for none.
     #[tokio::test]
     async fn patience_without_an_end_goes_on() {
-        // Bound, so that nobody else gets the port, and not listened on.
+        // Bound, so that no other program gets the port, and not listened on.
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
         let access = AgentAccess::new(AgentToken::random())

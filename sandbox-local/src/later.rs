@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// What stands for a time that a clock can't say.
+/// A wait in the place of one that is beyond the clock.
 const FAR: Duration = Duration::from_secs(30 * 365 * 86_400);
 
 /// The moment after so long.

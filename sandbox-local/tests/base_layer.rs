@@ -42,7 +42,7 @@ fn identity(layer: &Path) -> Option<u64> {
     found.ok().map(|found| found.ino())
 }
 
-/// Has a provider make a sandbox, run a script in it, and go.
+/// Makes a sandbox, runs a script in it, and lets the provider go.
 async fn one(provider: LocalProvider, script: &str) -> String {
     let sandbox = provider.create(SandboxSpec::new()).await;
     let sandbox = sandbox.expect("a sandbox");

@@ -111,15 +111,26 @@ fn a_sandbox_works_from_another_runtime_and_ends_with_its_own() {
 
 #[tokio::test]
 async fn what_took_a_sandbox_away_is_told_apart() {
+    // A time that no other test sleeps: this process has other sandboxes.
+    const TIME: &str = "1000.0417";
     let sandbox = support::default().await;
     let process = sandbox
-        .spawn(Command::new("sleep").arg("1000"))
+        .spawn(Command::new("sleep").arg(TIME))
         .await
         .expect("it starts");
-    for init in support::inits() {
-        let init = rustix::process::Pid::from_raw(init).expect("a number");
-        let _ = rustix::process::kill_process(init, rustix::process::Signal::KILL);
-    }
+    let init = support::until("its init is found", async || {
+        support::inits().into_iter().find(|init| {
+            let children = format!("/proc/{init}/task/{init}/children");
+            let children = std::fs::read_to_string(children).unwrap_or_default();
+            children.split_whitespace().any(|child| {
+                let command = std::fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
+                command.ends_with(format!("{TIME}\0").as_bytes())
+            })
+        })
+    })
+    .await;
+    let init = rustix::process::Pid::from_raw(init).expect("a number");
+    rustix::process::kill_process(init, rustix::process::Signal::KILL).expect("a kill");
     let error = process.wait().await.expect_err("it was killed");
     assert_eq!(error.kind(), ErrorKind::Lost);
     assert!(error.to_string().contains("outside"), "{error}");

@@ -81,7 +81,7 @@ fn find_all(host: &Path, path: PathBuf, is_listed: bool, found: &mut Vec<Entry>)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fingerprint(u64);
 
-/// What makes a base layer of what was found.
+/// The code that makes a base layer of the entries that were found.
 const CODE: [&str; 3] = [
     include_str!("base.rs"),
     include_str!("found.rs"),

@@ -80,7 +80,7 @@ pub(super) fn take(state: &Arc<State>, fingerprint: Fingerprint) -> Option<Arc<L
     None
 }
 
-/// Has a new base layer, which is whole, handed on when nothing uses it any more.
+/// Lets a new base layer, which is whole, be handed on when nothing uses it any more.
 pub(super) fn give(state: &State, layer: &Layer, fingerprint: Fingerprint) {
     match adopt(layer.path(), None) {
         Ok(entries) => note(state, layer, fingerprint, entries),

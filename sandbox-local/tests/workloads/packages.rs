@@ -133,7 +133,7 @@ fn on_the_host(dir: &std::path::Path, script: &str) -> String {
     let output = std::process::Command::new("sh")
         .args(["-euc", script])
         .current_dir(dir)
-        // Whoever runs this may have told cargo where to build.
+        // The environment of this test may tell cargo where to build.
         .env_clear()
         .env("PATH", "/usr/bin:/bin")
         .env("HOME", dir.with_file_name("home"))

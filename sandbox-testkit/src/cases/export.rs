@@ -502,7 +502,7 @@ async fn export_merges_when_asked(cx: Context) -> Verdict {
     Ok(())
 }
 
-/// What builders and package managers keep is often closed to writing.
+/// Builders and package managers often close what they keep to writing.
 async fn export_merges_into_closed_directories(cx: Context) -> Verdict {
     let batch = FileBatch::new().file("d/sub/f", "one").file("d/g", "one");
     cx.sandbox.write_files(batch).await?;

@@ -80,7 +80,7 @@ async fn a_fork_sees_modes_links_and_empty_directories(cx: Context) -> Verdict {
     Ok(())
 }
 
-/// What is up to date in the parent need not be built again in the child.
+/// A build that is up to date in the parent is so in the child.
 async fn a_fork_keeps_times(cx: Context) -> Verdict {
     let host = cx.host_dir()?;
     let made = times(host.path(), cx.sandbox.capabilities())?;

@@ -301,7 +301,7 @@ impl Dir {
     pub(crate) fn open_up(&self) -> io::Result<Option<u32>> {
         #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
         let mode = fstat(&self.0)?.st_mode as u32 & 0o7777;
-        // Nobody else can: what is made in it says why.
+        // Only the owner can: for others, what is made in it says why.
         let opened = mode & 0o200 == 0 && self.shut(mode | 0o200).is_ok();
         Ok(opened.then_some(mode))
     }

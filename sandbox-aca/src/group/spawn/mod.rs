@@ -241,7 +241,7 @@ async fn begin_with(
     first_line(frames, First::default()).await
 }
 
-/// What came before the streams are carried.
+/// Output that comes before the streams are carried.
 #[derive(Debug, Default)]
 struct First {
     out: Vec<u8>,

@@ -62,7 +62,7 @@ pub(super) struct Streams {
     pub(super) err: Option<DuplexStream>,
     /// Output that came already.
     pub(super) first: Vec<u8>,
-    /// What came on stderr meanwhile, before the command's bytes too: no order is kept between the two.
+    /// Bytes that came on stderr meanwhile, before the command's bytes too: no order is kept between the two.
     pub(super) first_err: Vec<u8>,
     pub(super) progress: watch::Sender<Progress>,
 }

@@ -2,7 +2,6 @@
 //!
 //! Invariant: entries are described by the guest's kernel, not guessed from names.
 
-use std::time::{Duration, SystemTime};
 
 use sandbox_core::{
     DirEntry, Error, ErrorKind, FileKind, GuestPath, Metadata, Mode, Operation, Result,
@@ -98,9 +97,7 @@ pub(crate) fn entries(frame: &mut Frame<'_>) -> std::result::Result<Vec<DirEntry
         let (uid, gid) = (id()?, id()?);
         let kind = kind(bits);
         let mut metadata = Metadata::new(kind, size, Mode::new(bits)).owner(uid, gid);
-        if let Ok(seconds) = u64::try_from(seconds)
-            && let Some(time) = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
-        {
+        if let Some(time) = sandbox_transfer::from_epoch(seconds, 0) {
             metadata = metadata.modified(time);
         }
         if kind == FileKind::Symlink {

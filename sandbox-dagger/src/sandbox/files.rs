@@ -2,7 +2,6 @@
 //!
 //! Invariant: entries are described by the guest's kernel, not guessed from names.
 
-
 use sandbox_core::{
     DirEntry, Error, ErrorKind, FileKind, GuestPath, Metadata, Mode, Operation, Result,
 };

@@ -29,6 +29,9 @@ pub struct LocalConfig {
     /// then takes memory, and the size of the tmpfs is the only bound. `docs/performance.md` compares
     /// the placements.
     ///
+    /// Directories of providers go with them. Images, snapshots and lasting sandboxes stay, and below
+    /// `base` at most two copies of the host's settings, for the next provider.
+    ///
     /// Default: `$SANDBOX_STATE_DIR`, or `/var/tmp/sandbox-local-UID`.
     pub state_dir: Option<PathBuf>,
     /// Directories of the host that every sandbox sees read-only at the same path, if they exist.

@@ -71,7 +71,8 @@ impl<T: Transport> Guest<T> {
         Ok(entries)
     }
 
-    /// At most one entry more than `limit`, in no order.
+    /// At most one entry more than `limit`, in no order; `depth` is an option of `find`'s: with
+    /// `-mindepth 0` the directory itself comes first, without a name.
     pub(crate) async fn list_at(
         &self,
         op: Operation,

@@ -1,6 +1,7 @@
 //! The lowest layer of every default root: a bare system made of names.
 //!
-//! `/usr` and its like are mounted from the host; everything else is made here, once per provider that needs it.
+//! `/usr` and its like are mounted from the host; everything else is made here, once per provider that
+//! needs it, or taken over from one that is gone ([`handed_on`]).
 //! Of the host's settings only an allow-list is copied ([`settings`]), and of it only what
 //! everybody may read. Must never copy from a home directory, `/run`, or anything that could hold a
 //! secret.

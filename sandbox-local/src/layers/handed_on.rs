@@ -59,9 +59,9 @@ impl Made {
 /// Takes one that waits, if there is one with this fingerprint. It belongs to the provider's user then.
 pub(super) fn take(state: &Arc<State>, fingerprint: Fingerprint) -> Option<Arc<Layer>> {
     for (path, made) in waiting(state.root()) {
-        if made.is_none_or(|made| made.fingerprint != fingerprint) {
+        let Some(made) = made.filter(|made| made.fingerprint == fingerprint) else {
             continue;
-        }
+        };
         let name = state.number().to_string();
         if fs::rename(path, state.layers_dir().join(&name)).is_err() {
             continue;
@@ -69,7 +69,7 @@ pub(super) fn take(state: &Arc<State>, fingerprint: Fingerprint) -> Option<Arc<L
         // Removed with it if it is not whole.
         let layer = Layer::kept(state, &name);
         match adopt(layer.path(), state.guest_user) {
-            Ok(entries) if made.is_some_and(|made| made.entries == entries) => {
+            Ok(entries) if made.entries == entries => {
                 note(state, &layer, fingerprint, entries);
                 return Some(layer);
             }

@@ -81,8 +81,9 @@ impl Host {
         })
     }
 
-    /// The base layer. The first call makes it: it copies parts of the host's `/etc`, which takes longer
-    /// than a start, and not every host has a sandbox with such a root. Blocks.
+    /// The base layer. The first call makes it, or takes over that of a provider that is gone: parts of the
+    /// host's `/etc` are copied, which takes longer than a start, and not every host has a sandbox with such
+    /// a root. Blocks.
     pub(crate) fn base_layer(&self) -> io::Result<Arc<Layer>> {
         // It is set whole: a panic elsewhere leaves it valid.
         let made = self.base_layer.lock();

@@ -331,9 +331,10 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn what_came_on_stderr_before_the_first_line_is_the_commands() {
+    /// Carries what came before a connection ended, and gives both streams and the command's end.
+    async fn carried(first: &str, first_err: &str) -> (String, String, End) {
         let (frames, _input, theirs) = pair().await;
+        drop(theirs);
         let (out, mut read_out) = tokio::io::duplex(1024);
         let (err, mut read_err) = tokio::io::duplex(1024);
         let (progress, seen) = watch::channel(Progress::default());
@@ -341,44 +342,31 @@ mod tests {
             mark: "end-x".to_owned(),
             out,
             err: Some(err),
-            first: b"out\0end-x 6 -\n".to_vec(),
-            first_err: b"sh: warning\n\0end-x\nerr\0end-x\n".to_vec(),
+            first: first.into(),
+            first_err: first_err.into(),
             progress,
         };
         streams.carry(frames, async || true).await;
-        drop(theirs);
         let (mut out, mut err) = (String::new(), String::new());
         read_out.read_to_string(&mut out).await.expect("its end");
         read_err.read_to_string(&mut err).await.expect("its end");
-        assert_eq!((out.as_str(), err.as_str()), ("out", "err"));
         let end = seen.borrow().end.clone();
-        assert!(matches!(end, Some(End::Exit { .. })), "{end:?}");
+        (out, err, end.expect("an end"))
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn an_end_without_all_of_stderr_is_none() {
-        for rest in ["", "\0end-x\n"] {
-            let (frames, _input, theirs) = pair().await;
-            drop(theirs);
-            let (out, _read_out) = tokio::io::duplex(1024);
-            let (err, _read_err) = tokio::io::duplex(1024);
-            let (progress, seen) = watch::channel(Progress::default());
-            let streams = Streams {
-                mark: "end-x".to_owned(),
-                out,
-                err: Some(err),
-                first: b"out\0end-x 6 -\n".to_vec(),
-                first_err: format!("\0end-x\nerr{rest}").into_bytes(),
-                progress,
-            };
-            streams.carry(frames, async || true).await;
-            let end = seen.borrow().end.clone();
-            match end {
-                Some(End::Exit { .. }) => assert!(!rest.is_empty()),
-                Some(End::Broke(why)) => assert!(rest.is_empty(), "{why}"),
-                None => panic!("no end at all"),
-            }
-        }
+    #[tokio::test]
+    async fn stderr_from_before_the_first_line_is_the_commands() {
+        let said = "sh: warning\n\0end-x\nerr\0end-x\n";
+        let (out, err, end) = carried("out\0end-x 6 -\n", said).await;
+        assert_eq!((out.as_str(), err.as_str()), ("out", "err"));
+        assert!(matches!(end, End::Exit { .. }), "{end:?}");
+    }
+
+    #[tokio::test]
+    async fn an_end_without_all_of_stderr_is_not_told_as_one() {
+        let (out, err, end) = carried("out\0end-x 6 -\n", "\0end-x\nerr").await;
+        assert_eq!((out.as_str(), err.as_str()), ("out", "err"));
+        assert!(matches!(end, End::Broke(_)), "{end:?}");
     }
 
     #[tokio::test(start_paused = true)]

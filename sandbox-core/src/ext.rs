@@ -1,7 +1,10 @@
-//! Everyday calls without options, on top of the trait. They add no behaviour of their own.
+//! Everyday calls without options, on top of the trait. They add no behaviour of their own, but for
+//! several forks side by side.
 
+use std::future::poll_fn;
 use std::path::Path;
 use std::sync::Arc;
+use std::task::Poll;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,6 +16,9 @@ use crate::{
     Operation, Output, PortWaitOptions, ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox,
     Snapshot, SnapshotOptions, TransferReport, WatchOptions,
 };
+
+/// Forks that [`SandboxExt::fork_many`] has under way at a time.
+const FORKS_AT_ONCE: usize = 8;
 
 mod sealed {
     pub trait Sealed {}
@@ -428,7 +434,11 @@ pub trait SandboxExt: Sandbox + sealed::Sealed {
         self.fork(ForkOptions::new()).await
     }
 
-    /// Forks `count` times, one after the other; on an error closes those that there are.
+    /// Forks `count` times, up to eight at a time; on an error closes those that there are.
+    ///
+    /// The forks are in the order in which they were ready. After an error no further one is begun.
+    /// Dropping the future closes what there is as dropping the last handle does, and means for each
+    /// fork under way what [`Sandbox::fork`] says of it.
     ///
     /// ```no_run
     /// # use sandbox_core::{Result, Sandbox, SandboxExt};
@@ -441,22 +451,47 @@ pub trait SandboxExt: Sandbox + sealed::Sealed {
     /// ```
     ///
     /// # Errors
-    /// Those of [`Sandbox::fork`].
+    /// Those of [`Sandbox::fork`]: the first that came.
     async fn fork_many(&self, count: usize) -> Result<Vec<Arc<dyn Sandbox>>> {
-        let mut forks = Vec::with_capacity(count);
-        for _ in 0..count {
-            match self.fork(ForkOptions::new()).await {
-                Ok(fork) => forks.push(fork),
-                Err(error) => {
-                    for fork in forks {
-                        // The first error is the one that is returned.
-                        let _ = fork.close().await;
+        let mut forks = Vec::new();
+        let mut failed = None;
+        let mut left = count;
+        let mut under_way = Vec::new();
+        poll_fn(|context| {
+            loop {
+                while failed.is_none() && left > 0 && under_way.len() < FORKS_AT_ONCE {
+                    left -= 1;
+                    under_way.push(self.fork(ForkOptions::new()));
+                }
+                let before = under_way.len();
+                under_way.retain_mut(|fork| match fork.as_mut().poll(context) {
+                    Poll::Pending => true,
+                    Poll::Ready(Ok(fork)) => {
+                        forks.push(fork);
+                        false
                     }
-                    return Err(error);
+                    Poll::Ready(Err(error)) => {
+                        failed.get_or_insert(error);
+                        false
+                    }
+                });
+                if under_way.is_empty() && (failed.is_some() || left == 0) {
+                    return Poll::Ready(());
+                }
+                if under_way.len() == before {
+                    return Poll::Pending;
                 }
             }
+        })
+        .await;
+        let Some(error) = failed else {
+            return Ok(forks);
+        };
+        for fork in forks {
+            // The first error is the one that is returned.
+            let _ = fork.close().await;
         }
-        Ok(forks)
+        Err(error)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Every refusal has a control that shows the same call going through.
 #![allow(clippy::expect_used, clippy::panic)]
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -377,6 +378,38 @@ async fn calls_without_a_limit_are_all_under_way() {
     let path = GuestPath::from("/tmp");
     join_all((0..20).map(|_| sandbox.stat(&path))).await;
     assert_eq!(gauge.most.load(Ordering::SeqCst), 20);
+}
+
+const SLOW: Fault = Fault::Delay(Duration::from_millis(20));
+
+#[tokio::test]
+async fn many_forks_are_made_side_by_side_and_not_all_at_once() {
+    let gauge = Gauge::default();
+    let model = ModelProvider::builder()
+        .fault_on(Operation::Fork, [SLOW; 20])
+        .build();
+    let sandbox = layered(&model, gauge.clone()).await;
+    let forks = sandbox.fork_many(20).await.expect("forks");
+    assert_eq!(forks.len(), 20);
+    assert_eq!(gauge.most.load(Ordering::SeqCst), 8);
+    let ids: BTreeSet<_> = forks.iter().map(|fork| fork.info().id).collect();
+    assert_eq!(ids.len(), 20, "each is a sandbox of its own");
+    assert!(sandbox.fork_many(0).await.expect("none").is_empty());
+}
+
+#[tokio::test]
+async fn of_many_forks_none_is_left_when_one_fails() {
+    let faults = [SLOW, SLOW, SLOW, REFUSED, SLOW, SLOW, SLOW, SLOW];
+    let model = ModelProvider::builder()
+        .fault_on(Operation::Fork, faults)
+        .build();
+    let provider: Arc<dyn Provider> = Arc::new(model.clone());
+    let sandbox = provider.create(SandboxSpec::new()).await.expect("created");
+    let error = sandbox.fork_many(20).await.expect_err("one fails");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert_eq!(model.count(Operation::Fork), 8, "none is begun after it");
+    let left = provider.list(&Labels::new()).await.expect("a list");
+    assert_eq!(left.len(), 1, "only the parent: {left:?}");
 }
 
 #[tokio::test]

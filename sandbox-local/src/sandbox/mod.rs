@@ -323,7 +323,8 @@ impl LocalSandbox {
         .map_err(open_files::told)
     }
 
-    async fn fork_running(&self) -> Result<(SandboxId, Running)> {
+    /// A second sandbox's run, and the settings that this one had as its files were looked at.
+    async fn fork_running(&self) -> Result<(SandboxId, Settings, Running)> {
         const OP: Operation = Operation::Fork;
         self.check_open(OP)?;
         runtime::require(OP).map_err(|error| self.named(error))?;
@@ -335,8 +336,10 @@ impl LocalSandbox {
             return Err(self.lost(why, &running.cgroup, OP));
         }
         self.check_runs(OP)?;
+        let settings = self.facts.settings();
         let child = Running::fork(running, &self.host, &self.blueprint).await;
-        Ok((id, child.map_err(|error| self.unless_closed(error, OP))?))
+        let child = child.map_err(|error| self.unless_closed(error, OP))?;
+        Ok((id, settings, child))
     }
 
     /// The sandbox's layers above what it started from, none of which is written any more.

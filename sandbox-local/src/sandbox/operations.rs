@@ -182,12 +182,12 @@ impl Sandbox for LocalSandbox {
     }
 
     async fn fork(&self, options: ForkOptions) -> Result<Arc<dyn Sandbox>> {
-        let (id, running) = self.fork_running().await?;
+        let (id, settings, running) = self.fork_running().await?;
         let origin = Origin {
             host: self.host.clone(),
             open: self.open.clone(),
             blueprint: self.blueprint.clone(),
-            settings: self.facts.settings(),
+            settings,
             parent: Some(self.id.clone()),
             labels: options.labels,
             kept: None,

@@ -2,7 +2,7 @@
 //!
 //! Must never freeze a layer into which something can still write.
 
-use std::ops::DerefMut;
+use std::ops::{ControlFlow, DerefMut};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -152,9 +152,9 @@ impl Running {
         self.egress.as_ref()
     }
 
-    /// Makes a second sandbox with the same files. The caller holds this one alone, up to the end
-    /// even if its future is dropped: no file operation is under way and no command is being
-    /// started.
+    /// Makes a second sandbox with the same files. The caller holds this one alone, even if its
+    /// future is dropped, until it is known which files: no file operation is under way and no
+    /// command is being started. It is let go of before the second sandbox starts.
     ///
     /// If this run is frozen by it, it stays so until it is [renewed](Running::renew).
     pub(crate) async fn fork(
@@ -174,18 +174,20 @@ impl Running {
         if this.may_freeze().await? {
             let start = child.clone();
             // In one piece: each change of threads would cost as much as many of its system calls.
-            let (parent, forked) = blocking(OP, move || {
-                let stack = this.freeze(&start.host, &start.cancel)?;
-                let forked = stack.map(|stack| start.on(stack)).transpose()?;
-                Ok((this, forked))
-            })
-            .await?;
-            if let Some(forked) = forked {
-                return Ok(forked);
+            let frozen = blocking(OP, move || {
+                let Some(stack) = this.freeze(&start.host, &start.cancel)? else {
+                    return Ok(ControlFlow::Continue(this));
+                };
+                drop(this);
+                start.on(stack).map(ControlFlow::Break)
+            });
+            match frozen.await? {
+                ControlFlow::Break(forked) => return Ok(forked),
+                ControlFlow::Continue(held) => this = held,
             }
-            this = parent;
         }
         let stack = this.copied(host, &cancel).await?;
+        drop(this);
         blocking(OP, move || child.on(stack)).await
     }
 

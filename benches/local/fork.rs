@@ -104,12 +104,17 @@ fn chain(bench: &mut Bench, depth: u32) -> Outcome<()> {
 
 fn siblings(bench: &mut Bench) -> Outcome<()> {
     let runtime = Arc::clone(&bench.runtime);
-    let count = bench.effort.pick(2, 32, 32);
+    let count = bench.effort.pick(2, 32, 100);
     let sandbox = bench.create()?;
     runtime.block_on(sandbox.write_files(batch("tree", 100, &host::KIB)))?;
-    let many = |count: usize| {
+    let forks = |side_by_side: bool| {
         let started = Instant::now();
-        let forks = runtime.block_on(sandbox.fork_many(count))?;
+        let forks = match side_by_side {
+            true => runtime.block_on(sandbox.fork_many(count))?,
+            false => (0..count)
+                .map(|_| runtime.block_on(sandbox.fork_one()))
+                .collect::<Result<_, _>>()?,
+        };
         let time = started.elapsed();
         for fork in forks {
             runtime.block_on(fork.close())?;
@@ -117,9 +122,9 @@ fn siblings(bench: &mut Bench) -> Outcome<()> {
         Ok(time)
     };
     let cases = vec![
-        Case::new("1", || many(1)),
-        Case::new(format!("{count}"), || many(count)),
+        Case::new("one after the other", || forks(false)),
+        Case::new("side by side", || forks(true)),
     ];
-    bench.compare("siblings", cases)?;
+    bench.compare(&format!("{count} forks of one sandbox"), cases)?;
     bench.close(&sandbox)
 }

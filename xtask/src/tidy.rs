@@ -100,6 +100,7 @@ fn rust(name: &str, text: &str, problems: &mut Vec<String>) {
     }
     let is_sys = name.contains("/sys/") || name.ends_with("/sys.rs");
     let mut before = None;
+    let mut has_example = false;
     for (number, line) in text.lines().enumerate() {
         let number = number + 1;
         let code = line.split("//").next().unwrap_or_default();
@@ -121,6 +122,21 @@ fn rust(name: &str, text: &str, problems: &mut Vec<String>) {
                 "{name}:{number}: a summary line is a verb or a noun phrase that stands alone"
             ));
         }
+        has_example |= summary.is_some_and(|text| text.starts_with("```"));
+        if let Some(item) = code.trim_start().strip_prefix("pub struct ")
+            && item
+                .split(|c: char| !c.is_alphanumeric())
+                .next()
+                .is_some_and(|item| item.ends_with("Options"))
+            && !test
+            && !has_example
+        {
+            problems.push(format!(
+                "{name}:{number}: an option type has an example in its documentation"
+            ));
+        }
+        // Attributes stand between documentation and its item; an empty line ends both.
+        has_example &= !line.trim().is_empty();
         before = summary;
         if let Some((_, comment)) = line.split_once("//") {
             let comment = comment.to_lowercase();
@@ -176,6 +192,10 @@ mod tests {
         assert!(problems_of("a/src/sys/mod.rs", code).is_empty());
         let summary = "//! A file.\n\n/// What it is.\n/// What follows may begin so.\nstruct S;\n";
         assert_eq!(problems_of("a/src/lib.rs", summary).len(), 1);
+        let options = "//! A file.\n\n/// Options.\n#[derive(Debug)]\npub struct AOptions {\n";
+        assert_eq!(problems_of("a/src/lib.rs", options).len(), 1);
+        let example = options.replace("/// Options.", "/// Options.\n///\n/// ```\n/// ```");
+        assert!(problems_of("a/src/lib.rs", &example).is_empty());
         let comment = format!("//! A file.\n// What {}{} reads.\n", "no", "body");
         assert_eq!(problems_of("a/src/lib.rs", &comment).len(), 1);
     }

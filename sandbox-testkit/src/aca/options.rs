@@ -12,6 +12,13 @@ use super::sessions::{FullAs, PoolKind, SessionPool};
 ///
 /// What is in [`SWITCHES`](super::SWITCHES) can be changed while it runs; the rest counts when it
 /// starts.
+///
+/// ```
+/// use sandbox_testkit::aca::Options;
+/// let mut options = Options::default();
+/// options.tls = true;
+/// assert!(options.listen.ip().is_loopback());
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {

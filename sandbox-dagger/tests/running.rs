@@ -140,7 +140,7 @@ async fn the_supervisor_keeps_nothing_where_a_command_could_fill_it() -> Outcome
 async fn what_is_written_a_moment_after_the_end_is_not_lost() -> Outcome {
     let rig = Rig::new().await?;
     for number in 0..10 {
-        let script = format!("exec > >(sleep 0.05; tee t{number}.log) 2>&1; seq 1 2000");
+        let script = format!("exec > >(tee t{number}.log) 2>&1; seq 1 2000");
         let output = rig
             .sandbox
             .exec(Command::new("bash").args(["-c", &script]))
@@ -149,6 +149,46 @@ async fn what_is_written_a_moment_after_the_end_is_not_lost() -> Outcome {
         let log = rig.sandbox.read(format!("t{number}.log").as_str()).await?;
         assert!(log.ends_with(b"\n2000\n"), "the log of run {number}");
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_long_output_is_waited_for_is_the_embedders_choice() -> Outcome {
+    let sleeper = "sleep 1000 & echo said";
+    // What is left behind is waited for: so long, and not for ever.
+    for grace in [Duration::from_millis(100), Duration::from_secs(3)] {
+        let rig = match grace.as_secs() {
+            0 => Rig::new().await?,
+            _ => Rig::with(|config| config.output_grace(grace)).await?,
+        };
+        let output = rig.sandbox.sh(sleeper).await?;
+        assert_eq!(output.stdout.bytes, "said\n");
+        assert!(output.duration >= grace, "{grace:?}: {output:?}");
+    }
+    // Without an end all of it comes, until the command has had its time.
+    let rig = Rig::with(|config| config.output_grace(Duration::MAX)).await?;
+    let script = "exec > >(sleep 1.5; tee late) 2>&1; seq 1 2000";
+    let command = Command::new("bash").args(["-c", script]);
+    assert!(
+        rig.sandbox
+            .exec(command)
+            .await?
+            .stdout
+            .bytes
+            .ends_with(b"\n2000\n")
+    );
+    assert!(rig.sandbox.read("late").await?.ends_with(b"\n2000\n"));
+    let command = Command::shell(sleeper).timeout(Duration::from_secs(1));
+    let Err(error) = rig.sandbox.exec(command).await else {
+        return Err("it should have been held".into());
+    };
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
+    let partial = error.partial_output().ok_or("no partial output")?;
+    assert_eq!(partial.stdout.bytes, "said\n");
+    // A spawned one is killed meanwhile.
+    let mut process = rig.sandbox.spawn(Command::shell(sleeper)).await?;
+    process.kill().await?;
+    process.wait().await?;
     Ok(())
 }
 

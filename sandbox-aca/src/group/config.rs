@@ -12,6 +12,7 @@ use crate::http::{Plane, invalid};
 
 use crate::auth::{Credential, DefaultCredential};
 use crate::group::protocol::{DEFAULT, Protocol};
+use crate::guest::handle::OUTPUT_GRACE;
 
 /// Configuration of an [`AcaSandboxProvider`](crate::AcaSandboxProvider).
 ///
@@ -67,6 +68,15 @@ pub struct AcaConfig {
     /// a request each time, never runs anything, never resumes what is suspended, and ends with the
     /// handle (closed or dropped). Default: nothing is touched.
     pub keep_alive: Option<Duration>,
+    /// Time for which the output of a command is still read after its main process has ended and
+    /// nothing comes: what the rest of its tree is just writing (`tee` behind a shell's
+    /// redirection) is not lost. If something keeps coming or a process of the tree works, ten times
+    /// this. A command that leaves nothing behind does not wait at all; one that leaves a program
+    /// behind is told to have ended after this time. A command's timeout counts on meanwhile.
+    /// Counted in hundredths of a second.
+    ///
+    /// Default: 100 ms.
+    pub output_grace: Duration,
     /// Labels that everything of this provider bears at the service, forks and their snapshots
     /// included: who lists by them finds whatever a run has left. They are not among the labels
     /// that a sandbox shows. A service that takes no labels with a restore gives a fork none; that
@@ -98,6 +108,7 @@ impl AcaConfig {
             role_wait: Duration::ZERO,
             snapshot_timeout: Duration::from_secs(900),
             keep_alive: None,
+            output_grace: OUTPUT_GRACE,
             labels: Labels::new(),
         }
     }
@@ -134,6 +145,10 @@ impl AcaConfig {
         /// Touches sandboxes that were not used for so long: see
         /// [`keep_alive`](Self#structfield.keep_alive).
         keep_alive: into Option<Duration>,
+
+        /// Reads a command's output for this long after its end if nothing comes: see
+        /// [`output_grace`](Self#structfield.output_grace).
+        output_grace: Duration,
     }
 
     /// Puts this label on everything that the provider makes: see

@@ -150,7 +150,8 @@ impl Provider for AcaSandboxProvider {
         let own = &self.shared.config.labels;
         let info = info_of(&found, own).ok_or_else(|| missing(OP, id))?;
         let state = State::new(info, Variables::new());
-        let guest = Guest::new(Arc::clone(&self.shared.http), state);
+        let grace = self.shared.config.output_grace;
+        let guest = Guest::new(Arc::clone(&self.shared.http), state, grace);
         Ok(self.opened(self.shared.add(guest)))
     }
 

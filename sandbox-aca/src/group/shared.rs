@@ -81,7 +81,8 @@ impl Shared {
                 .map_err(|failure| failure.error)?;
         }
         state.info.id = SandboxId::new(&id);
-        let mut guest = Guest::new(Arc::clone(&self.http), state);
+        let grace = self.config.output_grace;
+        let mut guest = Guest::new(Arc::clone(&self.http), state, grace);
         // A lifecycle of the caller's own may delete for other reasons, which nothing tells apart.
         let usual = self.config.auto_delete;
         if lifecycle == Lifecycle::new(Some(usual)).body() {

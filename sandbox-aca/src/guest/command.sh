@@ -1,5 +1,5 @@
 # One command: started at most once, watched, killed with all that it started.
-# Set before: dir, nonce, mark, gate, timeout, path (see launch.rs). Times are hundredths of a second.
+# Set before: dir, nonce, mark, gate, timeout, grace, path (see launch.rs). Times are hundredths of a second.
 clock() { # now: the time since the guest booted.
   read -r now _ < /proc/uptime
   now=${now%.*}${now#*.}
@@ -155,11 +155,11 @@ launch() { # launch INPUT CWD PROGRAM, the arguments of env: gets everything rea
   exec 6<&-
   read -r pid < "$dir/pid"
 }
-supervise() { # Until it ended, or for a time.
+supervise() { # Until it ended and what the rest of its tree still wrote came, or for a time.
   turns=0
   while :; do
     state
-    case $status in Z | X | '') break ;; esac
+    case $status in Z | X | '') if settled; then break; fi ;; esac
     [ -e "$dir/cancel" ] && kill_tree
     clock
     if [ "$timeout" ] && [ $now -ge $((begun + timeout)) ] && ! [ -e "$dir/timeout" ]; then : > "$dir/timeout"; kill_tree; fi
@@ -168,22 +168,22 @@ supervise() { # Until it ended, or for a time.
     if [ $turns -lt 3 ]; then sleep 0.01; elif [ $turns -lt 6 ]; then sleep 0.02; else sleep 0.04; fi
     [ $((turns % 8)) -ne 0 ] || bound
   done
-  if [ -e "$dir/timeout" ] || [ -e "$dir/cancel" ]; then kill_tree; else settle; fi
   finish
 }
 # What the rest of the tree writes in the moment after the main process has ended is output too: it is
-# waited for until nothing has come for 80 ms while all of it sleeps, and for a second at most.
-settle() {
+# waited for until nothing has come for the grace while all of it sleeps, and for ten times that at most.
+latest=
+settled() { # Whether there is nothing to wait for any more.
+  if [ -e "$dir/timeout" ] || [ -e "$dir/cancel" ]; then kill_tree; return 0; fi
   survivors || return 0
-  quiet=0 before=$(written)
+  after=$(written)
   clock
-  latest=$((now + 100))
-  while [ $quiet -lt 4 ] && [ $now -lt $latest ] && survivors; do
-    sleep 0.02
-    after=$(written)
-    if [ -z "$busy" ] && [ "$after" = "$before" ]; then quiet=$((quiet + 1)); else quiet=0 before=$after; fi
-    clock
-  done
+  if [ -z "$latest" ]; then
+    turns=0 latest=$((now + 10 * grace)) quiet=$now before=$after
+  elif [ "$busy" ] || [ "$after" != "$before" ]; then
+    quiet=$now before=$after
+  fi
+  [ $now -ge $((quiet + grace)) ] || [ $now -ge $latest ]
 }
 # Programs in the background keep pipes that are read: what they write from now on is thrown away,
 # until the last of them has ended.

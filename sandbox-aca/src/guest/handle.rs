@@ -22,6 +22,8 @@ use crate::http::{Failure, Http, runtime};
 
 /// Time that a helper in the guest may take.
 const HELPER: Duration = Duration::from_secs(300);
+/// Time for which a command's output is waited for after its end, if no configuration says so.
+pub(crate) const OUTPUT_GRACE: Duration = Duration::from_millis(100);
 
 /// Variables by their names; `None` unsets.
 pub(crate) type Variables = BTreeMap<Vec<u8>, Option<Secret>>;
@@ -87,6 +89,8 @@ pub(crate) struct Closing {
 pub(crate) struct Guest<T = Http> {
     pub(crate) transport: Arc<T>,
     pub(crate) id: SandboxId,
+    /// Time for which a command's output is waited for after its end.
+    pub(crate) output_grace: Duration,
     pub(crate) state: Mutex<State>,
     pub(crate) closing: AtomicBool,
     /// Result of closing, if it was tried: see [`close`](super::close).
@@ -118,10 +122,11 @@ pub(crate) fn fresh(staging: &str) -> (String, String) {
 }
 
 impl<T: Transport> Guest<T> {
-    pub(crate) fn new(transport: Arc<T>, state: State) -> Self {
+    pub(crate) fn new(transport: Arc<T>, state: State, output_grace: Duration) -> Self {
         Self {
             transport,
             id: state.info.id.clone(),
+            output_grace,
             state: Mutex::new(state),
             closing: AtomicBool::new(false),
             closed: tokio::sync::Mutex::default(),

@@ -16,7 +16,7 @@ use crate::guest::transport::{PART, Transport};
 /// The longest argument that Linux takes, and all of them together.
 const LONGEST: usize = 128 << 10;
 const ALL: usize = 1900 << 10;
-/// A time from which on there is none: the guest's shell counts in hundredths of a second.
+/// A time from which on there is none, or no end: the guest's shell counts in hundredths of a second.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// Search path of programs if no environment says so.
 const PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -37,6 +37,8 @@ pub(crate) struct Launch {
     gate: String,
     pub(crate) cwd: GuestPath,
     pub(crate) timeout: Option<Duration>,
+    /// Time for which the rest of the tree is waited for.
+    grace: Duration,
     /// The shell's word for the input.
     input: String,
     /// Bytes of the input that go along.
@@ -116,6 +118,7 @@ impl<T: Transport> Guest<T> {
         let mut launch = Launch {
             cwd,
             timeout: command.timeout.or(default).filter(|limit| *limit < FOREVER),
+            grace: self.output_grace.min(FOREVER),
             input: "/dev/null".into(),
             given: Bytes::new(),
             parts: String::new(),
@@ -201,10 +204,12 @@ impl Launch {
             nonce,
             mark,
             gate,
+            grace,
             ..
         } = self;
+        let grace = grace.as_millis().div_ceil(10);
         script = script.text(&format!(
-            "dir={dir} nonce={nonce} mark={mark} gate={gate} timeout={limit}\npath="
+            "dir={dir} nonce={nonce} mark={mark} gate={gate} timeout={limit} grace={grace}\npath="
         ));
         match &self.path {
             Some(path) => script.quoted(path),

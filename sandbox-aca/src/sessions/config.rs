@@ -9,6 +9,7 @@ use std::time::Duration;
 use sandbox_core::{Error, ErrorKind, Operation, Result};
 
 use crate::auth::{Credential, DefaultCredential};
+use crate::guest::handle::OUTPUT_GRACE;
 use crate::http::Plane;
 
 /// The version of the interface that is used by default.
@@ -63,6 +64,15 @@ pub struct AcaSessionConfig {
     /// that ended all the same is lost: none is made in its place. Default: nothing is touched,
     /// and the service ends what is idle.
     pub keep_alive: Option<Duration>,
+    /// Time for which the output of a command is still read after its main process has ended and
+    /// nothing comes: what the rest of its tree is just writing (`tee` behind a shell's
+    /// redirection) is not lost. If something keeps coming or a process of the tree works, ten times
+    /// this. A command that leaves nothing behind does not wait at all; one that leaves a program
+    /// behind is told to have ended after this time. A command's timeout counts on meanwhile.
+    /// Counted in hundredths of a second.
+    ///
+    /// Default: 100 ms.
+    pub output_grace: Duration,
 }
 
 impl AcaSessionConfig {
@@ -78,6 +88,7 @@ impl AcaSessionConfig {
             egress: false,
             role_wait: Duration::ZERO,
             keep_alive: None,
+            output_grace: OUTPUT_GRACE,
         }
     }
 
@@ -103,6 +114,10 @@ impl AcaSessionConfig {
         /// Touches sandboxes that were not used for so long: see
         /// [`keep_alive`](Self#structfield.keep_alive).
         keep_alive: into Option<Duration>,
+
+        /// Reads a command's output for this long after its end if nothing comes: see
+        /// [`output_grace`](Self#structfield.output_grace).
+        output_grace: Duration,
     }
 
     /// Whether requests have the old shape.

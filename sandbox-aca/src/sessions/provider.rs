@@ -98,11 +98,7 @@ impl AcaSessionProvider {
             old,
         };
         Ok(Self {
-            shared: Arc::new(Shared::new(
-                Arc::new(pool),
-                config.egress,
-                config.keep_alive,
-            )),
+            shared: Arc::new(Shared::new(Arc::new(pool), config)),
         })
     }
 
@@ -139,7 +135,7 @@ impl Provider for AcaSessionProvider {
     }
 
     fn capabilities(&self) -> Capabilities {
-        match self.shared.egress {
+        match self.shared.config.egress {
             true => OPEN,
             false => CLOSED,
         }

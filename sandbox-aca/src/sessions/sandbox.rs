@@ -39,7 +39,7 @@ impl AcaSession {
 sandbox_over_guest! {
     impl Sandbox for AcaSession {
         fn capabilities(&self) -> Capabilities {
-            match self.shared.egress {
+            match self.shared.config.egress {
                 true => OPEN,
                 false => CLOSED,
             }
@@ -52,7 +52,7 @@ sandbox_over_guest! {
             let (minute, session) = (Duration::from_secs(60), &self.guest.transport);
             let there = session.line(OP, ":", true, minute).await;
             there.map_err(|failure| self.guest.failed(failure))?;
-            Ok(report(self.shared.egress))
+            Ok(report(self.shared.config.egress))
         }
 
         async fn spawn(&self, _: Command) -> Result<Process> {

@@ -16,6 +16,7 @@ use sandbox_core::{
 };
 
 use super::client::{Pool, Session};
+use super::config::AcaSessionConfig;
 use super::identifier::Identifier;
 use super::transport::beginning;
 use crate::guest::handle::{Guest, State, Variables};
@@ -38,17 +39,15 @@ struct Known {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(super) pool: Arc<Pool>,
-    pub(super) egress: bool,
-    keep_alive: Option<Duration>,
+    pub(super) config: AcaSessionConfig,
     known: Mutex<BTreeMap<String, Known>>,
 }
 
 impl Shared {
-    pub(super) fn new(pool: Arc<Pool>, egress: bool, keep_alive: Option<Duration>) -> Self {
+    pub(super) fn new(pool: Arc<Pool>, config: AcaSessionConfig) -> Self {
         Self {
             pool,
-            egress,
-            keep_alive,
+            config,
             known: Mutex::default(),
         }
     }
@@ -116,7 +115,7 @@ impl Shared {
             return Err(error);
         }
         made.transport.begun.store(true, Ordering::Release);
-        made.keep(self.keep_alive);
+        made.keep(self.config.keep_alive);
         Ok(made)
     }
 
@@ -147,7 +146,8 @@ impl Shared {
         let identifier = session.identifier.clone();
         let id = info.id.clone();
         let known = info.clone();
-        let made = Arc::new(Guest::new(Arc::new(session), State::new(info, env)));
+        let (session, state) = (Arc::new(session), State::new(info, env));
+        let made = Arc::new(Guest::new(session, state, self.config.output_grace));
         let known = Known {
             identifier,
             info: known,
@@ -193,7 +193,7 @@ impl Shared {
             }
         }
         let found = self.handle(session, info, Variables::new());
-        found.keep(self.keep_alive);
+        found.keep(self.config.keep_alive);
         Ok(found)
     }
 }

@@ -1,10 +1,12 @@
 //! Needs of everyday programs: background servers, process substitution, damaged binaries, the
 //! environment; the same for both services.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sandbox_core::{
     Command, ErrorKind, FileBatch, ForkOptions, Mode, OpenWriteOptions, SandboxExt as _,
+    SandboxSpec,
 };
 use tokio::io::AsyncWriteExt as _;
 
@@ -152,15 +154,40 @@ async fn what_a_tree_writes_a_moment_later_is_output() {
                 .expect("the log");
             assert_eq!(log.len(), 8899, "the log of run {run}");
         }
-        // And what comes a little later: on a busy machine that is too late now and then.
-        let mut whole = 0;
-        for run in 0..10 {
-            let script = format!("exec > >(sleep 0.05; tee late{run}) 2>&1; seq 1 2000");
-            let command = Command::new("bash").args(["-c", &script]);
-            let output = sandbox.exec(command).await.expect("it runs");
-            whole += usize::from(output.stdout.bytes.ends_with(b"\n2000\n"));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_long_output_is_waited_for_is_the_embedders_choice() {
+    each(async |rig| {
+        let sleeper = "sleep 600 & echo said";
+        // What is left behind is waited for: so long, and not for ever.
+        let usual = (Arc::clone(&rig.provider), Duration::from_millis(100));
+        let longer = Duration::from_secs(3);
+        for (provider, grace) in [usual, (rig.waiting(longer), longer)] {
+            let sandbox = provider.create(SandboxSpec::new()).await;
+            let sandbox = sandbox.expect("a sandbox");
+            let output = sandbox.sh(sleeper).await.expect("it runs");
+            assert_eq!(output.stdout.bytes, "said\n");
+            assert!(output.duration >= grace, "{grace:?}: {output:?}");
+            sandbox.close().await.expect("closed");
         }
-        assert!(whole >= 5, "{whole} of 10 are whole");
+        // Without an end all of it comes, until the command has had its time.
+        let provider = rig.waiting(Duration::MAX);
+        let sandbox = provider.create(SandboxSpec::new()).await;
+        let sandbox = sandbox.expect("a sandbox");
+        let script = "exec > >(sleep 1.5; tee late) 2>&1; seq 1 2000";
+        let command = Command::new("bash").args(["-c", script]);
+        let output = sandbox.exec(command).await.expect("it runs");
+        assert_eq!(output.stdout.bytes.len(), 8893);
+        assert_eq!(sandbox.read("late").await.expect("it is there").len(), 8893);
+        let command = Command::shell(sleeper).timeout(Duration::from_secs(1));
+        let error = sandbox.exec(command).await.expect_err("it is held");
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
+        let partial = error.partial_output().expect("its output");
+        assert_eq!(partial.stdout.bytes, "said\n");
+        sandbox.close().await.expect("closed");
     })
     .await;
 }

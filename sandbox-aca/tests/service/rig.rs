@@ -67,6 +67,22 @@ impl Rig {
         }
     }
 
+    /// Another client of the same service, which waits so long for output.
+    pub(super) fn waiting(&self, grace: Duration) -> Arc<dyn Provider> {
+        let endpoint = self.proxy.endpoint();
+        let token = Arc::new(StaticToken::new(self.emulator.token()));
+        match self.kind {
+            None => {
+                let config = config(&endpoint).credential(token).output_grace(grace);
+                Arc::new(AcaSandboxProvider::new(config).expect("a provider"))
+            }
+            Some(kind) => {
+                let config = pool(&endpoint, kind).credential(token).output_grace(grace);
+                Arc::new(AcaSessionProvider::new(config).expect("a provider"))
+            }
+        }
+    }
+
     /// Part of the path of the request that runs a command.
     pub(super) fn execution(&self) -> &'static str {
         match self.kind {

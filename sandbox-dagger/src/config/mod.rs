@@ -65,6 +65,14 @@ pub struct DaggerConfig {
     pub snapshots: Snapshots,
     /// Limits of every process. Default: none.
     pub limits: ProcessLimits,
+    /// Time for which the output of a command is still read after its main process has ended and
+    /// nothing comes: what the rest of its tree is just writing (`tee` behind a shell's
+    /// redirection) is not lost. If something keeps coming, ten times this. A command whose output
+    /// nothing else holds open does not wait at all; what still holds it then ends with the command. A
+    /// command's timeout counts on meanwhile. Counted in hundredths of a second.
+    ///
+    /// Default: 100 ms.
+    pub output_grace: Duration,
 }
 
 impl Default for DaggerConfig {
@@ -85,6 +93,7 @@ impl Default for DaggerConfig {
             logins: Vec::new(),
             snapshots: Snapshots::default(),
             limits: ProcessLimits::default(),
+            output_grace: Duration::from_millis(100),
         }
     }
 }
@@ -186,5 +195,9 @@ impl DaggerConfig {
 
         /// Limits every process.
         limits: ProcessLimits,
+
+        /// Reads a command's output for this long after its end if nothing comes: see
+        /// [`output_grace`](Self#structfield.output_grace).
+        output_grace: Duration,
     }
 }

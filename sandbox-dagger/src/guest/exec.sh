@@ -1,6 +1,6 @@
 # The supervisor of one command. It always exits 0 and says on stdout what became of the command.
 #
-# Set before: nonce cwd path program stdout_limit stderr_limit limit limits input control piped, and as
+# Set before: nonce cwd path program stdout_limit stderr_limit limit grace limits input control piped, and as
 # the positional parameters the command with 'env -i' and its environment in front. 'control' is empty,
 # or the directory in which a spawned command finds its input and its signals: its output goes on in
 # pieces then, as it comes. 'piped' is not empty if its input is found there as well.
@@ -142,11 +142,11 @@ if [ -n "$piped" ]; then
     feeder=$!
 fi
 
-# Waits for the end of both streams, but no longer than 100 ms after the last that was written, nor
-# longer than two seconds in all: what still writes is let finish, and what writes for ever is not
-# waited for.
+# Waits for the end of both streams, but no longer than the grace after the last that was written, nor
+# longer than ten times that: what still writes is let finish, and what writes for ever is not
+# waited for. Nor longer than the command may take, or is wanted.
 settle() {
-    now; begun=$now last=$now seen=
+    now; begun=$now last=$now seen= looks=0
     while :; do
         read -r o_count <"$work/o.count"
         read -r e_count <"$work/e.count"
@@ -155,9 +155,29 @@ settle() {
         read -r name e_read <"/proc/$tee_e/io"
         now
         if [ "$o_read $e_read" != "$seen" ]; then seen="$o_read $e_read" last=$now; fi
-        if [ $((now - last)) -gt 10 ] || [ $((now - begun)) -gt 200 ]; then break; fi
-        sleep 0.002 || sleep 1
+        if [ $((now - last)) -gt "$grace" ] || [ $((now - begun)) -gt $((grace * 10)) ]; then break; fi
+        if late; then code=timeout; break; fi
+        heed || break
+        pace
     done
+}
+# Whether the command has had its time.
+late() { [ "$limit" -gt 0 ] && [ $((now - started)) -ge "$limit" ]; }
+# Passes on the next signal, unless it is for all: that ends the command.
+heed() {
+    if [ -z "$control" ] || [ ! -e "$control/signal$asked" ]; then return 0; fi
+    read -r word <"$control/signal$asked"
+    asked=$((asked + 1))
+    if [ "$word" = all ]; then return 1; fi
+    kill -"$word" "$main"
+    return 0
+}
+# Sleeps until the next look: the more there were, the longer.
+pace() {
+    looks=$((looks + 1))
+    if [ $looks -lt 10 ]; then sleep 0.001 || sleep 1
+    elif [ $looks -lt 50 ]; then sleep 0.01 || sleep 1
+    else sleep 0.05 || sleep 1; fi
 }
 
 # Starts the command, waits for its end or its timeout, ends everything that it left, and says its
@@ -190,17 +210,9 @@ watch() {
         set -- $rest
         case $1 in Z | X) for code in "$@"; do :; done; break ;; esac
         now
-        if [ "$limit" -gt 0 ] && [ $((now - started)) -ge "$limit" ]; then code=timeout; break; fi
-        if [ -n "$control" ] && [ -e "$control/signal$asked" ]; then
-            read -r word <"$control/signal$asked"
-            asked=$((asked + 1))
-            if [ "$word" = all ]; then code=9; break; fi
-            kill -"$word" "$main"
-        fi
-        looks=$((looks + 1))
-        if [ $looks -lt 10 ]; then sleep 0.001 || sleep 1
-        elif [ $looks -lt 50 ]; then sleep 0.01 || sleep 1
-        else sleep 0.05 || sleep 1; fi
+        if late; then code=timeout; break; fi
+        heed || { code=9; break; }
+        pace
     done
     case $code in timeout | 9) ;; *) settle ;; esac
     # Everything that is not the supervisor's own goes, daemons included: nothing outlives a

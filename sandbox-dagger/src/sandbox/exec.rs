@@ -12,6 +12,7 @@ use sandbox_core::{
     Output, PartialOutput, Result, Stdin,
 };
 
+use crate::config::DaggerConfig;
 use crate::config::options::ProcessLimits;
 use crate::guest::Script;
 use crate::guest::frame::{Broken, Frame};
@@ -31,6 +32,8 @@ const MAX_ARGUMENT: usize = 128 << 10;
 const SECRET_OVERHEAD: usize = 64;
 /// Limit of confidential variables: each makes the query two levels deeper.
 const MAX_SECRETS: usize = 32;
+/// The longest time for which output is waited for: shells count in hundredths of a second.
+const LONGEST_GRACE: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// The time that the engine has beyond a command's own.
 pub(crate) const GRACE: Duration = Duration::from_secs(60);
 
@@ -86,14 +89,14 @@ pub(crate) fn prepare(
     cwd: &GuestPath,
     settings: &DaggerSettings,
     timeout: Option<Duration>,
-    limits: &ProcessLimits,
+    config: &DaggerConfig,
     spawned: bool,
 ) -> Result<Prepared> {
     check_size(command, settings)?;
     let nonce = nonce();
     let control = if spawned { CONTROL } else { "" };
     let mut script = Script::new(&nonce)
-        .set("limits", limits.script().as_bytes())
+        .set("limits", config.limits.script().as_bytes())
         .line(&format!("control={control}"));
     match &command.stdin {
         Stdin::Bytes(bytes) if bytes.len() > INLINE_STDIN => {
@@ -115,12 +118,13 @@ pub(crate) fn prepare(
         .map_or(&b"/bin:/usr/bin"[..], |path| path.value.expose());
     // A timeout below the supervisor's resolution is still a timeout.
     let hundredths = timeout.map_or(0, |timeout| timeout.as_millis().div_ceil(10).max(1));
+    let grace = config.output_grace.min(LONGEST_GRACE).as_millis() / 10;
     script = script
         .set("cwd", cwd.as_bytes())
         .set("path", path)
         .set("program", command.program())
         .line(&format!(
-            "limit={hundredths} stdout_limit={} stderr_limit={}",
+            "limit={hundredths} grace={grace} stdout_limit={} stderr_limit={}",
             command.stdout_limit, command.stderr_limit
         ));
     let Words {

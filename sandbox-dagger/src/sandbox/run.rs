@@ -100,9 +100,9 @@ impl DaggerSandbox {
         let own = own.map_err(|failed| not_started(failed.error(operation)))?;
         settings.change_env(&command.env, own);
         let allowed = command.timeout.unwrap_or(self.command_timeout);
-        let limits = &self.shared.config.limits;
+        let config = &self.shared.config;
         let spawned = operation == Operation::Spawn;
-        let prepared = exec::prepare(command, &cwd, &settings, Some(allowed), limits, spawned);
+        let prepared = exec::prepare(command, &cwd, &settings, Some(allowed), config, spawned);
         Ok((prepared.map_err(not_started)?, cwd, allowed))
     }
 

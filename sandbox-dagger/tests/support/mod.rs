@@ -22,8 +22,15 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) async fn new() -> Result<Self, Box<dyn StdError + Send + Sync>> {
+        Self::with(|config| config).await
+    }
+
+    /// With this changed in its configuration.
+    pub(crate) async fn with(
+        change: impl FnOnce(DaggerConfig) -> DaggerConfig,
+    ) -> Result<Self, Box<dyn StdError + Send + Sync>> {
         let double = DaggerDouble::start(Quirks::default()).await?;
-        let config = config(&double);
+        let config = change(config(&double));
         let provider = DaggerProvider::new(config)?;
         let sandbox = provider.create(spec()).await?;
         Ok(Self {

@@ -22,7 +22,8 @@ Providers (--provider, or the variable SANDBOX_PROVIDER):
   local-landlock:       this host where it grants no namespaces: weaker, see `doctor`
   remote:https://HOST   a server; remote:unix:/PATH is one of `sandbox serve`
   dagger:, aca-sandboxes:, aca-sessions:, local-plain:
-                        if this program was built with them; local-plain: isolates nothing";
+                        if this program was built with them; local-plain: isolates nothing
+  With commas between, the first that works is used, and why those before it are not is said.";
 
 /// Runs untrusted code in a sandbox.
 #[derive(Parser)]

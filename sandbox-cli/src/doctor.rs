@@ -2,9 +2,11 @@
 //!
 //! It must never recommend a weaker sandbox. Everything it says was probed by creating a sandbox.
 
+use std::sync::Arc;
+
 use sandbox::{
-    Capability, Command, Enforcement, Error, Provider, RequiredIsolation, Resources, Sandbox,
-    SandboxExt as _, SandboxSpec,
+    Capability, Command, Enforcement, Error, ErrorKind, Network, Operation, Provider,
+    RequiredIsolation, Resources, Sandbox, SandboxSpec,
 };
 use serde_json::{Value, json};
 
@@ -14,8 +16,8 @@ use crate::stock::connect;
 /// Result of one trial.
 struct Finding {
     what: &'static str,
-    /// The isolation that holds, or why it does not.
-    said: Result<String, Error>,
+    /// Why it does not work, if so.
+    said: Result<(), Error>,
 }
 
 pub(crate) async fn doctor(uri: &str, json: bool) -> Result<u8, Failure> {
@@ -23,36 +25,25 @@ pub(crate) async fn doctor(uri: &str, json: bool) -> Result<u8, Failure> {
     let mut findings = Vec::new();
     let mut controls = Vec::new();
     let whole = provider.create(SandboxSpec::new()).await;
-    let sandbox = match whole {
-        Ok(sandbox) => {
-            findings.push(Finding {
-                what: "a sandbox with everything that the provider is for",
-                said: Ok("works".into()),
-            });
-            Some(sandbox)
-        }
-        Err(error) => {
-            findings.push(Finding {
-                what: "a sandbox with everything that the provider is for",
-                said: Err(error),
-            });
-            // To see what there is; it is closed at once.
-            let any = SandboxSpec::new().isolation(RequiredIsolation::Only(Vec::new()));
-            provider.create(any).await.ok()
-        }
+    let (said, sandbox) = match whole {
+        Ok(sandbox) => (Ok(()), Some(sandbox)),
+        Err(error) => (Err(error), weaker(&*provider).await),
     };
+    findings.push(Finding {
+        what: "a sandbox with everything that the provider is for",
+        said,
+    });
     if let Some(sandbox) = sandbox {
-        findings.push(Finding {
-            what: "running a command",
-            said: ran(&*sandbox).await,
-        });
         if let Ok(report) = sandbox.isolation().await {
             controls = report
                 .iter()
                 .map(|(control, how)| (control.as_str(), how.clone()))
                 .collect();
         }
-        sandbox.close().await?;
+        findings.push(Finding {
+            what: "running a command",
+            said: ran(&*sandbox).await,
+        });
     }
     for (what, capability, limits) in limits() {
         if provider.capabilities().has(capability) {
@@ -85,7 +76,7 @@ const TIERS: [(&str, &str); 2] = [
 ];
 
 /// A tier, what it is and whether it works.
-type Tier = (&'static str, &'static str, Result<String, Error>);
+type Tier = (&'static str, &'static str, Result<(), Error>);
 
 async fn tiers() -> Vec<Tier> {
     let mut tiers = Vec::new();
@@ -95,19 +86,31 @@ async fn tiers() -> Vec<Tier> {
     tiers
 }
 
-async fn tried(uri: &str) -> Result<String, Error> {
+async fn tried(uri: &str) -> Result<(), Error> {
     let provider = sandbox::connect(uri).await?;
-    let sandbox = provider.create(SandboxSpec::new()).await?;
-    let said = ran(&*sandbox).await;
-    let closed = sandbox.close().await;
-    said.and_then(|said| closed.map(|()| said))
+    limited(&*provider, Resources::new()).await
 }
 
-async fn ran(sandbox: &dyn Sandbox) -> Result<String, Error> {
-    let output = sandbox.exec(Command::new("true")).await?;
+/// What there is where a whole sandbox is not to be had, to see what it holds: it is closed at once.
+async fn weaker(provider: &dyn Provider) -> Option<Arc<dyn Sandbox>> {
+    let any = SandboxSpec::new().isolation(RequiredIsolation::Only(Vec::new()));
+    match provider.create(any.clone()).await {
+        Ok(sandbox) => Some(sandbox),
+        // Some can't be without a network.
+        Err(_) => provider.create(any.network(Network::Open)).await.ok(),
+    }
+}
+
+/// Runs a command, and closes the sandbox.
+async fn ran(sandbox: &dyn Sandbox) -> Result<(), Error> {
+    let output = sandbox.exec(Command::new("true")).await;
+    let closed = sandbox.close().await;
+    let output = output?;
+    closed?;
     match output.success() {
-        true => Ok("works".into()),
-        false => Ok(format!("`true` ended with {}", output.status)),
+        true => Ok(()),
+        false => Err(Error::new(ErrorKind::Other, Operation::Exec)
+            .with_message(format!("`true` ended with {}", output.status))),
     }
 }
 
@@ -137,13 +140,10 @@ fn limits() -> [(&'static str, Capability, Resources); 4] {
     ]
 }
 
-async fn limited(provider: &dyn Provider, limits: Resources) -> Result<String, Error> {
-    let sandbox = provider
-        .create(SandboxSpec::new().resources(limits))
-        .await?;
-    let works = sandbox.sh("true").await.map(|_| "works".to_owned());
-    let closed = sandbox.close().await;
-    works.and_then(|works| closed.map(|()| works))
+/// Runs a command in a sandbox with these limits.
+async fn limited(provider: &dyn Provider, limits: Resources) -> Result<(), Error> {
+    let spec = SandboxSpec::new().resources(limits);
+    ran(&*provider.create(spec).await?).await
 }
 
 fn text(
@@ -155,7 +155,7 @@ fn text(
     let mut text = format!("{backend}:\n");
     for finding in findings {
         match &finding.said {
-            Ok(said) => text += &format!("  ok       {}: {said}\n", finding.what),
+            Ok(()) => text += &format!("  ok       {}\n", finding.what),
             Err(error) => {
                 text += &format!("  missing  {}\n", finding.what);
                 text += &format!("           why: {}\n", why(error));
@@ -205,7 +205,7 @@ fn value(
     let findings: Vec<Value> = findings
         .iter()
         .map(|finding| match &finding.said {
-            Ok(_) => json!({ "what": finding.what, "works": true }),
+            Ok(()) => json!({ "what": finding.what, "works": true }),
             Err(error) => {
                 json!({ "what": finding.what, "works": false, "error": error_value(error) })
             }
@@ -218,7 +218,7 @@ fn value(
     let tiers: Vec<Value> = tiers
         .iter()
         .map(|(uri, what, said)| match said {
-            Ok(_) => json!({ "provider": uri, "what": what, "works": true }),
+            Ok(()) => json!({ "provider": uri, "what": what, "works": true }),
             Err(error) => json!({
                 "provider": uri, "what": what, "works": false, "error": error_value(error),
             }),

@@ -7,7 +7,7 @@ use sandbox::{Error, ErrorKind, Operation, SnapshotId};
 use serde_json::{Value, json};
 
 use crate::arguments::{ImageAction, ImageOptions};
-use crate::show::{Failure, print, print_json, table};
+use crate::show::{Failure, failed_value, print, print_json, table, tell_failed};
 
 /// Works with the store on a thread for blocking work.
 async fn stored<T: Send + 'static>(
@@ -55,22 +55,26 @@ pub(crate) async fn images(options: ImageOptions, json: bool) -> Result<u8, Fail
             }
         }
         ImageAction::Rm { reference } => {
-            let mut freed = 0;
-            for name in reference.clone() {
-                let removed = {
-                    let name = name.clone();
-                    stored(move |store| store.remove_image(&name)).await?
-                };
-                let Some(removed) = removed else {
-                    let why = format!("there is no image {name} here");
-                    let missing = Error::new(ErrorKind::NotFound, Operation::Create);
-                    return Err(missing.with_message(why).into());
-                };
-                freed += removed.bytes;
+            let (mut freed, mut gone, mut failed) = (0, Vec::new(), Vec::new());
+            for name in reference {
+                let known = name.clone();
+                match stored(move |store| store.remove_image(&known)).await {
+                    Ok(Some(removed)) => {
+                        freed += removed.bytes;
+                        gone.push(name);
+                    }
+                    Ok(None) => {
+                        let missing = Error::new(ErrorKind::NotFound, Operation::Create);
+                        failed.push((name, missing.with_message("there is no such image here")));
+                    }
+                    Err(failure) => failed.push((name, failure.into_error())),
+                }
             }
             if json {
-                print_json(&json!({ "removed": reference, "bytes": freed }))?;
+                let failed = failed_value(&failed);
+                print_json(&json!({ "removed": gone, "bytes": freed, "failed": failed }))?;
             }
+            return Ok(tell_failed(&failed, json));
         }
         ImageAction::Gc { keep } => {
             let keep = keep.unwrap_or(0);

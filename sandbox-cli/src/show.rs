@@ -5,7 +5,7 @@
 
 use std::io::Write as _;
 
-use sandbox::{Error, ErrorKind};
+use sandbox::{Error, ErrorKind, Operation};
 use serde_json::{Value, json};
 
 /// The program's own failure, as in `env`, `timeout` and `docker run`.
@@ -19,8 +19,10 @@ pub(crate) struct Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
+        // A backend has limits of its own for what is no command.
+        let of_a_command = matches!(error.operation(), Operation::Exec | Operation::Spawn);
         let code = match error.kind() {
-            ErrorKind::Timeout => 124,
+            ErrorKind::Timeout if of_a_command => 124,
             ErrorKind::NotExecutable => 126,
             ErrorKind::CommandNotFound => 127,
             _ => FAILED,
@@ -31,7 +33,7 @@ impl From<Error> for Failure {
 
 impl Failure {
     /// The error by itself.
-    #[cfg(feature = "mcp")]
+    #[cfg(any(feature = "mcp", all(feature = "local", target_os = "linux")))]
     pub(crate) fn into_error(self) -> Error {
         self.error
     }
@@ -74,7 +76,7 @@ pub(crate) fn print(bytes: &[u8]) -> Result<(), Failure> {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         written => written.map_err(|error| {
             Failure::from(
-                Error::from_io(error, sandbox::Operation::Connect)
+                Error::from_io(error, Operation::Connect)
                     .with_message("standard output can't be written to"),
             )
         }),
@@ -115,6 +117,22 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     std::iter::once(line(&head)).chain(rows).collect()
 }
 
+/// Tells what could not be done to each of some things, where it could to the others: on standard error,
+/// or as a part of the answer. Gives the exit status.
+pub(crate) fn tell_failed(failed: &[(String, Error)], json: bool) -> u8 {
+    for (id, error) in failed.iter().filter(|_| !json) {
+        complain(&format!("sandbox: {id}: {error}"));
+    }
+    if failed.is_empty() { 0 } else { FAILED }
+}
+
+/// What could not be done, as JSON.
+pub(crate) fn failed_value(failed: &[(String, Error)]) -> Value {
+    let each = failed.iter();
+    each.map(|(id, error)| json!({ "id": id, "error": error_value(error) }))
+        .collect()
+}
+
 /// A time ago, as a reader says it.
 pub(crate) fn ago(time: std::time::SystemTime) -> String {
     let seconds = time.elapsed().map_or(0, |age| age.as_secs());
@@ -128,6 +146,19 @@ pub(crate) fn ago(time: std::time::SystemTime) -> String {
 
 #[cfg(test)]
 mod tests {
+    use sandbox::{Error, ErrorKind, Operation};
+
+    use super::{FAILED, Failure};
+
+    #[test]
+    fn the_status_of_a_timeout_is_for_commands() {
+        let code = |operation| Failure::from(Error::new(ErrorKind::Timeout, operation)).code;
+        assert_eq!(code(Operation::Spawn), 124);
+        assert_eq!(code(Operation::Exec), 124);
+        assert_eq!(code(Operation::Create), FAILED);
+        assert_eq!(code(Operation::Snapshot), FAILED);
+    }
+
     #[test]
     fn columns_stand_below_each_other() {
         let rows = [

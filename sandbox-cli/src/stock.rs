@@ -6,7 +6,7 @@ use sandbox::{Error, ErrorKind, Labels, Operation, Provider, SandboxStatus, Snap
 use serde_json::json;
 
 use crate::arguments::{LsOptions, ReapOptions, SnapshotAction, SnapshotOptions};
-use crate::show::{Failure, ago, complain, print, print_json, table};
+use crate::show::{Failure, ago, complain, failed_value, print, print_json, table, tell_failed};
 use crate::values::Label;
 
 /// The provider that the command line names.
@@ -67,7 +67,7 @@ pub(crate) async fn reap(uri: &str, options: ReapOptions, json: bool) -> Result<
         None => true,
     });
     let mut closed = Vec::new();
-    let mut failed = None;
+    let mut failed = Vec::new();
     for info in old {
         if info.status == SandboxStatus::OpenElsewhere {
             let id = &info.id;
@@ -82,11 +82,13 @@ pub(crate) async fn reap(uri: &str, options: ReapOptions, json: bool) -> Result<
             Ok(()) => closed.push(info.id.to_string()),
             // It ended by itself meanwhile.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => failed = Some(error),
+            Err(error) => failed.push((info.id.to_string(), error)),
         }
     }
     match json {
-        true => print_json(&json!({ "closed": closed, "dry-run": options.dry_run }))?,
+        true => print_json(&json!({
+            "closed": closed, "failed": failed_value(&failed), "dry-run": options.dry_run,
+        }))?,
         false => print(
             closed
                 .iter()
@@ -95,10 +97,7 @@ pub(crate) async fn reap(uri: &str, options: ReapOptions, json: bool) -> Result<
                 .as_bytes(),
         )?,
     }
-    match failed {
-        Some(error) => Err(error.into()),
-        None => Ok(0),
-    }
+    Ok(tell_failed(&failed, json))
 }
 
 pub(crate) async fn snapshots(
@@ -115,13 +114,17 @@ pub(crate) async fn snapshots(
             return Ok(0);
         }
         Some(SnapshotAction::Rm { id }) => {
-            for id in &id {
-                provider.delete_snapshot(&SnapshotId::new(id)).await?;
+            let (mut deleted, mut failed) = (Vec::new(), Vec::new());
+            for id in id {
+                match provider.delete_snapshot(&SnapshotId::new(&id)).await {
+                    Ok(()) => deleted.push(id),
+                    Err(error) => failed.push((id, error)),
+                }
             }
             if json {
-                print_json(&json!({ "deleted": id }))?;
+                print_json(&json!({ "deleted": deleted, "failed": failed_value(&failed) }))?;
             }
-            return Ok(0);
+            return Ok(tell_failed(&failed, json));
         }
     }
     let found = provider.list_snapshots(&labels(options.label)).await?;

@@ -16,12 +16,12 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
         None => (text, ""),
     };
     let number: u64 = number.parse().map_err(|_| wrong())?;
-    let shift = match unit.trim_end_matches("iB").trim_end_matches('B') {
-        "" => 0,
-        "K" | "k" => 10,
-        "M" | "m" => 20,
-        "G" | "g" => 30,
-        "T" | "t" => 40,
+    let shift = match unit {
+        "" | "B" => 0,
+        "K" | "k" | "KB" | "KiB" => 10,
+        "M" | "m" | "MB" | "MiB" => 20,
+        "G" | "g" | "GB" | "GiB" => 30,
+        "T" | "t" | "TB" | "TiB" => 40,
         _ => return Err(wrong()),
     };
     match number.checked_mul(1 << shift) {
@@ -193,7 +193,17 @@ mod tests {
         assert_eq!(size("512M"), Ok(512 << 20));
         assert_eq!(size("2GiB"), Ok(2 << 30));
         assert_eq!(size("7"), Ok(7));
-        for wrong in ["", "M", "-1", "1X", "0", "99999999999T", "1.5G"] {
+        for wrong in [
+            "",
+            "M",
+            "-1",
+            "1X",
+            "0",
+            "99999999999T",
+            "1.5G",
+            "1iB",
+            "1KBB",
+        ] {
             assert!(size(wrong).is_err(), "{wrong}");
         }
         assert_eq!(duration("1.5"), Ok(Duration::from_millis(1500)));

@@ -556,9 +556,20 @@ fn images_are_listed_run_and_removed_and_snapshots_outlive_the_program() {
             .expect("Debian's podman is installed");
         assert!(podman.status.success(), "{}", err(&podman));
     }
-    assert!(here(&["snapshots", "rm", id]).status.success());
+    // One that is not there keeps no other, and is told.
+    let removed = here(&["--json", "snapshots", "rm", "no-such", id]);
+    assert_eq!(removed.status.code(), Some(125), "{}", err(&removed));
+    let removed = json(&removed);
+    assert_eq!(removed["deleted"], serde_json::json!([id]), "{removed}");
+    assert_eq!(removed["failed"][0]["id"], "no-such", "{removed}");
     assert_eq!(json(&here(&["--json", "snapshots"])), Value::Array(vec![]));
-    assert!(here(&["images", "rm", &reference]).status.success());
+    let removed = here(&["images", "rm", "no-such", &reference]);
+    assert_eq!(removed.status.code(), Some(125), "{}", err(&removed));
+    assert!(
+        err(&removed).contains("sandbox: no-such: "),
+        "{}",
+        err(&removed)
+    );
     assert_eq!(json(&here(&["--json", "images"])), Value::Array(vec![]));
     // What was unpacked of the snapshot went with it, and what of the image both had with the image.
     let unpacked = std::fs::read_dir(state.join("images/layers")).unwrap();

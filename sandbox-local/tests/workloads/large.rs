@@ -1,4 +1,5 @@
-//! Programs whose packages are large, or come from a registry: run if `SANDBOX_WORKLOADS=all` is set.
+//! Programs whose packages are large, or come from a registry; some run only if `SANDBOX_WORKLOADS=all`
+//! is set.
 
 use sandbox_core::FileBatch;
 
@@ -18,7 +19,7 @@ async fn chromium_makes_a_screenshot_without_its_own_sandbox() {
         file -b a.png | cut -d, -f1
         chromium --headless --no-sandbox --disable-gpu --dump-dom "file://$PWD/a.html" 2>/dev/null | grep -o '<h1.*h1>'
     "#;
-    prints_if_asked("PNG image data\n<h1 id=\"h\">hello</h1>", files, script).await;
+    prints("PNG image data\n<h1 id=\"h\">hello</h1>", files, script).await;
 }
 
 #[tokio::test]
@@ -28,7 +29,7 @@ async fn pdflatex_makes_a_page() {
         "\\documentclass{article}\\begin{document}Hello, $x^2$.\\end{document}\n",
     );
     let script = "pdflatex -interaction=batchmode a.tex >/dev/null && head -c 5 a.pdf";
-    prints_if_asked("%PDF-", files, script).await;
+    prints("%PDF-", files, script).await;
 }
 
 #[tokio::test]
@@ -36,7 +37,7 @@ async fn ffmpeg_encodes_a_second() {
     let script =
         "ffmpeg -v error -f lavfi -i testsrc=duration=1:size=160x120:rate=10 -pix_fmt yuv420p a.mp4
         ffprobe -v error -show_entries stream=nb_frames -of csv=p=0 a.mp4";
-    prints_if_asked("10", FileBatch::new(), script).await;
+    prints("10", FileBatch::new(), script).await;
 }
 
 #[tokio::test]
@@ -54,7 +55,7 @@ async fn libreoffice_converts_without_a_screen() {
 #[tokio::test]
 async fn aspell_has_its_dictionary() {
     let script = "printf 'a word thatt is wrong\\n' | aspell --lang=en list";
-    prints_if_asked("thatt", FileBatch::new(), script).await;
+    prints("thatt", FileBatch::new(), script).await;
 }
 
 #[tokio::test]
@@ -65,7 +66,7 @@ async fn go_tests_with_the_race_detector() {
          var w sync.WaitGroup\n\tn := 0\n\tfor i := 0; i < 8; i++ {\n\t\tw.Add(1)\n\t\tgo func() { \
          m.Lock(); n++; m.Unlock(); w.Done() }()\n\t}\n\tw.Wait()\n\tif n != 8 { t.Fatal(n) }\n}\n",
     );
-    prints_if_asked("ok", files, "go test -race ./... | cut -f1").await;
+    prints("ok", files, "go test -race ./... | cut -f1").await;
 }
 
 /// The source distribution is fetched outside; inside there is no network.

@@ -1,8 +1,8 @@
 //! Real programs at real work inside a default sandbox: databases, kernels, servers, builds.
 //!
 //! Each is what people run and reported as broken elsewhere. A missing program is a failure:
-//! `.ci/run` installs what most need. What needs hundreds of megabytes of packages (a browser, TeX,
-//! ffmpeg) runs if `SANDBOX_WORKLOADS=all` is set.
+//! `.ci/run` installs what most need. What takes long or needs more (an office suite, a package from a
+//! registry) runs if `SANDBOX_WORKLOADS=all` is set.
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::expect_used,

@@ -91,7 +91,7 @@ async fn tried(uri: &str) -> Result<(), Error> {
     limited(&*provider, Resources::new()).await
 }
 
-/// What there is where a whole sandbox is not to be had, to see what it holds: it is closed at once.
+/// A sandbox with what there is, where a whole one is not to be had: to see what it holds.
 async fn weaker(provider: &dyn Provider) -> Option<Arc<dyn Sandbox>> {
     let any = SandboxSpec::new().isolation(RequiredIsolation::Only(Vec::new()));
     match provider.create(any.clone()).await {

@@ -126,7 +126,7 @@ pub(crate) fn tell_failed(failed: &[(String, Error)], json: bool) -> u8 {
     if failed.is_empty() { 0 } else { FAILED }
 }
 
-/// What could not be done, as JSON.
+/// Failures as JSON, each with what it is about.
 pub(crate) fn failed_value(failed: &[(String, Error)]) -> Value {
     let each = failed.iter();
     each.map(|(id, error)| json!({ "id": id, "error": error_value(error) }))

@@ -186,7 +186,7 @@ async fn how_long_output_is_waited_for_is_the_embedders_choice() -> Outcome {
     let partial = error.partial_output().ok_or("no partial output")?;
     assert_eq!(partial.stdout.bytes, "said\n");
     // A spawned one is killed meanwhile.
-    let mut process = rig.sandbox.spawn(Command::shell(sleeper)).await?;
+    let process = rig.sandbox.spawn(Command::shell(sleeper)).await?;
     process.kill().await?;
     process.wait().await?;
     Ok(())

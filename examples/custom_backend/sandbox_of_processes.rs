@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sandbox::backend::{Registry, Settings, blocking};
@@ -200,8 +200,11 @@ impl Sandbox for ProcessSandbox {
     }
 
     async fn exec(&self, command: Command) -> Result<Output> {
+        // Its duration counts from the call, whatever the start takes.
+        let asked = Instant::now();
         let process = self.start(&command, Operation::Exec).await?;
         let mut options = CollectOptions::new()
+            .started(asked)
             .stdout_limit(command.stdout_limit)
             .stderr_limit(command.stderr_limit);
         options.sandbox = Some(self.info.id.clone());

@@ -69,6 +69,10 @@ enum End {
 
 /// Starts the command. Dropping the future starts nothing.
 pub(crate) async fn start(mut command: HostCommand, start: Start<'_>) -> Result<Process> {
+    // Now, not when its process is seen: this task may have to wait for its turn until then.
+    let deadline = start
+        .timeout
+        .and_then(|timeout| Some((timeout, Instant::now().checked_add(timeout)?)));
     command
         .stdin(if start.stdin {
             Stdio::piped()
@@ -108,7 +112,7 @@ pub(crate) async fn start(mut command: HostCommand, start: Start<'_>) -> Result<
     tokio::spawn(watch_over(
         child,
         KillOnDrop(Arc::clone(&group)),
-        start.timeout,
+        deadline,
         start.closed,
         done,
     ));
@@ -121,13 +125,14 @@ pub(crate) async fn start(mut command: HostCommand, start: Start<'_>) -> Result<
     Ok(Process::new(control, stdin, stdout, stderr))
 }
 
-/// The result of a command whose process has just been started.
+/// The result of a command that was asked for at that time, and whose process has been started.
 pub(crate) async fn output(
     process: Process,
     command: Command,
+    asked: std::time::Instant,
     sandbox: &SandboxId,
 ) -> Result<Output> {
-    let mut options = CollectOptions::new();
+    let mut options = CollectOptions::new().started(asked);
     options.stdout_limit = command.stdout_limit;
     options.stderr_limit = command.stderr_limit;
     options.sandbox = Some(sandbox.clone());
@@ -174,12 +179,11 @@ impl Drop for KillOnDrop {
 async fn watch_over(
     mut child: Child,
     group: KillOnDrop,
-    timeout: Option<Duration>,
+    deadline: Option<(Duration, Instant)>,
     mut closed: watch::Receiver<bool>,
     done: watch::Sender<Option<End>>,
 ) {
     let group = &group.0;
-    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let told = closed.clone();
     let cut = loop {
         tokio::select! {
@@ -201,7 +205,7 @@ async fn watch_over(
             }
             // A sender that is gone is a sandbox that was dropped.
             _ = closed.wait_for(|closed| *closed) => break End::Closed,
-            () = reached(deadline) => break End::TimedOut(timeout.unwrap_or_default()),
+            timeout = reached(deadline) => break End::TimedOut(timeout),
         }
     };
     group.kill();
@@ -218,9 +222,13 @@ fn was_killed(exit: Exit) -> bool {
     !cfg!(unix) || exit.status.signal() == Some(Signal::KILL.0)
 }
 
-async fn reached(deadline: Option<Instant>) {
+/// Waits for the end of a command's time, and says how long that was.
+async fn reached(deadline: Option<(Duration, Instant)>) -> Duration {
     match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        Some((timeout, end)) => {
+            tokio::time::sleep_until(end).await;
+            timeout
+        }
         None => std::future::pending().await,
     }
 }

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -184,8 +184,9 @@ impl Sandbox for PlainSandbox {
     }
 
     async fn exec(&self, command: Command) -> Result<Output> {
+        let asked = Instant::now();
         let process = self.start(&command, Operation::Exec).await?;
-        process::output(process, command, &self.info.id).await
+        process::output(process, command, asked, &self.info.id).await
     }
 
     async fn spawn(&self, command: Command) -> Result<Process> {

@@ -44,6 +44,7 @@ cases! { "exec":
     fifty_execs_at_once [Exec],
     a_hundred_execs_in_a_row [Exec],
     duration_is_of_the_command [Exec],
+    duration_counts_from_the_call [Exec],
     a_grandchild_that_holds_stdout_does_not_hold_exec [Exec],
     a_background_process_lives_on [Exec, Background],
     a_background_process_that_prints_lives_on [Exec, Background],
@@ -436,6 +437,33 @@ async fn duration_is_of_the_command(cx: Context) -> Verdict {
         output.duration
     );
     Ok(())
+}
+
+/// A caller whose runtime does something else while the command begins.
+async fn duration_counts_from_the_call(cx: Context) -> Verdict {
+    let sandbox = cx.sandbox.clone();
+    let call = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            // The call is polled first; then the thread is not its for a while.
+            let (output, ()) = tokio::join!(sandbox.sh("sleep 0.3"), async {
+                std::thread::sleep(Duration::from_millis(250));
+            });
+            let duration = output?.duration;
+            ensure!(
+                duration >= Duration::from_millis(290),
+                "the duration is {duration:?} for a command that sleeps for 300 ms"
+            );
+            Verdict::Ok(())
+        })
+    };
+    let thread = std::thread::spawn(call);
+    match tokio::task::spawn_blocking(move || thread.join()).await? {
+        Ok(verdict) => verdict,
+        Err(_) => Err(Failed::new("a command of another runtime panics")),
+    }
 }
 
 async fn a_grandchild_that_holds_stdout_does_not_hold_exec(cx: Context) -> Verdict {

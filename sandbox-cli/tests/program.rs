@@ -217,6 +217,12 @@ fn what_a_provider_lacks_is_said() {
         "{}",
         err(&output)
     );
+    // The rest is told all the same.
+    let output = run(&["--provider", "local-plain:", "doctor"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = out(&output);
+    assert!(said.contains("ok       running a command\n"), "{said}");
+    assert!(said.contains("  network       absent"), "{said}");
     let output = run(&["reap"]);
     assert_eq!(output.status.code(), Some(2));
 }

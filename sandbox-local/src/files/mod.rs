@@ -10,6 +10,7 @@
 //! touched with the host's rights and guest paths with the guest's, never the other way round.
 
 mod create;
+mod inotify;
 mod list;
 mod metadata;
 mod outside;

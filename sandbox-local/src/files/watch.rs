@@ -1,31 +1,29 @@
-//! Watch of a guest's tree: inotify on each directory of it, by descriptor.
+//! Watch of a guest's tree: each directory of it, by descriptor.
 //!
 //! Invariant: a directory is watched that a walk has opened with the guest's rights. What an event
 //! names is only told, and looked at again from the top, no link followed. The number of directories
 //! is bounded; what can't be kept up with is a rescan, never silence.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::mem::MaybeUninit;
 use std::ops::Bound;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
 
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use rustix::fs::inotify::{ReadFlags, WatchFlags};
 use rustix::io::Errno;
 use sandbox_core::backend::WatchSender;
 use sandbox_core::{Error, ErrorKind, FileEvent, GuestPath, Operation, Result};
 
 use super::GuestRoot;
+use super::inotify::{Arrived, Share};
 use super::place::Place;
 use super::resolve::{DIR_PATH, DIR_READ, open_beneath};
 use super::stat::{Stat, find_at};
 use super::walk::{Found, Visitor, walk};
 use super::write::STAGED;
-use crate::walk::{Cancel, watch_dir};
+use crate::walk::Cancel;
 
 const OP: Operation = Operation::Watch;
-
-/// Number of events that one look takes; more are taken by the next.
-const MOST: usize = 32 << 10;
 
 /// The longest path of a directory, in bytes, as in the kernel: each is kept, and each event has one.
 const PATH: usize = 4096;
@@ -49,9 +47,11 @@ const WANTED: WatchFlags = WatchFlags::CREATE
 /// A tree of the guest that is watched.
 #[derive(Debug)]
 pub(crate) struct Watched {
-    inotify: OwnedFd,
+    share: Share,
     path: GuestPath,
     limit: usize,
+    /// Time that the noting of what the last look told took, about.
+    noted_in: Duration,
     /// Number of the top directory.
     top: i32,
     /// Paths of the directories, relative to the top, by number.
@@ -64,23 +64,24 @@ impl GuestRoot {
     /// Begins to watch a directory with all that is below it.
     pub(crate) fn watch(&self, path: &GuestPath, limit: usize, cancel: &Cancel) -> Result<Watched> {
         let place = Place::guest(OP, path).bounded(self.limits, cancel.clone());
-        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK);
-        let inotify = inotify.map_err(|errno| match errno {
-            Errno::MFILE | Errno::NFILE => place
+        // With the host's rights, which the thread of the instance keeps.
+        let share = Share::new().map_err(|error| match Errno::from_io_error(&error) {
+            Some(Errno::MFILE | Errno::NFILE) => place
                 .error(
                     ErrorKind::LimitExceeded,
                     b"",
-                    "the host's user can have no more watches, or the host process no more \
-                     descriptors",
+                    "the host's user can have no inotify instance more, or the host process no \
+                     more descriptors",
                 )
-                .with_hint("end other watches, or raise fs.inotify.max_user_instances")
-                .with_source(std::io::Error::from(errno)),
-            errno => place.fail(errno, b""),
+                .with_hint("end other programs' watches, or raise fs.inotify.max_user_instances")
+                .with_source(error),
+            _ => Error::from_io(error, OP),
         })?;
         let mut watched = Watched {
-            inotify,
+            share,
             path: path.clone(),
             limit,
+            noted_in: Duration::ZERO,
             top: -1,
             places: HashMap::new(),
             numbers: BTreeMap::new(),
@@ -90,7 +91,7 @@ impl GuestRoot {
         Ok(watched)
     }
 
-    /// Tells what has happened since the last look. Says whether that was all.
+    /// Tells what has happened since the last look.
     ///
     /// # Errors
     /// Those with which the watch ends.
@@ -99,20 +100,20 @@ impl GuestRoot {
         watched: &mut Watched,
         sender: &WatchSender,
         cancel: &Cancel,
-    ) -> Result<bool> {
+    ) -> Result<()> {
         let place = Place::guest(OP, &watched.path).bounded(self.limits, cancel.clone());
         let _guest = self.as_guest(OP)?;
         let top = self.top(&watched.path, &place)?;
         // What was seen by one look is told together: paths are not in the order of the events.
         let _together = sender.hold();
-        let events = watched.read(&place)?;
-        let number = watch_dir(&watched.inotify, &top, WANTED);
+        let events = watched.read();
+        let number = watched.share.add(&top, WANTED);
         let number = number.map_err(|errno| watched.refused(&place, errno, b""))?;
         // Another one has its name since a fork: its filesystem was put together anew.
         if events.lost || number != watched.top {
             watched.build(self, &place)?;
             sender.send(FileEvent::Rescan);
-            return Ok(events.all);
+            return Ok(());
         }
         if events.top_gone {
             return Err(place.error(
@@ -135,7 +136,7 @@ impl GuestRoot {
                 settled => settled?,
             }
         }
-        Ok(events.all)
+        Ok(())
     }
 
     fn top(&self, path: &GuestPath, place: &Place) -> Result<OwnedFd> {
@@ -152,14 +153,17 @@ struct Events {
     top_gone: bool,
     /// Whether events are missing.
     lost: bool,
-    /// Whether none is left.
-    all: bool,
 }
 
 impl Watched {
-    /// Descriptor that is readable when something has happened.
-    pub(crate) fn ready(&self) -> std::io::Result<OwnedFd> {
-        self.inotify.try_clone()
+    /// Waits until something has happened.
+    pub(crate) async fn ready(&self) {
+        self.share.ready().await;
+    }
+
+    /// Time that the noting of what the last look told took, about.
+    pub(crate) fn noted_in(&self) -> Duration {
+        self.noted_in
     }
 
     /// Watches the tree as it is now, and nothing else.
@@ -179,45 +183,39 @@ impl Watched {
         }
     }
 
-    fn read(&mut self, place: &Place) -> Result<Events> {
-        let mut buffer = vec![MaybeUninit::uninit(); 64 << 10];
-        let mut events = Events::default();
-        let mut ignored = Vec::new();
-        let mut reader = Reader::new(&self.inotify, &mut buffer);
-        for _ in 0..MOST {
-            let event = match reader.next() {
-                Ok(event) => event,
-                Err(Errno::AGAIN) => {
-                    events.all = true;
-                    break;
-                }
-                Err(Errno::INTR) => continue,
-                Err(errno) => return Err(place.fail(errno, b"")),
-            };
-            let what = event.events();
-            if what.intersects(ReadFlags::QUEUE_OVERFLOW | ReadFlags::UNMOUNT) {
+    fn read(&mut self) -> Events {
+        let arrived = self.share.take();
+        self.noted_in = arrived.cost();
+        let Arrived {
+            events: noted,
+            ignored,
+            lost,
+            ..
+        } = arrived;
+        let mut events = Events {
+            lost,
+            ..Events::default()
+        };
+        for ((number, name), what) in noted {
+            if what.contains(ReadFlags::UNMOUNT) {
                 events.lost = true;
-                continue;
-            }
-            if what.contains(ReadFlags::IGNORED) {
-                ignored.push(event.wd());
-                continue;
             }
             if what.intersects(ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF) {
-                events.top_gone |= event.wd() == self.top;
-                continue;
+                events.top_gone |= number == self.top;
             }
-            let (Some(dir), Some(name)) = (self.places.get(&event.wd()), event.file_name()) else {
+            let Some(dir) = self.places.get(&number).filter(|_| !name.is_empty()) else {
                 continue;
             };
-            if is_staged(name.to_bytes()) {
+            if is_staged(&name) {
                 continue;
             }
-            let path = join(dir, name.to_bytes());
+            let path = join(dir, &name);
             if what.intersects(
                 ReadFlags::CREATE | ReadFlags::DELETE | ReadFlags::MOVED_FROM | ReadFlags::MOVED_TO,
             ) {
-                events.dirty.insert(path);
+                events.dirty.insert(path.clone());
+            }
+            if !what.intersects(ReadFlags::MODIFY | ReadFlags::ATTRIB) {
                 continue;
             }
             // A directory that could not be read may be readable by now.
@@ -233,7 +231,7 @@ impl Watched {
                 self.numbers.remove(&path);
             }
         }
-        Ok(events)
+        events
     }
 
     /// Tells what is at a path where something appeared or is gone, and watches what is there now.
@@ -311,7 +309,7 @@ impl Watched {
                 )
                 .with_hint("raise the limit, or watch a directory further down"));
         }
-        let number = watch_dir(&self.inotify, dir, WANTED);
+        let number = self.share.add(dir, WANTED);
         let number = number.map_err(|errno| self.refused(place, errno, &path))?;
         // It was somewhere else a moment ago.
         if let Some(before) = self.places.insert(number, path.clone())
@@ -367,8 +365,7 @@ impl Watched {
 
     fn stop(&mut self, number: i32) {
         self.places.remove(&number);
-        // It ends by itself when the directory is gone.
-        let _ = inotify::remove_watch(&self.inotify, number);
+        self.share.stop(number);
     }
 }
 

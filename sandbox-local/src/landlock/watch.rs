@@ -39,14 +39,14 @@ struct Watcher {
 }
 
 impl Looked for Watcher {
-    async fn look(&self, mut watched: Watched) -> Result<(Watched, bool)> {
+    async fn look(&self, mut watched: Watched) -> Result<Watched> {
         let Some(sandbox) = self.sandbox.upgrade() else {
             return Err(Error::closed(OP, &self.id));
         };
         let sender = self.sender.clone();
         let looked = sandbox.on_files_until(OP, move |root, cancel| {
-            let all = root.look(&mut watched, &sender, &cancel)?;
-            Ok((watched, all))
+            root.look(&mut watched, &sender, &cancel)?;
+            Ok(watched)
         });
         looked.await
     }

@@ -32,11 +32,7 @@ impl LocalSandbox {
         watching::start(self, path, options, watcher).await
     }
 
-    async fn look(
-        &self,
-        mut watched: Watched,
-        sender: Arc<WatchSender>,
-    ) -> Result<(Watched, bool)> {
+    async fn look(&self, mut watched: Watched, sender: Arc<WatchSender>) -> Result<Watched> {
         self.check_open(OP)?;
         let cancel = Cancel::default();
         let _stop = cancel.on_drop();
@@ -45,9 +41,9 @@ impl LocalSandbox {
             return Err(self.lost(why, &running.cgroup, OP));
         }
         let looked = blocking(OP, move || {
-            let all = running.root.look(&mut watched, &sender, &cancel)?;
+            running.root.look(&mut watched, &sender, &cancel)?;
             drop(running);
-            Ok((watched, all))
+            Ok(watched)
         });
         looked.await.map_err(|error| self.unless_closed(error, OP))
     }
@@ -62,7 +58,7 @@ struct Watcher {
 }
 
 impl Looked for Watcher {
-    async fn look(&self, watched: Watched) -> Result<(Watched, bool)> {
+    async fn look(&self, watched: Watched) -> Result<Watched> {
         match self.sandbox.upgrade() {
             Some(sandbox) => sandbox.look(watched, self.sender.clone()).await,
             None => Err(self.ended.error(OP, &self.id)),

@@ -38,12 +38,20 @@ pub(crate) enum Part {
     FenceFiles,
     /// Of `local-landlock:`, the system call filter.
     FenceFilter,
+    /// Of `local-landlock:`, the rules on TCP, which stand behind the filter.
+    FenceTcp,
+    /// Of `local-landlock:`, the scopes of abstract sockets, which stand behind the filter, and of
+    /// signals between a command and what keeps it. A host's processes stay out of reach: without that
+    /// nothing is started.
+    FenceScopes,
 }
 
-/// Whether a control is turned off, by its name in `SANDBOX_MUTATION`.
+/// Whether a control is turned off, by its name in `SANDBOX_MUTATION`, which may have several with
+/// commas between them.
 #[cfg(sandbox_mutation)]
 pub(crate) fn is_off(part: Part) -> bool {
-    std::env::var("SANDBOX_MUTATION").is_ok_and(|name| name == format!("{part:?}"))
+    let part = format!("{part:?}");
+    std::env::var("SANDBOX_MUTATION").is_ok_and(|names| names.split(',').any(|name| name == part))
 }
 
 /// Whether any control is turned off.

@@ -316,6 +316,54 @@ async fn no_socket_of_the_host_is_reached() {
     drop((stream, packets));
 }
 
+/// The filter makes no such socket. What stands behind it is seen where that is turned off
+/// (`hostile/mutations`).
+#[tokio::test]
+async fn no_tcp_socket_is_connected_or_bound() {
+    let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = tcp.local_addr().unwrap().port();
+    for attempt in [
+        format!("socket.create_connection(('127.0.0.1', {port}))"),
+        "socket.socket().bind(('127.0.0.1', 0))".to_owned(),
+    ] {
+        let program = format!("python3 -c \"import socket\n{attempt}\nprint('reached')\"");
+        let (confined, plain) = both(&program).await;
+        assert!(!confined.contains("reached"), "{attempt}: {confined}");
+        assert_eq!(plain, "reached", "control: {attempt}");
+    }
+}
+
+/// As the one above.
+#[tokio::test]
+async fn no_abstract_socket_of_the_host_is_connected() {
+    use std::os::linux::net::SocketAddrExt as _;
+    let name = format!("sandbox-landlock-{}", std::process::id());
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+    let listener = std::os::unix::net::UnixListener::bind_addr(&address).unwrap();
+    let program = format!(
+        "python3 -c \"import socket\n\
+         socket.socket(socket.AF_UNIX).connect('\\0{name}')\nprint('reached')\""
+    );
+    let (confined, plain) = both(&program).await;
+    assert!(!confined.contains("reached"), "{confined}");
+    assert_eq!(plain, "reached", "control");
+    drop(listener);
+}
+
+/// A command that ends everything that it may end does not end what ends it.
+#[tokio::test]
+async fn a_command_does_not_end_what_keeps_it() {
+    let sandbox = confined(Network::Off).await;
+    let script = "kill -KILL -1; setsid sh -c 'echo $$; exec sleep 1000' & wait";
+    let mut process = sandbox.spawn(Command::shell(script)).await.unwrap();
+    let mut stdout = process.stdout.take().unwrap();
+    let pid = first_line(&mut stdout).await;
+    assert!(alive(&pid), "control");
+    process.kill().await.unwrap();
+    eventually("the daemon is dead", || !alive(&pid)).await;
+    sandbox.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn memory_and_queues_of_the_host_are_out_of_reach() {
     let program = |call: &str| {

@@ -28,8 +28,10 @@ const ALL: u64 = (1 << 16) - 1;
 const OF_FILES: u64 = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV;
 /// Binding and connecting TCP sockets.
 const TCP: u64 = 3;
-/// Abstract sockets and signals.
-const SCOPES: u64 = 3;
+/// `LANDLOCK_SCOPE_*`: abstract sockets.
+const ABSTRACT: u64 = 1;
+/// `LANDLOCK_SCOPE_*`: signals.
+const SIGNALS: u64 = 2;
 
 /// Below `/etc` and `/var/lib`: what libraries and languages need to work at all.
 const SETTINGS: &[&str] = &[
@@ -104,16 +106,26 @@ pub(super) fn outer() -> Sys<OwnedFd> {
     ruleset(&Handled {
         files: 0,
         network: 0,
-        scopes: SCOPES,
+        // The one of signals can't be turned off: what kills in it would kill the host.
+        scopes: SIGNALS | unless(Part::FenceScopes, ABSTRACT),
     })
+}
+
+/// These rights, unless they are turned off.
+fn unless(part: Part, rights: u64) -> u64 {
+    if mutation::is_off(part) { 0 } else { rights }
 }
 
 /// The rules of a command whose own files are below `root`.
 pub(super) fn inner(root: &Path, system_dirs: &[PathBuf], open_network: bool) -> Sys<OwnedFd> {
     let rules = ruleset(&Handled {
         files: ALL,
-        network: if open_network { 0 } else { TCP },
-        scopes: SCOPES,
+        network: if open_network {
+            0
+        } else {
+            unless(Part::FenceTcp, TCP)
+        },
+        scopes: unless(Part::FenceScopes, ABSTRACT | SIGNALS),
     })?;
     if mutation::is_off(Part::FenceFiles) {
         at(&rules, Path::new("/"), ALL)?;

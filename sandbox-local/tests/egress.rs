@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use sandbox_core::{
     Command, Control, EgressPolicy, EgressProtocol, EgressRule, EgressVerdict, Enforcement,
-    Network, Provider, Sandbox, SandboxExt, SandboxSpec, async_trait,
+    FileBatch, Mount, Network, Provider, Sandbox, SandboxExt, SandboxSpec, async_trait,
 };
 use sandbox_local::{Connector, LocalConfig, LocalProvider};
 use sandbox_testkit::egress::Upstreams;
@@ -298,48 +298,143 @@ async fn a_base_url_needs_no_certificate_in_the_guest() {
     sandbox.close().await.unwrap();
 }
 
+/// A sandbox with toolchains that may lie outside of `/usr`, and a package for each of them that needs
+/// one.
+async fn with_toolchains(
+    hosts: &Arc<Hosts>,
+    policy: EgressPolicy,
+    index: &str,
+) -> Arc<dyn Sandbox> {
+    let said = |program: &str, args: &[&str]| {
+        let output = std::process::Command::new(program).args(args).output();
+        let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
+        PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
+    };
+    let mut spec = SandboxSpec::new().network(Network::Allow(policy));
+    let mut path = String::new();
+    for root in [
+        said("rustc", &["--print", "sysroot"]),
+        said("go", &["env", "GOROOT"]),
+    ] {
+        let root = root.to_str().unwrap();
+        path += &format!("{root}/bin:");
+        if !root.starts_with("/usr") {
+            spec = spec.mount(Mount::read_only(root, root));
+        }
+    }
+    let spec = spec.env("PATH", format!("{path}/usr/local/bin:/usr/bin:/bin"));
+    let config = LocalConfig::default().connector(hosts.clone());
+    let sandbox = LocalProvider::new(config).unwrap().create(spec).await;
+    let sandbox = sandbox.unwrap();
+    let files = FileBatch::new()
+        .file(
+            "Cargo.toml",
+            "[package]\nname = \"a\"\nversion = \"0.1.0\"\n\
+             [dependencies]\nabsent = { version = \"1\", registry = \"x\" }\n",
+        )
+        .file("src/lib.rs", "")
+        .file(
+            ".cargo/config.toml",
+            format!("[registries.x]\nindex = \"sparse+{index}\"\n"),
+        )
+        .file(
+            "Get.java",
+            "public class Get { public static void main(String[] a) throws Exception { \
+             new java.net.URL(a[0]).openStream().readAllBytes(); } }",
+        );
+    sandbox.write_files(files).await.unwrap();
+    sandbox
+}
+
+/// The programs that fetch from a host by HTTP: a name, a command line in which `{}` stands for the
+/// URL of the host, and the beginning of the request.
+const FETCHING: &[(&str, &str, &str)] = &[
+    ("curl", "curl -sS {}x", "GET /x"),
+    ("wget", "wget -q -O- {}x", "GET /x"),
+    (
+        "urllib",
+        "python3 -c \"import urllib.request; urllib.request.urlopen('{}x')\"",
+        "GET /x",
+    ),
+    (
+        "node",
+        "node -e \"const u='{}x'; require(u.split(':')[0]).get(u, r => r.resume())\"",
+        "GET /x",
+    ),
+    ("git", "git ls-remote {}r", "GET /r/info/refs"),
+    (
+        "pip",
+        "python3 -m pip download --no-cache-dir --index-url {}simple \
+         --trusted-host pip.tools.test absent",
+        "GET /simple/absent/",
+    ),
+    ("npm", "npm view absent --registry {}", "GET /absent"),
+    ("cargo", "cargo fetch", "GET /config.json"),
+    (
+        "go",
+        "env GOFLAGS=-mod=mod GOPROXY={} GONOSUMDB=* HOME=/tmp go list -m a.b/c@latest",
+        "GET /a.b/c",
+    ),
+];
+
 /// Each asks for its host by the system's resolver and knows nothing of a proxy.
 #[tokio::test(flavor = "multi_thread")]
 async fn programs_find_hosts_by_name() {
     let hosts = Hosts::start().await;
-    let rule = EgressRule::subdomains("tools.test").protocol(EgressProtocol::Http);
-    let tcp = EgressRule::exact("ssh.tools.test")
-        .protocol(EgressProtocol::Tcp)
-        .port(22);
-    let sandbox = hosts
-        .sandbox(EgressPolicy::new().rule(rule).rule(tcp))
-        .await;
-    sandbox
-        .write(
-            "Get.java",
-            "public class Get { public static void main(String[] a) throws Exception { \
-             new java.net.URL(\"http://java.tools.test/x\").openStream().readAllBytes(); } }",
-        )
-        .await
-        .unwrap();
-    let node = "require('http').get('http://node.tools.test/x',r=>r.resume())";
-    let index = "--index-url http://pip.tools.test/simple --trusted-host pip.tools.test";
-    let programs = [
-        ("curl", "curl -sS http://curl.tools.test/x".to_owned(), "GET /x"),
-        ("wget", "wget -q -O- http://wget.tools.test/x".into(), "GET /x"),
-        ("node", format!("node -e \"{node}\""), "GET /x"),
-        ("java", "java Get.java".into(), "GET /x"),
-        ("git", "git ls-remote http://git.tools.test/r".into(), "GET /r/info/refs"),
-        ("pip", format!("python3 -m pip download {index} absent"), "GET /simple/absent/"),
-        ("npm", "npm view absent --registry http://npm.tools.test/".into(), "GET /absent"),
-        ("go", "env GOFLAGS=-mod=mod GOPROXY=http://go.tools.test GONOSUMDB=* HOME=/tmp go list -m a.b/c@latest".into(), "GET /a.b/c"),
-        ("ssh", "ssh -o BatchMode=yes -o ConnectTimeout=5 x@ssh.tools.test".into(), "SSH-2.0"),
-    ];
+    let tcp = |host, port| {
+        EgressRule::exact(host)
+            .protocol(EgressProtocol::Tcp)
+            .port(port)
+    };
+    let policy = EgressPolicy::new()
+        .rule(EgressRule::subdomains("tools.test").protocol(EgressProtocol::Http))
+        .rule(tcp("ssh.tools.test", 22))
+        .rule(tcp("gitssh.tools.test", 22))
+        .rule(tcp("psql.tools.test", 5432))
+        .rule(tcp("redis.tools.test", 6379));
+    let sandbox = with_toolchains(&hosts, policy, "http://cargo.tools.test/").await;
+    let ssh = "ssh -o BatchMode=yes -o ConnectTimeout=5";
+    let mut programs: Vec<(&str, String, &[u8])> = FETCHING
+        .iter()
+        .map(|(name, line, request)| {
+            let url = format!("http://{name}.tools.test/");
+            (*name, line.replace("{}", &url), request.as_bytes())
+        })
+        .collect();
+    programs.extend([
+        (
+            "java",
+            "java Get.java http://java.tools.test/x".into(),
+            &b"GET /x"[..],
+        ),
+        ("ssh", format!("{ssh} x@ssh.tools.test"), b"SSH-2.0"),
+        (
+            "gitssh",
+            format!("env GIT_SSH_COMMAND='{ssh}' git ls-remote ssh://x@gitssh.tools.test/r"),
+            b"SSH-2.0",
+        ),
+        // Whether the server speaks TLS is the first question of a client of PostgreSQL.
+        (
+            "psql",
+            "psql -w -h psql.tools.test -U x -c 'select 1' x".into(),
+            &[0, 0, 0, 8, 4, 210, 22, 47],
+        ),
+        (
+            "redis",
+            "redis-cli -h redis.tools.test ping".into(),
+            b"ping\r\n",
+        ),
+    ]);
     for (name, line, request) in &programs {
         // They end as they like with what this host answers; that they asked it is the point.
-        let path = "PATH=$PATH:/usr/local/go/bin";
-        let command = Command::shell(format!("{path} timeout 20 {line}"));
+        let command = Command::shell(format!("timeout 20 {line}"));
         let output = sandbox.exec(command).await.unwrap();
         let seen = hosts.plain.seen(&format!("{name}.tools.test"));
-        let received = String::from_utf8_lossy(&seen.received).into_owned();
+        let mut received = seen.received.windows(request.len());
         assert!(
-            received.contains(request),
-            "{name}: {received} {}",
+            received.any(|found| found == *request),
+            "{name}: {} {}",
+            String::from_utf8_lossy(&seen.received),
             output.stderr.to_string_lossy()
         );
     }
@@ -348,6 +443,32 @@ async fn programs_find_hosts_by_name() {
         .iter()
         .filter(|told| told.verdict == EgressVerdict::Allowed);
     assert!(allowed.count() >= programs.len());
+    sandbox.close().await.unwrap();
+}
+
+/// Each gets the header of the host by HTTPS, and needs nothing to be set for that. The JVM has
+/// authorities of its own: its traffic can't be read.
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_trust_the_authority_of_the_sandbox() {
+    let hosts = Hosts::start().await;
+    let policy = EgressPolicy::new().rule(with_header());
+    let url = "https://api.cred.test/";
+    let sandbox = with_toolchains(&hosts, policy, url).await;
+    for (name, line, request) in FETCHING {
+        let before = hosts.heads().len();
+        let line = line.replace("{}", url);
+        let command = Command::shell(format!("timeout 20 {line}"));
+        let output = sandbox.exec(command).await.unwrap();
+        let heads = hosts.heads().split_off(before);
+        let asked = heads.iter().find(|head| head.starts_with(request));
+        let asked = asked
+            .unwrap_or_else(|| panic!("{name}: {heads:?} {}", output.stderr.to_string_lossy()));
+        assert!(asked.contains(SECRET), "{name}: {asked}");
+    }
+    let before = hosts.heads().len();
+    let java = sh(&sandbox, &format!("java Get.java {url}x 2>&1 || true")).await;
+    assert!(java.contains("SSLHandshakeException"), "{java}");
+    assert_eq!(hosts.heads().len(), before);
     sandbox.close().await.unwrap();
 }
 

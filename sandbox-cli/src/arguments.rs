@@ -267,6 +267,14 @@ pub(crate) enum SnapshotAction {
         /// The file, which must not be there yet
         file: PathBuf,
     },
+    /// Put a snapshot of this host into a registry, for other hosts, engines and clouds
+    #[cfg(all(feature = "registry", target_os = "linux"))]
+    Push {
+        /// The identifier of the snapshot
+        id: String,
+        /// The name to give it, with a tag, as registry.example/team/base:1
+        reference: String,
+    },
     /// Delete snapshots
     Rm {
         /// Their identifiers

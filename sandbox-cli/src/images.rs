@@ -102,3 +102,14 @@ pub(crate) async fn export(id: String, file: PathBuf, json: bool) -> Result<(), 
     }
     Ok(())
 }
+
+/// Puts a snapshot into a registry.
+#[cfg(feature = "registry")]
+pub(crate) async fn push(id: String, reference: String, json: bool) -> Result<(), Failure> {
+    let (named, to) = (SnapshotId::new(&id), reference.clone());
+    let digest = stored(move |store| store.push_snapshot(&named, &to)).await?;
+    match json {
+        true => print_json(&json!({ "pushed": id, "reference": reference, "digest": digest })),
+        false => print(format!("{digest}\n").as_bytes()),
+    }
+}

@@ -113,6 +113,11 @@ pub(crate) async fn snapshots(
             crate::images::export(id, file, json).await?;
             return Ok(0);
         }
+        #[cfg(all(feature = "registry", target_os = "linux"))]
+        Some(SnapshotAction::Push { id, reference }) => {
+            crate::images::push(id, reference, json).await?;
+            return Ok(0);
+        }
         Some(SnapshotAction::Rm { id }) => {
             let (mut deleted, mut failed) = (Vec::new(), Vec::new());
             for id in id {

@@ -508,6 +508,51 @@ fn image(dir: &Path) -> String {
     format!("oci:{named}")
 }
 
+/// Debian's registry on a port of its own; ends with this.
+struct Registry {
+    child: std::process::Child,
+    port: u16,
+}
+
+impl Registry {
+    fn start(dir: &Path) -> Self {
+        let config = dir.join("registry.yml");
+        let text = format!(
+            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
+             http: {{addr: '127.0.0.1:0'}}\n",
+            dir.join("registry").display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let mut child = Command::new("docker-registry")
+            .arg("serve")
+            .arg(config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("Debian's docker-registry is installed");
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let port = lines.find_map(|line| {
+            let line = line.unwrap();
+            let after = line.split("listening on 127.0.0.1:").nth(1)?;
+            let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+            digits.parse().ok()
+        });
+        // What it says later must not fill the pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self {
+            child,
+            port: port.expect("it listens"),
+        }
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 #[test]
 fn images_are_listed_run_and_removed_and_snapshots_outlive_the_program() {
     use std::os::unix::fs::PermissionsExt as _;
@@ -562,6 +607,18 @@ fn images_are_listed_run_and_removed_and_snapshots_outlive_the_program() {
             .expect("Debian's podman is installed");
         assert!(podman.status.success(), "{}", err(&podman));
     }
+    // What was pushed is an image like any other.
+    let registry = Registry::start(dir.path());
+    let name = format!("127.0.0.1:{}/team/base:1", registry.port);
+    let pushed = json(&here(&["--json", "snapshots", "push", id, &name]));
+    assert_eq!(pushed["reference"], Value::from(name.as_str()), "{pushed}");
+    let started = here(&["run", "--image", &name, "cat", "/etc/kept", "/etc/mark"]);
+    assert_eq!(out(&started), "kept\nfrom the image\n", "{}", err(&started));
+    drop(registry);
+    let refused = here(&["snapshots", "push", id, &name]);
+    assert_eq!(refused.status.code(), Some(125), "{}", err(&refused));
+    let removed = here(&["images", "rm", &name]);
+    assert!(removed.status.success(), "{}", err(&removed));
     // One that is not there keeps no other, and is told.
     let removed = here(&["--json", "snapshots", "rm", "no-such", id]);
     assert_eq!(removed.status.code(), Some(125), "{}", err(&removed));

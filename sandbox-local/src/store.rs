@@ -4,7 +4,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
+#[cfg(feature = "registry")]
+use sandbox_core::ErrorKind;
 use sandbox_core::{Error, Operation, Result, SnapshotId};
+#[cfg(feature = "registry")]
+use sandbox_oci::Reference;
 use sandbox_oci::{Cache, Collected, Digest, Layout, UnpackedLayer};
 
 use crate::config::LocalConfig;
@@ -171,5 +175,35 @@ impl LocalStore {
         self.layout
             .export(id.as_str(), to)
             .map_err(|error| error.with_operation(Operation::Snapshot))
+    }
+
+    /// Puts a snapshot into a registry under a name with a tag, with the access of
+    /// [`LocalConfig::registries`]; gives the digest of its manifest. Other hosts, engines and clouds
+    /// start from it by that name, as from every image. Needs a tokio runtime around the thread for
+    /// blocking work. What is in it is as for [`export_snapshot`](Self::export_snapshot).
+    ///
+    /// # Errors
+    /// [`NotFound`](sandbox_core::ErrorKind::NotFound);
+    /// [`InvalidInput`](sandbox_core::ErrorKind::InvalidInput) for a name that is none of a registry or
+    /// has a digest; what the registry says.
+    #[cfg(feature = "registry")]
+    pub fn push_snapshot(&self, id: &SnapshotId, reference: &str) -> Result<String> {
+        const OP: Operation = Operation::Snapshot;
+        let invalid =
+            |message: String| Error::new(ErrorKind::InvalidInput, OP).with_message(message);
+        let named: Reference = reference
+            .parse()
+            .map_err(|error: Error| error.with_operation(OP))?;
+        let Reference::Registry(name) = named else {
+            return Err(invalid(format!("{reference} names no image of a registry"))
+                .with_hint("export the snapshot for what is a file"));
+        };
+        let runtime = tokio::runtime::Handle::try_current().map_err(|error| {
+            invalid("a snapshot is pushed in a tokio runtime".into()).with_source(error)
+        })?;
+        let registries = &self.config.registries;
+        let pushed = registries.push(&self.layout, id.as_str(), &name, &runtime, &|| true);
+        let digest = pushed.map_err(|error| error.with_operation(OP))?;
+        Ok(digest.to_string())
     }
 }

@@ -258,9 +258,12 @@ impl Cache {
             });
             layers.insert(0, Arc::new(taken));
         }
-        if unpacked {
+        // Its layers may all be another image's too.
+        if unpacked || !self.is_noted(reference, image) {
             self.note(reference, image)
                 .map_err(|error| io_fault(error, "the image could not be noted"))?;
+        }
+        if unpacked {
             // The layers in use stay whatever the limit is.
             if let Err(error) = self.collect(self.most) {
                 tracing::warn!(%error, "old layers could not be removed");
@@ -455,6 +458,17 @@ impl Cache {
         }
     }
 
+    fn note_of(&self, reference: &str) -> PathBuf {
+        let name = Digest::of(reference.as_bytes());
+        self.dir.join("used").join(name.hex())
+    }
+
+    fn is_noted(&self, reference: &str, image: &Image) -> bool {
+        let noted = fs::read(self.note_of(reference)).ok();
+        let noted = noted.and_then(|bytes| serde_json::from_slice::<UsedImage>(&bytes).ok());
+        noted.is_some_and(|noted| noted.digest == image.digest)
+    }
+
     fn note(&self, reference: &str, image: &Image) -> io::Result<()> {
         let used = UsedImage {
             reference: reference.to_owned(),
@@ -465,9 +479,7 @@ impl Cache {
                 .map(|layer| layer.chain.clone())
                 .collect(),
         };
-        let name = Digest::of(reference.as_bytes());
-        let path = self.dir.join("used").join(name.hex());
-        replace(&path, &serde_json::to_vec(&used)?)
+        replace(&self.note_of(reference), &serde_json::to_vec(&used)?)
     }
 
     /// The images that were used and whose layers are all there: reference, digest and bytes of
@@ -500,10 +512,7 @@ impl Cache {
     /// # Errors
     /// Something can't be removed.
     pub fn remove(&self, reference: &str) -> io::Result<Option<Collected>> {
-        let path = self
-            .dir
-            .join("used")
-            .join(Digest::of(reference.as_bytes()).hex());
+        let path = self.note_of(reference);
         let Ok(bytes) = fs::read(&path) else {
             return Ok(None);
         };

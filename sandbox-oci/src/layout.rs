@@ -300,6 +300,19 @@ impl Layout {
         Ok(images.collect())
     }
 
+    /// The image of a name.
+    #[cfg(feature = "registry")]
+    pub(crate) fn find_image(&self, name: &str) -> Result<SavedImage> {
+        let images = self
+            .images()
+            .map_err(|error| io_fault(error, "the index of images can't be read"))?;
+        let mut named = images.into_iter().filter(|image| image.name == name);
+        named.next().ok_or_else(|| {
+            let what = format!("the image {name}");
+            ImageFault::NotFound { what }.into_error()
+        })
+    }
+
     /// Bytes of the blobs of an image.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sandbox_core::{Error, ErrorKind, Result, Secret};
-use sandbox_oci::{Cache, Event, Image, Reference, Registries};
+use sandbox_oci::{Cache, Event, Image, ImageConfig, NewImage, Reference, Registries};
 use serde_json::{Value, json};
 use support::*;
 
@@ -133,6 +133,88 @@ async fn an_image_of_debians_registry_is_pulled_once_and_then_needs_no_network()
     let error = pull(&registries, &cache, &reference, true)
         .await
         .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.is_retryable());
+}
+
+/// Puts an image of a layout into a registry, on a thread for blocking work.
+async fn push(dir: &Path, image: &'static str, to: String) -> Result<String> {
+    let dir = dir.to_owned();
+    let work = move || {
+        let Reference::Registry(name) = to.parse()? else {
+            panic!("{to} is not of a registry");
+        };
+        let runtime = tokio::runtime::Handle::current();
+        let layout = sandbox_oci::Layout::open(dir).unwrap();
+        let pushed = Registries::new().push(&layout, image, &name, &runtime, &|| true);
+        pushed.map(|digest| digest.to_string())
+    };
+    tokio::task::spawn_blocking(work).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_pushed_and_comes_back_as_it_was() {
+    let dir = support::place();
+    let server = Server::start(&dir.path().join("server"));
+    let kept = dir.path().join("layout");
+    let layout = sandbox_oci::Layout::open(&kept).unwrap();
+    let in_use = layout.use_blobs().unwrap();
+    // The second one is the first with a layer more.
+    let noise: String = (0..3_000_000_u32)
+        .map(|n| char::from((n.wrapping_mul(7919) % 94) as u8 + 33))
+        .collect();
+    let mut layers = Vec::new();
+    for (name, file) in [("one", &*noise), ("two", "2")] {
+        let mut writer = layout.write_blob(&in_use).unwrap();
+        let layer = Tar::new().file(name, file).finish();
+        writer.write_all(&layer).unwrap();
+        layers.push(writer.finish().unwrap());
+        let image = NewImage::new(ImageConfig::default(), layers.clone());
+        layout.save(name, image, &in_use).unwrap();
+    }
+    drop(in_use);
+    let port = server.1;
+    let at = |version: &str| format!("127.0.0.1:{port}/some/base{version}");
+    for (image, layers) in [("one", 1), ("two", 2)] {
+        let digest = push(&kept, image, at(":it")).await.unwrap();
+        // The tag has moved with the second one.
+        let cache = dir.path().join(format!("cache-{image}"));
+        let (pulled, _) = pull(&Registries::new(), &cache, &at(":it"), true)
+            .await
+            .unwrap();
+        assert_eq!(
+            (pulled.digest.to_string(), pulled.layers.len()),
+            (digest, layers)
+        );
+    }
+    // The official tool reads it too.
+    let seen = Command::new("skopeo")
+        .args(["inspect", "--tls-verify=false"])
+        .arg(format!("docker://{}", at(":it")))
+        .output()
+        .expect("Debian's skopeo is installed");
+    let seen: Value = serde_json::from_slice(&seen.stdout).unwrap();
+    assert_eq!(seen["Layers"].as_array().unwrap().len(), 2, "{seen}");
+
+    let error = push(&kept, "absent", at(":it")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    let digest = format!("@sha256:{}", "0".repeat(64));
+    let error = push(&kept, "one", at(&digest)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    // A blob that is damaged is refused there, and the name stays what it was.
+    let damaged = kept.join("blobs/sha256").join(layers[0].digest.hex());
+    let mut bytes = std::fs::read(&damaged).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&damaged, bytes).unwrap();
+    let other = format!("127.0.0.1:{port}/other:it");
+    push(&kept, "one", other.clone()).await.unwrap_err();
+    let error = pull(&Registries::new(), &dir.path().join("cache"), &other, true)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    drop(server);
+    let error = push(&kept, "two", at(":it")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert!(error.is_retryable());
 }

@@ -1,4 +1,4 @@
-//! Images from registries: fetched into a cache, each byte compared with its digest.
+//! Images from registries: fetched into a cache, each byte compared with its digest; and into them.
 //!
 //! A registry is untrusted. Must never speak plain HTTP to anything but this machine's loopback, send
 //! credentials to a place that they were not given for, follow a redirect from a registry elsewhere
@@ -6,6 +6,8 @@
 //!
 //! References: OCI distribution specification 1.1; distribution's documentation, "Token
 //! Authentication Specification".
+
+mod push;
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
@@ -114,18 +116,28 @@ impl Registries {
         {
             return Ok(image);
         }
-        let client = Client::new(self, name)?;
-        runtime.block_on(async {
-            let mut pulled = std::pin::pin!(client.pull(platform, cache, event, wanted));
-            loop {
-                match tokio::time::timeout(LOOK, &mut pulled).await {
-                    Ok(pulled) => return pulled,
-                    Err(_) if wanted() => {}
-                    Err(_) => return Err(unwanted()),
-                }
-            }
-        })
+        let client = Client::new(self, name, "pull")?;
+        let pulled = client.pull(platform, cache, event, wanted);
+        cancellable(runtime, wanted, pulled)
     }
+}
+
+/// Does what is wanted in the runtime, as long as it is.
+fn cancellable<T>(
+    runtime: &Handle,
+    wanted: &(dyn Fn() -> bool + Sync),
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    runtime.block_on(async {
+        let mut work = std::pin::pin!(work);
+        loop {
+            match tokio::time::timeout(LOOK, &mut work).await {
+                Ok(done) => return done,
+                Err(_) if wanted() => {}
+                Err(_) => return Err(unwanted()),
+            }
+        }
+    })
 }
 
 /// An image whose documents are in the cache.
@@ -137,6 +149,10 @@ fn opened(cache: &Cache, manifest: Descriptor, platform: &Platform) -> Result<Im
 /// One image of one registry.
 struct Client<'a> {
     http: reqwest::Client,
+    /// For what is sent for long, with nothing to be read meanwhile.
+    sending: reqwest::Client,
+    /// Actions that it asks the right to.
+    actions: &'static str,
     name: &'a RegistryName,
     base: Url,
     credentials: Option<(&'a str, &'a Secret)>,
@@ -173,15 +189,21 @@ fn address(host: &str) -> Result<Url> {
 }
 
 impl<'a> Client<'a> {
-    fn new(registries: &'a Registries, name: &'a RegistryName) -> Result<Self> {
+    fn new(
+        registries: &'a Registries,
+        name: &'a RegistryName,
+        actions: &'static str,
+    ) -> Result<Self> {
         // The process may have one of its own.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT)
-            .read_timeout(IDLE)
-            .build();
-        let http = http.map_err(|error| unavailable(name, &error))?;
+        let builder = || {
+            reqwest::Client::builder()
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(CONNECT)
+        };
+        let failed = |error| unavailable(name, &error);
+        let http = builder().read_timeout(IDLE).build().map_err(failed)?;
+        let sending = builder().build().map_err(failed)?;
         let mirror = registries
             .mirrors
             .iter()
@@ -191,6 +213,8 @@ impl<'a> Client<'a> {
         let credentials = given.find(|(of, ..)| of == host);
         Ok(Self {
             http,
+            sending,
+            actions,
             name,
             base: address(host)?,
             credentials: credentials.map(|(_, user, password)| (&**user, password)),
@@ -379,10 +403,14 @@ impl<'a> Client<'a> {
         }
     }
 
+    fn url(&self, path: &str) -> Result<Url> {
+        let url = self.base.join(path);
+        url.map_err(|error| malformed(format!("{path:?} can't be a path: {error}")))
+    }
+
     /// Gets what is at a path of the registry; asks for access once.
     async fn get(&self, path: &str, access: &mut Option<String>) -> Result<Response> {
-        let url = self.base.join(path);
-        let url = url.map_err(|error| malformed(format!("{path:?} can't be a path: {error}")))?;
+        let url = self.url(path)?;
         let response = self.follow(url.clone(), access.as_deref()).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
             return self.accepted(response);
@@ -444,7 +472,13 @@ impl<'a> Client<'a> {
                 "give credentials for this registry, or check the name: a private image and one that \
                  is not there are often answered alike",
             ),
-            StatusCode::FORBIDDEN => (ErrorKind::PermissionDenied, "ask for the right to pull it"),
+            StatusCode::FORBIDDEN => (
+                ErrorKind::PermissionDenied,
+                match self.actions {
+                    "pull" => "ask for the right to pull it",
+                    _ => "ask for the right to push there",
+                },
+            ),
             StatusCode::NOT_FOUND => (ErrorKind::NotFound, "check the name and the tag"),
             StatusCode::TOO_MANY_REQUESTS => (ErrorKind::RateLimited, "wait, or give credentials"),
             status if status.is_server_error() => (ErrorKind::Unavailable, "try again later"),
@@ -493,7 +527,7 @@ impl<'a> Client<'a> {
             if let Some(service) = field(fields, "service") {
                 query.append_pair("service", &service);
             }
-            let scope = format!("repository:{}:pull", self.name.repository);
+            let scope = format!("repository:{}:{}", self.name.repository, self.actions);
             query.append_pair("scope", &scope);
         }
         let mut request = self.http.get(url);

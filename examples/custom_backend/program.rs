@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use sandbox::backend::command_not_found;
 use sandbox::{EnvValue, Error, ErrorKind, GuestPath, MetadataOptions, Operation, Result};
 use sandbox_transfer::GuestTree;
 use tokio::process::Command as HostCommand;
@@ -51,7 +52,7 @@ pub(crate) fn find(
     }
     match seen {
         true => missing(ErrorKind::NotExecutable, "the program may not be executed"),
-        false => missing(ErrorKind::CommandNotFound, "the program was not found"),
+        false => Err(command_not_found(op, &name, "the program was not found")),
     }
 }
 

@@ -1,10 +1,13 @@
 //! The kit against the sandboxes that a machine has, as a table.
 //!
-//! `scoreboard [--peer NAME]... [--out DIRECTORY]` runs the cases about commands and isolation
+//! `scoreboard [--peer NAME]... [--from DIRECTORY]... [--out DIRECTORY]` runs the cases about commands and isolation
 //! through an adapter for each peer that is installed, and writes `scoreboard.md` and
 //! `scoreboard.json`. An adapter uses its peer as the peer's documentation says (`peers.rs` has the
 //! command lines). What a peer does not offer is told as "not offered"; the cases about files are
 //! left out where a peer has no operations on files, because they would test the adapter.
+//!
+//! Columns may be made apart: `--from` takes those of a `scoreboard.json` that was written before,
+//! each with its time and load, and then only the peers that are named are run.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 #[cfg(target_os = "linux")]
@@ -52,19 +55,32 @@ fn main() {
 fn run() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let mut only = Vec::new();
+    let mut columns = Vec::new();
+    let mut whole = true;
     let mut out = std::path::PathBuf::from("docs");
     while let Some(argument) = arguments.next() {
         let value = arguments.next().ok_or("each option takes a value")?;
         match argument.as_str() {
             "--peer" => only.push(value),
+            "--from" => {
+                whole = false;
+                let file = std::path::Path::new(&value).join("scoreboard.json");
+                columns.extend(table::columns(&std::fs::read_to_string(file)?)?);
+            }
             "--out" => out = value.into(),
-            _ => return Err(format!("unknown option {argument}; there are --peer, --out").into()),
+            _ => {
+                let known = "there are --peer, --from, --out";
+                return Err(format!("unknown option {argument}; {known}").into());
+            }
         }
     }
-    let mut columns = Vec::new();
     let mut missing = Vec::new();
     for contestant in ours::all().into_iter().chain(peers::all()) {
-        if !only.is_empty() && !only.iter().any(|name| name == contestant.name) {
+        let is_named = only.iter().any(|name| name == contestant.name);
+        let is_there = columns
+            .iter()
+            .any(|column: &table::Column| column.name == contestant.name);
+        if !is_named && (!only.is_empty() || is_there) {
             continue;
         }
         let version = match (contestant.version)() {
@@ -75,7 +91,11 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
                 continue;
             }
         };
+        if !is_named && !whole {
+            continue;
+        }
         eprintln!("{} {version}", contestant.name);
+        let began = table::Began::now()?;
         let started = std::time::Instant::now();
         let report = sandbox_testkit::run_blocking((contestant.fixture)(), table::is_compared)?;
         eprintln!(
@@ -86,10 +106,12 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
             started.elapsed().as_secs_f64()
         );
         columns.push(table::Column {
-            name: contestant.name,
-            used_as: contestant.used_as,
+            name: contestant.name.to_owned(),
+            used_as: contestant.used_as.to_owned(),
             version,
-            report,
+            began,
+            seconds: started.elapsed().as_secs(),
+            cases: report.cases,
         });
     }
     std::fs::create_dir_all(&out)?;

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use sandbox_core::{Capabilities, Network, Provider, Result, SandboxSpec, async_trait};
-use sandbox_local::{LocalConfig, LocalProvider, PlainConfig, PlainProvider};
+use sandbox_local::{
+    LandlockConfig, LandlockProvider, LocalConfig, LocalProvider, PlainConfig, PlainProvider,
+};
 use sandbox_testkit::Fixture;
 
 use crate::Contestant;
@@ -18,6 +20,13 @@ pub(crate) fn all() -> Vec<Contestant> {
             used_as: "`sandbox-local`, as it comes",
             version,
             fixture: || Arc::new(Local),
+        },
+        Contestant {
+            name: "local-landlock",
+            used_as: "`sandbox-local`'s `LandlockProvider`, as it comes: processes under Landlock and a \
+                      filter of system calls, without namespaces",
+            version,
+            fixture: || Arc::new(Landlock),
         },
         Contestant {
             name: "plain processes",
@@ -60,6 +69,31 @@ impl Fixture for Local {
         ];
         let needs_one = sources.contains(&case);
         needs_one.then(|| "the scoreboard has no image and no root directory at hand".to_owned())
+    }
+}
+
+struct Landlock;
+
+#[async_trait]
+impl Fixture for Landlock {
+    fn name(&self) -> String {
+        "local-landlock".into()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        LandlockProvider::CAPABILITIES
+    }
+
+    async fn provider(&self) -> Result<Arc<dyn Provider>> {
+        Ok(Arc::new(LandlockProvider::new(LandlockConfig::default())?))
+    }
+
+    fn threads(&self) -> Option<usize> {
+        sandbox_testkit::kit::mostly_waiting()
+    }
+
+    fn is_of_this_host(&self) -> bool {
+        true
     }
 }
 

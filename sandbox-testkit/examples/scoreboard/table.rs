@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use sandbox_testkit::{Outcome, Report};
+use sandbox_testkit::Outcome;
+use sandbox_testkit::kit::CaseReport;
 
 /// Groups of cases about what a command gets, does, and can't do.
 const GROUPS: [&str; 7] = [
@@ -22,10 +23,92 @@ pub(crate) fn is_compared(case: &str) -> bool {
 }
 
 pub(crate) struct Column {
-    pub(crate) name: &'static str,
-    pub(crate) used_as: &'static str,
+    pub(crate) name: String,
+    pub(crate) used_as: String,
     pub(crate) version: String,
-    pub(crate) report: Report,
+    pub(crate) began: Began,
+    pub(crate) seconds: u64,
+    pub(crate) cases: Vec<CaseReport>,
+}
+
+/// The columns of a table that was written before, by this kit on this kernel.
+pub(crate) fn columns(json: &str) -> Result<Vec<Column>, Box<dyn std::error::Error>> {
+    let document: serde_json::Value = serde_json::from_str(json)?;
+    let text = |value: &serde_json::Value, field: &str| {
+        let found = value[field].as_str().map(str::to_owned);
+        found.ok_or_else(|| format!("the table has no {field:?} where one must be"))
+    };
+    for (what, here) in [("kit", env!("CARGO_PKG_VERSION")), ("kernel", &kernel()?)] {
+        let there = text(&document, what)?;
+        if there != here {
+            return Err(format!("the table is of {what} {there}, and this one of {here}").into());
+        }
+    }
+    let mut columns = Vec::new();
+    for column in document["columns"].as_array().into_iter().flatten() {
+        let mut cases = Vec::new();
+        for case in column["cases"].as_array().into_iter().flatten() {
+            let outcome = match text(case, "outcome")?.as_str() {
+                "passed" => Outcome::Passed,
+                "failed" => Outcome::Failed(text(case, "reason")?),
+                _ => Outcome::Ignored(text(case, "reason")?),
+            };
+            cases.push(CaseReport {
+                name: text(case, "name")?,
+                outcome,
+                seconds: case["seconds"].as_f64().unwrap_or_default(),
+            });
+        }
+        columns.push(Column {
+            name: text(column, "name")?,
+            used_as: text(column, "used-as")?,
+            version: text(column, "version")?,
+            began: Began {
+                time: text(column, "began")?,
+                load: text(column, "load")?,
+            },
+            seconds: column["seconds"].as_u64().unwrap_or_default(),
+            cases,
+        });
+    }
+    Ok(columns)
+}
+
+/// The kernel's version, without what a distribution or a provider adds to it.
+fn kernel() -> std::io::Result<String> {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let version = kernel.split(['-', '\n']).next();
+    Ok(version.unwrap_or_default().to_owned())
+}
+
+/// Moment at which a column began, and how busy the machine was: a case that waits may fail for that
+/// alone.
+pub(crate) struct Began {
+    /// In UTC.
+    time: String,
+    /// Processes that ran or waited to, on average over the minute before.
+    load: String,
+}
+
+impl Began {
+    pub(crate) fn now() -> std::io::Result<Self> {
+        let load = std::fs::read_to_string("/proc/loadavg")?;
+        Ok(Self {
+            time: date("+%F %H:%M")?,
+            load: load
+                .split_whitespace()
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
+        })
+    }
+}
+
+fn date(format: &str) -> std::io::Result<String> {
+    let output = std::process::Command::new("date")
+        .args(["-u", format])
+        .output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 pub(crate) struct Table {
@@ -40,21 +123,11 @@ impl Table {
         columns: Vec<Column>,
         missing: Vec<(&'static str, String)>,
     ) -> std::io::Result<Self> {
-        let date = std::process::Command::new("date")
-            .args(["-u", "+%F"])
-            .output()?;
-        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
-        // Without what a distribution or a provider adds to it.
-        let kernel = kernel
-            .split(['-', '\n'])
-            .next()
-            .unwrap_or_default()
-            .to_owned();
         Ok(Self {
             columns,
             missing,
-            kernel,
-            date: String::from_utf8_lossy(&date.stdout).trim().to_owned(),
+            kernel: kernel()?,
+            date: date("+%F")?,
         })
     }
 
@@ -67,7 +140,10 @@ impl Table {
                     "name": column.name,
                     "version": column.version,
                     "used-as": column.used_as,
-                    "cases": column.report.cases,
+                    "began": column.began.time,
+                    "load": column.began.load,
+                    "seconds": column.seconds,
+                    "cases": column.cases,
                 })
             })
             .collect();
@@ -94,22 +170,32 @@ impl Table {
              other things as well. What a row says is what this contract asks for; a peer that was made \
              for something else is not worse for it. [The same as JSON](scoreboard.json), with \
              every reason.\n\n\
-             ## Who was asked\n\n| | Version | Used as | yes | no | – |\n|---|---|---|---|---|---|\n",
+             ## Who was asked\n\nOn {} processors; the load is that of the minute before a column began. \
+             Columns whose times overlap ran side by side.\n\n| | Version | Used as | yes | no | – | ? | Began (UTC), load | Seconds |\n\
+             |---|---|---|---|---|---|---|---|---|\n",
             env!("CARGO_PKG_VERSION"),
             self.date,
             self.kernel,
+            std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         );
         for column in &self.columns {
-            let failed = broken(&column.report).count();
-            let passed = column.report.passed();
-            let rest = column.report.cases.len() - failed - passed;
+            let failed = broken(&column.cases).count();
+            let passed = column.cases.iter();
+            let passed = passed
+                .filter(|case| case.outcome == Outcome::Passed)
+                .count();
+            let late = failures(&column.cases).count() - failed;
+            let rest = column.cases.len() - failed - passed - late;
             // Writing to a string does not fail.
             let _ = writeln!(
                 out,
-                "| {} | {} | {} | {passed} | {failed} | {rest} |",
+                "| {} | {} | {} | {passed} | {failed} | {rest} | {late} | {}, {} | {} |",
                 column.name,
                 cell(&column.version),
-                cell(column.used_as)
+                cell(&column.used_as),
+                column.began.time,
+                column.began.load,
+                column.seconds
             );
         }
         if !self.missing.is_empty() {
@@ -135,7 +221,7 @@ impl Table {
         let names: Vec<&str> = self
             .columns
             .iter()
-            .flat_map(|column| column.report.cases.iter().map(|case| case.name.as_str()))
+            .flat_map(|column| column.cases.iter().map(|case| case.name.as_str()))
             .fold(Vec::new(), |mut names, name| {
                 if !names.contains(&name) {
                     names.push(name);
@@ -146,7 +232,7 @@ impl Table {
             let outcomes: Vec<_> = self
                 .columns
                 .iter()
-                .map(|column| column.report.cases.iter().find(|case| case.name == name))
+                .map(|column| column.cases.iter().find(|case| case.name == name))
                 .map(|case| case.map(|case| &case.outcome))
                 .collect();
             let any_failed = outcomes
@@ -171,11 +257,11 @@ impl Table {
     fn reasons(&self, out: &mut String) {
         out.push_str("\n## What was seen\n");
         for column in &self.columns {
-            if broken(&column.report).next().is_none() {
+            if broken(&column.cases).next().is_none() {
                 continue;
             }
             let _ = writeln!(out, "\n### {}\n", column.name);
-            for (name, why) in broken(&column.report) {
+            for (name, why) in broken(&column.cases) {
                 let why: String = why
                     .lines()
                     .next()
@@ -201,8 +287,15 @@ fn is_of_time(why: &str) -> bool {
 }
 
 /// The cases of a report that failed otherwise than by time.
-fn broken(report: &Report) -> impl Iterator<Item = (&str, &str)> {
-    report.failed().filter(|(_, why)| !is_of_time(why))
+fn broken(cases: &[CaseReport]) -> impl Iterator<Item = (&str, &str)> {
+    failures(cases).filter(|(_, why)| !is_of_time(why))
+}
+
+fn failures(cases: &[CaseReport]) -> impl Iterator<Item = (&str, &str)> {
+    cases.iter().filter_map(|case| match &case.outcome {
+        Outcome::Failed(why) => Some((case.name.as_str(), why.as_str())),
+        _ => None,
+    })
 }
 
 /// A case, with its source.

@@ -47,6 +47,10 @@ cases! { "fork":
     a_deleted_snapshot_is_gone [Snapshot, SnapshotDelete],
 }
 
+cases! { "fork" of_this_host:
+    a_fork_beside_timers_that_continue_what_was_stopped_is_of_one_moment [Fork, Spawn, Exec],
+}
+
 async fn is(sandbox: &dyn Sandbox, path: &str, expected: &str, who: &str) -> Verdict {
     let read = sandbox.read_to_string(path).await?;
     ensure_eq!(read, expected, "{path} as {who} sees it");
@@ -367,6 +371,26 @@ async fn a_fork_while_a_command_runs(cx: Context) -> Verdict {
     Ok(())
 }
 
+/// Forks while a program writes to one file and then to the other: the fork has as much of both, or
+/// one write more of the first, or there is none.
+async fn is_of_one_moment(cx: &Context) -> Verdict {
+    match cx.sandbox.fork_one().await {
+        Ok(child) => {
+            cx.track(child.clone());
+            let first = child.stat("first").await?.size;
+            let second = child.stat("second").await?.size;
+            ensure!(
+                first == second || first == second + 1,
+                "the fork has {first} writes of the one file and {second} of the next"
+            );
+            Ok(child.close().await?)
+        }
+        // It could not be held still: no fork is better than one of two moments.
+        Err(error) if error.kind() == ErrorKind::Busy => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// A program writes to one file and then to another, while one beside it lets it go on whenever it
 /// was stopped: a copy that reads the first before the second must not see more in the second.
 async fn a_fork_beside_a_program_that_writes_is_of_one_moment(cx: Context) -> Verdict {
@@ -380,25 +404,49 @@ async fn a_fork_beside_a_program_that_writes_is_of_one_moment(cx: Context) -> Ve
     let process = cx.sandbox.spawn(Command::shell(script)).await?;
     super::tools::beating(&*cx.sandbox, "second").await?;
     for _ in 0..4 {
-        match cx.sandbox.fork_one().await {
-            Ok(child) => {
-                cx.track(child.clone());
-                let first = child.stat("first").await?.size;
-                let second = child.stat("second").await?.size;
-                ensure!(
-                    first == second || first == second + 1,
-                    "the fork has {first} writes of the one file and {second} of the next"
-                );
-                child.close().await?;
-            }
-            // It could not be held still: no fork is better than one of two moments.
-            Err(error) if error.kind() == ErrorKind::Busy => {}
-            Err(error) => return Err(error.into()),
-        }
+        is_of_one_moment(&cx).await?;
     }
     cx.sandbox.write("stop", "").await?;
     process.wait().await?;
     Ok(())
+}
+
+/// A program that writes to one file and then to another, and that the kernel continues for ten
+/// seconds whenever it was stopped: by a timer for each moment (`timer_create(2)`), since a stop takes
+/// back a signal that has not arrived and with it all later expiries of the same timer.
+const CONTINUED: &str = "\
+import ctypes, os, signal, struct, time
+signal.signal(signal.SIGCONT, lambda *_: None)
+libc = ctypes.CDLL(None, use_errno=True)
+for n in range(1, 401):
+    event = ctypes.create_string_buffer(struct.pack('qii', 0, signal.SIGCONT, 0), 64)
+    timer = ctypes.c_void_p()
+    when = (ctypes.c_long * 4)(0, 0, n // 40, n % 40 * 25000000)
+    if libc.timer_create(1, event, ctypes.byref(timer)) or libc.timer_settime(timer, 0, when, None):
+        raise OSError(ctypes.get_errno(), 'a timer')
+first, second = (open(name, 'ab', buffering=0) for name in ('first', 'second'))
+open('pid', 'w').write(str(os.getpid()))
+while True:
+    first.write(b'x')
+    second.write(b'x')
+    time.sleep(0.001)
+";
+
+/// The kernel lets a program go on that was stopped: a fork must see that it did, or hold it still by
+/// other means.
+async fn a_fork_beside_timers_that_continue_what_was_stopped_is_of_one_moment(
+    cx: Context,
+) -> Verdict {
+    let python = Command::new("python3").args(["-c", CONTINUED]);
+    let process = cx.sandbox.spawn(python).await?;
+    super::tools::beating(&*cx.sandbox, "second").await?;
+    // The control: a stop does not last.
+    cx.sh("kill -STOP $(cat pid)").await?;
+    super::tools::beating(&*cx.sandbox, "second").await?;
+    for _ in 0..3 {
+        is_of_one_moment(&cx).await?;
+    }
+    Ok(process.kill().await?)
 }
 
 async fn processes_are_not_forked(cx: Context) -> Verdict {

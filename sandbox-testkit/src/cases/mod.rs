@@ -54,6 +54,7 @@ pub fn all() -> impl Iterator<Item = Case> {
         ports::CASES,
         file_streams::CASES,
         fork::CASES,
+        fork::OF_THIS_HOST,
         changes::CASES,
         watch::CASES,
         pause::CASES,

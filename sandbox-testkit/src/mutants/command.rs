@@ -96,6 +96,34 @@ pub(super) fn given(mutant: Mutant, mut output: Output) -> Output {
     output
 }
 
+/// Starts a process of this host, with the last argument of a command, when it is dropped.
+pub(super) struct StartedWhenDropped(Option<Vec<u8>>);
+
+impl StartedWhenDropped {
+    pub(super) fn new(command: &Command) -> Self {
+        Self(command.argv().last().cloned())
+    }
+
+    pub(super) fn forget(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for StartedWhenDropped {
+    fn drop(&mut self) {
+        use std::os::unix::ffi::OsStringExt as _;
+        if let Some(word) = self.0.take() {
+            // The colon keeps the shell, and with it the word among its arguments.
+            let started = std::process::Command::new("sh")
+                .args(["-c", "sh -c 'sleep 30; :' \"$0\" & exit 0"])
+                .arg(std::ffi::OsString::from_vec(word))
+                .stdout(std::process::Stdio::null())
+                .status();
+            drop(started);
+        }
+    }
+}
+
 /// Takes the names of the standard streams out of a script.
 fn without_names(command: Command) -> Command {
     let argv: Vec<String> = command

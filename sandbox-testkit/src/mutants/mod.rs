@@ -113,6 +113,10 @@ mutants! {
     BackgroundEndsWhenItPrints => "exec::a_background_process_that_prints_lives_on",
     /// Daemons live on although background processes are not declared.
     BackgroundUndeclared => "unsupported::background",
+    /// A command whose future is dropped before it began is started all the same.
+    DroppedStartForgotten => "host::what_a_dropped_exec_started_is_gone",
+    /// Processes that commands started run on after `close`.
+    CloseLeavesProcesses => "host::what_a_command_started_is_gone_after_close",
     /// A process of the host outlives the sandbox.
     ProcessLeftOnHost => "host::no_process_is_left",
 
@@ -332,6 +336,8 @@ mutants! {
     ForkCutIsAPart => "fork::a_fork_that_a_close_meets_is_whole_or_refused",
     /// A fork is copied file by file, while what runs goes on.
     ForkOfTwoMoments => "fork::a_fork_beside_a_program_that_writes_is_of_one_moment",
+    /// A fork stops what runs, and takes it to stand still for as long as it copies.
+    ForkTrustsStops => "fork::a_fork_beside_timers_that_continue_what_was_stopped_is_of_one_moment",
     /// A fork has what was written so far to a file that is not committed.
     ForkHasOpenFiles => "file_streams::a_fork_beside_a_writer_has_the_file_whole_or_not_at_all",
     /// A sandbox from a snapshot is empty.
@@ -460,6 +466,8 @@ impl Mutant {
                 | Self::HostIpcInside
                 | Self::PrivilegesClaimed
                 | Self::SetLimitNotReported
+                | Self::CloseLeavesProcesses
+                | Self::ForkTrustsStops
                 | Self::LeaseHoldsReads
                 | Self::BackgroundEndsWhenItPrints
                 | Self::RootIgnored
@@ -566,7 +574,8 @@ impl Fixture for MutantFixture {
     }
 
     fn is_of_this_host(&self) -> bool {
-        self.inner.is_of_this_host() || self.mutant == Mutant::ProcessLeftOnHost
+        let leaves_some = [Mutant::ProcessLeftOnHost, Mutant::DroppedStartForgotten];
+        self.inner.is_of_this_host() || leaves_some.contains(&self.mutant)
     }
 
     fn can_sabotage(&self) -> bool {

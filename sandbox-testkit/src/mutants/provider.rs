@@ -115,6 +115,10 @@ impl Provider for MutantProvider {
                 let shared = first.get_or_insert_with(|| inner.clone()).clone();
                 MutantSandbox::sharing(inner, shared, self.mutant)
             }
+            Mutant::ForkTrustsStops => {
+                let spare = self.inner.create(SandboxSpec::new()).await?;
+                MutantSandbox::with_spare(inner, spare, self.mutant)
+            }
             Mutant::ProviderDropCloses => {
                 MutantSandbox::of_provider(inner, self.mutant, self.dropped.clone())
             }

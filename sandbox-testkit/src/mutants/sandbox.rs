@@ -3,8 +3,8 @@
 //! Each fault is in one method or in what all methods pass through; the rest must forward.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -39,6 +39,8 @@ pub(super) struct MutantSandbox {
     parts: stream::Parts,
     /// The sandbox that gets the file operations on some paths, and their common prefix.
     shared: Option<(Arc<dyn Sandbox>, &'static [u8])>,
+    /// A sandbox that becomes the first fork; of no account but to one mutant.
+    spare: Mutex<Option<Arc<dyn Sandbox>>>,
 }
 
 impl std::fmt::Debug for MutantSandbox {
@@ -72,6 +74,17 @@ impl MutantSandbox {
         Self::build(inner, None, mutant, dropped)
     }
 
+    /// A sandbox whose first fork is another one, with copies of the files.
+    pub(super) fn with_spare(
+        inner: Arc<dyn Sandbox>,
+        spare: Arc<dyn Sandbox>,
+        mutant: Mutant,
+    ) -> Arc<dyn Sandbox> {
+        let mut made = Self::bare(inner, None, mutant, Arc::default());
+        made.spare = Mutex::new(Some(spare));
+        Arc::new(made)
+    }
+
     /// A sandbox whose file operations all go to another one.
     pub(super) fn sharing(
         inner: Arc<dyn Sandbox>,
@@ -87,7 +100,16 @@ impl MutantSandbox {
         mutant: Mutant,
         orphaned: Arc<AtomicBool>,
     ) -> Arc<dyn Sandbox> {
-        Arc::new(Self {
+        Arc::new(Self::bare(inner, shared, mutant, orphaned))
+    }
+
+    fn bare(
+        inner: Arc<dyn Sandbox>,
+        shared: Option<(Arc<dyn Sandbox>, &'static [u8])>,
+        mutant: Mutant,
+        orphaned: Arc<AtomicBool>,
+    ) -> Self {
+        Self {
             handle: Arc::default(),
             runtime: tokio::runtime::Handle::try_current().ok(),
             orphaned,
@@ -97,7 +119,8 @@ impl MutantSandbox {
             closed: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             shared,
-        })
+            spare: Mutex::default(),
+        }
     }
 
     fn has(&self, mutant: Mutant) -> bool {
@@ -202,6 +225,12 @@ impl MutantSandbox {
                         .with_sandbox(self.inner.info().id)
                         .with_partial_output(PartialOutput::default())),
                 }
+            }
+            (Mutant::DroppedStartForgotten, _) => {
+                let mut dropped = command::StartedWhenDropped::new(&command);
+                let ran = inner.exec(command).await;
+                dropped.forget();
+                ran
             }
             (Mutant::ProcessLeftOnHost, _) => {
                 // Started by the backend, and forgotten.
@@ -530,6 +559,21 @@ impl Sandbox for MutantSandbox {
         if self.has(Mutant::ForkSharesWrites) {
             return Ok(Self::wrap(self.inner.clone(), self.mutant));
         }
+        let spare = self
+            .spare
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(child) = spare {
+            self.inner.sh("kill -s STOP -1").await?;
+            for file in ["first", "second"] {
+                let copied = self.inner.read(file).await?;
+                child.write(file, copied).await?;
+                // Time that a larger tree would take.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            return Ok(Self::wrap(child, self.mutant));
+        }
         let open = self.parts.all();
         let child = self.say(self.inner.fork(options).await)?;
         if self.has(Mutant::ForkCutIsAPart) {
@@ -710,7 +754,7 @@ impl Sandbox for MutantSandbox {
     async fn close(&self) -> Result<()> {
         let again = self.closed.swap(true, Ordering::SeqCst);
         match self.mutant {
-            Mutant::CloseDoesNothing => Ok(()),
+            Mutant::CloseDoesNothing | Mutant::CloseLeavesProcesses => Ok(()),
             Mutant::CloseOnlyOnce if again => {
                 Err(Error::closed(Operation::Close, &self.inner.info().id))
             }

@@ -9,8 +9,8 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -114,6 +114,10 @@ pub(super) fn receive_first(
     }
     if received.bytes == 0 {
         return Ok(None);
+    }
+    // There is room for all that it sends: this process may open no more.
+    if received.flags.contains(ReturnFlags::CTRUNC) {
+        return Err(Errno::MFILE);
     }
     let bytes = bytes.get(..received.bytes).unwrap_or_default();
     payload.extend_from_slice(bytes.get(Message::SIZE..).unwrap_or_default());

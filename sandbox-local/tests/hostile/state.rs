@@ -221,11 +221,12 @@ async fn in_a_host_of_few_descriptors() {
     println!("the child is done");
 }
 
-/// The second of the hosts has as many as most users have, and more by choice.
+/// Each of the small hosts runs out at another place of a start. The last has as many as most users have,
+/// and more by choice.
 #[tokio::test]
 async fn out_of_descriptors_the_error_says_how_many_are_left() {
     let _turn = host::alone().await;
-    for limit in ["60", "1024"] {
+    for limit in (60..=70).chain([1024]) {
         let limit = format!("--nofile={limit}:4096");
         let said = in_a_process("state::in_a_host_of_few_descriptors", &["prlimit", &limit]);
         print!("{said}");

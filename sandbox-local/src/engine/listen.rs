@@ -5,6 +5,7 @@
 
 use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use tokio::io::Interest;
@@ -13,6 +14,9 @@ use super::connection::Connection;
 use super::error::Lost;
 use super::wire;
 use crate::sys::watch;
+
+/// Pauses between looks at an agent that is dying and can't be watched.
+const UNWATCHED: Duration = Duration::from_millis(5);
 
 /// The task's hold on the sandbox: however the task ends, also by its runtime's
 /// end, no waiter is left.
@@ -61,12 +65,17 @@ impl Listener {
 
 /// Waits until the agent has ended, and reaps it.
 pub(super) async fn ended(inner: &Connection) -> bool {
-    let Ok(watched) = inner.process.pidfd.try_clone() else {
-        return false;
-    };
-    let ended = match watch::watch(watched, Interest::READABLE) {
+    let pidfd = inner.process.pidfd.try_clone();
+    let watched = pidfd.and_then(|pidfd| watch::watch(pidfd, Interest::READABLE));
+    let ended = match watched {
         Ok(watched) => watched.readable().await.is_ok() && inner.reap(),
-        Err(_) => false,
+        // This process may open no more files, and may close sandboxes for that very reason.
+        Err(_) => {
+            while !inner.reap() {
+                tokio::time::sleep(UNWATCHED).await;
+            }
+            true
+        }
     };
     if ended {
         inner.reaped.send_replace(true);

@@ -335,7 +335,7 @@ async fn with_toolchains(
         .file("src/lib.rs", "")
         .file(
             ".cargo/config.toml",
-            format!("[registries.x]\nindex = \"sparse+{index}\"\n"),
+            format!("[registries.x]\nindex = \"{}\"\n", cargo_asks(index).0),
         )
         .file(
             "Get.java",
@@ -344,6 +344,23 @@ async fn with_toolchains(
         );
     sandbox.write_files(files).await.unwrap();
     sandbox
+}
+
+/// A registry at a URL as this host's Cargo knows it, which is a repository before 1.68, and the first
+/// request to it.
+fn cargo_asks(url: &str) -> (String, &'static str) {
+    let version = std::process::Command::new("cargo")
+        .arg("--version")
+        .output();
+    let version = String::from_utf8(version.expect("cargo").stdout).unwrap();
+    let minor = version
+        .split('.')
+        .nth(1)
+        .and_then(|minor| minor.parse().ok());
+    match minor.is_some_and(|minor: u32| minor >= 68) {
+        true => (format!("sparse+{url}"), "GET /config.json"),
+        false => (format!("{url}r"), "GET /r/info/refs"),
+    }
 }
 
 /// The programs that fetch from a host by HTTP: a name, a command line in which `{}` stands for the
@@ -369,7 +386,6 @@ const FETCHING: &[(&str, &str, &str)] = &[
         "GET /simple/absent/",
     ),
     ("npm", "npm view absent --registry {}", "GET /absent"),
-    ("cargo", "cargo fetch", "GET /config.json"),
     (
         "go",
         "env GOFLAGS=-mod=mod GOPROXY={} GONOSUMDB=* HOME=/tmp go list -m a.b/c@latest",
@@ -394,8 +410,10 @@ async fn programs_find_hosts_by_name() {
         .rule(tcp("redis.tools.test", 6379));
     let sandbox = with_toolchains(&hosts, policy, "http://cargo.tools.test/").await;
     let ssh = "ssh -o BatchMode=yes -o ConnectTimeout=5";
+    let cargo = ("cargo", "cargo fetch", cargo_asks("").1);
     let mut programs: Vec<(&str, String, &[u8])> = FETCHING
         .iter()
+        .chain([&cargo])
         .map(|(name, line, request)| {
             let url = format!("http://{name}.tools.test/");
             (*name, line.replace("{}", &url), request.as_bytes())
@@ -454,7 +472,8 @@ async fn programs_trust_the_authority_of_the_sandbox() {
     let policy = EgressPolicy::new().rule(with_header());
     let url = "https://api.cred.test/";
     let sandbox = with_toolchains(&hosts, policy, url).await;
-    for (name, line, request) in FETCHING {
+    let cargo = ("cargo", "cargo fetch", cargo_asks("").1);
+    for (name, line, request) in FETCHING.iter().chain([&cargo]) {
         let before = hosts.heads().len();
         let line = line.replace("{}", url);
         let command = Command::shell(format!("timeout 20 {line}"));

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::process::{Group, Proc, lock};
 use super::provider::Shared;
+use super::sandbox::ModelSandbox;
 use super::tree::Tree;
 
 pub(crate) const BACKEND: &str = "model";
@@ -82,6 +83,8 @@ pub(crate) struct Core {
     pub(crate) state: Mutex<State>,
     pub(crate) procs: Mutex<BTreeMap<u32, Weak<Proc>>>,
     pub(crate) next_pid: AtomicU32,
+    /// The sandbox that users have handles of; set when it is registered.
+    pub(crate) handle: Weak<ModelSandbox>,
 }
 
 impl Core {

@@ -47,7 +47,9 @@ pub(crate) struct Shared {
     expected: Vec<(Operation, usize)>,
     pub(crate) capabilities: Capabilities,
     calls: Mutex<Vec<Call>>,
-    pub(crate) sandboxes: Registry<ModelSandbox>,
+    /// The open ones, by what their handles share: a look at all of them must not be the last to let
+    /// go of one, whose end would then come after its owner's.
+    pub(crate) sandboxes: Registry<Core>,
     pub(crate) snapshots: Mutex<BTreeMap<SnapshotId, (Snapshot, Tree)>>,
     /// Lasting sandboxes without a handle.
     pub(crate) stopped: Mutex<BTreeMap<SandboxId, Stopped>>,
@@ -80,17 +82,20 @@ impl Shared {
     }
 
     pub(crate) fn find(&self, id: &SandboxId) -> Option<Arc<ModelSandbox>> {
-        self.sandboxes.get(id)
+        self.sandboxes.get(id)?.handle.upgrade()
     }
 
     /// Adds a sandbox to those that can be found.
     pub(crate) fn register(self: &Arc<Self>, core: Core) -> Arc<ModelSandbox> {
-        let core = Arc::new(core);
+        let sandbox = Arc::new_cyclic(|handle| {
+            let handle = handle.clone();
+            ModelSandbox::new(Arc::new(Core { handle, ..core }))
+        });
+        let core = &sandbox.core;
         if let Some(ttl) = core.ttl {
-            tokio::spawn(expire(Arc::downgrade(&core), ttl));
+            tokio::spawn(expire(Arc::downgrade(core), ttl));
         }
-        let sandbox = Arc::new(ModelSandbox::new(core));
-        self.sandboxes.insert(sandbox.core.id.clone(), &sandbox);
+        self.sandboxes.insert(core.id.clone(), core);
         sandbox
     }
 }
@@ -490,6 +495,7 @@ impl Provider for Bare {
             state: State::new(tree, workdir, env),
             procs: Mutex::default(),
             next_pid: 2.into(),
+            handle: Weak::new(),
         }))
     }
 
@@ -515,12 +521,15 @@ impl Provider for Bare {
             state,
             procs: Mutex::default(),
             next_pid: 2.into(),
+            handle: Weak::new(),
         }))
     }
 
     async fn list(&self, labels: &Labels) -> Result<Vec<SandboxInfo>> {
-        let mut found = self.0.sandboxes.list(labels);
+        let open = self.0.sandboxes.all();
         let has = |info: &&SandboxInfo| labels.iter().all(|(k, v)| info.labels.get(k) == Some(v));
+        let open = open.iter().map(|core| core.info());
+        let mut found: Vec<SandboxInfo> = open.filter(|info| has(&info)).collect();
         let stopped = lock(&self.0.stopped);
         let stopped = stopped.values().map(|stopped| &stopped.info);
         found.extend(stopped.filter(has).cloned());
@@ -562,4 +571,39 @@ fn unknown(id: &SandboxId, operation: Operation) -> Error {
     Error::new(ErrorKind::NotFound, operation)
         .with_message("no such sandbox")
         .with_sandbox(id.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use sandbox_core::SandboxExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_listed_meanwhile_stops_with_its_last_handle() {
+        let model = ModelProvider::new();
+        let done = Arc::new(AtomicBool::new(false));
+        let (lister, until) = (model.clone(), Arc::clone(&done));
+        let listing = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            runtime.unwrap().block_on(async {
+                while !until.load(Ordering::Relaxed) {
+                    lister.list(&Labels::new()).await.unwrap();
+                }
+            });
+        });
+        let mut sandbox = model.create(SandboxSpec::new().lasting(true)).await;
+        for round in 0..2000 {
+            let open = sandbox.unwrap();
+            let id = open.info().id;
+            open.write("f", "").await.unwrap();
+            drop(open);
+            sandbox = model.attach(&id).await;
+            assert!(sandbox.is_ok(), "round {round}: {:?}", sandbox.err());
+        }
+        done.store(true, Ordering::Relaxed);
+        listing.join().unwrap();
+    }
 }

@@ -3,7 +3,7 @@
 //! Invariant: each method checks that the sandbox is open, resolves its paths, and does the rest
 //! under one lock, so that it takes effect at once.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Instant, SystemTime};
 
 use async_trait::async_trait;
@@ -281,6 +281,7 @@ impl Sandbox for ModelSandbox {
             state,
             procs: Mutex::default(),
             next_pid: 2.into(),
+            handle: Weak::new(),
         }))
     }
 

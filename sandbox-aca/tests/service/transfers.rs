@@ -124,15 +124,19 @@ async fn closes_at_once_of_a_busy_sandbox_ask_for_one_end_and_take_no_longer_tha
         let (mut one, mut three) = (Duration::MAX, Duration::MAX);
         // The best of a few: a machine may be busy with something else. In turn they would take
         // three times as long.
-        for round in 0..6 {
+        let side_by_side = |one: Duration, three: Duration| 2 * three < 5 * one;
+        for round in 0..12 {
             one = one.min(close_busy(&rig, 1).await);
             three = three.min(close_busy(&rig, 3).await);
-            if round > 0 && three < 2 * one {
+            if round > 0 && side_by_side(one, three) {
                 break;
             }
         }
         println!("{what}: one close took {one:?}, three at once {three:?}");
-        assert!(three < 2 * one, "{what}: {three:?}, and one {one:?}");
+        assert!(
+            side_by_side(one, three),
+            "{what}: {three:?}, and one {one:?}"
+        );
     })
     .await;
 }

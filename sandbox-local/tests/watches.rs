@@ -134,7 +134,8 @@ async fn what_nothing_takes_holds_up_no_other_watch() {
     for number in 0..100 {
         let name = format!("f{number}");
         quiet.write(format!("d/{name}").as_str(), "").await.unwrap();
-        told(&mut other, &name).await;
+        // On a machine that is very busy the kernel may have dropped it, which every watch is told.
+        told_or_lost(&mut other, &name).await;
     }
     process.kill().await.unwrap();
     noisy.write("d/last", "").await.unwrap();

@@ -4,11 +4,12 @@
 //! files, so that root's sandboxes see the cache through a mount of their own, which translates the
 //! owner of the cache into their user. Must never change a layer of the cache.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::mount::OpenTreeFlags;
 use sandbox_core::{
     Error, ErrorKind, GuestPath, GuestUser as SpecUser, Network, Operation, Result, SandboxSpec,
 };
@@ -18,12 +19,10 @@ use sandbox_oci::{
 };
 
 use crate::config::LocalConfig;
-use crate::engine;
 use crate::guest_user::GuestUser;
 use crate::layers::base::{self, GUEST_ID, GUEST_USER, ROOT_USER};
-use crate::layers::{Layer, State};
+use crate::layers::{Layer, State, translated};
 use crate::start::failure;
-use crate::sys::mount::set_idmap;
 use crate::walk::Cancel;
 
 const OP: Operation = Operation::Create;
@@ -46,7 +45,16 @@ pub(crate) struct Images {
     dir: PathBuf,
     /// Opened when it is first needed.
     cache: Mutex<Option<Arc<Cache>>>,
+    /// Layers that lie on images, with the files in them, the one used last first: most starts are of
+    /// an image that was started before.
+    settings: Mutex<VecDeque<(Files, Arc<Layer>)>>,
 }
+
+/// Files by their place in a root, with their content.
+type Files = Vec<(&'static str, String)>;
+
+/// The most layers of settings that are kept.
+const SETTINGS: usize = 8;
 
 /// An image that is in use as the root of a sandbox.
 #[derive(Debug)]
@@ -81,7 +89,28 @@ impl Images {
         Self {
             dir: images_dir(config, state.root()),
             cache: Mutex::default(),
+            settings: Mutex::default(),
         }
+    }
+
+    /// The layer that lies on an image. Blocks.
+    fn settings(&self, state: &Arc<State>, files: Files) -> io::Result<Arc<Layer>> {
+        // Every change is a single call: a panic elsewhere leaves it whole. Held meanwhile, so that one is
+        // made once.
+        let known = self.settings.lock();
+        let mut known = known.unwrap_or_else(PoisonError::into_inner);
+        let found = known.iter().position(|(those, _)| *those == files);
+        let one = match found.and_then(|at| known.remove(at)) {
+            Some(one) => one,
+            None => {
+                let layer = base::build_image(state, &files, state.owner())?;
+                (files, layer)
+            }
+        };
+        let layer = one.1.clone();
+        known.push_front(one);
+        known.truncate(SETTINGS);
+        Ok(layer)
     }
 
     /// The cache, opened.
@@ -170,17 +199,18 @@ pub(crate) fn unpack(
     cache.take(reference, image, &told, &|| cancel.check().is_ok())
 }
 
-impl ImageRoot {
+impl Images {
     /// Makes the layers of a sandbox's root from an image that is in use. Blocks.
-    pub(crate) fn new(
+    pub(crate) fn root(
+        &self,
+        config: &LocalConfig,
         state: &Arc<State>,
-        cache: &Cache,
         image: &CachedImage,
         spec: &SandboxSpec,
         is_of_host: bool,
-        guest_user: Option<GuestUser>,
-    ) -> Result<Self> {
-        let failed = |error: std::io::Error| {
+    ) -> Result<ImageRoot> {
+        let cache = self.cache(config)?;
+        let failed = |error: io::Error| {
             failure::io(error, OP).with_message("the root of the image could not be prepared")
         };
         let merged = Merged::open(image.layers.iter().map(|layer| &layer.root)).map_err(failed)?;
@@ -223,10 +253,10 @@ impl ImageRoot {
         }
         let mut layers = Vec::with_capacity(image.layers.len() + 1);
         if !is_of_host {
-            layers.push(base::build_image(state, &files, guest_user).map_err(failed)?);
+            layers.push(self.settings(state, files).map_err(failed)?);
         }
         for layer in &image.layers {
-            layers.push(Layer::cached(state, layer.clone(), guest_user).map_err(failed)?);
+            layers.push(Layer::cached(state, layer.clone(), state.owner()).map_err(failed)?);
         }
         let mut links = Vec::new();
         for mount in &spec.mounts {
@@ -243,7 +273,7 @@ impl ImageRoot {
             dir: cache.layers_dir(),
             owner,
         });
-        Ok(Self {
+        Ok(ImageRoot {
             layers,
             config: image.config.clone(),
             user: match (known, is_root) {
@@ -268,9 +298,11 @@ impl ImageRoot {
 }
 
 impl Mounted {
-    /// The directory of the cache as a guest's own, mounted nowhere yet.
-    pub(crate) fn view(&self, guest: GuestUser) -> Result<OwnedFd> {
-        let failed = |error: std::io::Error| {
+    /// The directory of the cache as a guest's own, mounted nowhere yet. Later guests have theirs ahead
+    /// of time.
+    pub(crate) fn view(&self, state: &State, guest: GuestUser) -> Result<OwnedFd> {
+        state.show_images(&self.dir, self.owner);
+        translated(&self.dir, self.owner, guest).map_err(|error| {
             Error::new(ErrorKind::Isolation, OP)
                 .with_message(format!("the image can't be shown to the sandbox: {error}"))
                 .with_hint(
@@ -278,15 +310,7 @@ impl Mounted {
                      user they need neither",
                 )
                 .with_source(error)
-        };
-        let (uid, gid) = self.owner;
-        let namespace = engine::idmap_namespace((uid, guest.uid), (gid, guest.gid));
-        let namespace = namespace.map_err(|error| failed(std::io::Error::other(error)))?;
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        let tree = rustix::mount::open_tree(rustix::fs::CWD, &self.dir, flags);
-        let tree = tree.map_err(|errno| failed(errno.into()))?;
-        set_idmap(tree.as_fd(), namespace.as_fd()).map_err(|errno| failed(errno.into()))?;
-        Ok(tree)
+        })
     }
 }
 

@@ -198,6 +198,44 @@ async fn layers_are_one_root_in_which_everything_may_be_written_and_nothing_reac
 }
 
 #[tokio::test]
+async fn sandboxes_of_one_provider_have_the_settings_of_their_own_image_and_user() {
+    let place = Place::new();
+    let plain = place.image(&[], ImageConfig::default());
+    let above = place.path("above");
+    fs::create_dir_all(above.join("etc")).unwrap();
+    fs::write(above.join("etc/passwd"), "other:x:7:7::/:/bin/sh\n").unwrap();
+    image::save(
+        &place.path("another"),
+        &[&place.path("busybox"), &above],
+        ImageConfig::default(),
+    )
+    .unwrap();
+    let another = format!("oci:{}", place.path("another").display());
+    let another = SandboxSpec::new().source(Source::Image(another));
+    let root = plain.clone().user(GuestUser::Root);
+    let provider = place.provider();
+    // Each again after all the others; what one of them changed is its own.
+    for round in 0..2 {
+        for (spec, expected) in [
+            (&plain, "root app sandbox"),
+            (&another, "other sandbox"),
+            (&root, "root app"),
+        ] {
+            let sandbox = provider.create(spec.clone()).await.unwrap();
+            let sandbox: Arc<dyn Sandbox> = sandbox;
+            let names = sh(
+                &sandbox,
+                "while IFS=: read n _; do printf '%s ' $n; done < /etc/passwd; cat /etc/hostname; \
+                 echo changed > /etc/hostname; echo changed:x:1:1::/: > /etc/passwd",
+            )
+            .await;
+            assert_eq!(names, format!("{expected} sandbox\n"), "round {round}");
+            sandbox.close().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
 async fn many_sandboxes_of_several_providers_at_once_unpack_once() {
     let place = Place::new();
     let spec = place.image(&[], ImageConfig::default());

@@ -11,9 +11,9 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::mount::OpenTreeFlags;
 
@@ -36,6 +36,8 @@ pub(crate) struct Guest {
     /// The provider's directory, as the user's own, mounted nowhere yet; none where all sandboxes
     /// of a provider are the user that its directory belongs to.
     pub(crate) view: Option<OwnedFd>,
+    /// The same of the cache of images, where it was made ahead of time.
+    pub(crate) images: Option<OwnedFd>,
 }
 
 /// Gives each run a user.
@@ -47,6 +49,8 @@ pub(super) struct Guests {
     given: AtomicU32,
     spares: Mutex<Vec<Guest>>,
     translates: bool,
+    /// Layers of the cache of images and their owner, once a sandbox was started from one.
+    images: OnceLock<(PathBuf, (u32, u32))>,
 }
 
 impl Guests {
@@ -57,6 +61,7 @@ impl Guests {
             given: AtomicU32::new(0),
             spares: Mutex::default(),
             translates: true,
+            images: OnceLock::new(),
         };
         let first = if overlays_translate() && !mutation::is_off(Part::Users) {
             guests.make(dir)
@@ -86,8 +91,11 @@ impl Guests {
     /// The next run's.
     pub(super) fn next(&self, dir: &Path) -> io::Result<Guest> {
         if !self.translates {
-            let (guest_user, view) = (self.disk, None);
-            return Ok(Guest { guest_user, view });
+            return Ok(Guest {
+                guest_user: self.disk,
+                view: None,
+                images: None,
+            });
         }
         let spare = self.spares().pop();
         spare.map_or_else(|| self.make(dir), Ok)
@@ -106,19 +114,39 @@ impl Guests {
         let guest_user = self
             .disk
             .following(1 + self.given.fetch_add(1, Ordering::Relaxed));
-        let user = (self.disk.uid, guest_user.uid);
-        let group = (self.disk.gid, guest_user.gid);
-        let namespace = engine::idmap_namespace(user, group).map_err(|error| {
-            // What has run out is told by its number.
-            let errno = error.errno();
-            errno.map_or_else(|| io::Error::other(error), io::Error::from)
-        })?;
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        let view = rustix::mount::open_tree(rustix::fs::CWD, dir, flags)?;
-        set_idmap(view.as_fd(), namespace.as_fd())?;
-        let view = Some(view);
-        Ok(Guest { guest_user, view })
+        let view = translated(dir, (self.disk.uid, self.disk.gid), guest_user)?;
+        let images = self.images.get();
+        // What fails is tried again where it is needed, and told there.
+        let images = images.and_then(|(dir, owner)| translated(dir, *owner, guest_user).ok());
+        Ok(Guest {
+            guest_user,
+            view: Some(view),
+            images,
+        })
     }
+
+    /// Makes the cache of images part of what is made ahead of time.
+    pub(super) fn show_images(&self, dir: &Path, owner: (u32, u32)) {
+        self.images.get_or_init(|| (dir.to_owned(), owner));
+    }
+}
+
+/// A directory in which what belongs to `owner` on disk is the guest's own, mounted nowhere yet.
+pub(crate) fn translated(
+    dir: &Path,
+    (uid, gid): (u32, u32),
+    guest: GuestUser,
+) -> io::Result<OwnedFd> {
+    let namespace = engine::idmap_namespace((uid, guest.uid), (gid, guest.gid));
+    let namespace = namespace.map_err(|error| {
+        // What has run out is told by its number.
+        let errno = error.errno();
+        errno.map_or_else(|| io::Error::other(error), io::Error::from)
+    })?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = rustix::mount::open_tree(rustix::fs::CWD, dir, flags)?;
+    set_idmap(tree.as_fd(), namespace.as_fd())?;
+    Ok(tree)
 }
 
 /// Whether this kernel's overlays can lie on translated mounts.

@@ -48,7 +48,7 @@ use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use sandbox_core::backend::FileLock;
 
 pub(crate) use collect::open_lease;
-pub(crate) use guests::Guest;
+pub(crate) use guests::{Guest, translated};
 pub(crate) use janitor::{Mark, Removed};
 pub(crate) use journal::{Journal, Kind, Record};
 pub(crate) use layer::{Layer, WorkDir};
@@ -252,6 +252,13 @@ impl State {
             .as_ref()
             .map(|guests| guests.next(&self.dir))
             .transpose()
+    }
+
+    /// Makes the cache of images part of what is made ahead of time for the users of later runs.
+    pub(crate) fn show_images(&self, dir: &Path, owner: (u32, u32)) {
+        if let Some(guests) = &self.guests {
+            guests.show_images(dir, owner);
+        }
     }
 
     /// Returns the place where every user can reach this directory: the state directory.

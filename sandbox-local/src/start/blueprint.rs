@@ -199,9 +199,10 @@ fn image(host: &Host, spec: &SandboxSpec, cancel: &Cancel) -> Result<Option<Imag
         }
         _ => return Ok(None),
     };
-    let cache = host.images.cache(&host.config)?;
-    let guest_user = host.guest_user;
-    ImageRoot::new(&host.state, &cache, &image, spec, of_host, guest_user).map(Some)
+    let root = host
+        .images
+        .root(&host.config, &host.state, &image, spec, of_host)?;
+    Ok(Some(root))
 }
 
 fn guest(host: &Path) -> GuestPath {

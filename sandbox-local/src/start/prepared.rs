@@ -171,10 +171,12 @@ impl Inputs {
             failure::io(error, operation).with_message("no user could be had for the sandbox")
         })?;
         let guest_user = guest.as_ref().map(|guest| guest.guest_user);
-        let view = guest.and_then(|guest| guest.view);
+        let (view, ready) = guest.map_or((None, None), |guest| (guest.view, guest.images));
         let images = match blueprint.image.as_ref().map(|image| &image.mounted) {
             Some(Some(mounted)) => match (guest_user, &view) {
-                (Some(guest_user), Some(_)) => Some(mounted.view(guest_user)?),
+                (Some(guest_user), Some(_)) => {
+                    Some(ready.map_or_else(|| mounted.view(&host.state, guest_user), Ok)?)
+                }
                 _ => return Err(images::untranslated()),
             },
             _ => None,

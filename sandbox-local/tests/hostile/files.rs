@@ -174,7 +174,7 @@ async fn many_entries_and_deep_trees_are_bounded() {
         .expect("a sandbox");
     host::equip(&sandbox).await;
     let mut many = host::command("layers", &["many", "100001"]).cwd("/tmp");
-    many.timeout = Some(Duration::from_secs(60));
+    many.timeout = Some(Duration::from_secs(300));
     let output = sandbox.exec(many).await.expect("many files");
     assert_eq!(host::findings(&output).get("many"), "ok");
     let resident = host::resident();

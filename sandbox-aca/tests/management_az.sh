@@ -89,6 +89,16 @@ assignment=$(run role assignment create --role 'Azure ContainerApps Session Exec
   --assignee-object-id 11111111-2222-3333-4444-555555555555 \
   --assignee-principal-type ServicePrincipal --scope "/subscriptions/$sub/resourceGroups/rg" --query id | tr -d '"')
 run role assignment delete --ids "$assignment" > /dev/null
+# `az containerapp sessionpool` is of an extension, which is on no registry of packages.
+pool=$ENDPOINT/subscriptions/$sub/resourceGroups/rg/providers/Microsoft.App/sessionPools/pool1?api-version=2025-10-02-preview
+run rest --method put --url "$pool" --body '{"location": "westus2", "properties": {"poolManagementType": "Dynamic",
+  "containerType": "Shell", "scaleConfiguration": {"maxConcurrentSessions": 5}, "dynamicPoolConfiguration":
+  {"lifecycleConfiguration": {"lifecycleType": "Timed", "cooldownPeriodInSeconds": 300}}}}' > /dev/null
+run rest --method get --url "$pool" --query properties.containerType | is kind '"Shell"'
+run rest --method patch --url "$pool" --body '{"tags": {"a": "1"}}' > /dev/null
+run rest --method get --url "$pool" --query tags.a | is tag '"1"'
+run resource list --query "length([?name=='pool1'])" | is pools 1
+run rest --method delete --url "$pool" > /dev/null
 run acr check-name -n images1 --query nameAvailable | is available true
 run acr create -n images1 -g rg --sku Basic --tags a=1 --query loginServer | is server '"images1.azurecr.io"'
 run acr check-name -n images1 --query reason | is reason '"AlreadyExists"'

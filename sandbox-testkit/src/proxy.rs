@@ -3,7 +3,7 @@
 //! For plain HTTP/1.1. It must never change what it was not told to break.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -56,8 +56,8 @@ pub struct FaultProxy {
     to: SocketAddr,
     armed: Arc<Mutex<Option<Armed>>>,
     task: Option<(JoinHandle<()>, oneshot::Sender<()>)>,
-    /// Keeps the port while there is no listener.
-    held: Option<TcpSocket>,
+    /// Keeps the port from other programs for as long as this lives, also while there is no listener.
+    _held: TcpSocket,
 }
 
 impl Drop for FaultProxy {
@@ -74,16 +74,15 @@ impl FaultProxy {
     /// # Errors
     /// If no port can be had.
     pub async fn start(to: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
+        let held = bound(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
         let mut proxy = Self {
-            address,
+            address: held.local_addr()?,
             to,
             armed: Arc::default(),
             task: None,
-            held: None,
+            _held: held,
         };
-        proxy.carry_on(listener);
+        proxy.come_back().await?;
         Ok(proxy)
     }
 
@@ -129,15 +128,11 @@ impl FaultProxy {
     /// Refuses connections from now on; those that there were have broken off when this returns.
     ///
     /// # Errors
-    /// If the port can't be kept for [`come_back`](Self::come_back).
+    /// If the task that carries connections has panicked.
     pub async fn leave(&mut self) -> io::Result<()> {
         if let Some((task, stop)) = self.task.take() {
             drop(stop);
             task.await.map_err(io::Error::other)?;
-            let socket = TcpSocket::new_v4()?;
-            socket.set_reuseaddr(true)?;
-            socket.bind(self.address)?;
-            self.held = Some(socket);
         }
         Ok(())
     }
@@ -145,16 +140,21 @@ impl FaultProxy {
     /// Takes connections again, where it did before.
     ///
     /// # Errors
-    /// If the port was lost.
+    /// If the port can't be listened on.
     pub async fn come_back(&mut self) -> io::Result<()> {
         self.leave().await?;
-        let listener = match self.held.take() {
-            Some(socket) => socket.listen(1024)?,
-            None => TcpListener::bind(self.address).await?,
-        };
+        let listener = bound(self.address)?.listen(1024)?;
         self.carry_on(listener);
         Ok(())
     }
+}
+
+/// A socket at this address, beside another one that does not listen.
+fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
 fn lock(armed: &Mutex<Option<Armed>>) -> MutexGuard<'_, Option<Armed>> {

@@ -85,7 +85,16 @@ move() { # move FROM TO REPLACE
   said=$(LC_ALL=C mv -T -- "$1" "$2" 2>&1) || denied "$said" 2
   echo OK
 }
-make_workdir() { # make_workdir PATH: with the directories above it.
+need() { # What an image must have for our scripts, by the first that it lacks.
+  for tool in base64 cat chmod cp env find flock grep head ln ls mkdir mkfifo mv od rm rmdir setsid sleep sort split stat tail tar timeout tr truncate xargs; do
+    command -v "$tool" > /dev/null || no NOTOOL "$tool"
+  done
+  # Smaller ones than GNU's have the names and not all that is used of them.
+  find / -maxdepth 0 -printf '' 2> /dev/null || no NOTOOL 'find -printf'
+  head -z -n 0 < /dev/null 2> /dev/null || no NOTOOL 'head -z'
+}
+make_workdir() { # make_workdir PATH: with the directories above it, in a sandbox that is new.
+  need
   said=$(LC_ALL=C mkdir -p -- "$1" 2>&1) || denied "$said"
   echo OK
 }

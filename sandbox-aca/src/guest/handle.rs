@@ -14,7 +14,7 @@ use sandbox_core::{
     Env, Error, ErrorKind, GuestPath, Operation, Result, SandboxId, SandboxInfo, Secret,
 };
 
-use crate::guest::script::{COMMON, FILES, Script, garbled, said};
+use crate::guest::script::{COMMON, FILES, Script, garbled, lacking, said};
 use tokio::task::AbortHandle;
 
 use crate::guest::transport::{PART, Transport};
@@ -312,6 +312,7 @@ impl<T: Transport> Guest<T> {
         let words = said(text, op).map_err(|error| self.named(error))?.words;
         let (kind, message) = match words[..] {
             ["OK", ..] => return Ok(()),
+            ["E", "NOTOOL", ref tool @ ..] => return Err(self.named(lacking(op, &tool.join(" ")))),
             ["E", name, ..] => kind_of(name),
             _ => return Err(self.named(garbled(op))),
         };

@@ -19,6 +19,10 @@ pub(crate) const FILES: &str = include_str!("files.sh");
 /// The largest script that goes along with the request; a larger one is a file.
 pub(crate) const INLINE: usize = 60 << 10;
 
+/// Tools that an image must have.
+const NEEDS: &str =
+    "the image needs a POSIX sh, GNU coreutils, findutils, grep and tar, and util-linux";
+
 /// A script that is being written.
 #[derive(Debug, Default)]
 pub(crate) struct Script(pub(crate) Vec<u8>);
@@ -101,7 +105,14 @@ pub(crate) fn said(text: &str, op: Operation) -> Result<Said<'_>> {
 pub(crate) fn garbled(op: Operation) -> Error {
     Error::new(ErrorKind::Other, op)
         .with_message("the answer of the guest's shell can't be understood")
-        .with_hint("the image needs a POSIX sh, GNU coreutils, findutils, tar, util-linux")
+        .with_hint(NEEDS)
+}
+
+/// Refusal of an image without a tool that the scripts use.
+pub(crate) fn lacking(op: Operation, tool: &str) -> Error {
+    Error::new(ErrorKind::Unsupported, op)
+        .with_message(format!("the image has no `{tool}`"))
+        .with_hint(NEEDS)
 }
 
 pub(crate) fn decode(line: Option<&str>, op: Operation) -> Result<Bytes> {

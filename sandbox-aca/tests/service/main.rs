@@ -8,6 +8,7 @@ mod auth;
 mod chain;
 mod everyday;
 mod faults;
+mod images;
 mod keep;
 mod kept;
 mod labels;

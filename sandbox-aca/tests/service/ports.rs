@@ -12,7 +12,7 @@ use super::sandbox;
 async fn open(handle: &AcaHandle, port: NewPort) -> String {
     let number = port.port;
     assert_eq!(handle.add_port(port).await.expect("a port").port, number);
-    let url = handle.port_url(number, Duration::from_secs(5)).await;
+    let url = handle.port_url(number, Duration::from_secs(120)).await;
     url.expect("a URL")
 }
 

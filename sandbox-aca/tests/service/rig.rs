@@ -114,14 +114,15 @@ impl Rig {
 
     /// Waits until there are so many: what is cleared away is cleared behind the caller's back.
     pub(super) async fn left(&self, expected: usize, what: &str) {
-        for _ in 0..500 {
-            if self.there().await == expected {
-                return;
+        let mut there = None;
+        let gone = async {
+            while there != Some(expected) {
+                there = Some(self.there().await);
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        let there = self.there().await;
-        panic!("{what}: {there} are there and not {expected}");
+        };
+        let gone = tokio::time::timeout(Duration::from_secs(120), gone).await;
+        gone.unwrap_or_else(|_| panic!("{what}: {there:?} are there and not {expected}"));
     }
 }
 

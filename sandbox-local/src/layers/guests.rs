@@ -36,7 +36,7 @@ pub(crate) struct Guest {
     /// The provider's directory, as the user's own, mounted nowhere yet; none where all sandboxes
     /// of a provider are the user that its directory belongs to.
     pub(crate) view: Option<OwnedFd>,
-    /// The same of the cache of images, where it was made ahead of time.
+    /// The cache of images in the same way, where it was made ahead of time.
     pub(crate) images: Option<OwnedFd>,
 }
 

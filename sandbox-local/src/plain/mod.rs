@@ -38,8 +38,8 @@ const CAPABILITIES: Capabilities = platform(
         .with(Capability::Background)
         .partial(
             Capability::Fork,
-            "copies every file, so that the cost grows with the tree; FIFOs and sockets are left \
-             out",
+            "copies every file, so that the cost grows with the tree, and while programs go on; \
+             FIFOs and sockets are left out",
         )
         .with(Capability::NetworkOpen)
         .without(

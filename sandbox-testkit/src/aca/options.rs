@@ -45,6 +45,9 @@ pub struct Options {
     /// A directory of this host that containers of apps, jobs and session pools see under the same
     /// path: the programs that stand for an image's. None by default.
     pub programs: Option<PathBuf>,
+    /// A directory of this host whose files sandboxes of groups begin with, as those of a disk
+    /// image; what this host has in `/usr` if `None`.
+    pub root: Option<PathBuf>,
     /// Whether a registry is there, with the exchange of tokens that the service's own has; its
     /// images are pulled and run. Debian's program `docker-registry` serves it. Default: no.
     pub registry: bool,
@@ -267,6 +270,7 @@ impl Default for Options {
             asks_outside: false,
             inherited: None,
             programs: None,
+            root: None,
             registry: false,
             forbidden: false,
             role_after: Duration::ZERO,

@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::http::HeaderName;
-use sandbox_core::{GuestPath, Mount, Network, Operation, Provider as _, Sandbox, SandboxSpec};
+use sandbox_core::{
+    GuestPath, Mount, Network, Operation, Provider as _, Sandbox, SandboxSpec, Source,
+};
 use sandbox_local::LocalProvider;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -194,7 +196,10 @@ impl State {
         mounts: Vec<Mount>,
     ) -> sandbox_core::Result<Arc<dyn Sandbox>> {
         let provider = self.patient.get_or_try_init(|| async { local::patient() });
-        let spec = self.spec(open, mounts);
+        let mut spec = self.spec(open, mounts);
+        if let Some(root) = self.options().root.clone() {
+            spec = spec.source(Source::RootDir(root));
+        }
         provider.await?.create(spec).await
     }
 

@@ -523,7 +523,8 @@ async fn sandboxes_leave_nothing_in_their_host() {
     };
     let before = settled().await;
     let memory = resident();
-    let sandboxes = number("SANDBOX_LEAK_RUN", 30);
+    // Each with a fork.
+    let sandboxes = number("SANDBOX_LEAK_RUN", 500);
     run(sandboxes).await;
     until("all is back", async || {
         let [descriptors, threads, mounts] = held();

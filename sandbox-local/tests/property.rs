@@ -13,13 +13,13 @@ use std::sync::Arc;
 use sandbox_local::{LocalConfig, LocalProvider};
 use sandbox_testkit::property::{Settings, compare};
 
-/// Number of sequences for each seed, and their length: `SANDBOX_PROPERTY=20000x100`, or a few
-/// seconds' worth.
+/// Number of sequences for each of three seeds, and their length: `SANDBOX_PROPERTY=7000x100`, or a
+/// few seconds' worth.
 fn sequences() -> (u32, usize) {
     let asked = std::env::var("SANDBOX_PROPERTY").ok();
     let asked = asked.as_deref().and_then(|asked| asked.split_once('x'));
     let number = |(cases, length): (&str, &str)| Some((cases.parse().ok()?, length.parse().ok()?));
-    asked.and_then(number).unwrap_or((30, 40))
+    asked.and_then(number).unwrap_or((86, 30))
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, Sse};
@@ -14,10 +14,11 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{any, delete, get, post, put};
 use futures_util::{Stream, StreamExt as _};
 use sandbox::sessions::{ErrorKind, Filter, Session, SessionOptions, Sessions, Tenant, Wait};
-use sandbox::{Command, OpenReadOptions, OpenWriteOptions, Sandbox, SandboxSpec, TerminalSize};
+use sandbox::{Command, OpenReadOptions, OpenWriteOptions, SandboxSpec, TerminalSize};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 
+use crate::socket;
 use crate::tokens::{Tokens, fresh};
 
 /// The key under which each application's one sandbox is kept.
@@ -313,47 +314,12 @@ async fn terminal(
 ) -> Result<Response, Failed> {
     let session = service.session(&app, &headers).await?;
     Ok(upgrade.on_upgrade(async move |socket| {
-        // Whichever side goes away ends both.
-        let _ = shell(&**session.sandbox(), socket).await;
-    }))
-}
-
-async fn shell(sandbox: &dyn Sandbox, mut socket: WebSocket) -> Result<(), Failed> {
-    let command = Command::new("sh")
-        .terminal(TerminalSize::default())
-        .stdin_piped();
-    let mut process = sandbox.spawn(command).await?;
-    let (Some(mut input), Some(mut output)) = (process.stdin.take(), process.stdout.take()) else {
-        return Ok(());
-    };
-    let mut piece = vec![0; PIECE];
-    loop {
-        tokio::select! {
-            count = output.read(&mut piece) => match count {
-                Ok(count) if count > 0 => {
-                    let bytes = Bytes::copy_from_slice(&piece[..count]);
-                    if socket.send(Message::Binary(bytes)).await.is_err() {
-                        return Ok(());
-                    }
-                }
-                _ => return Ok(()),
-            },
-            message = socket.recv() => match message {
-                Some(Ok(Message::Binary(bytes))) => input.write_all(&bytes).await?,
-                Some(Ok(Message::Text(text))) => {
-                    let asked: Value = serde_json::from_str(&text).unwrap_or_default();
-                    let size = |name: &str| asked[name].as_u64().and_then(|n| u16::try_from(n).ok());
-                    if let (Some(rows), Some(columns)) = (size("rows"), size("columns")) {
-                        let mut wanted = TerminalSize::default();
-                        (wanted.rows, wanted.columns) = (rows, columns);
-                        process.resize(wanted).await?;
-                    }
-                }
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return Ok(()),
-                Some(Ok(_)) => {}
-            },
+        let command = Command::new("sh").terminal(TerminalSize::default());
+        if let Ok(process) = session.sandbox().spawn(command).await {
+            // Whichever side goes away ends both.
+            let _ = socket::relay(process, socket).await;
         }
-    }
+    }))
 }
 
 /// Passes a request on to a server in the sandbox, without the token that opened the way to it.

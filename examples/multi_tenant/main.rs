@@ -6,6 +6,8 @@
 
 mod api;
 mod calls;
+#[path = "../terminal/socket.rs"]
+mod socket;
 mod tokens;
 
 use std::sync::Arc;

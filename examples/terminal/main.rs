@@ -1,10 +1,17 @@
-//! A shell in a sandbox, in your terminal: `cargo run --example terminal [PROGRAM [ARGUMENT]...]`.
+//! A shell in a sandbox: in your terminal, or in a web page.
 //!
-//! Where standard input is no terminal it shows a short conversation instead.
+//! `cargo run --example terminal -- [--web[=ADDRESS]] [PROGRAM [ARGUMENT]...]`
+//!
+//! Where standard input is no terminal it shows a short conversation instead. With `--web` it prints the
+//! address of the page.
 #![allow(clippy::print_stdout)] // An example talks to its user.
 
 #[cfg(unix)]
 mod shell;
+#[cfg(unix)]
+mod socket;
+#[cfg(unix)]
+mod web;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     #[cfg(unix)]

@@ -11,10 +11,15 @@ pub(super) type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 #[tokio::main]
 pub(super) async fn run() -> Outcome<()> {
+    let mut words = std::env::args().skip(1).peekable();
+    let web = words.next_if(|word| word == "--web" || word.starts_with("--web="));
+    let command = Command::new(words.next().unwrap_or_else(|| "sh".into())).args(words);
+    if let Some(web) = web {
+        let address = web.strip_prefix("--web=").unwrap_or("127.0.0.1:0");
+        return super::web::serve(address, command).await;
+    }
     let provider = sandbox::connect("local:").await?;
     let sandbox = provider.create(SandboxSpec::new()).await?;
-    let mut words = std::env::args().skip(1);
-    let command = Command::new(words.next().unwrap_or_else(|| "sh".into())).args(words);
     let status = match isatty(std::io::stdin()) {
         true => {
             let process = sandbox.spawn(command.terminal(size()?)).await?;

@@ -72,6 +72,30 @@ async fn gone(pid: &Path) -> Outcome {
     Ok(())
 }
 
+/// What a CLI has on disk is its own to remove.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_provider_gives_its_cli_the_time_to_tidy_up() -> Outcome {
+    let double = DaggerDouble::start(Quirks::default()).await?;
+    let dir = tempfile::tempdir()?;
+    let pid = dir.path().join("pid");
+    let untidy = dir.path().join("untidy");
+    std::fs::write(&untidy, "")?;
+    let script = format!(
+        "echo $$ >{}\necho '{{\"port\":{},\"session_token\":\"{}\"}}'\ncat >/dev/null\nrm {}",
+        pid.display(),
+        double.port(),
+        double.token(),
+        untidy.display(),
+    );
+    let config = DaggerConfig::default().cli(cli(dir.path(), &script)?);
+    let provider = DaggerProvider::new(config)?;
+    provider.connect().await?;
+    drop(provider);
+    gone(&pid).await?;
+    assert!(!untidy.exists(), "it was killed before it could tidy up");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_leaves_no_cli_behind() -> Outcome {
     let double = DaggerDouble::start(Quirks::default()).await?;

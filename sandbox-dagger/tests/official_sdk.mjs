@@ -1,10 +1,13 @@
 // What a program written with Dagger's own TypeScript SDK sees of the engine double: the answers that
 // it expects of an engine. Run by official_sdk.sh.
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { connect, createServer } from "node:net";
 import { isDeepStrictEqual } from "node:util";
-import { connection, dag, ExecError, ReturnType } from "@dagger.io/dagger";
+import { connection, dag, ExecError, FileType, ReturnType } from "@dagger.io/dagger";
 
 const IMAGE = process.env.SANDBOX_DAGGER_IMAGE || "alpine:3.22";
+const REPOSITORY = process.env.SANDBOX_DAGGER_REGISTRY || "registry.test/sdk-ts";
+const [USER, PASSWORD] = (process.env.SANDBOX_DAGGER_LOGIN || "sdk:none").split(":");
 
 function equal(what, found, expected) {
   if (!isDeepStrictEqual(found, expected)) {
@@ -72,6 +75,7 @@ async function files() {
     .withNewFile("/data/script", "echo x", { permissions: 0o755 });
   equal("entries of a container", await container.directory("/data").entries(), ["f", "new", "script"]);
   equal("size", await container.file("/data/f").size(), 11);
+  await stats(container, directory);
   const deep = directory.withNewFile("a/b/c.txt", "c").withNewFile("a/d.txt", "d");
   equal("glob", await deep.glob("a/*.txt"), ["a/d.txt"]);
   equal("glob of any depth", await deep.glob("**/*.txt"), ["a/b/c.txt", "a/d.txt"]);
@@ -85,11 +89,98 @@ async function files() {
   equal("imported", await imported.file("/data/new").contents(), "text");
 }
 
+async function stats(container, directory) {
+  const stat = container.stat("/data/script");
+  equal("stat", [await stat.name(), await stat.fileType(), await stat.size(), await stat.permissions()],
+    ["script", FileType.Regular, 6, 0o755]);
+  equal("stat of a directory", await container.stat("/data").fileType(), FileType.Directory);
+  const linked = container.withExec(["ln", "-s", "f", "/data/link"]);
+  equal("stat follows", await linked.stat("/data/link").fileType(), FileType.Regular);
+  const itself = linked.stat("/data/link", { doNotFollowSymlinks: true });
+  equal("stat of a link", await itself.fileType(), FileType.Symlink);
+  equal("stat in a directory", await directory.stat("new").size(), 4);
+  for (const [missing, path] of [[container, "/no-such/file"], [directory, "no-such/file"]]) {
+    const error = await refused("what is missing", () => missing.stat("no-such/file").size());
+    equal("stat of nothing", String(error).includes(`stat ${path}: no such file or directory`), true);
+  }
+}
+
+async function publish() {
+  const secret = dag.setSecret("registry", PASSWORD);
+  const registry = REPOSITORY.split("/")[0];
+  const made = dag.container().from(IMAGE).withNewFile("/data/f", "kept").withLabel("a", "b")
+    .withRegistryAuth(registry, USER, secret);
+  const reference = await made.publish(`${REPOSITORY}/sdk:1`);
+  equal("published", reference.startsWith(`${REPOSITORY}/sdk:1@sha256:`), true);
+  const pulled = dag.container().withRegistryAuth(registry, USER, secret).from(reference);
+  equal("published and pulled", [await pulled.file("/data/f").contents(), await pulled.label("a")],
+    ["kept", "b"]);
+  for (const [name, why] of [["Upper", "must be lowercase"], ["not a name", "invalid reference format"]]) {
+    const error = await refused("a name that is none", () => made.publish(`${REPOSITORY}/${name}:1`));
+    equal("a name that is none", String(error).includes(why), true);
+  }
+}
+
+const SERVE = `
+if command -v perl >/dev/null; then exec perl -e 'use IO::Socket::INET;
+    my $s = IO::Socket::INET->new(LocalPort => $ARGV[0], Listen => 5) or die;
+    while (my $c = $s->accept) { print {$c} "served\n"; close $c }' "$0"
+fi
+while :; do echo served | nc -l -p "$0"; done
+`;
+const ASK = `
+n=0
+while [ $n -lt 50 ]; do
+    if command -v perl >/dev/null; then said=$(perl -e 'use IO::Socket::INET;
+        print IO::Socket::INET->new("$ARGV[0]:$ARGV[1]")->getline' "$0" "$1")
+    else said=$(nc -w 2 "$0" "$1" </dev/null); fi
+    if [ -n "$said" ]; then echo "$said"; exit; fi
+    sleep 0.1; n=$((n + 1))
+done
+`;
+
+// A port that nothing listens on.
+async function freePort() {
+  const server = createServer();
+  await new Promise((done) => server.listen(0, "127.0.0.1", done));
+  const { port } = server.address();
+  await new Promise((done) => server.close(done));
+  return port;
+}
+
+// What a server of this host says.
+async function hears(endpoint) {
+  const [host, port] = endpoint.split(":");
+  let said = "";
+  for await (const part of connect(Number(port), host)) said += part;
+  return said;
+}
+
+async function services() {
+  const port = await freePort();
+  const service = dag.container().from(IMAGE).withExposedPort(port)
+    .asService({ args: ["sh", "-c", SERVE, String(port)] });
+  const asking = dag.container().from(IMAGE).withServiceBinding("web", service)
+    .withExec(["sh", "-c", ASK, "web", String(port)]);
+  equal("a service by its name", await asking.stdout(), "served\n");
+  const after = asking.withExec(["sh", "-c", "grep -c web /etc/hosts; true"]);
+  equal("the name stays for later commands", await after.stdout(), "1\n");
+  const tunnel = await dag.host().tunnel(service).start();
+  equal("a service through a tunnel", await hears(await tunnel.endpoint()), "served\n");
+  await tunnel.stop();
+  await service.stop();
+  const broken = dag.container().from(IMAGE).withExposedPort(await freePort())
+    .asService({ args: ["sh", "-c", "exit 3"] });
+  await refused("a service that ends at once", () => broken.start());
+}
+
 await connection(async () => {
   equal("version", (await dag.version()).replace(/^v/, "").split(".").slice(0, 2), ["0", "21"]);
   await commands();
   await settings();
   await files();
+  await publish();
+  await services();
 });
 console.log("the official SDK got the answers that it expects");
 process.exit(0);

@@ -411,3 +411,32 @@ async fn dropping_the_last_handle_leaves_nothing() {
     eventually("the process is dead", || !alive(&pid)).await;
     eventually("the directory is gone", || !dir.exists()).await;
 }
+
+/// As under nohup(1), and as a shell's background command.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn what_the_host_ignores_a_command_does_not() {
+    const AGAIN: &str = "SANDBOX_TEST_IGNORING_HOST";
+    if std::env::var_os(AGAIN).is_none() {
+        let again = std::process::Command::new("sh")
+            .args(["-c", r#"trap "" HUP INT TERM USR1; exec "$0" "$@""#])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "what_the_host_ignores_a_command_does_not"])
+            .env(AGAIN, "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&again.stdout);
+        assert!(
+            again.status.success() && said.contains("1 passed"),
+            "{said}"
+        );
+        return;
+    }
+    let sandbox = sandbox().await;
+    let ignored = sandbox.sh("grep SigIgn /proc/self/status").await.unwrap();
+    assert_eq!(
+        ignored.stdout.to_string_lossy(),
+        "SigIgn:\t0000000000000000\n"
+    );
+    sandbox.close().await.unwrap();
+}

@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use sandbox_core::{
-    Command, ErrorKind, Execution, Network, Operation, Provider, Resources, Result, Sandbox,
-    SandboxExt as _, SandboxSpec, Source,
+    Command, EgressPolicy, EgressRule, ErrorKind, Execution, GuestUser, Mount, Network, Operation,
+    Provider, Resources, Result, Sandbox, SandboxExt as _, SandboxSpec, Source,
 };
 use sandbox_testkit::model::{Fault, MockOutcome, ModelProvider};
 
@@ -151,4 +151,82 @@ async fn specs_that_the_model_can_not_honour_are_refused_unless_accepted() {
         .accept(sandbox_core::Capability::MemoryLimit)
         .build();
     lenient.create(limits).await.expect("accepted");
+}
+
+#[tokio::test]
+async fn every_part_of_a_production_spec_is_accepted() {
+    let host = tempfile::tempdir().expect("a directory");
+    let rule = EgressRule::exact("api.test")
+        .port(8443)
+        .header("authorization", "Bearer secret");
+    let policy = EgressPolicy::new().rule(rule);
+    let base = || SandboxSpec::new().network(Network::Off);
+    let limits = Resources::new()
+        .memory(1 << 30)
+        .cpus(1.5)
+        .pids(64)
+        .disk(1 << 30);
+    let image = || Source::Image("docker.io/library/rust:1".into());
+    let specs = [
+        ("an image", base().source(image())),
+        (
+            "a directory",
+            base().source(Source::RootDir(host.path().into())),
+        ),
+        ("limits", base().resources(limits.clone())),
+        ("root", base().user(GuestUser::Root)),
+        ("an open network", base().network(Network::Open)),
+        (
+            "a network by name",
+            base().network(Network::Allow(policy.clone())),
+        ),
+        (
+            "a mount",
+            base().mount(Mount::read_only(host.path(), "/data")),
+        ),
+        ("one that lasts", base().lasting(true)),
+        ("labels", base().label("tenant", "a")),
+        ("a time to live", base().ttl(Duration::from_secs(60))),
+        (
+            "all at once",
+            base()
+                .source(image())
+                .resources(limits)
+                .user(GuestUser::Root)
+                .network(Network::Allow(policy))
+                .mount(Mount::read_only(host.path(), "/data"))
+                .lasting(true)
+                .label("tenant", "a")
+                .ttl(Duration::from_secs(60)),
+        ),
+    ];
+    let provider = ModelProvider::builder().accept_production_specs().build();
+    for (what, spec) in specs {
+        let egress = matches!(spec.network, Network::Allow(_));
+        let sandbox = provider.create(spec).await.expect(what);
+        assert_eq!(
+            sandbox.sh("echo hi").await.expect(what).stdout.bytes,
+            "hi\n"
+        );
+        if egress {
+            let seen = sandbox.egress_decisions(0).await.expect(what);
+            assert!(seen.decisions.is_empty(), "{what}");
+            let only = EgressPolicy::new().rule(EgressRule::exact("api.test"));
+            sandbox.restrict_egress(only).await.expect(what);
+            let invalid = EgressPolicy::new().rule(EgressRule::exact("*.test"));
+            let refused = sandbox.restrict_egress(invalid).await.expect_err(what);
+            assert_eq!(refused.kind(), ErrorKind::InvalidInput, "{what}");
+        }
+        sandbox.close().await.expect(what);
+    }
+    // What no part of a spec asks for stays refused until it is accepted by its name.
+    let sandbox = provider.create(base()).await.expect("created");
+    let refused = sandbox.connect_port(80).await.expect_err("no ports");
+    assert_eq!(refused.kind(), ErrorKind::Unsupported);
+    let provider = ModelProvider::builder()
+        .accept(sandbox_core::Capability::Ports)
+        .build();
+    let sandbox = provider.create(base()).await.expect("created");
+    let refused = sandbox.connect_port(80).await.expect_err("nothing listens");
+    assert_eq!(refused.kind(), ErrorKind::NotListening);
 }

@@ -3,8 +3,9 @@
 #![cfg(target_os = "linux")]
 
 use std::error::Error as StdError;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -13,6 +14,24 @@ use sandbox_testkit::dagger::{DaggerDouble, Quirks};
 use serde_json::{Value, json};
 
 type Outcome = Result<(), Box<dyn StdError + Send + Sync>>;
+
+/// The answer to a query.
+fn post(port: u16, token: &str, query: &str) -> std::io::Result<Value> {
+    let body = json!({"query": query, "variables": null}).to_string();
+    let authorization = STANDARD.encode(format!("{token}:"));
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    write!(
+        stream,
+        "POST /query HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Basic {authorization}\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    serde_json::from_str(body).map_err(std::io::Error::other)
+}
 
 /// A client of one double.
 struct Client {
@@ -27,25 +46,8 @@ impl Client {
 
     /// The answer to a query.
     async fn ask(&self, query: &str) -> std::io::Result<Value> {
-        let body = json!({"query": query, "variables": null}).to_string();
-        let authorization = STANDARD.encode(format!("{}:", self.double.token()));
-        let request = format!(
-            "POST /query HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Basic {authorization}\r\n\
-             Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
-            body.len()
-        );
-        let port = self.double.port();
-        let answer = tokio::task::spawn_blocking(move || {
-            let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-            stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-            stream.write_all(request.as_bytes())?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer)?;
-            Ok::<_, std::io::Error>(answer)
-        });
-        let answer = answer.await??;
-        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        serde_json::from_str(body).map_err(std::io::Error::other)
+        let (port, token, query) = (self.double.port(), self.double.token(), query.to_owned());
+        tokio::task::spawn_blocking(move || post(port, &token, &query)).await?
     }
 
     /// The message of the error that a query must have.
@@ -184,6 +186,90 @@ async fn the_root_is_listed_without_being_copied() -> Outcome {
                 entry.path()
             );
         }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_name_of_an_image_is_refused() -> Outcome {
+    let client = Client::new().await?;
+    let ask = async |field: &str, name: &str| {
+        let from = match field {
+            "from" => format!("query {{ container {{ from(address: \"{name}\") {{ id }} }} }}"),
+            _ => image(&format!("publish(address: \"{name}\")")),
+        };
+        client.ask(&from).await
+    };
+    for name in [
+        "r.test/Upper:1",
+        "r.test/a b",
+        "a//b",
+        "-a",
+        "a:",
+        "a@sha256:12",
+        "",
+    ] {
+        for field in ["from", "publish"] {
+            let answer = ask(field, name).await?;
+            let message = answer.pointer("/errors/0/message").and_then(Value::as_str);
+            let refused = message.is_some_and(|text| text.starts_with("invalid reference format"));
+            assert!(refused, "{field} {name:?}: {answer}");
+        }
+    }
+    for name in [
+        "alpine",
+        "alpine:3.22",
+        "library/alpine",
+        "R.test:5000/a/b_c-d.e:V.1",
+    ] {
+        let answer = ask("from", name).await?;
+        assert_eq!(answer.get("errors"), None, "{name}");
+    }
+    Ok(())
+}
+
+/// Clients end it in different ways: most close its input, Dagger's TypeScript SDK sends SIGTERM.
+#[test]
+fn the_program_leaves_nothing_however_it_is_ended() -> Outcome {
+    for signal in [None, Some("TERM"), Some("INT")] {
+        let tmp = tempfile::tempdir()?;
+        let of_host = tempfile::tempdir()?;
+        std::fs::write(of_host.path().join("f"), "of the host")?;
+        let mut program = Command::new(env!("CARGO_BIN_EXE_dagger-double"))
+            .env("TMPDIR", tmp.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        BufReader::new(program.stdout.take().ok_or("no output")?).read_line(&mut line)?;
+        let session: Value = serde_json::from_str(&line)?;
+        let port = session["port"]
+            .as_u64()
+            .and_then(|port| u16::try_from(port).ok());
+        let token = session["session_token"].as_str().ok_or("no token")?;
+        let query = format!(
+            "query {{ host {{ directory(path: \"{}\") {{ entries }} }} }}",
+            of_host.path().display()
+        );
+        let answer = post(port.ok_or("no port")?, token, &query)?;
+        assert_eq!(
+            answer.pointer("/data/host/directory/entries"),
+            Some(&json!(["f"]))
+        );
+        assert!(
+            std::fs::read_dir(tmp.path())?.next().is_some(),
+            "nothing was copied"
+        );
+        match signal {
+            None => drop(program.stdin.take()),
+            Some(signal) => {
+                let kill = format!("kill -{signal} {}", program.id());
+                assert!(Command::new("sh").args(["-c", &kill]).status()?.success());
+            }
+        }
+        assert!(program.wait()?.success(), "{signal:?}");
+        let left: Vec<_> = std::fs::read_dir(tmp.path())?.flatten().collect();
+        assert!(left.is_empty(), "{signal:?}: {left:?}");
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::expect_used, clippy::print_stdout)]
 
 mod local;
+mod temporary;
 
 use std::sync::Arc;
 
@@ -37,21 +38,5 @@ fn suites() {
 
 #[test]
 fn nothing_is_left_in_the_temporary_directory() {
-    let tmp = tempfile::tempdir().expect("a directory");
-    let output = std::process::Command::new(std::env::current_exe().expect("this program"))
-        .args(["--exact", "suites", "--ignored", "--nocapture"])
-        .env("TMPDIR", tmp.path())
-        .output()
-        .expect("it ran");
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && said.contains("passed: "),
-        "{said}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let left: Vec<_> = std::fs::read_dir(tmp.path())
-        .expect("a directory")
-        .map(|entry| entry.expect("an entry").file_name())
-        .collect();
-    assert!(left.is_empty(), "{} entries are left: {left:?}", left.len());
+    temporary::is_empty_after("suites");
 }

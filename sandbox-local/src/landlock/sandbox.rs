@@ -29,7 +29,7 @@ use crate::plain::group::Groups;
 use crate::plain::tree::Tree;
 use crate::plain::{process, program};
 use crate::runtime;
-use crate::sys::{exec, signals};
+use crate::sys::exec;
 
 /// Parts of a sandbox that are made before its handle.
 #[derive(Debug)]
@@ -177,7 +177,6 @@ impl LandlockSandbox {
         };
         let started = match host {
             Ok(mut host) => {
-                signals::reset(&mut host);
                 self.confinement.cage.arm(&mut host);
                 match exec::arm(&mut host, command.program()) {
                     Ok(()) => process::start(host, start).await,

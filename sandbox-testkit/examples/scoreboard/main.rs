@@ -37,7 +37,7 @@ mod table;
 
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
-    match run() {
+    match from_default_signals().and_then(|()| run()) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("scoreboard: {why}");
@@ -49,6 +49,26 @@ fn main() -> std::process::ExitCode {
 #[cfg(not(target_os = "linux"))]
 fn main() {
     println!("the peers of the scoreboard need Linux");
+}
+
+/// Starts this program again if it ignores signals, as under nohup(1) or in the background of a shell:
+/// a peer's launcher would hand that on, and what its commands do would be told of the peer.
+#[cfg(target_os = "linux")]
+fn from_default_signals() -> Result<(), Box<dyn std::error::Error>> {
+    use std::os::unix::process::CommandExt as _;
+    /// SIGPIPE, which Rust's programs ignore and their children do not.
+    const PIPE: u64 = 1 << 12;
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let mut lines = status.lines();
+    let ignored = lines.find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = u64::from_str_radix(ignored.unwrap_or("0").trim(), 16)?;
+    if ignored & !PIPE == 0 {
+        return Ok(());
+    }
+    let mut again = std::process::Command::new("env");
+    again.arg("--default-signal").arg(std::env::current_exe()?);
+    let error = again.args(std::env::args_os().skip(1)).exec();
+    Err(format!("it ignores signals, and env(1) can't start it without: {error}").into())
 }
 
 #[cfg(target_os = "linux")]

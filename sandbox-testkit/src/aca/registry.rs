@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -45,13 +45,31 @@ const REFRESH: &str = "registry-refresh";
 /// Time that the registry may take to listen.
 const STARTS: Duration = Duration::from_secs(20);
 
+/// Time that it may take to end once it is killed.
+const ENDS: Duration = Duration::from_secs(5);
+
 /// A running registry; it ends when it is dropped.
 #[derive(Debug)]
 pub(super) struct Registry {
     address: SocketAddr,
     issuer: Issuer,
+    program: Child,
     dir: TempDir,
-    _program: Child,
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        // What still writes while its directory is removed leaves a part of it. It has been killed,
+        // so this takes as long as the kernel needs.
+        let killed = self.program.start_kill();
+        let asked = Instant::now();
+        while killed.is_ok()
+            && asked.elapsed() < ENDS
+            && matches!(self.program.try_wait(), Ok(None))
+        {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
 }
 
 /// A pulled image.
@@ -176,7 +194,7 @@ pub(super) async fn start(state: &Arc<State>) -> Result<JoinHandle<()>> {
         address,
         issuer,
         dir,
-        _program: program,
+        program,
     });
     let state = Arc::clone(state);
     let app = Router::new().fallback(move |request: Request<Body>| {

@@ -312,6 +312,9 @@ const LEASES: [[&str; 3]; 2] = [
     ],
 ];
 
+/// A backend whose guests get no lease passes by that: the filter of the local backend answers
+/// `EPERM` to `F_SETLEASE`, so that there the case watches the filter alone. What it catches where a
+/// guest gets one is shown by the mutant `LeaseHoldsReads`, on plain processes.
 async fn a_lease_of_the_guest_holds_no_call_up(cx: Context) -> Verdict {
     cx.sandbox.write("d/leased", "x").await?;
     let mut holder = None;

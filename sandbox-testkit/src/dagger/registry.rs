@@ -42,6 +42,46 @@ fn host(reference: &str) -> &str {
     }
 }
 
+/// Refuses what is no reference of an image, as the engine does before it asks anyone.
+pub(super) fn check_reference(reference: &str) -> Result<(), Failure> {
+    let invalid = |why: &str| Err(Failure::text(format_args!("invalid reference format{why}")));
+    let (named, digest) = match reference.split_once('@') {
+        Some((named, digest)) => (named, Some(digest)),
+        None => (reference, None),
+    };
+    let registry = host(named);
+    let path = named
+        .strip_prefix(registry)
+        .and_then(|rest| rest.strip_prefix('/'));
+    let path = path.unwrap_or(named);
+    let (path, tag) = match path.split_once(':') {
+        Some((path, tag)) => (path, Some(tag)),
+        None => (path, None),
+    };
+    if path.contains(|letter: char| letter.is_ascii_uppercase()) {
+        return invalid(&format!(": repository name ({path}) must be lowercase"));
+    }
+    let is_part = |part: &str| {
+        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
+        !part.is_empty()
+            && part.chars().all(fits)
+            && !part.starts_with(['.', '_', '-'])
+            && !part.ends_with(['.', '_', '-'])
+    };
+    let is_tag = |tag: &str| {
+        let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        (1..=128).contains(&tag.len()) && tag.chars().all(fits) && !tag.starts_with(['.', '-'])
+    };
+    let is_digest = |digest: &str| {
+        let hex = digest.strip_prefix("sha256:");
+        hex.is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    };
+    match path.split('/').all(is_part) && tag.is_none_or(is_tag) && digest.is_none_or(is_digest) {
+        true => Ok(()),
+        false => invalid(""),
+    }
+}
+
 impl Registries {
     /// Makes this registry ask for a login from now on.
     pub(super) fn require(&self, registry: &str, user: &str, password: &str) {
@@ -101,6 +141,7 @@ impl Registries {
         container: &Arc<Container>,
         address: &str,
     ) -> Result<String, Failure> {
+        check_reference(address)?;
         if let Some(to) = Reference::new(address) {
             return push(engine, container, address, &to).await;
         }

@@ -12,6 +12,7 @@ use super::container::{Container, Exec, Expect, Step};
 use super::engine::{Engine, Failure};
 use super::eval::{Given, absolute, keep_container};
 use super::query::Field;
+use super::registry::check_reference;
 
 /// The fields that make another container.
 pub(super) fn step_field(
@@ -26,6 +27,7 @@ pub(super) fn step_field(
         "from" => {
             layers = 1;
             let address = field.need("address")?.to_owned();
+            check_reference(&address)?;
             if let Some(image) = engine.registry.known(&address) {
                 let logins = std::mem::take(&mut config.logins);
                 config = Config {

@@ -226,15 +226,21 @@ impl ModelProviderBuilder {
     }
 
     /// Accepts every spec that a real backend may be given: limits, mounts, images, root
-    /// directories, users and an open network, as [`accept`](Self::accept) does.
+    /// directories, users, [root](sandbox_core::GuestUser::Root) among them, an open network and one
+    /// by name with its ports and credentials, as [`accept`](Self::accept) does. What is labelled,
+    /// lasts or has a time to live is so anyway.
     #[must_use]
     pub fn accept_production_specs(self) -> Self {
         [
             Capability::User,
+            Capability::GuestRoot,
             Capability::Image,
             Capability::RootDir,
             Capability::Mounts,
             Capability::NetworkOpen,
+            Capability::EgressByName,
+            Capability::EgressPorts,
+            Capability::EgressCredentials,
             Capability::MemoryLimit,
             Capability::CpuLimit,
             Capability::PidsLimit,

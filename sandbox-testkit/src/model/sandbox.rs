@@ -11,12 +11,12 @@ use bytes::Bytes;
 use sandbox_core::backend::Jobs;
 use sandbox_core::{
     Capabilities, Capability, Changes, ChangesOptions, CollectOptions, Command, Control,
-    CreateDirOptions, DirEntry, Enforcement, Env, ErrorKind, ExportOptions, FileBatch, FileReader,
-    FileWatch, FileWriter, ForkOptions, GuestPath, ImportOptions, IsolationReport, Job, JobInfo,
-    JobKey, JobOptions, ListOptions, Metadata, MetadataOptions, OpenReadOptions, OpenWriteOptions,
-    Operation, Output, PortStream, Process, ReadOptions, RemoveOptions, RenameOptions, Result,
-    Sandbox, SandboxId, SandboxInfo, Snapshot, SnapshotId, SnapshotOptions, TransferReport, Usage,
-    WatchOptions, WriteMode,
+    CreateDirOptions, DirEntry, EgressDecisions, EgressPolicy, Enforcement, Env, Error, ErrorKind,
+    ExportOptions, FileBatch, FileReader, FileWatch, FileWriter, ForkOptions, GuestPath,
+    ImportOptions, IsolationReport, Job, JobInfo, JobKey, JobOptions, ListOptions, Metadata,
+    MetadataOptions, OpenReadOptions, OpenWriteOptions, Operation, Output, PortStream, Process,
+    ReadOptions, RemoveOptions, RenameOptions, Result, Sandbox, SandboxId, SandboxInfo, Snapshot,
+    SnapshotId, SnapshotOptions, TransferReport, Usage, WatchOptions, WriteMode,
 };
 
 use super::core::{Core, Life, State};
@@ -68,6 +68,13 @@ impl ModelSandbox {
 
     fn begin(&self, operation: Operation) -> Result<()> {
         self.core.check(operation)
+    }
+
+    /// The start of an operation that the model has only where a test lets it accept that.
+    fn accepted(&self, capability: Capability, operation: Operation) -> Result<()> {
+        self.begin(operation)?;
+        let known = self.capabilities().require(capability, operation);
+        known.map_err(|error| error.with_sandbox(self.core.id.clone()))
     }
 
     /// The start of every operation on a path: the path, resolved.
@@ -315,12 +322,27 @@ impl Sandbox for ModelSandbox {
         Ok(self.jobs.list())
     }
 
-    async fn connect_port(&self, _: u16) -> Result<PortStream> {
+    async fn egress_decisions(&self, _: u64) -> Result<EgressDecisions> {
+        self.accepted(Capability::EgressByName, Operation::EgressDecisions)?;
+        Ok(EgressDecisions::default())
+    }
+
+    async fn restrict_egress(&self, policy: EgressPolicy) -> Result<()> {
+        const OP: Operation = Operation::RestrictEgress;
+        self.accepted(Capability::EgressByName, OP)?;
+        let valid = policy.validate(OP);
+        valid.map_err(|error| error.with_sandbox(self.core.id.clone()))
+    }
+
+    async fn connect_port(&self, port: u16) -> Result<PortStream> {
         const OP: Operation = Operation::ConnectPort;
-        self.begin(OP)?;
-        let known = self.capabilities().require(Capability::Ports, OP);
-        known.map_err(|error| error.with_sandbox(self.core.id.clone()))?;
-        Err(self.core.error(ErrorKind::Other, OP, &GuestPath::root()))
+        self.accepted(Capability::Ports, OP)?;
+        let (kind, why) = match port {
+            0 => (ErrorKind::InvalidInput, "there is no port 0"),
+            _ => (ErrorKind::NotListening, "no program of the model listens"),
+        };
+        let error = Error::new(kind, OP).with_message(why);
+        Err(error.with_sandbox(self.core.id.clone()))
     }
 
     async fn open_read(&self, path: &GuestPath, options: OpenReadOptions) -> Result<FileReader> {

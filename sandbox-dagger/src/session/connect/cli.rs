@@ -1,11 +1,11 @@
 //! A session that a `dagger session` child serves.
 //!
-//! Invariant: the child ends when the session is dropped, and when this process dies (its stdin
-//! ends then); nothing waits for it without bound.
+//! Invariant: the child is asked to end when the session is dropped, and when this process dies (its
+//! stdin ends then), and has time to tidy up; nothing waits for it without bound.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sandbox_core::{Error, ErrorKind, Operation, Result};
 use serde_json::Value;
@@ -17,9 +17,12 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Limit of the child's output that is read for the session and for errors.
 const MAX_SAID: u64 = 64 << 10;
 
+/// Time between two looks at whether a child has ended that nothing waits for.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// The running child.
 #[derive(Debug)]
-pub(super) struct Cli(Child);
+pub(super) struct Cli(Option<Child>);
 
 fn failed(kind: ErrorKind, why: String) -> Error {
     Error::new(kind, Operation::Connect).with_message(why)
@@ -28,7 +31,7 @@ fn failed(kind: ErrorKind, why: String) -> Error {
 impl Cli {
     /// Starts the CLI and waits, no longer than `within`, for its port and token.
     pub(super) async fn start(program: &Path, within: Duration) -> Result<(Self, u16, String)> {
-        let mut child = Command::new(program)
+        let child = Command::new(program)
             .args(["session", "--label", "dagger.io/sdk.name:rust"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -44,9 +47,10 @@ impl Cli {
                 .with_hint("install it, or name it with DaggerConfig::cli")
                 .with_source(error)
             })?;
-        let said = tokio::time::timeout(within, first_line(&mut child)).await;
+        let mut cli = Self(Some(child));
+        let said = tokio::time::timeout(within, first_line(&mut cli)).await;
         match said {
-            Ok(Ok((port, token))) => Ok((Self(child), port, token)),
+            Ok(Ok((port, token))) => Ok((cli, port, token)),
             Ok(Err(why)) => Err(failed(ErrorKind::Unavailable, why)
                 .with_host_path(program)
                 .with_hint("does `dagger core version` work? It needs a container runtime")),
@@ -62,16 +66,43 @@ impl Cli {
 
     /// Ends the child: politely, and after a while by force.
     pub(super) async fn stop(mut self) {
-        drop(self.0.stdin.take());
-        if tokio::time::timeout(GRACE, self.0.wait()).await.is_err() {
-            // It is killed once more when it is dropped.
-            let _ = tokio::time::timeout(GRACE, self.0.kill()).await;
+        if let Some(child) = &mut self.0 {
+            drop(child.stdin.take());
+            if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
+                // It is killed once more when it is dropped.
+                let _ = tokio::time::timeout(GRACE, child.kill()).await;
+            }
         }
     }
 }
 
-async fn first_line(child: &mut Child) -> std::result::Result<(u16, String), String> {
-    let (Some(stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) else {
+impl Drop for Cli {
+    fn drop(&mut self) {
+        let Some(mut child) = self.0.take() else {
+            return;
+        };
+        // The end of its input asks it to end. A child that is killed at once leaves what it has on
+        // disk, and no task can wait for it: the runtime may be ending as well.
+        drop(child.stdin.take());
+        let ended = move || {
+            let asked = Instant::now();
+            while asked.elapsed() < GRACE && matches!(child.try_wait(), Ok(None)) {
+                std::thread::sleep(LOOK);
+            }
+        };
+        // Without a thread it is killed now, with what should have run on it.
+        drop(
+            std::thread::Builder::new()
+                .name("dagger-cli".into())
+                .spawn(ended),
+        );
+    }
+}
+
+async fn first_line(cli: &mut Cli) -> std::result::Result<(u16, String), String> {
+    let child = cli.0.as_mut();
+    let pipes = child.and_then(|child| child.stdout.take().zip(child.stderr.take()));
+    let Some((stdout, mut stderr)) = pipes else {
         return Err("the Dagger CLI has no output".into());
     };
     // From the beginning, and to the end: a full pipe would hold the CLI up.

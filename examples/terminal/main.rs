@@ -4,7 +4,7 @@
 //!
 //! Where standard input is no terminal it shows a short conversation instead. With `--web` it prints the
 //! address of the page.
-#![allow(clippy::print_stdout)] // An example talks to its user.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // An example talks to its user.
 
 #[cfg(unix)]
 mod shell;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use sandbox_core::{ErrorKind, Provider as _, SandboxExt as _};
 use sandbox_dagger::{DaggerConfig, DaggerProvider};
-use sandbox_testkit::dagger::{DaggerDouble, Quirks};
+use sandbox_testkit::dagger::{DaggerDouble, Fault, Quirks};
 use support::{Outcome, alive, spec};
 
 /// A program that stands in for the CLI.
@@ -286,5 +286,34 @@ async fn a_provider_connects_anew_to_an_engine_that_was_restarted() -> Outcome {
     assert!(new.sh("true").await?.success());
     let lost = old.sh("true").await.map(drop).map_err(|error| error.kind());
     assert_eq!(lost, Err(ErrorKind::Lost));
+    Ok(())
+}
+
+/// An engine that is asked to end waits for its clients, also where their handles live on.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_is_being_stopped_is_let_go() -> Outcome {
+    let double = DaggerDouble::start(Quirks::default()).await?;
+    let dir = tempfile::tempdir()?;
+    let provider = DaggerProvider::new(DaggerConfig::default().cli(polite(dir.path(), &double)?))?;
+    let pid = dir.path().join("pid");
+    for fault in [
+        Fault::Ending("engine is shutting down"),
+        Fault::NotBegun("session is closing"),
+    ] {
+        let sandbox = provider.create(spec()).await?;
+        assert!(alive(&pid));
+        double.inject(fault);
+        let told = sandbox.sh("true").await.map(drop);
+        assert_eq!(
+            told.map_err(|error| error.kind()),
+            Err(ErrorKind::Unavailable)
+        );
+        gone(&pid).await?;
+        let queries = double.queries();
+        let late = sandbox.sh("true").await.map(drop);
+        assert_eq!(late.map_err(|error| error.kind()), Err(ErrorKind::Lost));
+        assert_eq!(double.queries(), queries, "it was asked again");
+        sandbox.close().await?;
+    }
     Ok(())
 }

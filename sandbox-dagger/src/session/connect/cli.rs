@@ -5,12 +5,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sandbox_core::{Error, ErrorKind, Operation, Result};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 
 /// Time that the child may take to end before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
@@ -22,7 +23,12 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// The running child.
 #[derive(Debug)]
-pub(super) struct Cli(Option<Child>);
+pub(super) struct Cli {
+    /// Taken when this is dropped.
+    child: Option<Child>,
+    /// The child ends when this does.
+    stdin: Mutex<Option<ChildStdin>>,
+}
 
 fn failed(kind: ErrorKind, why: String) -> Error {
     Error::new(kind, Operation::Connect).with_message(why)
@@ -31,7 +37,7 @@ fn failed(kind: ErrorKind, why: String) -> Error {
 impl Cli {
     /// Starts the CLI and waits, no longer than `within`, for its port and token.
     pub(super) async fn start(program: &Path, within: Duration) -> Result<(Self, u16, String)> {
-        let child = Command::new(program)
+        let mut child = Command::new(program)
             .args(["session", "--label", "dagger.io/sdk.name:rust"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -47,7 +53,9 @@ impl Cli {
                 .with_hint("install it, or name it with DaggerConfig::cli")
                 .with_source(error)
             })?;
-        let mut cli = Self(Some(child));
+        let stdin = Mutex::new(child.stdin.take());
+        let child = Some(child);
+        let mut cli = Self { child, stdin };
         let said = tokio::time::timeout(within, first_line(&mut cli)).await;
         match said {
             Ok(Ok((port, token))) => Ok((cli, port, token)),
@@ -64,26 +72,32 @@ impl Cli {
         }
     }
 
+    /// Asks the child to end, and waits for nothing.
+    pub(super) fn let_go(&self) {
+        let mut stdin = self.stdin.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(stdin.take());
+    }
+
     /// Ends the child: politely, and after a while by force.
     pub(super) async fn stop(mut self) {
-        if let Some(child) = &mut self.0 {
-            drop(child.stdin.take());
-            if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
-                // It is killed once more when it is dropped.
-                let _ = tokio::time::timeout(GRACE, child.kill()).await;
-            }
+        self.let_go();
+        if let Some(child) = &mut self.child
+            && tokio::time::timeout(GRACE, child.wait()).await.is_err()
+        {
+            // It is killed once more when it is dropped.
+            let _ = tokio::time::timeout(GRACE, child.kill()).await;
         }
     }
 }
 
 impl Drop for Cli {
     fn drop(&mut self) {
-        let Some(mut child) = self.0.take() else {
+        // A child that is killed at once leaves what it has on disk, and no task can wait for it: the
+        // runtime may be ending as well.
+        self.let_go();
+        let Some(mut child) = self.child.take() else {
             return;
         };
-        // The end of its input asks it to end. A child that is killed at once leaves what it has on
-        // disk, and no task can wait for it: the runtime may be ending as well.
-        drop(child.stdin.take());
         let ended = move || {
             let asked = Instant::now();
             while asked.elapsed() < GRACE && matches!(child.try_wait(), Ok(None)) {
@@ -100,7 +114,7 @@ impl Drop for Cli {
 }
 
 async fn first_line(cli: &mut Cli) -> std::result::Result<(u16, String), String> {
-    let child = cli.0.as_mut();
+    let child = cli.child.as_mut();
     let pipes = child.and_then(|child| child.stdout.take().zip(child.stderr.take()));
     let Some((stdout, mut stderr)) = pipes else {
         return Err("the Dagger CLI has no output".into());

@@ -81,10 +81,21 @@ impl Session {
         }
         self.hand_over(query.len() as u64);
         let answer = self.client.query(query, trace, largest, within).await;
-        if let Err(Failed::Stale(_)) = &answer {
-            self.lost.store(true, Ordering::Relaxed);
+        match &answer {
+            Err(Failed::Stale(_)) => self.lost.store(true, Ordering::Relaxed),
+            Err(Failed::NotBegun(_) | Failed::Ending(_)) => self.let_go(),
+            _ => {}
         }
         answer
+    }
+
+    /// Lets an engine go that is being stopped and will not answer this session again: it waits for the
+    /// CLI. A session that was given is its owner's to end.
+    fn let_go(&self) {
+        if let Some(cli) = &self.cli {
+            self.lost.store(true, Ordering::Relaxed);
+            cli.let_go();
+        }
     }
 
     /// Stream of what commands write, from the records after this one on.

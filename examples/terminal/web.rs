@@ -1,6 +1,6 @@
 //! The shell in a web page: each page that is opened gets a sandbox of its own, which goes with it.
 //!
-//! Whoever has the address has a shell, so that it contains a token. The page has it behind the `#`, which
+//! Its address opens a shell to anyone, so that it contains a token. The page has it behind the `#`, which
 //! a browser sends nowhere, and tells it in its first message.
 
 use std::sync::Arc;

@@ -72,7 +72,7 @@ async fn gone(pid: &Path) -> Outcome {
     Ok(())
 }
 
-/// What a CLI has on disk is its own to remove.
+/// The time to tidy up: what a CLI has on disk is its own to remove.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_provider_gives_its_cli_the_time_to_tidy_up() -> Outcome {
     let double = DaggerDouble::start(Quirks::default()).await?;

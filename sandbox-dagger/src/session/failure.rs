@@ -284,8 +284,8 @@ impl Failed {
 }
 
 /// Advice for a lost sandbox.
-const LOST: &str = "the engine was restarted or has pruned its cache: create the sandbox anew, \
-                    from a snapshot if there is one";
+const LOST: &str = "the engine was stopped or restarted, or has pruned its cache: create the \
+                    sandbox anew, from a snapshot if there is one";
 
 /// Why there is no container.
 #[derive(Debug)]

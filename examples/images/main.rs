@@ -47,9 +47,12 @@ impl Bars {
             let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             self.all.add(bar)
         });
+        if bar.is_finished() {
+            return;
+        }
         bar.set_position(done);
         if done >= total {
-            bar.finish();
+            bar.finish_and_clear();
         }
     }
 }

@@ -438,5 +438,11 @@ async fn what_the_host_ignores_a_command_does_not() {
         ignored.stdout.to_string_lossy(),
         "SigIgn:\t0000000000000000\n"
     );
+    // Nothing else is different: what the kernel can't execute is not given to a shell.
+    let batch = FileBatch::new().file_with_mode("f", "\x7fELF\n touch ran\n", Mode::EXECUTABLE);
+    sandbox.write_files(batch).await.unwrap();
+    let error = sandbox.exec(Command::new("./f")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotExecutable);
+    assert!(!sandbox.exists("ran").await.unwrap());
     sandbox.close().await.unwrap();
 }

@@ -29,7 +29,7 @@ use crate::plain::group::Groups;
 use crate::plain::tree::Tree;
 use crate::plain::{process, program};
 use crate::runtime;
-use crate::sys::exec;
+use crate::sys::{exec, signals};
 
 /// Parts of a sandbox that are made before its handle.
 #[derive(Debug)]
@@ -177,6 +177,7 @@ impl LandlockSandbox {
         };
         let started = match host {
             Ok(mut host) => {
+                signals::reset(&mut host);
                 self.confinement.cage.arm(&mut host);
                 match exec::arm(&mut host, command.program()) {
                     Ok(()) => process::start(host, start).await,

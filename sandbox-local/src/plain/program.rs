@@ -54,8 +54,6 @@ pub(crate) fn prepare(
         let value = text(value.value.expose()).ok_or_else(unrepresentable)?;
         host.env(name, value);
     }
-    #[cfg(target_os = "linux")]
-    crate::sys::signals::reset(&mut host);
     Ok(host)
 }
 

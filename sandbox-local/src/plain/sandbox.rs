@@ -18,6 +18,7 @@ use sandbox_core::{
     RenameOptions, Result, Sandbox, SandboxId, SandboxInfo, Snapshot, SnapshotOptions, Stdin,
     TransferReport, Usage, WatchOptions,
 };
+use tokio::process::Command as HostCommand;
 use tokio::sync::watch;
 
 use super::config::PlainConfig;
@@ -131,7 +132,12 @@ impl PlainSandbox {
                 Some(_) => CAPABILITIES.require(Capability::Terminal, op),
                 None => Ok(()),
             })
-            .and_then(|()| program::prepare(&self.tree, self.settings(), command, op));
+            .and_then(|()| program::prepare(&self.tree, self.settings(), command, op))
+            .and_then(|mut host| {
+                default_signals(&mut host, command.program())
+                    .map_err(|error| Error::from_io(error, op))?;
+                Ok(host)
+            });
         let start = process::Start {
             op,
             program: command.program(),
@@ -153,6 +159,22 @@ impl PlainSandbox {
                 .with_sandbox(self.info.id.clone())
         })
     }
+}
+
+/// Lets a command begin with the default action of every signal.
+#[cfg(target_os = "linux")]
+fn default_signals(command: &mut HostCommand, name: &[u8]) -> std::io::Result<()> {
+    use crate::sys::{exec, signals};
+    match signals::reset(command) {
+        // It would be executed in another way than without that.
+        true => exec::arm(command, name),
+        false => Ok(()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn default_signals(_: &mut HostCommand, _: &[u8]) -> std::io::Result<()> {
+    Ok(())
 }
 
 impl PlainSandbox {

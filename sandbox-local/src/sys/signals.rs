@@ -15,14 +15,15 @@ const ALL: std::ops::RangeInclusive<c_int> = 1..=64;
 type Action = [usize; 4];
 const MASK: usize = 8;
 
-/// Lets a command begin with the default action of every signal that this process ignores now.
-pub(crate) fn reset(command: &mut tokio::process::Command) {
+/// Lets a command begin with the default action of every signal that this process ignores now. Says
+/// whether there are any: then something is to be done between fork and exec.
+pub(crate) fn reset(command: &mut tokio::process::Command) -> bool {
     // The standard library resets SIGPIPE itself.
     let ignored: Vec<c_int> = ALL
         .filter(|number| *number != libc::SIGPIPE && is_ignored(*number))
         .collect();
     if ignored.is_empty() {
-        return;
+        return false;
     }
     // SAFETY: the closure only makes system calls, on memory that it holds.
     unsafe {
@@ -34,6 +35,7 @@ pub(crate) fn reset(command: &mut tokio::process::Command) {
             Ok(())
         });
     }
+    true
 }
 
 fn is_ignored(number: c_int) -> bool {

@@ -36,7 +36,7 @@ pub struct Quirks {
 pub enum LiveLogs {
     /// In records with what was written at once, within 100 ms.
     Prompt,
-    /// There is no such route, as in 1.0.0-beta.10.
+    /// There is no such route: spawned commands are refused.
     Absent,
     /// This much later.
     Late(Duration),

@@ -15,8 +15,7 @@ struct Known {
 }
 
 /// Versions that are known to work. From 1.0 on, commands can reach the engine unless that is
-/// switched off by name, which every query of this crate does; and the engine shows the output of a
-/// running command on the CLI's stderr only, so that `spawn` is refused there.
+/// switched off by name, which every query of this crate does.
 const KNOWN: [Known; 2] = [
     Known {
         major: 0,
